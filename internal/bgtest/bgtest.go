@@ -1,0 +1,513 @@
+// Package bgtest is the test kit: New gives a whole working system, a real service on a real ledger on disk with a certificate
+// authority and a cluster in memory, and Check is the one checker of all invariants, to be called after every step that matters.
+package bgtest
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hiddeco/sshsig"
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/devmode/memca"
+	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/ledger/sqlstore"
+)
+
+// Origin is the ledger's name in tests.
+const Origin = "breakglass.test/ledger"
+
+// People are the test policy's people. Alice, bob and dave are in team sre, carol and erin in security; mallory is in no team.
+var People = []string{"alice", "bob", "carol", "dave", "erin", "mallory"}
+
+// Policy is the access policy of the kit, for one cluster "c1": profiles admin (binding mode, two approvals, one from security),
+// group (group mode), keys (critical: only signed approvals count) and scoped (a role in two namespaces).
+func Policy() string {
+	var b strings.Builder
+	b.WriteString("version: 1\npeople:\n")
+	for _, p := range People {
+		fmt.Fprintf(&b, "  - {id: %s, name: %s, slack: [{team: T01, user: %s}], keys: [%q]}\n", p, strings.ToUpper(p[:1])+p[1:], SlackUser(p), authorized(p))
+	}
+	b.WriteString(`teams:
+  - {id: sre, members: [alice, bob, dave]}
+  - {id: security, members: [carol, erin]}
+clusters:
+  - {id: c1, server: "https://127.0.0.1:6443"}
+limits: {openPerPerson: 3, perHour: 20}
+profiles:
+  - id: admin
+    clusters: [c1]
+    bind: {clusterRole: cluster-admin}
+    ttl: {default: 10m, max: 1h}
+    requesters: [sre]
+    approvals: {count: 2, from: [sre, security], each: [security]}
+    reason: {min: 10}
+    incident: {pattern: "^INC-[0-9]+$"}
+    risk: high
+  - id: group
+    clusters: [c1]
+    bind: {group: "breakglass:cluster-admins"}
+    ttl: {default: 10m, max: 1h}
+    requesters: [sre]
+    approvals: {count: 2, from: [sre, security]}
+    reason: {min: 10}
+    risk: high
+  - id: keys
+    clusters: [c1]
+    bind: {clusterRole: cluster-admin}
+    ttl: {default: 10m, max: 1h}
+    requesters: [sre]
+    approvals: {count: 2, from: [sre, security]}
+    reason: {min: 10}
+    risk: critical
+  - id: scoped
+    clusters: [c1]
+    bind: {role: fixer, namespaces: [default, kube-system]}
+    ttl: {default: 10m, max: 1h}
+    requesters: [sre]
+    approvals: {count: 2, from: [sre, security]}
+    reason: {min: 10}
+    risk: low
+`)
+	return b.String()
+}
+
+// SlackUser is a person's Slack user id in team T01.
+func SlackUser(person string) string { return "U0" + strings.ToUpper(person) }
+
+// SSHKey is a person's SSH key: the same in every run.
+func SSHKey(person string) ssh.Signer {
+	seed := sha256.Sum256([]byte("bgtest key of " + person))
+	s, err := ssh.NewSignerFromKey(ed25519.NewKeyFromSeed(seed[:]))
+	if err != nil {
+		panic(err)
+	}
+	return s
+}
+
+func authorized(person string) string {
+	return strings.TrimSpace(string(ssh.MarshalAuthorizedKey(SSHKey(person).PublicKey()))) + " " + person
+}
+
+// BySlack and ByKey are a person giving a command by Slack or by the command line.
+func BySlack(person string) breakglass.Actor {
+	return breakglass.Actor{Person: person, Channel: breakglass.ChannelSlack, Slack: &breakglass.SlackAccount{Team: "T01", User: SlackUser(person)}}
+}
+
+// ByKey is a person on the command line.
+func ByKey(person string) breakglass.Actor {
+	return breakglass.Actor{Person: person, Channel: breakglass.ChannelKey, Key: ssh.FingerprintSHA256(SSHKey(person).PublicKey())}
+}
+
+// Options change what New builds. The zero value is a system with the kit's policy.
+type Options struct {
+	Policy string
+	Config func(*breakglass.Config)
+	Log    *slog.Logger
+}
+
+// System is a running system. Its ledger is on disk in Dir and survives Restart; the authority, the cluster and what people
+// were told survive too, as they would in reality.
+type System struct {
+	T         testing.TB
+	Dir       string
+	Ledger    *ledger.Ledger
+	Service   *breakglass.Service
+	CA        *memca.CA
+	Cluster   *Cluster
+	Told      *Told
+	Verifier  note.Verifier
+	VKey      string // the ledger's public key, in note format
+	options   Options
+	signer    note.Signer
+	stop      func() error
+	delivered sync.Map // request id → certificate fingerprint: what left the process, for I2
+}
+
+// New builds and starts a system and stops it when the test ends.
+func New(t testing.TB, o Options) *System {
+	t.Helper()
+	ca, err := memca.New("bgtest-ca")
+	must(t, err)
+	skey, vkey, err := ledger.NewKey(Origin)
+	must(t, err)
+	s := &System{T: t, Dir: t.TempDir(), CA: ca, Cluster: &Cluster{have: map[string]breakglass.Binding{}}, Told: &Told{}, VKey: vkey, options: o}
+	s.signer, err = note.NewSigner(skey)
+	must(t, err)
+	s.Verifier, err = note.NewVerifier(vkey)
+	must(t, err)
+	must(t, sqlstore.Create(t.Context(), s.Path()))
+	s.start()
+	t.Cleanup(s.Stop)
+	return s
+}
+
+// Path is the ledger's file.
+func (s *System) Path() string { return filepath.Join(s.Dir, "ledger.db") }
+
+func (s *System) start() {
+	s.T.Helper()
+	text := s.options.Policy
+	if text == "" {
+		text = Policy()
+	}
+	policy, err := breakglass.ParsePolicy("access.yaml", []byte(text))
+	must(s.T, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	store, err := sqlstore.Open(ctx, s.Path())
+	must(s.T, err)
+	s.Ledger, err = ledger.Open(ctx, store, s.signer, s.Verifier)
+	must(s.T, err)
+	cfg := breakglass.Config{Ledger: s.Ledger, Policy: policy, Signer: s.CA, Binder: s.Cluster, Log: s.options.Log, SignTimeout: 2 * time.Second, BindTimeout: time.Second, Sweep: time.Second}
+	if s.options.Config != nil {
+		s.options.Config(&cfg)
+	}
+	s.Service, err = breakglass.New(ctx, cfg)
+	must(s.T, err)
+	done := make(chan error, 1)
+	go func() { done <- s.Service.Run(ctx, map[string]breakglass.Messenger{"told": s.Told}) }()
+	s.stop = func() error {
+		cancel()
+		err := <-done
+		if cerr := s.Ledger.Close(); err == nil {
+			err = cerr
+		}
+		return err
+	}
+}
+
+// Stop ends the daemon's part of the system. Stopping twice is fine.
+func (s *System) Stop() {
+	if s.stop == nil {
+		return
+	}
+	err := s.stop()
+	s.stop = nil
+	if err != nil {
+		s.T.Errorf("stopping: %v", err)
+	}
+}
+
+// Restart stops the daemon's part and starts it again from disk.
+func (s *System) Restart() {
+	s.T.Helper()
+	s.Stop()
+	s.start()
+}
+
+// RestartWith restarts with another access policy.
+func (s *System) RestartWith(policy string) {
+	s.T.Helper()
+	s.options.Policy = policy
+	s.Restart()
+}
+
+// Ask opens a request, or fails the test.
+func (s *System) Ask(a breakglass.Actor, profile string) *breakglass.Request {
+	s.T.Helper()
+	r, err := s.Service.Request(s.T.Context(), a, breakglass.Ask{Profile: profile, Reason: "etcd quorum lost, API 5xx"})
+	must(s.T, err)
+	return r
+}
+
+// Approve approves as shown by r, or fails the test.
+func (s *System) Approve(a breakglass.Actor, r *breakglass.Request) *breakglass.Request {
+	s.T.Helper()
+	after, err := s.Service.Approve(s.T.Context(), a, r.ID, Consent(a, r))
+	must(s.T, err)
+	return after
+}
+
+// Consent is what a person's client sends with an approval of r, signed if it comes by key.
+func Consent(a breakglass.Actor, r *breakglass.Request) breakglass.Consent {
+	c := breakglass.Consent{Digest: r.Digest}
+	if a.Channel == breakglass.ChannelKey {
+		c.Signature = SignSSH(SSHKey(a.Person), breakglass.ApprovalNamespace, breakglass.ApprovalText(r.ID, r.Digest))
+	}
+	return c
+}
+
+// SignSSH makes an armored SSHSIG.
+func SignSSH(key ssh.Signer, namespace string, text []byte) string {
+	sig, err := sshsig.Sign(bytes.NewReader(text), key, sshsig.HashSHA512, namespace)
+	if err != nil {
+		panic(err)
+	}
+	return string(sshsig.Armor(sig))
+}
+
+// Grant is a request approved by carol and bob, or by carol and dave if bob asked.
+func (s *System) Grant(who, profile string) *breakglass.Request {
+	s.T.Helper()
+	r := s.Ask(ByKey(who), profile)
+	second := "bob"
+	if who == "bob" {
+		second = "dave"
+	}
+	s.Approve(ByKey("carol"), r)
+	return s.Approve(ByKey(second), r)
+}
+
+// NewCSR makes a P-256 key and its certificate request.
+func NewCSR() (*ecdsa.PrivateKey, []byte) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		panic(err)
+	}
+	return key, CSR(key, &x509.CertificateRequest{})
+}
+
+// CSR makes a certificate request from a template.
+func CSR(key any, t *x509.CertificateRequest) []byte {
+	der, err := x509.CreateCertificateRequest(rand.Reader, t, key)
+	if err != nil {
+		panic(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})
+}
+
+// Claim claims and remembers what was delivered, for Check.
+func (s *System) Claim(who string, id string, csr []byte) (*breakglass.Delivery, error) {
+	d, err := s.Service.Claim(s.T.Context(), ByKey(who), id, csr)
+	if err == nil {
+		print := breakglass.Fingerprint(d.Certificate)
+		if before, loaded := s.delivered.LoadOrStore(d.Request.ID, print); loaded && before != print {
+			s.T.Errorf("I2: request %s delivered two certificates", d.Request.ID)
+		}
+	}
+	return d, err
+}
+
+// WaitState waits until a request is in a state, or fails the test.
+func (s *System) WaitState(id string, want breakglass.State) *breakglass.Request {
+	s.T.Helper()
+	ctx, cancel := context.WithTimeout(s.T.Context(), time.Hour) // of bubble time, or the test's own limit
+	defer cancel()
+	rev, was := int64(0), breakglass.State("")
+	for {
+		r, err := s.Service.Wait(ctx, id, rev, was)
+		must(s.T, err)
+		rev, was = r.Rev, r.State(time.Now())
+		if was == want {
+			return r
+		}
+		if ctx.Err() != nil {
+			s.T.Fatalf("request %s is %s, waited for %s", id, was, want)
+		}
+	}
+}
+
+// Check fails the test if any invariant does not hold right now: the ledger's bytes, hashes and checkpoint; the replay of every
+// entry through the state machine; the index; what the authority signed against what the ledger says; what was delivered.
+func (s *System) Check() {
+	s.T.Helper()
+	CheckLedger(s.T, s.Path(), s.Verifier)
+	CheckSigned(s.T, s.Ledger, s.CA.Issued())
+	s.delivered.Range(func(id, print any) bool {
+		r, err := s.Service.Get(s.T.Context(), id.(string))
+		must(s.T, err)
+		if r.Issued == nil || r.Issued.Fingerprint != print {
+			s.T.Errorf("I5: request %s delivered certificate %s, which its ledger does not have", id, print)
+		}
+		return true
+	})
+}
+
+// CheckLedger verifies the ledger file as an auditor would, with nothing but the public key: works beside a running daemon.
+func CheckLedger(t testing.TB, path string, v note.Verifier) {
+	t.Helper()
+	ctx := t.Context()
+	store, err := sqlstore.OpenReadOnly(ctx, path)
+	must(t, err)
+	defer store.Close()
+	report, err := ledger.VerifyStore(ctx, store, v)
+	must(t, err)
+	for _, p := range report.Problems {
+		t.Errorf("I9, I11: %s", p)
+	}
+	l, err := ledger.OpenReadOnly(ctx, store, v)
+	must(t, err)
+	audit, err := breakglass.Audit(ctx, l)
+	must(t, err)
+	for _, p := range audit.Problems {
+		t.Errorf("I1-I8, I12: %s", p)
+	}
+}
+
+// CheckSigned compares everything an authority ever signed with the ledger (I3, I4): at most one certificate for each claim,
+// recorded as issued or as an orphan, or made by a claim whose outcome is still open.
+func CheckSigned(t testing.TB, l *ledger.Ledger, certs []*x509.Certificate) {
+	t.Helper()
+	recorded := map[string]bool{} // by DER
+	issuing := map[string]bool{}  // by common name
+	for from := int64(0); from < l.Size(); {
+		entries, err := l.Entries(t.Context(), from, 1000)
+		must(t, err)
+		for _, e := range entries {
+			ev, err := breakglass.Decode(e)
+			must(t, err)
+			switch ev := ev.(type) {
+			case breakglass.Claimed:
+				issuing[ev.CommonName] = true
+			case breakglass.Issued:
+				recorded[string(ev.Certificate)] = true
+				delete(issuing, breakglass.CommonName(personOf(t, l, e.Stream), e.Stream))
+			case breakglass.Failed:
+				for _, o := range ev.Orphans {
+					recorded[string(o)] = true
+				}
+				delete(issuing, breakglass.CommonName(personOf(t, l, e.Stream), e.Stream))
+			}
+		}
+		from += int64(len(entries))
+	}
+	names := map[string]bool{}
+	for _, c := range certs {
+		cn := c.Subject.CommonName
+		if names[cn] {
+			t.Errorf("I3: %s was signed twice", cn)
+		}
+		names[cn] = true
+		if !recorded[string(c.Raw)] && !issuing[cn] {
+			t.Errorf("I4: the ledger does not know certificate %s", cn)
+		}
+	}
+}
+
+func personOf(t testing.TB, l *ledger.Ledger, id string) string {
+	t.Helper()
+	entries, err := l.Stream(t.Context(), id)
+	must(t, err)
+	r, err := breakglass.Fold(entries)
+	must(t, err)
+	return r.Ask.By.Person
+}
+
+// Cluster is a Binder in memory. Faults are placed with OnBind and OnUnbind: apply says whether it happens, err what is told.
+type Cluster struct {
+	mu       sync.Mutex
+	have     map[string]breakglass.Binding
+	OnBind   func(breakglass.Binding) (apply bool, err error)
+	OnUnbind func(request string) (apply bool, err error)
+	OnBound  func() error
+}
+
+// Bind implements breakglass.Binder.
+func (c *Cluster) Bind(_ context.Context, b breakglass.Binding) error {
+	apply, err := true, error(nil)
+	if c.OnBind != nil {
+		apply, err = c.OnBind(b)
+	}
+	if apply {
+		c.mu.Lock()
+		c.have[b.Request] = b
+		c.mu.Unlock()
+	}
+	return err
+}
+
+// Unbind implements breakglass.Binder.
+func (c *Cluster) Unbind(_ context.Context, _, request string) error {
+	apply, err := true, error(nil)
+	if c.OnUnbind != nil {
+		apply, err = c.OnUnbind(request)
+	}
+	if apply {
+		c.mu.Lock()
+		delete(c.have, request)
+		c.mu.Unlock()
+	}
+	return err
+}
+
+// Bound implements breakglass.Binder.
+func (c *Cluster) Bound(context.Context, string) ([]string, error) {
+	if c.OnBound != nil {
+		if err := c.OnBound(); err != nil {
+			return nil, err
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var ids []string
+	for id := range c.have {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	return ids, nil
+}
+
+// Has reports whether a request's binding exists.
+func (c *Cluster) Has(request string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, ok := c.have[request]
+	return ok
+}
+
+// Plant makes a binding exist, or not exist when b is nil, as somebody else's hand would.
+func (c *Cluster) Plant(request string, b *breakglass.Binding) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.have, request)
+	if b != nil {
+		c.have[request] = *b
+	}
+}
+
+// Told is a Messenger that remembers.
+type Told struct {
+	mu      sync.Mutex
+	notices []breakglass.Notice
+	OnTell  func(breakglass.Notice) error
+}
+
+// Tell implements breakglass.Messenger.
+func (m *Told) Tell(_ context.Context, n breakglass.Notice) error {
+	if m.OnTell != nil {
+		if err := m.OnTell(n); err != nil {
+			return err
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.notices = append(m.notices, n)
+	return nil
+}
+
+// Kinds lists what was told about a request, in order.
+func (m *Told) Kinds(request string) []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var out []string
+	for _, n := range m.notices {
+		if n.Request.ID == request {
+			out = append(out, n.Event.Kind())
+		}
+	}
+	return out
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,51 @@
+// Package breakglass is the domain: who may ask for emergency access to a Kubernetes cluster, who must agree, and how one
+// agreed request becomes exactly one short-lived client certificate. It knows no Slack, no Vault, no HTTP and no Kubernetes:
+// those are adapters behind the three interfaces in ports.go. It stands on package ledger alone.
+//
+// # What a grant is
+//
+// A request is one person asking for one profile on one cluster, with a reason and a lifetime. Two or more other people
+// approve it: distinct people, never the requester, whatever number of accounts or keys each has. The number is frozen into the
+// request when it is made and is never below [MinQuorum]. What they approve is the request's digest, which covers everything
+// that was asked, so a yes to one thing is never a yes to another. An approved request, a grant, is worth one certificate: the
+// requester's machine claims it with a key that it made itself, and the lifetime starts there.
+//
+// # States
+//
+// Facts are stored, states are computed. A request is the fold of its ledger entries ([Fold]), and its state is a function of
+// that and a time ([Request.State]):
+//
+//	           approvals reach the quorum
+//	 Pending ────────────────────────────▶ Approved ──claim──▶ Issuing ──signed, checked──▶ Active ──clock──▶ Expired
+//	    │  ▲                                │   │                 │                            │
+//	    │  └── an approval is taken back ───┘   │                 │ refused, lost, wrong       │ revoke
+//	    │                                       │                 ▼                            ▼
+//	    └─ deny ▶ Denied   withdraw ▶ Withdrawn ┘               Failed                      Revoked
+//	       (from both)     (from both)          clock ▶ Lapsed (from both)
+//
+// The rules of the graph are in machine.go and hold for what [Service] writes and, through [Auditor], for whatever a ledger
+// from anywhere claims.
+//
+// # Commit points
+//
+// A claim passes two of them, both appends to the ledger that are durable when they return:
+//
+//	0. the signer is checked; nothing is recorded while it could not sign
+//	A. claimed: the intent. It can be appended once per request. From here on a certificate may exist
+//	   the signer is called, once, and never again for this request
+//	   what came back is compared with the intent
+//	B. issued: the outcome. Only now may the certificate leave the process, with the ledger's proof
+//	   in binding mode the right is bound in the cluster, and bound is recorded
+//
+// A process that dies before A has done nothing. Between A and B the outcome is unknown: [Service.Run] looks for a certificate
+// by its unique name and records what it finds, as a failure; it never signs again and never delivers such a certificate. After
+// B, a claim with the same key gets the same certificate. A binding that is missing or left over is put right by Run, which
+// drives the set of bindings in each cluster to the set of active grants.
+//
+// # What always holds
+//
+// No certificate without the quorum; at most one signing call and one delivered certificate per request, to one key; every
+// certificate equals its intent in every field; no name of Kubernetes' own; terminal states stay; nothing is told to people
+// that is not in the ledger; a clock that goes back extends nothing. The index beside the ledger can be rebuilt from it.
+// [Audit] checks all of this on a whole ledger.
+package breakglass

@@ -1,0 +1,372 @@
+package breakglass
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/breakglassd/breakglass/internal/ledger"
+)
+
+// Delivery is what a claim returns: the certificate and the proof that its issuing is in the ledger.
+type Delivery struct {
+	Request     *Request
+	Certificate []byte       // DER
+	Chain       [][]byte     // DER intermediates to send along, often empty
+	Issued      ledger.Entry // the issued entry, whose leaf the proof is about
+	Proof       ledger.Proof
+	Warning     string // what the person must know: for instance that the binding is not there yet
+}
+
+// claimJob is one claim on its way to a worker. Workers belong to Run, so that a claim outlives the connection of the person
+// who made it: after the commit point it is carried through.
+type claimJob struct {
+	actor Actor
+	id    string
+	csr   *x509.CertificateRequest
+	done  chan claimResult // buffered: the worker never waits for the person
+}
+
+type claimResult struct {
+	delivery *Delivery
+	err      error
+}
+
+// claimWorkers is how many claims are carried through at one time. Signing waits for the network, so there are more of them
+// than processors; the ledger serialises the records anyway.
+const claimWorkers = 32
+
+// Claim turns an approved request into its one certificate, for the key in the CSR. Claiming again with the same key while
+// the certificate is valid returns the same certificate; with another key it is refused. If ctx ends first, the claim is
+// carried through all the same and can be asked for again.
+func (s *Service) Claim(ctx context.Context, a Actor, id string, csrPEM []byte) (*Delivery, error) {
+	if err := known(s.Policy(), a); err != nil {
+		return nil, s.recordRefusal(ctx, a, "claim", RefusalStream, err)
+	}
+	full, err := s.Resolve(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	csr, err := ParseCSR(csrPEM)
+	if err != nil {
+		return nil, s.recordRefusal(ctx, a, "claim", full, err)
+	}
+	job := claimJob{actor: a, id: full, csr: csr, done: make(chan claimResult, 1)}
+	select {
+	case s.claims <- job:
+	case <-s.stopped:
+		return nil, refuse(ClassUnavailable, "stopping", "claim again in a moment: the approval stays", "the daemon is stopping")
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	select {
+	case res := <-job.done:
+		return res.delivery, res.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// issue carries one claim through. The numbers are the commit points of the package comment.
+func (s *Service) issue(ctx context.Context, j claimJob) (*Delivery, error) {
+	spki := SPKI(j.csr.RawSubjectPublicKeyInfo)
+	var r *Request
+	for {
+		var err error
+		if r, err = s.load(ctx, j.id); err != nil {
+			return nil, err
+		}
+		p, now := s.Policy(), s.now()
+		again, err := decideClaim(p, r, j.actor, spki, now)
+		if err != nil {
+			return nil, s.recordRefusal(ctx, j.actor, "claim", r.ID, err)
+		}
+		if again {
+			return s.deliverAgain(ctx, r, j.actor)
+		}
+		failpoint("decided")
+		// 0. Nothing is recorded while the signer could not sign: the grant stays worth its certificate.
+		cctx, cancel := context.WithTimeout(ctx, s.cfg.SignTimeout)
+		err = s.cfg.Signer.Check(cctx, r.Ask.Cluster, r.Ask.Rights.Group)
+		cancel()
+		if err != nil {
+			s.log.Error("the signer is not ready to sign", slog.String("request", r.ID), slog.Any("error", err))
+			return nil, &Refusal{Class: ClassUnavailable, Code: "signer", Why: "the certificate authority cannot sign now: " + err.Error(),
+				Next: "claim again when that is cured; the approval stays valid until " + clockTime(r.ClaimUntil()), cause: err}
+		}
+		failpoint("checked-signer")
+		// 1. The intent. From this append on a certificate may exist; it is appended once per request.
+		after, err := s.append(ctx, r, r.Deadline(now), nil, Claimed{By: j.actor, CommonName: CommonName(r.Ask.By.Person, r.ID), Group: r.Ask.Rights.Group,
+			SPKI: spki, CSR: Fingerprint(j.csr.Raw), TTLSeconds: r.Ask.TTLSeconds, PolicyDigest: p.Digest})
+		var taken *ledger.TagTakenError
+		switch {
+		case errors.Is(err, ledger.ErrConflict):
+			continue
+		case errors.As(err, &taken):
+			return nil, s.recordRefusal(ctx, j.actor, "claim", r.ID, refuse(ClassInvalid, "csr/key-reused", "let the CLI make a new key", "this key was used for another request (%s)", taken.Stream))
+		case err != nil:
+			return nil, err
+		}
+		r = after
+		break
+	}
+
+	failpoint("claimed")
+
+	// 2. One signing call.
+	asked := time.Now()
+	sctx, cancel := context.WithTimeout(ctx, s.cfg.SignTimeout)
+	signed, err := s.cfg.Signer.Sign(sctx, Order{Request: r.ID, Cluster: r.Ask.Cluster, Group: r.Claimed.Group, CommonName: r.Claimed.CommonName, CSR: j.csr.Raw, TTL: r.TTL()})
+	cancel()
+	switch {
+	case errors.Is(err, ErrNotSigned):
+		s.log.Error("the signer refused", slog.String("request", r.ID), slog.Any("error", err))
+		return nil, s.fail(ctx, r, Failed{Why: FailRefused, Detail: "the certificate authority refused to sign"}, err)
+	case err != nil:
+		// The outcome is unknown. It is settled by looking, in Run, and never by signing again.
+		s.log.Error("no answer from the signer: the outcome is unknown", slog.String("request", r.ID), slog.Any("error", err))
+		return nil, &Refusal{Class: ClassUnavailable, Code: "outcome-unknown", Why: "the certificate authority did not answer: whether it signed is being looked into",
+			Next: "watch it with: breakglass status " + r.ID + "; then open a new request", cause: err}
+	}
+
+	failpoint("signed")
+
+	// 3. Nothing that came back is believed before this.
+	in := Intent{CommonName: r.Claimed.CommonName, Group: r.Claimed.Group, SPKI: r.Claimed.SPKI, TTL: r.TTL(), Issuer: signed.Issuer, Now: time.Now(), Asked: asked}
+	if bad := CheckCertificate(signed, in); len(bad) > 0 {
+		s.log.Error("the signer returned something else than ordered", slog.String("request", r.ID), slog.Any("differences", bad))
+		return nil, s.fail(ctx, r, Failed{Why: FailCheck, Detail: "the certificate is not what was ordered: " + strings.Join(bad, "; "), Orphans: [][]byte{signed.Certificate}}, nil)
+	}
+	c, err := x509.ParseCertificate(signed.Certificate)
+	if err != nil {
+		return nil, fmt.Errorf("parsing a checked certificate: %w", err)
+	}
+
+	failpoint("checked-certificate")
+
+	// 4. The outcome. Only a certificate whose entry is durable and under a signed checkpoint leaves the process.
+	after, err := s.append(ctx, r, time.Time{}, nil, Issued{Serial: Serial(c), Fingerprint: Fingerprint(c.Raw), NotBefore: c.NotBefore.UTC(), NotAfter: c.NotAfter.UTC(),
+		Issuer: Fingerprint(signed.Issuer), Certificate: signed.Certificate, Chain: signed.Chain})
+	if err != nil {
+		return nil, fmt.Errorf("recording the certificate of request %s: %w", r.ID, err)
+	}
+	r = after
+	failpoint("issued")
+
+	// 5. The right, in binding mode.
+	warning := ""
+	if r.Ask.Rights.Binding() {
+		if after, err := s.bind(ctx, r); err != nil {
+			warning = "the right could not be bound in the cluster yet; it is tried again until it works. " + err.Error()
+		} else {
+			r = after
+		}
+	}
+	failpoint("bound")
+	return s.delivery(ctx, r, warning)
+}
+
+// fail records the end of a claim that gave no usable certificate and returns the refusal for the person.
+func (s *Service) fail(ctx context.Context, r *Request, f Failed, cause error) error {
+	if _, err := s.append(ctx, r, time.Time{}, nil, f); err != nil {
+		return errors.Join(cause, fmt.Errorf("recording the failed claim of request %s: %w", r.ID, err))
+	}
+	return &Refusal{Class: ClassUnavailable, Code: "failed/" + f.Why, Why: f.Detail, Next: "open a new request; the daemon's log has the cause", cause: cause}
+}
+
+// decideClaim is the pure rule of a claim. again means that the same key asks for a certificate it already has.
+func decideClaim(p *Policy, r *Request, a Actor, spki string, now time.Time) (again bool, err error) {
+	if a.Person != r.Ask.By.Person {
+		return false, refuse(ClassDenied, "not-yours", "", "%s was requested by %s: only they can claim it", r.ID, r.Ask.By.Person)
+	}
+	if a.Channel != ChannelKey {
+		return false, refuse(ClassDenied, "channel", "claim it with: breakglass claim "+r.ID, "certificates are handed out to the command line only")
+	}
+	st := r.State(now)
+	switch st {
+	case StateApproved:
+	case StatePending:
+		return false, refuse(ClassConflict, "not-approved", "", "%s still needs %s", r.ID, joinAnd(r.Missing()))
+	case StateActive:
+		if r.Claimed.SPKI == spki {
+			return true, nil
+		}
+		return false, refuse(ClassConflict, "claimed", "use the key it was claimed with, or open a new request", "%s has given its one certificate to another key", r.ID)
+	case StateIssuing:
+		return false, refuse(ClassUnavailable, "issuing", "watch it with: breakglass status "+r.ID, "%s is being issued", r.ID)
+	case StateLapsed:
+		return false, refuse(ClassExpired, "lapsed", "a new request is cheap: breakglass request", "%s was not claimed in time", r.ID)
+	case StateExpired:
+		return false, refuse(ClassExpired, "expired", "a new request is cheap: breakglass request", "the certificate of %s has expired", r.ID)
+	case StateDenied:
+		return false, refuse(ClassDenied, "denied", "", "%s was denied by %s: %s", r.ID, r.Denied.By.Person, r.Denied.Reason)
+	case StateRevoked, StateFailed, StateWithdrawn:
+		return false, refuse(ClassConflict, "over", "a new request is cheap: breakglass request", "%s is %s", r.ID, st)
+	}
+	if r.Ask.KeyHash != "" && r.Ask.KeyHash != spki {
+		return false, refuse(ClassDenied, "other-key", "claim on the machine where it was requested", "%s was approved for another key", r.ID)
+	}
+	if bad := stricter(p, r); len(bad) > 0 {
+		return false, refuse(ClassPolicy, "policy/changed", "open a new request", "the access policy has become stricter since the approval: %s", strings.Join(bad, "; "))
+	}
+	return false, nil
+}
+
+// stricter says why the policy of today would not allow what was approved under the policy of then.
+func stricter(p *Policy, r *Request) []string {
+	if r.Ask.PolicyDigest == p.Digest {
+		return nil
+	}
+	prof, ok := p.Profile(r.Ask.Profile)
+	if !ok {
+		return []string{"profile " + r.Ask.Profile + " is gone"}
+	}
+	var bad []string
+	if !p.MayRequest(r.Ask.By.Person, prof) {
+		bad = append(bad, r.Ask.By.Person+" may not ask for it any more")
+	}
+	if cl, ok := p.Cluster(r.Ask.Cluster); !ok || !slices.Contains(prof.Clusters, r.Ask.Cluster) || cl.Server != r.Ask.Server {
+		bad = append(bad, "cluster "+r.Ask.Cluster+" is not what it was")
+	}
+	if r.TTL() > prof.TTL.Max {
+		bad = append(bad, "the longest lifetime is now "+short(prof.TTL.Max))
+	}
+	if !equalRights(prof.Rights, r.Ask.Rights) {
+		bad = append(bad, "it now gives "+prof.Rights.String())
+	}
+	if prof.Incident.Required && r.Ask.Incident == "" {
+		bad = append(bad, "it now needs an incident")
+	}
+	if missing := p.Freeze(prof).missing(r.Approvals); len(missing) > 0 {
+		bad = append(bad, "it now needs "+joinAnd(missing))
+	}
+	return bad
+}
+
+func equalRights(a, b Rights) bool {
+	return a.ClusterRole == b.ClusterRole && a.Role == b.Role && a.Group == b.Group && slices.Equal(a.Namespaces, b.Namespaces)
+}
+
+func (s *Service) deliverAgain(ctx context.Context, r *Request, a Actor) (*Delivery, error) {
+	after, err := s.append(ctx, r, r.Deadline(s.now()), nil, Delivered{By: a})
+	if errors.Is(err, ledger.ErrConflict) {
+		if after, err = s.load(ctx, r.ID); err == nil && after.State(s.now()) != StateActive {
+			err = refuse(ClassConflict, "over", "", "%s is %s", r.ID, after.State(s.now()))
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	warning := ""
+	if after.Ask.Rights.Binding() && !after.Bound {
+		warning = "the right could not be bound in the cluster yet; it is tried again until it works"
+	}
+	return s.delivery(ctx, after, warning)
+}
+
+// delivery adds the proof. The certificate and its record are read back from the ledger: what is delivered is what is stored.
+func (s *Service) delivery(ctx context.Context, r *Request, warning string) (*Delivery, error) {
+	entries, err := s.ledger.Entries(ctx, r.IssuedSeq, 1)
+	if err != nil || len(entries) != 1 {
+		return nil, fmt.Errorf("reading the issued entry of request %s: %w", r.ID, err)
+	}
+	proof, err := s.ledger.Prove(ctx, r.IssuedSeq)
+	if err != nil {
+		return nil, fmt.Errorf("proving the issued entry of request %s: %w", r.ID, err)
+	}
+	return &Delivery{Request: r, Certificate: r.Issued.Certificate, Chain: r.Issued.Chain, Issued: entries[0], Proof: proof, Warning: warning}, nil
+}
+
+func (s *Service) binding(r *Request) Binding {
+	return Binding{Request: r.ID, Cluster: r.Ask.Cluster, User: r.Claimed.CommonName, Rights: r.Ask.Rights, Until: r.Issued.NotAfter}
+}
+
+// bind makes the right exist and records it. Recording may lose a race against a revocation: then the entry is appended after
+// it, and Run takes the binding away again.
+func (s *Service) bind(ctx context.Context, r *Request) (*Request, error) {
+	bctx, cancel := context.WithTimeout(ctx, s.cfg.BindTimeout)
+	err := s.cfg.Binder.Bind(bctx, s.binding(r))
+	cancel()
+	if err != nil {
+		s.log.Error("binding", slog.String("request", r.ID), slog.String("cluster", r.Ask.Cluster), slog.Any("error", err))
+		return nil, fmt.Errorf("binding %s in cluster %s: %w", r.ID, r.Ask.Cluster, err)
+	}
+	failpoint("bound-not-recorded")
+	return s.note(ctx, r.ID, func(r *Request) Event {
+		if r.Bound {
+			return nil
+		}
+		return Bound{Rights: r.Ask.Rights}
+	})
+}
+
+// unbind takes the right away and records it.
+func (s *Service) unbind(ctx context.Context, r *Request, why State) (*Request, error) {
+	bctx, cancel := context.WithTimeout(ctx, s.cfg.BindTimeout)
+	err := s.cfg.Binder.Unbind(bctx, r.Ask.Cluster, r.ID)
+	cancel()
+	if err != nil {
+		s.log.Error("unbinding", slog.String("request", r.ID), slog.String("cluster", r.Ask.Cluster), slog.Any("error", err))
+		return nil, fmt.Errorf("unbinding %s in cluster %s: %w", r.ID, r.Ask.Cluster, err)
+	}
+	return s.note(ctx, r.ID, func(r *Request) Event {
+		if !r.Bound {
+			return nil
+		}
+		return Unbound{Why: why}
+	})
+}
+
+// note appends what the daemon did by itself, deciding again after each lost race.
+func (s *Service) note(ctx context.Context, id string, what func(*Request) Event) (*Request, error) {
+	for {
+		r, err := s.load(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		ev := what(r)
+		if ev == nil {
+			return r, nil
+		}
+		after, err := s.append(ctx, r, time.Time{}, nil, ev)
+		if errors.Is(err, ledger.ErrConflict) {
+			continue
+		}
+		return after, err
+	}
+}
+
+// settle finds out what became of a claim without an outcome: the process died, or the answer was lost. It never signs.
+func (s *Service) settle(ctx context.Context, r *Request) error {
+	fctx, cancel := context.WithTimeout(ctx, 4*s.cfg.SignTimeout)
+	defer cancel()
+	found, err := s.cfg.Signer.Find(fctx, r.Ask.Cluster, r.Claimed.CommonName)
+	if err != nil {
+		return fmt.Errorf("looking for the certificate of request %s: %w", r.ID, err)
+	}
+	f := Failed{Why: FailUnknown, Detail: "the certificate authority's answer was lost; it holds no certificate for this request"}
+	if len(found) > 0 {
+		f = Failed{Why: FailOrphan, Detail: "the certificate authority's answer was lost after it had signed; the certificate was never delivered and has no rights bound"}
+		if r.Claimed.Group != "" {
+			f.Detail = "the certificate authority's answer was lost after it had signed; the certificate was never delivered"
+		}
+		for _, c := range found {
+			f.Orphans = append(f.Orphans, c.Raw)
+		}
+		s.log.Error("a certificate exists that was never delivered", slog.String("request", r.ID), slog.Int("certificates", len(found)))
+	}
+	_, err = s.note(ctx, r.ID, func(r *Request) Event {
+		if r.State(s.now()) != StateIssuing {
+			return nil
+		}
+		return f
+	})
+	return err
+}
+
+func clockTime(t time.Time) string { return t.UTC().Format("15:04 UTC") }

@@ -1,0 +1,216 @@
+package breakglass
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/breakglassd/breakglass/internal/ledger"
+)
+
+// apply adds one event to the fold. The rules here are the state machine's graph: they hold for what Service writes and for
+// what a ledger from anywhere claims to contain.
+func (r *Request) apply(e ledger.Entry, ev Event) error {
+	if e.StreamSeq != r.Rev+1 {
+		return fmt.Errorf("revision %d follows %d", e.StreamSeq, r.Rev)
+	}
+	if _, first := ev.(Requested); first != (r.Rev == 0) {
+		return fmt.Errorf("a request begins with one requested entry")
+	}
+	state := State("")
+	if r.Rev > 0 {
+		state = r.State(e.Time)
+	}
+	in := func(want ...State) error {
+		if slices.Contains(want, state) {
+			return nil
+		}
+		return fmt.Errorf("not possible while %s", state)
+	}
+	var err error
+	switch ev := ev.(type) {
+	case Requested:
+		r.Ask, r.At, r.Seq, r.Digest, r.Reason = ev, e.Time, e.Seq, leafDigest(e), e.Texts["reason"]
+		err = ev.check(e.Time)
+	case Approved:
+		err = in(StatePending, StateApproved)
+		switch {
+		case err != nil:
+		case ev.Digest != r.Digest:
+			err = fmt.Errorf("approves another digest")
+		case ev.By.Person == "" || ev.By.Person == r.Ask.By.Person:
+			err = fmt.Errorf("%q cannot approve this request", ev.By.Person)
+		case !r.Ask.Quorum.counts(ev.By.Person):
+			err = fmt.Errorf("%q is not an approver", ev.By.Person)
+		case !slices.Contains(r.Ask.Quorum.Channels, ev.By.Channel):
+			err = fmt.Errorf("approvals by %s do not count", ev.By.Channel)
+		default:
+			if _, twice := r.approvalBy(ev.By.Person); twice {
+				err = fmt.Errorf("%q approved already", ev.By.Person)
+				break
+			}
+			if ev.By.Channel == ChannelKey {
+				err = ev.verify(r.ID)
+			}
+		}
+		if err == nil {
+			r.Approvals = append(r.Approvals, Approval{By: ev.By, At: e.Time, Comment: e.Texts["comment"], Signed: ev.Signature != ""})
+		}
+	case ApprovalWithdrawn:
+		if err = in(StatePending, StateApproved); err == nil {
+			if _, ok := r.approvalBy(ev.By.Person); !ok {
+				err = fmt.Errorf("%q has not approved", ev.By.Person)
+			}
+		}
+		r.Approvals = slices.DeleteFunc(slices.Clone(r.Approvals), func(a Approval) bool { return a.By.Person == ev.By.Person })
+	case Denied:
+		err = in(StatePending, StateApproved)
+		r.Denied = &Ending{By: ev.By, At: e.Time, Reason: e.Texts["reason"]}
+	case Withdrawn:
+		err = in(StatePending, StateApproved)
+		r.Withdrawn = &Ending{By: ev.By, At: e.Time, Reason: e.Texts["reason"]}
+	case Claimed:
+		err = in(StateApproved)
+		switch {
+		case err != nil:
+		case ev.By.Person != r.Ask.By.Person:
+			err = fmt.Errorf("claimed by %q, requested by %q", ev.By.Person, r.Ask.By.Person)
+		case r.Ask.KeyHash != "" && ev.SPKI != r.Ask.KeyHash:
+			err = fmt.Errorf("claimed with another key")
+		case ev.CommonName != CommonName(r.Ask.By.Person, r.ID) || ev.Group != r.Ask.Rights.Group || ev.TTLSeconds > r.Ask.TTLSeconds:
+			err = fmt.Errorf("the intent is not what was approved")
+		}
+		r.Claimed, r.ClaimedAt = &ev, e.Time
+	case Issued:
+		if err = in(StateIssuing); err == nil {
+			err = r.checkIssued(ev)
+		}
+		r.Issued, r.IssuedSeq = &ev, e.Seq
+	case Failed:
+		err = in(StateIssuing)
+		r.Failed, r.FailedAt = &ev, e.Time
+	case Bound:
+		// A binding may be recorded a moment after the clock or a revocation ended the grant: it is then taken away again.
+		if err = in(StateActive, StateExpired, StateRevoked); err == nil && !r.Ask.Rights.Binding() {
+			err = fmt.Errorf("group mode binds nothing")
+		}
+		r.Bound = true
+	case Unbound:
+		err = in(StateExpired, StateRevoked)
+		r.Bound = false
+	case Revoked:
+		err = in(StateActive)
+		r.Revoked = &Ending{By: ev.By, At: e.Time, Reason: e.Texts["reason"]}
+	case Delivered:
+		err = in(StateActive)
+	case Ended:
+		if err = in(ev.State); err == nil && ev.State != StateLapsed && ev.State != StateExpired {
+			err = fmt.Errorf("the clock does not make %s", ev.State)
+		}
+		if err == nil && r.Ended != nil {
+			err = fmt.Errorf("ended already")
+		}
+		r.Ended, r.EndedAt = &ev, e.Time
+	case Refused:
+		r.Refusals++
+	default:
+		err = fmt.Errorf("does not belong to a request")
+	}
+	if err != nil {
+		return err
+	}
+	r.Rev = e.StreamSeq
+	return nil
+}
+
+// check holds what every recorded request must satisfy, whatever the policy was.
+func (q Requested) check(at time.Time) error {
+	switch {
+	case q.By.Person == "":
+		return fmt.Errorf("no requester")
+	case q.TTLSeconds <= 0 || q.ClaimSeconds <= 0 || !q.PendingUntil.After(at):
+		return fmt.Errorf("lifetime or deadline not in the future")
+	case q.Quorum.Count < MinQuorum:
+		return fmt.Errorf("quorum of %d is below the floor of %d", q.Quorum.Count, MinQuorum)
+	}
+	return nil
+}
+
+// settled reports whether nothing is left to do for the request: it leaves the open index.
+func (r *Request) settled() bool {
+	if r.Bound {
+		return false
+	}
+	return r.Denied != nil || r.Withdrawn != nil || r.Failed != nil || r.Ended != nil || r.Revoked != nil
+}
+
+// indexOf is the request's rows in the rebuildable index. Verification recomputes them from the fold.
+func indexOf(r *Request) []ledger.Tag {
+	tags := []ledger.Tag{
+		{Name: "day", Value: r.At.Format(time.DateOnly)},
+		{Name: "asked", Value: hourOf(r.Ask.By.Person, r.At)},
+	}
+	if !r.settled() {
+		tags = append(tags, ledger.Tag{Name: "open", Value: "1"})
+	}
+	if r.Claimed != nil {
+		tags = append(tags, ledger.Tag{Name: "spki", Value: r.Claimed.SPKI, Unique: true})
+	}
+	if r.Issued != nil {
+		tags = append(tags, ledger.Tag{Name: "fingerprint", Value: r.Issued.Fingerprint, Unique: true})
+	}
+	return tags
+}
+
+// hourOf is the bucket by which requests per person are counted.
+func hourOf(person string, at time.Time) string {
+	return person + "/" + at.UTC().Format("2006-01-02T15")
+}
+
+// work is what the daemon has to do for a request by itself.
+type work int
+
+const (
+	workNone   work = iota
+	workEnd         // record what the clock decided
+	workBind        // make the binding exist
+	workUnbind      // make it not exist
+	workSettle      // find out what became of a claim whose outcome is not recorded
+)
+
+// due decides what to do next for a request; at is when to look again (zero: when something happens).
+// settleAfter is how long a claim may stay without an outcome before it is looked into: longer than any signing call lasts.
+func due(r *Request, now time.Time, settleAfter time.Duration) (w work, at time.Time) {
+	binding := r.Ask.Rights.Binding()
+	switch r.State(now) {
+	case StatePending, StateApproved:
+		return workNone, r.Deadline(now)
+	case StateIssuing:
+		if at := r.ClaimedAt.Add(settleAfter); now.Before(at) {
+			return workNone, at
+		}
+		return workSettle, now
+	case StateActive:
+		if binding && !r.Bound {
+			return workBind, r.Issued.NotAfter
+		}
+		return workNone, r.Issued.NotAfter
+	case StateExpired:
+		if r.Bound {
+			return workUnbind, now
+		}
+		if r.Ended == nil {
+			return workEnd, now
+		}
+	case StateRevoked:
+		if r.Bound {
+			return workUnbind, now
+		}
+	case StateLapsed:
+		if r.Ended == nil {
+			return workEnd, now
+		}
+	case StateFailed, StateDenied, StateWithdrawn:
+	}
+	return workNone, time.Time{}
+}

@@ -1,0 +1,1105 @@
+package breakglass
+
+import (
+	"bytes"
+	"crypto/rsa"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/url"
+	"regexp"
+	"regexp/syntax"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"go.yaml.in/yaml/v3"
+	"golang.org/x/crypto/ssh"
+)
+
+// MinQuorum is the floor of distinct approvers besides the requester. It is compiled in: policy can only raise it.
+const MinQuorum = 2
+
+// MaxPersonID bounds a person's id in characters: CommonName around it must stay within the 64 that X.509 allows.
+const MaxPersonID = 32
+
+// The bounds of what an access policy can say.
+const (
+	maxPolicyBytes = 1 << 20 // far above any real policy, far below what could hurt the daemon
+	maxID          = 63      // a Kubernetes label value
+	maxGroup       = 64      // X.509's upper bound of an organization name
+	maxText        = 200     // characters of a name or description: one line of a Slack message
+	minSpan        = time.Minute
+	maxSpan        = 24 * time.Hour
+	minRSABits     = 3072 // NIST SP 800-57: the least that is acceptable after 2030
+)
+
+// What holds where the policy says nothing.
+const (
+	defaultClaimWithin   = 10 * time.Minute
+	defaultPendingFor    = 30 * time.Minute
+	defaultReasonMin     = 10
+	maxReasonMin         = 1000
+	defaultOpenPerPerson = 2
+	defaultPerHour       = 10
+)
+
+var (
+	idPattern        = regexp.MustCompile(`^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$`)
+	namespacePattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+	rolePattern      = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9:._-]{0,252}$`)
+	groupPattern     = regexp.MustCompile(`^breakglass:[a-z0-9][a-z0-9-]*$`)
+	hostPattern      = regexp.MustCompile(`^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?)(:[0-9]+)?$`)
+	slackPatterns    = map[string]*regexp.Regexp{
+		"enterprise": regexp.MustCompile(`^E[A-Z0-9]{2,31}$`),
+		"team":       regexp.MustCompile(`^T[A-Z0-9]{2,31}$`),
+		"user":       regexp.MustCompile(`^[UW][A-Z0-9]{2,31}$`),
+	}
+	yamlErrorLine = regexp.MustCompile(`^yaml: (?:line ([0-9]+): )?`)
+)
+
+// Risk grades a profile. With RiskCritical only approvals signed with an SSH key count.
+type Risk string
+
+// The risks.
+const (
+	RiskLow      Risk = "low"
+	RiskHigh     Risk = "high"
+	RiskCritical Risk = "critical"
+)
+
+// Policy is a validated, immutable access policy: who exists, what may be asked for, and who must agree. ParsePolicy makes
+// it; whatever it returns satisfies every rule of this file. It is safe for concurrent use. What its methods return points
+// into it and must not be changed.
+type Policy struct {
+	Digest   string // hex SHA-256 of the file's bytes
+	People   []Person
+	Teams    []Team
+	Clusters []Cluster
+	Profiles []Profile
+	Limits   Limits
+}
+
+// Person is a human with one directory id. All accounts and keys of one person are one vote.
+type Person struct {
+	ID    string         // [a-z0-9._-], at most MaxPersonID characters: it is part of the certificate's name
+	Name  string         // for people to read; the id where the policy gives none
+	Slack []SlackAccount // may be empty: somebody without Slack uses keys
+	Keys  []Key          // SSH keys the CLI signs in with; never empty when Slack is
+}
+
+// Key is an SSH public key of a person. It is never a certificate, DSA, or RSA below 3072 bits.
+type Key struct {
+	Fingerprint string // SHA256:…, as ssh-keygen -l prints it
+	Public      ssh.PublicKey
+	Comment     string
+}
+
+// Team is a named, non-empty set of people.
+type Team struct {
+	ID      string
+	Members []string // person ids
+}
+
+// Cluster is a cluster that access can be asked for. How the daemon reaches it is configuration, not policy.
+type Cluster struct {
+	ID     string
+	Server string // https URL of the API server, as it goes into kubeconfigs
+}
+
+// Profile is what may be asked for.
+type Profile struct {
+	ID          string
+	Description string
+	Clusters    []string // cluster ids
+	Rights      Rights
+	TTL         Lifetime
+	Requesters  []string // team ids
+	Approvals   ApprovalRule
+	ClaimWithin time.Duration // whole seconds
+	PendingFor  time.Duration // whole seconds
+	ReasonMin   int           // runes
+	Incident    IncidentRule
+	Risk        Risk
+}
+
+// Lifetime bounds a certificate's life, counted from the claim. Whole seconds.
+type Lifetime struct{ Default, Max time.Duration }
+
+// ApprovalRule is the quorum of a profile. For everybody who may ask, enough other people exist who can meet it.
+type ApprovalRule struct {
+	Count    int       // distinct people, at least MinQuorum
+	From     []string  // team ids whose members count
+	Each     []string  // team ids that must each give at least one; their members count as well
+	Channels []Channel // how an approval may be given; with RiskCritical exactly ChannelKey
+}
+
+// IncidentRule says whether and how an incident must be named.
+type IncidentRule struct {
+	Required bool
+	Pattern  *regexp.Regexp // anchored at both ends; nil: anything
+}
+
+// Limits bound what one person can open.
+type Limits struct {
+	OpenPerPerson int // requests that wait, or are live, at one time
+	PerHour       int // requests opened within an hour
+}
+
+// ProfileOnCluster is one thing that can be asked for.
+type ProfileOnCluster struct {
+	Profile *Profile
+	Cluster *Cluster
+}
+
+// Person finds a person by directory id.
+func (p *Policy) Person(id string) (*Person, bool) {
+	return find(p.People, func(x *Person) bool { return x.ID == id })
+}
+
+// Team finds a team.
+func (p *Policy) Team(id string) (*Team, bool) {
+	return find(p.Teams, func(x *Team) bool { return x.ID == id })
+}
+
+// Cluster finds a cluster.
+func (p *Policy) Cluster(id string) (*Cluster, bool) {
+	return find(p.Clusters, func(x *Cluster) bool { return x.ID == id })
+}
+
+// Profile finds a profile.
+func (p *Policy) Profile(id string) (*Profile, bool) {
+	return find(p.Profiles, func(x *Profile) bool { return x.ID == id })
+}
+
+// PersonBySlack returns the directory id of the person who owns a Slack account. Workspace and user must be those of the
+// policy; so must the enterprise, where the policy names one.
+func (p *Policy) PersonBySlack(a SlackAccount) (string, bool) {
+	owner, ok := find(p.People, func(x *Person) bool {
+		return slices.ContainsFunc(x.Slack, func(own SlackAccount) bool {
+			return own.Team == a.Team && own.User == a.User && (own.Enterprise == "" || own.Enterprise == a.Enterprise)
+		})
+	})
+	if !ok {
+		return "", false
+	}
+	return owner.ID, true
+}
+
+// PersonByKey returns the directory id of the person who owns the SSH key with this SHA256:… fingerprint.
+func (p *Policy) PersonByKey(fingerprint string) (string, bool) {
+	owner, ok := find(p.People, func(x *Person) bool {
+		return slices.ContainsFunc(x.Keys, func(k Key) bool { return k.Fingerprint == fingerprint })
+	})
+	if !ok {
+		return "", false
+	}
+	return owner.ID, true
+}
+
+func find[T any](list []T, is func(*T) bool) (*T, bool) {
+	for i := range list {
+		if is(&list[i]) {
+			return &list[i], true
+		}
+	}
+	return nil, false
+}
+
+// MayRequest reports whether the person may ask for the profile.
+func (p *Policy) MayRequest(person string, profile *Profile) bool {
+	return slices.Contains(p.members(profile.Requesters), person)
+}
+
+// Eligible lists what the person may ask for, in the order of the policy file.
+func (p *Policy) Eligible(person string) []ProfileOnCluster {
+	var out []ProfileOnCluster
+	for i := range p.Profiles {
+		profile := &p.Profiles[i]
+		if !p.MayRequest(person, profile) {
+			continue
+		}
+		for _, id := range profile.Clusters {
+			if c, ok := p.Cluster(id); ok {
+				out = append(out, ProfileOnCluster{Profile: profile, Cluster: c})
+			}
+		}
+	}
+	return out
+}
+
+// Freeze resolves who must approve a request for the profile as the teams are now. The result shares nothing with the policy.
+func (p *Policy) Freeze(profile *Profile) Quorum {
+	freeze := func(ids []string) []FrozenTeam {
+		var out []FrozenTeam
+		for _, id := range ids {
+			out = append(out, FrozenTeam{ID: id, Members: p.members([]string{id})})
+		}
+		return out
+	}
+	rule := profile.Approvals
+	return Quorum{Count: rule.Count, From: freeze(rule.From), Each: freeze(rule.Each), Channels: slices.Clone(rule.Channels)}
+}
+
+// Quorums lists the part of every profile that must not get weaker unnoticed, sorted throughout.
+func (p *Policy) Quorums() []ProfileQuorum {
+	var out []ProfileQuorum
+	for _, x := range p.Profiles {
+		out = append(out, ProfileQuorum{
+			Profile:  x.ID,
+			Count:    x.Approvals.Count,
+			Each:     slices.Sorted(slices.Values(x.Approvals.Each)),
+			Channels: slices.Sorted(slices.Values(x.Approvals.Channels)),
+		})
+	}
+	slices.SortFunc(out, func(a, b ProfileQuorum) int { return strings.Compare(a.Profile, b.Profile) })
+	return out
+}
+
+// members lists everybody in any of the teams, sorted, each once.
+func (p *Policy) members(teams []string) []string {
+	var out []string
+	for _, id := range teams {
+		if t, ok := p.Team(id); ok {
+			out = append(out, t.Members...)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// stuck says whose requests for the profile nobody could ever approve, and why. It needs no search: one more approval never
+// makes a quorum worse, so a quorum can be met exactly if it is met once everybody who can approve has.
+func (p *Policy) stuck(profile *Profile) []string {
+	q := p.Freeze(profile)
+	able := slices.DeleteFunc(q.People(), func(id string) bool {
+		x, ok := p.Person(id)
+		bySlack := ok && len(x.Slack) > 0 && slices.Contains(q.Channels, ChannelSlack)
+		byKey := ok && len(x.Keys) > 0 && slices.Contains(q.Channels, ChannelKey)
+		return !bySlack && !byKey
+	})
+	by := string(q.Channels[0])
+	if len(q.Channels) > 1 {
+		by = "slack or key"
+	}
+	whose := map[string][]string{}
+	var reasons []string
+	for _, requester := range p.members(profile.Requesters) {
+		others := slices.DeleteFunc(slices.Clone(able), func(id string) bool { return id == requester })
+		var why []string
+		if len(others) < q.Count {
+			can := "only " + joinAnd(others)
+			if len(others) == 0 {
+				can = "nobody"
+			}
+			why = append(why, fmt.Sprintf("%d people must approve by %s and %s can", q.Count, by, can))
+		}
+		for _, t := range q.Each {
+			if !slices.ContainsFunc(t.Members, func(m string) bool { return slices.Contains(others, m) }) {
+				why = append(why, fmt.Sprintf("nobody else in team %s can approve by %s", t.ID, by))
+			}
+		}
+		if len(why) == 0 {
+			continue
+		}
+		reason := strings.Join(why, ", and ")
+		if whose[reason] == nil {
+			reasons = append(reasons, reason)
+		}
+		whose[reason] = append(whose[reason], requester)
+	}
+	var out []string
+	for _, reason := range reasons {
+		out = append(out, fmt.Sprintf("no request by %s could ever be approved: %s", joinAnd(whose[reason]), reason))
+	}
+	return out
+}
+
+// PolicyError is everything that is wrong with an access policy.
+type PolicyError struct {
+	File     string    // as given to ParsePolicy
+	Problems []Problem // sorted by place, never empty
+}
+
+// Problem is one mistake in an access policy. The text says what is wrong and, after a semicolon, what to do. It never
+// repeats key material.
+type Problem struct {
+	Line, Column int    // from 1; 0 when the mistake has no place
+	Path         string // of the key, like profiles[2].ttl.max; may be empty
+	Text         string
+}
+
+// Error lists all problems, one a line, in the form file:line: path: text.
+func (e *PolicyError) Error() string {
+	lines := make([]string, len(e.Problems))
+	for i, p := range e.Problems {
+		s := e.File + ":"
+		if p.Line > 0 {
+			s += strconv.Itoa(p.Line) + ":"
+		}
+		if p.Path != "" {
+			s += " " + p.Path + ":"
+		}
+		lines[i] = s + " " + p.Text
+	}
+	return strings.Join(lines, "\n")
+}
+
+// ParsePolicy reads an access policy and checks all of it. The name is for messages only. YAML is read strictly: one
+// document, known keys, no aliases, anchors or tags, and every value of the type that the key needs. The error is a
+// *PolicyError with every problem of the file; only what would follow from a problem already named is left out.
+func ParsePolicy(name string, data []byte) (*Policy, error) {
+	r := &policyReader{known: map[string]map[string]int{}, accounts: map[SlackAccount]string{}, keys: map[string]string{}}
+	r.read(data)
+	if len(r.problems) > 0 {
+		slices.SortStableFunc(r.problems, func(a, b Problem) int {
+			if a.Line != b.Line {
+				return a.Line - b.Line
+			}
+			return a.Column - b.Column
+		})
+		return nil, &PolicyError{File: name, Problems: r.problems}
+	}
+	sum := sha256.Sum256(data)
+	r.policy.Digest = hex.EncodeToString(sum[:])
+	return &r.policy, nil
+}
+
+// policyReader is the state of one ParsePolicy.
+type policyReader struct {
+	policy   Policy
+	problems []Problem
+	// known has, for each kind of thing, the ids of the file and their lines. A kind without an entry could not be read:
+	// then nothing is said about references to it.
+	known    map[string]map[string]int
+	accounts map[SlackAccount]string // owner by team and user, without the enterprise: a workspace belongs to one at most
+	keys     map[string]string       // owner by fingerprint
+}
+
+func (r *policyReader) read(data []byte) {
+	root, ok := r.document(data)
+	if !ok {
+		return
+	}
+	o, ok := root.object("version", "people", "teams", "clusters", "profiles", "limits")
+	if !ok {
+		return
+	}
+	version, ok := o.need("version").integer(0, 1000)
+	if ok && version != 1 {
+		r.problems = nil // another version has other keys
+		o.at("version").wrong("version %d is unknown; this program reads version 1", version)
+		return
+	}
+	before := len(r.problems)
+	for _, v := range o.section("people", "person") {
+		r.person(v)
+	}
+	for _, v := range o.section("teams", "team") {
+		r.team(v)
+	}
+	peopleRead := len(r.problems) == before
+	for _, v := range o.section("clusters", "cluster") {
+		r.cluster(v)
+	}
+	for _, v := range o.section("profiles", "profile") {
+		r.profile(v, peopleRead)
+	}
+	r.policy.Limits = Limits{OpenPerPerson: defaultOpenPerPerson, PerHour: defaultPerHour}
+	if limits, ok := o.at("limits").object("openPerPerson", "perHour"); ok {
+		if n, ok := limits.at("openPerPerson").integer(1, 100); ok {
+			r.policy.Limits.OpenPerPerson = n
+		}
+		if n, ok := limits.at("perHour").integer(1, 1000); ok {
+			r.policy.Limits.PerHour = n
+		}
+	}
+}
+
+// document returns the root of the only YAML document.
+func (r *policyReader) document(data []byte) (value, bool) {
+	whole := func(line int, text string) (value, bool) {
+		r.problems = append(r.problems, Problem{Line: line, Text: text})
+		return value{}, false
+	}
+	if len(data) > maxPolicyBytes {
+		return whole(0, fmt.Sprintf("the file has %d bytes, at most %d are read; is it the access policy?", len(data), maxPolicyBytes))
+	}
+	if !utf8.Valid(data) {
+		bad := 0
+		for bad < len(data) {
+			c, n := utf8.DecodeRune(data[bad:])
+			if c == utf8.RuneError && n == 1 {
+				break
+			}
+			bad += n
+		}
+		return whole(1+bytes.Count(data[:bad], []byte("\n")), "the file is not UTF-8 text from here on; save it as UTF-8")
+	}
+	broken := func(err error) (value, bool) {
+		text := err.Error()
+		m := yamlErrorLine.FindStringSubmatch(text)
+		line := 1
+		if m != nil {
+			text = text[len(m[0]):]
+			line, _ = strconv.Atoi(m[1]) // a missing number is the first line: the parser counts from 0 there
+		}
+		return whole(max(line, 1), "not YAML: "+text+"; check indentation, quotes and brackets around this line")
+	}
+	d := yaml.NewDecoder(bytes.NewReader(data))
+	var doc, second yaml.Node
+	err := d.Decode(&doc)
+	if errors.Is(err, io.EOF) {
+		return whole(1, "the file is empty; start from policies/access.example.yaml")
+	}
+	if err != nil {
+		return broken(err)
+	}
+	if err := d.Decode(&second); err == nil {
+		return whole(second.Line, "a second YAML document begins here; keep one document and remove the line ---")
+	} else if !errors.Is(err, io.EOF) {
+		return broken(err)
+	}
+	return value{node: doc.Content[0], read: r}, true
+}
+
+func (r *policyReader) person(v value) {
+	o, ok := v.object("id", "name", "slack", "keys")
+	if !ok {
+		return
+	}
+	p := Person{ID: o.need("id").newID("person", MaxPersonID)}
+	if p.Name, ok = o.at("name").text(maxText); !ok {
+		p.Name = p.ID
+	}
+	for _, s := range o.at("slack").list() {
+		if account, ok := r.slackAccount(s, p.ID); ok {
+			p.Slack = append(p.Slack, account)
+		}
+	}
+	for _, k := range o.at("keys").list() {
+		if key, ok := r.key(k, p.ID); ok {
+			p.Keys = append(p.Keys, key)
+		}
+	}
+	if !o.has("slack") && !o.has("keys") && len(o.misspelt) == 0 {
+		v.wrong("has neither a Slack account nor a key and so could do nothing; add slack or keys")
+	}
+	r.policy.People = append(r.policy.People, p)
+}
+
+func (r *policyReader) slackAccount(v value, owner string) (SlackAccount, bool) {
+	o, ok := v.object("enterprise", "team", "user")
+	if !ok {
+		return SlackAccount{}, false
+	}
+	field := func(v value, key, example string) (string, bool) {
+		s, ok := v.text(maxText)
+		if ok && !slackPatterns[key].MatchString(s) {
+			v.wrong("%s is not a Slack %s id; it looks like %s, names and e-mail addresses are never identities", shown(s), key, example)
+			return "", false
+		}
+		return s, ok
+	}
+	enterprise, enterpriseOK := field(o.at("enterprise"), "enterprise", "E0123ABCD")
+	team, teamOK := field(o.need("team"), "team", "T0123ABCD")
+	user, userOK := field(o.need("user"), "user", "U0123ABCD")
+	if !teamOK || !userOK || (o.has("enterprise") && !enterpriseOK) {
+		return SlackAccount{}, false
+	}
+	place := SlackAccount{Team: team, User: user}
+	switch other, taken := r.accounts[place]; {
+	case taken && other == owner:
+		v.wrong("the Slack account %s/%s is listed twice; remove one", team, user)
+		return SlackAccount{}, false
+	case taken:
+		v.wrong("the Slack account %s/%s belongs to %s already; one account is one person", team, user, other)
+		return SlackAccount{}, false
+	}
+	r.accounts[place] = owner
+	return SlackAccount{Enterprise: enterprise, Team: team, User: user}, true
+}
+
+// key reads one line in the form of authorized_keys. What is wrong with it is said without repeating it.
+func (r *policyReader) key(v value, owner string) (Key, bool) {
+	if v.node.Kind == yaml.ScalarNode && strings.Contains(v.node.Value, "PRIVATE KEY") {
+		v.wrong("this is a private key: consider it stolen and delete it everywhere; put the line of a new key's .pub file here")
+		return Key{}, false
+	}
+	line, ok := v.text(maxPolicyBytes)
+	if !ok {
+		return Key{}, false
+	}
+	public, comment, options, rest, err := ssh.ParseAuthorizedKey([]byte(line))
+	if err != nil || len(rest) > 0 {
+		v.wrong("not an SSH public key; put the one line of a .pub file here, like \"ssh-ed25519 AAAA… alice\"")
+		return Key{}, false
+	}
+	if len(options) > 0 {
+		v.wrong("options stand before the key; remove them, only the key itself belongs here")
+		return Key{}, false
+	}
+	if _, is := public.(*ssh.Certificate); is {
+		v.wrong("this is an SSH certificate; put the plain public key here")
+		return Key{}, false
+	}
+	switch public.Type() {
+	case ssh.KeyAlgoED25519, ssh.KeyAlgoSKED25519, ssh.KeyAlgoECDSA256, ssh.KeyAlgoECDSA384, ssh.KeyAlgoECDSA521, ssh.KeyAlgoSKECDSA256:
+	case ssh.KeyAlgoRSA:
+		if bits := rsaBits(public); bits < minRSABits {
+			v.wrong("an RSA key of %d bits is too weak; use ssh-ed25519 or RSA of at least %d bits", bits, minRSABits)
+			return Key{}, false
+		}
+	default:
+		v.wrong("keys of type %s are too weak; use ssh-ed25519", public.Type())
+		return Key{}, false
+	}
+	fingerprint := ssh.FingerprintSHA256(public)
+	switch other, taken := r.keys[fingerprint]; {
+	case taken && other == owner:
+		v.wrong("the key %s is listed twice; remove one", fingerprint)
+		return Key{}, false
+	case taken:
+		v.wrong("the key %s belongs to %s already; one key is one person", fingerprint, other)
+		return Key{}, false
+	}
+	r.keys[fingerprint] = owner
+	return Key{Fingerprint: fingerprint, Public: public, Comment: comment}, true
+}
+
+func rsaBits(k ssh.PublicKey) int {
+	c, ok := k.(ssh.CryptoPublicKey)
+	if !ok {
+		return 0
+	}
+	public, ok := c.CryptoPublicKey().(*rsa.PublicKey)
+	if !ok {
+		return 0
+	}
+	return public.N.BitLen()
+}
+
+func (r *policyReader) team(v value) {
+	if o, ok := v.object("id", "members"); ok {
+		t := Team{ID: o.need("id").newID("team", maxID), Members: o.need("members").references("person")}
+		r.policy.Teams = append(r.policy.Teams, t)
+	}
+}
+
+func (r *policyReader) cluster(v value) {
+	o, ok := v.object("id", "server")
+	if !ok {
+		return
+	}
+	c := Cluster{ID: o.need("id").newID("cluster", maxID)}
+	at := o.need("server")
+	if c.Server, ok = at.text(maxText); ok {
+		if text := serverProblem(c.Server); text != "" {
+			at.wrong("%s; write it like https://10.20.0.1:6443", text)
+		}
+	}
+	r.policy.Clusters = append(r.policy.Clusters, c)
+}
+
+// serverProblem says what is wrong with the address of an API server. People compare this address before they approve and
+// kubectl sends credentials there, so nothing but scheme, host and port may be in it.
+func serverProblem(s string) string {
+	if strings.Contains(s, "@") {
+		return "a user name or password stands in the URL" // and is not repeated
+	}
+	u, err := url.Parse(s)
+	if err != nil {
+		return shown(s) + " is not a URL"
+	}
+	port := 443
+	if u.Port() != "" {
+		port, err = strconv.Atoi(u.Port())
+	}
+	switch {
+	case u.Scheme != "https":
+		return shown(s) + " is not an https URL"
+	case u.RawQuery != "" || u.ForceQuery || strings.Contains(s, "#"):
+		return "a query or fragment stands in the URL"
+	case u.Path != "" || u.Opaque != "":
+		return fmt.Sprintf("a path (%s) stands in the URL", shown(u.Path+u.Opaque))
+	case !hostPattern.MatchString(u.Host):
+		return shown(s) + " has no valid host"
+	case err != nil || port < 1 || port > 65535 || strings.HasSuffix(s, ":"):
+		return shown(s) + " has no valid port"
+	}
+	return ""
+}
+
+func (r *policyReader) profile(v value, peopleRead bool) {
+	before := len(r.problems)
+	o, ok := v.object("id", "description", "clusters", "bind", "ttl", "requesters", "approvals", "claimWithin", "pendingFor", "reason", "incident", "risk")
+	if !ok {
+		return
+	}
+	p := Profile{ClaimWithin: defaultClaimWithin, PendingFor: defaultPendingFor, ReasonMin: defaultReasonMin, Risk: RiskHigh}
+	p.ID = o.need("id").newID("profile", maxID)
+	p.Description, _ = o.at("description").text(maxText)
+	p.Clusters = o.need("clusters").references("cluster")
+	p.Rights = rights(o.need("bind"))
+	p.TTL = lifetime(o.need("ttl"))
+	p.Requesters = o.need("requesters").references("team")
+	if risk, ok := o.at("risk").choice("low", "high", "critical"); ok {
+		p.Risk = Risk(risk)
+	}
+	p.Approvals = approvalRule(o.need("approvals"), p.Risk)
+	if d, ok := o.at("claimWithin").duration(); ok {
+		p.ClaimWithin = d
+	}
+	if d, ok := o.at("pendingFor").duration(); ok {
+		p.PendingFor = d
+	}
+	if reason, ok := o.at("reason").object("min"); ok {
+		if n, ok := reason.need("min").integer(1, maxReasonMin); ok {
+			p.ReasonMin = n
+		}
+	}
+	p.Incident = incidentRule(o.at("incident"))
+	r.policy.Profiles = append(r.policy.Profiles, p)
+	if !peopleRead || len(r.problems) > before {
+		return // it would only repeat, in other words, what is wrong already
+	}
+	for _, why := range r.policy.stuck(&p) {
+		o.at("approvals").wrong("%s; add people, give them what they need to approve, or ask for less", why)
+	}
+}
+
+func rights(v value) Rights {
+	o, ok := v.object("clusterRole", "role", "group", "namespaces")
+	if !ok {
+		return Rights{}
+	}
+	name := func(key string) string {
+		at := o.at(key)
+		s, ok := at.text(maxText)
+		if ok && (!rolePattern.MatchString(s) || s == "system:masters") {
+			at.wrong("%s cannot be the name of a %s; name one that exists in the cluster", shown(s), key)
+		}
+		return s
+	}
+	out := Rights{ClusterRole: name("clusterRole"), Role: name("role")}
+	if out.Group, ok = o.at("group").text(maxText); ok && (!groupPattern.MatchString(out.Group) || len(out.Group) > maxGroup) {
+		o.at("group").wrong("%s is not allowed as a group; write breakglass: and then letters, digits and hyphens, at most %d characters, and bind it in the cluster", shown(out.Group), maxGroup)
+	}
+	for _, at := range o.at("namespaces").list() {
+		ns, ok := at.text(maxText)
+		if ok && !namespacePattern.MatchString(ns) {
+			at.wrong("%s is not a namespace name; use lower-case letters, digits and hyphens", shown(ns))
+		}
+		if ok && slices.Contains(out.Namespaces, ns) {
+			at.wrong("%s is listed twice; remove one", ns)
+		}
+		out.Namespaces = append(out.Namespaces, ns)
+	}
+	slices.Sort(out.Namespaces)
+	set := 0
+	for _, key := range []string{"clusterRole", "role", "group"} {
+		if o.has(key) {
+			set++
+		}
+	}
+	switch {
+	case set != 1:
+		v.wrong("%d of clusterRole, role and group are given; give exactly one", set)
+	case o.has("role") && !o.has("namespaces"):
+		v.wrong("a role holds in namespaces; add namespaces, or bind a clusterRole")
+	case o.has("group") && o.has("namespaces"):
+		o.at("namespaces").wrong("namespaces do not go with group: the cluster's own bindings decide where a group holds; remove them")
+	}
+	return out
+}
+
+func lifetime(v value) Lifetime {
+	o, ok := v.object("default", "max")
+	if !ok {
+		return Lifetime{}
+	}
+	standard, standardOK := o.need("default").duration()
+	longest, longestOK := o.need("max").duration()
+	if standardOK && longestOK && standard > longest {
+		o.at("default").wrong("%s is longer than max, %s; lower it or raise max", short(standard), short(longest))
+	}
+	return Lifetime{Default: standard, Max: longest}
+}
+
+func approvalRule(v value, risk Risk) ApprovalRule {
+	o, ok := v.object("count", "from", "each", "channels")
+	if !ok {
+		return ApprovalRule{}
+	}
+	var out ApprovalRule
+	out.Count, ok = o.need("count").integer(0, 1000)
+	if ok && out.Count < MinQuorum {
+		o.at("count").wrong("%d is below the floor of %d people besides the requester; write %d or more", out.Count, MinQuorum, MinQuorum)
+	}
+	out.From = o.need("from").references("team")
+	out.Each = o.at("each").references("team")
+	out.Channels = []Channel{ChannelSlack, ChannelKey}
+	if risk == RiskCritical {
+		out.Channels = []Channel{ChannelKey}
+	}
+	if !o.has("channels") {
+		return out
+	}
+	out.Channels = nil
+	for _, at := range o.at("channels").list() {
+		c, ok := at.choice(string(ChannelSlack), string(ChannelKey))
+		switch {
+		case !ok:
+			continue
+		case slices.Contains(out.Channels, Channel(c)):
+			at.wrong("%s is listed twice; remove one", c)
+		case risk == RiskCritical && Channel(c) == ChannelSlack:
+			at.wrong("with risk critical only signed approvals count; write channels: [key]")
+		}
+		out.Channels = append(out.Channels, Channel(c))
+	}
+	return out
+}
+
+func incidentRule(v value) IncidentRule {
+	o, ok := v.object("required", "pattern")
+	if !ok {
+		return IncidentRule{}
+	}
+	var out IncidentRule
+	out.Required, _ = o.at("required").boolean()
+	at := o.at("pattern")
+	expr, ok := at.text(maxText)
+	if !ok {
+		return out
+	}
+	tree, err := syntax.Parse(expr, syntax.Perl)
+	if err != nil {
+		at.wrong("not a regular expression: %v; write one in Go's syntax (RE2)", err)
+		return out
+	}
+	if !anchored(tree, syntax.OpBeginText) || !anchored(tree, syntax.OpEndText) {
+		at.wrong("not anchored, so it would also match inside other text; write it like ^(?:…)$")
+		return out
+	}
+	if out.Pattern, err = regexp.Compile(expr); err != nil {
+		at.wrong("not a regular expression: %v; write one in Go's syntax (RE2)", err)
+	}
+	return out
+}
+
+// anchored reports whether every match begins (OpBeginText) or ends (OpEndText) where the text does.
+func anchored(re *syntax.Regexp, edge syntax.Op) bool {
+	switch re.Op {
+	case edge:
+		return true
+	case syntax.OpCapture:
+		return anchored(re.Sub[0], edge)
+	case syntax.OpConcat:
+		if edge == syntax.OpBeginText {
+			return anchored(re.Sub[0], edge)
+		}
+		return anchored(re.Sub[len(re.Sub)-1], edge)
+	case syntax.OpAlternate:
+		return !slices.ContainsFunc(re.Sub, func(sub *syntax.Regexp) bool { return !anchored(sub, edge) })
+	default:
+		return false
+	}
+}
+
+// value is a YAML node and its place in the file. Its methods convert it; they report what does not fit and then answer
+// false. A value without a node stands for a key that is not there: it answers false and reports nothing.
+type value struct {
+	node *yaml.Node
+	path string
+	read *policyReader
+}
+
+func (v value) wrong(text string, args ...any) {
+	v.read.problems = append(v.read.problems, Problem{Line: v.node.Line, Column: v.node.Column, Path: v.path, Text: fmt.Sprintf(text, args...)})
+}
+
+// is reports whether the node is of a kind and, if a scalar, of one of the tags.
+func (v value) is(kind yaml.Kind, want string, tags ...string) bool {
+	switch {
+	case v.node == nil:
+		return false
+	case v.node.Kind == yaml.AliasNode:
+		v.wrong("an alias (*%s) stands here; write the value out, the policy must read without jumping", clipped(v.node.Value))
+		return false
+	case v.node.Anchor != "":
+		v.wrong("an anchor (&%s) stands here; remove it and write values out where they are used", clipped(v.node.Anchor))
+		return false
+	case v.node.Style&yaml.TaggedStyle != 0:
+		v.wrong("a tag (%s) stands here; remove it", clipped(v.node.Tag))
+		return false
+	case v.node.Kind == kind && (len(tags) == 0 || slices.Contains(tags, v.node.Tag)):
+		return true
+	}
+	got := map[yaml.Kind]string{yaml.MappingNode: "keys with values", yaml.SequenceNode: "a list"}[v.node.Kind]
+	if v.node.Kind == yaml.ScalarNode {
+		switch v.node.Tag {
+		case "!!null":
+			got = "nothing"
+		case "!!str":
+			got = "text" // not which: it may be a secret in the wrong place
+		default:
+			got = clipped(v.node.Value)
+		}
+	}
+	v.wrong("%s stands here; write %s", got, want)
+	return false
+}
+
+// object is a YAML mapping whose keys are all known and stand there once.
+type object struct {
+	value
+	fields   map[string]value
+	misspelt []string // known keys that probably were meant by unknown ones
+}
+
+func (v value) object(keys ...string) (object, bool) {
+	if !v.is(yaml.MappingNode, "keys with values: "+strings.Join(keys, ", ")) {
+		return object{}, false
+	}
+	o := object{value: v, fields: map[string]value{}}
+	prefix := v.path
+	if prefix != "" {
+		prefix += "."
+	}
+	for i := 0; i+1 < len(v.node.Content); i += 2 {
+		node := v.node.Content[i]
+		key := value{node: node, path: v.path, read: v.read}
+		if node.Tag == "!!merge" {
+			key.wrong("a merge key (<<) stands here; write the keys out, the policy must read without jumping")
+			continue
+		}
+		if !key.is(yaml.ScalarNode, "one of the keys "+strings.Join(keys, ", "), "!!str") {
+			continue
+		}
+		name := node.Value
+		if first, twice := o.fields[name]; twice {
+			key.path = prefix + name
+			key.wrong("this key stands here twice, first in line %d; remove one", first.node.Line)
+			continue
+		}
+		if !slices.Contains(keys, name) {
+			hint := "allowed here: " + strings.Join(keys, ", ")
+			if near := closest(name, keys); near != "" {
+				hint = "did you mean " + near + "?"
+				o.misspelt = append(o.misspelt, near)
+			}
+			key.wrong("unknown key %s; %s", shown(name), hint)
+			continue
+		}
+		o.fields[name] = value{node: v.node.Content[i+1], path: prefix + name, read: v.read}
+	}
+	return o, true
+}
+
+// at is the value of a key that may be missing.
+func (o object) at(key string) value { return o.fields[key] }
+
+func (o object) has(key string) bool { return o.fields[key].node != nil }
+
+// need is the value of a key that must be there.
+func (o object) need(key string) value {
+	if !o.has(key) && !slices.Contains(o.misspelt, key) {
+		o.wrong("%s is missing; add it", key)
+	}
+	return o.fields[key]
+}
+
+// section is the list of all things of one kind.
+func (o object) section(key, kind string) []value {
+	items := o.need(key).list()
+	if len(items) > 0 {
+		o.read.known[kind] = map[string]int{}
+	}
+	return items
+}
+
+// list returns the items of a list; an empty one is a mistake.
+func (v value) list() []value {
+	if !v.is(yaml.SequenceNode, "a list, like [a, b]") {
+		return nil
+	}
+	if len(v.node.Content) == 0 {
+		v.wrong("the list is empty; name at least one, or remove the key if it is optional")
+	}
+	items := make([]value, len(v.node.Content))
+	for i, n := range v.node.Content {
+		items[i] = value{node: n, path: fmt.Sprintf("%s[%d]", v.path, i), read: v.read}
+	}
+	return items
+}
+
+// text is one line of printable text that is not empty.
+func (v value) text(most int) (string, bool) {
+	if !v.is(yaml.ScalarNode, "text (in quotes)", "!!str") {
+		return "", false
+	}
+	s := v.node.Value
+	switch {
+	case strings.TrimSpace(s) == "":
+		v.wrong("the text is empty; fill it in, or remove the key if it is optional")
+		return "", false
+	case utf8.RuneCountInString(s) > most:
+		v.wrong("%d characters are too many; write at most %d", utf8.RuneCountInString(s), most)
+		return "", false
+	case strings.ContainsFunc(s, func(c rune) bool { return !unicode.IsPrint(c) }):
+		v.wrong("there is a line break or an invisible character in it; write one line of plain text")
+		return "", false
+	}
+	return s, true
+}
+
+// newID is the id of a thing that is being defined, the only one of its kind. What is wrong with it is reported, but it is
+// still taken as defined, so that references to it are not reported too.
+func (v value) newID(kind string, most int) string {
+	id, ok := v.text(maxPolicyBytes)
+	if !ok {
+		return ""
+	}
+	if first, twice := v.read.known[kind][id]; twice {
+		v.wrong("the %s %s is there already, in line %d; give every %s its own id", kind, shown(id), first, kind)
+		return id
+	}
+	v.read.known[kind][id] = v.node.Line
+	if !idPattern.MatchString(id) || len(id) > most {
+		v.wrong("%s cannot be an id; use at most %d lower-case letters, digits, dots, hyphens and underscores, beginning and ending with a letter or digit", shown(id), most)
+	}
+	return id
+}
+
+// references is a list of ids of things that are defined elsewhere in the file, each once.
+func (v value) references(kind string) []string {
+	var out []string
+	for _, at := range v.list() {
+		id, ok := at.text(maxPolicyBytes)
+		if !ok {
+			continue
+		}
+		known := v.read.known[kind]
+		if _, ok := known[id]; !ok && known != nil {
+			hint := "define it or correct the name"
+			if near := closest(id, slices.Sorted(maps.Keys(known))); near != "" {
+				hint = "did you mean " + near + "?"
+			}
+			at.wrong("there is no %s %s; %s", kind, shown(id), hint)
+		}
+		if slices.Contains(out, id) {
+			at.wrong("%s is listed twice; remove one", shown(id))
+		}
+		out = append(out, id)
+	}
+	return out
+}
+
+func (v value) choice(allowed ...string) (string, bool) {
+	s, ok := v.text(maxText)
+	if ok && !slices.Contains(allowed, s) {
+		v.wrong("%s is unknown here; write one of %s", shown(s), strings.Join(allowed, ", "))
+		return "", false
+	}
+	return s, ok
+}
+
+func (v value) integer(least, most int) (int, bool) {
+	if !v.is(yaml.ScalarNode, "a whole number", "!!int") {
+		return 0, false
+	}
+	n, err := strconv.Atoi(v.node.Value)
+	if err != nil || strconv.Itoa(n) != v.node.Value {
+		v.wrong("%s is not a plain decimal number; write it like 2", shown(v.node.Value))
+		return 0, false
+	}
+	if n < least || n > most {
+		v.wrong("%d is out of range; write a number from %d to %d", n, least, most)
+		return 0, false
+	}
+	return n, true
+}
+
+func (v value) boolean() (bool, bool) {
+	if !v.is(yaml.ScalarNode, "true or false", "!!bool") {
+		return false, false
+	}
+	return strings.EqualFold(v.node.Value, "true"), true
+}
+
+// duration is a span of whole seconds from minSpan to maxSpan.
+func (v value) duration() (time.Duration, bool) {
+	if v.node != nil && v.node.Kind == yaml.ScalarNode && v.node.Tag == "!!int" {
+		v.wrong("%s has no unit; write %[1]sm or %[1]ss", clipped(v.node.Value))
+		return 0, false
+	}
+	if !v.is(yaml.ScalarNode, "a duration with a unit, like 30m or 90s", "!!str") {
+		return 0, false
+	}
+	d, err := time.ParseDuration(v.node.Value)
+	switch {
+	case err != nil:
+		v.wrong("%s is not a duration; write it with a unit, like 30m, 90s or 1h30m", shown(v.node.Value))
+		return 0, false
+	case d < minSpan || d > maxSpan:
+		v.wrong("%s is out of range; write a duration from 1m to 24h", shown(v.node.Value))
+		return 0, false
+	case d%time.Second != 0:
+		v.wrong("%s is not in whole seconds; round it", shown(v.node.Value))
+		return 0, false
+	}
+	return d, true
+}
+
+// shown quotes what stands in the file for a message.
+func shown(s string) string { return strconv.Quote(clipped(s)) }
+
+func clipped(s string) string {
+	const most = 60
+	if r := []rune(s); len(r) > most {
+		s = string(r[:most]) + "…"
+	}
+	return s
+}
+
+// closest returns the candidate that s was probably meant to be: at most a third of its letters differ. Empty if there is none.
+func closest(s string, candidates []string) string {
+	best, least := "", len(s)/3+1
+	if len(s) > maxID {
+		return ""
+	}
+	for _, c := range candidates {
+		if d := distance(strings.ToLower(s), strings.ToLower(c)); d < least {
+			best, least = c, d
+		}
+	}
+	return best
+}
+
+// distance is the number of bytes to insert, delete or replace to turn a into b (Levenshtein).
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			change := diagonal
+			if a[i] != b[j] {
+				change++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(change, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}

@@ -1,0 +1,173 @@
+package breakglass
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Diff says in words what changes from one policy to another, sorted, for the ledger and for people. Order in the file and
+// comments are no changes. Names and descriptions are said to change, not to what: the ledger keeps ids only.
+func Diff(old, new *Policy) []string {
+	var c changes
+	compare(&c, "person", old.People, new.People, func(p *Person) string { return p.ID }, func(where string, a, b *Person) {
+		if a == nil {
+			c.say("%s added", where)
+			a = &Person{Name: b.Name}
+		}
+		c.text(where+": name", a.Name, b.Name)
+		c.set(where+": slack account", words(a.Slack, slackWords), words(b.Slack, slackWords))
+		c.set(where+": key", words(a.Keys, fingerprintOf), words(b.Keys, fingerprintOf))
+	})
+	compare(&c, "team", old.Teams, new.Teams, func(t *Team) string { return t.ID }, func(where string, a, b *Team) {
+		if a == nil {
+			c.say("%s added", where)
+			a = &Team{}
+		}
+		c.set(where+":", a.Members, b.Members)
+	})
+	compare(&c, "cluster", old.Clusters, new.Clusters, func(x *Cluster) string { return x.ID }, func(where string, a, b *Cluster) {
+		if a == nil {
+			c.say("%s added: %s", where, b.Server)
+			return
+		}
+		c.value(where+": server", a.Server, b.Server)
+	})
+	compare(&c, "profile", old.Profiles, new.Profiles, func(p *Profile) string { return p.ID }, c.profile)
+	c.value("limits: openPerPerson", strconv.Itoa(old.Limits.OpenPerPerson), strconv.Itoa(new.Limits.OpenPerPerson))
+	c.value("limits: perHour", strconv.Itoa(old.Limits.PerHour), strconv.Itoa(new.Limits.PerHour))
+	slices.Sort(c)
+	return c
+}
+
+// Weaker says in words what the new policy would accept although the quorums before would not: fewer people, a team that no
+// longer must agree, one more channel. Profiles that come or go are not weaker: nobody had agreed to less.
+func Weaker(old []ProfileQuorum, new *Policy) []string {
+	var c changes
+	for _, was := range old {
+		is, ok := new.Profile(was.Profile)
+		if !ok {
+			continue
+		}
+		where := "profile " + was.Profile
+		if is.Approvals.Count < was.Count {
+			c.value(where+": approvals.count", strconv.Itoa(was.Count), strconv.Itoa(is.Approvals.Count))
+		}
+		for _, t := range was.Each {
+			if !slices.Contains(is.Approvals.Each, t) {
+				c.say("%s: approvals.each: %s removed", where, t)
+			}
+		}
+		for _, ch := range is.Approvals.Channels {
+			if !slices.Contains(was.Channels, ch) {
+				c.say("%s: approvals.channels: %s added", where, ch)
+			}
+		}
+	}
+	slices.Sort(c)
+	return c
+}
+
+// changes collects sentences.
+type changes []string
+
+func (c *changes) say(text string, args ...any) { *c = append(*c, fmt.Sprintf(text, args...)) }
+
+func (c *changes) value(what, a, b string) {
+	if a != b {
+		c.say("%s %s → %s", what, a, b)
+	}
+}
+
+func (c *changes) text(what, a, b string) {
+	if a != b {
+		c.say("%s changed", what)
+	}
+}
+
+func (c *changes) set(what string, a, b []string) {
+	for _, x := range a {
+		if !slices.Contains(b, x) {
+			c.say("%s %s removed", what, x)
+		}
+	}
+	for _, x := range b {
+		if !slices.Contains(a, x) {
+			c.say("%s %s added", what, x)
+		}
+	}
+}
+
+func (c *changes) profile(where string, a, b *Profile) {
+	if a == nil {
+		s := fmt.Sprintf("%s added: %v on %s for %s, approved by %d of %s", where, b.Rights, joinAnd(b.Clusters), joinAnd(b.Requesters),
+			b.Approvals.Count, joinAnd(b.Approvals.From))
+		if len(b.Approvals.Each) > 0 {
+			s += " with each of " + joinAnd(b.Approvals.Each)
+		}
+		c.say("%s by %s", s, joinAnd(words(b.Approvals.Channels, channelWord)))
+		return
+	}
+	c.text(where+": description", a.Description, b.Description)
+	c.value(where+": bind", a.Rights.String(), b.Rights.String())
+	c.set(where+": clusters:", a.Clusters, b.Clusters)
+	c.set(where+": requesters:", a.Requesters, b.Requesters)
+	c.value(where+": approvals.count", strconv.Itoa(a.Approvals.Count), strconv.Itoa(b.Approvals.Count))
+	c.set(where+": approvals.from:", a.Approvals.From, b.Approvals.From)
+	c.set(where+": approvals.each:", a.Approvals.Each, b.Approvals.Each)
+	c.set(where+": approvals.channels:", words(a.Approvals.Channels, channelWord), words(b.Approvals.Channels, channelWord))
+	for _, d := range []struct {
+		key  string
+		a, b time.Duration
+	}{
+		{"ttl.default", a.TTL.Default, b.TTL.Default},
+		{"ttl.max", a.TTL.Max, b.TTL.Max},
+		{"claimWithin", a.ClaimWithin, b.ClaimWithin},
+		{"pendingFor", a.PendingFor, b.PendingFor},
+	} {
+		c.value(where+": "+d.key, short(d.a), short(d.b))
+	}
+	c.value(where+": reason.min", strconv.Itoa(a.ReasonMin), strconv.Itoa(b.ReasonMin))
+	c.value(where+": incident.required", strconv.FormatBool(a.Incident.Required), strconv.FormatBool(b.Incident.Required))
+	c.value(where+": incident.pattern", patternWords(a.Incident), patternWords(b.Incident))
+	c.value(where+": risk", string(a.Risk), string(b.Risk))
+}
+
+// compare pairs things by id: those that are gone are said to be removed, the others go to changed, with a nil first one when
+// they are new.
+func compare[T any](c *changes, kind string, old, new []T, id func(*T) string, changed func(where string, a, b *T)) {
+	for i := range old {
+		if _, kept := find(new, func(x *T) bool { return id(x) == id(&old[i]) }); !kept {
+			c.say("%s %s removed", kind, id(&old[i]))
+		}
+	}
+	for i := range new {
+		was, _ := find(old, func(x *T) bool { return id(x) == id(&new[i]) })
+		changed(kind+" "+id(&new[i]), was, &new[i])
+	}
+}
+
+func words[T any](list []T, word func(T) string) []string {
+	out := make([]string, len(list))
+	for i, x := range list {
+		out[i] = word(x)
+	}
+	return out
+}
+
+func channelWord(c Channel) string { return string(c) }
+
+func fingerprintOf(k Key) string { return k.Fingerprint }
+
+func slackWords(a SlackAccount) string {
+	return strings.TrimPrefix(a.Enterprise+"/"+a.Team+"/"+a.User, "/")
+}
+
+func patternWords(r IncidentRule) string {
+	if r.Pattern == nil {
+		return "none"
+	}
+	return r.Pattern.String()
+}

@@ -1,0 +1,78 @@
+package breakglass
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"time"
+)
+
+// Order is everything the certificate authority is told about one certificate.
+// It is a copy of what the claimed entry in the ledger says; nothing in it comes from the CSR but the public key.
+type Order struct {
+	Request    string        // request id, for logs and for correlation on the signer's side
+	Cluster    string        // cluster id: each cluster has its own certificate authority
+	Group      string        // the one organization the certificate must carry; empty in binding mode
+	CommonName string        // the unique user name, see CommonName
+	CSR        []byte        // PKCS #10, DER; checked by CheckCSR
+	TTL        time.Duration // lifetime asked for, counted from now; whole seconds
+}
+
+// Signed is what the certificate authority answered. Nothing in it is believed before CheckCertificate.
+type Signed struct {
+	Certificate []byte   // DER
+	Chain       [][]byte // DER of intermediates to be sent along, leaf's issuer first, without the root; often empty
+	Issuer      []byte   // DER of the CA certificate that the signer is pinned to for this cluster
+}
+
+// ErrNotSigned says that no certificate exists: the authority refused, or was never reached.
+// Every other error from Signer.Sign leaves the outcome unknown.
+var ErrNotSigned = errors.New("no certificate was signed")
+
+// Signer is the certificate authority (Vault PKI; in dev mode a key in memory).
+type Signer interface {
+	// Check proves, right now, that an order for this cluster and group would be signed under exactly the role, policy and
+	// issuer that were pinned: authority reachable and unsealed, token valid, role and issuer not drifted. It signs nothing
+	// and may be called concurrently. The error says what is wrong and what to do next.
+	Check(ctx context.Context, cluster, group string) error
+	// Sign makes at most one signing call, never a second one, whatever happens to the answer. An error that wraps
+	// ErrNotSigned guarantees that no certificate exists; any other error means that one may exist.
+	Sign(ctx context.Context, o Order) (Signed, error)
+	// Find returns every certificate that the cluster's authority holds for this common name. It may be slow, is safe to
+	// repeat, and an error means nothing is known.
+	Find(ctx context.Context, cluster, commonName string) ([]*x509.Certificate, error)
+}
+
+// Binding is the right that one grant gives in a cluster in binding mode.
+type Binding struct {
+	Request string    // request id; names the object and is its label
+	Cluster string    // cluster id
+	User    string    // the certificate's common name
+	Rights  Rights    // what is bound, never a group
+	Until   time.Time // when the certificate ends; written on the object for people, enforced by removal
+}
+
+// Binder gives and takes rights in clusters. Every method is idempotent and safe for concurrent use.
+type Binder interface {
+	// Bind makes the binding exist exactly as described; an object of the same name that says something else is replaced.
+	Bind(ctx context.Context, b Binding) error
+	// Unbind makes every object of this request in the cluster not exist. No object is no error.
+	Unbind(ctx context.Context, cluster, request string) error
+	// Bound lists the request ids that have objects of ours in the cluster now.
+	Bound(ctx context.Context, cluster string) ([]string, error)
+}
+
+// Notice tells a Messenger about one ledger entry that is already durable.
+type Notice struct {
+	Seq     int64    // the entry's ledger index: the idempotency key
+	Event   Event    // what happened
+	Request *Request // the request as it is now, which may be later than the event; do not modify
+	At      time.Time
+}
+
+// Messenger tells people about what happened. Tell is called in ledger order by one goroutine, at least once per entry:
+// after a crash the last entry may come again. It returns an error only for what another try may cure (then the same notice
+// comes again); a permanent refusal is logged and counted by the messenger and answered with nil.
+type Messenger interface {
+	Tell(ctx context.Context, n Notice) error
+}

@@ -1,0 +1,72 @@
+package breakglass
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Class says what kind of no a Refusal is. Adapters map it to HTTP status codes, exit codes and colours.
+type Class string
+
+// The classes of refusals.
+const (
+	ClassInvalid     Class = "invalid"     // the command itself makes no sense
+	ClassUnknown     Class = "unknown"     // nobody or nothing by that name
+	ClassDenied      Class = "denied"      // this person may not do this, or somebody said no
+	ClassPolicy      Class = "policy"      // the access policy does not allow it
+	ClassConflict    Class = "conflict"    // the request has moved on
+	ClassExpired     Class = "expired"     // too late
+	ClassLimited     Class = "limited"     // too many, too fast
+	ClassUnavailable Class = "unavailable" // something this needs is down; nothing was changed
+)
+
+// Refusal is a no that is meant for the person who asked: what is wrong, why, and what to do next. Every other error that
+// leaves Service is internal: the person is told so with an id, and the cause is for the log only.
+type Refusal struct {
+	Class Class
+	Code  string // stable, for programs: "self-approval", "policy/ttl", …
+	Why   string // a sentence without a full stop
+	Next  string // what to do now; may be empty
+	cause error
+}
+
+// Error is the sentence people see.
+func (r *Refusal) Error() string {
+	if r.Next == "" {
+		return r.Why
+	}
+	return r.Why + "; " + r.Next
+}
+
+// Unwrap is the technical cause, for the log.
+func (r *Refusal) Unwrap() error { return r.cause }
+
+// AsRefusal finds the Refusal in an error.
+func AsRefusal(err error) (*Refusal, bool) {
+	var r *Refusal
+	return r, errors.As(err, &r)
+}
+
+func refuse(class Class, code, next, why string, args ...any) *Refusal {
+	return &Refusal{Class: class, Code: code, Why: fmt.Sprintf(why, args...), Next: next}
+}
+
+// problems collects every reason for a refusal, so that people correct them in one go.
+type problems struct {
+	codes, whys, nexts []string
+}
+
+func (p *problems) add(code, next, why string, args ...any) {
+	p.codes, p.whys = append(p.codes, code), append(p.whys, fmt.Sprintf(why, args...))
+	if next != "" {
+		p.nexts = append(p.nexts, next)
+	}
+}
+
+func (p *problems) refusal() error {
+	if len(p.codes) == 0 {
+		return nil
+	}
+	return &Refusal{Class: ClassPolicy, Code: strings.Join(p.codes, ","), Why: strings.Join(p.whys, "; "), Next: strings.Join(p.nexts, "; ")}
+}

@@ -1,0 +1,241 @@
+package breakglass
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/breakglassd/breakglass/internal/ledger"
+)
+
+// State is where a request stands. It is computed from the recorded facts and a time, never stored.
+type State string
+
+// The states; the package comment draws how one becomes another.
+const (
+	StatePending   State = "pending"   // waiting for approvals
+	StateApproved  State = "approved"  // quorum reached, worth one certificate until ClaimUntil
+	StateIssuing   State = "issuing"   // claimed: a certificate may exist, the outcome is not recorded yet
+	StateActive    State = "active"    // a certificate is out and valid
+	StateExpired   State = "expired"   // its certificate's time is over
+	StateRevoked   State = "revoked"   // cut off before its time
+	StateFailed    State = "failed"    // claimed, but no usable certificate came of it
+	StateDenied    State = "denied"    // an approver said no
+	StateWithdrawn State = "withdrawn" // its requester took it back
+	StateLapsed    State = "lapsed"    // nobody acted before its deadline
+)
+
+// States lists every state, in the order of a request's life.
+var allStates = []State{StatePending, StateApproved, StateIssuing, StateActive, StateExpired, StateRevoked, StateFailed, StateDenied, StateWithdrawn, StateLapsed}
+
+// Terminal reports whether nothing but bookkeeping can follow.
+func (s State) Terminal() bool {
+	switch s {
+	case StatePending, StateApproved, StateIssuing, StateActive:
+		return false
+	case StateExpired, StateRevoked, StateFailed, StateDenied, StateWithdrawn, StateLapsed:
+		return true
+	}
+	panic("unknown state " + string(s))
+}
+
+// Approval is one live approval: taken-back ones are gone from a Request.
+type Approval struct {
+	By      Actor
+	At      time.Time
+	Comment string // empty when none was given or it was erased
+	Signed  bool   // by an SSH key over the request's digest
+}
+
+// Request is the fold of one request's ledger entries: what was asked, who agreed, what was issued. It is a value computed
+// from facts; changing it changes nothing. All times are UTC.
+type Request struct {
+	ID     string
+	Rev    int64  // the number of entries so far: grows with each event
+	Seq    int64  // ledger index of the requested entry
+	Digest string // hex SHA-256 of the requested entry's leaf: what approvers approve, and what binds their yes to every asked fact
+	At     time.Time
+	Ask    Requested
+	Reason string // empty when erased
+
+	Approvals []Approval
+
+	Denied    *Ending
+	Withdrawn *Ending
+	Claimed   *Claimed
+	ClaimedAt time.Time
+	Issued    *Issued
+	IssuedSeq int64 // ledger index of the issued entry
+	Failed    *Failed
+	FailedAt  time.Time
+	Revoked   *Ending
+	Bound     bool // the ledger's last word on the binding
+	Ended     *Ended
+	EndedAt   time.Time
+	Refusals  int // commands on this request that were not allowed
+}
+
+// Ending is a person's word that ended a request.
+type Ending struct {
+	By     Actor
+	At     time.Time
+	Reason string
+}
+
+// TTL is the lifetime of the certificate, from the claim.
+func (r *Request) TTL() time.Duration { return time.Duration(r.Ask.TTLSeconds) * time.Second }
+
+// quorumAt returns when the last approval needed arrived, or the zero time while the quorum is not reached.
+func (r *Request) quorumAt() time.Time {
+	var sofar []Approval
+	for _, a := range r.Approvals {
+		sofar = append(sofar, a)
+		if len(r.Ask.Quorum.missing(sofar)) == 0 {
+			return a.At
+		}
+	}
+	return time.Time{}
+}
+
+// ClaimUntil is the end of the claim window, or the zero time while the quorum is not reached.
+func (r *Request) ClaimUntil() time.Time {
+	at := r.quorumAt()
+	if at.IsZero() {
+		return at
+	}
+	return at.Add(time.Duration(r.Ask.ClaimSeconds) * time.Second)
+}
+
+// State computes the state at a time.
+func (r *Request) State(now time.Time) State {
+	switch {
+	case r.Denied != nil:
+		return StateDenied
+	case r.Withdrawn != nil:
+		return StateWithdrawn
+	case r.Failed != nil:
+		return StateFailed
+	case r.Revoked != nil:
+		return StateRevoked
+	case r.Issued != nil && !now.Before(r.Issued.NotAfter):
+		return StateExpired
+	case r.Issued != nil:
+		return StateActive
+	case r.Claimed != nil:
+		return StateIssuing
+	case r.Ended != nil: // only the clock ends an unclaimed request
+		return StateLapsed
+	}
+	if until := r.ClaimUntil(); !until.IsZero() {
+		if now.Before(until) {
+			return StateApproved
+		}
+		return StateLapsed
+	}
+	if now.Before(r.Ask.PendingUntil) {
+		return StatePending
+	}
+	return StateLapsed
+}
+
+// Deadline is when the clock alone changes the present state, or the zero time if it never does.
+func (r *Request) Deadline(now time.Time) time.Time {
+	switch r.State(now) {
+	case StatePending:
+		return r.Ask.PendingUntil
+	case StateApproved:
+		return r.ClaimUntil()
+	case StateActive:
+		return r.Issued.NotAfter
+	case StateIssuing, StateExpired, StateRevoked, StateFailed, StateDenied, StateWithdrawn, StateLapsed:
+	}
+	return time.Time{}
+}
+
+// Approver returns the person's live approval.
+func (r *Request) approvalBy(person string) (Approval, bool) {
+	i := slices.IndexFunc(r.Approvals, func(a Approval) bool { return a.By.Person == person })
+	if i < 0 {
+		return Approval{}, false
+	}
+	return r.Approvals[i], true
+}
+
+// Missing says in words what the quorum still waits for; empty when it is reached.
+func (r *Request) Missing() []string { return r.Ask.Quorum.missing(r.Approvals) }
+
+// missing is the quorum rule: Count distinct people out of From, and at least one out of each team in Each.
+func (q Quorum) missing(approvals []Approval) []string {
+	people := map[string]bool{}
+	for _, a := range approvals {
+		if q.counts(a.By.Person) && slices.Contains(q.Channels, a.By.Channel) {
+			people[a.By.Person] = true
+		}
+	}
+	var out []string
+	short := max(q.Count, MinQuorum) - len(people)
+	for _, t := range q.Each {
+		if !slices.ContainsFunc(t.Members, func(m string) bool { return people[m] }) {
+			out = append(out, "one of "+t.ID)
+			short--
+		}
+	}
+	if short > 0 {
+		ids := make([]string, len(q.From))
+		for i, t := range q.From {
+			ids[i] = t.ID
+		}
+		if len(out) > 0 {
+			return append(out, fmt.Sprintf("%d more of %s", short, strings.Join(ids, ", ")))
+		}
+		return append(out, fmt.Sprintf("%d of %s", short, strings.Join(ids, ", ")))
+	}
+	return out
+}
+
+// counts reports whether the person's approval can count.
+func (q Quorum) counts(person string) bool {
+	in := func(t FrozenTeam) bool { return slices.Contains(t.Members, person) }
+	return slices.ContainsFunc(q.From, in) || slices.ContainsFunc(q.Each, in)
+}
+
+// People lists everybody whose approval can count, sorted.
+func (q Quorum) People() []string {
+	var out []string
+	for _, t := range slices.Concat(q.From, q.Each) {
+		out = append(out, t.Members...)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// CommonName is the user name in the request's certificate: unique for each grant, at most 64 characters of [a-z0-9:._-].
+func CommonName(person, request string) string { return "breakglass:" + person + ":" + request }
+
+// Fold computes a request from its stream. It accepts only what the state machine could have written: an event that does
+// not follow from the state before it is an error, so Fold is also the replay check of verification.
+func Fold(entries []ledger.Entry) (*Request, error) {
+	if len(entries) == 0 {
+		return nil, fmt.Errorf("empty stream")
+	}
+	r := &Request{ID: entries[0].Stream}
+	for _, e := range entries {
+		ev, err := Decode(e)
+		if err != nil {
+			return nil, err
+		}
+		if err := r.apply(e, ev); err != nil {
+			return nil, fmt.Errorf("ledger entry %d (%s) of request %s: %w", e.Seq, e.Kind, e.Stream, err)
+		}
+	}
+	return r, nil
+}
+
+// leafDigest is the digest people approve: it covers the asked facts, the time, the stream and the reason's commitment.
+func leafDigest(e ledger.Entry) string {
+	sum := sha256.Sum256(e.Leaf)
+	return hex.EncodeToString(sum[:])
+}

@@ -1,0 +1,399 @@
+package breakglass
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/breakglassd/breakglass/internal/ledger"
+)
+
+// Run does everything that nobody asks for, until ctx is done: it carries claims through, ends what the clock has ended,
+// keeps the bindings in the clusters equal to the active grants, settles claims whose outcome was lost, and tells people
+// through the messengers, in ledger order. It returns nil after an orderly stop and an error when the ledger can no longer be
+// trusted; the process must then exit and start again from what is on disk. Run is called once.
+func (s *Service) Run(ctx context.Context, messengers map[string]Messenger) error {
+	defer close(s.stopped)
+	open, err := s.Open(ctx)
+	if ctx.Err() != nil {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("reading open requests: %w", err)
+	}
+	for _, r := range open {
+		s.tracker.put(r)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	for range claimWorkers {
+		g.Go(func() error { return s.work(ctx) })
+	}
+	g.Go(func() error { return s.tend(ctx) })
+	g.Go(func() error { return s.beat(ctx) })
+	for name, m := range messengers {
+		g.Go(func() error { return s.announce(ctx, name, m) })
+	}
+	g.Go(func() error { return s.sweep(ctx) })
+	return g.Wait()
+}
+
+// work carries claims through. A claim that has begun is finished after ctx is done: each step has its own deadline.
+func (s *Service) work(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case j := <-s.claims:
+			s.tracker.begin(j.id)
+			d, err := s.issue(context.WithoutCancel(ctx), j)
+			s.tracker.end(j.id)
+			j.done <- claimResult{d, err}
+			if errors.Is(err, ledger.ErrUnknownOutcome) {
+				return err
+			}
+		}
+	}
+}
+
+// tracker holds the requests for which something can still happen, as the ledger last had them, so that the clock can be
+// watched without reading the ledger. It is a cache: every decision loads its request again.
+type tracker struct {
+	mu   sync.Mutex // guards open and busy; held for map operations only
+	open map[string]*Request
+	busy map[string]int // requests with a claim in a worker: the worker binds, tend keeps out of its way
+	wake chan struct{}  // a token when open or busy changed
+}
+
+func newTracker() *tracker {
+	return &tracker{open: map[string]*Request{}, busy: map[string]int{}, wake: make(chan struct{}, 1)}
+}
+
+func (t *tracker) begin(id string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.busy[id]++
+}
+
+func (t *tracker) end(id string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.busy[id]--; t.busy[id] == 0 {
+		delete(t.busy, id)
+	}
+	t.changed()
+}
+
+// changed leaves a token for tend. Called with mu held or not.
+func (t *tracker) changed() {
+	select {
+	case t.wake <- struct{}{}:
+	default:
+	}
+}
+
+// put takes the newer of two versions of a request, and forgets it when nothing can happen any more.
+func (t *tracker) put(r *Request) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if old := t.open[r.ID]; old != nil && old.Rev > r.Rev {
+		return
+	}
+	if r.settled() {
+		delete(t.open, r.ID)
+		return
+	}
+	t.open[r.ID] = r
+	t.changed()
+}
+
+// idle lists the open requests that no worker is busy with.
+func (t *tracker) idle() []*Request {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	out := make([]*Request, 0, len(t.open))
+	for id, r := range t.open {
+		if t.busy[id] == 0 {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// The back-off of things that did not work: doubled from the first to the last.
+const (
+	retryFirst = 500 * time.Millisecond
+	retryLast  = 30 * time.Second
+)
+
+// tend does what due says, for every open request, and sleeps until the next deadline or change.
+func (s *Service) tend(ctx context.Context) error {
+	type attempt struct {
+		wait time.Duration
+		next time.Time
+	}
+	failing := map[string]attempt{}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		now := s.now()
+		next := now.Add(time.Minute)
+		live := map[string]bool{}
+		for _, r := range s.tracker.idle() {
+			live[r.ID] = true
+			w, at := due(r, now, 2*s.cfg.SignTimeout)
+			if w != workNone {
+				if f, ok := failing[r.ID]; ok && now.Before(f.next) {
+					at = f.next
+				} else if err := s.do(ctx, r, w); err != nil {
+					if errors.Is(err, ledger.ErrUnknownOutcome) {
+						return err
+					}
+					if ctx.Err() != nil {
+						return nil
+					}
+					s.log.Warn("will try again", slog.String("request", r.ID), slog.Duration("after", f.wait), slog.Any("error", err))
+					f.wait = min(max(2*f.wait, retryFirst), retryLast)
+					f.next = now.Add(f.wait)
+					failing[r.ID], at = f, f.next
+				} else {
+					delete(failing, r.ID)
+				}
+			}
+			if !at.IsZero() && at.Before(next) {
+				next = at
+			}
+		}
+		for id := range failing {
+			if !live[id] {
+				delete(failing, id)
+			}
+		}
+		timer.Reset(max(next.Sub(s.now()), time.Millisecond))
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.tracker.wake:
+		case <-timer.C:
+		}
+	}
+}
+
+func (s *Service) do(ctx context.Context, r *Request, w work) error {
+	var err error
+	switch w {
+	case workNone:
+	case workEnd:
+		_, err = s.note(ctx, r.ID, func(r *Request) Event {
+			if w, _ := due(r, s.now(), 0); w != workEnd {
+				return nil
+			}
+			return Ended{State: r.State(s.now())}
+		})
+	case workBind:
+		_, err = s.bind(ctx, r)
+	case workUnbind:
+		_, err = s.unbind(ctx, r, r.State(s.now()))
+	case workSettle:
+		err = s.settle(ctx, r)
+	}
+	return err
+}
+
+// sweep compares the bindings that exist in each cluster with the active grants and drives them together: what a crash, a
+// lost answer or a hand left behind is gone, and what is missing is back, within one round.
+func (s *Service) sweep(ctx context.Context) error {
+	tick := time.NewTicker(s.cfg.Sweep)
+	defer tick.Stop()
+	for {
+		var wg sync.WaitGroup
+		for _, c := range s.bindingClusters() {
+			wg.Go(func() {
+				if err := s.sweepCluster(ctx, c); err != nil && ctx.Err() == nil {
+					s.log.Warn("comparing bindings with grants", slog.String("cluster", c), slog.Any("error", err))
+				}
+			})
+		}
+		wg.Wait()
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// bindingClusters lists the clusters that any profile binds rights in.
+func (s *Service) bindingClusters() []string {
+	seen := map[string]bool{}
+	var out []string
+	for _, p := range s.Policy().Profiles {
+		for _, c := range p.Clusters {
+			if p.Rights.Binding() && !seen[c] {
+				seen[c] = true
+				out = append(out, c)
+			}
+		}
+	}
+	return out
+}
+
+func (s *Service) sweepCluster(ctx context.Context, cluster string) error {
+	bctx, cancel := context.WithTimeout(ctx, s.cfg.BindTimeout)
+	defer cancel()
+	have, err := s.cfg.Binder.Bound(bctx, cluster)
+	if err != nil {
+		return fmt.Errorf("listing bindings in cluster %s: %w", cluster, err)
+	}
+	exists := map[string]bool{}
+	for _, id := range have {
+		exists[id] = true
+		r, err := s.load(ctx, id)
+		if _, unknown := AsRefusal(err); unknown {
+			s.log.Error("a binding with our label belongs to no request: removing it", slog.String("cluster", cluster), slog.String("request", id))
+			if err := s.cfg.Binder.Unbind(bctx, cluster, id); err != nil {
+				return err
+			}
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if st := r.State(s.now()); st.Terminal() || r.Ask.Cluster != cluster {
+			s.log.Warn("removing a binding that should be gone", slog.String("cluster", cluster), slog.String("request", id), slog.String("state", string(st)))
+			if _, err := s.unbind(ctx, r, st); err != nil {
+				return err
+			}
+		}
+	}
+	for _, r := range s.tracker.idle() {
+		if r.Ask.Cluster == cluster && r.Bound && !exists[r.ID] && r.State(s.now()) == StateActive {
+			s.log.Warn("a binding of an active grant is missing: binding again", slog.String("cluster", cluster), slog.String("request", r.ID))
+			if err := s.cfg.Binder.Bind(bctx, s.binding(r)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// beat records that the daemon is alive.
+func (s *Service) beat(ctx context.Context) error {
+	tick := time.NewTicker(s.cfg.HeartbeatEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			if _, err := s.ledger.Append(ctx, time.Now(), DaemonStream, ledger.AnyVersion, nil, draft(Heartbeat{Version: s.cfg.Version}, nil)); err != nil {
+				if errors.Is(err, ledger.ErrUnknownOutcome) {
+					return err
+				}
+				s.log.Error("recording a heartbeat", slog.Any("error", err))
+			}
+		}
+	}
+}
+
+// announce gives each entry of a request to a messenger, in order, and remembers how far it got. The bookmark is written
+// after the messenger is done, so that a crash repeats a notice rather than losing it.
+func (s *Service) announce(ctx context.Context, name string, m Messenger) error {
+	key := "announced/" + name
+	mark, err := s.ledger.Bookmark(ctx, key)
+	if ctx.Err() != nil {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("reading how far %s was told: %w", name, err)
+	}
+	next := int64(0)
+	if mark != nil {
+		if next, err = strconv.ParseInt(string(mark), 10, 64); err != nil {
+			return fmt.Errorf("reading how far %s was told: %w", name, err)
+		}
+	}
+	wait := time.Duration(0)
+	for {
+		if err := s.ledger.Wait(ctx, next); err != nil {
+			return nil // only the context ends a wait
+		}
+		entries, err := s.ledger.Entries(ctx, next, 100)
+		if err == nil {
+			for _, e := range entries {
+				if err = s.tell(ctx, m, e); err != nil {
+					break
+				}
+				next = e.Seq + 1
+				wait = 0
+				if err = s.ledger.SetBookmark(ctx, key, strconv.AppendInt(nil, next, 10)); err != nil {
+					break
+				}
+			}
+		}
+		if err == nil {
+			continue
+		}
+		wait = min(max(2*wait, retryFirst), retryLast)
+		s.log.Warn("telling people: will try again", slog.String("messenger", name), slog.Int64("entry", next), slog.Duration("after", wait), slog.Any("error", err))
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(wait):
+		}
+	}
+}
+
+// tell gives one entry to a messenger. Entries that are not about a request are nobody's message.
+func (s *Service) tell(ctx context.Context, m Messenger, e ledger.Entry) error {
+	switch e.Stream {
+	case PolicyStream, DaemonStream, RefusalStream:
+		return nil
+	}
+	ev, err := Decode(e)
+	if err != nil {
+		return err
+	}
+	r, err := s.load(ctx, e.Stream)
+	if err != nil {
+		return err
+	}
+	return m.Tell(ctx, Notice{Seq: e.Seq, Event: ev, Request: r, At: e.Time})
+}
+
+// limiter allows n things per key and period.
+type limiter struct {
+	mu     sync.Mutex
+	n      int
+	period time.Duration
+	used   map[string][]time.Time
+}
+
+func newLimiter(n int, period time.Duration) *limiter {
+	return &limiter{n: n, period: period, used: map[string][]time.Time{}}
+}
+
+func (l *limiter) allow(key string, now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for k, ts := range l.used {
+		for len(ts) > 0 && now.Sub(ts[0]) >= l.period {
+			ts = ts[1:]
+		}
+		if len(ts) == 0 {
+			delete(l.used, k)
+			continue
+		}
+		l.used[k] = ts
+	}
+	if len(l.used[key]) >= l.n {
+		return false
+	}
+	l.used[key] = append(l.used[key], now)
+	return true
+}

@@ -1,0 +1,795 @@
+package breakglass
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/breakglassd/breakglass/internal/ledger"
+)
+
+// Bounds of free text, in runes. Slack shows at most 3000 in one text object.
+const (
+	MaxReason   = 1000
+	MaxComment  = 500
+	MaxIncident = 100
+)
+
+// refusalsPerMinute bounds how many refused commands of one person are recorded: the first ones are audit gold, a flood would
+// only fill the disk (I24). The rest is counted in the log.
+const refusalsPerMinute = 10
+
+// Config is what New needs. Ledger, Policy and Signer are required. Binder is required as soon as a profile uses binding mode.
+type Config struct {
+	Ledger *ledger.Ledger
+	Policy *Policy
+	Signer Signer
+	Binder Binder
+	Log    *slog.Logger
+
+	// AcceptWeaker lets New put a policy in force that needs fewer or weaker approvals than the one the ledger saw last.
+	AcceptWeaker bool
+	// SignTimeout bounds one signing call. Default 15 s.
+	SignTimeout time.Duration
+	// BindTimeout bounds one call to a cluster. Default 5 s.
+	BindTimeout time.Duration
+	// Sweep is how often the bindings in each cluster are compared with the active grants. Default 30 s.
+	Sweep time.Duration
+	// HeartbeatEvery is how often an entry proves that the daemon is alive. Default 10 min.
+	HeartbeatEvery time.Duration
+	Version        string
+}
+
+// Service decides and records. It is the only writer of break-glass entries; each method that changes something appends to
+// the ledger before any effect leaves the process and returns after the append is durable. Methods are safe for concurrent
+// use. A no for the person is a *Refusal; every other error is internal. Run does everything that nobody asks for.
+type Service struct {
+	cfg     Config
+	ledger  *ledger.Ledger
+	log     *slog.Logger
+	policy  atomic.Pointer[Policy]
+	reload  sync.Mutex // one policy change at a time
+	asking  sync.Mutex // requests are opened one at a time, so that the limits per person are exact
+	refused *limiter
+	claims  chan claimJob
+	stopped chan struct{} // closed when Run has ended: no claim is taken any more
+	tracker *tracker
+}
+
+// New puts the policy in force, which is recorded if it is not the one in force before. It refuses one that is weaker than
+// the last recorded one, unless told to accept it.
+func New(ctx context.Context, cfg Config) (*Service, error) {
+	if cfg.Ledger == nil || cfg.Policy == nil || cfg.Signer == nil || cfg.Binder == nil {
+		return nil, errors.New("breakglass: ledger, policy, signer and binder are required")
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	setDefault(&cfg.SignTimeout, 15*time.Second)
+	setDefault(&cfg.BindTimeout, 5*time.Second)
+	setDefault(&cfg.Sweep, 30*time.Second)
+	setDefault(&cfg.HeartbeatEvery, 10*time.Minute)
+	s := &Service{cfg: cfg, ledger: cfg.Ledger, log: cfg.Log, refused: newLimiter(refusalsPerMinute, time.Minute),
+		claims: make(chan claimJob), stopped: make(chan struct{}), tracker: newTracker()}
+	if err := s.putPolicy(ctx, nil, cfg.Policy, cfg.AcceptWeaker); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func setDefault(d *time.Duration, v time.Duration) {
+	if *d <= 0 {
+		*d = v
+	}
+}
+
+// Policy is the access policy in force now. It is immutable.
+func (s *Service) Policy() *Policy { return s.policy.Load() }
+
+// now is the time for one operation: never earlier than the last ledger entry, so that a clock set back revives nothing (I19).
+func (s *Service) now() time.Time {
+	now := time.Now().UTC()
+	if last := s.ledger.LastTime(); last.After(now) {
+		return last
+	}
+	return now
+}
+
+// SetPolicy replaces the policy in force, after recording it. A policy that needs fewer or weaker approvals is refused: that
+// takes a restart with an operator's explicit word. The changes are returned in words; none means that nothing was recorded.
+func (s *Service) SetPolicy(ctx context.Context, p *Policy) ([]string, error) {
+	s.reload.Lock()
+	defer s.reload.Unlock()
+	old := s.Policy()
+	if p.Digest == old.Digest {
+		return nil, nil
+	}
+	if err := s.putPolicy(ctx, old, p, false); err != nil {
+		return nil, err
+	}
+	return Diff(old, p), nil
+}
+
+func (s *Service) putPolicy(ctx context.Context, old, p *Policy, acceptWeaker bool) error {
+	entries, err := s.ledger.Stream(ctx, PolicyStream)
+	if err != nil {
+		return fmt.Errorf("reading the recorded policy: %w", err)
+	}
+	ev := PolicyLoaded{Digest: p.Digest, Quorums: p.Quorums()}
+	if len(entries) > 0 {
+		last, err := Decode(entries[len(entries)-1])
+		if err != nil {
+			return err
+		}
+		before, ok := last.(PolicyLoaded)
+		if !ok {
+			return fmt.Errorf("the policy stream holds a %s entry", last.Kind())
+		}
+		if before.Digest == p.Digest {
+			s.policy.Store(p)
+			return nil
+		}
+		if weaker := Weaker(before.Quorums, p); len(weaker) > 0 {
+			if !acceptWeaker {
+				return refuse(ClassPolicy, "policy/weaker", "undo that, or restart the daemon with --accept-weaker if it is meant",
+					"the new access policy asks for less than the one in force (%s)", strings.Join(weaker, "; "))
+			}
+			ev.Weaker = true
+			ev.Changes = weaker
+		}
+	}
+	if old != nil {
+		ev.Changes = append(ev.Changes, Diff(old, p)...)
+	}
+	if _, err := s.ledger.Append(ctx, time.Now(), PolicyStream, int64(len(entries)), nil, draft(ev, nil)); err != nil {
+		return fmt.Errorf("recording the policy: %w", err)
+	}
+	s.policy.Store(p)
+	return nil
+}
+
+// Ask is what a person wants. Empty TTL and Cluster mean the profile's default and its only cluster.
+type Ask struct {
+	Profile  string
+	Cluster  string
+	TTL      time.Duration
+	Reason   string
+	Incident string
+	KeyHash  string // see Requested.KeyHash; empty when asked in Slack
+}
+
+// CheckAsk says whether the actor could open this request now, without opening it. It returns the fact that would be recorded.
+func (s *Service) CheckAsk(a Actor, ask Ask) (Requested, error) {
+	return decideAsk(s.Policy(), a, ask, s.now())
+}
+
+// decideAsk is the pure rule for opening a request.
+func decideAsk(p *Policy, a Actor, ask Ask, now time.Time) (Requested, error) {
+	if err := known(p, a); err != nil {
+		return Requested{}, err
+	}
+	prof, ok := p.Profile(ask.Profile)
+	if !ok {
+		return Requested{}, refuse(ClassUnknown, "unknown-profile", "see what you may ask for: breakglass profiles", "there is no profile %q", clip(ask.Profile, 40))
+	}
+	if !p.MayRequest(a.Person, prof) {
+		return Requested{}, refuse(ClassDenied, "not-eligible", "members of "+joinAnd(prof.Requesters)+" can", "%s may not ask for %s", a.Person, prof.ID)
+	}
+	if ask.Cluster == "" && len(prof.Clusters) == 1 {
+		ask.Cluster = prof.Clusters[0]
+	}
+	var bad problems
+	if !slices.Contains(prof.Clusters, ask.Cluster) {
+		bad.add("policy/cluster", "choose one of "+joinAnd(prof.Clusters), "%s is not offered on cluster %q", prof.ID, clip(ask.Cluster, 40))
+	}
+	if ask.TTL == 0 {
+		ask.TTL = prof.TTL.Default
+	}
+	switch {
+	case ask.TTL < time.Minute || ask.TTL%time.Second != 0:
+		bad.add("policy/ttl", "ask for whole seconds, at least 1m", "a lifetime of %s is not possible", ask.TTL)
+	case ask.TTL > prof.TTL.Max:
+		bad.add("policy/ttl", "ask for "+short(prof.TTL.Max)+" or less", "%s is over the %s limit of %s", short(ask.TTL), short(prof.TTL.Max), prof.ID)
+	}
+	ask.Reason = strings.TrimSpace(ask.Reason)
+	switch n := utf8.RuneCountInString(ask.Reason); {
+	case n < prof.ReasonMin:
+		bad.add("policy/reason", "say what is broken, for the people who must approve it", "the reason has %d characters, %s wants at least %d", n, prof.ID, prof.ReasonMin)
+	case n > MaxReason:
+		bad.add("policy/reason", "", "the reason has %d characters, at most %d fit", n, MaxReason)
+	}
+	if t := badText(ask.Reason); t != "" {
+		bad.add("policy/reason", "", "the reason %s", t)
+	}
+	ask.Incident = strings.TrimSpace(ask.Incident)
+	switch {
+	case ask.Incident == "" && prof.Incident.Required:
+		bad.add("policy/incident", "name one that matches "+patternOf(prof), "%s needs an incident", prof.ID)
+	case ask.Incident != "" && (utf8.RuneCountInString(ask.Incident) > MaxIncident || badText(ask.Incident) != ""):
+		bad.add("policy/incident", "", "the incident is not a short line of text")
+	case ask.Incident != "" && prof.Incident.Pattern != nil && !prof.Incident.Pattern.MatchString(ask.Incident):
+		bad.add("policy/incident", "name one that matches "+patternOf(prof), "%q is not an incident", ask.Incident)
+	}
+	if ask.KeyHash != "" && !isHash(ask.KeyHash) {
+		bad.add("key-hash", "", "the key hash is not 64 hex digits")
+	}
+	if err := bad.refusal(); err != nil {
+		return Requested{}, err
+	}
+	cl, _ := p.Cluster(ask.Cluster)
+	return Requested{By: a, Cluster: cl.ID, Server: cl.Server, Profile: prof.ID, Rights: prof.Rights, TTLSeconds: int64(ask.TTL / time.Second),
+		Incident: ask.Incident, KeyHash: ask.KeyHash, Quorum: p.Freeze(prof), Risk: prof.Risk, PendingUntil: now.Add(prof.PendingFor).UTC().Truncate(time.Second),
+		ClaimSeconds: int64(prof.ClaimWithin / time.Second), PolicyDigest: p.Digest}, nil
+}
+
+// Request opens a request and returns it.
+func (s *Service) Request(ctx context.Context, a Actor, ask Ask) (*Request, error) {
+	s.asking.Lock()
+	defer s.asking.Unlock()
+	now := s.now()
+	p := s.Policy()
+	ev, err := decideAsk(p, a, ask, now)
+	if err == nil {
+		err = s.withinLimits(ctx, p, a.Person, now)
+	}
+	if err != nil {
+		return nil, s.recordRefusal(ctx, a, "request", RefusalStream, err)
+	}
+	texts := map[string]string{"reason": strings.TrimSpace(ask.Reason)}
+	for {
+		id := newID()
+		r, err := s.append(ctx, &Request{ID: id}, time.Time{}, texts, ev)
+		if errors.Is(err, ledger.ErrConflict) { // the id is taken: one in a billion, and the next one is not
+			continue
+		}
+		return r, err
+	}
+}
+
+// withinLimits is the per-person limit. Decided in one goroutine at a time, under s.asking.
+func (s *Service) withinLimits(ctx context.Context, p *Policy, person string, now time.Time) error {
+	open, err := s.Open(ctx)
+	if err != nil {
+		return err
+	}
+	n := 0
+	for _, r := range open {
+		if r.Ask.By.Person == person && !r.State(now).Terminal() {
+			n++
+		}
+	}
+	if n >= p.Limits.OpenPerPerson {
+		return refuse(ClassLimited, "limit/open", "use or withdraw one of them first: breakglass list --mine", "you have %d open requests, at most %d are allowed", n, p.Limits.OpenPerPerson)
+	}
+	asked := 0
+	for _, hour := range []time.Time{now, now.Add(-time.Hour)} {
+		ids, err := s.ledger.Streams(ctx, ledger.Tag{Name: "asked", Value: hourOf(person, hour)})
+		if err != nil {
+			return fmt.Errorf("counting requests: %w", err)
+		}
+		for _, id := range ids {
+			r, err := s.load(ctx, id)
+			if err != nil {
+				return err
+			}
+			if now.Sub(r.At) < time.Hour {
+				asked++
+			}
+		}
+	}
+	if asked >= p.Limits.PerHour {
+		return refuse(ClassLimited, "limit/hour", "wait, or have a colleague ask", "you have opened %d requests within an hour, at most %d are allowed", asked, p.Limits.PerHour)
+	}
+	return nil
+}
+
+// Consent is what comes with an approval.
+type Consent struct {
+	Digest    string // what the person saw: the request's digest
+	Comment   string
+	Signature string // armored SSHSIG over ApprovalText; required by channel key
+}
+
+// Approve records one person's yes to exactly the digest. Saying yes twice is no error and no second vote.
+func (s *Service) Approve(ctx context.Context, a Actor, id string, c Consent) (*Request, error) {
+	return s.command(ctx, a, "approve", id, func(p *Policy, r *Request, now time.Time) (Event, map[string]string, error) {
+		ev, err := decideApprove(p, r, a, c, now)
+		return ev, optional("comment", c.Comment), err
+	})
+}
+
+func decideApprove(p *Policy, r *Request, a Actor, c Consent, now time.Time) (Event, error) {
+	if a.Person == r.Ask.By.Person {
+		return nil, refuse(ClassDenied, "self-approval", "two other people must approve it", "nobody approves their own request")
+	}
+	if !r.Ask.Quorum.counts(a.Person) {
+		return nil, refuse(ClassDenied, "not-approver", "", "this needs %s; you are in none of the teams that count", joinAnd(orDone(r.Missing())))
+	}
+	if _, stillIn := p.Person(a.Person); !stillIn || !p.Freeze(mustProfile(p, r)).counts(a.Person) {
+		return nil, refuse(ClassPolicy, "policy/changed", "", "the access policy has changed: you cannot approve this any more")
+	}
+	if !slices.Contains(r.Ask.Quorum.Channels, a.Channel) {
+		next := "approve with: breakglass approve " + r.ID
+		if a.Channel == ChannelKey {
+			next = "approve in Slack"
+		}
+		return nil, refuse(ClassPolicy, "policy/channel", next, "%s does not take approvals by %s", r.Ask.Profile, a.Channel)
+	}
+	if c.Digest != r.Digest {
+		return nil, refuse(ClassConflict, "stale", "look at it again", "this is not the request you saw")
+	}
+	if _, twice := r.approvalBy(a.Person); twice {
+		return nil, nil // idempotent: the same click again
+	}
+	if err := stillOpen(r, now); err != nil {
+		return nil, err
+	}
+	if utf8.RuneCountInString(c.Comment) > MaxComment || badText(c.Comment) != "" {
+		return nil, refuse(ClassInvalid, "comment", "", "the comment is longer than %d characters or has control characters", MaxComment)
+	}
+	ev := Approved{By: a, Digest: c.Digest}
+	if a.Channel == ChannelKey {
+		person, _ := p.Person(a.Person)
+		i := slices.IndexFunc(person.Keys, func(k Key) bool { return k.Fingerprint == a.Key })
+		if i < 0 {
+			return nil, refuse(ClassDenied, "unknown-key", "sign in with a key that is in the access policy", "key %s is not yours", a.Key)
+		}
+		ev.PublicKey = strings.TrimSpace(string(ssh.MarshalAuthorizedKey(person.Keys[i].Public)))
+		ev.Signature = c.Signature
+		if err := ev.verify(r.ID); err != nil {
+			return nil, &Refusal{Class: ClassDenied, Code: "signature", Why: "the signature is not one by your key over this request", Next: "run breakglass approve again", cause: err}
+		}
+	}
+	return ev, nil
+}
+
+// TakeBack withdraws the actor's own approval, possible until the claim.
+func (s *Service) TakeBack(ctx context.Context, a Actor, id string) (*Request, error) {
+	return s.command(ctx, a, "take-back", id, func(_ *Policy, r *Request, now time.Time) (Event, map[string]string, error) {
+		if err := stillOpen(r, now); err != nil {
+			return nil, nil, err
+		}
+		if _, ok := r.approvalBy(a.Person); !ok {
+			return nil, nil, refuse(ClassConflict, "no-approval", "", "you have not approved %s", r.ID)
+		}
+		return ApprovalWithdrawn{By: a}, nil, nil
+	})
+}
+
+// Deny ends a request for good. Everybody whose approval could count may deny; a reason is required.
+func (s *Service) Deny(ctx context.Context, a Actor, id, reason string) (*Request, error) {
+	return s.command(ctx, a, "deny", id, func(_ *Policy, r *Request, now time.Time) (Event, map[string]string, error) {
+		if a.Person == r.Ask.By.Person {
+			return nil, nil, refuse(ClassDenied, "own-request", "withdraw it: breakglass withdraw "+r.ID, "this is your own request")
+		}
+		if !r.Ask.Quorum.counts(a.Person) {
+			return nil, nil, refuse(ClassDenied, "not-approver", "", "only its approvers can deny %s", r.ID)
+		}
+		if r.Denied != nil && r.Denied.By.Person == a.Person {
+			return nil, nil, nil
+		}
+		if err := stillOpen(r, now); err != nil {
+			return nil, nil, err
+		}
+		if err := needReason(reason); err != nil {
+			return nil, nil, err
+		}
+		return Denied{By: a}, map[string]string{"reason": strings.TrimSpace(reason)}, nil
+	})
+}
+
+// Withdraw takes the actor's own request back, possible until the claim. The reason may be empty.
+func (s *Service) Withdraw(ctx context.Context, a Actor, id, reason string) (*Request, error) {
+	return s.command(ctx, a, "withdraw", id, func(_ *Policy, r *Request, now time.Time) (Event, map[string]string, error) {
+		if a.Person != r.Ask.By.Person {
+			return nil, nil, refuse(ClassDenied, "not-yours", "deny it: breakglass deny "+r.ID+" --reason …", "only %s can withdraw this request", r.Ask.By.Person)
+		}
+		if r.Withdrawn != nil {
+			return nil, nil, nil
+		}
+		if err := stillOpen(r, now); err != nil {
+			return nil, nil, err
+		}
+		if reason != "" {
+			if err := needReason(reason); err != nil {
+				return nil, nil, err
+			}
+		}
+		return Withdrawn{By: a}, optional("reason", reason), nil
+	})
+}
+
+// Revoke ends a live grant before its time: the requester and everybody whose approval could count may do so. In binding mode
+// the binding is removed before Revoke returns if the cluster answers, and by Run as soon as it does otherwise.
+func (s *Service) Revoke(ctx context.Context, a Actor, id, reason string) (*Request, error) {
+	r, err := s.command(ctx, a, "revoke", id, func(_ *Policy, r *Request, now time.Time) (Event, map[string]string, error) {
+		if a.Person != r.Ask.By.Person && !r.Ask.Quorum.counts(a.Person) {
+			return nil, nil, refuse(ClassDenied, "not-approver", "", "only %s and the approvers of %s can revoke it", r.Ask.By.Person, r.ID)
+		}
+		if r.Revoked != nil {
+			return nil, nil, nil
+		}
+		if st := r.State(now); st != StateActive {
+			return nil, nil, refuse(ClassConflict, "not-active", "", "%s is %s: there is nothing to revoke", r.ID, st)
+		}
+		if err := needReason(reason); err != nil {
+			return nil, nil, err
+		}
+		return Revoked{By: a}, map[string]string{"reason": strings.TrimSpace(reason)}, nil
+	})
+	if err != nil || !r.Ask.Rights.Binding() {
+		return r, err
+	}
+	if after, err := s.unbind(ctx, r, StateRevoked); err == nil {
+		return after, nil
+	}
+	return r, nil // recorded; Run keeps trying to remove the binding, and says so
+}
+
+// decision is a pure rule: from policy, request and time to one event, nothing (idempotent success) or a refusal.
+type decision func(p *Policy, r *Request, now time.Time) (Event, map[string]string, error)
+
+// command is the one way in which a person's word on an existing request becomes a fact: load, decide, append; a lost race
+// loads and decides again; a refusal is recorded.
+func (s *Service) command(ctx context.Context, a Actor, name, id string, decide decision) (*Request, error) {
+	p := s.Policy()
+	if err := known(p, a); err != nil {
+		return nil, s.recordRefusal(ctx, a, name, RefusalStream, err)
+	}
+	full, err := s.Resolve(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		r, err := s.load(ctx, full)
+		if err != nil {
+			return nil, err
+		}
+		now := s.now()
+		ev, texts, err := decide(p, r, now)
+		if err != nil {
+			return r, s.recordRefusal(ctx, a, name, r.ID, err)
+		}
+		if ev == nil {
+			return r, nil
+		}
+		after, err := s.append(ctx, r, r.Deadline(now), texts, ev)
+		if errors.Is(err, ledger.ErrConflict) {
+			continue
+		}
+		return after, err
+	}
+}
+
+// append records events of a request that was read at r.Rev and returns the request after them. The entries are refused with
+// ErrConflict if the request has moved on, or if before (when not zero) has passed by the ledger's clock.
+func (s *Service) append(ctx context.Context, r *Request, before time.Time, texts map[string]string, events ...Event) (*Request, error) {
+	after := *r
+	after.Approvals = slices.Clone(r.Approvals)
+	drafts := make([]ledger.Draft, len(events))
+	at := s.now()
+	for i, ev := range events {
+		drafts[i] = draft(ev, nil)
+		if i == 0 {
+			drafts[i].Texts = texts
+		}
+		drafts[i].Before = before
+		// The index is of the request as it will be. The ledger assigns position and time, which the index does not depend on
+		// but for the time of the first entry: that one is exact, or the append is refused.
+		preview := ledger.Entry{Stream: r.ID, StreamSeq: after.Rev + 1, Kind: ev.Kind(), Time: at, Body: drafts[i].Body, Texts: drafts[i].Texts}
+		if err := after.apply(preview, ev); err != nil {
+			return nil, fmt.Errorf("request %s: %s would not be valid: %w", r.ID, ev.Kind(), err)
+		}
+	}
+	entries, err := s.ledger.Append(ctx, at, r.ID, r.Rev, indexOf(&after), drafts...)
+	if err != nil {
+		return nil, err
+	}
+	done := *r
+	done.Approvals = slices.Clone(r.Approvals)
+	for i, e := range entries {
+		if err := done.apply(e, events[i]); err != nil {
+			return nil, fmt.Errorf("request %s: recorded, but not valid: %w", r.ID, err)
+		}
+	}
+	s.tracker.put(&done)
+	return &done, nil
+}
+
+// recordRefusal writes down that somebody tried what they may not, and returns the refusal. Internal errors pass unchanged.
+func (s *Service) recordRefusal(ctx context.Context, a Actor, command, stream string, err error) error {
+	r, ok := AsRefusal(err)
+	if !ok || r.Class == ClassUnavailable {
+		return err
+	}
+	who := a.Person
+	if who == "" {
+		who = "unknown"
+	}
+	if !s.refused.allow(who, time.Now()) {
+		s.log.Warn("refused, not recorded: too many", slog.String("person", a.Person), slog.String("command", command), slog.String("code", r.Code))
+		return err
+	}
+	ev := Refused{By: a, Command: command, Code: r.Code}
+	if _, aerr := s.ledger.Append(ctx, time.Now(), stream, ledger.AnyVersion, nil, draft(ev, nil)); aerr != nil {
+		return errors.Join(err, fmt.Errorf("recording a refused command: %w", aerr))
+	}
+	return err
+}
+
+// RecordStranger records that somebody who is in nobody's entry tried a command, for adapters that cannot name a person.
+func (s *Service) RecordStranger(ctx context.Context, a Actor, command string) error {
+	return s.recordRefusal(ctx, a, command, RefusalStream, known(s.Policy(), a))
+}
+
+// Get returns one request by id or unique prefix of an open or recent one.
+func (s *Service) Get(ctx context.Context, id string) (*Request, error) {
+	full, err := s.Resolve(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return s.load(ctx, full)
+}
+
+// Open returns every request for which something can still happen, oldest first.
+func (s *Service) Open(ctx context.Context) ([]*Request, error) {
+	return s.tagged(ctx, ledger.Tag{Name: "open", Value: "1"})
+}
+
+// Since returns every request made in the last so many days and every open one, oldest first.
+func (s *Service) Since(ctx context.Context, days int) ([]*Request, error) {
+	out, err := s.Open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	have := map[string]bool{}
+	for _, r := range out {
+		have[r.ID] = true
+	}
+	for d, now := 0, s.now(); d <= days; d++ {
+		more, err := s.tagged(ctx, ledger.Tag{Name: "day", Value: now.AddDate(0, 0, -d).Format(time.DateOnly)})
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range more {
+			if !have[r.ID] {
+				have[r.ID] = true
+				out = append(out, r)
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b *Request) int { return int(a.Seq - b.Seq) })
+	return out, nil
+}
+
+func (s *Service) tagged(ctx context.Context, tag ledger.Tag) ([]*Request, error) {
+	ids, err := s.ledger.Streams(ctx, tag)
+	if err != nil {
+		return nil, fmt.Errorf("reading the index: %w", err)
+	}
+	out := make([]*Request, 0, len(ids))
+	for _, id := range ids {
+		r, err := s.load(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, r)
+	}
+	return out, nil
+}
+
+// prefixDays is how far back a prefix of an id is looked for. Older requests are named in full.
+const prefixDays = 30
+
+// Resolve turns an id as people type it (upper case, without "bg-", or a unique prefix) into the whole id.
+func (s *Service) Resolve(ctx context.Context, typed string) (string, error) {
+	id := strings.ToLower(strings.TrimSpace(typed))
+	if !strings.HasPrefix(id, "bg-") {
+		id = "bg-" + id
+	}
+	if validID(id) {
+		return id, nil
+	}
+	if len(id) < len("bg-")+2 || len(id) > 20 {
+		return "", refuse(ClassUnknown, "unknown-request", "see: breakglass list", "%q is not a request id", clip(typed, 30))
+	}
+	recent, err := s.Since(ctx, prefixDays)
+	if err != nil {
+		return "", err
+	}
+	var hits []string
+	for _, r := range recent {
+		if strings.HasPrefix(r.ID, id) {
+			hits = append(hits, r.ID)
+		}
+	}
+	switch len(hits) {
+	case 1:
+		return hits[0], nil
+	case 0:
+		return "", refuse(ClassUnknown, "unknown-request", "see: breakglass list", "there is no request %s", clip(typed, 30))
+	}
+	return "", refuse(ClassUnknown, "ambiguous-request", "write more of it", "%s could be %s", clip(typed, 30), joinAnd(hits))
+}
+
+func (s *Service) load(ctx context.Context, id string) (*Request, error) {
+	entries, err := s.ledger.Stream(ctx, id)
+	if err != nil {
+		return nil, fmt.Errorf("reading request %s: %w", id, err)
+	}
+	if len(entries) == 0 {
+		return nil, refuse(ClassUnknown, "unknown-request", "see: breakglass list", "there is no request %s", id)
+	}
+	return Fold(entries)
+}
+
+// Wait returns the request as soon as its revision is greater than rev or its state differs from the one it had, or when ctx
+// is done, whichever is first; then it returns what is.
+func (s *Service) Wait(ctx context.Context, id string, rev int64, was State) (*Request, error) {
+	for {
+		size := s.ledger.Size()
+		r, err := s.load(context.WithoutCancel(ctx), id)
+		if err != nil {
+			return nil, err
+		}
+		now := s.now()
+		if r.Rev > rev || was != "" && r.State(now) != was || ctx.Err() != nil {
+			return r, nil
+		}
+		wctx, cancel := ctx, context.CancelFunc(func() {})
+		if at := r.Deadline(now); !at.IsZero() {
+			wctx, cancel = context.WithTimeout(ctx, at.Sub(now)+time.Millisecond)
+		}
+		err = s.ledger.Wait(wctx, size)
+		cancel()
+		if err != nil && wctx.Err() == nil {
+			return nil, fmt.Errorf("waiting for request %s: %w", id, err)
+		}
+	}
+}
+
+// known refuses actors that the policy does not name.
+func known(p *Policy, a Actor) error {
+	if _, ok := p.Person(a.Person); a.Person == "" || !ok {
+		switch {
+		case a.Slack != nil:
+			return refuse(ClassDenied, "unknown-person", "ask for an entry with slack user "+a.Slack.User+" of team "+a.Slack.Team, "your Slack account is not in the access policy")
+		case a.Key != "":
+			return refuse(ClassDenied, "unknown-person", "ask for an entry with your public key", "SSH key %s is not in the access policy", a.Key)
+		}
+		return refuse(ClassDenied, "unknown-person", "", "you are not in the access policy")
+	}
+	return nil
+}
+
+// stillOpen refuses commands that come after the end.
+func stillOpen(r *Request, now time.Time) error {
+	switch st := r.State(now); st {
+	case StatePending, StateApproved:
+		return nil
+	case StateLapsed:
+		return refuse(ClassExpired, "lapsed", "a new request is cheap: breakglass request", "%s has lapsed: nobody acted in time", r.ID)
+	case StateIssuing, StateActive, StateExpired, StateRevoked, StateFailed, StateDenied, StateWithdrawn:
+		return refuse(ClassConflict, "decided", "", "too late: %s is already %s", r.ID, st)
+	}
+	panic("unknown state")
+}
+
+func needReason(reason string) error {
+	n := utf8.RuneCountInString(strings.TrimSpace(reason))
+	if n < 3 || n > MaxReason || badText(reason) != "" {
+		return refuse(ClassInvalid, "reason", "say why in a few words", "a reason of 3 to %d characters is needed", MaxReason)
+	}
+	return nil
+}
+
+// badText says what makes a text unfit for a ledger and a screen; newlines and tabs are fine.
+func badText(s string) string {
+	if !utf8.ValidString(s) {
+		return "is not valid UTF-8"
+	}
+	for _, r := range s {
+		if r != '\n' && r != '\t' && r != '\r' && !unicode.IsPrint(r) && !unicode.Is(unicode.Zs, r) {
+			return fmt.Sprintf("has the control or invisible character %U", r)
+		}
+	}
+	return ""
+}
+
+func mustProfile(p *Policy, r *Request) *Profile {
+	if prof, ok := p.Profile(r.Ask.Profile); ok {
+		return prof
+	}
+	return &Profile{}
+}
+
+func optional(name, text string) map[string]string {
+	if text = strings.TrimSpace(text); text == "" {
+		return nil
+	}
+	return map[string]string{name: text}
+}
+
+func orDone(missing []string) []string {
+	if len(missing) == 0 {
+		return []string{"nobody else"}
+	}
+	return missing
+}
+
+func patternOf(p *Profile) string {
+	if p.Incident.Pattern == nil {
+		return "your incident's name"
+	}
+	return p.Incident.Pattern.String()
+}
+
+func isHash(s string) bool {
+	return len(s) == 64 && strings.Trim(s, "0123456789abcdef") == ""
+}
+
+func clip(s string, n int) string {
+	if utf8.RuneCountInString(s) <= n {
+		return s
+	}
+	return string([]rune(s)[:n]) + "…"
+}
+
+// short writes a duration as people do: 1h30m, not 1h30m0s.
+func short(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = s[:len(s)-2]
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = s[:len(s)-2]
+	}
+	return s
+}
+
+// idAlphabet is Crockford's base 32 in lower case: no i, l, o, u, so that ids survive being read aloud.
+const idAlphabet = "0123456789abcdefghjkmnpqrstvwxyz"
+
+// newID makes a request id: bg-, six random characters (30 bits) and a check character. It is a name, not a secret.
+func newID() string {
+	var b [6]byte
+	rand.Read(b[:])
+	c := make([]byte, 6)
+	for i, x := range b {
+		c[i] = idAlphabet[x&31]
+	}
+	return "bg-" + string(c[:4]) + "-" + string(c[4:]) + string(idCheck(c))
+}
+
+// idCheck is the check character: a weighted sum that changes with nearly every single typo and every swap of neighbours.
+func idCheck(c []byte) byte {
+	sum := 0
+	for i, x := range c {
+		sum += (2*i + 3) * strings.IndexByte(idAlphabet, x)
+	}
+	return idAlphabet[sum%31]
+}
+
+func validID(id string) bool {
+	if len(id) != len("bg-7k3m-9qx") || id[:3] != "bg-" || id[7] != '-' {
+		return false
+	}
+	c := []byte(id[3:7] + id[8:])
+	for _, x := range c {
+		if strings.IndexByte(idAlphabet, x) < 0 {
+			return false
+		}
+	}
+	return idCheck(c[:6]) == c[6]
+}

@@ -1,0 +1,888 @@
+package breakglass_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/breakglassd/breakglass/internal/bgtest"
+	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/ledger"
+)
+
+var (
+	byKey   = bgtest.ByKey
+	bySlack = bgtest.BySlack
+)
+
+// bubble runs a test of a whole system on fake time.
+func bubble(t *testing.T, f func(t *testing.T, s *bgtest.System)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		s := bgtest.New(t, bgtest.Options{})
+		f(t, s)
+		s.Check()
+	})
+}
+
+// wantRefusal fails unless err is a Refusal whose code begins with code.
+func wantRefusal(t *testing.T, err error, code string) {
+	t.Helper()
+	r, ok := breakglass.AsRefusal(err)
+	if !ok || !strings.HasPrefix(r.Code, code) {
+		t.Errorf("got error %v, want a refusal %s", err, code)
+	}
+}
+
+func wantState(t *testing.T, r *breakglass.Request, want breakglass.State) {
+	t.Helper()
+	if got := r.State(time.Now()); got != want {
+		t.Errorf("request is %s, want %s", got, want)
+	}
+}
+
+func TestTwoApprovalsGiveOneCertificateThatEnds(t *testing.T) {
+	bubble(t, func(t *testing.T, s *bgtest.System) {
+		r := s.Ask(bySlack("alice"), "admin")
+		wantState(t, r, breakglass.StatePending)
+		if diff := cmp.Diff([]string{"one of security", "1 more of sre, security"}, r.Missing()); diff != "" {
+			t.Error(diff)
+		}
+		r = s.Approve(bySlack("bob"), r)
+		wantState(t, r, breakglass.StatePending)
+		r = s.Approve(byKey("carol"), r)
+		wantState(t, r, breakglass.StateApproved)
+
+		_, csr := bgtest.NewCSR()
+		d, err := s.Claim("alice", r.ID, csr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := ledger.VerifyProof(d.Issued.Leaf, d.Proof, s.Verifier); err != nil {
+			t.Errorf("the proof does not verify: %v", err)
+		}
+		cert, err := x509.ParseCertificate(d.Certificate)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := "breakglass:alice:" + r.ID; cert.Subject.CommonName != want || len(cert.Subject.Organization) != 0 {
+			t.Errorf("subject is %s, want CN=%s", cert.Subject, want)
+		}
+		wantState(t, d.Request, breakglass.StateActive)
+		if !s.Cluster.Has(r.ID) {
+			t.Error("no binding after the claim")
+		}
+		s.Check()
+
+		time.Sleep(10*time.Minute + time.Second)
+		synctest.Wait()
+		r, err = s.Service.Get(t.Context(), r.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantState(t, r, breakglass.StateExpired)
+		if s.Cluster.Has(r.ID) || r.Bound {
+			t.Error("the binding outlived the certificate")
+		}
+		want := []string{"requested/v1", "approved/v1", "approved/v1", "claimed/v1", "issued/v1", "bound/v1", "unbound/v1", "ended/v1"}
+		if diff := cmp.Diff(want, s.Told.Kinds(r.ID)); diff != "" {
+			t.Error("people were told:", diff)
+		}
+		if open, err := s.Service.Open(t.Context()); err != nil || len(open) != 0 {
+			t.Errorf("%d requests are open at the end (%v)", len(open), err)
+		}
+	})
+}
+
+func TestLifetimeStartsAtTheClaimNotAtTheApproval(t *testing.T) {
+	bubble(t, func(t *testing.T, s *bgtest.System) {
+		r := s.Grant("alice", "admin")
+		time.Sleep(9 * time.Minute)
+		_, csr := bgtest.NewCSR()
+		d, err := s.Claim("alice", r.ID, csr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := time.Until(d.Request.Issued.NotAfter).Round(time.Second); got != 10*time.Minute {
+			t.Errorf("%s left right after the claim, want 10m", got)
+		}
+	})
+}
+
+func TestWhoMayDoWhat(t *testing.T) {
+	approve := func(a breakglass.Actor) func(*bgtest.System, *breakglass.Request) error {
+		return func(s *bgtest.System, r *breakglass.Request) error {
+			_, err := s.Service.Approve(s.T.Context(), a, r.ID, bgtest.Consent(a, r))
+			return err
+		}
+	}
+	stranger := breakglass.Actor{Channel: breakglass.ChannelSlack, Slack: &breakglass.SlackAccount{Team: "T99", User: "U0EVE"}}
+	tests := []struct {
+		name string
+		do   func(*bgtest.System, *breakglass.Request) error // on a request of alice's that bob has approved
+		code string                                          // "" means allowed
+	}{
+		{"security approves", approve(bySlack("carol")), ""},
+		{"the requester approves in Slack", approve(bySlack("alice")), "self-approval"},
+		{"the requester approves by key", approve(byKey("alice")), "self-approval"},
+		{"somebody outside the teams approves", approve(bySlack("mallory")), "not-approver"},
+		{"a stranger approves", approve(stranger), "unknown-person"},
+		{"the same person approves again", approve(byKey("bob")), ""},
+		{"another digest is approved", func(s *bgtest.System, r *breakglass.Request) error {
+			_, err := s.Service.Approve(s.T.Context(), bySlack("carol"), r.ID, breakglass.Consent{Digest: strings.Repeat("0", 64)})
+			return err
+		}, "stale"},
+		{"an approval by key without a signature", func(s *bgtest.System, r *breakglass.Request) error {
+			_, err := s.Service.Approve(s.T.Context(), byKey("carol"), r.ID, breakglass.Consent{Digest: r.Digest})
+			return err
+		}, "signature"},
+		{"an approval by key signed by somebody else", func(s *bgtest.System, r *breakglass.Request) error {
+			c := breakglass.Consent{Digest: r.Digest, Signature: bgtest.SignSSH(bgtest.SSHKey("bob"), breakglass.ApprovalNamespace, breakglass.ApprovalText(r.ID, r.Digest))}
+			_, err := s.Service.Approve(s.T.Context(), byKey("carol"), r.ID, c)
+			return err
+		}, "signature"},
+		{"an approval by key signed for something else", func(s *bgtest.System, r *breakglass.Request) error {
+			c := breakglass.Consent{Digest: r.Digest, Signature: bgtest.SignSSH(bgtest.SSHKey("carol"), "file", breakglass.ApprovalText(r.ID, r.Digest))}
+			_, err := s.Service.Approve(s.T.Context(), byKey("carol"), r.ID, c)
+			return err
+		}, "signature"},
+		{"a comment with a right-to-left override", func(s *bgtest.System, r *breakglass.Request) error {
+			_, err := s.Service.Approve(s.T.Context(), bySlack("carol"), r.ID, breakglass.Consent{Digest: r.Digest, Comment: "fine \u202e"})
+			return err
+		}, "comment"},
+		{"the requester denies", func(s *bgtest.System, r *breakglass.Request) error {
+			_, err := s.Service.Deny(s.T.Context(), bySlack("alice"), r.ID, "changed my mind")
+			return err
+		}, "own-request"},
+		{"an outsider denies", func(s *bgtest.System, r *breakglass.Request) error {
+			_, err := s.Service.Deny(s.T.Context(), bySlack("mallory"), r.ID, "no")
+			return err
+		}, "not-approver"},
+		{"an approver denies without a reason", func(s *bgtest.System, r *breakglass.Request) error {
+			_, err := s.Service.Deny(s.T.Context(), bySlack("carol"), r.ID, " ")
+			return err
+		}, "reason"},
+		{"an approver denies", func(s *bgtest.System, r *breakglass.Request) error {
+			_, err := s.Service.Deny(s.T.Context(), bySlack("carol"), r.ID, "not an emergency")
+			return err
+		}, ""},
+		{"an approver withdraws the request", func(s *bgtest.System, r *breakglass.Request) error {
+			_, err := s.Service.Withdraw(s.T.Context(), bySlack("carol"), r.ID, "")
+			return err
+		}, "not-yours"},
+		{"the requester withdraws", func(s *bgtest.System, r *breakglass.Request) error {
+			_, err := s.Service.Withdraw(s.T.Context(), bySlack("alice"), r.ID, "")
+			return err
+		}, ""},
+		{"an approver takes it back", func(s *bgtest.System, r *breakglass.Request) error {
+			_, err := s.Service.TakeBack(s.T.Context(), bySlack("bob"), r.ID)
+			return err
+		}, ""},
+		{"somebody takes back what they never gave", func(s *bgtest.System, r *breakglass.Request) error {
+			_, err := s.Service.TakeBack(s.T.Context(), bySlack("carol"), r.ID)
+			return err
+		}, "no-approval"},
+		{"the requester claims too early", func(s *bgtest.System, r *breakglass.Request) error {
+			_, csr := bgtest.NewCSR()
+			_, err := s.Claim("alice", r.ID, csr)
+			return err
+		}, "not-approved"},
+		{"somebody else claims", func(s *bgtest.System, r *breakglass.Request) error {
+			_, csr := bgtest.NewCSR()
+			_, err := s.Claim("bob", r.ID, csr)
+			return err
+		}, "not-yours"},
+		{"a claim by Slack", func(s *bgtest.System, r *breakglass.Request) error {
+			_, csr := bgtest.NewCSR()
+			_, err := s.Service.Claim(s.T.Context(), bySlack("alice"), r.ID, csr)
+			return err
+		}, "channel"},
+		{"revoking what is not active", func(s *bgtest.System, r *breakglass.Request) error {
+			_, err := s.Service.Revoke(s.T.Context(), bySlack("bob"), r.ID, "why not")
+			return err
+		}, "not-active"},
+		{"an unknown request", func(s *bgtest.System, _ *breakglass.Request) error {
+			_, err := s.Service.Deny(s.T.Context(), bySlack("bob"), "bg-0000-000", "no such thing")
+			return err
+		}, "unknown-request"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, s *bgtest.System) {
+				r := s.Approve(bySlack("bob"), s.Ask(bySlack("alice"), "admin"))
+				size := s.Ledger.Size()
+				err := tt.do(s, r)
+				if tt.code == "" {
+					if err != nil {
+						t.Errorf("refused: %v", err)
+					}
+					return
+				}
+				wantRefusal(t, err, tt.code)
+				if tt.code != "unknown-request" && s.Ledger.Size() != size+1 {
+					t.Errorf("%d new ledger entries, want one that records the refusal", s.Ledger.Size()-size)
+				}
+				if got := len(s.CA.Issued()); got != 0 {
+					t.Errorf("%d certificates exist", got)
+				}
+			})
+		})
+	}
+}
+
+func TestAccountsOfOnePersonAreOneVote(t *testing.T) {
+	bubble(t, func(t *testing.T, s *bgtest.System) {
+		r := s.Ask(bySlack("alice"), "group")
+		s.Approve(bySlack("bob"), r)
+		r = s.Approve(byKey("bob"), r)
+		wantState(t, r, breakglass.StatePending)
+	})
+}
+
+func TestOnlySignedApprovalsCountForCriticalProfiles(t *testing.T) {
+	bubble(t, func(t *testing.T, s *bgtest.System) {
+		r := s.Ask(bySlack("alice"), "keys")
+		_, err := s.Service.Approve(t.Context(), bySlack("bob"), r.ID, breakglass.Consent{Digest: r.Digest})
+		wantRefusal(t, err, "policy/channel")
+		s.Approve(byKey("bob"), r)
+		r = s.Approve(byKey("carol"), r)
+		wantState(t, r, breakglass.StateApproved)
+	})
+}
+
+func TestDenyIsFinal(t *testing.T) {
+	bubble(t, func(t *testing.T, s *bgtest.System) {
+		r := s.Grant("alice", "admin")
+		if _, err := s.Service.Deny(t.Context(), bySlack("erin"), r.ID, "talked to the team: not needed"); err != nil {
+			t.Fatal(err)
+		}
+		_, csr := bgtest.NewCSR()
+		_, err := s.Claim("alice", r.ID, csr)
+		wantRefusal(t, err, "denied")
+		_, err = s.Service.Approve(t.Context(), bySlack("dave"), r.ID, breakglass.Consent{Digest: r.Digest})
+		wantRefusal(t, err, "decided")
+		_, err = s.Service.Withdraw(t.Context(), bySlack("alice"), r.ID, "")
+		wantRefusal(t, err, "decided")
+	})
+}
+
+func TestTakingAnApprovalBackReopensTheQuorum(t *testing.T) {
+	bubble(t, func(t *testing.T, s *bgtest.System) {
+		r := s.Grant("alice", "admin")
+		r, err := s.Service.TakeBack(t.Context(), byKey("carol"), r.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantState(t, r, breakglass.StatePending)
+		_, csr := bgtest.NewCSR()
+		_, err = s.Claim("alice", r.ID, csr)
+		wantRefusal(t, err, "not-approved")
+		r = s.Approve(bySlack("erin"), r)
+		wantState(t, r, breakglass.StateApproved)
+		if _, err := s.Claim("alice", r.ID, csr); err != nil {
+			t.Fatal(err)
+		}
+		_, err = s.Service.TakeBack(t.Context(), bySlack("erin"), r.ID)
+		wantRefusal(t, err, "decided")
+	})
+}
+
+func TestRequestsLapse(t *testing.T) {
+	bubble(t, func(t *testing.T, s *bgtest.System) {
+		pending, granted := s.Ask(bySlack("alice"), "admin"), s.Grant("bob", "admin")
+		time.Sleep(10*time.Minute + time.Second)
+		_, csr := bgtest.NewCSR()
+		_, err := s.Claim("bob", granted.ID, csr)
+		wantRefusal(t, err, "lapsed")
+		time.Sleep(20 * time.Minute)
+		_, err = s.Service.Approve(t.Context(), bySlack("bob"), pending.ID, breakglass.Consent{Digest: pending.Digest})
+		wantRefusal(t, err, "lapsed")
+		synctest.Wait()
+		for _, r := range []*breakglass.Request{pending, granted} {
+			kinds := s.Told.Kinds(r.ID)
+			if !slices.Contains(kinds, "ended/v1") {
+				t.Errorf("nobody was told that %s lapsed: %v", r.ID, kinds)
+			}
+		}
+	})
+}
+
+func TestAskingIsCheckedAllAtOnce(t *testing.T) {
+	bubble(t, func(t *testing.T, s *bgtest.System) {
+		_, err := s.Service.Request(t.Context(), bySlack("alice"), breakglass.Ask{Profile: "admin", Cluster: "c9", TTL: 5 * time.Hour, Reason: "help", Incident: "see chat"})
+		wantRefusal(t, err, "policy/cluster,policy/ttl,policy/reason,policy/incident")
+		_, err = s.Service.Request(t.Context(), bySlack("carol"), breakglass.Ask{Profile: "admin", Reason: "a long enough reason"})
+		wantRefusal(t, err, "not-eligible")
+		_, err = s.Service.Request(t.Context(), bySlack("alice"), breakglass.Ask{Profile: "root", Reason: "a long enough reason"})
+		wantRefusal(t, err, "unknown-profile")
+		for _, reason := range []string{"a reason with \x1b[31mescape", "a reason \u202e reversed", "not utf-8 \xff\xfe at all"} {
+			_, err = s.Service.Request(t.Context(), bySlack("alice"), breakglass.Ask{Profile: "admin", Reason: reason})
+			wantRefusal(t, err, "policy/reason")
+		}
+	})
+}
+
+func TestLimitsPerPerson(t *testing.T) {
+	bubble(t, func(t *testing.T, s *bgtest.System) {
+		ask := breakglass.Ask{Profile: "admin", Reason: "a long enough reason"}
+		for range 3 {
+			s.Ask(bySlack("alice"), "admin")
+		}
+		_, err := s.Service.Request(t.Context(), bySlack("alice"), ask)
+		wantRefusal(t, err, "limit/open")
+		s.Ask(bySlack("bob"), "admin") // others are not held up
+		for range 20 {
+			r := s.Ask(bySlack("dave"), "admin")
+			if _, err := s.Service.Withdraw(t.Context(), bySlack("dave"), r.ID, ""); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_, err = s.Service.Request(t.Context(), bySlack("dave"), ask)
+		wantRefusal(t, err, "limit/hour")
+		time.Sleep(time.Hour)
+		s.Ask(bySlack("dave"), "admin")
+	})
+}
+
+func TestRefusalsAreRecordedWithinBounds(t *testing.T) {
+	bubble(t, func(t *testing.T, s *bgtest.System) {
+		r := s.Ask(bySlack("alice"), "admin")
+		size := s.Ledger.Size()
+		for range 500 {
+			_, err := s.Service.Approve(t.Context(), bySlack("alice"), r.ID, breakglass.Consent{Digest: r.Digest})
+			wantRefusal(t, err, "self-approval")
+		}
+		if n := s.Ledger.Size() - size; n != 10 {
+			t.Errorf("500 refused commands in a second made %d entries, want 10", n)
+		}
+		s.Approve(bySlack("bob"), r) // a flood keeps nobody from approving
+	})
+}
+
+func TestSameKeyGetsTheSameCertificateAgain(t *testing.T) {
+	bubble(t, func(t *testing.T, s *bgtest.System) {
+		r := s.Grant("alice", "admin")
+		_, csr := bgtest.NewCSR()
+		first, err := s.Claim("alice", r.ID, csr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Restart()
+		again, err := s.Claim("alice", r.ID, csr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(first.Certificate, again.Certificate); diff != "" {
+			t.Error("another certificate:", diff)
+		}
+		_, other := bgtest.NewCSR()
+		_, err = s.Claim("alice", r.ID, other)
+		wantRefusal(t, err, "claimed")
+		if s.CA.Calls() != 1 {
+			t.Errorf("%d signing calls, want 1", s.CA.Calls())
+		}
+	})
+}
+
+func TestClaimRaceHasOneWinner(t *testing.T) {
+	bubble(t, func(t *testing.T, s *bgtest.System) {
+		r := s.Grant("alice", "admin")
+		var wg sync.WaitGroup
+		var mu sync.Mutex
+		won := 0
+		for range 40 {
+			_, csr := bgtest.NewCSR()
+			wg.Go(func() {
+				if _, err := s.Claim("alice", r.ID, csr); err == nil {
+					mu.Lock()
+					won++
+					mu.Unlock()
+				}
+			})
+		}
+		wg.Wait()
+		if won != 1 || s.CA.Calls() != 1 {
+			t.Errorf("%d claims won with %d signing calls, want one of each", won, s.CA.Calls())
+		}
+	})
+}
+
+func TestKeyIsUsedForOneRequestOnly(t *testing.T) {
+	bubble(t, func(t *testing.T, s *bgtest.System) {
+		_, csr := bgtest.NewCSR()
+		if _, err := s.Claim("alice", s.Grant("alice", "admin").ID, csr); err != nil {
+			t.Fatal(err)
+		}
+		_, err := s.Claim("alice", s.Grant("alice", "admin").ID, csr)
+		wantRefusal(t, err, "csr/key-reused")
+	})
+}
+
+func TestRequestMadeForAKeyIsClaimedWithThatKey(t *testing.T) {
+	bubble(t, func(t *testing.T, s *bgtest.System) {
+		key, csr := bgtest.NewCSR()
+		spki, err := x509.MarshalPKIXPublicKey(key.Public())
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := s.Service.Request(t.Context(), byKey("alice"), breakglass.Ask{Profile: "group", Reason: "a long enough reason", KeyHash: breakglass.SPKI(spki)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Approve(byKey("bob"), r)
+		s.Approve(byKey("carol"), r)
+		_, other := bgtest.NewCSR()
+		_, err = s.Claim("alice", r.ID, other)
+		wantRefusal(t, err, "other-key")
+		if _, err := s.Claim("alice", r.ID, csr); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestHostileCertificateRequestsAreRefused(t *testing.T) {
+	p256, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	p224, _ := ecdsa.GenerateKey(elliptic.P224(), rand.Reader)
+	p521, _ := ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
+	rsaKey, _ := rsa.GenerateKey(rand.Reader, 2048)
+	_, edKey, _ := ed25519.GenerateKey(rand.Reader)
+	plain := bgtest.CSR(p256, &x509.CertificateRequest{})
+	broken := slices.Clone(plain)
+	broken[len(broken)/2] ^= 1
+	tests := []struct {
+		name string
+		csr  []byte
+		code string
+	}{
+		{"empty", nil, "csr/pem"},
+		{"not PEM", []byte("hello"), "csr/pem"},
+		{"huge", []byte(strings.Repeat("A", breakglass.MaxCSR+1)), "csr/size"},
+		{"two of them", append(slices.Clone(plain), plain...), "csr/pem"},
+		{"damaged", broken, "csr/"},
+		{"P-224", bgtest.CSR(p224, &x509.CertificateRequest{}), "csr/key"},
+		{"P-521", bgtest.CSR(p521, &x509.CertificateRequest{}), "csr/key"},
+		{"RSA", bgtest.CSR(rsaKey, &x509.CertificateRequest{}), "csr/key"},
+		{"Ed25519", bgtest.CSR(edKey, &x509.CertificateRequest{}), "csr/key"},
+		{"names", bgtest.CSR(p256, &x509.CertificateRequest{DNSNames: []string{"kubernetes.default"}}), "csr/extensions"},
+		{"addresses", bgtest.CSR(p256, &x509.CertificateRequest{IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}), "csr/extensions"},
+		{"CA", bgtest.CSR(p256, &x509.CertificateRequest{ExtraExtensions: []pkix.Extension{{Id: []int{2, 5, 29, 19}, Critical: true, Value: []byte{0x30, 3, 1, 1, 0xff}}}}), "csr/extensions"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, s *bgtest.System) {
+				r := s.Grant("alice", "admin")
+				_, err := s.Claim("alice", r.ID, tt.csr)
+				wantRefusal(t, err, tt.code)
+				if s.CA.Calls() != 0 {
+					t.Error("it reached the signer")
+				}
+				if _, err := s.Claim("alice", r.ID, plain); err != nil {
+					t.Errorf("the grant is spoilt: %v", err)
+				}
+			})
+		})
+	}
+}
+
+func TestHostileSubjectIsDropped(t *testing.T) {
+	bubble(t, func(t *testing.T, s *bgtest.System) {
+		key, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		csr := bgtest.CSR(key, &x509.CertificateRequest{Subject: pkix.Name{CommonName: "system:kube-controller-manager", Organization: []string{"system:masters"}}})
+		r := s.Grant("alice", "admin")
+		d, err := s.Claim("alice", r.ID, csr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cert, _ := x509.ParseCertificate(d.Certificate)
+		if got, want := cert.Subject.String(), "CN=breakglass:alice:"+r.ID; got != want {
+			t.Errorf("subject is %s, want %s", got, want)
+		}
+	})
+}
+
+func TestSignerThatIsDownCostsNothing(t *testing.T) {
+	bubble(t, func(t *testing.T, s *bgtest.System) {
+		r := s.Grant("alice", "admin")
+		var down atomic.Bool
+		down.Store(true)
+		s.CA.OnCheck = func(string, string) error {
+			if down.Load() {
+				return errors.New("Vault is sealed: unseal it")
+			}
+			return nil
+		}
+		_, csr := bgtest.NewCSR()
+		_, err := s.Claim("alice", r.ID, csr)
+		wantRefusal(t, err, "signer")
+		if !strings.Contains(err.Error(), "unseal it") {
+			t.Errorf("the refusal does not say what to do: %v", err)
+		}
+		down.Store(false)
+		if _, err := s.Claim("alice", r.ID, csr); err != nil {
+			t.Errorf("the grant is spoilt: %v", err)
+		}
+	})
+}
+
+// Every external write is tested in pairs: failed and not applied, failed but applied.
+func TestSigningFaults(t *testing.T) {
+	lost := errors.New("connection reset by peer")
+	tests := []struct {
+		name  string
+		apply bool
+		err   error
+		why   string // of the failed entry
+		certs int
+	}{
+		{"refused", false, fmt.Errorf("%w: permission denied", breakglass.ErrNotSigned), breakglass.FailRefused, 0},
+		{"lost before signing", false, lost, breakglass.FailUnknown, 0},
+		{"lost after signing", true, lost, breakglass.FailOrphan, 1},
+	}
+	for _, profile := range []string{"admin", "group"} {
+		for _, tt := range tests {
+			t.Run(profile+"/"+tt.name, func(t *testing.T) {
+				bubble(t, func(t *testing.T, s *bgtest.System) {
+					r := s.Grant("alice", profile)
+					s.CA.OnSign = func(breakglass.Order) (bool, error) { return tt.apply, tt.err }
+					_, csr := bgtest.NewCSR()
+					if d, err := s.Claim("alice", r.ID, csr); err == nil {
+						t.Fatalf("a certificate was delivered: %v", d)
+					}
+					s.Check()
+					r = s.WaitState(r.ID, breakglass.StateFailed)
+					if r.Failed.Why != tt.why || len(s.CA.Issued()) != tt.certs || len(r.Failed.Orphans) != tt.certs {
+						t.Errorf("failed as %s with %d certificates and %d orphans, want %s, %d", r.Failed.Why, len(s.CA.Issued()), len(r.Failed.Orphans), tt.why, tt.certs)
+					}
+					_, err := s.Claim("alice", r.ID, csr)
+					wantRefusal(t, err, "over")
+					if s.CA.Calls() != 1 {
+						t.Errorf("%d signing calls, want 1", s.CA.Calls())
+					}
+					synctest.Wait()
+					if !slices.Contains(s.Told.Kinds(r.ID), "failed/v1") {
+						t.Error("nobody was told")
+					}
+				})
+			})
+		}
+	}
+}
+
+func TestCertificateThatIsNotWhatWasOrderedIsNeverDelivered(t *testing.T) {
+	tests := []struct {
+		name   string
+		change func(breakglass.Order, *x509.Certificate)
+		want   string
+	}{
+		{"another name", func(_ breakglass.Order, c *x509.Certificate) { c.Subject.CommonName = "breakglass:bob:bg-0000-000" }, "subject"},
+		{"system:masters", func(_ breakglass.Order, c *x509.Certificate) { c.Subject.Organization = []string{"system:masters"} }, "Kubernetes itself"},
+		{"another group", func(_ breakglass.Order, c *x509.Certificate) { c.Subject.Organization = []string{"breakglass:other"} }, "subject"},
+		{"two names", func(o breakglass.Order, c *x509.Certificate) {
+			c.Subject.ExtraNames = []pkix.AttributeTypeAndValue{{Type: []int{2, 5, 4, 3}, Value: "admin"}, {Type: []int{2, 5, 4, 3}, Value: o.CommonName}}
+		}, "subject"},
+		{"a user id", func(o breakglass.Order, c *x509.Certificate) {
+			c.Subject.ExtraNames = []pkix.AttributeTypeAndValue{{Type: []int{2, 5, 4, 3}, Value: o.CommonName}, {Type: []int{1, 3, 6, 1, 4, 1, 57683, 2}, Value: "0"}}
+		}, "subject"},
+		{"a newline in the name", func(o breakglass.Order, c *x509.Certificate) { c.Subject.CommonName = o.CommonName + "\n" }, "odd characters"},
+		{"a CA", func(_ breakglass.Order, c *x509.Certificate) { c.IsCA = true }, "CA certificate"},
+		{"server use", func(_ breakglass.Order, c *x509.Certificate) {
+			c.ExtKeyUsage = append(c.ExtKeyUsage, x509.ExtKeyUsageServerAuth)
+		}, "extended key usage"},
+		{"any use", func(_ breakglass.Order, c *x509.Certificate) { c.ExtKeyUsage = nil }, "extended key usage"},
+		{"key encipherment", func(_ breakglass.Order, c *x509.Certificate) { c.KeyUsage |= x509.KeyUsageKeyEncipherment }, "key usage"},
+		{"DNS names", func(_ breakglass.Order, c *x509.Certificate) { c.DNSNames = []string{"kubernetes"} }, "alternative names"},
+		{"a longer life", func(_ breakglass.Order, c *x509.Certificate) { c.NotAfter = c.NotAfter.Add(time.Hour) }, "later than the grant"},
+		{"a life backdated", func(_ breakglass.Order, c *x509.Certificate) { c.NotBefore = c.NotBefore.Add(-time.Hour) }, "clock"},
+		{"a clock ahead", func(_ breakglass.Order, c *x509.Certificate) {
+			c.NotBefore, c.NotAfter = c.NotBefore.Add(5*time.Minute), c.NotAfter.Add(5*time.Minute)
+		}, "NTP"},
+		{"a clock behind", func(_ breakglass.Order, c *x509.Certificate) {
+			c.NotBefore, c.NotAfter = c.NotBefore.Add(-5*time.Minute), c.NotAfter.Add(-5*time.Minute)
+		}, "NTP"},
+		{"expired", func(_ breakglass.Order, c *x509.Certificate) { c.NotAfter = c.NotBefore.Add(time.Second) }, "expired"},
+		{"an unknown extension", func(_ breakglass.Order, c *x509.Certificate) {
+			c.ExtraExtensions = []pkix.Extension{{Id: []int{1, 2, 3, 4}, Value: []byte{5, 0}}}
+		}, "unknown extension"},
+		{"a short serial number", func(_ breakglass.Order, c *x509.Certificate) { c.SerialNumber.SetInt64(7) }, "serial"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, s *bgtest.System) {
+				r := s.Grant("alice", "group")
+				s.CA.OnTemplate = tt.change
+				_, csr := bgtest.NewCSR()
+				_, err := s.Claim("alice", r.ID, csr)
+				wantRefusal(t, err, "failed/check")
+				r, err = s.Service.Get(t.Context(), r.ID)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if r.Failed == nil || !strings.Contains(r.Failed.Detail, tt.want) || len(r.Failed.Orphans) != 1 {
+					t.Errorf("recorded %+v, want a failure about %q with the orphan", r.Failed, tt.want)
+				}
+			})
+		})
+	}
+}
+
+func TestBindingFaultsAreHealed(t *testing.T) {
+	for _, apply := range []bool{false, true} {
+		t.Run(fmt.Sprintf("applied=%t", apply), func(t *testing.T) {
+			bubble(t, func(t *testing.T, s *bgtest.System) {
+				var down atomic.Bool
+				down.Store(true)
+				fault := func() (bool, error) {
+					if down.Load() {
+						return apply, errors.New("the API server did not answer")
+					}
+					return true, nil
+				}
+				s.Cluster.OnBind = func(breakglass.Binding) (bool, error) { return fault() }
+				s.Cluster.OnUnbind = func(string) (bool, error) { return fault() }
+				r := s.Grant("alice", "admin")
+				_, csr := bgtest.NewCSR()
+				d, err := s.Claim("alice", r.ID, csr)
+				if err != nil {
+					t.Fatalf("a cluster that is down kept the certificate back: %v", err)
+				}
+				if !strings.Contains(d.Warning, "tried again") {
+					t.Errorf("the warning is %q", d.Warning)
+				}
+				s.Restart()
+				down.Store(false)
+				time.Sleep(time.Minute)
+				if !s.Cluster.Has(r.ID) {
+					t.Error("the binding was not made when the cluster came back")
+				}
+				down.Store(true)
+				time.Sleep(10 * time.Minute)
+				s.Restart()
+				down.Store(false)
+				time.Sleep(time.Minute)
+				r, err = s.Service.Get(t.Context(), r.ID)
+				if err != nil || r.Bound || s.Cluster.Has(r.ID) {
+					t.Errorf("the binding was not removed when the cluster came back (%v)", err)
+				}
+			})
+		})
+	}
+}
+
+func TestSweepDrivesBindingsToTheActiveGrants(t *testing.T) {
+	bubble(t, func(t *testing.T, s *bgtest.System) {
+		live := s.Grant("alice", "admin")
+		_, csr := bgtest.NewCSR()
+		d, err := s.Claim("alice", live.ID, csr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		denied := s.Ask(bySlack("bob"), "admin")
+		if _, err := s.Service.Withdraw(t.Context(), bySlack("bob"), denied.ID, ""); err != nil {
+			t.Fatal(err)
+		}
+		s.Cluster.Plant(live.ID, nil)
+		s.Cluster.Plant(denied.ID, &breakglass.Binding{Request: denied.ID, Cluster: "c1"})
+		s.Cluster.Plant("bg-made-up0", &breakglass.Binding{Request: "bg-made-up0", Cluster: "c1"})
+		time.Sleep(3 * time.Second)
+		have, _ := s.Cluster.Bound(t.Context(), "c1")
+		if diff := cmp.Diff([]string{d.Request.ID}, have); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+func TestRevokeRemovesTheBindingAtOnce(t *testing.T) {
+	for _, who := range []string{"alice", "carol", "dave"} {
+		t.Run(who, func(t *testing.T) {
+			bubble(t, func(t *testing.T, s *bgtest.System) {
+				r := s.Grant("alice", "admin")
+				_, csr := bgtest.NewCSR()
+				if _, err := s.Claim("alice", r.ID, csr); err != nil {
+					t.Fatal(err)
+				}
+				_, err := s.Service.Revoke(t.Context(), bySlack("mallory"), r.ID, "fun")
+				wantRefusal(t, err, "not-approver")
+				r, err = s.Service.Revoke(t.Context(), bySlack(who), r.ID, "laptop stolen")
+				if err != nil {
+					t.Fatal(err)
+				}
+				wantState(t, r, breakglass.StateRevoked)
+				if r.Bound || s.Cluster.Has(r.ID) {
+					t.Error("the binding is still there")
+				}
+				_, err = s.Claim("alice", r.ID, csr)
+				wantRefusal(t, err, "over")
+				if _, err = s.Service.Revoke(t.Context(), bySlack(who), r.ID, "again"); err != nil {
+					t.Errorf("revoking twice: %v", err)
+				}
+			})
+		})
+	}
+}
+
+func TestRevokeWhileTheClusterIsDownIsCarriedOutLater(t *testing.T) {
+	bubble(t, func(t *testing.T, s *bgtest.System) {
+		r := s.Grant("alice", "admin")
+		_, csr := bgtest.NewCSR()
+		if _, err := s.Claim("alice", r.ID, csr); err != nil {
+			t.Fatal(err)
+		}
+		var down atomic.Bool
+		down.Store(true)
+		s.Cluster.OnUnbind = func(string) (bool, error) {
+			if down.Load() {
+				return false, errors.New("no route to host")
+			}
+			return true, nil
+		}
+		r, err := s.Service.Revoke(t.Context(), bySlack("carol"), r.ID, "laptop stolen")
+		if err != nil || !r.Bound {
+			t.Fatalf("revoked with binding %t (%v), want recorded and still bound", r.Bound, err)
+		}
+		down.Store(false)
+		time.Sleep(time.Minute)
+		if s.Cluster.Has(r.ID) {
+			t.Error("the binding is still there")
+		}
+	})
+}
+
+func TestPolicyThatGotStricterStopsTheClaim(t *testing.T) {
+	for _, change := range [][2]string{
+		{"count: 2, from: [sre, security], each: [security]", "count: 3, from: [sre, security], each: [security]"},
+		{"members: [alice, bob, dave]", "members: [bob, dave]"},
+		{"members: [carol, erin]", "members: [erin]"},
+		{"default: 10m, max: 1h", "default: 5m, max: 5m"},
+		{"clusterRole: cluster-admin", "clusterRole: view"},
+		{"https://127.0.0.1:6443", "https://127.0.0.1:7443"},
+	} {
+		t.Run(change[1], func(t *testing.T) {
+			bubble(t, func(t *testing.T, s *bgtest.System) {
+				r := s.Grant("alice", "admin")
+				text := strings.Replace(bgtest.Policy(), change[0], change[1], 1)
+				p, err := breakglass.ParsePolicy("access.yaml", []byte(text))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if changes, err := s.Service.SetPolicy(t.Context(), p); err != nil || len(changes) == 0 {
+					t.Fatalf("loading it: changes %v (%v)", changes, err)
+				}
+				_, csr := bgtest.NewCSR()
+				_, err = s.Claim("alice", r.ID, csr)
+				wantRefusal(t, err, "policy/changed")
+				if s.CA.Calls() != 0 {
+					t.Error("it reached the signer")
+				}
+			})
+		})
+	}
+}
+
+func TestWeakerPolicyNeedsAnOperatorsWord(t *testing.T) {
+	bubble(t, func(t *testing.T, s *bgtest.System) {
+		weak := strings.Replace(bgtest.Policy(), ", each: [security]", "", 1)
+		p, err := breakglass.ParsePolicy("access.yaml", []byte(weak))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = s.Service.SetPolicy(t.Context(), p)
+		wantRefusal(t, err, "policy/weaker")
+		if s.Service.Policy().Digest == p.Digest {
+			t.Error("the weaker policy is in force")
+		}
+		_, err = breakglass.New(t.Context(), breakglass.Config{Ledger: s.Ledger, Policy: p, Signer: s.CA, Binder: s.Cluster})
+		wantRefusal(t, err, "policy/weaker")
+		if _, err = breakglass.New(t.Context(), breakglass.Config{Ledger: s.Ledger, Policy: p, Signer: s.CA, Binder: s.Cluster, AcceptWeaker: true}); err != nil {
+			t.Fatal(err)
+		}
+		entries, err := s.Ledger.Stream(t.Context(), breakglass.PolicyStream)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ev, err := breakglass.Decode(entries[len(entries)-1])
+		if loaded, ok := ev.(breakglass.PolicyLoaded); err != nil || !ok || !loaded.Weaker || len(loaded.Changes) == 0 {
+			t.Errorf("recorded %+v (%v), want the weaker policy with its changes", ev, err)
+		}
+	})
+}
+
+func TestMessengerThatFailsLosesNothing(t *testing.T) {
+	bubble(t, func(t *testing.T, s *bgtest.System) {
+		fail := 5
+		s.Told.OnTell = func(breakglass.Notice) error {
+			if fail--; fail >= 0 {
+				return errors.New("slack is down")
+			}
+			return nil
+		}
+		r := s.Grant("alice", "admin")
+		time.Sleep(5 * time.Minute)
+		if diff := cmp.Diff([]string{"requested/v1", "approved/v1", "approved/v1"}, s.Told.Kinds(r.ID)); diff != "" {
+			t.Error(diff)
+		}
+		s.Restart()
+		time.Sleep(time.Minute)
+		if n := len(s.Told.Kinds(r.ID)); n != 3 {
+			t.Errorf("%d notices after a restart, want the same 3", n)
+		}
+	})
+}
+
+func TestWaitReturnsWithTheNextEventOrTheClock(t *testing.T) {
+	bubble(t, func(t *testing.T, s *bgtest.System) {
+		r := s.Ask(bySlack("alice"), "admin")
+		go func() {
+			time.Sleep(time.Second)
+			s.Approve(bySlack("bob"), r)
+		}()
+		start := time.Now()
+		after, err := s.Service.Wait(t.Context(), r.ID, r.Rev, breakglass.StatePending)
+		if err != nil || after.Rev != r.Rev+1 || time.Since(start) != time.Second {
+			t.Errorf("got revision %d after %s (%v), want %d after 1s", after.Rev, time.Since(start), err, r.Rev+1)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		same, err := s.Service.Wait(ctx, r.ID, after.Rev, breakglass.StatePending)
+		if err != nil || same.Rev != after.Rev || ctx.Err() == nil {
+			t.Errorf("the wait ended before its time: revision %d (%v)", same.Rev, err)
+		}
+		lapsed, err := s.Service.Wait(t.Context(), r.ID, after.Rev, breakglass.StatePending)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantState(t, lapsed, breakglass.StateLapsed)
+	})
+}
+
+func TestIDsAreFoundAsPeopleTypeThem(t *testing.T) {
+	bubble(t, func(t *testing.T, s *bgtest.System) {
+		r := s.Ask(bySlack("alice"), "admin")
+		for _, typed := range []string{r.ID, strings.ToUpper(r.ID), strings.TrimPrefix(r.ID, "bg-"), r.ID[:7], " " + r.ID + " "} {
+			got, err := s.Service.Get(t.Context(), typed)
+			if err != nil || got.ID != r.ID {
+				t.Errorf("%q finds %v (%v)", typed, got, err)
+			}
+		}
+		for _, typed := range []string{"", "b", "bg-", "zzzz", "bg-zzzz-zzz", "../../etc"} {
+			_, err := s.Service.Get(t.Context(), typed)
+			wantRefusal(t, err, "unknown-request")
+		}
+	})
+}

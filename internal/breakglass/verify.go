@@ -1,0 +1,159 @@
+package breakglass
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/breakglassd/breakglass/internal/ledger"
+)
+
+// Auditor replays a ledger's entries through the state machine and collects everything that could not have happened: a
+// certificate without its approvals, an event out of order, a second use of a key. It believes the entries' bytes; that they
+// are the bytes that were logged is for the ledger package to verify. Feed it every entry in order, then read Report.
+type Auditor struct {
+	requests map[string]*Request
+	keys     map[string]string // SPKI → request
+	prints   map[string]string // fingerprint → request
+	report   AuditReport
+}
+
+// AuditReport is what an audit found.
+type AuditReport struct {
+	Entries      int
+	Requests     int
+	Certificates int
+	Approvals    int // all of them
+	Signed       int // of which signed with an SSH key, each checked
+	Orphans      int // certificates that were signed and never delivered
+	Refusals     int // commands that were not allowed
+	Problems     []string
+}
+
+// NewAuditor returns an Auditor that has seen nothing.
+func NewAuditor() *Auditor {
+	return &Auditor{requests: map[string]*Request{}, keys: map[string]string{}, prints: map[string]string{}}
+}
+
+// Add takes the next entry.
+func (a *Auditor) Add(e ledger.Entry) {
+	bad := func(format string, args ...any) {
+		a.report.Problems = append(a.report.Problems, fmt.Sprintf("entry %d (%s, %s): ", e.Seq, e.Stream, e.Kind)+fmt.Sprintf(format, args...))
+	}
+	a.report.Entries++
+	ev, err := Decode(e)
+	if err != nil {
+		bad("%v", err)
+		return
+	}
+	if _, ok := ev.(Refused); ok {
+		a.report.Refusals++
+	}
+	switch e.Stream {
+	case PolicyStream, RefusalStream, DaemonStream:
+		switch ev.(type) {
+		case PolicyLoaded, Refused, Heartbeat:
+		default:
+			bad("does not belong to this stream")
+		}
+		return
+	}
+	r := a.requests[e.Stream]
+	if r == nil {
+		if !validID(e.Stream) {
+			bad("%q is not a request id", e.Stream)
+			return
+		}
+		r = &Request{ID: e.Stream}
+		a.requests[e.Stream] = r
+		a.report.Requests++
+	}
+	if err := r.apply(e, ev); err != nil {
+		bad("%v", err)
+		return
+	}
+	once := func(seen map[string]string, key, what string) {
+		if other, ok := seen[key]; ok {
+			bad("%s was used by %s before", what, other)
+		}
+		seen[key] = e.Stream
+	}
+	switch ev := ev.(type) {
+	case Approved:
+		a.report.Approvals++
+		if ev.Signature != "" {
+			a.report.Signed++
+		}
+	case Claimed:
+		once(a.keys, ev.SPKI, "this key")
+	case Issued:
+		a.report.Certificates++
+		once(a.prints, ev.Fingerprint, "this certificate")
+	case Failed:
+		a.report.Orphans += len(ev.Orphans)
+	}
+}
+
+// Report returns what was found so far.
+func (a *Auditor) Report() AuditReport { return a.report }
+
+// Tags returns the index rows that the entries so far must have, by stream, each sorted: what the store's index is compared with.
+func (a *Auditor) Tags() map[string][]ledger.Tag {
+	out := map[string][]ledger.Tag{}
+	for id, r := range a.requests {
+		tags := indexOf(r)
+		slices.SortFunc(tags, compareTags)
+		out[id] = tags
+	}
+	return out
+}
+
+func compareTags(a, b ledger.Tag) int {
+	if c := strings.Compare(a.Name, b.Name); c != 0 {
+		return c
+	}
+	return strings.Compare(a.Value, b.Value)
+}
+
+// auditPage is how many entries are read at one time.
+const auditPage = 1000
+
+// Audit replays a whole ledger and compares its index with the replay (I12).
+func Audit(ctx context.Context, l *ledger.Ledger) (AuditReport, error) {
+	a := NewAuditor()
+	for from := int64(0); from < l.Size(); {
+		entries, err := l.Entries(ctx, from, auditPage)
+		if err != nil {
+			return AuditReport{}, fmt.Errorf("reading entries from %d: %w", from, err)
+		}
+		if len(entries) == 0 {
+			return AuditReport{}, fmt.Errorf("entry %d is missing", from)
+		}
+		for _, e := range entries {
+			a.Add(e)
+		}
+		from += int64(len(entries))
+	}
+	want := a.Tags()
+	have := map[string][]ledger.Tag{}
+	err := l.AllTags(ctx, func(stream string, tag ledger.Tag) error {
+		have[stream] = append(have[stream], tag)
+		return nil
+	})
+	if err != nil {
+		return AuditReport{}, fmt.Errorf("reading the index: %w", err)
+	}
+	report := a.Report()
+	for id, tags := range want {
+		got := slices.SortedFunc(slices.Values(have[id]), compareTags)
+		if !slices.Equal(got, tags) {
+			report.Problems = append(report.Problems, fmt.Sprintf("the index rows of %s are %v, its entries make %v", id, got, tags))
+		}
+		delete(have, id)
+	}
+	for id := range have {
+		report.Problems = append(report.Problems, fmt.Sprintf("the index has rows for %s, which is no request", id))
+	}
+	return report, nil
+}
