@@ -49,9 +49,9 @@ func ParseCSR(text []byte) (*x509.CertificateRequest, error) {
 	if len(csr.Extensions) > 0 || hasAttributes(csr) {
 		p.add("csr/extensions", "leave them out: names and usages come from the approved request", "the certificate request asks for extensions")
 	}
-	if err := p.refusal(); err != nil {
-		err.(*Refusal).Class = ClassInvalid
-		return nil, err
+	if r, bad := AsRefusal(p.refusal()); bad {
+		r.Class = ClassInvalid
+		return nil, r
 	}
 	return csr, nil
 }

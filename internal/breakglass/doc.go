@@ -15,13 +15,13 @@
 // Facts are stored, states are computed. A request is the fold of its ledger entries ([Fold]), and its state is a function of
 // that and a time ([Request.State]):
 //
-//	           approvals reach the quorum
-//	 Pending ────────────────────────────▶ Approved ──claim──▶ Issuing ──signed, checked──▶ Active ──clock──▶ Expired
-//	    │  ▲                                │   │                 │                            │
-//	    │  └── an approval is taken back ───┘   │                 │ refused, lost, wrong       │ revoke
-//	    │                                       │                 ▼                            ▼
-//	    └─ deny ▶ Denied   withdraw ▶ Withdrawn ┘               Failed                      Revoked
-//	       (from both)     (from both)          clock ▶ Lapsed (from both)
+//	          approvals reach the quorum
+//	Pending ────────────────────────────▶ Approved ──claim──▶ Issuing ──signed, checked──▶ Active ──clock──▶ Expired
+//	   │  ▲                                │   │                 │                            │
+//	   │  └── an approval is taken back ───┘   │                 │ refused, lost, wrong       │ revoke
+//	   │                                       │                 ▼                            ▼
+//	   └─ deny ▶ Denied   withdraw ▶ Withdrawn ┘               Failed                      Revoked
+//	      (from both)     (from both)          clock ▶ Lapsed (from both)
 //
 // The rules of the graph are in machine.go and hold for what [Service] writes and, through [Auditor], for whatever a ledger
 // from anywhere claims.
@@ -30,12 +30,12 @@
 //
 // A claim passes two of them, both appends to the ledger that are durable when they return:
 //
-//	0. the signer is checked; nothing is recorded while it could not sign
-//	A. claimed: the intent. It can be appended once per request. From here on a certificate may exist
-//	   the signer is called, once, and never again for this request
-//	   what came back is compared with the intent
-//	B. issued: the outcome. Only now may the certificate leave the process, with the ledger's proof
-//	   in binding mode the right is bound in the cluster, and bound is recorded
+//  0. the signer is checked; nothing is recorded while it could not sign
+//     A. claimed: the intent. It can be appended once per request. From here on a certificate may exist
+//     the signer is called, once, and never again for this request
+//     what came back is compared with the intent
+//     B. issued: the outcome. Only now may the certificate leave the process, with the ledger's proof
+//     in binding mode the right is bound in the cluster, and bound is recorded
 //
 // A process that dies before A has done nothing. Between A and B the outcome is unknown: [Service.Run] looks for a certificate
 // by its unique name and records what it finds, as a failure; it never signs again and never delivers such a certificate. After

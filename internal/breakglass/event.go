@@ -14,11 +14,10 @@ import (
 // Channel is the way by which a person gave a command.
 type Channel string
 
-// The channels. ChannelDaemon marks what the daemon did by itself.
+// The channels.
 const (
-	ChannelSlack  Channel = "slack"
-	ChannelKey    Channel = "key"
-	ChannelDaemon Channel = "daemon"
+	ChannelSlack Channel = "slack" // a signed request from Slack
+	ChannelKey   Channel = "key"   // the command line, signed in with an SSH key
 )
 
 // SlackAccount is a Slack identity. Names and e-mail addresses are never identities: they can be changed by their owner.
@@ -36,9 +35,6 @@ type Actor struct {
 	Slack   *SlackAccount `json:"slack,omitempty"` // set for ChannelSlack
 	Key     string        `json:"key,omitempty"`   // SHA256:… fingerprint of the SSH key, set for ChannelKey
 }
-
-// daemonActor is the daemon acting by itself.
-var daemonActor = Actor{Channel: ChannelDaemon}
 
 // Event is one stored fact. The set of events is closed: exactly the types in this file.
 type Event interface{ Kind() string }
@@ -199,8 +195,9 @@ type Refused struct {
 type PolicyLoaded struct {
 	Digest  string          `json:"digest"`
 	Changes []string        `json:"changes,omitempty"` // what differs from the policy before, in words
-	Quorums []ProfileQuorum `json:"quorums"`
-	Weaker  bool            `json:"weaker,omitempty"` // an operator accepted a policy weaker than the one before
+	Quorums []ProfileQuorum `json:"quorums"`           // also of profiles that are gone: what they last asked for
+	Teams   []FrozenTeam    `json:"teams"`             // who is in which team
+	Weaker  bool            `json:"weaker,omitempty"`  // an operator accepted a policy weaker than the one before
 }
 
 // ProfileQuorum is the part of a profile that must not get weaker unnoticed.

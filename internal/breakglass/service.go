@@ -26,6 +26,10 @@ const (
 	MaxIncident = 100
 )
 
+// MinTTL is the shortest lifetime that can be asked for: long enough for one command, short enough for a rehearsal to watch
+// it end. The lifetimes in a profile are at least a minute.
+const MinTTL = 5 * time.Second
+
 // refusalsPerMinute bounds how many refused commands of one person are recorded: the first ones are audit gold, a flood would
 // only fill the disk (I24). The rest is counted in the log.
 const refusalsPerMinute = 10
@@ -126,7 +130,7 @@ func (s *Service) putPolicy(ctx context.Context, old, p *Policy, acceptWeaker bo
 	if err != nil {
 		return fmt.Errorf("reading the recorded policy: %w", err)
 	}
-	ev := PolicyLoaded{Digest: p.Digest, Quorums: p.Quorums()}
+	ev := PolicyLoaded{Digest: p.Digest, Quorums: p.Quorums(), Teams: frozenTeams(p)}
 	if len(entries) > 0 {
 		last, err := Decode(entries[len(entries)-1])
 		if err != nil {
@@ -148,6 +152,15 @@ func (s *Service) putPolicy(ctx context.Context, old, p *Policy, acceptWeaker bo
 			ev.Weaker = true
 			ev.Changes = weaker
 		}
+		// What a profile asked for is remembered when it is gone, so that taking it out and putting it back weaker is seen.
+		for _, q := range before.Quorums {
+			if !slices.ContainsFunc(ev.Quorums, func(n ProfileQuorum) bool { return n.Profile == q.Profile }) {
+				ev.Quorums = append(ev.Quorums, q)
+			}
+		}
+		if old == nil { // changed while the daemon was down: the record is all there is to compare with
+			ev.Changes = append(ev.Changes, teamChanges(before.Teams, ev.Teams)...)
+		}
 	}
 	if old != nil {
 		ev.Changes = append(ev.Changes, Diff(old, p)...)
@@ -157,6 +170,42 @@ func (s *Service) putPolicy(ctx context.Context, old, p *Policy, acceptWeaker bo
 	}
 	s.policy.Store(p)
 	return nil
+}
+
+// frozenTeams is the membership of every team, for the record.
+func frozenTeams(p *Policy) []FrozenTeam {
+	out := make([]FrozenTeam, len(p.Teams))
+	for i, t := range p.Teams {
+		out[i] = FrozenTeam{ID: t.ID, Members: slices.Sorted(slices.Values(t.Members))}
+	}
+	return out
+}
+
+// teamChanges says in words who came into a team and who left one.
+func teamChanges(old, new []FrozenTeam) []string {
+	members := func(teams []FrozenTeam) map[string]bool {
+		m := map[string]bool{}
+		for _, t := range teams {
+			for _, p := range t.Members {
+				m[t.ID+": "+p] = true
+			}
+		}
+		return m
+	}
+	had, have := members(old), members(new)
+	var out []string
+	for k := range have {
+		if !had[k] {
+			out = append(out, "team "+k+" added")
+		}
+	}
+	for k := range had {
+		if !have[k] {
+			out = append(out, "team "+k+" removed")
+		}
+	}
+	slices.Sort(out)
+	return out
 }
 
 // Ask is what a person wants. Empty TTL and Cluster mean the profile's default and its only cluster.
@@ -197,8 +246,8 @@ func decideAsk(p *Policy, a Actor, ask Ask, now time.Time) (Requested, error) {
 		ask.TTL = prof.TTL.Default
 	}
 	switch {
-	case ask.TTL < time.Minute || ask.TTL%time.Second != 0:
-		bad.add("policy/ttl", "ask for whole seconds, at least 1m", "a lifetime of %s is not possible", ask.TTL)
+	case ask.TTL < MinTTL || ask.TTL%time.Second != 0:
+		bad.add("policy/ttl", "ask for whole seconds, at least "+short(MinTTL), "a lifetime of %s is not possible", ask.TTL)
 	case ask.TTL > prof.TTL.Max:
 		bad.add("policy/ttl", "ask for "+short(prof.TTL.Max)+" or less", "%s is over the %s limit of %s", short(ask.TTL), short(prof.TTL.Max), prof.ID)
 	}

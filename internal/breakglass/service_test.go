@@ -823,6 +823,44 @@ func TestWeakerPolicyNeedsAnOperatorsWord(t *testing.T) {
 	})
 }
 
+func TestProfileThatComesBackWeakerIsSeen(t *testing.T) {
+	bubble(t, func(t *testing.T, s *bgtest.System) {
+		load := func(text string) error {
+			p, err := breakglass.ParsePolicy("access.yaml", []byte(text))
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = s.Service.SetPolicy(t.Context(), p)
+			return err
+		}
+		without := strings.Replace(bgtest.Policy(), "- id: admin", "- id: other", 1)
+		if err := load(without); err != nil {
+			t.Fatal(err)
+		}
+		wantRefusal(t, load(strings.Replace(bgtest.Policy(), ", each: [security]", "", 1)), "policy/weaker")
+		if err := load(bgtest.Policy()); err != nil {
+			t.Errorf("the profile as it was is refused: %v", err)
+		}
+	})
+}
+
+func TestPolicyChangedWhileTheDaemonWasDownIsRecordedInWords(t *testing.T) {
+	bubble(t, func(t *testing.T, s *bgtest.System) {
+		s.RestartWith(strings.Replace(bgtest.Policy(), "members: [carol, erin]", "members: [carol, erin, mallory]", 1))
+		entries, err := s.Ledger.Stream(t.Context(), breakglass.PolicyStream)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ev, err := breakglass.Decode(entries[len(entries)-1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff([]string{"team security: mallory added"}, ev.(breakglass.PolicyLoaded).Changes); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
 func TestMessengerThatFailsLosesNothing(t *testing.T) {
 	bubble(t, func(t *testing.T, s *bgtest.System) {
 		fail := 5
