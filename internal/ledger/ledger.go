@@ -1,0 +1,494 @@
+package ledger
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/mod/sumdb/tlog"
+)
+
+// AnyVersion lets [Ledger.Append] append whatever the stream's length is.
+const AnyVersion int64 = -1
+
+var (
+	// ErrConflict says that the stream is not as long as the caller expected.
+	// Nothing was appended. Load the stream again and decide again.
+	ErrConflict = errors.New("the stream has changed since it was read")
+
+	// ErrUnknownOutcome says that a write may or may not have become durable.
+	// The process must exit: only opening the ledger again can tell.
+	ErrUnknownOutcome = errors.New("the ledger cannot tell whether its last write was kept; " +
+		"restart the process, which reads the truth from disk (and check free space and the disk first)")
+
+	// ErrCorrupt says that what is stored contradicts its own hashes or its
+	// signed head. No write is possible.
+	ErrCorrupt = errors.New("the stored ledger contradicts itself; keep the files as evidence, " +
+		"run a full verification, and restore from a backup")
+
+	// ErrForked says that the log does not continue a checkpoint it once signed.
+	ErrForked = errors.New("the ledger does not continue an earlier checkpoint of its own; " +
+		"it was rolled back, restored from an old backup or forked")
+
+	// ErrNotInitialized says that there is no ledger at the given place. A store
+	// never creates one by being opened, because a lost volume would then turn
+	// silently into an empty ledger.
+	ErrNotInitialized = errors.New("no ledger here")
+
+	// ErrLocked says that another process uses the ledger or has taken it over.
+	ErrLocked = errors.New("the ledger is in use by another process; stop that one first")
+
+	// ErrReadOnly says that the ledger was opened for reading only.
+	ErrReadOnly = errors.New("the ledger is open for reading only")
+
+	// ErrClosed says that the ledger has been closed.
+	ErrClosed = errors.New("the ledger is closed")
+
+	// ErrNotFound says that there is no such entry or text.
+	ErrNotFound = errors.New("not in the ledger")
+)
+
+// A Draft is an entry that is to be appended.
+type Draft struct {
+	// Kind names what kind of fact this is: visible ASCII, at most 200 bytes.
+	Kind string
+	// Body is hashed and stored verbatim. It can never be changed or removed, so
+	// it should hold no personal data.
+	Body []byte
+	// Texts is free text by name. The log holds only a salted commitment to each,
+	// so each can be erased later; see [Ledger.Erase].
+	Texts map[string]string
+	// Before, if not zero, is a deadline: the append is refused with ErrConflict
+	// unless the entry's time, as the ledger assigns it, is earlier. What was
+	// decided before a deadline can so never be recorded after it.
+	Before time.Time
+}
+
+// An Entry is one fact in the log.
+type Entry struct {
+	Seq       int64 // place in the log, from 0; also the index of the Merkle leaf
+	Stream    string
+	StreamSeq int64 // place in the stream, from 1
+	Kind      string
+	Time      time.Time // UTC, never earlier than that of the entry before
+	Body      []byte
+	Texts     map[string]string // checked against the leaf; an erased text is absent
+	Leaf      []byte            // the bytes hashed; Body is a part of them
+}
+
+// A Tag is a row of the index of streams. Tags are not hashed: they can be
+// rebuilt from the entries by whoever chose them.
+type Tag struct {
+	Name, Value string
+	// Unique means that no other stream can ever hold a unique tag of this name
+	// and value. A unique tag is never released.
+	Unique bool
+}
+
+// A TagTakenError says that another stream holds a unique tag. Nothing was
+// appended.
+type TagTakenError struct {
+	Tag    Tag
+	Stream string // the holder
+}
+
+func (e *TagTakenError) Error() string {
+	return fmt.Sprintf("%s %q belongs to %s", e.Tag.Name, e.Tag.Value, e.Stream)
+}
+
+// A Ledger is one open log. All its methods are safe for concurrent use.
+type Ledger struct {
+	store    Store
+	signer   note.Signer // nil if read-only
+	verifier note.Verifier
+
+	wake    chan struct{} // one token: the queue may have something in it
+	stopped chan struct{} // closed when the writer goroutine has ended
+
+	mu      sync.Mutex    // guards the fields below; held only for moments, never during I/O
+	queue   []*write      // waiting for the writer goroutine
+	head    Head          // the last one known to be durable
+	grown   chan struct{} // closed and replaced whenever head grows; closed for good by Close
+	closed  bool
+	failure error // set once: why no further write is possible
+
+	edge edge // of head; used by the writer goroutine only
+}
+
+// Open opens a ledger for reading and appending. It verifies the stored head:
+// the checkpoint's signature, the root as recomputed from stored hashes, and the
+// newest entries against their hashes. The time it takes does not grow with the
+// history. The signer and verifier must be the two halves of one key.
+//
+// On success the Ledger owns the store and closes it in [Ledger.Close]; on
+// failure the store remains the caller's.
+func Open(ctx context.Context, store Store, signer note.Signer, verifier note.Verifier) (*Ledger, error) {
+	l, err := open(ctx, store, verifier, true)
+	if err != nil {
+		return nil, err
+	}
+	cp, err := SignCheckpoint(l.head.Size, l.head.Root, signer)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := ParseCheckpoint(cp.Note, verifier); err != nil {
+		return nil, fmt.Errorf("the ledger's private and public key do not belong together: %w", err)
+	}
+	if len(l.head.Note) == 0 { // a new store; open made sure that it is empty
+		l.head.Note = cp.Note
+		if err := store.Update(ctx, func(tx Tx) error { return tx.SetHead(0, l.head) }); err != nil {
+			return nil, fmt.Errorf("storing the first checkpoint: %w", err)
+		}
+	}
+	l.signer = signer
+	go l.writeLoop()
+	return l, nil
+}
+
+// OpenReadOnly opens a ledger for reading, with the checks of [Open]. Every
+// write returns ErrReadOnly. If another process appends to the same store,
+// reads see that, but Size and Wait do not.
+func OpenReadOnly(ctx context.Context, store Store, verifier note.Verifier) (*Ledger, error) {
+	l, err := open(ctx, store, verifier, false)
+	if err != nil {
+		return nil, err
+	}
+	close(l.stopped) // there is no writer
+	return l, nil
+}
+
+// tail is how many of the newest entries are checked on opening. It is more
+// than one transaction is likely to have written, and takes about a millisecond.
+const tail = 256
+
+func open(ctx context.Context, store Store, verifier note.Verifier, allowNew bool) (*Ledger, error) {
+	l := &Ledger{
+		store: store, verifier: verifier,
+		wake: make(chan struct{}, 1), stopped: make(chan struct{}), grown: make(chan struct{}),
+	}
+	err := store.View(ctx, func(v View) error {
+		var err error
+		if l.head, err = v.Head(); err != nil {
+			return err
+		}
+		isNew := l.head.Size == 0 && len(l.head.Note) == 0
+		if isNew && !allowNew {
+			return fmt.Errorf("%w: it is empty and has never been opened for writing", ErrNotInitialized)
+		}
+		if !isNew {
+			if err := checkHead(l.head, verifier); err != nil {
+				return fmt.Errorf("%w: %w", ErrCorrupt, err)
+			}
+		}
+		if l.edge, err = loadEdge(l.head.Size, v); err != nil {
+			return err
+		}
+		if l.edge.root() != l.head.Root {
+			return fmt.Errorf("%w: the stored hashes of %d entries have root %s, the head says %s",
+				ErrCorrupt, l.head.Size, l.edge.root(), l.head.Root)
+		}
+		return checkTail(v, l.head)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("opening the ledger: %w", err)
+	}
+	return l, nil
+}
+
+// checkHead checks that the head row says what its signed checkpoint says.
+func checkHead(h Head, verifier note.Verifier) error {
+	cp, err := ParseCheckpoint(h.Note, verifier)
+	if err != nil {
+		return err
+	}
+	if cp.Size != h.Size || cp.Root != h.Root {
+		return fmt.Errorf("the signed checkpoint is of size %d and root %s, the head row says %d and %s",
+			cp.Size, cp.Root, h.Size, h.Root)
+	}
+	return nil
+}
+
+// checkTail checks the newest entries and that there is none beyond the head.
+func checkTail(v View, h Head) error {
+	next := max(0, h.Size-tail)
+	var last time.Time
+	err := v.Records(next, tail+1, func(r Record) error {
+		e, err := r.entry()
+		if err != nil {
+			return err
+		}
+		if e.Seq != next {
+			return fmt.Errorf("%w: entry %d is stored where %d should be", ErrCorrupt, e.Seq, next)
+		}
+		next, last = next+1, e.Time
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if next != h.Size || !last.Equal(h.Time) {
+		return fmt.Errorf("%w: the stored entries end at %d (%s), the head says %d (%s)", ErrCorrupt,
+			next, last.Format(timeLayout), h.Size, h.Time.Format(timeLayout))
+	}
+	return nil
+}
+
+// entry decodes a record and checks all that can be checked of it alone: its
+// hash, its index columns and its texts.
+func (r Record) entry() (Entry, error) {
+	lf, problems := r.check()
+	if len(problems) > 0 {
+		return Entry{}, fmt.Errorf("%w: entry %d: %s", ErrCorrupt, r.Seq, problems[0])
+	}
+	h := tlog.RecordHash(r.Leaf)
+	if !bytes.HasPrefix(r.Hashes, h[:]) {
+		return Entry{}, fmt.Errorf("%w: entry %d does not match its stored hash", ErrCorrupt, r.Seq)
+	}
+	e := Entry{
+		Seq: r.Seq, Stream: lf.Stream, StreamSeq: lf.StreamSeq, Kind: lf.Kind, Time: lf.Time,
+		Body: lf.Body, Leaf: r.Leaf,
+	}
+	for _, t := range r.Texts {
+		if t.Erased {
+			continue
+		}
+		if e.Texts == nil {
+			e.Texts = make(map[string]string)
+		}
+		e.Texts[t.Name] = t.Text
+	}
+	return e, nil
+}
+
+// check decodes the leaf and compares it with the columns and texts beside it.
+func (r Record) check() (lf leaf, problems []string) {
+	lf, err := parseLeaf(r.Leaf)
+	if err != nil {
+		return leaf{}, []string{err.Error()}
+	}
+	if r.Stream != lf.Stream || r.StreamSeq != lf.StreamSeq {
+		problems = append(problems, fmt.Sprintf("is indexed as %q number %d but says %q number %d",
+			r.Stream, r.StreamSeq, lf.Stream, lf.StreamSeq))
+	}
+	return lf, append(problems, checkTexts(lf, r.Texts)...)
+}
+
+// checkTexts compares the stored texts of an entry with what it commits to.
+func checkTexts(lf leaf, texts []Text) (problems []string) {
+	if len(texts) != len(lf.Commitments) {
+		return []string{fmt.Sprintf("commits to %d texts but %d are stored", len(lf.Commitments), len(texts))}
+	}
+	for i, t := range texts {
+		c := lf.Commitments[i]
+		if t.Name != c.Name || !t.Erased && commit(t.Salt, t.Name, t.Text) != c.MAC {
+			problems = append(problems, fmt.Sprintf("text %q is not the one the entry commits to", c.Name))
+		}
+	}
+	return problems
+}
+
+// Size returns the number of entries known to be durable.
+func (l *Ledger) Size() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.head.Size
+}
+
+// LastTime returns the time of the last entry, zero if there is none. A clock
+// that is well before it has gone back.
+func (l *Ledger) LastTime() time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.head.Time
+}
+
+// Wait returns nil when Size is greater than after. Otherwise it returns when
+// ctx is done or the ledger is closed, with the reason. A waiter costs one
+// goroutine and nothing else.
+func (l *Ledger) Wait(ctx context.Context, after int64) error {
+	for {
+		l.mu.Lock()
+		size, grown, closed := l.head.Size, l.grown, l.closed
+		l.mu.Unlock()
+		if size > after {
+			return nil
+		}
+		if closed {
+			return ErrClosed
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-grown:
+		}
+	}
+}
+
+// read runs fn in a view of the store and says what was attempted if it fails.
+func read[T any](ctx context.Context, s Store, attempt string, fn func(View) (T, error)) (T, error) {
+	var result T
+	err := s.View(ctx, func(v View) error {
+		var err error
+		result, err = fn(v)
+		return err
+	})
+	if err != nil {
+		var none T
+		return none, fmt.Errorf("%s: %w", attempt, err)
+	}
+	return result, nil
+}
+
+// Stream returns all entries of a stream in order, none if there is no such
+// stream. Every entry is checked against its stored hash.
+func (l *Ledger) Stream(ctx context.Context, stream string) ([]Entry, error) {
+	return read(ctx, l.store, "reading stream "+stream, func(v View) ([]Entry, error) {
+		records, err := v.StreamRecords(stream)
+		if err != nil {
+			return nil, err
+		}
+		entries := make([]Entry, len(records))
+		for i, r := range records {
+			if entries[i], err = r.entry(); err != nil {
+				return nil, err
+			}
+			if r.StreamSeq != int64(i)+1 {
+				return nil, fmt.Errorf("%w: number %d of the stream is stored where %d should be", ErrCorrupt, r.StreamSeq, i+1)
+			}
+		}
+		return entries, nil
+	})
+}
+
+// Streams returns the streams that carry a tag of this name and value, unique or
+// not, oldest first.
+func (l *Ledger) Streams(ctx context.Context, tag Tag) ([]string, error) {
+	return read(ctx, l.store, "looking up "+tag.Name, func(v View) ([]string, error) {
+		return v.Tagged(tag.Name, tag.Value)
+	})
+}
+
+// TagsOf returns the tags of a stream, ordered by name and value.
+func (l *Ledger) TagsOf(ctx context.Context, stream string) ([]Tag, error) {
+	return read(ctx, l.store, "reading the tags of "+stream, func(v View) ([]Tag, error) {
+		return v.StreamTags(stream)
+	})
+}
+
+// AllTags yields every tag of every stream, ordered by stream, name and value,
+// all as of one instant. If yield returns an error, AllTags ends with it.
+func (l *Ledger) AllTags(ctx context.Context, yield func(stream string, tag Tag) error) error {
+	return l.store.View(ctx, func(v View) error { return v.AllTags(yield) })
+}
+
+// Entries returns at most limit entries, in order, beginning with Seq from. It
+// returns none at the end of the log.
+func (l *Ledger) Entries(ctx context.Context, from int64, limit int) ([]Entry, error) {
+	return read(ctx, l.store, "reading entries", func(v View) (entries []Entry, err error) {
+		err = v.Records(max(0, from), int64(limit), func(r Record) error {
+			e, err := r.entry()
+			entries = append(entries, e)
+			return err
+		})
+		return entries, err
+	})
+}
+
+// Checkpoint returns the latest signed checkpoint, verified.
+func (l *Ledger) Checkpoint(ctx context.Context) (Checkpoint, error) {
+	return read(ctx, l.store, "reading the ledger checkpoint", func(v View) (Checkpoint, error) {
+		h, err := v.Head()
+		if err != nil {
+			return Checkpoint{}, err
+		}
+		return ParseCheckpoint(h.Note, l.verifier)
+	})
+}
+
+// Prove returns the proof that an entry is in the log of the latest checkpoint.
+// The proof has been verified.
+func (l *Ledger) Prove(ctx context.Context, seq int64) (Proof, error) {
+	return read(ctx, l.store, "proving an entry", func(v View) (Proof, error) {
+		h, err := v.Head()
+		if err != nil {
+			return Proof{}, err
+		}
+		if seq < 0 || seq >= h.Size {
+			return Proof{}, fmt.Errorf("entry %d of %d: %w", seq, h.Size, ErrNotFound)
+		}
+		p := Proof{Index: seq, Note: h.Note}
+		if p.Hashes, err = tlog.ProveRecord(h.Size, seq, v); err != nil {
+			return Proof{}, err
+		}
+		return p, v.Records(seq, 1, func(r Record) error { return VerifyProof(r.Leaf, p, l.verifier) })
+	})
+}
+
+// Consistency returns the proof that the log of newSize entries begins with the
+// log of oldSize entries; see [VerifyConsistency]. Neither may be greater than
+// Size.
+func (l *Ledger) Consistency(ctx context.Context, oldSize, newSize int64) ([]tlog.Hash, error) {
+	return read(ctx, l.store, "proving consistency", func(v View) ([]tlog.Hash, error) {
+		h, err := v.Head()
+		if err != nil {
+			return nil, err
+		}
+		if oldSize < 0 || newSize < oldSize || h.Size < newSize {
+			return nil, fmt.Errorf("size %d before %d of %d: %w", oldSize, newSize, h.Size, ErrNotFound)
+		}
+		if oldSize == 0 {
+			return nil, nil
+		}
+		return tlog.ProveTree(newSize, oldSize, v)
+	})
+}
+
+// Continues checks that the log is a continuation of a checkpoint seen earlier.
+// If it is shorter, or was different when it had that size, the error wraps
+// ErrForked.
+func (l *Ledger) Continues(ctx context.Context, old Checkpoint) error {
+	return l.store.View(ctx, func(v View) error {
+		h, err := v.Head()
+		if err != nil {
+			return err
+		}
+		if old.Size > h.Size {
+			return fmt.Errorf("%w: it has %d entries, the checkpoint %d", ErrForked, h.Size, old.Size)
+		}
+		e, err := loadEdge(old.Size, v)
+		if err != nil {
+			return err
+		}
+		if e.root() != old.Root {
+			return fmt.Errorf("%w: at size %d its root is %s, the checkpoint's is %s", ErrForked, old.Size, e.root(), old.Root)
+		}
+		return nil
+	})
+}
+
+// Bookmark returns a side value set by [Ledger.SetBookmark], nil if there is
+// none. Side values are durable but not part of the log.
+func (l *Ledger) Bookmark(ctx context.Context, key string) ([]byte, error) {
+	return read(ctx, l.store, "reading bookmark "+key, func(v View) ([]byte, error) { return v.Bookmark(key) })
+}
+
+// Close ends the writer after the writes already begun, refuses those still
+// queued with ErrClosed, wakes every waiter and closes the store. It must not
+// be called while reads are under way.
+func (l *Ledger) Close() error {
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return nil
+	}
+	l.closed = true
+	close(l.grown)
+	l.mu.Unlock()
+	l.wakeWriter()
+	<-l.stopped
+	return l.store.Close()
+}

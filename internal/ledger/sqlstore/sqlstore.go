@@ -1,0 +1,500 @@
+// Package sqlstore keeps a ledger in one SQLite database file.
+//
+// There is one writing connection and a small pool of reading ones. The
+// database is in WAL mode with synchronous=FULL: a transaction is on disk when
+// its commit returns, and readers see consistent snapshots that neither wait
+// for the writer nor hold it up. The tables refuse, by triggers that are part
+// of the file, every statement that is not an append; see schema.
+//
+// Only one process may write. [Open] takes a lock on a file beside the
+// database, and in addition a writer number inside it, which every transaction
+// checks; so a second process that does not see the lock, on a network file
+// system or in another container, ends the first one's writing instead of
+// joining in. Any number of processes may read.
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/gofrs/flock"
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+
+	"github.com/breakglassd/breakglass/internal/ledger"
+)
+
+//go:embed schema/*.sql
+var schema embed.FS
+
+const (
+	// applicationID marks the file as a ledger in SQLite's header: "bgld".
+	applicationID = 0x62676c64
+
+	// readers bounds the reading connections. Each has its own page cache of
+	// about 2 MB; more than a few only compete for the disk.
+	readers = 8
+
+	// quickCheckLimit is the file size up to which opening also checks the
+	// physical integrity of the file, which takes time in proportion: about
+	// 0.2 s at this size. Larger files are left to verification, because
+	// starting must not take longer the longer the history is.
+	quickCheckLimit = 64 << 20
+
+	fileMode = 0o600
+)
+
+// A Store is one open database. It implements [ledger.Store].
+type Store struct {
+	path  string
+	read  *sql.DB
+	write *sql.DB      // one connection; nil if read-only
+	lock  *flock.Flock // nil if read-only
+
+	writing    sync.Mutex // held for the whole of Update and Scrub: there is one writer at a time
+	number     int64      // the writer number this process took
+	statements statements
+}
+
+// Create makes a new, empty ledger at path and leaves it closed. It never
+// touches a file that exists. When it returns nil, the file is complete and
+// durable; when it does not, there is no file at path.
+func Create(ctx context.Context, path string) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("creating ledger %s: %w", path, err)
+		}
+	}()
+	lock, err := takeLock(path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, lock.Close()) }()
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		return errors.New("there is a file already, and a ledger is never overwritten; " +
+			"to begin a new one, move the old one away and keep it")
+	}
+	// A crash before the rename leaves files that the next call removes.
+	tmp := path + ".new"
+	for _, suffix := range []string{"", "-wal", "-shm"} {
+		if err := os.Remove(tmp + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	f, err := os.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_EXCL, fileMode)
+	if err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	if err := fill(ctx, tmp); err != nil {
+		return errors.Join(err, os.Remove(tmp))
+	}
+	if err := os.Rename(tmp, path); err != nil {
+		return err
+	}
+	return ledger.SyncDir(filepath.Dir(path))
+}
+
+// fill turns an empty file into a database with the current schema.
+func fill(ctx context.Context, path string) (err error) {
+	db, err := open(path, "rw", "journal_mode(WAL)")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, explain(db.Close())) }()
+	if _, err := db.ExecContext(ctx, fmt.Sprintf("PRAGMA application_id = %d", applicationID)); err != nil {
+		return explain(err)
+	}
+	if err := migrate(ctx, db, 0); err != nil {
+		return err
+	}
+	root := ledger.EmptyRoot()
+	_, err = db.ExecContext(ctx, `INSERT INTO ledger_head (id, size, root, time, note) VALUES (1, 0, ?, ?, x'')`,
+		root[:], formatTime(ledger.Head{}.Time))
+	return explain(err)
+}
+
+// Open opens a ledger for reading and writing. It never creates one: if there is
+// none, the error wraps [ledger.ErrNotInitialized]. If another process has it
+// open for writing, the error wraps [ledger.ErrLocked]. A schema older than this
+// program's is brought up to date; a newer one is refused.
+func Open(ctx context.Context, path string) (*Store, error) {
+	if err := mustExist(path); err != nil {
+		return nil, err
+	}
+	lock, err := takeLock(path)
+	if err != nil {
+		return nil, fmt.Errorf("opening ledger %s: %w", path, err)
+	}
+	s := &Store{path: path, lock: lock}
+	if err := s.openWrite(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("opening ledger %s: %w", path, err), s.Close())
+	}
+	return s, nil
+}
+
+// OpenReadOnly opens a ledger for reading, whether or not another process writes
+// to it. Updates are refused with [ledger.ErrReadOnly].
+func OpenReadOnly(ctx context.Context, path string) (*Store, error) {
+	if err := mustExist(path); err != nil {
+		return nil, err
+	}
+	s := &Store{path: path}
+	if err := s.openRead(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("opening ledger %s for reading: %w", path, err), s.Close())
+	}
+	return s, nil
+}
+
+func mustExist(path string) error {
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("ledger %s: %w: run `breakglassd init` to create a first one; "+
+			"if there was one, its volume may be missing: bring it back or restore a backup instead", path, ledger.ErrNotInitialized)
+	}
+	if err != nil {
+		return fmt.Errorf("ledger: %w", err)
+	}
+	if !info.Mode().IsRegular() {
+		return fmt.Errorf("ledger %s is not a regular file", path)
+	}
+	return nil
+}
+
+// takeLock takes the lock that makes this the only writing process. The file
+// stays behind when the lock is released: removing it could unlock another.
+func takeLock(path string) (*flock.Flock, error) {
+	lock := flock.New(path+".lock", flock.SetPermissions(fileMode))
+	ok, err := lock.TryLock()
+	if err != nil {
+		return nil, fmt.Errorf("locking: %w", err)
+	}
+	if !ok {
+		return nil, fmt.Errorf("%w (it holds %s.lock)", ledger.ErrLocked, path)
+	}
+	return lock, nil
+}
+
+func (s *Store) openWrite(ctx context.Context) error {
+	var err error
+	if s.write, err = open(s.path, "rw", "journal_mode(WAL)"); err != nil {
+		return err
+	}
+	s.write.SetMaxOpenConns(1)
+	version, err := identify(ctx, s.write)
+	if err != nil {
+		return err
+	}
+	if err := migrate(ctx, s.write, version); err != nil {
+		return err
+	}
+	if err := s.openRead(ctx); err != nil {
+		return err
+	}
+	info, err := os.Stat(s.path)
+	if err != nil {
+		return err
+	}
+	if info.Size() <= quickCheckLimit {
+		if err := s.Check(ctx); err != nil {
+			return err
+		}
+	}
+	row := s.write.QueryRowContext(ctx, `UPDATE ledger_writer SET number = number + 1 WHERE id = 1 RETURNING number`)
+	if err := row.Scan(&s.number); err != nil {
+		return fmt.Errorf("becoming the writer: %w", explain(err))
+	}
+	return nil
+}
+
+func (s *Store) openRead(ctx context.Context) error {
+	var err error
+	if s.read, err = open(s.path, "ro"); err != nil {
+		return err
+	}
+	s.read.SetMaxOpenConns(readers)
+	s.read.SetMaxIdleConns(readers)
+	version, err := identify(ctx, s.read)
+	if err != nil {
+		return err
+	}
+	files, err := migrations()
+	if err != nil {
+		return err
+	}
+	if version < len(files) {
+		return fmt.Errorf("its schema version %d is older than this program's %d: start the daemon of this release once", version, len(files))
+	}
+	return s.statements.prepare(ctx, s.read, s.write)
+}
+
+// open returns a pool of connections with everything set that guards a file
+// against accidents: full durability, no double-quoted strings taken for names,
+// no tricks with the schema, a check of each page read, and erased bytes
+// overwritten.
+func open(path, mode string, pragmas ...string) (*sql.DB, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return nil, err
+	}
+	query := url.Values{"mode": {mode}, "_txlock": {"immediate"}, "_defensive": {"1"}, "_dqs": {"0"}}
+	query["_pragma"] = append([]string{
+		"busy_timeout(5000)", "synchronous(FULL)", "foreign_keys(1)", "recursive_triggers(1)",
+		"trusted_schema(0)", "cell_size_check(1)", "secure_delete(1)",
+	}, pragmas...)
+	dsn := url.URL{Scheme: "file", Path: filepath.ToSlash(abs), RawQuery: query.Encode()}
+	return sql.Open("sqlite", dsn.String())
+}
+
+// identify returns the schema version of a file and refuses one that is not a
+// ledger or is from the future.
+func identify(ctx context.Context, db *sql.DB) (version int, err error) {
+	var id int
+	if err := db.QueryRowContext(ctx, `PRAGMA application_id`).Scan(&id); err != nil {
+		return 0, explain(err)
+	}
+	if err := db.QueryRowContext(ctx, `PRAGMA user_version`).Scan(&version); err != nil {
+		return 0, explain(err)
+	}
+	if id != applicationID || version < 1 {
+		return 0, fmt.Errorf("%w: the file is not a ledger, or its header is damaged", ledger.ErrCorrupt)
+	}
+	files, err := migrations()
+	if err != nil {
+		return 0, err
+	}
+	if version > len(files) {
+		return 0, fmt.Errorf("its schema version %d is newer than this program's %d: use the release that wrote it, or a later one", version, len(files))
+	}
+	return version, nil
+}
+
+// migrations lists the schema files in order. Number n leads from version n-1 to
+// version n.
+func migrations() ([]string, error) {
+	files, err := fs.Glob(schema, "schema/*.sql")
+	slices.Sort(files)
+	return files, err
+}
+
+// migrate applies the migrations after a version, each in its own transaction
+// together with the new version number.
+func migrate(ctx context.Context, db *sql.DB, version int) error {
+	files, err := migrations()
+	if err != nil {
+		return err
+	}
+	for i := version; i < len(files); i++ {
+		text, err := schema.ReadFile(files[i])
+		if err != nil {
+			return err
+		}
+		tx, err := db.BeginTx(ctx, nil)
+		if err != nil {
+			return explain(err)
+		}
+		_, err = tx.ExecContext(ctx, string(text)+fmt.Sprintf("\nPRAGMA user_version = %d;", i+1))
+		if err == nil {
+			err = tx.Commit()
+		}
+		if err != nil {
+			return errors.Join(fmt.Errorf("applying %s: %w", files[i], explain(err)), ignoreDone(tx.Rollback()))
+		}
+	}
+	return nil
+}
+
+func ignoreDone(err error) error {
+	if errors.Is(err, sql.ErrTxDone) {
+		return nil
+	}
+	return err
+}
+
+// Update implements [ledger.Store].
+func (s *Store) Update(ctx context.Context, fn func(ledger.Tx) error) (err error) {
+	if s.write == nil {
+		return ledger.ErrReadOnly
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	// A transaction that has begun runs to its end, so that a caller who leaves
+	// cannot make the outcome unknown. It is short, and the disk is local.
+	ctx = context.WithoutCancel(ctx)
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	tx, err := s.write.BeginTx(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("beginning a transaction: %w", explain(err))
+	}
+	defer func() {
+		if err != nil {
+			// If it fails, SQLite has rolled back already. Should a transaction be
+			// left open all the same, the next BEGIN says so.
+			_ = tx.Rollback()
+		}
+	}()
+	t := &txn{view: view{ctx: ctx, tx: tx, st: s.statements.write}}
+	var number int64
+	if err := t.row(t.st.writer).Scan(&number); err != nil {
+		return explain(err)
+	}
+	if number != s.number {
+		return fmt.Errorf("%w (it became writer %d of %s, this one is %d)", ledger.ErrLocked, number, s.path, s.number)
+	}
+	if err := fn(t); err != nil {
+		return err
+	}
+	if err := tx.Commit(); err != nil {
+		// A commit that was refused for want of a lock has written nothing. After
+		// any other failure the commit record may or may not reach the disk, and
+		// only reading the file anew, after a restart, tells which.
+		if code(err) == sqlite3.SQLITE_BUSY {
+			return fmt.Errorf("committing: %w", explain(err))
+		}
+		return fmt.Errorf("%w: committing: %w", ledger.ErrUnknownOutcome, explain(err))
+	}
+	return nil
+}
+
+// View implements [ledger.Store].
+func (s *Store) View(ctx context.Context, fn func(ledger.View) error) (err error) {
+	conn, err := s.read.Conn(ctx)
+	if err != nil {
+		return fmt.Errorf("waiting for a reading connection: %w", explain(err))
+	}
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	// The statements of a view do not carry ctx, because the driver would start a
+	// goroutine for each to watch it. Iterations look at ctx themselves.
+	tx, err := conn.BeginTx(context.WithoutCancel(ctx), &sql.TxOptions{ReadOnly: true})
+	if err != nil {
+		return fmt.Errorf("beginning to read: %w", explain(err))
+	}
+	defer func() { err = errors.Join(err, ignoreDone(tx.Rollback())) }() // nothing to commit
+	return fn(&view{ctx: ctx, tx: tx, st: s.statements.read})
+}
+
+// Check implements [ledger.Store] with SQLite's own integrity check.
+func (s *Store) Check(ctx context.Context) error {
+	rows, err := s.read.QueryContext(ctx, `PRAGMA quick_check(20)`)
+	if err != nil {
+		return explain(err)
+	}
+	defer rows.Close()
+	var problems []string
+	for rows.Next() {
+		var line string
+		if err := rows.Scan(&line); err != nil {
+			return explain(err)
+		}
+		if line != "ok" {
+			problems = append(problems, line)
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return explain(err)
+	}
+	if len(problems) > 0 {
+		return fmt.Errorf("%w: SQLite found: %s", ledger.ErrCorrupt, strings.Join(problems, "; "))
+	}
+	return nil
+}
+
+// Scrub implements [ledger.Store]. Erased bytes are overwritten in the database
+// file by secure_delete; what is left to do is to empty the write-ahead log.
+func (s *Store) Scrub(ctx context.Context) error {
+	if s.write == nil {
+		return ledger.ErrReadOnly
+	}
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	var busy, pages, moved int
+	row := s.write.QueryRowContext(ctx, `PRAGMA wal_checkpoint(TRUNCATE)`)
+	if err := row.Scan(&busy, &pages, &moved); err != nil {
+		return fmt.Errorf("emptying the write-ahead log: %w", explain(err))
+	}
+	if busy != 0 {
+		return errors.New("emptying the write-ahead log: a reader has been using it for too long")
+	}
+	return nil
+}
+
+// Backup writes a consistent copy of the ledger to a new file while it is in
+// use. The copy is durable when Backup returns nil, and verifies like the
+// original. It holds every text not yet erased.
+func (s *Store) Backup(ctx context.Context, path string) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("backing up ledger %s to %s: %w", s.path, path, err)
+		}
+	}()
+	// VACUUM INTO fills an empty file but refuses any other, so this reserves the
+	// name and sets the mode.
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, fileMode)
+	if err != nil {
+		return err
+	}
+	if _, err := s.read.ExecContext(ctx, `VACUUM INTO ?`, path); err != nil {
+		return errors.Join(explain(err), f.Close(), os.Remove(path))
+	}
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return ledger.SyncDir(filepath.Dir(path))
+}
+
+// Close implements [ledger.Store].
+func (s *Store) Close() error {
+	var errs []error
+	if s.read != nil {
+		errs = append(errs, s.read.Close())
+	}
+	// The writer last: it empties the write-ahead log into the database file.
+	if s.write != nil {
+		errs = append(errs, s.write.Close())
+	}
+	if s.lock != nil {
+		errs = append(errs, s.lock.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// code returns SQLite's primary result code of an error, 0 if it has none.
+func code(err error) int {
+	if e := (*sqlite.Error)(nil); errors.As(err, &e) {
+		return e.Code() & 0xff
+	}
+	return 0
+}
+
+// explain adds to SQLite's words what they mean for the operator.
+func explain(err error) error {
+	switch code(err) {
+	case sqlite3.SQLITE_FULL:
+		return fmt.Errorf("the disk or the database is full; free some space: %w", err)
+	case sqlite3.SQLITE_IOERR:
+		return fmt.Errorf("the disk failed to read or write; check the disk and the system log: %w", err)
+	case sqlite3.SQLITE_READONLY:
+		return fmt.Errorf("the database is read-only; check the mount and the owner and mode of the files: %w", err)
+	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED:
+		return fmt.Errorf("another program holds a lock on the database; stop it: %w", err)
+	case sqlite3.SQLITE_CANTOPEN:
+		return fmt.Errorf("the database cannot be opened; check the owner and mode of the files and their directory: %w", err)
+	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
+		return fmt.Errorf("%w: %w", ledger.ErrCorrupt, err)
+	}
+	return err
+}
