@@ -1,0 +1,229 @@
+package vaultca
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unicode"
+
+	"github.com/hashicorp/vault/api"
+)
+
+// answer is what Vault sends with a 2xx status.
+type answer struct {
+	Data     map[string]any `json:"data"`
+	Warnings []string       `json:"warnings"`
+	Auth     *struct {
+		ClientToken   string `json:"client_token"`
+		LeaseDuration int64  `json:"lease_duration"`
+		Renewable     bool   `json:"renewable"`
+	} `json:"auth"`
+}
+
+// callError is a call that did not end with a usable answer. Its text is one sentence that holds no secret.
+type callError struct {
+	status int      // 0: no answer
+	vault  bool     // the body was a Vault error object, though perhaps without words
+	said   []string // Vault's own words, cleaned
+	sent   bool     // a connection was made, so that Vault may have got the request
+	why    string
+}
+
+func (e *callError) Error() string { return e.why }
+
+// absent reports whether Vault itself, and not something in between, says that there is nothing at this path.
+func absent(err error) bool {
+	var e *callError
+	return errors.As(err, &e) && e.status == http.StatusNotFound && e.vault && len(e.said) == 0
+}
+
+// denied reports whether Vault refused the token for this path.
+func denied(err error) bool {
+	var e *callError
+	return errors.As(err, &e) && e.status == http.StatusForbidden && e.vault
+}
+
+// call makes one request and reads its answer.
+func (c *CA) call(ctx context.Context, client *api.Client, timeout time.Duration, token, method, path string, body any) (*answer, error) {
+	req := client.NewRequest(method, "/v1/"+path)
+	req.ClientToken = token
+	return c.do(ctx, client, timeout, req, body)
+}
+
+// get is a call on the reading client.
+func (c *CA) get(ctx context.Context, token, path string) (*answer, error) {
+	return c.call(ctx, c.read, c.cfg.Timeout, token, http.MethodGet, path, nil)
+}
+
+// do sends a request, exactly once, and reads its answer. Every error is a *callError but for a body that cannot be encoded.
+func (c *CA) do(ctx context.Context, client *api.Client, timeout time.Duration, req *api.Request, body any) (*answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	if body != nil {
+		if err := req.SetJSONBody(body); err != nil {
+			return nil, fmt.Errorf("encoding a request to Vault: %w", err)
+		}
+	}
+	var sent atomic.Bool
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { sent.Store(true) }})
+	resp, err := client.RawRequestWithContext(ctx, req)
+	if resp != nil && resp.Body != nil {
+		defer resp.Body.Close()
+	}
+	if err == nil {
+		a := new(answer)
+		if resp.StatusCode == http.StatusNoContent {
+			return a, nil
+		}
+		if resp.StatusCode == http.StatusOK && decode(resp.Body, a) == nil {
+			return a, nil
+		}
+		if resp.StatusCode == http.StatusTemporaryRedirect {
+			return nil, &callError{status: resp.StatusCode, sent: true, why: "the Vault at " + c.cfg.Address + " is a standby that sends its callers elsewhere: use the address of the active node"}
+		}
+		return nil, &callError{status: resp.StatusCode, sent: true, why: fmt.Sprintf("the answer of %s (status %d) is not one of Vault's, or is cut short: "+
+			"see what stands between the daemon and Vault", c.cfg.Address, resp.StatusCode)}
+	}
+	e := &callError{sent: sent.Load()}
+	var re *api.ResponseError
+	if !errors.As(err, &re) {
+		e.why = c.unreachable(err, timeout)
+		return nil, e
+	}
+	e.status = re.StatusCode
+	if !re.RawError && re.Errors != nil {
+		e.vault = true
+		secret, _ := c.secret.Load().(string)
+		e.said = clean(re.Errors, req.ClientToken, secret)
+	}
+	e.why = c.refused(re.StatusCode, e.said)
+	return nil, e
+}
+
+// decode reads exactly one JSON value. Numbers stay as they were written.
+func decode(r io.Reader, into any) error {
+	d := json.NewDecoder(r)
+	d.UseNumber()
+	if err := d.Decode(into); err != nil {
+		return err
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return errors.New("something follows the answer")
+	}
+	return nil
+}
+
+// sealed is Vault's own word, said before a request reaches any engine.
+const sealed = "Vault is sealed"
+
+func (c *CA) refused(status int, said []string) string {
+	switch {
+	case slices.Contains(said, sealed):
+		return "Vault is sealed: unseal it (vault operator unseal)"
+	case status == http.StatusForbidden && len(said) > 0:
+		return "Vault denied it (" + strings.Join(said, "; ") + "): the token or its policy is not the one from setup.sh"
+	case len(said) > 0:
+		return fmt.Sprintf("Vault refused (status %d): %s", status, strings.Join(said, "; "))
+	}
+	return fmt.Sprintf("%s answered with status %d and no reason: see Vault's log, and what stands between the daemon and Vault", c.cfg.Address, status)
+}
+
+func (c *CA) unreachable(err error, timeout time.Duration) string {
+	var certErr *tls.CertificateVerificationError
+	var hostErr x509.HostnameError
+	var opErr *url.Error
+	switch {
+	case errors.As(err, &hostErr):
+		return fmt.Sprintf("the server at %s has no certificate for that name: check the address", c.cfg.Address)
+	case errors.As(err, &certErr):
+		return fmt.Sprintf("the server at %s cannot prove with %s that it is Vault: check the address and the CA file", c.cfg.Address, c.cfg.CAFile)
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Sprintf("Vault at %s did not answer within %s: see whether it is up and reachable", c.cfg.Address, timeout)
+	case errors.Is(err, context.Canceled):
+		return "the call to Vault was given up"
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Sprintf("nothing listens at %s: start Vault, or correct the address", c.cfg.Address)
+	case errors.As(err, &opErr): // without the URL, which the reader knows
+		return fmt.Sprintf("the connection to Vault at %s failed: %s", c.cfg.Address, strings.Join(clean([]string{opErr.Err.Error()}), ""))
+	}
+	return fmt.Sprintf("the answer of %s is cut short", c.cfg.Address)
+}
+
+// tokenLike is what Vault's tokens look like: hvs., hvb., hvr., and s. of old.
+var tokenLike = regexp.MustCompile(`\b(?:hv[sbr]|s|b)\.[A-Za-z0-9_-]{16,}`)
+
+// clean makes words of another program fit to be read by people and logged: short, on one line, no control characters, and
+// nothing in it that is or looks like a secret.
+func clean(said []string, secrets ...string) []string {
+	var out []string
+	for _, s := range said[:min(len(said), 5)] {
+		s = strings.Map(func(r rune) rune {
+			if unicode.IsSpace(r) {
+				return ' '
+			}
+			if !unicode.IsPrint(r) {
+				return -1
+			}
+			return r
+		}, strings.ToValidUTF8(s, ""))
+		for _, secret := range secrets { // only now, for something may have been hidden inside one
+			if secret != "" {
+				s = strings.ReplaceAll(s, secret, "[redacted]")
+			}
+		}
+		s = tokenLike.ReplaceAllString(s, "[redacted]")
+		s = strings.Join(strings.Fields(s), " ")
+		s = strings.TrimPrefix(s, "1 error occurred: * ")
+		if runes := []rune(s); len(runes) > 300 {
+			s = string(runes[:300]) + "…"
+		}
+		if s != "" {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// text and the three below read one field of an answer. A missing or mistyped one is the zero value, which no check accepts.
+func (a *answer) text(field string) string {
+	s, _ := a.Data[field].(string)
+	return s
+}
+
+func (a *answer) flag(field string) bool {
+	b, _ := a.Data[field].(bool)
+	return b
+}
+
+func (a *answer) seconds(field string) time.Duration {
+	n, _ := a.Data[field].(json.Number)
+	s, _ := n.Int64()
+	return time.Duration(s) * time.Second
+}
+
+func (a *answer) list(field string) []string {
+	if s := a.text(field); s != "" {
+		return strings.Split(s, ",")
+	}
+	items, _ := a.Data[field].([]any)
+	out := make([]string, 0, len(items))
+	for _, it := range items {
+		if s, ok := it.(string); ok {
+			out = append(out, s)
+		}
+	}
+	return out
+}

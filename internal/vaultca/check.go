@@ -1,0 +1,257 @@
+package vaultca
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/breakglassd/breakglass/policies"
+)
+
+// Check proves that an order for this cluster and group would be signed under exactly what shipped. It reads the role, the
+// issuer, the token and the policy at the same time, so it costs about one round trip. See breakglass.Signer.
+func (c *CA) Check(ctx context.Context, cluster, group string) error {
+	m, role, err := c.mount(cluster, group)
+	if err != nil {
+		return err
+	}
+	s, err := c.token(ctx)
+	if err != nil {
+		return err
+	}
+	now, err := c.snapshot(ctx, s, m, role)
+	if denied(err) {
+		fresh, lerr := c.revived(ctx, s)
+		if lerr != nil {
+			return lerr
+		}
+		if fresh != s {
+			now, err = c.snapshot(ctx, fresh, m, role)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	drift, err := c.drift(now, m, group)
+	if err != nil {
+		return err
+	}
+	if len(drift) > 0 {
+		return fmt.Errorf("Vault would not sign under what shipped: %s; find out who changed it, then run deploy/vault/setup.sh again", strings.Join(drift, "; "))
+	}
+	return nil
+}
+
+// snapshot is what decides over a signature, as it is in Vault now.
+type snapshot struct{ role, issuer, token, policy *answer }
+
+func (c *CA) snapshot(ctx context.Context, s *session, m Mount, role string) (snapshot, error) {
+	var now snapshot
+	g, ctx := errgroup.WithContext(ctx)
+	for path, into := range map[string]**answer{
+		m.Path + "/roles/" + role:          &now.role,
+		m.Path + "/issuer/" + m.IssuerID:   &now.issuer,
+		"auth/token/lookup-self":           &now.token,
+		"sys/policies/acl/" + c.cfg.Policy: &now.policy,
+	} {
+		g.Go(func() error {
+			a, err := c.get(ctx, s.token, path)
+			switch {
+			case absent(err):
+				return fmt.Errorf("Vault has no %s: run deploy/vault/setup.sh", path)
+			case denied(err):
+				return fmt.Errorf("reading %s: %w", path, err)
+			}
+			*into = a
+			return err
+		})
+	}
+	return now, g.Wait()
+}
+
+// drift lists every difference between a snapshot and what shipped. The error is for what cannot be compared.
+func (c *CA) drift(now snapshot, m Mount, group string) ([]string, error) {
+	bad, _, err := roleDrift(now.role.Data, group, m)
+	if err != nil {
+		return nil, err
+	}
+	issuer, err := c.issuerDrift(now.issuer, m, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	bad = append(bad, issuer...)
+	if got := append(now.token.list("policies"), now.token.list("identity_policies")...); !slices.Equal(got, []string{c.cfg.Policy}) {
+		bad = append(bad, fmt.Sprintf("the daemon's token has the policies %q instead of %q alone", got, c.cfg.Policy))
+	}
+	mounts, diff := policyDrift(c.cfg.Policy, now.policy.text("policy"))
+	bad = append(bad, diff...)
+	if !slices.ContainsFunc(mounts, func(p policies.VaultMount) bool {
+		return p.Path == m.Path && (group == "" || slices.Contains(p.Groups, group))
+	}) {
+		bad = append(bad, fmt.Sprintf("the policy %s does not allow signing for group %q on %s", c.cfg.Policy, group, m.Path))
+	}
+	return bad, nil
+}
+
+// roleDrift compares a role field by field, and also lists the fields that this release does not know: a newer Vault may have
+// more of them, which must not stop issuing but is for Doctor to tell.
+func roleDrift(got map[string]any, group string, m Mount) (bad, unknown []string, err error) {
+	text, err := policies.VaultRole(group, m.IssuerID, m.MaxTTL)
+	if err != nil {
+		return nil, nil, err
+	}
+	want := map[string]any{}
+	if err := decode(strings.NewReader(string(text)), &want); err != nil {
+		return nil, nil, fmt.Errorf("reading the shipped role: %w", err)
+	}
+	for field, w := range want {
+		g, present := got[field]
+		switch {
+		case !present:
+			bad = append(bad, fmt.Sprintf("role field %s is missing (this Vault is too old)", field))
+		case !sameField(w, g):
+			bad = append(bad, fmt.Sprintf("role field %s is %s instead of %s", field, brief(g), brief(w)))
+		}
+	}
+	for field := range got {
+		if _, known := want[field]; !known {
+			unknown = append(unknown, field)
+		}
+	}
+	slices.Sort(bad)
+	slices.Sort(unknown)
+	return bad, unknown, nil
+}
+
+// sameField compares JSON values. A missing list is an empty one.
+func sameField(want, got any) bool {
+	w, isList := want.([]any)
+	if !isList {
+		return want == got // json.Number, string and bool compare by what was written
+	}
+	g, _ := got.([]any)
+	return (got == nil || g != nil) && slices.Equal(w, g)
+}
+
+func brief(v any) string {
+	text, _ := json.Marshal(v)
+	return strings.Join(clean([]string{string(text)}), "")
+}
+
+// issuerDrift checks the pinned issuer: still there, still the same certificate, able to sign the longest lifetime.
+func (c *CA) issuerDrift(a *answer, m Mount, now time.Time) ([]string, error) {
+	cert, err := oneCertificate(a.text("certificate"))
+	if err != nil {
+		return nil, fmt.Errorf("the certificate of issuer %s on %s cannot be used: %w", m.IssuerID, m.Path, err)
+	}
+	var bad []string
+	if first, _ := c.issuers.LoadOrStore(m.IssuerID, cert); !first.(*x509.Certificate).Equal(cert) {
+		bad = append(bad, "the pinned issuer has another certificate than when the daemon started")
+	}
+	if id := a.text("issuer_id"); id != m.IssuerID {
+		bad = append(bad, fmt.Sprintf("the issuer is %q instead of %q", id, m.IssuerID))
+	}
+	if a.flag("revoked") {
+		bad = append(bad, "the issuer is revoked")
+	}
+	if !slices.Contains(a.list("usage"), "issuing-certificates") {
+		bad = append(bad, "the issuer may not issue certificates (its usage was changed)")
+	}
+	if b := a.text("leaf_not_after_behavior"); b != "err" {
+		bad = append(bad, fmt.Sprintf("the issuer's leaf_not_after_behavior is %q instead of \"err\"", b))
+	}
+	if now.Before(cert.NotBefore) || now.Add(m.MaxTTL).After(cert.NotAfter) {
+		bad = append(bad, fmt.Sprintf("the issuer is valid from %s to %s, which is too short for a lifetime of %s: rotate it",
+			cert.NotBefore.UTC().Format(time.RFC3339), cert.NotAfter.UTC().Format(time.RFC3339), m.MaxTTL))
+	}
+	return bad, nil
+}
+
+// Issuer returns the certificate of the issuer that the cluster's mount is pinned to.
+func (c *CA) Issuer(ctx context.Context, cluster string) (*x509.Certificate, error) {
+	m, _, err := c.mount(cluster, "")
+	if err != nil {
+		return nil, err
+	}
+	if cert, ok := c.issuers.Load(m.IssuerID); ok {
+		return cert.(*x509.Certificate), nil
+	}
+	s, err := c.token(ctx)
+	if err != nil {
+		return nil, err
+	}
+	a, err := c.get(ctx, s.token, m.Path+"/issuer/"+m.IssuerID)
+	if err != nil {
+		return nil, fmt.Errorf("reading issuer %s on %s: %w", m.IssuerID, m.Path, err)
+	}
+	cert, err := oneCertificate(a.text("certificate"))
+	if err != nil {
+		return nil, fmt.Errorf("reading issuer %s on %s: %w", m.IssuerID, m.Path, err)
+	}
+	first, _ := c.issuers.LoadOrStore(m.IssuerID, cert)
+	return first.(*x509.Certificate), nil
+}
+
+// signPath finds the roles that a policy lets its token sign under.
+var signPath = regexp.MustCompile(`^path "([^"*+]+)/sign/(breakglass(?:-[^"*+/]+)?)" `)
+
+// policyDrift compares a policy with the shipped one, block by block, whatever mounts and groups it was made for; those are
+// returned. One that covers more clusters than the daemon is configured for is no drift: a cluster is added in Vault first.
+func policyDrift(name, text string) (mounts []policies.VaultMount, bad []string) {
+	got := blocks(text)
+	for _, b := range got {
+		if m := signPath.FindStringSubmatch(b); m != nil {
+			i := slices.IndexFunc(mounts, func(p policies.VaultMount) bool { return p.Path == m[1] })
+			if i < 0 {
+				i, mounts = len(mounts), append(mounts, policies.VaultMount{Path: m[1]})
+			}
+			if suffix, isGroup := strings.CutPrefix(m[2], "breakglass-"); isGroup {
+				mounts[i].Groups = append(mounts[i].Groups, "breakglass:"+suffix)
+			}
+		}
+	}
+	shipped, err := policies.VaultPolicy(name, mounts)
+	if err != nil {
+		return nil, []string{"the policy " + name + " allows signing under a name that is not ours"}
+	}
+	want := blocks(shipped)
+	for _, b := range got {
+		if !slices.Contains(want, b) {
+			bad = append(bad, fmt.Sprintf("the policy %s has a block that did not ship: %s", name, brief(b)))
+		}
+	}
+	for _, b := range want {
+		if !slices.Contains(got, b) {
+			bad = append(bad, fmt.Sprintf("the policy %s lacks a block that shipped: %s", name, brief(b)))
+		}
+	}
+	return mounts, bad
+}
+
+// blocks cuts a policy into its path blocks, without comment lines and layout. Text that is not a block stays what it is, and
+// so differs from everything that shipped.
+func blocks(policy string) []string {
+	var words []string
+	for line := range strings.Lines(policy) {
+		if line = strings.TrimSpace(line); !strings.HasPrefix(line, "#") {
+			words = append(words, strings.Fields(line)...)
+		}
+	}
+	var out []string
+	for i, part := range strings.Split(" "+strings.Join(words, " "), ` path "`) {
+		if i > 0 {
+			part = `path "` + part
+		}
+		if part = strings.TrimSpace(part); part != "" {
+			out = append(out, part)
+		}
+	}
+	return out
+}

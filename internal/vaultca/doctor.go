@@ -1,0 +1,223 @@
+package vaultca
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/breakglassd/breakglass/policies"
+)
+
+// Level grades a finding.
+type Level string
+
+// The levels. A LevelError means that issuing fails, or that more than the shipped role and policy allow is possible.
+const (
+	LevelOK    Level = "ok"
+	LevelWarn  Level = "warn"
+	LevelError Level = "error"
+)
+
+// Finding is one thing that Doctor looked at. Code is stable; Subject says where; Text is a sentence for people that ends with
+// what to do, if there is anything to do.
+type Finding struct {
+	Level   Level
+	Code    string
+	Subject string
+	Text    string
+}
+
+// Doctor looks at everything that Check does and at what Check has no time for. It changes nothing in Vault. Findings come in
+// a fixed order; a check that passed is a finding of LevelOK.
+func (c *CA) Doctor(ctx context.Context) []Finding {
+	d := &doctor{c: c}
+	h, err := c.Health(ctx)
+	if err != nil {
+		d.add(LevelError, "vault-health", c.cfg.Address, err.Error())
+		return d.out // everything else would say the same again
+	}
+	d.add(LevelOK, "vault-health", c.cfg.Address, fmt.Sprintf("Vault %s is up", h.Version))
+	for _, w := range h.Warnings {
+		d.add(LevelWarn, "vault-health", c.cfg.Address, w)
+	}
+	for _, file := range []string{c.cfg.Auth.SecretIDFile, c.cfg.Auth.TokenFile} {
+		if info, err := os.Stat(file); err == nil && info.Mode().Perm()&0o007 != 0 {
+			d.add(LevelWarn, "secret-file", file, "everybody on this machine can read it: chmod 0400 "+file)
+		}
+	}
+	s, err := c.token(ctx)
+	if err != nil {
+		d.add(LevelError, "vault-login", c.cfg.Address, err.Error())
+		return d.out
+	}
+	for _, m := range c.cfg.Mounts {
+		d.mount(ctx, s, m)
+	}
+	d.privileges(ctx, s)
+	return d.out
+}
+
+type doctor struct {
+	c   *CA
+	out []Finding
+}
+
+func (d *doctor) add(level Level, code, subject, text string) {
+	d.out = append(d.out, Finding{level, code, subject, text})
+}
+
+func (d *doctor) mount(ctx context.Context, s *session, m Mount) {
+	ours := []string{}
+	for _, group := range append([]string{""}, m.Groups...) {
+		role, _ := policies.VaultRoleName(group) // Open has checked the groups
+		ours = append(ours, role)
+		subject := m.Path + "/roles/" + role
+		now, err := d.c.snapshot(ctx, s, m, role)
+		if err != nil {
+			d.add(LevelError, "vault-drift", subject, err.Error())
+			continue
+		}
+		drift, err := d.c.drift(now, m, group)
+		if err != nil {
+			drift = []string{err.Error()}
+		}
+		for _, text := range drift {
+			d.add(LevelError, "vault-drift", subject, text)
+		}
+		if len(drift) == 0 {
+			d.add(LevelOK, "vault-drift", subject, "role, issuer, token and policy are what shipped")
+		}
+		if _, unknown, _ := roleDrift(now.role.Data, group, m); len(unknown) > 0 {
+			d.add(LevelWarn, "vault-role-fields", subject, fmt.Sprintf("this Vault has role fields that this release does not compare (%s): update breakglassd",
+				strings.Join(unknown, ", ")))
+		}
+	}
+	if roles, err := d.c.list(ctx, s, m.Path+"/roles"); err != nil {
+		d.add(LevelWarn, "vault-roles", m.Path, err.Error())
+	} else if extra := slices.DeleteFunc(roles, func(r string) bool { return slices.Contains(ours, r) }); len(extra) > 0 {
+		d.add(LevelWarn, "vault-roles", m.Path, fmt.Sprintf("the mount has roles that no profile uses (%s): whoever may use them can make certificates that the clusters trust; delete them",
+			strings.Join(clean(extra), ", ")))
+	}
+	d.issuer(ctx, m)
+	d.read(ctx, s, m.Path+"/config/acme", func(a *answer) {
+		if a.flag("enabled") {
+			d.add(LevelError, "vault-acme", m.Path, "ACME is enabled, which is a second door to the CA: vault write "+m.Path+"/config/acme enabled=false")
+		}
+	})
+	d.read(ctx, s, m.Path+"/config/issuers", func(a *answer) {
+		if a.flag("default_follows_latest_issuer") {
+			d.add(LevelWarn, "vault-default-issuer", m.Path, "the default issuer follows the latest one: vault write "+m.Path+"/config/issuers default="+m.IssuerID+" default_follows_latest_issuer=false")
+		}
+	})
+	d.read(ctx, s, m.Path+"/config/auto-tidy", func(a *answer) {
+		if a.flag("enabled") && a.flag("tidy_cert_store") && a.seconds("safety_buffer") < minSafetyBuffer {
+			d.add(LevelWarn, "vault-tidy", m.Path, fmt.Sprintf("tidy removes certificates %s after they end, before they can be compared with the ledger: vault write %s/config/auto-tidy safety_buffer=72h",
+				a.seconds("safety_buffer"), m.Path))
+		}
+	})
+}
+
+// minSafetyBuffer is Vault's own default, and a long weekend: how long expired certificates stay to be found.
+const minSafetyBuffer = 72 * time.Hour
+
+func (d *doctor) read(ctx context.Context, s *session, path string, judge func(*answer)) {
+	a, err := d.c.get(ctx, s.token, path)
+	if err != nil {
+		d.add(LevelWarn, "vault-unread", path, "it could not be checked: "+err.Error())
+		return
+	}
+	judge(a)
+}
+
+func (d *doctor) issuer(ctx context.Context, m Mount) {
+	cert, err := d.c.Issuer(ctx, m.Cluster)
+	if err != nil {
+		d.add(LevelError, "vault-issuer", m.Path, err.Error())
+		return
+	}
+	left := time.Until(cert.NotAfter)
+	level, text := LevelOK, fmt.Sprintf("issuer %q is valid for %d days", cert.Subject.CommonName, int(left.Hours()/24))
+	if left < issuerNotice {
+		level, text = LevelWarn, text+": prepare the next one (breakglass ca plan)"
+	}
+	d.add(level, "vault-issuer", m.Path, text)
+	if !cert.MaxPathLenZero || cert.MaxPathLen != 0 {
+		d.add(LevelWarn, "vault-issuer-path", m.Path, "the issuer may sign CAs below itself (no path length of 0), so one call by a Vault administrator makes a CA that clusters trust: replace it by one from setup.sh")
+	}
+}
+
+// issuerNotice is how long before an issuer's end Doctor begins to warn: time for a rotation that restarts API servers.
+const issuerNotice = 90 * 24 * time.Hour
+
+// privileges proves that the token can do what it must and nothing else that matters.
+func (d *doctor) privileges(ctx context.Context, s *session) {
+	want := map[string]string{"auth/token/lookup-self": "read", "auth/token/renew-self": "update", "sys/policies/acl/" + d.c.cfg.Policy: "read"}
+	var mayNot []string
+	for _, m := range d.c.cfg.Mounts {
+		want[m.Path+"/certs"] = "list"
+		for _, group := range append([]string{""}, m.Groups...) {
+			role, _ := policies.VaultRoleName(group)
+			want[m.Path+"/sign/"+role], want[m.Path+"/roles/"+role] = "update", "read"
+		}
+		mayNot = append(mayNot, forbiddenPaths(m.Path, m.IssuerID)...)
+	}
+	mayNot = append(mayNot, forbiddenEverywhere(d.c.cfg.Policy, d.c.cfg.Auth.Mount)...)
+	paths := slices.Clone(mayNot)
+	for path := range want {
+		paths = append(paths, path)
+	}
+	a, err := d.c.call(ctx, d.c.read, d.c.cfg.Timeout, s.token, http.MethodPost, "sys/capabilities-self", map[string]any{"paths": paths})
+	if err != nil {
+		d.add(LevelError, "vault-capabilities", d.c.cfg.Policy, err.Error())
+		return
+	}
+	slices.Sort(paths)
+	bad := 0
+	for _, path := range paths {
+		expect, allowed := want[path]
+		if !allowed {
+			expect = "deny"
+		}
+		if got := a.list(path); !slices.Equal(got, []string{expect}) {
+			bad++
+			d.add(LevelError, "vault-capabilities", path, fmt.Sprintf("the token has %q there instead of %q: run deploy/vault/setup.sh again, and find out who changed it", got, expect))
+		}
+	}
+	if bad == 0 {
+		d.add(LevelOK, "vault-capabilities", d.c.cfg.Policy, fmt.Sprintf("the token can do what it must, and none of %d other things", len(mayNot)))
+	}
+}
+
+// forbiddenPaths are the other ways to a certificate, a key, or a change of the rules, on one mount.
+func forbiddenPaths(mount, issuer string) []string {
+	var out []string
+	for _, p := range []string{
+		"issue/breakglass", "issue/other", "sign/other", "sign-verbatim", "sign-verbatim/breakglass",
+		"issuer/" + issuer + "/sign/breakglass", "issuer/" + issuer + "/issue/breakglass", "issuer/" + issuer + "/sign-verbatim",
+		"issuer/" + issuer + "/sign-intermediate", "issuer/" + issuer + "/sign-self-issued", "issuer/" + issuer + "/sign-revocation-list",
+		"issuer/" + issuer + "/revoke",
+		"root", "root/generate/internal", "root/generate/exported", "root/rotate/internal", "root/replace", "root/sign-intermediate", "root/sign-self-issued",
+		"intermediate/generate/internal", "intermediate/set-signed", "intermediate/cross-sign",
+		"issuers/generate/root/internal", "issuers/import/bundle", "config/ca", "config/keys", "config/urls", "config/crl", "config/cluster",
+		"keys", "keys/generate/internal", "keys/import", "key/default",
+		"roles/other", "revoke", "revoke-with-key", "tidy", "tidy-cancel", "crl/rotate", "acme/new-account", "roles/breakglass/acme/new-account",
+	} {
+		out = append(out, mount+"/"+p)
+	}
+	return out
+}
+
+// forbiddenEverywhere are the ways to more rights.
+func forbiddenEverywhere(policy, approle string) []string {
+	return []string{
+		"sys/policies/acl/other", "sys/policy/" + policy, "sys/mounts", "sys/mounts/other", "sys/remount", "sys/auth", "sys/auth/other", "sys/audit", "sys/audit/other",
+		"sys/seal", "sys/step-down", "sys/raw/core", "sys/rekey/init", "sys/generate-root/attempt", "sys/plugins/catalog", "sys/quotas/rate-limit/other",
+		"sys/leases/lookup", "sys/wrapping/wrap", "sys/tools/random", "auth/token/create", "auth/token/create-orphan", "auth/token/lookup", "auth/token/accessors",
+		"auth/" + approle + "/role/breakglassd", "auth/" + approle + "/role/breakglassd/secret-id", "auth/" + approle + "/role/breakglassd/role-id",
+		"identity/entity", "cubbyhole/x", "secret/data/x", "transit/keys/x",
+	}
+}
