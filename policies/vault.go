@@ -3,6 +3,7 @@ package policies
 import (
 	"embed"
 	"fmt"
+	"io/fs"
 	"regexp"
 	"strconv"
 	"strings"
@@ -14,6 +15,15 @@ import (
 //
 //go:embed vault/breakglassd.hcl vault/roles
 var vaultFiles embed.FS
+
+// VaultFiles holds the files below vault/, for setup.sh's --files.
+func VaultFiles() fs.FS {
+	sub, err := fs.Sub(vaultFiles, "vault")
+	if err != nil {
+		panic(err) // the name is a constant
+	}
+	return sub
+}
 
 var (
 	vaultGroup = regexp.MustCompile(`^breakglass:([a-z0-9][a-z0-9._-]{0,49})$`)

@@ -1,0 +1,108 @@
+package devmode
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"github.com/breakglassd/breakglass/deploy"
+	"github.com/breakglassd/breakglass/internal/bgtest/real"
+	"github.com/breakglassd/breakglass/policies"
+)
+
+const vaultMount = "pki-breakglass-dev"
+
+// startReal starts a real Vault, etcd and kube-apiserver, built on first use, and sets them up with the files that ship.
+func (w *World) startReal(ctx context.Context, o Options) error {
+	bins, err := real.Build(ctx, o.Progress)
+	if err != nil {
+		return err
+	}
+	w.Kubectl = bins[real.KubeCtl]
+	shipped := filepath.Join(w.Dir, "shipped")
+	if err := os.CopyFS(filepath.Join(shipped, "vault"), policies.VaultFiles()); err != nil {
+		return fmt.Errorf("writing the Vault files: %w", err)
+	}
+	if err := os.CopyFS(shipped, policies.Kubernetes); err != nil {
+		return fmt.Errorf("writing the Kubernetes manifests: %w", err)
+	}
+	vault, err := bins.StartVault(ctx, real.VaultOptions{Dir: filepath.Join(w.Dir, "vault"), Persistent: true})
+	if err != nil {
+		return err
+	}
+	w.onClose(vault.Stop)
+	ca, err := w.setUpVault(ctx, bins, vault, filepath.Join(shipped, "vault"))
+	if err != nil {
+		return err
+	}
+	etcd, err := bins.StartEtcd(ctx, real.EtcdOptions{Dir: filepath.Join(w.Dir, "etcd")})
+	if err != nil {
+		return err
+	}
+	w.onClose(etcd.Stop)
+	kube, err := bins.StartAPIServer(ctx, real.APIServerOptions{Dir: filepath.Join(w.Dir, "kube"), Etcd: etcd, ClientCAs: ca})
+	if err != nil {
+		return err
+	}
+	w.onClose(kube.Stop)
+	w.Server = kube.URL
+	if w.ServerCA, err = os.ReadFile(kube.CACert); err != nil {
+		return fmt.Errorf("reading the API server's CA: %w", err)
+	}
+	kubectl := func(args ...string) (string, error) {
+		out, stderr, err := bins.Kubectl(ctx, kube.AdminKubeconfig(), args...)
+		if err != nil {
+			return "", fmt.Errorf("kubectl %s: %w: %s", strings.Join(args, " "), err, stderr)
+		}
+		return strings.TrimSpace(out), nil
+	}
+	if _, err := kubectl("apply", "-f", filepath.Join(shipped, "kubernetes")); err != nil {
+		return err
+	}
+	token, err := kubectl("-n", "breakglass", "create", "token", "breakglassd", "--duration", "24h")
+	if err != nil {
+		return err
+	}
+	w.Kubeconfig = filepath.Join(w.Dir, "daemon.kubeconfig")
+	return kube.WriteKubeconfig(w.Kubeconfig, real.Credentials{Token: token})
+}
+
+// setUpVault runs the shipped script as an operator would and returns the CA certificate for the client-CA bundle.
+func (w *World) setUpVault(ctx context.Context, bins real.Binaries, vault *real.Vault, files string) ([]byte, error) {
+	script, path := filepath.Join(w.Dir, "setup.sh"), filepath.Join(w.Dir, "path")
+	if err := os.WriteFile(script, deploy.VaultSetup, 0o700); err != nil {
+		return nil, fmt.Errorf("writing setup.sh: %w", err)
+	}
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return nil, fmt.Errorf("making a directory for the vault command: %w", err)
+	}
+	if err := os.Symlink(bins[real.VaultServer], filepath.Join(path, "vault")); err != nil {
+		return nil, fmt.Errorf("making the vault command: %w", err)
+	}
+	access := &VaultAccess{Address: vault.Addr, CAFile: vault.CACert, SecretIDFile: filepath.Join(w.Dir, "secret-id"), Mount: vaultMount}
+	cmd := exec.CommandContext(ctx, "sh", script, "--mount", vaultMount, "--max-ttl", "1h", "--out", w.Dir, "--secret-id-file", access.SecretIDFile, "--files", files)
+	cmd.Env = append(os.Environ(), "VAULT_ADDR="+vault.Addr, "VAULT_CACERT="+vault.CACert, "VAULT_TOKEN="+vault.RootToken, "PATH="+path+":"+os.Getenv("PATH"))
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("setting up Vault with deploy/vault/setup.sh: %w: %s", err, stderr.Bytes())
+	}
+	for _, f := range []struct {
+		into    *string
+		pattern string
+	}{{&access.IssuerID, `issuer +([0-9a-f-]{36})`}, {&access.RoleID, `role id +([0-9a-f-]{36})`}} {
+		m := regexp.MustCompile(f.pattern).FindSubmatch(out)
+		if m == nil {
+			return nil, fmt.Errorf("deploy/vault/setup.sh printed nothing like %q:\n%s", f.pattern, out)
+		}
+		*f.into = string(m[1])
+	}
+	w.Vault = access
+	return os.ReadFile(filepath.Join(w.Dir, vaultMount+"-ca.pem"))
+}

@@ -1,0 +1,259 @@
+// Package devmode is the world around the daemon for `breakglassd dev`: four people with keys, a Slack workspace with a page
+// where one can act as each of them, a certificate authority, and a cluster. By default all of it is embedded and up in a
+// moment; with Real it is a real Vault, a real etcd and a real kube-apiserver. The daemon in the middle is the same in both
+// cases, and the same as in production.
+package devmode
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/devmode/kubesim"
+	"github.com/breakglassd/breakglass/internal/devmode/memca"
+	"github.com/breakglassd/breakglass/internal/devmode/slacksim"
+)
+
+// The names in the example world.
+const (
+	Cluster = "dev"
+	Channel = "C0APPROVE"
+	TeamID  = "T0ACME"
+	AppID   = "A0BREAK"
+	Origin  = "breakglass.example/dev"
+)
+
+// A Person of the example world.
+type Person struct {
+	ID, Name, Slack string
+	Key             ssh.Signer
+	KeyFile         string
+}
+
+// World is the running surroundings of one dev daemon. Close ends them.
+type World struct {
+	Dir    string // everything that is on disk
+	People []Person
+
+	Slack         *slacksim.Sim
+	SlackURL      string // the page; the Web API is below it
+	BotToken      string
+	SigningSecret string
+
+	Server     string            // the API server's address
+	ServerCA   []byte            // PEM
+	Kubeconfig string            // file: the daemon's own credential
+	Signer     breakglass.Signer // nil when a real Vault signs; see Vault
+	Vault      *VaultAccess
+	PolicyFile string
+	Kubectl    string // a kubectl to use, empty if there is none
+
+	closers []func()
+}
+
+// VaultAccess is how the daemon reaches a real Vault.
+type VaultAccess struct {
+	Address, CAFile, RoleID, SecretIDFile, Mount, IssuerID string
+}
+
+// MaxTTL is the longest lifetime in the example policy.
+const MaxTTL = time.Hour
+
+// Options for New.
+type Options struct {
+	Dir       string // created if needed; must be empty
+	SlackAddr string // where the workspace's page listens, on loopback
+	Real      bool
+	Log       *slog.Logger
+	Progress  func(format string, args ...any) // what takes long, for the terminal
+}
+
+// New builds the world. The daemon is told to Slack with ConnectSlack, once it listens.
+func New(ctx context.Context, o Options) (*World, error) {
+	w := &World{Dir: o.Dir, BotToken: "xoxb-dev-" + random(), SigningSecret: random()}
+	up := false
+	defer func() {
+		if !up {
+			w.Close()
+		}
+	}()
+	if err := os.MkdirAll(filepath.Join(o.Dir, "keys"), 0o700); err != nil {
+		return nil, fmt.Errorf("making the directory of the example world: %w", err)
+	}
+	if err := w.makePeople(); err != nil {
+		return nil, err
+	}
+	start := w.startEmbedded
+	if o.Real {
+		start = w.startReal
+	}
+	if err := start(ctx, o); err != nil {
+		return nil, err
+	}
+	if err := w.startSlack(o.SlackAddr); err != nil {
+		return nil, err
+	}
+	w.PolicyFile = filepath.Join(o.Dir, "access.yaml")
+	if err := os.WriteFile(w.PolicyFile, w.policy(), 0o600); err != nil {
+		return nil, fmt.Errorf("writing the example policy: %w", err)
+	}
+	up = true
+	return w, nil
+}
+
+// Close stops what New started, last first.
+func (w *World) Close() {
+	for len(w.closers) > 0 {
+		last := len(w.closers) - 1
+		w.closers[last]()
+		w.closers = w.closers[:last]
+	}
+}
+
+func (w *World) onClose(f func()) { w.closers = append(w.closers, f) }
+
+// Person returns one of the people by id.
+func (w *World) Person(id string) Person {
+	for _, p := range w.People {
+		if p.ID == id {
+			return p
+		}
+	}
+	panic("no such person: " + id)
+}
+
+func (w *World) makePeople() error {
+	for _, p := range []Person{
+		{ID: "alice", Name: "Alice Moreau", Slack: "U02ALICE"}, {ID: "bob", Name: "Bob Tanaka", Slack: "U03BOB"},
+		{ID: "carol", Name: "Carol Okafor", Slack: "U04CAROL"}, {ID: "dave", Name: "Dave Lindqvist", Slack: "U05DAVE"},
+	} {
+		_, key, err := ed25519.GenerateKey(rand.Reader)
+		if err != nil {
+			return fmt.Errorf("making a key for %s: %w", p.ID, err)
+		}
+		if p.Key, err = ssh.NewSignerFromKey(key); err != nil {
+			return fmt.Errorf("making a key for %s: %w", p.ID, err)
+		}
+		block, err := ssh.MarshalPrivateKey(key, p.ID)
+		if err != nil {
+			return fmt.Errorf("encoding the key of %s: %w", p.ID, err)
+		}
+		p.KeyFile = filepath.Join(w.Dir, "keys", p.ID)
+		err = errors.Join(os.WriteFile(p.KeyFile, pem.EncodeToMemory(block), 0o600),
+			os.WriteFile(p.KeyFile+".pub", ssh.MarshalAuthorizedKey(p.Key.PublicKey()), 0o600))
+		if err != nil {
+			return fmt.Errorf("writing the key of %s: %w", p.ID, err)
+		}
+		w.People = append(w.People, p)
+	}
+	return nil
+}
+
+// policy is the access policy of the example world: alice, bob and dave are SRE, carol is security.
+func (w *World) policy() []byte {
+	var b bytes.Buffer
+	b.WriteString("# The access policy of this example world. policies/access.example.yaml explains every key.\nversion: 1\npeople:\n")
+	for _, p := range w.People {
+		key := strings.TrimSpace(string(ssh.MarshalAuthorizedKey(p.Key.PublicKey())))
+		fmt.Fprintf(&b, "  - {id: %s, name: %s, slack: [{team: %s, user: %s}], keys: [%q]}\n", p.ID, p.Name, TeamID, p.Slack, key+" "+p.ID)
+	}
+	fmt.Fprintf(&b, `teams:
+  - {id: sre, members: [alice, bob, dave]}
+  - {id: security, members: [carol]}
+clusters:
+  - {id: %s, server: %q}
+limits: {openPerPerson: 5, perHour: 60}
+profiles:
+  - id: cluster-admin
+    description: Everything, for when the cluster or the identity provider is broken
+    clusters: [%[1]s]
+    bind: {clusterRole: cluster-admin}
+    ttl: {default: 15m, max: 1h}
+    requesters: [sre]
+    approvals: {count: 2, from: [sre, security], each: [security]}
+    claimWithin: 10m
+    pendingFor: 30m
+    reason: {min: 10}
+    incident: {pattern: "^INC-[0-9]+$"}
+    risk: high
+  - id: view
+    description: Read everything but secrets
+    clusters: [%[1]s]
+    bind: {clusterRole: view}
+    ttl: {default: 10m, max: 1h}
+    requesters: [sre, security]
+    approvals: {count: 2, from: [sre, security]}
+    reason: {min: 10}
+    risk: low
+`, Cluster, w.Server)
+	return b.Bytes()
+}
+
+func (w *World) startSlack(addr string) error {
+	var users []slacksim.User
+	for _, p := range w.People {
+		users = append(users, slacksim.User{ID: p.Slack, Name: p.ID, RealName: p.Name, Email: p.ID + "@acme.example"})
+	}
+	users = append(users, slacksim.User{ID: "U06MALLORY", Name: "mallory", RealName: "Mallory (not in the policy)", Email: "mallory@acme.example"})
+	sim, err := slacksim.New(slacksim.Config{TeamID: TeamID, TeamDomain: "acme", AppID: AppID, BotToken: w.BotToken, SigningSecret: w.SigningSecret, BotName: "breakglass",
+		Command: "/breakglass", Users: users, Channels: []slacksim.Channel{{ID: Channel, Name: "breakglass-approvals"}, {ID: "C0GENERAL", Name: "general"}},
+		Notice: "A simulated Slack workspace. Act as Alice and type /breakglass, then approve as Bob and Carol."})
+	if err != nil {
+		return fmt.Errorf("starting the Slack workspace: %w", err)
+	}
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return fmt.Errorf("listening for the Slack workspace's page on %s (choose another with --slack-listen): %w", addr, err)
+	}
+	srv := &http.Server{Handler: sim.Handler(), ReadHeaderTimeout: 10 * time.Second}
+	go srv.Serve(l) // ends with Close below
+	w.Slack, w.SlackURL = sim, "http://"+l.Addr().String()
+	sim.SetURL(w.SlackURL)
+	w.onClose(func() { sim.Close(); srv.Close() })
+	return nil
+}
+
+// ConnectSlack tells the workspace where the daemon listens.
+func (w *World) ConnectSlack(daemon string) {
+	w.Slack.SetAppURLs(daemon+"/slack/commands", daemon+"/slack/interactions")
+}
+
+func (w *World) startEmbedded(ctx context.Context, o Options) error {
+	ca, err := memca.New("breakglass-ca-dev")
+	if err != nil {
+		return err
+	}
+	token := random()
+	kube, err := kubesim.Start(ctx, kubesim.Config{ClientCAPEM: ca.PEM(), Log: o.Log,
+		Tokens: []kubesim.Token{{Value: token, User: kubesim.DaemonUser, Rules: kubesim.BinderRules()}}})
+	if err != nil {
+		return fmt.Errorf("starting the example cluster: %w", err)
+	}
+	w.onClose(func() { kube.Close() })
+	w.Signer, w.Server, w.ServerCA = ca, kube.URL, kube.CAPEM()
+	w.Kubeconfig = filepath.Join(w.Dir, "daemon.kubeconfig")
+	text, err := kube.Kubeconfig(token)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(w.Kubeconfig, text, 0o600); err != nil {
+		return fmt.Errorf("writing the daemon's kubeconfig: %w", err)
+	}
+	return nil
+}
+
+func random() string { return rand.Text() }
