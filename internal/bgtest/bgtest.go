@@ -92,10 +92,15 @@ profiles:
 // SlackUser is a person's Slack user id in team T01.
 func SlackUser(person string) string { return "U0" + strings.ToUpper(person) }
 
+// PrivateKey is a person's private key: the same in every run.
+func PrivateKey(person string) ed25519.PrivateKey {
+	seed := sha256.Sum256([]byte("bgtest key of " + person))
+	return ed25519.NewKeyFromSeed(seed[:])
+}
+
 // SSHKey is a person's SSH key: the same in every run.
 func SSHKey(person string) ssh.Signer {
-	seed := sha256.Sum256([]byte("bgtest key of " + person))
-	s, err := ssh.NewSignerFromKey(ed25519.NewKeyFromSeed(seed[:]))
+	s, err := ssh.NewSignerFromKey(PrivateKey(person))
 	if err != nil {
 		panic(err)
 	}

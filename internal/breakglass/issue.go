@@ -48,15 +48,15 @@ func (s *Service) Claim(ctx context.Context, a Actor, id string, csrPEM []byte) 
 	if err := known(s.Policy(), a); err != nil {
 		return nil, s.recordRefusal(ctx, a, "claim", RefusalStream, err)
 	}
-	full, err := s.Resolve(ctx, id)
+	r, err := s.Get(ctx, id) // it exists: a refusal must not begin the stream of a request that does not
 	if err != nil {
 		return nil, err
 	}
 	csr, err := ParseCSR(csrPEM)
 	if err != nil {
-		return nil, s.recordRefusal(ctx, a, "claim", full, err)
+		return nil, s.recordRefusal(ctx, a, "claim", r.ID, err)
 	}
-	job := claimJob{actor: a, id: full, csr: csr, done: make(chan claimResult, 1)}
+	job := claimJob{actor: a, id: r.ID, csr: csr, done: make(chan claimResult, 1)}
 	select {
 	case s.claims <- job:
 	case <-s.stopped:

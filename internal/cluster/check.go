@@ -9,10 +9,15 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"slices"
+	"strings"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/breakglassd/breakglass/internal/breakglass"
 )
 
 // A Finding is one result of Check.
@@ -22,29 +27,50 @@ type Finding struct {
 	Next string // what to do about it; empty if OK
 }
 
-// forbidden is what the daemon's credential must not be able to do: with any of it, a stolen credential would be worth more
-// than the bindings it is for.
-var forbidden = []authorizationv1.ResourceAttributes{
-	{Verb: "*", Group: "*", Resource: "*"},
-	{Verb: "escalate", Group: "rbac.authorization.k8s.io", Resource: "clusterroles"},
-	{Verb: "bind", Group: "rbac.authorization.k8s.io", Resource: "clusterroles"}, // of every name
-	{Verb: "create", Group: "rbac.authorization.k8s.io", Resource: "clusterroles"},
-	{Verb: "update", Group: "rbac.authorization.k8s.io", Resource: "clusterroles"},
-	{Verb: "impersonate", Resource: "users"},
-	{Verb: "impersonate", Resource: "groups"},
-	{Verb: "get", Resource: "secrets"},
-	{Verb: "list", Resource: "secrets"},
-	{Verb: "create", Resource: "pods"},
-	{Verb: "create", Resource: "pods", Subresource: "exec"},
-	{Verb: "create", Resource: "serviceaccounts", Subresource: "token"},
-	{Verb: "update", Group: "certificates.k8s.io", Resource: "certificatesigningrequests", Subresource: "approval"},
-	{Verb: "create", Group: "admissionregistration.k8s.io", Resource: "validatingwebhookconfigurations"},
-	{Verb: "get", Resource: "nodes", Subresource: "proxy"},
+// needs lists what the daemon must be able to do to give these rights.
+func needs(rights []breakglass.Rights) []authorizationv1.ResourceAttributes {
+	var out []authorizationv1.ResourceAttributes
+	for _, resource := range []string{"clusterrolebindings", "rolebindings"} {
+		for _, verb := range []string{"create", "get", "list", "delete"} {
+			out = append(out, authorizationv1.ResourceAttributes{Verb: verb, Group: rbacv1.GroupName, Resource: resource})
+		}
+	}
+	add := func(a authorizationv1.ResourceAttributes) {
+		if !slices.Contains(out, a) {
+			out = append(out, a)
+		}
+	}
+	for _, r := range rights {
+		if !r.Binding() {
+			continue
+		}
+		a := authorizationv1.ResourceAttributes{Verb: "bind", Group: rbacv1.GroupName, Resource: "clusterroles", Name: r.ClusterRole}
+		if r.Role != "" {
+			a.Resource, a.Name = "roles", r.Role
+		}
+		if len(r.Namespaces) == 0 {
+			add(a)
+		}
+		for _, a.Namespace = range r.Namespaces {
+			add(a)
+		}
+	}
+	return out
 }
 
-// Check asks the API server whether the daemon's credential works and can do what it must and nothing more. bind names the
-// ClusterRoles that the cluster's profiles bind.
+// Check is CheckRights for profiles that bind ClusterRoles everywhere.
 func (c *Clusters) Check(ctx context.Context, cluster string, bind []string) []Finding {
+	var rights []breakglass.Rights
+	for _, role := range bind {
+		rights = append(rights, breakglass.Rights{ClusterRole: role})
+	}
+	return c.CheckRights(ctx, cluster, rights)
+}
+
+// CheckRights asks the API server whether the daemon's credential works and can do what it must and nothing more. rights are
+// those that the cluster's profiles give. What is more shows in kube-system and in the namespaces that rights name; what an
+// authorization webhook would allow does not show.
+func (c *Clusters) CheckRights(ctx context.Context, cluster string, rights []breakglass.Rights) []Finding {
 	t, err := c.target(cluster)
 	if err != nil {
 		return []Finding{{What: err.Error(), Next: "add it under clusters"}}
@@ -53,60 +79,119 @@ func (c *Clusters) Check(ctx context.Context, cluster string, bind []string) []F
 	if err != nil {
 		return []Finding{{What: t.explain("signing in", err).Error(), Next: "nothing can be bound or cut off there until this works"}}
 	}
-	out := []Finding{{OK: true, What: fmt.Sprintf("cluster %s answers at %s and knows the daemon as %s", cluster, t.rest.Host, me.Status.UserInfo.Username)}}
-	var need []authorizationv1.ResourceAttributes
-	for _, resource := range []string{"clusterrolebindings", "rolebindings"} {
-		for _, verb := range []string{"create", "get", "list", "delete"} {
-			need = append(need, authorizationv1.ResourceAttributes{Verb: verb, Group: "rbac.authorization.k8s.io", Resource: resource})
+	name := me.Status.UserInfo.Username
+	out := []Finding{{OK: true, What: fmt.Sprintf("cluster %s answers at %s and knows the daemon as %s", cluster, t.rest.Host, name)}}
+	if slices.Contains(me.Status.UserInfo.Groups, "system:masters") {
+		out = append(out, Finding{What: fmt.Sprintf("the daemon is in system:masters in cluster %s: it may do everything, and no policy limits it", cluster),
+			Next: "give it a credential without that group (policies/kubernetes/README.md)"})
+	}
+	need := needs(rights)
+	for _, a := range need {
+		review := &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &a}}
+		answer, err := t.may.SelfSubjectAccessReviews().Create(ctx, review, metav1.CreateOptions{})
+		if err != nil {
+			return append(out, Finding{What: t.explain("asking what the daemon may do", err).Error(), Next: "run doctor again"})
+		}
+		if !answer.Status.Allowed {
+			out = append(out, Finding{What: fmt.Sprintf("the daemon may not %s in cluster %s", describe(a), cluster), Next: "apply policies/kubernetes/, and name the role there"})
 		}
 	}
-	for _, role := range bind {
-		need = append(need, authorizationv1.ResourceAttributes{Verb: "bind", Group: "rbac.authorization.k8s.io", Resource: "clusterroles", Name: role})
+	extra, err := t.extra(ctx, need, rights)
+	if err != nil {
+		return append(out, Finding{What: t.explain("asking what else the daemon may do", err).Error(), Next: "run doctor again"})
 	}
-	before := len(out)
-	for _, list := range []struct {
-		attributes []authorizationv1.ResourceAttributes
-		allowed    bool
-	}{{need, true}, {forbidden, false}} {
-		for _, a := range list.attributes {
-			allowed, err := t.allowed(ctx, a)
-			switch {
-			case err != nil:
-				return append(out, Finding{What: t.explain("asking what the daemon may do", err).Error(), Next: "run doctor again"})
-			case allowed && !list.allowed:
-				out = append(out, Finding{What: fmt.Sprintf("the daemon may %s in cluster %s, which it does not need", describe(a), cluster), Next: "take that right away: policies/kubernetes/ is all it needs"})
-			case !allowed && list.allowed:
-				out = append(out, Finding{What: fmt.Sprintf("the daemon may not %s in cluster %s", describe(a), cluster), Next: "apply policies/kubernetes/, and name the ClusterRole there"})
-			}
+	if n := len(extra); n > 0 {
+		what := strings.Join(extra[:min(n, 10)], ", ")
+		if n > 10 {
+			what += fmt.Sprintf(" and %d more", n-10)
 		}
+		out = append(out, Finding{What: fmt.Sprintf("the daemon may do in cluster %s what it does not need: %s", cluster, what),
+			Next: fmt.Sprintf("take that away: policies/kubernetes/ is all it needs. `kubectl auth can-i --list -n NAMESPACE --as %s` shows it", name)})
 	}
-	if len(out) == before {
-		out = append(out, Finding{OK: true, What: fmt.Sprintf("the daemon's rights in cluster %s are the %d it needs; none of %d dangerous ones", cluster, len(need), len(forbidden))})
+	if len(out) == 1 {
+		out = append(out, Finding{OK: true, What: fmt.Sprintf("the daemon's rights in cluster %s are the %d it needs and no others", cluster, len(need))})
 	}
 	return out
 }
 
-func (t *target) allowed(ctx context.Context, a authorizationv1.ResourceAttributes) (bool, error) {
-	answer, err := t.may.SelfSubjectAccessReviews().Create(ctx, &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &a}}, metav1.CreateOptions{})
-	if err != nil {
-		return false, err
+// extra lists what the daemon may do beyond need, in kube-system and the namespaces of rights.
+func (t *target) extra(ctx context.Context, need []authorizationv1.ResourceAttributes, rights []breakglass.Rights) ([]string, error) {
+	known := map[authorizationv1.ResourceAttributes]bool{
+		// Kubernetes gives every account, or every service account, these.
+		{Verb: "create", Group: "authentication.k8s.io", Resource: "selfsubjectreviews"}:      true,
+		{Verb: "create", Group: "authorization.k8s.io", Resource: "selfsubjectaccessreviews"}: true,
+		{Verb: "create", Group: "authorization.k8s.io", Resource: "selfsubjectrulesreviews"}:  true,
+		{Verb: "get", Group: "certificates.k8s.io", Resource: "clustertrustbundles"}:          true,
+		{Verb: "list", Group: "certificates.k8s.io", Resource: "clustertrustbundles"}:         true,
+		{Verb: "watch", Group: "certificates.k8s.io", Resource: "clustertrustbundles"}:        true,
 	}
-	return answer.Status.Allowed, nil
+	for _, a := range need {
+		a.Namespace = ""
+		known[a] = true
+	}
+	namespaces := []string{metav1.NamespaceSystem}
+	for _, r := range rights {
+		namespaces = append(namespaces, r.Namespaces...)
+	}
+	slices.Sort(namespaces)
+	var out []string
+	for _, ns := range slices.Compact(namespaces) {
+		review := &authorizationv1.SelfSubjectRulesReview{Spec: authorizationv1.SelfSubjectRulesReviewSpec{Namespace: ns}}
+		answer, err := t.may.SelfSubjectRulesReviews().Create(ctx, review, metav1.CreateOptions{})
+		if err != nil {
+			return nil, err
+		}
+		for _, a := range expand(answer.Status.ResourceRules) {
+			all := a
+			all.Name = "" // a right to all of them covers the right to one
+			if !known[a] && !known[all] {
+				known[a] = true
+				out = append(out, describe(a))
+			}
+		}
+	}
+	return out, nil
 }
 
+// expand writes rules out as single rights: one verb on one resource, or on one object of it.
+func expand(rules []authorizationv1.ResourceRule) []authorizationv1.ResourceAttributes {
+	var out []authorizationv1.ResourceAttributes
+	for _, r := range rules {
+		names := r.ResourceNames
+		if len(names) == 0 {
+			names = []string{""}
+		}
+		for _, group := range r.APIGroups {
+			for _, resource := range r.Resources {
+				for _, name := range names {
+					for _, verb := range r.Verbs {
+						out = append(out, authorizationv1.ResourceAttributes{Group: group, Resource: resource, Name: name, Verb: verb})
+					}
+				}
+			}
+		}
+	}
+	return out
+}
+
+// describe says a right as kubectl auth can-i would ask for it.
 func describe(a authorizationv1.ResourceAttributes) string {
-	what := a.Resource
-	if a.Subresource != "" {
-		what += "/" + a.Subresource
+	what := a.Verb + " " + a.Resource
+	if a.Group != "" {
+		what += "." + a.Group
 	}
 	if a.Name != "" {
-		what += " " + a.Name
+		what += "/" + a.Name
 	}
-	return a.Verb + " " + what
+	if a.Namespace != "" {
+		what += " in namespace " + a.Namespace
+	}
+	return what
 }
 
 // TrustsCA reports whether the API server lists the CA among those whose client certificates it takes, as it tells every
-// client in the TLS handshake, without any credential. names is everything it lists.
+// client in the TLS handshake, without any credential. names is everything it lists. The handshake names CAs by their subject
+// only: two CAs of the same name look the same here.
 func (c *Clusters) TrustsCA(ctx context.Context, cluster string, ca *x509.Certificate) (trusted bool, names []string, err error) {
 	t, err := c.target(cluster)
 	if err != nil {
@@ -121,9 +206,9 @@ func (c *Clusters) TrustsCA(ctx context.Context, cluster string, ca *x509.Certif
 		host = net.JoinHostPort(u.Hostname(), "443")
 	}
 	conf := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.rest.ServerName}
-	if len(t.rest.CAData) > 0 {
+	if len(t.serverCA) > 0 {
 		conf.RootCAs = x509.NewCertPool()
-		conf.RootCAs.AppendCertsFromPEM(t.rest.CAData)
+		conf.RootCAs.AppendCertsFromPEM(t.serverCA)
 	}
 	conf.GetClientCertificate = func(info *tls.CertificateRequestInfo) (*tls.Certificate, error) {
 		for _, raw := range info.AcceptableCAs {

@@ -9,9 +9,11 @@ package cluster
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -22,7 +24,9 @@ import (
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	authenticationclient "k8s.io/client-go/kubernetes/typed/authentication/v1"
 	authorizationclient "k8s.io/client-go/kubernetes/typed/authorization/v1"
 	rbacclient "k8s.io/client-go/kubernetes/typed/rbac/v1"
@@ -65,12 +69,13 @@ type Clusters struct {
 }
 
 type target struct {
-	id   string
-	rest *rest.Config
-	ca   []byte
-	rbac rbacclient.RbacV1Interface
-	who  authenticationclient.AuthenticationV1Interface
-	may  authorizationclient.AuthorizationV1Interface
+	id       string
+	rest     *rest.Config
+	serverCA []byte // PEM; what the daemon trusts, nil for the system's CAs
+	peopleCA []byte // PEM; what people's kubeconfigs trust
+	rbac     rbacclient.RbacV1Interface
+	who      authenticationclient.AuthenticationV1Interface
+	may      authorizationclient.AuthorizationV1Interface
 }
 
 var _ breakglass.Binder = (*Clusters)(nil)
@@ -98,50 +103,52 @@ func Open(cfg Config) (*Clusters, error) {
 }
 
 func open(t Target, timeout time.Duration) (*target, error) {
-	text, err := os.ReadFile(t.Kubeconfig)
-	if err != nil {
-		return nil, fmt.Errorf("reading the daemon's kubeconfig: %w", err)
+	raw, err := clientcmd.LoadFromFile(t.Kubeconfig)
+	if err == nil {
+		err = clientcmd.ResolveLocalPaths(raw) // files named in a kubeconfig are relative to it, as for kubectl
 	}
-	raw, err := clientcmd.Load(text)
 	if err != nil {
 		return nil, fmt.Errorf("reading the daemon's kubeconfig %s: %w", t.Kubeconfig, err)
 	}
-	for name, user := range raw.AuthInfos {
-		if user.Exec != nil || user.AuthProvider != nil {
-			return nil, fmt.Errorf("user %s in %s gets its credential from a plugin, which may need what is broken: use a token or a certificate (policies/kubernetes/README.md)", name, t.Kubeconfig)
-		}
-	}
-	for _, cl := range raw.Clusters {
-		if cl.InsecureSkipTLSVerify {
-			return nil, fmt.Errorf("%s turns TLS verification off: put the API server's CA in it instead", t.Kubeconfig)
-		}
-	}
-	rc, err := clientcmd.RESTConfigFromKubeConfig(text)
+	rc, err := clientcmd.NewDefaultClientConfig(*raw, &clientcmd.ConfigOverrides{}).ClientConfig()
 	if err != nil {
 		return nil, fmt.Errorf("using the daemon's kubeconfig %s: %w", t.Kubeconfig, err)
+	}
+	switch {
+	case rc.ExecProvider != nil || rc.AuthProvider != nil:
+		return nil, fmt.Errorf("the user in %s gets its credential from a plugin, which may need what is broken: use a token or a certificate (policies/kubernetes/README.md)", t.Kubeconfig)
+	case rc.Insecure:
+		return nil, fmt.Errorf("%s turns TLS verification off: put the API server's CA in it instead", t.Kubeconfig)
+	case !strings.HasPrefix(rc.Host, "https://"):
+		return nil, fmt.Errorf("the server %q in %s is not an https:// address: the daemon's credential would travel unprotected", rc.Host, t.Kubeconfig)
 	}
 	rc.Timeout, rc.UserAgent = timeout, ManagedBy
 	rc.QPS, rc.Burst = 50, 100 // a burst of claims must not wait for client-go's default of 5 a second
 	rc.ContentType, rc.AcceptContentTypes = "application/json", "application/json"
-	if err := rest.LoadTLSFiles(rc); err != nil {
+	loaded := rest.CopyConfig(rc) // rc itself keeps the names of files, so that client-go follows a renewed credential
+	if err := rest.LoadTLSFiles(loaded); err != nil {
 		return nil, fmt.Errorf("reading the files named in %s: %w", t.Kubeconfig, err)
 	}
-	out := &target{id: t.ID, rest: rc, ca: rc.CAData}
+	out := &target{id: t.ID, rest: rc, serverCA: loaded.CAData, peopleCA: loaded.CAData}
 	if t.CAFile != "" {
-		if out.ca, err = os.ReadFile(t.CAFile); err != nil {
+		if out.peopleCA, err = os.ReadFile(t.CAFile); err != nil {
 			return nil, fmt.Errorf("reading the cluster's CA: %w", err)
 		}
-		if !x509.NewCertPool().AppendCertsFromPEM(out.ca) {
+		if !x509.NewCertPool().AppendCertsFromPEM(out.peopleCA) {
 			return nil, fmt.Errorf("there is no PEM certificate in %s", t.CAFile)
 		}
 	}
-	if out.rbac, err = rbacclient.NewForConfig(rc); err != nil {
-		return nil, fmt.Errorf("using the daemon's kubeconfig %s: %w", t.Kubeconfig, err)
+	httpClient, err := rest.HTTPClientFor(rc)
+	if err == nil {
+		out.rbac, err = rbacclient.NewForConfigAndClient(rc, httpClient)
 	}
-	if out.who, err = authenticationclient.NewForConfig(rc); err != nil {
-		return nil, fmt.Errorf("using the daemon's kubeconfig %s: %w", t.Kubeconfig, err)
+	if err == nil {
+		out.who, err = authenticationclient.NewForConfigAndClient(rc, httpClient)
 	}
-	if out.may, err = authorizationclient.NewForConfig(rc); err != nil {
+	if err == nil {
+		out.may, err = authorizationclient.NewForConfigAndClient(rc, httpClient)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("using the daemon's kubeconfig %s: %w", t.Kubeconfig, err)
 	}
 	return out, nil
@@ -150,7 +157,7 @@ func open(t Target, timeout time.Duration) (*target, error) {
 // CA is the PEM of the CA that people's kubeconfigs trust for the cluster, nil if the system's CAs vouch for it.
 func (c *Clusters) CA(cluster string) []byte {
 	if t := c.targets[cluster]; t != nil {
-		return t.ca
+		return t.peopleCA
 	}
 	return nil
 }
@@ -190,105 +197,118 @@ func (c *Clusters) Bind(ctx context.Context, b breakglass.Binding) error {
 		return fmt.Errorf("request %s is in group mode: there is nothing to bind", b.Request)
 	}
 	if len(b.Rights.Namespaces) == 0 {
-		return t.explain("creating a ClusterRoleBinding", t.bindCluster(ctx, b))
+		want := &rbacv1.ClusterRoleBinding{ObjectMeta: meta(b), Subjects: subjects(b), RoleRef: roleRef(b.Rights)}
+		err := ensure(ctx, c.log, t.rbac.ClusterRoleBindings(), want, func(b *rbacv1.ClusterRoleBinding) any { return contents{b.Subjects, b.RoleRef} })
+		return t.explain("creating a ClusterRoleBinding", err)
 	}
 	for _, ns := range b.Rights.Namespaces {
-		if err := t.bindNamespace(ctx, ns, b); err != nil {
+		want := &rbacv1.RoleBinding{ObjectMeta: meta(b), Subjects: subjects(b), RoleRef: roleRef(b.Rights)}
+		err := ensure(ctx, c.log, t.rbac.RoleBindings(ns), want, func(b *rbacv1.RoleBinding) any { return contents{b.Subjects, b.RoleRef} })
+		if err != nil {
 			return t.explain("creating a RoleBinding in namespace "+ns, err)
 		}
 	}
 	return nil
 }
 
-func (t *target) bindCluster(ctx context.Context, b breakglass.Binding) error {
-	api := t.rbac.ClusterRoleBindings()
-	want := &rbacv1.ClusterRoleBinding{ObjectMeta: meta(b), Subjects: subjects(b), RoleRef: roleRef(b.Rights)}
-	for try := 0; ; try++ {
-		_, err := api.Create(ctx, want, metav1.CreateOptions{})
-		if !apierrors.IsAlreadyExists(err) || try == bindTries {
-			return err
-		}
-		have, err := api.Get(ctx, want.Name, metav1.GetOptions{})
-		if apierrors.IsNotFound(err) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		again, err := replace(have.ObjectMeta, b.Request, same(have.Subjects, want.Subjects, have.RoleRef, want.RoleRef), func(o metav1.DeleteOptions) error { return api.Delete(ctx, want.Name, o) })
-		if err != nil || !again {
-			return err
-		}
-	}
+// contents is what a binding says, whatever its kind.
+type contents struct {
+	subjects []rbacv1.Subject
+	role     rbacv1.RoleRef
 }
 
-func (t *target) bindNamespace(ctx context.Context, namespace string, b breakglass.Binding) error {
-	api := t.rbac.RoleBindings(namespace)
-	want := &rbacv1.RoleBinding{ObjectMeta: meta(b), Subjects: subjects(b), RoleRef: roleRef(b.Rights)}
-	for try := 0; ; try++ {
-		_, err := api.Create(ctx, want, metav1.CreateOptions{})
-		if !apierrors.IsAlreadyExists(err) || try == bindTries {
-			return err
-		}
-		have, err := api.Get(ctx, want.Name, metav1.GetOptions{})
-		if apierrors.IsNotFound(err) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		again, err := replace(have.ObjectMeta, b.Request, same(have.Subjects, want.Subjects, have.RoleRef, want.RoleRef), func(o metav1.DeleteOptions) error { return api.Delete(ctx, want.Name, o) })
-		if err != nil || !again {
-			return err
-		}
-	}
+// bindings is what the typed clients of ClusterRoleBindings and RoleBindings have in common.
+type bindings[T metav1.Object] interface {
+	Create(context.Context, T, metav1.CreateOptions) (T, error)
+	Get(context.Context, string, metav1.GetOptions) (T, error)
+	Delete(context.Context, string, metav1.DeleteOptions) error
 }
 
 // bindTries is how often an object that is in the way is replaced before giving up: somebody else then keeps making it.
 const bindTries = 3
 
-// replace decides about an object that has our name already. If it is the same, nothing is to be done; if it is ours and says
+// ensure makes want exist. An object that has its name already is left alone if it is the same; if it is ours and says
 // something else, it is deleted (a roleRef cannot be changed) and made again; somebody else's is never touched.
-func replace(have metav1.ObjectMeta, request string, same bool, del func(metav1.DeleteOptions) error) (again bool, err error) {
-	if have.Labels[ManagedByLabel] != ManagedBy || have.Labels[RequestLabel] != request {
-		return false, fmt.Errorf("an object named %s is there already and does not carry our labels: look at who made it and delete it", have.Name)
+func ensure[T metav1.Object](ctx context.Context, log *slog.Logger, api bindings[T], want T, says func(T) any) error {
+	for range bindTries {
+		_, err := api.Create(ctx, want, metav1.CreateOptions{})
+		if !apierrors.IsAlreadyExists(err) {
+			return err
+		}
+		have, err := api.Get(ctx, want.GetName(), metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if !ours(have, want.GetLabels()[RequestLabel]) {
+			return fmt.Errorf("an object named %s is there already and does not carry our labels: look at who made it and delete it", have.GetName())
+		}
+		until := have.GetAnnotations()[UntilAnnotation] == want.GetAnnotations()[UntilAnnotation]
+		if until && reflect.DeepEqual(says(have), says(want)) && have.GetDeletionTimestamp() == nil {
+			return nil
+		}
+		log.WarnContext(ctx, "replacing a binding of ours that says something else", slog.String("name", have.GetName()), slog.String("namespace", have.GetNamespace()))
+		err = api.Delete(ctx, have.GetName(), exactly(have))
+		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+			return err
+		}
 	}
-	if same {
-		return false, nil
-	}
-	err = del(metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &have.UID}})
-	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
-		return false, err
-	}
-	return true, nil
+	return fmt.Errorf("an object named %s that says something else is there again each time it is deleted: find out who makes it, or which finalizer keeps it", want.GetName())
 }
 
-func same(haveS, wantS []rbacv1.Subject, haveR, wantR rbacv1.RoleRef) bool {
-	return reflect.DeepEqual(haveS, wantS) && haveR == wantR
+// ours reports whether o carries the labels of what we make for the request.
+func ours(o metav1.Object, request string) bool {
+	return o.GetLabels()[ManagedByLabel] == ManagedBy && o.GetLabels()[RequestLabel] == request
+}
+
+// exactly keeps a delete from hitting an object that was made after o was looked at.
+func exactly(o metav1.Object) metav1.DeleteOptions {
+	uid := o.GetUID()
+	return metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}}
 }
 
 // Unbind implements breakglass.Binder. It finds what to delete by label, in every namespace, so that nothing is left over
-// whatever the profile said when the binding was made.
+// whatever the profile said when the binding was made. Then it looks again, by name: labels can be taken off and a finalizer
+// keeps a deleted object in force, and either would let it be said that access is cut off while it is not.
 func (c *Clusters) Unbind(ctx context.Context, cluster, request string) error {
 	t, err := c.target(cluster)
 	if err != nil {
 		return err
 	}
-	found, err := t.find(ctx, RequestLabel+"="+request)
+	found, err := t.find(ctx, metav1.ListOptions{LabelSelector: ManagedByLabel + "=" + ManagedBy + "," + RequestLabel + "=" + request})
 	if err != nil {
 		return t.explain("listing the bindings of "+request, err)
 	}
 	var bad []error
 	for _, o := range found {
-		opts := metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &o.UID}}
-		if o.Namespace == "" {
-			err = t.rbac.ClusterRoleBindings().Delete(ctx, o.Name, opts)
+		if o.GetNamespace() == "" {
+			err = t.rbac.ClusterRoleBindings().Delete(ctx, o.GetName(), exactly(o))
 		} else {
-			err = t.rbac.RoleBindings(o.Namespace).Delete(ctx, o.Name, opts)
+			err = t.rbac.RoleBindings(o.GetNamespace()).Delete(ctx, o.GetName(), exactly(o))
 		}
 		if err != nil && !apierrors.IsNotFound(err) {
-			bad = append(bad, t.explain("deleting the binding "+o.Name, err))
+			bad = append(bad, t.explain("deleting the binding "+o.GetName(), err))
 		}
+	}
+	if len(bad) > 0 {
+		return errors.Join(bad...)
+	}
+	left, err := t.find(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + namePrefix + request})
+	if err != nil {
+		return t.explain("looking whether the bindings of "+request+" are gone", err)
+	}
+	for _, o := range left {
+		why := "it does not carry our labels, so we do not touch it: look at who changed it and delete it"
+		if ours(o, request) {
+			why = fmt.Sprintf("it is still there after it was deleted (finalizers %q): take its finalizers off", o.GetFinalizers())
+		}
+		where := "ClusterRoleBinding " + o.GetName()
+		if o.GetNamespace() != "" {
+			where = "RoleBinding " + o.GetName() + " in namespace " + o.GetNamespace()
+		}
+		bad = append(bad, fmt.Errorf("%s in cluster %s may still give access: %s", where, cluster, why))
 	}
 	return errors.Join(bad...)
 }
@@ -299,46 +319,39 @@ func (c *Clusters) Bound(ctx context.Context, cluster string) ([]string, error) 
 	if err != nil {
 		return nil, err
 	}
-	found, err := t.find(ctx, RequestLabel)
+	found, err := t.find(ctx, metav1.ListOptions{LabelSelector: ManagedByLabel + "=" + ManagedBy + "," + RequestLabel})
 	if err != nil {
 		return nil, t.explain("listing our bindings", err)
 	}
 	var ids []string
 	for _, o := range found {
-		ids = append(ids, o.Labels[RequestLabel])
+		ids = append(ids, o.GetLabels()[RequestLabel])
 	}
 	slices.Sort(ids)
 	return slices.Compact(ids), nil
 }
 
-// find lists the metadata of everything that carries our label and fits the selector, cluster-wide and in all namespaces.
-func (t *target) find(ctx context.Context, selector string) ([]metav1.ObjectMeta, error) {
-	var out []metav1.ObjectMeta
-	opts := metav1.ListOptions{LabelSelector: ManagedByLabel + "=" + ManagedBy + "," + selector, Limit: pageSize}
-	for {
-		page, err := t.rbac.ClusterRoleBindings().List(ctx, opts)
-		if err != nil {
-			return nil, err
-		}
-		for _, o := range page.Items {
-			out = append(out, o.ObjectMeta)
-		}
-		if opts.Continue = page.Continue; opts.Continue == "" {
-			break
-		}
-	}
-	for {
-		page, err := t.rbac.RoleBindings(metav1.NamespaceAll).List(ctx, opts)
-		if err != nil {
-			return nil, err
-		}
-		for _, o := range page.Items {
-			out = append(out, o.ObjectMeta)
-		}
-		if opts.Continue = page.Continue; opts.Continue == "" {
-			return out, nil
+// find lists the ClusterRoleBindings, and the RoleBindings of all namespaces, that opts selects.
+func (t *target) find(ctx context.Context, opts metav1.ListOptions) ([]metav1.Object, error) {
+	var out []metav1.Object
+	for _, list := range []func() (runtime.Object, error){
+		func() (runtime.Object, error) { return t.rbac.ClusterRoleBindings().List(ctx, opts) },
+		func() (runtime.Object, error) { return t.rbac.RoleBindings(metav1.NamespaceAll).List(ctx, opts) },
+	} {
+		for opts.Limit, opts.Continue = pageSize, ""; ; {
+			page, err := list()
+			if err != nil {
+				return nil, err
+			}
+			if err := apimeta.EachListItem(page, func(o runtime.Object) error { out = append(out, o.(metav1.Object)); return nil }); err != nil {
+				return nil, err
+			}
+			if opts.Continue = page.(metav1.ListInterface).GetContinue(); opts.Continue == "" {
+				break
+			}
 		}
 	}
+	return out, nil
 }
 
 // explain turns an API error into a sentence with the next step. The cause stays wrapped for errors.Is and the log.
@@ -347,30 +360,23 @@ func (t *target) explain(doing string, err error) error {
 		return nil
 	}
 	next := ""
-	var unknown x509.UnknownAuthorityError
+	var certificate *tls.CertificateVerificationError
 	var network net.Error
 	switch {
+	case errors.Is(err, context.Canceled):
 	case apierrors.IsUnauthorized(err):
 		next = "the API server does not accept the daemon's credential: has it expired? Make a new one (policies/kubernetes/README.md)"
 	case apierrors.IsForbidden(err):
 		next = "the daemon may not do this: apply policies/kubernetes/, and name the ClusterRole there if its profile is new"
 	case apierrors.IsNotFound(err):
 		next = "does the namespace exist?"
-	case errors.As(err, &unknown):
-		next = "the API server's certificate is not signed by the CA in the daemon's kubeconfig"
-	case apierrors.IsTimeout(err), apierrors.IsServerTimeout(err), errors.Is(err, context.DeadlineExceeded), errors.As(err, &network):
+	case errors.As(err, &certificate):
+		next = "the API server at " + t.rest.Host + " shows a certificate that the CA in the daemon's kubeconfig does not vouch for: correct the address or the CA there"
+	case apierrors.IsTimeout(err), apierrors.IsServerTimeout(err), errors.Is(err, context.DeadlineExceeded), errors.Is(err, io.EOF), errors.As(err, &network):
 		next = "the API server at " + t.rest.Host + " does not answer: is it up, and is there a way to it?"
 	}
 	if next == "" {
 		return fmt.Errorf("%s in cluster %s: %w", doing, t.id, err)
 	}
 	return fmt.Errorf("%s in cluster %s: %s (%w)", doing, t.id, next, err)
-}
-
-// Server is the address that the daemon uses for a cluster.
-func (c *Clusters) Server(cluster string) string {
-	if t := c.targets[cluster]; t != nil {
-		return strings.TrimSuffix(t.rest.Host, "/")
-	}
-	return ""
 }

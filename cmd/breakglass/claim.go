@@ -1,0 +1,394 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/breakglassd/breakglass/internal/api"
+	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/ledger"
+)
+
+// target is where a certificate goes.
+type target struct {
+	out   string // --out
+	force bool
+}
+
+func (t *target) flags(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&t.out, "out", "", "`file` for the kubeconfig (- for standard output), or beginning of the names of PEM files")
+	cmd.Flags().BoolVar(&t.force, "force", false, "replace files that this program did not write")
+}
+
+func (a *app) claimCommand() *cobra.Command {
+	var t target
+	cmd := &cobra.Command{Use: "claim ID", Short: "Turn an approved request into its certificate, once", Args: one(), ValidArgsFunction: a.completeIDs(api.FilterMine),
+		Long: "Claims the certificate of an approved request for a key on this machine, checks the ledger's proof of it, and writes a\nkubeconfig. With the same key it can be repeated while the certificate is valid; it is then the same certificate.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := a.formats("kubeconfig", "pem", "json"); err != nil {
+				return err
+			}
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			r, err := c.Get(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			return a.claim(cmd.Context(), c, a.seen(r), t)
+		}}
+	t.flags(cmd)
+	return cmd
+}
+
+// claim gets the certificate of a request and writes it down. Nothing is written before everything is checked.
+func (a *app) claim(ctx context.Context, c *api.Client, r api.Request, t target) error {
+	if err := outcome(r); err != nil {
+		return err
+	}
+	k, err := a.keyOf(c.Server, r.ID)
+	if err != nil {
+		return err
+	}
+	if k == nil {
+		if r.Ask.KeyHash != "" {
+			return &failure{exit: exitOther, code: "no-local-key", what: "the key of " + r.ID + " is not on this machine", why: "it was made where the request was made, and never leaves that machine", next: "claim it there, or open a new request here"}
+		}
+		if k, err = a.newKey(c.Server, a.now().Add(time.Duration(r.Ask.TTLSeconds)*time.Second)); err != nil {
+			return err
+		}
+		if err := k.belongTo(r); err != nil {
+			return err
+		}
+	}
+	files, err := a.files(r.ID, t)
+	if err != nil {
+		return err
+	}
+	csr, err := k.csr()
+	if err != nil {
+		return err
+	}
+	a.screen.status("waiting for the certificate")
+	d, err := c.Claim(ctx, r.ID, csr)
+	if err != nil {
+		return err
+	}
+	a.seen(d.Request)
+	chain, err := a.checkDelivery(ctx, c, k, r, d)
+	if err != nil {
+		return err
+	}
+	cert := d.Request.Certificate
+	a.screen.note("%s issued  serial %s   until %s   ledger #%d, proof ok", a.screen.green("✓"), cert.Serial, a.when(cert.NotAfter), cert.LedgerIndex)
+	if d.Warning != "" {
+		a.screen.note("%s %s", a.screen.yellow("!"), d.Warning)
+	}
+	k.Until = cert.NotAfter
+	for _, f := range files {
+		if !slices.Contains(k.Files, f) {
+			k.Files = append(k.Files, f)
+		}
+	}
+	if err := writeJSON(k.path, k); err != nil {
+		return fmt.Errorf("keeping the key of %s: %w", r.ID, err)
+	}
+	return a.deliver(d, k, chain, files)
+}
+
+// files are the absolute names of what will be written, checked before the claim: a grant must not be spent on a full stop.
+func (a *app) files(id string, t target) ([]string, error) {
+	base := t.out
+	if a.json() || base == "-" {
+		if a.output == "pem" || a.json() && base != "" {
+			return nil, usage("-o %s with --out %s is not possible", a.output, base)
+		}
+		return nil, nil
+	}
+	if base == "" {
+		dir, err := a.runtimeDir()
+		if err != nil {
+			return nil, err
+		}
+		base = filepath.Join(dir, id)
+		if a.output != "pem" {
+			base += ".kubeconfig"
+		}
+	}
+	base, err := filepath.Abs(base)
+	if err != nil {
+		return nil, fmt.Errorf("finding %s: %w", t.out, err)
+	}
+	files := []string{base}
+	if a.output == "pem" {
+		files = []string{base + ".key", base + ".crt", base + ".ca.crt"}
+	}
+	for _, f := range files {
+		if f == filepath.Join(a.env("HOME"), ".kube", "config") {
+			return nil, usage("%s is yours: this program never touches it", f)
+		}
+		of, err := owner(f)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			if info, err := os.Stat(filepath.Dir(f)); err != nil || !info.IsDir() {
+				return nil, usage("%s is not a directory", filepath.Dir(f))
+			}
+		case err != nil:
+			return nil, usage("%v", err)
+		case of == "" && !t.force:
+			return nil, &failure{exit: exitOther, code: "file-exists", what: f + " exists", why: "this program did not write it", next: "choose another --out, or give --force"}
+		}
+	}
+	return files, nil
+}
+
+// lie is a failed check of what the server says.
+func lie(code, why string, args ...any) *failure {
+	return &failure{exit: exitVerify, code: code, what: "VERIFICATION FAILED: the server is lying, or somebody in between", why: fmt.Sprintf(why, args...),
+		next: "nothing was written. Do not use this server; tell the people who run it, and keep this output"}
+}
+
+// checkDelivery believes nothing that it can check: the certificate is for our key and says what was approved, the ledger
+// holds exactly it under the key that this machine trusts, and that ledger continues the one seen before. It returns the PEM
+// of certificate and chain.
+func (a *app) checkDelivery(ctx context.Context, c *api.Client, k *kept, r api.Request, d api.Delivery) (string, error) {
+	block, rest := pem.Decode([]byte(d.Certificate))
+	if block == nil || block.Type != "CERTIFICATE" || len(bytes.TrimSpace(rest)) > 0 {
+		return "", lie("certificate", "what it delivered is no certificate")
+	}
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return "", lie("certificate", "what it delivered cannot be parsed: %v", err)
+	}
+	if bad := a.checkCertificate(cert, k, r); len(bad) > 0 {
+		return "", lie("certificate", "the certificate is not what was approved: %s", strings.Join(bad, "; "))
+	}
+	if d.Request.ID != r.ID || d.Request.Certificate == nil || d.Cluster.ID != r.Ask.Cluster || d.Cluster.Server != r.Ask.Server {
+		return "", lie("delivery", "what it delivered is for another request or another cluster")
+	}
+	chain := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw}))
+	for rest := []byte(d.Chain); len(bytes.TrimSpace(rest)) > 0; {
+		var b *pem.Block
+		if b, rest = pem.Decode(rest); b == nil || b.Type != "CERTIFICATE" {
+			return "", lie("certificate", "the chain it delivered cannot be read")
+		}
+		chain += string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: b.Bytes}))
+	}
+
+	ev, err := eventIn(d.Issued, r.ID)
+	if err != nil {
+		return "", lie("proof", "the ledger entry it shows: %v", err)
+	}
+	issued, ok := ev.(breakglass.Issued)
+	if !ok || !bytes.Equal(issued.Certificate, cert.Raw) {
+		return "", lie("proof", "the ledger entry it shows is about another certificate")
+	}
+	proof, err := ledger.ParseProof([]byte(d.Proof))
+	if err != nil {
+		return "", lie("proof", "its ledger proof: %v", err)
+	}
+	if proof.Index != d.Request.Certificate.LedgerIndex {
+		return "", lie("proof", "its ledger proof is of another entry")
+	}
+	return chain, a.checkLedger(ctx, c, func(v note.Verifier) ([]byte, error) { return proof.Note, ledger.VerifyProof(d.Issued, proof, v) })
+}
+
+// checkCertificate compares the certificate with what was approved, as far as a client can.
+func (a *app) checkCertificate(cert *x509.Certificate, k *kept, r api.Request) []string {
+	var bad []string
+	if !k.key.PublicKey.Equal(cert.PublicKey) {
+		bad = append(bad, "it is for another key")
+	}
+	if want := breakglass.CommonName(r.Ask.By.Person, r.ID); cert.Subject.CommonName != want {
+		bad = append(bad, fmt.Sprintf("its name is %q, not %q", cert.Subject.CommonName, want))
+	}
+	var groups []string
+	if !r.Ask.Rights.Binding() {
+		groups = []string{r.Ask.Rights.Group}
+	}
+	if !slices.Equal(cert.Subject.Organization, groups) {
+		bad = append(bad, fmt.Sprintf("its groups are %q, not %q", cert.Subject.Organization, groups))
+	}
+	if cert.IsCA || !slices.Equal(cert.ExtKeyUsage, []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}) {
+		bad = append(bad, "it is not for client authentication alone")
+	}
+	if now := a.now(); cert.NotAfter.After(now.Add(time.Duration(r.Ask.TTLSeconds)*time.Second+breakglass.MaxSkew)) || !now.Before(cert.NotAfter) {
+		bad = append(bad, fmt.Sprintf("it ends at %s", cert.NotAfter.UTC().Format(time.RFC3339)))
+	}
+	return bad
+}
+
+// eventIn decodes the event in the bytes of a ledger leaf, which must belong to a request.
+func eventIn(leaf []byte, request string) (breakglass.Event, error) {
+	// The header is lines of printable text; package ledger describes it.
+	head, body, ok := bytes.Cut(leaf, []byte("\n\n"))
+	lines := strings.Split(string(head), "\n")
+	if !ok || len(lines) < 5 || lines[0] != "ledger-leaf v1" || lines[1] != "stream "+request {
+		return nil, fmt.Errorf("it is not about %s", request)
+	}
+	kind, ok := strings.CutPrefix(lines[3], "kind ")
+	if !ok {
+		return nil, errors.New("it has no kind")
+	}
+	return breakglass.Decode(ledger.Entry{Stream: request, Kind: kind, Body: body})
+}
+
+// checkLedger checks something that is proven under a signed checkpoint: by the key that this machine trusts, and under a
+// checkpoint of the ledger that it saw before. It remembers both. A key that was never seen is trusted the first time.
+func (a *app) checkLedger(ctx context.Context, c *api.Client, proven func(note.Verifier) (checkpoint []byte, err error)) error {
+	t, err := a.trustFor(c.Server)
+	if err != nil {
+		return err
+	}
+	first := t.verifier == nil
+	if first {
+		if t.Key, err = c.LedgerKey(ctx); err != nil {
+			return err
+		}
+		if t.verifier, err = note.NewVerifier(t.Key); err != nil {
+			return lie("ledger-key", "its ledger key cannot be read: %v", err)
+		}
+	}
+	signed, err := proven(t.verifier)
+	if err != nil {
+		if now, kerr := c.LedgerKey(ctx); kerr == nil && now != t.Key {
+			return lie("ledger-key", "the ledger's key has changed: this machine trusts %s, the server now shows %s (%v). If the people who run it say that this is right, remove %s or give the new one with --ledger-key", t.Key, now, err, t.path)
+		}
+		return lie("proof", "%v", err)
+	}
+	cp, err := ledger.ParseCheckpoint(signed, t.verifier)
+	if err != nil {
+		return lie("proof", "%v", err)
+	}
+	if t.Checkpoint != "" {
+		if err := continues(ctx, c, t, cp); err != nil {
+			return err
+		}
+	}
+	if first {
+		a.screen.note("%s first contact: from now on this machine trusts the ledger key %s", a.screen.yellow("!"), t.Key)
+	}
+	if old, err := ledger.ParseCheckpoint([]byte(t.Checkpoint), t.verifier); err != nil || old.Size < cp.Size {
+		t.Checkpoint = string(signed)
+	}
+	if err := writeJSON(t.path, t); err != nil {
+		return fmt.Errorf("remembering the ledger's checkpoint: %w", err)
+	}
+	return nil
+}
+
+// continues checks that the checkpoint now and the one seen before are of one ledger, whichever is the greater: another run
+// of this program may have seen a later one meanwhile.
+func continues(ctx context.Context, c *api.Client, t trust, now ledger.Checkpoint) error {
+	before, err := ledger.ParseCheckpoint([]byte(t.Checkpoint), t.verifier)
+	if err != nil {
+		return &failure{exit: exitVerify, what: "what is known of the server cannot be read", why: t.path + " is damaged: " + err.Error(), next: "find out why before you remove it"}
+	}
+	small, large := before, now
+	if small.Size > large.Size {
+		small, large = large, small
+	}
+	hashes, err := c.Consistency(ctx, small.Size, large.Size)
+	if err != nil && (api.Temporary(err) || ctx.Err() != nil) {
+		return err
+	}
+	if err == nil {
+		err = ledger.VerifyConsistency(hashes, small, large)
+	}
+	if err != nil {
+		return lie("ledger-forked", "its ledger (%d entries) is not the one that this machine saw before (%d entries): it was rolled back or rewritten (%v)", now.Size, before.Size, err)
+	}
+	return nil
+}
+
+// credential is the JSON form of what a claim gives.
+type credential struct {
+	api.Meta
+	Request     api.Request `json:"request"`
+	Certificate string      `json:"certificate"` // PEM, with its chain
+	PrivateKey  string      `json:"privateKey"`  // PEM
+	Cluster     api.Cluster `json:"cluster"`
+	Proof       string      `json:"proof"`
+	Issued      []byte      `json:"issued"`
+	Warning     string      `json:"warning,omitempty"`
+}
+
+// deliver writes the checked certificate in the form that was asked for.
+func (a *app) deliver(d api.Delivery, k *kept, chain string, files []string) error {
+	id := d.Request.ID
+	head := fmt.Sprintf("%s%s until %s; removed by the next run after that\n", marker, id, d.Request.Certificate.NotAfter.UTC().Format(time.RFC3339))
+	switch {
+	case a.json():
+		return a.printJSON(credential{Meta: api.Meta{APIVersion: api.Version, Kind: "Credential"}, Request: d.Request, Certificate: chain, PrivateKey: k.Key, Cluster: d.Cluster,
+			Proof: d.Proof, Issued: d.Issued, Warning: d.Warning})
+	case a.output == "pem":
+		for i, text := range []string{k.Key, chain, d.Cluster.CA} {
+			if err := writePrivate(files[i], []byte(head+text)); err != nil {
+				return fmt.Errorf("writing %s: %w", files[i], err)
+			}
+			if _, err := fmt.Fprintln(a.out, files[i]); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	config := head + kubeconfig(id, d.Cluster, chain, k.Key)
+	if len(files) == 0 {
+		_, err := fmt.Fprint(a.out, config)
+		return err
+	}
+	if err := writePrivate(files[0], []byte(config)); err != nil {
+		return fmt.Errorf("writing %s: %w", files[0], err)
+	}
+	_, err := fmt.Fprintf(a.out, "export KUBECONFIG=%s\n", shellQuote(files[0]))
+	return err
+}
+
+// kubeconfig writes a kubeconfig with everything in it. JSON strings are YAML strings, so nothing in it needs other quoting.
+func kubeconfig(id string, cl api.Cluster, certificate, key string) string {
+	q := func(s string) string {
+		b, err := json.Marshal(s)
+		if err != nil {
+			panic(err) // strings always can
+		}
+		return string(b)
+	}
+	b64 := func(s string) string {
+		b, err := json.Marshal([]byte(s))
+		if err != nil {
+			panic(err) // bytes always can
+		}
+		return string(b)
+	}
+	name := q("breakglass-" + cl.ID)
+	var b strings.Builder
+	fmt.Fprintf(&b, "apiVersion: v1\nkind: Config\ncurrent-context: %s\nclusters:\n- name: %s\n  cluster:\n    server: %s\n", name, q(cl.ID), q(cl.Server))
+	if cl.CA != "" {
+		fmt.Fprintf(&b, "    certificate-authority-data: %s\n", b64(cl.CA))
+	}
+	fmt.Fprintf(&b, "users:\n- name: %s\n  user:\n    client-certificate-data: %s\n    client-key-data: %s\n", q(id), b64(certificate), b64(key))
+	fmt.Fprintf(&b, "contexts:\n- name: %s\n  context:\n    cluster: %s\n    user: %s\n", name, q(cl.ID), q(id))
+	return b.String()
+}
+
+func shellQuote(s string) string {
+	if s != "" && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-+=:@") == "" {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}

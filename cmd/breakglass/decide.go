@@ -1,0 +1,148 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/breakglassd/breakglass/internal/api"
+	"github.com/breakglassd/breakglass/internal/breakglass"
+)
+
+func (a *app) approveCommand() *cobra.Command {
+	var yes bool
+	var comment string
+	cmd := &cobra.Command{Use: "approve ID", Short: "Show a request and approve it with your SSH key", Args: one(), ValidArgsFunction: a.completeIDs(api.FilterForMe),
+		Long: "Shows everything that is asked for, read from the very bytes that your approval is about, and signs their digest with the\nkey that you are signed in with. The signature is kept in the ledger and can be checked by anybody, for ever.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx := cmd.Context()
+			c, err := a.reader()
+			if err != nil {
+				return err
+			}
+			r, err := c.Get(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			a.seen(r)
+			if r, err = asRecorded(ctx, c, r); err != nil {
+				return err
+			}
+			a.screen.note("%s", styled(strings.TrimSuffix(a.describe(r), "\n")))
+			if r.State != breakglass.StatePending && r.State != breakglass.StateApproved {
+				return &failure{exit: exitOther, code: "decided", what: "too late", why: r.ID + " is already " + string(r.State)}
+			}
+			if err := a.confirm(ctx, yes, "approve", r.ID); err != nil {
+				return err
+			}
+			if r, err = c.Approve(ctx, r.ID, r.Digest, comment); err != nil {
+				return err
+			}
+			if a.json() {
+				return a.printJSON(r)
+			}
+			rest := "quorum reached"
+			if len(r.Missing) > 0 {
+				rest = "still needs " + strings.Join(r.Missing, " and ")
+			}
+			a.screen.note("%s approved and recorded; %s", a.screen.green("✓"), rest)
+			return nil
+		}}
+	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	cmd.Flags().StringVar(&comment, "comment", "", "a word to go with it")
+	return cmd
+}
+
+// asRecorded returns the request with what was asked for read from the bytes that its digest is of: what the person sees is
+// what the person signs, whatever the server would like to show. The reason is shown as the server tells it: those bytes hold
+// only a commitment to it.
+func asRecorded(ctx context.Context, c *api.Client, r api.Request) (api.Request, error) {
+	h, err := c.History(ctx, r.ID)
+	if err != nil {
+		return r, err
+	}
+	if len(h.Entries) == 0 {
+		return r, lie("digest", "it shows no record of %s", r.ID)
+	}
+	leaf := h.Entries[0].Leaf
+	if sum := sha256.Sum256(leaf); hex.EncodeToString(sum[:]) != r.Digest {
+		return r, lie("digest", "the digest that you would approve is not that of the record of %s", r.ID)
+	}
+	ev, err := eventIn(leaf, r.ID)
+	if err != nil {
+		return r, lie("digest", "the record of %s: %v", r.ID, err)
+	}
+	asked, ok := ev.(breakglass.Requested)
+	if !ok {
+		return r, lie("digest", "the first record of %s is no request", r.ID)
+	}
+	r.Ask = asked
+	return r, nil
+}
+
+func (a *app) denyCommand() *cobra.Command {
+	return a.endingCommand("deny", "Deny a request, for good", "denied", api.FilterForMe, true)
+}
+
+func (a *app) revokeCommand() *cobra.Command {
+	return a.endingCommand("revoke", "Cut off a certificate before its time", "revoked", api.FilterActive, true)
+}
+
+func (a *app) withdrawCommand() *cobra.Command {
+	return a.endingCommand("withdraw", "Take back your own request, or your approval of another's", "withdrawn", api.FilterMine, false)
+}
+
+// endingCommand is a command that ends something with a reason.
+func (a *app) endingCommand(verb, short, done, filter string, needReason bool) *cobra.Command {
+	var yes bool
+	var reason, file string
+	cmd := &cobra.Command{Use: verb + " ID", Short: short, Args: one(), ValidArgsFunction: a.completeIDs(filter), RunE: func(cmd *cobra.Command, args []string) error {
+		ctx := cmd.Context()
+		c, err := a.reader()
+		if err != nil {
+			return err
+		}
+		r, err := c.Get(ctx, args[0])
+		if err != nil {
+			return err
+		}
+		a.seen(r)
+		a.screen.note("%s  %s asks for %s on %s: %s", a.screen.bold(r.ID), person(r, r.Ask.By.Person), r.Ask.Profile, r.Ask.Cluster, oneLine(r.Reason, 100))
+		command, what := verb, done
+		if verb == "withdraw" && r.Ask.By.Person != c.Session.Person {
+			command, what = "take-back", "approval withdrawn"
+		}
+		why, err := a.reason(ctx, reason, file, needReason)
+		if err != nil {
+			return err
+		}
+		if err := a.confirm(ctx, yes, verb, r.ID); err != nil {
+			return err
+		}
+		if r, err = c.Command(ctx, r.ID, command, why); err != nil {
+			return err
+		}
+		if a.json() {
+			return a.printJSON(r)
+		}
+		a.screen.note("%s %s   %s", a.screen.green("✓"), what, r.ID)
+		if verb != "revoke" || r.Certificate == nil {
+			return nil
+		}
+		if r.Ask.Rights.Binding() && r.Certificate.Bound {
+			a.screen.note("%s the right is still bound: the daemon keeps trying to remove it. Watch: breakglass show %s", a.screen.yellow("!"), r.ID)
+		}
+		if !r.Ask.Rights.Binding() {
+			a.screen.note("%s group mode: the certificate itself works until %s unless the cluster's deny webhook knows it", a.screen.yellow("!"), a.when(r.Certificate.NotAfter))
+		}
+		return nil
+	}}
+	f := cmd.Flags()
+	f.BoolVar(&yes, "yes", false, "do not ask")
+	f.StringVar(&reason, "reason", "", "why")
+	f.StringVar(&file, "reason-file", "", "`file` with the reason, - for standard input")
+	return cmd
+}

@@ -1,0 +1,216 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/breakglassd/breakglass/internal/api"
+	"github.com/breakglassd/breakglass/internal/breakglass"
+)
+
+// The exit codes. Scripts depend on them: they never change their meaning.
+const (
+	exitOK          = 0
+	exitOther       = 1
+	exitUsage       = 2
+	exitDenied      = 3
+	exitSignIn      = 4
+	exitExpired     = 5
+	exitUnreachable = 6
+	exitPolicy      = 7
+	exitVerify      = 8
+	exitInterrupted = 130 // 128 + SIGINT, as shells do
+)
+
+// exitCode is one row of the help topic.
+type exitCode struct {
+	code    int
+	name    string // the "code" of a JSON error when nothing more exact is known
+	meaning string
+}
+
+func exitCodes() []exitCode {
+	return []exitCode{
+		{exitOK, "ok", "it worked"},
+		{exitOther, "other", "something else went wrong; standard error says what"},
+		{exitUsage, "usage", "the command line or the configuration makes no sense"},
+		{exitDenied, "denied", "a person or a rule about persons said no: denied, revoked, not yours, not an approver"},
+		{exitSignIn, "sign-in", "no SSH key proves who you are"},
+		{exitExpired, "expired", "too late: the request lapsed, the certificate expired, or --wait-timeout passed"},
+		{exitUnreachable, "unreachable", "the daemon, Vault or the cluster cannot be reached or is not ready"},
+		{exitPolicy, "policy", "the access policy does not allow it, or too many requests"},
+		{exitVerify, "verification", "a proof, a key or the ledger is not what it must be; nothing was written"},
+		{exitInterrupted, "interrupted", "interrupted with Ctrl-C; what was opened stays open"},
+	}
+}
+
+// failure is an error that this program itself has found.
+type failure struct {
+	exit int
+	code string // for programs; empty: the exit code's name
+	what string // after "error: "
+	why  string
+	next string
+}
+
+func (f *failure) Error() string {
+	if f.why == "" {
+		return f.what
+	}
+	return f.what + ": " + f.why
+}
+
+func usage(format string, args ...any) *failure {
+	return &failure{exit: exitUsage, what: fmt.Sprintf(format, args...), next: "--help shows what is possible"}
+}
+
+// explain turns any error into a failure: the one place that maps the server's classes to exit codes.
+func explain(err error) (f *failure, requestID string) {
+	if errors.As(err, &f) {
+		return f, ""
+	}
+	var e *api.Error
+	if !errors.As(err, &e) {
+		return &failure{exit: exitOther, what: err.Error()}, ""
+	}
+	f = &failure{code: e.Code, why: e.Why, next: e.Next}
+	switch e.Class {
+	case string(breakglass.ClassInvalid):
+		f.exit, f.what = exitUsage, "that makes no sense to the daemon"
+	case string(breakglass.ClassUnknown):
+		f.exit, f.what = exitOther, "not found"
+	case string(breakglass.ClassDenied):
+		f.exit, f.what = exitDenied, "not allowed"
+		if e.Code == "unknown-person" {
+			f.exit, f.what = exitSignIn, "the daemon does not know you"
+		}
+	case string(breakglass.ClassPolicy):
+		f.exit, f.what = exitPolicy, "refused by policy  "+strings.ReplaceAll(e.Code, ",", ", ")
+	case string(breakglass.ClassLimited):
+		f.exit, f.what = exitPolicy, "too many"
+	case string(breakglass.ClassConflict):
+		f.exit, f.what = exitOther, "not possible now"
+	case string(breakglass.ClassExpired):
+		f.exit, f.what = exitExpired, "too late"
+	case string(breakglass.ClassUnavailable):
+		f.exit, f.what = exitUnreachable, "not available"
+	case api.ClassSignIn:
+		f.exit, f.what = exitSignIn, "not signed in"
+		if e.Code == api.CodeOtherLedger {
+			f.exit, f.what = exitVerify, "this is not the server it was"
+		}
+	default:
+		f.exit, f.what = exitOther, "the daemon failed"
+	}
+	return f, e.RequestID
+}
+
+// report prints an error and returns the exit code.
+func (a *app) report(err error) int {
+	f, id := explain(err)
+	code := f.code
+	if code == "" {
+		for _, c := range exitCodes() {
+			if c.code == f.exit {
+				code = c.name
+			}
+		}
+	}
+	if a.output == "json" {
+		b, err := json.Marshal(struct {
+			api.Meta
+			Exit      int    `json:"exit"`
+			Code      string `json:"code"`
+			Error     string `json:"error"`
+			Why       string `json:"why,omitempty"`
+			Next      string `json:"next,omitempty"`
+			RequestID string `json:"requestId,omitempty"`
+		}{api.Meta{APIVersion: api.Version, Kind: "Error"}, f.exit, code, f.what, f.why, f.next, id})
+		if err == nil {
+			fmt.Fprintln(a.screen.w, string(b))
+			return f.exit
+		}
+	}
+	a.screen.note("%s %s", a.screen.red("error:"), f.what)
+	if f.why != "" {
+		a.screen.note("why:   %s", f.why)
+	}
+	if f.next != "" {
+		a.screen.note("next:  %s", strings.ReplaceAll(f.next, "breakglass ", a.name+" "))
+	}
+	if id != "" && f.exit == exitOther {
+		a.screen.note("id:    %s", id)
+	}
+	return f.exit
+}
+
+// outcome is how a request ended for the person who waited for it; nil if well, or not yet.
+func outcome(r api.Request) error {
+	switch r.State {
+	case breakglass.StatePending, breakglass.StateApproved, breakglass.StateIssuing, breakglass.StateActive:
+		return nil
+	case breakglass.StateDenied:
+		who, why := ending(r.Denied)
+		return &failure{exit: exitDenied, code: "denied", what: r.ID + " was denied by " + who, why: why}
+	case breakglass.StateRevoked:
+		who, why := ending(r.Revoked)
+		return &failure{exit: exitDenied, code: "revoked", what: r.ID + " was revoked by " + who, why: why}
+	case breakglass.StateWithdrawn:
+		return &failure{exit: exitOther, code: "withdrawn", what: r.ID + " was withdrawn"}
+	case breakglass.StateLapsed:
+		return &failure{exit: exitExpired, code: "lapsed", what: r.ID + " has lapsed", why: "nobody acted in time", next: "a new request is cheap: breakglass request"}
+	case breakglass.StateExpired:
+		return &failure{exit: exitExpired, code: "expired", what: "the certificate of " + r.ID + " has expired"}
+	case breakglass.StateFailed:
+		why := ""
+		if r.Failed != nil {
+			why = r.Failed.Detail
+		}
+		return &failure{exit: exitUnreachable, code: "failed", what: "no certificate came of " + r.ID, why: why, next: "open a new request; the daemon's log has the cause"}
+	}
+	return &failure{exit: exitOther, what: fmt.Sprintf("%s is in the unknown state %q", r.ID, r.State), next: "is the server newer than this program?"}
+}
+
+// ending is who ended a request and why. A server may leave it out.
+func ending(e *api.Ending) (who, why string) {
+	if e == nil {
+		return "somebody", ""
+	}
+	return e.Person, e.Reason
+}
+
+// topics are the help topics: commands that do nothing.
+func topics() []*cobra.Command {
+	var codes strings.Builder
+	codes.WriteString("Every command ends with one of these codes, and with -o json writes the error as JSON to standard error.\n\n")
+	for _, c := range exitCodes() {
+		fmt.Fprintf(&codes, "  %3d  %-13s %s\n", c.code, c.name, c.meaning)
+	}
+	return []*cobra.Command{
+		{Use: "exit-codes", Short: "What the exit codes mean", Long: strings.TrimSuffix(codes.String(), "\n")},
+		{Use: "environment", Short: "Environment variables and files", Long: environment},
+	}
+}
+
+const environment = `A flag wins over the environment, the environment over the configuration file.
+
+  --server       BREAKGLASS_SERVER      server      address of the daemon
+  --ca-file      BREAKGLASS_CA_FILE     caFile      authorities to believe for its certificate (default: the system's)
+  --identity     BREAKGLASS_IDENTITY    identity    SSH private key file, or .pub file to choose a key of the agent
+  --ledger-key   BREAKGLASS_LEDGER_KEY  ledgerKey   the ledger's public key, or a file with it
+  --config       BREAKGLASS_CONFIG                  the configuration file
+
+  SSH_AUTH_SOCK                    the ssh-agent, asked unless an identity is a private key
+  NO_COLOR, CLICOLOR_FORCE, TERM   no colours; colours always; TERM=dumb: no colours and no live line
+  HTTPS_PROXY, NO_PROXY            as usual
+
+Files, each readable by you alone:
+
+  $XDG_CONFIG_HOME/breakglass/config.yaml   configuration (~/.config/…)
+  $XDG_RUNTIME_DIR/breakglass/              keys, kubeconfigs and the session; removed when they expire, by the next run
+  $XDG_STATE_HOME/breakglass/               the ledger key and checkpoint last seen of each server (~/.local/state/…);
+                                            without XDG_RUNTIME_DIR also what belongs there`

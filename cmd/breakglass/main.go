@@ -1,0 +1,132 @@
+// Command breakglass is what people have in their hands: it asks for emergency access, approves, and turns an approval into a
+// certificate whose private key never leaves the machine. Installed as kubectl-breakglass it is a kubectl plugin.
+//
+// It believes the daemon as little as it can. What an approver signs is read from the very bytes that the digest is of. A
+// certificate is used only after the ledger's proof of it was checked against a key and a checkpoint that this machine knew
+// before. Data goes to standard output, everything else to standard error.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/breakglassd/breakglass/internal/api"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // the second Ctrl-C ends the process whatever it is doing
+	os.Exit(run(ctx, os.Args))
+}
+
+// app is one run of the program.
+type app struct {
+	name   string // as people type it: "breakglass" or "kubectl breakglass"
+	in     *os.File
+	out    io.Writer
+	screen *screen
+	env    func(string) string
+	skew   time.Duration // how far the server's clock is ahead of ours, as last seen
+
+	flags   settings // from the command line
+	config  string   // --config
+	output  string   // -o
+	conf    settings // all sources merged
+	keys    *identity
+	started bool // the command line made sense
+}
+
+func run(ctx context.Context, args []string) int {
+	a := &app{name: "breakglass", in: os.Stdin, out: os.Stdout, env: os.Getenv}
+	a.screen = newScreen(os.Stderr, a.env)
+	root := a.command()
+	if strings.HasPrefix(filepath.Base(args[0]), "kubectl-") {
+		a.name = "kubectl breakglass"
+		root.Use = "kubectl-breakglass"
+		root.Annotations = map[string]string{cobra.CommandDisplayNameAnnotation: a.name}
+	}
+	root.SetArgs(args[1:])
+	root.SetIn(a.in)
+	root.SetOut(a.out)
+	root.SetErr(a.screen.w)
+	err := root.ExecuteContext(ctx)
+	a.screen.clear()
+	if err == nil {
+		return exitOK
+	}
+	if ctx.Err() != nil && !errors.As(err, new(*failure)) {
+		err = &failure{exit: exitInterrupted, what: "interrupted"}
+	} else if !a.started && !errors.As(err, new(*failure)) {
+		err = usage("%v", err)
+	}
+	return a.report(err)
+}
+
+func (a *app) command() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "breakglass",
+		Short:         "Emergency access to Kubernetes clusters, by two people's word",
+		Long:          "Asks for emergency access to a Kubernetes cluster. Two or more other people approve; then this machine gets one\nshort-lived client certificate for a key that it made itself.",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			a.started = true
+			var err error
+			a.conf, err = a.settle()
+			return err
+		},
+	}
+	f := root.PersistentFlags()
+	f.StringVar(&a.flags.Server, "server", "", "address of the daemon, https://host[:port]")
+	f.StringVar(&a.flags.CAFile, "ca-file", "", "PEM `file` with the only authorities to believe for the daemon's certificate")
+	f.StringVar(&a.flags.Identity, "identity", "", "SSH private key `file`, or a .pub file to choose a key of the ssh-agent")
+	f.StringVar(&a.flags.LedgerKey, "ledger-key", "", "the ledger's public key, or a file with it (default: the one seen first)")
+	f.StringVar(&a.config, "config", "", "configuration `file`")
+	f.StringVarP(&a.output, "output", "o", "", "output `format`: json, and for certificates kubeconfig or pem")
+	root.AddCommand(a.requestCommand(), a.claimCommand(), a.statusCommand(), a.listCommand(), a.showCommand(), a.approveCommand(), a.denyCommand(),
+		a.withdrawCommand(), a.revokeCommand(), a.profilesCommand(), a.whoamiCommand(), a.logoutCommand(), a.ledgerCommand(), a.versionCommand())
+	root.AddCommand(topics()...)
+	return root
+}
+
+// version is the module's version as the build recorded it.
+func version() string {
+	if b, ok := debug.ReadBuildInfo(); ok && b.Main.Version != "" {
+		return b.Main.Version
+	}
+	return "(devel)"
+}
+
+func (a *app) versionCommand() *cobra.Command {
+	return &cobra.Command{Use: "version", Short: "Print the version", Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error {
+		if a.json() {
+			return a.printJSON(map[string]string{"apiVersion": api.Version, "kind": "ClientVersion", "version": version()})
+		}
+		_, err := fmt.Fprintln(a.out, "breakglass", version())
+		return err
+	}}
+}
+
+// args makes an argument check whose complaint names the command.
+func args(least, most int, what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) < least || len(args) > most {
+			return usage("%s takes %s", cmd.CommandPath(), what)
+		}
+		return nil
+	}
+}
+
+// one is args for a command on one request.
+func one() cobra.PositionalArgs { return args(1, 1, "one request id (or the beginning of one)") }

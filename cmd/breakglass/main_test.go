@@ -1,0 +1,579 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/crypto/ssh/agent"
+	"golang.org/x/mod/sumdb/note"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/breakglassd/breakglass/internal/api"
+	"github.com/breakglassd/breakglass/internal/bgtest"
+	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/ledger/sqlstore"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"breakglass": main, "kubectl-breakglass": main})
+}
+
+// world is what stands behind one script: a whole daemon on a real port, with a place to lie in between.
+type world struct {
+	sys  *bgtest.System
+	addr string
+	down func()
+	lie  atomic.Pointer[string]
+}
+
+// privateKey is the private half of bgtest.SSHKey.
+func privateKey(person string) ed25519.PrivateKey {
+	seed := sha256.Sum256([]byte("bgtest key of " + person))
+	return ed25519.NewKeyFromSeed(seed[:])
+}
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		Setup: func(env *testscript.Env) error {
+			t, ok := env.T().(testing.TB)
+			if !ok {
+				return fmt.Errorf("no testing.TB")
+			}
+			w := &world{sys: bgtest.New(t, bgtest.Options{}), addr: "127.0.0.1:0"}
+			if err := w.up(); err != nil {
+				return err
+			}
+			env.Defer(func() { w.down() })
+			for _, p := range append(bgtest.People, "stranger") {
+				block, err := ssh.MarshalPrivateKey(privateKey(p), p)
+				if err != nil {
+					return err
+				}
+				if err := os.WriteFile(filepath.Join(env.WorkDir, p), pem.EncodeToMemory(block), 0o600); err != nil {
+					return err
+				}
+				pub, err := ssh.NewPublicKey(privateKey(p).Public())
+				if err != nil {
+					return err
+				}
+				if err := os.WriteFile(filepath.Join(env.WorkDir, p+".pub"), ssh.MarshalAuthorizedKey(pub), 0o600); err != nil {
+					return err
+				}
+			}
+			for _, d := range []string{"run", "home"} {
+				if err := os.Mkdir(filepath.Join(env.WorkDir, d), 0o700); err != nil {
+					return err
+				}
+			}
+			_, other, err := ledger.NewKey(bgtest.Origin)
+			if err != nil {
+				return err
+			}
+			if err := os.WriteFile(filepath.Join(env.WorkDir, "other.pub"), []byte(other+"\n"), 0o600); err != nil {
+				return err
+			}
+			env.Setenv("HOME", filepath.Join(env.WorkDir, "home"))
+			env.Setenv("XDG_RUNTIME_DIR", filepath.Join(env.WorkDir, "run"))
+			env.Setenv("XDG_STATE_HOME", filepath.Join(env.WorkDir, "state"))
+			env.Setenv("BREAKGLASS_SERVER", "http://"+w.addr)
+			env.Setenv("BREAKGLASS_IDENTITY", "alice")
+			env.Setenv("VKEY", w.sys.VKey)
+			env.Setenv("SSH_AUTH_SOCK", "")
+			env.Values["world"] = w
+			return nil
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"exits": exits, "await": await, "id": id, "lie": tellLies, "down": goDown, "up": comeUp, "agent": startAgent, "encrypt": encrypt, "export": export, "flip": flip, "pem-pair": pemPair, "deny": deny, "vault": vault,
+		},
+	})
+}
+
+func worldOf(ts *testscript.TestScript) *world { return ts.Value("world").(*world) }
+
+// up serves the API, behind the liar, on the address of before.
+func (w *world) up() error {
+	l, err := net.Listen("tcp", w.addr)
+	if err != nil {
+		return err
+	}
+	w.addr = l.Addr().String()
+	h, err := api.NewServer(api.Config{Service: w.sys.Service, Ledger: w.sys.Ledger, LedgerKey: w.sys.VKey, URLs: []string{"http://" + w.addr}, Version: "test",
+		ClusterCA: func(string) []byte { return w.sys.CA.PEM() }})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	srv := &httptest.Server{Listener: l, Config: &http.Server{Handler: w.liar(h), BaseContext: func(net.Listener) context.Context { return ctx }}}
+	srv.Start()
+	w.down = func() { cancel(); srv.Close() }
+	return nil
+}
+
+// sign makes a certificate behind the daemon's back, as alice's for the request in a path.
+func (w *world) sign(path string, csr []byte) string {
+	s, err := w.sys.CA.Sign(context.Background(), breakglass.Order{CommonName: breakglass.CommonName("alice", strings.Split(path, "/")[3]), CSR: csr, TTL: time.Minute})
+	if err != nil {
+		panic(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate}))
+}
+
+// liar changes what the server says on its way to the client.
+func (w *world) liar(next http.Handler) http.Handler {
+	_, otherKey, err := ledger.NewKey(bgtest.Origin)
+	if err != nil {
+		panic(err)
+	}
+	return http.HandlerFunc(func(out http.ResponseWriter, r *http.Request) {
+		lie := w.lie.Load()
+		if lie == nil {
+			next.ServeHTTP(out, r)
+			return
+		}
+		request, err := io.ReadAll(r.Body)
+		if err != nil {
+			panic(err)
+		}
+		r.Body = io.NopCloser(bytes.NewReader(request))
+		rec := httptest.NewRecorder()
+		next.ServeHTTP(rec, r)
+		body := rec.Body.String()
+		claim, one := strings.HasSuffix(r.URL.Path, "/claim"), strings.HasPrefix(r.URL.Path, "/v1/requests/bg-")
+		change := func(field string, f func(string) string) {
+			var m map[string]json.RawMessage
+			var s string
+			if json.Unmarshal([]byte(body), &m) != nil || json.Unmarshal(m[field], &s) != nil {
+				return
+			}
+			m[field], _ = json.Marshal(f(s))
+			b, _ := json.Marshal(m)
+			body = string(b)
+		}
+		switch *lie {
+		case "proof": // another sibling hash, or with a tree of one leaf another index
+			if claim {
+				change("proof", func(s string) string {
+					lines := strings.SplitN(s, "\n", 4)
+					lines[2] = strings.Repeat("A", 43) + "="
+					return strings.Join(lines, "\n")
+				})
+			}
+		case "leaf":
+			if claim {
+				change("issued", func(s string) string { return strings.Replace(s, "A", "B", 1) })
+			}
+		case "certificate": // of the same name, by the same CA, for another key
+			if claim {
+				change("certificate", func(string) string {
+					_, csr := bgtest.NewCSR()
+					block, _ := pem.Decode(csr)
+					return w.sign(r.URL.Path, block.Bytes)
+				})
+			}
+		case "twin": // a second certificate for the same key, which no ledger has: what somebody with access to Vault could make
+			if claim {
+				change("certificate", func(string) string {
+					var sent api.CSR
+					if err := json.Unmarshal(request, &sent); err != nil {
+						panic(err)
+					}
+					block, _ := pem.Decode([]byte(sent.CSR))
+					return w.sign(r.URL.Path, block.Bytes)
+				})
+			}
+		case "index":
+			if claim {
+				body = strings.ReplaceAll(body, `"ledgerIndex":`, `"ledgerIndex":1`)
+			}
+		case "server": // the kubeconfig would lead elsewhere
+			if claim {
+				body = strings.ReplaceAll(body, `"cluster":{"id":"c1","server":"https://127.0.0.1:6443"`, `"cluster":{"id":"c1","server":"https://evil.example.com"`)
+			}
+		case "key":
+			if r.URL.Path == "/v1/ledger/key" {
+				body = otherKey + "\n"
+			}
+		case "fork": // its proof of consistency is of something else
+			if strings.HasPrefix(r.URL.Path, "/v1/ledger/consistency") {
+				body = `{"apiVersion":"breakglass/v1","kind":"Consistency","hashes":[]}`
+			}
+		case "harmless": // what the approver sees is not what the approver signs
+			if one && !strings.Contains(r.URL.Path, "history") {
+				body = strings.ReplaceAll(body, `"clusterRole":"cluster-admin"`, `"clusterRole":"view"`)
+			}
+		case "digest": // the digest is of another request
+			if one && !strings.Contains(r.URL.Path, "history") {
+				change("digest", func(string) string { return strings.Repeat("0", 64) })
+			}
+		case "escape": // a reason that would rewrite the terminal
+			body = strings.ReplaceAll(body, "etcd quorum lost", `\u001b[2J\u001b[Hroot`)
+		case "lapsed":
+			if one {
+				body = strings.ReplaceAll(body, `"state":"pending"`, `"state":"lapsed"`)
+			}
+		default:
+			panic("unknown lie " + *lie)
+		}
+		for k, v := range rec.Header() {
+			out.Header()[k] = v
+		}
+		out.WriteHeader(rec.Code)
+		_, _ = out.Write([]byte(body))
+	})
+}
+
+// exits CODE COMMAND… runs a command that must end with exactly this code.
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE command…")
+	}
+	err := ts.Exec(args[1], args[2:]...)
+	code := 0
+	if err != nil {
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) {
+			ts.Fatalf("%v", err)
+		}
+		code = exit.ExitCode()
+	}
+	if fmt.Sprint(code) != args[0] {
+		ts.Fatalf("exit code %d, want %s", code, args[0])
+	}
+}
+
+// await STATE waits until the newest request is in a state, and sets ID.
+func await(ts *testscript.TestScript, _ bool, args []string) {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	s := worldOf(ts).sys.Service
+	for ctx.Err() == nil {
+		all, err := s.Since(ctx, 1)
+		ts.Check(err)
+		if n := len(all); n > 0 && string(all[n-1].State(time.Now())) == args[0] {
+			ts.Setenv("ID", all[n-1].ID)
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	ts.Fatalf("no request became %s", args[0])
+}
+
+// id VARIABLE sets a variable to the id that was printed last on standard output.
+func id(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile("stdout")))
+}
+
+func tellLies(ts *testscript.TestScript, neg bool, args []string) {
+	if neg {
+		worldOf(ts).lie.Store(nil)
+		return
+	}
+	worldOf(ts).lie.Store(&args[0])
+}
+
+func goDown(ts *testscript.TestScript, _ bool, _ []string) { worldOf(ts).down() }
+
+func comeUp(ts *testscript.TestScript, _ bool, _ []string) { ts.Check(worldOf(ts).up()) }
+
+// deny ID has carol deny a request in Slack.
+func deny(ts *testscript.TestScript, _ bool, args []string) {
+	_, err := worldOf(ts).sys.Service.Deny(context.Background(), bgtest.BySlack("carol"), args[0], "not an emergency")
+	ts.Check(err)
+}
+
+// vault sealed makes the certificate authority unready; vault open makes it ready again.
+func vault(ts *testscript.TestScript, _ bool, args []string) {
+	worldOf(ts).sys.CA.OnCheck = func(string, string) error {
+		if args[0] == "sealed" {
+			return fmt.Errorf("Vault is sealed: unseal it")
+		}
+		return nil
+	}
+}
+
+// agent PERSON… starts an ssh-agent with keys.
+func startAgent(ts *testscript.TestScript, _ bool, people []string) {
+	ring := agent.NewKeyring()
+	for _, p := range people {
+		ts.Check(ring.Add(agent.AddedKey{PrivateKey: privateKey(p), Comment: p}))
+	}
+	dir, err := os.MkdirTemp("", "agent") // short: a socket's path has at most 104 bytes
+	ts.Check(err)
+	l, err := net.Listen("unix", filepath.Join(dir, "s"))
+	ts.Check(err)
+	ts.Setenv("SSH_AUTH_SOCK", filepath.Join(dir, "s"))
+	ts.Defer(func() { l.Close(); os.RemoveAll(dir) })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() { _ = agent.ServeAgent(ring, conn); conn.Close() }()
+		}
+	}()
+}
+
+// encrypt FILE PERSON PASSPHRASE writes an encrypted private key.
+func encrypt(ts *testscript.TestScript, _ bool, args []string) {
+	block, err := ssh.MarshalPrivateKeyWithPassphrase(privateKey(args[1]), args[1], []byte(args[2]))
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), pem.EncodeToMemory(block), 0o600))
+}
+
+// export DIR writes an export of the ledger.
+func export(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Check(ledger.Export(context.Background(), worldOf(ts).sys.Ledger, ts.MkAbs(args[0])))
+}
+
+// flip FILE changes the byte in the middle of a file.
+func flip(ts *testscript.TestScript, _ bool, args []string) {
+	path := ts.MkAbs(args[0])
+	b, err := os.ReadFile(path)
+	ts.Check(err)
+	b[len(b)/2] ^= 1
+	ts.Check(os.WriteFile(path, b, 0o600))
+}
+
+// pem-pair CERT KEY checks that a certificate and a key belong together.
+func pemPair(ts *testscript.TestScript, _ bool, args []string) {
+	_, err := tls.X509KeyPair([]byte(ts.ReadFile(args[0])), []byte(ts.ReadFile(args[1])))
+	ts.Check(err)
+}
+
+func TestProgramIsSmallAndKnowsNoClusterAndNoDatabase(t *testing.T) {
+	out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", ".").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for dep := range strings.Lines(string(out)) {
+		for _, bad := range []string{"k8s.io/", "modernc.org/", "database/sql", "github.com/hashicorp/", "github.com/slack-go/", "github.com/spf13/viper", "github.com/prometheus/", "internal/bgtest"} {
+			if strings.Contains(dep, bad) {
+				t.Errorf("it depends on %s", dep)
+			}
+		}
+	}
+}
+
+func TestEveryEndHasItsExitCode(t *testing.T) {
+	for class, want := range map[string]int{
+		string(breakglass.ClassInvalid): exitUsage, string(breakglass.ClassUnknown): exitOther, string(breakglass.ClassDenied): exitDenied,
+		string(breakglass.ClassPolicy): exitPolicy, string(breakglass.ClassConflict): exitOther, string(breakglass.ClassExpired): exitExpired,
+		string(breakglass.ClassLimited): exitPolicy, string(breakglass.ClassUnavailable): exitUnreachable,
+		api.ClassSignIn: exitSignIn, api.ClassInternal: exitOther, "something new": exitOther,
+	} {
+		f, _ := explain(fmt.Errorf("somewhere: %w", &api.Error{Class: class, Code: "x", Why: "y"}))
+		if f.exit != want || f.what == "" {
+			t.Errorf("class %s: exit %d (%q), want %d", class, f.exit, f.what, want)
+		}
+	}
+	by, failed := &api.Ending{Person: "carol"}, &api.Failure{}
+	for state, want := range map[breakglass.State]int{
+		breakglass.StatePending: 0, breakglass.StateApproved: 0, breakglass.StateIssuing: 0, breakglass.StateActive: 0, breakglass.StateDenied: exitDenied,
+		breakglass.StateRevoked: exitDenied, breakglass.StateWithdrawn: exitOther, breakglass.StateLapsed: exitExpired, breakglass.StateExpired: exitExpired,
+		breakglass.StateFailed: exitUnreachable, "something new": exitOther,
+	} {
+		got := 0
+		if err := outcome(api.Request{State: state, Denied: by, Revoked: by, Failed: failed}); err != nil {
+			f, _ := explain(err)
+			got = f.exit
+		}
+		if got != want {
+			t.Errorf("state %s: exit %d, want %d", state, got, want)
+		}
+	}
+}
+
+func TestTerminalCannotBeRewrittenByText(t *testing.T) {
+	evil := "a\x1b[2Jb\x00c\x7fd\u202ee\nf"
+	if got := format("%s|%v", evil, fmt.Errorf("%s", evil)); strings.ContainsAny(got, "\x1b\x00\x7f\u202e") || !strings.Contains(got, "\nf") {
+		t.Errorf("%q", got)
+	}
+	s := &screen{w: &bytes.Buffer{}, color: true}
+	if got := string(s.red(evil)); strings.Count(got, "\x1b") != 2 {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestConfigurationIsReadStrictly(t *testing.T) {
+	good := "server: https://bg.example.com\nidentity: ~/.ssh/id\n"
+	if s, err := parseSettings([]byte(good)); err != nil || s.Server != "https://bg.example.com" {
+		t.Errorf("%+v, %v", s, err)
+	}
+	if _, err := parseSettings(nil); err != nil {
+		t.Errorf("an empty file: %v", err)
+	}
+	for _, bad := range []string{"servers: x\n", "server: x\n---\nserver: y\n", "server: [a]\n", "server: x\nserver: y\n", "\tserver: x", "- server"} {
+		if s, err := parseSettings([]byte(bad)); err == nil {
+			t.Errorf("%q is read as %+v", bad, s)
+		}
+	}
+}
+
+func TestDaysAreRead(t *testing.T) {
+	for in, want := range map[string]int{"1d": 1, "30d": 30, "24h": 1, "25h": 2, "90d": 90, "0d": 0, "91d": 0, "-1d": 0, "x": 0, "": 0, "9999h": 0} {
+		if got, err := parseDays(in); got != want || (err == nil) != (want > 0) {
+			t.Errorf("%q: %d, %v", in, got, err)
+		}
+	}
+}
+
+func TestShellQuoting(t *testing.T) {
+	for in, want := range map[string]string{"/run/x.y": "/run/x.y", "a b": "'a b'", "it's": `'it'\''s'`, "$(x)": "'$(x)'", "": "''"} {
+		if got := shellQuote(in); got != want {
+			t.Errorf("%q: %s, want %s", in, got, want)
+		}
+	}
+}
+
+func TestKubeconfigIsOneForKubectl(t *testing.T) {
+	cl := api.Cluster{ID: "prod-eu-1", Server: "https://10.20.0.1:6443", CA: "the CA\n"}
+	got, err := clientcmd.Load([]byte(marker + "bg-7k3m-9qx\n" + kubeconfig("bg-7k3m-9qx", cl, "the certificate\n", "the key\n")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := clientcmd.ConfirmUsable(*got, ""); err != nil {
+		t.Error(err)
+	}
+	ctx := got.Contexts[got.CurrentContext]
+	cluster, user := got.Clusters[ctx.Cluster], got.AuthInfos[ctx.AuthInfo]
+	if cluster.Server != cl.Server || string(cluster.CertificateAuthorityData) != cl.CA || string(user.ClientCertificateData) != "the certificate\n" || string(user.ClientKeyData) != "the key\n" {
+		t.Errorf("%+v\n%+v", cluster, user)
+	}
+}
+
+func TestLedgerMustContinueTheOneSeenBefore(t *testing.T) {
+	ctx := t.Context()
+	skey, vkey, err := ledger.NewKey(bgtest.Origin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := note.NewSigner(skey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	verifier, err := note.NewVerifier(vkey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Two ledgers of one key: what a rollback or a thief of the key makes.
+	open := func(kind string) (l *ledger.Ledger, early, late ledger.Checkpoint) {
+		path := filepath.Join(t.TempDir(), "ledger.db")
+		if err := sqlstore.Create(ctx, path); err != nil {
+			t.Fatal(err)
+		}
+		store, err := sqlstore.Open(ctx, path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if l, err = ledger.Open(ctx, store, signer, verifier); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { l.Close() })
+		for _, cp := range []*ledger.Checkpoint{&early, &late} {
+			for range 3 {
+				if _, err := l.Append(ctx, time.Now(), "s", ledger.AnyVersion, nil, ledger.Draft{Kind: kind, Body: []byte("{}")}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if *cp, err = l.Checkpoint(ctx); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return l, early, late
+	}
+	mine, early, late := open("one")
+	other, otherEarly, otherLate := open("other")
+	client := func(l *ledger.Ledger) *api.Client {
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			from, _ := strconv.ParseInt(r.FormValue("from"), 10, 64)
+			to, _ := strconv.ParseInt(r.FormValue("to"), 10, 64)
+			out := api.Consistency{Meta: api.Meta{APIVersion: api.Version}}
+			proof, err := l.Consistency(r.Context(), from, to)
+			if err != nil {
+				w.WriteHeader(http.StatusNotFound)
+				return
+			}
+			for _, h := range proof {
+				out.Hashes = append(out.Hashes, h[:])
+			}
+			_ = json.NewEncoder(w).Encode(out)
+		}))
+		t.Cleanup(srv.Close)
+		return &api.Client{Server: srv.URL, HTTP: srv.Client()}
+	}
+	for _, c := range []struct {
+		name        string
+		server      *ledger.Ledger
+		before, now ledger.Checkpoint
+		good        bool
+	}{
+		{"it grew", mine, early, late, true},
+		{"the same", mine, late, late, true},
+		{"another run saw a later one meanwhile", mine, late, early, true},
+		{"rewritten and longer", other, early, otherLate, false},
+		{"rewritten and as long", other, late, otherLate, false},
+		{"rolled back", other, late, otherEarly, false},
+	} {
+		err := continues(ctx, client(c.server), trust{Checkpoint: string(c.before.Note), verifier: verifier}, c.now)
+		if f, _ := explain(cmp.Or(err, error(&failure{}))); (err == nil) != c.good || !c.good && f.exit != exitVerify {
+			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+}
+
+func FuzzSettings(f *testing.F) {
+	f.Add([]byte("server: https://bg.example.com\ncaFile: x\nidentity: y\nledgerKey: z\n"))
+	f.Fuzz(func(t *testing.T, b []byte) { _, _ = parseSettings(b) })
+}
+
+func FuzzCredential(f *testing.F) {
+	_, vkey, err := ledger.NewKey("fuzz")
+	if err != nil {
+		f.Fatal(err)
+	}
+	v, err := note.NewVerifier(vkey)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add([]byte(`{"apiVersion":"breakglass/v1","kind":"Credential","certificate":"-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----","issued":"AA==","proof":""}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if _, _, err := checkCredential(b, v); err == nil {
+			t.Error("something nobody signed is proven")
+		}
+	})
+}
+
+func FuzzLeaf(f *testing.F) {
+	f.Add([]byte("ledger-leaf v1\nstream bg-7k3m-9qx\nnumber 1\nkind withdrawn/v1\ntime 2026-11-22T03:45:00.000000000Z\n\n{\"by\":{\"channel\":\"key\"}}"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if ev, err := eventIn(b, "bg-7k3m-9qx"); err == nil && ev == nil {
+			t.Error("no event and no error")
+		}
+	})
+}

@@ -1,0 +1,330 @@
+package main
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/breakglassd/breakglass/internal/api"
+	"github.com/breakglassd/breakglass/internal/breakglass"
+)
+
+// data prints text to standard output, cleaned.
+func (a *app) data(f string, args ...any) { fmt.Fprint(a.out, format(f, args...)) }
+
+func (a *app) statusCommand() *cobra.Command {
+	var watch bool
+	cmd := &cobra.Command{Use: "status [ID]", Short: "Say how a request stands (without ID: your latest)", Args: args(0, 1, "at most one request id"), ValidArgsFunction: a.completeIDs(api.FilterAll),
+		Long: "Says how a request stands. With --watch it follows the request until nothing more can happen, and ends with the exit\ncode of that.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := a.reader()
+			if err != nil {
+				return err
+			}
+			var r api.Request
+			if len(args) == 1 {
+				r, err = c.Get(cmd.Context(), args[0])
+			} else {
+				r, err = a.latest(cmd, c)
+			}
+			if err != nil {
+				return err
+			}
+			a.seen(r)
+			if watch {
+				a.screen.note("%s  %s asks for %s on %s", a.screen.bold(r.ID), person(r, r.Ask.By.Person), r.Ask.Profile, r.Ask.Cluster)
+				if r, err = a.await(cmd.Context(), c, r, 0, func(r api.Request) bool { return r.State.Terminal() }); err != nil {
+					return err
+				}
+			}
+			if a.json() {
+				err = a.printJSON(r)
+			} else {
+				a.data("%s  %s  %s on %s for %s   %s\n", r.ID, r.State, r.Ask.Profile, r.Ask.Cluster, seconds(r.Ask.TTLSeconds), a.waiting(r))
+			}
+			if err == nil && watch {
+				err = outcome(r)
+			}
+			return err
+		}}
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "follow it")
+	return cmd
+}
+
+// latest is the person's request that is still open, else the last one.
+func (a *app) latest(cmd *cobra.Command, c *api.Client) (api.Request, error) {
+	mine, err := c.List(cmd.Context(), api.FilterMine, 30)
+	if err != nil {
+		return api.Request{}, err
+	}
+	slices.Reverse(mine.Items)
+	if i := slices.IndexFunc(mine.Items, func(r api.Request) bool { return !r.State.Terminal() }); i >= 0 {
+		return mine.Items[i], nil
+	}
+	if len(mine.Items) > 0 {
+		return mine.Items[0], nil
+	}
+	return api.Request{}, &failure{exit: exitOther, code: "none", what: "you have made no request in the last 30 days", next: "breakglass list shows everybody's"}
+}
+
+// reader is client for a command that prints text or JSON.
+func (a *app) reader() (*api.Client, error) {
+	if err := a.formats("json"); err != nil {
+		return nil, err
+	}
+	return a.client()
+}
+
+func (a *app) listCommand() *cobra.Command {
+	var mine, forMe, active bool
+	var since string
+	cmd := &cobra.Command{Use: "list", Short: "List requests", Args: args(0, 0, "flags only"), RunE: func(cmd *cobra.Command, _ []string) error {
+		days, err := parseDays(since)
+		if err != nil {
+			return err
+		}
+		filter := api.FilterAll
+		for f, on := range map[string]bool{api.FilterMine: mine, api.FilterForMe: forMe, api.FilterActive: active} {
+			if on && filter != api.FilterAll {
+				return usage("--mine, --for-me and --active exclude each other")
+			}
+			if on {
+				filter = f
+			}
+		}
+		c, err := a.reader()
+		if err != nil {
+			return err
+		}
+		all, err := c.List(cmd.Context(), filter, days)
+		if err != nil {
+			return err
+		}
+		if a.json() {
+			return a.printJSON(all)
+		}
+		w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(w, "ID\tSTATE\tWHO\tCLUSTER\tPROFILE\tFOR\tAGE\tAPPROVALS\tWHY")
+		slices.Reverse(all.Items)
+		for _, r := range all.Items {
+			a.seen(r)
+			fmt.Fprintln(w, format("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d/%d\t%s", r.ID, r.State, r.Ask.By.Person, r.Ask.Cluster, r.Ask.Profile, seconds(r.Ask.TTLSeconds),
+				span(a.now().Sub(r.RequestedAt)), len(r.Approvals), r.Ask.Quorum.Count, oneLine(r.Reason, 60)))
+		}
+		return w.Flush()
+	}}
+	f := cmd.Flags()
+	f.BoolVar(&mine, "mine", false, "that I made")
+	f.BoolVar(&forMe, "for-me", false, "that wait for my approval")
+	f.BoolVar(&active, "active", false, "whose certificate is out")
+	f.StringVar(&since, "since", "30d", "made in the last `days`, or still open")
+	return cmd
+}
+
+// parseDays reads 30d, or a duration, which is rounded up to days.
+func parseDays(s string) (int, error) {
+	if n, ok := strings.CutSuffix(s, "d"); ok {
+		if days, err := strconv.Atoi(n); err == nil && days >= 1 && days <= 90 {
+			return days, nil
+		}
+	} else if d, err := time.ParseDuration(s); err == nil && d > 0 && d <= 90*24*time.Hour {
+		return int((d + 24*time.Hour - 1) / (24 * time.Hour)), nil
+	}
+	return 0, usage("--since %s is not a number of days from 1d to 90d", s)
+}
+
+func (a *app) showCommand() *cobra.Command {
+	return &cobra.Command{Use: "show ID", Short: "Show everything that is known about a request", Args: one(), ValidArgsFunction: a.completeIDs(api.FilterAll),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := a.reader()
+			if err != nil {
+				return err
+			}
+			r, err := c.Get(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			h, err := c.History(cmd.Context(), r.ID)
+			if err != nil {
+				return err
+			}
+			if a.json() {
+				return a.printJSON(struct {
+					api.Meta
+					Request api.Request `json:"request"`
+					Entries []api.Entry `json:"entries"`
+				}{api.Meta{APIVersion: api.Version, Kind: "RequestHistory"}, r, h.Entries})
+			}
+			fmt.Fprint(a.out, a.describe(a.seen(r)))
+			a.data("\nledger\n")
+			w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
+			for _, e := range h.Entries {
+				var ev struct {
+					By breakglass.Actor `json:"by"`
+				}
+				if err := json.Unmarshal(e.Event, &ev); err != nil {
+					return err
+				}
+				var texts []string
+				for name, t := range e.Texts {
+					texts = append(texts, name+": "+oneLine(t, 60))
+				}
+				slices.Sort(texts)
+				fmt.Fprintln(w, format("  #%d\t%s\t%s\t%s\t%s", e.Index, a.clock(e.Time), e.Kind, cmp.Or(ev.By.Person, "-"), strings.Join(texts, "; ")))
+			}
+			return w.Flush()
+		}}
+}
+
+// person is a name and an id, for people who must decide about that person.
+func person(r api.Request, id string) string {
+	if n := r.Names[id]; n != "" && n != id {
+		return id + " (" + n + ")"
+	}
+	return id
+}
+
+// describe is a request in full, cleaned.
+func (a *app) describe(r api.Request) string {
+	var b strings.Builder
+	row := func(label, f string, args ...any) { fmt.Fprintf(&b, "%-12s%s\n", label, format(f, args...)) }
+	row("request", "%s   %s", r.ID, r.State)
+	row("who", "%s", person(r, r.Ask.By.Person))
+	row("what", "%s on %s (%s)", r.Ask.Profile, r.Ask.Cluster, r.Ask.Server)
+	if r.Ask.Rights.Binding() {
+		row("rights", "%s, bound for this one certificate and removed when it ends", r.Ask.Rights)
+	} else {
+		row("rights", "%s, carried by the certificate: it cannot be cut off singly", r.Ask.Rights)
+	}
+	row("for", "%s, from the claim; risk %s", seconds(r.Ask.TTLSeconds), r.Ask.Risk)
+	row("reason", "%s", strings.ReplaceAll(cmp.Or(r.Reason, "(erased)"), "\n", "\n            "))
+	row("incident", "%s", cmp.Or(r.Ask.Incident, "-"))
+	row("asked", "%s", a.when(r.RequestedAt))
+	if r.Ask.KeyHash != "" {
+		row("key", "%s", r.Ask.KeyHash)
+	} else {
+		row("key", "chosen at the claim")
+	}
+	for _, x := range r.Approvals {
+		row("approved", "%s (%s) %s %s", person(r, x.Person), channel(x), a.when(x.At), x.Comment)
+	}
+	if len(r.Missing) > 0 && !r.State.Terminal() {
+		row("needs", "%s", strings.Join(r.Missing, " and "))
+	}
+	if !r.Deadline.IsZero() {
+		row("until", "%s", a.when(r.Deadline))
+	}
+	for what, e := range map[string]*api.Ending{"denied": r.Denied, "withdrawn": r.Withdrawn, "revoked": r.Revoked} {
+		if e != nil {
+			row(what, "%s %s: %s", person(r, e.Person), a.when(e.At), cmp.Or(e.Reason, "(no reason)"))
+		}
+	}
+	if r.Failed != nil {
+		row("failed", "%s: %s", a.when(r.Failed.At), r.Failed.Detail)
+	}
+	if x := r.Certificate; x != nil {
+		row("certificate", "%s   serial %s   ledger #%d", x.CommonName, x.Serial, x.LedgerIndex)
+		row("", "%s to %s", a.clock(x.NotBefore), a.when(x.NotAfter))
+		row("", "fingerprint %s", x.Fingerprint)
+		if r.Ask.Rights.Binding() {
+			row("bound", "%v", x.Bound)
+		}
+	}
+	if r.Refusals > 0 {
+		row("refused", "%d commands on it were not allowed", r.Refusals)
+	}
+	row("digest", "%s   ledger #%d", r.Digest, r.LedgerIndex)
+	return b.String()
+}
+
+func (a *app) profilesCommand() *cobra.Command {
+	return &cobra.Command{Use: "profiles", Short: "Say what you may ask for or approve, and who decides", Args: args(0, 0, "no arguments"), RunE: func(cmd *cobra.Command, _ []string) error {
+		c, err := a.reader()
+		if err != nil {
+			return err
+		}
+		all, err := c.Profiles(cmd.Context())
+		if err != nil {
+			return err
+		}
+		if a.json() {
+			return a.printJSON(all)
+		}
+		w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(w, "PROFILE\tCLUSTERS\tGIVES\tFOR\tYOU MAY\tNEEDS\tBY")
+		for _, p := range all.Items {
+			var clusters, may, by []string
+			for _, cl := range p.Clusters {
+				clusters = append(clusters, cl.ID)
+			}
+			if p.MayRequest {
+				may = append(may, "ask")
+			}
+			if p.MayApprove {
+				may = append(may, "approve")
+			}
+			for _, ch := range p.Quorum.Channels {
+				by = append(by, string(ch))
+			}
+			need := fmt.Sprintf("%d of %s", p.Quorum.Count, strings.Join(teams(p.Quorum.From), ", "))
+			if len(p.Quorum.Each) > 0 {
+				need += ", one each of " + strings.Join(teams(p.Quorum.Each), ", ")
+			}
+			fmt.Fprintln(w, format("%s\t%s\t%s\t%s, at most %s\t%s\t%s\t%s", p.ID, strings.Join(clusters, ","), p.Rights, seconds(p.DefaultTTLSeconds), seconds(p.MaxTTLSeconds),
+				strings.Join(may, ", "), need, strings.Join(by, ", ")))
+		}
+		return w.Flush()
+	}}
+}
+
+func teams(ts []breakglass.FrozenTeam) []string {
+	var out []string
+	for _, t := range ts {
+		out = append(out, t.ID)
+	}
+	return out
+}
+
+func (a *app) whoamiCommand() *cobra.Command {
+	return &cobra.Command{Use: "whoami", Short: "Say who the daemon takes you for", Args: args(0, 0, "no arguments"), RunE: func(cmd *cobra.Command, _ []string) error {
+		c, err := a.reader()
+		if err != nil {
+			return err
+		}
+		me, err := c.Whoami(cmd.Context())
+		if err != nil {
+			return err
+		}
+		if a.json() {
+			return a.printJSON(me)
+		}
+		a.data("%s (%s)\nteams   %s\nkey     %s\nserver  %s\n", me.Person, me.Name, cmp.Or(strings.Join(me.Teams, ", "), "none"), me.Key, c.Server)
+		return nil
+	}}
+}
+
+func (a *app) logoutCommand() *cobra.Command {
+	return &cobra.Command{Use: "logout", Short: "End the session that saves a signature for each command", Args: args(0, 0, "no arguments"), RunE: func(cmd *cobra.Command, _ []string) error {
+		c, err := a.reader()
+		if err != nil || c.Session.Token == "" {
+			return err
+		}
+		if err := a.cacheSession(c.Server, api.Session{}); err != nil {
+			return err
+		}
+		err = c.Logout(cmd.Context())
+		var e *api.Error
+		if errors.As(err, &e) && e.Class == api.ClassSignIn {
+			return nil // it has ended already
+		}
+		return err
+	}}
+}

@@ -1,0 +1,349 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/breakglassd/breakglass/internal/api"
+	"github.com/breakglassd/breakglass/internal/breakglass"
+)
+
+func (a *app) requestCommand() *cobra.Command {
+	var (
+		ask                api.Ask
+		life, limit        time.Duration
+		reasonFile, resume string
+		noWait, dry, claim bool
+		t                  target
+	)
+	cmd := &cobra.Command{Use: "request", Short: "Ask for emergency access, wait for the approvals, get the certificate", Args: args(0, 0, "flags only"),
+		Long: "Opens a request, waits until enough other people have approved it, and claims the certificate for a key made on this machine.\nCtrl-C leaves the request open; --resume goes on with it.",
+		Example: `  breakglass request -c prod-eu-1 -p cluster-admin --for 30m --incident INC-4312 --reason "etcd quorum lost, API 5xx"
+  eval "$(breakglass request -p cluster-admin --reason 'etcd quorum lost')"      # sets KUBECONFIG when it is through`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx := cmd.Context()
+			if err := a.formats("kubeconfig", "pem", "json"); err != nil {
+				return err
+			}
+			if life < 0 || life%time.Second != 0 {
+				return usage("--for %s is not in whole seconds", life)
+			}
+			ask.TTLSeconds = int64(life / time.Second)
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			var r api.Request
+			switch {
+			case resume != "":
+				if r, err = c.Get(ctx, resume); err != nil {
+					return err
+				}
+				a.seen(r)
+			default:
+				if ask.Reason, err = a.reason(ctx, ask.Reason, reasonFile, true); err != nil {
+					return err
+				}
+				if ask.Profile == "" {
+					if ask.Profile, err = onlyProfile(ctx, c, ask.Cluster); err != nil {
+						return err
+					}
+				}
+				if dry {
+					return a.dryRun(ctx, c, ask)
+				}
+				if !noWait && claim {
+					if _, err := a.files("bg-0000-000", t); err != nil { // the same names but for the id
+						return err
+					}
+				}
+				if r, err = a.open(ctx, c, ask); err != nil {
+					return err
+				}
+			}
+			if noWait {
+				if a.json() {
+					return a.printJSON(r)
+				}
+				_, err := fmt.Fprintln(a.out, r.ID)
+				return err
+			}
+			if r, err = a.await(ctx, c, r, limit, func(r api.Request) bool { return r.State != breakglass.StatePending }); err != nil {
+				return err
+			}
+			if err := outcome(r); err != nil {
+				return errors.Join(err, a.forget(c, r))
+			}
+			if claim {
+				return a.claim(ctx, c, r, t)
+			}
+			if a.json() {
+				return a.printJSON(r)
+			}
+			_, err = fmt.Fprintln(a.out, r.ID)
+			return err
+		}}
+	f := cmd.Flags()
+	f.StringVarP(&ask.Cluster, "cluster", "c", "", "cluster `id` (default: the profile's only one)")
+	f.StringVarP(&ask.Profile, "profile", "p", "", "profile `id` (default: the only one you may ask for)")
+	f.DurationVar(&life, "for", 0, "lifetime of the certificate, from the claim (default: the profile's)")
+	f.StringVar(&ask.Reason, "reason", "", "what is broken: the people who must approve read it")
+	f.StringVar(&reasonFile, "reason-file", "", "`file` with the reason, - for standard input")
+	f.StringVar(&ask.Incident, "incident", "", "incident `name`")
+	f.BoolVar(&noWait, "no-wait", false, "print the id and do not wait")
+	f.DurationVar(&limit, "wait-timeout", 0, "stop waiting after so long; the request stays open (exit code 5)")
+	f.BoolVar(&dry, "dry-run", false, "say whether it would be possible, and open nothing")
+	f.BoolVar(&claim, "claim", true, "claim the certificate as soon as it is approved")
+	f.StringVar(&resume, "resume", "", "go on with the request of this `id`")
+	t.flags(cmd)
+	for flag, complete := range map[string]cobra.CompletionFunc{"profile": a.completeProfiles, "cluster": a.completeClusters, "resume": a.completeIDs(api.FilterMine)} {
+		if err := cmd.RegisterFlagCompletionFunc(flag, complete); err != nil {
+			panic(err) // the flag is defined above
+		}
+	}
+	return cmd
+}
+
+// onlyProfile is the one profile that the person may ask for on a cluster.
+func onlyProfile(ctx context.Context, c *api.Client, cluster string) (string, error) {
+	all, err := c.Profiles(ctx)
+	if err != nil {
+		return "", err
+	}
+	var ids []string
+	for _, p := range all.Items {
+		on := func(cl api.Cluster) bool { return cluster == "" || cl.ID == cluster }
+		if p.MayRequest && slices.ContainsFunc(p.Clusters, on) {
+			ids = append(ids, p.ID)
+		}
+	}
+	if len(ids) == 1 {
+		return ids[0], nil
+	}
+	f := usage("which profile? give --profile")
+	if f.next = "you may ask for " + strings.Join(ids, ", "); len(ids) == 0 {
+		f.next = "there is none that you may ask for; see: breakglass profiles"
+	}
+	return "", f
+}
+
+func (a *app) dryRun(ctx context.Context, c *api.Client, ask api.Ask) error {
+	r, err := c.DryRun(ctx, ask)
+	if err != nil {
+		return err
+	}
+	if a.json() {
+		return a.printJSON(a.seen(r))
+	}
+	a.summary(a.seen(r), "")
+	a.screen.note("%s it would be possible; nothing was opened", a.screen.green("✓"))
+	return nil
+}
+
+// openTries is how often a request whose answer was lost is looked for.
+const openTries = 3
+
+// open makes a key, opens the request for it, and keeps the key under the request's id.
+func (a *app) open(ctx context.Context, c *api.Client, ask api.Ask) (api.Request, error) {
+	k, err := a.newKey(c.Server, a.now().Add(time.Hour)) // until belongTo knows better
+	if err != nil {
+		return api.Request{}, err
+	}
+	if ask.KeyHash, err = k.hash(); err != nil {
+		return api.Request{}, err
+	}
+	r, err := c.Request(ctx, ask)
+	// If the answer was lost, the request may exist: it is the one for our key.
+	for try := 0; unreachable(err) && c.Session.Token != "" && try < openTries; try++ {
+		mine, lerr := c.List(ctx, api.FilterMine, 1)
+		if i := slices.IndexFunc(mine.Items, func(r api.Request) bool { return r.Ask.KeyHash == ask.KeyHash }); lerr == nil && i >= 0 {
+			r, err = mine.Items[i], nil
+		} else if lerr == nil {
+			break // it does not
+		}
+	}
+	if err != nil {
+		if !unreachable(err) && ctx.Err() == nil {
+			err = errors.Join(err, k.remove())
+		}
+		return api.Request{}, err
+	}
+	if err := k.belongTo(a.seen(r)); err != nil {
+		return api.Request{}, err
+	}
+	a.summary(r, c.Session.Person)
+	a.screen.note("%s opened  %s   %s", a.screen.green("✓"), a.screen.bold(r.ID), a.clock(r.RequestedAt))
+	return r, nil
+}
+
+func unreachable(err error) bool {
+	var e *api.Error
+	return errors.As(err, &e) && e.Code == api.CodeUnreachable
+}
+
+// forget removes the key of a request from which nothing can come any more.
+func (a *app) forget(c *api.Client, r api.Request) error {
+	k, err := a.keyOf(c.Server, r.ID)
+	if k == nil || err != nil {
+		return err
+	}
+	return k.remove()
+}
+
+// summary says what is asked for, before the waiting begins.
+func (a *app) summary(r api.Request, me string) {
+	s := a.screen
+	s.note("Cluster   %s (%s)", r.Ask.Cluster, r.Ask.Server)
+	s.note("Profile   %s   %s", s.bold(r.Ask.Profile), r.Ask.Rights)
+	s.note("Time      %s after the claim", seconds(r.Ask.TTLSeconds))
+	if r.Ask.Incident != "" {
+		s.note("Incident  %s", r.Ask.Incident)
+	}
+	s.note("Needs     %s", strings.Join(r.Missing, " and "))
+	others := slices.DeleteFunc(slices.Clone(r.Approvers), func(p string) bool { return p == r.Ask.By.Person })
+	s.note("          they are %s", strings.Join(others, ", "))
+}
+
+// await follows a request and says what happens until done, the limit or Ctrl-C.
+func (a *app) await(ctx context.Context, c *api.Client, r api.Request, limit time.Duration, done func(api.Request) bool) (api.Request, error) {
+	if done(r) {
+		return r, nil
+	}
+	type step struct {
+		r   api.Request
+		err error
+	}
+	// The waiting has a context of its own, so that its goroutine ends with this function.
+	fctx, cancel := context.WithCancel(ctx)
+	steps := make(chan step)
+	ended := make(chan struct{})
+	defer func() { cancel(); <-ended; a.screen.clear() }()
+	go func() {
+		defer close(ended)
+		for r, err := range c.Follow(fctx, r) {
+			select {
+			case steps <- step{r, err}:
+			case <-fctx.Done():
+				return
+			}
+		}
+	}()
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	var timeout <-chan time.Time
+	if limit > 0 {
+		timer := time.NewTimer(limit)
+		defer timer.Stop()
+		timeout = timer.C
+	}
+	if !a.screen.live {
+		a.screen.note("… %s", a.waiting(r))
+	}
+	trouble := ""
+	for {
+		a.screen.status("… %s%s   Ctrl-C leaves it open", a.waiting(r), trouble)
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return r, &failure{exit: exitInterrupted, what: "interrupted", why: r.ID + " is left as it is (" + string(r.State) + ")", next: a.goOn(r)}
+		case <-timeout:
+			return r, &failure{exit: exitExpired, code: "wait-timeout", what: "waited long enough", why: r.ID + " is still " + string(r.State), next: a.goOn(r)}
+		case s := <-steps:
+			switch {
+			case s.err == nil:
+				trouble = ""
+				a.changes(r, a.seen(s.r))
+				if r = s.r; done(r) {
+					return r, nil
+				}
+			case !api.Temporary(s.err):
+				return r, s.err
+			case trouble == "":
+				f, _ := explain(s.err)
+				a.screen.note("%s %s; trying again", a.screen.yellow("!"), f.why)
+				trouble = "   (no connection)"
+			}
+		}
+	}
+}
+
+// goOn says how to come back to a request.
+func (a *app) goOn(r api.Request) string {
+	if r.State.Terminal() || r.State == breakglass.StateActive {
+		return "breakglass show " + r.ID
+	}
+	return "breakglass request --resume " + r.ID + "     withdraw it: breakglass withdraw " + r.ID
+}
+
+// waiting says what a request waits for, and how long that can last.
+func (a *app) waiting(r api.Request) string {
+	what := string(r.State)
+	switch r.State {
+	case breakglass.StatePending:
+		what = "waiting for " + strings.Join(r.Missing, " and ")
+	case breakglass.StateApproved:
+		what = "approved, waiting for the claim"
+	case breakglass.StateActive:
+		what = "certificate is out"
+	}
+	if !r.Deadline.IsZero() {
+		what += "   " + span(max(0, r.Deadline.Sub(a.now()))) + " left"
+	}
+	return what
+}
+
+// changes says what has happened between two looks at a request.
+func (a *app) changes(was, is api.Request) {
+	s := a.screen
+	by := func(in api.Request, person string) (api.Approval, bool) {
+		i := slices.IndexFunc(in.Approvals, func(x api.Approval) bool { return x.Person == person })
+		if i < 0 {
+			return api.Approval{}, false
+		}
+		return in.Approvals[i], true
+	}
+	for i, x := range is.Approvals {
+		if _, before := by(was, x.Person); !before {
+			s.note("%s approved %d of %d   %s (%s)   %s", s.green("✓"), i+1, is.Ask.Quorum.Count, is.Names[x.Person], channel(x), a.clock(x.At))
+		}
+	}
+	for _, x := range was.Approvals {
+		if _, still := by(is, x.Person); !still {
+			s.note("%s %s took the approval back", s.yellow("!"), is.Names[x.Person])
+		}
+	}
+	if was.State == is.State {
+		return
+	}
+	switch is.State {
+	case breakglass.StatePending:
+		s.note("%s pending again: needs %s", s.yellow("!"), strings.Join(is.Missing, " and "))
+	case breakglass.StateApproved:
+		s.note("%s quorum reached, to be claimed until %s", s.green("✓"), a.when(is.ClaimUntil))
+	case breakglass.StateIssuing:
+		s.note("… being issued")
+	case breakglass.StateActive:
+		s.note("%s issued, until %s", s.green("✓"), a.when(is.Deadline))
+	case breakglass.StateExpired:
+		s.note("• expired: its time is over")
+	case breakglass.StateDenied, breakglass.StateRevoked, breakglass.StateWithdrawn, breakglass.StateLapsed, breakglass.StateFailed:
+		s.note("%s %s", s.red("✗"), is.State)
+	}
+}
+
+// channel is how an approval was given.
+func channel(x api.Approval) string {
+	if x.Signed {
+		return "CLI, signed"
+	}
+	if x.Channel == breakglass.ChannelSlack {
+		return "Slack"
+	}
+	return string(x.Channel)
+}

@@ -1,0 +1,311 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"time"
+	"unicode"
+
+	"golang.org/x/term"
+
+	"github.com/breakglassd/breakglass/internal/api"
+)
+
+// screen is standard error for a person: lines, colours, and one live line at the end when it is a terminal.
+type screen struct {
+	w     io.Writer
+	fd    int  // of the terminal; only if live
+	live  bool // a terminal that can rewrite its last line
+	color bool
+
+	mu    sync.Mutex // guards w and drawn: a sign-in in the background may have something to say
+	drawn bool       // the last line is the live one
+}
+
+func newScreen(f *os.File, env func(string) string) *screen {
+	dumb := env("TERM") == "dumb"
+	s := &screen{w: f, fd: int(f.Fd())}
+	s.live = term.IsTerminal(s.fd) && !dumb
+	s.color = (s.live || env("CLICOLOR_FORCE") != "" && env("CLICOLOR_FORCE") != "0") && env("NO_COLOR") == "" && !dumb
+	return s
+}
+
+// styled is text that may hold escape sequences of our own. All other text that is printed is cleaned.
+type styled string
+
+func (s *screen) style(code, text string) styled {
+	if !s.color {
+		return styled(clean(text))
+	}
+	return styled("\x1b[" + code + "m" + clean(text) + "\x1b[0m")
+}
+
+func (s *screen) red(text string) styled    { return s.style("31", text) }
+func (s *screen) green(text string) styled  { return s.style("32", text) }
+func (s *screen) yellow(text string) styled { return s.style("33", text) }
+func (s *screen) bold(text string) styled   { return s.style("1", text) }
+
+// clean makes text from elsewhere harmless: whoever can choose a reason must not be able to rewrite a terminal.
+func clean(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '\n' || r == '\t' || unicode.IsPrint(r) {
+			return r
+		}
+		return '\uFFFD'
+	}, s)
+}
+
+// oneLine is text for a table cell.
+func oneLine(s string, most int) string {
+	return clip(strings.Join(strings.Fields(s), " "), most)
+}
+
+func clip(s string, most int) string {
+	if r := []rune(s); len(r) > most {
+		return string(r[:most-1]) + "…"
+	}
+	return s
+}
+
+func format(f string, args ...any) string {
+	for i, x := range args {
+		switch x := x.(type) {
+		case styled, int, int64, bool, time.Duration:
+		default:
+			args[i] = clean(fmt.Sprint(x))
+		}
+	}
+	return fmt.Sprintf(f, args...)
+}
+
+// note prints one line.
+func (s *screen) note(f string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.erase()
+	fmt.Fprintln(s.w, format(f, args...))
+}
+
+// status draws the live line; on anything but a terminal it does nothing.
+func (s *screen) status(f string, args ...any) {
+	if !s.live {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.erase()
+	line := format(f, args...)
+	if w, _, err := term.GetSize(s.fd); err == nil && w > 1 {
+		line = clip(line, w-1)
+	}
+	fmt.Fprint(s.w, line)
+	s.drawn = true
+}
+
+// clear removes the live line.
+func (s *screen) clear() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.erase()
+}
+
+// erase is clear with mu held.
+func (s *screen) erase() {
+	if s.drawn {
+		fmt.Fprint(s.w, "\r\x1b[K")
+		s.drawn = false
+	}
+}
+
+func (a *app) json() bool { return a.output == "json" }
+
+// formats checks -o for a command.
+func (a *app) formats(allowed ...string) error {
+	if a.output == "" {
+		return nil
+	}
+	for _, f := range allowed {
+		if a.output == f {
+			return nil
+		}
+	}
+	return usage("-o %s is not possible here: %s", a.output, strings.Join(allowed, ", "))
+}
+
+func (a *app) printJSON(v any) error {
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(a.out, string(b))
+	return err
+}
+
+// now is the server's time: countdowns are right on a machine whose clock is not.
+func (a *app) now() time.Time { return time.Now().Add(a.skew) }
+
+// seen notes the server's clock and returns the request.
+func (a *app) seen(r api.Request) api.Request {
+	if !r.AsOf.IsZero() {
+		a.skew = time.Until(r.AsOf)
+	}
+	return r
+}
+
+// clock is a time for people: local, with the date unless it is today.
+func (a *app) clock(t time.Time) string {
+	local, now := t.Local(), a.now().Local()
+	if local.Format(time.DateOnly) == now.Format(time.DateOnly) {
+		return local.Format("15:04:05")
+	}
+	return local.Format("2006-01-02 15:04:05")
+}
+
+// when is clock with how far away it is.
+func (a *app) when(t time.Time) string {
+	d := t.Sub(a.now())
+	if d < 0 {
+		return a.clock(t) + " (" + span(-d) + " ago)"
+	}
+	return a.clock(t) + " (in " + span(d) + ")"
+}
+
+// span is a duration as people say it, to the second below ten minutes, else to the minute.
+func span(d time.Duration) string {
+	d = d.Round(time.Second)
+	if d >= 10*time.Minute {
+		d = d.Round(time.Minute)
+	}
+	switch {
+	case d < time.Minute:
+		return d.String()
+	case d < 10*time.Minute:
+		return fmt.Sprintf("%dm%02ds", d/time.Minute, d%time.Minute/time.Second)
+	case d < time.Hour:
+		return fmt.Sprintf("%dm", d/time.Minute)
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%dh%02dm", d/time.Hour, d%time.Hour/time.Minute)
+	}
+	return fmt.Sprintf("%dd", d/(24*time.Hour))
+}
+
+// seconds is span for a number of seconds, without needless zeros.
+func seconds(n int64) string {
+	s := (time.Duration(n) * time.Second).String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
+// interactive reports whether somebody can be asked.
+func (a *app) interactive() bool { return term.IsTerminal(int(a.in.Fd())) }
+
+// ask asks a question on the terminal; secret answers are not echoed.
+func (a *app) ask(ctx context.Context, secret bool, question string, args ...any) (string, error) {
+	a.screen.clear()
+	fmt.Fprint(a.screen.w, format(question, args...))
+	fd := int(a.in.Fd())
+	before, err := term.GetState(fd)
+	if err != nil {
+		return "", fmt.Errorf("asking a question: %w", err)
+	}
+	type answer struct {
+		text string
+		err  error
+	}
+	done := make(chan answer, 1)
+	go func() {
+		if secret {
+			b, err := term.ReadPassword(fd)
+			fmt.Fprintln(a.screen.w)
+			done <- answer{string(b), err}
+			return
+		}
+		text, err := readLine(a.in)
+		done <- answer{text, err}
+	}()
+	select {
+	case <-ctx.Done():
+		fmt.Fprintln(a.screen.w)
+		return "", interrupted(ctx, term.Restore(fd, before))
+	case x := <-done:
+		return strings.TrimSpace(x.text), x.err
+	}
+}
+
+func interrupted(ctx context.Context, err error) error {
+	if err != nil {
+		return err
+	}
+	return ctx.Err()
+}
+
+// readLine reads up to a newline, byte by byte: what follows belongs to the next question.
+func readLine(r io.Reader) (string, error) {
+	var line []byte
+	b := make([]byte, 1)
+	for {
+		n, err := r.Read(b)
+		if n == 1 && b[0] == '\n' {
+			return string(line), nil
+		}
+		line = append(line, b[:n]...)
+		if err != nil || len(line) > 4096 {
+			return "", fmt.Errorf("reading the answer: %w", err)
+		}
+	}
+}
+
+// confirm wants the id typed on a terminal, or --yes.
+func (a *app) confirm(ctx context.Context, yes bool, verb, id string) error {
+	if yes {
+		return nil
+	}
+	if !a.interactive() {
+		return usage("to %s without a terminal, give --yes", verb)
+	}
+	typed, err := a.ask(ctx, false, "Type %s to %s: ", id, verb)
+	if err != nil {
+		return err
+	}
+	if !strings.EqualFold(typed, id) && !strings.EqualFold("bg-"+typed, id) {
+		return &failure{exit: exitOther, code: "not-confirmed", what: "not confirmed", why: "that was not " + id + "; nothing was done"}
+	}
+	return nil
+}
+
+// reason takes a reason from a flag, a file or standard input, or asks for it.
+func (a *app) reason(ctx context.Context, flag, file string, need bool) (string, error) {
+	switch {
+	case flag != "" && file != "":
+		return "", usage("give --reason or --reason-file, not both")
+	case flag != "":
+		return flag, nil
+	case file != "":
+		r := io.Reader(a.in)
+		if file != "-" {
+			f, err := os.Open(file)
+			if err != nil {
+				return "", usage("reading the reason: %v", err)
+			}
+			defer f.Close()
+			r = f
+		}
+		b, err := io.ReadAll(io.LimitReader(r, 16<<10))
+		return strings.TrimSpace(string(b)), err
+	case need && a.interactive():
+		return a.ask(ctx, false, "Reason: ")
+	case need:
+		return "", usage("a reason is needed: --reason \"…\"")
+	}
+	return "", nil
+}

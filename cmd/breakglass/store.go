@@ -1,0 +1,352 @@
+package main
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/breakglassd/breakglass/internal/api"
+	"github.com/breakglassd/breakglass/internal/breakglass"
+)
+
+// marker begins every credential file that this program writes. A file without it is somebody else's.
+const marker = "# breakglass "
+
+// runtimeDir is where keys live: in memory if the system offers that, readable by this user alone.
+func (a *app) runtimeDir() (string, error) {
+	if d := a.env("XDG_RUNTIME_DIR"); filepath.IsAbs(d) {
+		return privateDir(filepath.Join(d, "breakglass"))
+	}
+	return a.stateDir()
+}
+
+// stateDir is where what must outlive a reboot lives: which ledger this machine trusts.
+func (a *app) stateDir() (string, error) {
+	return privateDir(filepath.Join(a.base("XDG_STATE_HOME", ".local/state"), "breakglass"))
+}
+
+// privateDir makes a directory that only its owner can use, or refuses one that others can.
+func privateDir(dir string) (string, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", fmt.Errorf("making a directory for keys: %w", err)
+	}
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return "", fmt.Errorf("looking at the directory for keys: %w", err)
+	}
+	if !info.IsDir() || info.Mode().Perm()&0o077 != 0 {
+		return "", &failure{exit: exitOther, code: "open-directory", what: "keys would not be safe", why: dir + " is not a directory that only you can use", next: "chmod 700 " + dir + ", after a look at who put it there"}
+	}
+	return dir, nil
+}
+
+// writePrivate replaces a file at once or not at all, readable by its owner alone.
+func writePrivate(path string, data []byte) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), ".breakglass-*") // mode 0600
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(f.Name()))
+		}
+	}()
+	if _, err = f.Write(data); err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}
+
+func writeJSON(path string, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return writePrivate(path, append(b, '\n'))
+}
+
+// kept is a private key on this machine and what became of it.
+type kept struct {
+	Request string    `json:"request,omitempty"` // empty until the request is known to exist
+	Server  string    `json:"server"`
+	Key     string    `json:"key"` // PKCS #8, PEM
+	Until   time.Time `json:"until"`
+	Files   []string  `json:"files,omitempty"` // written for it; removed with it
+
+	path string
+	key  *ecdsa.PrivateKey
+}
+
+// newKey makes a key for a request that is about to be opened and keeps it, so that nothing that happens next can lose it.
+func (a *app) newKey(server string, until time.Time) (*kept, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("making a key: %w", err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, fmt.Errorf("encoding a key: %w", err)
+	}
+	dir, err := a.runtimeDir()
+	if err != nil {
+		return nil, err
+	}
+	k := &kept{Server: server, Key: string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})), Until: until, key: key}
+	hash, err := k.hash()
+	if err != nil {
+		return nil, err
+	}
+	k.path = filepath.Join(dir, "new-"+hash[:16]+".json")
+	return k, writeJSON(k.path, k)
+}
+
+// hash names the key as the daemon does.
+func (k *kept) hash() (string, error) {
+	der, err := x509.MarshalPKIXPublicKey(k.key.Public())
+	if err != nil {
+		return "", fmt.Errorf("encoding a public key: %w", err)
+	}
+	return breakglass.SPKI(der), nil
+}
+
+// csr is a certificate request for nothing but the key: names and usages come from what was approved.
+func (k *kept) csr() ([]byte, error) {
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, k.key)
+	if err != nil {
+		return nil, fmt.Errorf("making a certificate request: %w", err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}), nil
+}
+
+// belongTo files the key under the request's id.
+func (k *kept) belongTo(r api.Request) error {
+	old := k.path
+	k.Request, k.path = r.ID, filepath.Join(filepath.Dir(k.path), r.ID+".json")
+	k.Until = r.Ask.PendingUntil.Add(time.Duration(r.Ask.ClaimSeconds+r.Ask.TTLSeconds) * time.Second)
+	if err := writeJSON(k.path, k); err != nil {
+		return fmt.Errorf("keeping the key of %s: %w", r.ID, err)
+	}
+	return os.Remove(old)
+}
+
+// keyOf returns the key of a request, nil if this machine has none.
+func (a *app) keyOf(server, id string) (*kept, error) {
+	dir, err := a.runtimeDir()
+	if err != nil {
+		return nil, err
+	}
+	k, err := readKept(filepath.Join(dir, filepath.Base(id)+".json"))
+	if errors.Is(err, fs.ErrNotExist) || err == nil && k.Server != server {
+		return nil, nil
+	}
+	return k, err
+}
+
+func readKept(path string) (*kept, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	k := &kept{path: path}
+	if err := json.Unmarshal(b, k); err != nil {
+		return nil, fmt.Errorf("reading the key file %s: %w", path, err)
+	}
+	block, _ := pem.Decode([]byte(k.Key))
+	if block == nil {
+		return nil, fmt.Errorf("the key file %s has no key in it", path)
+	}
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("reading the key file %s: %w", path, err)
+	}
+	var ok bool
+	if k.key, ok = key.(*ecdsa.PrivateKey); !ok {
+		return nil, fmt.Errorf("the key file %s has a key of another kind", path)
+	}
+	return k, nil
+}
+
+// remove deletes the key and the files that were written for it, as far as they are still ours.
+func (k *kept) remove() error {
+	errs := []error{}
+	for _, f := range k.Files {
+		if of, err := owner(f); err == nil && of == k.Request {
+			errs = append(errs, os.Remove(f))
+		}
+	}
+	return errors.Join(append(errs, os.Remove(k.path))...)
+}
+
+// owner is the request that a credential file was written for, empty if it is not one of ours.
+func owner(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	b := make([]byte, 200)
+	n, _ := f.Read(b) // an unreadable file is not ours
+	line, _, _ := strings.Cut(string(b[:n]), "\n")
+	id, ok := strings.CutPrefix(line, marker)
+	if !ok {
+		return "", nil
+	}
+	id, _, _ = strings.Cut(id, " ")
+	return id, nil
+}
+
+// sweep removes every key and certificate whose time is over. Each run does it.
+func (a *app) sweep() error {
+	dir, err := a.runtimeDir()
+	if err != nil {
+		return err
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "*.json"))
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		if base := filepath.Base(f); !strings.HasPrefix(base, "bg-") && !strings.HasPrefix(base, "new-") {
+			continue
+		}
+		k, err := readKept(f)
+		if err != nil || time.Now().Before(k.Until) {
+			continue // unreadable: not for a machine to throw away
+		}
+		if err := k.remove(); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			a.screen.note("%s an expired key could not be removed: %v", a.screen.yellow("!"), err)
+		}
+	}
+	return nil
+}
+
+// fileFor names a file about one server.
+func fileFor(dir, what, server string) string {
+	sum := sha256.Sum256([]byte(server))
+	return filepath.Join(dir, what+"-"+hex.EncodeToString(sum[:8])+".json")
+}
+
+// cachedSession is the session that an earlier run opened, if it is for the chosen identity. It saves a touch for each command;
+// approvals are signed anew each time.
+func (a *app) cachedSession(server string) (api.Session, error) {
+	dir, err := a.runtimeDir()
+	if err != nil {
+		return api.Session{}, err
+	}
+	var s api.Session
+	b, err := os.ReadFile(fileFor(dir, "session", server))
+	if err != nil || json.Unmarshal(b, &s) != nil || !time.Now().Before(s.Expires) {
+		return api.Session{}, nil // as if there were none: signing in again is always right
+	}
+	if a.conf.Identity != "" {
+		public, _, err := readIdentity(a.conf.Identity)
+		if err != nil {
+			return api.Session{}, err
+		}
+		if ssh.FingerprintSHA256(public) != s.Key {
+			return api.Session{}, nil
+		}
+	}
+	return s, nil
+}
+
+func (a *app) cacheSession(server string, s api.Session) error {
+	dir, err := a.runtimeDir()
+	if err != nil {
+		return err
+	}
+	path := fileFor(dir, "session", server)
+	if s.Token == "" {
+		if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return nil
+	}
+	return writeJSON(path, s)
+}
+
+// trust is what this machine knows of a server's ledger.
+type trust struct {
+	Server     string `json:"server"`
+	Key        string `json:"ledgerKey"`            // note format
+	Checkpoint string `json:"checkpoint,omitempty"` // the greatest seen
+
+	path     string
+	verifier note.Verifier // nil: nothing is known yet
+}
+
+func (t trust) origin() string {
+	if t.verifier == nil {
+		return ""
+	}
+	return t.verifier.Name()
+}
+
+// trustFor reads what is known. A key that is configured wins over one that was seen.
+func (a *app) trustFor(server string) (trust, error) {
+	dir, err := a.stateDir()
+	if err != nil {
+		return trust{}, err
+	}
+	t := trust{Server: server, path: fileFor(dir, "server", server)}
+	b, err := os.ReadFile(t.path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return t, fmt.Errorf("reading what is known of the server: %w", err)
+	default:
+		if err := json.Unmarshal(b, &t); err != nil || t.Server != server {
+			return t, &failure{exit: exitVerify, what: "what is known of the server cannot be read", why: t.path + " is damaged", next: "find out why before you remove it"}
+		}
+	}
+	if a.conf.LedgerKey != "" {
+		key, err := readLedgerKey(a.conf.LedgerKey)
+		if err != nil {
+			return t, err
+		}
+		if key != t.Key {
+			t.Key, t.Checkpoint = key, ""
+		}
+	}
+	if t.Key == "" {
+		return t, nil
+	}
+	if t.verifier, err = note.NewVerifier(t.Key); err != nil {
+		return t, usage("ledger key: %v", err)
+	}
+	return t, nil
+}
+
+// readLedgerKey takes a public key in note format, or a file with one.
+func readLedgerKey(keyOrFile string) (string, error) {
+	if _, err := note.NewVerifier(keyOrFile); err == nil {
+		return keyOrFile, nil
+	}
+	b, err := os.ReadFile(keyOrFile)
+	if err != nil {
+		return "", usage("ledger key: %q is neither a public key (name+hash+base64) nor a file that can be read", keyOrFile)
+	}
+	key := strings.TrimSpace(string(b))
+	if _, err := note.NewVerifier(key); err != nil {
+		return "", usage("ledger key: %s has no public key in note format in it", keyOrFile)
+	}
+	return key, nil
+}

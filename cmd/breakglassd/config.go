@@ -1,0 +1,563 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/go-viper/mapstructure/v2"
+	"github.com/spf13/viper"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/breakglassd/breakglass/internal/api"
+	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/slackbot"
+)
+
+// Config is the daemon's configuration. config.example.yaml shows every key with its meaning; a test keeps the two the same.
+//
+// Every key of a single value can also be given in the environment, as BREAKGLASS_ and the key in upper case with underscores
+// for dots: BREAKGLASS_VAULT_ADDRESS for vault.address. The environment wins over the file. No key holds a secret: secrets are
+// in files of their own, named by keys that end in _file.
+type Config struct {
+	// Listen is where people's command lines and Slack reach the daemon.
+	Listen Listen `mapstructure:"listen"`
+	// PublicURLs are the addresses under which people reach it, scheme://host[:port]. A sign-in names one of them, so that a
+	// signature given to another server is worth nothing here.
+	PublicURLs []string `mapstructure:"public_urls"`
+	// Health is where /livez, /readyz and /metrics are, apart from what people reach.
+	Health Health `mapstructure:"health"`
+	// Ledger is the record of everything that happens.
+	Ledger Ledger `mapstructure:"ledger"`
+	// PolicyFile is the access policy: people, teams, clusters and profiles. SIGHUP reads it again.
+	PolicyFile string `mapstructure:"policy_file"`
+	// Vault signs.
+	Vault Vault `mapstructure:"vault"`
+	// Clusters says how to reach each cluster of the access policy.
+	Clusters []Cluster `mapstructure:"clusters"`
+	// Slack is optional: without it, people ask and approve on the command line.
+	Slack Slack `mapstructure:"slack"`
+	// Log is how the daemon writes its log, on standard error.
+	Log Log `mapstructure:"log"`
+}
+
+// Listen is the listener for people and Slack. Without a certificate only a loopback address is taken.
+type Listen struct {
+	Address  string `mapstructure:"address"`       // host:port; port 0 takes a free one
+	CertFile string `mapstructure:"tls_cert_file"` // PEM, leaf first; read again on SIGHUP
+	KeyFile  string `mapstructure:"tls_key_file"`  // PEM; read again on SIGHUP
+}
+
+// Health is a plain HTTP listener for machines.
+type Health struct {
+	Address string `mapstructure:"address"` // host:port; empty switches it off
+}
+
+// Ledger names the ledger's database and its signing key. `breakglassd init` makes both.
+type Ledger struct {
+	Path    string `mapstructure:"path"`     // the database, on a local disk
+	KeyFile string `mapstructure:"key_file"` // its private key; nobody but its owner may read it
+	Origin  string `mapstructure:"origin"`   // the ledger's name in checkpoints and key; never changes in a ledger's life
+}
+
+// Vault is how the daemon reaches Vault. Nothing is read from VAULT_* variables.
+type Vault struct {
+	Address     string        `mapstructure:"address"`      // https://host:port; plain http for a loopback address only
+	CAFile      string        `mapstructure:"ca_file"`      // PEM of the CAs that may vouch for it; the system's are not asked
+	Namespace   string        `mapstructure:"namespace"`    // Vault Enterprise; empty: the root namespace
+	Policy      string        `mapstructure:"policy"`       // name of the daemon's policy in Vault
+	Auth        VaultAuth     `mapstructure:"auth"`         // how the daemon gets its token
+	Timeout     time.Duration `mapstructure:"timeout"`      // of each call but signing
+	SignTimeout time.Duration `mapstructure:"sign_timeout"` // of the one signing call; then its outcome is looked up, never tried again
+}
+
+// VaultAuth is how the daemon gets its Vault token.
+type VaultAuth struct {
+	Method       string `mapstructure:"method"`         // approle or token_file
+	Mount        string `mapstructure:"mount"`          // approle: path of the engine
+	RoleID       string `mapstructure:"role_id"`        // approle
+	SecretIDFile string `mapstructure:"secret_id_file"` // approle; read at every login
+	TokenFile    string `mapstructure:"token_file"`     // token_file: kept up to date by somebody else, such as Vault Agent
+}
+
+// Cluster is one cluster of the access policy. The daemon's own way there may differ from people's, for instance inside a
+// private network.
+type Cluster struct {
+	ID             string        `mapstructure:"id"`              // as in the access policy
+	KubeconfigFile string        `mapstructure:"kubeconfig_file"` // the daemon's own credential: see policies/kubernetes
+	CAFile         string        `mapstructure:"ca_file"`         // PEM, put into people's kubeconfigs; default: the one in KubeconfigFile
+	VaultMount     string        `mapstructure:"vault_mount"`     // the cluster's own PKI mount
+	IssuerID       string        `mapstructure:"vault_issuer_id"` // the CA in it
+	MaxTTL         time.Duration `mapstructure:"vault_max_ttl"`   // longest lifetime over the cluster's profiles, as given to deploy/vault/setup.sh
+}
+
+// Slack is the Slack app: see deploy/slack.
+type Slack struct {
+	Enabled           bool     `mapstructure:"enabled"`             // false: people use the command line only
+	AppID             string   `mapstructure:"app_id"`              // A…; commands of another app are refused
+	TeamIDs           []string `mapstructure:"team_ids"`            // T…; workspaces whose people may send commands
+	EnterpriseID      string   `mapstructure:"enterprise_id"`       // E…, when the workspaces belong to an Enterprise Grid
+	Channel           string   `mapstructure:"channel"`             // C…; where requests are shown for approval
+	BotTokenFile      string   `mapstructure:"bot_token_file"`      // xoxb-…
+	SigningSecretFile string   `mapstructure:"signing_secret_file"` // by which the daemon knows that Slack is calling
+	APIURL            string   `mapstructure:"api_url"`             // ends in a slash; empty: Slack's own
+}
+
+// Log is the log's level and form.
+type Log struct {
+	Level  string `mapstructure:"level"`  // debug, info, warn or error
+	Format string `mapstructure:"format"` // json or text
+}
+
+// defaults holds a value for every key of a single value: viper takes only keys it knows from the environment.
+func defaults() map[string]any {
+	return map[string]any{
+		"listen.address": ":8443", "listen.tls_cert_file": "", "listen.tls_key_file": "", "public_urls": []string{},
+		"health.address": "127.0.0.1:8081", "ledger.path": "", "ledger.key_file": "", "ledger.origin": "", "policy_file": "",
+		"vault.address": "", "vault.ca_file": "", "vault.namespace": "", "vault.policy": "breakglassd", "vault.timeout": "5s", "vault.sign_timeout": "15s",
+		"vault.auth.method": "approle", "vault.auth.mount": "approle", "vault.auth.role_id": "", "vault.auth.secret_id_file": "", "vault.auth.token_file": "",
+		"slack.enabled": false, "slack.app_id": "", "slack.team_ids": []string{}, "slack.enterprise_id": "", "slack.channel": "", "slack.bot_token_file": "",
+		"slack.signing_secret_file": "", "slack.api_url": "", "log.level": "info", "log.format": "json",
+	}
+}
+
+// ConfigError is everything that is wrong with a configuration, in the order of the file.
+type ConfigError struct{ Problems []string }
+
+// Error lists all problems, one a line.
+func (e *ConfigError) Error() string {
+	return "the configuration has mistakes:\n  " + strings.Join(e.Problems, "\n  ")
+}
+
+// loadConfig reads, merges and checks a configuration file. Relative paths in it are relative to the file.
+func loadConfig(path string) (*Config, error) {
+	text, err := readFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading the configuration (name it with --config; config.example.yaml shows every key): %w", err)
+	}
+	return parseConfig(path, text)
+}
+
+func parseConfig(path string, text []byte) (*Config, error) {
+	if bad := checkYAML(path, text); len(bad) > 0 {
+		return nil, &ConfigError{bad}
+	}
+	v := viper.New()
+	v.SetConfigType("yaml")
+	v.SetEnvPrefix("BREAKGLASS")
+	v.SetEnvKeyReplacer(strings.NewReplacer(".", "_"))
+	v.AutomaticEnv()
+	for key, value := range defaults() {
+		v.SetDefault(key, value)
+	}
+	if err := v.ReadConfig(bytes.NewReader(text)); err != nil {
+		return nil, fmt.Errorf("reading %s: %w", path, err)
+	}
+	var c Config
+	err := v.UnmarshalExact(&c, func(d *mapstructure.DecoderConfig) {
+		d.WeaklyTypedInput = false
+		d.DecodeHook = mapstructure.ComposeDecodeHookFunc(mapstructure.StringToTimeDurationHookFunc(), mapstructure.StringToSliceHookFunc(","), envBool)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading %s and the environment: %w", path, err)
+	}
+	if bad := append(c.resolve(filepath.Dir(path)), c.Validate(true)...); len(bad) > 0 {
+		return nil, &ConfigError{bad}
+	}
+	return &c, nil
+}
+
+// envBool turns the text of an environment variable into a bool. In the file, checkYAML has refused text already.
+func envBool(from, to reflect.Type, data any) (any, error) {
+	if from.Kind() != reflect.String || to.Kind() != reflect.Bool {
+		return data, nil
+	}
+	switch data {
+	case "true":
+		return true, nil
+	case "false":
+		return false, nil
+	}
+	return nil, fmt.Errorf("%q is neither true nor false", data)
+}
+
+// checkYAML finds what viper would pass over: unknown and repeated keys, values of a wrong type, a second document.
+func checkYAML(name string, text []byte) []string {
+	d := yaml.NewDecoder(bytes.NewReader(text))
+	var doc yaml.Node
+	if err := d.Decode(&doc); err != nil {
+		if errors.Is(err, io.EOF) {
+			return []string{name + ": the file is empty: start from config.example.yaml"}
+		}
+		return []string{fmt.Sprintf("%s: %v", name, err)}
+	}
+	var bad []string
+	if err := d.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
+		bad = append(bad, name+": there is a second YAML document (---): write one only")
+	}
+	checkNode(name, "", doc.Content[0], reflect.TypeFor[Config](), &bad)
+	return bad
+}
+
+func checkNode(file, path string, n *yaml.Node, t reflect.Type, bad *[]string) {
+	add := func(n *yaml.Node, format string, args ...any) {
+		*bad = append(*bad, fmt.Sprintf("%s:%d: %s", file, n.Line, cmp.Or(path, "(top)"))+": "+fmt.Sprintf(format, args...))
+	}
+	if n.Kind == yaml.AliasNode || n.Anchor != "" {
+		add(n, "anchors and aliases are not used here: write the value")
+		return
+	}
+	switch {
+	case t == reflect.TypeFor[time.Duration]():
+		if _, err := time.ParseDuration(n.Value); n.Kind != yaml.ScalarNode || err != nil {
+			add(n, "%q is not a duration: write it with a unit, like 30s or 15m", n.Value)
+		}
+	case t.Kind() == reflect.Struct:
+		if n.Kind != yaml.MappingNode {
+			add(n, "must have keys below it")
+			return
+		}
+		fields := map[string]reflect.Type{}
+		for _, f := range reflect.VisibleFields(t) {
+			fields[f.Tag.Get("mapstructure")] = f.Type
+		}
+		seen := map[string]bool{}
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			key := n.Content[i]
+			ft, ok := fields[key.Value]
+			switch {
+			case !ok:
+				add(key, "unknown key %q%s", key.Value, didYouMean(key.Value, fields))
+				continue
+			case seen[key.Value]:
+				add(key, "key %q is there twice", key.Value)
+			}
+			seen[key.Value] = true
+			checkNode(file, strings.TrimPrefix(path+"."+key.Value, "."), n.Content[i+1], ft, bad)
+		}
+	case t.Kind() == reflect.Slice:
+		if n.Kind != yaml.SequenceNode {
+			add(n, "must be a list")
+			return
+		}
+		for i, item := range n.Content {
+			checkNode(file, fmt.Sprintf("%s[%d]", path, i), item, t.Elem(), bad)
+		}
+	case t.Kind() == reflect.Bool:
+		if n.Tag != "!!bool" {
+			add(n, "%q is neither true nor false", n.Value)
+		}
+	default:
+		if n.Tag != "!!str" {
+			add(n, "%q is not text: put it in quotes", n.Value)
+		}
+	}
+}
+
+// didYouMean names the known key that is nearest, if one is near.
+func didYouMean(key string, known map[string]reflect.Type) string {
+	best, distance := "", 4
+	for k := range known {
+		if k == key+"_file" {
+			return fmt.Sprintf(": did you mean %q? Secrets are in files of their own", k)
+		}
+		if d := editDistance(key, k); d < distance || d == distance && k < best {
+			best, distance = k, d
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf(": did you mean %q?", best)
+}
+
+// editDistance is the Levenshtein distance.
+func editDistance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			change := diagonal
+			if a[i] != b[j] {
+				change++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(change, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}
+
+// credentialsVar is where systemd puts the files of LoadCredential=.
+const credentialsVar = "$CREDENTIALS_DIRECTORY/"
+
+// resolve turns every path into one that can be opened from anywhere this process may be.
+func (c *Config) resolve(base string) (bad []string) {
+	paths := []*string{&c.Listen.CertFile, &c.Listen.KeyFile, &c.Ledger.Path, &c.Ledger.KeyFile, &c.PolicyFile, &c.Vault.CAFile,
+		&c.Vault.Auth.SecretIDFile, &c.Vault.Auth.TokenFile, &c.Slack.BotTokenFile, &c.Slack.SigningSecretFile}
+	for i := range c.Clusters {
+		paths = append(paths, &c.Clusters[i].KubeconfigFile, &c.Clusters[i].CAFile)
+	}
+	for _, p := range paths {
+		switch {
+		case *p == "" || filepath.IsAbs(*p):
+		case strings.HasPrefix(*p, credentialsVar) && os.Getenv("CREDENTIALS_DIRECTORY") == "":
+			bad = append(bad, fmt.Sprintf("%s: $CREDENTIALS_DIRECTORY is not set: systemd sets it for the service (LoadCredential=); elsewhere set it to a directory with copies", *p))
+		case strings.HasPrefix(*p, credentialsVar):
+			*p = filepath.Join(os.Getenv("CREDENTIALS_DIRECTORY"), strings.TrimPrefix(*p, credentialsVar))
+		default:
+			*p = filepath.Join(base, *p)
+		}
+	}
+	return bad
+}
+
+// Validate reports everything that is wrong, each with its key and what to do. It reads no file. Without vault, when something
+// else signs, no key of Vault is looked at.
+func (c *Config) Validate(vault bool) []string {
+	var bad []string
+	add := func(key, format string, args ...any) { bad = append(bad, key+": "+fmt.Sprintf(format, args...)) }
+	need := func(key, value, what string) {
+		if value == "" {
+			add(key, "is missing: %s", what)
+		}
+	}
+	host, _, err := net.SplitHostPort(c.Listen.Address)
+	switch {
+	case err != nil:
+		add("listen.address", "%q is not host:port", c.Listen.Address)
+	case (c.Listen.CertFile == "") != (c.Listen.KeyFile == ""):
+		add("listen.tls_cert_file", "goes with tls_key_file: give both")
+	case c.Listen.CertFile == "" && !isLoopback(host):
+		add("listen.tls_cert_file", "is missing: without TLS only a loopback address is taken, not %q", c.Listen.Address)
+	}
+	if len(c.PublicURLs) == 0 && !isLoopback(host) {
+		add("public_urls", "is empty: name the address people use, like https://breakglass.example.com:8443")
+	}
+	for i, u := range c.PublicURLs {
+		if _, err := api.Address(u); err != nil {
+			add(fmt.Sprintf("public_urls[%d]", i), "%v", err)
+		}
+	}
+	if c.Health.Address != "" {
+		if _, _, err := net.SplitHostPort(c.Health.Address); err != nil {
+			add("health.address", "%q is not host:port", c.Health.Address)
+		}
+	}
+	need("ledger.path", c.Ledger.Path, "the ledger's database, which `breakglassd init` makes")
+	need("ledger.key_file", c.Ledger.KeyFile, "the ledger's signing key, which `breakglassd init` makes")
+	need("ledger.origin", c.Ledger.Origin, "the ledger's name, like breakglass.example.com/prod")
+	if strings.ContainsAny(c.Ledger.Origin, " +\t\n") {
+		add("ledger.origin", "%q has a blank or a plus sign", c.Ledger.Origin)
+	}
+	need("policy_file", c.PolicyFile, "the access policy; start from policies/access.example.yaml")
+	if vault {
+		c.Vault.validate(add, need)
+	}
+	if len(c.Clusters) == 0 {
+		add("clusters", "is empty: name each cluster of the access policy")
+	}
+	ids := map[string]bool{}
+	for i, cl := range c.Clusters {
+		key := fmt.Sprintf("clusters[%d].", i)
+		need(key+"id", cl.ID, "the cluster's id in the access policy")
+		need(key+"kubeconfig_file", cl.KubeconfigFile, "the daemon's own credential for the cluster: see policies/kubernetes")
+		if ids[cl.ID] {
+			add(key+"id", "%q is there twice", cl.ID)
+		}
+		ids[cl.ID] = true
+		if !vault {
+			continue
+		}
+		need(key+"vault_mount", cl.VaultMount, "the cluster's PKI mount; deploy/vault/setup.sh prints it")
+		need(key+"vault_issuer_id", cl.IssuerID, "the id of the CA in Vault; deploy/vault/setup.sh prints it")
+		if cl.MaxTTL < time.Minute {
+			add(key+"vault_max_ttl", "%s is under a minute: it is the longest lifetime over the cluster's profiles, as given to deploy/vault/setup.sh", cl.MaxTTL)
+		}
+	}
+	if c.Slack.Enabled {
+		need("slack.app_id", c.Slack.AppID, "the app's id, like A012ABCD345")
+		need("slack.channel", c.Slack.Channel, "the id of the approval channel, like C012ABCD345")
+		need("slack.bot_token_file", c.Slack.BotTokenFile, "the file with the bot token (xoxb-…)")
+		need("slack.signing_secret_file", c.Slack.SigningSecretFile, "the file with the app's signing secret")
+		if len(c.Slack.TeamIDs) == 0 {
+			add("slack.team_ids", "is empty: name the workspaces that may send commands, like T012ABCD345")
+		}
+	}
+	if c.Slack.APIURL != "" {
+		if u, err := url.Parse(c.Slack.APIURL); err != nil || !strings.HasSuffix(u.Path, "/") || u.Scheme != "https" && !isLoopback(u.Hostname()) {
+			add("slack.api_url", "%q is not an https address that ends in a slash", c.Slack.APIURL)
+		}
+	}
+	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.Log.Level) {
+		add("log.level", "%q is not debug, info, warn or error", c.Log.Level)
+	}
+	if !slices.Contains([]string{"json", "text"}, c.Log.Format) {
+		add("log.format", "%q is not json or text", c.Log.Format)
+	}
+	return bad
+}
+
+func (v Vault) validate(add func(key, format string, args ...any), need func(key, value, what string)) {
+	u, err := url.Parse(v.Address)
+	switch {
+	case v.Address == "":
+		need("vault.address", "", "where Vault is, like https://vault.example.com:8200")
+	case err != nil || u.Host == "" || u.Scheme != "https" && (u.Scheme != "http" || !isLoopback(u.Hostname())):
+		add("vault.address", "%q is not like https://vault.example.com:8200 (plain http is for a loopback address only)", v.Address)
+	case u.Scheme == "https":
+		need("vault.ca_file", v.CAFile, "the CA that may vouch for Vault's address, in PEM")
+	}
+	need("vault.policy", v.Policy, "the name under which deploy/vault/setup.sh loaded the policy")
+	a := v.Auth
+	switch a.Method {
+	case "approle":
+		need("vault.auth.mount", a.Mount, "the path of the AppRole engine, like approle")
+		need("vault.auth.role_id", a.RoleID, "deploy/vault/setup.sh prints it")
+		need("vault.auth.secret_id_file", a.SecretIDFile, "the file with the AppRole's secret id")
+		if a.TokenFile != "" {
+			add("vault.auth.token_file", "does not go with method approle: choose one")
+		}
+	case "token_file":
+		need("vault.auth.token_file", a.TokenFile, "the file with the token")
+		if a.RoleID != "" || a.SecretIDFile != "" {
+			add("vault.auth.role_id", "does not go with method token_file: choose one")
+		}
+	default:
+		add("vault.auth.method", "%q is not approle or token_file", a.Method)
+	}
+	if v.Timeout <= 0 || v.Timeout > time.Minute {
+		add("vault.timeout", "%s is not between 0 and 1m", v.Timeout)
+	}
+	if v.SignTimeout <= 0 || v.SignTimeout > time.Minute {
+		add("vault.sign_timeout", "%s is not between 0 and 1m", v.SignTimeout)
+	}
+}
+
+// hostOf is the host name in an address that Validate has seen.
+func hostOf(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return ""
+	}
+	return u.Hostname()
+}
+
+// unknownEnv lists the variables that look like keys of the configuration and are none, or are none that can be set there.
+func unknownEnv(environ []string) []string {
+	var out []string
+	for _, kv := range environ {
+		name, _, _ := strings.Cut(kv, "=")
+		if !strings.HasPrefix(name, "BREAKGLASS_") {
+			continue
+		}
+		known := false
+		for key := range defaults() {
+			known = known || name == "BREAKGLASS_"+strings.ToUpper(strings.ReplaceAll(key, ".", "_"))
+		}
+		if !known {
+			out = append(out, name)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// check holds the access policy against the configuration, and reports everything that does not fit.
+func (c *Config) check(p *breakglass.Policy, vault bool) []string {
+	var bad []string
+	for i, cl := range c.Clusters {
+		key := fmt.Sprintf("clusters[%d]", i)
+		if _, ok := p.Cluster(cl.ID); !ok {
+			bad = append(bad, fmt.Sprintf("%s.id: the access policy knows no cluster %q: correct the id, or add it there", key, cl.ID))
+		}
+		for _, prof := range p.Profiles {
+			if vault && slices.Contains(prof.Clusters, cl.ID) && prof.TTL.Max > cl.MaxTTL {
+				bad = append(bad, fmt.Sprintf("%s.vault_max_ttl: %s is less than the %s that profile %s allows: lower that, or run deploy/vault/setup.sh with the longer one",
+					key, cl.MaxTTL, prof.TTL.Max, prof.ID))
+			}
+		}
+	}
+	for _, cl := range p.Clusters {
+		if !slices.ContainsFunc(c.Clusters, func(have Cluster) bool { return have.ID == cl.ID }) {
+			bad = append(bad, fmt.Sprintf("clusters: the access policy has a cluster %q that is not here: say how to reach it, and restart", cl.ID))
+		}
+	}
+	for _, prof := range p.Profiles {
+		if !c.Slack.Enabled && !slices.Contains(prof.Approvals.Channels, breakglass.ChannelKey) {
+			bad = append(bad, fmt.Sprintf("slack.enabled: is false, but profile %s takes approvals in Slack only: switch Slack on, or add key to its channels", prof.ID))
+		}
+	}
+	return bad
+}
+
+// groupsOf lists the groups that certificates for a cluster may carry.
+func groupsOf(p *breakglass.Policy, cluster string) []string {
+	var out []string
+	for _, prof := range p.Profiles {
+		if g := prof.Rights.Group; g != "" && slices.Contains(prof.Clusters, cluster) && !slices.Contains(out, g) {
+			out = append(out, g)
+		}
+	}
+	return out
+}
+
+// readSecret reads a secret from a file that nobody else can read. The secret is never part of an error, and the
+// type keeps it out of every output. A group may read the file: that is how systemd and Kubernetes hand out credentials.
+func readSecret(key, path string) (slackbot.Secret, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", key, err)
+	}
+	if info.Mode().Perm()&0o027 != 0 {
+		return "", fmt.Errorf("%s: %s can be read by others or written by its group (mode %04o): chmod 0600 it, and think about replacing the secret", key, path, info.Mode().Perm())
+	}
+	text, err := readFile(path)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", key, err)
+	}
+	secret := slackbot.Secret(bytes.TrimSpace(text))
+	if secret == "" {
+		return "", fmt.Errorf("%s: %s is empty", key, path)
+	}
+	return secret, nil
+}
+
+// maxFile bounds every file that is read whole.
+const maxFile = 1 << 20
+
+// readFile reads a file that is not longer than maxFile.
+func readFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(text) > maxFile {
+		return nil, fmt.Errorf("%s is longer than %d bytes: is it the right file?", path, maxFile)
+	}
+	return text, nil
+}

@@ -1,0 +1,373 @@
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/slackbot"
+	"github.com/breakglassd/breakglass/internal/vaultca"
+)
+
+// doctor looks at everything a daemon with this configuration would need, and collects what it finds. It changes nothing,
+// tells nobody, and can be run beside the daemon.
+type doctor struct {
+	cfg      *Config
+	policy   *breakglass.Policy
+	findings []vaultca.Finding
+	down     int // findings of LevelError that say only that something does not answer
+}
+
+// doctorTime bounds each thing that doctor asks another system.
+const doctorTime = 20 * time.Second
+
+func doctorCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "doctor", Short: "Check everything the daemon needs, from file modes to Vault's role, and say how to mend it",
+		Long: "Check everything the daemon needs, from file modes to Vault's role, and say how to mend it.\n\nExit codes: 0 all is well, perhaps with warnings; 8 something is wrong; 6 the only thing wrong is that a system does not answer."}
+	path := configFlag(cmd)
+	output := cmd.Flags().StringP("output", "o", "", "output `format`: json")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		ctx, d := cmd.Context(), &doctor{}
+		if d.files(ctx, *path); d.cfg != nil {
+			d.ledger(ctx)
+			d.systems(ctx)
+		}
+		return d.report(cmd.OutOrStdout(), *output)
+	}
+	return cmd
+}
+
+func (d *doctor) add(level vaultca.Level, code, subject, text string) {
+	d.findings = append(d.findings, vaultca.Finding{Level: level, Code: code, Subject: subject, Text: text})
+}
+
+func (d *doctor) ok(code, subject, format string, args ...any) {
+	d.add(vaultca.LevelOK, code, subject, fmt.Sprintf(format, args...))
+}
+
+func (d *doctor) warn(code, subject, format string, args ...any) {
+	d.add(vaultca.LevelWarn, code, subject, fmt.Sprintf(format, args...))
+}
+
+// wrong adds an error: a line for each problem of a configuration or a policy.
+func (d *doctor) wrong(code, subject string, err error) {
+	var c *ConfigError
+	var p *breakglass.PolicyError
+	switch {
+	case errors.As(err, &c):
+		for _, text := range c.Problems {
+			d.add(vaultca.LevelError, code, subject, text)
+		}
+	case errors.As(err, &p):
+		for _, line := range strings.Split(p.Error(), "\n") {
+			d.add(vaultca.LevelError, code, subject, strings.TrimSpace(line))
+		}
+	default:
+		d.add(vaultca.LevelError, code, subject, err.Error())
+	}
+}
+
+// unreachable adds an error that says only that another system does not answer.
+func (d *doctor) unreachable(code, subject string, err error) {
+	d.wrong(code, subject, err)
+	d.down++
+}
+
+// report prints the findings and returns the error for the exit code.
+func (d *doctor) report(out io.Writer, output string) error {
+	bad := 0
+	for _, f := range d.findings {
+		if f.Level == vaultca.LevelError {
+			bad++
+		}
+		if output == "json" {
+			continue
+		}
+		mark := map[vaultca.Level]string{vaultca.LevelOK: "✓", vaultca.LevelWarn: "!", vaultca.LevelError: "✗"}[f.Level]
+		fmt.Fprintf(out, "%s %s: %s\n", mark, f.Subject, f.Text)
+	}
+	if output == "json" {
+		type finding struct {
+			Level   vaultca.Level `json:"level"`
+			Code    string        `json:"code"`
+			Subject string        `json:"subject"`
+			Text    string        `json:"text"`
+		}
+		list := make([]finding, len(d.findings))
+		for i, f := range d.findings {
+			list[i] = finding(f)
+		}
+		if err := json.NewEncoder(out).Encode(map[string]any{"findings": list}); err != nil {
+			return err
+		}
+	}
+	switch {
+	case bad == 0:
+		return nil
+	case bad == d.down:
+		return &exitError{exitUnreachable, fmt.Errorf("%d systems do not answer", bad)}
+	}
+	return &exitError{exitFindings, fmt.Errorf("%d things are wrong", bad)}
+}
+
+// files looks at what is on this machine.
+func (d *doctor) files(ctx context.Context, path string) {
+	cfg, err := loadConfig(path)
+	if err != nil {
+		d.wrong("config", path, err)
+		return
+	}
+	d.cfg = cfg
+	d.ok("config", path, "every key makes sense")
+	for _, name := range unknownEnv(os.Environ()) {
+		d.warn("env", name, "this environment variable is no key of the configuration: correct its name, or unset it")
+	}
+	d.secrets()
+	d.certificate(time.Now())
+	policy, err := readPolicy(cfg, true)
+	if err != nil {
+		d.wrong("policy", cfg.PolicyFile, err)
+		return
+	}
+	d.policy = policy
+	d.ok("policy", cfg.PolicyFile, "%d people, %d profiles, digest %s", len(policy.People), len(policy.Profiles), policy.Digest)
+	d.people()
+	quiet := slog.New(slog.DiscardHandler)
+	if _, err := openVault(ctx, cfg, policy, quiet); err != nil {
+		d.wrong("vault-config", cfg.Vault.Address, err)
+	}
+	if _, err := openClusters(cfg, quiet); err != nil {
+		d.wrong("cluster-config", "clusters", err)
+	}
+	if _, err := doctorSlack(cfg, nil); cfg.Slack.Enabled && err != nil {
+		d.wrong("slack-config", cfg.Slack.AppID, err)
+	}
+}
+
+// secrets looks at who can read the files that hold secrets, without looking at what is in them more than needed.
+func (d *doctor) secrets() {
+	files := []struct{ key, path string }{{"ledger.key_file", d.cfg.Ledger.KeyFile}, {"vault.auth.secret_id_file", d.cfg.Vault.Auth.SecretIDFile},
+		{"vault.auth.token_file", d.cfg.Vault.Auth.TokenFile}}
+	for i, c := range d.cfg.Clusters {
+		files = append(files, struct{ key, path string }{fmt.Sprintf("clusters[%d].kubeconfig_file", i), c.KubeconfigFile})
+	}
+	if d.cfg.Slack.Enabled {
+		files = append(files, struct{ key, path string }{"slack.bot_token_file", d.cfg.Slack.BotTokenFile},
+			struct{ key, path string }{"slack.signing_secret_file", d.cfg.Slack.SigningSecretFile})
+	}
+	for _, f := range files {
+		if f.path == "" || f.key == "ledger.key_file" && missing(f.path) { // the ledger is looked at by itself
+			continue
+		}
+		if _, err := readSecret(f.key, f.path); err != nil {
+			d.wrong("secret-file", f.path, err)
+			continue
+		}
+		d.ok("secret-file", f.path, "%s is there, and not for everybody", f.key)
+	}
+}
+
+func missing(path string) bool {
+	_, err := os.Stat(path)
+	return errors.Is(err, os.ErrNotExist)
+}
+
+// The remaining life of the TLS certificate at which doctor warns. Most are renewed at a month or a third of their life.
+const certSoon = 14 * 24 * time.Hour
+
+func (d *doctor) certificate(now time.Time) {
+	if d.cfg.Listen.CertFile == "" {
+		d.warn("tls", d.cfg.Listen.Address, "there is no TLS certificate: only this machine can call the daemon")
+		return
+	}
+	pair, err := readCert(d.cfg)
+	if err != nil {
+		d.wrong("tls", d.cfg.Listen.CertFile, err)
+		return
+	}
+	d.expiry("tls", d.cfg.Listen.CertFile, "the TLS certificate", pair.Leaf, now, certSoon)
+	for _, u := range d.cfg.PublicURLs {
+		if host := hostOf(u); pair.Leaf.VerifyHostname(host) != nil {
+			d.warn("tls", d.cfg.Listen.CertFile, "the certificate is not for %s, which public_urls names: get one that is, unless something in front of the daemon has it", host)
+		}
+	}
+}
+
+func (d *doctor) expiry(code, subject, what string, c *x509.Certificate, now time.Time, soon time.Duration) {
+	left := c.NotAfter.Sub(now)
+	until := c.NotAfter.UTC().Format(time.DateOnly)
+	switch {
+	case left <= 0:
+		d.wrong(code, subject, fmt.Errorf("%s ended on %s: renew it", what, until))
+	case left < soon:
+		d.warn(code, subject, "%s ends on %s: renew it now", what, until)
+	default:
+		d.ok(code, subject, "%s is good until %s", what, until)
+	}
+}
+
+// people looks for those whom the access policy lets ask, but who could never get anywhere.
+func (d *doctor) people() {
+	stuck := 0
+	for _, p := range d.policy.People {
+		switch {
+		case len(p.Keys) > 0:
+		case len(d.policy.Eligible(p.ID)) > 0:
+			d.warn("people", p.ID, "may ask for access but has no SSH key, and so can never collect a certificate: add a key to the access policy")
+			stuck++
+		case !d.cfg.Slack.Enabled:
+			d.warn("people", p.ID, "has only a Slack account, and Slack is switched off: add an SSH key to the access policy")
+			stuck++
+		}
+		for _, a := range p.Slack {
+			if d.cfg.Slack.Enabled && !slices.Contains(d.cfg.Slack.TeamIDs, a.Team) {
+				d.warn("people", p.ID, "has a Slack account in workspace %s, which slack.team_ids does not name: commands from there are refused", a.Team)
+				stuck++
+			}
+		}
+	}
+	if stuck == 0 {
+		d.ok("people", d.cfg.PolicyFile, "everybody who may ask has an SSH key to collect a certificate with")
+	}
+}
+
+// ledger verifies all of it.
+func (d *doctor) ledger(ctx context.Context) {
+	path := d.cfg.Ledger.Path
+	_, _, vkey, err := ledgerKey(d.cfg)
+	if err != nil {
+		d.wrong("ledger-key", d.cfg.Ledger.KeyFile, err)
+		return
+	}
+	v, err := verifyLedger(ctx, path, vkey, nil)
+	if err != nil {
+		d.wrong("ledger", path, err)
+		return
+	}
+	for _, p := range v.problems() {
+		d.wrong("ledger", path, errors.New(p))
+	}
+	if len(v.problems()) == 0 {
+		d.ok("ledger", path, "%d entries verify; %d requests, %d certificates, each with its approvals", v.Ledger.Entries, v.Audit.Requests, v.Audit.Certificates)
+	}
+}
+
+// systems asks Vault, the clusters and Slack, at the same time.
+func (d *doctor) systems(ctx context.Context) {
+	if d.policy == nil {
+		return
+	}
+	asks := []func(*doctor, context.Context){(*doctor).vault, (*doctor).slack}
+	for _, c := range d.cfg.Clusters {
+		asks = append(asks, func(d *doctor, ctx context.Context) { d.cluster(ctx, c.ID) })
+	}
+	found := make([]doctor, len(asks))
+	var wg sync.WaitGroup
+	for i, ask := range asks {
+		found[i] = doctor{cfg: d.cfg, policy: d.policy}
+		wg.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, doctorTime)
+			defer cancel()
+			ask(&found[i], ctx)
+		})
+	}
+	wg.Wait()
+	for _, f := range found {
+		d.findings = append(d.findings, f.findings...)
+		d.down += f.down
+	}
+}
+
+func (d *doctor) vault(ctx context.Context) {
+	ca, err := openVault(ctx, d.cfg, d.policy, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return // files has said so
+	}
+	d.findings = append(d.findings, ca.Doctor(ctx)...)
+	if f := d.findings[0]; f.Code == "vault-health" && f.Level == vaultca.LevelError { // then it is the only one
+		d.down++
+	}
+}
+
+// cluster asks one cluster whether the daemon can do there what it must and no more, and whether the cluster believes the
+// certificates that Vault signs for it.
+func (d *doctor) cluster(ctx context.Context, id string) {
+	quiet := slog.New(slog.DiscardHandler)
+	kube, err := openClusters(d.cfg, quiet)
+	if err != nil {
+		return // files has said so
+	}
+	issuer := &x509.Certificate{}
+	ca, err := openVault(ctx, d.cfg, d.policy, quiet)
+	if err == nil {
+		issuer, err = ca.Issuer(ctx, id)
+	}
+	unknown := err != nil // which CA it should trust; vault has said why
+	if unknown {
+		issuer = &x509.Certificate{}
+	}
+	trusted, _, err := kube.TrustsCA(ctx, id, issuer)
+	switch {
+	case err != nil:
+		d.unreachable("cluster", id, err)
+		return
+	case unknown:
+	case trusted:
+		d.ok("cluster-ca", id, "the API server takes client certificates of %q", issuer.Subject)
+	default:
+		d.wrong("cluster-ca", id, fmt.Errorf("the API server does not take client certificates of %q: append that CA, as deploy/vault/setup.sh wrote it, to the client-CA bundle of every kube-apiserver", issuer.Subject))
+	}
+	var rights []breakglass.Rights
+	for _, p := range d.policy.Profiles {
+		if slices.Contains(p.Clusters, id) {
+			rights = append(rights, p.Rights)
+		}
+	}
+	for _, f := range kube.CheckRights(ctx, id, rights) {
+		if f.OK {
+			d.ok("cluster", id, "%s", f.What)
+			continue
+		}
+		d.wrong("cluster", id, fmt.Errorf("%s: %s", f.What, f.Next))
+	}
+}
+
+// doctorSlack makes a bot that can ask Slack, and has nothing to decide or record with.
+func doctorSlack(cfg *Config, observe func(what, outcome string, took time.Duration)) (*slackbot.Bot, error) {
+	return openSlack(cfg, new(breakglass.Service), new(ledger.Ledger), slog.New(slog.DiscardHandler), observe)
+}
+
+// slack asks Slack whether the token is good.
+func (d *doctor) slack(ctx context.Context) {
+	if !d.cfg.Slack.Enabled {
+		d.ok("slack", "slack", "switched off: people ask and approve on the command line")
+		return
+	}
+	var outcome string
+	bot, err := doctorSlack(d.cfg, func(_, o string, _ time.Duration) { outcome = o })
+	if err != nil {
+		return // files has said so
+	}
+	err = bot.Check(ctx)
+	switch {
+	case err == nil:
+		d.ok("slack", d.cfg.Slack.AppID, "Slack takes the bot token; that the bot is in channel %s shows when it first posts there: invite it", d.cfg.Slack.Channel)
+	case outcome == slackbot.OutcomeUnreachable || outcome == slackbot.OutcomeRateLimited:
+		d.unreachable("slack", d.cfg.Slack.AppID, err)
+	default:
+		d.wrong("slack", d.cfg.Slack.AppID, err)
+	}
+}

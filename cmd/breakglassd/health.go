@@ -1,0 +1,356 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/ledger"
+)
+
+// How often the daemon looks around itself, how long one look takes at most, and how often the whole ledger is verified.
+const (
+	probeEvery  = 15 * time.Second
+	probeTime   = 8 * time.Second
+	verifyEvery = 24 * time.Hour
+)
+
+// check is one thing that was looked at. Without the required ones the daemon is not ready; the others only degrade it.
+type check struct {
+	Name     string `json:"name"`
+	Required bool   `json:"required"`
+	Error    string `json:"error,omitempty"`
+}
+
+// health is what the last look found. The zero value is not ready.
+type health struct {
+	at     time.Time
+	checks []check
+}
+
+func (h *health) ready() bool {
+	for _, c := range h.checks {
+		if c.Required && c.Error != "" {
+			return false
+		}
+	}
+	return len(h.checks) > 0
+}
+
+// watch looks around until ctx is done, and tells systemd after each look that the daemon is alive: one that hangs in its own
+// ledger does not get that far. It returns an error when the ledger will never be written again by this process.
+func (d *daemon) watch(ctx context.Context) error {
+	tick := time.NewTicker(probeEvery)
+	defer tick.Stop()
+	for {
+		before := d.health.Load()
+		now, err := d.probe(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		d.health.Store(now)
+		d.logChanges(before, now)
+		notify("WATCHDOG=1")
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// logChanges says once when something breaks and once when it works again.
+func (d *daemon) logChanges(before, now *health) {
+	was := map[string]string{}
+	for _, c := range before.checks {
+		was[c.Name] = c.Error
+	}
+	for _, c := range now.checks {
+		switch {
+		case c.Error != "" && was[c.Name] == "":
+			d.log.Warn("a check fails", slog.String("check", c.Name), slog.Bool("required", c.Required), slog.String("error", c.Error))
+		case c.Error == "" && was[c.Name] != "":
+			d.log.Info("a check passes again", slog.String("check", c.Name))
+		}
+	}
+}
+
+// probe looks at everything the daemon needs, all at the same time. It can serve as long as the ledger can be written and
+// one cluster's certificates would be signed.
+func (d *daemon) probe(ctx context.Context) (*health, error) {
+	ctx, cancel := context.WithTimeout(ctx, probeTime)
+	defer cancel()
+	n := len(d.cfg.Clusters)
+	signing, reaching := make([]error, n), make([]error, n)
+	var writing, telling error
+	var wg sync.WaitGroup
+	wg.Go(func() { writing = d.ledger.SetBookmark(ctx, "probe", []byte(time.Now().UTC().Format(time.RFC3339))) })
+	for i, c := range d.cfg.Clusters {
+		wg.Go(func() { signing[i] = d.signer.Check(ctx, c.ID, "") })
+		wg.Go(func() { _, reaching[i] = d.clusters.Bound(ctx, c.ID) })
+	}
+	if d.slack != nil {
+		wg.Go(func() { telling = d.slack.Check(ctx) })
+	}
+	wg.Wait()
+	for _, final := range []error{ledger.ErrUnknownOutcome, ledger.ErrLocked, ledger.ErrCorrupt, ledger.ErrForked} {
+		if errors.Is(writing, final) {
+			return nil, writing
+		}
+	}
+	var out []check
+	add := func(name string, required bool, err error) {
+		c := check{Name: name, Required: required}
+		if err != nil {
+			c.Error = err.Error()
+		}
+		out = append(out, c)
+	}
+	add("ledger", true, writing)
+	add("ledger-history", true, d.metrics.verified())
+	var none error // stays nil when one cluster can be signed for
+	for _, err := range signing {
+		if err == nil {
+			none = nil
+			break
+		}
+		none = err
+	}
+	add("vault", true, none)
+	for i, c := range d.cfg.Clusters {
+		add("vault/"+c.ID, false, signing[i])
+		add("cluster/"+c.ID, false, reaching[i])
+		d.metrics.vault.WithLabelValues(c.ID).Set(up(signing[i]))
+		d.metrics.cluster.WithLabelValues(c.ID).Set(up(reaching[i]))
+		if d.ca != nil {
+			if issuer, err := d.ca.Issuer(ctx, c.ID); err == nil {
+				d.metrics.issuer.WithLabelValues(c.ID).Set(float64(issuer.NotAfter.Unix()))
+			}
+		}
+	}
+	if d.slack != nil {
+		add("slack", false, telling)
+		d.metrics.slack.Set(up(telling))
+	}
+	return &health{at: time.Now(), checks: out}, nil
+}
+
+func up(err error) float64 {
+	if err != nil {
+		return 0
+	}
+	return 1
+}
+
+// verify reads and verifies the whole ledger, once now and then once a day.
+func (d *daemon) verify(ctx context.Context) error {
+	tick := time.NewTicker(verifyEvery)
+	defer tick.Stop()
+	for {
+		v, err := verifyLedger(ctx, d.cfg.Ledger.Path, d.vkey, nil)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err == nil {
+			err = v.err()
+		}
+		d.metrics.verification(err)
+		if err != nil {
+			d.log.Error("THE LEDGER DOES NOT VERIFY: keep its files as evidence and run `breakglassd ledger verify`", slog.Any("error", err))
+		} else {
+			d.log.Info("the whole ledger verifies", slog.Int64("entries", v.Ledger.Entries), slog.Int("certificates", v.Audit.Certificates))
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// healthHandler serves what machines ask: nothing in it is about a person or a request.
+func (d *daemon) healthHandler() http.Handler {
+	mux := http.NewServeMux()
+	alive := func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") }
+	mux.HandleFunc("GET /livez", alive)
+	mux.HandleFunc("GET /healthz", alive)
+	mux.HandleFunc("GET /readyz", d.readyz)
+	mux.HandleFunc("GET /version", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, version()) })
+	mux.Handle("GET /metrics", promhttp.HandlerFor(d.metrics.registry, promhttp.HandlerOpts{}))
+	return mux
+}
+
+// readyz answers 200 when the daemon is ready, perhaps degraded, and 503 when it is not. With ?verbose it says why.
+func (d *daemon) readyz(w http.ResponseWriter, r *http.Request) {
+	h := d.health.Load()
+	status, word := http.StatusOK, "ok"
+	for _, c := range h.checks {
+		if c.Error != "" {
+			word = "degraded"
+		}
+	}
+	if !h.ready() {
+		status, word = http.StatusServiceUnavailable, "not ready"
+	}
+	if !r.URL.Query().Has("verbose") {
+		w.WriteHeader(status)
+		fmt.Fprintln(w, word)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	json.NewEncoder(w).Encode(map[string]any{"status": word, "checked": h.at.UTC(), "checks": h.checks})
+}
+
+// metrics counts what happens. It hears of it as a messenger does, from the ledger, so that what it counts is true. Labels come
+// from configuration and policy only: nobody outside can make new ones.
+type metrics struct {
+	registry *prometheus.Registry
+	requests *prometheus.CounterVec
+	refusals prometheus.Counter
+	waited   *prometheus.HistogramVec
+	issued   *prometheus.HistogramVec
+	answers  *prometheus.HistogramVec
+	told     *prometheus.CounterVec
+	vault    *prometheus.GaugeVec
+	cluster  *prometheus.GaugeVec
+	issuer   *prometheus.GaugeVec
+	slack    prometheus.Gauge
+	reloadOK prometheus.Gauge
+	reloadAt prometheus.Gauge
+	verifyOK prometheus.Gauge
+
+	mu     sync.Mutex // guards broken
+	broken error      // what the last verification of the ledger found
+}
+
+func newMetrics(d *daemon) *metrics {
+	m := &metrics{registry: prometheus.NewRegistry()}
+	opts := func(name, help string) prometheus.GaugeOpts {
+		return prometheus.GaugeOpts{Namespace: "breakglass", Name: name, Help: help}
+	}
+	add := func(c prometheus.Collector) { m.registry.MustRegister(c) }
+	gauge := func(name, help string) prometheus.Gauge {
+		g := prometheus.NewGauge(opts(name, help))
+		add(g)
+		return g
+	}
+	gauges := func(name, help, label string) *prometheus.GaugeVec {
+		g := prometheus.NewGaugeVec(opts(name, help), []string{label})
+		add(g)
+		return g
+	}
+	counters := func(name, help string, labels ...string) *prometheus.CounterVec {
+		c := prometheus.NewCounterVec(prometheus.CounterOpts(opts(name, help)), labels)
+		add(c)
+		return c
+	}
+	histograms := func(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
+		h := prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: "breakglass", Name: name, Help: help, Buckets: buckets}, labels)
+		add(h)
+		return h
+	}
+	m.requests = counters("requests_total", "What became of requests, by outcome; opened counts all of them.", "cluster", "profile", "outcome")
+	m.refusals = prometheus.NewCounter(prometheus.CounterOpts(opts("refusals_total", "Commands on requests that were not allowed.")))
+	add(m.refusals)
+	m.waited = histograms("approval_wait_seconds", "From the request to its last needed approval.", []float64{15, 30, 60, 120, 300, 600, 1200, 1800, 3600}, "cluster", "profile")
+	m.issued = histograms("issue_duration_seconds", "From the recorded claim to the recorded certificate.", []float64{.05, .1, .25, .5, 1, 2, 5, 10, 20}, "cluster")
+	m.answers = histograms("http_request_duration_seconds", "Answers to people's command lines, by route.", []float64{.005, .025, .1, .5, 1, 3, 10, 60}, "route", "status")
+	m.told = counters("slack_calls_total", "Calls from and to Slack.", "what", "outcome")
+	m.vault = gauges("vault_up", "1 if a certificate for the cluster would be signed under exactly what was pinned.", "cluster")
+	m.cluster = gauges("cluster_up", "1 if the cluster answers and the daemon may do there what it must.", "cluster")
+	m.issuer = gauges("ca_not_after_seconds", "When the cluster's issuer in Vault ends, in Unix time.", "issuer")
+	m.slack = gauge("slack_up", "1 if Slack answers and the token is good.")
+	m.reloadOK = gauge("policy_reload_success", "1 if the access policy on disk, when last read, was put in force.")
+	m.reloadAt = gauge("policy_reload_timestamp_seconds", "When the access policy was last read, in Unix time.")
+	m.verifyOK = gauge("ledger_verify_ok", "1 if the whole ledger verified when last read, once a day.")
+	m.reloaded(true, time.Now())
+	m.verification(nil)
+	add(prometheus.NewGaugeFunc(opts("ledger_size", "Entries in the ledger."), func() float64 { return float64(d.ledger.Size()) }))
+	add(prometheus.NewGaugeFunc(opts("ledger_checkpoint_age_seconds", "Age of the last entry; a heartbeat makes one every ten minutes."),
+		func() float64 { return time.Since(d.ledger.LastTime()).Seconds() }))
+	add(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "breakglass", Name: "build_info", Help: "Always 1.", ConstLabels: prometheus.Labels{"version": version()}},
+		func() float64 { return 1 }))
+	add(collectors.NewGoCollector())
+	add(collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+// Tell implements breakglass.Messenger.
+func (m *metrics) Tell(_ context.Context, n breakglass.Notice) error {
+	r := n.Request
+	count := func(outcome string) { m.requests.WithLabelValues(r.Ask.Cluster, r.Ask.Profile, outcome).Inc() }
+	switch ev := n.Event.(type) {
+	case breakglass.Requested:
+		count("opened")
+	case breakglass.Approved:
+		// The approval that filled the quorum is the one that the claim window counts from.
+		if full := r.ClaimUntil().Add(-time.Duration(r.Ask.ClaimSeconds) * time.Second); n.At.Equal(full) {
+			m.waited.WithLabelValues(r.Ask.Cluster, r.Ask.Profile).Observe(n.At.Sub(r.At).Seconds())
+		}
+	case breakglass.Denied:
+		count("denied")
+	case breakglass.Withdrawn:
+		count("withdrawn")
+	case breakglass.Issued:
+		count("issued")
+		m.issued.WithLabelValues(r.Ask.Cluster).Observe(n.At.Sub(r.ClaimedAt).Seconds())
+	case breakglass.Failed:
+		count("failed")
+	case breakglass.Revoked:
+		count("revoked")
+	case breakglass.Ended:
+		count(string(ev.State))
+	case breakglass.Refused:
+		m.refusals.Inc()
+	}
+	return nil
+}
+
+// answered takes one answer of the API.
+func (m *metrics) answered(route string, status int, took time.Duration) {
+	m.answers.WithLabelValues(route, strconv.Itoa(status)).Observe(took.Seconds())
+}
+
+// slackCall takes one call from or to Slack.
+func (m *metrics) slackCall(what, outcome string, _ time.Duration) {
+	m.told.WithLabelValues(what, outcome).Inc()
+}
+
+func (m *metrics) reloaded(ok bool, now time.Time) {
+	m.reloadOK.Set(0)
+	if ok {
+		m.reloadOK.Set(1)
+	}
+	m.reloadAt.Set(float64(now.Unix()))
+}
+
+func (m *metrics) verification(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.broken = err
+	m.verifyOK.Set(up(err))
+}
+
+func (m *metrics) verified() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.broken == nil {
+		return nil
+	}
+	return errors.New("the ledger does not verify: see the log")
+}

@@ -1,0 +1,256 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/ledger/sqlstore"
+)
+
+// verification is what was found in a whole ledger: whether its bytes are those that were signed, and whether what they say
+// could have happened.
+type verification struct {
+	Ledger ledger.Report
+	Audit  breakglass.AuditReport
+}
+
+func (v verification) problems() []string { return append(v.Ledger.Problems, v.Audit.Problems...) }
+
+func (v verification) err() error {
+	if p := v.problems(); len(p) > 0 {
+		return fmt.Errorf("%d problems, the first: %s", len(p), p[0])
+	}
+	return nil
+}
+
+// auditTries is how often an audit is begun anew because the daemon wrote meanwhile.
+const auditTries = 5
+
+// verifyLedger verifies a ledger's database against its public key. It writes nothing and works beside a running daemon. The
+// error is for a database that cannot be read at all.
+func verifyLedger(ctx context.Context, path, vkey string, anchors []ledger.Checkpoint) (v verification, err error) {
+	verifier, err := note.NewVerifier(vkey)
+	if err != nil {
+		return v, fmt.Errorf("the ledger's public key: %w", err)
+	}
+	store, err := sqlstore.OpenReadOnly(ctx, path)
+	if err != nil {
+		return v, fmt.Errorf("opening the ledger: %w", err)
+	}
+	if v.Ledger, err = ledger.VerifyStore(ctx, store, verifier, anchors...); err != nil {
+		return v, errors.Join(err, store.Close())
+	}
+	if err := store.Close(); err != nil {
+		return v, fmt.Errorf("closing the ledger: %w", err)
+	}
+	if len(v.Ledger.Problems) > 0 {
+		return v, nil // entries that are not what was signed tell no story
+	}
+	size := int64(-1)
+	for range auditTries {
+		before := size
+		if v.Audit, size, err = audit(ctx, path, verifier); err != nil {
+			return v, err
+		}
+		// The index is read after the entries: a request that came in between looks like a mistake, once.
+		if len(v.Audit.Problems) == 0 || size == before {
+			break
+		}
+	}
+	return v, nil
+}
+
+// audit replays the ledger as it is now.
+func audit(ctx context.Context, path string, verifier note.Verifier) (r breakglass.AuditReport, size int64, err error) {
+	store, err := sqlstore.OpenReadOnly(ctx, path)
+	if err != nil {
+		return r, 0, fmt.Errorf("opening the ledger: %w", err)
+	}
+	l, err := ledger.OpenReadOnly(ctx, store, verifier)
+	if err != nil {
+		return r, 0, errors.Join(err, store.Close())
+	}
+	defer func() { err = errors.Join(err, l.Close()) }()
+	r, err = breakglass.Audit(ctx, l)
+	return r, l.Size(), err
+}
+
+// verifyExport verifies a directory that `ledger export` wrote.
+func verifyExport(ctx context.Context, dir, vkey string, anchors []ledger.Checkpoint) (v verification, err error) {
+	verifier, err := note.NewVerifier(vkey)
+	if err != nil {
+		return v, fmt.Errorf("the ledger's public key: %w", err)
+	}
+	if _, err := os.Stat(dir); err != nil {
+		return v, fmt.Errorf("opening the export: %w", err)
+	}
+	if v.Ledger, err = ledger.VerifyExport(ctx, dir, verifier, anchors...); err != nil || len(v.Ledger.Problems) > 0 {
+		return v, err
+	}
+	a, err := ledger.OpenExport(dir)
+	if err != nil {
+		return v, fmt.Errorf("opening the export: %w", err)
+	}
+	auditor := breakglass.NewAuditor()
+	err = a.Entries(ctx, func(e ledger.Entry) error {
+		auditor.Add(e)
+		return nil
+	})
+	v.Audit = auditor.Report()
+	return v, err
+}
+
+// ledgerFlags say which ledger a command is about.
+type ledgerFlags struct {
+	config, db, key string
+	checkpoints     []string
+	output          string
+}
+
+// find returns the database and the public key.
+func (f *ledgerFlags) find() (path, vkey string, err error) {
+	path, vkey = f.db, f.key
+	if f.config != "" {
+		cfg, err := loadConfig(f.config)
+		if err != nil {
+			return "", "", err
+		}
+		if path == "" {
+			path = cfg.Ledger.Path
+		}
+		if vkey == "" {
+			if _, _, vkey, err = ledgerKey(cfg); err != nil {
+				return "", "", err
+			}
+		}
+	}
+	if vkey == "" {
+		return "", "", usage("name the ledger: --config FILE, or --db FILE with --key KEY, the public key that `breakglassd init` printed")
+	}
+	if text, err := readFile(vkey); err == nil {
+		vkey = string(text)
+	}
+	return path, strings.TrimSpace(vkey), nil
+}
+
+// anchors reads the checkpoints that were kept elsewhere.
+func (f *ledgerFlags) anchors(vkey string) ([]ledger.Checkpoint, error) {
+	verifier, err := note.NewVerifier(vkey)
+	if err != nil {
+		return nil, usage("--key is not a public key in note format, NAME+HASH+KEY, nor a file with one")
+	}
+	var out []ledger.Checkpoint
+	for _, file := range f.checkpoints {
+		text, err := readFile(file)
+		if err != nil {
+			return nil, fmt.Errorf("reading a checkpoint: %w", err)
+		}
+		c, err := ledger.ParseCheckpoint(text, verifier)
+		if err != nil {
+			return nil, fmt.Errorf("checkpoint %s: %w", file, err)
+		}
+		out = append(out, c)
+	}
+	return out, nil
+}
+
+func ledgerCommand() *cobra.Command {
+	f := &ledgerFlags{}
+	top := &cobra.Command{Use: "ledger", Short: "Verify and export the ledger, also while the daemon runs"}
+	top.PersistentFlags().StringVar(&f.config, "config", "", "configuration `file`, to take the ledger from")
+	top.PersistentFlags().StringVar(&f.db, "db", "", "database `file` of the ledger")
+	top.PersistentFlags().StringVar(&f.key, "key", "", "public `key` of the ledger, or a file with it; needs no private key then")
+	verify := &cobra.Command{Use: "verify [DIR]", Short: "Verify every entry of the ledger, or of an export in DIR, and replay what they say", Args: argsAtMost(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return f.verify(cmd.Context(), cmd.OutOrStdout(), args) }}
+	verify.Flags().StringArrayVar(&f.checkpoints, "checkpoint", nil, "`file` with a checkpoint kept elsewhere, which the ledger must continue; may be repeated")
+	verify.Flags().StringVarP(&f.output, "output", "o", "", "output `format`: json")
+	export := &cobra.Command{Use: "export DIR", Short: "Write the ledger to a new directory that can be verified anywhere", Args: argsExactly(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return f.export(cmd.Context(), cmd.OutOrStdout(), args[0])
+		}}
+	top.AddCommand(verify, export)
+	return top
+}
+
+func (f *ledgerFlags) verify(ctx context.Context, out io.Writer, args []string) error {
+	path, vkey, err := f.find()
+	if err != nil {
+		return err
+	}
+	anchors, err := f.anchors(vkey)
+	if err != nil {
+		return err
+	}
+	var v verification
+	switch {
+	case len(args) == 1:
+		path = args[0]
+		v, err = verifyExport(ctx, path, vkey, anchors)
+	case path == "":
+		err = usage("name the database with --db FILE, or an export with DIR")
+	default:
+		v, err = verifyLedger(ctx, path, vkey, anchors)
+	}
+	if err != nil {
+		return err
+	}
+	problems := v.problems()
+	if f.output == "json" {
+		if err := json.NewEncoder(out).Encode(map[string]any{"ledger": path, "origin": v.Ledger.Origin, "size": v.Ledger.Size, "root": v.Ledger.Root.String(),
+			"entries": v.Ledger.Entries, "requests": v.Audit.Requests, "certificates": v.Audit.Certificates, "approvals": v.Audit.Approvals,
+			"signedApprovals": v.Audit.Signed, "orphans": v.Audit.Orphans, "refusals": v.Audit.Refusals, "erasedTexts": v.Ledger.Erased, "problems": append([]string{}, problems...)}); err != nil {
+			return err
+		}
+	} else {
+		for _, p := range problems {
+			fmt.Fprintln(out, "✗", p)
+		}
+	}
+	if len(problems) > 0 {
+		return &exitError{exitFindings, fmt.Errorf("%s is not what its key signed or not what can have happened: %d problems; keep the files as evidence", path, len(problems))}
+	}
+	if f.output != "json" {
+		fmt.Fprintf(out, "✓ %s: %d entries of %s verify, root %s\n", path, v.Ledger.Entries, v.Ledger.Origin, v.Ledger.Root)
+		fmt.Fprintf(out, "✓ %d requests, %d approvals (%d signed with a key), %d certificates, %d orphans, %d refusals: every certificate had its approvals\n",
+			v.Audit.Requests, v.Audit.Approvals, v.Audit.Signed, v.Audit.Certificates, v.Audit.Orphans, v.Audit.Refusals)
+	}
+	return nil
+}
+
+func (f *ledgerFlags) export(ctx context.Context, out io.Writer, dir string) (err error) {
+	path, vkey, err := f.find()
+	if err != nil {
+		return err
+	}
+	if path == "" {
+		return usage("name the database with --db FILE or --config FILE")
+	}
+	verifier, err := note.NewVerifier(vkey)
+	if err != nil {
+		return usage("--key is not a public key in note format, NAME+HASH+KEY, nor a file with one")
+	}
+	store, err := sqlstore.OpenReadOnly(ctx, path)
+	if err != nil {
+		return fmt.Errorf("opening the ledger: %w", err)
+	}
+	l, err := ledger.OpenReadOnly(ctx, store, verifier)
+	if err != nil {
+		return errors.Join(err, store.Close())
+	}
+	defer func() { err = errors.Join(err, l.Close()) }()
+	if err := ledger.Export(ctx, l, dir); err != nil {
+		return fmt.Errorf("exporting the ledger: %w", err)
+	}
+	fmt.Fprintf(out, "%d entries written to %s. Verify them with: breakglassd ledger verify --key %s %s\n", l.Size(), dir, vkey, dir)
+	return nil
+}

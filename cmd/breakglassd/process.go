@@ -1,0 +1,21 @@
+package main
+
+import (
+	"net"
+	"os"
+	"time"
+)
+
+// notify tells systemd how the daemon is, if systemd started it (sd_notify(3)). Nobody depends on its success.
+func notify(state string) {
+	name := os.Getenv("NOTIFY_SOCKET")
+	if name == "" {
+		return
+	}
+	c, err := net.DialTimeout("unixgram", name, time.Second) // a name that begins with @ is an abstract one
+	if err != nil {
+		return
+	}
+	defer c.Close()
+	c.Write([]byte(state))
+}

@@ -1,0 +1,441 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/breakglassd/breakglass/internal/api"
+	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/cluster"
+	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/ledger/sqlstore"
+	"github.com/breakglassd/breakglass/internal/slackbot"
+	"github.com/breakglassd/breakglass/internal/vaultca"
+)
+
+// parts is what a caller of serve can bring along, and how it takes part in the daemon's life. The zero value is the daemon
+// as configured.
+type parts struct {
+	Signer       breakglass.Signer // signs in place of Vault, whose keys are then neither needed nor read
+	AcceptWeaker bool              // see breakglass.Config
+	Reload       <-chan os.Signal  // each value: read the access policy and the TLS certificate again
+	Ready        func(url string)  // called once people can reach the daemon, with the address it really listens on
+}
+
+// The bounds of an orderly stop: the first for answers under way, a claim included; the second for all of it.
+const (
+	drainTime = 30 * time.Second
+	stopTime  = 45 * time.Second
+)
+
+// daemon is everything that one serving process is made of.
+type daemon struct {
+	cfg      *Config
+	log      *slog.Logger
+	ledger   *ledger.Ledger
+	vkey     string
+	signer   breakglass.Signer
+	ca       *vaultca.CA // nil when something else signs
+	clusters *cluster.Clusters
+	slack    *slackbot.Bot // nil when switched off
+	service  *breakglass.Service
+	metrics  *metrics
+	health   atomic.Pointer[health]
+	cert     atomic.Pointer[tls.Certificate]
+	closers  []func() error // what to close in the end, last first
+}
+
+// serve runs the daemon until ctx is done, and then stops it in order: answers under way are finished, claims that have begun
+// are carried through. It returns nil after that. An error means that it could not start, or that the ledger can no longer be
+// trusted: the process must exit, and the next one reads the truth from disk.
+func serve(ctx context.Context, cfg *Config, p parts, log *slog.Logger) (err error) {
+	d := &daemon{cfg: cfg, log: log}
+	defer func() { err = errors.Join(err, d.close()) }()
+	if err := d.open(ctx, p); err != nil {
+		return err
+	}
+	return d.run(ctx, p)
+}
+
+func (d *daemon) close() error {
+	var errs []error
+	for len(d.closers) > 0 {
+		last := len(d.closers) - 1
+		errs = append(errs, d.closers[last]())
+		d.closers = d.closers[:last]
+	}
+	return errors.Join(errs...)
+}
+
+// open builds the daemon. It talks to nobody: Vault, Slack and the clusters may all be down.
+func (d *daemon) open(ctx context.Context, p parts) error {
+	cfg := d.cfg
+	if bad := cfg.Validate(p.Signer == nil); len(bad) > 0 {
+		return &ConfigError{bad}
+	}
+	policy, err := readPolicy(cfg, p.Signer == nil)
+	if err != nil {
+		return err
+	}
+	if err := d.loadCert(); err != nil {
+		return err
+	}
+	if d.ledger, d.vkey, err = openLedger(ctx, cfg); err != nil {
+		return err
+	}
+	d.closers = append(d.closers, d.ledger.Close)
+	if d.clusters, err = openClusters(cfg, d.log); err != nil {
+		return err
+	}
+	d.signer = p.Signer
+	if d.signer == nil {
+		if d.ca, err = openVault(ctx, cfg, policy, d.log); err != nil {
+			return err
+		}
+		d.signer = d.ca
+	}
+	d.metrics = newMetrics(d)
+	d.health.Store(&health{})
+	d.service, err = breakglass.New(ctx, breakglass.Config{Ledger: d.ledger, Policy: policy, Signer: d.signer, Binder: d.clusters, Log: d.log,
+		AcceptWeaker: p.AcceptWeaker, SignTimeout: cfg.Vault.SignTimeout, Version: version()})
+	if err != nil {
+		return fmt.Errorf("putting the access policy in force: %w", err)
+	}
+	if cfg.Slack.Enabled {
+		d.slack, err = openSlack(cfg, d.service, d.ledger, d.log, d.metrics.slackCall)
+	}
+	return err
+}
+
+// openLedger opens the ledger for writing and returns it with its public key.
+func openLedger(ctx context.Context, cfg *Config) (*ledger.Ledger, string, error) {
+	signer, verifier, vkey, err := ledgerKey(cfg)
+	if err != nil {
+		return nil, "", err
+	}
+	store, err := sqlstore.Open(ctx, cfg.Ledger.Path)
+	if err != nil {
+		return nil, "", fmt.Errorf("opening the ledger: %w", err)
+	}
+	l, err := ledger.Open(ctx, store, signer, verifier)
+	if err != nil {
+		return nil, "", errors.Join(fmt.Errorf("opening the ledger %s: %w", cfg.Ledger.Path, err), store.Close())
+	}
+	return l, vkey, nil
+}
+
+// ledgerKey reads the ledger's key and holds its name against the configuration.
+func ledgerKey(cfg *Config) (note.Signer, note.Verifier, string, error) {
+	signer, verifier, err := ledger.LoadSigner(cfg.Ledger.KeyFile)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil, "", fmt.Errorf("%w: a new ledger is made with `breakglassd init`; for an old one bring its key back from the backup", err)
+	}
+	if err != nil {
+		return nil, nil, "", err
+	}
+	if verifier.Name() != cfg.Ledger.Origin {
+		return nil, nil, "", fmt.Errorf("ledger.origin is %q, but the key in %s is for %q: correct the one that is wrong", cfg.Ledger.Origin, cfg.Ledger.KeyFile, verifier.Name())
+	}
+	text, err := readSecret("ledger.key_file", cfg.Ledger.KeyFile)
+	if err != nil {
+		return nil, nil, "", err
+	}
+	vkey, err := ledger.PublicKey(string(text))
+	return signer, verifier, vkey, err
+}
+
+// initLedger makes the ledger's key and its empty database, and returns the public key. It refuses what exists.
+func initLedger(ctx context.Context, cfg *Config) (vkey string, err error) {
+	for _, path := range []string{cfg.Ledger.KeyFile, cfg.Ledger.Path} {
+		if _, err := os.Lstat(path); err == nil {
+			return "", fmt.Errorf("%s exists: a ledger is made once and never made anew; if it is really meant, move the old one away first", path)
+		}
+	}
+	if vkey, err = ledger.CreateKey(cfg.Ledger.KeyFile, cfg.Ledger.Origin); err != nil {
+		return "", err
+	}
+	if err := sqlstore.Create(ctx, cfg.Ledger.Path); err != nil {
+		return "", errors.Join(fmt.Errorf("making the ledger: %w", err), os.Remove(cfg.Ledger.KeyFile)) // the key has signed nothing
+	}
+	l, _, err := openLedger(ctx, cfg) // signs the first checkpoint, of nothing, so that the ledger verifies from the start
+	if err != nil {
+		return "", err
+	}
+	return vkey, l.Close()
+}
+
+// openVault prepares the connection to Vault; see vaultca.Open.
+func openVault(ctx context.Context, cfg *Config, policy *breakglass.Policy, log *slog.Logger) (*vaultca.CA, error) {
+	v := vaultca.Config{Address: cfg.Vault.Address, Namespace: cfg.Vault.Namespace, CAFile: cfg.Vault.CAFile, Policy: cfg.Vault.Policy,
+		Auth: vaultca.Auth(cfg.Vault.Auth), Timeout: cfg.Vault.Timeout, SignTimeout: cfg.Vault.SignTimeout, Log: log}
+	for _, c := range cfg.Clusters {
+		v.Mounts = append(v.Mounts, vaultca.Mount{Cluster: c.ID, Path: c.VaultMount, IssuerID: c.IssuerID, MaxTTL: c.MaxTTL, Groups: groupsOf(policy, c.ID)})
+	}
+	return vaultca.Open(ctx, v)
+}
+
+// openClusters prepares the connections to the clusters; see cluster.Open.
+func openClusters(cfg *Config, log *slog.Logger) (*cluster.Clusters, error) {
+	c := cluster.Config{Log: log}
+	for _, cl := range cfg.Clusters {
+		c.Targets = append(c.Targets, cluster.Target{ID: cl.ID, Kubeconfig: cl.KubeconfigFile, CAFile: cl.CAFile})
+	}
+	return cluster.Open(c)
+}
+
+// openSlack prepares the Slack app; see slackbot.New.
+func openSlack(cfg *Config, s *breakglass.Service, l *ledger.Ledger, log *slog.Logger, observe func(what, outcome string, took time.Duration)) (*slackbot.Bot, error) {
+	token, err := readSecret("slack.bot_token_file", cfg.Slack.BotTokenFile)
+	if err != nil {
+		return nil, err
+	}
+	signing, err := readSecret("slack.signing_secret_file", cfg.Slack.SigningSecretFile)
+	if err != nil {
+		return nil, err
+	}
+	return slackbot.New(slackbot.Config{Service: s, Ledger: l, BotToken: token, SigningSecret: signing, AppID: cfg.Slack.AppID, TeamIDs: cfg.Slack.TeamIDs,
+		EnterpriseID: cfg.Slack.EnterpriseID, Channel: cfg.Slack.Channel, APIURL: cfg.Slack.APIURL, Log: log, Observe: observe})
+}
+
+// listen opens the listener for people and, if it is configured, the one for health checks.
+func (d *daemon) listen() (people, checks net.Listener, err error) {
+	if people, err = net.Listen("tcp", d.cfg.Listen.Address); err != nil {
+		return nil, nil, fmt.Errorf("listening for people (listen.address): %w", err)
+	}
+	if d.cfg.Health.Address == "" {
+		return people, nil, nil
+	}
+	if checks, err = net.Listen("tcp", d.cfg.Health.Address); err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("listening for health checks (health.address; empty switches it off): %w", err), people.Close())
+	}
+	return people, checks, nil
+}
+
+// run serves until ctx is done or something is fatal. It stops in the order in which parts need each other: first what people
+// call, then the service, then what keeps the service going.
+func (d *daemon) run(ctx context.Context, p parts) error {
+	listener, checks, err := d.listen()
+	if err != nil {
+		return err
+	}
+	url := "http://" + listener.Addr().String()
+	if d.cert.Load() != nil {
+		url = "https://" + listener.Addr().String()
+		listener = tls.NewListener(listener, &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"},
+			GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return d.cert.Load(), nil }})
+	}
+	polls, endPolls := context.WithCancel(context.Background())
+	defer endPolls()
+	handler, err := d.handler(polls, url)
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	quiet := slog.NewLogLogger(d.log.Handler(), slog.LevelDebug) // what strangers do to a TLS listener is no news
+	// No WriteTimeout: each answer sets its own deadline, because a long poll takes longer than anything else.
+	servers := []*http.Server{{Handler: handler, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 20 * time.Second, IdleTimeout: 2 * time.Minute,
+		MaxHeaderBytes: 16 << 10, ErrorLog: quiet}}
+
+	g, fatal := errgroup.WithContext(context.WithoutCancel(ctx))
+	work, endWork := context.WithCancel(fatal)
+	defer endWork()
+	g.Go(func() error { return served(servers[0].Serve(listener)) })
+	if checks != nil {
+		s := &http.Server{Handler: d.healthHandler(), ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute,
+			MaxHeaderBytes: 16 << 10, ErrorLog: quiet}
+		servers = append(servers, s)
+		g.Go(func() error { return served(s.Serve(checks)) })
+		d.log.Info("health checks and metrics", slog.String("address", checks.Addr().String()))
+	}
+	g.Go(func() error { return d.service.Run(work, d.messengers()) })
+	if d.ca != nil {
+		g.Go(func() error { return d.ca.Run(work) })
+	}
+	g.Go(func() error { return d.watch(work) })
+	g.Go(func() error { return d.verify(work) })
+	g.Go(func() error { return d.reloads(work, p.Reload) })
+	stopping := make(chan struct{})
+	g.Go(func() error {
+		select {
+		case <-ctx.Done():
+		case <-fatal.Done():
+		}
+		close(stopping)
+		d.log.Info("stopping")
+		notify("STOPPING=1")
+		endPolls()
+		drain, cancel := context.WithTimeout(context.Background(), drainTime)
+		defer cancel()
+		for _, s := range servers {
+			if err := s.Shutdown(drain); err != nil {
+				d.log.Warn("cutting off answers under way", slog.Any("error", errors.Join(err, s.Close())))
+			}
+		}
+		endWork()
+		return nil
+	})
+	policy := d.service.Policy()
+	d.log.Info("breakglassd is up", slog.String("version", version()), slog.String("url", url), slog.String("ledger", d.cfg.Ledger.Origin),
+		slog.Int64("entries", d.ledger.Size()), slog.String("ledger_key", d.vkey), slog.String("policy", policy.Digest), slog.Bool("slack", d.slack != nil))
+	notify("READY=1")
+	if p.Ready != nil {
+		p.Ready(url)
+	}
+	return d.wait(g, stopping)
+}
+
+// wait waits for the end of everything, but not for ever once it was told to stop.
+func (d *daemon) wait(g *errgroup.Group, stopping <-chan struct{}) error {
+	done := make(chan error, 1)
+	go func() { done <- g.Wait() }()
+	select {
+	case err := <-done:
+		return err
+	case <-stopping:
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(stopTime):
+		d.closers = nil // somebody still uses them; the end of the process closes them, and loses nothing durable
+		return fmt.Errorf("not everything ended within %s; what was under way is settled at the next start", stopTime)
+	}
+}
+
+// served turns the error of an orderly end into none.
+func served(err error) error {
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return fmt.Errorf("serving: %w", err)
+}
+
+// handler is everything that people and Slack can call. When polls ends, so do long polls; a command is carried through.
+func (d *daemon) handler(polls context.Context, url string) (http.Handler, error) {
+	urls := d.cfg.PublicURLs
+	if len(urls) == 0 { // a loopback listener: Validate has seen to that
+		urls = []string{url}
+	}
+	people, err := api.NewServer(api.Config{Service: d.service, Ledger: d.ledger, LedgerKey: d.vkey, URLs: urls, ClusterCA: d.clusters.CA,
+		Version: version(), Log: d.log, Observe: d.metrics.answered})
+	if err != nil {
+		return nil, err
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet {
+			ctx, cancel := context.WithCancel(r.Context())
+			defer cancel()
+			defer context.AfterFunc(polls, cancel)()
+			r = r.WithContext(ctx)
+		}
+		people.ServeHTTP(w, r)
+	})
+	if d.slack != nil {
+		mux.Handle("/slack/", d.slack.Handler())
+	}
+	return mux, nil
+}
+
+func (d *daemon) messengers() map[string]breakglass.Messenger {
+	m := map[string]breakglass.Messenger{"metrics": d.metrics}
+	if d.slack != nil {
+		m["slack"] = d.slack
+	}
+	return m
+}
+
+// reloads reads what may change while the daemon runs, each time it is told to.
+func (d *daemon) reloads(ctx context.Context, told <-chan os.Signal) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-told:
+			notify("RELOADING=1")
+			d.reload(ctx)
+			notify("READY=1")
+		}
+	}
+}
+
+// reload puts the access policy and the TLS certificate in force as they are on disk now. What is wrong stays as it was.
+func (d *daemon) reload(ctx context.Context) {
+	changes, err := d.reloadPolicy(ctx)
+	d.metrics.reloaded(err == nil, time.Now())
+	switch {
+	case err != nil:
+		d.log.Error("THE ACCESS POLICY ON DISK IS NOT IN FORCE: the one before stays", slog.String("policy", d.service.Policy().Digest), slog.Any("error", err))
+	case len(changes) == 0:
+		d.log.Info("the access policy has not changed", slog.String("policy", d.service.Policy().Digest))
+	default:
+		d.log.Info("a new access policy is in force", slog.String("policy", d.service.Policy().Digest), slog.Any("changes", changes))
+	}
+	if err := d.loadCert(); err != nil {
+		d.log.Error("the TLS certificate on disk is not in use: the one before stays", slog.Any("error", err))
+	}
+}
+
+func (d *daemon) reloadPolicy(ctx context.Context) ([]string, error) {
+	p, err := readPolicy(d.cfg, d.ca != nil)
+	if err != nil {
+		return nil, err
+	}
+	return d.service.SetPolicy(ctx, p)
+}
+
+// readPolicy reads the access policy and holds it against the configuration.
+func readPolicy(cfg *Config, vault bool) (*breakglass.Policy, error) {
+	text, err := readFile(cfg.PolicyFile)
+	if err != nil {
+		return nil, fmt.Errorf("reading the access policy (policy_file): %w", err)
+	}
+	p, err := breakglass.ParsePolicy(cfg.PolicyFile, text)
+	if err != nil {
+		return nil, err
+	}
+	if bad := cfg.check(p, vault); len(bad) > 0 {
+		return nil, &ConfigError{bad}
+	}
+	return p, nil
+}
+
+// loadCert reads the TLS certificate, if there is one.
+func (d *daemon) loadCert() error {
+	if d.cfg.Listen.CertFile == "" {
+		return nil
+	}
+	pair, err := readCert(d.cfg)
+	if err != nil {
+		return err
+	}
+	d.cert.Store(&pair)
+	return nil
+}
+
+// readCert reads the TLS certificate and its key.
+func readCert(cfg *Config) (tls.Certificate, error) {
+	key, err := readSecret("listen.tls_key_file", cfg.Listen.KeyFile)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	chain, err := readFile(cfg.Listen.CertFile)
+	if err != nil {
+		return tls.Certificate{}, fmt.Errorf("listen.tls_cert_file: %w", err)
+	}
+	pair, err := tls.X509KeyPair(chain, []byte(key))
+	if err != nil {
+		return tls.Certificate{}, fmt.Errorf("listen.tls_cert_file %s and tls_key_file are not a certificate and its key in PEM: %w", cfg.Listen.CertFile, err)
+	}
+	return pair, nil
+}

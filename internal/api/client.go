@@ -1,0 +1,470 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/hiddeco/sshsig"
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/breakglassd/breakglass/internal/breakglass"
+)
+
+// The deadlines of the client's calls, and how it comes back after trouble.
+const (
+	dialTime   = 5 * time.Second
+	callTime   = 20 * time.Second
+	claimTime  = answerTime // the server's longest
+	pollGrace  = 10 * time.Second
+	retryFirst = 500 * time.Millisecond
+	retryLast  = 10 * time.Second
+	maxAnswer  = 16 << 20 // 90 days of requests
+)
+
+// The codes of errors that arise on the client's side, beside the server's.
+const (
+	CodeUnreachable = "unreachable" // nothing, or nothing readable, came back
+	CodeNoKey       = "no-key"      // there is no SSH key to sign in with
+	CodeOtherLedger = "other-ledger"
+)
+
+// Client talks to one server for one person. It signs in by itself when the server wants it. It is not safe for concurrent
+// use. Every error is an *Error, or the context's.
+type Client struct {
+	Server string       // in the form that Address returns
+	HTTP   *http.Client // see NewHTTP
+
+	// Keys returns the keys that may prove who the person is. It is called when the server wants a signature.
+	Keys func(context.Context) ([]ssh.Signer, error)
+	// Ledger is the ledger's origin if it is known already; then a server that names another one gets no signature.
+	Ledger string
+	// Session is the present session, if any. The client replaces it when it signs in.
+	Session Session
+	// OnSession is called with each new session. It may be nil.
+	OnSession func(Session)
+}
+
+// NewHTTP returns the HTTP client for a server: TLS 1.2 or later, no redirects, and with caPEM no other authority than those
+// in it.
+func NewHTTP(caPEM []byte) (*http.Client, error) {
+	conf := &tls.Config{MinVersion: tls.VersionTLS12}
+	if caPEM != nil {
+		conf.RootCAs = x509.NewCertPool()
+		if !conf.RootCAs.AppendCertsFromPEM(caPEM) {
+			return nil, errors.New("there is no PEM certificate in it")
+		}
+	}
+	return &http.Client{
+		Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, DialContext: (&net.Dialer{Timeout: dialTime}).DialContext, TLSClientConfig: conf,
+			TLSHandshakeTimeout: dialTime, ForceAttemptHTTP2: true, IdleConnTimeout: time.Minute},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}, nil
+}
+
+func loopback(host string) bool {
+	if a, err := netip.ParseAddr(host); err == nil {
+		return a.IsLoopback()
+	}
+	return host == "localhost"
+}
+
+// Temporary reports whether the same call may work in a moment although nobody does anything.
+func Temporary(err error) bool {
+	var e *Error
+	if !errors.As(err, &e) {
+		return false
+	}
+	return e.Code == CodeUnreachable || e.status == http.StatusTooManyRequests || e.status == http.StatusServiceUnavailable
+}
+
+// public makes a call that needs no session.
+func (c *Client) public(ctx context.Context, method, path string, in, out any) error {
+	return c.send(ctx, callTime, method, path, "", in, out)
+}
+
+// call makes a call as the person: it signs in first if there is no session, and once more if the session has ended.
+func (c *Client) call(ctx context.Context, limit time.Duration, method, path string, in, out any) error {
+	fresh := false
+	if c.Session.Token == "" {
+		if err := c.SignIn(ctx); err != nil {
+			return err
+		}
+		fresh = true
+	}
+	err := c.send(ctx, limit, method, path, c.Session.Token, in, out)
+	var e *Error
+	if fresh || !errors.As(err, &e) || e.Class != ClassSignIn {
+		return err
+	}
+	if err := c.SignIn(ctx); err != nil {
+		return err
+	}
+	return c.send(ctx, limit, method, path, c.Session.Token, in, out)
+}
+
+// ask is call with a result.
+func ask[T any](ctx context.Context, c *Client, method, path string, in any) (T, error) {
+	var out T
+	err := c.call(ctx, callTime, method, path, in, &out)
+	return out, err
+}
+
+// send makes one HTTP call. A *string as out takes the body as it is; anything else is decoded from JSON.
+func (c *Client) send(ctx context.Context, limit time.Duration, method, path, token string, in, out any) error {
+	parent := ctx
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	var body io.Reader
+	if in != nil {
+		b, err := json.Marshal(in)
+		if err != nil {
+			return fmt.Errorf("encoding a call: %w", err)
+		}
+		body = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, c.Server+path, body)
+	if err != nil {
+		return c.unreachable(err)
+	}
+	if in != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	resp, err := c.HTTP.Do(req)
+	if parent.Err() != nil {
+		return parent.Err()
+	}
+	if err != nil {
+		return c.unreachable(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if parent.Err() != nil {
+		return parent.Err()
+	}
+	if err != nil {
+		return c.unreachable(err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return c.refused(resp, b)
+	}
+	if s, ok := out.(*string); ok {
+		*s = string(b)
+		return nil
+	}
+	var meta Meta
+	if err := json.Unmarshal(b, &meta); err != nil || meta.APIVersion != Version {
+		return c.strange(resp)
+	}
+	if err := json.Unmarshal(b, out); err != nil {
+		return c.strange(resp)
+	}
+	return nil
+}
+
+// refused reads the server's error. Gateways answer with pages of their own.
+func (c *Client) refused(resp *http.Response, body []byte) error {
+	var e Error
+	if err := json.Unmarshal(body, &e); err != nil || e.Kind != "Error" || e.Why == "" {
+		if s := resp.StatusCode; s == http.StatusBadGateway || s == http.StatusServiceUnavailable || s == http.StatusGatewayTimeout {
+			return c.unreachable(fmt.Errorf("a gateway before it answers %s", resp.Status))
+		}
+		return c.strange(resp)
+	}
+	e.status = resp.StatusCode
+	if n, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && n > 0 && n <= 60 {
+		e.retryAfter = time.Duration(n) * time.Second
+	}
+	return &e
+}
+
+func (c *Client) strange(resp *http.Response) error {
+	return newError(ClassInternal, "strange-answer", "check the server's address", "%s answers %s, but not as a breakglass server does", c.Server, resp.Status)
+}
+
+func (c *Client) unreachable(cause error) *Error {
+	var u *url.Error
+	if errors.As(cause, &u) {
+		cause = u.Err
+	}
+	next := "check the address and the network; the daemon's host knows more: breakglassd doctor"
+	var unknown x509.UnknownAuthorityError
+	var name x509.HostnameError
+	if errors.As(cause, &unknown) || errors.As(cause, &name) {
+		next = "give the authority of its certificate with --ca-file, if that is the right server"
+	}
+	if errors.Is(cause, context.DeadlineExceeded) {
+		cause = errors.New("no answer in time")
+	}
+	e := newError(breakglass.ClassUnavailable, CodeUnreachable, next, "%s cannot be reached: %v", c.Server, cause)
+	e.cause = cause
+	return e
+}
+
+// SignIn opens a new session with the first of the person's keys that the server knows.
+func (c *Client) SignIn(ctx context.Context) error {
+	keys, err := c.signers(ctx)
+	if err != nil {
+		return err
+	}
+	offer := ChallengeFor{}
+	for _, k := range keys[:min(len(keys), maxOffered)] {
+		offer.Fingerprints = append(offer.Fingerprints, ssh.FingerprintSHA256(k.PublicKey()))
+	}
+	var ch Challenge
+	if err := c.public(ctx, http.MethodPost, "/v1/session/challenge", offer, &ch); err != nil {
+		return err
+	}
+	if c.Ledger != "" && ch.Ledger != c.Ledger {
+		return newError(ClassSignIn, CodeOtherLedger, "ask whoever runs the daemon before going on", "%s now has the ledger %q, but it is known to have %q", c.Server, ch.Ledger, c.Ledger)
+	}
+	// A key that nobody knows is proven all the same: then the try is on record, and the refusal says what to do.
+	signer := keys[0]
+	for _, k := range keys {
+		if slices.Contains(ch.Known, ssh.FingerprintSHA256(k.PublicKey())) {
+			signer = k
+			break
+		}
+	}
+	armored, err := sign(signer, SessionNamespace, SessionText(c.Server, ch.Ledger, ch.Challenge))
+	if err != nil {
+		return err
+	}
+	in := Proof{PublicKey: strings.TrimSpace(string(ssh.MarshalAuthorizedKey(signer.PublicKey()))), Server: c.Server, Challenge: ch.Challenge, Signature: armored}
+	var ses Session
+	if err := c.public(ctx, http.MethodPost, "/v1/session", in, &ses); err != nil {
+		return err
+	}
+	c.Session = ses
+	if c.OnSession != nil {
+		c.OnSession(ses)
+	}
+	return nil
+}
+
+// signers are the person's plain keys: policies hold no SSH certificates.
+func (c *Client) signers(ctx context.Context) ([]ssh.Signer, error) {
+	keys, err := c.Keys(ctx)
+	if err != nil {
+		return nil, err
+	}
+	keys = slices.DeleteFunc(slices.Clone(keys), func(k ssh.Signer) bool {
+		_, isCert := k.PublicKey().(*ssh.Certificate)
+		return isCert
+	})
+	if len(keys) == 0 {
+		return nil, newError(ClassSignIn, CodeNoKey, "add one to your ssh-agent (ssh-add), or name it with --identity", "there is no SSH key to sign in with")
+	}
+	return keys, nil
+}
+
+func sign(signer ssh.Signer, namespace string, message []byte) (string, error) {
+	sig, err := sshsig.Sign(bytes.NewReader(message), signer, sshsig.HashSHA512, namespace)
+	if errors.Is(err, context.Canceled) {
+		return "", err
+	}
+	if err != nil {
+		e := newError(ClassSignIn, "signing", "is it unlocked, plugged in and touched?", "the key %s does not sign: %v", ssh.FingerprintSHA256(signer.PublicKey()), err)
+		e.cause = err
+		return "", e
+	}
+	return string(sshsig.Armor(sig)), nil
+}
+
+// Approve signs the request's digest with the session's key and sends both. The caller has made sure that the digest is that
+// of what the person has seen.
+func (c *Client) Approve(ctx context.Context, id, digest, comment string) (Request, error) {
+	if c.Session.Token == "" {
+		if err := c.SignIn(ctx); err != nil {
+			return Request{}, err
+		}
+	}
+	keys, err := c.signers(ctx)
+	if err != nil {
+		return Request{}, err
+	}
+	i := slices.IndexFunc(keys, func(k ssh.Signer) bool { return ssh.FingerprintSHA256(k.PublicKey()) == c.Session.Key })
+	if i < 0 {
+		return Request{}, newError(ClassSignIn, CodeNoKey, "add it to your ssh-agent again, or run: breakglass logout", "the key you signed in with (%s) is not here any more", c.Session.Key)
+	}
+	armored, err := sign(keys[i], breakglass.ApprovalNamespace, breakglass.ApprovalText(id, digest))
+	if err != nil {
+		return Request{}, err
+	}
+	return ask[Request](ctx, c, http.MethodPost, requestPath(id, "approve"), Consent{Digest: digest, Comment: comment, Signature: armored})
+}
+
+func requestPath(id, what string) string {
+	p := "/v1/requests/" + url.PathEscape(id)
+	if what != "" {
+		p += "/" + what
+	}
+	return p
+}
+
+// Request opens a request. After an error with CodeUnreachable it may exist: it is then in the caller's list, with its KeyHash.
+func (c *Client) Request(ctx context.Context, in Ask) (Request, error) {
+	return ask[Request](ctx, c, http.MethodPost, "/v1/requests", in)
+}
+
+// DryRun says what Request would do.
+func (c *Client) DryRun(ctx context.Context, in Ask) (Request, error) {
+	return ask[Request](ctx, c, http.MethodPost, "/v1/requests?dryRun=true", in)
+}
+
+// Get returns one request by id or unique prefix.
+func (c *Client) Get(ctx context.Context, id string) (Request, error) {
+	return ask[Request](ctx, c, http.MethodGet, requestPath(id, ""), nil)
+}
+
+// History returns everything the ledger holds about a request.
+func (c *Client) History(ctx context.Context, id string) (History, error) {
+	return ask[History](ctx, c, http.MethodGet, requestPath(id, "history"), nil)
+}
+
+// List returns requests by one of the filters.
+func (c *Client) List(ctx context.Context, filter string, days int) (Requests, error) {
+	q := url.Values{"filter": {filter}, "days": {strconv.Itoa(days)}}
+	return ask[Requests](ctx, c, http.MethodGet, "/v1/requests?"+q.Encode(), nil)
+}
+
+// Command gives one of the commands deny, withdraw, take-back and revoke.
+func (c *Client) Command(ctx context.Context, id, command, reason string) (Request, error) {
+	return ask[Request](ctx, c, http.MethodPost, requestPath(id, command), Reason{Reason: reason})
+}
+
+// Claim turns an approved request into its certificate. If the answer is lost it asks again with the same key, which gives
+// the same certificate, until ctx is done.
+func (c *Client) Claim(ctx context.Context, id string, csrPEM []byte) (Delivery, error) {
+	for try := 0; ; try++ {
+		var out Delivery
+		err := c.call(ctx, claimTime, http.MethodPost, requestPath(id, "claim"), CSR{CSR: string(csrPEM)}, &out)
+		var e *Error
+		if !errors.As(err, &e) || !slices.Contains([]string{CodeUnreachable, "issuing", "stopping", "polls", "rate"}, e.Code) {
+			return out, err
+		}
+		if pause(ctx, try, e.retryAfter) != nil {
+			return Delivery{}, err
+		}
+	}
+}
+
+// Follow yields the request each time it has changed since r, until the caller stops or ctx is done. It also yields errors:
+// after one that is Temporary it goes on by itself, with growing pauses; any other one is the last.
+func (c *Client) Follow(ctx context.Context, r Request) iter.Seq2[Request, error] {
+	return func(yield func(Request, error) bool) {
+		for try := 0; ; {
+			q := url.Values{"wait": {MaxWait.String()}, "after": {strconv.FormatInt(r.Rev, 10)}, "was": {string(r.State)}}
+			var next Request
+			begin := time.Now()
+			err := c.call(ctx, MaxWait+pollGrace, http.MethodGet, requestPath(r.ID, "")+"?"+q.Encode(), nil, &next)
+			retryAfter := time.Duration(0)
+			switch e := (*Error)(nil); {
+			case err != nil:
+				if !yield(r, err) || !Temporary(err) {
+					return
+				}
+				errors.As(err, &e)
+				retryAfter = e.retryAfter
+			case next.Rev != r.Rev || next.State != r.State:
+				r, try = next, 0
+				if !yield(r, nil) {
+					return
+				}
+				continue
+			case time.Since(begin) > time.Second:
+				try = 0
+				continue
+			} // else it had nothing to say and did not wait: it is about to stop
+			if err := pause(ctx, try, retryAfter); err != nil {
+				yield(r, err)
+				return
+			}
+			try++
+		}
+	}
+}
+
+// pause sleeps before another try: longer each time, and never the same for two clients, so that they do not come back at one
+// time after a restart.
+func pause(ctx context.Context, try int, least time.Duration) error {
+	d := min(retryFirst<<min(try, 10), retryLast)
+	d = max(d/2+rand.N(d/2), least)
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
+
+// Whoami says who is signed in.
+func (c *Client) Whoami(ctx context.Context) (Person, error) {
+	return ask[Person](ctx, c, http.MethodGet, "/v1/whoami", nil)
+}
+
+// Profiles lists what the person may ask for or approve.
+func (c *Client) Profiles(ctx context.Context) (Profiles, error) {
+	return ask[Profiles](ctx, c, http.MethodGet, "/v1/profiles", nil)
+}
+
+// Logout ends the session on the server.
+func (c *Client) Logout(ctx context.Context) error {
+	return c.send(ctx, callTime, http.MethodPost, "/v1/logout", c.Session.Token, Reason{}, &Empty{})
+}
+
+// ServerVersion says what runs on the server. It needs no session.
+func (c *Client) ServerVersion(ctx context.Context) (ServerVersion, error) {
+	var out ServerVersion
+	err := c.public(ctx, http.MethodGet, "/v1/version", nil, &out)
+	return out, err
+}
+
+// LedgerKey returns the public key by which the server's ledger is signed, as the server says. It needs no session.
+func (c *Client) LedgerKey(ctx context.Context) (string, error) {
+	var out string
+	err := c.public(ctx, http.MethodGet, "/v1/ledger/key", nil, &out)
+	return strings.TrimSpace(out), err
+}
+
+// Checkpoint returns the latest signed checkpoint. It needs no session.
+func (c *Client) Checkpoint(ctx context.Context) ([]byte, error) {
+	var out string
+	err := c.public(ctx, http.MethodGet, "/v1/ledger/checkpoint", nil, &out)
+	return []byte(out), err
+}
+
+// Consistency returns the proof that the ledger of to entries begins with that of from. It needs no session.
+func (c *Client) Consistency(ctx context.Context, from, to int64) ([]tlog.Hash, error) {
+	var in Consistency
+	if err := c.public(ctx, http.MethodGet, fmt.Sprintf("/v1/ledger/consistency?from=%d&to=%d", from, to), nil, &in); err != nil {
+		return nil, err
+	}
+	out := make([]tlog.Hash, len(in.Hashes))
+	for i, h := range in.Hashes {
+		if len(h) != tlog.HashSize {
+			return nil, newError(ClassInternal, "strange-answer", "", "the server's proof of consistency is malformed")
+		}
+		copy(out[i][:], h)
+	}
+	return out, nil
+}

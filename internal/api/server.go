@@ -1,0 +1,632 @@
+package api
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"mime"
+	"net/http"
+	"net/url"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/ledger"
+)
+
+// maxBody bounds a request body. The largest that make sense are a reason of 1000 characters and a CSR of 16 KiB.
+const maxBody = 64 << 10
+
+const (
+	defaultMaxPolls    = 1024
+	maxPollsPerSession = 16
+	answerTime         = 90 * time.Second // the longest a handler takes: a claim waits for signer and cluster
+	maxListDays        = 90
+	defaultListDays    = 30
+)
+
+// Config is what NewServer needs. Service, Ledger, LedgerKey and URLs are required.
+type Config struct {
+	Service   *breakglass.Service
+	Ledger    *ledger.Ledger
+	LedgerKey string // the ledger's public key in note format
+
+	// URLs are the addresses under which people reach this server, as scheme://host[:port]. A sign-in that was made for any
+	// other address is refused.
+	URLs []string
+
+	// ClusterCA returns the PEM certificates by which a cluster's API server is known, for kubeconfigs; nil means the
+	// client's system roots. It may be nil.
+	ClusterCA func(cluster string) []byte
+
+	Version string
+	Log     *slog.Logger
+	// MaxPolls bounds the long polls at one time; over it clients are told to come back. Default 1024.
+	MaxPolls int
+	// Observe is told about every answer: the route's pattern, the status, and how long it took. It may be nil.
+	Observe func(route string, status int, took time.Duration)
+}
+
+type server struct {
+	cfg       Config
+	origin    string // of the ledger
+	sessions  *sessions
+	addresses *addressLimits
+	polls     chan struct{} // a token for each long poll
+}
+
+// NewServer returns the handler of the API. It sets its own deadline for each answer; the http.Server around it needs
+// ReadHeaderTimeout and ReadTimeout, and a BaseContext that ends when the server should stop, which ends long polls.
+func NewServer(cfg Config) (http.Handler, error) {
+	if cfg.Service == nil || cfg.Ledger == nil {
+		return nil, errors.New("api: service and ledger are required")
+	}
+	verifier, err := note.NewVerifier(cfg.LedgerKey)
+	if err != nil {
+		return nil, fmt.Errorf("api: ledger key: %w", err)
+	}
+	if len(cfg.URLs) == 0 {
+		return nil, errors.New("api: no address is configured under which people reach the server; without one nobody can sign in")
+	}
+	cfg.URLs = slices.Clone(cfg.URLs)
+	for i, u := range cfg.URLs {
+		if cfg.URLs[i], err = Address(u); err != nil {
+			return nil, err
+		}
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.MaxPolls <= 0 {
+		cfg.MaxPolls = defaultMaxPolls
+	}
+	s := &server{cfg: cfg, origin: verifier.Name(), sessions: newSessions(), addresses: newAddressLimits(), polls: make(chan struct{}, cfg.MaxPolls)}
+	mux := http.NewServeMux()
+	public := func(pattern string, h handler) { mux.Handle(pattern, s.adapt(pattern, false, h)) }
+	person := func(pattern string, h handler) { mux.Handle(pattern, s.adapt(pattern, true, h)) }
+
+	public("POST /v1/session/challenge", s.challenge)
+	public("POST /v1/session", s.signIn)
+	public("GET /v1/version", s.version)
+	public("GET /v1/ledger/key", func(*call) (any, error) { return text(s.cfg.LedgerKey + "\n"), nil })
+	public("GET /v1/ledger/checkpoint", s.checkpoint)
+	public("GET /v1/ledger/consistency", s.consistency)
+
+	person("POST /v1/logout", s.logout)
+	person("GET /v1/whoami", s.whoami)
+	person("GET /v1/profiles", s.profiles)
+	person("GET /v1/requests", s.list)
+	person("POST /v1/requests", s.request)
+	person("GET /v1/requests/{id}", s.get)
+	person("GET /v1/requests/{id}/history", s.history)
+	person("POST /v1/requests/{id}/claim", s.claim)
+	person("POST /v1/requests/{id}/approve", s.approve)
+	person("POST /v1/requests/{id}/deny", reasoned(s, s.cfg.Service.Deny))
+	person("POST /v1/requests/{id}/withdraw", reasoned(s, s.cfg.Service.Withdraw))
+	person("POST /v1/requests/{id}/revoke", reasoned(s, s.cfg.Service.Revoke))
+	person("POST /v1/requests/{id}/take-back", reasoned(s, func(ctx context.Context, a breakglass.Actor, id, _ string) (*breakglass.Request, error) {
+		return s.cfg.Service.TakeBack(ctx, a, id)
+	}))
+	public("/", func(*call) (any, error) {
+		return nil, newError(breakglass.ClassUnknown, "no-such-path", "is the client newer than the server?", "there is nothing at this path by this method")
+	})
+	return mux, nil
+}
+
+// Address brings an address to its one form: scheme://host[:port] in lower case, without a default port, path or anything
+// else. Plain http is for this machine only.
+func Address(raw string) (string, error) {
+	u, err := url.Parse(strings.TrimSpace(raw))
+	if err != nil || u.Host == "" || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || strings.Trim(u.Path, "/") != "" {
+		return "", fmt.Errorf("%q is not an address like https://breakglass.example.com:8443", raw)
+	}
+	scheme, host := strings.ToLower(u.Scheme), strings.ToLower(u.Host)
+	switch scheme {
+	case "https":
+		host = strings.TrimSuffix(host, ":443")
+	case "http":
+		if !loopback(strings.ToLower(u.Hostname())) {
+			return "", fmt.Errorf("%q: plain http would show every secret to the network; use https", raw)
+		}
+		host = strings.TrimSuffix(host, ":80")
+	default:
+		return "", fmt.Errorf("%q does not begin with https://", raw)
+	}
+	return scheme + "://" + host, nil
+}
+
+// handler answers one call: with a value to be written as JSON, with text, or with an error.
+type handler func(*call) (any, error)
+
+// text is an answer that is not JSON.
+type text string
+
+// call is one HTTP request on its way through a handler.
+type call struct {
+	*http.Request
+	w       http.ResponseWriter
+	session *session // of the signed-in person; nil on public routes
+	token   string
+	actor   breakglass.Actor
+}
+
+// decode reads the JSON body strictly: one document, known fields, the right media type.
+func decode[T any](c *call) (T, error) {
+	var v T
+	if t, _, err := mime.ParseMediaType(c.Header.Get("Content-Type")); err != nil || t != "application/json" {
+		return v, newError(breakglass.ClassInvalid, "content-type", "send Content-Type: application/json", "the body must be JSON")
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(c.w, c.Body, maxBody))
+	if tooLong := (*http.MaxBytesError)(nil); errors.As(err, &tooLong) {
+		return v, newError(breakglass.ClassInvalid, "size", "", "the body is longer than %d bytes", maxBody)
+	}
+	if err != nil {
+		return v, newError(breakglass.ClassInvalid, "body", "", "the body could not be read")
+	}
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&v); err != nil {
+		return v, newError(breakglass.ClassInvalid, "body", "is the client newer than the server?", "the body is not what this path takes: %v", err)
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return v, newError(breakglass.ClassInvalid, "body", "", "there is more than one JSON document in the body")
+	}
+	return v, nil
+}
+
+// adapt is the one way from HTTP to a handler and back: limits, authentication, errors, and the record of both.
+func (s *server) adapt(pattern string, signedIn bool, h handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		begin := time.Now()
+		id := rand.Text()[:10]
+		w.Header().Set("X-Request-Id", id)
+		w.Header().Set("Cache-Control", "no-store")
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		_ = http.NewResponseController(w).SetWriteDeadline(begin.Add(answerTime)) // not every ResponseWriter has deadlines
+		c := &call{Request: r, w: w}
+		var v any
+		err := s.admit(c, signedIn, begin)
+		if err == nil {
+			v, err = s.run(c, h)
+		}
+		status := http.StatusOK
+		if err != nil {
+			e := s.explain(r, id, pattern, err)
+			v, status = e, e.status
+			if e.retryAfter > 0 {
+				w.Header().Set("Retry-After", strconv.Itoa(int(e.retryAfter.Seconds())))
+			}
+		}
+		s.write(w, id, status, v)
+		if s.cfg.Observe != nil {
+			s.cfg.Observe(pattern, status, time.Since(begin))
+		}
+	})
+}
+
+// run calls the handler and turns a panic into an error, so that one bad request takes nobody else's with it.
+func (s *server) run(c *call, h handler) (v any, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return h(c)
+}
+
+// admit authenticates and limits. A good session is limited by itself: strangers at the same address cannot use it up.
+func (s *server) admit(c *call, signedIn bool, now time.Time) error {
+	if signedIn {
+		c.token = bearer(c.Header.Get("Authorization"))
+		if x, ok := s.sessions.find(c.token, s.cfg.Service.Policy(), now); ok {
+			c.session, c.actor = x, breakglass.Actor{Person: x.person, Channel: breakglass.ChannelKey, Key: x.key}
+			if !x.rate.AllowN(now, 1) {
+				return slowDown(newError(breakglass.ClassLimited, "rate", "wait a second", "too many requests"))
+			}
+			return nil
+		}
+	}
+	if !s.addresses.allow(c.RemoteAddr, now) {
+		return slowDown(newError(breakglass.ClassLimited, "rate", "wait a second", "too many requests from this address"))
+	}
+	if signedIn {
+		return newError(ClassSignIn, "session", "sign in with your SSH key", "there is no such session, or it has ended")
+	}
+	return nil
+}
+
+func slowDown(e *Error) *Error {
+	e.retryAfter = 2 * time.Second
+	return e
+}
+
+// explain turns an error into what the person may know. What is not meant for people is logged here, once.
+func (s *server) explain(r *http.Request, id, pattern string, err error) *Error {
+	var e *Error
+	if refusal, ok := breakglass.AsRefusal(err); ok {
+		e = newError(refusal.Class, refusal.Code, refusal.Next, "%s", refusal.Why)
+	} else if !errors.As(err, &e) {
+		e = newError(ClassInternal, "internal", "look for the request id in the daemon's log", "something is wrong inside the daemon")
+		if r.Context().Err() == nil {
+			s.cfg.Log.ErrorContext(r.Context(), "api request failed", slog.String("requestId", id), slog.String("route", pattern), slog.Any("error", err))
+		}
+	}
+	e.status, e.RequestID = status(e.Class), id
+	return e
+}
+
+// status is the HTTP status of a class of errors.
+func status(class string) int {
+	switch class {
+	case string(breakglass.ClassInvalid):
+		return http.StatusBadRequest
+	case ClassSignIn:
+		return http.StatusUnauthorized
+	case string(breakglass.ClassDenied):
+		return http.StatusForbidden
+	case string(breakglass.ClassUnknown):
+		return http.StatusNotFound
+	case string(breakglass.ClassConflict):
+		return http.StatusConflict
+	case string(breakglass.ClassExpired):
+		return http.StatusGone
+	case string(breakglass.ClassPolicy):
+		return http.StatusUnprocessableEntity
+	case string(breakglass.ClassLimited):
+		return http.StatusTooManyRequests
+	case string(breakglass.ClassUnavailable):
+		return http.StatusServiceUnavailable
+	}
+	return http.StatusInternalServerError
+}
+
+func (s *server) write(w http.ResponseWriter, id string, status int, v any) {
+	if t, ok := v.(text); ok {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		_, _ = io.WriteString(w, string(t)) // the client is gone; it asks again
+		return
+	}
+	b, err := json.Marshal(v)
+	if err != nil {
+		s.cfg.Log.Error("encoding an answer", slog.String("requestId", id), slog.Any("error", err))
+		status, b = http.StatusInternalServerError, []byte(`{}`)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(b, '\n')) // as above
+}
+
+// now is the time by which requests are shown: like the domain's, never before the last ledger entry.
+func (s *server) now() time.Time {
+	now := time.Now().UTC()
+	if last := s.cfg.Ledger.LastTime(); last.After(now) {
+		return last
+	}
+	return now
+}
+
+func (s *server) render(r *breakglass.Request) Request {
+	return NewRequest(r, s.cfg.Service.Policy(), s.now())
+}
+
+func (s *server) challenge(c *call) (any, error) {
+	in, err := decode[ChallengeFor](c)
+	if err != nil {
+		return nil, err
+	}
+	if len(in.Fingerprints) > maxOffered {
+		return nil, newError(breakglass.ClassInvalid, "fingerprints", "choose one with --identity", "more than %d keys are offered", maxOffered)
+	}
+	out := Challenge{Meta: kind("Challenge"), Ledger: s.origin, Known: []string{}}
+	out.Challenge, out.Expires = s.sessions.challenge(time.Now().UTC())
+	for _, f := range in.Fingerprints {
+		if _, ok := s.cfg.Service.Policy().PersonByKey(f); ok {
+			out.Known = append(out.Known, f)
+		}
+	}
+	return out, nil
+}
+
+func (s *server) signIn(c *call) (any, error) {
+	in, err := decode[Proof](c)
+	if err != nil {
+		return nil, err
+	}
+	key, ok := parsePublicKey(in.PublicKey)
+	if !ok {
+		return nil, newError(breakglass.ClassInvalid, "public-key", "", "the public key cannot be read")
+	}
+	if !slices.Contains(s.cfg.URLs, in.Server) {
+		return nil, newError(ClassSignIn, "other-server", "use the address "+s.cfg.URLs[0], "this sign-in was made for %.100q, which is not this server", in.Server)
+	}
+	now := time.Now().UTC()
+	if !s.sessions.checkChallenge(in.Challenge, now) {
+		return nil, newError(ClassSignIn, "challenge", "sign in again", "the challenge has expired or is not from here")
+	}
+	if err := breakglass.VerifySSH([]byte(in.Signature), key, SessionNamespace, SessionText(in.Server, s.origin, in.Challenge)); err != nil {
+		return nil, newError(ClassSignIn, "signature", "sign in again; a hardware key must be touched", "the signature does not prove the key")
+	}
+	if !s.sessions.use(in.Challenge, now) {
+		return nil, newError(ClassSignIn, "challenge", "sign in again", "the challenge has been used already")
+	}
+	fingerprint := ssh.FingerprintSHA256(key)
+	p := s.cfg.Service.Policy()
+	owner, ok := p.PersonByKey(fingerprint)
+	if !ok {
+		return nil, s.cfg.Service.RecordStranger(c.Context(), breakglass.Actor{Channel: breakglass.ChannelKey, Key: fingerprint}, "sign-in")
+	}
+	person, _ := p.Person(owner)
+	token, x := s.sessions.open(owner, fingerprint, now)
+	s.cfg.Log.InfoContext(c.Context(), "signed in", slog.String("person", owner), slog.String("key", fingerprint))
+	return Session{Meta: kind("Session"), Token: token, Person: owner, Name: person.Name, Key: fingerprint, Expires: x.until}, nil
+}
+
+func (s *server) logout(c *call) (any, error) {
+	s.sessions.close(c.token)
+	return Empty{kind("LoggedOut")}, nil
+}
+
+func (s *server) whoami(c *call) (any, error) {
+	p := s.cfg.Service.Policy()
+	out := Person{Meta: kind("Person"), Person: c.actor.Person, Key: c.actor.Key, Teams: []string{}, Expires: c.session.until}
+	if x, ok := p.Person(c.actor.Person); ok {
+		out.Name = x.Name
+	}
+	for _, t := range p.Teams {
+		if slices.Contains(t.Members, c.actor.Person) {
+			out.Teams = append(out.Teams, t.ID)
+		}
+	}
+	return out, nil
+}
+
+func (s *server) profiles(c *call) (any, error) {
+	p := s.cfg.Service.Policy()
+	out := Profiles{Meta: kind("Profiles"), Items: []Profile{}}
+	for i := range p.Profiles {
+		prof := &p.Profiles[i]
+		q := p.Freeze(prof)
+		x := Profile{ID: prof.ID, Description: prof.Description, Rights: prof.Rights, Mode: mode(prof.Rights), Risk: prof.Risk,
+			DefaultTTLSeconds: int64(prof.TTL.Default / time.Second), MaxTTLSeconds: int64(prof.TTL.Max / time.Second), ReasonMin: prof.ReasonMin,
+			IncidentRequired: prof.Incident.Required, Quorum: q, Names: map[string]string{},
+			MayRequest: p.MayRequest(c.actor.Person, prof), MayApprove: slices.Contains(q.People(), c.actor.Person)}
+		if !x.MayRequest && !x.MayApprove {
+			continue
+		}
+		if prof.Incident.Pattern != nil {
+			x.IncidentPattern = prof.Incident.Pattern.String()
+		}
+		for _, id := range prof.Clusters {
+			if cl, ok := p.Cluster(id); ok {
+				x.Clusters = append(x.Clusters, Cluster{ID: cl.ID, Server: cl.Server})
+			}
+		}
+		for _, id := range q.People() {
+			if who, ok := p.Person(id); ok {
+				x.Names[id] = who.Name
+			}
+		}
+		out.Items = append(out.Items, x)
+	}
+	return out, nil
+}
+
+func (s *server) list(c *call) (any, error) {
+	filter, days := c.FormValue("filter"), defaultListDays
+	if d := c.FormValue("days"); d != "" {
+		n, err := strconv.Atoi(d)
+		if err != nil || n < 1 || n > maxListDays {
+			return nil, newError(breakglass.ClassInvalid, "days", "", "days is a number from 1 to %d", maxListDays)
+		}
+		days = n
+	}
+	me, now := c.actor.Person, s.now()
+	var keep func(*breakglass.Request) bool
+	switch filter {
+	case "", FilterAll:
+		keep = func(*breakglass.Request) bool { return true }
+	case FilterMine:
+		keep = func(r *breakglass.Request) bool { return r.Ask.By.Person == me }
+	case FilterActive:
+		keep = func(r *breakglass.Request) bool {
+			st := r.State(now)
+			return st == breakglass.StateActive || st == breakglass.StateIssuing
+		}
+	case FilterForMe:
+		keep = func(r *breakglass.Request) bool {
+			mine := func(a breakglass.Approval) bool { return a.By.Person == me }
+			return r.State(now) == breakglass.StatePending && r.Ask.By.Person != me && slices.Contains(r.Ask.Quorum.People(), me) && !slices.ContainsFunc(r.Approvals, mine)
+		}
+	default:
+		return nil, newError(breakglass.ClassInvalid, "filter", "", "the filters are %s, %s, %s and %s", FilterAll, FilterMine, FilterForMe, FilterActive)
+	}
+	read := s.cfg.Service.Open
+	if filter == FilterMine || filter == FilterAll || filter == "" {
+		read = func(ctx context.Context) ([]*breakglass.Request, error) { return s.cfg.Service.Since(ctx, days) }
+	}
+	all, err := read(c.Context())
+	if err != nil {
+		return nil, err
+	}
+	out := Requests{Meta: kind("Requests"), Items: []Request{}}
+	for _, r := range all {
+		if keep(r) {
+			out.Items = append(out.Items, NewRequest(r, s.cfg.Service.Policy(), now))
+		}
+	}
+	return out, nil
+}
+
+func (s *server) request(c *call) (any, error) {
+	in, err := decode[Ask](c)
+	if err != nil {
+		return nil, err
+	}
+	if in.TTLSeconds < 0 || in.TTLSeconds > int64(24*time.Hour/time.Second) {
+		return nil, newError(breakglass.ClassPolicy, "policy/ttl", "ask for less", "a lifetime of %d seconds is not possible", in.TTLSeconds)
+	}
+	ask := breakglass.Ask{Profile: in.Profile, Cluster: in.Cluster, TTL: time.Duration(in.TTLSeconds) * time.Second, Reason: in.Reason, Incident: in.Incident, KeyHash: in.KeyHash}
+	switch dry := c.URL.Query().Get("dryRun"); dry {
+	case "":
+	case "true":
+		fact, err := s.cfg.Service.CheckAsk(c.actor, ask)
+		if err != nil {
+			return nil, err
+		}
+		out := s.render(&breakglass.Request{Ask: fact, Reason: strings.TrimSpace(in.Reason)})
+		out.Kind = "RequestPreview"
+		return out, nil
+	default:
+		return nil, newError(breakglass.ClassInvalid, "dry-run", "", "dryRun is true or absent")
+	}
+	return s.done(s.cfg.Service.Request(c.Context(), c.actor, ask))
+}
+
+// done renders the request after a command.
+func (s *server) done(r *breakglass.Request, err error) (any, error) {
+	if err != nil {
+		return nil, err
+	}
+	return s.render(r), nil
+}
+
+func (s *server) get(c *call) (any, error) {
+	id, q := c.PathValue("id"), c.URL.Query()
+	if q.Get("wait") == "" {
+		return s.done(s.cfg.Service.Get(c.Context(), id))
+	}
+	wait, err := time.ParseDuration(q.Get("wait"))
+	after, err2 := strconv.ParseInt(cmp.Or(q.Get("after"), "0"), 10, 64)
+	if err != nil || err2 != nil || wait < 0 {
+		return nil, newError(breakglass.ClassInvalid, "wait", "", "wait is a duration like 50s and after a revision")
+	}
+	done, ok := s.sessions.poll(c.session)
+	if !ok {
+		return nil, slowDown(newError(breakglass.ClassLimited, "polls", "wait in fewer places", "this session waits in %d places already", maxPollsPerSession))
+	}
+	defer done()
+	select {
+	case s.polls <- struct{}{}:
+		defer func() { <-s.polls }()
+	default:
+		return nil, slowDown(newError(breakglass.ClassUnavailable, "polls", "ask again in a few seconds", "too many people are waiting at one time"))
+	}
+	full, err := s.cfg.Service.Resolve(c.Context(), id)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(c.Context(), min(wait, MaxWait))
+	defer cancel()
+	r, err := s.cfg.Service.Wait(ctx, full, after, breakglass.State(q.Get("was")))
+	if err != nil {
+		return nil, err
+	}
+	// The policy may have dropped the person meanwhile.
+	if _, ok := s.sessions.find(c.token, s.cfg.Service.Policy(), time.Now()); !ok {
+		return nil, newError(ClassSignIn, "session", "sign in with your SSH key", "the session has ended")
+	}
+	return s.render(r), nil
+}
+
+func (s *server) history(c *call) (any, error) {
+	id, err := s.cfg.Service.Resolve(c.Context(), c.PathValue("id"))
+	if err != nil {
+		return nil, err
+	}
+	if _, err := s.cfg.Service.Get(c.Context(), id); err != nil { // says that there is no such request
+		return nil, err
+	}
+	entries, err := s.cfg.Ledger.Stream(c.Context(), id)
+	if err != nil {
+		return nil, err
+	}
+	out := History{Meta: kind("History"), ID: id, Entries: []Entry{}}
+	for _, e := range entries {
+		out.Entries = append(out.Entries, Entry{Index: e.Seq, Number: e.StreamSeq, Kind: e.Kind, Time: e.Time, Event: json.RawMessage(e.Body), Texts: e.Texts, Leaf: e.Leaf})
+	}
+	return out, nil
+}
+
+func (s *server) approve(c *call) (any, error) {
+	in, err := decode[Consent](c)
+	if err != nil {
+		return nil, err
+	}
+	return s.done(s.cfg.Service.Approve(c.Context(), c.actor, c.PathValue("id"), breakglass.Consent{Digest: in.Digest, Comment: in.Comment, Signature: in.Signature}))
+}
+
+// reasoned is the handler of a command that takes nothing but a reason.
+func reasoned(s *server, command func(ctx context.Context, a breakglass.Actor, id, reason string) (*breakglass.Request, error)) handler {
+	return func(c *call) (any, error) {
+		in, err := decode[Reason](c)
+		if err != nil {
+			return nil, err
+		}
+		return s.done(command(c.Context(), c.actor, c.PathValue("id"), in.Reason))
+	}
+}
+
+func (s *server) claim(c *call) (any, error) {
+	in, err := decode[CSR](c)
+	if err != nil {
+		return nil, err
+	}
+	d, err := s.cfg.Service.Claim(c.Context(), c.actor, c.PathValue("id"), []byte(in.CSR))
+	if err != nil {
+		return nil, err
+	}
+	proof, err := d.Proof.MarshalText()
+	if err != nil {
+		return nil, fmt.Errorf("writing the ledger proof of request %s: %w", d.Request.ID, err)
+	}
+	out := Delivery{Meta: kind("Delivery"), Request: s.render(d.Request), Certificate: certificatePEM(d.Certificate), Chain: certificatePEM(d.Chain...),
+		Cluster: Cluster{ID: d.Request.Ask.Cluster, Server: d.Request.Ask.Server}, Issued: d.Issued.Leaf, Proof: string(proof), Warning: d.Warning}
+	if s.cfg.ClusterCA != nil {
+		out.Cluster.CA = string(s.cfg.ClusterCA(d.Request.Ask.Cluster))
+	}
+	return out, nil
+}
+
+func (s *server) version(*call) (any, error) {
+	return ServerVersion{Meta: kind("Version"), Version: s.cfg.Version, Ledger: s.origin, Time: time.Now().UTC()}, nil
+}
+
+func (s *server) checkpoint(c *call) (any, error) {
+	cp, err := s.cfg.Ledger.Checkpoint(c.Context())
+	if err != nil {
+		return nil, err
+	}
+	return text(cp.Note), nil
+}
+
+func (s *server) consistency(c *call) (any, error) {
+	from, err := strconv.ParseInt(c.FormValue("from"), 10, 64)
+	to, err2 := strconv.ParseInt(c.FormValue("to"), 10, 64)
+	if err != nil || err2 != nil || from < 0 || to < from {
+		return nil, newError(breakglass.ClassInvalid, "sizes", "", "from and to are ledger sizes, from not greater than to")
+	}
+	proof, err := s.cfg.Ledger.Consistency(c.Context(), from, to)
+	if errors.Is(err, ledger.ErrNotFound) {
+		return nil, newError(breakglass.ClassUnknown, "size", "", "the ledger has fewer than %d entries", to)
+	}
+	if err != nil {
+		return nil, err
+	}
+	out := Consistency{Meta: kind("Consistency"), From: from, To: to, Hashes: [][]byte{}}
+	for _, h := range proof {
+		out.Hashes = append(out.Hashes, h[:])
+	}
+	return out, nil
+}

@@ -1,0 +1,391 @@
+package slackbot
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/slack-go/slack"
+
+	"github.com/breakglassd/breakglass/internal/breakglass"
+)
+
+// target names the request that a button or form is about, and the digest that the person saw.
+type target struct{ id, digest string }
+
+func (t target) String() string { return t.id + ":" + t.digest }
+
+var targetPattern = regexp.MustCompile(`^(bg-[0-9a-z]{4}-[0-9a-z]{3}):([0-9a-f]{64})$`)
+
+func parseTarget(s string) (target, error) {
+	m := targetPattern.FindStringSubmatch(s)
+	if m == nil {
+		return target{}, malformed("the value names no request and digest")
+	}
+	return target{m[1], m[2]}, nil
+}
+
+// id is an object of which only the id matters.
+type id struct {
+	ID string `json:"id"`
+}
+
+// payload is what is read of an interaction. Everything else in it is of no consequence.
+type payload struct {
+	Type       string `json:"type"`
+	AppID      string `json:"api_app_id"`
+	Trigger    string `json:"trigger_id"`
+	Team       *id    `json:"team"`
+	Enterprise *id    `json:"enterprise"`
+	User       struct {
+		ID     string `json:"id"`
+		TeamID string `json:"team_id"`
+	} `json:"user"`
+	Container struct {
+		Type    string `json:"type"`
+		Channel string `json:"channel_id"`
+	} `json:"container"`
+	Actions []struct {
+		ID    string `json:"action_id"`
+		Value string `json:"value"`
+	} `json:"actions"`
+	View struct {
+		ID         string `json:"id"`
+		CallbackID string `json:"callback_id"`
+		Metadata   string `json:"private_metadata"`
+		State      struct {
+			Values map[string]map[string]struct {
+				Value    string `json:"value"`
+				Selected struct {
+					Value string `json:"value"`
+				} `json:"selected_option"`
+			} `json:"values"`
+		} `json:"state"`
+	} `json:"view"`
+}
+
+// field is what was filled in, or chosen, in a block of a form.
+func (p *payload) field(block string) string {
+	f := p.View.State.Values[block]["value"]
+	if f.Selected.Value != "" {
+		return f.Selected.Value
+	}
+	return f.Value
+}
+
+// ours checks that a signed payload is for this app and comes from a workspace that is believed.
+func (b *Bot) ours(app, team, enterprise string) error {
+	switch {
+	case app != b.cfg.AppID:
+		return &problem{http.StatusForbidden, OutcomeMalformed, "it is for another app"}
+	case !slices.Contains(b.cfg.TeamIDs, team):
+		return &problem{http.StatusForbidden, OutcomeMalformed, "it is from another workspace"}
+	case enterprise != b.cfg.EnterpriseID:
+		return &problem{http.StatusForbidden, OutcomeMalformed, "it is from another enterprise"}
+	}
+	return nil
+}
+
+// actor is who did something in Slack. Its Person is empty for accounts that the access policy does not name.
+func (b *Bot) actor(user, team, enterprise string) breakglass.Actor {
+	acct := breakglass.SlackAccount{Enterprise: enterprise, Team: team, User: user}
+	a := breakglass.Actor{Channel: breakglass.ChannelSlack, Slack: &acct}
+	if slices.Contains(b.cfg.TeamIDs, team) {
+		a.Person, _ = b.cfg.Service.Policy().PersonBySlack(acct)
+	}
+	return a
+}
+
+// admit refuses, and records, accounts that belong to nobody in the access policy.
+func (b *Bot) admit(ctx context.Context, a breakglass.Actor, command string) error {
+	if a.Person != "" {
+		return nil
+	}
+	return b.cfg.Service.RecordStranger(ctx, a, command)
+}
+
+// command answers the slash command. What it returns is shown to the person alone.
+func (b *Bot) command(ctx context.Context, body []byte) (any, error) {
+	f, err := form(body)
+	if err != nil {
+		return nil, err
+	}
+	if f.Has("payload") || f.Get("command") != b.cfg.Command || f.Get("user_id") == "" {
+		return nil, malformed("it is not our slash command")
+	}
+	if err := b.ours(f.Get("api_app_id"), f.Get("team_id"), f.Get("enterprise_id")); err != nil {
+		return nil, err
+	}
+	m, err := b.obey(ctx, b.actor(f.Get("user_id"), f.Get("team_id"), f.Get("enterprise_id")), f)
+	if r, ok := breakglass.AsRefusal(err); ok {
+		m, err = aside(sentence(r.Error())), nil
+	}
+	if err != nil || m.text == "" {
+		return nil, err
+	}
+	return map[string]any{"response_type": "ephemeral", "text": m.text, "blocks": m.blocks}, nil
+}
+
+// aside is a sentence for one person.
+func aside(s string) message {
+	return message{text: escape(clipText(s)), blocks: []slack.Block{section("", plain(clipText(s)))}}
+}
+
+// obey carries a slash command out. An empty message means that a form was opened.
+func (b *Bot) obey(ctx context.Context, a breakglass.Actor, f url.Values) (message, error) {
+	// Slack escapes these three characters in what people type.
+	text := strings.TrimSpace(strings.NewReplacer("&lt;", "<", "&gt;", ">", "&amp;", "&").Replace(f.Get("text")))
+	word, rest, _ := strings.Cut(text, " ")
+	v := b.render(time.Now())
+	if word == "help" {
+		return v.help(), nil
+	}
+	if err := b.admit(ctx, a, "slash"); err != nil {
+		return message{}, err
+	}
+	switch word {
+	case "list", "status":
+		if err := b.vet(ctx, a, word); err != nil {
+			return message{}, err
+		}
+		if rest = strings.TrimSpace(rest); word == "list" || rest == "" {
+			return b.list(ctx, v)
+		}
+		r, err := b.cfg.Service.Get(ctx, rest)
+		if err != nil {
+			return message{}, err
+		}
+		return message{text: escape(v.summary(r)), blocks: v.facts(r)}, nil
+	}
+	offers := v.policy.Eligible(a.Person)
+	if len(offers) == 0 {
+		return aside("There is nothing that you may ask for: no profile in the access policy has you among its requesters. To see requests: " + b.cfg.Command + " list"), nil
+	}
+	if err := b.open(ctx, f.Get("trigger_id"), v.ask(offers, parseWish(text, offers))); err != nil {
+		return aside("Slack did not open the form (" + err.Error() + "). Try again, or use the command line: breakglass request"), nil
+	}
+	return message{}, nil
+}
+
+// list shows the open requests.
+func (b *Bot) list(ctx context.Context, v render) (message, error) {
+	all, err := b.cfg.Service.Open(ctx)
+	if err != nil {
+		return message{}, err
+	}
+	if len(all) == 0 {
+		return aside("Nothing is open: no request waits and no access is live."), nil
+	}
+	const most = 20 // lines of at most 140 characters fit into one text of 3000
+	var lines []string
+	for _, r := range slices.Backward(all) {
+		if len(lines) == most {
+			lines = append(lines, fmt.Sprintf("and %d older ones: breakglass list", len(all)-most))
+			break
+		}
+		lines = append(lines, short(v.summary(r), 140))
+	}
+	return message{text: fmt.Sprintf("%d open", len(all)), blocks: []slack.Block{section("", plain(strings.Join(lines, "\n")))}}, nil
+}
+
+// interaction answers clicks on buttons and sent forms.
+func (b *Bot) interaction(ctx context.Context, body []byte) (any, error) {
+	f, err := form(body)
+	if err != nil {
+		return nil, err
+	}
+	if len(f) != 1 || !f.Has("payload") {
+		return nil, malformed("it is not one payload")
+	}
+	var p payload
+	if err := json.Unmarshal([]byte(f.Get("payload")), &p); err != nil {
+		return nil, malformed("the payload is not JSON of the right types")
+	}
+	if p.Team == nil || p.User.ID == "" {
+		return nil, malformed("the payload names no workspace or no user")
+	}
+	enterprise := ""
+	if p.Enterprise != nil {
+		enterprise = p.Enterprise.ID
+	}
+	if err := b.ours(p.AppID, p.Team.ID, enterprise); err != nil {
+		return nil, err
+	}
+	team := p.User.TeamID // of the person: in a shared channel it may be another than the workspace's
+	if team == "" {
+		team = p.Team.ID
+	}
+	a := b.actor(p.User.ID, team, enterprise)
+	switch p.Type {
+	case "block_actions":
+		return nil, b.click(ctx, a, &p)
+	case "view_submission":
+		return b.submit(ctx, a, &p)
+	case "view_closed":
+		return nil, nil
+	}
+	return nil, malformed("payloads of this type are not taken")
+}
+
+// click carries out a click on a button of a card. A refusal is shown to the person alone.
+func (b *Bot) click(ctx context.Context, a breakglass.Actor, p *payload) error {
+	if p.Container.Type != "message" || p.Container.Channel == "" || len(p.Actions) != 1 {
+		return malformed("it is not one click on a message")
+	}
+	t, err := parseTarget(p.Actions[0].Value)
+	if err != nil {
+		return err
+	}
+	err = b.press(ctx, a, p.Actions[0].ID, t, p.Trigger)
+	unreachable := (*apiError)(nil)
+	switch r, refused := breakglass.AsRefusal(err); {
+	case refused:
+		return b.whisper(ctx, p.Container.Channel, p.User.ID, clipText(sentence(r.Error())))
+	case errors.As(err, &unreachable):
+		return b.whisper(ctx, p.Container.Channel, p.User.ID, "Slack did not open the form ("+err.Error()+"). Try again, or use the command line: breakglass show "+t.id)
+	}
+	return err
+}
+
+func (b *Bot) press(ctx context.Context, a breakglass.Actor, action string, t target, trigger string) error {
+	if err := b.admit(ctx, a, action); err != nil {
+		return err
+	}
+	svc := b.cfg.Service
+	r, err := svc.Get(ctx, t.id)
+	if err != nil {
+		return err
+	}
+	v := b.render(time.Now())
+	decides := a.Person != r.Ask.By.Person && slices.Contains(r.Ask.Quorum.People(), a.Person)
+	switch action {
+	case "review":
+		if !decides && open(r.State(v.now)) {
+			// The wrong person. The service says why, and records the try; without a digest this can never be a yes.
+			_, err := svc.Approve(ctx, a, t.id, breakglass.Consent{})
+			return err
+		}
+		return b.open(ctx, trigger, v.review(r, a.Person))
+	case "deny":
+		if !decides {
+			_, err := svc.Deny(ctx, a, t.id, "") // likewise: without a reason this can never be a no
+			return err
+		}
+		return b.open(ctx, trigger, v.because(formDeny, "Deny access", "Deny", "Why not?", r))
+	case "revoke":
+		if !decides && a.Person != r.Ask.By.Person {
+			_, err := svc.Revoke(ctx, a, t.id, "")
+			return err
+		}
+		return b.open(ctx, trigger, v.because(formRevoke, "Revoke access", "Revoke", "Why?", r))
+	case "withdraw":
+		if err := b.vet(ctx, a, action); err != nil {
+			return err
+		}
+		_, err := svc.Withdraw(ctx, a, t.id, "")
+		return err
+	}
+	return malformed("there is no such button")
+}
+
+// submit carries out a sent form. The answer closes it, marks what is wrong in it, or shows why it cannot be.
+func (b *Bot) submit(ctx context.Context, a breakglass.Actor, p *payload) (any, error) {
+	if !slices.Contains([]string{formAsk, formApprove, formTakeBack, formDeny, formRevoke}, p.View.CallbackID) {
+		return nil, malformed("there is no such form")
+	}
+	err := b.admit(ctx, a, p.View.CallbackID)
+	if err == nil {
+		err = b.vet(ctx, a, p.View.CallbackID)
+	}
+	if err == nil {
+		err = b.decide(ctx, a, p)
+	}
+	r, refused := breakglass.AsRefusal(err)
+	switch {
+	case refused:
+		return answerRefusal(p.View.CallbackID, r), nil
+	case err != nil:
+		return nil, err
+	}
+	return map[string]any{"response_action": "clear"}, nil
+}
+
+// decide hands what was filled in to the service.
+func (b *Bot) decide(ctx context.Context, a breakglass.Actor, p *payload) error {
+	svc := b.cfg.Service
+	if p.View.CallbackID == formAsk {
+		return b.request(ctx, a, p)
+	}
+	t, err := parseTarget(p.View.Metadata)
+	if err != nil {
+		return err
+	}
+	switch p.View.CallbackID {
+	case formApprove:
+		_, err = svc.Approve(ctx, a, t.id, breakglass.Consent{Digest: t.digest, Comment: p.field(blockComment)})
+	case formTakeBack:
+		_, err = svc.TakeBack(ctx, a, t.id)
+	case formDeny:
+		_, err = svc.Deny(ctx, a, t.id, p.field(blockReason))
+	case formRevoke:
+		_, err = svc.Revoke(ctx, a, t.id, p.field(blockReason))
+	}
+	return err
+}
+
+// request opens a request. A form opens one at most: whoever sends it again because the answer was lost gets the same one.
+func (b *Bot) request(ctx context.Context, a breakglass.Actor, p *payload) error {
+	profile, cluster, ok := strings.Cut(p.field(blockWhat), "/")
+	ttl, err := time.ParseDuration(p.field(blockTTL))
+	if !ok || err != nil || p.View.ID == "" || len(p.View.ID) > 64 {
+		return malformed("the form is not filled in as forms are")
+	}
+	key := "slack/form/" + url.PathEscape(p.View.ID)
+	sent, err := b.cfg.Ledger.Bookmark(ctx, key)
+	if err != nil || sent != nil {
+		return err
+	}
+	r, err := b.cfg.Service.Request(ctx, a, breakglass.Ask{Profile: profile, Cluster: cluster, TTL: ttl, Reason: p.field(blockReason), Incident: p.field(blockIncident)})
+	if err != nil {
+		return err
+	}
+	return b.cfg.Ledger.SetBookmark(ctx, key, []byte(r.ID))
+}
+
+// answerRefusal puts a refusal where it can be corrected, or shows it instead of the form.
+func answerRefusal(callback string, r *breakglass.Refusal) any {
+	where := map[string]string{"policy/ttl": blockTTL, "policy/reason": blockReason, "policy/incident": blockIncident, "policy/cluster": blockWhat}
+	switch {
+	case callback == formAsk && r.Class == breakglass.ClassPolicy:
+		codes, whys := strings.Split(r.Code, ","), strings.Split(r.Why, "; ")
+		if len(codes) == 1 || len(codes) != len(whys) {
+			codes, whys = codes[:1], []string{r.Error()}
+		}
+		errs := map[string]string{}
+		for i, code := range codes {
+			block, ok := where[code]
+			if !ok {
+				block = blockWhat
+			}
+			if errs[block] != "" {
+				errs[block] += " "
+			}
+			errs[block] += sentence(whys[i])
+		}
+		return map[string]any{"response_action": "errors", "errors": errs}
+	case callback == formAsk:
+		return map[string]any{"response_action": "errors", "errors": map[string]string{blockWhat: sentence(r.Error())}}
+	case r.Code == "reason" && (callback == formDeny || callback == formRevoke):
+		return map[string]any{"response_action": "errors", "errors": map[string]string{blockReason: sentence(r.Error())}}
+	case r.Code == "comment" && callback == formApprove:
+		return map[string]any{"response_action": "errors", "errors": map[string]string{blockComment: sentence(r.Error())}}
+	}
+	return map[string]any{"response_action": "update", "view": notice("Not done", sentence(r.Error()))}
+}

@@ -1,0 +1,225 @@
+package slackbot_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/breakglassd/breakglass/internal/bgtest"
+	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/devmode/slacksim"
+	"github.com/breakglassd/breakglass/internal/slackbot"
+)
+
+const (
+	channel = "C0APPROVE"
+	token   = "xoxb-canary-of-the-bot-token"
+	secret  = "canary-of-the-signing-secret"
+)
+
+// world is a whole system with a Slack workspace and the bot between them, over real HTTP.
+type world struct {
+	*bgtest.System
+	t    *testing.T
+	sim  *slacksim.Sim
+	app  *httptest.Server
+	api  string // the address of the simulated Slack
+	bot  atomic.Pointer[slackbot.Bot]
+	log  *logs
+	conf func(*slackbot.Config)
+	// tell, when set, stands between the service and the bot.
+	tell func(*slackbot.Bot, breakglass.Notice) error
+}
+
+// logs collects everything that is logged.
+type logs struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *logs) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *logs) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
+type option func(*world, *slacksim.Config, *bgtest.Options)
+
+func newWorld(t *testing.T, options ...option) *world {
+	t.Helper()
+	w := &world{t: t, log: &logs{}}
+	sc := slacksim.Config{TeamID: "T01", TeamDomain: "acme", AppID: "A0BREAK", BotToken: token, SigningSecret: secret, Command: "/breakglass",
+		Channels: []slacksim.Channel{{ID: channel, Name: "breakglass-approvals"}}, Users: []slacksim.User{{ID: "U0STRANGER", Name: "stranger", RealName: "Stranger"}}}
+	for _, p := range bgtest.People {
+		sc.Users = append(sc.Users, slacksim.User{ID: bgtest.SlackUser(p), Name: p, RealName: strings.ToUpper(p[:1]) + p[1:]})
+	}
+	so := bgtest.Options{Log: slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))}
+	for _, o := range options {
+		o(w, &sc, &so)
+	}
+	sim, err := slacksim.New(sc)
+	must(t, err)
+	w.sim = sim
+	srv := httptest.NewServer(sim.Handler())
+	t.Cleanup(func() { sim.Close(); srv.Close() })
+	sim.SetURL(srv.URL)
+	w.app = httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { w.bot.Load().Handler().ServeHTTP(rw, r) }))
+	t.Cleanup(w.app.Close)
+	sim.SetAppURLs(w.app.URL+"/slack/commands", w.app.URL+"/slack/interactions")
+	w.System = bgtest.New(t, so)
+	w.api = srv.URL
+	w.start(w.api)
+	w.Told.OnTell = func(n breakglass.Notice) error {
+		b := w.bot.Load()
+		if b == nil {
+			return errors.New("restarting")
+		}
+		if w.tell != nil {
+			return w.tell(b, n)
+		}
+		return b.Tell(context.Background(), n)
+	}
+	t.Cleanup(func() {
+		for _, canary := range []string{token, secret} {
+			if strings.Contains(w.log.String(), canary) {
+				t.Errorf("a secret is in the log: %s", canary)
+			}
+		}
+	})
+	return w
+}
+
+// start makes the bot of the service that runs now.
+func (w *world) start(url string) {
+	w.t.Helper()
+	cfg := slackbot.Config{Service: w.Service, Ledger: w.Ledger, BotToken: token, SigningSecret: secret, AppID: "A0BREAK", TeamIDs: []string{"T01"},
+		Channel: channel, APIURL: url + "/api/", Log: slog.New(slog.NewTextHandler(w.log, nil))}
+	if w.conf != nil {
+		w.conf(&cfg)
+	}
+	b, err := slackbot.New(cfg)
+	must(w.t, err)
+	w.bot.Store(b)
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (w *world) ctx() context.Context {
+	ctx, cancel := context.WithTimeout(w.t.Context(), 20*time.Second)
+	w.t.Cleanup(cancel)
+	return ctx
+}
+
+func (w *world) as(person string) *slacksim.Person {
+	return w.sim.As(bgtest.SlackUser(person)).In(channel)
+}
+
+// ask opens a request in Slack, as alice, and returns it with its card.
+func (w *world) ask(profile string) (*breakglass.Request, slacksim.Message) {
+	w.t.Helper()
+	alice := w.as("alice")
+	_, err := alice.Slash(w.ctx(), profile+" 30m etcd quorum lost, API 5xx")
+	must(w.t, err)
+	m, err := alice.WaitModal(w.ctx())
+	must(w.t, err)
+	errs, err := m.Send(w.ctx())
+	must(w.t, err)
+	if len(errs) > 0 {
+		w.t.Fatalf("the form is refused: %v", errs)
+	}
+	open, err := w.Service.Open(w.ctx())
+	must(w.t, err)
+	if len(open) == 0 {
+		w.t.Fatal("no request was opened")
+	}
+	r := open[len(open)-1]
+	return r, w.card(r.ID, "")
+}
+
+// card waits for the card of a request that shows a text.
+func (w *world) card(id, text string) slacksim.Message {
+	w.t.Helper()
+	m, err := w.sim.WaitMessage(w.ctx(), func(m slacksim.Message) bool {
+		return m.Channel == channel && m.ThreadTS == "" && m.EphemeralTo == "" && strings.Contains(m.AllText(), id) && strings.Contains(m.AllText(), text)
+	})
+	must(w.t, err)
+	return m
+}
+
+// wait waits for a message with a text in a channel.
+func (w *world) wait(channel, text string) slacksim.Message {
+	w.t.Helper()
+	m, err := w.sim.WaitMessage(w.ctx(), func(m slacksim.Message) bool { return m.Channel == channel && strings.Contains(m.AllText(), text) })
+	if err != nil {
+		for _, m := range w.sim.Messages(channel) {
+			w.t.Log(m.AllText())
+		}
+		w.t.Fatalf("waiting for %q: %v", text, err)
+	}
+	return m
+}
+
+// click clicks a button of a card and returns the form that opens.
+func (w *world) click(person string, card slacksim.Message, action string) *slacksim.Modal {
+	w.t.Helper()
+	must(w.t, w.as(person).Click(w.ctx(), channel, card.TS, action))
+	m, err := w.as(person).WaitModal(w.ctx())
+	must(w.t, err)
+	return m
+}
+
+// send sends a form that must be taken.
+func (w *world) send(m *slacksim.Modal) {
+	w.t.Helper()
+	errs, err := m.Send(w.ctx())
+	must(w.t, err)
+	if len(errs) > 0 {
+		w.t.Fatalf("the form is refused: %v", errs)
+	}
+}
+
+// said is the last sentence that only this person sees.
+func (w *world) said(person string) string {
+	all := w.as(person).Ephemerals()
+	if len(all) == 0 {
+		return ""
+	}
+	return all[len(all)-1].Text
+}
+
+func (w *world) get(id string) *breakglass.Request {
+	w.t.Helper()
+	r, err := w.Service.Get(w.ctx(), id)
+	must(w.t, err)
+	return r
+}
+
+// restart stops the daemon's part and starts it again from disk, with a new bot.
+func (w *world) restart() {
+	w.t.Helper()
+	w.bot.Store(nil)
+	w.Restart()
+	w.start(w.api)
+}
+
+// forget makes the bot a new one, which has looked at nobody's account yet.
+func (w *world) forget() { w.start(w.api) }

@@ -1,0 +1,240 @@
+package slackbot
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/slack-go/slack"
+
+	"github.com/breakglassd/breakglass/internal/breakglass"
+)
+
+// The forms, by callback id. A view without one is only to be read.
+const (
+	formAsk      = "ask"
+	formApprove  = "approve"
+	formTakeBack = "take-back"
+	formDeny     = "deny"
+	formRevoke   = "revoke"
+)
+
+// The blocks of the forms that are filled in. Each holds one element with the action id "value".
+const (
+	blockWhat     = "what"
+	blockTTL      = "ttl"
+	blockIncident = "incident"
+	blockReason   = "reason"
+	blockComment  = "comment"
+)
+
+// maxOptions is Slack's limit of a select menu.
+const maxOptions = 100
+
+func modal(callback, title, submit, metadata string, blocks []slack.Block) slack.ModalViewRequest {
+	m := slack.ModalViewRequest{Type: slack.VTModal, CallbackID: callback, Title: plain(title), Close: plain("Close"), PrivateMetadata: metadata, Blocks: slack.Blocks{BlockSet: blocks}}
+	if submit != "" {
+		m.Submit = plain(submit)
+		m.Close = plain("Cancel")
+	}
+	return m
+}
+
+func input(id, label, hint string, optional bool, e slack.BlockElement) slack.Block {
+	in := slack.NewInputBlock(id, plain(label), nil, e).WithOptional(optional)
+	if hint != "" {
+		in.Hint = plain(hint)
+	}
+	return in
+}
+
+func textInput(initial string, most int, multiline bool) *slack.PlainTextInputBlockElement {
+	if utf8.RuneCountInString(initial) > most {
+		initial = string([]rune(initial)[:most])
+	}
+	return &slack.PlainTextInputBlockElement{Type: slack.METPlainTextInput, ActionID: "value", InitialValue: initial, MaxLength: most, Multiline: multiline}
+}
+
+func selectInput(options []*slack.OptionBlockObject, initial *slack.OptionBlockObject) *slack.SelectBlockElement {
+	return &slack.SelectBlockElement{Type: slack.OptTypeStatic, ActionID: "value", Options: options, InitialOption: initial}
+}
+
+func option(value, text string) *slack.OptionBlockObject {
+	return slack.NewOptionBlockObject(value, plain(short(text, 75)), nil)
+}
+
+// short is for the small texts of Block Kit, which have room for no explanation.
+func short(s string, most int) string {
+	if utf8.RuneCountInString(s) <= most {
+		return s
+	}
+	return string([]rune(s)[:most-1]) + "…"
+}
+
+// wish is what somebody typed after the command.
+type wish struct {
+	cluster, profile string
+	ttl              time.Duration
+	reason           string
+	unknown          string // a first word that names nothing they may ask for
+}
+
+// parseWish reads "[cluster|profile] [time] [reason]". It decides nothing: everything can be corrected in the form.
+func parseWish(text string, offers []breakglass.ProfileOnCluster) wish {
+	var w wish
+	word, rest, _ := strings.Cut(strings.TrimSpace(text), " ")
+	switch {
+	case slices.ContainsFunc(offers, func(o breakglass.ProfileOnCluster) bool { return o.Cluster.ID == word }):
+		w.cluster = word
+	case slices.ContainsFunc(offers, func(o breakglass.ProfileOnCluster) bool { return o.Profile.ID == word }):
+		w.profile = word
+	default:
+		rest = strings.TrimSpace(text)
+		if next, _, _ := strings.Cut(strings.TrimSpace(strings.TrimPrefix(rest, word)), " "); word != "" && asDuration(next) > 0 {
+			w.unknown, rest = word, strings.TrimSpace(strings.TrimPrefix(rest, word))
+		}
+	}
+	rest = strings.TrimSpace(rest)
+	if first, after, _ := strings.Cut(rest, " "); asDuration(first) > 0 {
+		w.ttl, rest = asDuration(first), strings.TrimSpace(after)
+	}
+	w.reason = rest
+	return w
+}
+
+func asDuration(s string) time.Duration {
+	d, err := time.ParseDuration(s)
+	if err != nil || d <= 0 {
+		return 0
+	}
+	return d
+}
+
+// ask is the form that opens a request. The person may ask for at least one of the offers.
+func (v render) ask(offers []breakglass.ProfileOnCluster, w wish) slack.ModalViewRequest {
+	var what []*slack.OptionBlockObject
+	var chosen *slack.OptionBlockObject
+	var longest time.Duration
+	var preview []string
+	for _, o := range offers {
+		longest = max(longest, o.Profile.TTL.Max)
+		wished := w.cluster == o.Cluster.ID || w.profile == o.Profile.ID
+		if len(what) < maxOptions || wished && chosen == nil {
+			opt := option(o.Profile.ID+"/"+o.Cluster.ID, o.Profile.ID+" on "+o.Cluster.ID)
+			if o.Profile.Description != "" {
+				opt.Description = plain(short(o.Profile.Description, 75))
+			}
+			if len(what) == maxOptions {
+				what[maxOptions-1] = opt
+			} else {
+				what = append(what, opt)
+			}
+			if wished && chosen == nil {
+				chosen = opt
+			}
+		}
+		q := v.policy.Freeze(o.Profile)
+		nobody := &breakglass.Request{Ask: breakglass.Requested{Quorum: q}}
+		needs := fmt.Sprintf("%s: %s · default %s, at most %s · %s", o.Profile.ID, strings.Join(nobody.Missing(), " and "),
+			span(o.Profile.TTL.Default), span(o.Profile.TTL.Max), o.Profile.Rights)
+		if !slices.Contains(preview, needs) {
+			preview = append(preview, needs)
+		}
+	}
+	if len(offers) == 1 {
+		chosen = what[0]
+	}
+	usual := option("0", "the profile's default")
+	ttl, ttlChosen := []*slack.OptionBlockObject{usual}, usual
+	choices := []time.Duration{5 * time.Minute, 10 * time.Minute, 15 * time.Minute, 30 * time.Minute, time.Hour, 2 * time.Hour, 4 * time.Hour,
+		8 * time.Hour, 12 * time.Hour, 24 * time.Hour}
+	if w.ttl > 0 && !slices.Contains(choices, w.ttl) {
+		choices = append(choices, w.ttl)
+		slices.Sort(choices)
+	}
+	for _, d := range choices {
+		if d > longest && d != w.ttl {
+			continue
+		}
+		opt := option(d.String(), span(d))
+		if d == w.ttl {
+			ttlChosen = opt
+		}
+		ttl = append(ttl, opt)
+	}
+	var blocks []slack.Block
+	if w.unknown != "" {
+		blocks = append(blocks, section("unknown", plain("There is nothing called “"+short(w.unknown, 60)+"” that you may ask for. Please choose.")))
+	}
+	const shown = 12
+	lines := preview
+	if len(lines) > shown {
+		lines = append(slices.Clone(lines[:shown]), "… see all: breakglass profiles")
+	}
+	for i := range lines {
+		lines[i] = short(lines[i], 230) // 12 of them fit into one text of 3000
+	}
+	incidentHint, incidentOptional := "", true
+	if len(offers) == 1 {
+		incidentOptional = !offers[0].Profile.Incident.Required
+		if p := offers[0].Profile.Incident.Pattern; p != nil {
+			incidentHint = short("Looks like "+p.String(), 150)
+		}
+	}
+	blocks = append(blocks,
+		input(blockWhat, "Access", "", false, selectInput(what, chosen)),
+		input(blockTTL, "For how long", "Counted from the pickup, not from now.", false, selectInput(ttl, ttlChosen)),
+		input(blockIncident, "Incident", incidentHint, incidentOptional, textInput("", breakglass.MaxIncident, false)),
+		input(blockReason, "What is broken?", "For the people who must approve it. Do not write secrets here.", false, textInput(w.reason, breakglass.MaxReason, true)),
+		section("needs", plain(short("Who must approve, besides you:\n"+strings.Join(lines, "\n"), 3000))))
+	return modal(formAsk, "Ask for access", "Ask", "", blocks)
+}
+
+// review shows all of a request to one person, and what that person can do with it.
+func (v render) review(r *breakglass.Request, person string) slack.ModalViewRequest {
+	t := target{r.ID, r.Digest}.String()
+	blocks := v.facts(r)
+	switch {
+	case !open(r.State(v.now)):
+		return modal("", "Request", "", "", blocks)
+	case slices.ContainsFunc(r.Approvals, func(a breakglass.Approval) bool { return a.By.Person == person }):
+		blocks = append(blocks, section("effect", plain("You have approved this. Until it is picked up you can take that back.")))
+		return modal(formTakeBack, "Your approval", "Take back my approval", t, blocks)
+	case !slices.Contains(r.Ask.Quorum.Channels, breakglass.ChannelSlack):
+		blocks = append(blocks, section("effect", mrkdwn("This profile takes approvals signed with an SSH key only. On your own machine: `breakglass approve "+r.ID+"`")))
+		return modal("", "Review access", "", "", blocks)
+	}
+	effect := "Approving says yes to exactly this, digest " + r.Digest[:min(12, len(r.Digest))] + "."
+	if r.Ask.Risk != breakglass.RiskLow {
+		effect += " Speak with " + r.Ask.By.Person + " first: is it really them, and is there no other way?"
+	}
+	blocks = append(blocks, section("effect", plain(effect)), input(blockComment, "Comment", "", true, textInput("", breakglass.MaxComment, false)))
+	return modal(formApprove, "Approve access", "Approve", t, blocks)
+}
+
+// because asks for the reason of a denial or a revocation.
+func (v render) because(callback, title, submit, label string, r *breakglass.Request) slack.ModalViewRequest {
+	blocks := append(v.facts(r), input(blockReason, label, "It is told to "+r.Ask.By.Person+" and recorded.", false, textInput("", breakglass.MaxReason, true)))
+	return modal(callback, title, submit, target{r.ID, r.Digest}.String(), blocks)
+}
+
+// notice is a form's answer when there is nothing left to fill in.
+func notice(title, text string) slack.ModalViewRequest {
+	return modal("", title, "", "", []slack.Block{section("notice", plain(clipText(text)))})
+}
+
+// clipText bounds a sentence to what fits into a text object.
+func clipText(s string) string { return short(s, 2900) }
+
+// help says what the command can do.
+func (v render) help() message {
+	c := "`" + v.command
+	return message{text: "How to ask for emergency access", blocks: []slack.Block{
+		section("ask", mrkdwn("*Ask for emergency access*\n"+c+"` opens the form; "+c+" prod-eu-1 30m etcd lost its quorum` opens it filled in. Nothing is asked for before you send the form.")),
+		section("then", mrkdwn("*Then*\nTwo other people approve in the channel or with their SSH keys. You get a private message, and pick the certificate up on your own machine: `breakglass claim ID`. No key or certificate ever passes through Slack.")),
+		section("look", mrkdwn("*Look*\n"+c+" list` shows what is open, "+c+" status ID` one request.")),
+		section("down", mrkdwn("*When Slack is down*\nEverything works without it, with an SSH key from the access policy: `breakglass request`, `breakglass approve ID`, `breakglass claim ID`.")),
+	}}
+}

@@ -1,0 +1,478 @@
+package slackbot
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/slack-go/slack"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/breakglassd/breakglass/internal/bgtest"
+	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/devmode/slacksim"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+func noon() time.Time { return time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC) }
+
+func renderer(t testing.TB, policy string) render {
+	t.Helper()
+	p, err := breakglass.ParsePolicy("access.yaml", []byte(policy))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return render{p, []string{"T01"}, "/breakglass", noon()}
+}
+
+// pending is a request as it was just made.
+func pending(v render, profile string) *breakglass.Request {
+	prof, _ := v.policy.Profile(profile)
+	return &breakglass.Request{ID: "bg-7k3m-9qx", Rev: 1, Seq: 41, Digest: "3f2a9c1b8d70" + strings.Repeat("a", 52), At: noon().Add(-time.Minute), Reason: "etcd quorum lost, API 5xx",
+		Ask: breakglass.Requested{By: bgtest.BySlack("alice"), Cluster: "c1", Server: "https://127.0.0.1:6443", Profile: profile, Rights: prof.Rights, TTLSeconds: 1800,
+			Incident: "INC-4312", Quorum: v.policy.Freeze(prof), Risk: prof.Risk, PendingUntil: noon().Add(29 * time.Minute), ClaimSeconds: 600}}
+}
+
+func approved(v render, profile string, who ...breakglass.Actor) *breakglass.Request {
+	r := pending(v, profile)
+	for i, a := range who {
+		r.Approvals = append(r.Approvals, breakglass.Approval{By: a, At: noon().Add(time.Duration(i-30) * time.Second), Comment: "seen it too"})
+	}
+	return r
+}
+
+func issued(v render, profile string) *breakglass.Request {
+	r := approved(v, profile, bgtest.BySlack("carol"), bgtest.ByKey("bob"))
+	r.Claimed, r.ClaimedAt = &breakglass.Claimed{By: bgtest.ByKey("alice")}, noon().Add(-10*time.Second)
+	r.Issued = &breakglass.Issued{Serial: "5b:0e:77:11:9a:3c:42:d8", NotAfter: noon().Add(30 * time.Minute)}
+	r.IssuedSeq = 45
+	return r
+}
+
+// states are requests in every state there is, by name.
+func states(v render) map[string]*breakglass.Request {
+	end := func(r *breakglass.Request, set func(*breakglass.Request)) *breakglass.Request { set(r); return r }
+	word := &breakglass.Ending{By: bgtest.BySlack("carol"), At: noon(), Reason: "it is the load balancer, not etcd"}
+	return map[string]*breakglass.Request{
+		"pending":          pending(v, "admin"),
+		"pending-one":      approved(v, "admin", bgtest.BySlack("bob")),
+		"pending-critical": pending(v, "keys"),
+		"approved":         approved(v, "admin", bgtest.BySlack("carol"), bgtest.ByKey("bob")),
+		"issuing":          end(issued(v, "admin"), func(r *breakglass.Request) { r.Issued = nil }),
+		"active":           issued(v, "admin"),
+		"active-group":     issued(v, "group"),
+		"active-scoped":    issued(v, "scoped"),
+		"expired":          end(issued(v, "admin"), func(r *breakglass.Request) { r.Issued.NotAfter = noon() }),
+		"revoked":          end(issued(v, "admin"), func(r *breakglass.Request) { r.Revoked = word }),
+		"failed": end(issued(v, "admin"), func(r *breakglass.Request) {
+			r.Issued = nil
+			r.Failed, r.FailedAt = &breakglass.Failed{Why: breakglass.FailRefused, Detail: "the certificate authority refused"}, noon()
+		}),
+		"denied":    end(pending(v, "admin"), func(r *breakglass.Request) { r.Denied = word }),
+		"withdrawn": end(pending(v, "admin"), func(r *breakglass.Request) { r.Withdrawn = &breakglass.Ending{By: bgtest.BySlack("alice"), At: noon()} }),
+		"lapsed":    end(pending(v, "admin"), func(r *breakglass.Request) { r.Ask.PendingUntil = noon() }),
+		"erased":    end(pending(v, "admin"), func(r *breakglass.Request) { r.Reason, r.Ask.Incident = "", "" }),
+	}
+}
+
+// views are all forms, by name.
+func views(v render) map[string]slack.ModalViewRequest {
+	offers := v.policy.Eligible("alice")
+	s := states(v)
+	return map[string]slack.ModalViewRequest{
+		"ask":             v.ask(offers, wish{}),
+		"ask-filled-in":   v.ask(offers, parseWish("c1 45m etcd <lost> & gone", offers)),
+		"ask-unknown":     v.ask(offers, parseWish("prod-9 30m etcd lost", offers)),
+		"review":          v.review(s["pending-one"], "carol"),
+		"review-mine":     v.review(s["pending-one"], "bob"),
+		"review-critical": v.review(s["pending-critical"], "bob"),
+		"review-over":     v.review(s["expired"], "carol"),
+		"deny":            v.because(formDeny, "Deny access", "Deny", "Why not?", s["pending"]),
+		"revoke":          v.because(formRevoke, "Revoke access", "Revoke", "Why?", s["active"]),
+		"not-done":        notice("Not done", "Nobody approves their own request; two other people must approve it."),
+	}
+}
+
+// notices is each entry that people are told of, by name.
+func notices(v render) map[string]breakglass.Notice {
+	s := states(v)
+	by := bgtest.BySlack
+	at := func(name string, ev breakglass.Event, at time.Time) breakglass.Notice {
+		return breakglass.Notice{Seq: 45, Event: ev, Request: s[name], At: at}
+	}
+	last := s["approved"].Approvals[1].At
+	return map[string]breakglass.Notice{
+		"requested":   at("pending", breakglass.Requested{By: by("alice")}, noon()),
+		"approval":    at("pending-one", breakglass.Approved{By: by("bob")}, noon()),
+		"quorum":      at("approved", breakglass.Approved{By: bgtest.ByKey("bob")}, last),
+		"taken-back":  at("pending-one", breakglass.ApprovalWithdrawn{By: by("carol")}, noon()),
+		"denied":      at("denied", breakglass.Denied{By: by("carol")}, noon()),
+		"withdrawn":   at("withdrawn", breakglass.Withdrawn{By: by("alice")}, noon()),
+		"claimed":     at("issuing", breakglass.Claimed{By: bgtest.ByKey("alice")}, noon()),
+		"issued":      at("active", *s["active"].Issued, noon()),
+		"refused":     at("failed", breakglass.Failed{Why: breakglass.FailRefused, Detail: "the certificate authority refused"}, noon()),
+		"unknown":     at("failed", breakglass.Failed{Why: breakglass.FailUnknown, Detail: "the answer was lost"}, noon()),
+		"orphan":      at("failed", breakglass.Failed{Why: breakglass.FailOrphan, Detail: "the answer was lost"}, noon()),
+		"check":       at("failed", breakglass.Failed{Why: breakglass.FailCheck, Detail: "it is for another key"}, noon()),
+		"bound":       at("active", breakglass.Bound{Rights: s["active"].Ask.Rights}, noon()),
+		"unbound":     at("expired", breakglass.Unbound{Why: breakglass.StateExpired}, noon()),
+		"revoked":     at("revoked", breakglass.Revoked{By: by("carol")}, noon()),
+		"delivered":   at("active", breakglass.Delivered{By: bgtest.ByKey("alice")}, noon()),
+		"lapsed":      at("lapsed", breakglass.Ended{State: breakglass.StateLapsed}, noon()),
+		"expired":     at("expired", breakglass.Ended{State: breakglass.StateExpired}, noon()),
+		"no-account":  at("pending", breakglass.Heartbeat{}, noon()),
+		"not-allowed": at("pending", breakglass.Refused{By: by("mallory")}, noon()),
+	}
+}
+
+func (m message) json(t testing.TB) []byte {
+	t.Helper()
+	return encode(t, map[string]any{"text": m.text, "broadcast": m.broadcast, "blocks": m.blocks})
+}
+
+func encode(t testing.TB, x any) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	if err := e.Encode(x); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func golden(t *testing.T, name string, got []byte) {
+	t.Helper()
+	path := filepath.Join("testdata", name+".golden.json")
+	if *update {
+		if err := os.WriteFile(path, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatalf("%v (run with -update)", err)
+	}
+	if d := cmp.Diff(string(want), string(got)); d != "" {
+		t.Errorf("%s differs (-want +got):\n%s", path, d)
+	}
+}
+
+func TestRenderedMessagesAndForms(t *testing.T) {
+	v := renderer(t, bgtest.Policy())
+	for name, r := range states(v) {
+		m := v.card(r)
+		valid(t, name, m)
+		golden(t, "card-"+name, m.json(t))
+	}
+	for name, m := range views(v) {
+		raw := encode(t, m)
+		for _, p := range slacksim.ValidateView(raw) {
+			t.Errorf("form %s: %s", name, p)
+		}
+		golden(t, "form-"+name, raw)
+	}
+	lines, letters := map[string]json.RawMessage{}, map[string]json.RawMessage{}
+	for name, n := range notices(v) {
+		if m, ok := v.timeline(n); ok {
+			valid(t, name, m)
+			lines[name] = m.json(t)
+		}
+		if m, ok := v.letter(n); ok {
+			valid(t, name, m)
+			letters[name] = m.json(t)
+		}
+	}
+	golden(t, "thread", encode(t, lines))
+	golden(t, "letters", encode(t, letters))
+	valid(t, "help", v.help())
+	golden(t, "help", v.help().json(t))
+}
+
+// valid checks a message against Slack's limits, and that a screen reader has something to read.
+func valid(t testing.TB, name string, m message) {
+	t.Helper()
+	for _, p := range slacksim.ValidateBlocks(slacksim.SurfaceMessage, encode(t, m.blocks)) {
+		t.Errorf("%s: %s", name, p)
+	}
+	if m.text == "" || len(m.text) > 3000 {
+		t.Errorf("%s: the text for notifications has %d bytes", name, len(m.text))
+	}
+}
+
+// mrkdwnOf collects every text that Slack interprets.
+func mrkdwnOf(x any) []string {
+	var out []string
+	switch x := x.(type) {
+	case map[string]any:
+		if text, ok := x["text"].(string); ok && x["type"] == "mrkdwn" {
+			out = append(out, text)
+		}
+		for _, y := range x {
+			out = append(out, mrkdwnOf(y)...)
+		}
+	case []any:
+		for _, y := range x {
+			out = append(out, mrkdwnOf(y)...)
+		}
+	}
+	return out
+}
+
+// tainted puts a hostile text everywhere that people's words can get.
+func tainted(v render, r *breakglass.Request, words string) *breakglass.Request {
+	r.Reason = words
+	r.Ask.Incident = words
+	for i := range r.Approvals {
+		r.Approvals[i].Comment = words
+	}
+	for _, e := range []*breakglass.Ending{r.Denied, r.Withdrawn, r.Revoked} {
+		if e != nil {
+			e.Reason = words
+		}
+	}
+	if r.Failed != nil {
+		r.Failed.Detail = words
+	}
+	return r
+}
+
+func checkHostile(t testing.TB, words string) {
+	const marker = "q7z" // in no text of ours
+	words = marker + words
+	v := renderer(t, bgtest.Policy())
+	safe := func(name string, raw []byte) {
+		var x any
+		if err := json.Unmarshal(raw, &x); err != nil {
+			t.Fatal(err)
+		}
+		for _, text := range mrkdwnOf(x) {
+			if strings.Contains(text, marker) {
+				t.Errorf("%s: people's words are interpreted: %q", name, text)
+			}
+		}
+	}
+	message := func(name string, m message) {
+		valid(t, name, m)
+		if strings.Contains(m.text, marker) {
+			t.Errorf("%s: people's words are in the text for notifications", name)
+		}
+		safe(name, m.json(t))
+	}
+	view := func(name string, m slack.ModalViewRequest) {
+		raw := encode(t, m)
+		for _, p := range slacksim.ValidateView(raw) {
+			t.Errorf("form %s: %s", name, p)
+		}
+		safe(name, raw)
+	}
+	for name, r := range states(v) {
+		r = tainted(v, r, words)
+		message(name, v.card(r))
+		view(name, v.review(r, "carol"))
+		view(name, v.because(formRevoke, "Revoke access", "Revoke", "Why?", r))
+	}
+	for name, n := range notices(v) {
+		n.Request = tainted(v, n.Request, words)
+		if f, ok := n.Event.(breakglass.Failed); ok {
+			f.Detail = words
+			n.Event = f
+		}
+		if m, ok := v.timeline(n); ok {
+			message(name, m)
+		}
+		if m, ok := v.letter(n); ok {
+			message(name, m)
+		}
+	}
+	offers := v.policy.Eligible("alice")
+	view("ask", v.ask(offers, parseWish(words+" 30m "+words, offers)))
+	view("ask", v.ask(offers, parseWish("c1 30m "+words, offers)))
+	view("notice", notice("Not done", words))
+	message("aside", message2(words))
+}
+
+// message2 is an aside without its text for notifications, which holds the sentence, escaped.
+func message2(words string) message {
+	m := aside(words)
+	m.text = "aside"
+	return m
+}
+
+func FuzzPeoplesWordsAreNeverInterpreted(f *testing.F) {
+	for _, s := range []string{"", "<!here> <@U0BOB> *bold* `code` https://evil.example :tada:", "&lt;!channel&gt;", "\n\n> quoted\n\t", strings.Repeat("😀", 4000), strings.Repeat("<", 3000),
+		"\x00\xff", "a\u202eb", strings.Repeat("a\n", 2000), "<!date^1^{date}|x>", " "} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, words string) { checkHostile(t, words) })
+}
+
+// A policy at the limits of every name still gives messages that Slack takes.
+func TestLongestPolicyFitsIntoSlack(t *testing.T) {
+	id := func(c string, i, n int) string { return fmt.Sprintf("%s%03d", strings.Repeat(c, n-3), i) }
+	var b strings.Builder
+	b.WriteString("version: 1\npeople:\n")
+	var people []string
+	for i := range 60 {
+		p := id("p", i, 32)
+		people = append(people, p)
+		fmt.Fprintf(&b, "  - {id: %s, name: %q, slack: [{team: T01, user: U0%029d}], keys: []}\n", p, strings.Repeat("N", 200), i)
+	}
+	b.WriteString("teams:\n")
+	for i := range 12 {
+		fmt.Fprintf(&b, "  - {id: %s, members: [%s]}\n", id("t", i, 63), strings.Join(people, ", "))
+	}
+	b.WriteString("clusters:\n")
+	var clusters, teams []string
+	for i := range 12 {
+		clusters = append(clusters, id("c", i, 63))
+		teams = append(teams, id("t", i, 63))
+		fmt.Fprintf(&b, "  - {id: %s, server: \"https://%s.example\"}\n", id("c", i, 63), strings.Repeat("s", 60))
+	}
+	b.WriteString("profiles:\n")
+	for i := range 12 {
+		fmt.Fprintf(&b, "  - {id: %s, description: %q, clusters: [%s], bind: {role: %s, namespaces: [%s]}, ttl: {default: 1h, max: 24h}, requesters: [%s], approvals: {count: 12, from: [%s], each: [%s]}, reason: {min: 10}, risk: low}\n",
+			id("x", i, 63), strings.Repeat("D", 200), strings.Join(clusters, ", "), strings.Repeat("r", 200), id("n", 1, 63)+", "+id("n", 2, 63), teams[0], strings.Join(teams, ", "), strings.Join(teams, ", "))
+	}
+	p, err := breakglass.ParsePolicy("access.yaml", []byte(strings.ReplaceAll(b.String(), ", keys: []", "")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := render{p, []string{"T01"}, "/breakglass", noon()}
+	prof := &p.Profiles[3]
+	r := &breakglass.Request{ID: "bg-7k3m-9qx", Digest: strings.Repeat("a", 64), At: noon(), Reason: strings.Repeat("w", 1000),
+		Ask: breakglass.Requested{By: breakglass.Actor{Person: people[0], Channel: breakglass.ChannelSlack}, Cluster: clusters[2], Server: "https://" + strings.Repeat("s", 300), Profile: prof.ID,
+			Rights: prof.Rights, TTLSeconds: 86399, Quorum: p.Freeze(prof), Risk: prof.Risk, PendingUntil: noon().Add(time.Hour), ClaimSeconds: 600}}
+	check := func(name string) {
+		valid(t, name, v.card(r))
+		for _, m := range []slack.ModalViewRequest{v.review(r, people[59]), v.because(formDeny, "Deny access", "Deny", "Why not?", r)} {
+			for _, p := range slacksim.ValidateView(encode(t, m)) {
+				t.Errorf("%s: %s", name, p)
+			}
+		}
+	}
+	check("nobody yet")
+	for _, person := range people[1:30] {
+		r.Approvals = append(r.Approvals, breakglass.Approval{By: breakglass.Actor{Person: person, Channel: breakglass.ChannelKey}, At: noon()})
+	}
+	check("thirty approvals")
+	offers := p.Eligible(people[0])
+	m := v.ask(offers, wish{cluster: clusters[11], ttl: 23 * time.Hour})
+	for _, p := range slacksim.ValidateView(encode(t, m)) {
+		t.Errorf("ask: %s", p)
+	}
+	letter, _ := v.letter(breakglass.Notice{Event: breakglass.Requested{By: r.Ask.By}, Request: r})
+	valid(t, "letter", letter)
+}
+
+func TestWishLast(t *testing.T) {
+	// A cluster beyond the hundredth offer is still chosen when it was typed.
+	v := renderer(t, bgtest.Policy())
+	prof, _ := v.policy.Profile("admin")
+	var offers []breakglass.ProfileOnCluster
+	for i := range 150 {
+		offers = append(offers, breakglass.ProfileOnCluster{Profile: prof, Cluster: &breakglass.Cluster{ID: fmt.Sprintf("c%d", i)}})
+	}
+	raw := encode(t, v.ask(offers, wish{cluster: "c149"}))
+	if p := slacksim.ValidateView(raw); p != nil || !bytes.Contains(raw, []byte(`"initial_option": {
+          "text": {
+            "type": "plain_text",
+            "text": "admin on c149"`)) {
+		t.Errorf("%v\n%s", p, raw)
+	}
+}
+
+func TestSpanReadsAsPeopleWriteIt(t *testing.T) {
+	for d, want := range map[time.Duration]string{time.Hour: "1h", 90 * time.Minute: "1h30m", 30 * time.Minute: "30m", 20 * time.Second: "20s", 70 * time.Second: "1m10s", 10 * time.Hour: "10h"} {
+		if got := span(d); got != want {
+			t.Errorf("%v is written %q, want %q", d, got, want)
+		}
+	}
+}
+
+// The app asks for exactly the rights that its calls need.
+func TestManifestFitsTheCode(t *testing.T) {
+	raw, err := os.ReadFile("../../deploy/slack/manifest.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var m struct {
+		Metadata map[string]int `yaml:"_metadata"`
+		Display  struct {
+			Name            string
+			Description     string
+			LongDescription string `yaml:"long_description"`
+			BackgroundColor string `yaml:"background_color"`
+		} `yaml:"display_information"`
+		Features struct {
+			BotUser struct {
+				DisplayName  string `yaml:"display_name"`
+				AlwaysOnline bool   `yaml:"always_online"`
+			} `yaml:"bot_user"`
+			AppHome       map[string]bool `yaml:"app_home"`
+			SlashCommands []struct {
+				Command, URL, Description string
+				UsageHint                 string `yaml:"usage_hint"`
+				ShouldEscape              bool   `yaml:"should_escape"`
+			} `yaml:"slash_commands"`
+		}
+		OAuth struct {
+			Scopes struct{ Bot []string }
+		} `yaml:"oauth_config"`
+		Settings struct {
+			Interactivity struct {
+				IsEnabled  bool   `yaml:"is_enabled"`
+				RequestURL string `yaml:"request_url"`
+			}
+			OrgDeploy     bool `yaml:"org_deploy_enabled"`
+			SocketMode    bool `yaml:"socket_mode_enabled"`
+			TokenRotation bool `yaml:"token_rotation_enabled"`
+		}
+	}
+	d := yaml.NewDecoder(bytes.NewReader(raw))
+	d.KnownFields(true)
+	if err := d.Decode(&m); err != nil {
+		t.Fatal(err)
+	}
+	// From docs.slack.dev/reference/methods; an empty scope means that every token may.
+	scopes := map[string]string{"chat.postMessage": "chat:write", "chat.update": "chat:write", "chat.postEphemeral": "chat:write", "conversations.open": "im:write", "users.info": "users:read", "views.open": "", "auth.test": ""}
+	want := []string{"commands"}
+	for method := range scopes {
+		if s := scopes[method]; s != "" && !slices.Contains(want, s) {
+			want = append(want, s)
+		}
+	}
+	slices.Sort(want)
+	if got := slices.Sorted(slices.Values(m.OAuth.Scopes.Bot)); !slices.Equal(got, want) {
+		t.Errorf("the manifest asks for %v, the calls need %v", got, want)
+	}
+	source, err := os.ReadFile("webapi.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Count(string(source), "b.call(ctx, \""); got != len(scopes) {
+		t.Errorf("webapi.go calls %d methods, the table has %d", got, len(scopes))
+	}
+	for method := range scopes {
+		if !strings.Contains(string(source), "b.call(ctx, \""+method+"\"") {
+			t.Errorf("%s is not called", method)
+		}
+	}
+	c := m.Features.SlashCommands
+	if len(c) != 1 || c[0].Command != "/breakglass" || !strings.HasSuffix(c[0].URL, "/slack/commands") || !strings.HasSuffix(m.Settings.Interactivity.RequestURL, "/slack/interactions") {
+		t.Errorf("addresses: %+v %+v", c, m.Settings.Interactivity)
+	}
+	if len(m.Display.Description) > 140 || m.Settings.SocketMode || !m.Settings.Interactivity.IsEnabled {
+		t.Errorf("settings: %+v", m.Settings)
+	}
+}

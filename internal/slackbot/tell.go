@@ -1,0 +1,150 @@
+package slackbot
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/breakglassd/breakglass/internal/breakglass"
+)
+
+// place is where a request's card is, and how far the entry with index Seq has been told. It is kept as a bookmark beside the
+// ledger; without it nothing is lost but the card's position: a new card is posted.
+type place struct {
+	Channel string `json:"channel,omitempty"`
+	TS      string `json:"ts,omitempty"`
+	Shown   string `json:"shown,omitempty"` // hash of the card as it is in Slack
+	Seq     int64  `json:"seq"`
+	Steps   int    `json:"steps"` // done for Seq, in the order of Tell
+}
+
+// Tell implements breakglass.Messenger: the card, the thread, the private message. Each step is remembered when Slack has
+// confirmed it, so a repetition goes on where it stopped; only a step whose confirmation was lost is done twice.
+func (b *Bot) Tell(ctx context.Context, n breakglass.Notice) error {
+	switch n.Event.(type) {
+	case breakglass.Refused, breakglass.Heartbeat, breakglass.PolicyLoaded:
+		return nil // the person was told at once; the others are nobody's message
+	}
+	key := "slack/card/" + n.Request.ID
+	p := place{Seq: -1}
+	mark, err := b.cfg.Ledger.Bookmark(ctx, key)
+	if err != nil {
+		return fmt.Errorf("reading where the card of %s is: %w", n.Request.ID, err)
+	}
+	if mark != nil {
+		if err := json.Unmarshal(mark, &p); err != nil {
+			return fmt.Errorf("reading where the card of %s is: %w", n.Request.ID, err)
+		}
+	}
+	if n.Seq < p.Seq {
+		return nil
+	}
+	if n.Seq > p.Seq {
+		p.Seq, p.Steps = n.Seq, 0
+	}
+	v := b.render(time.Now())
+	for i, step := range []func(context.Context, render, *place, breakglass.Notice) (bool, error){b.showCard, b.addLine, b.writeLetter} {
+		if i < p.Steps {
+			continue
+		}
+		sent, err := step(ctx, v, &p, n)
+		if err = b.settle(ctx, n, err); err != nil {
+			return err
+		}
+		p.Steps = i + 1
+		if !sent {
+			continue
+		}
+		mark, err := json.Marshal(p)
+		if err != nil {
+			return fmt.Errorf("remembering where the card of %s is: %w", n.Request.ID, err)
+		}
+		if err := b.cfg.Ledger.SetBookmark(ctx, key, mark); err != nil {
+			return fmt.Errorf("remembering where the card of %s is: %w", n.Request.ID, err)
+		}
+	}
+	return nil
+}
+
+// settle turns the error of a call into what the announcer needs: nil for a refusal that no other try cures, and an error,
+// after the time that Slack asked for, for everything else.
+func (b *Bot) settle(ctx context.Context, n breakglass.Notice, err error) error {
+	e := (*apiError)(nil)
+	if !errors.As(err, &e) {
+		return err
+	}
+	if e.outcome == OutcomePermanent {
+		b.log.Error("slack does not take a message: it is not sent", slog.String("request", n.Request.ID), slog.Int64("entry", n.Seq), slog.String("method", e.method), slog.String("code", e.code))
+		return nil
+	}
+	if e.after > 0 {
+		select {
+		case <-ctx.Done():
+		case <-time.After(e.after):
+		}
+	}
+	return fmt.Errorf("telling entry %d of %s: %w", n.Seq, n.Request.ID, e)
+}
+
+// showCard posts the card, or edits it if it would look different. The latest state wins: after an outage one edit does.
+func (b *Bot) showCard(ctx context.Context, v render, p *place, n breakglass.Notice) (bool, error) {
+	m := v.card(n.Request)
+	raw, err := json.Marshal(m.blocks)
+	if err != nil {
+		return false, fmt.Errorf("encoding the card of %s: %w", n.Request.ID, err)
+	}
+	sum := sha256.Sum256(append(raw, m.text...))
+	shown := hex.EncodeToString(sum[:8])
+	if p.TS != "" {
+		if p.Shown == shown {
+			return false, nil
+		}
+		err := b.edit(ctx, p.Channel, p.TS, m)
+		if err == nil {
+			p.Shown = shown
+			return true, nil
+		}
+		if !isCode(err, "message_not_found") {
+			return false, err
+		}
+		b.log.Warn("the card was deleted in slack: posting a new one", slog.String("request", n.Request.ID))
+	}
+	ts, err := b.post(ctx, b.cfg.Channel, "", m)
+	if err != nil {
+		return false, err
+	}
+	p.Channel, p.TS, p.Shown = b.cfg.Channel, ts, shown
+	return true, nil
+}
+
+// addLine adds the entry's line to the card's thread. Without a card there is no thread.
+func (b *Bot) addLine(ctx context.Context, v render, p *place, n breakglass.Notice) (bool, error) {
+	m, ok := v.timeline(n)
+	if !ok || p.TS == "" {
+		return false, nil
+	}
+	_, err := b.post(ctx, p.Channel, p.TS, m)
+	return err == nil, err
+}
+
+// writeLetter tells the requester in private. People without a Slack account use the command line, which tells them itself.
+func (b *Bot) writeLetter(ctx context.Context, v render, _ *place, n breakglass.Notice) (bool, error) {
+	m, ok := v.letter(n)
+	if !ok {
+		return false, nil
+	}
+	user, ok := v.account(n.Request.Ask.By.Person)
+	if by := n.Request.Ask.By.Slack; by != nil {
+		user, ok = by.User, true
+	}
+	if !ok {
+		return false, nil
+	}
+	err := b.private(ctx, user, m)
+	return err == nil, err
+}
