@@ -210,22 +210,9 @@ func (a *app) checkDelivery(ctx context.Context, c *api.Client, k *kept, r api.R
 
 // checkCertificate compares the certificate with what was approved, as far as a client can.
 func (a *app) checkCertificate(cert *x509.Certificate, k *kept, r api.Request) []string {
-	var bad []string
+	bad := breakglass.LintCertificate(cert, breakglass.CommonName(r.Ask.By.Person, r.ID), r.Ask.Rights.Group)
 	if !k.key.PublicKey.Equal(cert.PublicKey) {
 		bad = append(bad, "it is for another key")
-	}
-	if want := breakglass.CommonName(r.Ask.By.Person, r.ID); cert.Subject.CommonName != want {
-		bad = append(bad, fmt.Sprintf("its name is %q, not %q", cert.Subject.CommonName, want))
-	}
-	var groups []string
-	if !r.Ask.Rights.Binding() {
-		groups = []string{r.Ask.Rights.Group}
-	}
-	if !slices.Equal(cert.Subject.Organization, groups) {
-		bad = append(bad, fmt.Sprintf("its groups are %q, not %q", cert.Subject.Organization, groups))
-	}
-	if cert.IsCA || !slices.Equal(cert.ExtKeyUsage, []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}) {
-		bad = append(bad, "it is not for client authentication alone")
 	}
 	if now := a.now(); cert.NotAfter.After(now.Add(time.Duration(r.Ask.TTLSeconds)*time.Second+breakglass.MaxSkew)) || !now.Before(cert.NotAfter) {
 		bad = append(bad, fmt.Sprintf("it ends at %s", cert.NotAfter.UTC().Format(time.RFC3339)))
@@ -235,17 +222,14 @@ func (a *app) checkCertificate(cert *x509.Certificate, k *kept, r api.Request) [
 
 // eventIn decodes the event in the bytes of a ledger leaf, which must belong to a request.
 func eventIn(leaf []byte, request string) (breakglass.Event, error) {
-	// The header is lines of printable text; package ledger describes it.
-	head, body, ok := bytes.Cut(leaf, []byte("\n\n"))
-	lines := strings.Split(string(head), "\n")
-	if !ok || len(lines) < 5 || lines[0] != "ledger-leaf v1" || lines[1] != "stream "+request {
-		return nil, fmt.Errorf("it is not about %s", request)
+	e, err := ledger.ParseLeaf(leaf)
+	if err != nil {
+		return nil, err
 	}
-	kind, ok := strings.CutPrefix(lines[3], "kind ")
-	if !ok {
-		return nil, errors.New("it has no kind")
+	if e.Stream != request {
+		return nil, fmt.Errorf("it is about %s, not about %s", e.Stream, request)
 	}
-	return breakglass.Decode(ledger.Entry{Stream: request, Kind: kind, Body: body})
+	return breakglass.Decode(e)
 }
 
 // checkLedger checks something that is proven under a signed checkpoint: by the key that this machine trusts, and under a

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto/ed25519"
-	"crypto/sha256"
 	"crypto/tls"
 	"encoding/json"
 	"encoding/pem"
@@ -49,12 +47,6 @@ type world struct {
 	lie  atomic.Pointer[string]
 }
 
-// privateKey is the private half of bgtest.SSHKey.
-func privateKey(person string) ed25519.PrivateKey {
-	seed := sha256.Sum256([]byte("bgtest key of " + person))
-	return ed25519.NewKeyFromSeed(seed[:])
-}
-
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
@@ -70,14 +62,14 @@ func TestScripts(t *testing.T) {
 			}
 			env.Defer(func() { w.down() })
 			for _, p := range append(bgtest.People, "stranger") {
-				block, err := ssh.MarshalPrivateKey(privateKey(p), p)
+				block, err := ssh.MarshalPrivateKey(bgtest.PrivateKey(p), p)
 				if err != nil {
 					return err
 				}
 				if err := os.WriteFile(filepath.Join(env.WorkDir, p), pem.EncodeToMemory(block), 0o600); err != nil {
 					return err
 				}
-				pub, err := ssh.NewPublicKey(privateKey(p).Public())
+				pub, err := ssh.NewPublicKey(bgtest.PrivateKey(p).Public())
 				if err != nil {
 					return err
 				}
@@ -320,7 +312,7 @@ func vault(ts *testscript.TestScript, _ bool, args []string) {
 func startAgent(ts *testscript.TestScript, _ bool, people []string) {
 	ring := agent.NewKeyring()
 	for _, p := range people {
-		ts.Check(ring.Add(agent.AddedKey{PrivateKey: privateKey(p), Comment: p}))
+		ts.Check(ring.Add(agent.AddedKey{PrivateKey: bgtest.PrivateKey(p), Comment: p}))
 	}
 	dir, err := os.MkdirTemp("", "agent") // short: a socket's path has at most 104 bytes
 	ts.Check(err)
@@ -341,7 +333,7 @@ func startAgent(ts *testscript.TestScript, _ bool, people []string) {
 
 // encrypt FILE PERSON PASSPHRASE writes an encrypted private key.
 func encrypt(ts *testscript.TestScript, _ bool, args []string) {
-	block, err := ssh.MarshalPrivateKeyWithPassphrase(privateKey(args[1]), args[1], []byte(args[2]))
+	block, err := ssh.MarshalPrivateKeyWithPassphrase(bgtest.PrivateKey(args[1]), args[1], []byte(args[2]))
 	ts.Check(err)
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), pem.EncodeToMemory(block), 0o600))
 }

@@ -148,6 +148,7 @@ func loadConfig(path string) (*Config, error) {
 	return parseConfig(path, text)
 }
 
+// parseConfig is loadConfig for a text that was read from path.
 func parseConfig(path string, text []byte) (*Config, error) {
 	if bad := checkYAML(path, text); len(bad) > 0 {
 		return nil, &ConfigError{bad}
@@ -169,7 +170,7 @@ func parseConfig(path string, text []byte) (*Config, error) {
 		d.DecodeHook = mapstructure.ComposeDecodeHookFunc(mapstructure.StringToTimeDurationHookFunc(), mapstructure.StringToSliceHookFunc(","), envBool)
 	})
 	if err != nil {
-		return nil, fmt.Errorf("reading %s and the environment: %w", path, err)
+		return nil, &ConfigError{[]string{fmt.Sprintf("%s and the environment: %v", path, err)}}
 	}
 	if bad := append(c.resolve(filepath.Dir(path)), c.Validate(true)...); len(bad) > 0 {
 		return nil, &ConfigError{bad}

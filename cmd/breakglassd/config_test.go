@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -342,6 +343,9 @@ func TestSecretsForEverybodyAreRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 		s, err := readSecret("some.key_file", path)
+		if shown := fmt.Sprintf("%v %+v %#v %s %q %x", s, s, s, s, s, s); strings.Contains(shown, "canary") || strings.Contains(shown, "63616e617279") {
+			t.Errorf("the secret prints as %s", shown)
+		}
 		if ok != (err == nil) || ok && string(s) != "canary" {
 			t.Errorf("mode %04o: error %v", mode, err)
 		}

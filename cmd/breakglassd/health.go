@@ -16,7 +16,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
-	"github.com/breakglassd/breakglass/internal/ledger"
 )
 
 // How often the daemon looks around itself, how long one look takes at most, and how often the whole ledger is verified.
@@ -49,18 +48,15 @@ func (h *health) ready() bool {
 }
 
 // watch looks around until ctx is done, and tells systemd after each look that the daemon is alive: one that hangs in its own
-// ledger does not get that far. It returns an error when the ledger will never be written again by this process.
+// ledger does not get that far. Since each look writes, a ledger that was taken over is noticed, and Service.Run ends.
 func (d *daemon) watch(ctx context.Context) error {
 	tick := time.NewTicker(probeEvery)
 	defer tick.Stop()
 	for {
 		before := d.health.Load()
-		now, err := d.probe(ctx)
+		now := d.probe(ctx)
 		if ctx.Err() != nil {
 			return nil
-		}
-		if err != nil {
-			return err
 		}
 		d.health.Store(now)
 		d.logChanges(before, now)
@@ -91,7 +87,7 @@ func (d *daemon) logChanges(before, now *health) {
 
 // probe looks at everything the daemon needs, all at the same time. It can serve as long as the ledger can be written and
 // one cluster's certificates would be signed.
-func (d *daemon) probe(ctx context.Context) (*health, error) {
+func (d *daemon) probe(ctx context.Context) *health {
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
 	n := len(d.cfg.Clusters)
@@ -107,11 +103,6 @@ func (d *daemon) probe(ctx context.Context) (*health, error) {
 		wg.Go(func() { telling = d.slack.Check(ctx) })
 	}
 	wg.Wait()
-	for _, final := range []error{ledger.ErrUnknownOutcome, ledger.ErrLocked, ledger.ErrCorrupt, ledger.ErrForked} {
-		if errors.Is(writing, final) {
-			return nil, writing
-		}
-	}
 	var out []check
 	add := func(name string, required bool, err error) {
 		c := check{Name: name, Required: required}
@@ -146,7 +137,7 @@ func (d *daemon) probe(ctx context.Context) (*health, error) {
 		add("slack", false, telling)
 		d.metrics.slack.Set(up(telling))
 	}
-	return &health{at: time.Now(), checks: out}, nil
+	return &health{at: time.Now(), checks: out}
 }
 
 func up(err error) float64 {
@@ -203,7 +194,10 @@ func (d *daemon) readyz(w http.ResponseWriter, r *http.Request) {
 			word = "degraded"
 		}
 	}
-	if !h.ready() {
+	switch {
+	case d.stopping.Load():
+		status, word = http.StatusServiceUnavailable, "stopping"
+	case !h.ready():
 		status, word = http.StatusServiceUnavailable, "not ready"
 	}
 	if !r.URL.Query().Has("verbose") {

@@ -20,6 +20,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -344,16 +345,17 @@ func TestStopEndsLongPollsAtOnceAndKeepsClaims(t *testing.T) {
 	bob := d.client("bob")
 	r, err := d.client("alice").Request(t.Context(), api.Ask{Profile: "admin", Cluster: "c1", Reason: "etcd has lost its quorum"})
 	s.must(err)
-	following := make(chan struct{})
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	go func() {
-		close(following)
 		for range bob.Follow(ctx, r) {
 			cancel()
 		}
 	}()
-	<-following
+	d.until("the long poll", func() bool {
+		stacks := make([]byte, 1<<20)
+		return bytes.Contains(stacks[:runtime.Stack(stacks, true)], []byte("breakglass.(*Service).Wait("))
+	})
 	d.end() // would take the long poll's fifty seconds, and then say that it cut it off
 	if strings.Contains(d.log.String(), "cutting off") {
 		t.Errorf("an answer was cut off:\n%s", d.log)

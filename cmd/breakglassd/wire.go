@@ -52,6 +52,7 @@ type daemon struct {
 	service  *breakglass.Service
 	metrics  *metrics
 	health   atomic.Pointer[health]
+	stopping atomic.Bool
 	cert     atomic.Pointer[tls.Certificate]
 	closers  []func() error // what to close in the end, last first
 }
@@ -208,54 +209,64 @@ func openSlack(cfg *Config, s *breakglass.Service, l *ledger.Ledger, log *slog.L
 		EnterpriseID: cfg.Slack.EnterpriseID, Channel: cfg.Slack.Channel, APIURL: cfg.Slack.APIURL, Log: log, Observe: observe})
 }
 
-// listen opens the listener for people and, if it is configured, the one for health checks.
-func (d *daemon) listen() (people, checks net.Listener, err error) {
-	if people, err = net.Listen("tcp", d.cfg.Listen.Address); err != nil {
-		return nil, nil, fmt.Errorf("listening for people (listen.address): %w", err)
+// A door is a listener with the server that stands in it.
+type door struct {
+	net.Listener
+	server *http.Server
+}
+
+// listen opens the door for people, whose address it returns, and behind it the one for health checks. When polls is done,
+// long polls end.
+func (d *daemon) listen(polls context.Context) (doors []door, address string, err error) {
+	people, err := net.Listen("tcp", d.cfg.Listen.Address)
+	if err != nil {
+		return nil, "", fmt.Errorf("listening for people (listen.address): %w", err)
 	}
+	address = "http://" + people.Addr().String()
+	if d.cert.Load() != nil {
+		address = "https://" + people.Addr().String()
+		people = tls.NewListener(people, &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"},
+			GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return d.cert.Load(), nil }})
+	}
+	handler, err := d.handler(polls, address)
+	if err != nil {
+		return nil, "", errors.Join(err, people.Close())
+	}
+	quiet := slog.NewLogLogger(d.log.Handler(), slog.LevelDebug) // what strangers do to a listener is no news
+	// No WriteTimeout: each answer sets its own deadline, because a long poll takes longer than anything else.
+	doors = []door{{people, &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 20 * time.Second, IdleTimeout: 2 * time.Minute,
+		MaxHeaderBytes: 16 << 10, ErrorLog: quiet}}}
 	if d.cfg.Health.Address == "" {
-		return people, nil, nil
+		return doors, address, nil
 	}
-	if checks, err = net.Listen("tcp", d.cfg.Health.Address); err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("listening for health checks (health.address; empty switches it off): %w", err), people.Close())
+	checks, err := net.Listen("tcp", d.cfg.Health.Address)
+	if err != nil {
+		return nil, "", errors.Join(fmt.Errorf("listening for health checks (health.address; empty switches it off): %w", err), people.Close())
 	}
-	return people, checks, nil
+	d.log.Info("health checks and metrics", slog.String("address", checks.Addr().String()))
+	return append(doors, door{checks, &http.Server{Handler: d.healthHandler(), ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second,
+		IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: quiet}}), address, nil
 }
 
 // run serves until ctx is done or something is fatal. It stops in the order in which parts need each other: first what people
-// call, then the service, then what keeps the service going.
+// call, then the service and what keeps it going.
 func (d *daemon) run(ctx context.Context, p parts) error {
-	listener, checks, err := d.listen()
+	polls, endPolls := context.WithCancel(context.Background())
+	defer endPolls()
+	doors, address, err := d.listen(polls)
 	if err != nil {
 		return err
 	}
-	url := "http://" + listener.Addr().String()
-	if d.cert.Load() != nil {
-		url = "https://" + listener.Addr().String()
-		listener = tls.NewListener(listener, &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"},
-			GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return d.cert.Load(), nil }})
-	}
-	polls, endPolls := context.WithCancel(context.Background())
-	defer endPolls()
-	handler, err := d.handler(polls, url)
-	if err != nil {
-		return errors.Join(err, listener.Close())
-	}
-	quiet := slog.NewLogLogger(d.log.Handler(), slog.LevelDebug) // what strangers do to a TLS listener is no news
-	// No WriteTimeout: each answer sets its own deadline, because a long poll takes longer than anything else.
-	servers := []*http.Server{{Handler: handler, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 20 * time.Second, IdleTimeout: 2 * time.Minute,
-		MaxHeaderBytes: 16 << 10, ErrorLog: quiet}}
-
 	g, fatal := errgroup.WithContext(context.WithoutCancel(ctx))
 	work, endWork := context.WithCancel(fatal)
 	defer endWork()
-	g.Go(func() error { return served(servers[0].Serve(listener)) })
-	if checks != nil {
-		s := &http.Server{Handler: d.healthHandler(), ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute,
-			MaxHeaderBytes: 16 << 10, ErrorLog: quiet}
-		servers = append(servers, s)
-		g.Go(func() error { return served(s.Serve(checks)) })
-		d.log.Info("health checks and metrics", slog.String("address", checks.Addr().String()))
+	for _, door := range doors {
+		g.Go(func() error {
+			if err := door.server.Serve(door); !errors.Is(err, http.ErrServerClosed) {
+				return fmt.Errorf("serving: %w", err)
+			}
+			return nil
+		})
 	}
 	g.Go(func() error { return d.service.Run(work, d.messengers()) })
 	if d.ca != nil {
@@ -271,25 +282,26 @@ func (d *daemon) run(ctx context.Context, p parts) error {
 		case <-fatal.Done():
 		}
 		close(stopping)
+		d.stopping.Store(true)
 		d.log.Info("stopping")
 		notify("STOPPING=1")
 		endPolls()
 		drain, cancel := context.WithTimeout(context.Background(), drainTime)
 		defer cancel()
-		for _, s := range servers {
-			if err := s.Shutdown(drain); err != nil {
-				d.log.Warn("cutting off answers under way", slog.Any("error", errors.Join(err, s.Close())))
+		for _, door := range doors {
+			if err := door.server.Shutdown(drain); err != nil {
+				d.log.Warn("cutting off answers under way", slog.Any("error", errors.Join(err, door.server.Close())))
 			}
 		}
 		endWork()
 		return nil
 	})
 	policy := d.service.Policy()
-	d.log.Info("breakglassd is up", slog.String("version", version()), slog.String("url", url), slog.String("ledger", d.cfg.Ledger.Origin),
+	d.log.Info("breakglassd is up", slog.String("version", version()), slog.String("url", address), slog.String("ledger", d.cfg.Ledger.Origin),
 		slog.Int64("entries", d.ledger.Size()), slog.String("ledger_key", d.vkey), slog.String("policy", policy.Digest), slog.Bool("slack", d.slack != nil))
 	notify("READY=1")
 	if p.Ready != nil {
-		p.Ready(url)
+		p.Ready(address)
 	}
 	return d.wait(g, stopping)
 }
@@ -312,19 +324,11 @@ func (d *daemon) wait(g *errgroup.Group, stopping <-chan struct{}) error {
 	}
 }
 
-// served turns the error of an orderly end into none.
-func served(err error) error {
-	if errors.Is(err, http.ErrServerClosed) {
-		return nil
-	}
-	return fmt.Errorf("serving: %w", err)
-}
-
 // handler is everything that people and Slack can call. When polls ends, so do long polls; a command is carried through.
-func (d *daemon) handler(polls context.Context, url string) (http.Handler, error) {
+func (d *daemon) handler(polls context.Context, address string) (http.Handler, error) {
 	urls := d.cfg.PublicURLs
 	if len(urls) == 0 { // a loopback listener: Validate has seen to that
-		urls = []string{url}
+		urls = []string{address}
 	}
 	people, err := api.NewServer(api.Config{Service: d.service, Ledger: d.ledger, LedgerKey: d.vkey, URLs: urls, ClusterCA: d.clusters.CA,
 		Version: version(), Log: d.log, Observe: d.metrics.answered})

@@ -125,6 +125,7 @@ func ByKey(person string) breakglass.Actor {
 type Options struct {
 	Policy string
 	Config func(*breakglass.Config)
+	Store  func(ledger.Store) ledger.Store // puts faults between the ledger and its disk
 	Log    *slog.Logger
 }
 
@@ -143,6 +144,7 @@ type System struct {
 	options   Options
 	signer    note.Signer
 	stop      func() error
+	ended     <-chan error
 	delivered sync.Map // request id → certificate fingerprint: what left the process, for I2
 }
 
@@ -176,8 +178,12 @@ func (s *System) start() {
 	policy, err := breakglass.ParsePolicy("access.yaml", []byte(text))
 	must(s.T, err)
 	ctx, cancel := context.WithCancel(context.Background())
-	store, err := sqlstore.Open(ctx, s.Path())
+	disk, err := sqlstore.Open(ctx, s.Path())
 	must(s.T, err)
+	store := ledger.Store(disk)
+	if s.options.Store != nil {
+		store = s.options.Store(store)
+	}
 	s.Ledger, err = ledger.Open(ctx, store, s.signer, s.Verifier)
 	must(s.T, err)
 	cfg := breakglass.Config{Ledger: s.Ledger, Policy: policy, Signer: s.CA, Binder: s.Cluster, Log: s.options.Log, SignTimeout: 2 * time.Second, BindTimeout: time.Second, Sweep: time.Second}
@@ -187,6 +193,7 @@ func (s *System) start() {
 	s.Service, err = breakglass.New(ctx, cfg)
 	must(s.T, err)
 	done := make(chan error, 1)
+	s.ended = done
 	go func() { done <- s.Service.Run(ctx, map[string]breakglass.Messenger{"told": s.Told}) }()
 	s.stop = func() error {
 		cancel()
@@ -208,6 +215,16 @@ func (s *System) Stop() {
 	if err != nil {
 		s.T.Errorf("stopping: %v", err)
 	}
+}
+
+// WaitEnd waits until Run ends by itself, and returns why. The ledger is closed then, as by the end of the process.
+func (s *System) WaitEnd() error {
+	err := <-s.ended
+	s.stop = nil
+	if cerr := s.Ledger.Close(); cerr != nil {
+		s.T.Logf("closing the ledger: %v", cerr)
+	}
+	return err
 }
 
 // Restart stops the daemon's part and starts it again from disk.

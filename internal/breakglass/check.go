@@ -130,8 +130,7 @@ func CheckCertificate(s Signed, in Intent) []string {
 		add("the pinned issuer cannot be parsed")
 		return bad
 	}
-	bad = append(bad, checkSubject(c, in)...)
-	bad = append(bad, checkUse(c)...)
+	bad = append(bad, LintCertificate(c, in.CommonName, in.Group)...)
 	if got := SPKI(c.RawSubjectPublicKeyInfo); got != in.SPKI {
 		add("it is for another key (%s, ordered for %s)", got, in.SPKI)
 	}
@@ -145,11 +144,17 @@ func CheckCertificate(s Signed, in Intent) []string {
 	return bad
 }
 
-func checkSubject(c *x509.Certificate, in Intent) []string {
+// LintCertificate says everything that is wrong with the names and the usages of a certificate, for anybody who holds it: it
+// needs neither issuer nor clock. An empty group means that there must be none.
+func LintCertificate(c *x509.Certificate, commonName, group string) []string {
+	return append(checkSubject(c, commonName, group), checkUse(c)...)
+}
+
+func checkSubject(c *x509.Certificate, commonName, group string) []string {
 	var bad []string
-	want := []string{"CN=" + in.CommonName}
-	if in.Group != "" {
-		want = append(want, "O="+in.Group)
+	want := []string{"CN=" + commonName}
+	if group != "" {
+		want = append(want, "O="+group)
 	}
 	var got []string
 	for _, a := range c.Subject.Names {
@@ -175,7 +180,7 @@ func checkSubject(c *x509.Certificate, in Intent) []string {
 	if !slices.Equal(got, want) { // "CN=" sorts before "O="
 		bad = append(bad, fmt.Sprintf("its subject is %q, ordered %q", got, want))
 	}
-	if len(in.CommonName) > 64 {
+	if len(commonName) > 64 {
 		bad = append(bad, "its common name is longer than 64 characters")
 	}
 	if len(c.DNSNames)+len(c.EmailAddresses)+len(c.IPAddresses)+len(c.URIs) > 0 {
@@ -257,8 +262,7 @@ func (r *Request) checkIssued(ev Issued) error {
 	if err != nil {
 		return fmt.Errorf("its certificate cannot be parsed")
 	}
-	in := Intent{CommonName: r.Claimed.CommonName, Group: r.Claimed.Group}
-	bad := append(checkSubject(c, in), checkUse(c)...)
+	bad := LintCertificate(c, r.Claimed.CommonName, r.Claimed.Group)
 	if SPKI(c.RawSubjectPublicKeyInfo) != r.Claimed.SPKI {
 		bad = append(bad, "it is for another key")
 	}

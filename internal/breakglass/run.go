@@ -2,7 +2,6 @@ package breakglass
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"strconv"
@@ -34,6 +33,14 @@ func (s *Service) Run(ctx context.Context, messengers map[string]Messenger) erro
 	for range claimWorkers {
 		g.Go(func() error { return s.work(ctx) })
 	}
+	g.Go(func() error {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.ledger.Failed():
+			return s.ledger.Err()
+		}
+	})
 	g.Go(func() error { return s.tend(ctx) })
 	g.Go(func() error { return s.beat(ctx) })
 	for name, m := range messengers {
@@ -54,9 +61,6 @@ func (s *Service) work(ctx context.Context) error {
 			d, err := s.issue(context.WithoutCancel(ctx), j)
 			s.tracker.end(j.id)
 			j.done <- claimResult{d, err}
-			if errors.Is(err, ledger.ErrUnknownOutcome) {
-				return err
-			}
 		}
 	}
 }
@@ -151,9 +155,6 @@ func (s *Service) tend(ctx context.Context) error {
 				if f, ok := failing[r.ID]; ok && now.Before(f.next) {
 					at = f.next
 				} else if err := s.do(ctx, r, w); err != nil {
-					if errors.Is(err, ledger.ErrUnknownOutcome) {
-						return err
-					}
 					if ctx.Err() != nil {
 						return nil
 					}
@@ -292,9 +293,6 @@ func (s *Service) beat(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 			if _, err := s.ledger.Append(ctx, time.Now(), DaemonStream, ledger.AnyVersion, nil, draft(Heartbeat{Version: s.cfg.Version}, nil)); err != nil {
-				if errors.Is(err, ledger.ErrUnknownOutcome) {
-					return err
-				}
 				s.log.Error("recording a heartbeat", slog.Any("error", err))
 			}
 		}

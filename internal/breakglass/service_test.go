@@ -861,6 +861,56 @@ func TestPolicyChangedWhileTheDaemonWasDownIsRecordedInWords(t *testing.T) {
 	})
 }
 
+// unsure is a disk whose next commit may or may not happen, and does not say.
+type unsure struct {
+	ledger.Store
+	next, apply atomic.Bool
+}
+
+func (u *unsure) Update(ctx context.Context, fn func(ledger.Tx) error) error {
+	if !u.next.Swap(false) {
+		return u.Store.Update(ctx, fn)
+	}
+	if u.apply.Load() {
+		if err := u.Store.Update(ctx, fn); err != nil {
+			return err
+		}
+	}
+	return ledger.ErrUnknownOutcome
+}
+
+func TestUnknownWriteEndsTheProcessAndTheDiskDecides(t *testing.T) {
+	for _, apply := range []bool{false, true} {
+		t.Run(fmt.Sprintf("applied=%t", apply), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				disk := &unsure{}
+				disk.apply.Store(apply)
+				s := bgtest.New(t, bgtest.Options{Store: func(st ledger.Store) ledger.Store { disk.Store = st; return disk }})
+				r := s.Approve(byKey("bob"), s.Ask(byKey("alice"), "admin"))
+				synctest.Wait() // people have been told: the next write is the approval
+				disk.next.Store(true)
+				if _, err := s.Service.Approve(t.Context(), byKey("carol"), r.ID, bgtest.Consent(byKey("carol"), r)); !errors.Is(err, ledger.ErrUnknownOutcome) {
+					t.Errorf("approving: %v, want an unknown outcome", err)
+				}
+				if err := s.WaitEnd(); !errors.Is(err, ledger.ErrUnknownOutcome) {
+					t.Errorf("the daemon ended with %v, want the unknown outcome", err)
+				}
+				s.Restart()
+				r, err := s.Service.Get(t.Context(), r.ID)
+				if err != nil {
+					t.Fatal(err)
+				}
+				want := breakglass.StatePending
+				if apply {
+					want = breakglass.StateApproved
+				}
+				wantState(t, r, want)
+				s.Check()
+			})
+		})
+	}
+}
+
 func TestMessengerThatFailsLosesNothing(t *testing.T) {
 	bubble(t, func(t *testing.T, s *bgtest.System) {
 		fail := 5

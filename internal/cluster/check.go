@@ -58,15 +58,6 @@ func needs(rights []breakglass.Rights) []authorizationv1.ResourceAttributes {
 	return out
 }
 
-// Check is CheckRights for profiles that bind ClusterRoles everywhere.
-func (c *Clusters) Check(ctx context.Context, cluster string, bind []string) []Finding {
-	var rights []breakglass.Rights
-	for _, role := range bind {
-		rights = append(rights, breakglass.Rights{ClusterRole: role})
-	}
-	return c.CheckRights(ctx, cluster, rights)
-}
-
 // CheckRights asks the API server whether the daemon's credential works and can do what it must and nothing more. rights are
 // those that the cluster's profiles give. What is more shows in kube-system and in the namespaces that rights name; what an
 // authorization webhook would allow does not show.

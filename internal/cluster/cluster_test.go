@@ -2,6 +2,9 @@ package cluster_test
 
 import (
 	"context"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"net/http"
@@ -105,6 +108,14 @@ func write(t *testing.T, text string) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// kubeconfig writes a kubeconfig with a token for the server that shows this certificate.
+func kubeconfig(t *testing.T, url string, server *x509.Certificate, token string) string {
+	t.Helper()
+	ca := base64.StdEncoding.EncodeToString(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Raw}))
+	return write(t, fmt.Sprintf(`{apiVersion: v1, kind: Config, current-context: c, contexts: [{name: c, context: {cluster: c, user: u}}],
+clusters: [{name: c, cluster: {server: %q, certificate-authority-data: %s}}], users: [{name: u, user: {token: %q}}]}`, url, ca, token))
 }
 
 func open(t *testing.T, timeout time.Duration, kubeconfig string) *cluster.Clusters {
@@ -215,27 +226,32 @@ func TestEveryFaultIsAnErrorAndTheNextTryCompletes(t *testing.T) {
 		for _, b := range []breakglass.Binding{admin, scoped} {
 			for _, step := range []struct {
 				what string
-				do   func(*cluster.Clusters) error
+				do   func(context.Context, *cluster.Clusters) error
 				done []string // what is there once it is done
 			}{
-				{"bind", func(c *cluster.Clusters) error { return c.Bind(t.Context(), b) }, bound(b)},
-				{"unbind", func(c *cluster.Clusters) error { return c.Unbind(t.Context(), "c1", b.Request) }, nil},
+				{"bind", func(ctx context.Context, c *cluster.Clusters) error { return c.Bind(ctx, b) }, bound(b)},
+				{"unbind", func(ctx context.Context, c *cluster.Clusters) error { return c.Unbind(ctx, "c1", b.Request) }, nil},
 			} {
 				for at := int32(1); ; at++ { // the fault is put at one call after the other, until there is none left to put it at
-					c := open(t, 100*time.Millisecond, path) // a new one: a client paces its requests
+					c := open(t, 0, path) // a new one: a client paces its requests
 					if step.what == "bind" {
 						must(t, c.Unbind(t.Context(), "c1", b.Request))
 					} else {
 						must(t, c.Bind(t.Context(), b))
 					}
+					ctx, cancel := context.WithCancel(t.Context())
 					var n atomic.Int32
 					w.sim.SetFault(func(kubesim.Call) kubesim.Fault {
-						if n.Add(1) == at {
-							return fault
+						if n.Add(1) != at {
+							return kubesim.NoFault
 						}
-						return kubesim.NoFault
+						if fault == kubesim.Hang || fault == kubesim.ApplyThenHang {
+							time.AfterFunc(50*time.Millisecond, cancel)
+						}
+						return fault
 					})
-					err := step.do(c)
+					err := step.do(ctx, c)
+					cancel()
 					w.sim.SetFault(nil)
 					if n.Load() < at {
 						must(t, err)
@@ -247,7 +263,7 @@ func TestEveryFaultIsAnErrorAndTheNextTryCompletes(t *testing.T) {
 					if err == nil {
 						t.Errorf("%s with %s at call %d: no error", step.what, name, at)
 					}
-					must(t, step.do(c))
+					must(t, step.do(t.Context(), c))
 					if got := names(w.sim); !slices.Equal(got, step.done) {
 						t.Errorf("%s after %s at call %d: got %q, want %q", step.what, name, at, got, step.done)
 					}
@@ -333,10 +349,7 @@ func TestBindingOfOursThatSaysSomethingElseIsReplaced(t *testing.T) {
 	}
 
 	t.Run("made again each time it is deleted", func(t *testing.T) {
-		other := admin
-		other.User = "breakglass:eve:" + request
-		must(t, w.c.Bind(t.Context(), other))
-		// What is deleted is there again at once: the delete is answered as if it had been applied, but it was not.
+		// Somebody is always quicker than the daemon.
 		w.sim.SetFault(func(c kubesim.Call) kubesim.Fault {
 			if c.Verb == "create" && c.User.Username == kubesim.DaemonUser {
 				w.admin.ClusterRoleBindings().Create(t.Context(), eve(), metav1.CreateOptions{})
@@ -393,9 +406,10 @@ func TestErrorsSayWhatToDoNext(t *testing.T) {
 	w.sim.SetFault(func(kubesim.Call) kubesim.Fault { return kubesim.Hang })
 	_, err = w.c.Bound(t.Context(), "c1")
 	mustSay(t, err, "does not answer")
+	patient := open(t, time.Minute, kubeconfigOf(t, w.sim, "daemon"))
 	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err = w.c.Bound(ctx, "c1"); !errors.Is(err, context.Canceled) || strings.Contains(err.Error(), "answer") {
+	time.AfterFunc(50*time.Millisecond, cancel)
+	if _, err = patient.Bound(ctx, "c1"); !errors.Is(err, context.Canceled) || strings.Contains(err.Error(), "answer") {
 		t.Errorf("got %v, want that it was cancelled and not a word about the API server", err)
 	}
 	w.sim.SetFault(nil)
@@ -472,7 +486,7 @@ func TestUnusableKubeconfigsAreRefused(t *testing.T) {
 	})
 }
 
-func TestFilesNamedInAKubeconfigAreRelativeToItAndFollowed(t *testing.T) {
+func TestFilesNamedInAKubeconfigAreRelativeToIt(t *testing.T) {
 	w := start(t, 0)
 	raw, err := w.sim.Kubeconfig("daemon")
 	must(t, err)

@@ -2,8 +2,15 @@ package cluster_test
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
 	"fmt"
 	"io/fs"
+	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -122,6 +129,7 @@ func TestRealClusters(t *testing.T) {
 	t.Run("bindings in namespaces", func(t *testing.T) { testNamespaces(t, c, p) })
 	t.Run("lists are read page by page", func(t *testing.T) { testPages(t, p) })
 	t.Run("removal that did not remove is an error", func(t *testing.T) { testFinalizer(t, c, p) })
+	t.Run("expired credential", func(t *testing.T) { testExpired(t, p) })
 	t.Run("rights are the least", func(t *testing.T) { testLeastPrivilege(t, c, p) })
 	t.Run("check finds what is missing and what is too much", func(t *testing.T) { testCheck(t, c, p) })
 	t.Run("admission policy limits a stolen credential", func(t *testing.T) { testAdmission(t, c, p) })
@@ -274,6 +282,19 @@ func testFinalizer(t *testing.T, c *cluster.Clusters, p *prod) {
 	mustSay(t, c.Bind(t.Context(), admin), "finalizer")
 	p.kubectl(t, "patch", "clusterrolebinding", name, "--type=merge", "-p", `{"metadata":{"finalizers":null}}`)
 	must(t, c.Unbind(t.Context(), "c1", request))
+}
+
+func testExpired(t *testing.T, p *prod) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(t, err)
+	cert, err := p.ca.Sign(&x509.Certificate{SerialNumber: big.NewInt(7), Subject: pkix.Name{CommonName: account}, NotBefore: time.Now().Add(-time.Hour),
+		NotAfter: time.Now().Add(-time.Minute), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}, key.Public())
+	must(t, err)
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	must(t, err)
+	path := filepath.Join(t.TempDir(), "expired")
+	must(t, p.WriteKubeconfig(path, real.Credentials{CertPEM: cert, KeyPEM: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})}))
+	mustSay(t, open(t, 0, path).Unbind(t.Context(), "c1", request), "does not accept the daemon's credential", "expired", "policies/kubernetes/README.md")
 }
 
 // testLeastPrivilege tries out, with the daemon's credential, what it must be able to do and what a thief would like to do.

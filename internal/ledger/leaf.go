@@ -78,6 +78,16 @@ func (lf *leaf) encode() []byte {
 	return append(b, lf.Body...)
 }
 
+// ParseLeaf decodes the bytes that were hashed. Seq and Texts are not among them
+// and stay zero.
+func ParseLeaf(data []byte) (Entry, error) {
+	lf, err := parseLeaf(data)
+	if err != nil {
+		return Entry{}, fmt.Errorf("reading a ledger leaf: %w", err)
+	}
+	return Entry{Stream: lf.Stream, StreamSeq: lf.StreamSeq, Kind: lf.Kind, Time: lf.Time, Body: lf.Body, Leaf: data}, nil
+}
+
 // parseLeaf is the inverse of encode. It accepts exactly what encode produces:
 // for every accepted input, encoding the result gives the same bytes again.
 // The returned Body is a part of data, not a copy.

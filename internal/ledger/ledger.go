@@ -114,7 +114,8 @@ type Ledger struct {
 	head    Head          // the last one known to be durable
 	grown   chan struct{} // closed and replaced whenever head grows; closed for good by Close
 	closed  bool
-	failure error // set once: why no further write is possible
+	failure error         // set once: why no further write is possible
+	failed  chan struct{} // closed when failure is set
 
 	edge edge // of head; used by the writer goroutine only
 }
@@ -168,7 +169,7 @@ const tail = 256
 func open(ctx context.Context, store Store, verifier note.Verifier, allowNew bool) (*Ledger, error) {
 	l := &Ledger{
 		store: store, verifier: verifier,
-		wake: make(chan struct{}, 1), stopped: make(chan struct{}), grown: make(chan struct{}),
+		wake: make(chan struct{}, 1), stopped: make(chan struct{}), grown: make(chan struct{}), failed: make(chan struct{}),
 	}
 	err := store.View(ctx, func(v View) error {
 		var err error
@@ -289,6 +290,18 @@ func checkTexts(lf leaf, texts []Text) (problems []string) {
 		}
 	}
 	return problems
+}
+
+// Failed is closed when no further write is possible because what is stored
+// can no longer be known or trusted: the process must exit, and the next one
+// reads the truth from disk. Err then says why.
+func (l *Ledger) Failed() <-chan struct{} { return l.failed }
+
+// Err returns why no further write is possible, nil as long as one is.
+func (l *Ledger) Err() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.failure
 }
 
 // Size returns the number of entries known to be durable.

@@ -261,6 +261,9 @@ func (l *Ledger) commit(writes []*write) {
 			l.grown = make(chan struct{})
 		}
 	case errors.Is(err, ErrUnknownOutcome), errors.Is(err, ErrLocked), errors.Is(err, ErrCorrupt), errors.Is(err, ErrForked):
+		if l.failure == nil {
+			close(l.failed)
+		}
 		l.failure = err
 	}
 	l.mu.Unlock()

@@ -255,6 +255,9 @@ func (b *Bot) click(ctx context.Context, a breakglass.Actor, p *payload) error {
 }
 
 func (b *Bot) press(ctx context.Context, a breakglass.Actor, action string, t target, trigger string) error {
+	if !slices.Contains([]string{"review", "deny", "revoke", "withdraw"}, action) {
+		return malformed("there is no such button")
+	}
 	if err := b.admit(ctx, a, action); err != nil {
 		return err
 	}
@@ -285,14 +288,12 @@ func (b *Bot) press(ctx context.Context, a breakglass.Actor, action string, t ta
 			return err
 		}
 		return b.open(ctx, trigger, v.because(formRevoke, "Revoke access", "Revoke", "Why?", r))
-	case "withdraw":
-		if err := b.vet(ctx, a, action); err != nil {
-			return err
-		}
-		_, err := svc.Withdraw(ctx, a, t.id, "")
+	}
+	if err := b.vet(ctx, a, action); err != nil {
 		return err
 	}
-	return malformed("there is no such button")
+	_, err = svc.Withdraw(ctx, a, t.id, "")
+	return err
 }
 
 // submit carries out a sent form. The answer closes it, marks what is wrong in it, or shows why it cannot be.

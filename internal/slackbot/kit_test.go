@@ -98,6 +98,13 @@ func newWorld(t *testing.T, options ...option) *world {
 			if strings.Contains(w.log.String(), canary) {
 				t.Errorf("a secret is in the log: %s", canary)
 			}
+			for _, c := range sim.Calls("") {
+				for key, text := range c.Args {
+					if strings.Contains(text, canary) || strings.Contains(text, "-----BEGIN") {
+						t.Errorf("a secret is in %s of a call of %s", key, c.Method)
+					}
+				}
+			}
 		}
 	})
 	return w

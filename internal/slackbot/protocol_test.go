@@ -111,12 +111,20 @@ func TestRequestsThatAreNotFromSlackChangeNothing(t *testing.T) {
 		"form about nothing":          {with(func(p map[string]any) { p["view"].(map[string]any)["private_metadata"] = "" }), 400},
 		"form about a path":           {with(func(p map[string]any) { p["view"].(map[string]any)["private_metadata"] = "../../x:y" }), 400},
 		"click without an action":     {with(func(p map[string]any) { p["type"] = "block_actions" }), 400},
-		"command of another app":      {slashWith("api_app_id", "A0OTHER"), 403},
-		"command of another team":     {slashWith("team_id", "T0OTHER"), 403},
-		"another command":             {slashWith("command", "/sudo"), 400},
-		"command twice":               {slashWith("text", "list", "help"), 400},
-		"command with a payload":      {slashWith("payload", payload.Get("payload")), 400},
-		"command without a user":      {slashWith("user_id", ""), 400},
+		"unknown button": {with(func(p map[string]any) {
+			p["type"], p["container"] = "block_actions", map[string]any{"type": "message", "channel_id": channel}
+			p["actions"] = []any{map[string]any{"action_id": "approve", "value": "bg-7k3m-9qx:" + strings.Repeat("a", 64)}}
+		}), 400},
+		"two clicks at once": {with(func(p map[string]any) {
+			p["type"], p["container"] = "block_actions", map[string]any{"type": "message", "channel_id": channel}
+			p["actions"] = []any{map[string]any{"action_id": "withdraw"}, map[string]any{"action_id": "withdraw"}}
+		}), 400},
+		"command of another app":  {slashWith("api_app_id", "A0OTHER"), 403},
+		"command of another team": {slashWith("team_id", "T0OTHER"), 403},
+		"another command":         {slashWith("command", "/sudo"), 400},
+		"command twice":           {slashWith("text", "list", "help"), 400},
+		"command with a payload":  {slashWith("payload", payload.Get("payload")), 400},
+		"command without a user":  {slashWith("user_id", ""), 400},
 	}
 	size := w.Ledger.Size()
 	for name, tt := range tests {
@@ -249,8 +257,11 @@ func (w *world) approve(t *testing.T, person, id, digest string) string {
 	return string(res.Body)
 }
 
+// Even one that the access policy names: the workspace must be one that the configuration trusts.
 func TestAccountFromAnotherWorkspaceIsAStranger(t *testing.T) {
-	w := newWorld(t)
+	w := newWorld(t, func(_ *world, _ *slacksim.Config, o *bgtest.Options) {
+		o.Policy = strings.Replace(bgtest.Policy(), "{team: T01, user: U0BOB}", "{team: T0OTHER, user: U0BOB}", 1)
+	})
 	r, card := w.ask("admin")
 	w.sim.SetUser(slacksim.User{ID: "U0BOB", Name: "bob", TeamID: "T0OTHER"})
 	must(t, w.as("bob").Click(w.ctx(), channel, card.TS, "review"))

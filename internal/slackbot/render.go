@@ -117,13 +117,20 @@ func (v render) name(person string) string {
 	return person
 }
 
-// by says who did something, and how.
-func (v render) by(a breakglass.Actor) string {
-	how := "Slack"
+// how says by which way a person gave their word.
+func how(a breakglass.Actor) string {
 	if a.Channel == breakglass.ChannelKey {
-		how = "SSH key"
+		return " (SSH key)"
 	}
-	return v.mention(a.Person) + " (" + how + ")"
+	return " (Slack)"
+}
+
+// by says who did something, and how.
+func (v render) by(a breakglass.Actor) string { return v.mention(a.Person) + how(a) }
+
+// did is a line of the thread: who did what, and how.
+func (v render) did(a breakglass.Actor, what string) string {
+	return v.mention(a.Person) + " " + what + how(a)
 }
 
 // needed is the number of approvals that a request cannot do without.
@@ -157,7 +164,7 @@ func (v render) headline(r *breakglass.Request) string {
 	case breakglass.StateFailed:
 		return ":warning: *Failed* " + date(r.FailedAt) + " · nobody got a certificate"
 	case breakglass.StateDenied:
-		return ":no_entry_sign: *Denied* by " + v.by(r.Denied.By) + " " + date(r.Denied.At)
+		return ":x: *Denied* by " + v.by(r.Denied.By) + " " + date(r.Denied.At)
 	case breakglass.StateWithdrawn:
 		return ":leftwards_arrow_with_hook: *Withdrawn* by " + v.by(r.Withdrawn.By) + " " + date(r.Withdrawn.At)
 	case breakglass.StateLapsed:
@@ -221,15 +228,22 @@ func (v render) facts(r *breakglass.Request) []slack.Block {
 			who = append(who, mrkdwn(can))
 		}
 	}
+	var about []slack.MixedElement
+	if !r.State(v.now).Terminal() {
+		about = append(about, plain(meaning(r.Ask.Rights)))
+	}
 	details := r.ID + " · digest " + r.Digest[:min(12, len(r.Digest))]
 	if r.Issued != nil {
 		details += " · serial " + r.Issued.Serial
 	}
-	return append(blocks, slack.NewContextBlock("who", who...), slack.NewContextBlock("id", plain(meaning(r.Ask.Rights)), plain(details)))
+	return append(blocks, slack.NewContextBlock("who", who...), slack.NewContextBlock("id", append(about, plain(details))...))
 }
 
 // voices says who has approved, when and how.
 func (v render) voices(r *breakglass.Request) string {
+	if len(r.Approvals) == 0 && r.State(v.now).Terminal() {
+		return "Nobody had approved"
+	}
 	if len(r.Approvals) == 0 {
 		return "Nobody has approved yet"
 	}
@@ -249,7 +263,9 @@ func (v render) callable(r *breakglass.Request) string {
 	var out []string
 	more := 0
 	for _, p := range r.Ask.Quorum.People() {
-		if p == r.Ask.By.Person || slices.ContainsFunc(r.Approvals, func(a breakglass.Approval) bool { return a.By.Person == p }) {
+		with := *r
+		with.Approvals = append(slices.Clone(r.Approvals), breakglass.Approval{By: breakglass.Actor{Person: p, Channel: r.Ask.Quorum.Channels[0]}})
+		if p == r.Ask.By.Person || slices.Equal(with.Missing(), r.Missing()) { // their yes would change nothing
 			continue
 		}
 		if len(out) == maxShown {
@@ -315,17 +331,17 @@ func (v render) timeline(n breakglass.Notice) (message, bool) {
 				comment = a.Comment
 			}
 		}
-		mark := "✓ " + v.by(ev.By) + " approved"
+		mark := "✓ " + v.did(ev.By, "approved")
 		if completes(n) {
 			mark += " · that is enough: " + v.mention(r.Ask.By.Person) + " can pick it up until " + date(r.ClaimUntil())
 		}
 		return line(ev.By.Person+" approved"+id, mark, comment, r.ID), true
 	case breakglass.ApprovalWithdrawn:
-		return line(ev.By.Person+" took their approval back"+id, v.by(ev.By)+" took their approval back", "", r.ID), true
+		return line(ev.By.Person+" took their approval back"+id, v.did(ev.By, "took their approval back"), "", r.ID), true
 	case breakglass.Denied:
-		return line(ev.By.Person+" denied"+id, v.by(ev.By)+" denied", r.Denied.Reason, r.ID), true
+		return line(ev.By.Person+" denied"+id, v.did(ev.By, "denied"), r.Denied.Reason, r.ID), true
 	case breakglass.Withdrawn:
-		return line(ev.By.Person+" withdrew the request"+id, v.by(ev.By)+" withdrew the request", r.Withdrawn.Reason, r.ID), true
+		return line(ev.By.Person+" withdrew the request"+id, v.did(ev.By, "withdrew the request"), r.Withdrawn.Reason, r.ID), true
 	case breakglass.Issued:
 		m := line("a certificate was issued to "+r.Ask.By.Person+id,
 			fmt.Sprintf(":key: %s picked it up: certificate `%s`, ledger entry %d, valid until %s", v.mention(r.Ask.By.Person), escape(ev.Serial), n.Seq, date(ev.NotAfter)), "", r.ID)
@@ -344,7 +360,7 @@ func (v render) timeline(n breakglass.Notice) (message, bool) {
 	case breakglass.Unbound:
 		return line("the right is removed from "+r.Ask.Cluster+id, "Removed from the cluster: "+escape(r.Ask.Rights.String()), "", r.ID), true
 	case breakglass.Revoked:
-		return line(ev.By.Person+" revoked"+id, ":no_entry: "+v.by(ev.By)+" revoked · "+cutOff(r.Ask.Rights), r.Revoked.Reason, r.ID), true
+		return line(ev.By.Person+" revoked"+id, ":no_entry: "+v.did(ev.By, "revoked")+" · "+cutOff(r.Ask.Rights), r.Revoked.Reason, r.ID), true
 	case breakglass.Delivered:
 		return line("the same certificate was handed out again"+id, "The same certificate was handed out again, to the same key", "", r.ID), true
 	case breakglass.Ended:
@@ -392,7 +408,7 @@ func (v render) letter(n breakglass.Notice) (message, bool) {
 			return message{}, false // the command line has said so already, or it is told late
 		}
 		return line("you asked for "+what+id, fmt.Sprintf("You asked for *%s* for %s (%s). It waits for %s until %s; you will be told here.",
-			escape(what), span(r.TTL()), r.ID, escape(strings.Join(r.Missing(), " and ")), date(ev.PendingUntil)), "", r.ID), true
+			escape(what), span(r.TTL()), r.ID, escape(strings.Join(r.Missing(), " and ")), date(r.Ask.PendingUntil)), "", r.ID), true
 	case breakglass.Approved:
 		if !completes(n) || r.State(v.now) != breakglass.StateApproved { // told late: it may be over
 			return message{}, false

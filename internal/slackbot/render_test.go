@@ -247,10 +247,9 @@ func tainted(v render, r *breakglass.Request, words string) *breakglass.Request 
 	return r
 }
 
-func checkHostile(t testing.TB, words string) {
+func checkHostile(t testing.TB, v render, words string) {
 	const marker = "q7z" // in no text of ours
 	words = marker + words
-	v := renderer(t, bgtest.Policy())
 	safe := func(name string, raw []byte) {
 		var x any
 		if err := json.Unmarshal(raw, &x); err != nil {
@@ -299,14 +298,6 @@ func checkHostile(t testing.TB, words string) {
 	view("ask", v.ask(offers, parseWish(words+" 30m "+words, offers)))
 	view("ask", v.ask(offers, parseWish("c1 30m "+words, offers)))
 	view("notice", notice("Not done", words))
-	message("aside", message2(words))
-}
-
-// message2 is an aside without its text for notifications, which holds the sentence, escaped.
-func message2(words string) message {
-	m := aside(words)
-	m.text = "aside"
-	return m
 }
 
 func FuzzPeoplesWordsAreNeverInterpreted(f *testing.F) {
@@ -314,7 +305,8 @@ func FuzzPeoplesWordsAreNeverInterpreted(f *testing.F) {
 		"\x00\xff", "a\u202eb", strings.Repeat("a\n", 2000), "<!date^1^{date}|x>", " "} {
 		f.Add(s)
 	}
-	f.Fuzz(func(t *testing.T, words string) { checkHostile(t, words) })
+	v := renderer(f, bgtest.Policy())
+	f.Fuzz(func(t *testing.T, words string) { checkHostile(t, v, words) })
 }
 
 // A policy at the limits of every name still gives messages that Slack takes.
@@ -362,6 +354,8 @@ func TestLongestPolicyFitsIntoSlack(t *testing.T) {
 		}
 	}
 	check("nobody yet")
+	letter, _ := v.letter(breakglass.Notice{Event: breakglass.Requested{By: r.Ask.By}, Request: r})
+	valid(t, "letter", letter)
 	for _, person := range people[1:30] {
 		r.Approvals = append(r.Approvals, breakglass.Approval{By: breakglass.Actor{Person: person, Channel: breakglass.ChannelKey}, At: noon()})
 	}
@@ -371,12 +365,9 @@ func TestLongestPolicyFitsIntoSlack(t *testing.T) {
 	for _, p := range slacksim.ValidateView(encode(t, m)) {
 		t.Errorf("ask: %s", p)
 	}
-	letter, _ := v.letter(breakglass.Notice{Event: breakglass.Requested{By: r.Ask.By}, Request: r})
-	valid(t, "letter", letter)
 }
 
-func TestWishLast(t *testing.T) {
-	// A cluster beyond the hundredth offer is still chosen when it was typed.
+func TestTypedClusterIsOfferedEvenBeyondAHundred(t *testing.T) {
 	v := renderer(t, bgtest.Policy())
 	prof, _ := v.policy.Profile("admin")
 	var offers []breakglass.ProfileOnCluster

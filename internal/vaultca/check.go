@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -16,8 +17,69 @@ import (
 )
 
 // Check proves that an order for this cluster and group would be signed under exactly what shipped. It reads the role, the
-// issuer, the token and the policy at the same time, so it costs about one round trip. See breakglass.Signer.
+// issuer, the token and the policy at the same time, so it costs about one round trip. Callers that come while others are
+// being answered share the next reading, which begins after they came: a crowd costs Vault no more than one caller does, and
+// nobody is answered with what was read before they asked. See breakglass.Signer.
 func (c *CA) Check(ctx context.Context, cluster, group string) error {
+	r := c.checks.join(cluster+" "+group, func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*c.cfg.Timeout) // of everybody who joined, so of nobody
+		defer cancel()
+		return c.check(ctx, cluster, group)
+	})
+	select {
+	case <-r.done:
+		return r.err
+	case <-ctx.Done():
+		return fmt.Errorf("checking what Vault would sign under: %w", ctx.Err())
+	}
+}
+
+// rounds lets callers of the same key share work. It holds at most one running and one waiting round for each key.
+type rounds struct {
+	mu      sync.Mutex
+	running map[string]*round
+	waiting map[string]*round
+}
+
+type round struct {
+	done chan struct{} // closed when err is set
+	err  error
+}
+
+// join returns a round that has not begun yet when join is called.
+func (q *rounds) join(key string, work func() error) *round {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.running[key] != nil {
+		if q.waiting[key] == nil {
+			q.waiting[key] = &round{done: make(chan struct{})}
+		}
+		return q.waiting[key]
+	}
+	r := &round{done: make(chan struct{})}
+	q.running[key] = r
+	go q.run(key, r, work)
+	return r
+}
+
+// run carries out a round, and then the ones that gathered meanwhile.
+func (q *rounds) run(key string, r *round, work func() error) {
+	for r != nil {
+		r.err = work()
+		close(r.done)
+		q.mu.Lock()
+		r = q.waiting[key]
+		delete(q.waiting, key)
+		if r == nil {
+			delete(q.running, key)
+		} else {
+			q.running[key] = r
+		}
+		q.mu.Unlock()
+	}
+}
+
+func (c *CA) check(ctx context.Context, cluster, group string) error {
 	m, role, err := c.mount(cluster, group)
 	if err != nil {
 		return err

@@ -969,6 +969,11 @@ func unknownOutcomeStopsTheLedger(t *testing.T, open func() (ledger.Store, error
 		if err := l.SetBookmark(t.Context(), "k", nil); !errors.Is(err, ledger.ErrUnknownOutcome) {
 			t.Errorf("applied %v: SetBookmark = %v, want ErrUnknownOutcome", applied, err)
 		}
+		select {
+		case <-l.Failed():
+		default:
+			t.Errorf("applied %v: Failed is open after %v", applied, l.Err())
+		}
 		if l.Size() != want {
 			t.Errorf("applied %v: size %d includes what may not be there, want %d", applied, l.Size(), want)
 		}
