@@ -338,7 +338,7 @@ func (s *site) noSecrets(texts ...string) {
 	}
 }
 
-func TestStopEndsLongPollsAtOnceAndKeepsClaims(t *testing.T) {
+func TestStopEndsLongPollsAtOnce(t *testing.T) {
 	s := newSite(t)
 	d := s.serve(parts{})
 	d.ready()

@@ -118,7 +118,7 @@ func (b *Bot) showCard(ctx context.Context, v render, p *place, n breakglass.Not
 	if err != nil {
 		return false, err
 	}
-	p.TS, p.Shown = ts, shown
+	p.Channel, p.TS, p.Shown = b.cfg.Channel, ts, shown
 	return true, nil
 }
 

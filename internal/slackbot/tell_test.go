@@ -313,9 +313,12 @@ func TestFailedPickupsAreToldWithTheNextStep(t *testing.T) {
 func TestCheckTellsWhoTheTokenBelongsTo(t *testing.T) {
 	w := newWorld(t)
 	must(t, w.bot.Load().Check(w.ctx()))
+	outcome := ""
+	w.conf = func(c *slackbot.Config) { c.Observe = func(_, o string, _ time.Duration) { outcome = o } }
+	w.forget()
 	w.sim.Fail("auth.test", slacksim.Fault{Error: "invalid_auth"})
-	if err := w.bot.Load().Check(w.ctx()); err == nil || !strings.Contains(err.Error(), "invalid_auth") {
-		t.Errorf("a bad token: %v", err)
+	if err := w.bot.Load().Check(w.ctx()); err == nil || !strings.Contains(err.Error(), "invalid_auth") || outcome != slackbot.OutcomePermanent {
+		t.Errorf("a bad token: %v, %s", err, outcome)
 	}
 	w.conf = func(c *slackbot.Config) { c.TeamIDs = []string{"T0OTHER"} }
 	w.forget()

@@ -28,12 +28,14 @@ const (
 // accountTTL is how long a look at the flags of an account holds.
 const accountTTL = 5 * time.Minute
 
-// curable reports whether another try, or an operator with a new token, may cure a refusal of Slack.
-func curable(code string) bool {
+// curable reports whether another try, or an operator with a new token, may cure a refusal of Slack. Messages wait for a new
+// token; the question whether the token is good has then been answered.
+func curable(method, code string) bool {
 	switch code {
-	case "internal_error", "fatal_error", "service_unavailable", "request_timeout", "ratelimited", "rate_limited",
-		"invalid_auth", "not_authed", "token_revoked", "token_expired", "account_inactive":
+	case "internal_error", "fatal_error", "service_unavailable", "request_timeout", "ratelimited", "rate_limited":
 		return true
+	case "invalid_auth", "not_authed", "token_revoked", "token_expired", "account_inactive":
+		return method != "auth.test"
 	}
 	return false
 }
@@ -68,7 +70,7 @@ func classify(method string, err error) *apiError {
 		if !codePattern.MatchString(code) {
 			code = "refused"
 		}
-		if curable(code) {
+		if curable(method, code) {
 			return &apiError{method, code, OutcomeUnreachable, 0}
 		}
 		return &apiError{method, code, OutcomePermanent, 0}
