@@ -12,5 +12,5 @@ func AllStates() []State { return allStates }
 // Follow says whether an event may follow a request's last entry.
 func Follow(r *Request, at time.Time, ev Event) error {
 	after := *r
-	return after.apply(ledger.Entry{Stream: r.ID, StreamSeq: r.Rev + 1, Kind: ev.Kind(), Time: at}, ev)
+	return after.apply(ledger.Entry{Stream: r.ID, StreamSeq: r.Rev + 1, Kind: ev.Kind(), Time: at}, ev, true)
 }

@@ -71,7 +71,7 @@ type Notice struct {
 }
 
 // Messenger tells people about what happened. Tell is called in ledger order by one goroutine, at least once per entry:
-// after a crash the last entry may come again. It returns an error only for what another try may cure (then the same notice
+// after a crash the last ones may come again. It returns an error only for what another try may cure (then the same notice
 // comes again); a permanent refusal is logged and counted by the messenger and answered with nil.
 type Messenger interface {
 	Tell(ctx context.Context, n Notice) error

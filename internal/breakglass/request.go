@@ -217,7 +217,9 @@ func CommonName(person, request string) string { return "breakglass:" + person +
 
 // Fold computes a request from its stream. It accepts only what the state machine could have written: an event that does
 // not follow from the state before it is an error, so Fold is also the replay check of verification.
-func Fold(entries []ledger.Entry) (*Request, error) {
+func Fold(entries []ledger.Entry) (*Request, error) { return fold(entries, true) }
+
+func fold(entries []ledger.Entry, proof bool) (*Request, error) {
 	if len(entries) == 0 {
 		return nil, fmt.Errorf("empty stream")
 	}
@@ -227,7 +229,7 @@ func Fold(entries []ledger.Entry) (*Request, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := r.apply(e, ev); err != nil {
+		if err := r.apply(e, ev, proof); err != nil {
 			return nil, fmt.Errorf("ledger entry %d (%s) of request %s: %w", e.Seq, e.Kind, e.Stream, err)
 		}
 	}

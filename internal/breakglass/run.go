@@ -300,7 +300,7 @@ func (s *Service) beat(ctx context.Context) error {
 }
 
 // announce gives each entry of a request to a messenger, in order, and remembers how far it got. The bookmark is written
-// after the messenger is done, so that a crash repeats a notice rather than losing it.
+// after the messenger is done, so that a crash repeats notices rather than losing one.
 func (s *Service) announce(ctx context.Context, name string, m Messenger) error {
 	key := "announced/" + name
 	mark, err := s.ledger.Bookmark(ctx, key)
@@ -321,17 +321,11 @@ func (s *Service) announce(ctx context.Context, name string, m Messenger) error 
 		if err := s.ledger.Wait(ctx, next); err != nil {
 			return nil // only the context ends a wait
 		}
-		entries, err := s.ledger.Entries(ctx, next, 100)
-		if err == nil {
-			for _, e := range entries {
-				if err = s.tell(ctx, m, e); err != nil {
-					break
-				}
-				next = e.Seq + 1
-				wait = 0
-				if err = s.ledger.SetBookmark(ctx, key, strconv.AppendInt(nil, next, 10)); err != nil {
-					break
-				}
+		told, err := s.tellSome(ctx, m, next)
+		if told > next {
+			next, wait = told, 0
+			if berr := s.ledger.SetBookmark(ctx, key, strconv.AppendInt(nil, next, 10)); err == nil {
+				err = berr
 			}
 		}
 		if err == nil {
@@ -347,21 +341,38 @@ func (s *Service) announce(ctx context.Context, name string, m Messenger) error 
 	}
 }
 
-// tell gives one entry to a messenger. Entries that are not about a request are nobody's message.
-func (s *Service) tell(ctx context.Context, m Messenger, e ledger.Entry) error {
-	switch e.Stream {
-	case PolicyStream, DaemonStream, RefusalStream:
-		return nil
-	}
-	ev, err := Decode(e)
+// announcePage is how many entries are told between two bookmarks: after a crash so many may come again.
+const announcePage = 100
+
+// tellSome gives the next entries to a messenger and returns the index of the first that was not told. Entries that are not
+// about a request are nobody's message.
+func (s *Service) tellSome(ctx context.Context, m Messenger, next int64) (int64, error) {
+	entries, err := s.ledger.Entries(ctx, next, announcePage)
 	if err != nil {
-		return err
+		return next, err
 	}
-	r, err := s.load(ctx, e.Stream)
-	if err != nil {
-		return err
+	requests := map[string]*Request{} // as they are now, each read once
+	for _, e := range entries {
+		switch e.Stream {
+		case PolicyStream, DaemonStream, RefusalStream:
+			next = e.Seq + 1
+			continue
+		}
+		ev, err := Decode(e)
+		if err != nil {
+			return next, err
+		}
+		if requests[e.Stream] == nil {
+			if requests[e.Stream], err = s.load(ctx, e.Stream); err != nil {
+				return next, err
+			}
+		}
+		if err := m.Tell(ctx, Notice{Seq: e.Seq, Event: ev, Request: requests[e.Stream], At: e.Time}); err != nil {
+			return next, err
+		}
+		next = e.Seq + 1
 	}
-	return m.Tell(ctx, Notice{Seq: e.Seq, Event: ev, Request: r, At: e.Time})
+	return next, nil
 }
 
 // limiter allows n things per key and period.

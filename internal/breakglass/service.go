@@ -308,33 +308,32 @@ func (s *Service) Request(ctx context.Context, a Actor, ask Ask) (*Request, erro
 
 // withinLimits is the per-person limit. Decided in one goroutine at a time, under s.asking.
 func (s *Service) withinLimits(ctx context.Context, p *Policy, person string, now time.Time) error {
-	open, err := s.Open(ctx)
+	open, err := s.tagged(ctx, ledger.Tag{Name: "open-by", Value: person})
 	if err != nil {
 		return err
 	}
 	n := 0
 	for _, r := range open {
-		if r.Ask.By.Person == person && !r.State(now).Terminal() {
+		if !r.State(now).Terminal() {
 			n++
 		}
 	}
 	if n >= p.Limits.OpenPerPerson {
 		return refuse(ClassLimited, "limit/open", "use or withdraw one of them first: breakglass list --mine", "you have %d open requests, at most %d are allowed", n, p.Limits.OpenPerPerson)
 	}
-	asked := 0
-	for _, hour := range []time.Time{now, now.Add(-time.Hour)} {
-		ids, err := s.ledger.Streams(ctx, ledger.Tag{Name: "asked", Value: hourOf(person, hour)})
-		if err != nil {
-			return fmt.Errorf("counting requests: %w", err)
-		}
-		for _, id := range ids {
-			r, err := s.load(ctx, id)
-			if err != nil {
-				return err
-			}
-			if now.Sub(r.At) < time.Hour {
-				asked++
-			}
+	// All of this clock hour's requests are younger than an hour; of the last one's, those that are.
+	recent, err := s.ledger.Streams(ctx, ledger.Tag{Name: "asked", Value: hourOf(person, now)})
+	if err != nil {
+		return fmt.Errorf("counting requests: %w", err)
+	}
+	before, err := s.tagged(ctx, ledger.Tag{Name: "asked", Value: hourOf(person, now.Add(-time.Hour))})
+	if err != nil {
+		return err
+	}
+	asked := len(recent)
+	for _, r := range before {
+		if now.Sub(r.At) < time.Hour {
+			asked++
 		}
 	}
 	if asked >= p.Limits.PerHour {
@@ -537,7 +536,7 @@ func (s *Service) append(ctx context.Context, r *Request, before time.Time, text
 		// The index is of the request as it will be. The ledger assigns position and time, which the index does not depend on
 		// but for the time of the first entry: that one is exact, or the append is refused.
 		preview := ledger.Entry{Stream: r.ID, StreamSeq: after.Rev + 1, Kind: ev.Kind(), Time: at, Body: drafts[i].Body, Texts: drafts[i].Texts}
-		if err := after.apply(preview, ev); err != nil {
+		if err := after.apply(preview, ev, true); err != nil {
 			return nil, fmt.Errorf("request %s: %s would not be valid: %w", r.ID, ev.Kind(), err)
 		}
 	}
@@ -548,7 +547,7 @@ func (s *Service) append(ctx context.Context, r *Request, before time.Time, text
 	done := *r
 	done.Approvals = slices.Clone(r.Approvals)
 	for i, e := range entries {
-		if err := done.apply(e, events[i]); err != nil {
+		if err := done.apply(e, events[i], false); err != nil {
 			return nil, fmt.Errorf("request %s: recorded, but not valid: %w", r.ID, err)
 		}
 	}
@@ -680,7 +679,7 @@ func (s *Service) load(ctx context.Context, id string) (*Request, error) {
 	if len(entries) == 0 {
 		return nil, refuse(ClassUnknown, "unknown-request", "see: breakglass list", "there is no request %s", id)
 	}
-	return Fold(entries)
+	return fold(entries, false)
 }
 
 // Wait returns the request as soon as its revision is greater than rev or its state differs from the one it had, or when ctx

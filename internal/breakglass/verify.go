@@ -69,7 +69,7 @@ func (a *Auditor) Add(e ledger.Entry) {
 		a.requests[e.Stream] = r
 		a.report.Requests++
 	}
-	if err := r.apply(e, ev); err != nil {
+	if err := r.apply(e, ev, true); err != nil {
 		bad("%v", err)
 		return
 	}

@@ -6,16 +6,21 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
+	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
 )
@@ -70,8 +75,12 @@ func (c *Clusters) CheckRights(ctx context.Context, cluster string, rights []bre
 	if err != nil {
 		return []Finding{{What: t.explain("signing in", err).Error(), Next: "nothing can be bound or cut off there until this works"}}
 	}
-	name := me.Status.UserInfo.Username
+	name, now := me.Status.UserInfo.Username, time.Now().UTC()
 	out := []Finding{{OK: true, What: fmt.Sprintf("cluster %s answers at %s and knows the daemon as %s", cluster, t.rest.Host, name)}}
+	if from, until := t.lifetime(); endsSoon(from, until, now) {
+		out = append(out, Finding{What: fmt.Sprintf("the daemon's credential in cluster %s ends %s: then nothing can be bound or cut off there", cluster, until.UTC().Format(time.RFC3339)),
+			Next: "put a new one into its kubeconfig (policies/kubernetes/README.md)"})
+	}
 	if slices.Contains(me.Status.UserInfo.Groups, "system:masters") {
 		out = append(out, Finding{What: fmt.Sprintf("the daemon is in system:masters in cluster %s: it may do everything, and no policy limits it", cluster),
 			Next: "give it a credential without that group (policies/kubernetes/README.md)"})
@@ -103,6 +112,36 @@ func (c *Clusters) CheckRights(ctx context.Context, cluster string, rights []bre
 		out = append(out, Finding{OK: true, What: fmt.Sprintf("the daemon's rights in cluster %s are the %d it needs and no others", cluster, len(need))})
 	}
 	return out
+}
+
+// lifetime is when the daemon's token or certificate began and when it ends; zero times if it does not say, like a token that
+// never expires. Files are read again, as client-go reads them.
+func (t *target) lifetime() (from, until time.Time) {
+	token := t.rest.BearerToken
+	if text, err := os.ReadFile(t.rest.BearerTokenFile); err == nil {
+		token = string(text)
+	}
+	// A token is believed about its end only: whether it is good is for the API server to say, and it just did.
+	if parts := strings.Split(token, "."); len(parts) == 3 {
+		var claims struct{ Iat, Exp int64 }
+		if text, err := base64.RawURLEncoding.DecodeString(parts[1]); err == nil && json.Unmarshal(text, &claims) == nil && claims.Exp > 0 {
+			return time.Unix(claims.Iat, 0), time.Unix(claims.Exp, 0)
+		}
+	}
+	loaded := rest.CopyConfig(t.rest)
+	if token != "" || rest.LoadTLSFiles(loaded) != nil {
+		return from, until
+	}
+	if pair, err := tls.X509KeyPair(loaded.CertData, loaded.KeyData); err == nil {
+		return pair.Leaf.NotBefore, pair.Leaf.NotAfter
+	}
+	return from, until
+}
+
+// endsSoon reports whether a credential has so little time left that a person should act: less than 30 days, but of one that
+// something renews more often than that, less than a quarter of its life.
+func endsSoon(from, until, now time.Time) bool {
+	return !until.IsZero() && until.Sub(now) < min(30*24*time.Hour, until.Sub(from)/4)
 }
 
 // extra lists what the daemon may do beyond need, in kube-system and the namespaces of rights.

@@ -124,6 +124,10 @@ func open(t Target, timeout time.Duration) (*target, error) {
 	}
 	rc.Timeout, rc.UserAgent = timeout, ManagedBy
 	rc.QPS, rc.Burst = 50, 100 // a burst of claims must not wait for client-go's default of 5 a second
+	// HTTP/2 would put every request on one connection. When that goes silent (a node or a load balancer that died), each
+	// request would time out on it for 45 s, until client-go gives it up. With HTTP/1.1 a request that times out takes its
+	// connection with it, and the next one dials.
+	rc.NextProtos = []string{"http/1.1"}
 	rc.ContentType, rc.AcceptContentTypes = "application/json", "application/json"
 	loaded := rest.CopyConfig(rc) // rc itself keeps the names of files, so that client-go follows a renewed credential
 	if err := rest.LoadTLSFiles(loaded); err != nil {
@@ -201,14 +205,18 @@ func (c *Clusters) Bind(ctx context.Context, b breakglass.Binding) error {
 		err := ensure(ctx, c.log, t.rbac.ClusterRoleBindings(), want, func(b *rbacv1.ClusterRoleBinding) any { return contents{b.Subjects, b.RoleRef} })
 		return t.explain("creating a ClusterRoleBinding", err)
 	}
-	for _, ns := range b.Rights.Namespaces {
+	var bad []error
+	for _, ns := range b.Rights.Namespaces { // one namespace that is gone must not keep people out of the others
 		want := &rbacv1.RoleBinding{ObjectMeta: meta(b), Subjects: subjects(b), RoleRef: roleRef(b.Rights)}
 		err := ensure(ctx, c.log, t.rbac.RoleBindings(ns), want, func(b *rbacv1.RoleBinding) any { return contents{b.Subjects, b.RoleRef} })
 		if err != nil {
-			return t.explain("creating a RoleBinding in namespace "+ns, err)
+			bad = append(bad, t.explain("creating a RoleBinding in namespace "+ns, err))
+		}
+		if ctx.Err() != nil {
+			break
 		}
 	}
-	return nil
+	return errors.Join(bad...)
 }
 
 // contents is what a binding says, whatever its kind.
@@ -277,12 +285,9 @@ func (c *Clusters) Unbind(ctx context.Context, cluster, request string) error {
 	if err != nil {
 		return err
 	}
-	found, err := t.find(ctx, metav1.ListOptions{LabelSelector: ManagedByLabel + "=" + ManagedBy + "," + RequestLabel + "=" + request})
-	if err != nil {
-		return t.explain("listing the bindings of "+request, err)
-	}
 	var bad []error
-	for _, o := range found {
+	err = t.find(ctx, metav1.ListOptions{LabelSelector: ManagedByLabel + "=" + ManagedBy + "," + RequestLabel + "=" + request}, func(o metav1.Object) {
+		var err error
 		if o.GetNamespace() == "" {
 			err = t.rbac.ClusterRoleBindings().Delete(ctx, o.GetName(), exactly(o))
 		} else {
@@ -291,15 +296,14 @@ func (c *Clusters) Unbind(ctx context.Context, cluster, request string) error {
 		if err != nil && !apierrors.IsNotFound(err) {
 			bad = append(bad, t.explain("deleting the binding "+o.GetName(), err))
 		}
+	})
+	if err != nil {
+		bad = append(bad, t.explain("listing the bindings of "+request, err))
 	}
 	if len(bad) > 0 {
 		return errors.Join(bad...)
 	}
-	left, err := t.find(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + namePrefix + request})
-	if err != nil {
-		return t.explain("looking whether the bindings of "+request+" are gone", err)
-	}
-	for _, o := range left {
+	err = t.find(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + namePrefix + request}, func(o metav1.Object) {
 		why := "it does not carry our labels, so we do not touch it: look at who changed it and delete it"
 		if ours(o, request) {
 			why = fmt.Sprintf("it is still there after it was deleted (finalizers %q): take its finalizers off", o.GetFinalizers())
@@ -309,6 +313,9 @@ func (c *Clusters) Unbind(ctx context.Context, cluster, request string) error {
 			where = "RoleBinding " + o.GetName() + " in namespace " + o.GetNamespace()
 		}
 		bad = append(bad, fmt.Errorf("%s in cluster %s may still give access: %s", where, cluster, why))
+	})
+	if err != nil {
+		bad = append(bad, t.explain("looking whether the bindings of "+request+" are gone", err))
 	}
 	return errors.Join(bad...)
 }
@@ -319,39 +326,41 @@ func (c *Clusters) Bound(ctx context.Context, cluster string) ([]string, error) 
 	if err != nil {
 		return nil, err
 	}
-	found, err := t.find(ctx, metav1.ListOptions{LabelSelector: ManagedByLabel + "=" + ManagedBy + "," + RequestLabel})
+	var ids []string
+	err = t.find(ctx, metav1.ListOptions{LabelSelector: ManagedByLabel + "=" + ManagedBy + "," + RequestLabel}, func(o metav1.Object) {
+		ids = append(ids, o.GetLabels()[RequestLabel])
+	})
 	if err != nil {
 		return nil, t.explain("listing our bindings", err)
-	}
-	var ids []string
-	for _, o := range found {
-		ids = append(ids, o.GetLabels()[RequestLabel])
 	}
 	slices.Sort(ids)
 	return slices.Compact(ids), nil
 }
 
-// find lists the ClusterRoleBindings, and the RoleBindings of all namespaces, that opts selects.
-func (t *target) find(ctx context.Context, opts metav1.ListOptions) ([]metav1.Object, error) {
-	var out []metav1.Object
+// find visits the ClusterRoleBindings, and then the RoleBindings of all namespaces, that opts selects. It visits what it has
+// before it asks for more, and goes on to the second kind if the first cannot be listed: a cluster that cannot list one kind
+// must still lose the bindings of the other.
+func (t *target) find(ctx context.Context, opts metav1.ListOptions, visit func(metav1.Object)) error {
+	var bad []error
 	for _, list := range []func() (runtime.Object, error){
 		func() (runtime.Object, error) { return t.rbac.ClusterRoleBindings().List(ctx, opts) },
 		func() (runtime.Object, error) { return t.rbac.RoleBindings(metav1.NamespaceAll).List(ctx, opts) },
 	} {
 		for opts.Limit, opts.Continue = pageSize, ""; ; {
 			page, err := list()
-			if err != nil {
-				return nil, err
+			if err == nil {
+				err = apimeta.EachListItem(page, func(o runtime.Object) error { visit(o.(metav1.Object)); return nil })
 			}
-			if err := apimeta.EachListItem(page, func(o runtime.Object) error { out = append(out, o.(metav1.Object)); return nil }); err != nil {
-				return nil, err
+			if err != nil {
+				bad = append(bad, err)
+				break
 			}
 			if opts.Continue = page.(metav1.ListInterface).GetContinue(); opts.Continue == "" {
 				break
 			}
 		}
 	}
-	return out, nil
+	return errors.Join(bad...)
 }
 
 // explain turns an API error into a sentence with the next step. The cause stays wrapped for errors.Is and the log.
@@ -362,14 +371,17 @@ func (t *target) explain(doing string, err error) error {
 	next := ""
 	var certificate *tls.CertificateVerificationError
 	var network net.Error
+	var status *apierrors.StatusError
 	switch {
 	case errors.Is(err, context.Canceled):
 	case apierrors.IsUnauthorized(err):
 		next = "the API server does not accept the daemon's credential: has it expired? Make a new one (policies/kubernetes/README.md)"
 	case apierrors.IsForbidden(err):
 		next = "the daemon may not do this: apply policies/kubernetes/, and name the ClusterRole there if its profile is new"
-	case apierrors.IsNotFound(err):
+	case apierrors.IsNotFound(err) && errors.As(err, &status) && status.ErrStatus.Details != nil && status.ErrStatus.Details.Kind == "namespaces":
 		next = "does the namespace exist?"
+	case apierrors.IsNotFound(err): // of a role that the daemon may not bind, the API server wants to know what it gives
+		next = "does the role exist? Correct its name in the profile, or create it and name it in policies/kubernetes/"
 	case errors.As(err, &certificate):
 		next = "the API server at " + t.rest.Host + " shows a certificate that the CA in the daemon's kubeconfig does not vouch for: correct the address or the CA there"
 	case apierrors.IsTimeout(err), apierrors.IsServerTimeout(err), errors.Is(err, context.DeadlineExceeded), errors.Is(err, io.EOF), errors.As(err, &network):

@@ -2,11 +2,17 @@ package cluster_test
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"math/big"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -25,6 +31,7 @@ import (
 	rbacclient "k8s.io/client-go/kubernetes/typed/rbac/v1"
 	"k8s.io/client-go/rest"
 
+	"github.com/breakglassd/breakglass/internal/bgtest/real"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/cluster"
 	"github.com/breakglassd/breakglass/internal/devmode/kubesim"
@@ -292,6 +299,101 @@ func bound(b breakglass.Binding) []string {
 	return out
 }
 
+// A cluster in trouble may list one kind and not the other, for as long as the trouble lasts.
+func TestBindingIsCutOffThoughTheOtherKindCannotBeListed(t *testing.T) {
+	for name, fault := range map[string]kubesim.Fault{"fail": kubesim.Fail, "hang": kubesim.Hang} {
+		for broken, b := range map[string]breakglass.Binding{"rolebindings": admin, "clusterrolebindings": scoped} {
+			t.Run(name+" "+broken, func(t *testing.T) {
+				w := start(t, 200*time.Millisecond)
+				must(t, w.c.Bind(t.Context(), b))
+				w.sim.SetFault(func(c kubesim.Call) kubesim.Fault {
+					if c.Verb == "list" && c.Resource == broken {
+						return fault
+					}
+					return kubesim.NoFault
+				})
+				mustSay(t, w.c.Unbind(t.Context(), "c1", request), "listing the bindings of "+request)
+				if got := names(w.sim); len(got) != 0 {
+					t.Errorf("got %q left, want none", got)
+				}
+				if got, err := w.c.Bound(t.Context(), "c1"); err == nil {
+					t.Errorf("got %q, want an error: nobody knows what is bound", got)
+				}
+				w.sim.SetFault(nil)
+				must(t, w.c.Unbind(t.Context(), "c1", request))
+			})
+		}
+	}
+}
+
+func TestMissingNamespaceKeepsNobodyOutOfTheOthers(t *testing.T) {
+	w := start(t, 0)
+	b := scoped
+	b.Rights.Namespaces = []string{"absent", "shop", "gone", "till"}
+	mustSay(t, w.c.Bind(t.Context(), b), "namespace absent", "namespace gone", "does the namespace exist?")
+	if got := names(w.sim); !slices.Equal(got, bound(scoped)) {
+		t.Errorf("got %q, want %q", got, bound(scoped))
+	}
+}
+
+// A node or a load balancer that dies leaves connections that never answer and never end. The API server is there again at
+// the same address long before the operating system gives such a connection up.
+func TestSilentConnectionCostsOneTry(t *testing.T) {
+	w := start(t, 0)
+	var silent atomic.Bool
+	way := relay(t, strings.TrimPrefix(w.sim.URL, "https://"), &silent)
+	text, err := w.sim.Kubeconfig("daemon")
+	must(t, err)
+	c := open(t, 300*time.Millisecond, write(t, strings.ReplaceAll(string(text), w.sim.URL, "https://"+way)))
+	must(t, c.Bind(t.Context(), admin))
+	silent.Store(true)
+	err = c.Unbind(t.Context(), "c1", request)
+	mustSay(t, err, "does not answer")
+	must(t, c.Unbind(t.Context(), "c1", request))
+	if got := names(w.sim); len(got) != 0 {
+		t.Errorf("got %q left, want none", got)
+	}
+}
+
+// relay passes connections on to the address. Once silence is set, what was open then carries nothing any more and stays open.
+func relay(t *testing.T, to string, silence *atomic.Bool) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	t.Cleanup(func() { l.Close() })
+	pass := func(dst, src net.Conn, silenced func() bool) {
+		buf := make([]byte, 32<<10)
+		for {
+			n, err := src.Read(buf)
+			if err != nil {
+				dst.Close()
+				return
+			}
+			if !silenced() {
+				dst.Write(buf[:n])
+			}
+		}
+	}
+	go func() {
+		for {
+			in, err := l.Accept()
+			if err != nil {
+				return
+			}
+			out, err := net.Dial("tcp", to)
+			if err != nil {
+				in.Close()
+				continue
+			}
+			late := silence.Load()
+			silenced := func() bool { return silence.Load() && !late }
+			go pass(in, out, silenced)
+			go pass(out, in, silenced)
+		}
+	}()
+	return l.Addr().String()
+}
+
 func TestObjectWithOurNameButWithoutOurLabelsIsNeverTouched(t *testing.T) {
 	w := start(t, 0)
 	for name, labels := range map[string]map[string]string{
@@ -306,17 +408,20 @@ func TestObjectWithOurNameButWithoutOurLabelsIsNeverTouched(t *testing.T) {
 			to := rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "cluster-admin"}
 			for _, b := range []breakglass.Binding{admin, scoped} {
 				var err error
+				var made metav1.Object
 				if b.Rights.Namespaces == nil {
-					_, err = w.admin.ClusterRoleBindings().Create(t.Context(), &rbacv1.ClusterRoleBinding{ObjectMeta: theirs, RoleRef: to}, metav1.CreateOptions{})
+					made, err = w.admin.ClusterRoleBindings().Create(t.Context(), &rbacv1.ClusterRoleBinding{ObjectMeta: theirs, RoleRef: to}, metav1.CreateOptions{})
 				} else {
-					_, err = w.admin.RoleBindings("shop").Create(t.Context(), &rbacv1.RoleBinding{ObjectMeta: theirs, RoleRef: to}, metav1.CreateOptions{})
+					made, err = w.admin.RoleBindings("shop").Create(t.Context(), &rbacv1.RoleBinding{ObjectMeta: theirs, RoleRef: to}, metav1.CreateOptions{})
 				}
 				must(t, err)
 				mustSay(t, w.c.Bind(t.Context(), b), "breakglass-"+request, "does not carry our labels", "delete it")
 				// Somebody may have taken the labels off a binding of ours: then it would be wrong to say that it is gone.
 				mustSay(t, w.c.Unbind(t.Context(), "c1", request), "breakglass-"+request, "may still give access", "delete it")
-				if got := w.calls(); slices.ContainsFunc(got, func(c string) bool { return strings.HasPrefix(c, "delete") }) {
-					t.Errorf("got writes %q, want no delete", got)
+				clusterWide, inNamespaces := w.sim.Bindings() // a delete, and a new one in its place, would show in the UID
+				if !slices.ContainsFunc(clusterWide, func(o rbacv1.ClusterRoleBinding) bool { return o.UID == made.GetUID() }) &&
+					!slices.ContainsFunc(inNamespaces, func(o rbacv1.RoleBinding) bool { return o.UID == made.GetUID() }) {
+					t.Errorf("somebody else's object is gone; there is %q", names(w.sim))
 				}
 				if b.Rights.Namespaces == nil {
 					must(t, w.admin.ClusterRoleBindings().Delete(t.Context(), theirs.Name, metav1.DeleteOptions{}))
@@ -433,6 +538,61 @@ func TestErrorsSayWhatToDoNext(t *testing.T) {
 	_, _, caErr := w.c.TrustsCA(t.Context(), "c2", nil)
 	for _, e := range []error{w.c.Bind(t.Context(), elsewhereBinding), w.c.Unbind(t.Context(), "c2", request), boundErr, caErr, errors.New(w.c.CheckRights(t.Context(), "c2", nil)[0].What)} {
 		mustSay(t, e, "cluster c2", "configuration")
+	}
+}
+
+// A credential that runs out unnoticed would be found out about on the night it is needed.
+func TestCredentialThatEndsSoonIsFound(t *testing.T) {
+	const day = 24 * time.Hour
+	ca, err := real.NewCA("clients")
+	must(t, err)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(t, err)
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	must(t, err)
+	for _, row := range []struct {
+		name     string
+		age, end time.Duration // since it began, until it ends
+		want     bool
+	}{
+		{"a year, 29 days left", 336 * day, 29 * day, true},
+		{"a year, 31 days left", 334 * day, 31 * day, false},
+		{"an hour, 20 minutes left", 40 * time.Minute, 20 * time.Minute, false},
+		{"an hour, 10 minutes left", 50 * time.Minute, 10 * time.Minute, true},
+	} {
+		began, ends := time.Now().Add(-row.age), time.Now().Add(row.end)
+		token := "e30." + base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, `{"iat":%d,"exp":%d}`, began.Unix(), ends.Unix())) + ".c2ln"
+		cert, err := ca.Sign(&x509.Certificate{SerialNumber: big.NewInt(7), Subject: pkix.Name{CommonName: "daemon"}, NotBefore: began, NotAfter: ends,
+			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}, key.Public())
+		must(t, err)
+		sim, err := kubesim.Start(t.Context(), kubesim.Config{ClientCAPEM: ca.CertPEM, Tokens: []kubesim.Token{{Value: token, User: "daemon"}, {Value: "for-ever", User: "daemon"}}})
+		must(t, err)
+		defer sim.Close()
+		file := write(t, token)
+		text, err := sim.Kubeconfig("for-ever")
+		must(t, err)
+		user := func(fields string) string {
+			return write(t, strings.ReplaceAll(string(text), "token: for-ever", fields))
+		}
+		data := base64.StdEncoding.EncodeToString
+		for kind, path := range map[string]string{
+			"token":       user("token: " + token),
+			"token file":  user("tokenFile: " + file),
+			"certificate": user("{client-certificate-data: " + data(cert) + ", client-key-data: " + data(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})) + "}"),
+			"for ever":    user("token: for-ever"),
+		} {
+			t.Run(row.name+", "+kind, func(t *testing.T) {
+				var got []string
+				for _, f := range open(t, 0, path).CheckRights(t.Context(), "c1", nil) {
+					if strings.Contains(f.What, "credential") {
+						got = append(got, f.What)
+					}
+				}
+				if want := row.want && kind != "for ever"; (len(got) == 1) != want || want && !strings.Contains(got[0], ends.UTC().Format(time.RFC3339)) {
+					t.Errorf("got findings %q, want one: %v", got, want)
+				}
+			})
+		}
 	}
 }
 

@@ -184,6 +184,10 @@ func testNamespaces(t *testing.T, c *cluster.Clusters, p *prod) {
 
 	b.Rights.Namespaces = []string{"nowhere"}
 	mustSay(t, c.Bind(t.Context(), b), "namespace nowhere", "does the namespace exist?")
+	b.Rights = breakglass.Rights{ClusterRole: "typo"}
+	mustSay(t, c.Bind(t.Context(), b), "does the role exist?", "policies/kubernetes/")
+	b.Rights = breakglass.Rights{Role: "typo", Namespaces: []string{"shop"}}
+	mustSay(t, c.Bind(t.Context(), b), "does the role exist?", "policies/kubernetes/")
 
 	// A Role needs to be named like a ClusterRole.
 	p.kubectl(t, "-n", "shop", "create", "role", "fixer", "--verb=list", "--resource=roles.rbac.authorization.k8s.io")

@@ -385,6 +385,8 @@ func TestSecondDaemonOnTheSameLedgerIsRefused(t *testing.T) {
 
 func TestDoctorFindsNothingWrongHere(t *testing.T) {
 	d := newDaemon(t)
+	// The shipped manifest names the ClusterRoles cluster-admin and view: doctor wants exactly what the profiles bind.
+	d.writePolicy(strings.Replace(bgtest.Policy(), "{role: fixer, namespaces: [default, kube-system]}", "{clusterRole: view}", 1))
 	out, err := runDaemon(t, "doctor", "--config", filepath.Join(d.dir, "config.yaml"))
 	if err != nil {
 		t.Errorf("breakglassd doctor: %v\n%s", err, out)
