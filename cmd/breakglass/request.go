@@ -291,6 +291,7 @@ func (a *app) waiting(r api.Request) string {
 		what = "approved, waiting for the claim"
 	case breakglass.StateActive:
 		what = "certificate is out"
+	default: // the state's name says it
 	}
 	if !r.Deadline.IsZero() {
 		what += "   " + span(max(0, r.Deadline.Sub(a.now()))) + " left"

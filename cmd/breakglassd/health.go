@@ -207,7 +207,7 @@ func (d *daemon) readyz(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	json.NewEncoder(w).Encode(map[string]any{"status": word, "checked": h.at.UTC(), "checks": h.checks})
+	_ = json.NewEncoder(w).Encode(map[string]any{"status": word, "checked": h.at.UTC(), "checks": h.checks})
 }
 
 // metrics counts what happens. It hears of it as a messenger does, from the ledger, so that what it counts is true. Labels come

@@ -243,7 +243,7 @@ func (w *World) startEmbedded(ctx context.Context, o Options) error {
 	if err != nil {
 		return fmt.Errorf("starting the example cluster: %w", err)
 	}
-	w.onClose(func() { kube.Close() })
+	w.onClose(func() { _ = kube.Close() })
 	w.Signer, w.Server, w.ServerCA = ca, kube.URL, kube.CAPEM()
 	w.Kubeconfig = filepath.Join(w.Dir, "daemon.kubeconfig")
 	text, err := kube.Kubeconfig(token)

@@ -47,8 +47,7 @@ func TestRequestsThatAreNotFromSlackChangeNothing(t *testing.T) {
 		return r
 	}
 	signature, stamp := good.Header.Get("X-Slack-Signature"), good.Header.Get("X-Slack-Request-Timestamp")
-	payload := url.Values{}
-	payload, _ = url.ParseQuery(string(good.Body))
+	payload, _ := url.ParseQuery(string(good.Body))
 	commands := strings.Replace(good.URL, "interactions", "commands", 1)
 	slash := w.sim.CommandPayload("U0ALICE", channel, "list")
 	with := func(change func(map[string]any)) slacksim.SignedRequest {

@@ -285,7 +285,7 @@ func newMiddle(t testing.TB, v *real.Vault) *middle {
 		_, _ = io.Copy(w, resp.Body) // if this fails the caller is gone
 	})}
 	l := mustListen(t)
-	go srv.Serve(l) //nolint:errcheck // ends with Close
+	go srv.Serve(l) // ends with Close
 	t.Cleanup(func() { srv.Close(); to.CloseIdleConnections() })
 	m.addr = "http://" + l.Addr().String()
 	return m

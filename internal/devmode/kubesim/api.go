@@ -19,8 +19,8 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/validate/content"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
-	"k8s.io/apimachinery/pkg/api/validation/path"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
@@ -312,7 +312,7 @@ func (s *Server) put(k kind, o runtime.Object) {
 // validate fills in RBAC's defaults and then checks what a real API server would refuse: names, labels, annotations,
 // subjects and roleRef.
 func validate(k kind, o runtime.Object) field.ErrorList {
-	nameOK := func(name string, prefix bool) []string { return path.ValidatePathSegmentName(name, prefix) }
+	nameOK := func(name string, _ bool) []string { return content.IsPathSegmentName(name) } // a generateName has become a name by now
 	wrong := apivalidation.ValidateObjectMetaAccessor(o.(metav1.Object), k.namespaced, nameOK, field.NewPath("metadata"))
 	var ref *rbacv1.RoleRef
 	var subjects []rbacv1.Subject

@@ -258,7 +258,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	case Fail, ApplyThenFail:
 		a = status(apierrors.NewInternalError(errors.New("fault injected by a test")))
 	case Hang, ApplyThenHang:
-		io.Copy(io.Discard, r.Body) // HTTP/1 notices that the caller has gone only once the body is read
+		_, _ = io.Copy(io.Discard, r.Body) // HTTP/1 notices that the caller has gone only once the body is read
 		<-r.Context().Done()
 		panic(http.ErrAbortHandler)
 	}
@@ -286,7 +286,7 @@ func write(w http.ResponseWriter, a answer) {
 	if text, ok := a.body.(string); ok {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		w.WriteHeader(a.code)
-		io.WriteString(w, text)
+		_, _ = io.WriteString(w, text) // the caller has gone
 		return
 	}
 	body, err := json.Marshal(a.body)

@@ -177,13 +177,34 @@ const nameless = `[...document.querySelectorAll("button, input, select, textarea
 	.filter((n) => !(n.innerText || "").trim() && !n.getAttribute("aria-label") && !(n.labels && n.labels.length))
 	.map((n) => n.outerHTML)`
 
+// chromium finds the browser, and on a Debian machine where it may, installs it: the tests need nothing but Go to begin with.
+func chromium(t *testing.T) string {
+	t.Helper()
+	path, err := exec.LookPath("chromium")
+	if err == nil {
+		return path
+	}
+	if os.Getuid() == 0 {
+		t.Log("installing chromium with apt-get, first time only")
+		for _, args := range [][]string{{"update", "-qq"}, {"install", "-y", "-qq", "--no-install-recommends", "chromium"}} {
+			cmd := exec.CommandContext(t.Context(), "apt-get", args...)
+			cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Logf("apt-get %s: %v\n%s", args[0], err, out)
+			}
+		}
+		if path, err = exec.LookPath("chromium"); err == nil {
+			return path
+		}
+	}
+	t.Fatal("this test needs a browser: apt-get install chromium")
+	return ""
+}
+
 // browser starts a headless Chromium of its own, with an empty profile.
 func browser(t *testing.T) context.Context {
 	t.Helper()
-	path, err := exec.LookPath("chromium")
-	if err != nil {
-		t.Fatal("this test needs a browser: apt-get install chromium")
-	}
+	path := chromium(t)
 	options := []chromedp.ExecAllocatorOption{
 		chromedp.ExecPath(path), chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU, chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck,
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-background-networking", true),
