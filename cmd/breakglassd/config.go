@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/url"
 	"os"
@@ -267,40 +268,14 @@ func checkNode(file, path string, n *yaml.Node, t reflect.Type, bad *[]string) {
 
 // didYouMean names the known key that is nearest, if one is near.
 func didYouMean(key string, known map[string]reflect.Type) string {
-	best, distance := "", 4
-	for k := range known {
-		if k == key+"_file" {
-			return fmt.Sprintf(": did you mean %q? Secrets are in files of their own", k)
-		}
-		if d := editDistance(key, k); d < distance || d == distance && k < best {
-			best, distance = k, d
-		}
+	if secret := key + "_file"; known[secret] != nil {
+		return fmt.Sprintf(": did you mean %q? Secrets are in files of their own", secret)
 	}
+	best := breakglass.Closest(key, slices.Sorted(maps.Keys(known)))
 	if best == "" {
 		return ""
 	}
 	return fmt.Sprintf(": did you mean %q?", best)
-}
-
-// editDistance is the Levenshtein distance.
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := diagonal
-			if a[i] != b[j] {
-				change++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(change, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }
 
 // credentialsVar is where systemd puts the files of LoadCredential=.

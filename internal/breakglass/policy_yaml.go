@@ -91,7 +91,7 @@ func (v value) object(keys ...string) (object, bool) {
 		}
 		if !slices.Contains(keys, name) {
 			hint := "allowed here: " + strings.Join(keys, ", ")
-			if near := closest(name, keys); near != "" {
+			if near := Closest(name, keys); near != "" {
 				hint = "did you mean " + near + "?"
 				o.misspelt = append(o.misspelt, near)
 			}
@@ -189,7 +189,7 @@ func (v value) references(kind string) []string {
 		known := v.read.known[kind]
 		if _, ok := known[id]; !ok && known != nil {
 			hint := "define it or correct the name"
-			if near := closest(id, slices.Sorted(maps.Keys(known))); near != "" {
+			if near := Closest(id, slices.Sorted(maps.Keys(known))); near != "" {
 				hint = "did you mean " + near + "?"
 			}
 			at.wrong("there is no %s %s; %s", kind, shown(id), hint)
@@ -269,8 +269,8 @@ func clipped(s string) string {
 	return s
 }
 
-// closest returns the candidate that s was probably meant to be: at most a third of its letters differ. Empty if there is none.
-func closest(s string, candidates []string) string {
+// Closest returns the candidate that s was probably meant to be: at most a third of its letters differ. Empty if there is none.
+func Closest(s string, candidates []string) string {
 	best, least := "", len(s)/3+1
 	if len(s) > maxID {
 		return ""
