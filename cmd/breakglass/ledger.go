@@ -21,9 +21,7 @@ import (
 )
 
 func (a *app) ledgerCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "ledger", Short: "Check the ledger, offline"}
-	cmd.AddCommand(a.verifyCommand())
-	return cmd
+	return group(&cobra.Command{Use: "ledger", Short: "Check the ledger, offline"}, a.verifyCommand())
 }
 
 func (a *app) verifyCommand() *cobra.Command {

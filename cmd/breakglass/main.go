@@ -110,6 +110,9 @@ func version() string {
 
 func (a *app) versionCommand() *cobra.Command {
 	return &cobra.Command{Use: "version", Short: "Print the version", Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error {
+		if err := a.formats("json"); err != nil {
+			return err
+		}
 		if a.json() {
 			return a.printJSON(map[string]string{"apiVersion": api.Version, "kind": "ClientVersion", "version": version()})
 		}
@@ -126,6 +129,19 @@ func args(least, most int, what string) cobra.PositionalArgs {
 		}
 		return nil
 	}
+}
+
+// group makes a command that only has others under it: alone it shows its help, and what it does not know is a mistake.
+func group(cmd *cobra.Command, under ...*cobra.Command) *cobra.Command {
+	cmd.AddCommand(under...)
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return usage("unknown command %q for %q", args[0], cmd.CommandPath())
+		}
+		return nil
+	}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	return cmd
 }
 
 // one is args for a command on one request.

@@ -314,17 +314,22 @@ func (a *app) whoamiCommand() *cobra.Command {
 func (a *app) logoutCommand() *cobra.Command {
 	return &cobra.Command{Use: "logout", Short: "End the session that saves a signature for each command", Args: args(0, 0, "no arguments"), RunE: func(cmd *cobra.Command, _ []string) error {
 		c, err := a.reader()
-		if err != nil || c.Session.Token == "" {
+		if err != nil {
 			return err
 		}
-		if err := a.cacheSession(c.Server, api.Session{}); err != nil {
-			return err
+		if c.Session.Token != "" {
+			if err := a.cacheSession(c.Server, api.Session{}); err != nil {
+				return err
+			}
+			err = c.Logout(cmd.Context())
+			var e *api.Error
+			if err != nil && !(errors.As(err, &e) && e.Class == api.ClassSignIn) { // that class: it has ended already
+				return err
+			}
 		}
-		err = c.Logout(cmd.Context())
-		var e *api.Error
-		if errors.As(err, &e) && e.Class == api.ClassSignIn {
-			return nil // it has ended already
+		if a.json() {
+			return a.printJSON(api.Meta{APIVersion: api.Version, Kind: "SignedOut"})
 		}
-		return err
+		return nil
 	}}
 }

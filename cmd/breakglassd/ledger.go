@@ -178,8 +178,7 @@ func ledgerCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return f.export(cmd.Context(), cmd.OutOrStdout(), args[0])
 		}}
-	top.AddCommand(verify, export)
-	return top
+	return group(top, verify, export)
 }
 
 func (f *ledgerFlags) verify(ctx context.Context, out io.Writer, args []string) error {

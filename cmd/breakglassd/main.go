@@ -85,6 +85,19 @@ func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 	}
 }
 
+// group makes a command that only has others under it: alone it shows its help, and what it does not know is a mistake.
+func group(cmd *cobra.Command, under ...*cobra.Command) *cobra.Command {
+	cmd.AddCommand(under...)
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return usage("unknown command %q for %q (see %[2]s --help)", args[0], cmd.CommandPath())
+		}
+		return nil
+	}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	return cmd
+}
+
 // configFlag adds --config.
 func configFlag(cmd *cobra.Command) *string {
 	path := cmd.Flags().String("config", "/etc/breakglassd/config.yaml", "configuration `file`")
@@ -149,7 +162,6 @@ func initCommand() *cobra.Command {
 }
 
 func configCommand() *cobra.Command {
-	top := &cobra.Command{Use: "config", Short: "Look at the configuration"}
 	cmd := &cobra.Command{Use: "check", Short: "Check the configuration, the access policy and the files they name, without asking any other system"}
 	path := configFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -157,8 +169,7 @@ func configCommand() *cobra.Command {
 		d.files(cmd.Context(), *path)
 		return d.report(cmd.OutOrStdout(), "")
 	}
-	top.AddCommand(cmd)
-	return top
+	return group(&cobra.Command{Use: "config", Short: "Look at the configuration"}, cmd)
 }
 
 // version is the module's version as the build recorded it.

@@ -300,7 +300,14 @@ func freeAddress(t *testing.T) string {
 // start starts the daemon, with a failpoint if one is named, and waits until it is ready.
 func (d *daemon) start(failpoint string) {
 	d.t.Helper()
-	d.cmd = exec.Command(shared.daemon, "serve", "--config", filepath.Join(d.dir, "config.yaml"))
+	d.launch("/readyz", failpoint, shared.daemon)
+}
+
+// launch starts the daemon by a command, to which what it is to do is added, and waits until it says yes to a health check.
+func (d *daemon) launch(check, failpoint string, command ...string) {
+	d.t.Helper()
+	command = append(command, "serve", "--config", filepath.Join(d.dir, "config.yaml"))
+	d.cmd = exec.Command(command[0], command[1:]...)
 	d.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "BREAKGLASS_FAILPOINT=" + failpoint}
 	d.cmd.Stdout, d.cmd.Stderr = logWriter{d}, logWriter{d}
 	must(d.t, d.cmd.Start())
@@ -313,7 +320,7 @@ func (d *daemon) start(failpoint string) {
 	}()
 	deadline := time.After(time.Minute)
 	for {
-		resp, err := http.Get("http://" + d.health + "/readyz")
+		resp, err := http.Get("http://" + d.health + check)
 		if err == nil {
 			_, _ = io.Copy(io.Discard, resp.Body)
 			resp.Body.Close()
@@ -325,7 +332,7 @@ func (d *daemon) start(failpoint string) {
 		case <-exited:
 			d.t.Fatalf("the daemon ended at its start:\n%s", d.logged())
 		case <-deadline:
-			d.t.Fatalf("the daemon is not ready after a minute:\n%s", d.logged())
+			d.t.Fatalf("the daemon does not say yes to %s after a minute:\n%s", check, d.logged())
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
@@ -372,6 +379,12 @@ func (d *daemon) died() {
 func (d *daemon) stop() {
 	d.t.Helper()
 	must(d.t, d.cmd.Process.Signal(syscall.SIGTERM))
+	d.stopped()
+}
+
+// stopped wants the orderly exit of a daemon that was told to stop. A second signal would end it whatever it is doing.
+func (d *daemon) stopped() {
+	d.t.Helper()
 	select {
 	case <-d.exited:
 	case <-time.After(time.Minute):
