@@ -96,7 +96,11 @@ func (d *daemon) probe(ctx context.Context) *health {
 	var wg sync.WaitGroup
 	wg.Go(func() { writing = d.ledger.SetBookmark(ctx, "probe", []byte(time.Now().UTC().Format(time.RFC3339))) })
 	for i, c := range d.cfg.Clusters {
-		wg.Go(func() { signing[i] = d.signer.Check(ctx, c.ID, "") })
+		wg.Go(func() {
+			for _, group := range append([]string{""}, groupsOf(d.service.Policy(), c.ID)...) {
+				signing[i] = errors.Join(signing[i], d.signer.Check(ctx, c.ID, group))
+			}
+		})
 		wg.Go(func() { _, reaching[i] = d.clusters.Bound(ctx, c.ID) })
 	}
 	if d.slack != nil {

@@ -484,6 +484,13 @@ func (c *Cluster) Has(request string) bool {
 	return ok
 }
 
+// Binding is a request's binding as it is in the cluster, or the zero one.
+func (c *Cluster) Binding(request string) breakglass.Binding {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.have[request]
+}
+
 // Plant makes a binding exist, or not exist when b is nil, as somebody else's hand would.
 func (c *Cluster) Plant(request string, b *breakglass.Binding) {
 	c.mu.Lock()

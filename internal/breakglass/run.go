@@ -273,11 +273,15 @@ func (s *Service) sweepCluster(ctx context.Context, cluster string) error {
 		}
 	}
 	for _, r := range s.tracker.idle() {
-		if r.Ask.Cluster == cluster && r.Bound && !exists[r.ID] && r.State(s.now()) == StateActive {
+		if r.Ask.Cluster != cluster || !r.Bound || r.State(s.now()) != StateActive {
+			continue
+		}
+		if !exists[r.ID] {
 			s.log.Warn("a binding of an active grant is missing: binding again", slog.String("cluster", cluster), slog.String("request", r.ID))
-			if err := s.cfg.Binder.Bind(bctx, s.binding(r)); err != nil {
-				return err
-			}
+		}
+		// Also when it exists: it may say something else by now.
+		if err := s.cfg.Binder.Bind(bctx, s.binding(r)); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -1,6 +1,7 @@
 package breakglass_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -9,6 +10,7 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net"
@@ -704,6 +706,72 @@ func TestSweepDrivesBindingsToTheActiveGrants(t *testing.T) {
 		have, _ := s.Cluster.Bound(t.Context(), "c1")
 		if diff := cmp.Diff([]string{d.Request.ID}, have); diff != "" {
 			t.Error(diff)
+		}
+	})
+}
+
+func TestSweepPutsAChangedBindingRight(t *testing.T) {
+	bubble(t, func(t *testing.T, s *bgtest.System) {
+		r := s.Grant("alice", "admin")
+		_, csr := bgtest.NewCSR()
+		if _, err := s.Claim("alice", r.ID, csr); err != nil {
+			t.Fatal(err)
+		}
+		s.Cluster.Plant(r.ID, &breakglass.Binding{Request: r.ID, Cluster: "c1", User: "breakglass:mallory:" + r.ID, Rights: breakglass.Rights{ClusterRole: "cluster-admin"}})
+		time.Sleep(3 * time.Second)
+		if got, want := s.Cluster.Binding(r.ID).User, "breakglass:alice:"+r.ID; got != want {
+			t.Errorf("the binding is for %s, want %s", got, want)
+		}
+	})
+}
+
+func TestClockThatGoesBackRevivesNothing(t *testing.T) {
+	bubble(t, func(t *testing.T, s *bgtest.System) {
+		pending, granted, live := s.Ask(bySlack("alice"), "admin"), s.Grant("alice", "admin"), s.Grant("bob", "admin")
+		_, csr := bgtest.NewCSR()
+		if _, err := s.Claim("bob", live.ID, csr); err != nil {
+			t.Fatal(err)
+		}
+		// The clock was ahead for a moment: the ledger has seen a later time than the one that it is now.
+		ahead := time.Now().Add(35 * time.Minute)
+		if _, err := s.Ledger.Append(t.Context(), ahead, breakglass.DaemonStream, ledger.AnyVersion, nil, ledger.Draft{Kind: "heartbeat/v1", Body: []byte(`{"version":""}`)}); err != nil {
+			t.Fatal(err)
+		}
+		_, err := s.Service.Approve(t.Context(), bySlack("bob"), pending.ID, breakglass.Consent{Digest: pending.Digest})
+		wantRefusal(t, err, "lapsed")
+		_, other := bgtest.NewCSR()
+		_, err = s.Claim("alice", granted.ID, other)
+		wantRefusal(t, err, "lapsed")
+		_, err = s.Claim("bob", live.ID, csr)
+		wantRefusal(t, err, "expired")
+		time.Sleep(11 * time.Minute)
+		if s.Cluster.Has(live.ID) {
+			t.Error("the binding outlived the certificate")
+		}
+	})
+}
+
+func TestNoSecretReachesTheLedger(t *testing.T) {
+	bubble(t, func(t *testing.T, s *bgtest.System) {
+		r := s.Grant("alice", "group")
+		key, csr := bgtest.NewCSR()
+		if _, err := s.Claim("alice", r.ID, csr); err != nil {
+			t.Fatal(err)
+		}
+		der, err := x509.MarshalPKCS8PrivateKey(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		entries, err := s.Ledger.Entries(t.Context(), 0, 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			for name, secret := range map[string][]byte{"the private key": der, "the private scalar": key.D.Bytes(), "the reason, which must stay erasable": []byte("etcd quorum lost")} {
+				if bytes.Contains(e.Leaf, secret) || bytes.Contains(e.Leaf, []byte(base64.StdEncoding.EncodeToString(secret))) {
+					t.Errorf("entry %d (%s) holds %s", e.Seq, e.Kind, name)
+				}
+			}
 		}
 	})
 }
