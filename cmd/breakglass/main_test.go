@@ -4,18 +4,22 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
+	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -424,6 +428,34 @@ func TestConfigurationIsReadStrictly(t *testing.T) {
 		if s, err := parseSettings([]byte(bad)); err == nil {
 			t.Errorf("%q is read as %+v", bad, s)
 		}
+	}
+}
+
+// The certificate is of a server ten minutes ahead of this machine; what it says its time is makes up for that.
+func TestClockOfThisMachineMayBeOff(t *testing.T) {
+	const ahead, life = 10 * time.Minute, 5 * time.Minute
+	key, _ := bgtest.NewCSR()
+	now := time.Now().Add(ahead)
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: now, NotAfter: now.Add(life)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &app{}
+	tooLate := func() bool {
+		return slices.ContainsFunc(a.checkCertificate(cert, &kept{key: key}, api.Request{Ask: breakglass.Requested{TTLSeconds: int64(life / time.Second)}}),
+			func(bad string) bool { return strings.HasPrefix(bad, "it ends at") })
+	}
+	if !tooLate() {
+		t.Error("a certificate that lives longer than it was asked for is taken")
+	}
+	a.seen(api.Request{AsOf: now})
+	if tooLate() {
+		t.Error("the certificate of a server whose clock is ahead is refused although its time is known")
 	}
 }
 

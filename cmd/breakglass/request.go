@@ -182,9 +182,10 @@ func (a *app) open(ctx context.Context, c *api.Client, ask api.Ask) (api.Request
 	return r, nil
 }
 
+// unreachable says that the server may have carried a command out, although it did not say so.
 func unreachable(err error) bool {
 	var e *api.Error
-	return errors.As(err, &e) && e.Code == api.CodeUnreachable
+	return errors.As(err, &e) && (e.Code == api.CodeUnreachable || e.Code == api.CodeLedger)
 }
 
 // forget removes the key of a request from which nothing can come any more.

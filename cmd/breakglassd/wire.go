@@ -108,7 +108,7 @@ func (d *daemon) open(ctx context.Context, p parts) error {
 	}
 	d.metrics = newMetrics(d)
 	d.health.Store(&health{})
-	d.service, err = breakglass.New(ctx, breakglass.Config{Ledger: d.ledger, Policy: policy, Signer: d.signer, Binder: d.clusters, Log: d.log,
+	d.service, err = breakglass.New(ctx, breakglass.Config{Ledger: d.ledger, Policy: policy, Signer: d.signer, Binder: d.clusters, Log: d.log, Clusters: clusterIDs(cfg),
 		AcceptWeaker: p.AcceptWeaker, SignTimeout: cfg.Vault.SignTimeout, Version: version()})
 	if err != nil {
 		return fmt.Errorf("putting the access policy in force: %w", err)
@@ -117,6 +117,15 @@ func (d *daemon) open(ctx context.Context, p parts) error {
 		d.slack, err = openSlack(cfg, d.service, d.ledger, d.log, d.metrics.slackCall)
 	}
 	return err
+}
+
+// clusterIDs lists the configured clusters.
+func clusterIDs(cfg *Config) []string {
+	ids := make([]string, len(cfg.Clusters))
+	for i, c := range cfg.Clusters {
+		ids[i] = c.ID
+	}
+	return ids
 }
 
 // openLedger opens the ledger for writing and returns it with its public key.

@@ -259,6 +259,10 @@ func (s *server) explain(r *http.Request, id, pattern string, err error) *Error 
 		e = newError(refusal.Class, refusal.Code, refusal.Next, "%s", refusal.Why)
 	} else if !errors.As(err, &e) {
 		e = newError(ClassInternal, "internal", "look for the request id in the daemon's log", "something is wrong inside the daemon")
+		if errors.Is(err, ledger.ErrUnknownOutcome) {
+			e = newError(breakglass.ClassUnavailable, CodeLedger, "tell the people who run it to look at its disk and its log; then see what was recorded: breakglass list",
+				"the daemon cannot write its ledger now, and starts again")
+		}
 		if r.Context().Err() == nil {
 			s.cfg.Log.ErrorContext(r.Context(), "api request failed", slog.String("requestId", id), slog.String("route", pattern), slog.Any("error", err))
 		}
@@ -358,14 +362,15 @@ func (s *server) signIn(c *call) (any, error) {
 	if err := breakglass.VerifySSH([]byte(in.Signature), key, SessionNamespace, SessionText(in.Server, s.origin, in.Challenge)); err != nil {
 		return nil, newError(ClassSignIn, "signature", "sign in again; a hardware key must be touched", "the signature does not prove the key")
 	}
-	if !s.sessions.use(in.Challenge, now) {
-		return nil, newError(ClassSignIn, "challenge", "sign in again", "the challenge has been used already")
-	}
 	fingerprint := ssh.FingerprintSHA256(key)
 	p := s.cfg.Service.Policy()
 	owner, ok := p.PersonByKey(fingerprint)
 	if !ok {
 		return nil, s.cfg.Service.RecordStranger(c.Context(), breakglass.Actor{Channel: breakglass.ChannelKey, Key: fingerprint}, "sign-in")
+	}
+	// Only now: what strangers sign must not fill the table.
+	if !s.sessions.use(in.Challenge, now) {
+		return nil, newError(ClassSignIn, "challenge", "sign in again", "the challenge has been used already")
 	}
 	person, _ := p.Person(owner)
 	token, x := s.sessions.open(owner, fingerprint, now)

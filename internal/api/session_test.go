@@ -20,6 +20,7 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/ledger"
 )
 
 const home = "https://bg.example.com"
@@ -416,6 +417,22 @@ func TestInternalErrorsAreLoggedOnceAndNotTold(t *testing.T) {
 		if strings.Contains(w.Body.String(), "secret") || strings.Count(log.String(), "level=ERROR") != 1 || !strings.Contains(log.String(), "secret detail") || !strings.Contains(log.String(), e.RequestID) {
 			t.Errorf("%s: told %s\nlogged %s", name, w.Body, log)
 		}
+	}
+}
+
+func TestLedgerThatCannotBeWrittenIsSaidSo(t *testing.T) {
+	log := &strings.Builder{}
+	s := &server{cfg: Config{Log: slog.New(slog.NewTextHandler(log, nil))}, sessions: newSessions(), addresses: newAddressLimits()}
+	w := httptest.NewRecorder()
+	s.adapt("POST /x", false, func(*call) (any, error) {
+		return nil, fmt.Errorf("appending: %w: the disk or the database is full", ledger.ErrUnknownOutcome)
+	}).ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/x", nil))
+	var e Error
+	if err := json.Unmarshal(w.Body.Bytes(), &e); err != nil || w.Code != http.StatusServiceUnavailable || e.Code != "ledger" || !strings.Contains(e.Next, "disk") {
+		t.Errorf("told %d %s", w.Code, w.Body)
+	}
+	if !strings.Contains(log.String(), "level=ERROR") || !strings.Contains(log.String(), "is full") || !strings.Contains(log.String(), e.RequestID) {
+		t.Errorf("logged %s", log)
 	}
 }
 

@@ -204,6 +204,7 @@ type PolicyLoaded struct {
 type ProfileQuorum struct {
 	Profile  string    `json:"profile"`
 	Count    int       `json:"count"`
+	From     []string  `json:"from"`
 	Each     []string  `json:"each,omitempty"`
 	Channels []Channel `json:"channels"`
 }

@@ -89,6 +89,9 @@ func (s *Service) issue(ctx context.Context, j claimJob) (*Delivery, error) {
 		if again {
 			return s.deliverAgain(ctx, r, j.actor)
 		}
+		if err := s.clockBack(); err != nil {
+			return nil, err
+		}
 		failpoint("decided")
 		// 0. Nothing is recorded while the signer could not sign: the grant stays worth its certificate.
 		cctx, cancel := context.WithTimeout(ctx, s.cfg.SignTimeout)
@@ -242,7 +245,8 @@ func stricter(p *Policy, r *Request) []string {
 	if prof.Incident.Required && r.Ask.Incident == "" {
 		bad = append(bad, "it now needs an incident")
 	}
-	if missing := p.Freeze(prof).missing(r.Approvals); len(missing) > 0 {
+	live := slices.DeleteFunc(slices.Clone(r.Approvals), func(a Approval) bool { return !p.owns(a.By) })
+	if missing := p.Freeze(prof).missing(live); len(missing) > 0 {
 		bad = append(bad, "it now needs "+joinAnd(missing))
 	}
 	return bad
@@ -253,14 +257,20 @@ func equalRights(a, b Rights) bool {
 }
 
 func (s *Service) deliverAgain(ctx context.Context, r *Request, a Actor) (*Delivery, error) {
-	after, err := s.append(ctx, r, r.Deadline(s.now()), nil, Delivered{By: a})
-	if errors.Is(err, ledger.ErrConflict) {
-		if after, err = s.load(ctx, r.ID); err == nil && after.State(s.now()) != StateActive {
-			err = refuse(ClassConflict, "over", "", "%s is %s", r.ID, after.State(s.now()))
-		}
+	if err := s.often(r.ID + " " + a.Person); err != nil {
+		return nil, err
 	}
+	after, err := s.note(ctx, r.ID, func(r *Request) Event {
+		if r.State(s.now()) != StateActive {
+			return nil
+		}
+		return Delivered{By: a}
+	})
 	if err != nil {
 		return nil, err
+	}
+	if st := after.State(s.now()); st != StateActive {
+		return nil, refuse(ClassConflict, "over", "", "%s is %s", r.ID, st)
 	}
 	warning := ""
 	if after.Ask.Rights.Binding() && !after.Bound {
@@ -331,6 +341,7 @@ func (s *Service) note(ctx context.Context, id string, what func(*Request) Event
 		}
 		ev := what(r)
 		if ev == nil {
+			s.tracker.put(r) // it may have an older one, which would be worked on again and again
 			return r, nil
 		}
 		after, err := s.append(ctx, r, time.Time{}, nil, ev)

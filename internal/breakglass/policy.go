@@ -201,6 +201,18 @@ func (p *Policy) PersonByKey(fingerprint string) (string, bool) {
 	return owner.ID, true
 }
 
+// owns reports whether the account or key by which somebody gave a command still is that person's.
+func (p *Policy) owns(a Actor) bool {
+	owner, ok := "", false
+	switch {
+	case a.Channel == ChannelKey:
+		owner, ok = p.PersonByKey(a.Key)
+	case a.Slack != nil:
+		owner, ok = p.PersonBySlack(*a.Slack)
+	}
+	return ok && owner == a.Person
+}
+
 func find[T any](list []T, is func(*T) bool) (*T, bool) {
 	for i := range list {
 		if is(&list[i]) {
@@ -252,6 +264,7 @@ func (p *Policy) Quorums() []ProfileQuorum {
 		out = append(out, ProfileQuorum{
 			Profile:  x.ID,
 			Count:    x.Approvals.Count,
+			From:     slices.Sorted(slices.Values(x.Approvals.From)),
 			Each:     slices.Sorted(slices.Values(x.Approvals.Each)),
 			Channels: slices.Sorted(slices.Values(x.Approvals.Channels)),
 		})

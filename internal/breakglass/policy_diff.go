@@ -60,6 +60,11 @@ func Weaker(old []ProfileQuorum, new *Policy) []string {
 				c.say("%s: approvals.each: %s removed", where, t)
 			}
 		}
+		for _, t := range is.Approvals.From {
+			if was.From != nil && !slices.Contains(was.From, t) && !slices.Contains(was.Each, t) {
+				c.say("%s: approvals.from: %s added", where, t)
+			}
+		}
 		for _, ch := range is.Approvals.Channels {
 			if !slices.Contains(was.Channels, ch) {
 				c.say("%s: approvals.channels: %s added", where, ch)

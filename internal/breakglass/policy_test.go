@@ -281,10 +281,10 @@ func TestFrozenQuorumSharesNothingWithThePolicy(t *testing.T) {
 
 func TestQuorumsAreSorted(t *testing.T) {
 	want := []ProfileQuorum{
-		{Profile: "api-rescue", Count: 2, Each: []string{"security"}, Channels: []Channel{"key", "slack"}},
-		{Profile: "cluster-admin", Count: 2, Each: []string{"security"}, Channels: []Channel{"key", "slack"}},
-		{Profile: "payments-admin", Count: 3, Each: []string{"security", "sre"}, Channels: []Channel{"key"}},
-		{Profile: "view", Count: 2, Channels: []Channel{"key", "slack"}},
+		{Profile: "api-rescue", Count: 2, From: []string{"security", "sre"}, Each: []string{"security"}, Channels: []Channel{"key", "slack"}},
+		{Profile: "cluster-admin", Count: 2, From: []string{"security", "sre"}, Each: []string{"security"}, Channels: []Channel{"key", "slack"}},
+		{Profile: "payments-admin", Count: 3, From: []string{"security", "sre"}, Each: []string{"security", "sre"}, Channels: []Channel{"key"}},
+		{Profile: "view", Count: 2, From: []string{"security", "sre"}, Channels: []Channel{"key", "slack"}},
 	}
 	if d := cmp.Diff(want, examplePolicy(t).Quorums()); d != "" {
 		t.Error(d)

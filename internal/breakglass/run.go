@@ -2,6 +2,7 @@ package breakglass
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strconv"
@@ -60,6 +61,9 @@ func (s *Service) work(ctx context.Context) error {
 			s.tracker.begin(j.id)
 			d, err := s.issue(context.WithoutCancel(ctx), j)
 			s.tracker.end(j.id)
+			if _, refused := AsRefusal(err); err != nil && !refused { // whoever claimed may have gone
+				s.log.Error("a claim failed", slog.String("request", j.id), slog.Any("error", err))
+			}
 			j.done <- claimResult{d, err}
 		}
 	}
@@ -213,7 +217,7 @@ func (s *Service) sweep(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		var wg sync.WaitGroup
-		for _, c := range s.bindingClusters() {
+		for _, c := range s.clusters() {
 			wg.Go(func() {
 				if err := s.sweepCluster(ctx, c); err != nil && ctx.Err() == nil {
 					s.log.Warn("comparing bindings with grants", slog.String("cluster", c), slog.Any("error", err))
@@ -229,48 +233,30 @@ func (s *Service) sweep(ctx context.Context) error {
 	}
 }
 
-// bindingClusters lists the clusters that any profile binds rights in.
-func (s *Service) bindingClusters() []string {
-	seen := map[string]bool{}
+// clusters lists the clusters to sweep.
+func (s *Service) clusters() []string {
+	if s.cfg.Clusters != nil {
+		return s.cfg.Clusters
+	}
 	var out []string
-	for _, p := range s.Policy().Profiles {
-		for _, c := range p.Clusters {
-			if p.Rights.Binding() && !seen[c] {
-				seen[c] = true
-				out = append(out, c)
-			}
-		}
+	for _, c := range s.Policy().Clusters {
+		out = append(out, c.ID)
 	}
 	return out
 }
 
 func (s *Service) sweepCluster(ctx context.Context, cluster string) error {
-	bctx, cancel := context.WithTimeout(ctx, s.cfg.BindTimeout)
-	defer cancel()
-	have, err := s.cfg.Binder.Bound(bctx, cluster)
+	lctx, cancel := context.WithTimeout(ctx, s.cfg.BindTimeout)
+	have, err := s.cfg.Binder.Bound(lctx, cluster)
+	cancel()
 	if err != nil {
 		return fmt.Errorf("listing bindings in cluster %s: %w", cluster, err)
 	}
+	var bad []error // one object that cannot be put right must not keep the others wrong
 	exists := map[string]bool{}
 	for _, id := range have {
 		exists[id] = true
-		r, err := s.load(ctx, id)
-		if _, unknown := AsRefusal(err); unknown {
-			s.log.Error("a binding with our label belongs to no request: removing it", slog.String("cluster", cluster), slog.String("request", id))
-			if err := s.cfg.Binder.Unbind(bctx, cluster, id); err != nil {
-				return err
-			}
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		if st := r.State(s.now()); st.Terminal() || r.Ask.Cluster != cluster {
-			s.log.Warn("removing a binding that should be gone", slog.String("cluster", cluster), slog.String("request", id), slog.String("state", string(st)))
-			if _, err := s.unbind(ctx, r, st); err != nil {
-				return err
-			}
-		}
+		bad = append(bad, s.sweepObject(ctx, cluster, id))
 	}
 	for _, r := range s.tracker.idle() {
 		if r.Ask.Cluster != cluster || !r.Bound || r.State(s.now()) != StateActive {
@@ -279,12 +265,56 @@ func (s *Service) sweepCluster(ctx context.Context, cluster string) error {
 		if !exists[r.ID] {
 			s.log.Warn("a binding of an active grant is missing: binding again", slog.String("cluster", cluster), slog.String("request", r.ID))
 		}
-		// Also when it exists: it may say something else by now.
-		if err := s.cfg.Binder.Bind(bctx, s.binding(r)); err != nil {
-			return err
-		}
+		bad = append(bad, s.rebind(ctx, r.ID)) // also when it exists: it may say something else by now
 	}
-	return nil
+	return errors.Join(bad...)
+}
+
+// sweepObject removes a binding that exists in a cluster and should not.
+func (s *Service) sweepObject(ctx context.Context, cluster, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.BindTimeout)
+	defer cancel()
+	var r *Request
+	err := error(refuse(ClassUnknown, "unknown-request", "", "%q is no request id", clip(id, 40)))
+	if validID(id) { // a label can say anything, for instance the name of another stream
+		r, err = s.load(ctx, id)
+	}
+	_, unknown := AsRefusal(err)
+	switch {
+	case unknown || err == nil && r.Ask.Cluster != cluster:
+		s.log.Error("a binding with our label belongs to no request of this cluster: removing it", slog.String("cluster", cluster), slog.String("request", id))
+		return s.cfg.Binder.Unbind(ctx, cluster, id) // here, not in the cluster that the request is about
+	case err != nil:
+		return err
+	}
+	st := r.State(s.now())
+	if !st.Terminal() {
+		return nil
+	}
+	s.log.Warn("removing a binding that should be gone", slog.String("cluster", cluster), slog.String("request", id), slog.String("state", string(st)))
+	_, err = s.unbind(ctx, r, st)
+	return err
+}
+
+// rebind makes the binding of an active grant exist as it should. What the tracker says is a hint: the ledger is asked before,
+// and after, because a revocation that came meanwhile found nothing to take away.
+func (s *Service) rebind(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.BindTimeout)
+	defer cancel()
+	r, err := s.load(ctx, id)
+	if err != nil {
+		return err
+	}
+	s.tracker.put(r)
+	if !r.Bound || r.State(s.now()) != StateActive {
+		return nil
+	}
+	err = s.cfg.Binder.Bind(ctx, s.binding(r))
+	after, lerr := s.load(context.WithoutCancel(ctx), id)
+	if lerr == nil && after.State(s.now()) != StateActive {
+		_, lerr = s.unbind(context.WithoutCancel(ctx), after, after.State(s.now()))
+	}
+	return errors.Join(err, lerr)
 }
 
 // beat records that the daemon is alive.

@@ -42,6 +42,9 @@ type Config struct {
 	Binder Binder
 	Log    *slog.Logger
 
+	// Clusters are the ids of all clusters that the Binder reaches: bindings in them are looked after also when no profile is
+	// left that binds there. Default: those of the policy.
+	Clusters []string
 	// AcceptWeaker lets New put a policy in force that needs fewer or weaker approvals than the one the ledger saw last.
 	AcceptWeaker bool
 	// SignTimeout bounds one signing call. Default 15 s.
@@ -65,7 +68,8 @@ type Service struct {
 	policy  atomic.Pointer[Policy]
 	reload  sync.Mutex // one policy change at a time
 	asking  sync.Mutex // requests are opened one at a time, so that the limits per person are exact
-	refused *limiter
+	refused *limiter   // of refused commands, per person
+	repeats *limiter   // see often
 	claims  chan claimJob
 	stopped chan struct{} // closed when Run has ended: no claim is taken any more
 	tracker *tracker
@@ -84,7 +88,7 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	setDefault(&cfg.BindTimeout, 5*time.Second)
 	setDefault(&cfg.Sweep, 30*time.Second)
 	setDefault(&cfg.HeartbeatEvery, 10*time.Minute)
-	s := &Service{cfg: cfg, ledger: cfg.Ledger, log: cfg.Log, refused: newLimiter(refusalsPerMinute, time.Minute),
+	s := &Service{cfg: cfg, ledger: cfg.Ledger, log: cfg.Log, refused: newLimiter(refusalsPerMinute, time.Minute), repeats: newLimiter(repeatsPerMinute, time.Minute),
 		claims: make(chan claimJob), stopped: make(chan struct{}), tracker: newTracker()}
 	if err := s.putPolicy(ctx, nil, cfg.Policy, cfg.AcceptWeaker); err != nil {
 		return nil, err
@@ -108,6 +112,26 @@ func (s *Service) now() time.Time {
 		return last
 	}
 	return now
+}
+
+// clockBack refuses to give anything while the clock is behind the ledger: deadlines do not pass then.
+func (s *Service) clockBack() error {
+	if behind := s.ledger.LastTime().Sub(time.Now()); behind > MaxSkew {
+		return refuse(ClassUnavailable, "clock", "have the daemon's clock set; revoking and denying work", "the daemon's clock is %s behind its last ledger entry", short(behind.Truncate(time.Second)))
+	}
+	return nil
+}
+
+// repeatsPerMinute bounds what one person can do to one request again and again without changing anything for good: handing out
+// its certificate, taking an approval back. Each is an entry that every later command on the request has to read.
+const repeatsPerMinute = 10
+
+// often refuses what has been repeated too many times just now.
+func (s *Service) often(key string) error {
+	if s.repeats.allow(key, time.Now()) {
+		return nil
+	}
+	return refuse(ClassLimited, "limit/repeat", "wait a minute", "you have done this %d times within a minute", repeatsPerMinute)
 }
 
 // SetPolicy replaces the policy in force, after recording it. A policy that needs fewer or weaker approvals is refused: that
@@ -165,10 +189,34 @@ func (s *Service) putPolicy(ctx context.Context, old, p *Policy, acceptWeaker bo
 	if old != nil {
 		ev.Changes = append(ev.Changes, Diff(old, p)...)
 	}
+	if n := len(ev.Changes); n > maxChanges {
+		ev.Changes = append(ev.Changes[:maxChanges:maxChanges], fmt.Sprintf("and %d more", n-maxChanges))
+	}
+	if err := fits(p, ev); err != nil {
+		return err
+	}
 	if _, err := s.ledger.Append(ctx, time.Now(), PolicyStream, int64(len(entries)), nil, draft(ev, nil)); err != nil {
 		return fmt.Errorf("recording the policy: %w", err)
 	}
 	s.policy.Store(p)
+	return nil
+}
+
+// maxChanges bounds how many changes of a policy are recorded in words.
+const maxChanges = 200
+
+// fits refuses a policy under which an entry would be longer than the ledger takes: one that could be loaded, and under which
+// then nobody could ask.
+func fits(p *Policy, ev PolicyLoaded) error {
+	const most = ledger.MaxLeaf - 8<<10 // the rest of the entry
+	if len(draft(ev, nil).Body) > most {
+		return refuse(ClassPolicy, "policy/size", "use fewer or smaller teams", "the access policy has too many people in its teams to be recorded")
+	}
+	for i := range p.Profiles {
+		if len(draft(Requested{Quorum: p.Freeze(&p.Profiles[i])}, nil).Body) > most {
+			return refuse(ClassPolicy, "policy/size", "let smaller teams approve it", "so many people can approve profile %s that a request could not be recorded", p.Profiles[i].ID)
+		}
+	}
 	return nil
 }
 
@@ -295,6 +343,9 @@ func (s *Service) Request(ctx context.Context, a Actor, ask Ask) (*Request, erro
 	if err != nil {
 		return nil, s.recordRefusal(ctx, a, "request", RefusalStream, err)
 	}
+	if err := s.clockBack(); err != nil {
+		return nil, err
+	}
 	texts := map[string]string{"reason": strings.TrimSpace(ask.Reason)}
 	for {
 		id := newID()
@@ -353,6 +404,9 @@ type Consent struct {
 func (s *Service) Approve(ctx context.Context, a Actor, id string, c Consent) (*Request, error) {
 	return s.command(ctx, a, "approve", id, func(p *Policy, r *Request, now time.Time) (Event, map[string]string, error) {
 		ev, err := decideApprove(p, r, a, c, now)
+		if err == nil && ev != nil {
+			err = s.clockBack()
+		}
 		return ev, optional("comment", c.Comment), err
 	})
 }
@@ -410,6 +464,9 @@ func (s *Service) TakeBack(ctx context.Context, a Actor, id string) (*Request, e
 		}
 		if _, ok := r.approvalBy(a.Person); !ok {
 			return nil, nil, refuse(ClassConflict, "no-approval", "", "you have not approved %s", r.ID)
+		}
+		if err := s.often(r.ID + " " + a.Person); err != nil {
+			return nil, nil, err
 		}
 		return ApprovalWithdrawn{By: a}, nil, nil
 	})
@@ -570,8 +627,10 @@ func (s *Service) recordRefusal(ctx context.Context, a Actor, command, stream st
 		return err
 	}
 	ev := Refused{By: a, Command: command, Code: r.Code}
-	if _, aerr := s.ledger.Append(ctx, time.Now(), stream, ledger.AnyVersion, nil, draft(ev, nil)); aerr != nil {
-		return errors.Join(err, fmt.Errorf("recording a refused command: %w", aerr))
+	// Whoever hangs up is recorded all the same.
+	if _, aerr := s.ledger.Append(context.WithoutCancel(ctx), time.Now(), stream, ledger.AnyVersion, nil, draft(ev, nil)); aerr != nil {
+		s.log.Error("a refused command could not be recorded", slog.String("person", a.Person), slog.String("command", command), slog.String("code", r.Code), slog.Any("error", aerr))
+		return err
 	}
 	return err
 }

@@ -912,6 +912,18 @@ func TestProfileThatComesBackWeakerIsSeen(t *testing.T) {
 	})
 }
 
+func TestMoreTeamsToApproveIsWeaker(t *testing.T) {
+	bubble(t, func(t *testing.T, s *bgtest.System) {
+		text := strings.Replace(bgtest.Policy(), "teams:\n", "teams:\n  - {id: interns, members: [mallory]}\n", 1)
+		p, err := breakglass.ParsePolicy("access.yaml", []byte(strings.Replace(text, "from: [sre, security]", "from: [sre, security, interns]", 1)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = s.Service.SetPolicy(t.Context(), p)
+		wantRefusal(t, err, "policy/weaker")
+	})
+}
+
 func TestPolicyChangedWhileTheDaemonWasDownIsRecordedInWords(t *testing.T) {
 	bubble(t, func(t *testing.T, s *bgtest.System) {
 		s.RestartWith(strings.Replace(bgtest.Policy(), "members: [carol, erin]", "members: [carol, erin, mallory]", 1))

@@ -14,7 +14,11 @@ func writeFile(path string, data []byte, mode os.FileMode) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, f.Close()) }()
+	defer func() {
+		if err = errors.Join(err, f.Close()); err != nil {
+			err = errors.Join(err, os.Remove(path)) // half a file would stand in the way of the next try
+		}
+	}()
 	if _, err := f.Write(data); err != nil {
 		return err
 	}

@@ -69,8 +69,8 @@ func verify(secret Secret, stamp, signature string, body []byte, now time.Time) 
 		return errors.New("the signature is not of version v0")
 	}
 	got, err := hex.DecodeString(signature[3:])
-	if err != nil {
-		return errors.New("the signature is not in hexadecimal")
+	if err != nil || hex.EncodeToString(got) != signature[3:] { // one way to write it: the replay table knows it by its text
+		return errors.New("the signature is not in lower-case hexadecimal")
 	}
 	mac := hmac.New(sha256.New, []byte(secret))
 	fmt.Fprintf(mac, "v0:%s:", stamp)

@@ -13,11 +13,12 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/policies"
 )
 
-// Check proves that an order for this cluster and group would be signed under exactly what shipped. It reads the role, the
-// issuer, the token and the policy at the same time, so it costs about one round trip. Callers that come while others are
+// Check proves that an order for this cluster and group would be signed under exactly what shipped, and by a clock that agrees
+// with ours. It reads the role, the issuer, the token, the policy and the time at the same time, so it costs about one round trip. Callers that come while others are
 // being answered share the next reading, which begins after they came: a crowd costs Vault no more than one caller does, and
 // nobody is answered with what was read before they asked. See breakglass.Signer.
 func (c *CA) Check(ctx context.Context, cluster, group string) error {
@@ -105,6 +106,9 @@ func (c *CA) check(ctx context.Context, cluster, group string) error {
 	if err != nil {
 		return err
 	}
+	if now.ahead.Abs() > breakglass.MaxSkew {
+		return fmt.Errorf("Vault's clock and this one differ by %s, so that a certificate would not be believed: set both with NTP", now.ahead.Abs().Round(time.Second))
+	}
 	if len(drift) > 0 {
 		return fmt.Errorf("Vault would not sign under what shipped: %s; find out who changed it, then run deploy/vault/setup.sh again", strings.Join(drift, "; "))
 	}
@@ -112,7 +116,10 @@ func (c *CA) check(ctx context.Context, cluster, group string) error {
 }
 
 // snapshot is what decides over a signature, as it is in Vault now.
-type snapshot struct{ role, issuer, token, policy *answer }
+type snapshot struct {
+	role, issuer, token, policy *answer
+	ahead                       time.Duration // of our clock, Vault's; 0 when it does not tell
+}
 
 func (c *CA) snapshot(ctx context.Context, s *session, m Mount, role string) (snapshot, error) {
 	var now snapshot
@@ -135,7 +142,15 @@ func (c *CA) snapshot(ctx context.Context, s *session, m Mount, role string) (sn
 			return err
 		})
 	}
-	return now, g.Wait()
+	g.Go(func() error {
+		// A standby tells its own time, which is not that of the node that signs.
+		if h, err := c.Health(ctx); err == nil && !h.Standby {
+			now.ahead = time.Until(h.ServerTime)
+		}
+		return nil
+	})
+	err := g.Wait()
+	return now, err
 }
 
 // drift lists every difference between a snapshot and what shipped. The error is for what cannot be compared.

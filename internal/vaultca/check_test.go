@@ -1,9 +1,17 @@
 package vaultca
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -247,6 +255,46 @@ func TestDoctorFindsEveryPlantedEvil(t *testing.T) {
 	for _, code := range []string{"vault-roles", "vault-acme", "vault-tidy", "vault-default-issuer", "vault-drift"} {
 		if !found[code] {
 			t.Errorf("no finding %s; there are %v", code, found)
+		}
+	}
+}
+
+// The health of this Vault is told by a clock that is off; all else is the real one.
+func TestClockThatIsOffStopsIssuing(t *testing.T) {
+	w := sharedWorld(t)
+	roots := x509.NewCertPool()
+	text, err := os.ReadFile(w.cfg.CAFile)
+	if err != nil || !roots.AppendCertsFromPEM(text) {
+		t.Fatal("no CA of Vault", err)
+	}
+	to, err := url.Parse(w.vault.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pass := httputil.NewSingleHostReverseProxy(to)
+	pass.Transport = &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}
+	for _, tt := range []struct {
+		ahead  time.Duration
+		status int
+		stops  bool
+	}{{5 * time.Minute, 200, true}, {-5 * time.Minute, 200, true}, {20 * time.Second, 200, false}, {5 * time.Minute, 429, false}} {
+		srv := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			if r.URL.Path != "/v1/sys/health" {
+				pass.ServeHTTP(rw, r)
+				return
+			}
+			rw.WriteHeader(tt.status)
+			fmt.Fprintf(rw, `{"version":"1.21.8","server_time_utc":%d}`, time.Now().Add(tt.ahead).Unix())
+		}))
+		c := w.open(t, func(cfg *Config) { cfg.Address, cfg.CAFile = srv.URL, "" })
+		err := c.Check(t.Context(), "prod", "")
+		srv.Close()
+		if tt.stops {
+			wantError(t, err, "clock", "set both with NTP")
+			continue
+		}
+		if err != nil {
+			t.Errorf("%s ahead, status %d: %v", tt.ahead, tt.status, err)
 		}
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -292,8 +293,8 @@ func TestExpiredTokenInAFileIsNamedAndReplacedWithoutARestart(t *testing.T) {
 	d.check()
 }
 
-// TestVaultWhoseClockIsOffIsNotBelieved has doctor see a Vault that is five minutes ahead, and the daemon a certificate as one
-// that is five minutes behind signs it.
+// TestVaultWhoseClockIsOffIsNotBelieved has a Vault that tells a time five minutes ahead, which is noticed before it signs, and then one
+// that does not tell and signs as one that is five minutes behind.
 func TestVaultWhoseClockIsOffIsNotBelieved(t *testing.T) {
 	const off = 300 // seconds
 	role := mount + "/roles/clock"
@@ -307,6 +308,7 @@ func TestVaultWhoseClockIsOffIsNotBelieved(t *testing.T) {
 		must(t, err)
 	})
 	d := newDaemon(t)
+	var tells atomic.Bool
 	d.between(func(r *http.Request) {
 		if !signing(r) {
 			return
@@ -322,7 +324,7 @@ func TestVaultWhoseClockIsOffIsNotBelieved(t *testing.T) {
 		r.Header.Set("X-Vault-Token", shared.vault.RootToken)
 		r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(text)), int64(len(text))
 	}, func(resp *http.Response) error {
-		if resp.Request.URL.Path != "/v1/sys/health" {
+		if resp.Request.URL.Path != "/v1/sys/health" || !tells.Load() {
 			return nil
 		}
 		var body map[string]any
@@ -335,14 +337,20 @@ func TestVaultWhoseClockIsOffIsNotBelieved(t *testing.T) {
 		resp.Header.Set("Content-Length", strconv.Itoa(len(text)))
 		return err
 	})
-	if out := d.doctor(); !strings.Contains(out, "Vault's clock and this one differ by ") {
-		t.Errorf("doctor does not see the clock:\n%s", out)
-	}
 	d.start("")
 	g := d.grant("alice", "group", 600)
+	tells.Store(true)
+	const told = "Vault's clock and this one differ by "
+	d.refused(6, told, "alice", "claim", g.id)
+	if out := d.doctor(); !strings.Contains(out, told) {
+		t.Errorf("doctor does not see the clock:\n%s", out)
+	}
+	tells.Store(false)
+	if r := g.wait(breakglass.StateApproved); r.Certificate != nil {
+		t.Error("something was signed")
+	}
 	d.refused(6, "clock and ours differ by more than 1m0s", "alice", "claim", g.id)
-	r := g.wait(breakglass.StateFailed)
-	if r.Failed.Why != breakglass.FailCheck {
+	if r := g.wait(breakglass.StateFailed); r.Failed.Why != breakglass.FailCheck {
 		t.Errorf("failed as %s: %s", r.Failed.Why, r.Failed.Detail)
 	}
 	d.stop()
@@ -368,6 +376,10 @@ func TestFullDiskEndsTheDaemonAndRoomBringsItBack(t *testing.T) {
 		if _, err = erin.Approve(t.Context(), g.id, r.Digest, ""); err == nil {
 			_, err = erin.Command(t.Context(), g.id, "take-back", "filling the disk")
 		}
+	}
+	// The write that failed may be one that the daemon made for itself: then nobody is there any more to answer.
+	if text := err.Error(); !strings.Contains(text, "the daemon cannot write its ledger now") && !strings.Contains(text, "cannot be reached") {
+		t.Errorf("the person is told %v", err)
 	}
 	select {
 	case <-d.exited:
@@ -468,20 +480,24 @@ func TestInterruptedRequestIsResumed(t *testing.T) {
 	d.start("")
 	kubeconfig := filepath.Join(d.dir, "alice.kubeconfig")
 	cmd := d.command("alice", "request", "-c", "c1", "-p", "group", "--for", "10m", "--reason", "API server answers 5xx", "--out", kubeconfig)
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	log := filepath.Join(d.dir, "request.log")
+	file, err := os.Create(log)
+	must(t, err)
+	defer file.Close()
+	var stdout bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, file
 	must(t, cmd.Start())
-	var id string
-	eventually(t, "the request is open", func() bool {
-		id = requestID.FindString(d.cli("carol", "list", "--for-me"))
-		return id != ""
-	})
-	// The program may not have had the answer yet: a Ctrl-C then finds nothing to resume.
-	time.Sleep(200 * time.Millisecond)
+	said := func() string {
+		text, err := os.ReadFile(log)
+		must(t, err)
+		return string(text)
+	}
+	eventually(t, "it says whom it waits for", func() bool { return strings.Contains(said(), "… waiting for") })
+	id := requestID.FindString(said())
 	must(t, cmd.Process.Signal(os.Interrupt))
 	_ = cmd.Wait()
-	if code := cmd.ProcessState.ExitCode(); code != 130 || stdout.Len() > 0 || !strings.Contains(stderr.String(), "breakglass request --resume "+id) {
-		t.Errorf("Ctrl-C: exit code %d, want 130 and how to go on\n%s%s", code, stdout.String(), stderr.String())
+	if code := cmd.ProcessState.ExitCode(); code != 130 || stdout.Len() > 0 || !strings.Contains(said(), "breakglass request --resume "+id) {
+		t.Errorf("Ctrl-C: exit code %d, want 130 and how to go on\n%s%s", code, stdout.String(), said())
 	}
 	d.cli("carol", "approve", id, "--yes")
 	d.stop()

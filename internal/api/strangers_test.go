@@ -1,0 +1,42 @@
+package api
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"net/http/httptest"
+	"testing"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/breakglassd/breakglass/internal/bgtest"
+)
+
+func TestStrangersCannotLockEverybodyOut(t *testing.T) {
+	_, h, _ := newTestServer(t)
+	_, priv, _ := ed25519.GenerateKey(rand.Reader)
+	evil, _ := ssh.NewSignerFromKey(priv)
+	n := 0
+	call := func(path string, in any) (int, []byte) {
+		b, _ := json.Marshal(in)
+		r := httptest.NewRequest("POST", path, bytes.NewReader(b))
+		r.Header.Set("Content-Type", "application/json")
+		n++
+		r.RemoteAddr = fmt.Sprintf("[2001:db8:0:%x::1]:5555", n/50) // a /48 that anybody gets from a provider
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		return w.Code, w.Body.Bytes()
+	}
+	for range maxUsed {
+		_, b := call("/v1/session/challenge", ChallengeFor{})
+		var ch Challenge
+		_ = json.Unmarshal(b, &ch)
+		call("/v1/session", proof(evil, ch.Challenge))
+	}
+	e := post(t, h, "", "/v1/session", proof(bgtest.SSHKey("alice"), challengeFrom(t, h)), &Session{})
+	if e != nil {
+		t.Errorf("alice cannot sign in: %s %s: %s", e.Class, e.Code, e.Why)
+	}
+}
