@@ -46,9 +46,7 @@ const (
 )
 
 // CodeLedger is the server's code for a command whose record may or may not have been kept.
-const (
-	CodeLedger = "ledger"
-)
+const CodeLedger = "ledger"
 
 // Client talks to one server for one person. It signs in by itself when the server wants it. It is not safe for concurrent
 // use. Every error is an *Error, or the context's.
