@@ -125,7 +125,7 @@ func TestRevokeWhileTheDaemonStartsStays(t *testing.T) {
 		s.Cluster.OnUnbind = func(string) (bool, error) { return true, nil }
 		unbinds := atomic.Int64{}
 		s.Cluster.OnUnbind = func(string) (bool, error) { unbinds.Add(1); return true, nil }
-		time.Sleep(r.Issued.NotAfter.Sub(time.Now()) + time.Second)
+		time.Sleep(time.Until(r.Issued.NotAfter) + time.Second)
 		unbinds.Store(0)
 		time.Sleep(time.Second)
 		if unbinds.Load() > 5 {

@@ -116,7 +116,7 @@ func (s *Service) now() time.Time {
 
 // clockBack refuses to give anything while the clock is behind the ledger: deadlines do not pass then.
 func (s *Service) clockBack() error {
-	if behind := s.ledger.LastTime().Sub(time.Now()); behind > MaxSkew {
+	if behind := time.Until(s.ledger.LastTime()); behind > MaxSkew {
 		return refuse(ClassUnavailable, "clock", "have the daemon's clock set; revoking and denying work", "the daemon's clock is %s behind its last ledger entry", short(behind.Truncate(time.Second)))
 	}
 	return nil

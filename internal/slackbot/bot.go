@@ -28,6 +28,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/slack-go/slack"
@@ -94,6 +95,7 @@ type Bot struct {
 	log   *slog.Logger
 	slack *slack.Client
 	users accounts
+	forms sync.Mutex // held while a form opens a request: the same form twice at one instant must open one
 }
 
 // New checks the configuration and reports everything that is wrong with it. It does not call Slack: see Check.

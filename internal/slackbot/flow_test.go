@@ -1,6 +1,8 @@
 package slackbot_test
 
 import (
+	"encoding/json"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -254,6 +256,25 @@ func TestSentTwiceTheSameFormOpensOneRequest(t *testing.T) {
 	must(t, err)
 	if len(open) != 1 {
 		t.Errorf("%d requests are open, want 1", len(open))
+	}
+	// And at one instant: a form that is new, from ten connections.
+	values, err := url.ParseQuery(string(sent.Body))
+	must(t, err)
+	var payload map[string]any
+	must(t, json.Unmarshal([]byte(values.Get("payload")), &payload))
+	payload["view"].(map[string]any)["id"] = "VANOTHER"
+	text, err := json.Marshal(payload)
+	must(t, err)
+	form := url.Values{"payload": {string(text)}}.Encode()
+	var wg sync.WaitGroup
+	for i := range 10 {
+		wg.Go(func() {
+			_, _ = w.sim.RawSend(w.ctx(), w.sim.Sign(sent.URL, []byte(form), time.Now().Add(time.Duration(i+2)*time.Second)))
+		})
+	}
+	wg.Wait()
+	if open, err = w.Service.Open(w.ctx()); err != nil || len(open) != 2 {
+		t.Errorf("%d requests are open, want 2 (%v)", len(open), err)
 	}
 }
 

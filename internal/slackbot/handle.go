@@ -348,6 +348,8 @@ func (b *Bot) request(ctx context.Context, a breakglass.Actor, p *payload) error
 	if !ok || err != nil || p.View.ID == "" || len(p.View.ID) > 64 {
 		return malformed("the form is not filled in as forms are")
 	}
+	b.forms.Lock()
+	defer b.forms.Unlock()
 	key := "slack/form/" + url.PathEscape(p.View.ID)
 	sent, err := b.cfg.Ledger.Bookmark(ctx, key)
 	if err != nil || sent != nil {
