@@ -349,8 +349,9 @@ func (s *Service) Request(ctx context.Context, a Actor, ask Ask) (*Request, erro
 	texts := map[string]string{"reason": strings.TrimSpace(ask.Reason)}
 	for {
 		id := newID()
-		r, err := s.append(ctx, &Request{ID: id}, time.Time{}, texts, ev)
-		if errors.Is(err, ledger.ErrConflict) { // the id is taken: one in a billion, and the next one is not
+		// The index has the hour of the entry: it must be the hour in which the index was made.
+		r, err := s.append(ctx, &Request{ID: id}, s.now().Truncate(time.Hour).Add(time.Hour), texts, ev)
+		if errors.Is(err, ledger.ErrConflict) { // the hour has passed, or the id is taken: the next one is not
 			continue
 		}
 		return r, err
@@ -590,8 +591,8 @@ func (s *Service) append(ctx context.Context, r *Request, before time.Time, text
 			drafts[i].Texts = texts
 		}
 		drafts[i].Before = before
-		// The index is of the request as it will be. The ledger assigns position and time, which the index does not depend on
-		// but for the time of the first entry: that one is exact, or the append is refused.
+		// The index is of the request as it will be. The ledger assigns position and time, which it does not depend on but for
+		// the hour of the first entry.
 		preview := ledger.Entry{Stream: r.ID, StreamSeq: after.Rev + 1, Kind: ev.Kind(), Time: at, Body: drafts[i].Body, Texts: drafts[i].Texts}
 		if err := after.apply(preview, ev, true); err != nil {
 			return nil, fmt.Errorf("request %s: %s would not be valid: %w", r.ID, ev.Kind(), err)
