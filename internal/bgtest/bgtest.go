@@ -14,6 +14,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"log/slog"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -422,58 +423,76 @@ func personOf(t testing.TB, l *ledger.Ledger, id string) string {
 	return r.Ask.By.Person
 }
 
-// Cluster is a Binder in memory. Faults are placed with OnBind and OnUnbind: apply says whether it happens, err what is told.
+// Cluster is a Binder in memory. Faults are placed with SetBind, SetUnbind and SetBound, at any time.
 type Cluster struct {
-	mu       sync.Mutex
+	mu       sync.Mutex // guards what follows
 	have     map[string]breakglass.Binding
-	OnBind   func(breakglass.Binding) (apply bool, err error)
-	OnUnbind func(request string) (apply bool, err error)
-	OnBound  func() error
+	onBind   func(breakglass.Binding) (apply bool, err error)
+	onUnbind func(request string) (apply bool, err error)
+	onBound  func() error
+}
+
+// SetBind has each Bind ask f: apply says whether it happens, err what is told.
+func (c *Cluster) SetBind(f func(breakglass.Binding) (apply bool, err error)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.onBind = f
+}
+
+// SetUnbind is SetBind for Unbind.
+func (c *Cluster) SetUnbind(f func(request string) (apply bool, err error)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.onUnbind = f
+}
+
+// SetBound has each Bound fail with what f returns.
+func (c *Cluster) SetBound(f func() error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.onBound = f
 }
 
 // Bind implements breakglass.Binder.
 func (c *Cluster) Bind(_ context.Context, b breakglass.Binding) error {
+	c.mu.Lock()
+	fault := c.onBind
+	c.mu.Unlock()
 	apply, err := true, error(nil)
-	if c.OnBind != nil {
-		apply, err = c.OnBind(b)
+	if fault != nil {
+		apply, err = fault(b)
 	}
 	if apply {
-		c.mu.Lock()
-		c.have[b.Request] = b
-		c.mu.Unlock()
+		c.Plant(b.Request, &b)
 	}
 	return err
 }
 
 // Unbind implements breakglass.Binder.
 func (c *Cluster) Unbind(_ context.Context, _, request string) error {
+	c.mu.Lock()
+	fault := c.onUnbind
+	c.mu.Unlock()
 	apply, err := true, error(nil)
-	if c.OnUnbind != nil {
-		apply, err = c.OnUnbind(request)
+	if fault != nil {
+		apply, err = fault(request)
 	}
 	if apply {
-		c.mu.Lock()
-		delete(c.have, request)
-		c.mu.Unlock()
+		c.Plant(request, nil)
 	}
 	return err
 }
 
 // Bound implements breakglass.Binder.
 func (c *Cluster) Bound(context.Context, string) ([]string, error) {
-	if c.OnBound != nil {
-		if err := c.OnBound(); err != nil {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.onBound != nil {
+		if err := c.onBound(); err != nil {
 			return nil, err
 		}
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	var ids []string
-	for id := range c.have {
-		ids = append(ids, id)
-	}
-	slices.Sort(ids)
-	return ids, nil
+	return slices.Sorted(maps.Keys(c.have)), nil
 }
 
 // Has reports whether a request's binding exists.

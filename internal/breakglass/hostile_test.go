@@ -36,23 +36,23 @@ func TestSweepNeverGivesARevokedGrantItsBindingBack(t *testing.T) {
 		s.Cluster.Plant(a.ID, nil)
 		s.Cluster.Plant(b.ID, nil)
 		var once sync.Once
-		var revoked string
-		s.Cluster.OnBind = func(x breakglass.Binding) (bool, error) {
+		revoked := make(chan string, 1)
+		s.Cluster.SetBind(func(x breakglass.Binding) (bool, error) {
 			once.Do(func() {
 				other := a.ID
 				if x.Request == a.ID {
 					other = b.ID
 				}
-				revoked = other
+				revoked <- other
 				if _, err := s.Service.Revoke(context.Background(), byKey("carol"), other, "cut it off now"); err != nil {
 					t.Error(err)
 				}
 			})
 			return true, nil
-		}
+		})
 		time.Sleep(31 * time.Second)
 		synctest.Wait()
-		if s.Cluster.Has(revoked) {
+		if s.Cluster.Has(<-revoked) {
 			t.Error("a revoked grant has its binding back and the ledger says it is gone")
 		}
 	})
@@ -122,9 +122,9 @@ func TestRevokeWhileTheDaemonStartsStays(t *testing.T) {
 		if back > 0 {
 			t.Error("a revoked grant keeps getting its binding back")
 		}
-		s.Cluster.OnUnbind = func(string) (bool, error) { return true, nil }
+		s.Cluster.SetUnbind(func(string) (bool, error) { return true, nil })
 		unbinds := atomic.Int64{}
-		s.Cluster.OnUnbind = func(string) (bool, error) { unbinds.Add(1); return true, nil }
+		s.Cluster.SetUnbind(func(string) (bool, error) { unbinds.Add(1); return true, nil })
 		time.Sleep(time.Until(r.Issued.NotAfter) + time.Second)
 		unbinds.Store(0)
 		time.Sleep(time.Second)
@@ -204,14 +204,14 @@ func TestOneStuckObjectKeepsNothingElseWrong(t *testing.T) {
 		s := bgtest.New(t, bgtest.Options{})
 		r := s.Grant("alice", "admin")
 		// the API server carries the Bind out but the answer is lost
-		s.Cluster.OnBind = func(breakglass.Binding) (bool, error) { return true, errors.New("timeout") }
+		s.Cluster.SetBind(func(breakglass.Binding) (bool, error) { return true, errors.New("timeout") })
 		s.Cluster.Plant("a-object-with-a-finalizer", &breakglass.Binding{Request: "a-object-with-a-finalizer"})
-		s.Cluster.OnUnbind = func(id string) (bool, error) {
+		s.Cluster.SetUnbind(func(id string) (bool, error) {
 			if id == "a-object-with-a-finalizer" {
 				return false, errors.New("still there after it was deleted (finalizers)")
 			}
 			return true, nil
-		}
+		})
 		_, csr := bgtest.NewCSR()
 		d, err := s.Claim("alice", r.ID, csr)
 		if err != nil {
@@ -230,7 +230,7 @@ func TestBindingsOfAProfileThatIsGoneAreStillSweptAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := bgtest.New(t, bgtest.Options{Config: func(c *breakglass.Config) { c.Sweep = 30 * time.Second }})
 		r := s.Grant("alice", "admin")
-		s.Cluster.OnBind = func(breakglass.Binding) (bool, error) { return true, errors.New("timeout") }
+		s.Cluster.SetBind(func(breakglass.Binding) (bool, error) { return true, errors.New("timeout") })
 		_, csr := bgtest.NewCSR()
 		if _, err := s.Claim("alice", r.ID, csr); err != nil {
 			t.Fatal(err)

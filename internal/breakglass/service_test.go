@@ -656,8 +656,8 @@ func TestBindingFaultsAreHealed(t *testing.T) {
 					}
 					return true, nil
 				}
-				s.Cluster.OnBind = func(breakglass.Binding) (bool, error) { return fault() }
-				s.Cluster.OnUnbind = func(string) (bool, error) { return fault() }
+				s.Cluster.SetBind(func(breakglass.Binding) (bool, error) { return fault() })
+				s.Cluster.SetUnbind(func(string) (bool, error) { return fault() })
 				r := s.Grant("alice", "admin")
 				_, csr := bgtest.NewCSR()
 				d, err := s.Claim("alice", r.ID, csr)
@@ -818,12 +818,12 @@ func TestRevokeWhileTheClusterIsDownIsCarriedOutLater(t *testing.T) {
 		}
 		var down atomic.Bool
 		down.Store(true)
-		s.Cluster.OnUnbind = func(string) (bool, error) {
+		s.Cluster.SetUnbind(func(string) (bool, error) {
 			if down.Load() {
 				return false, errors.New("no route to host")
 			}
 			return true, nil
-		}
+		})
 		r, err := s.Service.Revoke(t.Context(), bySlack("carol"), r.ID, "laptop stolen")
 		if err != nil || !r.Bound {
 			t.Fatalf("revoked with binding %t (%v), want recorded and still bound", r.Bound, err)
