@@ -6,8 +6,10 @@ import (
 	"github.com/breakglassd/breakglass/internal/ledger"
 )
 
-// AllStates lists every state.
-func AllStates() []State { return allStates }
+// AllStates lists every state, in the order of a request's life.
+func AllStates() []State {
+	return []State{StatePending, StateApproved, StateIssuing, StateActive, StateExpired, StateRevoked, StateFailed, StateDenied, StateWithdrawn, StateLapsed}
+}
 
 // Follow says whether an event may follow a request's last entry.
 func Follow(r *Request, at time.Time, ev Event) error {

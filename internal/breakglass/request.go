@@ -28,9 +28,6 @@ const (
 	StateLapsed    State = "lapsed"    // nobody acted before its deadline
 )
 
-// States lists every state, in the order of a request's life.
-var allStates = []State{StatePending, StateApproved, StateIssuing, StateActive, StateExpired, StateRevoked, StateFailed, StateDenied, StateWithdrawn, StateLapsed}
-
 // Terminal reports whether nothing but bookkeeping can follow.
 func (s State) Terminal() bool {
 	switch s {
@@ -155,7 +152,7 @@ func (r *Request) Deadline(now time.Time) time.Time {
 	return time.Time{}
 }
 
-// Approver returns the person's live approval.
+// approvalBy returns the person's live approval.
 func (r *Request) approvalBy(person string) (Approval, bool) {
 	i := slices.IndexFunc(r.Approvals, func(a Approval) bool { return a.By.Person == person })
 	if i < 0 {
