@@ -291,6 +291,9 @@ func newMetrics(d *daemon) *metrics {
 // Tell implements breakglass.Messenger.
 func (m *metrics) Tell(_ context.Context, n breakglass.Notice) error {
 	r := n.Request
+	if r == nil {
+		return nil
+	}
 	count := func(outcome string) { m.requests.WithLabelValues(r.Ask.Cluster, r.Ask.Profile, outcome).Inc() }
 	switch ev := n.Event.(type) {
 	case breakglass.Requested:

@@ -546,7 +546,7 @@ func (m *Told) Kinds(request string) []string {
 	defer m.mu.Unlock()
 	var out []string
 	for _, n := range m.notices {
-		if n.Request.ID == request {
+		if n.Request != nil && n.Request.ID == request {
 			out = append(out, n.Event.Kind())
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/breakglassd/breakglass/internal/ledger"
@@ -96,6 +97,20 @@ type Requested struct {
 	PendingUntil time.Time `json:"pendingUntil"`
 	ClaimSeconds int64     `json:"claimSeconds"`
 	PolicyDigest string    `json:"policyDigest"`
+
+	// What follows came after the first release: it is absent from older entries, which are read and hashed as they are.
+
+	Guards    []Guard    `json:"guards,omitempty"`    // what the deny webhook keeps this grant from doing, sorted
+	Aftercare *Aftercare `json:"aftercare,omitempty"` // what must follow the grant's end; nil: nothing
+	Raised    []string   `json:"raised,omitempty"`    // requests whose overdue closing raised Quorum.Count by one
+}
+
+// Aftercare is what must follow the end of a grant. It is frozen into the request, so that a later configuration or policy
+// changes nothing for grants that are under way, and old ledgers mean what they meant.
+type Aftercare struct {
+	Prove        bool  `json:"prove,omitempty"`        // after a revocation every API server is asked until it says no
+	Examine      bool  `json:"examine,omitempty"`      // what was done is reported, and what was left behind is looked for
+	CloseSeconds int64 `json:"closeSeconds,omitempty"` // after the end, the time for the closing note and for acknowledging; 0: neither is asked for
 }
 
 // Approved is one person's yes to exactly the digest. Comment is an erasable text.
@@ -174,6 +189,101 @@ type Revoked struct {
 	By Actor `json:"by"`
 }
 
+// Receipt says which API servers refuse a revoked certificate. Each receipt repeats what the one before said; the last one
+// counts.
+type Receipt struct {
+	Answers []Answer `json:"answers"` // one for each configured API server, in the configuration's order
+	Final   bool     `json:"final"`   // nothing more will be asked: every server says no, or the certificate's time is over
+	Limits  []string `json:"limits"`  // what a revocation cannot reach, in words
+}
+
+// Answer is what one API server said when it was asked whether a revoked certificate still opens it.
+type Answer struct {
+	Server      string `json:"server"`                // its address
+	No          bool   `json:"no"`                    // it refuses
+	By          string `json:"by,omitempty"`          // what refuses: RefusedByRBAC or RefusedByWebhook
+	AfterMillis int64  `json:"afterMillis,omitempty"` // from the revocation's entry to the first no, in milliseconds
+	Tries       int    `json:"tries"`                 // how often it was asked until then
+	Question    string `json:"question,omitempty"`    // what it was asked, in words
+	Problem     string `json:"problem,omitempty"`     // why there is no no: it cannot be reached, or it still says yes
+}
+
+// What refuses a revoked certificate.
+const (
+	RefusedByRBAC    = "rbac"    // nothing allows it any more
+	RefusedByWebhook = "webhook" // the deny webhook says no
+)
+
+// SessionReported commits to the report on what was done with a grant, as the API servers' audit events tell it. The report
+// itself is kept beside the ledger, under its digest.
+type SessionReported struct {
+	Digest      string    `json:"digest"`         // hex SHA-256 of the report's JSON; empty when there was nothing to report from
+	Source      string    `json:"source"`         // SourceAudit or SourceNone
+	Events      int       `json:"events"`         // audit events of this certificate
+	First       time.Time `json:"first,omitzero"` // use
+	Last        time.Time `json:"last,omitzero"`  // use
+	From        []string  `json:"from,omitempty"` // source addresses, sorted, at most MaxSources
+	Reads       int       `json:"reads"`          // requests that looked
+	Writes      int       `json:"writes"`         // requests that changed something, allowed
+	Refused     int       `json:"refused"`        // requests that were not allowed
+	SecretsRead int       `json:"secretsRead"`    // requests that showed Secrets
+	Streams     int       `json:"streams"`        // exec, attach, port-forward and proxy requests
+	StillOpen   int       `json:"stillOpen"`      // streams and watches begun and not seen to end
+	Gaps        []string  `json:"gaps,omitempty"` // what the report may lack, in words
+}
+
+// MaxSources bounds the source addresses in a SessionReported.
+const MaxSources = 20
+
+// Where a session report comes from.
+const (
+	SourceAudit = "audit"
+	SourceNone  = "none" // no audit events reach the daemon for this cluster
+)
+
+// Swept says what a grant left behind in its cluster. Details are in the session report.
+type Swept struct {
+	Items   []Residue `json:"items"`          // the gravest first, at most MaxResidues
+	More    int       `json:"more,omitempty"` // found beyond Items
+	Sources []string  `json:"sources"`        // what it was found out from: "audit", "comparison"
+	Gaps    []string  `json:"gaps,omitempty"` // what could not be looked at, and what would make it possible
+}
+
+// MaxResidues bounds the items of one sweep in the ledger.
+const MaxResidues = 100
+
+// Residue is one thing that a session made or changed and that outlives it.
+type Residue struct {
+	Rule     string   `json:"rule"` // stable id of the kind of trick: "clusterrolebinding-created"
+	Severity Severity `json:"severity"`
+	Object   string   `json:"object"`         // "ClusterRoleBinding evil", "Secret kube-system/x"
+	What     string   `json:"what"`           // a sentence without a full stop
+	Found    string   `json:"found"`          // audit, comparison or both
+	Exists   string   `json:"exists"`         // yes or unknown: what is gone is not left behind
+	Undo     string   `json:"undo,omitempty"` // the command that takes it away
+}
+
+// Acknowledged is another person's word that they have seen what a sweep found. The note is an erasable text.
+type Acknowledged struct {
+	By Actor `json:"by"`
+}
+
+// Closed ends a grant's story: the requester's note on what was done, an erasable text named "note".
+type Closed struct {
+	By Actor `json:"by"`
+}
+
+// Overdue says that a word which a grant needs did not come in time.
+type Overdue struct {
+	What string `json:"what"` // OverdueClosing or OverdueAcknowledgement
+}
+
+// What can be overdue.
+const (
+	OverdueClosing         = "closing"
+	OverdueAcknowledgement = "acknowledgement"
+)
+
 // Delivered says that the same certificate was handed out again, to the same key.
 type Delivered struct {
 	By Actor `json:"by"`
@@ -207,11 +317,50 @@ type ProfileQuorum struct {
 	From     []string  `json:"from"`
 	Each     []string  `json:"each,omitempty"`
 	Channels []Channel `json:"channels"`
+	Guards   []Guard   `json:"guards,omitempty"`
 }
 
 // Heartbeat proves that the daemon was alive and bounds what a truncation can hide.
 type Heartbeat struct {
 	Version string `json:"version"`
+}
+
+// AuditImported says that somebody handed in a file of audit events.
+type AuditImported struct {
+	By      Actor  `json:"by"`
+	Cluster string `json:"cluster"`
+	Digest  string `json:"digest"` // hex SHA-256 of the file
+	Events  int    `json:"events"` // in it
+	Kept    int    `json:"kept"`   // of our certificates, and new
+}
+
+// CanaryOrdered is the intent to sign a certificate that gives no right, to prove the path. Its stream is the canary's own.
+type CanaryOrdered struct {
+	Cluster    string `json:"cluster"`
+	CommonName string `json:"commonName"`
+	SPKI       string `json:"spki"`
+	Issuer     string `json:"issuer"` // the authority's own name for the CA that is to sign
+}
+
+// CanaryDone is what became of a canary. Its certificate is known from here on.
+type CanaryDone struct {
+	Fingerprint string    `json:"fingerprint,omitempty"` // empty when nothing was signed
+	NotAfter    time.Time `json:"notAfter,omitzero"`
+	Problem     string    `json:"problem,omitempty"`
+	Accepted    []string  `json:"accepted"` // API servers that took it and named it rightly
+	Refused     []string  `json:"refused"`  // API servers that did not
+}
+
+// CheckRun is the record of one scheduled or ordered check.
+type CheckRun struct {
+	Check    string    `json:"check"` // "ca", …
+	Cluster  string    `json:"cluster,omitempty"`
+	By       *Actor    `json:"by,omitempty"` // who ordered it; nil: the schedule
+	Due      time.Time `json:"due,omitzero"` // when the schedule wanted it
+	OK       bool      `json:"ok"`
+	Verdict  string    `json:"verdict"`            // a line for people
+	Digest   string    `json:"digest,omitempty"`   // hex SHA-256 of the whole report's JSON
+	Findings []string  `json:"findings,omitempty"` // keys
 }
 
 // Kind names the event in the ledger. Kinds are never renamed or reused.
@@ -231,13 +380,40 @@ func (Ended) Kind() string             { return "ended/v1" }
 func (Refused) Kind() string           { return "refused/v1" }
 func (PolicyLoaded) Kind() string      { return "policy-loaded/v1" }
 func (Heartbeat) Kind() string         { return "heartbeat/v1" }
+func (Receipt) Kind() string           { return "receipt/v1" }
+func (SessionReported) Kind() string   { return "session-reported/v1" }
+func (Swept) Kind() string             { return "swept/v1" }
+func (Acknowledged) Kind() string      { return "acknowledged/v1" }
+func (Closed) Kind() string            { return "closed/v1" }
+func (Overdue) Kind() string           { return "overdue/v1" }
+func (FindingOpened) Kind() string     { return "finding-opened/v1" }
+func (FindingOver) Kind() string       { return "finding-over/v1" }
+func (AuditImported) Kind() string     { return "audit-imported/v1" }
+func (CanaryOrdered) Kind() string     { return "canary-ordered/v1" }
+func (CanaryDone) Kind() string        { return "canary-done/v1" }
+func (CheckRun) Kind() string          { return "check-run/v1" }
 
 // Streams that are not requests.
 const (
 	PolicyStream  = "policy"
 	RefusalStream = "refused"
 	DaemonStream  = "daemon"
+	FindingStream = "findings"
+	ImportStream  = "imports" // of audit events
+	CheckStream   = "checks"
 )
+
+// CanaryStream is the stream of one canary: a name that begins so, and its nonce.
+const CanaryStream = "canary-"
+
+// aboutRequest reports whether a stream is that of a request.
+func aboutRequest(stream string) bool {
+	switch stream {
+	case PolicyStream, RefusalStream, DaemonStream, FindingStream, ImportStream, CheckStream:
+		return false
+	}
+	return !strings.HasPrefix(stream, CanaryStream)
+}
 
 // draft encodes an event for the ledger. encoding/json writes struct fields in their order, so the bytes are canonical.
 func draft(e Event, texts map[string]string) ledger.Draft {
@@ -285,6 +461,30 @@ func Decode(e ledger.Entry) (Event, error) {
 		ev, err = decode[PolicyLoaded](e.Body)
 	case Heartbeat{}.Kind():
 		ev, err = decode[Heartbeat](e.Body)
+	case Receipt{}.Kind():
+		ev, err = decode[Receipt](e.Body)
+	case SessionReported{}.Kind():
+		ev, err = decode[SessionReported](e.Body)
+	case Swept{}.Kind():
+		ev, err = decode[Swept](e.Body)
+	case Acknowledged{}.Kind():
+		ev, err = decode[Acknowledged](e.Body)
+	case Closed{}.Kind():
+		ev, err = decode[Closed](e.Body)
+	case Overdue{}.Kind():
+		ev, err = decode[Overdue](e.Body)
+	case FindingOpened{}.Kind():
+		ev, err = decode[FindingOpened](e.Body)
+	case FindingOver{}.Kind():
+		ev, err = decode[FindingOver](e.Body)
+	case AuditImported{}.Kind():
+		ev, err = decode[AuditImported](e.Body)
+	case CanaryOrdered{}.Kind():
+		ev, err = decode[CanaryOrdered](e.Body)
+	case CanaryDone{}.Kind():
+		ev, err = decode[CanaryDone](e.Body)
+	case CheckRun{}.Kind():
+		ev, err = decode[CheckRun](e.Body)
 	default:
 		err = fmt.Errorf("unknown kind: written by a newer version?")
 	}

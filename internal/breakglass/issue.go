@@ -121,6 +121,9 @@ func (s *Service) issue(ctx context.Context, j claimJob) (*Delivery, error) {
 
 	failpoint("claimed")
 
+	// What exists in the cluster is remembered beside the signing call, and done or given up before the certificate leaves.
+	remembered := s.before(ctx, r)
+
 	// 2. One signing call.
 	asked := time.Now()
 	sctx, cancel := context.WithTimeout(ctx, s.cfg.SignTimeout)
@@ -171,7 +174,27 @@ func (s *Service) issue(ctx context.Context, j claimJob) (*Delivery, error) {
 		}
 	}
 	failpoint("bound")
+	<-remembered
 	return s.delivery(ctx, r, warning)
+}
+
+// before has the examiner remember what exists in the cluster, for a comparison afterwards. The channel is closed when it has,
+// or when it took too long: an emergency does not wait for it.
+func (s *Service) before(ctx context.Context, r *Request) <-chan struct{} {
+	done := make(chan struct{})
+	if s.cfg.Examiner == nil {
+		close(done)
+		return done
+	}
+	go func() {
+		defer close(done)
+		ctx, cancel := context.WithTimeout(ctx, s.cfg.BindTimeout)
+		defer cancel()
+		if err := s.cfg.Examiner.Before(ctx, s.access(r)); err != nil {
+			s.log.Warn("what exists in the cluster could not be remembered: the comparison after this session will be poorer", slog.String("request", r.ID), slog.Any("error", err))
+		}
+	}()
+	return done
 }
 
 // fail records the end of a claim that gave no usable certificate and returns the refusal for the person.

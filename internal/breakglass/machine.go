@@ -100,7 +100,7 @@ func (r *Request) apply(e ledger.Entry, ev Event, proof bool) error {
 		err = in(StateExpired, StateRevoked)
 		r.Bound = false
 	case Revoked:
-		err = in(StateActive)
+		err = in(StateApproved, StateActive) // before the claim, it ends what would have become a certificate
 		r.Revoked = &Ending{By: ev.By, At: e.Time, Reason: e.Texts["reason"]}
 	case Delivered:
 		err = in(StateActive)
@@ -114,6 +114,50 @@ func (r *Request) apply(e ledger.Entry, ev Event, proof bool) error {
 		r.Ended, r.EndedAt = &ev, e.Time
 	case Refused:
 		r.Refusals++
+	case Receipt:
+		if err = in(StateRevoked); err == nil && (r.Issued == nil || r.receipted()) {
+			err = fmt.Errorf("there is nothing to prove")
+		}
+		r.Receipt = &ev
+	case SessionReported:
+		err = r.ended(state)
+		r.Session = &ev
+	case Swept:
+		err = r.ended(state)
+		if r.Swept == nil || !equalResidues(r.Swept.Items, ev.Items) {
+			r.Acknowledged = nil // somebody has seen something else
+		}
+		r.Swept, r.SweptAt = &ev, e.Time
+	case Acknowledged:
+		switch {
+		case !r.Unacknowledged():
+			err = fmt.Errorf("there is nothing to acknowledge")
+		case ev.By.Person == "" || ev.By.Person == r.Ask.By.Person:
+			err = fmt.Errorf("%q cannot acknowledge what this session left behind", ev.By.Person)
+		}
+		r.Acknowledged = &Ending{By: ev.By, At: e.Time, Reason: e.Texts["note"]}
+	case Closed:
+		switch err = r.ended(state); {
+		case err != nil:
+		case r.Closed != nil:
+			err = fmt.Errorf("closed already")
+		case ev.By.Person != r.Ask.By.Person:
+			err = fmt.Errorf("closed by %q, requested by %q", ev.By.Person, r.Ask.By.Person)
+		}
+		r.Closed = &Ending{By: ev.By, At: e.Time, Reason: e.Texts["note"]}
+	case Overdue:
+		if slices.Contains(r.Overdue, ev.What) {
+			err = fmt.Errorf("recorded as overdue already")
+			break
+		}
+		by := r.CloseBy(e.Time)
+		if ev.What == OverdueAcknowledgement {
+			by = r.AcknowledgeBy()
+		}
+		if by.IsZero() || e.Time.Before(by) {
+			err = fmt.Errorf("the %s is not overdue", ev.What)
+		}
+		r.Overdue = append(slices.Clone(r.Overdue), ev.What)
 	default:
 		err = fmt.Errorf("does not belong to a request")
 	}
@@ -123,6 +167,19 @@ func (r *Request) apply(e ledger.Entry, ev Event, proof bool) error {
 	r.Rev = e.StreamSeq
 	return nil
 }
+
+// ended says whether the grant gave a certificate whose time is over.
+func (r *Request) ended(state State) error {
+	if r.Issued == nil || state != StateExpired && state != StateRevoked {
+		return fmt.Errorf("not possible while %s", state)
+	}
+	return nil
+}
+
+// receipted reports whether nothing more is to be proved about a revocation.
+func (r *Request) receipted() bool { return r.Receipt != nil && r.Receipt.Final }
+
+func equalResidues(a, b []Residue) bool { return slices.Equal(a, b) }
 
 // check holds what every recorded request must satisfy, whatever the policy was.
 func (q Requested) check(at time.Time) error {
@@ -139,10 +196,20 @@ func (q Requested) check(at time.Time) error {
 
 // settled reports whether nothing is left to do for the request: it leaves the open index.
 func (r *Request) settled() bool {
-	if r.Bound {
+	switch {
+	case r.Bound:
 		return false
+	case r.Denied != nil || r.Withdrawn != nil || r.Failed != nil:
+		return true
+	case r.Ended == nil && r.Revoked == nil:
+		return false
+	case r.Issued == nil || r.Ask.Aftercare == nil:
+		return true
 	}
-	return r.Denied != nil || r.Withdrawn != nil || r.Failed != nil || r.Ended != nil || r.Revoked != nil
+	care := r.Ask.Aftercare
+	return (r.Revoked == nil || !care.Prove || r.receipted()) && (!care.Examine || r.Swept != nil) &&
+		(!r.Touched() || slices.Contains(r.Overdue, OverdueClosing)) &&
+		(r.AcknowledgeBy().IsZero() || slices.Contains(r.Overdue, OverdueAcknowledgement))
 }
 
 // indexOf is the request's rows in the rebuildable index. Verification recomputes them from the fold.
@@ -153,6 +220,12 @@ func indexOf(r *Request) []ledger.Tag {
 	}
 	if !r.settled() {
 		tags = append(tags, ledger.Tag{Name: "open", Value: "1"}, ledger.Tag{Name: "open-by", Value: r.Ask.By.Person})
+	}
+	if r.Touched() {
+		tags = append(tags, ledger.Tag{Name: "touched", Value: "1"}, ledger.Tag{Name: "touched-by", Value: r.Ask.By.Person})
+	}
+	if r.Unacknowledged() {
+		tags = append(tags, ledger.Tag{Name: "unacknowledged", Value: "1"})
 	}
 	if r.Claimed != nil {
 		tags = append(tags, ledger.Tag{Name: "spki", Value: r.Claimed.SPKI, Unique: true})
@@ -172,22 +245,30 @@ func hourOf(person string, at time.Time) string {
 type work int
 
 const (
-	workNone   work = iota
-	workEnd         // record what the clock decided
-	workBind        // make the binding exist
-	workUnbind      // make it not exist
-	workSettle      // find out what became of a claim whose outcome is not recorded
+	workNone    work = iota
+	workEnd          // record what the clock decided
+	workBind         // make the binding exist
+	workUnbind       // make it not exist
+	workSettle       // find out what became of a claim whose outcome is not recorded
+	workProve        // ask the API servers whether a revoked certificate is refused
+	workExamine      // report what was done, and look for what was left behind
+	workOverdue      // record that a closing note or an acknowledgement did not come
 )
 
+// waits are the times that due goes by.
+type waits struct {
+	settle time.Duration // how long a claim may stay without an outcome before it is looked into: longer than any signing call lasts
+	audit  time.Duration // how long after its end a grant's audit events may still arrive
+}
+
 // due decides what to do next for a request; at is when to look again (zero: when something happens).
-// settleAfter is how long a claim may stay without an outcome before it is looked into: longer than any signing call lasts.
-func due(r *Request, now time.Time, settleAfter time.Duration) (w work, at time.Time) {
+func due(r *Request, now time.Time, wait waits) (w work, at time.Time) {
 	binding := r.Ask.Rights.Binding()
 	switch r.State(now) {
 	case StatePending, StateApproved:
 		return workNone, r.Deadline(now)
 	case StateIssuing:
-		if at := r.ClaimedAt.Add(settleAfter); now.Before(at) {
+		if at := r.ClaimedAt.Add(wait.settle); now.Before(at) {
 			return workNone, at
 		}
 		return workSettle, now
@@ -203,10 +284,12 @@ func due(r *Request, now time.Time, settleAfter time.Duration) (w work, at time.
 		if r.Ended == nil {
 			return workEnd, now
 		}
+		return aftercare(r, now, wait)
 	case StateRevoked:
 		if r.Bound {
 			return workUnbind, now
 		}
+		return aftercare(r, now, wait)
 	case StateLapsed:
 		if r.Ended == nil {
 			return workEnd, now
@@ -214,4 +297,31 @@ func due(r *Request, now time.Time, settleAfter time.Duration) (w work, at time.
 	case StateFailed, StateDenied, StateWithdrawn:
 	}
 	return workNone, time.Time{}
+}
+
+// aftercare is due for a grant whose certificate is of no use any more.
+func aftercare(r *Request, now time.Time, wait waits) (w work, at time.Time) {
+	care := r.Ask.Aftercare
+	if care == nil || r.Issued == nil {
+		return workNone, time.Time{}
+	}
+	if r.Revoked != nil && care.Prove && !r.receipted() {
+		return workProve, now
+	}
+	if care.Examine && r.Swept == nil {
+		if at := r.Over(now).Add(wait.audit); now.Before(at) {
+			return workNone, at
+		}
+		return workExamine, now
+	}
+	for what, by := range map[string]time.Time{OverdueClosing: r.CloseBy(now), OverdueAcknowledgement: r.AcknowledgeBy()} {
+		switch {
+		case by.IsZero() || slices.Contains(r.Overdue, what):
+		case !now.Before(by):
+			return workOverdue, now
+		case at.IsZero() || by.Before(at):
+			at = by
+		}
+	}
+	return workNone, at
 }

@@ -124,7 +124,7 @@ func TestServiceIsItsModel(t *testing.T) {
 					}
 				case "revoke":
 					_, err = s.Service.Revoke(t.Context(), byKey(st.who), r.ID, "laptop stolen")
-					if allowed = st.who != "mallory" && (before == breakglass.StateActive || m.ended == breakglass.StateRevoked); allowed {
+					if allowed = st.who != "mallory" && (before == breakglass.StateApproved || before == breakglass.StateActive || m.ended == breakglass.StateRevoked); allowed {
 						m.ended = breakglass.StateRevoked
 					}
 				case "claim":
@@ -239,7 +239,7 @@ func TestMachineRefusesEveryEventThatDoesNotFollow(t *testing.T) {
 			"issued":        {func(*breakglass.Request) breakglass.Event { return *reach[breakglass.StateActive].Issued }, nil}, // another request's certificate: never
 			"bound":         {func(r *breakglass.Request) breakglass.Event { return breakglass.Bound{Rights: r.Ask.Rights} }, []breakglass.State{breakglass.StateActive, breakglass.StateRevoked}},
 			"unbound":       {func(*breakglass.Request) breakglass.Event { return breakglass.Unbound{Why: breakglass.StateRevoked} }, []breakglass.State{breakglass.StateExpired, breakglass.StateRevoked}},
-			"revoked":       {func(*breakglass.Request) breakglass.Event { return breakglass.Revoked{By: byKey("carol")} }, []breakglass.State{breakglass.StateActive}},
+			"revoked":       {func(*breakglass.Request) breakglass.Event { return breakglass.Revoked{By: byKey("carol")} }, []breakglass.State{breakglass.StateApproved, breakglass.StateActive}},
 			"delivered":     {func(r *breakglass.Request) breakglass.Event { return breakglass.Delivered{By: r.Ask.By} }, []breakglass.State{breakglass.StateActive}},
 			"ended lapsed":  {func(*breakglass.Request) breakglass.Event { return breakglass.Ended{State: breakglass.StateLapsed} }, nil}, // ended once already
 			"ended pending": {func(*breakglass.Request) breakglass.Event { return breakglass.Ended{State: breakglass.StatePending} }, nil},

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/url"
 	"regexp"
 	"regexp/syntax"
@@ -35,6 +36,7 @@ const (
 	maxText        = 200     // characters of a name or description: one line of a Slack message
 	minSpan        = time.Minute
 	maxSpan        = 24 * time.Hour
+	maxClosing     = 14 * 24 * time.Hour
 	minRSABits     = 3072 // NIST SP 800-57: the least that is acceptable after 2030
 )
 
@@ -82,6 +84,15 @@ type Policy struct {
 	Clusters []Cluster
 	Profiles []Profile
 	Limits   Limits
+
+	Responders []string // team ids whose members may revoke any grant, hand in audit events, and acknowledge
+	Closing    ClosingRule
+}
+
+// ClosingRule says what is asked for after a grant has ended.
+type ClosingRule struct {
+	Within      time.Duration // for the closing note and the acknowledgement; zero: neither is asked for
+	RaiseQuorum bool          // whoever has an overdue closing needs one approval more, where so many people can approve
 }
 
 // Person is a human with one directory id. All accounts and keys of one person are one vote.
@@ -125,6 +136,7 @@ type Profile struct {
 	ReasonMin   int           // runes
 	Incident    IncidentRule
 	Risk        Risk
+	Guards      []Guard // what the deny webhook keeps its grants from doing, sorted
 }
 
 // Lifetime bounds a certificate's life, counted from the claim. Whole seconds.
@@ -227,6 +239,11 @@ func (p *Policy) MayRequest(person string, profile *Profile) bool {
 	return slices.Contains(p.members(profile.Requesters), person)
 }
 
+// MayRespond reports whether the person is a responder.
+func (p *Policy) MayRespond(person string) bool {
+	return slices.Contains(p.members(p.Responders), person)
+}
+
 // Eligible lists what the person may ask for, in the order of the policy file.
 func (p *Policy) Eligible(person string) []ProfileOnCluster {
 	var out []ProfileOnCluster
@@ -267,6 +284,7 @@ func (p *Policy) Quorums() []ProfileQuorum {
 			From:     slices.Sorted(slices.Values(x.Approvals.From)),
 			Each:     slices.Sorted(slices.Values(x.Approvals.Each)),
 			Channels: slices.Sorted(slices.Values(x.Approvals.Channels)),
+			Guards:   x.Guards,
 		})
 	}
 	slices.SortFunc(out, func(a, b ProfileQuorum) int { return strings.Compare(a.Profile, b.Profile) })
@@ -283,6 +301,30 @@ func (p *Policy) members(teams []string) []string {
 	}
 	slices.Sort(out)
 	return slices.Compact(out)
+}
+
+// reachable reports whether enough people other than the requester can approve for the quorum to be met.
+func (p *Policy) reachable(q Quorum, requester string) bool {
+	var all []Approval
+	for _, id := range q.People() {
+		x, ok := p.Person(id)
+		if !ok || id == requester {
+			continue
+		}
+		for _, ch := range q.Channels {
+			if ch == ChannelSlack && len(x.Slack) > 0 || ch == ChannelKey && len(x.Keys) > 0 {
+				all = append(all, Approval{By: Actor{Person: id, Channel: ch}})
+			}
+		}
+	}
+	return len(q.missing(all)) == 0
+}
+
+// approves reports whether the person's approval counts for a profile on the cluster.
+func (p *Policy) approves(person, cluster string) bool {
+	return slices.ContainsFunc(p.Profiles, func(x Profile) bool {
+		return slices.Contains(x.Clusters, cluster) && p.Freeze(&x).counts(person)
+	})
 }
 
 // stuck says whose requests for the profile nobody could ever approve, and why. It needs no search: one more approval never
@@ -403,7 +445,7 @@ func (r *policyReader) read(data []byte) {
 	if !ok {
 		return
 	}
-	o, ok := root.object("version", "people", "teams", "clusters", "profiles", "limits")
+	o, ok := root.object("version", "people", "teams", "clusters", "profiles", "limits", "responders", "closing")
 	if !ok {
 		return
 	}
@@ -435,6 +477,13 @@ func (r *policyReader) read(data []byte) {
 		if n, ok := limits.at("perHour").integer(1, 1000); ok {
 			r.policy.Limits.PerHour = n
 		}
+	}
+	r.policy.Responders = o.at("responders").references("team")
+	if closing, ok := o.at("closing").object("within", "raiseQuorum"); ok {
+		if d, ok := closing.need("within").durationTo(maxClosing); ok {
+			r.policy.Closing.Within = d
+		}
+		r.policy.Closing.RaiseQuorum, _ = closing.at("raiseQuorum").boolean()
 	}
 }
 
@@ -654,7 +703,7 @@ func serverProblem(s string) string {
 
 func (r *policyReader) profile(v value, peopleRead bool) {
 	before := len(r.problems)
-	o, ok := v.object("id", "description", "clusters", "bind", "ttl", "requesters", "approvals", "claimWithin", "pendingFor", "reason", "incident", "risk")
+	o, ok := v.object("id", "description", "clusters", "bind", "ttl", "requesters", "approvals", "claimWithin", "pendingFor", "reason", "incident", "risk", "guards")
 	if !ok {
 		return
 	}
@@ -681,6 +730,7 @@ func (r *policyReader) profile(v value, peopleRead bool) {
 		}
 	}
 	p.Incident = incidentRule(o.at("incident"))
+	p.Guards = guards(o.at("guards"))
 	r.policy.Profiles = append(r.policy.Profiles, p)
 	if !peopleRead || len(r.problems) > before {
 		return // it would only repeat, in other words, what is wrong already
@@ -781,6 +831,27 @@ func approvalRule(v value, risk Risk) ApprovalRule {
 		out.Channels = append(out.Channels, Channel(c))
 	}
 	return out
+}
+
+// guards reads the names of guards; "all" stands for every one.
+func guards(v value) []Guard {
+	known := slices.Sorted(maps.Keys(Guards()))
+	var out []Guard
+	for _, at := range v.list() {
+		names := append([]string{"all"}, words(known, guardWord)...)
+		g, ok := at.choice(names...)
+		switch {
+		case !ok:
+		case g == "all":
+			out = append(out, known...)
+		case slices.Contains(out, Guard(g)):
+			at.wrong("%s is listed twice; remove one", g)
+		default:
+			out = append(out, Guard(g))
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 func incidentRule(v value) IncidentRule {

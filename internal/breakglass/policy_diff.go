@@ -38,12 +38,15 @@ func Diff(old, new *Policy) []string {
 	compare(&c, "profile", old.Profiles, new.Profiles, func(p *Profile) string { return p.ID }, c.profile)
 	c.value("limits: openPerPerson", strconv.Itoa(old.Limits.OpenPerPerson), strconv.Itoa(new.Limits.OpenPerPerson))
 	c.value("limits: perHour", strconv.Itoa(old.Limits.PerHour), strconv.Itoa(new.Limits.PerHour))
+	c.set("responders:", old.Responders, new.Responders)
+	c.value("closing.within", short(old.Closing.Within), short(new.Closing.Within))
+	c.value("closing.raiseQuorum", strconv.FormatBool(old.Closing.RaiseQuorum), strconv.FormatBool(new.Closing.RaiseQuorum))
 	slices.Sort(c)
 	return c
 }
 
-// Weaker says in words what the new policy would accept although the quorums before would not: fewer people, a team that no
-// longer must agree, one more channel. Profiles that come or go are not weaker: nobody had agreed to less.
+// Weaker says in words what the new policy would accept although the one before would not: fewer people, a team that no
+// longer must agree, one more channel, a guard that is gone. Profiles that come or go are not weaker: nobody had agreed to less.
 func Weaker(old []ProfileQuorum, new *Policy) []string {
 	var c changes
 	for _, was := range old {
@@ -68,6 +71,11 @@ func Weaker(old []ProfileQuorum, new *Policy) []string {
 		for _, ch := range is.Approvals.Channels {
 			if !slices.Contains(was.Channels, ch) {
 				c.say("%s: approvals.channels: %s added", where, ch)
+			}
+		}
+		for _, g := range was.Guards {
+			if !slices.Contains(is.Guards, g) {
+				c.say("%s: guards: %s removed", where, g)
 			}
 		}
 	}
@@ -138,6 +146,7 @@ func (c *changes) profile(where string, a, b *Profile) {
 	c.value(where+": incident.required", strconv.FormatBool(a.Incident.Required), strconv.FormatBool(b.Incident.Required))
 	c.value(where+": incident.pattern", patternWords(a.Incident), patternWords(b.Incident))
 	c.value(where+": risk", string(a.Risk), string(b.Risk))
+	c.set(where+": guards:", words(a.Guards, guardWord), words(b.Guards, guardWord))
 }
 
 // compare pairs things by id: those that are gone are said to be removed, the others go to changed, with a nil first one when
@@ -163,6 +172,8 @@ func words[T any](list []T, word func(T) string) []string {
 }
 
 func channelWord(c Channel) string { return string(c) }
+
+func guardWord(g Guard) string { return string(g) }
 
 func fingerprintOf(k Key) string { return k.Fingerprint }
 

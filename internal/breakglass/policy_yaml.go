@@ -235,7 +235,10 @@ func (v value) boolean() (bool, bool) {
 }
 
 // duration is a span of whole seconds from minSpan to maxSpan.
-func (v value) duration() (time.Duration, bool) {
+func (v value) duration() (time.Duration, bool) { return v.durationTo(maxSpan) }
+
+// durationTo is a span of whole seconds from minSpan to most, which is in whole hours.
+func (v value) durationTo(most time.Duration) (time.Duration, bool) {
 	if v.node != nil && v.node.Kind == yaml.ScalarNode && v.node.Tag == "!!int" {
 		v.wrong("%s has no unit; write %[1]sm or %[1]ss", clipped(v.node.Value))
 		return 0, false
@@ -248,8 +251,8 @@ func (v value) duration() (time.Duration, bool) {
 	case err != nil:
 		v.wrong("%s is not a duration; write it with a unit, like 30m, 90s or 1h30m", shown(v.node.Value))
 		return 0, false
-	case d < minSpan || d > maxSpan:
-		v.wrong("%s is out of range; write a duration from 1m to 24h", shown(v.node.Value))
+	case d < minSpan || d > most:
+		v.wrong("%s is out of range; write a duration from 1m to %dh", shown(v.node.Value), int(most.Hours()))
 		return 0, false
 	case d%time.Second != 0:
 		v.wrong("%s is not in whole seconds; round it", shown(v.node.Value))

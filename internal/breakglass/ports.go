@@ -62,11 +62,47 @@ type Binder interface {
 	Bound(ctx context.Context, cluster string) ([]string, error)
 }
 
+// Access is one certificate's way into a cluster, as the cluster sees it.
+type Access struct {
+	Request     string
+	Cluster     string
+	User        string    // the certificate's common name
+	Fingerprint string    // hex SHA-256 of its DER; empty before it is issued
+	Rights      Rights    // what it was given
+	Since       time.Time // when the certificate was claimed
+}
+
+// Prover asks API servers whether a certificate still opens them.
+type Prover interface {
+	// Ask asks every configured API server of the cluster, at the same time and once, whether the certificate could still use
+	// its rights there. It returns one answer for each server, in the configuration's order, also for those that cannot be
+	// reached; AfterMillis and Tries are the caller's to fill in. It changes nothing and may be called concurrently.
+	Ask(ctx context.Context, a Access) []Answer
+}
+
+// Examiner finds out what was done with a grant. Its methods may be called concurrently and again.
+type Examiner interface {
+	// Before remembers what exists in the cluster before the certificate can be used. It may run out of time: then the
+	// comparison afterwards is poorer, and says so.
+	Before(ctx context.Context, a Access) error
+	// Examine reports what was done and what is left behind, from audit events until now and from what exists. The report that
+	// SessionReported commits to is durable when it returns. An error is worth another try; with final there will be none, and
+	// what could not be looked at is a gap in the answer instead of an error.
+	Examine(ctx context.Context, r *Request, final bool) (SessionReported, Swept, error)
+}
+
+// Inventory lists what a certificate authority has signed.
+type Inventory interface {
+	// Scan visits every certificate that the cluster's authority holds and want says yes to, by serial number in the form of
+	// Serial. Both functions may be called concurrently. An error means that some were not visited.
+	Scan(ctx context.Context, cluster string, want func(serial string) bool, visit func(*x509.Certificate)) error
+}
+
 // Notice tells a Messenger about one ledger entry that is already durable.
 type Notice struct {
 	Seq     int64    // the entry's ledger index: the idempotency key
 	Event   Event    // what happened
-	Request *Request // the request as it is now, which may be later than the event; do not modify
+	Request *Request // the request as it is now, which may be later than the event; do not modify. Nil for findings and checks
 	At      time.Time
 }
 

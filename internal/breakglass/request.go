@@ -73,6 +73,62 @@ type Request struct {
 	Ended     *Ended
 	EndedAt   time.Time
 	Refusals  int // commands on this request that were not allowed
+
+	Receipt      *Receipt         // the last one
+	Session      *SessionReported // the last one
+	Swept        *Swept           // the last one
+	SweptAt      time.Time
+	Acknowledged *Ending  // of Swept; gone when a later sweep finds something else
+	Closed       *Ending  // with the closing note as its reason
+	Overdue      []string // what was recorded as overdue
+}
+
+// Over is when the certificate became useless, or the zero time while it may be used or if there never was one.
+func (r *Request) Over(now time.Time) time.Time {
+	switch {
+	case r.Issued == nil:
+		return time.Time{}
+	case r.Revoked != nil:
+		return r.Revoked.At
+	case !now.Before(r.Issued.NotAfter):
+		return r.Issued.NotAfter
+	}
+	return time.Time{}
+}
+
+// Touched reports whether the cluster was in somebody's hands by this grant and its closing note is still missing.
+func (r *Request) Touched() bool {
+	return r.Issued != nil && r.Closed == nil && r.closeWithin() > 0
+}
+
+// closeWithin is the time after the end for the closing note and the acknowledgement; zero: neither is asked for.
+func (r *Request) closeWithin() time.Duration {
+	if r.Ask.Aftercare == nil {
+		return 0
+	}
+	return time.Duration(r.Ask.Aftercare.CloseSeconds) * time.Second
+}
+
+// CloseBy is when the closing note is overdue, or the zero time if none is missing or the grant has not ended.
+func (r *Request) CloseBy(now time.Time) time.Time {
+	over := r.Over(now)
+	if !r.Touched() || over.IsZero() {
+		return time.Time{}
+	}
+	return over.Add(r.closeWithin())
+}
+
+// Unacknowledged reports whether the sweep found something that no second person has acknowledged.
+func (r *Request) Unacknowledged() bool {
+	return r.Swept != nil && len(r.Swept.Items) > 0 && r.Acknowledged == nil
+}
+
+// AcknowledgeBy is when the acknowledgement is overdue, or the zero time if none is missing.
+func (r *Request) AcknowledgeBy() time.Time {
+	if !r.Unacknowledged() || r.closeWithin() == 0 {
+		return time.Time{}
+	}
+	return r.SweptAt.Add(r.closeWithin())
 }
 
 // Ending is a person's word that ended a request.
@@ -210,7 +266,13 @@ func (q Quorum) People() []string {
 }
 
 // CommonName is the user name in the request's certificate: unique for each grant, at most 64 characters of [a-z0-9:._-].
-func CommonName(person, request string) string { return "breakglass:" + person + ":" + request }
+func CommonName(person, request string) string { return CommonNamePrefix + person + ":" + request }
+
+// The prefixes of names that only we give out. Nothing else that signs people in to a cluster may give out such a name.
+const (
+	CommonNamePrefix = "breakglass:"        // of users and of groups
+	CanaryPrefix     = "breakglass-canary:" // of the certificates that prove the path and have no rights
+)
 
 // Fold computes a request from its stream. It accepts only what the state machine could have written: an event that does
 // not follow from the state before it is an error, so Fold is also the replay check of verification.

@@ -1,11 +1,15 @@
 package breakglass
 
 import (
+	"bytes"
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -48,6 +52,9 @@ func (s *Service) Run(ctx context.Context, messengers map[string]Messenger) erro
 		g.Go(func() error { return s.announce(ctx, name, m) })
 	}
 	g.Go(func() error { return s.sweep(ctx) })
+	if s.cfg.Inventory != nil {
+		g.Go(func() error { return s.reconcile(ctx) })
+	}
 	return g.Wait()
 }
 
@@ -154,7 +161,7 @@ func (s *Service) tend(ctx context.Context) error {
 		live := map[string]bool{}
 		for _, r := range s.tracker.idle() {
 			live[r.ID] = true
-			w, at := due(r, now, 2*s.cfg.SignTimeout)
+			w, at := due(r, now, waits{settle: 2 * s.cfg.SignTimeout, audit: s.cfg.AuditGrace})
 			if w != workNone {
 				if f, ok := failing[r.ID]; ok && now.Before(f.next) {
 					at = f.next
@@ -195,7 +202,7 @@ func (s *Service) do(ctx context.Context, r *Request, w work) error {
 	case workNone:
 	case workEnd:
 		_, err = s.note(ctx, r.ID, func(r *Request) Event {
-			if w, _ := due(r, s.now(), 0); w != workEnd {
+			if w, _ := due(r, s.now(), waits{}); w != workEnd {
 				return nil
 			}
 			return Ended{State: r.State(s.now())}
@@ -206,6 +213,14 @@ func (s *Service) do(ctx context.Context, r *Request, w work) error {
 		_, err = s.unbind(ctx, r, r.State(s.now()))
 	case workSettle:
 		err = s.settle(ctx, r)
+	case workProve:
+		pctx, cancel := context.WithTimeout(ctx, s.cfg.BindTimeout)
+		_, err = s.prove(pctx, r)
+		cancel()
+	case workExamine:
+		_, err = s.examine(ctx, r)
+	case workOverdue:
+		err = s.overdue(ctx, r.ID)
 	}
 	return err
 }
@@ -317,6 +332,106 @@ func (s *Service) rebind(ctx context.Context, id string) error {
 	return errors.Join(err, lerr)
 }
 
+// checkReconcile is the check that compares what the authorities have signed with the ledger.
+const checkReconcile = "reconcile"
+
+// reconcile compares, again and again, every certificate that the authorities hold with the ledger: one that the ledger does
+// not know was signed behind its back.
+func (s *Service) reconcile(ctx context.Context) error {
+	tick := time.NewTicker(s.cfg.Reconcile)
+	defer tick.Stop()
+	known := map[string]*knownSerials{}
+	for {
+		for _, c := range s.clusters() {
+			if known[c] == nil {
+				known[c] = &knownSerials{seen: map[string]bool{}}
+			}
+			if err := s.reconcileCluster(ctx, c, known[c]); err != nil && ctx.Err() == nil {
+				s.log.Warn("comparing the authority's certificates with the ledger", slog.String("cluster", c), slog.Any("error", err))
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// knownSerials are the serial numbers of certificates that need not be looked at again: a certificate never changes.
+type knownSerials struct {
+	mu   sync.Mutex
+	seen map[string]bool
+}
+
+func (s *Service) reconcileCluster(ctx context.Context, cluster string, known *knownSerials) error {
+	ctx, cancel := context.WithTimeout(ctx, examineTimeout)
+	defer cancel()
+	var mu sync.Mutex // guards bad
+	var bad []error
+	err := s.cfg.Inventory.Scan(ctx, cluster, func(serial string) bool {
+		known.mu.Lock()
+		defer known.mu.Unlock()
+		return !known.seen[serial]
+	}, func(cert *x509.Certificate) {
+		fine, err := s.accounted(ctx, cluster, cert)
+		if err == nil && !fine {
+			err = s.Find(ctx, shadow(cluster, cert))
+		}
+		if err != nil {
+			mu.Lock()
+			bad = append(bad, err)
+			mu.Unlock()
+			return
+		}
+		known.mu.Lock()
+		defer known.mu.Unlock()
+		known.seen[Serial(cert)] = true
+	})
+	return errors.Join(append(bad, err)...)
+}
+
+// shadow is the finding of a certificate that the ledger does not know.
+func shadow(cluster string, cert *x509.Certificate) FindingOpened {
+	return FindingOpened{Key: ShadowKey(cluster, Fingerprint(cert.Raw)), Check: checkReconcile, Cluster: cluster, Severity: SeverityCritical,
+		What: fmt.Sprintf("the certificate authority of %s signed a certificate for %q, valid until %s, serial %s, that the ledger does not know",
+			cluster, clip(cert.Subject.String(), 200), cert.NotAfter.UTC().Format(time.RFC3339), Serial(cert)),
+		Next: "find out who signed it (the authority's own audit log), and look for its fingerprint " + Fingerprint(cert.Raw) + " in the API servers' audit logs"}
+}
+
+// ShadowKey is the key of the finding that a certificate exists, or was used, which the ledger does not know.
+func ShadowKey(cluster, fingerprint string) string {
+	return "unknown-certificate/" + cluster + "/" + fingerprint
+}
+
+// accounted reports whether the ledger accounts for a certificate: it was issued, is a canary's, is an orphan of a failed claim, or belongs to a
+// claim whose outcome is still open. A CA's own certificate gives no access.
+func (s *Service) accounted(ctx context.Context, cluster string, cert *x509.Certificate) (bool, error) {
+	if cert.IsCA {
+		return true, nil
+	}
+	if _, known, err := s.ByFingerprint(ctx, Fingerprint(cert.Raw)); known || err != nil {
+		return known, err
+	}
+	if strings.HasPrefix(cert.Subject.CommonName, CanaryPrefix) {
+		entries, err := s.ledger.Stream(ctx, CanaryStream+cert.Subject.CommonName[strings.LastIndexByte(cert.Subject.CommonName, ':')+1:])
+		if err != nil || len(entries) != 1 {
+			return false, err
+		}
+		ev, err := Decode(entries[0]) // ordered and not done: its outcome is open, or was lost
+		ordered, ok := ev.(CanaryOrdered)
+		return ok && ordered.CommonName == cert.Subject.CommonName && ordered.SPKI == SPKI(cert.RawSubjectPublicKeyInfo), err
+	}
+	r, known, err := s.ByCommonName(ctx, cert.Subject.CommonName)
+	if !known || err != nil || r.Ask.Cluster != cluster {
+		return false, err
+	}
+	if r.Failed != nil {
+		return slices.ContainsFunc(r.Failed.Orphans, func(der []byte) bool { return bytes.Equal(der, cert.Raw) }), nil
+	}
+	return r.Claimed != nil && r.Issued == nil && r.Claimed.SPKI == SPKI(cert.RawSubjectPublicKeyInfo), nil
+}
+
 // beat records that the daemon is alive.
 func (s *Service) beat(ctx context.Context) error {
 	tick := time.NewTicker(s.cfg.HeartbeatEvery)
@@ -378,8 +493,8 @@ func (s *Service) announce(ctx context.Context, name string, m Messenger) error 
 // announcePage is how many entries are told between two bookmarks: after a crash so many may come again.
 const announcePage = 100
 
-// tellSome gives the next entries to a messenger and returns the index of the first that was not told. Entries that are not
-// about a request are nobody's message.
+// tellSome gives the next entries to a messenger and returns the index of the first that was not told. Entries that are
+// neither about a request nor a finding are nobody's message.
 func (s *Service) tellSome(ctx context.Context, m Messenger, next int64) (int64, error) {
 	entries, err := s.ledger.Entries(ctx, next, announcePage)
 	if err != nil {
@@ -387,8 +502,7 @@ func (s *Service) tellSome(ctx context.Context, m Messenger, next int64) (int64,
 	}
 	requests := map[string]*Request{} // as they are now, each read once
 	for _, e := range entries {
-		switch e.Stream {
-		case PolicyStream, DaemonStream, RefusalStream:
+		if !aboutRequest(e.Stream) && e.Stream != FindingStream {
 			next = e.Seq + 1
 			continue
 		}
@@ -396,7 +510,7 @@ func (s *Service) tellSome(ctx context.Context, m Messenger, next int64) (int64,
 		if err != nil {
 			return next, err
 		}
-		if requests[e.Stream] == nil {
+		if requests[e.Stream] == nil && aboutRequest(e.Stream) {
 			if requests[e.Stream], err = s.load(ctx, e.Stream); err != nil {
 				return next, err
 			}

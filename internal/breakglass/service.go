@@ -42,6 +42,12 @@ type Config struct {
 	Binder Binder
 	Log    *slog.Logger
 
+	// Prover, Examiner and Inventory are what is known of the clusters and authorities after the fact. Each may be nil: then
+	// revocations are not proved, sessions not examined, and certificates that nobody ordered not looked for.
+	Prover    Prover
+	Examiner  Examiner
+	Inventory Inventory
+
 	// Clusters are the ids of all clusters that the Binder reaches: bindings in them are looked after also when no profile is
 	// left that binds there. Default: those of the policy.
 	Clusters []string
@@ -55,24 +61,32 @@ type Config struct {
 	Sweep time.Duration
 	// HeartbeatEvery is how often an entry proves that the daemon is alive. Default 10 min.
 	HeartbeatEvery time.Duration
-	Version        string
+	// AuditGrace is how long after its end a grant's audit events may still arrive: kube-apiserver sends them in batches, by
+	// default at most 30 s late. Default 45 s.
+	AuditGrace time.Duration
+	// ExamineFor is how long an examination that does not succeed is tried again before its report is made with gaps. Default 1 h.
+	ExamineFor time.Duration
+	// Reconcile is how often what the authorities have signed is compared with the ledger. Default 10 min.
+	Reconcile time.Duration
+	Version   string
 }
 
 // Service decides and records. It is the only writer of break-glass entries; each method that changes something appends to
 // the ledger before any effect leaves the process and returns after the append is durable. Methods are safe for concurrent
 // use. A no for the person is a *Refusal; every other error is internal. Run does everything that nobody asks for.
 type Service struct {
-	cfg     Config
-	ledger  *ledger.Ledger
-	log     *slog.Logger
-	policy  atomic.Pointer[Policy]
-	reload  sync.Mutex // one policy change at a time
-	asking  sync.Mutex // requests are opened one at a time, so that the limits per person are exact
-	refused *limiter   // of refused commands, per person
-	repeats *limiter   // see often
-	claims  chan claimJob
-	stopped chan struct{} // closed when Run has ended: no claim is taken any more
-	tracker *tracker
+	cfg      Config
+	ledger   *ledger.Ledger
+	log      *slog.Logger
+	policy   atomic.Pointer[Policy]
+	reload   sync.Mutex // one policy change at a time
+	asking   sync.Mutex // requests are opened one at a time, so that the limits per person are exact
+	refused  *limiter   // of refused commands, per person
+	repeats  *limiter   // see often
+	claims   chan claimJob
+	stopped  chan struct{} // closed when Run has ended: no claim is taken any more
+	tracker  *tracker
+	findings findings
 }
 
 // New puts the policy in force, which is recorded if it is not the one in force before. It refuses one that is weaker than
@@ -88,8 +102,15 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	setDefault(&cfg.BindTimeout, 5*time.Second)
 	setDefault(&cfg.Sweep, 30*time.Second)
 	setDefault(&cfg.HeartbeatEvery, 10*time.Minute)
+	setDefault(&cfg.AuditGrace, 45*time.Second)
+	setDefault(&cfg.ExamineFor, time.Hour)
+	setDefault(&cfg.Reconcile, 10*time.Minute)
 	s := &Service{cfg: cfg, ledger: cfg.Ledger, log: cfg.Log, refused: newLimiter(refusalsPerMinute, time.Minute), repeats: newLimiter(repeatsPerMinute, time.Minute),
-		claims: make(chan claimJob), stopped: make(chan struct{}), tracker: newTracker()}
+		claims: make(chan claimJob), stopped: make(chan struct{}), tracker: newTracker(),
+		findings: findings{open: map[string]Finding{}, rate: newLimiter(findingsPerMinute, time.Minute)}}
+	if err := s.loadFindings(ctx); err != nil {
+		return nil, err
+	}
 	if err := s.putPolicy(ctx, nil, cfg.Policy, cfg.AcceptWeaker); err != nil {
 		return nil, err
 	}
@@ -268,7 +289,12 @@ type Ask struct {
 
 // CheckAsk says whether the actor could open this request now, without opening it. It returns the fact that would be recorded.
 func (s *Service) CheckAsk(a Actor, ask Ask) (Requested, error) {
-	return decideAsk(s.Policy(), a, ask, s.now())
+	p, now := s.Policy(), s.now()
+	ev, err := decideAsk(p, a, ask, now)
+	if err != nil {
+		return ev, err
+	}
+	return s.withAftercare(context.Background(), p, ev, now)
 }
 
 // decideAsk is the pure rule for opening a request.
@@ -327,7 +353,7 @@ func decideAsk(p *Policy, a Actor, ask Ask, now time.Time) (Requested, error) {
 	cl, _ := p.Cluster(ask.Cluster)
 	return Requested{By: a, Cluster: cl.ID, Server: cl.Server, Profile: prof.ID, Rights: prof.Rights, TTLSeconds: int64(ask.TTL / time.Second),
 		Incident: ask.Incident, KeyHash: ask.KeyHash, Quorum: p.Freeze(prof), Risk: prof.Risk, PendingUntil: now.Add(prof.PendingFor).UTC().Truncate(time.Second),
-		ClaimSeconds: int64(prof.ClaimWithin / time.Second), PolicyDigest: p.Digest}, nil
+		ClaimSeconds: int64(prof.ClaimWithin / time.Second), PolicyDigest: p.Digest, Guards: prof.Guards}, nil
 }
 
 // Request opens a request and returns it.
@@ -339,6 +365,9 @@ func (s *Service) Request(ctx context.Context, a Actor, ask Ask) (*Request, erro
 	ev, err := decideAsk(p, a, ask, now)
 	if err == nil {
 		err = s.withinLimits(ctx, p, a.Person, now)
+	}
+	if err == nil {
+		ev, err = s.withAftercare(ctx, p, ev, now)
 	}
 	if err != nil {
 		return nil, s.recordRefusal(ctx, a, "request", RefusalStream, err)
@@ -514,33 +543,6 @@ func (s *Service) Withdraw(ctx context.Context, a Actor, id, reason string) (*Re
 		}
 		return Withdrawn{By: a}, optional("reason", reason), nil
 	})
-}
-
-// Revoke ends a live grant before its time: the requester and everybody whose approval could count may do so. In binding mode
-// the binding is removed before Revoke returns if the cluster answers, and by Run as soon as it does otherwise.
-func (s *Service) Revoke(ctx context.Context, a Actor, id, reason string) (*Request, error) {
-	r, err := s.command(ctx, a, "revoke", id, func(_ *Policy, r *Request, now time.Time) (Event, map[string]string, error) {
-		if a.Person != r.Ask.By.Person && !r.Ask.Quorum.counts(a.Person) {
-			return nil, nil, refuse(ClassDenied, "not-approver", "", "only %s and the approvers of %s can revoke it", r.Ask.By.Person, r.ID)
-		}
-		if r.Revoked != nil {
-			return nil, nil, nil
-		}
-		if st := r.State(now); st != StateActive {
-			return nil, nil, refuse(ClassConflict, "not-active", "", "%s is %s: there is nothing to revoke", r.ID, st)
-		}
-		if err := needReason(reason); err != nil {
-			return nil, nil, err
-		}
-		return Revoked{By: a}, map[string]string{"reason": strings.TrimSpace(reason)}, nil
-	})
-	if err != nil || !r.Ask.Rights.Binding() {
-		return r, err
-	}
-	if after, err := s.unbind(ctx, r, StateRevoked); err == nil {
-		return after, nil
-	}
-	return r, nil // recorded; Run keeps trying to remove the binding, and says so
 }
 
 // decision is a pure rule: from policy, request and time to one event, nothing (idempotent success) or a refusal.

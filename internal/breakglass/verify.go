@@ -16,6 +16,8 @@ type Auditor struct {
 	requests map[string]*Request
 	keys     map[string]string // SPKI → request
 	prints   map[string]string // fingerprint → request
+	canaries map[string]*canary
+	findings findings
 	report   AuditReport
 }
 
@@ -33,7 +35,8 @@ type AuditReport struct {
 
 // NewAuditor returns an Auditor that has seen nothing.
 func NewAuditor() *Auditor {
-	return &Auditor{requests: map[string]*Request{}, keys: map[string]string{}, prints: map[string]string{}}
+	return &Auditor{requests: map[string]*Request{}, keys: map[string]string{}, prints: map[string]string{},
+		canaries: map[string]*canary{}, findings: findings{open: map[string]Finding{}}}
 }
 
 // Add takes the next entry.
@@ -50,12 +53,9 @@ func (a *Auditor) Add(e ledger.Entry) {
 	if _, ok := ev.(Refused); ok {
 		a.report.Refusals++
 	}
-	switch e.Stream {
-	case PolicyStream, RefusalStream, DaemonStream:
-		switch ev.(type) {
-		case PolicyLoaded, Refused, Heartbeat:
-		default:
-			bad("does not belong to this stream")
+	if !aboutRequest(e.Stream) {
+		if err := a.addOther(e, ev); err != nil {
+			bad("%v", err)
 		}
 		return
 	}
@@ -95,6 +95,35 @@ func (a *Auditor) Add(e ledger.Entry) {
 	}
 }
 
+// addOther takes an entry that is not about a request.
+func (a *Auditor) addOther(e ledger.Entry, ev Event) error {
+	belongs := false
+	switch ev := ev.(type) {
+	case PolicyLoaded:
+		belongs = e.Stream == PolicyStream
+	case Refused:
+		belongs = e.Stream == RefusalStream
+	case Heartbeat:
+		belongs = e.Stream == DaemonStream
+	case AuditImported:
+		belongs = e.Stream == ImportStream
+	case CheckRun:
+		belongs = e.Stream == CheckStream
+	case FindingOpened, FindingOver:
+		if belongs = e.Stream == FindingStream; belongs {
+			return a.findings.apply(e, ev)
+		}
+	case CanaryOrdered, CanaryDone:
+		if belongs = strings.HasPrefix(e.Stream, CanaryStream); belongs {
+			return a.canary(e.Stream, ev)
+		}
+	}
+	if !belongs {
+		return fmt.Errorf("does not belong to this stream")
+	}
+	return nil
+}
+
 // Report returns what was found so far.
 func (a *Auditor) Report() AuditReport { return a.report }
 
@@ -105,6 +134,11 @@ func (a *Auditor) Tags() map[string][]ledger.Tag {
 		tags := indexOf(r)
 		slices.SortFunc(tags, compareTags)
 		out[id] = tags
+	}
+	for id, c := range a.canaries {
+		if tags := c.index(); len(tags) > 0 {
+			out[id] = tags
+		}
 	}
 	return out
 }

@@ -30,6 +30,9 @@ func (b *Bot) Tell(ctx context.Context, n breakglass.Notice) error {
 	case breakglass.Refused, breakglass.Heartbeat, breakglass.PolicyLoaded:
 		return nil // the person was told at once; the others are nobody's message
 	}
+	if n.Request == nil {
+		return nil
+	}
 	key := "slack/card/" + n.Request.ID
 	p := place{Seq: -1}
 	mark, err := b.cfg.Ledger.Bookmark(ctx, key)

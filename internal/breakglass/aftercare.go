@@ -1,0 +1,492 @@
+package breakglass
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/breakglassd/breakglass/internal/ledger"
+)
+
+// MaxNote bounds a closing note or an acknowledgement, in runes.
+const MaxNote = 2000
+
+// MinNote is the least that a closing note must say, in runes.
+const MinNote = 10
+
+// withAftercare adds to a fact that is to be recorded what must follow the grant's end, and the approval more that is needed
+// while its requester owes a closing note.
+func (s *Service) withAftercare(ctx context.Context, p *Policy, ev Requested, now time.Time) (Requested, error) {
+	care := Aftercare{Prove: s.cfg.Prover != nil, Examine: s.cfg.Examiner != nil, CloseSeconds: int64(p.Closing.Within / time.Second)}
+	if care != (Aftercare{}) {
+		ev.Aftercare = &care
+	}
+	if !p.Closing.RaiseQuorum {
+		return ev, nil
+	}
+	owed, err := s.tagged(ctx, ledger.Tag{Name: "touched-by", Value: ev.By.Person})
+	if err != nil {
+		return ev, err
+	}
+	var late []string
+	for _, r := range owed {
+		if by := r.CloseBy(now); !by.IsZero() && !now.Before(by) {
+			late = append(late, r.ID)
+		}
+	}
+	raised := ev.Quorum
+	raised.Count++
+	// Governance must not shut the emergency door: where so many people cannot approve, the quorum stays.
+	if len(late) > 0 && p.reachable(raised, ev.By.Person) {
+		ev.Quorum, ev.Raised = raised, late
+	}
+	return ev, nil
+}
+
+// Revoke ends a grant before its time: the requester, everybody whose approval could count, and responders may do so. An
+// approved grant that was not claimed is ended as well: then no certificate comes of it. In binding mode the binding is
+// removed before Revoke returns if the cluster answers, and then the API servers are asked until they say no, for as long as
+// [proveFor]; Run goes on with what is not done by then.
+func (s *Service) Revoke(ctx context.Context, a Actor, id, reason string) (*Request, error) {
+	r, err := s.command(ctx, a, "revoke", id, func(p *Policy, r *Request, now time.Time) (Event, map[string]string, error) {
+		if a.Person != r.Ask.By.Person && !r.Ask.Quorum.counts(a.Person) && !p.MayRespond(a.Person) {
+			return nil, nil, refuse(ClassDenied, "not-approver", "", "only %s, the approvers of %s and responders can revoke it", r.Ask.By.Person, r.ID)
+		}
+		if r.Revoked != nil {
+			return nil, nil, nil
+		}
+		switch st := r.State(now); st {
+		case StateActive, StateApproved:
+		case StateIssuing:
+			return nil, nil, refuse(ClassUnavailable, "issuing", "revoke it again in a moment", "%s is just being issued", r.ID)
+		case StatePending, StateExpired, StateRevoked, StateFailed, StateDenied, StateWithdrawn, StateLapsed:
+			return nil, nil, refuse(ClassConflict, "not-active", "", "%s is %s: there is nothing to revoke", r.ID, st)
+		}
+		if err := needReason(reason); err != nil {
+			return nil, nil, err
+		}
+		return Revoked{By: a}, map[string]string{"reason": strings.TrimSpace(reason)}, nil
+	})
+	if err != nil || r.Issued == nil {
+		return r, err
+	}
+	if r.Ask.Rights.Binding() {
+		after, err := s.unbind(ctx, r, StateRevoked)
+		if err != nil {
+			return r, nil // recorded; Run keeps trying to remove the binding, and says so
+		}
+		r = after
+	}
+	pctx, cancel := context.WithTimeout(ctx, proveFor)
+	defer cancel()
+	if after, err := s.prove(pctx, r); after != nil {
+		r = after
+	} else if err != nil {
+		s.log.Warn("proving a revocation", slog.String("request", r.ID), slog.Any("error", err))
+	}
+	return r, nil
+}
+
+// Revocations is what became of a RevokeAll.
+type Revocations struct {
+	Revoked []*Request
+	Left    []LeftAlone
+}
+
+// LeftAlone is a grant that RevokeAll did not end, and why.
+type LeftAlone struct {
+	Request string
+	Why     string
+}
+
+// RevokeAll ends every grant in a cluster that has, or could still become, a certificate. Each is revoked as by Revoke, all at
+// the same time. Grants that are just being issued are waited for. What the actor may not revoke is left alone and said.
+func (s *Service) RevokeAll(ctx context.Context, a Actor, cluster, reason string) (Revocations, error) {
+	p := s.Policy()
+	err := known(p, a)
+	if err == nil {
+		if _, ok := p.Cluster(cluster); !ok && !slices.Contains(s.clusters(), cluster) {
+			err = refuse(ClassUnknown, "unknown-cluster", "see: breakglass profiles", "there is no cluster %q", clip(cluster, 40))
+		}
+	}
+	if err == nil {
+		err = needReason(reason)
+	}
+	if err != nil {
+		return Revocations{}, s.recordRefusal(ctx, a, "revoke-all", RefusalStream, err)
+	}
+	open, err := s.Open(ctx)
+	if err != nil {
+		return Revocations{}, err
+	}
+	type result struct {
+		request *Request
+		left    *LeftAlone
+	}
+	results := make(chan result)
+	n := 0
+	for _, r := range open {
+		switch r.State(s.now()) {
+		case StateApproved, StateIssuing, StateActive:
+		case StatePending, StateExpired, StateRevoked, StateFailed, StateDenied, StateWithdrawn, StateLapsed:
+			continue
+		}
+		if r.Ask.Cluster != cluster {
+			continue
+		}
+		n++
+		go func() {
+			after, err := s.revokeSoon(ctx, a, r.ID, reason)
+			if err != nil {
+				why := "an internal error; try again"
+				if no, ok := AsRefusal(err); ok {
+					why = no.Why
+				} else {
+					s.log.Error("revoking one of all", slog.String("request", r.ID), slog.Any("error", err))
+				}
+				results <- result{left: &LeftAlone{Request: r.ID, Why: why}}
+				return
+			}
+			results <- result{request: after}
+		}()
+	}
+	var out Revocations
+	for range n {
+		if res := <-results; res.left != nil {
+			out.Left = append(out.Left, *res.left)
+		} else {
+			out.Revoked = append(out.Revoked, res.request)
+		}
+	}
+	slices.SortFunc(out.Revoked, func(a, b *Request) int { return int(a.Seq - b.Seq) })
+	slices.SortFunc(out.Left, func(a, b LeftAlone) int { return strings.Compare(a.Request, b.Request) })
+	return out, nil
+}
+
+// revokeSoon is Revoke, which waits for a claim that is under way.
+func (s *Service) revokeSoon(ctx context.Context, a Actor, id, reason string) (*Request, error) {
+	wctx, cancel := context.WithTimeout(ctx, 2*s.cfg.SignTimeout)
+	defer cancel()
+	for {
+		r, err := s.load(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		if r.State(s.now()) == StateIssuing && wctx.Err() == nil {
+			if _, err := s.Wait(wctx, id, r.Rev, ""); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		after, err := s.Revoke(ctx, a, id, reason)
+		if no, ok := AsRefusal(err); ok && no.Code == "issuing" && wctx.Err() == nil {
+			continue // claimed between the look and the word
+		}
+		return after, err
+	}
+}
+
+// Close records the requester's note on what was done.
+func (s *Service) Close(ctx context.Context, a Actor, id, note string) (*Request, error) {
+	return s.command(ctx, a, "close", id, func(_ *Policy, r *Request, now time.Time) (Event, map[string]string, error) {
+		if a.Person != r.Ask.By.Person {
+			return nil, nil, refuse(ClassDenied, "not-yours", "ask them to", "only %s knows what was done with %s, and closes it", r.Ask.By.Person, r.ID)
+		}
+		if r.Closed != nil {
+			return nil, nil, nil
+		}
+		switch st := r.State(now); {
+		case r.Issued == nil:
+			return nil, nil, refuse(ClassConflict, "not-issued", "", "%s is %s: it gave no certificate, so there is nothing to close", r.ID, st)
+		case st == StateActive:
+			return nil, nil, refuse(ClassConflict, "still-active", "revoke it first if you are done: breakglass revoke "+r.ID, "%s is still active", r.ID)
+		}
+		if err := needNote(note, MinNote); err != nil {
+			return nil, nil, err
+		}
+		return Closed{By: a}, map[string]string{"note": strings.TrimSpace(note)}, nil
+	})
+}
+
+// Acknowledge records that a second person has seen what a grant left behind: an approver or a responder, never the requester.
+// The note may be empty.
+func (s *Service) Acknowledge(ctx context.Context, a Actor, id, note string) (*Request, error) {
+	return s.command(ctx, a, "acknowledge", id, func(p *Policy, r *Request, _ time.Time) (Event, map[string]string, error) {
+		if a.Person == r.Ask.By.Person {
+			return nil, nil, refuse(ClassDenied, "own-session", "somebody else must look at it", "nobody acknowledges what their own session left behind")
+		}
+		if !r.Ask.Quorum.counts(a.Person) && !p.MayRespond(a.Person) {
+			return nil, nil, refuse(ClassDenied, "not-approver", "", "only the approvers of %s and responders can acknowledge it", r.ID)
+		}
+		switch {
+		case r.Acknowledged != nil:
+			return nil, nil, nil
+		case r.Swept == nil && r.Ask.Aftercare != nil && r.Ask.Aftercare.Examine && r.Issued != nil:
+			return nil, nil, refuse(ClassConflict, "not-swept", "watch it with: breakglass show "+r.ID+" --session", "%s has not been looked through yet", r.ID)
+		case !r.Unacknowledged():
+			return nil, nil, refuse(ClassConflict, "nothing-found", "", "%s left nothing behind that must be acknowledged", r.ID)
+		}
+		if note != "" {
+			if err := needNote(note, 1); err != nil {
+				return nil, nil, err
+			}
+		}
+		return Acknowledged{By: a}, optional("note", note), nil
+	})
+}
+
+func needNote(note string, least int) error {
+	n := len([]rune(strings.TrimSpace(note)))
+	if n < least || n > MaxNote || badText(note) != "" {
+		return refuse(ClassInvalid, "note", "say what was done, and what is left to do", "a note of %d to %d characters is needed", least, MaxNote)
+	}
+	return nil
+}
+
+// Touched lists the grants whose closing note is missing, the live ones included, oldest first.
+func (s *Service) Touched(ctx context.Context) ([]*Request, error) {
+	return s.tagged(ctx, ledger.Tag{Name: "touched", Value: "1"})
+}
+
+// Unacknowledged lists the grants that left something behind which no second person has acknowledged, oldest first.
+func (s *Service) Unacknowledged(ctx context.Context) ([]*Request, error) {
+	return s.tagged(ctx, ledger.Tag{Name: "unacknowledged", Value: "1"})
+}
+
+// Imported records that a file of audit events was handed in. Responders and approvers may do so: MayImport.
+func (s *Service) Imported(ctx context.Context, ev AuditImported) error {
+	if err := s.MayImport(ctx, ev.By, ev.Cluster); err != nil {
+		return err
+	}
+	if _, err := s.ledger.Append(ctx, s.now(), ImportStream, ledger.AnyVersion, nil, draft(ev, nil)); err != nil {
+		return fmt.Errorf("recording an import of audit events: %w", err)
+	}
+	return nil
+}
+
+// MayImport says whether somebody may hand in audit events of a cluster: a responder, or somebody who approves there. A
+// refusal is recorded.
+func (s *Service) MayImport(ctx context.Context, a Actor, cluster string) error {
+	p := s.Policy()
+	err := known(p, a)
+	if err == nil && !p.MayRespond(a.Person) && !p.approves(a.Person, cluster) {
+		err = refuse(ClassDenied, "not-responder", "", "only responders and approvers of the cluster can hand in its audit events")
+	}
+	if err == nil {
+		if _, ok := p.Cluster(cluster); !ok {
+			err = refuse(ClassUnknown, "unknown-cluster", "see: breakglass profiles", "there is no cluster %q", clip(cluster, 40))
+		}
+	}
+	return s.recordRefusal(ctx, a, "audit-import", RefusalStream, err)
+}
+
+// ByFingerprint returns the request whose certificate has this fingerprint (hex SHA-256 of the DER), and whether there is
+// one. A canary's certificate is known as well, and has no request.
+func (s *Service) ByFingerprint(ctx context.Context, fingerprint string) (r *Request, known bool, err error) {
+	streams, err := s.ledger.Streams(ctx, ledger.Tag{Name: "fingerprint", Value: fingerprint})
+	if err != nil {
+		return nil, false, fmt.Errorf("looking up a certificate: %w", err)
+	}
+	if len(streams) == 0 {
+		return nil, false, nil
+	}
+	if !aboutRequest(streams[0]) {
+		return nil, true, nil
+	}
+	r, err = s.load(ctx, streams[0])
+	return r, err == nil, err
+}
+
+// ByCommonName returns the request that a common name of ours names, and whether there is one. A name in the form of ours
+// that names another person's request is none.
+func (s *Service) ByCommonName(ctx context.Context, commonName string) (r *Request, known bool, err error) {
+	person, id, ok := strings.Cut(strings.TrimPrefix(commonName, CommonNamePrefix), ":")
+	if !ok || !strings.HasPrefix(commonName, CommonNamePrefix) || !validID(id) {
+		return nil, false, nil
+	}
+	r, err = s.load(ctx, id)
+	if _, unknown := AsRefusal(err); unknown {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	return r, r.Ask.By.Person == person, nil
+}
+
+// The rounds of a proof: how long one call asks again and again, and how often.
+const (
+	proveFor   = 5 * time.Second
+	proveEvery = 50 * time.Millisecond
+)
+
+// prove asks the API servers whether a revoked certificate is refused, again and again until all that can be reached say no
+// or ctx ends, and records what it learned. An error means that something is left to ask.
+func (s *Service) prove(ctx context.Context, r *Request) (*Request, error) {
+	if care := r.Ask.Aftercare; care == nil || !care.Prove || r.Revoked == nil || r.Issued == nil || r.receipted() {
+		return r, nil
+	}
+	answers := []Answer{}
+	if r.Receipt != nil {
+		answers = slices.Clone(r.Receipt.Answers)
+	}
+	for {
+		actx, cancel := context.WithTimeout(ctx, s.cfg.BindTimeout)
+		got := s.cfg.Prover.Ask(actx, s.access(r))
+		cancel()
+		answers = learned(answers, got, time.Since(r.Revoked.At))
+		if !slices.ContainsFunc(answers, func(a Answer) bool { return !a.No && a.Problem == StillAllowed }) {
+			break // the rest cannot be reached: that takes longer than we wait here
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(proveEvery):
+			continue
+		}
+		break
+	}
+	all := len(answers) > 0 && !slices.ContainsFunc(answers, func(a Answer) bool { return !a.No })
+	after, err := s.note(context.WithoutCancel(ctx), r.ID, func(r *Request) Event {
+		if r.receipted() {
+			return nil
+		}
+		ev := Receipt{Answers: answers, Final: all || !s.now().Before(r.Issued.NotAfter), Limits: limitsOf(r)}
+		if r.Receipt != nil && !ev.Final && sameAnswers(r.Receipt.Answers, answers) {
+			return nil // nothing new
+		}
+		return ev
+	})
+	if err != nil || after.receipted() {
+		return after, err
+	}
+	return after, errors.New("not every API server has said no: " + problemsOf(answers))
+}
+
+// StillAllowed is the Problem of an API server that answers, and lets the certificate in.
+const StillAllowed = "it still lets the certificate in"
+
+// learned adds one round of answers to those before. A no stays: it is when the server first refused that counts.
+func learned(before, got []Answer, since time.Duration) []Answer {
+	out := make([]Answer, len(got))
+	for i, a := range got {
+		j := slices.IndexFunc(before, func(b Answer) bool { return b.Server == a.Server })
+		if j >= 0 && before[j].No {
+			out[i] = before[j]
+			continue
+		}
+		a.Tries = 1
+		if j >= 0 {
+			a.Tries = before[j].Tries + 1
+		}
+		if a.No {
+			a.AfterMillis = max(since.Milliseconds(), 1)
+			a.Problem = ""
+		}
+		out[i] = a
+	}
+	return out
+}
+
+// sameAnswers reports whether nothing was learned but the number of tries.
+func sameAnswers(a, b []Answer) bool {
+	return slices.EqualFunc(a, b, func(a, b Answer) bool { return a.Server == b.Server && a.No == b.No && a.Problem == b.Problem })
+}
+
+func problemsOf(answers []Answer) string {
+	var out []string
+	for _, a := range answers {
+		if !a.No {
+			out = append(out, a.Server+": "+a.Problem)
+		}
+	}
+	if len(out) == 0 {
+		return "no API server is configured"
+	}
+	return strings.Join(out, "; ")
+}
+
+// limitsOf says what a revocation cannot reach.
+func limitsOf(r *Request) []string {
+	out := []string{
+		"watches, execs, attaches and port-forwards that ran already go on until they end",
+		"tokens, certificates and bindings made with it meanwhile stay: the sweep looks for them",
+		"Kubernetes checks no revocation list: the certificate itself stays valid until " + r.Issued.NotAfter.UTC().Format(time.RFC3339) + " wherever only the CA is asked, such as a kubelet or an aggregated API server that trusts it",
+	}
+	if !r.Ask.Rights.Binding() {
+		out = append(out, "group mode: only an API server that asks the deny webhook refuses this one certificate")
+	}
+	return out
+}
+
+// access is a grant's certificate as its cluster sees it.
+func (s *Service) access(r *Request) Access {
+	a := Access{Request: r.ID, Cluster: r.Ask.Cluster, User: CommonName(r.Ask.By.Person, r.ID), Rights: r.Ask.Rights, Since: r.ClaimedAt}
+	if r.Issued != nil {
+		a.Fingerprint = r.Issued.Fingerprint
+	}
+	return a
+}
+
+// examine records what was done with a grant and what it left behind.
+func (s *Service) examine(ctx context.Context, r *Request) (*Request, error) {
+	now := s.now()
+	final := now.Sub(r.Over(now)) >= s.cfg.ExamineFor
+	ectx, cancel := context.WithTimeout(ctx, examineTimeout)
+	session, swept, err := s.cfg.Examiner.Examine(ectx, r, final)
+	cancel()
+	if err != nil {
+		return nil, fmt.Errorf("examining the session of %s: %w", r.ID, err)
+	}
+	for {
+		fresh, err := s.load(ctx, r.ID)
+		if err != nil {
+			return nil, err
+		}
+		after, err := s.append(ctx, fresh, time.Time{}, nil, session, swept)
+		if errors.Is(err, ledger.ErrConflict) {
+			continue
+		}
+		return after, err
+	}
+}
+
+// examineTimeout bounds one examination: it lists the whole of a cluster.
+const examineTimeout = 2 * time.Minute
+
+// Examine looks at a grant's session again, on a person's word: after something was cleaned up, or when audit events came
+// late. Its requester, its approvers and responders may ask.
+func (s *Service) Examine(ctx context.Context, a Actor, id string) (*Request, error) {
+	r, err := s.command(ctx, a, "sweep", id, func(p *Policy, r *Request, now time.Time) (Event, map[string]string, error) {
+		switch {
+		case a.Person != r.Ask.By.Person && !r.Ask.Quorum.counts(a.Person) && !p.MayRespond(a.Person):
+			return nil, nil, refuse(ClassDenied, "not-approver", "", "only %s, the approvers of %s and responders can have it looked through", r.Ask.By.Person, r.ID)
+		case s.cfg.Examiner == nil:
+			return nil, nil, refuse(ClassUnavailable, "no-examiner", "set up sessions in the daemon's configuration", "sessions are not examined here")
+		case r.Over(now).IsZero():
+			return nil, nil, refuse(ClassConflict, "not-over", "", "%s is %s: there is no ended session to look at", r.ID, r.State(now))
+		}
+		return nil, nil, s.often(r.ID + " " + a.Person)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return s.examine(ctx, r)
+}
+
+// overdue records that a word did not come in time.
+func (s *Service) overdue(ctx context.Context, id string) error {
+	_, err := s.note(ctx, id, func(r *Request) Event {
+		now := s.now()
+		for what, by := range map[string]time.Time{OverdueClosing: r.CloseBy(now), OverdueAcknowledgement: r.AcknowledgeBy()} {
+			if !by.IsZero() && !now.Before(by) && !slices.Contains(r.Overdue, what) {
+				return Overdue{What: what}
+			}
+		}
+		return nil
+	})
+	return err
+}

@@ -1,0 +1,90 @@
+package breakglass
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/breakglassd/breakglass/internal/ledger"
+)
+
+// canary is the fold of one canary's stream: a certificate that gives no right, signed to prove that the whole path works.
+type canary struct {
+	ordered *CanaryOrdered
+	done    *CanaryDone
+}
+
+func (c *canary) apply(ev Event) error {
+	switch ev := ev.(type) {
+	case CanaryOrdered:
+		if c.ordered != nil {
+			return fmt.Errorf("ordered twice")
+		}
+		if !strings.HasPrefix(ev.CommonName, CanaryPrefix) {
+			return fmt.Errorf("a canary by the name %q", ev.CommonName)
+		}
+		c.ordered = &ev
+	case CanaryDone:
+		if c.ordered == nil || c.done != nil {
+			return fmt.Errorf("done without being ordered, or twice")
+		}
+		c.done = &ev
+	default:
+		return fmt.Errorf("does not belong to a canary")
+	}
+	return nil
+}
+
+// index is the canary's rows in the rebuildable index: its certificate is found like any other.
+func (c *canary) index() []ledger.Tag {
+	if c.done == nil || c.done.Fingerprint == "" {
+		return nil
+	}
+	return []ledger.Tag{{Name: "fingerprint", Value: c.done.Fingerprint, Unique: true}}
+}
+
+func (a *Auditor) canary(stream string, ev Event) error {
+	c := a.canaries[stream]
+	if c == nil {
+		c = &canary{}
+		a.canaries[stream] = c
+	}
+	if err := c.apply(ev); err != nil {
+		return err
+	}
+	if done, ok := ev.(CanaryDone); ok && done.Fingerprint != "" {
+		if other, used := a.prints[done.Fingerprint]; used {
+			return fmt.Errorf("this certificate was used by %s before", other)
+		}
+		a.prints[done.Fingerprint] = stream
+	}
+	return nil
+}
+
+// OrderCanary records the intent to sign a canary, durably, before anything is signed. The nonce is in its common name.
+func (s *Service) OrderCanary(ctx context.Context, nonce string, ev CanaryOrdered) error {
+	if err := (&canary{}).apply(ev); err != nil {
+		return fmt.Errorf("recording a canary: %w", err)
+	}
+	if _, err := s.ledger.Append(ctx, s.now(), CanaryStream+nonce, 0, nil, draft(ev, nil)); err != nil {
+		return fmt.Errorf("recording a canary: %w", err)
+	}
+	return nil
+}
+
+// FinishCanary records what became of a canary that was ordered.
+func (s *Service) FinishCanary(ctx context.Context, nonce string, ev CanaryDone) error {
+	c := canary{ordered: &CanaryOrdered{}, done: &ev}
+	if _, err := s.ledger.Append(ctx, s.now(), CanaryStream+nonce, 1, c.index(), draft(ev, nil)); err != nil {
+		return fmt.Errorf("recording what became of a canary: %w", err)
+	}
+	return nil
+}
+
+// RecordCheck records one run of a scheduled or ordered check.
+func (s *Service) RecordCheck(ctx context.Context, ev CheckRun) error {
+	if _, err := s.ledger.Append(ctx, s.now(), CheckStream, ledger.AnyVersion, nil, draft(ev, nil)); err != nil {
+		return fmt.Errorf("recording a check: %w", err)
+	}
+	return nil
+}

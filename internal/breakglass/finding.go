@@ -1,0 +1,190 @@
+package breakglass
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/breakglassd/breakglass/internal/ledger"
+)
+
+// Severity grades findings and what a grant left behind.
+type Severity string
+
+// The severities.
+const (
+	SeverityInfo     Severity = "info"     // to know
+	SeverityWarning  Severity = "warning"  // to put right in working hours
+	SeverityCritical Severity = "critical" // to look at now
+)
+
+// Rank orders severities: greater is graver. An unknown one is the gravest, so that nothing is passed over.
+func (v Severity) Rank() int {
+	switch v {
+	case SeverityInfo:
+		return 1
+	case SeverityWarning:
+		return 2
+	case SeverityCritical:
+		return 3
+	}
+	return 4
+}
+
+// FindingOpened is something that a check discovered and that people must know. It stays open until a FindingOver of the same
+// key; a later FindingOpened of the same key says how it has changed.
+type FindingOpened struct {
+	Key      string   `json:"key"`   // stable: what is wrong where, like "audit-silent/prod/https://10.0.0.1:6443"
+	Check    string   `json:"check"` // who found it: "audit", "reconcile", "ca", "recertification"
+	Cluster  string   `json:"cluster,omitempty"`
+	Request  string   `json:"request,omitempty"` // the request it is about
+	Severity Severity `json:"severity"`
+	What     string   `json:"what"` // a sentence without a full stop
+	Next     string   `json:"next"` // what to do
+}
+
+// FindingOver says that a finding is no longer so.
+type FindingOver struct {
+	Key string `json:"key"`
+	How string `json:"how,omitempty"` // in words
+}
+
+// Finding is an open finding.
+type Finding struct {
+	FindingOpened
+	Since time.Time // of the first entry since it was last over
+	Seq   int64     // ledger index of the last entry about it
+}
+
+// The bounds of findings: what is found may be in the hands of an attacker.
+const (
+	maxOpenFindings   = 1000 // open at one time; beyond it findings are only logged
+	findingsPerMinute = 30   // entries of one check
+	maxFindingText    = 1000 // runes of a field
+)
+
+// findings is the fold of FindingStream. It is filled by New and kept up to date by Find and Over.
+type findings struct {
+	mu   sync.Mutex // held over the append, so that the fold and the ledger never differ
+	open map[string]Finding
+	rate *limiter
+}
+
+func (f *findings) apply(e ledger.Entry, ev Event) error {
+	switch ev := ev.(type) {
+	case FindingOpened:
+		if ev.Key == "" || ev.Severity.Rank() > SeverityCritical.Rank() {
+			return fmt.Errorf("finding without a key or a known severity")
+		}
+		since := e.Time
+		if before, ok := f.open[ev.Key]; ok {
+			since = before.Since
+		}
+		f.open[ev.Key] = Finding{FindingOpened: ev, Since: since, Seq: e.Seq}
+	case FindingOver:
+		if _, ok := f.open[ev.Key]; !ok {
+			return fmt.Errorf("finding %q is over but was not open", ev.Key)
+		}
+		delete(f.open, ev.Key)
+	default:
+		return fmt.Errorf("does not belong to the findings")
+	}
+	return nil
+}
+
+// loadFindings folds what the ledger has.
+func (s *Service) loadFindings(ctx context.Context) error {
+	entries, err := s.ledger.Stream(ctx, FindingStream)
+	if err != nil {
+		return fmt.Errorf("reading the findings: %w", err)
+	}
+	for _, e := range entries {
+		ev, err := Decode(e)
+		if err == nil {
+			err = s.findings.apply(e, ev)
+		}
+		if err != nil {
+			return fmt.Errorf("ledger entry %d: %w", e.Seq, err)
+		}
+	}
+	return nil
+}
+
+// Find records a finding, once: nothing is recorded while one of the same key says the same. A flood of findings is bounded:
+// what is beyond it is logged and, since its check runs again, recorded later.
+func (s *Service) Find(ctx context.Context, f FindingOpened) error {
+	f.What, f.Next = clip(f.What, maxFindingText), clip(f.Next, maxFindingText)
+	s.findings.mu.Lock()
+	defer s.findings.mu.Unlock()
+	before, open := s.findings.open[f.Key]
+	if open && before.FindingOpened == f {
+		return nil
+	}
+	if !open && len(s.findings.open) >= maxOpenFindings || !s.findings.rate.allow(f.Check, time.Now()) {
+		s.log.Error("a finding is not recorded: too many", slog.String("finding", f.Key), slog.String("what", f.What))
+		return nil
+	}
+	return s.recordFinding(ctx, f)
+}
+
+// Over records that a finding is no longer so. None of that key is no error.
+func (s *Service) Over(ctx context.Context, key, how string) error {
+	s.findings.mu.Lock()
+	defer s.findings.mu.Unlock()
+	if _, open := s.findings.open[key]; !open {
+		return nil
+	}
+	return s.recordFinding(ctx, FindingOver{Key: key, How: clip(how, maxFindingText)})
+}
+
+func (s *Service) recordFinding(ctx context.Context, ev Event) error {
+	entries, err := s.ledger.Append(ctx, s.now(), FindingStream, ledger.AnyVersion, nil, draft(ev, nil))
+	if err != nil {
+		return fmt.Errorf("recording a finding: %w", err)
+	}
+	return s.findings.apply(entries[0], ev)
+}
+
+// Settle brings the open findings of a check in a cluster to exactly those given: new ones are opened, and the ones that the
+// check does not report any more are over.
+func (s *Service) Settle(ctx context.Context, check, cluster string, now []FindingOpened) error {
+	keep := map[string]bool{}
+	for _, f := range now {
+		keep[f.Key] = true
+		if err := s.Find(ctx, f); err != nil {
+			return err
+		}
+	}
+	for _, f := range s.Findings() {
+		if f.Check == check && f.Cluster == cluster && !keep[f.Key] {
+			if err := s.Over(ctx, f.Key, "the check does not find it any more"); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Findings lists the open findings, the gravest first, then the oldest.
+func (s *Service) Findings() []Finding {
+	s.findings.mu.Lock()
+	defer s.findings.mu.Unlock()
+	out := make([]Finding, 0, len(s.findings.open))
+	for _, f := range s.findings.open {
+		out = append(out, f)
+	}
+	slices.SortFunc(out, func(a, b Finding) int {
+		if d := b.Severity.Rank() - a.Severity.Rank(); d != 0 {
+			return d
+		}
+		if d := a.Since.Compare(b.Since); d != 0 {
+			return d
+		}
+		return strings.Compare(a.Key, b.Key)
+	})
+	return out
+}
