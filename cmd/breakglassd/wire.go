@@ -113,6 +113,7 @@ func (d *daemon) open(ctx context.Context, p parts) error {
 	if err != nil {
 		return fmt.Errorf("putting the access policy in force: %w", err)
 	}
+	d.metrics.count(d.service.Findings())
 	if cfg.Slack.Enabled {
 		d.slack, err = openSlack(cfg, d.service, d.ledger, d.log, d.metrics.slackCall)
 	}
