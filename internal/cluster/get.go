@@ -19,13 +19,17 @@ var errTooLarge = errors.New("the answer is too large")
 // get reads a path of this API server with the daemon's credential. An answer that is not a success is the *StatusError that
 // client-go would make of it; one of more than most bytes is errTooLarge.
 func (t *target) get(ctx context.Context, path, accept string, most int64) ([]byte, error) {
+	return t.getWith(ctx, t.http, path, accept, most)
+}
+
+func (t *target) getWith(ctx context.Context, client *http.Client, path, accept string, most int64) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimRight(t.rest.Host, "/")+path, nil)
 	if err != nil {
 		return nil, fmt.Errorf("making the request: %w", err)
 	}
 	req.Header.Set("Accept", accept)
 	req.Header.Set("User-Agent", t.rest.UserAgent)
-	resp, err := t.http.Do(req)
+	resp, err := client.Do(req)
 	if err != nil {
 		return nil, err
 	}

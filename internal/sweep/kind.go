@@ -8,7 +8,10 @@
 // claims, budgets and autoscalers, status updates, what was made and is gone again, and what a dry run did.
 package sweep
 
-import "slices"
+import (
+	"net/url"
+	"slices"
+)
 
 // Kind is one kind of object that the sweep knows.
 type Kind struct {
@@ -26,6 +29,22 @@ type Kind struct {
 	Owned bool
 
 	clusterWide bool
+}
+
+// Path is where the kind is served in one of its versions: a list of all, or of a namespace, or one object.
+func (k Kind) Path(version, namespace, name string) string {
+	path := "/apis/" + k.Group + "/" + version
+	if k.Group == "" {
+		path = "/api/" + version
+	}
+	if namespace != "" && !k.clusterWide {
+		path += "/namespaces/" + url.PathEscape(namespace)
+	}
+	path += "/" + k.Resource
+	if name != "" {
+		path += "/" + url.PathEscape(name)
+	}
+	return path
 }
 
 // ID names the kind as kubectl does: "pods", "roles.rbac.authorization.k8s.io".
