@@ -81,6 +81,9 @@ func Compare(before *Snapshot, after Snapshot, w Window) []Change {
 				if !same(b, o) && o.Created <= w.Until.Add(slack).Unix() {
 					out = append(out, Change{Op: Made, Kind: kind, Before: b, After: o})
 				}
+			case known && owned(kind) && o.Created < w.From.Add(-slack).Unix():
+				// It was there, as its owner has it, and was left out: now it reaches further.
+				out = append(out, Change{Op: Changed, Kind: kind, Before: &Object{Namespace: o.Namespace, Name: o.Name, UID: o.UID, Owner: o.Owner}, After: o})
 			case known && o.Created <= w.Until.Add(slack).Unix() || w.holds(o.Created):
 				out = append(out, Change{Op: Made, Kind: kind, After: o})
 			case !known && len(o.Changed) > 0 && touched:
@@ -100,4 +103,9 @@ func Compare(before *Snapshot, after Snapshot, w Window) []Change {
 
 func compareRefs(a, b Ref) int {
 	return cmp.Or(cmp.Compare(a.Resource, b.Resource), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+}
+
+func owned(kind string) bool {
+	k, _ := kindOf(kind)
+	return k.Owned
 }
