@@ -26,7 +26,7 @@ authorizers:
       subjectAccessReviewVersion: v1
       matchConditionSubjectAccessReviewVersion: v1
       failurePolicy: Deny
-      connectionInfo: {type: KubeConfigFile, kubeConfigFile: webhook.kubeconfig}
+      connectionInfo: {type: KubeConfigFile, kubeConfigFile: %q}
       matchConditions: [{expression: "request.user.startsWith('breakglass:')"}]
   - type: RBAC
     name: rbac
@@ -125,7 +125,7 @@ func TestRealRevocationIsProvenByEveryAPIServer(t *testing.T) {
 	})
 	t.Run("a webhook that is down and denies proves nothing", func(t *testing.T) {
 		s := real.NewCluster(t, real.APIServerOptions{ReplicaOf: p.APIServer, ClientCAs: p.ca.CertPEM,
-			Files: map[string][]byte{"authorization.yaml": []byte(denyEverything), "webhook.kubeconfig": []byte(deadWebhook)},
+			Files: map[string][]byte{"authorization.yaml": fmt.Appendf(nil, denyEverything, write(t, deadWebhook))},
 			Flags: []string{"--authorization-config=authorization.yaml"}})
 		c, err := cluster.Open(cluster.Config{Targets: []cluster.Target{{ID: "c1", Kubeconfig: p.path, APIServers: []string{s.URL}}}})
 		must(t, err)
