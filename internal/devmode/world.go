@@ -239,7 +239,7 @@ func (w *World) startEmbedded(ctx context.Context, o Options) error {
 	}
 	token := random()
 	kube, err := kubesim.Start(ctx, kubesim.Config{ClientCAPEM: ca.PEM(), Log: o.Log,
-		Tokens: []kubesim.Token{{Value: token, User: kubesim.DaemonUser, Rules: kubesim.BinderRules()}}})
+		Tokens: []kubesim.Token{{Value: token, User: kubesim.DaemonUser, Rules: append(kubesim.BinderRules(), kubesim.SweepRules()...)}}})
 	if err != nil {
 		return fmt.Errorf("starting the example cluster: %w", err)
 	}
