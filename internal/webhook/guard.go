@@ -60,7 +60,8 @@ func impersonating(verb string) bool {
 // reaching is the part of the API that opens a way into a container, a service or a kubelet.
 var reaching = []string{"pods/exec", "pods/attach", "pods/portforward", "pods/proxy"}
 
-// guards is what each guard refuses. TestGuardsOverTheWholeAPI writes it out for everything that a real API server serves.
+// guards is what each guard refuses. testdata/guards.txt is what that means for everything that
+// a real API server serves.
 var guards = map[breakglass.Guard][]rule{
 	breakglass.GuardImpersonate: {{verbs: impersonating, group: all, resources: []string{all}}},
 	breakglass.GuardEscalate:    {{verbs: verbs("escalate", "bind"), group: all, resources: []string{all}}},
