@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/session/store"
 )
 
 // How often the daemon looks around itself, how long one look takes at most, and how often the whole ledger is verified.
@@ -231,7 +232,6 @@ type metrics struct {
 	revoked  *prometheus.HistogramVec
 	findings *prometheus.GaugeVec
 	hooks    *prometheus.HistogramVec
-	audit    *prometheus.CounterVec
 	alive    *prometheus.GaugeVec
 	slack    prometheus.Gauge
 	reloadOK prometheus.Gauge
@@ -284,7 +284,6 @@ func newMetrics(d *daemon) *metrics {
 	m.revoked = histograms("revocation_seconds", "From a recorded revocation to the first no of an API server, one for each server.", []float64{.1, .25, .5, 1, 2, 5, 15, 60, 300, 900, 3600}, "cluster", "by")
 	m.findings = gauges("findings_open", "Findings that are not over.", "severity")
 	m.hooks = histograms("webhook_request_duration_seconds", "Answers to API servers, by cluster.", []float64{.001, .005, .025, .1, .5, 1, 3, 10}, "cluster", "what", "outcome")
-	m.audit = counters("audit_events_total", "Audit events that API servers sent, by what became of them: kept, duplicate, or of somebody else.", "cluster", "outcome")
 	m.alive = gauges("audit_alive", "1 if the daemon's heartbeats come back in the audit events of the API server.", "cluster", "server")
 	counted := func(name, help string, list func(context.Context) ([]*breakglass.Request, error)) {
 		add(prometheus.NewGaugeFunc(opts(name, help), func() float64 {
@@ -375,8 +374,24 @@ func (m *metrics) count(open []breakglass.Finding) {
 	}
 }
 
+// watchIntake counts what comes in from API servers' audit webhooks.
+func (m *metrics) watchIntake(figures func() store.Figures) {
+	for outcome, n := range map[string]func(store.Figures) int64{
+		"kept":      func(f store.Figures) int64 { return f.Kept },
+		"duplicate": func(f store.Figures) int64 { return f.Duplicates },
+		"dropped":   func(f store.Figures) int64 { return f.Dropped },
+		"unread":    func(f store.Figures) int64 { return f.Unreadable },
+		"heartbeat": func(f store.Figures) int64 { return f.Heartbeats },
+		"all":       func(f store.Figures) int64 { return f.Events },
+	} {
+		m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "breakglass", Name: "audit_events_total",
+			Help:        "Audit events that API servers sent, by what became of them; all counts those of everybody.",
+			ConstLabels: prometheus.Labels{"outcome": outcome}}, func() float64 { return float64(n(figures())) }))
+	}
+}
+
 // hooked takes one answer to an API server.
-func (m *metrics) hooked(cluster, what, outcome string, took time.Duration) {
+func (m *metrics) hooked(what, cluster, outcome string, took time.Duration) {
 	m.hooks.WithLabelValues(cluster, what, outcome).Observe(took.Seconds())
 }
 

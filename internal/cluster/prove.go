@@ -253,10 +253,10 @@ type PingResult struct {
 	Err    error
 }
 
-// Ping sends a GET /version that carries nonce to every configured API server of a cluster at the same time, with the daemon's
-// credential, so that an audit event which carries it proves that the server's events arrive. The results are in the
-// configuration's order.
-func (c *Clusters) Ping(ctx context.Context, cluster, nonce string) []PingResult {
+// Ping sends a GET /version that carries a nonce to every configured API server of a cluster at the same time, with the daemon's
+// credential, so that an audit event which carries it proves that the server's events arrive. Each server, by its address, has
+// a nonce of its own. The results are in the configuration's order.
+func (c *Clusters) Ping(ctx context.Context, cluster string, nonces map[string]string) []PingResult {
 	t, err := c.target(cluster)
 	if err != nil {
 		return []PingResult{{Server: cluster, Err: err}}
@@ -265,7 +265,7 @@ func (c *Clusters) Ping(ctx context.Context, cluster, nonce string) []PingResult
 	var wait sync.WaitGroup
 	for i, s := range t.servers {
 		wait.Go(func() {
-			_, err := s.get(ctx, "/version?"+url.Values{HeartbeatParameter: {nonce}}.Encode(), "application/json", 1<<20)
+			_, err := s.get(ctx, "/version?"+url.Values{HeartbeatParameter: {nonces[s.rest.Host]}}.Encode(), "application/json", 1<<20)
 			out[i] = PingResult{Server: s.rest.Host, Err: s.explain("sending a heartbeat", err)}
 		})
 	}

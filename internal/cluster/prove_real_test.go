@@ -148,7 +148,7 @@ func TestRealRevocationIsProvenByEveryAPIServer(t *testing.T) {
 			}
 			return ""
 		})
-		if pings := c.Ping(t.Context(), "c1", "n1"); len(pings) != 3 || pings[0].Err != nil || pings[1].Err != nil || pings[2].Err == nil {
+		if pings := c.Ping(t.Context(), "c1", map[string]string{}); len(pings) != 3 || pings[0].Err != nil || pings[1].Err != nil || pings[2].Err == nil {
 			t.Errorf("got pings %+v, want an error from the third alone", pings)
 		}
 		must(t, third.Start(t.Context()))

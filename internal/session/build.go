@@ -494,10 +494,10 @@ func acts(requests []request) []sweep.Act {
 		if !e.changes() || e.refused() || e.Code >= 400 && e.Code < 500 {
 			continue
 		}
-		a := sweep.Act{At: e.Received, AuditID: e.AuditID, Verb: e.Verb, Group: e.Object.Group, Resource: e.Object.Resource, Subresource: e.Object.Subresource,
-			Namespace: e.Object.Namespace, Name: e.Object.Name, Object: e.Request}
-		if e.Issued != "" {
-			a.Annotations = map[string]string{"authentication.kubernetes.io/issued-credential-id": e.Issued}
+		a := sweep.Act{At: e.Received, Verb: e.Verb, Group: e.Object.Group, Resource: e.Object.Resource, Subresource: e.Object.Subresource,
+			Namespace: e.Object.Namespace, Name: e.Object.Name, Code: int32(e.Code), Issued: e.Issued, Request: e.Request}
+		if e.As != nil {
+			a.As = e.As.User
 		}
 		out = append(out, a)
 	}

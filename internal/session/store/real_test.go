@@ -216,7 +216,7 @@ func TestRealAPIServerTellsWhatWasDone(t *testing.T) {
 		t.Errorf("got told of %q, want the other certificate and not alice's", told)
 	}
 	if !slices.ContainsFunc(session.Acts(s), func(a sweep.Act) bool {
-		return a.Resource == "clusterrolebindings" && a.Verb == "create" && strings.Contains(string(a.Object), "mallory")
+		return a.Resource == "clusterrolebindings" && a.Verb == "create" && strings.Contains(string(a.Request), "mallory")
 	}) {
 		t.Errorf("got acts %+v, want the binding with whom it is for", session.Acts(s))
 	}
