@@ -120,7 +120,7 @@ func (d *daemon) open(ctx context.Context, p parts) error {
 			return err
 		}
 		d.closers = append(d.closers, d.sessions.store.Close)
-		domain.Examiner = d.sessions
+		domain.Examiner, domain.AuditGrace = d.sessions, cfg.Sessions.Grace
 	}
 	if d.service, err = breakglass.New(ctx, domain); err != nil {
 		return fmt.Errorf("putting the access policy in force: %w", err)
