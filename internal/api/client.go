@@ -479,10 +479,14 @@ func (c *Client) Note(ctx context.Context, id, command, note string) (Request, e
 
 // Sweep has an ended session looked through again.
 func (c *Client) Sweep(ctx context.Context, id string) (Request, error) {
-	return ask[Request](ctx, c, http.MethodPost, requestPath(id, "sweep"), Reason{})
+	var out Request
+	err := c.call(ctx, claimTime, http.MethodPost, requestPath(id, "sweep"), Reason{}, &out)
+	return out, err
 }
 
 // RevokeAll ends every grant in a cluster.
 func (c *Client) RevokeAll(ctx context.Context, cluster, reason string) (Revocations, error) {
-	return ask[Revocations](ctx, c, http.MethodPost, "/v1/clusters/"+url.PathEscape(cluster)+"/revoke-all", Reason{Reason: reason})
+	var out Revocations
+	err := c.call(ctx, claimTime, http.MethodPost, "/v1/clusters/"+url.PathEscape(cluster)+"/revoke-all", Reason{Reason: reason}, &out)
+	return out, err
 }
