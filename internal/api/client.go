@@ -471,3 +471,22 @@ func (c *Client) Consistency(ctx context.Context, from, to int64) ([]tlog.Hash, 
 	}
 	return out, nil
 }
+
+// Note gives one of the commands close and acknowledge.
+func (c *Client) Note(ctx context.Context, id, command, note string) (Request, error) {
+	return ask[Request](ctx, c, http.MethodPost, requestPath(id, command), Note{Note: note})
+}
+
+// Sweep has an ended session looked through again.
+func (c *Client) Sweep(ctx context.Context, id string) (Request, error) {
+	var out Request
+	err := c.call(ctx, claimTime, http.MethodPost, requestPath(id, "sweep"), Reason{}, &out)
+	return out, err
+}
+
+// RevokeAll ends every grant in a cluster.
+func (c *Client) RevokeAll(ctx context.Context, cluster, reason string) (Revocations, error) {
+	var out Revocations
+	err := c.call(ctx, claimTime, http.MethodPost, "/v1/clusters/"+url.PathEscape(cluster)+"/revoke-all", Reason{Reason: reason}, &out)
+	return out, err
+}

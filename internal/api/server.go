@@ -116,6 +116,12 @@ func NewServer(cfg Config) (http.Handler, error) {
 	person("POST /v1/requests/{id}/deny", reasoned(s, s.cfg.Service.Deny))
 	person("POST /v1/requests/{id}/withdraw", reasoned(s, s.cfg.Service.Withdraw))
 	person("POST /v1/requests/{id}/revoke", reasoned(s, s.cfg.Service.Revoke))
+	person("POST /v1/requests/{id}/close", noted(s, s.cfg.Service.Close))
+	person("POST /v1/requests/{id}/acknowledge", noted(s, s.cfg.Service.Acknowledge))
+	person("POST /v1/requests/{id}/sweep", reasoned(s, func(ctx context.Context, a breakglass.Actor, id, _ string) (*breakglass.Request, error) {
+		return s.cfg.Service.Examine(ctx, a, id)
+	}))
+	person("POST /v1/clusters/{cluster}/revoke-all", s.revokeAll)
 	person("POST /v1/requests/{id}/take-back", reasoned(s, func(ctx context.Context, a breakglass.Actor, id, _ string) (*breakglass.Request, error) {
 		return s.cfg.Service.TakeBack(ctx, a, id)
 	}))
@@ -454,10 +460,19 @@ func (s *server) list(c *call) (any, error) {
 			mine := func(a breakglass.Approval) bool { return a.By.Person == me }
 			return r.State(now) == breakglass.StatePending && r.Ask.By.Person != me && slices.Contains(r.Ask.Quorum.People(), me) && !slices.ContainsFunc(r.Approvals, mine)
 		}
+	case FilterTouched, FilterUnacknowledged:
+		keep = func(*breakglass.Request) bool { return true } // the service lists exactly these
 	default:
-		return nil, newError(breakglass.ClassInvalid, "filter", "", "the filters are %s, %s, %s and %s", FilterAll, FilterMine, FilterForMe, FilterActive)
+		return nil, newError(breakglass.ClassInvalid, "filter", "", "the filters are %s, %s, %s, %s, %s and %s",
+			FilterAll, FilterMine, FilterForMe, FilterActive, FilterTouched, FilterUnacknowledged)
 	}
 	read := s.cfg.Service.Open
+	switch filter {
+	case FilterTouched:
+		read = s.cfg.Service.Touched
+	case FilterUnacknowledged:
+		read = s.cfg.Service.Unacknowledged
+	}
 	if filter == FilterMine || filter == FilterAll || filter == "" {
 		read = func(ctx context.Context) ([]*breakglass.Request, error) { return s.cfg.Service.Since(ctx, days) }
 	}
@@ -632,6 +647,37 @@ func (s *server) consistency(c *call) (any, error) {
 	out := Consistency{Meta: kind("Consistency"), From: from, To: to, Hashes: [][]byte{}}
 	for _, h := range proof {
 		out.Hashes = append(out.Hashes, h[:])
+	}
+	return out, nil
+}
+
+// noted is a command that takes a note.
+func noted(s *server, command func(ctx context.Context, a breakglass.Actor, id, note string) (*breakglass.Request, error)) handler {
+	return func(c *call) (any, error) {
+		in, err := decode[Note](c)
+		if err != nil {
+			return nil, err
+		}
+		return s.done(command(c.Context(), c.actor, c.PathValue("id"), in.Note))
+	}
+}
+
+func (s *server) revokeAll(c *call) (any, error) {
+	in, err := decode[Reason](c)
+	if err != nil {
+		return nil, err
+	}
+	got, err := s.cfg.Service.RevokeAll(c.Context(), c.actor, c.PathValue("cluster"), in.Reason)
+	if err != nil {
+		return nil, err
+	}
+	out := Revocations{Meta: kind("Revocations"), Revoked: []Request{}, Left: []LeftAlone{}}
+	now := s.now()
+	for _, r := range got.Revoked {
+		out.Revoked = append(out.Revoked, NewRequest(r, s.cfg.Service.Policy(), now))
+	}
+	for _, l := range got.Left {
+		out.Left = append(out.Left, LeftAlone(l))
 	}
 	return out, nil
 }
