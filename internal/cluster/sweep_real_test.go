@@ -315,7 +315,7 @@ func TestRealSweepFindsPlantedTricks(t *testing.T) {
 			args, isDelete := strings.CutPrefix(r.Undo, "kubectl delete ")
 			if args, _, _ = strings.Cut(args, "   #"); isDelete && !seen[args] {
 				seen[args] = true
-				p.kubectl(t, append([]string{"delete", "--wait=false", "--force"}, strings.Fields(args)...)...)
+				p.kubectl(t, append([]string{"delete", "--wait=false", "--ignore-not-found"}, strings.Fields(args)...)...)
 				undone++
 			}
 		}
