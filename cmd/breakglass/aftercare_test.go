@@ -116,4 +116,3 @@ func granted(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	ts.Setenv("ID", worldOf(ts).grant(args[0]))
 }
-

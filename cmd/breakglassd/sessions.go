@@ -218,7 +218,7 @@ func (s *sessions) probe(ctx context.Context, clusterID string) {
 		switch {
 		case a.No || !guarded:
 			err = s.service.Over(ctx, key, "it asks the deny webhook")
-		case a.Problem == breakglass.StillAllowed:
+		case a.Problem == cluster.WebhookNotAsked:
 			err = s.service.Find(ctx, breakglass.FindingOpened{Key: key, Check: checkAudit, Cluster: clusterID, Severity: breakglass.SeverityCritical,
 				What: fmt.Sprintf("the API server %s of %s does not ask the deny webhook, or got no answer: no guard of a profile holds there", a.Server, clusterID),
 				Next: "set it up (deploy/kube-apiserver/DENY-WEBHOOK.md), or take the guards out of the profiles"})

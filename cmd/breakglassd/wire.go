@@ -55,7 +55,7 @@ type daemon struct {
 	health   atomic.Pointer[health]
 	stopping atomic.Bool
 	cert     atomic.Pointer[tls.Certificate] // for people; nil: plain HTTP
-	hookCert atomic.Pointer[tls.Certificate] // for API servers; nil: plain HTTP
+	hookCert atomic.Pointer[tls.Certificate] // for API servers
 	closers  []func() error                  // what to close in the end, last first
 }
 
