@@ -1,6 +1,9 @@
 package inventory
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // ItemKind is what a recertification item is about.
 type ItemKind string
@@ -61,3 +64,25 @@ const (
 	Orphan    State = "orphan"    // whom or what it is for is gone
 	Dormant   State = "dormant"   // not used for long
 )
+
+// Compare tells an item from what it was in the last campaign; previous is the zero Item if it was not there. What is gone
+// in the current scan has no item: the caller finds it by its id.
+func Compare(previous, current Item) State {
+	gained := slices.ContainsFunc(current.Grants, func(g string) bool { return !slices.Contains(previous.Grants, g) })
+	worse := current.Risk.Rank() > previous.Risk.Rank() || current.Admin && !previous.Admin
+	switch {
+	case current.Orphan:
+		return Orphan
+	case previous.ID == "":
+		return New
+	case gained || worse:
+		return Widened
+	case current.Dormant:
+		return Dormant
+	case current.Fingerprint == previous.Fingerprint:
+		return Unchanged
+	case len(current.Grants) == len(previous.Grants) && current.Risk == previous.Risk:
+		return Widened // it says something else, and nothing shows that it is less
+	}
+	return Narrowed
+}
