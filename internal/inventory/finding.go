@@ -131,6 +131,7 @@ type Finding struct {
 	Subject  *Subject `json:"subject,omitempty"` // nil where it is about no subject of RBAC
 	Scope    string   `json:"scope,omitempty"`   // "cluster" or a namespace's name; empty where it is about no right
 	Via      []Ref    `json:"via,omitempty"`     // the bindings, or the object, that it comes from
+	Item     string   `json:"item,omitempty"`    // id of the door's item, where it is about one
 	Path     Path     `json:"path,omitempty"`    // to cluster-admin, where this right is the first step of one
 	Controls []string `json:"controls,omitempty"`
 	Next     string   `json:"next,omitempty"` // what to do about it: advice, or the exact command

@@ -44,11 +44,6 @@ func LoadIgnores(text []byte) ([]Ignore, error) {
 		} else if until != nil {
 			r.wrong(until, "until must be a day like 2027-01-31")
 		}
-		for key, pattern := range map[string]string{"subject": i.Subject, "object": i.Object} {
-			if _, err := path.Match(glob(pattern), ""); err != nil {
-				r.wrong(o.get(key), "the pattern cannot be read: only * is special")
-			}
-		}
 		if i.Subject == "" && i.Object == "" {
 			r.wrong(n, "name a subject or an object: a rule is never ignored for everybody (subject: \"*\" says so if it must be)")
 		}
@@ -79,6 +74,9 @@ func (i Ignore) covers(f Finding) bool {
 		return false
 	}
 	if i.Object == "" {
+		return true
+	}
+	if matches(i.Object, f.Item) {
 		return true
 	}
 	for _, ref := range f.Via {
