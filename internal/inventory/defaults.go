@@ -49,8 +49,18 @@ func LoadDefaults(files ...[]byte) (*Defaults, error) {
 }
 
 func (r *reader) role(n *yaml.Node, more ...string) Role {
-	o := r.object(n, append(more, "name", "rules")...)
+	o := r.object(n, append(more, "name", "labels", "aggregates", "rules")...)
 	out := Role{Name: r.text(o.need("name")), Namespace: r.text(o.get("namespace"))}
+	// Kubernetes aggregates by labels whose value is "true".
+	for _, label := range r.texts(o.get("labels")) {
+		if out.Labels == nil {
+			out.Labels = map[string]string{}
+		}
+		out.Labels[label] = "true"
+	}
+	for _, label := range r.texts(o.get("aggregates")) {
+		out.Aggregation = append(out.Aggregation, Selector{MatchLabels: map[string]string{label: "true"}})
+	}
 	for _, n := range r.list(o.get("rules")) {
 		p := r.object(n, "verbs", "groups", "resources", "names", "urls")
 		out.Rules = append(out.Rules, PolicyRule{Verbs: r.texts(p.need("verbs")), APIGroups: r.texts(p.get("groups")), Resources: r.texts(p.get("resources")),
