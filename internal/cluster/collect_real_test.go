@@ -1,6 +1,8 @@
 package cluster_test
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"flag"
 	"fmt"
 	"os"
@@ -143,4 +145,54 @@ func TestShippedDefaultsAreThoseOfTheAPIServer(t *testing.T) {
 			t.Errorf("an administrator could not read %s: %s", src.Name, src.Missing)
 		}
 	}
+}
+
+// kubeadm makes of an empty cluster what kubeadm would.
+func kubeadm(t *testing.T, a *real.APIServer) {
+	t.Helper()
+	real.MustKubectl(t, a.AdminKubeconfig(), "apply", "-f", "testdata/kubeadm.yaml")
+}
+
+// aggregator is how kubeadm starts the API server for extension API servers.
+func aggregator(t *testing.T) real.APIServerOptions {
+	t.Helper()
+	front, err := real.NewCA("front-proxy-ca")
+	must(t, err)
+	return real.APIServerOptions{Files: map[string][]byte{"front-proxy-ca.crt": front.CertPEM}, Flags: []string{
+		"--requestheader-client-ca-file=front-proxy-ca.crt", "--requestheader-allowed-names=front-proxy-client",
+		"--requestheader-username-headers=X-Remote-User", "--requestheader-group-headers=X-Remote-Group", "--requestheader-extra-headers-prefix=X-Remote-Extra-",
+		"--enable-bootstrap-token-auth=true", "--enable-admission-plugins=NodeRestriction"}}
+}
+
+// A cluster that kubeadm just made has nothing that anybody must look at, and every door is told or says what is missing.
+func TestPlainClusterRaisesNoAlarm(t *testing.T) {
+	a := real.NewCluster(t, aggregator(t))
+	kubeadm(t, a)
+	_, found := scan(t, a, cluster.CollectOptions{})
+	for _, f := range found.Alarms() {
+		t.Errorf("false alarm: %s %s: %s (%s)", f.Severity, f.Rule, f.Title, f.Text)
+	}
+	t.Logf("false alarms: %d; expected findings: %d; doors: %d", len(found.Alarms()), len(found.Findings), len(found.Doors))
+	want := map[string]inventory.DoorState{
+		inventory.DoorClientCA: inventory.Present, inventory.DoorFirstUser: inventory.Present, inventory.DoorCSR: inventory.CannotTell, inventory.DoorSATokens: inventory.Absent,
+		inventory.DoorBootstrap: inventory.Absent, inventory.DoorStaticTokens: inventory.Absent, inventory.DoorOIDC: inventory.Absent, inventory.DoorWebhook: inventory.Absent,
+		inventory.DoorRequestHeader: inventory.Present, inventory.DoorImpersonation: inventory.Absent, inventory.DoorAnonymous: inventory.Present, inventory.DoorKubelet: inventory.CannotTell,
+		inventory.DoorControlPlane: inventory.Absent, inventory.DoorKubeProxy: inventory.Absent, inventory.DoorEtcd: inventory.Present, inventory.DoorAuthorization: inventory.Absent,
+		inventory.DoorExtensions: inventory.Absent, inventory.DoorPlatform: inventory.Absent,
+	}
+	got := map[string]inventory.DoorState{}
+	for _, d := range found.Doors {
+		got[d.ID] = d.State
+		if len(d.Evidence) == 0 || d.Advice == "" || d.State == inventory.CannotTell && d.Tellable == "" {
+			t.Errorf("door %s: no evidence, no advice, or no word on what would make it tellable: %+v", d.ID, d)
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("states of the doors (-want +got):\n%s", diff)
+	}
+}
+
+func sha256Hex(b []byte) string {
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:])
 }
