@@ -1011,7 +1011,7 @@ func (j *judge) platform() Door {
 	}
 	for _, entry := range j.s.AWSAuth {
 		d.State = Present
-		i := DoorItem{ID: "aws-auth:" + entry, Title: "ConfigMap aws-auth maps " + shown(entry), Risk: Medium, Grants: []string{entry}, TakeAway: command("kubectl", "edit", "configmap", "aws-auth", "--namespace", systemNamespace)}
+		i := DoorItem{ID: "aws-auth:" + entry, Title: "ConfigMap aws-auth maps " + shown(entry), Risk: Medium, Grants: []string{entry}, Advice: "take the entry out: kubectl edit configmap aws-auth --namespace kube-system"}
 		if strings.HasSuffix(entry, ": "+mastersGroup) {
 			i.Risk, i.Text = High, "Whoever may assume it has everything, and no binding says so."
 		}
