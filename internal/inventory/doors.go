@@ -675,7 +675,10 @@ func (j *judge) anonymous(a *Analysis) Door {
 			d.State = Present
 		}
 	}
-	if j.s.Read(SourceAnonymous) && probe.API != 0 {
+	if !j.s.Read(SourceAnonymous) || probe.API == 0 {
+		e, _ := j.lacking(SourceAnonymous)
+		d.saw("the API server was not asked without a credential %s", e)
+	} else {
 		d.saw("without a credential, GET /api is answered %d and GET /livez %d", probe.API, probe.Livez)
 		d.Tellable = ""
 		switch {
