@@ -213,17 +213,17 @@ func (j *judge) caProblems(i *DoorItem, ca CA) {
 
 // installers are the names that installers give to the first user.
 var installers = map[Subject]string{
-	{Kind: Group, Name: "kubeadm:cluster-admins"}:                        "kubeadm puts them into admin.conf",
-	{Kind: User, Name: "kubernetes-admin"}:                               "the user of kubeadm's admin.conf",
-	{Kind: User, Name: "kubernetes-super-admin"}:                         "the user of kubeadm's super-admin.conf",
-	{Kind: User, Name: "masterclient"}:                                   "the user of AKS local accounts",
-	{Kind: User, Name: "kube-admin"}:                                     "the user of RKE",
-	{Kind: User, Name: "system:admin"}:                                   "the user of k3s and OpenShift installers",
-	{Kind: User, Name: "minikube-user"}:                                  "the user of minikube",
-	{Kind: User, Name: "kubecfg"}:                                        "the user of kops",
-	{Kind: User, Name: "client"}:                                         "the user of GKE client certificates",
-	{Kind: Group, Name: "system:cluster-admins"}:                         "the group of OpenShift's administrators",
-	{Kind: ServiceAccount, Namespace: "kube-system", Name: "admin-user"}: "the account that dashboards are opened with",
+	{Kind: Group, Name: "kubeadm:cluster-admins"}:                        "That is whom kubeadm puts into admin.conf",
+	{Kind: User, Name: "kubernetes-admin"}:                               "The user of kubeadm's admin.conf",
+	{Kind: User, Name: "kubernetes-super-admin"}:                         "The user of kubeadm's super-admin.conf",
+	{Kind: User, Name: "masterclient"}:                                   "The user of AKS local accounts",
+	{Kind: User, Name: "kube-admin"}:                                     "The user of RKE",
+	{Kind: User, Name: "system:admin"}:                                   "The user of k3s and OpenShift installers",
+	{Kind: User, Name: "minikube-user"}:                                  "The user of minikube",
+	{Kind: User, Name: "kubecfg"}:                                        "The user of kops",
+	{Kind: User, Name: "client"}:                                         "The user of GKE client certificates",
+	{Kind: Group, Name: "system:cluster-admins"}:                         "The group of OpenShift's administrators",
+	{Kind: ServiceAccount, Namespace: "kube-system", Name: "admin-user"}: "The account that dashboards are opened with",
 }
 
 func (j *judge) firstUser() Door {
@@ -246,7 +246,7 @@ func (j *judge) firstUser() Door {
 				if !known && !masters {
 					continue
 				}
-				i := DoorItem{ID: digest(b.Ref().String(), s.String()), Title: fmt.Sprintf("%s gives %s to %s", b.Ref(), shown(b.RoleName), s), Risk: High, Text: upper(why) + ".",
+				i := DoorItem{ID: digest(b.Ref().String(), s.String()), Title: fmt.Sprintf("%s gives %s to %s", b.Ref(), shown(b.RoleName), s), Risk: High, Text: why + ".",
 					Grants: []string{b.RoleKind + " " + b.RoleName}, TakeAway: takeAway(b, s)}
 				if masters {
 					i.Risk, i.Text = Low, "The group has everything without it; a binding suggests that somebody uses it."
@@ -261,13 +261,6 @@ func (j *judge) firstUser() Door {
 		}
 	}
 	return d
-}
-
-func upper(s string) string {
-	if s == "" {
-		return s
-	}
-	return strings.ToUpper(s[:1]) + s[1:]
 }
 
 const apiserverClient = "kubernetes.io/kube-apiserver-client"
@@ -403,6 +396,7 @@ func (j *judge) accountTokens(a *Analysis) Door {
 		}
 	}
 	d.saw("besides who may do everything, %d subjects may make tokens: %s", len(makers), few(makers, 5))
+	d.saw("how long the tokens are valid that programs ask for is in the audit log only (creates of serviceaccounts/token)")
 	for _, c := range j.components("kube-apiserver") {
 		if !c.on("service-account-lookup", true) {
 			d.put(c.Where, DoorItem{ID: "lookup", Title: "tokens of deleted service accounts and Secrets still work (--service-account-lookup=false)", Risk: High, Advice: "remove the flag"})
@@ -737,7 +731,10 @@ func (j *judge) kubelet() Door {
 			e = "no node is there to ask"
 		}
 		d.saw("%s", e)
-		d.Tellable = strings.TrimPrefix(t+"; or read /configz of each kubelet on the node. The right get nodes/proxy lets whoever has it run commands in every pod: give it for the scan only, if at all", "; ")
+		d.Tellable = "read /configz of each kubelet on its node"
+		if t != "" {
+			d.Tellable = t + ", which is also the right to run commands in every pod: give it for the scan only, if at all; or " + d.Tellable
+		}
 		return d
 	}
 	d.State = Present

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/breakglassd/breakglass/policies"
 )
 
 var now = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
@@ -563,5 +565,33 @@ func TestSnapshotSurvivesJSONAndIsNotChanged(t *testing.T) {
 	}
 	if diff := cmp.Diff(first, judged(t, &back)); diff != "" {
 		t.Errorf("judged again after JSON:\n%s", diff)
+	}
+}
+
+func TestShippedIgnoreExampleCanBeRead(t *testing.T) {
+	text, err := policies.Recert.ReadFile("recert/ignore.example.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ignores, err := LoadIgnores(text)
+	if err != nil || len(ignores) != 2 {
+		t.Errorf("got %+v, %v", ignores, err)
+	}
+	f := Finding{Rule: "secrets-read", Subject: &Subject{Kind: ServiceAccount, Namespace: "external-secrets", Name: "external-secrets"}}
+	if !ignores[0].covers(f) || ignores[1].covers(f) || !ignores[1].covers(Finding{Rule: "door/static-tokens", Item: "token:/etc/kubernetes/tokens.csv"}) {
+		t.Error("the example does not cover what its comments say")
+	}
+}
+
+// The people's CLI reads the types of this package, and must stay small.
+func TestInventoryLinksNoKubernetesLibrary(t *testing.T) {
+	out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", ".").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, pkg := range strings.Fields(string(out)) {
+		if strings.HasPrefix(pkg, "k8s.io/") || strings.HasPrefix(pkg, "sigs.k8s.io/") {
+			t.Errorf("it links %s", pkg)
+		}
 	}
 }
