@@ -577,13 +577,14 @@ func (r *collector) nodes(ctx context.Context) {
 			} `json:"containers"`
 		} `json:"spec"`
 	}) ([]inventory.Component, bool) {
-		where := "pod kube-system/" + o.Metadata.Name + " on node " + o.Spec.NodeName
+		where, node := "pod kube-system/"+o.Metadata.Name+" on node "+o.Spec.NodeName, o.Spec.NodeName
 		if o.Metadata.Annotations["kubernetes.io/config.mirror"] == "" {
-			where += ", which is no static pod"
+			where, node = where+", which is no static pod", ""
 		}
 		var out []inventory.Component
 		for _, c := range o.Spec.Containers {
 			if component, ok := inventory.ParseCommand(slices.Concat(c.Command, c.Args), where); ok {
+				component.Node = node
 				out = append(out, component)
 			}
 		}

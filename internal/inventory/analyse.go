@@ -16,7 +16,7 @@ type Options struct {
 	// OurCAs are the fingerprints (Snapshot CA.Fingerprint) or key ids of the CAs that are this daemon's.
 	OurCAs []string
 	// Grants are the names of the bindings that this daemon has in force. A binding with our labels that is not among them is a
-	// finding: labels can be written by anybody.
+	// finding: labels can be written by anybody. Nil says that nobody knows, and then a grant is an alarm like any other right.
 	Grants []string
 	// Self is the user that this daemon has in the cluster, empty if unknown. What it holds is expected.
 	Self string

@@ -17,6 +17,12 @@ func (j *judge) doors(a *Analysis) []Door {
 		j.clientCA(), j.firstUser(), j.csrs(a), j.accountTokens(a), j.bootstrapTokens(), j.staticTokens(), j.oidc(), j.webhookTokens(), j.requestHeader(),
 		j.impersonation(a), j.anonymous(a), j.kubelet(), j.controlPlane(), j.kubeProxy(), j.etcd(), j.authorization(), j.extensions(), j.platform(),
 	} {
+		for _, program := range flagged[d.ID] {
+			if why := j.hidden(program); d.State == Absent && why != "" {
+				d.State, d.Tellable = CannotTell, giveManifest
+				d.saw("%s", why)
+			}
+		}
 		d.Risk = Info
 		for _, i := range d.Items {
 			d.Risk = worst(d.Risk, i.Risk)
@@ -24,6 +30,36 @@ func (j *judge) doors(a *Analysis) []Door {
 		out = append(out, d)
 	}
 	return out
+}
+
+// flagged are the doors that are absent only if every one of these programs says so on its command line.
+var flagged = map[string][]string{DoorStaticTokens: {"kube-apiserver"}, DoorOIDC: {"kube-apiserver"}, DoorWebhook: {"kube-apiserver"}, DoorAuthorization: {"kube-apiserver"},
+	DoorControlPlane: {"kube-controller-manager", "kube-scheduler"}}
+
+// hidden says why some of the programs of a name may run with a command line that was not seen; empty if all were.
+func (j *judge) hidden(program string) string {
+	seen, given := map[string]bool{}, false
+	for _, c := range j.components(program) {
+		given = given || c.Given
+		if c.Node != "" {
+			seen[c.Node] = true
+		}
+	}
+	var blind []string
+	for _, n := range j.s.Nodes {
+		if n.ControlPlane && !seen[n.Name] {
+			blind = append(blind, shown(n.Name))
+		}
+	}
+	switch {
+	case given: // whoever gave it answers for it being all
+		return ""
+	case len(seen) == 0:
+		return "no static pod shows the command line of " + program + ", and other pods can be made by anybody who may"
+	case len(blind) > 0:
+		return fmt.Sprintf("on %d control-plane nodes no static pod shows the command line of %s: %s", len(blind), program, few(blind, 3))
+	}
+	return ""
 }
 
 // put adds an item, or where to one that is there already: three API servers with the same flag are one item.
@@ -419,11 +455,14 @@ func (j *judge) accountTokens(a *Analysis) Door {
 
 func (j *judge) bootstrapTokens() Door {
 	d := Door{ID: DoorBootstrap, Title: "bootstrap tokens", State: Absent, Advice: "delete tokens once the nodes have joined; make them with a lifetime of hours"}
-	api := j.components("kube-apiserver")
-	enabled := len(api) == 0
-	for _, c := range api {
-		enabled = enabled || c.on("enable-bootstrap-token-auth", false)
+	unseen := j.hidden("kube-apiserver")
+	accepts := ""
+	for _, c := range j.components("kube-apiserver") {
+		if c.on("enable-bootstrap-token-auth", false) {
+			accepts = c.Where
+		}
 	}
+	enabled := accepts != "" || unseen != ""
 	read := j.s.Read(SourceBootstrap)
 	if read {
 		d.saw("%d Secrets of type bootstrap.kubernetes.io/token are in kube-system", len(j.s.BootstrapTokens))
@@ -433,13 +472,13 @@ func (j *judge) bootstrapTokens() Door {
 		d.Tellable = t + " in kube-system, which is the right to read the tokens themselves: their lifetime is in the data of the Secret"
 	}
 	switch {
-	case len(api) == 0:
-		d.saw("whether the API server accepts them (--enable-bootstrap-token-auth) is not known")
-	case !enabled:
-		d.saw("the API server does not accept them (no --enable-bootstrap-token-auth in %s)", api[0].Where)
-		d.Tellable = ""
+	case accepts != "":
+		d.saw("the API server accepts them (--enable-bootstrap-token-auth in %s)", accepts)
+	case unseen != "":
+		d.saw("whether the API server accepts them (--enable-bootstrap-token-auth) is not known: %s", unseen)
 	default:
-		d.saw("the API server accepts them (--enable-bootstrap-token-auth in %s)", api[0].Where)
+		d.saw("no API server accepts them (none has --enable-bootstrap-token-auth)")
+		d.Tellable = ""
 	}
 	if !read && enabled {
 		d.State = CannotTell

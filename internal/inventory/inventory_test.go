@@ -595,3 +595,38 @@ func TestInventoryLinksNoKubernetesLibrary(t *testing.T) {
 		}
 	}
 }
+
+// One API server without a door says nothing about another that was not seen.
+func TestDoorIsAbsentOnlyIfEveryAPIServerWasSeen(t *testing.T) {
+	api := func(node string) Component {
+		c, _ := ParseCommand([]string{"kube-apiserver", "--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction"}, "pod x on node "+node)
+		c.Node = node
+		return c
+	}
+	given := api("")
+	given.Given = true
+	nodes := []Node{{Name: "cp1", ControlPlane: true}, {Name: "cp2", ControlPlane: true}, {Name: "worker"}}
+	for name, c := range map[string]struct {
+		components []Component
+		want       DoorState
+	}{
+		"none":                        {nil, CannotTell},
+		"one of two":                  {[]Component{api("cp1")}, CannotTell},
+		"one of two, and a decoy":     {[]Component{api("cp1"), api("")}, CannotTell},
+		"two of two":                  {[]Component{api("cp1"), api("cp2")}, Absent},
+		"one that the operator gave":  {[]Component{given}, Absent},
+		"a pod that is no static pod": {[]Component{api("")}, CannotTell},
+	} {
+		a := judged(t, all(&Snapshot{Nodes: nodes, Components: c.components, BootstrapTokens: []BootstrapToken{{ID: "abcdef", Authentication: true}}}))
+		for _, door := range []string{DoorStaticTokens, DoorOIDC, DoorWebhook, DoorAuthorization} {
+			if d := a.Door(door); d.State != c.want || (d.Tellable == "") != (c.want == Absent) {
+				t.Errorf("%s: door %s is %s, want %s (%q, tellable by %q)", name, door, d.State, c.want, d.Evidence, d.Tellable)
+			}
+		}
+		// A token may be accepted by the one that was not seen.
+		want := map[DoorState]DoorState{CannotTell: Present, Absent: Absent}[c.want]
+		if d := a.Door(DoorBootstrap); d.State != want {
+			t.Errorf("%s: door %s is %s, want %s", name, d.ID, d.State, want)
+		}
+	}
+}
