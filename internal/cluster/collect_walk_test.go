@@ -71,7 +71,7 @@ func TestWaysToClusterAdminCanBeWalked(t *testing.T) {
 				real.MustKubectl(t, account, "patch", "clusterrole", "system:basic-user", "--type=json", "--patch", all)
 				t.Cleanup(func() {
 					// The test's own context has ended here.
-					_, _, err := bins.Kubectl(context.Background(), a.AdminKubeconfig(), "patch", "clusterrole", "system:basic-user", "--type=json", "--patch", `[{"op":"remove","path":"/rules/1"}]`)
+					_, _, err := bins.Kubectl(context.Background(), a.AdminKubeconfig(), "patch", "clusterrole", "system:basic-user", "--type=json", "--patch", `[{"op":"remove","path":"/rules/2"}]`)
 					must(t, err)
 				})
 				return kubeconfig
