@@ -1,0 +1,74 @@
+package inventory
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// shown is a name as it may be printed: a name that could play tricks on a terminal, or that does not read as one word, is
+// quoted. Kubernetes lets the name of a user be anything.
+func shown(name string) string {
+	for _, r := range name {
+		if r <= ' ' || r > '~' || r == '"' {
+			return strconv.QuoteToASCII(name)
+		}
+	}
+	if name == "" {
+		return `""`
+	}
+	return name
+}
+
+// digest is a short stable id of some words. No two lists of words are joined to the same text.
+func digest(words ...string) string {
+	h := sha256.New()
+	for _, w := range words {
+		h.Write([]byte(strconv.Itoa(len(w)) + ":" + w)) // never fails, as hash.Hash promises
+	}
+	return hex.EncodeToString(h.Sum(nil))[:16]
+}
+
+// quote makes one word of a POSIX shell of any text.
+func quote(word string) string {
+	plain := word != "" && strings.IndexFunc(word, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("._-/:=@,", r))
+	}) < 0
+	if plain {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+}
+
+// command is a line for a POSIX shell.
+func command(words ...string) string {
+	quoted := make([]string, len(words))
+	for i, w := range words {
+		quoted[i] = quote(w)
+	}
+	return strings.Join(quoted, " ")
+}
+
+// ascii is a value as JSON in plain ASCII, so that a command can be shown and copied whatever a name holds. What JSON would
+// write as a surrogate pair is written as YAML does: kubectl reads YAML, and refuses surrogates.
+func ascii(v any) string {
+	text, err := json.Marshal(v)
+	if err != nil {
+		panic(err) // only ever called with maps of strings and the like
+	}
+	var b strings.Builder
+	for _, r := range string(text) {
+		switch {
+		case r < 0x7f:
+			b.WriteRune(r)
+		case r <= 0xffff:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		default:
+			fmt.Fprintf(&b, `\U%08x`, r)
+		}
+	}
+	return b.String()
+}
