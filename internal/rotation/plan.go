@@ -41,8 +41,9 @@ const DefaultBundle = "/etc/kubernetes/pki/client-ca-bundle.crt"
 
 // PlanOptions say what the commands are to be made for.
 type PlanOptions struct {
-	Target Phase  // the phase that somebody wants; another than the next one is refused. Empty: the next one
-	Bundle string // the bundle file on the nodes. Default DefaultBundle
+	Target    Phase  // the phase that somebody wants; another than the next one is refused. Empty: the next one
+	Bundle    string // the bundle file on the nodes. Default DefaultBundle
+	ClusterCA string // the cluster's own client CA on the nodes, which every bundle holds. Default that of kubeadm
 }
 
 // order is the phases that one passes through, and in what order.
@@ -52,6 +53,9 @@ var order = []Phase{Prepared, TrustedOnAll, Draining, Drained, Residue, Retired,
 func MakePlan(r Report, o PlanOptions) Plan {
 	if o.Bundle == "" {
 		o.Bundle = DefaultBundle
+	}
+	if o.ClusterCA == "" {
+		o.ClusterCA = "/etc/kubernetes/pki/ca.crt"
 	}
 	p := Plan{Cluster: r.Cluster, Phase: r.Phase}
 	b := builder{r: r, o: o}
@@ -261,8 +265,8 @@ func (b builder) untrust(g Generation, at []string) []Step {
 		bundle := b.o.Bundle
 		if slices.ContainsFunc(b.r.Servers, func(s ServerTrust) bool { return s.Address == address && slices.Contains(s.Cached, g.Name) }) {
 			steps = append(steps, b.fetch(b.active), Step{At: AtNode, Address: address,
-				What:     "Write the bundle of the API server at " + address + " anew: its file is missing or holds nothing, which changed nothing. Add what else it must hold (the cluster's own CA is in /etc/kubernetes/pki/ca.crt)",
-				Commands: []string{"cat /etc/kubernetes/pki/ca.crt " + pemFile(b.active) + " > " + bundle + ".new", "grep -q 'BEGIN CERTIFICATE' " + bundle + ".new && mv " + bundle + ".new " + bundle},
+				What:     "Write the bundle of the API server at " + address + " anew: its file is missing or holds nothing, which changed nothing. If it held more than the cluster's own CA and ours, add that",
+				Commands: []string{"{ cat " + b.o.ClusterCA + "; echo; cat " + pemFile(b.active) + "; } > " + bundle + ".new", "grep -q 'BEGIN CERTIFICATE' " + bundle + ".new && mv " + bundle + ".new " + bundle},
 				Check:    "within a minute, breakglass ca check " + b.r.Cluster + " shows " + g.Name + " as refused at " + address})
 			continue
 		}
