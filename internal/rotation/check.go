@@ -96,7 +96,37 @@ func (c *Checker) Observe(ctx context.Context) Observation {
 			}
 		}
 	}
+	// A bundle may have been loaded between the handshakes and the canaries. What then looks like a contradiction is looked at again.
+	if contradicts(o) {
+		again := c.View.View(ctx)
+		for _, s := range again.Servers {
+			for k := range o.Servers {
+				if o.Servers[k].Address == s.Address && s.Error == "" {
+					o.Servers[k].Handshakes = s.Handshakes
+				}
+			}
+		}
+	}
 	return o
+}
+
+// contradicts reports whether a server refuses the canary of an issuer whose name it lists, or the other way round.
+func contradicts(o Observation) bool {
+	for _, i := range o.Vault.Issuers {
+		cert, err := x509.ParseCertificate(i.Certificate)
+		if err != nil {
+			continue
+		}
+		for _, s := range o.Servers {
+			listed, asked := names(s, cert.RawSubject)
+			for _, g := range s.Canaries {
+				if asked && g.Issuer == i.ID && (g.Outcome == OutcomeRefused && listed || g.Outcome == OutcomeAccepted && !listed) {
+					return true
+				}
+			}
+		}
+	}
+	return false
 }
 
 // canary orders one canary, has it signed once and shows it to every API server that was reached.

@@ -79,9 +79,16 @@ func (j *judge) unseen() {
 	}
 }
 
-// generations reads Vault's issuers, the oldest first.
+// generations reads Vault's issuers, the oldest first. A CA without a key that is there because it is above another issuer is
+// none of them: nothing was ever signed under it here.
 func (j *judge) generations() {
 	for _, i := range j.o.Vault.Issuers {
+		above := func(other Issuer) bool {
+			return slices.ContainsFunc(other.Chain, func(der []byte) bool { return bytes.Equal(der, i.Certificate) })
+		}
+		if i.KeyID == "" && slices.ContainsFunc(j.o.Vault.Issuers, above) {
+			continue
+		}
 		name := i.Name
 		if name == "" {
 			name = i.ID[:min(8, len(i.ID))]
