@@ -331,6 +331,9 @@ func (j *judge) phase() {
 // rotation tells of what is wrong about the phase.
 func (j *judge) rotation(old Generation, hasOld bool, drained Tri) {
 	plan := "breakglass ca plan " + j.o.Cluster + " prints the commands"
+	if j.r.Phase == PhaseUnknown {
+		j.blind(Warning, "phase", j.o.Cluster, "see the other findings", "in which phase the rotation is: %s", j.r.Why)
+	}
 	active, ok := j.r.Generation(PositionActive)
 	if !ok {
 		return
@@ -358,11 +361,9 @@ func (j *judge) rotation(old Generation, hasOld bool, drained Tri) {
 		j.find(Warning, "rotation-unfinished", j.o.Cluster, plan, "a rotation is under way and waits for somebody: %s", j.r.Why)
 	case SwitchedTooEarly, ExpiredCA:
 		j.find(Critical, "rotation-"+string(j.r.Phase), j.o.Cluster, plan, "%s", j.r.Why)
-	case PhaseUnknown:
-		j.blind(Warning, "phase", j.o.Cluster, "see the other findings", "in which phase the rotation is: %s", j.r.Why)
 	case Prepared, TrustedOnAll, Draining:
 		j.find(Info, "rotation-under-way", j.o.Cluster, plan, "a rotation is under way: %s", j.r.Why)
-	case NotStarted, Closed:
+	case NotStarted, Closed, PhaseUnknown:
 	}
 	if j.r.Phase == DeletedButCached || j.r.Phase == OldRemovedOnSome || j.r.Phase == Drained {
 		for _, s := range j.r.Servers {

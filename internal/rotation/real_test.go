@@ -51,7 +51,7 @@ func must(t testing.TB, err error) {
 	}
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t *testing.T, servers int) *world {
 	t.Helper()
 	bins := real.MustBuild(t, real.VaultServer, real.EtcdServer, real.KubeAPIServer, real.KubeCtl)
 	w := &world{vault: real.NewVault(t, real.VaultOptions{}), dir: t.TempDir(), bin: t.TempDir()}
@@ -60,7 +60,7 @@ func newWorld(t *testing.T) *world {
 	must(t, err)
 	first := real.NewCluster(t, real.APIServerOptions{})
 	w.servers = []*real.APIServer{first}
-	for range 2 {
+	for range servers - 1 {
 		w.servers = append(w.servers, real.NewCluster(t, real.APIServerOptions{ReplicaOf: first}))
 	}
 	must(t, os.Symlink(bins[real.VaultServer], filepath.Join(w.bin, "vault")))
@@ -398,7 +398,7 @@ func (mt *mount) learn(t *testing.T, id string) {
 // TestWholeRotation goes through a rotation with nothing but the commands that the plan prints, on a real Vault and three real
 // API servers, while certificates are asked for all the time.
 func TestWholeRotation(t *testing.T) {
-	w := newWorld(t)
+	w := newWorld(t, 3)
 	short := w.setUp(t, "pki-short", "--ca-ttl", "100s") // ends while the rest goes on
 	ended := time.Now().Add(100 * time.Second)
 	mt := w.setUp(t, "pki-prod")
