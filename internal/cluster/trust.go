@@ -511,7 +511,7 @@ func (o *Observer) get(ctx context.Context, path string, into any) error {
 	if err != nil {
 		return err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base.Scheme+"://"+base.Host+path, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base.JoinPath(path).String(), nil) // the address may have a path of its own
 	if err != nil {
 		return err
 	}

@@ -69,7 +69,7 @@ func TestHardCases(t *testing.T) {
 	t.Run("another CA of the same name", func(t *testing.T) { testSameName(t, mt, own) })
 	t.Run("imported cluster CA", func(t *testing.T) { testImported(t, w) })
 	t.Run("intermediate below an external root", func(t *testing.T) { testIntermediate(t, w) })
-	t.Run("request-header CA", func(t *testing.T) { testRequestHeader(t, w, mt, own) })
+	t.Run("request-header CA", func(t *testing.T) { testRequestHeader(t, mt, own) })
 	t.Run("API server does not start without its bundle", func(t *testing.T) { testNoStart(t, w) })
 }
 
@@ -291,11 +291,23 @@ func testIntermediate(t *testing.T, w *world) {
 	}
 }
 
-// testRequestHeader starts another cluster whose request-header CA is ours, with any name allowed.
-func testRequestHeader(t *testing.T, w *world, mt *mount, own []byte) {
-	bad := real.NewCluster(t, real.APIServerOptions{ClientCAs: own, Files: map[string][]byte{"front.crt": own},
-		Flags: []string{"--requestheader-client-ca-file=front.crt", "--requestheader-username-headers=X-Remote-User", "--requestheader-group-headers=X-Remote-Group", "--requestheader-extra-headers-prefix=X-Remote-Extra-"}})
-	mt.wants(t, map[string]rotation.Severity{"shared/request-header/breakglass-g1": rotation.Critical, "request-header-names": rotation.Warning}, func(c *cluster.ObserveConfig) {
+// testRequestHeader starts another cluster whose request-header CA is ours. With any name allowed kube-apiserver refuses to start,
+// as long as it is in the bundle too; with one name it starts, and who gets that name from our CA would be anybody.
+func testRequestHeader(t *testing.T, mt *mount, own []byte) {
+	etcd := real.NewEtcd(t)
+	options := func(more ...string) real.APIServerOptions {
+		return real.APIServerOptions{Dir: t.TempDir(), Etcd: etcd, ClientCAs: own, Files: map[string][]byte{"front.crt": own},
+			Flags: append([]string{"--requestheader-client-ca-file=front.crt", "--requestheader-username-headers=X-Remote-User", "--requestheader-group-headers=X-Remote-Group"}, more...)}
+	}
+	bins := real.MustBuild(t, real.EtcdServer, real.KubeAPIServer)
+	if a, err := bins.StartAPIServer(t.Context(), options()); err == nil || !strings.Contains(err.Error(), "overlapping certificates") {
+		t.Errorf("with any name allowed: %v, want a refusal", err)
+		if err == nil {
+			a.Stop()
+		}
+	}
+	bad := real.NewCluster(t, options("--requestheader-allowed-names=front-proxy-client"))
+	mt.wants(t, map[string]rotation.Severity{"shared/request-header/breakglass-g1": rotation.Critical}, func(c *cluster.ObserveConfig) {
 		c.Servers, c.Bundles, c.CA = []string{address(bad)}, nil, bad.ClusterCA.CertPEM
 		c.Rest = &rest.Config{Host: bad.URL, BearerToken: bad.AdminToken, TLSClientConfig: rest.TLSClientConfig{CAFile: bad.CACert}}
 	})

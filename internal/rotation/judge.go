@@ -379,6 +379,9 @@ func (j *judge) rotation(old Generation, hasOld bool, drained Tri) {
 			j.find(Warning, "issuer-extra/"+g.Name, j.o.Vault.Mount, "if it is not wanted, take away its usage: vault patch "+j.o.Vault.Mount+"/issuer/"+g.ID+" usage=read-only,crl-signing,ocsp-signing",
 				"the issuer %s can sign and has no part in the rotation", g.Name)
 		}
+		if at := count(j.r.Servers, g.Name, true).trusting; g.Position == PositionOther && len(at) > 0 {
+			j.find(Warning, "issuer-left/"+g.Name, strings.Join(at, ", "), "take it out of the client-CA bundles there", "%s still take certificates of %s, which has no part in the rotation", strings.Join(at, ", "), g.Name)
+		}
 		if !used {
 			continue
 		}
