@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -186,7 +187,7 @@ func TestDeclaredBundlesAreReadAsAnAPIServerReadsThem(t *testing.T) {
 		"a key only":          {pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte("x")}), 0, "no certificate"},
 		"one":                 {ca.CertPEM, 1, ""},
 		"two with words":      {[]byte("# ours\n" + string(ca.CertPEM) + "\n# again\n" + string(ca.CertPEM)), 2, ""},
-		"one and a broken":    {append([]byte(ca.CertPEM), broken...), 0, "certificate 2 in it cannot be parsed"},
+		"one and a broken":    {slices.Concat(ca.CertPEM, broken), 0, "certificate 2 in it cannot be parsed"},
 		"longer than allowed": {[]byte(strings.Repeat(" ", 5<<20)), 0, "longer than"},
 	} {
 		_ = os.Remove(file)

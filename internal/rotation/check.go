@@ -27,7 +27,7 @@ type Canary struct {
 	Issuer     string        `json:"issuer"`      // id: the one issuer that is to sign
 	SPKI       string        `json:"spki"`        // hex SHA-256 of its public key
 	CSR        []byte        `json:"-"`           // DER
-	TTL        time.Duration `json:"ttl"`
+	TTL        time.Duration `json:"ttl_ns"`
 }
 
 // CertificateAuthority is what Checker needs of Vault; vaultca.CA is one.

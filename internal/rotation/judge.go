@@ -324,6 +324,7 @@ func (j *judge) phase() {
 			}
 		}
 	}
+	j.r.Drained = drained
 	j.r.Phase, j.r.Why = phase(j.r.Generations, j.r.Servers, moved, drained)
 	j.rotation(old, hasOld, drained)
 }
@@ -848,14 +849,26 @@ func (j *judge) finish() Report {
 	for i := range r.Authorities {
 		a := &r.Authorities[i]
 		for _, f := range r.Findings {
-			parts := strings.Split(f.Key, "/")
-			if rank(f.Severity) > rank(a.Worst) && slices.Contains(parts[1:], a.Generation) && !strings.HasPrefix(f.Key, "unseen/") {
+			if rank(f.Severity) > rank(a.Worst) && about(f.Key, *a) {
 				a.Worst = f.Severity
 			}
 		}
 	}
 	r.OK = r.Complete && rank(Worst(r.Findings)) <= rank(Info)
 	return r
+}
+
+// about reports whether a finding is about a CA or certificate, told by its key: check/…/generation, where the check's name begins
+// with the kind, or its path has it. What is only about a break-glass CA names no kind.
+func about(key string, a Authority) bool {
+	check, rest, _ := strings.Cut(key, "/")
+	if check == "unseen" || !slices.Contains(strings.Split(rest, "/"), a.Generation) {
+		return false
+	}
+	if strings.HasPrefix(check, a.Kind+"-") || strings.HasPrefix(rest, a.Kind+"/") || check == "shared" && strings.Contains(rest, a.Kind) {
+		return true
+	}
+	return a.Kind == "break-glass"
 }
 
 // The canary's names. Its common name says which cluster it is for, as far as that fits into 64 characters.

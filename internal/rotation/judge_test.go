@@ -499,6 +499,68 @@ func TestEveryThingThatIsWrongIsAFinding(t *testing.T) {
 	}
 }
 
+func TestBrokenBundleFileComesBeforeEverything(t *testing.T) {
+	for _, change := range []func(*kit){func(*kit) {}, func(k *kit) { k.second(true, false, false) }, func(k *kit) {
+		k.second(true, true, true)
+		k.roles(id2)
+		k.o.Known.LastIssuedUnder[id1] = now.Add(time.Hour)
+	}} {
+		k := newKit(t)
+		change(k)
+		k.broken(0)
+		r := k.judge()
+		p := rotation.MakePlan(r, rotation.PlanOptions{})
+		last := p.Steps[len(p.Steps)-1]
+		if r.OK || last.Address != "10.0.0.1:6443" || !strings.Contains(last.What, "will not start again") || p.Next != r.Phase {
+			t.Errorf("at %s: %+v", r.Phase, p)
+		}
+		for _, g := range r.Generations {
+			if holds := strings.Contains(last.Commands[0], g.Name+".pem"); holds != (r.Servers[0].Trust[g.Name] == rotation.Trusted) {
+				t.Errorf("at %s: the new bundle holds %s: %t, and it is %s there", r.Phase, g.Name, holds, r.Servers[0].Trust[g.Name])
+			}
+		}
+	}
+}
+
+// Whatever went wrong on the way: while certificates of the old CA can be alive, no step takes it away from anybody.
+func TestNoPlanTakesAwayACAWhoseCertificatesAreAlive(t *testing.T) {
+	for _, taken := range [][]bool{{true, true, true}, {true, false, true}, {false, true, false}} {
+		for broken := -1; broken < 3; broken++ {
+			for _, known := range []rotation.Known{{}, {LastIssuedUnder: map[string]time.Time{id1: now.Add(time.Hour)}}, {SwitchSeen: map[string]time.Time{id2: now}}} {
+				k := newKit(t)
+				k.second(true, true, true)
+				k.roles(id2)
+				k.publish(k.g1, k.g2)
+				k.canary(id1, taken...)
+				k.o.Known = known
+				if broken >= 0 {
+					k.broken(broken)
+				}
+				r := k.judge()
+				for _, s := range rotation.MakePlan(r, rotation.PlanOptions{}).Steps {
+					if i := slices.IndexFunc(r.Servers, func(x rotation.ServerTrust) bool { return x.Address == s.Address }); s.At == rotation.AtNode &&
+						(strings.HasPrefix(s.What, "Take") || taken[i] && !strings.Contains(s.Commands[0], "breakglass-g1.pem")) || s.At == rotation.AtClient {
+						t.Errorf("taken %v, broken %d, %s: %s %q", taken, broken, r.Phase, s.What, s.Commands)
+					}
+				}
+			}
+		}
+	}
+}
+
+func TestAuthoritiesKnowTheirWorstFinding(t *testing.T) {
+	k := newKit(t)
+	k.broken(0) // about a file, not about the certificate that is served there
+	k.replaceG1(makeCA(t, caOptions{name: "breakglass-ca pki g1", from: now.Add(-500 * day), to: now.Add(3 * day)}))
+	k.o.Published.RequestHeader = [][]byte{makeCA(t, caOptions{name: "front-proxy-ca", pathLen: -1, from: now.Add(-350 * day), to: now.Add(20 * day)}).der}
+	want := map[string]rotation.Severity{"break-glass": rotation.Critical, "request-header": rotation.Warning}
+	for _, a := range k.judge().Authorities {
+		if a.Worst != want[a.Kind] {
+			t.Errorf("%s %s: %q, want %q", a.Kind, a.Generation, a.Worst, want[a.Kind])
+		}
+	}
+}
+
 func TestEveryUnseenThingKeepsTheReportFromBeingOK(t *testing.T) {
 	k := newKit(t)
 	k.o.View.Unseen = []rotation.Unseen{{Key: "jwks", What: "the keys: forbidden", Next: "apply the manifests"}}

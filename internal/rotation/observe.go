@@ -20,8 +20,8 @@ type Vault struct {
 	FollowsLatest  bool          `json:"default_follows_latest_issuer,omitempty"`
 	Roles          []Role        `json:"roles,omitempty"` // of the daemon, the canary's among them
 	Pinned         []string      `json:"pinned"`          // ids of the issuers that the daemon signs under: its configuration
-	MaxTTL         time.Duration `json:"max_ttl"`         // the longest lifetime of a certificate for people
-	Skew           time.Duration `json:"skew"`            // of Vault's clock, ahead of ours
+	MaxTTL         time.Duration `json:"max_ttl_ns"`      // the longest lifetime of a certificate for people
+	Skew           time.Duration `json:"skew_ns"`         // of Vault's clock, ahead of ours
 	ReadyToSign    bool          `json:"ready_to_sign"`   // the check that precedes every signature passes
 	NotReadyReason string        `json:"not_ready_reason,omitempty"`
 	Unseen         []Unseen      `json:"unseen,omitempty"`
@@ -72,7 +72,7 @@ type Server struct {
 	Serving    [][]byte    `json:"serving,omitempty"`       // its certificate and what it sent along
 	Wrong      string      `json:"serving_wrong,omitempty"` // why it cannot prove to be the API server; empty: it can
 	// Skew is the clock of the server, ahead of ours, to the second; nil: it did not tell.
-	Skew     *time.Duration `json:"skew,omitempty"`
+	Skew     *time.Duration `json:"skew_ns,omitempty"`
 	Declared *Declared      `json:"declared,omitempty"` // nil: the operator has declared nothing
 	Canaries []Greeting     `json:"canaries,omitempty"`
 	Error    string         `json:"error,omitempty"` // why it could not be reached; empty: it was

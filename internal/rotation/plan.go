@@ -71,6 +71,8 @@ func MakePlan(r Report, o PlanOptions) Plan {
 		p = Plan{Cluster: r.Cluster, Phase: r.Phase, Refused: fmt.Sprintf("%s is where it is already: %s", o.Target, r.Why)}
 	case p.Refused != "":
 		p.Refused = fmt.Sprintf("%s is not possible now: %s", o.Target, p.Refused)
+	case p.Next == r.Phase:
+		p = Plan{Cluster: r.Cluster, Phase: r.Phase, Refused: fmt.Sprintf("first something has to be put right: the plan without %s says what", o.Target)}
 	default:
 		p = Plan{Cluster: r.Cluster, Phase: r.Phase, Refused: fmt.Sprintf("no phase can be skipped: it is %s, and %s comes before %s (%s)", r.Phase, p.Next, o.Target, r.Why)}
 	}
@@ -94,6 +96,11 @@ type builder struct {
 
 func (b builder) plan(p *Plan) {
 	refuse := func(format string, args ...any) { p.Refused = fmt.Sprintf(format, args...) }
+	// A bundle file that is no good comes before everything: no change of it is seen, and its API server will not start again.
+	if steps := b.broken(); len(steps) > 0 && (b.r.Phase != DeletedButCached || b.r.Drained != Yes) {
+		p.Next, p.Steps = b.r.Phase, steps
+		return
+	}
 	switch b.r.Phase {
 	case NotStarted, Closed:
 		if a := count(b.r.Servers, b.active.Name, false); !a.everywhere() {
@@ -117,8 +124,8 @@ func (b builder) plan(p *Plan) {
 		refuse("certificates of %s are alive until %s: wait until then, and check again", b.old.Name, stamp(*b.r.DrainedAt))
 	case Drained, OldRemovedOnSome, DeletedButCached:
 		o := count(b.r.Servers, b.old.Name, true)
-		if early := b.early(); len(early) > 0 {
-			p.Next, p.Steps = Draining, b.trust(b.old, early)
+		if b.r.Drained != Yes { // it left too early
+			p.Next, p.Steps = Draining, b.trust(b.old, o.refusing)
 			return
 		}
 		p.Next, p.Steps, p.Undo = Residue, b.untrust(b.old, o.trusting), b.trust(b.old, addresses(b.r.Servers))
@@ -154,17 +161,6 @@ func addresses(servers []ServerTrust) []string {
 	var out []string
 	for _, s := range servers {
 		out = append(out, s.Address)
-	}
-	return out
-}
-
-// early is the API servers that refuse the old generation while certificates of it may be alive.
-func (b builder) early() []string {
-	var out []string
-	for _, f := range b.r.Findings {
-		if at, ok := strings.CutPrefix(f.Key, "removed-too-early/"); ok {
-			out = append(out, at)
-		}
 	}
 	return out
 }
@@ -230,8 +226,8 @@ func (b builder) trust(g Generation, at []string) []Step {
 	for _, address := range at {
 		bundle := b.o.Bundle
 		steps = append(steps, Step{At: AtNode, Address: address, What: "Append " + g.Name + " to the client-CA bundle of the API server at " + address, Commands: []string{
-			"cp -p " + bundle + " " + bundle + ".new && { echo; cat " + pemFile(g) + "; } >> " + bundle + ".new",
-			"cp -p " + bundle + " " + bundle + ".without-" + g.Name + " && mv " + bundle + ".new " + bundle,
+			"cp -p " + bundle + " " + bundle + ".new && { echo; cat " + pemFile(g) + "; } >> " + bundle + ".new && cp -p " + bundle + " " + bundle + ".without-" + g.Name +
+				" && mv " + bundle + ".new " + bundle,
 		}, Check: "within a minute, breakglass ca check " + b.r.Cluster + " shows " + g.Name + " as trusted at " + address + ". Go on to the next node only then"})
 	}
 	return steps
@@ -255,6 +251,41 @@ func colons(hex string) string {
 const without = `awk '{ sub(/\r$/, "") } /^-----BEGIN CERTIFICATE-----$/ { on = 1; text = ""; body = "" } on { text = text $0 "\n"; if ($0 !~ /^-----/) body = body $0 } ` +
 	`/^-----END CERTIFICATE-----$/ { on = 0; if (NR == FNR) drop[body] = 1; else if (!(body in drop)) printf "%s", text }'`
 
+// rebuild writes the bundle of an address anew whose file is missing or holds nothing, with these generations.
+func (b builder) rebuild(address string, with ...Generation) []Step {
+	var steps []Step
+	parts := "cat " + b.o.ClusterCA + "; "
+	var names []string
+	for _, g := range with {
+		steps = append(steps, b.fetch(g))
+		parts += "echo; cat " + pemFile(g) + "; "
+		names = append(names, g.Name)
+	}
+	bundle := b.o.Bundle
+	return append(steps, Step{At: AtNode, Address: address,
+		What: "Write the bundle of the API server at " + address + " anew, with " + strings.Join(names, " and ") + ": its file is missing or holds nothing, so what it loaded last is in force, and it will not start again. " +
+			"If it held more than the cluster's own CA and ours, add that",
+		Commands: []string{"{ " + parts + "} > " + bundle + ".new && chmod 0644 " + bundle + ".new && grep -q 'BEGIN CERTIFICATE' " + bundle + ".new && mv " + bundle + ".new " + bundle},
+		Check:    "within a minute, breakglass ca check " + b.r.Cluster + " has no finding bundle-file/" + address})
+}
+
+// broken is the steps for bundle files that are no good, and hold what they held; nil if there are none.
+func (b builder) broken() []Step {
+	var steps []Step
+	for _, s := range b.r.Servers {
+		var with []Generation
+		for _, g := range b.r.Generations {
+			if slices.Contains(s.Cached, g.Name) {
+				with = append(with, g)
+			}
+		}
+		if len(with) > 0 {
+			steps = append(steps, b.rebuild(s.Address, with...)...)
+		}
+	}
+	return steps
+}
+
 // untrust takes a generation out of the bundles of the addresses.
 func (b builder) untrust(g Generation, at []string) []Step {
 	if len(at) == 0 {
@@ -264,15 +295,12 @@ func (b builder) untrust(g Generation, at []string) []Step {
 	for _, address := range at {
 		bundle := b.o.Bundle
 		if slices.ContainsFunc(b.r.Servers, func(s ServerTrust) bool { return s.Address == address && slices.Contains(s.Cached, g.Name) }) {
-			steps = append(steps, b.fetch(b.active), Step{At: AtNode, Address: address,
-				What:     "Write the bundle of the API server at " + address + " anew: its file is missing or holds nothing, which changed nothing. If it held more than the cluster's own CA and ours, add that",
-				Commands: []string{"{ cat " + b.o.ClusterCA + "; echo; cat " + pemFile(b.active) + "; } > " + bundle + ".new", "grep -q 'BEGIN CERTIFICATE' " + bundle + ".new && mv " + bundle + ".new " + bundle},
-				Check:    "within a minute, breakglass ca check " + b.r.Cluster + " shows " + g.Name + " as refused at " + address})
+			steps = append(steps, b.rebuild(address, b.active)...)
 			continue
 		}
-		steps = append(steps, Step{At: AtNode, Address: address, What: "Take " + g.Name + " out of the client-CA bundle of the API server at " + address, Commands: []string{
-			without + " " + pemFile(g) + " " + bundle + " > " + bundle + ".new",
-			"grep -q 'BEGIN CERTIFICATE' " + bundle + ".new && cp -p " + bundle + " " + bundle + ".with-" + g.Name + " && mv " + bundle + ".new " + bundle,
+		steps = append(steps, Step{At: AtNode, Address: address, What: "Take " + g.Name + " out of the client-CA bundle of the API server at " + address, Commands: []string{ // the copy keeps owner and mode; what cannot be read or written ends the chain before the move
+			"cp -p " + bundle + " " + bundle + ".new && " + without + " " + pemFile(g) + " " + bundle + " > " + bundle + ".new && grep -q 'BEGIN CERTIFICATE' " + bundle +
+				".new && cp -p " + bundle + " " + bundle + ".with-" + g.Name + " && mv " + bundle + ".new " + bundle,
 		}, Check: "within a minute, breakglass ca check " + b.r.Cluster + " shows " + g.Name + " as refused at " + address + ". If it does not, the file was not loaded: restart that kube-apiserver"})
 	}
 	return steps

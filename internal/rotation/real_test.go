@@ -384,6 +384,15 @@ func (mt *mount) certificate(ctx context.Context, n int) (living, error) {
 	return living{pair: tls.Certificate{Certificate: append([][]byte{leaf.Raw}, signed.Chain...), PrivateKey: key, Leaf: leaf}, name: order.CommonName}, nil
 }
 
+// keepAlive says until when the last certificate of an issuer is alive, and returns what was known before.
+func (mt *mount) keepAlive(id string, until time.Time) time.Time {
+	mt.mu.Lock()
+	defer mt.mu.Unlock()
+	before := mt.last[id]
+	mt.last[id] = until
+	return before
+}
+
 // knownIssuers is what the test knows the issuers by: id → *x509.Certificate.
 var knownIssuers sync.Map
 
@@ -451,11 +460,25 @@ func TestWholeRotation(t *testing.T) {
 	mt.carryOut(t, mustPlan(t, r, rotation.Draining).Steps)
 	r = mt.reaches(t, "all roles moved, old certificates alive", rotation.Draining)
 	mustRefuse(t, plan(r, ""), "are alive until", "wait")
-	r = mt.reaches(t, "the last old certificate has ended", rotation.Drained)
 
 	third := w.servers[2]
+	last := mt.keepAlive(mt.m.IssuerID, time.Now().Add(time.Hour)) // as if a longer certificate were alive
 	must(t, os.Remove(third.ClientCAFile()))
-	r = mt.reaches(t, "bundle file deleted on one of three", rotation.DeletedButCached)
+	r = mt.reaches(t, "bundle file deleted while old certificates are alive", rotation.DeletedButCached)
+	mt.carryOut(t, mustPlan(t, r, rotation.DeletedButCached).Steps)
+	mt.reaches(t, "the file written anew, with both", rotation.Draining)
+	must(t, third.SetClientCA(w.bundle(mt.issuer(t, next.ID))))
+	r = mt.reaches(t, "the old CA removed from one too early", rotation.OldRemovedOnSome)
+	if !slices.Contains(keys(r, rotation.Critical), "removed-too-early/"+address(third)) {
+		t.Errorf("nothing says that it was too early:\n%s", text(t, r))
+	}
+	mt.carryOut(t, mustPlan(t, r, rotation.Draining).Steps)
+	mt.reaches(t, "the old CA back", rotation.Draining)
+	mt.keepAlive(mt.m.IssuerID, last)
+	mt.reaches(t, "the last old certificate has ended", rotation.Drained)
+
+	must(t, os.Remove(third.ClientCAFile()))
+	mt.reaches(t, "bundle file deleted on one of three", rotation.DeletedButCached)
 	must(t, os.WriteFile(third.ClientCAFile(), nil, 0o600))
 	r = mt.reaches(t, "bundle file emptied on one of three", rotation.DeletedButCached)
 	undeclared := mt.reaches(t, "the same, without a declared bundle", rotation.Drained, func(c *cluster.ObserveConfig) { c.Bundles = nil })

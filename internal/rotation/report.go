@@ -26,7 +26,8 @@ type Report struct {
 	Mount     string        `json:"mount"`
 	Roles     []Role        `json:"roles"`
 	Default   string        `json:"default_issuer"`
-	MaxTTL    time.Duration `json:"max_ttl"`
+	MaxTTL    time.Duration `json:"max_ttl_ns"`
+	Drained   Tri           `json:"drained"`              // whether no certificate of the old issuer is alive any more
 	DrainedAt *time.Time    `json:"drained_at,omitempty"` // when no certificate of the old issuer is alive any more; nil: unknown, or there is no old one
 }
 

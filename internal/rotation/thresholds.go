@@ -132,11 +132,12 @@ func HashSeverity(a x509.SignatureAlgorithm, selfSigned bool) Severity {
 	case x509.ECDSAWithSHA256, x509.ECDSAWithSHA384, x509.ECDSAWithSHA512, x509.SHA256WithRSA, x509.SHA384WithRSA, x509.SHA512WithRSA,
 		x509.SHA256WithRSAPSS, x509.SHA384WithRSAPSS, x509.SHA512WithRSAPSS, x509.PureEd25519:
 		return ""
+	default: // MD2, MD5, SHA-1, and what Go does not know
+		if selfSigned {
+			return Warning
+		}
+		return Critical
 	}
-	if selfSigned {
-		return Warning
-	}
-	return Critical
 }
 
 // SkewSeverity judges how far a clock is from ours. Beyond breakglass.Backdate a fresh certificate is not believed by a clock
