@@ -467,13 +467,6 @@ func TestWholeRotation(t *testing.T) {
 	r = mt.reaches(t, "bundle file deleted while old certificates are alive", rotation.DeletedButCached)
 	mt.carryOut(t, mustPlan(t, r, rotation.DeletedButCached).Steps)
 	mt.reaches(t, "the file written anew, with both", rotation.Draining)
-	must(t, third.SetClientCA(w.bundle(mt.issuer(t, next.ID))))
-	r = mt.reaches(t, "the old CA removed from one too early", rotation.OldRemovedOnSome)
-	if !slices.Contains(keys(r, rotation.Critical), "removed-too-early/"+address(third)) {
-		t.Errorf("nothing says that it was too early:\n%s", text(t, r))
-	}
-	mt.carryOut(t, mustPlan(t, r, rotation.Draining).Steps)
-	mt.reaches(t, "the old CA back", rotation.Draining)
 	mt.keepAlive(mt.m.IssuerID, last)
 	mt.reaches(t, "the last old certificate has ended", rotation.Drained)
 
@@ -531,7 +524,21 @@ func TestWholeRotation(t *testing.T) {
 	}
 	r = mt.reaches(t, "roles moved while one of three trusts the new CA", rotation.SwitchedTooEarly)
 	mt.carryOut(t, mustPlan(t, r, rotation.TrustedOnSome).Steps)
-	mt.reaches(t, "roles moved back again", rotation.TrustedOnSome)
+	r = mt.reaches(t, "roles moved back again", rotation.TrustedOnSome)
+
+	// And the old CA is taken away while its certificates are alive.
+	mt.carryOut(t, withDaemon(mustPlan(t, r, rotation.TrustedOnAll).Steps, false))
+	r = mt.reaches(t, "the third CA in every bundle", rotation.TrustedOnAll)
+	mt.keepAlive(mt.m.IssuerID, time.Now().Add(time.Hour))
+	mt.carryOut(t, mustPlan(t, r, rotation.Draining).Steps)
+	mt.reaches(t, "roles moved in time, old certificates alive", rotation.Draining)
+	must(t, third.SetClientCA(w.bundle(mt.issuer(t, next.ID))))
+	r = mt.reaches(t, "the old CA removed from one of three too early", rotation.OldRemovedOnSome)
+	if !slices.Contains(keys(r, rotation.Critical), "removed-too-early/"+address(third)) {
+		t.Errorf("nothing says that it was too early:\n%s", text(t, r))
+	}
+	mt.carryOut(t, mustPlan(t, r, rotation.Draining).Steps)
+	mt.reaches(t, "the old CA back", rotation.Draining)
 
 	time.Sleep(time.Until(ended.Add(time.Second)))
 	r = short.reaches(t, "the issuer that signs has ended", rotation.ExpiredCA)
