@@ -45,7 +45,14 @@ type VaultMount struct {
 	Groups []string
 }
 
-// VaultRoleName is the name of the PKI role that signs for a group; the empty group is binding mode.
+// VaultCanaryRole is the name of the PKI role that signs canaries: certificates without any right, for one minute.
+const VaultCanaryRole = "breakglass-canary"
+
+// VaultCanaryTTL is the lifetime of a canary, the max_ttl of its role.
+const VaultCanaryTTL = time.Minute
+
+// VaultRoleName is the name of the PKI role that signs for a group; the empty group is binding mode. There is no role for the
+// group breakglass:canary: its name is that of the canary's.
 func VaultRoleName(group string) (string, error) {
 	if group == "" {
 		return "breakglass", nil
@@ -54,7 +61,23 @@ func VaultRoleName(group string) (string, error) {
 	if m == nil {
 		return "", fmt.Errorf("group %q must be breakglass: and 1 to 50 characters of a-z 0-9 . _ -", group)
 	}
-	return "breakglass-" + m[1], nil
+	if role := "breakglass-" + m[1]; role != VaultCanaryRole {
+		return role, nil
+	}
+	return "", fmt.Errorf("group %q is not possible: its role %s would be that of the canary; choose another name", group, VaultCanaryRole)
+}
+
+// VaultCanary is the PKI role of the canary as JSON. The issuer in it is never used, because a canary names the issuer that it
+// is to be signed by, but Vault keeps one in every role.
+func VaultCanary(issuerID string) ([]byte, error) {
+	if !vaultIssuer.MatchString(issuerID) {
+		return nil, fmt.Errorf("issuer %q is not an issuer id (vault list -detailed MOUNT/issuers shows them)", issuerID)
+	}
+	text, err := vaultFiles.ReadFile("vault/roles/breakglass-canary.json")
+	if err != nil {
+		return nil, err
+	}
+	return []byte(strings.ReplaceAll(string(text), "@ISSUER_ID@", issuerID)), nil
 }
 
 // VaultRole is the PKI role for a group as JSON: what setup.sh writes and what Vault must give back. The issuer is an id, and

@@ -30,11 +30,24 @@ func TestVaultFilesAreCompleteWhenFilled(t *testing.T) {
 			t.Errorf("group %q: a placeholder is left:\n%s", group, text)
 		}
 	}
+	canary, err := VaultCanary(issuerID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var role struct {
+		Issuer  string   `json:"issuer_ref"`
+		MaxTTL  int64    `json:"max_ttl"`
+		Domains []string `json:"allowed_domains"`
+	}
+	if err := json.Unmarshal(canary, &role); err != nil || role.Issuer != issuerID || role.MaxTTL != int64(VaultCanaryTTL/time.Second) ||
+		len(role.Domains) != 1 || role.Domains[0] != "breakglass-canary:*" || strings.Contains(string(canary), "@") {
+		t.Errorf("the canary's role: %v, %+v", err, role)
+	}
 	policy, err := VaultPolicy("breakglassd", []VaultMount{{Path: "pki-a"}, {Path: "b/c", Groups: []string{"breakglass:x"}}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, path := range []string{"sys/policies/acl/breakglassd", "pki-a/certs", "pki-a/sign/breakglass", "b/c/certs", "b/c/sign/breakglass", "b/c/sign/breakglass-x", "b/c/roles/breakglass-x"} {
+	for _, path := range []string{"sys/policies/acl/breakglassd", "pki-a/certs", "pki-a/issuer/+/sign/breakglass-canary", "b/c/roles/breakglass-canary", "pki-a/sign/breakglass", "b/c/certs", "b/c/sign/breakglass", "b/c/sign/breakglass-x", "b/c/roles/breakglass-x"} {
 		if strings.Count(policy, `path "`+path+`"`) != 1 {
 			t.Errorf("the policy does not have %s exactly once:\n%s", path, policy)
 		}
@@ -47,7 +60,7 @@ func TestVaultFilesAreCompleteWhenFilled(t *testing.T) {
 }
 
 func TestVaultFilesTakeNoOddValues(t *testing.T) {
-	for _, group := range []string{"system:masters", "breakglass:", "breakglass:-x", "breakglass:A", "breakglass:a/b", "breakglass:a*", "breakglass:a\n", "breakglass:" + strings.Repeat("a", 51)} {
+	for _, group := range []string{"system:masters", "breakglass:", "breakglass:canary", "breakglass:-x", "breakglass:A", "breakglass:a/b", "breakglass:a*", "breakglass:a\n", "breakglass:" + strings.Repeat("a", 51)} {
 		if name, err := VaultRoleName(group); err == nil {
 			t.Errorf("group %q has the role %q", group, name)
 		}
@@ -74,5 +87,22 @@ func TestVaultFilesTakeNoOddValues(t *testing.T) {
 		if _, err := VaultRole("", issuer, time.Hour); err == nil {
 			t.Errorf("a role for issuer %q", issuer)
 		}
+		if _, err := VaultCanary(issuer); err == nil {
+			t.Errorf("a canary's role for issuer %q", issuer)
+		}
+	}
+}
+
+func TestCanaryRoleIsTheBindingRoleWithOtherNamesAndAMinute(t *testing.T) {
+	people, err := VaultRole("", issuerID, VaultCanaryTTL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	canary, err := VaultCanary(issuerID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Replace(string(canary), `["breakglass-canary:*"]`, `["breakglass:*"]`, 1); got != string(people) {
+		t.Errorf("the canary's role differs in more than names and lifetime:\n%s", got)
 	}
 }

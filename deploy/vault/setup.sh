@@ -85,6 +85,7 @@ $2 "*) die "mount $2 is given twice" ;; esac
       mount=$2 ;;
     --group)
       matches "$2" 'breakglass:[a-z0-9][a-z0-9._-]{0,49}' || die "group \"$2\" must be breakglass: and 1 to 50 characters of a-z 0-9 . _ -"
+      [ "$2" != breakglass:canary ] || die "group $2 is not possible: its role would be that of the canary; choose another name"
       groups="$groups $2" ;;
     --issuer)
       matches "$2" '[A-Za-z0-9][A-Za-z0-9._-]*' && [ "$2" != default ] || die "issuer \"$2\" must be an issuer's name or id"
@@ -106,7 +107,7 @@ $2 "*) die "mount $2 is given twice" ;; esac
 done
 mount_done
 [ -n "$plan" ] || { usage >&2; die "at least one --mount is needed"; }
-for f in breakglassd.hcl roles/breakglass.json roles/breakglass-group.json; do
+for f in breakglassd.hcl roles/breakglass.json roles/breakglass-group.json roles/breakglass-canary.json; do
   [ -r "$files/$f" ] || die "$files/$f is missing: give the directory of the shipped files with --files"
 done
 command -v vault >/dev/null || die "the vault CLI is not on the PATH"
@@ -174,6 +175,7 @@ while read -r mount issuer max_ttl groups; do
   [ -n "$mount" ] || continue
   setup_mount "$mount" "$issuer" </dev/null
   setup_role "$mount" breakglass breakglass.json '' "$max_ttl"
+  setup_role "$mount" breakglass-canary breakglass-canary.json '' "$max_ttl"
   text="$text
 $(section 2 | sed "s|@MOUNT@|$mount|")
 $(section 3 | sed -e "s|@MOUNT@|$mount|" -e "s/@ROLE@/breakglass/")"

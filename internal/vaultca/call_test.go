@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -289,26 +290,36 @@ func TestOpenNamesEveryMistake(t *testing.T) {
 		spoil func(*Config)
 		says  string
 	}{
-		"plain http":     {func(c *Config) { c.Address = "http://vault.example.com:8200" }, "https"},
-		"no address":     {func(c *Config) { c.Address = "" }, "address"},
-		"with a path":    {func(c *Config) { c.Address += "/v1" }, "address"},
-		"with a user":    {func(c *Config) { c.Address = "https://u:p@vault:8200" }, "address"},
-		"no CA":          {func(c *Config) { c.CAFile = "" }, "CA file"},
-		"CA not in PEM":  {func(c *Config) { c.CAFile = c.Auth.SecretIDFile }, "no certificate"},
-		"no method":      {func(c *Config) { c.Auth.Method = "" }, "unknown"},
-		"no role id":     {func(c *Config) { c.Auth.RoleID = "" }, "role id"},
-		"both":           {func(c *Config) { c.Auth.TokenFile = "x" }, "no token file"},
-		"no token file":  {func(c *Config) { c.Auth = Auth{Method: AuthTokenFile} }, "token file"},
-		"issuer by name": {func(c *Config) { c.Mounts = []Mount{{"a", "pki", "default", time.Hour, nil}} }, "issuer id"},
-		"mount with *":   {func(c *Config) { c.Mounts = []Mount{{"a", "pki*", w.mount.IssuerID, time.Hour, nil}} }, "plain path"},
-		"no lifetime":    {func(c *Config) { c.Mounts = []Mount{{"a", "pki", w.mount.IssuerID, 0, nil}} }, "lifetime"},
+		"plain http":    {func(c *Config) { c.Address = "http://vault.example.com:8200" }, "https"},
+		"no address":    {func(c *Config) { c.Address = "" }, "address"},
+		"with a path":   {func(c *Config) { c.Address += "/v1" }, "address"},
+		"with a user":   {func(c *Config) { c.Address = "https://u:p@vault:8200" }, "address"},
+		"no CA":         {func(c *Config) { c.CAFile = "" }, "CA file"},
+		"CA not in PEM": {func(c *Config) { c.CAFile = c.Auth.SecretIDFile }, "no certificate"},
+		"no method":     {func(c *Config) { c.Auth.Method = "" }, "unknown"},
+		"no role id":    {func(c *Config) { c.Auth.RoleID = "" }, "role id"},
+		"both":          {func(c *Config) { c.Auth.TokenFile = "x" }, "no token file"},
+		"no token file": {func(c *Config) { c.Auth = Auth{Method: AuthTokenFile} }, "token file"},
+		"issuer by name": {func(c *Config) {
+			c.Mounts = []Mount{{Cluster: "a", Path: "pki", IssuerID: "default", MaxTTL: time.Hour}}
+		}, "issuer id"},
+		"mount with *": {func(c *Config) {
+			c.Mounts = []Mount{{Cluster: "a", Path: "pki*", IssuerID: w.mount.IssuerID, MaxTTL: time.Hour}}
+		}, "plain path"},
+		"no lifetime": {func(c *Config) {
+			c.Mounts = []Mount{{Cluster: "a", Path: "pki", IssuerID: w.mount.IssuerID, MaxTTL: 0}}
+		}, "lifetime"},
 		"foreign group": {func(c *Config) {
-			c.Mounts = []Mount{{"a", "pki", w.mount.IssuerID, time.Hour, []string{"system:masters"}}}
+			c.Mounts = []Mount{{Cluster: "a", Path: "pki", IssuerID: w.mount.IssuerID, MaxTTL: time.Hour, Groups: []string{"system:masters"}}}
 		}, "system:masters"},
-		"twice":       {func(c *Config) { c.Mounts = append(c.Mounts, c.Mounts[0]) }, "exactly one mount"},
-		"policy name": {func(c *Config) { c.Policy = "A b" }, "policy name"},
+		"next issuer by name": {func(c *Config) { c.Mounts[0].NextIssuerID = "breakglass-g2" }, "issuer id"},
+		"next issuer twice":   {func(c *Config) { c.Mounts[0].NextIssuerID = c.Mounts[0].IssuerID }, "leave it out"},
+		"canary group":        {func(c *Config) { c.Mounts[0].Groups = []string{"breakglass:canary"} }, "canary"},
+		"twice":               {func(c *Config) { c.Mounts = append(c.Mounts, c.Mounts[0]) }, "exactly one mount"},
+		"policy name":         {func(c *Config) { c.Policy = "A b" }, "policy name"},
 	} {
 		cfg := w.cfg
+		cfg.Mounts = slices.Clone(cfg.Mounts)
 		tc.spoil(&cfg)
 		_, err := Open(context.Background(), cfg)
 		if err == nil || !strings.Contains(err.Error(), tc.says) {

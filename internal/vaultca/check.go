@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -117,16 +118,30 @@ func (c *CA) check(ctx context.Context, cluster, group string) error {
 
 // snapshot is what decides over a signature, as it is in Vault now.
 type snapshot struct {
-	role, issuer, token, policy *answer
-	ahead                       time.Duration // of our clock, Vault's; 0 when it does not tell
+	role, token, policy *answer
+	issuers             map[string]issuerAnswer // by id: of every pinned issuer
+	ahead               time.Duration           // of our clock, Vault's; 0 when it does not tell
+}
+
+// issuerAnswer is what Vault said about one issuer. An error counts only if the role points there: the other issuer of a
+// rotation may have been deleted already, or not have been made yet.
+type issuerAnswer struct {
+	answer *answer
+	err    error
 }
 
 func (c *CA) snapshot(ctx context.Context, s *session, m Mount, role string) (snapshot, error) {
-	var now snapshot
+	now := snapshot{issuers: map[string]issuerAnswer{}}
+	read := make([]issuerAnswer, len(m.pinned()))
 	g, ctx := errgroup.WithContext(ctx)
+	for i, id := range m.pinned() {
+		g.Go(func() error {
+			read[i].answer, read[i].err = c.get(ctx, s.token, m.Path+"/issuer/"+id)
+			return nil
+		})
+	}
 	for path, into := range map[string]**answer{
 		m.Path + "/roles/" + role:          &now.role,
-		m.Path + "/issuer/" + m.IssuerID:   &now.issuer,
 		"auth/token/lookup-self":           &now.token,
 		"sys/policies/acl/" + c.cfg.Policy: &now.policy,
 	} {
@@ -150,7 +165,26 @@ func (c *CA) snapshot(ctx context.Context, s *session, m Mount, role string) (sn
 		return nil
 	})
 	err := g.Wait()
+	for i, id := range m.pinned() {
+		now.issuers[id] = read[i]
+	}
+	if err == nil {
+		if to := read[slices.Index(m.pinned(), roleIssuer(now.role.Data, m))]; absent(to.err) {
+			err = fmt.Errorf("Vault has no %s/issuer/%s: run deploy/vault/setup.sh", m.Path, roleIssuer(now.role.Data, m))
+		} else {
+			err = to.err
+		}
+	}
 	return now, err
+}
+
+// roleIssuer is the pinned issuer that a role points to, and if it points to none of them the first one, to which it then is
+// compared in vain.
+func roleIssuer(role map[string]any, m Mount) string {
+	if m.NextIssuerID != "" && role["issuer_ref"] == m.NextIssuerID {
+		return m.NextIssuerID
+	}
+	return m.IssuerID
 }
 
 // drift lists every difference between a snapshot and what shipped. The error is for what cannot be compared.
@@ -159,7 +193,8 @@ func (c *CA) drift(now snapshot, m Mount, group string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	issuer, err := c.issuerDrift(now.issuer, m, time.Now())
+	id := roleIssuer(now.role.Data, m)
+	issuer, err := c.issuerDrift(now.issuers[id].answer, m, id, time.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -180,10 +215,15 @@ func (c *CA) drift(now snapshot, m Mount, group string) ([]string, error) {
 // roleDrift compares a role field by field, and also lists the fields that this release does not know: a newer Vault may have
 // more of them, which must not stop issuing but is for Doctor to tell.
 func roleDrift(got map[string]any, group string, m Mount) (bad, unknown []string, err error) {
-	text, err := policies.VaultRole(group, m.IssuerID, m.MaxTTL)
+	text, err := policies.VaultRole(group, roleIssuer(got, m), m.MaxTTL)
 	if err != nil {
 		return nil, nil, err
 	}
+	return fieldDrift(got, text)
+}
+
+// fieldDrift is roleDrift for any role, given as what ships.
+func fieldDrift(got map[string]any, text []byte) (bad, unknown []string, err error) {
 	want := map[string]any{}
 	if err := decode(strings.NewReader(string(text)), &want); err != nil {
 		return nil, nil, fmt.Errorf("reading the shipped role: %w", err)
@@ -223,17 +263,17 @@ func brief(v any) string {
 }
 
 // issuerDrift checks the pinned issuer: still there, still the same certificate, able to sign the longest lifetime.
-func (c *CA) issuerDrift(a *answer, m Mount, now time.Time) ([]string, error) {
+func (c *CA) issuerDrift(a *answer, m Mount, pinned string, now time.Time) ([]string, error) {
 	cert, err := oneCertificate(a.text("certificate"))
 	if err != nil {
-		return nil, fmt.Errorf("the certificate of issuer %s on %s cannot be used: %w", m.IssuerID, m.Path, err)
+		return nil, fmt.Errorf("the certificate of issuer %s on %s cannot be used: %w", pinned, m.Path, err)
 	}
 	var bad []string
-	if first, _ := c.issuers.LoadOrStore(m.IssuerID, cert); !first.(*x509.Certificate).Equal(cert) {
+	if first, _ := c.issuers.LoadOrStore(pinned, cert); !first.(*x509.Certificate).Equal(cert) {
 		bad = append(bad, "the pinned issuer has another certificate than when the daemon started")
 	}
-	if id := a.text("issuer_id"); id != m.IssuerID {
-		bad = append(bad, fmt.Sprintf("the issuer is %q instead of %q", id, m.IssuerID))
+	if id := a.text("issuer_id"); id != pinned {
+		bad = append(bad, fmt.Sprintf("the issuer is %q instead of %q", id, pinned))
 	}
 	if a.flag("revoked") {
 		bad = append(bad, "the issuer is revoked")
@@ -251,29 +291,70 @@ func (c *CA) issuerDrift(a *answer, m Mount, now time.Time) ([]string, error) {
 	return bad, nil
 }
 
-// Issuer returns the certificate of the issuer that the cluster's mount is pinned to.
+// Issuer returns the certificate of the issuer that the cluster's mount is pinned to; in a rotation, of the one that signs
+// for people now.
 func (c *CA) Issuer(ctx context.Context, cluster string) (*x509.Certificate, error) {
-	m, _, err := c.mount(cluster, "")
+	m, role, err := c.mount(cluster, "")
 	if err != nil {
 		return nil, err
 	}
-	if cert, ok := c.issuers.Load(m.IssuerID); ok {
+	id := m.IssuerID
+	if m.NextIssuerID != "" {
+		s, err := c.token(ctx)
+		if err != nil {
+			return nil, err
+		}
+		a, err := c.get(ctx, s.token, m.Path+"/roles/"+role)
+		if err != nil {
+			return nil, fmt.Errorf("reading the role %s on %s: %w", role, m.Path, err)
+		}
+		id = roleIssuer(a.Data, m)
+	}
+	return c.issuer(ctx, m, id)
+}
+
+// issuer returns the certificate of one issuer. One that was read before is not read again: it never changes under its id.
+func (c *CA) issuer(ctx context.Context, m Mount, id string) (*x509.Certificate, error) {
+	if cert, ok := c.issuers.Load(id); ok {
 		return cert.(*x509.Certificate), nil
 	}
 	s, err := c.token(ctx)
 	if err != nil {
 		return nil, err
 	}
-	a, err := c.get(ctx, s.token, m.Path+"/issuer/"+m.IssuerID)
+	a, err := c.get(ctx, s.token, m.Path+"/issuer/"+id)
 	if err != nil {
-		return nil, fmt.Errorf("reading issuer %s on %s: %w", m.IssuerID, m.Path, err)
+		return nil, fmt.Errorf("reading issuer %s on %s: %w", id, m.Path, err)
 	}
 	cert, err := oneCertificate(a.text("certificate"))
 	if err != nil {
-		return nil, fmt.Errorf("reading issuer %s on %s: %w", m.IssuerID, m.Path, err)
+		return nil, fmt.Errorf("reading issuer %s on %s: %w", id, m.Path, err)
 	}
-	first, _ := c.issuers.LoadOrStore(m.IssuerID, cert)
+	first, _ := c.issuers.LoadOrStore(id, cert)
 	return first.(*x509.Certificate), nil
+}
+
+// pinnedIssuers returns the certificates of the pinned issuers, at least one. Of two, Vault may say that one does not exist:
+// it has not been made yet, or has been deleted.
+func (c *CA) pinnedIssuers(ctx context.Context, m Mount) ([]*x509.Certificate, error) {
+	var out []*x509.Certificate
+	var missing error
+	for _, id := range m.pinned() {
+		cert, err := c.issuer(ctx, m, id)
+		var e *callError
+		switch {
+		case err == nil:
+			out = append(out, cert)
+		case errors.As(err, &e) && e.vault && !slices.Contains(e.said, sealed) && !denied(err):
+			missing = err
+		default:
+			return nil, err
+		}
+	}
+	if len(out) == 0 {
+		return nil, missing
+	}
+	return out, nil
 }
 
 // signPath finds the roles that a policy lets its token sign under.

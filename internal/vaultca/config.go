@@ -53,13 +53,28 @@ type Auth struct {
 	TokenFile    string // kept up to date by somebody else, such as Vault Agent; read again when it changes
 }
 
-// Mount is the PKI mount of one cluster. The issuer is pinned by its id, which Vault never gives to another certificate.
+// Mount is the PKI mount of one cluster. Issuers are pinned by id, which Vault never gives to another certificate.
+//
+// During a rotation two are pinned, so that issuing goes on at the moment when the roles move from one to the other. That is
+// not weaker than pinning one: a role may point to either of two certificates that the operator of the daemon wrote down, both
+// meant for this cluster, and to nothing else; the issuer it points to is checked like the only one; and what comes back must
+// be signed by one of the two. Whoever may change a role in Vault can choose between the two, and gains no name, no right and
+// no lifetime by it.
 type Mount struct {
-	Cluster  string
-	Path     string        // pki-breakglass-prod
-	IssuerID string        // as setup.sh printed it
-	MaxTTL   time.Duration // the longest lifetime over the cluster's profiles, as given to setup.sh
-	Groups   []string      // the groups of the cluster's profiles in group mode; Doctor checks their roles too
+	Cluster      string
+	Path         string        // pki-breakglass-prod
+	IssuerID     string        // as setup.sh printed it
+	NextIssuerID string        // the other issuer of a rotation, as `breakglass ca plan` says; empty: there is none
+	MaxTTL       time.Duration // the longest lifetime over the cluster's profiles, as given to setup.sh
+	Groups       []string      // the groups of the cluster's profiles in group mode; Doctor checks their roles too
+}
+
+// pinned is the issuers that may sign, the first one being that of the configuration outside of rotations.
+func (m Mount) pinned() []string {
+	if m.NextIssuerID == "" {
+		return []string{m.IssuerID}
+	}
+	return []string{m.IssuerID, m.NextIssuerID}
 }
 
 // CA is a breakglass.Signer on Vault. Its methods are safe for concurrent use. They work as soon as Vault does; Run must run
@@ -113,8 +128,13 @@ func Open(_ context.Context, cfg Config) (*CA, error) {
 		if _, err := policies.VaultPolicy(cfg.Policy, []policies.VaultMount{{Path: m.Path, Groups: m.Groups}}); err != nil {
 			bad = append(bad, fmt.Errorf("mount of cluster %s: %w", m.Cluster, err))
 		}
-		if _, err := policies.VaultRole("", m.IssuerID, m.MaxTTL); err != nil {
-			bad = append(bad, fmt.Errorf("mount of cluster %s: %w", m.Cluster, err))
+		for _, id := range m.pinned() {
+			if _, err := policies.VaultRole("", id, m.MaxTTL); err != nil {
+				bad = append(bad, fmt.Errorf("mount of cluster %s: %w", m.Cluster, err))
+			}
+		}
+		if m.NextIssuerID == m.IssuerID {
+			bad = append(bad, fmt.Errorf("mount of cluster %s: the next issuer is the same as the issuer: leave it out when no rotation is going on", m.Cluster))
 		}
 	}
 	bad = append(bad, cfg.Auth.validate())

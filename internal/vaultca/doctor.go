@@ -71,7 +71,7 @@ func (d *doctor) add(level Level, code, subject, text string) {
 }
 
 func (d *doctor) mount(ctx context.Context, s *session, m Mount) {
-	ours := []string{}
+	ours := []string{policies.VaultCanaryRole}
 	for _, group := range append([]string{""}, m.Groups...) {
 		role, _ := policies.VaultRoleName(group) // Open has checked the groups
 		ours = append(ours, role)
@@ -95,6 +95,11 @@ func (d *doctor) mount(ctx context.Context, s *session, m Mount) {
 			d.add(LevelWarn, "vault-role-fields", subject, fmt.Sprintf("this Vault has role fields that this release does not compare (%s): update breakglassd",
 				strings.Join(unknown, ", ")))
 		}
+	}
+	if err := d.c.checkCanary(ctx, s, m); err != nil {
+		d.add(LevelError, "vault-drift", m.Path+"/roles/"+policies.VaultCanaryRole, err.Error())
+	} else {
+		d.add(LevelOK, "vault-drift", m.Path+"/roles/"+policies.VaultCanaryRole, "the role of the canary is what shipped")
 	}
 	if roles, err := d.c.list(ctx, s, m.Path+"/roles"); err != nil {
 		d.add(LevelWarn, "vault-roles", m.Path, err.Error())
@@ -158,12 +163,19 @@ func (d *doctor) privileges(ctx context.Context, s *session) {
 	want := map[string]string{"auth/token/lookup-self": "read", "auth/token/renew-self": "update", "sys/policies/acl/" + d.c.cfg.Policy: "read"}
 	var mayNot []string
 	for _, m := range d.c.cfg.Mounts {
-		want[m.Path+"/certs"] = "list"
+		want[m.Path+"/certs"], want[m.Path+"/issuers"], want[m.Path+"/roles/"+policies.VaultCanaryRole] = "list", "list", "read"
 		for _, group := range append([]string{""}, m.Groups...) {
 			role, _ := policies.VaultRoleName(group)
 			want[m.Path+"/sign/"+role], want[m.Path+"/roles/"+role] = "update", "read"
 		}
-		mayNot = append(mayNot, forbiddenPaths(m.Path, m.IssuerID)...)
+		for _, id := range m.pinned() {
+			want[m.Path+"/issuer/"+id+"/sign/"+policies.VaultCanaryRole] = "update"
+			for _, path := range forbiddenPaths(m.Path, id) {
+				if !slices.Contains(mayNot, path) {
+					mayNot = append(mayNot, path)
+				}
+			}
+		}
 	}
 	mayNot = append(mayNot, forbiddenEverywhere(d.c.cfg.Policy, d.c.cfg.Auth.Mount)...)
 	paths := slices.Clone(mayNot)
@@ -197,7 +209,8 @@ func forbiddenPaths(mount, issuer string) []string {
 	var out []string
 	for _, p := range []string{
 		"issue/breakglass", "issue/other", "sign/other", "sign-verbatim", "sign-verbatim/breakglass",
-		"issuer/" + issuer + "/sign/breakglass", "issuer/" + issuer + "/issue/breakglass", "issuer/" + issuer + "/sign-verbatim",
+		"issuer/" + issuer + "/sign/breakglass", "issuer/" + issuer + "/issue/breakglass", "issuer/" + issuer + "/issue/breakglass-canary",
+		"sign/breakglass-canary", "issue/breakglass-canary", "sign-verbatim/breakglass-canary", "issuer/" + issuer + "/sign-verbatim/breakglass-canary", "issuer/" + issuer + "/sign-verbatim",
 		"issuer/" + issuer + "/sign-intermediate", "issuer/" + issuer + "/sign-self-issued", "issuer/" + issuer + "/sign-revocation-list",
 		"issuer/" + issuer + "/revoke",
 		"root", "root/generate/internal", "root/generate/exported", "root/rotate/internal", "root/replace", "root/sign-intermediate", "root/sign-self-issued",

@@ -28,12 +28,17 @@ func (c *CA) Sign(ctx context.Context, o breakglass.Order) (breakglass.Signed, e
 	if err != nil {
 		return breakglass.Signed{}, notSigned(err)
 	}
-	issuer, err := c.Issuer(ctx, o.Cluster)
+	issuers, err := c.pinnedIssuers(ctx, m)
 	if err != nil {
 		return breakglass.Signed{}, notSigned(err)
 	}
+	return c.order(ctx, s, m.Path+"/sign/"+role, o, issuers)
+}
 
-	req := c.sign.NewRequest(http.MethodPost, "/v1/"+m.Path+"/sign/"+role)
+// order makes the one signing call. The answer is said to be from the one of the issuers that signed it, and if none did from
+// the first, which the comparison with the intent then refuses.
+func (c *CA) order(ctx context.Context, s *session, path string, o breakglass.Order, issuers []*x509.Certificate) (breakglass.Signed, error) {
+	req := c.sign.NewRequest(http.MethodPost, "/v1/"+path)
 	req.ClientToken = s.token
 	// Vault's audit log hides what is in the body; a header can be shown (sys/config/auditing/request-headers).
 	req.Headers.Set("X-Breakglass-Request", o.Request)
@@ -61,7 +66,14 @@ func (c *CA) Sign(ctx context.Context, o breakglass.Order) (breakglass.Signed, e
 	if err != nil {
 		return breakglass.Signed{}, fmt.Errorf("Vault signed for request %s, but %w", o.Request, err)
 	}
-	signed.Issuer = issuer.Raw
+	signed.Issuer = issuers[0].Raw
+	if leaf, err := x509.ParseCertificate(signed.Certificate); err == nil {
+		for _, issuer := range issuers {
+			if leaf.CheckSignatureFrom(issuer) == nil {
+				signed.Issuer = issuer.Raw
+			}
+		}
+	}
 	return signed, nil
 }
 

@@ -36,6 +36,10 @@ path "@MOUNT@/roles" {
   capabilities = ["list"]
 }
 
+path "@MOUNT@/issuers" {
+  capabilities = ["list"]
+}
+
 path "@MOUNT@/issuer/+" {
   capabilities = ["read"]
 }
@@ -49,6 +53,25 @@ path "@MOUNT@/config/acme" {
 }
 
 path "@MOUNT@/config/auto-tidy" {
+  capabilities = ["read"]
+}
+
+# The canary proves the whole path without giving anybody anything: its names have no rights, and its role signs for a minute.
+# It chooses the issuer, because the next one of a rotation must be proven before it signs for people; only this role may be
+# used that way.
+path "@MOUNT@/issuer/+/sign/breakglass-canary" {
+  capabilities        = ["update"]
+  required_parameters = ["csr", "common_name", "ttl"]
+  allowed_parameters = {
+    "csr"                  = []
+    "common_name"          = ["breakglass-canary:*"]
+    "ttl"                  = []
+    "exclude_cn_from_sans" = [true]
+    "format"               = ["pem"]
+  }
+}
+
+path "@MOUNT@/roles/breakglass-canary" {
   capabilities = ["read"]
 }
 

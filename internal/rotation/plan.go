@@ -1,0 +1,364 @@
+package rotation
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Plan is the way to the next phase, and to that one only: the exact commands, for people to run. The daemon runs none of them.
+type Plan struct {
+	Cluster string `json:"cluster"`
+	Phase   Phase  `json:"phase"`             // where the rotation is
+	Next    Phase  `json:"next,omitempty"`    // where the steps lead; empty: there are none
+	Refused string `json:"refused,omitempty"` // why there are no steps; then Steps is empty
+	Steps   []Step `json:"steps,omitempty"`
+	Undo    []Step `json:"undo,omitempty"` // how to go back from Next
+}
+
+// Where the commands of a step are run.
+const (
+	AtVault  = "vault"   // anywhere, as a Vault administrator: VAULT_ADDR and VAULT_TOKEN
+	AtNode   = "node"    // on the control-plane node of the step's address, as root
+	AtDaemon = "daemon"  // an edit of breakglassd's configuration, and a restart
+	AtClient = "kubectl" // anywhere, as a cluster administrator
+)
+
+// Step is one thing to do, and how to see that it worked.
+type Step struct {
+	At       string   `json:"at"`
+	Address  string   `json:"address,omitempty"` // of AtNode
+	What     string   `json:"what"`
+	Commands []string `json:"commands"`
+	Check    string   `json:"check"`
+}
+
+// DefaultBundle is the client-CA bundle file that deploy/kube-apiserver makes on each control-plane node.
+const DefaultBundle = "/etc/kubernetes/pki/client-ca-bundle.crt"
+
+// PlanOptions say what the commands are to be made for.
+type PlanOptions struct {
+	Target    Phase  // the phase that somebody wants; another than the next one is refused. Empty: the next one
+	Bundle    string // the bundle file on the nodes. Default DefaultBundle
+	ClusterCA string // the cluster's own client CA on the nodes, which every bundle holds. Default that of kubeadm
+}
+
+// order is the phases that one passes through, and in what order.
+var order = []Phase{Prepared, TrustedOnAll, Draining, Drained, Residue, Retired, Closed}
+
+// MakePlan says what to do next. It is pure: a report that is old gives a plan for what was then, so it is made from a fresh one.
+func MakePlan(r Report, o PlanOptions) Plan {
+	if o.Bundle == "" {
+		o.Bundle = DefaultBundle
+	}
+	if o.ClusterCA == "" {
+		o.ClusterCA = "/etc/kubernetes/pki/ca.crt"
+	}
+	p := Plan{Cluster: r.Cluster, Phase: r.Phase}
+	b := builder{r: r, o: o}
+	b.active, _ = r.Generation(PositionActive)
+	b.next, b.hasNext = r.Generation(PositionNext)
+	b.old, _ = r.Generation(PositionOld)
+	b.plan(&p)
+	switch {
+	case o.Target == "" || o.Target == p.Next:
+	case !slices.Contains(order, o.Target):
+		p = Plan{Cluster: r.Cluster, Phase: r.Phase, Refused: fmt.Sprintf("%q is not a phase that can be asked for: it is one of %s", o.Target, join(order))}
+	case o.Target == r.Phase:
+		p = Plan{Cluster: r.Cluster, Phase: r.Phase, Refused: fmt.Sprintf("%s is where it is already: %s", o.Target, r.Why)}
+	case p.Refused != "":
+		p.Refused = fmt.Sprintf("%s is not possible now: %s", o.Target, p.Refused)
+	case p.Next == r.Phase:
+		p = Plan{Cluster: r.Cluster, Phase: r.Phase, Refused: fmt.Sprintf("first something has to be put right: the plan without %s says what", o.Target)}
+	default:
+		p = Plan{Cluster: r.Cluster, Phase: r.Phase, Refused: fmt.Sprintf("no phase can be skipped: it is %s, and %s comes before %s (%s)", r.Phase, p.Next, o.Target, r.Why)}
+	}
+	return p
+}
+
+func join(phases []Phase) string {
+	out := make([]string, len(phases))
+	for i, p := range phases {
+		out[i] = string(p)
+	}
+	return strings.Join(out, ", ")
+}
+
+type builder struct {
+	r                 Report
+	o                 PlanOptions
+	active, next, old Generation
+	hasNext           bool
+}
+
+func (b builder) plan(p *Plan) {
+	refuse := func(format string, args ...any) { p.Refused = fmt.Sprintf(format, args...) }
+	// A bundle file that is no good comes before everything: no change of it is seen, and its API server will not start again.
+	if steps := b.broken(); len(steps) > 0 && (b.r.Phase != DeletedButCached || b.r.Drained != Yes) {
+		p.Next, p.Steps = b.r.Phase, steps
+		return
+	}
+	switch b.r.Phase {
+	case NotStarted, Closed:
+		if a := count(b.r.Servers, b.active.Name, false); !a.everywhere() {
+			p.Next, p.Steps = b.r.Phase, b.trust(b.active, a.refusing)
+			return
+		}
+		p.Next, p.Steps, p.Undo = Prepared, b.prepare(), b.undoPrepare()
+	case Prepared, TrustedOnSome:
+		p.Next, p.Steps, p.Undo = TrustedOnAll, append(b.pin(), b.trust(b.next, count(b.r.Servers, b.next.Name, false).refusing)...), b.untrust(b.next, addresses(b.r.Servers))
+	case TrustedOnAll:
+		b.move(p, refuse)
+	case Active:
+		p.Next, p.Steps, p.Undo = Draining, b.roles(b.active), b.roles(b.old)
+	case SwitchedTooEarly:
+		b.back(p)
+	case Draining:
+		if b.r.DrainedAt == nil {
+			refuse("%s: wait %s after the roles moved, with the daemon running, and check again", b.r.Why, b.r.MaxTTL+2*time.Minute)
+			return
+		}
+		refuse("certificates of %s are alive until %s: wait until then, and check again", b.old.Name, stamp(*b.r.DrainedAt))
+	case Drained, OldRemovedOnSome, DeletedButCached:
+		o := count(b.r.Servers, b.old.Name, true)
+		if b.r.Drained != Yes { // it left too early
+			p.Next, p.Steps = Draining, b.trust(b.old, o.refusing)
+			return
+		}
+		p.Next, p.Steps, p.Undo = Residue, b.untrust(b.old, o.trusting), b.trust(b.old, addresses(b.r.Servers))
+	case Residue:
+		p.Next, p.Steps = Retired, b.clean()
+	case Retired:
+		p.Next, p.Steps, p.Undo = Closed, b.close(), []Step{{At: AtVault, What: "Let " + b.old.Name + " sign again", Commands: []string{
+			"vault patch " + b.r.Mount + "/issuer/" + b.old.ID + " usage=read-only,issuing-certificates,crl-signing,ocsp-signing"}, Check: "breakglass ca check " + b.r.Cluster}}
+	case ExpiredCA:
+		n := count(b.r.Servers, b.next.Name, false)
+		switch {
+		case !b.hasNext:
+			p.Next, p.Steps = Prepared, b.prepare()
+		case n.everywhere():
+			b.move(p, refuse)
+		case len(n.unknown) > 0 && len(n.refusing) == 0:
+			refuse("it cannot be told whether %s take certificates of %s", strings.Join(n.unknown, ", "), b.next.Name)
+		default:
+			p.Next, p.Steps = TrustedOnAll, append(b.pin(), b.trust(b.next, n.refusing)...)
+		}
+	default: // PhaseUnknown
+		var why []string
+		for _, f := range b.r.Findings {
+			if strings.HasPrefix(f.Key, "unseen/") {
+				why = append(why, f.What+" (next: "+f.Next+")")
+			}
+		}
+		refuse("the phase cannot be told, and a step that is right in one phase is an outage in another: %s", strings.Join(why, "; "))
+	}
+}
+
+func addresses(servers []ServerTrust) []string {
+	var out []string
+	for _, s := range servers {
+		out = append(out, s.Address)
+	}
+	return out
+}
+
+var generationName = regexp.MustCompile(`^breakglass-g([0-9]{1,6})$`)
+
+// following is the name of the generation after all that there are.
+func (b builder) following() (name string, n int) {
+	n = len(b.r.Generations)
+	for _, g := range b.r.Generations {
+		if m := generationName.FindStringSubmatch(g.Name); m != nil {
+			i, err := strconv.Atoi(m[1])
+			if err == nil {
+				n = max(n, i)
+			}
+		}
+	}
+	return fmt.Sprintf("breakglass-g%d", n+1), n + 1
+}
+
+func (b builder) prepare() []Step {
+	name, n := b.following()
+	life := b.active.NotAfter.Sub(b.active.NotBefore).Truncate(time.Hour)
+	if life < 24*time.Hour {
+		life = 17520 * time.Hour // two years, as setup.sh
+	}
+	mount := b.r.Mount
+	return []Step{{At: AtVault, What: "Make the next CA, whose key never leaves Vault. Nothing uses it yet", Commands: []string{
+		"vault write " + mount + "/config/issuers default=" + b.r.Default + " default_follows_latest_issuer=false",
+		fmt.Sprintf(`vault write %s/issuers/generate/root/internal common_name="breakglass-ca %s g%d" issuer_name=%s key_type=ec key_bits=384 max_path_length=0 exclude_cn_from_sans=true ttl=%dh`,
+			mount, mount, n, name, int(life.Hours())),
+		"vault patch " + mount + "/issuer/" + name + " leaf_not_after_behavior=err usage=read-only,issuing-certificates,crl-signing,ocsp-signing",
+	}, Check: "breakglass ca check " + b.r.Cluster + " says " + string(Prepared)}}
+}
+
+func (b builder) undoPrepare() []Step {
+	name, _ := b.following()
+	return []Step{{At: AtVault, What: "Take the next CA out of use", Commands: []string{"vault patch " + b.r.Mount + "/issuer/" + name + " usage=read-only,crl-signing,ocsp-signing"},
+		Check: "breakglass ca check " + b.r.Cluster}}
+}
+
+// pin tells the daemon of the next issuer, if it does not know it.
+func (b builder) pin() []Step {
+	if b.next.Pinned {
+		return nil
+	}
+	return []Step{{At: AtDaemon, What: "Let the daemon sign under either issuer, so that issuing goes on when the roles move", Commands: []string{
+		"# breakglassd's configuration, cluster " + b.r.Cluster + ":",
+		"#   vault_next_issuer_id: " + b.next.ID,
+		"systemctl restart breakglassd",
+	}, Check: "breakglass ca status " + b.r.Cluster + " shows " + b.next.Name + " as pinned"}}
+}
+
+// pemFile is the file that the commands keep the certificate of a generation in.
+func pemFile(g Generation) string { return g.Name + ".pem" }
+
+// trust appends a generation to the bundles of the addresses, node by node.
+func (b builder) trust(g Generation, at []string) []Step {
+	if len(at) == 0 {
+		return nil
+	}
+	steps := []Step{b.fetch(g)}
+	for _, address := range at {
+		bundle := b.o.Bundle
+		steps = append(steps, Step{At: AtNode, Address: address, What: "Append " + g.Name + " to the client-CA bundle of the API server at " + address, Commands: []string{
+			"cp -p " + bundle + " " + bundle + ".new && { echo; cat " + pemFile(g) + "; } >> " + bundle + ".new && cp -p " + bundle + " " + bundle + ".without-" + g.Name +
+				" && mv " + bundle + ".new " + bundle,
+		}, Check: "within a minute, breakglass ca check " + b.r.Cluster + " shows " + g.Name + " as trusted at " + address + ". Go on to the next node only then"})
+	}
+	return steps
+}
+
+func (b builder) fetch(g Generation) Step {
+	return Step{At: AtVault, What: "Write the certificate of " + g.Name + " to a file, and copy it to each node that is named below",
+		Commands: []string{"vault read -field=certificate " + b.r.Mount + "/issuer/" + g.ID + " > " + pemFile(g)},
+		Check:    "openssl x509 -in " + pemFile(g) + " -noout -fingerprint -sha256 prints " + colons(g.Fingerprint)}
+}
+
+func colons(hex string) string {
+	var out []string
+	for i := 0; i+2 <= len(hex); i += 2 {
+		out = append(out, strings.ToUpper(hex[i:i+2]))
+	}
+	return strings.Join(out, ":")
+}
+
+// without is a filter that copies the certificates of the second file that the first file does not hold, whatever their layout.
+const without = `awk '{ sub(/\r$/, "") } /^-----BEGIN CERTIFICATE-----$/ { on = 1; text = ""; body = "" } on { text = text $0 "\n"; if ($0 !~ /^-----/) body = body $0 } ` +
+	`/^-----END CERTIFICATE-----$/ { on = 0; if (NR == FNR) drop[body] = 1; else if (!(body in drop)) printf "%s", text }'`
+
+// rebuild writes the bundle of an address anew whose file is missing or holds nothing, with these generations.
+func (b builder) rebuild(address string, with ...Generation) []Step {
+	var steps []Step
+	parts := "cat " + b.o.ClusterCA + "; "
+	var names []string
+	for _, g := range with {
+		steps = append(steps, b.fetch(g))
+		parts += "echo; cat " + pemFile(g) + "; "
+		names = append(names, g.Name)
+	}
+	bundle := b.o.Bundle
+	return append(steps, Step{At: AtNode, Address: address,
+		What: "Write the bundle of the API server at " + address + " anew, with " + strings.Join(names, " and ") + ": its file is missing or holds nothing, so what it loaded last is in force, and it will not start again. " +
+			"If it held more than the cluster's own CA and ours, add that",
+		Commands: []string{"{ " + parts + "} > " + bundle + ".new && chmod 0644 " + bundle + ".new && grep -q 'BEGIN CERTIFICATE' " + bundle + ".new && mv " + bundle + ".new " + bundle},
+		Check:    "within a minute, breakglass ca check " + b.r.Cluster + " has no finding bundle-file/" + address})
+}
+
+// broken is the steps for bundle files that are no good, and hold what they held; nil if there are none.
+func (b builder) broken() []Step {
+	var steps []Step
+	for _, s := range b.r.Servers {
+		var with []Generation
+		for _, g := range b.r.Generations {
+			if slices.Contains(s.Cached, g.Name) {
+				with = append(with, g)
+			}
+		}
+		if len(with) > 0 {
+			steps = append(steps, b.rebuild(s.Address, with...)...)
+		}
+	}
+	return steps
+}
+
+// untrust takes a generation out of the bundles of the addresses.
+func (b builder) untrust(g Generation, at []string) []Step {
+	if len(at) == 0 {
+		return nil
+	}
+	steps := []Step{b.fetch(g)}
+	for _, address := range at {
+		bundle := b.o.Bundle
+		if slices.ContainsFunc(b.r.Servers, func(s ServerTrust) bool { return s.Address == address && slices.Contains(s.Cached, g.Name) }) {
+			steps = append(steps, b.rebuild(address, b.active)...)
+			continue
+		}
+		steps = append(steps, Step{At: AtNode, Address: address, What: "Take " + g.Name + " out of the client-CA bundle of the API server at " + address, Commands: []string{ // the copy keeps owner and mode; what cannot be read or written ends the chain before the move
+			"cp -p " + bundle + " " + bundle + ".new && " + without + " " + pemFile(g) + " " + bundle + " > " + bundle + ".new && grep -q 'BEGIN CERTIFICATE' " + bundle +
+				".new && cp -p " + bundle + " " + bundle + ".with-" + g.Name + " && mv " + bundle + ".new " + bundle,
+		}, Check: "within a minute, breakglass ca check " + b.r.Cluster + " shows " + g.Name + " as refused at " + address + ". If it does not, the file was not loaded: restart that kube-apiserver"})
+	}
+	return steps
+}
+
+// move moves the roles to the next issuer, if it can sign there and the daemon would take it.
+func (b builder) move(p *Plan, refuse func(string, ...any)) {
+	switch {
+	case !b.next.Pinned:
+		refuse("the daemon is not pinned to %s, so every claim would be refused from the moment the roles move. First set vault_next_issuer_id: %s for the cluster, and restart the daemon", b.next.Name, b.next.ID)
+	case !CanSign(b.next.NotBefore, b.next.NotAfter, b.r.At, b.r.MaxTTL):
+		refuse("%s is valid from %s to %s, and cannot sign for %s now", b.next.Name, stamp(b.next.NotBefore), stamp(b.next.NotAfter), b.r.MaxTTL)
+	default:
+		p.Next, p.Steps, p.Undo = Draining, b.roles(b.next), b.roles(b.active)
+	}
+}
+
+// roles moves every role, and then the default issuer, to an issuer. Each role moves in one step, and each is good before and after.
+func (b builder) roles(to Generation) []Step {
+	var commands []string
+	for _, r := range b.r.Roles {
+		commands = append(commands, "vault patch "+b.r.Mount+"/roles/"+r.Name+" issuer_ref="+to.ID)
+	}
+	commands = append(commands, "vault write "+b.r.Mount+"/config/issuers default="+to.ID+" default_follows_latest_issuer=false")
+	return []Step{{At: AtVault, What: "Move every role, and the default issuer, to " + to.Name, Commands: commands, Check: "breakglass ca check " + b.r.Cluster + " shows " + to.Name + " as active, and its canary passes everywhere"}}
+}
+
+// back is the way out of a switch that came too early: back to the old issuer if it is good, and otherwise on.
+func (b builder) back(p *Plan) {
+	a := count(b.r.Servers, b.active.Name, false)
+	o := count(b.r.Servers, b.old.Name, false)
+	if o.everywhere() && b.old.Signs && !b.old.Expired && b.old.Pinned {
+		p.Next, p.Steps, p.Undo = TrustedOnSome, b.roles(b.old), b.roles(b.active)
+		if a.nowhere() {
+			p.Next = Prepared
+		}
+		return
+	}
+	p.Next, p.Steps = Draining, b.trust(b.active, a.refusing)
+}
+
+func (b builder) clean() []Step {
+	return []Step{{At: AtClient, What: "Take " + b.old.Name + " out of the ConfigMap that aggregated API servers read. It is made again at once from what the API servers trust now, and could only grow otherwise", Commands: []string{
+		"kubectl -n kube-system delete configmap extension-apiserver-authentication",
+	}, Check: "breakglass ca check " + b.r.Cluster + " says " + string(Retired)},
+		{At: AtClient, What: "Restart every aggregated API server (kubectl get apiservices shows them): they keep what they read before. For metrics-server:", Commands: []string{
+			"kubectl -n kube-system rollout restart deployment/metrics-server",
+		}, Check: "kubectl -n kube-system rollout status deployment/metrics-server"}}
+}
+
+func (b builder) close() []Step {
+	return []Step{{At: AtVault, What: "Take from " + b.old.Name + " the right to sign. It stays readable, for verifying old certificates", Commands: []string{
+		"vault patch " + b.r.Mount + "/issuer/" + b.old.ID + " usage=read-only,crl-signing,ocsp-signing",
+	}, Check: "breakglass ca check " + b.r.Cluster + " says " + string(Closed)},
+		{At: AtDaemon, What: "Pin the daemon to the one issuer that signs", Commands: []string{
+			"# breakglassd's configuration, cluster " + b.r.Cluster + ":",
+			"#   vault_issuer_id: " + b.active.ID,
+			"#   (and no vault_next_issuer_id)",
+			"systemctl restart breakglassd",
+		}, Check: "breakglassd doctor finds nothing wrong"}}
+}

@@ -1,0 +1,162 @@
+package rotation
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+	"unicode"
+)
+
+// printable makes words of Vault, Kubernetes and certificates fit for a terminal: one line, no control characters.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case unicode.IsSpace(r):
+			return ' '
+		case !unicode.IsPrint(r):
+			return '?'
+		}
+		return r
+	}, s)
+}
+
+// table writes rows under a heading, in columns.
+func table(w io.Writer, rows [][]string) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, row := range rows {
+		for i, cell := range row {
+			if i > 0 {
+				fmt.Fprint(t, "\t")
+			}
+			if cell == "" {
+				cell = "-"
+			}
+			fmt.Fprint(t, printable(cell))
+		}
+		fmt.Fprint(t, "\n")
+	}
+	return t.Flush()
+}
+
+// Text writes the report for a terminal: what `breakglass ca status` and `breakglass ca check` print. all also writes what needs
+// nothing: findings of Info, and every CA and key that was seen.
+func (r Report) Text(w io.Writer, now time.Time, all bool) error {
+	verdict := "nothing to do"
+	switch worst := Worst(r.Findings); {
+	case worst == Critical:
+		verdict = "critical"
+	case !r.Complete:
+		verdict = "cannot tell: not everything could be seen"
+	case worst == Warning:
+		verdict = "something to do"
+	}
+	fmt.Fprintf(w, "%s  %s  (%s; seen %s)\n%s\n\n", printable(r.Cluster), r.Phase, verdict, stamp(r.At), printable(r.Why))
+	yes := func(b bool) string {
+		if b {
+			return "yes"
+		}
+		return "no"
+	}
+	rows := [][]string{{"BREAK-GLASS CA", "POSITION", "ENDS", "LEFT", "KEY", "MAY SIGN", "PINNED", "CONFIGMAP"}}
+	for _, g := range r.Generations {
+		rows = append(rows, []string{g.Name, string(g.Position), g.NotAfter.UTC().Format(time.DateOnly), left(g.NotAfter, now), g.Key, yes(g.Signs && !g.Expired), yes(g.Pinned), string(g.Published)})
+	}
+	if err := table(w, rows); err != nil {
+		return err
+	}
+	fmt.Fprintln(w)
+	head := []string{"API SERVER"}
+	for _, g := range r.Generations {
+		head = append(head, g.Name)
+	}
+	rows = [][]string{append(head, "OTHER CLIENT CAS")}
+	for _, s := range r.Servers {
+		row := []string{s.Address}
+		for _, g := range r.Generations {
+			cell := string(s.Trust[g.Name])
+			for _, c := range s.Cached {
+				if c == g.Name {
+					cell += " (cached)"
+				}
+			}
+			row = append(row, cell)
+		}
+		rows = append(rows, append(row, strings.Join(s.Others, "; ")))
+	}
+	if err := table(w, rows); err != nil {
+		return err
+	}
+	if all {
+		fmt.Fprintln(w)
+		rows = [][]string{{"CA OR KEY", "GENERATION", "ENDS", "KIND OF KEY", "WORST", "WHERE"}}
+		for _, a := range r.Authorities {
+			end := ""
+			if a.NotAfter != nil {
+				end = a.NotAfter.UTC().Format(time.DateOnly)
+			}
+			rows = append(rows, []string{a.Kind, a.Generation, end, a.Key, string(a.Worst), a.Where})
+		}
+		if err := table(w, rows); err != nil {
+			return err
+		}
+	}
+	quiet := 0
+	for _, f := range r.Findings {
+		if f.Severity == Info && !all {
+			quiet++
+			continue
+		}
+		fmt.Fprintf(w, "\n%s  %s  [%s]\n  next: %s\n", f.Severity, printable(f.What), printable(f.Key), printable(f.Next))
+	}
+	if quiet > 0 {
+		fmt.Fprintf(w, "\n%d more that need nothing: --all\n", quiet)
+	}
+	_, err := fmt.Fprintln(w)
+	return err
+}
+
+// left says how long something still lives, in the largest unit that says enough.
+func left(until, now time.Time) string {
+	switch d := until.Sub(now); {
+	case d <= 0:
+		return "ended"
+	case d >= 48*time.Hour:
+		return fmt.Sprintf("%dd", int(d.Hours()/24))
+	case d >= 2*time.Hour:
+		return fmt.Sprintf("%dh", int(d.Hours()))
+	default:
+		return fmt.Sprintf("%dm", int(d.Minutes()))
+	}
+}
+
+// Text writes the plan for a terminal. Commands stand alone on their lines, to be copied.
+func (p Plan) Text(w io.Writer) error {
+	if p.Refused != "" {
+		_, err := fmt.Fprintf(w, "%s  %s\nno step now: %s\n", printable(p.Cluster), p.Phase, printable(p.Refused))
+		return err
+	}
+	fmt.Fprintf(w, "%s  %s, next %s\n", printable(p.Cluster), p.Phase, p.Next)
+	steps(w, p.Steps)
+	if len(p.Undo) > 0 {
+		fmt.Fprintf(w, "\nTo go back:\n")
+		steps(w, p.Undo)
+	}
+	_, err := fmt.Fprintln(w)
+	return err
+}
+
+func steps(w io.Writer, steps []Step) {
+	for i, s := range steps {
+		at := s.At
+		if s.Address != "" {
+			at += " " + s.Address
+		}
+		fmt.Fprintf(w, "\n%d. [%s] %s\n", i+1, printable(at), printable(s.What))
+		for _, c := range s.Commands {
+			fmt.Fprintf(w, "     %s\n", printable(c))
+		}
+		fmt.Fprintf(w, "   then: %s\n", printable(s.Check))
+	}
+}

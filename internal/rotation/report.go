@@ -1,0 +1,187 @@
+package rotation
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"slices"
+	"time"
+)
+
+// Report is what an observation means: what the API returns and the command line prints.
+type Report struct {
+	Cluster string    `json:"cluster"`
+	At      time.Time `json:"at"`
+	Phase   Phase     `json:"phase"`
+	Why     string    `json:"why"` // one sentence on how the phase was told
+	// Complete is true if everything that was asked for could be seen. OK is Complete with nothing to do: no finding above Info.
+	Complete bool `json:"complete"`
+	OK       bool `json:"ok"`
+
+	Generations []Generation  `json:"generations"` // of the break-glass CA, the oldest first
+	Servers     []ServerTrust `json:"servers"`
+	Authorities []Authority   `json:"authorities"` // every CA and key that was seen
+	Findings    []Finding     `json:"findings"`    // the worst first
+
+	Mount     string        `json:"mount"`
+	Roles     []Role        `json:"roles"`
+	Default   string        `json:"default_issuer"`
+	MaxTTL    time.Duration `json:"max_ttl_ns"`
+	Drained   Tri           `json:"drained"`              // whether no certificate of the old issuer is alive any more
+	DrainedAt *time.Time    `json:"drained_at,omitempty"` // when no certificate of the old issuer is alive any more; nil: unknown, or there is no old one
+}
+
+// Finding is one thing that somebody should know. Key is stable from check to check for the same thing at the same place.
+type Finding struct {
+	Key      string   `json:"key"`
+	Severity Severity `json:"severity"`
+	What     string   `json:"what"`
+	Where    string   `json:"where"`
+	Next     string   `json:"next"`
+}
+
+// Position is where a generation stands in the rotation.
+type Position string
+
+// The positions. There is at most one old and one next: those that the phase is about.
+const (
+	PositionActive Position = "active" // the roles sign under it
+	PositionNext   Position = "next"   // newer than the active one, and may sign
+	PositionOld    Position = "old"    // older than the active one, and not done with
+	PositionClosed Position = "closed" // signs nothing, trusted nowhere
+	PositionOther  Position = "other"  // none of these, such as a second newer one
+)
+
+// Generation is one issuer in Vault.
+type Generation struct {
+	Name        string    `json:"name"`
+	ID          string    `json:"id"`
+	Position    Position  `json:"position"`
+	Subject     string    `json:"subject"`
+	Fingerprint string    `json:"fingerprint"`
+	Key         string    `json:"key"`
+	NotBefore   time.Time `json:"not_before"`
+	NotAfter    time.Time `json:"not_after"`
+	Signs       bool      `json:"signs"` // its usage allows it, it is not revoked, and Vault has its key
+	Expired     bool      `json:"expired"`
+	Pinned      bool      `json:"pinned"`    // the daemon's configuration names it
+	Published   Tri       `json:"published"` // in the ConfigMap extension-apiserver-authentication
+
+	cert *x509.Certificate
+}
+
+// Tri is an answer that may be missing.
+type Tri string
+
+// The answers.
+const (
+	Yes        Tri = "yes"
+	No         Tri = "no"
+	CannotTell Tri = "cannot tell"
+)
+
+// Trust is what is known about one API server and one generation.
+type Trust string
+
+// The degrees of trust. See the package comment for why a name alone is neither proof of it nor of its absence.
+const (
+	Trusted Trust = "trusted"     // its canary was taken
+	Refused Trust = "refused"     // its canary was refused, or its name is not listed
+	Listed  Trust = "listed"      // its name is listed, and no canary could prove what that means
+	Unknown Trust = "cannot tell" // not seen
+)
+
+// ServerTrust is one API server.
+type ServerTrust struct {
+	Address string           `json:"address"`
+	Reached bool             `json:"reached"`
+	Trust   map[string]Trust `json:"trust"`            // by name of the generation
+	Cached  []string         `json:"cached"`           // generations that it takes although its declared bundle file is missing or empty
+	Fresh   map[string]bool  `json:"canary"`           // by name: its canary was shown, and taken or not
+	Others  []string         `json:"other_client_cas"` // names of the other CAs whose client certificates it takes
+}
+
+// Authority is one CA, certificate or key that was seen, and what is thought of it.
+type Authority struct {
+	Kind        string     `json:"ca"`         // break-glass, client, serving-ca, serving, request-header, service-account, kubelet, etcd
+	Generation  string     `json:"generation"` // tells those of one kind apart: an issuer's name, an address, or the start of the fingerprint
+	Where       string     `json:"where"`
+	Subject     string     `json:"subject"`
+	Key         string     `json:"key"`
+	NotAfter    *time.Time `json:"not_after,omitempty"` // nil: a key, which does not end
+	Fingerprint string     `json:"fingerprint,omitempty"`
+	Worst       Severity   `json:"worst,omitempty"` // of the findings about it
+}
+
+// Generation finds a generation by its position.
+func (r Report) Generation(p Position) (Generation, bool) {
+	i := slices.IndexFunc(r.Generations, func(g Generation) bool { return g.Position == p })
+	if i < 0 {
+		return Generation{}, false
+	}
+	return r.Generations[i], true
+}
+
+// Worst is the highest severity among findings, "" if there are none.
+func Worst(findings []Finding) Severity {
+	var worst Severity
+	for _, f := range findings {
+		if rank(f.Severity) > rank(worst) {
+			worst = f.Severity
+		}
+	}
+	return worst
+}
+
+func rank(s Severity) int {
+	return slices.Index([]Severity{"", Info, Warning, Critical}, s)
+}
+
+// Change is a finding that is new, worse or better than before, or gone.
+type Change struct {
+	Finding
+	Before Severity `json:"before,omitempty"` // "": it was not there
+	Gone   bool     `json:"gone,omitempty"`
+}
+
+// Changes compares the findings of two reports of one cluster. A finding of Info is a change only in what it was before: nobody
+// is told of it by itself. After a check that was not complete nothing is said to be gone, because it may only not have been seen.
+func Changes(before, now Report) []Change {
+	var out []Change
+	for _, f := range now.Findings {
+		i := slices.IndexFunc(before.Findings, func(b Finding) bool { return b.Key == f.Key })
+		var was Severity
+		if i >= 0 {
+			was = before.Findings[i].Severity
+		}
+		if was != f.Severity && (f.Severity != Info || rank(was) > rank(Info)) {
+			out = append(out, Change{Finding: f, Before: was})
+		}
+	}
+	for _, b := range before.Findings {
+		gone := !slices.ContainsFunc(now.Findings, func(f Finding) bool { return b.Key == f.Key })
+		if gone && now.Complete && b.Severity != Info {
+			out = append(out, Change{Finding: b, Before: b.Severity, Gone: true})
+		}
+	}
+	return out
+}
+
+// ReminderDue reports whether people are to be told again of a finding that they were told of before: a critical one each day,
+// a warning each week.
+func ReminderDue(s Severity, told, now time.Time) bool {
+	switch s {
+	case Critical:
+		return now.Sub(told) >= 24*time.Hour
+	case Warning:
+		return now.Sub(told) >= 7*24*time.Hour
+	case Info:
+	}
+	return false
+}
+
+// fingerprint is the hex SHA-256 of a certificate.
+func fingerprint(der []byte) string {
+	sum := sha256.Sum256(der)
+	return hex.EncodeToString(sum[:])
+}
