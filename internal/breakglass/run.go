@@ -47,6 +47,7 @@ func (s *Service) Run(ctx context.Context, messengers map[string]Messenger) erro
 		}
 	})
 	g.Go(func() error { return s.tend(ctx) })
+	g.Go(func() error { return s.tendCampaigns(ctx) })
 	g.Go(func() error { return s.beat(ctx) })
 	for name, m := range messengers {
 		g.Go(func() error { return s.announce(ctx, name, m) })
@@ -502,7 +503,7 @@ func (s *Service) tellSome(ctx context.Context, m Messenger, next int64) (int64,
 	}
 	requests := map[string]*Request{} // as they are now, each read once
 	for _, e := range entries {
-		if !aboutRequest(e.Stream) && e.Stream != FindingStream {
+		if !aboutRequest(e.Stream) && e.Stream != FindingStream { // campaigns have messengers of their own: they must not hold up an approval
 			next = e.Seq + 1
 			continue
 		}
