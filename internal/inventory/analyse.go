@@ -1,0 +1,269 @@
+package inventory
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Options are what a snapshot is judged by.
+type Options struct {
+	Rules    *Rules    // what matters; must be set
+	Defaults *Defaults // what ships; must be set
+	Ignores  []Ignore
+	// OurCAs are the fingerprints (Snapshot CA.Fingerprint) or key ids of the CAs that are this daemon's.
+	OurCAs []string
+	// Grants are the names of the bindings that this daemon has in force. A binding with our labels that is not among them is a
+	// finding: labels can be written by anybody.
+	Grants []string
+	// Self is the user that this daemon has in the cluster, empty if unknown. What it holds is expected.
+	Self string
+	Now  time.Time // UTC
+}
+
+// Analyse judges a snapshot. It is a pure function of what it is given.
+func Analyse(s *Snapshot, o Options) *Analysis {
+	a := &Analysis{Cluster: s.Cluster, At: s.At}
+	w := index(s, o.Rules)
+	w.hold()
+	j := &judge{s: s, o: o, w: w, shipped: shippedRights(o)}
+	j.powers(a)
+	a.Findings = append(a.Findings, w.altered(o.Defaults)...)
+	a.Findings = append(a.Findings, j.idle()...)
+	a.Findings = append(a.Findings, j.unread()...)
+	a.Doors = j.doors(a)
+	for _, d := range a.Doors {
+		a.Findings = append(a.Findings, d.findings()...)
+	}
+	a.Findings = ignore(a.Findings, o.Ignores, o.Now)
+	slices.SortStableFunc(a.Findings, func(x, y Finding) int {
+		return cmp.Or(cmp.Compare(alarms(y), alarms(x)), cmp.Compare(y.Severity.Rank(), x.Severity.Rank()), cmp.Compare(x.Rule, y.Rule), cmp.Compare(x.Title, y.Title))
+	})
+	slices.SortStableFunc(a.Powers, func(x, y Power) int {
+		return cmp.Or(cmp.Compare(y.Severity.Rank(), x.Severity.Rank()), cmp.Compare(x.Subject.String(), y.Subject.String()))
+	})
+	return a
+}
+
+func alarms(f Finding) int {
+	if f.Alarm() {
+		return 1
+	}
+	return 0
+}
+
+// judge holds what the parts of one judgement share.
+type judge struct {
+	s       *Snapshot
+	o       Options
+	w       *rbac
+	shipped map[string]bool
+}
+
+// right identifies what a subject holds, whatever gives it.
+func (w *rbac) right(i int, h holding) string {
+	return strings.Join([]string{w.subjects[i].String(), w.rules.Rules[h.rule].ID, h.ns, strings.Join(h.names, ",")}, "|")
+}
+
+// shippedRights is what subjects hold in a cluster as it ships.
+func shippedRights(o Options) map[string]bool {
+	base := index(&o.Defaults.rbac, o.Rules)
+	base.hold()
+	out := map[string]bool{}
+	for i, hs := range base.holdings {
+		for _, h := range hs {
+			out[base.right(i, h)] = true
+		}
+	}
+	return out
+}
+
+// powers adds everybody who holds what a rule is about, and a finding for each such right.
+func (j *judge) powers(a *Analysis) {
+	w := j.w
+	g := w.graph()
+	for i, hs := range w.holdings {
+		if len(hs) == 0 {
+			continue
+		}
+		sub := w.subjects[i]
+		p := Power{Subject: sub, Path: g.tail(int32(i)), Expected: true, Orphan: w.missing(sub)}
+		best := map[int32]int32{} // the edge with which each holding begins its shortest way
+		for _, n := range g.out[i] {
+			e := g.edges[n]
+			if e.holding >= 0 && g.dist[e.to] != unreachable && (best[e.holding] == 0 || g.dist[e.to] < g.dist[g.edges[best[e.holding]-1].to]) {
+				best[e.holding] = n + 1 // so that 0 is none
+			}
+		}
+		for n, h := range hs {
+			r := &w.rules.Rules[h.rule]
+			f := Finding{Rule: r.ID, Severity: h.severity, Text: r.Text, Subject: &sub, Scope: "cluster", Controls: r.Controls,
+				ID: digest("right", w.right(i, h)), Title: sub.String() + " " + w.says(h)}
+			if h.ns != "" {
+				f.Scope = h.ns
+			}
+			for _, b := range h.via {
+				f.Via = append(f.Via, w.binding(b).Ref())
+			}
+			if n := best[int32(n)]; n > 0 {
+				step, to := g.step(n - 1)
+				f.Path = append(Path{step}, g.tail(to)...)
+				f.Severity = worst(f.Severity, High)
+			}
+			f.Severity = raise(f.Severity, sub)
+			f.Expected, f.Why = j.expected(i, h)
+			f.Next = "take it away with: " + takeAway(w.binding(h.via[0]), sub)
+			if len(h.via) > 1 {
+				f.Next += fmt.Sprintf(" (and %d more of its bindings)", len(h.via)-1)
+			}
+			right := r.ID
+			if h.ns != "" {
+				right += "@" + h.ns
+			}
+			for _, name := range h.names {
+				p.Rights = append(p.Rights, right+" named "+name)
+			}
+			if h.names == nil {
+				p.Rights = append(p.Rights, right)
+			}
+			p.Severity = worst(cmp.Or(p.Severity, Info), f.Severity)
+			if !f.Expected {
+				p.Expected = false
+			} else if p.Why == "" {
+				p.Why = f.Why
+			}
+			for _, v := range f.Via {
+				if !slices.Contains(p.Via, v) {
+					p.Via = append(p.Via, v)
+				}
+			}
+			a.Findings = append(a.Findings, f)
+		}
+		if p.Path != nil {
+			p.Severity = Critical
+		}
+		if !p.Expected {
+			p.Why = ""
+		}
+		slices.Sort(p.Rights)
+		p.Rights = slices.Compact(p.Rights)
+		a.Powers = append(a.Powers, p)
+	}
+}
+
+// raise makes worse what more or less everybody holds.
+func raise(s Severity, sub Subject) Severity {
+	everyAccount := sub.Kind == Group && sub.Name == "system:serviceaccounts"
+	switch {
+	case sub.Kind == Group && sub.Name == unauthenticatedGroup, sub.Kind == User && sub.Name == anonymousUser:
+		return worst(severities[min(s.Rank()+2, len(severities)-1)], High)
+	case sub.everybody() || everyAccount:
+		return severities[min(s.Rank()+1, len(severities)-1)]
+	}
+	return s
+}
+
+// expected says whether a right is one that ships, one of our own, or one of a grant in force.
+func (j *judge) expected(i int, h holding) (bool, string) {
+	if j.shipped[j.w.right(i, h)] {
+		return true, "ships with Kubernetes or kubeadm"
+	}
+	if j.o.Self != "" && j.w.subjects[i] == normal(Subject{Kind: User, Name: j.o.Self}) {
+		return true, "is this daemon: its rights are reviewed as its own"
+	}
+	for _, b := range h.via {
+		if !j.grant(j.w.binding(b)) {
+			return false, ""
+		}
+	}
+	return true, "is emergency access in force, which this daemon takes back"
+}
+
+func (j *judge) grant(b *Binding) bool { return b.Ours && slices.Contains(j.o.Grants, b.Name) }
+
+// idle finds bindings that give to nobody, that give nothing, or that claim to be ours.
+func (j *judge) idle() []Finding {
+	shipped := map[Ref]bool{}
+	for _, b := range slices.Concat(j.o.Defaults.rbac.ClusterBindings, j.o.Defaults.rbac.Bindings) {
+		shipped[b.Ref()] = true
+	}
+	var out []Finding
+	look := func(b *Binding) {
+		ref := b.Ref()
+		f := Finding{Via: []Ref{ref}, Expected: shipped[ref]}
+		if f.Expected {
+			f.Why = "ships with Kubernetes or kubeadm"
+		}
+		if b.Ours && j.o.Grants != nil && !slices.Contains(j.o.Grants, b.Name) {
+			one := f
+			one.Rule, one.Severity, one.ID = "binding/not-ours", High, digest("binding/not-ours", ref.String())
+			one.Title = fmt.Sprintf("%s carries this daemon's labels, and the daemon knows no such grant", ref)
+			one.Text = "Labels can be written by anybody who may make bindings. It looks like emergency access and is none."
+			one.Next = "find out who made it; take it away with: " + command(append([]string{"kubectl", "delete", strings.ToLower(ref.Kind), ref.Name}, inNamespace(ref.Namespace)...)...)
+			out = append(out, one)
+		}
+		r := j.w.roleOf(b)
+		if r == nil && j.s.Read(SourceClusterRoles, SourceRoles) {
+			one := f
+			one.Rule, one.Severity, one.ID = "binding/no-role", Low, digest("binding/no-role", ref.String())
+			one.Title = fmt.Sprintf("%s gives %s %s, which is not there", ref, b.RoleKind, shown(b.RoleName))
+			one.Text = "Whoever makes a role of that name decides what the binding gives."
+			one.Next = "take it away with: " + command(append([]string{"kubectl", "delete", strings.ToLower(ref.Kind), ref.Name}, inNamespace(ref.Namespace)...)...)
+			out = append(out, one)
+		}
+		for _, sub := range b.Subjects {
+			if !j.w.missing(normal(sub)) {
+				continue
+			}
+			one := f
+			one.Rule, one.Severity, one.Subject, one.ID = "binding/no-account", Low, &sub, digest("binding/no-account", ref.String(), sub.String())
+			if r != nil && r.gives.some != (bits{}) {
+				one.Severity = Medium
+			}
+			one.Title = fmt.Sprintf("%s names %s, which is not there", ref, sub)
+			one.Text = "Whoever makes a service account of that name has what the binding gives."
+			one.Next = "take it away with: " + takeAway(b, sub)
+			out = append(out, one)
+		}
+	}
+	for i := range j.s.ClusterBindings {
+		look(&j.s.ClusterBindings[i])
+	}
+	for i := range j.s.Bindings {
+		look(&j.s.Bindings[i])
+	}
+	return out
+}
+
+// unread is a finding for each part of RBAC that could not be read: what it hides could be anything, so it is no clean scan.
+func (j *judge) unread() []Finding {
+	var out []Finding
+	for _, name := range []string{SourceClusterRoles, SourceRoles, SourceClusterBindings, SourceBindings} {
+		src := j.s.Source(name)
+		if src.Missing == "" {
+			continue
+		}
+		f := Finding{Rule: "scan/unread", Severity: High, ID: digest("scan/unread", name), Title: fmt.Sprintf("%s could not be read: %s", name, src.Missing),
+			Text: "Who has power in the cluster cannot be told without it.", Next: "let the scan read it (policies/kubernetes/optional/recert.yaml) and scan again"}
+		out = append(out, f)
+	}
+	return out
+}
+
+// findings are what the items of a door say to whoever looks at findings only, and that a door cannot be told.
+func (d Door) findings() []Finding {
+	var out []Finding
+	for _, i := range d.Items {
+		out = append(out, Finding{ID: digest("door", d.ID, i.ID), Rule: "door/" + d.ID, Severity: i.Risk, Title: i.Title, Text: i.Text, Item: i.ID,
+			Controls: doorControls, Next: cmp.Or(i.TakeAway, i.Advice, d.Advice), Expected: i.Expected, Why: i.Why})
+	}
+	if d.State == CannotTell {
+		out = append(out, Finding{ID: digest("door", d.ID), Rule: "door/" + d.ID, Severity: Info, Item: "cannot-tell", Title: d.Title + ": cannot tell",
+			Text: "What is behind it was not seen: " + strings.Join(d.Evidence, "; "), Next: d.Tellable, Controls: doorControls})
+	}
+	return out
+}
+
+var doorControls = []string{"SOC 2 CC6.1", "ISO 27001 A.5.18", "ISO 27001 A.8.2", "NIST AC-2"}

@@ -1,0 +1,310 @@
+package inventory
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/breakglassd/breakglass/policies"
+)
+
+// Defaults are the roles and bindings that a cluster has because Kubernetes, or an installer, ships them.
+type Defaults struct {
+	Minor string // of the Kubernetes that they are from, like "1.36"
+	rbac  Snapshot
+}
+
+// LoadDefaults reads files of defaults; each adds to those before. It reports every mistake of a file, each with its line.
+func LoadDefaults(files ...[]byte) (*Defaults, error) {
+	d := &Defaults{}
+	for _, text := range files {
+		doc, err := parseYAML(text)
+		if err != nil {
+			return nil, fmt.Errorf("reading the defaults: %w", err)
+		}
+		r := &reader{}
+		top := r.object(doc, "kubernetes", "clusterRoles", "roles", "clusterRoleBindings", "roleBindings")
+		if minor := r.text(top.get("kubernetes")); minor != "" {
+			d.Minor = minor
+		}
+		for _, n := range r.list(top.get("clusterRoles")) {
+			d.rbac.ClusterRoles = append(d.rbac.ClusterRoles, r.role(n))
+		}
+		for _, n := range r.list(top.get("roles")) {
+			d.rbac.Roles = append(d.rbac.Roles, r.role(n, "namespace"))
+		}
+		for _, n := range r.list(top.get("clusterRoleBindings")) {
+			d.rbac.ClusterBindings = append(d.rbac.ClusterBindings, r.binding(n))
+		}
+		for _, n := range r.list(top.get("roleBindings")) {
+			d.rbac.Bindings = append(d.rbac.Bindings, r.binding(n, "namespace"))
+		}
+		if err := r.err("a file of defaults"); err != nil {
+			return nil, err
+		}
+	}
+	return d, nil
+}
+
+func (r *reader) role(n *yaml.Node, more ...string) Role {
+	o := r.object(n, append(more, "name", "labels", "aggregates", "rules")...)
+	out := Role{Name: r.text(o.need("name")), Namespace: r.text(o.get("namespace"))}
+	// Kubernetes aggregates by labels whose value is "true".
+	for _, label := range r.texts(o.get("labels")) {
+		if out.Labels == nil {
+			out.Labels = map[string]string{}
+		}
+		out.Labels[label] = "true"
+	}
+	for _, label := range r.texts(o.get("aggregates")) {
+		out.Aggregation = append(out.Aggregation, Selector{MatchLabels: map[string]string{label: "true"}})
+	}
+	for _, n := range r.list(o.get("rules")) {
+		p := r.object(n, "verbs", "groups", "resources", "names", "urls")
+		out.Rules = append(out.Rules, PolicyRule{Verbs: r.texts(p.need("verbs")), APIGroups: r.texts(p.get("groups")), Resources: r.texts(p.get("resources")),
+			ResourceNames: r.texts(p.get("names")), NonResourceURLs: r.texts(p.get("urls"))})
+	}
+	return out
+}
+
+// binding reads a binding: its role is "ClusterRole x" or "Role x", its subjects are like "ServiceAccount ns/x".
+func (r *reader) binding(n *yaml.Node, more ...string) Binding {
+	o := r.object(n, append(more, "name", "role", "subjects")...)
+	out := Binding{Name: r.text(o.need("name")), Namespace: r.text(o.get("namespace"))}
+	out.RoleKind, out.RoleName, _ = strings.Cut(r.text(o.need("role")), " ")
+	if out.RoleKind != "ClusterRole" && out.RoleKind != "Role" || out.RoleName == "" {
+		r.wrong(o.get("role"), "a role is written like ClusterRole view")
+	}
+	for _, text := range r.texts(o.need("subjects")) {
+		kind, name, _ := strings.Cut(text, " ")
+		s := Subject{Kind: SubjectKind(kind), Name: name}
+		if s.Kind == ServiceAccount {
+			s.Namespace, s.Name, _ = strings.Cut(name, "/")
+		}
+		if s.Name == "" || s.Kind != User && s.Kind != Group && s.Kind != ServiceAccount {
+			r.wrong(o.get("subjects"), "a subject is written like Group system:masters or ServiceAccount kube-system/x")
+		}
+		out.Subjects = append(out.Subjects, s)
+	}
+	return out
+}
+
+// Shipped are the rules and defaults that ship with the program.
+func Shipped() (*Rules, *Defaults, error) {
+	var files [][]byte
+	for _, name := range []string{"rules.yaml", "defaults-kubernetes.yaml", "defaults-kubeadm.yaml"} {
+		text, err := policies.Recert.ReadFile("recert/" + name)
+		if err != nil {
+			return nil, nil, err
+		}
+		files = append(files, text)
+	}
+	rules, err := LoadRules(files[0])
+	if err != nil {
+		return nil, nil, err
+	}
+	d, err := LoadDefaults(files[1:]...)
+	return rules, d, err
+}
+
+// sameMinor reports whether a server version like "v1.36.3" is of the Kubernetes that the defaults are from.
+func (d *Defaults) sameMinor(version string) bool {
+	return strings.HasPrefix(version, "v"+d.Minor+".")
+}
+
+// altered finds roles and bindings of the defaults that give more than what ships. What gives less is nobody's way in.
+func (w *rbac) altered(d *Defaults) []Finding {
+	var out []Finding
+	base := index(&d.rbac, w.rules)
+	for _, name := range sortedKeys(base.clusterRoles) {
+		if have := w.clusterRoles[name]; have != nil {
+			out = append(out, w.alteredRole(Ref{Kind: "ClusterRole", Name: name}, have, base.clusterRoles[name], d)...)
+		}
+	}
+	for i := range d.rbac.Roles {
+		r := &d.rbac.Roles[i]
+		ref := Ref{Namespace: r.Namespace, Name: r.Name}
+		if have := w.roles[ref]; have != nil {
+			out = append(out, w.alteredRole(Ref{Kind: "Role", Namespace: r.Namespace, Name: r.Name}, have, base.roles[ref], d)...)
+		}
+	}
+	shipped := map[Ref]*Binding{}
+	for i := range d.rbac.ClusterBindings {
+		shipped[d.rbac.ClusterBindings[i].Ref()] = &d.rbac.ClusterBindings[i]
+	}
+	for i := range d.rbac.Bindings {
+		shipped[d.rbac.Bindings[i].Ref()] = &d.rbac.Bindings[i]
+	}
+	for _, bindings := range [][]Binding{w.s.ClusterBindings, w.s.Bindings} {
+		for i := range bindings {
+			if b := &bindings[i]; shipped[b.Ref()] != nil {
+				out = append(out, w.alteredBinding(b, shipped[b.Ref()])...)
+			}
+		}
+	}
+	return out
+}
+
+func (w *rbac) alteredRole(ref Ref, have, base *role, d *Defaults) []Finding {
+	var more []string
+	for _, p := range have.rules {
+		for _, one := range p.single() {
+			if !slices.ContainsFunc(base.rules, func(b PolicyRule) bool { return b.covers(one) }) {
+				more = append(more, one.String())
+			}
+		}
+	}
+	if len(more) == 0 {
+		return nil
+	}
+	slices.Sort(more)
+	more = slices.Compact(more)
+	f := Finding{Rule: "defaults/role", Severity: Info, Via: []Ref{ref}, ID: digest("defaults/role", ref.Kind, ref.Namespace, ref.Name),
+		Title: fmt.Sprintf("%s gives more than what ships with Kubernetes: %s", ref, few(more, 4)),
+		Text:  "Everybody that it is bound to has it, also where the binding is a default one. The API server puts back what is missing in a default role at its start; what is too much it leaves.",
+		Next:  "find out who added it; take it out with " + command(append([]string{"kubectl", "edit", strings.ToLower(ref.Kind), ref.Name}, inNamespace(ref.Namespace)...)...)}
+	if d.sameMinor(w.s.Server.Version) && len(have.Aggregation) == 0 {
+		f.Severity = Low
+	}
+	for _, r := range w.rules.Rules {
+		was, is := true, true
+		for _, need := range r.needs {
+			was, is = was && base.gives.some.has(need), is && have.gives.some.has(need)
+		}
+		if is && !was {
+			f.Severity = worst(f.Severity, r.Severity)
+			f.Controls = r.Controls
+		}
+	}
+	return []Finding{f}
+}
+
+func (w *rbac) alteredBinding(b, base *Binding) []Finding {
+	var out []Finding
+	f := Finding{Rule: "defaults/binding", Severity: Low, Via: []Ref{b.Ref()}, Text: "A binding that ships with Kubernetes is where nobody looks for what was added."}
+	if b.RoleKind != base.RoleKind || b.RoleName != base.RoleName {
+		f.ID = digest("defaults/binding", b.Ref().String(), "role")
+		f.Severity = Medium
+		f.Title = fmt.Sprintf("%s gives %s %s, and what ships gives %s %s", b.Ref(), b.RoleKind, shown(b.RoleName), base.RoleKind, shown(base.RoleName))
+		f.Next = "find out who replaced it; delete it, and the API server makes the right one at its next start"
+		return []Finding{f}
+	}
+	for _, s := range b.Subjects {
+		if slices.Contains(base.Subjects, s) {
+			continue
+		}
+		one := f
+		one.Subject = &s
+		one.ID = digest("defaults/binding", b.Ref().String(), s.String())
+		if s.everybody() {
+			one.Severity = Medium
+		}
+		one.Title = fmt.Sprintf("%s names %s besides those that ship with Kubernetes", b.Ref(), s)
+		one.Next = takeAway(b, s)
+		out = append(out, one)
+	}
+	return out
+}
+
+// everybody reports whether a subject is more or less everyone.
+func (s Subject) everybody() bool {
+	return s.Kind == User && s.Name == anonymousUser || s.Kind == Group && (s.Name == unauthenticatedGroup || s.Name == authenticatedGroup)
+}
+
+// single writes a rule out as rules of one verb on one resource each.
+func (p PolicyRule) single() []PolicyRule {
+	var out []PolicyRule
+	for _, v := range p.Verbs {
+		for _, u := range p.NonResourceURLs {
+			out = append(out, PolicyRule{Verbs: []string{v}, NonResourceURLs: []string{u}})
+		}
+		for _, g := range p.APIGroups {
+			for _, r := range p.Resources {
+				out = append(out, PolicyRule{Verbs: []string{v}, APIGroups: []string{g}, Resources: []string{r}, ResourceNames: p.ResourceNames})
+			}
+		}
+	}
+	return out
+}
+
+// covers reports whether p gives all of a single rule.
+func (p PolicyRule) covers(one PolicyRule) bool {
+	if !slices.Contains(p.Verbs, one.Verbs[0]) && !slices.Contains(p.Verbs, "*") {
+		return false
+	}
+	if len(one.NonResourceURLs) > 0 {
+		return slices.ContainsFunc(p.NonResourceURLs, func(u string) bool { return urlCovers(u, one.NonResourceURLs[0]) })
+	}
+	return (slices.Contains(p.APIGroups, one.APIGroups[0]) || slices.Contains(p.APIGroups, "*")) &&
+		slices.ContainsFunc(p.Resources, func(r string) bool { return resourceCovers(r, one.Resources[0]) }) &&
+		(len(p.ResourceNames) == 0 || subset(one.ResourceNames, p.ResourceNames))
+}
+
+// String is a rule as people read it: "get, list pods, pods/log", "get certificates.k8s.io/signers named x".
+func (p PolicyRule) String() string {
+	verbs := strings.Join(p.Verbs, ", ")
+	if len(p.NonResourceURLs) > 0 {
+		return verbs + " " + strings.Join(p.NonResourceURLs, ", ")
+	}
+	var resources []string
+	for _, g := range p.APIGroups {
+		for _, r := range p.Resources {
+			if g != "" {
+				r = g + ":" + r
+			}
+			resources = append(resources, r)
+		}
+	}
+	out := verbs + " " + strings.Join(resources, ", ")
+	if len(p.ResourceNames) > 0 {
+		out += " named " + strings.Join(p.ResourceNames, ", ")
+	}
+	return out
+}
+
+// few joins the first n of some texts and says how many more there are.
+func few(texts []string, n int) string {
+	out := strings.Join(texts[:min(n, len(texts))], "; ")
+	if len(texts) > n {
+		out += fmt.Sprintf("; and %d more", len(texts)-n)
+	}
+	return out
+}
+
+func inNamespace(ns string) []string {
+	if ns == "" {
+		return nil
+	}
+	return []string{"--namespace", ns}
+}
+
+// takeAway is the command that takes a subject out of a binding, for a shell: it deletes a binding that has no other subject.
+// Of others it checks that the subject is still where it was when the cluster was scanned. The binding names the
+// subject, or the user that a service account is.
+func takeAway(b *Binding, s Subject) string {
+	ref := b.Ref()
+	kind := strings.ToLower(ref.Kind)
+	var ops []map[string]string
+	left := len(b.Subjects)
+	for at := len(b.Subjects) - 1; at >= 0; at-- { // from the end, so that the places of the others stay
+		have := b.Subjects[at]
+		if have != s && normal(have) != s {
+			continue
+		}
+		left--
+		where := fmt.Sprintf("/subjects/%d", at)
+		for _, field := range [][2]string{{"kind", string(have.Kind)}, {"name", have.Name}, {"namespace", have.Namespace}} {
+			if field[1] != "" {
+				ops = append(ops, map[string]string{"op": "test", "path": where + "/" + field[0], "value": field[1]})
+			}
+		}
+		ops = append(ops, map[string]string{"op": "remove", "path": where})
+	}
+	if left == 0 {
+		return command(append([]string{"kubectl", "delete", kind, ref.Name}, inNamespace(ref.Namespace)...)...)
+	}
+	patch := ascii(ops)
+	return command(append([]string{"kubectl", "patch", kind, ref.Name, "--type=json", "--patch", patch}, inNamespace(ref.Namespace)...)...)
+}

@@ -1,0 +1,1024 @@
+package inventory
+
+import (
+	"fmt"
+	"net"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// doors judges every way into the cluster, in the order in which they are shown.
+func (j *judge) doors(a *Analysis) []Door {
+	var out []Door
+	for _, d := range []Door{
+		j.clientCA(), j.firstUser(), j.csrs(a), j.accountTokens(a), j.bootstrapTokens(), j.staticTokens(), j.oidc(), j.webhookTokens(), j.requestHeader(),
+		j.impersonation(a), j.anonymous(a), j.kubelet(), j.controlPlane(), j.kubeProxy(), j.etcd(), j.authorization(), j.extensions(), j.platform(),
+	} {
+		d.Risk = Info
+		for _, i := range d.Items {
+			d.Risk = worst(d.Risk, i.Risk)
+		}
+		out = append(out, d)
+	}
+	return out
+}
+
+// put adds an item, or where to one that is there already: three API servers with the same flag are one item.
+func (d *Door) put(where string, i DoorItem) {
+	for n := range d.Items {
+		if d.Items[n].ID == i.ID {
+			d.Items[n].Text += "; " + where
+			return
+		}
+	}
+	i.Text = strings.TrimSpace(i.Text + " Seen in: " + where)
+	d.Items = append(d.Items, i)
+}
+
+func (d *Door) saw(format string, args ...any) {
+	d.Evidence = append(d.Evidence, fmt.Sprintf(format, args...))
+}
+
+// lacking is what to say about sources that could not be read.
+func (j *judge) lacking(names ...string) (evidence, tellable string) {
+	var e, t []string
+	for _, name := range names {
+		if src := j.s.Source(name); src.Missing != "" {
+			e = append(e, name+": "+src.Missing)
+			if src.Right != "" {
+				t = append(t, src.Right)
+			}
+		}
+	}
+	if len(t) > 0 {
+		tellable = "give the scan the right to " + strings.Join(t, ", and to ")
+	}
+	return strings.Join(e, "; "), tellable
+}
+
+// components are the programs of a name whose command line is known.
+func (j *judge) components(name string) []Component {
+	var out []Component
+	for _, c := range j.s.Components {
+		if c.Name == name {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+const giveManifest = "let the scan read pods in kube-system, if the control plane runs there, or give it the manifests or command lines of the control plane"
+
+// unseen is the door of a program whose command line is not known.
+func (j *judge) unseen(d Door, program string) Door {
+	d.State, d.Tellable = CannotTell, giveManifest
+	d.saw("no pod in kube-system and no given file shows the command line of %s", program)
+	if e, _ := j.lacking(SourcePods); e != "" {
+		d.saw("%s", e)
+	}
+	return d
+}
+
+// flag is the value of a flag, the last one if it is given more than once, and whether it is given.
+func (c Component) flag(name string) (string, bool) {
+	v := c.Flags[name]
+	if len(v) == 0 {
+		return "", false
+	}
+	return v[len(v)-1], true
+}
+
+// list is the value of a flag that holds a list.
+func (c Component) list(name string) []string {
+	var out []string
+	for _, v := range c.Flags[name] {
+		for _, part := range strings.Split(v, ",") {
+			if part = strings.TrimSpace(part); part != "" {
+				out = append(out, part)
+			}
+		}
+	}
+	return out
+}
+
+// on reports whether a boolean flag is on.
+func (c Component) on(name string, byDefault bool) bool {
+	text, given := c.flag(name)
+	v, err := strconv.ParseBool(text)
+	if !given || err != nil {
+		return byDefault
+	}
+	return v
+}
+
+func loopback(host string) bool {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	ip := net.ParseIP(strings.Trim(host, "[]"))
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+func day(t time.Time) string { return t.UTC().Format(time.DateOnly) }
+
+func (j *judge) clientCA() Door {
+	d := Door{ID: DoorClientCA, Title: "X.509 client certificates",
+		Advice: "know who holds the key of each CA; take those out of --client-ca-file that nobody needs"}
+	auth := j.s.Authentication
+	if !j.s.Read(SourceAuthentication) {
+		e, t := j.lacking(SourceAuthentication)
+		d.saw("%s", e)
+		d.Tellable = t
+		if !j.s.Read(SourceHandshake) {
+			d.State = CannotTell
+			return d
+		}
+		d.saw("the TLS handshake names %d CAs, by their subjects alone; those of the authenticating proxy are among them", len(j.s.Server.ClientCAs))
+		d.State = Absent
+		for _, name := range j.s.Server.ClientCAs {
+			d.State = Present
+			d.put("the TLS handshake", DoorItem{ID: digest("handshake", name), Title: "a CA named " + shown(name) + " may sign client certificates", Risk: Info})
+		}
+		return d
+	}
+	d.saw("ConfigMap kube-system/extension-apiserver-authentication holds %d CAs for client certificates", len(auth.ClientCAs))
+	if len(auth.ClientCAs) == 0 {
+		d.State = Absent
+		return d
+	}
+	d.State = Present
+	theirs := 0
+	for _, ca := range auth.ClientCAs {
+		if !j.ours(ca) {
+			theirs++
+		}
+	}
+	for _, ca := range auth.ClientCAs {
+		until := ca.NotAfter
+		i := DoorItem{ID: ca.Fingerprint, Title: fmt.Sprintf("CA %s may sign client certificates until %s (%s)", shown(ca.Subject), day(ca.NotAfter), ca.Key), Risk: Info,
+			Until: &until, Grants: []string{"any user and group by a certificate"}, Advice: "take it out of the file that --client-ca-file names if nobody needs it"}
+		switch {
+		case j.ours(ca):
+			i.Expected, i.Why = true, "is the break-glass CA"
+		case ca.Fingerprint == j.s.Server.CAFingerprint || theirs == 1:
+			i.Expected, i.Why = true, "is the cluster's own CA"
+		default:
+			i.Risk, i.Text = Medium, "It is neither the cluster's own CA nor this daemon's: whoever holds its key can be any user."
+		}
+		j.caProblems(&i, ca)
+		if j.s.Read(SourceHandshake) && len(j.s.Server.ClientCAs) > 0 && !slices.Contains(j.s.Server.ClientCAs, ca.Subject) {
+			i.Risk, i.Expected = worst(i.Risk, Medium), false
+			i.Text = strings.TrimSpace(i.Text + " The API server does not accept it any more, but what reads this ConfigMap (scheduler, controller manager, extension API servers) may.")
+			i.Advice = "delete the ConfigMap, which the API server makes again, and restart the extension API servers"
+		}
+		d.put("extension-apiserver-authentication", i)
+	}
+	return d
+}
+
+func (j *judge) ours(ca CA) bool {
+	return slices.Contains(j.o.OurCAs, ca.Fingerprint) || slices.Contains(j.o.OurCAs, ca.KeyID)
+}
+
+// caProblems adds what is wrong with a CA as such.
+func (j *judge) caProblems(i *DoorItem, ca CA) {
+	add := func(s Severity, text string) {
+		i.Risk, i.Expected = worst(i.Risk, s), false
+		i.Text = strings.TrimSpace(i.Text + " " + text)
+	}
+	switch {
+	case !j.o.Now.Before(ca.NotAfter):
+		add(Low, "It has expired; it is of no use and can be taken out.")
+	case ca.NotAfter.Sub(j.o.Now) < 30*24*time.Hour && ca.NotAfter.Sub(ca.NotBefore) > 90*24*time.Hour:
+		add(Medium, "It expires within 30 days: then no certificate of it works.")
+	}
+	if bits, ok := strings.CutPrefix(ca.Key, "RSA "); ok {
+		if n, err := strconv.Atoi(bits); err == nil && n < 2048 {
+			add(High, "Its key is shorter than 2048 bits.")
+		}
+	}
+	if strings.Contains(ca.Signature, "SHA1") || strings.Contains(ca.Signature, "MD5") {
+		add(Low, "It is signed with "+ca.Signature+".")
+	}
+	if ca.NotAfter.Sub(ca.NotBefore) > 11*365*24*time.Hour {
+		add(Low, "It is valid for more than eleven years; kubeadm's is valid for ten.")
+	}
+	if !ca.IsCA {
+		add(Medium, "It is not marked as a CA: one certificate is pinned here, and its holder gets in.")
+	}
+}
+
+// installers are the names that installers give to the first user.
+var installers = map[Subject]string{
+	{Kind: Group, Name: "kubeadm:cluster-admins"}:                        "kubeadm puts them into admin.conf",
+	{Kind: User, Name: "kubernetes-admin"}:                               "the user of kubeadm's admin.conf",
+	{Kind: User, Name: "kubernetes-super-admin"}:                         "the user of kubeadm's super-admin.conf",
+	{Kind: User, Name: "masterclient"}:                                   "the user of AKS local accounts",
+	{Kind: User, Name: "kube-admin"}:                                     "the user of RKE",
+	{Kind: User, Name: "system:admin"}:                                   "the user of k3s and OpenShift installers",
+	{Kind: User, Name: "minikube-user"}:                                  "the user of minikube",
+	{Kind: User, Name: "kubecfg"}:                                        "the user of kops",
+	{Kind: User, Name: "client"}:                                         "the user of GKE client certificates",
+	{Kind: Group, Name: "system:cluster-admins"}:                         "the group of OpenShift's administrators",
+	{Kind: ServiceAccount, Namespace: "kube-system", Name: "admin-user"}: "the account that dashboards are opened with",
+}
+
+func (j *judge) firstUser() Door {
+	d := Door{ID: DoorFirstUser, Title: "the installer's first user", State: CannotTell,
+		Advice:   "know where every copy of admin.conf and super-admin.conf is; seal them; once another way is proven, delete the binding",
+		Tellable: "a certificate of system:masters needs no binding and leaves no object: look for its use in the audit log, and for the file where the cluster was made"}
+	if !j.s.Read(SourceClusterBindings) {
+		e, t := j.lacking(SourceClusterBindings)
+		d.saw("%s", e)
+		d.Tellable = t + "; " + d.Tellable
+		return d
+	}
+	d.saw("%d ClusterRoleBindings and %d RoleBindings were searched for the names that installers use", len(j.s.ClusterBindings), len(j.s.Bindings))
+	for _, bindings := range [][]Binding{j.s.ClusterBindings, j.s.Bindings} {
+		for n := range bindings {
+			b := &bindings[n]
+			for _, s := range b.Subjects {
+				why, known := installers[s]
+				masters := s.Kind == Group && s.Name == mastersGroup && b.Name != "cluster-admin"
+				if !known && !masters {
+					continue
+				}
+				i := DoorItem{ID: digest(b.Ref().String(), s.String()), Title: fmt.Sprintf("%s gives %s to %s", b.Ref(), shown(b.RoleName), s), Risk: High, Text: upper(why) + ".",
+					Grants: []string{b.RoleKind + " " + b.RoleName}, TakeAway: takeAway(b, s)}
+				if masters {
+					i.Risk, i.Text = Low, "The group has everything without it; a binding suggests that somebody uses it."
+				} else {
+					d.State = Present
+				}
+				if s.Kind == Group && b.Namespace == "" && b.Name == "kubeadm:cluster-admins" && s.Name == b.Name && b.RoleName == "cluster-admin" {
+					i.Expected, i.Why = true, "kubeadm makes it"
+				}
+				d.put(b.Ref().String(), i)
+			}
+		}
+	}
+	return d
+}
+
+func upper(s string) string {
+	if s == "" {
+		return s
+	}
+	return strings.ToUpper(s[:1]) + s[1:]
+}
+
+const apiserverClient = "kubernetes.io/kube-apiserver-client"
+
+func (j *judge) csrs(a *Analysis) Door {
+	d := Door{ID: DoorCSR, Title: "client certificates through the CSR API",
+		Advice: "let nobody approve for " + apiserverClient + " who is no reviewer; nothing revokes such a certificate: take away what its user and groups are bound to"}
+	if j.s.Read(SourceCSRs) {
+		d.saw("%d CertificateSigningRequests are there; Kubernetes deletes them an hour after they were signed, and after a day at the latest", len(j.s.CSRs))
+	} else {
+		e, t := j.lacking(SourceCSRs)
+		d.saw("%s", e)
+		d.Tellable = t
+	}
+	for _, c := range j.s.CSRs {
+		kubelets := c.Signer == apiserverClient+"-kubelet"
+		byNode := strings.HasPrefix(c.Requester, "system:node:") || strings.HasPrefix(c.Requester, "system:bootstrap:")
+		if c.Signer != apiserverClient && (!kubelets || byNode) || c.Denied || c.Expires != nil && !j.o.Now.Before(*c.Expires) {
+			continue
+		}
+		i := DoorItem{ID: c.Name, Until: c.Expires, Risk: Medium, Grants: []string{"user " + c.Subject}, TakeAway: "", Text: fmt.Sprintf("Asked for by %s.", shown(c.Requester)),
+			Advice: "it cannot be revoked: take away the bindings of its user and groups, or change the CA"}
+		subjects := []Subject{{Kind: User, Name: c.Subject}}
+		for _, g := range c.Groups {
+			i.Grants = append(i.Grants, "group "+g)
+			subjects = append(subjects, Subject{Kind: Group, Name: g})
+		}
+		slices.Sort(i.Grants)
+		for _, p := range a.Powers {
+			if slices.Contains(subjects, p.Subject) {
+				i.Risk = worst(i.Risk, p.Severity)
+			}
+		}
+		who := "user " + shown(c.Subject)
+		if len(c.Groups) > 0 {
+			who += " in groups " + shown(strings.Join(c.Groups, ", "))
+		}
+		switch {
+		case c.Issued:
+			i.Title = fmt.Sprintf("CertificateSigningRequest %s was signed for %s", shown(c.Name), who)
+			if c.Expires != nil {
+				i.Title += " until " + c.Expires.UTC().Format(time.RFC3339)
+			}
+		case c.Approved:
+			i.Title = fmt.Sprintf("CertificateSigningRequest %s is approved for %s", shown(c.Name), who)
+		default:
+			i.Title, i.Risk = fmt.Sprintf("CertificateSigningRequest %s asks for %s", shown(c.Name), who), Low
+			i.TakeAway, i.Advice = command("kubectl", "certificate", "deny", c.Name), ""
+		}
+		if c.Approval != "" {
+			i.Text += " Approval says: " + shown(c.Approval) + "."
+		}
+		d.State = Present
+		d.put("CertificateSigningRequest "+shown(c.Name), i)
+	}
+	signs, managers := false, j.components("kube-controller-manager")
+	for _, c := range managers {
+		_, all := c.flag("cluster-signing-cert-file")
+		_, client := c.flag("cluster-signing-kube-apiserver-client-cert-file")
+		signs = signs || all || client
+		if text, ok := c.flag("cluster-signing-duration"); ok {
+			if t, err := time.ParseDuration(text); err == nil && t > 366*24*time.Hour {
+				d.put(c.Where, DoorItem{ID: "duration", Title: "certificates through the CSR API may be valid for " + text, Risk: Medium, Advice: "set --cluster-signing-duration to days"})
+			}
+		}
+	}
+	var approvers []string
+	for _, p := range a.Powers {
+		if !p.Expected && slices.ContainsFunc(p.Rights, func(r string) bool { return strings.HasPrefix(r, "csr-approve") }) {
+			approvers = append(approvers, p.Subject.String())
+		}
+	}
+	d.saw("besides who may do everything, %d subjects may approve: %s", len(approvers), few(approvers, 5))
+	switch {
+	case d.State == Present:
+	case len(managers) > 0 && !signs:
+		d.State = Absent
+		d.saw("the controller manager has no CA to sign with (%s)", managers[0].Where)
+	default:
+		d.State = CannotTell
+	}
+	if d.State != Absent {
+		d.Tellable = strings.TrimPrefix(d.Tellable+"; certificates that were signed earlier, and who approved them, are in the audit log only (writes to certificatesigningrequests/approval)", "; ")
+	}
+	return d
+}
+
+func (j *judge) accountTokens(a *Analysis) Door {
+	d := Door{ID: DoorSATokens, Title: "service-account tokens", State: Absent,
+		Advice: "delete tokens that never expire; let programs use projected tokens, which end with their pod"}
+	powers := map[Subject]Severity{}
+	for _, p := range a.Powers {
+		powers[p.Subject] = p.Severity
+	}
+	if j.s.Read(SourceTokenSecrets) {
+		d.saw("%d Secrets of type kubernetes.io/service-account-token are there", len(j.s.TokenSecrets))
+	} else {
+		e, t := j.lacking(SourceTokenSecrets)
+		d.saw("%s", e)
+		d.State, d.Tellable = CannotTell, t+", which is the right to read their contents too: RBAC knows no right to see only that they are there"
+		for _, acc := range j.s.Accounts {
+			for _, name := range acc.Secrets {
+				d.State = Present
+				d.put("service account "+acc.Namespace+"/"+acc.Name, DoorItem{ID: acc.Namespace + "/" + name, Risk: Medium,
+					Title:    fmt.Sprintf("Secret %s/%s may hold a token of service account %s that never expires", shown(acc.Namespace), shown(name), shown(acc.Name)),
+					TakeAway: command("kubectl", "delete", "secret", name, "--namespace", acc.Namespace)})
+			}
+		}
+	}
+	if j.s.TrackingSince != "" {
+		d.saw("Kubernetes records their use since %s", j.s.TrackingSince)
+	}
+	for _, t := range j.s.TokenSecrets {
+		sub := Subject{Kind: ServiceAccount, Namespace: t.Namespace, Name: t.Account}
+		i := DoorItem{ID: t.Namespace + "/" + t.Name, Title: fmt.Sprintf("Secret %s/%s is a token of %s that never expires", shown(t.Namespace), shown(t.Name), sub),
+			Risk: worst(Medium, powers[sub]), Grants: []string{sub.String()}, TakeAway: command("kubectl", "delete", "secret", t.Name, "--namespace", t.Namespace),
+			Text: "It was made on " + day(t.Created) + ". Whoever read it once can use it for ever.", Orphan: j.w.missing(sub)}
+		if used, err := time.Parse(time.DateOnly, t.LastUsed); err == nil {
+			i.Used = &used
+			i.Text += " It was last used on " + t.LastUsed + "."
+		}
+		if t.Invalid != "" || i.Orphan {
+			i.Risk = Low
+			i.Text += " It does not work now."
+		}
+		d.State = Present
+		d.put("Secret "+t.Namespace+"/"+t.Name, i)
+	}
+	var makers []string
+	for _, p := range a.Powers {
+		if !p.Expected && slices.ContainsFunc(p.Rights, func(r string) bool { return strings.HasPrefix(r, "token-") }) {
+			makers = append(makers, p.Subject.String())
+		}
+	}
+	d.saw("besides who may do everything, %d subjects may make tokens: %s", len(makers), few(makers, 5))
+	for _, c := range j.components("kube-apiserver") {
+		if !c.on("service-account-lookup", true) {
+			d.put(c.Where, DoorItem{ID: "lookup", Title: "tokens of deleted service accounts and Secrets still work (--service-account-lookup=false)", Risk: High, Advice: "remove the flag"})
+		}
+		if text, ok := c.flag("service-account-max-token-expiration"); ok {
+			if t, err := time.ParseDuration(text); err == nil && t > 366*24*time.Hour {
+				d.put(c.Where, DoorItem{ID: "max", Title: "tokens may be asked for that are valid for " + text, Risk: Medium, Advice: "lower --service-account-max-token-expiration"})
+			}
+		}
+		if issuers := c.Flags["service-account-issuer"]; len(issuers) > 1 {
+			d.put(c.Where, DoorItem{ID: "issuers", Title: fmt.Sprintf("tokens of %d issuers are accepted: %s", len(issuers), strings.Join(issuers, ", ")), Risk: Low,
+				Text: "All but the first are from before a change and should end.", Advice: "remove the old --service-account-issuer once its tokens have expired"})
+		}
+	}
+	if j.s.Issuer.Issuer != "" {
+		d.saw("tokens are issued by %s", j.s.Issuer.Issuer)
+	}
+	return d
+}
+
+func (j *judge) bootstrapTokens() Door {
+	d := Door{ID: DoorBootstrap, Title: "bootstrap tokens", State: Absent, Advice: "delete tokens once the nodes have joined; make them with a lifetime of hours"}
+	api := j.components("kube-apiserver")
+	enabled := len(api) == 0
+	for _, c := range api {
+		enabled = enabled || c.on("enable-bootstrap-token-auth", false)
+	}
+	read := j.s.Read(SourceBootstrap)
+	if read {
+		d.saw("%d Secrets of type bootstrap.kubernetes.io/token are in kube-system", len(j.s.BootstrapTokens))
+	} else {
+		e, t := j.lacking(SourceBootstrap)
+		d.saw("%s", e)
+		d.Tellable = t + " in kube-system, which is the right to read the tokens themselves: their lifetime is in the data of the Secret"
+	}
+	switch {
+	case len(api) == 0:
+		d.saw("whether the API server accepts them (--enable-bootstrap-token-auth) is not known")
+	case !enabled:
+		d.saw("the API server does not accept them (no --enable-bootstrap-token-auth in %s)", api[0].Where)
+		d.Tellable = ""
+	default:
+		d.saw("the API server accepts them (--enable-bootstrap-token-auth in %s)", api[0].Where)
+	}
+	if !read && enabled {
+		d.State = CannotTell
+	}
+	for _, t := range j.s.BootstrapTokens {
+		i := DoorItem{ID: t.ID, Until: t.Expires, Risk: Medium, Title: "bootstrap token " + shown(t.ID), Grants: []string{"system:bootstrappers"},
+			TakeAway: command("kubectl", "delete", "secret", "bootstrap-token-"+t.ID, "--namespace", systemNamespace)}
+		i.Grants = append(i.Grants, t.Groups...)
+		slices.Sort(i.Grants)
+		dead := t.Expires != nil && !j.o.Now.Before(*t.Expires)
+		switch {
+		case dead:
+			i.Risk, i.Title = Info, i.Title+" has expired"
+		case !enabled || !t.Authentication:
+			i.Risk, i.Title = Info, i.Title+" is there and cannot be signed in with"
+		case t.Expires == nil:
+			i.Risk, i.Title = High, i.Title+" never expires"
+			i.Text = "Whoever has it can have a node's certificate signed, and then read what that node may read."
+		case t.Expires.Sub(j.o.Now) > 48*time.Hour:
+			i.Title += " is valid until " + day(*t.Expires)
+		default:
+			i.Risk, i.Title = Low, i.Title+" is valid until "+t.Expires.UTC().Format(time.RFC3339)
+		}
+		for _, g := range t.Groups {
+			if p := j.w.index[Subject{Kind: Group, Name: g}]; i.Risk != Info && int(p) < len(j.w.subjects) && j.w.subjects[p].Name == g {
+				for _, h := range j.w.holdings[p] {
+					i.Risk = worst(i.Risk, h.severity)
+				}
+			}
+		}
+		if i.Risk != Info {
+			d.State = Present
+		}
+		d.put("Secret kube-system/bootstrap-token-"+t.ID, i)
+	}
+	return d
+}
+
+func (j *judge) staticTokens() Door {
+	d := Door{ID: DoorStaticTokens, Title: "static token file and basic auth", State: Absent,
+		Advice: "remove --token-auth-file: its tokens never expire, and taking one back needs a restart of the API server"}
+	api := j.components("kube-apiserver")
+	if len(api) == 0 {
+		return j.unseen(d, "kube-apiserver")
+	}
+	for _, c := range api {
+		d.saw("command line of %s", c.Where)
+		if file, ok := c.flag("token-auth-file"); ok && file != "" {
+			d.State = Present
+			d.put(c.Where, DoorItem{ID: "token:" + file, Title: "tokens in the file " + shown(file) + " sign in as whom the file says", Risk: High, Advice: d.Advice,
+				Text: "Whoever can write the file, or read it once, is any user in it, system:masters included. Who is in it is not visible from outside: review the file."})
+		}
+		if file, ok := c.flag("basic-auth-file"); ok && file != "" {
+			d.State = Present
+			d.put(c.Where, DoorItem{ID: "basic:" + file, Title: "passwords in the file " + shown(file) + " sign in as whom the file says", Risk: High, Advice: "remove --basic-auth-file, which Kubernetes 1.19 gave up"})
+		}
+	}
+	return d
+}
+
+func (j *judge) oidc() Door {
+	d := Door{ID: DoorOIDC, Title: "OIDC and structured authentication", State: Absent, Advice: "give the names and groups of each issuer a prefix, so that it cannot name a system: user or group"}
+	api := j.components("kube-apiserver")
+	config, err := parseAuthentication([]byte(j.s.AuthenticationConfig))
+	if len(api) == 0 && j.s.AuthenticationConfig == "" {
+		return j.unseen(d, "kube-apiserver")
+	}
+	for _, c := range api {
+		d.saw("command line of %s", c.Where)
+		if issuer, ok := c.flag("oidc-issuer-url"); ok && issuer != "" {
+			d.State = Present
+			name, named := c.flag("oidc-username-prefix")
+			claim, _ := c.flag("oidc-username-claim")
+			groupsClaim, groups := c.flag("oidc-groups-claim")
+			groupsPrefix, _ := c.flag("oidc-groups-prefix")
+			j.issuer(&d, c.Where, issuer, named && name == "-" || !named && claim == "email", groups && groupsClaim != "" && groupsPrefix == "")
+		}
+		if file, ok := c.flag("authentication-config"); ok && file != "" && j.s.AuthenticationConfig == "" {
+			d.saw("%s reads its authentication configuration from %s, which the API does not show", c.Where, file)
+			d.Tellable = "give the scan the file " + file
+			if d.State != Present {
+				d.State = CannotTell
+			}
+		}
+	}
+	if j.s.AuthenticationConfig != "" {
+		d.saw("the authentication configuration that was given")
+		if err != nil {
+			d.State, d.Tellable = CannotTell, "give the scan an authentication configuration that can be read: "+err.Error()
+			return d
+		}
+		for _, jwt := range config.JWT {
+			d.State = Present
+			m := jwt.ClaimMappings
+			j.issuer(&d, "the authentication configuration", jwt.Issuer.URL, m.Username.Claim != "" && m.Username.Prefix == "", m.Groups.Claim != "" && m.Groups.Prefix == "")
+			// An expression can make any name: it must be read by a person.
+			for what, e := range map[string]string{"user names": m.Username.Expression, "groups": m.Groups.Expression} {
+				if e != "" && !strings.Contains(e, `"`) && !strings.Contains(e, "'") {
+					d.put("the authentication configuration", DoorItem{ID: "expression:" + jwt.Issuer.URL + what, Title: fmt.Sprintf("the %s of issuer %s come from the expression %s, which adds no prefix", what, shown(jwt.Issuer.URL), shown(e)),
+						Risk: High, Text: "What the issuer writes into a token is then taken as it is, system:masters included.", Advice: d.Advice})
+				}
+			}
+		}
+	}
+	return d
+}
+
+// issuer adds an issuer of tokens and what is missing in how it is trusted.
+func (j *judge) issuer(d *Door, where, issuer string, plainNames, plainGroups bool) {
+	d.put(where, DoorItem{ID: "issuer:" + issuer, Title: "tokens of " + shown(issuer) + " sign in", Risk: Low, Text: "Whoever administers it can be any user that it may name.",
+		Grants: []string{"users and groups that " + issuer + " names"}, Advice: "review who administers it, and that it asks for a second factor", Expected: true, Why: "is how people sign in every day"})
+	if plainNames {
+		d.put(where, DoorItem{ID: "names:" + issuer, Title: "user names of " + shown(issuer) + " get no prefix", Risk: Medium, Text: "It can name a user that Kubernetes or somebody else knows.", Advice: d.Advice})
+	}
+	if plainGroups {
+		d.put(where, DoorItem{ID: "groups:" + issuer, Title: "groups of " + shown(issuer) + " get no prefix", Risk: High, Text: "It can put anybody into system:masters.", Advice: d.Advice})
+	}
+}
+
+func (j *judge) webhookTokens() Door {
+	d := Door{ID: DoorWebhook, Title: "webhook token authentication", State: Absent, Advice: "review who runs the webhook: it says who everybody is"}
+	api := j.components("kube-apiserver")
+	if len(api) == 0 {
+		return j.unseen(d, "kube-apiserver")
+	}
+	for _, c := range api {
+		d.saw("command line of %s", c.Where)
+		file, ok := c.flag("authentication-token-webhook-config-file")
+		if !ok || file == "" {
+			continue
+		}
+		d.State = Present
+		d.put(c.Where, DoorItem{ID: "webhook:" + file, Title: "a webhook (" + shown(file) + ") says whose a token is", Risk: Medium, Grants: []string{"any user and group"}, Advice: d.Advice,
+			Text: "Whoever runs it can be any user, system:masters included."})
+		if text, ok := c.flag("authentication-token-webhook-cache-ttl"); ok {
+			if t, err := time.ParseDuration(text); err == nil && t > 5*time.Minute {
+				d.put(c.Where, DoorItem{ID: "cache", Title: "a token that the webhook takes back works for up to " + text + " more", Risk: Medium, Advice: "lower --authentication-token-webhook-cache-ttl to the default of 2m"})
+			}
+		}
+	}
+	return d
+}
+
+func (j *judge) requestHeader() Door {
+	d := Door{ID: DoorRequestHeader, Title: "authenticating proxy (request header)", State: Absent,
+		Advice: "use a CA of its own and name the proxy's certificate in --requestheader-allowed-names"}
+	if !j.s.Read(SourceAuthentication) {
+		e, t := j.lacking(SourceAuthentication)
+		d.saw("%s", e)
+		d.State, d.Tellable = CannotTell, t
+		return d
+	}
+	auth := j.s.Authentication
+	const where = "extension-apiserver-authentication"
+	d.saw("ConfigMap kube-system/%s holds %d CAs of the proxy and the allowed names %s", where, len(auth.RequestHeaderCAs), strings.Join(auth.RequestHeaderNames, ", "))
+	for _, ca := range auth.RequestHeaderCAs {
+		d.State = Present
+		until := ca.NotAfter
+		i := DoorItem{ID: ca.Fingerprint, Title: fmt.Sprintf("a proxy with a certificate of CA %s may say who a request is from", shown(ca.Subject)), Risk: Low, Until: &until,
+			Grants: []string{"any user and group by a header"}, Expected: true, Why: "is how extension API servers are told who asks", Advice: d.Advice}
+		j.caProblems(&i, ca)
+		d.put(where, i)
+		if slices.ContainsFunc(auth.ClientCAs, func(c CA) bool { return c.KeyID == ca.KeyID }) {
+			d.put(where, DoorItem{ID: "shared:" + ca.KeyID, Title: fmt.Sprintf("CA %s signs client certificates too", shown(ca.Subject)), Risk: Critical, Advice: d.Advice,
+				Text: "Whoever gets an ordinary client certificate with an allowed name can say in a header that they are anybody."})
+		}
+		if j.ours(ca) {
+			d.put(where, DoorItem{ID: "ours:" + ca.KeyID, Title: "the break-glass CA vouches for the authenticating proxy", Risk: Critical, Advice: "take it out of --requestheader-client-ca-file"})
+		}
+	}
+	if d.State == Present && len(auth.RequestHeaderNames) == 0 {
+		d.put(where, DoorItem{ID: "any-name", Title: "every certificate of the proxy's CA may say who a request is from", Risk: High, Advice: d.Advice,
+			Text: "No allowed names are set (--requestheader-allowed-names)."})
+	}
+	return d
+}
+
+func (j *judge) impersonation(a *Analysis) Door {
+	d := Door{ID: DoorImpersonation, Title: "impersonation", State: Absent, Advice: "let programs impersonate named users and groups only, never all"}
+	if !j.s.Read(SourceClusterRoles, SourceClusterBindings, SourceRoles, SourceBindings) {
+		e, t := j.lacking(SourceClusterRoles, SourceClusterBindings, SourceRoles, SourceBindings)
+		d.saw("%s", e)
+		d.State, d.Tellable = CannotTell, t
+	}
+	for _, p := range a.Powers {
+		var grants []string
+		for _, r := range p.Rights {
+			if strings.HasPrefix(r, "impersonate-") {
+				grants = append(grants, r)
+			}
+		}
+		if len(grants) == 0 {
+			continue
+		}
+		d.State = Present
+		d.put(p.Via[0].String(), DoorItem{ID: digest(p.Subject.String()), Title: p.Subject.String() + " may act as others: " + few(grants, 4), Risk: p.Severity, Grants: grants,
+			Expected: p.Expected, Why: p.Why, Orphan: p.Orphan, TakeAway: j.takeAwayFrom(p, "impersonate-")})
+	}
+	d.saw("RBAC was searched for the verb impersonate; who may do everything may impersonate too and is not listed again")
+	return d
+}
+
+// takeAwayFrom is the command that takes a power's subject out of the binding that gives the first right with the prefix.
+func (j *judge) takeAwayFrom(p Power, prefix string) string {
+	i := j.w.index[p.Subject]
+	for _, h := range j.w.holdings[i] {
+		if strings.HasPrefix(j.w.rules.Rules[h.rule].ID, prefix) {
+			return takeAway(j.w.binding(h.via[0]), p.Subject)
+		}
+	}
+	return ""
+}
+
+func (j *judge) anonymous(a *Analysis) Door {
+	d := Door{ID: DoorAnonymous, Title: "anonymous requests", State: CannotTell, Advice: "switch anonymous requests off, or leave open the health checks alone (AuthenticationConfiguration, anonymous.conditions)",
+		Tellable: "let the scan reach the API server without a credential, or " + giveManifest}
+	probe := j.s.Anonymous
+	api := j.components("kube-apiserver")
+	for _, c := range api {
+		text, given := c.flag("anonymous-auth")
+		if !given {
+			text = "not given, which is on"
+		}
+		d.saw("--anonymous-auth is %s in %s", text, c.Where)
+		d.State, d.Tellable = Absent, ""
+		if c.on("anonymous-auth", true) {
+			d.State = Present
+		}
+	}
+	if j.s.Read(SourceAnonymous) && probe.API != 0 {
+		d.saw("without a credential, GET /api is answered %d and GET /livez %d", probe.API, probe.Livez)
+		d.Tellable = ""
+		switch {
+		case probe.API != 401:
+			d.State = Present
+		case probe.Livez != 401:
+			d.State = Present
+			d.put("the answers to requests without a credential", DoorItem{ID: "limited", Title: "anonymous requests are open for health checks alone", Risk: Info})
+		default:
+			d.State = Absent
+		}
+	}
+	if d.State == Present && probe.API != 401 {
+		d.put("the API server", DoorItem{ID: "on", Title: "requests without a credential are those of system:anonymous", Risk: Low, Expected: true, Why: "is the default of Kubernetes", Advice: d.Advice,
+			Text: "A mistake in a binding then opens the cluster to everybody who reaches it."})
+	}
+	if d.State == Present && probe.API == 200 {
+		d.put("the answers to requests without a credential", DoorItem{ID: "open", Title: "requests without a credential may read /api", Risk: Medium, Advice: "find the binding or the authorizer that lets them",
+			Text: "Kubernetes lets nobody without a credential read more than its version and health."})
+	}
+	shipped := map[string]bool{}
+	for _, b := range slices.Concat(j.o.Defaults.rbac.ClusterBindings, j.o.Defaults.rbac.Bindings) {
+		for _, s := range b.Subjects {
+			shipped[b.Ref().String()+"|"+s.String()] = true
+		}
+	}
+	for _, bindings := range [][]Binding{j.s.ClusterBindings, j.s.Bindings} {
+		for n := range bindings {
+			b := &bindings[n]
+			for _, s := range b.Subjects {
+				if !(s.Kind == User && s.Name == anonymousUser || s.Kind == Group && s.Name == unauthenticatedGroup) {
+					continue
+				}
+				i := DoorItem{ID: digest(b.Ref().String(), s.String()), Title: fmt.Sprintf("%s gives %s to %s", b.Ref(), shown(b.RoleName), s), Risk: High, Grants: []string{b.RoleKind + " " + b.RoleName},
+					TakeAway: takeAway(b, s)}
+				for _, p := range a.Powers {
+					if p.Subject == s {
+						i.Risk = worst(i.Risk, p.Severity)
+					}
+				}
+				if shipped[b.Ref().String()+"|"+s.String()] {
+					i.Risk, i.Expected, i.Why = Low, true, "ships with Kubernetes or kubeadm"
+				}
+				d.put(b.Ref().String(), i)
+			}
+		}
+	}
+	return d
+}
+
+func (j *judge) kubelet() Door {
+	d := Door{ID: DoorKubelet, Title: "kubelet API", State: CannotTell, Advice: "authentication.anonymous.enabled: false, authentication.webhook.enabled: true, authorization.mode: Webhook, readOnlyPort: 0"}
+	if len(j.s.Kubelets) == 0 {
+		e, t := j.lacking(SourceNodes, SourceConfigz)
+		if e == "" {
+			e = "no node is there to ask"
+		}
+		d.saw("%s", e)
+		d.Tellable = strings.TrimPrefix(t+"; or read /configz of each kubelet on the node. The right get nodes/proxy lets whoever has it run commands in every pod: give it for the scan only, if at all", "; ")
+		return d
+	}
+	d.State = Present
+	for _, k := range j.s.Kubelets {
+		nodes := few(k.Nodes, 3)
+		d.saw("configz of %d nodes (%s)", len(k.Nodes), nodes)
+		if k.Anonymous {
+			d.put(nodes, DoorItem{ID: "anonymous", Title: "kubelets answer requests without a credential", Risk: worst(Medium, map[bool]Severity{true: Critical, false: High}[k.Mode == "AlwaysAllow"]), Advice: d.Advice,
+				Text: "With authorization.mode AlwaysAllow everybody who reaches port 10250 runs commands in every pod."})
+		}
+		if k.Mode != "Webhook" {
+			d.put(nodes, DoorItem{ID: "mode", Title: "kubelets allow everything to whoever signs in (authorization.mode " + shown(k.Mode) + ")", Risk: Critical, Advice: d.Advice,
+				Text: "Every client certificate of the CA that kubelets trust is good for commands in every pod."})
+		}
+		if k.ReadOnlyPort != 0 {
+			d.put(nodes, DoorItem{ID: "read-only", Title: fmt.Sprintf("kubelets serve port %d without any authentication", k.ReadOnlyPort), Risk: Medium, Advice: d.Advice})
+		}
+		if !k.Webhook {
+			d.put(nodes, DoorItem{ID: "webhook", Title: "kubelets do not ask the API server whose a token is", Risk: Low, Advice: d.Advice})
+		}
+		if k.ClientCAFile == "" {
+			d.saw("no CA of client certificates on %s", nodes)
+		} else {
+			d.put(nodes, DoorItem{ID: "ca:" + k.ClientCAFile, Title: "kubelets take client certificates of the CA in " + shown(k.ClientCAFile), Risk: Info, Expected: true, Why: "is how the API server signs in there",
+				Text: "If it holds the break-glass CA, a certificate of it is good on nodes too."})
+		}
+	}
+	return d
+}
+
+func (j *judge) controlPlane() Door {
+	d := Door{ID: DoorControlPlane, Title: "controller manager and scheduler", State: Absent, Advice: "--bind-address=127.0.0.1, and no path of --authorization-always-allow-paths but health checks"}
+	parts := slices.Concat(j.components("kube-controller-manager"), j.components("kube-scheduler"))
+	if len(parts) == 0 {
+		return j.unseen(d, "kube-controller-manager and kube-scheduler")
+	}
+	for _, c := range parts {
+		d.saw("command line of %s", c.Where)
+		if port, ok := c.flag("port"); ok && port != "0" {
+			d.State = Present
+			d.put(c.Where, DoorItem{ID: c.Name + ":port", Title: c.Name + " serves port " + shown(port) + " without TLS or authentication", Risk: High, Advice: "--port=0"})
+		}
+		port, ok := c.flag("secure-port")
+		if ok && port == "0" {
+			continue
+		}
+		bind, ok := c.flag("bind-address")
+		if ok && loopback(bind) {
+			continue
+		}
+		d.State = Present
+		if !ok {
+			bind = "all addresses, as none is set"
+		}
+		i := DoorItem{ID: c.Name + ":bind", Title: c.Name + " listens on " + shown(bind), Risk: Low, Advice: d.Advice}
+		if _, delegated := c.flag("authentication-kubeconfig"); !delegated {
+			i.Risk, i.Text = Medium, "It does not ask the API server who a request is from (--authentication-kubeconfig is not set)."
+		}
+		d.put(c.Where, i)
+		for _, path := range c.list("authorization-always-allow-paths") {
+			if !slices.Contains([]string{"/healthz", "/readyz", "/livez"}, path) {
+				d.put(c.Where, DoorItem{ID: c.Name + ":allow:" + path, Title: fmt.Sprintf("%s serves %s to everybody who reaches it", c.Name, shown(path)), Risk: Medium, Advice: d.Advice})
+			}
+		}
+	}
+	for _, c := range j.components("kube-controller-manager") {
+		if !c.on("use-service-account-credentials", false) {
+			d.State = Present
+			d.put(c.Where, DoorItem{ID: "one-credential", Title: "all controllers share one credential with the rights of them all", Risk: Low, Advice: "--use-service-account-credentials=true"})
+		}
+	}
+	return d
+}
+
+func (j *judge) kubeProxy() Door {
+	d := Door{ID: DoorKubeProxy, Title: "kube-proxy", State: Absent, Advice: "metricsBindAddress on a loopback address: it serves profiles and lets its mode be read without authentication"}
+	src := j.s.Source(SourceKubeProxy)
+	switch {
+	case src.Missing != "":
+		e, t := j.lacking(SourceKubeProxy)
+		d.saw("%s", e)
+		d.State, d.Tellable = CannotTell, t
+	case j.s.KubeProxy == nil:
+		d.saw("there is no ConfigMap kube-system/kube-proxy")
+	default:
+		d.saw("ConfigMap kube-system/kube-proxy: metricsBindAddress is %q", j.s.KubeProxy.MetricsBindAddress)
+		if addr := j.s.KubeProxy.MetricsBindAddress; addr != "" && !loopback(addr) {
+			d.State = Present
+			d.put("ConfigMap kube-system/kube-proxy", DoorItem{ID: "metrics", Title: "kube-proxy serves metrics and profiles on " + shown(addr) + " of every node", Risk: Medium, Advice: d.Advice})
+		}
+	}
+	return d
+}
+
+func (j *judge) etcd() Door {
+	d := Door{ID: DoorEtcd, Title: "etcd", State: Present, Advice: "a CA of its own, --client-cert-auth=true, TLS on every address: who reaches etcd reads and writes everything, RBAC or not"}
+	api, members := j.components("kube-apiserver"), j.components("etcd")
+	clientCA := map[string]bool{}
+	for _, c := range api {
+		if file, ok := c.flag("client-ca-file"); ok {
+			clientCA[file] = true
+		}
+		for _, server := range c.list("etcd-servers") {
+			u, err := url.Parse(server)
+			if err == nil && u.Scheme == "http" {
+				d.put(c.Where, DoorItem{ID: "plain:" + server, Title: "the API server talks to etcd at " + shown(server) + " without TLS", Risk: map[bool]Severity{true: Medium, false: Critical}[loopback(u.Host)], Advice: d.Advice,
+					Text: "Everybody who reaches it reads and writes every object."})
+			}
+		}
+		if file, ok := c.flag("etcd-cafile"); ok && clientCA[file] {
+			d.put(c.Where, DoorItem{ID: "shared:" + file, Title: "etcd and the API server trust the same CA (" + shown(file) + ")", Risk: Critical, Advice: d.Advice,
+				Text: "Every client certificate of the cluster may then be good for etcd itself."})
+		}
+	}
+	for _, c := range members {
+		d.saw("command line of %s", c.Where)
+		if !c.on("client-cert-auth", false) {
+			open := !slices.ContainsFunc(c.list("listen-client-urls"), func(s string) bool { u, err := url.Parse(s); return err != nil || !loopback(u.Host) })
+			d.put(c.Where, DoorItem{ID: "client-cert-auth", Title: "etcd asks no client certificate (--client-cert-auth)", Risk: map[bool]Severity{true: High, false: Critical}[open], Advice: d.Advice})
+		}
+		if _, ok := c.flag("peer-trusted-ca-file"); ok && !c.on("peer-client-cert-auth", false) {
+			d.put(c.Where, DoorItem{ID: "peer-client-cert-auth", Title: "etcd asks its peers for no certificate (--peer-client-cert-auth)", Risk: High, Advice: d.Advice})
+		}
+		for _, name := range []string{"auto-tls", "peer-auto-tls"} {
+			if c.on(name, false) {
+				d.put(c.Where, DoorItem{ID: name, Title: "etcd makes its own certificates (--" + name + "), which nobody can verify", Risk: High, Advice: d.Advice})
+			}
+		}
+		for _, name := range []string{"listen-client-urls", "listen-metrics-urls", "listen-peer-urls"} {
+			for _, text := range c.list(name) {
+				if u, err := url.Parse(text); err == nil && u.Scheme == "http" && !loopback(u.Host) {
+					d.put(c.Where, DoorItem{ID: name + ":" + text, Title: fmt.Sprintf("etcd listens on %s without TLS (--%s)", shown(text), name), Advice: d.Advice,
+						Risk: map[bool]Severity{true: Low, false: Critical}[name == "listen-metrics-urls"]})
+				}
+			}
+		}
+		if file, ok := c.flag("trusted-ca-file"); ok && clientCA[file] {
+			d.put(c.Where, DoorItem{ID: "shared:" + file, Title: "etcd and the API server trust the same CA (" + shown(file) + ")", Risk: Critical, Advice: d.Advice,
+				Text: "Every client certificate of the cluster may then be good for etcd itself."})
+		}
+	}
+	if len(members) == 0 {
+		d = j.unseen(d, "etcd")
+		d.Tellable += ". CAs are compared by their files' names: two files with the same CA in them look different"
+		if len(d.Items) > 0 {
+			d.State = Present
+		}
+	}
+	return d
+}
+
+func (j *judge) authorization() Door {
+	d := Door{ID: DoorAuthorization, Title: "what decides: authorization and admission", State: Absent, Advice: "--authorization-mode=Node,RBAC, and NodeRestriction among the admission plugins"}
+	api := j.components("kube-apiserver")
+	if len(api) == 0 {
+		return j.unseen(d, "kube-apiserver")
+	}
+	for _, c := range api {
+		d.saw("command line of %s", c.Where)
+		modes := c.list("authorization-mode")
+		config, configured := c.flag("authorization-config")
+		switch {
+		case configured:
+			d.Tellable = "give the scan the file " + config + "; what its webhooks allow is known to them alone"
+			d.saw("%s reads its authorizers from %s, which the API does not show", c.Where, config)
+			if d.State != Present {
+				d.State = CannotTell
+			}
+		case len(modes) == 0 || slices.Contains(modes, "AlwaysAllow"):
+			d.State = Present
+			d.put(c.Where, DoorItem{ID: "always-allow", Title: "the API server allows everything to everybody who signs in (AlwaysAllow)", Risk: Critical, Advice: d.Advice})
+		}
+		if slices.Contains(modes, "ABAC") {
+			d.State = Present
+			file, _ := c.flag("authorization-policy-file")
+			d.put(c.Where, DoorItem{ID: "abac", Title: "the file " + shown(file) + " allows what RBAC may not (ABAC)", Risk: High, Advice: "move its rules to RBAC", Text: "Who it gives what is in no object of the cluster: review the file."})
+		}
+		if slices.Contains(modes, "Webhook") {
+			d.State = Present
+			d.put(c.Where, DoorItem{ID: "webhook", Title: "a webhook allows what RBAC may not", Risk: Medium, Advice: "review what it allows: it is known to it alone", Text: "This inventory lists rights of RBAC only."})
+		}
+		if port, ok := c.flag("insecure-port"); ok && port != "0" {
+			d.State = Present
+			d.put(c.Where, DoorItem{ID: "insecure-port", Title: "the API server serves port " + shown(port) + " without authentication", Risk: Critical, Advice: "--insecure-port=0"})
+		}
+		off, on := c.list("disable-admission-plugins"), c.list("enable-admission-plugins")
+		for _, name := range []string{"CertificateSubjectRestriction", "CertificateApproval", "CertificateSigning", "ServiceAccount", "PodSecurity", "NodeRestriction", "ValidatingAdmissionPolicy"} {
+			if slices.Contains(off, name) {
+				d.State = Present
+				d.put(c.Where, DoorItem{ID: "off:" + name, Title: "the admission plugin " + name + " is switched off", Risk: Medium, Advice: "take it out of --disable-admission-plugins"})
+			}
+		}
+		if !slices.Contains(on, "NodeRestriction") && !slices.Contains(off, "NodeRestriction") {
+			d.State = Present
+			d.put(c.Where, DoorItem{ID: "node-restriction", Title: "a node may change other nodes (no NodeRestriction)", Risk: Medium, Advice: "--enable-admission-plugins=NodeRestriction"})
+		}
+		if slices.Contains(on, "AlwaysAdmit") {
+			d.State = Present
+			d.put(c.Where, DoorItem{ID: "always-admit", Title: "the admission plugin AlwaysAdmit is on", Risk: Low, Advice: "take it out of --enable-admission-plugins"})
+		}
+	}
+	return d
+}
+
+func (j *judge) extensions() Door {
+	d := Door{ID: DoorExtensions, Title: "extension API servers and admission webhooks", State: Absent, Advice: "review who runs each: it sees what is written, and a mutating one changes it"}
+	if !j.s.Read(SourceAPIServices, SourceMutating, SourceValidating) {
+		e, t := j.lacking(SourceAPIServices, SourceMutating, SourceValidating)
+		d.saw("%s", e)
+		d.State, d.Tellable = CannotTell, t
+	}
+	d.saw("%d API services of other servers and %d admission webhooks are there", len(j.s.APIServices), len(j.s.Webhooks))
+	for _, s := range j.s.APIServices {
+		d.State = Present
+		i := DoorItem{ID: "api:" + s.Name, Title: fmt.Sprintf("service %s answers for the API %s", shown(s.Service), shown(s.Name)), Risk: Info, TakeAway: command("kubectl", "delete", "apiservice", s.Name)}
+		if s.Insecure {
+			i.Risk, i.Text = High, "Its certificate is not verified: whoever is between may answer in its place."
+		}
+		d.put("APIService "+s.Name, i)
+	}
+	for _, h := range j.s.Webhooks {
+		d.State = Present
+		kind := map[bool]string{true: "mutatingwebhookconfiguration", false: "validatingwebhookconfiguration"}[h.Mutating]
+		i := DoorItem{ID: kind + ":" + h.Config + ":" + h.Name, Title: fmt.Sprintf("webhook %s (%s) sees what is written", shown(h.Name), shown(h.Target)), Risk: Info, TakeAway: command("kubectl", "delete", kind, h.Config)}
+		if h.Mutating {
+			i.Title = fmt.Sprintf("webhook %s (%s) changes what is written", shown(h.Name), shown(h.Target))
+		}
+		if h.Secrets || h.Everything {
+			i.Risk = worst(i.Risk, Medium)
+			i.Text = "It sees Secrets, or everything."
+		}
+		if !strings.HasPrefix(h.Target, "service ") {
+			i.Risk = worst(i.Risk, Medium)
+			i.Text = strings.TrimSpace(i.Text + " It runs outside the cluster.")
+		}
+		if h.Mutating && h.Everything && !strings.HasPrefix(h.Target, "service ") {
+			i.Risk = High
+		}
+		d.put(kind+" "+h.Config, i)
+	}
+	return d
+}
+
+func (j *judge) platform() Door {
+	d := Door{ID: DoorPlatform, Title: "managed platform", State: Absent, Advice: "review the platform's own way in with the platform's own tools"}
+	version := j.s.Server.Version
+	d.saw("server version %q, %d nodes", version, len(j.s.Nodes))
+	label := func(key string) bool {
+		return slices.ContainsFunc(j.s.Nodes, func(n Node) bool {
+			return slices.ContainsFunc(n.Labels, func(l string) bool { return strings.HasPrefix(l, key) })
+		})
+	}
+	note := func(platform, id, text, advice string) {
+		d.State = Present
+		d.put(platform, DoorItem{ID: id, Title: text, Risk: Info, Expected: true, Why: "is how " + platform + " works", Advice: advice})
+	}
+	switch {
+	case strings.Contains(version, "-eks-") || label("eks.amazonaws.com/"):
+		note("EKS", "eks-creator", "EKS gives whoever made the cluster, and everybody with an access entry, rights that are in no binding", "review aws eks list-access-entries and who made the cluster")
+		note("EKS", "eks-control-plane", "EKS shows no flags of the control plane and takes no client CA: static tokens, webhook and control-plane doors cannot be told, and a break-glass CA cannot be added", "use the platform's own break-glass role")
+	case strings.Contains(version, "-gke."):
+		note("GKE", "gke-iam", "GKE gives people with IAM roles such as container.admin rights that are in no binding", "review gcloud projects get-iam-policy")
+		note("GKE", "gke-control-plane", "GKE shows no flags of the control plane and takes no client CA; its own client certificate and basic authentication must be off (masterAuth)", "review gcloud container clusters describe")
+	case label("kubernetes.azure.com/"):
+		note("AKS", "aks-local", "AKS gives whoever may list cluster admin credentials the user masterclient in system:masters, unless local accounts are disabled", "az aks update --disable-local-accounts, and review who may list credentials")
+		note("AKS", "aks-control-plane", "AKS shows no flags of the control plane and takes no client CA; with Azure RBAC rights are in Azure and in no binding", "review role assignments of the cluster")
+	case !j.s.Read(SourceNodes) && !j.s.Read(SourceVersion):
+		e, t := j.lacking(SourceNodes, SourceVersion)
+		d.saw("%s", e)
+		d.State, d.Tellable = CannotTell, t
+	case !j.s.Read(SourceNodes):
+		_, t := j.lacking(SourceNodes)
+		d.State, d.Tellable = CannotTell, t+": AKS is told by the labels of nodes alone"
+	}
+	for _, entry := range j.s.AWSAuth {
+		d.State = Present
+		i := DoorItem{ID: "aws-auth:" + entry, Title: "ConfigMap aws-auth maps " + shown(entry), Risk: Medium, Grants: []string{entry}, TakeAway: command("kubectl", "edit", "configmap", "aws-auth", "--namespace", systemNamespace)}
+		if strings.HasSuffix(entry, ": "+mastersGroup) {
+			i.Risk, i.Text = High, "Whoever may assume it has everything, and no binding says so."
+		}
+		if strings.HasSuffix(entry, ": system:nodes") || strings.HasSuffix(entry, ": system:bootstrappers") {
+			i.Risk, i.Expected, i.Why = Info, true, "is how nodes join"
+		}
+		d.put("ConfigMap kube-system/aws-auth", i)
+	}
+	return d
+}

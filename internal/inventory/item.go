@@ -1,0 +1,88 @@
+package inventory
+
+import (
+	"slices"
+	"time"
+)
+
+// ItemKind is what a recertification item is about.
+type ItemKind string
+
+// What can be recertified of a cluster.
+const (
+	ItemSubject ItemKind = "subject" // a subject of RBAC with standing power
+	ItemDoor    ItemKind = "door"    // a door as such, or a setting of one
+	ItemBinding ItemKind = "binding" // a binding that gives to nobody, or gives nothing
+	ItemCSR     ItemKind = "csr"     // a certificate through the CSR API
+	ItemToken   ItemKind = "token"   // a service-account token, a bootstrap token
+	ItemCA      ItemKind = "ca"      // a CA that may sign client certificates
+	ItemDefault ItemKind = "default" // a role or binding of Kubernetes that gives more than what ships
+)
+
+// An Item is one thing of a cluster that a person answers for: keep or take away.
+type Item struct {
+	ID       string   `json:"id"` // "cluster/kind/hash"; stable over scans
+	Cluster  string   `json:"cluster"`
+	Kind     ItemKind `json:"kind"`
+	Title    string   `json:"title"`
+	Evidence []string `json:"evidence"` // what was seen and where, line by line
+	Risk     Severity `json:"risk"`
+	// Admin says that it is equal to cluster-admin or a way to it: two people must answer.
+	Admin bool `json:"admin,omitempty"`
+	// Person is the user that it is about, as the API server knows them; empty if it is about no single user. Nobody answers
+	// for themselves.
+	Person string `json:"person,omitempty"`
+	// Grants is what it gives, sorted. Compare calls an item widened that gives something that it did not give before.
+	Grants []string `json:"grants,omitempty"`
+	// Fingerprint is a digest of what the item says, without times and counts that change by themselves.
+	Fingerprint string     `json:"fingerprint"`
+	Orphan      bool       `json:"orphan,omitempty"`  // whom or what it is for is gone
+	Dormant     bool       `json:"dormant,omitempty"` // known not to have been used for DormantAfter
+	Until       *time.Time `json:"until,omitempty"`   // when it ends by itself
+	Used        *time.Time `json:"used,omitempty"`    // when it was last seen in use; nil if unknown or never
+	Expected    bool       `json:"expected,omitempty"`
+	Why         string     `json:"why,omitempty"`
+	// TakeAway is the exact command that takes it away, for a shell; empty where no kubectl command can, and then Advice says
+	// what does.
+	TakeAway string `json:"takeAway,omitempty"`
+	Advice   string `json:"advice,omitempty"`
+}
+
+// DormantAfter is how long something must not have been used to be called dormant. It is what Kubernetes takes for unused
+// legacy tokens, a year, cut to a quarter: a campaign runs each quarter.
+const DormantAfter = 90 * 24 * time.Hour
+
+// A State tells an item from what it was in the last campaign.
+type State string
+
+// The states of an item. Only Unchanged and Narrowed items may be confirmed together.
+const (
+	New       State = "new"       // not there in the last campaign
+	Unchanged State = "unchanged" // says the same
+	Widened   State = "widened"   // gives more than it did
+	Narrowed  State = "narrowed"  // changed, and gives no more than it did
+	Orphan    State = "orphan"    // whom or what it is for is gone
+	Dormant   State = "dormant"   // not used for long
+)
+
+// Compare tells an item from what it was in the last campaign; previous is the zero Item if it was not there. What is gone
+// in the current scan has no item: the caller finds it by its id.
+func Compare(previous, current Item) State {
+	gained := slices.ContainsFunc(current.Grants, func(g string) bool { return !slices.Contains(previous.Grants, g) })
+	worse := current.Risk.Rank() > previous.Risk.Rank() || current.Admin && !previous.Admin
+	switch {
+	case current.Orphan:
+		return Orphan
+	case previous.ID == "":
+		return New
+	case gained || worse:
+		return Widened
+	case current.Dormant:
+		return Dormant
+	case current.Fingerprint == previous.Fingerprint:
+		return Unchanged
+	case len(current.Grants) == len(previous.Grants) && current.Risk == previous.Risk:
+		return Widened // it says something else, and nothing shows that it is less
+	}
+	return Narrowed
+}

@@ -1,0 +1,134 @@
+package inventory
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Items are the things of a cluster to recertify, the worst first: every subject with standing power, every item of every door,
+// every binding that gives to nobody, every default that gives more than what ships. What is expected is among them, and says
+// so: a person need not answer for it, and an auditor can see that it was looked at.
+func Items(s *Snapshot, a *Analysis) []Item {
+	var out []Item
+	add := func(i Item, key ...string) {
+		i.Cluster = s.Cluster
+		i.ID = strings.Join([]string{s.Cluster, string(i.Kind), digest(key...)}, "/")
+		i.Fingerprint = i.fingerprint()
+		out = append(out, i)
+	}
+	bindings := map[Ref]*Binding{}
+	for i := range s.ClusterBindings {
+		bindings[s.ClusterBindings[i].Ref()] = &s.ClusterBindings[i]
+	}
+	for i := range s.Bindings {
+		bindings[s.Bindings[i].Ref()] = &s.Bindings[i]
+	}
+	for _, p := range a.Powers {
+		add(subjectItem(p, bindings), p.Subject.String())
+	}
+	for _, d := range a.Doors {
+		add(Item{Kind: ItemDoor, Title: d.Title + ": " + string(d.State), Evidence: d.Evidence, Risk: d.Risk, Grants: []string{string(d.State)}, Advice: cmp.Or(d.Tellable, d.Advice),
+			Expected: d.State == Absent}, d.ID)
+		for _, i := range d.Items {
+			add(doorItem(s, d, i), d.ID, i.ID)
+		}
+	}
+	for _, f := range a.Findings {
+		kind := ItemBinding
+		switch f.Rule {
+		case "binding/no-role", "binding/no-account", "binding/not-ours":
+		case "defaults/role", "defaults/binding":
+			kind = ItemDefault
+		default:
+			continue
+		}
+		i := Item{Kind: kind, Title: f.Title, Evidence: []string{f.Text}, Risk: f.Severity, Expected: f.Expected, Why: f.Why, Orphan: kind == ItemBinding && f.Rule != "binding/not-ours" && !f.Expected,
+			Grants: []string{f.Title}, Admin: f.Severity == Critical}
+		if cmd, ok := strings.CutPrefix(f.Next, "take it away with: "); ok {
+			i.TakeAway = cmd
+		} else if strings.HasPrefix(f.Next, "kubectl ") {
+			i.TakeAway = f.Next
+		} else {
+			i.Advice = f.Next
+		}
+		add(i, f.ID)
+	}
+	slices.SortStableFunc(out, func(x, y Item) int {
+		return cmp.Or(cmp.Compare(y.Risk.Rank(), x.Risk.Rank()), cmp.Compare(x.ID, y.ID))
+	})
+	return out
+}
+
+// subjectItem is a subject of RBAC. What takes it away is one line for each of its bindings.
+func subjectItem(p Power, bindings map[Ref]*Binding) Item {
+	i := Item{Kind: ItemSubject, Title: p.Subject.String(), Risk: p.Severity, Admin: p.Severity == Critical, Grants: p.Rights, Orphan: p.Orphan, Expected: p.Expected, Why: p.Why}
+	if p.Subject.Kind == User {
+		i.Person = p.Subject.Name
+	}
+	switch {
+	case slices.Contains(p.Rights, "everything"):
+		i.Title += " is cluster-admin"
+	case p.Path != nil:
+		i.Title += " can become cluster-admin"
+	default:
+		i.Title += " holds " + few(p.Rights, 3)
+	}
+	i.Evidence = append(i.Evidence, "rights: "+strings.Join(p.Rights, ", "))
+	if p.Path != nil {
+		i.Evidence = append(i.Evidence, "way: "+p.Path.String())
+	}
+	var commands []string
+	for _, ref := range p.Via {
+		b := bindings[ref]
+		i.Evidence = append(i.Evidence, fmt.Sprintf("%s gives %s %s, made on %s", ref, b.RoleKind, shown(b.RoleName), day(b.Created)))
+		commands = append(commands, takeAway(b, p.Subject))
+	}
+	i.TakeAway = strings.Join(commands, "\n")
+	return i
+}
+
+func doorItem(s *Snapshot, d Door, i DoorItem) Item {
+	out := Item{Kind: ItemDoor, Title: i.Title, Risk: i.Risk, Grants: i.Grants, Orphan: i.Orphan, Until: i.Until, Used: i.Used, Expected: i.Expected, Why: i.Why,
+		TakeAway: i.TakeAway, Advice: cmp.Or(i.Advice, d.Advice), Admin: i.Risk == Critical}
+	if i.Text != "" {
+		out.Evidence = append(out.Evidence, i.Text)
+	}
+	out.Evidence = append(out.Evidence, "door: "+d.Title)
+	switch d.ID {
+	case DoorClientCA:
+		out.Kind = ItemCA
+	case DoorCSR:
+		out.Kind = ItemCSR
+		for _, g := range i.Grants {
+			if user, ok := strings.CutPrefix(g, "user "); ok {
+				out.Person = user
+			}
+		}
+	case DoorSATokens:
+		out.Kind = ItemToken
+		for _, t := range s.TokenSecrets {
+			// Kubernetes writes the day of the last use only once it records use; a token that it has no day for has not been
+			// used since then.
+			if t.Namespace+"/"+t.Name != i.ID || s.TrackingSince == "" {
+				continue
+			}
+			last := cmp.Or(t.LastUsed, max(s.TrackingSince, day(t.Created)))
+			out.Dormant = last < day(s.At.Add(-DormantAfter))
+		}
+	case DoorBootstrap:
+		out.Kind = ItemToken
+	}
+	return out
+}
+
+// fingerprint is a digest of what the item says. Evidence has times and places in it that change by themselves.
+func (i Item) fingerprint() string {
+	text, err := json.Marshal([]any{i.Kind, i.Title, i.Risk, i.Admin, i.Grants, i.Orphan, i.Until, i.Expected})
+	if err != nil {
+		panic(err) // strings, times and booleans
+	}
+	return digest(string(text))
+}
