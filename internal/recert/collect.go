@@ -126,10 +126,10 @@ func (f *facts) eligibilityItems() []Item {
 		i := Item{ID: "eligibility/" + e.Profile + "/" + e.Cluster + "/" + string(e.Part) + "/" + e.Person, Topic: TopicEligibility, Kind: string(e.Part), Cluster: e.Cluster,
 			Risk: risk, Admin: admin, Not: []string{e.Person}, Gives: e.Eligibility}
 		teams := "through " + listOf(e.Teams)
-		i.Grants = append(i.Grants, prof.Rights.String(), "longest "+prof.TTL.Max.String())
+		i.Grants = append(i.Grants, prof.Rights.String(), "longest "+span(prof.TTL.Max))
 		if e.Part == breakglass.PartRequester {
 			i.Title = fmt.Sprintf("%s may ask for %s on %s", f.name(e.Person), e.Profile, e.Cluster)
-			i.Evidence = append(i.Evidence, teams, fmt.Sprintf("%s, at most %s, %d people must approve", prof.Rights, prof.TTL.Max, prof.Approvals.Count))
+			i.Evidence = append(i.Evidence, teams, fmt.Sprintf("%s, at most %s, %d people must approve", prof.Rights, span(prof.TTL.Max), prof.Approvals.Count))
 			i.Advice = "take " + e.Person + " out of the requesters' teams in the access policy"
 		} else {
 			i.Title = fmt.Sprintf("%s may approve %s on %s", f.name(e.Person), e.Profile, e.Cluster)
@@ -146,7 +146,7 @@ func (f *facts) eligibilityItems() []Item {
 		}
 		slices.Sort(i.Grants)
 		i.Fingerprint = digestOf([]any{i.ID, i.Grants, e.Teams})
-		i.Evidence = append(i.Evidence, fmt.Sprintf("used %s since %s", times(use.parts[e.Eligibility]), f.from.Format(time.DateOnly)))
+		i.Evidence = append(i.Evidence, fmt.Sprintf("%s since %s", times(use.parts[e.Eligibility]), f.from.Format(time.DateOnly)))
 		out = append(out, i)
 	}
 	for _, p := range f.policy.People {
@@ -419,11 +419,11 @@ func lastUse(at, from time.Time) string {
 func times(n int) string {
 	switch n {
 	case 0:
-		return "never"
+		return "never used"
 	case 1:
-		return "once"
+		return "used once"
 	}
-	return fmt.Sprintf("%d times", n)
+	return fmt.Sprintf("used %d times", n)
 }
 
 func on(cluster string) string {
@@ -431,6 +431,18 @@ func on(cluster string) string {
 		return ""
 	}
 	return " on " + cluster
+}
+
+// span writes a duration as people do: 1h30m, not 1h30m0s.
+func span(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = s[:len(s)-2]
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = s[:len(s)-2]
+	}
+	return s
 }
 
 func seconds(n int64) string { return (time.Duration(n) * time.Second).String() }

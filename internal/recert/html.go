@@ -201,7 +201,7 @@ func draw(title, note string, bars []bar) chart {
 	for _, b := range bars {
 		most = max(most, b.total())
 		for _, p := range b.parts {
-			if p.n > 0 && !slices.ContainsFunc(legend, func(q part) bool { return q.class == p.class }) {
+			if p.n > 0 && !slices.ContainsFunc(legend, func(q part) bool { return q.name == p.name }) {
 				legend = append(legend, p)
 			}
 		}

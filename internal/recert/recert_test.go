@@ -208,9 +208,9 @@ func TestNextCampaignTellsWhatChanged(t *testing.T) {
 		}
 		for id, want := range map[string]breakglass.ItemState{
 			titled(t, w, second, "bob@example.com").ID: breakglass.ItemUnchanged,
-			token.ID:                             breakglass.ItemWidened,
+			token.ID:                                breakglass.ItemWidened,
 			titled(t, w, second, "user mallory").ID: breakglass.ItemNew,
-			"eligibility/admin/c1/approver/bob":  breakglass.ItemUnchanged,
+			"eligibility/admin/c1/approver/bob":     breakglass.ItemUnchanged,
 		} {
 			if states[id] != want {
 				t.Errorf("%s is %s, want %s", id, states[id], want)

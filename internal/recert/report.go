@@ -217,6 +217,17 @@ func (l *Line) What() string {
 	return s
 }
 
+// Next is what to do about an item that is in Todo.
+func (l *Line) Next() string {
+	switch {
+	case l.Outcome == breakglass.OutcomeRevoke && l.Suspended == nil && l.Gives.Person != "":
+		return "make more people eligible, or " + l.Advice
+	case l.Outcome == breakglass.OutcomeRevoke:
+		return cmp.Or(l.TakeAway, l.Advice)
+	}
+	return "answer it: keep or revoke"
+}
+
 // safeCell keeps a spreadsheet from taking a cell for a formula: what begins like one gets an apostrophe before it (OWASP, CSV
 // injection). A tab or a carriage return in front counts as well.
 func safeCell(s string) string {
@@ -347,7 +358,7 @@ func (r *Report) Text(w io.Writer) error {
 		fmt.Fprintf(&b, "\nLeft to do (%d)\n", len(todo))
 		for n := range todo {
 			l := &todo[n]
-			fmt.Fprintf(&b, "  %s\n    %s\n", l.ID, plain(cmp.Or(l.TakeAway, l.Advice, "answer it")))
+			fmt.Fprintf(&b, "  %s\n    %s\n", l.ID, plain(l.Next()))
 		}
 	}
 	_, err := io.WriteString(w, b.String())
@@ -396,9 +407,7 @@ func (r *Report) Markdown(w io.Writer) error {
 		for n := range todo {
 			l := &todo[n]
 			fmt.Fprintf(&b, "- %s: %s\n", md(l.Title), md(l.What()))
-			if l.TakeAway != "" {
-				fmt.Fprintf(&b, "  `%s`\n", strings.ReplaceAll(l.TakeAway, "`", "'"))
-			}
+			fmt.Fprintf(&b, "  `%s`\n", strings.ReplaceAll(plain(l.Next()), "`", "'"))
 		}
 	}
 	_, err := io.WriteString(w, b.String())

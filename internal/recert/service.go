@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -15,10 +16,8 @@ import (
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/schedule"
 )
-
-// CheckName is the name of campaigns in the record of scheduled runs.
-const CheckName = "recertification"
 
 // defaultPeriod is what the first campaign looks back over: a quarter.
 const defaultPeriod = 92 * 24 * time.Hour
@@ -231,7 +230,7 @@ func (s *Service) checks(ctx context.Context, from time.Time) ([]Check, error) {
 		if err != nil {
 			return nil, err
 		}
-		if run, ok := ev.(breakglass.CheckRun); ok && run.Check != CheckName {
+		if run, ok := ev.(breakglass.CheckRun); ok && !(run.OK && strings.HasPrefix(run.Check, schedule.CheckPrefix)) {
 			out = append(out, Check{Check: run.Check, Cluster: run.Cluster, At: e.Time, OK: run.OK, Verdict: run.Verdict})
 		}
 	}
