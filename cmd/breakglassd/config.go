@@ -46,6 +46,10 @@ type Config struct {
 	Vault Vault `mapstructure:"vault"`
 	// Clusters says how to reach each cluster of the access policy.
 	Clusters []Cluster `mapstructure:"clusters"`
+	// Webhooks is where API servers reach the daemon: the deny webhook and audit events. Optional.
+	Webhooks Webhooks `mapstructure:"webhooks"`
+	// Sessions is what is kept of audit events, and how grants are looked through after their end. Optional.
+	Sessions Sessions `mapstructure:"sessions"`
 	// Slack is optional: without it, people ask and approve on the command line.
 	Slack Slack `mapstructure:"slack"`
 	// Log is how the daemon writes its log, on standard error.
@@ -62,6 +66,22 @@ type Listen struct {
 // Health is a plain HTTP listener for machines.
 type Health struct {
 	Address string `mapstructure:"address"` // host:port; empty switches it off
+}
+
+// Webhooks is the listener for API servers. Each proves itself with its cluster's token, or with a client certificate of its own.
+type Webhooks struct {
+	Address      string `mapstructure:"address"`        // host:port; empty switches it off
+	CertFile     string `mapstructure:"tls_cert_file"`  // PEM, leaf first; read again on SIGHUP. Default: that of listen
+	KeyFile      string `mapstructure:"tls_key_file"`   // PEM; read again on SIGHUP. Default: that of listen
+	ClientCAFile string `mapstructure:"client_ca_file"` // PEM of the CAs that vouch for API servers' client certificates; empty: tokens only
+}
+
+// Sessions is the database of audit events and session reports.
+type Sessions struct {
+	Path string        `mapstructure:"path"` // made when missing; empty: no session is reported or swept
+	Keep time.Duration `mapstructure:"keep"` // how long events are kept
+	// Grace is how late audit events may come: a grant is looked through so long after its end.
+	Grace time.Duration `mapstructure:"grace"`
 }
 
 // Ledger names the ledger's database and its signing key. `breakglassd init` makes both.
@@ -100,7 +120,14 @@ type Cluster struct {
 	VaultMount     string        `mapstructure:"vault_mount"`     // the cluster's own PKI mount
 	IssuerID       string        `mapstructure:"vault_issuer_id"` // the CA in it
 	MaxTTL         time.Duration `mapstructure:"vault_max_ttl"`   // longest lifetime over the cluster's profiles, as given to deploy/vault/setup.sh
+
+	APIServers         []string `mapstructure:"api_servers"`          // https address of each API server; default: the one in KubeconfigFile
+	WebhookTokenFile   string   `mapstructure:"webhook_token_file"`   // the token by which its API servers prove themselves to Webhooks
+	WebhookClientNames []string `mapstructure:"webhook_client_names"` // names in their client certificates: CN or DNS name
 }
+
+// webhooks reports whether the cluster's API servers can call the daemon.
+func (c Cluster) webhooks() bool { return c.WebhookTokenFile != "" || len(c.WebhookClientNames) > 0 }
 
 // Slack is the Slack app: see deploy/slack.
 type Slack struct {
@@ -124,6 +151,8 @@ type Log struct {
 func defaults() map[string]any {
 	return map[string]any{
 		"listen.address": ":8443", "listen.tls_cert_file": "", "listen.tls_key_file": "", "public_urls": []string{},
+		"webhooks.address": "", "webhooks.tls_cert_file": "", "webhooks.tls_key_file": "", "webhooks.client_ca_file": "",
+		"sessions.path": "", "sessions.keep": "2160h", "sessions.grace": "45s",
 		"health.address": "127.0.0.1:8081", "ledger.path": "", "ledger.key_file": "", "ledger.origin": "", "policy_file": "",
 		"vault.address": "", "vault.ca_file": "", "vault.namespace": "", "vault.policy": "breakglassd", "vault.timeout": "5s", "vault.sign_timeout": "15s",
 		"vault.auth.method": "approle", "vault.auth.mount": "approle", "vault.auth.role_id": "", "vault.auth.secret_id_file": "", "vault.auth.token_file": "",
@@ -284,9 +313,10 @@ const credentialsVar = "$CREDENTIALS_DIRECTORY/"
 // resolve turns every path into one that can be opened from anywhere this process may be.
 func (c *Config) resolve(base string) (bad []string) {
 	paths := []*string{&c.Listen.CertFile, &c.Listen.KeyFile, &c.Ledger.Path, &c.Ledger.KeyFile, &c.PolicyFile, &c.Vault.CAFile,
-		&c.Vault.Auth.SecretIDFile, &c.Vault.Auth.TokenFile, &c.Slack.BotTokenFile, &c.Slack.SigningSecretFile}
+		&c.Vault.Auth.SecretIDFile, &c.Vault.Auth.TokenFile, &c.Slack.BotTokenFile, &c.Slack.SigningSecretFile,
+		&c.Webhooks.CertFile, &c.Webhooks.KeyFile, &c.Webhooks.ClientCAFile, &c.Sessions.Path}
 	for i := range c.Clusters {
-		paths = append(paths, &c.Clusters[i].KubeconfigFile, &c.Clusters[i].CAFile)
+		paths = append(paths, &c.Clusters[i].KubeconfigFile, &c.Clusters[i].CAFile, &c.Clusters[i].WebhookTokenFile)
 	}
 	for _, p := range paths {
 		switch {
@@ -334,6 +364,13 @@ func (c *Config) Validate(vault bool) []string {
 			add("health.address", "%q is not host:port", c.Health.Address)
 		}
 	}
+	c.validateWebhooks(add)
+	if c.Sessions.Path != "" && c.Sessions.Keep < 24*time.Hour {
+		add("sessions.keep", "%s is under a day: a report could not be made", c.Sessions.Keep)
+	}
+	if c.Sessions.Path != "" && (c.Sessions.Grace < time.Second || c.Sessions.Grace > 10*time.Minute) {
+		add("sessions.grace", "%s is not between 1s and 10m", c.Sessions.Grace)
+	}
 	need("ledger.path", c.Ledger.Path, "the ledger's database, which `breakglassd init` makes")
 	need("ledger.key_file", c.Ledger.KeyFile, "the ledger's signing key, which `breakglassd init` makes")
 	need("ledger.origin", c.Ledger.Origin, "the ledger's name, like breakglass.example.com/prod")
@@ -356,6 +393,19 @@ func (c *Config) Validate(vault bool) []string {
 			add(key+"id", "%q is there twice", cl.ID)
 		}
 		ids[cl.ID] = true
+		for j, server := range cl.APIServers {
+			if _, err := api.Address(server); err != nil || !strings.HasPrefix(server, "https://") {
+				add(fmt.Sprintf("%sapi_servers[%d]", key, j), "%q is not an address like https://10.0.0.1:6443", server)
+			} else if slices.Contains(cl.APIServers[:j], server) {
+				add(fmt.Sprintf("%sapi_servers[%d]", key, j), "%q is there twice", server)
+			}
+		}
+		if cl.webhooks() && c.Webhooks.Address == "" {
+			add(key+"webhook_token_file", "and webhook_client_names need webhooks.address: where would the API servers call?")
+		}
+		if len(cl.WebhookClientNames) > 0 && c.Webhooks.ClientCAFile == "" {
+			add(key+"webhook_client_names", "need webhooks.client_ca_file: nobody vouches for these names")
+		}
 		if !vault {
 			continue
 		}
@@ -386,6 +436,30 @@ func (c *Config) Validate(vault bool) []string {
 		add("log.format", "%q is not json or text", c.Log.Format)
 	}
 	return bad
+}
+
+func (c *Config) validateWebhooks(add func(key, format string, args ...any)) {
+	w := c.Webhooks
+	if w.Address == "" {
+		if w.CertFile != "" || w.KeyFile != "" || w.ClientCAFile != "" {
+			add("webhooks.address", "is missing: the files beside it are for nothing")
+		}
+		return
+	}
+	host, _, err := net.SplitHostPort(w.Address)
+	switch {
+	case err != nil:
+		add("webhooks.address", "%q is not host:port", w.Address)
+	case (w.CertFile == "") != (w.KeyFile == ""):
+		add("webhooks.tls_cert_file", "goes with tls_key_file: give both")
+	case w.CertFile == "" && c.Listen.CertFile == "" && !isLoopback(host):
+		add("webhooks.tls_cert_file", "is missing: without TLS only a loopback address is taken, not %q", w.Address)
+	case w.CertFile == "" && c.Listen.CertFile == "" && w.ClientCAFile != "":
+		add("webhooks.client_ca_file", "needs tls_cert_file: client certificates travel in TLS")
+	}
+	if !slices.ContainsFunc(c.Clusters, Cluster.webhooks) {
+		add("webhooks.address", "is there, but no cluster has webhook_token_file or webhook_client_names: nobody could call")
+	}
 }
 
 func (v Vault) validate(add func(key, format string, args ...any), need func(key, value, what string)) {
@@ -479,6 +553,12 @@ func (c *Config) check(p *breakglass.Policy, vault bool) []string {
 		}
 	}
 	for _, prof := range p.Profiles {
+		for _, cl := range c.Clusters {
+			if len(prof.Guards) > 0 && slices.Contains(prof.Clusters, cl.ID) && !cl.webhooks() {
+				bad = append(bad, fmt.Sprintf("clusters: profile %s has guards, but cluster %q has no webhook_token_file or webhook_client_names: nothing would keep its grants from anything; "+
+					"set up the deny webhook (deploy/kube-apiserver), or take the guards away", prof.ID, cl.ID))
+			}
+		}
 		if !c.Slack.Enabled && !slices.Contains(prof.Approvals.Channels, breakglass.ChannelKey) {
 			bad = append(bad, fmt.Sprintf("slack.enabled: is false, but profile %s takes approvals in Slack only: switch Slack on, or add key to its channels", prof.ID))
 		}

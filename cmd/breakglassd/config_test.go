@@ -196,9 +196,13 @@ func TestEveryKeyCanComeFromTheEnvironment(t *testing.T) {
 		switch key {
 		case "vault.timeout", "vault.sign_timeout":
 			value = "7s"
+		case "sessions.keep":
+			value = "48h0m0s"
+		case "sessions.grace":
+			value = "30s"
 		case "slack.enabled":
 			value = "false"
-		case "listen.address", "health.address":
+		case "listen.address", "health.address", "webhooks.address":
 			value = "127.0.0.1:1234"
 		case "public_urls":
 			value = "https://a.example.com,https://b.example.com"

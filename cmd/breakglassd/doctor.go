@@ -162,7 +162,8 @@ func (d *doctor) secrets() {
 	files := []struct{ key, path string }{{"ledger.key_file", d.cfg.Ledger.KeyFile}, {"vault.auth.secret_id_file", d.cfg.Vault.Auth.SecretIDFile},
 		{"vault.auth.token_file", d.cfg.Vault.Auth.TokenFile}}
 	for i, c := range d.cfg.Clusters {
-		files = append(files, struct{ key, path string }{fmt.Sprintf("clusters[%d].kubeconfig_file", i), c.KubeconfigFile})
+		files = append(files, struct{ key, path string }{fmt.Sprintf("clusters[%d].kubeconfig_file", i), c.KubeconfigFile},
+			struct{ key, path string }{fmt.Sprintf("clusters[%d].webhook_token_file", i), c.WebhookTokenFile})
 	}
 	if d.cfg.Slack.Enabled {
 		files = append(files, struct{ key, path string }{"slack.bot_token_file", d.cfg.Slack.BotTokenFile},
@@ -193,7 +194,7 @@ func (d *doctor) certificate(now time.Time) {
 		d.warn("tls", d.cfg.Listen.Address, "there is no TLS certificate: only this machine can call the daemon")
 		return
 	}
-	pair, err := readCert(d.cfg)
+	pair, err := readCert("listen.tls", d.cfg.Listen.CertFile, d.cfg.Listen.KeyFile)
 	if err != nil {
 		d.wrong("tls", d.cfg.Listen.CertFile, err)
 		return

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net/http"
 	"strconv"
 	"sync"
@@ -16,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/session/store"
 )
 
 // How often the daemon looks around itself, how long one look takes at most, and how often the whole ledger is verified.
@@ -227,17 +229,24 @@ type metrics struct {
 	vault    *prometheus.GaugeVec
 	cluster  *prometheus.GaugeVec
 	issuer   *prometheus.GaugeVec
+	revoked  *prometheus.HistogramVec
+	findings *prometheus.GaugeVec
+	hooks    *prometheus.HistogramVec
+	alive    *prometheus.GaugeVec
 	slack    prometheus.Gauge
 	reloadOK prometheus.Gauge
 	reloadAt prometheus.Gauge
 	verifyOK prometheus.Gauge
+
+	open   func() []breakglass.Finding
+	proved map[string]bool // request and server of the revocations that were counted; used by Tell alone
 
 	mu     sync.Mutex // guards broken
 	broken error      // what the last verification of the ledger found
 }
 
 func newMetrics(d *daemon) *metrics {
-	m := &metrics{registry: prometheus.NewRegistry()}
+	m := &metrics{registry: prometheus.NewRegistry(), proved: map[string]bool{}, open: func() []breakglass.Finding { return d.service.Findings() }}
 	opts := func(name, help string) prometheus.GaugeOpts {
 		return prometheus.GaugeOpts{Namespace: "breakglass", Name: name, Help: help}
 	}
@@ -247,8 +256,8 @@ func newMetrics(d *daemon) *metrics {
 		add(g)
 		return g
 	}
-	gauges := func(name, help, label string) *prometheus.GaugeVec {
-		g := prometheus.NewGaugeVec(opts(name, help), []string{label})
+	gauges := func(name, help string, labels ...string) *prometheus.GaugeVec {
+		g := prometheus.NewGaugeVec(opts(name, help), labels)
 		add(g)
 		return g
 	}
@@ -272,6 +281,23 @@ func newMetrics(d *daemon) *metrics {
 	m.vault = gauges("vault_up", "1 if a certificate for the cluster would be signed under exactly what was pinned.", "cluster")
 	m.cluster = gauges("cluster_up", "1 if the cluster answers and the daemon may do there what it must.", "cluster")
 	m.issuer = gauges("ca_not_after_seconds", "When the cluster's issuer in Vault ends, in Unix time.", "issuer")
+	m.revoked = histograms("revocation_seconds", "From a recorded revocation to the first no of an API server, one for each server.", []float64{.1, .25, .5, 1, 2, 5, 15, 60, 300, 900, 3600}, "cluster", "by")
+	m.findings = gauges("findings_open", "Findings that are not over.", "severity")
+	m.hooks = histograms("webhook_request_duration_seconds", "Answers to API servers, by cluster.", []float64{.001, .005, .025, .1, .5, 1, 3, 10}, "cluster", "what", "outcome")
+	m.alive = gauges("audit_alive", "1 if the daemon's heartbeats come back in the audit events of the API server.", "cluster", "server")
+	counted := func(name, help string, list func(context.Context) ([]*breakglass.Request, error)) {
+		add(prometheus.NewGaugeFunc(opts(name, help), func() float64 {
+			ctx, cancel := context.WithTimeout(context.Background(), probeTime)
+			defer cancel()
+			all, err := list(ctx)
+			if err != nil {
+				return math.NaN()
+			}
+			return float64(len(all))
+		}))
+	}
+	counted("touched", "Grants whose closing note is missing, the live ones included.", func(ctx context.Context) ([]*breakglass.Request, error) { return d.service.Touched(ctx) })
+	counted("unacknowledged", "Grants that left something behind which nobody has acknowledged.", func(ctx context.Context) ([]*breakglass.Request, error) { return d.service.Unacknowledged(ctx) })
 	m.slack = gauge("slack_up", "1 if Slack answers and the token is good.")
 	m.reloadOK = gauge("policy_reload_success", "1 if the access policy on disk, when last read, was put in force.")
 	m.reloadAt = gauge("policy_reload_timestamp_seconds", "When the access policy was last read, in Unix time.")
@@ -291,7 +317,8 @@ func newMetrics(d *daemon) *metrics {
 // Tell implements breakglass.Messenger.
 func (m *metrics) Tell(_ context.Context, n breakglass.Notice) error {
 	r := n.Request
-	if r == nil {
+	if r == nil { // a finding
+		m.count(m.open())
 		return nil
 	}
 	count := func(outcome string) { m.requests.WithLabelValues(r.Ask.Cluster, r.Ask.Profile, outcome).Inc() }
@@ -316,10 +343,56 @@ func (m *metrics) Tell(_ context.Context, n breakglass.Notice) error {
 		count("revoked")
 	case breakglass.Ended:
 		count(string(ev.State))
+	case breakglass.Receipt:
+		for _, a := range ev.Answers {
+			if key := r.ID + " " + a.Server; a.No && !m.proved[key] {
+				m.proved[key] = true // a later receipt repeats it; told in order by one goroutine
+				m.revoked.WithLabelValues(r.Ask.Cluster, a.By).Observe(float64(a.AfterMillis) / 1000)
+			}
+		}
+		if ev.Final {
+			for _, a := range ev.Answers {
+				delete(m.proved, r.ID+" "+a.Server)
+			}
+		}
+	case breakglass.Overdue:
+		count("overdue-" + ev.What)
 	case breakglass.Refused:
 		m.refusals.Inc()
 	}
 	return nil
+}
+
+// count sets the gauge of open findings.
+func (m *metrics) count(open []breakglass.Finding) {
+	n := map[breakglass.Severity]float64{breakglass.SeverityInfo: 0, breakglass.SeverityWarning: 0, breakglass.SeverityCritical: 0}
+	for _, f := range open {
+		n[f.Severity]++
+	}
+	for severity, n := range n {
+		m.findings.WithLabelValues(string(severity)).Set(n)
+	}
+}
+
+// watchIntake counts what comes in from API servers' audit webhooks.
+func (m *metrics) watchIntake(figures func() store.Figures) {
+	for outcome, n := range map[string]func(store.Figures) int64{
+		"kept":      func(f store.Figures) int64 { return f.Kept },
+		"duplicate": func(f store.Figures) int64 { return f.Duplicates },
+		"dropped":   func(f store.Figures) int64 { return f.Dropped },
+		"unread":    func(f store.Figures) int64 { return f.Unreadable },
+		"heartbeat": func(f store.Figures) int64 { return f.Heartbeats },
+		"all":       func(f store.Figures) int64 { return f.Events },
+	} {
+		m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "breakglass", Name: "audit_events_total",
+			Help:        "Audit events that API servers sent, by what became of them; all counts those of everybody.",
+			ConstLabels: prometheus.Labels{"outcome": outcome}}, func() float64 { return float64(n(figures())) }))
+	}
+}
+
+// hooked takes one answer to an API server.
+func (m *metrics) hooked(what, cluster, outcome string, took time.Duration) {
+	m.hooks.WithLabelValues(cluster, what, outcome).Observe(took.Seconds())
 }
 
 // answered takes one answer of the API.

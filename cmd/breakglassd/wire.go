@@ -48,13 +48,15 @@ type daemon struct {
 	signer   breakglass.Signer
 	ca       *vaultca.CA // nil when something else signs
 	clusters *cluster.Clusters
+	sessions *sessions     // nil when switched off
 	slack    *slackbot.Bot // nil when switched off
 	service  *breakglass.Service
 	metrics  *metrics
 	health   atomic.Pointer[health]
 	stopping atomic.Bool
-	cert     atomic.Pointer[tls.Certificate]
-	closers  []func() error // what to close in the end, last first
+	cert     atomic.Pointer[tls.Certificate] // for people; nil: plain HTTP
+	hookCert atomic.Pointer[tls.Certificate] // for API servers; nil: plain HTTP
+	closers  []func() error                  // what to close in the end, last first
 }
 
 // serve runs the daemon until ctx is done, and then stops it in order: answers under way are finished, claims that have begun
@@ -108,11 +110,25 @@ func (d *daemon) open(ctx context.Context, p parts) error {
 	}
 	d.metrics = newMetrics(d)
 	d.health.Store(&health{})
-	d.service, err = breakglass.New(ctx, breakglass.Config{Ledger: d.ledger, Policy: policy, Signer: d.signer, Binder: d.clusters, Log: d.log, Clusters: clusterIDs(cfg),
-		AcceptWeaker: p.AcceptWeaker, SignTimeout: cfg.Vault.SignTimeout, Version: version()})
-	if err != nil {
+	domain := breakglass.Config{Ledger: d.ledger, Policy: policy, Signer: d.signer, Binder: d.clusters, Prover: d.clusters, Log: d.log, Clusters: clusterIDs(cfg),
+		AcceptWeaker: p.AcceptWeaker, SignTimeout: cfg.Vault.SignTimeout, Version: version()}
+	if d.ca != nil {
+		domain.Inventory = d.ca
+	}
+	if cfg.Sessions.Path != "" {
+		if d.sessions, err = openSessions(ctx, cfg, d.clusters, d.metrics, d.log); err != nil {
+			return err
+		}
+		d.closers = append(d.closers, d.sessions.store.Close)
+		domain.Examiner, domain.AuditGrace = d.sessions, cfg.Sessions.Grace
+	}
+	if d.service, err = breakglass.New(ctx, domain); err != nil {
 		return fmt.Errorf("putting the access policy in force: %w", err)
 	}
+	if d.sessions != nil {
+		d.sessions.service = d.service
+	}
+	d.metrics.count(d.service.Findings())
 	if cfg.Slack.Enabled {
 		d.slack, err = openSlack(cfg, d.service, d.ledger, d.log, d.metrics.slackCall)
 	}
@@ -199,7 +215,7 @@ func openVault(ctx context.Context, cfg *Config, policy *breakglass.Policy, log 
 func openClusters(cfg *Config, log *slog.Logger) (*cluster.Clusters, error) {
 	c := cluster.Config{Log: log}
 	for _, cl := range cfg.Clusters {
-		c.Targets = append(c.Targets, cluster.Target{ID: cl.ID, Kubeconfig: cl.KubeconfigFile, CAFile: cl.CAFile})
+		c.Targets = append(c.Targets, cluster.Target{ID: cl.ID, Kubeconfig: cl.KubeconfigFile, CAFile: cl.CAFile, APIServers: cl.APIServers})
 	}
 	return cluster.Open(c)
 }
@@ -245,12 +261,25 @@ func (d *daemon) listen(polls context.Context) (doors []door, address string, er
 	// No WriteTimeout: each answer sets its own deadline, because a long poll takes longer than anything else.
 	doors = []door{{people, &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 20 * time.Second, IdleTimeout: 2 * time.Minute,
 		MaxHeaderBytes: 16 << 10, ErrorLog: quiet}}}
+	shut := func(err error) error {
+		for _, door := range doors {
+			err = errors.Join(err, door.Close())
+		}
+		return err
+	}
+	if d.cfg.Webhooks.Address != "" {
+		hooks, err := d.hookDoor()
+		if err != nil {
+			return nil, "", shut(err)
+		}
+		doors = append(doors, hooks)
+	}
 	if d.cfg.Health.Address == "" {
 		return doors, address, nil
 	}
 	checks, err := net.Listen("tcp", d.cfg.Health.Address)
 	if err != nil {
-		return nil, "", errors.Join(fmt.Errorf("listening for health checks (health.address; empty switches it off): %w", err), people.Close())
+		return nil, "", shut(fmt.Errorf("listening for health checks (health.address; empty switches it off): %w", err))
 	}
 	d.log.Info("health checks and metrics", slog.String("address", checks.Addr().String()))
 	return append(doors, door{checks, &http.Server{Handler: d.healthHandler(), ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second,
@@ -280,6 +309,9 @@ func (d *daemon) run(ctx context.Context, p parts) error {
 	g.Go(func() error { return d.service.Run(work, d.messengers()) })
 	if d.ca != nil {
 		g.Go(func() error { return d.ca.Run(work) })
+	}
+	if d.sessions != nil {
+		g.Go(func() error { return d.sessions.run(work) })
 	}
 	g.Go(func() error { return d.watch(work) })
 	g.Go(func() error { return d.verify(work) })
@@ -339,8 +371,12 @@ func (d *daemon) handler(polls context.Context, address string) (http.Handler, e
 	if len(urls) == 0 { // a loopback listener: Validate has seen to that
 		urls = []string{address}
 	}
-	people, err := api.NewServer(api.Config{Service: d.service, Ledger: d.ledger, LedgerKey: d.vkey, URLs: urls, ClusterCA: d.clusters.CA,
-		Version: version(), Log: d.log, Observe: d.metrics.answered})
+	cfg := api.Config{Service: d.service, Ledger: d.ledger, LedgerKey: d.vkey, URLs: urls, ClusterCA: d.clusters.CA,
+		Version: version(), Log: d.log, Observe: d.metrics.answered}
+	if d.sessions != nil {
+		cfg.Sessions, cfg.Importer = d.sessions, d.sessions
+	}
+	people, err := api.NewServer(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -423,32 +459,38 @@ func readPolicy(cfg *Config, vault bool) (*breakglass.Policy, error) {
 	return p, nil
 }
 
-// loadCert reads the TLS certificate, if there is one.
+// loadCert reads the TLS certificates, if there are any.
 func (d *daemon) loadCert() error {
-	if d.cfg.Listen.CertFile == "" {
-		return nil
+	if d.cfg.Listen.CertFile != "" {
+		pair, err := readCert("listen.tls", d.cfg.Listen.CertFile, d.cfg.Listen.KeyFile)
+		if err != nil {
+			return err
+		}
+		d.cert.Store(&pair)
 	}
-	pair, err := readCert(d.cfg)
-	if err != nil {
-		return err
+	if key, cert, file := hookPair(d.cfg); d.cfg.Webhooks.Address != "" && cert != "" {
+		pair, err := readCert(key, cert, file)
+		if err != nil {
+			return err
+		}
+		d.hookCert.Store(&pair)
 	}
-	d.cert.Store(&pair)
 	return nil
 }
 
-// readCert reads the TLS certificate and its key.
-func readCert(cfg *Config) (tls.Certificate, error) {
-	key, err := readSecret("listen.tls_key_file", cfg.Listen.KeyFile)
+// readCert reads a TLS certificate and its key. The two are named in the configuration by a key and _cert_file or _key_file.
+func readCert(name, certFile, keyFile string) (tls.Certificate, error) {
+	key, err := readSecret(name+"_key_file", keyFile)
 	if err != nil {
 		return tls.Certificate{}, err
 	}
-	chain, err := readFile(cfg.Listen.CertFile)
+	chain, err := readFile(certFile)
 	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("listen.tls_cert_file: %w", err)
+		return tls.Certificate{}, fmt.Errorf("%s_cert_file: %w", name, err)
 	}
 	pair, err := tls.X509KeyPair(chain, []byte(key))
 	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("listen.tls_cert_file %s and tls_key_file are not a certificate and its key in PEM: %w", cfg.Listen.CertFile, err)
+		return tls.Certificate{}, fmt.Errorf("%s_cert_file %s and its key file are not a certificate and its key in PEM: %w", name, certFile, err)
 	}
 	return pair, nil
 }

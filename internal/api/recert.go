@@ -166,12 +166,9 @@ func (s *server) campaign(c *call) (any, error) {
 // named is the campaign that a path names; "last" is the last one.
 func named(c *call) string { return c.PathValue("id") }
 
-// The forms of a report.
+// The forms of a campaign's report, beside those of a session's.
 const (
-	FormatText     = "text"
-	FormatHTML     = "html"
 	FormatMarkdown = "md"
-	FormatJSON     = "json"
 	FormatCSV      = "csv"
 )
 

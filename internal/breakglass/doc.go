@@ -42,6 +42,23 @@
 // B, a claim with the same key gets the same certificate. A binding that is missing or left over is put right by Run, which
 // drives the set of bindings in each cluster to the set of active grants.
 //
+// # Afterwards
+//
+// A grant's story does not end with its certificate. What must follow is frozen into the request ([Aftercare]), so that a later
+// configuration changes nothing for grants that are under way, and Run sees to it:
+//
+//   - After a revocation every API server of the cluster is asked until it says no. The [Receipt] has the time that each took,
+//     and says what a revocation cannot reach.
+//   - When late audit events have had their time, the session is examined: what was done is reported ([SessionReported] commits
+//     to the report) and what outlives it is looked for ([Swept]). What is found needs another person's word ([Acknowledged]).
+//   - The requester writes what was done ([Closed]). Until then the cluster counts as touched; what does not come in time is
+//     [Overdue], and can raise the quorum of that person's next request.
+//
+// Closed is a fact beside the state, not a state: a grant is expired or revoked whether or not its note has been written.
+//
+// What a check discovers, about a grant or about nobody's, is a finding ([FindingOpened]) until it is over. The gravest is a
+// certificate under our names or from our authority that the ledger does not know.
+//
 // # What always holds
 //
 // No certificate without the quorum; at most one signing call and one delivered certificate per request, to one key; every

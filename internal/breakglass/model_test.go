@@ -247,6 +247,20 @@ func TestMachineRefusesEveryEventThatDoesNotFollow(t *testing.T) {
 				return breakglass.Refused{By: byKey("mallory"), Command: "approve", Code: "x"}
 			}, breakglass.AllStates()},
 			"heartbeat": {func(*breakglass.Request) breakglass.Event { return breakglass.Heartbeat{} }, nil},
+			"receipt":   {func(*breakglass.Request) breakglass.Event { return breakglass.Receipt{} }, []breakglass.State{breakglass.StateRevoked}},
+			"session reported": {func(*breakglass.Request) breakglass.Event {
+				return breakglass.SessionReported{Source: breakglass.SourceNone}
+			},
+				[]breakglass.State{breakglass.StateExpired, breakglass.StateRevoked}},
+			"swept":                 {func(*breakglass.Request) breakglass.Event { return breakglass.Swept{} }, []breakglass.State{breakglass.StateExpired, breakglass.StateRevoked}},
+			"acknowledged":          {func(*breakglass.Request) breakglass.Event { return breakglass.Acknowledged{By: byKey("erin")} }, nil}, // nothing was found
+			"closed":                {func(r *breakglass.Request) breakglass.Event { return breakglass.Closed{By: r.Ask.By} }, []breakglass.State{breakglass.StateExpired, breakglass.StateRevoked}},
+			"closed by another":     {func(*breakglass.Request) breakglass.Event { return breakglass.Closed{By: byKey("carol")} }, nil},
+			"overdue":               {func(*breakglass.Request) breakglass.Event { return breakglass.Overdue{What: breakglass.OverdueClosing} }, nil}, // none is asked for
+			"a finding":             {func(*breakglass.Request) breakglass.Event { return breakglass.FindingOpened{Key: "x"} }, nil},
+			"a canary":              {func(*breakglass.Request) breakglass.Event { return breakglass.CanaryDone{} }, nil},
+			"a check":               {func(*breakglass.Request) breakglass.Event { return breakglass.CheckRun{} }, nil},
+			"imported audit events": {func(*breakglass.Request) breakglass.Event { return breakglass.AuditImported{} }, nil},
 		}
 		cells := 0
 		for name, e := range events {

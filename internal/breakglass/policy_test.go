@@ -69,6 +69,16 @@ func TestShippedExampleLoads(t *testing.T) {
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}
+	if got, want := p.Closing, (ClosingRule{Within: 24 * time.Hour, RaiseQuorum: true}); got != want || !slices.Equal(p.Responders, []string{"security"}) {
+		t.Errorf("got closing %+v and responders %q, want %+v and security", got, p.Responders, want)
+	}
+	if admin, _ := p.Profile("cluster-admin"); !slices.Equal(admin.Guards, []Guard{GuardAdmission, GuardCSR, GuardEscalate, GuardImpersonate, GuardTokens}) {
+		t.Errorf("got guards %q", admin.Guards)
+	}
+	all := bytes.Replace(policies.AccessExample, []byte("guards: [impersonate, escalate, tokens, csr, admission]"), []byte("guards: [all]"), 1)
+	if p, err := ParsePolicy("access.yaml", all); err != nil || len(mustProfileOf(t, p, "cluster-admin").Guards) != len(Guards()) {
+		t.Errorf("all guards: %v, want every one of %d", err, len(Guards()))
+	}
 	if got, want := p.Limits, (Limits{OpenPerPerson: 2, PerHour: 10}); got != want {
 		t.Errorf("limits: got %+v, want %+v", got, want)
 	}
@@ -173,6 +183,16 @@ func TestDefaultsAreTheDocumentedOnes(t *testing.T) {
 	}
 	if alice, _ := p.Person("alice"); alice.Name != "alice" {
 		t.Errorf("name: got %q, want the id", alice.Name)
+	}
+	if got, want := p.Closing, (ClosingRule{Within: 24 * time.Hour, RaiseQuorum: true}); got != want || !slices.Equal(p.Responders, []string{"security"}) {
+		t.Errorf("got closing %+v and responders %q, want %+v and security", got, p.Responders, want)
+	}
+	if admin, _ := p.Profile("cluster-admin"); !slices.Equal(admin.Guards, []Guard{GuardAdmission, GuardCSR, GuardEscalate, GuardImpersonate, GuardTokens}) {
+		t.Errorf("got guards %q", admin.Guards)
+	}
+	all := bytes.Replace(policies.AccessExample, []byte("guards: [impersonate, escalate, tokens, csr, admission]"), []byte("guards: [all]"), 1)
+	if p, err := ParsePolicy("access.yaml", all); err != nil || len(mustProfileOf(t, p, "cluster-admin").Guards) != len(Guards()) {
+		t.Errorf("all guards: %v, want every one of %d", err, len(Guards()))
 	}
 	if got, want := p.Limits, (Limits{OpenPerPerson: 2, PerHour: 10}); got != want {
 		t.Errorf("limits: got %+v, want %+v", got, want)
@@ -353,6 +373,11 @@ func TestChangesAreSaidInWords(t *testing.T) {
 				"profile cluster-admin: description changed", "profile cluster-admin: incident.pattern ^INC-[0-9]+$ → none", "profile cluster-admin: incident.required true → false",
 				"profile cluster-admin: pendingFor 30m → 1h", "profile cluster-admin: reason.min 20 → 30", "profile cluster-admin: requesters: security added",
 				"profile cluster-admin: ttl.default 15m → 20m", "profile cluster-admin: ttl.max 1h → 2h"}},
+		{name: "a guard less, another more", edits: []string{"tokens, csr, admission]", "tokens, csr, exec]"},
+			want:   []string{"profile cluster-admin: guards: admission removed", "profile cluster-admin: guards: exec added"},
+			weaker: []string{"profile cluster-admin: guards: admission removed"}},
+		{name: "responders and closing", edits: []string{"responders: [security]", "responders: [sre]", "within: 24h", "within: 48h", "raiseQuorum: true", "raiseQuorum: false"},
+			want: []string{"closing.raiseQuorum true → false", "closing.within 24h → 48h", "responders: security removed", "responders: sre added"}},
 		{name: "limits", edits: []string{"openPerPerson: 2", "openPerPerson: 3", "perHour: 10", "perHour: 5"},
 			want: []string{"limits: openPerPerson 2 → 3", "limits: perHour 10 → 5"}},
 	} {

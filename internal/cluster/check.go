@@ -23,6 +23,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/sweep"
 )
 
 // A Finding is one result of Check.
@@ -32,9 +33,9 @@ type Finding struct {
 	Next string // what to do about it; empty if OK
 }
 
-// needs lists what the daemon must be able to do to give these rights.
+// needs lists what the daemon must be able to do to give these rights, and to prove that they are gone.
 func needs(rights []breakglass.Rights) []authorizationv1.ResourceAttributes {
-	var out []authorizationv1.ResourceAttributes
+	out := []authorizationv1.ResourceAttributes{{Verb: "create", Group: authorizationv1.GroupName, Resource: "subjectaccessreviews"}}
 	for _, resource := range []string{"clusterrolebindings", "rolebindings"} {
 		for _, verb := range []string{"create", "get", "list", "delete"} {
 			out = append(out, authorizationv1.ResourceAttributes{Verb: verb, Group: rbacv1.GroupName, Resource: resource})
@@ -53,11 +54,29 @@ func needs(rights []breakglass.Rights) []authorizationv1.ResourceAttributes {
 		if r.Role != "" {
 			a.Resource, a.Name = "roles", r.Role
 		}
-		if len(r.Namespaces) == 0 {
-			add(a)
+		for _, a.Verb = range []string{"bind", "get"} {
+			at := a
+			if a.Verb == "get" && a.Resource == "clusterroles" || len(r.Namespaces) == 0 {
+				add(at)
+				continue
+			}
+			for _, at.Namespace = range r.Namespaces {
+				add(at)
+			}
 		}
-		for _, a.Namespace = range r.Namespaces {
-			add(a)
+	}
+	return out
+}
+
+// mayHave lists what the daemon can make use of and does not need: what optional/sweep.yaml gives, and listing the Secrets that
+// are credentials.
+func mayHave() []authorizationv1.ResourceAttributes {
+	var out []authorizationv1.ResourceAttributes
+	for _, k := range sweep.Kinds() {
+		for _, verb := range []string{"get", "list"} {
+			if verb == "list" || k.Resource != "secrets" { // the sweep lists metadata of Secrets and never gets one
+				out = append(out, authorizationv1.ResourceAttributes{Verb: verb, Group: k.Group, Resource: k.Resource})
+			}
 		}
 	}
 	return out
@@ -77,6 +96,14 @@ func (c *Clusters) CheckRights(ctx context.Context, cluster string, rights []bre
 	}
 	name, now := me.Status.UserInfo.Username, time.Now().UTC()
 	out := []Finding{{OK: true, What: fmt.Sprintf("cluster %s answers at %s and knows the daemon as %s", cluster, t.rest.Host, name)}}
+	for _, s := range t.servers {
+		if s == t {
+			continue
+		}
+		if _, err := s.who.SelfSubjectReviews().Create(ctx, &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{}); err != nil {
+			out = append(out, Finding{What: s.explain("signing in at "+s.rest.Host, err).Error(), Next: "until this works nobody can prove that this API server refuses a revoked certificate"})
+		}
+	}
 	if from, until := t.lifetime(); endsSoon(from, until, now) {
 		out = append(out, Finding{What: fmt.Sprintf("the daemon's credential in cluster %s ends %s: then nothing can be bound or cut off there", cluster, until.UTC().Format(time.RFC3339)),
 			Next: "put a new one into its kubeconfig (policies/kubernetes/README.md)"})
@@ -155,7 +182,7 @@ func (t *target) extra(ctx context.Context, need []authorizationv1.ResourceAttri
 		{Verb: "list", Group: "certificates.k8s.io", Resource: "clustertrustbundles"}:         true,
 		{Verb: "watch", Group: "certificates.k8s.io", Resource: "clustertrustbundles"}:        true,
 	}
-	for _, a := range need {
+	for _, a := range append(mayHave(), need...) {
 		a.Namespace = ""
 		known[a] = true
 	}

@@ -16,10 +16,13 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
+	"net/url"
 	"os"
 	"reflect"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -53,6 +56,10 @@ type Target struct {
 	ID         string
 	Kubeconfig string // file; its current context is used. No exec or auth-provider plugins are run
 	CAFile     string // PEM; the CA in people's kubeconfigs. Empty: the one in Kubeconfig
+	// APIServers are the https:// addresses of every API server, past any load balancer. Each must show a certificate for its
+	// own host, unless the kubeconfig sets tls-server-name, from the CA that the kubeconfig names. Empty: the kubeconfig's
+	// server alone.
+	APIServers []string
 }
 
 // Config is what Open needs.
@@ -62,12 +69,13 @@ type Config struct {
 	Log     *slog.Logger
 }
 
-// Clusters is a breakglass.Binder. It is safe for concurrent use.
+// Clusters is a breakglass.Binder and a breakglass.Prover. It is safe for concurrent use.
 type Clusters struct {
 	log     *slog.Logger
 	targets map[string]*target
 }
 
+// target is one cluster at one address.
 type target struct {
 	id       string
 	rest     *rest.Config
@@ -76,6 +84,13 @@ type target struct {
 	rbac     rbacclient.RbacV1Interface
 	who      authenticationclient.AuthenticationV1Interface
 	may      authorizationclient.AuthorizationV1Interface
+	http     *http.Client // with the daemon's credential
+
+	// Of the kubeconfig's server alone:
+	servers []*target // the cluster at each configured address, in the configuration's order
+	ways    []*target // the same, with the kubeconfig's server first, whether or not it is configured
+
+	silent atomic.Int64 // when this address last did not answer, in Unix nanoseconds
 }
 
 var _ breakglass.Binder = (*Clusters)(nil)
@@ -133,29 +148,153 @@ func open(t Target, timeout time.Duration) (*target, error) {
 	if err := rest.LoadTLSFiles(loaded); err != nil {
 		return nil, fmt.Errorf("reading the files named in %s: %w", t.Kubeconfig, err)
 	}
-	out := &target{id: t.ID, rest: rc, serverCA: loaded.CAData, peopleCA: loaded.CAData}
+	peopleCA := loaded.CAData
 	if t.CAFile != "" {
-		if out.peopleCA, err = os.ReadFile(t.CAFile); err != nil {
+		if peopleCA, err = os.ReadFile(t.CAFile); err != nil {
 			return nil, fmt.Errorf("reading the cluster's CA: %w", err)
 		}
-		if !x509.NewCertPool().AppendCertsFromPEM(out.peopleCA) {
+		if !x509.NewCertPool().AppendCertsFromPEM(peopleCA) {
 			return nil, fmt.Errorf("there is no PEM certificate in %s", t.CAFile)
 		}
 	}
-	httpClient, err := rest.HTTPClientFor(rc)
-	if err == nil {
-		out.rbac, err = rbacclient.NewForConfigAndClient(rc, httpClient)
+	at := func(address string) (*target, error) {
+		conf := rest.CopyConfig(rc)
+		conf.Host = address
+		out := &target{id: t.ID, rest: conf, serverCA: loaded.CAData, peopleCA: peopleCA}
+		out.http, err = rest.HTTPClientFor(conf)
+		if err == nil {
+			out.rbac, err = rbacclient.NewForConfigAndClient(conf, out.http)
+		}
+		if err == nil {
+			out.who, err = authenticationclient.NewForConfigAndClient(conf, out.http)
+		}
+		if err == nil {
+			out.may, err = authorizationclient.NewForConfigAndClient(conf, out.http)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("using the daemon's kubeconfig %s for %s: %w", t.Kubeconfig, address, err)
+		}
+		return out, nil
 	}
-	if err == nil {
-		out.who, err = authenticationclient.NewForConfigAndClient(rc, httpClient)
-	}
-	if err == nil {
-		out.may, err = authorizationclient.NewForConfigAndClient(rc, httpClient)
-	}
+	out, err := at(rc.Host)
 	if err != nil {
-		return nil, fmt.Errorf("using the daemon's kubeconfig %s: %w", t.Kubeconfig, err)
+		return nil, err
+	}
+	out.ways, out.servers = []*target{out}, []*target{out}
+	if len(t.APIServers) > 0 {
+		out.servers = nil
+	}
+	seen := map[string]bool{}
+	for _, address := range t.APIServers {
+		u, err := url.Parse(address)
+		switch {
+		case err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "":
+			return nil, fmt.Errorf("the API server address %q is not of the form https://host:port", address)
+		case seen[sameAddress(address)]:
+			return nil, fmt.Errorf("the API server address %s is configured twice", address)
+		}
+		seen[sameAddress(address)] = true
+		if sameAddress(address) == sameAddress(rc.Host) {
+			out.servers = append(out.servers, out)
+			continue
+		}
+		other, err := at(address)
+		if err != nil {
+			return nil, err
+		}
+		out.servers, out.ways = append(out.servers, other), append(out.ways, other)
 	}
 	return out, nil
+}
+
+// sameAddress writes an address so that two ways of writing the same one are equal.
+func sameAddress(address string) string {
+	u, err := url.Parse(strings.ToLower(strings.TrimRight(address, "/")))
+	if err != nil {
+		return address
+	}
+	if u.Port() == "" {
+		u.Host = net.JoinHostPort(u.Hostname(), "443")
+	}
+	return u.String()
+}
+
+// Server is one API server of a cluster and how the daemon reaches it.
+type Server struct {
+	Address string
+	Config  *rest.Config // a copy
+}
+
+// Servers returns every configured API server of a cluster, in the configuration's order; without any, the kubeconfig's.
+func (c *Clusters) Servers(cluster string) ([]Server, error) {
+	t, err := c.target(cluster)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]Server, len(t.servers))
+	for i, s := range t.servers {
+		out[i] = Server{Address: s.rest.Host, Config: rest.CopyConfig(s.rest)}
+	}
+	return out, nil
+}
+
+// silentFor is how long an address that did not answer is tried after the others.
+const silentFor = 30 * time.Second
+
+// anyServer does something at the kubeconfig's server or, when that does not answer, at another of the cluster's addresses: a
+// dead load balancer must not keep a right alive. What it does must be safe to repeat. The errors of all that were tried are
+// returned when none answers.
+func (t *target) anyServer(ctx context.Context, do func(context.Context, *target) error) error {
+	now := time.Now()
+	order := slices.Clone(t.ways)
+	slices.SortStableFunc(order, func(a, b *target) int { return boolInt(a.wasSilent(now)) - boolInt(b.wasSilent(now)) })
+	var bad []error
+	for i, at := range order {
+		actx, cancel := ctx, context.CancelFunc(func() {})
+		if left := len(order) - i; left > 1 { // the last one may take all the time that is left
+			budget := at.rest.Timeout
+			if deadline, ok := ctx.Deadline(); ok {
+				budget = min(budget, time.Until(deadline)/time.Duration(left))
+			}
+			actx, cancel = context.WithTimeout(ctx, budget)
+		}
+		err := do(actx, at)
+		cancel()
+		if err == nil {
+			at.silent.Store(0)
+			return nil
+		}
+		if !unanswered(err) {
+			return err
+		}
+		at.silent.Store(time.Now().UnixNano())
+		bad = append(bad, err)
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return errors.Join(bad...)
+}
+
+func (t *target) wasSilent(now time.Time) bool {
+	return now.UnixNano()-t.silent.Load() < int64(silentFor)
+}
+
+func boolInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// unanswered reports whether an error says nothing about the question: another API server may answer it.
+func unanswered(err error) bool {
+	var network net.Error // also what *url.Error is
+	var status apierrors.APIStatus
+	if errors.As(err, &status) && status.Status().Code >= 500 {
+		return true
+	}
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, io.EOF) || errors.As(err, &network)
 }
 
 // CA is the PEM of the CA that people's kubeconfigs trust for the cluster, nil if the system's CAs vouch for it.
@@ -200,6 +339,10 @@ func (c *Clusters) Bind(ctx context.Context, b breakglass.Binding) error {
 	if !b.Rights.Binding() {
 		return fmt.Errorf("request %s is in group mode: there is nothing to bind", b.Request)
 	}
+	return t.anyServer(ctx, func(ctx context.Context, t *target) error { return c.bindAt(ctx, t, b) })
+}
+
+func (c *Clusters) bindAt(ctx context.Context, t *target, b breakglass.Binding) error {
 	if len(b.Rights.Namespaces) == 0 {
 		want := &rbacv1.ClusterRoleBinding{ObjectMeta: meta(b), Subjects: subjects(b), RoleRef: roleRef(b.Rights)}
 		err := ensure(ctx, c.log, t.rbac.ClusterRoleBindings(), want, func(b *rbacv1.ClusterRoleBinding) any { return contents{b.Subjects, b.RoleRef} })
@@ -285,8 +428,12 @@ func (c *Clusters) Unbind(ctx context.Context, cluster, request string) error {
 	if err != nil {
 		return err
 	}
+	return t.anyServer(ctx, func(ctx context.Context, t *target) error { return t.unbind(ctx, request) })
+}
+
+func (t *target) unbind(ctx context.Context, request string) error {
 	var bad []error
-	err = t.find(ctx, metav1.ListOptions{LabelSelector: ManagedByLabel + "=" + ManagedBy + "," + RequestLabel + "=" + request}, func(o metav1.Object) {
+	err := t.find(ctx, metav1.ListOptions{LabelSelector: ManagedByLabel + "=" + ManagedBy + "," + RequestLabel + "=" + request}, func(o metav1.Object) {
 		var err error
 		if o.GetNamespace() == "" {
 			err = t.rbac.ClusterRoleBindings().Delete(ctx, o.GetName(), exactly(o))
@@ -312,7 +459,7 @@ func (c *Clusters) Unbind(ctx context.Context, cluster, request string) error {
 		if o.GetNamespace() != "" {
 			where = "RoleBinding " + o.GetName() + " in namespace " + o.GetNamespace()
 		}
-		bad = append(bad, fmt.Errorf("%s in cluster %s may still give access: %s", where, cluster, why))
+		bad = append(bad, fmt.Errorf("%s in cluster %s may still give access: %s", where, t.id, why))
 	})
 	if err != nil {
 		bad = append(bad, t.explain("looking whether the bindings of "+request+" are gone", err))
@@ -327,11 +474,15 @@ func (c *Clusters) Bound(ctx context.Context, cluster string) ([]string, error) 
 		return nil, err
 	}
 	var ids []string
-	err = t.find(ctx, metav1.ListOptions{LabelSelector: ManagedByLabel + "=" + ManagedBy + "," + RequestLabel}, func(o metav1.Object) {
-		ids = append(ids, o.GetLabels()[RequestLabel])
+	err = t.anyServer(ctx, func(ctx context.Context, t *target) error {
+		ids = nil
+		err := t.find(ctx, metav1.ListOptions{LabelSelector: ManagedByLabel + "=" + ManagedBy + "," + RequestLabel}, func(o metav1.Object) {
+			ids = append(ids, o.GetLabels()[RequestLabel])
+		})
+		return t.explain("listing our bindings", err)
 	})
 	if err != nil {
-		return nil, t.explain("listing our bindings", err)
+		return nil, err
 	}
 	slices.Sort(ids)
 	return slices.Compact(ids), nil

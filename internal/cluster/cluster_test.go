@@ -96,7 +96,7 @@ func start(t *testing.T, timeout time.Duration) world {
 }
 
 func bindRule(resource string, names ...string) rbacv1.PolicyRule {
-	return rbacv1.PolicyRule{APIGroups: []string{rbacv1.GroupName}, Resources: []string{resource}, ResourceNames: names, Verbs: []string{"bind"}}
+	return rbacv1.PolicyRule{APIGroups: []string{rbacv1.GroupName}, Resources: []string{resource}, ResourceNames: names, Verbs: []string{"bind", "get"}}
 }
 
 func kubeconfigOf(t *testing.T, sim *kubesim.Server, token string) string {

@@ -52,10 +52,16 @@ type prod struct {
 
 func startReal(t *testing.T, etcd *real.Etcd, prefix string) *prod {
 	t.Helper()
+	return startRealWith(t, etcd, prefix, real.APIServerOptions{})
+}
+
+func startRealWith(t *testing.T, etcd *real.Etcd, prefix string, o real.APIServerOptions) *prod {
+	t.Helper()
 	ca, err := real.NewCA("break-glass CA " + prefix)
 	must(t, err)
 	p := &prod{ca: ca, bins: real.MustBuild(t, real.KubeCtl), files: t.TempDir()}
-	p.APIServer = real.NewCluster(t, real.APIServerOptions{Etcd: etcd, EtcdPrefix: prefix, ClientCAs: ca.CertPEM})
+	o.Etcd, o.EtcdPrefix, o.ClientCAs = etcd, prefix, ca.CertPEM
+	p.APIServer = real.NewCluster(t, o)
 	shipped, err := fs.Sub(policies.Kubernetes, "kubernetes")
 	must(t, err)
 	must(t, os.CopyFS(p.files, shipped))

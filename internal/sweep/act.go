@@ -1,22 +1,150 @@
-// Package sweep finds what a session left behind in a cluster: it knows the tricks by which somebody with a few minutes of
-// power keeps some of it. It judges; it reads no cluster and no audit log itself.
 package sweep
 
 import (
 	"encoding/json"
+	"slices"
+	"strings"
 	"time"
 )
 
-// Act is one allowed request that changed something, as an audit event tells it.
+// Act is one request that a break-glass certificate made, as an API server's audit event of stage ResponseComplete or
+// ResponseStarted tells it. Requests that change nothing may be left out.
 type Act struct {
 	At          time.Time
-	AuditID     string
-	Verb        string // create, update, patch, delete, deletecollection, or a special one such as impersonate
-	Group       string // API group, empty for the core group
-	Resource    string // plural, lower case
+	Verb        string // create, update, patch, delete, deletecollection, …
+	Group       string
+	Resource    string
 	Subresource string
 	Namespace   string
-	Name        string          // of a create with generateName it may be empty
-	Object      json.RawMessage // the request's object, nil when the audit policy does not record it
-	Annotations map[string]string
+	Name        string // as objectRef has it: empty for a create that lets the API server choose
+	Code        int32  // HTTP status; 0 if not known
+	DryRun      bool
+	As          string // the user that was impersonated; empty for none
+	Issued      string // the credential id of a token that was issued
+	// Request and Response are the bodies, if the audit policy has them recorded. Nothing of a Secret's or a token's is kept.
+	Request, Response json.RawMessage
+}
+
+// done reports whether the act changed something.
+func (a Act) done() bool {
+	return !a.DryRun && (a.Code == 0 || a.Code >= 200 && a.Code < 300) &&
+		slices.Contains([]string{"create", "update", "patch", "delete", "deletecollection", "approve", "sign"}, a.Verb)
+}
+
+func (a Act) kind() string { return id(a.Group, a.Resource) }
+
+// object is the object as the bodies tell it, whole or only its metadata.
+func (a Act) object() map[string]any {
+	bodies := []json.RawMessage{a.Response}
+	if a.Verb != "patch" {
+		bodies = append(bodies, a.Request)
+	}
+	for _, body := range bodies {
+		var o map[string]any
+		if json.Unmarshal(body, &o) == nil && text(o, "kind") != "Status" && len(child(o, "metadata")) > 0 {
+			return o
+		}
+	}
+	return nil
+}
+
+// ref names the object that the act is about. Its name is empty if that is not known.
+func (a Act) ref() Ref {
+	r := Ref{a.kind(), a.Namespace, a.Name}
+	if r.Name == "" && a.Verb == "create" {
+		r.Name = text(child(a.object(), "metadata"), "name")
+	}
+	if r.Resource == "namespaces" {
+		r.Namespace = ""
+	}
+	return r
+}
+
+// harmlessPaths are what a patch may touch without anything being left behind.
+var harmlessPaths = []string{
+	"/spec/template/metadata/annotations/" + restartedAt, "/spec/template/metadata/creationTimestamp",
+	"/spec/replicas", "/spec/paused", "/spec/suspend", "/spec/parallelism", "/spec/unschedulable", "/status",
+}
+
+// touches lists the paths that a patch sets, and whether that is known.
+func (a Act) touches() ([]string, bool) {
+	if a.Verb != "patch" || len(a.Request) == 0 {
+		return nil, false
+	}
+	var steps []struct {
+		Op, Path string
+	}
+	if json.Unmarshal(a.Request, &steps) == nil {
+		var out []string
+		for _, s := range steps {
+			if s.Op != "test" {
+				out = append(out, strings.NewReplacer("~1", "/", "~0", "~").Replace(s.Path))
+			}
+		}
+		return out, true
+	}
+	var patch map[string]any
+	if json.Unmarshal(a.Request, &patch) != nil {
+		return nil, false
+	}
+	var out []string
+	var walk func(string, map[string]any)
+	walk = func(at string, m map[string]any) {
+		for key, v := range m {
+			if o, ok := v.(map[string]any); ok && len(o) > 0 {
+				walk(at+"/"+key, o)
+			} else if !strings.HasPrefix(key, "$") {
+				out = append(out, at+"/"+key)
+			}
+		}
+	}
+	walk("", patch)
+	slices.Sort(out)
+	return out, true
+}
+
+// harmless reports whether the act, which was done, leaves nothing behind that anybody must look at.
+func (a Act) harmless() bool {
+	switch a.Subresource {
+	case "":
+	case "approval", "status":
+		if a.Resource == "certificatesigningrequests" {
+			return false
+		}
+		return true
+	case "token", "ephemeralcontainers":
+		return false
+	default: // scale, exec, attach, portforward, log, eviction, binding, resize, proxy, finalize
+		return true
+	}
+	switch a.Group {
+	case "":
+		switch a.Resource {
+		case "events", "persistentvolumeclaims", "bindings", "resourcequotas", "limitranges", "podtemplates", "componentstatuses", "endpoints":
+			return a.Resource != "endpoints" || a.Verb == "delete"
+		case "configmaps":
+			return a.Namespace != "kube-system" && a.Namespace != "kube-public"
+		}
+	case "events.k8s.io", "coordination.k8s.io", "policy", "autoscaling", "authorization.k8s.io", "metrics.k8s.io":
+		return true
+	case "authentication.k8s.io":
+		return true
+	}
+	if strings.HasPrefix(a.Verb, "delete") && !guarding[a.kind()] {
+		return true
+	}
+	paths, known := a.touches()
+	return known && !slices.ContainsFunc(paths, func(p string) bool {
+		return !slices.ContainsFunc(harmlessPaths, func(h string) bool { return p == h || strings.HasPrefix(p, h+"/") })
+	})
+}
+
+// guarding are the kinds whose objects keep people from something, so that their removal opens a door.
+var guarding = map[string]bool{
+	"networkpolicies.networking.k8s.io":               true,
+	"mutatingwebhookconfigurations." + admissionGroup: true, "validatingwebhookconfigurations." + admissionGroup: true,
+	"validatingadmissionpolicies." + admissionGroup: true, "validatingadmissionpolicybindings." + admissionGroup: true,
+	"mutatingadmissionpolicies." + admissionGroup: true, "mutatingadmissionpolicybindings." + admissionGroup: true,
+	"clusterroles." + rbacGroup: true, "clusterrolebindings." + rbacGroup: true, "roles." + rbacGroup: true, "rolebindings." + rbacGroup: true,
+	"serviceaccounts": true, "namespaces": true, "flowschemas.flowcontrol.apiserver.k8s.io": true,
 }

@@ -23,13 +23,22 @@ const DaemonUser = "system:serviceaccount:breakglass:breakglassd"
 // bootstrapLabel marks the RBAC objects that the API server makes at its own start, as in a real cluster.
 const bootstrapLabel = "kubernetes.io/bootstrapping"
 
-// BinderRules returns what the daemon needs for its bindings here and nothing more.
+// BinderRules returns what the daemon needs here for its bindings and for the proof that they are gone, and nothing more. It
+// is to be allowed to read the roles that it binds besides, as in policies/kubernetes/rbac.yaml.
 func BinderRules() []rbacv1.PolicyRule {
-	return []rbacv1.PolicyRule{{
-		APIGroups: []string{rbacv1.GroupName},
-		Resources: []string{"clusterrolebindings", "rolebindings"},
-		Verbs:     []string{"create", "get", "list", "delete"},
-	}}
+	return []rbacv1.PolicyRule{
+		{APIGroups: []string{rbacv1.GroupName}, Resources: []string{"clusterrolebindings", "rolebindings"}, Verbs: []string{"create", "get", "list", "delete"}},
+		{APIGroups: []string{authorizationv1.GroupName}, Resources: []string{"subjectaccessreviews"}, Verbs: []string{"create"}},
+	}
+}
+
+// SweepRules returns what lets the daemon see here what a session left behind, like policies/kubernetes/optional/sweep.yaml.
+func SweepRules() []rbacv1.PolicyRule {
+	read := []string{"get", "list"}
+	return []rbacv1.PolicyRule{
+		{APIGroups: []string{""}, Resources: []string{"namespaces", "nodes", "pods"}, Verbs: read},
+		{APIGroups: []string{rbacv1.GroupName}, Resources: []string{"clusterroles", "roles"}, Verbs: read},
+	}
 }
 
 // Bindings returns the bindings that exist now, sorted by namespace and name, without those made at the start.

@@ -1,0 +1,349 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/breakglassd/breakglass/internal/api"
+	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/cluster"
+	"github.com/breakglassd/breakglass/internal/session"
+	"github.com/breakglassd/breakglass/internal/session/store"
+	"github.com/breakglassd/breakglass/internal/sweep"
+)
+
+// The times of the heartbeat: how often each API server is pinged, how long its audit batch may take (30 s is kube-apiserver's
+// default for --audit-webhook-batch-max-wait), and what is left for everything else.
+const (
+	beatEvery  = 20 * time.Second
+	beatBatch  = 30 * time.Second
+	beatMargin = 10 * time.Second
+	pruneEvery = 6 * time.Hour
+	probeHooks = time.Minute // how often each API server is asked whether it asks the deny webhook
+)
+
+// checkAudit is the check that the audit streams are alive, and whether the deny webhook is asked.
+const checkAudit = "audit"
+
+// maxLooks bounds the single objects that one sweep looks for.
+const maxLooks = 200
+
+// sessions is what the daemon knows of what was done with grants: the audit events that API servers send, the reports made of
+// them, and what clusters held before. It is a breakglass.Examiner.
+type sessions struct {
+	cfg      *Config
+	log      *slog.Logger
+	store    *store.Store
+	intake   *store.Intake
+	clusters *cluster.Clusters
+	service  *breakglass.Service // set by bind, before anything calls
+	metrics  *metrics
+	pulses   map[string]*session.Pulse // by cluster; of those whose API servers call
+}
+
+// openSessions opens the database of sessions.
+func openSessions(ctx context.Context, cfg *Config, clusters *cluster.Clusters, m *metrics, log *slog.Logger) (*sessions, error) {
+	st, err := store.Open(ctx, cfg.Sessions.Path, store.Limits{})
+	if err != nil {
+		return nil, err
+	}
+	s := &sessions{cfg: cfg, log: log, store: st, clusters: clusters, metrics: m, pulses: map[string]*session.Pulse{}}
+	for _, c := range cfg.Clusters {
+		if c.webhooks() {
+			s.pulses[c.ID] = session.NewPulse(beatEvery, beatBatch, beatMargin)
+		}
+	}
+	s.intake = &store.Intake{Store: st, Log: log, Now: func() time.Time { return time.Now().UTC() }, Known: s.known, Unknown: s.unknown, Heartbeat: s.heartbeat}
+	m.watchIntake(s.intake.Figures)
+	return s, nil
+}
+
+// known asks the ledger for a certificate.
+func (s *sessions) known(ctx context.Context, clusterID, fingerprint, commonName string) (bool, error) {
+	if fingerprint != "" {
+		_, known, err := s.service.ByFingerprint(ctx, fingerprint)
+		return known, err
+	}
+	if strings.HasPrefix(commonName, breakglass.CanaryPrefix) {
+		return true, nil // it gives nothing, and without a fingerprint it cannot be told from another
+	}
+	r, known, err := s.service.ByCommonName(ctx, commonName)
+	return known && r.Ask.Cluster == clusterID && r.Issued != nil, err
+}
+
+// unknown records that a name of ours was used by somebody whom the ledger does not know.
+func (s *sessions) unknown(clusterID, fingerprint, commonName string, e session.Event) {
+	f := breakglass.FindingOpened{Check: checkAudit, Cluster: clusterID, Severity: breakglass.SeverityCritical,
+		Next: "find out who did this, and how they came by the name: the certificate authority's own audit log, and the API servers' for what else was done"}
+	name := session.Text(commonName)
+	if fingerprint != "" {
+		f.Key = breakglass.ShadowKey(clusterID, fingerprint)
+		f.What = fmt.Sprintf("a certificate with the fingerprint %s, which the ledger does not know, was used in %s under the name %s, first seen from %s", fingerprint, clusterID, name, session.Text(e.Source()))
+	} else {
+		f.Key = "unknown-name/" + clusterID + "/" + name
+		f.What = fmt.Sprintf("somebody acted in %s under the name %s, which only certificates of ours may have, without one (%s), first seen from %s", clusterID, name, session.Text(e.User), session.Text(e.Source()))
+	}
+	if err := s.service.Find(context.Background(), f); err != nil {
+		s.log.Error("recording a finding", slog.String("finding", f.Key), slog.Any("error", err))
+	}
+}
+
+// heartbeat is told of a nonce in the audit events of a cluster.
+func (s *sessions) heartbeat(clusterID, nonce string) (server string, ours bool) {
+	if p := s.pulses[clusterID]; p != nil {
+		return p.Seen(nonce)
+	}
+	return "", false
+}
+
+// run takes audit events in, sends heartbeats, and prunes, until ctx is done.
+func (s *sessions) run(ctx context.Context) error {
+	taken := make(chan struct{})
+	go func() {
+		defer close(taken)
+		s.intake.Run(ctx)
+	}()
+	defer func() { <-taken }()
+	now := time.Now()
+	for id, p := range s.pulses {
+		for _, server := range s.servers(id) {
+			p.Watch(server, now)
+		}
+	}
+	beat, prune, hooks := time.NewTicker(beatEvery), time.NewTicker(pruneEvery), time.NewTicker(probeHooks)
+	defer beat.Stop()
+	defer prune.Stop()
+	defer hooks.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-beat.C:
+			for id := range s.pulses {
+				s.ping(ctx, id)
+				s.judge(ctx, id, time.Now())
+			}
+		case <-hooks.C:
+			for id := range s.pulses {
+				s.probe(ctx, id)
+			}
+		case <-prune.C:
+			now := time.Now().UTC()
+			if err := s.store.Prune(ctx, now.Add(-s.cfg.Sessions.Keep), now); err != nil && ctx.Err() == nil {
+				s.log.Warn("removing old audit events", slog.Any("error", err))
+			}
+		}
+	}
+}
+
+// servers lists the addresses of a cluster's API servers.
+func (s *sessions) servers(clusterID string) []string {
+	all, err := s.clusters.Servers(clusterID)
+	if err != nil {
+		s.log.Error("listing API servers", slog.String("cluster", clusterID), slog.Any("error", err))
+	}
+	out := make([]string, len(all))
+	for i, x := range all {
+		out[i] = x.Address
+	}
+	return out
+}
+
+// ping sends a heartbeat to each API server of a cluster.
+func (s *sessions) ping(ctx context.Context, clusterID string) {
+	nonces := map[string]string{}
+	p := s.pulses[clusterID]
+	now := time.Now()
+	for _, server := range s.servers(clusterID) {
+		nonces[server] = rand.Text()
+		p.Sent(server, nonces[server], now)
+	}
+	ctx, cancel := context.WithTimeout(ctx, probeTime)
+	defer cancel()
+	for _, r := range s.clusters.Ping(ctx, clusterID, nonces) {
+		if r.Err != nil {
+			p.Failed(r.Server, nonces[r.Server])
+			s.log.Debug("a heartbeat did not get through", slog.String("cluster", clusterID), slog.String("server", r.Server), slog.Any("error", r.Err))
+		}
+	}
+}
+
+// judge opens a finding for each API server whose audit stream is silent, and ends those of the ones that are heard again.
+func (s *sessions) judge(ctx context.Context, clusterID string, now time.Time) {
+	alarms := s.pulses[clusterID].Judge(now)
+	for _, server := range s.servers(clusterID) {
+		key := "audit-silent/" + clusterID + "/" + server
+		i := slices.IndexFunc(alarms, func(a session.Alarm) bool { return a.Server == server })
+		var err error
+		if i < 0 {
+			err = s.service.Over(ctx, key, "its audit events arrive again")
+			s.metrics.alive.WithLabelValues(clusterID, server).Set(1)
+		} else {
+			s.metrics.alive.WithLabelValues(clusterID, server).Set(0)
+			f := breakglass.FindingOpened{Key: key, Check: checkAudit, Cluster: clusterID, Severity: breakglass.SeverityCritical,
+				What: fmt.Sprintf("no audit events arrive from the API server %s of %s since %s, though it answers: what is done with certificates there is not seen", server, clusterID, alarms[i].Since.UTC().Format(time.RFC3339)),
+				Next: "look at its --audit-webhook-config-file and --audit-policy-file (deploy/kube-apiserver/AUDIT.md); somebody may have switched it off"}
+			if !alarms[i].Pinged {
+				f.Severity = breakglass.SeverityWarning
+				f.What = fmt.Sprintf("the API server %s of %s does not answer since %s, so that nobody knows whether its audit events arrive", server, clusterID, alarms[i].Since.UTC().Format(time.RFC3339))
+				f.Next = "is it up, and is there a way to it?"
+			}
+			err = s.service.Find(ctx, f)
+		}
+		if err != nil && ctx.Err() == nil {
+			s.log.Error("recording whether audit events arrive", slog.String("cluster", clusterID), slog.String("server", server), slog.Any("error", err))
+		}
+	}
+}
+
+// probe asks each API server of a cluster whose profiles have guards about a name that the deny webhook always refuses: guards
+// that nothing enforces would be a false promise.
+func (s *sessions) probe(ctx context.Context, clusterID string) {
+	guarded := slices.ContainsFunc(s.service.Policy().Profiles, func(p breakglass.Profile) bool {
+		return len(p.Guards) > 0 && slices.Contains(p.Clusters, clusterID)
+	})
+	ctx, cancel := context.WithTimeout(ctx, probeTime)
+	defer cancel()
+	for _, a := range s.clusters.Ask(ctx, breakglass.Access{Cluster: clusterID, User: breakglass.CommonNamePrefix + "probe", Rights: breakglass.Rights{Group: breakglass.CommonNamePrefix + "probe"}}) {
+		key := "webhook-not-asked/" + clusterID + "/" + a.Server
+		var err error
+		switch {
+		case a.No || !guarded:
+			err = s.service.Over(ctx, key, "it asks the deny webhook")
+		case a.Problem == breakglass.StillAllowed:
+			err = s.service.Find(ctx, breakglass.FindingOpened{Key: key, Check: checkAudit, Cluster: clusterID, Severity: breakglass.SeverityCritical,
+				What: fmt.Sprintf("the API server %s of %s does not ask the deny webhook, or got no answer: no guard of a profile holds there", a.Server, clusterID),
+				Next: "set it up (deploy/kube-apiserver/DENY-WEBHOOK.md), or take the guards out of the profiles"})
+		}
+		if err != nil && ctx.Err() == nil {
+			s.log.Error("recording whether the deny webhook is asked", slog.String("cluster", clusterID), slog.Any("error", err))
+		}
+	}
+}
+
+// Before implements breakglass.Examiner.
+func (s *sessions) Before(ctx context.Context, a breakglass.Access) error {
+	snapshot, err := s.clusters.Snapshot(ctx, a.Cluster)
+	if err != nil {
+		return fmt.Errorf("looking at cluster %s: %w", a.Cluster, err)
+	}
+	blob, err := snapshot.Encode()
+	if err != nil {
+		return err
+	}
+	return s.store.PutSnapshot(context.WithoutCancel(ctx), a.Request, blob, time.Now().UTC())
+}
+
+// build makes the report on a grant from the events that there are now. A live grant's ends now.
+func (s *sessions) build(ctx context.Context, r *breakglass.Request) (session.Session, error) {
+	now := time.Now().UTC()
+	g := session.Grant{Request: r.ID, Cluster: r.Ask.Cluster, User: r.Claimed.CommonName, Fingerprint: r.Issued.Fingerprint, From: r.ClaimedAt, Until: r.Over(now)}
+	events, dropped, err := s.store.Events(ctx, r.Ask.Cluster, g.Fingerprint, g.User)
+	if err != nil {
+		return session.Session{}, err
+	}
+	p := s.pulses[r.Ask.Cluster]
+	g.Dropped, g.Audited = dropped, p != nil || len(events) > 0
+	if p != nil {
+		until := g.Until
+		if until.IsZero() {
+			until = now
+		}
+		for _, server := range s.servers(r.Ask.Cluster) {
+			silent, err := s.store.Silences(ctx, r.Ask.Cluster, server, g.From, until, beatEvery+beatBatch+beatMargin)
+			if err != nil {
+				return session.Session{}, err
+			}
+			g.Silent = append(g.Silent, silent...)
+		}
+	}
+	return session.Build(events, g), nil
+}
+
+// Examine implements breakglass.Examiner.
+func (s *sessions) Examine(ctx context.Context, r *breakglass.Request, final bool) (breakglass.SessionReported, breakglass.Swept, error) {
+	done := func(err error) (breakglass.SessionReported, breakglass.Swept, error) {
+		return breakglass.SessionReported{}, breakglass.Swept{}, err
+	}
+	report, err := s.build(ctx, r)
+	if err != nil {
+		return done(err)
+	}
+	body, _ := report.JSON()
+	if _, err := s.store.PutReport(ctx, r.ID, body, time.Now().UTC()); err != nil {
+		return done(err)
+	}
+	in := sweep.Evidence{Acts: session.Acts(report)}
+	swept := breakglass.Swept{Sources: []string{}}
+	if report.Source == breakglass.SourceAudit {
+		swept.Sources = append(swept.Sources, sweep.FoundByAudit)
+	}
+	if in.Before, err = s.snapshot(ctx, r.ID); err != nil {
+		return done(err)
+	}
+	in.After, err = s.clusters.Snapshot(ctx, r.Ask.Cluster)
+	if err == nil {
+		swept.Sources = append(swept.Sources, sweep.FoundByComparison)
+		in.Looked, err = s.clusters.Look(ctx, r.Ask.Cluster, sweep.Unsure(in.Acts, in.After, maxLooks))
+	}
+	if err != nil {
+		if !final {
+			return done(fmt.Errorf("looking through cluster %s: %w", r.Ask.Cluster, err))
+		}
+		swept.Gaps = append(swept.Gaps, "the cluster could not be looked at any more: "+err.Error())
+	}
+	if in.Before == nil {
+		swept.Gaps = append(swept.Gaps, "what existed before the session is not known: what it removed or changed shows only where audit events tell it")
+	}
+	swept.Gaps = append(swept.Gaps, in.After.Missing()...)
+	in.Changes = sweep.Compare(in.Before, in.After, sweep.Window{From: r.ClaimedAt, Until: r.Over(time.Now().UTC())})
+	items := sweep.Judge(in)
+	swept.Items = items[:min(len(items), breakglass.MaxResidues)]
+	swept.More = len(items) - len(swept.Items)
+	return session.Summary(report), swept, nil
+}
+
+// snapshot returns what existed before a grant, nil if that is not known.
+func (s *sessions) snapshot(ctx context.Context, request string) (*sweep.Snapshot, error) {
+	blob, err := s.store.Snapshot(ctx, request)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return sweep.Decode(blob)
+}
+
+// Report implements api.Sessions.
+func (s *sessions) Report(ctx context.Context, r *breakglass.Request, format string) ([]byte, error) {
+	report, err := s.build(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	var out bytes.Buffer
+	switch format {
+	case api.FormatText:
+		err = report.WriteText(&out)
+	case api.FormatHTML:
+		err = report.WriteHTML(&out)
+	default:
+		body, _ := report.JSON()
+		return body, nil
+	}
+	return out.Bytes(), err
+}
+
+// Import implements api.Importer.
+func (s *sessions) Import(ctx context.Context, clusterID string, body io.Reader) (api.ImportResult, error) {
+	res, err := s.intake.Import(ctx, clusterID, body)
+	return api.ImportResult{Events: res.Events, Kept: res.Kept, Duplicates: res.Duplicates, Dropped: res.Dropped, Unreadable: res.Unreadable, Digest: res.Digest}, err
+}

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/breakglassd/breakglass/internal/session"
+	"github.com/breakglassd/breakglass/internal/session/store"
+	"github.com/breakglassd/breakglass/internal/webhook"
+)
+
+// hookClusters lists the clusters whose API servers may call, with the tokens read from their files.
+func hookClusters(cfg *Config) ([]webhook.Cluster, error) {
+	var out []webhook.Cluster
+	for i, c := range cfg.Clusters {
+		if !c.webhooks() {
+			continue
+		}
+		x := webhook.Cluster{ID: c.ID, ClientNames: c.WebhookClientNames}
+		if c.WebhookTokenFile != "" {
+			token, err := readSecret(fmt.Sprintf("clusters[%d].webhook_token_file", i), c.WebhookTokenFile)
+			if err != nil {
+				return nil, err
+			}
+			x.Token = webhook.Secret(token)
+		}
+		out = append(out, x)
+	}
+	return out, nil
+}
+
+// hookHandler is everything that API servers can call.
+func (d *daemon) hookHandler() (http.Handler, error) {
+	clusters, err := hookClusters(d.cfg)
+	if err != nil {
+		return nil, err
+	}
+	cfg := webhook.Config{Clusters: clusters, Lookup: d.service, Find: d.service.Find, Log: d.log, Observe: d.metrics.hooked}
+	if d.sessions != nil {
+		cfg.Intake, cfg.Overloaded, cfg.Garbage = d.sessions.intake, store.ErrOverloaded, session.ErrUnreadable
+	}
+	return webhook.New(cfg)
+}
+
+// hookDoor opens the door for API servers. Without a certificate it is plain HTTP on a loopback address: Validate has seen to that.
+func (d *daemon) hookDoor() (door, error) {
+	handler, err := d.hookHandler()
+	if err != nil {
+		return door{}, err
+	}
+	l, err := net.Listen("tcp", d.cfg.Webhooks.Address)
+	if err != nil {
+		return door{}, fmt.Errorf("listening for API servers (webhooks.address): %w", err)
+	}
+	if d.hookCert.Load() != nil {
+		var cas *x509.CertPool
+		if file := d.cfg.Webhooks.ClientCAFile; file != "" {
+			text, err := readFile(file)
+			if err != nil {
+				return door{}, errors.Join(fmt.Errorf("webhooks.client_ca_file: %w", err), l.Close())
+			}
+			if cas = x509.NewCertPool(); !cas.AppendCertsFromPEM(text) {
+				return door{}, errors.Join(fmt.Errorf("webhooks.client_ca_file: there is no PEM certificate in %s", file), l.Close())
+			}
+		}
+		tokens := slices.ContainsFunc(d.cfg.Clusters, func(c Cluster) bool { return c.WebhookTokenFile != "" })
+		l = tls.NewListener(l, webhook.TLSConfig(func() (*tls.Certificate, error) { return d.hookCert.Load(), nil }, cas, tokens))
+	}
+	d.log.Info("API servers call", slog.String("address", l.Addr().String()), slog.Bool("audit", d.sessions != nil))
+	return door{l, &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
+		MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(d.log.Handler(), slog.LevelDebug)}}, nil
+}
+
+// hookPair names the certificate and key of the listener for API servers: its own, or else that for people, if there is one.
+func hookPair(cfg *Config) (name, certFile, keyFile string) {
+	if cfg.Webhooks.CertFile != "" {
+		return "webhooks.tls", cfg.Webhooks.CertFile, cfg.Webhooks.KeyFile
+	}
+	return "listen.tls", cfg.Listen.CertFile, cfg.Listen.KeyFile
+}

@@ -1,0 +1,523 @@
+package breakglass_test
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/breakglassd/breakglass/internal/bgtest"
+	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/ledger"
+)
+
+// servers is a Prover: API servers that refuse a certificate from a time on, or are away.
+type servers struct {
+	mu     sync.Mutex
+	names  []string
+	refuse map[string]time.Time // server → from when it says no; absent: never
+	away   map[string]bool
+	asked  int
+}
+
+func (s *servers) Ask(_ context.Context, a breakglass.Access) []breakglass.Answer {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.asked++
+	var out []breakglass.Answer
+	for _, name := range s.names {
+		x := breakglass.Answer{Server: name, Question: "may " + a.User + " get pods"}
+		at, refuses := s.refuse[name]
+		switch {
+		case s.away[name]:
+			x.Problem = "it does not answer"
+		case refuses && !time.Now().Before(at):
+			x.No, x.By = true, breakglass.RefusedByRBAC
+		default:
+			x.Problem = breakglass.StillAllowed
+		}
+		out = append(out, x)
+	}
+	return out
+}
+
+func (s *servers) set(f func(*servers)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f(s)
+}
+
+// examiner is an Examiner that answers what a test says.
+type examiner struct {
+	mu     sync.Mutex
+	before []string
+	items  []breakglass.Residue
+	err    error
+	calls  []bool // final
+}
+
+func (e *examiner) Before(_ context.Context, a breakglass.Access) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.before = append(e.before, a.Request)
+	return nil
+}
+
+func (e *examiner) Examine(_ context.Context, _ *breakglass.Request, final bool) (breakglass.SessionReported, breakglass.Swept, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.calls = append(e.calls, final)
+	if e.err != nil && !final {
+		return breakglass.SessionReported{}, breakglass.Swept{}, e.err
+	}
+	return breakglass.SessionReported{Source: breakglass.SourceAudit, Events: 3, Digest: strings.Repeat("0", 64)},
+		breakglass.Swept{Items: e.items, Sources: []string{"audit"}}, nil
+}
+
+func (e *examiner) set(f func(*examiner)) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	f(e)
+}
+
+const careful = "\nresponders: [security]\nclosing: {within: 24h, raiseQuorum: true}\n"
+
+func evil() []breakglass.Residue {
+	return []breakglass.Residue{{Rule: "clusterrolebinding-created", Severity: breakglass.SeverityCritical, Object: "ClusterRoleBinding evil", What: "a new ClusterRoleBinding", Found: "audit", Exists: "yes"}}
+}
+
+func kinds(t *testing.T, s *bgtest.System, id string) []string {
+	t.Helper()
+	entries, err := s.Ledger.Stream(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for _, e := range entries {
+		out = append(out, strings.TrimSuffix(e.Kind, "/v1"))
+	}
+	return out
+}
+
+func TestRevocationIsProvedOnEveryAPIServerAndRetriedWhereOneIsAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &servers{names: []string{"https://a", "https://b", "https://c"}, refuse: map[string]time.Time{}, away: map[string]bool{"https://c": true}}
+		s := bgtest.New(t, bgtest.Options{Config: func(c *breakglass.Config) { c.Prover = p }})
+		r := active(t, s, "alice")
+		now := time.Now()
+		p.set(func(p *servers) { p.refuse["https://a"], p.refuse["https://b"] = now, now.Add(200*time.Millisecond) })
+		after, err := s.Service.Revoke(t.Context(), byKey("carol"), r.ID, "laptop stolen")
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := after.Receipt
+		if got == nil || got.Final || len(got.Answers) != 3 || !got.Answers[0].No || !got.Answers[1].No || got.Answers[2].No || got.Answers[2].Problem == "" {
+			t.Fatalf("got receipt %+v, want a and b refusing and c away", got)
+		}
+		if b := got.Answers[1]; b.AfterMillis < 200 || b.Tries < 2 || b.By != breakglass.RefusedByRBAC {
+			t.Errorf("got answer %+v, want the first no after 200 ms and some tries", b)
+		}
+		if len(got.Limits) < 3 {
+			t.Errorf("got limits %q, want what revocation cannot reach", got.Limits)
+		}
+		time.Sleep(3 * time.Minute) // still away: nothing new is recorded
+		if k := kinds(t, s, r.ID); countOf(k, "receipt") != 1 {
+			t.Errorf("got %q, want one receipt while nothing changes", k)
+		}
+		p.set(func(p *servers) { p.away["https://c"] = false; p.refuse["https://c"] = now })
+		time.Sleep(time.Minute)
+		after, err = s.Service.Get(t.Context(), r.ID)
+		if err != nil || !after.Receipt.Final || !after.Receipt.Answers[2].No || after.Receipt.Answers[0].AfterMillis != got.Answers[0].AfterMillis {
+			t.Errorf("got receipt %+v (%v), want it final, and the first times kept", after.Receipt, err)
+		}
+		asked := p.asked
+		time.Sleep(time.Hour)
+		if p.asked != asked {
+			t.Error("it is asked on after the last no")
+		}
+		s.Check()
+	})
+}
+
+func TestServerThatNeverSaysNoIsToldAndEndsWithTheCertificate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &servers{names: []string{"https://a"}, refuse: map[string]time.Time{}}
+		s := bgtest.New(t, bgtest.Options{Config: func(c *breakglass.Config) { c.Prover = p }})
+		r := s.Grant("alice", "group")
+		_, csr := bgtest.NewCSR()
+		if _, err := s.Claim("alice", r.ID, csr); err != nil {
+			t.Fatal(err)
+		}
+		after, err := s.Service.Revoke(t.Context(), byKey("carol"), r.ID, "laptop stolen")
+		if err != nil || after.Receipt == nil || after.Receipt.Final || after.Receipt.Answers[0].Problem != breakglass.StillAllowed {
+			t.Fatalf("got %+v, %v; want a receipt that says it is still let in", after.Receipt, err)
+		}
+		if !slices.ContainsFunc(after.Receipt.Limits, func(l string) bool { return strings.Contains(l, "group mode") }) {
+			t.Errorf("got limits %q, want group mode named", after.Receipt.Limits)
+		}
+		time.Sleep(11 * time.Minute)
+		after, err = s.Service.Get(t.Context(), r.ID)
+		if err != nil || !after.Receipt.Final || after.Receipt.Answers[0].No {
+			t.Errorf("got receipt %+v (%v), want it final at the certificate's end, without a no", after.Receipt, err)
+		}
+		if open, err := s.Service.Open(t.Context()); err != nil || len(open) != 0 {
+			t.Errorf("got %d open requests (%v), want none", len(open), err)
+		}
+		s.Check()
+	})
+}
+
+func countOf(list []string, x string) (n int) {
+	for _, y := range list {
+		if y == x {
+			n++
+		}
+	}
+	return n
+}
+
+func TestApprovedGrantIsRevokedBeforeItIsClaimed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := bgtest.New(t, bgtest.Options{Policy: bgtest.Policy() + careful})
+		r := s.Grant("alice", "admin")
+		after, err := s.Service.Revoke(t.Context(), byKey("erin"), r.ID, "not needed any more")
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantState(t, after, breakglass.StateRevoked)
+		_, csr := bgtest.NewCSR()
+		if _, err := s.Claim("alice", r.ID, csr); err == nil {
+			t.Error("a revoked grant gave a certificate")
+		}
+		if s.CA.Calls() != 0 {
+			t.Errorf("%d signing calls for a revoked grant", s.CA.Calls())
+		}
+		s.Check()
+	})
+}
+
+// Respond: security may revoke what it does not approve; mallory nothing.
+func TestRespondersRevokeAndOthersDoNot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		policy := strings.Replace(bgtest.Policy(), "approvals: {count: 2, from: [sre, security]}\n    reason: {min: 10}\n    risk: low", "approvals: {count: 2, from: [sre]}\n    reason: {min: 10}\n    risk: low", 1)
+		s := bgtest.New(t, bgtest.Options{Policy: policy + careful})
+		r := s.Ask(byKey("alice"), "scoped")
+		s.Approve(byKey("bob"), r)
+		s.Approve(byKey("dave"), r)
+		_, csr := bgtest.NewCSR()
+		if _, err := s.Claim("alice", r.ID, csr); err != nil {
+			t.Fatal(err)
+		}
+		_, err := s.Service.Revoke(t.Context(), byKey("mallory"), r.ID, "because I can")
+		wantRefusal(t, err, "not-approver")
+		if _, err := s.Service.Revoke(t.Context(), byKey("carol"), r.ID, "seen strange things"); err != nil {
+			t.Errorf("a responder's revocation: %v", err)
+		}
+		s.Check()
+	})
+}
+
+func TestRevokeAllEndsWhatIsLiveAndSaysWhatItLeaves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := bgtest.New(t, bgtest.Options{Policy: bgtest.Policy() + careful})
+		a, b := active(t, s, "alice"), active(t, s, "bob")
+		approved, pending := s.Grant("dave", "group"), s.Ask(byKey("dave"), "admin")
+		issuing := s.Grant("alice", "admin")
+		s.CA.OnSign = func(breakglass.Order) (bool, error) { time.Sleep(500 * time.Millisecond); return true, nil }
+		done := make(chan error, 1)
+		go func() {
+			_, csr := bgtest.NewCSR()
+			_, err := s.Claim("alice", issuing.ID, csr)
+			done <- err
+		}()
+		time.Sleep(100 * time.Millisecond)
+		for _, bad := range []struct{ who, cluster, reason, code string }{
+			{"mallory", "c1", "", "reason"}, {"carol", "c9", "stolen laptops", "unknown-cluster"}, {"carol", "c1", " ", "reason"},
+		} {
+			_, err := s.Service.RevokeAll(t.Context(), byKey(bad.who), bad.cluster, bad.reason)
+			wantRefusal(t, err, bad.code)
+		}
+		got, err := s.Service.RevokeAll(t.Context(), byKey("mallory"), "c1", "chaos is a ladder")
+		if err != nil || len(got.Revoked) != 0 || len(got.Left) != 4 {
+			t.Errorf("mallory: got %+v, %v; want everything left alone", got, err)
+		}
+		got, err = s.Service.RevokeAll(t.Context(), byKey("carol"), "c1", "control plane compromised")
+		if err != nil || len(got.Left) != 0 || len(got.Revoked) != 4 {
+			t.Fatalf("got %+v, %v; want four revoked", got, err)
+		}
+		<-done
+		for _, r := range []*breakglass.Request{a, b, approved, issuing} {
+			after, err := s.Service.Get(t.Context(), r.ID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			wantState(t, after, breakglass.StateRevoked)
+			if s.Cluster.Has(r.ID) {
+				t.Errorf("%s still has its binding", r.ID)
+			}
+		}
+		after, err := s.Service.Get(t.Context(), pending.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantState(t, after, breakglass.StatePending)
+		s.Check()
+	})
+}
+
+func TestSessionIsExaminedAfterItsEndAndStaysTouchedUntilClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := &examiner{items: evil()}
+		s := bgtest.New(t, bgtest.Options{Policy: bgtest.Policy() + careful, Config: func(c *breakglass.Config) { c.Examiner = e }})
+		r := active(t, s, "alice")
+		if !slices.Equal(e.before, []string{r.ID}) {
+			t.Errorf("got %q remembered before, want %s", e.before, r.ID)
+		}
+		_, err := s.Service.Close(t.Context(), byKey("alice"), r.ID, "restarted etcd on node 3")
+		wantRefusal(t, err, "still-active")
+		time.Sleep(10*time.Minute + 30*time.Second)
+		if k := kinds(t, s, r.ID); slices.Contains(k, "swept") {
+			t.Error("examined before late audit events could arrive")
+		}
+		time.Sleep(time.Minute)
+		after, err := s.Service.Get(t.Context(), r.ID)
+		if err != nil || after.Session == nil || after.Swept == nil || !after.Touched() || !after.Unacknowledged() {
+			t.Fatalf("got %+v, %v; want it examined, touched and unacknowledged", after, err)
+		}
+		touched, err := s.Service.Touched(t.Context())
+		left, err2 := s.Service.Unacknowledged(t.Context())
+		if err != nil || err2 != nil || len(touched) != 1 || len(left) != 1 {
+			t.Errorf("got %d touched, %d unacknowledged (%v, %v), want one each", len(touched), len(left), err, err2)
+		}
+		_, err = s.Service.Acknowledge(t.Context(), byKey("alice"), r.ID, "")
+		wantRefusal(t, err, "own-session")
+		_, err = s.Service.Acknowledge(t.Context(), byKey("mallory"), r.ID, "")
+		wantRefusal(t, err, "not-approver")
+		_, err = s.Service.Close(t.Context(), byKey("bob"), r.ID, "restarted etcd on node 3")
+		wantRefusal(t, err, "not-yours")
+		_, err = s.Service.Close(t.Context(), byKey("alice"), r.ID, "done")
+		wantRefusal(t, err, "note")
+		if _, err := s.Service.Acknowledge(t.Context(), byKey("erin"), r.ID, "removed it by hand"); err != nil {
+			t.Error(err)
+		}
+		after, err = s.Service.Close(t.Context(), byKey("alice"), r.ID, "restarted etcd on node 3")
+		if err != nil || after.Touched() || after.Closed.Reason != "restarted etcd on node 3" {
+			t.Errorf("got %+v, %v; want it closed with its note", after.Closed, err)
+		}
+		if again, err := s.Service.Close(t.Context(), byKey("alice"), r.ID, "restarted etcd on node 3"); err != nil || again.Rev != after.Rev {
+			t.Errorf("closing twice: %v, want no second entry", err)
+		}
+		if open, err := s.Service.Open(t.Context()); err != nil || len(open) != 0 {
+			t.Errorf("got %d open requests (%v), want none", len(open), err)
+		}
+		s.Check()
+		// Looked at again: the same finding stays acknowledged, another one does not.
+		if after, err = s.Service.Examine(t.Context(), byKey("carol"), r.ID); err != nil || after.Unacknowledged() {
+			t.Errorf("the same finding again: %v, unacknowledged %t", err, after.Unacknowledged())
+		}
+		e.set(func(e *examiner) { e.items[0].Object = "ClusterRoleBinding worse" })
+		if after, err = s.Service.Examine(t.Context(), byKey("carol"), r.ID); err != nil || !after.Unacknowledged() {
+			t.Errorf("another finding: %v, unacknowledged %t", err, after.Unacknowledged())
+		}
+		s.Check()
+	})
+}
+
+func TestExaminationThatFailsIsTriedAgainAndThenMadeWithGaps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := &examiner{err: errors.New("the cluster is down")}
+		s := bgtest.New(t, bgtest.Options{Config: func(c *breakglass.Config) { c.Examiner = e }})
+		r := active(t, s, "alice")
+		time.Sleep(time.Hour)
+		if k := kinds(t, s, r.ID); slices.Contains(k, "swept") || len(e.calls) < 10 {
+			t.Errorf("got %q after %d tries, want no sweep yet and many tries", k, len(e.calls))
+		}
+		time.Sleep(15 * time.Minute)
+		if k := kinds(t, s, r.ID); countOf(k, "swept") != 1 || !e.calls[len(e.calls)-1] {
+			t.Errorf("got %q, want one sweep, made for the last time", k)
+		}
+		s.Check()
+	})
+}
+
+func TestOverdueClosingIsRecordedOnceAndRaisesTheNextQuorum(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := bgtest.New(t, bgtest.Options{Policy: bgtest.Policy() + careful})
+		r := active(t, s, "alice")
+		next := s.Ask(byKey("alice"), "admin")
+		if next.Ask.Quorum.Count != 2 || next.Ask.Raised != nil {
+			t.Errorf("got a quorum of %d (%v) while nothing is overdue, want 2", next.Ask.Quorum.Count, next.Ask.Raised)
+		}
+		time.Sleep(26 * time.Hour)
+		if k := kinds(t, s, r.ID); countOf(k, "overdue") != 1 {
+			t.Errorf("got %q, want one overdue entry", k)
+		}
+		if k := s.Told.Kinds(r.ID); !slices.Contains(k, "overdue/v1") {
+			t.Errorf("people were told %q, want the overdue closing", k)
+		}
+		next = s.Ask(byKey("alice"), "admin")
+		if next.Ask.Quorum.Count != 3 || !slices.Equal(next.Ask.Raised, []string{r.ID}) {
+			t.Errorf("got a quorum of %d (%v), want 3 because of %s", next.Ask.Quorum.Count, next.Ask.Raised, r.ID)
+		}
+		if other := s.Ask(byKey("bob"), "admin"); other.Ask.Quorum.Count != 2 {
+			t.Errorf("bob's quorum is %d because alice owes a note", other.Ask.Quorum.Count)
+		}
+		if dry, err := s.Service.CheckAsk(byKey("alice"), breakglass.Ask{Profile: "admin", Reason: "etcd quorum lost, API 5xx"}); err != nil || dry.Quorum.Count != 3 {
+			t.Errorf("a dry run says %d (%v), want 3", dry.Quorum.Count, err)
+		}
+		if _, err := s.Service.Close(t.Context(), byKey("alice"), r.ID, "restarted etcd on node 3"); err != nil {
+			t.Fatal(err)
+		}
+		if next = s.Ask(byKey("alice"), "group"); next.Ask.Quorum.Count != 2 {
+			t.Errorf("got a quorum of %d after closing, want 2", next.Ask.Quorum.Count)
+		}
+		s.Check()
+	})
+}
+
+// Governance must not shut the emergency door: where nobody else is left to approve, the quorum stays.
+func TestOverdueClosingNeverMakesAQuorumThatCannotBeMet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		policy := strings.Replace(bgtest.Policy(), "members: [carol, erin]", "members: [carol]", 1)
+		policy = strings.Replace(policy, "members: [alice, bob, dave]", "members: [alice, bob]", 1)
+		s := bgtest.New(t, bgtest.Options{Policy: policy + careful})
+		r := s.Ask(byKey("alice"), "admin")
+		s.Approve(byKey("bob"), r)
+		s.Approve(byKey("carol"), r)
+		_, csr := bgtest.NewCSR()
+		if _, err := s.Claim("alice", r.ID, csr); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(26 * time.Hour)
+		if next := s.Ask(byKey("alice"), "admin"); next.Ask.Quorum.Count != 2 {
+			t.Errorf("got a quorum of %d, which nobody could meet", next.Ask.Quorum.Count)
+		}
+		s.Check()
+	})
+}
+
+func TestGrantsOfTheFirstReleaseNeedNoAftercare(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := bgtest.New(t, bgtest.Options{})
+		r := active(t, s, "alice")
+		if r.Ask.Aftercare != nil {
+			t.Errorf("got aftercare %+v where nothing is configured", r.Ask.Aftercare)
+		}
+		s.RestartWith(bgtest.Policy() + careful)
+		time.Sleep(48 * time.Hour)
+		if k := kinds(t, s, r.ID); slices.Contains(k, "overdue") || slices.Contains(k, "swept") {
+			t.Errorf("got %q: an old grant got new duties", k)
+		}
+		s.Check()
+	})
+}
+
+func TestFindingsOpenOnceAndAreOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := bgtest.New(t, bgtest.Options{})
+		f := breakglass.FindingOpened{Key: "audit-silent/c1/https://a", Check: "audit", Cluster: "c1", Severity: breakglass.SeverityCritical, What: "no audit events from https://a", Next: "look at it"}
+		size := s.Ledger.Size()
+		for range 3 {
+			must(t, s.Service.Find(t.Context(), f))
+		}
+		if got := s.Ledger.Size() - size; got != 1 {
+			t.Errorf("got %d entries for one finding, want 1", got)
+		}
+		s.Restart()
+		if got := s.Service.Findings(); len(got) != 1 || got[0].FindingOpened != f {
+			t.Errorf("got %+v after a restart, want the finding", got)
+		}
+		other := f
+		other.Key, other.Severity = "audit-silent/c1/https://b", breakglass.SeverityInfo
+		must(t, s.Service.Settle(t.Context(), "audit", "c1", []breakglass.FindingOpened{other}))
+		if got := s.Service.Findings(); len(got) != 1 || got[0].Key != other.Key {
+			t.Errorf("got %+v after the check changed its mind, want only the second", got)
+		}
+		must(t, s.Service.Over(t.Context(), other.Key, ""))
+		must(t, s.Service.Over(t.Context(), other.Key, ""))
+		for i := range 2000 {
+			g := f
+			g.Key = fmt.Sprint("flood/", i)
+			must(t, s.Service.Find(t.Context(), g))
+		}
+		if got := len(s.Service.Findings()); got > 40 {
+			t.Errorf("%d findings were recorded in a flood", got)
+		}
+		s.Check()
+	})
+}
+
+func TestCertificateThatNobodyOrderedIsFound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var s *bgtest.System
+		s = bgtest.New(t, bgtest.Options{Config: func(c *breakglass.Config) { c.Inventory = inventory{&s} }})
+		active(t, s, "alice")
+		lost := s.Grant("bob", "admin")
+		s.CA.OnSign = func(breakglass.Order) (bool, error) { return true, errors.New("the answer was lost") }
+		_, csr := bgtest.NewCSR()
+		s.Claim("bob", lost.ID, csr)
+		s.CA.OnSign = nil
+		time.Sleep(30 * time.Minute)
+		if got := s.Service.Findings(); len(got) != 0 {
+			t.Fatalf("got findings %+v, want none: every certificate is accounted for", got)
+		}
+		_, csr = bgtest.NewCSR()
+		parsed, err := breakglass.ParseCSR(csr)
+		must(t, err)
+		_, err = s.CA.Sign(t.Context(), breakglass.Order{Request: "x", Cluster: "c1", CommonName: "breakglass:alice:bg-0000-000", CSR: parsed.Raw, TTL: time.Minute})
+		must(t, err)
+		time.Sleep(11 * time.Minute)
+		got := s.Service.Findings()
+		if len(got) != 1 || got[0].Severity != breakglass.SeverityCritical || !strings.HasPrefix(got[0].Key, "unknown-certificate/c1/") {
+			t.Errorf("got findings %+v, want the shadow certificate", got)
+		}
+	})
+}
+
+// inventory lists what the kit's authority has signed.
+type inventory struct{ s **bgtest.System }
+
+func (i inventory) Scan(_ context.Context, _ string, want func(string) bool, visit func(*x509.Certificate)) error {
+	if *i.s == nil {
+		return nil
+	}
+	for _, c := range (*i.s).CA.Issued() {
+		if want(breakglass.Serial(c)) {
+			visit(c)
+		}
+	}
+	return nil
+}
+
+func TestCanaryIsKnownByItsFingerprintAndCannotBeFoundTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := bgtest.New(t, bgtest.Options{})
+		print := strings.Repeat("ab", 32)
+		if err := s.Service.OrderCanary(t.Context(), "n1", breakglass.CanaryOrdered{Cluster: "c1", CommonName: "system:admin"}); err == nil {
+			t.Error("a canary may have any name")
+		}
+		must(t, s.Service.OrderCanary(t.Context(), "n1", breakglass.CanaryOrdered{Cluster: "c1", CommonName: breakglass.CanaryPrefix + "c1:n1", SPKI: "00"}))
+		if err := s.Service.OrderCanary(t.Context(), "n1", breakglass.CanaryOrdered{Cluster: "c1", CommonName: breakglass.CanaryPrefix + "c1:n1"}); !errors.Is(err, ledger.ErrConflict) {
+			t.Errorf("ordering it twice: %v, want a conflict", err)
+		}
+		must(t, s.Service.FinishCanary(t.Context(), "n1", breakglass.CanaryDone{Fingerprint: print, Accepted: []string{}, Refused: []string{}}))
+		if r, known, err := s.Service.ByFingerprint(t.Context(), print); r != nil || !known || err != nil {
+			t.Errorf("got %v, %t, %v; want it known and no request", r, known, err)
+		}
+		must(t, s.Service.RecordCheck(t.Context(), breakglass.CheckRun{Check: "ca", OK: true, Verdict: "fine"}))
+		s.Check()
+	})
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

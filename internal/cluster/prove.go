@@ -1,0 +1,277 @@
+package cluster
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+
+	authorizationv1 "k8s.io/api/authorization/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/breakglassd/breakglass/internal/breakglass"
+)
+
+var _ breakglass.Prover = (*Clusters)(nil)
+
+// CredentialIDKey is the extra field of a user in which kube-apiserver (since 1.32) names the certificate that signed in, as
+// "X509SHA256=" and the lower-case hex SHA-256 of its DER.
+const CredentialIDKey = "authentication.kubernetes.io/credential-id"
+
+// authenticated is the group of everybody who has signed in.
+const authenticated = "system:authenticated"
+
+// nothing is a question about a kind of object that no cluster has, so that no guard of the deny webhook is about it and no
+// role but one with wildcards allows it. Whatever denies it, denies the certificate.
+func nothing() authorizationv1.ResourceAttributes {
+	return authorizationv1.ResourceAttributes{Verb: "get", Group: "breakglass.dev", Resource: "proofs"}
+}
+
+// Ask implements breakglass.Prover with SubjectAccessReviews. In binding mode an API server is asked for something that the
+// bound role allows by its rules as that server has them now, in each of the grant's namespaces: a no is therefore never one
+// that would have been a no before as well. A denial is believed only if it is about the certificate and not about the
+// question, and only from a webhook that answers: with the failure policy Deny one that is down denies everything. In group
+// mode nothing but such a denial is a no.
+//
+// Problem is one of few sentences, the same for the same trouble, so that a caller can tell whether anything is new.
+func (c *Clusters) Ask(ctx context.Context, a breakglass.Access) []breakglass.Answer {
+	t, err := c.target(a.Cluster)
+	if err != nil {
+		return []breakglass.Answer{{Server: a.Cluster, Problem: err.Error()}}
+	}
+	answers := make([]breakglass.Answer, len(t.servers))
+	var wait sync.WaitGroup
+	for i, s := range t.servers {
+		wait.Go(func() {
+			actx, cancel := context.WithTimeout(ctx, s.rest.Timeout)
+			defer cancel()
+			answers[i] = s.ask(actx, a, c.log)
+			answers[i].Server = s.rest.Host
+		})
+	}
+	wait.Wait()
+	return answers
+}
+
+func (t *target) ask(ctx context.Context, a breakglass.Access, log *slog.Logger) breakglass.Answer {
+	trouble := func(err error) breakglass.Answer {
+		log.DebugContext(ctx, "an API server gave no proof", slog.String("cluster", t.id), slog.String("server", t.rest.Host),
+			slog.String("request", a.Request), slog.Any("error", err))
+		return breakglass.Answer{Problem: problem(err)}
+	}
+	unasked := "its deny webhook does not refuse the certificate, and in group mode nothing else can: is it set up there?"
+	var said []string
+	if a.Rights.Binding() {
+		questions, why, err := t.questions(ctx, a.Rights)
+		if err != nil {
+			return trouble(err)
+		}
+		denied := 0
+		for _, q := range questions {
+			status, err := t.review(ctx, a, q)
+			switch {
+			case err != nil:
+				return trouble(err)
+			case status.Allowed:
+				return breakglass.Answer{Problem: breakglass.StillAllowed, Question: words(q)}
+			case status.Denied:
+				denied++
+			}
+			said = append(said, words(q))
+		}
+		if len(questions) > 0 && denied == 0 {
+			return breakglass.Answer{No: true, By: breakglass.RefusedByRBAC, Question: strings.Join(said, ", and ")}
+		}
+		unasked = why
+		if denied > 0 {
+			unasked = "an authorization webhook there refuses the question, which hides what RBAC says, but not the certificate"
+		}
+	}
+	q := nothing()
+	status, err := t.review(ctx, a, q)
+	switch {
+	case err != nil:
+		return trouble(err)
+	case status.Allowed:
+		return breakglass.Answer{Problem: breakglass.StillAllowed, Question: words(q)}
+	case status.Denied && status.EvaluationError != "":
+		return breakglass.Answer{Problem: "an authorization webhook there does not work, and until it does everything is refused: that proves nothing"}
+	case status.Denied:
+		return breakglass.Answer{No: true, By: breakglass.RefusedByWebhook, Question: words(q)}
+	}
+	return breakglass.Answer{Problem: unasked}
+}
+
+// words says a question as a person would ask it.
+func words(q authorizationv1.ResourceAttributes) string { return "may it " + describe(q) + "?" }
+
+// review asks this API server whether the certificate may do what q says.
+func (t *target) review(ctx context.Context, a breakglass.Access, q authorizationv1.ResourceAttributes) (authorizationv1.SubjectAccessReviewStatus, error) {
+	groups := []string{authenticated}
+	if a.Rights.Group != "" {
+		groups = []string{a.Rights.Group, authenticated}
+	}
+	spec := authorizationv1.SubjectAccessReviewSpec{User: a.User, Groups: groups, ResourceAttributes: &q}
+	if a.Fingerprint != "" {
+		spec.Extra = map[string]authorizationv1.ExtraValue{CredentialIDKey: {"X509SHA256=" + strings.ToLower(a.Fingerprint)}}
+	}
+	answer, err := t.may.SubjectAccessReviews().Create(ctx, &authorizationv1.SubjectAccessReview{Spec: spec}, metav1.CreateOptions{})
+	if err != nil {
+		return authorizationv1.SubjectAccessReviewStatus{}, askError{err}
+	}
+	return answer.Status, nil
+}
+
+// askError is what went wrong with the question itself, and roleError with reading the role that it comes from.
+type askError struct{ error }
+
+func (e askError) Unwrap() error { return e.error }
+
+type roleError struct {
+	error
+	role string
+}
+
+func (e roleError) Unwrap() error { return e.error }
+
+// problem says in one of few sentences why an API server gave no answer.
+func problem(err error) string {
+	var certificate *tls.CertificateVerificationError
+	var role roleError
+	var status apierrors.APIStatus
+	switch {
+	case errors.As(err, &certificate):
+		return "it shows a certificate that the CA in the daemon's kubeconfig does not vouch for, or not for this address"
+	case apierrors.IsUnauthorized(err):
+		return "it does not accept the daemon's credential"
+	case apierrors.IsForbidden(err) && errors.As(err, &role):
+		return "the daemon may not read " + role.role + ", so it does not know what to ask: apply policies/kubernetes/, and name the role there"
+	case apierrors.IsForbidden(err):
+		return "the daemon may not ask: apply policies/kubernetes/ (create subjectaccessreviews)"
+	case errors.As(err, &status) && status.Status().Code < 500:
+		return fmt.Sprintf("it answers with an error: %s", apierrors.ReasonForError(err))
+	}
+	return "it does not answer"
+}
+
+// questions returns what the rights allow and little else does: one question, or one in each namespace. No question means that
+// there is none to ask, and why says so.
+func (t *target) questions(ctx context.Context, r breakglass.Rights) (qs []authorizationv1.ResourceAttributes, why string, err error) {
+	namespaces := r.Namespaces
+	if len(namespaces) == 0 {
+		namespaces = []string{metav1.NamespaceAll}
+	}
+	var rules []rbacv1.PolicyRule
+	name := "ClusterRole " + r.ClusterRole
+	if r.Role == "" {
+		role, err := t.rbac.ClusterRoles().Get(ctx, r.ClusterRole, metav1.GetOptions{})
+		if err != nil && !apierrors.IsNotFound(err) {
+			return nil, "", roleError{err, name}
+		}
+		if err == nil {
+			rules = role.Rules
+		}
+	}
+	for _, ns := range namespaces {
+		if r.Role != "" {
+			name = "Role " + r.Role + " in namespace " + ns
+			role, err := t.rbac.Roles(ns).Get(ctx, r.Role, metav1.GetOptions{})
+			if err != nil && !apierrors.IsNotFound(err) {
+				return nil, "", roleError{err, name}
+			}
+			rules = nil
+			if err == nil {
+				rules = role.Rules
+			}
+		}
+		q, ok := question(rules)
+		if !ok {
+			return nil, name + " is gone or gives nothing now, so there is nothing to ask that it would have allowed", nil
+		}
+		q.Namespace = ns
+		qs = append(qs, q)
+	}
+	return qs, "", nil
+}
+
+// question picks what to ask from the rules of a role: something that the rules allow, that no guard of the deny webhook is
+// about if possible, and that as little else as possible allows. Paths that are no resources are never asked for: what there
+// is of them, everybody may read.
+func question(rules []rbacv1.PolicyRule) (authorizationv1.ResourceAttributes, bool) {
+	var best authorizationv1.ResourceAttributes
+	most := -1
+	for _, rule := range rules {
+		name := ""
+		if len(rule.ResourceNames) > 0 {
+			name = rule.ResourceNames[0]
+		}
+		for _, group := range rule.APIGroups {
+			for _, resource := range rule.Resources {
+				for _, verb := range rule.Verbs {
+					q, score := authorizationv1.ResourceAttributes{Verb: verb, Group: group, Resource: resource, Name: name}, 0
+					if q.Verb == rbacv1.VerbAll {
+						q.Verb = nothing().Verb
+						score += 2
+					}
+					if q.Group == rbacv1.APIGroupAll {
+						q.Group = nothing().Group
+						score += 2
+					}
+					q.Resource, q.Subresource, _ = strings.Cut(resource, "/")
+					if q.Resource == rbacv1.ResourceAll {
+						q.Resource = nothing().Resource
+						score += 2
+					}
+					if slices.Contains([]string{"get", "list", "watch"}, q.Verb) && q.Subresource == "" && q.Resource != "secrets" {
+						score += 10 // no guard is about reading such a thing
+					}
+					if score > most && !everybodys(q) {
+						best, most = q, score
+					}
+				}
+			}
+		}
+	}
+	return best, most >= 0
+}
+
+// everybodys reports whether Kubernetes lets everybody do it who has signed in.
+func everybodys(q authorizationv1.ResourceAttributes) bool {
+	return strings.HasPrefix(q.Resource, "selfsubject")
+}
+
+// PingResult is what became of one ping. Err is nil if the API server took the daemon's credential and answered.
+type PingResult struct {
+	Server string
+	Err    error
+}
+
+// Ping sends a GET /version that carries a nonce to every configured API server of a cluster at the same time, with the daemon's
+// credential, so that an audit event which carries it proves that the server's events arrive. Each server, by its address, has
+// a nonce of its own. The results are in the configuration's order.
+func (c *Clusters) Ping(ctx context.Context, cluster string, nonces map[string]string) []PingResult {
+	t, err := c.target(cluster)
+	if err != nil {
+		return []PingResult{{Server: cluster, Err: err}}
+	}
+	out := make([]PingResult, len(t.servers))
+	var wait sync.WaitGroup
+	for i, s := range t.servers {
+		wait.Go(func() {
+			_, err := s.get(ctx, "/version?"+url.Values{HeartbeatParameter: {nonces[s.rest.Host]}}.Encode(), "application/json", 1<<20)
+			out[i] = PingResult{Server: s.rest.Host, Err: s.explain("sending a heartbeat", err)}
+		})
+	}
+	wait.Wait()
+	return out
+}
+
+// HeartbeatParameter is the query parameter that carries a heartbeat's nonce, as it shows in an audit event's requestURI.
+const HeartbeatParameter = "breakglass-heartbeat"

@@ -1,0 +1,434 @@
+// Package store keeps the audit events of break-glass certificates, session reports and what existed before a grant in one
+// SQLite file, and takes events in. The file is beside the ledger and not part of it: the ledger commits to reports by their
+// digest.
+package store
+
+import (
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	_ "embed"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/gofrs/flock"
+	_ "modernc.org/sqlite" // the driver
+
+	"github.com/breakglassd/breakglass/internal/session"
+)
+
+//go:embed schema.sql
+var schema string
+
+const (
+	// applicationID marks the file in SQLite's header: "bgse".
+	applicationID = 0x62677365
+	version       = 1
+	readers       = 4
+	fileMode      = 0o600
+)
+
+// ErrNotFound is returned for what is not in the store.
+var ErrNotFound = errors.New("not found")
+
+// Limits bound what is kept. What is beyond is counted and not kept. Zero values stand for the defaults.
+type Limits struct {
+	Plain   int   // events of one certificate that only look at something; default 100 000
+	Notable int   // events of one certificate that change something, show Secrets or open streams; default 50 000
+	Bytes   int64 // of all events together; default 2 GiB
+}
+
+// A Store is one open file. Its methods may be called concurrently. What a method stored is on disk when it returns.
+type Store struct {
+	path   string
+	limits Limits
+	lock   *flock.Flock
+	write  *sql.DB // one connection
+	read   *sql.DB
+}
+
+// Open opens the file, or creates it. Only one process can have it open.
+func Open(ctx context.Context, path string, limits Limits) (*Store, error) {
+	if limits.Plain == 0 {
+		limits.Plain = 100_000
+	}
+	if limits.Notable == 0 {
+		limits.Notable = 50_000
+	}
+	if limits.Bytes == 0 {
+		limits.Bytes = 2 << 30
+	}
+	s := &Store{path: path, limits: limits, lock: flock.New(path+".lock", flock.SetPermissions(fileMode))}
+	if err := s.open(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("opening the session store %s: %w", path, err), s.Close())
+	}
+	return s, nil
+}
+
+func (s *Store) open(ctx context.Context) error {
+	switch ok, err := s.lock.TryLock(); {
+	case err != nil:
+		return fmt.Errorf("locking: %w", err)
+	case !ok:
+		return fmt.Errorf("another process has it open (it holds %s.lock)", s.path)
+	}
+	f, err := os.OpenFile(s.path, os.O_RDWR|os.O_CREATE, fileMode)
+	if err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	if s.write, err = connect(s.path, "rw", "journal_mode(WAL)"); err != nil {
+		return err
+	}
+	s.write.SetMaxOpenConns(1)
+	if err := s.migrate(ctx); err != nil {
+		return err
+	}
+	if s.read, err = connect(s.path, "ro"); err != nil {
+		return err
+	}
+	s.read.SetMaxOpenConns(readers)
+	return nil
+}
+
+func connect(path, mode string, pragmas ...string) (*sql.DB, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return nil, err
+	}
+	query := url.Values{"mode": {mode}, "_txlock": {"immediate"}, "_defensive": {"1"}, "_dqs": {"0"}}
+	query["_pragma"] = append([]string{"busy_timeout(5000)", "synchronous(FULL)", "trusted_schema(0)", "cell_size_check(1)"}, pragmas...)
+	dsn := url.URL{Scheme: "file", Path: filepath.ToSlash(abs), RawQuery: query.Encode()}
+	return sql.Open("sqlite", dsn.String())
+}
+
+// migrate makes the tables of an empty file, and refuses any other file that is not of this version.
+func (s *Store) migrate(ctx context.Context) error {
+	return s.update(ctx, func(tx *sql.Tx) error {
+		var id, v, tables int
+		if err := tx.QueryRowContext(ctx, `SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version),
+			(SELECT count(*) FROM sqlite_schema)`).Scan(&id, &v, &tables); err != nil {
+			return err
+		}
+		switch {
+		case id == applicationID && v == version:
+			return nil
+		case id == applicationID:
+			return fmt.Errorf("its schema version %d is not this program's %d: use the release that wrote it", v, version)
+		case id != 0 || tables > 0:
+			return errors.New("the file is not a session store; name another file in sessions.path")
+		}
+		_, err := tx.ExecContext(ctx, schema+fmt.Sprintf("; PRAGMA application_id = %d; PRAGMA user_version = %d", applicationID, version))
+		return err
+	})
+}
+
+// Close releases the file.
+func (s *Store) Close() error {
+	var errs []error
+	for _, db := range []*sql.DB{s.read, s.write} {
+		if db != nil {
+			errs = append(errs, db.Close())
+		}
+	}
+	return errors.Join(append(errs, s.lock.Close())...)
+}
+
+func (s *Store) update(ctx context.Context, do func(*sql.Tx) error) error {
+	tx, err := s.write.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback()
+	if err := do(tx); err != nil {
+		return err
+	}
+	return tx.Commit()
+}
+
+// Added is what became of events that were to be kept.
+type Added struct {
+	Kept       int
+	Duplicates int
+	Dropped    int // beyond the limits
+}
+
+// Add keeps events of a cluster, all in one transaction.
+func (s *Store) Add(ctx context.Context, cluster string, events []session.Event, now time.Time) (Added, error) {
+	var a Added
+	err := s.update(ctx, func(tx *sql.Tx) (err error) {
+		a, err = s.add(ctx, tx, cluster, events, now)
+		return err
+	})
+	if err != nil {
+		return Added{}, fmt.Errorf("keeping audit events: %w", err)
+	}
+	return a, nil
+}
+
+// owner is whose room an event takes.
+func owner(e session.Event) string {
+	if e.Fingerprint != "" {
+		return e.Fingerprint
+	}
+	return e.User
+}
+
+func (s *Store) add(ctx context.Context, tx *sql.Tx, cluster string, events []session.Event, now time.Time) (Added, error) {
+	var a Added
+	var size, lost int64
+	if err := tx.QueryRowContext(ctx, `SELECT bytes FROM totals`).Scan(&size); err != nil {
+		return a, err
+	}
+	insert, err := tx.PrepareContext(ctx, `INSERT INTO events (cluster, key, user, acted_as, fingerprint, kept, checked, body)
+		VALUES (?, ?, ?, ?, ?, ?, 0, ?)`)
+	if err != nil {
+		return a, err
+	}
+	defer insert.Close()
+	seen, err := tx.PrepareContext(ctx, `SELECT 1 FROM events WHERE cluster = ? AND key = ?`)
+	if err != nil {
+		return a, err
+	}
+	defer seen.Close()
+	type room struct{ plain, notable, dropped int }
+	rooms := map[string]*room{}
+	for _, e := range events {
+		key := e.Key()
+		var one int
+		switch err := seen.QueryRowContext(ctx, cluster, key[:]).Scan(&one); {
+		case err == nil:
+			a.Duplicates++
+			continue
+		case !errors.Is(err, sql.ErrNoRows):
+			return a, err
+		}
+		r := rooms[owner(e)]
+		if r == nil {
+			r = &room{}
+			err := tx.QueryRowContext(ctx, `SELECT plain, notable, dropped FROM owners WHERE cluster = ? AND owner = ?`, cluster, owner(e)).
+				Scan(&r.plain, &r.notable, &r.dropped)
+			if err != nil && !errors.Is(err, sql.ErrNoRows) {
+				return a, err
+			}
+			rooms[owner(e)] = r
+		}
+		body, err := json.Marshal(e)
+		if err != nil {
+			return a, err
+		}
+		count, limit := &r.plain, s.limits.Plain
+		if e.Notable() {
+			count, limit = &r.notable, s.limits.Notable
+		}
+		if *count >= limit || size+int64(len(body)) > s.limits.Bytes {
+			a.Dropped++
+			lost++
+			r.dropped++
+			continue
+		}
+		as := ""
+		if e.As != nil {
+			as = e.As.User
+		}
+		if _, err := insert.ExecContext(ctx, cluster, key[:], e.User, as, e.Fingerprint, now.Unix(), body); err != nil {
+			return a, err
+		}
+		*count++
+		size += int64(len(body))
+		a.Kept++
+	}
+	for name, r := range rooms {
+		// Where the whole store is full, nobody can make it grow by inventing names: who has nothing else is in the total only.
+		if r.plain+r.notable == 0 {
+			continue
+		}
+		if _, err := tx.ExecContext(ctx, `INSERT OR REPLACE INTO owners VALUES (?, ?, ?, ?, ?, ?)`, cluster, name, r.plain, r.notable, r.dropped, now.Unix()); err != nil {
+			return a, err
+		}
+	}
+	_, err = tx.ExecContext(ctx, `UPDATE totals SET bytes = ?, dropped = dropped + ?`, size, lost)
+	return a, err
+}
+
+// Events returns what was kept of a grant's certificate or under its name in a cluster, and how many events of the certificate
+// were counted and not kept, together with those that were not kept because the whole store was full.
+func (s *Store) Events(ctx context.Context, cluster, fingerprint, user string) ([]session.Event, int, error) {
+	events, dropped, err := s.events(ctx, cluster, fingerprint, user)
+	if err != nil {
+		return nil, 0, fmt.Errorf("reading the audit events of %s: %w", user, err)
+	}
+	return events, dropped, nil
+}
+
+func (s *Store) events(ctx context.Context, cluster, fingerprint, user string) ([]session.Event, int, error) {
+	// A union uses each of the indexes.
+	rows, err := s.read.QueryContext(ctx, `SELECT body FROM events WHERE id IN (
+		SELECT id FROM events WHERE cluster = ?1 AND fingerprint = ?2 AND fingerprint != ''
+		UNION SELECT id FROM events WHERE cluster = ?1 AND user = ?3
+		UNION SELECT id FROM events WHERE cluster = ?1 AND acted_as = ?3 AND acted_as != '') ORDER BY id`, cluster, fingerprint, user)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer rows.Close()
+	var out []session.Event
+	for rows.Next() {
+		var body []byte
+		if err := rows.Scan(&body); err != nil {
+			return nil, 0, err
+		}
+		var e session.Event
+		if err := json.Unmarshal(body, &e); err != nil {
+			return nil, 0, err
+		}
+		out = append(out, e)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, 0, err
+	}
+	var dropped int
+	// Events of owners that have no row of their own are in the total only: they may be this grant's.
+	err = s.read.QueryRowContext(ctx, `SELECT
+		(SELECT coalesce(sum(dropped), 0) FROM owners WHERE cluster = ?1 AND owner IN (?2, ?3)) +
+		CASE WHEN EXISTS (SELECT 1 FROM owners WHERE cluster = ?1 AND owner IN (?2, ?3)) THEN 0 ELSE (SELECT dropped FROM totals) - (SELECT coalesce(sum(dropped), 0) FROM owners) END`,
+		cluster, fingerprint, user).Scan(&dropped)
+	return out, max(0, dropped), err
+}
+
+// Stats are figures of the whole store.
+type Stats struct {
+	Events    int64
+	Bytes     int64 // of their bodies
+	Dropped   int64
+	Unchecked int64 // events whose certificate could not be looked up in the ledger yet
+}
+
+// Stats counts what is kept.
+func (s *Store) Stats(ctx context.Context) (Stats, error) {
+	var st Stats
+	err := s.read.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM events), bytes, dropped, (SELECT count(*) FROM events WHERE checked = 0) FROM totals`).
+		Scan(&st.Events, &st.Bytes, &st.Dropped, &st.Unchecked)
+	if err != nil {
+		return Stats{}, fmt.Errorf("counting audit events: %w", err)
+	}
+	return st, nil
+}
+
+// Prune removes what was stored before a time. Heartbeats go after a day.
+func (s *Store) Prune(ctx context.Context, before, now time.Time) error {
+	err := s.update(ctx, func(tx *sql.Tx) error {
+		for _, q := range []string{
+			`UPDATE totals SET bytes = bytes - (SELECT coalesce(sum(length(body)), 0) FROM events WHERE kept < ?1)`,
+			`DELETE FROM events WHERE kept < ?1`,
+			`DELETE FROM owners WHERE touched < ?1`,
+			`DELETE FROM reports WHERE made < ?1`,
+			`DELETE FROM snapshots WHERE made < ?1`,
+		} {
+			if _, err := tx.ExecContext(ctx, q, before.Unix()); err != nil {
+				return err
+			}
+		}
+		_, err := tx.ExecContext(ctx, `DELETE FROM heartbeats WHERE seen < ?`, now.Add(-24*time.Hour).UnixMicro())
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("removing old audit events: %w", err)
+	}
+	return nil
+}
+
+// PutReport keeps a report's bytes and returns their digest, by which Report finds them.
+func (s *Store) PutReport(ctx context.Context, request string, body []byte, now time.Time) (digest string, err error) {
+	sum := sha256.Sum256(body)
+	digest = hex.EncodeToString(sum[:])
+	if _, err := s.write.ExecContext(ctx, `INSERT OR IGNORE INTO reports VALUES (?, ?, ?, ?)`, digest, request, now.Unix(), body); err != nil {
+		return "", fmt.Errorf("keeping the session report of %s: %w", request, err)
+	}
+	return digest, nil
+}
+
+// Report returns a report's bytes, which have the digest, or an error that wraps [ErrNotFound].
+func (s *Store) Report(ctx context.Context, digest string) ([]byte, error) {
+	body, err := s.blob(ctx, `SELECT body FROM reports WHERE digest = ?`, digest)
+	if err != nil {
+		return nil, fmt.Errorf("reading the session report %s: %w", digest, err)
+	}
+	if sum := sha256.Sum256(body); hex.EncodeToString(sum[:]) != digest {
+		return nil, fmt.Errorf("the session report %s was changed in the store: restore the file from a backup", digest)
+	}
+	return body, nil
+}
+
+// PutSnapshot remembers what existed before a grant, replacing what was remembered.
+func (s *Store) PutSnapshot(ctx context.Context, request string, blob []byte, now time.Time) error {
+	if _, err := s.write.ExecContext(ctx, `INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?)`, request, now.Unix(), blob); err != nil {
+		return fmt.Errorf("keeping what existed before %s: %w", request, err)
+	}
+	return nil
+}
+
+// Snapshot returns what existed before a grant, or an error that wraps [ErrNotFound].
+func (s *Store) Snapshot(ctx context.Context, request string) ([]byte, error) {
+	body, err := s.blob(ctx, `SELECT body FROM snapshots WHERE request = ?`, request)
+	if err != nil {
+		return nil, fmt.Errorf("reading what existed before %s: %w", request, err)
+	}
+	return body, nil
+}
+
+func (s *Store) blob(ctx context.Context, query, key string) ([]byte, error) {
+	var body []byte
+	err := s.read.QueryRowContext(ctx, query, key).Scan(&body)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = ErrNotFound
+	}
+	return body, err
+}
+
+// PutHeartbeat notes that a heartbeat came through the audit stream. Only nonces that were sent may be given.
+func (s *Store) PutHeartbeat(ctx context.Context, cluster, server, nonce string, at time.Time) error {
+	if _, err := s.write.ExecContext(ctx, `INSERT OR IGNORE INTO heartbeats VALUES (?, ?, ?, ?)`, cluster, server, nonce, at.UnixMicro()); err != nil {
+		return fmt.Errorf("keeping a heartbeat: %w", err)
+	}
+	return nil
+}
+
+// Silences lists the times, within from and until, in which no heartbeat of an API server came for longer than patience.
+func (s *Store) Silences(ctx context.Context, cluster, server string, from, until time.Time, patience time.Duration) ([]session.Silence, error) {
+	rows, err := s.read.QueryContext(ctx, `SELECT seen FROM heartbeats WHERE cluster = ? AND server = ? AND seen BETWEEN ? AND ? ORDER BY seen`,
+		cluster, server, from.Add(-patience).UnixMicro(), until.UnixMicro())
+	if err != nil {
+		return nil, fmt.Errorf("reading heartbeats: %w", err)
+	}
+	defer rows.Close()
+	var out []session.Silence
+	last := from
+	gap := func(to time.Time) {
+		if to.Sub(last) > patience {
+			out = append(out, session.Silence{Server: server, From: last, Until: to})
+		}
+		last = to
+	}
+	for rows.Next() {
+		var micros int64
+		if err := rows.Scan(&micros); err != nil {
+			return nil, fmt.Errorf("reading heartbeats: %w", err)
+		}
+		if at := time.UnixMicro(micros).UTC(); at.After(from) {
+			gap(at)
+		}
+	}
+	gap(until)
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("reading heartbeats: %w", err)
+	}
+	return out, nil
+}

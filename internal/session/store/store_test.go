@@ -1,0 +1,365 @@
+package store_test
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/breakglassd/breakglass/internal/session"
+	"github.com/breakglassd/breakglass/internal/session/store"
+)
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// eventually calls check until it returns "".
+func eventually(t *testing.T, check func() string) {
+	t.Helper()
+	for deadline := time.Now().Add(90 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		problem := check()
+		if problem == "" {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(problem)
+		}
+	}
+}
+
+// kit is a store with an intake, and a ledger that knows some certificates.
+type kit struct {
+	path   string
+	store  *store.Store
+	intake *store.Intake
+	stop   func()
+
+	mu      sync.Mutex
+	prints  []string
+	broken  error
+	unknown []string
+}
+
+func newKit(t testing.TB, limits store.Limits) *kit {
+	t.Helper()
+	k := &kit{path: filepath.Join(t.TempDir(), "sessions.db")}
+	k.open(t, limits)
+	t.Cleanup(func() { k.close() })
+	return k
+}
+
+func (k *kit) open(t testing.TB, limits store.Limits) {
+	t.Helper()
+	s, err := store.Open(t.Context(), k.path, limits)
+	must(t, err)
+	k.store, k.stop = s, func() {}
+	k.intake = &store.Intake{Store: s, Log: slog.New(slog.DiscardHandler), Now: time.Now, Recheck: 50 * time.Millisecond,
+		Known: func(_ context.Context, _, fingerprint, _ string) (bool, error) {
+			k.mu.Lock()
+			defer k.mu.Unlock()
+			return slices.Contains(k.prints, fingerprint), k.broken
+		},
+		Unknown: func(_, fingerprint, name string, _ session.Event) {
+			k.mu.Lock()
+			defer k.mu.Unlock()
+			k.unknown = append(k.unknown, fingerprint+" "+name)
+		}}
+}
+
+func (k *kit) run(t testing.TB) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	done := make(chan struct{})
+	go func() { k.intake.Run(ctx); close(done) }()
+	k.stop = func() { cancel(); <-done }
+}
+
+func (k *kit) close() { k.stop(); k.store.Close() }
+
+func (k *kit) known(print string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.prints = append(k.prints, print)
+}
+
+func (k *kit) told() []string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Clone(k.unknown)
+}
+
+const print = "aa11"
+
+// event is one audit event in JSON, with a certificate of alice's.
+func event(n int, verb, resource string) string {
+	at := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC).Add(time.Duration(n) * time.Millisecond).Format("2006-01-02T15:04:05.000000Z")
+	return fmt.Sprintf(`{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"Metadata","auditID":"id-%d","stage":"ResponseComplete","requestURI":"/api/v1/namespaces/shop/%s/x%d","verb":%q,`+
+		`"user":{"username":"breakglass:alice:bg-7k2m-q9x","groups":["system:authenticated"],"extra":{"authentication.kubernetes.io/credential-id":["X509SHA256=%s"]}},`+
+		`"sourceIPs":["192.0.2.7"],"userAgent":"kubectl/v1.37.2 (linux/amd64) kubernetes/0123456","objectRef":{"resource":%q,"namespace":"shop","name":"x%d","apiVersion":"v1"},"responseStatus":{"metadata":{},"code":200},`+
+		`"requestReceivedTimestamp":%q,"stageTimestamp":%q,"annotations":{"authorization.k8s.io/decision":"allow","authorization.k8s.io/reason":"RBAC: allowed by ClusterRoleBinding \"breakglass-bg-7k2m-q9x\" of ClusterRole \"cluster-admin\" to User \"breakglass:alice:bg-7k2m-q9x\""}}`,
+		n, resource, n, verb, print, resource, n, at, at)
+}
+
+func stranger(n int) string {
+	return strings.NewReplacer("breakglass:alice:bg-7k2m-q9x", "system:node:n1", "X509SHA256="+print, "X509SHA256=ffff").Replace(event(n, "get", "pods"))
+}
+
+func list(events ...string) []byte {
+	return []byte(`{"kind":"EventList","apiVersion":"audit.k8s.io/v1","metadata":{},"items":[` + strings.Join(events, ",") + `]}`)
+}
+
+func (k *kit) events(t testing.TB) ([]session.Event, int) {
+	t.Helper()
+	events, dropped, err := k.store.Events(t.Context(), "prod", print, "breakglass:alice:bg-7k2m-q9x")
+	must(t, err)
+	return events, dropped
+}
+
+func TestTakenEventsSurviveARestartAndAreKeptOnce(t *testing.T) {
+	k := newKit(t, store.Limits{})
+	k.run(t)
+	body := list(event(1, "get", "pods"), stranger(2), event(3, "create", "pods"))
+	must(t, k.intake.Take(t.Context(), "prod", body))
+	k.close()
+	k.open(t, store.Limits{})
+	k.run(t)
+	must(t, k.intake.Take(t.Context(), "prod", body))
+	if events, dropped := k.events(t); len(events) != 2 || dropped != 0 {
+		t.Errorf("got %d events, %d dropped, want 2 and 0", len(events), dropped)
+	}
+	if f := k.intake.Figures(); f.Events != 3 || f.Duplicates != 2 || f.Kept != 0 {
+		t.Errorf("got figures %+v, want 3 read and 2 duplicates", f)
+	}
+}
+
+func TestSameAuditIDHidesNothing(t *testing.T) {
+	k := newKit(t, store.Limits{})
+	k.run(t)
+	must(t, k.intake.Take(t.Context(), "prod", list(event(1, "get", "pods"), strings.Replace(event(2, "delete", "pods"), `"id-2"`, `"id-1"`, 1))))
+	if events, _ := k.events(t); len(events) != 2 {
+		t.Errorf("got %d events, want both of the same audit id", len(events))
+	}
+}
+
+func TestFullIntakeRefusesAtOnce(t *testing.T) {
+	k := newKit(t, store.Limits{})
+	k.intake.MaxBodies, k.intake.Deadline = 2, 300*time.Millisecond
+	// Nobody writes: two wait for their deadline, and the third does not get in.
+	results := make(chan error)
+	for n := range 2 {
+		go func() { results <- k.intake.Take(context.Background(), "prod", list(event(n, "get", "pods"))) }()
+	}
+	eventually(t, func() string {
+		if err := k.intake.Take(t.Context(), "prod", list(event(9, "get", "pods"))); !errors.Is(err, store.ErrOverloaded) {
+			return fmt.Sprintf("got %v, want overloaded", err)
+		}
+		if k.intake.Figures().Overloads == 0 {
+			return "no overload was counted"
+		}
+		return ""
+	})
+	for range 2 {
+		if err := <-results; !errors.Is(err, store.ErrOverloaded) {
+			t.Errorf("got %v without a writer, want overloaded at the deadline", err)
+		}
+	}
+	k.intake.MaxBytes = 10
+	if err := k.intake.Take(t.Context(), "prod", list(event(9, "get", "pods"))); !errors.Is(err, store.ErrOverloaded) {
+		t.Errorf("got %v for a body beyond the bytes, want overloaded", err)
+	}
+	k.intake.MaxBytes, k.intake.Deadline = 1<<20, 10*time.Second
+	k.run(t)
+	must(t, k.intake.Take(t.Context(), "prod", list(event(9, "get", "pods")))) // there is room again
+}
+
+func TestLookingAroundDoesNotCrowdOutChanges(t *testing.T) {
+	k := newKit(t, store.Limits{Plain: 3, Notable: 2})
+	k.run(t)
+	for n := range 10 {
+		must(t, k.intake.Take(t.Context(), "prod", list(event(n, "get", "pods"))))
+	}
+	must(t, k.intake.Take(t.Context(), "prod", list(event(100, "delete", "pods"))))
+	events, dropped := k.events(t)
+	if len(events) != 4 || dropped != 7 || events[3].Verb != "delete" {
+		t.Errorf("got %d events and %d dropped, want 3 looks, the deletion, and 7 counted", len(events), dropped)
+	}
+}
+
+func TestFullStoreCountsWhatItDoesNotKeep(t *testing.T) {
+	k := newKit(t, store.Limits{Bytes: 100})
+	k.run(t)
+	must(t, k.intake.Take(t.Context(), "prod", list(event(1, "delete", "pods"))))
+	if events, dropped := k.events(t); len(events) != 0 || dropped != 1 {
+		t.Errorf("got %d events, %d dropped, want none and 1", len(events), dropped)
+	}
+}
+
+func TestUnknownCertificatesAreToldAlsoWhenTheLedgerFailed(t *testing.T) {
+	k := newKit(t, store.Limits{})
+	k.broken = errors.New("the ledger is away")
+	k.run(t)
+	must(t, k.intake.Take(t.Context(), "prod", list(event(1, "get", "pods"))))
+	eventually(t, func() string {
+		if st, err := k.store.Stats(t.Context()); err != nil || st.Unchecked != 1 || st.Events != 1 {
+			return fmt.Sprintf("got %+v, %v, want the event, unchecked", st, err)
+		}
+		return ""
+	})
+	if told := k.told(); len(told) > 0 {
+		t.Errorf("got told of %q while the ledger was away", told)
+	}
+	k.mu.Lock()
+	k.broken = nil
+	k.mu.Unlock()
+	eventually(t, func() string {
+		if told := k.told(); !slices.Equal(told, []string{print + " breakglass:alice:bg-7k2m-q9x"}) {
+			return fmt.Sprintf("got told of %q", told)
+		}
+		return ""
+	})
+}
+
+func TestStrangersWhoImpersonateOurNamesAreUnknown(t *testing.T) {
+	k := newKit(t, store.Limits{})
+	k.known("ffff")
+	k.run(t)
+	must(t, k.intake.Take(t.Context(), "prod", list(strings.Replace(stranger(1), `"sourceIPs"`, `"impersonatedUser":{"username":"breakglass:alice:bg-7k2m-q9x"},"sourceIPs"`, 1))))
+	eventually(t, func() string {
+		if told := k.told(); !slices.Equal(told, []string{"ffff breakglass:alice:bg-7k2m-q9x"}) {
+			return fmt.Sprintf("got told of %q", told)
+		}
+		return ""
+	})
+	if events, _ := k.events(t); len(events) != 1 {
+		t.Errorf("got %d events under alice's name, want that of the stranger", len(events))
+	}
+}
+
+func TestBodyThatIsNoEventIsRefused(t *testing.T) {
+	k := newKit(t, store.Limits{})
+	k.run(t)
+	if err := k.intake.Take(t.Context(), "prod", []byte(`[1,2]`)); !errors.Is(err, session.ErrUnreadable) {
+		t.Errorf("got %v, want unreadable", err)
+	}
+}
+
+func TestImportReadsCompressedAndDamagedFiles(t *testing.T) {
+	k := newKit(t, store.Limits{})
+	k.run(t)
+	lines := strings.Join([]string{event(1, "get", "pods"), event(2, "get", "pods")[:200], event(3, "get", "pods"), stranger(4), string(list(event(5, "get", "pods"), event(1, "get", "pods")))}, "\n")
+	var zipped bytes.Buffer
+	w := gzip.NewWriter(&zipped)
+	w.Write([]byte(lines))
+	must(t, w.Close())
+	res, err := k.intake.Import(t.Context(), "prod", &zipped)
+	must(t, err)
+	if res.Events != 5 || res.Kept != 3 || res.Duplicates != 1 || res.Unreadable != 1 || len(res.Digest) != 64 {
+		t.Errorf("got %+v, want 5 events, 3 kept, 1 duplicate, 1 unreadable", res)
+	}
+}
+
+func TestReportsAndSnapshotsAreFoundAndPruned(t *testing.T) {
+	k := newKit(t, store.Limits{})
+	now := time.Now()
+	digest, err := k.store.PutReport(t.Context(), "bg-1", []byte("{}"), now)
+	must(t, err)
+	must(t, k.store.PutSnapshot(t.Context(), "bg-1", []byte("before"), now))
+	if got, err := k.store.Report(t.Context(), digest); err != nil || string(got) != "{}" {
+		t.Errorf("got report %q, %v", got, err)
+	}
+	if got, err := k.store.Snapshot(t.Context(), "bg-1"); err != nil || string(got) != "before" {
+		t.Errorf("got snapshot %q, %v", got, err)
+	}
+	k.run(t)
+	must(t, k.intake.Take(t.Context(), "prod", list(event(1, "get", "pods"))))
+	must(t, k.store.Prune(t.Context(), now.Add(time.Hour), now))
+	if _, err := k.store.Report(t.Context(), digest); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("got %v for a report that is too old, want not found", err)
+	}
+	if st, err := k.store.Stats(t.Context()); err != nil || st.Events != 0 || st.Bytes != 0 {
+		t.Errorf("got %+v, %v, want nothing left", st, err)
+	}
+}
+
+func TestSilencesAreWhereNoHeartbeatCame(t *testing.T) {
+	k := newKit(t, store.Limits{})
+	from := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+	for _, m := range []int{1, 2, 3, 9, 10} {
+		must(t, k.store.PutHeartbeat(t.Context(), "prod", "one", fmt.Sprint(m), from.Add(time.Duration(m)*time.Minute)))
+	}
+	got, err := k.store.Silences(t.Context(), "prod", "one", from, from.Add(11*time.Minute), 2*time.Minute)
+	must(t, err)
+	if len(got) != 1 || !got[0].From.Equal(from.Add(3*time.Minute)) || !got[0].Until.Equal(from.Add(9*time.Minute)) {
+		t.Errorf("got %v, want silence from minute 3 to 9", got)
+	}
+}
+
+func TestOtherFilesAreRefused(t *testing.T) {
+	k := newKit(t, store.Limits{})
+	if _, err := store.Open(t.Context(), k.path, store.Limits{}); err == nil || !strings.Contains(err.Error(), "another process") {
+		t.Errorf("got %v for a second opening, want refused", err)
+	}
+	path := filepath.Join(t.TempDir(), "other")
+	must(t, os.WriteFile(path, []byte("not a database, but some text that is long enough"), 0o600))
+	if _, err := store.Open(t.Context(), path, store.Limits{}); err == nil {
+		t.Error("a text file was opened as a store")
+	}
+}
+
+// BenchmarkTake has batches as an API server sends them: 200 events, of which one in a hundred is ours.
+func BenchmarkTake(b *testing.B) { benchmark(b, 100) }
+
+// BenchmarkTakeOurs has batches in which every event is ours and is stored.
+func BenchmarkTakeOurs(b *testing.B) { benchmark(b, 1) }
+
+func benchmark(b *testing.B, every int) {
+	k := newKit(b, store.Limits{Plain: 1 << 30, Bytes: 1 << 40})
+	k.known(print)
+	k.run(b)
+	const size = 200
+	n, read := 0, 0
+	b.ReportAllocs()
+	b.ResetTimer()
+	for b.Loop() {
+		b.StopTimer()
+		events := make([]string, size)
+		for i := range events {
+			n++
+			if events[i] = stranger(n); n%every == 0 {
+				events[i] = event(n, "get", "pods")
+			}
+		}
+		body := list(events...)
+		read += len(body)
+		b.StartTimer()
+		must(b, k.intake.Take(b.Context(), "prod", body))
+	}
+	b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "events/s")
+	b.StopTimer()
+	st, err := k.store.Stats(b.Context())
+	must(b, err)
+	file, err := os.Stat(k.path)
+	must(b, err)
+	b.ReportMetric(float64(read)/float64(n), "wire-bytes/event")
+	if st.Events > 0 {
+		b.ReportMetric(float64(st.Bytes)/float64(st.Events), "body-bytes/stored")
+		b.ReportMetric(float64(file.Size())/float64(st.Events), "file-bytes/stored")
+	}
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	b.ReportMetric(float64(m.HeapAlloc)/1e6, "heap-MB")
+}

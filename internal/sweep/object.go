@@ -1,0 +1,410 @@
+package sweep
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Ref names one object in a cluster.
+type Ref struct {
+	Resource  string // Kind.ID
+	Namespace string
+	Name      string
+}
+
+// Object is what a snapshot remembers of one object: who it is, when it was made and changed, a digest of what it says, and
+// the traits that rules look at. No contents of Secrets are in it.
+type Object struct {
+	Namespace string   `json:"n,omitempty"`
+	Name      string   `json:"o"`
+	UID       string   `json:"u,omitempty"`
+	Created   int64    `json:"c,omitempty"` // Unix seconds, by the cluster's clock
+	Changed   []int64  `json:"m,omitempty"` // Unix seconds of the last change by each field manager, status aside
+	Digest    string   `json:"d,omitempty"`
+	Traits    []string `json:"t,omitempty"` // sorted
+	Owner     string   `json:"w,omitempty"` // UID of its controller
+}
+
+// has reports whether the object has a trait that begins so.
+func (o *Object) has(prefix string) bool { return o != nil && len(o.all(prefix)) > 0 }
+
+// all returns what comes after prefix in each trait that begins so.
+func (o *Object) all(prefix string) []string {
+	if o == nil {
+		return nil
+	}
+	var out []string
+	for _, t := range o.Traits {
+		if rest, ok := strings.CutPrefix(t, prefix); ok {
+			out = append(out, rest)
+		}
+	}
+	return out
+}
+
+// same reports whether two states of an object say the same.
+func same(a, b *Object) bool { return a.Digest == b.Digest && slices.Equal(a.Traits, b.Traits) }
+
+// maxTraits bounds what is remembered of one object: its contents may be made by somebody who wants us to remember much.
+const (
+	maxTraits = 40  // of one sort, so that many of one do not hide another
+	maxTrait  = 200 // bytes
+)
+
+// bounded cuts sorted traits down to so many of each sort, and a digest of the others of it, so that any change still shows.
+func bounded(all []string) []string {
+	var out, more []string
+	sort, n := "", 0
+	end := func() {
+		if len(more) > 0 {
+			out = append(out, sort+":and more~"+digest(more))
+		}
+		more, n = nil, 0
+	}
+	for _, t := range all {
+		if now, _, _ := strings.Cut(t, ":"); now != sort {
+			end()
+			sort = now
+		}
+		if n++; n > maxTraits {
+			more = append(more, t)
+		} else {
+			out = append(out, t)
+		}
+	}
+	end()
+	slices.Sort(out)
+	return out
+}
+
+// NewObject reads an object as the API server writes it in JSON, or its metadata alone where the kind says that it tells enough.
+// typ is the value of the field selector by which it was found, if by one.
+func NewObject(k Kind, raw []byte, typ string) (Object, error) {
+	var full map[string]any
+	if err := json.Unmarshal(raw, &full); err != nil {
+		return Object{}, fmt.Errorf("reading a %s: %w", k.Name, err)
+	}
+	return fromMap(k, full, typ), nil
+}
+
+func fromMap(k Kind, full map[string]any, typ string) Object {
+	meta := child(full, "metadata")
+	o := Object{Namespace: text(meta, "namespace"), Name: text(meta, "name"), UID: text(meta, "uid"), Created: unix(text(meta, "creationTimestamp"))}
+	for _, f := range list(meta, "managedFields") {
+		if at := unix(text(f, "time")); at != 0 && text(f, "subresource") == "" && !slices.Contains(o.Changed, at) {
+			o.Changed = append(o.Changed, at)
+		}
+	}
+	slices.Sort(o.Changed)
+	if len(o.Changed) > 8 {
+		o.Changed = o.Changed[len(o.Changed)-8:]
+	}
+	for _, r := range list(meta, "ownerReferences") {
+		if yes, _ := r["controller"].(bool); yes {
+			o.Owner = text(r, "uid")
+		}
+	}
+	t := &traits{}
+	t.of(k, full, typ)
+	slices.Sort(t.list)
+	o.Traits = bounded(slices.Compact(t.list))
+	o.Digest = contents(k, full)
+	return o
+}
+
+// contents is a digest of what an object says, without what changes by itself or harmlessly: its metadata and status, the
+// number of its replicas, the mark that a restart leaves, and whether a node takes pods.
+func contents(k Kind, full map[string]any) string {
+	meta := child(full, "metadata")
+	if k.Metadata {
+		switch k.Resource {
+		case "secrets", "configmaps":
+			return text(meta, "resourceVersion")
+		case "serviceaccounts", "namespaces":
+			return "" // the traits say it
+		}
+		return fmt.Sprint(meta["generation"])
+	}
+	says := map[string]any{}
+	for key, v := range full {
+		switch key {
+		case "metadata", "status", "apiVersion", "kind":
+		default:
+			says[key] = v
+		}
+	}
+	spec := child(full, "spec")
+	switch k.Resource {
+	case "nodes":
+		return "" // the traits say it
+	case "certificatesigningrequests":
+	case "apiservices", "services", "persistentvolumes":
+	case "deployments", "daemonsets", "statefulsets", "replicasets", "replicationcontrollers", "jobs", "cronjobs", "pods":
+		spec = without(spec, "replicas", "paused", "suspend", "parallelism", "nodeName")
+		if template := child(spec, "template"); len(template) > 0 {
+			template = without(template)
+			tm := without(child(template, "metadata"), "creationTimestamp")
+			tm["annotations"] = without(child(tm, "annotations"), restartedAt)
+			if len(tm["annotations"].(map[string]any)) == 0 {
+				delete(tm, "annotations")
+			}
+			template["metadata"] = tm
+			spec["template"] = template
+		}
+		says["spec"] = spec
+	}
+	return digest(says)
+}
+
+// restartedAt is the annotation by which kubectl restarts a workload.
+const restartedAt = "kubectl.kubernetes.io/restartedAt"
+
+func digest(v any) string {
+	text, err := json.Marshal(v) // sorts the keys of maps
+	if err != nil {
+		panic("encoding what was decoded from JSON: " + err.Error()) // cannot happen
+	}
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:10])
+}
+
+type traits struct{ list []string }
+
+func (t *traits) add(prefix string, values ...string) {
+	for _, v := range values {
+		if s := prefix + v; len(s) > maxTrait {
+			t.list = append(t.list, s[:maxTrait-24]+"~"+digest(s))
+		} else {
+			t.list = append(t.list, s)
+		}
+	}
+}
+
+func (t *traits) when(yes bool, trait string) {
+	if yes {
+		t.list = append(t.list, trait)
+	}
+}
+
+func (t *traits) of(k Kind, o map[string]any, typ string) {
+	meta, spec := child(o, "metadata"), child(o, "spec")
+	labels, annotations := child(meta, "labels"), child(meta, "annotations")
+	t.when(len(texts(meta["finalizers"])) > 0 && k.Group == rbacGroup, "finalizer")
+	switch k.Resource {
+	case "clusterrolebindings", "rolebindings":
+		ref := child(o, "roleRef")
+		t.add("role:", text(ref, "kind")+"/"+text(ref, "name"))
+		subjects := list(o, "subjects")
+		for _, s := range subjects {
+			name := text(s, "name")
+			if ns := text(s, "namespace"); ns != "" {
+				name = ns + "/" + name
+			}
+			t.add("subject:", text(s, "kind")+" "+name)
+		}
+		request := text(labels, "breakglass.dev/request")
+		t.when(text(labels, "app.kubernetes.io/managed-by") == "breakglassd" && request != "" && text(meta, "name") == "breakglass-"+request && len(subjects) == 1 &&
+			text(subjects[0], "kind") == "User" && strings.HasPrefix(text(subjects[0], "name"), "breakglass:") && strings.HasSuffix(text(subjects[0], "name"), ":"+request), "ours")
+	case "clusterroles", "roles":
+		for _, r := range list(o, "rules") {
+			t.powers(r)
+		}
+		t.when(len(child(o, "aggregationRule")) > 0, "aggregates")
+		for key, v := range labels {
+			if to, ok := strings.CutPrefix(key, "rbac.authorization.k8s.io/aggregate-to-"); ok && v == "true" {
+				t.add("aggregate-to:", to)
+			}
+		}
+	case "serviceaccounts":
+		for _, key := range []string{"eks.amazonaws.com/role-arn", "iam.gke.io/gcp-service-account", "azure.workload.identity/client-id", "azure.workload.identity/tenant-id"} {
+			if v := text(annotations, key); v != "" {
+				t.add("cloud-role:", key+"="+v)
+			}
+		}
+	case "secrets":
+		if typ == "" {
+			typ = text(o, "type")
+		}
+		t.add("type:", typ)
+		if sa := text(annotations, "kubernetes.io/service-account.name"); sa != "" {
+			t.add("service-account:", sa)
+		}
+	case "namespaces":
+		for key, v := range labels {
+			t.add("label:", key+"="+fmt.Sprint(v))
+		}
+	case "nodes":
+		for key, v := range labels {
+			t.add("label:", key+"="+fmt.Sprint(v))
+			t.when(key == controlPlane || key == "node-role.kubernetes.io/master", "control-plane")
+		}
+		for _, taint := range list(spec, "taints") {
+			key := text(taint, "key")
+			if !strings.HasPrefix(key, "node.kubernetes.io/") && !strings.HasPrefix(key, "node.cloudprovider.kubernetes.io/") {
+				t.add("taint:", key+"="+text(taint, "value")+":"+text(taint, "effect"))
+			}
+		}
+	case "pods":
+		t.when(annotations["kubernetes.io/config.mirror"] != nil, "static")
+		t.pod(spec)
+	case "deployments", "daemonsets", "statefulsets", "replicasets", "replicationcontrollers", "jobs":
+		t.pod(child(child(spec, "template"), "spec"))
+	case "cronjobs":
+		t.pod(child(child(child(child(spec, "jobTemplate"), "spec"), "template"), "spec"))
+	case "certificatesigningrequests":
+		t.add("signer:", text(spec, "signerName"))
+		t.add("by:", text(spec, "username"))
+		for _, c := range list(child(o, "status"), "conditions") {
+			t.when(text(c, "type") == "Approved", "approved")
+		}
+		t.when(text(child(o, "status"), "certificate") != "", "signed")
+	case "persistentvolumes":
+		for _, source := range []string{"hostPath", "local"} {
+			if path := text(child(spec, source), "path"); path != "" {
+				t.add("host-path:", path)
+			}
+		}
+	case "services":
+		t.add("external-ip:", texts(spec["externalIPs"])...)
+		t.when(text(spec, "type") == "LoadBalancer", "type:LoadBalancer")
+		t.when(text(spec, "type") == "NodePort", "type:NodePort")
+		if name := text(spec, "externalName"); name != "" {
+			t.add("external-name:", name)
+		}
+	case "endpointslices":
+		t.when(!strings.HasPrefix(text(labels, "endpointslice.kubernetes.io/managed-by"), "endpointslice"), "by-hand")
+	case "apiservices":
+		s := child(spec, "service")
+		if text(s, "name") != "" {
+			t.add("service:", text(s, "namespace")+"/"+text(s, "name"))
+		}
+		skip, _ := spec["insecureSkipTLSVerify"].(bool)
+		t.when(skip, "insecure")
+	}
+}
+
+const controlPlane = "node-role.kubernetes.io/control-plane"
+
+// powers names what a rule gives that leads to the whole cluster.
+func (t *traits) powers(rule map[string]any) {
+	verbs, groups, resources := texts(rule["verbs"]), texts(rule["apiGroups"]), texts(rule["resources"])
+	has := func(list []string, any ...string) bool {
+		return slices.Contains(list, "*") || slices.ContainsFunc(any, func(a string) bool { return slices.Contains(list, a) })
+	}
+	write := has(verbs, "create", "update", "patch")
+	on := func(group string, names ...string) bool { return has(groups, group) && has(resources, names...) }
+	t.when(slices.Contains(verbs, "*") && slices.Contains(resources, "*") && slices.Contains(groups, "*"), "power:everything")
+	t.when(on("", "secrets") && has(verbs, "get", "list", "watch"), "power:reading Secrets")
+	t.when(has(verbs, "impersonate") && (has(resources, "users", "groups", "serviceaccounts")), "power:impersonation")
+	t.when(on(rbacGroup, "clusterroles", "roles") && has(verbs, "bind", "escalate"), "power:giving rights that it does not hold")
+	t.when(on(rbacGroup, "clusterroles", "roles", "clusterrolebindings", "rolebindings") && write, "power:changing rights")
+	t.when(on("", "pods") && has(verbs, "create") || on("apps", "deployments", "daemonsets", "statefulsets", "replicasets") && write ||
+		on("batch", "jobs", "cronjobs") && write, "power:making pods")
+	t.when(on("", "pods/exec", "pods/attach", "pods/ephemeralcontainers", "nodes/proxy"), "power:running commands in pods")
+	t.when(on("", "serviceaccounts/token") && has(verbs, "create"), "power:making tokens")
+	t.when(on(csrGroup, "certificatesigningrequests/approval", "signers") && has(verbs, "update", "patch", "approve", "sign"), "power:approving certificates")
+	t.when(has(groups, admissionGroup) && write, "power:changing admission")
+	t.when(on("", "nodes") && write, "power:changing nodes")
+}
+
+// pod names what in a pod's spec reaches beyond the pod.
+func (t *traits) pod(spec map[string]any) {
+	for _, flag := range []string{"hostNetwork", "hostPID", "hostIPC"} {
+		yes, _ := spec[flag].(bool)
+		t.when(yes, flag)
+	}
+	for _, v := range list(spec, "volumes") {
+		if path := text(child(v, "hostPath"), "path"); path != "" {
+			t.add("host-path:", path)
+		}
+	}
+	for _, group := range []string{"containers", "initContainers", "ephemeralContainers"} {
+		for _, c := range list(spec, group) {
+			security := child(c, "securityContext")
+			yes, _ := security["privileged"].(bool)
+			t.when(yes, "privileged")
+			for _, added := range texts(child(security, "capabilities")["add"]) {
+				switch strings.TrimPrefix(added, "CAP_") {
+				case "ALL", "SYS_ADMIN", "SYS_PTRACE", "SYS_MODULE", "SYS_RAWIO", "DAC_READ_SEARCH", "DAC_OVERRIDE", "NET_ADMIN", "BPF":
+					t.add("capability:", strings.TrimPrefix(added, "CAP_"))
+				}
+			}
+			if group == "ephemeralContainers" {
+				t.add("ephemeral:", text(c, "name"))
+			}
+		}
+	}
+	if sa := text(spec, "serviceAccountName"); sa != "" {
+		t.add("service-account:", sa)
+	}
+	if node := text(spec, "nodeName"); node != "" {
+		t.add("node:", node)
+	}
+	selects := child(spec, "nodeSelector")[controlPlane] != nil
+	for _, tol := range list(spec, "tolerations") {
+		key := text(tol, "key")
+		selects = selects || key == controlPlane || key == "node-role.kubernetes.io/master" || key == "" && text(tol, "operator") == "Exists"
+	}
+	if affinity, err := json.Marshal(child(child(spec, "affinity"), "nodeAffinity")); err == nil && strings.Contains(string(affinity), controlPlane) {
+		selects = true
+	}
+	t.when(selects, "control-plane")
+}
+
+// The contents are somebody else's JSON: what has another type than expected counts as not there.
+
+func child(m map[string]any, key string) map[string]any {
+	out, _ := m[key].(map[string]any)
+	return out
+}
+
+func text(m map[string]any, key string) string {
+	s, _ := m[key].(string)
+	return s
+}
+
+func list(m map[string]any, key string) []map[string]any {
+	items, _ := m[key].([]any)
+	var out []map[string]any
+	for _, item := range items {
+		if o, ok := item.(map[string]any); ok {
+			out = append(out, o)
+		}
+	}
+	return out
+}
+
+func texts(v any) []string {
+	items, _ := v.([]any)
+	var out []string
+	for _, item := range items {
+		if s, ok := item.(string); ok {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// without is a copy of m without some keys.
+func without(m map[string]any, keys ...string) map[string]any {
+	out := map[string]any{}
+	for k, v := range m {
+		if !slices.Contains(keys, k) {
+			out[k] = v
+		}
+	}
+	return out
+}
+
+func unix(s string) int64 {
+	at, err := time.Parse(time.RFC3339, s)
+	if err != nil {
+		return 0
+	}
+	return at.Unix()
+}

@@ -1,0 +1,154 @@
+package sweep
+
+import (
+	"bytes"
+	"compress/gzip"
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Snapshot is what existed in a cluster at one time. The zero value is empty and knows nothing. It is filled by Add and Looked,
+// and may be read by several goroutines once it is full.
+type Snapshot struct {
+	Taken   time.Time           `json:"taken"`
+	Objects map[string][]Object `json:"objects"` // by Kind.ID
+	// Whole are the kinds of which everything is in Objects: what of them is not there, does not exist.
+	Whole []string `json:"whole"`
+	Gaps  []Gap    `json:"gaps,omitempty"`
+
+	owners map[string]Object // by UID: those that may own what is added later
+}
+
+// Gap is something that could not be looked at.
+type Gap struct {
+	What string `json:"what"` // "pods"
+	Why  string `json:"why"`  // one of few sentences
+	Next string `json:"next"` // what would make it possible
+}
+
+// Add adds an object. Those that a controller made from an owner which is known already, and that reach no further than it, are
+// left out: their owner stands for them.
+func (s *Snapshot) Add(k Kind, o Object) {
+	if s.Objects == nil {
+		s.Objects = map[string][]Object{}
+	}
+	if s.owners == nil {
+		s.owners = map[string]Object{}
+	}
+	switch k.Group {
+	case "apps", "batch", "":
+		if strings.HasSuffix(k.Resource, "s") && (k.Group != "" || k.Resource == "replicationcontrollers") && o.UID != "" {
+			s.owners[o.UID] = o
+		}
+	}
+	if owner, ok := s.owners[o.Owner]; ok && k.Owned && owner.Namespace == o.Namespace && covers(owner, o) {
+		return
+	}
+	s.Objects[k.ID()] = append(s.Objects[k.ID()], o)
+}
+
+// covers reports whether o has no trait that its owner has not, the node that it was put on aside.
+func covers(owner, o Object) bool {
+	for _, t := range o.Traits {
+		if !strings.HasPrefix(t, "node:") && t != "service-account:default" && !slices.Contains(owner.Traits, t) {
+			return false
+		}
+	}
+	return true
+}
+
+// Looked says that everything there is of a kind has been added.
+func (s *Snapshot) Looked(k Kind) { s.Whole = append(s.Whole, k.ID()) }
+
+// Len is how many objects are in it.
+func (s *Snapshot) Len() int {
+	n := 0
+	for _, list := range s.Objects {
+		n += len(list)
+	}
+	return n
+}
+
+func (s *Snapshot) whole(resource string) bool { return s != nil && slices.Contains(s.Whole, resource) }
+
+func (s *Snapshot) find(r Ref) *Object {
+	if s == nil {
+		return nil
+	}
+	for i, o := range s.Objects[r.Resource] {
+		if o.Name == r.Name && o.Namespace == r.Namespace {
+			return &s.Objects[r.Resource][i]
+		}
+	}
+	return nil
+}
+
+// Missing says in sentences, few of them, what could not be looked at and what would make it possible.
+func (s *Snapshot) Missing() []string {
+	type why struct{ why, next string }
+	var order []why
+	what := map[why][]string{}
+	for _, g := range s.Gaps {
+		w := why{g.Why, g.Next}
+		if what[w] == nil {
+			order = append(order, w)
+		}
+		what[w] = append(what[w], g.What)
+	}
+	var out []string
+	for _, w := range order {
+		out = append(out, fmt.Sprintf("%s: %s; %s", strings.Join(what[w], ", "), w.why, w.next))
+	}
+	return out
+}
+
+// The first bytes of an encoded snapshot: its form's name and version.
+const magic = "breakglass-snapshot/1\n"
+
+// MaxDecoded bounds a decoded snapshot, in bytes of JSON.
+const MaxDecoded = 256 << 20
+
+// Encode writes the snapshot in a compact form that Decode reads.
+func (s *Snapshot) Encode() ([]byte, error) {
+	var out bytes.Buffer
+	out.WriteString(magic)
+	z, err := gzip.NewWriterLevel(&out, gzip.BestSpeed)
+	if err == nil {
+		err = json.NewEncoder(z).Encode(s)
+	}
+	if err == nil {
+		err = z.Close()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("encoding a snapshot: %w", err)
+	}
+	return out.Bytes(), nil
+}
+
+// Decode reads what Encode wrote.
+func Decode(blob []byte) (*Snapshot, error) {
+	rest, ok := bytes.CutPrefix(blob, []byte(magic))
+	if !ok {
+		return nil, fmt.Errorf("this is no snapshot, or of a version that this program does not know")
+	}
+	z, err := gzip.NewReader(bytes.NewReader(rest))
+	if err != nil {
+		return nil, fmt.Errorf("reading a snapshot: %w", err)
+	}
+	text, err := io.ReadAll(io.LimitReader(z, MaxDecoded+1))
+	if err == nil && len(text) > MaxDecoded {
+		err = fmt.Errorf("it is larger than %d bytes", MaxDecoded)
+	}
+	s := &Snapshot{}
+	if err == nil {
+		err = json.Unmarshal(text, s)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading a snapshot: %w", err)
+	}
+	return s, nil
+}

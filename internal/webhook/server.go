@@ -1,0 +1,417 @@
+package webhook
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"mime"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/breakglassd/breakglass/internal/breakglass"
+)
+
+// Secret is text that never prints: neither with fmt, nor in JSON, nor in a log.
+type Secret string
+
+const redacted = "[redacted]"
+
+// Format implements fmt.Formatter for every verb.
+func (Secret) Format(f fmt.State, _ rune) { fmt.Fprint(f, redacted) }
+
+// LogValue implements slog.LogValuer.
+func (Secret) LogValue() slog.Value { return slog.StringValue(redacted) }
+
+// MarshalText implements encoding.TextMarshaler, and so encoding/json.
+func (Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+
+// Cluster is one cluster whose API servers may call. Each needs a token or a client name.
+type Cluster struct {
+	ID          string
+	Token       Secret   // the bearer token of its API servers, of no other cluster; empty: none
+	ClientNames []string // common names or DNS names of client certificates of its API servers, of no other cluster
+}
+
+// Lookup finds what the ledger knows; *breakglass.Service is one.
+type Lookup interface {
+	ByFingerprint(ctx context.Context, fingerprint string) (*breakglass.Request, bool, error)
+	ByCommonName(ctx context.Context, commonName string) (*breakglass.Request, bool, error)
+}
+
+// Intake takes batches of audit events. When it returns nil the batch is taken for good.
+type Intake interface {
+	Take(ctx context.Context, cluster string, body []byte) error
+}
+
+// Config is what New needs.
+type Config struct {
+	Clusters   []Cluster
+	Lookup     Lookup
+	Intake     Intake // nil: there is no audit endpoint
+	Overloaded error  // what the intake's error is when it cannot take more now: answered with 429
+	Garbage    error  // what the intake's error is when the batch is no good, now and later: answered with 400
+	MaxAudit   int64  // bytes of a batch; 0: 32 MiB
+	Find       func(context.Context, breakglass.FindingOpened) error
+	Log        *slog.Logger
+	// Observe is told of each answer: the route ("authorize", "audit"), the cluster (empty before it is known), an outcome out of a
+	// fixed set, and how long it took. Nil: nobody is told.
+	Observe func(route, cluster, outcome string, took time.Duration)
+}
+
+// The bounds of one call and of all calls. An API server waits 3 s for a decision (deploy/kube-apiserver), and asks again in that
+// time if we fail early.
+const (
+	maxReview     = 256 << 10 // bytes of a SubjectAccessReview: a user may be in many groups
+	defaultAudit  = 32 << 20
+	decideWithin  = 2 * time.Second
+	takeWithin    = 15 * time.Second
+	findWithin    = 10 * time.Second
+	maxDecisions  = 64
+	maxBatches    = 4
+	maxFindings   = 4  // recorded at one time; a certificate that goes on being used is found again
+	minTokenBytes = 24 // shorter ones can be guessed
+)
+
+// The outcomes that Observe is told of.
+const (
+	OutcomeNoOpinion    = "no-opinion"
+	OutcomeDenied       = "denied"
+	OutcomeTaken        = "taken"
+	OutcomeUnauthorized = "unauthorized"
+	OutcomeRejected     = "rejected" // not a question or a batch at all
+	OutcomeOverloaded   = "overloaded"
+	OutcomeFailed       = "failed"
+)
+
+type server struct {
+	cfg       Config
+	tokens    []token
+	names     map[string]string // client name → cluster
+	decisions chan struct{}
+	batches   chan struct{}
+	findings  chan struct{}
+}
+
+type token struct {
+	sum     [sha256.Size]byte
+	cluster string
+}
+
+// New returns the handler of
+//
+//	POST /authorize/{cluster}   a SubjectAccessReview, authorization.k8s.io/v1
+//	POST /audit/{cluster}       an EventList, audit.k8s.io/v1
+//
+// A caller is let in to exactly the cluster whose token or client certificate it has. The listener must be TLS, see [TLSConfig].
+func New(cfg Config) (http.Handler, error) {
+	s := &server{cfg: cfg, names: map[string]string{}, decisions: make(chan struct{}, maxDecisions), batches: make(chan struct{}, maxBatches), findings: make(chan struct{}, maxFindings)}
+	switch {
+	case cfg.Lookup == nil || cfg.Find == nil || cfg.Log == nil:
+		return nil, errors.New("webhook: Lookup, Find and Log are needed")
+	case cfg.Intake != nil && (cfg.Overloaded == nil || cfg.Garbage == nil):
+		return nil, errors.New("webhook: an Intake needs the errors Overloaded and Garbage")
+	}
+	if cfg.MaxAudit == 0 {
+		s.cfg.MaxAudit = defaultAudit
+	}
+	if cfg.Observe == nil {
+		s.cfg.Observe = func(string, string, string, time.Duration) {}
+	}
+	for _, c := range cfg.Clusters {
+		if err := s.admit(c); err != nil {
+			return nil, err
+		}
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /authorize/{cluster}", s.route("authorize", s.authorize))
+	if cfg.Intake != nil {
+		mux.HandleFunc("POST /audit/{cluster}", s.route("audit", s.audit))
+	}
+	return mux, nil
+}
+
+// admit notes how the API servers of a cluster sign in, so that one credential is never good for two clusters.
+func (s *server) admit(c Cluster) error {
+	if c.ID == "" || c.Token == "" && len(c.ClientNames) == 0 {
+		return fmt.Errorf("cluster %q: its API servers cannot sign in to the webhooks: give it a webhook_token_file or webhook_client_names", c.ID)
+	}
+	if c.Token != "" {
+		t := token{sum: sha256.Sum256([]byte(c.Token)), cluster: c.ID}
+		if len(c.Token) < minTokenBytes {
+			return fmt.Errorf("cluster %q: its webhook token has fewer than %d characters: make one with `openssl rand -hex 32`", c.ID, minTokenBytes)
+		}
+		if i := slices.IndexFunc(s.tokens, func(o token) bool { return o.sum == t.sum }); i >= 0 {
+			return fmt.Errorf("clusters %q and %q have the same webhook token: give each its own", s.tokens[i].cluster, c.ID)
+		}
+		s.tokens = append(s.tokens, t)
+	}
+	for _, name := range c.ClientNames {
+		switch other, taken := s.names[name]; {
+		case name == "" || ours(name) || strings.HasPrefix(name, breakglass.CanaryPrefix):
+			return fmt.Errorf("cluster %q: %q cannot be the name of an API server's client certificate", c.ID, name)
+		case taken && other != c.ID:
+			return fmt.Errorf("clusters %q and %q have the same webhook client name %q: give each its own", other, c.ID, name)
+		}
+		s.names[name] = c.ID
+	}
+	return nil
+}
+
+// TLSConfig is for the listener of New's handler. getCertificate is asked at each handshake, so that a renewed certificate is
+// served without a restart. clientCAs sign the client certificates of API servers; nil: none is accepted. Without tokens nobody
+// gets in without such a certificate, and the handshake says so already.
+func TLSConfig(getCertificate func() (*tls.Certificate, error), clientCAs *x509.CertPool, tokens bool) *tls.Config {
+	c := &tls.Config{MinVersion: tls.VersionTLS13, ClientCAs: clientCAs,
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return getCertificate() }}
+	switch {
+	case !tokens:
+		c.ClientAuth = tls.RequireAndVerifyClientCert
+		if clientCAs == nil {
+			c.ClientCAs = x509.NewCertPool() // without one the system's authorities would count
+		}
+	case clientCAs != nil:
+		c.ClientAuth = tls.VerifyClientCertIfGiven
+	}
+	return c
+}
+
+// caller returns the clusters whose API server the caller is.
+func (s *server) caller(r *http.Request) []string {
+	var of []string
+	if header := r.Header.Values("Authorization"); len(header) > 0 {
+		// What is said in words counts alone, so that a wrong token is seen as one.
+		given, ok := strings.CutPrefix(header[0], "Bearer ")
+		sum := sha256.Sum256([]byte(given))
+		for _, t := range s.tokens {
+			if subtle.ConstantTimeCompare(sum[:], t.sum[:]) == 1 && ok && len(header) == 1 {
+				of = append(of, t.cluster)
+			}
+		}
+		return of
+	}
+	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
+		return nil
+	}
+	leaf := r.TLS.VerifiedChains[0][0]
+	for _, name := range append([]string{leaf.Subject.CommonName}, leaf.DNSNames...) {
+		if c, ok := s.names[name]; ok && name != "" {
+			of = append(of, c)
+		}
+	}
+	return of
+}
+
+// route lets callers in and contains what goes wrong. What a stranger is told is the same for every path and cluster.
+func (s *server) route(name string, serve func(http.ResponseWriter, *http.Request, string) string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		start, cluster, outcome := time.Now(), "", OutcomeFailed
+		log := s.cfg.Log.With(slog.String("route", name), slog.String("remote", r.RemoteAddr))
+		defer func() {
+			if p := recover(); p != nil {
+				log.Error("a webhook call panicked", slog.String("cluster", cluster), slog.Any("panic", p))
+				http.Error(w, "internal error", http.StatusInternalServerError)
+			}
+			s.cfg.Observe(name, cluster, outcome, time.Since(start))
+		}()
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		w.Header().Set("Cache-Control", "no-store")
+		of := s.caller(r)
+		switch asked := r.PathValue("cluster"); {
+		case len(of) == 0:
+			outcome = OutcomeUnauthorized
+			log.Warn("somebody without a credential of an API server called")
+			http.Error(w, "unauthorized", http.StatusUnauthorized)
+			return
+		case !slices.Contains(of, asked):
+			outcome = OutcomeUnauthorized
+			log.Warn("an API server called for another cluster than its own", slog.Any("caller", of), slog.String("asked", printable(asked)))
+			http.Error(w, "forbidden", http.StatusForbidden)
+			return
+		default:
+			cluster = asked
+		}
+		if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || media != "application/json" || r.Header.Get("Content-Encoding") != "" {
+			outcome = OutcomeRejected
+			http.Error(w, "plain application/json is expected", http.StatusUnsupportedMediaType)
+			return
+		}
+		outcome = serve(w, r, cluster)
+	}
+}
+
+// overloaded asks the API server to come again, which it does for decisions within its timeout and for batches for a while.
+func overloaded(w http.ResponseWriter) string {
+	w.Header().Set("Retry-After", "1")
+	http.Error(w, "too many calls at one time", http.StatusTooManyRequests)
+	return OutcomeOverloaded
+}
+
+// read reads a bounded body before the deadline.
+func read(w http.ResponseWriter, r *http.Request, limit int64, deadline time.Time) ([]byte, error) {
+	if err := http.NewResponseController(w).SetReadDeadline(deadline); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return nil, fmt.Errorf("limiting the time to read: %w", err)
+	}
+	return io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+}
+
+// unread answers a call whose body could not be read.
+func unread(w http.ResponseWriter, err error) string {
+	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
+		http.Error(w, fmt.Sprintf("more than %d bytes", tooLarge.Limit), http.StatusRequestEntityTooLarge)
+	} else {
+		http.Error(w, "the body could not be read", http.StatusBadRequest)
+	}
+	return OutcomeRejected
+}
+
+// The names of what an API server sends.
+const (
+	reviewVersion = "authorization.k8s.io/v1"
+	reviewKind    = "SubjectAccessReview"
+)
+
+type review struct {
+	APIVersion string  `json:"apiVersion"`
+	Kind       string  `json:"kind"`
+	Spec       *Spec   `json:"spec,omitempty"`
+	Status     *status `json:"status,omitempty"`
+}
+
+type status struct {
+	Allowed bool   `json:"allowed"` // always false
+	Denied  bool   `json:"denied,omitempty"`
+	Reason  string `json:"reason,omitempty"`
+}
+
+// decodeReview reads the question. A question that says nothing to decide on is an error: the API server's failure policy decides.
+func decodeReview(body []byte) (Spec, error) {
+	var q review
+	if err := json.Unmarshal(body, &q); err != nil {
+		return Spec{}, errors.New("the body is not a SubjectAccessReview in JSON")
+	}
+	switch {
+	case q.Kind != reviewKind || q.APIVersion != reviewVersion:
+		return Spec{}, errors.New("the body is not a SubjectAccessReview of authorization.k8s.io/v1: set subjectAccessReviewVersion: v1")
+	case q.Spec == nil || q.Spec.Resource == nil && q.Spec.Path == nil:
+		return Spec{}, errors.New("the SubjectAccessReview asks about nothing")
+	}
+	return *q.Spec, nil
+}
+
+func (s *server) authorize(w http.ResponseWriter, r *http.Request, cluster string) string {
+	deadline := time.Now().Add(decideWithin)
+	ctx, cancel := context.WithDeadline(r.Context(), deadline)
+	defer cancel()
+	select {
+	case s.decisions <- struct{}{}:
+		defer func() { <-s.decisions }()
+	case <-ctx.Done():
+		return overloaded(w)
+	}
+	body, err := read(w, r, maxReview, deadline)
+	if err != nil {
+		return unread(w, err)
+	}
+	spec, err := decodeReview(body)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return OutcomeRejected
+	}
+	facts, err := s.facts(ctx, spec, cluster)
+	if err != nil {
+		s.cfg.Log.Error("no decision: the API server's failurePolicy decides", slog.String("cluster", cluster), slog.String("user", printable(spec.User)), slog.Any("error", err))
+		http.Error(w, "the ledger cannot be read", http.StatusInternalServerError)
+		return OutcomeFailed
+	}
+	d := Decide(spec, facts, time.Now())
+	if d.Finding != nil {
+		s.find(r.Context(), *d.Finding)
+	}
+	outcome := OutcomeNoOpinion
+	if d.Denied {
+		outcome = OutcomeDenied
+		s.cfg.Log.Info("denied", slog.String("cluster", cluster), slog.String("user", printable(spec.User)), slog.String("reason", d.Reason))
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if err := json.NewEncoder(w).Encode(review{APIVersion: reviewVersion, Kind: reviewKind, Status: &status{Denied: d.Denied, Reason: d.Reason}}); err != nil {
+		s.cfg.Log.Warn("a decision did not reach the API server", slog.String("cluster", cluster), slog.Any("error", err))
+	}
+	return outcome
+}
+
+// facts looks up what Decide needs, and nothing for those who are not ours.
+func (s *server) facts(ctx context.Context, spec Spec, cluster string) (Facts, error) {
+	f := Facts{Cluster: cluster}
+	if !spec.ours() {
+		return f, nil
+	}
+	var err error
+	if print, how := spec.fingerprint(); how == byPrint {
+		if f.Print, f.Known, err = s.cfg.Lookup.ByFingerprint(ctx, print); err != nil {
+			return f, err
+		}
+	}
+	if f.Print == nil {
+		f.Name, f.NameIsOf, err = s.cfg.Lookup.ByCommonName(ctx, spec.User)
+	}
+	return f, err
+}
+
+// find records a finding without the API server waiting for it: the denial does not depend on it.
+func (s *server) find(ctx context.Context, f breakglass.FindingOpened) {
+	log := s.cfg.Log.With(slog.String("finding", f.Key), slog.String("what", f.What))
+	select {
+	case s.findings <- struct{}{}:
+	default:
+		log.Error("a finding is not recorded: too many at one time")
+		return
+	}
+	go func() {
+		defer func() { <-s.findings }()
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), findWithin)
+		defer cancel()
+		if err := s.cfg.Find(ctx, f); err != nil {
+			log.Error("recording a finding", slog.Any("error", err))
+		}
+	}()
+}
+
+func (s *server) audit(w http.ResponseWriter, r *http.Request, cluster string) string {
+	deadline := time.Now().Add(takeWithin)
+	select {
+	case s.batches <- struct{}{}:
+		defer func() { <-s.batches }()
+	default: // batches are large: those that wait would only fill the memory
+		return overloaded(w)
+	}
+	body, err := read(w, r, s.cfg.MaxAudit, deadline)
+	if err != nil {
+		return unread(w, err)
+	}
+	ctx, cancel := context.WithDeadline(r.Context(), deadline)
+	defer cancel()
+	switch err := s.cfg.Intake.Take(ctx, cluster, body); {
+	case err == nil:
+		w.WriteHeader(http.StatusOK)
+		return OutcomeTaken
+	case errors.Is(err, s.cfg.Overloaded), errors.Is(err, context.DeadlineExceeded):
+		return overloaded(w)
+	case errors.Is(err, s.cfg.Garbage):
+		s.cfg.Log.Error("a batch of audit events is no good and is lost", slog.String("cluster", cluster), slog.Any("error", err))
+		http.Error(w, "not an EventList of audit.k8s.io/v1", http.StatusBadRequest)
+		return OutcomeRejected
+	default:
+		s.cfg.Log.Error("taking audit events", slog.String("cluster", cluster), slog.Any("error", err))
+		http.Error(w, "the events were not taken", http.StatusInternalServerError)
+		return OutcomeFailed
+	}
+}

@@ -1,0 +1,471 @@
+package webhook_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/breakglassd/breakglass/internal/bgtest/real"
+	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/webhook"
+)
+
+var (
+	now   = time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)
+	print = strings.Repeat("ab", 32)
+	other = strings.Repeat("cd", 32)
+)
+
+const (
+	id    = "bg-2222-222"
+	user  = "breakglass:alice:" + id
+	group = "breakglass:cluster-admins"
+)
+
+// active is a grant of group mode in c1 that is good for an hour from now.
+func active(change ...func(*breakglass.Request)) *breakglass.Request {
+	r := &breakglass.Request{ID: id, Claimed: &breakglass.Claimed{}, Issued: &breakglass.Issued{Fingerprint: print, NotAfter: now.Add(time.Hour)}}
+	r.Ask.By.Person, r.Ask.Cluster, r.Ask.Rights.Group = "alice", "c1", group
+	for _, c := range change {
+		c(r)
+	}
+	return r
+}
+
+func revoked(r *breakglass.Request)   { r.Revoked = &breakglass.Ending{At: now} }
+func expired(r *breakglass.Request)   { r.Issued.NotAfter = now }
+func elsewhere(r *breakglass.Request) { r.Ask.Cluster = "c2" }
+func binding(r *breakglass.Request)   { r.Ask.Rights = breakglass.Rights{ClusterRole: "cluster-admin"} }
+func guarded(g ...breakglass.Guard) func(*breakglass.Request) {
+	return func(r *breakglass.Request) { r.Ask.Guards = g }
+}
+
+func with(ids ...string) map[string][]string { return map[string][]string{webhook.CredentialID: ids} }
+
+func certificate(p string) map[string][]string { return with("X509SHA256=" + p) }
+
+func TestDecide(t *testing.T) {
+	get := &webhook.ResourceAttributes{Verb: "get", Resource: "secrets"}
+	known := func(c ...func(*breakglass.Request)) webhook.Facts {
+		return webhook.Facts{Cluster: "c1", Print: active(c...), Known: true}
+	}
+	named := func(c ...func(*breakglass.Request)) webhook.Facts {
+		return webhook.Facts{Cluster: "c1", Name: active(c...), NameIsOf: true}
+	}
+	nobody := webhook.Facts{Cluster: "c1"}
+	orphan := []byte("the DER of a certificate")
+	failed := func(r *breakglass.Request) {
+		r.Issued, r.Failed = nil, &breakglass.Failed{Orphans: [][]byte{orphan}}
+	}
+	pending := func(r *breakglass.Request) {
+		r.Issued, r.Claimed, r.Ask.PendingUntil = nil, nil, now.Add(time.Hour)
+	}
+	for name, tc := range map[string]struct {
+		spec    webhook.Spec
+		facts   webhook.Facts
+		reason  string // empty: no opinion
+		finding bool
+	}{
+		"somebody else":                        {webhook.Spec{User: "bob", Groups: []string{"dev"}, Extra: certificate(other)}, nobody, "", false},
+		"our service account":                  {webhook.Spec{User: "system:serviceaccount:breakglass:breakglassd"}, nobody, "", false},
+		"nobody at all":                        {webhook.Spec{}, nobody, "", false},
+		"canary":                               {webhook.Spec{User: "breakglass-canary:c1:x", Extra: certificate(print)}, webhook.Facts{Cluster: "c1", Known: true}, "", false},
+		"canary with a group":                  {webhook.Spec{User: "breakglass-canary:c1:x", Groups: []string{group}, Extra: certificate(print)}, webhook.Facts{Cluster: "c1", Known: true}, "group " + group + " is not given", false},
+		"canary's certificate under a name":    {webhook.Spec{User: user, Extra: certificate(print)}, webhook.Facts{Cluster: "c1", Known: true}, "not issued for the user name", false},
+		"active":                               {webhook.Spec{User: user, Groups: []string{group, "system:authenticated"}, Extra: certificate(print), Resource: get}, known(), "", false},
+		"active, binding mode":                 {webhook.Spec{User: user, Extra: certificate(print), Resource: get}, known(binding), "", false},
+		"binding mode with a group":            {webhook.Spec{User: user, Groups: []string{group}, Extra: certificate(print)}, known(binding), "is not given", false},
+		"one group too many":                   {webhook.Spec{User: user, Groups: []string{group, "breakglass:more"}, Extra: certificate(print)}, known(), "group breakglass:more", false},
+		"revoked":                              {webhook.Spec{User: user, Groups: []string{group}, Extra: certificate(print)}, known(revoked), "certificate of " + id + " was revoked", false},
+		"expired":                              {webhook.Spec{User: user, Extra: certificate(print)}, known(expired), "has expired", false},
+		"another cluster":                      {webhook.Spec{User: user, Extra: certificate(print)}, known(elsewhere), "not for this cluster", false},
+		"another grant's certificate":          {webhook.Spec{User: "breakglass:bob:bg-3333-333", Extra: certificate(print)}, known(), "not issued for the user name", false},
+		"unknown certificate":                  {webhook.Spec{User: user, Extra: certificate(other)}, nobody, "not known", true},
+		"unknown certificate of a real name":   {webhook.Spec{User: user, Extra: certificate(other)}, named(), "not known", true},
+		"unknown certificate with our group":   {webhook.Spec{User: "bob", Groups: []string{group}, Extra: certificate(other)}, nobody, "is not given", true},
+		"our group by token":                   {webhook.Spec{User: "bob", Groups: []string{group}}, nobody, "is not given", false},
+		"an orphan":                            {webhook.Spec{User: user, Extra: certificate(breakglass.Fingerprint(orphan))}, named(failed), "was not issued properly", false},
+		"a token under our name":               {webhook.Spec{User: user, Extra: with("JTI=1")}, named(), "only for certificates", false},
+		"two certificates":                     {webhook.Spec{User: user, Extra: with("X509SHA256="+print, "X509SHA256="+other)}, known(), "only for certificates", false},
+		"a fingerprint in capitals":            {webhook.Spec{User: user, Extra: certificate(strings.ToUpper(print))}, named(), "only for certificates", false},
+		"no credential id":                     {webhook.Spec{User: user, Groups: []string{group}}, named(), "", false},
+		"no credential id, revoked":            {webhook.Spec{User: user}, named(revoked), "was revoked", false},
+		"no credential id, no certificate yet": {webhook.Spec{User: user}, named(pending), "cannot exist: the request is pending", false},
+		"no credential id, no such request":    {webhook.Spec{User: user}, nobody, "no grant has the user name", false},
+		"no credential id, another's request":  {webhook.Spec{User: "breakglass:bob:" + id}, webhook.Facts{Cluster: "c1", Name: active()}, "no grant has the user name", false},
+		"guard":                                {webhook.Spec{User: user, Extra: certificate(print), Resource: get}, known(guarded(breakglass.GuardSecrets)), "(guard secrets): get secrets", false},
+		"guard of a later release":             {webhook.Spec{User: user, Extra: certificate(print), Resource: get}, known(guarded("teleport")), "(guard teleport)", false},
+		"guard and a path":                     {webhook.Spec{User: user, Extra: certificate(print), Path: &webhook.PathAttributes{Path: "/version", Verb: "get"}}, known(guarded(breakglass.GuardSecrets)), "", false},
+		"control characters":                   {webhook.Spec{User: "breakglass:\x1b[31m", Resource: get}, nobody, "no grant has the user name breakglass:?[31m", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := webhook.Decide(tc.spec, tc.facts, now)
+			if got.Denied != (tc.reason != "") || !strings.Contains(got.Reason, tc.reason) || got.Denied != strings.HasPrefix(got.Reason, "breakglass: ") {
+				t.Errorf("got %+v, want denied saying %q", got, tc.reason)
+			}
+			if (got.Finding != nil) != tc.finding || tc.finding && (got.Finding.Key != breakglass.ShadowKey("c1", other) || got.Finding.Severity != breakglass.SeverityCritical) {
+				t.Errorf("got finding %+v, want one: %v", got.Finding, tc.finding)
+			}
+		})
+	}
+}
+
+// TestGuards is about questions that no request of an API server asks but kubectl auth can-i does, and about verbs of which
+// discovery knows nothing.
+func TestGuards(t *testing.T) {
+	for _, tc := range []struct {
+		a    webhook.ResourceAttributes
+		want string // guards that refuse it, sorted
+	}{
+		{webhook.ResourceAttributes{Verb: "*", Group: "*", Resource: "*"}, "admission csr escalate exec impersonate nodes rbac secrets tokens workloads"},
+		{webhook.ResourceAttributes{Verb: "get", Group: "*", Resource: "*"}, "exec nodes secrets tokens"},
+		{webhook.ResourceAttributes{}, "escalate exec impersonate nodes secrets tokens workloads"},
+		{webhook.ResourceAttributes{Verb: "get", Resource: "*", Subresource: "exec"}, "exec secrets"},
+		{webhook.ResourceAttributes{Verb: "get", Resource: "pods", Subresource: "*"}, "exec"},
+		{webhook.ResourceAttributes{Verb: "*", Resource: "pods"}, "escalate impersonate workloads exec"},
+		{webhook.ResourceAttributes{Verb: "get", Resource: "pods"}, ""},
+		{webhook.ResourceAttributes{Verb: "get", Resource: "pods", Subresource: "log"}, ""},
+		{webhook.ResourceAttributes{Verb: "create", Resource: "pods", Subresource: "exec"}, "exec"},
+		{webhook.ResourceAttributes{Verb: "create", Resource: "pods", Subresource: "of-tomorrow"}, "workloads"},
+		{webhook.ResourceAttributes{Verb: "proxy", Resource: "nodes"}, "exec nodes"},
+		{webhook.ResourceAttributes{Verb: "impersonate", Resource: "users"}, "impersonate"},
+		{webhook.ResourceAttributes{Verb: "impersonate", Group: "authentication.k8s.io", Resource: "userextras", Subresource: "scopes"}, "impersonate"},
+		{webhook.ResourceAttributes{Verb: "impersonate:user-info", Group: "authentication.k8s.io", Resource: "users"}, "impersonate"},
+		{webhook.ResourceAttributes{Verb: "impersonate:arbitrary-node", Group: "authentication.k8s.io", Resource: "nodes"}, "impersonate"},
+		{webhook.ResourceAttributes{Verb: "impersonate-on:serviceaccount:list", Resource: "configmaps"}, "impersonate"},
+		{webhook.ResourceAttributes{Verb: "bind", Group: "rbac.authorization.k8s.io", Resource: "clusterroles"}, "escalate rbac"},
+		{webhook.ResourceAttributes{Verb: "escalate", Group: "rbac.authorization.k8s.io", Resource: "roles"}, "escalate rbac"},
+		{webhook.ResourceAttributes{Verb: "approve", Group: "certificates.k8s.io", Resource: "signers"}, "csr"},
+		{webhook.ResourceAttributes{Verb: "attest", Group: "certificates.k8s.io", Resource: "signers"}, "csr"},
+		{webhook.ResourceAttributes{Verb: "delete", Resource: "secrets"}, "secrets"},
+		{webhook.ResourceAttributes{Verb: "get", Group: "example.com", Resource: "secrets"}, ""},
+	} {
+		var got []string
+		for g := range breakglass.Guards() {
+			if by, refused := webhook.Refused([]breakglass.Guard{g}, tc.a); refused {
+				got = append(got, string(by))
+			}
+		}
+		slices.Sort(got)
+		want := strings.Fields(tc.want)
+		slices.Sort(want)
+		if !slices.Equal(got, want) {
+			t.Errorf("%+v: got %q, want %q", tc.a, got, want)
+		}
+	}
+}
+
+// lookup answers with the grant whose name and fingerprint it has, or with its error.
+type lookup struct {
+	r     *breakglass.Request
+	err   error
+	calls atomic.Int64
+}
+
+func (l *lookup) ByFingerprint(_ context.Context, p string) (*breakglass.Request, bool, error) {
+	l.calls.Add(1)
+	if l.r != nil && p == print {
+		return l.r, true, l.err
+	}
+	return nil, false, l.err
+}
+
+func (l *lookup) ByCommonName(_ context.Context, cn string) (*breakglass.Request, bool, error) {
+	l.calls.Add(1)
+	if l.r != nil && cn == user {
+		return l.r, true, l.err
+	}
+	return nil, false, l.err
+}
+
+type intake func(ctx context.Context, cluster string, body []byte) error
+
+func (f intake) Take(ctx context.Context, cluster string, body []byte) error {
+	return f(ctx, cluster, body)
+}
+
+var (
+	errFull    = errors.New("full")
+	errGarbage = errors.New("garbage")
+)
+
+func config(l webhook.Lookup) webhook.Config {
+	return webhook.Config{Clusters: []webhook.Cluster{{ID: "c1", Token: secret, ClientNames: []string{"kube-apiserver-c1"}}, {ID: "c2", Token: "another-token-for-cluster-c2"}},
+		Lookup: l, Intake: intake(func(context.Context, string, []byte) error { return nil }), Overloaded: errFull, Garbage: errGarbage, MaxAudit: 1 << 20,
+		Find: func(context.Context, breakglass.FindingOpened) error { return nil }, Log: slog.New(slog.DiscardHandler)}
+}
+
+func handler(t testing.TB, c webhook.Config) http.Handler {
+	t.Helper()
+	h, err := webhook.New(c)
+	must(t, err)
+	return h
+}
+
+func post(path, body, token string) *http.Request {
+	r := httptest.NewRequest(http.MethodPost, path, strings.NewReader(body))
+	r.Header.Set("Content-Type", "application/json")
+	if token != "" {
+		r.Header.Set("Authorization", "Bearer "+token)
+	}
+	return r
+}
+
+func question(s webhook.Spec) string {
+	if s.Resource == nil {
+		s.Resource = &webhook.ResourceAttributes{Verb: "get", Resource: "pods"}
+	}
+	spec, err := json.Marshal(s)
+	if err != nil {
+		panic(err)
+	}
+	return `{"apiVersion":"authorization.k8s.io/v1","kind":"SubjectAccessReview","metadata":{},"spec":` + string(spec) + `,"status":{"allowed":true}}`
+}
+
+func answer(h http.Handler, r *http.Request) (int, string) {
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	return w.Code, w.Body.String()
+}
+
+func TestAnswers(t *testing.T) {
+	bad := errors.New("disk")
+	ask := question(webhook.Spec{User: user, Extra: certificate(print)})
+	for name, tc := range map[string]struct {
+		lookup *lookup
+		r      *http.Request
+		code   int
+		says   string
+	}{
+		"no opinion":                 {&lookup{}, post("/authorize/c1", question(webhook.Spec{User: "bob"}), secret), 200, `"status":{"allowed":false}`},
+		"denied":                     {&lookup{}, post("/authorize/c1", ask, secret), 200, `"status":{"allowed":false,"denied":true,"reason":"breakglass: `},
+		"a ledger that fails":        {&lookup{err: bad}, post("/authorize/c1", ask, secret), 500, "the ledger cannot be read"},
+		"strangers need no ledger":   {&lookup{err: bad}, post("/authorize/c1", question(webhook.Spec{User: "bob"}), secret), 200, `"allowed":false`},
+		"no credential":              {&lookup{}, post("/authorize/c1", ask, ""), 401, "unauthorized"},
+		"wrong token":                {&lookup{}, post("/authorize/c1", ask, secret+"x"), 401, "unauthorized"},
+		"no credential, no cluster":  {&lookup{}, post("/authorize/nowhere", ask, ""), 401, "unauthorized"},
+		"another cluster's token":    {&lookup{}, post("/authorize/c2", ask, secret), 403, "forbidden"},
+		"a cluster that is not":      {&lookup{}, post("/authorize/nowhere", ask, secret), 403, "forbidden"},
+		"another path":               {&lookup{}, post("/", ask, secret), 404, ""},
+		"garbage":                    {&lookup{}, post("/authorize/c1", "{", secret), 400, "not a SubjectAccessReview"},
+		"beta":                       {&lookup{}, post("/authorize/c1", strings.Replace(ask, "/v1", "/v1beta1", 1), secret), 400, "subjectAccessReviewVersion: v1"},
+		"about nothing":              {&lookup{}, post("/authorize/c1", `{"apiVersion":"authorization.k8s.io/v1","kind":"SubjectAccessReview","spec":{"user":"bob"}}`, secret), 400, "nothing"},
+		"too large":                  {&lookup{}, post("/authorize/c1", strings.Repeat(" ", 1<<20)+ask, secret), 413, "more than"},
+		"audit":                      {&lookup{}, post("/audit/c1", "{}", secret), 200, ""},
+		"audit, another's":           {&lookup{}, post("/audit/c2", "{}", secret), 403, ""},
+		"audit, too large":           {&lookup{}, post("/audit/c1", strings.Repeat(" ", 1<<20+1), secret), 413, "more than 1048576 bytes"},
+		"audit without a credential": {&lookup{}, post("/audit/c1", "{}", ""), 401, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if code, body := answer(handler(t, config(tc.lookup)), tc.r); code != tc.code || !strings.Contains(body, tc.says) {
+				t.Errorf("got %d %s, want %d saying %q", code, body, tc.code, tc.says)
+			}
+		})
+	}
+	yaml := post("/authorize/c1", ask, secret)
+	yaml.Header.Set("Content-Type", "application/yaml")
+	if code, _ := answer(handler(t, config(&lookup{})), yaml); code != http.StatusUnsupportedMediaType {
+		t.Errorf("got %d for YAML, want 415", code)
+	}
+	twice := post("/authorize/c1", ask, secret)
+	twice.Header.Add("Authorization", "Bearer "+secret)
+	if code, _ := answer(handler(t, config(&lookup{})), twice); code != http.StatusUnauthorized {
+		t.Errorf("got %d for two tokens, want 401", code)
+	}
+}
+
+func TestIntakeErrorsBecomeAnswers(t *testing.T) {
+	for want, err := range map[int]error{200: nil, 429: fmt.Errorf("queue: %w", errFull), 400: fmt.Errorf("line 1: %w", errGarbage), 500: errors.New("disk")} {
+		c := config(&lookup{})
+		c.Intake = intake(func(_ context.Context, cluster string, body []byte) error {
+			if cluster != "c1" || string(body) != "{}" {
+				t.Errorf("got %q of %q, want {} of c1", body, cluster)
+			}
+			return err
+		})
+		w := httptest.NewRecorder()
+		handler(t, c).ServeHTTP(w, post("/audit/c1", "{}", secret))
+		if w.Code != want || (w.Header().Get("Retry-After") != "") != (want == 429) {
+			t.Errorf("%v: got %d %v, want %d", err, w.Code, w.Header(), want)
+		}
+	}
+}
+
+func TestPanicsAreContained(t *testing.T) {
+	c := config(&lookup{})
+	c.Intake = intake(func(context.Context, string, []byte) error { panic("boom") })
+	var outcome string
+	c.Observe = func(_, _, o string, _ time.Duration) { outcome = o }
+	if code, body := answer(handler(t, c), post("/audit/c1", "{}", secret)); code != 500 || strings.Contains(body, "boom") || outcome != webhook.OutcomeFailed {
+		t.Errorf("got %d %s, outcome %q, want a bare 500 that is observed as failed", code, body, outcome)
+	}
+}
+
+func TestBatchesBeyondTheBoundAreTurnedAway(t *testing.T) {
+	c := config(&lookup{})
+	entered, leave := make(chan bool), make(chan bool)
+	c.Intake = intake(func(context.Context, string, []byte) error { entered <- true; <-leave; return nil })
+	h := handler(t, c)
+	const bound = 4
+	for range bound {
+		go answer(h, post("/audit/c1", "{}", secret))
+	}
+	for range bound {
+		<-entered
+	}
+	if code, _ := answer(h, post("/audit/c1", "{}", secret)); code != http.StatusTooManyRequests {
+		t.Errorf("got %d while %d are taken, want 429", code, bound)
+	}
+	close(leave)
+}
+
+func TestConfigIsChecked(t *testing.T) {
+	for says, change := range map[string]func(*webhook.Config){
+		"cannot sign in":            func(c *webhook.Config) { c.Clusters[0] = webhook.Cluster{ID: "c1"} },
+		"fewer than":                func(c *webhook.Config) { c.Clusters[0].Token = "short" },
+		"the same webhook token":    func(c *webhook.Config) { c.Clusters[1].Token = secret },
+		"the same webhook client":   func(c *webhook.Config) { c.Clusters[1].ClientNames = []string{"kube-apiserver-c1"} },
+		"cannot be the name":        func(c *webhook.Config) { c.Clusters[0].ClientNames = []string{user} },
+		"needs the errors":          func(c *webhook.Config) { c.Overloaded = nil },
+		"Lookup, Find and Log are ": func(c *webhook.Config) { c.Find = nil },
+	} {
+		c := config(&lookup{})
+		change(&c)
+		if _, err := webhook.New(c); err == nil || !strings.Contains(err.Error(), says) || strings.Contains(err.Error(), secret) {
+			t.Errorf("got %v, want an error saying %q", err, says)
+		}
+	}
+}
+
+func TestTokensNeverPrint(t *testing.T) {
+	var log bytes.Buffer
+	c := config(&lookup{}).Clusters[0]
+	slog.New(slog.NewTextHandler(&log, nil)).Info("x", slog.Any("token", c.Token))
+	asJSON, err := json.Marshal(c)
+	must(t, err)
+	if all := fmt.Sprintf("%v %+v %#v %s %q %x %s %s", c, c, c, c.Token, c.Token, c.Token, asJSON, log.String()); strings.Contains(all, secret) || strings.Contains(all, fmt.Sprintf("%x", secret)) {
+		t.Errorf("got %s, want no token", all)
+	}
+}
+
+// TestClientCertificates signs in over real TLS, with and without tokens configured.
+func TestClientCertificates(t *testing.T) {
+	ca, err := real.NewCA("of the webhook's clients")
+	must(t, err)
+	foreign, err := real.NewCA("of somebody else")
+	must(t, err)
+	pool := x509.NewCertPool()
+	pool.AddCert(ca.Cert)
+	c := config(&lookup{})
+	serve := func(tokens bool) *httptest.Server {
+		s := httptest.NewUnstartedServer(handler(t, c))
+		s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+		cert, key, err := ca.Server("webhook")
+		must(t, err)
+		pair, err := tls.X509KeyPair(cert, key)
+		must(t, err)
+		s.TLS = webhook.TLSConfig(func() (*tls.Certificate, error) { return &pair, nil }, pool, tokens)
+		s.StartTLS()
+		t.Cleanup(s.Close)
+		return s
+	}
+	withTokens, without := serve(true), serve(false)
+	for _, tc := range []struct {
+		what         string
+		s            *httptest.Server
+		ca           *real.CA // nil: no certificate
+		name, token  string
+		path         string
+		want         int // 0: the handshake fails
+		requestsBody string
+	}{
+		{"listed", withTokens, ca, "kube-apiserver-c1", "", "/authorize/c1", 200, ""},
+		{"listed, another cluster", withTokens, ca, "kube-apiserver-c1", "", "/authorize/c2", 403, ""},
+		{"not listed", withTokens, ca, "kube-apiserver-c2", "", "/authorize/c1", 401, ""},
+		{"no certificate", withTokens, nil, "", "", "/authorize/c1", 401, ""},
+		{"a token", withTokens, nil, "", secret, "/authorize/c1", 200, ""},
+		{"a wrong token counts before the certificate", withTokens, ca, "kube-apiserver-c1", "wrong", "/authorize/c1", 401, ""},
+		{"a foreign CA", withTokens, foreign, "kube-apiserver-c1", "", "/authorize/c1", 0, ""},
+		{"without tokens", without, ca, "kube-apiserver-c1", "", "/authorize/c1", 200, ""},
+		{"without tokens and certificate", without, nil, "", "", "/authorize/c1", 0, ""},
+	} {
+		t.Run(tc.what, func(t *testing.T) {
+			conf := &tls.Config{RootCAs: pool, ServerName: "localhost", InsecureSkipVerify: true} // what is tested is the other side
+			if tc.ca != nil {
+				cert, key, err := tc.ca.Client(tc.name)
+				must(t, err)
+				pair, err := tls.X509KeyPair(cert, key)
+				must(t, err)
+				conf.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }
+			}
+			r, err := http.NewRequest(http.MethodPost, tc.s.URL+tc.path, strings.NewReader(question(webhook.Spec{User: "bob"})))
+			must(t, err)
+			r.Header.Set("Content-Type", "application/json")
+			if tc.token != "" {
+				r.Header.Set("Authorization", "Bearer "+tc.token)
+			}
+			resp, err := (&http.Client{Transport: &http.Transport{TLSClientConfig: conf, DisableKeepAlives: true}}).Do(r)
+			got := 0
+			if err == nil {
+				resp.Body.Close()
+				got = resp.StatusCode
+			}
+			if got != tc.want {
+				t.Errorf("got %d, %v, want %d", got, err, tc.want)
+			}
+		})
+	}
+}
+
+// FuzzReview: whatever an API server could send, the answer is never a permission and no crash.
+func FuzzReview(f *testing.F) {
+	f.Add(question(webhook.Spec{User: user, Groups: []string{group}, Extra: certificate(print)}))
+	f.Add(question(webhook.Spec{User: user, Groups: []string{"breakglass:x"}, Extra: certificate(other), Resource: &webhook.ResourceAttributes{Verb: "*", Resource: "*"}}))
+	f.Add(`{"apiVersion":"authorization.k8s.io/v1","kind":"SubjectAccessReview","spec":{"extra":{"authentication.kubernetes.io/credential-id":[]},"nonResourceAttributes":{}}}`)
+	h := handler(f, config(&lookup{r: active(guarded(breakglass.GuardExec))}))
+	f.Fuzz(func(t *testing.T, body string) {
+		code, got := answer(h, post("/authorize/c1", body, secret))
+		if code != 200 && code != 400 && code != 413 {
+			t.Errorf("got %d %s", code, got)
+		}
+		var a struct {
+			Status struct{ Allowed, Denied bool }
+		}
+		if code == 200 && (json.Unmarshal([]byte(got), &a) != nil || a.Status.Allowed) {
+			t.Errorf("got %s, want an answer that allows nothing", got)
+		}
+	})
+}
+
+func BenchmarkAuthorize(b *testing.B) {
+	r := active(guarded(breakglass.GuardExec, breakglass.GuardRBAC, breakglass.GuardSecrets))
+	r.Issued.NotAfter = time.Now().Add(time.Hour)
+	for name, spec := range map[string]webhook.Spec{
+		"active":   {User: user, Groups: []string{group, "system:authenticated"}, Extra: certificate(print)},
+		"unknown":  {User: user, Groups: []string{group, "system:authenticated"}, Extra: certificate(other)},
+		"stranger": {User: "bob", Groups: []string{"dev", "system:authenticated"}},
+	} {
+		b.Run(name, func(b *testing.B) {
+			h, body := handler(b, config(&lookup{r: r})), question(spec)
+			b.ReportAllocs()
+			for b.Loop() {
+				if code, got := answer(h, post("/authorize/c1", body, secret)); code != 200 {
+					b.Fatal(code, got)
+				}
+			}
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "decisions/s")
+		})
+	}
+}
