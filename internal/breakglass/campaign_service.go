@@ -105,10 +105,8 @@ func (s *Service) OpenCampaign(ctx context.Context, by *Actor, plan CampaignPlan
 	s.campaigns.mu.Lock()
 	defer s.campaigns.mu.Unlock()
 	p := s.Policy()
-	for id, c := range s.campaigns.loaded {
-		if c.Closed == nil {
-			return nil, refuse(ClassConflict, "campaign-open", "answer it first: breakglass recert review", "campaign %s is still open until %s", id, c.Opened.Deadline.Format(time.DateOnly))
-		}
+	if err := s.campaigns.noneOpen(); err != nil {
+		return nil, err
 	}
 	if n := len(plan.Items); n > MaxCampaignItems {
 		return nil, refuse(ClassLimited, "campaign-size", "review fewer clusters at a time", "a campaign of %d items is too large, at most %d fit", n, MaxCampaignItems)
@@ -134,17 +132,31 @@ func (s *Service) OpenCampaign(ctx context.Context, by *Actor, plan CampaignPlan
 	}
 }
 
-// MayOpenCampaign says whether somebody may open one; nil is the schedule. A refusal is recorded.
+// noneOpen refuses while a campaign is open. Called with mu held.
+func (k *campaigns) noneOpen() error {
+	for id, c := range k.loaded {
+		if c.Closed == nil {
+			return refuse(ClassConflict, "campaign-open", "answer it first: breakglass recert review", "campaign %s is still open until %s", id, c.Opened.Deadline.Format(time.DateOnly))
+		}
+	}
+	return nil
+}
+
+// MayOpenCampaign says whether somebody may open one now; nil is the schedule. A refusal is recorded.
 func (s *Service) MayOpenCampaign(ctx context.Context, by *Actor) error {
 	p := s.Policy()
 	if len(p.Campaign.Reviewers) == 0 {
 		return refuse(ClassPolicy, "no-reviewers", "name reviewers under recertification in the access policy", "nobody recertifies here")
 	}
+	s.campaigns.mu.Lock()
+	err := s.campaigns.noneOpen()
+	s.campaigns.mu.Unlock()
 	if by == nil {
-		return nil
+		return err
 	}
-	err := known(p, *by)
-	if err == nil && !p.MayReview(by.Person) && !p.MayRespond(by.Person) {
+	if no := known(p, *by); no != nil {
+		err = no
+	} else if !p.MayReview(by.Person) && !p.MayRespond(by.Person) {
 		err = refuse(ClassDenied, "not-reviewer", "", "only reviewers and responders can open a campaign")
 	}
 	return s.recordRefusal(ctx, *by, "recert-start", RefusalStream, err)

@@ -472,6 +472,87 @@ func TestReportIsOnePageAndEscapesWhatItShows(t *testing.T) {
 	})
 }
 
+func TestScheduledRunOpensOneCampaign(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		due := time.Now().UTC()
+		for range 3 { // as after a run that died before it was remembered as done
+			if err := w.service.Job(t.Context(), due); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ids, err := w.Service.CampaignIDs(t.Context())
+		if err != nil || len(ids) != 1 {
+			t.Fatalf("%d campaigns (%v)", len(ids), err)
+		}
+		if err := w.service.Job(t.Context(), due.Add(time.Hour)); err == nil {
+			t.Error("a run opened nothing, because a campaign is open, and nobody is told")
+		}
+	})
+}
+
+func TestSettingsThatMakeNoSenseAreRefused(t *testing.T) {
+	good := recert.Settings{Cron: "0 9 1 1,4,7,10 *", Zone: "Europe/Berlin", Dir: "/var/lib/breakglass/recert", WorkFrom: 8, WorkTo: 18}
+	if bad := good.Check(); len(bad) > 0 {
+		t.Errorf("good settings: %q", bad)
+	}
+	if bad := (recert.Settings{}).Check(); len(bad) > 0 {
+		t.Errorf("no campaigns at all: %q", bad)
+	}
+	for name, change := range map[string]func(*recert.Settings){
+		"recertification.cron":      func(s *recert.Settings) { s.Cron = "every monday" },
+		"recertification.time_zone": func(s *recert.Settings) { s.Zone = "Mars/Olympus" },
+		"recertification.dir":       func(s *recert.Settings) { s.Dir = "" },
+		"recertification.work_from": func(s *recert.Settings) { s.WorkFrom = 19 },
+	} {
+		s := good
+		change(&s)
+		if bad := s.Check(); len(bad) != 1 || !strings.HasPrefix(bad[0], name) {
+			t.Errorf("%s: got %q", name, bad)
+		}
+	}
+}
+
+func TestSlackAccountsAreLookedAt(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		service, err := recert.New(recert.Config{Domain: w.Service, Ledger: w.Ledger, Signer: w.signer, Dir: filepath.Join(w.Dir, "recert"),
+			Accounts: func(_ context.Context, all []breakglass.SlackAccount) (map[breakglass.SlackAccount]recert.AccountState, error) {
+				out := map[breakglass.SlackAccount]recert.AccountState{}
+				for _, a := range all {
+					out[a] = recert.AccountState{Deactivated: a.User == bgtest.SlackUser("alice"), Guest: a.User == bgtest.SlackUser("bob")}
+				}
+				return out, nil
+			}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.service = service
+		c := w.start(t)
+		if i := titled(t, w, c, "U0ALICE"); i.State != breakglass.ItemOrphan {
+			t.Errorf("a deactivated account is %s", i.State)
+		}
+		if i := titled(t, w, c, "U0BOB"); i.Risk != inventory.High {
+			t.Errorf("a guest's account has risk %s", i.Risk)
+		}
+		if i := titled(t, w, c, "U0CAROL"); i.State != breakglass.ItemNew || i.Risk != inventory.Medium {
+			t.Errorf("a member's account is %s with risk %s", i.State, i.Risk)
+		}
+	})
+}
+
+func TestPeopleWhoAlwaysApproveTogetherAreAnItem(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		for range 4 {
+			w.use(t, "alice") // approved by carol and bob
+			time.Sleep(2 * time.Hour)
+		}
+		w.use(t, "bob") // approved by carol and dave
+		c := w.start(t)
+		if i := titled(t, w, c, "approve together"); i.ID != "pair/bob/carol" || !slices.Equal(i.Not, []string{"bob", "carol"}) {
+			t.Errorf("got %s, not to be judged by %v", i.ID, i.Not)
+		}
+	})
+}
+
 func TestLostOrChangedSnapshotIsNoticed(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		c := w.start(t)

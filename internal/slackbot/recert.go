@@ -415,3 +415,34 @@ func (b *Bot) turnPage(ctx context.Context, a breakglass.Actor, p *payload) (nex
 	next, err = b.campaignPage(ctx, a, after)
 	return next, nil, err
 }
+
+// Accounts looks at the flags of accounts, for the recertification of who they belong to. An error means that Slack could not
+// tell about all of them. Accounts of other workspaces than ours are passed over.
+func (b *Bot) Accounts(ctx context.Context, accounts []breakglass.SlackAccount) (map[breakglass.SlackAccount]recert.AccountState, error) {
+	out := map[breakglass.SlackAccount]recert.AccountState{}
+	for _, a := range accounts {
+		if !slices.Contains(b.cfg.TeamIDs, a.Team) {
+			continue
+		}
+		var u *slack.User
+		err := b.call(ctx, "users.info", callTimeout, func(ctx context.Context) (err error) {
+			u, err = b.slack.GetUserInfoContext(ctx, a.User)
+			return err
+		})
+		switch e := (*apiError)(nil); {
+		case isCode(err, "user_not_found"):
+			out[a] = recert.AccountState{Missing: true}
+		case errors.As(err, &e) && e.after > 0:
+			select {
+			case <-ctx.Done():
+			case <-time.After(e.after):
+			}
+			return nil, err
+		case err != nil:
+			return nil, err
+		default:
+			out[a] = recert.AccountState{Deactivated: u.Deleted, Bot: u.IsBot, Guest: u.IsRestricted || u.IsUltraRestricted || u.IsStranger}
+		}
+	}
+	return out, nil
+}
