@@ -511,11 +511,16 @@ var reminders = [...]struct {
 func dueCampaign(c *Campaign, p *Policy, held []Eligibility, now time.Time) (events []Event, next time.Time) {
 	over := !now.Before(c.Opened.Deadline)
 	var revoked, silent, floor, unanswered []string
+	moot := map[bool][]string{} // of what the policy does not have any more; by whether a reviewer said revoke
 	set := setOf(held)
 	// What a reviewer took away goes first: silence must not use up the room above the floor.
 	for _, wanted := range []Outcome{OutcomeRevoke, OutcomeNone} {
 		for _, i := range c.Items {
 			if c.said(i) != wanted || !c.owed(i, now) {
+				continue
+			}
+			if !p.offers(i.Gives.Profile, i.Gives.Cluster) {
+				moot[wanted == OutcomeRevoke] = append(moot[wanted == OutcomeRevoke], i.ID)
 				continue
 			}
 			with := maps.Clone(set)
@@ -548,6 +553,8 @@ func dueCampaign(c *Campaign, p *Policy, held []Eligibility, now time.Time) (eve
 	}
 	page(revoked, func(ids []string) Event { return CampaignSuspended{Why: WhyRevoked, Items: ids} })
 	page(silent, func(ids []string) Event { return CampaignSuspended{Why: WhyUnanswered, Items: ids} })
+	page(moot[true], func(ids []string) Event { return CampaignSuspended{Why: WhyRevoked, Items: ids, Moot: true} })
+	page(moot[false], func(ids []string) Event { return CampaignSuspended{Why: WhyUnanswered, Items: ids, Moot: true} })
 	page(floor, func(ids []string) Event { return CampaignEscalated{Why: WhyFloor, Items: ids} })
 	page(unanswered, func(ids []string) Event { return CampaignEscalated{Why: WhyUnanswered, Items: ids} })
 	if c.Closed != nil {
@@ -555,7 +562,7 @@ func dueCampaign(c *Campaign, p *Policy, held []Eligibility, now time.Time) (eve
 	}
 	counts, open := c.Counts()
 	if over || open == 0 {
-		counts.Suspended += len(silent)
+		counts.Suspended += len(silent) + len(moot[false])
 		counts.Escalated += len(unanswered)
 		for _, id := range floor {
 			if i, _ := c.Item(id); c.said(i) == OutcomeNone {

@@ -102,8 +102,9 @@ type CampaignDecided struct {
 
 // CampaignSuspended takes eligibility away until two people give it back.
 type CampaignSuspended struct {
-	Why   string   `json:"why"`   // WhyRevoked or WhyUnanswered
-	Items []string `json:"items"` // ids
+	Why   string   `json:"why"`            // WhyRevoked or WhyUnanswered
+	Items []string `json:"items"`          // ids
+	Moot  bool     `json:"moot,omitempty"` // the policy does not have these profiles there any more: no floor holds for them
 }
 
 // CampaignEscalated says loudly what the daemon could not settle.

@@ -628,7 +628,8 @@ func (a *Auditor) campaign(e ledger.Entry, ev Event) error {
 	if err := c.apply(e, ev); err != nil {
 		return err
 	}
-	if _, suspends := ev.(CampaignSuspended); !suspends {
+	suspension, is := ev.(CampaignSuspended)
+	if !is || suspension.Moot {
 		return nil
 	}
 	// Whether somebody can still be reached is not in the ledger; how many people are left is.
@@ -637,7 +638,7 @@ func (a *Auditor) campaign(e ledger.Entry, ev Event) error {
 		held = append(held, c.held()...)
 	}
 	set := setOf(held)
-	for _, id := range ev.(CampaignSuspended).Items {
+	for _, id := range suspension.Items {
 		i, _ := c.Item(id)
 		if left, need := a.policy.left(i.Gives, set); left < need {
 			return fmt.Errorf("suspending %s leaves %d approvers where %d are the least", i.Gives, left, need)

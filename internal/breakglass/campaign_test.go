@@ -350,6 +350,41 @@ func TestRevokeBelowTheFloorEscalatesAndTakesEffectWhenThereIsRoom(t *testing.T)
 	})
 }
 
+func TestWhatThePolicyDoesNotHaveAnyMoreIsSuspendedWithoutAFloor(t *testing.T) {
+	campaignBubble(t, func(t *testing.T, s *bgtest.System) {
+		c := open(t, s)
+		text := reviewed()
+		i, j := strings.Index(text, "  - id: scoped"), strings.Index(text, "responders:")
+		p, err := breakglass.ParsePolicy("access.yaml", []byte(text[:i]+text[j:]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Service.SetPolicy(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(15 * 24 * time.Hour)
+		synctest.Wait()
+		if c, err = s.Service.Campaign(t.Context(), c.ID); err != nil || c.Closed == nil {
+			t.Fatalf("not closed (%v)", err)
+		}
+		for _, i := range c.Items {
+			if i.Gives.Profile == "scoped" && !i.Held() {
+				t.Errorf("%s is not suspended: if the profile comes back, so does what nobody confirmed", i.ID)
+			}
+		}
+		// It comes back, and with it the floor.
+		if p, err = breakglass.ParsePolicy("access.yaml", []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Service.SetPolicy(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+		r := s.Ask(byKey("alice"), "scoped")
+		s.Approve(byKey("bob"), r)
+		wantState(t, s.Approve(byKey("carol"), r), breakglass.StateApproved)
+	})
+}
+
 func TestRemindersCountDown(t *testing.T) {
 	campaignBubble(t, func(t *testing.T, s *bgtest.System) {
 		c := open(t, s)

@@ -56,10 +56,10 @@ func compareEligibility(a, b Eligibility) int {
 // one more than the quorum, so that one may be unreachable, and for every requester a quorum without them; for requesters
 // minRequesters, or all if there never were more. A profile or cluster that is gone has no floor.
 func (p *Policy) keepsFloor(e Eligibility, set suspensions) bool {
-	prof, ok := p.Profile(e.Profile)
-	if !ok || !slices.Contains(prof.Clusters, e.Cluster) {
+	if !p.offers(e.Profile, e.Cluster) {
 		return true
 	}
+	prof, _ := p.Profile(e.Profile)
 	requesters := p.members(prof.Requesters)
 	if e.Part == PartRequester {
 		left := slices.DeleteFunc(slices.Clone(requesters), func(id string) bool {
@@ -73,6 +73,12 @@ func (p *Policy) keepsFloor(e Eligibility, set suspensions) bool {
 		return false
 	}
 	return !slices.ContainsFunc(requesters, func(id string) bool { return !p.reachable(q, id) })
+}
+
+// offers reports whether a profile can be asked for on a cluster.
+func (p *Policy) offers(profile, cluster string) bool {
+	prof, ok := p.Profile(profile)
+	return ok && slices.Contains(prof.Clusters, cluster)
 }
 
 // able reports whether a person has what it takes to approve by one of the channels.

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/devmode/slacksim"
@@ -170,5 +172,23 @@ func TestCampaignFormIsForReviewersAndHoldsNoRule(t *testing.T) {
 	}
 	if words != 1 {
 		t.Errorf("%d words on record, want 1", words)
+	}
+}
+
+func TestAccountsAreWhatSlackSaysTheyAre(t *testing.T) {
+	w := newWorld(t, func(_ *world, c *slacksim.Config, _ *bgtest.Options) {
+		for n := range c.Users {
+			c.Users[n].Deleted = c.Users[n].ID == bgtest.SlackUser("alice")
+			c.Users[n].IsRestricted = c.Users[n].ID == bgtest.SlackUser("bob")
+		}
+	})
+	account := func(user string) breakglass.SlackAccount { return breakglass.SlackAccount{Team: "T01", User: user} }
+	got, err := w.bot.Load().Accounts(w.ctx(), []breakglass.SlackAccount{account(bgtest.SlackUser("alice")), account(bgtest.SlackUser("bob")), account(bgtest.SlackUser("carol")),
+		account("U0NOBODY"), {Team: "T0OTHER", User: "U0X"}})
+	must(t, err)
+	want := map[breakglass.SlackAccount]recert.AccountState{account(bgtest.SlackUser("alice")): {Deactivated: true}, account(bgtest.SlackUser("bob")): {Guest: true}, account(bgtest.SlackUser("carol")): {},
+		account("U0NOBODY"): {Missing: true}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
 	}
 }
