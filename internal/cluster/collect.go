@@ -577,13 +577,14 @@ func (r *collector) nodes(ctx context.Context) {
 			} `json:"containers"`
 		} `json:"spec"`
 	}) ([]inventory.Component, bool) {
-		where := "pod kube-system/" + o.Metadata.Name + " on node " + o.Spec.NodeName
+		where, node := "pod kube-system/"+o.Metadata.Name+" on node "+o.Spec.NodeName, o.Spec.NodeName
 		if o.Metadata.Annotations["kubernetes.io/config.mirror"] == "" {
-			where += ", which is no static pod"
+			where, node = where+", which is no static pod", ""
 		}
 		var out []inventory.Component
 		for _, c := range o.Spec.Containers {
 			if component, ok := inventory.ParseCommand(slices.Concat(c.Command, c.Args), where); ok {
+				component.Node = node
 				out = append(out, component)
 			}
 		}
@@ -654,14 +655,19 @@ func (r *collector) kubelets(ctx context.Context) {
 			ClientCAFile: c.Authentication.X509.ClientCAFile, Mode: c.Authorization.Mode, ReadOnlyPort: c.ReadOnlyPort})
 	}
 	slices.SortFunc(s.Kubelets, func(a, b inventory.Kubelet) int { return strings.Compare(a.Nodes[0], b.Nodes[0]) })
-	if refused == nil && len(silent) > 0 {
-		slices.Sort(silent)
-		refused = fmt.Errorf("%d of %d kubelets, %s among them", len(silent), len(asked), silent[0])
-	}
 	r.note(inventory.SourceConfigz, "", len(asked)-len(silent), "get nodes/proxy", refused)
-	if left := len(s.Nodes) - len(asked); left > 0 && refused == nil {
-		r.spoil(fmt.Errorf("%d nodes more than %d were not asked", left, maxKubelets))
+	if refused != nil {
+		return
 	}
+	var missing []string
+	if len(silent) > 0 {
+		slices.Sort(silent)
+		missing = append(missing, fmt.Sprintf("%d of %d kubelets did not answer, %s among them", len(silent), len(asked), silent[0]))
+	}
+	if left := len(s.Nodes) - len(asked); left > 0 {
+		missing = append(missing, fmt.Sprintf("%d kubelets were not asked, for the limit is %d", left, maxKubelets))
+	}
+	s.Sources[len(s.Sources)-1].Missing = strings.Join(missing, "; ")
 }
 
 func (r *collector) extensions(ctx context.Context) {

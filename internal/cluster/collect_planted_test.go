@@ -278,7 +278,23 @@ func TestPlantedRisksAreFound(t *testing.T) {
 		objects = append(objects, p.objects...)
 	}
 	apply(t, a, objects...)
-	_, got := scan(t, a, cluster.CollectOptions{})
+	s, got := scan(t, a, cluster.CollectOptions{})
+	ids := map[string]string{}
+	for _, f := range got.Findings {
+		if other, twice := ids[f.ID]; twice {
+			t.Errorf("two findings have one id: %s, and %s", other, f.Title)
+		}
+		ids[f.ID] = f.Title
+	}
+	for _, i := range inventory.Items(s, got) {
+		if other, twice := ids[i.ID]; twice {
+			t.Errorf("two items have one id: %s, and %s", other, i.Title)
+		}
+		ids[i.ID] = i.Title
+		if !i.Expected && i.TakeAway == "" && i.Advice == "" {
+			t.Errorf("nothing says how to take away: %s", i.Title)
+		}
+	}
 	found, kinds := 0, map[string]bool{}
 	for _, p := range all {
 		kinds[p.kind] = true

@@ -16,7 +16,7 @@ type Options struct {
 	// OurCAs are the fingerprints (Snapshot CA.Fingerprint) or key ids of the CAs that are this daemon's.
 	OurCAs []string
 	// Grants are the names of the bindings that this daemon has in force. A binding with our labels that is not among them is a
-	// finding: labels can be written by anybody.
+	// finding: labels can be written by anybody. Nil says that nobody knows, and then a grant is an alarm like any other right.
 	Grants []string
 	// Self is the user that this daemon has in the cluster, empty if unknown. What it holds is expected.
 	Self string
@@ -90,7 +90,8 @@ func (j *judge) powers(a *Analysis) {
 		}
 		sub := w.subjects[i]
 		p := Power{Subject: sub, Path: g.tail(int32(i)), Expected: true, Orphan: w.missing(sub)}
-		best := map[int32]int32{} // the edge with which each holding begins its shortest way
+		take := map[int32]string{} // a command for each binding: many rights come from one
+		best := map[int32]int32{}  // the edge with which each holding begins its shortest way
 		for _, n := range g.out[i] {
 			e := g.edges[n]
 			if e.holding >= 0 && g.dist[e.to] != unreachable && (best[e.holding] == 0 || g.dist[e.to] < g.dist[g.edges[best[e.holding]-1].to]) {
@@ -114,7 +115,10 @@ func (j *judge) powers(a *Analysis) {
 			}
 			f.Severity = raise(f.Severity, sub)
 			f.Expected, f.Why = j.expected(i, h)
-			f.Next = "take it away with: " + takeAway(w.binding(h.via[0]), sub)
+			if take[h.via[0]] == "" {
+				take[h.via[0]] = "take it away with: " + takeAway(w.binding(h.via[0]), sub)
+			}
+			f.Next = take[h.via[0]]
 			if len(h.via) > 1 {
 				f.Next += fmt.Sprintf(" (and %d more of its bindings)", len(h.via)-1)
 			}

@@ -39,7 +39,7 @@ type Door struct {
 	ID    string    `json:"id"`
 	Title string    `json:"title"`
 	State DoorState `json:"state"`
-	// Risk is the worst of its items; Info where there is none. Of a door that cannot be told it is the worst it could hide.
+	// Risk is the worst of its items; Info where there is none, which says nothing about a door that cannot be told.
 	Risk     Severity   `json:"risk"`
 	Items    []DoorItem `json:"items,omitempty"`
 	Advice   string     `json:"advice"`             // what to do about the door as such

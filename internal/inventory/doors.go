@@ -17,6 +17,12 @@ func (j *judge) doors(a *Analysis) []Door {
 		j.clientCA(), j.firstUser(), j.csrs(a), j.accountTokens(a), j.bootstrapTokens(), j.staticTokens(), j.oidc(), j.webhookTokens(), j.requestHeader(),
 		j.impersonation(a), j.anonymous(a), j.kubelet(), j.controlPlane(), j.kubeProxy(), j.etcd(), j.authorization(), j.extensions(), j.platform(),
 	} {
+		for _, program := range flagged[d.ID] {
+			if why := j.hidden(program); d.State == Absent && why != "" {
+				d.State, d.Tellable = CannotTell, giveManifest
+				d.saw("%s", why)
+			}
+		}
 		d.Risk = Info
 		for _, i := range d.Items {
 			d.Risk = worst(d.Risk, i.Risk)
@@ -24,6 +30,36 @@ func (j *judge) doors(a *Analysis) []Door {
 		out = append(out, d)
 	}
 	return out
+}
+
+// flagged are the doors that are absent only if every one of these programs says so on its command line.
+var flagged = map[string][]string{DoorStaticTokens: {"kube-apiserver"}, DoorOIDC: {"kube-apiserver"}, DoorWebhook: {"kube-apiserver"}, DoorAuthorization: {"kube-apiserver"},
+	DoorControlPlane: {"kube-controller-manager", "kube-scheduler"}}
+
+// hidden says why some of the programs of a name may run with a command line that was not seen; empty if all were.
+func (j *judge) hidden(program string) string {
+	seen, given := map[string]bool{}, false
+	for _, c := range j.components(program) {
+		given = given || c.Given
+		if c.Node != "" {
+			seen[c.Node] = true
+		}
+	}
+	var blind []string
+	for _, n := range j.s.Nodes {
+		if n.ControlPlane && !seen[n.Name] {
+			blind = append(blind, shown(n.Name))
+		}
+	}
+	switch {
+	case given: // whoever gave it answers for it being all
+		return ""
+	case len(seen) == 0:
+		return "no static pod shows the command line of " + program + ", and other pods can be made by anybody who may"
+	case len(blind) > 0:
+		return fmt.Sprintf("on %d control-plane nodes no static pod shows the command line of %s: %s", len(blind), program, few(blind, 3))
+	}
+	return ""
 }
 
 // put adds an item, or where to one that is there already: three API servers with the same flag are one item.
@@ -213,17 +249,17 @@ func (j *judge) caProblems(i *DoorItem, ca CA) {
 
 // installers are the names that installers give to the first user.
 var installers = map[Subject]string{
-	{Kind: Group, Name: "kubeadm:cluster-admins"}:                        "kubeadm puts them into admin.conf",
-	{Kind: User, Name: "kubernetes-admin"}:                               "the user of kubeadm's admin.conf",
-	{Kind: User, Name: "kubernetes-super-admin"}:                         "the user of kubeadm's super-admin.conf",
-	{Kind: User, Name: "masterclient"}:                                   "the user of AKS local accounts",
-	{Kind: User, Name: "kube-admin"}:                                     "the user of RKE",
-	{Kind: User, Name: "system:admin"}:                                   "the user of k3s and OpenShift installers",
-	{Kind: User, Name: "minikube-user"}:                                  "the user of minikube",
-	{Kind: User, Name: "kubecfg"}:                                        "the user of kops",
-	{Kind: User, Name: "client"}:                                         "the user of GKE client certificates",
-	{Kind: Group, Name: "system:cluster-admins"}:                         "the group of OpenShift's administrators",
-	{Kind: ServiceAccount, Namespace: "kube-system", Name: "admin-user"}: "the account that dashboards are opened with",
+	{Kind: Group, Name: "kubeadm:cluster-admins"}:                        "That is whom kubeadm puts into admin.conf",
+	{Kind: User, Name: "kubernetes-admin"}:                               "The user of kubeadm's admin.conf",
+	{Kind: User, Name: "kubernetes-super-admin"}:                         "The user of kubeadm's super-admin.conf",
+	{Kind: User, Name: "masterclient"}:                                   "The user of AKS local accounts",
+	{Kind: User, Name: "kube-admin"}:                                     "The user of RKE",
+	{Kind: User, Name: "system:admin"}:                                   "The user of k3s and OpenShift installers",
+	{Kind: User, Name: "minikube-user"}:                                  "The user of minikube",
+	{Kind: User, Name: "kubecfg"}:                                        "The user of kops",
+	{Kind: User, Name: "client"}:                                         "The user of GKE client certificates",
+	{Kind: Group, Name: "system:cluster-admins"}:                         "The group of OpenShift's administrators",
+	{Kind: ServiceAccount, Namespace: "kube-system", Name: "admin-user"}: "The account that dashboards are opened with",
 }
 
 func (j *judge) firstUser() Door {
@@ -246,7 +282,7 @@ func (j *judge) firstUser() Door {
 				if !known && !masters {
 					continue
 				}
-				i := DoorItem{ID: digest(b.Ref().String(), s.String()), Title: fmt.Sprintf("%s gives %s to %s", b.Ref(), shown(b.RoleName), s), Risk: High, Text: upper(why) + ".",
+				i := DoorItem{ID: digest(b.Ref().String(), s.String()), Title: fmt.Sprintf("%s gives %s to %s", b.Ref(), shown(b.RoleName), s), Risk: High, Text: why + ".",
 					Grants: []string{b.RoleKind + " " + b.RoleName}, TakeAway: takeAway(b, s)}
 				if masters {
 					i.Risk, i.Text = Low, "The group has everything without it; a binding suggests that somebody uses it."
@@ -261,13 +297,6 @@ func (j *judge) firstUser() Door {
 		}
 	}
 	return d
-}
-
-func upper(s string) string {
-	if s == "" {
-		return s
-	}
-	return strings.ToUpper(s[:1]) + s[1:]
 }
 
 const apiserverClient = "kubernetes.io/kube-apiserver-client"
@@ -403,6 +432,7 @@ func (j *judge) accountTokens(a *Analysis) Door {
 		}
 	}
 	d.saw("besides who may do everything, %d subjects may make tokens: %s", len(makers), few(makers, 5))
+	d.saw("how long the tokens are valid that programs ask for is in the audit log only (creates of serviceaccounts/token)")
 	for _, c := range j.components("kube-apiserver") {
 		if !c.on("service-account-lookup", true) {
 			d.put(c.Where, DoorItem{ID: "lookup", Title: "tokens of deleted service accounts and Secrets still work (--service-account-lookup=false)", Risk: High, Advice: "remove the flag"})
@@ -425,11 +455,14 @@ func (j *judge) accountTokens(a *Analysis) Door {
 
 func (j *judge) bootstrapTokens() Door {
 	d := Door{ID: DoorBootstrap, Title: "bootstrap tokens", State: Absent, Advice: "delete tokens once the nodes have joined; make them with a lifetime of hours"}
-	api := j.components("kube-apiserver")
-	enabled := len(api) == 0
-	for _, c := range api {
-		enabled = enabled || c.on("enable-bootstrap-token-auth", false)
+	unseen := j.hidden("kube-apiserver")
+	accepts := ""
+	for _, c := range j.components("kube-apiserver") {
+		if c.on("enable-bootstrap-token-auth", false) {
+			accepts = c.Where
+		}
 	}
+	enabled := accepts != "" || unseen != ""
 	read := j.s.Read(SourceBootstrap)
 	if read {
 		d.saw("%d Secrets of type bootstrap.kubernetes.io/token are in kube-system", len(j.s.BootstrapTokens))
@@ -439,13 +472,13 @@ func (j *judge) bootstrapTokens() Door {
 		d.Tellable = t + " in kube-system, which is the right to read the tokens themselves: their lifetime is in the data of the Secret"
 	}
 	switch {
-	case len(api) == 0:
-		d.saw("whether the API server accepts them (--enable-bootstrap-token-auth) is not known")
-	case !enabled:
-		d.saw("the API server does not accept them (no --enable-bootstrap-token-auth in %s)", api[0].Where)
-		d.Tellable = ""
+	case accepts != "":
+		d.saw("the API server accepts them (--enable-bootstrap-token-auth in %s)", accepts)
+	case unseen != "":
+		d.saw("whether the API server accepts them (--enable-bootstrap-token-auth) is not known: %s", unseen)
 	default:
-		d.saw("the API server accepts them (--enable-bootstrap-token-auth in %s)", api[0].Where)
+		d.saw("no API server accepts them (none has --enable-bootstrap-token-auth)")
+		d.Tellable = ""
 	}
 	if !read && enabled {
 		d.State = CannotTell
@@ -675,7 +708,10 @@ func (j *judge) anonymous(a *Analysis) Door {
 			d.State = Present
 		}
 	}
-	if j.s.Read(SourceAnonymous) && probe.API != 0 {
+	if !j.s.Read(SourceAnonymous) || probe.API == 0 {
+		e, _ := j.lacking(SourceAnonymous)
+		d.saw("the API server was not asked without a credential %s", e)
+	} else {
 		d.saw("without a credential, GET /api is answered %d and GET /livez %d", probe.API, probe.Livez)
 		d.Tellable = ""
 		switch {
@@ -734,7 +770,10 @@ func (j *judge) kubelet() Door {
 			e = "no node is there to ask"
 		}
 		d.saw("%s", e)
-		d.Tellable = strings.TrimPrefix(t+"; or read /configz of each kubelet on the node. The right get nodes/proxy lets whoever has it run commands in every pod: give it for the scan only, if at all", "; ")
+		d.Tellable = "read /configz of each kubelet on its node"
+		if t != "" {
+			d.Tellable = t + ", which is also the right to run commands in every pod: give it for the scan only, if at all; or " + d.Tellable
+		}
 		return d
 	}
 	d.State = Present
@@ -1011,7 +1050,7 @@ func (j *judge) platform() Door {
 	}
 	for _, entry := range j.s.AWSAuth {
 		d.State = Present
-		i := DoorItem{ID: "aws-auth:" + entry, Title: "ConfigMap aws-auth maps " + shown(entry), Risk: Medium, Grants: []string{entry}, TakeAway: command("kubectl", "edit", "configmap", "aws-auth", "--namespace", systemNamespace)}
+		i := DoorItem{ID: "aws-auth:" + entry, Title: "ConfigMap aws-auth maps " + shown(entry), Risk: Medium, Grants: []string{entry}, Advice: "take the entry out: kubectl edit configmap aws-auth --namespace kube-system"}
 		if strings.HasSuffix(entry, ": "+mastersGroup) {
 			i.Risk, i.Text = High, "Whoever may assume it has everything, and no binding says so."
 		}

@@ -102,6 +102,9 @@ func ParseGiven(name string, text []byte) ([]Component, error) {
 	} else if found, ok := ParseCommand(strings.Fields(strings.ReplaceAll(string(text), "\x00", "\n")), "the given file "+name); ok {
 		out = append(out, found)
 	}
+	for i := range out {
+		out[i].Given = true
+	}
 	if len(out) == 0 {
 		return nil, fmt.Errorf("%s shows the command line of none of %s: give a pod's manifest, or a command line", name, strings.Join(programs, ", "))
 	}

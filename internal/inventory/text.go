@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"strconv"
 	"strings"
 )
@@ -51,7 +52,8 @@ func command(words ...string) string {
 	return strings.Join(quoted, " ")
 }
 
-// ascii is a value as JSON in plain ASCII, so that a command can be shown and copied whatever a name holds.
+// ascii is a value as JSON in plain ASCII, so that a command can be shown and copied whatever a name holds. What JSON would
+// write as a surrogate pair is written as YAML does: kubectl reads YAML, and refuses surrogates.
 func ascii(v any) string {
 	text, err := json.Marshal(v)
 	if err != nil {
@@ -59,20 +61,13 @@ func ascii(v any) string {
 	}
 	var b strings.Builder
 	for _, r := range string(text) {
-		if r < 0x7f {
-			b.WriteRune(r)
-			continue
-		}
-		q := strconv.QuoteRuneToASCII(r)
-		q = q[1 : len(q)-1]
 		switch {
-		case strings.HasPrefix(q, `\U`): // JSON knows only four digits
-			r -= 0x10000
-			b.WriteString(`\u` + strconv.FormatInt(int64(0xd800+r>>10), 16) + `\u` + strconv.FormatInt(int64(0xdc00+r&0x3ff), 16))
-		case strings.HasPrefix(q, `\x`):
-			b.WriteString(`\u00` + q[2:])
+		case r < 0x7f:
+			b.WriteRune(r)
+		case r <= 0xffff:
+			fmt.Fprintf(&b, `\u%04x`, r)
 		default:
-			b.WriteString(q)
+			fmt.Fprintf(&b, `\U%08x`, r)
 		}
 	}
 	return b.String()

@@ -379,8 +379,18 @@ func clusterItems(s *inventory.Snapshot, a *inventory.Analysis, p *breakglass.Po
 		}
 		out = append(out, i)
 	}
+	for _, f := range a.Findings { // what could not be read must not look like nothing
+		if f.Rule != ruleUnread {
+			continue
+		}
+		out = append(out, Item{ID: "cluster/" + s.Cluster + "/unread/" + digestOf(f.ID)[:16], Topic: TopicPower, Kind: "unknown", Cluster: s.Cluster, Title: f.Title, Evidence: []string{f.Text}, Risk: f.Severity, Admin: true,
+			Grants: []string{"anything"}, Fingerprint: digestOf(f.ID), Advice: f.Next})
+	}
 	return out, expected
 }
+
+// ruleUnread is the inventory's rule for what a scan could not read of RBAC.
+const ruleUnread = "scan/unread"
 
 // personOf finds the person whom a user name in a cluster belongs to: the id itself, or an e-mail address or prefixed name
 // that ends or begins with it. A wrong guess costs one reviewer; a missed one would let somebody judge themselves.

@@ -260,6 +260,39 @@ func TestScanThatFailsIsAnItemAndProvesNothing(t *testing.T) {
 	})
 }
 
+func TestScanThatMayNotReadEverythingProvesNothingAndSaysSo(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		source := func(missing string) {
+			w.scanned = func() (*inventory.Snapshot, *inventory.Analysis, error) {
+				s, a, err := plain()()
+				s.Sources = []inventory.Source{{Name: "rolebindings", Missing: missing}}
+				if missing != "" {
+					s.Bindings, a.Powers = nil, nil
+					a.Findings = []inventory.Finding{{ID: "unread/rolebindings", Rule: "scan/unread", Severity: inventory.High, Title: "role bindings could not be read", Text: missing, Next: "give the right"}}
+				}
+				return s, a, err
+			}
+		}
+		source("")
+		first := w.start(t)
+		orphan := titled(t, w, first, "ci/gone")
+		first = w.say(t, first, "carol", breakglass.VerdictRevoke, orphan.ID)
+		source("list rolebindings")
+		first, err := w.service.Prove(t.Context(), byKey("carol"), first.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i, _ := first.Item(orphan.ID); !i.Proved.IsZero() {
+			t.Error("what could not be read is taken for gone")
+		}
+		w.keepAll(t, first)
+		second := w.start(t)
+		if i := titled(t, w, second, "could not be read"); !i.Admin {
+			t.Errorf("what could not be read: %+v", i)
+		}
+	})
+}
+
 // finished is a campaign with every kind of outcome.
 func finished(t testing.TB, w *world) *breakglass.Campaign {
 	t.Helper()

@@ -348,7 +348,7 @@ func (s *Service) prove(ctx context.Context, last *breakglass.Campaign, lastSnap
 	if last == nil {
 		return nil
 	}
-	_, err := s.proveBy(ctx, last.ID, lastSnapshot, objectsOf(snap), lookedAt(snap), digest)
+	_, err := s.proveBy(ctx, last.ID, lastSnapshot, objectsOf(snap), lookedAt(lastSnapshot.Clusters, snap.Clusters), digest)
 	return err
 }
 
@@ -368,10 +368,15 @@ func objectsOf(s *Snapshot) map[string]bool {
 	return out
 }
 
-func lookedAt(s *Snapshot) map[string]bool {
+// lookedAt says of each cluster whether a later look saw at least what the earlier one did: what it could not read it must not
+// take for gone.
+func lookedAt(before, after []ClusterLook) map[string]bool {
 	out := map[string]bool{}
-	for _, c := range s.Clusters {
-		out[c.ID] = c.Problem == ""
+	for _, is := range after {
+		n := slices.IndexFunc(before, func(was ClusterLook) bool { return was.ID == is.ID })
+		out[is.ID] = is.Problem == "" && n >= 0 && !slices.ContainsFunc(before[n].Sources, func(src inventory.Source) bool {
+			return src.Missing == "" && !slices.ContainsFunc(is.Sources, func(x inventory.Source) bool { return x.Name == src.Name && x.Missing == "" })
+		})
 	}
 	return out
 }
@@ -389,16 +394,17 @@ func (s *Service) Prove(ctx context.Context, a breakglass.Actor, id string) (*br
 	if err != nil {
 		return nil, err
 	}
-	there, looked := map[string]bool{}, map[string]bool{}
+	there := map[string]bool{}
+	var looks []ClusterLook
 	p := s.cfg.Domain.Policy()
 	for _, cluster := range c.Opened.Clusters {
 		look, items := s.look(ctx, cluster, p)
-		looked[cluster] = look.Problem == ""
+		looks = append(looks, look)
 		for _, i := range items {
 			there[i.Object] = true
 		}
 	}
-	return s.proveBy(ctx, c.ID, of, there, looked, digestOf([]any{c.ID, slices.Sorted(maps.Keys(there)), time.Now().UTC()}))
+	return s.proveBy(ctx, c.ID, of, there, lookedAt(of.Clusters, looks), digestOf([]any{c.ID, slices.Sorted(maps.Keys(there)), time.Now().UTC()}))
 }
 
 // Snapshot returns what a campaign is about, in words, checked against the digest that the ledger has. Do not modify it.

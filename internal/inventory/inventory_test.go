@@ -1,0 +1,632 @@
+package inventory
+
+import (
+	"encoding/json"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/breakglassd/breakglass/policies"
+)
+
+var now = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+
+func shipped(t *testing.T) (*Rules, *Defaults) {
+	t.Helper()
+	rules, defaults, err := Shipped()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rules, defaults
+}
+
+// all says that every source was read: a snapshot of a test is whole unless it says otherwise.
+func all(s *Snapshot) *Snapshot {
+	for _, name := range []string{SourceVersion, SourceSelf, SourceHandshake, SourceAnonymous, SourceClusterRoles, SourceRoles, SourceClusterBindings, SourceBindings, SourceNamespaces, SourceAccounts,
+		SourceTokenSecrets, SourceBootstrap, SourceCSRs, SourceAuthentication, SourceIssuer, SourceNodes, SourcePods, SourceKubeProxy, SourceTracking, SourceConfigz, SourceMutating, SourceValidating, SourceAPIServices} {
+		s.Sources = append(s.Sources, Source{Name: name})
+	}
+	s.Sources = append(s.Sources, Source{Name: SourceAWSAuth, None: true})
+	s.Cluster, s.At, s.Server.Version = "prod", now, "v1.36.3"
+	return s
+}
+
+func judged(t *testing.T, s *Snapshot, ignores ...Ignore) *Analysis {
+	t.Helper()
+	rules, defaults := shipped(t)
+	return Analyse(s, Options{Rules: rules, Defaults: defaults, Ignores: ignores, Now: now})
+}
+
+func clusterRole(name string, rules ...PolicyRule) Role { return Role{Name: name, Rules: rules} }
+
+func bind(name, ns, role string, subjects ...Subject) Binding {
+	return Binding{Name: name, Namespace: ns, RoleKind: "ClusterRole", RoleName: role, Subjects: subjects, Created: now}
+}
+
+var (
+	star       = PolicyRule{Verbs: []string{"*"}, APIGroups: []string{"*"}, Resources: []string{"*"}}
+	podCreate  = PolicyRule{Verbs: []string{"create"}, APIGroups: []string{""}, Resources: []string{"pods"}}
+	secretsGet = PolicyRule{Verbs: []string{"get"}, APIGroups: []string{""}, Resources: []string{"secrets"}}
+	bob        = Subject{Kind: User, Name: "bob"}
+)
+
+func TestMistakesInRulesAreToldWithTheirLines(t *testing.T) {
+	good := `controls: [NIST AC-2]
+rules:
+  - id: a
+    can: do it
+    text: why
+    severity: high
+    needs: [{verbs: [get], groups: [""], resources: [pods]}]
+`
+	if _, err := LoadRules([]byte(good)); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ old, new, want string }{
+		{"severity: high", "severity: hihg", `line 6: severity "hihg" is none of`},
+		{"severity: high", "severty: high", "line 6: unknown key severty"},
+		{"    severity: high\n", "", "line 3: severity is missing"},
+		{"severity: high", "severity: high\n    effect: magic", "line 7: there is no effect magic"},
+		{"severity: high", "severity: high\n    covers: [b]", "line 7: there is no rule b to cover"},
+		{"severity: high", "severity: high\n    severity: low", "line 7: severity stands here twice"},
+		{"severity: high", "severity: high\n    cluster: maybe", "line 7: cluster is true or false"},
+		{"[NIST AC-2]", "[NIST AC-99]", `line 1: "NIST AC-99" is none of the controls`},
+		{"id: a", "id: A B", "line 3: an id is of a-z"},
+		{`resources: [pods]}]`, `resources: ["*"]}]`, "line 7: a wildcard in a need wants exact: true"},
+		{`groups: [""], resources: [pods]`, `groups: [""]`, "line 7: a need is about groups and resources, or about urls"},
+		{`[{verbs: [get], groups: [""], resources: [pods]}]`, "[]", "line 7: a rule without needs would be met by everybody"},
+		{`needs: [{verbs: [get]`, "needs: [{verb: [get]", "line 7: verbs is missing"},
+		{"rules:\n  - id", "rulez:\n  - id", "line 2: unknown key rulez"},
+	} {
+		if !strings.Contains(good, c.old) {
+			t.Fatalf("there is no %q to spoil", c.old)
+		}
+		if _, err := LoadRules([]byte(strings.Replace(good, c.old, c.new, 1))); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%q for %q: got %v, want %q", c.new, c.old, err, c.want)
+		}
+	}
+	for _, text := range []string{"", "rules: []\ncontrols: []", "[]", good + "---\n" + good, good + "  - id: a\n    can: x\n    text: x\n    severity: low\n    needs: [{verbs: [get], urls: [/x]}]\n"} {
+		if _, err := LoadRules([]byte(text)); err == nil {
+			t.Errorf("these rules are taken:\n%s", text)
+		}
+	}
+}
+
+func TestShippedRulesNameEachControl(t *testing.T) {
+	rules, _ := shipped(t)
+	named := map[string]bool{}
+	for _, r := range rules.Rules {
+		for _, c := range r.Controls {
+			named[c] = true
+		}
+	}
+	for _, c := range Controls {
+		if !named[c] {
+			t.Errorf("no rule is about %s", c)
+		}
+	}
+}
+
+func TestRightsAreMatchedAsTheAPIServerMatchesThem(t *testing.T) {
+	exec := need{PolicyRule: PolicyRule{Verbs: []string{"create", "get"}, APIGroups: []string{""}, Resources: []string{"pods/exec"}}}
+	create := need{PolicyRule: PolicyRule{Verbs: []string{"create"}, APIGroups: []string{""}, Resources: []string{"secrets"}}}
+	everything := need{exact: true, PolicyRule: star}
+	signers := need{only: []string{"kubernetes.io/*", "kubernetes.io/x"}, PolicyRule: PolicyRule{Verbs: []string{"approve"}, APIGroups: []string{"certificates.k8s.io"}, Resources: []string{"signers"}}}
+	debug := need{PolicyRule: PolicyRule{Verbs: []string{"get"}, NonResourceURLs: []string{"/debug/pprof"}}}
+	rule := func(verbs, groups, resources string, names ...string) PolicyRule {
+		return PolicyRule{Verbs: strings.Split(verbs, ","), APIGroups: strings.Split(groups, ","), Resources: strings.Split(resources, ","), ResourceNames: names}
+	}
+	url := func(urls ...string) PolicyRule { return PolicyRule{Verbs: []string{"get"}, NonResourceURLs: urls} }
+	for _, c := range []struct {
+		need  need
+		rule  PolicyRule
+		all   bool
+		names []string
+	}{
+		{exec, rule("create", "", "pods/exec"), true, nil},
+		{exec, rule("*", "*", "*"), true, nil},
+		{exec, rule("get", "", "*/exec"), true, nil},
+		{exec, rule("get", "", "pods"), false, nil},
+		{exec, rule("get", "", "pods/*"), false, nil}, // RBAC knows no such wildcard
+		{exec, rule("get", "apps", "pods/exec"), false, nil},
+		{exec, rule("list", "", "pods/exec"), false, nil},
+		{exec, rule("create", "", "pods/exec", "one"), false, []string{"one"}},
+		{create, rule("create", "", "secrets", "one"), false, nil}, // nothing is named when it is created
+		{everything, rule("*", "*", "*"), true, nil},
+		{everything, rule("*", "", "*"), false, nil},
+		{everything, rule("get,create", "*", "*"), false, nil},
+		{signers, rule("approve", "certificates.k8s.io", "signers", "kubernetes.io/x"), true, nil},
+		{signers, rule("approve", "certificates.k8s.io", "signers", "kubernetes.io/*"), true, nil},
+		{signers, rule("approve", "certificates.k8s.io", "signers", "example.org/y"), false, nil},
+		{signers, rule("approve", "certificates.k8s.io", "signers"), true, nil},
+		{debug, url("/debug/*"), true, nil},
+		{debug, url("*"), true, nil},
+		{debug, url("/debug"), false, nil},
+		{debug, rule("get", "*", "*"), false, nil},
+		{exec, url("*"), false, nil},
+	} {
+		all, names := c.need.fulfilledBy(c.rule)
+		if all != c.all || !slices.Equal(names, c.names) {
+			t.Errorf("%s of %s: got %t %q, want %t %q", c.need.PolicyRule, c.rule, all, names, c.all, c.names)
+		}
+	}
+}
+
+func TestAggregationIsWorkedOutToTheEnd(t *testing.T) {
+	s := all(&Snapshot{ClusterRoles: []Role{
+		{Name: "top", Aggregation: []Selector{{MatchLabels: map[string]string{"to": "top"}}}},
+		{Name: "middle", Labels: map[string]string{"to": "top"}, Aggregation: []Selector{{MatchExpressions: []Requirement{{Key: "to", Operator: "In", Values: []string{"middle"}}}}, {MatchLabels: map[string]string{"to": "top"}}}},
+		{Name: "leaf", Labels: map[string]string{"to": "middle"}, Rules: []PolicyRule{secretsGet}},
+		{Name: "other", Labels: map[string]string{"to": "nowhere"}, Rules: []PolicyRule{star}},
+	}, ClusterBindings: []Binding{bind("b", "", "top", bob)}})
+	a := judged(t, s)
+	if len(a.Powers) != 1 || !slices.Equal(a.Powers[0].Rights, []string{"secrets-read"}) {
+		t.Errorf("got %+v, want that bob reads Secrets and no more", a.Powers)
+	}
+}
+
+// What a way needs is taken away piece by piece, and the way goes away or becomes another.
+func TestWaysToClusterAdmin(t *testing.T) {
+	build := func() *Snapshot {
+		return all(&Snapshot{
+			ClusterRoles:    []Role{clusterRole("pods", podCreate), clusterRole("admin", star)},
+			ClusterBindings: []Binding{bind("boss", "", "admin", Subject{Kind: ServiceAccount, Namespace: "shop", Name: "boss"})},
+			Bindings:        []Binding{bind("x", "shop", "pods", bob)},
+			Accounts:        []Account{{Namespace: "shop", Name: "boss"}, {Namespace: "shop", Name: "default"}},
+			Namespaces:      []Namespace{{Name: "shop", Enforce: "restricted"}},
+			Nodes:           []Node{{Name: "cp1", ControlPlane: true}},
+		})
+	}
+	path := func(s *Snapshot) string {
+		for _, p := range judged(t, s).Powers {
+			if p.Subject == bob {
+				if p.Path != nil && p.Severity != Critical {
+					t.Errorf("severity %s with the way %s", p.Severity, p.Path)
+				}
+				return p.Path.String()
+			}
+		}
+		return "no power"
+	}
+	const viaAccount = "user bob → RoleBinding shop/x → can create pods in namespace shop → service account shop/boss → ClusterRoleBinding boss → can do everything in the whole cluster → cluster-admin"
+	const viaNode = "user bob → RoleBinding shop/x → can create pods in namespace shop, that mount a node's disk → root on a node of its choice → reads the CA key on a control-plane node → cluster-admin"
+	for _, c := range []struct {
+		name   string
+		change func(*Snapshot)
+		want   string
+	}{
+		{"a powerful account of the namespace", func(*Snapshot) {}, viaAccount},
+		{"the account is gone", func(s *Snapshot) { s.Accounts = s.Accounts[1:] }, ""},
+		{"the account is of another namespace", func(s *Snapshot) {
+			s.ClusterBindings[0].Subjects[0].Namespace, s.Accounts[0].Namespace = "till", "till"
+		}, ""},
+		{"no standard is enforced", func(s *Snapshot) { s.Accounts, s.Namespaces[0].Enforce = s.Accounts[1:], "" }, viaNode},
+		{"the privileged standard is enforced", func(s *Snapshot) { s.Accounts, s.Namespaces[0].Enforce = s.Accounts[1:], "privileged" }, viaNode},
+		{"no standard, and the control plane is somebody else's", func(s *Snapshot) {
+			s.Accounts, s.Namespaces[0].Enforce, s.Nodes[0].ControlPlane = s.Accounts[1:], "", false
+		}, ""},
+		{"the role is gone", func(s *Snapshot) { s.ClusterRoles = s.ClusterRoles[1:] }, "no power"},
+		{"everybody of the account's group is powerful", func(s *Snapshot) {
+			s.ClusterBindings[0].Subjects[0] = Subject{Kind: Group, Name: "system:serviceaccounts:shop"}
+		}, "user bob → RoleBinding shop/x → can create pods in namespace shop → service account shop/boss → is a member → group system:serviceaccounts:shop → ClusterRoleBinding boss → can do everything in the whole cluster → cluster-admin"},
+		{"the binding names the account as a user", func(s *Snapshot) {
+			s.ClusterBindings[0].Subjects[0] = Subject{Kind: User, Name: "system:serviceaccount:shop:boss"}
+		}, viaAccount},
+		{"it may read Secrets, and a token lies there", func(s *Snapshot) {
+			s.ClusterRoles[0].Rules = []PolicyRule{secretsGet}
+			s.TokenSecrets = []TokenSecret{{Namespace: "shop", Name: "t", Account: "boss"}}
+		}, "user bob → RoleBinding shop/x → can read Secrets in namespace shop, where a token lies → service account shop/boss → ClusterRoleBinding boss → can do everything in the whole cluster → cluster-admin"},
+		{"it may read Secrets, and the token there is refused", func(s *Snapshot) {
+			s.ClusterRoles[0].Rules = []PolicyRule{secretsGet}
+			s.TokenSecrets = []TokenSecret{{Namespace: "shop", Name: "t", Account: "boss", Invalid: "2026-01-01"}}
+		}, ""},
+		{"a cluster-wide resource through a RoleBinding gives nothing", func(s *Snapshot) {
+			s.ClusterRoles[0].Rules = []PolicyRule{{Verbs: []string{"get"}, APIGroups: []string{""}, Resources: []string{"nodes/proxy"}}}
+		}, "no power"},
+		{"groups without any user cannot be acted as", func(s *Snapshot) {
+			s.ClusterRoles[0].Rules = []PolicyRule{{Verbs: []string{"impersonate"}, APIGroups: []string{""}, Resources: []string{"groups"}}}
+			s.ClusterBindings = append(s.ClusterBindings, bind("y", "", "pods", bob))
+		}, ""},
+		{"acting as another, who acts as another", func(s *Snapshot) {
+			s.ClusterRoles = append(s.ClusterRoles, clusterRole("as-carol", PolicyRule{Verbs: []string{"impersonate"}, APIGroups: []string{""}, Resources: []string{"users"}, ResourceNames: []string{"carol"}}),
+				clusterRole("as-dave", PolicyRule{Verbs: []string{"impersonate"}, APIGroups: []string{""}, Resources: []string{"users"}, ResourceNames: []string{"dave"}}))
+			s.Bindings = nil
+			s.ClusterBindings = []Binding{bind("1", "", "as-carol", bob), bind("2", "", "as-dave", Subject{Kind: User, Name: "carol"}), bind("3", "", "admin", Subject{Kind: User, Name: "dave"})}
+		}, "user bob → ClusterRoleBinding 1 → can act as any user (only carol) in the whole cluster → user carol → ClusterRoleBinding 2 → can act as any user (only dave) in the whole cluster → user dave → ClusterRoleBinding 3 → can do everything in the whole cluster → cluster-admin"},
+	} {
+		s := build()
+		c.change(s)
+		if got := path(s); got != c.want {
+			t.Errorf("%s:\n got %q\nwant %q", c.name, got, c.want)
+		}
+	}
+}
+
+func TestSeverityRisesWithWhomItReaches(t *testing.T) {
+	for subject, want := range map[Subject]Severity{
+		bob:                                     Medium,
+		{Kind: Group, Name: "team"}:             Medium,
+		{Kind: Group, Name: authenticatedGroup}: High,
+		{Kind: Group, Name: "system:serviceaccounts"}: High,
+		{Kind: Group, Name: unauthenticatedGroup}:     Critical,
+		{Kind: User, Name: anonymousUser}:             Critical,
+	} {
+		a := judged(t, all(&Snapshot{ClusterRoles: []Role{clusterRole("r", secretsGet)}, Bindings: []Binding{bind("b", "shop", "r", subject)}}))
+		n := slices.IndexFunc(a.Findings, func(f Finding) bool { return f.Rule == "secrets-read" })
+		if n < 0 || a.Findings[n].Severity != want {
+			t.Errorf("%s: got %+v, want severity %s", subject, a.Findings, want)
+		}
+	}
+}
+
+func TestSameRightIsToldOnce(t *testing.T) {
+	a := judged(t, all(&Snapshot{ClusterRoles: []Role{clusterRole("r", secretsGet), clusterRole("s", star)},
+		ClusterBindings: []Binding{bind("1", "", "r", bob), bind("2", "", "r", bob), bind("3", "", "s", Subject{Kind: User, Name: "eve"})},
+		Bindings:        []Binding{bind("4", "shop", "r", bob), bind("5", "shop", "s", Subject{Kind: User, Name: "eve"})}}))
+	var got []string
+	for _, f := range a.Findings {
+		if f.Subject != nil {
+			got = append(got, f.Title)
+		}
+	}
+	want := []string{"user eve can do everything in the whole cluster", "user bob can read Secrets in the whole cluster"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	for _, p := range a.Powers {
+		if p.Subject == bob && len(p.Via) != 2 {
+			t.Errorf("bob's right comes from %v, want both bindings of the whole cluster", p.Via)
+		}
+	}
+}
+
+func TestIgnoredFindingsEndAndAreTold(t *testing.T) {
+	s := func() *Snapshot {
+		return all(&Snapshot{ClusterRoles: []Role{clusterRole("r", secretsGet)}, ClusterBindings: []Binding{bind("b", "", "r", bob, Subject{Kind: User, Name: "eve"})}})
+	}
+	load := func(until string) []Ignore {
+		ignores, err := LoadIgnores([]byte("ignore:\n  - rule: secrets-read\n    subject: user b*\n    reason: it syncs them\n    until: " + until + "\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ignores
+	}
+	count := func(a *Analysis, rule string) (alarms, ignored int) {
+		for _, f := range a.Findings {
+			if f.Rule == rule && f.Alarm() {
+				alarms++
+			}
+			if f.Rule == rule && f.Ignored != nil {
+				ignored++
+			}
+		}
+		return alarms, ignored
+	}
+	for until, want := range map[string][5]int{ // alarms and ignored of the rule; expired, too long, unused
+		"2026-11-24": {1, 1, 0, 0, 0}, // the last day counts
+		"2026-11-23": {2, 0, 1, 0, 0},
+		"2028-01-01": {1, 1, 0, 1, 0},
+	} {
+		a := judged(t, s(), load(until)...)
+		var got [5]int
+		got[0], got[1] = count(a, "secrets-read")
+		got[2], _ = count(a, "ignore/expired")
+		got[3], _ = count(a, "ignore/too-long")
+		got[4], _ = count(a, "ignore/unused")
+		if got != want {
+			t.Errorf("until %s: got %v, want %v", until, got, want)
+		}
+	}
+	empty := judged(t, all(&Snapshot{}), load("2026-12-01")...)
+	if n, _ := count(empty, "ignore/unused"); n != 1 {
+		t.Errorf("what ignores nothing is told %d times", n)
+	}
+	for _, text := range []string{
+		"ignore: [{rule: x, reason: y, until: 2026-12-01}]",                         // for everybody
+		"ignore: [{rule: x, subject: a, until: 2026-12-01}]",                        // no reason
+		"ignore: [{rule: x, subject: a, reason: y}]",                                // for ever
+		"ignore: [{rule: x, subject: a, reason: y, until: soon}]",                   // no day
+		"ignore: [{rule: x, subject: a, reason: y, until: 2026-12-01, note: z}]",    // unknown key
+		"ignore: [{rule: x, subject: a, reason: y, until: 2026-12-01}]\nignore: []", // twice
+		"- {rule: x, subject: a, reason: y, until: 2026-12-01}",                     // no mapping
+		"ignore: {rule: x}", // no list
+		"ignore: [{rule: x, subject: a, reason: y, until: 2026-12-01}]\n---\nignore: []", // two documents
+	} {
+		if _, err := LoadIgnores([]byte(text)); err == nil || !strings.Contains(err.Error(), "line ") && !strings.Contains(err.Error(), "already defined") {
+			t.Errorf("%s: got %v, want an error with a line", text, err)
+		}
+	}
+	if i, err := LoadIgnores(nil); err != nil || len(i) != 0 {
+		t.Errorf("an empty file: %v, %v", i, err)
+	}
+}
+
+func TestExitCodeLooksAtAlarmsOnly(t *testing.T) {
+	high := Finding{Severity: High}
+	for _, c := range []struct {
+		findings  []Finding
+		threshold Severity
+		want      int
+	}{
+		{nil, Low, ExitClean},
+		{[]Finding{high}, High, ExitFindings},
+		{[]Finding{high}, Low, ExitFindings},
+		{[]Finding{high}, Critical, ExitClean},
+		{[]Finding{{Severity: Critical, Expected: true}}, Low, ExitClean},
+		{[]Finding{{Severity: Critical, Ignored: &Ignore{}}}, Low, ExitClean},
+		{[]Finding{{Severity: Info}}, Info, ExitClean},
+		{[]Finding{{Severity: Info}, high}, Medium, ExitFindings},
+	} {
+		if got := ExitCode(c.findings, c.threshold); got != c.want {
+			t.Errorf("%+v from %s: got %d, want %d", c.findings, c.threshold, got, c.want)
+		}
+	}
+}
+
+func TestCompareTellsWhatChanged(t *testing.T) {
+	base := Item{ID: "prod/subject/x", Risk: High, Grants: []string{"a", "b"}, Fingerprint: "1"}
+	change := func(f func(*Item)) Item {
+		i := base
+		i.Grants = slices.Clone(i.Grants)
+		i.Fingerprint = "2"
+		f(&i)
+		return i
+	}
+	for name, c := range map[string]struct {
+		previous, current Item
+		want              State
+	}{
+		"never seen":                     {Item{}, base, New},
+		"the same":                       {base, base, Unchanged},
+		"one more right":                 {base, change(func(i *Item) { i.Grants = append(i.Grants, "c") }), Widened},
+		"another right for one":          {base, change(func(i *Item) { i.Grants = []string{"a", "c"} }), Widened},
+		"one right less":                 {base, change(func(i *Item) { i.Grants = []string{"a"} }), Narrowed},
+		"a higher risk":                  {base, change(func(i *Item) { i.Risk = Critical }), Widened},
+		"a lower risk":                   {base, change(func(i *Item) { i.Risk = Low }), Narrowed},
+		"a way to cluster-admin":         {base, change(func(i *Item) { i.Admin = true }), Widened},
+		"says something else, no less":   {base, change(func(*Item) {}), Widened},
+		"whose account is gone":          {base, change(func(i *Item) { i.Orphan = true }), Orphan},
+		"new, and nobody's":              {Item{}, change(func(i *Item) { i.Orphan = true }), Orphan},
+		"not used":                       {base, func() Item { i := base; i.Dormant = true; return i }(), Dormant},
+		"not used, and one more right":   {base, change(func(i *Item) { i.Dormant = true; i.Grants = append(i.Grants, "c") }), Widened},
+		"evidence alone is another text": {base, func() Item { i := base; i.Evidence = []string{"made on another day"}; return i }(), Unchanged},
+	} {
+		if got := Compare(c.previous, c.current); got != c.want {
+			t.Errorf("%s: got %s, want %s", name, got, c.want)
+		}
+	}
+}
+
+func TestItemsAreStableAndWidenWithTheCluster(t *testing.T) {
+	build := func(rules ...PolicyRule) (*Snapshot, *Analysis) {
+		s := all(&Snapshot{ClusterRoles: []Role{clusterRole("r", rules...)}, ClusterBindings: []Binding{bind("b", "", "r", bob)}, Accounts: []Account{{Namespace: "shop", Name: "robot"}},
+			TokenSecrets: []TokenSecret{{Namespace: "shop", Name: "fresh", Account: "robot", Created: now.Add(-400 * 24 * time.Hour), LastUsed: "2026-11-20"},
+				{Namespace: "shop", Name: "old", Account: "robot", Created: now.Add(-400 * 24 * time.Hour), LastUsed: "2026-01-20"},
+				{Namespace: "shop", Name: "never", Account: "robot", Created: now.Add(-400 * 24 * time.Hour)},
+				{Namespace: "shop", Name: "new", Account: "robot", Created: now.Add(-24 * time.Hour)},
+				{Namespace: "shop", Name: "orphan", Account: "gone", Created: now.Add(-24 * time.Hour), LastUsed: "2026-11-20"}},
+			TrackingSince: "2025-01-01"})
+		return s, judged(t, s)
+	}
+	byTitle := func(items []Item, title string) Item {
+		for _, i := range items {
+			if strings.HasPrefix(i.Title, title) {
+				return i
+			}
+		}
+		t.Fatalf("no item %q among %+v", title, items)
+		return Item{}
+	}
+	s, a := build(secretsGet)
+	before := Items(s, a)
+	s.At = s.At.Add(time.Hour)
+	s, a = build(secretsGet)
+	if diff := cmp.Diff(before, Items(s, a)); diff != "" {
+		t.Errorf("an hour later the items are others:\n%s", diff)
+	}
+	seen := map[string]bool{}
+	for _, i := range before {
+		if seen[i.ID] || i.Fingerprint == "" || i.Risk.Rank() < 0 || i.Title == "" || len(i.Evidence) == 0 || i.TakeAway == "" && i.Advice == "" && !i.Expected {
+			t.Errorf("an item without its parts, or twice: %+v", i)
+		}
+		seen[i.ID] = true
+		if i.ID == byTitle(before, "user bob").ID && i.Person != "bob" {
+			t.Errorf("bob's item is about %q", i.Person)
+		}
+	}
+	for name, want := range map[string]State{"fresh": Unchanged, "old": Dormant, "never": Dormant, "new": Unchanged, "orphan": Orphan} {
+		i := byTitle(before, "Secret shop/"+name+" ")
+		if got := Compare(i, i); got != want || i.Kind != ItemToken {
+			t.Errorf("token %s is %s %s, want a token that is %s", name, i.Kind, got, want)
+		}
+	}
+	s, a = build(secretsGet, podCreate)
+	after := Items(s, a)
+	was, is := byTitle(before, "user bob"), byTitle(after, "user bob")
+	if was.ID != is.ID || Compare(was, is) != Widened || Compare(is, was) != Narrowed {
+		t.Errorf("with one more right: ids %s and %s, %s, and back %s", was.ID, is.ID, Compare(was, is), Compare(is, was))
+	}
+	text, err := json.Marshal(after)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var back []Item
+	if err := json.Unmarshal(text, &back); err != nil || !cmp.Equal(after, back) {
+		t.Errorf("items do not survive JSON: %v %s", err, cmp.Diff(after, back))
+	}
+}
+
+func TestNamesCannotReachTheShellOrTheTerminal(t *testing.T) {
+	for _, name := range []string{"plain", "", "it's", "$(touch x)", "`id`", "a b", "\n", "\x1b[31m", "-n", "ü😀", `"\`, "*", "a;b"} {
+		out, err := exec.CommandContext(t.Context(), "sh", "-c", "printf %s "+quote(name)).Output()
+		if err != nil || string(out) != name {
+			t.Errorf("%q becomes %q through a shell: %v", name, out, err)
+		}
+		if s := (Subject{Kind: User, Name: name}).String(); strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' }) {
+			t.Errorf("%q is shown as %q", name, s)
+		}
+	}
+	if digest("a", "bc") == digest("ab", "c") {
+		t.Error("two lists of words have one digest")
+	}
+}
+
+func TestCommandLinesAreRead(t *testing.T) {
+	for _, c := range []struct {
+		words []string
+		name  string
+		flags map[string][]string
+	}{
+		{[]string{"kube-apiserver", "--a=1", "--b", "2", "--c", "--d=x=y", "-e=1", "--a=3"}, "kube-apiserver", map[string][]string{"a": {"1", "3"}, "b": {"2"}, "c": {"true"}, "d": {"x=y"}, "e": {"1"}}},
+		{[]string{"/bin/sh", "/usr/local/bin/etcd", "--client_cert_auth"}, "etcd", map[string][]string{"client-cert-auth": {"true"}}},
+		{[]string{"kube-controller-manager"}, "kube-controller-manager", map[string][]string{}},
+		{[]string{"coredns", "-conf", "/etc/Corefile"}, "", nil},
+	} {
+		got, ok := ParseCommand(c.words, "here")
+		if ok != (c.name != "") || got.Name != c.name || !cmp.Equal(got.Flags, c.flags) {
+			t.Errorf("%q: got %+v %t", c.words, got, ok)
+		}
+	}
+	manifest := "apiVersion: v1\nkind: Pod\nspec:\n  containers:\n  - command: [kube-scheduler, --bind-address=0.0.0.0]\n  - command: [sidecar]\n"
+	for name, text := range map[string]string{"manifest": manifest, "one line": "kube-scheduler --bind-address=0.0.0.0", "lines": "kube-scheduler\n--bind-address=0.0.0.0\n", "from /proc": "kube-scheduler\x00--bind-address=0.0.0.0\x00"} {
+		got, err := ParseGiven(name, []byte(text))
+		if err != nil || len(got) != 1 || got[0].Name != "kube-scheduler" || !slices.Equal(got[0].Flags["bind-address"], []string{"0.0.0.0"}) {
+			t.Errorf("%s: got %+v, %v", name, got, err)
+		}
+	}
+}
+
+func TestManagedPlatformsAreTold(t *testing.T) {
+	for name, c := range map[string]struct {
+		version string
+		labels  []string
+		want    string
+	}{
+		"EKS":                 {"v1.33.1-eks-595af52", nil, "EKS gives whoever made the cluster"},
+		"EKS by its nodes":    {"v1.33.1", []string{"eks.amazonaws.com/nodegroup"}, "EKS gives whoever made the cluster"},
+		"GKE":                 {"v1.33.1-gke.1386000", nil, "GKE gives people with IAM roles"},
+		"AKS":                 {"v1.33.1", []string{"kubernetes.azure.com/cluster"}, "AKS gives whoever may list cluster admin credentials"},
+		"kubeadm on whatever": {"v1.33.1", nil, ""},
+	} {
+		s := all(&Snapshot{Nodes: []Node{{Name: "n", Labels: c.labels}}})
+		s.Server.Version = c.version
+		d := judged(t, s).Door(DoorPlatform)
+		if c.want == "" && d.State != Absent || c.want != "" && (d.State != Present || !strings.Contains(d.Items[0].Title, c.want)) {
+			t.Errorf("%s: got %+v, want %q", name, d, c.want)
+		}
+	}
+}
+
+func TestRisksOfCAsAreTold(t *testing.T) {
+	good := CA{Subject: "CN=kubernetes", Fingerprint: "f", KeyID: "k", NotBefore: now.AddDate(-1, 0, 0), NotAfter: now.AddDate(9, 0, 0), Key: "RSA 2048", Signature: "SHA256-RSA", IsCA: true}
+	for name, c := range map[string]struct {
+		change func(*CA)
+		want   Severity // Info is no alarm
+	}{
+		"a good one":     {func(*CA) {}, Info},
+		"a short key":    {func(ca *CA) { ca.Key = "RSA 1024" }, High},
+		"expired":        {func(ca *CA) { ca.NotAfter = now }, Low},
+		"expires soon":   {func(ca *CA) { ca.NotAfter = now.AddDate(0, 0, 29) }, Medium},
+		"a weak digest":  {func(ca *CA) { ca.Signature = "SHA1-RSA" }, Low},
+		"for ever":       {func(ca *CA) { ca.NotAfter = now.AddDate(30, 0, 0) }, Low},
+		"no CA":          {func(ca *CA) { ca.IsCA = false }, Medium},
+		"an elliptic CA": {func(ca *CA) { ca.Key = "ECDSA P-256" }, Info},
+	} {
+		ca := good
+		c.change(&ca)
+		s := all(&Snapshot{Authentication: Authentication{ClientCAs: []CA{ca}}})
+		d := judged(t, s).Door(DoorClientCA)
+		if d.Items[0].Risk != c.want || d.Items[0].Expected != (c.want == Info) {
+			t.Errorf("%s: got %+v, want %s", name, d.Items[0], c.want)
+		}
+	}
+}
+
+// A day's evidence is judged again later: it must be the same, and nothing in it may change by being judged.
+func TestSnapshotSurvivesJSONAndIsNotChanged(t *testing.T) {
+	s := all(&Snapshot{ClusterRoles: []Role{{Name: "top", Aggregation: []Selector{{MatchLabels: map[string]string{"to": "top"}}}, Rules: []PolicyRule{podCreate}}, {Name: "leaf", Labels: map[string]string{"to": "top"}, Rules: []PolicyRule{star}}},
+		ClusterBindings: []Binding{bind("b", "", "top", bob)}, Components: []Component{{Name: "etcd", Where: "x", Flags: map[string][]string{"a": {"b"}}}}})
+	text, err := json.Marshal(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := judged(t, s)
+	after, err := json.Marshal(s)
+	if err != nil || string(after) != string(text) {
+		t.Errorf("judging changed the snapshot: %s", cmp.Diff(string(text), string(after)))
+	}
+	var back Snapshot
+	if err := json.Unmarshal(text, &back); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(first, judged(t, &back)); diff != "" {
+		t.Errorf("judged again after JSON:\n%s", diff)
+	}
+}
+
+func TestShippedIgnoreExampleCanBeRead(t *testing.T) {
+	text, err := policies.Recert.ReadFile("recert/ignore.example.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ignores, err := LoadIgnores(text)
+	if err != nil || len(ignores) != 2 {
+		t.Errorf("got %+v, %v", ignores, err)
+	}
+	f := Finding{Rule: "secrets-read", Subject: &Subject{Kind: ServiceAccount, Namespace: "external-secrets", Name: "external-secrets"}}
+	if !ignores[0].covers(f) || ignores[1].covers(f) || !ignores[1].covers(Finding{Rule: "door/static-tokens", Item: "token:/etc/kubernetes/tokens.csv"}) {
+		t.Error("the example does not cover what its comments say")
+	}
+}
+
+// The people's CLI reads the types of this package, and must stay small.
+func TestInventoryLinksNoKubernetesLibrary(t *testing.T) {
+	out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", ".").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, pkg := range strings.Fields(string(out)) {
+		if strings.HasPrefix(pkg, "k8s.io/") || strings.HasPrefix(pkg, "sigs.k8s.io/") {
+			t.Errorf("it links %s", pkg)
+		}
+	}
+}
+
+// One API server without a door says nothing about another that was not seen.
+func TestDoorIsAbsentOnlyIfEveryAPIServerWasSeen(t *testing.T) {
+	api := func(node string) Component {
+		c, _ := ParseCommand([]string{"kube-apiserver", "--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction"}, "pod x on node "+node)
+		c.Node = node
+		return c
+	}
+	given := api("")
+	given.Given = true
+	nodes := []Node{{Name: "cp1", ControlPlane: true}, {Name: "cp2", ControlPlane: true}, {Name: "worker"}}
+	for name, c := range map[string]struct {
+		components []Component
+		want       DoorState
+	}{
+		"none":                        {nil, CannotTell},
+		"one of two":                  {[]Component{api("cp1")}, CannotTell},
+		"one of two, and a decoy":     {[]Component{api("cp1"), api("")}, CannotTell},
+		"two of two":                  {[]Component{api("cp1"), api("cp2")}, Absent},
+		"one that the operator gave":  {[]Component{given}, Absent},
+		"a pod that is no static pod": {[]Component{api("")}, CannotTell},
+	} {
+		a := judged(t, all(&Snapshot{Nodes: nodes, Components: c.components, BootstrapTokens: []BootstrapToken{{ID: "abcdef", Authentication: true}}}))
+		for _, door := range []string{DoorStaticTokens, DoorOIDC, DoorWebhook, DoorAuthorization} {
+			if d := a.Door(door); d.State != c.want || (d.Tellable == "") != (c.want == Absent) {
+				t.Errorf("%s: door %s is %s, want %s (%q, tellable by %q)", name, door, d.State, c.want, d.Evidence, d.Tellable)
+			}
+		}
+		// A token may be accepted by the one that was not seen.
+		want := map[DoorState]DoorState{CannotTell: Present, Absent: Absent}[c.want]
+		if d := a.Door(DoorBootstrap); d.State != want {
+			t.Errorf("%s: door %s is %s, want %s", name, d.ID, d.State, want)
+		}
+	}
+}
