@@ -166,7 +166,10 @@ func (a *app) describeItem(i *api.CampaignItem) {
 		a.data("  %s: %s %s %s\n", w.Person, w.Verdict, w.At.Local().Format("2006-01-02 15:04"), oneLine(w.Reason, 200))
 	}
 	if i.TakeAway != "" {
-		a.data("  to take it away: %s\n", i.TakeAway)
+		a.data("  to take it away:\n")
+		for line := range strings.Lines(i.TakeAway) {
+			a.data("    %s\n", strings.TrimRight(line, "\n"))
+		}
 	} else if i.Advice != "" {
 		a.data("  to take it away: %s\n", oneLine(i.Advice, 300))
 	}
@@ -282,7 +285,9 @@ func (a *app) howToTakeAway(v breakglass.Verdict, i *api.CampaignItem) {
 		return
 	}
 	if i.TakeAway != "" {
-		a.data("%s\n", i.TakeAway)
+		for line := range strings.Lines(i.TakeAway) {
+			a.data("%s\n", strings.TrimRight(line, "\n"))
+		}
 		a.screen.note("run this; then: %s recert ack --item %s   and the next look at the cluster proves it", a.name, i.ID)
 		return
 	}

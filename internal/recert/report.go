@@ -358,7 +358,10 @@ func (r *Report) Text(w io.Writer) error {
 		fmt.Fprintf(&b, "\nLeft to do (%d)\n", len(todo))
 		for n := range todo {
 			l := &todo[n]
-			fmt.Fprintf(&b, "  %s\n    %s\n", l.ID, plain(l.Next()))
+			fmt.Fprintf(&b, "  %s\n", l.ID)
+			for line := range strings.Lines(l.Next()) {
+				fmt.Fprintf(&b, "    %s\n", strings.TrimSpace(plain(line)))
+			}
 		}
 	}
 	_, err := io.WriteString(w, b.String())
@@ -407,7 +410,9 @@ func (r *Report) Markdown(w io.Writer) error {
 		for n := range todo {
 			l := &todo[n]
 			fmt.Fprintf(&b, "- %s: %s\n", md(l.Title), md(l.What()))
-			fmt.Fprintf(&b, "  `%s`\n", strings.ReplaceAll(plain(l.Next()), "`", "'"))
+			for line := range strings.Lines(l.Next()) {
+				fmt.Fprintf(&b, "  `%s`\n", strings.TrimSpace(strings.ReplaceAll(plain(line), "`", "'")))
+			}
 		}
 	}
 	_, err := io.WriteString(w, b.String())
