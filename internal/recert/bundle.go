@@ -377,9 +377,7 @@ func (b Bundle) readDir(dir fs.FS) error {
 		if err != nil {
 			return err
 		}
-		err = b.take(n.Name(), f)
-		f.Close()
-		if err != nil {
+		if err := errors.Join(b.take(n.Name(), f), f.Close()); err != nil {
 			return err
 		}
 	}
