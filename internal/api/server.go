@@ -24,6 +24,7 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/recert"
 )
 
 // maxBody bounds a request body. The largest that make sense are a reason of 1000 characters and a CSR of 16 KiB.
@@ -46,6 +47,9 @@ type Config struct {
 	// URLs are the addresses under which people reach this server, as scheme://host[:port]. A sign-in that was made for any
 	// other address is refused.
 	URLs []string
+
+	// Recert has the recertification campaigns; nil: there are none here.
+	Recert *recert.Service
 
 	// ClusterCA returns the PEM certificates by which a cluster's API server is known, for kubeconfigs; nil means the
 	// client's system roots. It may be nil.
@@ -134,6 +138,7 @@ func NewServer(cfg Config) (http.Handler, error) {
 	person("POST /v1/requests/{id}/take-back", reasoned(s, func(ctx context.Context, a breakglass.Actor, id, _ string) (*breakglass.Request, error) {
 		return s.cfg.Service.TakeBack(ctx, a, id)
 	}))
+	s.recertRoutes(person)
 	public("/", func(*call) (any, error) {
 		return nil, newError(breakglass.ClassUnknown, "no-such-path", "is the client newer than the server?", "there is nothing at this path by this method")
 	})

@@ -167,6 +167,9 @@ func New(t testing.TB, o Options) *System {
 	return s
 }
 
+// Signer is the ledger's private key.
+func (s *System) Signer() note.Signer { return s.signer }
+
 // Path is the ledger's file.
 func (s *System) Path() string { return filepath.Join(s.Dir, "ledger.db") }
 

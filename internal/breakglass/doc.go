@@ -59,6 +59,15 @@
 // What a check discovers, about a grant or about nobody's, is a finding ([FindingOpened]) until it is over. The gravest is a
 // certificate under our names or from our authority that the ledger does not know.
 //
+// # Recertification
+//
+// A campaign ([Campaign], the fold of a stream of its own) asks reviewers about everybody's eligibility and about whatever else
+// could let somebody in. What a reviewer takes away, and what nobody confirms by the deadline, is suspended: [Policy.Suspended] is
+// part of the policy that every decision goes by. A floor keeps that from shutting the emergency door: a suspension that would
+// leave fewer approvers than the quorum and one more, or fewer than two who may ask, is not in force, whoever decided it and
+// whatever policy came since, and is a finding instead. Two people give back what was suspended. A campaign closes only when its
+// counts add up.
+//
 // # What always holds
 //
 // No certificate without the quorum; at most one signing call and one delivered certificate per request, to one key; every

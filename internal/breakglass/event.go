@@ -37,7 +37,7 @@ type Actor struct {
 	Key     string        `json:"key,omitempty"`   // SHA256:… fingerprint of the SSH key, set for ChannelKey
 }
 
-// Event is one stored fact. The set of events is closed: exactly the types in this file.
+// Event is one stored fact. The set of events is closed: exactly the types in this file and in campaign_event.go.
 type Event interface{ Kind() string }
 
 // Rights is what a profile gives. Exactly one of ClusterRole, Role and Group is set. Group selects group mode: the
@@ -412,7 +412,7 @@ func aboutRequest(stream string) bool {
 	case PolicyStream, RefusalStream, DaemonStream, FindingStream, ImportStream, CheckStream:
 		return false
 	}
-	return !strings.HasPrefix(stream, CanaryStream)
+	return !strings.HasPrefix(stream, CanaryStream) && !strings.HasPrefix(stream, CampaignStream)
 }
 
 // draft encodes an event for the ledger. encoding/json writes struct fields in their order, so the bytes are canonical.
@@ -486,7 +486,10 @@ func Decode(e ledger.Entry) (Event, error) {
 	case CheckRun{}.Kind():
 		ev, err = decode[CheckRun](e.Body)
 	default:
-		err = fmt.Errorf("unknown kind: written by a newer version?")
+		var known bool
+		if ev, known, err = decodeCampaign(e.Kind, e.Body); !known {
+			err = fmt.Errorf("unknown kind: written by a newer version?")
+		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("ledger entry %d (%s): %w", e.Seq, e.Kind, err)

@@ -237,6 +237,9 @@ func decideClaim(p *Policy, r *Request, a Actor, spki string, now time.Time) (ag
 	if r.Ask.KeyHash != "" && r.Ask.KeyHash != spki {
 		return false, refuse(ClassDenied, "other-key", "claim on the machine where it was requested", "%s was approved for another key", r.ID)
 	}
+	if err := suspendedSince(p, r); err != nil {
+		return false, err
+	}
 	if bad := stricter(p, r); len(bad) > 0 {
 		return false, refuse(ClassPolicy, "policy/changed", "open a new request", "the access policy has become stricter since the approval: %s", strings.Join(bad, "; "))
 	}

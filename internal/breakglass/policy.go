@@ -87,6 +87,9 @@ type Policy struct {
 
 	Responders []string // team ids whose members may revoke any grant, hand in audit events, and acknowledge
 	Closing    ClosingRule
+	Campaign   CampaignRule // zero: nobody recertifies
+
+	suspended suspensions // what recertification took away, as far as it is in force; see suspending
 }
 
 // ClosingRule says what is asked for after a grant has ended.
@@ -253,7 +256,7 @@ func (p *Policy) Eligible(person string) []ProfileOnCluster {
 			continue
 		}
 		for _, id := range profile.Clusters {
-			if c, ok := p.Cluster(id); ok {
+			if c, ok := p.Cluster(id); ok && !p.Suspended(Eligibility{Person: person, Part: PartRequester, Profile: profile.ID, Cluster: id}) {
 				out = append(out, ProfileOnCluster{Profile: profile, Cluster: c})
 			}
 		}
@@ -445,7 +448,7 @@ func (r *policyReader) read(data []byte) {
 	if !ok {
 		return
 	}
-	o, ok := root.object("version", "people", "teams", "clusters", "profiles", "limits", "responders", "closing")
+	o, ok := root.object("version", "people", "teams", "clusters", "profiles", "limits", "responders", "closing", "recertification")
 	if !ok {
 		return
 	}
@@ -485,6 +488,7 @@ func (r *policyReader) read(data []byte) {
 		}
 		r.policy.Closing.RaiseQuorum, _ = closing.at("raiseQuorum").boolean()
 	}
+	r.recertification(o.at("recertification"), peopleRead)
 }
 
 // document returns the root of the only YAML document.

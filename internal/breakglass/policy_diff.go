@@ -41,6 +41,9 @@ func Diff(old, new *Policy) []string {
 	c.set("responders:", old.Responders, new.Responders)
 	c.value("closing.within", short(old.Closing.Within), short(new.Closing.Within))
 	c.value("closing.raiseQuorum", strconv.FormatBool(old.Closing.RaiseQuorum), strconv.FormatBool(new.Closing.RaiseQuorum))
+	c.set("recertification.reviewers:", old.Campaign.Reviewers, new.Campaign.Reviewers)
+	c.value("recertification.adminReviewers", strconv.Itoa(old.Campaign.AdminReviewers), strconv.Itoa(new.Campaign.AdminReviewers))
+	c.value("recertification.deadline", strconv.Itoa(old.Campaign.DeadlineDays)+"d", strconv.Itoa(new.Campaign.DeadlineDays)+"d")
 	slices.Sort(c)
 	return c
 }

@@ -104,6 +104,8 @@ type Notice struct {
 	Event   Event    // what happened
 	Request *Request // the request as it is now, which may be later than the event; do not modify. Nil for findings and checks
 	At      time.Time
+
+	Campaign string // id of the campaign that the event is about; empty: none
 }
 
 // Messenger tells people about what happened. Tell is called in ledger order by one goroutine, at least once per entry:

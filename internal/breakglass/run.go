@@ -47,6 +47,7 @@ func (s *Service) Run(ctx context.Context, messengers map[string]Messenger) erro
 		}
 	})
 	g.Go(func() error { return s.tend(ctx) })
+	g.Go(func() error { return s.tendCampaigns(ctx) })
 	g.Go(func() error { return s.beat(ctx) })
 	for name, m := range messengers {
 		g.Go(func() error { return s.announce(ctx, name, m) })
@@ -494,7 +495,7 @@ func (s *Service) announce(ctx context.Context, name string, m Messenger) error 
 const announcePage = 100
 
 // tellSome gives the next entries to a messenger and returns the index of the first that was not told. Entries that are
-// neither about a request nor a finding are nobody's message.
+// about neither a request, a finding nor a campaign are nobody's message.
 func (s *Service) tellSome(ctx context.Context, m Messenger, next int64) (int64, error) {
 	entries, err := s.ledger.Entries(ctx, next, announcePage)
 	if err != nil {
@@ -502,7 +503,8 @@ func (s *Service) tellSome(ctx context.Context, m Messenger, next int64) (int64,
 	}
 	requests := map[string]*Request{} // as they are now, each read once
 	for _, e := range entries {
-		if !aboutRequest(e.Stream) && e.Stream != FindingStream {
+		campaign := strings.HasPrefix(e.Stream, CampaignStream)
+		if !aboutRequest(e.Stream) && e.Stream != FindingStream && !campaign {
 			next = e.Seq + 1
 			continue
 		}
@@ -515,7 +517,11 @@ func (s *Service) tellSome(ctx context.Context, m Messenger, next int64) (int64,
 				return next, err
 			}
 		}
-		if err := m.Tell(ctx, Notice{Seq: e.Seq, Event: ev, Request: requests[e.Stream], At: e.Time}); err != nil {
+		n := Notice{Seq: e.Seq, Event: ev, Request: requests[e.Stream], At: e.Time}
+		if campaign {
+			n.Campaign = e.Stream
+		}
+		if err := m.Tell(ctx, n); err != nil {
 			return next, err
 		}
 		next = e.Seq + 1

@@ -87,6 +87,8 @@ type Service struct {
 	stopped  chan struct{} // closed when Run has ended: no claim is taken any more
 	tracker  *tracker
 	findings findings
+
+	campaigns campaigns
 }
 
 // New puts the policy in force, which is recorded if it is not the one in force before. It refuses one that is weaker than
@@ -109,6 +111,9 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 		claims: make(chan claimJob), stopped: make(chan struct{}), tracker: newTracker(),
 		findings: findings{open: map[string]Finding{}, rate: newLimiter(findingsPerMinute, time.Minute)}}
 	if err := s.loadFindings(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.loadCampaigns(ctx); err != nil {
 		return nil, err
 	}
 	if err := s.putPolicy(ctx, nil, cfg.Policy, cfg.AcceptWeaker); err != nil {
@@ -186,7 +191,7 @@ func (s *Service) putPolicy(ctx context.Context, old, p *Policy, acceptWeaker bo
 			return fmt.Errorf("the policy stream holds a %s entry", last.Kind())
 		}
 		if before.Digest == p.Digest {
-			s.policy.Store(p)
+			s.campaigns.enforce(s, p)
 			return nil
 		}
 		if weaker := Weaker(before.Quorums, p); len(weaker) > 0 {
@@ -219,7 +224,7 @@ func (s *Service) putPolicy(ctx context.Context, old, p *Policy, acceptWeaker bo
 	if _, err := s.ledger.Append(ctx, time.Now(), PolicyStream, int64(len(entries)), nil, draft(ev, nil)); err != nil {
 		return fmt.Errorf("recording the policy: %w", err)
 	}
-	s.policy.Store(p)
+	s.campaigns.enforce(s, p)
 	return nil
 }
 
@@ -350,9 +355,12 @@ func decideAsk(p *Policy, a Actor, ask Ask, now time.Time) (Requested, error) {
 	if err := bad.refusal(); err != nil {
 		return Requested{}, err
 	}
+	if err := p.notSuspended(Eligibility{Person: a.Person, Part: PartRequester, Profile: prof.ID, Cluster: ask.Cluster}); err != nil {
+		return Requested{}, err
+	}
 	cl, _ := p.Cluster(ask.Cluster)
 	return Requested{By: a, Cluster: cl.ID, Server: cl.Server, Profile: prof.ID, Rights: prof.Rights, TTLSeconds: int64(ask.TTL / time.Second),
-		Incident: ask.Incident, KeyHash: ask.KeyHash, Quorum: p.Freeze(prof), Risk: prof.Risk, PendingUntil: now.Add(prof.PendingFor).UTC().Truncate(time.Second),
+		Incident: ask.Incident, KeyHash: ask.KeyHash, Quorum: p.FreezeOn(prof, cl.ID), Risk: prof.Risk, PendingUntil: now.Add(prof.PendingFor).UTC().Truncate(time.Second),
 		ClaimSeconds: int64(prof.ClaimWithin / time.Second), PolicyDigest: p.Digest, Guards: prof.Guards}, nil
 }
 
@@ -450,6 +458,9 @@ func decideApprove(p *Policy, r *Request, a Actor, c Consent, now time.Time) (Ev
 	}
 	if _, stillIn := p.Person(a.Person); !stillIn || !p.Freeze(mustProfile(p, r)).counts(a.Person) {
 		return nil, refuse(ClassPolicy, "policy/changed", "", "the access policy has changed: you cannot approve this any more")
+	}
+	if err := p.notSuspended(Eligibility{Person: a.Person, Part: PartApprover, Profile: r.Ask.Profile, Cluster: r.Ask.Cluster}); err != nil {
+		return nil, err
 	}
 	if !slices.Contains(r.Ask.Quorum.Channels, a.Channel) {
 		next := "approve with: breakglass approve " + r.ID

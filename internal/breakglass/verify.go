@@ -18,7 +18,10 @@ type Auditor struct {
 	prints   map[string]string // fingerprint → request
 	canaries map[string]*canary
 	findings findings
-	report   AuditReport
+
+	campaigns map[string]*Campaign
+	policy    PolicyLoaded // the last one
+	report    AuditReport
 }
 
 // AuditReport is what an audit found.
@@ -30,13 +33,14 @@ type AuditReport struct {
 	Signed       int // of which signed with an SSH key, each checked
 	Orphans      int // certificates that were signed and never delivered
 	Refusals     int // commands that were not allowed
+	Campaigns    int
 	Problems     []string
 }
 
 // NewAuditor returns an Auditor that has seen nothing.
 func NewAuditor() *Auditor {
 	return &Auditor{requests: map[string]*Request{}, keys: map[string]string{}, prints: map[string]string{},
-		canaries: map[string]*canary{}, findings: findings{open: map[string]Finding{}}}
+		canaries: map[string]*canary{}, findings: findings{open: map[string]Finding{}}, campaigns: map[string]*Campaign{}}
 }
 
 // Add takes the next entry.
@@ -97,10 +101,14 @@ func (a *Auditor) Add(e ledger.Entry) {
 
 // addOther takes an entry that is not about a request.
 func (a *Auditor) addOther(e ledger.Entry, ev Event) error {
+	if strings.HasPrefix(e.Stream, CampaignStream) {
+		return a.campaign(e, ev)
+	}
 	belongs := false
 	switch ev := ev.(type) {
 	case PolicyLoaded:
 		belongs = e.Stream == PolicyStream
+		a.policy = ev
 	case Refused:
 		belongs = e.Stream == RefusalStream
 	case Heartbeat:
@@ -125,7 +133,15 @@ func (a *Auditor) addOther(e ledger.Entry, ev Event) error {
 }
 
 // Report returns what was found so far.
-func (a *Auditor) Report() AuditReport { return a.report }
+func (a *Auditor) Report() AuditReport {
+	report := a.report
+	for id, c := range a.campaigns {
+		if c.pages != c.Opened.Pages {
+			report.Problems = append(slices.Clip(report.Problems), fmt.Sprintf("%s has %d of %d pages of items", id, c.pages, c.Opened.Pages))
+		}
+	}
+	return report
+}
 
 // Tags returns the index rows that the entries so far must have, by stream, each sorted: what the store's index is compared with.
 func (a *Auditor) Tags() map[string][]ledger.Tag {
@@ -139,6 +155,11 @@ func (a *Auditor) Tags() map[string][]ledger.Tag {
 		if tags := c.index(); len(tags) > 0 {
 			out[id] = tags
 		}
+	}
+	for id, c := range a.campaigns {
+		tags := indexOfCampaign(c)
+		slices.SortFunc(tags, compareTags)
+		out[id] = tags
 	}
 	return out
 }

@@ -35,6 +35,7 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/recert"
 )
 
 // Secret is text that never prints: neither with fmt, nor in JSON, nor in a log.
@@ -57,12 +58,13 @@ type Config struct {
 	Ledger        *ledger.Ledger // for the replay table and the positions of the cards
 	BotToken      Secret         // xoxb-…
 	SigningSecret Secret
-	AppID         string   // A…: payloads for another app are refused
-	TeamIDs       []string // T…: the workspaces that payloads are believed from, and that people may be members of
-	EnterpriseID  string   // E…, when the workspaces belong to an Enterprise Grid
-	Channel       string   // C… or G…: the approval channel; the bot must be a member
-	Command       string   // default /breakglass
-	APIURL        string   // default Slack's; ends with a slash
+	AppID         string          // A…: payloads for another app are refused
+	TeamIDs       []string        // T…: the workspaces that payloads are believed from, and that people may be members of
+	EnterpriseID  string          // E…, when the workspaces belong to an Enterprise Grid
+	Channel       string          // C… or G…: the approval channel; the bot must be a member
+	Command       string          // default /breakglass
+	APIURL        string          // default Slack's; ends with a slash
+	Recert        *recert.Service // recertification campaigns; nil: there are none here
 	Log           *slog.Logger
 	// Observe is told what happened: what is "commands", "interactions" or a Web API method, outcome one of the Outcome
 	// constants. Both have few values. May be nil.

@@ -223,6 +223,9 @@ func (b *Bot) interaction(ctx context.Context, body []byte) (any, error) {
 		team = p.Team.ID
 	}
 	a := b.actor(p.User.ID, team, enterprise)
+	if b.aboutCampaign(&p) {
+		return b.campaignInteraction(ctx, a, &p)
+	}
 	switch p.Type {
 	case "block_actions":
 		return nil, b.click(ctx, a, &p)

@@ -1,0 +1,108 @@
+package main
+
+import (
+	"context"
+	"encoding/pem"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/crypto/ssh"
+
+	"github.com/breakglassd/breakglass/internal/api"
+	"github.com/breakglassd/breakglass/internal/bgtest"
+	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/inventory"
+	"github.com/breakglassd/breakglass/internal/recert"
+)
+
+// TestRecertScripts plays campaigns as people do on the command line, against a whole daemon. The cluster is one in which a CI
+// account may read secrets until the file "taken-away" exists.
+func TestRecertScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/recert",
+		RequireExplicitExec: true,
+		Setup: func(env *testscript.Env) error {
+			t, ok := env.T().(testing.TB)
+			if !ok {
+				return fmt.Errorf("no testing.TB")
+			}
+			s := bgtest.New(t, bgtest.Options{Policy: bgtest.Policy() + "recertification: {reviewers: [sre, security], adminReviewers: 2, deadline: 14d}\n"})
+			subject := inventory.Subject{Kind: inventory.ServiceAccount, Namespace: "ci", Name: "deployer"}
+			via := inventory.Ref{Kind: "RoleBinding", Namespace: "ci", Name: "old"}
+			campaigns, err := recert.New(recert.Config{Domain: s.Service, Ledger: s.Ledger, Signer: s.Signer(), Dir: filepath.Join(s.Dir, "recert"), Clusters: []string{"c1"},
+				Scan: func(context.Context, string) (*inventory.Snapshot, *inventory.Analysis, error) {
+					snap := &inventory.Snapshot{Cluster: "c1", At: time.Now().UTC(), Bindings: []inventory.Binding{{Namespace: "ci", Name: "old", Subjects: []inventory.Subject{subject}}}}
+					judged := &inventory.Analysis{Cluster: "c1"}
+					if _, err := os.Stat(filepath.Join(env.WorkDir, "taken-away")); err != nil {
+						judged.Powers = append(judged.Powers, inventory.Power{Subject: subject, Rights: []string{"secrets-read@ci"}, Severity: inventory.High, Via: []inventory.Ref{via}})
+					}
+					return snap, judged, nil
+				}})
+			if err != nil {
+				return err
+			}
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				return err
+			}
+			url := "http://" + l.Addr().String()
+			h, err := api.NewServer(api.Config{Service: s.Service, Ledger: s.Ledger, LedgerKey: s.VKey, URLs: []string{url}, Recert: campaigns})
+			if err != nil {
+				return err
+			}
+			srv := &httptest.Server{Listener: l, Config: &http.Server{Handler: h, ReadHeaderTimeout: time.Minute}}
+			srv.Start()
+			env.Defer(srv.Close)
+			for _, p := range bgtest.People {
+				block, err := ssh.MarshalPrivateKey(bgtest.PrivateKey(p), p)
+				if err != nil {
+					return err
+				}
+				if err := os.WriteFile(filepath.Join(env.WorkDir, p), pem.EncodeToMemory(block), 0o600); err != nil {
+					return err
+				}
+			}
+			for _, d := range []string{"run", "home"} {
+				if err := os.Mkdir(filepath.Join(env.WorkDir, d), 0o700); err != nil {
+					return err
+				}
+			}
+			env.Values["system"] = s
+			env.Setenv("HOME", filepath.Join(env.WorkDir, "home"))
+			env.Setenv("XDG_RUNTIME_DIR", filepath.Join(env.WorkDir, "run"))
+			env.Setenv("XDG_STATE_HOME", filepath.Join(env.WorkDir, "state"))
+			env.Setenv("BREAKGLASS_SERVER", url)
+			env.Setenv("BREAKGLASS_IDENTITY", "carol")
+			env.Setenv("VKEY", s.VKey)
+			env.Setenv("SSH_AUTH_SOCK", "")
+			return nil
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"exits": exits, "flip": flip, "keep-all": keepAll},
+	})
+}
+
+// keep-all has enough reviewers keep whatever of the last campaign waits for somebody.
+func keepAll(ts *testscript.TestScript, _ bool, _ []string) {
+	s, ok := ts.Value("system").(*bgtest.System)
+	if !ok {
+		ts.Fatalf("no system")
+	}
+	ctx := context.Background()
+	c, err := s.Service.Campaign(ctx, "")
+	ts.Check(err)
+	for _, who := range []string{"carol", "erin", "dave", "alice"} {
+		for _, i := range c.Items {
+			if c.Waits(i, who, time.Now()) {
+				c, err = s.Service.DecideItems(ctx, bgtest.ByKey(who), c.ID, breakglass.ItemAnswer{Verdict: breakglass.VerdictKeep, Reason: "as it must be", Items: []breakglass.Judged{{ID: i.ID, Digest: i.Digest}}})
+				ts.Check(err)
+			}
+		}
+	}
+}

@@ -1,0 +1,594 @@
+package breakglass
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/breakglassd/breakglass/internal/ledger"
+)
+
+// MinReinstate is how many different people bring suspended eligibility back. It is compiled in, like MinQuorum.
+const MinReinstate = 2
+
+// The bounds of a campaign.
+const (
+	MaxCampaignItems = 100_000 // more than any cluster of the size that Kubernetes supports gave
+	MaxTogether      = 100     // items in one decision: with the longest ids, far below what one ledger entry holds
+	maxItemID        = 300     // bytes
+)
+
+// Campaign is the fold of one campaign's ledger entries. It is a value computed from facts; changing it changes nothing.
+type Campaign struct {
+	ID       string
+	Rev      int64
+	Seq      int64 // ledger index of the opened entry
+	At       time.Time
+	Opened   CampaignOpened
+	Items    []*CampaignItem // in the order of the snapshot
+	Reminded []int           // days, as they were recorded
+	Closed   *CampaignClosed
+	ClosedAt time.Time
+
+	pages int
+	index map[string]int // of Items by id; never changed once all pages are there
+}
+
+// CampaignItem is one thing under review and what became of it.
+type CampaignItem struct {
+	FrozenItem
+	Words        []Word    // everybody's last word, in order
+	Suspended    time.Time // zero: never
+	SuspendedWhy string
+	Back         []Ending  // the words that give it back, since it was suspended
+	Escalated    time.Time // zero: never
+	EscalatedWhy string
+	Acknowledged *Ending
+	Proved       time.Time // of the last scan that looked for it; zero: none has
+	Gone         bool      // what that scan said
+}
+
+// Word is a reviewer's verdict.
+type Word struct {
+	Verdict Verdict
+	Ending
+}
+
+// Outcome is what a campaign's item came to.
+type Outcome string
+
+// The outcomes.
+const (
+	OutcomeNone      Outcome = "open"
+	OutcomeKeep      Outcome = "kept"
+	OutcomeRevoke    Outcome = "revoked"
+	OutcomeSuspended Outcome = "suspended" // by silence
+	OutcomeEscalated Outcome = "escalated" // by silence
+)
+
+// Need is how many people must say keep.
+func (c *Campaign) Need(i *CampaignItem) int {
+	if i.Admin {
+		return c.Opened.AdminReviewers
+	}
+	return 1
+}
+
+// said is what the reviewers' words come to: one revoke is enough, a keep may take more than one.
+func (c *Campaign) said(i *CampaignItem) Outcome {
+	keeps := 0
+	for _, w := range i.Words {
+		if w.Verdict == VerdictRevoke {
+			return OutcomeRevoke
+		}
+		keeps++
+	}
+	if keeps >= c.Need(i) {
+		return OutcomeKeep
+	}
+	return OutcomeNone
+}
+
+// Outcome is what an item came to so far: the reviewers' words, or what silence did.
+func (c *Campaign) Outcome(i *CampaignItem) Outcome {
+	switch said := c.said(i); {
+	case said != OutcomeNone:
+		return said
+	case !i.Suspended.IsZero():
+		return OutcomeSuspended
+	case !i.Escalated.IsZero():
+		return OutcomeEscalated
+	}
+	return OutcomeNone
+}
+
+// Held reports whether the item's eligibility is suspended and has not been given back.
+func (i *CampaignItem) Held() bool { return !i.Suspended.IsZero() && len(i.Back) < MinReinstate }
+
+// Item finds an item by id.
+func (c *Campaign) Item(id string) (*CampaignItem, bool) {
+	n, ok := c.index[id]
+	if !ok {
+		return nil, false
+	}
+	return c.Items[n], true
+}
+
+// Counts is what the items came to so far; Open is those that came to nothing yet.
+func (c *Campaign) Counts() (counts CampaignClosed, open int) {
+	for _, i := range c.Items {
+		switch c.Outcome(i) {
+		case OutcomeKeep:
+			counts.Kept++
+		case OutcomeRevoke:
+			counts.Revoked++
+		case OutcomeSuspended:
+			counts.Suspended++
+		case OutcomeEscalated:
+			counts.Escalated++
+		case OutcomeNone:
+			open++
+		}
+	}
+	return counts, open
+}
+
+// total is what a closed campaign must add up to.
+func (k CampaignClosed) total() int { return k.Kept + k.Revoked + k.Suspended + k.Escalated }
+
+// Reviews reports whether somebody is a reviewer of the campaign.
+func (c *Campaign) Reviews(person string) bool {
+	return slices.ContainsFunc(c.Opened.Reviewers, func(t FrozenTeam) bool { return slices.Contains(t.Members, person) })
+}
+
+// Reviewers lists everybody who may answer, sorted.
+func (c *Campaign) Reviewers() []string {
+	var out []string
+	for _, t := range c.Opened.Reviewers {
+		out = append(out, t.Members...)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// Independent reports whether the item is not about the person.
+func (i *CampaignItem) Independent(person string) bool {
+	return person != "" && !slices.Contains(i.Not, person) && i.Gives.Person != person
+}
+
+// WordOf is what somebody said about the item, and whether they said anything.
+func (i *CampaignItem) WordOf(person string) (Verdict, bool) {
+	n := slices.IndexFunc(i.Words, func(w Word) bool { return w.By.Person == person })
+	if n < 0 {
+		return "", false
+	}
+	return i.Words[n].Verdict, true
+}
+
+// Waits reports whether the item waits for this person's word at a time: it has no answer, or a late one is still wanted, and
+// the person may give it and has not.
+func (c *Campaign) Waits(i *CampaignItem, person string, now time.Time) bool {
+	if !c.Reviews(person) || !i.Independent(person) || c.said(i) != OutcomeNone || !c.takes(i, now) {
+		return false
+	}
+	_, done := i.WordOf(person)
+	return !done
+}
+
+// takes reports whether words on an item still count: until the deadline, and afterwards on what was escalated.
+func (c *Campaign) takes(i *CampaignItem, now time.Time) bool {
+	return c.Closed == nil && now.Before(c.Opened.Deadline) || !i.Escalated.IsZero()
+}
+
+// apply adds one event to the fold. Like that of a request it holds for what Service writes and for what a ledger from anywhere
+// claims to contain.
+func (c *Campaign) apply(e ledger.Entry, ev Event) error {
+	if e.StreamSeq != c.Rev+1 {
+		return fmt.Errorf("revision %d follows %d", e.StreamSeq, c.Rev)
+	}
+	if _, first := ev.(CampaignOpened); first != (c.Rev == 0) {
+		return fmt.Errorf("a campaign begins with one opened entry")
+	}
+	if _, page := ev.(CampaignItems); c.Rev > 0 && page == (c.pages == c.Opened.Pages) {
+		return fmt.Errorf("a campaign has all its items before anything else")
+	}
+	var err error
+	switch ev := ev.(type) {
+	case CampaignOpened:
+		c.Opened, c.At, c.Seq, c.index = ev, e.Time, e.Seq, map[string]int{}
+		err = ev.check(e.Time)
+	case CampaignItems:
+		err = c.page(ev)
+	case CampaignDecided:
+		err = c.decided(ev, Ending{By: ev.By, At: e.Time, Reason: e.Texts["reason"]})
+	case CampaignSuspended:
+		err = c.each(ev.Items, func(i *CampaignItem) error { return c.suspended(i, ev.Why, e.Time) })
+	case CampaignEscalated:
+		err = c.each(ev.Items, func(i *CampaignItem) error { return c.escalated(i, ev.Why, e.Time) })
+	case CampaignReinstated:
+		err = c.each(ev.Items, func(i *CampaignItem) error {
+			return i.reinstated(Ending{By: ev.By, At: e.Time, Reason: e.Texts["reason"]})
+		})
+	case CampaignReminded:
+		switch {
+		case c.Closed != nil:
+			err = fmt.Errorf("closed already")
+		case ev.Days < 0 || len(c.Reminded) > 0 && ev.Days >= c.Reminded[len(c.Reminded)-1]:
+			err = fmt.Errorf("reminders count down")
+		}
+		c.Reminded = append(slices.Clone(c.Reminded), ev.Days)
+	case CampaignAcknowledged:
+		err = c.each(ev.Items, func(i *CampaignItem) error {
+			switch {
+			case c.said(i) != OutcomeRevoke:
+				return fmt.Errorf("was not revoked")
+			case ev.By.Person == "":
+				return fmt.Errorf("nobody acknowledges")
+			}
+			i.Acknowledged = &Ending{By: ev.By, At: e.Time, Reason: e.Texts["note"]}
+			return nil
+		})
+	case CampaignProved:
+		prove := func(gone bool) func(*CampaignItem) error {
+			return func(i *CampaignItem) error {
+				if c.said(i) != OutcomeRevoke || i.Object == "" {
+					return fmt.Errorf("is nothing that a scan could prove gone")
+				}
+				i.Proved, i.Gone = e.Time, gone
+				return nil
+			}
+		}
+		if err = c.each(ev.Gone, prove(true)); err == nil {
+			err = c.each(ev.Still, prove(false))
+		}
+	case CampaignClosed:
+		counts, open := c.Counts()
+		switch {
+		case c.Closed != nil:
+			err = fmt.Errorf("closed already")
+		case open > 0:
+			err = fmt.Errorf("%d items came to nothing", open)
+		case ev != counts || ev.total() != c.Opened.Items:
+			err = fmt.Errorf("the counts %+v do not add up to %d items (%+v)", ev, c.Opened.Items, counts)
+		}
+		c.Closed, c.ClosedAt = &ev, e.Time
+	default:
+		err = fmt.Errorf("does not belong to a campaign")
+	}
+	if err != nil {
+		return err
+	}
+	c.Rev = e.StreamSeq
+	return nil
+}
+
+// check holds what every campaign must satisfy, whatever the policy was.
+func (o CampaignOpened) check(at time.Time) error {
+	switch {
+	case len(o.Reviewers) == 0:
+		return fmt.Errorf("no reviewers")
+	case o.AdminReviewers < 1:
+		return fmt.Errorf("admin items need at least one reviewer")
+	case !o.Deadline.After(at):
+		return fmt.Errorf("the deadline is not in the future")
+	case !o.From.Before(o.Until):
+		return fmt.Errorf("the period has no length")
+	case o.Items < 0 || o.Items > MaxCampaignItems || o.Pages < 0 || (o.Items == 0) != (o.Pages == 0):
+		return fmt.Errorf("%d items on %d pages", o.Items, o.Pages)
+	case !isHash(o.Snapshot):
+		return fmt.Errorf("no digest of the snapshot")
+	}
+	return nil
+}
+
+func (c *Campaign) page(p CampaignItems) error {
+	if p.First != len(c.Items) || len(p.Items) == 0 || len(c.Items)+len(p.Items) > c.Opened.Items {
+		return fmt.Errorf("items %d to %d follow %d of %d", p.First, p.First+len(p.Items), len(c.Items), c.Opened.Items)
+	}
+	for _, f := range p.Items {
+		if err := f.check(); err != nil {
+			return fmt.Errorf("item %q: %w", clip(f.ID, 100), err)
+		}
+		if _, twice := c.index[f.ID]; twice {
+			return fmt.Errorf("item %q is there twice", f.ID)
+		}
+		c.index[f.ID] = len(c.Items)
+		c.Items = append(c.Items, &CampaignItem{FrozenItem: f})
+	}
+	c.pages++
+	if c.pages == c.Opened.Pages && len(c.Items) != c.Opened.Items {
+		return fmt.Errorf("%d items of %d", len(c.Items), c.Opened.Items)
+	}
+	return nil
+}
+
+func (f FrozenItem) check() error {
+	switch f.State {
+	case ItemNew, ItemUnchanged, ItemWidened, ItemNarrowed, ItemOrphan, ItemDormant:
+	default:
+		return fmt.Errorf("state %q is unknown", f.State)
+	}
+	switch {
+	case f.ID == "" || len(f.ID) > maxItemID || strings.ContainsAny(f.ID, " \n\t"):
+		return fmt.Errorf("cannot be an id")
+	case !isHash(f.Digest):
+		return fmt.Errorf("no digest")
+	case f.Gives != (Eligibility{}) && (f.Gives.Person == "" || f.Gives.Profile == "" || f.Gives.Cluster == "" ||
+		f.Gives.Part != PartRequester && f.Gives.Part != PartApprover):
+		return fmt.Errorf("half an eligibility")
+	}
+	return nil
+}
+
+// each replaces the named items by changed copies: whoever holds the campaign from before sees nothing of it.
+func (c *Campaign) each(ids []string, change func(*CampaignItem) error) error {
+	items := slices.Clone(c.Items)
+	for _, id := range ids {
+		n, ok := c.index[id]
+		if !ok {
+			return fmt.Errorf("there is no item %q", clip(id, 100))
+		}
+		i := *items[n]
+		i.Words, i.Back = slices.Clone(i.Words), slices.Clone(i.Back)
+		if err := change(&i); err != nil {
+			return fmt.Errorf("item %s: %w", id, err)
+		}
+		items[n] = &i
+	}
+	c.Items = items
+	return nil
+}
+
+func (c *Campaign) decided(ev CampaignDecided, word Ending) error {
+	switch {
+	case ev.Verdict != VerdictKeep && ev.Verdict != VerdictRevoke:
+		return fmt.Errorf("verdict %q is unknown", ev.Verdict)
+	case !c.Reviews(ev.By.Person):
+		return fmt.Errorf("%q is not a reviewer", ev.By.Person)
+	case len(ev.Items) == 0 || len(ev.Items) > MaxTogether:
+		return fmt.Errorf("%d items in one decision", len(ev.Items))
+	case len(ev.Items) > 1 && ev.Verdict != VerdictKeep:
+		return fmt.Errorf("things are revoked one by one")
+	}
+	digests, ids := map[string]string{}, make([]string, len(ev.Items))
+	for n, j := range ev.Items {
+		ids[n] = j.ID
+		if _, twice := digests[j.ID]; twice {
+			return fmt.Errorf("item %q is named twice", clip(j.ID, 100))
+		}
+		digests[j.ID] = j.Digest
+	}
+	return c.each(ids, func(i *CampaignItem) error {
+		before, spoke := i.WordOf(ev.By.Person)
+		switch {
+		case digests[i.ID] != i.Digest:
+			return fmt.Errorf("another digest is judged")
+		case !i.Independent(ev.By.Person):
+			return fmt.Errorf("%q judges what is about themselves", ev.By.Person)
+		case len(ids) > 1 && !i.State.Together():
+			return fmt.Errorf("%s items are answered one by one", i.State)
+		case !c.takes(i, word.At):
+			return fmt.Errorf("the time for an answer is over")
+		case spoke && before == ev.Verdict:
+			return fmt.Errorf("%q said so already", ev.By.Person)
+		case c.said(i) == OutcomeRevoke:
+			return fmt.Errorf("is revoked already")
+		}
+		i.Words = append(slices.DeleteFunc(i.Words, func(w Word) bool { return w.By.Person == ev.By.Person }), Word{ev.Verdict, word})
+		return nil
+	})
+}
+
+func (c *Campaign) suspended(i *CampaignItem, why string, at time.Time) error {
+	switch said := c.said(i); {
+	case i.Gives == Eligibility{}:
+		return fmt.Errorf("is no eligibility")
+	case !i.Suspended.IsZero():
+		return fmt.Errorf("suspended already")
+	case why == WhyRevoked && said != OutcomeRevoke, why == WhyUnanswered && said != OutcomeNone:
+		return fmt.Errorf("suspended as %s but %s", why, said)
+	case why == WhyUnanswered && at.Before(c.Opened.Deadline):
+		return fmt.Errorf("suspended before the deadline")
+	case why != WhyRevoked && why != WhyUnanswered:
+		return fmt.Errorf("suspended for %q", why)
+	}
+	i.Suspended, i.SuspendedWhy = at, why
+	return nil
+}
+
+func (c *Campaign) escalated(i *CampaignItem, why string, at time.Time) error {
+	said := c.said(i)
+	switch {
+	case !i.Escalated.IsZero() || !i.Suspended.IsZero():
+		return fmt.Errorf("escalated or suspended already")
+	case why != WhyUnanswered && why != WhyFloor:
+		return fmt.Errorf("escalated for %q", why)
+	case said == OutcomeKeep || said == OutcomeRevoke && why != WhyFloor:
+		return fmt.Errorf("escalated but %s", said)
+	case said == OutcomeNone && at.Before(c.Opened.Deadline):
+		return fmt.Errorf("escalated before the deadline")
+	case why == WhyFloor && i.Gives == Eligibility{}, why == WhyUnanswered && i.Gives != Eligibility{}:
+		return fmt.Errorf("escalated for the wrong reason")
+	}
+	i.Escalated, i.EscalatedWhy = at, why
+	return nil
+}
+
+func (i *CampaignItem) reinstated(word Ending) error {
+	switch {
+	case !i.Held():
+		return fmt.Errorf("is not suspended")
+	case !i.Independent(word.By.Person):
+		return fmt.Errorf("%q cannot reinstate it", word.By.Person)
+	case slices.ContainsFunc(i.Back, func(w Ending) bool { return w.By.Person == word.By.Person }):
+		return fmt.Errorf("%q said so already", word.By.Person)
+	}
+	i.Back = append(i.Back, word)
+	return nil
+}
+
+// held lists what the campaign keeps suspended.
+func (c *Campaign) held() []Eligibility {
+	var out []Eligibility
+	for _, i := range c.Items {
+		if i.Held() {
+			out = append(out, i.Gives)
+		}
+	}
+	return out
+}
+
+// owed reports whether the item's eligibility should be suspended and never was: the floor kept it, or nobody got to it yet.
+func (c *Campaign) owed(i *CampaignItem, now time.Time) bool {
+	if i.Gives == (Eligibility{}) || !i.Suspended.IsZero() {
+		return false
+	}
+	said := c.said(i)
+	return said == OutcomeRevoke || said == OutcomeNone && !now.Before(c.Opened.Deadline)
+}
+
+// Unsettled lists the escalated items that still need somebody: those without an answer, and those that were revoked and are
+// kept by the floor.
+func (c *Campaign) Unsettled() []*CampaignItem {
+	var out []*CampaignItem
+	for _, i := range c.Items {
+		said := c.said(i)
+		if !i.Escalated.IsZero() && i.Suspended.IsZero() && (said == OutcomeNone || said == OutcomeRevoke && i.EscalatedWhy == WhyFloor) {
+			out = append(out, i)
+		}
+	}
+	return out
+}
+
+// indexOfCampaign is the campaign's rows in the rebuildable index.
+func indexOfCampaign(c *Campaign) []ledger.Tag {
+	tags := []ledger.Tag{{Name: "campaign", Value: "1"}}
+	if c.Closed == nil {
+		tags = append(tags, ledger.Tag{Name: "campaign-open", Value: "1"})
+	}
+	if len(c.held()) > 0 {
+		tags = append(tags, ledger.Tag{Name: "suspends", Value: "1"})
+	}
+	if len(c.Unsettled()) > 0 {
+		tags = append(tags, ledger.Tag{Name: "unsettled", Value: "1"})
+	}
+	return tags
+}
+
+// FoldCampaign computes a campaign from its stream. It accepts only what could have been written.
+func FoldCampaign(entries []ledger.Entry) (*Campaign, error) {
+	if len(entries) == 0 {
+		return nil, fmt.Errorf("empty stream")
+	}
+	c := &Campaign{ID: entries[0].Stream}
+	for _, e := range entries {
+		ev, err := Decode(e)
+		if err != nil {
+			return nil, err
+		}
+		if err := c.apply(e, ev); err != nil {
+			return nil, fmt.Errorf("ledger entry %d (%s) of %s: %w", e.Seq, e.Kind, e.Stream, err)
+		}
+	}
+	if c.pages != c.Opened.Pages {
+		return nil, fmt.Errorf("%s has %d of %d pages of items", c.ID, c.pages, c.Opened.Pages)
+	}
+	return c, nil
+}
+
+// reminders say how long before the deadline reviewers are reminded, and what the entry calls it: the last one comes on the day
+// itself, while there is still time to answer.
+var reminders = [...]struct {
+	days   int
+	before time.Duration
+}{{14, 14 * 24 * time.Hour}, {7, 7 * 24 * time.Hour}, {1, 24 * time.Hour}, {0, 4 * time.Hour}}
+
+// dueCampaign decides what the daemon has to record about a campaign by itself at a time, and when to look again (zero: when
+// something happens). The policy is the one in force, with what is suspended by others in it; held is all that is recorded as
+// suspended, whatever campaign did it.
+func dueCampaign(c *Campaign, p *Policy, held []Eligibility, now time.Time) (events []Event, next time.Time) {
+	over := !now.Before(c.Opened.Deadline)
+	var revoked, silent, floor, unanswered []string
+	moot := map[bool][]string{} // of what the policy does not have any more; by whether a reviewer said revoke
+	set := setOf(held)
+	// What a reviewer took away goes first: silence must not use up the room above the floor.
+	for _, wanted := range []Outcome{OutcomeRevoke, OutcomeNone} {
+		for _, i := range c.Items {
+			if c.said(i) != wanted || !c.owed(i, now) {
+				continue
+			}
+			if !p.offers(i.Gives.Profile, i.Gives.Cluster) {
+				moot[wanted == OutcomeRevoke] = append(moot[wanted == OutcomeRevoke], i.ID)
+				continue
+			}
+			with := maps.Clone(set)
+			with[i.Gives] = true
+			switch {
+			case !set[i.Gives] && !p.keepsFloor(i.Gives, with):
+				if i.Escalated.IsZero() {
+					floor = append(floor, i.ID)
+				}
+				continue
+			case wanted == OutcomeRevoke:
+				revoked = append(revoked, i.ID)
+			default:
+				silent = append(silent, i.ID)
+			}
+			set = with
+		}
+	}
+	if over {
+		for _, i := range c.Items {
+			if c.Outcome(i) == OutcomeNone && i.Gives == (Eligibility{}) {
+				unanswered = append(unanswered, i.ID)
+			}
+		}
+	}
+	page := func(ids []string, event func([]string) Event) {
+		for part := range slices.Chunk(ids, idsPerEntry) {
+			events = append(events, event(part))
+		}
+	}
+	page(revoked, func(ids []string) Event { return CampaignSuspended{Why: WhyRevoked, Items: ids} })
+	page(silent, func(ids []string) Event { return CampaignSuspended{Why: WhyUnanswered, Items: ids} })
+	page(moot[true], func(ids []string) Event { return CampaignSuspended{Why: WhyRevoked, Items: ids, Moot: true} })
+	page(moot[false], func(ids []string) Event { return CampaignSuspended{Why: WhyUnanswered, Items: ids, Moot: true} })
+	page(floor, func(ids []string) Event { return CampaignEscalated{Why: WhyFloor, Items: ids} })
+	page(unanswered, func(ids []string) Event { return CampaignEscalated{Why: WhyUnanswered, Items: ids} })
+	if c.Closed != nil {
+		return events, time.Time{}
+	}
+	counts, open := c.Counts()
+	if over || open == 0 {
+		counts.Suspended += len(silent) + len(moot[false])
+		counts.Escalated += len(unanswered)
+		for _, id := range floor {
+			if i, _ := c.Item(id); c.said(i) == OutcomeNone {
+				counts.Escalated++
+			}
+		}
+		return append(events, counts), time.Time{}
+	}
+	next = c.Opened.Deadline
+	for _, r := range reminders {
+		at := c.Opened.Deadline.Add(-r.before)
+		if !at.After(c.At) || len(c.Reminded) > 0 && c.Reminded[len(c.Reminded)-1] <= r.days {
+			continue
+		}
+		if now.Before(at) {
+			if at.Before(next) {
+				next = at
+			}
+			continue
+		}
+		// Of several that were missed only the last counts: one reminder says all.
+		events = slices.DeleteFunc(events, func(e Event) bool { _, is := e.(CampaignReminded); return is })
+		events = append(events, CampaignReminded{Days: r.days, Open: open})
+	}
+	return events, next
+}
+
+// idsPerEntry keeps an entry of ids far below the ledger's bound: maxItemID each.
+const idsPerEntry = 150

@@ -1,0 +1,668 @@
+package breakglass
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"github.com/breakglassd/breakglass/internal/ledger"
+)
+
+// checkRecertification is the check that findings about campaigns come from.
+const checkRecertification = "recertification"
+
+var campaignPattern = regexp.MustCompile(`^campaign-[0-9]{4}-[0-9]{2}-[0-9]{2}-[0-9a-z]{4}$`)
+
+// campaigns is what the service keeps of campaigns in memory. It is a cache of the ledger.
+type campaigns struct {
+	mu     sync.Mutex           // held over every append to a campaign and every change of policy: what is enforced is what is recorded
+	loaded map[string]*Campaign // the open ones, those that suspend somebody, and those with something unsettled
+	wake   chan struct{}        // a token when loaded changed
+}
+
+// loadCampaigns reads the campaigns that still have an effect.
+func (s *Service) loadCampaigns(ctx context.Context) error {
+	s.campaigns.loaded, s.campaigns.wake = map[string]*Campaign{}, make(chan struct{}, 1)
+	for _, tag := range []string{"campaign-open", "suspends", "unsettled"} {
+		ids, err := s.ledger.Streams(ctx, ledger.Tag{Name: tag, Value: "1"})
+		if err != nil {
+			return fmt.Errorf("reading the index of campaigns: %w", err)
+		}
+		for _, id := range ids {
+			if s.campaigns.loaded[id] != nil {
+				continue
+			}
+			c, err := s.readCampaign(ctx, id)
+			if err != nil {
+				return err
+			}
+			s.campaigns.loaded[id] = c
+		}
+	}
+	return nil
+}
+
+func (s *Service) readCampaign(ctx context.Context, id string) (*Campaign, error) {
+	entries, err := s.ledger.Stream(ctx, id)
+	if err != nil {
+		return nil, fmt.Errorf("reading campaign %s: %w", id, err)
+	}
+	if len(entries) == 0 {
+		return nil, refuse(ClassUnknown, "unknown-campaign", "see: breakglass recert list", "there is no campaign %s", clip(id, 60))
+	}
+	return FoldCampaign(entries)
+}
+
+// held lists everything that any campaign keeps suspended. Called with mu held.
+func (k *campaigns) held() []Eligibility {
+	var out []Eligibility
+	for _, c := range k.loaded {
+		out = append(out, c.held()...)
+	}
+	return out
+}
+
+// enforce puts a policy in force, with what is suspended taken away.
+func (k *campaigns) enforce(s *Service, p *Policy) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	s.policy.Store(p.suspending(k.held()))
+	k.changed()
+}
+
+func (k *campaigns) changed() {
+	select {
+	case k.wake <- struct{}{}:
+	default:
+	}
+}
+
+// CampaignPlan is what a campaign is to be about. The snapshot must be durable before.
+type CampaignPlan struct {
+	Due      time.Time
+	From     time.Time
+	Until    time.Time
+	Clusters []string
+	Previous string
+	Snapshot string
+	Items    []FrozenItem
+}
+
+// OpenCampaign records a campaign: by is who ordered it, nil when the schedule did. Reviewers and responders may order one.
+// There is one open campaign at a time, so that nobody is asked the same thing twice.
+func (s *Service) OpenCampaign(ctx context.Context, by *Actor, plan CampaignPlan) (*Campaign, error) {
+	if err := s.MayOpenCampaign(ctx, by); err != nil {
+		return nil, err
+	}
+	s.campaigns.mu.Lock()
+	defer s.campaigns.mu.Unlock()
+	p := s.Policy()
+	if err := s.campaigns.noneOpen(); err != nil {
+		return nil, err
+	}
+	if n := len(plan.Items); n > MaxCampaignItems {
+		return nil, refuse(ClassLimited, "campaign-size", "review fewer clusters at a time", "a campaign of %d items is too large, at most %d fit", n, MaxCampaignItems)
+	}
+	var reviewers []FrozenTeam
+	for _, id := range p.Campaign.Reviewers {
+		reviewers = append(reviewers, FrozenTeam{ID: id, Members: p.members([]string{id})})
+	}
+	now := s.now()
+	pages := pagesOf(plan.Items)
+	events := []Event{CampaignOpened{By: by, Due: plan.Due, From: plan.From.UTC(), Until: plan.Until.UTC(), Clusters: slices.Sorted(slices.Values(plan.Clusters)), Previous: plan.Previous,
+		Snapshot: plan.Snapshot, Items: len(plan.Items), Pages: len(pages), Reviewers: reviewers, AdminReviewers: p.Campaign.AdminReviewers,
+		Deadline: now.AddDate(0, 0, p.Campaign.DeadlineDays).Truncate(time.Minute), PolicyDigest: p.Digest}}
+	for _, page := range pages {
+		events = append(events, page)
+	}
+	for {
+		c, err := s.appendCampaign(ctx, &Campaign{ID: newCampaignID(now)}, time.Time{}, nil, events...)
+		if errors.Is(err, ledger.ErrConflict) {
+			continue // the id is taken: the next one is not
+		}
+		return c, err
+	}
+}
+
+// noneOpen refuses while a campaign is open. Called with mu held.
+func (k *campaigns) noneOpen() error {
+	for id, c := range k.loaded {
+		if c.Closed == nil {
+			return refuse(ClassConflict, "campaign-open", "answer it first: breakglass recert review", "campaign %s is still open until %s", id, c.Opened.Deadline.Format(time.DateOnly))
+		}
+	}
+	return nil
+}
+
+// MayOpenCampaign says whether somebody may open one now; nil is the schedule. A refusal is recorded.
+func (s *Service) MayOpenCampaign(ctx context.Context, by *Actor) error {
+	p := s.Policy()
+	if len(p.Campaign.Reviewers) == 0 {
+		return refuse(ClassPolicy, "no-reviewers", "name reviewers under recertification in the access policy", "nobody recertifies here")
+	}
+	s.campaigns.mu.Lock()
+	err := s.campaigns.noneOpen()
+	s.campaigns.mu.Unlock()
+	if by == nil {
+		return err
+	}
+	if no := known(p, *by); no != nil {
+		err = no
+	} else if !p.MayReview(by.Person) && !p.MayRespond(by.Person) {
+		err = refuse(ClassDenied, "not-reviewer", "", "only reviewers and responders can open a campaign")
+	}
+	return s.recordRefusal(ctx, *by, "recert-start", RefusalStream, err)
+}
+
+// MayReview reports whether the person is a reviewer by the policy.
+func (p *Policy) MayReview(person string) bool {
+	return slices.Contains(p.members(p.Campaign.Reviewers), person)
+}
+
+// MayRead says whether somebody may see campaigns and their reports: reviewers and responders.
+func (s *Service) MayRead(ctx context.Context, a Actor) error {
+	p := s.Policy()
+	err := known(p, a)
+	if err == nil && !p.MayReview(a.Person) && !p.MayRespond(a.Person) {
+		err = refuse(ClassDenied, "not-reviewer", "", "only reviewers and responders can see recertification campaigns")
+	}
+	return s.recordRefusal(ctx, a, "recert-read", RefusalStream, err)
+}
+
+// pagesOf cuts items into entries that fit into the ledger.
+func pagesOf(items []FrozenItem) []CampaignItems {
+	const most = ledger.MaxLeaf - 8<<10 // the rest of the entry
+	var out []CampaignItems
+	first, size := 0, 0
+	for n := range items {
+		bytes := len(draft(CampaignItems{Items: items[n : n+1]}, nil).Body)
+		if size > 0 && size+bytes > most {
+			out = append(out, CampaignItems{First: first, Items: items[first:n]})
+			first, size = n, 0
+		}
+		size += bytes
+	}
+	if first < len(items) {
+		out = append(out, CampaignItems{First: first, Items: items[first:]})
+	}
+	return out
+}
+
+func newCampaignID(now time.Time) string {
+	var b [4]byte
+	rand.Read(b[:])
+	for i, x := range b {
+		b[i] = idAlphabet[x&31]
+	}
+	return CampaignStream + now.UTC().Format(time.DateOnly) + "-" + string(b[:])
+}
+
+// appendCampaign records events of a campaign that was read at c.Rev, puts what they suspend in force, and returns the campaign
+// after them. Called with mu held. The texts go with every event that a person gave.
+func (s *Service) appendCampaign(ctx context.Context, c *Campaign, before time.Time, texts map[string]string, events ...Event) (*Campaign, error) {
+	preview := c.copied()
+	drafts := make([]ledger.Draft, len(events))
+	at := s.now()
+	for i, ev := range events {
+		drafts[i] = draft(ev, texts)
+		drafts[i].Before = before
+		e := ledger.Entry{Stream: c.ID, StreamSeq: preview.Rev + 1, Kind: ev.Kind(), Time: at, Body: drafts[i].Body, Texts: texts}
+		if err := preview.apply(e, ev); err != nil {
+			return nil, fmt.Errorf("%s: %s would not be valid: %w", c.ID, ev.Kind(), err)
+		}
+	}
+	entries, err := s.ledger.Append(ctx, at, c.ID, c.Rev, indexOfCampaign(preview), drafts...)
+	if err != nil {
+		return nil, err
+	}
+	done := c.copied()
+	for i, e := range entries {
+		if err := done.apply(e, events[i]); err != nil {
+			return nil, fmt.Errorf("%s: recorded, but not valid: %w", c.ID, err)
+		}
+	}
+	delete(s.campaigns.loaded, c.ID)
+	if done.Closed == nil || len(done.held()) > 0 || len(done.Unsettled()) > 0 {
+		s.campaigns.loaded[c.ID] = done
+	}
+	s.policy.Store(s.Policy().suspending(s.campaigns.held()))
+	s.campaigns.changed()
+	return done, nil
+}
+
+// copied is a campaign that events can be applied to without changing this one.
+func (c *Campaign) copied() *Campaign {
+	after := *c
+	return &after
+}
+
+// Campaign returns one campaign by id, by a unique beginning or end of one, or, for the empty string, the last one.
+func (s *Service) Campaign(ctx context.Context, typed string) (*Campaign, error) {
+	id, err := s.resolveCampaign(ctx, typed)
+	if err != nil {
+		return nil, err
+	}
+	s.campaigns.mu.Lock()
+	c := s.campaigns.loaded[id]
+	s.campaigns.mu.Unlock()
+	if c != nil {
+		return c, nil
+	}
+	return s.readCampaign(ctx, id)
+}
+
+// CampaignIDs lists all campaigns, the oldest first.
+func (s *Service) CampaignIDs(ctx context.Context) ([]string, error) {
+	ids, err := s.ledger.Streams(ctx, ledger.Tag{Name: "campaign", Value: "1"})
+	if err != nil {
+		return nil, fmt.Errorf("reading the index of campaigns: %w", err)
+	}
+	return ids, nil
+}
+
+func (s *Service) resolveCampaign(ctx context.Context, typed string) (string, error) {
+	typed = strings.ToLower(strings.TrimSpace(typed))
+	if campaignPattern.MatchString(typed) {
+		return typed, nil
+	}
+	ids, err := s.CampaignIDs(ctx)
+	if err != nil {
+		return "", err
+	}
+	if len(ids) == 0 {
+		return "", refuse(ClassUnknown, "no-campaign", "open one: breakglass recert start", "there has been no campaign yet")
+	}
+	if typed == "" || typed == "last" {
+		return ids[len(ids)-1], nil
+	}
+	hits := slices.DeleteFunc(slices.Clone(ids), func(id string) bool {
+		return !strings.HasPrefix(id, typed) && !strings.HasPrefix(id, CampaignStream+typed) && !strings.HasSuffix(id, "-"+typed)
+	})
+	switch len(hits) {
+	case 1:
+		return hits[0], nil
+	case 0:
+		return "", refuse(ClassUnknown, "unknown-campaign", "see: breakglass recert list", "there is no campaign %s", clip(typed, 60))
+	}
+	return "", refuse(ClassUnknown, "ambiguous-campaign", "write more of it", "%s could be %s", clip(typed, 60), joinAnd(hits[:min(len(hits), 5)]))
+}
+
+// ItemAnswer is a reviewer's word on items, as they saw them.
+type ItemAnswer struct {
+	Verdict Verdict
+	Items   []Judged
+	Reason  string
+}
+
+// DecideItems records a reviewer's word. A word that was said already is no error and is not recorded again. What the word
+// suspends is suspended when it returns.
+func (s *Service) DecideItems(ctx context.Context, a Actor, campaign string, answer ItemAnswer) (*Campaign, error) {
+	answer.Reason = strings.TrimSpace(answer.Reason)
+	return s.onCampaign(ctx, a, "recert-decide", campaign, func(p *Policy, c *Campaign, now time.Time) ([]Event, map[string]string, error) {
+		items, err := decideItems(p, c, a, answer, now)
+		if err != nil {
+			return nil, nil, err
+		}
+		var events []Event
+		for part := range slices.Chunk(items, MaxTogether) {
+			events = append(events, CampaignDecided{By: a, Verdict: answer.Verdict, Items: part})
+		}
+		return events, optional("reason", answer.Reason), nil
+	})
+}
+
+// decideItems is the pure rule for a reviewer's word: it returns what is to be recorded.
+func decideItems(p *Policy, c *Campaign, a Actor, answer ItemAnswer, now time.Time) ([]Judged, error) {
+	if !c.Reviews(a.Person) {
+		return nil, refuse(ClassDenied, "not-reviewer", "", "%s does not review in %s: its reviewers were fixed when it opened", a.Person, c.ID)
+	}
+	if !p.MayReview(a.Person) {
+		return nil, refuse(ClassPolicy, "policy/changed", "", "the access policy has changed: you are not a reviewer any more")
+	}
+	if answer.Verdict != VerdictKeep && answer.Verdict != VerdictRevoke {
+		return nil, refuse(ClassInvalid, "verdict", "say keep or revoke", "%q is no verdict", clip(string(answer.Verdict), 20))
+	}
+	if len(answer.Items) == 0 {
+		return nil, refuse(ClassInvalid, "items", "", "no item is named")
+	}
+	if len(answer.Items) > 1 && answer.Verdict == VerdictRevoke {
+		return nil, refuse(ClassInvalid, "together", "revoke one item at a time", "things are revoked one by one")
+	}
+	var out []Judged
+	seen := map[string]bool{}
+	needsReason := answer.Verdict == VerdictRevoke
+	for _, j := range answer.Items {
+		i, ok := c.Item(j.ID)
+		switch {
+		case !ok:
+			return nil, refuse(ClassUnknown, "unknown-item", "see: breakglass recert review "+c.ID, "there is no item %q in %s", clip(j.ID, 100), c.ID)
+		case seen[j.ID]:
+			return nil, refuse(ClassInvalid, "items", "", "%s is named twice", j.ID)
+		case j.Digest != i.Digest:
+			return nil, refuse(ClassConflict, "stale", "look at it again", "%s is not what you saw", j.ID)
+		case !i.Independent(a.Person):
+			return nil, refuse(ClassDenied, "own-item", "another reviewer must answer it", "%s is about you", j.ID)
+		case len(answer.Items) > 1 && !i.State.Together():
+			return nil, refuse(ClassPolicy, "together", "answer it by itself", "%s is %s: only what is unchanged or got less can be confirmed together", j.ID, i.State)
+		}
+		seen[j.ID] = true
+		if said, spoke := i.WordOf(a.Person); spoke && said == answer.Verdict || answer.Verdict == VerdictRevoke && c.said(i) == OutcomeRevoke {
+			continue
+		}
+		switch {
+		case c.said(i) == OutcomeRevoke:
+			return nil, refuse(ClassConflict, "decided", "two people can reinstate it: breakglass recert reinstate", "%s is revoked already", j.ID)
+		case !c.takes(i, now):
+			return nil, refuse(ClassExpired, "deadline", "", "the time for an answer to %s was over at %s", j.ID, c.Opened.Deadline.Format(time.RFC3339))
+		}
+		needsReason = needsReason || i.High
+		out = append(out, j)
+	}
+	switch n := utf8.RuneCountInString(answer.Reason); {
+	case len(out) == 0:
+	case needsReason:
+		return out, needReason(answer.Reason)
+	case n > MaxReason || badText(answer.Reason) != "":
+		return nil, refuse(ClassInvalid, "reason", "", "the reason is longer than %d characters or has control characters", MaxReason)
+	}
+	return out, nil
+}
+
+// AcknowledgeItems records that what was revoked has been taken away. Reviewers and responders may say so; the next scan proves it.
+func (s *Service) AcknowledgeItems(ctx context.Context, a Actor, campaign string, ids []string, note string) (*Campaign, error) {
+	return s.onCampaign(ctx, a, "recert-ack", campaign, func(p *Policy, c *Campaign, _ time.Time) ([]Event, map[string]string, error) {
+		if !p.MayReview(a.Person) && !p.MayRespond(a.Person) {
+			return nil, nil, refuse(ClassDenied, "not-reviewer", "", "only reviewers and responders can say that something has been taken away")
+		}
+		var open []string
+		for _, id := range ids {
+			i, ok := c.Item(id)
+			switch {
+			case !ok:
+				return nil, nil, refuse(ClassUnknown, "unknown-item", "see: breakglass recert show "+c.ID, "there is no item %q in %s", clip(id, 100), c.ID)
+			case c.said(i) != OutcomeRevoke:
+				return nil, nil, refuse(ClassConflict, "not-revoked", "", "%s is %s: there is nothing to take away", id, c.Outcome(i))
+			case i.Acknowledged == nil && !slices.Contains(open, id):
+				open = append(open, id)
+			}
+		}
+		if note != "" {
+			if err := needNote(note, 1); err != nil {
+				return nil, nil, err
+			}
+		}
+		return eventsOf(open, func(ids []string) Event { return CampaignAcknowledged{By: a, Items: ids} }), optional("note", note), nil
+	})
+}
+
+// Reinstate records one person's word that a suspended eligibility comes back; it does with the second person's. Reviewers may
+// say so, never about themselves.
+func (s *Service) Reinstate(ctx context.Context, a Actor, campaign, id, reason string) (*Campaign, error) {
+	return s.onCampaign(ctx, a, "recert-reinstate", campaign, func(p *Policy, c *Campaign, _ time.Time) ([]Event, map[string]string, error) {
+		i, ok := c.Item(id)
+		switch {
+		case !p.MayReview(a.Person):
+			return nil, nil, refuse(ClassDenied, "not-reviewer", "", "only reviewers can give back what was suspended")
+		case !ok:
+			return nil, nil, refuse(ClassUnknown, "unknown-item", "see: breakglass recert show "+c.ID, "there is no item %q in %s", clip(id, 100), c.ID)
+		case !i.Independent(a.Person):
+			return nil, nil, refuse(ClassDenied, "own-item", "two other reviewers must", "nobody reinstates themselves")
+		case slices.ContainsFunc(i.Back, func(w Ending) bool { return w.By.Person == a.Person }):
+			return nil, nil, nil
+		case !i.Held():
+			return nil, nil, refuse(ClassConflict, "not-suspended", "", "%s is not suspended", id)
+		}
+		if err := needReason(reason); err != nil {
+			return nil, nil, err
+		}
+		return []Event{CampaignReinstated{By: a, Items: []string{id}}}, optional("reason", reason), nil
+	})
+}
+
+// ProveItems records what a later scan says about things in clusters that were revoked. Ids that the campaign did not revoke
+// are passed over, and so is what a scan said before. The snapshot is the digest of what the scan saw.
+func (s *Service) ProveItems(ctx context.Context, campaign, snapshot string, gone func(object string) (gone, looked bool)) (*Campaign, error) {
+	return s.changeCampaign(ctx, campaign, func(c *Campaign, _ time.Time) ([]Event, map[string]string, error) {
+		var away, still []string
+		for _, i := range c.Items {
+			if i.Object == "" || c.said(i) != OutcomeRevoke {
+				continue
+			}
+			is, looked := gone(i.Object)
+			switch {
+			case !looked || !i.Proved.IsZero() && i.Gone == is:
+			case is:
+				away = append(away, i.ID)
+			default:
+				still = append(still, i.ID)
+			}
+		}
+		events := eventsOf(away, func(ids []string) Event { return CampaignProved{Snapshot: snapshot, Gone: ids} })
+		return append(events, eventsOf(still, func(ids []string) Event { return CampaignProved{Snapshot: snapshot, Still: ids} })...), nil, nil
+	})
+}
+
+// eventsOf makes one event for each idsPerEntry ids.
+func eventsOf(ids []string, event func([]string) Event) (out []Event) {
+	for part := range slices.Chunk(ids, idsPerEntry) {
+		out = append(out, event(part))
+	}
+	return out
+}
+
+// onCampaign is the one way in which a person's word on a campaign becomes a fact; a refusal is recorded.
+func (s *Service) onCampaign(ctx context.Context, a Actor, name, campaign string, decide func(*Policy, *Campaign, time.Time) ([]Event, map[string]string, error)) (*Campaign, error) {
+	if err := known(s.Policy(), a); err != nil {
+		return nil, s.recordRefusal(ctx, a, name, RefusalStream, err)
+	}
+	c, err := s.changeCampaign(ctx, campaign, func(c *Campaign, now time.Time) ([]Event, map[string]string, error) {
+		return decide(s.Policy(), c, now)
+	})
+	return c, s.recordRefusal(ctx, a, name, RefusalStream, err)
+}
+
+// changeCampaign loads a campaign, decides, appends, and does what has become due by it.
+func (s *Service) changeCampaign(ctx context.Context, campaign string, decide func(*Campaign, time.Time) ([]Event, map[string]string, error)) (*Campaign, error) {
+	id, err := s.resolveCampaign(ctx, campaign)
+	if err != nil {
+		return nil, err
+	}
+	s.campaigns.mu.Lock()
+	defer s.campaigns.mu.Unlock()
+	for {
+		c := s.campaigns.loaded[id]
+		if c == nil {
+			if c, err = s.readCampaign(ctx, id); err != nil {
+				return nil, err
+			}
+		}
+		now := s.now()
+		events, texts, err := decide(c, now)
+		if err != nil || len(events) == 0 {
+			return c, err
+		}
+		before := time.Time{}
+		if now.Before(c.Opened.Deadline) {
+			before = c.Opened.Deadline
+		}
+		after, err := s.appendCampaign(ctx, c, before, texts, events...)
+		if errors.Is(err, ledger.ErrConflict) {
+			delete(s.campaigns.loaded, id)
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		return s.advance(ctx, after)
+	}
+}
+
+// advance records what is due about a campaign. Called with mu held.
+func (s *Service) advance(ctx context.Context, c *Campaign) (*Campaign, error) {
+	events, _ := dueCampaign(c, s.Policy(), s.campaigns.held(), s.now())
+	if len(events) == 0 {
+		return c, s.campaignFindings(ctx, c)
+	}
+	after, err := s.appendCampaign(ctx, c, time.Time{}, nil, events...)
+	if err != nil {
+		return c, fmt.Errorf("recording what is due about %s: %w", c.ID, err)
+	}
+	return after, s.campaignFindings(ctx, after)
+}
+
+// campaignFindings keeps the finding about what a campaign could not settle.
+func (s *Service) campaignFindings(ctx context.Context, c *Campaign) error {
+	key := "campaign-unsettled/" + c.ID
+	left := c.Unsettled()
+	if len(left) == 0 {
+		return s.Over(ctx, key, "every item has an answer")
+	}
+	floor := 0
+	for _, i := range left {
+		if i.EscalatedWhy == WhyFloor {
+			floor++
+		}
+	}
+	what := fmt.Sprintf("the recertification %s left %d items without an answer that counts, first %s", c.ID, len(left), left[0].ID)
+	if floor > 0 {
+		what += fmt.Sprintf("; %d people's eligibility was not suspended because too few would be left for an emergency", floor)
+	}
+	return s.Find(ctx, FindingOpened{Key: key, Check: checkRecertification, Severity: SeverityCritical, What: what,
+		Next: "answer them: breakglass recert review " + c.ID + "; where the floor keeps somebody, make more people eligible first"})
+}
+
+// floorFindings keeps one finding for each suspension that is recorded and not in force.
+func (s *Service) floorFindings(ctx context.Context, held []Eligibility) error {
+	p := s.Policy()
+	var now []FindingOpened
+	seen := map[string]bool{}
+	for _, e := range held {
+		key := "suspension-not-in-force/" + e.Profile + "/" + e.Cluster + "/" + string(e.Part)
+		if p.Suspended(e) || seen[key] {
+			continue
+		}
+		seen[key] = true
+		now = append(now, FindingOpened{Key: key, Check: "suspension", Cluster: e.Cluster, Severity: SeverityCritical,
+			What: fmt.Sprintf("suspensions of the recertification are not in force for %s as %s on %s: the access policy leaves too few people for an emergency", e.Profile, e.Part, e.Cluster),
+			Next: "make more people eligible in the access policy; then the suspensions hold again by themselves"})
+	}
+	for _, f := range s.Findings() {
+		if f.Check == "suspension" && !seen[f.Key] {
+			if err := s.Over(ctx, f.Key, "the suspensions are in force or were given back"); err != nil {
+				return err
+			}
+		}
+	}
+	for _, f := range now {
+		if err := s.Find(ctx, f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tendCampaigns does what is due about campaigns, and sleeps until the next deadline, reminder or change.
+func (s *Service) tendCampaigns(ctx context.Context) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		next, err := s.tendCampaignsOnce(ctx)
+		if err != nil && ctx.Err() == nil {
+			s.log.Warn("campaigns: will try again", slog.Any("error", err))
+			next = s.now().Add(retryLast)
+		}
+		timer.Reset(max(next.Sub(s.now()), time.Millisecond))
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.campaigns.wake:
+		case <-timer.C:
+		}
+	}
+}
+
+func (s *Service) tendCampaignsOnce(ctx context.Context) (next time.Time, err error) {
+	s.campaigns.mu.Lock()
+	defer s.campaigns.mu.Unlock()
+	next = s.now().Add(time.Hour)
+	var bad []error
+	for _, c := range s.campaigns.loaded {
+		events, at := dueCampaign(c, s.Policy(), s.campaigns.held(), s.now())
+		if len(events) > 0 {
+			_, err := s.advance(ctx, c)
+			if errors.Is(err, ledger.ErrConflict) { // somebody else wrote: read it again
+				if c, err = s.readCampaign(ctx, c.ID); err == nil {
+					s.campaigns.loaded[c.ID] = c
+				}
+				at = s.now().Add(time.Second)
+			}
+			bad = append(bad, err)
+		}
+		if !at.IsZero() && at.Before(next) {
+			next = at
+		}
+	}
+	bad = append(bad, s.floorFindings(ctx, s.campaigns.held()))
+	return next, errors.Join(bad...)
+}
+
+// campaign takes an entry of a campaign into an audit.
+func (a *Auditor) campaign(e ledger.Entry, ev Event) error {
+	c := a.campaigns[e.Stream]
+	if c == nil {
+		if !campaignPattern.MatchString(e.Stream) {
+			return fmt.Errorf("%q is not a campaign id", e.Stream)
+		}
+		c = &Campaign{ID: e.Stream}
+		a.campaigns[e.Stream] = c
+		a.report.Campaigns++
+	}
+	if err := c.apply(e, ev); err != nil {
+		return err
+	}
+	suspension, is := ev.(CampaignSuspended)
+	if !is || suspension.Moot {
+		return nil
+	}
+	// Whether somebody can still be reached is not in the ledger; how many people are left is.
+	var held []Eligibility
+	for _, c := range a.campaigns {
+		held = append(held, c.held()...)
+	}
+	set := setOf(held)
+	for _, id := range suspension.Items {
+		i, _ := c.Item(id)
+		if left, need := a.policy.left(i.Gives, set); left < need {
+			return fmt.Errorf("suspending %s leaves %d approvers where %d are the least", i.Gives, left, need)
+		}
+	}
+	return nil
+}
+
+// left counts the approvers that a recorded policy leaves for a profile with a set suspended, and how many there must be.
+func (ev PolicyLoaded) left(e Eligibility, set suspensions) (left, need int) {
+	n := slices.IndexFunc(ev.Quorums, func(q ProfileQuorum) bool { return q.Profile == e.Profile })
+	if n < 0 || e.Part != PartApprover {
+		return 0, 0
+	}
+	people := map[string]bool{}
+	for _, t := range ev.Teams {
+		if !slices.Contains(ev.Quorums[n].From, t.ID) && !slices.Contains(ev.Quorums[n].Each, t.ID) {
+			continue
+		}
+		for _, m := range t.Members {
+			if !set[Eligibility{Person: m, Part: PartApprover, Profile: e.Profile, Cluster: e.Cluster}] {
+				people[m] = true
+			}
+		}
+	}
+	return len(people), max(ev.Quorums[n].Count, MinQuorum) + 1
+}

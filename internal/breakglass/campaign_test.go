@@ -1,0 +1,677 @@
+package breakglass_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"github.com/breakglassd/breakglass/internal/bgtest"
+	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/ledger"
+)
+
+// reviewed is the kit's policy with everybody in a team as reviewer.
+func reviewed() string {
+	return bgtest.Policy() + "responders: [security]\nrecertification: {reviewers: [sre, security], adminReviewers: 2, deadline: 14d}\n"
+}
+
+// weeks are options for a system that sees weeks pass: what is done every second or minute is done every day.
+func weeks(policy string) bgtest.Options {
+	const day = 24 * time.Hour
+	return bgtest.Options{Policy: policy, Config: func(c *breakglass.Config) { c.Sweep, c.HeartbeatEvery, c.Reconcile = day, day, day }}
+}
+
+const snapshotDigest = "1111111111111111111111111111111111111111111111111111111111111111"
+
+// planOf asks about everybody's eligibility, and about one thing in the cluster in each state.
+func planOf(p *breakglass.Policy) breakglass.CampaignPlan {
+	plan := breakglass.CampaignPlan{From: time.Now().AddDate(0, -3, 0), Until: time.Now(), Clusters: []string{"c1"}, Snapshot: snapshotDigest}
+	for _, e := range p.EveryEligibility() {
+		plan.Items = append(plan.Items, breakglass.FrozenItem{ID: itemOf(e.Eligibility), Digest: strings.Repeat("a", 64), State: breakglass.ItemUnchanged, Not: []string{e.Person}, Gives: e.Eligibility})
+	}
+	for _, state := range []breakglass.ItemState{breakglass.ItemNew, breakglass.ItemUnchanged, breakglass.ItemWidened, breakglass.ItemNarrowed, breakglass.ItemOrphan, breakglass.ItemDormant} {
+		plan.Items = append(plan.Items, breakglass.FrozenItem{ID: "c1/subject/" + string(state), Digest: strings.Repeat("b", 64), State: state, Admin: true, High: true,
+			Not: []string{"bob"}, Object: "c1/subject/" + string(state)})
+	}
+	return plan
+}
+
+func itemOf(e breakglass.Eligibility) string {
+	return "eligibility/" + e.Profile + "/" + e.Cluster + "/" + string(e.Part) + "/" + e.Person
+}
+
+func open(t *testing.T, s *bgtest.System) *breakglass.Campaign {
+	t.Helper()
+	c, err := s.Service.OpenCampaign(t.Context(), nil, planOf(s.Service.Policy()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func say(s *bgtest.System, c *breakglass.Campaign, who string, v breakglass.Verdict, ids ...string) (*breakglass.Campaign, error) {
+	answer := breakglass.ItemAnswer{Verdict: v, Reason: "looked at it, it is as it must be"}
+	for _, id := range ids {
+		digest := ""
+		if i, ok := c.Item(id); ok {
+			digest = i.Digest
+		}
+		answer.Items = append(answer.Items, breakglass.Judged{ID: id, Digest: digest})
+	}
+	return s.Service.DecideItems(s.T.Context(), byKey(who), c.ID, answer)
+}
+
+// campaignBubble runs a test of a system whose policy has reviewers on fake time.
+func campaignBubble(t *testing.T, f func(t *testing.T, s *bgtest.System)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		s := bgtest.New(t, weeks(reviewed()))
+		f(t, s)
+		s.Check()
+	})
+}
+
+func TestCampaignClosesWhenEveryItemHasItsAnswers(t *testing.T) {
+	campaignBubble(t, func(t *testing.T, s *bgtest.System) {
+		c := open(t, s)
+		for _, who := range []string{"alice", "carol", "dave"} {
+			for _, i := range c.Items {
+				if !c.Waits(i, who, time.Now()) {
+					continue
+				}
+				after, err := say(s, c, who, breakglass.VerdictKeep, i.ID)
+				if err != nil {
+					t.Fatalf("%s keeps %s: %v", who, i.ID, err)
+				}
+				c = after
+			}
+		}
+		if c.Closed == nil {
+			_, left := c.Counts()
+			t.Fatalf("not closed: %d items are open", left)
+		}
+		if want := (breakglass.CampaignClosed{Kept: len(c.Items)}); *c.Closed != want {
+			t.Errorf("counts: got %+v, want %+v", *c.Closed, want)
+		}
+		if got := s.Service.Policy().Suspensions(); len(got) > 0 {
+			t.Errorf("suspended although everything was kept: %v", got)
+		}
+	})
+}
+
+func TestWhoMayAnswerWhat(t *testing.T) {
+	type act func(*bgtest.System, *breakglass.Campaign) error
+	word := func(who string, v breakglass.Verdict, ids ...string) act {
+		return func(s *bgtest.System, c *breakglass.Campaign) error {
+			_, err := say(s, c, who, v, ids...)
+			return err
+		}
+	}
+	const keep, revoke = breakglass.VerdictKeep, breakglass.VerdictRevoke
+	aliceAsks := itemOf(breakglass.Eligibility{Person: "alice", Part: breakglass.PartRequester, Profile: "admin", Cluster: "c1"})
+	bobAsks := itemOf(breakglass.Eligibility{Person: "bob", Part: breakglass.PartRequester, Profile: "admin", Cluster: "c1"})
+	for _, test := range []struct {
+		name string
+		do   act
+		code string
+	}{
+		{"a reviewer keeps", word("carol", keep, aliceAsks), ""},
+		{"a reviewer keeps unchanged ones together", word("carol", keep, aliceAsks, bobAsks, "c1/subject/narrowed"), ""},
+		{"a widened one among them", word("carol", keep, aliceAsks, "c1/subject/widened"), "together"},
+		{"a new one among them", word("carol", keep, aliceAsks, "c1/subject/new"), "together"},
+		{"several are revoked at once", word("carol", revoke, aliceAsks, bobAsks), "together"},
+		{"the person under review keeps", word("alice", keep, aliceAsks), "own-item"},
+		{"the person under review revokes", word("alice", revoke, aliceAsks), "own-item"},
+		{"their own among others", word("alice", keep, bobAsks, aliceAsks), "own-item"},
+		{"somebody whom a thing in the cluster is about", word("bob", keep, "c1/subject/new"), "own-item"},
+		{"somebody in no reviewing team", word("mallory", keep, aliceAsks), "not-reviewer"},
+		{"somebody unknown", word("eve", keep, aliceAsks), "unknown-person"},
+		{"a thing that is not there", word("carol", keep, "c1/subject/none"), "unknown-item"},
+		{"no verdict", word("carol", "maybe", aliceAsks), "verdict"},
+		{"nothing", word("carol", keep), "items"},
+		{"the same thing twice", word("carol", keep, aliceAsks, aliceAsks), "items"},
+		{"something else than was seen", func(s *bgtest.System, c *breakglass.Campaign) error {
+			_, err := s.Service.DecideItems(s.T.Context(), byKey("carol"), c.ID, breakglass.ItemAnswer{Verdict: keep, Items: []breakglass.Judged{{ID: aliceAsks, Digest: strings.Repeat("c", 64)}}})
+			return err
+		}, "stale"},
+		{"a revoke without a reason", func(s *bgtest.System, c *breakglass.Campaign) error {
+			_, err := s.Service.DecideItems(s.T.Context(), byKey("carol"), c.ID, breakglass.ItemAnswer{Verdict: revoke, Items: []breakglass.Judged{{ID: aliceAsks, Digest: strings.Repeat("a", 64)}}})
+			return err
+		}, "reason"},
+		{"a high risk kept without a reason", func(s *bgtest.System, c *breakglass.Campaign) error {
+			_, err := s.Service.DecideItems(s.T.Context(), byKey("carol"), c.ID, breakglass.ItemAnswer{Verdict: keep, Items: []breakglass.Judged{{ID: "c1/subject/new", Digest: strings.Repeat("b", 64)}}})
+			return err
+		}, "reason"},
+		{"after the deadline", func(s *bgtest.System, c *breakglass.Campaign) error {
+			time.Sleep(14*24*time.Hour + time.Minute)
+			synctest.Wait()
+			return word("carol", keep, aliceAsks)(s, c)
+		}, "deadline"},
+		{"an escalated one after the deadline", func(s *bgtest.System, c *breakglass.Campaign) error {
+			time.Sleep(14*24*time.Hour + time.Minute)
+			synctest.Wait()
+			return word("carol", keep, "c1/subject/new")(s, c)
+		}, ""},
+		{"a second campaign", func(s *bgtest.System, _ *breakglass.Campaign) error {
+			_, err := s.Service.OpenCampaign(s.T.Context(), nil, planOf(s.Service.Policy()))
+			return err
+		}, "campaign-open"},
+		{"an outsider opens one", func(s *bgtest.System, _ *breakglass.Campaign) error {
+			a := byKey("mallory")
+			_, err := s.Service.OpenCampaign(s.T.Context(), &a, planOf(s.Service.Policy()))
+			return err
+		}, "not-reviewer"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			campaignBubble(t, func(t *testing.T, s *bgtest.System) {
+				c := open(t, s)
+				switch err := test.do(s, c); {
+				case test.code != "":
+					wantRefusal(t, err, test.code)
+				case err != nil:
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+func TestAdminItemNeedsTwoKeepsAndOneRevoke(t *testing.T) {
+	campaignBubble(t, func(t *testing.T, s *bgtest.System) {
+		c := open(t, s)
+		outcome := func(id string) breakglass.Outcome { i, _ := c.Item(id); return c.Outcome(i) }
+		step := func(who string, v breakglass.Verdict, id string, want breakglass.Outcome) {
+			t.Helper()
+			after, err := say(s, c, who, v, id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c = after
+			if got := outcome(id); got != want {
+				t.Errorf("after %s's %s, %s is %s, want %s", who, v, id, got, want)
+			}
+		}
+		step("carol", breakglass.VerdictKeep, "c1/subject/new", breakglass.OutcomeNone)
+		rev := c.Rev
+		step("carol", breakglass.VerdictKeep, "c1/subject/new", breakglass.OutcomeNone) // the same word is no second one
+		if c.Rev != rev {
+			t.Error("the same word was recorded twice")
+		}
+		step("erin", breakglass.VerdictKeep, "c1/subject/new", breakglass.OutcomeKeep)
+		step("carol", breakglass.VerdictKeep, "c1/subject/widened", breakglass.OutcomeNone)
+		step("erin", breakglass.VerdictRevoke, "c1/subject/widened", breakglass.OutcomeRevoke)
+		if _, err := say(s, c, "dave", breakglass.VerdictKeep, "c1/subject/widened"); err == nil {
+			t.Error("a revoked item was kept again")
+		}
+		step("carol", breakglass.VerdictKeep, "c1/subject/orphan", breakglass.OutcomeNone)
+		step("carol", breakglass.VerdictRevoke, "c1/subject/orphan", breakglass.OutcomeRevoke) // second thoughts, the safe way
+	})
+}
+
+func TestSilenceSuspendsDownToTheFloorAndTwoPeopleUndoIt(t *testing.T) {
+	campaignBubble(t, func(t *testing.T, s *bgtest.System) {
+		c := open(t, s)
+		time.Sleep(14 * 24 * time.Hour)
+		synctest.Wait()
+		c, err := s.Service.Campaign(t.Context(), c.ID)
+		if err != nil || c.Closed == nil {
+			t.Fatalf("not closed at the deadline (%v)", err)
+		}
+		if k := *c.Closed; k.Kept+k.Revoked != 0 || k.Suspended+k.Escalated != len(c.Items) {
+			t.Errorf("counts %+v of %d items", k, len(c.Items))
+		}
+		// Of five approvers three must stay, one of them from security; of three requesters two.
+		var got []string
+		for _, e := range s.Service.Policy().Suspensions() {
+			if e.Profile == "admin" {
+				got = append(got, e.String())
+			}
+		}
+		want := []string{"alice as approver of admin on c1", "bob as approver of admin on c1", "alice as requester of admin on c1"}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Error("suspended:", diff)
+		}
+		_, err = s.Service.Request(t.Context(), byKey("alice"), breakglass.Ask{Profile: "admin", Reason: "etcd quorum lost, API 5xx"})
+		wantRefusal(t, err, "suspended")
+		r := s.Ask(byKey("bob"), "admin")
+		if slices.Contains(r.Ask.Quorum.People(), "alice") {
+			t.Error("a suspended approver is frozen into a new request")
+		}
+		_, err = s.Service.Approve(t.Context(), byKey("alice"), r.ID, bgtest.Consent(byKey("alice"), r))
+		wantRefusal(t, err, "not-approver")
+		s.Approve(byKey("dave"), r)
+		wantState(t, s.Approve(byKey("carol"), r), breakglass.StateApproved)
+		loud := slices.ContainsFunc(s.Service.Findings(), func(f breakglass.Finding) bool {
+			return f.Key == "campaign-unsettled/"+c.ID && f.Severity == breakglass.SeverityCritical
+		})
+		if !loud {
+			t.Errorf("nobody is told what was not settled: %+v", s.Service.Findings())
+		}
+
+		s.Restart() // what is suspended stays so
+		_, err = s.Service.Request(t.Context(), byKey("alice"), breakglass.Ask{Profile: "admin", Reason: "etcd quorum lost, API 5xx"})
+		wantRefusal(t, err, "suspended")
+
+		id := itemOf(breakglass.Eligibility{Person: "alice", Part: breakglass.PartRequester, Profile: "admin", Cluster: "c1"})
+		_, err = s.Service.Reinstate(t.Context(), byKey("alice"), c.ID, id, "I need it")
+		wantRefusal(t, err, "own-item")
+		_, err = s.Service.Reinstate(t.Context(), byKey("mallory"), c.ID, id, "she needs it")
+		wantRefusal(t, err, "not-reviewer")
+		for n, who := range []string{"carol", "carol", "erin"} {
+			if _, err := s.Service.Reinstate(t.Context(), byKey(who), c.ID, id, "on call again from Monday"); err != nil {
+				t.Fatal(err)
+			}
+			_, err = s.Service.CheckAsk(byKey("alice"), breakglass.Ask{Profile: "admin", Reason: "etcd quorum lost, API 5xx"})
+			if back := err == nil; back != (n == 2) {
+				t.Errorf("after %d words alice may ask: %v (%v)", n+1, back, err)
+			}
+		}
+	})
+}
+
+func TestRevokeSuspendsAtOnceAndStopsWhatWasApproved(t *testing.T) {
+	campaignBubble(t, func(t *testing.T, s *bgtest.System) {
+		r := s.Grant("alice", "admin") // approved by carol and bob
+		c := open(t, s)
+		bob := itemOf(breakglass.Eligibility{Person: "bob", Part: breakglass.PartApprover, Profile: "admin", Cluster: "c1"})
+		if _, err := say(s, c, "carol", breakglass.VerdictRevoke, bob); err != nil {
+			t.Fatal(err)
+		}
+		_, csr := bgtest.NewCSR()
+		_, err := s.Claim("alice", r.ID, csr)
+		wantRefusal(t, err, "suspended")
+		pending := s.Ask(byKey("dave"), "admin")
+		if slices.Contains(pending.Ask.Quorum.People(), "bob") {
+			t.Error("a revoked approver is frozen into a new request")
+		}
+	})
+}
+
+func TestRevokeBelowTheFloorEscalatesAndTakesEffectWhenThereIsRoom(t *testing.T) {
+	campaignBubble(t, func(t *testing.T, s *bgtest.System) {
+		c := open(t, s)
+		approver := func(who string) breakglass.Eligibility {
+			return breakglass.Eligibility{Person: who, Part: breakglass.PartApprover, Profile: "admin", Cluster: "c1"}
+		}
+		for _, step := range []struct {
+			who, by   string
+			suspended bool
+		}{{"alice", "carol", true}, {"bob", "carol", true}, {"dave", "carol", false}} {
+			if _, err := say(s, c, step.by, breakglass.VerdictRevoke, itemOf(approver(step.who))); err != nil {
+				t.Fatal(err)
+			}
+			if got := s.Service.Policy().Suspended(approver(step.who)); got != step.suspended {
+				t.Errorf("%s is suspended: %v, want %v", step.who, got, step.suspended)
+			}
+		}
+		c, err := s.Service.Campaign(t.Context(), c.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i, _ := c.Item(itemOf(approver("dave"))); i.EscalatedWhy != breakglass.WhyFloor {
+			t.Errorf("the floor kept dave and nobody was told: %+v", i)
+		}
+		// Mallory becomes an approver: there is room above the floor now.
+		more := strings.Replace(reviewed(), "members: [carol, erin]", "members: [carol, erin, mallory]", 1)
+		p, err := breakglass.ParsePolicy("access.yaml", []byte(more))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Service.SetPolicy(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if !s.Service.Policy().Suspended(approver("dave")) {
+			t.Error("the revoke did not take effect when there was room")
+		}
+		// And a policy that leaves too few gives everybody back, loudly, rather than shutting the door.
+		fewer := strings.Replace(reviewed(), "members: [alice, bob, dave]", "members: [alice, bob, dave]", 1)
+		fewer = strings.ReplaceAll(fewer, "members: [carol, erin]", "members: [carol]")
+		if p, err = breakglass.ParsePolicy("access.yaml", []byte(fewer)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Service.SetPolicy(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if got := s.Service.Policy().Suspensions(); len(got) > 0 {
+			t.Errorf("still in force with too few people: %v", got)
+		}
+		if !slices.ContainsFunc(s.Service.Findings(), func(f breakglass.Finding) bool { return f.Key == "suspension-not-in-force/admin/c1/approver" }) {
+			t.Errorf("nobody is told that suspensions are not in force: %+v", s.Service.Findings())
+		}
+	})
+}
+
+func TestWhatThePolicyDoesNotHaveAnyMoreIsSuspendedWithoutAFloor(t *testing.T) {
+	campaignBubble(t, func(t *testing.T, s *bgtest.System) {
+		c := open(t, s)
+		text := reviewed()
+		i, j := strings.Index(text, "  - id: scoped"), strings.Index(text, "responders:")
+		p, err := breakglass.ParsePolicy("access.yaml", []byte(text[:i]+text[j:]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Service.SetPolicy(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(15 * 24 * time.Hour)
+		synctest.Wait()
+		if c, err = s.Service.Campaign(t.Context(), c.ID); err != nil || c.Closed == nil {
+			t.Fatalf("not closed (%v)", err)
+		}
+		for _, i := range c.Items {
+			if i.Gives.Profile == "scoped" && !i.Held() {
+				t.Errorf("%s is not suspended: if the profile comes back, so does what nobody confirmed", i.ID)
+			}
+		}
+		// It comes back, and with it the floor.
+		if p, err = breakglass.ParsePolicy("access.yaml", []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Service.SetPolicy(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+		r := s.Ask(byKey("alice"), "scoped")
+		s.Approve(byKey("bob"), r)
+		wantState(t, s.Approve(byKey("carol"), r), breakglass.StateApproved)
+	})
+}
+
+func TestRemindersCountDown(t *testing.T) {
+	campaignBubble(t, func(t *testing.T, s *bgtest.System) {
+		c := open(t, s)
+		var got []string
+		for range 14*24 + 1 {
+			after, err := s.Service.Campaign(t.Context(), c.ID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, days := range after.Reminded[len(c.Reminded):] {
+				got = append(got, fmt.Sprintf("%d at -%s", days, time.Until(c.Opened.Deadline).Round(time.Hour)))
+			}
+			c = after
+			time.Sleep(time.Hour)
+			synctest.Wait()
+		}
+		if diff := cmp.Diff([]string{"7 at -168h0m0s", "1 at -24h0m0s", "0 at -4h0m0s"}, got); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+func TestMissedRemindersBecomeOne(t *testing.T) {
+	campaignBubble(t, func(t *testing.T, s *bgtest.System) {
+		c := open(t, s)
+		s.Stop()
+		time.Sleep(13*24*time.Hour + time.Hour)
+		s.Restart()
+		synctest.Wait()
+		c, err := s.Service.Campaign(t.Context(), c.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff([]int{1}, c.Reminded); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+func TestScanProvesWhatWasRevoked(t *testing.T) {
+	campaignBubble(t, func(t *testing.T, s *bgtest.System) {
+		c := open(t, s)
+		for _, id := range []string{"c1/subject/new", "c1/subject/orphan"} {
+			if _, err := say(s, c, "carol", breakglass.VerdictRevoke, id); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := s.Service.AcknowledgeItems(t.Context(), byKey("dave"), c.ID, []string{"c1/subject/widened"}, ""); err == nil {
+			t.Error("what was not revoked was acknowledged")
+		}
+		if _, err := s.Service.AcknowledgeItems(t.Context(), byKey("dave"), c.ID, []string{"c1/subject/new"}, "deleted the binding"); err != nil {
+			t.Fatal(err)
+		}
+		c, err := s.Service.ProveItems(t.Context(), c.ID, snapshotDigest, func(object string) (bool, bool) { return object == "c1/subject/new", true })
+		if err != nil {
+			t.Fatal(err)
+		}
+		gone, _ := c.Item("c1/subject/new")
+		still, _ := c.Item("c1/subject/orphan")
+		other, _ := c.Item("c1/subject/widened")
+		if !gone.Gone || gone.Acknowledged == nil || still.Gone || still.Proved.IsZero() || !other.Proved.IsZero() {
+			t.Errorf("gone %+v, still there %+v, not revoked %+v", gone, still, other)
+		}
+	})
+}
+
+// TestSuspensionNeverShutsTheEmergencyDoor is the model of suspension and floor: whatever reviewers say or do not say, and
+// whatever policy comes into force, everybody who may still ask can be approved by people who may still approve, one of whom
+// may be away; and nobody is spared whom the floor does not need.
+func TestSuspensionNeverShutsTheEmergencyDoor(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		count := rapid.IntRange(2, 3).Draw(rt, "count")
+		each := rapid.Bool().Draw(rt, "each")
+		security := rapid.SampledFrom([]string{"carol, erin", "carol, erin, mallory"}).Draw(rt, "security")
+		words := map[string]breakglass.Verdict{}
+		for _, who := range bgtest.People {
+			for _, part := range []breakglass.Part{breakglass.PartApprover, breakglass.PartRequester} {
+				if v := rapid.SampledFrom([]breakglass.Verdict{"", breakglass.VerdictKeep, breakglass.VerdictRevoke}).Draw(rt, who+string(part)); v != "" {
+					words[itemOf(breakglass.Eligibility{Person: who, Part: part, Profile: "admin", Cluster: "c1"})] = v
+				}
+			}
+		}
+		text := strings.Replace(reviewed(), "members: [carol, erin]", "members: ["+security+"]", 1)
+		text = strings.Replace(text, "approvals: {count: 2, from: [sre, security], each: [security]}", fmt.Sprintf("approvals: {count: %d, from: [sre, security]%s}", count,
+			map[bool]string{true: ", each: [security]"}[each]), 1)
+		synctest.Test(t, func(t *testing.T) {
+			s := bgtest.New(t, weeks(text))
+			c := open(t, s)
+			for id, verdict := range words {
+				i, ok := c.Item(id)
+				if !ok {
+					continue
+				}
+				by := "carol"
+				if !i.Independent(by) {
+					by = "dave"
+				}
+				if _, err := say(s, c, by, verdict, id); err != nil {
+					t.Fatal(err)
+				}
+			}
+			time.Sleep(14*24*time.Hour + time.Second)
+			synctest.Wait()
+			c, err := s.Service.Campaign(t.Context(), c.ID)
+			if err != nil || c.Closed == nil || c.Closed.Kept+c.Closed.Revoked+c.Closed.Suspended+c.Closed.Escalated != len(c.Items) {
+				t.Fatalf("closed as %+v of %d items (%v)", c.Closed, len(c.Items), err)
+			}
+			p := s.Service.Policy()
+			sre, sec := []string{"alice", "bob", "dave"}, strings.Split(security, ", ")
+			suspended := func(who string, part breakglass.Part) bool {
+				return p.Suspended(breakglass.Eligibility{Person: who, Part: part, Profile: "admin", Cluster: "c1"})
+			}
+			left := func(without string) (all, ofSecurity int) {
+				for _, who := range slices.Concat(sre, sec) {
+					if who != without && !suspended(who, breakglass.PartApprover) {
+						all++
+						if slices.Contains(sec, who) {
+							ofSecurity++
+						}
+					}
+				}
+				return all, ofSecurity
+			}
+			fits := func(without string) bool {
+				all, ofSecurity := left(without)
+				return all >= count && (!each || ofSecurity >= 1)
+			}
+			if all, _ := left(""); all <= count {
+				t.Errorf("%d approvers are left for a quorum of %d", all, count)
+			}
+			asking := 0
+			for _, who := range sre {
+				if !suspended(who, breakglass.PartRequester) {
+					asking++
+				}
+				if !fits(who) {
+					t.Errorf("a request by %s could never be approved", who)
+				}
+			}
+			if asking < 2 {
+				t.Errorf("%d people may still ask", asking)
+			}
+			// Nobody is spared for nothing: whoever should be suspended and is not, the floor needs.
+			for _, i := range c.Items {
+				e := i.Gives
+				if e.Profile != "admin" || words[i.ID] == breakglass.VerdictKeep || suspended(e.Person, e.Part) {
+					continue
+				}
+				if e.Part == breakglass.PartRequester {
+					if asking > 2 {
+						t.Errorf("%s is not suspended although %d may ask", i.ID, asking)
+					}
+					continue
+				}
+				all, ofSecurity := left("")
+				room := all-1 > count
+				for _, asker := range sre {
+					a, o := left(asker)
+					if asker != e.Person {
+						a--
+						if slices.Contains(sec, e.Person) {
+							o--
+						}
+					}
+					room = room && a >= count && (!each || o >= 1)
+				}
+				if room {
+					t.Errorf("%s is not suspended although %d approvers (%d of security) are left", i.ID, all, ofSecurity)
+				}
+				if i.Escalated.IsZero() {
+					t.Errorf("%s was neither suspended nor escalated", i.ID)
+				}
+			}
+			s.Check()
+		})
+	})
+}
+
+// TestAuditRefusesCampaignsThatCouldNotHaveBeen replays ledgers that somebody with the signing key could have written.
+func TestAuditRefusesCampaignsThatCouldNotHaveBeen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := bgtest.New(t, weeks(reviewed()))
+		c := open(t, s)
+		id := "c1/subject/new"
+		for _, who := range []string{"carol", "erin"} {
+			if _, err := say(s, c, who, breakglass.VerdictKeep, id); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(15 * 24 * time.Hour)
+		synctest.Wait()
+		aliceAsks := itemOf(breakglass.Eligibility{Person: "alice", Part: breakglass.PartRequester, Profile: "admin", Cluster: "c1"})
+		for _, who := range []string{"carol", "erin"} {
+			if _, err := s.Service.Reinstate(t.Context(), byKey(who), c.ID, aliceAsks, "on call again"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		sound, err := s.Ledger.Entries(t.Context(), 0, 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := audit(sound); len(got) > 0 {
+			t.Fatalf("a sound ledger: %q", got)
+		}
+		at := func(kind string, n int) int {
+			for i, e := range sound {
+				if e.Kind == "campaign-"+kind+"/v1" {
+					if n == 0 {
+						return i
+					}
+					n--
+				}
+			}
+			t.Fatalf("there is no %s", kind)
+			return 0
+		}
+		drop := func(i int) func([]ledger.Entry) []ledger.Entry {
+			return func(es []ledger.Entry) []ledger.Entry {
+				es = slices.Delete(es, i, i+1)
+				for j, n := 0, int64(0); j < len(es); j++ {
+					if es[j].Stream == c.ID {
+						n++
+						es[j].StreamSeq = n
+					}
+				}
+				return es
+			}
+		}
+		edit := func(i int, change func(map[string]any)) func([]ledger.Entry) []ledger.Entry {
+			return func(es []ledger.Entry) []ledger.Entry {
+				var m map[string]any
+				if err := json.Unmarshal(es[i].Body, &m); err != nil {
+					t.Fatal(err)
+				}
+				change(m)
+				es[i].Body, _ = json.Marshal(m)
+				return es
+			}
+		}
+		by := func(m map[string]any) map[string]any { return m["by"].(map[string]any) }
+		item := func(m map[string]any) map[string]any { return m["items"].([]any)[0].(map[string]any) }
+		everybody := func(m map[string]any) {
+			var all []any
+			for _, i := range c.Items {
+				if i.Gives.Part == breakglass.PartApprover && i.Gives.Profile == "admin" {
+					all = append(all, i.ID)
+				}
+			}
+			m["items"] = all
+		}
+		for name, forge := range map[string]func([]ledger.Entry) []ledger.Entry{
+			"a campaign that begins in the middle": drop(at("opened", 0)),
+			"a campaign without its items":         drop(at("items", 0)),
+			"an item that is there twice":          edit(at("items", 0), func(m map[string]any) { m["items"] = append(m["items"].([]any)[1:], m["items"].([]any)[1]) }),
+			"an item in a state that nobody knows": edit(at("items", 0), func(m map[string]any) { item(m)["state"] = "fine" }),
+			"an item more than was opened":         edit(at("opened", 0), func(m map[string]any) { m["items"] = m["items"].(float64) - 1 }),
+			"no reviewers":                         edit(at("opened", 0), func(m map[string]any) { m["reviewers"] = nil }),
+			"a deadline in the past":               edit(at("opened", 0), func(m map[string]any) { m["deadline"] = "2000-01-01T00:00:00Z" }),
+			"a word by an outsider":                edit(at("decided", 0), func(m map[string]any) { by(m)["person"] = "mallory" }),
+			"a word by whom it is about":           edit(at("decided", 0), func(m map[string]any) { by(m)["person"] = "bob" }),
+			"a word about something else":          edit(at("decided", 0), func(m map[string]any) { item(m)["digest"] = strings.Repeat("0", 64) }),
+			"the same word twice":                  edit(at("decided", 1), func(m map[string]any) { by(m)["person"] = "carol" }),
+			"a revoke that nothing came of":        edit(at("decided", 0), func(m map[string]any) { m["verdict"] = "revoke" }),
+			"one keep where two are needed":        drop(at("decided", 1)),
+			"a suspension that nobody wanted":      edit(at("suspended", 0), func(m map[string]any) { m["why"] = "revoked" }),
+			"a suspension of everybody":            edit(at("suspended", 0), everybody),
+			"a suspension of a thing":              edit(at("suspended", 0), func(m map[string]any) { m["items"] = []any{"c1/subject/widened"} }),
+			"a suspension less":                    drop(at("suspended", 0)),
+			"an escalation less":                   drop(at("escalated", 0)),
+			"counts that do not add up":            edit(at("closed", 0), func(m map[string]any) { m["kept"] = m["kept"].(float64) + 1 }),
+			"one suspended that was kept":          edit(at("closed", 0), func(m map[string]any) { m["kept"], m["suspended"] = m["kept"].(float64)+1, m["suspended"].(float64)-1 }),
+			"reinstated by the same person twice":  edit(at("reinstated", 1), func(m map[string]any) { by(m)["person"] = "carol" }),
+			"reinstated by themselves":             edit(at("reinstated", 1), func(m map[string]any) { by(m)["person"] = "alice" }),
+			"reinstated without being suspended":   edit(at("reinstated", 0), func(m map[string]any) { m["items"] = []any{"c1/subject/new"} }),
+			"reminders that go up":                 edit(at("reminded", 1), func(m map[string]any) { m["days"] = 9 }),
+			"a suspension before the deadline":     func(es []ledger.Entry) []ledger.Entry { es[at("suspended", 0)].Time = c.At; return es },
+			"a word after the deadline":            func(es []ledger.Entry) []ledger.Entry { es[at("decided", 1)].Time = c.Opened.Deadline; return es },
+			"a field that nobody knows":            edit(at("closed", 0), func(m map[string]any) { m["note"] = "x" }),
+			"a stream that is no campaign's":       func(es []ledger.Entry) []ledger.Entry { es[at("opened", 0)].Stream = "campaign-x"; return es },
+			"a request's event in a campaign": func(es []ledger.Entry) []ledger.Entry {
+				es[at("closed", 0)].Kind, es[at("closed", 0)].Body = "heartbeat/v1", []byte(`{"version":"x"}`)
+				return es
+			},
+		} {
+			if got := audit(forge(slices.Clone(sound))); len(got) == 0 {
+				t.Errorf("nothing is wrong with %s", name)
+			}
+		}
+	})
+}

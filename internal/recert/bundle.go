@@ -1,0 +1,432 @@
+package recert
+
+import (
+	"archive/tar"
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/ledger"
+)
+
+// The files of a bundle.
+const (
+	fileManifest  = "MANIFEST.sha256"      // every other file but the note, in the form of sha256sum
+	fileNote      = "MANIFEST.sha256.note" // the ledger's signature of the manifest
+	fileProof     = "ledger-proof"         // the campaign's ledger entries, each with the proof that it is in the ledger
+	fileSnapshot  = "snapshot.json"
+	fileItems     = "items.csv"
+	fileDecisions = "decisions.csv"
+	fileEmergency = "emergency-access.csv"
+	fileControls  = "controls.csv"
+	fileHTML      = "report.html"
+	fileMarkdown  = "report.md"
+	fileJSON      = "report.json"
+)
+
+// noteHeader begins what the ledger's key signs for a bundle. A checkpoint has three lines and begins with the ledger's name:
+// neither can be taken for the other.
+const noteHeader = "breakglass recertification bundle v1"
+
+// The bounds of what is read from a bundle, which may come from anywhere.
+const (
+	maxBundleFiles = 64
+	maxBundleFile  = 1 << 30
+)
+
+// Bundle is the files of an evidence bundle by name.
+type Bundle map[string][]byte
+
+// provedEntry is one line of the ledger proof.
+type provedEntry struct {
+	Leaf  []byte            `json:"leaf"`            // the bytes that are hashed
+	Texts map[string]string `json:"texts,omitempty"` // erasable texts; the leaf commits to them
+	Proof string            `json:"proof"`           // c2sp.org/tlog-proof
+}
+
+// Export makes the evidence bundle of a campaign. Reviewers and responders may have it. A campaign that is open gives one too,
+// and says so; it verifies, but as not closed.
+func (s *Service) Export(ctx context.Context, a breakglass.Actor, id string) (Bundle, error) {
+	if err := s.cfg.Domain.MayRead(ctx, a); err != nil {
+		return nil, err
+	}
+	c, err := s.cfg.Domain.Campaign(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	entries, err := s.cfg.Ledger.Stream(ctx, c.ID)
+	if err != nil {
+		return nil, err
+	}
+	if c, err = breakglass.FoldCampaign(entries); err != nil { // exactly what is proved
+		return nil, err
+	}
+	snap, err := s.Snapshot(c)
+	if err != nil {
+		return nil, err
+	}
+	r, err := NewReport(c, snap, entries[len(entries)-1].Time)
+	if err != nil {
+		return nil, err
+	}
+	if c.Closed != nil && !r.Counts.AddUp() {
+		return nil, fmt.Errorf("the counts of %s do not add up: %+v", c.ID, r.Counts)
+	}
+	var proofs bytes.Buffer
+	lines := json.NewEncoder(&proofs)
+	for _, e := range entries {
+		p, err := s.cfg.Ledger.Prove(ctx, e.Seq)
+		if err != nil {
+			return nil, err
+		}
+		text, err := p.MarshalText()
+		if err != nil {
+			return nil, err
+		}
+		if err := lines.Encode(provedEntry{Leaf: e.Leaf, Texts: e.Texts, Proof: string(text)}); err != nil {
+			return nil, err
+		}
+	}
+	return makeBundle(r, snap.encode(), proofs.Bytes(), s.cfg.Signer)
+}
+
+// makeBundle renders, lists and signs. It is pure but for the signature.
+func makeBundle(r *Report, snapshot, proofs []byte, signer note.Signer) (Bundle, error) {
+	b := Bundle{fileSnapshot: snapshot, fileProof: proofs, fileControls: controls()}
+	for name, render := range r.renderers() {
+		var buf bytes.Buffer
+		if err := render(&buf); err != nil {
+			return nil, fmt.Errorf("rendering %s: %w", name, err)
+		}
+		b[name] = buf.Bytes()
+	}
+	manifest := b.manifest()
+	signed, err := note.Sign(&note.Note{Text: noteText(r.Campaign, manifest, len(b))}, signer)
+	if err != nil {
+		return nil, fmt.Errorf("signing the bundle: %w", err)
+	}
+	b[fileManifest], b[fileNote] = manifest, signed
+	return b, nil
+}
+
+// renderers are the files that are made from a report.
+func (r *Report) renderers() map[string]func(io.Writer) error {
+	out := r.tables()
+	out[fileHTML], out[fileMarkdown], out[fileJSON] = r.HTML, r.Markdown, r.JSON
+	return out
+}
+
+// tables are the files that a verifier makes again and compares.
+func (r *Report) tables() map[string]func(io.Writer) error {
+	return map[string]func(io.Writer) error{fileItems: r.ItemsCSV, fileDecisions: r.DecisionsCSV, fileEmergency: r.EmergencyCSV}
+}
+
+func (b Bundle) manifest() []byte {
+	var out bytes.Buffer
+	for _, name := range slices.Sorted(maps.Keys(b)) {
+		if name != fileManifest && name != fileNote {
+			fmt.Fprintf(&out, "%s  %s\n", bytesDigest(b[name]), name)
+		}
+	}
+	return out.Bytes()
+}
+
+func noteText(campaign string, manifest []byte, files int) string {
+	return fmt.Sprintf("%s\ncampaign %s\nmanifest %s\nfiles %d\n", noteHeader, campaign, bytesDigest(manifest), files)
+}
+
+// Verification is what a bundle turned out to be. Without problems everything in it is what the ledger's key vouches for, and
+// follows from what the ledger recorded.
+type Verification struct {
+	APIVersion string   `json:"apiVersion"`
+	Kind       string   `json:"kind"`
+	Campaign   string   `json:"campaign"`
+	Ledger     string   `json:"ledger"`
+	Closed     bool     `json:"closed"`
+	Counts     Counts   `json:"counts"`
+	Entries    int      `json:"entries"` // of the ledger, each proved
+	Size       int64    `json:"size"`    // of the ledger, as the proofs know it
+	Files      int      `json:"files"`
+	Problems   []string `json:"problems"`
+}
+
+// Verify checks a bundle with nothing but the ledger's public key: the signature, every file's hash, that each ledger entry is
+// in the ledger, that the entries make a campaign whose rules were kept and whose counts add up, that the snapshot is the one
+// that the campaign was opened with, and that the tables say what the ledger says. It asks nobody and changes nothing.
+func Verify(b Bundle, verifier note.Verifier) Verification {
+	v := Verification{APIVersion: APIVersion, Kind: "RecertificationVerification", Ledger: verifier.Name(), Files: len(b), Problems: []string{}}
+	bad := func(format string, args ...any) { v.Problems = append(v.Problems, fmt.Sprintf(format, args...)) }
+
+	listed := v.manifest(b, verifier, bad)
+	for _, name := range []string{fileSnapshot, fileProof, fileControls, fileItems, fileDecisions, fileEmergency, fileHTML, fileMarkdown, fileJSON} {
+		if _, ok := b[name]; !ok {
+			bad("%s is missing", name)
+		}
+	}
+	c := v.ledger(b[fileProof], verifier, bad)
+	if c == nil {
+		return v
+	}
+	if listed != "" && listed != c.ID {
+		bad("the manifest is of %s, the ledger entries are of %s", listed, c.ID)
+	}
+	v.Campaign, v.Closed = c.ID, c.Closed != nil
+	snap, err := decodeSnapshot(b[fileSnapshot], c.Opened.Snapshot)
+	if err != nil {
+		bad("%v", err)
+		return v
+	}
+	r, err := NewReport(c, snap, time.Time{})
+	if err != nil {
+		bad("%v", err)
+		return v
+	}
+	v.Counts = r.Counts
+	if v.Closed && !r.Counts.AddUp() {
+		bad("the counts do not add up: %+v", r.Counts)
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.tables())) {
+		var again bytes.Buffer
+		if err := r.tables()[name](&again); err != nil || !bytes.Equal(again.Bytes(), b[name]) {
+			bad("%s does not say what the ledger says", name)
+		}
+	}
+	var told struct {
+		Campaign string `json:"campaign"`
+		Counts   Counts `json:"counts"`
+	}
+	if err := json.Unmarshal(b[fileJSON], &told); err != nil || told.Campaign != c.ID || told.Counts != r.Counts {
+		bad("%s does not say what the ledger says", fileJSON)
+	}
+	return v
+}
+
+// manifest checks the signature and the hashes, and returns which campaign was signed.
+func (v *Verification) manifest(b Bundle, verifier note.Verifier, bad func(string, ...any)) (campaign string) {
+	n, err := note.Open(b[fileNote], note.VerifierList(verifier))
+	if err != nil {
+		bad("the manifest is not signed by %s: wrong public key, or forged", verifier.Name())
+		return ""
+	}
+	lines := strings.Split(n.Text, "\n")
+	if len(lines) != 5 || lines[0] != noteHeader {
+		bad("what is signed is no bundle")
+		return ""
+	}
+	campaign = strings.TrimPrefix(lines[1], "campaign ")
+	if n.Text != noteText(campaign, b[fileManifest], len(b)-2) {
+		bad("%s is not the one that was signed", fileManifest)
+	}
+	if !bytes.Equal(b.manifest(), b[fileManifest]) {
+		bad("the files are not those of the manifest: %s", b.differences())
+	}
+	return campaign
+}
+
+// differences names the files that are not as the manifest says.
+func (b Bundle) differences() string {
+	listed := map[string]string{}
+	for line := range strings.Lines(string(b[fileManifest])) {
+		hash, name, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "  ")
+		listed[name] = hash
+	}
+	var out []string
+	for _, name := range slices.Sorted(maps.Keys(b)) {
+		switch hash, ok := listed[name]; {
+		case name == fileManifest || name == fileNote:
+		case !ok:
+			out = append(out, name+" is not listed")
+		case hash != bytesDigest(b[name]):
+			out = append(out, name+" was changed")
+		}
+		delete(listed, name)
+	}
+	for _, name := range slices.Sorted(maps.Keys(listed)) {
+		out = append(out, name+" is missing")
+	}
+	if len(out) == 0 {
+		return "the manifest itself is malformed"
+	}
+	return strings.Join(out, ", ")
+}
+
+// ledger proves every entry and folds them; nil if they make no campaign.
+func (v *Verification) ledger(text []byte, verifier note.Verifier, bad func(string, ...any)) *breakglass.Campaign {
+	var entries []ledger.Entry
+	last := int64(-1)
+	in := bufio.NewScanner(bytes.NewReader(text))
+	in.Buffer(nil, 1<<20)
+	for in.Scan() {
+		var line provedEntry
+		if err := json.Unmarshal(in.Bytes(), &line); err != nil {
+			bad("line %d of %s is unreadable", len(entries)+1, fileProof)
+			return nil
+		}
+		p, err := ledger.ParseProof([]byte(line.Proof))
+		if err == nil {
+			err = ledger.VerifyProof(line.Leaf, p, verifier)
+		}
+		if err != nil {
+			bad("line %d of %s: %v", len(entries)+1, fileProof, err)
+			return nil
+		}
+		cp, err := ledger.ParseCheckpoint(p.Note, verifier)
+		if err != nil {
+			bad("line %d of %s: %v", len(entries)+1, fileProof, err)
+			return nil
+		}
+		e, err := ledger.ParseLeaf(line.Leaf)
+		if err != nil || p.Index <= last {
+			bad("line %d of %s is no entry, or out of order", len(entries)+1, fileProof)
+			return nil
+		}
+		last, v.Size = p.Index, max(v.Size, cp.Size)
+		e.Seq, e.Texts = p.Index, line.Texts
+		if len(entries) > 0 && e.Stream != entries[0].Stream {
+			bad("line %d of %s is of another campaign", len(entries)+1, fileProof)
+			return nil
+		}
+		entries = append(entries, e)
+	}
+	v.Entries = len(entries)
+	if err := in.Err(); err != nil {
+		bad("reading %s: %v", fileProof, err)
+		return nil
+	}
+	c, err := breakglass.FoldCampaign(entries)
+	if err != nil {
+		bad("the ledger entries could not have happened: %v", err)
+		return nil
+	}
+	return c
+}
+
+// Dir writes the bundle into a new directory.
+func (b Bundle) Dir(dir string) error {
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return fmt.Errorf("writing the bundle: %w", err)
+	}
+	for name, data := range b {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o644); err != nil {
+			return fmt.Errorf("writing the bundle: %w", err)
+		}
+	}
+	return nil
+}
+
+// TarGz writes the bundle as one compressed file. The same bundle gives the same bytes.
+func (b Bundle) TarGz(w io.Writer) error {
+	z := gzip.NewWriter(w)
+	t := tar.NewWriter(z)
+	for _, name := range slices.Sorted(maps.Keys(b)) {
+		if err := t.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(len(b[name])), Format: tar.FormatPAX}); err != nil {
+			return err
+		}
+		if _, err := t.Write(b[name]); err != nil {
+			return err
+		}
+	}
+	return errors.Join(t.Close(), z.Close())
+}
+
+// OpenBundle reads a bundle from a directory or a .tar.gz file. Nothing is unpacked to disk; names with directories in them,
+// links, and what is too large are refused.
+func OpenBundle(from string) (Bundle, error) {
+	info, err := os.Stat(from)
+	if err != nil {
+		return nil, err
+	}
+	b := Bundle{}
+	if info.IsDir() {
+		return b, b.readDir(os.DirFS(from))
+	}
+	f, err := os.Open(from)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return b, b.readTar(f)
+}
+
+func (b Bundle) readDir(dir fs.FS) error {
+	names, err := fs.ReadDir(dir, ".")
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		if !n.Type().IsRegular() {
+			return fmt.Errorf("%s is no plain file: a bundle has nothing else", n.Name())
+		}
+		f, err := dir.Open(n.Name())
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(b.take(n.Name(), f), f.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ReadBundle reads a bundle from a stream that TarGz wrote.
+func ReadBundle(r io.Reader) (Bundle, error) {
+	b := Bundle{}
+	return b, b.readTar(r)
+}
+
+func (b Bundle) readTar(r io.Reader) error {
+	z, err := gzip.NewReader(r)
+	if err != nil {
+		return fmt.Errorf("the bundle is neither a directory nor a .tar.gz file: %w", err)
+	}
+	t := tar.NewReader(z)
+	for {
+		h, err := t.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("reading the bundle: %w", err)
+		}
+		if h.Typeflag != tar.TypeReg {
+			return fmt.Errorf("%q is no plain file: a bundle has nothing else", h.Name)
+		}
+		if err := b.take(h.Name, t); err != nil {
+			return err
+		}
+	}
+}
+
+func (b Bundle) take(name string, r io.Reader) error {
+	if name != path.Base(name) || strings.ContainsAny(name, "\n\\") {
+		return fmt.Errorf("%q cannot be the name of a file in a bundle", name)
+	}
+	if _, twice := b[name]; twice || len(b) == maxBundleFiles {
+		return fmt.Errorf("%q is there twice, or there are too many files", name)
+	}
+	data, err := io.ReadAll(io.LimitReader(r, maxBundleFile+1))
+	if err != nil {
+		return fmt.Errorf("reading %s of the bundle: %w", name, err)
+	}
+	if len(data) > maxBundleFile {
+		return fmt.Errorf("%s of the bundle is too large", name)
+	}
+	b[name] = data
+	return nil
+}

@@ -1,0 +1,18 @@
+package recert
+
+import (
+	"maps"
+
+	"golang.org/x/mod/sumdb/note"
+)
+
+// Sign lists and signs the files of a bundle again.
+func Sign(b Bundle, campaign string, signer note.Signer) (Bundle, error) {
+	files := maps.Clone(b)
+	delete(files, fileManifest)
+	delete(files, fileNote)
+	manifest := files.manifest()
+	signed, err := note.Sign(&note.Note{Text: noteText(campaign, manifest, len(files))}, signer)
+	files[fileManifest], files[fileNote] = manifest, signed
+	return files, err
+}

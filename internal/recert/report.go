@@ -1,0 +1,460 @@
+package recert
+
+import (
+	"cmp"
+	"encoding/csv"
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/inventory"
+)
+
+// Report is a campaign as it stands at a time, for people and programs: its items with what was said about them, and what the
+// snapshot saw. It is made of the ledger and the snapshot alone, so that anybody who has both makes the same one.
+type Report struct {
+	APIVersion     string            `json:"apiVersion"`
+	Kind           string            `json:"kind"`
+	Campaign       string            `json:"campaign"`
+	AsOf           time.Time         `json:"asOf"`
+	Opened         time.Time         `json:"opened"`
+	OpenedBy       string            `json:"openedBy"` // a person's id, or "schedule"
+	Deadline       time.Time         `json:"deadline"`
+	Closed         *time.Time        `json:"closed,omitempty"`
+	From           time.Time         `json:"from"`
+	Until          time.Time         `json:"until"`
+	Previous       string            `json:"previous,omitempty"`
+	Clusters       []ClusterLook     `json:"clusters"`
+	Reviewers      []string          `json:"reviewers"`
+	AdminReviewers int               `json:"adminReviewers"`
+	Counts         Counts            `json:"counts"`
+	Items          []Line            `json:"items"`
+	Grants         []Grant           `json:"grants"`
+	Checks         []Check           `json:"checks"`
+	PolicyDigest   string            `json:"policyDigest"`
+	PolicyChanges  []string          `json:"policyChanges,omitempty"`
+	Snapshot       string            `json:"snapshot"` // digest
+	Ledger         string            `json:"ledger"`   // origin
+	Names          map[string]string `json:"names"`
+}
+
+// APIVersion is that of reports in JSON.
+const APIVersion = "breakglass.dev/v1"
+
+// Counts is what the items came to. Of a closed campaign it is what was recorded when it closed, and Open is zero.
+type Counts struct {
+	Items     int `json:"items"`
+	Kept      int `json:"kept"`
+	Revoked   int `json:"revoked"`
+	Suspended int `json:"suspended"`
+	Escalated int `json:"escalated"`
+	Open      int `json:"open"`
+}
+
+// AddUp reports whether every item came to something.
+func (k Counts) AddUp() bool {
+	return k.Kept+k.Revoked+k.Suspended+k.Escalated == k.Items && k.Open == 0
+}
+
+// Line is one item and what became of it.
+type Line struct {
+	Item
+	Digest       string             `json:"digest"`
+	Outcome      breakglass.Outcome `json:"outcome"`
+	Need         int                `json:"need"` // people who must say keep
+	Words        []Word             `json:"words"`
+	Suspended    *time.Time         `json:"suspended,omitempty"`
+	SuspendedWhy string             `json:"suspendedWhy,omitempty"`
+	Held         bool               `json:"held,omitempty"` // suspended and not given back
+	Back         []Word             `json:"back,omitempty"`
+	Escalated    *time.Time         `json:"escalated,omitempty"`
+	EscalatedWhy string             `json:"escalatedWhy,omitempty"`
+	Acknowledged *Word              `json:"acknowledged,omitempty"`
+	Proved       string             `json:"proved,omitempty"` // "gone" or "still there", by the last scan
+	ProvedAt     *time.Time         `json:"provedAt,omitempty"`
+}
+
+// Word is what a person said.
+type Word struct {
+	Person  string    `json:"person"`
+	Verdict string    `json:"verdict,omitempty"`
+	At      time.Time `json:"at"`
+	Channel string    `json:"channel"`
+	Reason  string    `json:"reason,omitempty"`
+}
+
+// NewReport makes the report of a campaign and its snapshot. It refuses a snapshot that is not the campaign's.
+func NewReport(c *breakglass.Campaign, snap *Snapshot, now time.Time) (*Report, error) {
+	if len(snap.Items) != len(c.Items) {
+		return nil, fmt.Errorf("the snapshot has %d items, %s has %d", len(snap.Items), c.ID, len(c.Items))
+	}
+	r := &Report{APIVersion: APIVersion, Kind: "RecertificationReport", Campaign: c.ID, AsOf: now.UTC().Truncate(time.Second), Opened: c.At.UTC(), OpenedBy: "schedule", Deadline: c.Opened.Deadline.UTC(), From: c.Opened.From,
+		Until: c.Opened.Until, Previous: c.Opened.Previous, Clusters: snap.Clusters, Reviewers: c.Reviewers(), AdminReviewers: c.Opened.AdminReviewers, Items: make([]Line, 0, len(c.Items)), Grants: snap.Grants,
+		Checks: snap.Checks, PolicyDigest: c.Opened.PolicyDigest, PolicyChanges: snap.PolicyChanges, Snapshot: c.Opened.Snapshot, Ledger: snap.Ledger, Names: snap.Names}
+	if c.Opened.By != nil {
+		r.OpenedBy = c.Opened.By.Person
+	}
+	counts, open := c.Counts()
+	if c.Closed != nil {
+		counts, open = *c.Closed, 0
+		at := c.ClosedAt.UTC()
+		r.Closed = &at
+	}
+	r.Counts = Counts{Items: len(c.Items), Kept: counts.Kept, Revoked: counts.Revoked, Suspended: counts.Suspended, Escalated: counts.Escalated, Open: open}
+	for n, i := range c.Items {
+		if snap.Items[n].ID != i.ID || snap.Items[n].Digest() != i.Digest {
+			return nil, fmt.Errorf("the snapshot says something else about %s than %s was opened with", i.ID, c.ID)
+		}
+		r.Items = append(r.Items, lineOf(c, i, snap.Items[n]))
+	}
+	return r, nil
+}
+
+func lineOf(c *breakglass.Campaign, i *breakglass.CampaignItem, item Item) Line {
+	l := Line{Item: item, Digest: i.Digest, Outcome: c.Outcome(i), Need: c.Need(i), Words: []Word{}, SuspendedWhy: i.SuspendedWhy, EscalatedWhy: i.EscalatedWhy, Held: i.Held(), Suspended: stamp(i.Suspended), Escalated: stamp(i.Escalated)}
+	for _, w := range i.Words {
+		l.Words = append(l.Words, wordOf(string(w.Verdict), w.Ending))
+	}
+	for _, w := range i.Back {
+		l.Back = append(l.Back, wordOf("", w))
+	}
+	if i.Acknowledged != nil {
+		w := wordOf("", *i.Acknowledged)
+		l.Acknowledged = &w
+	}
+	if !i.Proved.IsZero() {
+		l.ProvedAt, l.Proved = stamp(i.Proved), "still there"
+		if i.Gone {
+			l.Proved = "gone"
+		}
+	}
+	return l
+}
+
+func wordOf(verdict string, e breakglass.Ending) Word {
+	return Word{Person: e.By.Person, Verdict: verdict, At: e.At.UTC(), Channel: string(e.By.Channel), Reason: e.Reason}
+}
+
+func stamp(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC()
+	return &t
+}
+
+// JSON writes the report for programs.
+func (r *Report) JSON(w io.Writer) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(r)
+}
+
+// Todo lists what is left to do: items without an answer, what was revoked in a cluster and is not proved gone, and what was
+// escalated.
+func (r *Report) Todo() []Line {
+	return slices.DeleteFunc(slices.Clone(r.Items), func(l Line) bool {
+		switch l.Outcome {
+		case breakglass.OutcomeKeep, breakglass.OutcomeSuspended:
+			return true
+		case breakglass.OutcomeRevoke:
+			return l.Gives.Person != "" && l.Suspended != nil || l.Proved == "gone" || l.Object == "" && l.Acknowledged != nil
+		case breakglass.OutcomeNone, breakglass.OutcomeEscalated:
+		}
+		return false
+	})
+}
+
+// Status is how the campaign stands, in a few words.
+func (r *Report) Status() string {
+	if r.Closed != nil {
+		return "closed " + r.Closed.Format(time.DateOnly)
+	}
+	return fmt.Sprintf("open until %s", r.Deadline.Format("2006-01-02 15:04 MST"))
+}
+
+// Summary is the campaign in one line.
+func (r *Report) Summary() string {
+	k := r.Counts
+	s := fmt.Sprintf("%d items: %d kept, %d revoked, %d suspended, %d escalated", k.Items, k.Kept, k.Revoked, k.Suspended, k.Escalated)
+	if k.Open > 0 {
+		s += fmt.Sprintf(", %d open", k.Open)
+	}
+	return s
+}
+
+// ByTopic is the lines of one topic.
+func (r *Report) ByTopic(t Topic) []Line {
+	return slices.DeleteFunc(slices.Clone(r.Items), func(l Line) bool { return l.Topic != t })
+}
+
+// What says what became of an item, in words.
+func (l *Line) What() string {
+	s := string(l.Outcome)
+	if l.Outcome == breakglass.OutcomeNone && l.Need > 1 {
+		s += fmt.Sprintf(" (%d of %d)", len(l.Words), l.Need)
+	}
+	switch {
+	case l.Outcome == breakglass.OutcomeRevoke && l.Suspended != nil:
+		s += ", suspended"
+	case l.Escalated != nil && l.EscalatedWhy == breakglass.WhyFloor:
+		s += ", not suspended: too few people would be left"
+	}
+	if l.Suspended != nil && !l.Held {
+		s += ", given back"
+	}
+	switch {
+	case l.Proved != "":
+		s += ", " + l.Proved
+	case l.Acknowledged != nil:
+		s += ", said to be done, not proved"
+	}
+	return s
+}
+
+// Next is what to do about an item that is in Todo.
+func (l *Line) Next() string {
+	switch {
+	case l.Outcome == breakglass.OutcomeRevoke && l.Suspended == nil && l.Gives.Person != "":
+		return "make more people eligible, or " + l.Advice
+	case l.Outcome == breakglass.OutcomeRevoke:
+		return cmp.Or(l.TakeAway, l.Advice)
+	}
+	return "answer it: keep or revoke"
+}
+
+// safeCell keeps a spreadsheet from taking a cell for a formula: what begins like one gets an apostrophe before it (OWASP, CSV
+// injection). A tab or a carriage return in front counts as well.
+func safeCell(s string) string {
+	if s != "" && strings.ContainsRune("=+-@\t\r", rune(s[0])) {
+		return "'" + s
+	}
+	return s
+}
+
+func writeCSV(w io.Writer, rows [][]string) error {
+	c := csv.NewWriter(w)
+	for _, row := range rows {
+		safe := make([]string, len(row))
+		for n, cell := range row {
+			safe[n] = safeCell(cell)
+		}
+		if err := c.Write(safe); err != nil {
+			return err
+		}
+	}
+	c.Flush()
+	return c.Error()
+}
+
+// ItemsCSV writes one row for each item.
+func (r *Report) ItemsCSV(w io.Writer) error {
+	rows := [][]string{{"id", "topic", "kind", "cluster", "title", "risk", "state", "admin", "outcome", "answered_by", "suspended", "escalated", "proved", "since", "evidence", "take_away", "digest"}}
+	for n := range r.Items {
+		l := &r.Items[n]
+		rows = append(rows, []string{l.ID, string(l.Topic), l.Kind, l.Cluster, l.Title, string(l.Risk), string(l.State), yes(l.Admin), string(l.Outcome), answeredBy(l), when(l.Suspended), when(l.Escalated), l.Proved,
+			when(l.Since), strings.Join(l.Evidence, "; "), cmp.Or(l.TakeAway, l.Advice), l.Digest})
+	}
+	return writeCSV(w, rows)
+}
+
+// DecisionsCSV writes one row for everything that was said or done about an item.
+func (r *Report) DecisionsCSV(w io.Writer) error {
+	rows := [][]string{{"time", "item", "what", "by", "channel", "reason", "digest"}}
+	for n := range r.Items {
+		l := &r.Items[n]
+		for _, x := range l.Words {
+			rows = append(rows, []string{x.At.Format(time.RFC3339), l.ID, x.Verdict, x.Person, x.Channel, x.Reason, l.Digest})
+		}
+		if l.Suspended != nil {
+			rows = append(rows, []string{when(l.Suspended), l.ID, "suspended", "breakglassd", "", l.SuspendedWhy, l.Digest})
+		}
+		if l.Escalated != nil {
+			rows = append(rows, []string{when(l.Escalated), l.ID, "escalated", "breakglassd", "", l.EscalatedWhy, l.Digest})
+		}
+		for _, x := range l.Back {
+			rows = append(rows, []string{x.At.Format(time.RFC3339), l.ID, "reinstate", x.Person, x.Channel, x.Reason, l.Digest})
+		}
+		if x := l.Acknowledged; x != nil {
+			rows = append(rows, []string{x.At.Format(time.RFC3339), l.ID, "acknowledged", x.Person, x.Channel, x.Reason, l.Digest})
+		}
+		if l.ProvedAt != nil {
+			rows = append(rows, []string{when(l.ProvedAt), l.ID, l.Proved, "breakglassd", "", "", l.Digest})
+		}
+	}
+	slices.SortStableFunc(rows[1:], func(a, b []string) int { return strings.Compare(a[0], b[0]) })
+	return writeCSV(w, rows)
+}
+
+// EmergencyCSV writes one row for each request of the period.
+func (r *Report) EmergencyCSV(w io.Writer) error {
+	rows := [][]string{{"id", "person", "profile", "cluster", "risk", "asked", "reason", "incident", "state", "approvers", "seconds_to_approve", "fastest_approval_seconds", "issued", "ended", "ttl_seconds", "used", "done",
+		"left_over", "closing_note", "off_hours"}}
+	for _, g := range r.Grants {
+		var who []string
+		fastest := ""
+		for n, a := range g.Approvals {
+			who = append(who, a.Person+" ("+a.Channel+")")
+			if s := strconv.FormatInt(a.Seconds, 10); n == 0 || a.Seconds < atoi(fastest) {
+				fastest = s
+			}
+		}
+		took := ""
+		if g.Approved != nil {
+			took = strconv.FormatInt(*g.Approved, 10)
+		}
+		rows = append(rows, []string{g.ID, g.Person, g.Profile, g.Cluster, g.Risk, g.Asked.Format(time.RFC3339), g.Reason, g.Incident, g.State, strings.Join(who, ", "), took, fastest, when(g.Issued), when(g.Ended),
+			strconv.FormatInt(g.TTL, 10), g.Used, g.Done, strconv.Itoa(g.LeftOver), strings.TrimSpace(g.NoteState + " " + g.Note), yes(g.OffHours)})
+	}
+	return writeCSV(w, rows)
+}
+
+func atoi(s string) int64 { n, _ := strconv.ParseInt(s, 10, 64); return n }
+
+func yes(b bool) string {
+	if b {
+		return "yes"
+	}
+	return ""
+}
+
+func when(t *time.Time) string {
+	if t == nil {
+		return ""
+	}
+	return t.UTC().Format(time.RFC3339)
+}
+
+func answeredBy(l *Line) string {
+	var who []string
+	for _, w := range l.Words {
+		who = append(who, w.Person+": "+w.Verdict)
+	}
+	return strings.Join(who, ", ")
+}
+
+// Text writes the report for a terminal.
+func (r *Report) Text(w io.Writer) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s   %s\n%s\n", r.Campaign, r.Status(), r.Summary())
+	fmt.Fprintf(&b, "period %s to %s   opened %s by %s   reviewers %s\n", r.From.Format(time.DateOnly), r.Until.Format(time.DateOnly), r.Opened.Format(time.DateOnly), r.OpenedBy, strings.Join(r.Reviewers, ", "))
+	for _, t := range Topics() {
+		lines := r.ByTopic(t)
+		if len(lines) == 0 {
+			continue
+		}
+		fmt.Fprintf(&b, "\n%s (%d)\n", t.Title(), len(lines))
+		for n := range lines {
+			l := &lines[n]
+			fmt.Fprintf(&b, "  %-9s %-9s %s\n%22s%s\n", l.State, l.Risk, plain(l.Title), "", l.What())
+		}
+	}
+	if todo := r.Todo(); len(todo) > 0 {
+		fmt.Fprintf(&b, "\nLeft to do (%d)\n", len(todo))
+		for n := range todo {
+			l := &todo[n]
+			fmt.Fprintf(&b, "  %s\n", l.ID)
+			for line := range strings.Lines(l.Next()) {
+				fmt.Fprintf(&b, "    %s\n", strings.TrimSpace(plain(line)))
+			}
+		}
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// plain takes what could move a terminal's cursor or colours out of a text.
+func plain(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 {
+			return ' '
+		}
+		return r
+	}, s)
+}
+
+// Markdown writes the report for a wiki or a ticket.
+func (r *Report) Markdown(w io.Writer) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "# Recertification %s\n\n%s. %s.\n\n", r.Campaign, r.Status(), r.Summary())
+	fmt.Fprintf(&b, "| | |\n| --- | --- |\n")
+	for _, row := range r.facts() {
+		fmt.Fprintf(&b, "| %s | %s |\n", row[0], md(row[1]))
+	}
+	if len(r.PolicyChanges) > 0 {
+		fmt.Fprintf(&b, "\n## Changes of the access policy\n\n")
+		for _, c := range r.PolicyChanges {
+			fmt.Fprintf(&b, "- %s\n", md(c))
+		}
+	}
+	for _, t := range Topics() {
+		lines := r.ByTopic(t)
+		fmt.Fprintf(&b, "\n## %s\n\n", t.Title())
+		if len(lines) == 0 {
+			fmt.Fprintf(&b, "Nothing.\n")
+			continue
+		}
+		fmt.Fprintf(&b, "| state | risk | what | evidence | outcome | by |\n| --- | --- | --- | --- | --- | --- |\n")
+		for n := range lines {
+			l := &lines[n]
+			fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", l.State, l.Risk, md(l.Title), md(strings.Join(l.Evidence, "; ")), md(l.What()), md(answeredBy(l)))
+		}
+	}
+	if todo := r.Todo(); len(todo) > 0 {
+		fmt.Fprintf(&b, "\n## Left to do\n\n")
+		for n := range todo {
+			l := &todo[n]
+			fmt.Fprintf(&b, "- %s: %s\n", md(l.Title), md(l.What()))
+			for line := range strings.Lines(l.Next()) {
+				fmt.Fprintf(&b, "  `%s`\n", strings.TrimSpace(strings.ReplaceAll(plain(line), "`", "'")))
+			}
+		}
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// facts are the first table of a report.
+func (r *Report) facts() [][2]string {
+	out := [][2]string{{"period", r.From.Format(time.DateOnly) + " to " + r.Until.Format(time.DateOnly)}, {"opened", r.Opened.Format(time.RFC3339) + " by " + r.OpenedBy}, {"deadline", r.Deadline.Format(time.RFC3339)}}
+	if r.Closed != nil {
+		out = append(out, [2]string{"closed", r.Closed.Format(time.RFC3339)})
+	}
+	out = append(out, [2]string{"reviewers", strings.Join(r.Reviewers, ", ")})
+	if r.Previous != "" {
+		out = append(out, [2]string{"compared with", r.Previous})
+	}
+	for _, c := range r.Clusters {
+		s := c.Problem
+		if s == "" {
+			s = fmt.Sprintf("%s, %s, read at %s as %s; %d expected things not asked about", c.Server, c.Version, c.At.Format(time.RFC3339), cmp.Or(c.Collector, "an unknown user"), c.Expected)
+		} else {
+			s = "not looked at: " + s
+		}
+		out = append(out, [2]string{"cluster " + c.ID, s})
+	}
+	return append(out, [2]string{"access policy", r.PolicyDigest}, [2]string{"snapshot", r.Snapshot}, [2]string{"ledger", r.Ledger}, [2]string{"report made", r.AsOf.Format(time.RFC3339)})
+}
+
+// md makes a text safe for a cell of a Markdown table: nothing in it is markup.
+func md(s string) string {
+	s = strings.Join(strings.Fields(plain(s)), " ")
+	var b strings.Builder
+	for _, r := range s {
+		if strings.ContainsRune("\\`*_{}[]<>()#+!|~&", r) {
+			b.WriteByte('\\')
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}
+
+// severities in the order of a chart, the worst first.
+func severities() []inventory.Severity {
+	return []inventory.Severity{inventory.Critical, inventory.High, inventory.Medium, inventory.Low, inventory.Info}
+}

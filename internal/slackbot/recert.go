@@ -1,0 +1,448 @@
+package slackbot
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/slack-go/slack"
+
+	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/recert"
+)
+
+// The names of a campaign's button and form.
+const (
+	actionCampaign = "recert-review"
+	formCampaign   = "recert"
+	blockAll       = "all"
+)
+
+// The size of a page of the form: few enough that people read them.
+const (
+	pageOneByOne = 5
+	pageTogether = 20
+	maxMentions  = 20 // reviewers in a message to the channel
+)
+
+// campaignsMark is where it is kept how far campaigns were told.
+const campaignsMark = "slack/campaigns"
+
+// Campaigns tells people about recertification campaigns: each reviewer one private message when it opens and at each reminder,
+// and the channel when it opens, when something is escalated and when it closes. It must be announced to beside the Bot, under a
+// name of its own: it has its own place in the ledger then, and however long it waits, no request's card waits with it.
+func (b *Bot) Campaigns() breakglass.Messenger { return campaignTeller{b} }
+
+type campaignTeller struct{ b *Bot }
+
+// told is how far the entry with index Seq has been told: the number of its messages that Slack has.
+type told struct {
+	Seq   int64 `json:"seq"`
+	Steps int   `json:"steps"`
+}
+
+// letter is one message, to a user in private or, with an empty user, to the channel.
+type letterTo struct {
+	user string
+	message
+}
+
+// Tell implements breakglass.Messenger.
+func (t campaignTeller) Tell(ctx context.Context, n breakglass.Notice) error {
+	if n.Campaign == "" {
+		return nil
+	}
+	b := t.b
+	at := told{Seq: -1}
+	mark, err := b.cfg.Ledger.Bookmark(ctx, campaignsMark)
+	if err == nil && mark != nil {
+		err = json.Unmarshal(mark, &at)
+	}
+	if err != nil {
+		return fmt.Errorf("reading how far campaigns were told: %w", err)
+	}
+	if n.Seq < at.Seq {
+		return nil
+	}
+	if n.Seq > at.Seq {
+		at = told{Seq: n.Seq}
+	}
+	letters, err := b.campaignLetters(ctx, n)
+	if err != nil {
+		return err
+	}
+	for i, l := range letters {
+		if i < at.Steps {
+			continue
+		}
+		if l.user != "" {
+			err = b.private(ctx, l.user, l.message)
+		} else {
+			_, err = b.post(ctx, b.cfg.Channel, "", l.message)
+		}
+		e := (*apiError)(nil)
+		switch {
+		case errors.As(err, &e) && e.outcome == OutcomePermanent:
+			b.log.Error("slack does not take a message about a campaign: it is not sent", slog.String("campaign", n.Campaign), slog.String("method", e.method), slog.String("code", e.code))
+		case errors.As(err, &e):
+			select {
+			case <-ctx.Done():
+			case <-time.After(e.after):
+			}
+			return fmt.Errorf("telling entry %d of %s: %w", n.Seq, n.Campaign, err)
+		case err != nil:
+			return err
+		}
+		at.Steps = i + 1
+		mark, err := json.Marshal(at)
+		if err == nil {
+			err = b.cfg.Ledger.SetBookmark(ctx, campaignsMark, mark)
+		}
+		if err != nil {
+			return fmt.Errorf("remembering how far campaigns were told: %w", err)
+		}
+	}
+	return nil
+}
+
+// campaignLetters are the messages about one entry. They depend on what the campaign is now only in their numbers, so that after
+// a crash the same ones come in the same order.
+func (b *Bot) campaignLetters(ctx context.Context, n breakglass.Notice) ([]letterTo, error) {
+	switch n.Event.(type) {
+	case breakglass.CampaignOpened, breakglass.CampaignReminded, breakglass.CampaignEscalated, breakglass.CampaignClosed:
+	default:
+		return nil, nil
+	}
+	c, err := b.cfg.Service.Campaign(ctx, n.Campaign)
+	if err != nil {
+		return nil, err
+	}
+	v := b.render(time.Now())
+	var out []letterTo
+	switch ev := n.Event.(type) {
+	case breakglass.CampaignOpened:
+		out = append(out, letterTo{message: v.campaignOpened(c)})
+		for _, who := range c.Reviewers() {
+			if user, ok := v.account(who); ok {
+				out = append(out, letterTo{user, v.campaignDigest(c, who, "A recertification campaign is open")})
+			}
+		}
+	case breakglass.CampaignReminded:
+		what := "Recertification: " + many(ev.Days, "day", "days") + " left"
+		if ev.Days == 0 {
+			what = "Recertification: it ends today"
+		}
+		for _, who := range c.Reviewers() {
+			if user, ok := v.account(who); ok {
+				out = append(out, letterTo{user, v.campaignDigest(c, who, what)})
+			}
+		}
+	case breakglass.CampaignEscalated:
+		out = append(out, letterTo{message: v.campaignEscalated(c, ev)})
+	case breakglass.CampaignClosed:
+		out = append(out, letterTo{message: v.campaignClosed(c, ev)})
+	}
+	return out, nil
+}
+
+func (v render) campaignOpened(c *breakglass.Campaign) message {
+	var who []string
+	for _, id := range c.Reviewers() {
+		who = append(who, v.mention(id))
+	}
+	if len(who) > maxMentions {
+		who = append(who[:maxMentions:maxMentions], fmt.Sprintf("and %d more", len(who)-maxMentions))
+	}
+	s := fmt.Sprintf("*Recertification %s is open*\n%s to answer until %s. Eligibility that nobody confirms is suspended then.\nReviewers: %s. Each of them has a private message with what waits for them.",
+		escape(c.ID), many(len(c.Items), "item", "items"), date(c.Opened.Deadline), strings.Join(who, ", "))
+	return message{text: "Recertification " + escape(c.ID) + " is open", blocks: []slack.Block{section("", mrkdwn(s))}}
+}
+
+// campaignDigest is a reviewer's private message: how much waits, and the button that opens the form.
+func (v render) campaignDigest(c *breakglass.Campaign, person, title string) message {
+	n, easy, wider := 0, 0, 0
+	for _, i := range c.Items {
+		if !c.Waits(i, person, v.now) {
+			continue
+		}
+		n++
+		switch {
+		case i.State.Together():
+			easy++
+		case i.State == breakglass.ItemWidened:
+			wider++
+		}
+	}
+	s := fmt.Sprintf("*%s* (%s)\n%s for your word until %s: %d unchanged, which can be confirmed together, %d that give more than before, and %d others.", title, escape(c.ID), many(n, "item waits", "items wait"),
+		date(c.Opened.Deadline), easy, wider, n-easy-wider)
+	m := message{text: title + ": " + many(n, "item waits", "items wait") + " for you", blocks: []slack.Block{section("", mrkdwn(s))}}
+	if n == 0 {
+		m.blocks = []slack.Block{section("", mrkdwn("*"+title+"* ("+escape(c.ID)+")\nNothing waits for you. Thank you."))}
+		return m
+	}
+	m.blocks = append(m.blocks, slack.NewActionBlock("act", button(actionCampaign, "Review", "Review "+c.ID, c.ID, slack.StylePrimary)),
+		section("cli", mrkdwn("On the command line: `breakglass recert review`")))
+	return m
+}
+
+func (v render) campaignEscalated(c *breakglass.Campaign, ev breakglass.CampaignEscalated) message {
+	why := "nobody answered in time, and there is nothing that the daemon could take away itself"
+	if ev.Why == breakglass.WhyFloor {
+		why = "they were not suspended, because too few people would be left for an emergency"
+	}
+	text := fmt.Sprintf("Recertification %s: %s escalated", c.ID, many(len(ev.Items), "item was", "items were"))
+	shown := ev.Items[:min(len(ev.Items), 10)]
+	return message{text: escape(text), blocks: []slack.Block{section("", mrkdwn(":rotating_light: *"+escape(text)+"*\nReason: "+why+". Somebody must answer: `breakglass recert review "+escape(c.ID)+"`")),
+		section("items", plain(clipText(strings.Join(shown, "\n")+more(len(ev.Items)-len(shown)))))}}
+}
+
+func more(n int) string {
+	if n <= 0 {
+		return ""
+	}
+	return fmt.Sprintf("\nand %d more", n)
+}
+
+func (v render) campaignClosed(c *breakglass.Campaign, k breakglass.CampaignClosed) message {
+	text := fmt.Sprintf("Recertification %s is closed: %d kept, %d revoked, %d suspended, %d escalated", c.ID, k.Kept, k.Revoked, k.Suspended, k.Escalated)
+	return message{text: escape(text), blocks: []slack.Block{section("", mrkdwn("*"+escape(text)+"*\nThe counts add up. Report: `breakglass recert report "+escape(c.ID)+"`; evidence for auditors: `breakglass recert export FILE "+escape(c.ID)+"`"))}}
+}
+
+func many(n int, one, several string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return strconv.Itoa(n) + " " + several
+}
+
+// aboutCampaign reports whether an interaction is with a campaign's button or form.
+func (b *Bot) aboutCampaign(p *payload) bool {
+	if b.cfg.Recert == nil {
+		return false
+	}
+	return p.Type == "block_actions" && len(p.Actions) == 1 && p.Actions[0].ID == actionCampaign || p.Type == "view_submission" && p.View.CallbackID == formCampaign
+}
+
+// campaignInteraction opens a campaign's form, or takes one of its pages.
+func (b *Bot) campaignInteraction(ctx context.Context, a breakglass.Actor, p *payload) (any, error) {
+	err := b.admit(ctx, a, "recert")
+	if err == nil {
+		err = b.vet(ctx, a, "recert")
+	}
+	var view slack.ModalViewRequest
+	errs := map[string]string{}
+	if err == nil && p.Type == "block_actions" {
+		view, err = b.campaignPage(ctx, a, page{Campaign: p.Actions[0].Value, Together: true})
+	} else if err == nil {
+		view, errs, err = b.turnPage(ctx, a, p)
+	}
+	r, refused := breakglass.AsRefusal(err)
+	switch {
+	case refused && p.Type == "block_actions":
+		return nil, b.whisper(ctx, p.Container.Channel, p.User.ID, clipText(sentence(r.Error())))
+	case refused:
+		return map[string]any{"response_action": "update", "view": notice("Not done", sentence(r.Error()))}, nil
+	case err != nil:
+		return nil, err
+	case len(errs) > 0:
+		return map[string]any{"response_action": "errors", "errors": errs}, nil
+	case p.Type == "view_submission":
+		return map[string]any{"response_action": "update", "view": view}, nil
+	}
+	if err := b.open(ctx, p.Trigger, view); err != nil {
+		return nil, b.whisper(ctx, p.Container.Channel, p.User.ID, "Slack did not open the form ("+err.Error()+"). Try again, or use the command line: breakglass recert review")
+	}
+	return nil, nil
+}
+
+// page is what a page of the form asks about. It travels with the form; an item is named by its place, because a campaign's items
+// never change.
+type page struct {
+	Campaign string `json:"c"`
+	From     int    `json:"f,omitempty"` // place of the first item to be looked at
+	Together bool   `json:"t,omitempty"` // these are confirmed together
+	Items    []int  `json:"i,omitempty"` // places of the items on the page
+}
+
+// campaignPage makes the next page for a person: first what can be confirmed together, then everything else one by one.
+func (b *Bot) campaignPage(ctx context.Context, a breakglass.Actor, at page) (slack.ModalViewRequest, error) {
+	if err := b.cfg.Service.MayRead(ctx, a); err != nil {
+		return slack.ModalViewRequest{}, err
+	}
+	c, err := b.cfg.Service.Campaign(ctx, at.Campaign)
+	if err != nil {
+		return slack.ModalViewRequest{}, err
+	}
+	snap, err := b.cfg.Recert.Snapshot(c)
+	if err != nil {
+		return slack.ModalViewRequest{}, err
+	}
+	v := b.render(time.Now())
+	at.Campaign, at.Items = c.ID, nil
+	left := 0
+	for n, i := range c.Items {
+		if !c.Waits(i, a.Person, v.now) {
+			continue
+		}
+		left++
+		most := pageOneByOne
+		if at.Together {
+			most = pageTogether
+		}
+		if n >= at.From && len(at.Items) < most && (!at.Together || i.State.Together()) {
+			at.Items = append(at.Items, n)
+		}
+	}
+	switch {
+	case len(at.Items) == 0 && at.Together:
+		return b.campaignPage(ctx, a, page{Campaign: c.ID})
+	case len(at.Items) == 0 && left > 0:
+		return notice("Recertification", many(left, "item still waits", "items still wait")+" for your word: those that you left for later. Open the form again, or use: breakglass recert review"), nil
+	case len(at.Items) == 0:
+		return notice("Recertification", "Nothing waits for your word any more. Thank you."), nil
+	case at.Together:
+		return v.togetherPage(at, snap, left), nil
+	}
+	return v.onePage(at, c, snap, left), nil
+}
+
+func metadata(at page) string {
+	text, err := json.Marshal(at)
+	if err != nil {
+		panic("encoding a page: " + err.Error()) // only plain data types: cannot happen
+	}
+	return string(text)
+}
+
+// togetherPage lists what is unchanged and asks once.
+func (v render) togetherPage(at page, snap *recert.Snapshot, left int) slack.ModalViewRequest {
+	lines := make([]string, len(at.Items))
+	for n, i := range at.Items {
+		lines[n] = "• " + short(snap.Items[i].Title, 130)
+	}
+	later := option("later", "Go through them one by one")
+	return modal(formCampaign, "Recertification", "Go on", metadata(at), []slack.Block{
+		section("left", plain(many(left, "item waits", "items wait")+" for your word. These are unchanged since somebody last kept them:")),
+		section("items", plain(short(strings.Join(lines, "\n"), 3000))),
+		input(blockAll, "All of these", "", false, selectInput([]*slack.OptionBlockObject{option("keep", "Keep them all"), later}, later)),
+		input(blockReason, "Why", "Needed where the risk is high. It is recorded.", true, textInput("", breakglass.MaxReason, true)),
+	})
+}
+
+// onePage asks about a few items, each by itself.
+func (v render) onePage(at page, c *breakglass.Campaign, snap *recert.Snapshot, left int) slack.ModalViewRequest {
+	blocks := []slack.Block{section("left", plain(many(left, "item waits", "items wait")+" for your word. What you leave for later stays open."))}
+	for n, i := range at.Items {
+		item := snap.Items[i]
+		said := ""
+		for _, w := range c.Items[i].Words {
+			said += "\n" + v.name(w.By.Person) + " said " + string(w.Verdict)
+		}
+		text := short(item.Title, 300) + "\n" + string(item.State) + " · risk " + string(item.Risk)
+		for _, e := range item.Evidence {
+			text += "\n• " + short(e, 200)
+		}
+		if item.Admin {
+			text += fmt.Sprintf("\n%d people must say keep", c.Need(c.Items[i]))
+		}
+		later := option("later", "Later")
+		blocks = append(blocks, slack.NewDividerBlock(), section("item"+strconv.Itoa(n), plain(short(text+said, 2900))),
+			input("verdict"+strconv.Itoa(n), "Your word", "", false, selectInput([]*slack.OptionBlockObject{later, option("keep", "Keep"), option("revoke", "Revoke")}, later)),
+			input("why"+strconv.Itoa(n), "Why", whyHint(&item), true, textInput("", breakglass.MaxReason, false)))
+	}
+	return modal(formCampaign, "Recertification", "Record and go on", metadata(at), blocks)
+}
+
+func whyHint(i *recert.Item) string {
+	if i.High() {
+		return "Needed for both answers: the risk is high."
+	}
+	return "Needed to revoke."
+}
+
+// turnPage records what was answered on a page and makes the next one. Answers are recorded one by one; sending a page again
+// changes nothing.
+func (b *Bot) turnPage(ctx context.Context, a breakglass.Actor, p *payload) (next slack.ModalViewRequest, errs map[string]string, err error) {
+	var at page
+	if err := json.Unmarshal([]byte(p.View.Metadata), &at); err != nil || len(at.Items) == 0 || len(at.Items) > pageTogether {
+		return next, nil, malformed("the form names no items")
+	}
+	c, err := b.cfg.Service.Campaign(ctx, at.Campaign)
+	if err != nil {
+		return next, nil, err
+	}
+	if slices.ContainsFunc(at.Items, func(i int) bool { return i < 0 || i >= len(c.Items) }) {
+		return next, nil, malformed("the form names items that are not there")
+	}
+	answer := func(verdict, why string, block string, places ...int) error {
+		var items []breakglass.Judged
+		for _, i := range places {
+			items = append(items, breakglass.Judged{ID: c.Items[i].ID, Digest: c.Items[i].Digest})
+		}
+		_, err := b.cfg.Service.DecideItems(ctx, a, c.ID, breakglass.ItemAnswer{Verdict: breakglass.Verdict(verdict), Items: items, Reason: why})
+		if r, ok := breakglass.AsRefusal(err); ok && r.Code == "reason" {
+			errs[block] = sentence(r.Error())
+			return nil
+		}
+		return err
+	}
+	errs = map[string]string{}
+	after := page{Campaign: c.ID, From: at.Items[len(at.Items)-1] + 1, Together: at.Together}
+	if at.Together {
+		if p.field(blockAll) == "keep" {
+			err = answer("keep", p.field(blockReason), blockReason, at.Items...)
+		}
+	} else {
+		for n, i := range at.Items {
+			verdict := p.field("verdict" + strconv.Itoa(n))
+			if verdict == "later" || verdict == "" {
+				continue
+			}
+			if err = answer(verdict, p.field("why"+strconv.Itoa(n)), "why"+strconv.Itoa(n), i); err != nil {
+				break
+			}
+		}
+	}
+	if err != nil || len(errs) > 0 {
+		return next, errs, err
+	}
+	next, err = b.campaignPage(ctx, a, after)
+	return next, nil, err
+}
+
+// Accounts looks at the flags of accounts, for the recertification of who they belong to. An error means that Slack could not
+// tell about all of them. Accounts of other workspaces than ours are passed over.
+func (b *Bot) Accounts(ctx context.Context, accounts []breakglass.SlackAccount) (map[breakglass.SlackAccount]recert.AccountState, error) {
+	out := map[breakglass.SlackAccount]recert.AccountState{}
+	for _, a := range accounts {
+		if !slices.Contains(b.cfg.TeamIDs, a.Team) {
+			continue
+		}
+		var u *slack.User
+		err := b.call(ctx, "users.info", callTimeout, func(ctx context.Context) (err error) {
+			u, err = b.slack.GetUserInfoContext(ctx, a.User)
+			return err
+		})
+		switch e := (*apiError)(nil); {
+		case isCode(err, "user_not_found"):
+			out[a] = recert.AccountState{Missing: true}
+		case errors.As(err, &e) && e.after > 0:
+			select {
+			case <-ctx.Done():
+			case <-time.After(e.after):
+			}
+			return nil, err
+		case err != nil:
+			return nil, err
+		default:
+			out[a] = recert.AccountState{Deactivated: u.Deleted, Bot: u.IsBot, Guest: u.IsRestricted || u.IsUltraRestricted || u.IsStranger}
+		}
+	}
+	return out, nil
+}
