@@ -302,7 +302,8 @@ func TestFrozenQuorumSharesNothingWithThePolicy(t *testing.T) {
 func TestQuorumsAreSorted(t *testing.T) {
 	want := []ProfileQuorum{
 		{Profile: "api-rescue", Count: 2, From: []string{"security", "sre"}, Each: []string{"security"}, Channels: []Channel{"key", "slack"}},
-		{Profile: "cluster-admin", Count: 2, From: []string{"security", "sre"}, Each: []string{"security"}, Channels: []Channel{"key", "slack"}},
+		{Profile: "cluster-admin", Count: 2, From: []string{"security", "sre"}, Each: []string{"security"}, Channels: []Channel{"key", "slack"},
+			Guards: []Guard{"admission", "csr", "escalate", "impersonate", "tokens"}},
 		{Profile: "payments-admin", Count: 3, From: []string{"security", "sre"}, Each: []string{"security", "sre"}, Channels: []Channel{"key"}},
 		{Profile: "view", Count: 2, From: []string{"security", "sre"}, Channels: []Channel{"key", "slack"}},
 	}
