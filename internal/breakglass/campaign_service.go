@@ -360,6 +360,8 @@ func decideItems(p *Policy, c *Campaign, a Actor, answer ItemAnswer, now time.Ti
 		switch {
 		case c.said(i) == OutcomeRevoke:
 			return nil, refuse(ClassConflict, "decided", "two people can reinstate it: breakglass recert reinstate", "%s is revoked already", j.ID)
+		case !c.takes(i, now) && now.Before(c.Opened.Deadline):
+			return nil, refuse(ClassConflict, "closed", "revoke it in the next one: breakglass recert start", "%s is closed: every item had its answer", c.ID)
 		case !c.takes(i, now):
 			return nil, refuse(ClassExpired, "deadline", "", "the time for an answer to %s was over at %s", j.ID, c.Opened.Deadline.Format(time.RFC3339))
 		}

@@ -103,6 +103,8 @@ func TestCampaignClosesWhenEveryItemHasItsAnswers(t *testing.T) {
 		if got := s.Service.Policy().Suspensions(); len(got) > 0 {
 			t.Errorf("suspended although everything was kept: %v", got)
 		}
+		_, err := say(s, c, "carol", breakglass.VerdictRevoke, c.Items[0].ID)
+		wantRefusal(t, err, "closed")
 	})
 }
 
