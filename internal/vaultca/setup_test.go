@@ -143,6 +143,7 @@ func TestSetupRefusesWhatItMustNotTouch(t *testing.T) {
 		{[]string{"--mount", "x", "--mount", "x"}, "given twice"},
 		{[]string{"--mount", "x", "--group", "system:masters"}, "must be breakglass:"},
 		{[]string{"--mount", "x", "--group", "breakglass:a/b&"}, "must be breakglass:"},
+		{[]string{"--mount", "x", "--group", "breakglass:canary"}, "that of the canary"},
 		{[]string{"--mount", "x", "--max-ttl", "5s"}, "under a minute"},
 		{[]string{"--mount", "x", "--max-ttl", "1 h"}, "must be like"},
 		{[]string{"--mount", "x", "--policy", "a b"}, "policy name"},
