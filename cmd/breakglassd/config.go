@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -22,6 +23,8 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/recert"
+	"github.com/breakglassd/breakglass/internal/schedule"
 	"github.com/breakglassd/breakglass/internal/slackbot"
 )
 
@@ -50,6 +53,12 @@ type Config struct {
 	Webhooks Webhooks `mapstructure:"webhooks"`
 	// Sessions is what is kept of audit events, and how grants are looked through after their end. Optional.
 	Sessions Sessions `mapstructure:"sessions"`
+	// Checks is when the CAs are checked.
+	Checks Checks `mapstructure:"checks"`
+	// Recertification is when campaigns open, and where their snapshots are. Optional.
+	Recertification recert.Settings `mapstructure:"recertification"`
+	// RecertIgnoreFile lists findings of recertification that are known and accepted, each with a reason and an end.
+	RecertIgnoreFile string `mapstructure:"recert_ignore_file"`
 	// Slack is optional: without it, people ask and approve on the command line.
 	Slack Slack `mapstructure:"slack"`
 	// Log is how the daemon writes its log, on standard error.
@@ -114,16 +123,39 @@ type VaultAuth struct {
 // Cluster is one cluster of the access policy. The daemon's own way there may differ from people's, for instance inside a
 // private network.
 type Cluster struct {
-	ID             string        `mapstructure:"id"`              // as in the access policy
-	KubeconfigFile string        `mapstructure:"kubeconfig_file"` // the daemon's own credential: see policies/kubernetes
-	CAFile         string        `mapstructure:"ca_file"`         // PEM, put into people's kubeconfigs; default: the one in KubeconfigFile
-	VaultMount     string        `mapstructure:"vault_mount"`     // the cluster's own PKI mount
-	IssuerID       string        `mapstructure:"vault_issuer_id"` // the CA in it
-	MaxTTL         time.Duration `mapstructure:"vault_max_ttl"`   // longest lifetime over the cluster's profiles, as given to deploy/vault/setup.sh
+	ID             string `mapstructure:"id"`              // as in the access policy
+	KubeconfigFile string `mapstructure:"kubeconfig_file"` // the daemon's own credential: see policies/kubernetes
+	// ScanKubeconfigFile is the credential with which recertification looks at the cluster; default: KubeconfigFile.
+	ScanKubeconfigFile string        `mapstructure:"scan_kubeconfig_file"`
+	CAFile             string        `mapstructure:"ca_file"`         // PEM, put into people's kubeconfigs; default: the one in KubeconfigFile
+	VaultMount         string        `mapstructure:"vault_mount"`     // the cluster's own PKI mount
+	IssuerID           string        `mapstructure:"vault_issuer_id"` // the CA in it
+	MaxTTL             time.Duration `mapstructure:"vault_max_ttl"`   // longest lifetime over the cluster's profiles, as given to deploy/vault/setup.sh
+
+	NextIssuerID string   `mapstructure:"vault_next_issuer_id"` // the CA that a rotation goes to, as `breakglass ca plan` says
+	CAChecks     CAChecks `mapstructure:"ca_checks"`            // what the checks of the CAs look at beside Vault and the API servers
 
 	APIServers         []string `mapstructure:"api_servers"`          // https address of each API server; default: the one in KubeconfigFile
 	WebhookTokenFile   string   `mapstructure:"webhook_token_file"`   // the token by which its API servers prove themselves to Webhooks
 	WebhookClientNames []string `mapstructure:"webhook_client_names"` // names in their client certificates: CN or DNS name
+}
+
+// CAChecks names what the checks of a cluster's CAs look at beside Vault and the API servers. All of it may be left out; what
+// is not named is not looked at.
+type CAChecks struct {
+	Kubelets        []string `mapstructure:"kubelets"`         // host:10250
+	Etcd            []string `mapstructure:"etcd"`             // host:2379
+	EtcdCAFiles     []string `mapstructure:"etcd_ca_files"`    // PEM; they must not be the client CA
+	KubeletCAFiles  []string `mapstructure:"kubelet_ca_files"` // PEM; they must not be ours
+	ClientCAFiles   []string `mapstructure:"client_ca_files"`  // PEM; client CAs that are expected beside ours, such as the cluster's own
+	KubeconfigFiles []string `mapstructure:"kubeconfig_files"` // whose pinned CA is compared with what the API servers show
+	BundleFile      string   `mapstructure:"bundle_file"`      // a copy of the client-CA bundle as it is meant to be on every node
+}
+
+// Checks is when the CAs are checked.
+type Checks struct {
+	CACron string `mapstructure:"ca_cron"`   // five fields
+	Zone   string `mapstructure:"time_zone"` // of ca_cron
 }
 
 // webhooks reports whether the cluster's API servers can call the daemon.
@@ -152,6 +184,8 @@ func defaults() map[string]any {
 	return map[string]any{
 		"listen.address": ":8443", "listen.tls_cert_file": "", "listen.tls_key_file": "", "public_urls": []string{},
 		"webhooks.address": "", "webhooks.tls_cert_file": "", "webhooks.tls_key_file": "", "webhooks.client_ca_file": "",
+		"checks.ca_cron": "17 * * * *", "checks.time_zone": "UTC",
+		"recert_ignore_file": "", "recertification.cron": "", "recertification.time_zone": "UTC", "recertification.dir": "", "recertification.work_from": 8, "recertification.work_to": 18,
 		"sessions.path": "", "sessions.keep": "2160h", "sessions.grace": "45s",
 		"health.address": "127.0.0.1:8081", "ledger.path": "", "ledger.key_file": "", "ledger.origin": "", "policy_file": "",
 		"vault.address": "", "vault.ca_file": "", "vault.namespace": "", "vault.policy": "breakglassd", "vault.timeout": "5s", "vault.sign_timeout": "15s",
@@ -197,7 +231,7 @@ func parseConfig(path string, text []byte) (*Config, error) {
 	var c Config
 	err := v.UnmarshalExact(&c, func(d *mapstructure.DecoderConfig) {
 		d.WeaklyTypedInput = false
-		d.DecodeHook = mapstructure.ComposeDecodeHookFunc(mapstructure.StringToTimeDurationHookFunc(), mapstructure.StringToSliceHookFunc(","), envBool)
+		d.DecodeHook = mapstructure.ComposeDecodeHookFunc(mapstructure.StringToTimeDurationHookFunc(), mapstructure.StringToSliceHookFunc(","), envBool, envInt)
 	})
 	if err != nil {
 		return nil, &ConfigError{[]string{fmt.Sprintf("%s and the environment: %v", path, err)}}
@@ -220,6 +254,18 @@ func envBool(from, to reflect.Type, data any) (any, error) {
 		return false, nil
 	}
 	return nil, fmt.Errorf("%q is neither true nor false", data)
+}
+
+// envInt turns the text of an environment variable into a number, as envBool does into a bool.
+func envInt(from, to reflect.Type, data any) (any, error) {
+	if from.Kind() != reflect.String || to.Kind() != reflect.Int {
+		return data, nil
+	}
+	n, err := strconv.Atoi(fmt.Sprint(data))
+	if err != nil {
+		return nil, fmt.Errorf("%q is not a number", data)
+	}
+	return n, nil
 }
 
 // checkYAML finds what viper would pass over: unknown and repeated keys, values of a wrong type, a second document.
@@ -284,6 +330,10 @@ func checkNode(file, path string, n *yaml.Node, t reflect.Type, bad *[]string) {
 		for i, item := range n.Content {
 			checkNode(file, fmt.Sprintf("%s[%d]", path, i), item, t.Elem(), bad)
 		}
+	case t.Kind() == reflect.Int:
+		if n.Tag != "!!int" {
+			add(n, "%q is not a number", n.Value)
+		}
 	case t.Kind() == reflect.Bool:
 		if n.Tag != "!!bool" {
 			add(n, "%q is neither true nor false", n.Value)
@@ -314,9 +364,16 @@ const credentialsVar = "$CREDENTIALS_DIRECTORY/"
 func (c *Config) resolve(base string) (bad []string) {
 	paths := []*string{&c.Listen.CertFile, &c.Listen.KeyFile, &c.Ledger.Path, &c.Ledger.KeyFile, &c.PolicyFile, &c.Vault.CAFile,
 		&c.Vault.Auth.SecretIDFile, &c.Vault.Auth.TokenFile, &c.Slack.BotTokenFile, &c.Slack.SigningSecretFile,
-		&c.Webhooks.CertFile, &c.Webhooks.KeyFile, &c.Webhooks.ClientCAFile, &c.Sessions.Path}
+		&c.Webhooks.CertFile, &c.Webhooks.KeyFile, &c.Webhooks.ClientCAFile, &c.Sessions.Path,
+		&c.Recertification.Dir, &c.RecertIgnoreFile}
 	for i := range c.Clusters {
-		paths = append(paths, &c.Clusters[i].KubeconfigFile, &c.Clusters[i].CAFile, &c.Clusters[i].WebhookTokenFile)
+		cl := &c.Clusters[i]
+		paths = append(paths, &cl.KubeconfigFile, &cl.CAFile, &cl.WebhookTokenFile, &cl.ScanKubeconfigFile, &cl.CAChecks.BundleFile)
+		for _, list := range [][]string{cl.CAChecks.EtcdCAFiles, cl.CAChecks.KubeletCAFiles, cl.CAChecks.ClientCAFiles, cl.CAChecks.KubeconfigFiles} {
+			for j := range list {
+				paths = append(paths, &list[j])
+			}
+		}
 	}
 	for _, p := range paths {
 		switch {
@@ -365,6 +422,10 @@ func (c *Config) Validate(vault bool) []string {
 		}
 	}
 	c.validateWebhooks(add)
+	if _, err := schedule.Parse(c.Checks.CACron, c.Checks.Zone); err != nil {
+		add("checks.ca_cron", "%v", err)
+	}
+	c.validateRecertification(add)
 	if c.Sessions.Path != "" && c.Sessions.Keep < 24*time.Hour {
 		add("sessions.keep", "%s is under a day: a report could not be made", c.Sessions.Keep)
 	}
@@ -436,6 +497,13 @@ func (c *Config) Validate(vault bool) []string {
 		add("log.format", "%q is not json or text", c.Log.Format)
 	}
 	return bad
+}
+
+func (c *Config) validateRecertification(add func(key, format string, args ...any)) {
+	for _, bad := range c.Recertification.Check() {
+		key, what, _ := strings.Cut(bad, " ")
+		add(strings.TrimSuffix(key, ":"), "%s", what)
+	}
 }
 
 func (c *Config) validateWebhooks(add func(key, format string, args ...any)) {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -196,6 +197,14 @@ func TestEveryKeyCanComeFromTheEnvironment(t *testing.T) {
 		switch key {
 		case "vault.timeout", "vault.sign_timeout":
 			value = "7s"
+		case "checks.ca_cron", "recertification.cron":
+			value = "5 4 * * *"
+		case "checks.time_zone", "recertification.time_zone":
+			value = "Europe/Paris"
+		case "recertification.work_from":
+			value = "7"
+		case "recertification.work_to":
+			value = "17"
 		case "sessions.keep":
 			value = "48h0m0s"
 		case "sessions.grace":
@@ -242,6 +251,8 @@ func TestEveryKeyCanComeFromTheEnvironment(t *testing.T) {
 			got = strings.Join(x, ",")
 		case bool:
 			got = map[bool]string{true: "true", false: "false"}[x]
+		case int:
+			got = strconv.Itoa(x)
 		case time.Duration:
 			got = x.String()
 		}

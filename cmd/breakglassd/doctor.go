@@ -331,13 +331,7 @@ func (d *doctor) cluster(ctx context.Context, id string) {
 	default:
 		d.wrong("cluster-ca", id, fmt.Errorf("the API server does not take client certificates of %q: append that CA, as deploy/vault/setup.sh wrote it, to the client-CA bundle of every kube-apiserver", issuer.Subject))
 	}
-	var rights []breakglass.Rights
-	for _, p := range d.policy.Profiles {
-		if slices.Contains(p.Clusters, id) {
-			rights = append(rights, p.Rights)
-		}
-	}
-	for _, f := range kube.CheckRights(ctx, id, rights) {
+	for _, f := range kube.CheckRights(ctx, id, rightsIn(d.policy, id)) {
 		if f.OK {
 			d.ok("cluster", id, "%s", f.What)
 			continue
@@ -348,7 +342,7 @@ func (d *doctor) cluster(ctx context.Context, id string) {
 
 // doctorSlack makes a bot that can ask Slack, and has nothing to decide or record with.
 func doctorSlack(cfg *Config, observe func(what, outcome string, took time.Duration)) (*slackbot.Bot, error) {
-	return openSlack(cfg, new(breakglass.Service), new(ledger.Ledger), slog.New(slog.DiscardHandler), observe)
+	return openSlack(cfg, new(breakglass.Service), new(ledger.Ledger), nil, slog.New(slog.DiscardHandler), observe)
 }
 
 // slack asks Slack whether the token is good.

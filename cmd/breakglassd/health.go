@@ -280,7 +280,7 @@ func newMetrics(d *daemon) *metrics {
 	m.told = counters("slack_calls_total", "Calls from and to Slack.", "what", "outcome")
 	m.vault = gauges("vault_up", "1 if a certificate for the cluster would be signed under exactly what was pinned.", "cluster")
 	m.cluster = gauges("cluster_up", "1 if the cluster answers and the daemon may do there what it must.", "cluster")
-	m.issuer = gauges("ca_not_after_seconds", "When the cluster's issuer in Vault ends, in Unix time.", "issuer")
+	m.issuer = gauges("issuer_not_after_seconds", "When the cluster's issuer in Vault ends, in Unix time.", "cluster")
 	m.revoked = histograms("revocation_seconds", "From a recorded revocation to the first no of an API server, one for each server.", []float64{.1, .25, .5, 1, 2, 5, 15, 60, 300, 900, 3600}, "cluster", "by")
 	m.findings = gauges("findings_open", "Findings that are not over.", "severity")
 	m.hooks = histograms("webhook_request_duration_seconds", "Answers to API servers, by cluster.", []float64{.001, .005, .025, .1, .5, 1, 3, 10}, "cluster", "what", "outcome")

@@ -53,7 +53,7 @@ func run(args []string, out, errOut io.Writer) int {
 	started := false
 	root := &cobra.Command{Use: "breakglassd", Short: "Emergency access to Kubernetes clusters, by two people's word",
 		SilenceErrors: true, SilenceUsage: true, PersistentPreRun: func(*cobra.Command, []string) { started = true }}
-	root.AddCommand(serveCommand(), devCommand(), initCommand(), doctorCommand(), configCommand(), ledgerCommand(), versionCommand())
+	root.AddCommand(serveCommand(), devCommand(), initCommand(), doctorCommand(), scanCommand(), configCommand(), ledgerCommand(), versionCommand())
 	root.SetArgs(args)
 	root.SetOut(out)
 	root.SetErr(errOut)

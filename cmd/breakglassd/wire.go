@@ -20,6 +20,8 @@ import (
 	"github.com/breakglassd/breakglass/internal/cluster"
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/ledger/sqlstore"
+	"github.com/breakglassd/breakglass/internal/recert"
+	"github.com/breakglassd/breakglass/internal/schedule"
 	"github.com/breakglassd/breakglass/internal/slackbot"
 	"github.com/breakglassd/breakglass/internal/vaultca"
 )
@@ -48,9 +50,12 @@ type daemon struct {
 	signer   breakglass.Signer
 	ca       *vaultca.CA // nil when something else signs
 	clusters *cluster.Clusters
-	sessions *sessions     // nil when switched off
-	slack    *slackbot.Bot // nil when switched off
+	sessions *sessions       // nil when switched off
+	checks   *caChecks       // nil when something else than Vault signs
+	slack    *slackbot.Bot   // nil when switched off
+	recert   *recert.Service // nil when switched off
 	service  *breakglass.Service
+	schedule *schedule.Scheduler
 	metrics  *metrics
 	health   atomic.Pointer[health]
 	stopping atomic.Bool
@@ -129,8 +134,22 @@ func (d *daemon) open(ctx context.Context, p parts) error {
 		d.sessions.service = d.service
 	}
 	d.metrics.count(d.service.Findings())
+	d.schedule = schedule.New(schedule.Config{Store: d.ledger, Record: d.service.RecordCheck, Log: d.log})
+	if d.ca != nil {
+		if d.checks, err = openCAChecks(cfg, d); err != nil {
+			return err
+		}
+		if err := d.schedule.Add("ca", cfg.Checks.CACron, cfg.Checks.Zone, d.checks.job); err != nil {
+			return err
+		}
+	}
+	if cfg.Recertification.Dir != "" {
+		if err := d.openRecert(cfg); err != nil {
+			return err
+		}
+	}
 	if cfg.Slack.Enabled {
-		d.slack, err = openSlack(cfg, d.service, d.ledger, d.log, d.metrics.slackCall)
+		d.slack, err = openSlack(cfg, d.service, d.ledger, d.recert, d.log, d.metrics.slackCall)
 	}
 	return err
 }
@@ -206,7 +225,7 @@ func openVault(ctx context.Context, cfg *Config, policy *breakglass.Policy, log 
 	v := vaultca.Config{Address: cfg.Vault.Address, Namespace: cfg.Vault.Namespace, CAFile: cfg.Vault.CAFile, Policy: cfg.Vault.Policy,
 		Auth: vaultca.Auth(cfg.Vault.Auth), Timeout: cfg.Vault.Timeout, SignTimeout: cfg.Vault.SignTimeout, Log: log}
 	for _, c := range cfg.Clusters {
-		v.Mounts = append(v.Mounts, vaultca.Mount{Cluster: c.ID, Path: c.VaultMount, IssuerID: c.IssuerID, MaxTTL: c.MaxTTL, Groups: groupsOf(policy, c.ID)})
+		v.Mounts = append(v.Mounts, vaultca.Mount{Cluster: c.ID, Path: c.VaultMount, IssuerID: c.IssuerID, NextIssuerID: c.NextIssuerID, MaxTTL: c.MaxTTL, Groups: groupsOf(policy, c.ID)})
 	}
 	return vaultca.Open(ctx, v)
 }
@@ -221,7 +240,7 @@ func openClusters(cfg *Config, log *slog.Logger) (*cluster.Clusters, error) {
 }
 
 // openSlack prepares the Slack app; see slackbot.New.
-func openSlack(cfg *Config, s *breakglass.Service, l *ledger.Ledger, log *slog.Logger, observe func(what, outcome string, took time.Duration)) (*slackbot.Bot, error) {
+func openSlack(cfg *Config, s *breakglass.Service, l *ledger.Ledger, r *recert.Service, log *slog.Logger, observe func(what, outcome string, took time.Duration)) (*slackbot.Bot, error) {
 	token, err := readSecret("slack.bot_token_file", cfg.Slack.BotTokenFile)
 	if err != nil {
 		return nil, err
@@ -230,7 +249,7 @@ func openSlack(cfg *Config, s *breakglass.Service, l *ledger.Ledger, log *slog.L
 	if err != nil {
 		return nil, err
 	}
-	return slackbot.New(slackbot.Config{Service: s, Ledger: l, BotToken: token, SigningSecret: signing, AppID: cfg.Slack.AppID, TeamIDs: cfg.Slack.TeamIDs,
+	return slackbot.New(slackbot.Config{Service: s, Ledger: l, Recert: r, BotToken: token, SigningSecret: signing, AppID: cfg.Slack.AppID, TeamIDs: cfg.Slack.TeamIDs,
 		EnterpriseID: cfg.Slack.EnterpriseID, Channel: cfg.Slack.Channel, APIURL: cfg.Slack.APIURL, Log: log, Observe: observe})
 }
 
@@ -313,6 +332,7 @@ func (d *daemon) run(ctx context.Context, p parts) error {
 	if d.sessions != nil {
 		g.Go(func() error { return d.sessions.run(work) })
 	}
+	g.Go(func() error { return d.schedule.Run(work) })
 	g.Go(func() error { return d.watch(work) })
 	g.Go(func() error { return d.verify(work) })
 	g.Go(func() error { return d.reloads(work, p.Reload) })
@@ -376,6 +396,10 @@ func (d *daemon) handler(polls context.Context, address string) (http.Handler, e
 	if d.sessions != nil {
 		cfg.Sessions, cfg.Importer = d.sessions, d.sessions
 	}
+	if d.checks != nil {
+		cfg.Authorities = d.checks
+	}
+	cfg.Recert = d.recert
 	people, err := api.NewServer(cfg)
 	if err != nil {
 		return nil, err
@@ -401,6 +425,7 @@ func (d *daemon) messengers() map[string]breakglass.Messenger {
 	if d.slack != nil {
 		m["slack"] = d.slack
 	}
+	d.campaignMessengers(m)
 	return m
 }
 

@@ -48,6 +48,8 @@ type Config struct {
 	// other address is refused.
 	URLs []string
 
+	// Authorities checks the CAs; nil: no CA is checked here.
+	Authorities Authorities
 	// Recert has the recertification campaigns; nil: there are none here.
 	Recert *recert.Service
 
@@ -135,6 +137,9 @@ func NewServer(cfg Config) (http.Handler, error) {
 	person("GET /v1/requests/{id}/session", s.session)
 	person("POST /v1/clusters/{cluster}/audit", s.importAudit)
 	person("GET /v1/findings", s.findings)
+	person("GET /v1/clusters/{cluster}/ca", s.caStatus)
+	person("POST /v1/clusters/{cluster}/ca/check", s.caCheck)
+	person("POST /v1/clusters/{cluster}/ca/plan", s.caPlan)
 	person("POST /v1/requests/{id}/take-back", reasoned(s, func(ctx context.Context, a breakglass.Actor, id, _ string) (*breakglass.Request, error) {
 		return s.cfg.Service.TakeBack(ctx, a, id)
 	}))

@@ -110,7 +110,7 @@ func (s *Service) RevokeAll(ctx context.Context, a Actor, cluster, reason string
 	err := known(p, a)
 	if err == nil {
 		if _, ok := p.Cluster(cluster); !ok && !slices.Contains(s.clusters(), cluster) {
-			err = refuse(ClassUnknown, "unknown-cluster", "see: breakglass profiles", "there is no cluster %q", clip(cluster, 40))
+			err = NoSuchCluster(cluster)
 		}
 	}
 	if err == nil {
@@ -268,20 +268,30 @@ func (s *Service) Imported(ctx context.Context, ev AuditImported) error {
 	return nil
 }
 
-// MayImport says whether somebody may hand in audit events of a cluster: a responder, or somebody who approves there. A
-// refusal is recorded.
+// MayImport says whether somebody may hand in audit events of a cluster; see MayOperate.
 func (s *Service) MayImport(ctx context.Context, a Actor, cluster string) error {
+	return s.MayOperate(ctx, a, cluster, "audit-import")
+}
+
+// MayOperate says whether somebody may have something done about a cluster that is nobody's request: a responder, or somebody
+// who approves there. A refusal is recorded under the command's name.
+func (s *Service) MayOperate(ctx context.Context, a Actor, cluster, command string) error {
 	p := s.Policy()
 	err := known(p, a)
 	if err == nil && !p.MayRespond(a.Person) && !p.approves(a.Person, cluster) {
-		err = refuse(ClassDenied, "not-responder", "", "only responders and approvers of the cluster can hand in its audit events")
+		err = refuse(ClassDenied, "not-responder", "", "only responders and approvers of the cluster can do this")
 	}
 	if err == nil {
 		if _, ok := p.Cluster(cluster); !ok {
-			err = refuse(ClassUnknown, "unknown-cluster", "see: breakglass profiles", "there is no cluster %q", clip(cluster, 40))
+			err = NoSuchCluster(cluster)
 		}
 	}
-	return s.recordRefusal(ctx, a, "audit-import", RefusalStream, err)
+	return s.recordRefusal(ctx, a, command, RefusalStream, err)
+}
+
+// NoSuchCluster is the refusal of a cluster that the access policy does not name.
+func NoSuchCluster(cluster string) error {
+	return refuse(ClassUnknown, "unknown-cluster", "see: breakglass profiles", "there is no cluster %q", clip(cluster, 40))
 }
 
 // ByFingerprint returns the request whose certificate has this fingerprint (hex SHA-256 of the DER), and whether there is

@@ -82,6 +82,19 @@ func mayHave() []authorizationv1.ResourceAttributes {
 	return out
 }
 
+// Whoami is the name by which a cluster knows the daemon.
+func (c *Clusters) Whoami(ctx context.Context, cluster string) (string, error) {
+	t, err := c.target(cluster)
+	if err != nil {
+		return "", err
+	}
+	me, err := t.who.SelfSubjectReviews().Create(ctx, &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
+	if err != nil {
+		return "", t.explain("signing in", err)
+	}
+	return me.Status.UserInfo.Username, nil
+}
+
 // CheckRights asks the API server whether the daemon's credential works and can do what it must and nothing more. rights are
 // those that the cluster's profiles give. What is more shows in kube-system and in the namespaces that rights name; what an
 // authorization webhook would allow does not show.

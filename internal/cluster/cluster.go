@@ -313,6 +313,9 @@ func (c *Clusters) target(cluster string) (*target, error) {
 	return t, nil
 }
 
+// BindingName is the name of every binding that is made for a request.
+func BindingName(request string) string { return namePrefix + request }
+
 // meta is the metadata of everything we make for a request.
 func meta(b breakglass.Binding) metav1.ObjectMeta {
 	return metav1.ObjectMeta{Name: namePrefix + b.Request, Labels: map[string]string{ManagedByLabel: ManagedBy, RequestLabel: b.Request},

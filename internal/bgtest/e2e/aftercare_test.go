@@ -243,17 +243,19 @@ func TestWhatIsDoneWithAGrantIsCutOffReportedAndAccountedFor(t *testing.T) {
 			t.Errorf("%s sends audit events and is called silent", at.URL)
 		}
 	}
-	var found api.Findings
-	out, _, code := w.try("carol", "findings", "-o", "json")
-	must(t, json.Unmarshal([]byte(out), &found))
 	keys := map[string]bool{}
-	for _, f := range found.Items {
-		keys[f.Key] = true
-		t.Logf("finding: %s %s", f.Severity, f.What)
-	}
-	if !keys["audit-silent/c1/"+shared.kube.URL] || !keys["webhook-not-asked/c1/"+shared.kube.URL] || code != 8 {
-		t.Errorf("got findings %v and exit code %d, want the silent API server that asks nobody, and 8", keys, code)
-	}
+	w.eventually(30*time.Second, func() string {
+		var found api.Findings
+		out, _, code := w.try("carol", "findings", "-o", "json")
+		must(t, json.Unmarshal([]byte(out), &found))
+		for _, f := range found.Items {
+			keys[f.Key] = true
+		}
+		if !keys["audit-silent/c1/"+shared.kube.URL] || !keys["webhook-not-asked/c1/"+shared.kube.URL] || code != 8 {
+			return fmt.Sprintf("got findings %v and exit code %d, want the silent API server that asks nobody, and 8", keys, code)
+		}
+		return ""
+	})
 	for _, at := range w.servers {
 		if keys["audit-silent/c1/"+at.URL] || keys["webhook-not-asked/c1/"+at.URL] {
 			t.Errorf("a false alarm about %s", at.URL)

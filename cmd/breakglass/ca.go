@@ -1,0 +1,130 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/breakglassd/breakglass/internal/api"
+	"github.com/breakglassd/breakglass/internal/rotation"
+)
+
+func (a *app) caCommand() *cobra.Command {
+	var cluster, target string
+	var all bool
+	run := func(use, short, long string, do func(cmd *cobra.Command, c *api.Client) error) *cobra.Command {
+		cmd := &cobra.Command{Use: use, Short: short, Long: long, Args: args(0, 0, "flags only"), RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := a.reader()
+			if err != nil {
+				return err
+			}
+			if cluster == "" {
+				if cluster, err = a.onlyCluster(cmd, c); err != nil {
+					return err
+				}
+			}
+			return do(cmd, c)
+		}}
+		cmd.Flags().StringVarP(&cluster, "cluster", "c", "", "cluster `id` (default: the only one)")
+		if err := cmd.RegisterFlagCompletionFunc("cluster", a.completeClusters); err != nil {
+			panic(err) // the flag is defined above
+		}
+		return cmd
+	}
+	status := run("status", "Say what the last check of a cluster's CAs found", "Draws each generation of the break-glass CA and each API server by itself: which of them trusts which. The exit code is 8 when\nsomebody has to act, or when something could not be seen.",
+		func(cmd *cobra.Command, c *api.Client) error {
+			r, err := c.CAStatus(cmd.Context(), cluster)
+			if err != nil {
+				return err
+			}
+			return a.caReport(r, all)
+		})
+	check := run("check", "Check a cluster's CAs now", "Looks at every CA from outside, on every API server's own address, and has one certificate without any right signed for each\nissuer to prove the whole path. What it finds is recorded.",
+		func(cmd *cobra.Command, c *api.Client) error {
+			r, err := c.CACheck(cmd.Context(), cluster)
+			if err != nil {
+				return err
+			}
+			return a.caReport(r, all)
+		})
+	plan := run("plan", "Print the exact commands for the next phase of a rotation", "Checks, and prints the commands that lead to the next phase, for people to run; nothing is changed. A phase cannot be skipped.",
+		func(cmd *cobra.Command, c *api.Client) error {
+			p, err := c.CAPlan(cmd.Context(), cluster, target)
+			if err != nil {
+				return err
+			}
+			if a.json() {
+				err = a.printJSON(p)
+			} else {
+				err = a.cleaned(func(b *bytes.Buffer) error { return p.Plan.Text(b) })
+			}
+			if err == nil && p.Refused != "" {
+				err = &failure{exit: exitVerify, code: "no-plan", what: "there is no way there now", why: p.Refused}
+			}
+			return err
+		})
+	for _, cmd := range []*cobra.Command{status, check} {
+		cmd.Flags().BoolVar(&all, "all", false, "also what is as it should be")
+	}
+	plan.Flags().StringVar(&target, "to", "", "the `phase` that you want; another than the next one is refused")
+	return group(&cobra.Command{Use: "ca", Short: "The CAs behind it all, and their rotation"}, status, check, plan)
+}
+
+// onlyCluster is the one cluster that the person's profiles are about.
+func (a *app) onlyCluster(cmd *cobra.Command, c *api.Client) (string, error) {
+	all, err := c.Profiles(cmd.Context())
+	if err != nil {
+		return "", err
+	}
+	var ids []string
+	for _, p := range all.Items {
+		for _, cl := range p.Clusters {
+			if !strings.Contains(" "+strings.Join(ids, " ")+" ", " "+cl.ID+" ") {
+				ids = append(ids, cl.ID)
+			}
+		}
+	}
+	if len(ids) == 1 {
+		return ids[0], nil
+	}
+	f := usage("which cluster? give --cluster")
+	f.next = "they are " + strings.Join(ids, ", ")
+	return "", f
+}
+
+// cleaned prints what a package has written, without what a terminal would obey.
+func (a *app) cleaned(write func(*bytes.Buffer) error) error {
+	var b bytes.Buffer
+	if err := write(&b); err != nil {
+		return err
+	}
+	for line := range bytes.Lines(b.Bytes()) {
+		a.data("%s\n", strings.TrimSuffix(string(line), "\n"))
+	}
+	return nil
+}
+
+func (a *app) caReport(r api.CAReport, all bool) error {
+	var err error
+	if a.json() {
+		err = a.printJSON(r)
+	} else {
+		err = a.cleaned(func(b *bytes.Buffer) error { return r.Report.Text(b, a.now(), all) })
+	}
+	if err != nil || r.OK {
+		return err
+	}
+	n := 0
+	for _, f := range r.Findings {
+		if f.Severity != rotation.Info {
+			n++
+		}
+	}
+	what := fmt.Sprintf("%d things about the CAs of %s want somebody", n, r.Cluster)
+	if !r.Complete {
+		what += ", and not everything could be seen"
+	}
+	return &failure{exit: exitVerify, code: "ca-findings", what: what}
+}
