@@ -446,16 +446,14 @@ func (c *Config) validateWebhooks(add func(key, format string, args ...any)) {
 		}
 		return
 	}
-	host, _, err := net.SplitHostPort(w.Address)
+	_, _, err := net.SplitHostPort(w.Address)
 	switch {
 	case err != nil:
 		add("webhooks.address", "%q is not host:port", w.Address)
 	case (w.CertFile == "") != (w.KeyFile == ""):
 		add("webhooks.tls_cert_file", "goes with tls_key_file: give both")
-	case w.CertFile == "" && c.Listen.CertFile == "" && !isLoopback(host):
-		add("webhooks.tls_cert_file", "is missing: without TLS only a loopback address is taken, not %q", w.Address)
-	case w.CertFile == "" && c.Listen.CertFile == "" && w.ClientCAFile != "":
-		add("webhooks.client_ca_file", "needs tls_cert_file: client certificates travel in TLS")
+	case w.CertFile == "" && c.Listen.CertFile == "":
+		add("webhooks.tls_cert_file", "is missing: kube-apiserver sends its token, or its certificate, over TLS only")
 	}
 	if !slices.ContainsFunc(c.Clusters, Cluster.webhooks) {
 		add("webhooks.address", "is there, but no cluster has webhook_token_file or webhook_client_names: nobody could call")

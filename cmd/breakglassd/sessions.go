@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -217,7 +218,7 @@ func (s *sessions) probe(ctx context.Context, clusterID string) {
 		switch {
 		case a.No || !guarded:
 			err = s.service.Over(ctx, key, "it asks the deny webhook")
-		case a.Problem == breakglass.StillAllowed:
+		case a.Problem == cluster.WebhookNotAsked:
 			err = s.service.Find(ctx, breakglass.FindingOpened{Key: key, Check: checkAudit, Cluster: clusterID, Severity: breakglass.SeverityCritical,
 				What: fmt.Sprintf("the API server %s of %s does not ask the deny webhook, or got no answer: no guard of a profile holds there", a.Server, clusterID),
 				Next: "set it up (deploy/kube-apiserver/DENY-WEBHOOK.md), or take the guards out of the profiles"})
@@ -322,17 +323,23 @@ func (s *sessions) snapshot(ctx context.Context, request string) (*sweep.Snapsho
 	return sweep.Decode(blob)
 }
 
-// Report implements api.Sessions: the report from the events that there are now.
-func (s *sessions) Report(ctx context.Context, r *breakglass.Request) ([]byte, error) {
-	if r.Issued == nil {
-		return nil, nil
-	}
+// Report implements api.Sessions.
+func (s *sessions) Report(ctx context.Context, r *breakglass.Request, format string) ([]byte, error) {
 	report, err := s.build(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	body, _ := report.JSON()
-	return body, nil
+	var out bytes.Buffer
+	switch format {
+	case api.FormatText:
+		err = report.WriteText(&out)
+	case api.FormatHTML:
+		err = report.WriteHTML(&out)
+	default:
+		body, _ := report.JSON()
+		return body, nil
+	}
+	return out.Bytes(), err
 }
 
 // Import implements api.Importer.

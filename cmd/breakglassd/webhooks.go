@@ -49,7 +49,7 @@ func (d *daemon) hookHandler() (http.Handler, error) {
 	return webhook.New(cfg)
 }
 
-// hookDoor opens the door for API servers. Without a certificate it is plain HTTP on a loopback address: Validate has seen to that.
+// hookDoor opens the door for API servers, which is TLS always: Validate has seen to that.
 func (d *daemon) hookDoor() (door, error) {
 	handler, err := d.hookHandler()
 	if err != nil {
@@ -59,20 +59,18 @@ func (d *daemon) hookDoor() (door, error) {
 	if err != nil {
 		return door{}, fmt.Errorf("listening for API servers (webhooks.address): %w", err)
 	}
-	if d.hookCert.Load() != nil {
-		var cas *x509.CertPool
-		if file := d.cfg.Webhooks.ClientCAFile; file != "" {
-			text, err := readFile(file)
-			if err != nil {
-				return door{}, errors.Join(fmt.Errorf("webhooks.client_ca_file: %w", err), l.Close())
-			}
-			if cas = x509.NewCertPool(); !cas.AppendCertsFromPEM(text) {
-				return door{}, errors.Join(fmt.Errorf("webhooks.client_ca_file: there is no PEM certificate in %s", file), l.Close())
-			}
+	var cas *x509.CertPool
+	if file := d.cfg.Webhooks.ClientCAFile; file != "" {
+		text, err := readFile(file)
+		if err != nil {
+			return door{}, errors.Join(fmt.Errorf("webhooks.client_ca_file: %w", err), l.Close())
 		}
-		tokens := slices.ContainsFunc(d.cfg.Clusters, func(c Cluster) bool { return c.WebhookTokenFile != "" })
-		l = tls.NewListener(l, webhook.TLSConfig(func() (*tls.Certificate, error) { return d.hookCert.Load(), nil }, cas, tokens))
+		if cas = x509.NewCertPool(); !cas.AppendCertsFromPEM(text) {
+			return door{}, errors.Join(fmt.Errorf("webhooks.client_ca_file: there is no PEM certificate in %s", file), l.Close())
+		}
 	}
+	tokens := slices.ContainsFunc(d.cfg.Clusters, func(c Cluster) bool { return c.WebhookTokenFile != "" })
+	l = tls.NewListener(l, webhook.TLSConfig(func() (*tls.Certificate, error) { return d.hookCert.Load(), nil }, cas, tokens))
 	d.log.Info("API servers call", slog.String("address", l.Addr().String()), slog.Bool("audit", d.sessions != nil))
 	return door{l, &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
 		MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(d.log.Handler(), slog.LevelDebug)}}, nil

@@ -55,7 +55,7 @@ type daemon struct {
 	health   atomic.Pointer[health]
 	stopping atomic.Bool
 	cert     atomic.Pointer[tls.Certificate] // for people; nil: plain HTTP
-	hookCert atomic.Pointer[tls.Certificate] // for API servers; nil: plain HTTP
+	hookCert atomic.Pointer[tls.Certificate] // for API servers
 	closers  []func() error                  // what to close in the end, last first
 }
 
@@ -371,8 +371,12 @@ func (d *daemon) handler(polls context.Context, address string) (http.Handler, e
 	if len(urls) == 0 { // a loopback listener: Validate has seen to that
 		urls = []string{address}
 	}
-	people, err := api.NewServer(api.Config{Service: d.service, Ledger: d.ledger, LedgerKey: d.vkey, URLs: urls, ClusterCA: d.clusters.CA,
-		Version: version(), Log: d.log, Observe: d.metrics.answered})
+	cfg := api.Config{Service: d.service, Ledger: d.ledger, LedgerKey: d.vkey, URLs: urls, ClusterCA: d.clusters.CA,
+		Version: version(), Log: d.log, Observe: d.metrics.answered}
+	if d.sessions != nil {
+		cfg.Sessions, cfg.Importer = d.sessions, d.sessions
+	}
+	people, err := api.NewServer(cfg)
 	if err != nil {
 		return nil, err
 	}

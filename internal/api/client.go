@@ -135,7 +135,10 @@ func (c *Client) send(ctx context.Context, limit time.Duration, method, path, to
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	var body io.Reader
-	if in != nil {
+	media := "application/json"
+	if file, ok := in.(upload); ok {
+		body, media = file, "application/octet-stream"
+	} else if in != nil {
 		b, err := json.Marshal(in)
 		if err != nil {
 			return fmt.Errorf("encoding a call: %w", err)
@@ -147,7 +150,7 @@ func (c *Client) send(ctx context.Context, limit time.Duration, method, path, to
 		return c.unreachable(err)
 	}
 	if in != nil {
-		req.Header.Set("Content-Type", "application/json")
+		req.Header.Set("Content-Type", media)
 	}
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)

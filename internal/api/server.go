@@ -51,6 +51,10 @@ type Config struct {
 	// client's system roots. It may be nil.
 	ClusterCA func(cluster string) []byte
 
+	// Sessions and Importer are about what was done with grants. Both are nil where no audit events are kept.
+	Sessions Sessions
+	Importer Importer
+
 	Version string
 	Log     *slog.Logger
 	// MaxPolls bounds the long polls at one time; over it clients are told to come back. Default 1024.
@@ -65,6 +69,7 @@ type server struct {
 	sessions  *sessions
 	addresses *addressLimits
 	polls     chan struct{} // a token for each long poll
+	imports   chan struct{} // a token for each import of audit events
 }
 
 // NewServer returns the handler of the API. It sets its own deadline for each answer; the http.Server around it needs
@@ -92,7 +97,8 @@ func NewServer(cfg Config) (http.Handler, error) {
 	if cfg.MaxPolls <= 0 {
 		cfg.MaxPolls = defaultMaxPolls
 	}
-	s := &server{cfg: cfg, origin: verifier.Name(), sessions: newSessions(), addresses: newAddressLimits(), polls: make(chan struct{}, cfg.MaxPolls)}
+	s := &server{cfg: cfg, origin: verifier.Name(), sessions: newSessions(), addresses: newAddressLimits(), polls: make(chan struct{}, cfg.MaxPolls),
+		imports: make(chan struct{}, importsAtOnce)}
 	mux := http.NewServeMux()
 	public := func(pattern string, h handler) { mux.Handle(pattern, s.adapt(pattern, false, h)) }
 	person := func(pattern string, h handler) { mux.Handle(pattern, s.adapt(pattern, true, h)) }
@@ -122,6 +128,9 @@ func NewServer(cfg Config) (http.Handler, error) {
 		return s.cfg.Service.Examine(ctx, a, id)
 	}))
 	person("POST /v1/clusters/{cluster}/revoke-all", s.revokeAll)
+	person("GET /v1/requests/{id}/session", s.session)
+	person("POST /v1/clusters/{cluster}/audit", s.importAudit)
+	person("GET /v1/findings", s.findings)
 	person("POST /v1/requests/{id}/take-back", reasoned(s, func(ctx context.Context, a breakglass.Actor, id, _ string) (*breakglass.Request, error) {
 		return s.cfg.Service.TakeBack(ctx, a, id)
 	}))
@@ -306,6 +315,13 @@ func (s *server) write(w http.ResponseWriter, id string, status int, v any) {
 	if t, ok := v.(text); ok {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		_, _ = io.WriteString(w, string(t)) // the client is gone; it asks again
+		return
+	}
+	if d, ok := v.(document); ok {
+		w.Header().Set("Content-Type", d.media)
+		// A report holds what others wrote: no script, no request to anywhere, in no frame.
+		w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'")
+		_, _ = w.Write(d.body) // as above
 		return
 	}
 	b, err := json.Marshal(v)

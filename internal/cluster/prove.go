@@ -66,7 +66,7 @@ func (t *target) ask(ctx context.Context, a breakglass.Access, log *slog.Logger)
 			slog.String("request", a.Request), slog.Any("error", err))
 		return breakglass.Answer{Problem: problem(err)}
 	}
-	unasked := "its deny webhook does not refuse the certificate, and in group mode nothing else can: is it set up there?"
+	unasked := WebhookNotAsked
 	var said []string
 	if a.Rights.Binding() {
 		questions, why, err := t.questions(ctx, a.Rights)
@@ -108,6 +108,9 @@ func (t *target) ask(ctx context.Context, a breakglass.Access, log *slog.Logger)
 	}
 	return breakglass.Answer{Problem: unasked}
 }
+
+// WebhookNotAsked is the Problem of an API server that answers in group mode without anything that refuses.
+const WebhookNotAsked = "its deny webhook does not refuse the certificate, and in group mode nothing else can: is it set up there?"
 
 // words says a question as a person would ask it.
 func words(q authorizationv1.ResourceAttributes) string { return "may it " + describe(q) + "?" }

@@ -200,9 +200,9 @@ func testNamespaces(t *testing.T, c *cluster.Clusters, p *prod) {
 	fixer := b
 	fixer.Rights = breakglass.Rights{Role: "fixer", Namespaces: []string{"shop"}}
 	mustSay(t, c.Bind(t.Context(), fixer), "namespace shop", "policies/kubernetes/")
-	if got := bad(c.CheckRights(t.Context(), "c1", []breakglass.Rights{{ClusterRole: "cluster-admin"}, {ClusterRole: "view"}, fixer.Rights})); len(got) != 1 ||
-		!strings.Contains(got[0].What, "bind roles.rbac.authorization.k8s.io/fixer in namespace shop") {
-		t.Errorf("got findings %+v, want that it may not bind fixer", got)
+	if got := bad(c.CheckRights(t.Context(), "c1", []breakglass.Rights{{ClusterRole: "cluster-admin"}, {ClusterRole: "view"}, fixer.Rights})); len(got) != 2 ||
+		!strings.Contains(got[0].What, "bind roles.rbac.authorization.k8s.io/fixer in namespace shop") || !strings.Contains(got[1].What, "get roles.rbac.authorization.k8s.io/fixer in namespace shop") {
+		t.Errorf("got findings %+v, want that it may neither bind fixer nor read it", got)
 	}
 	shipped, err := os.ReadFile(filepath.Join(p.files, "rbac.yaml"))
 	must(t, err)

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -18,6 +20,7 @@ import (
 // audit.k8s.io/v1 events, again until they are taken.
 type auditor struct {
 	url, token string
+	client     *http.Client
 	log        *slog.Logger
 
 	mu     sync.Mutex // guards events; held to add or to take them
@@ -29,6 +32,12 @@ const (
 	auditEvery = 300 * time.Millisecond
 	maxEvents  = 10_000
 )
+
+func newAuditor(url, token string, ca []byte, log *slog.Logger) *auditor {
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(ca)
+	return &auditor{url: url, token: token, log: log, client: &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}}}}
+}
 
 // observe is a kubesim.Config.Observe.
 func (a *auditor) observe(c kubesim.Call, code int) {
@@ -95,7 +104,7 @@ func (a *auditor) send(ctx context.Context, batch []json.RawMessage) error {
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Authorization", "Bearer "+a.token)
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := a.client.Do(req)
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package devmode
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"fmt"
 	"os"
 	"os/exec"
@@ -77,10 +78,9 @@ func (w *World) startReal(ctx context.Context, o Options) error {
 
 // webhookFiles are the shipped files by which an API server calls the daemon, with this world's address and token in them.
 func (w *World) webhookFiles(dir string) map[string][]byte {
-	// The daemon listens on loopback without TLS here, so there is no CA to name.
 	kubeconfig := func(path string) []byte {
-		return fmt.Appendf(nil, "apiVersion: v1\nkind: Config\nclusters: [{name: breakglass, cluster: {server: %q}}]\nusers: [{name: kube-apiserver, user: {token: %q}}]\n"+
-			"contexts: [{name: breakglass, context: {cluster: breakglass, user: kube-apiserver}}]\ncurrent-context: breakglass\n", "http://"+w.WebhookAddr+path+Cluster, w.WebhookToken)
+		return fmt.Appendf(nil, "apiVersion: v1\nkind: Config\nclusters: [{name: breakglass, cluster: {server: %q, certificate-authority-data: %s}}]\nusers: [{name: kube-apiserver, user: {token: %q}}]\n"+
+			"contexts: [{name: breakglass, context: {cluster: breakglass, user: kube-apiserver}}]\ncurrent-context: breakglass\n", "https://"+w.WebhookAddr+path+Cluster, base64.StdEncoding.EncodeToString(w.WebhookCert), w.WebhookToken)
 	}
 	return map[string][]byte{
 		"authorization.yaml": bytes.ReplaceAll(deploy.AuthorizationNoOpinion, []byte("/etc/kubernetes/breakglass/authorization-webhook.kubeconfig"), []byte(filepath.Join(dir, "authorization.kubeconfig"))),

@@ -65,6 +65,9 @@ type World struct {
 	WebhookAddr      string // where the daemon must listen for the API server, which is told so before the daemon starts
 	WebhookToken     string
 	WebhookTokenFile string
+	WebhookCert      []byte // PEM
+	WebhookCertFile  string
+	WebhookKeyFile   string
 
 	closers []func()
 }
@@ -177,8 +180,16 @@ func (w *World) makeWebhook() error {
 		return fmt.Errorf("finding a port for the API server to call: %w", err)
 	}
 	w.WebhookAddr, w.WebhookToken, w.WebhookTokenFile = l.Addr().String(), random(), filepath.Join(w.Dir, "webhook-token")
-	if err := errors.Join(l.Close(), os.WriteFile(w.WebhookTokenFile, []byte(w.WebhookToken), 0o600)); err != nil {
-		return fmt.Errorf("writing the token of the API server: %w", err)
+	w.WebhookCertFile, w.WebhookKeyFile = filepath.Join(w.Dir, "webhook.crt"), filepath.Join(w.Dir, "webhook.key")
+	// kube-apiserver sends its token over TLS only.
+	cert, key, err := ServingPEM("breakglassd dev webhooks")
+	if err != nil {
+		return errors.Join(err, l.Close())
+	}
+	w.WebhookCert = cert
+	if err := errors.Join(l.Close(), os.WriteFile(w.WebhookTokenFile, []byte(w.WebhookToken), 0o600),
+		os.WriteFile(w.WebhookCertFile, cert, 0o600), os.WriteFile(w.WebhookKeyFile, key, 0o600)); err != nil {
+		return fmt.Errorf("writing what the API server needs to call: %w", err)
 	}
 	return nil
 }
@@ -260,7 +271,7 @@ func (w *World) startEmbedded(ctx context.Context, o Options) error {
 		return err
 	}
 	token := random()
-	audit := &auditor{url: "http://" + w.WebhookAddr + "/audit/" + Cluster, token: w.WebhookToken, log: o.Log}
+	audit := newAuditor("https://"+w.WebhookAddr+"/audit/"+Cluster, w.WebhookToken, w.WebhookCert, o.Log)
 	actx, stop := context.WithCancel(ctx)
 	w.onClose(stop)
 	go audit.run(actx)

@@ -134,6 +134,11 @@ func (a Act) harmless() bool {
 		return true
 	}
 	paths, known := a.touches()
+	if a.Group == "apps" || a.Group == "batch" || a.kind() == "pods" { // whose own labels choose nothing that runs
+		paths = slices.DeleteFunc(paths, func(p string) bool {
+			return strings.HasPrefix(p, "/metadata/labels/") || strings.HasPrefix(p, "/metadata/annotations/")
+		})
+	}
 	return known && !slices.ContainsFunc(paths, func(p string) bool {
 		return !slices.ContainsFunc(harmlessPaths, func(h string) bool { return p == h || strings.HasPrefix(p, h+"/") })
 	})

@@ -158,7 +158,7 @@ func (t *thing) settle() bool {
 		}
 		if t.after == nil && t.op != Removed {
 			for _, a := range t.acts {
-				if o := a.object(); o != nil && a.Subresource == "" && !t.kind.Metadata {
+				if o := a.object(); o != nil && a.Subresource == "" && t.kind.Resource != "secrets" {
 					made := fromMap(t.kind, o, "")
 					t.after = &made
 				}

@@ -96,7 +96,7 @@ func fromMap(k Kind, full map[string]any, typ string) Object {
 	meta := child(full, "metadata")
 	o := Object{Namespace: text(meta, "namespace"), Name: text(meta, "name"), UID: text(meta, "uid"), Created: unix(text(meta, "creationTimestamp"))}
 	for _, f := range list(meta, "managedFields") {
-		if at := unix(text(f, "time")); at != 0 && text(f, "subresource") == "" && !slices.Contains(o.Changed, at) {
+		if at := unix(text(f, "time")); at != 0 && text(f, "subresource") != "status" && text(f, "subresource") != "scale" && !slices.Contains(o.Changed, at) {
 			o.Changed = append(o.Changed, at)
 		}
 	}

@@ -137,6 +137,10 @@ func (t *thing) judge() []hit {
 		return t.workload()
 	case "certificatesigningrequests." + csrGroup:
 		return t.csr()
+	case "apiservices.apiregistration.k8s.io":
+		if len(t.acts) == 0 && t.after != nil && !t.after.has("service:") {
+			return nil // the API server makes these by itself, one for each group that it serves, and they lead nowhere else
+		}
 	}
 	p, ok := plain[t.ref.Resource]
 	if !ok {

@@ -485,8 +485,8 @@ func TestReviewsExplainThemselves(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r, n := len(rules.Status.ResourceRules), len(rules.Status.NonResourceRules); r != 3 || n != 2 {
-		t.Errorf("daemon has %d resource and %d path rules, want 3 (its own and two of basic-user) and 2", r, n)
+	if r, n := len(rules.Status.ResourceRules), len(rules.Status.NonResourceRules); r != 4 || n != 2 {
+		t.Errorf("daemon has %d resource and %d path rules, want 4 (its own two and two of basic-user) and 2", r, n)
 	}
 }
 

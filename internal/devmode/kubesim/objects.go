@@ -15,6 +15,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/duration"
 	"k8s.io/apimachinery/pkg/util/uuid"
+
+	"github.com/breakglassd/breakglass/internal/sweep"
 )
 
 // DaemonUser is the user that breakglassd dev signs in as, by bearer token.
@@ -34,11 +36,13 @@ func BinderRules() []rbacv1.PolicyRule {
 
 // SweepRules returns what lets the daemon see here what a session left behind, like policies/kubernetes/optional/sweep.yaml.
 func SweepRules() []rbacv1.PolicyRule {
-	read := []string{"get", "list"}
-	return []rbacv1.PolicyRule{
-		{APIGroups: []string{""}, Resources: []string{"namespaces", "nodes", "pods"}, Verbs: read},
-		{APIGroups: []string{rbacv1.GroupName}, Resources: []string{"clusterroles", "roles"}, Verbs: read},
+	var out []rbacv1.PolicyRule
+	for _, k := range sweep.Kinds() {
+		if k.Resource != "secrets" {
+			out = append(out, rbacv1.PolicyRule{APIGroups: []string{k.Group}, Resources: []string{k.Resource}, Verbs: []string{"get", "list"}})
+		}
 	}
+	return out
 }
 
 // Bindings returns the bindings that exist now, sorted by namespace and name, without those made at the start.

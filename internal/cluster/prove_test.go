@@ -1,0 +1,79 @@
+package cluster_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	rbacclient "k8s.io/client-go/kubernetes/typed/rbac/v1"
+	"k8s.io/client-go/rest"
+
+	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/cluster"
+	"github.com/breakglassd/breakglass/internal/devmode/kubesim"
+	"github.com/breakglassd/breakglass/internal/sweep"
+)
+
+func TestSimulatedClusterProvesAndIsSwept(t *testing.T) {
+	sim, err := kubesim.Start(t.Context(), kubesim.Config{Tokens: []kubesim.Token{{Value: "daemon", User: kubesim.DaemonUser,
+		Rules: append(kubesim.BinderRules(), kubesim.SweepRules()...)}}})
+	must(t, err)
+	defer sim.Close()
+	c := open(t, 0, kubeconfigOf(t, sim, "daemon"))
+	access := breakglass.Access{Request: request, Cluster: "c1", User: alice, Rights: admin.Rights}
+	from := time.Now()
+	before, err := c.Snapshot(t.Context(), "c1")
+	must(t, err)
+	if gaps := before.Missing(); len(gaps) != 1 || !strings.Contains(gaps[0], "secrets") {
+		t.Errorf("got gaps %q, want that of Secrets alone", gaps)
+	}
+	must(t, c.Bind(t.Context(), admin))
+	if got := c.Ask(t.Context(), access); len(got) != 1 || got[0].No || got[0].Problem != breakglass.StillAllowed {
+		t.Errorf("got %+v while bound, want that it is still allowed", got)
+	}
+	planted := &rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "planted"}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "cluster-admin"},
+		Subjects: []rbacv1.Subject{{Kind: "User", Name: "eve"}}}
+	_, err = daemonOf(t, sim).ClusterRoleBindings().Create(t.Context(), planted, metav1.CreateOptions{})
+	must(t, err)
+	after, err := c.Snapshot(t.Context(), "c1") // while the grant's own binding is there
+	must(t, err)
+	got := sweep.Judge(sweep.Evidence{Changes: sweep.Compare(&before, after, sweep.Window{From: from, Until: time.Now()}), Before: &before, After: after})
+	if len(got) != 1 || got[0].Rule != "clusterrolebinding-created" || got[0].Object != "ClusterRoleBinding planted" || got[0].Severity != breakglass.SeverityCritical {
+		t.Errorf("got %+v, want the planted binding, and not the grant's own", got)
+	}
+	must(t, c.Unbind(t.Context(), "c1", request))
+	if got := c.Ask(t.Context(), access); len(got) != 1 || !got[0].No || got[0].By != breakglass.RefusedByRBAC {
+		t.Errorf("got %+v after unbinding, want no by RBAC", got)
+	}
+}
+
+func TestAddressesOfAPIServersAreCheckedAndKeepTheirOrder(t *testing.T) {
+	w := start(t, 0)
+	path := kubeconfigOf(t, w.sim, "daemon")
+	for address, says := range map[string]string{"http://10.0.0.1": "https://host:port", "https://u:p@10.0.0.1": "https://host:port", "10.0.0.1:6443": "https://host:port"} {
+		_, err := cluster.Open(cluster.Config{Targets: []cluster.Target{{ID: "c1", Kubeconfig: path, APIServers: []string{address}}}})
+		mustSay(t, err, says)
+	}
+	_, err := cluster.Open(cluster.Config{Targets: []cluster.Target{{ID: "c1", Kubeconfig: path, APIServers: []string{"https://10.0.0.1", "https://10.0.0.1:443/"}}}})
+	mustSay(t, err, "twice")
+	c, err := cluster.Open(cluster.Config{Targets: []cluster.Target{{ID: "c1", Kubeconfig: path, APIServers: []string{"https://127.0.0.1:1", w.sim.URL}}}})
+	must(t, err)
+	servers, err := c.Servers("c1")
+	must(t, err)
+	if len(servers) != 2 || servers[0].Address != "https://127.0.0.1:1" || servers[0].Config.Host != servers[0].Address || servers[1].Address != w.sim.URL {
+		t.Errorf("got %+v, want the configuration's order", servers)
+	}
+	pings := c.Ping(t.Context(), "c1", "nonce")
+	if len(pings) != 2 || pings[0].Err == nil || pings[1].Err != nil {
+		t.Errorf("got %+v, want an error from the one that is not there", pings)
+	}
+}
+
+func daemonOf(t *testing.T, sim *kubesim.Server) rbacclient.RbacV1Interface {
+	t.Helper()
+	c, err := rbacclient.NewForConfig(&rest.Config{Host: sim.URL, BearerToken: "daemon", TLSClientConfig: rest.TLSClientConfig{CAData: sim.CAPEM()}})
+	must(t, err)
+	return c
+}
