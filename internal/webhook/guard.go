@@ -40,6 +40,8 @@ type rule struct {
 	group     string   // all: any
 	resources []string // "pods", "pods/exec", "pods/*" (the subresources alone); all: everything in the group
 	except    []string // of resources
+	in        string   // the namespace; empty: every one
+	names     []string // of objects; nil: every one
 }
 
 func anyVerb(string) bool { return true }
@@ -71,8 +73,12 @@ var guards = map[breakglass.Guard][]rule{
 		{verbs: verbs("create", "update", "patch"), resources: []string{"secrets"}},
 	},
 	// approve, sign and attest are verbs on the virtual resource signers.
-	breakglass.GuardCSR:  {{verbs: changing, group: "certificates.k8s.io", resources: []string{all}}},
-	breakglass.GuardRBAC: {{verbs: changing, group: "rbac.authorization.k8s.io", resources: []string{all}}},
+	breakglass.GuardCSR: {{verbs: changing, group: "certificates.k8s.io", resources: []string{all}}},
+	breakglass.GuardRBAC: {
+		{verbs: changing, group: "rbac.authorization.k8s.io", resources: []string{all}},
+		// Bindings by another name: which cloud identity is in which group, and whom aggregated API servers believe.
+		{verbs: changing, resources: []string{"configmaps"}, in: "kube-system", names: []string{"aws-auth", "extension-apiserver-authentication"}},
+	},
 	breakglass.GuardAdmission: {
 		{verbs: changing, group: "admissionregistration.k8s.io", resources: []string{all}},
 		{verbs: changing, group: "apiregistration.k8s.io", resources: []string{all}},
@@ -116,6 +122,12 @@ func (r rule) refuses(a ResourceAttributes) bool {
 		return false
 	}
 	if r.group != all && a.Group != all && a.Group != r.group {
+		return false
+	}
+	if r.in != "" && a.Namespace != "" && a.Namespace != r.in { // without one a question is about all namespaces
+		return false
+	}
+	if r.names != nil && a.Name != "" && !slices.Contains(r.names, a.Name) { // the name of what is created is not said
 		return false
 	}
 	return slices.ContainsFunc(r.resources, func(res string) bool { return overlaps(res, a) }) && !r.excepted(a)

@@ -2,6 +2,7 @@ package webhook_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -16,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -34,9 +36,10 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// policy is the kit's, with a profile of group mode that every guard holds.
+// policy is the kit's, with profiles of group mode: one that every guard holds, and one with the guard escalate alone.
 func policy() string {
-	return bgtest.Policy() + `  - id: guarded
+	profile := func(id, guards string) string {
+		return `  - id: ` + id + `
     clusters: [c1]
     bind: {group: "breakglass:cluster-admins"}
     ttl: {default: 10m, max: 1h}
@@ -44,8 +47,10 @@ func policy() string {
     approvals: {count: 2, from: [sre, security]}
     reason: {min: 10}
     risk: high
-    guards: [all]
+    guards: [` + guards + `]
 `
+	}
+	return bgtest.Policy() + profile("guarded", "all") + profile("unescalated", "escalate")
 }
 
 // daemon is our side: the real handler on a real ledger behind a TLS listener that can go away and come back.
@@ -56,6 +61,23 @@ type daemon struct {
 	tls    *tls.Config
 	h      http.Handler
 	server *http.Server
+
+	mu      sync.Mutex
+	batches [][]byte // of audit events, as they came; the first is turned away
+}
+
+// Take is an intake that cannot take more the first time.
+func (d *daemon) Take(_ context.Context, cluster string, body []byte) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if cluster != "c1" {
+		return errGarbage
+	}
+	d.batches = append(d.batches, body)
+	if len(d.batches) == 1 {
+		return errFull
+	}
+	return nil
 }
 
 func newDaemon(t *testing.T) *daemon {
@@ -65,7 +87,7 @@ func newDaemon(t *testing.T) *daemon {
 	d.ca, err = real.NewCA("another CA of the cluster")
 	must(t, err)
 	d.h, err = webhook.New(webhook.Config{Clusters: []webhook.Cluster{{ID: "c1", Token: secret, ClientNames: []string{"kube-apiserver-c1"}}},
-		Lookup: d.sys.Service, Find: d.sys.Service.Find, Log: slog.New(slog.DiscardHandler)})
+		Lookup: d.sys.Service, Find: d.sys.Service.Find, Log: slog.New(slog.DiscardHandler), Intake: d, Overloaded: errFull, Garbage: errGarbage})
 	must(t, err)
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	must(t, err)
@@ -124,7 +146,7 @@ func shipped(t testing.TB, name string) []byte {
 const installed = "/etc/kubernetes/breakglass/"
 
 // apiServer starts a real API server with a shipped authorization configuration, which edit may change, and signs it in to us by
-// token or by certificate.
+// token or by certificate. With a token it sends its audit events as well.
 func (d *daemon) apiServer(t *testing.T, o real.APIServerOptions, config string, mtls bool, edit func([]byte) []byte) *real.APIServer {
 	t.Helper()
 	o.Dir = t.TempDir()
@@ -137,6 +159,7 @@ func (d *daemon) apiServer(t *testing.T, o real.APIServerOptions, config string,
 	kubeconfig := change(t, shipped(t, "authorization-webhook.kubeconfig"), "https://breakglassd.example.com:8444/authorize/CLUSTER", "https://"+d.addr+"/authorize/c1")
 	kubeconfig = change(t, kubeconfig, installed+"breakglassd-ca.crt", in("breakglassd-ca.crt"))
 	o.Files = map[string][]byte{"authz.yaml": authz, "breakglassd-ca.crt": d.ca.CertPEM}
+	o.Flags = []string{"--authorization-config=authz.yaml"}
 	if mtls {
 		cert, key, err := d.ca.Client("kube-apiserver-c1")
 		must(t, err)
@@ -147,9 +170,14 @@ func (d *daemon) apiServer(t *testing.T, o real.APIServerOptions, config string,
 	} else {
 		o.Files["token"] = []byte(secret)
 		kubeconfig = change(t, kubeconfig, installed+"webhook-token", in("token"))
+		audit := change(t, shipped(t, "audit-webhook.kubeconfig"), "https://breakglass.example.com:8444/audit/prod", "https://"+d.addr+"/audit/c1")
+		audit = change(t, audit, installed+"webhook-ca.crt", in("breakglassd-ca.crt"))
+		o.Files["audit.kubeconfig"] = change(t, audit, installed+"webhook-token", in("token"))
+		o.Files["audit-policy.yaml"] = shipped(t, "audit-policy.yaml")
+		o.Flags = append(o.Flags, "--audit-policy-file=audit-policy.yaml", "--audit-webhook-config-file=audit.kubeconfig",
+			"--audit-webhook-batch-max-wait=1s", "--audit-webhook-initial-backoff=1s")
 	}
 	o.Files["webhook.kubeconfig"] = kubeconfig
-	o.Flags = []string{"--authorization-config=authz.yaml"}
 	return real.NewCluster(t, o)
 }
 
@@ -245,8 +273,10 @@ func TestRealAPIServer(t *testing.T) {
 	vera := d.stranger(t, "vera")
 	vera.wantCall(t, first, pods, http.StatusOK, "")
 	t.Run("a revoked certificate of group mode is refused", func(t *testing.T) { testRevocation(t, d, first, "token") })
+	t.Run("audit events come, also those that we turned away at first", func(t *testing.T) { testAudit(t, d, first) })
 	t.Run("guards over the whole API", func(t *testing.T) { testGolden(t, first) })
 	t.Run("guards hold", func(t *testing.T) { testGuards(t, d, first) })
+	t.Run("guard escalate alone keeps nobody who holds everything from binding", func(t *testing.T) { testEscalate(t, d, first) })
 	t.Run("unknown certificates under our names", func(t *testing.T) { testUnknown(t, d, first) })
 	t.Run("system:masters is never asked about", func(t *testing.T) { testMasters(t, d, first) })
 	t.Run("reviews without groups", func(t *testing.T) { testHas(t, d, first) })
@@ -314,6 +344,32 @@ func testRevocation(t *testing.T, d *daemon, a *real.APIServer, how string) {
 	t.Logf("%s: refused %s after Revoke returned", how, took.Round(time.Millisecond))
 }
 
+func testAudit(t *testing.T, d *daemon, a *real.APIServer) {
+	alice := d.grant(t, "alice", "group")
+	alice.wantCall(t, a, nodes, http.StatusOK, "")
+	block, _ := pem.Decode(alice.cert)
+	used := `"X509SHA256=` + breakglass.Fingerprint(block.Bytes) + `"`
+	came := func() (turnedAwayCameAgain, usedCame bool) {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		for i, body := range d.batches {
+			turnedAwayCameAgain = turnedAwayCameAgain || i > 0 && bytes.Equal(body, d.batches[0])
+			usedCame = usedCame || bytes.Contains(body, []byte(used))
+		}
+		return turnedAwayCameAgain, usedCame
+	}
+	for start := time.Now(); ; time.Sleep(50 * time.Millisecond) {
+		again, seen := came()
+		if again && seen {
+			break
+		}
+		if time.Since(start) > time.Minute {
+			t.Fatalf("got the batch that was turned away again: %v, alice's certificate in a batch: %v; want both", again, seen)
+		}
+	}
+	d.revoke(t, alice)
+}
+
 func testGuards(t *testing.T, d *daemon, a *real.APIServer) {
 	alice := d.grant(t, "alice", "guarded")
 	alice.wantCall(t, a, pods, http.StatusOK, "")
@@ -321,6 +377,8 @@ func testGuards(t *testing.T, d *daemon, a *real.APIServer) {
 		{"tokens", "-n default create token robot"},
 		{"rbac", "create clusterrolebinding back-door --clusterrole=cluster-admin --user=mallory"},
 		{"rbac", "create clusterrole door --verb=get --resource=pods"},
+		{"rbac", "-n kube-system create configmap aws-auth --from-literal=mapUsers=mallory"},
+		{"rbac", "-n kube-system patch configmap extension-apiserver-authentication -p {}"},
 		{"secrets", "-n default get secrets"},
 		{"workloads", "-n default create deployment x --image=x"},
 		{"workloads", "-n default run x --image=x"},
@@ -373,6 +431,16 @@ func lastLine(out, want string) string {
 	return out
 }
 
+func testEscalate(t *testing.T, d *daemon, a *real.APIServer) {
+	// The limit, shown: Kubernetes asks about bind and escalate only where somebody gives what they do not hold.
+	alice := d.grant(t, "alice", "unescalated")
+	alice.wantCall(t, a, nodes, http.StatusOK, "")
+	if out, err := alice.kubectl(t, a, "create", "clusterrolebinding", "back-door", "--clusterrole=cluster-admin", "--user=mallory", "--dry-run=server"); err != nil {
+		t.Errorf("a binding by who holds cluster-admin, with the guard escalate alone: got %v %s, want it made: DENY-WEBHOOK.md says so", err, out)
+	}
+	d.revoke(t, alice)
+}
+
 func testUnknown(t *testing.T, d *daemon, a *real.APIServer) {
 	eve := d.stranger(t, "breakglass:alice:bg-0000-000", "breakglass:cluster-admins")
 	eve.wantCall(t, a, nodes, http.StatusForbidden, "breakglass: certificate is not known to the ledger")
@@ -400,13 +468,16 @@ func testMasters(t *testing.T, d *daemon, a *real.APIServer) {
 }
 
 func testHas(t *testing.T, d *daemon, first *real.APIServer) {
-	ask := func(a *real.APIServer) string {
+	ask := func(a *real.APIServer, user string) string {
 		path := filepath.Join(t.TempDir(), "review.json")
-		must(t, os.WriteFile(path, []byte(`{"apiVersion":"authorization.k8s.io/v1","kind":"SubjectAccessReview","spec":{"user":"vera",
+		must(t, os.WriteFile(path, []byte(`{"apiVersion":"authorization.k8s.io/v1","kind":"SubjectAccessReview","spec":{"user":"`+user+`",
 			"resourceAttributes":{"namespace":"default","verb":"get","resource":"pods"}}}`), 0o600))
 		return real.MustKubectl(t, a.AdminKubeconfig(), "create", "-f", path, "-o", "jsonpath={.status}")
 	}
-	if got := ask(first); !strings.Contains(got, `"allowed":true`) {
+	if got := ask(first, "breakglass:probe"); !strings.Contains(got, `"denied":true`) || !strings.Contains(got, "breakglass: no grant has the user name breakglass:probe") {
+		t.Errorf("the check of DENY-WEBHOOK.md: got %s, want it denied by us", got)
+	}
+	if got := ask(first, "vera"); !strings.Contains(got, `"allowed":true`) {
 		t.Errorf("a review without groups: got %s, want vera allowed", got)
 	}
 	// Kubernetes 1.36 gives conditions an empty groups, so that has() changes nothing there; a field that is absent shows what it is for.
@@ -414,7 +485,7 @@ func testHas(t *testing.T, d *daemon, first *real.APIServer) {
 	bad := d.apiServer(t, real.APIServerOptions{ReplicaOf: first}, "authorization-config.deny.yaml", false, func(f []byte) []byte {
 		return change(t, f, guarded, "request.nonResourceAttributes.path.startsWith('/breakglass')")
 	})
-	if got := ask(bad); strings.Contains(got, `"allowed":true`) {
+	if got := ask(bad, "vera"); strings.Contains(got, `"allowed":true`) {
 		t.Errorf("a condition that reads an absent field: got %s, want vera, who is not ours, denied", got)
 	} else {
 		t.Logf("a condition without has(): %s", got)

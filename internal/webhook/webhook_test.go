@@ -131,7 +131,7 @@ func TestGuards(t *testing.T) {
 	}{
 		{webhook.ResourceAttributes{Verb: "*", Group: "*", Resource: "*"}, "admission csr escalate exec impersonate nodes rbac secrets tokens workloads"},
 		{webhook.ResourceAttributes{Verb: "get", Group: "*", Resource: "*"}, "exec nodes secrets tokens"},
-		{webhook.ResourceAttributes{}, "escalate exec impersonate nodes secrets tokens workloads"},
+		{webhook.ResourceAttributes{}, "escalate exec impersonate nodes rbac secrets tokens workloads"},
 		{webhook.ResourceAttributes{Verb: "get", Resource: "*", Subresource: "exec"}, "exec secrets"},
 		{webhook.ResourceAttributes{Verb: "get", Resource: "pods", Subresource: "*"}, "exec"},
 		{webhook.ResourceAttributes{Verb: "*", Resource: "pods"}, "escalate impersonate workloads exec"},
@@ -144,13 +144,19 @@ func TestGuards(t *testing.T) {
 		{webhook.ResourceAttributes{Verb: "impersonate", Group: "authentication.k8s.io", Resource: "userextras", Subresource: "scopes"}, "impersonate"},
 		{webhook.ResourceAttributes{Verb: "impersonate:user-info", Group: "authentication.k8s.io", Resource: "users"}, "impersonate"},
 		{webhook.ResourceAttributes{Verb: "impersonate:arbitrary-node", Group: "authentication.k8s.io", Resource: "nodes"}, "impersonate"},
-		{webhook.ResourceAttributes{Verb: "impersonate-on:serviceaccount:list", Resource: "configmaps"}, "impersonate"},
+		{webhook.ResourceAttributes{Verb: "impersonate-on:serviceaccount:list", Resource: "configmaps", Namespace: "default"}, "impersonate"},
 		{webhook.ResourceAttributes{Verb: "bind", Group: "rbac.authorization.k8s.io", Resource: "clusterroles"}, "escalate rbac"},
 		{webhook.ResourceAttributes{Verb: "escalate", Group: "rbac.authorization.k8s.io", Resource: "roles"}, "escalate rbac"},
 		{webhook.ResourceAttributes{Verb: "approve", Group: "certificates.k8s.io", Resource: "signers"}, "csr"},
 		{webhook.ResourceAttributes{Verb: "attest", Group: "certificates.k8s.io", Resource: "signers"}, "csr"},
 		{webhook.ResourceAttributes{Verb: "delete", Resource: "secrets"}, "secrets"},
 		{webhook.ResourceAttributes{Verb: "get", Group: "example.com", Resource: "secrets"}, ""},
+		{webhook.ResourceAttributes{Verb: "patch", Resource: "configmaps", Namespace: "kube-system", Name: "aws-auth"}, "rbac"},
+		{webhook.ResourceAttributes{Verb: "patch", Resource: "configmaps", Namespace: "kube-system", Name: "coredns"}, ""},
+		{webhook.ResourceAttributes{Verb: "patch", Resource: "configmaps", Namespace: "default", Name: "aws-auth"}, ""},
+		{webhook.ResourceAttributes{Verb: "get", Resource: "configmaps", Namespace: "kube-system", Name: "aws-auth"}, ""},
+		{webhook.ResourceAttributes{Verb: "create", Resource: "configmaps", Namespace: "kube-system"}, "rbac"},
+		{webhook.ResourceAttributes{Verb: "deletecollection", Resource: "configmaps"}, "rbac"},
 	} {
 		var got []string
 		for g := range breakglass.Guards() {
