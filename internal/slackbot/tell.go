@@ -21,9 +21,13 @@ type place struct {
 	Shown   string `json:"shown,omitempty"` // hash of the card as it is in Slack
 	Seq     int64  `json:"seq"`
 	Steps   int    `json:"steps"` // done for Seq, in the order of Tell
+
+	Said  map[string]string `json:"said,omitempty"`  // by kind of line, the gist of the last one: see saidBefore
+	Sweep string            `json:"sweep,omitempty"` // the last line of the thread that says what was left behind
 }
 
-// Tell implements breakglass.Messenger: the card, the thread, the private message. Each step is remembered when Slack has
+// Tell implements breakglass.Messenger: the card, the thread, the private message, the button of a
+// message that has had its answer. Findings are told by Findings. Each step is remembered when Slack has
 // confirmed it, so a repetition goes on where it stopped; only a step whose confirmation was lost is done twice.
 func (b *Bot) Tell(ctx context.Context, n breakglass.Notice) error {
 	switch n.Event.(type) {
@@ -51,7 +55,7 @@ func (b *Bot) Tell(ctx context.Context, n breakglass.Notice) error {
 		p.Seq, p.Steps = n.Seq, 0
 	}
 	v := b.render(time.Now())
-	for i, step := range []func(context.Context, render, *place, breakglass.Notice) (bool, error){b.showCard, b.addLine, b.writeLetter} {
+	for i, step := range []func(context.Context, render, *place, breakglass.Notice) (bool, error){b.showCard, b.addLine, b.writeLetter, b.markSweep} {
 		if i < p.Steps {
 			continue
 		}
@@ -125,13 +129,36 @@ func (b *Bot) showCard(ctx context.Context, v render, p *place, n breakglass.Not
 	return true, nil
 }
 
-// addLine adds the entry's line to the card's thread. Without a card there is no thread.
+// addLine adds the entry's line to the card's thread. Without a card there is no thread. What was said before in the same words
+// is not said again.
 func (b *Bot) addLine(ctx context.Context, v render, p *place, n breakglass.Notice) (bool, error) {
 	m, ok := v.timeline(n)
-	if !ok || p.TS == "" {
+	kind, gist := saidBefore(n.Event)
+	if !ok || p.TS == "" || kind != "" && p.Said[kind] == gist {
 		return false, nil
 	}
-	_, err := b.post(ctx, p.Channel, p.TS, m)
+	ts, err := b.post(ctx, p.Channel, p.TS, m)
+	if err != nil {
+		return false, err
+	}
+	if kind != "" {
+		if p.Said == nil {
+			p.Said = map[string]string{}
+		}
+		p.Said[kind] = gist
+	}
+	if kind == "swept" {
+		p.Sweep = ts
+	}
+	return true, nil
+}
+
+// markSweep takes the button off the message about what was left behind when a second person has seen it.
+func (b *Bot) markSweep(ctx context.Context, v render, p *place, n breakglass.Notice) (bool, error) {
+	if _, ok := n.Event.(breakglass.Acknowledged); !ok || p.Sweep == "" || n.Request.Swept == nil || n.Request.Acknowledged == nil {
+		return false, nil
+	}
+	err := b.edit(ctx, p.Channel, p.Sweep, v.swept(*n.Request.Swept, n.Request))
 	return err == nil, err
 }
 
