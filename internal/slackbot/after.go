@@ -111,7 +111,7 @@ func cutOff(r *breakglass.Request) string {
 	case !r.Ask.Rights.Binding():
 		return "group mode: the certificate works until " + date(r.Issued.NotAfter) + " on every API server that does not ask the deny webhook"
 	}
-	return "its right is being removed from the cluster; a running watch or exec ends by itself"
+	return "its right is being removed from the cluster; a watch or exec that runs goes on until it ends"
 }
 
 // reached says what the API servers answered, in mrkdwn. No address is in it.
@@ -126,7 +126,7 @@ func reached(r *breakglass.Request) string {
 		return out
 	}
 	if open > 0 && !r.Ask.Rights.Binding() {
-		out += fmt.Sprintf(" · *group mode: %d %s it in* until %s, for not asking the deny webhook", open, verb(open, "lets", "let"), date(r.Issued.NotAfter))
+		out += fmt.Sprintf(" · *group mode: %d still %s it in*, until %s at the latest", open, verb(open, "lets", "let"), date(r.Issued.NotAfter))
 	} else if open > 0 {
 		out += fmt.Sprintf(" · *%d still %s it in*", open, verb(open, "lets", "let"))
 	}

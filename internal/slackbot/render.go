@@ -505,5 +505,8 @@ func sentence(s string) string {
 
 func capital(s string) string {
 	first, size := utf8.DecodeRuneInString(s)
+	if size == 0 {
+		return s
+	}
 	return strings.ToUpper(string(first)) + s[size:]
 }

@@ -122,7 +122,7 @@ func receiptOf(no, open, away int) *breakglass.Receipt {
 	server := func() string { return fmt.Sprintf("https://10.0.0.%d:6443", len(r.Answers)+1) }
 	for i := range no {
 		by := []string{breakglass.RefusedByRBAC, breakglass.RefusedByWebhook}[i%2]
-		r.Answers = append(r.Answers, breakglass.Answer{Server: server(), No: true, By: by, AfterMillis: int64(1+i*70_000) * 200, Tries: i + 1})
+		r.Answers = append(r.Answers, breakglass.Answer{Server: server(), No: true, By: by, AfterMillis: int64(1+i*400) * 200, Tries: i + 1})
 	}
 	for range open {
 		r.Answers = append(r.Answers, breakglass.Answer{Server: server(), Tries: 7, Problem: breakglass.StillAllowed})
@@ -246,6 +246,30 @@ func notices(v render) map[string]breakglass.Notice {
 	}
 }
 
+// findings are the messages about findings, by name; words are what a check found in the hands of whoever had the cluster.
+func findings(v render, words string) map[string]message {
+	f := func(sev breakglass.Severity, request string) breakglass.Finding {
+		return breakglass.Finding{Since: noon(), FindingOpened: breakglass.FindingOpened{Key: words, Check: "reconcile", Cluster: "c1", Request: request, Severity: sev,
+			What: "a certificate that the ledger does not know was signed: " + words, Next: "look at the authority's audit log for " + words}}
+	}
+	var rest []breakglass.Finding
+	for range 7 {
+		rest = append(rest, f(breakglass.SeverityCritical, ""), f(breakglass.SeverityWarning, ""))
+	}
+	daemon := f(breakglass.SeverityWarning, "")
+	daemon.Cluster = ""
+	return map[string]message{
+		"critical": v.finding(f(breakglass.SeverityCritical, "")),
+		"warning":  v.finding(f(breakglass.SeverityWarning, "bg-7k3m-9qx")),
+		"info":     v.finding(f(breakglass.SeverityInfo, "")),
+		"daemon":   v.finding(daemon),
+		"over":     v.over(f(breakglass.SeverityCritical, "").FindingOpened, "the check does not find it any more: "+words),
+		"over-how": v.over(f(breakglass.SeverityWarning, "bg-7k3m-9qx").FindingOpened, ""),
+		"rest":     v.rest(rest),
+		"no-rest":  v.rest(nil),
+	}
+}
+
 func (m message) json(t testing.TB) []byte {
 	t.Helper()
 	return encode(t, map[string]any{"text": m.text, "broadcast": m.broadcast, "blocks": m.blocks})
@@ -305,6 +329,12 @@ func TestRenderedMessagesAndForms(t *testing.T) {
 			letters[name] = m.json(t)
 		}
 	}
+	found := map[string]json.RawMessage{}
+	for name, m := range findings(v, "serial 12:34") {
+		valid(t, name, m)
+		found[name] = m.json(t)
+	}
+	golden(t, "findings", encode(t, found))
 	golden(t, "thread", encode(t, lines))
 	golden(t, "letters", encode(t, letters))
 	valid(t, "help", v.help())
@@ -450,6 +480,9 @@ func checkHostile(t testing.TB, v render, words string) {
 			message(name, m)
 		}
 	}
+	for name, m := range findings(v, words) {
+		message(name, m)
+	}
 	offers := v.policy.Eligible("alice")
 	view("ask", v.ask(offers, parseWish(words+" 30m "+words, offers)))
 	view("ask", v.ask(offers, parseWish("c1 30m "+words, offers)))
@@ -458,7 +491,7 @@ func checkHostile(t testing.TB, v render, words string) {
 
 func FuzzPeoplesWordsAreNeverInterpreted(f *testing.F) {
 	for _, s := range []string{"", "<!here> <@U0BOB> *bold* `code` https://evil.example :tada:", "&lt;!channel&gt;", "\n\n> quoted\n\t", strings.Repeat("😀", 4000), strings.Repeat("<", 3000),
-		"\x00\xff", "a\u202eb", strings.Repeat("a\n", 2000), "<!date^1^{date}|x>", " "} {
+		"\x00\xff", "a\u202eb", "<!channel> <https://evil.example|kubectl> " + strings.Repeat("x", 10_000), strings.Repeat("a\n", 2000), "<!date^1^{date}|x>", " "} {
 		f.Add(s)
 	}
 	v := renderer(f, bgtest.Policy())
@@ -516,6 +549,28 @@ func TestLongestPolicyFitsIntoSlack(t *testing.T) {
 		r.Approvals = append(r.Approvals, breakglass.Approval{By: breakglass.Actor{Person: person, Channel: breakglass.ChannelKey}, At: noon()})
 	}
 	check("thirty approvals")
+	r.Issued = &breakglass.Issued{Serial: strings.Repeat("ff:", 20), NotAfter: noon()}
+	r.Ask.Aftercare = &breakglass.Aftercare{CloseSeconds: 86400}
+	for g := range breakglass.Guards() {
+		r.Ask.Guards = append(r.Ask.Guards, g)
+	}
+	for range 30 {
+		r.Ask.Raised = append(r.Ask.Raised, "bg-7k3m-9qx")
+	}
+	swept := taintedEvent(*sweptOf(100), strings.Repeat("😀", 10_000)).(breakglass.Swept)
+	r.Swept = &swept
+	check("ended")
+	for _, n := range []breakglass.Event{*r.Swept, breakglass.Overdue{What: breakglass.OverdueClosing}, breakglass.Overdue{What: breakglass.OverdueAcknowledgement}, *receiptOf(50, 0, 0), *reported()} {
+		m, ok := v.timeline(breakglass.Notice{Event: n, Request: r})
+		if valid(t, n.Kind(), m); !ok {
+			t.Errorf("%s is not told", n.Kind())
+		}
+	}
+	for _, m := range []slack.ModalViewRequest{v.acknowledge(r), v.closing(r), v.revoke(r)} {
+		for _, p := range slacksim.ValidateView(encode(t, m)) {
+			t.Errorf("%s: %s", m.CallbackID, p)
+		}
+	}
 	offers := p.Eligible(people[0])
 	m := v.ask(offers, wish{cluster: clusters[11], ttl: 23 * time.Hour})
 	for _, p := range slacksim.ValidateView(encode(t, m)) {
