@@ -7,3 +7,13 @@ import _ "embed"
 //
 //go:embed vault/setup.sh
 var VaultSetup []byte
+
+// AuthorizationNoOpinion is kube-apiserver/authorization-config.noopinion.yaml.
+//
+//go:embed kube-apiserver/authorization-config.noopinion.yaml
+var AuthorizationNoOpinion []byte
+
+// AuditPolicy is kube-apiserver/audit-policy.yaml.
+//
+//go:embed kube-apiserver/audit-policy.yaml
+var AuditPolicy []byte

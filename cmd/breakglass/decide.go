@@ -87,10 +87,6 @@ func (a *app) denyCommand() *cobra.Command {
 	return a.endingCommand("deny", "Deny a request, for good", "denied", api.FilterForMe, true)
 }
 
-func (a *app) revokeCommand() *cobra.Command {
-	return a.endingCommand("revoke", "Cut off a certificate before its time", "revoked", api.FilterActive, true)
-}
-
 func (a *app) withdrawCommand() *cobra.Command {
 	return a.endingCommand("withdraw", "Take back your own request, or your approval of another's", "withdrawn", api.FilterMine, false)
 }
@@ -110,7 +106,7 @@ func (a *app) endingCommand(verb, short, done, filter string, needReason bool) *
 			return err
 		}
 		a.seen(r)
-		a.screen.note("%s  %s asks for %s on %s: %s", a.screen.bold(r.ID), person(r, r.Ask.By.Person), r.Ask.Profile, r.Ask.Cluster, oneLine(r.Reason, 100))
+		a.headline(r)
 		command, what := verb, done
 		if verb == "withdraw" && r.Ask.By.Person != c.Session.Person {
 			command, what = "take-back", "approval withdrawn"
@@ -129,15 +125,6 @@ func (a *app) endingCommand(verb, short, done, filter string, needReason bool) *
 			return a.printJSON(r)
 		}
 		a.screen.note("%s %s   %s", a.screen.green("✓"), what, r.ID)
-		if verb != "revoke" || r.Certificate == nil {
-			return nil
-		}
-		if r.Ask.Rights.Binding() && r.Certificate.Bound {
-			a.screen.note("%s the right is still bound: the daemon keeps trying to remove it. Watch: breakglass show %s", a.screen.yellow("!"), r.ID)
-		}
-		if !r.Ask.Rights.Binding() {
-			a.screen.note("%s group mode: the certificate itself works until %s unless the cluster's deny webhook knows it", a.screen.yellow("!"), a.when(r.Certificate.NotAfter))
-		}
 		return nil
 	}}
 	f := cmd.Flags()

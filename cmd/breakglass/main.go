@@ -95,7 +95,7 @@ func (a *app) command() *cobra.Command {
 	f.StringVar(&a.config, "config", "", "configuration `file`")
 	f.StringVarP(&a.output, "output", "o", "", "output `format`: json, and for certificates kubeconfig or pem")
 	root.AddCommand(a.requestCommand(), a.claimCommand(), a.statusCommand(), a.listCommand(), a.showCommand(), a.approveCommand(), a.denyCommand(),
-		a.withdrawCommand(), a.revokeCommand(), a.profilesCommand(), a.whoamiCommand(), a.logoutCommand(), a.ledgerCommand(), a.versionCommand())
+		a.withdrawCommand(), a.revokeCommand(), a.closeCommand(), a.ackCommand(), a.sweepCommand(), a.findingsCommand(), a.auditCommand(), a.profilesCommand(), a.whoamiCommand(), a.logoutCommand(), a.ledgerCommand(), a.versionCommand())
 	root.AddCommand(topics()...)
 	return root
 }

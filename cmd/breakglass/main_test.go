@@ -49,6 +49,8 @@ type world struct {
 	addr string
 	down func()
 	lie  atomic.Pointer[string]
+	// after is set for scripts about what follows a grant.
+	after *after
 }
 
 func TestScripts(t *testing.T) {
@@ -60,7 +62,14 @@ func TestScripts(t *testing.T) {
 			if !ok {
 				return fmt.Errorf("no testing.TB")
 			}
-			w := &world{sys: bgtest.New(t, bgtest.Options{}), addr: "127.0.0.1:0"}
+			w := &world{addr: "127.0.0.1:0"}
+			options := bgtest.Options{}
+			if strings.Contains(filepath.Base(env.WorkDir), "after") {
+				w.after = newAfter()
+				options.Policy = bgtest.Policy() + careful
+				options.Config = func(c *breakglass.Config) { c.Prover, c.Examiner, c.AuditGrace = w.after, w.after, time.Second }
+			}
+			w.sys = bgtest.New(t, options)
 			if err := w.up(); err != nil {
 				return err
 			}
@@ -105,8 +114,19 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"exits": exits, "await": await, "id": id, "lie": tellLies, "down": goDown, "up": comeUp, "agent": startAgent, "encrypt": encrypt, "export": export, "flip": flip, "pem-pair": pemPair, "deny": deny, "vault": vault,
+			"server": server, "leaves": leaves, "found": found, "granted": granted,
 		},
 	})
+}
+
+// grant makes a grant of alice's, by bob and carol, with a certificate.
+func (w *world) grant(profile string) string {
+	r := w.sys.Grant("alice", profile)
+	_, csr := bgtest.NewCSR()
+	if _, err := w.sys.Claim("alice", r.ID, csr); err != nil {
+		w.sys.T.Fatal(err)
+	}
+	return r.ID
 }
 
 func worldOf(ts *testscript.TestScript) *world { return ts.Value("world").(*world) }
@@ -118,8 +138,12 @@ func (w *world) up() error {
 		return err
 	}
 	w.addr = l.Addr().String()
-	h, err := api.NewServer(api.Config{Service: w.sys.Service, Ledger: w.sys.Ledger, LedgerKey: w.sys.VKey, URLs: []string{"http://" + w.addr}, Version: "test",
-		ClusterCA: func(string) []byte { return w.sys.CA.PEM() }})
+	cfg := api.Config{Service: w.sys.Service, Ledger: w.sys.Ledger, LedgerKey: w.sys.VKey, URLs: []string{"http://" + w.addr}, Version: "test",
+		ClusterCA: func(string) []byte { return w.sys.CA.PEM() }}
+	if w.after != nil {
+		cfg.Sessions, cfg.Importer = w.after, w.after
+	}
+	h, err := api.NewServer(cfg)
 	if err != nil {
 		return err
 	}

@@ -84,7 +84,7 @@ func (a *app) reader() (*api.Client, error) {
 }
 
 func (a *app) listCommand() *cobra.Command {
-	var mine, forMe, active bool
+	var mine, forMe, active, touched, unacknowledged bool
 	var since string
 	cmd := &cobra.Command{Use: "list", Short: "List requests", Args: args(0, 0, "flags only"), RunE: func(cmd *cobra.Command, _ []string) error {
 		days, err := parseDays(since)
@@ -92,9 +92,9 @@ func (a *app) listCommand() *cobra.Command {
 			return err
 		}
 		filter := api.FilterAll
-		for f, on := range map[string]bool{api.FilterMine: mine, api.FilterForMe: forMe, api.FilterActive: active} {
+		for f, on := range map[string]bool{api.FilterMine: mine, api.FilterForMe: forMe, api.FilterActive: active, api.FilterTouched: touched, api.FilterUnacknowledged: unacknowledged} {
 			if on && filter != api.FilterAll {
-				return usage("--mine, --for-me and --active exclude each other")
+				return usage("--mine, --for-me, --active, --touched and --unacknowledged exclude each other")
 			}
 			if on {
 				filter = f
@@ -125,6 +125,8 @@ func (a *app) listCommand() *cobra.Command {
 	f.BoolVar(&mine, "mine", false, "that I made")
 	f.BoolVar(&forMe, "for-me", false, "that wait for my approval")
 	f.BoolVar(&active, "active", false, "whose certificate is out")
+	f.BoolVar(&touched, "touched", false, "whose closing note is missing")
+	f.BoolVar(&unacknowledged, "unacknowledged", false, "that left something behind which nobody has acknowledged")
 	f.StringVar(&since, "since", "30d", "made in the last `days`, or still open")
 	return cmd
 }
@@ -142,8 +144,24 @@ func parseDays(s string) (int, error) {
 }
 
 func (a *app) showCommand() *cobra.Command {
-	return &cobra.Command{Use: "show ID", Short: "Show everything that is known about a request", Args: one(), ValidArgsFunction: a.completeIDs(api.FilterAll),
+	var session bool
+	var out string
+	cmd := &cobra.Command{Use: "show ID", Short: "Show everything that is known about a request", Args: one(), ValidArgsFunction: a.completeIDs(api.FilterAll),
+		Long: "Shows everything that is known about a request. With --session it shows the whole report on what was done with the certificate,\nas API servers' audit events tell it: also with -o json, whose digest is in the ledger, and -o html.",
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if session {
+				if err := a.formats("json", "html", "text"); err != nil {
+					return err
+				}
+				c, err := a.client()
+				if err != nil {
+					return err
+				}
+				return a.sessionReport(cmd.Context(), c, args[0], out)
+			}
+			if out != "" {
+				return usage("--out goes with --session")
+			}
 			c, err := a.reader()
 			if err != nil {
 				return err
@@ -182,6 +200,10 @@ func (a *app) showCommand() *cobra.Command {
 			}
 			return w.Flush()
 		}}
+	f := cmd.Flags()
+	f.BoolVar(&session, "session", false, "the report on what was done with it")
+	f.StringVar(&out, "out", "", "with --session: write it to a `file`")
+	return cmd
 }
 
 // person is a name and an id, for people who must decide about that person.
@@ -238,6 +260,13 @@ func (a *app) describe(r api.Request) string {
 			row("bound", "%v", x.Bound)
 		}
 	}
+	if len(r.Ask.Guards) > 0 {
+		row("kept from", "%s (by the deny webhook)", guardWords(r.Ask.Guards))
+	}
+	if len(r.Ask.Raised) > 0 {
+		row("quorum", "one more than usual: the closing of %s is overdue", strings.Join(r.Ask.Raised, ", "))
+	}
+	b.WriteString(a.afterwards(r))
 	if r.Refusals > 0 {
 		row("refused", "%d commands on it were not allowed", r.Refusals)
 	}

@@ -206,7 +206,13 @@ func (a *app) summary(r api.Request, me string) {
 	if r.Ask.Incident != "" {
 		s.note("Incident  %s", r.Ask.Incident)
 	}
+	if len(r.Ask.Guards) > 0 {
+		s.note("Kept from %s", guardWords(r.Ask.Guards))
+	}
 	s.note("Needs     %s", strings.Join(r.Missing, " and "))
+	if len(r.Ask.Raised) > 0 {
+		s.note("%s one approval more than usual, because the closing of %s is overdue: breakglass close %s", s.yellow("!"), strings.Join(r.Ask.Raised, ", "), r.Ask.Raised[0])
+	}
 	others := slices.DeleteFunc(slices.Clone(r.Approvers), func(p string) bool { return p == r.Ask.By.Person })
 	s.note("          they are %s", strings.Join(others, ", "))
 }
@@ -334,6 +340,9 @@ func (a *app) changes(was, is api.Request) {
 		s.note("%s issued, until %s", s.green("✓"), a.when(is.Deadline))
 	case breakglass.StateExpired:
 		s.note("• expired: its time is over")
+		if is.Touched {
+			s.note("  write what was done: breakglass close %s", is.ID)
+		}
 	case breakglass.StateDenied, breakglass.StateRevoked, breakglass.StateWithdrawn, breakglass.StateLapsed, breakglass.StateFailed:
 		s.note("%s %s", s.red("✗"), is.State)
 	}

@@ -80,6 +80,8 @@ type Webhooks struct {
 type Sessions struct {
 	Path string        `mapstructure:"path"` // made when missing; empty: no session is reported or swept
 	Keep time.Duration `mapstructure:"keep"` // how long events are kept
+	// Grace is how late audit events may come: a grant is looked through so long after its end.
+	Grace time.Duration `mapstructure:"grace"`
 }
 
 // Ledger names the ledger's database and its signing key. `breakglassd init` makes both.
@@ -150,7 +152,7 @@ func defaults() map[string]any {
 	return map[string]any{
 		"listen.address": ":8443", "listen.tls_cert_file": "", "listen.tls_key_file": "", "public_urls": []string{},
 		"webhooks.address": "", "webhooks.tls_cert_file": "", "webhooks.tls_key_file": "", "webhooks.client_ca_file": "",
-		"sessions.path": "", "sessions.keep": "2160h",
+		"sessions.path": "", "sessions.keep": "2160h", "sessions.grace": "45s",
 		"health.address": "127.0.0.1:8081", "ledger.path": "", "ledger.key_file": "", "ledger.origin": "", "policy_file": "",
 		"vault.address": "", "vault.ca_file": "", "vault.namespace": "", "vault.policy": "breakglassd", "vault.timeout": "5s", "vault.sign_timeout": "15s",
 		"vault.auth.method": "approle", "vault.auth.mount": "approle", "vault.auth.role_id": "", "vault.auth.secret_id_file": "", "vault.auth.token_file": "",
@@ -365,6 +367,9 @@ func (c *Config) Validate(vault bool) []string {
 	c.validateWebhooks(add)
 	if c.Sessions.Path != "" && c.Sessions.Keep < 24*time.Hour {
 		add("sessions.keep", "%s is under a day: a report could not be made", c.Sessions.Keep)
+	}
+	if c.Sessions.Path != "" && (c.Sessions.Grace < time.Second || c.Sessions.Grace > 10*time.Minute) {
+		add("sessions.grace", "%s is not between 1s and 10m", c.Sessions.Grace)
 	}
 	need("ledger.path", c.Ledger.Path, "the ledger's database, which `breakglassd init` makes")
 	need("ledger.key_file", c.Ledger.KeyFile, "the ledger's signing key, which `breakglassd init` makes")

@@ -198,6 +198,8 @@ func TestEveryKeyCanComeFromTheEnvironment(t *testing.T) {
 			value = "7s"
 		case "sessions.keep":
 			value = "48h0m0s"
+		case "sessions.grace":
+			value = "30s"
 		case "slack.enabled":
 			value = "false"
 		case "listen.address", "health.address", "webhooks.address":

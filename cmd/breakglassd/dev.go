@@ -121,7 +121,8 @@ func devConfig(w *devmode.World, f devFlags) (*Config, error) {
 	}
 	cfg := &Config{Listen: Listen{Address: f.listen}, Ledger: Ledger{Path: file("ledger.db"), KeyFile: file("ledger.key"), Origin: devmode.Origin}, PolicyFile: w.PolicyFile,
 		Vault:    Vault{Timeout: 5 * time.Second, SignTimeout: 15 * time.Second},
-		Clusters: []Cluster{{ID: devmode.Cluster, KubeconfigFile: w.Kubeconfig}},
+		Clusters: []Cluster{{ID: devmode.Cluster, KubeconfigFile: w.Kubeconfig, WebhookTokenFile: w.WebhookTokenFile}},
+		Webhooks: Webhooks{Address: w.WebhookAddr}, Sessions: Sessions{Path: file("sessions.db"), Keep: 24 * time.Hour, Grace: 2 * time.Second},
 		Slack: Slack{Enabled: true, AppID: devmode.AppID, TeamIDs: []string{devmode.TeamID}, Channel: devmode.Channel, BotTokenFile: file("slack-bot-token"),
 			SigningSecretFile: file("slack-signing-secret"), APIURL: w.SlackURL + "/api/"},
 		Log: Log{Level: "info", Format: "text"}}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -322,17 +323,23 @@ func (s *sessions) snapshot(ctx context.Context, request string) (*sweep.Snapsho
 	return sweep.Decode(blob)
 }
 
-// Report implements api.Sessions: the report from the events that there are now.
-func (s *sessions) Report(ctx context.Context, r *breakglass.Request) ([]byte, error) {
-	if r.Issued == nil {
-		return nil, nil
-	}
+// Report implements api.Sessions.
+func (s *sessions) Report(ctx context.Context, r *breakglass.Request, format string) ([]byte, error) {
 	report, err := s.build(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	body, _ := report.JSON()
-	return body, nil
+	var out bytes.Buffer
+	switch format {
+	case api.FormatText:
+		err = report.WriteText(&out)
+	case api.FormatHTML:
+		err = report.WriteHTML(&out)
+	default:
+		body, _ := report.JSON()
+		return body, nil
+	}
+	return out.Bytes(), err
 }
 
 // Import implements api.Importer.

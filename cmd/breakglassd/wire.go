@@ -120,7 +120,7 @@ func (d *daemon) open(ctx context.Context, p parts) error {
 			return err
 		}
 		d.closers = append(d.closers, d.sessions.store.Close)
-		domain.Examiner = d.sessions
+		domain.Examiner, domain.AuditGrace = d.sessions, cfg.Sessions.Grace
 	}
 	if d.service, err = breakglass.New(ctx, domain); err != nil {
 		return fmt.Errorf("putting the access policy in force: %w", err)
@@ -371,8 +371,12 @@ func (d *daemon) handler(polls context.Context, address string) (http.Handler, e
 	if len(urls) == 0 { // a loopback listener: Validate has seen to that
 		urls = []string{address}
 	}
-	people, err := api.NewServer(api.Config{Service: d.service, Ledger: d.ledger, LedgerKey: d.vkey, URLs: urls, ClusterCA: d.clusters.CA,
-		Version: version(), Log: d.log, Observe: d.metrics.answered})
+	cfg := api.Config{Service: d.service, Ledger: d.ledger, LedgerKey: d.vkey, URLs: urls, ClusterCA: d.clusters.CA,
+		Version: version(), Log: d.log, Observe: d.metrics.answered}
+	if d.sessions != nil {
+		cfg.Sessions, cfg.Importer = d.sessions, d.sessions
+	}
+	people, err := api.NewServer(cfg)
 	if err != nil {
 		return nil, err
 	}

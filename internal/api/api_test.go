@@ -201,6 +201,18 @@ func TestOneRequestBecomesOneCertificateOverHTTP(t *testing.T) {
 	if r.State != breakglass.StateRevoked || r.Revoked.Person != "carol" || d.Cluster.Has(r.ID) {
 		t.Errorf("after revoke: %+v", r)
 	}
+	_, err = carol.Note(ctx, r.ID, "close", "restarted the etcd members")
+	wantError(t, err, "denied", "not-yours")
+	_, err = alice.Note(ctx, r.ID, "acknowledge", "")
+	wantError(t, err, "denied", "own-session")
+	_, err = carol.Note(ctx, r.ID, "acknowledge", "")
+	wantError(t, err, "conflict", "nothing-found")
+	_, err = alice.Sweep(ctx, r.ID)
+	wantError(t, err, "unavailable", "no-examiner")
+	r = must(alice.Note(ctx, r.ID, "close", "restarted the etcd members"))(t)
+	if r.Closed == nil || r.Closed.Person != "alice" || r.Closed.Reason != "restarted the etcd members" || r.Touched {
+		t.Errorf("after close: closed %+v, touched %v", r.Closed, r.Touched)
+	}
 	d.Check()
 }
 
@@ -232,6 +244,28 @@ func TestCommandsEndRequests(t *testing.T) {
 	}
 	_, err = alice.Get(ctx, "bg-0000-000")
 	wantError(t, err, "unknown", "unknown-request")
+	d.Check()
+}
+
+func TestRevokeAllLeavesPendingRequestsAlone(t *testing.T) {
+	d := newDaemon(t)
+	ctx := t.Context()
+	alice := d.as(t, "alice")
+	r := must(alice.Request(ctx, emergency))(t)
+	_, err := alice.RevokeAll(ctx, "no such cluster", "drill is over")
+	wantError(t, err, "unknown", "unknown-cluster")
+	got := must(alice.RevokeAll(ctx, r.Ask.Cluster, "drill is over"))(t)
+	if len(got.Revoked) != 0 || len(got.Left) != 0 {
+		t.Errorf("a pending request was touched: %+v", got)
+	}
+	if r = must(alice.Get(ctx, r.ID))(t); r.State != breakglass.StatePending {
+		t.Errorf("state %s, want pending", r.State)
+	}
+	for _, filter := range []string{api.FilterTouched, api.FilterUnacknowledged} {
+		if l := must(alice.List(ctx, filter, 1))(t); len(l.Items) != 0 {
+			t.Errorf("%s lists %d requests, want none: nothing was issued", filter, len(l.Items))
+		}
+	}
 	d.Check()
 }
 

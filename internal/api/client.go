@@ -135,7 +135,10 @@ func (c *Client) send(ctx context.Context, limit time.Duration, method, path, to
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	var body io.Reader
-	if in != nil {
+	media := "application/json"
+	if file, ok := in.(upload); ok {
+		body, media = file, "application/octet-stream"
+	} else if in != nil {
 		b, err := json.Marshal(in)
 		if err != nil {
 			return fmt.Errorf("encoding a call: %w", err)
@@ -147,7 +150,7 @@ func (c *Client) send(ctx context.Context, limit time.Duration, method, path, to
 		return c.unreachable(err)
 	}
 	if in != nil {
-		req.Header.Set("Content-Type", "application/json")
+		req.Header.Set("Content-Type", media)
 	}
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
@@ -470,4 +473,23 @@ func (c *Client) Consistency(ctx context.Context, from, to int64) ([]tlog.Hash, 
 		copy(out[i][:], h)
 	}
 	return out, nil
+}
+
+// Note gives one of the commands close and acknowledge.
+func (c *Client) Note(ctx context.Context, id, command, note string) (Request, error) {
+	return ask[Request](ctx, c, http.MethodPost, requestPath(id, command), Note{Note: note})
+}
+
+// Sweep has an ended session looked through again.
+func (c *Client) Sweep(ctx context.Context, id string) (Request, error) {
+	var out Request
+	err := c.call(ctx, claimTime, http.MethodPost, requestPath(id, "sweep"), Reason{}, &out)
+	return out, err
+}
+
+// RevokeAll ends every grant in a cluster.
+func (c *Client) RevokeAll(ctx context.Context, cluster, reason string) (Revocations, error) {
+	var out Revocations
+	err := c.call(ctx, claimTime, http.MethodPost, "/v1/clusters/"+url.PathEscape(cluster)+"/revoke-all", Reason{Reason: reason}, &out)
+	return out, err
 }

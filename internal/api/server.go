@@ -51,6 +51,10 @@ type Config struct {
 	// client's system roots. It may be nil.
 	ClusterCA func(cluster string) []byte
 
+	// Sessions and Importer are about what was done with grants. Both are nil where no audit events are kept.
+	Sessions Sessions
+	Importer Importer
+
 	Version string
 	Log     *slog.Logger
 	// MaxPolls bounds the long polls at one time; over it clients are told to come back. Default 1024.
@@ -65,6 +69,7 @@ type server struct {
 	sessions  *sessions
 	addresses *addressLimits
 	polls     chan struct{} // a token for each long poll
+	imports   chan struct{} // a token for each import of audit events
 }
 
 // NewServer returns the handler of the API. It sets its own deadline for each answer; the http.Server around it needs
@@ -92,7 +97,8 @@ func NewServer(cfg Config) (http.Handler, error) {
 	if cfg.MaxPolls <= 0 {
 		cfg.MaxPolls = defaultMaxPolls
 	}
-	s := &server{cfg: cfg, origin: verifier.Name(), sessions: newSessions(), addresses: newAddressLimits(), polls: make(chan struct{}, cfg.MaxPolls)}
+	s := &server{cfg: cfg, origin: verifier.Name(), sessions: newSessions(), addresses: newAddressLimits(), polls: make(chan struct{}, cfg.MaxPolls),
+		imports: make(chan struct{}, importsAtOnce)}
 	mux := http.NewServeMux()
 	public := func(pattern string, h handler) { mux.Handle(pattern, s.adapt(pattern, false, h)) }
 	person := func(pattern string, h handler) { mux.Handle(pattern, s.adapt(pattern, true, h)) }
@@ -116,6 +122,15 @@ func NewServer(cfg Config) (http.Handler, error) {
 	person("POST /v1/requests/{id}/deny", reasoned(s, s.cfg.Service.Deny))
 	person("POST /v1/requests/{id}/withdraw", reasoned(s, s.cfg.Service.Withdraw))
 	person("POST /v1/requests/{id}/revoke", reasoned(s, s.cfg.Service.Revoke))
+	person("POST /v1/requests/{id}/close", noted(s, s.cfg.Service.Close))
+	person("POST /v1/requests/{id}/acknowledge", noted(s, s.cfg.Service.Acknowledge))
+	person("POST /v1/requests/{id}/sweep", reasoned(s, func(ctx context.Context, a breakglass.Actor, id, _ string) (*breakglass.Request, error) {
+		return s.cfg.Service.Examine(ctx, a, id)
+	}))
+	person("POST /v1/clusters/{cluster}/revoke-all", s.revokeAll)
+	person("GET /v1/requests/{id}/session", s.session)
+	person("POST /v1/clusters/{cluster}/audit", s.importAudit)
+	person("GET /v1/findings", s.findings)
 	person("POST /v1/requests/{id}/take-back", reasoned(s, func(ctx context.Context, a breakglass.Actor, id, _ string) (*breakglass.Request, error) {
 		return s.cfg.Service.TakeBack(ctx, a, id)
 	}))
@@ -302,6 +317,13 @@ func (s *server) write(w http.ResponseWriter, id string, status int, v any) {
 		_, _ = io.WriteString(w, string(t)) // the client is gone; it asks again
 		return
 	}
+	if d, ok := v.(document); ok {
+		w.Header().Set("Content-Type", d.media)
+		// A report holds what others wrote: no script, no request to anywhere, in no frame.
+		w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'")
+		_, _ = w.Write(d.body) // as above
+		return
+	}
 	b, err := json.Marshal(v)
 	if err != nil {
 		s.cfg.Log.Error("encoding an answer", slog.String("requestId", id), slog.Any("error", err))
@@ -454,10 +476,19 @@ func (s *server) list(c *call) (any, error) {
 			mine := func(a breakglass.Approval) bool { return a.By.Person == me }
 			return r.State(now) == breakglass.StatePending && r.Ask.By.Person != me && slices.Contains(r.Ask.Quorum.People(), me) && !slices.ContainsFunc(r.Approvals, mine)
 		}
+	case FilterTouched, FilterUnacknowledged:
+		keep = func(*breakglass.Request) bool { return true } // the service lists exactly these
 	default:
-		return nil, newError(breakglass.ClassInvalid, "filter", "", "the filters are %s, %s, %s and %s", FilterAll, FilterMine, FilterForMe, FilterActive)
+		return nil, newError(breakglass.ClassInvalid, "filter", "", "the filters are %s, %s, %s, %s, %s and %s",
+			FilterAll, FilterMine, FilterForMe, FilterActive, FilterTouched, FilterUnacknowledged)
 	}
 	read := s.cfg.Service.Open
+	switch filter {
+	case FilterTouched:
+		read = s.cfg.Service.Touched
+	case FilterUnacknowledged:
+		read = s.cfg.Service.Unacknowledged
+	}
 	if filter == FilterMine || filter == FilterAll || filter == "" {
 		read = func(ctx context.Context) ([]*breakglass.Request, error) { return s.cfg.Service.Since(ctx, days) }
 	}
@@ -632,6 +663,37 @@ func (s *server) consistency(c *call) (any, error) {
 	out := Consistency{Meta: kind("Consistency"), From: from, To: to, Hashes: [][]byte{}}
 	for _, h := range proof {
 		out.Hashes = append(out.Hashes, h[:])
+	}
+	return out, nil
+}
+
+// noted is a command that takes a note.
+func noted(s *server, command func(ctx context.Context, a breakglass.Actor, id, note string) (*breakglass.Request, error)) handler {
+	return func(c *call) (any, error) {
+		in, err := decode[Note](c)
+		if err != nil {
+			return nil, err
+		}
+		return s.done(command(c.Context(), c.actor, c.PathValue("id"), in.Note))
+	}
+}
+
+func (s *server) revokeAll(c *call) (any, error) {
+	in, err := decode[Reason](c)
+	if err != nil {
+		return nil, err
+	}
+	got, err := s.cfg.Service.RevokeAll(c.Context(), c.actor, c.PathValue("cluster"), in.Reason)
+	if err != nil {
+		return nil, err
+	}
+	out := Revocations{Meta: kind("Revocations"), Revoked: []Request{}, Left: []LeftAlone{}}
+	now := s.now()
+	for _, r := range got.Revoked {
+		out.Revoked = append(out.Revoked, NewRequest(r, s.cfg.Service.Policy(), now))
+	}
+	for _, l := range got.Left {
+		out.Left = append(out.Left, LeftAlone(l))
 	}
 	return out, nil
 }

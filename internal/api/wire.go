@@ -68,6 +68,16 @@ type Request struct {
 	Certificate *Certificate `json:"certificate,omitempty"`
 	Refusals    int          `json:"refusals"` // commands on it that were not allowed
 
+	Receipt       *breakglass.Receipt         `json:"receipt,omitempty"` // what the API servers said after the revocation
+	Session       *breakglass.SessionReported `json:"session,omitempty"` // in short
+	Swept         *breakglass.Swept           `json:"swept,omitempty"`   // what it left behind
+	Acknowledged  *Ending                     `json:"acknowledged,omitempty"`
+	Closed        *Ending                     `json:"closed,omitempty"`  // with the closing note as its reason
+	Touched       bool                        `json:"touched,omitempty"` // the closing note is missing
+	CloseBy       time.Time                   `json:"closeBy,omitzero"`
+	AcknowledgeBy time.Time                   `json:"acknowledgeBy,omitzero"`
+	Overdue       []string                    `json:"overdue,omitempty"` // what was recorded as overdue
+
 	Names map[string]string `json:"names,omitempty"` // of the people mentioned, by id
 }
 
@@ -115,6 +125,8 @@ func NewRequest(r *breakglass.Request, p *breakglass.Policy, now time.Time) Requ
 		Digest: r.Digest, LedgerIndex: r.Seq, RequestedAt: r.At, Ask: r.Ask, Mode: mode(r.Ask.Rights), Reason: r.Reason,
 		Approvals: []Approval{}, Missing: append([]string{}, r.Missing()...), Approvers: r.Ask.Quorum.People(), ClaimUntil: r.ClaimUntil(),
 		Denied: ending(r.Denied), Withdrawn: ending(r.Withdrawn), Revoked: ending(r.Revoked), Refusals: r.Refusals, Names: map[string]string{},
+		Receipt: r.Receipt, Session: r.Session, Swept: r.Swept, Acknowledged: ending(r.Acknowledged), Closed: ending(r.Closed),
+		Touched: r.Touched(), CloseBy: r.CloseBy(now), AcknowledgeBy: r.AcknowledgeBy(), Overdue: r.Overdue,
 	}
 	for _, a := range r.Approvals {
 		out.Approvals = append(out.Approvals, Approval{Person: a.By.Person, Channel: a.By.Channel, Key: a.By.Key, Signed: a.Signed, At: a.At, Comment: a.Comment})
@@ -160,6 +172,9 @@ const (
 	FilterMine   = "mine"   // of these, the caller's own
 	FilterForMe  = "for-me" // waiting for an approval that the caller can give
 	FilterActive = "active" // with a certificate out, or about to be
+
+	FilterTouched        = "touched"        // whose closing note is missing, of any age
+	FilterUnacknowledged = "unacknowledged" // that left something behind which no second person has acknowledged, of any age
 )
 
 // Ask opens a request. A zero TTLSeconds means the profile's default; an empty cluster its only one.
@@ -179,9 +194,27 @@ type Consent struct {
 	Signature string `json:"signature"` // armored SSHSIG over breakglass.ApprovalText by the session's key
 }
 
-// Reason comes with deny, withdraw, take-back and revoke.
+// Reason comes with deny, withdraw, take-back, revoke and revoke-all.
 type Reason struct {
 	Reason string `json:"reason,omitempty"`
+}
+
+// Note comes with close and acknowledge.
+type Note struct {
+	Note string `json:"note,omitempty"`
+}
+
+// Revocations answers revoke-all.
+type Revocations struct {
+	Meta
+	Revoked []Request   `json:"revoked"` // oldest first
+	Left    []LeftAlone `json:"left"`    // what was not revoked
+}
+
+// LeftAlone is a grant that revoke-all did not end, and why.
+type LeftAlone struct {
+	Request string `json:"request"`
+	Why     string `json:"why"`
 }
 
 // CSR claims a certificate.

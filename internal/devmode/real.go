@@ -45,7 +45,10 @@ func (w *World) startReal(ctx context.Context, o Options) error {
 		return err
 	}
 	w.onClose(etcd.Stop)
-	kube, err := bins.StartAPIServer(ctx, real.APIServerOptions{Dir: filepath.Join(w.Dir, "kube"), Etcd: etcd, ClientCAs: ca})
+	dir := filepath.Join(w.Dir, "kube")
+	kube, err := bins.StartAPIServer(ctx, real.APIServerOptions{Dir: dir, Etcd: etcd, ClientCAs: ca, Files: w.webhookFiles(dir),
+		Flags: []string{"--authorization-config=authorization.yaml", "--audit-policy-file=audit-policy.yaml", "--audit-webhook-config-file=audit.kubeconfig",
+			"--audit-webhook-batch-max-wait=1s", "--audit-webhook-initial-backoff=1s"}})
 	if err != nil {
 		return err
 	}
@@ -70,6 +73,19 @@ func (w *World) startReal(ctx context.Context, o Options) error {
 	}
 	w.Kubeconfig = filepath.Join(w.Dir, "daemon.kubeconfig")
 	return kube.WriteKubeconfig(w.Kubeconfig, real.Credentials{Token: token})
+}
+
+// webhookFiles are the shipped files by which an API server calls the daemon, with this world's address and token in them.
+func (w *World) webhookFiles(dir string) map[string][]byte {
+	// The daemon listens on loopback without TLS here, so there is no CA to name.
+	kubeconfig := func(path string) []byte {
+		return fmt.Appendf(nil, "apiVersion: v1\nkind: Config\nclusters: [{name: breakglass, cluster: {server: %q}}]\nusers: [{name: kube-apiserver, user: {token: %q}}]\n"+
+			"contexts: [{name: breakglass, context: {cluster: breakglass, user: kube-apiserver}}]\ncurrent-context: breakglass\n", "http://"+w.WebhookAddr+path+Cluster, w.WebhookToken)
+	}
+	return map[string][]byte{
+		"authorization.yaml": bytes.ReplaceAll(deploy.AuthorizationNoOpinion, []byte("/etc/kubernetes/breakglass/authorization-webhook.kubeconfig"), []byte(filepath.Join(dir, "authorization.kubeconfig"))),
+		"audit-policy.yaml":  deploy.AuditPolicy, "authorization.kubeconfig": kubeconfig("/authorize/"), "audit.kubeconfig": kubeconfig("/audit/"),
+	}
 }
 
 // setUpVault runs the shipped script as an operator would and returns the CA certificate for the client-CA bundle.

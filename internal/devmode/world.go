@@ -62,6 +62,10 @@ type World struct {
 	PolicyFile string
 	Kubectl    string // a kubectl to use, empty if there is none
 
+	WebhookAddr      string // where the daemon must listen for the API server, which is told so before the daemon starts
+	WebhookToken     string
+	WebhookTokenFile string
+
 	closers []func()
 }
 
@@ -95,6 +99,9 @@ func New(ctx context.Context, o Options) (*World, error) {
 		return nil, fmt.Errorf("making the directory of the example world: %w", err)
 	}
 	if err := w.makePeople(); err != nil {
+		return nil, err
+	}
+	if err := w.makeWebhook(); err != nil {
 		return nil, err
 	}
 	start := w.startEmbedded
@@ -163,6 +170,19 @@ func (w *World) makePeople() error {
 	return nil
 }
 
+// makeWebhook settles where the API server will call the daemon, and with which token. The port was free a moment ago.
+func (w *World) makeWebhook() error {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return fmt.Errorf("finding a port for the API server to call: %w", err)
+	}
+	w.WebhookAddr, w.WebhookToken, w.WebhookTokenFile = l.Addr().String(), random(), filepath.Join(w.Dir, "webhook-token")
+	if err := errors.Join(l.Close(), os.WriteFile(w.WebhookTokenFile, []byte(w.WebhookToken), 0o600)); err != nil {
+		return fmt.Errorf("writing the token of the API server: %w", err)
+	}
+	return nil
+}
+
 // policy is the access policy of the example world: alice, bob and dave are SRE, carol is security.
 func (w *World) policy() []byte {
 	var b bytes.Buffer
@@ -177,6 +197,8 @@ func (w *World) policy() []byte {
 clusters:
   - {id: %s, server: %q}
 limits: {openPerPerson: 5, perHour: 60}
+responders: [security]
+closing: {within: 1h}
 profiles:
   - id: cluster-admin
     description: Everything, for when the cluster or the identity provider is broken
@@ -238,7 +260,11 @@ func (w *World) startEmbedded(ctx context.Context, o Options) error {
 		return err
 	}
 	token := random()
-	kube, err := kubesim.Start(ctx, kubesim.Config{ClientCAPEM: ca.PEM(), Log: o.Log,
+	audit := &auditor{url: "http://" + w.WebhookAddr + "/audit/" + Cluster, token: w.WebhookToken, log: o.Log}
+	actx, stop := context.WithCancel(ctx)
+	w.onClose(stop)
+	go audit.run(actx)
+	kube, err := kubesim.Start(ctx, kubesim.Config{ClientCAPEM: ca.PEM(), Log: o.Log, Observe: audit.observe,
 		Tokens: []kubesim.Token{{Value: token, User: kubesim.DaemonUser, Rules: append(kubesim.BinderRules(), kubesim.SweepRules()...)}}})
 	if err != nil {
 		return fmt.Errorf("starting the example cluster: %w", err)

@@ -80,6 +80,8 @@ type Call struct {
 	// is not a resource.
 	Group, Version, Resource, Subresource, Namespace, Name string
 	Path                                                   string
+	// URI is the path with the query, and Remote the caller's address.
+	URI, Remote string
 }
 
 // Fault is what SetFault's hook does to one request.
@@ -241,7 +243,8 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	call := callOf(r)
-	call.User = user
+	call.User, call.URI = user, r.URL.RequestURI()
+	call.Remote, _, _ = net.SplitHostPort(r.RemoteAddr) // net/http's form; another one has no address to tell
 
 	fault := NoFault
 	if hook := s.fault.Load(); hook != nil {

@@ -1,0 +1,545 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/breakglassd/breakglass/internal/api"
+	"github.com/breakglassd/breakglass/internal/breakglass"
+)
+
+func (a *app) revokeCommand() *cobra.Command {
+	var yes, all bool
+	var reason, file, cluster, confirmed string
+	var wait time.Duration
+	cmd := &cobra.Command{Use: "revoke ID | --all --cluster CLUSTER", Short: "Cut off a certificate before its time, or every one in a cluster", Args: args(0, 1, "one request id, or --all"), ValidArgsFunction: a.completeIDs(api.FilterActive),
+		Long: "Cuts off a certificate before its time: its requester, its approvers and responders may. The right is taken away in the cluster,\n" +
+			"and every API server is asked until it says no; what each said, and after how long, is recorded as a receipt.\n\n" +
+			"With --all every grant in a cluster is ended, approved ones that were not claimed yet included. Its name must be typed to confirm it,\n" +
+			"or given with --confirm.",
+		Example: "  breakglass revoke bg-7k3m-9qx --reason \"laptop stolen\"\n  breakglass revoke --all --cluster prod-eu-1 --reason \"control plane compromised\" --confirm prod-eu-1",
+		RunE: func(cmd *cobra.Command, ids []string) error {
+			ctx := cmd.Context()
+			switch {
+			case all && (len(ids) > 0 || cluster == ""):
+				return usage("--all takes --cluster, and no request id")
+			case !all && (len(ids) == 0 || cluster != "" || confirmed != ""):
+				return usage("name one request, or give --all and --cluster")
+			}
+			c, err := a.reader()
+			if err != nil {
+				return err
+			}
+			if all {
+				return a.revokeAll(ctx, c, cluster, confirmed, reason, file)
+			}
+			r, err := c.Get(ctx, ids[0])
+			if err != nil {
+				return err
+			}
+			a.headline(a.seen(r))
+			why, err := a.reason(ctx, reason, file, true)
+			if err != nil {
+				return err
+			}
+			if err := a.confirm(ctx, yes, "revoke", r.ID); err != nil {
+				return err
+			}
+			if r, err = c.Command(ctx, r.ID, "revoke", why); err != nil {
+				return err
+			}
+			a.seen(r)
+			if !a.json() {
+				a.screen.note("%s revoked   %s", a.screen.green("✓"), r.ID)
+			}
+			left := ""
+			if r, left, err = a.untilCutOff(ctx, c, r, wait); err != nil {
+				return err
+			}
+			if a.json() {
+				err = a.printJSON(r)
+			} else {
+				a.screen.note("%s", styled(strings.TrimSuffix(a.receipt(r), "\n")))
+			}
+			if err == nil && left != "" {
+				err = &failure{exit: exitUnreachable, code: "not-cut-off", what: "revoked and recorded, but not every API server says no yet", why: left,
+					next: "the daemon goes on asking; watch it with: breakglass show " + r.ID}
+			}
+			return err
+		}}
+	f := cmd.Flags()
+	f.BoolVar(&yes, "yes", false, "do not ask")
+	f.BoolVar(&all, "all", false, "every grant in the cluster")
+	f.StringVarP(&cluster, "cluster", "c", "", "with --all: cluster `id`")
+	f.StringVar(&confirmed, "confirm", "", "with --all: the cluster's `id` again, where nobody can be asked")
+	f.StringVar(&reason, "reason", "", "why")
+	f.StringVar(&file, "reason-file", "", "`file` with the reason, - for standard input")
+	f.DurationVar(&wait, "wait", 30*time.Second, "wait at most so long until every API server says no")
+	if err := cmd.RegisterFlagCompletionFunc("cluster", a.completeClusters); err != nil {
+		panic(err) // the flag is defined above
+	}
+	return cmd
+}
+
+// headline says which request a command is about.
+func (a *app) headline(r api.Request) {
+	a.screen.note("%s  %s asks for %s on %s: %s", a.screen.bold(r.ID), person(r, r.Ask.By.Person), r.Ask.Profile, r.Ask.Cluster, oneLine(r.Reason, 100))
+}
+
+// untilCutOff waits until every API server says no, and returns what is left to say one.
+func (a *app) untilCutOff(ctx context.Context, c *api.Client, r api.Request, limit time.Duration) (api.Request, string, error) {
+	if r.Certificate == nil { // it was never claimed
+		return r, "", nil
+	}
+	done := func(r api.Request) bool { return openServers(r) == "" }
+	if limit > 0 && !done(r) && r.Ask.Aftercare != nil && r.Ask.Aftercare.Prove {
+		var f *failure
+		after, err := a.await(ctx, c, r, limit, done)
+		r = after
+		if err != nil && !(errors.As(err, &f) && f.code == "wait-timeout") {
+			return r, "", err
+		}
+	}
+	return r, openServers(r), nil
+}
+
+// openServers says which API servers have not refused a revoked certificate; empty when all have.
+func openServers(r api.Request) string {
+	if r.Ask.Aftercare == nil || !r.Ask.Aftercare.Prove {
+		if r.Certificate != nil && r.Certificate.Bound {
+			return "the right is still bound; the daemon keeps trying to remove it"
+		}
+		return ""
+	}
+	if r.Receipt == nil {
+		return "no API server has been asked yet"
+	}
+	var out []string
+	for _, x := range r.Receipt.Answers {
+		if !x.No {
+			out = append(out, x.Server+": "+x.Problem)
+		}
+	}
+	return strings.Join(out, "; ")
+}
+
+// receipt is what the API servers said after a revocation, cleaned.
+func (a *app) receipt(r api.Request) string {
+	var b strings.Builder
+	row := func(label, f string, args ...any) { fmt.Fprintf(&b, "%-12s%s\n", label, format(f, args...)) }
+	if r.Certificate == nil && r.Revoked != nil {
+		row("receipt", "it was never claimed: no certificate exists")
+		return b.String()
+	}
+	if r.Receipt == nil {
+		if r.Revoked != nil && !r.Ask.Rights.Binding() {
+			row("receipt", "group mode: the certificate itself works until %s unless the cluster's deny webhook knows it", a.when(r.Certificate.NotAfter))
+		}
+		return b.String()
+	}
+	label := "receipt"
+	for _, x := range r.Receipt.Answers {
+		if x.No {
+			row(label, "%s refuses it since %s after the revocation (%s)", x.Server, time.Duration(x.AfterMillis)*time.Millisecond, by(x.By))
+		} else {
+			row(label, "%s  NOT YET: %s (asked %d times)", x.Server, x.Problem, x.Tries)
+		}
+		label = ""
+	}
+	for _, l := range r.Receipt.Limits {
+		row("", "does not reach: %s", l)
+	}
+	return b.String()
+}
+
+// by says what refuses, in words.
+func by(what string) string {
+	switch what {
+	case breakglass.RefusedByRBAC:
+		return "nothing allows it any more"
+	case breakglass.RefusedByWebhook:
+		return "deny webhook"
+	}
+	return what
+}
+
+func (a *app) revokeAll(ctx context.Context, c *api.Client, cluster, confirmed, reason, file string) error {
+	active, err := c.List(ctx, api.FilterActive, 1)
+	if err != nil {
+		return err
+	}
+	n := 0
+	for _, r := range active.Items {
+		if r.Ask.Cluster == cluster {
+			n++
+			a.headline(a.seen(r))
+		}
+	}
+	a.screen.note("%s every grant on %s is to be ended: %d with a certificate out, and every approved one", a.screen.yellow("!"), cluster, n)
+	why, err := a.reason(ctx, reason, file, true)
+	if err != nil {
+		return err
+	}
+	switch {
+	case confirmed == "" && !a.interactive():
+		return usage("to revoke all without a terminal, give --confirm %s", cluster)
+	case confirmed == "":
+		if confirmed, err = a.ask(ctx, false, "Type the cluster's name to revoke all: "); err != nil {
+			return err
+		}
+	}
+	if confirmed != cluster {
+		return &failure{exit: exitOther, code: "not-confirmed", what: "not confirmed", why: "that was not " + cluster + "; nothing was done"}
+	}
+	got, err := c.RevokeAll(ctx, cluster, why)
+	if err != nil {
+		return err
+	}
+	var open []string
+	for _, r := range got.Revoked {
+		if left := openServers(r); r.Certificate != nil && left != "" {
+			open = append(open, r.ID+": "+left)
+		}
+	}
+	if a.json() {
+		if err := a.printJSON(got); err != nil {
+			return err
+		}
+	} else {
+		w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(w, "ID\tWHO\tPROFILE\tWHAT HAPPENED")
+		for _, r := range got.Revoked {
+			what := "revoked, refused by every API server"
+			if r.Certificate == nil {
+				what = "revoked before it was claimed"
+			} else if left := openServers(r); left != "" {
+				what = "revoked, NOT YET refused by " + left
+			}
+			fmt.Fprintln(w, format("%s\t%s\t%s\t%s", a.seen(r).ID, r.Ask.By.Person, r.Ask.Profile, what))
+		}
+		for _, l := range got.Left {
+			fmt.Fprintln(w, format("%s\t\t\tLEFT ALONE: %s", l.Request, l.Why))
+		}
+		if err := w.Flush(); err != nil {
+			return err
+		}
+		if len(got.Revoked)+len(got.Left) == 0 {
+			a.screen.note("there was nothing to revoke on %s", cluster)
+		}
+	}
+	switch {
+	case len(got.Left) > 0:
+		return &failure{exit: exitDenied, code: "left-alone", what: fmt.Sprintf("%d grants were left alone", len(got.Left)), next: "have a responder or an approver of theirs revoke them"}
+	case len(open) > 0:
+		return &failure{exit: exitUnreachable, code: "not-cut-off", what: "revoked and recorded, but not every API server says no yet", why: strings.Join(open, "; "), next: "the daemon goes on asking; watch it with: breakglass list"}
+	}
+	return nil
+}
+
+func (a *app) closeCommand() *cobra.Command {
+	return a.noteCommand("close", "Write what was done with your access, after it has ended", api.FilterMine, "close", true, func(r api.Request) {
+		a.screen.note("%s closed   %s", a.screen.green("✓"), r.ID)
+	})
+}
+
+func (a *app) ackCommand() *cobra.Command {
+	return a.noteCommand("ack", "Say that you have seen what somebody else's session left behind", api.FilterUnacknowledged, "acknowledge", false, func(r api.Request) {
+		a.screen.note("%s acknowledged   %s", a.screen.green("✓"), r.ID)
+	})
+}
+
+// noteCommand is a command that adds a note to an ended grant.
+func (a *app) noteCommand(verb, short, filter, command string, need bool, done func(api.Request)) *cobra.Command {
+	var note, file string
+	var yes bool
+	cmd := &cobra.Command{Use: verb + " ID", Short: short, Args: one(), ValidArgsFunction: a.completeIDs(filter), RunE: func(cmd *cobra.Command, ids []string) error {
+		ctx := cmd.Context()
+		c, err := a.reader()
+		if err != nil {
+			return err
+		}
+		r, err := c.Get(ctx, ids[0])
+		if err != nil {
+			return err
+		}
+		a.headline(a.seen(r))
+		if text := a.afterwards(r); text != "" {
+			a.screen.note("%s", styled(strings.TrimSuffix(text, "\n")))
+		}
+		if note == "" && file == "" && need && a.interactive() {
+			if note, err = a.ask(ctx, false, "What was done, and what is left to do? "); err != nil {
+				return err
+			}
+		}
+		if note, err = a.note(ctx, note, file, need); err != nil {
+			return err
+		}
+		if !need {
+			if err := a.confirm(ctx, yes, "acknowledge", r.ID); err != nil {
+				return err
+			}
+		}
+		if r, err = c.Note(ctx, r.ID, command, note); err != nil {
+			return err
+		}
+		if a.json() {
+			return a.printJSON(r)
+		}
+		done(a.seen(r))
+		return nil
+	}}
+	f := cmd.Flags()
+	f.StringVar(&note, "note", "", "the note")
+	f.StringVar(&file, "note-file", "", "`file` with the note, - for standard input")
+	if !need {
+		f.BoolVar(&yes, "yes", false, "do not ask")
+	}
+	return cmd
+}
+
+// note is reason for a note.
+func (a *app) note(ctx context.Context, flag, file string, need bool) (string, error) {
+	if flag != "" && file != "" {
+		return "", usage("give --note or --note-file, not both")
+	}
+	if flag == "" && file == "" && need {
+		return "", usage("a note is needed: --note \"…\"")
+	}
+	return a.reason(ctx, flag, file, false)
+}
+
+func (a *app) sweepCommand() *cobra.Command {
+	return &cobra.Command{Use: "sweep ID", Short: "Have an ended session looked through again, after cleaning up", Args: one(), ValidArgsFunction: a.completeIDs(api.FilterUnacknowledged),
+		RunE: func(cmd *cobra.Command, ids []string) error {
+			c, err := a.reader()
+			if err != nil {
+				return err
+			}
+			r, err := c.Sweep(cmd.Context(), ids[0])
+			if err != nil {
+				return err
+			}
+			if a.json() {
+				return a.printJSON(r)
+			}
+			fmt.Fprint(a.out, a.afterwards(a.seen(r)))
+			return nil
+		}}
+}
+
+// afterwards is what followed a grant's end, cleaned.
+func (a *app) afterwards(r api.Request) string {
+	var b strings.Builder
+	row := func(label, f string, args ...any) { fmt.Fprintf(&b, "%-12s%s\n", label, format(f, args...)) }
+	b.WriteString(a.receipt(r))
+	if s := r.Session; s != nil {
+		switch {
+		case s.Source == breakglass.SourceNone:
+			row("session", "not known: no audit events of this cluster reach the daemon")
+		case s.Events == 0:
+			row("session", "never used, as far as the audit events tell")
+		default:
+			row("session", "%s to %s from %s", a.clock(s.First), a.clock(s.Last), cmp.Or(strings.Join(s.From, ", "), "an unknown address"))
+			row("", "%d reads, %d changes, %d refused, %d showed Secrets, %d execs or port-forwards", s.Reads, s.Writes, s.Refused, s.SecretsRead, s.Streams)
+			if s.StillOpen > 0 {
+				row("", "%d STREAMS OR WATCHES STILL OPEN: they outlive the certificate", s.StillOpen)
+			}
+		}
+		for _, g := range s.Gaps {
+			row("", "gap: %s", g)
+		}
+	}
+	if s := r.Swept; s != nil {
+		if len(s.Items) == 0 {
+			row("left behind", "nothing was found (looked at: %s)", cmp.Or(strings.Join(s.Sources, " and "), "nothing"))
+		}
+		label := "left behind"
+		for _, x := range s.Items {
+			row(label, "%s  %s: %s (by %s)", x.Severity, x.Object, x.What, x.Found)
+			if x.Undo != "" {
+				row("", "  undo: %s", x.Undo)
+			}
+			label = ""
+		}
+		if s.More > 0 {
+			row("", "and %d more", s.More)
+		}
+		for _, g := range s.Gaps {
+			row("", "not looked at: %s", g)
+		}
+		switch {
+		case r.Acknowledged != nil:
+			row("seen by", "%s %s  %s", person(r, r.Acknowledged.Person), a.when(r.Acknowledged.At), r.Acknowledged.Reason)
+		case len(s.Items) > 0 && !r.AcknowledgeBy.IsZero():
+			row("seen by", "nobody yet; due %s: breakglass ack %s", a.when(r.AcknowledgeBy), r.ID)
+		case len(s.Items) > 0:
+			row("seen by", "nobody yet: breakglass ack %s", r.ID)
+		}
+	}
+	switch {
+	case r.Closed != nil:
+		row("closed", "%s: %s", a.when(r.Closed.At), strings.ReplaceAll(cmp.Or(r.Closed.Reason, "(erased)"), "\n", "\n            "))
+	case r.Touched && !r.CloseBy.IsZero():
+		row("touched", "the closing note is missing; due %s: breakglass close %s", a.when(r.CloseBy), r.ID)
+	}
+	return b.String()
+}
+
+func (a *app) auditCommand() *cobra.Command {
+	var cluster string
+	imp := &cobra.Command{Use: "import FILE…", Short: "Hand in API servers' audit logs, where no webhook can be set", Args: args(1, 1000, "at least one file, - for standard input"),
+		Long: "Hands in files that kube-apiserver wrote with --audit-log-path, or EventLists, plain or gzip. Only what is about certificates of ours is\nkept, and nothing twice. What ended sessions did is reported anew: breakglass sweep ID, breakglass show ID --session.",
+		RunE: func(cmd *cobra.Command, files []string) error {
+			if cluster == "" {
+				return usage("of which cluster? give --cluster")
+			}
+			c, err := a.reader()
+			if err != nil {
+				return err
+			}
+			for _, name := range files {
+				if err := a.importFile(cmd.Context(), c, cluster, name); err != nil {
+					return err
+				}
+			}
+			return nil
+		}}
+	imp.Flags().StringVarP(&cluster, "cluster", "c", "", "cluster `id` whose API servers wrote it")
+	if err := imp.RegisterFlagCompletionFunc("cluster", a.completeClusters); err != nil {
+		panic(err) // the flag is defined above
+	}
+	return group(&cobra.Command{Use: "audit", Short: "API servers' audit logs"}, imp)
+}
+
+func (a *app) importFile(ctx context.Context, c *api.Client, cluster, name string) error {
+	file, size := io.Reader(a.in), int64(0)
+	if name != "-" {
+		f, err := os.Open(name)
+		if err != nil {
+			return usage("reading the audit log: %v", err)
+		}
+		defer f.Close()
+		if info, err := f.Stat(); err == nil {
+			size = info.Size()
+		}
+		file = f
+	}
+	sent := &progress{r: file, tell: func(n int64) {
+		if size > 0 {
+			a.screen.status("… %s: %d of %d MiB", name, n>>20, size>>20)
+		} else {
+			a.screen.status("… %s: %d MiB", name, n>>20)
+		}
+	}}
+	res, err := c.Import(ctx, cluster, sent)
+	a.screen.clear()
+	if err != nil {
+		return err
+	}
+	if a.json() {
+		return a.printJSON(res)
+	}
+	a.data("%s: %d events, %d of ours kept, %d known before\n", name, res.Events, res.Kept, res.Duplicates)
+	if res.Dropped > 0 || res.Unreadable > 0 {
+		a.screen.note("%s %d events beyond what the daemon keeps, %d unreadable lines", a.screen.yellow("!"), res.Dropped, res.Unreadable)
+	}
+	return nil
+}
+
+// progress tells how much was read.
+type progress struct {
+	r    io.Reader
+	n    int64
+	last time.Time
+	tell func(int64)
+}
+
+func (p *progress) Read(b []byte) (int, error) {
+	n, err := p.r.Read(b)
+	p.n += int64(n)
+	if time.Since(p.last) > 200*time.Millisecond {
+		p.last = time.Now()
+		p.tell(p.n)
+	}
+	return n, err
+}
+
+func (a *app) findingsCommand() *cobra.Command {
+	return &cobra.Command{Use: "findings", Short: "List what the daemon's checks have found and is not over", Args: args(0, 0, "no arguments"),
+		Long: "Lists what the daemon's checks have found and is not over, with what to do about it. The exit code is 8 while one of them is critical.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := a.reader()
+			if err != nil {
+				return err
+			}
+			all, err := c.Findings(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if a.json() {
+				err = a.printJSON(all)
+			} else {
+				for _, f := range all.Items {
+					a.data("%s  %s\n    since %s   %s\n    next: %s\n", f.Severity, f.What, a.clock(f.Since), f.Key, f.Next)
+				}
+				if len(all.Items) == 0 {
+					a.screen.note("%s nothing is open", a.screen.green("✓"))
+				}
+			}
+			n := 0
+			for _, f := range all.Items {
+				if f.Severity.Rank() >= breakglass.SeverityCritical.Rank() {
+					n++
+				}
+			}
+			if err == nil && n > 0 {
+				err = &failure{exit: exitVerify, code: "critical-findings", what: fmt.Sprintf("%d critical findings are open", n)}
+			}
+			return err
+		}}
+}
+
+// sessionReport prints the whole session report of a grant, or writes it to a file.
+func (a *app) sessionReport(ctx context.Context, c *api.Client, id, out string) error {
+	body, err := c.Report(ctx, id, cmp.Or(a.output, api.FormatText))
+	if err != nil {
+		return err
+	}
+	if out != "" {
+		if err := os.WriteFile(out, body, 0o600); err != nil {
+			return &failure{exit: exitOther, what: "writing the report", why: err.Error()}
+		}
+		a.screen.note("%s the report is in %s", a.screen.green("✓"), out)
+		return nil
+	}
+	if a.output == "" {
+		// What is in it was written by others. Lines stay; nothing else that a terminal would obey does.
+		for line := range bytes.Lines(body) {
+			a.data("%s\n", strings.TrimSuffix(string(line), "\n"))
+		}
+		return nil
+	}
+	_, err = a.out.Write(append(bytes.TrimSuffix(body, []byte("\n")), '\n'))
+	return err
+}
+
+// guardWords says what a grant is kept from.
+func guardWords(guards []breakglass.Guard) string {
+	var out []string
+	for _, g := range guards {
+		out = append(out, cmp.Or(breakglass.Guards()[g], string(g)))
+	}
+	slices.Sort(out)
+	return strings.Join(out, "; ")
+}
