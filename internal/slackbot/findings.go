@@ -1,6 +1,7 @@
 package slackbot
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -40,7 +41,7 @@ type board struct {
 	b *Bot
 
 	mu     sync.Mutex        // guards what follows; held over a whole Tell
-	over   map[string]string // by key: how a finding was over, until its message says so
+	over   map[string]string // by key: how findings with a message were over, until it says so
 	tokens float64           // calls to Slack that may be made at once
 	filled time.Time         // when tokens were last added
 }
@@ -77,8 +78,10 @@ func (f *board) Tell(ctx context.Context, n breakglass.Notice) error {
 	if err != nil {
 		return fmt.Errorf("reading which findings are in slack: %w", err)
 	}
-	if ev, ok := n.Event.(breakglass.FindingOver); ok && s.Findings[ev.Key].TS != "" {
-		f.over[ev.Key] = ev.How
+	if ev, ok := n.Event.(breakglass.FindingOver); ok {
+		if _, ok := s.Findings[ev.Key]; ok {
+			f.over[ev.Key] = ev.How
+		}
 	}
 	var failed error
 	failures, skip := 0, map[string]bool{}
@@ -91,7 +94,12 @@ func (f *board) Tell(ctx context.Context, n breakglass.Notice) error {
 			if err := f.pace(ctx); err != nil {
 				return err
 			}
-			if err := f.call(ctx, st); err != nil {
+			err := f.call(ctx, st)
+			if errors.Is(err, errNoCard) {
+				skip[st.id] = true
+				continue
+			}
+			if err != nil {
 				failed, skip[st.id] = err, true
 				failures++
 				continue
@@ -151,8 +159,12 @@ func (f *board) next(v render, s shown, open []breakglass.Finding, skip map[stri
 		}
 		return st
 	}
-	for _, key := range slices.Sorted(maps.Keys(s.Findings)) {
-		if is[key] || skip["over "+key] {
+	for _, key := range slices.Sorted(maps.Keys(f.over)) {
+		if is[key] { // it has come back since
+			delete(f.over, key)
+			continue
+		}
+		if skip["over "+key] {
 			continue
 		}
 		p := s.Findings[key]
@@ -183,6 +195,9 @@ func (f *board) show(m message, p posted, x breakglass.Finding) *step {
 	return st
 }
 
+// errNoCard says that there is no thread yet. It is looked for again when something else is told of findings.
+var errNoCard = errors.New("the request has no card")
+
 // pace waits until another call may be made.
 func (f *board) pace(ctx context.Context) error {
 	for {
@@ -207,7 +222,7 @@ func (f *board) call(ctx context.Context, st *step) error {
 	if st.request != "" {
 		p, err := f.b.placeOf(ctx, st.request)
 		if err != nil || p.TS == "" {
-			return err // without a card there is no thread
+			return cmp.Or(err, errNoCard)
 		}
 		channel, thread = p.Channel, p.TS
 	}
