@@ -424,6 +424,7 @@ func (d *daemon) messengers() map[string]breakglass.Messenger {
 	m := map[string]breakglass.Messenger{"metrics": d.metrics}
 	if d.slack != nil {
 		m["slack"] = d.slack
+		m["slack-findings"] = d.slack.Findings() // however long these wait, no request's card waits with them
 	}
 	d.campaignMessengers(m)
 	return m

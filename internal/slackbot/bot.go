@@ -15,7 +15,12 @@
 // one line per fact, and private messages to the requester. No secret is ever in any of them. How far each ledger entry was
 // told is kept beside the ledger, so that a crash or a lost answer repeats one message at most and loses none.
 //
-// Text that people wrote is shown in plain_text and rich_text elements only, where Slack interprets nothing.
+// After the grant the same thread has what followed it: which API servers refuse a revoked certificate, what was done, what was
+// left behind and who has seen it, the closing note. Bot.Findings is a messenger of its own for what checks found, so that no
+// flood of findings delays a card.
+//
+// Text that people wrote, or that came from a cluster, is shown in plain_text and rich_text elements only, where Slack
+// interprets nothing.
 package slackbot
 
 import (

@@ -163,6 +163,13 @@ func (b *Bot) obey(ctx context.Context, a breakglass.Actor, f url.Values) (messa
 			return message{}, err
 		}
 		return message{text: escape(v.summary(r)), blocks: v.facts(r)}, nil
+	case "touched":
+		if err := b.vet(ctx, a, word); err != nil {
+			return message{}, err
+		}
+		return b.touched(ctx, v)
+	case "revoke", "close":
+		return b.byName(ctx, a, word, strings.TrimSpace(rest), f.Get("trigger_id"))
 	}
 	offers := v.policy.Eligible(a.Person)
 	if len(offers) == 0 {
@@ -193,6 +200,67 @@ func (b *Bot) list(ctx context.Context, v render) (message, error) {
 		lines = append(lines, short(v.summary(r), 140))
 	}
 	return message{text: fmt.Sprintf("%d open", len(all)), blocks: []slack.Block{section("", plain(strings.Join(lines, "\n")))}}, nil
+}
+
+// byName opens the form that a button would, for a request that somebody named.
+func (b *Bot) byName(ctx context.Context, a breakglass.Actor, action, name, trigger string) (message, error) {
+	if name == "" {
+		return aside("Which one? " + b.cfg.Command + " " + action + " ID. To see the ids: " + b.cfg.Command + " list"), nil
+	}
+	r, err := b.cfg.Service.Get(ctx, name)
+	if err != nil {
+		return message{}, err
+	}
+	err = b.press(ctx, a, action, target{r.ID, r.Digest}, trigger)
+	if e := (*apiError)(nil); errors.As(err, &e) {
+		return aside("Slack did not open the form (" + err.Error() + "). Try again, or use the command line: breakglass " + action + " " + r.ID), nil
+	}
+	return message{}, err
+}
+
+// touched shows the grants that are not over for people yet: without a closing note, or with something left behind that nobody
+// has acknowledged.
+func (b *Bot) touched(ctx context.Context, v render) (message, error) {
+	open, err := b.cfg.Service.Touched(ctx)
+	if err != nil {
+		return message{}, err
+	}
+	left, err := b.cfg.Service.Unacknowledged(ctx)
+	if err != nil {
+		return message{}, err
+	}
+	if len(open)+len(left) == 0 {
+		return aside("Every cluster is closed: no closing note is missing, and nothing left behind waits to be acknowledged."), nil
+	}
+	const most = 10 // lines of at most 140 characters for each
+	list := func(title string, all []*breakglass.Request, says func(*breakglass.Request) string) []slack.Block {
+		if len(all) == 0 {
+			return nil
+		}
+		lines := []string{title}
+		for i, r := range all {
+			if i == most {
+				lines = append(lines, fmt.Sprintf("and %d more: breakglass list", len(all)-i))
+				break
+			}
+			lines = append(lines, short(r.ID+" · "+r.Ask.By.Person+" · "+r.Ask.Profile+" on "+r.Ask.Cluster+" · "+says(r), 140))
+		}
+		return []slack.Block{section("", plain(strings.Join(lines, "\n")))}
+	}
+	blocks := list("Closing note missing:", open, func(r *breakglass.Request) string {
+		by := r.CloseBy(v.now)
+		switch {
+		case by.IsZero():
+			return "still " + string(r.State(v.now))
+		case v.now.Before(by):
+			return "due " + by.UTC().Format("2006-01-02 15:04 UTC")
+		}
+		return "overdue since " + by.UTC().Format("2006-01-02 15:04 UTC")
+	})
+	blocks = append(blocks, list("Left behind and not acknowledged:", left, func(r *breakglass.Request) string {
+		return count(len(r.Swept.Items)+r.Swept.More, "thing", "things")
+	})...)
+	return message{text: fmt.Sprintf("%s missing, %d not acknowledged", count(len(open), "closing note", "closing notes"), len(left)), blocks: blocks}, nil
 }
 
 // interaction answers clicks on buttons and sent forms.
@@ -257,8 +325,13 @@ func (b *Bot) click(ctx context.Context, a breakglass.Actor, p *payload) error {
 	return err
 }
 
+// noNote is a note that the service never takes: with it, it says why a person may not, records the try, and changes nothing.
+const noNote = " "
+
+// press carries out a click: it opens the form that the button is for, or lets the service refuse. Error is a refusal, an
+// *apiError, or a fault.
 func (b *Bot) press(ctx context.Context, a breakglass.Actor, action string, t target, trigger string) error {
-	if !slices.Contains([]string{"review", "deny", "revoke", "withdraw"}, action) {
+	if !slices.Contains([]string{"review", "deny", "revoke", "withdraw", "acknowledge", "close"}, action) {
 		return malformed("there is no such button")
 	}
 	if err := b.admit(ctx, a, action); err != nil {
@@ -284,13 +357,29 @@ func (b *Bot) press(ctx context.Context, a breakglass.Actor, action string, t ta
 			_, err := svc.Deny(ctx, a, t.id, "") // likewise: without a reason this can never be a no
 			return err
 		}
-		return b.open(ctx, trigger, v.because(formDeny, "Deny access", "Deny", "Why not?", r))
+		return b.open(ctx, trigger, v.deny(r))
 	case "revoke":
-		if !decides && a.Person != r.Ask.By.Person {
+		may, st := a.Person == r.Ask.By.Person || v.mayAnswerFor(r, a.Person), r.State(v.now)
+		switch {
+		case may && r.Revoked != nil:
+			return b.open(ctx, trigger, v.review(r, a.Person))
+		case !may || st != breakglass.StateActive && st != breakglass.StateApproved:
 			_, err := svc.Revoke(ctx, a, t.id, "")
 			return err
 		}
-		return b.open(ctx, trigger, v.because(formRevoke, "Revoke access", "Revoke", "Why?", r))
+		return b.open(ctx, trigger, v.revoke(r))
+	case "acknowledge":
+		if a.Person == r.Ask.By.Person || !v.mayAnswerFor(r, a.Person) || r.Swept == nil {
+			_, err := svc.Acknowledge(ctx, a, t.id, noNote)
+			return err
+		}
+		return b.open(ctx, trigger, v.acknowledge(r))
+	case "close":
+		if a.Person != r.Ask.By.Person || r.Over(v.now).IsZero() {
+			_, err := svc.Close(ctx, a, t.id, noNote)
+			return err
+		}
+		return b.open(ctx, trigger, v.closing(r))
 	}
 	if err := b.vet(ctx, a, action); err != nil {
 		return err
@@ -301,7 +390,7 @@ func (b *Bot) press(ctx context.Context, a breakglass.Actor, action string, t ta
 
 // submit carries out a sent form. The answer closes it, marks what is wrong in it, or shows why it cannot be.
 func (b *Bot) submit(ctx context.Context, a breakglass.Actor, p *payload) (any, error) {
-	if !slices.Contains([]string{formAsk, formApprove, formTakeBack, formDeny, formRevoke}, p.View.CallbackID) {
+	if !slices.Contains([]string{formAsk, formApprove, formTakeBack, formDeny, formRevoke, formSeen, formClose}, p.View.CallbackID) {
 		return nil, malformed("there is no such form")
 	}
 	err := b.admit(ctx, a, p.View.CallbackID)
@@ -340,7 +429,27 @@ func (b *Bot) decide(ctx context.Context, a breakglass.Actor, p *payload) error 
 		_, err = svc.Deny(ctx, a, t.id, p.field(blockReason))
 	case formRevoke:
 		_, err = svc.Revoke(ctx, a, t.id, p.field(blockReason))
+	case formSeen:
+		err = b.acknowledge(ctx, a, t, p.field(blockNote))
+	case formClose:
+		_, err = svc.Close(ctx, a, t.id, p.field(blockNote))
 	}
+	return err
+}
+
+// acknowledge takes a person's word on what a grant left behind only if that is still what they saw. The target's digest names
+// what the form showed.
+func (b *Bot) acknowledge(ctx context.Context, a breakglass.Actor, t target, note string) error {
+	svc := b.cfg.Service
+	r, err := svc.Get(ctx, t.id)
+	if err != nil {
+		return err
+	}
+	may := a.Person != r.Ask.By.Person && b.render(time.Now()).mayAnswerFor(r, a.Person)
+	if may && r.Swept != nil && sweepDigest(r.Swept) != t.digest {
+		return &breakglass.Refusal{Class: breakglass.ClassConflict, Code: "stale", Why: t.id + " was looked through again: what is left behind is not what you saw", Next: "open the form again"}
+	}
+	_, err = svc.Acknowledge(ctx, a, t.id, note)
 	return err
 }
 
@@ -390,6 +499,8 @@ func answerRefusal(callback string, r *breakglass.Refusal) any {
 		return map[string]any{"response_action": "errors", "errors": map[string]string{blockWhat: sentence(r.Error())}}
 	case r.Code == "reason" && (callback == formDeny || callback == formRevoke):
 		return map[string]any{"response_action": "errors", "errors": map[string]string{blockReason: sentence(r.Error())}}
+	case r.Code == "note" && (callback == formSeen || callback == formClose):
+		return map[string]any{"response_action": "errors", "errors": map[string]string{blockNote: sentence(r.Error())}}
 	case r.Code == "comment" && callback == formApprove:
 		return map[string]any{"response_action": "errors", "errors": map[string]string{blockComment: sentence(r.Error())}}
 	}

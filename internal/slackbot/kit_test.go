@@ -28,13 +28,14 @@ const (
 // world is a whole system with a Slack workspace and the bot between them, over real HTTP.
 type world struct {
 	*bgtest.System
-	t    *testing.T
-	sim  *slacksim.Sim
-	app  *httptest.Server
-	api  string // the address of the simulated Slack
-	bot  atomic.Pointer[slackbot.Bot]
-	log  *logs
-	conf func(*slackbot.Config)
+	t        *testing.T
+	sim      *slacksim.Sim
+	app      *httptest.Server
+	api      string // the address of the simulated Slack
+	bot      atomic.Pointer[slackbot.Bot]
+	findings atomic.Pointer[breakglass.Messenger]
+	log      *logs
+	conf     func(*slackbot.Config)
 	// tell, when set, stands between the service and the bot.
 	tell func(*slackbot.Bot, breakglass.Notice) error
 }
@@ -83,10 +84,25 @@ func newWorld(t *testing.T, options ...option) *world {
 	w.System = bgtest.New(t, so)
 	w.api = srv.URL
 	w.start(w.api)
+	told := make(chan breakglass.Notice, 1000) // findings have an announcer of their own
+	go func() {
+		for n := range told {
+			for {
+				if m := w.findings.Load(); m != nil && (*m).Tell(context.Background(), n) == nil {
+					break
+				}
+				time.Sleep(10 * time.Millisecond)
+			}
+		}
+	}()
 	w.Told.OnTell = func(n breakglass.Notice) error {
 		b := w.bot.Load()
 		if b == nil {
 			return errors.New("restarting")
+		}
+		if n.Request == nil {
+			told <- n
+			return nil
 		}
 		if w.tell != nil {
 			return w.tell(b, n)
@@ -121,6 +137,8 @@ func (w *world) start(url string) {
 	b, err := slackbot.New(cfg)
 	must(w.t, err)
 	w.bot.Store(b)
+	findings := b.Findings()
+	w.findings.Store(&findings)
 }
 
 func must(t testing.TB, err error) {

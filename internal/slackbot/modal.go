@@ -19,6 +19,8 @@ const (
 	formTakeBack = "take-back"
 	formDeny     = "deny"
 	formRevoke   = "revoke"
+	formSeen     = "acknowledge"
+	formClose    = "close"
 )
 
 // The blocks of the forms that are filled in. Each holds one element with the action id "value".
@@ -28,6 +30,7 @@ const (
 	blockIncident = "incident"
 	blockReason   = "reason"
 	blockComment  = "comment"
+	blockNote     = "note"
 )
 
 // maxOptions is Slack's limit of a select menu.
@@ -139,6 +142,9 @@ func (v render) ask(offers []breakglass.ProfileOnCluster, w wish) slack.ModalVie
 		nobody := &breakglass.Request{Ask: breakglass.Requested{Quorum: q}}
 		needs := fmt.Sprintf("%s: %s · default %s, at most %s · %s", o.Profile.ID, strings.Join(nobody.Missing(), " and "),
 			span(o.Profile.TTL.Default), span(o.Profile.TTL.Max), o.Profile.Rights)
+		if len(o.Profile.Guards) > 0 {
+			needs += " · cannot: " + cannot(o.Profile.Guards)
+		}
 		if !slices.Contains(preview, needs) {
 			preview = append(preview, needs)
 		}
@@ -214,10 +220,69 @@ func (v render) review(r *breakglass.Request, person string) slack.ModalViewRequ
 	return modal(formApprove, "Approve access", "Approve", t, blocks)
 }
 
+// deny asks for the reason of a denial.
+func (v render) deny(r *breakglass.Request) slack.ModalViewRequest {
+	return v.because(formDeny, "Deny access", "Deny", "Why not?", r, v.facts(r))
+}
+
+// revoke says what a revocation reaches and what it does not, and asks for its reason.
+func (v render) revoke(r *breakglass.Request) slack.ModalViewRequest {
+	does, not := "Ends it before it is picked up: no certificate comes of it.", "Nothing is left to be reached: no certificate exists."
+	if r.Issued != nil {
+		does = "Takes the right away in the cluster at once."
+		if !r.Ask.Rights.Binding() {
+			does = "Tells the deny webhook to refuse this certificate from now on."
+		}
+		if care := r.Ask.Aftercare; care != nil && care.Prove {
+			does += " Then every API server is asked until it refuses, and the thread says how long each took."
+		}
+		until := r.Issued.NotAfter.UTC().Format("2006-01-02 15:04 UTC")
+		not = "• what runs already: a watch, exec, attach or port-forward goes on until it ends\n" +
+			"• what was made with it meanwhile: tokens, certificates, bindings\n" +
+			"• whatever asks only the CA, as a kubelet may: Kubernetes checks no revocation list, so there the certificate stays valid until " + until
+		if !r.Ask.Rights.Binding() {
+			not = "• group mode: an API server that does not ask the deny webhook lets it in until " + until + "\n" + not
+		}
+	}
+	return v.because(formRevoke, "Revoke access", "Revoke", "Why?", r, append(v.facts(r),
+		section("does", plain("What revoking does\n"+does)), section("not", plain("What it does not reach\n"+not))))
+}
+
 // because asks for the reason of a denial or a revocation.
-func (v render) because(callback, title, submit, label string, r *breakglass.Request) slack.ModalViewRequest {
-	blocks := append(v.facts(r), input(blockReason, label, "It is told to "+r.Ask.By.Person+" and recorded.", false, textInput("", breakglass.MaxReason, true)))
+func (v render) because(callback, title, submit, label string, r *breakglass.Request, blocks []slack.Block) slack.ModalViewRequest {
+	blocks = append(blocks, input(blockReason, label, "It is told to "+r.Ask.By.Person+" and recorded.", false, textInput("", breakglass.MaxReason, true)))
 	return modal(callback, title, submit, target{r.ID, r.Digest}.String(), blocks)
+}
+
+// acknowledge shows what a grant left behind, and lets a second person say that they have seen exactly that. The request has
+// been swept.
+func (v render) acknowledge(r *breakglass.Request) slack.ModalViewRequest {
+	blocks := v.facts(r)
+	if len(r.Swept.Items) > 0 {
+		blocks = append(blocks, residues(r.Swept, maxListed)...)
+	} else {
+		blocks = append(blocks, section("left", plain("Nothing left behind was found.")))
+	}
+	blocks = append(blocks, unseen(r.Swept.Gaps)...)
+	if !r.Unacknowledged() {
+		return modal("", "Left behind", "", "", blocks)
+	}
+	blocks = append(blocks, section("effect", plain("Acknowledging says that you have seen this. It removes nothing: what must go is removed by hand, and breakglass sweep "+r.ID+" looks again.")),
+		input(blockNote, "Note", "What was done about it, or why it may stay. It is recorded.", true, textInput("", breakglass.MaxNote, true)))
+	return modal(formSeen, "Left behind", "Acknowledge", target{r.ID, sweepDigest(r.Swept)}.String(), blocks)
+}
+
+// closing asks for the closing note, or shows the one that was written.
+func (v render) closing(r *breakglass.Request) slack.ModalViewRequest {
+	blocks := v.facts(r)
+	if r.Closed != nil {
+		blocks = append(blocks, section("", plain("The closing note:")), quote("note", r.Closed.Reason, r.ID))
+		return modal("", "Closing note", "", "", blocks)
+	}
+	in := textInput("", breakglass.MaxNote, true)
+	in.MinLength = breakglass.MinNote
+	blocks = append(blocks, input(blockNote, "What was done, and what is left to do?", "It is shown in the thread and recorded. Do not write secrets here.", false, in))
+	return modal(formClose, "Closing note", "Close", target{r.ID, r.Digest}.String(), blocks)
 }
 
 // notice is a form's answer when there is nothing left to fill in.
@@ -234,7 +299,8 @@ func (v render) help() message {
 	return message{text: "How to ask for emergency access", blocks: []slack.Block{
 		section("ask", mrkdwn("*Ask for emergency access*\n"+c+"` opens the form; "+c+" prod-eu-1 30m etcd lost its quorum` opens it filled in. Nothing is asked for before you send the form.")),
 		section("then", mrkdwn("*Then*\nTwo other people approve in the channel or with their SSH keys. You get a private message, and pick the certificate up on your own machine: `breakglass claim ID`. No key or certificate ever passes through Slack.")),
-		section("look", mrkdwn("*Look*\n"+c+" list` shows what is open, "+c+" status ID` one request.")),
+		section("look", mrkdwn("*Look*\n"+c+" list` shows what is open, "+c+" status ID` one request, "+c+" touched` what was not closed or acknowledged yet.")),
+		section("end", mrkdwn("*End it*\n"+c+" revoke ID` ends a grant before its time. "+c+" close ID` writes the closing note: what was done, and what is left to do.")),
 		section("down", mrkdwn("*When Slack is down*\nEverything works without it, with an SSH key from the access policy: `breakglass request`, `breakglass approve ID`, `breakglass claim ID`.")),
 	}}
 }

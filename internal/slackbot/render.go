@@ -145,8 +145,13 @@ func open(st breakglass.State) bool {
 	return st == breakglass.StatePending || st == breakglass.StateApproved
 }
 
-// headline is the state of a request, in mrkdwn.
+// headline is the state of a request and what is still owed after it, in mrkdwn.
 func (v render) headline(r *breakglass.Request) string {
+	return strings.Join(append([]string{v.stands(r)}, v.standing(r)...), "\n")
+}
+
+// stands is the state of a request, in mrkdwn.
+func (v render) stands(r *breakglass.Request) string {
 	who := v.mention(r.Ask.By.Person)
 	switch st := r.State(v.now); st {
 	case breakglass.StatePending:
@@ -160,7 +165,11 @@ func (v render) headline(r *breakglass.Request) string {
 	case breakglass.StateExpired:
 		return ":checkered_flag: *Ended* " + date(r.Issued.NotAfter) + " · the certificate has expired"
 	case breakglass.StateRevoked:
-		return ":no_entry: *Revoked* by " + v.by(r.Revoked.By) + " " + date(r.Revoked.At)
+		s := ":no_entry: *Revoked* by " + v.by(r.Revoked.By) + " " + date(r.Revoked.At)
+		if r.Receipt != nil || r.Issued == nil || !r.Ask.Rights.Binding() {
+			s += " · " + cutOff(r)
+		}
+		return s
 	case breakglass.StateFailed:
 		return ":warning: *Failed* " + date(r.FailedAt) + " · nobody got a certificate"
 	case breakglass.StateDenied:
@@ -183,6 +192,12 @@ func (v render) summary(r *breakglass.Request) string {
 	case st == breakglass.StateActive:
 		s += " until " + r.Issued.NotAfter.UTC().Format("15:04 UTC")
 	}
+	if !r.CloseBy(v.now).IsZero() {
+		s += ", closing note missing"
+	}
+	if r.Unacknowledged() {
+		s += fmt.Sprintf(", left %d behind", len(r.Swept.Items)+r.Swept.More)
+	}
 	return s + " (" + r.ID + ")"
 }
 
@@ -191,7 +206,7 @@ func meaning(g breakglass.Rights) string {
 	if g.Binding() {
 		return "Bound to this one certificate in the cluster: taken away when it ends, and at once when it is revoked."
 	}
-	return "The certificate itself carries the group: it works until it expires and cannot be cut off singly."
+	return "The certificate itself carries the group: it works until it expires, and only the deny webhook can cut it off singly."
 }
 
 // facts are the blocks that say what is asked for: the same on the card, in the forms and in /breakglass status.
@@ -203,16 +218,20 @@ func (v render) facts(r *breakglass.Request) []slack.Block {
 	if incident == "" {
 		incident = "none named"
 	}
-	blocks := []slack.Block{
-		section("state", mrkdwn(v.headline(r))),
-		section("facts", nil,
-			field("Who", v.name(r.Ask.By.Person)),
-			field("Cluster", r.Ask.Cluster+"\n"+r.Ask.Server),
-			field("Access", r.Ask.Profile+"\n"+r.Ask.Rights.String()),
-			field("For", span(r.TTL())+", counted from the pickup"),
-			field("Incident", incident),
-			field("Risk", string(r.Ask.Risk))),
-		quote("why", r.Reason, r.ID),
+	facts := []*slack.TextBlockObject{
+		field("Who", v.name(r.Ask.By.Person)),
+		field("Cluster", r.Ask.Cluster+"\n"+r.Ask.Server),
+		field("Access", r.Ask.Profile+"\n"+r.Ask.Rights.String()),
+		field("For", span(r.TTL())+", counted from the pickup"),
+		field("Incident", incident),
+		field("Risk", string(r.Ask.Risk)),
+	}
+	if len(r.Ask.Guards) > 0 {
+		facts = append(facts, field("Cannot", cannot(r.Ask.Guards)))
+	}
+	blocks := []slack.Block{section("state", mrkdwn(v.headline(r))), section("facts", nil, facts...), quote("why", r.Reason, r.ID)}
+	if open(r.State(v.now)) {
+		blocks = append(blocks, raised(r)...)
 	}
 	switch {
 	case r.Denied != nil:
@@ -295,6 +314,7 @@ func button(action, label, reads, value string, style slack.Style) *slack.Button
 func (v render) card(r *breakglass.Request) message {
 	m := message{text: escape(v.summary(r)), blocks: v.facts(r)}
 	value := target{r.ID, r.Digest}.String()
+	revoke := button("revoke", "Revoke…", "Revoke "+r.ID+" from "+r.Ask.By.Person, value, slack.StyleDanger)
 	label := func(verb string) string { return verb + " " + r.ID + " from " + r.Ask.By.Person } // at most 8+11+6+32 of 75 characters
 	st := r.State(v.now)
 	switch {
@@ -302,10 +322,25 @@ func (v render) card(r *breakglass.Request) message {
 		withdraw := button("withdraw", "Withdraw", label("Withdraw"), value, "")
 		withdraw.Confirm = &slack.ConfirmationBlockObject{Title: plain("Withdraw this request?"), Confirm: plain("Withdraw"), Deny: plain("Keep it"),
 			Text: plain("Only its requester can. It ends for good; a new one is quickly made.")}
-		m.blocks = append(m.blocks, slack.NewActionBlock("act", button("review", "Review", label("Review"), value, slack.StylePrimary),
-			button("deny", "Deny…", label("Deny"), value, slack.StyleDanger), withdraw))
+		act := []slack.BlockElement{button("review", "Review", label("Review"), value, slack.StylePrimary),
+			button("deny", "Deny…", label("Deny"), value, slack.StyleDanger), withdraw}
+		if st == breakglass.StateApproved { // for responders, who cannot deny
+			act = append(act, revoke)
+		}
+		m.blocks = append(m.blocks, slack.NewActionBlock("act", act...))
 	case st == breakglass.StateActive:
-		m.blocks = append(m.blocks, slack.NewActionBlock("act", button("revoke", "Revoke…", label("Revoke"), value, slack.StyleDanger)))
+		m.blocks = append(m.blocks, slack.NewActionBlock("act", revoke))
+	default:
+		var owed []slack.BlockElement
+		if !r.CloseBy(v.now).IsZero() {
+			owed = append(owed, closeButton(r, "Close…", ""))
+		}
+		if r.Unacknowledged() {
+			owed = append(owed, acknowledgeButton(r, ""))
+		}
+		if len(owed) > 0 {
+			m.blocks = append(m.blocks, slack.NewActionBlock("act", owed...))
+		}
 	}
 	return m
 }
@@ -360,7 +395,22 @@ func (v render) timeline(n breakglass.Notice) (message, bool) {
 	case breakglass.Unbound:
 		return line("the right is removed from "+r.Ask.Cluster+id, "Removed from the cluster: "+escape(r.Ask.Rights.String()), "", r.ID), true
 	case breakglass.Revoked:
-		return line(ev.By.Person+" revoked"+id, ":no_entry: "+v.did(ev.By, "revoked")+" · "+cutOff(r.Ask.Rights), r.Revoked.Reason, r.ID), true
+		return line(ev.By.Person+" revoked"+id, ":no_entry: "+v.did(ev.By, "revoked")+" · "+cutOff(r), r.Revoked.Reason, r.ID), true
+	case breakglass.Receipt:
+		return v.receipt(ev, r), true
+	case breakglass.SessionReported:
+		return v.session(ev, r), true
+	case breakglass.Swept:
+		return v.swept(ev, r), true
+	case breakglass.Acknowledged:
+		if r.Acknowledged == nil { // told late: something else was found since
+			return message{}, false
+		}
+		return line(ev.By.Person+" acknowledged what was left behind"+id, "✓ "+v.did(ev.By, "acknowledged what was left behind"), r.Acknowledged.Reason, r.ID), true
+	case breakglass.Closed:
+		return line(ev.By.Person+" wrote the closing note"+id, ":memo: "+v.did(ev.By, "wrote the closing note"), r.Closed.Reason, r.ID), true
+	case breakglass.Overdue:
+		return v.overdue(ev, r)
 	case breakglass.Delivered:
 		return line("the same certificate was handed out again"+id, "The same certificate was handed out again, to the same key", "", r.ID), true
 	case breakglass.Ended:
@@ -376,13 +426,6 @@ func (v render) timeline(n breakglass.Notice) (message, bool) {
 func completes(n breakglass.Notice) bool {
 	until := n.Request.ClaimUntil()
 	return !until.IsZero() && until.Add(-time.Duration(n.Request.Ask.ClaimSeconds)*time.Second).Equal(n.At)
-}
-
-func cutOff(g breakglass.Rights) string {
-	if g.Binding() {
-		return "its right is being removed from the cluster; a running watch or exec ends by itself"
-	}
-	return "the certificate still works until it expires: a group cannot be cut off singly"
 }
 
 func failNext(why, request string) string {
@@ -427,14 +470,23 @@ func (v render) letter(n breakglass.Notice) (message, bool) {
 		return line("your pickup failed"+id, ":warning: The pickup of "+r.ID+" failed · "+failNext(ev.Why, r.ID), ev.Detail, r.ID), true
 	case breakglass.Revoked:
 		if ev.By.Person == r.Ask.By.Person {
-			return message{}, false
+			if r.CloseBy(v.now).IsZero() {
+				return message{}, false
+			}
+			return v.askForNote(line("your access has ended"+id, ":no_entry: You revoked your access "+r.ID+" to *"+escape(what)+"*.", "", r.ID), r), true
 		}
-		return line("your access was revoked"+id, ":no_entry: "+v.mention(ev.By.Person)+" revoked your access "+r.ID+" · "+cutOff(r.Ask.Rights), r.Revoked.Reason, r.ID), true
+		return v.askForNote(line("your access was revoked"+id, ":no_entry: "+v.mention(ev.By.Person)+" revoked your access "+r.ID+" · "+cutOff(r), r.Revoked.Reason, r.ID), r), true
 	case breakglass.Ended:
 		if ev.State == breakglass.StateLapsed {
 			return line("your request lapsed"+id, "Your request "+r.ID+" has lapsed: nobody acted in time. A new one is cheap: `"+v.command+"`", "", r.ID), true
 		}
-		return line("your access has ended"+id, "Your access "+r.ID+" to *"+escape(what)+"* has ended. Its certificate is of no use any more.", "", r.ID), true
+		return v.askForNote(line("your access has ended"+id, "Your access "+r.ID+" to *"+escape(what)+"* has ended. Its certificate is of no use any more.", "", r.ID), r), true
+	case breakglass.Overdue:
+		if ev.What != breakglass.OverdueClosing || r.Closed != nil {
+			return message{}, false
+		}
+		m := line("your closing note is overdue"+id, ":alarm_clock: *Your closing note of "+r.ID+" is overdue* · nobody but you knows what was done to "+escape(r.Ask.Cluster)+".", "", r.ID)
+		return v.askForNote(m, r), true
 	}
 	return message{}, false
 }
@@ -444,10 +496,17 @@ func sentence(s string) string {
 	if s == "" {
 		return "No detail was recorded."
 	}
-	first, size := utf8.DecodeRuneInString(s)
-	s = strings.ToUpper(string(first)) + s[size:]
+	s = capital(s)
 	if !strings.HasSuffix(s, ".") {
 		s += "."
 	}
 	return s
+}
+
+func capital(s string) string {
+	first, size := utf8.DecodeRuneInString(s)
+	if size == 0 {
+		return s
+	}
+	return strings.ToUpper(string(first)) + s[size:]
 }

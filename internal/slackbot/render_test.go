@@ -80,8 +80,71 @@ func states(v render) map[string]*breakglass.Request {
 		"denied":    end(pending(v, "admin"), func(r *breakglass.Request) { r.Denied = word }),
 		"withdrawn": end(pending(v, "admin"), func(r *breakglass.Request) { r.Withdrawn = &breakglass.Ending{By: bgtest.BySlack("alice"), At: noon()} }),
 		"lapsed":    end(pending(v, "admin"), func(r *breakglass.Request) { r.Ask.PendingUntil = noon() }),
-		"erased":    end(pending(v, "admin"), func(r *breakglass.Request) { r.Reason, r.Ask.Incident = "", "" }),
+		"approved-raised": end(approved(v, "admin", bgtest.BySlack("carol"), bgtest.ByKey("bob")), func(r *breakglass.Request) {
+			r.Ask.Raised, r.Ask.Guards = []string{"bg-2222-222"}, []breakglass.Guard{breakglass.GuardExec, breakglass.GuardImpersonate}
+		}),
+		"revoked-unclaimed": end(approved(v, "admin", bgtest.BySlack("carol"), bgtest.ByKey("bob")), func(r *breakglass.Request) { r.Revoked = word }),
+		"revoked-group":     end(issued(v, "group"), func(r *breakglass.Request) { r.Revoked = word }),
+		"receipt":           end(issued(v, "admin"), func(r *breakglass.Request) { r.Revoked, r.Receipt = word, receiptOf(3, 0, 0) }),
+		"receipt-open":      end(issued(v, "admin"), func(r *breakglass.Request) { r.Revoked, r.Receipt = word, receiptOf(1, 1, 1) }),
+		"receipt-group":     end(issued(v, "group"), func(r *breakglass.Request) { r.Revoked, r.Receipt = word, receiptOf(1, 2, 0) }),
+		"receipt-late": end(issued(v, "admin"), func(r *breakglass.Request) {
+			r.Revoked, r.Receipt = word, receiptOf(2, 0, 1)
+			r.Receipt.Final = true
+		}),
+		"touched": after(issued(v, "admin"), func(r *breakglass.Request) {
+			r.Swept = &breakglass.Swept{Items: []breakglass.Residue{}, Sources: []string{"audit"}}
+		}),
+		"touched-overdue": after(issued(v, "admin"), func(r *breakglass.Request) { r.Issued.NotAfter = noon().Add(-25 * time.Hour) }),
+		"left":            after(issued(v, "admin"), func(r *breakglass.Request) { r.Session, r.Swept, r.SweptAt = reported(), sweptOf(2), noon() }),
+		"acknowledged": after(issued(v, "admin"), func(r *breakglass.Request) {
+			r.Session, r.Swept, r.SweptAt = reported(), sweptOf(2), noon()
+			r.Acknowledged = &breakglass.Ending{By: bgtest.BySlack("carol"), At: noon(), Reason: "removed both"}
+		}),
+		"closed": after(issued(v, "admin"), func(r *breakglass.Request) {
+			r.Closed = &breakglass.Ending{By: bgtest.BySlack("alice"), At: noon(), Reason: "restored etcd from the snapshot; nothing is left to do"}
+		}),
+		"erased": end(pending(v, "admin"), func(r *breakglass.Request) { r.Reason, r.Ask.Incident = "", "" }),
 	}
+}
+
+// after is a grant that has ended and after which a closing note is asked for.
+func after(r *breakglass.Request, set func(*breakglass.Request)) *breakglass.Request {
+	r.Ask.Aftercare = &breakglass.Aftercare{Prove: true, Examine: true, CloseSeconds: 86400}
+	r.Issued.NotAfter = noon()
+	set(r)
+	return r
+}
+
+// receiptOf is a receipt by which so many API servers refuse, still let in, and cannot be reached.
+func receiptOf(no, open, away int) *breakglass.Receipt {
+	r := &breakglass.Receipt{Final: open+away == 0, Limits: []string{"watches go on until they end"}}
+	server := func() string { return fmt.Sprintf("https://10.0.0.%d:6443", len(r.Answers)+1) }
+	for i := range no {
+		by := []string{breakglass.RefusedByRBAC, breakglass.RefusedByWebhook}[i%2]
+		r.Answers = append(r.Answers, breakglass.Answer{Server: server(), No: true, By: by, AfterMillis: int64(1+i*400) * 200, Tries: i + 1})
+	}
+	for range open {
+		r.Answers = append(r.Answers, breakglass.Answer{Server: server(), Tries: 7, Problem: breakglass.StillAllowed})
+	}
+	for range away {
+		r.Answers = append(r.Answers, breakglass.Answer{Server: server(), Tries: 2, Problem: "connection refused"})
+	}
+	return r
+}
+
+func reported() *breakglass.SessionReported {
+	return &breakglass.SessionReported{Digest: strings.Repeat("c", 64), Source: breakglass.SourceAudit, Events: 53, First: noon().Add(-20 * time.Minute), Last: noon().Add(-2 * time.Minute),
+		From: []string{"10.1.2.3", "192.0.2.7"}, Reads: 41, Writes: 9, Refused: 3, SecretsRead: 1, Streams: 2}
+}
+
+func sweptOf(n int) *breakglass.Swept {
+	s := &breakglass.Swept{Sources: []string{"audit", "comparison"}, Gaps: []string{"Secrets were not compared: the daemon may not list them"}}
+	for i := range n {
+		s.Items = append(s.Items, breakglass.Residue{Rule: "clusterrolebinding-created", Severity: breakglass.SeverityCritical, Object: fmt.Sprintf("ClusterRoleBinding evil-%d", i),
+			What: "a new binding gives cluster-admin to a service account", Found: "audit", Exists: []string{"yes", "unknown"}[i%2], Undo: fmt.Sprintf("kubectl delete clusterrolebinding evil-%d", i)})
+	}
+	return s
 }
 
 // views are all forms, by name.
@@ -96,10 +159,29 @@ func views(v render) map[string]slack.ModalViewRequest {
 		"review-mine":     v.review(s["pending-one"], "bob"),
 		"review-critical": v.review(s["pending-critical"], "bob"),
 		"review-over":     v.review(s["expired"], "carol"),
-		"deny":            v.because(formDeny, "Deny access", "Deny", "Why not?", s["pending"]),
-		"revoke":          v.because(formRevoke, "Revoke access", "Revoke", "Why?", s["active"]),
+		"deny":            v.deny(s["pending"]),
+		"revoke":          v.revoke(s["active"]),
+		"revoke-approved": v.revoke(s["approved"]),
+		"revoke-group":    v.revoke(s["active-group"]),
+		"revoke-proved":   v.revoke(after(issued(v, "admin"), func(r *breakglass.Request) { r.Issued.NotAfter = noon().Add(time.Minute) })),
+		"ask-guarded":     guarded(v),
+		"review-raised":   v.review(s["approved-raised"], "dave"),
+		"acknowledge":     v.acknowledge(s["left"]),
+		"acknowledged":    v.acknowledge(s["acknowledged"]),
+		"left-nothing":    v.acknowledge(s["touched"]),
+		"left-many":       v.acknowledge(after(issued(v, "admin"), func(r *breakglass.Request) { r.Swept = sweptOf(100); r.Swept.More = 7 })),
+		"close":           v.closing(s["touched"]),
+		"closed":          v.closing(s["closed"]),
 		"not-done":        notice("Not done", "Nobody approves their own request; two other people must approve it."),
 	}
+}
+
+// guarded is the form for a profile with guards.
+func guarded(v render) slack.ModalViewRequest {
+	offers := v.policy.Eligible("alice")
+	p := *offers[0].Profile
+	p.Guards = []breakglass.Guard{breakglass.GuardExec, breakglass.GuardSecrets}
+	return v.ask([]breakglass.ProfileOnCluster{{Profile: &p, Cluster: offers[0].Cluster}}, wish{})
 }
 
 // notices is each entry that people are told of, by name.
@@ -110,27 +192,81 @@ func notices(v render) map[string]breakglass.Notice {
 		return breakglass.Notice{Seq: 45, Event: ev, Request: s[name], At: at}
 	}
 	last := s["approved"].Approvals[1].At
+	open := *reported()
+	open.StillOpen, open.Gaps = 2, []string{"12 audit events came late", "the audit policy leaves out Secrets"}
+	many := *sweptOf(100)
+	many.More = 3
 	return map[string]breakglass.Notice{
-		"requested":   at("pending", breakglass.Requested{By: by("alice")}, noon()),
-		"approval":    at("pending-one", breakglass.Approved{By: by("bob")}, noon()),
-		"quorum":      at("approved", breakglass.Approved{By: bgtest.ByKey("bob")}, last),
-		"taken-back":  at("pending-one", breakglass.ApprovalWithdrawn{By: by("carol")}, noon()),
-		"denied":      at("denied", breakglass.Denied{By: by("carol")}, noon()),
-		"withdrawn":   at("withdrawn", breakglass.Withdrawn{By: by("alice")}, noon()),
-		"claimed":     at("issuing", breakglass.Claimed{By: bgtest.ByKey("alice")}, noon()),
-		"issued":      at("active", *s["active"].Issued, noon()),
-		"refused":     at("failed", breakglass.Failed{Why: breakglass.FailRefused, Detail: "the certificate authority refused"}, noon()),
-		"unknown":     at("failed", breakglass.Failed{Why: breakglass.FailUnknown, Detail: "the answer was lost"}, noon()),
-		"orphan":      at("failed", breakglass.Failed{Why: breakglass.FailOrphan, Detail: "the answer was lost"}, noon()),
-		"check":       at("failed", breakglass.Failed{Why: breakglass.FailCheck, Detail: "it is for another key"}, noon()),
-		"bound":       at("active", breakglass.Bound{Rights: s["active"].Ask.Rights}, noon()),
-		"unbound":     at("expired", breakglass.Unbound{Why: breakglass.StateExpired}, noon()),
-		"revoked":     at("revoked", breakglass.Revoked{By: by("carol")}, noon()),
-		"delivered":   at("active", breakglass.Delivered{By: bgtest.ByKey("alice")}, noon()),
-		"lapsed":      at("lapsed", breakglass.Ended{State: breakglass.StateLapsed}, noon()),
-		"expired":     at("expired", breakglass.Ended{State: breakglass.StateExpired}, noon()),
-		"no-account":  at("pending", breakglass.Heartbeat{}, noon()),
-		"not-allowed": at("pending", breakglass.Refused{By: by("mallory")}, noon()),
+		"requested":               at("pending", breakglass.Requested{By: by("alice")}, noon()),
+		"approval":                at("pending-one", breakglass.Approved{By: by("bob")}, noon()),
+		"quorum":                  at("approved", breakglass.Approved{By: bgtest.ByKey("bob")}, last),
+		"taken-back":              at("pending-one", breakglass.ApprovalWithdrawn{By: by("carol")}, noon()),
+		"denied":                  at("denied", breakglass.Denied{By: by("carol")}, noon()),
+		"withdrawn":               at("withdrawn", breakglass.Withdrawn{By: by("alice")}, noon()),
+		"claimed":                 at("issuing", breakglass.Claimed{By: bgtest.ByKey("alice")}, noon()),
+		"issued":                  at("active", *s["active"].Issued, noon()),
+		"refused":                 at("failed", breakglass.Failed{Why: breakglass.FailRefused, Detail: "the certificate authority refused"}, noon()),
+		"unknown":                 at("failed", breakglass.Failed{Why: breakglass.FailUnknown, Detail: "the answer was lost"}, noon()),
+		"orphan":                  at("failed", breakglass.Failed{Why: breakglass.FailOrphan, Detail: "the answer was lost"}, noon()),
+		"check":                   at("failed", breakglass.Failed{Why: breakglass.FailCheck, Detail: "it is for another key"}, noon()),
+		"bound":                   at("active", breakglass.Bound{Rights: s["active"].Ask.Rights}, noon()),
+		"unbound":                 at("expired", breakglass.Unbound{Why: breakglass.StateExpired}, noon()),
+		"revoked":                 at("revoked", breakglass.Revoked{By: by("carol")}, noon()),
+		"delivered":               at("active", breakglass.Delivered{By: bgtest.ByKey("alice")}, noon()),
+		"lapsed":                  at("lapsed", breakglass.Ended{State: breakglass.StateLapsed}, noon()),
+		"expired":                 at("expired", breakglass.Ended{State: breakglass.StateExpired}, noon()),
+		"revoked-unclaimed":       at("revoked-unclaimed", breakglass.Revoked{By: by("carol")}, noon()),
+		"revoked-group":           at("revoked-group", breakglass.Revoked{By: by("carol")}, noon()),
+		"receipt":                 at("receipt", *receiptOf(3, 0, 0), noon()),
+		"receipt-open":            at("receipt-open", *receiptOf(1, 1, 1), noon()),
+		"receipt-group":           at("receipt-group", *receiptOf(1, 2, 0), noon()),
+		"receipt-late":            at("receipt-late", breakglass.Receipt{Answers: receiptOf(2, 0, 1).Answers, Final: true}, noon()),
+		"receipt-many":            at("receipt", *receiptOf(30, 0, 0), noon()),
+		"receipt-none":            at("receipt", *receiptOf(0, 0, 0), noon()),
+		"session":                 at("left", *reported(), noon()),
+		"session-open":            at("left", open, noon()),
+		"session-unused":          at("touched", breakglass.SessionReported{Source: breakglass.SourceAudit}, noon()),
+		"session-unknown":         at("touched", breakglass.SessionReported{Source: breakglass.SourceNone, Gaps: []string{"no audit events reach the daemon for c1"}}, noon()),
+		"swept-nothing":           at("touched", breakglass.Swept{Items: []breakglass.Residue{}}, noon()),
+		"swept-gaps":              at("touched", breakglass.Swept{Items: []breakglass.Residue{}, Gaps: sweptOf(1).Gaps}, noon()),
+		"swept":                   at("left", *sweptOf(2), noon()),
+		"swept-before":            at("left", *sweptOf(1), noon()),
+		"swept-many":              at("left", many, noon()),
+		"swept-acknowledged":      at("acknowledged", *sweptOf(2), noon()),
+		"acknowledged":            at("acknowledged", breakglass.Acknowledged{By: by("carol")}, noon()),
+		"acknowledged-late":       at("left", breakglass.Acknowledged{By: by("carol")}, noon()),
+		"closed":                  at("closed", breakglass.Closed{By: by("alice")}, noon()),
+		"overdue-closing":         at("touched-overdue", breakglass.Overdue{What: breakglass.OverdueClosing}, noon()),
+		"overdue-closing-late":    at("closed", breakglass.Overdue{What: breakglass.OverdueClosing}, noon()),
+		"overdue-acknowledgement": at("left", breakglass.Overdue{What: breakglass.OverdueAcknowledgement}, noon()),
+		"overdue-late":            at("acknowledged", breakglass.Overdue{What: breakglass.OverdueAcknowledgement}, noon()),
+		"expired-touched":         at("touched", breakglass.Ended{State: breakglass.StateExpired}, noon()),
+		"no-account":              at("pending", breakglass.Heartbeat{}, noon()),
+		"not-allowed":             at("pending", breakglass.Refused{By: by("mallory")}, noon()),
+	}
+}
+
+// findings are the messages about findings, by name; words are what a check found in the hands of whoever had the cluster.
+func findings(v render, words string) map[string]message {
+	f := func(sev breakglass.Severity, request string) breakglass.Finding {
+		return breakglass.Finding{Since: noon(), FindingOpened: breakglass.FindingOpened{Key: words, Check: "reconcile", Cluster: "c1", Request: request, Severity: sev,
+			What: "a certificate that the ledger does not know was signed: " + words, Next: "look at the authority's audit log for " + words}}
+	}
+	var rest []breakglass.Finding
+	for range 7 {
+		rest = append(rest, f(breakglass.SeverityCritical, ""), f(breakglass.SeverityWarning, ""))
+	}
+	daemon := f(breakglass.SeverityWarning, "")
+	daemon.Cluster = ""
+	return map[string]message{
+		"critical": v.finding(f(breakglass.SeverityCritical, "")),
+		"warning":  v.finding(f(breakglass.SeverityWarning, "bg-7k3m-9qx")),
+		"info":     v.finding(f(breakglass.SeverityInfo, "")),
+		"daemon":   v.finding(daemon),
+		"over":     v.over(f(breakglass.SeverityCritical, "").FindingOpened, "the check does not find it any more: "+words),
+		"over-how": v.over(f(breakglass.SeverityWarning, "bg-7k3m-9qx").FindingOpened, ""),
+		"rest":     v.rest(rest),
+		"no-rest":  v.rest(nil),
 	}
 }
 
@@ -193,6 +329,12 @@ func TestRenderedMessagesAndForms(t *testing.T) {
 			letters[name] = m.json(t)
 		}
 	}
+	found := map[string]json.RawMessage{}
+	for name, m := range findings(v, "serial 12:34") {
+		valid(t, name, m)
+		found[name] = m.json(t)
+	}
+	golden(t, "findings", encode(t, found))
 	golden(t, "thread", encode(t, lines))
 	golden(t, "letters", encode(t, letters))
 	valid(t, "help", v.help())
@@ -236,7 +378,13 @@ func tainted(v render, r *breakglass.Request, words string) *breakglass.Request 
 	for i := range r.Approvals {
 		r.Approvals[i].Comment = words
 	}
-	for _, e := range []*breakglass.Ending{r.Denied, r.Withdrawn, r.Revoked} {
+	if r.Receipt != nil {
+		*r.Receipt = taintedEvent(*r.Receipt, words).(breakglass.Receipt)
+	}
+	if r.Swept != nil {
+		*r.Swept = taintedEvent(*r.Swept, words).(breakglass.Swept)
+	}
+	for _, e := range []*breakglass.Ending{r.Denied, r.Withdrawn, r.Revoked, r.Acknowledged, r.Closed} {
 		if e != nil {
 			e.Reason = words
 		}
@@ -245,6 +393,43 @@ func tainted(v render, r *breakglass.Request, words string) *breakglass.Request 
 		r.Failed.Detail = words
 	}
 	return r
+}
+
+// taintedEvent puts a hostile text everywhere that a cluster's words can get.
+func taintedEvent(ev breakglass.Event, words string) breakglass.Event {
+	list := func(in []string) []string {
+		out := make([]string, len(in))
+		for i := range out {
+			out[i] = words
+		}
+		return out
+	}
+	switch ev := ev.(type) {
+	case breakglass.Failed:
+		ev.Detail = words
+		return ev
+	case breakglass.Receipt:
+		ev.Answers = slices.Clone(ev.Answers)
+		for i, a := range ev.Answers {
+			ev.Answers[i].Server, ev.Answers[i].Question = words, words
+			if a.Problem != "" && a.Problem != breakglass.StillAllowed {
+				ev.Answers[i].Problem = words
+			}
+		}
+		ev.Limits = list(ev.Limits)
+		return ev
+	case breakglass.SessionReported:
+		ev.From, ev.Gaps = list(ev.From), list(ev.Gaps)
+		return ev
+	case breakglass.Swept:
+		ev.Items = slices.Clone(ev.Items)
+		for i := range ev.Items {
+			ev.Items[i] = breakglass.Residue{Rule: words, Severity: breakglass.Severity(words), Object: words, What: words, Found: words, Exists: words, Undo: words}
+		}
+		ev.Gaps = list(ev.Gaps)
+		return ev
+	}
+	return ev
 }
 
 func checkHostile(t testing.TB, v render, words string) {
@@ -279,20 +464,24 @@ func checkHostile(t testing.TB, v render, words string) {
 		r = tainted(v, r, words)
 		message(name, v.card(r))
 		view(name, v.review(r, "carol"))
-		view(name, v.because(formRevoke, "Revoke access", "Revoke", "Why?", r))
+		view(name, v.revoke(r))
+		view(name, v.closing(r))
+		if r.Swept != nil {
+			view(name, v.acknowledge(r))
+		}
 	}
 	for name, n := range notices(v) {
 		n.Request = tainted(v, n.Request, words)
-		if f, ok := n.Event.(breakglass.Failed); ok {
-			f.Detail = words
-			n.Event = f
-		}
+		n.Event = taintedEvent(n.Event, words)
 		if m, ok := v.timeline(n); ok {
 			message(name, m)
 		}
 		if m, ok := v.letter(n); ok {
 			message(name, m)
 		}
+	}
+	for name, m := range findings(v, words) {
+		message(name, m)
 	}
 	offers := v.policy.Eligible("alice")
 	view("ask", v.ask(offers, parseWish(words+" 30m "+words, offers)))
@@ -302,7 +491,7 @@ func checkHostile(t testing.TB, v render, words string) {
 
 func FuzzPeoplesWordsAreNeverInterpreted(f *testing.F) {
 	for _, s := range []string{"", "<!here> <@U0BOB> *bold* `code` https://evil.example :tada:", "&lt;!channel&gt;", "\n\n> quoted\n\t", strings.Repeat("😀", 4000), strings.Repeat("<", 3000),
-		"\x00\xff", "a\u202eb", strings.Repeat("a\n", 2000), "<!date^1^{date}|x>", " "} {
+		"\x00\xff", "a\u202eb", "<!channel> <https://evil.example|kubectl> " + strings.Repeat("x", 10_000), strings.Repeat("a\n", 2000), "<!date^1^{date}|x>", " "} {
 		f.Add(s)
 	}
 	v := renderer(f, bgtest.Policy())
@@ -347,7 +536,7 @@ func TestLongestPolicyFitsIntoSlack(t *testing.T) {
 			Rights: prof.Rights, TTLSeconds: 86399, Quorum: p.Freeze(prof), Risk: prof.Risk, PendingUntil: noon().Add(time.Hour), ClaimSeconds: 600}}
 	check := func(name string) {
 		valid(t, name, v.card(r))
-		for _, m := range []slack.ModalViewRequest{v.review(r, people[59]), v.because(formDeny, "Deny access", "Deny", "Why not?", r)} {
+		for _, m := range []slack.ModalViewRequest{v.review(r, people[59]), v.deny(r)} {
 			for _, p := range slacksim.ValidateView(encode(t, m)) {
 				t.Errorf("%s: %s", name, p)
 			}
@@ -360,6 +549,28 @@ func TestLongestPolicyFitsIntoSlack(t *testing.T) {
 		r.Approvals = append(r.Approvals, breakglass.Approval{By: breakglass.Actor{Person: person, Channel: breakglass.ChannelKey}, At: noon()})
 	}
 	check("thirty approvals")
+	r.Issued = &breakglass.Issued{Serial: strings.Repeat("ff:", 20), NotAfter: noon()}
+	r.Ask.Aftercare = &breakglass.Aftercare{CloseSeconds: 86400}
+	for g := range breakglass.Guards() {
+		r.Ask.Guards = append(r.Ask.Guards, g)
+	}
+	for range 30 {
+		r.Ask.Raised = append(r.Ask.Raised, "bg-7k3m-9qx")
+	}
+	swept := taintedEvent(*sweptOf(100), strings.Repeat("😀", 10_000)).(breakglass.Swept)
+	r.Swept = &swept
+	check("ended")
+	for _, n := range []breakglass.Event{*r.Swept, breakglass.Overdue{What: breakglass.OverdueClosing}, breakglass.Overdue{What: breakglass.OverdueAcknowledgement}, *receiptOf(50, 0, 0), *reported()} {
+		m, ok := v.timeline(breakglass.Notice{Event: n, Request: r})
+		if valid(t, n.Kind(), m); !ok {
+			t.Errorf("%s is not told", n.Kind())
+		}
+	}
+	for _, m := range []slack.ModalViewRequest{v.acknowledge(r), v.closing(r), v.revoke(r)} {
+		for _, p := range slacksim.ValidateView(encode(t, m)) {
+			t.Errorf("%s: %s", m.CallbackID, p)
+		}
+	}
 	offers := p.Eligible(people[0])
 	m := v.ask(offers, wish{cluster: clusters[11], ttl: 23 * time.Hour})
 	for _, p := range slacksim.ValidateView(encode(t, m)) {

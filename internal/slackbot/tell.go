@@ -2,8 +2,6 @@ package slackbot
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,9 +19,28 @@ type place struct {
 	Shown   string `json:"shown,omitempty"` // hash of the card as it is in Slack
 	Seq     int64  `json:"seq"`
 	Steps   int    `json:"steps"` // done for Seq, in the order of Tell
+
+	Said  map[string]string `json:"said,omitempty"`  // by kind of line, the gist of the last one: see saidBefore
+	Sweep string            `json:"sweep,omitempty"` // the last line of the thread that says what was left behind
 }
 
-// Tell implements breakglass.Messenger: the card, the thread, the private message. Each step is remembered when Slack has
+const cardMark = "slack/card/" // and the request's id: where its place is kept
+
+// placeOf returns where a request's card is. A request of which nothing was told yet has none.
+func (b *Bot) placeOf(ctx context.Context, request string) (place, error) {
+	p := place{Seq: -1}
+	mark, err := b.cfg.Ledger.Bookmark(ctx, cardMark+request)
+	if err == nil && mark != nil {
+		err = json.Unmarshal(mark, &p)
+	}
+	if err != nil {
+		return p, fmt.Errorf("reading where the card of %s is: %w", request, err)
+	}
+	return p, nil
+}
+
+// Tell implements breakglass.Messenger: the card, the thread, the private message, the button of a
+// message that has had its answer. Findings are told by Findings. Each step is remembered when Slack has
 // confirmed it, so a repetition goes on where it stopped; only a step whose confirmation was lost is done twice.
 func (b *Bot) Tell(ctx context.Context, n breakglass.Notice) error {
 	switch n.Event.(type) {
@@ -33,16 +50,9 @@ func (b *Bot) Tell(ctx context.Context, n breakglass.Notice) error {
 	if n.Request == nil {
 		return nil
 	}
-	key := "slack/card/" + n.Request.ID
-	p := place{Seq: -1}
-	mark, err := b.cfg.Ledger.Bookmark(ctx, key)
+	p, err := b.placeOf(ctx, n.Request.ID)
 	if err != nil {
-		return fmt.Errorf("reading where the card of %s is: %w", n.Request.ID, err)
-	}
-	if mark != nil {
-		if err := json.Unmarshal(mark, &p); err != nil {
-			return fmt.Errorf("reading where the card of %s is: %w", n.Request.ID, err)
-		}
+		return err
 	}
 	if n.Seq < p.Seq {
 		return nil
@@ -51,7 +61,7 @@ func (b *Bot) Tell(ctx context.Context, n breakglass.Notice) error {
 		p.Seq, p.Steps = n.Seq, 0
 	}
 	v := b.render(time.Now())
-	for i, step := range []func(context.Context, render, *place, breakglass.Notice) (bool, error){b.showCard, b.addLine, b.writeLetter} {
+	for i, step := range []func(context.Context, render, *place, breakglass.Notice) (bool, error){b.showCard, b.addLine, b.writeLetter, b.markSweep} {
 		if i < p.Steps {
 			continue
 		}
@@ -67,7 +77,7 @@ func (b *Bot) Tell(ctx context.Context, n breakglass.Notice) error {
 		if err != nil {
 			return fmt.Errorf("remembering where the card of %s is: %w", n.Request.ID, err)
 		}
-		if err := b.cfg.Ledger.SetBookmark(ctx, key, mark); err != nil {
+		if err := b.cfg.Ledger.SetBookmark(ctx, cardMark+n.Request.ID, mark); err != nil {
 			return fmt.Errorf("remembering where the card of %s is: %w", n.Request.ID, err)
 		}
 	}
@@ -85,24 +95,24 @@ func (b *Bot) settle(ctx context.Context, n breakglass.Notice, err error) error 
 		b.log.Error("slack does not take a message: it is not sent", slog.String("request", n.Request.ID), slog.Int64("entry", n.Seq), slog.String("method", e.method), slog.String("code", e.code))
 		return nil
 	}
+	return waitFor(ctx, e, fmt.Sprintf("telling entry %d of %s", n.Seq, n.Request.ID))
+}
+
+// waitFor waits for the time that Slack asked for, if any, and returns the error that has the call tried again.
+func waitFor(ctx context.Context, e *apiError, doing string) error {
 	if e.after > 0 {
 		select {
 		case <-ctx.Done():
 		case <-time.After(e.after):
 		}
 	}
-	return fmt.Errorf("telling entry %d of %s: %w", n.Seq, n.Request.ID, e)
+	return fmt.Errorf("%s: %w", doing, e)
 }
 
 // showCard posts the card, or edits it if it would look different. The latest state wins: after an outage one edit does.
 func (b *Bot) showCard(ctx context.Context, v render, p *place, n breakglass.Notice) (bool, error) {
 	m := v.card(n.Request)
-	raw, err := json.Marshal(m.blocks)
-	if err != nil {
-		return false, fmt.Errorf("encoding the card of %s: %w", n.Request.ID, err)
-	}
-	sum := sha256.Sum256(append(raw, m.text...))
-	shown := hex.EncodeToString(sum[:8])
+	shown := m.hash()
 	if p.TS != "" {
 		if p.Shown == shown {
 			return false, nil
@@ -125,13 +135,36 @@ func (b *Bot) showCard(ctx context.Context, v render, p *place, n breakglass.Not
 	return true, nil
 }
 
-// addLine adds the entry's line to the card's thread. Without a card there is no thread.
+// addLine adds the entry's line to the card's thread. Without a card there is no thread. What was said before in the same words
+// is not said again.
 func (b *Bot) addLine(ctx context.Context, v render, p *place, n breakglass.Notice) (bool, error) {
 	m, ok := v.timeline(n)
-	if !ok || p.TS == "" {
+	kind, gist := saidBefore(n.Event)
+	if !ok || p.TS == "" || kind != "" && p.Said[kind] == gist {
 		return false, nil
 	}
-	_, err := b.post(ctx, p.Channel, p.TS, m)
+	ts, err := b.post(ctx, p.Channel, p.TS, m)
+	if err != nil {
+		return false, err
+	}
+	if kind != "" {
+		if p.Said == nil {
+			p.Said = map[string]string{}
+		}
+		p.Said[kind] = gist
+	}
+	if kind == "swept" {
+		p.Sweep = ts
+	}
+	return true, nil
+}
+
+// markSweep takes the button off the message about what was left behind when a second person has seen it.
+func (b *Bot) markSweep(ctx context.Context, v render, p *place, n breakglass.Notice) (bool, error) {
+	if _, ok := n.Event.(breakglass.Acknowledged); !ok || p.Sweep == "" || n.Request.Swept == nil || n.Request.Acknowledged == nil {
+		return false, nil
+	}
+	err := b.edit(ctx, p.Channel, p.Sweep, v.swept(*n.Request.Swept, n.Request))
 	return err == nil, err
 }
 

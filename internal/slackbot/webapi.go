@@ -2,6 +2,9 @@ package slackbot
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -100,6 +103,16 @@ type message struct {
 	text      string
 	blocks    []slack.Block
 	broadcast bool // a reply in a thread that the channel sees too
+}
+
+// hash tells messages apart that look different.
+func (m message) hash() string {
+	raw, err := json.Marshal(m.blocks)
+	if err != nil {
+		panic("encoding a message: " + err.Error()) // only plain data types: cannot happen
+	}
+	sum := sha256.Sum256(append(raw, m.text...))
+	return hex.EncodeToString(sum[:8])
 }
 
 func (m message) options(more ...slack.MsgOption) []slack.MsgOption {

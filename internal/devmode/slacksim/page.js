@@ -80,6 +80,7 @@ const channelName = (id) => (state.channels.find((c) => c.id === id) || { name: 
 const emoji = {
   white_check_mark: "✅", heavy_check_mark: "✔️", x: "❌", warning: "⚠️", rotating_light: "🚨", lock: "🔒", unlock: "🔓", key: "🔑", no_entry: "⛔",
   hourglass: "⌛", hourglass_flowing_sand: "⏳", fire: "🔥", bell: "🔔", eyes: "👀", wave: "👋", information_source: "ℹ️", stop_sign: "🛑", memo: "📝",
+  receipt: "🧾", broom: "🧹", mag: "🔍", alarm_clock: "⏰", checkered_flag: "🏁", gear: "⚙️", zzz: "💤", leftwards_arrow_with_hook: "↩️",
 };
 
 const markup = /```([\s\S]+?)```\n?|`([^`\n]+)`|<([^<>\n]+)>|(?<![\w*])\*([^*\n]+)\*(?![\w*])|(?<!\w)_([^_\n]+)_(?!\w)|(?<![\w~])~([^~\n]+)~(?![\w~])|:([a-z0-9_+-]+):|(?:^|\n)((?:&gt;[^\n]*(?:\n|$))+)/g;

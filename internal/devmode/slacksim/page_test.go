@@ -77,41 +77,47 @@ func approvalApp(t *testing.T, a *app) {
 	})
 }
 
-func TestTwoPeopleUseTheAppInABrowser(t *testing.T) {
-	cfg := config()
-	cfg.Users[2].RealName = "Gus " + hostile
-	cfg.Notice += " " + hostile
-	a := start(t, cfg)
-	approvalApp(t, a)
-	tab := browser(t)
-	type action = chromedp.Action[chromedp.Void]
-	css := func(selector string) chromedp.CSS { return chromedp.CSS(selector) }
-	button := func(text string) chromedp.Search {
-		return chromedp.Search(`//button[normalize-space()="` + text + `"]`)
+// action is a step of a person in front of the page.
+type action = chromedp.Action[chromedp.Void]
+
+func css(selector string) chromedp.CSS { return chromedp.CSS(selector) }
+
+func labelled(text string) chromedp.Search {
+	return chromedp.Search(`//button[normalize-space()="` + text + `"]`)
+}
+
+func until(expression string) action {
+	return func(ctx context.Context, tab *chromedp.Target) (chromedp.Void, error) {
+		_, err := chromedp.Poll[bool](expression)(ctx, tab)
+		return chromedp.Void{}, err
 	}
-	confirm := func(text string) chromedp.Search {
-		return chromedp.Search(`//dialog[@id="confirm"]//button[normalize-space()="` + text + `"]`)
+}
+
+// reads waits until the open conversation has a text.
+func reads(text string) action {
+	raw, err := json.Marshal(text)
+	if err != nil {
+		panic(err)
 	}
-	until := func(expression string) action {
-		return func(ctx context.Context, tab *chromedp.Target) (chromedp.Void, error) {
-			_, err := chromedp.Poll[bool](expression)(ctx, tab)
-			return chromedp.Void{}, err
-		}
-	}
-	reads := func(text string) action {
-		return until(`document.getElementById("log").innerText.includes(` + string(mustJSON(t, text)) + `)`)
-	}
-	as := func(name string) action {
-		return chromedp.Steps(
-			chromedp.Click(chromedp.Search(`//div[@id="people"]//button[contains(., "`+name+`")]`)),
-			chromedp.WaitVisible(chromedp.Search(`//div[@id="people"]//button[@aria-pressed="true" and contains(., "`+name+`")]`)))
-	}
-	say := func(text string) action { return chromedp.SendKeys(css("#text"), text+"\r") }
-	choose := func(value string) action { return chromedp.Click(css(`#modal input[value="` + value + `"]`)) }
-	reason := func(text string) action {
-		return chromedp.Steps(until(`!(document.querySelector("#modal textarea").value = "")`), chromedp.SendKeys(css("#modal textarea"), text))
-	}
-	run := func(name string, steps ...action) {
+	return until(`document.getElementById("log").innerText.includes(` + string(raw) + `)`)
+}
+
+func as(name string) action {
+	return chromedp.Steps(
+		chromedp.Click(chromedp.Search(`//div[@id="people"]//button[contains(., "`+name+`")]`)),
+		chromedp.WaitVisible(chromedp.Search(`//div[@id="people"]//button[@aria-pressed="true" and contains(., "`+name+`")]`)))
+}
+
+func say(text string) action { return chromedp.SendKeys(css("#text"), text+"\r") }
+
+// writes fills in the one long text of a form, anew.
+func writes(text string) action {
+	return chromedp.Steps(until(`!(document.querySelector("#modal textarea").value = "")`), chromedp.SendKeys(css("#modal textarea"), text))
+}
+
+// steps runs what a person does, and says what the page showed when a step fails.
+func steps(t *testing.T, tab context.Context) func(name string, steps ...action) {
+	return func(name string, steps ...action) {
 		t.Helper()
 		ctx, cancel := context.WithTimeout(tab, 40*time.Second)
 		defer cancel()
@@ -120,6 +126,20 @@ func TestTwoPeopleUseTheAppInABrowser(t *testing.T) {
 			t.Fatalf("%s: %v\nthe page says:\n%s", name, err, text)
 		}
 	}
+}
+
+func TestTwoPeopleUseTheAppInABrowser(t *testing.T) {
+	cfg := config()
+	cfg.Users[2].RealName = "Gus " + hostile
+	cfg.Notice += " " + hostile
+	a := start(t, cfg)
+	approvalApp(t, a)
+	tab := browser(t)
+	confirm := func(text string) chromedp.Search {
+		return chromedp.Search(`//dialog[@id="confirm"]//button[normalize-space()="` + text + `"]`)
+	}
+	choose := func(value string) action { return chromedp.Click(css(`#modal input[value="` + value + `"]`)) }
+	run := steps(t, tab)
 
 	run("open the page", chromedp.Navigate(a.server.URL), chromedp.WaitVisible(css(".notice")), reads("Nothing here yet."),
 		chromedp.WaitVisible(css(`#people button[aria-pressed=true]`)))
@@ -128,20 +148,20 @@ func TestTwoPeopleUseTheAppInABrowser(t *testing.T) {
 	run("mistype the command", say("/remind me"), reads("/remind is not a valid command here"))
 	run("open the form", say("/breakglass prod-eu-1 30m"), chromedp.WaitVisible(css("#modal")), until(`document.activeElement.tagName === "TEXTAREA"`), shot("modal"))
 	run("send it empty", chromedp.Click(css("#submit")), chromedp.WaitVisible(css(`[data-field=reason_block] [aria-invalid=true]`)), shot("modal-errors"))
-	run("send what the app refuses", reason("just a test"), choose("high"), choose("words"), chromedp.Click(css("#submit")),
+	run("send what the app refuses", writes("just a test"), choose("high"), choose("words"), chromedp.Click(css("#submit")),
 		until(`document.querySelector("[data-field=reason_block] .error").innerText === "Say what is broken."`))
-	run("send it", reason("etcd lost <img src=x onerror=alert(1)>"), chromedp.Click(css("#submit")), chromedp.WaitNotVisible(css("#modal")),
+	run("send it", writes("etcd lost <img src=x onerror=alert(1)>"), chromedp.Click(css("#submit")), chromedp.WaitNotVisible(css("#modal")),
 		reads("Waiting for security"), reads("MANGO PISTON 42"), reads("etcd lost <img src=x onerror=alert(1)>"))
-	run("decide on one's own request", chromedp.Click(button("Deny")), chromedp.WaitVisible(css("#confirm")), shot("confirm"),
+	run("decide on one's own request", chromedp.Click(labelled("Deny")), chromedp.WaitVisible(css("#confirm")), shot("confirm"),
 		chromedp.Click(confirm("Deny")), reads("You cannot decide on your own request."), shot("card"))
 
 	before := len(a.sim.Requests())
 	run("start to deny as somebody else", as("Bob Okafor"), until(`!document.getElementById("log").innerText.includes("Only visible to you")`),
-		chromedp.Click(button("Deny")), chromedp.WaitVisible(css("#confirm")), chromedp.Click(confirm("Keep")), chromedp.WaitNotVisible(css("#confirm")))
+		chromedp.Click(labelled("Deny")), chromedp.WaitVisible(css("#confirm")), chromedp.Click(confirm("Keep")), chromedp.WaitNotVisible(css("#confirm")))
 	if n := len(a.sim.Requests()); n != before {
 		t.Error("declining the confirm dialog told the app")
 	}
-	run("deny", chromedp.Click(button("Deny")), chromedp.WaitVisible(css("#confirm")), chromedp.Click(confirm("Deny")),
+	run("deny", chromedp.Click(labelled("Deny")), chromedp.WaitVisible(css("#confirm")), chromedp.Click(confirm("Deny")),
 		reads("Denied by @bob"), reads("2 replies"), reads("closed <done>"), shot("thread"))
 	run("read the answer", as("Alice Moreau"), chromedp.WaitVisible(css("#dms .count")), shot("unread"),
 		chromedp.Click(css("#dms button")), reads("Your request was denied."), chromedp.WaitNotPresent(css("#dms .count")))
