@@ -100,7 +100,7 @@ func newWorld(t *testing.T, options ...option) *world {
 		if b == nil {
 			return errors.New("restarting")
 		}
-		if n.Request == nil {
+		if n.Request == nil && n.Campaign == "" {
 			told <- n
 			return nil
 		}
