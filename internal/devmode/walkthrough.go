@@ -326,7 +326,29 @@ func (k *walk) revoke(ctx context.Context, id string) error {
 		return fmt.Errorf("after revoking, listing namespaces is answered with status %d, want 403: %w", code, err)
 	}
 	k.say("the binding is gone: the certificate still says who alice is, and the next request is answered 403 Forbidden")
+	if r, err = k.until(ctx, "carol", r, func(r api.Request) bool { return r.Receipt != nil && r.Receipt.Final }); err != nil {
+		return fmt.Errorf("waiting for the proof of the revocation: %w", err)
+	}
+	for _, a := range r.Receipt.Answers {
+		if !a.No {
+			return fmt.Errorf("the API server %s has not refused the revoked certificate: %s", a.Server, a.Problem)
+		}
+		k.say("the receipt in the ledger: %s refuses it since %d ms after the revocation", a.Server, a.AfterMillis)
+	}
 	return nil
+}
+
+// until follows a request as one person until done.
+func (k *walk) until(ctx context.Context, person string, r api.Request, done func(api.Request) bool) (api.Request, error) {
+	if done(r) {
+		return r, nil
+	}
+	for next, err := range k.client(person).Follow(ctx, r) {
+		if err != nil || done(next) {
+			return next, err
+		}
+	}
+	return r, ctx.Err()
 }
 
 // commandLine is the second way: a request from the command line whose certificate lives for seconds.
@@ -374,6 +396,24 @@ func (k *walk) commandLine(ctx context.Context, _ string) error {
 		return fmt.Errorf("after its time the certificate is answered with status %d, want 401: %w", code, err)
 	}
 	k.say("six seconds later: the API server says 401, and the binding is removed")
+
+	k.title("What was done with it, and what it left behind")
+	if r, err = k.until(ctx, "bob", r, func(r api.Request) bool { return r.Session != nil && r.Swept != nil }); err != nil {
+		return fmt.Errorf("waiting for the session's report: %w", err)
+	}
+	if r.Session.Source != breakglass.SourceAudit || r.Session.Events == 0 {
+		return fmt.Errorf("the session's report knows of %d audit events", r.Session.Events)
+	}
+	k.say("the audit events tell: used from %s to %s from %s, %d reads, %d changes, %d refused", r.Session.First.Format(time.TimeOnly), r.Session.Last.Format(time.TimeOnly),
+		strings.Join(r.Session.From, ", "), r.Session.Reads, r.Session.Writes, r.Session.Refused)
+	if len(r.Swept.Items) > 0 {
+		return fmt.Errorf("the sweep found %s, and nothing was left behind", r.Swept.Items[0].Object)
+	}
+	k.say("the sweep finds nothing that outlives the session")
+	if r, err = bob.Note(ctx, r.ID, "close", "looked at namespaces, all is well; nothing left to do"); err != nil || r.Touched {
+		return fmt.Errorf("closing: still touched %t: %w", r.Touched, err)
+	}
+	k.say("bob writes his closing note; the cluster does not count as touched by it any more")
 	return nil
 }
 
