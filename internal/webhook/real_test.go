@@ -115,7 +115,7 @@ func (d *daemon) up(t *testing.T) {
 	must(t, err)
 	d.addr = l.Addr().String()
 	d.server = &http.Server{Handler: d.h, TLSConfig: d.tls.Clone(), ReadHeaderTimeout: 5 * time.Second}
-	go d.server.ServeTLS(l, "", "") //nolint:errcheck // it ends with down
+	go d.server.ServeTLS(l, "", "") // it ends with down
 }
 
 func (d *daemon) down() { d.server.Close() }
