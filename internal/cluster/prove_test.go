@@ -65,7 +65,7 @@ func TestAddressesOfAPIServersAreCheckedAndKeepTheirOrder(t *testing.T) {
 	if len(servers) != 2 || servers[0].Address != "https://127.0.0.1:1" || servers[0].Config.Host != servers[0].Address || servers[1].Address != w.sim.URL {
 		t.Errorf("got %+v, want the configuration's order", servers)
 	}
-	pings := c.Ping(t.Context(), "c1", "nonce")
+	pings := c.Ping(t.Context(), "c1", map[string]string{w.sim.URL: "nonce"})
 	if len(pings) != 2 || pings[0].Err == nil || pings[1].Err != nil {
 		t.Errorf("got %+v, want an error from the one that is not there", pings)
 	}
