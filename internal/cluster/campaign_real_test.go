@@ -23,8 +23,8 @@ import (
 func TestCampaignRevokesWhatAClusterHasAndTheNextScanProvesIt(t *testing.T) {
 	a := real.NewCluster(t, aggregator(t))
 	kubeadm(t, a)
-	apply(t, a, binds("bobs-own", "", "cluster-admin", "bob@example.com")...)
-	apply(t, a, binds("forgotten", "", "cluster-admin", "contractor")...)
+	apply(t, a, binds("bobs-own", "", "cluster-admin", "user bob@example.com")...)
+	apply(t, a, binds("forgotten", "", "cluster-admin", "user contractor")...)
 	s := bgtest.New(t, bgtest.Options{Policy: bgtest.Policy() + "recertification: {reviewers: [sre, security], adminReviewers: 2, deadline: 14d}\n"})
 	campaigns, err := recert.New(recert.Config{Domain: s.Service, Ledger: s.Ledger, Signer: s.Signer(), Dir: filepath.Join(s.Dir, "recert"), Clusters: []string{"prod"},
 		Scan: func(context.Context, string) (*inventory.Snapshot, *inventory.Analysis, error) {
