@@ -63,7 +63,7 @@ func (a *app) revokeCommand() *cobra.Command {
 			if !a.json() {
 				a.screen.note("%s revoked   %s", a.screen.green("✓"), r.ID)
 			}
-			left := ""
+			var left string
 			if r, left, err = a.untilCutOff(ctx, c, r, wait); err != nil {
 				return err
 			}

@@ -495,7 +495,9 @@ func (a *app) recertExport() *cobra.Command {
 		}
 		f, err := os.OpenFile(args[0], os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 		if err != nil {
-			return usage("writing the bundle: %v", err)
+			f := usage("writing the bundle: %v", err)
+			f.next = "give the name of a file that is not there yet"
+			return f
 		}
 		_, err = f.Write(b.Data)
 		if err = cmp.Or(err, f.Close()); err != nil {

@@ -78,10 +78,13 @@ func defaultsFile(s *inventory.Snapshot) string {
 					aggregates = append(aggregates, k)
 				}
 			}
-			for name, words := range map[string][]string{"labels": labels, "aggregates": aggregates} {
-				if len(words) > 0 {
-					slices.Sort(words)
-					fmt.Fprintf(&b, "    %s: %s\n", name, list(words))
+			for _, f := range []struct {
+				name  string
+				words []string
+			}{{"labels", labels}, {"aggregates", aggregates}} {
+				if len(f.words) > 0 {
+					slices.Sort(f.words)
+					fmt.Fprintf(&b, "    %s: %s\n", f.name, list(f.words))
 				}
 			}
 			if len(r.Rules) > 0 {

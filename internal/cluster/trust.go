@@ -431,8 +431,11 @@ func (o *Observer) published(ctx context.Context, v *rotation.View) {
 	const rights = "apply policies/kubernetes/, which lets the daemon read it"
 	unseen := func(key, what string, err error) {
 		next := "see whether the API server is up"
-		if apierrors.IsForbidden(err) {
+		switch {
+		case apierrors.IsForbidden(err):
 			next = rights
+		case apierrors.IsNotFound(err):
+			next = "see whether the control plane publishes it: kube-apiserver writes extension-apiserver-authentication, kube-controller-manager kube-root-ca.crt"
 		}
 		v.Unseen = append(v.Unseen, rotation.Unseen{Key: key, What: fmt.Sprintf("%s: %s", what, plain(err)), Next: next})
 	}
@@ -529,6 +532,8 @@ func (o *Observer) get(ctx context.Context, path string, into any) error {
 		return json.NewDecoder(bytes.NewReader(text)).Decode(into)
 	case http.StatusForbidden:
 		return apierrors.NewForbidden(corev1.Resource("object"), path, errors.New("the daemon may not read it"))
+	case http.StatusNotFound:
+		return apierrors.NewNotFound(corev1.Resource("object"), path)
 	}
 	return fmt.Errorf("%s is answered with status %d", path, resp.StatusCode)
 }

@@ -105,7 +105,7 @@ func (p *parts) setUpVault(ctx context.Context) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, "sh", "../../../deploy/vault/setup.sh", "--mount", mount, "--group", "breakglass:cluster-admins", "--max-ttl", "1h",
 		"--out", p.dir, "--secret-id-file", filepath.Join(p.dir, "secret-id"))
 	cmd.Env = append(os.Environ(), "VAULT_ADDR="+p.vault.Addr, "VAULT_CACERT="+p.vault.CACert, "VAULT_TOKEN="+p.vault.RootToken,
-		"PATH="+p.vaultOnPath()+":"+os.Getenv("PATH"), "HOME="+p.dir)
+		"PATH="+p.onPath(real.VaultServer, "vault")+":"+os.Getenv("PATH"), "HOME="+p.dir)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
@@ -125,11 +125,11 @@ func (p *parts) setUpVault(ctx context.Context) ([]byte, error) {
 	return os.ReadFile(filepath.Join(p.dir, mount+"-ca.pem"))
 }
 
-// vaultOnPath makes a directory in which the vault binary has its own name.
-func (p *parts) vaultOnPath() string {
+// onPath makes a directory in which a component's binary has the name by which scripts call it.
+func (p *parts) onPath(component real.Component, name string) string {
 	dir := filepath.Join(p.dir, "path")
 	_ = os.MkdirAll(dir, 0o755)
-	_ = os.Symlink(p.bins[real.VaultServer], filepath.Join(dir, "vault"))
+	_ = os.Symlink(p.bins[component], filepath.Join(dir, name))
 	return dir
 }
 
