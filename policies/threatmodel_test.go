@@ -188,7 +188,7 @@ func TestThreatModelWithoutItsProofsIsNoticed(t *testing.T) {
 		{"| `internal/breakglass.TestKeyIsUsedForOneRequestOnly` |", "| the code |", "a claim without proof"},
 		{"| I12 | `internal", "| – | `internal", "I12 is said to hold, and no claim proves it"},
 		{"- **I13** ", "- ", "I13 has a claim and is not among what always holds"},
-		{"- **I17**: ", "- ", "I17 is neither said to hold nor said to be missing"},
+		{"- **I10**: ", "- ", "I10 is neither said to hold nor said to be missing"},
 		{"| Refused | I2 |", "| Refused |", "3 cells"},
 	} {
 		if !strings.Contains(good, c.old) {

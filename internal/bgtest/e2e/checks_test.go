@@ -98,7 +98,10 @@ func TestCAsAreCheckedAndAccessIsRecertifiedOnTheCommandLine(t *testing.T) {
 		return all[i]
 	}
 	forgotten := find("carol", "contractor")
-	out = d.cli("carol", "recert", "decide", "revoke", "--item", forgotten.ID, "--reason", "the contract ended in May")
+	out, stderr, code = d.try("carol", "recert", "decide", "revoke", "--item", forgotten.ID, "--reason", "the contract ended in May")
+	if code != 0 || !strings.Contains(out+stderr, "kubectl delete clusterrolebinding forgotten") {
+		t.Errorf("revoking an item: exit code %d, want the command that takes it away\n%s%s", code, out, stderr)
+	}
 	if _, stderr, code := d.try("carol", "recert", "decide", "keep", "--item", "person-that-is-not-there", "--reason", "because"); code == 0 {
 		t.Errorf("an item that is not there is decided: %s", stderr)
 	}
