@@ -15,10 +15,13 @@ func (a *app) caCommand() *cobra.Command {
 	var cluster, target string
 	var all bool
 	run := func(use, short, long string, do func(cmd *cobra.Command, c *api.Client) error) *cobra.Command {
-		cmd := &cobra.Command{Use: use, Short: short, Long: long, Args: args(0, 0, "flags only"), RunE: func(cmd *cobra.Command, _ []string) error {
+		cmd := &cobra.Command{Use: use + " [CLUSTER]", Short: short, Long: long, Args: args(0, 1, "at most one cluster"), ValidArgsFunction: a.completeClusters, RunE: func(cmd *cobra.Command, named []string) error {
 			c, err := a.reader()
 			if err != nil {
 				return err
+			}
+			if len(named) == 1 {
+				cluster = named[0]
 			}
 			if cluster == "" {
 				if cluster, err = a.onlyCluster(cmd, c); err != nil {
@@ -27,10 +30,6 @@ func (a *app) caCommand() *cobra.Command {
 			}
 			return do(cmd, c)
 		}}
-		cmd.Flags().StringVarP(&cluster, "cluster", "c", "", "cluster `id` (default: the only one)")
-		if err := cmd.RegisterFlagCompletionFunc("cluster", a.completeClusters); err != nil {
-			panic(err) // the flag is defined above
-		}
 		return cmd
 	}
 	status := run("status", "Say what the last check of a cluster's CAs found", "Draws each generation of the break-glass CA and each API server by itself: which of them trusts which. The exit code is 8 when\nsomebody has to act, or when something could not be seen.",
@@ -89,7 +88,7 @@ func (a *app) onlyCluster(cmd *cobra.Command, c *api.Client) (string, error) {
 	if len(ids) == 1 {
 		return ids[0], nil
 	}
-	f := usage("which cluster? give --cluster")
+	f := usage("which cluster?")
 	f.next = "they are " + strings.Join(ids, ", ")
 	return "", f
 }

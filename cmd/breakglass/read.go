@@ -224,7 +224,7 @@ func (a *app) describe(r api.Request) string {
 	if r.Ask.Rights.Binding() {
 		row("rights", "%s, bound for this one certificate and removed when it ends", r.Ask.Rights)
 	} else {
-		row("rights", "%s, carried by the certificate: it cannot be cut off singly", r.Ask.Rights)
+		row("rights", "%s, carried by the certificate: only API servers that ask the deny webhook refuse it before it ends", r.Ask.Rights)
 	}
 	row("for", "%s, from the claim; risk %s", seconds(r.Ask.TTLSeconds), r.Ask.Risk)
 	row("reason", "%s", strings.ReplaceAll(cmp.Or(r.Reason, "(erased)"), "\n", "\n            "))

@@ -65,15 +65,27 @@ func (w *World) startReal(ctx context.Context, o Options) error {
 		}
 		return strings.TrimSpace(out), nil
 	}
-	if _, err := kubectl("apply", "-f", filepath.Join(shipped, "kubernetes")); err != nil {
-		return err
+	manifests := filepath.Join(shipped, "kubernetes")
+	for _, args := range [][]string{
+		{"apply", "-f", manifests, "-f", filepath.Join(manifests, "optional", "sweep.yaml"), "-f", filepath.Join(manifests, "optional", "recert.yaml")},
+		// Nothing publishes it here: there is no kube-controller-manager.
+		{"-n", "kube-system", "create", "configmap", "kube-root-ca.crt", "--from-file=ca.crt=" + kube.CACert},
+	} {
+		if _, err := kubectl(args...); err != nil {
+			return err
+		}
 	}
-	token, err := kubectl("-n", "breakglass", "create", "token", "breakglassd", "--duration", "24h")
-	if err != nil {
-		return err
+	for account, into := range map[string]*string{"breakglassd": &w.Kubeconfig, "breakglass-recert": &w.ScanKubeconfig} {
+		token, err := kubectl("-n", "breakglass", "create", "token", account, "--duration", "24h")
+		if err != nil {
+			return err
+		}
+		*into = filepath.Join(w.Dir, account+".kubeconfig")
+		if err := kube.WriteKubeconfig(*into, real.Credentials{Token: token}); err != nil {
+			return err
+		}
 	}
-	w.Kubeconfig = filepath.Join(w.Dir, "daemon.kubeconfig")
-	return kube.WriteKubeconfig(w.Kubeconfig, real.Credentials{Token: token})
+	return nil
 }
 
 // webhookFiles are the shipped files by which an API server calls the daemon, with this world's address and token in them.

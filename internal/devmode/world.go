@@ -54,13 +54,15 @@ type World struct {
 	BotToken      string
 	SigningSecret string
 
-	Server     string            // the API server's address
-	ServerCA   []byte            // PEM
-	Kubeconfig string            // file: the daemon's own credential
-	Signer     breakglass.Signer // nil when a real Vault signs; see Vault
-	Vault      *VaultAccess
-	PolicyFile string
-	Kubectl    string // a kubectl to use, empty if there is none
+	Server     string // the API server's address
+	ServerCA   []byte // PEM
+	Kubeconfig string // file: the daemon's own credential
+	// ScanKubeconfig is a file with the credential of recertification; empty: the daemon's own is used.
+	ScanKubeconfig string
+	Signer         breakglass.Signer // nil when a real Vault signs; see Vault
+	Vault          *VaultAccess
+	PolicyFile     string
+	Kubectl        string // a kubectl to use, empty if there is none
 
 	WebhookAddr      string // where the daemon must listen for the API server, which is told so before the daemon starts
 	WebhookToken     string
@@ -210,6 +212,7 @@ clusters:
 limits: {openPerPerson: 5, perHour: 60}
 responders: [security]
 closing: {within: 1h}
+recertification: {reviewers: [sre, security], deadline: 7d}
 profiles:
   - id: cluster-admin
     description: Everything, for when the cluster or the identity provider is broken

@@ -59,7 +59,9 @@ func TestSlackRequestEndsInAWorkingKubectl(t *testing.T) {
 	if bad, err := modal.Send(ctx); err != nil || len(bad) > 0 {
 		t.Fatalf("sending the form: %v %v", bad, err)
 	}
-	card, err := d.slack.WaitMessage(ctx, func(m slacksim.Message) bool { return m.Channel == channel && m.ThreadTS == "" && strings.Contains(m.AllText(), "5xx") })
+	card, err := d.slack.WaitMessage(ctx, func(m slacksim.Message) bool {
+		return m.Channel == channel && m.ThreadTS == "" && strings.Contains(m.AllText(), "5xx")
+	})
 	must(t, err)
 	id := requestID.FindString(card.AllText())
 	if id == "" {
