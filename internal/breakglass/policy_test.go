@@ -174,6 +174,7 @@ func TestDefaultsAreTheDocumentedOnes(t *testing.T) {
 		TTL: Lifetime{Default: 15 * time.Minute, Max: time.Hour}, Requesters: []string{"sre"},
 		Approvals:   ApprovalRule{Count: 2, From: []string{"sre", "security"}, Each: []string{"security"}, Channels: []Channel{ChannelSlack, ChannelKey}},
 		ClaimWithin: 10 * time.Minute, PendingFor: 30 * time.Minute, ReasonMin: 10, Risk: RiskHigh,
+		Guards: []Guard{"admission", "csr", "escalate", "impersonate", "tokens"},
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
