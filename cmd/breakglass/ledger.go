@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"encoding/pem"
@@ -33,19 +34,9 @@ func (a *app) verifyCommand() *cobra.Command {
 			if err := a.formats("json"); err != nil {
 				return err
 			}
-			if key == "" {
-				key = a.conf.LedgerKey
-			}
-			if key == "" {
-				return usage("which ledger? give its public key with --key")
-			}
-			text, err := readLedgerKey(key)
+			verifier, err := a.verifier(key)
 			if err != nil {
 				return err
-			}
-			verifier, err := note.NewVerifier(text)
-			if err != nil {
-				return usage("ledger key: %v", err)
 			}
 			info, err := os.Stat(args[0])
 			if err != nil {
@@ -75,6 +66,22 @@ type verification struct {
 	Refusals     int      `json:"refusals"`
 	Erased       int      `json:"erasedTexts"`
 	Problems     []string `json:"problems"`
+}
+
+// verifier is the public key that --key or the configuration names, for what is verified offline.
+func (a *app) verifier(key string) (note.Verifier, error) {
+	if key = cmp.Or(key, a.conf.LedgerKey); key == "" {
+		return nil, usage("which ledger? give its public key with --key")
+	}
+	text, err := readLedgerKey(key)
+	if err != nil {
+		return nil, err
+	}
+	v, err := note.NewVerifier(text)
+	if err != nil {
+		return nil, usage("ledger key: %v", err)
+	}
+	return v, nil
 }
 
 func (a *app) verifyExport(ctx context.Context, dir string, verifier note.Verifier, since []string) error {

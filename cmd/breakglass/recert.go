@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/mod/sumdb/note"
 
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/breakglass"
@@ -514,16 +513,9 @@ func (a *app) recertVerify() *cobra.Command {
 		if err := a.formats("json"); err != nil {
 			return err
 		}
-		if key = cmp.Or(key, a.conf.LedgerKey); key == "" {
-			return usage("which ledger? give its public key with --key")
-		}
-		text, err := readLedgerKey(key)
+		verifier, err := a.verifier(key)
 		if err != nil {
 			return err
-		}
-		verifier, err := note.NewVerifier(text)
-		if err != nil {
-			return usage("ledger key: %v", err)
 		}
 		b, err := recert.OpenBundle(args[0])
 		if err != nil {

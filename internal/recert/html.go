@@ -33,7 +33,7 @@ func (r *Report) HTML(w io.Writer) error {
 		Facts  [][2]string
 		Charts []chart
 		Left   []Line
-	}{r, r.facts(), r.charts(), r.Todo()})
+	}{r, r.facts(), r.charts(), r.LeftToDo()})
 	if err != nil {
 		return fmt.Errorf("rendering the report: %w", err)
 	}

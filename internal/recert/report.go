@@ -155,9 +155,9 @@ func (r *Report) JSON(w io.Writer) error {
 	return e.Encode(r)
 }
 
-// Todo lists what is left to do: items without an answer, what was revoked in a cluster and is not proved gone, and what was
+// LeftToDo lists what is left to do: items without an answer, what was revoked in a cluster and is not proved gone, and what was
 // escalated.
-func (r *Report) Todo() []Line {
+func (r *Report) LeftToDo() []Line {
 	return slices.DeleteFunc(slices.Clone(r.Items), func(l Line) bool {
 		switch l.Outcome {
 		case breakglass.OutcomeKeep, breakglass.OutcomeSuspended:
@@ -217,7 +217,7 @@ func (l *Line) What() string {
 	return s
 }
 
-// Next is what to do about an item that is in Todo.
+// Next is what to do about an item that is in LeftToDo.
 func (l *Line) Next() string {
 	switch {
 	case l.Outcome == breakglass.OutcomeRevoke && l.Suspended == nil && l.Gives.Person != "":
@@ -354,7 +354,7 @@ func (r *Report) Text(w io.Writer) error {
 			fmt.Fprintf(&b, "  %-9s %-9s %s\n%22s%s\n", l.State, l.Risk, plain(l.Title), "", l.What())
 		}
 	}
-	if todo := r.Todo(); len(todo) > 0 {
+	if todo := r.LeftToDo(); len(todo) > 0 {
 		fmt.Fprintf(&b, "\nLeft to do (%d)\n", len(todo))
 		for n := range todo {
 			l := &todo[n]
@@ -405,7 +405,7 @@ func (r *Report) Markdown(w io.Writer) error {
 			fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", l.State, l.Risk, md(l.Title), md(strings.Join(l.Evidence, "; ")), md(l.What()), md(answeredBy(l)))
 		}
 	}
-	if todo := r.Todo(); len(todo) > 0 {
+	if todo := r.LeftToDo(); len(todo) > 0 {
 		fmt.Fprintf(&b, "\n## Left to do\n\n")
 		for n := range todo {
 			l := &todo[n]
