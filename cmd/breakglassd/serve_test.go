@@ -100,7 +100,7 @@ func newSite(t *testing.T) *site {
 	s.must(err)
 	rules := kubesim.BinderRules()
 	for resource, name := range map[string]string{"clusterroles": "cluster-admin", "roles": "fixer"} { // what the policy's profiles bind
-		rules = append(rules, rbacv1.PolicyRule{APIGroups: []string{rbacv1.GroupName}, Resources: []string{resource}, ResourceNames: []string{name}, Verbs: []string{"bind"}})
+		rules = append(rules, rbacv1.PolicyRule{APIGroups: []string{rbacv1.GroupName}, Resources: []string{resource}, ResourceNames: []string{name}, Verbs: []string{"bind", "get"}})
 	}
 	s.kube, err = kubesim.Start(t.Context(), kubesim.Config{ClientCAPEM: ca, Tokens: []kubesim.Token{{Value: s.kubekey, User: kubesim.DaemonUser, Rules: rules}}})
 	s.must(err)

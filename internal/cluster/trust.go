@@ -37,7 +37,7 @@ type ObserveConfig struct {
 	Servers []string
 	// ServerName is the name in the API servers' certificates, for addresses that are not in them. Empty: the host of the address.
 	ServerName string
-	// CA is PEM of the CAs that vouch for the API servers.
+	// CA is PEM of the CAs that vouch for the API servers. Empty: the system's CAs, as for any client of Kubernetes.
 	CA []byte
 	// Rest is the daemon's own connection, for what only a signed-in client may read: the ConfigMaps and the keys of service
 	// account tokens. Nil: they are not looked at, and that is a finding.
@@ -89,7 +89,12 @@ func NewObserver(cfg ObserveConfig) (*Observer, error) {
 			bad = append(bad, fmt.Errorf("a bundle is declared for %q, which is not the address of an API server", address))
 		}
 	}
-	if !o.roots.AppendCertsFromPEM(cfg.CA) {
+	if len(cfg.CA) == 0 {
+		var err error
+		if o.roots, err = x509.SystemCertPool(); err != nil {
+			bad = append(bad, fmt.Errorf("the system's CAs, as none is named for the API servers: %w", err))
+		}
+	} else if !o.roots.AppendCertsFromPEM(cfg.CA) {
 		bad = append(bad, errors.New("there is no PEM certificate in the CA of the API servers"))
 	}
 	if cfg.Rest != nil {
