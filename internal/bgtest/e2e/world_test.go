@@ -449,7 +449,7 @@ func (d *daemon) check() {
 	l, err := ledger.OpenReadOnly(t.Context(), store, d.verifier)
 	must(t, err)
 	bgtest.CheckSigned(t, l, slices.DeleteFunc(shared.signed(t), func(c *x509.Certificate) bool { return !d.owns(l, c) }))
-	for _, canary := range []string{"canary", "BEGIN EC PRIVATE", "BEGIN PRIVATE", "hvs."} {
+	for _, canary := range []string{"xoxb-canary", "canary-signing-secret", hookToken, "BEGIN EC PRIVATE", "BEGIN PRIVATE", "hvs."} {
 		if strings.Contains(d.logged(), canary) {
 			t.Errorf("I18: the log holds %q", canary)
 		}
