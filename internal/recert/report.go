@@ -354,10 +354,10 @@ func (r *Report) Text(w io.Writer) error {
 			fmt.Fprintf(&b, "  %-9s %-9s %s\n%22s%s\n", l.State, l.Risk, plain(l.Title), "", l.What())
 		}
 	}
-	if todo := r.LeftToDo(); len(todo) > 0 {
-		fmt.Fprintf(&b, "\nLeft to do (%d)\n", len(todo))
-		for n := range todo {
-			l := &todo[n]
+	if left := r.LeftToDo(); len(left) > 0 {
+		fmt.Fprintf(&b, "\nLeft to do (%d)\n", len(left))
+		for n := range left {
+			l := &left[n]
 			fmt.Fprintf(&b, "  %s\n", l.ID)
 			for line := range strings.Lines(l.Next()) {
 				fmt.Fprintf(&b, "    %s\n", strings.TrimSpace(plain(line)))
@@ -405,10 +405,10 @@ func (r *Report) Markdown(w io.Writer) error {
 			fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", l.State, l.Risk, md(l.Title), md(strings.Join(l.Evidence, "; ")), md(l.What()), md(answeredBy(l)))
 		}
 	}
-	if todo := r.LeftToDo(); len(todo) > 0 {
+	if left := r.LeftToDo(); len(left) > 0 {
 		fmt.Fprintf(&b, "\n## Left to do\n\n")
-		for n := range todo {
-			l := &todo[n]
+		for n := range left {
+			l := &left[n]
 			fmt.Fprintf(&b, "- %s: %s\n", md(l.Title), md(l.What()))
 			for line := range strings.Lines(l.Next()) {
 				fmt.Fprintf(&b, "  `%s`\n", strings.TrimSpace(strings.ReplaceAll(plain(line), "`", "'")))
