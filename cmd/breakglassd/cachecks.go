@@ -226,19 +226,12 @@ func (c *caChecks) check(ctx context.Context, clusterID string, by *breakglass.A
 		open = append(open, x)
 		run.Findings = append(run.Findings, x.Key)
 	}
-	errs := []error{c.service.RecordCheck(wctx, run), c.noteSwitch(wctx, r)}
-	if r.Complete {
-		errs = append(errs, c.service.Settle(wctx, checkCA, clusterID, open))
-	} else { // what was not found this time may only not have been seen
-		for _, f := range open {
-			errs = append(errs, c.service.Find(wctx, f))
-		}
-	}
+	err = errors.Join(c.service.RecordCheck(wctx, run), c.noteSwitch(wctx, r), c.service.Settle(wctx, checkCA, clusterID, r.Complete, open))
 	c.mu.Lock()
 	c.last[clusterID] = r
 	c.mu.Unlock()
 	c.measure(r)
-	return r, errors.Join(errs...)
+	return r, err
 }
 
 // measure sets the gauges of a cluster.

@@ -29,9 +29,9 @@ type scanner struct {
 	ignores  []inventory.Ignore
 }
 
-// openScanner prepares looking at clusters. It talks to nobody.
-func openScanner(cfg *Config, log *slog.Logger) (*scanner, error) {
-	s := &scanner{cfg: cfg}
+// openScanner prepares looking at clusters, of which own are those with the daemon's credential. It talks to nobody.
+func openScanner(cfg *Config, own *cluster.Clusters, log *slog.Logger) (*scanner, error) {
+	s := &scanner{cfg: cfg, own: own}
 	c := cluster.Config{Log: log}
 	for _, cl := range cfg.Clusters {
 		t := cluster.Target{ID: cl.ID, Kubeconfig: cl.KubeconfigFile, CAFile: cl.CAFile, APIServers: cl.APIServers}
@@ -41,9 +41,6 @@ func openScanner(cfg *Config, log *slog.Logger) (*scanner, error) {
 		c.Targets = append(c.Targets, t)
 	}
 	var err error
-	if s.own, err = openClusters(cfg, log); err != nil {
-		return nil, err
-	}
 	if s.scan, err = cluster.Open(c); err != nil {
 		return nil, fmt.Errorf("the credentials for recertification: %w", err)
 	}
@@ -64,7 +61,7 @@ func openScanner(cfg *Config, log *slog.Logger) (*scanner, error) {
 
 // openRecert prepares the campaigns.
 func (d *daemon) openRecert(cfg *Config) error {
-	s, err := openScanner(cfg, d.log)
+	s, err := openScanner(cfg, d.clusters, d.log)
 	if err != nil {
 		return err
 	}

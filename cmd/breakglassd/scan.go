@@ -37,7 +37,12 @@ func scanCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		s, err := openScanner(cfg, slog.New(slog.DiscardHandler))
+		quiet := slog.New(slog.DiscardHandler)
+		own, err := openClusters(cfg, quiet)
+		if err != nil {
+			return err
+		}
+		s, err := openScanner(cfg, own, quiet)
 		if err != nil {
 			return err
 		}

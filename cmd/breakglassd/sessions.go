@@ -44,7 +44,7 @@ type sessions struct {
 	store    *store.Store
 	intake   *store.Intake
 	clusters *cluster.Clusters
-	service  *breakglass.Service // set by bind, before anything calls
+	service  *breakglass.Service // set once it is open, before anything calls
 	metrics  *metrics
 	pulses   map[string]*session.Pulse // by cluster; of those whose API servers call
 }
@@ -80,7 +80,7 @@ func (s *sessions) known(ctx context.Context, clusterID, fingerprint, commonName
 }
 
 // unknown records that a name of ours was used by somebody whom the ledger does not know.
-func (s *sessions) unknown(clusterID, fingerprint, commonName string, e session.Event) {
+func (s *sessions) unknown(ctx context.Context, clusterID, fingerprint, commonName string, e session.Event) error {
 	f := breakglass.FindingOpened{Check: checkAudit, Cluster: clusterID, Severity: breakglass.SeverityCritical,
 		Next: "find out who did this, and how they came by the name: the certificate authority's own audit log, and the API servers' for what else was done"}
 	name := session.Text(commonName)
@@ -91,9 +91,7 @@ func (s *sessions) unknown(clusterID, fingerprint, commonName string, e session.
 		f.Key = "unknown-name/" + clusterID + "/" + name
 		f.What = fmt.Sprintf("somebody acted in %s under the name %s, which only certificates of ours may have, without one (%s), first seen from %s", clusterID, name, session.Text(e.User), session.Text(e.Source()))
 	}
-	if err := s.service.Find(context.Background(), f); err != nil {
-		s.log.Error("recording a finding", slog.String("finding", f.Key), slog.Any("error", err))
-	}
+	return s.service.Find(ctx, f)
 }
 
 // heartbeat is told of a nonce in the audit events of a cluster.

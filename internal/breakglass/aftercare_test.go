@@ -435,16 +435,28 @@ func TestFindingsOpenOnceAndAreOver(t *testing.T) {
 		}
 		other := f
 		other.Key, other.Severity = "audit-silent/c1/https://b", breakglass.SeverityInfo
-		must(t, s.Service.Settle(t.Context(), "audit", "c1", []breakglass.FindingOpened{other}))
+		must(t, s.Service.Settle(t.Context(), "audit", "c1", false, []breakglass.FindingOpened{other}))
+		if got := s.Service.Findings(); len(got) != 2 {
+			t.Errorf("got %+v after a check that did not see everything, want both", got)
+		}
+		must(t, s.Service.Settle(t.Context(), "audit", "c1", true, []breakglass.FindingOpened{other}))
 		if got := s.Service.Findings(); len(got) != 1 || got[0].Key != other.Key {
 			t.Errorf("got %+v after the check changed its mind, want only the second", got)
 		}
 		must(t, s.Service.Over(t.Context(), other.Key, ""))
 		must(t, s.Service.Over(t.Context(), other.Key, ""))
+		refused := 0
 		for i := range 2000 {
 			g := f
 			g.Key = fmt.Sprint("flood/", i)
-			must(t, s.Service.Find(t.Context(), g))
+			if err := s.Service.Find(t.Context(), g); errors.Is(err, breakglass.ErrTooManyFindings) {
+				refused++
+			} else {
+				must(t, err)
+			}
+		}
+		if refused < 1900 {
+			t.Errorf("%d findings of a flood were refused", refused)
 		}
 		if got := len(s.Service.Findings()); got > 40 {
 			t.Errorf("%d findings were recorded in a flood", got)
@@ -476,6 +488,25 @@ func TestCertificateThatNobodyOrderedIsFound(t *testing.T) {
 		got := s.Service.Findings()
 		if len(got) != 1 || got[0].Severity != breakglass.SeverityCritical || !strings.HasPrefix(got[0].Key, "unknown-certificate/c1/") {
 			t.Errorf("got findings %+v, want the shadow certificate", got)
+		}
+	})
+}
+
+// Whoever signs many certificates behind the daemon's back hides none of them by their number.
+func TestFloodOfUnknownCertificatesHidesNone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var s *bgtest.System
+		s = bgtest.New(t, bgtest.Options{Config: func(c *breakglass.Config) { c.Inventory = inventory{&s} }})
+		for n := range 100 { // three times what may be recorded in a minute
+			_, csr := bgtest.NewCSR()
+			parsed, err := breakglass.ParseCSR(csr)
+			must(t, err)
+			_, err = s.CA.Sign(t.Context(), breakglass.Order{Request: "x", Cluster: "c1", CommonName: fmt.Sprintf("breakglass:alice:bg-0000-%03d", n), CSR: parsed.Raw, TTL: 24 * time.Hour})
+			must(t, err)
+		}
+		time.Sleep(time.Hour)
+		if got := len(s.Service.Findings()); got != 100 {
+			t.Errorf("%d of 100 certificates are found", got)
 		}
 	})
 }

@@ -2,8 +2,8 @@ package breakglass
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -60,9 +60,13 @@ type Finding struct {
 	Seq   int64     // ledger index of the last entry about it
 }
 
+// ErrTooManyFindings is returned for a finding that is not recorded because there are too many, open or in a minute. Whoever
+// found it must find it again later: a flood must not hide anything for good.
+var ErrTooManyFindings = errors.New("too many findings")
+
 // The bounds of findings: what is found may be in the hands of an attacker.
 const (
-	maxOpenFindings   = 1000 // open at one time; beyond it findings are only logged
+	maxOpenFindings   = 1000 // open at one time; beyond it see ErrTooManyFindings
 	findingsPerMinute = 30   // entries of one check
 	maxFindingText    = 1000 // runes of a field
 )
@@ -115,7 +119,7 @@ func (s *Service) loadFindings(ctx context.Context) error {
 }
 
 // Find records a finding, once: nothing is recorded while one of the same key says the same. A flood of findings is bounded:
-// what is beyond it is logged and, since its check runs again, recorded later.
+// what is beyond it is refused with an error that wraps [ErrTooManyFindings].
 func (s *Service) Find(ctx context.Context, f FindingOpened) error {
 	f.What, f.Next = clip(f.What, maxFindingText), clip(f.Next, maxFindingText)
 	s.findings.mu.Lock()
@@ -125,8 +129,7 @@ func (s *Service) Find(ctx context.Context, f FindingOpened) error {
 		return nil
 	}
 	if !open && len(s.findings.open) >= maxOpenFindings || !s.findings.rate.allow(f.Check, time.Now()) {
-		s.log.Error("a finding is not recorded: too many", slog.String("finding", f.Key), slog.String("what", f.What))
-		return nil
+		return fmt.Errorf("recording the finding %s: %w", clip(f.Key, 200), ErrTooManyFindings)
 	}
 	return s.recordFinding(ctx, f)
 }
@@ -149,24 +152,24 @@ func (s *Service) recordFinding(ctx context.Context, ev Event) error {
 	return s.findings.apply(entries[0], ev)
 }
 
-// Settle brings the open findings of a check in a cluster to exactly those given: new ones are opened, and the ones that the
-// check does not report any more are over.
-func (s *Service) Settle(ctx context.Context, check, cluster string, now []FindingOpened) error {
+// Settle brings the open findings of a check in a cluster to those given: new ones are opened, and the ones that the check does
+// not report any more are over. After a check that was not complete none is over: it may only not have been seen.
+func (s *Service) Settle(ctx context.Context, check, cluster string, complete bool, now []FindingOpened) error {
 	keep := map[string]bool{}
+	var errs []error
 	for _, f := range now {
 		keep[f.Key] = true
-		if err := s.Find(ctx, f); err != nil {
-			return err
-		}
+		errs = append(errs, s.Find(ctx, f))
+	}
+	if !complete {
+		return errors.Join(errs...)
 	}
 	for _, f := range s.Findings() {
 		if f.Check == check && f.Cluster == cluster && !keep[f.Key] {
-			if err := s.Over(ctx, f.Key, "the check does not find it any more"); err != nil {
-				return err
-			}
+			errs = append(errs, s.Over(ctx, f.Key, "the check does not find it any more"))
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // Findings lists the open findings, the gravest first, then the oldest.

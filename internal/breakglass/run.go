@@ -368,8 +368,9 @@ type knownSerials struct {
 func (s *Service) reconcileCluster(ctx context.Context, cluster string, known *knownSerials) error {
 	ctx, cancel := context.WithTimeout(ctx, examineTimeout)
 	defer cancel()
-	var mu sync.Mutex // guards bad
+	var mu sync.Mutex // guards bad and late
 	var bad []error
+	late := 0
 	err := s.cfg.Inventory.Scan(ctx, cluster, func(serial string) bool {
 		known.mu.Lock()
 		defer known.mu.Unlock()
@@ -379,16 +380,23 @@ func (s *Service) reconcileCluster(ctx context.Context, cluster string, known *k
 		if err == nil && !fine {
 			err = s.Find(ctx, shadow(cluster, cert))
 		}
-		if err != nil {
+		if err != nil { // it is not known then, and looked at again in the next round
 			mu.Lock()
-			bad = append(bad, err)
-			mu.Unlock()
+			defer mu.Unlock()
+			if errors.Is(err, ErrTooManyFindings) {
+				late++
+			} else {
+				bad = append(bad, err)
+			}
 			return
 		}
 		known.mu.Lock()
 		defer known.mu.Unlock()
 		known.seen[Serial(cert)] = true
 	})
+	if late > 0 {
+		bad = append(bad, fmt.Errorf("%d certificates that the ledger does not know are not recorded yet: %w", late, ErrTooManyFindings))
+	}
 	return errors.Join(append(bad, err)...)
 }
 

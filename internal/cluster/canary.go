@@ -18,9 +18,6 @@ import (
 	"github.com/breakglassd/breakglass/internal/rotation"
 )
 
-// credentialID is where the API server says by which credential a request was signed in, since Kubernetes 1.32.
-const credentialID = "authentication.kubernetes.io/credential-id"
-
 // Greet asks one API server who the canary is. Only an answer with the canary's own name and fingerprint is acceptance, and only a
 // 401 from a server that proved to be the API server is a refusal.
 func (o *Observer) Greet(ctx context.Context, address string, canary tls.Certificate, commonName string) rotation.Greeting {
@@ -73,7 +70,7 @@ func outcome(status int, text []byte, commonName, fingerprint string) (rotation.
 		return rotation.OutcomeUnreached, "the answer is not a SelfSubjectReview"
 	}
 	who := review.Status.UserInfo
-	switch ids := who.Extra[credentialID]; {
+	switch ids := who.Extra[CredentialIDKey]; {
 	case who.Username != commonName:
 		return rotation.OutcomeOther, fmt.Sprintf("the answer is for %q", who.Username)
 	case len(ids) == 0:

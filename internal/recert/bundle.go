@@ -384,12 +384,6 @@ func (b Bundle) readDir(dir fs.FS) error {
 	return nil
 }
 
-// ReadBundle reads a bundle from a stream that TarGz wrote.
-func ReadBundle(r io.Reader) (Bundle, error) {
-	b := Bundle{}
-	return b, b.readTar(r)
-}
-
 func (b Bundle) readTar(r io.Reader) error {
 	z, err := gzip.NewReader(r)
 	if err != nil {

@@ -570,43 +570,6 @@ func TestEveryUnseenThingKeepsTheReportFromBeingOK(t *testing.T) {
 	}
 }
 
-func TestChangesAreToldOnceAndNothingIsGoneThatWasNotLookedAt(t *testing.T) {
-	k := newKit(t)
-	good := k.judge()
-	k.o.Vault.FollowsLatest = true
-	bad := k.judge()
-	if c := rotation.Changes(good, bad); len(c) != 1 || c[0].Key != "default-follows-latest" || c[0].Before != "" || c[0].Gone {
-		t.Errorf("appeared: %+v", c)
-	}
-	if c := rotation.Changes(bad, bad); len(c) != 0 {
-		t.Errorf("nothing changed: %+v", c)
-	}
-	if c := rotation.Changes(bad, good); len(c) != 1 || !c[0].Gone {
-		t.Errorf("gone: %+v", c)
-	}
-	k = newKit(t)
-	k.o.Vault = rotation.Vault{Mount: "pki", Unseen: []rotation.Unseen{{Key: "vault", What: "sealed"}}}
-	for _, c := range rotation.Changes(bad, k.judge()) {
-		if c.Gone {
-			t.Errorf("said to be gone while Vault is sealed: %+v", c)
-		}
-	}
-	k = newKit(t)
-	k.o.NotConfigured = []string{"etcd"}
-	if c := rotation.Changes(good, k.judge()); len(c) != 0 {
-		t.Errorf("people are told of what needs nothing: %+v", c)
-	}
-	for _, tt := range []struct {
-		s    rotation.Severity
-		ago  time.Duration
-		want bool
-	}{{rotation.Critical, 23 * time.Hour, false}, {rotation.Critical, day, true}, {rotation.Warning, day, false}, {rotation.Warning, 7 * day, true}, {rotation.Info, 100 * day, false}} {
-		if got := rotation.ReminderDue(tt.s, now.Add(-tt.ago), now); got != tt.want {
-			t.Errorf("%s told %s ago: reminder %t, want %t", tt.s, tt.ago, got, tt.want)
-		}
-	}
-}
-
 func TestReportGoesOverTheWire(t *testing.T) {
 	k := newKit(t)
 	k.second(true, false, true)

@@ -137,49 +137,6 @@ func rank(s Severity) int {
 	return slices.Index([]Severity{"", Info, Warning, Critical}, s)
 }
 
-// Change is a finding that is new, worse or better than before, or gone.
-type Change struct {
-	Finding
-	Before Severity `json:"before,omitempty"` // "": it was not there
-	Gone   bool     `json:"gone,omitempty"`
-}
-
-// Changes compares the findings of two reports of one cluster. A finding of Info is a change only in what it was before: nobody
-// is told of it by itself. After a check that was not complete nothing is said to be gone, because it may only not have been seen.
-func Changes(before, now Report) []Change {
-	var out []Change
-	for _, f := range now.Findings {
-		i := slices.IndexFunc(before.Findings, func(b Finding) bool { return b.Key == f.Key })
-		var was Severity
-		if i >= 0 {
-			was = before.Findings[i].Severity
-		}
-		if was != f.Severity && (f.Severity != Info || rank(was) > rank(Info)) {
-			out = append(out, Change{Finding: f, Before: was})
-		}
-	}
-	for _, b := range before.Findings {
-		gone := !slices.ContainsFunc(now.Findings, func(f Finding) bool { return b.Key == f.Key })
-		if gone && now.Complete && b.Severity != Info {
-			out = append(out, Change{Finding: b, Before: b.Severity, Gone: true})
-		}
-	}
-	return out
-}
-
-// ReminderDue reports whether people are to be told again of a finding that they were told of before: a critical one each day,
-// a warning each week.
-func ReminderDue(s Severity, told, now time.Time) bool {
-	switch s {
-	case Critical:
-		return now.Sub(told) >= 24*time.Hour
-	case Warning:
-		return now.Sub(told) >= 7*24*time.Hour
-	case Info:
-	}
-	return false
-}
-
 // fingerprint is the hex SHA-256 of a certificate.
 func fingerprint(der []byte) string {
 	sum := sha256.Sum256(der)

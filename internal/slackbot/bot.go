@@ -27,7 +27,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"regexp"
@@ -41,21 +40,11 @@ import (
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/recert"
+	"github.com/breakglassd/breakglass/internal/secret"
 )
 
-// Secret is text that never prints: neither with fmt, nor in JSON, nor in a log.
-type Secret string
-
-const redacted = "[redacted]"
-
-// Format implements fmt.Formatter for every verb.
-func (Secret) Format(f fmt.State, _ rune) { fmt.Fprint(f, redacted) }
-
-// LogValue implements slog.LogValuer.
-func (Secret) LogValue() slog.Value { return slog.StringValue(redacted) }
-
-// MarshalText implements encoding.TextMarshaler, and so encoding/json.
-func (Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+// Secret is text that never prints.
+type Secret = secret.Text
 
 // Config is what New needs.
 type Config struct {

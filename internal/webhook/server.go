@@ -18,21 +18,11 @@ import (
 	"time"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/secret"
 )
 
-// Secret is text that never prints: neither with fmt, nor in JSON, nor in a log.
-type Secret string
-
-const redacted = "[redacted]"
-
-// Format implements fmt.Formatter for every verb.
-func (Secret) Format(f fmt.State, _ rune) { fmt.Fprint(f, redacted) }
-
-// LogValue implements slog.LogValuer.
-func (Secret) LogValue() slog.Value { return slog.StringValue(redacted) }
-
-// MarshalText implements encoding.TextMarshaler, and so encoding/json.
-func (Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+// Secret is text that never prints.
+type Secret = secret.Text
 
 // Cluster is one cluster whose API servers may call. Each needs a token or a client name.
 type Cluster struct {

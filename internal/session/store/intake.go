@@ -39,9 +39,9 @@ type Intake struct {
 	// Known asks the ledger for a certificate by its fingerprint or, where the event has none, by its common name. After an
 	// error it is asked again.
 	Known func(ctx context.Context, cluster, fingerprint, commonName string) (bool, error)
-	// Unknown is told of events under our names of a certificate that the ledger does not know. After a crash it may be told
-	// again. Where somebody else impersonates a name of ours, that name is commonName.
-	Unknown func(cluster, fingerprint, commonName string, e session.Event)
+	// Unknown is told of events under our names of a certificate that the ledger does not know: again after a crash, and again
+	// until it returns nil. Where somebody else impersonates a name of ours, that name is commonName.
+	Unknown func(ctx context.Context, cluster, fingerprint, commonName string, e session.Event) error
 	// Heartbeat is told of each nonce that comes through, whoever sent it, and says which API server it was sent to. May be nil.
 	Heartbeat func(cluster, nonce string) (server string, ours bool)
 
@@ -314,7 +314,10 @@ func (i *Intake) lookUp(ctx context.Context) error {
 				}
 			}
 			if !known {
-				i.Unknown(w.cluster, w.fingerprint, w.name, groups[w].event)
+				if err := i.Unknown(ctx, w.cluster, w.fingerprint, w.name, groups[w].event); err != nil {
+					problem = err
+					continue
+				}
 			}
 			done = append(done, groups[w].ids...)
 		}

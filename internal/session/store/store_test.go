@@ -51,6 +51,7 @@ type kit struct {
 	mu      sync.Mutex
 	prints  []string
 	broken  error
+	full    error
 	unknown []string
 }
 
@@ -73,10 +74,14 @@ func (k *kit) open(t testing.TB, limits store.Limits) {
 			defer k.mu.Unlock()
 			return slices.Contains(k.prints, fingerprint), k.broken
 		},
-		Unknown: func(_, fingerprint, name string, _ session.Event) {
+		Unknown: func(_ context.Context, _, fingerprint, name string, _ session.Event) error {
 			k.mu.Lock()
 			defer k.mu.Unlock()
+			if k.full != nil {
+				return k.full
+			}
 			k.unknown = append(k.unknown, fingerprint+" "+name)
+			return nil
 		}}
 }
 
@@ -222,7 +227,14 @@ func TestUnknownCertificatesAreToldAlsoWhenTheLedgerFailed(t *testing.T) {
 		t.Errorf("got told of %q while the ledger was away", told)
 	}
 	k.mu.Lock()
-	k.broken = nil
+	k.broken, k.full = nil, errors.New("too many findings")
+	k.mu.Unlock()
+	time.Sleep(200 * time.Millisecond) // several rounds
+	if st, err := k.store.Stats(t.Context()); err != nil || st.Unchecked != 1 {
+		t.Errorf("got %+v, %v, want it unchecked for as long as nobody took the finding", st, err)
+	}
+	k.mu.Lock()
+	k.full = nil
 	k.mu.Unlock()
 	eventually(t, func() string {
 		if told := k.told(); !slices.Equal(told, []string{print + " breakglass:alice:bg-7k2m-q9x"}) {
