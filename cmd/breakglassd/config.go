@@ -25,7 +25,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/recert"
 	"github.com/breakglassd/breakglass/internal/schedule"
-	"github.com/breakglassd/breakglass/internal/slackbot"
+	"github.com/breakglassd/breakglass/internal/secret"
 )
 
 // Config is the daemon's configuration. config.example.yaml shows every key with its meaning; a test keeps the two the same.
@@ -645,7 +645,7 @@ func groupsOf(p *breakglass.Policy, cluster string) []string {
 
 // readSecret reads a secret from a file that nobody else can read. The secret is never part of an error, and the
 // type keeps it out of every output. A group may read the file: that is how systemd and Kubernetes hand out credentials.
-func readSecret(key, path string) (slackbot.Secret, error) {
+func readSecret(key, path string) (secret.Text, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", key, err)
@@ -657,11 +657,11 @@ func readSecret(key, path string) (slackbot.Secret, error) {
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", key, err)
 	}
-	secret := slackbot.Secret(bytes.TrimSpace(text))
-	if secret == "" {
+	read := secret.Text(bytes.TrimSpace(text))
+	if read == "" {
 		return "", fmt.Errorf("%s: %s is empty", key, path)
 	}
-	return secret, nil
+	return read, nil
 }
 
 // maxFile bounds every file that is read whole.

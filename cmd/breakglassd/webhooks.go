@@ -29,7 +29,7 @@ func hookClusters(cfg *Config) ([]webhook.Cluster, error) {
 			if err != nil {
 				return nil, err
 			}
-			x.Token = webhook.Secret(token)
+			x.Token = token
 		}
 		out = append(out, x)
 	}

@@ -503,7 +503,11 @@ func (s *Service) changeCampaign(ctx context.Context, campaign string, decide fu
 		if err != nil {
 			return nil, err
 		}
-		return s.advance(ctx, after)
+		after, err = s.advance(ctx, after)
+		if errors.Is(err, ErrTooManyFindings) {
+			err = nil // the word is recorded, and tendCampaigns finds it again
+		}
+		return after, err
 	}
 }
 
@@ -607,6 +611,8 @@ func (s *Service) tendCampaignsOnce(ctx context.Context) (next time.Time, err er
 				at = s.now().Add(time.Second)
 			}
 			bad = append(bad, err)
+		} else {
+			bad = append(bad, s.campaignFindings(ctx, c))
 		}
 		if !at.IsZero() && at.Before(next) {
 			next = at

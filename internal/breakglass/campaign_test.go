@@ -278,6 +278,34 @@ func TestSilenceSuspendsDownToTheFloorAndTwoPeopleUndoIt(t *testing.T) {
 	})
 }
 
+// Each word changes what the finding about a campaign says, and findings are bounded in a minute: words are not.
+func TestWordsAreNotLostWhereTheFindingAboutThemMustWait(t *testing.T) {
+	campaignBubble(t, func(t *testing.T, s *bgtest.System) {
+		plan := planOf(s.Service.Policy())
+		plan.Items = nil
+		for n := range 40 {
+			plan.Items = append(plan.Items, breakglass.FrozenItem{ID: fmt.Sprint("c1/subject/", n), Digest: strings.Repeat("b", 64), State: breakglass.ItemNew, High: true, Object: fmt.Sprint("c1/subject/", n)})
+		}
+		c, err := s.Service.OpenCampaign(t.Context(), nil, plan)
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(14*24*time.Hour + time.Minute)
+		for n := range 35 {
+			if _, err := say(s, c, "carol", breakglass.VerdictRevoke, fmt.Sprint("c1/subject/", n)); err != nil {
+				t.Fatalf("word %d: %v", n, err)
+			}
+		}
+		time.Sleep(time.Hour)
+		left := slices.ContainsFunc(s.Service.Findings(), func(f breakglass.Finding) bool {
+			return f.Key == "campaign-unsettled/"+c.ID && strings.Contains(f.What, "left 5 items")
+		})
+		if !left {
+			t.Errorf("an hour later the findings are %+v, want 5 items left", s.Service.Findings())
+		}
+	})
+}
+
 func TestRevokeSuspendsAtOnceAndStopsWhatWasApproved(t *testing.T) {
 	campaignBubble(t, func(t *testing.T, s *bgtest.System) {
 		r := s.Grant("alice", "admin") // approved by carol and bob
