@@ -8,12 +8,14 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/devmode/memca"
 	"github.com/breakglassd/breakglass/internal/ledger"
 )
 
@@ -67,6 +69,13 @@ func (e *examiner) Before(_ context.Context, a breakglass.Access) error {
 	defer e.mu.Unlock()
 	e.before = append(e.before, a.Request)
 	return nil
+}
+
+// made is the calls so far: whether each was for the last time.
+func (e *examiner) made() []bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Clone(e.calls)
 }
 
 func (e *examiner) Examine(_ context.Context, _ *breakglass.Request, final bool) (breakglass.SessionReported, breakglass.Swept, error) {
@@ -335,11 +344,11 @@ func TestExaminationThatFailsIsTriedAgainAndThenMadeWithGaps(t *testing.T) {
 		s := bgtest.New(t, bgtest.Options{Config: func(c *breakglass.Config) { c.Examiner = e }})
 		r := active(t, s, "alice")
 		time.Sleep(time.Hour)
-		if k := kinds(t, s, r.ID); slices.Contains(k, "swept") || len(e.calls) < 10 {
-			t.Errorf("got %q after %d tries, want no sweep yet and many tries", k, len(e.calls))
+		if k, calls := kinds(t, s, r.ID), e.made(); slices.Contains(k, "swept") || len(calls) < 10 {
+			t.Errorf("got %q after %d tries, want no sweep yet and many tries", k, len(calls))
 		}
 		time.Sleep(15 * time.Minute)
-		if k := kinds(t, s, r.ID); countOf(k, "swept") != 1 || !e.calls[len(e.calls)-1] {
+		if k, calls := kinds(t, s, r.ID), e.made(); countOf(k, "swept") != 1 || !calls[len(calls)-1] {
 			t.Errorf("got %q, want one sweep, made for the last time", k)
 		}
 		s.Check()
@@ -467,8 +476,9 @@ func TestFindingsOpenOnceAndAreOver(t *testing.T) {
 
 func TestCertificateThatNobodyOrderedIsFound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var s *bgtest.System
-		s = bgtest.New(t, bgtest.Options{Config: func(c *breakglass.Config) { c.Inventory = inventory{&s} }})
+		signed := &inventory{}
+		s := bgtest.New(t, bgtest.Options{Config: func(c *breakglass.Config) { c.Inventory = signed }})
+		signed.ca.Store(s.CA)
 		active(t, s, "alice")
 		lost := s.Grant("bob", "admin")
 		s.CA.OnSign = func(breakglass.Order) (bool, error) { return true, errors.New("the answer was lost") }
@@ -495,8 +505,9 @@ func TestCertificateThatNobodyOrderedIsFound(t *testing.T) {
 // Whoever signs many certificates behind the daemon's back hides none of them by their number.
 func TestFloodOfUnknownCertificatesHidesNone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var s *bgtest.System
-		s = bgtest.New(t, bgtest.Options{Config: func(c *breakglass.Config) { c.Inventory = inventory{&s} }})
+		signed := &inventory{}
+		s := bgtest.New(t, bgtest.Options{Config: func(c *breakglass.Config) { c.Inventory = signed }})
+		signed.ca.Store(s.CA)
 		for n := range 100 { // three times what may be recorded in a minute
 			_, csr := bgtest.NewCSR()
 			parsed, err := breakglass.ParseCSR(csr)
@@ -511,14 +522,15 @@ func TestFloodOfUnknownCertificatesHidesNone(t *testing.T) {
 	})
 }
 
-// inventory lists what the kit's authority has signed.
-type inventory struct{ s **bgtest.System }
+// inventory lists what an authority has signed; the authority is known only once the system runs.
+type inventory struct{ ca atomic.Pointer[memca.CA] }
 
-func (i inventory) Scan(_ context.Context, _ string, want func(string) bool, visit func(*x509.Certificate)) error {
-	if *i.s == nil {
+func (i *inventory) Scan(_ context.Context, _ string, want func(string) bool, visit func(*x509.Certificate)) error {
+	ca := i.ca.Load()
+	if ca == nil {
 		return nil
 	}
-	for _, c := range (*i.s).CA.Issued() {
+	for _, c := range ca.Issued() {
 		if want(breakglass.Serial(c)) {
 			visit(c)
 		}
