@@ -128,6 +128,7 @@ type Options struct {
 	Config func(*breakglass.Config)
 	Store  func(ledger.Store) ledger.Store // puts faults between the ledger and its disk
 	Log    *slog.Logger
+	Beside map[string]breakglass.Messenger // other messengers beside Told: each has an announcer of its own, as in the daemon
 }
 
 // System is a running system. Its ledger is on disk in Dir and survives Restart; the authority, the cluster and what people
@@ -196,9 +197,11 @@ func (s *System) start() {
 	}
 	s.Service, err = breakglass.New(ctx, cfg)
 	must(s.T, err)
+	messengers := map[string]breakglass.Messenger{"told": s.Told}
+	maps.Copy(messengers, s.options.Beside)
 	done := make(chan error, 1)
 	s.ended = done
-	go func() { done <- s.Service.Run(ctx, map[string]breakglass.Messenger{"told": s.Told}) }()
+	go func() { done <- s.Service.Run(ctx, messengers) }()
 	s.stop = func() error {
 		cancel()
 		err := <-done

@@ -33,12 +33,28 @@ type world struct {
 	app      *httptest.Server
 	api      string // the address of the simulated Slack
 	bot      atomic.Pointer[slackbot.Bot]
-	findings atomic.Pointer[breakglass.Messenger]
+	findings lane
+	campaign lane
 	log      *logs
 	conf     func(*slackbot.Config)
 	// tell, when set, stands between the service and the bot.
 	tell func(*slackbot.Bot, breakglass.Notice) error
 }
+
+// lane is a messenger of the bot that runs now, which the daemon announces to beside the bot.
+type lane struct {
+	m atomic.Pointer[breakglass.Messenger]
+}
+
+func (l *lane) Tell(ctx context.Context, n breakglass.Notice) error {
+	m := l.m.Load()
+	if m == nil {
+		return errors.New("restarting")
+	}
+	return (*m).Tell(ctx, n)
+}
+
+func (l *lane) run(m breakglass.Messenger) { l.m.Store(&m) }
 
 // logs collects everything that is logged.
 type logs struct {
@@ -68,7 +84,8 @@ func newWorld(t *testing.T, options ...option) *world {
 	for _, p := range bgtest.People {
 		sc.Users = append(sc.Users, slacksim.User{ID: bgtest.SlackUser(p), Name: p, RealName: strings.ToUpper(p[:1]) + p[1:]})
 	}
-	so := bgtest.Options{Log: slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))}
+	so := bgtest.Options{Log: slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Beside: map[string]breakglass.Messenger{"findings": &w.findings, "campaigns": &w.campaign}}
 	for _, o := range options {
 		o(w, &sc, &so)
 	}
@@ -84,25 +101,10 @@ func newWorld(t *testing.T, options ...option) *world {
 	w.System = bgtest.New(t, so)
 	w.api = srv.URL
 	w.start(w.api)
-	told := make(chan breakglass.Notice, 1000) // findings have an announcer of their own
-	go func() {
-		for n := range told {
-			for {
-				if m := w.findings.Load(); m != nil && (*m).Tell(context.Background(), n) == nil {
-					break
-				}
-				time.Sleep(10 * time.Millisecond)
-			}
-		}
-	}()
 	w.Told.OnTell = func(n breakglass.Notice) error {
 		b := w.bot.Load()
 		if b == nil {
 			return errors.New("restarting")
-		}
-		if n.Request == nil && n.Campaign == "" {
-			told <- n
-			return nil
 		}
 		if w.tell != nil {
 			return w.tell(b, n)
@@ -137,8 +139,8 @@ func (w *world) start(url string) {
 	b, err := slackbot.New(cfg)
 	must(w.t, err)
 	w.bot.Store(b)
-	findings := b.Findings()
-	w.findings.Store(&findings)
+	w.findings.run(b.Findings())
+	w.campaign.run(b.Campaigns())
 }
 
 func must(t testing.TB, err error) {
@@ -242,6 +244,8 @@ func (w *world) get(id string) *breakglass.Request {
 func (w *world) restart() {
 	w.t.Helper()
 	w.bot.Store(nil)
+	w.findings.m.Store(nil)
+	w.campaign.m.Store(nil)
 	w.Restart()
 	w.start(w.api)
 }

@@ -1,7 +1,6 @@
 package slackbot_test
 
 import (
-	"context"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -30,12 +29,6 @@ func campaigns(t *testing.T) (*world, *recert.Service) {
 			c.Recert = service
 		}
 	})
-	w.tell = func(b *slackbot.Bot, n breakglass.Notice) error {
-		if n.Campaign != "" {
-			return b.Campaigns().Tell(context.Background(), n)
-		}
-		return b.Tell(context.Background(), n)
-	}
 	return w, service
 }
 
@@ -109,23 +102,32 @@ func TestReviewerAnswersPageByPage(t *testing.T) {
 	w.Check()
 }
 
-// TestCampaignsAreNotInTheLaneOfRequests: the messenger of requests says nothing about campaigns, which have a messenger and a
-// place in the ledger of their own; so however long Slack takes over them, no approval waits.
-func TestCampaignsAreNotInTheLaneOfRequests(t *testing.T) {
+// However long Slack takes over a campaign, no approval waits: the messages about it have an announcer of their own.
+func TestSlackThatHangsOverACampaignDelaysNoApproval(t *testing.T) {
 	w, service := campaigns(t)
-	w.tell = func(b *slackbot.Bot, n breakglass.Notice) error { return b.Tell(context.Background(), n) }
+	w.sim.Fail("", slacksim.Fault{Times: -1, Hang: true, Holding: "ecertification"})
+	t.Cleanup(w.sim.Heal)
 	_, err := service.Start(w.ctx(), nil, time.Time{})
 	must(t, err)
-	r, _ := w.ask("admin") // told after the campaign's entries
-	w.card(r.ID, "")
-	for _, m := range w.sim.Messages(channel) {
-		if strings.Contains(m.AllText(), "Recertification") {
-			t.Errorf("the messenger of requests said %q", m.AllText())
-		}
+	for len(w.sim.Calls("chat.postMessage")) == 0 { // it hangs from here on
+		time.Sleep(5 * time.Millisecond)
+	}
+	r, card := w.ask("admin")
+	w.send(w.click("carol", card, "review"))
+	w.send(w.click("bob", card, "review"))
+	w.card(r.ID, "can pick it up until")
+	w.drained(r.ID)
+	w.letter("alice", r.ID)
+	if calls := w.sim.Calls("chat.postMessage"); calls[0].Outcome != "fault" || !strings.Contains(calls[0].Args["text"], "Recertification") {
+		t.Errorf("the first message is %v (%s), want the campaign's, hanging", calls[0].Args, calls[0].Outcome)
 	}
 	if n := len(w.as("carol").DMs()); n != 0 {
-		t.Errorf("it wrote %d private messages", n)
+		t.Errorf("carol has %d messages about the campaign that hangs", n)
 	}
+	w.sim.Heal()
+	w.wait(channel, "is open")
+	w.letter("erin", "for your word")
+	w.Check()
 }
 
 func TestMessagesAboutCampaignsComeOnce(t *testing.T) {

@@ -55,7 +55,9 @@ func (s *Sim) Calls(method string) []Call {
 type Fault struct {
 	// Times is how many calls fail. Zero means one; negative means all until Heal.
 	Times int
-	Apply bool
+	// Holding, if set, lets only calls fail that have this text in one of their arguments.
+	Holding string
+	Apply   bool
 	// Status answers with this HTTP status and a page of HTML, as Slack does when it is in trouble.
 	Status int
 	// RetryAfter answers 429. Slack sends whole seconds; a fraction is rounded up.
@@ -81,11 +83,11 @@ func (s *Sim) Heal() {
 	})
 }
 
-// takeFault uses up one failure of the method. mu is held.
-func (s *Sim) takeFault(method string) (Fault, bool) {
+// takeFault uses up one failure of the method with these arguments. mu is held.
+func (s *Sim) takeFault(method string, args map[string]string) (Fault, bool) {
 	for _, key := range []string{method, ""} {
 		f, ok := s.faults[key]
-		if !ok {
+		if !ok || !f.takes(args) {
 			continue
 		}
 		if f.Times > 0 {
@@ -97,6 +99,15 @@ func (s *Sim) takeFault(method string) (Fault, bool) {
 		return *f, true
 	}
 	return Fault{}, false
+}
+
+func (f Fault) takes(args map[string]string) bool {
+	for _, a := range args {
+		if strings.Contains(a, f.Holding) {
+			return true
+		}
+	}
+	return f.Holding == ""
 }
 
 // show makes the fault visible to the caller.
@@ -124,7 +135,7 @@ func (f Fault) show(w http.ResponseWriter, r *http.Request, healed <-chan struct
 // withFaults runs work, unless a fault takes the call, and records the call. work runs with mu held.
 func (s *Sim) withFaults(w http.ResponseWriter, r *http.Request, method string, args map[string]string, work func() (status int, answer object)) {
 	s.mu.Lock()
-	fault, faulty := s.takeFault(method)
+	fault, faulty := s.takeFault(method, args)
 	healed := s.healed
 	call := Call{Method: method, At: time.Now(), Args: args, Outcome: "fault"}
 	var status int
