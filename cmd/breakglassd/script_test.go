@@ -15,7 +15,16 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"breakglassd": main})
+	testscript.Main(tests{m}, map[string]func(){"breakglassd": main})
+}
+
+// tests are the package's tests with what they leave behind removed.
+type tests struct{ *testing.M }
+
+func (m tests) Run() int {
+	code := m.M.Run()
+	_ = os.RemoveAll(template.dir) // a leftover directory does no harm
+	return code
 }
 
 // TestScripts runs what an operator types, also on the bad days: testdata/script. Nothing answers at the addresses of Vault,

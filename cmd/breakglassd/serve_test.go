@@ -45,6 +45,39 @@ const (
 	canarySigning = "canary0123456789canary"
 )
 
+// template is a Vault that setup.sh has set up, once: each site has a copy.
+var template struct {
+	once   sync.Once
+	err    error
+	dir    string
+	vault  *real.Vault
+	said   []byte // what setup.sh printed
+	secret []byte // the secret id that it made
+	ca     []byte
+}
+
+func makeTemplate(ctx context.Context, bins real.Binaries) (err error) {
+	if template.dir, err = os.MkdirTemp("", "breakglassd-test-"); err != nil {
+		return err
+	}
+	file := func(name string) string { return filepath.Join(template.dir, name) }
+	if template.vault, err = bins.StartVault(ctx, real.VaultOptions{Dir: file("vault"), Persistent: true}); err != nil {
+		return err
+	}
+	defer template.vault.Stop()
+	setup := exec.CommandContext(ctx, "/bin/sh", "../../deploy/vault/setup.sh", "--mount", "pki-c1", "--group", "breakglass:cluster-admins", "--max-ttl", "1h",
+		"--secret-id-file", file("secret-id"), "--out", template.dir)
+	setup.Env = []string{"PATH=" + filepath.Dir(bins[real.VaultServer]) + ":/usr/bin:/bin", "HOME=" + template.dir,
+		"VAULT_ADDR=" + template.vault.Addr, "VAULT_CACERT=" + template.vault.CACert, "VAULT_TOKEN=" + template.vault.RootToken}
+	if template.said, err = setup.CombinedOutput(); err != nil {
+		return fmt.Errorf("setup.sh: %w: %s", err, template.said)
+	}
+	if template.secret, err = os.ReadFile(file("secret-id")); err == nil {
+		template.ca, err = os.ReadFile(file("pki-c1-ca.pem"))
+	}
+	return err
+}
+
 // site is everything around one daemon: a real Vault that setup.sh has set up, a cluster, files. Slack is down.
 type site struct {
 	t       *testing.T
@@ -77,32 +110,24 @@ func newSite(t *testing.T) *site {
 	cleanEnv(t)
 	s := &site{t: t, dir: t.TempDir(), kubekey: "canary-" + rand.Text()}
 	bins := real.MustBuild(t, real.VaultServer)
-	s.vault = real.NewVault(t, real.VaultOptions{})
-	setup := exec.Command("/bin/sh", "../../deploy/vault/setup.sh", "--mount", "pki-c1", "--group", "breakglass:cluster-admins", "--max-ttl", "1h",
-		"--secret-id-file", s.file("secret-id"), "--out", s.dir)
-	setup.Env = []string{"PATH=" + filepath.Dir(bins[real.VaultServer]) + ":/usr/bin:/bin", "HOME=" + t.TempDir(),
-		"VAULT_ADDR=" + s.vault.Addr, "VAULT_CACERT=" + s.vault.CACert, "VAULT_TOKEN=" + s.vault.RootToken}
-	said, err := setup.CombinedOutput()
-	if err != nil {
-		t.Fatalf("setup.sh: %v\n%s", err, said)
-	}
+	template.once.Do(func() { template.err = makeTemplate(t.Context(), bins) })
+	s.must(template.err)
+	s.vault = real.NewVault(t, real.VaultOptions{CopyOf: template.vault})
 	fact := func(name string) string {
-		m := regexp.MustCompile(`(?m)^\s*` + name + `\s+(\S+)`).FindSubmatch(said)
+		m := regexp.MustCompile(`(?m)^\s*` + name + `\s+(\S+)`).FindSubmatch(template.said)
 		if m == nil {
-			t.Fatalf("setup.sh printed no %q:\n%s", name, said)
+			t.Fatalf("setup.sh printed no %q:\n%s", name, template.said)
 		}
 		return string(m[1])
 	}
-	secret, err := os.ReadFile(s.file("secret-id"))
-	s.must(err)
-	s.secret = strings.TrimSpace(string(secret))
-	ca, err := os.ReadFile(s.file("pki-c1-ca.pem"))
-	s.must(err)
+	s.secret = strings.TrimSpace(string(template.secret))
+	s.write("secret-id", string(template.secret))
 	rules := kubesim.BinderRules()
 	for resource, name := range map[string]string{"clusterroles": "cluster-admin", "roles": "fixer"} { // what the policy's profiles bind
 		rules = append(rules, rbacv1.PolicyRule{APIGroups: []string{rbacv1.GroupName}, Resources: []string{resource}, ResourceNames: []string{name}, Verbs: []string{"bind", "get"}})
 	}
-	s.kube, err = kubesim.Start(t.Context(), kubesim.Config{ClientCAPEM: ca, Tokens: []kubesim.Token{{Value: s.kubekey, User: kubesim.DaemonUser, Rules: rules}}})
+	var err error
+	s.kube, err = kubesim.Start(t.Context(), kubesim.Config{ClientCAPEM: template.ca, Tokens: []kubesim.Token{{Value: s.kubekey, User: kubesim.DaemonUser, Rules: rules}}})
 	s.must(err)
 	kubeconfig, err := s.kube.Kubeconfig(s.kubekey)
 	s.must(err)

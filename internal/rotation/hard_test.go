@@ -51,6 +51,7 @@ func (mt *mount) wants(t *testing.T, want map[string]rotation.Severity, change .
 
 // TestHardCases is what goes wrong around a rotation, on real components: each is a clear finding, and never "all good".
 func TestHardCases(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 2)
 	mt := w.setUp(t, "pki-prod")
 	own := mt.issuer(t, mt.m.IssuerID)

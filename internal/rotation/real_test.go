@@ -407,6 +407,7 @@ func (mt *mount) learn(t *testing.T, id string) {
 // TestWholeRotation goes through a rotation with nothing but the commands that the plan prints, on a real Vault and three real
 // API servers, while certificates are asked for all the time.
 func TestWholeRotation(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 3)
 	short := w.setUp(t, "pki-short", "--ca-ttl", "100s") // ends while the rest goes on
 	ended := time.Now().Add(100 * time.Second)

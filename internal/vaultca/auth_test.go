@@ -47,7 +47,8 @@ func (w *world) revoke(t testing.TB, token string) {
 }
 
 func TestRunRenewsBeforeTheTokenEnds(t *testing.T) {
-	w := newWorld(t, shared.vault, "--token-period", "3s")
+	t.Parallel()
+	w := scriptWorld(t, "--token-period", "3s")
 	c := w.open(t)
 	running(t, c)
 	eventually(t, "Run logs in", func() bool { return c.session.Load() != nil })
@@ -60,7 +61,8 @@ func TestRunRenewsBeforeTheTokenEnds(t *testing.T) {
 }
 
 func TestRunLogsInAgainWhenTheTokenNearsItsMaximum(t *testing.T) {
-	w := newWorld(t, shared.vault)
+	t.Parallel()
+	w := newWorld(t)
 	w.write(t, "auth/approle/role/"+w.cfg.Policy, map[string]any{"token_period": 0, "token_ttl": "3s", "token_max_ttl": "5s"})
 	c := w.open(t)
 	running(t, c)
@@ -125,7 +127,7 @@ func TestRefusedSigningDoesNotMakeNewTokens(t *testing.T) {
 }
 
 func TestSecretIDCanBeReplacedWhileRunning(t *testing.T) {
-	w := newWorld(t, shared.vault)
+	w := newWorld(t)
 	c := w.open(t)
 	mustSign(t, c, newOrder(t, ""))
 	old, err := os.ReadFile(w.cfg.Auth.SecretIDFile)
@@ -158,6 +160,7 @@ func noSecrets(t testing.TB, w *world, secrets ...string) {
 }
 
 func TestTokenFileIsReadAgainWhenItChanges(t *testing.T) {
+	t.Parallel()
 	w := sharedWorld(t)
 	first, second := w.token(t, nil), w.token(t, nil)
 	useFile, file := tokenFile(t, first)
@@ -194,19 +197,15 @@ func TestATokenThatHasEndedIsSaidSo(t *testing.T) {
 }
 
 func TestASealedVaultSaysSo(t *testing.T) {
-	v, err := shared.bins.StartVault(t.Context(), real.VaultOptions{Dir: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(v.Stop)
-	w := newWorld(t, v)
+	v := newVault(t, real.VaultOptions{})
+	w := worldIn(t, v)
 	c := w.open(t)
 	mustSign(t, c, newOrder(t, ""))
 	if err := v.Seal(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	wantError(t, c.Check(t.Context(), "prod", ""), "Vault is sealed: unseal it")
-	_, err = c.Health(t.Context())
+	_, err := c.Health(t.Context())
 	wantError(t, err, "Vault is sealed: unseal it")
 	if _, err := c.Sign(t.Context(), newOrder(t, "")); !errors.Is(err, breakglass.ErrNotSigned) {
 		t.Errorf("Sign on a sealed Vault: %v, want ErrNotSigned", err)
@@ -271,7 +270,7 @@ func TestTheEnvironmentIsNotRead(t *testing.T) {
 
 func TestASlowVaultIsAnUnknownOutcome(t *testing.T) {
 	v := plainVault(t)
-	w := newWorld(t, v)
+	w := worldIn(t, v)
 	m := newMiddle(t, v)
 	c := w.open(t, func(cfg *Config) {
 		cfg.Address, cfg.SignTimeout, cfg.Timeout = m.addr, 300*time.Millisecond, 300*time.Millisecond
@@ -310,7 +309,7 @@ func TestASlowVaultIsAnUnknownOutcome(t *testing.T) {
 
 func TestFailedLoginsAreNotAFlood(t *testing.T) {
 	v := plainVault(t)
-	w := newWorld(t, v)
+	w := worldIn(t, v)
 	m := newMiddle(t, v)
 	c := w.open(t, func(cfg *Config) { cfg.Address, cfg.Auth.RoleID = m.addr, "00000000-0000-0000-0000-000000000000" })
 	running(t, c)

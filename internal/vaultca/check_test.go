@@ -37,7 +37,7 @@ func shippedRole(t testing.TB, w *world, group string) map[string]any {
 }
 
 func TestDriftOfEveryRoleFieldStopsIssuing(t *testing.T) {
-	w := newWorld(t, shared.vault)
+	w := newWorld(t)
 	c := w.open(t)
 	other, err := w.root.Logical().Write(w.mount.Path+"/issuers/generate/root/internal", map[string]any{"common_name": "other", "issuer_name": "other", "key_type": "ec"})
 	if err != nil {
@@ -133,7 +133,7 @@ func TestTheTwoRolesDifferInTheOrganizationOnly(t *testing.T) {
 }
 
 func TestIssuerDriftStopsIssuing(t *testing.T) {
-	w := newWorld(t, shared.vault)
+	w := newWorld(t)
 	c := w.open(t)
 	path := w.mount.Path + "/issuer/" + w.mount.IssuerID
 	good := map[string]any{"issuer_name": "breakglass-g1", "usage": "read-only,issuing-certificates,crl-signing,ocsp-signing", "leaf_not_after_behavior": "err"}
@@ -158,7 +158,7 @@ func TestIssuerDriftStopsIssuing(t *testing.T) {
 }
 
 func TestAnIssuerThatEndsTooSoonStopsIssuing(t *testing.T) {
-	w := newWorld(t, shared.vault, "--ca-ttl", "50m")
+	w := scriptWorld(t, "--ca-ttl", "50m")
 	c := w.open(t)
 	wantError(t, c.Check(t.Context(), "prod", ""), "too short for a lifetime of 1h0m0s", "rotate")
 	// What Check prevents: Vault refuses to sign beyond its CA, and says so before it signs.
@@ -171,7 +171,7 @@ func TestAnIssuerThatEndsTooSoonStopsIssuing(t *testing.T) {
 }
 
 func TestPolicyDriftStopsIssuing(t *testing.T) {
-	w := newWorld(t, shared.vault)
+	w := newWorld(t)
 	c := w.open(t)
 	shipped, err := w.root.Sys().GetPolicy(w.cfg.Policy)
 	if err != nil {
@@ -221,7 +221,7 @@ func TestATokenWithMoreThanOurPolicyStopsIssuing(t *testing.T) {
 }
 
 func TestCheckNamesTheUnknown(t *testing.T) {
-	w := newWorld(t, shared.vault)
+	w := newWorld(t)
 	c := w.open(t)
 	wantError(t, c.Check(t.Context(), "other", ""), `cluster "other"`)
 	wantError(t, c.Check(t.Context(), "prod", "breakglass:nobody"), "denied", "roles/breakglass-nobody")
@@ -233,7 +233,7 @@ func TestCheckNamesTheUnknown(t *testing.T) {
 }
 
 func TestDoctorFindsEveryPlantedEvil(t *testing.T) {
-	w := newWorld(t, shared.vault)
+	w := newWorld(t)
 	c := w.open(t)
 	for _, f := range c.Doctor(t.Context()) {
 		if f.Level == LevelError || f.Level == LevelWarn && f.Code != "vault-health" { // the Vault of this test is older than the fix of not_after

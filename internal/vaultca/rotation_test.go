@@ -56,7 +56,7 @@ func (w *world) pinned(t testing.TB, issuer, next string) *CA {
 }
 
 func TestBothPinnedIssuersMaySignAndNoOther(t *testing.T) {
-	w := newWorld(t, shared.vault)
+	w := newWorld(t)
 	g1 := w.mount.IssuerID
 	g2, g3 := w.second(t, "breakglass-g2"), w.second(t, "breakglass-g3")
 	both, first, turned := w.pinned(t, g1, g2), w.pinned(t, g1, ""), w.pinned(t, g2, g1)
@@ -112,7 +112,7 @@ func TestBothPinnedIssuersMaySignAndNoOther(t *testing.T) {
 }
 
 func TestDriftOfTheIssuerThatSignsStopsIssuingAndOfTheOtherDoesNot(t *testing.T) {
-	w := newWorld(t, shared.vault)
+	w := newWorld(t)
 	g1, g2 := w.mount.IssuerID, w.second(t, "breakglass-g2")
 	c := w.pinned(t, g1, g2)
 	closed := map[string]any{"issuer_name": "breakglass-g1", "usage": "read-only,crl-signing", "leaf_not_after_behavior": "err"}
@@ -153,7 +153,7 @@ func newCanary(t testing.TB, issuer string) rotation.Canary {
 }
 
 func TestCanaryIsSignedByTheIssuerThatItNames(t *testing.T) {
-	w := newWorld(t, shared.vault)
+	w := newWorld(t)
 	g2 := w.second(t, "breakglass-g2")
 	c := w.open(t)
 	for _, id := range []string{w.mount.IssuerID, g2} { // the second is not even pinned: it must be proven before it signs for people
@@ -192,7 +192,7 @@ func TestCanaryIsSignedByTheIssuerThatItNames(t *testing.T) {
 }
 
 func TestCanaryRoleThatIsNotWhatShippedSignsNothing(t *testing.T) {
-	w := newWorld(t, shared.vault)
+	w := newWorld(t)
 	c := w.open(t)
 	text, err := policies.VaultCanary(w.mount.IssuerID)
 	if err != nil {
@@ -239,7 +239,7 @@ func TestCanaryRoleThatIsNotWhatShippedSignsNothing(t *testing.T) {
 // The token of a thief can make canaries, which are worth nothing, with every issuer of the mount, and nothing else with an issuer
 // of his choice.
 func TestStolenTokenCanChooseTheIssuerOfACanaryOnly(t *testing.T) {
-	w := newWorld(t, shared.vault)
+	w := newWorld(t)
 	c := w.open(t)
 	s, err := c.token(t.Context())
 	if err != nil {
@@ -280,7 +280,7 @@ func TestStolenTokenCanChooseTheIssuerOfACanaryOnly(t *testing.T) {
 }
 
 func TestObserveVaultSeesWhatThereIsAndSaysWhatItDoesNot(t *testing.T) {
-	w := newWorld(t, shared.vault)
+	w := newWorld(t)
 	g1, g2 := w.mount.IssuerID, w.second(t, "breakglass-g2")
 	v := w.pinned(t, g1, g2).ObserveVault(t.Context(), "prod")
 	if len(v.Issuers) != 2 || len(v.Unseen) > 0 || v.Default != g1 || v.FollowsLatest || !v.ReadyToSign || v.Skew != 0 || len(v.Roles) != 3 || !slices.Equal(v.Pinned, []string{g1, g2}) {

@@ -15,6 +15,7 @@ import (
 )
 
 func TestSetupLoadsExactlyWhatShipsAndCanBeRunAgain(t *testing.T) {
+	t.Parallel()
 	v, err := shared.bins.StartVault(t.Context(), real.VaultOptions{Dir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
@@ -22,7 +23,7 @@ func TestSetupLoadsExactlyWhatShipsAndCanBeRunAgain(t *testing.T) {
 	t.Cleanup(v.Stop)
 	dir := t.TempDir()
 	args := []string{"--mount", "pki-a", "--max-ttl", "15m", "--mount", "clusters/b", "--group", group, "--group", "breakglass:read.only", "--out", dir}
-	first, err := script(t, v, args...)
+	first, err := script(v, t.TempDir(), args...)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, first)
 	}
@@ -40,7 +41,7 @@ func TestSetupLoadsExactlyWhatShipsAndCanBeRunAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	second, err := script(t, v, args...)
+	second, err := script(v, t.TempDir(), args...)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, second)
 	}
@@ -97,7 +98,7 @@ func TestSetupLoadsExactlyWhatShipsAndCanBeRunAgain(t *testing.T) {
 		t.Error("the root token is printed")
 	}
 
-	narrow, err := script(t, v, "--mount", "pki-a", "--bound-cidrs", "127.0.0.1/32", "--sign-rate", "50", "--out", dir)
+	narrow, err := script(v, t.TempDir(), "--mount", "pki-a", "--bound-cidrs", "127.0.0.1/32", "--sign-rate", "50", "--out", dir)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, narrow)
 	}
@@ -112,7 +113,7 @@ func TestSetupLoadsExactlyWhatShipsAndCanBeRunAgain(t *testing.T) {
 	if got := fmt.Sprintln(role.Data["token_bound_cidrs"], role.Data["secret_id_bound_cidrs"], quota.Data["path"], quota.Data["rate"]); got != "[127.0.0.1] [127.0.0.1/32] pki-a/sign 50\n" {
 		t.Errorf("limits: %s", got)
 	}
-	withFile, err := script(t, v, "--mount", "pki-a", "--no-approle", "--out", dir)
+	withFile, err := script(v, t.TempDir(), "--mount", "pki-a", "--no-approle", "--out", dir)
 	if err != nil || !strings.Contains(withFile, "vault token create -orphan -no-default-policy -policy=breakglassd") || strings.Contains(withFile, "role id") {
 		t.Errorf("%v\n%s", err, withFile)
 	}
@@ -151,7 +152,7 @@ func TestSetupRefusesWhatItMustNotTouch(t *testing.T) {
 		{[]string{"--mount"}, "needs a value"},
 		{[]string{"--colour", "red"}, "unknown option"},
 	} {
-		out, err := script(t, shared.vault, append([]string{"--out", t.TempDir(), "--policy", "never"}, tc.args...)...)
+		out, err := script(shared.vault, t.TempDir(), append([]string{"--out", t.TempDir(), "--policy", "never"}, tc.args...)...)
 		if err == nil || !strings.Contains(out, tc.says) {
 			t.Errorf("%q: error %v, want %q in\n%s", tc.args, err, tc.says, out)
 		}
@@ -165,7 +166,7 @@ func TestSetupTakesAnImportedIssuerAndDoctorSaysWhatItIs(t *testing.T) {
 	w := sharedWorld(t)
 	w.write(t, "sys/mounts/imported", map[string]any{"type": "pki", "config": map[string]any{"max_lease_ttl": "8760h"}})
 	w.write(t, "imported/root/generate/internal", map[string]any{"common_name": "kubernetes", "issuer_name": "kubeadm", "key_type": "ec", "ttl": "2000h"})
-	made := newWorld(t, shared.vault, "--mount", "imported", "--issuer", "kubeadm")
+	made := scriptWorld(t, "--mount", "imported", "--issuer", "kubeadm")
 	s, err := w.root.Logical().Read("imported/issuer/kubeadm")
 	if err != nil {
 		t.Fatal(err)

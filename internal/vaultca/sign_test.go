@@ -232,7 +232,7 @@ func TestHostileCSRsComeBackClean(t *testing.T) {
 }
 
 func TestStolenTokenReachesNothingElse(t *testing.T) {
-	w := newWorld(t, shared.vault)
+	w := newWorld(t)
 	s, err := w.open(t).token(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -294,8 +294,9 @@ func TestTooLongLifetimeIsRefusedHereAndUnknownWhenVaultShortensIt(t *testing.T)
 }
 
 func TestEveryLostAnswerIsUnknownAndFoundLater(t *testing.T) {
+	t.Parallel()
 	v := plainVault(t)
-	w := newWorld(t, v)
+	w := worldIn(t, v)
 	m := newMiddle(t, v)
 	c := w.open(t, func(cfg *Config) { cfg.Address = m.addr })
 	good := 0
@@ -345,7 +346,7 @@ func TestEveryLostAnswerIsUnknownAndFoundLater(t *testing.T) {
 
 func TestReplacedAnswerIsUnknownAndFoundLater(t *testing.T) {
 	v := plainVault(t)
-	w := newWorld(t, v)
+	w := worldIn(t, v)
 	m := newMiddle(t, v)
 	c := w.open(t, func(cfg *Config) { cfg.Address = m.addr })
 	reply := func(status int, body string) func(http.ResponseWriter, []byte) {

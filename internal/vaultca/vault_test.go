@@ -21,7 +21,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -34,13 +33,14 @@ import (
 
 const group = "breakglass:cluster-admins"
 
-// shared is one real Vault for all tests that leave it running, with mounts of their own, and the programs for the others.
+// shared is the programs, a Vault that setup.sh has set up and of which others are copies, and one copy for the tests that
+// change nothing in it that another test looks at.
 var shared struct {
-	bins  real.Binaries
-	vault *real.Vault
-	dir   string
-	once  sync.Once
-	world *world
+	bins     real.Binaries
+	template *real.Vault
+	made     string // what setup.sh printed for the template
+	secret   []byte // the secret id that it made
+	vault    *real.Vault
 }
 
 func TestMain(m *testing.M) {
@@ -48,18 +48,32 @@ func TestMain(m *testing.M) {
 	if err != nil {
 		log.Fatal(err)
 	}
-	ctx := context.Background()
-	if shared.bins, err = real.Build(ctx, log.Printf, real.VaultServer); err != nil {
+	if err := prepare(context.Background(), dir); err != nil {
 		log.Fatal(err)
 	}
-	if shared.vault, err = shared.bins.StartVault(ctx, real.VaultOptions{Dir: dir}); err != nil {
-		log.Fatal(err)
-	}
-	shared.dir = dir
 	code := m.Run()
 	shared.vault.Stop()
 	_ = os.RemoveAll(dir) // a leftover directory does no harm
 	os.Exit(code)
+}
+
+func prepare(ctx context.Context, dir string) (err error) {
+	if shared.bins, err = real.Build(ctx, log.Printf, real.VaultServer); err != nil {
+		return err
+	}
+	if shared.template, err = shared.bins.StartVault(ctx, real.VaultOptions{Dir: filepath.Join(dir, "template"), Persistent: true}); err != nil {
+		return err
+	}
+	secret := filepath.Join(dir, "secret-id")
+	if shared.made, err = script(shared.template, dir, worldArgs("pki/bg", "breakglassd-test", secret, dir)...); err != nil {
+		return fmt.Errorf("setup.sh: %w: %s", err, shared.made)
+	}
+	if shared.secret, err = os.ReadFile(secret); err != nil {
+		return err
+	}
+	shared.template.Stop()
+	shared.vault, err = shared.bins.StartVault(ctx, real.VaultOptions{Dir: filepath.Join(dir, "shared"), CopyOf: shared.template})
+	return err
 }
 
 // A world is a Vault set up by the shipped script, and the configuration that the script tells to use.
@@ -74,10 +88,9 @@ type world struct {
 var worlds atomic.Int64
 
 // script runs deploy/vault/setup.sh.
-func script(t testing.TB, v *real.Vault, args ...string) (string, error) {
-	t.Helper()
+func script(v *real.Vault, home string, args ...string) (string, error) {
 	cmd := exec.Command("/bin/sh", append([]string{"../../deploy/vault/setup.sh"}, args...)...)
-	cmd.Env = []string{"PATH=" + filepath.Dir(shared.bins[real.VaultServer]) + ":/usr/bin:/bin", "HOME=" + t.TempDir(),
+	cmd.Env = []string{"PATH=" + filepath.Dir(shared.bins[real.VaultServer]) + ":/usr/bin:/bin", "HOME=" + home,
 		"VAULT_ADDR=" + v.Addr, "VAULT_CACERT=" + v.CACert, "VAULT_TOKEN=" + v.RootToken}
 	out, err := cmd.CombinedOutput()
 	return string(out), err
@@ -92,44 +105,55 @@ func fact(t testing.TB, out, name string) string {
 	return m[1]
 }
 
+func worldArgs(mount, policy, secret, out string) []string {
+	return []string{"--mount", mount, "--group", group, "--max-ttl", "1h", "--policy", policy, "--approle-name", policy, "--secret-id-file", secret, "--out", out}
+}
+
 // sharedWorld is for tests that change nothing but by signing. Its log is their own.
 func sharedWorld(t testing.TB) *world {
 	t.Helper()
-	shared.once.Do(func() { shared.world = newWorldIn(t, shared.vault, shared.dir) })
-	if shared.world == nil {
-		t.Fatal("there is no shared world: see the first test that failed")
+	return worldIn(t, shared.vault)
+}
+
+// newWorld is a Vault of the test's own, set up by the script.
+func newWorld(t testing.TB) *world {
+	t.Helper()
+	return worldIn(t, newVault(t, real.VaultOptions{}))
+}
+
+// worldIn is the world of a Vault that is a copy of the template.
+func worldIn(t testing.TB, v *real.Vault) *world {
+	t.Helper()
+	secret := filepath.Join(t.TempDir(), "secret-id")
+	if err := os.WriteFile(secret, shared.secret, 0o600); err != nil {
+		t.Fatal(err)
 	}
-	w := *shared.world
-	w.log = new(bytes.Buffer)
-	w.cfg.Log = slog.New(slog.NewTextHandler(w.log, nil))
-	return &w
+	return worldOf(t, v, shared.made, "pki/bg", "breakglassd-test", secret)
 }
 
-// newWorld sets up a mount, a policy and an AppRole of its own in a Vault.
-func newWorld(t testing.TB, v *real.Vault, more ...string) *world {
+// scriptWorld runs the script once more in the shared Vault, with more arguments, for a mount, a policy and an AppRole beside
+// those that are there.
+func scriptWorld(t testing.TB, more ...string) *world {
 	t.Helper()
-	return newWorldIn(t, v, t.TempDir(), more...)
-}
-
-func newWorldIn(t testing.TB, v *real.Vault, dir string, more ...string) *world {
-	t.Helper()
-	n := worlds.Add(1)
-	name := fmt.Sprintf("pki/bg-%d", n)
-	policy := fmt.Sprintf("breakglassd-%d", n)
-	secret := filepath.Join(dir, "secret-id")
-	out, err := script(t, v, append([]string{"--mount", name, "--group", group, "--max-ttl", "1h", "--policy", policy,
-		"--approle-name", policy, "--secret-id-file", secret, "--out", dir}, more...)...)
+	dir, n := t.TempDir(), worlds.Add(1)
+	mount, policy, secret := fmt.Sprintf("pki/bg-%d", n), fmt.Sprintf("breakglassd-%d", n), filepath.Join(dir, "secret-id")
+	out, err := script(shared.vault, dir, append(worldArgs(mount, policy, secret, dir), more...)...)
 	if err != nil {
 		t.Fatalf("setup.sh: %v\n%s", err, out)
 	}
+	return worldOf(t, shared.vault, out, mount, policy, secret)
+}
+
+func worldOf(t testing.TB, v *real.Vault, made, mount, policy, secret string) *world {
+	t.Helper()
 	root, err := v.Client()
 	if err != nil {
 		t.Fatal(err)
 	}
 	w := &world{vault: v, root: root, log: new(bytes.Buffer)}
-	w.mount = Mount{Cluster: "prod", Path: name, IssuerID: fact(t, out, "issuer"), MaxTTL: time.Hour, Groups: []string{group}}
+	w.mount = Mount{Cluster: "prod", Path: mount, IssuerID: fact(t, made, "issuer"), MaxTTL: time.Hour, Groups: []string{group}}
 	w.cfg = Config{Address: v.Addr, CAFile: v.CACert, Policy: policy, Mounts: []Mount{w.mount}, Log: slog.New(slog.NewTextHandler(w.log, nil)),
-		Auth: Auth{Method: AuthAppRole, RoleID: fact(t, out, "role id"), SecretIDFile: secret}}
+		Auth: Auth{Method: AuthAppRole, RoleID: fact(t, made, "role id"), SecretIDFile: secret}}
 	return w
 }
 
@@ -306,7 +330,14 @@ func raw(w http.ResponseWriter, text []byte, reset bool) {
 
 func plainVault(t testing.TB) *real.Vault {
 	t.Helper()
-	v, err := shared.bins.StartVault(t.Context(), real.VaultOptions{Dir: t.TempDir(), Plain: true})
+	return newVault(t, real.VaultOptions{Plain: true})
+}
+
+// newVault is a copy of the template.
+func newVault(t testing.TB, o real.VaultOptions) *real.Vault {
+	t.Helper()
+	o.Dir, o.CopyOf = t.TempDir(), shared.template
+	v, err := shared.bins.StartVault(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -19,6 +20,10 @@ type VaultOptions struct {
 	// Persistent keeps the data in files, so that it survives Stop and Start, and Vault comes back sealed. Otherwise it is in
 	// memory, and a Vault that is started again is a new one.
 	Persistent bool
+	// CopyOf, if set, is a persistent Vault that has been stopped. The new one is persistent too and begins with what that one
+	// holds, its root token and unseal key included, but with an address and a certificate of its own. So a set-up that takes
+	// seconds is made once, and each test still has a Vault that it may break.
+	CopyOf *Vault
 	// Plain makes it listen without TLS, for a test that reads or cuts the bytes on the way.
 	Plain bool
 }
@@ -50,6 +55,15 @@ func (b Binaries) StartVault(ctx context.Context, o VaultOptions) (*Vault, error
 	}
 	if err := ca.writeServing(o.Dir, "vault"); err != nil {
 		return nil, fmt.Errorf("preparing vault's directory: %w", err)
+	}
+	if from := o.CopyOf; from != nil {
+		if from.running() || !from.persistent {
+			return nil, errors.New("only a persistent vault that has been stopped can be copied")
+		}
+		if err := os.CopyFS(filepath.Join(o.Dir, "data"), os.DirFS(filepath.Join(from.dir, "data"))); err != nil {
+			return nil, fmt.Errorf("copying a vault: %w", err)
+		}
+		o.Persistent = true
 	}
 	v := &Vault{persistent: o.Persistent, httpClient: ca.httpClient(),
 		Process: Process{component: VaultServer, path: path, dir: o.Dir, args: []string{"server", "-config=vault.json"}}}
@@ -83,7 +97,13 @@ func (b Binaries) StartVault(ctx context.Context, o VaultOptions) (*Vault, error
 		return nil, err
 	}
 	if v.admin, err = v.ClientWithToken(""); err == nil {
-		err = v.initialise(ctx)
+		if o.CopyOf == nil {
+			err = v.initialise(ctx)
+		} else {
+			v.RootToken, v.UnsealKey = o.CopyOf.RootToken, o.CopyOf.UnsealKey
+			v.admin.SetToken(v.RootToken)
+			err = v.Unseal(ctx)
+		}
 	}
 	if err != nil {
 		v.Stop()
