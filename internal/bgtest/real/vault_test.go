@@ -133,6 +133,28 @@ func TestVaultInMemoryComesBackAsANewOne(t *testing.T) {
 	}
 }
 
+func TestCopyOfAVaultHoldsTheSameAndGoesItsOwnWay(t *testing.T) {
+	first := NewVault(t, VaultOptions{Persistent: true})
+	write(t, rootClient(t, first), "cubbyhole/kept", map[string]any{"word": "tide"})
+	bins := MustBuild(t, VaultServer)
+	if v, err := bins.StartVault(t.Context(), VaultOptions{Dir: t.TempDir(), CopyOf: first}); err == nil {
+		v.Stop()
+		t.Error("a Vault is copied while it runs")
+	}
+	first.Stop()
+	a, b := NewVault(t, VaultOptions{CopyOf: first}), NewVault(t, VaultOptions{CopyOf: first, Plain: true})
+	write(t, rootClient(t, a), "cubbyhole/kept", map[string]any{"word": "ebb"})
+	if err := first.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for v, want := range map[*Vault]string{first: "tide", a: "ebb", b: "tide"} {
+		got, err := rootClient(t, v).Logical().ReadWithContext(t.Context(), "cubbyhole/kept")
+		if err != nil || got == nil || got.Data["word"] != want {
+			t.Errorf("got %+v, %v, want %q", got, err, want)
+		}
+	}
+}
+
 func rootClient(t *testing.T, v *Vault) *vaultapi.Client {
 	t.Helper()
 	client, err := v.Client()
