@@ -415,13 +415,13 @@ func gaps(own []Event, requests []request, g Grant, s Session) []string {
 		say("no audit event of this certificate was seen: it was not used, or its events did not arrive")
 	}
 	if s.Joined == "name" || s.Joined == "both" {
-		say("%d events name no certificate (Kubernetes before 1.32): they were found by the user's name alone", countIf(own, func(e Event) bool { return e.Fingerprint == "" }))
+		say("no certificate is named in %s (Kubernetes before 1.32): found by the user's name alone", many(countIf(own, func(e Event) bool { return e.Fingerprint == "" }), "event", "events"))
 	}
 	if n := countIf(own, func(e Event) bool { return len(e.Trimmed) > 0 }); n > 0 {
-		say("of %d events parts were too long to keep", n)
+		say("parts of %s were too long to keep", many(n, "event", "events"))
 	}
 	if g.Dropped > 0 {
-		say("%d events were counted but not kept: there were too many", g.Dropped)
+		say("%s counted but not kept: there were too many", many(g.Dropped, "event was", "events were"))
 	}
 	blind, unmarked, unfinished := 0, 0, 0
 	for _, r := range requests {
@@ -437,16 +437,16 @@ func gaps(own []Event, requests []request, g Grant, s Session) []string {
 		}
 	}
 	if blind > 0 {
-		say("of %d changes the audit policy does not record what was written (it needs level Request; see deploy/kube-apiserver)", blind)
+		say("what %s wrote is not recorded by the audit policy (it needs level Request; see deploy/kube-apiserver)", many(blind, "change", "changes"))
 	}
 	if unmarked > 0 {
-		say("the beginning of %d streams and watches was not recorded (the audit policy must not omit the stage ResponseStarted): others may be open unseen", unmarked)
+		say("the beginning of %s was not recorded (the audit policy must not omit the stage ResponseStarted): others may be open unseen", many(unmarked, "stream or watch", "streams and watches"))
 	}
 	if unfinished > 0 {
-		say("of %d requests the answer was not seen", unfinished)
+		say("the answer to %s was not seen", many(unfinished, "request", "requests"))
 	}
 	if len(s.Unknown) > 0 {
-		say("%d kinds of requests were made under this grant's name without its certificate: they are listed apart", len(s.Unknown))
+		say("%s made under this grant's name without its certificate: listed apart", many(len(s.Unknown), "kind of request was", "kinds of requests were"))
 	}
 	silent := slices.Clone(g.Silent)
 	slices.SortFunc(silent, func(a, b Silence) int {
@@ -474,6 +474,14 @@ func sweeping(o *Object) bool {
 		return slices.Contains([]string{"pods", "secrets", "serviceaccounts", "nodes"}, o.Resource)
 	}
 	return false
+}
+
+// many is a number with the word for it.
+func many(n int, one, more string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, more)
 }
 
 func countIf(events []Event, is func(Event) bool) int {

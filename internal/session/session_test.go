@@ -144,7 +144,7 @@ func TestGapsAreSaid(t *testing.T) {
 		event(3, on("watch", "pods", "")), event(4, stage(session.StageReceived, 4)), event(5, func(e *session.Event) { e.Trimmed = []string{"userAgent"} }),
 	}, silent)
 	all := strings.Join(s.Gaps, "\n")
-	for _, want := range []string{"before 1.32", "what was written", "ResponseStarted", "the answer was not seen", "too long", "7 events were counted", "https://one was silent"} {
+	for _, want := range []string{"before 1.32", "is not recorded by the audit policy", "ResponseStarted", "the answer to 1 request was not seen", "too long", "7 events were counted", "https://one was silent"} {
 		if !strings.Contains(all, want) {
 			t.Errorf("the gaps do not say %q:\n%s", want, all)
 		}
