@@ -248,19 +248,23 @@ func (a *app) revokeAll(ctx context.Context, c *api.Client, cluster, confirmed, 
 }
 
 func (a *app) closeCommand() *cobra.Command {
-	return a.noteCommand("close", "Write what was done with your access, after it has ended", api.FilterMine, "close", true, func(r api.Request) {
+	return a.noteCommand("close", "Write what was done with your access, after it has ended", api.FilterMine, true, func(ctx context.Context, c *api.Client, r api.Request, note string) (api.Request, error) {
+		return c.Close(ctx, r.ID, note)
+	}, func(r api.Request) {
 		a.screen.note("%s closed   %s", a.screen.green("✓"), r.ID)
 	})
 }
 
 func (a *app) ackCommand() *cobra.Command {
-	return a.noteCommand("ack", "Say that you have seen what somebody else's session left behind", api.FilterUnacknowledged, "acknowledge", false, func(r api.Request) {
+	return a.noteCommand("ack", "Say that you have seen what somebody else's session left behind", api.FilterUnacknowledged, false, func(ctx context.Context, c *api.Client, r api.Request, note string) (api.Request, error) {
+		return c.Acknowledge(ctx, r.ID, r.SweepDigest, note)
+	}, func(r api.Request) {
 		a.screen.note("%s acknowledged   %s", a.screen.green("✓"), r.ID)
 	})
 }
 
-// noteCommand is a command that adds a note to an ended grant.
-func (a *app) noteCommand(verb, short, filter, command string, need bool, done func(api.Request)) *cobra.Command {
+// noteCommand is a command that adds a note to an ended grant, as it was shown.
+func (a *app) noteCommand(verb, short, filter string, need bool, give func(context.Context, *api.Client, api.Request, string) (api.Request, error), done func(api.Request)) *cobra.Command {
 	var note, file string
 	var yes bool
 	cmd := &cobra.Command{Use: verb + " ID", Short: short, Args: one(), ValidArgsFunction: a.completeIDs(filter), RunE: func(cmd *cobra.Command, ids []string) error {
@@ -290,7 +294,7 @@ func (a *app) noteCommand(verb, short, filter, command string, need bool, done f
 				return err
 			}
 		}
-		if r, err = c.Note(ctx, r.ID, command, note); err != nil {
+		if r, err = give(ctx, c, r, note); err != nil {
 			return err
 		}
 		if a.json() {

@@ -201,15 +201,15 @@ func TestOneRequestBecomesOneCertificateOverHTTP(t *testing.T) {
 	if r.State != breakglass.StateRevoked || r.Revoked.Person != "carol" || d.Cluster.Has(r.ID) {
 		t.Errorf("after revoke: %+v", r)
 	}
-	_, err = carol.Note(ctx, r.ID, "close", "restarted the etcd members")
+	_, err = carol.Close(ctx, r.ID, "restarted the etcd members")
 	wantError(t, err, "denied", "not-yours")
-	_, err = alice.Note(ctx, r.ID, "acknowledge", "")
+	_, err = alice.Acknowledge(ctx, r.ID, "", "")
 	wantError(t, err, "denied", "own-session")
-	_, err = carol.Note(ctx, r.ID, "acknowledge", "")
+	_, err = carol.Acknowledge(ctx, r.ID, "", "")
 	wantError(t, err, "conflict", "nothing-found")
 	_, err = alice.Sweep(ctx, r.ID)
 	wantError(t, err, "unavailable", "no-examiner")
-	r = must(alice.Note(ctx, r.ID, "close", "restarted the etcd members"))(t)
+	r = must(alice.Close(ctx, r.ID, "restarted the etcd members"))(t)
 	if r.Closed == nil || r.Closed.Person != "alice" || r.Closed.Reason != "restarted the etcd members" || r.Touched {
 		t.Errorf("after close: closed %+v, touched %v", r.Closed, r.Touched)
 	}

@@ -475,9 +475,14 @@ func (c *Client) Consistency(ctx context.Context, from, to int64) ([]tlog.Hash, 
 	return out, nil
 }
 
-// Note gives one of the commands close and acknowledge.
-func (c *Client) Note(ctx context.Context, id, command, note string) (Request, error) {
-	return ask[Request](ctx, c, http.MethodPost, requestPath(id, command), Note{Note: note})
+// Close gives the closing note of an ended grant.
+func (c *Client) Close(ctx context.Context, id, note string) (Request, error) {
+	return ask[Request](ctx, c, http.MethodPost, requestPath(id, "close"), Note{Note: note})
+}
+
+// Acknowledge says that what a grant left behind was seen: seen is the request's SweepDigest. The note may be empty.
+func (c *Client) Acknowledge(ctx context.Context, id, seen, note string) (Request, error) {
+	return ask[Request](ctx, c, http.MethodPost, requestPath(id, "acknowledge"), Note{Note: note, Seen: seen})
 }
 
 // Sweep has an ended session looked through again.

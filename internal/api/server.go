@@ -128,8 +128,8 @@ func NewServer(cfg Config) (http.Handler, error) {
 	person("POST /v1/requests/{id}/deny", reasoned(s, s.cfg.Service.Deny))
 	person("POST /v1/requests/{id}/withdraw", reasoned(s, s.cfg.Service.Withdraw))
 	person("POST /v1/requests/{id}/revoke", reasoned(s, s.cfg.Service.Revoke))
-	person("POST /v1/requests/{id}/close", noted(s, s.cfg.Service.Close))
-	person("POST /v1/requests/{id}/acknowledge", noted(s, s.cfg.Service.Acknowledge))
+	person("POST /v1/requests/{id}/close", s.closeRequest)
+	person("POST /v1/requests/{id}/acknowledge", s.acknowledge)
 	person("POST /v1/requests/{id}/sweep", reasoned(s, func(ctx context.Context, a breakglass.Actor, id, _ string) (*breakglass.Request, error) {
 		return s.cfg.Service.Examine(ctx, a, id)
 	}))
@@ -677,15 +677,20 @@ func (s *server) consistency(c *call) (any, error) {
 	return out, nil
 }
 
-// noted is a command that takes a note.
-func noted(s *server, command func(ctx context.Context, a breakglass.Actor, id, note string) (*breakglass.Request, error)) handler {
-	return func(c *call) (any, error) {
-		in, err := decode[Note](c)
-		if err != nil {
-			return nil, err
-		}
-		return s.done(command(c.Context(), c.actor, c.PathValue("id"), in.Note))
+func (s *server) closeRequest(c *call) (any, error) {
+	in, err := decode[Note](c)
+	if err != nil {
+		return nil, err
 	}
+	return s.done(s.cfg.Service.Close(c.Context(), c.actor, c.PathValue("id"), in.Note))
+}
+
+func (s *server) acknowledge(c *call) (any, error) {
+	in, err := decode[Note](c)
+	if err != nil {
+		return nil, err
+	}
+	return s.done(s.cfg.Service.Acknowledge(c.Context(), c.actor, c.PathValue("id"), in.Seen, in.Note))
 }
 
 func (s *server) revokeAll(c *call) (any, error) {

@@ -68,9 +68,10 @@ type Request struct {
 	Certificate *Certificate `json:"certificate,omitempty"`
 	Refusals    int          `json:"refusals"` // commands on it that were not allowed
 
-	Receipt       *breakglass.Receipt         `json:"receipt,omitempty"` // what the API servers said after the revocation
-	Session       *breakglass.SessionReported `json:"session,omitempty"` // in short
-	Swept         *breakglass.Swept           `json:"swept,omitempty"`   // what it left behind
+	Receipt       *breakglass.Receipt         `json:"receipt,omitempty"`     // what the API servers said after the revocation
+	Session       *breakglass.SessionReported `json:"session,omitempty"`     // in short
+	Swept         *breakglass.Swept           `json:"swept,omitempty"`       // what it left behind
+	SweepDigest   string                      `json:"sweepDigest,omitempty"` // of Swept: acknowledging says which one was seen
 	Acknowledged  *Ending                     `json:"acknowledged,omitempty"`
 	Closed        *Ending                     `json:"closed,omitempty"`  // with the closing note as its reason
 	Touched       bool                        `json:"touched,omitempty"` // the closing note is missing
@@ -125,7 +126,7 @@ func NewRequest(r *breakglass.Request, p *breakglass.Policy, now time.Time) Requ
 		Digest: r.Digest, LedgerIndex: r.Seq, RequestedAt: r.At, Ask: r.Ask, Mode: mode(r.Ask.Rights), Reason: r.Reason,
 		Approvals: []Approval{}, Missing: append([]string{}, r.Missing()...), Approvers: r.Ask.Quorum.People(), ClaimUntil: r.ClaimUntil(),
 		Denied: ending(r.Denied), Withdrawn: ending(r.Withdrawn), Revoked: ending(r.Revoked), Refusals: r.Refusals, Names: map[string]string{},
-		Receipt: r.Receipt, Session: r.Session, Swept: r.Swept, Acknowledged: ending(r.Acknowledged), Closed: ending(r.Closed),
+		Receipt: r.Receipt, Session: r.Session, Swept: r.Swept, SweepDigest: r.Swept.Digest(), Acknowledged: ending(r.Acknowledged), Closed: ending(r.Closed),
 		Touched: r.Touched(), CloseBy: r.CloseBy(now), AcknowledgeBy: r.AcknowledgeBy(), Overdue: r.Overdue,
 	}
 	for _, a := range r.Approvals {
@@ -202,6 +203,7 @@ type Reason struct {
 // Note comes with close and acknowledge.
 type Note struct {
 	Note string `json:"note,omitempty"`
+	Seen string `json:"seen,omitempty"` // with acknowledge: the digest of the sweep that was seen
 }
 
 // Revocations answers revoke-all.

@@ -213,8 +213,9 @@ func (s *Service) Close(ctx context.Context, a Actor, id, note string) (*Request
 }
 
 // Acknowledge records that a second person has seen what a grant left behind: an approver or a responder, never the requester.
-// The note may be empty.
-func (s *Service) Acknowledge(ctx context.Context, a Actor, id, note string) (*Request, error) {
+// seen is the Digest of the sweep that they were shown: if the last one found something else, it is refused. The note may be
+// empty.
+func (s *Service) Acknowledge(ctx context.Context, a Actor, id, seen, note string) (*Request, error) {
 	return s.command(ctx, a, "acknowledge", id, func(p *Policy, r *Request, _ time.Time) (Event, map[string]string, error) {
 		if a.Person == r.Ask.By.Person {
 			return nil, nil, refuse(ClassDenied, "own-session", "somebody else must look at it", "nobody acknowledges what their own session left behind")
@@ -229,13 +230,15 @@ func (s *Service) Acknowledge(ctx context.Context, a Actor, id, note string) (*R
 			return nil, nil, refuse(ClassConflict, "not-swept", "watch it with: breakglass show "+r.ID+" --session", "%s has not been looked through yet", r.ID)
 		case !r.Unacknowledged():
 			return nil, nil, refuse(ClassConflict, "nothing-found", "", "%s left nothing behind that must be acknowledged", r.ID)
+		case seen != r.Swept.Digest():
+			return nil, nil, refuse(ClassConflict, "stale", "look again: breakglass show "+r.ID, "%s was looked through again: what is left behind is not what you saw", r.ID)
 		}
 		if note != "" {
 			if err := needNote(note, 1); err != nil {
 				return nil, nil, err
 			}
 		}
-		return Acknowledged{By: a}, optional("note", note), nil
+		return Acknowledged{By: a, Seen: seen}, optional("note", note), nil
 	})
 }
 

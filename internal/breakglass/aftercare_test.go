@@ -304,15 +304,17 @@ func TestSessionIsExaminedAfterItsEndAndStaysTouchedUntilClosed(t *testing.T) {
 		if err != nil || err2 != nil || len(touched) != 1 || len(left) != 1 {
 			t.Errorf("got %d touched, %d unacknowledged (%v, %v), want one each", len(touched), len(left), err, err2)
 		}
-		_, err = s.Service.Acknowledge(t.Context(), byKey("alice"), r.ID, "")
+		_, err = s.Service.Acknowledge(t.Context(), byKey("alice"), r.ID, after.Swept.Digest(), "")
 		wantRefusal(t, err, "own-session")
-		_, err = s.Service.Acknowledge(t.Context(), byKey("mallory"), r.ID, "")
+		_, err = s.Service.Acknowledge(t.Context(), byKey("mallory"), r.ID, after.Swept.Digest(), "")
 		wantRefusal(t, err, "not-approver")
+		_, err = s.Service.Acknowledge(t.Context(), byKey("erin"), r.ID, "", "")
+		wantRefusal(t, err, "stale")
 		_, err = s.Service.Close(t.Context(), byKey("bob"), r.ID, "restarted etcd on node 3")
 		wantRefusal(t, err, "not-yours")
 		_, err = s.Service.Close(t.Context(), byKey("alice"), r.ID, "done")
 		wantRefusal(t, err, "note")
-		if _, err := s.Service.Acknowledge(t.Context(), byKey("erin"), r.ID, "removed it by hand"); err != nil {
+		if _, err := s.Service.Acknowledge(t.Context(), byKey("erin"), r.ID, after.Swept.Digest(), "removed it by hand"); err != nil {
 			t.Error(err)
 		}
 		after, err = s.Service.Close(t.Context(), byKey("alice"), r.ID, "restarted etcd on node 3")
@@ -330,9 +332,18 @@ func TestSessionIsExaminedAfterItsEndAndStaysTouchedUntilClosed(t *testing.T) {
 		if after, err = s.Service.Examine(t.Context(), byKey("carol"), r.ID); err != nil || after.Unacknowledged() {
 			t.Errorf("the same finding again: %v, unacknowledged %t", err, after.Unacknowledged())
 		}
+		seen := after.Swept.Digest()
 		e.set(func(e *examiner) { e.items[0].Object = "ClusterRoleBinding worse" })
 		if after, err = s.Service.Examine(t.Context(), byKey("carol"), r.ID); err != nil || !after.Unacknowledged() {
 			t.Errorf("another finding: %v, unacknowledged %t", err, after.Unacknowledged())
+		}
+		_, err = s.Service.Acknowledge(t.Context(), byKey("erin"), r.ID, seen, "")
+		wantRefusal(t, err, "stale")
+		if err := breakglass.Follow(after, time.Now(), breakglass.Acknowledged{By: byKey("erin"), Seen: seen}); err == nil {
+			t.Error("the ledger may say that a sweep was acknowledged which was not the last")
+		}
+		if after, err = s.Service.Acknowledge(t.Context(), byKey("erin"), r.ID, after.Swept.Digest(), ""); err != nil || after.Unacknowledged() {
+			t.Errorf("what was seen is not acknowledged: %v", err)
 		}
 		s.Check()
 	})

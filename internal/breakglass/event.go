@@ -2,6 +2,8 @@ package breakglass
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -249,6 +251,20 @@ type Swept struct {
 	Gaps    []string  `json:"gaps,omitempty"` // what could not be looked at, and what would make it possible
 }
 
+// Digest names what was found, as a SHA-256 hash in hex: whoever acknowledges it says by that what they have seen. It is empty
+// for no sweep.
+func (s *Swept) Digest() string {
+	if s == nil {
+		return ""
+	}
+	text, err := json.Marshal([]any{s.Items, s.More})
+	if err != nil {
+		panic("encoding plain data: " + err.Error())
+	}
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:])
+}
+
 // MaxResidues bounds the items of one sweep in the ledger.
 const MaxResidues = 100
 
@@ -265,7 +281,8 @@ type Residue struct {
 
 // Acknowledged is another person's word that they have seen what a sweep found. The note is an erasable text.
 type Acknowledged struct {
-	By Actor `json:"by"`
+	By   Actor  `json:"by"`
+	Seen string `json:"seen,omitempty"` // Digest of the sweep that they saw; absent in ledgers of earlier releases
 }
 
 // Closed ends a grant's story: the requester's note on what was done, an erasable text named "note".

@@ -124,7 +124,7 @@ func (r *Request) apply(e ledger.Entry, ev Event, proof bool) error {
 		r.Session = &ev
 	case Swept:
 		err = r.ended(state)
-		if r.Swept == nil || !equalResidues(r.Swept.Items, ev.Items) {
+		if r.Swept == nil || r.Swept.Digest() != ev.Digest() {
 			r.Acknowledged = nil // somebody has seen something else
 		}
 		r.Swept, r.SweptAt = &ev, e.Time
@@ -134,6 +134,8 @@ func (r *Request) apply(e ledger.Entry, ev Event, proof bool) error {
 			err = fmt.Errorf("there is nothing to acknowledge")
 		case ev.By.Person == "" || ev.By.Person == r.Ask.By.Person:
 			err = fmt.Errorf("%q cannot acknowledge what this session left behind", ev.By.Person)
+		case ev.Seen != "" && ev.Seen != r.Swept.Digest():
+			err = fmt.Errorf("acknowledged is another sweep than the last")
 		}
 		r.Acknowledged = &Ending{By: ev.By, At: e.Time, Reason: e.Texts["note"]}
 	case Closed:
@@ -178,8 +180,6 @@ func (r *Request) ended(state State) error {
 
 // receipted reports whether nothing more is to be proved about a revocation.
 func (r *Request) receipted() bool { return r.Receipt != nil && r.Receipt.Final }
-
-func equalResidues(a, b []Residue) bool { return slices.Equal(a, b) }
 
 // check holds what every recorded request must satisfy, whatever the policy was.
 func (q Requested) check(at time.Time) error {

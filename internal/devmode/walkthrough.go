@@ -410,7 +410,7 @@ func (k *walk) commandLine(ctx context.Context, _ string) error {
 		return fmt.Errorf("the sweep found %s, and nothing was left behind", r.Swept.Items[0].Object)
 	}
 	k.say("the sweep finds nothing that outlives the session")
-	if r, err = bob.Note(ctx, r.ID, "close", "looked at namespaces, all is well; nothing left to do"); err != nil || r.Touched {
+	if r, err = bob.Close(ctx, r.ID, "looked at namespaces, all is well; nothing left to do"); err != nil || r.Touched {
 		return fmt.Errorf("closing: still touched %t: %w", r.Touched, err)
 	}
 	k.say("bob writes his closing note; the cluster does not count as touched by it any more")

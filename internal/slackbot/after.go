@@ -351,7 +351,7 @@ func (v render) swept(ev breakglass.Swept, r *breakglass.Request) message {
 	m.blocks = append(m.blocks, residues(&ev, maxItems)...)
 	m.blocks = append(m.blocks, unseen(ev.Gaps)...)
 	m.blocks = append(m.blocks, slack.NewContextBlock("whole", plain(r.ID+" · all of it: breakglass show "+r.ID+" --session")))
-	latest := r.Swept != nil && sweepDigest(r.Swept) == sweepDigest(&ev)
+	latest := r.Swept != nil && r.Swept.Digest() == ev.Digest()
 	switch {
 	case latest && r.Acknowledged != nil:
 		m.blocks = append(m.blocks, section("seen", mrkdwn("✓ acknowledged by "+v.by(r.Acknowledged.By)+" "+date(r.Acknowledged.At))))
@@ -360,9 +360,6 @@ func (v render) swept(ev breakglass.Swept, r *breakglass.Request) message {
 	}
 	return m
 }
-
-// sweepDigest names what a sweep found, so that nobody acknowledges what they did not see.
-func sweepDigest(s *breakglass.Swept) string { return digestOf([]any{s.Items, s.More}) }
 
 func acknowledgeButton(r *breakglass.Request, style slack.Style) *slack.ButtonBlockElement {
 	return button("acknowledge", "Acknowledge…", "Acknowledge what "+r.ID+" left behind", target{r.ID, r.Digest}.String(), style)

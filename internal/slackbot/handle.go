@@ -370,7 +370,7 @@ func (b *Bot) press(ctx context.Context, a breakglass.Actor, action string, t ta
 		return b.open(ctx, trigger, v.revoke(r))
 	case "acknowledge":
 		if a.Person == r.Ask.By.Person || !v.mayAnswerFor(r, a.Person) || r.Swept == nil {
-			_, err := svc.Acknowledge(ctx, a, t.id, noNote)
+			_, err := svc.Acknowledge(ctx, a, t.id, "", noNote)
 			return err
 		}
 		return b.open(ctx, trigger, v.acknowledge(r))
@@ -430,26 +430,10 @@ func (b *Bot) decide(ctx context.Context, a breakglass.Actor, p *payload) error 
 	case formRevoke:
 		_, err = svc.Revoke(ctx, a, t.id, p.field(blockReason))
 	case formSeen:
-		err = b.acknowledge(ctx, a, t, p.field(blockNote))
+		_, err = svc.Acknowledge(ctx, a, t.id, t.digest, p.field(blockNote))
 	case formClose:
 		_, err = svc.Close(ctx, a, t.id, p.field(blockNote))
 	}
-	return err
-}
-
-// acknowledge takes a person's word on what a grant left behind only if that is still what they saw. The target's digest names
-// what the form showed.
-func (b *Bot) acknowledge(ctx context.Context, a breakglass.Actor, t target, note string) error {
-	svc := b.cfg.Service
-	r, err := svc.Get(ctx, t.id)
-	if err != nil {
-		return err
-	}
-	may := a.Person != r.Ask.By.Person && b.render(time.Now()).mayAnswerFor(r, a.Person)
-	if may && r.Swept != nil && sweepDigest(r.Swept) != t.digest {
-		return &breakglass.Refusal{Class: breakglass.ClassConflict, Code: "stale", Why: t.id + " was looked through again: what is left behind is not what you saw", Next: "open the form again"}
-	}
-	_, err = svc.Acknowledge(ctx, a, t.id, note)
 	return err
 }
 

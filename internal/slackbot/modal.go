@@ -269,7 +269,7 @@ func (v render) acknowledge(r *breakglass.Request) slack.ModalViewRequest {
 	}
 	blocks = append(blocks, section("effect", plain("Acknowledging says that you have seen this. It removes nothing: what must go is removed by hand, and breakglass sweep "+r.ID+" looks again.")),
 		input(blockNote, "Note", "What was done about it, or why it may stay. It is recorded.", true, textInput("", breakglass.MaxNote, true)))
-	return modal(formSeen, "Left behind", "Acknowledge", target{r.ID, sweepDigest(r.Swept)}.String(), blocks)
+	return modal(formSeen, "Left behind", "Acknowledge", target{r.ID, r.Swept.Digest()}.String(), blocks)
 }
 
 // closing asks for the closing note, or shows the one that was written.
