@@ -110,6 +110,7 @@ func mustFind(t *testing.T, a *inventory.Analysis, door string, state inventory.
 
 // Real API servers are started with one door each, and without it; each door is walked through, so that what is found is true.
 func TestDoorsOfRealAPIServers(t *testing.T) {
+	t.Parallel()
 	etcd := real.NewEtcd(t)
 	start := func(t *testing.T, o real.APIServerOptions) *real.APIServer {
 		o.Etcd, o.EtcdPrefix = etcd, "/"+strings.ReplaceAll(t.Name(), "/", "-")
