@@ -355,9 +355,9 @@ func (a *app) afterwards(r api.Request) string {
 			row("session", "never used, as far as the audit events tell")
 		default:
 			row("session", "%s to %s from %s", a.clock(s.First), a.clock(s.Last), cmp.Or(strings.Join(s.From, ", "), "an unknown address"))
-			row("", "%d reads, %d changes, %d refused, %d showed Secrets, %d execs or port-forwards", s.Reads, s.Writes, s.Refused, s.SecretsRead, s.Streams)
+			row("", "reads %d, changes %d, refused %d, of Secrets %d, execs and port-forwards %d", s.Reads, s.Writes, s.Refused, s.SecretsRead, s.Streams)
 			if s.StillOpen > 0 {
-				row("", "%d STREAMS OR WATCHES STILL OPEN: they outlive the certificate", s.StillOpen)
+				row("", "streams and watches STILL OPEN: %d; they outlive the certificate", s.StillOpen)
 			}
 		}
 		for _, g := range s.Gaps {

@@ -22,6 +22,7 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/bgtest/real"
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/cluster"
 	"github.com/breakglassd/breakglass/internal/sweep"
 )
 
@@ -224,17 +225,7 @@ func TestRealSweepFindsPlantedTricks(t *testing.T) {
 	time.Sleep(7 * time.Second) // so that what was before is outside of the window, slack included
 
 	// The session.
-	must(t, c.Bind(t.Context(), admin))
-	cert, key, err := p.ca.Client(alice)
-	must(t, err)
-	session := filepath.Join(t.TempDir(), "session")
-	must(t, p.WriteKubeconfig(session, real.Credentials{CertPEM: cert, KeyPEM: key}))
-	eventually(t, func() string {
-		if _, _, err := p.bins.Kubectl(t.Context(), session, "get", "nodes"); err != nil {
-			return err.Error()
-		}
-		return ""
-	})
+	session := p.session(t, c)
 	window := sweep.Window{From: time.Now()}
 	dir := t.TempDir()
 	key2, err := ecdsaCSR()
@@ -347,6 +338,23 @@ func TestRealSweepFindsPlantedTricks(t *testing.T) {
 	})
 }
 
+// session binds alice's request, and returns the kubeconfig of her certificate once the API server lets it in.
+func (p *prod) session(t *testing.T, c *cluster.Clusters) string {
+	t.Helper()
+	must(t, c.Bind(t.Context(), admin))
+	cert, key, err := p.ca.Client(alice)
+	must(t, err)
+	path := filepath.Join(t.TempDir(), "session")
+	must(t, p.WriteKubeconfig(path, real.Credentials{CertPEM: cert, KeyPEM: key}))
+	eventually(t, func() string {
+		if _, _, err := p.bins.Kubectl(t.Context(), path, "get", "nodes"); err != nil {
+			return err.Error()
+		}
+		return ""
+	})
+	return path
+}
+
 // alive is what the controllers of a cluster have to do with, without end.
 const alive = `
 {apiVersion: apps/v1, kind: Deployment, metadata: {name: web, namespace: till}, spec: {replicas: 2, selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: b}}, spec: {hostNetwork: true, containers: [{name: c, image: busybox}]}}}}
@@ -393,17 +401,7 @@ func TestControllersOfALivingClusterAreNotBlamed(t *testing.T) {
 	before, err := c.Snapshot(t.Context(), "c1")
 	must(t, err)
 
-	must(t, c.Bind(t.Context(), admin))
-	cert, key, err := p.ca.Client(alice)
-	must(t, err)
-	session := filepath.Join(t.TempDir(), "session")
-	must(t, p.WriteKubeconfig(session, real.Credentials{CertPEM: cert, KeyPEM: key}))
-	eventually(t, func() string {
-		if _, _, err := p.bins.Kubectl(t.Context(), session, "get", "nodes"); err != nil {
-			return err.Error()
-		}
-		return ""
-	})
+	session := p.session(t, c)
 	window := sweep.Window{From: time.Now()}
 	for _, args := range [][]string{words("-n till rollout restart deployment/web"), words("-n till scale deployment/web --replicas=4"), words("-n till delete pod db-0 --wait=false"),
 		words("-n kube-system rollout restart daemonset/agent"), words("create namespace passing"), words("delete namespace passing")} {

@@ -404,7 +404,7 @@ func (k *walk) commandLine(ctx context.Context, _ string) error {
 	if r.Session.Source != breakglass.SourceAudit || r.Session.Events == 0 {
 		return fmt.Errorf("the session's report knows of %d audit events", r.Session.Events)
 	}
-	k.say("the audit events tell: used from %s to %s from %s, %d reads, %d changes, %d refused", r.Session.First.Format(time.TimeOnly), r.Session.Last.Format(time.TimeOnly),
+	k.say("the audit events tell: used from %s to %s from %s, reads %d, changes %d, refused %d", r.Session.First.Format(time.TimeOnly), r.Session.Last.Format(time.TimeOnly),
 		strings.Join(r.Session.From, ", "), r.Session.Reads, r.Session.Writes, r.Session.Refused)
 	if len(r.Swept.Items) > 0 {
 		return fmt.Errorf("the sweep found %s, and nothing was left behind", r.Swept.Items[0].Object)

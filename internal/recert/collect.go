@@ -294,7 +294,7 @@ func grantOf(r *breakglass.Request, now time.Time, hours Hours) Grant {
 		g.Used = "no"
 		if s.Events > 0 {
 			g.Used = "yes"
-			g.Done = fmt.Sprintf("%d reads, %d writes, %d refused, %d secrets read, %d streams", s.Reads, s.Writes, s.Refused, s.SecretsRead, s.Streams)
+			g.Done = fmt.Sprintf("reads %d, writes %d, refused %d, of Secrets %d, execs and port-forwards %d", s.Reads, s.Writes, s.Refused, s.SecretsRead, s.Streams)
 		}
 	}
 	if r.Swept != nil {

@@ -134,7 +134,7 @@ func (b *Bot) campaignLetters(ctx context.Context, n breakglass.Notice) ([]lette
 			}
 		}
 	case breakglass.CampaignReminded:
-		what := "Recertification: " + many(ev.Days, "day", "days") + " left"
+		what := "Recertification: " + count(ev.Days, "day", "days") + " left"
 		if ev.Days == 0 {
 			what = "Recertification: it ends today"
 		}
@@ -160,7 +160,7 @@ func (v render) campaignOpened(c *breakglass.Campaign) message {
 		who = append(who[:maxMentions:maxMentions], fmt.Sprintf("and %d more", len(who)-maxMentions))
 	}
 	s := fmt.Sprintf("*Recertification %s is open*\n%s to answer until %s. Eligibility that nobody confirms is suspended then.\nReviewers: %s. Each of them has a private message with what waits for them.",
-		escape(c.ID), many(len(c.Items), "item", "items"), date(c.Opened.Deadline), strings.Join(who, ", "))
+		escape(c.ID), count(len(c.Items), "item", "items"), date(c.Opened.Deadline), strings.Join(who, ", "))
 	return message{text: "Recertification " + escape(c.ID) + " is open", blocks: []slack.Block{section("", mrkdwn(s))}}
 }
 
@@ -179,9 +179,9 @@ func (v render) campaignDigest(c *breakglass.Campaign, person, title string) mes
 			wider++
 		}
 	}
-	s := fmt.Sprintf("*%s* (%s)\n%s for your word until %s: %d unchanged, which can be confirmed together, %d that give more than before, and %d others.", title, escape(c.ID), many(n, "item waits", "items wait"),
+	s := fmt.Sprintf("*%s* (%s)\n%s for your word until %s: %d unchanged, which can be confirmed together, %d that give more than before, and %d others.", title, escape(c.ID), count(n, "item waits", "items wait"),
 		date(c.Opened.Deadline), easy, wider, n-easy-wider)
-	m := message{text: title + ": " + many(n, "item waits", "items wait") + " for you", blocks: []slack.Block{section("", mrkdwn(s))}}
+	m := message{text: title + ": " + count(n, "item waits", "items wait") + " for you", blocks: []slack.Block{section("", mrkdwn(s))}}
 	if n == 0 {
 		m.blocks = []slack.Block{section("", mrkdwn("*"+title+"* ("+escape(c.ID)+")\nNothing waits for you. Thank you."))}
 		return m
@@ -196,7 +196,7 @@ func (v render) campaignEscalated(c *breakglass.Campaign, ev breakglass.Campaign
 	if ev.Why == breakglass.WhyFloor {
 		why = "they were not suspended, because too few people would be left for an emergency"
 	}
-	text := fmt.Sprintf("Recertification %s: %s escalated", c.ID, many(len(ev.Items), "item was", "items were"))
+	text := fmt.Sprintf("Recertification %s: %s escalated", c.ID, count(len(ev.Items), "item was", "items were"))
 	shown := ev.Items[:min(len(ev.Items), 10)]
 	return message{text: escape(text), blocks: []slack.Block{section("", mrkdwn(":rotating_light: *"+escape(text)+"*\nReason: "+why+". Somebody must answer: `breakglass recert review "+escape(c.ID)+"`")),
 		section("items", plain(clipText(strings.Join(shown, "\n")+more(len(ev.Items)-len(shown)))))}}
@@ -212,13 +212,6 @@ func more(n int) string {
 func (v render) campaignClosed(c *breakglass.Campaign, k breakglass.CampaignClosed) message {
 	text := fmt.Sprintf("Recertification %s is closed: %d kept, %d revoked, %d suspended, %d escalated", c.ID, k.Kept, k.Revoked, k.Suspended, k.Escalated)
 	return message{text: escape(text), blocks: []slack.Block{section("", mrkdwn("*"+escape(text)+"*\nThe counts add up. Report: `breakglass recert report "+escape(c.ID)+"`; evidence for auditors: `breakglass recert export FILE "+escape(c.ID)+"`"))}}
-}
-
-func many(n int, one, several string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return strconv.Itoa(n) + " " + several
 }
 
 // aboutCampaign reports whether an interaction is with a campaign's button or form.
@@ -303,7 +296,7 @@ func (b *Bot) campaignPage(ctx context.Context, a breakglass.Actor, at page) (sl
 	case len(at.Items) == 0 && at.Together:
 		return b.campaignPage(ctx, a, page{Campaign: c.ID})
 	case len(at.Items) == 0 && left > 0:
-		return notice("Recertification", many(left, "item still waits", "items still wait")+" for your word: those that you left for later. Open the form again, or use: breakglass recert review"), nil
+		return notice("Recertification", count(left, "item still waits", "items still wait")+" for your word: those that you left for later. Open the form again, or use: breakglass recert review"), nil
 	case len(at.Items) == 0:
 		return notice("Recertification", "Nothing waits for your word any more. Thank you."), nil
 	case at.Together:
@@ -328,7 +321,7 @@ func (v render) togetherPage(at page, snap *recert.Snapshot, left int) slack.Mod
 	}
 	later := option("later", "Go through them one by one")
 	return modal(formCampaign, "Recertification", "Go on", metadata(at), []slack.Block{
-		section("left", plain(many(left, "item waits", "items wait")+" for your word. These are unchanged since somebody last kept them:")),
+		section("left", plain(count(left, "item waits", "items wait")+" for your word. These are unchanged since somebody last kept them:")),
 		section("items", plain(short(strings.Join(lines, "\n"), 3000))),
 		input(blockAll, "All of these", "", false, selectInput([]*slack.OptionBlockObject{option("keep", "Keep them all"), later}, later)),
 		input(blockReason, "Why", "Needed where the risk is high. It is recorded.", true, textInput("", breakglass.MaxReason, true)),
@@ -337,7 +330,7 @@ func (v render) togetherPage(at page, snap *recert.Snapshot, left int) slack.Mod
 
 // onePage asks about a few items, each by itself.
 func (v render) onePage(at page, c *breakglass.Campaign, snap *recert.Snapshot, left int) slack.ModalViewRequest {
-	blocks := []slack.Block{section("left", plain(many(left, "item waits", "items wait")+" for your word. What you leave for later stays open."))}
+	blocks := []slack.Block{section("left", plain(count(left, "item waits", "items wait")+" for your word. What you leave for later stays open."))}
 	for n, i := range at.Items {
 		item := snap.Items[i]
 		said := ""
