@@ -349,6 +349,18 @@ func TestSessionIsExaminedAfterItsEndAndStaysTouchedUntilClosed(t *testing.T) {
 	})
 }
 
+// Acknowledgements in ledgers that exist name sweeps by these digests.
+func TestDigestOfASweepStaysWhatItIs(t *testing.T) {
+	s := &breakglass.Swept{Items: []breakglass.Residue{{Rule: "clusterrolebinding-created", Severity: breakglass.SeverityCritical, Object: "ClusterRoleBinding evil", What: "it was made", Found: "both", Exists: "yes"}}, More: 2,
+		Sources: []string{"audit"}, Gaps: []string{"secrets"}}
+	if got := s.Digest(); got != "84d590f662785a7245d813a1954056b9cb47e0474ff5cfaff2842db44e576b6e" {
+		t.Errorf("got %s", got)
+	}
+	if got := (*breakglass.Swept)(nil).Digest(); got != "" {
+		t.Errorf("no sweep has the digest %q", got)
+	}
+}
+
 func TestExaminationThatFailsIsTriedAgainAndThenMadeWithGaps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := &examiner{err: errors.New("the cluster is down")}

@@ -268,7 +268,8 @@ func (s *Swept) Digest() string {
 // MaxResidues bounds the items of one sweep in the ledger.
 const MaxResidues = 100
 
-// Residue is one thing that a session made or changed and that outlives it.
+// Residue is one thing that a session made or changed and that outlives it. Acknowledgements name sweeps by the hash of this
+// JSON: a field that comes later must be omitted when it is empty, or no ledger from before can be read any more.
 type Residue struct {
 	Rule     string   `json:"rule"` // stable id of the kind of trick: "clusterrolebinding-created"
 	Severity Severity `json:"severity"`
