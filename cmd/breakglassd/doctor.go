@@ -149,7 +149,7 @@ func (d *doctor) files(ctx context.Context, path string) {
 	if _, err := openVault(ctx, cfg, policy, quiet); err != nil {
 		d.wrong("vault-config", cfg.Vault.Address, err)
 	}
-	if _, err := openClusters(cfg, quiet); err != nil {
+	if _, err := openClusters(cfg, nil, quiet); err != nil {
 		d.wrong("cluster-config", "clusters", err)
 	}
 	if _, err := doctorSlack(cfg, nil); cfg.Slack.Enabled && err != nil {
@@ -307,7 +307,7 @@ func (d *doctor) vault(ctx context.Context) {
 // certificates that Vault signs for it.
 func (d *doctor) cluster(ctx context.Context, id string) {
 	quiet := slog.New(slog.DiscardHandler)
-	kube, err := openClusters(d.cfg, quiet)
+	kube, err := openClusters(d.cfg, nil, quiet)
 	if err != nil {
 		return // files has said so
 	}

@@ -38,7 +38,7 @@ func scanCommand() *cobra.Command {
 			return err
 		}
 		quiet := slog.New(slog.DiscardHandler)
-		own, err := openClusters(cfg, quiet)
+		own, err := openClusters(cfg, nil, quiet)
 		if err != nil {
 			return err
 		}

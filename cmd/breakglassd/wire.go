@@ -24,6 +24,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/schedule"
 	"github.com/breakglassd/breakglass/internal/slackbot"
 	"github.com/breakglassd/breakglass/internal/vaultca"
+	"github.com/breakglassd/breakglass/internal/webhook"
 )
 
 // parts is what a caller of serve can bring along, and how it takes part in the daemon's life. The zero value is the daemon
@@ -61,6 +62,7 @@ type daemon struct {
 	stopping atomic.Bool
 	cert     atomic.Pointer[tls.Certificate] // for people; nil: plain HTTP
 	hookCert atomic.Pointer[tls.Certificate] // for API servers
+	asked    *webhook.Memory                 // what the deny webhook did not refuse
 	closers  []func() error                  // what to close in the end, last first
 }
 
@@ -103,7 +105,8 @@ func (d *daemon) open(ctx context.Context, p parts) error {
 		return err
 	}
 	d.closers = append(d.closers, d.ledger.Close)
-	if d.clusters, err = openClusters(cfg, d.log); err != nil {
+	d.asked = webhook.NewMemory()
+	if d.clusters, err = openClusters(cfg, d.asked, d.log); err != nil {
 		return err
 	}
 	d.signer = p.Signer
@@ -231,8 +234,11 @@ func openVault(ctx context.Context, cfg *Config, policy *breakglass.Policy, log 
 }
 
 // openClusters prepares the connections to the clusters; see cluster.Open.
-func openClusters(cfg *Config, log *slog.Logger) (*cluster.Clusters, error) {
+func openClusters(cfg *Config, asked *webhook.Memory, log *slog.Logger) (*cluster.Clusters, error) {
 	c := cluster.Config{Log: log}
+	if asked != nil {
+		c.Asked = asked.Recent
+	}
 	for _, cl := range cfg.Clusters {
 		c.Targets = append(c.Targets, cluster.Target{ID: cl.ID, Kubeconfig: cl.KubeconfigFile, CAFile: cl.CAFile, APIServers: cl.APIServers})
 	}

@@ -430,7 +430,7 @@ func limitsOf(r *Request) []string {
 		"Kubernetes checks no revocation list: the certificate itself stays valid until " + r.Issued.NotAfter.UTC().Format(time.RFC3339) + " wherever only the CA is asked, such as a kubelet or an aggregated API server that trusts it",
 	}
 	if !r.Ask.Rights.Binding() {
-		out = append(out, "group mode: only an API server that asks the deny webhook refuses this one certificate")
+		out = append(out, "group mode: only an API server that asks the deny webhook refuses this one certificate; if breakglassd was restarted a moment before, it may still let in what it remembers (unauthorizedTTL)")
 	}
 	return out
 }

@@ -11,6 +11,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -66,12 +67,17 @@ type Target struct {
 type Config struct {
 	Targets []Target
 	Timeout time.Duration // of each request. Default 5 s
-	Log     *slog.Logger
+	// Asked lists the specs of SubjectAccessReviews about a user that the deny webhook did not refuse lately, as JSON, the last one
+	// first. In group mode an API server has refused the user only when it refuses these too: it remembers such answers, and lets
+	// requests in by them. Nil: they are not known.
+	Asked func(user string) []json.RawMessage
+	Log   *slog.Logger
 }
 
 // Clusters is a breakglass.Binder and a breakglass.Prover. It is safe for concurrent use.
 type Clusters struct {
 	log     *slog.Logger
+	asked   func(user string) []json.RawMessage
 	targets map[string]*target
 }
 
@@ -104,7 +110,10 @@ func Open(cfg Config) (*Clusters, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	c := &Clusters{log: cfg.Log, targets: map[string]*target{}}
+	if cfg.Asked == nil {
+		cfg.Asked = func(string) []json.RawMessage { return nil }
+	}
+	c := &Clusters{log: cfg.Log, asked: cfg.Asked, targets: map[string]*target{}}
 	var bad []error
 	for _, t := range cfg.Targets {
 		opened, err := open(t, cfg.Timeout)

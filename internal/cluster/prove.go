@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -38,7 +39,8 @@ func nothing() authorizationv1.ResourceAttributes {
 // bound role allows by its rules as that server has them now, in each of the grant's namespaces: a no is therefore never one
 // that would have been a no before as well. A denial is believed only if it is about the certificate and not about the
 // question, and only from a webhook that answers: with the failure policy Deny one that is down denies everything. In group
-// mode nothing but such a denial is a no.
+// mode nothing but such a denial is a no, and only when the server also refuses what it was asked about the certificate before:
+// it remembers for a while that the webhook had no opinion, and lets the same request in by that.
 //
 // Problem is one of few sentences, the same for the same trouble, so that a caller can tell whether anything is new.
 func (c *Clusters) Ask(ctx context.Context, a breakglass.Access) []breakglass.Answer {
@@ -46,13 +48,22 @@ func (c *Clusters) Ask(ctx context.Context, a breakglass.Access) []breakglass.An
 	if err != nil {
 		return []breakglass.Answer{{Server: a.Cluster, Problem: err.Error()}}
 	}
+	var before []authorizationv1.SubjectAccessReviewSpec
+	if !a.Rights.Binding() {
+		for _, text := range c.asked(a.User) {
+			var spec authorizationv1.SubjectAccessReviewSpec
+			if err := json.Unmarshal(text, &spec); err == nil { // else no API server has asked it
+				before = append(before, spec)
+			}
+		}
+	}
 	answers := make([]breakglass.Answer, len(t.servers))
 	var wait sync.WaitGroup
 	for i, s := range t.servers {
 		wait.Go(func() {
 			actx, cancel := context.WithTimeout(ctx, s.rest.Timeout)
 			defer cancel()
-			answers[i] = s.ask(actx, a, c.log)
+			answers[i] = s.ask(actx, a, before, c.log)
 			answers[i].Server = s.rest.Host
 		})
 	}
@@ -60,7 +71,7 @@ func (c *Clusters) Ask(ctx context.Context, a breakglass.Access) []breakglass.An
 	return answers
 }
 
-func (t *target) ask(ctx context.Context, a breakglass.Access, log *slog.Logger) breakglass.Answer {
+func (t *target) ask(ctx context.Context, a breakglass.Access, before []authorizationv1.SubjectAccessReviewSpec, log *slog.Logger) breakglass.Answer {
 	trouble := func(err error) breakglass.Answer {
 		log.DebugContext(ctx, "an API server gave no proof", slog.String("cluster", t.id), slog.String("server", t.rest.Host),
 			slog.String("request", a.Request), slog.Any("error", err))
@@ -103,10 +114,18 @@ func (t *target) ask(ctx context.Context, a breakglass.Access, log *slog.Logger)
 		return breakglass.Answer{Problem: breakglass.StillAllowed, Question: words(q)}
 	case status.Denied && status.EvaluationError != "":
 		return breakglass.Answer{Problem: "an authorization webhook there does not work, and until it does everything is refused: that proves nothing"}
-	case status.Denied:
-		return breakglass.Answer{No: true, By: breakglass.RefusedByWebhook, Question: words(q)}
+	case !status.Denied:
+		return breakglass.Answer{Problem: unasked}
 	}
-	return breakglass.Answer{Problem: unasked}
+	for _, spec := range before {
+		switch status, err := t.reviewSpec(ctx, spec); {
+		case err != nil:
+			return trouble(err)
+		case status.Allowed:
+			return breakglass.Answer{Problem: breakglass.StillAllowed, Question: wordsOf(spec)}
+		}
+	}
+	return breakglass.Answer{No: true, By: breakglass.RefusedByWebhook, Question: words(q)}
 }
 
 // WebhookNotAsked is the Problem of an API server that answers in group mode without anything that refuses.
@@ -114,6 +133,16 @@ const WebhookNotAsked = "its deny webhook does not refuse the certificate, and i
 
 // words says a question as a person would ask it.
 func words(q authorizationv1.ResourceAttributes) string { return "may it " + describe(q) + "?" }
+
+func wordsOf(s authorizationv1.SubjectAccessReviewSpec) string {
+	switch p := s.NonResourceAttributes; {
+	case s.ResourceAttributes != nil:
+		return words(*s.ResourceAttributes)
+	case p != nil:
+		return "may it " + p.Verb + " " + p.Path + "?"
+	}
+	return ""
+}
 
 // review asks this API server whether the certificate may do what q says.
 func (t *target) review(ctx context.Context, a breakglass.Access, q authorizationv1.ResourceAttributes) (authorizationv1.SubjectAccessReviewStatus, error) {
@@ -125,6 +154,10 @@ func (t *target) review(ctx context.Context, a breakglass.Access, q authorizatio
 	if a.Fingerprint != "" {
 		spec.Extra = map[string]authorizationv1.ExtraValue{CredentialIDKey: {"X509SHA256=" + strings.ToLower(a.Fingerprint)}}
 	}
+	return t.reviewSpec(ctx, spec)
+}
+
+func (t *target) reviewSpec(ctx context.Context, spec authorizationv1.SubjectAccessReviewSpec) (authorizationv1.SubjectAccessReviewStatus, error) {
 	answer, err := t.may.SubjectAccessReviews().Create(ctx, &authorizationv1.SubjectAccessReview{Spec: spec}, metav1.CreateOptions{})
 	if err != nil {
 		return authorizationv1.SubjectAccessReviewStatus{}, askError{err}

@@ -1,10 +1,20 @@
 package cluster_test
 
 import (
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	authorizationv1 "k8s.io/api/authorization/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	rbacclient "k8s.io/client-go/kubernetes/typed/rbac/v1"
@@ -68,6 +78,55 @@ func TestAddressesOfAPIServersAreCheckedAndKeepTheirOrder(t *testing.T) {
 	pings := c.Ping(t.Context(), "c1", map[string]string{"https://127.0.0.1:1": "nonce-1", w.sim.URL: "nonce-2"})
 	if len(pings) != 2 || pings[0].Err == nil || pings[1].Err != nil {
 		t.Errorf("got %+v, want an error from the one that is not there", pings)
+	}
+}
+
+// An API server that remembers "no opinion" lets the same request in without asking the webhook again: what refuses everything
+// new has not refused that.
+func TestServerHasRefusedOnlyWhenItHasForgottenWhatItWasAskedBefore(t *testing.T) {
+	var remembers atomic.Bool
+	remembers.Store(true)
+	var mu sync.Mutex
+	var asked []string
+	srv := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var review authorizationv1.SubjectAccessReview
+		if err := json.NewDecoder(r.Body).Decode(&review); err != nil || r.URL.Path != "/apis/authorization.k8s.io/v1/subjectaccessreviews" {
+			t.Errorf("got %s %s, %v", r.Method, r.URL, err)
+		}
+		a := review.Spec.ResourceAttributes
+		mu.Lock()
+		asked = append(asked, a.Resource)
+		mu.Unlock()
+		review.Status.Denied = true
+		if a.Resource == "nodes" && remembers.Load() {
+			review.Status = authorizationv1.SubjectAccessReviewStatus{Allowed: true}
+		}
+		w.Header().Set("Content-Type", "application/json")
+		must(t, json.NewEncoder(w).Encode(review))
+	}))
+	defer srv.Close()
+	path := write(t, fmt.Sprintf("{apiVersion: v1, kind: Config, current-context: c, contexts: [{name: c, context: {cluster: c, user: u}}], users: [{name: u, user: {token: t}}], clusters: [{name: c, cluster: {server: %q, certificate-authority-data: %q}}]}",
+		srv.URL, base64.StdEncoding.EncodeToString(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw}))))
+	spec := func(resource string) json.RawMessage {
+		return fmt.Appendf(nil, `{"user":%q,"groups":["breakglass:cluster-admins","system:authenticated"],"resourceAttributes":{"verb":"list","version":"v1","resource":%q}}`, alice, resource)
+	}
+	c, err := cluster.Open(cluster.Config{Targets: []cluster.Target{{ID: "c1", Kubeconfig: path}}, Asked: func(user string) []json.RawMessage {
+		if user != alice {
+			t.Errorf("asked for %q", user)
+		}
+		return []json.RawMessage{spec("pods"), spec("nodes"), spec("events")}
+	}})
+	must(t, err)
+	access := breakglass.Access{Request: request, Cluster: "c1", User: alice, Rights: breakglass.Rights{Group: "breakglass:cluster-admins"}}
+	if got := c.Ask(t.Context(), access); len(got) != 1 || got[0].No || got[0].Problem != breakglass.StillAllowed || got[0].Question != "may it list nodes?" {
+		t.Errorf("got %+v, want that it is still let in by what is remembered", got)
+	}
+	remembers.Store(false)
+	if got := c.Ask(t.Context(), access); len(got) != 1 || !got[0].No || got[0].By != breakglass.RefusedByWebhook {
+		t.Errorf("got %+v, want a no", got)
+	}
+	if want := []string{"proofs", "pods", "nodes", "proofs", "pods", "nodes", "events"}; !slices.Equal(asked, want) {
+		t.Errorf("asked about %q, want %q", asked, want)
 	}
 }
 

@@ -51,6 +51,7 @@ type Config struct {
 	Garbage    error  // what the intake's error is when the batch is no good, now and later: answered with 400
 	MaxAudit   int64  // bytes of a batch; 0: 32 MiB
 	Find       func(context.Context, breakglass.FindingOpened) error
+	Memory     *Memory // of what was not refused; nil: none is kept
 	Log        *slog.Logger
 	// Observe is told of each answer: the route ("authorize", "audit"), the cluster (empty before it is known), an outcome out of a
 	// fixed set, and how long it took. Nil: nobody is told.
@@ -316,13 +317,17 @@ func (s *server) authorize(w http.ResponseWriter, r *http.Request, cluster strin
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return OutcomeRejected
 	}
-	facts, err := s.facts(ctx, spec, cluster)
+	d, err := s.decide(ctx, spec, cluster)
+	if err == nil && !d.Denied && ours(spec.User) && s.cfg.Memory != nil {
+		// Noted first and decided after: of a revocation that comes in between, one of the two knows.
+		s.cfg.Memory.note(spec.User, body, time.Now())
+		d, err = s.decide(ctx, spec, cluster)
+	}
 	if err != nil {
 		s.cfg.Log.Error("no decision: the API server's failurePolicy decides", slog.String("cluster", cluster), slog.String("user", printable(spec.User)), slog.Any("error", err))
 		http.Error(w, "the ledger cannot be read", http.StatusInternalServerError)
 		return OutcomeFailed
 	}
-	d := Decide(spec, facts, time.Now())
 	if d.Finding != nil {
 		s.find(r.Context(), *d.Finding)
 	}
@@ -336,6 +341,14 @@ func (s *server) authorize(w http.ResponseWriter, r *http.Request, cluster strin
 		s.cfg.Log.Warn("a decision did not reach the API server", slog.String("cluster", cluster), slog.Any("error", err))
 	}
 	return outcome
+}
+
+func (s *server) decide(ctx context.Context, spec Spec, cluster string) (Decision, error) {
+	f, err := s.facts(ctx, spec, cluster)
+	if err != nil {
+		return Decision{}, err
+	}
+	return Decide(spec, f, time.Now()), nil
 }
 
 // facts looks up what Decide needs, and nothing for those who are not ours.

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/breakglassd/breakglass/internal/bgtest/real"
@@ -178,12 +179,16 @@ type lookup struct {
 	r     *breakglass.Request
 	err   error
 	calls atomic.Int64
+	after func(call int64) // called when an answer has been made
 }
 
 func (l *lookup) ByFingerprint(_ context.Context, p string) (*breakglass.Request, bool, error) {
-	l.calls.Add(1)
-	if l.r != nil && p == print {
-		return l.r, true, l.err
+	n, r := l.calls.Add(1), l.r
+	if l.after != nil {
+		l.after(n)
+	}
+	if r != nil && p == print {
+		return r, true, l.err
 	}
 	return nil, false, l.err
 }
@@ -244,6 +249,79 @@ func answer(h http.Handler, r *http.Request) (int, string) {
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, r)
 	return w.Code, w.Body.String()
+}
+
+func TestWhatIsNotRefusedIsRememberedForTheProof(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &lookup{r: active()}
+		c := config(l)
+		c.Memory = webhook.NewMemory()
+		h := handler(t, c)
+		ask := func(who, resource string) {
+			t.Helper()
+			s := webhook.Spec{User: who, Groups: []string{group}, Extra: certificate(print), Resource: &webhook.ResourceAttributes{Verb: "get", Resource: resource}}
+			if code, _ := answer(h, post("/authorize/c1", question(s), secret)); code != http.StatusOK {
+				t.Fatalf("got %d", code)
+			}
+		}
+		recent := func() (out []string) {
+			for _, text := range c.Memory.Recent(user) {
+				var s webhook.Spec
+				must(t, json.Unmarshal(text, &s))
+				if s.User != user || !slices.Equal(s.Groups, []string{group}) || s.Extra[webhook.CredentialID] == nil {
+					t.Errorf("remembered is %s, which is not what was asked", text)
+				}
+				out = append(out, s.Resource.Resource)
+			}
+			return out
+		}
+		for _, resource := range []string{"pods", "nodes", "pods"} {
+			ask(user, resource)
+			time.Sleep(time.Minute)
+		}
+		ask("bob", "secrets")
+		if got := recent(); !slices.Equal(got, []string{"pods", "nodes"}) {
+			t.Errorf("remembered are %q, want the last one first and each once", got)
+		}
+		time.Sleep(4 * time.Minute)
+		ask(user, "events")
+		if got := recent(); !slices.Equal(got, []string{"events"}) {
+			t.Errorf("remembered are %q, want what is under five minutes old", got)
+		}
+		for n := range 150 {
+			ask(user, fmt.Sprint("kind", n))
+		}
+		if got := recent(); len(got) != 100 || got[0] != "kind149" || got[99] != "kind50" {
+			t.Errorf("remembered are %d, from %s to %s, want the last hundred", len(got), got[0], got[len(got)-1])
+		}
+		revoked(l.r)
+		ask(user, "too-late")
+		ask(user, "kind149") // refused now: but another API server may still remember
+		if got := recent(); len(got) != 100 || got[0] != "kind149" {
+			t.Errorf("after the revocation %d are remembered, from %s on", len(got), got[0])
+		}
+		if got := c.Memory.Recent("bob"); len(got) != 0 {
+			t.Errorf("remembered is %s of somebody who is not ours", got)
+		}
+	})
+}
+
+// A revocation that is recorded while a question is being decided: either it is refused, or the proof asks about it.
+func TestRevocationDuringADecisionIsNotMissed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &lookup{r: active()}
+		c := config(l)
+		c.Memory = webhook.NewMemory()
+		l.after = func(call int64) {
+			if call == 1 {
+				l.r = active(revoked)
+			}
+		}
+		ask := question(webhook.Spec{User: user, Groups: []string{group}, Extra: certificate(print)})
+		if _, says := answer(handler(t, c), post("/authorize/c1", ask, secret)); !strings.Contains(says, `"denied":true`) {
+			t.Errorf("got %s, though it was revoked before the question was remembered", says)
+		}
+	})
 }
 
 func TestAnswers(t *testing.T) {
