@@ -518,7 +518,9 @@ func FuzzReview(f *testing.F) {
 	f.Add(question(webhook.Spec{User: user, Groups: []string{group}, Extra: certificate(print)}))
 	f.Add(question(webhook.Spec{User: user, Groups: []string{"breakglass:x"}, Extra: certificate(other), Resource: &webhook.ResourceAttributes{Verb: "*", Resource: "*"}}))
 	f.Add(`{"apiVersion":"authorization.k8s.io/v1","kind":"SubjectAccessReview","spec":{"extra":{"authentication.kubernetes.io/credential-id":[]},"nonResourceAttributes":{}}}`)
-	h := handler(f, config(&lookup{r: active(guarded(breakglass.GuardExec))}))
+	c := config(&lookup{r: active(guarded(breakglass.GuardExec), func(r *breakglass.Request) { r.Issued.NotAfter = time.Now().Add(time.Hour) })})
+	c.Memory = webhook.NewMemory()
+	h := handler(f, c)
 	f.Fuzz(func(t *testing.T, body string) {
 		code, got := answer(h, post("/authorize/c1", body, secret))
 		if code != 200 && code != 400 && code != 413 {
@@ -529,6 +531,11 @@ func FuzzReview(f *testing.F) {
 		}
 		if code == 200 && (json.Unmarshal([]byte(got), &a) != nil || a.Status.Allowed) {
 			t.Errorf("got %s, want an answer that allows nothing", got)
+		}
+		for _, spec := range c.Memory.Recent(user) {
+			if !json.Valid(spec) {
+				t.Errorf("remembered is %q, which is no JSON", spec)
+			}
 		}
 	})
 }
@@ -542,12 +549,20 @@ func BenchmarkAuthorize(b *testing.B) {
 		"stranger": {User: "bob", Groups: []string{"dev", "system:authenticated"}},
 	} {
 		b.Run(name, func(b *testing.B) {
-			h, body := handler(b, config(&lookup{r: r})), question(spec)
+			c := config(&lookup{r: r})
+			c.Memory = webhook.NewMemory()
+			h, n := handler(b, c), 0
+			var bodies []string // different ones: an API server remembers what it has asked
+			for i := range 1000 {
+				spec.Resource = &webhook.ResourceAttributes{Verb: "get", Resource: "pods", Name: fmt.Sprint("pod-", i)}
+				bodies = append(bodies, question(spec))
+			}
 			b.ReportAllocs()
 			for b.Loop() {
-				if code, got := answer(h, post("/authorize/c1", body, secret)); code != 200 {
+				if code, got := answer(h, post("/authorize/c1", bodies[n%len(bodies)], secret)); code != 200 {
 					b.Fatal(code, got)
 				}
+				n++
 			}
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "decisions/s")
 		})
