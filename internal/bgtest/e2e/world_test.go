@@ -289,12 +289,11 @@ func (d *daemon) writePolicy(text string) {
 	d.file("access.yaml", strings.ReplaceAll(text, "https://127.0.0.1:6443", shared.kube.URL))
 }
 
-// freeAddress finds a port that was free a moment ago.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l := httptest.NewServer(http.NotFoundHandler())
-	defer l.Close()
-	return l.Listener.Addr().String()
+	address, err := real.FreeAddress()
+	must(t, err)
+	return address
 }
 
 // start starts the daemon, with a failpoint if one is named, and waits until it is ready.

@@ -211,4 +211,11 @@ func freePort() (int, error) {
 	return 0, fmt.Errorf("looking for a free port: %w", err)
 }
 
+// FreeAddress finds an address on 127.0.0.1 that is free now, and that no outgoing connection takes while the program that uses
+// it is stopped.
+func FreeAddress() (string, error) {
+	port, err := freePort()
+	return hostPort(port), err
+}
+
 func hostPort(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
