@@ -68,8 +68,8 @@ type Config struct {
 	Targets []Target
 	Timeout time.Duration // of each request. Default 5 s
 	// Asked lists the specs of SubjectAccessReviews about a user that the deny webhook did not refuse lately, as JSON, the last one
-	// first. In group mode an API server has refused the user only when it refuses these too: it remembers such answers, and lets
-	// requests in by them. Nil: they are not known.
+	// first. An API server whose webhook refuses the user has done so only when it refuses these too: it remembers such answers,
+	// and lets requests in by them. Nil: they are not known.
 	Asked func(user string) []json.RawMessage
 	Log   *slog.Logger
 }

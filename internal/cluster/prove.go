@@ -38,9 +38,9 @@ func nothing() authorizationv1.ResourceAttributes {
 // Ask implements breakglass.Prover with SubjectAccessReviews. In binding mode an API server is asked for something that the
 // bound role allows by its rules as that server has them now, in each of the grant's namespaces: a no is therefore never one
 // that would have been a no before as well. A denial is believed only if it is about the certificate and not about the
-// question, and only from a webhook that answers: with the failure policy Deny one that is down denies everything. In group
-// mode nothing but such a denial is a no, and only when the server also refuses what it was asked about the certificate before:
-// it remembers for a while that the webhook had no opinion, and lets the same request in by that.
+// question, and only from a webhook that answers: with the failure policy Deny one that is down denies everything. It is
+// a no only when the server also refuses what it was asked about the certificate before: it remembers for a while that the
+// webhook had no opinion, and lets the same request in by that. In group mode nothing but such a denial is a no.
 //
 // Problem is one of few sentences, the same for the same trouble, so that a caller can tell whether anything is new.
 func (c *Clusters) Ask(ctx context.Context, a breakglass.Access) []breakglass.Answer {
@@ -49,12 +49,10 @@ func (c *Clusters) Ask(ctx context.Context, a breakglass.Access) []breakglass.An
 		return []breakglass.Answer{{Server: a.Cluster, Problem: err.Error()}}
 	}
 	var before []authorizationv1.SubjectAccessReviewSpec
-	if !a.Rights.Binding() {
-		for _, text := range c.asked(a.User) {
-			var spec authorizationv1.SubjectAccessReviewSpec
-			if err := json.Unmarshal(text, &spec); err == nil { // else no API server has asked it
-				before = append(before, spec)
-			}
+	for _, text := range c.asked(a.User) {
+		var spec authorizationv1.SubjectAccessReviewSpec
+		if err := json.Unmarshal(text, &spec); err == nil { // else no API server has asked it
+			before = append(before, spec)
 		}
 	}
 	answers := make([]breakglass.Answer, len(t.servers))
