@@ -231,7 +231,7 @@ func (s *Service) Acknowledge(ctx context.Context, a Actor, id, seen, note strin
 		case !r.Unacknowledged():
 			return nil, nil, refuse(ClassConflict, "nothing-found", "", "%s left nothing behind that must be acknowledged", r.ID)
 		case seen != r.Swept.Digest():
-			return nil, nil, refuse(ClassConflict, "stale", "look again: breakglass show "+r.ID, "%s was looked through again: what is left behind is not what you saw", r.ID)
+			return nil, nil, refuse(ClassConflict, "stale", "look again (breakglass show "+r.ID+", or the form in Slack), and acknowledge what is there now", "%s was looked through again: what is left behind is not what you saw", r.ID)
 		}
 		if note != "" {
 			if err := needNote(note, 1); err != nil {

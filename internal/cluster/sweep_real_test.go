@@ -245,13 +245,9 @@ func TestRealSweepFindsPlantedTricks(t *testing.T) {
 			}
 		}
 	}
-	must(t, c.Unbind(t.Context(), "c1", request))
+	end := p.ended(t, c)
 	window.Until = time.Now()
-	after, err := c.Snapshot(t.Context(), "c1")
-	must(t, err)
-	acts := actsOf(t, filepath.Join(filepath.Dir(p.CACert), "audit.log"), alice)
-	looked, err := c.Look(t.Context(), "c1", sweep.Unsure(acts, after, 200))
-	must(t, err)
+	acts, after, looked := end.Acts, end.After, end.Looked
 
 	for _, way := range []struct {
 		name       string
@@ -355,6 +351,18 @@ func (p *prod) session(t *testing.T, c *cluster.Clusters) string {
 	return path
 }
 
+// ended ends alice's session, and returns what is known of it then.
+func (p *prod) ended(t *testing.T, c *cluster.Clusters) sweep.Evidence {
+	t.Helper()
+	must(t, c.Unbind(t.Context(), "c1", request))
+	after, err := c.Snapshot(t.Context(), "c1")
+	must(t, err)
+	acts := actsOf(t, filepath.Join(filepath.Dir(p.CACert), "audit.log"), alice)
+	looked, err := c.Look(t.Context(), "c1", sweep.Unsure(acts, after, 200))
+	must(t, err)
+	return sweep.Evidence{Acts: acts, After: after, Looked: looked}
+}
+
 // alive is what the controllers of a cluster have to do with, without end.
 const alive = `
 {apiVersion: apps/v1, kind: Deployment, metadata: {name: web, namespace: till}, spec: {replicas: 2, selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: b}}, spec: {hostNetwork: true, containers: [{name: c, image: busybox}]}}}}
@@ -410,16 +418,11 @@ func TestControllersOfALivingClusterAreNotBlamed(t *testing.T) {
 	settled("a job of the cron job", "tick-", "-n", "till", "get", "jobs", "-o", "name")
 	settled("the node whose kubelet is silent", "node.kubernetes.io/unreachable", "get", "node", "calm", "-o", "jsonpath={.spec.taints}")
 	p.kubectl(t, "-n", "till", "create", "deployment", "pipeline", "--image=busybox") // somebody else
-	must(t, c.Unbind(t.Context(), "c1", request))
+	in := p.ended(t, c)
 	window.Until = time.Now()
-	after, err := c.Snapshot(t.Context(), "c1")
-	must(t, err)
-	acts := actsOf(t, filepath.Join(filepath.Dir(p.CACert), "audit.log"), alice)
-	looked, err := c.Look(t.Context(), "c1", sweep.Unsure(acts, after, 200))
-	must(t, err)
-	changes := sweep.Compare(&before, after, window)
-	got := sweep.Judge(sweep.Evidence{Acts: acts, Changes: changes, Before: &before, After: after, Looked: looked})
-	t.Logf("%d objects before, %d after, %d differ in %s", before.Len(), after.Len(), len(changes), window.Until.Sub(window.From).Round(time.Second))
+	in.Before, in.Changes = &before, sweep.Compare(&before, in.After, window)
+	got := sweep.Judge(in)
+	t.Logf("%d objects before, %d after, %d differ in %s", before.Len(), in.After.Len(), len(in.Changes), window.Until.Sub(window.From).Round(time.Second))
 	for _, r := range got {
 		// Nobody can tell from a comparison whose it is; that is what it says.
 		if r.Object == "Deployment till/pipeline" && strings.Contains(r.What, "by whom is not known") {
