@@ -1,6 +1,7 @@
 package vaultca
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -300,7 +301,11 @@ func TestEveryLostAnswerIsUnknownAndFoundLater(t *testing.T) {
 	m := newMiddle(t, v)
 	c := w.open(t, func(cfg *Config) { cfg.Address = m.addr })
 	good := 0
-	keep := func(rw http.ResponseWriter, text []byte) { good = len(text); raw(rw, text, false) }
+	keep := func(rw http.ResponseWriter, text []byte) {
+		good = len(text)
+		// Said, or the next call would now and then be made on a connection that is already closed, and would not arrive.
+		raw(rw, bytes.Replace(text, []byte("\r\n"), []byte("\r\nConnection: close\r\n"), 1), false)
+	}
 	m.answer.Store(&keep)
 	mustSign(t, c, newOrder(t, ""))
 	if good == 0 {
