@@ -75,11 +75,9 @@ func (s *Service) Revoke(ctx context.Context, a Actor, id, reason string) (*Requ
 		return r, err
 	}
 	if r.Ask.Rights.Binding() {
-		after, err := s.unbind(ctx, r, StateRevoked)
-		if err != nil {
-			return r, nil // recorded; Run keeps trying to remove the binding, and says so
-		}
-		r = after
+		if after, err := s.unbind(ctx, r, StateRevoked); err == nil {
+			r = after
+		} // otherwise Run keeps trying, and says so; how much the API servers still let in is proved all the same
 	}
 	pctx, cancel := context.WithTimeout(ctx, proveFor)
 	defer cancel()

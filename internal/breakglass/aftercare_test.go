@@ -587,3 +587,202 @@ func must(t testing.TB, err error) {
 		t.Fatal(err)
 	}
 }
+
+// A finalizer on the binding, or a cluster that is away, must not keep the report and the sweep from being made, nor the proof from
+// saying that the certificate is still let in.
+func TestBindingThatStaysKeepsNothingElseWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := &examiner{items: evil()}
+		p := &servers{names: []string{"https://a"}, refuse: map[string]time.Time{}}
+		s := bgtest.New(t, bgtest.Options{Policy: bgtest.Policy() + careful, Config: func(c *breakglass.Config) { c.Examiner, c.Prover = e, p }})
+		s.Cluster.SetUnbind(func(string) (bool, error) {
+			return false, errors.New("ClusterRoleBinding x is still there (finalizers)")
+		})
+		expires, revoked := active(t, s, "alice"), active(t, s, "bob")
+		after, err := s.Service.Revoke(t.Context(), byKey("carol"), revoked.ID, "laptop stolen")
+		if err != nil || after.Receipt == nil || after.Receipt.Final || after.Receipt.Answers[0].Problem != breakglass.StillAllowed {
+			t.Fatalf("got receipt %+v (%v), want one that says it is still let in", after.Receipt, err)
+		}
+		time.Sleep(15 * time.Minute)
+		for _, r := range []*breakglass.Request{expires, revoked} {
+			k := kinds(t, s, r.ID)
+			if !slices.Contains(k, "swept") || !slices.Contains(k, "session-reported") {
+				t.Errorf("got %q, want the session reported and swept though its binding stays", k)
+			}
+		}
+		if k := kinds(t, s, expires.ID); !slices.Contains(k, "ended") {
+			t.Errorf("got %q, want people told that it has ended", k)
+		}
+		if n := len(e.made()); n > 4 {
+			t.Errorf("%d examinations of two sessions", n)
+		}
+		got := s.Service.Findings()
+		if len(got) != 2 || got[0].Severity != breakglass.SeverityCritical || got[0].Request == "" || !strings.Contains(got[0].What, "finalizers") {
+			t.Fatalf("got findings %+v, want one critical for each binding that stays", got)
+		}
+		s.Cluster.SetUnbind(nil)
+		p.set(func(p *servers) { p.refuse["https://a"] = time.Now() })
+		time.Sleep(time.Minute)
+		if got := s.Service.Findings(); len(got) != 0 {
+			t.Errorf("got %+v after the bindings are gone, want nothing", got)
+		}
+		for _, r := range []*breakglass.Request{expires, revoked} {
+			if k := kinds(t, s, r.ID); countOf(k, "unbound") != 1 || countOf(k, "swept") != 1 {
+				t.Errorf("got %q, want it unbound once and swept once", k)
+			}
+		}
+		s.Check()
+	})
+}
+
+// An examination waits for its cluster, and the right of somebody else in another cluster does not wait for it.
+func TestSlowExaminationDelaysNoOtherGrant(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := &examiner{}
+		s := bgtest.New(t, bgtest.Options{Policy: bgtest.Policy() + careful, Config: func(c *breakglass.Config) { c.Examiner = slowly{e, 75 * time.Second} }})
+		r := active(t, s, "alice")
+		if _, err := s.Service.Revoke(t.Context(), byKey("carol"), r.ID, "done early"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(65 * time.Second) // its examination is under way
+		fails := true
+		s.Cluster.SetBind(func(breakglass.Binding) (bool, error) {
+			if fails {
+				fails = false
+				return false, errors.New("etcd has no leader")
+			}
+			return true, nil
+		})
+		other := active(t, s, "bob")
+		if s.Cluster.Has(other.ID) {
+			t.Fatal("the first binding did not fail")
+		}
+		time.Sleep(3 * time.Second)
+		if !s.Cluster.Has(other.ID) || slices.Contains(kinds(t, s, r.ID), "swept") {
+			t.Error("the right of one grant waits for the examination of another")
+		}
+		time.Sleep(2 * time.Minute)
+		if !slices.Contains(kinds(t, s, r.ID), "swept") {
+			t.Error("the slow examination was never done")
+		}
+		s.Check()
+	})
+}
+
+// slowly is an examiner that takes its time.
+type slowly struct {
+	*examiner
+	takes time.Duration
+}
+
+func (e slowly) Examine(ctx context.Context, r *breakglass.Request, final bool) (breakglass.SessionReported, breakglass.Swept, error) {
+	select {
+	case <-ctx.Done():
+		return breakglass.SessionReported{}, breakglass.Swept{}, ctx.Err()
+	case <-time.After(e.takes):
+	}
+	return e.examiner.Examine(ctx, r, final)
+}
+
+// A revocation that comes while the right is being bound is told "refused" before the binding exists. The certificate is then not
+// handed out, and the binding does not stay.
+func TestRevocationWhileTheRightIsBoundHandsNothingOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &servers{names: []string{"https://a"}, refuse: map[string]time.Time{"https://a": time.Now()}}
+		s := bgtest.New(t, bgtest.Options{Policy: bgtest.Policy() + careful, Config: func(c *breakglass.Config) { c.Prover = p }})
+		r := s.Grant("alice", "admin")
+		s.Cluster.SetBind(func(breakglass.Binding) (bool, error) { time.Sleep(800 * time.Millisecond); return true, nil })
+		revoked := make(chan error, 1)
+		go func() {
+			time.Sleep(300 * time.Millisecond)
+			_, err := s.Service.Revoke(t.Context(), byKey("carol"), r.ID, "laptop stolen")
+			revoked <- err
+		}()
+		_, csr := bgtest.NewCSR()
+		_, err := s.Claim("alice", r.ID, csr)
+		wantRefusal(t, err, "over")
+		if err := <-revoked; err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(100 * time.Millisecond)
+		if s.Cluster.Has(r.ID) {
+			t.Error("the binding stays after the revocation")
+		}
+		s.Check()
+	})
+}
+
+// A certificate that the ledger does not know stays in the authority's store, and what was once done stays in the audit log: no check
+// finds them gone. A responder looks into them and says so, once.
+func TestRespondersSettleWhatNoCheckEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		signed := &inventory{}
+		s := bgtest.New(t, bgtest.Options{Policy: bgtest.Policy() + careful, Config: func(c *breakglass.Config) { c.Inventory, c.Reconcile = signed, time.Minute }})
+		signed.ca.Store(s.CA)
+		_, csr := bgtest.NewCSR()
+		parsed, err := breakglass.ParseCSR(csr)
+		must(t, err)
+		_, err = s.CA.Sign(t.Context(), breakglass.Order{Request: "x", Cluster: "c1", CommonName: "breakglass:alice:bg-0000-000", CSR: parsed.Raw, TTL: time.Hour})
+		must(t, err)
+		time.Sleep(2 * time.Minute)
+		found := s.Service.Findings()
+		if len(found) != 1 {
+			t.Fatalf("got %+v, want the certificate that nobody ordered", found)
+		}
+		alarm := breakglass.FindingOpened{Key: "audit-silent/c1/https://a", Check: "audit", Cluster: "c1", Severity: breakglass.SeverityCritical, What: "no audit events from https://a", Next: "look at it"}
+		must(t, s.Service.Find(t.Context(), alarm))
+		for _, bad := range []struct{ who, key, note, code string }{
+			{"bob", found[0].Key, "signed by hand in the exercise", "not-responder"},
+			{"carol", alarm.Key, "switched off for maintenance", "not-by-hand"},
+			{"carol", "", "switched off for maintenance", "not-by-hand"},
+			{"carol", found[0].Key, "ok", "note"},
+			{"carol", found[0].Key + "0", "signed by hand in the exercise", "no-finding"},
+			{"carol", "unknown-name/", "signed by hand in the exercise", "no-finding"},
+		} {
+			_, err := s.Service.SettleByHand(t.Context(), byKey(bad.who), bad.key, bad.note)
+			wantRefusal(t, err, bad.code)
+		}
+		if n, err := s.Service.SettleByHand(t.Context(), byKey("carol"), found[0].Key, "signed by hand in the exercise"); err != nil || n != 1 {
+			t.Fatalf("settled %d (%v), want 1", n, err)
+		}
+		time.Sleep(5 * time.Minute)
+		s.Restart() // and everything is looked at again
+		time.Sleep(5 * time.Minute)
+		if got := s.Service.Findings(); len(got) != 1 || got[0].Key != alarm.Key {
+			t.Errorf("got %+v, want the certificate settled for good, and the alarm open", got)
+		}
+		must(t, s.Service.Find(t.Context(), found[0].FindingOpened)) // it was used
+		if got := s.Service.Findings(); len(got) != 2 {
+			t.Errorf("got %+v, want it found again when it is used again", got)
+		}
+		bgtest.CheckLedger(t, s.Path(), s.Verifier)
+	})
+}
+
+// A flood of one kind of finding takes no room from another.
+func TestFloodedKindHidesNoOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := bgtest.New(t, bgtest.Options{Policy: bgtest.Policy() + careful})
+		full := 0
+		for i := 0; full == 0 && i < 2000; i++ {
+			err := s.Service.Find(t.Context(), breakglass.FindingOpened{Key: fmt.Sprint("unknown-name/c1/breakglass:x", i), Check: "audit", Cluster: "c1", Severity: breakglass.SeverityCritical, What: "x", Next: "y"})
+			if errors.Is(err, breakglass.ErrTooManyFindings) {
+				full = i
+			} else {
+				must(t, err)
+			}
+			time.Sleep(3 * time.Second)
+		}
+		if full != 1000 {
+			t.Fatalf("the kind was full at %d findings, want 1000", full)
+		}
+		must(t, s.Service.Find(t.Context(), breakglass.FindingOpened{Key: "audit-silent/c1/https://a", Check: "audit", Cluster: "c1", Severity: breakglass.SeverityCritical, What: "silent", Next: "look"}))
+		if n, err := s.Service.SettleByHand(t.Context(), byKey("carol"), "unknown-name/c1/", "all of one load test"); err != nil || n != 1000 {
+			t.Errorf("settled %d (%v), want all thousand at once", n, err)
+		}
+		if got := s.Service.Findings(); len(got) != 1 {
+			t.Errorf("%d findings are open, want the alarm alone", len(got))
+		}
+		s.Check()
+	})
+}

@@ -47,10 +47,12 @@ type FindingOpened struct {
 	Next     string   `json:"next"` // what to do
 }
 
-// FindingOver says that a finding is no longer so.
+// FindingOver says that a finding is no longer so, or that a person has dealt with it: then By is set, and their note is a text of the
+// entry.
 type FindingOver struct {
 	Key string `json:"key"`
 	How string `json:"how,omitempty"` // in words
+	By  *Actor `json:"by,omitempty"`
 }
 
 // Finding is an open finding.
@@ -66,16 +68,17 @@ var ErrTooManyFindings = errors.New("too many findings")
 
 // The bounds of findings: what is found may be in the hands of an attacker.
 const (
-	maxOpenFindings   = 1000 // open at one time; beyond it see ErrTooManyFindings
+	maxOpenFindings   = 1000 // open at one time of one kind, which is what the key begins with; beyond it see ErrTooManyFindings
 	findingsPerMinute = 30   // entries of one check
 	maxFindingText    = 1000 // runes of a field
 )
 
 // findings is the fold of FindingStream. It is filled by New and kept up to date by Find and Over.
 type findings struct {
-	mu   sync.Mutex // held over the append, so that the fold and the ledger never differ
-	open map[string]Finding
-	rate *limiter
+	mu      sync.Mutex // held over the append, so that the fold and the ledger never differ
+	open    map[string]Finding
+	settled map[string]bool // keys that a person has dealt with since they were last open
+	rate    *limiter
 }
 
 func (f *findings) apply(e ledger.Entry, ev Event) error {
@@ -89,11 +92,18 @@ func (f *findings) apply(e ledger.Entry, ev Event) error {
 			since = before.Since
 		}
 		f.open[ev.Key] = Finding{FindingOpened: ev, Since: since, Seq: e.Seq}
+		delete(f.settled, ev.Key)
 	case FindingOver:
 		if _, ok := f.open[ev.Key]; !ok {
 			return fmt.Errorf("finding %q is over but was not open", ev.Key)
 		}
+		if ev.By != nil && ev.By.Person == "" {
+			return fmt.Errorf("finding %q is settled by nobody", ev.Key)
+		}
 		delete(f.open, ev.Key)
+		if ev.By != nil {
+			f.settled[ev.Key] = true
+		}
 	default:
 		return fmt.Errorf("does not belong to the findings")
 	}
@@ -128,10 +138,33 @@ func (s *Service) Find(ctx context.Context, f FindingOpened) error {
 	if open && before.FindingOpened == f {
 		return nil
 	}
-	if !open && len(s.findings.open) >= maxOpenFindings || !s.findings.rate.allow(f.Check, time.Now()) {
+	if !open && s.findings.ofKind(f.Key) >= maxOpenFindings || !s.findings.rate.allow(f.Check, time.Now()) {
 		return fmt.Errorf("recording the finding %s: %w", clip(f.Key, 200), ErrTooManyFindings)
 	}
-	return s.recordFinding(ctx, f)
+	return s.recordFinding(ctx, f, nil)
+}
+
+// ofKind counts the open findings of the kind of a key: one kind that is flooded must not hide another.
+func (f *findings) ofKind(key string) int {
+	kind, _, _ := strings.Cut(key, "/")
+	n := 0
+	for k := range f.open {
+		if of, _, _ := strings.Cut(k, "/"); of == kind {
+			n++
+		}
+	}
+	return n
+}
+
+// findNew is Find for what is found again and again in changing words: an open finding of that key stays as it is.
+func (s *Service) findNew(ctx context.Context, f FindingOpened) error {
+	s.findings.mu.Lock()
+	_, open := s.findings.open[f.Key]
+	s.findings.mu.Unlock()
+	if open {
+		return nil
+	}
+	return s.Find(ctx, f)
 }
 
 // Over records that a finding is no longer so. None of that key is no error.
@@ -141,11 +174,68 @@ func (s *Service) Over(ctx context.Context, key, how string) error {
 	if _, open := s.findings.open[key]; !open {
 		return nil
 	}
-	return s.recordFinding(ctx, FindingOver{Key: key, How: clip(how, maxFindingText)})
+	return s.recordFinding(ctx, FindingOver{Key: key, How: clip(how, maxFindingText)}, nil)
 }
 
-func (s *Service) recordFinding(ctx context.Context, ev Event) error {
-	entries, err := s.ledger.Append(ctx, s.now(), FindingStream, ledger.AnyVersion, nil, draft(ev, nil))
+// settledByHand is the kinds of findings that tell of what was once done. No check sees them end, so people settle them. Every
+// other finding ends when the check that found it finds it put right.
+var settledByHand = []string{unknownCertificate, unknownName}
+
+// The kinds of findings that [Service.SettleByHand] takes.
+const (
+	unknownCertificate = "unknown-certificate"
+	unknownName        = "unknown-name"
+)
+
+// SettleByHand records that a responder has looked into findings, and what came of it. key is that of one finding, or, if it ends
+// with a slash, what the keys of all of them begin with, for a flood. It returns how many there were. The same certificate or
+// name is found again when it is used again, and not because it is still in the authority's store.
+func (s *Service) SettleByHand(ctx context.Context, a Actor, key, note string) (int, error) {
+	p := s.Policy()
+	err := known(p, a)
+	if err == nil && !p.MayRespond(a.Person) {
+		err = refuse(ClassDenied, "not-responder", "ask one of the responders in the access policy", "only responders can settle a finding")
+	}
+	kind, _, _ := strings.Cut(key, "/")
+	if err == nil && !slices.Contains(settledByHand, kind) {
+		err = refuse(ClassConflict, "not-by-hand", "put right what it says; see: breakglass findings", "%q is no key of a finding that a person can settle: of these there are %s, and every other one ends by itself when its check finds it put right",
+			clip(key, 100), joinAnd(settledByHand))
+	}
+	if err == nil {
+		err = needNote(note, MinNote)
+	}
+	if err != nil {
+		return 0, s.recordRefusal(ctx, a, "settle", RefusalStream, err)
+	}
+	s.findings.mu.Lock()
+	defer s.findings.mu.Unlock()
+	var keys []string
+	for k := range s.findings.open {
+		if k == key || strings.HasSuffix(key, "/") && strings.HasPrefix(k, key) {
+			keys = append(keys, k)
+		}
+	}
+	if len(keys) == 0 {
+		return 0, s.recordRefusal(ctx, a, "settle", RefusalStream, refuse(ClassUnknown, "no-finding", "see: breakglass findings", "no finding with the key %q is open", clip(key, 100)))
+	}
+	slices.Sort(keys)
+	for i, k := range keys {
+		if err := s.recordFinding(ctx, FindingOver{Key: k, How: "looked into by " + a.Person, By: &a}, map[string]string{"note": strings.TrimSpace(note)}); err != nil {
+			return i, err
+		}
+	}
+	return len(keys), nil
+}
+
+// isSettled reports whether a person has dealt with a finding since it was last open.
+func (s *Service) isSettled(key string) bool {
+	s.findings.mu.Lock()
+	defer s.findings.mu.Unlock()
+	return s.findings.settled[key]
+}
+
+func (s *Service) recordFinding(ctx context.Context, ev Event, texts map[string]string) error {
+	entries, err := s.ledger.Append(ctx, s.now(), FindingStream, ledger.AnyVersion, nil, draft(ev, texts))
 	if err != nil {
 		return fmt.Errorf("recording a finding: %w", err)
 	}

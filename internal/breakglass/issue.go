@@ -175,7 +175,20 @@ func (s *Service) issue(ctx context.Context, j claimJob) (*Delivery, error) {
 	}
 	failpoint("bound")
 	<-remembered
-	return s.delivery(ctx, r, warning)
+
+	// 6. Somebody may have revoked it meanwhile. What they were told is refused was not bound then, so nothing may come of it now.
+	if after, err = s.load(ctx, r.ID); err != nil {
+		return nil, err
+	}
+	if st := after.State(s.now()); st != StateActive {
+		if after.Ask.Rights.Binding() {
+			if _, err := s.unbind(ctx, after, st); err != nil {
+				s.log.Warn("taking away the right of a grant that ended while it was bound: Run tries again", slog.String("request", r.ID), slog.Any("error", err))
+			}
+		}
+		return nil, refuse(ClassConflict, "over", "a new request is cheap: breakglass request", "%s is %s: its certificate is not handed out", r.ID, st)
+	}
+	return s.delivery(ctx, after, warning)
 }
 
 // before has the examiner remember what exists in the cluster, for a comparison afterwards. The channel is closed when it has,
@@ -349,6 +362,9 @@ func (s *Service) unbind(ctx context.Context, r *Request, why State) (*Request, 
 	if err != nil {
 		s.log.Error("unbinding", slog.String("request", r.ID), slog.String("cluster", r.Ask.Cluster), slog.Any("error", err))
 		return nil, fmt.Errorf("unbinding %s in cluster %s: %w", r.ID, r.Ask.Cluster, err)
+	}
+	if err := s.Over(ctx, staysKey(r), "its binding is gone"); err != nil {
+		return nil, err
 	}
 	return s.note(ctx, r.ID, func(r *Request) Event {
 		if !r.Bound {

@@ -255,73 +255,89 @@ const (
 	workOverdue      // record that a closing note or an acknowledgement did not come
 )
 
+// lane is what a work must not overlap with, for the same request: what makes and takes away rights is done one after the other,
+// and each of the others does not wait for a cluster that does not answer one of them.
+func (w work) lane() work {
+	switch w {
+	case workBind, workUnbind, workSettle:
+		return workBind
+	case workNone, workEnd, workProve, workExamine, workOverdue:
+	}
+	return w
+}
+
 // waits are the times that due goes by.
 type waits struct {
 	settle time.Duration // how long a claim may stay without an outcome before it is looked into: longer than any signing call lasts
 	audit  time.Duration // how long after its end a grant's audit events may still arrive
 }
 
-// due decides what to do next for a request; at is when to look again (zero: when something happens).
-func due(r *Request, now time.Time, wait waits) (w work, at time.Time) {
+// unbindPatience is how long after a grant's end its report, sweep and proof wait for its binding to be gone. A cluster that is away,
+// or a finalizer that somebody put on the binding, must not keep them from being made.
+const unbindPatience = 15 * time.Second
+
+// due decides what to do next for a request; at is when to look again (zero: when something happens). Of the works each may be
+// done beside the others.
+func due(r *Request, now time.Time, wait waits) (todo []work, at time.Time) {
 	binding := r.Ask.Rights.Binding()
 	switch r.State(now) {
 	case StatePending, StateApproved:
-		return workNone, r.Deadline(now)
+		return nil, r.Deadline(now)
 	case StateIssuing:
 		if at := r.ClaimedAt.Add(wait.settle); now.Before(at) {
-			return workNone, at
+			return nil, at
 		}
-		return workSettle, now
+		return []work{workSettle}, now
 	case StateActive:
 		if binding && !r.Bound {
-			return workBind, r.Issued.NotAfter
+			todo = append(todo, workBind)
 		}
-		return workNone, r.Issued.NotAfter
-	case StateExpired:
+		return todo, r.Issued.NotAfter
+	case StateExpired, StateRevoked:
 		if r.Bound {
-			return workUnbind, now
+			todo = append(todo, workUnbind)
+			if at := r.Over(now).Add(unbindPatience); now.Before(at) {
+				return todo, at
+			}
 		}
-		if r.Ended == nil {
-			return workEnd, now
+		if r.State(now) == StateExpired && r.Ended == nil {
+			return append(todo, workEnd), now
 		}
-		return aftercare(r, now, wait)
-	case StateRevoked:
-		if r.Bound {
-			return workUnbind, now
-		}
-		return aftercare(r, now, wait)
+		more, at := aftercare(r, now, wait)
+		return append(todo, more...), at
 	case StateLapsed:
 		if r.Ended == nil {
-			return workEnd, now
+			return []work{workEnd}, now
 		}
 	case StateFailed, StateDenied, StateWithdrawn:
 	}
-	return workNone, time.Time{}
+	return nil, time.Time{}
 }
 
 // aftercare is due for a grant whose certificate is of no use any more.
-func aftercare(r *Request, now time.Time, wait waits) (w work, at time.Time) {
+func aftercare(r *Request, now time.Time, wait waits) (todo []work, at time.Time) {
 	care := r.Ask.Aftercare
 	if care == nil || r.Issued == nil {
-		return workNone, time.Time{}
+		return nil, time.Time{}
 	}
-	if r.Revoked != nil && care.Prove && !r.receipted() {
-		return workProve, now
-	}
-	if care.Examine && r.Swept == nil {
-		if at := r.Over(now).Add(wait.audit); now.Before(at) {
-			return workNone, at
-		}
-		return workExamine, now
-	}
-	for what, by := range map[string]time.Time{OverdueClosing: r.CloseBy(now), OverdueAcknowledgement: r.AcknowledgeBy()} {
+	when := func(w work, by time.Time) {
 		switch {
-		case by.IsZero() || slices.Contains(r.Overdue, what):
 		case !now.Before(by):
-			return workOverdue, now
+			todo = append(todo, w)
 		case at.IsZero() || by.Before(at):
 			at = by
 		}
 	}
-	return workNone, at
+	if r.Revoked != nil && care.Prove && !r.receipted() {
+		when(workProve, now)
+	}
+	if care.Examine && r.Swept == nil {
+		when(workExamine, r.Over(now).Add(wait.audit))
+	}
+	for what, by := range map[string]time.Time{OverdueClosing: r.CloseBy(now), OverdueAcknowledgement: r.AcknowledgeBy()} {
+		if !by.IsZero() && !slices.Contains(r.Overdue, what) && !slices.Contains(todo, workOverdue) {
+			when(workOverdue, by)
+		}
+	}
+	return todo, at
 }

@@ -147,52 +147,82 @@ const (
 	retryLast  = 30 * time.Second
 )
 
-// tend does what due says, for every open request, and sleeps until the next deadline or change.
+// maxTending bounds what tend does at one time. Each may wait for a cluster that does not answer.
+const maxTending = 64
+
+// tend does what due says, for every open request, and sleeps until the next deadline or change. What waits for one cluster keeps
+// nothing else waiting.
 func (s *Service) tend(ctx context.Context) error {
+	type task struct {
+		request string
+		lane    work
+	}
 	type attempt struct {
 		wait time.Duration
 		next time.Time
 	}
-	failing := map[string]attempt{}
+	type outcome struct {
+		task
+		err error
+	}
+	running := map[task]bool{}
+	failing := map[task]attempt{}
+	ended := make(chan outcome)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
 		now := s.now()
 		next := now.Add(time.Minute)
-		live := map[string]bool{}
-		for _, r := range s.tracker.idle() {
-			live[r.ID] = true
-			w, at := due(r, now, waits{settle: 2 * s.cfg.SignTimeout, audit: s.cfg.AuditGrace})
-			if w != workNone {
-				if f, ok := failing[r.ID]; ok && now.Before(f.next) {
-					at = f.next
-				} else if err := s.do(ctx, r, w); err != nil {
-					if ctx.Err() != nil {
-						return nil
-					}
-					s.log.Warn("will try again", slog.String("request", r.ID), slog.Duration("after", f.wait), slog.Any("error", err))
-					f.wait = min(max(2*f.wait, retryFirst), retryLast)
-					f.next = now.Add(f.wait)
-					failing[r.ID], at = f, f.next
-				} else {
-					delete(failing, r.ID)
-				}
-			}
+		soon := func(at time.Time) {
 			if !at.IsZero() && at.Before(next) {
 				next = at
 			}
 		}
-		for id := range failing {
-			if !live[id] {
-				delete(failing, id)
+		live := map[string]bool{}
+		for _, r := range s.tracker.idle() {
+			live[r.ID] = true
+			todo, at := due(r, now, waits{settle: 2 * s.cfg.SignTimeout, audit: s.cfg.AuditGrace})
+			if at.After(now) {
+				soon(at)
+			}
+			for _, w := range todo {
+				k := task{r.ID, w.lane()}
+				if running[k] || len(running) >= maxTending { // looked at again when one ends
+					continue
+				}
+				if f, ok := failing[k]; ok && now.Before(f.next) {
+					soon(f.next)
+					continue
+				}
+				running[k] = true
+				go func() { ended <- outcome{k, s.do(ctx, r, w)} }()
+			}
+		}
+		for k := range failing {
+			if !live[k.request] {
+				delete(failing, k)
 			}
 		}
 		timer.Reset(max(next.Sub(s.now()), time.Millisecond))
 		select {
 		case <-ctx.Done():
+			for range running { // each ends with ctx
+				<-ended
+			}
 			return nil
 		case <-s.tracker.wake:
 		case <-timer.C:
+		case o := <-ended:
+			delete(running, o.task)
+			if o.err == nil || ctx.Err() != nil {
+				delete(failing, o.task)
+				break
+			}
+			f := failing[o.task]
+			f.wait = min(max(2*f.wait, retryFirst), retryLast)
+			f.next = s.now().Add(f.wait)
+			failing[o.task] = f
+			s.log.Warn("will try again", slog.String("request", o.request), slog.Duration("after", f.wait), slog.Any("error", o.err))
 		}
 	}
 }
@@ -203,7 +233,7 @@ func (s *Service) do(ctx context.Context, r *Request, w work) error {
 	case workNone:
 	case workEnd:
 		_, err = s.note(ctx, r.ID, func(r *Request) Event {
-			if w, _ := due(r, s.now(), waits{}); w != workEnd {
+			if todo, _ := due(r, s.now(), waits{}); !slices.Contains(todo, workEnd) {
 				return nil
 			}
 			return Ended{State: r.State(s.now())}
@@ -211,7 +241,9 @@ func (s *Service) do(ctx context.Context, r *Request, w work) error {
 	case workBind:
 		_, err = s.bind(ctx, r)
 	case workUnbind:
-		_, err = s.unbind(ctx, r, r.State(s.now()))
+		if _, err = s.unbind(ctx, r, r.State(s.now())); err != nil && ctx.Err() == nil && s.now().Sub(r.Over(s.now())) >= unbindPatience {
+			err = errors.Join(err, s.findNew(ctx, stays(r, err)))
+		}
 	case workSettle:
 		err = s.settle(ctx, r)
 	case workProve:
@@ -224,6 +256,17 @@ func (s *Service) do(ctx context.Context, r *Request, w work) error {
 		err = s.overdue(ctx, r.ID)
 	}
 	return err
+}
+
+// staysKey is the key of the finding that a binding could not be taken away.
+func staysKey(r *Request) string { return "binding-stays/" + r.Ask.Cluster + "/" + r.ID }
+
+// stays is the finding that a binding could not be taken away after its grant had ended.
+func stays(r *Request, why error) FindingOpened {
+	return FindingOpened{Key: staysKey(r), Check: "binding", Cluster: r.Ask.Cluster, Request: r.ID, Severity: SeverityCritical,
+		What: fmt.Sprintf("%s is over, and its binding in %s could not be taken away: %v", r.ID, r.Ask.Cluster, why),
+		Next: "see whether the cluster can be reached, and delete the binding there (kubectl get clusterrolebindings,rolebindings -A -l " +
+			"app.kubernetes.io/managed-by=breakglassd); it is tried again until it is gone"}
 }
 
 // sweep compares the bindings that exist in each cluster with the active grants and drives them together: what a crash, a
@@ -377,7 +420,7 @@ func (s *Service) reconcileCluster(ctx context.Context, cluster string, known *k
 		return !known.seen[serial]
 	}, func(cert *x509.Certificate) {
 		fine, err := s.accounted(ctx, cluster, cert)
-		if err == nil && !fine {
+		if err == nil && !fine && !s.isSettled(ShadowKey(cluster, Fingerprint(cert.Raw))) {
 			err = s.Find(ctx, shadow(cluster, cert))
 		}
 		if err != nil { // it is not known then, and looked at again in the next round
@@ -410,7 +453,7 @@ func shadow(cluster string, cert *x509.Certificate) FindingOpened {
 
 // ShadowKey is the key of the finding that a certificate exists, or was used, which the ledger does not know.
 func ShadowKey(cluster, fingerprint string) string {
-	return "unknown-certificate/" + cluster + "/" + fingerprint
+	return unknownCertificate + "/" + cluster + "/" + fingerprint
 }
 
 // accounted reports whether the ledger accounts for a certificate: it was issued, is a canary's, is an orphan of a failed claim, or belongs to a

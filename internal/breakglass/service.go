@@ -109,7 +109,7 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	setDefault(&cfg.Reconcile, 10*time.Minute)
 	s := &Service{cfg: cfg, ledger: cfg.Ledger, log: cfg.Log, refused: newLimiter(refusalsPerMinute, time.Minute), repeats: newLimiter(repeatsPerMinute, time.Minute),
 		claims: make(chan claimJob), stopped: make(chan struct{}), tracker: newTracker(),
-		findings: findings{open: map[string]Finding{}, rate: newLimiter(findingsPerMinute, time.Minute)}}
+		findings: findings{open: map[string]Finding{}, settled: map[string]bool{}, rate: newLimiter(findingsPerMinute, time.Minute)}}
 	if err := s.loadFindings(ctx); err != nil {
 		return nil, err
 	}
