@@ -45,6 +45,7 @@ type CampaignItem struct {
 	Back         []Ending  // the words that give it back, since it was suspended
 	Escalated    time.Time // zero: never
 	EscalatedWhy string
+	Settled      string // id of a later campaign in which the same eligibility came to something; empty: none
 	Acknowledged *Ending
 	Proved       time.Time // of the last scan that looked for it; zero: none has
 	Gone         bool      // what that scan said
@@ -179,7 +180,7 @@ func (c *Campaign) Waits(i *CampaignItem, person string, now time.Time) bool {
 
 // takes reports whether words on an item still count: until the deadline, and afterwards on what was escalated.
 func (c *Campaign) takes(i *CampaignItem, now time.Time) bool {
-	return c.Closed == nil && now.Before(c.Opened.Deadline) || !i.Escalated.IsZero()
+	return c.Closed == nil && now.Before(c.Opened.Deadline) || !i.Escalated.IsZero() && i.Settled == ""
 }
 
 // apply adds one event to the fold. Like that of a request it holds for what Service writes and for what a ledger from anywhere
@@ -207,6 +208,8 @@ func (c *Campaign) apply(e ledger.Entry, ev Event) error {
 		err = c.each(ev.Items, func(i *CampaignItem) error { return c.suspended(i, ev.Why, e.Time) })
 	case CampaignEscalated:
 		err = c.each(ev.Items, func(i *CampaignItem) error { return c.escalated(i, ev.Why, e.Time) })
+	case CampaignSettled:
+		err = c.each(ev.Items, func(i *CampaignItem) error { return c.settled(i, ev.Campaign) })
 	case CampaignReinstated:
 		err = c.each(ev.Items, func(i *CampaignItem) error {
 			return i.reinstated(Ending{By: ev.By, At: e.Time, Reason: e.Texts["reason"]})
@@ -387,6 +390,8 @@ func (c *Campaign) suspended(i *CampaignItem, why string, at time.Time) error {
 		return fmt.Errorf("is no eligibility")
 	case !i.Suspended.IsZero():
 		return fmt.Errorf("suspended already")
+	case i.Settled != "":
+		return fmt.Errorf("suspended, but %s has settled it", i.Settled)
 	case why == WhyRevoked && said != OutcomeRevoke, why == WhyUnanswered && said != OutcomeNone:
 		return fmt.Errorf("suspended as %s but %s", why, said)
 	case why == WhyUnanswered && at.Before(c.Opened.Deadline):
@@ -416,6 +421,20 @@ func (c *Campaign) escalated(i *CampaignItem, why string, at time.Time) error {
 	return nil
 }
 
+// settled takes a debt off a campaign: a later one came to something about the same eligibility, and that holds.
+func (c *Campaign) settled(i *CampaignItem, by string) error {
+	switch {
+	case by == c.ID || !campaignPattern.MatchString(by):
+		return fmt.Errorf("settled by %q, which is no other campaign", clip(by, 60))
+	case c.Closed == nil:
+		return fmt.Errorf("settled by %s while the campaign is open", by)
+	case i.Gives == Eligibility{} || i.Escalated.IsZero() || !i.Suspended.IsZero() || i.Settled != "" || c.said(i) == OutcomeKeep:
+		return fmt.Errorf("settled, but no suspension is owed")
+	}
+	i.Settled = by
+	return nil
+}
+
 func (i *CampaignItem) reinstated(word Ending) error {
 	switch {
 	case !i.Held():
@@ -429,20 +448,27 @@ func (i *CampaignItem) reinstated(word Ending) error {
 	return nil
 }
 
+// holding is a suspended eligibility, and where it can be given back.
+type holding struct {
+	Eligibility
+	campaign, item string
+}
+
 // held lists what the campaign keeps suspended.
-func (c *Campaign) held() []Eligibility {
-	var out []Eligibility
+func (c *Campaign) held() []holding {
+	var out []holding
 	for _, i := range c.Items {
 		if i.Held() {
-			out = append(out, i.Gives)
+			out = append(out, holding{i.Gives, c.ID, i.ID})
 		}
 	}
 	return out
 }
 
 // owed reports whether the item's eligibility should be suspended and never was: the floor kept it, or nobody got to it yet.
+// What a later campaign came to about it is what holds then.
 func (c *Campaign) owed(i *CampaignItem, now time.Time) bool {
-	if i.Gives == (Eligibility{}) || !i.Suspended.IsZero() {
+	if i.Gives == (Eligibility{}) || !i.Suspended.IsZero() || i.Settled != "" {
 		return false
 	}
 	said := c.said(i)
@@ -455,11 +481,16 @@ func (c *Campaign) Unsettled() []*CampaignItem {
 	var out []*CampaignItem
 	for _, i := range c.Items {
 		said := c.said(i)
-		if !i.Escalated.IsZero() && i.Suspended.IsZero() && (said == OutcomeNone || said == OutcomeRevoke && i.EscalatedWhy == WhyFloor) {
+		if !i.Escalated.IsZero() && i.Suspended.IsZero() && i.Settled == "" && (said == OutcomeNone || said == OutcomeRevoke && i.EscalatedWhy == WhyFloor) {
 			out = append(out, i)
 		}
 	}
 	return out
+}
+
+// owes reports whether the campaign has ended and left a suspension owed.
+func (c *Campaign) owes() bool {
+	return c.Closed != nil && slices.ContainsFunc(c.Unsettled(), func(i *CampaignItem) bool { return i.Gives != (Eligibility{}) })
 }
 
 // indexOfCampaign is the campaign's rows in the rebuildable index.
@@ -507,11 +538,12 @@ var reminders = [...]struct {
 
 // dueCampaign decides what the daemon has to record about a campaign by itself at a time, and when to look again (zero: when
 // something happens). The policy is the one in force, with what is suspended by others in it; held is all that is recorded as
-// suspended, whatever campaign did it.
-func dueCampaign(c *Campaign, p *Policy, held []Eligibility, now time.Time) (events []Event, next time.Time) {
+// suspended, whatever campaign did it; since is what later campaigns came to something about, and which one.
+func dueCampaign(c *Campaign, p *Policy, held []holding, since map[Eligibility]string, now time.Time) (events []Event, next time.Time) {
 	over := !now.Before(c.Opened.Deadline)
 	var revoked, silent, floor, unanswered []string
-	moot := map[bool][]string{} // of what the policy does not have any more; by whether a reviewer said revoke
+	settled := map[string][]string{} // by the later campaign
+	moot := map[bool][]string{}      // of what the policy does not have any more; by whether a reviewer said revoke
 	set := setOf(held)
 	// What a reviewer took away goes first: silence must not use up the room above the floor.
 	for _, wanted := range []Outcome{OutcomeRevoke, OutcomeNone} {
@@ -519,14 +551,18 @@ func dueCampaign(c *Campaign, p *Policy, held []Eligibility, now time.Time) (eve
 			if c.said(i) != wanted || !c.owed(i, now) {
 				continue
 			}
+			if later := since[i.Gives]; later != "" && c.Closed != nil {
+				settled[later] = append(settled[later], i.ID)
+				continue
+			}
 			if !p.offers(i.Gives.Profile, i.Gives.Cluster) {
 				moot[wanted == OutcomeRevoke] = append(moot[wanted == OutcomeRevoke], i.ID)
 				continue
 			}
 			with := maps.Clone(set)
-			with[i.Gives] = true
+			with[i.Gives] = nil // that it is there is what counts
 			switch {
-			case !set[i.Gives] && !p.keepsFloor(i.Gives, with):
+			case !set.has(i.Gives) && !p.keepsFloor(i.Gives, with):
 				if i.Escalated.IsZero() {
 					floor = append(floor, i.ID)
 				}
@@ -555,6 +591,9 @@ func dueCampaign(c *Campaign, p *Policy, held []Eligibility, now time.Time) (eve
 	page(silent, func(ids []string) Event { return CampaignSuspended{Why: WhyUnanswered, Items: ids} })
 	page(moot[true], func(ids []string) Event { return CampaignSuspended{Why: WhyRevoked, Items: ids, Moot: true} })
 	page(moot[false], func(ids []string) Event { return CampaignSuspended{Why: WhyUnanswered, Items: ids, Moot: true} })
+	for _, later := range slices.Sorted(maps.Keys(settled)) {
+		page(settled[later], func(ids []string) Event { return CampaignSettled{Campaign: later, Items: ids} })
+	}
 	page(floor, func(ids []string) Event { return CampaignEscalated{Why: WhyFloor, Items: ids} })
 	page(unanswered, func(ids []string) Event { return CampaignEscalated{Why: WhyUnanswered, Items: ids} })
 	if c.Closed != nil {

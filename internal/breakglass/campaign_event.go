@@ -113,6 +113,13 @@ type CampaignEscalated struct {
 	Items []string `json:"items"` // ids
 }
 
+// CampaignSettled takes off an ended campaign what it still owed: a later one came to something about the same eligibility, and
+// what was said last holds.
+type CampaignSettled struct {
+	Campaign string   `json:"campaign"` // id of the later one
+	Items    []string `json:"items"`    // ids
+}
+
 // Why something is suspended or escalated.
 const (
 	WhyRevoked    = "revoked"    // a reviewer said revoke
@@ -160,6 +167,7 @@ func (CampaignItems) Kind() string        { return "campaign-items/v1" }
 func (CampaignDecided) Kind() string      { return "campaign-decided/v1" }
 func (CampaignSuspended) Kind() string    { return "campaign-suspended/v1" }
 func (CampaignEscalated) Kind() string    { return "campaign-escalated/v1" }
+func (CampaignSettled) Kind() string      { return "campaign-settled/v1" }
 func (CampaignReinstated) Kind() string   { return "campaign-reinstated/v1" }
 func (CampaignReminded) Kind() string     { return "campaign-reminded/v1" }
 func (CampaignAcknowledged) Kind() string { return "campaign-acknowledged/v1" }
@@ -183,6 +191,8 @@ func decodeCampaign(kind string, body []byte) (ev Event, known bool, err error) 
 		ev, err = decode[CampaignSuspended](body)
 	case CampaignEscalated{}.Kind():
 		ev, err = decode[CampaignEscalated](body)
+	case CampaignSettled{}.Kind():
+		ev, err = decode[CampaignSettled](body)
 	case CampaignReinstated{}.Kind():
 		ev, err = decode[CampaignReinstated](body)
 	case CampaignReminded{}.Kind():

@@ -1,11 +1,13 @@
 package breakglass
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -24,7 +26,7 @@ var campaignPattern = regexp.MustCompile(`^campaign-[0-9]{4}-[0-9]{2}-[0-9]{2}-[
 // campaigns is what the service keeps of campaigns in memory. It is a cache of the ledger.
 type campaigns struct {
 	mu     sync.Mutex           // held over every append to a campaign and every change of policy: what is enforced is what is recorded
-	loaded map[string]*Campaign // the open ones, those that suspend somebody, and those with something unsettled
+	loaded map[string]*Campaign // the open ones, those that suspend somebody, those with something unsettled, and what came after one that owes
 	wake   chan struct{}        // a token when loaded changed
 }
 
@@ -47,6 +49,26 @@ func (s *Service) loadCampaigns(ctx context.Context) error {
 			s.campaigns.loaded[id] = c
 		}
 	}
+	return s.loadLater(ctx)
+}
+
+// loadLater reads the campaigns after the first one that still owes a suspension: what was answered there settles it.
+func (s *Service) loadLater(ctx context.Context) error {
+	ids, err := s.CampaignIDs(ctx)
+	if err != nil {
+		return err
+	}
+	owing := false
+	for _, id := range ids {
+		c := s.campaigns.loaded[id]
+		if c == nil && owing {
+			if c, err = s.readCampaign(ctx, id); err != nil {
+				return err
+			}
+			s.campaigns.loaded[id] = c
+		}
+		owing = owing || c != nil && c.owes()
+	}
 	return nil
 }
 
@@ -61,13 +83,61 @@ func (s *Service) readCampaign(ctx context.Context, id string) (*Campaign, error
 	return FoldCampaign(entries)
 }
 
-// held lists everything that any campaign keeps suspended. Called with mu held.
-func (k *campaigns) held() []Eligibility {
-	var out []Eligibility
-	for _, c := range k.loaded {
+// inOrder lists what is loaded, the oldest first. Called with mu held.
+func (k *campaigns) inOrder() []*Campaign {
+	return slices.SortedFunc(maps.Values(k.loaded), func(a, b *Campaign) int { return cmp.Compare(a.Seq, b.Seq) })
+}
+
+// held lists everything that any campaign keeps suspended, the oldest campaign first. Called with mu held.
+func (k *campaigns) held() []holding {
+	var out []holding
+	for _, c := range k.inOrder() {
 		out = append(out, c.held()...)
 	}
 	return out
+}
+
+// answeredSince says of eligibility in which campaign after this one it came to something last. Only a campaign that owes a
+// suspension needs to know. Called with mu held.
+func (k *campaigns) answeredSince(c *Campaign) map[Eligibility]string {
+	if !c.owes() {
+		return nil
+	}
+	out := map[Eligibility]string{}
+	for _, later := range k.inOrder() {
+		if later.Seq <= c.Seq {
+			continue
+		}
+		for _, i := range later.Items {
+			if i.Gives != (Eligibility{}) && later.Outcome(i) != OutcomeNone {
+				out[i.Gives] = later.ID
+			}
+		}
+	}
+	return out
+}
+
+// keep puts a campaign into memory as it was just written or read, and what it suspends in force. Called with mu held.
+func (s *Service) keep(c *Campaign) {
+	after := slices.ContainsFunc(s.campaigns.inOrder(), func(x *Campaign) bool { return x.Seq < c.Seq && x.owes() })
+	if c.Closed == nil || len(c.held()) > 0 || len(c.Unsettled()) > 0 || after {
+		s.campaigns.loaded[c.ID] = c
+	} else {
+		delete(s.campaigns.loaded, c.ID)
+	}
+	s.policy.Store(s.Policy().suspending(s.campaigns.held()))
+	s.campaigns.changed()
+}
+
+// reread is for after a conflict: somebody else wrote, or the deadline passed meanwhile. A campaign that cannot be read stays as
+// it was known: whatever happens, it must not drop out of what is tended. Called with mu held.
+func (s *Service) reread(ctx context.Context, id string) (*Campaign, error) {
+	c, err := s.readCampaign(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	s.keep(c)
+	return c, nil
 }
 
 // enforce puts a policy in force, with what is suspended taken away.
@@ -229,12 +299,7 @@ func (s *Service) appendCampaign(ctx context.Context, c *Campaign, before time.T
 			return nil, fmt.Errorf("%s: recorded, but not valid: %w", c.ID, err)
 		}
 	}
-	delete(s.campaigns.loaded, c.ID)
-	if done.Closed == nil || len(done.held()) > 0 || len(done.Unsettled()) > 0 {
-		s.campaigns.loaded[c.ID] = done
-	}
-	s.policy.Store(s.Policy().suspending(s.campaigns.held()))
-	s.campaigns.changed()
+	s.keep(done)
 	return done, nil
 }
 
@@ -358,8 +423,10 @@ func decideItems(p *Policy, c *Campaign, a Actor, answer ItemAnswer, now time.Ti
 			continue
 		}
 		switch {
+		case i.Settled != "":
+			return nil, refuse(ClassConflict, "settled", "answer it there: breakglass recert review "+i.Settled, "%s came to something else in %s, which is later", j.ID, i.Settled)
 		case c.said(i) == OutcomeRevoke:
-			return nil, refuse(ClassConflict, "decided", "two people can reinstate it: breakglass recert reinstate", "%s is revoked already", j.ID)
+			return nil, refuse(ClassConflict, "decided", "two people can reinstate it: "+reinstating([]holding{{campaign: c.ID, item: j.ID}}), "%s is revoked already", j.ID)
 		case !c.takes(i, now) && now.Before(c.Opened.Deadline):
 			return nil, refuse(ClassConflict, "closed", "revoke it in the next one: breakglass recert start", "%s is closed: every item had its answer", c.ID)
 		case !c.takes(i, now):
@@ -420,7 +487,10 @@ func (s *Service) Reinstate(ctx context.Context, a Actor, campaign, id, reason s
 		case slices.ContainsFunc(i.Back, func(w Ending) bool { return w.By.Person == a.Person }):
 			return nil, nil, nil
 		case !i.Held():
-			return nil, nil, refuse(ClassConflict, "not-suspended", "", "%s is not suspended", id)
+			if at := setOf(s.campaigns.held())[i.Gives]; len(at) > 0 {
+				return nil, nil, refuse(ClassConflict, "not-suspended", reinstating(at), "%s does not suspend %s, but %s does", c.ID, i.Gives, at[0].campaign)
+			}
+			return nil, nil, refuse(ClassConflict, "not-suspended", "there is nothing to give back; see what is suspended: breakglass recert show "+c.ID, "%s is not suspended by any campaign", id)
 		}
 		if err := needReason(reason); err != nil {
 			return nil, nil, err
@@ -479,13 +549,13 @@ func (s *Service) changeCampaign(ctx context.Context, campaign string, decide fu
 	}
 	s.campaigns.mu.Lock()
 	defer s.campaigns.mu.Unlock()
-	for {
-		c := s.campaigns.loaded[id]
-		if c == nil {
-			if c, err = s.readCampaign(ctx, id); err != nil {
-				return nil, err
-			}
+	c := s.campaigns.loaded[id]
+	if c == nil {
+		if c, err = s.readCampaign(ctx, id); err != nil {
+			return nil, err
 		}
+	}
+	for {
 		now := s.now()
 		events, texts, err := decide(c, now)
 		if err != nil || len(events) == 0 {
@@ -497,7 +567,9 @@ func (s *Service) changeCampaign(ctx context.Context, campaign string, decide fu
 		}
 		after, err := s.appendCampaign(ctx, c, before, texts, events...)
 		if errors.Is(err, ledger.ErrConflict) {
-			delete(s.campaigns.loaded, id)
+			if c, err = s.reread(ctx, id); err != nil {
+				return nil, err
+			}
 			continue
 		}
 		if err != nil {
@@ -513,7 +585,7 @@ func (s *Service) changeCampaign(ctx context.Context, campaign string, decide fu
 
 // advance records what is due about a campaign. Called with mu held.
 func (s *Service) advance(ctx context.Context, c *Campaign) (*Campaign, error) {
-	events, _ := dueCampaign(c, s.Policy(), s.campaigns.held(), s.now())
+	events, _ := dueCampaign(c, s.Policy(), s.campaigns.held(), s.campaigns.answeredSince(c), s.now())
 	if len(events) == 0 {
 		return c, s.campaignFindings(ctx, c)
 	}
@@ -546,11 +618,12 @@ func (s *Service) campaignFindings(ctx context.Context, c *Campaign) error {
 }
 
 // floorFindings keeps one finding for each suspension that is recorded and not in force.
-func (s *Service) floorFindings(ctx context.Context, held []Eligibility) error {
+func (s *Service) floorFindings(ctx context.Context, held []holding) error {
 	p := s.Policy()
 	var now []FindingOpened
 	seen := map[string]bool{}
-	for _, e := range held {
+	for _, h := range held {
+		e := h.Eligibility
 		key := "suspension-not-in-force/" + e.Profile + "/" + e.Cluster + "/" + string(e.Part)
 		if p.Suspended(e) || seen[key] {
 			continue
@@ -600,14 +673,12 @@ func (s *Service) tendCampaignsOnce(ctx context.Context) (next time.Time, err er
 	defer s.campaigns.mu.Unlock()
 	next = s.now().Add(time.Hour)
 	var bad []error
-	for _, c := range s.campaigns.loaded {
-		events, at := dueCampaign(c, s.Policy(), s.campaigns.held(), s.now())
+	for _, c := range s.campaigns.inOrder() {
+		events, at := dueCampaign(c, s.Policy(), s.campaigns.held(), s.campaigns.answeredSince(c), s.now())
 		if len(events) > 0 {
 			_, err := s.advance(ctx, c)
-			if errors.Is(err, ledger.ErrConflict) { // somebody else wrote: read it again
-				if c, err = s.readCampaign(ctx, c.ID); err == nil {
-					s.campaigns.loaded[c.ID] = c
-				}
+			if errors.Is(err, ledger.ErrConflict) {
+				_, err = s.reread(ctx, c.ID)
 				at = s.now().Add(time.Second)
 			}
 			bad = append(bad, err)
@@ -636,12 +707,15 @@ func (a *Auditor) campaign(e ledger.Entry, ev Event) error {
 	if err := c.apply(e, ev); err != nil {
 		return err
 	}
+	if settled, is := ev.(CampaignSettled); is {
+		return a.settled(c, settled)
+	}
 	suspension, is := ev.(CampaignSuspended)
 	if !is || suspension.Moot {
 		return nil
 	}
 	// Whether somebody can still be reached is not in the ledger; how many people are left is.
-	var held []Eligibility
+	var held []holding
 	for _, c := range a.campaigns {
 		held = append(held, c.held()...)
 	}
@@ -650,6 +724,21 @@ func (a *Auditor) campaign(e ledger.Entry, ev Event) error {
 		i, _ := c.Item(id)
 		if left, need := a.policy.left(i.Gives, set); left < need {
 			return fmt.Errorf("suspending %s leaves %d approvers where %d are the least", i.Gives, left, need)
+		}
+	}
+	return nil
+}
+
+// settled says why a later campaign does not settle what it is said to settle.
+func (a *Auditor) settled(c *Campaign, ev CampaignSettled) error {
+	later := a.campaigns[ev.Campaign]
+	if later == nil || later.Seq <= c.Seq {
+		return fmt.Errorf("%s is no later campaign", clip(ev.Campaign, 60))
+	}
+	for _, id := range ev.Items {
+		i, _ := c.Item(id)
+		if !slices.ContainsFunc(later.Items, func(x *CampaignItem) bool { return x.Gives == i.Gives && later.Outcome(x) != OutcomeNone }) {
+			return fmt.Errorf("%s came to nothing in %s", i.Gives, later.ID)
 		}
 	}
 	return nil
@@ -667,7 +756,7 @@ func (ev PolicyLoaded) left(e Eligibility, set suspensions) (left, need int) {
 			continue
 		}
 		for _, m := range t.Members {
-			if !set[Eligibility{Person: m, Part: PartApprover, Profile: e.Profile, Cluster: e.Cluster}] {
+			if !set.has(Eligibility{Person: m, Part: PartApprover, Profile: e.Profile, Cluster: e.Cluster}) {
 				people[m] = true
 			}
 		}

@@ -705,3 +705,188 @@ func TestAuditRefusesCampaignsThatCouldNotHaveBeen(t *testing.T) {
 		}
 	})
 }
+
+// halfAnHourLeft lets a campaign go on until shortly before its deadline: after the last hour in which the daemon looks at it by
+// itself.
+func halfAnHourLeft(c *breakglass.Campaign) {
+	time.Sleep(time.Until(c.Opened.Deadline) - 30*time.Minute)
+	synctest.Wait()
+}
+
+func TestConflictAtTheDeadlineDoesNotDropTheCampaign(t *testing.T) {
+	campaignBubble(t, func(t *testing.T, s *bgtest.System) {
+		c := open(t, s)
+		if _, err := say(s, c, "carol", breakglass.VerdictRevoke, "c1/subject/new"); err != nil {
+			t.Fatal(err)
+		}
+		halfAnHourLeft(c)
+		// The deadline passes between the decision and the append, and the second look has nothing to say any more.
+		looks := 0
+		_, err := s.Service.ProveItems(t.Context(), c.ID, snapshotDigest, func(string) (gone, looked bool) {
+			looks++
+			time.Sleep(time.Until(c.Opened.Deadline))
+			return true, looks == 1
+		})
+		if err != nil || looks != 2 {
+			t.Fatalf("decided %d times (%v), want twice: the append must conflict at the deadline", looks, err)
+		}
+		synctest.Wait()
+		if c, err = s.Service.Campaign(t.Context(), c.ID); err != nil || c.Closed == nil {
+			t.Fatalf("the campaign is not closed after its deadline (%v)", err)
+		}
+		if len(s.Service.Policy().Suspensions()) == 0 {
+			t.Error("nobody is suspended")
+		}
+		more, err := breakglass.ParsePolicy("access.yaml", []byte(strings.Replace(reviewed(), "deadline: 14d", "deadline: 15d", 1)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Service.SetPolicy(t.Context(), more); err != nil {
+			t.Fatal(err)
+		}
+		if len(s.Service.Policy().Suspensions()) == 0 {
+			t.Error("the suspensions are gone with the next policy")
+		}
+	})
+}
+
+// adminApprover is a part that a campaign of planOf asks about.
+func adminApprover(who string) breakglass.Eligibility {
+	return breakglass.Eligibility{Person: who, Part: breakglass.PartApprover, Profile: "admin", Cluster: "c1"}
+}
+
+// roomy is the policy with one approver more.
+func roomy(t *testing.T) *breakglass.Policy {
+	t.Helper()
+	p, err := breakglass.ParsePolicy("access.yaml", []byte(strings.Replace(reviewed(), "members: [carol, erin]", "members: [carol, erin, mallory]", 1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func item(t *testing.T, s *bgtest.System, campaign, id string) *breakglass.CampaignItem {
+	t.Helper()
+	c, err := s.Service.Campaign(t.Context(), campaign)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i, ok := c.Item(id)
+	if !ok {
+		t.Fatalf("%s has no item %s", campaign, id)
+	}
+	return i
+}
+
+// keepAll has reviewers keep whatever waits for a word, but for some items.
+func keepAll(t *testing.T, s *bgtest.System, c *breakglass.Campaign, but ...string) *breakglass.Campaign {
+	t.Helper()
+	for _, who := range []string{"alice", "carol", "dave", "erin"} {
+		for _, i := range c.Items {
+			if !c.Waits(i, who, time.Now()) || slices.Contains(but, i.ID) {
+				continue
+			}
+			after, err := say(s, c, who, breakglass.VerdictKeep, i.ID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c = after
+		}
+	}
+	return c
+}
+
+func TestLaterCampaignSettlesWhatAnOlderOneOwes(t *testing.T) {
+	const revoke = breakglass.VerdictRevoke
+	dave := itemOf(adminApprover("dave"))
+	for _, test := range []struct {
+		name      string
+		restart   bool // between the later word and the policy with room
+		later     breakglass.Verdict
+		suspended bool
+	}{
+		{"kept there", false, breakglass.VerdictKeep, false},
+		{"kept there, and started again", true, breakglass.VerdictKeep, false},
+		{"revoked there", false, revoke, true},
+		{"not asked there again", false, "", true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			campaignBubble(t, func(t *testing.T, s *bgtest.System) {
+				first := open(t, s)
+				for _, who := range []string{"alice", "bob", "dave"} { // dave is one too many for the floor
+					after, err := say(s, first, "carol", revoke, itemOf(adminApprover(who)))
+					if err != nil {
+						t.Fatal(err)
+					}
+					first = after
+				}
+				if first = keepAll(t, s, first); first.Closed == nil || !slices.ContainsFunc(first.Unsettled(), func(i *breakglass.CampaignItem) bool { return i.ID == dave }) {
+					t.Fatalf("closed %v, unsettled %v: want dave's part owed", first.Closed, first.Unsettled())
+				}
+				time.Sleep(24 * time.Hour)
+				if test.later != "" {
+					second := open(t, s)
+					second, err := say(s, second, "carol", test.later, dave)
+					if err != nil {
+						t.Fatal(err)
+					}
+					keepAll(t, s, second)
+					synctest.Wait()
+					if i := item(t, s, first.ID, dave); i.Settled != second.ID {
+						t.Errorf("%s says that dave's part is settled by %q, want %s", first.ID, i.Settled, second.ID)
+					}
+					_, err = say(s, first, "erin", breakglass.VerdictKeep, dave)
+					wantRefusal(t, err, "settled")
+				}
+				if test.restart {
+					s.Restart()
+				}
+				time.Sleep(24 * time.Hour)
+				if _, err := s.Service.SetPolicy(t.Context(), roomy(t)); err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait()
+				if got := s.Service.Policy().Suspended(adminApprover("dave")); got != test.suspended {
+					t.Errorf("with room above the floor dave is suspended: %v, want %v", got, test.suspended)
+				}
+				loud := slices.ContainsFunc(s.Service.Findings(), func(f breakglass.Finding) bool { return f.Key == "campaign-unsettled/"+first.ID })
+				if loud {
+					t.Errorf("the finding about %s is still open: %+v", first.ID, s.Service.Findings())
+				}
+			})
+		})
+	}
+}
+
+func TestRefusalNamesTheCampaignThatHolds(t *testing.T) {
+	campaignBubble(t, func(t *testing.T, s *bgtest.System) {
+		alice := breakglass.Eligibility{Person: "alice", Part: breakglass.PartRequester, Profile: "admin", Cluster: "c1"}
+		first := open(t, s)
+		first, err := say(s, first, "carol", breakglass.VerdictRevoke, itemOf(alice))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if first = keepAll(t, s, first); first.Closed == nil {
+			t.Fatal("not closed")
+		}
+		time.Sleep(time.Hour)
+		second := open(t, s)
+		if second = keepAll(t, s, second); second.Closed == nil {
+			t.Fatal("not closed")
+		}
+		how := "breakglass recert reinstate " + first.ID + " --item " + itemOf(alice)
+		_, err = s.Service.Request(t.Context(), byKey("alice"), breakglass.Ask{Profile: "admin", Reason: "etcd quorum lost, API 5xx"})
+		if wantRefusal(t, err, "suspended"); !strings.Contains(err.Error(), how) {
+			t.Errorf("the refusal %q does not say %q", err, how)
+		}
+		_, err = s.Service.Reinstate(t.Context(), byKey("carol"), "", itemOf(alice), "on call again") // the last campaign, which kept her
+		if wantRefusal(t, err, "not-suspended"); !strings.Contains(err.Error(), how) {
+			t.Errorf("the refusal %q does not say %q", err, how)
+		}
+		bob := itemOf(breakglass.Eligibility{Person: "bob", Part: breakglass.PartRequester, Profile: "admin", Cluster: "c1"})
+		_, err = s.Service.Reinstate(t.Context(), byKey("carol"), "", bob, "on call again")
+		if wantRefusal(t, err, "not-suspended"); !strings.Contains(err.Error(), "nothing to give back") {
+			t.Errorf("the refusal %q has no next step", err)
+		}
+	})
+}

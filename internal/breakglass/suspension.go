@@ -14,33 +14,40 @@ import (
 // the night of the emergency.
 const minRequesters = 2
 
-// suspensions is a set of eligibility that is taken away.
-type suspensions map[Eligibility]bool
+// suspensions is a set of eligibility that is taken away, each with the campaigns and items that hold it.
+type suspensions map[Eligibility][]holding
 
-func setOf(list []Eligibility) suspensions {
+func (s suspensions) has(e Eligibility) bool { _, is := s[e]; return is }
+
+func setOf(list []holding) suspensions {
 	set := suspensions{}
-	for _, e := range list {
-		set[e] = true
+	for _, h := range list {
+		set[h.Eligibility] = append(set[h.Eligibility], h)
 	}
 	return set
 }
 
+// reinstating is how it is given back: in every campaign that holds it.
+func reinstating(held []holding) string {
+	return joinAnd(words(held, func(h holding) string { return "breakglass recert reinstate " + h.campaign + " --item " + h.item }))
+}
+
 // suspending returns the policy with eligibility taken away. What would leave a profile with too few people for an emergency
 // is not in force there, whoever decided it and whatever the policy was then: governance must not shut the emergency door.
-func (p *Policy) suspending(list []Eligibility) *Policy {
+func (p *Policy) suspending(list []holding) *Policy {
 	after := *p
 	after.suspended = suspensions{}
 	all := setOf(list)
 	for e := range all {
 		if p.keepsFloor(e, all) {
-			after.suspended[e] = true
+			after.suspended[e] = all[e]
 		}
 	}
 	return &after
 }
 
 // Suspended reports whether the person's part is taken away, and that is in force.
-func (p *Policy) Suspended(e Eligibility) bool { return p.suspended[e] }
+func (p *Policy) Suspended(e Eligibility) bool { return p.suspended.has(e) }
 
 // Suspensions lists what is taken away and in force, sorted.
 func (p *Policy) Suspensions() []Eligibility {
@@ -63,7 +70,7 @@ func (p *Policy) keepsFloor(e Eligibility, set suspensions) bool {
 	requesters := p.members(prof.Requesters)
 	if e.Part == PartRequester {
 		left := slices.DeleteFunc(slices.Clone(requesters), func(id string) bool {
-			return set[Eligibility{Person: id, Part: PartRequester, Profile: e.Profile, Cluster: e.Cluster}]
+			return set.has(Eligibility{Person: id, Part: PartRequester, Profile: e.Profile, Cluster: e.Cluster})
 		})
 		return len(left) >= min(minRequesters, len(requesters))
 	}
@@ -97,7 +104,7 @@ func (p *Policy) freezeWithout(prof *Profile, cluster string, set suspensions) Q
 	for _, teams := range [][]FrozenTeam{q.From, q.Each} {
 		for i := range teams {
 			teams[i].Members = slices.DeleteFunc(teams[i].Members, func(id string) bool {
-				return set[Eligibility{Person: id, Part: PartApprover, Profile: prof.ID, Cluster: cluster}]
+				return set.has(Eligibility{Person: id, Part: PartApprover, Profile: prof.ID, Cluster: cluster})
 			})
 		}
 	}
@@ -109,7 +116,7 @@ func (p *Policy) notSuspended(e Eligibility) error {
 	if !p.Suspended(e) {
 		return nil
 	}
-	return refuse(ClassDenied, "suspended", "two reviewers can give it back: breakglass recert reinstate", "the recertification has suspended %s", e)
+	return refuse(ClassDenied, "suspended", "two reviewers can give it back: "+reinstating(p.suspended[e]), "the recertification has suspended %s", e)
 }
 
 // suspendedSince says why what was approved may not be claimed: a part that was taken away meanwhile.
