@@ -34,10 +34,10 @@ const sweepNext = "apply policies/kubernetes/optional/sweep.yaml"
 // could not be listed is a gap of it. Of Secrets, nothing but the metadata of those that are credentials of the cluster is
 // asked for. An error means that no API server answers.
 func (c *Clusters) Snapshot(ctx context.Context, cluster string) (sweep.Snapshot, error) {
-	out := sweep.Snapshot{Taken: time.Now().UTC()}
+	var out sweep.Snapshot
 	l := lister{out: &out, most: maxObjects, bytes: maxListBytes}
 	var err error
-	if l.at, err = c.answering(ctx, cluster); err != nil {
+	if l.at, out.Server, err = c.answering(ctx, cluster); err != nil {
 		return out, err
 	}
 	l.client = *l.at.http
@@ -45,22 +45,27 @@ func (c *Clusters) Snapshot(ctx context.Context, cluster string) (sweep.Snapshot
 	for _, k := range sweep.Kinds() {
 		l.list(ctx, k)
 	}
+	out.Taken = time.Now().UTC()
 	return out, nil
 }
 
-// answering returns the cluster at an address that answers.
-func (c *Clusters) answering(ctx context.Context, cluster string) (*target, error) {
+// answering returns the cluster at an address that answers, and the version of Kubernetes there.
+func (c *Clusters) answering(ctx context.Context, cluster string) (*target, string, error) {
 	t, err := c.target(cluster)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	var at *target
+	var version struct{ GitVersion string }
 	err = t.anyServer(ctx, func(ctx context.Context, t *target) error {
 		at = t
-		_, err := t.get(ctx, "/version", acceptJSON, 1<<20)
+		body, err := t.get(ctx, "/version", acceptJSON, 1<<20)
+		if err == nil {
+			err = json.Unmarshal(body, &version)
+		}
 		return t.explain("looking for an API server that answers", err)
 	})
-	return at, err
+	return at, version.GitVersion, err
 }
 
 // lister fills one snapshot.
@@ -170,7 +175,7 @@ func (c *Clusters) Look(ctx context.Context, cluster string, refs []sweep.Ref) (
 	if len(refs) == 0 {
 		return nil, nil
 	}
-	at, err := c.answering(ctx, cluster)
+	at, _, err := c.answering(ctx, cluster)
 	if err != nil {
 		return nil, err
 	}

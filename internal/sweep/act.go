@@ -66,19 +66,28 @@ var harmlessPaths = []string{
 	"/spec/replicas", "/spec/paused", "/spec/suspend", "/spec/parallelism", "/spec/unschedulable", "/status",
 }
 
-// touches lists the paths that a patch sets, and whether that is known.
+// touches lists the paths that a patch may change, and whether that is known. A path that ends where an object is replaced, or
+// told to drop what is in it, stands for everything below.
 func (a Act) touches() ([]string, bool) {
 	if a.Verb != "patch" || len(a.Request) == 0 {
 		return nil, false
 	}
-	var steps []struct {
-		Op, Path string
-	}
+	var out []string
+	// The keys are taken as they are: the API server reads "path" and not "Path", which the decoding of a struct would read as well.
+	var steps []map[string]any
 	if json.Unmarshal(a.Request, &steps) == nil {
-		var out []string
+		plain := strings.NewReplacer("~1", "/", "~0", "~")
 		for _, s := range steps {
-			if s.Op != "test" {
-				out = append(out, strings.NewReplacer("~1", "/", "~0", "~").Replace(s.Path))
+			op, path := text(s, "op"), plain.Replace(text(s, "path"))
+			if op == "test" {
+				continue
+			}
+			out = append(out, path)
+			if value := child(s, "value"); op != "move" && op != "copy" && len(value) > 0 {
+				out = append(out, below(path, value)...)
+			}
+			if op == "move" { // takes away what it moves
+				out = append(out, plain.Replace(text(s, "from")))
 			}
 		}
 		return out, true
@@ -87,20 +96,34 @@ func (a Act) touches() ([]string, bool) {
 	if json.Unmarshal(a.Request, &patch) != nil {
 		return nil, false
 	}
+	if text(patch, "apiVersion") != "" && text(patch, "kind") != "" {
+		return nil, false // a server-side apply, perhaps: it takes away what it does not name
+	}
+	return below("", patch), true
+}
+
+// below lists the paths at which a patch in the form of the object says something. The directives of a strategic merge patch say
+// it of the object that they are in: "$patch": "replace" takes away whatever else is there. Only $setElementOrder, which puts a
+// list in order, changes nothing that matters.
+func below(at string, patch map[string]any) []string {
 	var out []string
-	var walk func(string, map[string]any)
-	walk = func(at string, m map[string]any) {
-		for key, v := range m {
-			if o, ok := v.(map[string]any); ok && len(o) > 0 {
-				walk(at+"/"+key, o)
-			} else if !strings.HasPrefix(key, "$") {
-				out = append(out, at+"/"+key)
-			}
+	for key, v := range patch {
+		o, ok := v.(map[string]any)
+		list, deletes := strings.CutPrefix(key, "$deleteFromPrimitiveList/")
+		switch {
+		case strings.HasPrefix(key, "$setElementOrder/"):
+		case deletes:
+			out = append(out, at+"/"+list)
+		case strings.HasPrefix(key, "$"):
+			out = append(out, at)
+		case ok && len(o) > 0:
+			out = append(out, below(at+"/"+key, o)...)
+		default:
+			out = append(out, at+"/"+key)
 		}
 	}
-	walk("", patch)
 	slices.Sort(out)
-	return out, true
+	return slices.Compact(out)
 }
 
 // harmless reports whether the act, which was done, leaves nothing behind that anybody must look at.

@@ -60,6 +60,32 @@ func Unsure(acts []Act, after Snapshot, most int) []Ref {
 	return out
 }
 
+// Choose takes at most most of what Judge found, the gravest first. Within one severity every rule has its turn before any has
+// another, so that nobody can hide one thing behind a hundred of another sort. The chosen keep their order.
+func Choose(found []breakglass.Residue, most int) []breakglass.Residue {
+	if len(found) <= most {
+		return found
+	}
+	type place struct{ grave, turn, at int }
+	turns := map[string]int{}
+	places := make([]place, len(found))
+	for i, r := range found {
+		turn := string(r.Severity) + " " + r.Rule
+		places[i] = place{r.Severity.Rank(), turns[turn], i}
+		turns[turn]++
+	}
+	slices.SortFunc(places, func(a, b place) int {
+		return cmp.Or(b.grave-a.grave, a.turn-b.turn, a.at-b.at)
+	})
+	places = places[:most]
+	slices.SortFunc(places, func(a, b place) int { return a.at - b.at })
+	out := make([]breakglass.Residue, most)
+	for i, p := range places {
+		out[i] = found[p.at]
+	}
+	return out
+}
+
 // thing is one object and what happened to it.
 type thing struct {
 	ref     Ref
@@ -217,6 +243,20 @@ func (t *thing) touches(path string) bool {
 		any = any || slices.ContainsFunc(paths, func(p string) bool { return strings.HasPrefix(p, path) || strings.HasPrefix(path, p+"/") })
 	}
 	return any || len(t.acts) == 0
+}
+
+// patched lists what comes after prefix in the paths that patches name, where nothing but the patches tells what became of it.
+func (t *thing) patched(prefix string) []string {
+	var out []string
+	for _, a := range t.acts {
+		paths, _ := a.touches()
+		for _, p := range paths {
+			if rest, ok := strings.CutPrefix(p, prefix); ok && t.exists != ExistsYes && !slices.Contains(out, rest) {
+				out = append(out, rest)
+			}
+		}
+	}
+	return out
 }
 
 // gained lists the traits that begin with prefix and that are new, or, when it is not known what was before, all of them.

@@ -50,6 +50,14 @@ func (o *Object) all(prefix string) []string {
 // same reports whether two states of an object say the same.
 func same(a, b *Object) bool { return a.Digest == b.Digest && slices.Equal(a.Traits, b.Traits) }
 
+// sameButNode leaves out on which node a pod is: a scheduler puts it there, which leaves no time in the pod.
+func sameButNode(a, b *Object) bool {
+	but := func(o *Object) []string {
+		return slices.DeleteFunc(slices.Clone(o.Traits), func(t string) bool { return strings.HasPrefix(t, "node:") })
+	}
+	return a.Digest == b.Digest && slices.Equal(but(a), but(b))
+}
+
 // maxTraits bounds what is remembered of one object: its contents may be made by somebody who wants us to remember much.
 const (
 	maxTraits = 40  // of one sort, so that many of one do not hide another
@@ -216,12 +224,12 @@ func (t *traits) of(k Kind, o map[string]any, typ string) {
 		}
 		t.when(len(child(o, "aggregationRule")) > 0, "aggregates")
 		for key, v := range labels {
-			if to, ok := strings.CutPrefix(key, "rbac.authorization.k8s.io/aggregate-to-"); ok && v == "true" {
+			if to, ok := strings.CutPrefix(key, aggregateTo); ok && v == "true" {
 				t.add("aggregate-to:", to)
 			}
 		}
 	case "serviceaccounts":
-		for _, key := range []string{"eks.amazonaws.com/role-arn", "iam.gke.io/gcp-service-account", "azure.workload.identity/client-id", "azure.workload.identity/tenant-id"} {
+		for _, key := range cloudKeys {
 			if v := text(annotations, key); v != "" {
 				t.add("cloud-role:", key+"="+v)
 			}
@@ -287,6 +295,12 @@ func (t *traits) of(k Kind, o map[string]any, typ string) {
 		t.when(skip, "insecure")
 	}
 }
+
+// aggregateTo begins the labels that make a ClusterRole's rules part of another's.
+const aggregateTo = rbacGroup + "/aggregate-to-"
+
+// cloudKeys are the annotations that give a service account rights in a cloud.
+var cloudKeys = []string{"eks.amazonaws.com/role-arn", "iam.gke.io/gcp-service-account", "azure.workload.identity/client-id", "azure.workload.identity/tenant-id"}
 
 const controlPlane = "node-role.kubernetes.io/control-plane"
 

@@ -208,6 +208,8 @@ func (t *thing) clusterRole() []hit {
 	var out []hit
 	if to := t.gained("aggregate-to:"); len(to) > 0 {
 		out = append(out, t.named("clusterrole-aggregated", critical, "its rules are part of "+strings.Join(to, ", ")+" now, and of everybody's who has that"))
+	} else if to := t.patched("/metadata/labels/" + aggregateTo); len(to) > 0 {
+		out = append(out, t.named("clusterrole-aggregated", critical, "the label was written that makes its rules a part of "+strings.Join(to, ", ")+", and of everybody's who has that"))
 	}
 	if t.before != nil && t.before.has("aggregates") && t.after.has("aggregates") && len(t.acts) == 0 {
 		return out // the rules of others, filled in
@@ -237,6 +239,11 @@ func (t *thing) serviceAccount() []hit {
 	}
 	if roles := t.gained("cloud-role:"); len(roles) > 0 {
 		return append(out, t.named("serviceaccount-cloud-role", critical, "whoever has a token of it has rights in the cloud: "+strings.Join(roles, ", ")))
+	}
+	for _, key := range cloudKeys {
+		if len(t.patched("/metadata/annotations/"+key)) > 0 {
+			return append(out, t.named("serviceaccount-cloud-role", critical, "whoever has a token of it may have rights in the cloud: "+key+" was written"))
+		}
 	}
 	if t.op == Changed && t.before != nil && t.after != nil && same(t.before, t.after) {
 		return out

@@ -14,8 +14,9 @@ import (
 // Snapshot is what existed in a cluster at one time. The zero value is empty and knows nothing. It is filled by Add and Looked,
 // and may be read by several goroutines once it is full.
 type Snapshot struct {
-	Taken   time.Time           `json:"taken"`
-	Objects map[string][]Object `json:"objects"` // by Kind.ID
+	Taken   time.Time           `json:"taken"`            // when the last of it was listed
+	Server  string              `json:"server,omitempty"` // version of the API server that listed the objects
+	Objects map[string][]Object `json:"objects"`          // by Kind.ID
 	// Whole are the kinds of which everything is in Objects: what of them is not there, does not exist.
 	Whole []string `json:"whole"`
 	Gaps  []Gap    `json:"gaps,omitempty"`
@@ -89,21 +90,49 @@ func (s *Snapshot) find(r Ref) *Object {
 
 // Missing says in sentences, few of them, what could not be looked at and what would make it possible.
 func (s *Snapshot) Missing() []string {
-	type why struct{ why, next string }
-	var order []why
-	what := map[why][]string{}
+	return s.missing(func(g Gap) string { return g.Why + "; " + g.Next })
+}
+
+// missing groups what could not be looked at by what is to be said of it.
+func (s *Snapshot) missing(say func(Gap) string) []string {
+	var order []string
+	what := map[string][]string{}
 	for _, g := range s.Gaps {
-		w := why{g.Why, g.Next}
-		if what[w] == nil {
-			order = append(order, w)
+		said := say(g)
+		if what[said] == nil {
+			order = append(order, said)
 		}
-		what[w] = append(what[w], g.What)
+		what[said] = append(what[said], g.What)
 	}
 	var out []string
-	for _, w := range order {
-		out = append(out, fmt.Sprintf("%s: %s; %s", strings.Join(what[w], ", "), w.why, w.next))
+	for _, said := range order {
+		out = append(out, strings.Join(what[said], ", ")+": "+said)
 	}
 	return out
+}
+
+// Missing says in sentences what a comparison of the two lacks. before is nil if there is none.
+func Missing(before *Snapshot, after Snapshot) []string {
+	var out []string
+	if before == nil {
+		out = append(out, "what existed before the session is not known: what it removed or changed shows only where audit events tell it")
+	} else {
+		// What to do next is left out: it is too late for it.
+		for _, said := range before.missing(func(g Gap) string { return g.Why }) {
+			out = append(out, "before the session: "+said+": what was removed or changed of them shows only where audit events tell it")
+		}
+		if after.Server != "" && before.Server != after.Server {
+			out = append(out, fmt.Sprintf("the API server was of version %s before the session and of %s after it: what was changed shows only where its time does", orUnknown(before.Server), after.Server))
+		}
+	}
+	return append(out, after.Missing()...)
+}
+
+func orUnknown(version string) string {
+	if version == "" {
+		return "unknown"
+	}
+	return version
 }
 
 // The first bytes of an encoded snapshot: its form's name and version.

@@ -202,3 +202,142 @@ func TestBindingThatOnlyPretendsToBeAGrantsIsFound(t *testing.T) {
 		}
 	}
 }
+
+func TestDirectivesOfAPatchHideNothing(t *testing.T) {
+	for _, row := range []struct {
+		name, resource, patch string
+		want                  []string
+	}{
+		{"every label is replaced", "namespaces", `{"metadata":{"labels":{"$patch":"replace"}}}`, []string{"namespace-security-relaxed Namespace tight"}},
+		{"the metadata is replaced", "namespaces", `{"metadata":{"$patch":"replace","name":"tight"}}`, []string{"namespace-security-relaxed Namespace tight"}},
+		{"all is replaced", "namespaces", `{"$patch":"replace","metadata":{"name":"tight"}}`, []string{"namespace-security-relaxed Namespace tight"}},
+		{"but few labels are kept", "namespaces", `{"metadata":{"labels":{"$retainKeys":["a"]}}}`, []string{"namespace-security-relaxed Namespace tight"}},
+		{"a finalizer is taken out", "clusterroles", `{"metadata":{"$deleteFromPrimitiveList/finalizers":["a"]}}`, []string{"clusterrole-changed ClusterRole shop/tight"}},
+		{"a label is moved away", "namespaces", `[{"op":"move","from":"/metadata/labels/pod-security.kubernetes.io~1enforce","path":"/status/x"}]`, []string{"namespace-security-relaxed Namespace tight"}},
+		{"another key looks like the path", "namespaces", `[{"op":"remove","path":"/metadata/labels/pod-security.kubernetes.io~1enforce","Path":"/status"}]`, []string{"namespace-security-relaxed Namespace tight"}},
+		{"an apply that leaves the labels out", "namespaces", `{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"tight"}}`, []string{"namespace-security-relaxed Namespace tight"}},
+		{"the order of containers", "deployments", `{"spec":{"template":{"spec":{"$setElementOrder/containers":[{"name":"c"}]}}}}`, nil},
+		{"a restart", "deployments", `{"spec":{"template":{"metadata":{"annotations":{"kubectl.kubernetes.io/restartedAt":"now"}}}}}`, nil},
+		{"a test alone", "namespaces", `[{"op":"test","path":"/metadata/labels","value":{}}]`, nil},
+	} {
+		a := act("patch", "", row.resource, "tight")
+		a.Group = map[string]string{"deployments": "apps", "clusterroles": "rbac.authorization.k8s.io"}[row.resource]
+		a.Request = json.RawMessage(row.patch)
+		if got := rules(sweep.Judge(sweep.Evidence{Acts: []sweep.Act{a}})); !slices.Equal(got, row.want) {
+			t.Errorf("%s: got %q, want %q", row.name, got, row.want)
+		}
+	}
+}
+
+// Of a patch, audit events tell what it says and not what came of it, and the audit policy that ships records no answers.
+func TestPatchesAreJudgedByWhatTheySay(t *testing.T) {
+	for _, row := range []struct{ group, resource, patch, want string }{
+		{"rbac.authorization.k8s.io", "clusterroles", `{"metadata":{"labels":{"rbac.authorization.k8s.io/aggregate-to-view":"true"}}}`, "clusterrole-aggregated"},
+		{"rbac.authorization.k8s.io", "clusterroles", `[{"op":"add","path":"/metadata/labels","value":{"rbac.authorization.k8s.io/aggregate-to-view":"true"}}]`, "clusterrole-aggregated"},
+		{"", "serviceaccounts", `{"metadata":{"annotations":{"eks.amazonaws.com/role-arn":"arn:aws:iam::1:role/admin"}}}`, "serviceaccount-cloud-role"},
+	} {
+		a := act("patch", row.group, row.resource, "x")
+		a.Request = json.RawMessage(row.patch)
+		got := sweep.Judge(sweep.Evidence{Acts: []sweep.Act{a}})
+		if !slices.ContainsFunc(got, func(r breakglass.Residue) bool { return r.Rule == row.want }) {
+			t.Errorf("%s: got %q, want %s", row.patch, rules(got), row.want)
+		}
+	}
+}
+
+func TestTimesThatTheSessionCanWriteExcuseNothing(t *testing.T) {
+	const kind1, old, evil = "clusterroles.rbac.authorization.k8s.io", `"rules":[{"apiGroups":[""],"resources":["pods"],"verbs":["get"]}]`, `"rules":[{"apiGroups":["*"],"resources":["*"],"verbs":["*"]}]`
+	taken := window.Until.Add(10 * time.Minute)
+	year := 365 * 24 * time.Hour
+	for _, row := range []struct {
+		name, rules string
+		changed     []time.Time
+		server      string // afterwards
+		found       bool
+	}{
+		{"in the session", evil, []time.Time{from.Add(time.Minute)}, "v1.36.3", true},
+		{"put back a year", evil, []time.Time{from.Add(-year)}, "v1.36.3", true},
+		{"put into the future", evil, []time.Time{from.Add(year)}, "v1.36.3", true},
+		{"taken out", evil, nil, "v1.36.3", true},
+		{"in the session, and by somebody else later", evil, []time.Time{from.Add(time.Minute), window.Until.Add(5 * time.Minute)}, "v1.36.3", true},
+		{"by somebody else later", evil, []time.Time{from.Add(-year), window.Until.Add(5 * time.Minute)}, "v1.36.3", false},
+		{"not at all", old, []time.Time{from.Add(-year)}, "v1.36.3", false},
+		{"by the defaults of another version", evil, []time.Time{from.Add(-year)}, "v1.37.0", false},
+		{"while the version changed", evil, []time.Time{from.Add(time.Minute)}, "v1.37.0", true},
+	} {
+		before, after := sweep.Snapshot{Server: "v1.36.3"}, sweep.Snapshot{Server: row.server, Taken: taken}
+		add(t, &before, kind1, "r", "u1", from.Add(-2*year), old)
+		k := kind(t, kind1)
+		var fields []string
+		for _, at := range row.changed {
+			fields = append(fields, fmt.Sprintf(`{"time":%q}`, at.Format(time.RFC3339)))
+		}
+		o, err := sweep.NewObject(k, []byte(`{"metadata":{"name":"r","namespace":"shop","uid":"u1","managedFields":[`+strings.Join(fields, ",")+`]},`+row.rules+`}`), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		after.Add(k, o)
+		if got := sweep.Compare(&before, after, window); (len(got) == 1) != row.found {
+			t.Errorf("changed %s: got %+v, want found=%v", row.name, got, row.found)
+		}
+	}
+}
+
+func TestPodThatWasWaitingForANodeWasNotChanged(t *testing.T) {
+	var before, after sweep.Snapshot
+	after.Taken = window.Until
+	add(t, &before, "pods", "p", "u1", from.Add(-time.Hour), `"spec":{"containers":[{"name":"c"}]}`)
+	k := kind(t, "pods")
+	o, err := sweep.NewObject(k, []byte(`{"metadata":{"name":"p","namespace":"shop","uid":"u1","managedFields":[{"time":"2026-11-24T01:00:00Z"},{"time":"2026-11-24T03:10:00Z","subresource":"status"}]},"spec":{"nodeName":"master","containers":[{"name":"c"}]}}`), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	after.Add(k, o)
+	if got := sweep.Compare(&before, after, window); len(got) != 0 {
+		t.Errorf("got %+v, want nothing", got)
+	}
+}
+
+func TestWhatTheComparisonLacksIsSaid(t *testing.T) {
+	late := sweep.Gap{What: "pods", Why: "there was no time left for them", Next: "sweep again"}
+	for _, row := range []struct {
+		name   string
+		before *sweep.Snapshot
+		after  sweep.Snapshot
+		want   []string
+	}{
+		{"nothing", &sweep.Snapshot{Server: "v1"}, sweep.Snapshot{Server: "v1"}, nil},
+		{"no snapshot before", nil, sweep.Snapshot{Server: "v1"}, []string{"what existed before the session is not known"}},
+		{"a poor one before", &sweep.Snapshot{Gaps: []sweep.Gap{late}}, sweep.Snapshot{}, []string{"before the session: pods: there was no time left for them"}},
+		{"poor both times", &sweep.Snapshot{Gaps: []sweep.Gap{late}}, sweep.Snapshot{Gaps: []sweep.Gap{late}}, []string{"before the session: pods: ", "pods: there was no time left for them; sweep again"}},
+		{"another version", &sweep.Snapshot{Server: "v1"}, sweep.Snapshot{Server: "v2"}, []string{"the API server was of version v1 before the session and of v2 after it"}},
+		{"a snapshot of an earlier release", &sweep.Snapshot{}, sweep.Snapshot{Server: "v2"}, []string{"the API server was of version unknown before"}},
+	} {
+		got := sweep.Missing(row.before, row.after)
+		if !slices.EqualFunc(got, row.want, strings.HasPrefix) {
+			t.Errorf("%s: got %q, want %q", row.name, got, row.want)
+		}
+	}
+}
+
+func TestManyOfOneSortDoNotPushOutAnother(t *testing.T) {
+	var acts []sweep.Act
+	for i := range 150 {
+		acts = append(acts, act("create", "apiregistration.k8s.io", "apiservices", fmt.Sprintf("v1.a%03d", i)))
+	}
+	acts = append(acts, act("create", "rbac.authorization.k8s.io", "clusterrolebindings", "evil"), act("create", "networking.k8s.io", "ingresses", "open"))
+	found := sweep.Judge(sweep.Evidence{Acts: acts})
+	got := sweep.Choose(found, 100)
+	if len(found) != 152 || len(got) != 100 {
+		t.Fatalf("got %d chosen of %d, want 100 of 152", len(got), len(found))
+	}
+	if !slices.ContainsFunc(got, func(r breakglass.Residue) bool { return r.Rule == "clusterrolebinding-created" }) {
+		t.Error("a hundred APIServices hide a ClusterRoleBinding")
+	}
+	if !slices.IsSortedFunc(got, func(a, b breakglass.Residue) int { return b.Severity.Rank() - a.Severity.Rank() }) {
+		t.Error("the gravest are not first")
+	}
+	if all := sweep.Choose(found, len(found)); len(all) != len(found) {
+		t.Errorf("got %d of %d where there is room for all", len(all), len(found))
+	}
+}
