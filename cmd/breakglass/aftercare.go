@@ -480,8 +480,9 @@ func (p *progress) Read(b []byte) (int, error) {
 }
 
 func (a *app) findingsCommand() *cobra.Command {
-	return &cobra.Command{Use: "findings", Short: "List what the daemon's checks have found and is not over", Args: args(0, 0, "no arguments"),
-		Long: "Lists what the daemon's checks have found and is not over, with what to do about it. The exit code is 8 while one of them is critical.",
+	cmd := &cobra.Command{Use: "findings", Short: "List what the daemon's checks have found and is not over", Args: args(0, 0, "no arguments"),
+		Long: "Lists what the daemon's checks have found and is not over, with what to do about it. The exit code is 8 while one of them is critical. " +
+			"Most end by themselves when what they say is put right. What was once done, by a certificate or under a name that nobody knows, ends when a responder settles it.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := a.reader()
 			if err != nil {
@@ -512,6 +513,55 @@ func (a *app) findingsCommand() *cobra.Command {
 			}
 			return err
 		}}
+	cmd.AddCommand(a.settleCommand())
+	return cmd
+}
+
+func (a *app) settleCommand() *cobra.Command {
+	var note, file string
+	var yes bool
+	cmd := &cobra.Command{Use: "settle KEY", Short: "Say what came of looking into a certificate or name that nobody knows", Args: args(1, 1, "the key of a finding"),
+		Long: "Says, as a responder, what came of looking into an unknown certificate or name, and ends the finding. It comes back when the certificate or name is used again. " +
+			"A KEY that ends with a slash means every finding whose key begins so.",
+		Example: "  breakglass findings settle unknown-name/prod-eu-1/breakglass:x --note \"load test of the platform team\"\n  breakglass findings settle unknown-name/prod-eu-1/ --note-file incident-42.txt",
+		RunE: func(cmd *cobra.Command, keys []string) error {
+			ctx := cmd.Context()
+			note, err := a.note(ctx, note, file, true)
+			if err != nil {
+				return err
+			}
+			c, err := a.reader()
+			if err != nil {
+				return err
+			}
+			all, err := c.Findings(ctx)
+			if err != nil {
+				return err
+			}
+			for _, f := range all.Items {
+				if f.Key == keys[0] || strings.HasSuffix(keys[0], "/") && strings.HasPrefix(f.Key, keys[0]) {
+					a.screen.note("%s  %s", f.Severity, f.What)
+				}
+			}
+			if err := a.confirm(ctx, yes, "settle", keys[0]); err != nil {
+				return err
+			}
+			n, err := c.Settle(ctx, keys[0], note)
+			if err != nil {
+				return err
+			}
+			what := keys[0]
+			if n > 1 {
+				what = fmt.Sprintf("%d findings", n)
+			}
+			a.screen.note("%s settled   %s", a.screen.green("✓"), what)
+			return nil
+		}}
+	f := cmd.Flags()
+	f.StringVar(&note, "note", "", "what came of it")
+	f.StringVar(&file, "note-file", "", "`file` with the note, - for standard input")
+	f.BoolVar(&yes, "yes", false, "do not ask")
+	return cmd
 }
 
 // sessionReport prints the whole session report of a grant, or writes it to a file.

@@ -103,10 +103,14 @@ func leaves(ts *testscript.TestScript, neg bool, args []string) {
 
 // found records a finding: found SEVERITY TEXT.
 func found(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 2 {
-		ts.Fatalf("usage: found SEVERITY TEXT")
+	if neg || len(args) != 2 && len(args) != 3 {
+		ts.Fatalf("usage: found SEVERITY TEXT [KEY]")
 	}
-	ts.Check(worldOf(ts).sys.Service.Find(context.Background(), breakglass.FindingOpened{Key: "test/" + args[1], Check: "test", Cluster: "c1", Severity: breakglass.Severity(args[0]), What: args[1], Next: "look at it"}))
+	key := "test/" + args[1]
+	if len(args) == 3 {
+		key = args[2]
+	}
+	ts.Check(worldOf(ts).sys.Service.Find(context.Background(), breakglass.FindingOpened{Key: key, Check: "test", Cluster: "c1", Severity: breakglass.Severity(args[0]), What: args[1], Next: "look at it"}))
 }
 
 // granted makes a grant of alice's with a certificate and sets ID: granted PROFILE.

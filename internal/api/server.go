@@ -137,6 +137,7 @@ func NewServer(cfg Config) (http.Handler, error) {
 	person("GET /v1/requests/{id}/session", s.session)
 	person("POST /v1/clusters/{cluster}/audit", s.importAudit)
 	person("GET /v1/findings", s.findings)
+	person("POST /v1/findings/settle", s.settle)
 	person("GET /v1/clusters/{cluster}/ca", s.caStatus)
 	person("POST /v1/clusters/{cluster}/ca/check", s.caCheck)
 	person("POST /v1/clusters/{cluster}/ca/plan", s.caPlan)

@@ -55,6 +55,18 @@ type Findings struct {
 	Items []Finding `json:"items"`
 }
 
+// Settle says what came of looking into findings.
+type Settle struct {
+	Key  string `json:"key"` // of one, or, with a slash at its end, what the keys of all of them begin with
+	Note string `json:"note"`
+}
+
+// Settled is how many findings a person has settled.
+type Settled struct {
+	Meta
+	Findings int `json:"findings"`
+}
+
 // The bounds of an import.
 const (
 	maxImport     = 64 << 30 // bytes of a file
@@ -104,6 +116,18 @@ func (s *server) findings(*call) (any, error) {
 		out.Items = append(out.Items, Finding{FindingOpened: f.FindingOpened, Since: f.Since, LedgerIndex: f.Seq})
 	}
 	return out, nil
+}
+
+func (s *server) settle(c *call) (any, error) {
+	in, err := decode[Settle](c)
+	if err != nil {
+		return nil, err
+	}
+	n, err := s.cfg.Service.SettleByHand(c.Context(), c.actor, in.Key, in.Note)
+	if err != nil {
+		return nil, err
+	}
+	return Settled{Meta: kind("Settled"), Findings: n}, nil
 }
 
 func (s *server) importAudit(c *call) (any, error) {
@@ -156,6 +180,13 @@ func (c *Client) Report(ctx context.Context, id, format string) ([]byte, error) 
 // Findings lists the open findings.
 func (c *Client) Findings(ctx context.Context) (Findings, error) {
 	return ask[Findings](ctx, c, http.MethodGet, "/v1/findings", nil)
+}
+
+// Settle records what came of looking into findings: the one of that key, or all whose keys begin so if it ends with a slash. It
+// returns how many there were.
+func (c *Client) Settle(ctx context.Context, key, note string) (int, error) {
+	out, err := ask[Settled](ctx, c, http.MethodPost, "/v1/findings/settle", Settle{Key: key, Note: note})
+	return out.Findings, err
 }
 
 // Import hands in a file of audit events of a cluster. It reads file once.
