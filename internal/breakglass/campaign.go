@@ -13,6 +13,15 @@ import (
 // MinReinstate is how many different people bring suspended eligibility back. It is compiled in, like MinQuorum.
 const MinReinstate = 2
 
+// MinAdminReviewers is how many different people at the least must say keep to what equals cluster-admin. It is compiled in too.
+const MinAdminReviewers = 2
+
+// The rules that a campaign goes by, as CampaignOpened says. One that was opened by earlier rules is checked by those.
+const (
+	rulesTwoPeople = 1 // MinAdminReviewers, and nobody acknowledges what is about themselves
+	rulesNow       = rulesTwoPeople
+)
+
 // The bounds of a campaign.
 const (
 	MaxCampaignItems = 100_000 // more than any cluster of the size that Kubernetes supports gave
@@ -40,6 +49,8 @@ type Campaign struct {
 type CampaignItem struct {
 	FrozenItem
 	Words        []Word    // everybody's last word, in order
+	Earlier      []Word    // words that the same person replaced later, in order
+	AtClose      Outcome   // what it came to when the campaign closed; empty: it is open
 	Suspended    time.Time // zero: never
 	SuspendedWhy string
 	Back         []Ending  // the words that give it back, since it was suspended
@@ -159,6 +170,11 @@ func (i *CampaignItem) Independent(person string) bool {
 	return person != "" && !slices.Contains(i.Not, person) && i.Gives.Person != person
 }
 
+// done reports whether somebody whom the item is not about has said that it was taken away.
+func (i *CampaignItem) done() bool {
+	return i.Acknowledged != nil && i.Independent(i.Acknowledged.By.Person)
+}
+
 // WordOf is what somebody said about the item, and whether they said anything.
 func (i *CampaignItem) WordOf(person string) (Verdict, bool) {
 	n := slices.IndexFunc(i.Words, func(w Word) bool { return w.By.Person == person })
@@ -229,6 +245,8 @@ func (c *Campaign) apply(e ledger.Entry, ev Event) error {
 				return fmt.Errorf("was not revoked")
 			case ev.By.Person == "":
 				return fmt.Errorf("nobody acknowledges")
+			case c.Opened.Rules >= rulesTwoPeople && !i.Independent(ev.By.Person):
+				return fmt.Errorf("%q acknowledges what is about themselves", ev.By.Person)
 			}
 			i.Acknowledged = &Ending{By: ev.By, At: e.Time, Reason: e.Texts["note"]}
 			return nil
@@ -257,6 +275,13 @@ func (c *Campaign) apply(e ledger.Entry, ev Event) error {
 			err = fmt.Errorf("the counts %+v do not add up to %d items (%+v)", ev, c.Opened.Items, counts)
 		}
 		c.Closed, c.ClosedAt = &ev, e.Time
+		items := make([]*CampaignItem, len(c.Items))
+		for n := range c.Items {
+			i := *c.Items[n]
+			i.AtClose = c.Outcome(&i)
+			items[n] = &i
+		}
+		c.Items = items
 	default:
 		err = fmt.Errorf("does not belong to a campaign")
 	}
@@ -272,8 +297,10 @@ func (o CampaignOpened) check(at time.Time) error {
 	switch {
 	case len(o.Reviewers) == 0:
 		return fmt.Errorf("no reviewers")
-	case o.AdminReviewers < 1:
-		return fmt.Errorf("admin items need at least one reviewer")
+	case o.Rules < 0 || o.Rules > rulesNow:
+		return fmt.Errorf("it goes by the rules %d, this program knows those up to %d: use a later version", o.Rules, rulesNow)
+	case o.AdminReviewers < 1 || o.Rules >= rulesTwoPeople && o.AdminReviewers < MinAdminReviewers:
+		return fmt.Errorf("%d people review admin items", o.AdminReviewers)
 	case !o.Deadline.After(at):
 		return fmt.Errorf("the deadline is not in the future")
 	case !o.From.Before(o.Until):
@@ -334,7 +361,7 @@ func (c *Campaign) each(ids []string, change func(*CampaignItem) error) error {
 			return fmt.Errorf("there is no item %q", clip(id, 100))
 		}
 		i := *items[n]
-		i.Words, i.Back = slices.Clone(i.Words), slices.Clone(i.Back)
+		i.Words, i.Earlier, i.Back = slices.Clone(i.Words), slices.Clone(i.Earlier), slices.Clone(i.Back)
 		if err := change(&i); err != nil {
 			return fmt.Errorf("item %s: %w", id, err)
 		}
@@ -379,7 +406,11 @@ func (c *Campaign) decided(ev CampaignDecided, word Ending) error {
 		case c.said(i) == OutcomeRevoke:
 			return fmt.Errorf("is revoked already")
 		}
-		i.Words = append(slices.DeleteFunc(i.Words, func(w Word) bool { return w.By.Person == ev.By.Person }), Word{ev.Verdict, word})
+		if n := slices.IndexFunc(i.Words, func(w Word) bool { return w.By.Person == ev.By.Person }); n >= 0 {
+			i.Earlier = append(i.Earlier, i.Words[n])
+			i.Words = slices.Delete(i.Words, n, n+1)
+		}
+		i.Words = append(i.Words, Word{ev.Verdict, word})
 		return nil
 	})
 }

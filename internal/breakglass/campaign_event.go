@@ -69,6 +69,7 @@ type CampaignOpened struct {
 	AdminReviewers int          `json:"adminReviewers"` // people who must say keep to an admin item
 	Deadline       time.Time    `json:"deadline"`
 	PolicyDigest   string       `json:"policyDigest"`
+	Rules          int          `json:"rules,omitempty"` // that it goes by; 0: those of before there was a number
 }
 
 // CampaignItems is one page of what a campaign asks about.
@@ -140,7 +141,8 @@ type CampaignReminded struct {
 	Open int `json:"open"` // items without an answer
 }
 
-// CampaignAcknowledged says that somebody has taken away what was revoked. The note is an erasable text. A scan proves it.
+// CampaignAcknowledged says that what was revoked has been taken away. Whom it is about cannot say so. The note is an erasable
+// text. A scan proves it, where it is in a cluster.
 type CampaignAcknowledged struct {
 	By    Actor    `json:"by"`
 	Items []string `json:"items"` // ids

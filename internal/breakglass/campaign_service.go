@@ -189,7 +189,7 @@ func (s *Service) OpenCampaign(ctx context.Context, by *Actor, plan CampaignPlan
 	pages := pagesOf(plan.Items)
 	events := []Event{CampaignOpened{By: by, Due: plan.Due, From: plan.From.UTC(), Until: plan.Until.UTC(), Clusters: slices.Sorted(slices.Values(plan.Clusters)), Previous: plan.Previous,
 		Snapshot: plan.Snapshot, Items: len(plan.Items), Pages: len(pages), Reviewers: reviewers, AdminReviewers: p.Campaign.AdminReviewers,
-		Deadline: now.AddDate(0, 0, p.Campaign.DeadlineDays).Truncate(time.Minute), PolicyDigest: p.Digest}}
+		Deadline: now.AddDate(0, 0, p.Campaign.DeadlineDays).Truncate(time.Minute), PolicyDigest: p.Digest, Rules: rulesNow}}
 	for _, page := range pages {
 		events = append(events, page)
 	}
@@ -445,7 +445,8 @@ func decideItems(p *Policy, c *Campaign, a Actor, answer ItemAnswer, now time.Ti
 	return out, nil
 }
 
-// AcknowledgeItems records that what was revoked has been taken away. Reviewers and responders may say so; the next scan proves it.
+// AcknowledgeItems records that what was revoked has been taken away. Reviewers and responders may say so, never about
+// themselves: for a key or an account no scan proves it, and their word is all there is. The next scan proves the rest.
 func (s *Service) AcknowledgeItems(ctx context.Context, a Actor, campaign string, ids []string, note string) (*Campaign, error) {
 	return s.onCampaign(ctx, a, "recert-ack", campaign, func(p *Policy, c *Campaign, _ time.Time) ([]Event, map[string]string, error) {
 		if !p.MayReview(a.Person) && !p.MayRespond(a.Person) {
@@ -459,7 +460,9 @@ func (s *Service) AcknowledgeItems(ctx context.Context, a Actor, campaign string
 				return nil, nil, refuse(ClassUnknown, "unknown-item", "see: breakglass recert show "+c.ID, "there is no item %q in %s", clip(id, 100), c.ID)
 			case c.said(i) != OutcomeRevoke:
 				return nil, nil, refuse(ClassConflict, "not-revoked", "", "%s is %s: there is nothing to take away", id, c.Outcome(i))
-			case i.Acknowledged == nil && !slices.Contains(open, id):
+			case !i.Independent(a.Person):
+				return nil, nil, refuse(ClassDenied, "own-item", "another reviewer or responder must look, and say so", "%s is about you", id)
+			case !i.done() && !slices.Contains(open, id):
 				open = append(open, id)
 			}
 		}

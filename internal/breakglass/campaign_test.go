@@ -890,3 +890,133 @@ func TestRefusalNamesTheCampaignThatHolds(t *testing.T) {
 		}
 	})
 }
+
+func TestNobodyAcknowledgesWhatIsAboutThemselves(t *testing.T) {
+	campaignBubble(t, func(t *testing.T, s *bgtest.System) {
+		plan := planOf(s.Service.Policy())
+		const key = "key/SHA256:alices"
+		plan.Items = append(plan.Items, breakglass.FrozenItem{ID: key, Digest: strings.Repeat("c", 64), State: breakglass.ItemNew, Not: []string{"alice"}})
+		c, err := s.Service.OpenCampaign(t.Context(), nil, plan)
+		if err != nil {
+			t.Fatal(err)
+		}
+		aliceAsks := itemOf(breakglass.Eligibility{Person: "alice", Part: breakglass.PartRequester, Profile: "admin", Cluster: "c1"})
+		for _, id := range []string{key, aliceAsks} {
+			if _, err := say(s, c, "carol", breakglass.VerdictRevoke, id); err != nil {
+				t.Fatal(err)
+			}
+			_, err = s.Service.AcknowledgeItems(t.Context(), byKey("alice"), c.ID, []string{id}, "took it out")
+			wantRefusal(t, err, "own-item")
+			if i := item(t, s, c.ID, id); i.Acknowledged != nil {
+				t.Errorf("alice acknowledged %s", id)
+			}
+			if _, err := s.Service.AcknowledgeItems(t.Context(), byKey("dave"), c.ID, []string{id}, "the policy does not have it any more"); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+// TestLedgersOfBeforeStillVerify rewrites a campaign as one that was opened before rules had a number: then one person was enough
+// for an admin item if the policy said so, and anybody could acknowledge.
+func TestLedgersOfBeforeStillVerify(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := bgtest.New(t, weeks(reviewed()))
+		c := open(t, s)
+		if _, err := say(s, c, "carol", breakglass.VerdictRevoke, "c1/subject/new"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Service.AcknowledgeItems(t.Context(), byKey("dave"), c.ID, []string{"c1/subject/new"}, ""); err != nil {
+			t.Fatal(err)
+		}
+		now, err := s.Ledger.Entries(t.Context(), 0, 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		edit := func(rules, admins float64, who string) []string {
+			es := slices.Clone(now)
+			for n := range es {
+				var m map[string]any
+				if err := json.Unmarshal(es[n].Body, &m); err != nil {
+					t.Fatal(err)
+				}
+				switch es[n].Kind {
+				case "campaign-opened/v1":
+					m["rules"], m["adminReviewers"] = rules, admins
+					if rules == 0 {
+						delete(m, "rules")
+					}
+				case "campaign-acknowledged/v1":
+					m["by"].(map[string]any)["person"] = who
+				}
+				es[n].Body, _ = json.Marshal(m)
+			}
+			return audit(es)
+		}
+		for _, test := range []struct {
+			name          string
+			rules, admins float64
+			who           string
+			sound         bool
+		}{
+			{"as it was written", 1, 2, "dave", true},
+			{"of before, one person for admin items", 0, 1, "dave", true},
+			{"of before, acknowledged by whom it is about", 0, 2, "bob", true},
+			{"of now, one person for admin items", 1, 1, "dave", false},
+			{"of now, acknowledged by whom it is about", 1, 2, "bob", false},
+			{"of a later version", 2, 2, "dave", false},
+		} {
+			if got := edit(test.rules, test.admins, test.who); (len(got) == 0) != test.sound {
+				t.Errorf("%s: problems %q", test.name, got)
+			}
+		}
+	})
+}
+
+func TestEveryWordIsKept(t *testing.T) {
+	campaignBubble(t, func(t *testing.T, s *bgtest.System) {
+		c := open(t, s)
+		for _, v := range []breakglass.Verdict{breakglass.VerdictKeep, breakglass.VerdictRevoke} {
+			if _, err := say(s, c, "carol", v, "c1/subject/new"); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Hour)
+		}
+		i := item(t, s, c.ID, "c1/subject/new")
+		if len(i.Words) != 1 || i.Words[0].Verdict != breakglass.VerdictRevoke || len(i.Earlier) != 1 || i.Earlier[0].Verdict != breakglass.VerdictKeep || i.Earlier[0].By.Person != "carol" {
+			t.Errorf("carol's words: last %+v, earlier %+v", i.Words, i.Earlier)
+		}
+	})
+}
+
+func TestWhatCameToPassAtClosingStays(t *testing.T) {
+	campaignBubble(t, func(t *testing.T, s *bgtest.System) {
+		c := open(t, s)
+		if i := item(t, s, c.ID, "c1/subject/new"); i.AtClose != "" {
+			t.Errorf("an open campaign closed an item as %s", i.AtClose)
+		}
+		time.Sleep(15 * 24 * time.Hour)
+		synctest.Wait()
+		for _, who := range []string{"carol", "erin"} {
+			if _, err := say(s, c, who, breakglass.VerdictKeep, "c1/subject/new"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c, err := s.Service.Campaign(t.Context(), c.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i, _ := c.Item("c1/subject/new"); c.Outcome(i) != breakglass.OutcomeKeep || i.AtClose != breakglass.OutcomeEscalated {
+			t.Errorf("it is %s and was %s at closing, want kept and escalated", c.Outcome(i), i.AtClose)
+		}
+		n := 0
+		for _, i := range c.Items {
+			if i.AtClose == breakglass.OutcomeEscalated {
+				n++
+			}
+		}
+		if n != c.Closed.Escalated {
+			t.Errorf("%d items were escalated at closing, the counts say %d", n, c.Closed.Escalated)
+		}
+	})
+}

@@ -185,13 +185,13 @@ type EligibilityFrom struct {
 // CampaignRule says who recertifies, and by when.
 type CampaignRule struct {
 	Reviewers      []string // team ids
-	AdminReviewers int      // people who must say keep to what equals cluster-admin
+	AdminReviewers int      // people who must say keep to what equals cluster-admin; at least MinAdminReviewers
 	DeadlineDays   int      // from the opening
 }
 
 // The bounds of CampaignRule, and what holds where the policy says nothing.
 const (
-	defaultAdminReviewers = 2
+	defaultAdminReviewers = MinAdminReviewers
 	defaultDeadlineDays   = 14
 	maxDeadlineDays       = 90 // a quarter: then the next campaign is due
 )
@@ -205,7 +205,9 @@ func (r *policyReader) recertification(v value, peopleRead bool) {
 	rule := CampaignRule{AdminReviewers: defaultAdminReviewers, DeadlineDays: defaultDeadlineDays}
 	before := len(r.problems)
 	rule.Reviewers = o.need("reviewers").references("team")
-	if n, ok := o.at("adminReviewers").integer(1, 10); ok {
+	if n, ok := o.at("adminReviewers").integer(0, 10); ok && n < MinAdminReviewers {
+		o.at("adminReviewers").wrong("%d is too few: an item that equals cluster-admin takes %d different people; write %d or more, or leave it out", n, MinAdminReviewers, MinAdminReviewers)
+	} else if ok {
 		rule.AdminReviewers = n
 	}
 	if n, ok := o.at("deadline").days(1, maxDeadlineDays); ok {
