@@ -243,10 +243,11 @@ const (
 	SourceNone  = "none" // no audit events reach the daemon for this cluster
 )
 
-// Swept says what a grant left behind in its cluster. Details are in the session report.
+// Swept says what a grant left behind in its cluster. Everything is in the session report.
 type Swept struct {
 	Items   []Residue `json:"items"`          // the gravest first, at most MaxResidues
 	More    int       `json:"more,omitempty"` // found beyond Items
+	All     string    `json:"all,omitempty"`  // hex SHA-256 of the JSON of everything found, which the session report has; empty where Items is everything
 	Sources []string  `json:"sources"`        // what it was found out from: "audit", "comparison"
 	Gaps    []string  `json:"gaps,omitempty"` // what could not be looked at, and what would make it possible
 }
@@ -257,7 +258,11 @@ func (s *Swept) Digest() string {
 	if s == nil {
 		return ""
 	}
-	text, err := json.Marshal([]any{s.Items, s.More})
+	seen := []any{s.Items, s.More}
+	if s.All != "" { // ledgers of earlier releases have none
+		seen = append(seen, s.All)
+	}
+	text, err := json.Marshal(seen)
 	if err != nil {
 		panic("encoding plain data: " + err.Error())
 	}
