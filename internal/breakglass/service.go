@@ -209,7 +209,7 @@ func (s *Service) putPolicy(ctx context.Context, old, p *Policy, acceptWeaker bo
 			}
 		}
 		if old == nil { // changed while the daemon was down: the record is all there is to compare with
-			ev.Changes = append(ev.Changes, teamChanges(before.Teams, ev.Teams)...)
+			ev.Changes = slices.Concat([]string{changedWhileDown}, ev.Changes, teamChanges(before.Teams, ev.Teams))
 		}
 	}
 	if old != nil {
@@ -227,6 +227,9 @@ func (s *Service) putPolicy(ctx context.Context, old, p *Policy, acceptWeaker bo
 	s.campaigns.enforce(s, p)
 	return nil
 }
+
+// changedWhileDown stands in the record, and from there in reports, so that nobody takes a short list of changes for all of them.
+const changedWhileDown = "the policy changed while the daemon was down: only teams and what asks for less were compared with the record; keys, accounts, rights, lifetimes and the rest may have changed too"
 
 // maxChanges bounds how many changes of a policy are recorded in words.
 const maxChanges = 200

@@ -939,8 +939,10 @@ func TestPolicyChangedWhileTheDaemonWasDownIsRecordedInWords(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff([]string{"team security: mallory added"}, ev.(breakglass.PolicyLoaded).Changes); diff != "" {
-			t.Error(diff)
+		// The record has no keys, rights and lifetimes to compare with: that is said, not passed over.
+		got := ev.(breakglass.PolicyLoaded).Changes
+		if len(got) != 2 || !strings.Contains(got[0], "may have changed too") || got[1] != "team security: mallory added" {
+			t.Errorf("got %q", got)
 		}
 	})
 }
