@@ -91,6 +91,7 @@ type Bot struct {
 	log   *slog.Logger
 	slack *slack.Client
 	users accounts
+	wait  waits
 	forms sync.Mutex // held while a form opens a request: the same form twice at one instant must open one
 }
 
@@ -127,7 +128,7 @@ func New(cfg Config) (*Bot, error) {
 	if len(bad) > 0 {
 		return nil, errors.New("slack: " + strings.Join(bad, "; "))
 	}
-	b := &Bot{cfg: cfg, log: cfg.Log, users: accounts{seen: map[string]time.Time{}}}
+	b := &Bot{cfg: cfg, log: cfg.Log, users: accounts{seen: map[string]time.Time{}}, wait: whileSlackWaits}
 	b.slack = slack.New(string(cfg.BotToken), slack.OptionAPIURL(cfg.APIURL), slack.OptionHTTPClient(&http.Client{
 		Timeout: callTimeout,
 		// Slack's API does not redirect. Following one would carry the token elsewhere.
@@ -143,9 +144,6 @@ func (b *Bot) Handler() http.Handler {
 	mux.Handle("POST /slack/interactions", b.endpoint("interactions", b.interaction))
 	return mux
 }
-
-// ackBudget bounds everything that happens before an incoming request is answered. Slack waits for 3 s, network included.
-const ackBudget = 2500 * time.Millisecond
 
 // A problem is an answer to Slack that is not a success. It tells nothing but its status.
 type problem struct {
@@ -164,7 +162,7 @@ func malformed(detail string) error {
 func (b *Bot) endpoint(name string, handle func(context.Context, []byte) (any, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
-		ctx, cancel := context.WithTimeout(r.Context(), ackBudget)
+		ctx, cancel := context.WithTimeout(r.Context(), b.wait.answer)
 		defer cancel()
 		body, err := b.accept(ctx, w, r, start)
 		var answer any

@@ -40,7 +40,7 @@ func (w *world) drained(id string) {
 
 func TestSlackThatHangsDelaysNoDecision(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newWorld(t, hurry)
 	r, card := w.ask("admin")
 	first, second := w.click("carol", card, "review"), w.click("bob", card, "review")
 	must(t, w.as("bob").Act(w.ctx(), slacksim.Action{ViewID: second.ID, ActionID: "value", BlockID: "comment", Values: []string{"ok"}}))
@@ -83,7 +83,7 @@ func TestClusterThatHangsDelaysNoRevocation(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})
 	var hang atomic.Bool
-	w := newWorld(t, func(_ *world, _ *slacksim.Config, o *bgtest.Options) {
+	w := newWorld(t, hurry, func(_ *world, _ *slacksim.Config, o *bgtest.Options) {
 		o.Config = func(c *breakglass.Config) { c.Binder = hanging{c.Binder, &hang, release}; c.BindTimeout = time.Minute }
 	})
 	t.Cleanup(func() { close(release) })

@@ -22,11 +22,18 @@ import (
 
 // The deadlines of calls to Slack.
 const (
-	callTimeout = 10 * time.Second        // when nobody waits
-	openTimeout = 1500 * time.Millisecond // views.open and users.info, while Slack waits for an answer
-	showTimeout = 800 * time.Millisecond  // chat.postEphemeral after one of those: together within ackBudget
-	longestWait = 5 * time.Minute         // of a Retry-After that is believed
+	callTimeout = 10 * time.Second // when nobody waits
+	longestWait = 5 * time.Minute  // of a Retry-After that is believed
 )
+
+// waits are the deadlines while Slack waits for an answer, for 3 s, network included.
+type waits struct {
+	answer time.Duration // everything that happens before an incoming request is answered
+	open   time.Duration // views.open and users.info
+	show   time.Duration // chat.postEphemeral after one of those: together within answer
+}
+
+var whileSlackWaits = waits{answer: 2500 * time.Millisecond, open: 1500 * time.Millisecond, show: 800 * time.Millisecond}
 
 // accountTTL is how long a look at the flags of an account holds.
 const accountTTL = 5 * time.Minute
@@ -164,7 +171,7 @@ func (b *Bot) private(ctx context.Context, user string, m message) error {
 // that the person does not believe that it worked.
 func (b *Bot) whisper(ctx context.Context, channel, user, sentence string) error {
 	m := message{text: escape(sentence), blocks: []slack.Block{section("", plain(sentence))}}
-	err := b.call(ctx, "chat.postEphemeral", showTimeout, func(ctx context.Context) error {
+	err := b.call(ctx, "chat.postEphemeral", b.wait.show, func(ctx context.Context) error {
 		_, err := b.slack.PostEphemeralContext(ctx, channel, user, m.options()...)
 		return err
 	})
@@ -175,7 +182,7 @@ func (b *Bot) whisper(ctx context.Context, channel, user, sentence string) error
 }
 
 func (b *Bot) open(ctx context.Context, trigger string, v slack.ModalViewRequest) error {
-	return b.call(ctx, "views.open", openTimeout, func(ctx context.Context) error {
+	return b.call(ctx, "views.open", b.wait.open, func(ctx context.Context) error {
 		_, err := b.slack.OpenViewContext(ctx, trigger, v)
 		return err
 	})
@@ -220,7 +227,7 @@ func (b *Bot) vet(ctx context.Context, a breakglass.Actor, command string) error
 		return nil
 	}
 	var u *slack.User
-	err := b.call(ctx, "users.info", openTimeout, func(ctx context.Context) (err error) {
+	err := b.call(ctx, "users.info", b.wait.open, func(ctx context.Context) (err error) {
 		u, err = b.slack.GetUserInfoContext(ctx, id)
 		return err
 	})

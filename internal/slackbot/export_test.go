@@ -1,0 +1,8 @@
+package slackbot
+
+// Patient gives a new bot ten times as long for what it does while Slack waits: a busy machine is no slow Slack.
+func (b *Bot) Patient() {
+	b.wait.answer *= 10
+	b.wait.open *= 10
+	b.wait.show *= 10
+}
