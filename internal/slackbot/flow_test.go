@@ -206,9 +206,10 @@ func TestDoubleClickIsOneVote(t *testing.T) {
 	w.send(w.click("bob", card, "review"))
 	sent := w.sim.LastRequest()
 	var wg sync.WaitGroup
+	now := time.Now()  // once: two that are seconds apart would make the same signature
 	for i := range 8 { // the same click by a fresh signature, on as many devices
 		wg.Go(func() {
-			res, err := w.sim.RawSend(w.ctx(), w.sim.Sign(sent.URL, sent.Body, time.Now().Add(time.Duration(i+1)*time.Second)))
+			res, err := w.sim.RawSend(w.ctx(), w.sim.Sign(sent.URL, sent.Body, now.Add(time.Duration(i+1)*time.Second)))
 			if err != nil || res.Status != 200 {
 				t.Errorf("click %d: %d %v", i, res.Status, err)
 			}
