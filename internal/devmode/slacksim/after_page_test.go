@@ -39,6 +39,7 @@ func (examined) Examine(context.Context, *breakglass.Request, bool) (breakglass.
 // What follows a grant, played in a browser with the bot itself: revoked, proved, swept, acknowledged, closed.
 func TestWhatFollowsAGrantIsPlayedInABrowser(t *testing.T) {
 	sc := slacksim.Config{TeamID: "T01", TeamDomain: "acme", AppID: "A0BREAK", BotToken: botToken, SigningSecret: signingSecret, Command: "/breakglass",
+		AckWithin: 30 * time.Second, TriggerLife: 30 * time.Second, // Slack's 3 s are too short for a busy machine
 		Channels: []slacksim.Channel{{ID: approvals, Name: "breakglass-approvals"}}}
 	for _, p := range bgtest.People {
 		sc.Users = append(sc.Users, slacksim.User{ID: bgtest.SlackUser(p), Name: p, RealName: strings.ToUpper(p[:1]) + p[1:]})

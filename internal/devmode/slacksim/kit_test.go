@@ -76,6 +76,7 @@ func (a *app) onInteract(f func(http.ResponseWriter, slack.InteractionCallback))
 // start gives a running workspace with an app that checks signatures with slack-go, over real HTTP.
 func start(t *testing.T, cfg slacksim.Config) *app {
 	t.Helper()
+	cfg.AckWithin, cfg.TriggerLife = 30*time.Second, 30*time.Second // Slack's 3 s are too short for a busy machine
 	sim, err := slacksim.New(cfg)
 	if err != nil {
 		t.Fatal(err)
