@@ -22,6 +22,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/breakglassd/breakglass/internal/bgtest/real"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/devmode/kubesim"
 	"github.com/breakglassd/breakglass/internal/devmode/memca"
@@ -175,21 +176,22 @@ func (w *World) makePeople() error {
 	return nil
 }
 
-// makeWebhook settles where the API server will call the daemon, and with which token. The port was free a moment ago.
+// makeWebhook settles where the API server will call the daemon, and with which token. No outgoing connection takes the port
+// meanwhile.
 func (w *World) makeWebhook() error {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
+	var err error
+	if w.WebhookAddr, err = real.FreeAddress(); err != nil {
 		return fmt.Errorf("finding a port for the API server to call: %w", err)
 	}
-	w.WebhookAddr, w.WebhookToken, w.WebhookTokenFile = l.Addr().String(), random(), filepath.Join(w.Dir, "webhook-token")
+	w.WebhookToken, w.WebhookTokenFile = random(), filepath.Join(w.Dir, "webhook-token")
 	w.WebhookCertFile, w.WebhookKeyFile = filepath.Join(w.Dir, "webhook.crt"), filepath.Join(w.Dir, "webhook.key")
 	// kube-apiserver sends its token over TLS only.
 	cert, key, err := ServingPEM("breakglassd dev webhooks")
 	if err != nil {
-		return errors.Join(err, l.Close())
+		return err
 	}
 	w.WebhookCert = cert
-	if err := errors.Join(l.Close(), os.WriteFile(w.WebhookTokenFile, []byte(w.WebhookToken), 0o600),
+	if err := errors.Join(os.WriteFile(w.WebhookTokenFile, []byte(w.WebhookToken), 0o600),
 		os.WriteFile(w.WebhookCertFile, cert, 0o600), os.WriteFile(w.WebhookKeyFile, key, 0o600)); err != nil {
 		return fmt.Errorf("writing what the API server needs to call: %w", err)
 	}
@@ -245,7 +247,8 @@ func (w *World) startSlack(addr string) error {
 		users = append(users, slacksim.User{ID: p.Slack, Name: p.ID, RealName: p.Name, Email: p.ID + "@acme.example"})
 	}
 	users = append(users, slacksim.User{ID: "U06MALLORY", Name: "mallory", RealName: "Mallory (not in the policy)", Email: "mallory@acme.example"})
-	sim, err := slacksim.New(slacksim.Config{TeamID: TeamID, TeamDomain: "acme", AppID: AppID, BotToken: w.BotToken, SigningSecret: w.SigningSecret, BotName: "breakglass",
+	// Slack gives an app 3 s. That the machine of the walkthrough is busy is no reason to fail.
+	sim, err := slacksim.New(slacksim.Config{AckWithin: 30 * time.Second, TriggerLife: 30 * time.Second, TeamID: TeamID, TeamDomain: "acme", AppID: AppID, BotToken: w.BotToken, SigningSecret: w.SigningSecret, BotName: "breakglass",
 		Command: "/breakglass", Users: users, Channels: []slacksim.Channel{{ID: Channel, Name: "breakglass-approvals"}, {ID: "C0GENERAL", Name: "general"}},
 		Notice: "A simulated Slack workspace. Act as Alice and type /breakglass, then approve as Bob and Carol."})
 	if err != nil {
