@@ -191,6 +191,8 @@ func problem(err error) string {
 		return "the daemon may not ask: apply policies/kubernetes/ (create subjectaccessreviews)"
 	case errors.As(err, &status) && status.Status().Code < 500:
 		return fmt.Sprintf("it answers with an error: %s", apierrors.ReasonForError(err))
+	case strings.Contains(err.Error(), "client rate limiter"): // client-go has no error value for it
+		return "the daemon had too many questions at one time to ask it all of them"
 	}
 	return "it does not answer"
 }

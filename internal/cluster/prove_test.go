@@ -130,6 +130,41 @@ func TestServerHasRefusedOnlyWhenItHasForgottenWhatItWasAskedBefore(t *testing.T
 	}
 }
 
+// Several revocations at one time ask thousands of questions. The daemon's own limit on requests must not make of that an API server
+// that does not answer.
+func TestManyProofsAtOneTimeAreNotTakenForServersThatAreAway(t *testing.T) {
+	srv := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var review authorizationv1.SubjectAccessReview
+		if err := json.NewDecoder(r.Body).Decode(&review); err != nil {
+			t.Error(err)
+		}
+		review.Status.Denied = true
+		w.Header().Set("Content-Type", "application/json")
+		if err := json.NewEncoder(w).Encode(review); err != nil {
+			t.Error(err)
+		}
+	}))
+	defer srv.Close()
+	path := write(t, fmt.Sprintf("{apiVersion: v1, kind: Config, current-context: c, contexts: [{name: c, context: {cluster: c, user: u}}], users: [{name: u, user: {token: t}}], clusters: [{name: c, cluster: {server: %q, certificate-authority-data: %q}}]}",
+		srv.URL, base64.StdEncoding.EncodeToString(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw}))))
+	var before []json.RawMessage
+	for i := range 500 {
+		before = append(before, fmt.Appendf(nil, `{"user":%q,"resourceAttributes":{"verb":"list","version":"v1","resource":"r%d"}}`, alice, i))
+	}
+	c, err := cluster.Open(cluster.Config{Targets: []cluster.Target{{ID: "c1", Kubeconfig: path}}, Timeout: 30 * time.Second, Asked: func(string) []json.RawMessage { return before }})
+	must(t, err)
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			got := c.Ask(t.Context(), breakglass.Access{Request: request, Cluster: "c1", User: alice, Rights: breakglass.Rights{Group: "breakglass:cluster-admins"}})
+			if len(got) != 1 || !got[0].No {
+				t.Errorf("got %+v, want a no", got)
+			}
+		})
+	}
+	all.Wait()
+}
+
 func daemonOf(t *testing.T, sim *kubesim.Server) rbacclient.RbacV1Interface {
 	t.Helper()
 	c, err := rbacclient.NewForConfig(&rest.Config{Host: sim.URL, BearerToken: "daemon", TLSClientConfig: rest.TLSClientConfig{CAData: sim.CAPEM()}})
