@@ -147,15 +147,15 @@ const (
 	retryLast  = 30 * time.Second
 )
 
-// maxTending bounds what tend does at one time. Each may wait for a cluster that does not answer.
-const maxTending = 64
+// maxExaminations bounds the examinations in one cluster at one time: each holds what is in the cluster in memory, twice.
+const maxExaminations = 2
 
 // tend does what due says, for every open request, and sleeps until the next deadline or change. What waits for one cluster keeps
 // nothing else waiting.
 func (s *Service) tend(ctx context.Context) error {
 	type task struct {
-		request string
-		lane    work
+		request, cluster string
+		lane             work
 	}
 	type attempt struct {
 		wait time.Duration
@@ -166,6 +166,7 @@ func (s *Service) tend(ctx context.Context) error {
 		err error
 	}
 	running := map[task]bool{}
+	examining := map[string]int{} // by cluster
 	failing := map[task]attempt{}
 	ended := make(chan outcome)
 	timer := time.NewTimer(0)
@@ -186,8 +187,8 @@ func (s *Service) tend(ctx context.Context) error {
 				soon(at)
 			}
 			for _, w := range todo {
-				k := task{r.ID, w.lane()}
-				if running[k] || len(running) >= maxTending { // looked at again when one ends
+				k := task{r.ID, r.Ask.Cluster, w.lane()}
+				if running[k] || w == workExamine && examining[k.cluster] >= maxExaminations { // looked at again when one ends
 					continue
 				}
 				if f, ok := failing[k]; ok && now.Before(f.next) {
@@ -195,6 +196,9 @@ func (s *Service) tend(ctx context.Context) error {
 					continue
 				}
 				running[k] = true
+				if w == workExamine {
+					examining[k.cluster]++
+				}
 				go func() { ended <- outcome{k, s.do(ctx, r, w)} }()
 			}
 		}
@@ -214,6 +218,9 @@ func (s *Service) tend(ctx context.Context) error {
 		case <-timer.C:
 		case o := <-ended:
 			delete(running, o.task)
+			if o.lane == workExamine {
+				examining[o.cluster]--
+			}
 			if o.err == nil || ctx.Err() != nil {
 				delete(failing, o.task)
 				break
