@@ -61,8 +61,16 @@ type Session struct {
 	Timeline    []Line    `json:"timeline"` // by first use
 	Unknown     []Line    `json:"unknown"`  // under the grant's name, but not with its certificate
 	Gaps        []string  `json:"gaps"`
+	Left        *Left     `json:"left,omitempty"` // what it left behind; nil: nobody has looked yet
 
 	acts []sweep.Act
+}
+
+// Left is everything that a session left behind. The ledger holds the gravest of it.
+type Left struct {
+	Items   []breakglass.Residue `json:"items"`          // the gravest first
+	Sources []string             `json:"sources"`        // what it was found out from: "audit", "comparison"
+	Gaps    []string             `json:"gaps,omitempty"` // what could not be looked at
 }
 
 // Used is an address or a client and when it was in use.
@@ -423,11 +431,16 @@ func gaps(own []Event, requests []request, g Grant, s Session) []string {
 	if g.Dropped > 0 {
 		say("%s counted but not kept: there were too many", many(g.Dropped, "event was", "events were"))
 	}
-	blind, unmarked, unfinished := 0, 0, 0
+	blind, secrets, unmarked, unfinished := 0, 0, 0, 0
 	for _, r := range requests {
 		e := r.last()
-		if e.changes() && !e.refused() && e.Level == "Metadata" && sweeping(e.Object) {
-			blind++
+		if e.changes() && !e.refused() && e.Level == "Metadata" {
+			switch {
+			case e.Object.Group == "" && e.Object.Resource == "secrets":
+				secrets++
+			case sweeping(e.Object):
+				blind++
+			}
 		}
 		if r.started == nil && r.ended != nil && (e.Verb == "watch" || e.stream()) && e.Code < 400 {
 			unmarked++
@@ -438,6 +451,9 @@ func gaps(own []Event, requests []request, g Grant, s Session) []string {
 	}
 	if blind > 0 {
 		say("what %s wrote is not recorded by the audit policy (it needs level Request; see deploy/kube-apiserver)", many(blind, "change", "changes"))
+	}
+	if secrets > 0 {
+		say("what %s to Secrets wrote is not recorded, and must not be: only the comparison shows what kind of Secret it is", many(secrets, "change", "changes"))
 	}
 	if unmarked > 0 {
 		say("the beginning of %s was not recorded (the audit policy must not omit the stage ResponseStarted): others may be open unseen", many(unmarked, "stream or watch", "streams and watches"))
@@ -471,7 +487,7 @@ func sweeping(o *Object) bool {
 	case "rbac.authorization.k8s.io", "certificates.k8s.io", "admissionregistration.k8s.io", "apps", "batch", "apiregistration.k8s.io":
 		return true
 	case "":
-		return slices.Contains([]string{"pods", "secrets", "serviceaccounts", "nodes"}, o.Resource)
+		return slices.Contains([]string{"pods", "serviceaccounts", "nodes", "namespaces", "services", "persistentvolumes", "replicationcontrollers"}, o.Resource)
 	}
 	return false
 }

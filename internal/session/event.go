@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
 )
@@ -139,7 +140,8 @@ func (e Event) query(name string) []string {
 		if k != name {
 			continue
 		}
-		if plain, err := url.QueryUnescape(v); err == nil {
+		// What is no text stays as it came: a report that is read back must be the same.
+		if plain, err := url.QueryUnescape(v); err == nil && utf8.ValidString(plain) {
 			v = plain
 		}
 		out = append(out, v)

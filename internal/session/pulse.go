@@ -72,8 +72,29 @@ func (p *Pulse) Failed(server, nonce string) {
 	}
 }
 
-// Seen notes a nonce that came through the audit stream. It returns the API server that it was sent to, and false for a nonce
-// that was never sent or came back before.
+// Find returns the API server that a nonce was sent to, and false for a nonce that was never sent or was seen before. It changes
+// nothing: an event that is not stored has not been seen.
+func (p *Pulse) Find(nonce string) (server string, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for server, b := range p.servers {
+		if _, ok := b.sent[nonce]; ok {
+			return server, true
+		}
+	}
+	return "", false
+}
+
+// Heard reports whether any heartbeat of an API server came back since it is watched. Before, that there is no alarm says nothing.
+func (p *Pulse) Heard(server string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	b := p.servers[server]
+	return b != nil && !b.seen.IsZero()
+}
+
+// Seen notes a nonce that came through the audit stream, once what came with it is stored. It returns the API server that it was
+// sent to, and false for a nonce that was never sent or came back before.
 func (p *Pulse) Seen(nonce string) (server string, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

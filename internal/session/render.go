@@ -13,6 +13,9 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/sweep"
 )
 
 // JSON returns the report's canonical bytes and their SHA-256, by which the ledger commits to them. The same session has the
@@ -20,6 +23,18 @@ import (
 func (s Session) JSON() ([]byte, [sha256.Size]byte) {
 	b := []byte(content(s))
 	return b, sha256.Sum256(b)
+}
+
+// Parse reads the bytes that JSON returned, of this release or an earlier one. What was written is not in them: see [Acts].
+func Parse(report []byte) (Session, error) {
+	var s Session
+	if err := json.Unmarshal(report, &s); err != nil {
+		return Session{}, fmt.Errorf("reading a session report: %w", err)
+	}
+	if s.Format != Format {
+		return Session{}, fmt.Errorf("reading a session report: it is of the form %q, and this release knows %s: use the release that wrote it", s.Format, Format)
+	}
+	return s, nil
 }
 
 // content is the JSON of a value of this package: without maps, so always the same. Such a value can always be encoded.
@@ -215,6 +230,21 @@ func (s Session) WriteText(w io.Writer) error {
 	for _, g := range s.Gaps {
 		fmt.Fprintf(&b, "  ! %s\n", clean(g, 500))
 	}
+	if l := s.Left; l != nil {
+		fmt.Fprintf(&b, "\nLeft behind (looked at: %s)\n", l.sources())
+		if len(l.Items) == 0 {
+			b.WriteString("  nothing was found\n")
+		}
+		for _, r := range l.Items {
+			fmt.Fprintf(&b, "  %-8s  %s: %s (%s)\n", Text(string(r.Severity)), clean(r.Object, 500), clean(r.What, 500), found(r))
+			if r.Undo != "" {
+				fmt.Fprintf(&b, "  %8s  undo: %s\n", "", clean(r.Undo, 2000))
+			}
+		}
+		for _, g := range l.Gaps {
+			fmt.Fprintf(&b, "  ! %s\n", clean(g, 500))
+		}
+	}
 	for _, section := range s.Sections() {
 		fmt.Fprintf(&b, "\n%s\n", section.Title)
 		for _, l := range section.Lines {
@@ -227,6 +257,17 @@ func (s Session) WriteText(w io.Writer) error {
 	fmt.Fprintf(&b, "\nsha256 of the JSON report: %s\n", hex.EncodeToString(digest[:]))
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+func (l *Left) sources() string { return either(Text(strings.Join(l.Sources, " and ")), "nothing") }
+
+// found says how something was found, and whether it is still there.
+func found(r breakglass.Residue) string {
+	s := "by " + r.Found
+	if r.Exists != sweep.ExistsYes {
+		s += "; whether it is still there is not known"
+	}
+	return Text(s)
 }
 
 func (s Session) end() string {
@@ -258,7 +299,9 @@ func (s Session) figures() []figure {
 var page string
 
 var report = template.Must(template.New("report").Funcs(template.FuncMap{
-	"text": Text, "stamp": stamp, "long": func(s string) string { return clean(s, 500) },
+	"text": Text, "stamp": stamp, "long": func(s string) string { return clean(s, 500) }, "command": func(s string) string { return clean(s, 2000) }, "found": found,
+	"critical": func(r breakglass.Residue) bool { return r.Severity == breakglass.SeverityCritical },
+	"looked":   (*Left).sources,
 	"grave": func(l Line) bool {
 		return l.User != "" || l.Has(KindOpen) || l.Has(KindOutlived) || l.Has(KindAfter) || l.Has(KindToken)
 	},

@@ -141,10 +141,11 @@ func TestGapsAreSaid(t *testing.T) {
 	s := session.Build([]session.Event{
 		event(1, func(e *session.Event) { e.Fingerprint = "" }),
 		event(2, on("create", "clusterroles", ""), func(e *session.Event) { e.Object.Group = "rbac.authorization.k8s.io" }),
+		event(6, on("update", "secrets", "")),
 		event(3, on("watch", "pods", "")), event(4, stage(session.StageReceived, 4)), event(5, func(e *session.Event) { e.Trimmed = []string{"userAgent"} }),
 	}, silent)
 	all := strings.Join(s.Gaps, "\n")
-	for _, want := range []string{"before 1.32", "is not recorded by the audit policy", "ResponseStarted", "the answer to 1 request was not seen", "too long", "7 events were counted", "https://one was silent"} {
+	for _, want := range []string{"before 1.32", "what 1 change wrote is not recorded by the audit policy", "what 1 change to Secrets wrote is not recorded, and must not be", "ResponseStarted", "the answer to 1 request was not seen", "too long", "7 events were counted", "https://one was silent"} {
 		if !strings.Contains(all, want) {
 			t.Errorf("the gaps do not say %q:\n%s", want, all)
 		}
@@ -215,6 +216,61 @@ func TestDigestIsOfExactlyTheJSON(t *testing.T) {
 	}
 	if acts := session.Acts(s); len(acts) != 1 || acts[0].Verb != "delete" {
 		t.Errorf("got acts %+v, want the deletion", acts)
+	}
+}
+
+func TestReportThatIsReadBackIsTheSame(t *testing.T) {
+	s := session.Build([]session.Event{event(1, on("create", "pods", "exec"), func(e *session.Event) {
+		e.URI = "/api/v1/namespaces/shop/pods/web/exec?command=%ff&command=a%20b"
+	})}, grant)
+	s.Left = &session.Left{Items: []breakglass.Residue{{Rule: "pod-created", Severity: breakglass.SeverityInfo, Object: "Pod shop/<x>", What: "it was made"}}, Sources: []string{"audit"}}
+	b, _ := s.JSON()
+	back, err := session.Parse(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, _ := back.JSON(); string(again) != string(b) {
+		t.Errorf("got\n%s\nof\n%s", again, b)
+	}
+	for _, bad := range []string{"", "[]", "{}", `{"format":"breakglass-session/v2"}`} {
+		if _, err := session.Parse([]byte(bad)); err == nil {
+			t.Errorf("%q was taken for a report", bad)
+		}
+	}
+}
+
+func TestReportShowsWhatWasLeftBehind(t *testing.T) {
+	evil := "ClusterRoleBinding <script>\x1b[2J"
+	s := session.Build([]session.Event{event(1)}, grant)
+	shown := func() (string, string) {
+		var text, page bytes.Buffer
+		if err := errors.Join(s.WriteText(&text), s.WriteHTML(&page)); err != nil {
+			t.Fatal(err)
+		}
+		return text.String(), page.String()
+	}
+	if text, page := shown(); strings.Contains(text, "Left behind") || strings.Contains(page, "Left behind") {
+		t.Error("the report of a session that nobody has looked through says what it left behind")
+	}
+	s.Left = &session.Left{Sources: []string{"audit", "comparison"}}
+	if text, page := shown(); !strings.Contains(text, "nothing was found") || !strings.Contains(page, "Nothing was found") {
+		t.Error("the report does not say that nothing was found")
+	}
+	s.Left.Gaps = []string{"pods: there was no time left"}
+	for n := range 150 {
+		s.Left.Items = append(s.Left.Items, breakglass.Residue{Rule: "clusterrolebinding-created", Severity: breakglass.SeverityCritical, Object: fmt.Sprintf("%s %03d", evil, n),
+			What: "it was made", Found: "both", Exists: "unknown", Undo: fmt.Sprintf("kubectl delete clusterrolebinding evil-%03d", n)})
+	}
+	text, page := shown()
+	for name, got := range map[string]string{"text": text, "page": page} {
+		for _, want := range []string{"audit and comparison", "kubectl delete clusterrolebinding evil-149", "pods: there was no time left", "whether it is still there is not known"} {
+			if !strings.Contains(got, want) {
+				t.Errorf("the %s does not say %q", name, want)
+			}
+		}
+		if strings.ContainsAny(got, "\x1b") || name == "page" && strings.Contains(got, "<script") {
+			t.Errorf("the %s shows a name as it came", name)
+		}
 	}
 }
 
@@ -306,6 +362,10 @@ func FuzzDecode(f *testing.F) {
 		if err := errors.Join(s.WriteText(&text), s.WriteHTML(&page)); err != nil {
 			t.Error(err)
 		}
+		b, _ := s.JSON()
+		if back, err := session.Parse(b); err != nil || session.Summary(back).Digest != session.Summary(s).Digest {
+			t.Errorf("a report does not survive the store: %s, %v", b, err)
+		}
 		for _, e := range events {
 			b, err := json.Marshal(e)
 			var back session.Event
@@ -340,6 +400,14 @@ func TestPulseAlarmsWhereHeartbeatsDoNotComeBack(t *testing.T) {
 	if _, ok := p.Seen("one1"); ok {
 		t.Error("a nonce came back twice")
 	}
+	if _, ok := p.Find("one1"); ok {
+		t.Error("a nonce that came back is still looked for")
+	}
+	for range 2 { // that it was looked up changes nothing: what came with it may not have been stored
+		if server, ok := p.Find("two3"); server != "two" || !ok {
+			t.Errorf("got %q, %v for a heartbeat that has not come back, want two", server, ok)
+		}
+	}
 	if _, ok := p.Seen("guessed"); ok {
 		t.Error("a nonce that was never sent came back")
 	}
@@ -348,6 +416,13 @@ func TestPulseAlarmsWhereHeartbeatsDoNotComeBack(t *testing.T) {
 	}
 	if diff := cmp.Diff([]session.Alarm{{Server: "two", Since: noon, Pinged: true}}, p.Judge(at(4.5))); diff != "" {
 		t.Error(diff)
+	}
+	if p.Heard("three") {
+		t.Error("a server that is not watched was heard")
+	}
+	p.Watch("three", at(4))
+	if p.Heard("three") || !p.Heard("one") {
+		t.Error("only that a heartbeat came back says that a stream is alive")
 	}
 	p.Seen("two4")
 	if got := p.Judge(at(4.5)); len(got) != 0 {

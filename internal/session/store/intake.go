@@ -42,8 +42,11 @@ type Intake struct {
 	// Unknown is told of events under our names of a certificate that the ledger does not know: again after a crash, and again
 	// until it returns nil. Where somebody else impersonates a name of ours, that name is commonName.
 	Unknown func(ctx context.Context, cluster, fingerprint, commonName string, e session.Event) error
-	// Heartbeat is told of each nonce that comes through, whoever sent it, and says which API server it was sent to. May be nil.
+	// Heartbeat says which API server a nonce that comes through was sent to, if we sent it. It is asked before anything is stored,
+	// and again when the same events come again. May be nil.
 	Heartbeat func(cluster, nonce string) (server string, ours bool)
+	// Alive is told of the nonces of ours once everything that came with them is stored. It is nil if Heartbeat is.
+	Alive func(cluster, nonce string)
 
 	MaxBodies int           // that are worked on at once; default 64
 	MaxBytes  int64         // of these bodies together; default 64 MiB
@@ -143,7 +146,7 @@ func (i *Intake) commit(ctx context.Context, batch []job) {
 			}
 			results[n].added = added
 			for _, b := range j.beats {
-				if _, err := tx.ExecContext(wctx, `INSERT OR IGNORE INTO heartbeats VALUES (?, ?, ?, ?)`, j.cluster, b.server, b.nonce, now.UnixMicro()); err != nil {
+				if err := putHeartbeat(wctx, tx, j.cluster, b.server, now); err != nil {
 					return err
 				}
 			}
@@ -153,6 +156,11 @@ func (i *Intake) commit(ctx context.Context, batch []job) {
 	for n, j := range batch {
 		if err != nil {
 			results[n] = result{err: fmt.Errorf("keeping audit events: %w", err)}
+		} else {
+			for _, b := range j.beats {
+				i.Alive(j.cluster, b.nonce)
+			}
+			atomic.AddInt64(&i.figures.Heartbeats, int64(len(j.beats)))
 		}
 		j.done <- results[n]
 	}
@@ -204,7 +212,6 @@ func (i *Intake) Take(ctx context.Context, cluster string, body []byte) error {
 func (i *Intake) sort(j *job, e session.Event) {
 	if nonce := e.Heartbeat(); nonce != "" && e.Stage == session.StageComplete && i.Heartbeat != nil {
 		if server, ours := i.Heartbeat(j.cluster, nonce); ours {
-			atomic.AddInt64(&i.figures.Heartbeats, 1)
 			j.beats = append(j.beats, beat{server, nonce})
 		}
 	}

@@ -64,7 +64,8 @@ func TestRealAPIServerTellsWhatWasDone(t *testing.T) {
 	k := newKit(t, store.Limits{})
 	pulse := session.NewPulse(time.Minute, time.Second, time.Second)
 	pulse.Watch("one", time.Now())
-	k.intake.Heartbeat = func(_, nonce string) (string, bool) { return pulse.Seen(nonce) }
+	k.intake.Heartbeat = func(_, nonce string) (string, bool) { return pulse.Find(nonce) }
+	k.intake.Alive = func(_, nonce string) { pulse.Seen(nonce) }
 	k.run(t)
 
 	// Events go to the intake through a server such as the daemon's, and are remembered as they came.

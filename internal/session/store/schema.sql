@@ -24,6 +24,7 @@ CREATE TABLE owners (
 	notable INTEGER NOT NULL,
 	dropped INTEGER NOT NULL,
 	touched INTEGER NOT NULL, -- Unix seconds
+	bytes   INTEGER NOT NULL, -- of the bodies of its events
 	PRIMARY KEY (cluster, owner)
 ) STRICT, WITHOUT ROWID;
 
@@ -50,7 +51,6 @@ CREATE TABLE snapshots (
 CREATE TABLE heartbeats (
 	cluster TEXT NOT NULL,
 	server  TEXT NOT NULL,
-	nonce   TEXT NOT NULL,
 	seen    INTEGER NOT NULL, -- Unix microseconds
-	PRIMARY KEY (cluster, server, nonce)
+	PRIMARY KEY (cluster, server, seen)
 ) STRICT, WITHOUT ROWID;

@@ -26,10 +26,13 @@ import (
 //go:embed schema.sql
 var schema string
 
+//go:embed upgrade.sql
+var upgrade string
+
 const (
 	// applicationID marks the file in SQLite's header: "bgse".
 	applicationID = 0x62677365
-	version       = 1
+	version       = 2
 	readers       = 4
 	fileMode      = 0o600
 )
@@ -42,6 +45,7 @@ type Limits struct {
 	Plain   int   // events of one certificate that only look at something; default 100 000
 	Notable int   // events of one certificate that change something, show Secrets or open streams; default 50 000
 	Bytes   int64 // of all events together; default 2 GiB
+	Owner   int64 // bytes of the events of one certificate, at most half of them of such that only look at something; default 64 MiB
 }
 
 // A Store is one open file. Its methods may be called concurrently. What a method stored is on disk when it returns.
@@ -63,6 +67,9 @@ func Open(ctx context.Context, path string, limits Limits) (*Store, error) {
 	}
 	if limits.Bytes == 0 {
 		limits.Bytes = 2 << 30
+	}
+	if limits.Owner == 0 {
+		limits.Owner = 64 << 20
 	}
 	s := &Store{path: path, limits: limits, lock: flock.New(path+".lock", flock.SetPermissions(fileMode))}
 	if err := s.open(ctx); err != nil {
@@ -110,7 +117,7 @@ func connect(path, mode string, pragmas ...string) (*sql.DB, error) {
 	return sql.Open("sqlite", dsn.String())
 }
 
-// migrate makes the tables of an empty file, and refuses any other file that is not of this version.
+// migrate makes the tables of an empty file, brings those of the version before up to date, and refuses any other file.
 func (s *Store) migrate(ctx context.Context) error {
 	return s.update(ctx, func(tx *sql.Tx) error {
 		var id, v, tables int
@@ -121,6 +128,9 @@ func (s *Store) migrate(ctx context.Context) error {
 		switch {
 		case id == applicationID && v == version:
 			return nil
+		case id == applicationID && v == 1:
+			_, err := tx.ExecContext(ctx, upgrade+fmt.Sprintf("; PRAGMA user_version = %d", version))
+			return err
 		case id == applicationID:
 			return fmt.Errorf("its schema version %d is not this program's %d: use the release that wrote it", v, version)
 		case id != 0 || tables > 0:
@@ -199,7 +209,10 @@ func (s *Store) add(ctx context.Context, tx *sql.Tx, cluster string, events []se
 		return a, err
 	}
 	defer seen.Close()
-	type room struct{ plain, notable, dropped int }
+	type room struct {
+		plain, notable, dropped int
+		bytes                   int64
+	}
 	rooms := map[string]*room{}
 	for _, e := range events {
 		key := e.Key()
@@ -214,8 +227,8 @@ func (s *Store) add(ctx context.Context, tx *sql.Tx, cluster string, events []se
 		r := rooms[owner(e)]
 		if r == nil {
 			r = &room{}
-			err := tx.QueryRowContext(ctx, `SELECT plain, notable, dropped FROM owners WHERE cluster = ? AND owner = ?`, cluster, owner(e)).
-				Scan(&r.plain, &r.notable, &r.dropped)
+			err := tx.QueryRowContext(ctx, `SELECT plain, notable, dropped, bytes FROM owners WHERE cluster = ? AND owner = ?`, cluster, owner(e)).
+				Scan(&r.plain, &r.notable, &r.dropped, &r.bytes)
 			if err != nil && !errors.Is(err, sql.ErrNoRows) {
 				return a, err
 			}
@@ -225,11 +238,11 @@ func (s *Store) add(ctx context.Context, tx *sql.Tx, cluster string, events []se
 		if err != nil {
 			return a, err
 		}
-		count, limit := &r.plain, s.limits.Plain
+		count, limit, bytes := &r.plain, s.limits.Plain, s.limits.Owner/2
 		if e.Notable() {
-			count, limit = &r.notable, s.limits.Notable
+			count, limit, bytes = &r.notable, s.limits.Notable, s.limits.Owner
 		}
-		if *count >= limit || size+int64(len(body)) > s.limits.Bytes {
+		if n := int64(len(body)); *count >= limit || r.bytes+n > bytes || size+n > s.limits.Bytes {
 			a.Dropped++
 			lost++
 			r.dropped++
@@ -244,6 +257,7 @@ func (s *Store) add(ctx context.Context, tx *sql.Tx, cluster string, events []se
 		}
 		*count++
 		size += int64(len(body))
+		r.bytes += int64(len(body))
 		a.Kept++
 	}
 	for name, r := range rooms {
@@ -251,7 +265,8 @@ func (s *Store) add(ctx context.Context, tx *sql.Tx, cluster string, events []se
 		if r.plain+r.notable == 0 {
 			continue
 		}
-		if _, err := tx.ExecContext(ctx, `INSERT OR REPLACE INTO owners VALUES (?, ?, ?, ?, ?, ?)`, cluster, name, r.plain, r.notable, r.dropped, now.Unix()); err != nil {
+		if _, err := tx.ExecContext(ctx, `INSERT OR REPLACE INTO owners (cluster, owner, plain, notable, dropped, touched, bytes)
+			VALUES (?, ?, ?, ?, ?, ?, ?)`, cluster, name, r.plain, r.notable, r.dropped, now.Unix(), r.bytes); err != nil {
 			return a, err
 		}
 	}
@@ -322,8 +337,9 @@ func (s *Store) Stats(ctx context.Context) (Stats, error) {
 	return st, nil
 }
 
-// Prune removes what was stored before a time. Heartbeats go after a day.
-func (s *Store) Prune(ctx context.Context, before, now time.Time) error {
+// Prune removes what was stored before a time. Heartbeats stay as long as the events: a report that is made again later would
+// call the stream silent without them.
+func (s *Store) Prune(ctx context.Context, before time.Time) error {
 	err := s.update(ctx, func(tx *sql.Tx) error {
 		for _, q := range []string{
 			`UPDATE totals SET bytes = bytes - (SELECT coalesce(sum(length(body)), 0) FROM events WHERE kept < ?1)`,
@@ -336,7 +352,7 @@ func (s *Store) Prune(ctx context.Context, before, now time.Time) error {
 				return err
 			}
 		}
-		_, err := tx.ExecContext(ctx, `DELETE FROM heartbeats WHERE seen < ?`, now.Add(-24*time.Hour).UnixMicro())
+		_, err := tx.ExecContext(ctx, `DELETE FROM heartbeats WHERE seen < ?`, before.UnixMicro())
 		return err
 	})
 	if err != nil {
@@ -345,11 +361,13 @@ func (s *Store) Prune(ctx context.Context, before, now time.Time) error {
 	return nil
 }
 
-// PutReport keeps a report's bytes and returns their digest, by which Report finds them.
+// PutReport keeps a report's bytes and returns their digest, by which Report finds them. The same report made again is kept for
+// as long as a new one.
 func (s *Store) PutReport(ctx context.Context, request string, body []byte, now time.Time) (digest string, err error) {
 	sum := sha256.Sum256(body)
 	digest = hex.EncodeToString(sum[:])
-	if _, err := s.write.ExecContext(ctx, `INSERT OR IGNORE INTO reports VALUES (?, ?, ?, ?)`, digest, request, now.Unix(), body); err != nil {
+	if _, err := s.write.ExecContext(ctx, `INSERT INTO reports (digest, request, made, body) VALUES (?, ?, ?, ?)
+		ON CONFLICT (digest) DO UPDATE SET made = excluded.made`, digest, request, now.Unix(), body); err != nil {
 		return "", fmt.Errorf("keeping the session report of %s: %w", request, err)
 	}
 	return digest, nil
@@ -393,12 +411,18 @@ func (s *Store) blob(ctx context.Context, query, key string) ([]byte, error) {
 	return body, err
 }
 
-// PutHeartbeat notes that a heartbeat came through the audit stream. Only nonces that were sent may be given.
-func (s *Store) PutHeartbeat(ctx context.Context, cluster, server, nonce string, at time.Time) error {
-	if _, err := s.write.ExecContext(ctx, `INSERT OR IGNORE INTO heartbeats VALUES (?, ?, ?, ?)`, cluster, server, nonce, at.UnixMicro()); err != nil {
+// PutHeartbeat notes that a heartbeat came through the audit stream of an API server.
+func (s *Store) PutHeartbeat(ctx context.Context, cluster, server string, at time.Time) error {
+	err := s.update(ctx, func(tx *sql.Tx) error { return putHeartbeat(ctx, tx, cluster, server, at) })
+	if err != nil {
 		return fmt.Errorf("keeping a heartbeat: %w", err)
 	}
 	return nil
+}
+
+func putHeartbeat(ctx context.Context, tx *sql.Tx, cluster, server string, at time.Time) error {
+	_, err := tx.ExecContext(ctx, `INSERT OR IGNORE INTO heartbeats (cluster, server, seen) VALUES (?, ?, ?)`, cluster, server, at.UnixMicro())
+	return err
 }
 
 // Silences lists the times, within from and until, in which no heartbeat of an API server came for longer than patience.

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -297,7 +299,7 @@ func TestReportsAndSnapshotsAreFoundAndPruned(t *testing.T) {
 	}
 	k.run(t)
 	must(t, k.intake.Take(t.Context(), "prod", list(event(1, "get", "pods"))))
-	must(t, k.store.Prune(t.Context(), now.Add(time.Hour), now))
+	must(t, k.store.Prune(t.Context(), now.Add(time.Hour)))
 	if _, err := k.store.Report(t.Context(), digest); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("got %v for a report that is too old, want not found", err)
 	}
@@ -310,12 +312,171 @@ func TestSilencesAreWhereNoHeartbeatCame(t *testing.T) {
 	k := newKit(t, store.Limits{})
 	from := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 	for _, m := range []int{1, 2, 3, 9, 10} {
-		must(t, k.store.PutHeartbeat(t.Context(), "prod", "one", fmt.Sprint(m), from.Add(time.Duration(m)*time.Minute)))
+		must(t, k.store.PutHeartbeat(t.Context(), "prod", "one", from.Add(time.Duration(m)*time.Minute)))
 	}
 	got, err := k.store.Silences(t.Context(), "prod", "one", from, from.Add(11*time.Minute), 2*time.Minute)
 	must(t, err)
 	if len(got) != 1 || !got[0].From.Equal(from.Add(3*time.Minute)) || !got[0].Until.Equal(from.Add(9*time.Minute)) {
 		t.Errorf("got %v, want silence from minute 3 to 9", got)
+	}
+}
+
+func TestHeartbeatsStayAsLongAsTheEvents(t *testing.T) {
+	k := newKit(t, store.Limits{})
+	from := time.Now().Add(-72 * time.Hour).UTC().Truncate(time.Second)
+	for m := range 10 {
+		must(t, k.store.PutHeartbeat(t.Context(), "prod", "one", from.Add(time.Duration(m)*time.Minute)))
+	}
+	silences := func() int {
+		t.Helper()
+		got, err := k.store.Silences(t.Context(), "prod", "one", from, from.Add(9*time.Minute), 2*time.Minute)
+		must(t, err)
+		return len(got)
+	}
+	must(t, k.store.Prune(t.Context(), from))
+	if n := silences(); n != 0 {
+		t.Errorf("got %d silences in a session of three days ago, whose events are kept, want none", n)
+	}
+	must(t, k.store.Prune(t.Context(), time.Now()))
+	if n := silences(); n != 1 {
+		t.Errorf("got %d silences after everything was removed, want 1", n)
+	}
+}
+
+func TestReportThatIsMadeAgainIsKeptAsANewOne(t *testing.T) {
+	k := newKit(t, store.Limits{})
+	now := time.Now()
+	var digest string
+	for _, at := range []time.Time{now.Add(-time.Hour), now} {
+		var err error
+		digest, err = k.store.PutReport(t.Context(), "bg-1", []byte("{}"), at)
+		must(t, err)
+	}
+	must(t, k.store.Prune(t.Context(), now.Add(-time.Minute)))
+	if got, err := k.store.Report(t.Context(), digest); err != nil || string(got) != "{}" {
+		t.Errorf("got %q, %v, want the report", got, err)
+	}
+}
+
+func TestOneCertificateDoesNotFillTheStore(t *testing.T) {
+	size := len(func() []byte {
+		k := newKit(t, store.Limits{})
+		k.run(t)
+		must(t, k.intake.Take(t.Context(), "prod", list(event(1, "get", "pods"))))
+		events, _ := k.events(t)
+		body, err := json.Marshal(events[0])
+		must(t, err)
+		return body
+	}())
+	k := newKit(t, store.Limits{Owner: int64(size*10 + size/2)})
+	k.run(t)
+	for n := range 20 {
+		must(t, k.intake.Take(t.Context(), "prod", list(event(10+n, "get", "pods"))))
+	}
+	k.close() // what it takes is remembered
+	k.open(t, store.Limits{Owner: int64(size*10 + size/2)})
+	k.run(t)
+	for n := range 20 {
+		must(t, k.intake.Take(t.Context(), "prod", list(event(50+n, "delete", "pods"))))
+	}
+	events, dropped := k.events(t)
+	looks, changes := 0, 0
+	for _, e := range events {
+		if e.Verb == "get" {
+			looks++
+		} else {
+			changes++
+		}
+	}
+	if looks != 5 || changes < 4 || changes > 5 || dropped != 40-looks-changes {
+		t.Errorf("got %d looks, %d changes and %d dropped, want half the room for looks, the rest for changes, and all others counted", looks, changes, dropped)
+	}
+	other := strings.NewReplacer("bg-7k2m-q9x", "bg-1111-111", print, "bb22").Replace(event(99, "get", "pods"))
+	must(t, k.intake.Take(t.Context(), "prod", list(other)))
+	got, dropped, err := k.store.Events(t.Context(), "prod", "bb22", "breakglass:alice:bg-1111-111")
+	if err != nil || len(got) != 1 || dropped != 0 {
+		t.Errorf("got %d events of another certificate, %d dropped, %v, want its one", len(got), dropped, err)
+	}
+}
+
+func heartbeat(n int, nonce string) string {
+	return strings.NewReplacer("breakglass:alice:bg-7k2m-q9x", "system:serviceaccount:breakglass:breakglassd", "X509SHA256="+print, "JTI=1",
+		fmt.Sprintf("/api/v1/namespaces/shop/pods/x%d", n), "/version?"+session.HeartbeatParam+"="+nonce).Replace(event(n, "get", "pods"))
+}
+
+// A stream of which nothing is stored is not alive.
+func TestHeartbeatCountsOnceItsBatchIsStored(t *testing.T) {
+	k := newKit(t, store.Limits{})
+	pulse := session.NewPulse(time.Minute, time.Second, time.Second)
+	pulse.Watch("one", time.Now())
+	pulse.Sent("one", "n1", time.Now())
+	k.intake.Heartbeat = func(_, nonce string) (string, bool) { return pulse.Find(nonce) }
+	k.intake.Alive = func(_, nonce string) { pulse.Seen(nonce) }
+	body := list(event(1, "delete", "pods"), heartbeat(2, "n1"))
+
+	k.intake.Deadline = 50 * time.Millisecond
+	if err := k.intake.Take(t.Context(), "prod", body); !errors.Is(err, store.ErrOverloaded) { // nobody writes
+		t.Fatalf("got %v, want overloaded", err)
+	}
+	must(t, k.store.Close()) // as a full disk does it
+	k.intake.Deadline = 10 * time.Second
+	k.run(t)
+	if err := k.intake.Take(t.Context(), "prod", body); err == nil {
+		t.Fatal("a batch was taken that cannot be stored")
+	}
+	if pulse.Heard("one") || k.intake.Figures().Heartbeats != 0 {
+		t.Error("a heartbeat counts whose batch was not stored")
+	}
+	k.stop()
+
+	k.open(t, store.Limits{})
+	k.intake.Heartbeat = func(_, nonce string) (string, bool) { return pulse.Find(nonce) }
+	k.intake.Alive = func(_, nonce string) { pulse.Seen(nonce) }
+	k.run(t)
+	from := time.Now()
+	for range 2 { // also when it is sent again though it was stored
+		must(t, k.intake.Take(t.Context(), "prod", body))
+	}
+	if !pulse.Heard("one") || k.intake.Figures().Heartbeats != 1 {
+		t.Errorf("got %d heartbeats of a batch that was sent again, want 1", k.intake.Figures().Heartbeats)
+	}
+	silences, err := k.store.Silences(t.Context(), "prod", "one", from, time.Now().Add(time.Minute), 45*time.Second)
+	must(t, err)
+	if len(silences) != 1 || !silences[0].From.After(from) {
+		t.Errorf("got silences %+v, want one that begins with the heartbeat", silences)
+	}
+}
+
+func TestFileOfTheVersionBeforeIsBroughtUpToDate(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sessions.db")
+	schema, err := os.ReadFile("testdata/v1.sql")
+	must(t, err)
+	body := `{"auditID":"a","stage":"ResponseComplete","user":"breakglass:alice:bg-7k2m-q9x","fingerprint":"aa11"}`
+	db, err := sql.Open("sqlite", path)
+	must(t, err)
+	now := time.Now()
+	_, err = db.Exec(string(schema)+`; PRAGMA application_id = 1650946917; PRAGMA user_version = 1;
+		INSERT INTO events VALUES (1, 'prod', zeroblob(32), 'breakglass:alice:bg-7k2m-q9x', '', 'aa11', ?1, 1, ?2);
+		INSERT INTO owners VALUES ('prod', 'aa11', 1, 0, 7, ?1), ('prod', 'idle', 0, 1, 0, ?1);
+		INSERT INTO heartbeats VALUES ('prod', 'one', 'n1', ?3);`, now.Unix(), []byte(body), now.UnixMicro())
+	must(t, err)
+	must(t, db.Close())
+	for range 2 { // and it stays so
+		s, err := store.Open(t.Context(), path, store.Limits{Owner: int64(len(body)) + 10})
+		must(t, err)
+		events, dropped, err := s.Events(t.Context(), "prod", print, "breakglass:alice:bg-7k2m-q9x")
+		if err != nil || len(events) != 1 || events[0].AuditID != "a" || dropped < 7 {
+			t.Errorf("got %+v, %d dropped, %v, want the event and 7", events, dropped, err)
+		}
+		silent, err := s.Silences(t.Context(), "prod", "one", now.Add(-50*time.Second), now.Add(50*time.Second), time.Minute)
+		if err != nil || len(silent) != 0 {
+			t.Errorf("got %+v, %v, want the heartbeat", silent, err)
+		}
+		added, err := s.Add(t.Context(), "prod", []session.Event{{AuditID: "b", Stage: session.StageComplete, User: "breakglass:alice:bg-7k2m-q9x", Fingerprint: print}}, now)
+		if err != nil || added.Dropped != 1 {
+			t.Errorf("got %+v, %v, want no room: what the certificate takes is counted", added, err)
+		}
+		must(t, s.Close())
 	}
 }
 
