@@ -304,7 +304,8 @@ func TestBindingIsCutOffThoughTheOtherKindCannotBeListed(t *testing.T) {
 	for name, fault := range map[string]kubesim.Fault{"fail": kubesim.Fail, "hang": kubesim.Hang} {
 		for broken, b := range map[string]breakglass.Binding{"rolebindings": admin, "clusterrolebindings": scoped} {
 			t.Run(name+" "+broken, func(t *testing.T) {
-				w := start(t, 200*time.Millisecond)
+				t.Parallel()
+				w := start(t, 3*time.Second) // enough for what is answered, on a busy machine too
 				must(t, w.c.Bind(t.Context(), b))
 				w.sim.SetFault(func(c kubesim.Call) kubesim.Fault {
 					if c.Verb == "list" && c.Resource == broken {
@@ -344,7 +345,7 @@ func TestSilentConnectionCostsOneTry(t *testing.T) {
 	way := relay(t, strings.TrimPrefix(w.sim.URL, "https://"), &silent)
 	text, err := w.sim.Kubeconfig("daemon")
 	must(t, err)
-	c := open(t, 300*time.Millisecond, write(t, strings.ReplaceAll(string(text), w.sim.URL, "https://"+way)))
+	c := open(t, 3*time.Second, write(t, strings.ReplaceAll(string(text), w.sim.URL, "https://"+way)))
 	must(t, c.Bind(t.Context(), admin))
 	silent.Store(true)
 	err = c.Unbind(t.Context(), "c1", request)
@@ -485,10 +486,7 @@ func TestErrorsSayWhatToDoNext(t *testing.T) {
 	must(t, err)
 	elsewhere := strings.ReplaceAll(string(wrongCA), other.URL, w.sim.URL)
 	otherName := strings.ReplaceAll(string(text), "server: ", "tls-server-name: elsewhere.example\n    server: ")
-	do := func(c *cluster.Clusters) []error {
-		// client-go asks again, once a second, when a connection is dropped.
-		ctx, cancel := context.WithTimeout(t.Context(), 900*time.Millisecond)
-		defer cancel()
+	do := func(ctx context.Context, c *cluster.Clusters) []error {
 		_, bound := c.Bound(ctx, "c1")
 		_, _, ca := c.TrustsCA(ctx, "c1", nil)
 		findings := c.CheckRights(ctx, "c1", nil)
@@ -497,14 +495,17 @@ func TestErrorsSayWhatToDoNext(t *testing.T) {
 		}
 		return []error{c.Bind(ctx, admin), c.Unbind(ctx, "c1", request), bound, ca, errors.New(findings[0].What)}
 	}
-	for _, e := range do(open(t, 0, write(t, elsewhere))) {
+	for _, e := range do(t.Context(), open(t, 0, write(t, elsewhere))) {
 		mustSay(t, e, "cluster c1", "CA in the daemon's kubeconfig")
 	}
-	for _, e := range do(open(t, 0, write(t, otherName))) {
+	for _, e := range do(t.Context(), open(t, 0, write(t, otherName))) {
 		mustSay(t, e, "cluster c1", "correct the address or the CA")
 	}
 	w.sim.SetDown(true)
-	for _, e := range do(w.c) {
+	// client-go asks again, once a second, when a connection is dropped.
+	short, end := context.WithTimeout(t.Context(), 900*time.Millisecond)
+	defer end()
+	for _, e := range do(short, w.c) {
 		mustSay(t, e, "cluster c1", w.sim.URL, "is it up")
 	}
 	w.sim.SetDown(false)

@@ -40,6 +40,9 @@ import (
 
 const account = "system:serviceaccount:breakglass:breakglassd"
 
+// unhurried is the limit of each request to a real API server, which shares its cores with other tests.
+const unhurried = 30 * time.Second
+
 // prod is a real cluster with the manifests that ship, and a daemon with a token of its service account there.
 type prod struct {
 	*real.APIServer
@@ -129,7 +132,7 @@ func mustSee(t *testing.T, what string, see func() error, allowed bool) {
 func TestRealClusters(t *testing.T) {
 	etcd := real.NewEtcd(t)
 	p, other := startReal(t, etcd, "prod"), startReal(t, etcd, "test")
-	c, err := cluster.Open(cluster.Config{Targets: []cluster.Target{{ID: "c1", Kubeconfig: p.path}, {ID: "c2", Kubeconfig: other.path}}})
+	c, err := cluster.Open(cluster.Config{Timeout: unhurried, Targets: []cluster.Target{{ID: "c1", Kubeconfig: p.path}, {ID: "c2", Kubeconfig: other.path}}})
 	must(t, err)
 	t.Run("binding gives access and its removal takes it at once", func(t *testing.T) { testAccess(t, c, p, other) })
 	t.Run("bindings in namespaces", func(t *testing.T) { testNamespaces(t, c, p) })
@@ -253,7 +256,7 @@ func testPages(t *testing.T, p *prod) {
 		proxy.ServeHTTP(w, r)
 	}))
 	defer s.Close()
-	c := open(t, 0, kubeconfig(t, s.URL, s.Certificate(), rc.BearerToken))
+	c := open(t, unhurried, kubeconfig(t, s.URL, s.Certificate(), rc.BearerToken))
 	var want []string
 	for i := range 5 {
 		b := scoped
@@ -304,7 +307,7 @@ func testExpired(t *testing.T, p *prod) {
 	must(t, err)
 	path := filepath.Join(t.TempDir(), "expired")
 	must(t, p.WriteKubeconfig(path, real.Credentials{CertPEM: cert, KeyPEM: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})}))
-	mustSay(t, open(t, 0, path).Unbind(t.Context(), "c1", request), "does not accept the daemon's credential", "expired", "policies/kubernetes/README.md")
+	mustSay(t, open(t, unhurried, path).Unbind(t.Context(), "c1", request), "does not accept the daemon's credential", "expired", "policies/kubernetes/README.md")
 }
 
 // testLeastPrivilege tries out, with the daemon's credential, what it must be able to do and what a thief would like to do.
@@ -480,7 +483,7 @@ func testCheck(t *testing.T, c *cluster.Clusters, p *prod) {
 		must(t, err)
 		path := filepath.Join(t.TempDir(), "masters")
 		must(t, p.WriteKubeconfig(path, real.Credentials{CertPEM: cert, KeyPEM: key}))
-		if got := bad(open(t, 0, path).CheckRights(t.Context(), "c1", rights)); len(got) == 0 || !strings.Contains(got[0].What, "system:masters") {
+		if got := bad(open(t, unhurried, path).CheckRights(t.Context(), "c1", rights)); len(got) == 0 || !strings.Contains(got[0].What, "system:masters") {
 			t.Errorf("got %+v, want that it is in system:masters", got)
 		}
 	})
