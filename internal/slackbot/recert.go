@@ -28,14 +28,15 @@ const (
 const (
 	pageOneByOne = 5
 	pageTogether = 20
-	maxMentions  = 20 // reviewers in a message to the channel
+	maxMentions  = 20 // people in a message to the channel
 )
 
 // campaignsMark is where it is kept how far campaigns were told.
 const campaignsMark = "slack/campaigns"
 
 // Campaigns tells people about recertification campaigns: each reviewer one private message when it opens and at each reminder,
-// and the channel when it opens, when something is escalated and when it closes. It must be announced to beside the Bot, under a
+// whoever is suspended one that says so, and the channel when it opens, when something is escalated and when it closes: one
+// message each time, however many items there are, because approvals go through the same channel. It must be announced to beside the Bot, under a
 // name of its own: it has its own place in the ledger then, and however long it waits, no request's card waits with it.
 func (b *Bot) Campaigns() breakglass.Messenger { return campaignTeller{b} }
 
@@ -115,7 +116,7 @@ func (t campaignTeller) Tell(ctx context.Context, n breakglass.Notice) error {
 // a crash the same ones come in the same order.
 func (b *Bot) campaignLetters(ctx context.Context, n breakglass.Notice) ([]letterTo, error) {
 	switch n.Event.(type) {
-	case breakglass.CampaignOpened, breakglass.CampaignReminded, breakglass.CampaignEscalated, breakglass.CampaignClosed:
+	case breakglass.CampaignOpened, breakglass.CampaignReminded, breakglass.CampaignSuspended, breakglass.CampaignEscalated, breakglass.CampaignClosed:
 	default:
 		return nil, nil
 	}
@@ -143,8 +144,16 @@ func (b *Bot) campaignLetters(ctx context.Context, n breakglass.Notice) ([]lette
 				out = append(out, letterTo{user, v.campaignDigest(c, who, what)})
 			}
 		}
+	case breakglass.CampaignSuspended:
+		for _, lost := range suspendedWith(c, ev, n.At) {
+			if user, ok := v.account(lost[0].Gives.Person); ok {
+				out = append(out, letterTo{user, v.campaignSuspended(c, ev, lost)})
+			}
+		}
 	case breakglass.CampaignEscalated:
-		out = append(out, letterTo{message: v.campaignEscalated(c, ev)})
+		if ids := escalatedWith(c, ev, n.At); len(ids) > 0 {
+			out = append(out, letterTo{message: v.campaignEscalated(c, ev, ids)})
+		}
 	case breakglass.CampaignClosed:
 		out = append(out, letterTo{message: v.campaignClosed(c, ev)})
 	}
@@ -191,15 +200,66 @@ func (v render) campaignDigest(c *breakglass.Campaign, person, title string) mes
 	return m
 }
 
-func (v render) campaignEscalated(c *breakglass.Campaign, ev breakglass.CampaignEscalated) message {
+// escalatedWith lists what was escalated together with an entry, for the same reason: a ledger entry holds only so many ids, and
+// what is one escalation to people is many entries. It is told with the entry that has the first of the items; for the others
+// there is nothing to tell.
+func escalatedWith(c *breakglass.Campaign, ev breakglass.CampaignEscalated, at time.Time) []string {
+	var ids []string
+	for _, i := range c.Items {
+		if i.Escalated.Equal(at) && i.EscalatedWhy == ev.Why {
+			ids = append(ids, i.ID)
+		}
+	}
+	if len(ids) == 0 || !slices.Contains(ev.Items, ids[0]) {
+		return nil
+	}
+	return ids
+}
+
+// suspendedWith lists, person by person, what was suspended together with an entry. A person is told about all of it with the
+// entry that has the first of their items.
+func suspendedWith(c *breakglass.Campaign, ev breakglass.CampaignSuspended, at time.Time) [][]*breakglass.CampaignItem {
+	var out [][]*breakglass.CampaignItem
+	place := map[string]int{}
+	for _, i := range c.Items {
+		if !i.Suspended.Equal(at) || i.SuspendedWhy != ev.Why {
+			continue
+		}
+		n, known := place[i.Gives.Person]
+		if !known {
+			n = len(out)
+			place[i.Gives.Person], out = n, append(out, nil)
+		}
+		out[n] = append(out[n], i)
+	}
+	return slices.DeleteFunc(out, func(lost []*breakglass.CampaignItem) bool { return !slices.Contains(ev.Items, lost[0].ID) })
+}
+
+// campaignSuspended tells a person what they may not do any more, and how they get it back.
+func (v render) campaignSuspended(c *breakglass.Campaign, ev breakglass.CampaignSuspended, lost []*breakglass.CampaignItem) message {
+	why := "nobody confirmed it before the deadline"
+	if ev.Why == breakglass.WhyRevoked {
+		why = "a reviewer said revoke"
+	}
+	var lines []string
+	for _, i := range lost[:min(len(lost), 10)] {
+		lines = append(lines, "• "+escape(string(i.Gives.Part)+" of "+i.Gives.Profile+" on "+i.Gives.Cluster))
+	}
+	text := "The recertification " + c.ID + " has suspended you as"
+	return message{text: escape(text) + " " + count(len(lost), "part", "parts"), blocks: []slack.Block{
+		section("", mrkdwn("*"+escape(text)+"*\n"+strings.Join(lines, "\n")+more(len(lost)-len(lines))+"\nReason: "+why+".")),
+		section("back", mrkdwn("If you need it, ask two reviewers. Each of them gives: `breakglass recert reinstate "+escape(c.ID)+" --item "+escape(lost[0].ID)+"`"))}}
+}
+
+func (v render) campaignEscalated(c *breakglass.Campaign, ev breakglass.CampaignEscalated, ids []string) message {
 	why := "nobody answered in time, and there is nothing that the daemon could take away itself"
 	if ev.Why == breakglass.WhyFloor {
 		why = "they were not suspended, because too few people would be left for an emergency"
 	}
-	text := fmt.Sprintf("Recertification %s: %s escalated", c.ID, count(len(ev.Items), "item was", "items were"))
-	shown := ev.Items[:min(len(ev.Items), 10)]
+	text := fmt.Sprintf("Recertification %s: %s escalated", c.ID, count(len(ids), "item was", "items were"))
+	shown := ids[:min(len(ids), 10)]
 	return message{text: escape(text), blocks: []slack.Block{section("", mrkdwn(":rotating_light: *"+escape(text)+"*\nReason: "+why+". Somebody must answer: `breakglass recert review "+escape(c.ID)+"`")),
-		section("items", plain(clipText(strings.Join(shown, "\n")+more(len(ev.Items)-len(shown)))))}}
+		section("items", plain(clipText(strings.Join(shown, "\n")+more(len(ids)-len(shown)))))}}
 }
 
 func more(n int) string {
@@ -211,7 +271,30 @@ func more(n int) string {
 
 func (v render) campaignClosed(c *breakglass.Campaign, k breakglass.CampaignClosed) message {
 	text := fmt.Sprintf("Recertification %s is closed: %d kept, %d revoked, %d suspended, %d escalated", c.ID, k.Kept, k.Revoked, k.Suspended, k.Escalated)
-	return message{text: escape(text), blocks: []slack.Block{section("", mrkdwn("*"+escape(text)+"*\nThe counts add up. Report: `breakglass recert report "+escape(c.ID)+"`; evidence for auditors: `breakglass recert export FILE "+escape(c.ID)+"`"))}}
+	lost := ""
+	if who := v.suspended(c); len(who) > 0 {
+		lost = "\nSuspended: " + strings.Join(who, ", ") + ". Each of them has a private message. Two reviewers give something back: `breakglass recert reinstate " + escape(c.ID) + "`"
+	}
+	return message{text: escape(text), blocks: []slack.Block{section("", mrkdwn("*"+escape(text)+"*"+lost+"\nThe counts add up. Report: `breakglass recert report "+escape(c.ID)+"`; evidence for auditors: `breakglass recert export FILE "+escape(c.ID)+"`"))}}
+}
+
+// suspended names the people whom a campaign keeps suspended in something.
+func (v render) suspended(c *breakglass.Campaign) []string {
+	var who []string
+	for _, i := range c.Items {
+		if i.Held() {
+			who = append(who, i.Gives.Person)
+		}
+	}
+	slices.Sort(who)
+	who = slices.Compact(who)
+	for n := range who {
+		who[n] = v.mention(who[n])
+	}
+	if len(who) > maxMentions {
+		who = append(who[:maxMentions:maxMentions], fmt.Sprintf("and %d more", len(who)-maxMentions))
+	}
+	return who
 }
 
 // aboutCampaign reports whether an interaction is with a campaign's button or form.
@@ -271,6 +354,10 @@ func (b *Bot) campaignPage(ctx context.Context, a breakglass.Actor, at page) (sl
 	c, err := b.cfg.Service.Campaign(ctx, at.Campaign)
 	if err != nil {
 		return slack.ModalViewRequest{}, err
+	}
+	if !c.Reviews(a.Person) { // a responder may see reports, and has nothing to answer
+		return slack.ModalViewRequest{}, &breakglass.Refusal{Class: breakglass.ClassDenied, Code: "not-reviewer", Why: "you do not review in " + c.ID + ": its reviewers were fixed when it opened",
+			Next: "to read it: breakglass recert report " + c.ID}
 	}
 	snap, err := b.cfg.Recert.Snapshot(c)
 	if err != nil {
@@ -409,33 +496,44 @@ func (b *Bot) turnPage(ctx context.Context, a breakglass.Actor, p *payload) (nex
 	return next, nil, err
 }
 
-// Accounts looks at the flags of accounts, for the recertification of who they belong to. An error means that Slack could not
-// tell about all of them. Accounts of other workspaces than ours are passed over.
+// Accounts looks at the flags of accounts, for the recertification of who they belong to. Only what Slack has told about is in the
+// result: of an account that is not, such as one of another workspace than ours, nothing is known. An error means that Slack
+// stopped telling before the end. When Slack wants a pause it gets one, however long the accounts take then; ctx is the bound.
 func (b *Bot) Accounts(ctx context.Context, accounts []breakglass.SlackAccount) (map[breakglass.SlackAccount]recert.AccountState, error) {
 	out := map[breakglass.SlackAccount]recert.AccountState{}
 	for _, a := range accounts {
 		if !slices.Contains(b.cfg.TeamIDs, a.Team) {
 			continue
 		}
-		var u *slack.User
-		err := b.call(ctx, "users.info", callTimeout, func(ctx context.Context) (err error) {
-			u, err = b.slack.GetUserInfoContext(ctx, a.User)
-			return err
-		})
-		switch e := (*apiError)(nil); {
+		u, err := b.user(ctx, a.User)
+		switch {
 		case isCode(err, "user_not_found"):
 			out[a] = recert.AccountState{Missing: true}
-		case errors.As(err, &e) && e.after > 0:
-			select {
-			case <-ctx.Done():
-			case <-time.After(e.after):
-			}
-			return nil, err
+		case isCode(err, "user_not_visible"), err == nil && u.ID != a.User: // it does not tell about this one
 		case err != nil:
-			return nil, err
+			return out, err
 		default:
 			out[a] = recert.AccountState{Deactivated: u.Deleted, Bot: u.IsBot, Guest: u.IsRestricted || u.IsUltraRestricted || u.IsStranger}
 		}
 	}
 	return out, nil
+}
+
+// user asks about one account, again after each pause that Slack wants.
+func (b *Bot) user(ctx context.Context, id string) (u *slack.User, err error) {
+	for {
+		err := b.call(ctx, "users.info", callTimeout, func(ctx context.Context) (err error) {
+			u, err = b.slack.GetUserInfoContext(ctx, id)
+			return err
+		})
+		e := (*apiError)(nil)
+		if !errors.As(err, &e) || e.after == 0 {
+			return u, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(e.after):
+		}
+	}
 }

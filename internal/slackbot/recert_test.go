@@ -1,6 +1,9 @@
 package slackbot_test
 
 import (
+	"context"
+	"encoding/json"
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -11,19 +14,27 @@ import (
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/devmode/slacksim"
+	"github.com/breakglassd/breakglass/internal/inventory"
+	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/recert"
 	"github.com/breakglassd/breakglass/internal/slackbot"
 )
 
+var campaignPolicy = bgtest.Policy() + "recertification: {reviewers: [sre, security], adminReviewers: 2, deadline: 14d}\n"
+
 // campaigns makes a world in which carol and erin and the engineers review, and in which the bot tells about campaigns too.
-func campaigns(t *testing.T) (*world, *recert.Service) {
+func campaigns(t *testing.T, change ...func(*recert.Config)) (*world, *recert.Service) {
 	t.Helper()
 	var service *recert.Service
 	w := newWorld(t, func(w *world, _ *slacksim.Config, o *bgtest.Options) {
-		o.Policy = bgtest.Policy() + "recertification: {reviewers: [sre, security], adminReviewers: 2, deadline: 14d}\n"
+		o.Policy = campaignPolicy
 		w.conf = func(c *slackbot.Config) {
 			var err error
-			if service, err = recert.New(recert.Config{Domain: w.Service, Ledger: w.Ledger, Signer: w.Signer(), Dir: filepath.Join(w.Dir, "recert"), Clusters: []string{"c1"}}); err != nil {
+			conf := recert.Config{Domain: w.Service, Ledger: w.Ledger, Signer: w.Signer(), Dir: filepath.Join(w.Dir, "recert"), Clusters: []string{"c1"}}
+			for _, f := range change {
+				f(&conf)
+			}
+			if service, err = recert.New(conf); err != nil {
 				t.Fatal(err)
 			}
 			c.Recert = service
@@ -192,5 +203,196 @@ func TestAccountsAreWhatSlackSaysTheyAre(t *testing.T) {
 		account("U0NOBODY"): {Missing: true}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// later has the ledger's clock go on: what is due by then is done when the policy changes next, which it does here.
+func (w *world) later(to time.Time, policy string) {
+	w.t.Helper()
+	if _, err := w.Ledger.Append(w.ctx(), to, breakglass.DaemonStream, ledger.AnyVersion, nil, ledger.Draft{Kind: breakglass.Heartbeat{}.Kind(), Body: []byte(`{"version":"test"}`)}); err != nil {
+		w.t.Fatal(err)
+	}
+	p, err := breakglass.ParsePolicy("access.yaml", []byte(policy+"\n# "+to.String()+"\n"))
+	must(w.t, err)
+	_, err = w.Service.SetPolicy(w.ctx(), p)
+	must(w.t, err)
+}
+
+// told waits until everything about campaigns has been told, and returns what the channel has about them.
+func (w *world) toldCampaigns(id string) (out []slacksim.Message) {
+	w.t.Helper()
+	entries, err := w.Ledger.Stream(w.ctx(), id)
+	must(w.t, err)
+	last := entries[len(entries)-1]
+	for at := (struct{ Seq, Steps int64 }{}); at.Seq < last.Seq || at.Steps == 0; time.Sleep(5 * time.Millisecond) {
+		mark, err := w.Ledger.Bookmark(w.ctx(), "slack/campaigns")
+		must(w.t, err)
+		must(w.t, json.Unmarshal(mark, &at))
+	}
+	for _, m := range w.sim.Messages(channel) {
+		if strings.Contains(m.AllText(), id) {
+			out = append(out, m)
+		}
+	}
+	return out
+}
+
+// A campaign with more escalated items than one ledger entry holds: reminder, escalation, suspensions and the end of it.
+func TestDeadlineIsToldInFewMessages(t *testing.T) {
+	const things = 400
+	w, service := campaigns(t, func(c *recert.Config) {
+		c.Scan = func(context.Context, string) (*inventory.Snapshot, *inventory.Analysis, error) {
+			snap, judged := &inventory.Snapshot{Cluster: "c1", At: time.Now().UTC()}, &inventory.Analysis{Cluster: "c1"}
+			for n := range things {
+				subject, name := inventory.Subject{Kind: inventory.User, Name: fmt.Sprintf("user-%d", n)}, fmt.Sprintf("binding-%d", n)
+				snap.Bindings = append(snap.Bindings, inventory.Binding{Namespace: "shop", Name: name, Subjects: []inventory.Subject{subject}})
+				judged.Powers = append(judged.Powers, inventory.Power{Subject: subject, Rights: []string{"secrets-read@shop"}, Severity: inventory.High, Via: []inventory.Ref{{Kind: "RoleBinding", Namespace: "shop", Name: name}}})
+			}
+			return snap, judged, nil
+		}
+	})
+	c, err := service.Start(w.ctx(), nil, time.Time{})
+	must(t, err)
+	w.letter("erin", "for your word")
+	w.later(c.Opened.Deadline.AddDate(0, 0, -2), campaignPolicy)
+	for _, who := range []string{"alice", "bob", "carol", "dave", "erin"} {
+		w.letter(who, "7 days left")
+	}
+	w.later(c.Opened.Deadline.Add(time.Minute), campaignPolicy)
+	w.wait(channel, "is closed")
+	c, err = w.Service.Campaign(w.ctx(), c.ID)
+	must(t, err)
+	escalated, silent := map[string]int{}, 0
+	for _, i := range c.Items {
+		escalated[i.EscalatedWhy]++
+		if !i.Suspended.IsZero() {
+			silent++
+		}
+	}
+	if escalated[breakglass.WhyUnanswered] <= 300 || escalated[breakglass.WhyFloor] == 0 || silent == 0 {
+		t.Fatalf("escalated %v, suspended %d: want more than two entries of them", escalated, silent)
+	}
+	told := w.toldCampaigns(c.ID)
+	var texts []string
+	for _, m := range told {
+		if !strings.Contains(m.Text, "finding") { // which is another messenger's
+			texts = append(texts, m.Text)
+		}
+	}
+	want := []string{"Recertification " + c.ID + " is open",
+		fmt.Sprintf("Recertification %s: %d items were escalated", c.ID, escalated[breakglass.WhyFloor]),
+		fmt.Sprintf("Recertification %s: %d items were escalated", c.ID, escalated[breakglass.WhyUnanswered]),
+		fmt.Sprintf("Recertification %s is closed: 0 kept, 0 revoked, %d suspended, %d escalated", c.ID, c.Closed.Suspended, c.Closed.Escalated)}
+	if diff := cmp.Diff(want, texts); diff != "" {
+		t.Errorf("the channel was told: %s", diff)
+	}
+	if s := told[len(told)-1].AllText(); !strings.Contains(s, "Suspended: <@U0ALICE>") || !strings.Contains(s, "breakglass recert export") {
+		t.Errorf("the summary is %q", s)
+	}
+	// Whoever lost something was told so once, with the way back.
+	for _, i := range c.Items {
+		if i.Suspended.IsZero() {
+			continue
+		}
+		n := 0
+		for _, m := range w.as(i.Gives.Person).DMs() {
+			if strings.Contains(m.AllText(), "has suspended you") {
+				n++
+				if s := m.AllText(); !strings.Contains(s, "nobody confirmed it") || !strings.Contains(s, "breakglass recert reinstate "+c.ID+" --item eligibility/") {
+					t.Errorf("%s was told %q", i.Gives.Person, s)
+				}
+			}
+		}
+		if n != 1 {
+			t.Errorf("%s was told %d times, want once", i.Gives.Person, n)
+		}
+	}
+}
+
+func TestWhomAReviewerRevokedIsTold(t *testing.T) {
+	w, service := campaigns(t)
+	c, err := service.Start(w.ctx(), nil, time.Time{})
+	must(t, err)
+	const id = "eligibility/admin/c1/requester/alice"
+	i, _ := c.Item(id)
+	_, err = w.Service.DecideItems(w.ctx(), bgtest.ByKey("carol"), c.ID, breakglass.ItemAnswer{Verdict: breakglass.VerdictRevoke, Reason: "changed teams", Items: []breakglass.Judged{{ID: id, Digest: i.Digest}}})
+	must(t, err)
+	m := w.letter("alice", "has suspended you")
+	if s := m.AllText(); !strings.Contains(s, "requester of admin on c1") || !strings.Contains(s, "a reviewer said revoke") || strings.Contains(s, "changed teams") {
+		t.Errorf("alice was told %q", s)
+	}
+}
+
+// forged is the last request of Slack as if somebody else had sent it from the channel.
+func (w *world) forged(t *testing.T, was, is string) slacksim.SignedRequest {
+	t.Helper()
+	sent := w.sim.LastRequest()
+	body := []byte(strings.ReplaceAll(strings.ReplaceAll(string(sent.Body), bgtest.SlackUser(was), bgtest.SlackUser(is)), w.as(was).DMChannel(), channel))
+	return w.sim.Sign(sent.URL, body, time.Now())
+}
+
+func TestOnlyReviewersOpenAndSendTheForm(t *testing.T) {
+	w, service := campaigns(t)
+	c, err := service.Start(w.ctx(), nil, time.Time{})
+	must(t, err)
+	dm := w.letter("carol", "for your word")
+	must(t, w.sim.As(bgtest.SlackUser("carol")).Click(w.ctx(), w.as("carol").DMChannel(), dm.TS, "recert-review"))
+	m, err := w.as("carol").WaitModal(w.ctx())
+	must(t, err)
+	opened := len(w.sim.Calls("views.open"))
+	click := w.forged(t, "carol", "mallory")
+	if status := w.replay(t, click.URL, click.Header, click.Body); status != 200 {
+		t.Fatalf("the click was answered with %d", status)
+	}
+	if s := w.said("mallory"); !strings.Contains(s, "nly reviewers and responders") {
+		t.Errorf("mallory is told %q", s)
+	}
+	if n := len(w.sim.Calls("views.open")); n != opened {
+		t.Error("a form was opened for mallory")
+	}
+	must(t, m.Fill("verdict0", "keep"))
+	must(t, m.Fill("why0", "on call"))
+	w.send(m)
+	form := w.forged(t, "carol", "mallory")
+	if status := w.replay(t, form.URL, form.Header, form.Body); status != 200 {
+		t.Fatalf("the form was answered with %d", status)
+	}
+	c, err = w.Service.Campaign(w.ctx(), c.ID)
+	must(t, err)
+	for _, i := range c.Items {
+		if _, spoke := i.WordOf("mallory"); spoke {
+			t.Errorf("mallory answered %s", i.ID)
+		}
+	}
+	entries, err := w.Ledger.Stream(w.ctx(), breakglass.RefusalStream)
+	must(t, err)
+	if len(entries) < 2 {
+		t.Errorf("%d refusals are on record, want those of the click and of the form", len(entries))
+	}
+}
+
+func TestAccountsThatSlackDoesNotTellAboutAreLeftOut(t *testing.T) {
+	w := newWorld(t)
+	account := func(team, user string) breakglass.SlackAccount {
+		return breakglass.SlackAccount{Team: team, User: user}
+	}
+	alice, bob := account("T01", bgtest.SlackUser("alice")), account("T01", bgtest.SlackUser("bob"))
+	w.sim.Fail("users.info", slacksim.Fault{RetryAfter: time.Second})
+	got, err := w.bot.Load().Accounts(w.ctx(), []breakglass.SlackAccount{alice, account("T0OTHER", "U0X"), bob})
+	must(t, err)
+	if diff := cmp.Diff(map[breakglass.SlackAccount]recert.AccountState{alice: {}, bob: {}}, got); diff != "" {
+		t.Error("after a pause that Slack wanted:", diff)
+	}
+	w.sim.Fail("users.info", slacksim.Fault{Error: "user_not_visible"})
+	got, err = w.bot.Load().Accounts(w.ctx(), []breakglass.SlackAccount{alice, bob})
+	must(t, err)
+	if diff := cmp.Diff(map[breakglass.SlackAccount]recert.AccountState{bob: {}}, got); diff != "" {
+		t.Error("one that it does not show:", diff)
+	}
+	w.sim.Fail("users.info", slacksim.Fault{RetryAfter: time.Hour, Times: -1})
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if got, err = w.bot.Load().Accounts(ctx, []breakglass.SlackAccount{alice, bob}); err == nil || len(got) > 0 {
+		t.Errorf("Slack wanted an hour, and %v came back (%v)", got, err)
 	}
 }
