@@ -34,6 +34,7 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/bgtest"
+	"github.com/breakglassd/breakglass/internal/bgtest/real"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/ledger/sqlstore"
@@ -62,12 +63,12 @@ func TestScripts(t *testing.T) {
 			if !ok {
 				return fmt.Errorf("no testing.TB")
 			}
-			w := &world{addr: "127.0.0.1:0"}
+			w := &world{}
 			options := bgtest.Options{}
 			if strings.Contains(filepath.Base(env.WorkDir), "after") {
 				w.after = newAfter()
 				options.Policy = bgtest.Policy() + careful
-				options.Config = func(c *breakglass.Config) { c.Prover, c.Examiner, c.AuditGrace = w.after, w.after, time.Second }
+				options.Config = func(c *breakglass.Config) { c.Prover, c.Examiner, c.AuditGrace = w.after, w.after, time.Hour } // the script says when to look
 			}
 			w.sys = bgtest.New(t, options)
 			if err := w.up(); err != nil {
@@ -113,7 +114,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"exits": exits, "await": await, "id": id, "lie": tellLies, "down": goDown, "up": comeUp, "agent": startAgent, "encrypt": encrypt, "export": export, "flip": flip, "pem-pair": pemPair, "deny": deny, "vault": vault,
+			"exits": exits, "await": await, "says": says, "id": id, "lie": tellLies, "down": goDown, "up": comeUp, "agent": startAgent, "encrypt": encrypt, "export": export, "flip": flip, "pem-pair": pemPair, "deny": deny, "vault": vault,
 			"server": server, "leaves": leaves, "found": found, "granted": granted,
 		},
 	})
@@ -131,13 +132,20 @@ func (w *world) grant(profile string) string {
 
 func worldOf(ts *testscript.TestScript) *world { return ts.Value("world").(*world) }
 
-// up serves the API, behind the liar, on the address of before.
+// up serves the API, behind the liar, on the address of before. No outgoing connection takes that while the server is down.
 func (w *world) up() error {
-	l, err := net.Listen("tcp", w.addr)
+	addr := w.addr
+	if addr == "" {
+		var err error
+		if addr, err = real.FreeAddress(); err != nil {
+			return err
+		}
+	}
+	l, err := net.Listen("tcp", addr)
 	if err != nil {
 		return err
 	}
-	w.addr = l.Addr().String()
+	w.addr = addr
 	cfg := api.Config{Service: w.sys.Service, Ledger: w.sys.Ledger, LedgerKey: w.sys.VKey, URLs: []string{"http://" + w.addr}, Version: "test",
 		ClusterCA: func(string) []byte { return w.sys.CA.PEM() }}
 	if w.after != nil {
@@ -301,6 +309,20 @@ func await(ts *testscript.TestScript, _ bool, args []string) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	ts.Fatalf("no request became %s", args[0])
+}
+
+// says FILE TEXT waits until a program that runs has written a text into a file.
+func says(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: says FILE TEXT")
+	}
+	var text []byte
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if text, _ = os.ReadFile(ts.MkAbs(args[0])); bytes.Contains(text, []byte(args[1])) { // it may not be there yet
+			return
+		}
+	}
+	ts.Fatalf("%s does not say %q:\n%s", args[0], args[1], text)
 }
 
 // id VARIABLE sets a variable to the id that was printed last on standard output.
