@@ -26,6 +26,7 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/bgtest"
+	"github.com/breakglassd/breakglass/internal/bgtest/real"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/ledger"
 )
@@ -416,6 +417,8 @@ func TestLongPollWakesOnEachChange(t *testing.T) {
 
 func TestFollowSurvivesRestartOfTheDaemon(t *testing.T) {
 	d := newDaemon(t)
+	d.down()
+	d.serve(t, must(real.FreeAddress())(t)) // still free when the daemon comes back
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	alice := d.as(t, "alice")
