@@ -504,8 +504,8 @@ func (r *collector) configuration(ctx context.Context) {
 		r.spoil(err)
 	}
 	if aws := r.configMap(ctx, inventory.SourceAWSAuth, "aws-auth"); aws != nil {
-		entries, err := inventory.ParseAWSAuth(aws["mapRoles"], aws["mapUsers"])
-		s.AWSAuth = entries
+		var err error
+		s.AWSAuth, s.AWSUsers, err = inventory.ParseAWSAuth(aws["mapRoles"], aws["mapUsers"])
 		r.spoil(err)
 	}
 	var issuer struct {

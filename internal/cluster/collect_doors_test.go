@@ -132,7 +132,7 @@ func TestDoorsOfRealAPIServers(t *testing.T) {
 		}
 		mustFind(t, got, inventory.DoorStaticTokens, inventory.Present, inventory.High, "tokens in the file tokens.csv")
 		mustFind(t, got, inventory.DoorEtcd, inventory.Present, inventory.Medium, "without TLS")
-		for _, door := range []string{inventory.DoorOIDC, inventory.DoorWebhook, inventory.DoorRequestHeader, inventory.DoorBootstrap, inventory.DoorSATokens, inventory.DoorImpersonation, inventory.DoorExtensions} {
+		for _, door := range []string{inventory.DoorOIDC, inventory.DoorWebhook, inventory.DoorRequestHeader, inventory.DoorBootstrap, inventory.DoorImpersonation, inventory.DoorExtensions} {
 			mustFind(t, got, door, inventory.Absent, inventory.Info, "")
 		}
 		// The same from a file that the operator gives.
@@ -379,7 +379,7 @@ jwt:
 		}
 		items := inventory.Items(s, got)
 		if !slices.ContainsFunc(items, func(i inventory.Item) bool {
-			return i.Kind == inventory.ItemCSR && i.Person == "mallory" && i.Admin && i.Until != nil
+			return i.Kind == inventory.ItemCSR && slices.Equal(i.People, []string{"mallory", "real:admin"}) && i.Proof == nil && i.Admin && i.Until != nil
 		}) {
 			t.Errorf("there is no item to recertify for it: %+v", items)
 		}

@@ -34,6 +34,10 @@ func Analyse(s *Snapshot, o Options) *Analysis {
 	a.Findings = append(a.Findings, j.idle()...)
 	a.Findings = append(a.Findings, j.unread()...)
 	a.Doors = j.doors(a)
+	a.AdminRoles = w.adminRoles()
+	for _, name := range programs {
+		a.Programs = append(a.Programs, Source{Name: commandLine(name), Count: len(j.components(name)), Missing: j.hidden(name)})
+	}
 	for _, d := range a.Doors {
 		a.Findings = append(a.Findings, d.findings()...)
 	}
@@ -155,6 +159,28 @@ func (j *judge) powers(a *Analysis) {
 		p.Rights = slices.Compact(p.Rights)
 		a.Powers = append(a.Powers, p)
 	}
+}
+
+// adminRoles finds the roles with a right that is critical by itself where the role is bound. ClusterRoles are tried in the whole
+// cluster and in kube-system; in other namespaces no rule is critical.
+func (w *rbac) adminRoles() []Ref {
+	var out []Ref
+	try := func(r *role, kind, ns string) {
+		for _, h := range w.judge([]grant{{role: r}}, ns, nil) {
+			if h.severity == Critical {
+				out = append(out, Ref{Kind: kind, Namespace: ns, Name: r.Name})
+				return
+			}
+		}
+	}
+	for _, name := range sortedKeys(w.clusterRoles) {
+		try(w.clusterRoles[name], "ClusterRole", "")
+		try(w.clusterRoles[name], "ClusterRole", systemNamespace)
+	}
+	for _, r := range w.s.Roles {
+		try(w.roles[Ref{Namespace: r.Namespace, Name: r.Name}], "Role", r.Namespace)
+	}
+	return out
 }
 
 // raise makes worse what more or less everybody holds.

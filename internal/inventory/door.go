@@ -61,4 +61,8 @@ type DoorItem struct {
 	Expected bool       `json:"expected,omitempty"` // every cluster of this kind has it
 	Why      string     `json:"why,omitempty"`      // why it is expected
 	Orphan   bool       `json:"orphan,omitempty"`   // what it belongs to is gone
+	// Admin says that whoever has it can be a cluster administrator, whatever its risk is. What is Critical always is.
+	Admin bool `json:"admin,omitempty"`
+	// People are the users that it is about, as the API server knows them.
+	People []string `json:"people,omitempty"`
 }

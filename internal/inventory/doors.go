@@ -15,13 +15,20 @@ func (j *judge) doors(a *Analysis) []Door {
 	var out []Door
 	for _, d := range []Door{
 		j.clientCA(), j.firstUser(), j.csrs(a), j.accountTokens(a), j.bootstrapTokens(), j.staticTokens(), j.oidc(), j.webhookTokens(), j.requestHeader(),
-		j.impersonation(a), j.anonymous(a), j.kubelet(), j.controlPlane(), j.kubeProxy(), j.etcd(), j.authorization(), j.extensions(), j.platform(),
+		j.impersonation(a), j.anonymous(a), j.kubelet(), j.controlPlane(), j.kubeProxy(), j.etcd(), j.authorization(), j.extensions(), j.platform(a),
 	} {
 		for _, program := range flagged[d.ID] {
-			if why := j.hidden(program); d.State == Absent && why != "" {
-				d.State, d.Tellable = CannotTell, giveManifest
-				d.saw("%s", why)
+			why := j.hidden(program)
+			if why == "" || len(j.components(program)) == 0 { // of none the door has said so already
+				continue
 			}
+			if d.State == Absent {
+				d.State = CannotTell
+			}
+			if !strings.Contains(d.Tellable, giveManifest) {
+				d.Tellable = strings.TrimSuffix(giveManifest+"; "+d.Tellable, "; ")
+			}
+			d.saw("%s", why)
 		}
 		d.Risk = Info
 		for _, i := range d.Items {
@@ -32,9 +39,10 @@ func (j *judge) doors(a *Analysis) []Door {
 	return out
 }
 
-// flagged are the doors that are absent only if every one of these programs says so on its command line.
+// flagged are the doors that are absent only if every one of these programs says so on its command line. What an unseen one has
+// is not told where another has the door, either.
 var flagged = map[string][]string{DoorStaticTokens: {"kube-apiserver"}, DoorOIDC: {"kube-apiserver"}, DoorWebhook: {"kube-apiserver"}, DoorAuthorization: {"kube-apiserver"},
-	DoorControlPlane: {"kube-controller-manager", "kube-scheduler"}}
+	DoorControlPlane: {"kube-controller-manager", "kube-scheduler"}, DoorEtcd: {"etcd"}}
 
 // hidden says why some of the programs of a name may run with a command line that was not seen; empty if all were.
 func (j *judge) hidden(program string) string {
@@ -106,7 +114,13 @@ func (j *judge) components(name string) []Component {
 	return out
 }
 
-const giveManifest = "let the scan read pods in kube-system, if the control plane runs there, or give it the manifests or command lines of the control plane"
+// The keys and flags that texts of tellable parts name; a test holds them against the daemon's.
+const (
+	GivenHow                = "(scan_files of the cluster in the daemon's configuration, or breakglassd scan --given FILE)"
+	AuthenticationConfigHow = "(authentication_config_file of the cluster in the daemon's configuration, or breakglassd scan --authentication-config FILE)"
+)
+
+const giveManifest = "let the scan read pods in kube-system, if the control plane runs there, or give it the manifests or command lines of the control plane " + GivenHow
 
 // unseen is the door of a program whose command line is not known.
 func (j *judge) unseen(d Door, program string) Door {
@@ -202,7 +216,7 @@ func (j *judge) clientCA() Door {
 		case ca.Fingerprint == j.s.Server.CAFingerprint || theirs == 1:
 			i.Expected, i.Why = true, "is the cluster's own CA"
 		default:
-			i.Risk, i.Text = Medium, "It is neither the cluster's own CA nor this daemon's: whoever holds its key can be any user."
+			i.Risk, i.Admin, i.Text = Medium, true, "It is neither the cluster's own CA nor this daemon's: whoever holds its key can be any user."
 		}
 		j.caProblems(&i, ca)
 		if j.s.Read(SourceHandshake) && len(j.s.Server.ClientCAs) > 0 && !slices.Contains(j.s.Server.ClientCAs, ca.Subject) {
@@ -283,9 +297,9 @@ func (j *judge) firstUser() Door {
 					continue
 				}
 				i := DoorItem{ID: digest(b.Ref().String(), s.String()), Title: fmt.Sprintf("%s gives %s to %s", b.Ref(), shown(b.RoleName), s), Risk: High, Text: why + ".",
-					Grants: []string{b.RoleKind + " " + b.RoleName}, TakeAway: takeAway(b, s)}
+					Grants: []string{b.RoleKind + " " + b.RoleName}, TakeAway: takeAway(b, s), People: userOf(s), Admin: b.Namespace == "" && b.RoleName == "cluster-admin"}
 				if masters {
-					i.Risk, i.Text = Low, "The group has everything without it; a binding suggests that somebody uses it."
+					i.Risk, i.Admin, i.Text = Low, false, "The group has everything without it; a binding suggests that somebody uses it."
 				} else {
 					d.State = Present
 				}
@@ -317,8 +331,8 @@ func (j *judge) csrs(a *Analysis) Door {
 		if c.Signer != apiserverClient && (!kubelets || byNode) || c.Denied || c.Expires != nil && !j.o.Now.Before(*c.Expires) {
 			continue
 		}
-		i := DoorItem{ID: c.Name, Until: c.Expires, Risk: Medium, Grants: []string{"user " + c.Subject}, TakeAway: "", Text: fmt.Sprintf("Asked for by %s.", shown(c.Requester)),
-			Advice: "it cannot be revoked: take away the bindings of its user and groups, or change the CA"}
+		i := DoorItem{ID: c.Name, Until: c.Expires, Risk: Medium, Grants: []string{"user " + c.Subject}, Text: fmt.Sprintf("Asked for by %s.", shown(c.Requester)), People: []string{c.Subject, c.Requester},
+			Admin: slices.Contains(c.Groups, mastersGroup), Advice: "it cannot be revoked: take away the bindings of its user and groups, or change the CA"}
 		subjects := []Subject{{Kind: User, Name: c.Subject}}
 		for _, g := range c.Groups {
 			i.Grants = append(i.Grants, "group "+g)
@@ -385,7 +399,8 @@ func (j *judge) csrs(a *Analysis) Door {
 }
 
 func (j *judge) accountTokens(a *Analysis) Door {
-	d := Door{ID: DoorSATokens, Title: "service-account tokens", State: Absent,
+	const bound = "tokens that were asked for (bound tokens, each pod's among them) are in no object: creates of serviceaccounts/token in the audit log show them"
+	d := Door{ID: DoorSATokens, Title: "service-account tokens", State: CannotTell, Tellable: bound,
 		Advice: "delete tokens that never expire; let programs use projected tokens, which end with their pod"}
 	powers := map[Subject]Severity{}
 	for _, p := range a.Powers {
@@ -396,7 +411,9 @@ func (j *judge) accountTokens(a *Analysis) Door {
 	} else {
 		e, t := j.lacking(SourceTokenSecrets)
 		d.saw("%s", e)
-		d.State, d.Tellable = CannotTell, t+", which is the right to read their contents too: RBAC knows no right to see only that they are there"
+		if t != "" {
+			d.Tellable = t + ", which is the right to read their contents too: RBAC knows no right to see only that they are there; " + bound
+		}
 		for _, acc := range j.s.Accounts {
 			for _, name := range acc.Secrets {
 				d.State = Present
@@ -432,7 +449,7 @@ func (j *judge) accountTokens(a *Analysis) Door {
 		}
 	}
 	d.saw("besides who may do everything, %d subjects may make tokens: %s", len(makers), few(makers, 5))
-	d.saw("how long the tokens are valid that programs ask for is in the audit log only (creates of serviceaccounts/token)")
+	d.saw("which tokens were asked for, and how long they are valid, is in the audit log only (creates of serviceaccounts/token)")
 	for _, c := range j.components("kube-apiserver") {
 		if !c.on("service-account-lookup", true) {
 			d.put(c.Where, DoorItem{ID: "lookup", Title: "tokens of deleted service accounts and Secrets still work (--service-account-lookup=false)", Risk: High, Advice: "remove the flag"})
@@ -528,12 +545,12 @@ func (j *judge) staticTokens() Door {
 		d.saw("command line of %s", c.Where)
 		if file, ok := c.flag("token-auth-file"); ok && file != "" {
 			d.State = Present
-			d.put(c.Where, DoorItem{ID: "token:" + file, Title: "tokens in the file " + shown(file) + " sign in as whom the file says", Risk: High, Advice: d.Advice,
+			d.put(c.Where, DoorItem{ID: "token:" + file, Title: "tokens in the file " + shown(file) + " sign in as whom the file says", Risk: High, Admin: true, Advice: d.Advice,
 				Text: "Whoever can write the file, or read it once, is any user in it, system:masters included. Who is in it is not visible from outside: review the file."})
 		}
 		if file, ok := c.flag("basic-auth-file"); ok && file != "" {
 			d.State = Present
-			d.put(c.Where, DoorItem{ID: "basic:" + file, Title: "passwords in the file " + shown(file) + " sign in as whom the file says", Risk: High, Advice: "remove --basic-auth-file, which Kubernetes 1.19 gave up"})
+			d.put(c.Where, DoorItem{ID: "basic:" + file, Title: "passwords in the file " + shown(file) + " sign in as whom the file says", Risk: High, Admin: true, Advice: "remove --basic-auth-file, which Kubernetes 1.19 gave up"})
 		}
 	}
 	return d
@@ -558,7 +575,7 @@ func (j *judge) oidc() Door {
 		}
 		if file, ok := c.flag("authentication-config"); ok && file != "" && j.s.AuthenticationConfig == "" {
 			d.saw("%s reads its authentication configuration from %s, which the API does not show", c.Where, file)
-			d.Tellable = "give the scan the file " + file
+			d.Tellable = "give the scan the file " + file + " " + AuthenticationConfigHow
 			if d.State != Present {
 				d.State = CannotTell
 			}
@@ -567,7 +584,7 @@ func (j *judge) oidc() Door {
 	if j.s.AuthenticationConfig != "" {
 		d.saw("the authentication configuration that was given")
 		if err != nil {
-			d.State, d.Tellable = CannotTell, "give the scan an authentication configuration that can be read: "+err.Error()
+			d.State, d.Tellable = CannotTell, "give the scan an authentication configuration that can be read "+AuthenticationConfigHow+": "+err.Error()
 			return d
 		}
 		for _, jwt := range config.JWT {
@@ -578,7 +595,7 @@ func (j *judge) oidc() Door {
 			for what, e := range map[string]string{"user names": m.Username.Expression, "groups": m.Groups.Expression} {
 				if e != "" && !strings.Contains(e, `"`) && !strings.Contains(e, "'") {
 					d.put("the authentication configuration", DoorItem{ID: "expression:" + jwt.Issuer.URL + what, Title: fmt.Sprintf("the %s of issuer %s come from the expression %s, which adds no prefix", what, shown(jwt.Issuer.URL), shown(e)),
-						Risk: High, Text: "What the issuer writes into a token is then taken as it is, system:masters included.", Advice: d.Advice})
+						Risk: High, Admin: what == "groups", Text: "What the issuer writes into a token is then taken as it is, system:masters included.", Advice: d.Advice})
 				}
 			}
 		}
@@ -594,7 +611,7 @@ func (j *judge) issuer(d *Door, where, issuer string, plainNames, plainGroups bo
 		d.put(where, DoorItem{ID: "names:" + issuer, Title: "user names of " + shown(issuer) + " get no prefix", Risk: Medium, Text: "It can name a user that Kubernetes or somebody else knows.", Advice: d.Advice})
 	}
 	if plainGroups {
-		d.put(where, DoorItem{ID: "groups:" + issuer, Title: "groups of " + shown(issuer) + " get no prefix", Risk: High, Text: "It can put anybody into system:masters.", Advice: d.Advice})
+		d.put(where, DoorItem{ID: "groups:" + issuer, Title: "groups of " + shown(issuer) + " get no prefix", Risk: High, Admin: true, Text: "It can put anybody into system:masters.", Advice: d.Advice})
 	}
 }
 
@@ -611,7 +628,7 @@ func (j *judge) webhookTokens() Door {
 			continue
 		}
 		d.State = Present
-		d.put(c.Where, DoorItem{ID: "webhook:" + file, Title: "a webhook (" + shown(file) + ") says whose a token is", Risk: Medium, Grants: []string{"any user and group"}, Advice: d.Advice,
+		d.put(c.Where, DoorItem{ID: "webhook:" + file, Title: "a webhook (" + shown(file) + ") says whose a token is", Risk: Medium, Admin: true, Grants: []string{"any user and group"}, Advice: d.Advice,
 			Text: "Whoever runs it can be any user, system:masters included."})
 		if text, ok := c.flag("authentication-token-webhook-cache-ttl"); ok {
 			if t, err := time.ParseDuration(text); err == nil && t > 5*time.Minute {
@@ -650,7 +667,7 @@ func (j *judge) requestHeader() Door {
 		}
 	}
 	if d.State == Present && len(auth.RequestHeaderNames) == 0 {
-		d.put(where, DoorItem{ID: "any-name", Title: "every certificate of the proxy's CA may say who a request is from", Risk: High, Advice: d.Advice,
+		d.put(where, DoorItem{ID: "any-name", Title: "every certificate of the proxy's CA may say who a request is from", Risk: High, Admin: true, Advice: d.Advice,
 			Text: "No allowed names are set (--requestheader-allowed-names)."})
 	}
 	return d
@@ -675,7 +692,7 @@ func (j *judge) impersonation(a *Analysis) Door {
 		}
 		d.State = Present
 		d.put(p.Via[0].String(), DoorItem{ID: digest(p.Subject.String()), Title: p.Subject.String() + " may act as others: " + few(grants, 4), Risk: p.Severity, Grants: grants,
-			Expected: p.Expected, Why: p.Why, Orphan: p.Orphan, TakeAway: j.takeAwayFrom(p, "impersonate-")})
+			Expected: p.Expected, Why: p.Why, Orphan: p.Orphan, People: userOf(p.Subject), TakeAway: j.takeAwayFrom(p, "impersonate-")})
 	}
 	d.saw("RBAC was searched for the verb impersonate; who may do everything may impersonate too and is not listed again")
 	return d
@@ -696,35 +713,59 @@ func (j *judge) anonymous(a *Analysis) Door {
 	d := Door{ID: DoorAnonymous, Title: "anonymous requests", State: CannotTell, Advice: "switch anonymous requests off, or leave open the health checks alone (AuthenticationConfiguration, anonymous.conditions)",
 		Tellable: "let the scan reach the API server without a credential, or " + giveManifest}
 	probe := j.s.Anonymous
+	asked := j.s.Read(SourceAnonymous) && probe.API != 0
+	on, unknown := false, false // by the command lines: one API server that has it on is enough
 	api := j.components("kube-apiserver")
 	for _, c := range api {
 		text, given := c.flag("anonymous-auth")
-		if !given {
-			text = "not given, which is on"
-		}
-		d.saw("--anonymous-auth is %s in %s", text, c.Where)
-		d.State, d.Tellable = Absent, ""
-		if c.on("anonymous-auth", true) {
-			d.State = Present
+		config, configured := c.flag("authentication-config")
+		switch {
+		case given:
+			d.saw("--anonymous-auth is %s in %s", text, c.Where)
+			on = on || c.on("anonymous-auth", true)
+		case configured:
+			d.saw("--anonymous-auth is not given in %s; its file %s may say more", c.Where, config)
+			unknown = true
+		default:
+			d.saw("--anonymous-auth is not given, which is on, in %s", c.Where)
+			on = true
 		}
 	}
-	if !j.s.Read(SourceAnonymous) || probe.API == 0 {
+	hidden := j.hidden("kube-apiserver")
+	switch {
+	case on:
+		d.State, d.Tellable = Present, map[bool]string{true: giveManifest}[hidden != ""]
+	case len(api) > 0 && !unknown && hidden == "":
+		d.State, d.Tellable = Absent, ""
+	}
+	if !asked {
 		e, _ := j.lacking(SourceAnonymous)
 		d.saw("the API server was not asked without a credential %s", e)
 	} else {
-		d.saw("without a credential, GET /api is answered %d and GET /livez %d", probe.API, probe.Livez)
-		d.Tellable = ""
+		d.saw("without a credential, GET /api is answered %d and GET /livez %d, by the one API server that was asked", probe.API, probe.Livez)
+		several := 0
+		for _, n := range j.s.Nodes {
+			if n.ControlPlane {
+				several++
+			}
+		}
 		switch {
 		case probe.API != 401:
-			d.State = Present
+			d.State, d.Tellable = Present, ""
 		case probe.Livez != 401:
-			d.State = Present
+			d.State, d.Tellable = Present, ""
 			d.put("the answers to requests without a credential", DoorItem{ID: "limited", Title: "anonymous requests are open for health checks alone", Risk: Info})
+		case on:
+		case several > 1 && (hidden != "" || unknown): // the answer is that of one of them
+			d.Tellable = giveManifest
 		default:
-			d.State = Absent
+			d.State, d.Tellable = Absent, ""
 		}
 	}
-	if d.State == Present && probe.API != 401 {
+	if d.State == CannotTell && hidden != "" {
+		d.saw("%s", hidden)
+	}
+	if on || asked && probe.API != 401 {
 		d.put("the API server", DoorItem{ID: "on", Title: "requests without a credential are those of system:anonymous", Risk: Low, Expected: true, Why: "is the default of Kubernetes", Advice: d.Advice,
 			Text: "A mistake in a binding then opens the cluster to everybody who reaches it."})
 	}
@@ -770,13 +811,19 @@ func (j *judge) kubelet() Door {
 			e = "no node is there to ask"
 		}
 		d.saw("%s", e)
-		d.Tellable = "read /configz of each kubelet on its node"
-		if t != "" {
-			d.Tellable = t + ", which is also the right to run commands in every pod: give it for the scan only, if at all; or " + d.Tellable
-		}
+		d.Tellable = kubeletTellable(t)
 		return d
 	}
 	d.State = Present
+	answered := 0
+	for _, k := range j.s.Kubelets {
+		answered += len(k.Nodes)
+	}
+	// What one kubelet says is true of it alone.
+	if e, t := j.lacking(SourceNodes, SourceConfigz); e != "" || answered < len(j.s.Nodes) {
+		d.saw("%s", strings.TrimSuffix(fmt.Sprintf("%d of %d kubelets answered; of the others nothing is known: %s", answered, len(j.s.Nodes), e), ": "))
+		d.Tellable = kubeletTellable(t)
+	}
 	for _, k := range j.s.Kubelets {
 		nodes := few(k.Nodes, 3)
 		d.saw("configz of %d nodes (%s)", len(k.Nodes), nodes)
@@ -802,6 +849,15 @@ func (j *judge) kubelet() Door {
 		}
 	}
 	return d
+}
+
+// kubeletTellable is what tells the configuration of kubelets that did not answer; right is what the scan may not do.
+func kubeletTellable(right string) string {
+	const byHand = "read /configz of each on its node, and compare it with the advice: it cannot be given to the scan"
+	if right == "" {
+		return byHand
+	}
+	return right + ", which is also the right to run commands in every pod: give it for the scan only, if at all; or " + byHand
 }
 
 func (j *judge) controlPlane() Door {
@@ -856,8 +912,9 @@ func (j *judge) kubeProxy() Door {
 		e, t := j.lacking(SourceKubeProxy)
 		d.saw("%s", e)
 		d.State, d.Tellable = CannotTell, t
-	case j.s.KubeProxy == nil:
-		d.saw("there is no ConfigMap kube-system/kube-proxy")
+	case j.s.KubeProxy == nil: // it may be configured by flags, by a ConfigMap of another name, or not be there at all
+		d.saw("%s", map[bool]string{true: "there is no ConfigMap kube-system/kube-proxy", false: "the ConfigMap kube-system/kube-proxy has no config.conf"}[src.None])
+		d.State, d.Tellable = CannotTell, "look at --metrics-bind-address of kube-proxy on the nodes, and at the file that its --config names: the scan reads config.conf of the ConfigMap kube-system/kube-proxy only"
 	default:
 		d.saw("ConfigMap kube-system/kube-proxy: metricsBindAddress is %q", j.s.KubeProxy.MetricsBindAddress)
 		if addr := j.s.KubeProxy.MetricsBindAddress; addr != "" && !loopback(addr) {
@@ -892,7 +949,7 @@ func (j *judge) etcd() Door {
 		d.saw("command line of %s", c.Where)
 		if !c.on("client-cert-auth", false) {
 			open := !slices.ContainsFunc(c.list("listen-client-urls"), func(s string) bool { u, err := url.Parse(s); return err != nil || !loopback(u.Host) })
-			d.put(c.Where, DoorItem{ID: "client-cert-auth", Title: "etcd asks no client certificate (--client-cert-auth)", Risk: map[bool]Severity{true: High, false: Critical}[open], Advice: d.Advice})
+			d.put(c.Where, DoorItem{ID: "client-cert-auth", Title: "etcd asks no client certificate (--client-cert-auth)", Admin: true, Risk: map[bool]Severity{true: High, false: Critical}[open], Advice: d.Advice})
 		}
 		if _, ok := c.flag("peer-trusted-ca-file"); ok && !c.on("peer-client-cert-auth", false) {
 			d.put(c.Where, DoorItem{ID: "peer-client-cert-auth", Title: "etcd asks its peers for no certificate (--peer-client-cert-auth)", Risk: High, Advice: d.Advice})
@@ -915,13 +972,15 @@ func (j *judge) etcd() Door {
 				Text: "Every client certificate of the cluster may then be good for etcd itself."})
 		}
 	}
+	const byName = "whether etcd's CA is another one's too: compare the CA files on the control plane, for the scan compares their names, and two files with the same CA in them look different"
 	if len(members) == 0 {
 		d = j.unseen(d, "etcd")
-		d.Tellable += ". CAs are compared by their files' names: two files with the same CA in them look different"
 		if len(d.Items) > 0 {
 			d.State = Present
 		}
 	}
+	d.saw("CAs are compared by their files' names alone")
+	d.Tellable = strings.TrimPrefix(d.Tellable+"; "+byName, "; ")
 	return d
 }
 
@@ -937,7 +996,7 @@ func (j *judge) authorization() Door {
 		config, configured := c.flag("authorization-config")
 		switch {
 		case configured:
-			d.Tellable = "give the scan the file " + config + "; what its webhooks allow is known to them alone"
+			d.Tellable = "no scan reads it: review the file " + config + " on the control plane, and what its webhooks allow, which is known to them alone"
 			d.saw("%s reads its authorizers from %s, which the API does not show", c.Where, config)
 			if d.State != Present {
 				d.State = CannotTell
@@ -949,11 +1008,11 @@ func (j *judge) authorization() Door {
 		if slices.Contains(modes, "ABAC") {
 			d.State = Present
 			file, _ := c.flag("authorization-policy-file")
-			d.put(c.Where, DoorItem{ID: "abac", Title: "the file " + shown(file) + " allows what RBAC may not (ABAC)", Risk: High, Advice: "move its rules to RBAC", Text: "Who it gives what is in no object of the cluster: review the file."})
+			d.put(c.Where, DoorItem{ID: "abac", Title: "the file " + shown(file) + " allows what RBAC may not (ABAC)", Risk: High, Admin: true, Advice: "move its rules to RBAC", Text: "Who it gives what is in no object of the cluster: review the file."})
 		}
 		if slices.Contains(modes, "Webhook") {
 			d.State = Present
-			d.put(c.Where, DoorItem{ID: "webhook", Title: "a webhook allows what RBAC may not", Risk: Medium, Advice: "review what it allows: it is known to it alone", Text: "This inventory lists rights of RBAC only."})
+			d.put(c.Where, DoorItem{ID: "webhook", Title: "a webhook allows what RBAC may not", Risk: Medium, Admin: true, Advice: "review what it allows: it is known to it alone", Text: "This inventory lists rights of RBAC only."})
 		}
 		if port, ok := c.flag("insecure-port"); ok && port != "0" {
 			d.State = Present
@@ -1009,6 +1068,7 @@ func (j *judge) extensions() Door {
 			i.Risk = worst(i.Risk, Medium)
 			i.Text = strings.TrimSpace(i.Text + " It runs outside the cluster.")
 		}
+		i.Admin = h.Mutating && h.Everything // whoever changes every write can write a binding
 		if h.Mutating && h.Everything && !strings.HasPrefix(h.Target, "service ") {
 			i.Risk = High
 		}
@@ -1017,7 +1077,7 @@ func (j *judge) extensions() Door {
 	return d
 }
 
-func (j *judge) platform() Door {
+func (j *judge) platform(a *Analysis) Door {
 	d := Door{ID: DoorPlatform, Title: "managed platform", State: Absent, Advice: "review the platform's own way in with the platform's own tools"}
 	version := j.s.Server.Version
 	d.saw("server version %q, %d nodes", version, len(j.s.Nodes))
@@ -1050,11 +1110,19 @@ func (j *judge) platform() Door {
 	}
 	for _, entry := range j.s.AWSAuth {
 		d.State = Present
-		i := DoorItem{ID: "aws-auth:" + entry, Title: "ConfigMap aws-auth maps " + shown(entry), Risk: Medium, Grants: []string{entry}, Advice: "take the entry out: kubectl edit configmap aws-auth --namespace kube-system"}
-		if strings.HasSuffix(entry, ": "+mastersGroup) {
-			i.Risk, i.Text = High, "Whoever may assume it has everything, and no binding says so."
+		arn, group := entry, ""
+		if n := strings.LastIndex(entry, ": "); n >= 0 {
+			arn, group = entry[:n], entry[n+2:]
 		}
-		if strings.HasSuffix(entry, ": system:nodes") || strings.HasSuffix(entry, ": system:bootstrappers") {
+		i := DoorItem{ID: "aws-auth:" + entry, Title: "ConfigMap aws-auth maps " + shown(entry), Risk: Medium, Grants: []string{entry}, People: []string{arn, j.s.AWSUsers[arn]},
+			Advice: "take the entry out: kubectl edit configmap aws-auth --namespace kube-system"}
+		for _, p := range a.Powers {
+			i.Admin = i.Admin || p.Subject == Subject{Kind: Group, Name: group} && p.Severity == Critical
+		}
+		if group == mastersGroup {
+			i.Risk, i.Admin, i.Text = High, true, "Whoever may assume it has everything, and no binding says so."
+		}
+		if group == "system:nodes" || group == "system:bootstrappers" {
 			i.Risk, i.Expected, i.Why = Info, true, "is how nodes join"
 		}
 		d.put("ConfigMap kube-system/aws-auth", i)

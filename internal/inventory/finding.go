@@ -182,6 +182,11 @@ type Analysis struct {
 	Doors    []Door    `json:"doors"`
 	Powers   []Power   `json:"powers"`
 	Findings []Finding `json:"findings"`
+	// AdminRoles are the roles that are as good as cluster-admin to whoever is bound to them, sorted. A Namespace is where they are
+	// bound: of a ClusterRole it is empty for the whole cluster. Ways that need more than the role are not looked for.
+	AdminRoles []Ref `json:"adminRoles,omitempty"`
+	// Programs says of each program of the control plane whether its command line was seen wherever it may run.
+	Programs []Source `json:"programs"`
 }
 
 // Alarms are the findings that somebody must look at.

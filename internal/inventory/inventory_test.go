@@ -434,8 +434,8 @@ func TestItemsAreStableAndWidenWithTheCluster(t *testing.T) {
 			t.Errorf("an item without its parts, or twice: %+v", i)
 		}
 		seen[i.ID] = true
-		if i.ID == byTitle(before, "user bob").ID && i.Person != "bob" {
-			t.Errorf("bob's item is about %q", i.Person)
+		if i.ID == byTitle(before, "user bob").ID && !slices.Equal(i.People, []string{"bob"}) {
+			t.Errorf("bob's item is about %q", i.People)
 		}
 	}
 	for name, want := range map[string]State{"fresh": Unchanged, "old": Dormant, "never": Dormant, "new": Unchanged, "orphan": Orphan} {

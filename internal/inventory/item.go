@@ -29,9 +29,8 @@ type Item struct {
 	Risk     Severity `json:"risk"`
 	// Admin says that it is equal to cluster-admin or a way to it: two people must answer.
 	Admin bool `json:"admin,omitempty"`
-	// Person is the user that it is about, as the API server knows them; empty if it is about no single user. Nobody answers
-	// for themselves.
-	Person string `json:"person,omitempty"`
+	// People are the users that it is about, as the API server knows them, sorted: nobody answers for themselves.
+	People []string `json:"people,omitempty"`
 	// Grants is what it gives, sorted. Compare calls an item widened that gives something that it did not give before.
 	Grants []string `json:"grants,omitempty"`
 	// Fingerprint is a digest of what the item says, without times and counts that change by themselves.
@@ -46,6 +45,11 @@ type Item struct {
 	// what does.
 	TakeAway string `json:"takeAway,omitempty"`
 	Advice   string `json:"advice,omitempty"`
+	// Proof names what a scan must have seen whole, see Unproven, for the item's absence from it to prove that the item is gone.
+	// None: no scan can prove that.
+	Proof []string `json:"proof,omitempty"`
+	// Absent says of a door as such that it is not there. All other items are there.
+	Absent bool `json:"absent,omitempty"`
 }
 
 // DormantAfter is how long something must not have been used to be called dormant. It is what Kubernetes takes for unused

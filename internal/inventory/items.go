@@ -31,7 +31,7 @@ func Items(s *Snapshot, a *Analysis) []Item {
 	}
 	for _, d := range a.Doors {
 		add(Item{Kind: ItemDoor, Title: d.Title + ": " + string(d.State), Evidence: d.Evidence, Risk: d.Risk, Grants: []string{string(d.State)}, Advice: cmp.Or(d.Tellable, d.Advice),
-			Expected: d.State == Absent}, d.ID)
+			Expected: d.State == Absent, Absent: d.State == Absent, Proof: []string{doorProof + d.ID}}, d.ID)
 		for _, i := range d.Items {
 			add(doorItem(s, d, i), d.ID, i.ID)
 		}
@@ -46,7 +46,10 @@ func Items(s *Snapshot, a *Analysis) []Item {
 			continue
 		}
 		i := Item{Kind: kind, Title: f.Title, Evidence: []string{f.Text}, Risk: f.Severity, Expected: f.Expected, Why: f.Why, Orphan: kind == ItemBinding && f.Rule != "binding/not-ours" && !f.Expected,
-			Grants: []string{f.Title}, Admin: f.Severity == Critical}
+			Grants: []string{f.Title}, Admin: f.Severity == Critical, People: peopleOf(f, bindings), Proof: rbacProof}
+		if f.Rule == "binding/no-account" {
+			i.Proof = append(slices.Clip(rbacProof), SourceAccounts)
+		}
 		if cmd, ok := strings.CutPrefix(f.Next, "take it away with: "); ok {
 			i.TakeAway = cmd
 		} else if strings.HasPrefix(f.Next, "kubectl ") {
@@ -64,9 +67,10 @@ func Items(s *Snapshot, a *Analysis) []Item {
 
 // subjectItem is a subject of RBAC. What takes it away is one line for each of its bindings.
 func subjectItem(p Power, bindings map[Ref]*Binding) Item {
-	i := Item{Kind: ItemSubject, Title: p.Subject.String(), Risk: p.Severity, Admin: p.Severity == Critical, Grants: p.Rights, Orphan: p.Orphan, Expected: p.Expected, Why: p.Why}
-	if p.Subject.Kind == User {
-		i.Person = p.Subject.Name
+	i := Item{Kind: ItemSubject, Title: p.Subject.String(), Risk: p.Severity, Admin: p.Severity == Critical, Grants: p.Rights, Orphan: p.Orphan, Expected: p.Expected, Why: p.Why,
+		People: userOf(p.Subject), Proof: rbacProof}
+	if slices.ContainsFunc(p.Rights, func(r string) bool { return strings.HasPrefix(r, "aws-auth-write") }) {
+		i.Proof = append(slices.Clip(rbacProof), SourceAWSAuth) // the rule is about clusters that have it
 	}
 	switch {
 	case slices.Contains(p.Rights, "everything"):
@@ -92,7 +96,7 @@ func subjectItem(p Power, bindings map[Ref]*Binding) Item {
 
 func doorItem(s *Snapshot, d Door, i DoorItem) Item {
 	out := Item{Kind: ItemDoor, Title: i.Title, Risk: i.Risk, Grants: i.Grants, Orphan: i.Orphan, Until: i.Until, Used: i.Used, Expected: i.Expected, Why: i.Why,
-		TakeAway: i.TakeAway, Advice: cmp.Or(i.Advice, d.Advice), Admin: i.Risk == Critical}
+		TakeAway: i.TakeAway, Advice: cmp.Or(i.Advice, d.Advice), Admin: i.Admin || i.Risk == Critical, People: sortedSet(i.People), Proof: d.proof(i.ID)}
 	if i.Text != "" {
 		out.Evidence = append(out.Evidence, i.Text)
 	}
@@ -100,12 +104,12 @@ func doorItem(s *Snapshot, d Door, i DoorItem) Item {
 	switch d.ID {
 	case DoorClientCA:
 		out.Kind = ItemCA
+		if !s.Read(SourceAuthentication) {
+			out.Proof = nil // told by the handshake, by another id than the one that it has in the ConfigMap
+		}
 	case DoorCSR:
-		out.Kind = ItemCSR
-		for _, g := range i.Grants {
-			if user, ok := strings.CutPrefix(g, "user "); ok {
-				out.Person = user
-			}
+		if out.Proof == nil { // the others are settings
+			out.Kind = ItemCSR
 		}
 	case DoorSATokens:
 		out.Kind = ItemToken
@@ -131,4 +135,45 @@ func (i Item) fingerprint() string {
 		panic(err) // strings, times and booleans
 	}
 	return digest(string(text))
+}
+
+// userOf is the name of a subject that is a user.
+func userOf(s Subject) []string {
+	if s.Kind == User {
+		return []string{s.Name}
+	}
+	return nil
+}
+
+// peopleOf are the users that a finding about a binding or a default role is about: its subject, or else everybody whom the
+// binding, or a binding of the role, names.
+func peopleOf(f Finding, bindings map[Ref]*Binding) []string {
+	if f.Subject != nil {
+		return userOf(*f.Subject)
+	}
+	var out []string
+	names := func(b *Binding) {
+		for _, sub := range b.Subjects {
+			out = append(out, userOf(sub)...)
+		}
+	}
+	for _, ref := range f.Via {
+		if b := bindings[ref]; b != nil {
+			names(b)
+			continue
+		}
+		for _, b := range bindings {
+			if b.RoleKind == ref.Kind && b.RoleName == ref.Name && (ref.Kind == "ClusterRole" || b.Namespace == ref.Namespace) {
+				names(b)
+			}
+		}
+	}
+	return sortedSet(out)
+}
+
+// sortedSet is the texts in order, each once, and without the empty one.
+func sortedSet(texts []string) []string {
+	out := slices.DeleteFunc(slices.Clone(texts), func(t string) bool { return t == "" })
+	slices.Sort(out)
+	return slices.Compact(out)
 }

@@ -123,24 +123,29 @@ func ParseKubeProxy(text []byte) (*KubeProxy, error) {
 	return &KubeProxy{MetricsBindAddress: out.Metrics, HealthzBindAddress: out.Healthz}, nil
 }
 
-// ParseAWSAuth reads the mapRoles and mapUsers of EKS's ConfigMap aws-auth: one line "arn: group" for each.
-func ParseAWSAuth(texts ...string) ([]string, error) {
-	var out []string
+// ParseAWSAuth reads the mapRoles and mapUsers of EKS's ConfigMap aws-auth: one line "arn: group" for each, and the user names
+// that it gives, by ARN. Names that are made at sign-in ({{SessionName}}) are left out.
+func ParseAWSAuth(texts ...string) (groups []string, users map[string]string, err error) {
+	users = map[string]string{}
 	for _, text := range texts {
 		var entries []struct {
 			Role   string   `yaml:"rolearn"`
 			User   string   `yaml:"userarn"`
+			Name   string   `yaml:"username"`
 			Groups []string `yaml:"groups"`
 		}
 		if err := yaml.Unmarshal([]byte(text), &entries); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		for _, e := range entries {
 			for _, g := range e.Groups {
-				out = append(out, e.Role+e.User+": "+g)
+				groups = append(groups, e.Role+e.User+": "+g)
+			}
+			if e.Name != "" && !strings.Contains(e.Name, "{{") {
+				users[e.Role+e.User] = e.Name
 			}
 		}
 	}
-	slices.Sort(out)
-	return slices.Compact(out), nil
+	slices.Sort(groups)
+	return slices.Compact(groups), users, nil
 }

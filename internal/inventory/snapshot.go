@@ -29,10 +29,12 @@ type Snapshot struct {
 	Components      []Component      `json:"components"`
 	KubeProxy       *KubeProxy       `json:"kubeProxy,omitempty"`
 	AWSAuth         []string         `json:"awsAuth,omitempty"` // groups that the ConfigMap aws-auth gives to IAM identities, "arn: group"
-	Kubelets        []Kubelet        `json:"kubelets"`
-	Webhooks        []AdmissionHook  `json:"admissionWebhooks"`
-	APIServices     []APIService     `json:"apiServices"`
-	Anonymous       AnonymousProbe   `json:"anonymous"`
+	// AWSUsers are the user names that aws-auth gives IAM identities, by ARN.
+	AWSUsers    map[string]string `json:"awsUsers,omitempty"`
+	Kubelets    []Kubelet         `json:"kubelets"`
+	Webhooks    []AdmissionHook   `json:"admissionWebhooks"`
+	APIServices []APIService      `json:"apiServices"`
+	Anonymous   AnonymousProbe    `json:"anonymous"`
 	// TrackingSince is the day since when Kubernetes records the use of legacy tokens; empty if it does not or cannot be read.
 	TrackingSince string `json:"trackingSince,omitempty"`
 	// AuthenticationConfig is the text of the API server's structured authentication configuration where the operator gave it:

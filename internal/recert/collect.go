@@ -34,8 +34,10 @@ func (h Hours) off(t time.Time) bool {
 // facts are what the items of the policy and of emergency access are made of. Building items from facts is pure.
 type facts struct {
 	policy   *breakglass.Policy
-	requests []*breakglass.Request // made in the period
-	history  []policyVersion       // every access policy that was in force, the oldest first
+	requests []*breakglass.Request      // of the period: see inPeriod
+	last     *breakglass.Campaign       // the last one that ended, nil if there was none
+	admin    map[string][]inventory.Ref // by cluster: roles that are as good as cluster-admin
+	history  []policyVersion            // every access policy that was in force, the oldest first
 	accounts map[breakglass.SlackAccount]AccountState
 	looked   bool // accounts were looked at
 	from     time.Time
@@ -48,7 +50,8 @@ type policyVersion struct {
 	changes []string
 }
 
-// AccountState is what Slack says about an account. The zero value is an ordinary, active member.
+// AccountState is what Slack says about an account. The zero value is an ordinary, active member; of an account that has none
+// nothing is known.
 type AccountState struct {
 	Deactivated bool
 	Guest       bool
@@ -71,49 +74,108 @@ func policyHistory(entries []ledger.Entry) ([]policyVersion, error) {
 	return out, nil
 }
 
-// since is when something came into the policy: when a change last named it as added, or else the first policy on record.
-func (f *facts) since(ending string) *time.Time {
-	var at *time.Time
-	for n := range f.history {
-		if n == 0 {
-			at = &f.history[0].at
+// since is when the ledger says that something was added to the policy. Changes that were made while the daemon was down are
+// not all on record: of what no entry says that it was added, added is false, and the time is that of the policy in force, which
+// has it.
+func (f *facts) since(what string) (at time.Time, added bool) {
+	for _, v := range slices.Backward(f.history) {
+		if slices.Contains(v.changes, what+" added") {
+			return v.at, true
 		}
-		for _, c := range f.history[n].changes {
-			if strings.HasSuffix(c, ending+" added") {
-				at = &f.history[n].at
-			}
+		if slices.Contains(v.changes, what+" removed") {
+			break
 		}
 	}
-	return at
+	if len(f.history) == 0 {
+		return f.now, false
+	}
+	return f.history[len(f.history)-1].at, false
 }
 
-// uses counts how often each person took a part in the period, and when each key and account was last used.
+// sinceWords is since for people. old says how long ago it is known to be there already.
+func (f *facts) sinceWords(what string) (words []string, since *time.Time) {
+	at, added := f.since(what)
+	if added {
+		words, since = []string{"added to the access policy on " + at.UTC().Format(time.DateOnly)}, &at
+	} else {
+		words = []string{"since when is not known: the access policy of " + at.UTC().Format(time.DateOnly) + ", which is in force, has it"}
+	}
+	if f.now.Sub(at) > oldKey {
+		words = append(words, "older than a year")
+	}
+	return words, since
+}
+
+// inPeriod reports whether a request belongs to the period that begins at from: it was made in it, or its certificate could be
+// used in it, or its end, its report or its closing note came in it or is still missing. A request that was pending when the
+// period before ended is none of that one's grants, and would be nobody's.
+func inPeriod(r *breakglass.Request, from, now time.Time) bool {
+	if !r.At.Before(from) {
+		return true
+	}
+	if r.Issued == nil {
+		return false
+	}
+	over := r.Over(now)
+	examined := r.Ask.Aftercare == nil || !r.Ask.Aftercare.Examine || r.Swept != nil && !r.SweptAt.After(from) // the report comes with the sweep
+	closed := r.Closed == nil && !r.Touched() || r.Closed != nil && !r.Closed.At.After(from)
+	return over.IsZero() || over.After(from) || !examined || !closed
+}
+
+// uses is what people did in the period: how often each took a part, and when each key and account was last used.
 type uses struct {
 	parts    map[breakglass.Eligibility]int
 	keys     map[string]time.Time
 	accounts map[breakglass.SlackAccount]time.Time
+	people   map[string]bool
 }
 
 func (f *facts) uses() uses {
-	u := uses{map[breakglass.Eligibility]int{}, map[string]time.Time{}, map[breakglass.SlackAccount]time.Time{}}
-	by := func(a breakglass.Actor, at time.Time) {
-		if a.Key != "" {
+	u := uses{map[breakglass.Eligibility]int{}, map[string]time.Time{}, map[breakglass.SlackAccount]time.Time{}, map[string]bool{}}
+	by := func(a breakglass.Actor, at time.Time) bool {
+		if at.Before(f.from) {
+			return false
+		}
+		u.people[a.Person] = true
+		if a.Key != "" && at.After(u.keys[a.Key]) {
 			u.keys[a.Key] = at
 		}
-		if a.Slack != nil {
+		if a.Slack != nil && at.After(u.accounts[*a.Slack]) {
 			u.accounts[*a.Slack] = at
 		}
+		return true
 	}
 	for _, r := range f.requests {
-		by(r.Ask.By, r.At)
-		u.parts[breakglass.Eligibility{Person: r.Ask.By.Person, Part: breakglass.PartRequester, Profile: r.Ask.Profile, Cluster: r.Ask.Cluster}]++
+		if by(r.Ask.By, r.At) {
+			u.parts[breakglass.Eligibility{Person: r.Ask.By.Person, Part: breakglass.PartRequester, Profile: r.Ask.Profile, Cluster: r.Ask.Cluster}]++
+		}
 		for _, a := range r.Approvals {
-			by(a.By, a.At)
-			u.parts[breakglass.Eligibility{Person: a.By.Person, Part: breakglass.PartApprover, Profile: r.Ask.Profile, Cluster: r.Ask.Cluster}]++
+			if by(a.By, a.At) {
+				u.parts[breakglass.Eligibility{Person: a.By.Person, Part: breakglass.PartApprover, Profile: r.Ask.Profile, Cluster: r.Ask.Cluster}]++
+			}
+		}
+		if r.Claimed != nil {
+			by(r.Claimed.By, r.ClaimedAt)
+		}
+		for _, w := range []*breakglass.Ending{r.Denied, r.Withdrawn, r.Revoked, r.Acknowledged, r.Closed} {
+			if w != nil {
+				by(w.By, w.At)
+			}
+		}
+	}
+	if f.last != nil {
+		for _, i := range f.last.Items {
+			for _, w := range i.Words {
+				by(w.By, w.At)
+			}
 		}
 	}
 	return u
 }
+
+// long reports whether the period is long enough to call what was not used in it dormant. The first quarter of a year is 90 days
+// less the hour of summer time.
+func (f *facts) long() bool { return f.now.Sub(f.from) >= inventory.DormantAfter-24*time.Hour }
 
 // eligibilityItems are who may ask and approve, and the keys and accounts by which they do.
 func (f *facts) eligibilityItems() []Item {
@@ -121,7 +183,7 @@ func (f *facts) eligibilityItems() []Item {
 	use := f.uses()
 	for _, e := range f.policy.EveryEligibility() {
 		prof, _ := f.policy.Profile(e.Profile)
-		admin := prof.Rights.ClusterRole == "cluster-admin" || prof.Rights.Group != ""
+		admin := f.adminEquivalent(prof.Rights, e.Cluster)
 		risk := map[breakglass.Risk]inventory.Severity{breakglass.RiskLow: inventory.Medium, breakglass.RiskHigh: inventory.High, breakglass.RiskCritical: inventory.Critical}[prof.Risk]
 		i := Item{ID: "eligibility/" + e.Profile + "/" + e.Cluster + "/" + string(e.Part) + "/" + e.Person, Topic: TopicEligibility, Kind: string(e.Part), Cluster: e.Cluster,
 			Risk: risk, Admin: admin, Not: []string{e.Person}, Gives: e.Eligibility}
@@ -147,35 +209,39 @@ func (f *facts) eligibilityItems() []Item {
 		slices.Sort(i.Grants)
 		i.Fingerprint = digestOf([]any{i.ID, i.Grants, e.Teams})
 		i.Evidence = append(i.Evidence, fmt.Sprintf("%s since %s", times(use.parts[e.Eligibility]), f.from.Format(time.DateOnly)))
+		if !use.people[e.Person] {
+			i.Evidence = append(i.Evidence, fmt.Sprintf("%s asked for nothing and approved and reviewed nothing since %s", e.Person, f.from.Format(time.DateOnly)))
+			i.Dormant = f.long()
+		}
 		out = append(out, i)
 	}
 	for _, p := range f.policy.People {
 		for _, k := range p.Keys {
-			since := f.since("person " + p.ID + ": key " + k.Fingerprint)
-			i := Item{ID: "key/" + k.Fingerprint, Topic: TopicEligibility, Kind: "key", Title: fmt.Sprintf("SSH key %s of %s", k.Fingerprint, f.name(p.ID)), Risk: inventory.Medium,
+			words, since := f.sinceWords("person " + p.ID + ": key " + k.Fingerprint)
+			used := use.keys[k.Fingerprint]
+			i := Item{ID: "key/" + k.Fingerprint, Topic: TopicEligibility, Kind: "key", Title: fmt.Sprintf("SSH key %s of %s", k.Fingerprint, f.name(p.ID)), Risk: inventory.Medium, Dormant: used.IsZero() && f.long(),
 				Not: []string{p.ID}, Grants: []string{"signs in and approves as " + p.ID}, Since: since, Advice: "take the key out of " + p.ID + "'s entry in the access policy"}
 			i.Evidence = []string{"type " + k.Public.Type()}
 			if k.Comment != "" {
 				i.Evidence = append(i.Evidence, "called "+printable(k.Comment))
 			}
-			if since != nil {
-				i.Evidence = append(i.Evidence, "in the access policy since "+since.UTC().Format(time.DateOnly)+" at the latest")
-				if f.now.Sub(*since) > oldKey {
-					i.Evidence = append(i.Evidence, "older than a year")
-				}
-			}
+			i.Evidence = append(i.Evidence, words...)
 			i.Fingerprint = digestOf([]any{i.ID, p.ID})
-			i.Evidence = append(i.Evidence, lastUse(use.keys[k.Fingerprint], f.from))
+			i.Evidence = append(i.Evidence, lastUse(used, f.from))
 			out = append(out, i)
 		}
 		for _, a := range p.Slack {
-			i := Item{ID: "slack/" + strings.TrimPrefix(a.Enterprise+"/"+a.Team+"/"+a.User, "/"), Topic: TopicEligibility, Kind: "slack", Risk: inventory.Medium,
+			name, used := strings.TrimPrefix(a.Enterprise+"/"+a.Team+"/"+a.User, "/"), use.accounts[a]
+			words, since := f.sinceWords("person " + p.ID + ": slack account " + name)
+			i := Item{ID: "slack/" + name, Topic: TopicEligibility, Kind: "slack", Risk: inventory.Medium, Dormant: used.IsZero() && f.long(), Evidence: words,
 				Title: fmt.Sprintf("Slack account %s/%s of %s", a.Team, a.User, f.name(p.ID)), Not: []string{p.ID}, Grants: []string{"asks and approves as " + p.ID},
-				Since: f.since("person " + p.ID + ": slack account " + strings.TrimPrefix(a.Enterprise+"/"+a.Team+"/"+a.User, "/")), Advice: "take the account out of " + p.ID + "'s entry in the access policy"}
+				Since: since, Advice: "take the account out of " + p.ID + "'s entry in the access policy"}
 			i.Fingerprint = digestOf([]any{i.ID, p.ID})
-			switch st := f.accounts[a]; {
+			switch st, told := f.accounts[a]; {
 			case !f.looked:
 				i.Evidence = append(i.Evidence, "Slack was not asked about it")
+			case !told:
+				i.Evidence = append(i.Evidence, "cannot tell whether it is active: Slack gave no answer about it")
 			case st.Missing:
 				i.Evidence, i.Orphan = append(i.Evidence, "Slack does not know this account"), true
 			case st.Deactivated:
@@ -187,11 +253,30 @@ func (f *facts) eligibilityItems() []Item {
 			default:
 				i.Evidence = append(i.Evidence, "an active member of the workspace")
 			}
-			i.Evidence = append(i.Evidence, lastUse(use.accounts[a], f.from))
+			i.Evidence = append(i.Evidence, lastUse(used, f.from))
 			out = append(out, i)
 		}
 	}
 	return out
+}
+
+// adminEquivalent reports whether rights are as good as cluster-admin in a cluster: the role itself, a group, which gives what
+// nobody here knows, or a role of which the scan says so. A role that is not known to be one may still lead there.
+func (f *facts) adminEquivalent(r breakglass.Rights, cluster string) bool {
+	if r.ClusterRole == "cluster-admin" || r.Group != "" {
+		return true
+	}
+	kind, name := "ClusterRole", r.ClusterRole
+	if r.Role != "" {
+		kind, name = "Role", r.Role
+	}
+	where := r.Namespaces
+	if len(where) == 0 {
+		where = []string{""}
+	}
+	return slices.ContainsFunc(where, func(ns string) bool {
+		return slices.Contains(f.admin[cluster], inventory.Ref{Kind: kind, Namespace: ns, Name: name})
+	})
 }
 
 // emergency is the grants of the period and what about them somebody must look at: each grant, pairs that always approve
@@ -219,7 +304,7 @@ func (f *facts) emergency() ([]Grant, []Item) {
 			}
 		}
 		i := Item{ID: "grant/" + g.ID, Topic: TopicEmergency, Kind: "grant", Cluster: g.Cluster, Title: fmt.Sprintf("%s used %s on %s", f.name(g.Person), g.Profile, g.Cluster), Risk: inventory.Medium,
-			Not: uniq(append(people, g.Person)), Fingerprint: digestOf(g.ID), Since: g.Issued, Advice: "object by revoking: it is recorded, and somebody must look into it"}
+			Not: uniq(append(people, g.Person)), Fingerprint: digestOf([]any{g.ID, g.Ended, g.Used, g.LeftOver, g.NoteState}), Since: g.Issued, Advice: "object by revoking: it is recorded, and somebody must look into it"}
 		i.Evidence = append(i.Evidence, "asked "+g.Asked.UTC().Format(time.RFC3339)+": "+oneLine(g.Reason))
 		if g.Incident != "" {
 			i.Evidence = append(i.Evidence, "incident "+g.Incident)
@@ -311,8 +396,8 @@ func grantOf(r *breakglass.Request, now time.Time, hours Hours) Grant {
 	return g
 }
 
-// checkItems are the checks of the period: one item for each check and cluster that failed or never ran.
-func checkItems(checks []Check, clusters []string, from time.Time) []Item {
+// checkItems are the checks of the period: one item for each check and cluster, with what it last found, and one if none ran.
+func checkItems(checks []Check, open []breakglass.Finding, clusters []string, from time.Time) []Item {
 	type place struct{ check, cluster string }
 	runs, failed := map[place]int{}, map[place][]Check{}
 	last := map[place]Check{}
@@ -331,15 +416,29 @@ func checkItems(checks []Check, clusters []string, from time.Time) []Item {
 		return cmp.Or(strings.Compare(a.check, b.check), strings.Compare(a.cluster, b.cluster))
 	}) {
 		i := Item{ID: "check/" + p.check + "/" + cmp.Or(p.cluster, "all"), Topic: TopicChecks, Kind: "check", Cluster: p.cluster, Risk: inventory.Low,
-			Title: fmt.Sprintf("check %s%s: %s, %d failed", p.check, on(p.cluster), runsOf(runs[p]), len(failed[p])), Fingerprint: digestOf([]any{p.check, p.cluster, len(failed[p]) == 0})}
+			Title: fmt.Sprintf("check %s%s: %s, %d failed", p.check, on(p.cluster), runsOf(runs[p]), len(failed[p])), Fingerprint: digestOf([]any{p.check, p.cluster, len(failed[p]) == 0, last[p].Findings})}
+		i.Grants = slices.Clone(last[p].Findings)
 		i.Evidence = append(i.Evidence, "last "+last[p].At.UTC().Format(time.RFC3339)+": "+last[p].Verdict)
 		if n := len(failed[p]); n > 0 {
-			i.Risk, i.Grants = inventory.Medium, []string{"failures"}
+			i.Risk, i.Grants = inventory.Medium, append(i.Grants, "failures")
 			i.Evidence = append(i.Evidence, "last failure "+failed[p][n-1].At.UTC().Format(time.RFC3339)+": "+failed[p][n-1].Verdict)
 		}
 		if !last[p].OK {
 			i.Risk = inventory.High
 		}
+		var told []string
+		for _, f := range open {
+			if f.Check == p.check && f.Cluster == p.cluster {
+				told = append(told, f.Key)
+				i.Evidence = append(i.Evidence, fmt.Sprintf("open since %s: %s: %s; next: %s", f.Since.UTC().Format(time.DateOnly), f.Severity, printable(f.What), cmp.Or(printable(f.Next), "nothing is said")))
+			}
+		}
+		for _, key := range last[p].Findings {
+			if !slices.Contains(told, key) {
+				i.Evidence = append(i.Evidence, "the last run found "+printable(key)+", which is over")
+			}
+		}
+		i.Grants = uniq(append(i.Grants, told...))
 		out = append(out, i)
 	}
 	if len(checks) == 0 {
@@ -349,6 +448,58 @@ func checkItems(checks []Check, clusters []string, from time.Time) []Item {
 	return out
 }
 
+// receiptItems are the revocations of the period, one item for each cluster: whether every API server was seen to refuse what
+// was revoked.
+func (f *facts) receiptItems() []Item {
+	by := map[string]*Item{}
+	proved := map[string]int{}
+	revoked := map[string]int{}
+	for _, r := range f.requests {
+		if r.Revoked == nil || r.Issued == nil || r.Revoked.At.Before(f.from) {
+			continue
+		}
+		id := r.Ask.Cluster
+		if by[id] == nil {
+			by[id] = &Item{ID: "check/receipts/" + id, Topic: TopicChecks, Kind: "receipts", Cluster: id, Risk: inventory.Low, Advice: "an API server that was not seen to refuse may take what was revoked: find out why"}
+		}
+		i := by[id]
+		revoked[id]++
+		why := notProved(r)
+		if why == "" {
+			proved[id]++
+			continue
+		}
+		i.Risk, i.Grants = inventory.High, append(i.Grants, r.ID)
+		i.Evidence = append(i.Evidence, r.ID+", revoked "+r.Revoked.At.UTC().Format(time.RFC3339)+": "+why)
+	}
+	var out []Item
+	for _, id := range slices.Sorted(maps.Keys(by)) {
+		i := by[id]
+		i.Title = fmt.Sprintf("revocations on %s: %d, of which every API server was seen to refuse %d", id, revoked[id], proved[id])
+		i.Evidence = append([]string{fmt.Sprintf("since %s, by the receipts in the ledger", f.from.Format(time.DateOnly))}, i.Evidence...)
+		slices.Sort(i.Grants)
+		i.Fingerprint = digestOf([]any{i.ID, i.Grants})
+		out = append(out, *i)
+	}
+	return out
+}
+
+// notProved says why it is not proved that a revoked certificate is refused by every API server; empty if it is.
+func notProved(r *breakglass.Request) string {
+	if r.Receipt == nil {
+		return "there is no receipt: no API server was asked"
+	}
+	for _, a := range r.Receipt.Answers {
+		if !a.No {
+			return printable(a.Server + ": " + cmp.Or(a.Problem, "it did not refuse"))
+		}
+	}
+	if len(r.Receipt.Answers) == 0 {
+		return "the receipt names no API server"
+	}
+	return ""
+}
+
 func runsOf(n int) string {
 	if n == 1 {
 		return "1 run"
@@ -356,15 +507,14 @@ func runsOf(n int) string {
 	return fmt.Sprintf("%d runs", n)
 }
 
-// clusterItems are what a scan of a cluster found that a person must answer for, and how many expected things it saw.
-func clusterItems(s *inventory.Snapshot, a *inventory.Analysis, p *breakglass.Policy) (out []Item, expected int) {
-	for _, in := range inventory.Items(s, a) {
+// clusterItems are what a scan of a cluster found that a person must answer for: of all its items those that are not expected.
+func clusterItems(s *inventory.Snapshot, a *inventory.Analysis, all []inventory.Item, p *breakglass.Policy) (out []Item) {
+	for _, in := range all {
 		if in.Expected {
-			expected++
 			continue
 		}
 		i := Item{ID: "cluster/" + in.ID, Topic: TopicPower, Kind: string(in.Kind), Cluster: in.Cluster, Title: in.Title, Evidence: in.Evidence, Risk: in.Risk, Admin: in.Admin, Grants: in.Grants,
-			Object: in.ID, TakeAway: in.TakeAway, Advice: in.Advice, Orphan: in.Orphan, Dormant: in.Dormant, Fingerprint: in.Fingerprint}
+			Proof: in.Proof, TakeAway: in.TakeAway, Advice: in.Advice, Orphan: in.Orphan, Dormant: in.Dormant, Fingerprint: in.Fingerprint}
 		if in.Kind != inventory.ItemSubject && in.Kind != inventory.ItemBinding && in.Kind != inventory.ItemDefault {
 			i.Topic = TopicDoors
 		}
@@ -374,9 +524,17 @@ func clusterItems(s *inventory.Snapshot, a *inventory.Analysis, p *breakglass.Po
 		if in.Until != nil {
 			i.Evidence = append(slices.Clone(i.Evidence), "ends by itself "+in.Until.UTC().Format(time.DateOnly))
 		}
-		if who, ok := personOf(in.Person, p); ok {
-			i.Not = []string{who}
+		if len(in.Proof) > 0 {
+			i.Object = in.ID
+		} else {
+			i.Evidence = append(slices.Clone(i.Evidence), noProof(in))
 		}
+		for _, user := range in.People {
+			if who, ok := personOf(user, p); ok {
+				i.Not = append(i.Not, who)
+			}
+		}
+		i.Not = uniq(i.Not)
 		out = append(out, i)
 	}
 	for _, f := range a.Findings { // what could not be read must not look like nothing
@@ -386,7 +544,18 @@ func clusterItems(s *inventory.Snapshot, a *inventory.Analysis, p *breakglass.Po
 		out = append(out, Item{ID: "cluster/" + s.Cluster + "/unread/" + digestOf(f.ID)[:16], Topic: TopicPower, Kind: "unknown", Cluster: s.Cluster, Title: f.Title, Evidence: []string{f.Text}, Risk: f.Severity, Admin: true,
 			Grants: []string{"anything"}, Fingerprint: digestOf(f.ID), Advice: f.Next})
 	}
-	return out, expected
+	return out
+}
+
+// noProof says to reviewers that no later scan can show whether what they revoke is gone.
+func noProof(in inventory.Item) string {
+	switch {
+	case in.Kind != inventory.ItemCSR:
+		return "no later scan can tell whether it is gone: the way in which it was seen does not show that"
+	case in.Until == nil:
+		return "no later scan can tell whether it is gone: Kubernetes deletes the request, and a certificate that was signed lives on"
+	}
+	return "until " + in.Until.UTC().Format(time.RFC3339) + ", when the certificate ends, no scan can tell whether it is gone: Kubernetes deletes the request an hour after it was signed, and the certificate lives on"
 }
 
 // ruleUnread is the inventory's rule for what a scan could not read of RBAC.
@@ -397,6 +566,9 @@ const ruleUnread = "scan/unread"
 func personOf(user string, p *breakglass.Policy) (string, bool) {
 	if user == "" {
 		return "", false
+	}
+	if rest, ours := strings.CutPrefix(user, breakglass.CommonNamePrefix); ours { // of a certificate of ours: the person and the request
+		user, _, _ = strings.Cut(rest, ":")
 	}
 	local, _, _ := strings.Cut(user, "@")
 	if n := strings.LastIndexAny(local, ":#/"); n >= 0 {
@@ -421,7 +593,7 @@ func nameIn(p *breakglass.Policy, id string) string {
 
 func lastUse(at, from time.Time) string {
 	if at.IsZero() {
-		return "not used since " + from.Format(time.DateOnly)
+		return "not used to ask, approve or review since " + from.Format(time.DateOnly)
 	}
 	return "last used " + at.UTC().Format(time.DateOnly)
 }

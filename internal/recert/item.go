@@ -71,6 +71,7 @@ type Item struct {
 	Not      []string               `json:"not,omitempty"`    // people it is about, who cannot judge it; sorted
 	Gives    breakglass.Eligibility `json:"gives,omitzero"`   // what a revoke suspends
 	Object   string                 `json:"object,omitempty"` // id by which the next scan proves it gone
+	Proof    []string               `json:"proof,omitempty"`  // what that scan must have seen whole: see inventory.Unproven
 	Grants   []string               `json:"grants,omitempty"` // what it gives, sorted: more is wider
 	TakeAway string                 `json:"takeAway,omitempty"`
 	Advice   string                 `json:"advice,omitempty"`
@@ -170,7 +171,6 @@ type Grant struct {
 	Note      string     `json:"note,omitempty"`      // closing note
 	NoteState string     `json:"noteState,omitempty"` // "written", "missing", "overdue" or empty: none is asked for
 	OffHours  bool       `json:"offHours,omitempty"`
-	Rehearsal bool       `json:"rehearsal,omitempty"`
 }
 
 // Consent is one approval of a Grant.
@@ -188,6 +188,8 @@ type Check struct {
 	At      time.Time `json:"at"`
 	OK      bool      `json:"ok"`
 	Verdict string    `json:"verdict"`
+	// Findings are the keys of what it found that people must know.
+	Findings []string `json:"findings,omitempty"`
 }
 
 // encode is the snapshot's bytes: what its digest is of.

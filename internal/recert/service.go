@@ -83,7 +83,7 @@ func (s *Service) Start(ctx context.Context, by *breakglass.Actor, due time.Time
 	if !from.Before(now) {
 		from = now.Add(-time.Second) // two campaigns within a second
 	}
-	snap, err := s.snapshot(ctx, from, now)
+	snap, looks, err := s.snapshot(ctx, from, now, last)
 	if err != nil {
 		return nil, err
 	}
@@ -105,7 +105,11 @@ func (s *Service) Start(ctx context.Context, by *breakglass.Actor, due time.Time
 		return nil, err
 	}
 	s.cfg.Log.Info("a recertification campaign is open", slog.String("campaign", c.ID), slog.Int("items", len(c.Items)), slog.Time("deadline", c.Opened.Deadline))
-	return c, s.prove(ctx, last, lastSnapshot, snap, digest)
+	if last == nil {
+		return c, nil
+	}
+	_, err = s.prove(ctx, last.ID, lastSnapshot, looks, digest)
+	return c, err
 }
 
 // Job is Start for a schedule: the job of schedule.Scheduler.Add. Run again for the same due time it finds its own campaign and
@@ -171,10 +175,11 @@ func (s Settings) Hours() (Hours, error) {
 
 // compareAll sets every item's state from the last campaign in which it was kept.
 func compareAll(snap *Snapshot, last *breakglass.Campaign, lastSnapshot *Snapshot) {
-	kept := map[string]*Item{}
+	kept, had := map[string]*Item{}, map[string]bool{}
 	if last != nil {
 		for n := range lastSnapshot.Items {
 			old := &lastSnapshot.Items[n]
+			had[old.ID] = true
 			if i, ok := last.Item(old.ID); ok && last.Outcome(i) == breakglass.OutcomeKeep {
 				kept[old.ID] = old
 			}
@@ -182,6 +187,9 @@ func compareAll(snap *Snapshot, last *breakglass.Campaign, lastSnapshot *Snapsho
 	}
 	for n := range snap.Items {
 		i := &snap.Items[n]
+		if i.Topic == TopicEligibility && !had[i.ID] {
+			i.Dormant = false // it may have come yesterday
+		}
 		i.compare(kept[i.ID])
 		if kept[i.ID] != nil {
 			i.Was = "kept in " + last.ID
@@ -213,12 +221,12 @@ func (s *Service) lastClosed(ctx context.Context) (*breakglass.Campaign, *Snapsh
 	return nil, nil, nil
 }
 
-// snapshot looks at everything.
-func (s *Service) snapshot(ctx context.Context, from, now time.Time) (*Snapshot, error) {
+// snapshot looks at everything. What was said in the last campaign, which may be nil, counts as use of a key or an account.
+func (s *Service) snapshot(ctx context.Context, from, now time.Time, last *breakglass.Campaign) (*Snapshot, []look, error) {
 	p := s.cfg.Domain.Policy()
 	cp, err := s.cfg.Ledger.Checkpoint(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	snap := &Snapshot{Version: 1, From: from, Until: now, PolicyDigest: p.Digest, Ledger: cp.Origin, LedgerSize: cp.Size, LedgerRoot: cp.Root.String(), Names: map[string]string{},
 		Clusters: []ClusterLook{}, Items: []Item{}, Grants: []Grant{}, Checks: []Check{}}
@@ -228,25 +236,26 @@ func (s *Service) snapshot(ctx context.Context, from, now time.Time) (*Snapshot,
 	for _, e := range p.Suspensions() {
 		snap.Suspended = append(snap.Suspended, e.String())
 	}
-	f := &facts{policy: p, from: from, now: now, hours: s.cfg.Hours}
+	f := &facts{policy: p, from: from, now: now, hours: s.cfg.Hours, last: last, admin: map[string][]inventory.Ref{}}
 	entries, err := s.cfg.Ledger.Stream(ctx, breakglass.PolicyStream)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if f.history, err = policyHistory(entries); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for _, v := range f.history {
 		if v.at.After(from) {
 			snap.PolicyChanges = append(snap.PolicyChanges, v.changes...)
 		}
 	}
-	all, err := s.cfg.Domain.Since(ctx, int(now.Sub(from).Hours()/24)+1)
+	// A grant that was asked for before the period may be used in it, or be accounted for in it.
+	all, err := s.cfg.Domain.Since(ctx, int((now.Sub(from)+defaultPeriod).Hours()/24)+1)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for _, r := range all {
-		if !r.At.Before(from) {
+		if inPeriod(r, from, now) {
 			f.requests = append(f.requests, r)
 		}
 	}
@@ -260,20 +269,24 @@ func (s *Service) snapshot(ctx context.Context, from, now time.Time) (*Snapshot,
 		}
 		f.looked = err == nil
 	}
+	var looks []look
+	for _, id := range s.cfg.Clusters {
+		l := s.look(ctx, id, p)
+		f.admin[id] = l.admin
+		looks = append(looks, l)
+		snap.Clusters, snap.Items = append(snap.Clusters, l.ClusterLook), append(snap.Items, l.items...)
+	}
 	snap.Items = append(snap.Items, f.eligibilityItems()...)
 	grants, items := f.emergency()
 	snap.Grants, snap.Items = append(snap.Grants, grants...), append(snap.Items, items...)
 	if snap.Checks, err = s.checks(ctx, from); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	snap.Items = append(snap.Items, checkItems(snap.Checks, s.cfg.Clusters, from)...)
+	snap.Items = append(snap.Items, checkItems(snap.Checks, s.cfg.Domain.Findings(), s.cfg.Clusters, from)...)
+	snap.Items = append(snap.Items, f.receiptItems()...)
 	snap.Items = append(snap.Items, s.own(ctx)...)
-	for _, id := range s.cfg.Clusters {
-		look, items := s.look(ctx, id, p)
-		snap.Clusters, snap.Items = append(snap.Clusters, look), append(snap.Items, items...)
-	}
 	sortItems(snap.Items)
-	return snap, nil
+	return snap, looks, nil
 }
 
 // checks lists the checks of the period.
@@ -292,7 +305,7 @@ func (s *Service) checks(ctx context.Context, from time.Time) ([]Check, error) {
 			return nil, err
 		}
 		if run, ok := ev.(breakglass.CheckRun); ok && !(run.OK && strings.HasPrefix(run.Check, schedule.CheckPrefix)) {
-			out = append(out, Check{Check: run.Check, Cluster: run.Cluster, At: e.Time, OK: run.OK, Verdict: run.Verdict})
+			out = append(out, Check{Check: run.Check, Cluster: run.Cluster, At: e.Time, OK: run.OK, Verdict: run.Verdict, Findings: run.Findings})
 		}
 	}
 	return out, nil
@@ -315,14 +328,23 @@ func (s *Service) own(ctx context.Context) []Item {
 	return items
 }
 
+// A look is what one look at a cluster saw.
+type look struct {
+	ClusterLook
+	items []Item          // to be answered for
+	there map[string]bool // ids of all that is there, also of what is expected and nobody is asked about
+	admin []inventory.Ref // roles that are as good as cluster-admin
+}
+
 // look scans a cluster.
-func (s *Service) look(ctx context.Context, id string, p *breakglass.Policy) (ClusterLook, []Item) {
-	look := ClusterLook{ID: id, At: time.Now().UTC()}
-	fail := func(why string) (ClusterLook, []Item) {
-		look.Problem = why
+func (s *Service) look(ctx context.Context, id string, p *breakglass.Policy) look {
+	l := look{ClusterLook: ClusterLook{ID: id, At: time.Now().UTC()}}
+	fail := func(why string) look {
+		l.Problem = why
 		i := unknown(TopicDoors, "cluster/"+id+"/not-looked-at", id, "nothing is known about who has power in "+id+" and which doors are open", why)
 		i.Admin = true
-		return look, []Item{i}
+		l.items = []Item{i}
+		return l
 	}
 	if s.cfg.Scan == nil {
 		return fail("clusters are not looked at here")
@@ -332,9 +354,19 @@ func (s *Service) look(ctx context.Context, id string, p *breakglass.Policy) (Cl
 		s.cfg.Log.Warn("a cluster could not be looked at", slog.String("cluster", id), slog.Any("error", err))
 		return fail(err.Error())
 	}
-	items, expected := clusterItems(in, judged, p)
-	return ClusterLook{ID: id, Server: in.Server.Address, Version: in.Server.Version, CAFingerprint: in.Server.CAFingerprint, Collector: in.Collector, At: in.At, Took: in.Took, Requests: in.Requests,
-		Sources: in.Sources, Doors: judged.Doors, Expected: expected}, items
+	all := inventory.Items(in, judged)
+	l.items, l.there, l.admin = clusterItems(in, judged, all, p), map[string]bool{}, judged.AdminRoles
+	l.ClusterLook = ClusterLook{ID: id, Server: in.Server.Address, Version: in.Server.Version, CAFingerprint: in.Server.CAFingerprint, Collector: in.Collector, At: in.At, Took: in.Took, Requests: in.Requests,
+		Sources: slices.Concat(in.Sources, judged.Programs), Doors: judged.Doors}
+	for _, i := range all {
+		if i.Expected {
+			l.Expected++
+		}
+		if !i.Absent {
+			l.there[i.ID] = true
+		}
+	}
+	return l
 }
 
 func unknown(topic Topic, id, cluster, title, why string) Item {
@@ -342,43 +374,43 @@ func unknown(topic Topic, id, cluster, title, why string) Item {
 		Advice: "make it readable, and start another campaign"}
 }
 
-// prove tells the last campaign what this scan says about things that it revoked. A cluster that was not looked at proves
-// nothing.
-func (s *Service) prove(ctx context.Context, last *breakglass.Campaign, lastSnapshot, snap *Snapshot, digest string) error {
-	if last == nil {
-		return nil
+// prove tells a campaign, of which of is the snapshot, what later looks at its clusters say about things that it revoked. The
+// digest is of what they saw.
+func (s *Service) prove(ctx context.Context, id string, of *Snapshot, looks []look, digest string) (*breakglass.Campaign, error) {
+	items := map[string]*Item{}
+	for n := range of.Items {
+		if i := &of.Items[n]; i.Object != "" {
+			items[i.Object] = i
+		}
 	}
-	_, err := s.proveBy(ctx, last.ID, lastSnapshot, objectsOf(snap), lookedAt(lastSnapshot.Clusters, snap.Clusters), digest)
-	return err
+	return s.cfg.Domain.ProveItems(ctx, id, digest, func(object string) (gone, looked bool) {
+		i := items[object]
+		if i == nil {
+			return false, false
+		}
+		before := slices.IndexFunc(of.Clusters, func(c ClusterLook) bool { return c.ID == i.Cluster })
+		after := slices.IndexFunc(looks, func(l look) bool { return l.ID == i.Cluster })
+		if before < 0 || after < 0 {
+			return false, false
+		}
+		return proof(i, &of.Clusters[before], &looks[after])
+	})
 }
 
-func (s *Service) proveBy(ctx context.Context, id string, of *Snapshot, there map[string]bool, looked map[string]bool, digest string) (*breakglass.Campaign, error) {
-	clusterOf := map[string]string{}
-	for _, i := range of.Items {
-		clusterOf[i.Object] = i.Cluster
+// proof says whether a later look shows that a thing of an earlier one is gone, and whether it can tell at all. What is there is
+// there, whatever else was not seen. That something is not there proves nothing where it may have been overlooked: in the later
+// look, or in the earlier one, of which things may then have had other ids. Of a certificate nothing proves it, and of an item
+// of an earlier release it is not known what would.
+func proof(i *Item, before *ClusterLook, after *look) (gone, looked bool) {
+	switch {
+	case after.Problem != "":
+		return false, false
+	case after.there[i.Object]:
+		return false, true
+	case len(i.Proof) == 0 || inventory.Unproven(i.Proof, before.Sources, before.Doors) != "" || inventory.Unproven(i.Proof, after.Sources, after.Doors) != "":
+		return false, false
 	}
-	return s.cfg.Domain.ProveItems(ctx, id, digest, func(object string) (bool, bool) { return !there[object], looked[clusterOf[object]] })
-}
-
-func objectsOf(s *Snapshot) map[string]bool {
-	out := map[string]bool{}
-	for _, i := range s.Items {
-		out[i.Object] = true
-	}
-	return out
-}
-
-// lookedAt says of each cluster whether a later look saw at least what the earlier one did: what it could not read it must not
-// take for gone.
-func lookedAt(before, after []ClusterLook) map[string]bool {
-	out := map[string]bool{}
-	for _, is := range after {
-		n := slices.IndexFunc(before, func(was ClusterLook) bool { return was.ID == is.ID })
-		out[is.ID] = is.Problem == "" && n >= 0 && !slices.ContainsFunc(before[n].Sources, func(src inventory.Source) bool {
-			return src.Missing == "" && !slices.ContainsFunc(is.Sources, func(x inventory.Source) bool { return x.Name == src.Name && x.Missing == "" })
-		})
-	}
-	return out
+	return true, true
 }
 
 // Prove scans the clusters of a campaign again and records which of the things that it revoked are gone.
@@ -394,17 +426,15 @@ func (s *Service) Prove(ctx context.Context, a breakglass.Actor, id string) (*br
 	if err != nil {
 		return nil, err
 	}
-	there := map[string]bool{}
-	var looks []ClusterLook
+	var looks []look
+	var there []string
 	p := s.cfg.Domain.Policy()
 	for _, cluster := range c.Opened.Clusters {
-		look, items := s.look(ctx, cluster, p)
-		looks = append(looks, look)
-		for _, i := range items {
-			there[i.Object] = true
-		}
+		l := s.look(ctx, cluster, p)
+		looks, there = append(looks, l), slices.AppendSeq(there, maps.Keys(l.there))
 	}
-	return s.proveBy(ctx, c.ID, of, there, lookedAt(of.Clusters, looks), digestOf([]any{c.ID, slices.Sorted(maps.Keys(there)), time.Now().UTC()}))
+	slices.Sort(there)
+	return s.prove(ctx, c.ID, of, looks, digestOf([]any{c.ID, there, time.Now().UTC()}))
 }
 
 // Snapshot returns what a campaign is about, in words, checked against the digest that the ledger has. Do not modify it.

@@ -1,0 +1,151 @@
+package recert
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/inventory"
+)
+
+var noon = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+
+// The ledger must not be made to say more than it knows of how old a key is.
+func TestAgeIsSaidOnlyWhereTheLedgerKnowsIt(t *testing.T) {
+	at := func(years int) time.Time { return noon.AddDate(-years, 0, 0) }
+	for name, c := range map[string]struct {
+		history []policyVersion
+		want    string
+		since   bool
+		old     bool
+	}{
+		"the first policy has it":              {[]policyVersion{{at(3), nil}}, "since when is not known: the access policy of 2023-11-24, which is in force, has it", false, true},
+		"it was added by a reload":             {[]policyVersion{{at(3), nil}, {at(2), []string{"person bob: key k added"}}, {at(0), nil}}, "added to the access policy on 2024-11-24", true, true},
+		"it came while the daemon was down":    {[]policyVersion{{at(3), nil}, {at(0), []string{"team sre: carol added"}}}, "since when is not known: the access policy of 2026-11-24", false, false},
+		"it was added, taken away and is back": {[]policyVersion{{at(3), []string{"person bob: key k added"}}, {at(2), []string{"person bob: key k removed"}}, {at(0), nil}}, "since when is not known: the access policy of 2026-11-24", false, false},
+		"another's key was added":              {[]policyVersion{{at(3), nil}, {at(0), []string{"person abob: key k added", "person bob: key kk added"}}}, "since when is not known", false, false},
+	} {
+		f := &facts{history: c.history, now: noon}
+		words, since := f.sinceWords("person bob: key k")
+		text := strings.Join(words, "; ")
+		if !strings.HasPrefix(text, c.want) || (since != nil) != c.since || strings.Contains(text, "older than a year") != c.old {
+			t.Errorf("%s: got %q, %v, want %q", name, text, since, c.want)
+		}
+	}
+}
+
+func TestUserNamesAreFoundInThePolicy(t *testing.T) {
+	p := &breakglass.Policy{People: []breakglass.Person{{ID: "bob"}}}
+	for user, want := range map[string]bool{"bob": true, "Bob@example.com": true, "oidc:bob": true, "arn:aws:iam::1:user/ops/bob": true, "arn:aws:iam::1:user/bob@example.com": true,
+		"breakglass:bob:7k3m-q9ad": true, "": false, "alice": false, "bobby": false, "breakglass:alice:bob": false} {
+		if who, ok := personOf(user, p); ok != want || ok && who != "bob" {
+			t.Errorf("%q is %q, %t, want %t", user, who, ok, want)
+		}
+	}
+}
+
+func TestRolesThatAreAsGoodAsClusterAdminNeedTwoPeople(t *testing.T) {
+	f := &facts{admin: map[string][]inventory.Ref{"c1": {{Kind: "ClusterRole", Name: "ops"}, {Kind: "Role", Namespace: "kube-system", Name: "fixer"}}}}
+	for name, c := range map[string]struct {
+		rights  breakglass.Rights
+		cluster string
+		want    bool
+	}{
+		"cluster-admin":              {breakglass.Rights{ClusterRole: "cluster-admin"}, "c2", true},
+		"a group":                    {breakglass.Rights{Group: "g"}, "c2", true},
+		"a role of the scan":         {breakglass.Rights{ClusterRole: "ops"}, "c1", true},
+		"the same in a namespace":    {breakglass.Rights{ClusterRole: "ops", Namespaces: []string{"shop"}}, "c1", false},
+		"the same elsewhere":         {breakglass.Rights{ClusterRole: "ops"}, "c2", false},
+		"a role in kube-system":      {breakglass.Rights{Role: "fixer", Namespaces: []string{"default", "kube-system"}}, "c1", true},
+		"the same role in a default": {breakglass.Rights{Role: "fixer", Namespaces: []string{"default"}}, "c1", false},
+		"a role that is none":        {breakglass.Rights{ClusterRole: "view"}, "c1", false},
+	} {
+		if got := f.adminEquivalent(c.rights, c.cluster); got != c.want {
+			t.Errorf("%s: got %t, want %t", name, got, c.want)
+		}
+	}
+}
+
+func TestCheckItemsSayWhatWasFound(t *testing.T) {
+	at := noon.Add(-time.Hour)
+	run := func(keys ...string) []Check {
+		return []Check{{Check: "ca", Cluster: "c1", At: at, OK: true, Verdict: "good", Findings: keys}}
+	}
+	open := []breakglass.Finding{
+		{FindingOpened: breakglass.FindingOpened{Key: "ca/c1/expiry", Check: "ca", Cluster: "c1", Severity: breakglass.SeverityWarning, What: "the CA ends soon", Next: "make the next one"}, Since: at},
+		{FindingOpened: breakglass.FindingOpened{Key: "ca/c2/expiry", Check: "ca", Cluster: "c2", Severity: breakglass.SeverityWarning, What: "of another cluster"}, Since: at},
+	}
+	i := checkItems(run("ca/c1/expiry", "ca/c1/etcd"), open, []string{"c1"}, noon)[0]
+	text := strings.Join(i.Evidence, "\n")
+	for _, want := range []string{"warning: the CA ends soon; next: make the next one", "the last run found ca/c1/etcd, which is over"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the evidence does not say %q:\n%s", want, text)
+		}
+	}
+	if strings.Contains(text, "another cluster") {
+		t.Errorf("it says what was found elsewhere:\n%s", text)
+	}
+	was := checkItems(run("ca/c1/expiry"), nil, []string{"c1"}, noon)[0]
+	i.compare(&was)
+	if i.State != breakglass.ItemWidened {
+		t.Errorf("with one more finding it is %s", i.State)
+	}
+}
+
+func TestReceiptsThatProveNothingAreToldByCluster(t *testing.T) {
+	revoked := func(id, cluster string, days int, receipt *breakglass.Receipt) *breakglass.Request {
+		return &breakglass.Request{ID: id, Ask: breakglass.Requested{Cluster: cluster}, Issued: &breakglass.Issued{}, Revoked: &breakglass.Ending{At: noon.AddDate(0, 0, days)}, Receipt: receipt}
+	}
+	yes := breakglass.Answer{Server: "https://b", Problem: "it cannot be reached"}
+	no := breakglass.Answer{Server: "https://a", No: true}
+	f := &facts{from: noon, requests: []*breakglass.Request{
+		revoked("good", "c1", 1, &breakglass.Receipt{Answers: []breakglass.Answer{no}}), revoked("half", "c1", 1, &breakglass.Receipt{Answers: []breakglass.Answer{no, yes}}),
+		revoked("never", "c1", 1, nil), revoked("before", "c1", -1, nil), revoked("fine", "c2", 1, &breakglass.Receipt{Answers: []breakglass.Answer{no}}),
+	}}
+	items := f.receiptItems()
+	if len(items) != 2 {
+		t.Fatalf("%d items, want one for each cluster", len(items))
+	}
+	if i := items[0]; i.Title != "revocations on c1: 3, of which every API server was seen to refuse 1" || i.Risk != inventory.High || !slices.Equal(i.Grants, []string{"half", "never"}) ||
+		!strings.Contains(strings.Join(i.Evidence, "; "), "https://b: it cannot be reached") || !strings.Contains(strings.Join(i.Evidence, "; "), "there is no receipt") {
+		t.Errorf("c1: %+v", i)
+	}
+	if i := items[1]; i.Risk != inventory.Low || len(i.Grants) > 0 {
+		t.Errorf("c2: %+v", i)
+	}
+}
+
+// What was accounted for before the period is in the campaign before; everything else is in this one.
+func TestGrantsBelongToThePeriodInWhichTheyAreAccountedFor(t *testing.T) {
+	from := noon
+	before, after := from.Add(-time.Hour), from.Add(time.Hour)
+	care := &breakglass.Aftercare{Examine: true, CloseSeconds: 3600}
+	grant := func(change func(*breakglass.Request)) *breakglass.Request {
+		r := &breakglass.Request{At: before.Add(-time.Hour), Ask: breakglass.Requested{Aftercare: care}, Issued: &breakglass.Issued{NotBefore: before.Add(-time.Hour), NotAfter: before},
+			Swept: &breakglass.Swept{}, SweptAt: before, Closed: &breakglass.Ending{At: before}}
+		change(r)
+		return r
+	}
+	for name, c := range map[string]struct {
+		change func(*breakglass.Request)
+		want   bool
+	}{
+		"all done before":                {func(*breakglass.Request) {}, false},
+		"asked in the period":            {func(r *breakglass.Request) { r.At, r.Issued = after, nil }, true},
+		"asked before, and never issued": {func(r *breakglass.Request) { r.Issued = nil }, false},
+		"still in use":                   {func(r *breakglass.Request) { r.Issued.NotAfter = after.Add(24 * time.Hour) }, true},
+		"ended in the period":            {func(r *breakglass.Request) { r.Issued.NotAfter = after }, true},
+		"revoked in the period":          {func(r *breakglass.Request) { r.Revoked = &breakglass.Ending{At: after} }, true},
+		"reported in the period":         {func(r *breakglass.Request) { r.SweptAt = after }, true},
+		"never reported":                 {func(r *breakglass.Request) { r.Swept = nil }, true},
+		"closed in the period":           {func(r *breakglass.Request) { r.Closed.At = after }, true},
+		"never closed":                   {func(r *breakglass.Request) { r.Closed = nil }, true},
+		"without any aftercare":          {func(r *breakglass.Request) { r.Ask.Aftercare, r.Swept, r.Closed = nil, nil, nil }, false},
+	} {
+		if got := inPeriod(grant(c.change), from, after.Add(time.Hour)); got != c.want {
+			t.Errorf("%s: got %t, want %t", name, got, c.want)
+		}
+	}
+}

@@ -1,0 +1,214 @@
+package recert_test
+
+import (
+	"context"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/breakglassd/breakglass/internal/bgtest"
+	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/inventory"
+	"github.com/breakglassd/breakglass/internal/recert"
+)
+
+const quarter = 92 * 24 * time.Hour
+
+func states(c *breakglass.Campaign) map[string]breakglass.ItemState {
+	out := map[string]breakglass.ItemState{}
+	for _, i := range c.Items {
+		out[i.ID] = i.State
+	}
+	return out
+}
+
+// scanning is a scan of one door, and of what else change says.
+func scanning(d inventory.Door, change func(*inventory.Snapshot, *inventory.Analysis)) func() (*inventory.Snapshot, *inventory.Analysis, error) {
+	return func() (*inventory.Snapshot, *inventory.Analysis, error) {
+		s, a, err := plain()()
+		d.Evidence, d.Advice = []string{"seen"}, "look"
+		a.Doors = []inventory.Door{d}
+		if change != nil {
+			change(s, a)
+		}
+		return s, a, err
+	}
+}
+
+func TestGrantThatWasPendingAtTheLastSnapshotIsReviewed(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		r := w.Grant("alice", "admin")
+		first := w.start(t)
+		if _, ok := first.Item("grant/" + r.ID); ok {
+			t.Fatal("a grant that nobody has collected is an item: the test is about one that is not")
+		}
+		time.Sleep(time.Minute)
+		_, csr := bgtest.NewCSR()
+		if _, err := w.Claim("alice", r.ID, csr); err != nil {
+			t.Fatal(err)
+		}
+		w.keepAll(t, first)
+		time.Sleep(quarter)
+		second := w.start(t)
+		if _, ok := second.Item("grant/" + r.ID); !ok {
+			t.Error("a grant that was asked for before a snapshot and collected after it is in no campaign")
+		}
+	})
+}
+
+func TestGrantInUseAtTheLastSnapshotIsReviewedAgainUntilItIsDone(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.use(t, "alice")
+		first := w.keepAll(t, w.start(t))
+		grant := titled(t, w, first, "used admin")
+		time.Sleep(quarter)
+		second := w.start(t)
+		if state, ok := states(second)[grant.ID]; !ok || state.Together() {
+			t.Errorf("the end of a grant that was kept while it was in use: there %t, state %q, want one that is answered by itself", ok, state)
+		}
+		w.keepAll(t, second)
+		time.Sleep(quarter)
+		if _, ok := w.start(t).Item(grant.ID); ok {
+			t.Error("a grant that was over before the period is in it")
+		}
+	})
+}
+
+// Whoever revokes a certificate of the CSR API must not be told that it is gone because Kubernetes tidied up.
+func TestCertificateOfTheCSRAPIIsNeverProvedGone(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		until := time.Now().Add(300 * 24 * time.Hour).UTC()
+		w.scanned = scanning(inventory.Door{ID: inventory.DoorCSR, Title: "CSR", State: inventory.Present, Items: []inventory.DoorItem{
+			{ID: "x", Title: "CertificateSigningRequest x was signed", Risk: inventory.Medium, Until: &until, People: []string{"mallory@example.com", "bob"}}}}, nil)
+		first := w.start(t)
+		item := titled(t, w, first, "CertificateSigningRequest x")
+		if item.Object != "" || !slices.ContainsFunc(item.Evidence, func(s string) bool {
+			return strings.Contains(s, until.Format(time.RFC3339)+", when the certificate ends, no scan can tell")
+		}) {
+			t.Errorf("object %q, evidence %q, want no object and that nothing can tell", item.Object, item.Evidence)
+		}
+		if !slices.Equal(item.Not, []string{"bob", "mallory"}) {
+			t.Errorf("whom it is for and who asked for it: %q cannot judge it, want both", item.Not)
+		}
+		w.say(t, first, "carol", breakglass.VerdictRevoke, item.ID)
+		w.scanned = plain()
+		after, err := w.service.Prove(t.Context(), byKey("carol"), first.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i, _ := after.Item(item.ID); !i.Proved.IsZero() {
+			t.Error("a certificate is proved gone because its request is")
+		}
+	})
+}
+
+func TestProofLooksAtWhatCouldHaveBeenOverlooked(t *testing.T) {
+	door := inventory.Door{ID: inventory.DoorStaticTokens, Title: "static token file", State: inventory.Present, Items: []inventory.DoorItem{{ID: "token:t.csv", Title: "tokens in the file t.csv", Risk: inventory.High}}}
+	shut := inventory.Door{ID: inventory.DoorStaticTokens, Title: "static token file", State: inventory.Absent}
+	unseen := inventory.Door{ID: inventory.DoorStaticTokens, Title: "static token file", State: inventory.CannotTell, Tellable: "give it"}
+	flags := func(missing string) func(*inventory.Snapshot, *inventory.Analysis) {
+		return func(s *inventory.Snapshot, a *inventory.Analysis) {
+			s.Sources = []inventory.Source{{Name: inventory.SourcePods}}
+			a.Programs = []inventory.Source{{Name: "command line of kube-apiserver", Missing: missing}}
+		}
+	}
+	expected := door
+	expected.Items = []inventory.DoorItem{{ID: "token:t.csv", Title: "tokens in the file t.csv", Risk: inventory.High, Expected: true, Why: "somebody said so"}}
+	for name, c := range map[string]struct {
+		before, after func() (*inventory.Snapshot, *inventory.Analysis, error)
+		want          string // of the item; of the door as such the same
+	}{
+		"every API server was seen":     {scanning(door, flags("")), scanning(shut, flags("")), "gone"},
+		"one was not seen":              {scanning(door, flags("")), scanning(unseen, flags("on 1 control-plane nodes")), "unknown"},
+		"one was not seen before":       {scanning(door, flags("on 1 control-plane nodes")), scanning(shut, flags("")), "unknown"},
+		"it is there":                   {scanning(door, flags("")), scanning(door, flags("")), "still"},
+		"it is there, and not all seen": {scanning(door, flags("")), scanning(door, flags("on 1 control-plane nodes")), "still"},
+		"it is there, and expected now": {scanning(door, flags("")), scanning(expected, flags("")), "still"},
+	} {
+		bubble(t, func(t *testing.T, w *world) {
+			w.scanned = c.before
+			first := w.start(t)
+			item := titled(t, w, first, "tokens in the file t.csv")
+			w.say(t, first, "carol", breakglass.VerdictRevoke, item.ID)
+			w.scanned = c.after
+			after, err := w.service.Prove(t.Context(), byKey("carol"), first.ID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := map[bool]string{true: "gone", false: "still"}
+			i, _ := after.Item(item.ID)
+			is := got[i.Gone]
+			if i.Proved.IsZero() {
+				is = "unknown"
+			}
+			if is != c.want {
+				t.Errorf("%s: %s, want %s", name, is, c.want)
+			}
+		})
+	}
+}
+
+func TestAccountOfWhichSlackSaysNothingIsNotCalledActive(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		service, err := recert.New(recert.Config{Domain: w.Service, Ledger: w.Ledger, Signer: w.signer, Dir: filepath.Join(w.Dir, "recert"),
+			Accounts: func(_ context.Context, all []breakglass.SlackAccount) (map[breakglass.SlackAccount]recert.AccountState, error) {
+				out := map[breakglass.SlackAccount]recert.AccountState{}
+				for _, a := range all {
+					if a.User != bgtest.SlackUser("bob") {
+						out[a] = recert.AccountState{}
+					}
+				}
+				return out, nil
+			}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.service = service
+		c := w.start(t)
+		for user, want := range map[string]string{"U0BOB": "cannot tell whether it is active", "U0CAROL": "an active member"} {
+			if i := titled(t, w, c, user); !strings.Contains(strings.Join(i.Evidence, "; "), want) {
+				t.Errorf("%s: %q, want %q", user, i.Evidence, want)
+			}
+		}
+	})
+}
+
+// Who did nothing for a quarter, and the keys by which nothing was done, are not confirmed together with the rest.
+func TestWhatNobodyUsedForAQuarterIsDormant(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		first := w.start(t)
+		w.keepAll(t, first)
+		if got := states(first)["eligibility/admin/c1/approver/erin"]; got != breakglass.ItemNew {
+			t.Errorf("in the first campaign it is %s", got)
+		}
+		time.Sleep(quarter)
+		second := w.start(t)
+		snap, err := w.service.Snapshot(second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, i := range snap.Items {
+			person := i.Gives.Person
+			switch {
+			case i.Topic != recert.TopicEligibility:
+				continue
+			case person == "":
+				person = i.Not[0]
+			}
+			// Reviewing counts as use: these answered the first campaign, all by their keys.
+			want := !slices.Contains([]string{"carol", "dave", "erin"}, person) || i.Kind == "slack"
+			if i.Dormant != want || want != (i.State == breakglass.ItemDormant) {
+				t.Errorf("%s of %s: dormant %t, state %s, want %t (%q)", i.ID, person, i.Dormant, i.State, want, i.Evidence)
+			}
+		}
+		w.keepAll(t, second)
+		time.Sleep(30 * 24 * time.Hour)
+		for id, state := range states(w.start(t)) {
+			if state == breakglass.ItemDormant {
+				t.Errorf("after a month %s is %s", id, state)
+			}
+		}
+	})
+}
