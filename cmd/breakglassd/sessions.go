@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -36,6 +39,9 @@ const checkAudit = "audit"
 // maxLooks bounds the single objects that one sweep looks for.
 const maxLooks = 200
 
+// buildsAtOnce bounds the reports that are in memory at one time: one may be of a session that was made to be large.
+const buildsAtOnce = 2
+
 // sessions is what the daemon knows of what was done with grants: the audit events that API servers send, the reports made of
 // them, and what clusters held before. It is a breakglass.Examiner.
 type sessions struct {
@@ -47,6 +53,7 @@ type sessions struct {
 	service  *breakglass.Service // set once it is open, before anything calls
 	metrics  *metrics
 	pulses   map[string]*session.Pulse // by cluster; of those whose API servers call
+	builds   chan struct{}             // has buildsAtOnce places
 }
 
 // openSessions opens the database of sessions.
@@ -55,13 +62,13 @@ func openSessions(ctx context.Context, cfg *Config, clusters *cluster.Clusters, 
 	if err != nil {
 		return nil, err
 	}
-	s := &sessions{cfg: cfg, log: log, store: st, clusters: clusters, metrics: m, pulses: map[string]*session.Pulse{}}
+	s := &sessions{cfg: cfg, log: log, store: st, clusters: clusters, metrics: m, pulses: map[string]*session.Pulse{}, builds: make(chan struct{}, buildsAtOnce)}
 	for _, c := range cfg.Clusters {
 		if c.webhooks() {
 			s.pulses[c.ID] = session.NewPulse(beatEvery, beatBatch, beatMargin)
 		}
 	}
-	s.intake = &store.Intake{Store: st, Log: log, Now: func() time.Time { return time.Now().UTC() }, Known: s.known, Unknown: s.unknown, Heartbeat: s.heartbeat}
+	s.intake = &store.Intake{Store: st, Log: log, Now: func() time.Time { return time.Now().UTC() }, Known: s.known, Unknown: s.unknown, Heartbeat: s.heartbeat, Alive: s.heard}
 	m.watchIntake(s.intake.Figures)
 	return s, nil
 }
@@ -94,13 +101,16 @@ func (s *sessions) unknown(ctx context.Context, clusterID, fingerprint, commonNa
 	return s.service.Find(ctx, f)
 }
 
-// heartbeat is told of a nonce in the audit events of a cluster.
+// heartbeat looks up a nonce in the audit events of a cluster.
 func (s *sessions) heartbeat(clusterID, nonce string) (server string, ours bool) {
 	if p := s.pulses[clusterID]; p != nil {
-		return p.Seen(nonce)
+		return p.Find(nonce)
 	}
 	return "", false
 }
+
+// heard is told of a nonce that heartbeat knew, once what came with it is stored.
+func (s *sessions) heard(clusterID, nonce string) { s.pulses[clusterID].Seen(nonce) }
 
 // run takes audit events in, sends heartbeats, and prunes, until ctx is done.
 func (s *sessions) run(ctx context.Context) error {
@@ -127,7 +137,7 @@ func (s *sessions) run(ctx context.Context) error {
 		case <-beat.C:
 			for id := range s.pulses {
 				s.ping(ctx, id)
-				s.judge(ctx, id, time.Now())
+				s.judge(ctx, id, s.servers(id), time.Now())
 			}
 		case <-hooks.C:
 			for id := range s.pulses {
@@ -135,7 +145,7 @@ func (s *sessions) run(ctx context.Context) error {
 			}
 		case <-prune.C:
 			now := time.Now().UTC()
-			if err := s.store.Prune(ctx, now.Add(-s.cfg.Sessions.Keep), now); err != nil && ctx.Err() == nil {
+			if err := s.store.Prune(ctx, now.Add(-s.cfg.Sessions.Keep)); err != nil && ctx.Err() == nil {
 				s.log.Warn("removing old audit events", slog.Any("error", err))
 			}
 		}
@@ -174,13 +184,17 @@ func (s *sessions) ping(ctx context.Context, clusterID string) {
 	}
 }
 
-// judge opens a finding for each API server whose audit stream is silent, and ends those of the ones that are heard again.
-func (s *sessions) judge(ctx context.Context, clusterID string, now time.Time) {
+// judge opens a finding for each API server whose audit stream is silent, and ends those of the ones that are heard again. Of one
+// that was not heard since the daemon's start, and may yet be, it says nothing.
+func (s *sessions) judge(ctx context.Context, clusterID string, servers []string, now time.Time) {
 	alarms := s.pulses[clusterID].Judge(now)
-	for _, server := range s.servers(clusterID) {
+	for _, server := range servers {
 		key := "audit-silent/" + clusterID + "/" + server
 		i := slices.IndexFunc(alarms, func(a session.Alarm) bool { return a.Server == server })
 		var err error
+		if i < 0 && !s.pulses[clusterID].Heard(server) {
+			continue
+		}
 		if i < 0 {
 			err = s.service.Over(ctx, key, "its audit events arrive again")
 			s.metrics.alive.WithLabelValues(clusterID, server).Set(1)
@@ -240,7 +254,17 @@ func (s *sessions) Before(ctx context.Context, a breakglass.Access) error {
 	return s.store.PutSnapshot(context.WithoutCancel(ctx), a.Request, blob, time.Now().UTC())
 }
 
-// build makes the report on a grant from the events that there are now. A live grant's ends now.
+// turn waits until there is memory for another report. Its answer gives the place back.
+func (s *sessions) turn(ctx context.Context) (func(), error) {
+	select {
+	case s.builds <- struct{}{}:
+		return func() { <-s.builds }, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("waiting until other session reports are made: %w", context.Cause(ctx))
+	}
+}
+
+// build makes the report on a grant from the events that there are now. A live grant's ends now. It needs a turn.
 func (s *sessions) build(ctx context.Context, r *breakglass.Request) (session.Session, error) {
 	now := time.Now().UTC()
 	g := session.Grant{Request: r.ID, Cluster: r.Ask.Cluster, User: r.Claimed.CommonName, Fingerprint: r.Issued.Fingerprint, From: r.ClaimedAt, Until: r.Over(now)}
@@ -271,12 +295,13 @@ func (s *sessions) Examine(ctx context.Context, r *breakglass.Request, final boo
 	done := func(err error) (breakglass.SessionReported, breakglass.Swept, error) {
 		return breakglass.SessionReported{}, breakglass.Swept{}, err
 	}
-	report, err := s.build(ctx, r)
+	free, err := s.turn(ctx)
 	if err != nil {
 		return done(err)
 	}
-	body, _ := report.JSON()
-	if _, err := s.store.PutReport(ctx, r.ID, body, time.Now().UTC()); err != nil {
+	report, err := s.build(ctx, r)
+	free()
+	if err != nil {
 		return done(err)
 	}
 	in := sweep.Evidence{Acts: session.Acts(report)}
@@ -298,15 +323,31 @@ func (s *sessions) Examine(ctx context.Context, r *breakglass.Request, final boo
 		}
 		swept.Gaps = append(swept.Gaps, "the cluster could not be looked at any more: "+err.Error())
 	}
-	if in.Before == nil {
-		swept.Gaps = append(swept.Gaps, "what existed before the session is not known: what it removed or changed shows only where audit events tell it")
-	}
-	swept.Gaps = append(swept.Gaps, in.After.Missing()...)
+	swept.Gaps = append(swept.Gaps, sweep.Missing(in.Before, in.After)...)
 	in.Changes = sweep.Compare(in.Before, in.After, sweep.Window{From: r.ClaimedAt, Until: r.Over(time.Now().UTC())})
-	items := sweep.Judge(in)
-	swept.Items = items[:min(len(items), breakglass.MaxResidues)]
-	swept.More = len(items) - len(swept.Items)
+	found := append([]breakglass.Residue{}, sweep.Judge(in)...) // in JSON, none is [] and not null
+	report.Left = &session.Left{Items: found, Sources: swept.Sources, Gaps: swept.Gaps}
+	swept.Items = sweep.Choose(found, breakglass.MaxResidues)
+	if swept.More = len(found) - len(swept.Items); swept.More > 0 {
+		if swept.All, err = hashOf(found); err != nil {
+			return done(err)
+		}
+	}
+	body, _ := report.JSON()
+	if _, err := s.store.PutReport(context.WithoutCancel(ctx), r.ID, body, time.Now().UTC()); err != nil {
+		return done(err)
+	}
 	return session.Summary(report), swept, nil
+}
+
+// hashOf names a list of residues by the bytes that the session's report has of it.
+func hashOf(found []breakglass.Residue) (string, error) {
+	text, err := json.Marshal(found)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:]), nil
 }
 
 // snapshot returns what existed before a grant, nil if that is not known.
@@ -321,10 +362,27 @@ func (s *sessions) snapshot(ctx context.Context, request string) (*sweep.Snapsho
 	return sweep.Decode(blob)
 }
 
-// Report implements api.Sessions.
+// Report implements api.Sessions. Of an examined grant it is the report whose digest the ledger has: one made anew would be
+// another, without what was removed since. Of any other it is made from the events that there are now.
 func (s *sessions) Report(ctx context.Context, r *breakglass.Request, format string) ([]byte, error) {
-	report, err := s.build(ctx, r)
+	free, err := s.turn(ctx)
 	if err != nil {
+		return nil, err
+	}
+	defer free()
+	var report session.Session
+	if r.Session != nil && r.Session.Digest != "" {
+		body, err := s.store.Report(ctx, r.Session.Digest)
+		switch {
+		case errors.Is(err, store.ErrNotFound):
+			return nil, s.gone(r, time.Now())
+		case err != nil || format == api.FormatJSON:
+			return body, err
+		}
+		if report, err = session.Parse(body); err != nil {
+			return nil, err
+		}
+	} else if report, err = s.build(ctx, r); err != nil {
 		return nil, err
 	}
 	var out bytes.Buffer
@@ -338,6 +396,16 @@ func (s *sessions) Report(ctx context.Context, r *breakglass.Request, format str
 		return body, nil
 	}
 	return out.Bytes(), err
+}
+
+// gone says why there is no report although the ledger has its digest.
+func (s *sessions) gone(r *breakglass.Request, now time.Time) error {
+	if keep := s.cfg.Sessions.Keep; now.Sub(r.SweptAt) >= keep {
+		return &breakglass.Refusal{Class: breakglass.ClassExpired, Code: "report-removed", Next: "the ledger has its figures: breakglass show " + r.ID,
+			Why: fmt.Sprintf("the session report of %s was removed after keep=%s (sessions.keep)", r.ID, keep)}
+	}
+	return &breakglass.Refusal{Class: breakglass.ClassUnavailable, Code: "report-missing", Next: "restore " + s.cfg.Sessions.Path + " from a backup, or make a report of what is left: breakglass sweep " + r.ID,
+		Why: fmt.Sprintf("the session report of %s is not in the daemon's store, though it is not old enough to have been removed", r.ID)}
 }
 
 // Import implements api.Importer.

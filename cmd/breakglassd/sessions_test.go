@@ -1,0 +1,245 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/breakglassd/breakglass/internal/api"
+	"github.com/breakglassd/breakglass/internal/bgtest"
+	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/cluster"
+	"github.com/breakglassd/breakglass/internal/devmode/kubesim"
+	"github.com/breakglassd/breakglass/internal/session"
+	"github.com/breakglassd/breakglass/internal/sweep"
+)
+
+// newSessions opens an empty store, for a cluster c1 that does not answer any more.
+func newSessions(t *testing.T) *sessions {
+	t.Helper()
+	dir := t.TempDir()
+	kube, err := kubesim.Start(t.Context(), kubesim.Config{})
+	must(t, err)
+	kubeconfig, err := kube.Kubeconfig("token")
+	must(t, err)
+	must(t, kube.Close())
+	path := filepath.Join(dir, "kubeconfig")
+	must(t, os.WriteFile(path, kubeconfig, 0o600))
+	clusters, err := cluster.Open(cluster.Config{Targets: []cluster.Target{{ID: "c1", Kubeconfig: path}}})
+	must(t, err)
+	cfg := &Config{Sessions: Sessions{Path: filepath.Join(dir, "sessions.db"), Keep: 48 * time.Hour}}
+	s, err := openSessions(t.Context(), cfg, clusters, newMetrics(&daemon{}), slog.New(slog.DiscardHandler))
+	must(t, err)
+	t.Cleanup(func() { s.store.Close() })
+	return s
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// ended is a grant in c1 that ended half an hour ago.
+func ended() *breakglass.Request {
+	now := time.Now().UTC().Truncate(time.Second)
+	return &breakglass.Request{ID: "bg-7k2m-q9x", Ask: breakglass.Requested{Cluster: "c1"}, Claimed: &breakglass.Claimed{CommonName: "breakglass:alice:bg-7k2m-q9x"}, ClaimedAt: now.Add(-time.Hour),
+		Issued: &breakglass.Issued{Fingerprint: "aa11", NotAfter: now.Add(-30 * time.Minute)}}
+}
+
+// did stores that alice made something.
+func (s *sessions) did(t *testing.T, r *breakglass.Request, group, resource, name string) {
+	t.Helper()
+	at := r.ClaimedAt.Add(time.Minute)
+	_, err := s.store.Add(t.Context(), "c1", []session.Event{{AuditID: name, Stage: session.StageComplete, Level: "Request", Received: at, At: at, Verb: "create", User: r.Claimed.CommonName,
+		Fingerprint: r.Issued.Fingerprint, URI: "/", Code: 201, Object: &session.Object{Group: group, Resource: resource, Name: name}}}, time.Now())
+	must(t, err)
+}
+
+// examine does what the service does with the answer.
+func (s *sessions) examine(t *testing.T, r *breakglass.Request) {
+	t.Helper()
+	reported, swept, err := s.Examine(t.Context(), r, true)
+	must(t, err)
+	r.Session, r.Swept, r.SweptAt = &reported, &swept, time.Now()
+}
+
+func (s *sessions) report(t *testing.T, r *breakglass.Request, format string) string {
+	t.Helper()
+	body, err := s.Report(t.Context(), r, format)
+	must(t, err)
+	return string(body)
+}
+
+func TestReportOfAnExaminedGrantIsTheOneInTheLedger(t *testing.T) {
+	s, r := newSessions(t), ended()
+	s.did(t, r, "", "configmaps", "one")
+	if live := s.report(t, r, api.FormatJSON); !strings.Contains(live, `"one"`) || strings.Contains(live, `"left"`) {
+		t.Errorf("got %s before it was examined, want a report of what there is", live)
+	}
+	s.examine(t, r)
+	s.did(t, r, "", "configmaps", "came-late")
+	got := s.report(t, r, api.FormatJSON)
+	if digest := fmt.Sprintf("%x", sha256.Sum256([]byte(got))); digest != r.Session.Digest {
+		t.Errorf("got a report with digest %s, and the ledger has %s", digest, r.Session.Digest)
+	}
+	for _, format := range []string{api.FormatText, api.FormatHTML} {
+		if text := s.report(t, r, format); !strings.Contains(text, r.Session.Digest) || strings.Contains(text, "came-late") || !strings.Contains(text, "Left behind") {
+			t.Errorf("the report as %s is not that which the ledger has: %s", format, text)
+		}
+	}
+	before := r.Session.Digest
+	s.examine(t, r)
+	if got := s.report(t, r, api.FormatJSON); !strings.Contains(got, `"came-late"`) || r.Session.Digest == before {
+		t.Error("an event that came late is not in the report of the next examination")
+	}
+}
+
+func TestReportThatIsGoneIsNotMadeUp(t *testing.T) {
+	s, r := newSessions(t), ended()
+	s.did(t, r, "", "configmaps", "one")
+	s.examine(t, r)
+	must(t, s.store.Prune(t.Context(), time.Now().Add(time.Minute)))
+	for _, row := range []struct {
+		age              time.Duration
+		code, why, wants string
+	}{
+		{49 * time.Hour, "report-removed", "removed after keep=48h0m0s", "breakglass show"},
+		{time.Hour, "report-missing", "not in the daemon's store", "breakglass sweep"},
+	} {
+		r.SweptAt = time.Now().Add(-row.age)
+		_, err := s.Report(t.Context(), r, api.FormatText)
+		refusal, ok := breakglass.AsRefusal(err)
+		if !ok || refusal.Code != row.code || !strings.Contains(refusal.Why, row.why) || !strings.Contains(refusal.Next, row.wants) {
+			t.Errorf("after %s: got %v, want %s", row.age, err, row.code)
+		}
+	}
+}
+
+func TestEverythingThatWasLeftBehindIsInTheReport(t *testing.T) {
+	s, r := newSessions(t), ended()
+	for n := range 150 {
+		s.did(t, r, "apiregistration.k8s.io", "apiservices", fmt.Sprintf("v1.a%03d", n))
+	}
+	s.did(t, r, "rbac.authorization.k8s.io", "clusterrolebindings", "evil")
+	s.examine(t, r)
+	if len(r.Swept.Items) != breakglass.MaxResidues || r.Swept.More != 51 {
+		t.Fatalf("got %d and %d more, want 100 and 51", len(r.Swept.Items), r.Swept.More)
+	}
+	if !slices.ContainsFunc(r.Swept.Items, func(x breakglass.Residue) bool { return x.Object == "ClusterRoleBinding evil" }) {
+		t.Error("the ledger does not have the ClusterRoleBinding among a hundred APIServices")
+	}
+	var whole struct {
+		Left struct{ Items json.RawMessage }
+	}
+	must(t, json.Unmarshal([]byte(s.report(t, r, api.FormatJSON)), &whole))
+	var items []breakglass.Residue
+	must(t, json.Unmarshal(whole.Left.Items, &items))
+	if hash := fmt.Sprintf("%x", sha256.Sum256(whole.Left.Items)); len(items) != 151 || hash != r.Swept.All {
+		t.Errorf("got %d things in the report, with the hash %s, want 151 and %s", len(items), hash, r.Swept.All)
+	}
+	if text := s.report(t, r, api.FormatText); strings.Count(text, "APIService v1.a") != 150 {
+		t.Error("the text does not name every APIService")
+	}
+	seen := r.Swept.Digest()
+	r.Swept.All = strings.Repeat("0", 64)
+	if r.Swept.Digest() == seen {
+		t.Error("what is acknowledged does not depend on what the ledger does not hold")
+	}
+}
+
+func TestPoorSnapshotFromBeforeIsAGap(t *testing.T) {
+	s, r := newSessions(t), ended()
+	poor := sweep.Snapshot{Gaps: []sweep.Gap{{What: "pods", Why: "there was no time left for them", Next: "sweep again"}}}
+	blob, err := poor.Encode()
+	must(t, err)
+	must(t, s.store.PutSnapshot(t.Context(), r.ID, blob, time.Now()))
+	s.examine(t, r)
+	if !slices.ContainsFunc(r.Swept.Gaps, func(g string) bool {
+		return strings.HasPrefix(g, "before the session: pods: there was no time left")
+	}) {
+		t.Errorf("got gaps %q, want that pods were not looked at before", r.Swept.Gaps)
+	}
+	if text := s.report(t, r, api.FormatText); !strings.Contains(text, "before the session: pods") {
+		t.Error("the report does not say so")
+	}
+}
+
+func TestReportsAreMadeInTurns(t *testing.T) {
+	s, r := newSessions(t), ended()
+	for range buildsAtOnce {
+		s.builds <- struct{}{}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := s.Report(ctx, r, api.FormatJSON); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v while others are made, want that it waits", err)
+	}
+	if _, _, err := s.Examine(ctx, r, true); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v from an examination meanwhile, want that it waits", err)
+	}
+	<-s.builds
+	s.report(t, r, api.FormatJSON)
+	s.examine(t, r)
+	if len(s.builds) != buildsAtOnce-1 {
+		t.Error("a place was not given back")
+	}
+}
+
+// alive is what the metric says of the one API server: -1 if nothing.
+func (s *sessions) alive(t *testing.T) float64 {
+	t.Helper()
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(s.metrics.alive)
+	all, err := registry.Gather()
+	must(t, err)
+	if len(all) == 0 {
+		return -1
+	}
+	return all[0].GetMetric()[0].GetGauge().GetValue()
+}
+
+// A daemon that starts has heard nothing yet: that there is no alarm does not mean that audit events arrive.
+func TestStartIsNoAllClear(t *testing.T) {
+	sys := bgtest.New(t, bgtest.Options{Policy: bgtest.Policy()})
+	const server = "https://one"
+	key := "audit-silent/c1/" + server
+	open := func() bool {
+		return slices.ContainsFunc(sys.Service.Findings(), func(f breakglass.Finding) bool { return f.Key == key })
+	}
+	must(t, sys.Service.Find(t.Context(), breakglass.FindingOpened{Key: key, Check: checkAudit, Cluster: "c1", Severity: breakglass.SeverityCritical, What: "silent", Next: "look"}))
+	s := newSessions(t)
+	s.service = sys.Service
+	p := session.NewPulse(beatEvery, beatBatch, beatMargin)
+	s.pulses["c1"] = p
+	start := time.Now()
+	p.Watch(server, start)
+	judge := func(after time.Duration) { s.judge(t.Context(), "c1", []string{server}, start.Add(after)) }
+
+	p.Sent(server, "n1", start)
+	judge(20 * time.Second)
+	if !open() || s.alive(t) != -1 {
+		t.Error("the start of the daemon ended the finding, or said that the stream is alive")
+	}
+	judge(2 * time.Minute)
+	if !open() || s.alive(t) != 0 {
+		t.Error("two minutes without a heartbeat are no alarm")
+	}
+	s.heard("c1", "n1")
+	judge(20 * time.Second)
+	if open() || s.alive(t) != 1 {
+		t.Error("a heartbeat came, and the stream is still called silent")
+	}
+}
