@@ -3,7 +3,9 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strings"
@@ -461,16 +463,17 @@ func (a *app) recertReport() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		report, err := c.CampaignReport(cmd.Context(), campaignArg(args), cmp.Or(a.output, api.FormatText))
-		if err != nil {
-			return err
-		}
+		format := cmp.Or(a.output, api.FormatText)
 		if out != "" {
-			if err := os.WriteFile(out, []byte(report), 0o644); err != nil {
-				return usage("writing the report: %v", err)
+			if err := writeWhole(out, func(w io.Writer) error { return c.WriteCampaignReport(cmd.Context(), campaignArg(args), format, w) }); err != nil {
+				return err
 			}
 			a.screen.note("%s written to %s", a.screen.green("✓"), out)
 			return nil
+		}
+		report, err := c.CampaignReport(cmd.Context(), campaignArg(args), format)
+		if err != nil {
+			return err
 		}
 		if a.output == "" || a.output == api.FormatText {
 			report = clean(report)
@@ -480,6 +483,32 @@ func (a *app) recertReport() *cobra.Command {
 	}}
 	cmd.Flags().StringVar(&out, "out", "", "write to a `file`")
 	return cmd
+}
+
+// writeWhole writes a file, or leaves what was there: half a report must not look like one. What is no plain file, like /dev/stdout,
+// is written to as it is.
+func writeWhole(path string, write func(io.Writer) error) error {
+	name := path + ".part"
+	if info, err := os.Lstat(path); err == nil && !info.Mode().IsRegular() {
+		name = path
+	}
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+	if err != nil {
+		return usage("writing the report: %v", err)
+	}
+	if err := errors.Join(write(f), f.Close()); err != nil {
+		if name != path {
+			_ = os.Remove(name) // what is wrong is said below
+		}
+		return err
+	}
+	if name == path {
+		return nil
+	}
+	if err := os.Rename(name, path); err != nil {
+		return usage("writing the report: %v", err)
+	}
+	return nil
 }
 
 func (a *app) recertExport() *cobra.Command {

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/tls"
@@ -35,14 +36,19 @@ const (
 	pollGrace  = 10 * time.Second
 	retryFirst = 500 * time.Millisecond
 	retryLast  = 10 * time.Second
-	maxAnswer  = 16 << 20 // 90 days of requests
+	maxAnswer  = 16 << 20  // 90 days of requests
+	maxLarge   = 256 << 20 // ten campaigns of the largest cluster that was tried: 15 000 items are about 20 MiB
 )
+
+// large marks a result that grows with a campaign, for send: it may be as long as maxLarge.
+type large struct{ out any }
 
 // The codes of errors that arise on the client's side, beside the server's.
 const (
 	CodeUnreachable = "unreachable" // nothing, or nothing readable, came back
 	CodeNoKey       = "no-key"      // there is no SSH key to sign in with
 	CodeOtherLedger = "other-ledger"
+	CodeTooLong     = "too-long" // the answer is longer than the client takes; none of it is given
 )
 
 // CodeLedger is the server's code for a command whose record may or may not have been kept.
@@ -129,7 +135,8 @@ func ask[T any](ctx context.Context, c *Client, method, path string, in any) (T,
 	return out, err
 }
 
-// send makes one HTTP call. A *string as out takes the body as it is; anything else is decoded from JSON.
+// send makes one HTTP call. A *string as out takes the body as it is, and an io.Writer has it written, as much as came; anything
+// else is decoded from JSON. What comes back is whole or an error.
 func (c *Client) send(ctx context.Context, limit time.Duration, method, path, token string, in, out any) error {
 	parent := ctx
 	ctx, cancel := context.WithTimeout(ctx, limit)
@@ -163,12 +170,22 @@ func (c *Client) send(ctx context.Context, limit time.Duration, method, path, to
 		return c.unreachable(err)
 	}
 	defer resp.Body.Close()
-	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	most := int64(maxAnswer)
+	if l, ok := out.(large); ok {
+		out, most = l.out, maxLarge
+	}
+	if w, ok := out.(io.Writer); ok && resp.StatusCode == http.StatusOK {
+		return c.pour(parent, w, resp.Body)
+	}
+	b, err := io.ReadAll(io.LimitReader(resp.Body, most+1))
 	if parent.Err() != nil {
 		return parent.Err()
 	}
 	if err != nil {
 		return c.unreachable(err)
+	}
+	if int64(len(b)) > most {
+		return newError(ClassInternal, CodeTooLong, "ask for less, like fewer days; a report of any length goes to a file with --out", "the answer of %s is longer than %d MiB and was not taken", c.Server, most>>20)
 	}
 	if resp.StatusCode != http.StatusOK {
 		return c.refused(resp, b)
@@ -185,6 +202,27 @@ func (c *Client) send(ctx context.Context, limit time.Duration, method, path, to
 		return c.strange(resp)
 	}
 	return nil
+}
+
+// pour writes an answer as it comes.
+func (c *Client) pour(ctx context.Context, w io.Writer, body io.Reader) error {
+	in := bufio.NewReader(body)
+	for {
+		if _, err := in.Peek(1); err != nil { // what the server did, apart from what the file did
+			switch {
+			case errors.Is(err, io.EOF):
+				return nil
+			case ctx.Err() != nil:
+				return ctx.Err()
+			}
+			return c.unreachable(fmt.Errorf("the answer broke off: %w", err))
+		}
+		if _, err := io.CopyN(w, in, int64(in.Buffered())); err != nil {
+			e := newError(ClassInternal, "write", "make room, or write it elsewhere", "the answer could not be written: %v", err)
+			e.cause = err
+			return e
+		}
+	}
 }
 
 // refused reads the server's error. Gateways answer with pages of their own.

@@ -3,6 +3,8 @@ package api
 import (
 	"bytes"
 	"context"
+	"errors"
+	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -272,27 +274,43 @@ func (c *Client) CampaignItems(ctx context.Context, id string, mine bool) (Campa
 	if mine {
 		q = "?for=me"
 	}
-	return ask[CampaignItems](ctx, c, http.MethodGet, campaignPath(id, q), nil)
+	var out CampaignItems
+	err := c.call(ctx, claimTime, http.MethodGet, campaignPath(id, q), nil, large{&out})
+	return out, err
 }
 
 // CampaignReport returns a report in one of the forms.
 func (c *Client) CampaignReport(ctx context.Context, id, format string) (string, error) {
 	var out string
-	err := c.call(ctx, claimTime, http.MethodGet, campaignPath(id, "/report?format="+url.QueryEscape(format)), nil, &out)
+	err := c.call(ctx, claimTime, http.MethodGet, campaignPath(id, "/report?format="+url.QueryEscape(format)), nil, large{&out})
 	return out, err
+}
+
+// WriteCampaignReport writes a report in one of the forms as it comes, however long it is. After an error what was written is not
+// all of it.
+func (c *Client) WriteCampaignReport(ctx context.Context, id, format string, w io.Writer) error {
+	return c.call(ctx, claimTime, http.MethodGet, campaignPath(id, "/report?format="+url.QueryEscape(format)), nil, w)
 }
 
 // CampaignBundle returns an evidence bundle.
 func (c *Client) CampaignBundle(ctx context.Context, id string) (CampaignBundle, error) {
 	var out CampaignBundle
-	err := c.call(ctx, claimTime, http.MethodGet, campaignPath(id, "/bundle"), nil, &out)
+	err := c.call(ctx, claimTime, http.MethodGet, campaignPath(id, "/bundle"), nil, large{&out})
 	return out, err
 }
 
-// DecideItems gives the caller's word on items, in as many calls as it takes, and returns the campaign after the last.
+// DecideItems gives the caller's word on items, in as many calls as it takes, and returns the campaign after the last. Where that
+// is more calls than a session may make at once it waits as the server says: the same word twice is no second one.
 func (c *Client) DecideItems(ctx context.Context, id string, answer CampaignAnswer) (out Campaign, err error) {
 	for part := range slices.Chunk(answer.Items, maxDecided) {
-		if out, err = c.campaign(ctx, http.MethodPost, campaignPath(id, "/decide"), CampaignAnswer{Verdict: answer.Verdict, Items: part, Reason: answer.Reason}); err != nil {
+		for try := 0; ; try++ {
+			out, err = c.campaign(ctx, http.MethodPost, campaignPath(id, "/decide"), CampaignAnswer{Verdict: answer.Verdict, Items: part, Reason: answer.Reason})
+			var e *Error
+			if !errors.As(err, &e) || e.Code != "rate" || pause(ctx, try, e.retryAfter) != nil {
+				break
+			}
+		}
+		if err != nil {
 			return out, err
 		}
 	}
