@@ -126,11 +126,17 @@ type Cluster struct {
 	ID             string `mapstructure:"id"`              // as in the access policy
 	KubeconfigFile string `mapstructure:"kubeconfig_file"` // the daemon's own credential: see policies/kubernetes
 	// ScanKubeconfigFile is the credential with which recertification looks at the cluster; default: KubeconfigFile.
-	ScanKubeconfigFile string        `mapstructure:"scan_kubeconfig_file"`
-	CAFile             string        `mapstructure:"ca_file"`         // PEM, put into people's kubeconfigs; default: the one in KubeconfigFile
-	VaultMount         string        `mapstructure:"vault_mount"`     // the cluster's own PKI mount
-	IssuerID           string        `mapstructure:"vault_issuer_id"` // the CA in it
-	MaxTTL             time.Duration `mapstructure:"vault_max_ttl"`   // longest lifetime over the cluster's profiles, as given to deploy/vault/setup.sh
+	ScanKubeconfigFile string `mapstructure:"scan_kubeconfig_file"`
+	// ScanFiles are copies of what recertification cannot read from the API: manifests of the control plane's static pods, or
+	// their command lines. They are read for every scan.
+	ScanFiles []string `mapstructure:"scan_files"`
+	// AuthenticationConfigFile is a copy of the API server's structured authentication configuration, for the same.
+	AuthenticationConfigFile string `mapstructure:"authentication_config_file"`
+
+	CAFile     string        `mapstructure:"ca_file"`         // PEM, put into people's kubeconfigs; default: the one in KubeconfigFile
+	VaultMount string        `mapstructure:"vault_mount"`     // the cluster's own PKI mount
+	IssuerID   string        `mapstructure:"vault_issuer_id"` // the CA in it
+	MaxTTL     time.Duration `mapstructure:"vault_max_ttl"`   // longest lifetime over the cluster's profiles, as given to deploy/vault/setup.sh
 
 	NextIssuerID string   `mapstructure:"vault_next_issuer_id"` // the CA that a rotation goes to, as `breakglass ca plan` says
 	CAChecks     CAChecks `mapstructure:"ca_checks"`            // what the checks of the CAs look at beside Vault and the API servers
@@ -369,7 +375,8 @@ func (c *Config) resolve(base string) (bad []string) {
 	for i := range c.Clusters {
 		cl := &c.Clusters[i]
 		paths = append(paths, &cl.KubeconfigFile, &cl.CAFile, &cl.WebhookTokenFile, &cl.ScanKubeconfigFile, &cl.CAChecks.BundleFile)
-		for _, list := range [][]string{cl.CAChecks.EtcdCAFiles, cl.CAChecks.KubeletCAFiles, cl.CAChecks.ClientCAFiles, cl.CAChecks.KubeconfigFiles} {
+		paths = append(paths, &cl.AuthenticationConfigFile)
+		for _, list := range [][]string{cl.ScanFiles, cl.CAChecks.EtcdCAFiles, cl.CAChecks.KubeletCAFiles, cl.CAChecks.ClientCAFiles, cl.CAChecks.KubeconfigFiles} {
 			for j := range list {
 				paths = append(paths, &list[j])
 			}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
@@ -66,6 +68,11 @@ func (d *daemon) openRecert(cfg *Config) error {
 		return err
 	}
 	s.ca, s.service = d.ca, d.service
+	for _, cl := range cfg.Clusters {
+		if _, err := given(cl); err != nil { // emergency access works without: say so now, and not on the morning of the campaign
+			d.log.Warn("a file for recertification cannot be read: the cluster will not be looked at", slog.Any("error", err))
+		}
+	}
 	hours, err := cfg.Recertification.Hours()
 	if err != nil {
 		return err
@@ -94,9 +101,45 @@ func (d *daemon) openRecert(cfg *Config) error {
 	return nil
 }
 
+// given reads the files about a cluster that the API does not show. They are read for every scan: they are copies, and change.
+func given(cl Cluster) (cluster.CollectOptions, error) {
+	o := cluster.CollectOptions{Given: map[string][]byte{}}
+	for _, file := range cl.ScanFiles {
+		text, err := readFile(file)
+		if err != nil {
+			return o, fmt.Errorf("what is given about cluster %s (scan_files, --given): %w: correct the path, or take it out", cl.ID, err)
+		}
+		if _, err := inventory.ParseGiven(file, text); err != nil {
+			return o, fmt.Errorf("what is given about cluster %s (scan_files, --given): %w", cl.ID, err)
+		}
+		o.Given[file] = text
+	}
+	if cl.AuthenticationConfigFile != "" {
+		text, err := readFile(cl.AuthenticationConfigFile)
+		if err != nil {
+			return o, fmt.Errorf("the authentication configuration of cluster %s (authentication_config_file, --authentication-config): %w: correct the path, or take it out", cl.ID, err)
+		}
+		o.AuthenticationConfig = text
+	}
+	return o, nil
+}
+
+// collect reads a cluster, and what was given about it.
+func (s *scanner) collect(ctx context.Context, cl Cluster) (*inventory.Snapshot, error) {
+	o, err := given(cl)
+	if err != nil {
+		return nil, err
+	}
+	return s.scan.Collect(ctx, cl.ID, o)
+}
+
 // look collects and judges one cluster.
 func (s *scanner) look(ctx context.Context, id string) (*inventory.Snapshot, *inventory.Analysis, error) {
-	snap, err := s.scan.Collect(ctx, id, cluster.CollectOptions{})
+	n := slices.IndexFunc(s.cfg.Clusters, func(cl Cluster) bool { return cl.ID == id })
+	if n < 0 {
+		return nil, nil, breakglass.NoSuchCluster(id)
+	}
+	snap, err := s.collect(ctx, s.cfg.Clusters[n])
 	if err != nil {
 		return nil, nil, err
 	}
@@ -129,40 +172,83 @@ func (s *scanner) options(ctx context.Context, id string) inventory.Options {
 }
 
 // self says what the daemon itself may do in Vault and in the clusters, as doctor finds it: an item for each system, with all
-// that was looked at as its evidence.
+// that was looked at as its evidence, and one for what cannot be looked at.
 func (s *scanner) self(ctx context.Context) ([]recert.Item, error) {
 	ctx, cancel := context.WithTimeout(ctx, ownTime)
 	defer cancel()
 	var out []recert.Item
-	item := func(id, clusterID, title string) *recert.Item {
-		out = append(out, recert.Item{ID: "own/" + id, Kind: "daemon", Cluster: clusterID, Title: title, Risk: inventory.Info, Evidence: []string{}})
-		return &out[len(out)-1]
-	}
 	if s.ca != nil {
-		i := item("vault", "", "what the daemon's token may do in Vault, and what signs under its roles")
-		for _, f := range s.ca.Doctor(ctx) {
-			i.Evidence = append(i.Evidence, string(f.Level)+": "+f.Subject+": "+f.Text)
-			switch f.Level {
-			case vaultca.LevelError:
-				i.Risk, i.Advice = inventory.High, "run deploy/vault/setup.sh again, and find out who changed it"
-			case vaultca.LevelWarn:
-				if !i.Risk.AtLeast(inventory.Medium) {
-					i.Risk = inventory.Medium
-				}
-			case vaultca.LevelOK:
-			}
-		}
+		out = append(out, ownVault(s.ca.Doctor(ctx)), othersInVault(s.cfg))
 	}
 	for _, cl := range s.cfg.Clusters {
-		i := item("cluster/"+cl.ID, cl.ID, "what the daemon's credential may do in cluster "+cl.ID)
-		for _, f := range s.own.CheckRights(ctx, cl.ID, rightsIn(s.service.Policy(), cl.ID)) {
-			i.Evidence = append(i.Evidence, f.What)
-			if !f.OK {
-				i.Risk, i.Advice = inventory.High, f.Next
-			}
-		}
+		rights := rightsIn(s.service.Policy(), cl.ID)
+		out = append(out, ownCluster(cl.ID, s.own.CheckRights(ctx, cl.ID, rights), rights))
 	}
 	return out, nil
+}
+
+// ownVault is what the daemon may do in Vault. Everything that is not as it shipped is among what it grants, so that no change
+// of it reads as unchanged.
+func ownVault(findings []vaultca.Finding) recert.Item {
+	i := recert.Item{ID: "own/vault", Kind: "daemon", Title: "what the daemon's token may do in Vault, and what signs under its roles", Risk: inventory.Info, Evidence: []string{}}
+	for _, f := range findings {
+		line := string(f.Level) + ": " + f.Subject + ": " + f.Text
+		i.Evidence = append(i.Evidence, line)
+		switch f.Level {
+		case vaultca.LevelOK:
+			continue
+		case vaultca.LevelError:
+			i.Risk, i.Advice = inventory.High, "run deploy/vault/setup.sh again, and find out who changed it"
+		case vaultca.LevelWarn:
+			if !i.Risk.AtLeast(inventory.Medium) {
+				i.Risk = inventory.Medium
+			}
+		}
+		if f.Level == vaultca.LevelWarn && f.Code == "vault-issuer" { // it counts the days that are left
+			line = string(f.Level) + ": " + f.Subject + ": the issuer ends soon"
+		}
+		i.Grants = append(i.Grants, line)
+	}
+	slices.Sort(i.Grants)
+	return i
+}
+
+// othersInVault says that nobody looked at who else can have certificates signed, and how somebody could. The daemon's policy
+// does not let it read the policies of others, and must not: a thief of its token would read them too.
+func othersInVault(cfg *Config) recert.Item {
+	i := recert.Item{ID: "own/vault/others", Kind: "unknown", Title: "cannot tell who else in Vault can reach the CAs: sign, sign-verbatim, the roles and the mounts", Risk: inventory.High, Admin: true,
+		Evidence: []string{"the daemon's token may not list or read the policies of others, on purpose", "whoever may use sign-verbatim, or change a role, makes certificates of any user and group"}}
+	var mounts []string
+	for _, cl := range cfg.Clusters {
+		if cl.VaultMount == "" {
+			continue
+		}
+		mounts = append(mounts, cl.VaultMount+"/")
+		i.Grants = append(i.Grants, "whatever a policy gives on "+cl.VaultMount+"/")
+		i.Evidence = append(i.Evidence, "CA of cluster "+cl.ID+": "+cl.VaultMount+"/")
+	}
+	slices.Sort(i.Grants)
+	i.Advice = fmt.Sprintf("as a Vault administrator: vault policy list, then vault policy read of each, and look for paths that cover %s or sys/mounts, sys/policies and auth/ (with * and +, too); then which tokens, entities and roles of auth methods have such a policy, and root tokens",
+		strings.Join(mounts, ", "))
+	return i
+}
+
+// ownCluster is what the daemon may do in a cluster: what its profiles give it to bind, and everything that is not as it should be.
+func ownCluster(id string, findings []cluster.Finding, rights []breakglass.Rights) recert.Item {
+	i := recert.Item{ID: "own/cluster/" + id, Kind: "daemon", Cluster: id, Title: "what the daemon's credential may do in cluster " + id, Risk: inventory.Info, Evidence: []string{}}
+	for _, r := range rights {
+		i.Grants = append(i.Grants, "gives "+r.String())
+	}
+	for _, f := range findings {
+		i.Evidence = append(i.Evidence, f.What)
+		if !f.OK {
+			i.Risk, i.Advice = inventory.High, f.Next
+			i.Grants = append(i.Grants, f.What)
+		}
+	}
+	slices.Sort(i.Grants)
+	i.Grants = slices.Compact(i.Grants)
+	return i
 }
 
 // campaignMessengers are those that tell of campaigns: beside the ones that tell of requests, so that neither waits for the other.

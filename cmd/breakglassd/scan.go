@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -11,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
-	"github.com/breakglassd/breakglass/internal/cluster"
 	"github.com/breakglassd/breakglass/internal/inventory"
 )
 
@@ -19,12 +19,16 @@ import (
 func scanCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "scan", Short: "List the doors into each cluster and who holds power there, as recertification sees them",
 		Long: "List the doors into each cluster and who holds power there, as recertification sees them. Nothing is recorded.\n\n" +
+			"What the API of a cluster does not show can be given: the manifests of the control plane's static pods, or their command lines, and the structured authentication configuration. " +
+			"The keys scan_files and authentication_config_file of a cluster in the configuration give them to every scan, the scheduled ones too. Findings that are known and accepted are in the file that recert_ignore_file names.\n\n" +
 			"Exit codes: 0; 6 a cluster does not answer; with --ci 8 if there is an alarm of at least that severity (info, low, medium, high, critical)."}
 	path := configFlag(cmd)
 	only := cmd.Flags().StringP("cluster", "c", "", "this cluster `id` alone (default: all)")
 	ci := cmd.Flags().String("ci", "", "exit with 8 on an alarm of at least this `severity`")
 	output := cmd.Flags().StringP("output", "o", "", "output `format`: json")
 	all := cmd.Flags().Bool("all", false, "also what is expected, ignored or only worth knowing")
+	files := cmd.Flags().StringArray("given", nil, "a `file` about the cluster's control plane, beside scan_files: a static pod's manifest, or a command line (may be repeated)")
+	authentication := cmd.Flags().String("authentication-config", "", "a copy of the `file` that the API server's --authentication-config names, instead of authentication_config_file")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		threshold := inventory.Severity("")
 		if *ci != "" {
@@ -37,6 +41,25 @@ func scanCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		if *only != "" {
+			cfg.Clusters = slices.DeleteFunc(cfg.Clusters, func(cl Cluster) bool { return cl.ID != *only })
+			if len(cfg.Clusters) == 0 {
+				return usage("there is no cluster %q in the configuration", *only)
+			}
+		}
+		if len(*files) > 0 || *authentication != "" {
+			if len(cfg.Clusters) > 1 {
+				return usage("--given and --authentication-config are about one cluster: name it with --cluster")
+			}
+			cl := &cfg.Clusters[0]
+			cl.ScanFiles = slices.Concat(cl.ScanFiles, *files)
+			cl.AuthenticationConfigFile = cmp.Or(*authentication, cl.AuthenticationConfigFile)
+		}
+		for _, cl := range cfg.Clusters { // a file that is not there is a mistake of whoever typed it, not a cluster that is down
+			if _, err := given(cl); err != nil {
+				return usage("%w", err)
+			}
+		}
 		quiet := slog.New(slog.DiscardHandler)
 		own, err := openClusters(cfg, nil, quiet)
 		if err != nil {
@@ -48,17 +71,11 @@ func scanCommand() *cobra.Command {
 		}
 		var found []*inventory.Analysis
 		for _, cl := range cfg.Clusters {
-			if *only != "" && *only != cl.ID {
-				continue
-			}
-			snap, err := s.scan.Collect(cmd.Context(), cl.ID, cluster.CollectOptions{})
+			snap, err := s.collect(cmd.Context(), cl)
 			if err != nil {
 				return &exitError{exitUnreachable, err}
 			}
 			found = append(found, inventory.Analyse(snap, s.options(cmd.Context(), cl.ID)))
-		}
-		if len(found) == 0 {
-			return usage("there is no cluster %q in the configuration", *only)
 		}
 		if *output == "json" {
 			if err := json.NewEncoder(cmd.OutOrStdout()).Encode(map[string]any{"clusters": found}); err != nil {

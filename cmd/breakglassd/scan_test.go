@@ -1,0 +1,214 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/breakglassd/breakglass/internal/bgtest"
+	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/cluster"
+	"github.com/breakglassd/breakglass/internal/inventory"
+	"github.com/breakglassd/breakglass/internal/vaultca"
+)
+
+// scanned is a directory with a configuration whose clusters are answered by this handler.
+func scanned(t *testing.T, clusters ...string) (config string) {
+	t.Helper()
+	cleanEnv(t)
+	// A cluster with nothing in it but one user who may read every Secret: severity high.
+	api := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		body, known := map[string]string{
+			"/version": `{"gitVersion":"v1.36.3"}`,
+			"/apis/rbac.authorization.k8s.io/v1/clusterroles":        `{"items":[{"metadata":{"name":"r"},"rules":[{"verbs":["get"],"apiGroups":[""],"resources":["secrets"]}]}]}`,
+			"/apis/rbac.authorization.k8s.io/v1/clusterrolebindings": `{"items":[{"metadata":{"name":"b"},"roleRef":{"kind":"ClusterRole","name":"r"},"subjects":[{"kind":"User","name":"bob"}]}]}`,
+		}[r.URL.Path]
+		switch {
+		case r.Header.Get("Authorization") == "":
+			w.WriteHeader(http.StatusUnauthorized)
+			body = `{}`
+		case !known && strings.Contains(r.URL.Path, "/configmaps/"):
+			w.WriteHeader(http.StatusNotFound)
+			body = `{}`
+		case !known:
+			body = `{"items":[]}`
+		}
+		fmt.Fprint(w, body)
+	}))
+	t.Cleanup(api.Close)
+	dir := t.TempDir()
+	write := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("ca.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: api.Certificate().Raw})))
+	kubeconfig := func(server string) string {
+		return "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters: [{name: c, cluster: {server: " + `"` + server + `"` + ", certificate-authority: ca.pem}}]\n" +
+			"users: [{name: u, user: {token: t}}]\ncontexts: [{name: c, context: {cluster: c, user: u}}]\n"
+	}
+	write("up", kubeconfig(api.URL))
+	write("down", kubeconfig("https://127.0.0.1:1"))
+	text := `listen: {address: "127.0.0.1:0"}
+ledger: {path: ledger.db, key_file: ledger.key, origin: breakglass.test/scan}
+policy_file: access.yaml
+vault: {address: "http://127.0.0.1:1", auth: {role_id: r, secret_id_file: secret-id}}
+clusters:
+`
+	for n, id := range clusters {
+		text += fmt.Sprintf("  - {id: c%d, kubeconfig_file: %s, vault_mount: pki, vault_issuer_id: 22222222-3333-4444-5555-666666666666, vault_max_ttl: 1h}\n", n+1, id)
+	}
+	write("config.yaml", text)
+	write("secret-id", "x")
+	write("access.yaml", bgtest.Policy())
+	write("apiserver.yaml", "kind: Pod\nspec:\n  containers:\n  - command: [kube-apiserver, --anonymous-auth=false, --authentication-config=authn.yaml, --enable-admission-plugins=NodeRestriction]\n")
+	write("notes.txt", "hello")
+	write("authn.yaml", "kind: AuthenticationConfiguration\njwt: [{issuer: {url: https://idp.invalid}, claimMappings: {username: {claim: sub, prefix: \"idp:\"}}}]\n")
+	return filepath.Join(dir, "config.yaml")
+}
+
+func TestScanEndsWithTheCodeThatAPipelineNeeds(t *testing.T) {
+	up, down, both := scanned(t, "up"), scanned(t, "down"), scanned(t, "up", "down")
+	near := func(config, name string) string { return filepath.Join(filepath.Dir(config), name) }
+	for name, c := range map[string]struct {
+		args []string
+		want int
+		says string // on standard error
+	}{
+		"without a threshold":                  {[]string{"--config", up}, 0, ""},
+		"an alarm of the threshold":            {[]string{"--config", up, "--ci", "high"}, exitFindings, "alarms of severity high or more"},
+		"an alarm above the threshold":         {[]string{"--config", up, "--ci", "low"}, exitFindings, "alarms of severity low or more"},
+		"no alarm of the threshold":            {[]string{"--config", up, "--ci", "critical"}, 0, ""},
+		"no such severity":                     {[]string{"--config", up, "--ci", "hihg"}, exitUsage, "--ci"},
+		"no such cluster":                      {[]string{"--config", up, "--cluster", "c9"}, exitUsage, `no cluster "c9"`},
+		"a cluster that does not answer":       {[]string{"--config", down, "--ci", "low"}, exitUnreachable, "c1"},
+		"one of two does not answer":           {[]string{"--config", both, "--ci", "low"}, exitUnreachable, "c2"},
+		"the one that answers":                 {[]string{"--config", both, "--cluster", "c1", "--ci", "critical"}, 0, ""},
+		"a given file that is not there":       {[]string{"--config", up, "--given", "nowhere.yaml"}, exitUsage, "nowhere.yaml"},
+		"a given file of whichever cluster":    {[]string{"--config", both, "--given", near(up, "apiserver.yaml")}, exitUsage, "--cluster"},
+		"a given file that says nothing":       {[]string{"--config", up, "--given", near(up, "notes.txt")}, exitUsage, "give a pod's manifest"},
+		"an alarm that only a given file says": {[]string{"--config", up, "--given", near(up, "apiserver.yaml"), "--ci", "critical"}, exitFindings, "alarms of severity critical"},
+	} {
+		var out, errOut bytes.Buffer
+		if got := run(append([]string{"scan"}, c.args...), &out, &errOut); got != c.want || !strings.Contains(errOut.String(), c.says) {
+			t.Errorf("%s: exit code %d, want %d; it says %q, want %q", name, got, c.want, errOut.String(), c.says)
+		}
+	}
+}
+
+// What the texts of doors ask for can be given, by the flag and by the key that they name.
+func TestWhatDoorsAskForCanBeGiven(t *testing.T) {
+	doors := func(config string, args ...string) map[string]inventory.Door {
+		t.Helper()
+		var out, errOut bytes.Buffer
+		if code := run(append([]string{"scan", "--config", config, "-o", "json"}, args...), &out, &errOut); code != 0 {
+			t.Fatalf("exit code %d: %s", code, errOut.String())
+		}
+		var found struct{ Clusters []inventory.Analysis }
+		if err := json.Unmarshal(out.Bytes(), &found); err != nil {
+			t.Fatal(err)
+		}
+		all := map[string]inventory.Door{}
+		for _, d := range found.Clusters[0].Doors {
+			all[d.ID] = d
+		}
+		return all
+	}
+	config := scanned(t, "up")
+	dir := filepath.Dir(config)
+	manifest, authn := filepath.Join(dir, "apiserver.yaml"), filepath.Join(dir, "authn.yaml")
+
+	none := doors(config)
+	if d := none[inventory.DoorStaticTokens]; d.State != inventory.CannotTell || !strings.Contains(d.Tellable, inventory.GivenHow) {
+		t.Errorf("without a file: %s, tellable by %q", d.State, d.Tellable)
+	}
+	half := doors(config, "--given", manifest)
+	if d := half[inventory.DoorStaticTokens]; d.State != inventory.Absent {
+		t.Errorf("with --given the door is %s (%q)", d.State, d.Evidence)
+	}
+	if d := half[inventory.DoorOIDC]; d.State != inventory.CannotTell || !strings.Contains(d.Tellable, inventory.AuthenticationConfigHow) {
+		t.Errorf("without the authentication configuration: %s, tellable by %q", d.State, d.Tellable)
+	}
+	byFlags := doors(config, "--given", manifest, "--authentication-config", authn)
+	text, err := os.ReadFile(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text = bytes.Replace(text, []byte("vault_mount: pki,"), []byte("vault_mount: pki, scan_files: [apiserver.yaml], authentication_config_file: authn.yaml,"), 1)
+	if err := os.WriteFile(config, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for how, got := range map[string]map[string]inventory.Door{"flags": byFlags, "keys": doors(config)} {
+		if got[inventory.DoorStaticTokens].State != inventory.Absent || got[inventory.DoorOIDC].State != inventory.Present {
+			t.Errorf("given by %s: static tokens %s, OIDC %s", how, got[inventory.DoorStaticTokens].State, got[inventory.DoorOIDC].State)
+		}
+	}
+	// The names in the texts are those of the flags and of the keys.
+	flags := scanCommand().Flags()
+	for _, name := range []string{"given", "authentication-config"} {
+		if flags.Lookup(name) == nil || !strings.Contains(inventory.GivenHow+inventory.AuthenticationConfigHow, "--"+name+" FILE") {
+			t.Errorf("the texts and the command do not agree on --%s", name)
+		}
+	}
+	for _, key := range []string{"scan_files", "authentication_config_file"} {
+		if !strings.Contains(inventory.GivenHow+inventory.AuthenticationConfigHow, key+" of the cluster") {
+			t.Errorf("the texts do not name the key %s", key)
+		}
+	}
+}
+
+// A campaign compares what the daemon itself may do with the last time by what the item grants.
+func TestNoChangeOfTheDaemonsOwnRightsReadsAsUnchanged(t *testing.T) {
+	ok := vaultca.Finding{Level: vaultca.LevelOK, Code: "vault-drift", Subject: "pki/roles/breakglass", Text: "what shipped"}
+	wide := vaultca.Finding{Level: vaultca.LevelError, Code: "vault-capabilities", Subject: "pki/root", Text: `the token has ["sudo"] there`}
+	extra := vaultca.Finding{Level: vaultca.LevelWarn, Code: "vault-roles", Subject: "pki", Text: "the mount has roles that no profile uses (x)"}
+	ends := func(days int) vaultca.Finding {
+		return vaultca.Finding{Level: vaultca.LevelWarn, Code: "vault-issuer", Subject: "pki", Text: fmt.Sprintf("issuer is valid for %d days", days)}
+	}
+	state := func(was, is []vaultca.Finding) inventory.State {
+		a, b := ownVault(was), ownVault(is)
+		return inventory.Compare(inventory.Item{ID: a.ID, Risk: a.Risk, Grants: a.Grants, Fingerprint: strings.Join(a.Grants, "\n")}, inventory.Item{ID: b.ID, Risk: b.Risk, Grants: b.Grants, Fingerprint: strings.Join(b.Grants, "\n")})
+	}
+	for name, c := range map[string]struct {
+		was, is []vaultca.Finding
+		want    inventory.State
+	}{
+		"the same":              {[]vaultca.Finding{ok, wide}, []vaultca.Finding{ok, wide}, inventory.Unchanged},
+		"one more way":          {[]vaultca.Finding{ok, wide}, []vaultca.Finding{ok, wide, extra}, inventory.Widened},
+		"another way":           {[]vaultca.Finding{ok, wide}, []vaultca.Finding{ok, {Level: vaultca.LevelError, Subject: "pki/keys", Text: "x"}}, inventory.Widened},
+		"one less":              {[]vaultca.Finding{ok, wide, extra}, []vaultca.Finding{ok, extra}, inventory.Narrowed},
+		"a day less to go":      {[]vaultca.Finding{ends(80)}, []vaultca.Finding{ends(79)}, inventory.Unchanged},
+		"the first thing amiss": {[]vaultca.Finding{ok}, []vaultca.Finding{ok, extra}, inventory.Widened},
+	} {
+		if got := state(c.was, c.is); got != c.want {
+			t.Errorf("in Vault, %s: %s, want %s", name, got, c.want)
+		}
+	}
+	view := breakglass.Rights{ClusterRole: "view"}
+	before := ownCluster("c1", []cluster.Finding{{OK: true, What: "fine"}}, []breakglass.Rights{view})
+	after := ownCluster("c1", []cluster.Finding{{OK: true, What: "fine"}, {What: "the daemon may do what it does not need: get secrets", Next: "take it away"}}, []breakglass.Rights{view, {ClusterRole: "cluster-admin"}})
+	if want := []string{"gives ClusterRole view"}; !slices.Equal(before.Grants, want) {
+		t.Errorf("in a cluster: grants %q, want %q", before.Grants, want)
+	}
+	if want := []string{"gives ClusterRole cluster-admin", "gives ClusterRole view", "the daemon may do what it does not need: get secrets"}; !slices.Equal(after.Grants, want) || after.Risk != inventory.High {
+		t.Errorf("in a cluster: grants %q with risk %s, want %q", after.Grants, after.Risk, want)
+	}
+}
+
+func TestNobodyIsToldThatOthersInVaultWereLookedAt(t *testing.T) {
+	i := othersInVault(&Config{Clusters: []Cluster{{ID: "c1", VaultMount: "pki-c1"}, {ID: "c2"}}})
+	if i.Kind != "unknown" || !i.Admin || !i.Risk.AtLeast(inventory.High) || !strings.Contains(i.Title, "cannot tell") || !strings.Contains(i.Advice, "vault policy list") || !strings.Contains(i.Advice, "pki-c1/") ||
+		!slices.Equal(i.Grants, []string{"whatever a policy gives on pki-c1/"}) {
+		t.Errorf("got %+v", i)
+	}
+}
