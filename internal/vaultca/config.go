@@ -194,10 +194,11 @@ func isLoopback(host string) bool {
 // client makes one Vault client. The library's constructor reads the environment; everything it takes from there is
 // overwritten or not used.
 func (cfg Config) client(t *tls.Config, idle time.Duration) (*api.Client, error) {
-	transport := &http.Transport{ // HTTP/1.1, and no Proxy: an answer comes from Vault or it does not come
+	connect := max(3*time.Second, cfg.Timeout*3/5) // whoever waits longer for answers waits longer for connections
+	transport := &http.Transport{                  // HTTP/1.1, and no Proxy: an answer comes from Vault or it does not come
 		TLSClientConfig:     t,
-		DialContext:         (&net.Dialer{Timeout: 3 * time.Second}).DialContext,
-		TLSHandshakeTimeout: 3 * time.Second,
+		DialContext:         (&net.Dialer{Timeout: connect}).DialContext,
+		TLSHandshakeTimeout: connect,
 		IdleConnTimeout:     idle,
 		MaxIdleConnsPerHost: 32,
 	}
