@@ -153,7 +153,8 @@ func worldOf(t testing.TB, v *real.Vault, made, mount, policy, secret string) *w
 	w := &world{vault: v, root: root, log: new(bytes.Buffer)}
 	w.mount = Mount{Cluster: "prod", Path: mount, IssuerID: fact(t, made, "issuer"), MaxTTL: time.Hour, Groups: []string{group}}
 	w.cfg = Config{Address: v.Addr, CAFile: v.CACert, Policy: policy, Mounts: []Mount{w.mount}, Log: slog.New(slog.NewTextHandler(w.log, nil)),
-		Auth: Auth{Method: AuthAppRole, RoleID: fact(t, made, "role id"), SecretIDFile: secret}}
+		Auth:    Auth{Method: AuthAppRole, RoleID: fact(t, made, "role id"), SecretIDFile: secret},
+		Timeout: 30 * time.Second, SignTimeout: 30 * time.Second} // Vault shares a busy machine's cores with the tests
 	return w
 }
 
@@ -289,7 +290,7 @@ func newMiddle(t testing.TB, v *real.Vault) *middle {
 				(*f)()
 			}
 		}
-		out := r.Clone(r.Context())
+		out := r.Clone(context.WithoutCancel(r.Context())) // what Vault was sent, it does, whether or not the caller still waits
 		out.URL.Scheme, out.URL.Host = "http", strings.TrimPrefix(v.Addr, "http://")
 		out.RequestURI = ""
 		resp, err := to.RoundTrip(out)
