@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -156,6 +157,41 @@ type CAChecks struct {
 	ClientCAFiles   []string `mapstructure:"client_ca_files"`  // PEM; client CAs that are expected beside ours, such as the cluster's own
 	KubeconfigFiles []string `mapstructure:"kubeconfig_files"` // whose pinned CA is compared with what the API servers show
 	BundleFile      string   `mapstructure:"bundle_file"`      // a copy of the client-CA bundle as it is meant to be on every node
+	// BundleFiles are copies for API servers whose bundle is not that one.
+	BundleFiles []BundleCopy `mapstructure:"bundle_files"`
+	// Where the files are on the control-plane nodes, for the commands that `breakglass ca plan` prints. Default: as deploy/kube-apiserver
+	// makes them on a cluster of kubeadm.
+	NodeBundleFile    string `mapstructure:"node_bundle_file"`     // the client-CA bundle: what --client-ca-file names
+	NodeClusterCAFile string `mapstructure:"node_cluster_ca_file"` // the cluster's own client CA, which every bundle holds
+}
+
+// BundleCopy is a copy of the client-CA bundle of one API server.
+type BundleCopy struct {
+	APIServer string `mapstructure:"api_server"` // one of the cluster's api_servers
+	File      string `mapstructure:"file"`
+}
+
+// nodePath is what a path may look like that is put into commands for root.
+var nodePath = regexp.MustCompile(`^/[A-Za-z0-9._/-]+$`)
+
+func (x CAChecks) validate(key string, servers []string, add func(key, format string, args ...any)) {
+	for _, p := range []struct{ name, path string }{{"node_bundle_file", x.NodeBundleFile}, {"node_cluster_ca_file", x.NodeClusterCAFile}} {
+		if p.path != "" && !nodePath.MatchString(p.path) {
+			add(key+p.name, "%q is not the absolute path of a file on a node, of letters, digits and . _ - / only: it becomes part of commands that somebody runs as root", p.path)
+		}
+	}
+	for i, b := range x.BundleFiles {
+		at := fmt.Sprintf("%sbundle_files[%d].", key, i)
+		if !slices.Contains(servers, b.APIServer) {
+			add(at+"api_server", "%q is not one of the cluster's api_servers", b.APIServer)
+		}
+		if b.File == "" {
+			add(at+"file", "is missing: the copy of the bundle of that API server")
+		}
+		if slices.ContainsFunc(x.BundleFiles[:i], func(other BundleCopy) bool { return other.APIServer == b.APIServer }) {
+			add(at+"api_server", "%q is there twice", b.APIServer)
+		}
+	}
 }
 
 // Checks is when the CAs are checked.
@@ -375,6 +411,9 @@ func (c *Config) resolve(base string) (bad []string) {
 	for i := range c.Clusters {
 		cl := &c.Clusters[i]
 		paths = append(paths, &cl.KubeconfigFile, &cl.CAFile, &cl.WebhookTokenFile, &cl.ScanKubeconfigFile, &cl.CAChecks.BundleFile)
+		for j := range cl.CAChecks.BundleFiles {
+			paths = append(paths, &cl.CAChecks.BundleFiles[j].File)
+		}
 		paths = append(paths, &cl.AuthenticationConfigFile)
 		for _, list := range [][]string{cl.ScanFiles, cl.CAChecks.EtcdCAFiles, cl.CAChecks.KubeletCAFiles, cl.CAChecks.ClientCAFiles, cl.CAChecks.KubeconfigFiles} {
 			for j := range list {
@@ -468,6 +507,7 @@ func (c *Config) Validate(vault bool) []string {
 				add(fmt.Sprintf("%sapi_servers[%d]", key, j), "%q is there twice", server)
 			}
 		}
+		cl.CAChecks.validate(key+"ca_checks.", cl.APIServers, add)
 		if cl.webhooks() && c.Webhooks.Address == "" {
 			add(key+"webhook_token_file", "and webhook_client_names need webhooks.address: where would the API servers call?")
 		}
