@@ -449,22 +449,27 @@ func (o *Observer) published(ctx context.Context, v *rotation.View) {
 		unseen("published", "the ConfigMap kube-system/extension-apiserver-authentication", err)
 	} else {
 		p := &rotation.Published{}
+		whole := true // a part that cannot be read is not an empty one: then nothing is said about what is published
 		for _, part := range []struct {
 			key  string
 			into *[][]byte
 		}{{"client-ca-file", &p.ClientCAs}, {"requestheader-client-ca-file", &p.RequestHeader}} {
 			if text := auth.Data[part.key]; strings.TrimSpace(text) != "" {
 				if *part.into, err = certificatesIn([]byte(text)); err != nil {
+					whole = false
 					unseen("published/"+part.key, part.key+" in the ConfigMap extension-apiserver-authentication", err)
 				}
 			}
 		}
 		if text := auth.Data["requestheader-allowed-names"]; text != "" {
 			if err := json.Unmarshal([]byte(text), &p.AllowedNames); err != nil {
+				whole = false
 				unseen("published/allowed-names", "the names that the request-header CA may vouch for", err)
 			}
 		}
-		v.Published = p
+		if whole {
+			v.Published = p
+		}
 	}
 	var root corev1.ConfigMap
 	if err := o.get(ctx, "/api/v1/namespaces/kube-system/configmaps/kube-root-ca.crt", &root); err != nil {

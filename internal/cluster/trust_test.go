@@ -3,6 +3,7 @@ package cluster_test
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"net/http"
@@ -13,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"k8s.io/client-go/rest"
 
 	"github.com/breakglassd/breakglass/internal/bgtest/real"
 	"github.com/breakglassd/breakglass/internal/breakglass"
@@ -198,6 +201,43 @@ func TestDeclaredBundlesAreReadAsAnAPIServerReadsThem(t *testing.T) {
 		d := o.View(t.Context()).Servers[0].Declared
 		if d == nil || len(d.CAs) != tt.cas || (d.Broken == "") != (tt.broken == "") || !strings.Contains(d.Broken, tt.broken) {
 			t.Errorf("%s: %+v", what, d)
+		}
+	}
+}
+
+// What is published and cannot be read is not empty: an old CA that is in there must not count as gone.
+func TestAPublishedCAThatCannotBeReadIsNotMissing(t *testing.T) {
+	ca, err := real.NewCA("ours")
+	must(t, err)
+	good, broken := string(ca.CertPEM), string(ca.CertPEM)+string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("x")}))
+	for what, tt := range map[string]struct {
+		data   map[string]string
+		unseen string // empty: all of it is seen
+	}{
+		"all":                     {map[string]string{"client-ca-file": good, "requestheader-client-ca-file": good, "requestheader-allowed-names": `["front"]`}, ""},
+		"no request header":       {map[string]string{"client-ca-file": good}, ""},
+		"a broken client CA":      {map[string]string{"client-ca-file": broken}, "published/client-ca-file"},
+		"words":                   {map[string]string{"client-ca-file": "see the wiki"}, "published/client-ca-file"},
+		"a broken request header": {map[string]string{"client-ca-file": good, "requestheader-client-ca-file": broken}, "published/requestheader-client-ca-file"},
+		"broken names":            {map[string]string{"client-ca-file": good, "requestheader-client-ca-file": good, "requestheader-allowed-names": "front"}, "published/allowed-names"},
+	} {
+		o, _ := answering(t, ca, func(w http.ResponseWriter, r *http.Request) {
+			if !strings.HasSuffix(r.URL.Path, "/extension-apiserver-authentication") {
+				w.WriteHeader(http.StatusNotFound)
+				return
+			}
+			if err := json.NewEncoder(w).Encode(map[string]any{"data": tt.data}); err != nil {
+				t.Error(err)
+			}
+		}, func(c *cluster.ObserveConfig) {
+			c.Rest = &rest.Config{Host: "https://" + c.Servers[0], TLSClientConfig: rest.TLSClientConfig{CAData: c.CA}}
+		})
+		v := o.View(t.Context())
+		if (v.Published != nil) != (tt.unseen == "") || v.Published != nil && len(v.Published.ClientCAs) != 1 {
+			t.Errorf("%s: published %+v", what, v.Published)
+		}
+		if tt.unseen != "" && !slices.ContainsFunc(v.Unseen, func(u rotation.Unseen) bool { return u.Key == tt.unseen }) {
+			t.Errorf("%s: unseen %+v, want %s", what, v.Unseen, tt.unseen)
 		}
 	}
 }
