@@ -18,12 +18,12 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/client-go/rest"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/cluster"
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/rotation"
-	"github.com/breakglassd/breakglass/internal/vaultca"
 )
 
 // checkCA is the check of the CAs of a cluster and of its rotation.
@@ -37,7 +37,6 @@ type caChecks struct {
 	log      *slog.Logger
 	service  *breakglass.Service
 	ledger   *ledger.Ledger
-	ca       *vaultca.CA
 	clusters []Cluster
 	checkers map[string]*rotation.Checker
 	gauges   map[string]*prometheus.GaugeVec
@@ -50,7 +49,7 @@ type caChecks struct {
 
 // openCAChecks prepares the checks. It talks to nobody.
 func openCAChecks(cfg *Config, d *daemon) (*caChecks, error) {
-	c := &caChecks{log: d.log, service: d.service, ledger: d.ledger, ca: d.ca, clusters: cfg.Clusters, checkers: map[string]*rotation.Checker{}, gauges: map[string]*prometheus.GaugeVec{}, last: map[string]rotation.Report{}}
+	c := &caChecks{log: d.log, service: d.service, ledger: d.ledger, clusters: cfg.Clusters, checkers: map[string]*rotation.Checker{}, gauges: map[string]*prometheus.GaugeVec{}, last: map[string]rotation.Report{}}
 	for name, labels := range rotation.MetricLabels {
 		c.gauges[name] = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: "See deploy/prometheus/ca.rules.yaml."}, labels)
 		d.metrics.registry.MustRegister(c.gauges[name])
@@ -60,18 +59,9 @@ func openCAChecks(cfg *Config, d *daemon) (*caChecks, error) {
 		if err != nil {
 			return nil, err
 		}
-		x := cl.CAChecks
-		o := cluster.ObserveConfig{Cluster: cl.ID, Rest: servers[0].Config, ServerName: servers[0].Config.ServerName, CA: d.clusters.CA(cl.ID), Kubelets: x.Kubelets, Etcd: x.Etcd,
-			EtcdCAFiles: x.EtcdCAFiles, KubeletCAFiles: x.KubeletCAFiles, Kubeconfigs: append([]string{cl.KubeconfigFile}, x.KubeconfigFiles...), KnownClientCAs: x.ClientCAFiles}
-		if x.BundleFile != "" {
-			o.Bundles = map[string]string{"": x.BundleFile}
-		}
-		for _, s := range servers {
-			at, err := hostPort(s.Address)
-			if err != nil {
-				return nil, err
-			}
-			o.Servers = append(o.Servers, at)
+		o, err := observeConfig(cl, servers)
+		if err != nil {
+			return nil, err
 		}
 		observer, err := cluster.NewObserver(o)
 		if err != nil {
@@ -80,6 +70,38 @@ func openCAChecks(cfg *Config, d *daemon) (*caChecks, error) {
 		c.checkers[cl.ID] = &rotation.Checker{Cluster: cl.ID, Vault: d.ca, View: observer, Known: c.known, Ordered: c.ordered, Done: c.done}
 	}
 	return c, nil
+}
+
+// observeConfig says what the checks of a cluster look at.
+func observeConfig(cl Cluster, servers []cluster.Server) (cluster.ObserveConfig, error) {
+	x, own := cl.CAChecks, servers[0].Config
+	o := cluster.ObserveConfig{Cluster: cl.ID, Rest: own, ServerName: own.ServerName, Kubelets: x.Kubelets, Etcd: x.Etcd,
+		EtcdCAFiles: x.EtcdCAFiles, KubeletCAFiles: x.KubeletCAFiles, Kubeconfigs: append([]string{cl.KubeconfigFile}, x.KubeconfigFiles...), KnownClientCAs: x.ClientCAFiles,
+		Bundles: map[string]string{}}
+	// The CA of the daemon's own way to the cluster: people's (ca_file) may be for another address.
+	loaded := rest.CopyConfig(own)
+	if err := rest.LoadTLSFiles(loaded); err != nil {
+		return o, fmt.Errorf("checks of the CAs of cluster %s: reading the files named in %s: %w", cl.ID, cl.KubeconfigFile, err)
+	}
+	o.CA = loaded.CAData
+	for _, s := range servers {
+		at, err := hostPort(s.Address)
+		if err != nil {
+			return o, err
+		}
+		o.Servers = append(o.Servers, at)
+	}
+	if x.BundleFile != "" {
+		o.Bundles[""] = x.BundleFile
+	}
+	for _, b := range x.BundleFiles {
+		at, err := hostPort(b.APIServer)
+		if err != nil {
+			return o, err
+		}
+		o.Bundles[at] = b.File
+	}
+	return o, nil
 }
 
 // hostPort is the host and port of an https address.
@@ -116,53 +138,56 @@ func (c *caChecks) done(ctx context.Context, o rotation.Canary, s rotation.Signi
 	return c.service.FinishCanary(context.WithoutCancel(ctx), nonce(o.CommonName), ev)
 }
 
-// known is what the ledger tells of the certificates for people that an issuer signed: until when the last one is good. Those of
-// requests older than two days have ended: no lifetime is longer than a day.
+// known is what the ledger tells of the certificates for people that an issuer signed. Those of requests older than two days have
+// ended: no lifetime is longer than a day.
 func (c *caChecks) known(ctx context.Context, clusterID string) (rotation.Known, error) {
-	k := rotation.Known{LastIssuedUnder: map[string]time.Time{}, SwitchSeen: map[string]time.Time{}}
-	ids := map[string]string{} // fingerprint of an issuer's certificate → id
-	for _, i := range c.ca.ObserveVault(ctx, clusterID).Issuers {
-		ids[breakglass.Fingerprint(i.Certificate)] = i.ID
-	}
-	until := func(id string, at time.Time) {
-		if id != "" && at.After(k.LastIssuedUnder[id]) {
-			k.LastIssuedUnder[id] = at
-		}
-	}
+	k := rotation.Known{SwitchSeen: map[string]time.Time{}}
 	recent, err := c.service.Since(ctx, 2)
 	if err != nil {
 		return k, err
 	}
-	now := time.Now().UTC()
-	for _, r := range recent {
-		if r.Ask.Cluster != clusterID {
-			continue
-		}
-		switch {
-		case r.Issued != nil:
-			until(ids[r.Issued.Issuer], r.Issued.NotAfter)
-		case r.Failed != nil:
-			for _, der := range r.Failed.Orphans {
-				cert, err := x509.ParseCertificate(der)
-				for _, id := range ids { // whichever signed it
-					if err != nil {
-						until(id, r.FailedAt.Add(r.TTL()))
-					} else {
-						until(id, cert.NotAfter)
-					}
-				}
-			}
-		case r.Claimed != nil: // its outcome is open
-			for _, id := range ids {
-				until(id, now.Add(r.TTL()))
-			}
-		}
-	}
+	k.LastIssuedUnder, k.UnknownIssuerUntil = lastIssued(recent, clusterID, time.Now().UTC())
 	mark, err := c.ledger.Bookmark(ctx, switchKey(clusterID))
 	if err == nil && mark != nil {
 		err = json.Unmarshal(mark, &k.SwitchSeen)
 	}
 	return k, err
+}
+
+// lastIssued says until when the last certificate is good that each issuer signed for people in a cluster, by the fingerprint of the
+// issuer's certificate; and the same for certificates that any issuer may have signed. It asks nobody: what Vault does not tell just
+// now must not look like an issuer that signed nothing.
+func lastIssued(requests []*breakglass.Request, clusterID string, now time.Time) (under map[string]time.Time, unknown time.Time) {
+	under = map[string]time.Time{}
+	anybody := func(until time.Time) {
+		if until.After(unknown) {
+			unknown = until
+		}
+	}
+	for _, r := range requests {
+		if r.Ask.Cluster != clusterID {
+			continue
+		}
+		switch {
+		case r.Issued != nil && r.Issued.Issuer != "":
+			if r.Issued.NotAfter.After(under[r.Issued.Issuer]) {
+				under[r.Issued.Issuer] = r.Issued.NotAfter
+			}
+		case r.Issued != nil:
+			anybody(r.Issued.NotAfter)
+		case r.Failed != nil:
+			for _, der := range r.Failed.Orphans {
+				if cert, err := x509.ParseCertificate(der); err == nil {
+					anybody(cert.NotAfter)
+				} else {
+					anybody(r.FailedAt.Add(r.TTL()))
+				}
+			}
+		case r.Claimed != nil: // its outcome is open
+			anybody(now.Add(r.TTL()))
+		}
+	}
+	return under, unknown
 }
 
 func switchKey(clusterID string) string { return "ca/switched/" + clusterID }
@@ -193,26 +218,41 @@ func (c *caChecks) noteSwitch(ctx context.Context, r rotation.Report) error {
 	return c.ledger.SetBookmark(ctx, switchKey(r.Cluster), mark)
 }
 
-// check checks one cluster and records what it found: the run, each finding that is new or over, and the metrics.
-func (c *caChecks) check(ctx context.Context, clusterID string, by *breakglass.Actor, due time.Time) (rotation.Report, error) {
+// check checks one cluster and records what it found. With a report, an error says that not all of it could be recorded; without one
+// nothing was checked to the end.
+func (c *caChecks) check(ctx context.Context, clusterID string, by *breakglass.Actor, due time.Time) (r rotation.Report, checked bool, err error) {
 	checker := c.checkers[clusterID]
 	if checker == nil {
-		return rotation.Report{}, breakglass.NoSuchCluster(clusterID)
+		return r, false, breakglass.NoSuchCluster(clusterID)
 	}
 	v, _ := c.running.LoadOrStore(clusterID, &sync.Mutex{})
 	one := v.(*sync.Mutex)
 	one.Lock()
 	defer one.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, caCheckTime)
+	bounded, cancel := context.WithTimeout(ctx, caCheckTime)
 	defer cancel()
-	r := checker.Check(ctx)
-	wctx := context.WithoutCancel(ctx) // what was found is recorded also when the time is over
+	r = checker.Check(bounded)
+	// Whoever wanted the check has gone, or the daemon stops: what then looks unreachable may be well, and none of it is said.
+	if err := ctx.Err(); err != nil {
+		return rotation.Report{}, false, fmt.Errorf("the check of the CAs of %s was stopped before its end, and nothing of it is recorded: %w", clusterID, err)
+	}
+	// What was found is recorded also when the time for the check is over.
+	err = c.record(context.WithoutCancel(ctx), r, by, due)
+	c.mu.Lock()
+	c.last[clusterID] = r
+	c.mu.Unlock()
+	c.measure(r)
+	return r, true, err
+}
+
+// record records a report: the run, and each finding that is new or over.
+func (c *caChecks) record(ctx context.Context, r rotation.Report, by *breakglass.Actor, due time.Time) error {
 	body, err := json.Marshal(r)
 	if err != nil {
-		return r, err
+		return fmt.Errorf("writing the report on the CAs of %s: %w", r.Cluster, err)
 	}
 	sum := sha256.Sum256(body)
-	run := breakglass.CheckRun{Check: checkCA, Cluster: clusterID, By: by, Due: due, OK: r.OK, Verdict: string(r.Phase) + ": " + r.Why, Digest: hex.EncodeToString(sum[:])}
+	run := breakglass.CheckRun{Check: checkCA, Cluster: r.Cluster, By: by, Due: due, OK: r.OK, Verdict: string(r.Phase) + ": " + r.Why, Digest: hex.EncodeToString(sum[:])}
 	var open []breakglass.FindingOpened
 	for _, f := range r.Findings {
 		if f.Severity == rotation.Info {
@@ -222,15 +262,21 @@ func (c *caChecks) check(ctx context.Context, clusterID string, by *breakglass.A
 		if f.Where != "" {
 			what += " (" + f.Where + ")"
 		}
-		x := breakglass.FindingOpened{Key: checkCA + "/" + clusterID + "/" + f.Key, Check: checkCA, Cluster: clusterID, Severity: breakglass.Severity(f.Severity), What: what, Next: f.Next}
+		x := breakglass.FindingOpened{Key: checkCA + "/" + r.Cluster + "/" + f.Key, Check: checkCA, Cluster: r.Cluster, Severity: breakglass.Severity(f.Severity), What: what, Next: f.Next}
 		open = append(open, x)
 		run.Findings = append(run.Findings, x.Key)
 	}
-	err = errors.Join(c.service.RecordCheck(wctx, run), c.noteSwitch(wctx, r), c.service.Settle(wctx, checkCA, clusterID, r.Complete, open))
-	c.mu.Lock()
-	c.last[clusterID] = r
-	c.mu.Unlock()
-	c.measure(r)
+	return errors.Join(c.service.RecordCheck(ctx, run), c.noteSwitch(ctx, r), c.service.Settle(ctx, checkCA, r.Cluster, r.Complete, open))
+}
+
+// now checks one cluster for somebody who waits for the answer. It runs to its end also if they do not wait: half a check says
+// nothing. They get the report also if not all of it could be recorded, such as too many findings at once: then they need it most.
+func (c *caChecks) now(ctx context.Context, clusterID string, by *breakglass.Actor) (rotation.Report, error) {
+	r, checked, err := c.check(context.WithoutCancel(ctx), clusterID, by, time.Time{})
+	if checked && err != nil {
+		c.log.ErrorContext(ctx, "what a check of the CAs found could not all be recorded", slog.String("cluster", clusterID), slog.Any("error", err))
+		return r, nil
+	}
 	return r, err
 }
 
@@ -254,8 +300,11 @@ func (c *caChecks) measure(r rotation.Report) {
 func (c *caChecks) job(ctx context.Context, due time.Time) error {
 	var errs []error
 	for _, cl := range c.clusters {
-		if _, err := c.check(ctx, cl.ID, nil, due); err != nil {
+		if _, _, err := c.check(ctx, cl.ID, nil, due); err != nil {
 			errs = append(errs, fmt.Errorf("checking the CAs of %s: %w", cl.ID, err))
+		}
+		if ctx.Err() != nil {
+			break
 		}
 	}
 	return errors.Join(errs...)
@@ -269,7 +318,7 @@ func (c *caChecks) Status(ctx context.Context, clusterID string) (rotation.Repor
 	if ok {
 		return r, nil
 	}
-	return c.check(ctx, clusterID, nil, time.Time{})
+	return c.now(ctx, clusterID, nil)
 }
 
 // Check implements api.Authorities.
@@ -277,7 +326,12 @@ func (c *caChecks) Check(ctx context.Context, by breakglass.Actor, clusterID str
 	if err := c.service.MayOperate(ctx, by, clusterID, "ca-check"); err != nil {
 		return rotation.Report{}, err
 	}
-	return c.check(ctx, clusterID, &by, time.Time{})
+	return c.now(ctx, clusterID, &by)
+}
+
+// planOptions says what the commands of a plan are made for.
+func planOptions(cl Cluster, target string) rotation.PlanOptions {
+	return rotation.PlanOptions{Target: rotation.Phase(target), Bundle: cl.CAChecks.NodeBundleFile, ClusterCA: cl.CAChecks.NodeClusterCAFile}
 }
 
 // Plan implements api.Authorities: it checks first, because a plan is good for what is there now.
@@ -286,5 +340,6 @@ func (c *caChecks) Plan(ctx context.Context, by breakglass.Actor, clusterID stri
 	if err != nil {
 		return rotation.Plan{}, err
 	}
-	return rotation.MakePlan(r, rotation.PlanOptions{Target: rotation.Phase(target)}), nil
+	i := slices.IndexFunc(c.clusters, func(cl Cluster) bool { return cl.ID == clusterID })
+	return rotation.MakePlan(r, planOptions(c.clusters[i], target)), nil
 }

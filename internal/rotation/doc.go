@@ -37,5 +37,12 @@
 // while some role or the default issuer has not moved yet; draining while certificates of the old one can be alive; drained.
 // Then the old one leaves the bundles: old-removed-on-some, or deleted-but-cached; trusted nowhere but still in the ConfigMap:
 // residue; gone: retired; no longer able to sign in Vault: closed. An issuer that signs for people and has ended is expired-ca
-// whatever else is true. Rolling back is moving the roles back, and the phases follow.
+// whatever else is true. Rolling back is moving the roles back, and the phases follow. While an issuer, a role or the default issuer
+// could not be seen, the phase cannot be told: it would be that of a Vault without them.
+//
+// # The cluster's own CA
+//
+// A CA that was imported into Vault and is also the cluster's own is never taken out of a bundle: kubelets and the control plane
+// sign in by it, and without it the cluster is lost. A rotation away from it goes from drained to closed, by taking its right to
+// sign in Vault. Before any CA leaves a bundle it must be seen that it is not this one.
 package rotation

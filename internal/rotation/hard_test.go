@@ -249,6 +249,36 @@ func testImported(t *testing.T, w *world) {
 	if r.Phase != rotation.NotStarted || r.Servers[0].Trust[r.Generations[0].Name] != rotation.Trusted {
 		t.Errorf("%s, trust %v:\n%s", r.Phase, r.Servers[0].Trust, text(t, r))
 	}
+	// The rotation away from it ends in Vault: in the bundles it stays, for the kubelets' sake.
+	stays := func(p rotation.Plan) rotation.Plan {
+		t.Helper()
+		for _, s := range slices.Concat(p.Steps, p.Undo) {
+			if strings.HasPrefix(s.What, "Take "+r.Generations[0].Name+" out of") {
+				t.Errorf("at %s: %s", p.Phase, s.What)
+			}
+		}
+		return p
+	}
+	mt.carryOut(t, stays(mustPlan(t, r, rotation.Prepared)).Steps)
+	r = mt.reaches(t, "a CA that Vault made beside the imported one", rotation.Prepared)
+	next, _ := r.Generation(rotation.PositionNext)
+	mt.pins(t, mt.m.IssuerID, next.ID)
+	r = mt.reaches(t, "the daemon pinned to both", rotation.Prepared)
+	mt.carryOut(t, stays(mustPlan(t, r, rotation.TrustedOnAll)).Steps)
+	r = mt.reaches(t, "the new CA in every bundle", rotation.TrustedOnAll)
+	mt.carryOut(t, stays(mustPlan(t, r, rotation.Draining)).Steps)
+	r = mt.reaches(t, "all roles moved from the cluster's own CA", rotation.Drained)
+	mt.carryOut(t, withDaemon(stays(mustPlan(t, r, rotation.Closed)).Steps, false))
+	mt.pins(t, next.ID, "")
+	r = mt.reaches(t, "the cluster's own CA closed in Vault", rotation.Closed)
+	if r.Generations[0].ClusterCA == "" || r.Generations[0].Position != rotation.PositionClosed || r.Servers[0].Trust[r.Generations[0].Name] != rotation.Listed {
+		t.Errorf("at the end it is %+v, trust %v", r.Generations[0], r.Servers[0].Trust)
+	}
+	for _, a := range w.servers {
+		if bundle, err := os.ReadFile(a.ClientCAFile()); err != nil || !bytes.Contains(bundle, bytes.TrimSpace(kubeadm.CertPEM)) {
+			t.Errorf("the cluster's own CA is not in the bundle of %s: %v", address(a), err)
+		}
+	}
 }
 
 func testIntermediate(t *testing.T, w *world) {

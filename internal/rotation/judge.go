@@ -39,6 +39,10 @@ type judge struct {
 	now  time.Time
 	r    Report
 	seen []authority // every CA certificate that was seen, for what they share
+
+	// hidden is what of Vault could not be seen. Without all of it nothing is known about the phase: a role that was not read may
+	// sign under the old issuer, and an issuer that was not read may be any of them.
+	hidden []string
 }
 
 // authority is one CA certificate at one place.
@@ -68,6 +72,9 @@ func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 func short(der []byte) string { return fingerprint(der)[:8] }
 
 func (j *judge) unseen() {
+	for _, u := range j.o.Vault.Unseen {
+		j.hidden = append(j.hidden, u.What)
+	}
 	for _, u := range slices.Concat(j.o.Vault.Unseen, j.o.Unseen) {
 		j.blind(Warning, u.Key, j.o.Cluster, u.Next, "%s", u.What)
 	}
@@ -96,6 +103,7 @@ func (j *judge) generations() {
 		cert, err := x509.ParseCertificate(i.Certificate)
 		if err != nil {
 			j.blind(Critical, "issuer/"+name, j.o.Vault.Mount, "look at the issuer in Vault: vault read "+j.o.Vault.Mount+"/issuer/"+i.ID, "the certificate of the issuer %s cannot be parsed", name)
+			j.hidden = append(j.hidden, "the certificate of the issuer "+name)
 			continue
 		}
 		key, _, _ := Strength(cert.PublicKey)
@@ -103,7 +111,8 @@ func (j *judge) generations() {
 			NotBefore: cert.NotBefore, NotAfter: cert.NotAfter, Expired: Expired(cert.NotAfter, j.now), cert: cert,
 			Signs:     canIssue(i),
 			Pinned:    slices.Contains(j.o.Vault.Pinned, i.ID),
-			Published: CannotTell}
+			Published: CannotTell,
+			ClusterCA: j.clusterOwn(cert)}
 		if j.o.Published != nil {
 			g.Published = No
 			if slices.ContainsFunc(j.o.Published.ClientCAs, func(der []byte) bool { return bytes.Equal(der, cert.Raw) }) && !g.Expired {
@@ -122,6 +131,34 @@ func (j *judge) generations() {
 		}
 		names[j.r.Generations[i].Name] = true
 	}
+}
+
+// clusterOwn says where it is seen that a CA is the cluster's own; empty: nowhere. It is told by the key: a renewed certificate
+// is the same CA.
+func (j *judge) clusterOwn(cert *x509.Certificate) string {
+	among := func(ders [][]byte) bool {
+		return slices.ContainsFunc(ders, func(der []byte) bool {
+			c, err := x509.ParseCertificate(der)
+			return err == nil && bytes.Equal(c.RawSubjectPublicKeyInfo, cert.RawSubjectPublicKeyInfo)
+		})
+	}
+	switch {
+	case among(j.o.RootCA):
+		return "the ConfigMap kube-root-ca.crt"
+	case among(j.o.KnownClientCAs):
+		return "the client CAs that the configuration expects beside ours (client_ca_files)"
+	}
+	for _, k := range j.o.Kubeconfigs {
+		if among(k.CAs) {
+			return "the kubeconfig " + k.Name
+		}
+	}
+	for _, e := range j.o.Endpoints {
+		if e.Kind == KindKubelet && among(e.CAs) {
+			return "the kubelets' CAs in " + e.Where
+		}
+	}
+	return ""
 }
 
 // canIssue reports whether Vault would let an issuer sign, its lifetime apart.
@@ -146,7 +183,7 @@ func (j *judge) trust(s Server, g Generation) (Trust, bool) {
 		case OutcomeAccepted, OutcomeUnproven:
 			return Trusted, true
 		case OutcomeRefused:
-			if s.Skew != nil && SkewSeverity(*s.Skew) == Critical {
+			if j.clockDoubt(s, c) {
 				return Unknown, false // a clock that is off refuses good certificates too
 			}
 			return Refused, true
@@ -175,6 +212,19 @@ func (j *judge) trust(s Server, g Generation) (Trust, bool) {
 		}
 	}
 	return Refused, false
+}
+
+// clockDoubt reports whether a server may have refused a canary only because its clock and Vault's differ. Vault's clock is known
+// from its health, but not from that of a standby; the certificate itself tells it always.
+func (j *judge) clockDoubt(s Server, c Greeting) bool {
+	if s.Skew == nil || ClockDoubt(j.o.Vault.Skew, *s.Skew) {
+		return true
+	}
+	const blur = 2 * time.Second // what the seconds of a header cost
+	there := c.At.Add(*s.Skew)
+	return slices.ContainsFunc(j.o.Canaries, func(x Signing) bool {
+		return x.Issuer == c.Issuer && !x.NotBefore.IsZero() && (there.Add(-blur).Before(x.NotBefore) || !there.Add(blur).Before(x.NotAfter))
+	})
 }
 
 func (j *judge) chain(id string) [][]byte {
@@ -247,8 +297,8 @@ func (j *judge) server(s Server) {
 			"the clock of the API server at %s differs from ours by %s: certificates that begin or end now are judged wrongly there", s.Address, s.Skew.Abs())
 	}
 	if d := s.Declared; d != nil && d.Broken != "" {
-		j.find(Critical, "bundle-file/"+s.Address, s.Address, "write the bundle with the CAs it should hold (breakglass ca plan prints how); it is loaded within a minute",
-			"the client-CA bundle %s is no good (%s). kube-apiserver keeps what it loaded last, changes are not seen, and it will not start again", d.File, d.Broken)
+		j.find(Critical, "bundle-file/"+s.Address, s.Address, "look at the file on the node. If it is no good either, write it with the CAs it should hold (breakglass ca plan prints how; it is loaded within a minute). If it is good, put the declared copy right",
+			"the declared client-CA bundle %s, as the daemon sees it, is no good (%s). If the file on the node is so too, kube-apiserver keeps what it loaded last, changes are not seen, and it will not start again", d.File, d.Broken)
 	}
 }
 
@@ -304,18 +354,24 @@ func (j *judge) phase() {
 		}
 	}
 	for _, r := range j.o.Vault.Roles {
-		if byRef(r.Issuer) == nil {
+		if byRef(r.Issuer) == nil && len(j.hidden) == 0 { // else it may be one that was not seen
 			j.find(Critical, "role-issuer/"+r.Name, j.o.Vault.Mount+"/roles/"+r.Name, "run deploy/vault/setup.sh with --issuer, and find out who changed it",
 				"the role %s signs under %q, which is not an issuer of the mount", r.Name, r.Issuer)
 		}
 	}
-	place(j.r.Generations, j.r.Servers, active)
+	inUse := map[string]bool{}
+	for _, ref := range append([]string{j.o.Vault.Default}, refs(j.o.Vault.Roles)...) {
+		if g := byRef(ref); g != nil {
+			inUse[g.ID] = true
+		}
+	}
+	place(j.r.Generations, j.r.Servers, active, inUse)
 	moved := active != "" && j.o.Vault.Default == active &&
 		!slices.ContainsFunc(j.o.Vault.Roles, func(r Role) bool { to := byRef(r.Issuer); return to == nil || to.ID != active })
 	drained := CannotTell
 	old, hasOld := j.r.Generation(PositionOld)
 	if hasOld {
-		if at, ok := DrainedAt(old.ID, active, j.o.Vault.MaxTTL, j.o.Known); ok {
+		if at, ok := DrainedAt(old.Fingerprint, active, j.o.Vault.MaxTTL, j.o.Known); ok {
 			if drained = No; !j.now.Before(at) {
 				drained = Yes
 			}
@@ -326,7 +382,18 @@ func (j *judge) phase() {
 	}
 	j.r.Drained = drained
 	j.r.Phase, j.r.Why = phase(j.r.Generations, j.r.Servers, moved, drained)
+	if len(j.hidden) > 0 {
+		j.r.Phase, j.r.Why = PhaseUnknown, "what decides it in Vault could not all be seen: "+strings.Join(j.hidden, "; ")
+	}
 	j.rotation(old, hasOld, drained)
+}
+
+func refs(roles []Role) []string {
+	var out []string
+	for _, r := range roles {
+		out = append(out, r.Issuer)
+	}
+	return out
 }
 
 // rotation tells of what is wrong about the phase.
@@ -366,7 +433,7 @@ func (j *judge) rotation(old Generation, hasOld bool, drained Tri) {
 		j.find(Info, "rotation-under-way", j.o.Cluster, plan, "a rotation is under way: %s", j.r.Why)
 	case NotStarted, Closed, PhaseUnknown:
 	}
-	if j.r.Phase == DeletedButCached || j.r.Phase == OldRemovedOnSome || j.r.Phase == Drained {
+	if (j.r.Phase == DeletedButCached || j.r.Phase == OldRemovedOnSome || j.r.Phase == Drained) && old.ClusterCA == "" {
 		for _, s := range j.r.Servers {
 			if t := s.Trust[old.Name]; (t == Trusted || t == Listed) && !slices.Contains(s.Cached, old.Name) {
 				j.find(Info, "old-trusted/"+s.Address, s.Address, "look at the file on the node: a bundle that was deleted or emptied changes nothing, and from outside looks like one that still holds the CA; write the new one with mv",
@@ -376,17 +443,40 @@ func (j *judge) rotation(old Generation, hasOld bool, drained Tri) {
 	}
 	for _, g := range j.r.Generations {
 		used := g.Position == PositionActive || g.Position == PositionNext
-		if g.Position == PositionOther && g.Signs {
+		known := len(j.hidden) == 0 // else it may well have a part
+		if g.ClusterCA != "" {
+			j.clusterCA(g)
+		}
+		if g.Position == PositionOther && g.Signs && known {
 			j.find(Warning, "issuer-extra/"+g.Name, j.o.Vault.Mount, "if it is not wanted, take away its usage: vault patch "+j.o.Vault.Mount+"/issuer/"+g.ID+" usage=read-only,crl-signing,ocsp-signing",
 				"the issuer %s can sign and has no part in the rotation", g.Name)
 		}
-		if at := count(j.r.Servers, g.Name, true).trusting; g.Position == PositionOther && len(at) > 0 {
+		if at := count(j.r.Servers, g.Name, true).trusting; g.Position == PositionOther && len(at) > 0 && known && g.ClusterCA == "" {
 			j.find(Warning, "issuer-left/"+g.Name, strings.Join(at, ", "), "take it out of the client-CA bundles there", "%s still take certificates of %s, which has no part in the rotation", strings.Join(at, ", "), g.Name)
 		}
 		if !used {
 			continue
 		}
 		j.lifetime(g)
+	}
+}
+
+// clusterCA tells of an issuer that is the cluster's own CA. It is never to leave the bundles, and its key is not in Vault alone.
+func (j *judge) clusterCA(g Generation) {
+	where := j.o.Vault.Mount + "/issuer/" + g.Name
+	if g.Signs {
+		next := "rotate to a CA that Vault makes itself (breakglass ca plan " + j.o.Cluster + "), whose last step closes this one in Vault; it stays in the bundles, because the cluster needs it"
+		j.find(Warning, "key-outside-vault/"+g.Name, where, next,
+			"our CA %s is the cluster's own (it is in %s): its key also lies on the control-plane nodes and in kube-controller-manager, and whoever has it can make break-glass certificates unseen", g.Name, g.ClusterCA)
+	} else {
+		j.find(Info, "key-outside-vault/"+g.Name, where, "nothing: it is the same in every cluster. Leave it in the bundles, and guard the control-plane nodes",
+			"%s signs nothing in Vault any more and is still trusted, because it is the cluster's own CA (it is in %s): whoever has its key can still make a certificate for anybody", g.Name, g.ClusterCA)
+	}
+	for _, s := range j.r.Servers {
+		if s.Trust[g.Name] == Refused && !g.Expired {
+			j.find(Warning, "cluster-ca-refused/"+s.Address+"/"+g.Name, s.Address, "put it back into the bundle there if kubelets or the control plane still sign in by it; if the cluster has another CA now, take this one out of where it is named",
+				"the API server at %s refuses certificates of %s, which is the cluster's own CA (it is in %s)", s.Address, g.Name, g.ClusterCA)
+		}
 	}
 }
 
@@ -406,7 +496,7 @@ func (j *judge) lifetime(g Generation) {
 	case !CanSign(g.NotBefore, g.NotAfter, j.now, j.o.Vault.MaxTTL):
 		j.find(Critical, "issuer-expires/"+g.Name, where, next, "the break-glass CA %s ends %s, too soon to sign for the longest lifetime of %s: nothing can be issued", g.Name, stamp(g.NotAfter), j.o.Vault.MaxTTL)
 	default:
-		step := LeadTime(g.NotBefore, g.NotAfter, j.now, j.t)
+		step := Announced(g.NotBefore, g.NotAfter, j.now, j.t)
 		s := ExpirySeverity(g.NotBefore, g.NotAfter, j.now, j.t)
 		if s == "" && step != "" {
 			s = Info
@@ -432,12 +522,12 @@ func (j *judge) vault() {
 		j.find(Warning, "default-follows-latest", v.Mount, "vault write "+v.Mount+"/config/issuers default="+v.Default+" default_follows_latest_issuer=false",
 			"the default issuer follows the latest one: preparing the next CA would switch to it")
 	}
-	if active, ok := j.r.Generation(PositionActive); ok && v.Default != "" && v.Default != active.ID && j.r.Phase != Active {
+	if active, ok := j.r.Generation(PositionActive); ok && v.Default != "" && v.Default != active.ID && j.r.Phase != Active && len(j.hidden) == 0 {
 		j.find(Warning, "default-issuer", v.Mount, "vault write "+v.Mount+"/config/issuers default="+active.ID+" default_follows_latest_issuer=false",
 			"the default issuer is not the one that the roles sign under")
 	}
 	for _, id := range v.Pinned {
-		if len(v.Issuers) > 0 && !slices.ContainsFunc(j.r.Generations, func(g Generation) bool { return g.ID == id }) {
+		if len(v.Issuers) > 0 && len(j.hidden) == 0 && !slices.ContainsFunc(j.r.Generations, func(g Generation) bool { return g.ID == id }) {
 			j.find(Warning, "pinned-missing/"+id, v.Mount, "correct vault_issuer_id or vault_next_issuer_id in the configuration", "the daemon is pinned to the issuer %s, which the mount does not have", id)
 		}
 	}
@@ -484,8 +574,7 @@ func (j *judge) vault() {
 			if c, err := x509.ParseCertificate(der); err == nil {
 				j.add("break-glass-root", short(der), v.Mount+"/issuer/"+s.Name, c)
 				if !bytes.Equal(der, s.Certificate) {
-					j.find(ExpirySeverity(c.NotBefore, c.NotAfter, j.now, j.t), "root-expires/"+short(der), v.Mount+"/issuer/"+s.Name, "renew it with whoever runs it, and the issuer below it",
-						"the CA %q above the issuer %s ends %s", c.Subject, s.Name, stamp(c.NotAfter))
+					j.ends("root", short(der), v.Mount+"/issuer/"+s.Name, "renew it with whoever runs it, and the issuer below it", c, "the CA %q above the issuer %s ends %s", c.Subject, s.Name, stamp(c.NotAfter))
 				}
 			}
 		}
@@ -544,16 +633,21 @@ func (j *judge) name(id string) string {
 	return id
 }
 
-// client judges the client-CA bundles: what else is trusted, and what is left over.
+// client judges the client-CA bundles: what else is trusted, when it ends, and what is left over.
 func (j *judge) client() {
-	ours := func(c *x509.Certificate) bool {
-		return slices.ContainsFunc(j.r.Generations, func(g Generation) bool { return g.cert.Equal(c) })
+	generation := func(c *x509.Certificate) *Generation {
+		i := slices.IndexFunc(j.r.Generations, func(g Generation) bool { return g.cert.Equal(c) })
+		if i < 0 {
+			return nil
+		}
+		return &j.r.Generations[i]
 	}
 	known := func(der []byte) bool {
 		return slices.ContainsFunc(slices.Concat(j.o.KnownClientCAs, j.o.RootCA), func(k []byte) bool { return bytes.Equal(k, der) })
 	}
 	const configMap = "ConfigMap kube-system/extension-apiserver-authentication"
-	published := map[string]bool{} // by subject
+	published := map[string]bool{}  // by subject
+	var clients []*x509.Certificate // whoever holds a certificate of one of them is somebody in the cluster; ours have a lifetime of their own
 	if j.o.Published != nil {
 		for _, der := range j.o.Published.ClientCAs {
 			c, err := x509.ParseCertificate(der)
@@ -562,26 +656,49 @@ func (j *judge) client() {
 				continue
 			}
 			published[string(c.RawSubject)] = true
-			trustedBy := j.listing(c.RawSubject)
-			if !ours(c) {
+			left := len(j.listing(c.RawSubject)) == 0 && j.allReached()
+			g := generation(c)
+			if g == nil || g.ClusterCA != "" {
 				j.add("client", short(der), configMap, c)
-				if !known(der) {
-					j.find(Warning, "client-ca-unknown/"+short(der), configMap, "find out whose it is: whoever has its key is any user. Name it under known client CAs, or take it out of the bundles",
-						"the cluster takes client certificates of %q (%s), which is neither ours nor the cluster's own", c.Subject, short(der))
-				}
-				if len(trustedBy) == 0 && j.allReached() && !Expired(c.NotAfter, j.now) {
-					j.find(Warning, "residue/"+short(der), configMap, "kubectl -n kube-system delete configmap extension-apiserver-authentication (it is made again at once), then restart the aggregated API servers",
-						"no API server lists %q (%s) any more, and aggregated API servers still take its certificates", c.Subject, short(der))
-				}
-			}
-			if Expired(c.NotAfter, j.now) {
+				clients = append(clients, c)
+			} else if Expired(c.NotAfter, j.now) {
 				j.find(Info, "client-ca-expired/"+short(der), configMap, "take it out of the bundles", "the client CA %q (%s) ended %s", c.Subject, short(der), stamp(c.NotAfter))
+			}
+			if g != nil {
+				continue
+			}
+			if !known(der) {
+				j.find(Warning, "client-ca-unknown/"+short(der), configMap, "find out whose it is: whoever has its key is any user. Name it under known client CAs (ca_checks.client_ca_files) if kubelets or the control plane sign in by it; otherwise take it out of the bundles",
+					"the cluster takes client certificates of %q (%s), which is neither ours nor the cluster's own", c.Subject, short(der))
+			}
+			if left && !Expired(c.NotAfter, j.now) {
+				j.find(Warning, "residue/"+short(der), configMap, "kubectl -n kube-system delete configmap extension-apiserver-authentication (it is made again at once), then restart the aggregated API servers",
+					"no API server lists %q (%s) any more, and aggregated API servers still take its certificates", c.Subject, short(der))
 			}
 		}
 		for _, g := range j.r.Generations {
 			if g.Published == Yes && g.Position != PositionOld && count(j.r.Servers, g.Name, true).nowhere() {
 				j.find(Warning, "residue/"+g.Name, configMap, "kubectl -n kube-system delete configmap extension-apiserver-authentication (it is made again at once), then restart the aggregated API servers",
 					"no API server takes certificates of %s, and aggregated API servers still do", g.Name)
+			}
+		}
+	}
+	// A CA that has ended is missing in the ConfigMap, and the operator's word for it remains.
+	for _, der := range j.o.KnownClientCAs {
+		c, err := x509.ParseCertificate(der)
+		if g := generation(c); err == nil && (g == nil || g.ClusterCA != "") {
+			j.add("client", short(der), "client_ca_files", c)
+			clients = append(clients, c)
+		}
+	}
+	for _, c := range clients {
+		j.clientEnds(c, clients, known(c.Raw))
+	}
+	front := map[string]bool{} // kube-apiserver lists its request-header CAs too
+	if j.o.Published != nil {
+		for _, der := range j.o.Published.RequestHeader {
+			if c, err := x509.ParseCertificate(der); err == nil {
+				front[string(c.RawSubject)] = true
 			}
 		}
 	}
@@ -596,13 +713,38 @@ func (j *judge) client() {
 				if !slices.Contains(others, name) {
 					others = append(others, name)
 				}
-				if j.o.Published != nil && !published[string(n)] && s.Wrong == "" {
+				if j.o.Published != nil && !published[string(n)] && !front[string(n)] && s.Wrong == "" {
 					j.find(Warning, "client-ca-unpublished/"+s.Address+"/"+name, s.Address, "compare the bundle files of the API servers: this one may have another",
 						"%s takes client certificates of %q, which the ConfigMap does not hold", s.Address, name)
 				}
 			}
 		}
 		j.r.Servers[i].Others = others
+	}
+}
+
+// clientEnds judges the end of a client CA that is not ours alone. With it ends the access of everybody who has a certificate of
+// it, such as every kubelet. What only the ConfigMap still has, and nobody expects, may end.
+func (j *judge) clientEnds(c *x509.Certificate, all []*x509.Certificate, expected bool) {
+	renewed := func(other *x509.Certificate) bool {
+		return other.NotAfter.After(c.NotAfter) && bytes.Equal(other.RawSubject, c.RawSubject) && bytes.Equal(other.RawSubjectPublicKeyInfo, c.RawSubjectPublicKeyInfo)
+	}
+	if slices.ContainsFunc(all, renewed) {
+		j.left(short(c.Raw))
+		return
+	}
+	at := j.listing(c.RawSubject)
+	gone := len(at) == 0 && (!expected || j.allReached() && Expired(c.NotAfter, j.now)) // nobody takes it, as far as can be seen
+	if gone && j.allReached() {
+		j.left(short(c.Raw))
+	}
+	if !gone {
+		j.ends("client-ca", short(c.Raw), cmp.Or(strings.Join(at, ", "), "client_ca_files"), "give the cluster its next client CA, append it to every bundle, and renew the certificates of kubelets and the control plane. If that is done, take this one out of the bundles and the configuration, and delete the ConfigMap extension-apiserver-authentication (it is made again at once)",
+			c, "the client CA %q (%s) ends %s: whoever signs in by it is refused from then on, kubelets and the control plane if it is the cluster's own", c.Subject, short(c.Raw), stamp(c.NotAfter))
+		return
+	}
+	if Expired(c.NotAfter, j.now) {
+		j.find(Info, "client-ca-expired/"+short(c.Raw), "ConfigMap kube-system/extension-apiserver-authentication", "take it out of the bundles, and out of client_ca_files", "the client CA %q (%s) ended %s, and no API server lists it", c.Subject, short(c.Raw), stamp(c.NotAfter))
 	}
 }
 
@@ -652,8 +794,7 @@ func (j *judge) serving() {
 			}
 			pool.AddCert(c)
 			j.add("serving-ca", short(der), p.where, c)
-			j.find(ExpirySeverity(c.NotBefore, c.NotAfter, j.now, j.t), "serving-ca-expires/"+short(der), p.where, "rotate the cluster's CA, and put the new one into every kubeconfig",
-				"the CA %q that vouches for the API servers ends %s", c.Subject, stamp(c.NotAfter))
+			j.ends("serving-ca", short(der), p.where, "rotate the cluster's CA, and put the new one into every kubeconfig", c, "the CA %q that vouches for the API servers ends %s", c.Subject, stamp(c.NotAfter))
 		}
 		for _, s := range j.o.Servers {
 			leaf, rest := chain(s.Serving)
@@ -693,11 +834,20 @@ func chain(ders [][]byte) (*x509.Certificate, *x509.CertPool) {
 	return leaf, pool
 }
 
+// ends judges how near the end of a certificate is. The lead time that has passed is part of the key, so that each is told.
+func (j *judge) ends(kind, generation, where, next string, c *x509.Certificate, what string, args ...any) {
+	key := kind + "-expires/" + generation
+	if step := Announced(c.NotBefore, c.NotAfter, j.now, j.t); step != "" {
+		key += "/" + step
+	}
+	j.find(ExpirySeverity(c.NotBefore, c.NotAfter, j.now, j.t), key, where, next, what, args...)
+}
+
 // leaf judges a certificate that is not a CA's.
 func (j *judge) leaf(kind, generation, where string, c *x509.Certificate, next string) {
 	key, _, weak := Strength(c.PublicKey)
 	j.authority(kind, generation, where, key, c)
-	j.find(ExpirySeverity(c.NotBefore, c.NotAfter, j.now, j.t), kind+"-expires/"+generation, where, next, "the certificate %q ends %s", c.Subject, stamp(c.NotAfter))
+	j.ends(kind, generation, where, next, c, "the certificate %q ends %s", c.Subject, stamp(c.NotAfter))
 	j.find(weak, kind+"-key/"+generation, where, next, "the certificate %q has the weak key %s", c.Subject, key)
 	j.find(HashSeverity(c.SignatureAlgorithm, selfSigned(c)), kind+"-hash/"+generation, where, next, "the certificate %q is signed with %s", c.Subject, c.SignatureAlgorithm)
 }
@@ -722,7 +872,7 @@ func (j *judge) requestHeader() {
 			continue
 		}
 		j.add("request-header", short(der), where, c)
-		j.find(ExpirySeverity(c.NotBefore, c.NotAfter, j.now, j.t), "request-header-expires/"+short(der), where, "rotate it (kubeadm certs), and restart the API servers", "the request-header CA %q ends %s", c.Subject, stamp(c.NotAfter))
+		j.ends("request-header", short(der), where, "rotate it (kubeadm certs), and restart the API servers", c, "the request-header CA %q ends %s", c.Subject, stamp(c.NotAfter))
 	}
 }
 
@@ -769,15 +919,7 @@ func (j *judge) endpoints() {
 				continue
 			}
 			j.add(e.Kind, short(der), e.Where, c)
-			j.find(ExpirySeverity(c.NotBefore, c.NotAfter, j.now, j.t), e.Kind+"-ca-expires/"+short(der), e.Where, "rotate it", "the %s CA %q ends %s", e.Kind, c.Subject, stamp(c.NotAfter))
-		}
-		for _, n := range e.Names {
-			for _, g := range j.r.Generations {
-				if bytes.Equal(n, g.cert.RawSubject) {
-					j.find(Critical, "shared/"+e.Kind+"/"+e.Where, e.Where, "take it out of there: access would bypass the API server, its audit log and the binding that ends it",
-						"%s at %s takes client certificates of our CA %s", e.Kind, e.Where, g.Name)
-				}
-			}
+			j.ends(e.Kind+"-ca", short(der), e.Where, "rotate it", c, "the %s CA %q ends %s", e.Kind, c.Subject, stamp(c.NotAfter))
 		}
 	}
 }
@@ -786,32 +928,120 @@ func (j *judge) endpoints() {
 func (j *judge) shared() {
 	key := func(a authority) string { return string(a.cert.RawSubjectPublicKeyInfo) }
 	for i, a := range j.seen {
+		if j.closedClusterCA(a) {
+			continue // it signs nothing for us any more; what it shares with others is told of it as a client CA
+		}
 		for _, b := range j.seen[i+1:] {
-			if a.kind == b.kind || key(a) != key(b) {
+			if a.kind == b.kind || key(a) != key(b) && !above(a, b) {
 				continue
 			}
 			pair := func(x, y string) bool { return a.kind == x && b.kind == y || a.kind == y && b.kind == x }
 			which := fmt.Sprintf("%s in %s and %s in %s", a.generation, a.where, b.generation, b.where)
 			switch {
-			case pair("break-glass", "request-header"):
-				j.find(Critical, "shared/request-header/"+a.generation, b.where, "take it out of --requestheader-client-ca-file at once", "our CA is also the request-header CA (%s): whoever holds one of our certificates could be any user", which)
+			case pair("break-glass", "request-header"), pair("break-glass-root", "request-header"):
+				j.find(Critical, "shared/request-header/"+a.generation, b.where, "give the request header a CA of its own at once (--requestheader-client-ca-file)", "the request-header CA vouches for our certificates too (%s): whoever holds one could be any user", which)
 			case pair("client", "request-header"):
 				s := Warning
 				if j.o.Published != nil && len(j.o.Published.AllowedNames) == 0 {
 					s = Critical
 				}
 				j.find(s, "shared/client-request-header/"+a.generation, b.where, "give the request header a CA of its own", "one CA vouches for users and for authenticating proxies (%s)", which)
-			case pair("break-glass", KindEtcd), pair("break-glass", KindKubelet), pair("client", KindEtcd):
+			case pair("break-glass", KindEtcd), pair("break-glass", KindKubelet), pair("break-glass-root", KindEtcd), pair("break-glass-root", KindKubelet), pair("client", KindEtcd):
 				j.find(Critical, "shared/"+a.kind+"-"+b.kind+"/"+a.generation, b.where, "give each a CA of its own: access would bypass the API server, its audit log and the binding that ends it", "one CA vouches for users of the API server and for something else (%s)", which)
+			case pair("request-header", KindEtcd):
+				j.find(Critical, "shared/request-header-etcd/"+a.generation, b.where, "give each a CA of its own", "one CA vouches for authenticating proxies and for etcd (%s): whoever may say who a user is could also write into etcd, past the API server", which)
+			case pair("request-header", KindKubelet):
+				j.find(Warning, "shared/request-header-kubelet/"+a.generation, b.where, "give each a CA of its own", "one CA vouches for authenticating proxies and for kubelets (%s)", which)
 			case pair("break-glass", "client"):
-				// The same key under another certificate: a renewed or cross-signed CA.
-				j.find(Warning, "shared/key/"+a.generation, b.where, "find out who made the second certificate", "another CA certificate has the key of ours (%s)", which)
-			case pair("break-glass", "serving-ca"):
-				j.find(Warning, "key-outside-vault/"+a.generation, a.where, "rotate to a CA that Vault makes itself (breakglass ca plan): the cluster's own key also lies on its control-plane nodes and in kube-controller-manager",
-					"our CA is the cluster's own (%s): its key exists outside Vault, and whoever has it can make break-glass certificates unseen", which)
+				if g := j.generation(a.generation); g == nil || g.ClusterCA == "" {
+					// The same key under another certificate: a renewed or cross-signed CA.
+					j.find(Warning, "shared/key/"+a.generation, b.where, "find out who made the second certificate", "another CA certificate has the key of ours (%s)", which)
+				}
 			case pair(KindKubelet, KindEtcd):
 				j.find(Warning, "shared/kubelet-etcd/"+a.generation, b.where, "give etcd a CA of its own", "one CA vouches for kubelets and for etcd (%s)", which)
 			}
+		}
+	}
+	j.sharedNames()
+}
+
+// above reports whether one of two CAs is an issuer of ours, and the other signed it and vouches for something else: whoever
+// takes the certificates of b takes ours too, also if Vault does not know what is above its issuer.
+func above(a, b authority) bool {
+	return a.kind == "break-glass" && !selfSigned(a.cert) && slices.Contains([]string{"request-header", KindEtcd, KindKubelet}, b.kind) &&
+		bytes.Equal(a.cert.RawIssuer, b.cert.RawSubject) && a.cert.CheckSignatureFrom(b.cert) == nil
+}
+
+// sharedNames compares the names of the CAs whose client certificates etcd and kubelets say they take with those that vouch for
+// users. That kubelets take the cluster's own is as it should be.
+func (j *judge) sharedNames() {
+	const apart = "take it out of there: access would bypass the API server, its audit log and the binding that ends it"
+	for _, e := range j.o.Endpoints {
+		for _, n := range e.Names {
+			for _, g := range j.r.Generations {
+				next := apart
+				if g.ClusterCA != "" {
+					next = "rotate to a CA that Vault makes itself (breakglass ca plan " + j.o.Cluster + "): this one is the cluster's own, and has to stay there"
+				}
+				switch {
+				case g.ClusterCA != "" && !g.Signs:
+				case bytes.Equal(n, g.cert.RawSubject):
+					j.find(Critical, "shared/"+e.Kind+"/"+e.Where, e.Where, next, "%s at %s takes client certificates of our CA %s", e.Kind, e.Where, g.Name)
+				case bytes.Equal(n, g.cert.RawIssuer):
+					j.find(Critical, "shared/break-glass-root-"+e.Kind+"/"+g.Name, e.Where, apart, "%s at %s takes client certificates of %q, which is above our CA %s", e.Kind, e.Where, g.cert.Issuer, g.Name)
+				}
+			}
+			for _, a := range j.seen {
+				if !bytes.Equal(n, a.cert.RawSubject) || j.namesake(e.Kind, a) {
+					continue
+				}
+				what := "%s at %s takes client certificates of %q, the name of the CA %s in %s, which vouches for others"
+				switch a.kind + " " + e.Kind {
+				case "client " + KindEtcd, "break-glass-root " + KindEtcd, "break-glass-root " + KindKubelet, "request-header " + KindEtcd:
+					j.find(Critical, "shared/"+a.kind+"-"+e.Kind+"/"+a.generation, e.Where, apart, what, e.Kind, e.Where, a.cert.Subject, a.generation, a.where)
+				case "request-header " + KindKubelet:
+					j.find(Warning, "shared/"+a.kind+"-"+e.Kind+"/"+a.generation, e.Where, apart, what, e.Kind, e.Where, a.cert.Subject, a.generation, a.where)
+				}
+			}
+		}
+	}
+}
+
+// namesake reports whether etcd or the kubelets are seen to have a CA with the name of another and a key of their own: then that
+// is what a name means that they list.
+func (j *judge) namesake(kind string, a authority) bool {
+	same := false
+	for _, b := range j.seen {
+		if b.kind != kind || !bytes.Equal(a.cert.RawSubject, b.cert.RawSubject) {
+			continue
+		}
+		if bytes.Equal(a.cert.RawSubjectPublicKeyInfo, b.cert.RawSubjectPublicKeyInfo) {
+			return false
+		}
+		same = true
+	}
+	return same
+}
+
+func (j *judge) generation(name string) *Generation {
+	i := slices.IndexFunc(j.r.Generations, func(g Generation) bool { return g.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return &j.r.Generations[i]
+}
+
+// closedClusterCA reports whether an authority is an issuer that is the cluster's own CA and signs nothing in Vault any more.
+func (j *judge) closedClusterCA(a authority) bool {
+	g := j.generation(a.generation)
+	return a.kind == "break-glass" && g != nil && g.ClusterCA != "" && !g.Signs
+}
+
+// left marks a client CA as left over.
+func (j *judge) left(generation string) {
+	for i := range j.r.Authorities {
+		if a := &j.r.Authorities[i]; a.Kind == "client" && a.Generation == generation {
+			a.Left = true
 		}
 	}
 }
@@ -864,6 +1094,9 @@ func about(key string, a Authority) bool {
 	check, rest, _ := strings.Cut(key, "/")
 	if check == "unseen" || !slices.Contains(strings.Split(rest, "/"), a.Generation) {
 		return false
+	}
+	if a.Kind == "break-glass-root" && check == "root-expires" {
+		return true
 	}
 	if strings.HasPrefix(check, a.Kind+"-") || strings.HasPrefix(rest, a.Kind+"/") || check == "shared" && strings.Contains(rest, a.Kind) {
 		return true

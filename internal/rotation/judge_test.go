@@ -117,6 +117,11 @@ func newKit(t testing.TB) *kit {
 	return k
 }
 
+// print is the fingerprint of an issuer's certificate.
+func (k *kit) print(id string) string {
+	return breakglass.Fingerprint(map[string]made{id1: k.g1, id2: k.g2}[id].der)
+}
+
 // canary says which servers take the canary of an issuer, and lists its name there or not.
 func (k *kit) canary(id string, taken ...bool) {
 	ca := map[string]made{id1: k.g1, id2: k.g2}[id]
@@ -227,10 +232,14 @@ func TestPhaseIsToldFromObservation(t *testing.T) {
 			k.o.Vault.Roles[0].Issuer = "breakglass-g2"
 			k.o.Vault.Roles[1].Issuer = "default"
 		}, rotation.Drained},
-		"certificates alive":          {func(k *kit) { switched(k, all...); k.o.Known.LastIssuedUnder[id1] = now.Add(time.Minute) }, rotation.Draining},
-		"just ended, within the skew": {func(k *kit) { switched(k, all...); k.o.Known.LastIssuedUnder[id1] = now.Add(-30 * time.Second) }, rotation.Draining},
-		"ended":                       {func(k *kit) { switched(k, all...); k.o.Known.LastIssuedUnder[id1] = now.Add(-time.Minute) }, rotation.Drained},
-		"nobody knows":                {func(k *kit) { switched(k, all...); k.o.Known = rotation.Known{} }, rotation.Draining},
+		"certificates alive": {func(k *kit) { switched(k, all...); k.o.Known.LastIssuedUnder[k.print(id1)] = now.Add(time.Minute) }, rotation.Draining},
+		"just ended, within the skew": {func(k *kit) {
+			switched(k, all...)
+			k.o.Known.LastIssuedUnder[k.print(id1)] = now.Add(-30 * time.Second)
+		}, rotation.Draining},
+		"ended":                             {func(k *kit) { switched(k, all...); k.o.Known.LastIssuedUnder[k.print(id1)] = now.Add(-time.Minute) }, rotation.Drained},
+		"one of an unknown issuer is alive": {func(k *kit) { switched(k, all...); k.o.Known.UnknownIssuerUntil = now.Add(time.Minute) }, rotation.Draining},
+		"nobody knows":                      {func(k *kit) { switched(k, all...); k.o.Known = rotation.Known{} }, rotation.Draining},
 		"seen to switch a minute ago": {func(k *kit) {
 			switched(k, all...)
 			k.o.Known = rotation.Known{SwitchSeen: map[string]time.Time{id2: now.Add(-time.Minute)}}
@@ -272,6 +281,60 @@ func TestPhaseIsToldFromObservation(t *testing.T) {
 		"Vault is not seen": {func(k *kit) {
 			k.o.Vault = rotation.Vault{Mount: "pki", Unseen: []rotation.Unseen{{Key: "vault", What: "sealed"}}}
 		}, rotation.PhaseUnknown},
+		"a role is not seen": {func(k *kit) {
+			switched(k, all...)
+			k.o.Vault.Roles = k.o.Vault.Roles[:1]
+			k.blind("role/breakglass-admins")
+		}, rotation.PhaseUnknown},
+		"the default issuer is not seen": {func(k *kit) {
+			switched(k, all...)
+			k.o.Vault.Default = ""
+			k.blind("default-issuer")
+		}, rotation.PhaseUnknown},
+		"the old issuer is not seen": {func(k *kit) {
+			switched(k, all...)
+			k.o.Vault.Issuers = k.o.Vault.Issuers[1:]
+			k.blind("issuer/" + id1)
+		}, rotation.PhaseUnknown},
+		"the issuer that signs is not seen": {func(k *kit) {
+			switched(k, all...)
+			k.o.Vault.Issuers = k.o.Vault.Issuers[:1]
+			k.blind("issuer/" + id2)
+		}, rotation.PhaseUnknown},
+		"no issuer is seen": {func(k *kit) { k.o.Vault.Issuers = nil; k.blind("issuers") }, rotation.PhaseUnknown},
+		"an issuer cannot be read": {func(k *kit) {
+			switched(k, all...)
+			k.o.Vault.Issuers[0].Certificate = []byte("x")
+		}, rotation.PhaseUnknown},
+		"refused by clocks that are apart": {func(k *kit) { k.second(none...); k.o.Vault.Skew = 45 * time.Second }, rotation.PhaseUnknown},
+		"the old one refused, without a clock": {func(k *kit) {
+			switched(k, all...)
+			k.canary(id1, none...)
+			k.publish(k.g2)
+			for i := range k.o.Servers {
+				k.o.Servers[i].Skew = nil
+			}
+		}, rotation.PhaseUnknown},
+		"clocks that are off together": {func(k *kit) {
+			k.second(none...)
+			k.o.Vault.Skew = 45 * time.Second
+			for i := range k.o.Servers {
+				k.o.Servers[i].Skew = &k.o.Vault.Skew
+			}
+		}, rotation.Prepared},
+		// A standby of Vault tells its own time. The certificate is from the one that signs.
+		"refused before the canary begins": {func(k *kit) {
+			k.second(none...)
+			k.times(id2, now.Add(10*time.Second), now.Add(80*time.Second), now)
+		}, rotation.PhaseUnknown},
+		"refused after the canary ended": {func(k *kit) {
+			k.second(none...)
+			k.times(id2, now.Add(-90*time.Second), now.Add(-time.Second), now)
+		}, rotation.PhaseUnknown},
+		"refused while the canary is good": {func(k *kit) {
+			k.second(none...)
+			k.times(id2, now.Add(-30*time.Second), now.Add(time.Minute), now)
+		}, rotation.Prepared},
 		"no API server is seen":    {func(k *kit) { k.o.Servers = nil }, rotation.PhaseUnknown},
 		"all API servers are down": {func(k *kit) { k.down(0); k.down(1); k.down(2) }, rotation.PhaseUnknown},
 		"a closed one, and a third": {func(k *kit) {
@@ -311,6 +374,27 @@ func TestPhaseIsToldFromObservation(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// blind is something of Vault that could not be seen.
+func (k *kit) blind(key string) {
+	k.o.Vault.Unseen = append(k.o.Vault.Unseen, rotation.Unseen{Key: key, What: key + ": no answer", Next: "breakglassd doctor looks closer"})
+}
+
+// times is when the canary of an issuer begins and ends, and when it was shown.
+func (k *kit) times(id string, from, to, shown time.Time) {
+	for i := range k.o.Canaries {
+		if k.o.Canaries[i].Issuer == id {
+			k.o.Canaries[i].NotBefore, k.o.Canaries[i].NotAfter = from, to
+		}
+	}
+	for i := range k.o.Servers {
+		for c := range k.o.Servers[i].Canaries {
+			if k.o.Servers[i].Canaries[c].Issuer == id {
+				k.o.Servers[i].Canaries[c].At = shown
+			}
+		}
 	}
 }
 
@@ -433,13 +517,54 @@ func TestEveryThingThatIsWrongIsAFinding(t *testing.T) {
 		"kubelets take our certificates": {func(k *kit) {
 			k.o.Endpoints = []rotation.Endpoint{{Kind: rotation.KindKubelet, Where: "10.0.0.9:10250", Names: [][]byte{k.g1.cert.RawSubject}}}
 		}, rotation.Critical, "shared/kubelet/10.0.0.9:10250", true},
-		"no allowed names": {func(k *kit) { k.o.Published.AllowedNames = nil }, rotation.Warning, "request-header-names", true},
+		"etcd says it takes the cluster's client CA": {func(k *kit) {
+			k.o.Endpoints = []rotation.Endpoint{{Kind: rotation.KindEtcd, Where: "10.0.0.1:2379", Names: [][]byte{k.cluster.cert.RawSubject}}}
+		}, rotation.Critical, "shared/client-etcd/", true},
+		"etcd says it takes the request-header CA": {func(k *kit) {
+			k.o.Endpoints = []rotation.Endpoint{{Kind: rotation.KindEtcd, Where: "10.0.0.1:2379", Names: [][]byte{k.front.cert.RawSubject}}}
+		}, rotation.Critical, "shared/request-header-etcd/", true},
+		"kubelets say they take the request-header CA": {func(k *kit) {
+			k.o.Endpoints = []rotation.Endpoint{{Kind: rotation.KindKubelet, Where: "10.0.0.9:10250", Names: [][]byte{k.front.cert.RawSubject}}}
+		}, rotation.Warning, "shared/request-header-kubelet/", true},
+		"the request-header CA is etcd's": {func(k *kit) {
+			k.o.Endpoints = []rotation.Endpoint{{Kind: rotation.KindEtcd, Where: "etcd-ca.crt", CAs: [][]byte{k.front.der}}}
+		}, rotation.Critical, "shared/request-header-etcd/", true},
+		"the root above ours is etcd's": {func(k *kit) {
+			root := k.below(true)
+			k.o.Endpoints = []rotation.Endpoint{{Kind: rotation.KindEtcd, Where: "etcd-ca.crt", CAs: [][]byte{root.der}}}
+		}, rotation.Critical, "shared/break-glass-root-etcd/", true},
+		"the root above ours is the kubelets'": {func(k *kit) {
+			root := k.below(true)
+			k.o.Endpoints = []rotation.Endpoint{{Kind: rotation.KindKubelet, Where: "kubelet-ca.crt", CAs: [][]byte{root.der}}}
+		}, rotation.Critical, "shared/break-glass-root-kubelet/", true},
+		"the root above ours is the request-header CA": {func(k *kit) {
+			root := k.below(true)
+			k.o.Published.RequestHeader = [][]byte{root.der}
+		}, rotation.Critical, "shared/request-header/", true},
+		"kubelets say they take the root above ours": {func(k *kit) {
+			root := k.below(true)
+			k.o.Endpoints = []rotation.Endpoint{{Kind: rotation.KindKubelet, Where: "10.0.0.9:10250", Names: [][]byte{root.cert.RawSubject}}}
+		}, rotation.Critical, "shared/break-glass-root-kubelet/", true},
+		"a root that Vault does not know is etcd's": {func(k *kit) {
+			root := k.below(false)
+			k.o.Endpoints = []rotation.Endpoint{{Kind: rotation.KindEtcd, Where: "etcd-ca.crt", CAs: [][]byte{root.der}}}
+		}, rotation.Critical, "shared/break-glass-etcd/breakglass-g1", true},
+		"etcd says it takes a root that Vault does not know": {func(k *kit) {
+			root := k.below(false)
+			k.o.Endpoints = []rotation.Endpoint{{Kind: rotation.KindEtcd, Where: "10.0.0.1:2379", Names: [][]byte{root.cert.RawSubject}}}
+		}, rotation.Critical, "shared/break-glass-root-etcd/breakglass-g1", true},
+		"the cluster's client CA ends soon":     {func(k *kit) { k.clientCA(20*day, true, true) }, rotation.Warning, "client-ca-expires/", true},
+		"the cluster's client CA ends tomorrow": {func(k *kit) { k.clientCA(day, true, true) }, rotation.Critical, "client-ca-expires/", true},
+		"the cluster's client CA has ended":     {func(k *kit) { k.clientCA(-day, true, true) }, rotation.Critical, "client-ca-expires/", true},
+		"a listed client CA ends tomorrow":      {func(k *kit) { k.clientCA(day, false, true) }, rotation.Critical, "client-ca-expires/", true},
+		"an expected client CA ends tomorrow":   {func(k *kit) { k.clientCA(day, true, false) }, rotation.Critical, "client-ca-expires/", true},
+		"no allowed names":                      {func(k *kit) { k.o.Published.AllowedNames = nil }, rotation.Warning, "request-header-names", true},
 		"request-header CA ended": {func(k *kit) {
 			k.o.Published.RequestHeader = [][]byte{makeCA(t, caOptions{name: "f", from: now.Add(-day), to: now}).der}
 		}, rotation.Critical, "request-header-expires/", true},
 		"unknown client CA":          {func(k *kit) { k.publish(k.g1, k.front) }, rotation.Warning, "client-ca-unknown/", true},
 		"left over in the ConfigMap": {func(k *kit) { k.publish(k.g1, k.g2) }, rotation.Warning, "residue/", true},
-		"not in the ConfigMap":       {func(k *kit) { k.publish(k.g1); k.lists(0, k.front, true) }, rotation.Warning, "client-ca-unpublished/10.0.0.1:6443/CN=front-proxy-ca", true},
+		"not in the ConfigMap":       {func(k *kit) { k.publish(k.g1); k.lists(0, k.g2, true) }, rotation.Warning, "client-ca-unpublished/10.0.0.1:6443/CN=breakglass-ca-pki-g2", true},
 		"ConfigMap not seen": {func(k *kit) {
 			k.o.Published = nil
 			k.o.View.Unseen = []rotation.Unseen{{Key: "published", What: "forbidden"}}
@@ -470,7 +595,7 @@ func TestEveryThingThatIsWrongIsAFinding(t *testing.T) {
 		"removed too early": {func(k *kit) {
 			k.second(true, true, true)
 			k.roles(id2)
-			k.o.Known.LastIssuedUnder[id1] = now.Add(time.Minute)
+			k.o.Known.LastIssuedUnder[k.print(id1)] = now.Add(time.Minute)
 			k.canary(id1, true, false, true)
 		}, rotation.Critical, "removed-too-early/10.0.0.2:6443", true},
 		"one address":         {func(k *kit) { k.o.Servers = k.o.Servers[:1] }, rotation.Info, "single-address", true},
@@ -499,11 +624,190 @@ func TestEveryThingThatIsWrongIsAFinding(t *testing.T) {
 	}
 }
 
+// ending is a CA that ends so long from now.
+func (k *kit) ending(name string, left time.Duration) made {
+	return makeCA(k.t, caOptions{name: name, pathLen: -1, from: now.Add(left - 700*day), to: now.Add(left)})
+}
+
+// clientCA gives the cluster a client CA of its own beside the serving one, which the operator expects or not, and the API servers
+// list or not.
+func (k *kit) clientCA(left time.Duration, expected, listed bool) {
+	c := k.ending("cluster-client-ca", left)
+	if expected {
+		k.o.KnownClientCAs = [][]byte{c.der}
+	}
+	if listed {
+		k.o.Published.ClientCAs = append(k.o.Published.ClientCAs, c.der)
+	}
+	for i := range k.o.Servers {
+		k.lists(i, c, listed)
+	}
+}
+
+// below puts our CA below a root, which Vault knows or not, and returns that. The bundles hold our CA itself.
+func (k *kit) below(known bool) made {
+	root := makeCA(k.t, caOptions{name: "corporate root", pathLen: -1})
+	k.replaceG1(makeCA(k.t, caOptions{name: "breakglass-ca pki g1", parent: &root}))
+	if known {
+		k.o.Vault.Issuers[0].Chain = [][]byte{root.der}
+	}
+	return root
+}
+
+// What looks alike and is as it should be, so that nobody learns to pass over these findings.
+func TestWhatIsNotShared(t *testing.T) {
+	for name, change := range map[string]func(*kit){
+		"API servers list their request-header CA": func(k *kit) {
+			for i := range k.o.Servers {
+				k.lists(i, k.front, true)
+			}
+		},
+		"kubelets take the cluster's client CA": func(k *kit) {
+			k.o.Endpoints = []rotation.Endpoint{{Kind: rotation.KindKubelet, Where: "10.0.0.9:10250", Names: [][]byte{k.cluster.cert.RawSubject}}}
+		},
+		"etcd has a CA of its own, of the same name": func(k *kit) {
+			own := makeCA(k.t, caOptions{name: "kubernetes", pathLen: -1})
+			k.o.Endpoints = []rotation.Endpoint{{Kind: rotation.KindEtcd, Where: "10.0.0.1:2379", Names: [][]byte{own.cert.RawSubject}}, {Kind: rotation.KindEtcd, Where: "etcd-ca.crt", CAs: [][]byte{own.der}}}
+		},
+		"etcd has a CA of its own": func(k *kit) {
+			own := makeCA(k.t, caOptions{name: "etcd-ca", pathLen: -1})
+			k.o.Endpoints = []rotation.Endpoint{{Kind: rotation.KindEtcd, Where: "10.0.0.1:2379", Names: [][]byte{own.cert.RawSubject}, Chain: [][]byte{k.leaf.der, own.der}}}
+		},
+		"the cluster's client CA is good":                func(k *kit) { k.clientCA(100*day, true, true) },
+		"a client CA was renewed, and the old one ends":  func(k *kit) { k.renewedClientCA(day) },
+		"a client CA was renewed, and the old one ended": func(k *kit) { k.renewedClientCA(-day) },
+		"an old client CA is still in the configuration": func(k *kit) { k.o.KnownClientCAs = [][]byte{k.ending("long gone", -day).der} },
+	} {
+		k := newKit(t)
+		change(k)
+		if r := k.judge(); len(keys(r, rotation.Critical))+len(keys(r, rotation.Warning)) > 0 || !r.OK {
+			t.Errorf("%s:\n%s", name, text(t, r))
+		}
+	}
+}
+
+func (k *kit) renewedClientCA(left time.Duration) {
+	k.clientCA(left, true, true)
+	old, err := x509.ParseCertificate(k.o.KnownClientCAs[0])
+	must(k.t, err)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(k.t, err)
+	again := func(from, to time.Time) []byte {
+		return makeCA(k.t, caOptions{name: old.Subject.CommonName, pathLen: -1, key: key, from: from, to: to}).der
+	}
+	both := [][]byte{again(old.NotBefore, old.NotAfter), again(now.Add(-day), now.Add(700*day))}
+	k.o.KnownClientCAs = both
+	k.publish(k.g1)
+	k.o.Published.ClientCAs = append(k.o.Published.ClientCAs, both...)
+}
+
+func TestWhatIsLeftInTheConfigMapMayEnd(t *testing.T) {
+	k := newKit(t)
+	k.o.Published.ClientCAs = append(k.o.Published.ClientCAs, k.ending("left", -day).der)
+	r := k.judge()
+	if got := keys(r, rotation.Info); len(got) != 1 || !strings.HasPrefix(got[0], "client-ca-expired/") || len(keys(r, rotation.Critical)) > 0 {
+		t.Errorf("info %q, critical %q", got, keys(r, rotation.Critical))
+	}
+}
+
+// A client CA that ends is also an alert, unless nobody takes it any more.
+func TestMetricsTellTheEndOfClientCAsThatAreTaken(t *testing.T) {
+	k := newKit(t)
+	k.clientCA(day, false, true)
+	left := k.ending("left", 2*day)
+	k.o.Published.ClientCAs = append(k.o.Published.ClientCAs, left.der)
+	ends := map[float64]bool{}
+	for _, s := range rotation.Metrics(k.judge()) {
+		if s.Name == rotation.MetricNotAfter && s.Labels[1].Value == "client" {
+			ends[s.Value] = true
+		}
+	}
+	if !ends[float64(now.Add(day).Unix())] || !ends[float64(k.cluster.cert.NotAfter.Unix())] || ends[float64(left.cert.NotAfter.Unix())] {
+		t.Errorf("client CAs end %v", ends)
+	}
+}
+
+// From a warning to critical, and at each lead time, the key of every end changes: who was told of one is told of the next.
+func TestEveryEndIsToldAgainAtItsSteps(t *testing.T) {
+	for name, tt := range map[string]struct {
+		key string
+		set func(k *kit, c made)
+	}{
+		"serving CA":     {"serving-ca-expires/", func(k *kit, c made) { k.o.RootCA = append(k.o.RootCA, c.der) }},
+		"request header": {"request-header-expires/", func(k *kit, c made) { k.o.Published.RequestHeader = [][]byte{c.der} }},
+		"root":           {"root-expires/", func(k *kit, c made) { k.o.Vault.Issuers[0].Chain = [][]byte{c.der} }},
+		"kubelet": {"kubelet-ca-expires/", func(k *kit, c made) {
+			k.o.Endpoints = []rotation.Endpoint{{Kind: rotation.KindKubelet, Where: "f", CAs: [][]byte{c.der}}}
+		}},
+		"etcd": {"etcd-ca-expires/", func(k *kit, c made) {
+			k.o.Endpoints = []rotation.Endpoint{{Kind: rotation.KindEtcd, Where: "f", CAs: [][]byte{c.der}}}
+		}},
+		"client":  {"client-ca-expires/", func(k *kit, c made) { k.o.KnownClientCAs = [][]byte{c.der} }},
+		"serving": {"serving-expires/10.0.0.1:6443", func(k *kit, c made) { k.o.Servers[0].Serving = [][]byte{c.der} }},
+		"kubelet serving": {"kubelet-serving-expires/10.0.0.9:10250", func(k *kit, c made) {
+			k.o.Endpoints = []rotation.Endpoint{{Kind: rotation.KindKubelet, Where: "10.0.0.9:10250", Chain: [][]byte{c.der}}}
+		}},
+	} {
+		seen := map[string]bool{}
+		for _, left := range []time.Duration{20 * day, 6 * day, day} {
+			k := newKit(t)
+			tt.set(k, k.ending("something that ends", left))
+			r := k.judge()
+			for _, f := range r.Findings {
+				if !strings.HasPrefix(f.Key, tt.key) {
+					continue
+				}
+				seen[f.Key] = true
+				if !slices.ContainsFunc(r.Authorities, func(a rotation.Authority) bool {
+					return a.Worst == f.Severity && a.NotAfter != nil && a.NotAfter.Equal(now.Add(left))
+				}) {
+					t.Errorf("%s: no authority knows of %s: %+v", name, f.Key, r.Authorities)
+				}
+			}
+		}
+		if len(seen) != 3 {
+			t.Errorf("%s: three steps have the keys %v", name, seen)
+		}
+	}
+}
+
+// While something of Vault is not seen, nothing is said about what it may be.
+func TestWhatIsNotSeenInVaultIsNotAbsent(t *testing.T) {
+	for name, change := range map[string]func(*kit){
+		"the issuer that signs": func(k *kit) { k.o.Vault.Issuers = k.o.Vault.Issuers[:1]; k.blind("issuer/" + id2) },
+		"the old issuer":        func(k *kit) { k.o.Vault.Issuers = k.o.Vault.Issuers[1:]; k.blind("issuer/" + id1) },
+		"a role":                func(k *kit) { k.o.Vault.Roles = k.o.Vault.Roles[:1]; k.blind("role/breakglass-admins") },
+		"the default":           func(k *kit) { k.o.Vault.Default = ""; k.o.Vault.Roles[0].Issuer = "default"; k.blind("default-issuer") },
+		"all issuers":           func(k *kit) { k.o.Vault.Issuers = nil; k.blind("issuers") },
+	} {
+		k := newKit(t)
+		k.second(true, true, true)
+		k.roles(id2)
+		k.publish(k.g1, k.g2)
+		change(k)
+		r := k.judge()
+		for _, f := range r.Findings {
+			check, _, _ := strings.Cut(f.Key, "/")
+			if slices.Contains([]string{"role-issuer", "pinned-missing", "issuer-extra", "issuer-left", "default-issuer"}, check) {
+				t.Errorf("%s not seen: %s", name, f.Key)
+			}
+		}
+		for i := range k.o.Servers { // not even a bundle is written: it could lack what was not seen
+			k.broken(i)
+		}
+		for _, r := range []rotation.Report{r, k.judge()} {
+			if p := rotation.MakePlan(r, rotation.PlanOptions{}); r.OK || r.Complete || !strings.Contains(p.Refused, "no answer") && !strings.HasPrefix(name, "a role") && !strings.HasPrefix(name, "the default") {
+				t.Errorf("%s not seen: OK %t, complete %t, plan %+v", name, r.OK, r.Complete, p)
+			}
+		}
+	}
+}
+
 func TestBrokenBundleFileComesBeforeEverything(t *testing.T) {
 	for _, change := range []func(*kit){func(*kit) {}, func(k *kit) { k.second(true, false, false) }, func(k *kit) {
 		k.second(true, true, true)
 		k.roles(id2)
-		k.o.Known.LastIssuedUnder[id1] = now.Add(time.Hour)
+		k.o.Known.LastIssuedUnder[k.print(id1)] = now.Add(time.Hour)
 	}} {
 		k := newKit(t)
 		change(k)
@@ -526,13 +830,24 @@ func TestBrokenBundleFileComesBeforeEverything(t *testing.T) {
 func TestNoPlanTakesAwayACAWhoseCertificatesAreAlive(t *testing.T) {
 	for _, taken := range [][]bool{{true, true, true}, {true, false, true}, {false, true, false}} {
 		for broken := -1; broken < 3; broken++ {
-			for _, known := range []rotation.Known{{}, {LastIssuedUnder: map[string]time.Time{id1: now.Add(time.Hour)}}, {SwitchSeen: map[string]time.Time{id2: now}}} {
+			for _, known := range []func(*kit) rotation.Known{
+				func(*kit) rotation.Known { return rotation.Known{} },
+				func(k *kit) rotation.Known {
+					return rotation.Known{LastIssuedUnder: map[string]time.Time{k.print(id1): now.Add(time.Hour)}}
+				},
+				func(*kit) rotation.Known {
+					return rotation.Known{LastIssuedUnder: map[string]time.Time{}, UnknownIssuerUntil: now.Add(time.Hour)}
+				},
+				func(*kit) rotation.Known {
+					return rotation.Known{SwitchSeen: map[string]time.Time{id2: now}}
+				},
+			} {
 				k := newKit(t)
 				k.second(true, true, true)
 				k.roles(id2)
 				k.publish(k.g1, k.g2)
 				k.canary(id1, taken...)
-				k.o.Known = known
+				k.o.Known = known(k)
 				if broken >= 0 {
 					k.broken(broken)
 				}

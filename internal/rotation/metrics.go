@@ -47,7 +47,7 @@ func Metrics(r Report) []Sample {
 	}
 	ends := map[string]bool{}
 	for _, a := range r.Authorities {
-		if a.NotAfter == nil || ends[a.Kind+" "+a.Generation] {
+		if a.NotAfter == nil || a.Left || ends[a.Kind+" "+a.Generation] { // what is left over may end
 			continue
 		}
 		ends[a.Kind+" "+a.Generation] = true

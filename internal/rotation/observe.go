@@ -170,10 +170,13 @@ type Greeting struct {
 
 // Known is what the daemon knows from its ledger and cannot be seen anywhere.
 type Known struct {
-	// LastIssuedUnder is, for each issuer id, when the last certificate for people that it signed ends. Claims whose outcome
-	// is not known yet must be counted as signed now, with their whole lifetime. An issuer that is missing signed none. Nil:
-	// the caller does not know, and then it is counted from SwitchSeen.
+	// LastIssuedUnder is when the last certificate for people ends that an issuer signed, by the fingerprint of the issuer's
+	// certificate: that is what the ledger has of each, so that nothing needs to be looked up. An issuer that is missing signed
+	// none. Nil: the caller does not know, and then it is counted from SwitchSeen.
 	LastIssuedUnder map[string]time.Time `json:"last_issued_under,omitempty"`
+	// UnknownIssuerUntil is the same for certificates of which it is not known who signed them, so it counts for every issuer.
+	// Claims whose outcome is not known yet belong here, as signed now with their whole lifetime. Zero: there are none.
+	UnknownIssuerUntil time.Time `json:"unknown_issuer_until,omitzero"`
 	// SwitchSeen is when the roles were first seen to sign under the issuer (by id) that they sign under now.
 	SwitchSeen map[string]time.Time `json:"switch_seen,omitempty"`
 }

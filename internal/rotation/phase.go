@@ -38,7 +38,7 @@ type tally struct {
 	unknown  []string // addresses
 	refusing []string
 	trusting []string
-	cached   []string // trusting, and their declared bundle file is missing or holds nothing
+	cached   []string // trusting, and their declared bundle file is missing or no good
 }
 
 // count counts for one generation. A name that is listed proves nothing where trust is wanted. Where absence is wanted
@@ -68,8 +68,9 @@ func count(servers []ServerTrust, name string, leaving bool) tally {
 func (t tally) everywhere() bool { return t.yes > 0 && t.no == 0 && len(t.unknown) == 0 }
 func (t tally) nowhere() bool    { return t.yes == 0 && t.no > 0 && len(t.unknown) == 0 }
 
-// place gives each generation its position. active is the newest issuer that a role signs under.
-func place(gens []Generation, servers []ServerTrust, active string) {
+// place gives each generation its position. active is the newest issuer that a role signs under; inUse are all that a role or the
+// default names.
+func place(gens []Generation, servers []ServerTrust, active string, inUse map[string]bool) {
 	at := -1
 	for i := range gens {
 		gens[i].Position = PositionOther
@@ -90,8 +91,9 @@ func place(gens []Generation, servers []ServerTrust, active string) {
 	for i := at - 1; i >= 0; i-- {
 		g := &gens[i]
 		gone := count(servers, g.Name, true).nowhere() && g.Published == No
+		stays := g.ClusterCA != "" && !inUse[g.ID] // in the bundles, for the cluster's sake
 		switch {
-		case gone && (!g.Signs || g.Expired):
+		case (gone || stays) && (!g.Signs || g.Expired):
 			g.Position = PositionClosed
 		case !old:
 			g.Position, old = PositionOld, true
@@ -103,7 +105,7 @@ func place(gens []Generation, servers []ServerTrust, active string) {
 // active generation; drained is whether no certificate of the old one can be alive.
 func phase(gens []Generation, servers []ServerTrust, moved bool, drained Tri) (Phase, string) {
 	var active, next, old *Generation
-	closed := false
+	closed, stays := false, ""
 	for i := range gens {
 		switch g := &gens[i]; g.Position {
 		case PositionActive:
@@ -114,6 +116,9 @@ func phase(gens []Generation, servers []ServerTrust, moved bool, drained Tri) (P
 			old = g
 		case PositionClosed:
 			closed = true
+			if g.ClusterCA != "" {
+				stays += fmt.Sprintf(". %s stays in the bundles, because it is the cluster's own CA", g.Name)
+			}
 		case PositionOther:
 		}
 	}
@@ -146,6 +151,9 @@ func phase(gens []Generation, servers []ServerTrust, moved bool, drained Tri) (P
 		return PhaseUnknown, fmt.Sprintf("it cannot be told whether %s take certificates of %s, under which the roles sign", strings.Join(a.unknown, ", "), active.Name)
 	}
 	if closed {
+		if stays != "" {
+			return Closed, fmt.Sprintf("%s signs, and no older issuer can sign%s", active.Name, stays)
+		}
 		return Closed, fmt.Sprintf("%s signs, and no older issuer can sign or is trusted anywhere", active.Name)
 	}
 	return NotStarted, fmt.Sprintf("%s is the only issuer", active.Name)
@@ -160,21 +168,22 @@ func oldPhase(active, old *Generation, a, o tally, moved bool, drained Tri) (Pha
 		return PhaseUnknown, fmt.Sprintf("the roles sign under %s, and it cannot be told whether %s take its certificates", active.Name, strings.Join(a.unknown, ", "))
 	case !moved:
 		return Active, fmt.Sprintf("%s signs, and not every role and the default issuer have moved there from %s", active.Name, old.Name)
+	case old.ClusterCA != "": // nothing to take out of the bundles: what is left is to close it in Vault
+		if drained != Yes {
+			return drainingPhase(old, drained)
+		}
+		return Drained, fmt.Sprintf("no certificate that Vault signed with %s is alive any more. It is the cluster's own CA (it is in %s) and stays in the bundles; what is left is to close it in Vault", old.Name, old.ClusterCA)
 	case len(o.cached) > 0:
-		return DeletedButCached, fmt.Sprintf("%s still take certificates of %s, although their bundle files are missing or hold nothing: what they loaded last stays in force", strings.Join(o.cached, ", "), old.Name)
+		return DeletedButCached, fmt.Sprintf("%s still take certificates of %s, although their declared bundle files, as the daemon sees them, are missing or no good: what an API server loaded last stays in force", strings.Join(o.cached, ", "), old.Name)
 	case o.yes > 0 && o.no > 0:
 		return OldRemovedOnSome, fmt.Sprintf("certificates of %s are refused by %s and still taken by %s", old.Name, strings.Join(o.refusing, ", "), strings.Join(o.trusting, ", "))
 	case len(o.unknown) > 0:
 		return PhaseUnknown, fmt.Sprintf("it cannot be told whether %s take certificates of %s", strings.Join(o.unknown, ", "), old.Name)
 	case o.everywhere():
-		switch drained {
-		case Yes:
-			return Drained, fmt.Sprintf("no certificate of %s is alive any more, and every API server still takes them", old.Name)
-		case No:
-			return Draining, fmt.Sprintf("certificates of %s can still be alive", old.Name)
-		case CannotTell:
+		if drained != Yes {
+			return drainingPhase(old, drained)
 		}
-		return Draining, fmt.Sprintf("it is not known since when %s signs no more, so its certificates may be alive", old.Name)
+		return Drained, fmt.Sprintf("no certificate of %s is alive any more, and every API server still takes them", old.Name)
 	case old.Published == Yes:
 		return Residue, fmt.Sprintf("no API server takes certificates of %s, but the ConfigMap extension-apiserver-authentication still holds it, so aggregated API servers do", old.Name)
 	case old.Published == CannotTell:
@@ -183,4 +192,11 @@ func oldPhase(active, old *Generation, a, o tally, moved bool, drained Tri) (Pha
 		return Retired, fmt.Sprintf("%s is trusted nowhere, and could still sign in Vault", old.Name)
 	}
 	return Closed, fmt.Sprintf("%s signs, and %s can neither sign nor is it trusted anywhere", active.Name, old.Name)
+}
+
+func drainingPhase(old *Generation, drained Tri) (Phase, string) {
+	if drained == No {
+		return Draining, fmt.Sprintf("certificates of %s can still be alive", old.Name)
+	}
+	return Draining, fmt.Sprintf("it is not known since when %s signs no more, so its certificates may be alive", old.Name)
 }

@@ -73,6 +73,8 @@ func MakePlan(r Report, o PlanOptions) Plan {
 		p.Refused = fmt.Sprintf("%s is not possible now: %s", o.Target, p.Refused)
 	case p.Next == r.Phase:
 		p = Plan{Cluster: r.Cluster, Phase: r.Phase, Refused: fmt.Sprintf("first something has to be put right: the plan without %s says what", o.Target)}
+	case b.old.ClusterCA != "" && (o.Target == Residue || o.Target == Retired):
+		p = Plan{Cluster: r.Cluster, Phase: r.Phase, Refused: fmt.Sprintf("%s is not on this way: %s, so after %s comes %s", o.Target, b.stays(b.old), Drained, Closed)}
 	default:
 		p = Plan{Cluster: r.Cluster, Phase: r.Phase, Refused: fmt.Sprintf("no phase can be skipped: it is %s, and %s comes before %s (%s)", r.Phase, p.Next, o.Target, r.Why)}
 	}
@@ -97,8 +99,11 @@ type builder struct {
 func (b builder) plan(p *Plan) {
 	refuse := func(format string, args ...any) { p.Refused = fmt.Sprintf(format, args...) }
 	// A bundle file that is no good comes before everything: no change of it is seen, and its API server will not start again.
-	if steps := b.broken(); len(steps) > 0 && (b.r.Phase != DeletedButCached || b.r.Drained != Yes) {
-		p.Next, p.Steps = b.r.Phase, steps
+	if steps, why := b.broken(); (len(steps) > 0 || why != "") && (b.r.Phase != DeletedButCached || b.r.Drained != Yes) {
+		p.Next, p.Steps, p.Refused = b.r.Phase, steps, why
+		if why != "" {
+			p.Next, p.Steps = "", nil
+		}
 		return
 	}
 	switch b.r.Phase {
@@ -109,11 +114,11 @@ func (b builder) plan(p *Plan) {
 		}
 		p.Next, p.Steps, p.Undo = Prepared, b.prepare(), b.undoPrepare()
 	case Prepared, TrustedOnSome:
-		p.Next, p.Steps, p.Undo = TrustedOnAll, append(b.pin(), b.trust(b.next, count(b.r.Servers, b.next.Name, false).refusing)...), b.untrust(b.next, addresses(b.r.Servers))
+		p.Next, p.Steps, p.Undo = TrustedOnAll, append(b.pin(b.next), b.trust(b.next, count(b.r.Servers, b.next.Name, false).refusing)...), b.untrust(b.next, addresses(b.r.Servers))
 	case TrustedOnAll:
 		b.move(p, refuse)
 	case Active:
-		p.Next, p.Steps, p.Undo = Draining, b.roles(b.active), b.roles(b.old)
+		p.Next, p.Steps, p.Undo = Draining, append(b.pin(b.active), b.roles(b.active)...), b.roles(b.old)
 	case SwitchedTooEarly:
 		b.back(p)
 	case Draining:
@@ -128,12 +133,19 @@ func (b builder) plan(p *Plan) {
 			p.Next, p.Steps = Draining, b.trust(b.old, o.refusing)
 			return
 		}
+		if b.old.ClusterCA != "" {
+			p.Next, p.Steps, p.Undo = Closed, b.close(), b.reopen()
+			return
+		}
+		if why := b.mayBeClusterCA(); why != "" {
+			refuse("%s", why)
+			return
+		}
 		p.Next, p.Steps, p.Undo = Residue, b.untrust(b.old, o.trusting), b.trust(b.old, addresses(b.r.Servers))
 	case Residue:
 		p.Next, p.Steps = Retired, b.clean()
 	case Retired:
-		p.Next, p.Steps, p.Undo = Closed, b.close(), []Step{{At: AtVault, What: "Let " + b.old.Name + " sign again", Commands: []string{
-			"vault patch " + b.r.Mount + "/issuer/" + b.old.ID + " usage=read-only,issuing-certificates,crl-signing,ocsp-signing"}, Check: "breakglass ca check " + b.r.Cluster}}
+		p.Next, p.Steps, p.Undo = Closed, b.close(), b.reopen()
 	case ExpiredCA:
 		n := count(b.r.Servers, b.next.Name, false)
 		switch {
@@ -144,17 +156,40 @@ func (b builder) plan(p *Plan) {
 		case len(n.unknown) > 0 && len(n.refusing) == 0:
 			refuse("it cannot be told whether %s take certificates of %s", strings.Join(n.unknown, ", "), b.next.Name)
 		default:
-			p.Next, p.Steps = TrustedOnAll, append(b.pin(), b.trust(b.next, n.refusing)...)
+			p.Next, p.Steps = TrustedOnAll, append(b.pin(b.next), b.trust(b.next, n.refusing)...)
 		}
 	default: // PhaseUnknown
-		var why []string
-		for _, f := range b.r.Findings {
-			if strings.HasPrefix(f.Key, "unseen/") {
-				why = append(why, f.What+" (next: "+f.Next+")")
-			}
-		}
-		refuse("the phase cannot be told, and a step that is right in one phase is an outage in another: %s", strings.Join(why, "; "))
+		refuse("the phase cannot be told, and a step that is right in one phase is an outage in another: %s", strings.Join(b.unseen(""), "; "))
 	}
+}
+
+// unseen is what could not be seen, of those things whose key begins with one of the prefixes.
+func (b builder) unseen(prefixes ...string) []string {
+	var out []string
+	for _, f := range b.r.Findings {
+		key, ok := strings.CutPrefix(f.Key, "unseen/")
+		if ok && slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(key, p) }) {
+			out = append(out, f.What+" (next: "+f.Next+")")
+		}
+	}
+	return out
+}
+
+// stays says why a generation is never taken out of a bundle.
+func (b builder) stays(g Generation) string {
+	return g.Name + " is the cluster's own CA (it is in " + g.ClusterCA + ") and stays in the bundles, because kubelets and the control plane sign in by it"
+}
+
+// mayBeClusterCA says why it cannot be excluded that the old CA is the cluster's own; empty: it can. Without that CA in its bundles
+// a cluster loses its kubelets, so it must be seen that there is another one.
+func (b builder) mayBeClusterCA() string {
+	if hidden := b.unseen("root-ca", "published", "file/"); len(hidden) > 0 {
+		return fmt.Sprintf("before %s leaves the bundles it must be seen that it is not the cluster's own CA: %s", b.old.Name, strings.Join(hidden, "; "))
+	}
+	if !slices.ContainsFunc(b.r.Authorities, func(a Authority) bool { return a.Kind == "client" && !a.Left }) {
+		return fmt.Sprintf("the bundles hold no client CA beside the issuers of %s, so one of these is the one that kubelets and the control plane sign in by, and it may be %s. Name the cluster's own client CA under ca_checks.client_ca_files, and check again", b.r.Mount, b.old.Name)
+	}
+	return ""
 }
 
 func addresses(servers []ServerTrust) []string {
@@ -202,22 +237,31 @@ func (b builder) undoPrepare() []Step {
 		Check: "breakglass ca check " + b.r.Cluster}}
 }
 
-// pin tells the daemon of the next issuer, if it does not know it.
-func (b builder) pin() []Step {
-	if b.next.Pinned {
+// pin tells the daemon of the issuer that the roles move to, if it does not know it.
+func (b builder) pin(g Generation) []Step {
+	if g.Pinned {
 		return nil
 	}
 	return []Step{{At: AtDaemon, What: "Let the daemon sign under either issuer, so that issuing goes on when the roles move", Commands: []string{
 		"# breakglassd's configuration, cluster " + b.r.Cluster + ":",
-		"#   vault_next_issuer_id: " + b.next.ID,
+		"#   vault_next_issuer_id: " + g.ID,
 		"systemctl restart breakglassd",
-	}, Check: "breakglass ca status " + b.r.Cluster + " shows " + b.next.Name + " as pinned"}}
+	}, Check: "breakglass ca check " + b.r.Cluster + " shows " + g.Name + " as pinned"}}
 }
 
 // pemFile is the file that the commands keep the certificate of a generation in.
 func pemFile(g Generation) string { return g.Name + ".pem" }
 
-// trust appends a generation to the bundles of the addresses, node by node.
+// hasCert is a test that a file holds a certificate.
+func hasCert(file string) string { return "grep -qs 'BEGIN CERTIFICATE' " + file }
+
+// guarded runs a chain of commands, each only if the one before went well, if a test holds. Otherwise it changes nothing and says why.
+func guarded(test, otherwise string, chain ...string) string {
+	return "if " + test + "; then " + strings.Join(chain, " && ") + `; else echo "stop, nothing is changed: ` + otherwise + `" >&2; false; fi`
+}
+
+// trust appends a generation to the bundles of the addresses, node by node. A bundle that holds nothing would hold only ours
+// afterwards, and the cluster's own would be lost with it.
 func (b builder) trust(g Generation, at []string) []Step {
 	if len(at) == 0 {
 		return nil
@@ -226,8 +270,8 @@ func (b builder) trust(g Generation, at []string) []Step {
 	for _, address := range at {
 		bundle := b.o.Bundle
 		steps = append(steps, Step{At: AtNode, Address: address, What: "Append " + g.Name + " to the client-CA bundle of the API server at " + address, Commands: []string{
-			"cp -p " + bundle + " " + bundle + ".new && { echo; cat " + pemFile(g) + "; } >> " + bundle + ".new && cp -p " + bundle + " " + bundle + ".without-" + g.Name +
-				" && mv " + bundle + ".new " + bundle,
+			guarded(hasCert(bundle)+" && "+hasCert(pemFile(g)), bundle+" or "+pemFile(g)+" is missing or holds no certificate. A bundle must hold the cluster's own CA before ours is appended",
+				"cp -p "+bundle+" "+bundle+".new", "{ echo && cat "+pemFile(g)+"; } >> "+bundle+".new", "cp -p "+bundle+" "+bundle+".without-"+g.Name, "mv "+bundle+".new "+bundle),
 		}, Check: "within a minute, breakglass ca check " + b.r.Cluster + " shows " + g.Name + " as trusted at " + address + ". Go on to the next node only then"})
 	}
 	return steps
@@ -251,28 +295,46 @@ func colons(hex string) string {
 const without = `awk '{ sub(/\r$/, "") } /^-----BEGIN CERTIFICATE-----$/ { on = 1; text = ""; body = "" } on { text = text $0 "\n"; if ($0 !~ /^-----/) body = body $0 } ` +
 	`/^-----END CERTIFICATE-----$/ { on = 0; if (NR == FNR) drop[body] = 1; else if (!(body in drop)) printf "%s", text }'`
 
-// rebuild writes the bundle of an address anew whose file is missing or holds nothing, with these generations.
+// rebuild writes the bundle of an address anew whose file is missing or holds nothing, with these generations. The daemon sees the
+// declared file, which may be a copy: only the node itself can tell whether its own is gone, so the command looks first.
 func (b builder) rebuild(address string, with ...Generation) []Step {
 	var steps []Step
-	parts := "cat " + b.o.ClusterCA + "; "
+	bundle := b.o.Bundle
+	have, parts := hasCert(b.o.ClusterCA), "cat "+b.o.ClusterCA
 	var names []string
 	for _, g := range with {
 		steps = append(steps, b.fetch(g))
-		parts += "echo; cat " + pemFile(g) + "; "
+		have += " && " + hasCert(pemFile(g))
+		parts += " && echo && cat " + pemFile(g)
 		names = append(names, g.Name)
 	}
-	bundle := b.o.Bundle
 	return append(steps, Step{At: AtNode, Address: address,
-		What: "Write the bundle of the API server at " + address + " anew, with " + strings.Join(names, " and ") + ": its file is missing or holds nothing, so what it loaded last is in force, and it will not start again. " +
-			"If it held more than the cluster's own CA and ours, add that",
-		Commands: []string{"{ " + parts + "} > " + bundle + ".new && chmod 0644 " + bundle + ".new && grep -q 'BEGIN CERTIFICATE' " + bundle + ".new && mv " + bundle + ".new " + bundle},
-		Check:    "within a minute, breakglass ca check " + b.r.Cluster + " has no finding bundle-file/" + address})
+		What: "Write the bundle of the API server at " + address + " anew, with " + strings.Join(names, " and ") + ": its declared file, as the daemon sees it, is missing or no good. If the file on the node is so too, what it loaded last is in force, " +
+			"and it will not start again. The command changes nothing if the file on the node holds certificates; then put the declared copy right instead. If it held more than the cluster's own CA and ours, add that",
+		Commands: []string{
+			guarded("! "+hasCert(bundle), bundle+" holds certificates on this node. If it is good, put the daemon's declared copy right (ca_checks). If kube-apiserver cannot load it (its log says so), move it away and run this again",
+				guarded(have, b.o.ClusterCA+" or the certificate of one of ours is missing or holds no certificate",
+					"{ "+parts+"; } > "+bundle+".new", "chmod 0644 "+bundle+".new", "{ [ ! -e "+bundle+" ] || cp -p "+bundle+" "+bundle+".was; }", "mv "+bundle+".new "+bundle)),
+		},
+		Check: "within a minute, breakglass ca check " + b.r.Cluster + " has no finding bundle-file/" + address})
 }
 
-// broken is the steps for bundle files that are no good, and hold what they held; nil if there are none.
-func (b builder) broken() []Step {
-	var steps []Step
+// broken is the steps for bundle files that are no good, which are to hold what is in force; nil if there are none. why says why
+// that cannot be told: what is left out of a bundle is lost.
+func (b builder) broken() (steps []Step, why string) {
 	for _, s := range b.r.Servers {
+		if len(s.Cached) == 0 {
+			continue
+		}
+		hidden := b.unseen("vault", "issuers", "issuer/")
+		for _, g := range b.r.Generations {
+			if s.Trust[g.Name] == Unknown {
+				hidden = append(hidden, fmt.Sprintf("whether it takes certificates of %s", g.Name))
+			}
+		}
+		if len(hidden) > 0 {
+			return nil, fmt.Sprintf("the bundle of the API server at %s must be written anew, and it cannot be told with what: %s", s.Address, strings.Join(hidden, "; "))
+		}
 		var with []Generation
 		for _, g := range b.r.Generations {
 			if slices.Contains(s.Cached, g.Name) {
@@ -283,19 +345,25 @@ func (b builder) broken() []Step {
 			steps = append(steps, b.rebuild(s.Address, with...)...)
 		}
 	}
-	return steps
+	return steps, ""
 }
 
-// untrust takes a generation out of the bundles of the addresses.
+// untrust takes a generation out of the bundles of the addresses; never the cluster's own CA, whatever the phase.
 func (b builder) untrust(g Generation, at []string) []Step {
-	if len(at) == 0 {
+	if len(at) == 0 || g.ClusterCA != "" {
 		return nil
 	}
 	steps := []Step{b.fetch(g)}
 	for _, address := range at {
 		bundle := b.o.Bundle
 		if slices.ContainsFunc(b.r.Servers, func(s ServerTrust) bool { return s.Address == address && slices.Contains(s.Cached, g.Name) }) {
-			steps = append(steps, b.rebuild(address, b.active)...)
+			with := []Generation{b.active}
+			for _, own := range b.r.Generations {
+				if own.ClusterCA != "" && own.ID != b.active.ID {
+					with = append(with, own)
+				}
+			}
+			steps = append(steps, b.rebuild(address, with...)...)
 			continue
 		}
 		steps = append(steps, Step{At: AtNode, Address: address, What: "Take " + g.Name + " out of the client-CA bundle of the API server at " + address, Commands: []string{ // the copy keeps owner and mode; what cannot be read or written ends the chain before the move
@@ -309,6 +377,8 @@ func (b builder) untrust(g Generation, at []string) []Step {
 // move moves the roles to the next issuer, if it can sign there and the daemon would take it.
 func (b builder) move(p *Plan, refuse func(string, ...any)) {
 	switch {
+	case b.next.ClusterCA != "":
+		refuse("%s, and its key is not in Vault alone. Rotate to a CA that Vault makes: take this one's usage away (vault patch %s/issuer/%s usage=read-only,crl-signing,ocsp-signing), and ask for the plan again", b.stays(b.next), b.r.Mount, b.next.ID)
 	case !b.next.Pinned:
 		refuse("the daemon is not pinned to %s, so every claim would be refused from the moment the roles move. First set vault_next_issuer_id: %s for the cluster, and restart the daemon", b.next.Name, b.next.ID)
 	case !CanSign(b.next.NotBefore, b.next.NotAfter, b.r.At, b.r.MaxTTL):
@@ -339,7 +409,7 @@ func (b builder) back(p *Plan) {
 		}
 		return
 	}
-	p.Next, p.Steps = Draining, b.trust(b.active, a.refusing)
+	p.Next, p.Steps = Draining, append(b.pin(b.active), b.trust(b.active, a.refusing)...)
 }
 
 func (b builder) clean() []Step {
@@ -351,8 +421,18 @@ func (b builder) clean() []Step {
 		}, Check: "kubectl -n kube-system rollout status deployment/metrics-server"}}
 }
 
+// reopen undoes close, in Vault.
+func (b builder) reopen() []Step {
+	return []Step{{At: AtVault, What: "Let " + b.old.Name + " sign again", Commands: []string{
+		"vault patch " + b.r.Mount + "/issuer/" + b.old.ID + " usage=read-only,issuing-certificates,crl-signing,ocsp-signing"}, Check: "breakglass ca check " + b.r.Cluster}}
+}
+
 func (b builder) close() []Step {
-	return []Step{{At: AtVault, What: "Take from " + b.old.Name + " the right to sign. It stays readable, for verifying old certificates", Commands: []string{
+	what := "Take from " + b.old.Name + " the right to sign. It stays readable, for verifying old certificates"
+	if b.old.ClusterCA != "" {
+		what += ". Leave it in the bundles: " + b.stays(b.old)
+	}
+	return []Step{{At: AtVault, What: what, Commands: []string{
 		"vault patch " + b.r.Mount + "/issuer/" + b.old.ID + " usage=read-only,crl-signing,ocsp-signing",
 	}, Check: "breakglass ca check " + b.r.Cluster + " says " + string(Closed)},
 		{At: AtDaemon, What: "Pin the daemon to the one issuer that signs", Commands: []string{

@@ -61,7 +61,11 @@ func (r Report) Text(w io.Writer, now time.Time, all bool) error {
 	}
 	rows := [][]string{{"BREAK-GLASS CA", "POSITION", "ENDS", "LEFT", "KEY", "MAY SIGN", "PINNED", "CONFIGMAP"}}
 	for _, g := range r.Generations {
-		rows = append(rows, []string{g.Name, string(g.Position), g.NotAfter.UTC().Format(time.DateOnly), left(g.NotAfter, now), g.Key, yes(g.Signs && !g.Expired), yes(g.Pinned), string(g.Published)})
+		position := string(g.Position)
+		if g.ClusterCA != "" {
+			position += ", the cluster's own"
+		}
+		rows = append(rows, []string{g.Name, position, g.NotAfter.UTC().Format(time.DateOnly), left(g.NotAfter, now), g.Key, yes(g.Signs && !g.Expired), yes(g.Pinned), string(g.Published)})
 	}
 	if err := table(w, rows); err != nil {
 		return err

@@ -48,7 +48,7 @@ const (
 	PositionActive Position = "active" // the roles sign under it
 	PositionNext   Position = "next"   // newer than the active one, and may sign
 	PositionOld    Position = "old"    // older than the active one, and not done with
-	PositionClosed Position = "closed" // signs nothing, trusted nowhere
+	PositionClosed Position = "closed" // signs nothing, and is trusted nowhere or is the cluster's own CA
 	PositionOther  Position = "other"  // none of these, such as a second newer one
 )
 
@@ -66,6 +66,9 @@ type Generation struct {
 	Expired     bool      `json:"expired"`
 	Pinned      bool      `json:"pinned"`    // the daemon's configuration names it
 	Published   Tri       `json:"published"` // in the ConfigMap extension-apiserver-authentication
+	// ClusterCA is where it is seen that this is the cluster's own CA, such as "the ConfigMap kube-root-ca.crt"; empty: it is not.
+	// Kubelets and the control plane sign in by it, so it stays in every bundle, whatever becomes of the issuer in Vault.
+	ClusterCA string `json:"cluster_ca,omitempty"`
 
 	cert *x509.Certificate
 }
@@ -96,7 +99,7 @@ type ServerTrust struct {
 	Address string           `json:"address"`
 	Reached bool             `json:"reached"`
 	Trust   map[string]Trust `json:"trust"`            // by name of the generation
-	Cached  []string         `json:"cached"`           // generations that it takes although its declared bundle file is missing or empty
+	Cached  []string         `json:"cached"`           // generations that it takes although its declared bundle file is missing or no good
 	Fresh   map[string]bool  `json:"canary"`           // by name: its canary was shown, and taken or not
 	Others  []string         `json:"other_client_cas"` // names of the other CAs whose client certificates it takes
 }
@@ -110,7 +113,8 @@ type Authority struct {
 	Key         string     `json:"key"`
 	NotAfter    *time.Time `json:"not_after,omitempty"` // nil: a key, which does not end
 	Fingerprint string     `json:"fingerprint,omitempty"`
-	Worst       Severity   `json:"worst,omitempty"` // of the findings about it
+	Left        bool       `json:"left_over,omitempty"` // a client CA that was renewed, or that no API server lists any more: it may end
+	Worst       Severity   `json:"worst,omitempty"`     // of the findings about it
 }
 
 // Generation finds a generation by its position.

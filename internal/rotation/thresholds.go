@@ -6,6 +6,7 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
@@ -85,6 +86,17 @@ func LeadTime(notBefore, notAfter, now time.Time, t Thresholds) string {
 	return passed
 }
 
+// Announced is LeadTime, as part of the key of a finding about an end: whoever is told of a finding is told again when its key
+// changes, and an end that becomes critical between two steps, or lives too shortly for any, must not do so in silence.
+func Announced(notBefore, notAfter, now time.Time, t Thresholds) string {
+	step := LeadTime(notBefore, notAfter, now, t)
+	urgent := UrgentFrom(notBefore, notAfter, t)
+	if now.Before(urgent) || LeadTime(notBefore, notAfter, urgent.Add(-1), t) != step {
+		return step
+	}
+	return strings.TrimPrefix(step+"-urgent", "-")
+}
+
 // AgeSeverity judges the age of a break-glass CA against the rotation policy.
 func AgeSeverity(notBefore, now time.Time, t Thresholds) Severity {
 	if now.Sub(notBefore) > t.withDefaults().MaxAge {
@@ -152,13 +164,23 @@ func SkewSeverity(skew time.Duration) Severity {
 	return ""
 }
 
-// DrainedAt is when no certificate of the old issuer can be alive any more. ok is false if it cannot be told. The end of the
-// last certificate is known from the ledger; without it, one may have been signed until the switch was seen.
+// ClockDoubt reports whether two clocks, each so far ahead of ours, differ by so much that one may refuse what was signed by the
+// other just now although it trusts the signer: Vault lets a certificate begin breakglass.Backdate before its own time.
+func ClockDoubt(signer, verifier time.Duration) bool {
+	return (signer - verifier).Abs() > breakglass.Backdate
+}
+
+// DrainedAt is when no certificate of the old issuer (by the fingerprint of its certificate) can be alive any more, current being
+// the id of the one that signs now. ok is false if it cannot be told. The end of the last certificate is known from the ledger;
+// without it, one may have been signed until the switch was seen.
 func DrainedAt(old, current string, maxTTL time.Duration, k Known) (at time.Time, ok bool) {
 	if k.LastIssuedUnder != nil {
-		last, signed := k.LastIssuedUnder[old]
-		if !signed {
-			return time.Time{}, true
+		last := k.LastIssuedUnder[old]
+		if k.UnknownIssuerUntil.After(last) {
+			last = k.UnknownIssuerUntil
+		}
+		if last.IsZero() {
+			return time.Time{}, true // it signed nothing
 		}
 		return last.Add(breakglass.MaxSkew), true
 	}

@@ -57,6 +57,49 @@ func TestLeadTimes(t *testing.T) {
 	}
 }
 
+func TestEveryStepTowardsAnEndHasAKeyOfItsOwn(t *testing.T) {
+	for _, tt := range []struct {
+		life, before time.Duration
+		want         string
+	}{
+		{730 * day, 31 * day, "90d"}, {730 * day, 30 * day, "30d"}, {730 * day, 7 * day, "7d"}, {730 * day, day, "1d"},
+		{40 * day, 20 * day, ""}, {40 * day, 7 * day, "7d"}, {40 * day, 6 * day, "7d-urgent"}, {40 * day, day, "1d"},
+		{day, 12 * time.Hour, ""}, {day, 4 * time.Hour, "urgent"}, {day, 0, "urgent"},
+	} {
+		to := now.Add(tt.life)
+		if got := rotation.Announced(now, to, to.Add(-tt.before), rotation.Thresholds{}); got != tt.want {
+			t.Errorf("life %s, %s before the end: %q, want %q", tt.life, tt.before, got, tt.want)
+		}
+	}
+	// Whatever it lives: from warning to critical the key changes.
+	for _, life := range []time.Duration{time.Hour, day, 3 * day, 14 * day, 15 * day, 42 * day, 43 * day, 90 * day, 365 * day, 3650 * day} {
+		to := now.Add(life)
+		key := map[rotation.Severity]map[string]bool{rotation.Warning: {}, rotation.Critical: {}}
+		for at := now; at.Before(to); at = at.Add(life / 997) {
+			if s := rotation.ExpirySeverity(now, to, at, rotation.Thresholds{}); s != "" {
+				key[s][rotation.Announced(now, to, at, rotation.Thresholds{})] = true
+			}
+		}
+		for k := range key[rotation.Warning] {
+			if key[rotation.Critical][k] || len(key[rotation.Critical]) == 0 {
+				t.Errorf("life %s: %q is the key of a warning and of a critical finding (%v)", life, k, key)
+			}
+		}
+	}
+}
+
+func TestClockDoubt(t *testing.T) {
+	for _, tt := range []struct {
+		vault, server time.Duration
+		want          bool
+	}{{0, 0, false}, {30 * time.Second, 0, false}, {31 * time.Second, 0, true}, {60 * time.Second, 0, true}, {40 * time.Second, 40 * time.Second, false},
+		{-20 * time.Second, 20 * time.Second, true}, {0, -31 * time.Second, true}} {
+		if got := rotation.ClockDoubt(tt.vault, tt.server); got != tt.want {
+			t.Errorf("Vault %s and the server %s ahead: %t, want %t", tt.vault, tt.server, got, tt.want)
+		}
+	}
+}
+
 func TestExpiredIsFromNotAfterOn(t *testing.T) {
 	if rotation.Expired(now, now.Add(-1)) || !rotation.Expired(now, now) || !rotation.Expired(now, now.Add(1)) {
 		t.Error("the end is not where it should be")
@@ -136,12 +179,15 @@ func TestDrainedAt(t *testing.T) {
 		want time.Time
 		ok   bool
 	}{
-		"the ledger knows the last one":       {rotation.Known{LastIssuedUnder: map[string]time.Time{"old": now}}, now.Add(time.Minute), true},
-		"the ledger knows that there is none": {rotation.Known{LastIssuedUnder: map[string]time.Time{"other": now}}, time.Time{}, true},
-		"it beats what was seen":              {rotation.Known{LastIssuedUnder: map[string]time.Time{"old": now}, SwitchSeen: map[string]time.Time{"new": now}}, now.Add(time.Minute), true},
-		"only the switch was seen":            {rotation.Known{SwitchSeen: map[string]time.Time{"new": now}}, now.Add(time.Hour + time.Minute), true},
-		"nothing is known":                    {rotation.Known{}, time.Time{}, false},
-		"another switch was seen":             {rotation.Known{SwitchSeen: map[string]time.Time{"x": now}}, time.Time{}, false},
+		"the ledger knows the last one":          {rotation.Known{LastIssuedUnder: map[string]time.Time{"old": now}}, now.Add(time.Minute), true},
+		"the ledger knows that there is none":    {rotation.Known{LastIssuedUnder: map[string]time.Time{"other": now}}, time.Time{}, true},
+		"nobody knows who signed the last one":   {rotation.Known{LastIssuedUnder: map[string]time.Time{}, UnknownIssuerUntil: now}, now.Add(time.Minute), true},
+		"one that may be of another ends later":  {rotation.Known{LastIssuedUnder: map[string]time.Time{"old": now}, UnknownIssuerUntil: now.Add(time.Hour)}, now.Add(time.Hour + time.Minute), true},
+		"one that may be of another ends sooner": {rotation.Known{LastIssuedUnder: map[string]time.Time{"old": now}, UnknownIssuerUntil: now.Add(-time.Hour)}, now.Add(time.Minute), true},
+		"it beats what was seen":                 {rotation.Known{LastIssuedUnder: map[string]time.Time{"old": now}, SwitchSeen: map[string]time.Time{"new": now}}, now.Add(time.Minute), true},
+		"only the switch was seen":               {rotation.Known{SwitchSeen: map[string]time.Time{"new": now}}, now.Add(time.Hour + time.Minute), true},
+		"nothing is known":                       {rotation.Known{}, time.Time{}, false},
+		"another switch was seen":                {rotation.Known{SwitchSeen: map[string]time.Time{"x": now}}, time.Time{}, false},
 	} {
 		if got, ok := rotation.DrainedAt("old", "new", time.Hour, tt.k); !got.Equal(tt.want) || ok != tt.ok {
 			t.Errorf("%s: %s, %t, want %s, %t", name, got, ok, tt.want, tt.ok)
