@@ -77,6 +77,22 @@ func TestAlertRulesAskForWhatIsExported(t *testing.T) {
 			}
 		}
 	}
+	// Between them the alerts on an end look at every kind of CA and certificate that has one.
+	matcher := regexp.MustCompile(rotation.MetricNotAfter + `\{ca(=|!~)"([^"]*)"\}`)
+	for _, kind := range []string{"break-glass", "client", "serving-ca", "serving", "request-header", "kubelet", "kubelet-serving", "etcd", "etcd-serving"} {
+		watched := false
+		for _, g := range rules.Groups {
+			for _, r := range g.Rules {
+				if m := matcher.FindStringSubmatch(r.Expr); m != nil {
+					matches := regexp.MustCompile("^(?:" + m[2] + ")$").MatchString(kind)
+					watched = watched || matches == (m[1] == "=")
+				}
+			}
+		}
+		if !watched {
+			t.Errorf("no alert looks at the end of %s", kind)
+		}
+	}
 	for _, name := range []string{rotation.MetricNotAfter, rotation.MetricCheckOK, rotation.MetricLastSuccess, rotation.MetricCanary, rotation.MetricFindings, rotation.MetricPhase} {
 		if !used[name] {
 			t.Errorf("no alert looks at %s", name)
