@@ -1,18 +1,15 @@
 package cluster_test
 
 import (
-	"bufio"
-	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/base64"
-	"encoding/json"
 	"encoding/pem"
 	"fmt"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -23,18 +20,18 @@ import (
 	"github.com/breakglassd/breakglass/internal/bgtest/real"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/cluster"
+	"github.com/breakglassd/breakglass/internal/session"
 	"github.com/breakglassd/breakglass/internal/sweep"
 )
 
-// auditPolicy is what an operator should have: bodies of what is changed, and never those of Secrets and tokens.
-const auditPolicy = `apiVersion: audit.k8s.io/v1
-kind: Policy
-omitStages: [RequestReceived]
-rules:
-  - {level: None, verbs: [get, list, watch]}
-  - {level: Metadata, resources: [{group: "", resources: [secrets, serviceaccounts/token]}]}
-  - {level: RequestResponse}
-`
+// audited are the options of an API server that records what the shipped policy says.
+func audited(t *testing.T) real.APIServerOptions {
+	t.Helper()
+	policy, err := os.ReadFile("../../deploy/kube-apiserver/audit-policy.yaml")
+	must(t, err)
+	return real.APIServerOptions{Files: map[string][]byte{"policy.yaml": policy},
+		Flags: []string{"--audit-policy-file=policy.yaml", "--audit-log-path=audit.log", "--allow-privileged"}}
+}
 
 // trick is one way to come back after the grant is over.
 type trick struct {
@@ -90,6 +87,9 @@ func tricks() []trick {
 	add(trick{rule: "clusterrole-created", object: "ClusterRole evil", do: words("create clusterrole evil --verb=get --resource=secrets")})
 	add(trick{rule: "clusterrole-changed", object: "ClusterRole old", before: `{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRole, metadata: {name: old}, rules: [{apiGroups: [""], resources: [pods], verbs: [get]}]}`,
 		do: []string{"patch", "clusterrole", "old", "--type=json", "-p", `[{"op":"add","path":"/rules/-","value":{"apiGroups":[""],"resources":["secrets"],"verbs":["*"]}}]`}})
+	add(trick{rule: "clusterrole-changed", object: "ClusterRole aged", before: `{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRole, metadata: {name: aged}, rules: [{apiGroups: [""], resources: [pods], verbs: [get]}]}`,
+		do:   []string{"patch", "clusterrole", "aged", "--type=json", "-p", `[{"op":"replace","path":"/rules/0/resources/0","value":"secrets"}]`},
+		also: [][]string{{"patch", "clusterrole", "aged", "--type=json", "-p", `[{"op":"remove","path":"/metadata/managedFields/1"}]`}}}) // and what is left says that it was changed before
 	add(trick{rule: "clusterrole-aggregated", object: "ClusterRole quiet", before: `{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRole, metadata: {name: quiet}, rules: [{apiGroups: [""], resources: [secrets], verbs: ["*"]}]}`,
 		do: words("label clusterrole quiet rbac.authorization.k8s.io/aggregate-to-view=true")})
 	add(trick{rule: "role-created", object: "Role shop/evil", do: words("-n shop create role evil --verb=* --resource=secrets")})
@@ -144,6 +144,8 @@ func tricks() []trick {
 		do: words("taint node master node-role.kubernetes.io/control-plane-")})
 	add(trick{rule: "namespace-security-relaxed", object: "Namespace tight", before: "{apiVersion: v1, kind: Namespace, metadata: {name: tight, labels: {pod-security.kubernetes.io/enforce: restricted}}}",
 		do: words("label --overwrite namespace tight pod-security.kubernetes.io/enforce=privileged")})
+	add(trick{rule: "namespace-security-relaxed", object: "Namespace bare", before: "{apiVersion: v1, kind: Namespace, metadata: {name: bare, labels: {pod-security.kubernetes.io/enforce: restricted}}}",
+		do: []string{"patch", "namespace", "bare", "-p", `{"metadata":{"labels":{"$patch":"replace"}}}`}}) // a directive, and no label is named
 	add(trick{rule: "namespace-created", object: "Namespace evil", do: words("create namespace evil")})
 	add(trick{rule: "system-configmap-created", object: "ConfigMap kube-system/aws-auth", do: words("-n kube-system create configmap aws-auth --from-literal=a=b")})
 	add(trick{rule: "system-configmap-changed", object: "ConfigMap kube-system/coredns", before: "{apiVersion: v1, kind: ConfigMap, metadata: {name: coredns, namespace: kube-system}, data: {Corefile: x}}",
@@ -189,8 +191,7 @@ const harmlessBefore = `
 
 func TestRealSweepFindsPlantedTricks(t *testing.T) {
 	t.Parallel()
-	p := startRealWith(t, real.NewEtcd(t), "sweep", real.APIServerOptions{Files: map[string][]byte{"policy.yaml": []byte(auditPolicy)},
-		Flags: []string{"--audit-policy-file=policy.yaml", "--audit-log-path=audit.log", "--allow-privileged"}})
+	p := startRealWith(t, real.NewEtcd(t), "sweep", audited(t))
 	p.kubectl(t, "apply", "-f", filepath.Join(p.files, "optional", "admission.yaml"), "-f", filepath.Join(p.files, "optional", "sweep.yaml"))
 	c := open(t, 0, p.path)
 	for _, ns := range []string{"shop", "till"} {
@@ -225,27 +226,27 @@ func TestRealSweepFindsPlantedTricks(t *testing.T) {
 	time.Sleep(7 * time.Second) // so that what was before is outside of the window, slack included
 
 	// The session.
-	session := p.session(t, c)
+	alices, print := p.session(t, c)
 	window := sweep.Window{From: time.Now()}
 	dir := t.TempDir()
 	key2, err := ecdsaCSR()
 	must(t, err)
 	for _, args := range harmless {
-		real.MustKubectl(t, session, args...)
+		real.MustKubectl(t, alices, args...)
 	}
 	for i, tr := range planted {
 		if tr.apply != "" {
 			path := filepath.Join(dir, fmt.Sprintf("%d.yaml", i))
 			must(t, os.WriteFile(path, []byte(strings.ReplaceAll(tr.apply, "CSR,", key2+",")), 0o600))
-			real.MustKubectl(t, session, "create", "-f", path)
+			real.MustKubectl(t, alices, "create", "-f", path)
 		}
 		for _, args := range append([][]string{tr.do}, tr.also...) {
 			if len(args) > 0 {
-				real.MustKubectl(t, session, args...)
+				real.MustKubectl(t, alices, args...)
 			}
 		}
 	}
-	end := p.ended(t, c)
+	end := p.ended(t, c, print)
 	window.Until = time.Now()
 	acts, after, looked := end.Acts, end.After, end.Looked
 
@@ -274,6 +275,9 @@ func TestRealSweepFindsPlantedTricks(t *testing.T) {
 					t.Errorf("%s: %s of %s is not found", way.name, tr.rule, tr.object)
 				}
 			}
+		}
+		if way.name == "times only" && !slices.Contains(missed, "clusterrole-changed ClusterRole aged") {
+			t.Error("the time in an object could not be forged, so that nothing is proved by finding it all the same")
 		}
 		if found < way.least {
 			t.Errorf("%s: found %d, want at least %d", way.name, found, way.least)
@@ -334,8 +338,9 @@ func TestRealSweepFindsPlantedTricks(t *testing.T) {
 	})
 }
 
-// session binds alice's request, and returns the kubeconfig of her certificate once the API server lets it in.
-func (p *prod) session(t *testing.T, c *cluster.Clusters) string {
+// session binds alice's request, and returns the kubeconfig of her certificate once the API server lets it in, and the
+// certificate's fingerprint.
+func (p *prod) session(t *testing.T, c *cluster.Clusters) (kubeconfig, fingerprint string) {
 	t.Helper()
 	must(t, c.Bind(t.Context(), admin))
 	cert, key, err := p.ca.Client(alice)
@@ -348,16 +353,17 @@ func (p *prod) session(t *testing.T, c *cluster.Clusters) string {
 		}
 		return ""
 	})
-	return path
+	block, _ := pem.Decode(cert)
+	return path, fmt.Sprintf("%x", sha256.Sum256(block.Bytes))
 }
 
-// ended ends alice's session, and returns what is known of it then.
-func (p *prod) ended(t *testing.T, c *cluster.Clusters) sweep.Evidence {
+// ended ends alice's session, and returns what is known of it then, as the daemon would know it.
+func (p *prod) ended(t *testing.T, c *cluster.Clusters, fingerprint string) sweep.Evidence {
 	t.Helper()
 	must(t, c.Unbind(t.Context(), "c1", request))
 	after, err := c.Snapshot(t.Context(), "c1")
 	must(t, err)
-	acts := actsOf(t, filepath.Join(filepath.Dir(p.CACert), "audit.log"), alice)
+	acts := actsOf(t, filepath.Join(filepath.Dir(p.CACert), "audit.log"), fingerprint)
 	looked, err := c.Look(t.Context(), "c1", sweep.Unsure(acts, after, 200))
 	must(t, err)
 	return sweep.Evidence{Acts: acts, After: after, Looked: looked}
@@ -387,8 +393,7 @@ const alive = `
 // A cluster goes on while somebody repairs it: what its controllers do in that time is not what a session left behind.
 func TestControllersOfALivingClusterAreNotBlamed(t *testing.T) {
 	t.Parallel()
-	p := startRealWith(t, real.NewEtcd(t), "alive", real.APIServerOptions{Files: map[string][]byte{"policy.yaml": []byte(auditPolicy)},
-		Flags: []string{"--audit-policy-file=policy.yaml", "--audit-log-path=audit.log", "--allow-privileged"}})
+	p := startRealWith(t, real.NewEtcd(t), "alive", audited(t))
 	p.kubectl(t, "apply", "-f", filepath.Join(p.files, "optional", "sweep.yaml"))
 	real.NewController(t, p.APIServer, "*", "bootstrap-signer-controller", "token-cleaner-controller")
 	c := open(t, 0, p.path)
@@ -409,16 +414,16 @@ func TestControllersOfALivingClusterAreNotBlamed(t *testing.T) {
 	before, err := c.Snapshot(t.Context(), "c1")
 	must(t, err)
 
-	session := p.session(t, c)
+	alices, print := p.session(t, c)
 	window := sweep.Window{From: time.Now()}
 	for _, args := range [][]string{words("-n till rollout restart deployment/web"), words("-n till scale deployment/web --replicas=4"), words("-n till delete pod db-0 --wait=false"),
 		words("-n kube-system rollout restart daemonset/agent"), words("create namespace passing"), words("delete namespace passing")} {
-		real.MustKubectl(t, session, args...)
+		real.MustKubectl(t, alices, args...)
 	}
 	settled("a job of the cron job", "tick-", "-n", "till", "get", "jobs", "-o", "name")
 	settled("the node whose kubelet is silent", "node.kubernetes.io/unreachable", "get", "node", "calm", "-o", "jsonpath={.spec.taints}")
 	p.kubectl(t, "-n", "till", "create", "deployment", "pipeline", "--image=busybox") // somebody else
-	in := p.ended(t, c)
+	in := p.ended(t, c, print)
 	window.Until = time.Now()
 	in.Before, in.Changes = &before, sweep.Compare(&before, in.After, window)
 	got := sweep.Judge(in)
@@ -439,45 +444,25 @@ func TestControllersOfALivingClusterAreNotBlamed(t *testing.T) {
 // Secret, what the audit policy keeps out of the log.
 var needsState = map[string]bool{"Pod shop/mighty": true, "Pod shop/placed": true, "Secret shop/forever": true}
 
-// actsOf reads what a user did from an audit log.
-func actsOf(t *testing.T, path, user string) []sweep.Act {
+// actsOf reads what was done with alice's certificate from an audit log, on the daemon's own way.
+func actsOf(t *testing.T, path, fingerprint string) []sweep.Act {
 	t.Helper()
-	log, err := os.ReadFile(path)
+	log, err := os.Open(path)
 	must(t, err)
-	var out []sweep.Act
-	lines := bufio.NewScanner(bytes.NewReader(log))
-	lines.Buffer(nil, 16<<20)
-	for lines.Scan() {
-		var e struct {
-			Stage, Verb, RequestURI string
-			StageTimestamp          time.Time
-			User                    struct{ Username string }
-			ImpersonatedUser        *struct{ Username string }
-			ObjectRef               struct{ Resource, Namespace, Name, APIGroup, Subresource string }
-			ResponseStatus          struct{ Code int32 }
-			RequestObject           json.RawMessage
-			ResponseObject          json.RawMessage
-			Annotations             map[string]string
-		}
-		must(t, json.Unmarshal(lines.Bytes(), &e))
-		if e.User.Username != user || e.Stage != "ResponseComplete" {
-			continue
-		}
-		u, err := url.Parse(e.RequestURI)
+	defer log.Close()
+	var events []session.Event
+	for e, err := range session.Decode(log) {
 		must(t, err)
-		a := sweep.Act{At: e.StageTimestamp, Verb: e.Verb, Group: e.ObjectRef.APIGroup, Resource: e.ObjectRef.Resource, Subresource: e.ObjectRef.Subresource,
-			Namespace: e.ObjectRef.Namespace, Name: e.ObjectRef.Name, Code: e.ResponseStatus.Code, DryRun: u.Query().Has("dryRun"),
-			Issued: e.Annotations["authentication.kubernetes.io/issued-credential-id"], Request: e.RequestObject, Response: e.ResponseObject}
-		if e.ImpersonatedUser != nil {
-			a.As = e.ImpersonatedUser.Username
+		if session.Ours(e, nil) {
+			events = append(events, e)
 		}
-		out = append(out, a)
 	}
-	must(t, lines.Err())
-	if len(out) == 0 {
-		t.Fatal("the audit log holds nothing of the session")
+	report := session.Build(events, session.Grant{Request: request, Cluster: "c1", User: alice, Fingerprint: fingerprint, Audited: true})
+	t.Logf("%d audit events of the session; gaps: %q", report.Events, report.Gaps)
+	if report.Joined != "fingerprint" || len(session.Acts(report)) == 0 {
+		t.Fatalf("the audit log holds nothing of the session: joined by %q", report.Joined)
 	}
-	return out
+	return session.Acts(report)
 }
 
 // ecdsaCSR is the base64 of a certificate request in PEM.
