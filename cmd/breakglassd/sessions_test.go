@@ -9,12 +9,14 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/bgtest"
@@ -22,6 +24,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/cluster"
 	"github.com/breakglassd/breakglass/internal/devmode/kubesim"
 	"github.com/breakglassd/breakglass/internal/session"
+	"github.com/breakglassd/breakglass/internal/session/store"
 	"github.com/breakglassd/breakglass/internal/sweep"
 )
 
@@ -81,6 +84,53 @@ func (s *sessions) report(t *testing.T, r *breakglass.Request, format string) st
 	body, err := s.Report(t.Context(), r, format)
 	must(t, err)
 	return string(body)
+}
+
+// An alert on a metric that is not exported never fires.
+func TestAlertRulesAskForWhatTheDaemonExports(t *testing.T) {
+	m := newMetrics(&daemon{})
+	m.watchIntake(func() store.Figures { return store.Figures{} })
+	descs := make(chan *prometheus.Desc, 1000)
+	m.registry.Describe(descs)
+	close(descs)
+	exported := map[string]string{}
+	for d := range descs {
+		if name := regexp.MustCompile(`fqName: "(breakglass_\w+)"`).FindStringSubmatch(d.String()); name != nil {
+			exported[name[1]] += d.String()
+		}
+	}
+	text, err := os.ReadFile("../../deploy/prometheus/breakglass.rules.yaml")
+	must(t, err)
+	var rules struct {
+		Groups []struct {
+			Rules []struct{ Alert, Expr string }
+		}
+	}
+	must(t, yaml.Unmarshal(text, &rules))
+	alerts := map[string]bool{}
+	for _, g := range rules.Groups {
+		for _, r := range g.Rules {
+			alerts[r.Alert] = true
+			if strings.Count(r.Expr, "(") != strings.Count(r.Expr, ")") {
+				t.Errorf("%s: not every bracket is closed: %s", r.Alert, r.Expr)
+			}
+			for _, x := range regexp.MustCompile(`(breakglass_\w+?)(?:_bucket|_count|_sum)?\b(?:\{([^}]*)\})?`).FindAllStringSubmatch(r.Expr, -1) {
+				if exported[x[1]] == "" {
+					t.Errorf("%s asks for %s, which is not exported", r.Alert, x[1])
+				}
+				for _, label := range regexp.MustCompile(`(\w+)=~?"`).FindAllStringSubmatch(x[2], -1) {
+					if !strings.Contains(exported[x[1]], label[1]) {
+						t.Errorf("%s: %s has no label %s", r.Alert, x[1], label[1])
+					}
+				}
+			}
+		}
+	}
+	for _, want := range []string{"BreakglassAuditSilent", "BreakglassAuditNotKept", "BreakglassAuditBatchesFail"} {
+		if !alerts[want] {
+			t.Errorf("there is no alert %s", want)
+		}
+	}
 }
 
 func TestReportOfAnExaminedGrantIsTheOneInTheLedger(t *testing.T) {
