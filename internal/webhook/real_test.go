@@ -99,7 +99,8 @@ func newDaemon(t *testing.T) *daemon {
 	pool := x509.NewCertPool()
 	pool.AddCert(d.ca.Cert)
 	d.tls = webhook.TLSConfig(func() (*tls.Certificate, error) { return &pair, nil }, pool, true)
-	d.addr = "127.0.0.1:0"
+	d.addr, err = real.FreeAddress() // one that stays free while the daemon is down
+	must(t, err)
 	d.up(t)
 	t.Cleanup(d.down)
 	return d
@@ -113,7 +114,6 @@ func (d *daemon) up(t *testing.T) {
 	}
 	l, err := net.Listen("tcp", d.addr)
 	must(t, err)
-	d.addr = l.Addr().String()
 	d.server = &http.Server{Handler: d.h, TLSConfig: d.tls.Clone(), ReadHeaderTimeout: 5 * time.Second}
 	go d.server.ServeTLS(l, "", "") // it ends with down
 }
