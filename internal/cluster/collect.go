@@ -648,14 +648,16 @@ func (r *collector) kubelets(ctx context.Context) {
 		})
 	}
 	_ = g.Wait() // its error is refused
+	answered := 0
 	for k, names := range seen {
 		slices.Sort(names)
+		answered += len(names)
 		c := k.Config
 		s.Kubelets = append(s.Kubelets, inventory.Kubelet{Nodes: names, Anonymous: c.Authentication.Anonymous.Enabled, Webhook: c.Authentication.Webhook.Enabled,
 			ClientCAFile: c.Authentication.X509.ClientCAFile, Mode: c.Authorization.Mode, ReadOnlyPort: c.ReadOnlyPort})
 	}
 	slices.SortFunc(s.Kubelets, func(a, b inventory.Kubelet) int { return strings.Compare(a.Nodes[0], b.Nodes[0]) })
-	r.note(inventory.SourceConfigz, "", len(asked)-len(silent), "get nodes/proxy", refused)
+	r.note(inventory.SourceConfigz, "", answered, "get nodes/proxy", refused)
 	if refused != nil {
 		return
 	}

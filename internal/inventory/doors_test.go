@@ -284,3 +284,16 @@ func TestProgramsAreListedWithWhatWasNotSeen(t *testing.T) {
 		t.Errorf("which were seen everywhere (-want +got):\n%s", diff)
 	}
 }
+
+func TestRolesAsGoodAsClusterAdminAreListed(t *testing.T) {
+	proxy := PolicyRule{Verbs: []string{"get"}, APIGroups: []string{""}, Resources: []string{"nodes/proxy"}}
+	a := judged(t, all(&Snapshot{ClusterRoles: []Role{clusterRole("ops", star), clusterRole("reader", secretsGet), clusterRole("proxy", proxy)}, Roles: []Role{{Namespace: "kube-system", Name: "fixer", Rules: []PolicyRule{star}}, {Namespace: "shop", Name: "x", Rules: []PolicyRule{podCreate}}}}))
+	for ref, want := range map[Ref]bool{
+		{Kind: "ClusterRole", Name: "ops"}: true, {Kind: "ClusterRole", Name: "proxy"}: true, {Kind: "ClusterRole", Name: "reader"}: false,
+		{Kind: "Role", Namespace: "kube-system", Name: "fixer"}: true, {Kind: "Role", Namespace: "shop", Name: "x"}: false,
+	} {
+		if got := slices.Contains(a.AdminRoles, ref); got != want {
+			t.Errorf("%s is as good as cluster-admin: %t, want %t (%v)", ref, got, want, a.AdminRoles)
+		}
+	}
+}

@@ -484,6 +484,60 @@ func (f *facts) receiptItems() []Item {
 	return out
 }
 
+// A canary is a certificate without rights that was ordered to prove the path.
+type canary struct {
+	cluster string
+	at      time.Time
+	done    *breakglass.CanaryDone // nil: what became of it is not on record
+}
+
+// failed says why a canary proved nothing; empty if it was signed and every API server took it.
+func (c canary) failed() string {
+	switch {
+	case c.done == nil:
+		return "what became of it is not on record"
+	case c.done.Problem != "":
+		return printable(c.done.Problem)
+	case len(c.done.Refused) > 0:
+		return "refused by " + listOf(c.done.Refused)
+	case len(c.done.Accepted) == 0:
+		return "no API server was asked"
+	}
+	return ""
+}
+
+// canaryItems are the canaries of the period, one item for each cluster.
+func canaryItems(canaries []canary, from time.Time) []Item {
+	by := map[string][]canary{}
+	for _, c := range canaries {
+		by[c.cluster] = append(by[c.cluster], c)
+	}
+	var out []Item
+	for _, id := range slices.Sorted(maps.Keys(by)) {
+		i := Item{ID: "check/canaries/" + id, Topic: TopicChecks, Kind: "canaries", Cluster: id, Risk: inventory.Low, Advice: "a path that a canary does not get through is closed to people, too: find out why",
+			Evidence: []string{fmt.Sprintf("since %s; a canary is a certificate without rights that proves that signing works and that API servers take what was signed", from.Format(time.DateOnly))}}
+		bad, last := 0, ""
+		for _, c := range by[id] {
+			why := c.failed()
+			if why != "" {
+				bad++
+				last = c.at.UTC().Format(time.RFC3339) + ": " + why
+				i.Risk = inventory.Medium
+			}
+		}
+		i.Title = fmt.Sprintf("canaries on %s: %d, of which %d did not get through", id, len(by[id]), bad)
+		if bad > 0 {
+			i.Grants, i.Evidence = []string{"failures"}, append(i.Evidence, "the last that did not: "+last)
+		}
+		if newest := by[id][len(by[id])-1]; newest.failed() != "" {
+			i.Risk = inventory.High
+		}
+		i.Fingerprint = digestOf([]any{i.ID, bad > 0})
+		out = append(out, i)
+	}
+	return out
+}
+
 // notProved says why it is not proved that a revoked certificate is refused by every API server; empty if it is.
 func notProved(r *breakglass.Request) string {
 	if r.Receipt == nil {

@@ -117,6 +117,26 @@ func TestReceiptsThatProveNothingAreToldByCluster(t *testing.T) {
 	}
 }
 
+func TestCanariesThatDidNotGetThroughAreTold(t *testing.T) {
+	good := &breakglass.CanaryDone{Fingerprint: "f", Accepted: []string{"a"}}
+	for name, c := range map[string]struct {
+		canaries []canary
+		risk     inventory.Severity
+		says     string
+	}{
+		"all good":        {[]canary{{"c1", noon, good}, {"c1", noon, good}}, inventory.Low, "since 2026-11-24"},
+		"one failed once": {[]canary{{"c1", noon, &breakglass.CanaryDone{Problem: "sealed"}}, {"c1", noon, good}}, inventory.Medium, "sealed"},
+		"the last failed": {[]canary{{"c1", noon, good}, {"c1", noon, &breakglass.CanaryDone{Accepted: []string{"a"}, Refused: []string{"b"}}}}, inventory.High, "refused by b"},
+		"no outcome":      {[]canary{{"c1", noon, nil}}, inventory.High, "not on record"},
+		"nobody asked":    {[]canary{{"c1", noon, &breakglass.CanaryDone{Fingerprint: "f"}}}, inventory.High, "no API server was asked"},
+	} {
+		items := canaryItems(append(c.canaries, canary{"c2", noon, good}), noon)
+		if len(items) != 2 || items[0].Risk != c.risk || !strings.Contains(strings.Join(items[0].Evidence, "; "), c.says) || items[1].Risk != inventory.Low {
+			t.Errorf("%s: %+v", name, items)
+		}
+	}
+}
+
 // What was accounted for before the period is in the campaign before; everything else is in this one.
 func TestGrantsBelongToThePeriodInWhichTheyAreAccountedFor(t *testing.T) {
 	from := noon

@@ -284,6 +284,11 @@ func (s *Service) snapshot(ctx context.Context, from, now time.Time, last *break
 	}
 	snap.Items = append(snap.Items, checkItems(snap.Checks, s.cfg.Domain.Findings(), s.cfg.Clusters, from)...)
 	snap.Items = append(snap.Items, f.receiptItems()...)
+	canaries, err := s.canaries(ctx, from)
+	if err != nil {
+		return nil, nil, err
+	}
+	snap.Items = append(snap.Items, canaryItems(canaries, from)...)
 	snap.Items = append(snap.Items, s.own(ctx)...)
 	sortItems(snap.Items)
 	return snap, looks, nil
@@ -309,6 +314,52 @@ func (s *Service) checks(ctx context.Context, from time.Time) ([]Check, error) {
 		}
 	}
 	return out, nil
+}
+
+// canaries lists what became of the canaries of the period, the oldest first. Their streams are in no index, so the ledger is read
+// from the first entry of the period on.
+func (s *Service) canaries(ctx context.Context, from time.Time) ([]canary, error) {
+	const page = 1000
+	at, end := int64(0), s.cfg.Ledger.Size()
+	for at < end { // the entries are in the order of time
+		middle := at + (end-at)/2
+		one, err := s.cfg.Ledger.Entries(ctx, middle, 1)
+		if err != nil {
+			return nil, err
+		}
+		if len(one) == 0 || !one[0].Time.Before(from) {
+			end = middle
+		} else {
+			at = middle + 1
+		}
+	}
+	var out []canary
+	index := map[string]int{} // of out, by stream
+	for {
+		entries, err := s.cfg.Ledger.Entries(ctx, at, page)
+		if err != nil || len(entries) == 0 {
+			return out, err
+		}
+		for _, e := range entries {
+			if !strings.HasPrefix(e.Stream, breakglass.CanaryStream) {
+				continue
+			}
+			ev, err := breakglass.Decode(e)
+			if err != nil {
+				return nil, err
+			}
+			switch ev := ev.(type) {
+			case breakglass.CanaryOrdered:
+				index[e.Stream] = len(out)
+				out = append(out, canary{cluster: ev.Cluster, at: e.Time})
+			case breakglass.CanaryDone:
+				if n, ok := index[e.Stream]; ok {
+					out[n].done = &ev
+				}
+			}
+		}
+		at += int64(len(entries))
+	}
 }
 
 // own is what the daemon itself may do; that it cannot be told is an item too.

@@ -212,3 +212,29 @@ func TestWhatNobodyUsedForAQuarterIsDormant(t *testing.T) {
 		}
 	})
 }
+
+func TestCanariesOfThePeriodAreAnItem(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		canary := func(nonce, problem string) {
+			t.Helper()
+			if err := w.Service.OrderCanary(t.Context(), nonce, breakglass.CanaryOrdered{Cluster: "c1", CommonName: breakglass.CanaryPrefix + "c1:" + nonce}); err != nil {
+				t.Fatal(err)
+			}
+			if err := w.Service.FinishCanary(t.Context(), nonce, breakglass.CanaryDone{Problem: problem, Accepted: []string{"https://a"}, Refused: []string{}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		canary("old", "sealed")
+		time.Sleep(time.Second)
+		first := w.start(t)
+		if i := titled(t, w, first, "canaries on c1: 1, of which 1 did not"); i.Risk != inventory.High {
+			t.Errorf("a canary that failed has risk %s", i.Risk)
+		}
+		w.keepAll(t, first)
+		time.Sleep(time.Hour)
+		canary("new", "")
+		if i := titled(t, w, w.start(t), "canaries on c1: 1, of which 0 did not"); i.Risk != inventory.Low {
+			t.Errorf("a canary that got through has risk %s", i.Risk)
+		}
+	})
+}
