@@ -89,7 +89,7 @@ type Webhooks struct {
 // Sessions is the database of audit events and session reports.
 type Sessions struct {
 	Path string        `mapstructure:"path"` // made when missing; empty: no session is reported or swept
-	Keep time.Duration `mapstructure:"keep"` // how long events are kept
+	Keep time.Duration `mapstructure:"keep"` // how long events, heartbeats and reports are kept
 	// Grace is how late audit events may come: a grant is looked through so long after its end.
 	Grace time.Duration `mapstructure:"grace"`
 }
