@@ -218,8 +218,8 @@ func (c *caChecks) noteSwitch(ctx context.Context, r rotation.Report) error {
 	return c.ledger.SetBookmark(ctx, switchKey(r.Cluster), mark)
 }
 
-// check checks one cluster and records what it found. With a report, an error says that not all of it could be recorded; without one
-// nothing was checked to the end.
+// check checks one cluster and records what it found. checked says whether it came to its end: then r is the report, and an error
+// says that not all of it could be recorded.
 func (c *caChecks) check(ctx context.Context, clusterID string, by *breakglass.Actor, due time.Time) (r rotation.Report, checked bool, err error) {
 	checker := c.checkers[clusterID]
 	if checker == nil {
@@ -229,6 +229,9 @@ func (c *caChecks) check(ctx context.Context, clusterID string, by *breakglass.A
 	one := v.(*sync.Mutex)
 	one.Lock()
 	defer one.Unlock()
+	if r, ok := c.report(clusterID); ok && by == nil && due.IsZero() {
+		return r, true, nil // nobody ordered one: the report that somebody else waited for will do
+	}
 	bounded, cancel := context.WithTimeout(ctx, caCheckTime)
 	defer cancel()
 	r = checker.Check(bounded)
@@ -310,12 +313,17 @@ func (c *caChecks) job(ctx context.Context, due time.Time) error {
 	return errors.Join(errs...)
 }
 
+// report is the last report on a cluster, if there is one.
+func (c *caChecks) report(clusterID string) (rotation.Report, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r, ok := c.last[clusterID]
+	return r, ok
+}
+
 // Status implements api.Authorities: the last report, or a fresh one when there is none yet.
 func (c *caChecks) Status(ctx context.Context, clusterID string) (rotation.Report, error) {
-	c.mu.Lock()
-	r, ok := c.last[clusterID]
-	c.mu.Unlock()
-	if ok {
+	if r, ok := c.report(clusterID); ok {
 		return r, nil
 	}
 	return c.now(ctx, clusterID, nil)

@@ -189,6 +189,10 @@ func TestACheckOnDemandOutlivesItsCaller(t *testing.T) {
 	if r, err := w.Status(gone, "c1"); err != nil || len(r.Servers) != 1 || w.runs(t) != 1 {
 		t.Errorf("%+v, %v, %d runs on record", r, err, w.runs(t))
 	}
+	// Whoever waited meanwhile gets that report: those who left must not leave a queue of checks behind.
+	if r, checked, err := w.check(t.Context(), "c1", nil, time.Time{}); err != nil || !checked || len(r.Servers) != 1 || w.runs(t) != 1 {
+		t.Errorf("%+v, %v, %d runs on record, want the one before", r, err, w.runs(t))
+	}
 	var refused *breakglass.Refusal
 	if _, err := w.Status(t.Context(), "elsewhere"); !errors.As(err, &refused) {
 		t.Errorf("a cluster that there is not: %v", err)
