@@ -232,6 +232,7 @@ func TestDoorsSayWhatTheyCannotTell(t *testing.T) {
 		"etcd that was not seen":           {all(&Snapshot{}), DoorEtcd, CannotTell, "compare the CA files", "by their files' names alone"},
 		"one etcd of two":                  {all(&Snapshot{Nodes: twoControlPlanes, Components: etcd}), DoorEtcd, Present, "--given", "on 1 control-plane nodes"},
 		"a token file on one API server, and one that was not seen": {all(&Snapshot{Nodes: twoControlPlanes, Components: []Component{apiserver(t, "cp1", "--token-auth-file=t")}}), DoorStaticTokens, Present, "--given", "on 1 control-plane nodes"},
+		"a controller manager, and no scheduler":                    {all(&Snapshot{Nodes: twoControlPlanes[:1], Components: []Component{program(t, "cp1", "kube-controller-manager", "--bind-address=127.0.0.1", "--use-service-account-credentials")}}), DoorControlPlane, CannotTell, "--given", "command line of kube-scheduler"},
 		"an authentication configuration":                           {all(&Snapshot{Nodes: twoControlPlanes[:1], Components: []Component{apiserver(t, "cp1", "--authentication-config=a")}}), DoorOIDC, CannotTell, AuthenticationConfigHow, "reads its authentication configuration"},
 		"an authorization configuration":                            {all(&Snapshot{Nodes: twoControlPlanes[:1], Components: []Component{apiserver(t, "cp1", "--authorization-config=a")}}), DoorAuthorization, CannotTell, "no scan reads it", "reads its authorizers"},
 	} {
