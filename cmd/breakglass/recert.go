@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/mod/sumdb/note"
 
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/breakglass"
@@ -137,7 +138,7 @@ func (a *app) itemTable(items []api.CampaignItem, all bool) error {
 	w := tabwriter.NewWriter(a.out, 0, 0, 3, ' ', 0)
 	for n := range items {
 		i := &items[n]
-		if all || i.Outcome != breakglass.OutcomeKeep {
+		if all || i.Present() != breakglass.OutcomeKeep {
 			fmt.Fprint(w, format("%s\t%s\t%s\t%s\t%s\n", i.ID, string(i.State), string(i.Risk), i.What(), oneLine(i.Title, 80)))
 		}
 	}
@@ -162,6 +163,9 @@ func (a *app) describeItem(i *api.CampaignItem) {
 	}
 	if i.Admin {
 		a.data("  %d people must say keep\n", i.Need)
+	}
+	for _, w := range i.Earlier {
+		a.data("  %s: %s %s %s (said otherwise later)\n", w.Person, w.Verdict, w.At.Local().Format("2006-01-02 15:04"), oneLine(w.Reason, 200))
 	}
 	for _, w := range i.Words {
 		a.data("  %s: %s %s %s\n", w.Person, w.Verdict, w.At.Local().Format("2006-01-02 15:04"), oneLine(w.Reason, 200))
@@ -439,7 +443,7 @@ func (a *app) recertProve() *cobra.Command {
 			return err
 		}
 		still := slices.DeleteFunc(list.Items, func(i api.CampaignItem) bool {
-			return i.Outcome != breakglass.OutcomeRevoke || i.Object == "" || i.Proved == "gone"
+			return i.Present() != breakglass.OutcomeRevoke || i.Object == "" || i.Proved == "gone"
 		})
 		if len(still) == 0 {
 			return a.showCampaign(x)
@@ -559,6 +563,10 @@ func (a *app) recertVerify() *cobra.Command {
 		if len(v.Problems) > 0 {
 			return &failure{exit: exitVerify, what: fmt.Sprintf("VERIFICATION FAILED: %d problems", len(v.Problems)), why: strings.Join(v.Problems[:min(len(v.Problems), 20)], "\n       "), next: "keep this bundle as evidence, and ask for another export"}
 		}
+		if len(v.Unchecked) > 0 {
+			return &failure{exit: exitVerify, what: "made by another version of " + a.name, why: "the ledger entries are sound and every file is as it was signed, but these could not be made again to compare them: " + strings.Join(v.Unchecked, ", "),
+				next: "verify it with the version that made it"}
+		}
 		if !v.Closed {
 			return &failure{exit: exitVerify, what: v.Campaign + " is not closed", why: "what is in the bundle is sound, but the campaign was still open when it was made", next: "export it again after its deadline"}
 		}
@@ -567,7 +575,7 @@ func (a *app) recertVerify() *cobra.Command {
 		}
 		k := v.Counts
 		a.data("%s   %d items: %d kept, %d revoked, %d suspended, %d escalated; the counts add up\n", v.Campaign, k.Items, k.Kept, k.Revoked, k.Suspended, k.Escalated)
-		a.data("✓ %d files, as signed by %s\n✓ %d ledger entries, each proved to be in the ledger, and every rule of a campaign kept\n✓ the tables say what the ledger says\n", v.Files, v.Ledger, v.Entries)
+		a.data("✓ %d files, as signed by %s\n✓ %d ledger entries, each proved to be in the ledger, and every rule of a campaign kept\n✓ the report and the tables, made again from the entries and the snapshot, are the same byte for byte\n  the words of reasons and notes are as the daemon had them: the ledger holds commitments to them, and the bundle not what proves these\n", v.Files, v.Ledger, v.Entries)
 		return nil
 	}}
 	cmd.Flags().StringVar(&key, "key", "", "the ledger's public key, or a `file` with it")
@@ -575,15 +583,32 @@ func (a *app) recertVerify() *cobra.Command {
 }
 
 func (a *app) recertDiff() *cobra.Command {
-	return &cobra.Command{Use: "diff BUNDLE BUNDLE", Short: "Say what changed from one campaign's bundle to a later one's, offline", Args: args(2, 2, "two bundles"), RunE: func(_ *cobra.Command, args []string) error {
+	var key string
+	cmd := &cobra.Command{Use: "diff BUNDLE BUNDLE", Short: "Say what changed from one campaign's bundle to a later one's, offline", Args: args(2, 2, "two bundles"), RunE: func(_ *cobra.Command, args []string) error {
 		if err := a.formats("json"); err != nil {
 			return err
+		}
+		var verifier note.Verifier
+		if cmp.Or(key, a.conf.LedgerKey) != "" {
+			var err error
+			if verifier, err = a.verifier(key); err != nil {
+				return err
+			}
+		} else {
+			a.screen.note("%s the bundles are not verified: give the ledger's public key with --key", a.screen.yellow("!"))
 		}
 		var reports [2]*recert.Report
 		for n, path := range args {
 			b, err := recert.OpenBundle(path)
 			if err != nil {
 				return usage("%v", err)
+			}
+			if verifier != nil {
+				if v := recert.Verify(b, verifier); len(v.Problems) > 0 {
+					return &failure{exit: exitVerify, what: path + " DOES NOT VERIFY", why: v.Problems[0], next: "see all of it: " + a.name + " recert verify " + path}
+				} else if len(v.Unchecked) > 0 {
+					a.screen.note("%s %s was made by another version: it is signed, but its report could not be made again to compare it", a.screen.yellow("!"), path)
+				}
 			}
 			if reports[n], err = recert.ReadReport(b); err != nil {
 				return usage("%v", err)
@@ -595,4 +620,6 @@ func (a *app) recertDiff() *cobra.Command {
 		}
 		return d.Text(a.out)
 	}}
+	cmd.Flags().StringVar(&key, "key", "", "the ledger's public key, or a `file` with it: the bundles are verified by it before they are compared")
+	return cmd
 }

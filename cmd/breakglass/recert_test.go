@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/pem"
 	"fmt"
 	"net"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/crypto/ssh"
+	"golang.org/x/mod/sumdb/note"
 
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/bgtest"
@@ -81,6 +83,11 @@ func TestRecertScripts(t *testing.T) {
 			env.Setenv("BREAKGLASS_SERVER", url)
 			env.Setenv("BREAKGLASS_IDENTITY", "carol")
 			env.Setenv("VKEY", s.VKey)
+			_, other, err := note.GenerateKey(rand.Reader, "other.example/ledger")
+			if err != nil {
+				return err
+			}
+			env.Setenv("OTHER_VKEY", other)
 			env.Setenv("SSH_AUTH_SOCK", "")
 			return nil
 		},

@@ -57,6 +57,7 @@ type CampaignItem struct {
 	Escalated    time.Time // zero: never
 	EscalatedWhy string
 	Settled      string // id of a later campaign in which the same eligibility came to something; empty: none
+	SettledAt    time.Time
 	Acknowledged *Ending
 	Proved       time.Time // of the last scan that looked for it; zero: none has
 	Gone         bool      // what that scan said
@@ -225,7 +226,7 @@ func (c *Campaign) apply(e ledger.Entry, ev Event) error {
 	case CampaignEscalated:
 		err = c.each(ev.Items, func(i *CampaignItem) error { return c.escalated(i, ev.Why, e.Time) })
 	case CampaignSettled:
-		err = c.each(ev.Items, func(i *CampaignItem) error { return c.settled(i, ev.Campaign) })
+		err = c.each(ev.Items, func(i *CampaignItem) error { return c.settled(i, ev.Campaign, e.Time) })
 	case CampaignReinstated:
 		err = c.each(ev.Items, func(i *CampaignItem) error {
 			return i.reinstated(Ending{By: ev.By, At: e.Time, Reason: e.Texts["reason"]})
@@ -453,7 +454,7 @@ func (c *Campaign) escalated(i *CampaignItem, why string, at time.Time) error {
 }
 
 // settled takes a debt off a campaign: a later one came to something about the same eligibility, and that holds.
-func (c *Campaign) settled(i *CampaignItem, by string) error {
+func (c *Campaign) settled(i *CampaignItem, by string, at time.Time) error {
 	switch {
 	case by == c.ID || !campaignPattern.MatchString(by):
 		return fmt.Errorf("settled by %q, which is no other campaign", clip(by, 60))
@@ -462,7 +463,7 @@ func (c *Campaign) settled(i *CampaignItem, by string) error {
 	case i.Gives == Eligibility{} || i.Escalated.IsZero() || !i.Suspended.IsZero() || i.Settled != "" || c.said(i) == OutcomeKeep:
 		return fmt.Errorf("settled, but no suspension is owed")
 	}
-	i.Settled = by
+	i.Settled, i.SettledAt = by, at
 	return nil
 }
 

@@ -108,7 +108,7 @@ func (s *Service) Export(ctx context.Context, a breakglass.Actor, id string) (Bu
 
 // makeBundle renders, lists and signs. It is pure but for the signature.
 func makeBundle(r *Report, snapshot, proofs []byte, signer note.Signer) (Bundle, error) {
-	b := Bundle{fileSnapshot: snapshot, fileProof: proofs, fileControls: controls()}
+	b := Bundle{fileSnapshot: snapshot, fileProof: proofs}
 	for name, render := range r.renderers() {
 		var buf bytes.Buffer
 		if err := render(&buf); err != nil {
@@ -125,16 +125,11 @@ func makeBundle(r *Report, snapshot, proofs []byte, signer note.Signer) (Bundle,
 	return b, nil
 }
 
-// renderers are the files that are made from a report.
+// renderers are the files that are made from a report. A verifier makes them again and compares them byte for byte: nothing in
+// them may depend on anything but the report.
 func (r *Report) renderers() map[string]func(io.Writer) error {
-	out := r.tables()
-	out[fileHTML], out[fileMarkdown], out[fileJSON] = r.HTML, r.Markdown, r.JSON
-	return out
-}
-
-// tables are the files that a verifier makes again and compares.
-func (r *Report) tables() map[string]func(io.Writer) error {
-	return map[string]func(io.Writer) error{fileItems: r.ItemsCSV, fileDecisions: r.DecisionsCSV, fileEmergency: r.EmergencyCSV}
+	return map[string]func(io.Writer) error{fileItems: r.ItemsCSV, fileDecisions: r.DecisionsCSV, fileEmergency: r.EmergencyCSV, fileHTML: r.HTML, fileMarkdown: r.Markdown, fileJSON: r.JSON,
+		fileControls: func(w io.Writer) error { _, err := w.Write(controls()); return err }}
 }
 
 func (b Bundle) manifest() []byte {
@@ -151,8 +146,9 @@ func noteText(campaign string, manifest []byte, files int) string {
 	return fmt.Sprintf("%s\ncampaign %s\nmanifest %s\nfiles %d\n", noteHeader, campaign, bytesDigest(manifest), files)
 }
 
-// Verification is what a bundle turned out to be. Without problems everything in it is what the ledger's key vouches for, and
-// follows from what the ledger recorded.
+// Verification is what a bundle turned out to be. Without problems, and with nothing unchecked, every file in it follows from the
+// ledger's entries and the snapshot that they name. The words of reasons and notes do not: they can be erased, so the ledger has
+// only a commitment to each, and the bundle lacks the salt that would prove them. They are what the daemon had and signed.
 type Verification struct {
 	APIVersion string   `json:"apiVersion"`
 	Kind       string   `json:"kind"`
@@ -164,11 +160,15 @@ type Verification struct {
 	Size       int64    `json:"size"`    // of the ledger, as the proofs know it
 	Files      int      `json:"files"`
 	Problems   []string `json:"problems"`
+	// Unchecked are files that another version of this program made. They are hashed and signed, but could not be made again to
+	// compare them.
+	Unchecked []string `json:"unchecked,omitempty"`
 }
 
 // Verify checks a bundle with nothing but the ledger's public key: the signature, every file's hash, that each ledger entry is
 // in the ledger, that the entries make a campaign whose rules were kept and whose counts add up, that the snapshot is the one
-// that the campaign was opened with, and that the tables say what the ledger says. It asks nobody and changes nothing.
+// that the campaign was opened with, and that the report in all its forms and the tables are those that the two make. It asks
+// nobody and changes nothing.
 func Verify(b Bundle, verifier note.Verifier) Verification {
 	v := Verification{APIVersion: APIVersion, Kind: "RecertificationVerification", Ledger: verifier.Name(), Files: len(b), Problems: []string{}}
 	bad := func(format string, args ...any) { v.Problems = append(v.Problems, fmt.Sprintf(format, args...)) }
@@ -179,7 +179,7 @@ func Verify(b Bundle, verifier note.Verifier) Verification {
 			bad("%s is missing", name)
 		}
 	}
-	c := v.ledger(b[fileProof], verifier, bad)
+	c, at := v.ledger(b[fileProof], verifier, bad)
 	if c == nil {
 		return v
 	}
@@ -192,7 +192,7 @@ func Verify(b Bundle, verifier note.Verifier) Verification {
 		bad("%v", err)
 		return v
 	}
-	r, err := NewReport(c, snap, time.Time{})
+	r, err := NewReport(c, snap, at) // as Export does
 	if err != nil {
 		bad("%v", err)
 		return v
@@ -201,18 +201,25 @@ func Verify(b Bundle, verifier note.Verifier) Verification {
 	if v.Closed && !r.Counts.AddUp() {
 		bad("the counts do not add up: %+v", r.Counts)
 	}
-	for _, name := range slices.Sorted(maps.Keys(r.tables())) {
-		var again bytes.Buffer
-		if err := r.tables()[name](&again); err != nil || !bytes.Equal(again.Bytes(), b[name]) {
-			bad("%s does not say what the ledger says", name)
-		}
-	}
 	var told struct {
-		Campaign string `json:"campaign"`
-		Counts   Counts `json:"counts"`
+		Campaign  string `json:"campaign"`
+		Counts    Counts `json:"counts"`
+		Rendering int    `json:"rendering"`
 	}
 	if err := json.Unmarshal(b[fileJSON], &told); err != nil || told.Campaign != c.ID || told.Counts != r.Counts {
 		bad("%s does not say what the ledger says", fileJSON)
+		return v
+	}
+	made := r.renderers()
+	for _, name := range slices.Sorted(maps.Keys(made)) {
+		if told.Rendering != rendering {
+			v.Unchecked = append(v.Unchecked, name)
+			continue
+		}
+		var again bytes.Buffer
+		if err := made[name](&again); err != nil || !bytes.Equal(again.Bytes(), b[name]) {
+			bad("%s does not say what the ledger says", name)
+		}
 	}
 	return v
 }
@@ -266,8 +273,8 @@ func (b Bundle) differences() string {
 	return strings.Join(out, ", ")
 }
 
-// ledger proves every entry and folds them; nil if they make no campaign.
-func (v *Verification) ledger(text []byte, verifier note.Verifier, bad func(string, ...any)) *breakglass.Campaign {
+// ledger proves every entry and folds them, and returns the time of the last; nil if they make no campaign.
+func (v *Verification) ledger(text []byte, verifier note.Verifier, bad func(string, ...any)) (*breakglass.Campaign, time.Time) {
 	var entries []ledger.Entry
 	last := int64(-1)
 	in := bufio.NewScanner(bytes.NewReader(text))
@@ -276,7 +283,7 @@ func (v *Verification) ledger(text []byte, verifier note.Verifier, bad func(stri
 		var line provedEntry
 		if err := json.Unmarshal(in.Bytes(), &line); err != nil {
 			bad("line %d of %s is unreadable", len(entries)+1, fileProof)
-			return nil
+			return nil, time.Time{}
 		}
 		p, err := ledger.ParseProof([]byte(line.Proof))
 		if err == nil {
@@ -284,37 +291,37 @@ func (v *Verification) ledger(text []byte, verifier note.Verifier, bad func(stri
 		}
 		if err != nil {
 			bad("line %d of %s: %v", len(entries)+1, fileProof, err)
-			return nil
+			return nil, time.Time{}
 		}
 		cp, err := ledger.ParseCheckpoint(p.Note, verifier)
 		if err != nil {
 			bad("line %d of %s: %v", len(entries)+1, fileProof, err)
-			return nil
+			return nil, time.Time{}
 		}
 		e, err := ledger.ParseLeaf(line.Leaf)
 		if err != nil || p.Index <= last {
 			bad("line %d of %s is no entry, or out of order", len(entries)+1, fileProof)
-			return nil
+			return nil, time.Time{}
 		}
 		last, v.Size = p.Index, max(v.Size, cp.Size)
 		e.Seq, e.Texts = p.Index, line.Texts
 		if len(entries) > 0 && e.Stream != entries[0].Stream {
 			bad("line %d of %s is of another campaign", len(entries)+1, fileProof)
-			return nil
+			return nil, time.Time{}
 		}
 		entries = append(entries, e)
 	}
 	v.Entries = len(entries)
 	if err := in.Err(); err != nil {
 		bad("reading %s: %v", fileProof, err)
-		return nil
+		return nil, time.Time{}
 	}
 	c, err := breakglass.FoldCampaign(entries)
 	if err != nil {
 		bad("the ledger entries could not have happened: %v", err)
-		return nil
+		return nil, time.Time{}
 	}
-	return c
+	return c, entries[len(entries)-1].Time
 }
 
 // Dir writes the bundle into a new directory.

@@ -54,7 +54,7 @@ func Compare(from, to *Report) Diff {
 		case was.Fingerprint != is.Fingerprint:
 			d.Changed = append(d.Changed, Change{ID: is.ID, Title: is.Title, Was: was.Title, Is: is.Title})
 		}
-		if was.Outcome != is.Outcome {
+		if was.Present() != is.Present() {
 			d.Outcomes = append(d.Outcomes, Change{ID: is.ID, Title: is.Title, Was: was.What(), Is: is.What()})
 		}
 	}
@@ -91,7 +91,7 @@ func (d *Diff) Text(w io.Writer) error {
 	return err
 }
 
-// ReadReport reads the report in a bundle.
+// ReadReport reads the report in a bundle. Whether it is true is for Verify to say.
 func ReadReport(b Bundle) (*Report, error) {
 	var r Report
 	if err := json.Unmarshal(b[fileJSON], &r); err != nil {

@@ -1,6 +1,7 @@
 package recert
 
 import (
+	"io"
 	"maps"
 
 	"golang.org/x/mod/sumdb/note"
@@ -16,3 +17,9 @@ func Sign(b Bundle, campaign string, signer note.Signer) (Bundle, error) {
 	files[fileManifest], files[fileNote] = manifest, signed
 	return files, err
 }
+
+// Rendering is the number of the form in which reports are written.
+const Rendering = rendering
+
+// Rendered are the files that are made from a report.
+func (r *Report) Rendered() map[string]func(io.Writer) error { return r.renderers() }

@@ -38,11 +38,13 @@ type world struct {
 
 const reviewers = "responders: [security]\nrecertification: {reviewers: [sre, security], adminReviewers: 2, deadline: 14d}\n"
 
+func bgtestPolicy() string { return bgtest.Policy() + reviewers }
+
 // newWorld must be called in a bubble of fake time.
 func newWorld(t testing.TB) *world {
 	t.Helper()
 	const day = 24 * time.Hour
-	s := bgtest.New(t, bgtest.Options{Policy: bgtest.Policy() + reviewers, Config: func(c *breakglass.Config) { c.Sweep, c.HeartbeatEvery, c.Reconcile = day, day, day }})
+	s := bgtest.New(t, bgtest.Options{Policy: bgtestPolicy(), Config: func(c *breakglass.Config) { c.Sweep, c.HeartbeatEvery, c.Reconcile = day, day, day }})
 	w := &world{System: s, scanned: plain()}
 	w.signer = s.Signer()
 	var err error
@@ -389,6 +391,17 @@ func TestChangedBundleIsRefused(t *testing.T) {
 			"counts that were made up, signed": resign(func(b recert.Bundle) {
 				b["report.json"] = regexp.MustCompile(`"kept": \d+`).ReplaceAll(b["report.json"], []byte(`"kept": 99`))
 			}),
+			"another page, signed": resign(flip("report.html")),
+			"another text, signed": resign(flip("report.md")),
+			"other controls, signed": resign(func(b recert.Bundle) {
+				b["controls.csv"] = bytes.Replace(b["controls.csv"], []byte("CC6.1"), []byte("CC6.9"), 1)
+			}),
+			"an item of the report, signed": resign(func(b recert.Bundle) {
+				b["report.json"] = bytes.Replace(b["report.json"], []byte(`"risk": "critical"`), []byte(`"risk": "low"`), 1)
+			}),
+			"a reason in the report, signed": resign(func(b recert.Bundle) {
+				b["report.json"] = bytes.Replace(b["report.json"], []byte("looked at it"), []byte("never looked"), 1)
+			}),
 			"a ledger entry left out, signed": resign(lines(func(l [][]byte) [][]byte { return slices.Delete(l, 2, 3) })),
 			"ledger entries in another order": resign(lines(func(l [][]byte) [][]byte { l[2], l[3] = l[3], l[2]; return l })),
 			"a ledger entry that was made up": resign(lines(func(l [][]byte) [][]byte {
@@ -409,6 +422,16 @@ func TestChangedBundleIsRefused(t *testing.T) {
 			if v := recert.Verify(b, w.Verifier); len(v.Problems) == 0 {
 				t.Errorf("nothing is wrong with %s", name)
 			}
+		}
+		// A report in a form that this program does not write is not compared, and that is said: counts are compared all the same.
+		other := recert.Bundle{}
+		for n, data := range sound {
+			other[n] = bytes.Clone(data)
+		}
+		other["report.json"] = bytes.Replace(other["report.json"], []byte(`"rendering": 1`), []byte(`"rendering": 0`), 1)
+		resign(flip("report.html"))(other)
+		if v := recert.Verify(other, w.Verifier); len(v.Problems) > 0 || !slices.Contains(v.Unchecked, "report.html") || !slices.Contains(v.Unchecked, "items.csv") {
+			t.Errorf("a report in another form: %+v", v)
 		}
 		// The end of a campaign can be cut off by somebody with the key, but then it does not say that it is closed.
 		b := recert.Bundle{}

@@ -41,12 +41,18 @@ type Report struct {
 	Snapshot       string            `json:"snapshot"` // digest
 	Ledger         string            `json:"ledger"`   // origin
 	Names          map[string]string `json:"names"`
+	Rendering      int               `json:"rendering"` // see rendering
 }
+
+// rendering is the number of the form in which a report is written: text for text what every file of a bundle says. A verifier of
+// the same number makes them again and compares. It goes up with every change of what a report renders to, as a test reminds.
+const rendering = 1
 
 // APIVersion is that of reports in JSON.
 const APIVersion = "breakglass.dev/v1"
 
-// Counts is what the items came to. Of a closed campaign it is what was recorded when it closed, and Open is zero.
+// Counts is what the items came to. Of a closed campaign it is what was recorded when it closed, and Open is zero. The outcomes of
+// the lines add up to it, whatever was said or done since.
 type Counts struct {
 	Items     int `json:"items"`
 	Kept      int `json:"kept"`
@@ -65,15 +71,19 @@ func (k Counts) AddUp() bool {
 type Line struct {
 	Item
 	Digest       string             `json:"digest"`
-	Outcome      breakglass.Outcome `json:"outcome"`
-	Need         int                `json:"need"` // people who must say keep
-	Words        []Word             `json:"words"`
+	Outcome      breakglass.Outcome `json:"outcome"`           // when the campaign closed; of an open one: so far
+	Now          breakglass.Outcome `json:"now,omitempty"`     // what it has come to since closing, where that is something else
+	Need         int                `json:"need"`              // people who must say keep
+	Words        []Word             `json:"words"`             // everybody's last word
+	Earlier      []Word             `json:"earlier,omitempty"` // words that the same person replaced later
 	Suspended    *time.Time         `json:"suspended,omitempty"`
 	SuspendedWhy string             `json:"suspendedWhy,omitempty"`
 	Held         bool               `json:"held,omitempty"` // suspended and not given back
 	Back         []Word             `json:"back,omitempty"`
 	Escalated    *time.Time         `json:"escalated,omitempty"`
 	EscalatedWhy string             `json:"escalatedWhy,omitempty"`
+	Settled      *time.Time         `json:"settled,omitempty"`   // when a later campaign took over what was still owed
+	SettledBy    string             `json:"settledBy,omitempty"` // its id
 	Acknowledged *Word              `json:"acknowledged,omitempty"`
 	Proved       string             `json:"proved,omitempty"` // "gone" or "still there", by the last scan
 	ProvedAt     *time.Time         `json:"provedAt,omitempty"`
@@ -95,7 +105,7 @@ func NewReport(c *breakglass.Campaign, snap *Snapshot, now time.Time) (*Report, 
 	}
 	r := &Report{APIVersion: APIVersion, Kind: "RecertificationReport", Campaign: c.ID, AsOf: now.UTC().Truncate(time.Second), Opened: c.At.UTC(), OpenedBy: "schedule", Deadline: c.Opened.Deadline.UTC(), From: c.Opened.From,
 		Until: c.Opened.Until, Previous: c.Opened.Previous, Clusters: snap.Clusters, Reviewers: c.Reviewers(), AdminReviewers: c.Opened.AdminReviewers, Items: make([]Line, 0, len(c.Items)), Grants: snap.Grants,
-		Checks: snap.Checks, PolicyDigest: c.Opened.PolicyDigest, PolicyChanges: snap.PolicyChanges, Snapshot: c.Opened.Snapshot, Ledger: snap.Ledger, Names: snap.Names}
+		Checks: snap.Checks, PolicyDigest: c.Opened.PolicyDigest, PolicyChanges: snap.PolicyChanges, Snapshot: c.Opened.Snapshot, Ledger: snap.Ledger, Names: snap.Names, Rendering: rendering}
 	if c.Opened.By != nil {
 		r.OpenedBy = c.Opened.By.Person
 	}
@@ -112,11 +122,50 @@ func NewReport(c *breakglass.Campaign, snap *Snapshot, now time.Time) (*Report, 
 		}
 		r.Items = append(r.Items, lineOf(c, i, snap.Items[n]))
 	}
+	if rows := r.rows(); rows != r.Counts {
+		return nil, fmt.Errorf("the items of %s come to %+v, its counts say %+v", c.ID, rows, r.Counts)
+	}
 	return r, nil
 }
 
+// rows counts what the lines say.
+func (r *Report) rows() Counts {
+	k := Counts{Items: len(r.Items)}
+	for _, l := range r.Items {
+		switch l.Outcome {
+		case breakglass.OutcomeKeep:
+			k.Kept++
+		case breakglass.OutcomeRevoke:
+			k.Revoked++
+		case breakglass.OutcomeSuspended:
+			k.Suspended++
+		case breakglass.OutcomeEscalated:
+			k.Escalated++
+		case breakglass.OutcomeNone:
+			k.Open++
+		}
+	}
+	return k
+}
+
+// Present is what the item comes to now.
+func (l *Line) Present() breakglass.Outcome { return cmp.Or(l.Now, l.Outcome) }
+
+// done reports whether somebody whom the item is not about has said that it was taken away. Campaigns of before took anybody's
+// word for it.
+func (l *Line) done() bool {
+	return l.Acknowledged != nil && l.Acknowledged.Person != l.Gives.Person && !slices.Contains(l.Not, l.Acknowledged.Person)
+}
+
 func lineOf(c *breakglass.Campaign, i *breakglass.CampaignItem, item Item) Line {
-	l := Line{Item: item, Digest: i.Digest, Outcome: c.Outcome(i), Need: c.Need(i), Words: []Word{}, SuspendedWhy: i.SuspendedWhy, EscalatedWhy: i.EscalatedWhy, Held: i.Held(), Suspended: stamp(i.Suspended), Escalated: stamp(i.Escalated)}
+	l := Line{Item: item, Digest: i.Digest, Outcome: c.Outcome(i), Need: c.Need(i), Words: []Word{}, SuspendedWhy: i.SuspendedWhy, EscalatedWhy: i.EscalatedWhy, Held: i.Held(), Suspended: stamp(i.Suspended), Escalated: stamp(i.Escalated),
+		Settled: stamp(i.SettledAt), SettledBy: i.Settled}
+	if i.AtClose != "" && i.AtClose != l.Outcome {
+		l.Outcome, l.Now = i.AtClose, l.Outcome
+	}
+	for _, w := range i.Earlier {
+		l.Earlier = append(l.Earlier, wordOf(string(w.Verdict), w.Ending))
+	}
 	for _, w := range i.Words {
 		l.Words = append(l.Words, wordOf(string(w.Verdict), w.Ending))
 	}
@@ -155,15 +204,19 @@ func (r *Report) JSON(w io.Writer) error {
 	return e.Encode(r)
 }
 
-// LeftToDo lists what is left to do: items without an answer, what was revoked in a cluster and is not proved gone, and what was
-// escalated.
+// LeftToDo lists what is left to do now: items without an answer, what was revoked in a cluster and is not proved gone, what was
+// revoked elsewhere and nobody but whom it is about says is gone, and what was escalated. What a later campaign came to something
+// about is left to that one.
 func (r *Report) LeftToDo() []Line {
 	return slices.DeleteFunc(slices.Clone(r.Items), func(l Line) bool {
-		switch l.Outcome {
+		if l.SettledBy != "" {
+			return true
+		}
+		switch l.Present() {
 		case breakglass.OutcomeKeep, breakglass.OutcomeSuspended:
 			return true
 		case breakglass.OutcomeRevoke:
-			return l.Gives.Person != "" && l.Suspended != nil || l.Proved == "gone" || l.Object == "" && l.Acknowledged != nil
+			return l.Gives.Person != "" && l.Suspended != nil || l.Proved == "gone" || l.Object == "" && l.done()
 		case breakglass.OutcomeNone, breakglass.OutcomeEscalated:
 		}
 		return false
@@ -199,10 +252,15 @@ func (l *Line) What() string {
 	if l.Outcome == breakglass.OutcomeNone && l.Need > 1 {
 		s += fmt.Sprintf(" (%d of %d)", len(l.Words), l.Need)
 	}
+	if l.Now != "" {
+		s += ", since closing " + string(l.Now)
+	}
 	switch {
-	case l.Outcome == breakglass.OutcomeRevoke && l.Suspended != nil:
+	case l.SettledBy != "":
+		s += ", left to " + l.SettledBy
+	case l.Present() == breakglass.OutcomeRevoke && l.Suspended != nil:
 		s += ", suspended"
-	case l.Escalated != nil && l.EscalatedWhy == breakglass.WhyFloor:
+	case l.Escalated != nil && l.EscalatedWhy == breakglass.WhyFloor && l.Suspended == nil && l.Present() != breakglass.OutcomeKeep:
 		s += ", not suspended: too few people would be left"
 	}
 	if l.Suspended != nil && !l.Held {
@@ -211,8 +269,10 @@ func (l *Line) What() string {
 	switch {
 	case l.Proved != "":
 		s += ", " + l.Proved
-	case l.Acknowledged != nil:
+	case l.done():
 		s += ", said to be done, not proved"
+	case l.Acknowledged != nil:
+		s += ", said to be done only by whom it is about"
 	}
 	return s
 }
@@ -220,9 +280,9 @@ func (l *Line) What() string {
 // Next is what to do about an item that is in LeftToDo.
 func (l *Line) Next() string {
 	switch {
-	case l.Outcome == breakglass.OutcomeRevoke && l.Suspended == nil && l.Gives.Person != "":
+	case l.Present() == breakglass.OutcomeRevoke && l.Suspended == nil && l.Gives.Person != "":
 		return "make more people eligible, or " + l.Advice
-	case l.Outcome == breakglass.OutcomeRevoke:
+	case l.Present() == breakglass.OutcomeRevoke:
 		return cmp.Or(l.TakeAway, l.Advice)
 	}
 	return "answer it: keep or revoke"
@@ -254,21 +314,22 @@ func writeCSV(w io.Writer, rows [][]string) error {
 
 // ItemsCSV writes one row for each item.
 func (r *Report) ItemsCSV(w io.Writer) error {
-	rows := [][]string{{"id", "topic", "kind", "cluster", "title", "risk", "state", "admin", "outcome", "answered_by", "suspended", "escalated", "proved", "since", "evidence", "take_away", "digest"}}
+	rows := [][]string{{"id", "topic", "kind", "cluster", "title", "risk", "state", "admin", "outcome", "since_closing", "answered_by", "suspended", "escalated", "proved", "since", "evidence", "take_away", "digest"}}
 	for n := range r.Items {
 		l := &r.Items[n]
-		rows = append(rows, []string{l.ID, string(l.Topic), l.Kind, l.Cluster, l.Title, string(l.Risk), string(l.State), yes(l.Admin), string(l.Outcome), answeredBy(l), when(l.Suspended), when(l.Escalated), l.Proved,
+		rows = append(rows, []string{l.ID, string(l.Topic), l.Kind, l.Cluster, l.Title, string(l.Risk), string(l.State), yes(l.Admin), string(l.Outcome), string(l.Now), answeredBy(l), when(l.Suspended), when(l.Escalated), l.Proved,
 			when(l.Since), strings.Join(l.Evidence, "; "), cmp.Or(l.TakeAway, l.Advice), l.Digest})
 	}
 	return writeCSV(w, rows)
 }
 
-// DecisionsCSV writes one row for everything that was said or done about an item.
+// DecisionsCSV writes one row for everything that was said about an item, also what the same person took back later, and for what
+// was done about it; of the proofs, the last.
 func (r *Report) DecisionsCSV(w io.Writer) error {
 	rows := [][]string{{"time", "item", "what", "by", "channel", "reason", "digest"}}
 	for n := range r.Items {
 		l := &r.Items[n]
-		for _, x := range l.Words {
+		for _, x := range slices.Concat(l.Earlier, l.Words) {
 			rows = append(rows, []string{x.At.Format(time.RFC3339), l.ID, x.Verdict, x.Person, x.Channel, x.Reason, l.Digest})
 		}
 		if l.Suspended != nil {
@@ -276,6 +337,9 @@ func (r *Report) DecisionsCSV(w io.Writer) error {
 		}
 		if l.Escalated != nil {
 			rows = append(rows, []string{when(l.Escalated), l.ID, "escalated", "breakglassd", "", l.EscalatedWhy, l.Digest})
+		}
+		if l.Settled != nil {
+			rows = append(rows, []string{when(l.Settled), l.ID, "left to a later campaign", "breakglassd", "", l.SettledBy, l.Digest})
 		}
 		for _, x := range l.Back {
 			rows = append(rows, []string{x.At.Format(time.RFC3339), l.ID, "reinstate", x.Person, x.Channel, x.Reason, l.Digest})
@@ -342,6 +406,9 @@ func answeredBy(l *Line) string {
 func (r *Report) Text(w io.Writer) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s   %s\n%s\n", r.Campaign, r.Status(), r.Summary())
+	if since := r.sinceClosing(); since != "" {
+		fmt.Fprintf(&b, "since closing: %s\n", since)
+	}
 	fmt.Fprintf(&b, "period %s to %s   opened %s by %s   reviewers %s\n", r.From.Format(time.DateOnly), r.Until.Format(time.DateOnly), r.Opened.Format(time.DateOnly), r.OpenedBy, strings.Join(r.Reviewers, ", "))
 	for _, t := range Topics() {
 		lines := r.ByTopic(t)
@@ -424,6 +491,9 @@ func (r *Report) facts() [][2]string {
 	out := [][2]string{{"period", r.From.Format(time.DateOnly) + " to " + r.Until.Format(time.DateOnly)}, {"opened", r.Opened.Format(time.RFC3339) + " by " + r.OpenedBy}, {"deadline", r.Deadline.Format(time.RFC3339)}}
 	if r.Closed != nil {
 		out = append(out, [2]string{"closed", r.Closed.Format(time.RFC3339)})
+		if since := r.sinceClosing(); since != "" {
+			out = append(out, [2]string{"since closing", since})
+		}
 	}
 	out = append(out, [2]string{"reviewers", strings.Join(r.Reviewers, ", ")})
 	if r.Previous != "" {
@@ -439,6 +509,24 @@ func (r *Report) facts() [][2]string {
 		out = append(out, [2]string{"cluster " + c.ID, s})
 	}
 	return append(out, [2]string{"access policy", r.PolicyDigest}, [2]string{"snapshot", r.Snapshot}, [2]string{"ledger", r.Ledger}, [2]string{"report made", r.AsOf.Format(time.RFC3339)})
+}
+
+// sinceClosing is what items have come to after the counts were recorded, in words; empty: nothing.
+func (r *Report) sinceClosing() string {
+	n := map[breakglass.Outcome]int{}
+	for _, l := range r.Items {
+		n[l.Now]++
+	}
+	var parts []string
+	for _, o := range []breakglass.Outcome{breakglass.OutcomeKeep, breakglass.OutcomeRevoke, breakglass.OutcomeSuspended} {
+		if n[o] > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n[o], o))
+		}
+	}
+	if len(parts) == 0 {
+		return ""
+	}
+	return strings.Join(parts, ", ") + "; the counts are those at closing"
 }
 
 // md makes a text safe for a cell of a Markdown table: nothing in it is markup.
