@@ -60,7 +60,7 @@ func newWatched(t *testing.T, policy string, authorization ...func(string) strin
 	config, err := os.ReadFile(filepath.Join(w.dir, "config.yaml"))
 	must(t, err)
 	text := strings.Replace(string(config), "vault_max_ttl: 1h}", fmt.Sprintf("vault_max_ttl: 1h, webhook_token_file: hook-token, api_servers: [%q, %q, %q]}\n"+
-		"webhooks: {address: %q, tls_cert_file: hook.crt, tls_key_file: hook.key}\nsessions: {path: sessions.db, grace: 3s}", w.servers[0].URL, w.servers[1].URL, shared.kube.URL, hooks), 1)
+		"webhooks: {address: %q, tls_cert_file: hook.crt, tls_key_file: hook.key}\nsessions: {path: sessions.db, grace: 10s}", w.servers[0].URL, w.servers[1].URL, shared.kube.URL, hooks), 1)
 	w.file("config.yaml", text)
 	w.writePolicy(policy)
 	return w
@@ -139,22 +139,22 @@ func TestWhatIsDoneWithAGrantIsCutOffReportedAndAccountedFor(t *testing.T) {
 
 	// What alice does: looks, reads a Secret, is refused by a guard, and leaves two things behind, one at each API server.
 	for _, step := range []struct {
-		at    *real.APIServer
-		works bool
-		args  []string
+		at     *real.APIServer
+		denied string // by what; empty: it works
+		args   []string
 	}{
-		{here, true, []string{"get", "namespaces"}},
-		{here, true, []string{"get", "secret", "payroll", "-o", "yaml"}},
-		{here, false, []string{"get", "pods", "--as", "bob"}},
-		{here, true, []string{"create", "clusterrolebinding", "evil-eve", "--clusterrole=cluster-admin", "--user=eve"}},
-		{there, true, []string{"create", "serviceaccount", "backdoor"}},
-		{there, true, []string{"create", "token", "backdoor", "--duration=1h"}},
-		{there, true, []string{"create", "configmap", "scratch", "--from-literal=a=b"}},
-		{there, true, []string{"delete", "configmap", "scratch"}},
+		{here, "", []string{"get", "namespaces"}},
+		{here, "", []string{"get", "secret", "payroll", "-o", "yaml"}},
+		{here, "guard impersonate", []string{"get", "pods", "--as", "bob"}},
+		{here, "", []string{"create", "clusterrolebinding", "evil-eve", "--clusterrole=cluster-admin", "--user=eve"}},
+		{there, "", []string{"create", "serviceaccount", "backdoor"}},
+		{there, "", []string{"create", "token", "backdoor", "--duration=1h"}},
+		{there, "", []string{"create", "configmap", "scratch", "--from-literal=a=b"}},
+		{there, "", []string{"delete", "configmap", "scratch"}},
 	} {
-		w.eventually(20*time.Second, func() string { // the binding takes a moment to reach each API server
-			if out, ok := w.use(g, step.at, step.args...); ok != step.works {
-				return fmt.Sprintf("kubectl %s: worked %t: %s", strings.Join(step.args, " "), ok, out)
+		w.eventually(time.Minute, func() string { // the binding takes a moment to reach each API server
+			if out, ok := w.use(g, step.at, step.args...); ok != (step.denied == "") || !strings.Contains(out, step.denied) {
+				return fmt.Sprintf("kubectl %s: worked %t, want it denied by %q: %s", strings.Join(step.args, " "), ok, step.denied, out)
 			}
 			return ""
 		})
@@ -178,7 +178,7 @@ func TestWhatIsDoneWithAGrantIsCutOffReportedAndAccountedFor(t *testing.T) {
 
 	// The session's report and the sweep.
 	var after api.Request
-	w.eventually(time.Minute, func() string {
+	w.eventually(2*time.Minute, func() string {
 		if after = w.show(g.id); after.Session == nil || after.Swept == nil {
 			return "the session was not examined"
 		}
@@ -270,7 +270,10 @@ func TestWhatIsDoneWithAGrantIsCutOffReportedAndAccountedFor(t *testing.T) {
 // TestRevokeAllCutsOffEveryModeAtEveryAPIServer: binding by RBAC, group by the deny webhook; measured for each.
 func TestRevokeAllCutsOffEveryModeAtEveryAPIServer(t *testing.T) {
 	// The API servers remember longer than this test takes to ask them, so that only a receipt that waits can be true.
-	w := newWatched(t, bgtest.Policy()+"\nresponders: [security]\n", func(s string) string { return strings.Replace(s, "unauthorizedTTL: 1s", "unauthorizedTTL: 4s", 1) })
+	const remember = 15 * time.Second
+	w := newWatched(t, bgtest.Policy()+"\nresponders: [security]\n", func(s string) string {
+		return strings.Replace(s, "unauthorizedTTL: 1s", "unauthorizedTTL: "+remember.String(), 1)
+	})
 	config, err := os.ReadFile(filepath.Join(w.dir, "config.yaml"))
 	must(t, err)
 	w.file("config.yaml", strings.Replace(string(config), fmt.Sprintf(", %q]}", shared.kube.URL), "]}", 1)) // the two that ask the webhook
@@ -278,11 +281,13 @@ func TestRevokeAllCutsOffEveryModeAtEveryAPIServer(t *testing.T) {
 	t.Cleanup(func() { shared.kubectlAdmin("delete", "clusterrolebinding", "bg-group", "--ignore-not-found") })
 	w.start("")
 	binding, group := w.grant("alice", "admin", 600), w.grant("alice", "group", 600)
+	firstUsed := map[string]time.Time{} // by API server; the group's certificate comes last
 	for _, g := range []*grant{binding, group} {
 		_, err := g.claim(t.Context())
 		must(t, err)
 		for _, at := range w.servers {
-			w.eventually(20*time.Second, func() string {
+			firstUsed[at.URL] = time.Now()
+			w.eventually(time.Minute, func() string {
 				if out, ok := w.use(g, at, "get", "namespaces"); !ok {
 					return out
 				}
@@ -311,8 +316,10 @@ func TestRevokeAllCutsOffEveryModeAtEveryAPIServer(t *testing.T) {
 				return fmt.Sprintf("the receipt of %s is %+v", g.id, r.Receipt)
 			}
 			for _, a := range r.Receipt.Answers {
-				if by == breakglass.RefusedByWebhook && a.AfterMillis < 500 {
-					t.Errorf("%s: %s is said to refuse after %d ms, and remembers for 4 s", g.id, a.Server, a.AfterMillis)
+				// What it was asked first it remembers at least so long, and what it was asked later, longer.
+				first, known := firstUsed[a.Server]
+				if at := r.Revoked.At.Add(time.Duration(a.AfterMillis) * time.Millisecond); by == breakglass.RefusedByWebhook && (!known || at.Before(first.Add(remember))) {
+					t.Errorf("%s: %s is said to refuse after %d ms, %s after it was asked first, and remembers for %s", g.id, a.Server, a.AfterMillis, at.Sub(first), remember)
 				}
 				if !a.No || by == breakglass.RefusedByWebhook && a.By != by {
 					t.Errorf("%s: got answer %+v, want a no by %s", g.id, a, by)

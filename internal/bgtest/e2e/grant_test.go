@@ -86,6 +86,16 @@ func (g *grant) kubeconfig() string {
 	return path
 }
 
+// works wants the certificate to be let in. The API server learns of the binding a moment after it was made.
+func (g *grant) works() {
+	t := g.d.t
+	t.Helper()
+	eventually(t, "the certificate works", func() bool {
+		_, err := kubectl(t, g.kubeconfig(), "get", "namespaces")
+		return err == nil
+	})
+}
+
 // kubectlAdmin is admin without a test, for cleaning up.
 func (p *parts) kubectlAdmin(args ...string) {
 	_, _, _ = p.bins.Kubectl(context.Background(), p.kube.AdminKubeconfig(), args...)

@@ -229,6 +229,7 @@ func newDaemon(t *testing.T) *daemon {
 		users = append(users, slacksim.User{ID: bgtest.SlackUser(p), Name: p, RealName: p})
 	}
 	sim, err := slacksim.New(slacksim.Config{TeamID: "T01", TeamDomain: "e2e", AppID: appID, BotToken: "xoxb-canary-e2e", SigningSecret: "canary-signing-secret",
+		AckWithin: 30 * time.Second, TriggerLife: 30 * time.Second, // Slack's 3 s are too short for a busy machine
 		Command: "/breakglass", Users: users, Channels: []slacksim.Channel{{ID: channel, Name: "breakglass-approvals"}}})
 	must(t, err)
 	srv := httptest.NewServer(sim.Handler())
@@ -248,8 +249,8 @@ policy_file: access.yaml
 vault:
   address: %q
   ca_file: %q
-  timeout: 3s
-  sign_timeout: 2s
+  timeout: 10s
+  sign_timeout: 10s
   auth: {method: approle, role_id: %q, secret_id_file: %q}
 clusters:
   - {id: c1, kubeconfig_file: %q, vault_mount: %s, vault_issuer_id: %q, vault_max_ttl: 1h}
