@@ -179,7 +179,7 @@ func TestGroupModeWritesNothingToTheCluster(t *testing.T) {
 	t.Cleanup(func() { shared.kubectlAdmin("delete", "clusterrolebinding", "e2e-group") })
 	d := newDaemon(t)
 	d.start("")
-	g := d.grant("alice", "group", 20)
+	g := d.grant("alice", "group", 60)
 	_, err := g.claim(t.Context())
 	must(t, err)
 	if _, err := kubectl(t, g.kubeconfig(), "get", "nodes"); err != nil {
