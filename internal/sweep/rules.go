@@ -167,6 +167,11 @@ func (t *thing) binding() []hit {
 	if ours && t.op == Made && len(t.acts) == 0 {
 		return nil // the grant's own, or another grant's
 	}
+	if t.op == Made && t.after.has("ours") && t.after.has("finalizer") {
+		h := t.named("grant-binding-changed", critical, "it is a break-glass grant's own binding, and a finalizer that somebody put on it keeps it from being deleted")
+		h.done, h.undo = "it cannot be deleted", kubectl("patch", t, "--type=merge", "-p", `{"metadata":{"finalizers":null}}`)
+		return []hit{h}
+	}
 	if t.before.has("ours") && t.op == Changed {
 		return []hit{t.named("grant-binding-changed", critical, "a break-glass grant's own binding says something else now, or cannot be deleted")}
 	}
@@ -499,6 +504,9 @@ func (t *thing) undo() string {
 	}
 	switch t.op {
 	case Made:
+		if t.after.has("finalizer") {
+			return kubectl("delete", t) + "   # and take its finalizers off: kubectl edit"
+		}
 		return kubectl("delete", t)
 	case Changed:
 		return kubectl("edit", t)

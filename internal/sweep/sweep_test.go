@@ -203,6 +203,27 @@ func TestBindingThatOnlyPretendsToBeAGrantsIsFound(t *testing.T) {
 	}
 }
 
+// Who put a finalizer on the binding of their own grant is told apart from who made another, and how it goes is a command that works.
+func TestFinalizerOnAGrantsBindingIsNamed(t *testing.T) {
+	k := kind(t, "clusterrolebindings.rbac.authorization.k8s.io")
+	o, err := sweep.NewObject(k, []byte(`{"metadata":{"name":"breakglass-bg-7k2m-x9c","creationTimestamp":"2026-11-24T03:10:00Z","finalizers":["x.example/y"],
+		"labels":{"app.kubernetes.io/managed-by":"breakglassd","breakglass.dev/request":"bg-7k2m-x9c"}},
+		"subjects":[{"kind":"User","name":"breakglass:alice:bg-7k2m-x9c"}],"roleRef":{"kind":"ClusterRole","name":"view"}}`), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var after sweep.Snapshot
+	after.Add(k, o)
+	patch := act("patch", "rbac.authorization.k8s.io", "clusterrolebindings", "breakglass-bg-7k2m-x9c")
+	patch.Namespace, patch.Request = "", json.RawMessage(`{"metadata":{"finalizers":["x.example/y"]}}`)
+	for _, acts := range [][]sweep.Act{nil, {patch}} {
+		got := sweep.Judge(sweep.Evidence{Acts: acts, Changes: sweep.Compare(nil, after, window), After: after})
+		if len(got) != 1 || got[0].Rule != "grant-binding-changed" || !strings.Contains(got[0].What, "a finalizer") || !strings.Contains(got[0].Undo, `'{"metadata":{"finalizers":null}}'`) {
+			t.Errorf("got %+v, want the finalizer named, and how to take it off", got)
+		}
+	}
+}
+
 func TestDirectivesOfAPatchHideNothing(t *testing.T) {
 	for _, row := range []struct {
 		name, resource, patch string
