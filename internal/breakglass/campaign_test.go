@@ -1020,3 +1020,64 @@ func TestWhatCameToPassAtClosingStays(t *testing.T) {
 		}
 	})
 }
+
+// TestAuditRefusesDebtsThatNobodySettled replays ledgers in which a campaign is said to owe nothing any more.
+func TestAuditRefusesDebtsThatNobodySettled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := bgtest.New(t, weeks(reviewed()))
+		dave := itemOf(adminApprover("dave"))
+		var ids [2]string
+		for n := range ids {
+			c := open(t, s)
+			if n == 0 {
+				for _, who := range []string{"alice", "bob", "dave"} { // dave is one too many for the floor
+					after, err := say(s, c, "carol", breakglass.VerdictRevoke, itemOf(adminApprover(who)))
+					if err != nil {
+						t.Fatal(err)
+					}
+					c = after
+				}
+			}
+			if c = keepAll(t, s, c); c.Closed == nil {
+				t.Fatal("not closed")
+			}
+			ids[n] = c.ID
+			time.Sleep(time.Hour)
+			synctest.Wait()
+		}
+		sound, err := s.Ledger.Entries(t.Context(), 0, 1000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := audit(sound); len(got) > 0 {
+			t.Fatalf("a sound ledger: %q", got)
+		}
+		at := slices.IndexFunc(sound, func(e ledger.Entry) bool { return e.Kind == "campaign-settled/v1" })
+		if at < 0 {
+			t.Fatal("nothing was settled")
+		}
+		for name, body := range map[string]string{
+			"by itself":                fmt.Sprintf(`{"campaign":%q,"items":[%q]}`, ids[0], dave),
+			"by one that never was":    fmt.Sprintf(`{"campaign":"campaign-2000-01-01-aaaa","items":[%q]}`, dave),
+			"by something else":        fmt.Sprintf(`{"campaign":"policy","items":[%q]}`, dave),
+			"what was kept":            fmt.Sprintf(`{"campaign":%q,"items":[%q]}`, ids[1], itemOf(adminApprover("erin"))),
+			"what was suspended":       fmt.Sprintf(`{"campaign":%q,"items":[%q]}`, ids[1], itemOf(adminApprover("bob"))),
+			"a thing in the cluster":   fmt.Sprintf(`{"campaign":%q,"items":["c1/subject/new"]}`, ids[1]),
+			"before anything was said": "",
+		} {
+			es := slices.Clone(sound)
+			switch body {
+			case "": // the later campaign's words come after it
+				e := es[at]
+				es = slices.Delete(es, at, at+1)
+				first := slices.IndexFunc(es, func(e ledger.Entry) bool { return e.Stream == ids[1] })
+				es = slices.Insert(es, first+1, e)
+			default:
+				es[at].Body = []byte(body)
+			}
+			if got := audit(es); len(got) == 0 {
+				t.Errorf("nothing is wrong with a debt settled: %s", name)
+			}
+		}
+	})
+}
