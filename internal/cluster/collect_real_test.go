@@ -180,7 +180,7 @@ func TestPlainClusterRaisesNoAlarm(t *testing.T) {
 		inventory.DoorClientCA: inventory.Present, inventory.DoorFirstUser: inventory.Present, inventory.DoorCSR: inventory.CannotTell, inventory.DoorSATokens: inventory.CannotTell,
 		inventory.DoorBootstrap: inventory.Absent, inventory.DoorStaticTokens: inventory.Absent, inventory.DoorOIDC: inventory.Absent, inventory.DoorWebhook: inventory.Absent,
 		inventory.DoorRequestHeader: inventory.Present, inventory.DoorImpersonation: inventory.Absent, inventory.DoorAnonymous: inventory.Present, inventory.DoorKubelet: inventory.CannotTell,
-		inventory.DoorControlPlane: inventory.Absent, inventory.DoorKubeProxy: inventory.CannotTell, inventory.DoorEtcd: inventory.Present, inventory.DoorAuthorization: inventory.Absent,
+		inventory.DoorControlPlane: inventory.Absent, inventory.DoorKubeProxy: inventory.Absent, inventory.DoorEtcd: inventory.Present, inventory.DoorAuthorization: inventory.Absent,
 		inventory.DoorExtensions: inventory.Absent, inventory.DoorPlatform: inventory.Absent,
 	}
 	got := map[string]inventory.DoorState{}
