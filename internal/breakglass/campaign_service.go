@@ -446,7 +446,8 @@ func decideItems(p *Policy, c *Campaign, a Actor, answer ItemAnswer, now time.Ti
 }
 
 // AcknowledgeItems records that what was revoked has been taken away. Reviewers and responders may say so, never about
-// themselves: for a key or an account no scan proves it, and their word is all there is. The next scan proves the rest.
+// themselves, and about a key or an account only when the access policy does not have it any more: no scan proves that. What is in
+// a cluster is proved by the next one.
 func (s *Service) AcknowledgeItems(ctx context.Context, a Actor, campaign string, ids []string, note string) (*Campaign, error) {
 	return s.onCampaign(ctx, a, "recert-ack", campaign, func(p *Policy, c *Campaign, _ time.Time) ([]Event, map[string]string, error) {
 		if !p.MayReview(a.Person) && !p.MayRespond(a.Person) {
@@ -462,6 +463,8 @@ func (s *Service) AcknowledgeItems(ctx context.Context, a Actor, campaign string
 				return nil, nil, refuse(ClassConflict, "not-revoked", "", "%s is %s: there is nothing to take away", id, c.Outcome(i))
 			case !i.Independent(a.Person):
 				return nil, nil, refuse(ClassDenied, "own-item", "another reviewer or responder must look, and say so", "%s is about you", id)
+			case p.holder(id) != "":
+				return nil, nil, refuse(ClassConflict, "still-there", "take it out of "+p.holder(id)+"'s entry, have the daemon read the policy, and say so then", "the access policy still has %s", id)
 			case !i.done() && !slices.Contains(open, id):
 				open = append(open, id)
 			}

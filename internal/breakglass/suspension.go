@@ -176,6 +176,18 @@ func (p *Policy) EveryEligibility() []EligibilityFrom {
 	return out
 }
 
+// holder is who has the SSH key or the Slack account with an item's id, by the policy; empty: nobody, or the item is about something
+// else. No scan proves such a thing gone, but the policy says whether it is.
+func (p *Policy) holder(item string) string {
+	for _, x := range p.People {
+		has := slices.ContainsFunc(x.Keys, func(k Key) bool { return "key/"+k.Fingerprint == item })
+		if has || slices.ContainsFunc(x.Slack, func(a SlackAccount) bool { return "slack/"+slackWords(a) == item }) {
+			return x.ID
+		}
+	}
+	return ""
+}
+
 // EligibilityFrom is an eligibility and the teams that give it.
 type EligibilityFrom struct {
 	Eligibility

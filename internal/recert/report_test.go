@@ -171,14 +171,24 @@ func TestDecisionsHaveEveryWord(t *testing.T) {
 	})
 }
 
-func TestKeyIsLeftToDoUntilSomebodyElseSaysThatItIsGone(t *testing.T) {
+func TestKeyIsLeftToDoUntilItIsGoneAndSomebodyElseSaysSo(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		c := w.start(t)
-		key := titled(t, w, c, "of Alice (alice)") // her key or her account
+		key := titled(t, w, c, "Slack account T01/U0ALICE")
 		if key.Object != "" || key.Gives.Person != "" {
 			t.Fatalf("%s is something that a scan or the daemon settles", key.ID)
 		}
-		c = w.say(t, c, "carol", breakglass.VerdictRevoke, key.ID)
+		ssh := titled(t, w, c, "of Alice (alice)").ID // the first is her SSH key
+		if ssh == key.ID {
+			t.Fatal("no item is about alice's SSH key")
+		}
+		for _, id := range []string{key.ID, ssh} {
+			c = w.say(t, c, "carol", breakglass.VerdictRevoke, id)
+			_, err := w.Service.AcknowledgeItems(t.Context(), byKey("dave"), c.ID, []string{id}, "it is gone")
+			if no, ok := breakglass.AsRefusal(err); !ok || no.Code != "still-there" {
+				t.Errorf("dave acknowledges %s, which is in the access policy: %v", id, err)
+			}
+		}
 		left := func() bool {
 			t.Helper()
 			r, err := w.service.Report(t.Context(), byKey("carol"), c.ID)
@@ -190,6 +200,13 @@ func TestKeyIsLeftToDoUntilSomebodyElseSaysThatItIsGone(t *testing.T) {
 		_, err := w.Service.AcknowledgeItems(t.Context(), byKey("alice"), c.ID, []string{key.ID}, "done")
 		if no, ok := breakglass.AsRefusal(err); !ok || no.Code != "own-item" || !left() {
 			t.Errorf("alice acknowledges her own key: %v, left to do %v", err, left())
+		}
+		p, err := breakglass.ParsePolicy("access.yaml", []byte(strings.Replace(bgtestPolicy(), "slack: [{team: T01, user: U0ALICE}], ", "", 1)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Service.SetPolicy(t.Context(), p); err != nil {
+			t.Fatal(err)
 		}
 		if _, err := w.Service.AcknowledgeItems(t.Context(), byKey("dave"), c.ID, []string{key.ID}, "looked: it is gone"); err != nil || left() {
 			t.Errorf("dave acknowledges it: %v, left to do %v", err, left())
