@@ -803,6 +803,31 @@ func TestWhatIsNotSeenInVaultIsNotAbsent(t *testing.T) {
 	}
 }
 
+// A role that is not seen may sign under an issuer that seems to have no part, and the default may be where the roles are.
+func TestAnIssuerIsNotSuperfluousWhileARoleIsNotSeen(t *testing.T) {
+	for _, seen := range []bool{true, false} {
+		k := newKit(t)
+		k.second(true, true, true)
+		k.o.Vault.Issuers = append(k.o.Vault.Issuers, issuer(id3, "breakglass-g3", makeCA(t, caOptions{name: "breakglass-ca pki g3", from: now.Add(-time.Hour), to: now.Add(700 * day)})))
+		k.o.Vault.Default = id2
+		k.o.Vault.Roles[1].Issuer = id1
+		if !seen {
+			k.o.Vault.Roles = k.o.Vault.Roles[:1]
+			k.blind("role/breakglass-admins")
+		}
+		said := map[string]bool{}
+		for _, f := range k.judge().Findings {
+			check, _, _ := strings.Cut(f.Key, "/")
+			said[check] = true
+		}
+		for _, check := range []string{"issuer-extra", "issuer-left", "default-issuer"} {
+			if said[check] != seen {
+				t.Errorf("every role seen: %t; %s is said: %t", seen, check, said[check])
+			}
+		}
+	}
+}
+
 func TestBrokenBundleFileComesBeforeEverything(t *testing.T) {
 	for _, change := range []func(*kit){func(*kit) {}, func(k *kit) { k.second(true, false, false) }, func(k *kit) {
 		k.second(true, true, true)

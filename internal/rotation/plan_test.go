@@ -141,6 +141,15 @@ func TestNoPlanMovesTheRolesToTheClustersOwnCA(t *testing.T) {
 	if p.Phase != rotation.TrustedOnAll || !strings.Contains(p.Refused, "Rotate to a CA that Vault makes") {
 		t.Errorf("%+v", p)
 	}
+	// Its usage is taken away: now it is none of the rotation's, and stays where it is.
+	k.o.Vault.Issuers[1].Usage = []string{"read-only"}
+	k.noCanary(id2)
+	k.publish(k.g1, k.g2)
+	r := k.judge()
+	mustNeverLeave(t, k, r)
+	if p := rotation.MakePlan(r, rotation.PlanOptions{}); r.Phase != rotation.NotStarted || p.Next != rotation.Prepared || !r.OK {
+		t.Errorf("%+v\n%s", p, text(t, r))
+	}
 }
 
 // Whether a CA is the cluster's own must be seen before it is taken out anywhere.
