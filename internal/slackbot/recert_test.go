@@ -369,6 +369,18 @@ func TestOnlyReviewersOpenAndSendTheForm(t *testing.T) {
 	if len(entries) < 2 {
 		t.Errorf("%d refusals are on record, want those of the click and of the form", len(entries))
 	}
+	// A responder may read reports, and still has nothing to answer.
+	p, err := breakglass.ParsePolicy("access.yaml", []byte(strings.Replace(campaignPolicy, "teams:\n", "teams:\n  - {id: ops, members: [mallory]}\n", 1)+"responders: [ops]\n"))
+	must(t, err)
+	_, err = w.Service.SetPolicy(w.ctx(), p)
+	must(t, err)
+	again := w.sim.Sign(click.URL, edit(t, click.Body, func(p map[string]any) { p["trigger_id"] = "1.2.another" }), time.Now())
+	if status := w.replay(t, again.URL, again.Header, again.Body); status != 200 {
+		t.Fatalf("the click was answered with %d", status)
+	}
+	if s := w.said("mallory"); !strings.Contains(s, "ou do not review in "+c.ID) {
+		t.Errorf("a responder is told %q", s)
+	}
 }
 
 func TestAccountsThatSlackDoesNotTellAboutAreLeftOut(t *testing.T) {
