@@ -22,10 +22,13 @@ type servers struct {
 
 func (s *servers) Ask(ctx context.Context, _ breakglass.Access) []breakglass.Answer {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.hang {
+	hang := s.hang
+	s.mu.Unlock()
+	if hang { // without the lock: they are asked by several at one time
 		<-ctx.Done()
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	var out []breakglass.Answer
 	for _, name := range []string{"https://a:6443", "https://b:6443", "https://c:6443"} {
 		a := breakglass.Answer{Server: name, Problem: s.answer[name]}
