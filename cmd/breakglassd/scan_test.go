@@ -30,6 +30,7 @@ func scanned(t *testing.T, clusters ...string) (config string) {
 		body, known := map[string]string{
 			"/version": `{"gitVersion":"v1.36.3"}`,
 			"/apis/rbac.authorization.k8s.io/v1/clusterroles":        `{"items":[{"metadata":{"name":"r"},"rules":[{"verbs":["get"],"apiGroups":[""],"resources":["secrets"]}]}]}`,
+			"/api/v1/namespaces/kube-system/configmaps/aws-auth":     `{"data":{"mapUsers":"- {userarn: \"arn:aws:iam::1:user/c.smith\", username: carol, groups: [view]}"}}`,
 			"/apis/rbac.authorization.k8s.io/v1/clusterrolebindings": `{"items":[{"metadata":{"name":"b"},"roleRef":{"kind":"ClusterRole","name":"r"},"subjects":[{"kind":"User","name":"bob"}]}]}`,
 		}[r.URL.Path]
 		switch {
@@ -129,6 +130,9 @@ func TestWhatDoorsAskForCanBeGiven(t *testing.T) {
 	manifest, authn := filepath.Join(dir, "apiserver.yaml"), filepath.Join(dir, "authn.yaml")
 
 	none := doors(config)
+	if i := none[inventory.DoorPlatform].Items; len(i) != 1 || !slices.Equal(i[0].People, []string{"arn:aws:iam::1:user/c.smith", "carol"}) {
+		t.Errorf("the entry of aws-auth is %+v, want whom it is about by ARN and by user name", i)
+	}
 	if d := none[inventory.DoorStaticTokens]; d.State != inventory.CannotTell || !strings.Contains(d.Tellable, inventory.GivenHow) {
 		t.Errorf("without a file: %s, tellable by %q", d.State, d.Tellable)
 	}

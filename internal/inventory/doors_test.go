@@ -110,6 +110,9 @@ func TestAbsenceIsProofOnlyWhereNothingWasOverlooked(t *testing.T) {
 	} {
 		before, after := judged(t, c.before), judged(t, c.after)
 		i := itemTitled(t, Items(c.before, before), c.title)
+		if unprovable := strings.HasPrefix(name, "a CA of the handshake") || strings.HasPrefix(name, "a certificate") || strings.HasPrefix(name, "a CA that etcd shares"); unprovable != (len(i.Proof) == 0) {
+			t.Errorf("%s: needs %q", name, i.Proof)
+		}
 		there := slices.ContainsFunc(Items(c.after, after), func(x Item) bool { return x.ID == i.ID && !x.Absent })
 		if there && c.proved {
 			t.Errorf("%s: it is still there", name)

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/breakglassd/breakglass/internal/bgtest"
@@ -40,6 +41,7 @@ func scanning(d inventory.Door, change func(*inventory.Snapshot, *inventory.Anal
 func TestGrantThatWasPendingAtTheLastSnapshotIsReviewed(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		r := w.Grant("alice", "admin")
+		time.Sleep(time.Minute)
 		first := w.start(t)
 		if _, ok := first.Item("grant/" + r.ID); ok {
 			t.Fatal("a grant that nobody has collected is an item: the test is about one that is not")
@@ -61,6 +63,7 @@ func TestGrantThatWasPendingAtTheLastSnapshotIsReviewed(t *testing.T) {
 func TestGrantInUseAtTheLastSnapshotIsReviewedAgainUntilItIsDone(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		w.use(t, "alice")
+		time.Sleep(time.Minute)
 		first := w.keepAll(t, w.start(t))
 		grant := titled(t, w, first, "used admin")
 		time.Sleep(quarter)
@@ -180,8 +183,8 @@ func TestWhatNobodyUsedForAQuarterIsDormant(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		first := w.start(t)
 		w.keepAll(t, first)
-		if got := states(first)["eligibility/admin/c1/approver/erin"]; got != breakglass.ItemNew {
-			t.Errorf("in the first campaign it is %s", got)
+		if i := titled(t, w, first, "Erin (erin) may approve admin"); i.State != breakglass.ItemNew || i.Dormant {
+			t.Errorf("in the first campaign, which knows nothing of the quarter before, it is %s, dormant %t", i.State, i.Dormant)
 		}
 		time.Sleep(quarter)
 		second := w.start(t)
@@ -235,6 +238,58 @@ func TestCanariesOfThePeriodAreAnItem(t *testing.T) {
 		canary("new", "")
 		if i := titled(t, w, w.start(t), "canaries on c1: 1, of which 0 did not"); i.Risk != inventory.Low {
 			t.Errorf("a canary that got through has risk %s", i.Risk)
+		}
+	})
+}
+
+// A closing note that nobody writes is asked for again, however long ago the grant was.
+func TestGrantWithoutItsClosingNoteComesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const day = 24 * time.Hour
+		s := bgtest.New(t, bgtest.Options{Policy: bgtest.Policy() + reviewers + "closing: {within: 24h}\n", Config: func(c *breakglass.Config) { c.Sweep, c.HeartbeatEvery, c.Reconcile = day, day, day }})
+		w := &world{System: s, signer: s.Signer()}
+		var err error
+		if w.service, err = recert.New(recert.Config{Domain: s.Service, Ledger: s.Ledger, Signer: w.signer, Dir: filepath.Join(s.Dir, "recert")}); err != nil {
+			t.Fatal(err)
+		}
+		w.use(t, "alice")
+		for n := range 2 {
+			time.Sleep(80 * day)
+			synctest.Wait()
+			c := w.start(t)
+			if i := titled(t, w, c, "used admin"); !strings.Contains(strings.Join(i.Evidence, "; "), "the closing note is overdue") {
+				t.Errorf("campaign %d: %q", n+1, i.Evidence)
+			}
+			w.keepAll(t, c)
+		}
+		w.Check()
+	})
+}
+
+func TestProfilesWhoseRoleIsAsGoodAsClusterAdminNeedTwoPeople(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.scanned = func() (*inventory.Snapshot, *inventory.Analysis, error) {
+			s, a, err := plain()()
+			a.AdminRoles = []inventory.Ref{{Kind: "Role", Namespace: "kube-system", Name: "fixer"}}
+			return s, a, err
+		}
+		if i := titled(t, w, w.start(t), "may approve scoped"); !i.Admin {
+			t.Errorf("%s: the scan says what the role is worth, and one person is enough", i.Title)
+		}
+	})
+}
+
+func TestWhatAChecksLastRunFoundIsInItsItem(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		if err := w.Service.RecordCheck(t.Context(), breakglass.CheckRun{Check: "ca", Cluster: "c1", OK: true, Verdict: "active", Findings: []string{"ca/c1/expiry"}}); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Service.Find(t.Context(), breakglass.FindingOpened{Key: "ca/c1/expiry", Check: "ca", Cluster: "c1", Severity: breakglass.SeverityWarning, What: "the CA ends in ten days", Next: "breakglass ca plan"}); err != nil {
+			t.Fatal(err)
+		}
+		i := titled(t, w, w.start(t), "check ca on c1")
+		if !slices.Equal(i.Grants, []string{"ca/c1/expiry"}) || !strings.Contains(strings.Join(i.Evidence, "; "), "the CA ends in ten days; next: breakglass ca plan") {
+			t.Errorf("grants %q, evidence %q", i.Grants, i.Evidence)
 		}
 	})
 }
