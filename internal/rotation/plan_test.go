@@ -97,6 +97,16 @@ func TestRotatingAwayFromTheClustersOwnCA(t *testing.T) {
 	if i := slices.IndexFunc(r.Findings, func(f rotation.Finding) bool { return f.Key == "key-outside-vault/breakglass-g1" }); i < 0 || r.Findings[i].Severity != rotation.Info || !strings.Contains(r.Findings[i].What, "can still make a certificate for anybody") {
 		t.Errorf("nothing says who can still make certificates:\n%s", text(t, r))
 	}
+	// Kubelets take it, as they must; an etcd that does so is as wrong as before.
+	k.o.Endpoints = []rotation.Endpoint{{Kind: rotation.KindKubelet, Where: "10.0.0.9:10250", Names: [][]byte{k.cluster.cert.RawSubject}}, {Kind: rotation.KindKubelet, Where: "kubelet-ca.crt", CAs: [][]byte{k.cluster.der}}}
+	if r := k.judge(); !r.OK {
+		t.Errorf("kubelets take the cluster's own CA:\n%s", text(t, r))
+	}
+	k.o.Endpoints = []rotation.Endpoint{{Kind: rotation.KindEtcd, Where: "10.0.0.1:2379", Names: [][]byte{k.cluster.cert.RawSubject}}}
+	if r := k.judge(); len(keys(r, rotation.Critical)) != 1 || !strings.HasPrefix(keys(r, rotation.Critical)[0], "shared/client-etcd/") {
+		t.Errorf("etcd takes the cluster's own CA: %q", keys(r, rotation.Critical))
+	}
+	k.o.Endpoints = nil
 	// A role that was left behind would sign under it, or try to: that is not the end.
 	k.o.Vault.Roles[1].Issuer = id1
 	if r := k.judge(); r.Phase != rotation.Active {
@@ -141,6 +151,11 @@ func TestNoPlanMovesTheRolesToTheClustersOwnCA(t *testing.T) {
 	if p.Phase != rotation.TrustedOnAll || !strings.Contains(p.Refused, "Rotate to a CA that Vault makes") {
 		t.Errorf("%+v", p)
 	}
+	k.canary(id2, true, false, true)
+	if p := rotation.MakePlan(k.judge(), rotation.PlanOptions{}); p.Phase != rotation.TrustedOnSome || len(p.Undo) > 0 {
+		t.Errorf("going back takes it out of the bundles: %+v", p)
+	}
+	k.canary(id2, true, true, true)
 	// Its usage is taken away: now it is none of the rotation's, and stays where it is.
 	k.o.Vault.Issuers[1].Usage = []string{"read-only"}
 	k.noCanary(id2)
