@@ -281,14 +281,14 @@ func TestProfilesWhoseRoleIsAsGoodAsClusterAdminNeedTwoPeople(t *testing.T) {
 
 func TestWhatAChecksLastRunFoundIsInItsItem(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
-		if err := w.Service.RecordCheck(t.Context(), breakglass.CheckRun{Check: "ca", Cluster: "c1", OK: true, Verdict: "active", Findings: []string{"ca/c1/expiry"}}); err != nil {
+		if err := w.Service.RecordCheck(t.Context(), breakglass.CheckRun{Check: "ca", Cluster: "c1", OK: true, Verdict: "active", Findings: []string{"ca/c1/etcd", "ca/c1/expiry"}}); err != nil {
 			t.Fatal(err)
 		}
 		if err := w.Service.Find(t.Context(), breakglass.FindingOpened{Key: "ca/c1/expiry", Check: "ca", Cluster: "c1", Severity: breakglass.SeverityWarning, What: "the CA ends in ten days", Next: "breakglass ca plan"}); err != nil {
 			t.Fatal(err)
 		}
 		i := titled(t, w, w.start(t), "check ca on c1")
-		if !slices.Equal(i.Grants, []string{"ca/c1/expiry"}) || !strings.Contains(strings.Join(i.Evidence, "; "), "the CA ends in ten days; next: breakglass ca plan") {
+		if !slices.Equal(i.Grants, []string{"ca/c1/etcd", "ca/c1/expiry"}) || !strings.Contains(strings.Join(i.Evidence, "; "), "the CA ends in ten days; next: breakglass ca plan") {
 			t.Errorf("grants %q, evidence %q", i.Grants, i.Evidence)
 		}
 	})
