@@ -377,7 +377,7 @@ func (a *app) afterwards(r api.Request) string {
 			label = ""
 		}
 		if s.More > 0 {
-			row("", "and %d more", s.More)
+			row("", "and %d more; all of it: breakglass show %s --session", s.More, r.ID)
 		}
 		for _, g := range s.Gaps {
 			row("", "not looked at: %s", g)

@@ -14,13 +14,14 @@ import (
 
 // Sessions makes the reports on what was done with grants.
 type Sessions interface {
-	// Report returns the report on a grant, from the audit events that there are now, in one of the formats.
+	// Report returns the report on a grant in one of the formats: the one whose digest the ledger has once the grant is examined,
+	// and before that one from the audit events that there are now.
 	Report(ctx context.Context, r *breakglass.Request, format string) ([]byte, error)
 }
 
 // The formats of a session report.
 const (
-	FormatJSON = "json" // the very bytes whose digest the ledger has, if no event came since
+	FormatJSON = "json" // for an examined grant the very bytes whose digest the ledger has
 	FormatText = "text"
 	FormatHTML = "html" // one file, without scripts
 )
