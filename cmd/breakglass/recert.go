@@ -293,7 +293,11 @@ func (a *app) howToTakeAway(v breakglass.Verdict, i *api.CampaignItem) {
 		for line := range strings.Lines(i.TakeAway) {
 			a.data("%s\n", strings.TrimRight(line, "\n"))
 		}
-		a.screen.note("run this; then: %s recert ack --item %s   and the next look at the cluster proves it", a.name, i.ID)
+		then := "and the next look at the cluster proves it"
+		if i.Object == "" {
+			then = "no look at the cluster can prove it"
+		}
+		a.screen.note("run this; then: %s recert ack --item %s   %s", a.name, i.ID, then)
 		return
 	}
 	a.screen.note("to make it so: %s", cmp.Or(i.Advice, "see "+a.name+" recert show"))
@@ -443,7 +447,8 @@ func (a *app) recertProve() *cobra.Command {
 			return err
 		}
 		still := slices.DeleteFunc(list.Items, func(i api.CampaignItem) bool {
-			return i.Present() != breakglass.OutcomeRevoke || i.Object == "" || i.Proved == "gone"
+			inCluster := i.Topic == recert.TopicPower || i.Topic == recert.TopicDoors
+			return i.Present() != breakglass.OutcomeRevoke || !inCluster || !i.Left()
 		})
 		if len(still) == 0 {
 			return a.showCampaign(x)

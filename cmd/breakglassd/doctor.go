@@ -152,6 +152,11 @@ func (d *doctor) files(ctx context.Context, path string) {
 	if _, err := openClusters(cfg, nil, quiet); err != nil {
 		d.wrong("cluster-config", "clusters", err)
 	}
+	for _, cl := range cfg.Clusters {
+		if _, err := given(cl); err != nil {
+			d.warn("scan-files", cl.ID, "scans will see less than they could: %v", err)
+		}
+	}
 	if _, err := doctorSlack(cfg, nil); cfg.Slack.Enabled && err != nil {
 		d.wrong("slack-config", cfg.Slack.AppID, err)
 	}

@@ -208,19 +208,24 @@ func (r *Report) JSON(w io.Writer) error {
 // revoked elsewhere and nobody but whom it is about says is gone, and what was escalated. What a later campaign came to something
 // about is left to that one.
 func (r *Report) LeftToDo() []Line {
-	return slices.DeleteFunc(slices.Clone(r.Items), func(l Line) bool {
-		if l.SettledBy != "" {
-			return true
-		}
-		switch l.Present() {
-		case breakglass.OutcomeKeep, breakglass.OutcomeSuspended:
-			return true
-		case breakglass.OutcomeRevoke:
-			return l.Gives.Person != "" && l.Suspended != nil || l.Proved == "gone" || l.Object == "" && l.done()
-		case breakglass.OutcomeNone, breakglass.OutcomeEscalated:
-		}
+	return slices.DeleteFunc(slices.Clone(r.Items), func(l Line) bool { return !l.Left() })
+}
+
+// Left reports whether something is still to be done about the item: nobody has answered, or what was revoked is neither proved gone
+// nor, where no look at a cluster can prove it, acknowledged.
+func (l *Line) Left() bool {
+	if l.SettledBy != "" {
 		return false
-	})
+	}
+	switch l.Present() {
+	case breakglass.OutcomeKeep, breakglass.OutcomeSuspended:
+		return false
+	case breakglass.OutcomeRevoke:
+		settled := l.Gives.Person != "" && l.Suspended != nil || l.Proved == "gone" || l.Object == "" && l.done()
+		return !settled
+	case breakglass.OutcomeNone, breakglass.OutcomeEscalated:
+	}
+	return true
 }
 
 // Status is how the campaign stands, in a few words.
