@@ -21,6 +21,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/breakglassd/breakglass/internal/bgtest/real"
 	"github.com/breakglassd/breakglass/internal/cluster"
@@ -382,6 +384,20 @@ jwt:
 			return i.Kind == inventory.ItemCSR && slices.Equal(i.People, []string{"mallory", "real:admin"}) && i.Proof == nil && i.Admin && i.Until != nil
 		}) {
 			t.Errorf("there is no item to recertify for it: %+v", items)
+		}
+
+		// The checks of the CAs see with whose key it was signed.
+		rc, err := clientcmd.BuildConfigFromFlags("", a.AdminKubeconfig())
+		must(t, err)
+		must(t, rest.LoadTLSFiles(rc))
+		observer, err := cluster.NewObserver(cluster.ObserveConfig{Cluster: "c1", Servers: []string{strings.TrimPrefix(a.URL, "https://")}, CA: rc.CAData, Rest: rc, Timeout: unhurried})
+		must(t, err)
+		signers := observer.View(t.Context()).Signers
+		if len(signers) != 1 || signers[0].Name != "kubernetes.io/kube-apiserver-client" {
+			t.Fatalf("got signers %+v, want the one that signed", signers)
+		}
+		if c, err := x509.ParseCertificate(signers[0].Certificate); err != nil || c.Subject.CommonName != "mallory" {
+			t.Errorf("got a certificate of %v (%v), want mallory's", c.Subject, err)
 		}
 	})
 }

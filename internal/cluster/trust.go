@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/elliptic"
 	"crypto/rsa"
@@ -16,6 +17,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -477,6 +479,15 @@ func (o *Observer) published(ctx context.Context, v *rotation.View) {
 	} else if v.RootCA, err = certificatesIn([]byte(root.Data["ca.crt"])); err != nil {
 		unseen("root-ca", "the CA in the ConfigMap kube-root-ca.crt", err)
 	}
+	switch signers, err := o.signers(ctx); {
+	case apierrors.IsNotFound(err): // it is not served, so it signs nothing
+	case apierrors.IsForbidden(err):
+		v.NotConfigured = append(v.NotConfigured, rotation.NotConfiguredSigners)
+	case err != nil:
+		unseen("csr-signers", "whose key the CSR API signs with", err)
+	default:
+		v.Signers = signers
+	}
 	var set struct {
 		Keys []struct {
 			Kid string `json:"kid"`
@@ -504,6 +515,55 @@ func (o *Observer) published(ctx context.Context, v *rotation.View) {
 	v.ServiceAccounts = sa
 }
 
+// maxSigningPages bounds how many pages of certificate requests are looked through: Kubernetes keeps signed ones for an hour.
+const maxSigningPages = 10
+
+// signers lists the signers of the CSR API, each with a certificate for each key that signed.
+func (o *Observer) signers(ctx context.Context) ([]rotation.Signer, error) {
+	var out []rotation.Signer
+	seen := map[string]bool{}
+	next := ""
+	for range maxSigningPages {
+		var page struct {
+			Metadata struct {
+				Continue string `json:"continue"`
+			} `json:"metadata"`
+			Items []struct {
+				Spec struct {
+					SignerName string `json:"signerName"`
+				} `json:"spec"`
+				Status struct {
+					Certificate []byte `json:"certificate"` // PEM, the signed one first
+				} `json:"status"`
+			} `json:"items"`
+		}
+		if err := o.get(ctx, "/apis/certificates.k8s.io/v1/certificatesigningrequests?limit=200&continue="+url.QueryEscape(next), &page); err != nil {
+			return nil, err
+		}
+		for _, r := range page.Items {
+			block, _ := pem.Decode(r.Status.Certificate)
+			if block == nil {
+				continue // not signed, or not yet
+			}
+			by := block.Bytes
+			if c, err := x509.ParseCertificate(block.Bytes); err == nil {
+				by = slices.Concat(c.RawIssuer, c.AuthorityKeyId)
+			}
+			if k := r.Spec.SignerName + " " + string(by); !seen[k] {
+				seen[k] = true
+				out = append(out, rotation.Signer{Name: r.Spec.SignerName, Certificate: block.Bytes})
+			}
+		}
+		if next = page.Metadata.Continue; next == "" {
+			break
+		}
+	}
+	slices.SortFunc(out, func(a, b rotation.Signer) int {
+		return cmp.Or(strings.Compare(a.Name, b.Name), bytes.Compare(a.Certificate, b.Certificate))
+	})
+	return out, nil
+}
+
 // keyBits is the size of a key of a JSON Web Key: of an RSA modulus, or of a curve. 0 if it is neither.
 func keyBits(modulus, curve string) int {
 	for _, c := range []elliptic.Curve{elliptic.P224(), elliptic.P256(), elliptic.P384(), elliptic.P521()} {
@@ -524,7 +584,10 @@ func (o *Observer) get(ctx context.Context, path string, into any) error {
 	if err != nil {
 		return err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base.JoinPath(path).String(), nil) // the address may have a path of its own
+	path, query, _ := strings.Cut(path, "?")
+	at := base.JoinPath(path) // the address may have a path of its own
+	at.RawQuery = query
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at.String(), nil)
 	if err != nil {
 		return err
 	}

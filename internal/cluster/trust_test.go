@@ -3,6 +3,7 @@ package cluster_test
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
@@ -33,7 +34,7 @@ func answering(t *testing.T, ca *real.CA, handle http.HandlerFunc, change ...fun
 	s.StartTLS()
 	t.Cleanup(s.Close)
 	at := s.Listener.Addr().String()
-	cfg := cluster.ObserveConfig{Cluster: "c1", Servers: []string{at}, CA: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}), Timeout: 2 * time.Second}
+	cfg := cluster.ObserveConfig{Cluster: "c1", Servers: []string{at}, CA: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}), Timeout: 20 * time.Second}
 	for _, f := range change {
 		f(&cfg)
 	}
@@ -158,7 +159,7 @@ func TestHandshakesTellBothVersionsTheNamesAndTheClock(t *testing.T) {
 			w.Header().Set("Date", time.Now().Add(ahead).UTC().Format(http.TimeFormat))
 		})
 		s := o.View(t.Context()).Servers[0]
-		if s.Error != "" || s.Wrong != "" || s.Skew == nil || (*s.Skew-want).Abs() > 2*time.Second || want == 0 && *s.Skew != 0 {
+		if s.Error != "" || s.Wrong != "" || s.Skew == nil || (*s.Skew-want).Abs() > 10*time.Second || want == 0 && *s.Skew != 0 {
 			t.Errorf("a clock %s ahead: %+v", ahead, s)
 		}
 		for i, version := range []string{"1.2", "1.3"} {
@@ -238,6 +239,58 @@ func TestAPublishedCAThatCannotBeReadIsNotMissing(t *testing.T) {
 		}
 		if tt.unseen != "" && !slices.ContainsFunc(v.Unseen, func(u rotation.Unseen) bool { return u.Key == tt.unseen }) {
 			t.Errorf("%s: unseen %+v, want %s", what, v.Unseen, tt.unseen)
+		}
+	}
+}
+
+// The requests of the CSR API tell whose key signs: one certificate for each signer and key, over several pages, and nothing of what
+// is not signed. Without the right to list them nothing is known, and that is said.
+func TestSignersOfTheCSRAPIAreSeen(t *testing.T) {
+	ca, err := real.NewCA("ours")
+	must(t, err)
+	other, err := real.NewCA("ours") // the same name, another key
+	must(t, err)
+	signed := func(by *real.CA) string {
+		text, _, err := by.Client("system:node:n1", "system:nodes")
+		must(t, err)
+		return base64.StdEncoding.EncodeToString(text)
+	}
+	request := func(signer, certificate string) string {
+		return fmt.Sprintf(`{"spec":{"signerName":%q},"status":{"certificate":%q}}`, signer, certificate)
+	}
+	pages := map[string]string{
+		"":   `{"metadata":{"continue":"p2"},"items":[` + request("s/a", signed(ca)) + "," + request("s/a", signed(ca)) + `,{"spec":{"signerName":"s/pending"},"status":{}}]}`,
+		"p2": `{"metadata":{},"items":[` + request("s/a", signed(other)) + "," + request("s/b", signed(ca)) + `]}`,
+	}
+	for _, tt := range []struct {
+		status int
+		want   []string
+	}{{http.StatusOK, []string{"s/a", "s/a", "s/b"}}, {http.StatusForbidden, nil}, {http.StatusNotFound, nil}, {http.StatusInternalServerError, nil}} {
+		o, _ := answering(t, ca, func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path != "/apis/certificates.k8s.io/v1/certificatesigningrequests" {
+				w.WriteHeader(http.StatusNotFound)
+				return
+			}
+			w.WriteHeader(tt.status)
+			if _, err := w.Write([]byte(pages[r.URL.Query().Get("continue")])); err != nil {
+				t.Error(err)
+			}
+		}, func(c *cluster.ObserveConfig) {
+			c.Rest = &rest.Config{Host: "https://" + c.Servers[0], TLSClientConfig: rest.TLSClientConfig{CAData: c.CA}}
+		})
+		v := o.View(t.Context())
+		var got []string
+		for _, s := range v.Signers {
+			got = append(got, s.Name)
+		}
+		if !slices.Equal(got, tt.want) {
+			t.Errorf("status %d: signers %q, want %q", tt.status, got, tt.want)
+		}
+		if told := slices.Contains(v.NotConfigured, rotation.NotConfiguredSigners); told != (tt.status == http.StatusForbidden) {
+			t.Errorf("status %d: told that the daemon may not list them: %v", tt.status, told)
+		}
+		if unseen := slices.ContainsFunc(v.Unseen, func(u rotation.Unseen) bool { return u.Key == "csr-signers" }); unseen != (tt.status == http.StatusInternalServerError) {
+			t.Errorf("status %d: unseen %v", tt.status, unseen)
 		}
 	}
 }

@@ -29,6 +29,7 @@ func Judge(o Observation, t Thresholds, now time.Time) Report {
 	j.requestHeader()
 	j.serviceAccounts()
 	j.endpoints()
+	j.signers()
 	j.shared()
 	return j.finish()
 }
@@ -79,6 +80,10 @@ func (j *judge) unseen() {
 		j.blind(Warning, u.Key, j.o.Cluster, u.Next, "%s", u.What)
 	}
 	for _, what := range j.o.NotConfigured {
+		if what == NotConfiguredSigners {
+			j.find(Info, "not-configured/csr-signers", j.o.Cluster, "apply policies/kubernetes/optional/sweep.yaml if it should be", "whose key the CSR API signs with is not looked at: the daemon may not list its requests")
+			continue
+		}
 		j.find(Info, "not-configured/"+what, j.o.Cluster, "name it in the configuration of the checks if it should be", "%s is not looked at: nothing says where it is", what)
 	}
 	if d := j.o.At.Sub(j.now).Abs(); d > time.Hour {
@@ -920,6 +925,51 @@ func (j *judge) endpoints() {
 			}
 			j.add(e.Kind, short(der), e.Where, c)
 			j.ends(e.Kind+"-ca", short(der), e.Where, "rotate it", c, "the %s CA %q ends %s", e.Kind, c.Subject, stamp(c.NotAfter))
+		}
+	}
+}
+
+// clientSigners are the signers of the CSR API whose certificates are for signing in at API servers.
+var clientSigners = []string{"kubernetes.io/kube-apiserver-client", "kubernetes.io/kube-apiserver-client-kubelet"}
+
+// signers judges whose key the CSR API signs with: kube-controller-manager has it, and whoever may approve requests uses it.
+func (j *judge) signers() {
+	for _, s := range j.o.Signers {
+		c, err := x509.ParseCertificate(s.Certificate)
+		if err != nil {
+			j.find(Warning, "csr-signer-odd/"+s.Name, s.Name, "look at what it signs: kubectl get certificatesigningrequests", "the signer %s of the CSR API made something that is no certificate", s.Name)
+			continue
+		}
+		client := slices.Contains(clientSigners, s.Name)
+		trusted := false
+		for _, a := range j.seen {
+			if !bytes.Equal(c.RawIssuer, a.cert.RawSubject) || c.CheckSignatureFrom(a.cert) != nil {
+				continue
+			}
+			key, _, _ := Strength(a.cert.PublicKey)
+			row := Authority{Kind: "csr-signer", Generation: a.generation, Where: s.Name, Subject: a.cert.Subject.String(), Key: key, Fingerprint: fingerprint(a.cert.Raw)}
+			if !slices.Contains(j.r.Authorities, row) {
+				j.r.Authorities = append(j.r.Authorities, row)
+			}
+			const next = "give kube-controller-manager a CA of its own (--cluster-signing-cert-file)"
+			switch a.kind {
+			case "break-glass":
+				g := j.generation(a.generation)
+				if g != nil && g.ClusterCA != "" { // key-outside-vault tells of it
+					trusted = true
+					continue
+				}
+				j.find(Critical, "csr-signer/"+a.generation, s.Name, "rotate to a CA that Vault makes itself (breakglass ca plan "+j.o.Cluster+"), and "+next,
+					"the signer %s of the CSR API signs with the key of our CA %s: that key exists outside Vault, and whoever may approve requests can make break-glass certificates", s.Name, a.generation)
+			case "client":
+				trusted = true
+			case "request-header", KindEtcd:
+				j.find(Critical, "csr-signer/"+a.kind+"/"+a.generation, s.Name, next, "the signer %s of the CSR API signs with the %s CA %s: whoever may approve requests gets in there, past the API server", s.Name, a.kind, a.generation)
+			}
+		}
+		if client && !trusted && j.o.Published != nil {
+			j.find(Warning, "csr-signer-untrusted/"+s.Name, s.Name, "put the CA of --cluster-signing-cert-file into the client-CA bundles, or give kube-controller-manager one that is in them",
+				"the signer %s of the CSR API signs with %q, whose certificates no API server takes: nodes cannot renew theirs", s.Name, c.Issuer)
 		}
 	}
 }

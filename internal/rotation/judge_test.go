@@ -178,6 +178,11 @@ func (k *kit) publish(cas ...made) {
 	}
 }
 
+// signer has the CSR API sign with a CA.
+func (k *kit) signer(name string, by made) {
+	k.o.Signers = append(k.o.Signers, rotation.Signer{Name: name, Certificate: makeCA(k.t, caOptions{name: "system:node:n1", leafFor: "10.0.0.9", parent: &by}).der})
+}
+
 func (k *kit) judge() rotation.Report { return rotation.Judge(k.o, rotation.Thresholds{}, now) }
 
 func keys(r rotation.Report, s rotation.Severity) []string {
@@ -194,6 +199,30 @@ func TestNothingToDoIsOK(t *testing.T) {
 	r := newKit(t).judge()
 	if !r.OK || !r.Complete || r.Phase != rotation.NotStarted || len(r.Findings) > 0 {
 		t.Errorf("%+v", r.Findings)
+	}
+}
+
+// A cluster whose CSR API signs with its own CA, as kubeadm sets it up: the signer is named, and nothing is wrong.
+func TestSignersOfTheCSRAPIAreNamed(t *testing.T) {
+	k := newKit(t)
+	k.signer("kubernetes.io/kube-apiserver-client-kubelet", k.cluster)
+	k.signer("kubernetes.io/kubelet-serving", makeCA(t, caOptions{name: "another", pathLen: -1})) // no API server needs to take it
+	r := k.judge()
+	if !r.OK || len(r.Findings) > 0 {
+		t.Errorf("%+v", r.Findings)
+	}
+	i := slices.IndexFunc(r.Authorities, func(a rotation.Authority) bool { return a.Kind == "csr-signer" })
+	if i < 0 || r.Authorities[i].Where != "kubernetes.io/kube-apiserver-client-kubelet" || r.Authorities[i].Fingerprint != breakglass.Fingerprint(k.cluster.der) {
+		t.Errorf("got %+v, want the signer with the cluster's CA", r.Authorities)
+	}
+}
+
+func TestWhoSignsIsNotLookedAtWithoutTheRight(t *testing.T) {
+	k := newKit(t)
+	k.o.NotConfigured = []string{rotation.NotConfiguredSigners}
+	r := k.judge()
+	if len(r.Findings) != 1 || r.Findings[0].Key != "not-configured/csr-signers" || !strings.Contains(r.Findings[0].Next, "sweep.yaml") {
+		t.Errorf("got %+v, want how to have it looked at", r.Findings)
 	}
 }
 
@@ -506,6 +535,12 @@ func TestEveryThingThatIsWrongIsAFinding(t *testing.T) {
 			k.lists(1, k.g1, false)
 			k.lists(1, root, true)
 		}, rotation.Critical, "external-root/10.0.0.2:6443", true},
+		"CSR API signs with ours":                  {func(k *kit) { k.signer("kubernetes.io/kube-apiserver-client-kubelet", k.g1) }, rotation.Critical, "csr-signer/breakglass-g1", true},
+		"CSR API signs with the request-header CA": {func(k *kit) { k.signer("example.com/x", k.front) }, rotation.Critical, "csr-signer/request-header/", true},
+		"CSR API signs what nobody takes": {func(k *kit) {
+			k.signer("kubernetes.io/kube-apiserver-client-kubelet", makeCA(t, caOptions{name: "kubernetes", pathLen: -1}))
+		}, rotation.Warning, "csr-signer-untrusted/kubernetes.io/kube-apiserver-client-kubelet", true},
+		"CSR API makes what is none":      {func(k *kit) { k.o.Signers = []rotation.Signer{{Name: "example.com/x", Certificate: []byte("x")}} }, rotation.Warning, "csr-signer-odd/example.com/x", true},
 		"our CA is the request-header CA": {func(k *kit) { k.o.Published.RequestHeader = [][]byte{k.g1.der} }, rotation.Critical, "shared/request-header/breakglass-g1", true},
 		"our CA is the cluster's":         {func(k *kit) { k.o.RootCA = [][]byte{k.g1.der, k.cluster.der} }, rotation.Warning, "key-outside-vault/breakglass-g1", true},
 		"our CA is etcd's": {func(k *kit) {

@@ -60,6 +60,7 @@ type View struct {
 	ServiceAccounts *ServiceAccounts `json:"service_accounts,omitempty"` // nil: not seen
 	Kubeconfigs     []File           `json:"kubeconfigs,omitempty"`      // the CAs that they pin
 	Endpoints       []Endpoint       `json:"endpoints,omitempty"`        // kubelets and etcd
+	Signers         []Signer         `json:"signers,omitempty"`          // of the CSR API, as far as its requests of the last hour or so tell
 	KnownClientCAs  [][]byte         `json:"known_client_cas,omitempty"` // CAs that the operator expects in the bundle beside ours
 	Unseen          []Unseen         `json:"view_unseen,omitempty"`
 	NotConfigured   []string         `json:"not_configured,omitempty"` // what nobody asked to look at, such as etcd
@@ -114,6 +115,15 @@ type Key struct {
 	Algorithm string `json:"alg"`
 	Bits      int    `json:"bits"`
 }
+
+// Signer is a signer of the CSR API with a certificate that it has signed, one for each key that it was seen to sign with.
+type Signer struct {
+	Name        string `json:"name"` // such as kubernetes.io/kube-apiserver-client-kubelet
+	Certificate []byte `json:"certificate"`
+}
+
+// NotConfiguredSigners is the entry of NotConfigured for the signers of the CSR API: the daemon may not list its requests.
+const NotConfiguredSigners = "the signers of the CSR API"
 
 // File is the certificates of one file.
 type File struct {
