@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/breakglass"
@@ -363,6 +364,9 @@ func (a *app) afterwards(r api.Request) string {
 		for _, g := range s.Gaps {
 			row("", "gap: %s", g)
 		}
+		if s.Digest != "" {
+			row("", "report %s (SHA-256 of: breakglass show %s --session -o json)", s.Digest, r.ID)
+		}
 	}
 	if s := r.Swept; s != nil {
 		if len(s.Items) == 0 {
@@ -584,7 +588,11 @@ func (a *app) sessionReport(ctx context.Context, c *api.Client, id, out string) 
 		}
 		return nil
 	}
-	_, err = a.out.Write(append(bytes.TrimSuffix(body, []byte("\n")), '\n'))
+	// The very bytes, for their digest is in the ledger; but for a prompt that would stand behind the last of them.
+	if f, ok := a.out.(*os.File); ok && term.IsTerminal(int(f.Fd())) && !bytes.HasSuffix(body, []byte("\n")) {
+		body = append(body, '\n')
+	}
+	_, err = a.out.Write(body)
 	return err
 }
 

@@ -84,7 +84,7 @@ func (j *judge) unseen() {
 			j.find(Info, "not-configured/csr-signers", j.o.Cluster, "apply policies/kubernetes/optional/sweep.yaml if it should be", "whose key the CSR API signs with is not looked at: the daemon may not list its requests")
 			continue
 		}
-		j.find(Info, "not-configured/"+what, j.o.Cluster, "name it in the configuration of the checks if it should be", "%s is not looked at: nothing says where it is", what)
+		j.find(Info, "not-configured/"+what, j.o.Cluster, "name it in the configuration of the checks if it should be", "not looked at, because nothing says where: %s", what)
 	}
 	if d := j.o.At.Sub(j.now).Abs(); d > time.Hour {
 		j.find(Warning, "observation-old", j.o.Cluster, "run breakglass ca check", "what this report is about was seen at %s", stamp(j.o.At))
