@@ -77,7 +77,10 @@ func openSessions(ctx context.Context, cfg *Config, clusters *cluster.Clusters, 
 func (s *sessions) known(ctx context.Context, clusterID, fingerprint, commonName string) (bool, error) {
 	if fingerprint != "" {
 		_, known, err := s.service.ByFingerprint(ctx, fingerprint)
-		return known, err
+		if known || err != nil || !strings.HasPrefix(commonName, breakglass.CanaryPrefix) {
+			return known, err
+		}
+		return s.service.CanaryUnderWay(ctx, clusterID, commonName)
 	}
 	if strings.HasPrefix(commonName, breakglass.CanaryPrefix) {
 		return true, nil // it gives nothing, and without a fingerprint it cannot be told from another

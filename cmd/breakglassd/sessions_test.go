@@ -55,6 +55,35 @@ func must(t *testing.T, err error) {
 	}
 }
 
+// A canary signs in before it is recorded under which fingerprint it was signed, and its audit events may be as fast. It is not taken
+// for a certificate that nobody ordered; another name, another cluster, or one whose outcome is known, is.
+func TestCanaryThatIsUnderWayIsNoUnknownCertificate(t *testing.T) {
+	s, sys := newSessions(t), bgtest.New(t, bgtest.Options{})
+	s.service = sys.Service
+	const name = breakglass.CanaryPrefix + "c1:n1"
+	known := func(cluster, fingerprint, commonName string) bool {
+		t.Helper()
+		ok, err := s.known(t.Context(), cluster, fingerprint, commonName)
+		must(t, err)
+		return ok
+	}
+	signed, forged := strings.Repeat("a", 64), strings.Repeat("b", 64)
+	if known("c1", signed, name) {
+		t.Error("a canary that was never ordered is known")
+	}
+	must(t, sys.Service.OrderCanary(t.Context(), "n1", breakglass.CanaryOrdered{Cluster: "c1", CommonName: name, SPKI: strings.Repeat("0", 64), Issuer: "i"}))
+	if !known("c1", signed, name) {
+		t.Error("a canary that is under way is taken for a stranger")
+	}
+	if known("c2", signed, name) || known("c1", signed, breakglass.CanaryPrefix+"c1:n2") || known("c1", signed, "breakglass:alice:bg-0000-000") {
+		t.Error("a canary that is under way lets another name or cluster through")
+	}
+	must(t, sys.Service.FinishCanary(t.Context(), "n1", breakglass.CanaryDone{Fingerprint: signed, NotAfter: time.Now().Add(time.Minute), Accepted: []string{"https://a"}, Refused: []string{}}))
+	if !known("c1", signed, name) || known("c1", forged, name) {
+		t.Error("after its end a canary is not known by its fingerprint alone")
+	}
+}
+
 // ended is a grant in c1 that ended half an hour ago.
 func ended() *breakglass.Request {
 	now := time.Now().UTC().Truncate(time.Second)

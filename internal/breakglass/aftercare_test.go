@@ -576,6 +576,13 @@ func TestCanaryIsKnownByItsFingerprintAndCannotBeFoundTwice(t *testing.T) {
 		if r, known, err := s.Service.ByFingerprint(t.Context(), print); r != nil || !known || err != nil {
 			t.Errorf("got %v, %t, %v; want it known and no request", r, known, err)
 		}
+		must(t, s.Service.OrderCanary(t.Context(), "n2", breakglass.CanaryOrdered{Cluster: "c1", CommonName: breakglass.CanaryPrefix + "c1:n2", SPKI: "00"}))
+		for _, want := range []bool{true, false} { // a crash leaves it without an outcome: for ten minutes it is under way
+			if got, err := s.Service.CanaryUnderWay(t.Context(), "c1", breakglass.CanaryPrefix+"c1:n2"); err != nil || got != want {
+				t.Errorf("under way: %v (%v), want %v", got, err, want)
+			}
+			time.Sleep(11 * time.Minute)
+		}
 		must(t, s.Service.RecordCheck(t.Context(), breakglass.CheckRun{Check: "ca", OK: true, Verdict: "fine"}))
 		s.Check()
 	})

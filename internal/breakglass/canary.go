@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/breakglassd/breakglass/internal/ledger"
 )
@@ -79,6 +80,31 @@ func (s *Service) FinishCanary(ctx context.Context, nonce string, ev CanaryDone)
 		return fmt.Errorf("recording what became of a canary: %w", err)
 	}
 	return nil
+}
+
+// openCanary returns the canary of a name that was ordered, and when, while it is not recorded what became of it; nil otherwise.
+func (s *Service) openCanary(ctx context.Context, commonName string) (*CanaryOrdered, time.Time, error) {
+	entries, err := s.ledger.Stream(ctx, CanaryStream+commonName[strings.LastIndexByte(commonName, ':')+1:])
+	if err != nil || len(entries) != 1 {
+		return nil, time.Time{}, err
+	}
+	ev, err := Decode(entries[0])
+	ordered, ok := ev.(CanaryOrdered)
+	if err != nil || !ok || ordered.CommonName != commonName {
+		return nil, time.Time{}, err
+	}
+	return &ordered, entries[0].Time, nil
+}
+
+// canaryWithin is how long after its order a canary may be under way: longer than a check of the CAs takes, a minute, and than an API
+// server keeps its audit events back.
+const canaryWithin = 10 * time.Minute
+
+// CanaryUnderWay reports whether a canary of that name was ordered for a cluster a moment ago. Audit events of it can arrive before
+// it is recorded under which fingerprint it was signed.
+func (s *Service) CanaryUnderWay(ctx context.Context, cluster, commonName string) (bool, error) {
+	ordered, at, err := s.openCanary(ctx, commonName)
+	return ordered != nil && ordered.Cluster == cluster && s.now().Sub(at) < canaryWithin, err
 }
 
 // RecordCheck records one run of a scheduled or ordered check.

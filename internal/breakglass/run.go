@@ -473,13 +473,8 @@ func (s *Service) accounted(ctx context.Context, cluster string, cert *x509.Cert
 		return known, err
 	}
 	if strings.HasPrefix(cert.Subject.CommonName, CanaryPrefix) {
-		entries, err := s.ledger.Stream(ctx, CanaryStream+cert.Subject.CommonName[strings.LastIndexByte(cert.Subject.CommonName, ':')+1:])
-		if err != nil || len(entries) != 1 {
-			return false, err
-		}
-		ev, err := Decode(entries[0]) // ordered and not done: its outcome is open, or was lost
-		ordered, ok := ev.(CanaryOrdered)
-		return ok && ordered.CommonName == cert.Subject.CommonName && ordered.SPKI == SPKI(cert.RawSubjectPublicKeyInfo), err
+		ordered, _, err := s.openCanary(ctx, cert.Subject.CommonName) // its outcome is open, or was lost
+		return ordered != nil && ordered.SPKI == SPKI(cert.RawSubjectPublicKeyInfo), err
 	}
 	r, known, err := s.ByCommonName(ctx, cert.Subject.CommonName)
 	if !known || err != nil || r.Ask.Cluster != cluster {
