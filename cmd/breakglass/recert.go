@@ -294,7 +294,7 @@ func (a *app) howToTakeAway(v breakglass.Verdict, i *api.CampaignItem) {
 			a.data("%s\n", strings.TrimRight(line, "\n"))
 		}
 		then := "and the next look at the cluster proves it"
-		if i.Object == "" {
+		if !i.Provable() {
 			then = "no look at the cluster can prove it"
 		}
 		a.screen.note("run this; then: %s recert ack --item %s   %s", a.name, i.ID, then)

@@ -426,7 +426,11 @@ func decideItems(p *Policy, c *Campaign, a Actor, answer ItemAnswer, now time.Ti
 		case i.Settled != "":
 			return nil, refuse(ClassConflict, "settled", "answer it there: breakglass recert review "+i.Settled, "%s came to something else in %s, which is later", j.ID, i.Settled)
 		case c.said(i) == OutcomeRevoke:
-			return nil, refuse(ClassConflict, "decided", "two people can reinstate it: "+reinstating([]holding{{campaign: c.ID, item: j.ID}}), "%s is revoked already", j.ID)
+			next := "see: breakglass recert show " + c.ID
+			if i.Held() {
+				next = "two people can reinstate it: " + reinstating([]holding{{campaign: c.ID, item: j.ID}})
+			}
+			return nil, refuse(ClassConflict, "decided", next, "%s is revoked already", j.ID)
 		case !c.takes(i, now) && now.Before(c.Opened.Deadline):
 			return nil, refuse(ClassConflict, "closed", "revoke it in the next one: breakglass recert start", "%s is closed: every item had its answer", c.ID)
 		case !c.takes(i, now):

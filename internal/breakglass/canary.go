@@ -96,15 +96,15 @@ func (s *Service) openCanary(ctx context.Context, commonName string) (*CanaryOrd
 	return &ordered, entries[0].Time, nil
 }
 
-// canaryWithin is how long after its order a canary may be under way: longer than a check of the CAs takes, a minute, and than an API
+// CanaryWithin is how long after its order a canary may be under way: longer than a check of the CAs takes, a minute, and than an API
 // server keeps its audit events back.
-const canaryWithin = 10 * time.Minute
+const CanaryWithin = 10 * time.Minute
 
 // CanaryUnderWay reports whether a canary of that name was ordered for a cluster a moment ago. Audit events of it can arrive before
 // it is recorded under which fingerprint it was signed.
 func (s *Service) CanaryUnderWay(ctx context.Context, cluster, commonName string) (bool, error) {
 	ordered, at, err := s.openCanary(ctx, commonName)
-	return ordered != nil && ordered.Cluster == cluster && s.now().Sub(at) < canaryWithin, err
+	return ordered != nil && ordered.Cluster == cluster && s.now().Sub(at) < CanaryWithin, err
 }
 
 // RecordCheck records one run of a scheduled or ordered check.

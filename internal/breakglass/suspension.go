@@ -204,6 +204,7 @@ type CampaignRule struct {
 // The bounds of CampaignRule, and what holds where the policy says nothing.
 const (
 	defaultAdminReviewers = MinAdminReviewers
+	maxAdminReviewers     = 10
 	defaultDeadlineDays   = 14
 	maxDeadlineDays       = 90 // a quarter: then the next campaign is due
 )
@@ -217,8 +218,10 @@ func (r *policyReader) recertification(v value, peopleRead bool) {
 	rule := CampaignRule{AdminReviewers: defaultAdminReviewers, DeadlineDays: defaultDeadlineDays}
 	before := len(r.problems)
 	rule.Reviewers = o.need("reviewers").references("team")
-	if n, ok := o.at("adminReviewers").integer(0, 10); ok && n < MinAdminReviewers {
+	if n, ok := o.at("adminReviewers").integer(0, 1000); ok && n < MinAdminReviewers {
 		o.at("adminReviewers").wrong("%d is too few: an item that equals cluster-admin takes %d different people; write %d or more, or leave it out", n, MinAdminReviewers, MinAdminReviewers)
+	} else if ok && n > maxAdminReviewers {
+		o.at("adminReviewers").wrong("%d is out of range; write a number from %d to %d", n, MinAdminReviewers, maxAdminReviewers)
 	} else if ok {
 		rule.AdminReviewers = n
 	}

@@ -37,6 +37,7 @@ type facts struct {
 	requests []*breakglass.Request      // of the period: see inPeriod
 	last     *breakglass.Campaign       // the last one that ended, nil if there was none
 	admin    map[string][]inventory.Ref // by cluster: roles that are as good as cluster-admin
+	unread   map[string]bool            // clusters whose roles could not be read
 	history  []policyVersion            // every access policy that was in force, the oldest first
 	accounts map[breakglass.SlackAccount]AccountState
 	looked   bool // accounts were looked at
@@ -238,8 +239,8 @@ func (f *facts) eligibilityItems() []Item {
 				Since: since, Advice: "take the account out of " + p.ID + "'s entry in the access policy"}
 			i.Fingerprint = digestOf([]any{i.ID, p.ID})
 			switch st, told := f.accounts[a]; {
-			case !f.looked:
-				i.Evidence = append(i.Evidence, "Slack was not asked about it")
+			case !told && !f.looked:
+				i.Evidence = append(i.Evidence, "cannot tell whether it is active: Slack was not asked about it, or not all could be asked")
 			case !told:
 				i.Evidence = append(i.Evidence, "cannot tell whether it is active: Slack gave no answer about it")
 			case st.Missing:
@@ -261,9 +262,10 @@ func (f *facts) eligibilityItems() []Item {
 }
 
 // adminEquivalent reports whether rights are as good as cluster-admin in a cluster: the role itself, a group, which gives what
-// nobody here knows, or a role of which the scan says so. A role that is not known to be one may still lead there.
+// nobody here knows, a role of which the scan says so, or any role where the scan could not read them. A role that is not known to be
+// one may still lead there.
 func (f *facts) adminEquivalent(r breakglass.Rights, cluster string) bool {
-	if r.ClusterRole == "cluster-admin" || r.Group != "" {
+	if r.ClusterRole == "cluster-admin" || r.Group != "" || f.unread[cluster] {
 		return true
 	}
 	kind, name := "ClusterRole", r.ClusterRole
@@ -298,6 +300,9 @@ func (f *facts) emergency() ([]Grant, []Item) {
 		}
 		slices.Sort(people)
 		for n, a := range people {
+			if g.Issued.Before(f.from) { // it was counted in its own period
+				break
+			}
 			together[a]++
 			for _, b := range people[n+1:] {
 				pairs[[2]string{a, b}]++
@@ -491,6 +496,11 @@ type canary struct {
 	done    *breakglass.CanaryDone // nil: what became of it is not on record
 }
 
+// underWay reports whether what became of a canary can still come on record.
+func (c canary) underWay(now time.Time) bool {
+	return c.done == nil && now.Sub(c.at) < breakglass.CanaryWithin
+}
+
 // failed says why a canary proved nothing; empty if it was signed and every API server took it.
 func (c canary) failed() string {
 	switch {
@@ -578,10 +588,14 @@ func clusterItems(s *inventory.Snapshot, a *inventory.Analysis, all []inventory.
 		if in.Until != nil {
 			i.Evidence = append(slices.Clone(i.Evidence), "ends by itself "+in.Until.UTC().Format(time.DateOnly))
 		}
-		if len(in.Proof) > 0 {
-			i.Object = in.ID
-		} else {
+		switch hidden := inventory.Unproven(in.Proof, slices.Concat(s.Sources, a.Programs), a.Doors); {
+		case len(in.Proof) == 0:
 			i.Evidence = append(slices.Clone(i.Evidence), noProof(in))
+		case hidden != "": // what was overlooked now may be overlooked again: nothing will prove it gone, and somebody must say so
+			i.Proof = nil
+			i.Evidence = append(slices.Clone(i.Evidence), "no later scan can prove it gone, because this one did not see all of "+printable(hidden))
+		default:
+			i.Object = in.ID
 		}
 		for _, user := range in.People {
 			if who, ok := personOf(user, p); ok {

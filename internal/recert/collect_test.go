@@ -47,7 +47,7 @@ func TestUserNamesAreFoundInThePolicy(t *testing.T) {
 }
 
 func TestRolesThatAreAsGoodAsClusterAdminNeedTwoPeople(t *testing.T) {
-	f := &facts{admin: map[string][]inventory.Ref{"c1": {{Kind: "ClusterRole", Name: "ops"}, {Kind: "Role", Namespace: "kube-system", Name: "fixer"}}}}
+	f := &facts{admin: map[string][]inventory.Ref{"c1": {{Kind: "ClusterRole", Name: "ops"}, {Kind: "Role", Namespace: "kube-system", Name: "fixer"}}}, unread: map[string]bool{"c3": true}}
 	for name, c := range map[string]struct {
 		rights  breakglass.Rights
 		cluster string
@@ -61,6 +61,7 @@ func TestRolesThatAreAsGoodAsClusterAdminNeedTwoPeople(t *testing.T) {
 		"a role in kube-system":      {breakglass.Rights{Role: "fixer", Namespaces: []string{"default", "kube-system"}}, "c1", true},
 		"the same role in a default": {breakglass.Rights{Role: "fixer", Namespaces: []string{"default"}}, "c1", false},
 		"a role that is none":        {breakglass.Rights{ClusterRole: "view"}, "c1", false},
+		"a role that was not read":   {breakglass.Rights{ClusterRole: "view"}, "c3", true},
 	} {
 		if got := f.adminEquivalent(c.rights, c.cluster); got != c.want {
 			t.Errorf("%s: got %t, want %t", name, got, c.want)
@@ -166,6 +167,60 @@ func TestGrantsBelongToThePeriodInWhichTheyAreAccountedFor(t *testing.T) {
 	} {
 		if got := inPeriod(grant(c.change), from, after.Add(time.Hour)); got != c.want {
 			t.Errorf("%s: got %t, want %t", name, got, c.want)
+		}
+	}
+}
+
+// What a scan did not see whole proves nothing later, so the item is settled by a word, and says so.
+func TestWhatWasNotSeenWholeCannotBeProvedGone(t *testing.T) {
+	item := inventory.Item{ID: "x", Kind: inventory.ItemBinding, Title: "a binding", Proof: []string{inventory.SourceBindings}}
+	for missing, provable := range map[string]bool{"": true, "forbidden": false} {
+		s := &inventory.Snapshot{Cluster: "c1", Sources: []inventory.Source{{Name: inventory.SourceBindings, Missing: missing}}}
+		got := clusterItems(s, &inventory.Analysis{}, []inventory.Item{item}, &breakglass.Policy{})
+		l := Line{Item: got[0]}
+		if l.Provable() != provable || strings.Contains(strings.Join(l.Evidence, "\n"), "no later scan can prove it gone") == provable {
+			t.Errorf("missing %q: provable %v, evidence %q", missing, l.Provable(), l.Evidence)
+		}
+	}
+}
+
+// A canary between its order and its outcome is no failure yet.
+func TestCanaryThatIsUnderWayIsNoFailure(t *testing.T) {
+	for _, c := range []struct {
+		canary canary
+		want   bool
+	}{
+		{canary{at: noon}, true}, {canary{at: noon.Add(-time.Hour)}, false}, {canary{at: noon, done: &breakglass.CanaryDone{}}, false},
+	} {
+		if got := c.canary.underWay(noon.Add(time.Second)); got != c.want {
+			t.Errorf("%+v: under way %v, want %v", c.canary, got, c.want)
+		}
+	}
+}
+
+// A grant that comes back because its closing note is missing was counted in its own period by who approved it with whom.
+func TestPairsAreCountedInTheirOwnPeriod(t *testing.T) {
+	grants := func(before, within int) []*breakglass.Request {
+		var out []*breakglass.Request
+		for n := range before + within {
+			at := noon.AddDate(0, 0, 1)
+			if n < before {
+				at = noon.AddDate(0, 0, -1)
+			}
+			out = append(out, &breakglass.Request{ID: strings.Repeat("x", n+1), At: at, ClaimedAt: at, Claimed: &breakglass.Claimed{}, Issued: &breakglass.Issued{NotBefore: at, NotAfter: at.Add(time.Hour)},
+				Ask:       breakglass.Requested{By: breakglass.Actor{Person: "alice"}, Cluster: "c1", Profile: "p"},
+				Approvals: []breakglass.Approval{{By: breakglass.Actor{Person: "bob"}, At: at}, {By: breakglass.Actor{Person: "carol"}, At: at}}})
+		}
+		return out
+	}
+	for _, c := range []struct {
+		before, within int
+		want           bool
+	}{{pairAtLeast, 0, false}, {pairAtLeast - 1, 1, false}, {0, pairAtLeast, true}} {
+		f := &facts{hours: Hours{Zone: time.UTC}, from: noon, now: noon.AddDate(0, 0, 7), policy: &breakglass.Policy{}, requests: grants(c.before, c.within)}
+		_, items := f.emergency()
+		if got := slices.ContainsFunc(items, func(i Item) bool { return i.Kind == "pair" }); got != c.want {
+			t.Errorf("%d before and %d within the period: an item for the pair %v, want %v", c.before, c.within, got, c.want)
 		}
 	}
 }

@@ -211,6 +211,9 @@ func (r *Report) LeftToDo() []Line {
 	return slices.DeleteFunc(slices.Clone(r.Items), func(l Line) bool { return !l.Left() })
 }
 
+// Provable reports whether a later look at the cluster can prove the item gone.
+func (l *Line) Provable() bool { return l.Object != "" && len(l.Proof) > 0 }
+
 // Left reports whether something is still to be done about the item: nobody has answered, or what was revoked is neither proved gone
 // nor, where no look at a cluster can prove it, acknowledged.
 func (l *Line) Left() bool {
@@ -221,7 +224,7 @@ func (l *Line) Left() bool {
 	case breakglass.OutcomeKeep, breakglass.OutcomeSuspended:
 		return false
 	case breakglass.OutcomeRevoke:
-		settled := l.Gives.Person != "" && l.Suspended != nil || l.Proved == "gone" || l.Object == "" && l.done()
+		settled := l.Gives.Person != "" && l.Suspended != nil || l.Proved == "gone" || !l.Provable() && l.done() && (l.ProvedAt == nil || l.Acknowledged.At.After(*l.ProvedAt))
 		return !settled
 	case breakglass.OutcomeNone, breakglass.OutcomeEscalated:
 	}

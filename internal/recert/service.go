@@ -236,7 +236,7 @@ func (s *Service) snapshot(ctx context.Context, from, now time.Time, last *break
 	for _, e := range p.Suspensions() {
 		snap.Suspended = append(snap.Suspended, e.String())
 	}
-	f := &facts{policy: p, from: from, now: now, hours: s.cfg.Hours, last: last, admin: map[string][]inventory.Ref{}}
+	f := &facts{policy: p, from: from, now: now, hours: s.cfg.Hours, last: last, admin: map[string][]inventory.Ref{}, unread: map[string]bool{}}
 	entries, err := s.cfg.Ledger.Stream(ctx, breakglass.PolicyStream)
 	if err != nil {
 		return nil, nil, err
@@ -264,7 +264,10 @@ func (s *Service) snapshot(ctx context.Context, from, now time.Time, last *break
 		for _, x := range p.People {
 			accounts = append(accounts, x.Slack...)
 		}
-		if f.accounts, err = s.cfg.Accounts(ctx, accounts); err != nil {
+		actx, cancel := context.WithTimeout(ctx, accountsTime)
+		f.accounts, err = s.cfg.Accounts(actx, accounts)
+		cancel()
+		if err != nil {
 			s.cfg.Log.Warn("Slack could not be asked about accounts", slog.Any("error", err))
 		}
 		f.looked = err == nil
@@ -272,7 +275,7 @@ func (s *Service) snapshot(ctx context.Context, from, now time.Time, last *break
 	var looks []look
 	for _, id := range s.cfg.Clusters {
 		l := s.look(ctx, id, p)
-		f.admin[id] = l.admin
+		f.admin[id], f.unread[id] = l.admin, s.cfg.Scan != nil && (l.Problem != "" || inventory.Unproven([]string{inventory.SourceClusterRoles, inventory.SourceRoles}, l.Sources, nil) != "")
 		looks = append(looks, l)
 		snap.Clusters, snap.Items = append(snap.Clusters, l.ClusterLook), append(snap.Items, l.items...)
 	}
@@ -288,6 +291,7 @@ func (s *Service) snapshot(ctx context.Context, from, now time.Time, last *break
 	if err != nil {
 		return nil, nil, err
 	}
+	canaries = slices.DeleteFunc(canaries, func(c canary) bool { return c.underWay(now) })
 	snap.Items = append(snap.Items, canaryItems(canaries, from)...)
 	snap.Items = append(snap.Items, s.own(ctx)...)
 	sortItems(snap.Items)
@@ -424,6 +428,9 @@ func unknown(topic Topic, id, cluster, title, why string) Item {
 	return Item{ID: id, Topic: topic, Kind: "unknown", Cluster: cluster, Title: title, Evidence: []string{printable(why)}, Risk: inventory.High, Fingerprint: digestOf(id), Grants: []string{"anything"},
 		Advice: "make it readable, and start another campaign"}
 }
+
+// accountsTime bounds how long Slack is asked about accounts: its limits must not keep a campaign from opening.
+const accountsTime = 30 * time.Second
 
 // prove tells a campaign, of which of is the snapshot, what later looks at its clusters say about things that it revoked. The
 // digest is of what they saw.

@@ -273,7 +273,7 @@ func (v render) campaignClosed(c *breakglass.Campaign, k breakglass.CampaignClos
 	text := fmt.Sprintf("Recertification %s is closed: %d kept, %d revoked, %d suspended, %d escalated", c.ID, k.Kept, k.Revoked, k.Suspended, k.Escalated)
 	lost := ""
 	if who := v.suspended(c); len(who) > 0 {
-		lost = "\nSuspended: " + strings.Join(who, ", ") + ". Each of them has a private message. Two reviewers give something back: `breakglass recert reinstate " + escape(c.ID) + "`"
+		lost = "\nSuspended: " + strings.Join(who, ", ") + ". Two reviewers give something back: `breakglass recert reinstate " + escape(c.ID) + " --item ITEM`"
 	}
 	return message{text: escape(text), blocks: []slack.Block{section("", mrkdwn("*"+escape(text)+"*"+lost+"\nThe counts add up. Report: `breakglass recert report "+escape(c.ID)+"`; evidence for auditors: `breakglass recert export FILE "+escape(c.ID)+"`"))}}
 }
