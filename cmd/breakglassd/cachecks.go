@@ -219,8 +219,9 @@ func (c *caChecks) noteSwitch(ctx context.Context, r rotation.Report) error {
 }
 
 // check checks one cluster and records what it found. checked says whether it came to its end: then r is the report, and an error
-// says that not all of it could be recorded.
-func (c *caChecks) check(ctx context.Context, clusterID string, by *breakglass.Actor, due time.Time) (r rotation.Report, checked bool, err error) {
+// says that not all of it could be recorded. With whole it runs to its end once it has begun, also if ctx ends: half a check says
+// nothing. Whoever has gone before their turn gets none, so that those who wait for it are no queue.
+func (c *caChecks) check(ctx context.Context, clusterID string, by *breakglass.Actor, due time.Time, whole bool) (r rotation.Report, checked bool, err error) {
 	checker := c.checkers[clusterID]
 	if checker == nil {
 		return r, false, breakglass.NoSuchCluster(clusterID)
@@ -231,6 +232,12 @@ func (c *caChecks) check(ctx context.Context, clusterID string, by *breakglass.A
 	defer one.Unlock()
 	if r, ok := c.report(clusterID); ok && by == nil && due.IsZero() {
 		return r, true, nil // nobody ordered one: the report that somebody else waited for will do
+	}
+	if err := ctx.Err(); err != nil {
+		return r, false, fmt.Errorf("the check of the CAs of %s was not begun: %w", clusterID, err)
+	}
+	if whole {
+		ctx = context.WithoutCancel(ctx)
 	}
 	bounded, cancel := context.WithTimeout(ctx, caCheckTime)
 	defer cancel()
@@ -272,10 +279,9 @@ func (c *caChecks) record(ctx context.Context, r rotation.Report, by *breakglass
 	return errors.Join(c.service.RecordCheck(ctx, run), c.noteSwitch(ctx, r), c.service.Settle(ctx, checkCA, r.Cluster, r.Complete, open))
 }
 
-// now checks one cluster for somebody who waits for the answer. It runs to its end also if they do not wait: half a check says
-// nothing. They get the report also if not all of it could be recorded, such as too many findings at once: then they need it most.
+// now checks one cluster for somebody who waits for the answer. They get the report also if not all of it could be recorded, such as too many findings at once: then they need it most.
 func (c *caChecks) now(ctx context.Context, clusterID string, by *breakglass.Actor) (rotation.Report, error) {
-	r, checked, err := c.check(context.WithoutCancel(ctx), clusterID, by, time.Time{})
+	r, checked, err := c.check(ctx, clusterID, by, time.Time{}, true)
 	if checked && err != nil {
 		c.log.ErrorContext(ctx, "what a check of the CAs found could not all be recorded", slog.String("cluster", clusterID), slog.Any("error", err))
 		return r, nil
@@ -303,7 +309,7 @@ func (c *caChecks) measure(r rotation.Report) {
 func (c *caChecks) job(ctx context.Context, due time.Time) error {
 	var errs []error
 	for _, cl := range c.clusters {
-		if _, _, err := c.check(ctx, cl.ID, nil, due); err != nil {
+		if _, _, err := c.check(ctx, cl.ID, nil, due, false); err != nil {
 			errs = append(errs, fmt.Errorf("checking the CAs of %s: %w", cl.ID, err))
 		}
 		if ctx.Err() != nil {

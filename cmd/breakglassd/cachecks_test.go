@@ -190,8 +190,12 @@ func TestACheckOnDemandOutlivesItsCaller(t *testing.T) {
 		t.Errorf("%+v, %v, %d runs on record", r, err, w.runs(t))
 	}
 	// Whoever waited meanwhile gets that report: those who left must not leave a queue of checks behind.
-	if r, checked, err := w.check(t.Context(), "c1", nil, time.Time{}); err != nil || !checked || len(r.Servers) != 1 || w.runs(t) != 1 {
+	if r, checked, err := w.check(t.Context(), "c1", nil, time.Time{}, true); err != nil || !checked || len(r.Servers) != 1 || w.runs(t) != 1 {
 		t.Errorf("%+v, %v, %d runs on record, want the one before", r, err, w.runs(t))
+	}
+	// Nor do those who ordered one and left before their turn.
+	if _, err := w.now(gone, "c1", &breakglass.Actor{Person: "alice"}); !errors.Is(err, context.Canceled) || w.runs(t) != 1 {
+		t.Errorf("%v, %d runs on record, want no check for somebody who has left", err, w.runs(t))
 	}
 	var refused *breakglass.Refusal
 	if _, err := w.Status(t.Context(), "elsewhere"); !errors.As(err, &refused) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -39,7 +40,7 @@ const checkAudit = "audit"
 // maxLooks bounds the single objects that one sweep looks for.
 const maxLooks = 200
 
-// buildsAtOnce bounds the reports that are in memory at one time: one may be of a session that was made to be large.
+// buildsAtOnce bounds the reports that are being made from events at one time: one may be of a session that was made to be large.
 const buildsAtOnce = 2
 
 // sessions is what the daemon knows of what was done with grants: the audit events that API servers send, the reports made of
@@ -80,7 +81,10 @@ func (s *sessions) known(ctx context.Context, clusterID, fingerprint, commonName
 		if known || err != nil || !strings.HasPrefix(commonName, breakglass.CanaryPrefix) {
 			return known, err
 		}
-		return s.service.CanaryUnderWay(ctx, clusterID, commonName)
+		if way, err := s.service.CanaryUnderWay(ctx, clusterID, commonName); err != nil || way {
+			return false, cmp.Or(err, store.ErrNotYet) // asked again, until its fingerprint is on record or its time is over
+		}
+		return false, nil
 	}
 	if strings.HasPrefix(commonName, breakglass.CanaryPrefix) {
 		return true, nil // it gives nothing, and without a fingerprint it cannot be told from another

@@ -642,6 +642,22 @@ func TestBindingThatStaysKeepsNothingElseWaiting(t *testing.T) {
 	})
 }
 
+// Two things take a binding away, and one of them can fail after the other has done it: nothing would end a finding of that.
+func TestBindingThatSomebodyElseTookAwayIsNoFinding(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := bgtest.New(t, bgtest.Options{})
+		r := active(t, s, "alice")
+		if _, err := s.Service.Revoke(t.Context(), byKey("carol"), r.ID, "laptop stolen"); err != nil {
+			t.Fatal(err)
+		}
+		must(t, s.Service.Staying(t.Context(), r, errors.New("the answer came too late")))
+		if got := s.Service.Findings(); len(got) != 0 {
+			t.Errorf("got %+v, want nothing open: the binding is gone", got)
+		}
+		s.Check()
+	})
+}
+
 // An examination waits for its cluster, and the right of somebody else in another cluster does not wait for it.
 func TestSlowExaminationDelaysNoOtherGrant(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

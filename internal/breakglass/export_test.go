@@ -1,6 +1,7 @@
 package breakglass
 
 import (
+	"context"
 	"time"
 
 	"github.com/breakglassd/breakglass/internal/ledger"
@@ -16,3 +17,6 @@ func Follow(r *Request, at time.Time, ev Event) error {
 	after := *r
 	return after.apply(ledger.Entry{Stream: r.ID, StreamSeq: r.Rev + 1, Kind: ev.Kind(), Time: at}, ev, true)
 }
+
+// Staying is what is done after a binding could not be taken away.
+func (s *Service) Staying(ctx context.Context, r *Request, why error) error { return s.staying(ctx, r, why) }

@@ -363,15 +363,29 @@ func (s *Service) unbind(ctx context.Context, r *Request, why State) (*Request, 
 		s.log.Error("unbinding", slog.String("request", r.ID), slog.String("cluster", r.Ask.Cluster), slog.Any("error", err))
 		return nil, fmt.Errorf("unbinding %s in cluster %s: %w", r.ID, r.Ask.Cluster, err)
 	}
-	if err := s.Over(ctx, staysKey(r), "its binding is gone"); err != nil {
-		return nil, err
-	}
-	return s.note(ctx, r.ID, func(r *Request) Event {
+	after, err := s.note(ctx, r.ID, func(r *Request) Event {
 		if !r.Bound {
 			return nil
 		}
 		return Unbound{Why: why}
 	})
+	if err != nil {
+		return nil, err
+	}
+	return after, s.Over(ctx, staysKey(r), "its binding is gone")
+}
+
+// staying records that a binding could not be taken away. Somebody else may have managed it meanwhile: then it is over at once, for
+// nothing else would end it.
+func (s *Service) staying(ctx context.Context, r *Request, why error) error {
+	if err := s.findNew(ctx, stays(r, why)); err != nil {
+		return err
+	}
+	after, err := s.load(ctx, r.ID)
+	if err != nil || after.Bound {
+		return err
+	}
+	return s.Over(ctx, staysKey(r), "its binding is gone")
 }
 
 // note appends what the daemon did by itself, deciding again after each lost race.

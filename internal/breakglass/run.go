@@ -249,7 +249,7 @@ func (s *Service) do(ctx context.Context, r *Request, w work) error {
 		_, err = s.bind(ctx, r)
 	case workUnbind:
 		if _, err = s.unbind(ctx, r, r.State(s.now())); err != nil && ctx.Err() == nil && s.now().Sub(r.Over(s.now())) >= unbindPatience {
-			err = errors.Join(err, s.findNew(ctx, stays(r, err)))
+			err = errors.Join(err, s.staying(ctx, r, err))
 		}
 	case workSettle:
 		err = s.settle(ctx, r)
@@ -258,7 +258,12 @@ func (s *Service) do(ctx context.Context, r *Request, w work) error {
 		_, err = s.prove(pctx, r)
 		cancel()
 	case workExamine:
-		_, err = s.examine(ctx, r)
+		// What the tracker says may be older than a report that was made meanwhile.
+		if r, err = s.load(ctx, r.ID); err == nil && r.Swept != nil {
+			s.tracker.put(r)
+		} else if err == nil {
+			_, err = s.examine(ctx, r)
+		}
 	case workOverdue:
 		err = s.overdue(ctx, r.ID)
 	}

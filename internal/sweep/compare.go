@@ -104,9 +104,9 @@ func Compare(before *Snapshot, after Snapshot, w Window) []Change {
 	return out
 }
 
-// later reports whether an object was changed between the end of the window and the snapshot, and so by somebody else. Whoever may
-// change an object may also write into it when it was changed: that it differs and says it was changed earlier, never, or at a
-// time that is still to come, is no excuse.
+// later reports whether an object says that it was changed between the end of the window and the snapshot, and so by somebody else.
+// Whoever may change an object may also write into it when it was changed: that it differs and says it was changed earlier, never, or
+// at a time that is still to come when it is looked at, is no excuse. Who puts a time between the two has one: the audit events tell.
 func later(o *Object, w Window, taken time.Time) bool {
 	return slices.ContainsFunc(o.Changed, func(at int64) bool {
 		return at > w.Until.Add(slack).Unix() && at <= taken.Add(slack).Unix()

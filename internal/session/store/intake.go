@@ -27,6 +27,9 @@ var (
 	ErrClosed = errors.New("the intake of audit events is closed")
 )
 
+// ErrNotYet is what Intake.Known says of a certificate of which the ledger will tell in a moment.
+var ErrNotYet = errors.New("not on record yet")
+
 // Intake takes audit events in, keeps those of ours, and tells of certificates under our names that the ledger does not know.
 // Fields are set before Run; those that may be nil say so. Its methods may be called concurrently.
 type Intake struct {
@@ -37,7 +40,7 @@ type Intake struct {
 	// Ours says whether a fingerprint is of a certificate of ours whose name is not. May be nil.
 	Ours func(fingerprint string) bool
 	// Known asks the ledger for a certificate by its fingerprint or, where the event has none, by its common name. After an
-	// error it is asked again.
+	// error it is asked again; after one that wraps ErrNotYet as a matter of course.
 	Known func(ctx context.Context, cluster, fingerprint, commonName string) (bool, error)
 	// Unknown is told of events under our names of a certificate that the ledger does not know: again after a crash, and again
 	// until it returns nil. Where somebody else impersonates a name of ours, that name is commonName.
@@ -315,7 +318,11 @@ func (i *Intake) lookUp(ctx context.Context) error {
 			known := false
 			if !w.stranger {
 				var err error
-				if known, err = i.Known(ctx, w.cluster, w.fingerprint, w.name); err != nil {
+				known, err = i.Known(ctx, w.cluster, w.fingerprint, w.name)
+				if errors.Is(err, ErrNotYet) {
+					continue
+				}
+				if err != nil {
 					problem = err
 					continue
 				}

@@ -214,6 +214,50 @@ func TestFullStoreCountsWhatItDoesNotKeep(t *testing.T) {
 	}
 }
 
+// What the ledger will know in a moment is asked again, without a word in the log.
+func TestCertificateThatIsNotOnRecordYetIsAskedAgain(t *testing.T) {
+	k := newKit(t, store.Limits{})
+	var logged syncBuffer
+	k.intake.Log = slog.New(slog.NewTextHandler(&logged, nil))
+	k.broken = fmt.Errorf("a canary: %w", store.ErrNotYet)
+	k.run(t)
+	must(t, k.intake.Take(t.Context(), "prod", list(event(1, "get", "pods"))))
+	time.Sleep(200 * time.Millisecond) // several rounds
+	if st, err := k.store.Stats(t.Context()); err != nil || st.Unchecked != 1 {
+		t.Errorf("got %+v, %v, want the event, unchecked", st, err)
+	}
+	if told := k.told(); len(told) > 0 || strings.Contains(logged.String(), "could not be looked up") {
+		t.Errorf("got told of %q, and the log says %q", told, logged.String())
+	}
+	k.mu.Lock()
+	k.broken = nil
+	k.mu.Unlock()
+	eventually(t, func() string {
+		if st, err := k.store.Stats(t.Context()); err != nil || st.Unchecked != 0 {
+			return fmt.Sprintf("got %+v, %v, want it checked", st, err)
+		}
+		return ""
+	})
+}
+
+// syncBuffer may be written to and read at the same time.
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *syncBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
 func TestUnknownCertificatesAreToldAlsoWhenTheLedgerFailed(t *testing.T) {
 	k := newKit(t, store.Limits{})
 	k.broken = errors.New("the ledger is away")
