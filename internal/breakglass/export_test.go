@@ -19,4 +19,6 @@ func Follow(r *Request, at time.Time, ev Event) error {
 }
 
 // Staying is what is done after a binding could not be taken away.
-func (s *Service) Staying(ctx context.Context, r *Request, why error) error { return s.staying(ctx, r, why) }
+func (s *Service) Staying(ctx context.Context, r *Request, why error) error {
+	return s.staying(ctx, r, why)
+}
