@@ -580,7 +580,15 @@ func (a *app) recertVerify() *cobra.Command {
 		}
 		k := v.Counts
 		a.data("%s   %d items: %d kept, %d revoked, %d suspended, %d escalated; the counts add up\n", v.Campaign, k.Items, k.Kept, k.Revoked, k.Suspended, k.Escalated)
-		a.data("✓ %d files, as signed by %s\n✓ %d ledger entries, each proved to be in the ledger, and every rule of a campaign kept\n✓ the report and the tables, made again from the entries and the snapshot, are the same byte for byte\n  the words of reasons and notes are as the daemon had them: the ledger holds commitments to them, and the bundle not what proves these\n", v.Files, v.Ledger, v.Entries)
+		a.data("✓ %d files, as signed by %s\n✓ %d ledger entries, each proved to be in the ledger, and every rule of a campaign kept\n", v.Files, v.Ledger, v.Entries)
+		made := "the report and the tables"
+		if len(v.Earlier) > 0 {
+			made = "the tables of items, decisions and emergency access"
+		}
+		a.data("✓ %s, made again from the entries and the snapshot, are the same byte for byte\n  the words of reasons and notes are as the daemon had them: the ledger holds commitments to them, and the bundle not what proves these\n", made)
+		if len(v.Earlier) > 0 {
+			a.data("! made by an earlier release of %s, so these are as they were signed, and not made again to compare them: %s\n  to have them compared as well, export the campaign again: %s recert export FILE %s\n", a.name, strings.Join(v.Earlier, ", "), a.name, v.Campaign)
+		}
 		return nil
 	}}
 	cmd.Flags().StringVar(&key, "key", "", "the ledger's public key, or a `file` with it")
@@ -611,7 +619,7 @@ func (a *app) recertDiff() *cobra.Command {
 			if verifier != nil {
 				if v := recert.Verify(b, verifier); len(v.Problems) > 0 {
 					return &failure{exit: exitVerify, what: path + " DOES NOT VERIFY", why: v.Problems[0], next: "see all of it: " + a.name + " recert verify " + path}
-				} else if len(v.Unchecked) > 0 {
+				} else if len(v.Unchecked)+len(v.Earlier) > 0 {
 					a.screen.note("%s %s was made by another version: it is signed, but its report could not be made again to compare it", a.screen.yellow("!"), path)
 				}
 			}

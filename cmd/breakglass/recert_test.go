@@ -88,6 +88,12 @@ func TestRecertScripts(t *testing.T) {
 				return err
 			}
 			env.Setenv("OTHER_VKEY", other)
+			earlier, err := filepath.Abs("../../internal/recert/testdata/bundle-earlier.tar.gz")
+			if err != nil {
+				return err
+			}
+			env.Setenv("EARLIER", earlier)
+			env.Setenv("EARLIER_VKEY", "ledger.example.com/test+225a5145+AeQJavNzfOJJtCb9iGfhOxQ1tt1GabB+UmINEV7F2LjT") // of storetest.Key
 			env.Setenv("SSH_AUTH_SOCK", "")
 			return nil
 		},

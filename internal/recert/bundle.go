@@ -146,8 +146,8 @@ func noteText(campaign string, manifest []byte, files int) string {
 	return fmt.Sprintf("%s\ncampaign %s\nmanifest %s\nfiles %d\n", noteHeader, campaign, bytesDigest(manifest), files)
 }
 
-// Verification is what a bundle turned out to be. Without problems, and with nothing unchecked, every file in it follows from the
-// ledger's entries and the snapshot that they name. The words of reasons and notes do not: they can be erased, so the ledger has
+// Verification is what a bundle turned out to be. Without problems, and with nothing unchecked or earlier, every file in it follows
+// from the ledger's entries and the snapshot that they name. The words of reasons and notes do not: they can be erased, so the ledger has
 // only a commitment to each, and the bundle lacks the salt that would prove them. They are what the daemon had and signed.
 type Verification struct {
 	APIVersion string   `json:"apiVersion"`
@@ -163,12 +163,15 @@ type Verification struct {
 	// Unchecked are files that another version of this program made. They are hashed and signed, but could not be made again to
 	// compare them.
 	Unchecked []string `json:"unchecked,omitempty"`
+	// Earlier are files that an earlier release made, in a form that is not made any more. They are hashed and signed, as they
+	// always were; the tables of such a bundle are compared.
+	Earlier []string `json:"earlier,omitempty"`
 }
 
 // Verify checks a bundle with nothing but the ledger's public key: the signature, every file's hash, that each ledger entry is
 // in the ledger, that the entries make a campaign whose rules were kept and whose counts add up, that the snapshot is the one
-// that the campaign was opened with, and that the report in all its forms and the tables are those that the two make. It asks
-// nobody and changes nothing.
+// that the campaign was opened with, and that the report in all its forms and the tables are those that the two make. Of a bundle
+// of before reports had the number of their form, it compares the tables. It asks nobody and changes nothing.
 func Verify(b Bundle, verifier note.Verifier) Verification {
 	v := Verification{APIVersion: APIVersion, Kind: "RecertificationVerification", Ledger: verifier.Name(), Files: len(b), Problems: []string{}}
 	bad := func(format string, args ...any) { v.Problems = append(v.Problems, fmt.Sprintf(format, args...)) }
@@ -210,14 +213,23 @@ func Verify(b Bundle, verifier note.Verifier) Verification {
 		bad("%s does not say what the ledger says", fileJSON)
 		return v
 	}
-	made := r.renderers()
-	for _, name := range slices.Sorted(maps.Keys(made)) {
-		if told.Rendering != rendering {
-			v.Unchecked = append(v.Unchecked, name)
+	files := r.renderers()
+	made, left := files, &v.Unchecked
+	switch {
+	case told.Rendering == rendering:
+	case madeEarlier(c, told.Rendering):
+		made, left = r.earlierTables(), &v.Earlier
+	default:
+		made = nil
+	}
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		render, known := made[name]
+		if !known {
+			*left = append(*left, name)
 			continue
 		}
 		var again bytes.Buffer
-		if err := made[name](&again); err != nil || !bytes.Equal(again.Bytes(), b[name]) {
+		if err := render(&again); err != nil || !bytes.Equal(again.Bytes(), b[name]) {
 			bad("%s does not say what the ledger says", name)
 		}
 	}
