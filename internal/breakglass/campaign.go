@@ -570,8 +570,8 @@ var reminders = [...]struct {
 
 // dueCampaign decides what the daemon has to record about a campaign by itself at a time, and when to look again (zero: when
 // something happens). The policy is the one in force, with what is suspended by others in it; held is all that is recorded as
-// suspended, whatever campaign did it; since is what later campaigns came to something about, and which one.
-func dueCampaign(c *Campaign, p *Policy, held []holding, since map[Eligibility]string, now time.Time) (events []Event, next time.Time) {
+// suspended, whatever campaign did it; since is where eligibility came to something in a later campaign.
+func dueCampaign(c *Campaign, p *Policy, held []holding, since map[Eligibility]standing, now time.Time) (events []Event, next time.Time) {
 	over := !now.Before(c.Opened.Deadline)
 	var revoked, silent, floor, unanswered []string
 	settled := map[string][]string{} // by the later campaign
@@ -583,8 +583,8 @@ func dueCampaign(c *Campaign, p *Policy, held []holding, since map[Eligibility]s
 			if c.said(i) != wanted || !c.owed(i, now) {
 				continue
 			}
-			if later := since[i.Gives]; later != "" && c.Closed != nil {
-				settled[later] = append(settled[later], i.ID)
+			if later := since[i.Gives].in; later != nil && c.Closed != nil {
+				settled[later.ID] = append(settled[later.ID], i.ID)
 				continue
 			}
 			if !p.offers(i.Gives.Profile, i.Gives.Cluster) {

@@ -97,24 +97,70 @@ func (k *campaigns) held() []holding {
 	return out
 }
 
-// answeredSince says of eligibility in which campaign after this one it came to something last. Only a campaign that owes a
-// suspension needs to know. Called with mu held.
-func (k *campaigns) answeredSince(c *Campaign) map[Eligibility]string {
-	if !c.owes() {
-		return nil
-	}
-	out := map[Eligibility]string{}
-	for _, later := range k.inOrder() {
-		if later.Seq <= c.Seq {
-			continue
-		}
-		for _, i := range later.Items {
-			if i.Gives != (Eligibility{}) && later.Outcome(i) != OutcomeNone {
-				out[i.Gives] = later.ID
+// standing is where eligibility came to something.
+type standing struct {
+	in   *Campaign
+	item *CampaignItem
+}
+
+// standings says of eligibility where it came to something last, in campaigns from the oldest on.
+func standings(campaigns []*Campaign) map[Eligibility]standing {
+	out := map[Eligibility]standing{}
+	for _, c := range campaigns {
+		for _, i := range c.Items {
+			if i.Gives != (Eligibility{}) && c.Outcome(i) != OutcomeNone {
+				out[i.Gives] = standing{c, i}
 			}
 		}
 	}
 	return out
+}
+
+// answeredSince says of eligibility where it came to something last after this campaign. Only a campaign that owes a suspension
+// needs to know, and what comes after one of those is in memory. Called with mu held.
+func (k *campaigns) answeredSince(c *Campaign) map[Eligibility]standing {
+	if !c.owes() {
+		return nil
+	}
+	return standings(slices.DeleteFunc(k.inOrder(), func(x *Campaign) bool { return x.Seq <= c.Seq }))
+}
+
+// answeredLater says the same to somebody who answers items of a campaign that has ended. It reads the ledger for what is not in
+// memory: a late word can make a campaign owe again what it did not owe when the later ones were dropped. Called with mu held.
+func (s *Service) answeredLater(ctx context.Context, c *Campaign, items []Judged) (map[Eligibility]standing, error) {
+	late := func(j Judged) bool {
+		i, ok := c.Item(j.ID)
+		return ok && i.Gives != (Eligibility{}) && !i.Escalated.IsZero()
+	}
+	if c.Closed == nil || !slices.ContainsFunc(items, late) {
+		return nil, nil // one campaign is open at a time: none is later. Of one that ended, only what was escalated takes a word
+	}
+	ids, err := s.CampaignIDs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var after []*Campaign
+	for _, id := range ids[slices.Index(ids, c.ID)+1:] {
+		x := s.campaigns.loaded[id]
+		if x == nil {
+			if x, err = s.readCampaign(ctx, id); err != nil {
+				return nil, err
+			}
+		}
+		after = append(after, x)
+	}
+	return standings(after), nil
+}
+
+// instead is what somebody does who has another word for what came to something here.
+func (a standing) instead(now time.Time) string {
+	switch {
+	case a.item.Held():
+		return "it is suspended there, and two people can reinstate it: " + reinstating([]holding{{campaign: a.in.ID, item: a.item.ID}})
+	case a.in.takes(a.item, now):
+		return "answer it there: breakglass recert review " + a.in.ID
+	}
+	return "say so in the next one: breakglass recert start"
 }
 
 // keep puts a campaign into memory as it was just written or read, and what it suspends in force. Called with mu held.
@@ -372,7 +418,11 @@ type ItemAnswer struct {
 func (s *Service) DecideItems(ctx context.Context, a Actor, campaign string, answer ItemAnswer) (*Campaign, error) {
 	answer.Reason = strings.TrimSpace(answer.Reason)
 	return s.onCampaign(ctx, a, "recert-decide", campaign, func(p *Policy, c *Campaign, now time.Time) ([]Event, map[string]string, error) {
-		items, err := decideItems(p, c, a, answer, now)
+		since, err := s.answeredLater(ctx, c, answer.Items)
+		if err != nil {
+			return nil, nil, err
+		}
+		items, err := decideItems(p, c, a, answer, since, now)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -384,8 +434,9 @@ func (s *Service) DecideItems(ctx context.Context, a Actor, campaign string, ans
 	})
 }
 
-// decideItems is the pure rule for a reviewer's word: it returns what is to be recorded.
-func decideItems(p *Policy, c *Campaign, a Actor, answer ItemAnswer, now time.Time) ([]Judged, error) {
+// decideItems is the pure rule for a reviewer's word: it returns what is to be recorded. Since is where eligibility came to
+// something after this campaign: what was said last holds, so a word here would be recorded and mean nothing.
+func decideItems(p *Policy, c *Campaign, a Actor, answer ItemAnswer, since map[Eligibility]standing, now time.Time) ([]Judged, error) {
 	if !c.Reviews(a.Person) {
 		return nil, refuse(ClassDenied, "not-reviewer", "", "%s does not review in %s: its reviewers were fixed when it opened", a.Person, c.ID)
 	}
@@ -423,8 +474,9 @@ func decideItems(p *Policy, c *Campaign, a Actor, answer ItemAnswer, now time.Ti
 			continue
 		}
 		switch {
-		case i.Settled != "":
-			return nil, refuse(ClassConflict, "settled", "answer it there: breakglass recert review "+i.Settled, "%s came to something else in %s, which is later", j.ID, i.Settled)
+		case since[i.Gives].in != nil:
+			later := since[i.Gives]
+			return nil, refuse(ClassConflict, "settled", later.instead(now), "%s is %s in %s, which is later", j.ID, later.in.Outcome(later.item), later.in.ID)
 		case c.said(i) == OutcomeRevoke:
 			next := "see: breakglass recert show " + c.ID
 			if i.Held() {

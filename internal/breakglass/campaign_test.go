@@ -858,6 +858,84 @@ func TestLaterCampaignSettlesWhatAnOlderOneOwes(t *testing.T) {
 	}
 }
 
+// What was said last holds, and it was said in the later campaign: a word in the older one would be recorded and mean nothing. It is
+// the same whether the service still has the later one in memory or not.
+func TestLateWordIsRefusedWhereALaterCampaignHasAnAnswer(t *testing.T) {
+	const keep, revoke = breakglass.VerdictKeep, breakglass.VerdictRevoke
+	dave, erin := itemOf(adminApprover("dave")), itemOf(adminApprover("erin"))
+	for _, test := range []struct {
+		name    string
+		owing   bool // the older campaign still owes a suspension, so that the later one stays in memory
+		restart bool
+		word    func(*testing.T, *bgtest.System, *breakglass.Campaign) // in the later campaign
+		next    string                                                 // with %s for the later campaign; empty: the word counts
+	}{
+		{"kept in one that is not in memory", false, false, func(t *testing.T, s *bgtest.System, c *breakglass.Campaign) { keepAll(t, s, c) }, "breakglass recert start"},
+		{"kept in one that is not in memory after a restart", false, true, func(t *testing.T, s *bgtest.System, c *breakglass.Campaign) { keepAll(t, s, c) }, "breakglass recert start"},
+		{"kept in one that is in memory", true, false, func(t *testing.T, s *bgtest.System, c *breakglass.Campaign) { keepAll(t, s, c) }, "breakglass recert start"},
+		{"kept in one that is open", false, false, func(t *testing.T, s *bgtest.System, c *breakglass.Campaign) {
+			if _, err := say(s, c, "carol", keep, dave); err != nil {
+				t.Fatal(err)
+			}
+		}, "breakglass recert review %s"},
+		{"suspended in one that is open", false, false, func(t *testing.T, s *bgtest.System, c *breakglass.Campaign) {
+			if _, err := s.Service.SetPolicy(t.Context(), roomy(t)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := say(s, c, "carol", revoke, dave); err != nil {
+				t.Fatal(err)
+			}
+		}, "breakglass recert reinstate %s --item " + dave},
+		{"not answered yet in one that is open", false, false, func(*testing.T, *bgtest.System, *breakglass.Campaign) {}, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			campaignBubble(t, func(t *testing.T, s *bgtest.System) {
+				first := open(t, s)
+				time.Sleep(14*24*time.Hour + time.Minute) // nobody answers, and the floor keeps dave and erin
+				synctest.Wait()
+				first, err := s.Service.Campaign(t.Context(), first.ID)
+				if err != nil || first.Closed == nil || item(t, s, first.ID, dave).EscalatedWhy != breakglass.WhyFloor {
+					t.Fatalf("closed %v, %v: want dave's part escalated by the floor", first.Closed, err)
+				}
+				var but []string
+				plan := planOf(s.Service.Policy())
+				if test.owing {
+					but = []string{erin}
+					plan.Items = slices.DeleteFunc(plan.Items, func(i breakglass.FrozenItem) bool { return i.ID == erin })
+				}
+				if first = keepAll(t, s, first, but...); (len(first.Unsettled()) > 0) != test.owing {
+					t.Fatalf("unsettled: %v, want that: %v", first.Unsettled(), test.owing)
+				}
+				time.Sleep(24 * time.Hour)
+				second, err := s.Service.OpenCampaign(t.Context(), nil, plan)
+				if err != nil {
+					t.Fatal(err)
+				}
+				test.word(t, s, second)
+				if test.restart {
+					s.Restart()
+				}
+				who := item(t, s, first.ID, dave).Words[0].By.Person
+				after, err := say(s, first, who, revoke, dave)
+				if test.next == "" {
+					if i := item(t, s, first.ID, dave); err != nil || after.Rev == first.Rev || i.Settled != "" {
+						t.Errorf("got %v and settled %q, want the word recorded", err, i.Settled)
+					}
+					return
+				}
+				wantRefusal(t, err, "settled")
+				r, refused := breakglass.AsRefusal(err)
+				if next := strings.ReplaceAll(test.next, "%s", second.ID); refused && (!strings.Contains(r.Why, second.ID) || !strings.HasSuffix(r.Next, next)) {
+					t.Errorf("why %q, next %q: want %s named, and %q", r.Why, r.Next, second.ID, next)
+				}
+				if now, err := s.Service.Campaign(t.Context(), first.ID); err != nil || now.Rev != first.Rev {
+					t.Errorf("%s is at %d, want %d: something was recorded (%v)", first.ID, now.Rev, first.Rev, err)
+				}
+			})
+		})
+	}
+}
+
 func TestRefusalNamesTheCampaignThatHolds(t *testing.T) {
 	campaignBubble(t, func(t *testing.T, s *bgtest.System) {
 		alice := breakglass.Eligibility{Person: "alice", Part: breakglass.PartRequester, Profile: "admin", Cluster: "c1"}
