@@ -52,9 +52,11 @@ type CampaignItem struct {
 	Earlier      []Word    // words that the same person replaced later, in order
 	AtClose      Outcome   // what it came to when the campaign closed; empty: it is open
 	Suspended    time.Time // zero: never
+	SuspendedSeq int64     // ledger index of the entry that did it
 	SuspendedWhy string
 	Back         []Ending  // the words that give it back, since it was suspended
 	Escalated    time.Time // zero: never
+	EscalatedSeq int64     // ledger index of the entry that did it
 	EscalatedWhy string
 	Settled      string // id of a later campaign in which the same eligibility came to something; empty: none
 	SettledAt    time.Time
@@ -222,9 +224,9 @@ func (c *Campaign) apply(e ledger.Entry, ev Event) error {
 	case CampaignDecided:
 		err = c.decided(ev, Ending{By: ev.By, At: e.Time, Reason: e.Texts["reason"]})
 	case CampaignSuspended:
-		err = c.each(ev.Items, func(i *CampaignItem) error { return c.suspended(i, ev.Why, e.Time) })
+		err = c.each(ev.Items, func(i *CampaignItem) error { return c.suspended(i, ev.Why, e) })
 	case CampaignEscalated:
-		err = c.each(ev.Items, func(i *CampaignItem) error { return c.escalated(i, ev.Why, e.Time) })
+		err = c.each(ev.Items, func(i *CampaignItem) error { return c.escalated(i, ev.Why, e) })
 	case CampaignSettled:
 		err = c.each(ev.Items, func(i *CampaignItem) error { return c.settled(i, ev.Campaign, e.Time) })
 	case CampaignReinstated:
@@ -416,7 +418,7 @@ func (c *Campaign) decided(ev CampaignDecided, word Ending) error {
 	})
 }
 
-func (c *Campaign) suspended(i *CampaignItem, why string, at time.Time) error {
+func (c *Campaign) suspended(i *CampaignItem, why string, e ledger.Entry) error {
 	switch said := c.said(i); {
 	case i.Gives == Eligibility{}:
 		return fmt.Errorf("is no eligibility")
@@ -426,16 +428,16 @@ func (c *Campaign) suspended(i *CampaignItem, why string, at time.Time) error {
 		return fmt.Errorf("suspended, but %s has settled it", i.Settled)
 	case why == WhyRevoked && said != OutcomeRevoke, why == WhyUnanswered && said != OutcomeNone:
 		return fmt.Errorf("suspended as %s but %s", why, said)
-	case why == WhyUnanswered && at.Before(c.Opened.Deadline):
+	case why == WhyUnanswered && e.Time.Before(c.Opened.Deadline):
 		return fmt.Errorf("suspended before the deadline")
 	case why != WhyRevoked && why != WhyUnanswered:
 		return fmt.Errorf("suspended for %q", why)
 	}
-	i.Suspended, i.SuspendedWhy = at, why
+	i.Suspended, i.SuspendedSeq, i.SuspendedWhy = e.Time, e.Seq, why
 	return nil
 }
 
-func (c *Campaign) escalated(i *CampaignItem, why string, at time.Time) error {
+func (c *Campaign) escalated(i *CampaignItem, why string, e ledger.Entry) error {
 	said := c.said(i)
 	switch {
 	case !i.Escalated.IsZero() || !i.Suspended.IsZero():
@@ -444,12 +446,12 @@ func (c *Campaign) escalated(i *CampaignItem, why string, at time.Time) error {
 		return fmt.Errorf("escalated for %q", why)
 	case said == OutcomeKeep || said == OutcomeRevoke && why != WhyFloor:
 		return fmt.Errorf("escalated but %s", said)
-	case said == OutcomeNone && at.Before(c.Opened.Deadline):
+	case said == OutcomeNone && e.Time.Before(c.Opened.Deadline):
 		return fmt.Errorf("escalated before the deadline")
 	case why == WhyFloor && i.Gives == Eligibility{}, why == WhyUnanswered && i.Gives != Eligibility{}:
 		return fmt.Errorf("escalated for the wrong reason")
 	}
-	i.Escalated, i.EscalatedWhy = at, why
+	i.Escalated, i.EscalatedSeq, i.EscalatedWhy = e.Time, e.Seq, why
 	return nil
 }
 

@@ -42,10 +42,13 @@ func (b *Bot) Campaigns() breakglass.Messenger { return campaignTeller{b} }
 
 type campaignTeller struct{ b *Bot }
 
-// told is how far the entry with index Seq has been told: the number of its messages that Slack has.
+// told is how far the entry with index Seq has been told: the number of its messages that Slack has. They are about the entries up
+// to Through as well. That is remembered before the first of them goes out, so that whatever is written meanwhile is either in
+// them or told by itself.
 type told struct {
-	Seq   int64 `json:"seq"`
-	Steps int   `json:"steps"`
+	Seq     int64 `json:"seq"`
+	Steps   int   `json:"steps"`
+	Through int64 `json:"through"`
 }
 
 // letter is one message, to a user in private or, with an empty user, to the channel.
@@ -60,7 +63,7 @@ func (t campaignTeller) Tell(ctx context.Context, n breakglass.Notice) error {
 		return nil
 	}
 	b := t.b
-	at := told{Seq: -1}
+	at := told{Seq: -1, Through: -1}
 	mark, err := b.cfg.Ledger.Bookmark(ctx, campaignsMark)
 	if err == nil && mark != nil {
 		err = json.Unmarshal(mark, &at)
@@ -68,15 +71,21 @@ func (t campaignTeller) Tell(ctx context.Context, n breakglass.Notice) error {
 	if err != nil {
 		return fmt.Errorf("reading how far campaigns were told: %w", err)
 	}
-	if n.Seq < at.Seq {
+	if n.Seq < at.Seq || n.Seq > at.Seq && n.Seq <= at.Through {
 		return nil
 	}
 	if n.Seq > at.Seq {
-		at = told{Seq: n.Seq}
+		at = told{Seq: n.Seq, Through: -1}
 	}
-	letters, err := b.campaignLetters(ctx, n)
+	letters, through, err := b.campaignLetters(ctx, n, at.Through)
 	if err != nil {
 		return err
+	}
+	if through > at.Through && len(letters) > 0 {
+		at.Through = through
+		if err := b.rememberTold(ctx, at); err != nil {
+			return err
+		}
 	}
 	for i, l := range letters {
 		if i < at.Steps {
@@ -101,28 +110,38 @@ func (t campaignTeller) Tell(ctx context.Context, n breakglass.Notice) error {
 			return err
 		}
 		at.Steps = i + 1
-		mark, err := json.Marshal(at)
-		if err == nil {
-			err = b.cfg.Ledger.SetBookmark(ctx, campaignsMark, mark)
-		}
-		if err != nil {
-			return fmt.Errorf("remembering how far campaigns were told: %w", err)
+		if err := b.rememberTold(ctx, at); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// campaignLetters are the messages about one entry. They depend on what the campaign is now only in their numbers, so that after
-// a crash the same ones come in the same order.
-func (b *Bot) campaignLetters(ctx context.Context, n breakglass.Notice) ([]letterTo, error) {
+func (b *Bot) rememberTold(ctx context.Context, at told) error {
+	mark, err := json.Marshal(at)
+	if err == nil {
+		err = b.cfg.Ledger.SetBookmark(ctx, campaignsMark, mark)
+	}
+	if err != nil {
+		return fmt.Errorf("remembering how far campaigns were told: %w", err)
+	}
+	return nil
+}
+
+// campaignLetters are the messages about one entry, and about those up to through, which is decided here when it is before the
+// entry. They depend on what the campaign is now only in their numbers, so that after a crash the same ones come in the same order.
+func (b *Bot) campaignLetters(ctx context.Context, n breakglass.Notice, through int64) ([]letterTo, int64, error) {
 	switch n.Event.(type) {
 	case breakglass.CampaignOpened, breakglass.CampaignReminded, breakglass.CampaignSuspended, breakglass.CampaignEscalated, breakglass.CampaignClosed:
 	default:
-		return nil, nil
+		return nil, through, nil
 	}
 	c, err := b.cfg.Service.Campaign(ctx, n.Campaign)
 	if err != nil {
-		return nil, err
+		return nil, through, err
+	}
+	if through < n.Seq {
+		through = throughWith(c, n)
 	}
 	v := b.render(time.Now())
 	var out []letterTo
@@ -145,19 +164,19 @@ func (b *Bot) campaignLetters(ctx context.Context, n breakglass.Notice) ([]lette
 			}
 		}
 	case breakglass.CampaignSuspended:
-		for _, lost := range suspendedWith(c, ev, n.At) {
+		for _, lost := range suspendedIn(c, ev.Why, n.Seq, through) {
 			if user, ok := v.account(lost[0].Gives.Person); ok {
 				out = append(out, letterTo{user, v.campaignSuspended(c, ev, lost)})
 			}
 		}
 	case breakglass.CampaignEscalated:
-		if ids := escalatedWith(c, ev, n.At); len(ids) > 0 {
+		if ids := escalatedIn(c, ev.Why, n.Seq, through); len(ids) > 0 {
 			out = append(out, letterTo{message: v.campaignEscalated(c, ev, ids)})
 		}
 	case breakglass.CampaignClosed:
 		out = append(out, letterTo{message: v.campaignClosed(c, ev)})
 	}
-	return out, nil
+	return out, through, nil
 }
 
 func (v render) campaignOpened(c *breakglass.Campaign) message {
@@ -200,29 +219,43 @@ func (v render) campaignDigest(c *breakglass.Campaign, person, title string) mes
 	return m
 }
 
-// escalatedWith lists what was escalated together with an entry, for the same reason: a ledger entry holds only so many ids, and
-// what is one escalation to people is many entries. It is told with the entry that has the first of the items; for the others
-// there is nothing to tell.
-func escalatedWith(c *breakglass.Campaign, ev breakglass.CampaignEscalated, at time.Time) []string {
-	var ids []string
+// throughWith is the last of the entries that follow an entry without a gap and do the same for the same reason. A ledger entry
+// holds only so many ids: what is one escalation to people is many entries, and is told once. When each was written says nothing
+// about that: a clock that is behind gives many entries one time.
+func throughWith(c *breakglass.Campaign, n breakglass.Notice) int64 {
+	same := map[int64]bool{}
 	for _, i := range c.Items {
-		if i.Escalated.Equal(at) && i.EscalatedWhy == ev.Why {
-			ids = append(ids, i.ID)
+		switch ev := n.Event.(type) {
+		case breakglass.CampaignSuspended:
+			same[i.SuspendedSeq] = same[i.SuspendedSeq] || !i.Suspended.IsZero() && i.SuspendedWhy == ev.Why
+		case breakglass.CampaignEscalated:
+			same[i.EscalatedSeq] = same[i.EscalatedSeq] || !i.Escalated.IsZero() && i.EscalatedWhy == ev.Why
 		}
 	}
-	if len(ids) == 0 || !slices.Contains(ev.Items, ids[0]) {
-		return nil
+	through := n.Seq
+	for same[through+1] {
+		through++
+	}
+	return through
+}
+
+// escalatedIn lists what the entries from one to another escalated for a reason.
+func escalatedIn(c *breakglass.Campaign, why string, from, through int64) []string {
+	var ids []string
+	for _, i := range c.Items {
+		if !i.Escalated.IsZero() && i.EscalatedWhy == why && i.EscalatedSeq >= from && i.EscalatedSeq <= through {
+			ids = append(ids, i.ID)
+		}
 	}
 	return ids
 }
 
-// suspendedWith lists, person by person, what was suspended together with an entry. A person is told about all of it with the
-// entry that has the first of their items.
-func suspendedWith(c *breakglass.Campaign, ev breakglass.CampaignSuspended, at time.Time) [][]*breakglass.CampaignItem {
+// suspendedIn lists, person by person, what the entries from one to another suspended for a reason.
+func suspendedIn(c *breakglass.Campaign, why string, from, through int64) [][]*breakglass.CampaignItem {
 	var out [][]*breakglass.CampaignItem
 	place := map[string]int{}
 	for _, i := range c.Items {
-		if !i.Suspended.Equal(at) || i.SuspendedWhy != ev.Why {
+		if i.Suspended.IsZero() || i.SuspendedWhy != why || i.SuspendedSeq < from || i.SuspendedSeq > through {
 			continue
 		}
 		n, known := place[i.Gives.Person]
@@ -232,7 +265,7 @@ func suspendedWith(c *breakglass.Campaign, ev breakglass.CampaignSuspended, at t
 		}
 		out[n] = append(out[n], i)
 	}
-	return slices.DeleteFunc(out, func(lost []*breakglass.CampaignItem) bool { return !slices.Contains(ev.Items, lost[0].ID) })
+	return out
 }
 
 // campaignSuspended tells a person what they may not do any more, and how they get it back.

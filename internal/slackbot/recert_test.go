@@ -237,20 +237,23 @@ func (w *world) toldCampaigns(id string) (out []slacksim.Message) {
 	return out
 }
 
+// manyPowers is a cluster in which many users may read secrets.
+func manyPowers(things int) func(context.Context, string) (*inventory.Snapshot, *inventory.Analysis, error) {
+	return func(context.Context, string) (*inventory.Snapshot, *inventory.Analysis, error) {
+		snap, judged := &inventory.Snapshot{Cluster: "c1", At: time.Now().UTC()}, &inventory.Analysis{Cluster: "c1"}
+		for n := range things {
+			subject, name := inventory.Subject{Kind: inventory.User, Name: fmt.Sprintf("user-%d", n)}, fmt.Sprintf("binding-%d", n)
+			snap.Bindings = append(snap.Bindings, inventory.Binding{Namespace: "shop", Name: name, Subjects: []inventory.Subject{subject}})
+			judged.Powers = append(judged.Powers, inventory.Power{Subject: subject, Rights: []string{"secrets-read@shop"}, Severity: inventory.High, Via: []inventory.Ref{{Kind: "RoleBinding", Namespace: "shop", Name: name}}})
+		}
+		return snap, judged, nil
+	}
+}
+
 // A campaign with more escalated items than one ledger entry holds: reminder, escalation, suspensions and the end of it.
 func TestDeadlineIsToldInFewMessages(t *testing.T) {
 	const things = 400
-	w, service := campaigns(t, func(c *recert.Config) {
-		c.Scan = func(context.Context, string) (*inventory.Snapshot, *inventory.Analysis, error) {
-			snap, judged := &inventory.Snapshot{Cluster: "c1", At: time.Now().UTC()}, &inventory.Analysis{Cluster: "c1"}
-			for n := range things {
-				subject, name := inventory.Subject{Kind: inventory.User, Name: fmt.Sprintf("user-%d", n)}, fmt.Sprintf("binding-%d", n)
-				snap.Bindings = append(snap.Bindings, inventory.Binding{Namespace: "shop", Name: name, Subjects: []inventory.Subject{subject}})
-				judged.Powers = append(judged.Powers, inventory.Power{Subject: subject, Rights: []string{"secrets-read@shop"}, Severity: inventory.High, Via: []inventory.Ref{{Kind: "RoleBinding", Namespace: "shop", Name: name}}})
-			}
-			return snap, judged, nil
-		}
-	})
+	w, service := campaigns(t, func(c *recert.Config) { c.Scan = manyPowers(things) })
 	c, err := service.Start(w.ctx(), nil, time.Time{})
 	must(t, err)
 	w.letter("erin", "for your word")
@@ -320,6 +323,93 @@ func TestWhomAReviewerRevokedIsTold(t *testing.T) {
 	m := w.letter("alice", "has suspended you")
 	if s := m.AllText(); !strings.Contains(s, "requester of admin on c1") || !strings.Contains(s, "a reviewer said revoke") || strings.Contains(s, "changed teams") {
 		t.Errorf("alice was told %q", s)
+	}
+}
+
+// While the clock is behind the ledger's, everything that is recorded has one time.
+func TestWhatIsRecordedAtOneTimeIsToldEachTime(t *testing.T) {
+	w, service := campaigns(t)
+	c, err := service.Start(w.ctx(), nil, time.Time{})
+	must(t, err)
+	w.later(time.Now().Add(time.Hour), campaignPolicy)
+	revoke := func(id string) *breakglass.CampaignItem {
+		i, ok := c.Item(id)
+		if !ok {
+			t.Fatalf("there is no item %s", id)
+		}
+		after, err := w.Service.DecideItems(w.ctx(), bgtest.ByKey("carol"), c.ID, breakglass.ItemAnswer{Verdict: breakglass.VerdictRevoke, Reason: "changed teams", Items: []breakglass.Judged{{ID: id, Digest: i.Digest}}})
+		must(t, err)
+		i, _ = after.Item(id)
+		return i
+	}
+	var asks, agrees []string // in the order of the campaign
+	for _, i := range c.Items {
+		switch {
+		case i.Gives.Person == "alice" && i.Gives.Part == breakglass.PartRequester:
+			asks = append(asks, i.ID)
+		case i.Gives.Profile == "admin" && i.Gives.Part == breakglass.PartApprover && i.Gives.Person != "carol":
+			agrees = append(agrees, i.ID)
+		}
+	}
+	first := revoke(asks[0])
+	w.letter("alice", "requester of "+first.Gives.Profile+" on c1")
+	second := revoke(asks[1])
+	if !second.Suspended.Equal(first.Suspended) {
+		t.Fatalf("suspended at %s and %s, want one time", first.Suspended, second.Suspended)
+	}
+	w.letter("alice", "requester of "+second.Gives.Profile+" on c1")
+	// Two approvers may go; what the floor keeps is escalated, each by itself.
+	var kept []*breakglass.CampaignItem
+	for _, id := range agrees {
+		i := revoke(id)
+		if i.EscalatedWhy == breakglass.WhyFloor {
+			w.wait(channel, id)
+			kept = append(kept, i)
+		}
+	}
+	if len(kept) < 2 || !kept[0].Escalated.Equal(kept[1].Escalated) {
+		t.Fatalf("the floor kept %d, want 2 and more at one time", len(kept))
+	}
+}
+
+// After a crash an entry is told again, with the others that it was told with, and not with what came since: that is told by itself.
+func TestEscalationThatGrewMeanwhileIsToldWhole(t *testing.T) {
+	const things = 400
+	w, service := campaigns(t, func(c *recert.Config) { c.Scan = manyPowers(things) })
+	c, err := service.Start(w.ctx(), nil, time.Time{})
+	must(t, err)
+	w.later(c.Opened.Deadline.Add(time.Minute), campaignPolicy)
+	w.wait(channel, "is closed")
+	w.toldCampaigns(c.ID)
+	entries, err := w.Ledger.Stream(w.ctx(), c.ID)
+	must(t, err)
+	var notices []breakglass.Notice
+	items := 0
+	for _, e := range entries {
+		ev, err := breakglass.Decode(e)
+		must(t, err)
+		if x, is := ev.(breakglass.CampaignEscalated); is && x.Why == breakglass.WhyUnanswered {
+			notices = append(notices, breakglass.Notice{Seq: e.Seq, Event: ev, Campaign: c.ID, At: e.Time})
+			items += len(x.Items)
+		}
+	}
+	if len(notices) < 3 {
+		t.Fatalf("%d entries, want 3 and more", len(notices))
+	}
+	// The first entry was there alone, and its message may be out, when the program died.
+	head := len(notices[0].Event.(breakglass.CampaignEscalated).Items)
+	must(t, w.Ledger.SetBookmark(w.ctx(), "slack/campaigns", fmt.Appendf(nil, `{"seq":%d,"steps":0,"through":%d}`, notices[0].Seq, notices[0].Seq)))
+	before := len(w.sim.Messages(channel))
+	for _, n := range notices {
+		must(t, w.bot.Load().Campaigns().Tell(w.ctx(), n))
+	}
+	var got []string
+	for _, m := range w.sim.Messages(channel)[before:] {
+		got = append(got, m.Text)
+	}
+	want := []string{fmt.Sprintf("Recertification %s: %d items were escalated", c.ID, head), fmt.Sprintf("Recertification %s: %d items were escalated", c.ID, items-head)}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("the channel was told: %s", diff)
 	}
 }
 
