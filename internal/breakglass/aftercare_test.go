@@ -668,21 +668,17 @@ func TestSlowExaminationDelaysNoOtherGrant(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(65 * time.Second) // its examination is under way
-		fails := true
+		var tries atomic.Int32
 		s.Cluster.SetBind(func(breakglass.Binding) (bool, error) {
-			if fails {
-				fails = false
+			if tries.Add(1) == 1 { // that of the claim: only the work of Run tries again
 				return false, errors.New("etcd has no leader")
 			}
 			return true, nil
 		})
 		other := active(t, s, "bob")
-		if s.Cluster.Has(other.ID) {
-			t.Fatal("the first binding did not fail")
-		}
 		time.Sleep(3 * time.Second)
-		if !s.Cluster.Has(other.ID) || slices.Contains(kinds(t, s, r.ID), "swept") {
-			t.Error("the right of one grant waits for the examination of another")
+		if tries.Load() < 2 || !s.Cluster.Has(other.ID) || slices.Contains(kinds(t, s, r.ID), "swept") {
+			t.Errorf("the right of one grant waits for the examination of another: it was bound %d times", tries.Load())
 		}
 		time.Sleep(2 * time.Minute)
 		if !slices.Contains(kinds(t, s, r.ID), "swept") {
