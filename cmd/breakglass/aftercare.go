@@ -542,15 +542,17 @@ func (a *app) settleCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			seen := int64(-1)
 			for _, f := range all.Items {
 				if f.Key == keys[0] || strings.HasSuffix(keys[0], "/") && strings.HasPrefix(f.Key, keys[0]) {
 					a.screen.note("%s  %s", f.Severity, f.What)
+					seen = max(seen, f.LedgerIndex)
 				}
 			}
 			if err := a.confirm(ctx, yes, "settle", keys[0]); err != nil {
 				return err
 			}
-			n, err := c.Settle(ctx, keys[0], note)
+			n, err := c.Settle(ctx, keys[0], seen, note)
 			if err != nil {
 				return err
 			}

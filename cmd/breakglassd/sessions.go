@@ -102,7 +102,7 @@ func (s *sessions) unknown(ctx context.Context, clusterID, fingerprint, commonNa
 		f.Key = breakglass.ShadowKey(clusterID, fingerprint)
 		f.What = fmt.Sprintf("a certificate with the fingerprint %s, which the ledger does not know, was used in %s under the name %s, first seen from %s", fingerprint, clusterID, name, session.Text(e.Source()))
 	} else {
-		f.Key = "unknown-name/" + clusterID + "/" + name
+		f.Key = breakglass.UnknownNameKey(clusterID, name)
 		f.What = fmt.Sprintf("somebody acted in %s under the name %s, which only certificates of ours may have, without one (%s), first seen from %s", clusterID, name, session.Text(e.User), session.Text(e.Source()))
 	}
 	return s.service.Find(ctx, f)

@@ -58,7 +58,8 @@ type Findings struct {
 
 // Settle says what came of looking into findings.
 type Settle struct {
-	Key  string `json:"key"` // of one, or, with a slash at its end, what the keys of all of them begin with
+	Key  string `json:"key"`  // of one, or, with a slash at its end, what the keys of all of them begin with
+	Seen int64  `json:"seen"` // the greatest ledgerIndex of the findings that were shown: later ones stay open
 	Note string `json:"note"`
 }
 
@@ -124,7 +125,7 @@ func (s *server) settle(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	n, err := s.cfg.Service.SettleByHand(c.Context(), c.actor, in.Key, in.Note)
+	n, err := s.cfg.Service.SettleByHand(c.Context(), c.actor, in.Key, in.Seen, in.Note)
 	if err != nil {
 		return nil, err
 	}
@@ -183,10 +184,10 @@ func (c *Client) Findings(ctx context.Context) (Findings, error) {
 	return ask[Findings](ctx, c, http.MethodGet, "/v1/findings", nil)
 }
 
-// Settle records what came of looking into findings: the one of that key, or all whose keys begin so if it ends with a slash. It
-// returns how many there were.
-func (c *Client) Settle(ctx context.Context, key, note string) (int, error) {
-	out, err := ask[Settled](ctx, c, http.MethodPost, "/v1/findings/settle", Settle{Key: key, Note: note})
+// Settle records what came of looking into findings: the one of that key, or all whose keys begin so if it ends with a slash, up to
+// the ledger index seen. It returns how many there were.
+func (c *Client) Settle(ctx context.Context, key string, seen int64, note string) (int, error) {
+	out, err := ask[Settled](ctx, c, http.MethodPost, "/v1/findings/settle", Settle{Key: key, Seen: seen, Note: note})
 	return out.Findings, err
 }
 

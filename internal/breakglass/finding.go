@@ -141,7 +141,7 @@ func (s *Service) Find(ctx context.Context, f FindingOpened) error {
 	if !open && s.findings.ofKind(f.Key) >= maxOpenFindings || !s.findings.rate.allow(f.Check, time.Now()) {
 		return fmt.Errorf("recording the finding %s: %w", clip(f.Key, 200), ErrTooManyFindings)
 	}
-	return s.recordFinding(ctx, f, nil)
+	return s.recordFindings(ctx, nil, f)
 }
 
 // ofKind counts the open findings of the kind of a key: one kind that is flooded must not hide another.
@@ -174,7 +174,7 @@ func (s *Service) Over(ctx context.Context, key, how string) error {
 	if _, open := s.findings.open[key]; !open {
 		return nil
 	}
-	return s.recordFinding(ctx, FindingOver{Key: key, How: clip(how, maxFindingText)}, nil)
+	return s.recordFindings(ctx, nil, FindingOver{Key: key, How: clip(how, maxFindingText)})
 }
 
 // settledByHand is the kinds of findings that tell of what was once done. No check sees them end, so people settle them. Every
@@ -188,9 +188,10 @@ const (
 )
 
 // SettleByHand records that a responder has looked into findings, and what came of it. key is that of one finding, or, if it ends
-// with a slash, what the keys of all of them begin with, for a flood. It returns how many there were. The same certificate or
-// name is found again when it is used again, and not because it is still in the authority's store.
-func (s *Service) SettleByHand(ctx context.Context, a Actor, key, note string) (int, error) {
+// with a slash, what the keys of all of them begin with, for a flood. seen is the greatest Seq of the findings that they were shown:
+// what has come, or has changed, since stays open. All are settled or none. It returns how many there were. The same certificate
+// or name is found again when it is used again, and not because it is still in the authority's store.
+func (s *Service) SettleByHand(ctx context.Context, a Actor, key string, seen int64, note string) (int, error) {
 	p := s.Policy()
 	err := known(p, a)
 	if err == nil && !p.MayRespond(a.Person) {
@@ -210,22 +211,24 @@ func (s *Service) SettleByHand(ctx context.Context, a Actor, key, note string) (
 	s.findings.mu.Lock()
 	defer s.findings.mu.Unlock()
 	var keys []string
-	for k := range s.findings.open {
-		if k == key || strings.HasSuffix(key, "/") && strings.HasPrefix(k, key) {
+	for k, f := range s.findings.open {
+		if f.Seq <= seen && (k == key || strings.HasSuffix(key, "/") && strings.HasPrefix(k, key)) {
 			keys = append(keys, k)
 		}
 	}
 	if len(keys) == 0 {
-		return 0, s.recordRefusal(ctx, a, "settle", RefusalStream, refuse(ClassUnknown, "no-finding", "see: breakglass findings", "no finding with the key %q is open", clip(key, 100)))
+		return 0, s.recordRefusal(ctx, a, "settle", RefusalStream, refuse(ClassUnknown, "no-finding", "see: breakglass findings", "no finding that you were shown is open with the key %q", clip(key, 100)))
 	}
 	slices.Sort(keys)
-	for i, k := range keys {
-		if err := s.recordFinding(ctx, FindingOver{Key: k, How: "looked into by " + a.Person, By: &a}, map[string]string{"note": strings.TrimSpace(note)}); err != nil {
-			return i, err
-		}
+	var over []Event
+	for _, k := range keys {
+		over = append(over, FindingOver{Key: k, How: "looked into by " + a.Person, By: &a})
 	}
-	return len(keys), nil
+	return len(keys), s.recordFindings(ctx, map[string]string{"note": strings.TrimSpace(note)}, over...)
 }
+
+// UnknownNameKey is the key of the finding that somebody acted under a name of ours without a certificate of it.
+func UnknownNameKey(cluster, name string) string { return unknownName + "/" + cluster + "/" + name }
 
 // isSettled reports whether a person has dealt with a finding since it was last open.
 func (s *Service) isSettled(key string) bool {
@@ -234,12 +237,20 @@ func (s *Service) isSettled(key string) bool {
 	return s.findings.settled[key]
 }
 
-func (s *Service) recordFinding(ctx context.Context, ev Event, texts map[string]string) error {
-	entries, err := s.ledger.Append(ctx, s.now(), FindingStream, ledger.AnyVersion, nil, draft(ev, texts))
+// recordFindings appends events, all or none, each with the same texts. Called with mu held.
+func (s *Service) recordFindings(ctx context.Context, texts map[string]string, events ...Event) error {
+	drafts := make([]ledger.Draft, len(events))
+	for i, ev := range events {
+		drafts[i] = draft(ev, texts)
+	}
+	entries, err := s.ledger.Append(ctx, s.now(), FindingStream, ledger.AnyVersion, nil, drafts...)
 	if err != nil {
 		return fmt.Errorf("recording a finding: %w", err)
 	}
-	return s.findings.apply(entries[0], ev)
+	for i, ev := range events {
+		err = errors.Join(err, s.findings.apply(entries[i], ev))
+	}
+	return err
 }
 
 // Settle brings the open findings of a check in a cluster to those given: new ones are opened, and the ones that the check does

@@ -245,14 +245,13 @@ func hourOf(person string, at time.Time) string {
 type work int
 
 const (
-	workNone    work = iota
-	workEnd          // record what the clock decided
-	workBind         // make the binding exist
-	workUnbind       // make it not exist
-	workSettle       // find out what became of a claim whose outcome is not recorded
-	workProve        // ask the API servers whether a revoked certificate is refused
-	workExamine      // report what was done, and look for what was left behind
-	workOverdue      // record that a closing note or an acknowledgement did not come
+	workEnd     work = iota // record what the clock decided
+	workBind                // make the binding exist
+	workUnbind              // make it not exist
+	workSettle              // find out what became of a claim whose outcome is not recorded
+	workProve               // ask the API servers whether a revoked certificate is refused
+	workExamine             // report what was done, and look for what was left behind
+	workOverdue             // record that a closing note or an acknowledgement did not come
 )
 
 // lane is what a work must not overlap with, for the same request: what makes and takes away rights is done one after the other,
@@ -261,7 +260,7 @@ func (w work) lane() work {
 	switch w {
 	case workBind, workUnbind, workSettle:
 		return workBind
-	case workNone, workEnd, workProve, workExamine, workOverdue:
+	case workEnd, workProve, workExamine, workOverdue:
 	}
 	return w
 }
@@ -276,9 +275,8 @@ type waits struct {
 // or a finalizer that somebody put on the binding, must not keep them from being made.
 const unbindPatience = 15 * time.Second
 
-// due decides what to do next for a request; at is when to look again (zero: when something happens). Of the works each may be
-// done beside the others.
-func due(r *Request, now time.Time, wait waits) (todo []work, at time.Time) {
+// due decides what to do next for a request, each work beside the others; at is when to look again (zero: when something happens).
+func due(r *Request, now time.Time, wait waits) (works []work, at time.Time) {
 	binding := r.Ask.Rights.Binding()
 	switch r.State(now) {
 	case StatePending, StateApproved:
@@ -290,21 +288,21 @@ func due(r *Request, now time.Time, wait waits) (todo []work, at time.Time) {
 		return []work{workSettle}, now
 	case StateActive:
 		if binding && !r.Bound {
-			todo = append(todo, workBind)
+			works = append(works, workBind)
 		}
-		return todo, r.Issued.NotAfter
+		return works, r.Issued.NotAfter
 	case StateExpired, StateRevoked:
 		if r.Bound {
-			todo = append(todo, workUnbind)
+			works = append(works, workUnbind)
 			if at := r.Over(now).Add(unbindPatience); now.Before(at) {
-				return todo, at
+				return works, at
 			}
 		}
 		if r.State(now) == StateExpired && r.Ended == nil {
-			return append(todo, workEnd), now
+			return append(works, workEnd), now
 		}
 		more, at := aftercare(r, now, wait)
-		return append(todo, more...), at
+		return append(works, more...), at
 	case StateLapsed:
 		if r.Ended == nil {
 			return []work{workEnd}, now
@@ -315,7 +313,7 @@ func due(r *Request, now time.Time, wait waits) (todo []work, at time.Time) {
 }
 
 // aftercare is due for a grant whose certificate is of no use any more.
-func aftercare(r *Request, now time.Time, wait waits) (todo []work, at time.Time) {
+func aftercare(r *Request, now time.Time, wait waits) (works []work, at time.Time) {
 	care := r.Ask.Aftercare
 	if care == nil || r.Issued == nil {
 		return nil, time.Time{}
@@ -323,7 +321,7 @@ func aftercare(r *Request, now time.Time, wait waits) (todo []work, at time.Time
 	when := func(w work, by time.Time) {
 		switch {
 		case !now.Before(by):
-			todo = append(todo, w)
+			works = append(works, w)
 		case at.IsZero() || by.Before(at):
 			at = by
 		}
@@ -335,9 +333,9 @@ func aftercare(r *Request, now time.Time, wait waits) (todo []work, at time.Time
 		when(workExamine, r.Over(now).Add(wait.audit))
 	}
 	for what, by := range map[string]time.Time{OverdueClosing: r.CloseBy(now), OverdueAcknowledgement: r.AcknowledgeBy()} {
-		if !by.IsZero() && !slices.Contains(r.Overdue, what) && !slices.Contains(todo, workOverdue) {
+		if !by.IsZero() && !slices.Contains(r.Overdue, what) && !slices.Contains(works, workOverdue) {
 			when(workOverdue, by)
 		}
 	}
-	return todo, at
+	return works, at
 }

@@ -182,11 +182,11 @@ func (s *Service) tend(ctx context.Context) error {
 		live := map[string]bool{}
 		for _, r := range s.tracker.idle() {
 			live[r.ID] = true
-			todo, at := due(r, now, waits{settle: 2 * s.cfg.SignTimeout, audit: s.cfg.AuditGrace})
+			works, at := due(r, now, waits{settle: 2 * s.cfg.SignTimeout, audit: s.cfg.AuditGrace})
 			if at.After(now) {
 				soon(at)
 			}
-			for _, w := range todo {
+			for _, w := range works {
 				k := task{r.ID, r.Ask.Cluster, w.lane()}
 				if running[k] || w == workExamine && examining[k.cluster] >= maxExaminations { // looked at again when one ends
 					continue
@@ -237,10 +237,9 @@ func (s *Service) tend(ctx context.Context) error {
 func (s *Service) do(ctx context.Context, r *Request, w work) error {
 	var err error
 	switch w {
-	case workNone:
 	case workEnd:
 		_, err = s.note(ctx, r.ID, func(r *Request) Event {
-			if todo, _ := due(r, s.now(), waits{}); !slices.Contains(todo, workEnd) {
+			if works, _ := due(r, s.now(), waits{}); !slices.Contains(works, workEnd) {
 				return nil
 			}
 			return Ended{State: r.State(s.now())}
