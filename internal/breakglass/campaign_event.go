@@ -178,35 +178,3 @@ func (CampaignClosed) Kind() string       { return "campaign-closed/v1" }
 
 // CampaignStream is how the stream of a campaign begins: its id.
 const CampaignStream = "campaign-"
-
-// decodeCampaign decodes the events of this file; known says whether the kind is one of them.
-func decodeCampaign(kind string, body []byte) (ev Event, known bool, err error) {
-	known = true
-	switch kind {
-	case CampaignOpened{}.Kind():
-		ev, err = decode[CampaignOpened](body)
-	case CampaignItems{}.Kind():
-		ev, err = decode[CampaignItems](body)
-	case CampaignDecided{}.Kind():
-		ev, err = decode[CampaignDecided](body)
-	case CampaignSuspended{}.Kind():
-		ev, err = decode[CampaignSuspended](body)
-	case CampaignEscalated{}.Kind():
-		ev, err = decode[CampaignEscalated](body)
-	case CampaignSettled{}.Kind():
-		ev, err = decode[CampaignSettled](body)
-	case CampaignReinstated{}.Kind():
-		ev, err = decode[CampaignReinstated](body)
-	case CampaignReminded{}.Kind():
-		ev, err = decode[CampaignReminded](body)
-	case CampaignAcknowledged{}.Kind():
-		ev, err = decode[CampaignAcknowledged](body)
-	case CampaignProved{}.Kind():
-		ev, err = decode[CampaignProved](body)
-	case CampaignClosed{}.Kind():
-		ev, err = decode[CampaignClosed](body)
-	default:
-		known = false
-	}
-	return ev, known, err
-}

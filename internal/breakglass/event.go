@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -447,73 +448,62 @@ func draft(e Event, texts map[string]string) ledger.Draft {
 	return ledger.Draft{Kind: e.Kind(), Body: body, Texts: texts}
 }
 
-// Decode returns the event that an entry holds. Unknown kinds, unknown fields and trailing bytes are errors.
+// kinds is every kind of entry that this release reads. A kind's number is that of its fields: an event that gains a field gets
+// the next number, returned by its Kind method, and its former number stays here as [older], so that an older ledger verifies for
+// ever and an older release says "made by a newer release" instead of "forged".
+var kinds = map[string]func(body []byte) (Event, error){
+	"requested/v1":             decode[Requested],
+	"approved/v1":              decode[Approved],
+	"approval-withdrawn/v1":    decode[ApprovalWithdrawn],
+	"denied/v1":                decode[Denied],
+	"withdrawn/v1":             decode[Withdrawn],
+	"claimed/v1":               decode[Claimed],
+	"issued/v1":                decode[Issued],
+	"failed/v1":                decode[Failed],
+	"bound/v1":                 decode[Bound],
+	"unbound/v1":               decode[Unbound],
+	"revoked/v1":               decode[Revoked],
+	"delivered/v1":             decode[Delivered],
+	"ended/v1":                 decode[Ended],
+	"refused/v1":               decode[Refused],
+	"policy-loaded/v1":         decode[PolicyLoaded],
+	"heartbeat/v1":             decode[Heartbeat],
+	"receipt/v1":               decode[Receipt],
+	"session-reported/v1":      decode[SessionReported],
+	"swept/v1":                 decode[Swept],
+	"acknowledged/v1":          decode[Acknowledged],
+	"closed/v1":                decode[Closed],
+	"overdue/v1":               decode[Overdue],
+	"finding-opened/v1":        decode[FindingOpened],
+	"finding-over/v1":          decode[FindingOver],
+	"audit-imported/v1":        decode[AuditImported],
+	"canary-ordered/v1":        decode[CanaryOrdered],
+	"canary-done/v1":           decode[CanaryDone],
+	"check-run/v1":             decode[CheckRun],
+	"campaign-opened/v1":       decode[CampaignOpened],
+	"campaign-items/v1":        decode[CampaignItems],
+	"campaign-decided/v1":      decode[CampaignDecided],
+	"campaign-suspended/v1":    decode[CampaignSuspended],
+	"campaign-escalated/v1":    decode[CampaignEscalated],
+	"campaign-settled/v1":      decode[CampaignSettled],
+	"campaign-reinstated/v1":   decode[CampaignReinstated],
+	"campaign-reminded/v1":     decode[CampaignReminded],
+	"campaign-acknowledged/v1": decode[CampaignAcknowledged],
+	"campaign-proved/v1":       decode[CampaignProved],
+	"campaign-closed/v1":       decode[CampaignClosed],
+}
+
+// ErrNewerRelease says that an entry is of a kind, or of a number of a kind, that this release does not know. It is no sign of
+// forgery: use the release that wrote the ledger, or a later one.
+var ErrNewerRelease = errors.New("made by a newer release of breakglass: read it with that release or a later one")
+
+// Decode returns the event that an entry holds. An unknown kind is [ErrNewerRelease]; unknown fields and trailing bytes are errors.
 func Decode(e ledger.Entry) (Event, error) {
-	var ev Event
-	var err error
-	switch e.Kind {
-	case Requested{}.Kind():
-		ev, err = decode[Requested](e.Body)
-	case Approved{}.Kind():
-		ev, err = decode[Approved](e.Body)
-	case ApprovalWithdrawn{}.Kind():
-		ev, err = decode[ApprovalWithdrawn](e.Body)
-	case Denied{}.Kind():
-		ev, err = decode[Denied](e.Body)
-	case Withdrawn{}.Kind():
-		ev, err = decode[Withdrawn](e.Body)
-	case Claimed{}.Kind():
-		ev, err = decode[Claimed](e.Body)
-	case Issued{}.Kind():
-		ev, err = decode[Issued](e.Body)
-	case Failed{}.Kind():
-		ev, err = decode[Failed](e.Body)
-	case Bound{}.Kind():
-		ev, err = decode[Bound](e.Body)
-	case Unbound{}.Kind():
-		ev, err = decode[Unbound](e.Body)
-	case Revoked{}.Kind():
-		ev, err = decode[Revoked](e.Body)
-	case Delivered{}.Kind():
-		ev, err = decode[Delivered](e.Body)
-	case Ended{}.Kind():
-		ev, err = decode[Ended](e.Body)
-	case Refused{}.Kind():
-		ev, err = decode[Refused](e.Body)
-	case PolicyLoaded{}.Kind():
-		ev, err = decode[PolicyLoaded](e.Body)
-	case Heartbeat{}.Kind():
-		ev, err = decode[Heartbeat](e.Body)
-	case Receipt{}.Kind():
-		ev, err = decode[Receipt](e.Body)
-	case SessionReported{}.Kind():
-		ev, err = decode[SessionReported](e.Body)
-	case Swept{}.Kind():
-		ev, err = decode[Swept](e.Body)
-	case Acknowledged{}.Kind():
-		ev, err = decode[Acknowledged](e.Body)
-	case Closed{}.Kind():
-		ev, err = decode[Closed](e.Body)
-	case Overdue{}.Kind():
-		ev, err = decode[Overdue](e.Body)
-	case FindingOpened{}.Kind():
-		ev, err = decode[FindingOpened](e.Body)
-	case FindingOver{}.Kind():
-		ev, err = decode[FindingOver](e.Body)
-	case AuditImported{}.Kind():
-		ev, err = decode[AuditImported](e.Body)
-	case CanaryOrdered{}.Kind():
-		ev, err = decode[CanaryOrdered](e.Body)
-	case CanaryDone{}.Kind():
-		ev, err = decode[CanaryDone](e.Body)
-	case CheckRun{}.Kind():
-		ev, err = decode[CheckRun](e.Body)
-	default:
-		var known bool
-		if ev, known, err = decodeCampaign(e.Kind, e.Body); !known {
-			err = fmt.Errorf("unknown kind: written by a newer version?")
-		}
+	decode, ok := kinds[e.Kind]
+	if !ok {
+		return nil, fmt.Errorf("ledger entry %d (%q): %w", e.Seq, e.Kind, ErrNewerRelease)
 	}
+	ev, err := decode(e.Body)
 	if err != nil {
 		return nil, fmt.Errorf("ledger entry %d (%s): %w", e.Seq, e.Kind, err)
 	}
@@ -531,6 +521,22 @@ func decode[E Event](body []byte) (Event, error) {
 		return nil, fmt.Errorf("bytes after the event")
 	}
 	return e, nil
+}
+
+// older decodes a former number of a kind: the fields of today without those that came later.
+func older[E Event](later ...string) func([]byte) (Event, error) {
+	return func(body []byte) (Event, error) {
+		var fields map[string]json.RawMessage
+		if err := json.Unmarshal(body, &fields); err != nil {
+			return nil, err
+		}
+		for _, name := range later {
+			if _, ok := fields[name]; ok {
+				return nil, fmt.Errorf("field %q came with a later number of this kind", name)
+			}
+		}
+		return decode[E](body)
+	}
 }
 
 func joinAnd(s []string) string {
