@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -25,9 +26,13 @@ type Signed struct {
 	Issuer      []byte   // DER of the CA certificate that the signer is pinned to for this cluster
 }
 
-// ErrNotSigned says that no certificate exists: the authority refused, or was never reached.
+// ErrNotSigned says that no certificate exists and that none will: the authority refused the order.
 // Every other error from Signer.Sign leaves the outcome unknown.
 var ErrNotSigned = errors.New("no certificate was signed")
+
+// ErrNotSignedNow is the [ErrNotSigned] that time cures: the authority was never reached, is sealed, or takes no more requests
+// for the moment. The same order may be given again, because nothing was signed.
+var ErrNotSignedNow = fmt.Errorf("%w for now", ErrNotSigned)
 
 // Signer is the certificate authority (Vault PKI; in dev mode a key in memory).
 type Signer interface {
@@ -36,7 +41,8 @@ type Signer interface {
 	// and may be called concurrently. The error says what is wrong and what to do next.
 	Check(ctx context.Context, cluster, group string) error
 	// Sign makes at most one signing call, never a second one, whatever happens to the answer. An error that wraps
-	// ErrNotSigned guarantees that no certificate exists; any other error means that one may exist.
+	// ErrNotSigned guarantees that no certificate exists, and ErrNotSignedNow says that another Sign may be answered
+	// otherwise; any other error means that one may exist.
 	Sign(ctx context.Context, o Order) (Signed, error)
 	// Find returns every certificate that the cluster's authority holds for this common name. It may be slow, is safe to
 	// repeat, and an error means nothing is known.
