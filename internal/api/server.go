@@ -528,7 +528,7 @@ func (s *server) request(c *call) (any, error) {
 	switch dry := c.URL.Query().Get("dryRun"); dry {
 	case "":
 	case "true":
-		fact, err := s.cfg.Service.CheckAsk(c.actor, ask)
+		fact, err := s.cfg.Service.CheckAsk(c.Context(), c.actor, ask)
 		if err != nil {
 			return nil, err
 		}

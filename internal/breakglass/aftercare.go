@@ -260,7 +260,9 @@ func (s *Service) Unacknowledged(ctx context.Context) ([]*Request, error) {
 
 // Imported records that a file of audit events was handed in. Responders and approvers may do so: MayImport.
 func (s *Service) Imported(ctx context.Context, ev AuditImported) error {
-	if err := s.MayImport(ctx, ev.By, ev.Cluster); err != nil {
+	s.inForce.RLock()
+	defer s.inForce.RUnlock()
+	if err := s.MayImport(ctx, ev.By, ev.Cluster); err != nil { // once more: reading the file took its time
 		return err
 	}
 	if _, err := s.ledger.Append(ctx, s.now(), ImportStream, ledger.AnyVersion, nil, draft(ev, nil)); err != nil {

@@ -400,7 +400,8 @@ func TestOverdueClosingIsRecordedOnceAndRaisesTheNextQuorum(t *testing.T) {
 		if other := s.Ask(byKey("bob"), "admin"); other.Ask.Quorum.Count != 2 {
 			t.Errorf("bob's quorum is %d because alice owes a note", other.Ask.Quorum.Count)
 		}
-		if dry, err := s.Service.CheckAsk(byKey("alice"), breakglass.Ask{Profile: "admin", Reason: "etcd quorum lost, API 5xx"}); err != nil || dry.Quorum.Count != 3 {
+		ask := breakglass.Ask{Profile: "admin", Reason: "etcd quorum lost, API 5xx"}
+		if dry, err := s.Service.CheckAsk(t.Context(), byKey("alice"), ask); err != nil || dry.Quorum.Count != 3 {
 			t.Errorf("a dry run says %d (%v), want 3", dry.Quorum.Count, err)
 		}
 		if _, err := s.Service.Close(t.Context(), byKey("alice"), r.ID, "restarted etcd on node 3"); err != nil {

@@ -163,7 +163,7 @@ func (a standing) instead(now time.Time) string {
 	return "say so in the next one: breakglass recert start"
 }
 
-// keep puts a campaign into memory as it was just written or read, and what it suspends in force. Called with mu held.
+// keep puts a campaign into memory as it was just written or read, and what it suspends in force. Called with mu and inForce held.
 func (s *Service) keep(c *Campaign) {
 	after := slices.ContainsFunc(s.campaigns.inOrder(), func(x *Campaign) bool { return x.Seq < c.Seq && x.owes() })
 	if c.Closed == nil || len(c.held()) > 0 || len(c.Unsettled()) > 0 || after {
@@ -182,16 +182,27 @@ func (s *Service) reread(ctx context.Context, id string) (*Campaign, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.inForce.Lock()
+	defer s.inForce.Unlock()
 	s.keep(c)
 	return c, nil
 }
 
-// enforce puts a policy in force, with what is suspended taken away.
-func (k *campaigns) enforce(s *Service, p *Policy) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	s.policy.Store(p.suspending(k.held()))
-	k.changed()
+// enforce records a policy and puts it in force, with what is suspended taken away. No decision falls in between: one that was
+// taken by the policy before is recorded before it. record may be nil.
+func (s *Service) enforce(p *Policy, record func() error) error {
+	s.campaigns.mu.Lock()
+	defer s.campaigns.mu.Unlock()
+	s.inForce.Lock()
+	defer s.inForce.Unlock()
+	if record != nil {
+		if err := record(); err != nil {
+			return err
+		}
+	}
+	s.policy.Store(p.suspending(s.campaigns.held()))
+	s.campaigns.changed()
+	return nil
 }
 
 func (k *campaigns) changed() {
@@ -335,6 +346,8 @@ func (s *Service) appendCampaign(ctx context.Context, c *Campaign, before time.T
 			return nil, fmt.Errorf("%s: %s would not be valid: %w", c.ID, ev.Kind(), err)
 		}
 	}
+	s.inForce.Lock()
+	defer s.inForce.Unlock()
 	entries, err := s.ledger.Append(ctx, at, c.ID, c.Rev, indexOfCampaign(preview), drafts...)
 	if err != nil {
 		return nil, err
@@ -597,8 +610,13 @@ func (s *Service) onCampaign(ctx context.Context, a Actor, name, campaign string
 	if err := known(s.Policy(), a); err != nil {
 		return nil, s.recordRefusal(ctx, a, name, RefusalStream, err)
 	}
+	// The policy cannot change between a decision and its record: both are made with the campaigns' lock held.
 	c, err := s.changeCampaign(ctx, campaign, func(c *Campaign, now time.Time) ([]Event, map[string]string, error) {
-		return decide(s.Policy(), c, now)
+		p := s.Policy()
+		if err := known(p, a); err != nil {
+			return nil, nil, err
+		}
+		return decide(p, c, now)
 	})
 	return c, s.recordRefusal(ctx, a, name, RefusalStream, err)
 }

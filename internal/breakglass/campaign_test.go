@@ -270,7 +270,7 @@ func TestSilenceSuspendsDownToTheFloorAndTwoPeopleUndoIt(t *testing.T) {
 			if _, err := s.Service.Reinstate(t.Context(), byKey(who), c.ID, id, "on call again from Monday"); err != nil {
 				t.Fatal(err)
 			}
-			_, err = s.Service.CheckAsk(byKey("alice"), breakglass.Ask{Profile: "admin", Reason: "etcd quorum lost, API 5xx"})
+			_, err = s.Service.CheckAsk(t.Context(), byKey("alice"), breakglass.Ask{Profile: "admin", Reason: "etcd quorum lost, API 5xx"})
 			if back := err == nil; back != (n == 2) {
 				t.Errorf("after %d words alice may ask: %v (%v)", n+1, back, err)
 			}

@@ -192,6 +192,8 @@ const (
 // what has come, or has changed, since stays open. All are settled or none. It returns how many there were. The same certificate
 // or name is found again when it is used again, and not because it is still in the authority's store.
 func (s *Service) SettleByHand(ctx context.Context, a Actor, key string, seen int64, note string) (int, error) {
+	s.inForce.RLock()
+	defer s.inForce.RUnlock()
 	p := s.Policy()
 	err := known(p, a)
 	if err == nil && !p.MayRespond(a.Person) {

@@ -74,49 +74,12 @@ func (s *Service) Claim(ctx context.Context, a Actor, id string, csrPEM []byte) 
 
 // issue carries one claim through. The numbers are the commit points of the package comment.
 func (s *Service) issue(ctx context.Context, j claimJob) (*Delivery, error) {
-	spki := SPKI(j.csr.RawSubjectPublicKeyInfo)
-	var r *Request
-	for {
-		var err error
-		if r, err = s.load(ctx, j.id); err != nil {
-			return nil, err
-		}
-		p, now := s.Policy(), s.now()
-		again, err := decideClaim(p, r, j.actor, spki, now)
-		if err != nil {
-			return nil, s.recordRefusal(ctx, j.actor, "claim", r.ID, err)
-		}
-		if again {
-			return s.deliverAgain(ctx, r, j.actor)
-		}
-		if err := s.clockBack(); err != nil {
-			return nil, err
-		}
-		failpoint("decided")
-		// 0. Nothing is recorded while the signer could not sign: the grant stays worth its certificate.
-		cctx, cancel := context.WithTimeout(ctx, s.cfg.SignTimeout)
-		err = s.cfg.Signer.Check(cctx, r.Ask.Cluster, r.Ask.Rights.Group)
-		cancel()
-		if err != nil {
-			s.log.Error("the signer is not ready to sign", slog.String("request", r.ID), slog.Any("error", err))
-			return nil, &Refusal{Class: ClassUnavailable, Code: "signer", Why: "the certificate authority cannot sign now: " + err.Error(),
-				Next: "claim again when that is cured; the approval stays valid until " + clockTime(r.ClaimUntil()), cause: err}
-		}
-		failpoint("checked-signer")
-		// 1. The intent. From this append on a certificate may exist; it is appended once per request.
-		after, err := s.append(ctx, r, r.Deadline(now), nil, Claimed{By: j.actor, CommonName: CommonName(r.Ask.By.Person, r.ID), Group: r.Ask.Rights.Group,
-			SPKI: spki, CSR: Fingerprint(j.csr.Raw), TTLSeconds: r.Ask.TTLSeconds, PolicyDigest: p.Digest})
-		var taken *ledger.TagTakenError
-		switch {
-		case errors.Is(err, ledger.ErrConflict):
-			continue
-		case errors.As(err, &taken):
-			return nil, s.recordRefusal(ctx, j.actor, "claim", r.ID, refuse(ClassInvalid, "csr/key-reused", "let the CLI make a new key", "this key was used for another request (%s)", taken.Stream))
-		case err != nil:
-			return nil, err
-		}
-		r = after
-		break
+	r, again, err := s.commit(ctx, j)
+	if err != nil {
+		return nil, err
+	}
+	if again {
+		return s.deliverAgain(ctx, r, j.actor)
 	}
 
 	failpoint("claimed")
@@ -189,6 +152,60 @@ func (s *Service) issue(ctx context.Context, j claimJob) (*Delivery, error) {
 		return nil, refuse(ClassConflict, "over", "a new request is cheap: breakglass request", "%s is %s: its certificate is not handed out", r.ID, st)
 	}
 	return s.delivery(ctx, after, warning)
+}
+
+// commit records the intent of a claim, after which a certificate may exist, or says that the same key asks again for the
+// certificate it has. Nothing is decided on what was true before a slow step.
+func (s *Service) commit(ctx context.Context, j claimJob) (r *Request, again bool, err error) {
+	spki := SPKI(j.csr.RawSubjectPublicKeyInfo)
+	decide := func(p *Policy, r *Request, now time.Time) (Event, map[string]string, error) {
+		if again, err = decideClaim(p, r, j.actor, spki, now); err != nil || again {
+			return nil, nil, err
+		}
+		if err := s.clockBack(); err != nil {
+			return nil, nil, err
+		}
+		return Claimed{By: j.actor, CommonName: CommonName(r.Ask.By.Person, r.ID), Group: r.Ask.Rights.Group, SPKI: spki,
+			CSR: Fingerprint(j.csr.Raw), TTLSeconds: r.Ask.TTLSeconds, PolicyDigest: p.Digest}, nil, nil
+	}
+	for {
+		if r, err = s.load(ctx, j.id); err != nil {
+			return nil, false, err
+		}
+		if _, _, err := decide(s.Policy(), r, s.now()); err != nil || again {
+			return r, again, s.recordRefusal(ctx, j.actor, "claim", r.ID, err)
+		}
+		failpoint("decided")
+		// 0. Nothing is recorded while the signer could not sign: the grant stays worth its certificate.
+		if err := s.ready(ctx, r); err != nil {
+			return nil, false, err
+		}
+		failpoint("checked-signer")
+		// 1. The intent. From this append on a certificate may exist; it is appended once per request. The signer took its time to
+		// answer, so it is decided once more.
+		after, err := s.decide(ctx, j.actor, r.ID, decide)
+		var taken *ledger.TagTakenError
+		switch {
+		case errors.Is(err, ledger.ErrConflict):
+			continue
+		case errors.As(err, &taken):
+			err = refuse(ClassInvalid, "csr/key-reused", "let the CLI make a new key", "this key was used for another request (%s)", taken.Stream)
+		}
+		return after, again, s.recordRefusal(ctx, j.actor, "claim", r.ID, err)
+	}
+}
+
+// ready refuses a claim that the certificate authority could not sign now.
+func (s *Service) ready(ctx context.Context, r *Request) error {
+	cctx, cancel := context.WithTimeout(ctx, s.cfg.SignTimeout)
+	defer cancel()
+	err := s.cfg.Signer.Check(cctx, r.Ask.Cluster, r.Ask.Rights.Group)
+	if err == nil {
+		return nil
+	}
+	s.log.Error("the signer is not ready to sign", slog.String("request", r.ID), slog.Any("error", err))
+	return &Refusal{Class: ClassUnavailable, Code: "signer", Why: "the certificate authority cannot sign now: " + err.Error(),
+		Next: "claim again when that is cured; the approval stays valid until " + clockTime(r.ClaimUntil()), cause: err}
 }
 
 // before has the examiner remember what exists in the cluster, for a comparison afterwards. The channel is closed when it has,

@@ -79,10 +79,11 @@ type Service struct {
 	ledger   *ledger.Ledger
 	log      *slog.Logger
 	policy   atomic.Pointer[Policy]
-	reload   sync.Mutex // one policy change at a time
-	asking   sync.Mutex // requests are opened one at a time, so that the limits per person are exact
-	refused  *limiter   // of refused commands, per person
-	repeats  *limiter   // see often
+	inForce  sync.RWMutex // see decide and enforce
+	reload   sync.Mutex   // one policy change at a time
+	asking   sync.Mutex   // requests are opened one at a time, so that the limits per person are exact
+	refused  *limiter     // of refused commands, per person
+	repeats  *limiter     // see often
 	claims   chan claimJob
 	stopped  chan struct{} // closed when Run has ended: no claim is taken any more
 	tracker  *tracker
@@ -191,8 +192,7 @@ func (s *Service) putPolicy(ctx context.Context, old, p *Policy, acceptWeaker bo
 			return fmt.Errorf("the policy stream holds a %s entry", last.Kind())
 		}
 		if before.Digest == p.Digest {
-			s.campaigns.enforce(s, p)
-			return nil
+			return s.enforce(p, nil)
 		}
 		if weaker := Weaker(before.Quorums, p); len(weaker) > 0 {
 			if !acceptWeaker {
@@ -221,11 +221,12 @@ func (s *Service) putPolicy(ctx context.Context, old, p *Policy, acceptWeaker bo
 	if err := fits(p, ev); err != nil {
 		return err
 	}
-	if _, err := s.ledger.Append(ctx, time.Now(), PolicyStream, int64(len(entries)), nil, draft(ev, nil)); err != nil {
-		return fmt.Errorf("recording the policy: %w", err)
-	}
-	s.campaigns.enforce(s, p)
-	return nil
+	return s.enforce(p, func() error {
+		if _, err := s.ledger.Append(ctx, time.Now(), PolicyStream, int64(len(entries)), nil, draft(ev, nil)); err != nil {
+			return fmt.Errorf("recording the policy: %w", err)
+		}
+		return nil
+	})
 }
 
 // changedWhileDown stands in the record, and from there in reports, so that nobody takes a short list of changes for all of them.
@@ -296,13 +297,13 @@ type Ask struct {
 }
 
 // CheckAsk says whether the actor could open this request now, without opening it. It returns the fact that would be recorded.
-func (s *Service) CheckAsk(a Actor, ask Ask) (Requested, error) {
+func (s *Service) CheckAsk(ctx context.Context, a Actor, ask Ask) (Requested, error) {
 	p, now := s.Policy(), s.now()
 	ev, err := decideAsk(p, a, ask, now)
 	if err != nil {
 		return ev, err
 	}
-	return s.withAftercare(context.Background(), p, ev, now)
+	return s.withAftercare(ctx, p, ev, now)
 }
 
 // decideAsk is the pure rule for opening a request.
@@ -371,8 +372,20 @@ func decideAsk(p *Policy, a Actor, ask Ask, now time.Time) (Requested, error) {
 func (s *Service) Request(ctx context.Context, a Actor, ask Ask) (*Request, error) {
 	s.asking.Lock()
 	defer s.asking.Unlock()
-	now := s.now()
-	p := s.Policy()
+	for {
+		r, err := s.openRequest(ctx, a, ask)
+		if errors.Is(err, ledger.ErrConflict) { // the hour has passed, or the id is taken: the next one is not
+			continue
+		}
+		return r, s.recordRefusal(ctx, a, "request", RefusalStream, err)
+	}
+}
+
+// openRequest decides and records one request by the policy in force.
+func (s *Service) openRequest(ctx context.Context, a Actor, ask Ask) (*Request, error) {
+	s.inForce.RLock()
+	defer s.inForce.RUnlock()
+	p, now := s.Policy(), s.now()
 	ev, err := decideAsk(p, a, ask, now)
 	if err == nil {
 		err = s.withinLimits(ctx, p, a.Person, now)
@@ -380,22 +393,15 @@ func (s *Service) Request(ctx context.Context, a Actor, ask Ask) (*Request, erro
 	if err == nil {
 		ev, err = s.withAftercare(ctx, p, ev, now)
 	}
-	if err != nil {
-		return nil, s.recordRefusal(ctx, a, "request", RefusalStream, err)
+	if err == nil {
+		err = s.clockBack()
 	}
-	if err := s.clockBack(); err != nil {
+	if err != nil {
 		return nil, err
 	}
 	texts := map[string]string{"reason": strings.TrimSpace(ask.Reason)}
-	for {
-		id := newID()
-		// The index has the hour of the entry: it must be the hour in which the index was made.
-		r, err := s.append(ctx, &Request{ID: id}, s.now().Truncate(time.Hour).Add(time.Hour), texts, ev)
-		if errors.Is(err, ledger.ErrConflict) { // the hour has passed, or the id is taken: the next one is not
-			continue
-		}
-		return r, err
-	}
+	// The index has the hour of the entry: it must be the hour in which the index was made.
+	return s.append(ctx, &Request{ID: newID()}, s.now().Truncate(time.Hour).Add(time.Hour), texts, ev)
 }
 
 // withinLimits is the per-person limit. Decided in one goroutine at a time, under s.asking.
@@ -565,8 +571,7 @@ type decision func(p *Policy, r *Request, now time.Time) (Event, map[string]stri
 // command is the one way in which a person's word on an existing request becomes a fact: load, decide, append; a lost race
 // loads and decides again; a refusal is recorded.
 func (s *Service) command(ctx context.Context, a Actor, name, id string, decide decision) (*Request, error) {
-	p := s.Policy()
-	if err := known(p, a); err != nil {
+	if err := known(s.Policy(), a); err != nil {
 		return nil, s.recordRefusal(ctx, a, name, RefusalStream, err)
 	}
 	full, err := s.Resolve(ctx, id)
@@ -574,24 +579,40 @@ func (s *Service) command(ctx context.Context, a Actor, name, id string, decide 
 		return nil, err
 	}
 	for {
-		r, err := s.load(ctx, full)
-		if err != nil {
+		r, err := s.decide(ctx, a, full, decide)
+		switch {
+		case errors.Is(err, ledger.ErrConflict):
+			continue
+		case r == nil: // there is no such request: a refusal must not begin its stream
 			return nil, err
 		}
-		now := s.now()
-		ev, texts, err := decide(p, r, now)
-		if err != nil {
-			return r, s.recordRefusal(ctx, a, name, r.ID, err)
-		}
-		if ev == nil {
-			return r, nil
-		}
-		after, err := s.append(ctx, r, r.Deadline(now), texts, ev)
-		if errors.Is(err, ledger.ErrConflict) {
-			continue
-		}
-		return after, err
+		return r, s.recordRefusal(ctx, a, name, r.ID, err)
 	}
+}
+
+// decide takes one decision on a request as it is now, by the policy in force, and records it before either can change: the
+// append is refused with ErrConflict if the request has moved on, and a change of policy waits for it. The request is nil only
+// if it could not be read.
+func (s *Service) decide(ctx context.Context, a Actor, id string, decide decision) (*Request, error) {
+	s.inForce.RLock()
+	defer s.inForce.RUnlock()
+	r, err := s.load(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	p, now := s.Policy(), s.now()
+	if err := known(p, a); err != nil {
+		return r, err
+	}
+	ev, texts, err := decide(p, r, now)
+	if err != nil || ev == nil {
+		return r, err
+	}
+	after, err := s.append(ctx, r, r.Deadline(now), texts, ev)
+	if err != nil {
+		return r, err
+	}
+	return after, nil
 }
 
 // append records events of a request that was read at r.Rev and returns the request after them. The entries are refused with
@@ -783,9 +804,9 @@ func (s *Service) Wait(ctx context.Context, id string, rev int64, was State) (*R
 	}
 }
 
-// known refuses actors that the policy does not name.
+// known refuses actors whom the policy does not name, or whose account or key it does not name as theirs any more.
 func known(p *Policy, a Actor) error {
-	if _, ok := p.Person(a.Person); a.Person == "" || !ok {
+	if _, ok := p.Person(a.Person); a.Person == "" || !ok || !p.owns(a) {
 		switch {
 		case a.Slack != nil:
 			return refuse(ClassDenied, "unknown-person", "ask for an entry with slack user "+a.Slack.User+" of team "+a.Slack.Team, "your Slack account is not in the access policy")
