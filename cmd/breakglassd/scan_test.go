@@ -28,7 +28,7 @@ func scanned(t *testing.T, clusters ...string) (config string) {
 	api := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		body, known := map[string]string{
-			"/version": `{"gitVersion":"v1.36.3"}`,
+			"/version": `{"gitVersion":"v1.37.2"}`,
 			"/apis/rbac.authorization.k8s.io/v1/clusterroles":        `{"items":[{"metadata":{"name":"r"},"rules":[{"verbs":["get"],"apiGroups":[""],"resources":["secrets"]}]}]}`,
 			"/api/v1/namespaces/kube-system/configmaps/aws-auth":     `{"data":{"mapUsers":"- {userarn: \"arn:aws:iam::1:user/c.smith\", username: carol, groups: [view]}"}}`,
 			"/apis/rbac.authorization.k8s.io/v1/clusterrolebindings": `{"items":[{"metadata":{"name":"b"},"roleRef":{"kind":"ClusterRole","name":"r"},"subjects":[{"kind":"User","name":"bob"}]}]}`,

@@ -31,7 +31,7 @@ func all(s *Snapshot) *Snapshot {
 		s.Sources = append(s.Sources, Source{Name: name})
 	}
 	s.Sources = append(s.Sources, Source{Name: SourceAWSAuth, None: true})
-	s.Cluster, s.At, s.Server.Version = "prod", now, "v1.36.3"
+	s.Cluster, s.At, s.Server.Version = "prod", now, "v1.37.2"
 	return s
 }
 

@@ -22,8 +22,8 @@ const (
 // The versions of what is built. They must agree with modules/*.mod.
 const (
 	VaultVersion      = "1.21.0"
-	EtcdVersion       = "3.6.5"
-	KubernetesVersion = "1.36.3"
+	EtcdVersion       = "3.7.3"
+	KubernetesVersion = "1.37.2"
 )
 
 // EnvVar is the environment variable that names a program to use instead of building one, such as
@@ -50,7 +50,7 @@ type recipe struct {
 // Builds made with plain `go build` call themselves v0.0.0-master, and what reads a server's version (a check that it is new
 // enough to report credential ids, for one) would be misled.
 const kubeLdflags = "-X k8s.io/component-base/version.gitVersion=v" + KubernetesVersion +
-	" -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=36"
+	" -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=37"
 
 func recipeFor(c Component) (recipe, error) {
 	kube := recipe{component: c, version: KubernetesVersion, pkg: "k8s.io/kubernetes/cmd/" + string(c), ldflags: kubeLdflags,
@@ -93,6 +93,6 @@ func (r recipe) buildArgs(out string) []string {
 func (r recipe) recognises(output string) bool {
 	return slices.ContainsFunc(strings.Split(output, "\n"), func(line string) bool {
 		rest, ok := strings.CutPrefix(strings.TrimSpace(line), r.answer)
-		return ok && (rest == "" || strings.HasPrefix(rest, " ") || strings.HasPrefix(rest, ", ")) // not 1.21.01, 1.21.0-rc1, 1.21.0+ent
+		return ok && (rest == "" || strings.HasPrefix(rest, " ") || strings.HasPrefix(rest, ", ")) // not 1.21.41, 1.21.4-rc1, 1.21.4+ent
 	})
 }

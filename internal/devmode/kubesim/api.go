@@ -34,7 +34,7 @@ import (
 )
 
 // gitVersion is what kubectl version shows. The minor version is that of the API server whose behaviour was compared.
-const gitVersion = "v1.36.3+breakglassd.dev"
+const gitVersion = "v1.37.2+breakglassd.dev"
 
 // handle authorises c and serves it.
 func (s *Server) handle(c Call, r *http.Request) answer {

@@ -330,7 +330,7 @@ func TestKubectlWorks(t *testing.T) {
 	}
 	admin, daemon := kubeconfig(adminToken), kubeconfig(daemonToken)
 	for _, tc := range []struct{ as, command, want string }{
-		{admin, "version", "Server Version: v1.36.3+breakglassd.dev"},
+		{admin, "version", "Server Version: v1.37.2+breakglassd.dev"},
 		{admin, "auth whoami", "Username    admin"},
 		{admin, "get namespaces", "NAME          STATUS   AGE\ndefault       Active   "},
 		{admin, "get ns payments -o json", `"name": "payments"`},
