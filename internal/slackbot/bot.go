@@ -116,7 +116,13 @@ func New(cfg Config) (*Bot, error) {
 		}
 	}
 	need(cfg.Service != nil && cfg.Ledger != nil, "service and ledger are required")
-	need(strings.HasPrefix(string(cfg.BotToken), "xoxb-"), "the bot token must be a bot user token (xoxb-…), from OAuth & Permissions of the Slack app")
+	if strings.HasPrefix(string(cfg.BotToken), "xoxe") {
+		need(false, "the bot token is one that expires (xoxe…): breakglass does not rotate tokens; make the app anew with "+
+			"token_rotation_enabled: false, as in deploy/slack/manifest.yaml, for rotation cannot be switched off again")
+	} else {
+		need(strings.HasPrefix(string(cfg.BotToken), "xoxb-"), "the bot token must be a bot user token (xoxb-…), from OAuth & Permissions "+
+			"of the Slack app")
+	}
 	need(len(cfg.SigningSecret) >= 16, "the signing secret is missing or too short; it is under Basic Information of the Slack app")
 	need(appPattern.MatchString(cfg.AppID), "the app id must be one like A0123456789, from Basic Information of the Slack app")
 	need(len(cfg.TeamIDs) > 0, "at least one team id (T…) is required: the workspace whose people may use this")

@@ -1,6 +1,7 @@
 package slackbot
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -39,11 +40,14 @@ type id struct {
 
 // payload is what is read of an interaction. Everything else in it is of no consequence.
 type payload struct {
-	Type       string `json:"type"`
-	AppID      string `json:"api_app_id"`
-	Trigger    string `json:"trigger_id"`
-	Team       *id    `json:"team"`
-	Enterprise *id    `json:"enterprise"`
+	Type    string `json:"type"`
+	AppID   string `json:"api_app_id"`
+	Trigger string `json:"trigger_id"`
+	Team    *struct {
+		ID         string `json:"id"`
+		Enterprise string `json:"enterprise_id"`
+	} `json:"team"`
+	Enterprise *id `json:"enterprise"`
 	User       struct {
 		ID     string `json:"id"`
 		TeamID string `json:"team_id"`
@@ -80,27 +84,80 @@ func (p *payload) field(block string) string {
 	return f.Value
 }
 
-// ours checks that a signed payload is for this app and comes from a workspace that is believed.
-func (b *Bot) ours(app, team, enterprise string) error {
+// origin is where a payload says that it comes from. What Slack fills in depends on how the app is installed:
+//
+//	installed for                    team  enterprise                 the person's team
+//	a workspace by itself            T…    none                       T…
+//	a workspace of an organization   T…    E…, beside or in the team  E…, or T… of any workspace of the person's
+//	a whole organization             none  E…                         E… or T…
+//	any of these, shared channel     T…    as above                   of a stranger: their own T… or E…
+//
+// A slash command has no team of the person's: its team is the workspace in which it was typed.
+type origin struct {
+	team, enterprise string
+	user, userTeam   string
+}
+
+// ours checks that a signed payload is for this app and comes from a workspace, or the organization, that is believed.
+func (b *Bot) ours(app string, from origin) error {
+	forbidden := func(detail string) error { return &problem{http.StatusForbidden, OutcomeMalformed, detail} }
 	switch {
 	case app != b.cfg.AppID:
-		return &problem{http.StatusForbidden, OutcomeMalformed, "it is for another app"}
-	case !slices.Contains(b.cfg.TeamIDs, team):
-		return &problem{http.StatusForbidden, OutcomeMalformed, "it is from another workspace"}
-	case enterprise != b.cfg.EnterpriseID:
-		return &problem{http.StatusForbidden, OutcomeMalformed, "it is from another enterprise"}
+		return forbidden("it is for another app")
+	case from.enterprise != b.cfg.EnterpriseID && b.cfg.EnterpriseID == "":
+		return forbidden(fmt.Sprintf("it is from the organization %.40q, and slack.enterprise_id is empty: set it, if that is yours",
+			from.enterprise))
+	case from.enterprise != b.cfg.EnterpriseID:
+		return forbidden(fmt.Sprintf("it is from another enterprise, %.40q", from.enterprise))
+	case from.team == "" && b.cfg.EnterpriseID == "":
+		return malformed("the payload names no workspace")
+	case from.team != "" && !slices.Contains(b.cfg.TeamIDs, from.team):
+		return forbidden(fmt.Sprintf("it is from another workspace, %.40q", from.team))
 	}
 	return nil
 }
 
-// actor is who did something in Slack. Its Person is empty for accounts that the access policy does not name.
-func (b *Bot) actor(user, team, enterprise string) breakglass.Actor {
-	acct := breakglass.SlackAccount{Enterprise: enterprise, Team: team, User: user}
-	a := breakglass.Actor{Channel: breakglass.ChannelSlack, Slack: &acct}
-	if slices.Contains(b.cfg.TeamIDs, team) {
-		a.Person, _ = b.cfg.Service.Policy().PersonBySlack(acct)
+// actor is who did something in Slack. Its Person is empty for accounts that the access policy does not name. In an organization
+// (Enterprise Grid) a user id is one account in all of its workspaces, and the team that Slack names with it says little:
+// there an account is known by organization and user, and is recorded as the access policy writes it.
+func (b *Bot) actor(from origin) breakglass.Actor {
+	acct := breakglass.SlackAccount{Enterprise: from.enterprise, Team: cmp.Or(from.userTeam, from.team), User: from.user}
+	if b.cfg.EnterpriseID != "" && (acct.Team == "" || acct.Team == b.cfg.EnterpriseID) {
+		acct.Team = cmp.Or(from.team, b.cfg.TeamIDs[0]) // of all the workspaces of the organization, one that an entry can name
 	}
+	a := breakglass.Actor{Channel: breakglass.ChannelSlack, Slack: &acct}
+	if !slices.Contains(b.cfg.TeamIDs, acct.Team) {
+		return a // somebody from elsewhere, in a shared channel
+	}
+	policy := b.cfg.Service.Policy()
+	if b.cfg.EnterpriseID != "" {
+		var ok bool
+		if acct, ok = b.inPolicy(policy, acct); !ok {
+			return a
+		}
+	}
+	a.Person, _ = policy.PersonBySlack(acct)
 	return a
+}
+
+// inPolicy is the account as the access policy writes it, when exactly one person has it there.
+func (b *Bot) inPolicy(policy *breakglass.Policy, acct breakglass.SlackAccount) (breakglass.SlackAccount, bool) {
+	found, owner := acct, ""
+	for _, p := range policy.People {
+		for _, own := range p.Slack {
+			if own.User != acct.User || !slices.Contains(b.cfg.TeamIDs, own.Team) || own.Enterprise != "" && own.Enterprise != acct.Enterprise {
+				continue
+			}
+			if owner != "" && owner != p.ID {
+				return acct, false // of two people: of nobody
+			}
+			if owner == "" || own.Team == acct.Team {
+				found = own
+			}
+			owner = p.ID
+		}
+	}
+	return found, owner != ""
 }
 
 // admit refuses, and records, accounts that belong to nobody in the access policy.
@@ -108,7 +165,14 @@ func (b *Bot) admit(ctx context.Context, a breakglass.Actor, command string) err
 	if a.Person != "" {
 		return nil
 	}
-	return b.cfg.Service.RecordStranger(ctx, a, command)
+	err := b.cfg.Service.RecordStranger(ctx, a, command)
+	if _, refused := breakglass.AsRefusal(err); refused && !slices.Contains(b.cfg.TeamIDs, a.Slack.Team) {
+		return &breakglass.Refusal{Class: breakglass.ClassDenied, Code: "unknown-person", Why: "your Slack account is of the workspace " +
+			"" + short(a.Slack.Team, 40) + ", from which nobody may use this",
+			Next: "if it should: slack.team_ids of the configuration names the workspaces whose people may; with an SSH key in the access " +
+				"policy use the command line"}
+	}
+	return err
 }
 
 // command answers the slash command. What it returns is shown to the person alone.
@@ -120,10 +184,11 @@ func (b *Bot) command(ctx context.Context, body []byte) (any, error) {
 	if f.Has("payload") || f.Get("command") != b.cfg.Command || f.Get("user_id") == "" {
 		return nil, malformed("it is not our slash command")
 	}
-	if err := b.ours(f.Get("api_app_id"), f.Get("team_id"), f.Get("enterprise_id")); err != nil {
+	from := origin{team: f.Get("team_id"), enterprise: f.Get("enterprise_id"), user: f.Get("user_id")}
+	if err := b.ours(f.Get("api_app_id"), from); err != nil {
 		return nil, err
 	}
-	m, err := b.obey(ctx, b.actor(f.Get("user_id"), f.Get("team_id"), f.Get("enterprise_id")), f)
+	m, err := b.obey(ctx, b.actor(from), f)
 	if r, ok := breakglass.AsRefusal(err); ok {
 		m, err = aside(sentence(r.Error())), nil
 	}
@@ -276,21 +341,24 @@ func (b *Bot) interaction(ctx context.Context, body []byte) (any, error) {
 	if err := json.Unmarshal([]byte(f.Get("payload")), &p); err != nil {
 		return nil, malformed("the payload is not JSON of the right types")
 	}
-	if p.Team == nil || p.User.ID == "" {
-		return nil, malformed("the payload names no workspace or no user")
+	if p.User.ID == "" {
+		return nil, malformed("the payload names no user")
 	}
-	enterprise := ""
+	from := origin{user: p.User.ID, userTeam: p.User.TeamID}
 	if p.Enterprise != nil {
-		enterprise = p.Enterprise.ID
+		from.enterprise = p.Enterprise.ID
 	}
-	if err := b.ours(p.AppID, p.Team.ID, enterprise); err != nil {
+	if p.Team != nil {
+		from.team = p.Team.ID
+		if from.enterprise != "" && p.Team.Enterprise != "" && p.Team.Enterprise != from.enterprise {
+			return nil, malformed("the payload names two organizations")
+		}
+		from.enterprise = cmp.Or(from.enterprise, p.Team.Enterprise)
+	}
+	if err := b.ours(p.AppID, from); err != nil {
 		return nil, err
 	}
-	team := p.User.TeamID // of the person: in a shared channel it may be another than the workspace's
-	if team == "" {
-		team = p.Team.ID
-	}
-	a := b.actor(p.User.ID, team, enterprise)
+	a := b.actor(from)
 	if b.aboutCampaign(&p) {
 		return b.campaignInteraction(ctx, a, &p)
 	}

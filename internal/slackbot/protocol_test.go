@@ -264,7 +264,7 @@ func TestAccountFromAnotherWorkspaceIsAStranger(t *testing.T) {
 	r, card := w.ask("admin")
 	w.sim.SetUser(slacksim.User{ID: "U0BOB", Name: "bob", TeamID: "T0OTHER"})
 	must(t, w.as("bob").Click(w.ctx(), channel, card.TS, "review"))
-	if got := w.said("bob"); !strings.Contains(got, "not in the access policy") {
+	if got := w.said("bob"); !strings.Contains(got, "of the workspace T0OTHER, from which nobody may use this") {
 		t.Errorf("told %q", got)
 	}
 	if len(w.get(r.ID).Approvals) != 0 {
@@ -284,6 +284,10 @@ func TestNewNamesEveryMistake(t *testing.T) {
 	}
 	if strings.Contains(err.Error(), "canary") {
 		t.Errorf("a secret is in %v", err)
+	}
+	_, err = slackbot.New(slackbot.Config{BotToken: "xoxe.xoxb-1-canary"})
+	if err == nil || !strings.Contains(err.Error(), "does not rotate tokens") || strings.Contains(err.Error(), "canary") {
+		t.Errorf("a token that rotates: %v", err)
 	}
 }
 

@@ -322,7 +322,7 @@ func TestCheckTellsWhoTheTokenBelongsTo(t *testing.T) {
 	}
 	w.conf = func(c *slackbot.Config) { c.TeamIDs = []string{"T0OTHER"} }
 	w.forget()
-	if err := w.bot.Load().Check(w.ctx()); err == nil || !strings.Contains(err.Error(), "another_workspace") {
+	if err := w.bot.Load().Check(w.ctx()); err == nil || !strings.Contains(err.Error(), "another workspace") {
 		t.Errorf("a token of another workspace: %v", err)
 	}
 }

@@ -188,15 +188,68 @@ func (b *Bot) open(ctx context.Context, trigger string, v slack.ModalViewRequest
 	})
 }
 
-// Check asks Slack who the bot is. The error says what is wrong and what to do.
+// Check asks Slack who the bot is, and holds all that Slack says against the configuration. The error says what is wrong and what
+// to do.
 func (b *Bot) Check(ctx context.Context) error {
-	return b.call(ctx, "auth.test", callTimeout, func(ctx context.Context) error {
-		me, err := b.slack.AuthTestContext(ctx)
-		if err == nil && !slices.Contains(b.cfg.TeamIDs, me.TeamID) {
-			return slack.SlackErrorResponse{Err: "token_of_another_workspace"}
-		}
+	var me *slack.AuthTestResponse
+	err := b.call(ctx, "auth.test", callTimeout, func(ctx context.Context) (err error) {
+		me, err = b.slack.AuthTestContext(ctx)
 		return err
 	})
+	if err != nil {
+		return advise(err)
+	}
+	return b.installed(me.TeamID, me.EnterpriseID)
+}
+
+// installed reports what is wrong with the place that the token is for. The token of an app that is installed for a whole
+// organization names the organization, or nothing, in place of a workspace.
+func (b *Bot) installed(team, enterprise string) error {
+	whole := !teamPattern.MatchString(team)
+	switch {
+	case enterprise != "" && b.cfg.EnterpriseID == "":
+		return fmt.Errorf("slack: the workspace belongs to the Enterprise organization %.40q and slack.enterprise_id is empty: every click "+
+			"and command would be refused; set slack.enterprise_id to %.40q", enterprise, enterprise)
+	case enterprise == "" && b.cfg.EnterpriseID != "":
+		return fmt.Errorf("slack: slack.enterprise_id is %s, but the workspace of the bot token belongs to no organization: empty "+
+			"slack.enterprise_id, or use the token of another workspace", b.cfg.EnterpriseID)
+	case enterprise != b.cfg.EnterpriseID:
+		return fmt.Errorf("slack: the bot token is of another organization (%.40q) than slack.enterprise_id (%s)", enterprise, b.cfg.EnterpriseID)
+	case whole && enterprise == "":
+		return errors.New("slack: Slack does not say of which workspace the bot token is: use the bot token (xoxb-…) of the app, under " +
+			"OAuth & Permissions")
+	case !whole && !slices.Contains(b.cfg.TeamIDs, team):
+		return fmt.Errorf("slack: the bot token is of another workspace (%.40q) than slack.team_ids names (%s): correct slack.team_ids, or "+
+			"take the token of the app's installation there",
+			team, strings.Join(b.cfg.TeamIDs, ", "))
+	}
+	return nil
+}
+
+// advise adds to an error of Slack what an operator can do about it, where that is known.
+func advise(err error) error {
+	e := (*apiError)(nil)
+	if !errors.As(err, &e) {
+		return err
+	}
+	next := map[string]string{
+		"invalid_auth":     "take the bot token anew from OAuth & Permissions of the Slack app",
+		"not_authed":       "take the bot token anew from OAuth & Permissions of the Slack app",
+		"token_revoked":    "the app was removed: install it again, and take the new bot token",
+		"account_inactive": "the app was removed, or its workspace is gone: install it again, and take the new bot token",
+		"token_expired": "the app rotates its tokens, which breakglass does not do: make the app with token_rotation_enabled: " +
+			"false, for it cannot be switched off again",
+		"missing_scope": "give the app the scopes of deploy/slack/manifest.yaml and install it again",
+		"team_access_not_granted": "the app is installed for the organization, and not added to the workspace: add it there, in the " +
+			"organization's app management",
+		"org_login_required":        "the workspace is being moved into an organization: wait until that is done",
+		"two_factor_setup_required": "the workspace asks for two-factor authentication: an administrator must let the app pass",
+		"accesslimited":             "the workspace's list of allowed IP addresses does not have this daemon's",
+	}[e.code]
+	if next == "" {
+		return err
+	}
+	return fmt.Errorf("%w: %s", err, next)
 }
 
 // accounts remembers which accounts were found to be those of full members.
@@ -216,6 +269,15 @@ func (a *accounts) put(user string, now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.seen[user] = now
+}
+
+// elsewhere reports whether an account is of another workspace and organization than ours. In a channel that is shared with
+// them Slack does not call such people strangers.
+func (b *Bot) elsewhere(u *slack.User) bool {
+	if b.cfg.EnterpriseID != "" && u.Enterprise.EnterpriseID != "" {
+		return u.Enterprise.EnterpriseID != b.cfg.EnterpriseID
+	}
+	return u.TeamID != "" && u.TeamID != b.cfg.EnterpriseID && !slices.Contains(b.cfg.TeamIDs, u.TeamID)
 }
 
 // vet makes sure that the account behind an actor is that of a full member of the workspace. The error is a refusal; it is
@@ -242,7 +304,7 @@ func (b *Bot) vet(ctx context.Context, a breakglass.Actor, command string) error
 		name string
 	}{
 		{u.ID != id, "another account"}, {u.Deleted, "deactivated"}, {u.IsBot, "a bot"}, {u.IsRestricted, "a guest"},
-		{u.IsUltraRestricted, "a single-channel guest"}, {u.IsStranger, "from another organization"},
+		{u.IsUltraRestricted, "a single-channel guest"}, {u.IsStranger || b.elsewhere(u), "from another organization"},
 	} {
 		if f.set {
 			flags = append(flags, f.name)

@@ -267,11 +267,17 @@ func methods() map[string]func(*Sim, args) (object, *refusal) {
 }
 
 func (s *Sim) authTest(args) (object, *refusal) {
-	return object{
-		"url": "https://" + s.cfg.TeamDomain + ".slack.com/", "team": s.cfg.TeamDomain, "team_id": s.cfg.TeamID,
-		"user": s.cfg.BotName, "user_id": s.cfg.BotUserID, "bot_id": s.cfg.BotID,
-		"enterprise_id": s.cfg.EnterpriseID, "is_enterprise_install": false,
-	}, nil
+	me := object{
+		"url": "https://" + s.cfg.TeamDomain + ".slack.com/", "team": s.cfg.TeamDomain, "team_id": s.install(),
+		"user": s.cfg.BotName, "user_id": s.cfg.BotUserID, "bot_id": s.cfg.BotID, "is_enterprise_install": s.cfg.WholeOrganization,
+	}
+	if s.cfg.EnterpriseID != "" {
+		me["enterprise_id"] = s.cfg.EnterpriseID
+	}
+	if s.cfg.WholeOrganization {
+		me["team"] = s.cfg.EnterpriseName
+	}
+	return me, nil
 }
 
 // destination finds where the app may post: a channel by id or name, or a person's direct message by the person's id.
@@ -505,7 +511,7 @@ func (s *Sim) userObject(u User) object {
 		"is_restricted": u.IsRestricted, "is_ultra_restricted": u.IsUltraRestricted, "is_stranger": u.IsStranger,
 		"is_invited_user": u.IsInvitedUser, "is_email_confirmed": !u.EmailUnconfirmed, "has_2fa": u.Has2FA,
 	}
-	if s.cfg.EnterpriseID != "" {
+	if s.cfg.EnterpriseID != "" && !u.Outside {
 		o["enterprise_user"] = object{"id": u.ID, "enterprise_id": s.cfg.EnterpriseID, "enterprise_name": s.cfg.EnterpriseName, "teams": []string{team}}
 	}
 	return o

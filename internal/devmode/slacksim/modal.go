@@ -253,7 +253,7 @@ func (s *Sim) viewObject(v *view) object {
 	}
 	maps.Copy(o, object{
 		"id": v.id, "team_id": s.cfg.TeamID, "hash": v.hash, "root_view_id": v.root, "previous_view_id": previous,
-		"app_id": s.cfg.AppID, "app_installed_team_id": s.cfg.TeamID, "bot_id": s.cfg.BotID,
+		"app_id": s.cfg.AppID, "app_installed_team_id": s.install(), "bot_id": s.cfg.BotID,
 		"state": object{"values": v.values.state(elementsOf(v.blocks()))},
 	})
 	return o

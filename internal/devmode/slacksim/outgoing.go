@@ -147,15 +147,31 @@ func (s *Sim) interact(ctx context.Context, payload object) (Response, error) {
 // payload is what every interaction has in common. mu is held.
 func (s *Sim) payload(kind string, u User) object {
 	p := object{
-		"type": kind, "token": verificationToken, "api_app_id": s.cfg.AppID, "is_enterprise_install": false, "enterprise": nil,
+		"type": kind, "token": verificationToken, "api_app_id": s.cfg.AppID, "is_enterprise_install": s.cfg.WholeOrganization, "enterprise": nil,
 		"team":       object{"id": s.cfg.TeamID, "domain": s.cfg.TeamDomain},
-		"user":       object{"id": u.ID, "username": u.Name, "name": u.Name, "team_id": cmp.Or(u.TeamID, s.cfg.TeamID)},
+		"user":       object{"id": u.ID, "username": u.Name, "name": u.Name, "team_id": s.userTeam(u)},
 		"trigger_id": s.newTrigger(u.ID),
 	}
 	if s.cfg.EnterpriseID != "" {
 		p["enterprise"] = object{"id": s.cfg.EnterpriseID, "name": s.cfg.EnterpriseName}
+		p["team"] = object{"id": s.cfg.TeamID, "domain": s.cfg.TeamDomain, "enterprise_id": s.cfg.EnterpriseID,
+			"enterprise_name": s.cfg.EnterpriseName}
+	}
+	if s.cfg.WholeOrganization {
+		p["team"] = nil
 	}
 	return p
+}
+
+// userTeam is the team that interactions name with a person: with an organization its id, unless they are of a team of their own.
+func (s *Sim) userTeam(u User) string { return cmp.Or(u.TeamID, s.cfg.EnterpriseID, s.cfg.TeamID) }
+
+// install is the id of what the app is installed for.
+func (s *Sim) install() string {
+	if s.cfg.WholeOrganization {
+		return s.cfg.EnterpriseID
+	}
+	return s.cfg.TeamID
 }
 
 // verificationToken is Slack's deprecated way to authenticate; it is still sent, and proves nothing.
@@ -174,8 +190,9 @@ func (s *Sim) CommandPayload(user, channel, text string) url.Values {
 	form := url.Values{
 		"token": {verificationToken}, "team_id": {cmp.Or(u.TeamID, s.cfg.TeamID)}, "team_domain": {s.cfg.TeamDomain},
 		"channel_id": {channel}, "channel_name": {name}, "user_id": {user}, "user_name": {u.Name},
-		"command": {s.cfg.Command}, "text": {text}, "api_app_id": {s.cfg.AppID}, "is_enterprise_install": {"false"},
-		"response_url": {s.newHook(hook{channel: channel, user: user})}, "trigger_id": {s.newTrigger(user)},
+		"command": {s.cfg.Command}, "text": {text}, "api_app_id": {s.cfg.AppID},
+		"is_enterprise_install": {strconv.FormatBool(s.cfg.WholeOrganization)},
+		"response_url":          {s.newHook(hook{channel: channel, user: user})}, "trigger_id": {s.newTrigger(user)},
 	}
 	if s.cfg.EnterpriseID != "" {
 		form.Set("enterprise_id", s.cfg.EnterpriseID)

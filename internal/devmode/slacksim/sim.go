@@ -38,11 +38,14 @@ type User struct {
 	Name     string // handle, as in @alice
 	RealName string
 	Email    string
-	TeamID   string // another team makes it somebody from Slack Connect; empty means Config.TeamID
+	TeamID   string // another team makes it somebody from Slack Connect; empty means Config.TeamID, or the organization if there is one
 	TZ       string
 
 	Deleted, IsBot, IsAppUser, IsRestricted, IsUltraRestricted, IsStranger, IsInvitedUser bool
 	EmailUnconfirmed, IsAdmin, IsOwner, Has2FA                                            bool
+
+	// Outside makes it somebody of another organization, met in a shared channel. TeamID is their workspace or organization.
+	Outside bool
 }
 
 // Channel is a channel of the workspace. Direct messages with the app need no Channel: everybody has one, with the
@@ -66,7 +69,8 @@ type UserGroup struct {
 // required.
 type Config struct {
 	TeamID, TeamDomain           string
-	EnterpriseID, EnterpriseName string // empty unless the workspace belongs to an Enterprise organisation
+	EnterpriseID, EnterpriseName string // empty unless the workspace belongs to an Enterprise organization
+	WholeOrganization            bool   // the app is installed for the organization; else for the workspace
 	AppID, BotID, BotUserID      string
 	BotName                      string
 	BotToken, SigningSecret      string
