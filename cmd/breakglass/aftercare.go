@@ -45,11 +45,11 @@ func (a *app) revokeCommand() *cobra.Command {
 			if all {
 				return a.revokeAll(ctx, c, cluster, confirmed, reason, file)
 			}
-			r, err := c.Get(ctx, ids[0])
+			r, err := a.get(ctx, c, ids[0])
 			if err != nil {
 				return err
 			}
-			a.headline(a.seen(r))
+			a.headline(r)
 			why, err := a.reason(ctx, reason, file, true)
 			if err != nil {
 				return err
@@ -274,11 +274,11 @@ func (a *app) noteCommand(verb, short, filter string, need bool, give func(conte
 		if err != nil {
 			return err
 		}
-		r, err := c.Get(ctx, ids[0])
+		r, err := a.get(ctx, c, ids[0])
 		if err != nil {
 			return err
 		}
-		a.headline(a.seen(r))
+		a.headline(r)
 		if text := a.afterwards(r); text != "" {
 			a.screen.note("%s", styled(strings.TrimSuffix(text, "\n")))
 		}

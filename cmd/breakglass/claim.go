@@ -46,17 +46,18 @@ func (a *app) claimCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			r, err := c.Get(cmd.Context(), args[0])
+			r, err := a.get(cmd.Context(), c, args[0])
 			if err != nil {
 				return err
 			}
-			return a.claim(cmd.Context(), c, a.seen(r), t)
+			return a.claim(cmd.Context(), c, r, t)
 		}}
 	t.flags(cmd)
 	return cmd
 }
 
-// claim gets the certificate of a request and writes it down. Nothing is written before everything is checked.
+// claim gets the certificate of a request, which is as the ledger has it, and writes it down. Nothing is written before everything
+// is checked.
 func (a *app) claim(ctx context.Context, c *api.Client, r api.Request, t target) error {
 	if err := outcome(r); err != nil {
 		return err
@@ -94,6 +95,9 @@ func (a *app) claim(ctx context.Context, c *api.Client, r api.Request, t target)
 	if err != nil {
 		return err
 	}
+	if err := a.pinCluster(c, r.Ask, caHash([]byte(d.Cluster.CA))); err != nil {
+		return err
+	}
 	cert := d.Request.Certificate
 	a.screen.note("%s issued  serial %s   until %s   ledger #%d, proof ok", a.screen.green("✓"), cert.Serial, a.when(cert.NotAfter), cert.LedgerIndex)
 	if d.Warning != "" {
@@ -105,7 +109,7 @@ func (a *app) claim(ctx context.Context, c *api.Client, r api.Request, t target)
 			k.Files = append(k.Files, f)
 		}
 	}
-	if err := writeJSON(k.path, k); err != nil {
+	if err := k.save(); err != nil {
 		return fmt.Errorf("keeping the key of %s: %w", r.ID, err)
 	}
 	return a.deliver(d, k, chain, files)
@@ -157,9 +161,11 @@ func (a *app) files(id string, t target) ([]string, error) {
 	return files, nil
 }
 
+const lied = "VERIFICATION FAILED: the server is lying, or somebody in between"
+
 // lie is a failed check of what the server says.
 func lie(code, why string, args ...any) *failure {
-	return &failure{exit: exitVerify, code: code, what: "VERIFICATION FAILED: the server is lying, or somebody in between", why: fmt.Sprintf(why, args...),
+	return &failure{exit: exitVerify, code: code, what: lied, why: fmt.Sprintf(why, args...),
 		next: "nothing was written. Do not use this server; tell the people who run it, and keep this output"}
 }
 
@@ -180,6 +186,9 @@ func (a *app) checkDelivery(ctx context.Context, c *api.Client, k *kept, r api.R
 	}
 	if d.Request.ID != r.ID || d.Request.Certificate == nil || d.Cluster.ID != r.Ask.Cluster || d.Cluster.Server != r.Ask.Server {
 		return "", lie("delivery", "what it delivered is for another request or another cluster")
+	}
+	if r.Ask.CAHash != "" && caHash([]byte(d.Cluster.CA)) != r.Ask.CAHash {
+		return "", lie("cluster-ca", "the authorities it delivered for %s are not those that the request was made for", r.Ask.Cluster)
 	}
 	chain := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw}))
 	for rest := []byte(d.Chain); len(bytes.TrimSpace(rest)) > 0; {
@@ -206,6 +215,14 @@ func (a *app) checkDelivery(ctx context.Context, c *api.Client, k *kept, r api.R
 		return "", lie("proof", "its ledger proof is of another entry")
 	}
 	return chain, a.checkLedger(ctx, c, func(v note.Verifier) ([]byte, error) { return proof.Note, ledger.VerifyProof(d.Issued, proof, v) })
+}
+
+// caHash is the hash of a bundle as requests have it: empty for none.
+func caHash(bundle []byte) string {
+	if len(bundle) == 0 {
+		return ""
+	}
+	return breakglass.CAHash(bundle)
 }
 
 // checkCertificate compares the certificate with what was approved, as far as a client can.

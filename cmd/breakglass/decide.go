@@ -1,9 +1,6 @@
 package main
 
 import (
-	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -16,19 +13,17 @@ func (a *app) approveCommand() *cobra.Command {
 	var yes bool
 	var comment string
 	cmd := &cobra.Command{Use: "approve ID", Short: "Show a request and approve it with your SSH key", Args: one(), ValidArgsFunction: a.completeIDs(api.FilterForMe),
-		Long: "Shows everything that is asked for, read from the very bytes that your approval is about, and signs their digest with the\nkey that you are signed in with. The signature is kept in the ledger and can be checked by anybody, for ever.",
+		Long: "Shows everything that is asked for and who has approved, read from entries that are proven to be in the ledger, and signs " +
+			"the\ndigest of the first with the key that you are signed in with. The signature is kept in the ledger and can be checked by " +
+			"anybody, for ever.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
 			c, err := a.reader()
 			if err != nil {
 				return err
 			}
-			r, err := c.Get(ctx, args[0])
+			r, err := a.get(ctx, c, args[0])
 			if err != nil {
-				return err
-			}
-			a.seen(r)
-			if r, err = asRecorded(ctx, c, r); err != nil {
 				return err
 			}
 			a.screen.note("%s", styled(strings.TrimSuffix(a.describe(r), "\n")))
@@ -56,33 +51,6 @@ func (a *app) approveCommand() *cobra.Command {
 	return cmd
 }
 
-// asRecorded returns the request with what was asked for read from the bytes that its digest is of: what the person sees is
-// what the person signs, whatever the server would like to show. The reason is shown as the server tells it: those bytes hold
-// only a commitment to it.
-func asRecorded(ctx context.Context, c *api.Client, r api.Request) (api.Request, error) {
-	h, err := c.History(ctx, r.ID)
-	if err != nil {
-		return r, err
-	}
-	if len(h.Entries) == 0 {
-		return r, lie("digest", "it shows no record of %s", r.ID)
-	}
-	leaf := h.Entries[0].Leaf
-	if sum := sha256.Sum256(leaf); hex.EncodeToString(sum[:]) != r.Digest {
-		return r, lie("digest", "the digest that you would approve is not that of the record of %s", r.ID)
-	}
-	ev, err := eventIn(leaf, r.ID)
-	if err != nil {
-		return r, lie("digest", "the record of %s: %v", r.ID, err)
-	}
-	asked, ok := ev.(breakglass.Requested)
-	if !ok {
-		return r, lie("digest", "the first record of %s is no request", r.ID)
-	}
-	r.Ask = asked
-	return r, nil
-}
-
 func (a *app) denyCommand() *cobra.Command {
 	return a.endingCommand("deny", "Deny a request, for good", "denied", api.FilterForMe, true)
 }
@@ -101,11 +69,10 @@ func (a *app) endingCommand(verb, short, done, filter string, needReason bool) *
 		if err != nil {
 			return err
 		}
-		r, err := c.Get(ctx, args[0])
+		r, err := a.get(ctx, c, args[0])
 		if err != nil {
 			return err
 		}
-		a.seen(r)
 		a.headline(r)
 		command, what := verb, done
 		if verb == "withdraw" && r.Ask.By.Person != c.Session.Person {

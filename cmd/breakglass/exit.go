@@ -78,6 +78,10 @@ func explain(err error) (f *failure, requestID string) {
 		return &failure{exit: exitOther, what: err.Error()}, ""
 	}
 	f = &failure{code: e.Code, why: e.Why, next: e.Next}
+	if e.Code == api.CodeForged {
+		f.exit, f.what = exitVerify, lied
+		return f, e.RequestID
+	}
 	switch e.Class {
 	case string(breakglass.ClassInvalid):
 		f.exit, f.what = exitUsage, "that makes no sense to the daemon"
@@ -131,7 +135,7 @@ func (a *app) report(err error) int {
 			RequestID string `json:"requestId,omitempty"`
 		}{api.Meta{APIVersion: api.Version, Kind: "Error"}, f.exit, code, f.what, f.why, f.next, id})
 		if err == nil {
-			fmt.Fprintln(a.screen.w, string(b))
+			fmt.Fprintln(a.screen.w, plainJSON(string(b)))
 			return f.exit
 		}
 	}

@@ -5,8 +5,10 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -19,6 +21,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -146,8 +149,7 @@ func (w *world) up() error {
 		return err
 	}
 	w.addr = addr
-	cfg := api.Config{Service: w.sys.Service, Ledger: w.sys.Ledger, LedgerKey: w.sys.VKey, URLs: []string{"http://" + w.addr}, Version: "test",
-		ClusterCA: func(string) []byte { return w.sys.CA.PEM() }}
+	cfg := api.Config{Service: w.sys.Service, Ledger: w.sys.Ledger, LedgerKey: w.sys.VKey, URLs: []string{"http://" + w.addr}, Version: "test"}
 	if w.after != nil {
 		cfg.Sessions, cfg.Importer = w.after, w.after
 	}
@@ -257,6 +259,33 @@ func (w *world) liar(next http.Handler) http.Handler {
 		case "digest": // the digest is of another request
 			if one && !strings.Contains(r.URL.Path, "history") {
 				change("digest", func(string) string { return strings.Repeat("0", 64) })
+			}
+		case "elsewhere": // the kubeconfig would lead elsewhere, and so says everything that the server tells
+			body = strings.ReplaceAll(body, `"server":"https://127.0.0.1:6443"`, `"server":"https://evil.example.com"`)
+		case "authority": // whoever answers at the cluster's address is believed
+			if claim {
+				body = strings.Replace(body, `"ca":"`, `"ca":"# mine\n`, 1)
+			}
+		case "traverse": // an id that is another file of this machine: what is known of the server
+			if r.Method == http.MethodPost && r.URL.Path == "/v1/requests" {
+				sum := sha256.Sum256([]byte("http://" + w.addr))
+				change("id", func(string) string { return "../../state/breakglass/server-" + hex.EncodeToString(sum[:8]) })
+			}
+		case "shell": // an id for eval
+			if r.Method == http.MethodPost && r.URL.Path == "/v1/requests" {
+				change("id", func(string) string { return "bg-$(id)-\x1b[2J" })
+			}
+		case "another": // an answer about another request
+			if one {
+				change("id", func(string) string { return "bg-0000-000" })
+			}
+		case "silent": // the reason is kept back
+			if strings.HasSuffix(r.URL.Path, "/history") {
+				body = regexp.MustCompile(`"texts":\{"reason":"[^"]*"\}`).ReplaceAllString(body, `"texts":{}`)
+			}
+		case "older": // no proofs
+			if strings.HasSuffix(r.URL.Path, "/history") {
+				change("checkpoint", func(string) string { return "" })
 			}
 		case "escape": // a reason that would rewrite the terminal
 			body = strings.ReplaceAll(body, "etcd quorum lost", `\u001b[2J\u001b[Hroot`)

@@ -166,11 +166,11 @@ func (a *app) showCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			r, err := c.Get(cmd.Context(), args[0])
+			said, err := c.Get(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
-			h, err := c.History(cmd.Context(), r.ID)
+			r, h, err := a.recorded(cmd.Context(), c, a.seen(said))
 			if err != nil {
 				return err
 			}
@@ -181,8 +181,8 @@ func (a *app) showCommand() *cobra.Command {
 					Entries []api.Entry `json:"entries"`
 				}{api.Meta{APIVersion: api.Version, Kind: "RequestHistory"}, r, h.Entries})
 			}
-			fmt.Fprint(a.out, a.describe(a.seen(r)))
-			a.data("\nledger\n")
+			fmt.Fprint(a.out, a.describe(r))
+			a.data("\nledger      every entry is proven to be in it\n")
 			w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
 			for _, e := range h.Entries {
 				var ev struct {
@@ -227,7 +227,7 @@ func (a *app) describe(r api.Request) string {
 		row("rights", "%s, carried by the certificate: only API servers that ask the deny webhook refuse it before it ends", r.Ask.Rights)
 	}
 	row("for", "%s, from the claim; risk %s", seconds(r.Ask.TTLSeconds), r.Ask.Risk)
-	row("reason", "%s", strings.ReplaceAll(cmp.Or(r.Reason, "(erased)"), "\n", "\n            "))
+	row("reason", "%s", strings.ReplaceAll(cmp.Or(r.Reason, "(erased, or kept back by the server)"), "\n", "\n            "))
 	row("incident", "%s", cmp.Or(r.Ask.Incident, "-"))
 	row("asked", "%s", a.when(r.RequestedAt))
 	if r.Ask.KeyHash != "" {

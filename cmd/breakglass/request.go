@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -42,10 +41,9 @@ func (a *app) requestCommand() *cobra.Command {
 			var r api.Request
 			switch {
 			case resume != "":
-				if r, err = c.Get(ctx, resume); err != nil {
+				if r, err = a.get(ctx, c, resume); err != nil {
 					return err
 				}
-				a.seen(r)
 			default:
 				if ask.Reason, err = a.reason(ctx, ask.Reason, reasonFile, true); err != nil {
 					return err
@@ -71,8 +69,8 @@ func (a *app) requestCommand() *cobra.Command {
 				if a.json() {
 					return a.printJSON(r)
 				}
-				_, err := fmt.Fprintln(a.out, r.ID)
-				return err
+				a.data("%s\n", r.ID)
+				return nil
 			}
 			if r, err = a.await(ctx, c, r, limit, func(r api.Request) bool { return r.State != breakglass.StatePending }); err != nil {
 				return err
@@ -81,13 +79,16 @@ func (a *app) requestCommand() *cobra.Command {
 				return errors.Join(err, a.forget(c, r))
 			}
 			if claim {
+				if r, _, err = a.recorded(ctx, c, r); err != nil {
+					return err
+				}
 				return a.claim(ctx, c, r, t)
 			}
 			if a.json() {
 				return a.printJSON(r)
 			}
-			_, err = fmt.Fprintln(a.out, r.ID)
-			return err
+			a.data("%s\n", r.ID)
+			return nil
 		}}
 	f := cmd.Flags()
 	f.StringVarP(&ask.Cluster, "cluster", "c", "", "cluster `id` (default: the profile's only one)")
@@ -177,9 +178,37 @@ func (a *app) open(ctx context.Context, c *api.Client, ask api.Ask) (api.Request
 	if err := k.belongTo(a.seen(r)); err != nil {
 		return api.Request{}, err
 	}
+	if r, _, err = a.recorded(ctx, c, r); err != nil {
+		return api.Request{}, err
+	}
+	if bad := notAsked(r, ask); bad != "" {
+		return api.Request{}, lie("record", "it recorded another request than this one: %s", bad)
+	}
+	if err := a.pinCluster(c, r.Ask, r.Ask.CAHash); err != nil {
+		return api.Request{}, err
+	}
 	a.summary(r, c.Session.Person)
 	a.screen.note("%s opened  %s   %s", a.screen.green("✓"), a.screen.bold(r.ID), a.clock(r.RequestedAt))
 	return r, nil
+}
+
+// notAsked says in what a recorded request differs from what was asked for. What was left to the profile can be anything.
+func notAsked(r api.Request, ask api.Ask) string {
+	switch x := r.Ask; {
+	case x.KeyHash != ask.KeyHash:
+		return "it is for another key"
+	case x.Profile != ask.Profile:
+		return "it is for the profile " + x.Profile
+	case ask.Cluster != "" && x.Cluster != ask.Cluster:
+		return "it is for the cluster " + x.Cluster
+	case ask.TTLSeconds != 0 && x.TTLSeconds != ask.TTLSeconds:
+		return "it is for " + seconds(x.TTLSeconds)
+	case r.Reason != strings.TrimSpace(ask.Reason):
+		return "it has another reason"
+	case x.Incident != strings.TrimSpace(ask.Incident):
+		return "it has another incident"
+	}
+	return ""
 }
 
 // unreachable says that the server may have carried a command out, although it did not say so.

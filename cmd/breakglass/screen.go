@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 	"unicode"
+	"unicode/utf16"
 
 	"golang.org/x/term"
 
@@ -142,8 +143,25 @@ func (a *app) printJSON(v any) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintln(a.out, string(b))
+	_, err = fmt.Fprintln(a.out, plainJSON(string(b)))
 	return err
+}
+
+// plainJSON writes as escapes what a terminal would obey or hide; in JSON such characters stand in strings only.
+func plainJSON(s string) string {
+	var b strings.Builder
+	for _, r := range s {
+		switch {
+		case r == '\n' || unicode.IsPrint(r):
+			b.WriteRune(r)
+		case r <= 0xFFFF:
+			fmt.Fprintf(&b, "\\u%04x", r)
+		default:
+			high, low := utf16.EncodeRune(r)
+			fmt.Fprintf(&b, "\\u%04x\\u%04x", high, low)
+		}
+	}
+	return b.String()
 }
 
 // now is the server's time: countdowns are right on a machine whose clock is not.

@@ -56,14 +56,28 @@ func privateDir(dir string) (string, error) {
 }
 
 // writePrivate replaces a file at once or not at all, readable by its owner alone.
-func writePrivate(path string, data []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), ".breakglass-*") // mode 0600
+func writePrivate(path string, data []byte) error {
+	return writeIn(filepath.Dir(path), filepath.Base(path), data)
+}
+
+// writeIn is writePrivate for a name that may come from elsewhere: a name that leads out of the directory is refused.
+func writeIn(dir, name string, data []byte) (err error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, root.Close()) }()
+	if name != filepath.Base(name) {
+		return fmt.Errorf("%q is no name of a file", name)
+	}
+	temp := ".breakglass-" + rand.Text()
+	f, err := root.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, os.Remove(f.Name()))
+			err = errors.Join(err, root.Remove(temp))
 		}
 	}()
 	if _, err = f.Write(data); err == nil {
@@ -72,7 +86,7 @@ func writePrivate(path string, data []byte) (err error) {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	return os.Rename(f.Name(), path)
+	return root.Rename(temp, name)
 }
 
 func writeJSON(path string, v any) error {
@@ -91,8 +105,26 @@ type kept struct {
 	Until   time.Time `json:"until"`
 	Files   []string  `json:"files,omitempty"` // written for it; removed with it
 
-	path string
-	key  *ecdsa.PrivateKey
+	dir, name string // of its file
+	key       *ecdsa.PrivateKey
+}
+
+// save writes the key's file.
+func (k *kept) save() error {
+	b, err := json.Marshal(k)
+	if err != nil {
+		return err
+	}
+	return writeIn(k.dir, k.name, append(b, '\n'))
+}
+
+// drop removes the key's file.
+func (k *kept) drop() error {
+	root, err := os.OpenRoot(k.dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(root.Remove(k.name), root.Close())
 }
 
 // newKey makes a key for a request that is about to be opened and keeps it, so that nothing that happens next can lose it.
@@ -114,8 +146,8 @@ func (a *app) newKey(server string, until time.Time) (*kept, error) {
 	if err != nil {
 		return nil, err
 	}
-	k.path = filepath.Join(dir, "new-"+hash[:16]+".json")
-	return k, writeJSON(k.path, k)
+	k.dir, k.name = dir, "new-"+hash[:16]+".json"
+	return k, k.save()
 }
 
 // hash names the key as the daemon does.
@@ -138,13 +170,13 @@ func (k *kept) csr() ([]byte, error) {
 
 // belongTo files the key under the request's id.
 func (k *kept) belongTo(r api.Request) error {
-	old := k.path
-	k.Request, k.path = r.ID, filepath.Join(filepath.Dir(k.path), r.ID+".json")
+	old := *k
+	k.Request, k.name = r.ID, r.ID+".json"
 	k.Until = r.Ask.PendingUntil.Add(time.Duration(r.Ask.ClaimSeconds+r.Ask.TTLSeconds) * time.Second)
-	if err := writeJSON(k.path, k); err != nil {
+	if err := k.save(); err != nil {
 		return fmt.Errorf("keeping the key of %s: %w", r.ID, err)
 	}
-	return os.Remove(old)
+	return old.drop()
 }
 
 // keyOf returns the key of a request, nil if this machine has none.
@@ -153,19 +185,24 @@ func (a *app) keyOf(server, id string) (*kept, error) {
 	if err != nil {
 		return nil, err
 	}
-	k, err := readKept(filepath.Join(dir, filepath.Base(id)+".json"))
+	k, err := readKept(dir, id+".json")
 	if errors.Is(err, fs.ErrNotExist) || err == nil && k.Server != server {
 		return nil, nil
 	}
 	return k, err
 }
 
-func readKept(path string) (*kept, error) {
-	b, err := os.ReadFile(path)
+func readKept(dir, name string) (*kept, error) {
+	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, err
 	}
-	k := &kept{path: path}
+	b, err := root.ReadFile(name)
+	if err = errors.Join(err, root.Close()); err != nil {
+		return nil, err
+	}
+	path := filepath.Join(dir, name)
+	k := &kept{dir: dir, name: name}
 	if err := json.Unmarshal(b, k); err != nil {
 		return nil, fmt.Errorf("reading the key file %s: %w", path, err)
 	}
@@ -192,7 +229,7 @@ func (k *kept) remove() error {
 			errs = append(errs, os.Remove(f))
 		}
 	}
-	return errors.Join(append(errs, os.Remove(k.path))...)
+	return errors.Join(append(errs, k.drop())...)
 }
 
 // owner is the request that a credential file was written for, empty if it is not one of ours.
@@ -224,10 +261,11 @@ func (a *app) sweep() error {
 		return err
 	}
 	for _, f := range files {
-		if base := filepath.Base(f); !strings.HasPrefix(base, "bg-") && !strings.HasPrefix(base, "new-") {
+		base := filepath.Base(f)
+		if !strings.HasPrefix(base, "bg-") && !strings.HasPrefix(base, "new-") {
 			continue
 		}
-		k, err := readKept(f)
+		k, err := readKept(dir, base)
 		if err != nil || time.Now().Before(k.Until) {
 			continue // unreadable: not for a machine to throw away
 		}
@@ -288,6 +326,8 @@ type trust struct {
 	Server     string `json:"server"`
 	Key        string `json:"ledgerKey"`            // note format
 	Checkpoint string `json:"checkpoint,omitempty"` // the greatest seen
+
+	Clusters map[string]clusterPin `json:"clusters,omitempty"` // as last asked for or claimed on
 
 	path     string
 	verifier note.Verifier // nil: nothing is known yet

@@ -118,7 +118,8 @@ func (d *daemon) open(ctx context.Context, p parts) error {
 	}
 	d.metrics = newMetrics(d)
 	d.health.Store(&health{})
-	domain := breakglass.Config{Ledger: d.ledger, Policy: policy, Signer: d.signer, Binder: d.clusters, Prover: d.clusters, Log: d.log, Clusters: clusterIDs(cfg),
+	domain := breakglass.Config{Ledger: d.ledger, Policy: policy, Signer: d.signer, Binder: d.clusters, Prover: d.clusters, Log: d.log,
+		Clusters: clusterIDs(cfg), ClusterCA: d.clusters.CA,
 		AcceptWeaker: p.AcceptWeaker, SignTimeout: cfg.Vault.SignTimeout, Version: version()}
 	if d.ca != nil {
 		domain.Inventory = d.ca
@@ -397,7 +398,7 @@ func (d *daemon) handler(polls context.Context, address string) (http.Handler, e
 	if len(urls) == 0 { // a loopback listener: Validate has seen to that
 		urls = []string{address}
 	}
-	cfg := api.Config{Service: d.service, Ledger: d.ledger, LedgerKey: d.vkey, URLs: urls, ClusterCA: d.clusters.CA,
+	cfg := api.Config{Service: d.service, Ledger: d.ledger, LedgerKey: d.vkey, URLs: urls,
 		Version: version(), Log: d.log, Observe: d.metrics.answered}
 	if d.sessions != nil {
 		cfg.Sessions, cfg.Importer = d.sessions, d.sessions

@@ -72,7 +72,7 @@ func (d *daemon) serve(t *testing.T, addr string, change ...func(*api.Config)) {
 	}
 	d.url = "http://" + l.Addr().String()
 	cfg := api.Config{Service: d.Service, Ledger: d.Ledger, LedgerKey: d.VKey, URLs: []string{d.url}, Version: "test",
-		Log: slog.New(slog.NewTextHandler(d.log, nil)), ClusterCA: func(string) []byte { return d.CA.PEM() }}
+		Log: slog.New(slog.NewTextHandler(d.log, nil))}
 	for _, c := range change {
 		c(&cfg)
 	}
@@ -194,7 +194,8 @@ func TestOneRequestBecomesOneCertificateOverHTTP(t *testing.T) {
 			t.Errorf("entry %d: number %d, or its leaf is not of its event", i, e.Number)
 		}
 	}
-	want := []string{"requested/v1", "refused/v1", "refused/v1", "approved/v1", "approved/v1", "refused/v1", "claimed/v1", "issued/v1", "bound/v1", "delivered/v1", "refused/v1"}
+	want := []string{"requested/v2", "refused/v1", "refused/v1", "approved/v1", "approved/v1", "refused/v1", "claimed/v1", "issued/v1",
+		"bound/v1", "delivered/v1", "refused/v1"}
 	if diff := cmp.Diff(want, kinds); diff != "" {
 		t.Error(diff)
 	}

@@ -48,7 +48,8 @@ const (
 	CodeUnreachable = "unreachable" // nothing, or nothing readable, came back
 	CodeNoKey       = "no-key"      // there is no SSH key to sign in with
 	CodeOtherLedger = "other-ledger"
-	CodeTooLong     = "too-long" // the answer is longer than the client takes; none of it is given
+	CodeForged      = "forged-answer" // an answer holds what cannot be ours, such as the name of a file where an id must be
+	CodeTooLong     = "too-long"      // the answer is longer than the client takes; none of it is given
 )
 
 // CodeLedger is the server's code for a command whose record may or may not have been kept.
@@ -198,10 +199,20 @@ func (c *Client) send(ctx context.Context, limit time.Duration, method, path, to
 	if err := json.Unmarshal(b, &meta); err != nil || meta.APIVersion != Version {
 		return c.strange(resp)
 	}
-	if err := json.Unmarshal(b, out); err != nil {
+	err = json.Unmarshal(b, out)
+	if bad := (*BadIDError)(nil); errors.As(err, &bad) {
+		return c.forged(bad.What)
+	}
+	if err != nil {
 		return c.strange(resp)
 	}
 	return nil
+}
+
+// forged is the error for an answer that no server of ours gives: it would lead this program elsewhere.
+func (c *Client) forged(why string) error {
+	return newError(ClassInternal, CodeForged, "nothing was written. Do not use this server; tell the people who run it, and keep this output",
+		"%s answers as no breakglass server does: %s", c.Server, why)
 }
 
 // pour writes an answer as it comes.
@@ -354,7 +365,7 @@ func (c *Client) Approve(ctx context.Context, id, digest, comment string) (Reque
 	if err != nil {
 		return Request{}, err
 	}
-	return ask[Request](ctx, c, http.MethodPost, requestPath(id, "approve"), Consent{Digest: digest, Comment: comment, Signature: armored})
+	return c.about(ctx, http.MethodPost, id, "approve", Consent{Digest: digest, Comment: comment, Signature: armored})
 }
 
 func requestPath(id, what string) string {
@@ -367,7 +378,11 @@ func requestPath(id, what string) string {
 
 // Request opens a request. After an error with CodeUnreachable it may exist: it is then in the caller's list, with its KeyHash.
 func (c *Client) Request(ctx context.Context, in Ask) (Request, error) {
-	return ask[Request](ctx, c, http.MethodPost, "/v1/requests", in)
+	out, err := ask[Request](ctx, c, http.MethodPost, "/v1/requests", in)
+	if err == nil && out.ID == "" {
+		err = c.forged("the request has no id")
+	}
+	return out, err
 }
 
 // DryRun says what Request would do.
@@ -377,12 +392,33 @@ func (c *Client) DryRun(ctx context.Context, in Ask) (Request, error) {
 
 // Get returns one request by id or unique prefix.
 func (c *Client) Get(ctx context.Context, id string) (Request, error) {
-	return ask[Request](ctx, c, http.MethodGet, requestPath(id, ""), nil)
+	return c.about(ctx, http.MethodGet, id, "", nil)
+}
+
+// about makes a call about one request, and takes no answer about another.
+func (c *Client) about(ctx context.Context, method, id, what string, in any) (Request, error) {
+	out, err := ask[Request](ctx, c, method, requestPath(id, what), in)
+	if err == nil && !means(id, out.ID) {
+		err = c.forged(fmt.Sprintf("asked about %.40q it talks about %s", id, out.ID))
+	}
+	return out, err
+}
+
+// means reports whether an id as people type it, or its beginning, can stand for a request.
+func means(typed, id string) bool {
+	bare := func(s string) string {
+		return strings.ReplaceAll(strings.TrimPrefix(strings.ToLower(strings.TrimSpace(s)), "bg-"), "-", "")
+	}
+	return id != "" && bare(typed) != "" && strings.HasPrefix(bare(id), bare(typed))
 }
 
 // History returns everything the ledger holds about a request.
 func (c *Client) History(ctx context.Context, id string) (History, error) {
-	return ask[History](ctx, c, http.MethodGet, requestPath(id, "history"), nil)
+	out, err := ask[History](ctx, c, http.MethodGet, requestPath(id, "history"), nil)
+	if err == nil && !means(id, out.ID) {
+		err = c.forged(fmt.Sprintf("asked about %.40q it talks about %s", id, out.ID))
+	}
+	return out, err
 }
 
 // List returns requests by one of the filters.
@@ -393,7 +429,7 @@ func (c *Client) List(ctx context.Context, filter string, days int) (Requests, e
 
 // Command gives one of the commands deny, withdraw, take-back and revoke.
 func (c *Client) Command(ctx context.Context, id, command, reason string) (Request, error) {
-	return ask[Request](ctx, c, http.MethodPost, requestPath(id, command), Reason{Reason: reason})
+	return c.about(ctx, http.MethodPost, id, command, Reason{Reason: reason})
 }
 
 // Claim turns an approved request into its certificate. If the answer is lost it asks again with the same key, which gives
@@ -421,6 +457,9 @@ func (c *Client) Follow(ctx context.Context, r Request) iter.Seq2[Request, error
 			var next Request
 			begin := time.Now()
 			err := c.call(ctx, MaxWait+pollGrace, http.MethodGet, requestPath(r.ID, "")+"?"+q.Encode(), nil, &next)
+			if err == nil && next.ID != r.ID {
+				err = c.forged(fmt.Sprintf("asked about %s it talks about %s", r.ID, next.ID))
+			}
 			retryAfter := time.Duration(0)
 			switch e := (*Error)(nil); {
 			case err != nil:
@@ -515,12 +554,12 @@ func (c *Client) Consistency(ctx context.Context, from, to int64) ([]tlog.Hash, 
 
 // Close gives the closing note of an ended grant.
 func (c *Client) Close(ctx context.Context, id, note string) (Request, error) {
-	return ask[Request](ctx, c, http.MethodPost, requestPath(id, "close"), Note{Note: note})
+	return c.about(ctx, http.MethodPost, id, "close", Note{Note: note})
 }
 
 // Acknowledge says that what a grant left behind was seen: seen is the request's SweepDigest. The note may be empty.
 func (c *Client) Acknowledge(ctx context.Context, id, seen, note string) (Request, error) {
-	return ask[Request](ctx, c, http.MethodPost, requestPath(id, "acknowledge"), Note{Note: note, Seen: seen})
+	return c.about(ctx, http.MethodPost, id, "acknowledge", Note{Note: note, Seen: seen})
 }
 
 // Sweep has an ended session looked through again.

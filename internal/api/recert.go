@@ -3,7 +3,9 @@ package api
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -28,6 +30,18 @@ type Campaign struct {
 	Counts    recert.Counts `json:"counts"`
 	ForMe     int           `json:"forMe"`     // items that wait for the caller's word
 	Unsettled int           `json:"unsettled"` // escalated items that still need somebody
+}
+
+// UnmarshalJSON refuses a campaign whose id cannot be ours.
+func (x *Campaign) UnmarshalJSON(b []byte) error {
+	type plain Campaign
+	if err := json.Unmarshal(b, (*plain)(x)); err != nil {
+		return err
+	}
+	if !breakglass.ValidCampaignID(x.ID) {
+		return &BadIDError{fmt.Sprintf("%.40q is not a campaign", x.ID)}
+	}
+	return nil
 }
 
 // Campaigns is a list of campaigns, the oldest first.

@@ -53,10 +53,6 @@ type Config struct {
 	// Recert has the recertification campaigns; nil: there are none here.
 	Recert *recert.Service
 
-	// ClusterCA returns the PEM certificates by which a cluster's API server is known, for kubeconfigs; nil means the
-	// client's system roots. It may be nil.
-	ClusterCA func(cluster string) []byte
-
 	// Sessions and Importer are about what was done with grants. Both are nil where no audit events are kept.
 	Sessions Sessions
 	Importer Importer
@@ -533,7 +529,7 @@ func (s *server) request(c *call) (any, error) {
 			return nil, err
 		}
 		out := s.render(&breakglass.Request{Ask: fact, Reason: strings.TrimSpace(in.Reason)})
-		out.Kind = "RequestPreview"
+		out.Kind = kindPreview
 		return out, nil
 	default:
 		return nil, newError(breakglass.ClassInvalid, "dry-run", "", "dryRun is true or absent")
@@ -595,13 +591,18 @@ func (s *server) history(c *call) (any, error) {
 	if _, err := s.cfg.Service.Get(c.Context(), id); err != nil { // says that there is no such request
 		return nil, err
 	}
-	entries, err := s.cfg.Ledger.Stream(c.Context(), id)
+	entries, proofs, err := s.cfg.Ledger.ProveStream(c.Context(), id)
 	if err != nil {
 		return nil, err
 	}
 	out := History{Meta: kind("History"), ID: id, Entries: []Entry{}}
-	for _, e := range entries {
-		out.Entries = append(out.Entries, Entry{Index: e.Seq, Number: e.StreamSeq, Kind: e.Kind, Time: e.Time, Event: json.RawMessage(e.Body), Texts: e.Texts, Leaf: e.Leaf})
+	for i, e := range entries {
+		x := Entry{Index: e.Seq, Number: e.StreamSeq, Kind: e.Kind, Time: e.Time, Event: json.RawMessage(e.Body), Texts: e.Texts,
+			Salts: e.Salts, Leaf: e.Leaf, Hashes: [][]byte{}}
+		for _, h := range proofs[i].Hashes {
+			x.Hashes = append(x.Hashes, h[:])
+		}
+		out.Entries, out.Checkpoint = append(out.Entries, x), string(proofs[i].Note)
 	}
 	return out, nil
 }
@@ -630,6 +631,16 @@ func (s *server) claim(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	asked, err := s.cfg.Service.Get(c.Context(), c.PathValue("id"))
+	if err != nil {
+		return nil, err
+	}
+	// Older requests do not say by which authorities their cluster is known.
+	ca := s.cfg.Service.ClusterCA(asked.Ask.Cluster)
+	if asked.Ask.CAHash != "" && breakglass.CAHash(ca) != asked.Ask.CAHash {
+		return nil, newError(breakglass.ClassConflict, "cluster-ca", "open a new request",
+			"the authorities by which %s is known have changed since the request was made", asked.Ask.Cluster)
+	}
 	d, err := s.cfg.Service.Claim(c.Context(), c.actor, c.PathValue("id"), []byte(in.CSR))
 	if err != nil {
 		return nil, err
@@ -639,10 +650,8 @@ func (s *server) claim(c *call) (any, error) {
 		return nil, fmt.Errorf("writing the ledger proof of request %s: %w", d.Request.ID, err)
 	}
 	out := Delivery{Meta: kind("Delivery"), Request: s.render(d.Request), Certificate: certificatePEM(d.Certificate), Chain: certificatePEM(d.Chain...),
-		Cluster: Cluster{ID: d.Request.Ask.Cluster, Server: d.Request.Ask.Server}, Issued: d.Issued.Leaf, Proof: string(proof), Warning: d.Warning}
-	if s.cfg.ClusterCA != nil {
-		out.Cluster.CA = string(s.cfg.ClusterCA(d.Request.Ask.Cluster))
-	}
+		Cluster: Cluster{ID: d.Request.Ask.Cluster, Server: d.Request.Ask.Server, CA: string(ca)}, Issued: d.Issued.Leaf,
+		Proof: string(proof), Warning: d.Warning}
 	return out, nil
 }
 

@@ -20,10 +20,14 @@ package api
 import (
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"time"
 
+	"golang.org/x/mod/sumdb/tlog"
+
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/ledger"
 )
 
 // Version is the apiVersion of every JSON document. Within it, fields are only ever added.
@@ -37,6 +41,8 @@ type Meta struct {
 	APIVersion string `json:"apiVersion"`
 	Kind       string `json:"kind"`
 }
+
+const kindPreview = "RequestPreview" // of the answer to a dry run
 
 func kind(k string) Meta { return Meta{APIVersion: Version, Kind: k} }
 
@@ -80,6 +86,58 @@ type Request struct {
 	Overdue       []string                    `json:"overdue,omitempty"` // what was recorded as overdue
 
 	Names map[string]string `json:"names,omitempty"` // of the people mentioned, by id
+}
+
+// BadIDError is an answer with an id, or with a state, that is not of our form. Ids become names of files and words of commands: none
+// is taken from elsewhere unseen.
+type BadIDError struct{ What string }
+
+func (e *BadIDError) Error() string { return e.What }
+
+func checkID(id string) error {
+	if !breakglass.ValidID(id) {
+		return &BadIDError{fmt.Sprintf("%.40q is not a request id", id)}
+	}
+	return nil
+}
+
+// UnmarshalJSON refuses a request whose ids or state cannot be ours. Only a preview has no id.
+func (r *Request) UnmarshalJSON(b []byte) error {
+	type plain Request
+	if err := json.Unmarshal(b, (*plain)(r)); err != nil {
+		return err
+	}
+	ids := r.Ask.Raised
+	if r.Kind != kindPreview || r.ID != "" {
+		ids = append([]string{r.ID}, ids...)
+	}
+	for _, id := range ids {
+		if err := checkID(id); err != nil {
+			return err
+		}
+	}
+	if !r.State.Known() {
+		return &BadIDError{fmt.Sprintf("%.40q is not a state of a request", r.State)}
+	}
+	return nil
+}
+
+// UnmarshalJSON refuses a history of what cannot be a request of ours.
+func (h *History) UnmarshalJSON(b []byte) error {
+	type plain History
+	if err := json.Unmarshal(b, (*plain)(h)); err != nil {
+		return err
+	}
+	return checkID(h.ID)
+}
+
+// UnmarshalJSON refuses a request that cannot be ours.
+func (l *LeftAlone) UnmarshalJSON(b []byte) error {
+	type plain LeftAlone
+	if err := json.Unmarshal(b, (*plain)(l)); err != nil {
+		return err
+	}
+	return checkID(l.Request)
 }
 
 // Approval is one live approval.
@@ -276,14 +334,29 @@ type Entry struct {
 	Time   time.Time         `json:"time"`
 	Event  json.RawMessage   `json:"event"`           // the recorded bytes, which are JSON
 	Texts  map[string]string `json:"texts,omitempty"` // erased ones are absent
+	Salts  map[string][]byte `json:"salts,omitempty"` // of Texts: with them the leaf's commitments can be checked
 	Leaf   []byte            `json:"leaf"`            // the bytes that are hashed
+	Hashes [][]byte          `json:"hashes"`          // the proof that the leaf is in the ledger of the history's checkpoint
+}
+
+// Proof is the proof that the entry's leaf is in the ledger of a checkpoint.
+func (e Entry) Proof(checkpoint string) (ledger.Proof, error) {
+	p := ledger.Proof{Index: e.Index, Note: []byte(checkpoint)}
+	for _, h := range e.Hashes {
+		if len(h) != tlog.HashSize {
+			return p, errors.New("a hash of the proof is malformed")
+		}
+		p.Hashes = append(p.Hashes, tlog.Hash(h))
+	}
+	return p, nil
 }
 
 // History is everything the ledger holds about a request, in order.
 type History struct {
 	Meta
-	ID      string  `json:"id"`
-	Entries []Entry `json:"entries"`
+	ID         string  `json:"id"`
+	Entries    []Entry `json:"entries"`
+	Checkpoint string  `json:"checkpoint"` // signed: the one that every entry is proven to be under
 }
 
 // ChallengeFor asks for a challenge and names the keys that the client could sign with.

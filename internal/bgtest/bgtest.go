@@ -191,7 +191,9 @@ func (s *System) start() {
 	}
 	s.Ledger, err = ledger.Open(ctx, store, s.signer, s.Verifier)
 	must(s.T, err)
-	cfg := breakglass.Config{Ledger: s.Ledger, Policy: policy, Signer: s.CA, Binder: s.Cluster, Log: s.options.Log, SignTimeout: 2 * time.Second, BindTimeout: time.Second, Sweep: time.Second}
+	cfg := breakglass.Config{Ledger: s.Ledger, Policy: policy, Signer: s.CA, Binder: s.Cluster, Log: s.options.Log,
+		SignTimeout: 2 * time.Second, BindTimeout: time.Second, Sweep: time.Second,
+		ClusterCA: func(string) []byte { return s.CA.PEM() }}
 	if s.options.Config != nil {
 		s.options.Config(&cfg)
 	}

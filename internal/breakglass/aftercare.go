@@ -2,6 +2,8 @@ package breakglass
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -18,12 +20,29 @@ const MaxNote = 2000
 // MinNote is the least that a closing note must say, in runes.
 const MinNote = 10
 
-// withAftercare adds to a fact that is to be recorded what must follow the grant's end, and the approval more that is needed
-// while its requester owes a closing note.
+// ClusterCA returns the PEM bundle by which people know a cluster's API servers; none: by their system's roots.
+func (s *Service) ClusterCA(cluster string) []byte {
+	if s.cfg.ClusterCA == nil {
+		return nil
+	}
+	return s.cfg.ClusterCA(cluster)
+}
+
+// CAHash names the bundle of authorities by which people know a cluster, as Requested does.
+func CAHash(bundle []byte) string {
+	sum := sha256.Sum256(bundle)
+	return hex.EncodeToString(sum[:])
+}
+
+// withAftercare adds to a fact that is to be recorded what must follow the grant's end, by which authorities people know the
+// cluster, and the approval more that is needed while its requester owes a closing note.
 func (s *Service) withAftercare(ctx context.Context, p *Policy, ev Requested, now time.Time) (Requested, error) {
 	care := Aftercare{Prove: s.cfg.Prover != nil, Examine: s.cfg.Examiner != nil, CloseSeconds: int64(p.Closing.Within / time.Second)}
 	if care != (Aftercare{}) {
 		ev.Aftercare = &care
+	}
+	if ca := s.ClusterCA(ev.Cluster); len(ca) > 0 {
+		ev.CAHash = CAHash(ca)
 	}
 	if !p.Closing.RaiseQuorum {
 		return ev, nil
@@ -318,7 +337,7 @@ func (s *Service) ByFingerprint(ctx context.Context, fingerprint string) (r *Req
 // that names another person's request is none.
 func (s *Service) ByCommonName(ctx context.Context, commonName string) (r *Request, known bool, err error) {
 	person, id, ok := strings.Cut(strings.TrimPrefix(commonName, CommonNamePrefix), ":")
-	if !ok || !strings.HasPrefix(commonName, CommonNamePrefix) || !validID(id) {
+	if !ok || !strings.HasPrefix(commonName, CommonNamePrefix) || !ValidID(id) {
 		return nil, false, nil
 	}
 	r, err = s.load(ctx, id)

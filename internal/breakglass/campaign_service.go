@@ -332,6 +332,16 @@ func newCampaignID(now time.Time) string {
 	return CampaignStream + now.UTC().Format(time.DateOnly) + "-" + string(b[:])
 }
 
+// ValidCampaignID reports whether a text is a campaign's id in its one form.
+func ValidCampaignID(id string) bool {
+	rest, ok := strings.CutPrefix(id, CampaignStream)
+	if !ok || len(rest) != len("2006-01-02-xxxx") || rest[10] != '-' {
+		return false
+	}
+	_, err := time.Parse(time.DateOnly, rest[:10])
+	return err == nil && strings.Trim(rest[11:], idAlphabet) == ""
+}
+
 // appendCampaign records events of a campaign that was read at c.Rev, puts what they suspend in force, and returns the campaign
 // after them. Called with mu held. The texts go with every event that a person gave.
 func (s *Service) appendCampaign(ctx context.Context, c *Campaign, before time.Time, texts map[string]string, events ...Event) (*Campaign, error) {

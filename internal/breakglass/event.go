@@ -106,6 +106,7 @@ type Requested struct {
 	Guards    []Guard    `json:"guards,omitempty"`    // what the deny webhook keeps this grant from doing, sorted
 	Aftercare *Aftercare `json:"aftercare,omitempty"` // what must follow the grant's end; nil: nothing
 	Raised    []string   `json:"raised,omitempty"`    // requests whose overdue closing raised Quorum.Count by one
+	CAHash    string     `json:"caHash,omitempty"`    // hex SHA-256 of the PEM bundle by which people know the cluster; empty: none
 }
 
 // Aftercare is what must follow the end of a grant. It is frozen into the request, so that a later configuration or policy
@@ -388,7 +389,7 @@ type CheckRun struct {
 }
 
 // Kind names the event in the ledger. Kinds are never renamed or reused.
-func (Requested) Kind() string         { return "requested/v1" }
+func (Requested) Kind() string         { return "requested/v2" }
 func (Approved) Kind() string          { return "approved/v1" }
 func (ApprovalWithdrawn) Kind() string { return "approval-withdrawn/v1" }
 func (Denied) Kind() string            { return "denied/v1" }
@@ -452,7 +453,8 @@ func draft(e Event, texts map[string]string) ledger.Draft {
 // the next number, returned by its Kind method, and its former number stays here as [older], so that an older ledger verifies for
 // ever and an older release says "made by a newer release" instead of "forged".
 var kinds = map[string]func(body []byte) (Event, error){
-	"requested/v1":             decode[Requested],
+	"requested/v1":             older[Requested]("caHash"),
+	"requested/v2":             decode[Requested],
 	"approved/v1":              decode[Approved],
 	"approval-withdrawn/v1":    decode[ApprovalWithdrawn],
 	"denied/v1":                decode[Denied],

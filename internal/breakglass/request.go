@@ -28,6 +28,16 @@ const (
 	StateLapsed    State = "lapsed"    // nobody acted before its deadline
 )
 
+// Known reports whether a text from elsewhere is one of the states.
+func (s State) Known() bool {
+	switch s {
+	case StatePending, StateApproved, StateIssuing, StateActive, StateExpired, StateRevoked, StateFailed, StateDenied, StateWithdrawn,
+		StateLapsed:
+		return true
+	}
+	return false
+}
+
 // Terminal reports whether nothing but bookkeeping can follow.
 func (s State) Terminal() bool {
 	switch s {

@@ -346,7 +346,7 @@ func (s *Service) sweepObject(ctx context.Context, cluster, id string) error {
 	defer cancel()
 	var r *Request
 	err := error(refuse(ClassUnknown, "unknown-request", "", "%q is no request id", clip(id, 40)))
-	if validID(id) { // a label can say anything, for instance the name of another stream
+	if ValidID(id) { // a label can say anything, for instance the name of another stream
 		r, err = s.load(ctx, id)
 	}
 	_, unknown := AsRefusal(err)

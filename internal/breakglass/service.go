@@ -48,6 +48,10 @@ type Config struct {
 	Examiner  Examiner
 	Inventory Inventory
 
+	// ClusterCA returns the PEM bundle by which people know a cluster's API servers, nil for their system's roots. Requests commit to
+	// it. It may be nil.
+	ClusterCA func(cluster string) []byte
+
 	// Clusters are the ids of all clusters that the Binder reaches: bindings in them are looked after also when no profile is
 	// left that binds there. Default: those of the policy.
 	Clusters []string
@@ -743,7 +747,7 @@ func (s *Service) Resolve(ctx context.Context, typed string) (string, error) {
 	if !strings.HasPrefix(id, "bg-") {
 		id = "bg-" + id
 	}
-	if validID(id) {
+	if ValidID(id) {
 		return id, nil
 	}
 	if len(id) < len("bg-")+2 || len(id) > 20 {
@@ -926,7 +930,8 @@ func idCheck(c []byte) byte {
 	return idAlphabet[sum%31]
 }
 
-func validID(id string) bool {
+// ValidID reports whether a text is a request id in its one form, with the right check character.
+func ValidID(id string) bool {
 	if len(id) != len("bg-7k3m-9qx") || id[:3] != "bg-" || id[7] != '-' {
 		return false
 	}

@@ -65,7 +65,7 @@ func (a *Auditor) Add(e ledger.Entry) {
 	}
 	r := a.requests[e.Stream]
 	if r == nil {
-		if !validID(e.Stream) {
+		if !ValidID(e.Stream) {
 			bad("%q is not a request id", e.Stream)
 			return
 		}

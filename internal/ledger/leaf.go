@@ -88,6 +88,31 @@ func ParseLeaf(data []byte) (Entry, error) {
 	return Entry{Stream: lf.Stream, StreamSeq: lf.StreamSeq, Kind: lf.Kind, Time: lf.Time, Body: lf.Body, Leaf: data}, nil
 }
 
+// CheckTexts checks texts with their salts against what a leaf commits to. It returns the names of the texts that the leaf commits
+// to and that are not given: they are erased, or kept back.
+func CheckTexts(data []byte, texts map[string]string, salts map[string][]byte) (absent []string, err error) {
+	lf, err := parseLeaf(data)
+	if err != nil {
+		return nil, fmt.Errorf("reading a ledger leaf: %w", err)
+	}
+	left := len(texts)
+	for _, c := range lf.Commitments {
+		text, ok := texts[c.Name]
+		if !ok {
+			absent = append(absent, c.Name)
+			continue
+		}
+		if commit(salts[c.Name], c.Name, text) != c.MAC {
+			return nil, fmt.Errorf("text %q is not the one the entry commits to", c.Name)
+		}
+		left--
+	}
+	if left != 0 {
+		return nil, errors.New("there is a text to which the entry does not commit")
+	}
+	return absent, nil
+}
+
 // parseLeaf is the inverse of encode. It accepts exactly what encode produces:
 // for every accepted input, encoding the result gives the same bytes again.
 // The returned Body is a part of data, not a copy.

@@ -77,6 +77,7 @@ type Entry struct {
 	Time      time.Time // UTC, never earlier than that of the entry before
 	Body      []byte
 	Texts     map[string]string // checked against the leaf; an erased text is absent
+	Salts     map[string][]byte // of Texts, so that others can check them with [CheckText]
 	Leaf      []byte            // the bytes hashed; Body is a part of them
 }
 
@@ -258,9 +259,9 @@ func (r Record) entry() (Entry, error) {
 			continue
 		}
 		if e.Texts == nil {
-			e.Texts = make(map[string]string)
+			e.Texts, e.Salts = make(map[string]string), make(map[string][]byte)
 		}
-		e.Texts[t.Name] = t.Text
+		e.Texts[t.Name], e.Salts[t.Name] = t.Text, t.Salt
 	}
 	return e, nil
 }
@@ -359,22 +360,24 @@ func read[T any](ctx context.Context, s Store, attempt string, fn func(View) (T,
 // Stream returns all entries of a stream in order, none if there is no such
 // stream. Every entry is checked against its stored hash.
 func (l *Ledger) Stream(ctx context.Context, stream string) ([]Entry, error) {
-	return read(ctx, l.store, "reading stream "+stream, func(v View) ([]Entry, error) {
-		records, err := v.StreamRecords(stream)
-		if err != nil {
+	return read(ctx, l.store, "reading stream "+stream, func(v View) ([]Entry, error) { return streamOf(v, stream) })
+}
+
+func streamOf(v View, stream string) ([]Entry, error) {
+	records, err := v.StreamRecords(stream)
+	if err != nil {
+		return nil, err
+	}
+	entries := make([]Entry, len(records))
+	for i, r := range records {
+		if entries[i], err = r.entry(); err != nil {
 			return nil, err
 		}
-		entries := make([]Entry, len(records))
-		for i, r := range records {
-			if entries[i], err = r.entry(); err != nil {
-				return nil, err
-			}
-			if r.StreamSeq != int64(i)+1 {
-				return nil, fmt.Errorf("%w: number %d of the stream is stored where %d should be", ErrCorrupt, r.StreamSeq, i+1)
-			}
+		if r.StreamSeq != int64(i)+1 {
+			return nil, fmt.Errorf("%w: number %d of the stream is stored where %d should be", ErrCorrupt, r.StreamSeq, i+1)
 		}
-		return entries, nil
-	})
+	}
+	return entries, nil
 }
 
 // Streams returns the streams that carry a tag of this name and value, unique or
@@ -439,6 +442,31 @@ func (l *Ledger) Prove(ctx context.Context, seq int64) (Proof, error) {
 		}
 		return p, v.Records(seq, 1, func(r Record) error { return VerifyProof(r.Leaf, p, l.verifier) })
 	})
+}
+
+// ProveStream returns all entries of a stream, as [Ledger.Stream] does, and for each the proof that it is in the log of the latest
+// checkpoint, which is the same for all.
+func (l *Ledger) ProveStream(ctx context.Context, stream string) ([]Entry, []Proof, error) {
+	var proofs []Proof
+	entries, err := read(ctx, l.store, "proving stream "+stream, func(v View) ([]Entry, error) {
+		h, err := v.Head()
+		if err != nil {
+			return nil, err
+		}
+		entries, err := streamOf(v, stream)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range entries {
+			p := Proof{Index: e.Seq, Note: h.Note}
+			if p.Hashes, err = tlog.ProveRecord(h.Size, e.Seq, v); err != nil {
+				return nil, err
+			}
+			proofs = append(proofs, p)
+		}
+		return entries, nil
+	})
+	return entries, proofs, err
 }
 
 // Consistency returns the proof that the log of newSize entries begins with the
