@@ -231,7 +231,7 @@ func (j *judge) idle() []Finding {
 			one.Rule, one.Severity, one.ID = "binding/not-ours", High, digest("binding/not-ours", ref.String())
 			one.Title = fmt.Sprintf("%s carries this daemon's labels, and the daemon knows no such grant", ref)
 			one.Text = "Labels can be written by anybody who may make bindings. It looks like emergency access and is none."
-			one.Next = "find out who made it; take it away with: " + command(append([]string{"kubectl", "delete", strings.ToLower(ref.Kind), ref.Name}, inNamespace(ref.Namespace)...)...)
+			one.Next = "find out who made it; take it away with: " + kubectl("delete", ref)
 			out = append(out, one)
 		}
 		r := j.w.roleOf(b)
@@ -240,7 +240,7 @@ func (j *judge) idle() []Finding {
 			one.Rule, one.Severity, one.ID = "binding/no-role", Low, digest("binding/no-role", ref.String())
 			one.Title = fmt.Sprintf("%s gives %s %s, which is not there", ref, b.RoleKind, shown(b.RoleName))
 			one.Text = "Whoever makes a role of that name decides what the binding gives."
-			one.Next = "take it away with: " + command(append([]string{"kubectl", "delete", strings.ToLower(ref.Kind), ref.Name}, inNamespace(ref.Namespace)...)...)
+			one.Next = "take it away with: " + kubectl("delete", ref)
 			out = append(out, one)
 		}
 		for _, sub := range b.Subjects {

@@ -164,7 +164,7 @@ func (w *rbac) alteredRole(ref Ref, have, base *role, d *Defaults) []Finding {
 	f := Finding{Rule: "defaults/role", Severity: Info, Via: []Ref{ref}, ID: digest("defaults/role", ref.Kind, ref.Namespace, ref.Name),
 		Title: fmt.Sprintf("%s gives more than what ships with Kubernetes: %s", ref, few(more, 4)),
 		Text:  "Everybody that it is bound to has it, also where the binding is a default one. The API server puts back what is missing in a default role at its start; what is too much it leaves.",
-		Next:  "find out who added it; take it out with " + command(append([]string{"kubectl", "edit", strings.ToLower(ref.Kind), ref.Name}, inNamespace(ref.Namespace)...)...)}
+		Next:  "find out who added it; take it out with " + kubectl("edit", ref)}
 	if d.sameMinor(w.s.Server.Version) && len(have.Aggregation) == 0 {
 		f.Severity = Low
 	}
@@ -273,19 +273,11 @@ func few(texts []string, n int) string {
 	return out
 }
 
-func inNamespace(ns string) []string {
-	if ns == "" {
-		return nil
-	}
-	return []string{"--namespace", ns}
-}
-
 // takeAway is the command that takes a subject out of a binding, for a shell: it deletes a binding that has no other subject.
 // Of others it checks that the subject is still where it was when the cluster was scanned. The binding names the
 // subject, or the user that a service account is.
 func takeAway(b *Binding, s Subject) string {
 	ref := b.Ref()
-	kind := strings.ToLower(ref.Kind)
 	var ops []map[string]string
 	left := len(b.Subjects)
 	for at := len(b.Subjects) - 1; at >= 0; at-- { // from the end, so that the places of the others stay
@@ -303,8 +295,7 @@ func takeAway(b *Binding, s Subject) string {
 		ops = append(ops, map[string]string{"op": "remove", "path": where})
 	}
 	if left == 0 {
-		return command(append([]string{"kubectl", "delete", kind, ref.Name}, inNamespace(ref.Namespace)...)...)
+		return kubectl("delete", ref)
 	}
-	patch := ascii(ops)
-	return command(append([]string{"kubectl", "patch", kind, ref.Name, "--type=json", "--patch", patch}, inNamespace(ref.Namespace)...)...)
+	return kubectl("patch", ref, "--type=json", "--patch="+ascii(ops))
 }

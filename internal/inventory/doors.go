@@ -358,7 +358,7 @@ func (j *judge) csrs(a *Analysis) Door {
 			i.Title = fmt.Sprintf("CertificateSigningRequest %s is approved for %s", shown(c.Name), who)
 		default:
 			i.Title, i.Risk = fmt.Sprintf("CertificateSigningRequest %s asks for %s", shown(c.Name), who), Low
-			i.TakeAway, i.Advice = command("kubectl", "certificate", "deny", c.Name), ""
+			i.TakeAway, i.Advice = kubectl("certificate deny", Ref{Name: c.Name}), ""
 		}
 		if c.Approval != "" {
 			i.Text += " Approval says: " + shown(c.Approval) + "."
@@ -419,7 +419,7 @@ func (j *judge) accountTokens(a *Analysis) Door {
 				d.State = Present
 				d.put("service account "+acc.Namespace+"/"+acc.Name, DoorItem{ID: acc.Namespace + "/" + name, Risk: Medium,
 					Title:    fmt.Sprintf("Secret %s/%s may hold a token of service account %s that never expires", shown(acc.Namespace), shown(name), shown(acc.Name)),
-					TakeAway: command("kubectl", "delete", "secret", name, "--namespace", acc.Namespace)})
+					TakeAway: kubectl("delete", Ref{Kind: "Secret", Namespace: acc.Namespace, Name: name})})
 			}
 		}
 	}
@@ -429,7 +429,7 @@ func (j *judge) accountTokens(a *Analysis) Door {
 	for _, t := range j.s.TokenSecrets {
 		sub := Subject{Kind: ServiceAccount, Namespace: t.Namespace, Name: t.Account}
 		i := DoorItem{ID: t.Namespace + "/" + t.Name, Title: fmt.Sprintf("Secret %s/%s is a token of %s that never expires", shown(t.Namespace), shown(t.Name), sub),
-			Risk: worst(Medium, powers[sub]), Grants: []string{sub.String()}, TakeAway: command("kubectl", "delete", "secret", t.Name, "--namespace", t.Namespace),
+			Risk: worst(Medium, powers[sub]), Grants: []string{sub.String()}, TakeAway: kubectl("delete", Ref{Kind: "Secret", Namespace: t.Namespace, Name: t.Name}),
 			Text: "It was made on " + day(t.Created) + ". Whoever read it once can use it for ever.", Orphan: j.w.missing(sub)}
 		if used, err := time.Parse(time.DateOnly, t.LastUsed); err == nil {
 			i.Used = &used
@@ -502,7 +502,7 @@ func (j *judge) bootstrapTokens() Door {
 	}
 	for _, t := range j.s.BootstrapTokens {
 		i := DoorItem{ID: t.ID, Until: t.Expires, Risk: Medium, Title: "bootstrap token " + shown(t.ID), Grants: []string{"system:bootstrappers"},
-			TakeAway: command("kubectl", "delete", "secret", "bootstrap-token-"+t.ID, "--namespace", systemNamespace)}
+			TakeAway: kubectl("delete", Ref{Kind: "Secret", Namespace: systemNamespace, Name: "bootstrap-token-" + t.ID})}
 		i.Grants = append(i.Grants, t.Groups...)
 		slices.Sort(i.Grants)
 		dead := t.Expires != nil && !j.o.Now.Before(*t.Expires)
@@ -1047,7 +1047,7 @@ func (j *judge) extensions() Door {
 	d.saw("%d API services of other servers and %d admission webhooks are there", len(j.s.APIServices), len(j.s.Webhooks))
 	for _, s := range j.s.APIServices {
 		d.State = Present
-		i := DoorItem{ID: "api:" + s.Name, Title: fmt.Sprintf("service %s answers for the API %s", shown(s.Service), shown(s.Name)), Risk: Info, TakeAway: command("kubectl", "delete", "apiservice", s.Name)}
+		i := DoorItem{ID: "api:" + s.Name, Title: fmt.Sprintf("service %s answers for the API %s", shown(s.Service), shown(s.Name)), Risk: Info, TakeAway: kubectl("delete", Ref{Kind: "APIService", Name: s.Name})}
 		if s.Insecure {
 			i.Risk, i.Text = High, "Its certificate is not verified: whoever is between may answer in its place."
 		}
@@ -1056,7 +1056,7 @@ func (j *judge) extensions() Door {
 	for _, h := range j.s.Webhooks {
 		d.State = Present
 		kind := map[bool]string{true: "mutatingwebhookconfiguration", false: "validatingwebhookconfiguration"}[h.Mutating]
-		i := DoorItem{ID: kind + ":" + h.Config + ":" + h.Name, Title: fmt.Sprintf("webhook %s (%s) sees what is written", shown(h.Name), shown(h.Target)), Risk: Info, TakeAway: command("kubectl", "delete", kind, h.Config)}
+		i := DoorItem{ID: kind + ":" + h.Config + ":" + h.Name, Title: fmt.Sprintf("webhook %s (%s) sees what is written", shown(h.Name), shown(h.Target)), Risk: Info, TakeAway: kubectl("delete", Ref{Kind: kind, Name: h.Config})}
 		if h.Mutating {
 			i.Title = fmt.Sprintf("webhook %s (%s) changes what is written", shown(h.Name), shown(h.Target))
 		}

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"github.com/breakglassd/breakglass/internal/text"
 )
 
 // shown is a name as it may be printed: a name that could play tricks on a terminal, or that does not read as one word, is
@@ -32,35 +34,23 @@ func digest(words ...string) string {
 	return hex.EncodeToString(h.Sum(nil))[:16]
 }
 
-// quote makes one word of a POSIX shell of any text.
-func quote(word string) string {
-	plain := word != "" && strings.IndexFunc(word, func(r rune) bool {
-		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("._-/:=@,", r))
-	}) < 0
-	if plain {
-		return word
+// kubectl is a command about one object, for a shell.
+func kubectl(verb string, about Ref, flags ...string) string {
+	if about.Namespace != "" {
+		flags = append(flags, "--namespace="+about.Namespace)
 	}
-	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
-}
-
-// command is a line for a POSIX shell.
-func command(words ...string) string {
-	quoted := make([]string, len(words))
-	for i, w := range words {
-		quoted[i] = quote(w)
-	}
-	return strings.Join(quoted, " ")
+	return text.Command("kubectl "+verb+" "+strings.ToLower(about.Kind), flags, about.Name)
 }
 
 // ascii is a value as JSON in plain ASCII, so that a command can be shown and copied whatever a name holds. What JSON would
 // write as a surrogate pair is written as YAML does: kubectl reads YAML, and refuses surrogates.
 func ascii(v any) string {
-	text, err := json.Marshal(v)
+	raw, err := json.Marshal(v)
 	if err != nil {
 		panic(err) // only ever called with maps of strings and the like
 	}
 	var b strings.Builder
-	for _, r := range string(text) {
+	for _, r := range string(raw) {
 		switch {
 		case r < 0x7f:
 			b.WriteRune(r)

@@ -41,7 +41,7 @@ func (a Act) object() map[string]any {
 	}
 	for _, body := range bodies {
 		var o map[string]any
-		if json.Unmarshal(body, &o) == nil && text(o, "kind") != "Status" && len(child(o, "metadata")) > 0 {
+		if json.Unmarshal(body, &o) == nil && str(o, "kind") != "Status" && len(child(o, "metadata")) > 0 {
 			return o
 		}
 	}
@@ -52,7 +52,7 @@ func (a Act) object() map[string]any {
 func (a Act) ref() Ref {
 	r := Ref{a.kind(), a.Namespace, a.Name}
 	if r.Name == "" && a.Verb == "create" {
-		r.Name = text(child(a.object(), "metadata"), "name")
+		r.Name = str(child(a.object(), "metadata"), "name")
 	}
 	if r.Resource == "namespaces" {
 		r.Namespace = ""
@@ -78,7 +78,7 @@ func (a Act) touches() ([]string, bool) {
 	if json.Unmarshal(a.Request, &steps) == nil {
 		plain := strings.NewReplacer("~1", "/", "~0", "~")
 		for _, s := range steps {
-			op, path := text(s, "op"), plain.Replace(text(s, "path"))
+			op, path := str(s, "op"), plain.Replace(str(s, "path"))
 			if op == "test" {
 				continue
 			}
@@ -87,7 +87,7 @@ func (a Act) touches() ([]string, bool) {
 				out = append(out, below(path, value)...)
 			}
 			if op == "move" { // takes away what it moves
-				out = append(out, plain.Replace(text(s, "from")))
+				out = append(out, plain.Replace(str(s, "from")))
 			}
 		}
 		return out, true
@@ -96,7 +96,7 @@ func (a Act) touches() ([]string, bool) {
 	if json.Unmarshal(a.Request, &patch) != nil {
 		return nil, false
 	}
-	if text(patch, "apiVersion") != "" && text(patch, "kind") != "" {
+	if str(patch, "apiVersion") != "" && str(patch, "kind") != "" {
 		return nil, false // a server-side apply, perhaps: it takes away what it does not name
 	}
 	return below("", patch), true

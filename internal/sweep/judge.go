@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/text"
 )
 
 // How something was found.
@@ -303,19 +304,8 @@ func (t *thing) object() string {
 	return printable(t.kind.Name + " " + name)
 }
 
-// maxText bounds a text of a residue, in runes.
+// maxText bounds a text of a residue, in characters.
 const maxText = 400
 
 // printable is text that may be shown anywhere: names are chosen by whom the sweep is about.
-func printable(s string) string {
-	out := []rune(strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 || r >= 0x200b && r <= 0x200f || r >= 0x2028 && r <= 0x202e || r >= 0x2066 && r <= 0x2069 || r == 0xfeff {
-			return '\uFFFD'
-		}
-		return r
-	}, s))
-	if len(out) > maxText {
-		out = append(out[:maxText-1], '…')
-	}
-	return string(out)
-}
+func printable(s string) string { return text.Cut(text.Clean(s), maxText) }

@@ -102,9 +102,9 @@ func NewObject(k Kind, raw []byte, typ string) (Object, error) {
 
 func fromMap(k Kind, full map[string]any, typ string) Object {
 	meta := child(full, "metadata")
-	o := Object{Namespace: text(meta, "namespace"), Name: text(meta, "name"), UID: text(meta, "uid"), Created: unix(text(meta, "creationTimestamp"))}
+	o := Object{Namespace: str(meta, "namespace"), Name: str(meta, "name"), UID: str(meta, "uid"), Created: unix(str(meta, "creationTimestamp"))}
 	for _, f := range list(meta, "managedFields") {
-		if at := unix(text(f, "time")); at != 0 && text(f, "subresource") != "status" && text(f, "subresource") != "scale" && !slices.Contains(o.Changed, at) {
+		if at := unix(str(f, "time")); at != 0 && str(f, "subresource") != "status" && str(f, "subresource") != "scale" && !slices.Contains(o.Changed, at) {
 			o.Changed = append(o.Changed, at)
 		}
 	}
@@ -114,7 +114,7 @@ func fromMap(k Kind, full map[string]any, typ string) Object {
 	}
 	for _, r := range list(meta, "ownerReferences") {
 		if yes, _ := r["controller"].(bool); yes {
-			o.Owner = text(r, "uid")
+			o.Owner = str(r, "uid")
 		}
 	}
 	t := &traits{}
@@ -132,7 +132,7 @@ func contents(k Kind, full map[string]any) string {
 	if k.Metadata {
 		switch k.Resource {
 		case "secrets", "configmaps":
-			return text(meta, "resourceVersion")
+			return str(meta, "resourceVersion")
 		case "serviceaccounts", "namespaces":
 			return "" // the traits say it
 		}
@@ -206,18 +206,18 @@ func (t *traits) of(k Kind, o map[string]any, typ string) {
 	switch k.Resource {
 	case "clusterrolebindings", "rolebindings":
 		ref := child(o, "roleRef")
-		t.add("role:", text(ref, "kind")+"/"+text(ref, "name"))
+		t.add("role:", str(ref, "kind")+"/"+str(ref, "name"))
 		subjects := list(o, "subjects")
 		for _, s := range subjects {
-			name := text(s, "name")
-			if ns := text(s, "namespace"); ns != "" {
+			name := str(s, "name")
+			if ns := str(s, "namespace"); ns != "" {
 				name = ns + "/" + name
 			}
-			t.add("subject:", text(s, "kind")+" "+name)
+			t.add("subject:", str(s, "kind")+" "+name)
 		}
-		request := text(labels, "breakglass.dev/request")
-		t.when(text(labels, "app.kubernetes.io/managed-by") == "breakglassd" && request != "" && text(meta, "name") == "breakglass-"+request && len(subjects) == 1 &&
-			text(subjects[0], "kind") == "User" && strings.HasPrefix(text(subjects[0], "name"), "breakglass:") && strings.HasSuffix(text(subjects[0], "name"), ":"+request), "ours")
+		request := str(labels, "breakglass.dev/request")
+		t.when(str(labels, "app.kubernetes.io/managed-by") == "breakglassd" && request != "" && str(meta, "name") == "breakglass-"+request && len(subjects) == 1 &&
+			str(subjects[0], "kind") == "User" && strings.HasPrefix(str(subjects[0], "name"), "breakglass:") && strings.HasSuffix(str(subjects[0], "name"), ":"+request), "ours")
 	case "clusterroles", "roles":
 		for _, r := range list(o, "rules") {
 			t.powers(r)
@@ -230,16 +230,16 @@ func (t *traits) of(k Kind, o map[string]any, typ string) {
 		}
 	case "serviceaccounts":
 		for _, key := range cloudKeys {
-			if v := text(annotations, key); v != "" {
+			if v := str(annotations, key); v != "" {
 				t.add("cloud-role:", key+"="+v)
 			}
 		}
 	case "secrets":
 		if typ == "" {
-			typ = text(o, "type")
+			typ = str(o, "type")
 		}
 		t.add("type:", typ)
-		if sa := text(annotations, "kubernetes.io/service-account.name"); sa != "" {
+		if sa := str(annotations, "kubernetes.io/service-account.name"); sa != "" {
 			t.add("service-account:", sa)
 		}
 	case "namespaces":
@@ -252,9 +252,9 @@ func (t *traits) of(k Kind, o map[string]any, typ string) {
 			t.when(key == controlPlane || key == "node-role.kubernetes.io/master", "control-plane")
 		}
 		for _, taint := range list(spec, "taints") {
-			key := text(taint, "key")
+			key := str(taint, "key")
 			if !strings.HasPrefix(key, "node.kubernetes.io/") && !strings.HasPrefix(key, "node.cloudprovider.kubernetes.io/") {
-				t.add("taint:", key+"="+text(taint, "value")+":"+text(taint, "effect"))
+				t.add("taint:", key+"="+str(taint, "value")+":"+str(taint, "effect"))
 			}
 		}
 	case "pods":
@@ -265,31 +265,31 @@ func (t *traits) of(k Kind, o map[string]any, typ string) {
 	case "cronjobs":
 		t.pod(child(child(child(child(spec, "jobTemplate"), "spec"), "template"), "spec"))
 	case "certificatesigningrequests":
-		t.add("signer:", text(spec, "signerName"))
-		t.add("by:", text(spec, "username"))
+		t.add("signer:", str(spec, "signerName"))
+		t.add("by:", str(spec, "username"))
 		for _, c := range list(child(o, "status"), "conditions") {
-			t.when(text(c, "type") == "Approved", "approved")
+			t.when(str(c, "type") == "Approved", "approved")
 		}
-		t.when(text(child(o, "status"), "certificate") != "", "signed")
+		t.when(str(child(o, "status"), "certificate") != "", "signed")
 	case "persistentvolumes":
 		for _, source := range []string{"hostPath", "local"} {
-			if path := text(child(spec, source), "path"); path != "" {
+			if path := str(child(spec, source), "path"); path != "" {
 				t.add("host-path:", path)
 			}
 		}
 	case "services":
 		t.add("external-ip:", texts(spec["externalIPs"])...)
-		t.when(text(spec, "type") == "LoadBalancer", "type:LoadBalancer")
-		t.when(text(spec, "type") == "NodePort", "type:NodePort")
-		if name := text(spec, "externalName"); name != "" {
+		t.when(str(spec, "type") == "LoadBalancer", "type:LoadBalancer")
+		t.when(str(spec, "type") == "NodePort", "type:NodePort")
+		if name := str(spec, "externalName"); name != "" {
 			t.add("external-name:", name)
 		}
 	case "endpointslices":
-		t.when(!strings.HasPrefix(text(labels, "endpointslice.kubernetes.io/managed-by"), "endpointslice"), "by-hand")
+		t.when(!strings.HasPrefix(str(labels, "endpointslice.kubernetes.io/managed-by"), "endpointslice"), "by-hand")
 	case "apiservices":
 		s := child(spec, "service")
-		if text(s, "name") != "" {
-			t.add("service:", text(s, "namespace")+"/"+text(s, "name"))
+		if str(s, "name") != "" {
+			t.add("service:", str(s, "namespace")+"/"+str(s, "name"))
 		}
 		skip, _ := spec["insecureSkipTLSVerify"].(bool)
 		t.when(skip, "insecure")
@@ -333,7 +333,7 @@ func (t *traits) pod(spec map[string]any) {
 		t.when(yes, flag)
 	}
 	for _, v := range list(spec, "volumes") {
-		if path := text(child(v, "hostPath"), "path"); path != "" {
+		if path := str(child(v, "hostPath"), "path"); path != "" {
 			t.add("host-path:", path)
 		}
 	}
@@ -349,20 +349,20 @@ func (t *traits) pod(spec map[string]any) {
 				}
 			}
 			if group == "ephemeralContainers" {
-				t.add("ephemeral:", text(c, "name"))
+				t.add("ephemeral:", str(c, "name"))
 			}
 		}
 	}
-	if sa := text(spec, "serviceAccountName"); sa != "" {
+	if sa := str(spec, "serviceAccountName"); sa != "" {
 		t.add("service-account:", sa)
 	}
-	if node := text(spec, "nodeName"); node != "" {
+	if node := str(spec, "nodeName"); node != "" {
 		t.add("node:", node)
 	}
 	selects := child(spec, "nodeSelector")[controlPlane] != nil
 	for _, tol := range list(spec, "tolerations") {
-		key := text(tol, "key")
-		selects = selects || key == controlPlane || key == "node-role.kubernetes.io/master" || key == "" && text(tol, "operator") == "Exists"
+		key := str(tol, "key")
+		selects = selects || key == controlPlane || key == "node-role.kubernetes.io/master" || key == "" && str(tol, "operator") == "Exists"
 	}
 	if affinity, err := json.Marshal(child(child(spec, "affinity"), "nodeAffinity")); err == nil && strings.Contains(string(affinity), controlPlane) {
 		selects = true
@@ -377,7 +377,7 @@ func child(m map[string]any, key string) map[string]any {
 	return out
 }
 
-func text(m map[string]any, key string) string {
+func str(m map[string]any, key string) string {
 	s, _ := m[key].(string)
 	return s
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/text"
 )
 
 // hit is one rule that applies to a thing.
@@ -169,7 +170,7 @@ func (t *thing) binding() []hit {
 	}
 	if t.op == Made && t.after.has("ours") && t.after.has("finalizer") {
 		h := t.named("grant-binding-changed", critical, "it is a break-glass grant's own binding, and a finalizer that somebody put on it keeps it from being deleted")
-		h.done, h.undo = "it cannot be deleted", kubectl("patch", t, "--type=merge", "-p", `{"metadata":{"finalizers":null}}`)
+		h.done, h.undo = "it cannot be deleted", kubectlWith("patch", []string{"--type=merge", `--patch={"metadata":{"finalizers":null}}`}, t)
 		return []hit{h}
 	}
 	if t.before.has("ours") && t.op == Changed {
@@ -235,7 +236,7 @@ func (t *thing) serviceAccount() []hit {
 			h.means += "; the account is powerful"
 		}
 		h.done = "it was used"
-		h.undo = kubectl("delete", t, "") + "   # ends its tokens; then make it again"
+		h.undo = kubectl("delete", t) + "   # ends its tokens; then make it again"
 		out = append(out, h)
 	}
 	rest := slices.ContainsFunc(t.acts, func(a Act) bool { return a.Subresource == "" })
@@ -515,34 +516,18 @@ func (t *thing) undo() string {
 	return "" // it must be made again, from where it is kept
 }
 
-// kubectl writes a command about the thing, so that a shell takes every name for a name.
+// kubectl is a command about the thing, for a shell. args stand behind its name.
 func kubectl(verb string, t *thing, args ...string) string {
-	words := []string{"kubectl", verb}
-	if t.ref.Namespace != "" {
-		words = append(words, "-n", quote(t.ref.Namespace))
-	}
-	words = append(words, quote(t.ref.Resource))
-	if t.ref.Name != "" {
-		if strings.HasPrefix(t.ref.Name, "-") {
-			words = append(words, "--")
-		}
-		words = append(words, quote(t.ref.Name))
-	}
-	for _, a := range args {
-		if a != "" {
-			words = append(words, quote(a))
-		}
-	}
-	return strings.Join(words, " ")
+	return kubectlWith(verb, nil, t, args...)
 }
 
-// quote keeps a shell from seeing anything but one word. What cannot be shown to people safely becomes a mark that fits no object.
-func quote(s string) string {
-	s = printable(s)
-	if s != "" && !strings.ContainsFunc(s, func(r rune) bool {
-		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("._-:/=,@", r))
-	}) {
-		return s
+func kubectlWith(verb string, flags []string, t *thing, args ...string) string {
+	if t.ref.Namespace != "" {
+		flags = append(flags, "--namespace="+t.ref.Namespace)
 	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+	names := []string{t.ref.Resource}
+	if t.ref.Name != "" {
+		names = append(names, t.ref.Name)
+	}
+	return text.Command("kubectl "+verb, flags, append(names, args...)...)
 }

@@ -167,7 +167,7 @@ func TestNamesAreQuotedInCommandsAndShownSafely(t *testing.T) {
 	if len(got) != 1 {
 		t.Fatalf("got %+v, want one", got)
 	}
-	if want := `kubectl delete -n shop roles.rbac.authorization.k8s.io 'x'\''; rm -rf ~` + "\uFFFD\uFFFD'"; got[0].Undo != want {
+	if want := `kubectl delete --namespace=shop roles.rbac.authorization.k8s.io $'x\'; rm -rf ~\012\342\200\256'`; got[0].Undo != want {
 		t.Errorf("got undo %q, want %q", got[0].Undo, want)
 	}
 	if strings.ContainsAny(got[0].Object+got[0].What, "\n\u202e") {
@@ -218,7 +218,7 @@ func TestFinalizerOnAGrantsBindingIsNamed(t *testing.T) {
 	patch.Namespace, patch.Request = "", json.RawMessage(`{"metadata":{"finalizers":["x.example/y"]}}`)
 	for _, acts := range [][]sweep.Act{nil, {patch}} {
 		got := sweep.Judge(sweep.Evidence{Acts: acts, Changes: sweep.Compare(nil, after, window), After: after})
-		if len(got) != 1 || got[0].Rule != "grant-binding-changed" || !strings.Contains(got[0].What, "a finalizer") || !strings.Contains(got[0].Undo, `'{"metadata":{"finalizers":null}}'`) {
+		if len(got) != 1 || got[0].Rule != "grant-binding-changed" || !strings.Contains(got[0].What, "a finalizer") || !strings.Contains(got[0].Undo, `'--patch={"metadata":{"finalizers":null}}'`) {
 			t.Errorf("got %+v, want the finalizer named, and how to take it off", got)
 		}
 	}

@@ -112,7 +112,8 @@ func Quote(word string) string {
 	if word == "" {
 		return "''"
 	}
-	plain, ansi := word[0] != '=', false // zsh takes =word for the path of a program
+	plain := word[0] != '=' // zsh takes =word for the path of a program
+	ansi := strings.Contains(word, "  ") || strings.TrimSpace(word) != word // so that Clean leaves the command as it is
 	for i, r := range word {
 		if r != ' ' && !seen(r) || r == utf8.RuneError && !strings.HasPrefix(word[i:], string(utf8.RuneError)) {
 			ansi = true
@@ -136,7 +137,7 @@ func Quote(word string) string {
 		switch {
 		case r == '\'' || r == '\\':
 			b = append(b, '\\', byte(r))
-		case size == 1 && r == utf8.RuneError, r != ' ' && !seen(r):
+		case size == 1 && r == utf8.RuneError, r != ' ' && !seen(r), r == ' ' && (i == 0 || word[i-1] == ' ' || i == len(word)-1):
 			for _, c := range []byte(word[i : i+size]) {
 				b = fmt.Appendf(b, `\%03o`, c)
 			}
@@ -151,20 +152,18 @@ func Quote(word string) string {
 const bare = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-/:=@,+"
 
 // Command is a line for a shell. program is ours, and may be several words ("kubectl delete pod"); each flag is one word with its
-// value in it ("--namespace=x"), so that no value is taken for another flag; names stand last, behind "--" where one of them would
-// be taken for a flag. Who chooses a name therefore chooses neither another command nor a flag.
+// value in it ("--namespace=x"), so that no value is taken for another flag; names stand last, and "--" before the first that
+// would be taken for a flag. Who chooses a name therefore chooses neither another command nor a flag.
 func Command(program string, flags []string, names ...string) string {
 	words := strings.Fields(program)
 	for _, f := range flags {
 		words = append(words, Quote(f))
 	}
+	ended := false // the flags are
 	for _, n := range names {
-		if strings.HasPrefix(n, "-") {
-			words = append(words, "--")
-			break
+		if strings.HasPrefix(n, "-") && !ended {
+			words, ended = append(words, "--"), true
 		}
-	}
-	for _, n := range names {
 		words = append(words, Quote(n))
 	}
 	return strings.Join(words, " ")

@@ -73,7 +73,7 @@ func TestCut(t *testing.T) {
 // A shell must see exactly the word, and a reader nothing that plays tricks.
 func TestQuote(t *testing.T) {
 	words := []string{"", "a", "a b", "it's", "$HOME", "`id`", `a\b`, "~", "*", "-x", "=ls",
-		"a;b", "#a", "!!", "\"", "{a,b}", "a\nb", "'\n'", `\` + "\n", "\x1b[2J", "%s"}
+		"a;b", "#a", "!!", "\"", "{a,b}", " ", "a  b ", "a\nb", "'\n'", `\` + "\n", "\x1b[2J", "%s"}
 	for _, c := range texts {
 		if !strings.Contains(c.said, "\x00") { // which no argument of a program can hold
 			words = append(words, c.said)
@@ -81,8 +81,8 @@ func TestQuote(t *testing.T) {
 	}
 	for _, w := range words {
 		q := text.Quote(w)
-		if q != text.Exact(q) {
-			t.Errorf("Quote(%q) shows what plays tricks: %q", w, q)
+		if q != text.Exact(q) || q != text.Clean(q) {
+			t.Errorf("Quote(%q) shows what plays tricks, or is another word once it is cleaned: %q", w, q)
 		}
 		out, err := exec.Command("bash", "-c", "printf '%s|' "+q).Output()
 		if err != nil || string(out) != w+"|" {
@@ -101,7 +101,7 @@ func TestCommand(t *testing.T) {
 		{"kubectl delete clusterrolebinding", nil, []string{"a"}, "kubectl delete clusterrolebinding a"},
 		{"kubectl delete clusterrolebinding", nil, []string{"--all"}, "kubectl delete clusterrolebinding -- --all"},
 		{"kubectl delete rolebinding", []string{"--namespace=--all"}, []string{"a", "-b"},
-			"kubectl delete rolebinding --namespace=--all -- a -b"},
+			"kubectl delete rolebinding --namespace=--all a -- -b"},
 		{"kubectl delete node", nil, []string{"a;rm -rf /"}, "kubectl delete node 'a;rm -rf /'"},
 		{"kubectl get", []string{"--selector=a b"}, nil, "kubectl get '--selector=a b'"},
 	} {
