@@ -429,7 +429,8 @@ func (j *judge) accountTokens(a *Analysis) Door {
 	for _, t := range j.s.TokenSecrets {
 		sub := Subject{Kind: ServiceAccount, Namespace: t.Namespace, Name: t.Account}
 		i := DoorItem{ID: t.Namespace + "/" + t.Name, Title: fmt.Sprintf("Secret %s/%s is a token of %s that never expires", shown(t.Namespace), shown(t.Name), sub),
-			Risk: worst(Medium, powers[sub]), Grants: []string{sub.String()}, TakeAway: kubectl("delete", Ref{Kind: "Secret", Namespace: t.Namespace, Name: t.Name}),
+			Risk: worst(Medium, powers[sub]), Grants: []string{sub.String()}, TakeAway: kubectl("delete", Ref{Kind: "Secret",
+				Namespace: t.Namespace, Name: t.Name}),
 			Text: "It was made on " + day(t.Created) + ". Whoever read it once can use it for ever.", Orphan: j.w.missing(sub)}
 		if used, err := time.Parse(time.DateOnly, t.LastUsed); err == nil {
 			i.Used = &used
@@ -1047,7 +1048,8 @@ func (j *judge) extensions() Door {
 	d.saw("%d API services of other servers and %d admission webhooks are there", len(j.s.APIServices), len(j.s.Webhooks))
 	for _, s := range j.s.APIServices {
 		d.State = Present
-		i := DoorItem{ID: "api:" + s.Name, Title: fmt.Sprintf("service %s answers for the API %s", shown(s.Service), shown(s.Name)), Risk: Info, TakeAway: kubectl("delete", Ref{Kind: "APIService", Name: s.Name})}
+		i := DoorItem{ID: "api:" + s.Name, Title: fmt.Sprintf("service %s answers for the API %s", shown(s.Service), shown(s.Name)),
+			Risk: Info, TakeAway: kubectl("delete", Ref{Kind: "APIService", Name: s.Name})}
 		if s.Insecure {
 			i.Risk, i.Text = High, "Its certificate is not verified: whoever is between may answer in its place."
 		}
@@ -1056,7 +1058,8 @@ func (j *judge) extensions() Door {
 	for _, h := range j.s.Webhooks {
 		d.State = Present
 		kind := map[bool]string{true: "mutatingwebhookconfiguration", false: "validatingwebhookconfiguration"}[h.Mutating]
-		i := DoorItem{ID: kind + ":" + h.Config + ":" + h.Name, Title: fmt.Sprintf("webhook %s (%s) sees what is written", shown(h.Name), shown(h.Target)), Risk: Info, TakeAway: kubectl("delete", Ref{Kind: kind, Name: h.Config})}
+		i := DoorItem{ID: kind + ":" + h.Config + ":" + h.Name, Title: fmt.Sprintf("webhook %s (%s) sees what is written", shown(h.Name),
+			shown(h.Target)), Risk: Info, TakeAway: kubectl("delete", Ref{Kind: kind, Name: h.Config})}
 		if h.Mutating {
 			i.Title = fmt.Sprintf("webhook %s (%s) changes what is written", shown(h.Name), shown(h.Target))
 		}

@@ -102,9 +102,11 @@ func NewObject(k Kind, raw []byte, typ string) (Object, error) {
 
 func fromMap(k Kind, full map[string]any, typ string) Object {
 	meta := child(full, "metadata")
-	o := Object{Namespace: str(meta, "namespace"), Name: str(meta, "name"), UID: str(meta, "uid"), Created: unix(str(meta, "creationTimestamp"))}
+	o := Object{Namespace: str(meta, "namespace"), Name: str(meta, "name"), UID: str(meta, "uid"), Created: unix(str(meta,
+		"creationTimestamp"))}
 	for _, f := range list(meta, "managedFields") {
-		if at := unix(str(f, "time")); at != 0 && str(f, "subresource") != "status" && str(f, "subresource") != "scale" && !slices.Contains(o.Changed, at) {
+		if at := unix(str(f, "time")); at != 0 && str(f, "subresource") != "status" && str(f, "subresource") != "scale" &&
+			!slices.Contains(o.Changed, at) {
 			o.Changed = append(o.Changed, at)
 		}
 	}
@@ -216,8 +218,10 @@ func (t *traits) of(k Kind, o map[string]any, typ string) {
 			t.add("subject:", str(s, "kind")+" "+name)
 		}
 		request := str(labels, "breakglass.dev/request")
-		t.when(str(labels, "app.kubernetes.io/managed-by") == "breakglassd" && request != "" && str(meta, "name") == "breakglass-"+request && len(subjects) == 1 &&
-			str(subjects[0], "kind") == "User" && strings.HasPrefix(str(subjects[0], "name"), "breakglass:") && strings.HasSuffix(str(subjects[0], "name"), ":"+request), "ours")
+		t.when(str(labels, "app.kubernetes.io/managed-by") == "breakglassd" && request != "" && str(meta, "name") == "breakglass-"+request &&
+			len(subjects) == 1 &&
+			str(subjects[0], "kind") == "User" && strings.HasPrefix(str(subjects[0], "name"), "breakglass:") &&
+			strings.HasSuffix(str(subjects[0], "name"), ":"+request), "ours")
 	case "clusterroles", "roles":
 		for _, r := range list(o, "rules") {
 			t.powers(r)

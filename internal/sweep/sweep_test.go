@@ -218,7 +218,8 @@ func TestFinalizerOnAGrantsBindingIsNamed(t *testing.T) {
 	patch.Namespace, patch.Request = "", json.RawMessage(`{"metadata":{"finalizers":["x.example/y"]}}`)
 	for _, acts := range [][]sweep.Act{nil, {patch}} {
 		got := sweep.Judge(sweep.Evidence{Acts: acts, Changes: sweep.Compare(nil, after, window), After: after})
-		if len(got) != 1 || got[0].Rule != "grant-binding-changed" || !strings.Contains(got[0].What, "a finalizer") || !strings.Contains(got[0].Undo, `'--patch={"metadata":{"finalizers":null}}'`) {
+		if len(got) != 1 || got[0].Rule != "grant-binding-changed" || !strings.Contains(got[0].What, "a finalizer") ||
+			!strings.Contains(got[0].Undo, `'--patch={"metadata":{"finalizers":null}}'`) {
 			t.Errorf("got %+v, want the finalizer named, and how to take it off", got)
 		}
 	}

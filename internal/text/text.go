@@ -112,7 +112,7 @@ func Quote(word string) string {
 	if word == "" {
 		return "''"
 	}
-	plain := word[0] != '=' // zsh takes =word for the path of a program
+	plain := word[0] != '='                                                 // zsh takes =word for the path of a program
 	ansi := strings.Contains(word, "  ") || strings.TrimSpace(word) != word // so that Clean leaves the command as it is
 	for i, r := range word {
 		if r != ' ' && !seen(r) || r == utf8.RuneError && !strings.HasPrefix(word[i:], string(utf8.RuneError)) {
