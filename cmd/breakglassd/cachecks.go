@@ -305,18 +305,45 @@ func (c *caChecks) measure(r rotation.Report) {
 	}
 }
 
+// checksAtOnce bounds the clusters that are checked at one time, so that one that hangs keeps few others waiting.
+const checksAtOnce = 8
+
 // job checks every cluster: the job of the schedule.
 func (c *caChecks) job(ctx context.Context, due time.Time) error {
-	var errs []error
-	for _, cl := range c.clusters {
-		if _, _, err := c.check(ctx, cl.ID, nil, due, false); err != nil {
-			errs = append(errs, fmt.Errorf("checking the CAs of %s: %w", cl.ID, err))
-		}
-		if ctx.Err() != nil {
-			break
-		}
+	errs := make([]error, len(c.clusters))
+	var wg sync.WaitGroup
+	places := make(chan struct{}, checksAtOnce)
+	for i, cl := range c.clusters {
+		wg.Go(func() {
+			places <- struct{}{}
+			defer func() { <-places }()
+			if ctx.Err() != nil {
+				return
+			}
+			if _, _, err := c.check(ctx, cl.ID, nil, due, false); err != nil {
+				errs[i] = fmt.Errorf("checking the CAs of %s: %w", cl.ID, err)
+			}
+		})
 	}
+	wg.Wait()
 	return errors.Join(errs...)
+}
+
+// firstCheck is when the clusters are checked after a start that missed no check of the schedule: soon, because until then nothing is
+// known of them and no figure of theirs is there, and not before Vault and the clusters were asked for the first time.
+const firstCheck = 15 * time.Second
+
+// first checks every cluster once, soon after the start. One that was checked by then, because somebody asked, is not checked again.
+func (c *caChecks) first(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-time.After(firstCheck):
+	}
+	if err := c.job(ctx, time.Time{}); err != nil && ctx.Err() == nil {
+		c.log.WarnContext(ctx, "checking the CAs after the start", slog.Any("error", err))
+	}
+	return nil
 }
 
 // report is the last report on a cluster, if there is one.

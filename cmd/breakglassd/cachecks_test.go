@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -252,4 +253,42 @@ func TestAPIServersAreVerifiedByTheDaemonsOwnCA(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "c1.kubeconfig") {
 		t.Errorf("a CA that is not there: %v", err)
 	}
+}
+
+// hangs is a cluster whose view takes all the time there is.
+type hangs struct{}
+
+func (hangs) View(ctx context.Context) rotation.View {
+	<-ctx.Done()
+	return down(1)
+}
+
+func (hangs) Greet(context.Context, string, tls.Certificate, string) rotation.Greeting {
+	return rotation.Greeting{Outcome: rotation.OutcomeUnreached}
+}
+
+// After a start every cluster is checked soon, and one that hangs keeps no other waiting.
+func TestClustersAreCheckedSoonAfterTheStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newCAWorld(t)
+		w.clusters = []Cluster{{ID: "hung"}, {ID: "c1"}}
+		w.checkers["hung"] = &rotation.Checker{Cluster: "hung", Vault: w, View: hangs{}, Known: w.known}
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- w.first(ctx) }()
+		time.Sleep(firstCheck + time.Second)
+		if _, ok := w.report("c1"); !ok {
+			t.Error("sixteen seconds after the start nothing is known of c1's CAs")
+		}
+		if _, ok := w.report("hung"); ok {
+			t.Error("the cluster that hangs has a report")
+		}
+		stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if err := w.first(t.Context()); err != nil || w.runs(t) != 2 {
+			t.Errorf("%d checks on record (%v), want one of each cluster: c1 was known", w.runs(t), err)
+		}
+	})
 }

@@ -298,6 +298,7 @@ func newMetrics(d *daemon) *metrics {
 	}
 	counted("touched", "Grants whose closing note is missing, the live ones included.", func(ctx context.Context) ([]*breakglass.Request, error) { return d.service.Touched(ctx) })
 	counted("unacknowledged", "Grants that left something behind which nobody has acknowledged.", func(ctx context.Context) ([]*breakglass.Request, error) { return d.service.Unacknowledged(ctx) })
+	add(reconcileMetrics{func() map[string]breakglass.Reconciled { return d.service.Reconciled() }})
 	m.slack = gauge("slack_up", "1 if Slack answers and the token is good.")
 	m.reloadOK = gauge("policy_reload_success", "1 if the access policy on disk, when last read, was put in force.")
 	m.reloadAt = gauge("policy_reload_timestamp_seconds", "When the access policy was last read, in Unix time.")
@@ -427,4 +428,33 @@ func (m *metrics) verified() error {
 		return nil
 	}
 	return errors.New("the ledger does not verify: see the log")
+}
+
+// reconcileMetrics tells what the comparison of each cluster's authority with the ledger has come to.
+type reconcileMetrics struct {
+	now func() map[string]breakglass.Reconciled
+}
+
+var (
+	reconcileLast = prometheus.NewDesc("breakglass_reconcile_last_success_seconds",
+		"When the authority's certificates were last compared with the ledger, in Unix time; 0: not since the start.", []string{"cluster"}, nil)
+	reconcileUnknown = prometheus.NewDesc("breakglass_reconcile_unknown_certificates",
+		"Certificates that the authority signed and that neither the ledger nor a responder accounts for, also where no finding had room.",
+		[]string{"cluster"}, nil)
+)
+
+func (m reconcileMetrics) Describe(out chan<- *prometheus.Desc) {
+	out <- reconcileLast
+	out <- reconcileUnknown
+}
+
+func (m reconcileMetrics) Collect(out chan<- prometheus.Metric) {
+	for cluster, r := range m.now() {
+		last := 0.0
+		if !r.Last.IsZero() {
+			last = float64(r.Last.Unix())
+			out <- prometheus.MustNewConstMetric(reconcileUnknown, prometheus.GaugeValue, float64(r.Unknown), cluster)
+		}
+		out <- prometheus.MustNewConstMetric(reconcileLast, prometheus.GaugeValue, last, cluster)
+	}
 }

@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/breakglassd/breakglass/internal/api"
@@ -121,40 +122,51 @@ func (s *sessions) heard(clusterID, nonce string) { s.pulses[clusterID].Seen(non
 
 // run takes audit events in, sends heartbeats, and prunes, until ctx is done.
 func (s *sessions) run(ctx context.Context) error {
-	taken := make(chan struct{})
-	go func() {
-		defer close(taken)
-		s.intake.Run(ctx)
-	}()
-	defer func() { <-taken }()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { s.intake.Run(ctx) })
 	now := time.Now()
 	for id, p := range s.pulses {
 		for _, server := range s.servers(id) {
 			p.Watch(server, now)
 		}
 	}
-	beat, prune, hooks := time.NewTicker(beatEvery), time.NewTicker(pruneEvery), time.NewTicker(probeHooks)
-	defer beat.Stop()
-	defer prune.Stop()
-	defer hooks.Stop()
+	wg.Go(func() {
+		s.tend(ctx, func(id string) {
+			s.ping(ctx, id)
+			s.judge(ctx, id, s.servers(id), time.Now())
+		}, func(id string) { s.probe(ctx, id) })
+	})
+	every(ctx, pruneEvery, func() {
+		now := time.Now().UTC()
+		if err := s.store.Prune(ctx, now.Add(-s.cfg.Sessions.Keep)); err != nil && ctx.Err() == nil {
+			s.log.Warn("removing old audit events", slog.Any("error", err))
+		}
+	})
+	return nil
+}
+
+// tend sends heartbeats and asks about the deny webhook, until ctx is done. Each cluster has loops of its own: one that does not
+// answer makes no other look silent.
+func (s *sessions) tend(ctx context.Context, beat, probe func(clusterID string)) {
+	var wg sync.WaitGroup
+	for id := range s.pulses {
+		wg.Go(func() { every(ctx, beatEvery, func() { beat(id) }) })
+		wg.Go(func() { every(ctx, probeHooks, func() { probe(id) }) })
+	}
+	wg.Wait()
+}
+
+// every does something again and again until ctx is done, the first time after one period.
+func every(ctx context.Context, period time.Duration, do func()) {
+	tick := time.NewTicker(period)
+	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
-		case <-beat.C:
-			for id := range s.pulses {
-				s.ping(ctx, id)
-				s.judge(ctx, id, s.servers(id), time.Now())
-			}
-		case <-hooks.C:
-			for id := range s.pulses {
-				s.probe(ctx, id)
-			}
-		case <-prune.C:
-			now := time.Now().UTC()
-			if err := s.store.Prune(ctx, now.Add(-s.cfg.Sessions.Keep)); err != nil && ctx.Err() == nil {
-				s.log.Warn("removing old audit events", slog.Any("error", err))
-			}
+			return
+		case <-tick.C:
+			do()
 		}
 	}
 }

@@ -12,7 +12,9 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -323,4 +325,33 @@ func TestStartIsNoAllClear(t *testing.T) {
 	if open() || s.alive(t) != 1 {
 		t.Error("a heartbeat came, and the stream is still called silent")
 	}
+}
+
+// Nine clusters that accept and never answer, each for the whole time of a ping, keep the heartbeats of the tenth coming.
+func TestHungClustersKeepNoHeartbeatBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &sessions{pulses: map[string]*session.Pulse{"c1": nil}}
+		for i := range 9 {
+			s.pulses[fmt.Sprint("hung", i)] = nil
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		var beats, probes atomic.Int32
+		look := func(n *atomic.Int32) func(string) {
+			return func(id string) {
+				if id != "c1" {
+					time.Sleep(probeTime)
+					return
+				}
+				n.Add(1)
+			}
+		}
+		done := make(chan struct{})
+		go func() { s.tend(ctx, look(&beats), look(&probes)); close(done) }()
+		time.Sleep(10*beatEvery + time.Second)
+		if beats.Load() != 10 || probes.Load() != 3 {
+			t.Errorf("the healthy cluster had %d heartbeats and %d questions, want 10 and 3", beats.Load(), probes.Load())
+		}
+		stop()
+		<-done
+	})
 }

@@ -340,6 +340,9 @@ func (d *daemon) run(ctx context.Context, p parts) error {
 		g.Go(func() error { return d.sessions.run(work) })
 	}
 	g.Go(func() error { return d.schedule.Run(work) })
+	if d.checks != nil {
+		g.Go(func() error { return d.checks.first(work) })
+	}
 	g.Go(func() error { return d.watch(work) })
 	g.Go(func() error { return d.verify(work) })
 	g.Go(func() error { return d.reloads(work, p.Reload) })

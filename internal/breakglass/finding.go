@@ -68,8 +68,8 @@ var ErrTooManyFindings = errors.New("too many findings")
 
 // The bounds of findings: what is found may be in the hands of an attacker.
 const (
-	maxOpenFindings   = 1000 // open at one time of one kind, which is what the key begins with; beyond it see ErrTooManyFindings
-	findingsPerMinute = 30   // entries of one check
+	maxOpenFindings   = 1000 // open at one time of one budget, see budgetOf; beyond it see ErrTooManyFindings
+	findingsPerMinute = 30   // entries of one budget
 	maxFindingText    = 1000 // runes of a field
 )
 
@@ -138,18 +138,26 @@ func (s *Service) Find(ctx context.Context, f FindingOpened) error {
 	if open && before.FindingOpened == f {
 		return nil
 	}
-	if !open && s.findings.ofKind(f.Key) >= maxOpenFindings || !s.findings.rate.allow(f.Check, time.Now()) {
+	budget := budgetOf(f)
+	if !open && s.findings.ofBudget(budget) >= maxOpenFindings || !s.findings.rate.allow(budget, time.Now()) {
 		return fmt.Errorf("recording the finding %s: %w", clip(f.Key, 200), ErrTooManyFindings)
 	}
 	return s.recordFindings(ctx, nil, f)
 }
 
-// ofKind counts the open findings of the kind of a key: one kind that is flooded must not hide another.
-func (f *findings) ofKind(key string) int {
-	kind, _, _ := strings.Cut(key, "/")
+// budgetOf names what a finding shares its bounds with: the same kind, in the same cluster, found by the same check. What strangers
+// in one cluster can make the daemon find takes no room from another cluster, from another kind, such as a stream that went silent,
+// nor from what the daemon's own look into the authority finds.
+func budgetOf(f FindingOpened) string {
+	kind, _, _ := strings.Cut(f.Key, "/")
+	return kind + "/" + f.Cluster + "/" + f.Check
+}
+
+// ofBudget counts the open findings of a budget.
+func (f *findings) ofBudget(budget string) int {
 	n := 0
-	for k := range f.open {
-		if of, _, _ := strings.Cut(k, "/"); of == kind {
+	for _, open := range f.open {
+		if budgetOf(open.FindingOpened) == budget {
 			n++
 		}
 	}
@@ -293,4 +301,12 @@ func (s *Service) Findings() []Finding {
 		return strings.Compare(a.Key, b.Key)
 	})
 	return out
+}
+
+// finding returns the open finding of a key.
+func (s *Service) finding(key string) (Finding, bool) {
+	s.findings.mu.Lock()
+	defer s.findings.mu.Unlock()
+	f, ok := s.findings.open[key]
+	return f, ok
 }

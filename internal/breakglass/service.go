@@ -93,7 +93,8 @@ type Service struct {
 	tracker  *tracker
 	findings findings
 
-	campaigns campaigns
+	reconciled reconciliations
+	campaigns  campaigns
 }
 
 // New puts the policy in force, which is recorded if it is not the one in force before. It refuses one that is weaker than
@@ -114,7 +115,13 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	setDefault(&cfg.Reconcile, 10*time.Minute)
 	s := &Service{cfg: cfg, ledger: cfg.Ledger, log: cfg.Log, refused: newLimiter(refusalsPerMinute, time.Minute), repeats: newLimiter(repeatsPerMinute, time.Minute),
 		claims: make(chan claimJob), stopped: make(chan struct{}), tracker: newTracker(),
-		findings: findings{open: map[string]Finding{}, settled: map[string]bool{}, rate: newLimiter(findingsPerMinute, time.Minute)}}
+		findings:   findings{open: map[string]Finding{}, settled: map[string]bool{}, rate: newLimiter(findingsPerMinute, time.Minute)},
+		reconciled: reconciliations{of: map[string]Reconciled{}}}
+	for _, c := range s.cfg.Clusters {
+		if s.cfg.Inventory != nil {
+			s.reconciled.of[c] = Reconciled{} // not compared yet, which is to be seen
+		}
+	}
 	if err := s.loadFindings(ctx); err != nil {
 		return nil, err
 	}
