@@ -350,7 +350,7 @@ func doctorSlack(cfg *Config, observe func(what, outcome string, took time.Durat
 	return openSlack(cfg, new(breakglass.Service), new(ledger.Ledger), nil, slog.New(slog.DiscardHandler), observe)
 }
 
-// slack asks Slack whether the token is good.
+// slack asks Slack whether the token is good, and whether it takes messages for the channel.
 func (d *doctor) slack(ctx context.Context) {
 	if !d.cfg.Slack.Enabled {
 		d.ok("slack", "slack", "switched off: people ask and approve on the command line")
@@ -361,10 +361,12 @@ func (d *doctor) slack(ctx context.Context) {
 	if err != nil {
 		return // files has said so
 	}
-	err = bot.Check(ctx)
+	if err = bot.Check(ctx); err == nil {
+		err = bot.CheckChannel(ctx)
+	}
 	switch {
 	case err == nil:
-		d.ok("slack", d.cfg.Slack.AppID, "Slack takes the bot token; that the bot is in channel %s shows when it first posts there: invite it", d.cfg.Slack.Channel)
+		d.ok("slack", d.cfg.Slack.AppID, "Slack takes the bot token, and messages for channel %s", d.cfg.Slack.Channel)
 	case outcome == slackbot.OutcomeUnreachable || outcome == slackbot.OutcomeRateLimited:
 		d.unreachable("slack", d.cfg.Slack.AppID, err)
 	default:

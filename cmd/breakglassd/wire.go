@@ -339,6 +339,9 @@ func (d *daemon) run(ctx context.Context, p parts) error {
 	if d.sessions != nil {
 		g.Go(func() error { return d.sessions.run(work) })
 	}
+	if d.slack != nil {
+		g.Go(func() error { return d.slack.Run(work) })
+	}
 	g.Go(func() error { return d.schedule.Run(work) })
 	if d.checks != nil {
 		g.Go(func() error { return d.checks.first(work) })
@@ -410,6 +413,9 @@ func (d *daemon) handler(polls context.Context, address string) (http.Handler, e
 		cfg.Authorities = d.checks
 	}
 	cfg.Recert = d.recert
+	if d.slack != nil {
+		cfg.Untold = d.slack.Untold
+	}
 	people, err := api.NewServer(cfg)
 	if err != nil {
 		return nil, err

@@ -57,6 +57,9 @@ type Config struct {
 	Sessions Sessions
 	Importer Importer
 
+	// Untold says why Slack does not show a request that waits for people; empty: it does. Nil where there is no Slack.
+	Untold func(ctx context.Context, r *breakglass.Request) string
+
 	Version string
 	Log     *slog.Logger
 	// MaxPolls bounds the long polls at one time; over it clients are told to come back. Default 1024.
@@ -354,6 +357,18 @@ func (s *server) render(r *breakglass.Request) Request {
 	return NewRequest(r, s.cfg.Service.Policy(), s.now())
 }
 
+// waiting renders a request for somebody who waits for others to approve it.
+func (s *server) waiting(ctx context.Context, r *breakglass.Request, err error) (any, error) {
+	if err != nil {
+		return nil, err
+	}
+	out := s.render(r)
+	if s.cfg.Untold != nil {
+		out.NotTold = s.cfg.Untold(ctx, r)
+	}
+	return out, nil
+}
+
 func (s *server) challenge(c *call) (any, error) {
 	in, err := decode[ChallengeFor](c)
 	if err != nil {
@@ -534,7 +549,8 @@ func (s *server) request(c *call) (any, error) {
 	default:
 		return nil, newError(breakglass.ClassInvalid, "dry-run", "", "dryRun is true or absent")
 	}
-	return s.done(s.cfg.Service.Request(c.Context(), c.actor, ask))
+	r, err := s.cfg.Service.Request(c.Context(), c.actor, ask)
+	return s.waiting(c.Context(), r, err)
 }
 
 // done renders the request after a command.
@@ -548,7 +564,8 @@ func (s *server) done(r *breakglass.Request, err error) (any, error) {
 func (s *server) get(c *call) (any, error) {
 	id, q := c.PathValue("id"), c.URL.Query()
 	if q.Get("wait") == "" {
-		return s.done(s.cfg.Service.Get(c.Context(), id))
+		r, err := s.cfg.Service.Get(c.Context(), id)
+		return s.waiting(c.Context(), r, err)
 	}
 	wait, err := time.ParseDuration(q.Get("wait"))
 	after, err2 := strconv.ParseInt(cmp.Or(q.Get("after"), "0"), 10, 64)
@@ -580,7 +597,7 @@ func (s *server) get(c *call) (any, error) {
 	if _, ok := s.sessions.find(c.token, s.cfg.Service.Policy(), time.Now()); !ok {
 		return nil, newError(ClassSignIn, "session", "sign in with your SSH key", "the session has ended")
 	}
-	return s.render(r), nil
+	return s.waiting(c.Context(), r, nil)
 }
 
 func (s *server) history(c *call) (any, error) {

@@ -72,7 +72,8 @@ type Request struct {
 	Revoked     *Ending      `json:"revoked,omitempty"`
 	Failed      *Failure     `json:"failed,omitempty"`
 	Certificate *Certificate `json:"certificate,omitempty"`
-	Refusals    int          `json:"refusals"` // commands on it that were not allowed
+	Refusals    int          `json:"refusals"`          // commands on it that were not allowed
+	NotTold     string       `json:"notTold,omitempty"` // why Slack does not show it to those who can approve it
 
 	Receipt       *breakglass.Receipt         `json:"receipt,omitempty"`     // what the API servers said after the revocation
 	Session       *breakglass.SessionReported `json:"session,omitempty"`     // in short

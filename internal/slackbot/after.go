@@ -8,11 +8,11 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/slack-go/slack"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/text"
 )
 
 // What follows a grant, as people meet it: the receipt of a revocation, what was done, what was left behind, the closing note.
@@ -33,13 +33,7 @@ const (
 
 // foreign makes one line out of a text that came from a cluster: without line breaks, and without what cannot be seen.
 func foreign(s string, most int) string {
-	s = strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) || unicode.Is(unicode.Zs, r) {
-			return r
-		}
-		return ' '
-	}, strings.ToValidUTF8(s, "?"))
-	if s = short(strings.TrimSpace(s), most); s == "" {
+	if s = text.Cut(text.Clean(s), most); s == "" {
 		return "(nothing)"
 	}
 	return s
@@ -291,9 +285,19 @@ func (v render) session(ev breakglass.SessionReported, r *breakglass.Request) me
 	return m
 }
 
+// bulletList is slack.RichTextList without the fields that Slack's own types do not know when they say nothing: "offset": 0.
+type bulletList struct {
+	Type     slack.RichTextElementType     `json:"type"`
+	Style    slack.RichTextListElementType `json:"style"`
+	Elements []slack.RichTextElement       `json:"elements"`
+}
+
+// RichTextElementType implements slack.RichTextElement.
+func (l bulletList) RichTextElementType() slack.RichTextElementType { return l.Type }
+
 // residues lists what was left behind, the gravest first as the sweep has it, and what is beyond it by number.
 func residues(s *breakglass.Swept, most int) []slack.Block {
-	text := func(s string, style *slack.RichTextSectionTextStyle) slack.RichTextSectionElement {
+	part := func(s string, style *slack.RichTextSectionTextStyle) slack.RichTextSectionElement {
 		return slack.NewRichTextSectionTextElement(s, style)
 	}
 	var items []slack.RichTextElement
@@ -303,32 +307,40 @@ func residues(s *breakglass.Swept, most int) []slack.Block {
 			exists = "not known whether it is still there"
 		}
 		parts := []slack.RichTextSectionElement{
-			text(foreign(string(i.Severity), 20)+" ", &slack.RichTextSectionTextStyle{Bold: true}),
-			text(foreign(i.Object, maxObject), &slack.RichTextSectionTextStyle{Code: true}),
-			text(" · "+foreign(i.What, maxLine)+" · "+exists, nil),
+			part(foreign(string(i.Severity), 20)+" ", &slack.RichTextSectionTextStyle{Bold: true}),
+			part(foreign(i.Object, maxObject), &slack.RichTextSectionTextStyle{Code: true}),
+			part(" · "+foreign(i.What, maxLine)+" · "+exists, nil),
 		}
 		if i.Undo != "" {
 			undo := foreign(i.Undo, 2*maxLine+1)
 			if len([]rune(undo)) > 2*maxLine { // half a command is worse than none
 				undo = "see breakglass show"
 			}
-			parts = append(parts, text("\nUndo: ", nil), text(undo, &slack.RichTextSectionTextStyle{Code: true}))
+			parts = append(parts, part("\nUndo: ", nil), part(undo, &slack.RichTextSectionTextStyle{Code: true}))
 		}
 		items = append(items, slack.NewRichTextSection(parts...))
 	}
-	blocks := []slack.Block{slack.NewRichTextBlock("left", slack.NewRichTextList(slack.RTEListBullet, 0, items...))}
+	blocks := []slack.Block{slack.NewRichTextBlock("left", bulletList{slack.RTEList, slack.RTEListBullet, items})}
 	if more := len(s.Items) - len(items) + s.More; more > 0 {
 		blocks = append(blocks, section("more", plain(fmt.Sprintf("and %d more", more))))
 	}
 	return blocks
 }
 
-// unseen says what a sweep could not look at.
+// andMore is the end of a line that names one of several things.
+func andMore(n int) string {
+	if n <= 0 {
+		return ""
+	}
+	return fmt.Sprintf(" and %d more", n)
+}
+
+// unseen says in one line what a sweep could not look at: mostly that is the same each time, and people must not learn to skip it.
 func unseen(gaps []string) []slack.Block {
 	if len(gaps) == 0 {
 		return nil
 	}
-	return []slack.Block{section("gaps", plain("Not everything could be looked at:\n"+bullets(gaps, maxGaps)))}
+	return []slack.Block{slack.NewContextBlock("gaps", plain("Not looked at: "+foreign(gaps[0], maxLine)+andMore(len(gaps)-1)))}
 }
 
 // swept is the line of the thread that says what a grant left behind. When that is the last that is known, and no second

@@ -13,7 +13,8 @@
 //
 // Bot is a breakglass.Messenger. Each request has one card in the approval channel, edited in place, a thread under it with
 // one line per fact, and private messages to the requester. No secret is ever in any of them. How far each ledger entry was
-// told is kept beside the ledger, so that a crash or a lost answer repeats one message at most and loses none.
+// told is kept beside the ledger, so that a crash or a lost answer repeats one message at most and loses none. What Slack refuses
+// until an operator mends something (Run) is shown as it is once Slack takes it; until then there is a finding.
 //
 // After the grant the same thread has what followed it: which API servers refuse a revoked certificate, what was done, what was
 // left behind and who has seen it, the closing note. Bot.Findings is a messenger of its own for what checks found, so that no
@@ -74,6 +75,7 @@ const (
 	OutcomeError       = "error"        // an incoming request that could not be carried out
 	OutcomeRateLimited = "rate-limited" // Slack asked to wait
 	OutcomeUnreachable = "unreachable"  // Slack gave no usable answer
+	OutcomeBlocked     = "blocked"      // Slack refuses until an operator mends something: the channel, the app's scopes, its access
 	OutcomePermanent   = "permanent"    // Slack refused for good
 )
 
@@ -93,6 +95,7 @@ type Bot struct {
 	users accounts
 	wait  waits
 	forms sync.Mutex // held while a form opens a request: the same form twice at one instant must open one
+	debts debts
 }
 
 // New checks the configuration and reports everything that is wrong with it. It does not call Slack: see Check.
@@ -134,7 +137,8 @@ func New(cfg Config) (*Bot, error) {
 	if len(bad) > 0 {
 		return nil, errors.New("slack: " + strings.Join(bad, "; "))
 	}
-	b := &Bot{cfg: cfg, log: cfg.Log, users: accounts{seen: map[string]time.Time{}}, wait: whileSlackWaits}
+	b := &Bot{cfg: cfg, log: cfg.Log, users: accounts{seen: map[string]time.Time{}}, wait: whileSlackWaits,
+		debts: debts{troubles: map[string]*apiError{}, wake: make(chan struct{}, 1)}}
 	b.slack = slack.New(string(cfg.BotToken), slack.OptionAPIURL(cfg.APIURL), slack.OptionHTTPClient(&http.Client{
 		Timeout: callTimeout,
 		// Slack's API does not redirect. Following one would carry the token elsewhere.

@@ -61,7 +61,8 @@ type shown struct {
 }
 
 // Tell implements breakglass.Messenger. It returns nil when Slack shows what is open now; what Slack refuses for good is logged
-// and left out until it changes. One finding that cannot be told keeps no other from being told.
+// and left out until it changes, and what it refuses until an operator mends something is tried again. One finding that cannot be
+// told keeps no other from being told.
 func (f *board) Tell(ctx context.Context, n breakglass.Notice) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -228,7 +229,7 @@ func (f *board) call(ctx context.Context, st *step) error {
 	}
 	var err error
 	if st.ts != "" {
-		if err = f.b.edit(ctx, channel, st.ts, st.message); isCode(err, "message_not_found") {
+		if err = f.b.edit(ctx, channel, st.ts, st.message); unlike(err) {
 			st.ts = ""
 		}
 	}

@@ -22,7 +22,7 @@ func TestRequestApprovedInSlackIsClaimedAndRevoked(t *testing.T) {
 	w.wait(w.as("alice").DMChannel(), "You asked for")
 
 	m := w.click("carol", card, "review")
-	if m.Submit != "Approve" || !strings.Contains(m.AllText(), r.Reason) {
+	if m.Submit != "Approve admin" || !strings.Contains(m.AllText(), r.Reason) {
 		t.Fatalf("the review shows\n%s", m.AllText())
 	}
 	must(t, m.Fill("comment", "seen on the dashboard"))

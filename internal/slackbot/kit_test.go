@@ -37,7 +37,8 @@ type world struct {
 	campaign lane
 	log      *logs
 	conf     func(*slackbot.Config)
-	hurried  bool // the bot has its own deadlines
+	hurried  bool   // the bot has its own deadlines
+	stop     func() // ends the bot's Run, and waits for that
 	// tell, when set, stands between the service and the bot.
 	tell func(*slackbot.Bot, breakglass.Notice) error
 }
@@ -85,7 +86,7 @@ func hurry(w *world, sc *slacksim.Config, _ *bgtest.Options) {
 
 func newWorld(t *testing.T, options ...option) *world {
 	t.Helper()
-	w := &world{t: t, log: &logs{}}
+	w := &world{t: t, log: &logs{}, stop: func() {}}
 	sc := slacksim.Config{TeamID: "T01", TeamDomain: "acme", AppID: "A0BREAK", BotToken: token, SigningSecret: secret, Command: "/breakglass",
 		AckWithin: 30 * time.Second, TriggerLife: 30 * time.Second, // Slack's 3 s are too short for a busy machine
 		Channels: []slacksim.Channel{{ID: channel, Name: "breakglass-approvals"}}, Users: []slacksim.User{{ID: "U0STRANGER", Name: "stranger", RealName: "Stranger"}}}
@@ -109,6 +110,7 @@ func newWorld(t *testing.T, options ...option) *world {
 	w.System = bgtest.New(t, so)
 	w.api = srv.URL
 	w.start(w.api)
+	t.Cleanup(func() { w.stop() })
 	w.Told.OnTell = func(n breakglass.Notice) error {
 		b := w.bot.Load()
 		if b == nil {
@@ -149,6 +151,11 @@ func (w *world) start(url string) {
 	if !w.hurried {
 		b.Patient()
 	}
+	w.stop()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { defer close(done); _ = b.Run(ctx) }()
+	w.stop = func() { cancel(); <-done }
 	w.bot.Store(b)
 	w.findings.run(b.Findings())
 	w.campaign.run(b.Campaigns())
@@ -257,6 +264,7 @@ func (w *world) restart() {
 	w.bot.Store(nil)
 	w.findings.m.Store(nil)
 	w.campaign.m.Store(nil)
+	w.stop()
 	w.Restart()
 	w.start(w.api)
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/slack-go/slack"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/text"
 )
 
 // The forms, by callback id. A view without one is only to be read.
@@ -33,8 +34,11 @@ const (
 	blockNote     = "note"
 )
 
-// maxOptions is Slack's limit of a select menu.
-const maxOptions = 100
+// Slack's limits of a select menu, and of the texts of a form's buttons.
+const (
+	maxOptions = 100
+	maxSubmit  = 24
+)
 
 func modal(callback, title, submit, metadata string, blocks []slack.Block) slack.ModalViewRequest {
 	m := slack.ModalViewRequest{Type: slack.VTModal, CallbackID: callback, Title: plain(title), Close: plain("Close"), PrivateMetadata: metadata, Blocks: slack.Blocks{BlockSet: blocks}}
@@ -194,7 +198,7 @@ func (v render) ask(offers []breakglass.ProfileOnCluster, w wish) slack.ModalVie
 		input(blockTTL, "For how long", "Counted from the pickup, not from now.", false, selectInput(ttl, ttlChosen)),
 		input(blockIncident, "Incident", incidentHint, incidentOptional, textInput("", breakglass.MaxIncident, false)),
 		input(blockReason, "What is broken?", "For the people who must approve it. Do not write secrets here.", false, textInput(w.reason, breakglass.MaxReason, true)),
-		section("needs", plain(short("Who must approve, besides you:\n"+strings.Join(lines, "\n"), 3000))))
+		section("needs", plain(short("Who must approve (you cannot):\n"+strings.Join(lines, "\n"), 3000))))
 	return modal(formAsk, "Ask for access", "Ask", "", blocks)
 }
 
@@ -212,12 +216,14 @@ func (v render) review(r *breakglass.Request, person string) slack.ModalViewRequ
 		blocks = append(blocks, section("effect", mrkdwn("This profile takes approvals signed with an SSH key only. On your own machine: `breakglass approve "+r.ID+"`")))
 		return modal("", "Review access", "", "", blocks)
 	}
-	effect := "Approving says yes to exactly this, digest " + r.Digest[:min(12, len(r.Digest))] + "."
+	effect := "Approving lets " + text.Clean(v.fullName(r.Ask.By.Person)) + " use " + r.Ask.Profile + " on " + r.Ask.Cluster + " for " +
+		"" + span(r.TTL()) + ": exactly this, digest " +
+		r.Digest[:min(12, len(r.Digest))] + "."
 	if r.Ask.Risk != breakglass.RiskLow {
 		effect += " Speak with " + r.Ask.By.Person + " first: is it really them, and is there no other way?"
 	}
 	blocks = append(blocks, section("effect", plain(effect)), input(blockComment, "Comment", "", true, textInput("", breakglass.MaxComment, false)))
-	return modal(formApprove, "Approve access", "Approve", t, blocks)
+	return modal(formApprove, "Approve access", short("Approve "+r.Ask.Profile, maxSubmit), t, blocks)
 }
 
 // deny asks for the reason of a denial.

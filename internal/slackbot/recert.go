@@ -98,7 +98,7 @@ func (t campaignTeller) Tell(ctx context.Context, n breakglass.Notice) error {
 		}
 		e := (*apiError)(nil)
 		switch {
-		case errors.As(err, &e) && e.outcome == OutcomePermanent:
+		case errors.As(err, &e) && (e.outcome == OutcomePermanent || e.outcome == OutcomeBlocked && l.user != ""):
 			b.log.Error("slack does not take a message about a campaign: it is not sent", slog.String("campaign", n.Campaign), slog.String("method", e.method), slog.String("code", e.code))
 		case errors.As(err, &e):
 			select {
@@ -147,12 +147,12 @@ func (b *Bot) campaignLetters(ctx context.Context, n breakglass.Notice, through 
 	var out []letterTo
 	switch ev := n.Event.(type) {
 	case breakglass.CampaignOpened:
-		out = append(out, letterTo{message: v.campaignOpened(c)})
 		for _, who := range c.Reviewers() {
 			if user, ok := v.account(who); ok {
 				out = append(out, letterTo{user, v.campaignDigest(c, who, "A recertification campaign is open")})
 			}
 		}
+		out = append(out, letterTo{message: v.campaignOpened(c)}) // last: it may have to wait until the channel is mended
 	case breakglass.CampaignReminded:
 		what := "Recertification: " + count(ev.Days, "day", "days") + " left"
 		if ev.Days == 0 {

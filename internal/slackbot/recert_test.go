@@ -129,7 +129,7 @@ func TestSlackThatHangsOverACampaignDelaysNoApproval(t *testing.T) {
 	w.card(r.ID, "can pick it up until")
 	w.drained(r.ID)
 	w.letter("alice", r.ID)
-	if calls := w.sim.Calls("chat.postMessage"); calls[0].Outcome != "fault" || !strings.Contains(calls[0].Args["text"], "Recertification") {
+	if calls := w.sim.Calls("chat.postMessage"); calls[0].Outcome != "fault" || !strings.Contains(calls[0].Args["text"], "ecertification") {
 		t.Errorf("the first message is %v (%s), want the campaign's, hanging", calls[0].Args, calls[0].Outcome)
 	}
 	if n := len(w.as("carol").DMs()); n != 0 {

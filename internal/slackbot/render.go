@@ -10,6 +10,7 @@ import (
 	"github.com/slack-go/slack"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/text"
 )
 
 // The most that is shown of one field, in runes. Slack takes 2000 in a section field and 3000 in a text object; a card must
@@ -177,7 +178,10 @@ func (v render) stands(r *breakglass.Request) string {
 	case breakglass.StateWithdrawn:
 		return ":leftwards_arrow_with_hook: *Withdrawn* by " + v.by(r.Withdrawn.By) + " " + date(r.Withdrawn.At)
 	case breakglass.StateLapsed:
-		return ":zzz: *Lapsed* · nobody acted in time"
+		if until := r.ClaimUntil(); !until.IsZero() {
+			return ":zzz: *Lapsed* · it was approved, and " + who + " did not pick it up until " + date(until)
+		}
+		return ":zzz: *Lapsed* · too few people approved it in time"
 	}
 	panic("unknown state")
 }
@@ -209,10 +213,35 @@ func meaning(g breakglass.Rights) string {
 	return "The certificate itself carries the group: it works until it expires, and only the deny webhook can cut it off singly."
 }
 
+// wish says in one line who asks for what: it comes first, because on a phone little more than that is seen.
+func (v render) wish(r *breakglass.Request) slack.Block {
+	bold := func(s string) slack.RichTextSectionElement {
+		return slack.NewRichTextSectionTextElement(text.Cut(text.Clean(s), maxObject), &slack.RichTextSectionTextStyle{Bold: true})
+	}
+	then := func(s string) slack.RichTextSectionElement { return slack.NewRichTextSectionTextElement(s, nil) }
+	verb := " asks for "
+	if !open(r.State(v.now)) {
+		verb = " asked for "
+	}
+	return slack.NewRichTextBlock("wish", slack.NewRichTextSection(bold(v.fullName(r.Ask.By.Person)), then(verb), bold(r.Ask.Profile),
+		then(" on "), bold(r.Ask.Cluster), then(" for "+span(r.TTL()))))
+}
+
+// fullName is a person's name as people say it.
+func (v render) fullName(person string) string {
+	if p, ok := v.policy.Person(person); ok && p.Name != "" {
+		return p.Name
+	}
+	return person
+}
+
 // facts are the blocks that say what is asked for: the same on the card, in the forms and in /breakglass status.
 func (v render) facts(r *breakglass.Request) []slack.Block {
-	field := func(title, text string) *slack.TextBlockObject {
-		return plain(title + "\n" + clip(text, maxField, r.ID))
+	field := func(title string, lines ...string) *slack.TextBlockObject { // each of the lines is one line
+		for i := range lines {
+			lines[i] = text.Clean(lines[i])
+		}
+		return plain(title + "\n" + clip(strings.Join(lines, "\n"), maxField, r.ID))
 	}
 	incident := r.Ask.Incident
 	if incident == "" {
@@ -220,8 +249,8 @@ func (v render) facts(r *breakglass.Request) []slack.Block {
 	}
 	facts := []*slack.TextBlockObject{
 		field("Who", v.name(r.Ask.By.Person)),
-		field("Cluster", r.Ask.Cluster+"\n"+r.Ask.Server),
-		field("Access", r.Ask.Profile+"\n"+r.Ask.Rights.String()),
+		field("Cluster", r.Ask.Cluster, r.Ask.Server),
+		field("Access", r.Ask.Profile, r.Ask.Rights.String()),
 		field("For", span(r.TTL())+", counted from the pickup"),
 		field("Incident", incident),
 		field("Risk", string(r.Ask.Risk)),
@@ -229,7 +258,7 @@ func (v render) facts(r *breakglass.Request) []slack.Block {
 	if len(r.Ask.Guards) > 0 {
 		facts = append(facts, field("Cannot", cannot(r.Ask.Guards)))
 	}
-	blocks := []slack.Block{section("state", mrkdwn(v.headline(r))), section("facts", nil, facts...), quote("why", r.Reason, r.ID)}
+	blocks := []slack.Block{v.wish(r), section("state", mrkdwn(v.headline(r))), section("facts", nil, facts...), quote("why", r.Reason, r.ID)}
 	if open(r.State(v.now)) {
 		blocks = append(blocks, raised(r)...)
 	}
@@ -363,7 +392,7 @@ func (v render) timeline(n breakglass.Notice) (message, bool) {
 		comment := ""
 		for _, a := range r.Approvals {
 			if a.By.Person == ev.By.Person {
-				comment = a.Comment
+				comment = text.Clean(a.Comment)
 			}
 		}
 		mark := "✓ " + v.did(ev.By, "approved")
@@ -415,7 +444,11 @@ func (v render) timeline(n breakglass.Notice) (message, bool) {
 		return line("the same certificate was handed out again"+id, "The same certificate was handed out again, to the same key", "", r.ID), true
 	case breakglass.Ended:
 		if ev.State == breakglass.StateLapsed {
-			return line("lapsed: nobody acted in time"+id, ":zzz: Lapsed: nobody acted in time", "", r.ID), true
+			if until := r.ClaimUntil(); !until.IsZero() {
+				return line("lapsed: approved, and not picked up"+id, ":zzz: Lapsed: it was approved, and "+v.mention(r.Ask.By.Person)+" did not "+
+					"pick it up until "+date(until), "", r.ID), true
+			}
+			return line("lapsed: too few people approved it in time"+id, ":zzz: Lapsed: too few people approved it in time", "", r.ID), true
 		}
 		return line("the certificate has expired"+id, ":checkered_flag: The certificate has expired", "", r.ID), true
 	}
@@ -478,7 +511,11 @@ func (v render) letter(n breakglass.Notice) (message, bool) {
 		return v.askForNote(line("your access was revoked"+id, ":no_entry: "+v.mention(ev.By.Person)+" revoked your access "+r.ID+" · "+cutOff(r), r.Revoked.Reason, r.ID), r), true
 	case breakglass.Ended:
 		if ev.State == breakglass.StateLapsed {
-			return line("your request lapsed"+id, "Your request "+r.ID+" has lapsed: nobody acted in time. A new one is cheap: `"+v.command+"`", "", r.ID), true
+			why := "too few people approved it in time"
+			if until := r.ClaimUntil(); !until.IsZero() {
+				why = "it was approved, and you did not pick it up until " + date(until)
+			}
+			return line("your request lapsed"+id, "Your request "+r.ID+" has lapsed: "+why+". A new one is cheap: `"+v.command+"`", "", r.ID), true
 		}
 		return v.askForNote(line("your access has ended"+id, "Your access "+r.ID+" to *"+escape(what)+"* has ended. Its certificate is of no use any more.", "", r.ID), r), true
 	case breakglass.Overdue:

@@ -80,6 +80,8 @@ func states(v render) map[string]*breakglass.Request {
 		"denied":    end(pending(v, "admin"), func(r *breakglass.Request) { r.Denied = word }),
 		"withdrawn": end(pending(v, "admin"), func(r *breakglass.Request) { r.Withdrawn = &breakglass.Ending{By: bgtest.BySlack("alice"), At: noon()} }),
 		"lapsed":    end(pending(v, "admin"), func(r *breakglass.Request) { r.Ask.PendingUntil = noon() }),
+		"lapsed-approved": end(approved(v, "admin", bgtest.BySlack("carol"), bgtest.ByKey("bob")),
+			func(r *breakglass.Request) { r.Ask.ClaimSeconds = 1 }),
 		"approved-raised": end(approved(v, "admin", bgtest.BySlack("carol"), bgtest.ByKey("bob")), func(r *breakglass.Request) {
 			r.Ask.Raised, r.Ask.Guards = []string{"bg-2222-222"}, []breakglass.Guard{breakglass.GuardExec, breakglass.GuardImpersonate}
 		}),
@@ -214,6 +216,7 @@ func notices(v render) map[string]breakglass.Notice {
 		"revoked":                 at("revoked", breakglass.Revoked{By: by("carol")}, noon()),
 		"delivered":               at("active", breakglass.Delivered{By: bgtest.ByKey("alice")}, noon()),
 		"lapsed":                  at("lapsed", breakglass.Ended{State: breakglass.StateLapsed}, noon()),
+		"lapsed-approved":         at("lapsed-approved", breakglass.Ended{State: breakglass.StateLapsed}, noon()),
 		"expired":                 at("expired", breakglass.Ended{State: breakglass.StateExpired}, noon()),
 		"revoked-unclaimed":       at("revoked-unclaimed", breakglass.Revoked{By: by("carol")}, noon()),
 		"revoked-group":           at("revoked-group", breakglass.Revoked{By: by("carol")}, noon()),
@@ -301,6 +304,45 @@ func golden(t *testing.T, name string, got []byte) {
 	}
 	if d := cmp.Diff(string(want), string(got)); d != "" {
 		t.Errorf("%s differs (-want +got):\n%s", path, d)
+	}
+}
+
+// On a phone little more is seen of a card or a form than its first line and its button: they say who asks for what.
+func TestTheAskComesFirst(t *testing.T) {
+	v := renderer(t, bgtest.Policy())
+	r := states(v)["pending-one"]
+	const want = `[{"type":"text","text":"Alice","style":{"bold":true}},{"type":"text","text":" asks for "},` +
+		`{"type":"text","text":"admin","style":{"bold":true}},{"type":"text","text":" on "},` +
+		`{"type":"text","text":"c1","style":{"bold":true}},{"type":"text","text":" for 30m"}]`
+	form := v.review(r, "carol")
+	for name, blocks := range map[string][]slack.Block{"card": v.card(r).blocks, "form": form.Blocks.BlockSet} {
+		first, err := json.Marshal(blocks[0])
+		if err != nil || !strings.Contains(string(first), want) {
+			t.Errorf("the %s begins with %s", name, first)
+		}
+	}
+	if form.Submit.Text != "Approve admin" || !strings.Contains(string(encode(t, form)), "Approving lets Alice use admin on c1 for 30m: "+
+		"exactly this") {
+		t.Errorf("the form's button is %q", form.Submit.Text)
+	}
+	r.Ask.Profile = "cluster-administrator-of-everything"
+	if got := v.review(r, "carol").Submit.Text; len([]rune(got)) > 24 || !strings.HasPrefix(got, "Approve cluster-") {
+		t.Errorf("the button of a long profile is %q", got)
+	}
+}
+
+// What is one line for people makes no second one on the screen of whoever approves.
+func TestOneLineStaysOneLine(t *testing.T) {
+	v := renderer(t, bgtest.Policy())
+	r := states(v)["pending-one"]
+	r.Ask.Incident = "INC-1\nRisk\nlow; test cluster\u2028needs nobody\u0085x"
+	r.Approvals[0].Comment = "fine\r\n✓ dave approved"
+	seen := string(encode(t, v.card(r).blocks))
+	m, _ := v.timeline(breakglass.Notice{Seq: 45, Event: breakglass.Approved{By: bgtest.BySlack("bob")}, Request: r, At: noon()})
+	said := string(m.json(t))
+	if !strings.Contains(seen, `"Incident\nINC-1 Risk low; test cluster needs nobody x"`) || !strings.Contains(said,
+		`"fine ✓ dave approved"`) {
+		t.Errorf("shown:\n%s\n%s", seen, said)
 	}
 }
 
@@ -647,7 +689,9 @@ func TestManifestFitsTheCode(t *testing.T) {
 		t.Fatal(err)
 	}
 	// From docs.slack.dev/reference/methods; an empty scope means that every token may.
-	scopes := map[string]string{"chat.postMessage": "chat:write", "chat.update": "chat:write", "chat.postEphemeral": "chat:write", "conversations.open": "im:write", "users.info": "users:read", "views.open": "", "auth.test": ""}
+	scopes := map[string]string{"chat.postMessage": "chat:write", "chat.update": "chat:write", "chat.postEphemeral": "chat:write",
+		"conversations.open": "im:write", "users.info": "users:read", "views.open": "", "auth.test": "",
+		"chat.scheduleMessage": "chat:write", "chat.deleteScheduledMessage": "chat:write", "chat.getPermalink": ""}
 	want := []string{"commands"}
 	for method := range scopes {
 		if s := scopes[method]; s != "" && !slices.Contains(want, s) {

@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/slack-go/slack"
+
 	"github.com/breakglassd/breakglass/internal/breakglass"
 )
 
@@ -50,6 +52,8 @@ func (b *Bot) Tell(ctx context.Context, n breakglass.Notice) error {
 	if n.Request == nil {
 		return nil
 	}
+	b.debts.telling.Lock()
+	defer b.debts.telling.Unlock()
 	p, err := b.placeOf(ctx, n.Request.ID)
 	if err != nil {
 		return err
@@ -61,11 +65,19 @@ func (b *Bot) Tell(ctx context.Context, n breakglass.Notice) error {
 		p.Seq, p.Steps = n.Seq, 0
 	}
 	v := b.render(time.Now())
+	if p.TS == "" && v.now.Sub(n.At) > old && !v.matters(n.Request) {
+		return nil // history: Slack was switched on later
+	}
 	for i, step := range []func(context.Context, render, *place, breakglass.Notice) (bool, error){b.showCard, b.addLine, b.writeLetter, b.markSweep} {
 		if i < p.Steps {
 			continue
 		}
 		sent, err := step(ctx, v, &p, n)
+		if isBlocked(err) { // an operator must mend it: nothing else waits for that
+			b.log.Error("slack takes no message until this is mended", slog.String("request", n.Request.ID), slog.Int64("entry", n.Seq),
+				slog.Any("error", advise(err)))
+			err = b.owe(ctx, n.Request.ID)
+		}
 		if err = b.settle(ctx, n, err); err != nil {
 			return err
 		}
@@ -73,15 +85,28 @@ func (b *Bot) Tell(ctx context.Context, n breakglass.Notice) error {
 		if !sent {
 			continue
 		}
-		mark, err := json.Marshal(p)
-		if err != nil {
-			return fmt.Errorf("remembering where the card of %s is: %w", n.Request.ID, err)
-		}
-		if err := b.cfg.Ledger.SetBookmark(ctx, cardMark+n.Request.ID, mark); err != nil {
-			return fmt.Errorf("remembering where the card of %s is: %w", n.Request.ID, err)
+		if err := b.remember(ctx, n.Request.ID, p); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+func (b *Bot) remember(ctx context.Context, request string, p place) error {
+	mark, err := json.Marshal(p)
+	if err == nil {
+		err = b.cfg.Ledger.SetBookmark(ctx, cardMark+request, mark)
+	}
+	if err != nil {
+		return fmt.Errorf("remembering where the card of %s is: %w", request, err)
+	}
+	return nil
+}
+
+// isBlocked reports whether Slack refuses until an operator mends something.
+func isBlocked(err error) bool {
+	e := (*apiError)(nil)
+	return errors.As(err, &e) && e.outcome == OutcomeBlocked
 }
 
 // settle turns the error of a call into what the announcer needs: nil for a refusal that no other try cures, and an error,
@@ -122,17 +147,38 @@ func (b *Bot) showCard(ctx context.Context, v render, p *place, n breakglass.Not
 			p.Shown = shown
 			return true, nil
 		}
-		if !isCode(err, "message_not_found") {
-			return false, err
+		if lost := isBlocked(err) && p.Channel != b.cfg.Channel; !lost && !unlike(err) {
+			return false, b.noted(ctx, p.Channel, err)
 		}
-		b.log.Warn("the card was deleted in slack: posting a new one", slog.String("request", n.Request.ID))
+		b.log.Warn("the card cannot be changed any more: posting a new one", slog.String("request", n.Request.ID), slog.Any("error", err))
 	}
 	ts, err := b.post(ctx, b.cfg.Channel, "", m)
 	if err != nil {
 		return false, err
 	}
-	p.Channel, p.TS, p.Shown = b.cfg.Channel, ts, shown
+	before := *p
+	p.Channel, p.TS, p.Shown, p.Sweep = b.cfg.Channel, ts, shown, ""
+	if before.TS != "" {
+		b.pointFrom(ctx, before, *p, n.Request.ID)
+	}
 	return true, nil
+}
+
+// pointFrom says under a card that cannot be changed any more where the request is now. That is a kindness: without it, what the card
+// offers is still refused.
+func (b *Bot) pointFrom(ctx context.Context, before, now place, request string) {
+	there := "in the message about " + escape(request)
+	if link := b.link(ctx, now.Channel, now.TS); link != "" {
+		there = "<" + link + "|" + there + ">"
+	}
+	m := line("this card is not kept up to date any more ("+request+")", ":no_entry_sign: *The card above is not kept up to date any "+
+		"more*: Slack does not let it be changed. How it stands is "+there+".", "", request)
+	if err := b.call(ctx, "chat.postMessage", callTimeout, func(ctx context.Context) error {
+		_, _, err := b.slack.PostMessageContext(ctx, before.Channel, m.options(slack.MsgOptionTS(before.TS))...)
+		return err
+	}); err != nil {
+		b.log.Warn("saying where the new card is", slog.String("request", request), slog.Any("error", err))
+	}
 }
 
 // addLine adds the entry's line to the card's thread. Without a card there is no thread. What was said before in the same words

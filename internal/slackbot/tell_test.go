@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -180,8 +181,8 @@ func TestLostAnswerRepeatsOneStepAtMost(t *testing.T) {
 	}
 }
 
-// A permanent refusal stops neither what comes after it nor the other steps.
-func TestPermanentRefusalIsCountedAndPassed(t *testing.T) {
+// A refusal that an operator must mend stops neither what comes after it nor the other steps.
+func TestRefusalToBeMendedIsCountedAndPassed(t *testing.T) {
 	var mu sync.Mutex
 	seen := map[string]int{}
 	w := newWorld(t, func(w *world, _ *slacksim.Config, _ *bgtest.Options) {
@@ -194,17 +195,176 @@ func TestPermanentRefusalIsCountedAndPassed(t *testing.T) {
 	w.wait(w.as("alice").DMChannel(), "breakglass claim "+r.ID)
 	w.drained(r.ID)
 	mu.Lock()
-	if seen["chat.postMessage permanent"] != 3 || seen["chat.postMessage ok"] != 1 {
+	if seen["chat.postMessage blocked"] < 3 || seen["chat.postMessage permanent"] != 0 || seen["chat.postMessage ok"] != 1 {
 		t.Errorf("seen: %v", seen)
 	}
 	mu.Unlock()
-	if !strings.Contains(w.log.String(), "is_archived") {
-		t.Error("the log does not say why")
+	if !strings.Contains(w.log.String(), "is_archived") || !strings.Contains(w.log.String(), "unarchive the channel") {
+		t.Error("the log does not say why, and what to do")
 	}
 	w.sim.SetChannel(slacksim.Channel{ID: channel, Name: "breakglass-approvals"})
-	_, err := w.Service.TakeBack(w.ctx(), bgtest.ByKey("carol"), r.ID)
+	w.card(r.ID, "can pick it up until")
+}
+
+// blocked is the finding that Slack takes no messages, once there is one, or once there is none.
+func (w *world) blocked(want bool) (f breakglass.Finding) {
+	w.t.Helper()
+	for ctx := w.ctx(); ; time.Sleep(5 * time.Millisecond) {
+		i := slices.IndexFunc(w.Service.Findings(), func(f breakglass.Finding) bool { return f.Key == "slack-blocked/channel" })
+		if (i >= 0) == want {
+			if want {
+				f = w.Service.Findings()[i]
+			}
+			return f
+		}
+		if ctx.Err() != nil {
+			w.t.Fatalf("there is a finding: %t, want %t\n%s", i >= 0, want, w.log)
+		}
+	}
+}
+
+func TestWhatSlackDidNotTakeIsShownOnceItIsMended(t *testing.T) {
+	for name, tt := range map[string]struct {
+		broken slacksim.Channel
+		fault  string
+		advice string
+	}{
+		"not invited":    {slacksim.Channel{WithoutBot: true}, "", "/invite @breakglass"},
+		"private":        {slacksim.Channel{WithoutBot: true, Private: true}, "", "invite the app"},
+		"archived":       {slacksim.Channel{Archived: true}, "", "unarchive the channel"},
+		"admins only":    {slacksim.Channel{}, "restricted_action", "let the app"},
+		"a scope is off": {slacksim.Channel{}, "missing_scope", "give the app the scopes"},
+	} {
+		for _, restart := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, restart %t", name, restart), func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t)
+				tt.broken.ID, tt.broken.Name = channel, "breakglass-approvals"
+				w.sim.SetChannel(tt.broken)
+				if tt.fault != "" {
+					w.sim.Fail("chat.postMessage", slacksim.Fault{Times: -1, Error: tt.fault})
+				}
+				kept, gone := w.Ask(bgtest.ByKey("alice"), "admin"), w.Ask(bgtest.ByKey("alice"), "admin")
+				_, err := w.Service.Withdraw(w.ctx(), bgtest.ByKey("alice"), gone.ID, "never mind")
+				must(t, err)
+				w.Approve(bgtest.ByKey("carol"), kept)
+				w.drained(kept.ID)
+				w.drained(gone.ID)
+				if f := w.blocked(true); !strings.Contains(f.Next, tt.advice) || f.Severity != breakglass.SeverityCritical {
+					t.Errorf("the finding is %+v", f)
+				}
+				if err := w.bot.Load().Check(w.ctx()); err == nil || !strings.Contains(err.Error(), tt.advice) {
+					t.Errorf("the check says %v", err)
+				}
+				if got := w.bot.Load().Untold(w.ctx(), w.get(kept.ID)); !strings.Contains(got, tt.advice) {
+					t.Errorf("the requester is told %q", got)
+				}
+				if restart {
+					w.restart()
+				}
+				w.sim.Heal()
+				w.sim.SetChannel(slacksim.Channel{ID: channel, Name: "breakglass-approvals"})
+				w.card(kept.ID, "1 of 2 approved")
+				w.blocked(false)
+				must(t, w.bot.Load().Check(w.ctx()))
+				if got := w.bot.Load().Untold(w.ctx(), w.get(kept.ID)); got != "" {
+					t.Errorf("the requester is still told %q", got)
+				}
+				about := 0
+				for _, m := range w.sim.Messages(channel) {
+					if m.ThreadTS != "" {
+						continue
+					}
+					if strings.Contains(m.AllText(), gone.ID) {
+						t.Errorf("what is over is shown: %s", m.AllText())
+					}
+					if strings.Contains(m.AllText(), kept.ID) {
+						about++
+					}
+				}
+				if about != 1 {
+					t.Errorf("%d cards", about)
+				}
+				w.Approve(bgtest.ByKey("bob"), kept)
+				w.card(kept.ID, "can pick it up until")
+				w.Check()
+			})
+		}
+	}
+}
+
+// An edit that Slack refuses for good leaves a card with buttons behind. How the request stands is posted anew, once, and linked.
+func TestCardThatCannotBeEditedIsPostedAnew(t *testing.T) {
+	for _, code := range []string{"edit_window_closed", "cant_update_message", "block_mismatch"} {
+		t.Run(code, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			r := w.Ask(bgtest.ByKey("alice"), "admin")
+			before := w.card(r.ID, "")
+			w.drained(r.ID)
+			w.sim.Fail("chat.update", slacksim.Fault{Error: code})
+			_, err := w.Service.Deny(w.ctx(), bgtest.ByKey("carol"), r.ID, "not tonight")
+			must(t, err)
+			after := w.card(r.ID, "*Denied*")
+			w.drained(r.ID)
+			if _, ok := after.Button("review"); ok || after.TS == before.TS || w.cards() != 2 {
+				t.Errorf("%d cards", w.cards())
+			}
+			said := w.sim.Thread(channel, before.TS)
+			if len(said) != 1 || !strings.Contains(said[0].AllText(), "not kept up to date any more") || !strings.Contains(said[0].AllText(),
+				"/p"+strings.ReplaceAll(after.TS, ".", "")) {
+				t.Errorf("the old card says %+v", said)
+			}
+			if got := w.sim.Thread(channel, after.TS); len(got) != 1 || !strings.Contains(got[0].AllText(), "not tonight") {
+				t.Errorf("the new thread has %+v", got)
+			}
+		})
+	}
+}
+
+// When Slack is switched on later, what is open is shown, and what was over long before is not.
+func TestHistoryIsNotToldWhenSlackIsSwitchedOn(t *testing.T) {
+	w := newWorld(t)
+	w.tell = func(*slackbot.Bot, breakglass.Notice) error { return nil } // no Slack yet
+	open, over := w.Ask(bgtest.ByKey("alice"), "admin"), w.Ask(bgtest.ByKey("alice"), "admin")
+	_, err := w.Service.Withdraw(w.ctx(), bgtest.ByKey("alice"), over.ID, "never mind")
 	must(t, err)
-	w.card(r.ID, "1 of 2 approved")
+	w.drained(over.ID)
+	if w.cards() != 0 {
+		t.Fatalf("%d cards", w.cards())
+	}
+	w.restart()
+	w.card(open.ID, "0 of 2 approved")
+	must(t, w.bot.Load().Tell(w.ctx(), breakglass.Notice{Seq: over.Seq, Event: over.Ask, Request: w.get(over.ID),
+		At: time.Now().Add(-48 * time.Hour)}))
+	if w.cards() != 1 {
+		t.Errorf("%d cards, want one", w.cards())
+	}
+	must(t, w.bot.Load().Tell(w.ctx(), breakglass.Notice{Seq: open.Seq, Event: open.Ask, Request: w.get(open.ID), At: open.At}))
+	if w.cards() != 1 {
+		t.Errorf("%d cards, want one", w.cards())
+	}
+}
+
+func TestCheckChannelLeavesNothing(t *testing.T) {
+	w := newWorld(t)
+	must(t, w.bot.Load().CheckChannel(w.ctx()))
+	if n := w.sim.Scheduled(); n != 0 || len(w.sim.Messages(channel)) != 0 || len(w.sim.Calls("chat.scheduleMessage")) != 1 {
+		t.Errorf("%d messages are scheduled", n)
+	}
+	for _, tt := range []struct {
+		c    slacksim.Channel
+		want string
+	}{
+		{slacksim.Channel{WithoutBot: true}, "/invite @breakglass"}, {slacksim.Channel{WithoutBot: true, Private: true}, "slack.channel is not"},
+		{slacksim.Channel{Archived: true}, "unarchive"},
+	} {
+		tt.c.ID, tt.c.Name = channel, "breakglass-approvals"
+		w.sim.SetChannel(tt.c)
+		if err := w.bot.Load().CheckChannel(w.ctx()); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("says %v, want %q", err, tt.want)
+		}
+	}
 }
 
 func TestDeletedCardIsPostedAgain(t *testing.T) {

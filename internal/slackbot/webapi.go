@@ -1,6 +1,7 @@
 package slackbot
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -9,8 +10,10 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -26,14 +29,17 @@ const (
 	longestWait = 5 * time.Minute  // of a Retry-After that is believed
 )
 
-// waits are the deadlines while Slack waits for an answer, for 3 s, network included.
+// waits are the deadlines while Slack waits for an answer, for 3 s, network included, and the pause of Run.
 type waits struct {
 	answer time.Duration // everything that happens before an incoming request is answered
 	open   time.Duration // views.open and users.info
 	show   time.Duration // chat.postEphemeral after one of those: together within answer
+
+	pay time.Duration // before Run tries again what Slack refused; it doubles
 }
 
-var whileSlackWaits = waits{answer: 2500 * time.Millisecond, open: 1500 * time.Millisecond, show: 800 * time.Millisecond}
+var whileSlackWaits = waits{answer: 2500 * time.Millisecond, open: 1500 * time.Millisecond, show: 800 * time.Millisecond,
+	pay: 5 * time.Second}
 
 // accountTTL is how long a look at the flags of an account holds.
 const accountTTL = 5 * time.Minute
@@ -42,12 +48,30 @@ const accountTTL = 5 * time.Minute
 // token; the question whether the token is good has then been answered.
 func curable(method, code string) bool {
 	switch code {
-	case "internal_error", "fatal_error", "service_unavailable", "request_timeout", "ratelimited", "rate_limited":
+	case "internal_error", "fatal_error", "service_unavailable", "request_timeout", "ratelimited", "rate_limited", "message_limit_exceeded",
+		"team_added_to_org", "org_login_required", "external_channel_migrating", "update_failed":
 		return true
 	case "invalid_auth", "not_authed", "token_revoked", "token_expired", "account_inactive":
 		return method != "auth.test"
 	}
 	return false
+}
+
+// mendable reports whether an operator can mend what Slack refuses: the channel to post to, or what the app may do. Like a token, that
+// is nobody's message to lose. The codes are those of chat.postMessage, chat.update and conversations.open in Slack's reference.
+func mendable(method, code string) bool {
+	if method == "auth.test" {
+		return false // the question has been answered
+	}
+	switch code {
+	case "not_in_channel", "channel_not_found", "is_archived", "is_inactive", "no_permission", "missing_scope", "not_allowed_token_type",
+		"access_denied",
+		"ekm_access_denied", "enterprise_is_restricted", "team_access_not_granted", "team_not_found", "two_factor_setup_required",
+		"accesslimited",
+		"user_is_restricted", "messages_tab_disabled":
+		return true
+	}
+	return strings.HasPrefix(code, "restricted_action")
 }
 
 var codePattern = regexp.MustCompile(`^[a-z_]{1,60}$`)
@@ -61,6 +85,20 @@ type apiError struct {
 }
 
 func (e *apiError) Error() string { return "slack " + e.method + ": " + e.code }
+
+// unlike reports whether Slack refused an edit for good because of the message that was to be edited: another message with the same
+// content may be taken.
+func unlike(err error) bool {
+	e := (*apiError)(nil)
+	if !errors.As(err, &e) || e.outcome != OutcomePermanent {
+		return false
+	}
+	switch e.code {
+	case "msg_too_long", "msg_blocks_too_long", "no_text", "invalid_arguments", "refused":
+		return false
+	}
+	return !strings.HasPrefix(e.code, "invalid_blocks")
+}
 
 // isCode reports whether Slack refused with exactly this code.
 func isCode(err error, code string) bool {
@@ -82,6 +120,9 @@ func classify(method string, err error) *apiError {
 		}
 		if curable(method, code) {
 			return &apiError{method, code, OutcomeUnreachable, 0}
+		}
+		if mendable(method, code) {
+			return &apiError{method, code, OutcomeBlocked, 0}
 		}
 		return &apiError{method, code, OutcomePermanent, 0}
 	case errors.Is(err, context.DeadlineExceeded):
@@ -140,7 +181,7 @@ func (b *Bot) post(ctx context.Context, channel, thread string, m message) (stri
 		_, ts, err = b.slack.PostMessageContext(ctx, channel, m.options(more...)...)
 		return err
 	})
-	return ts, err
+	return ts, b.noted(ctx, channel, err)
 }
 
 func (b *Bot) edit(ctx context.Context, channel, ts string, m message) error {
@@ -148,6 +189,19 @@ func (b *Bot) edit(ctx context.Context, channel, ts string, m message) error {
 		_, _, _, err := b.slack.UpdateMessageContext(ctx, channel, ts, m.options()...)
 		return err
 	})
+}
+
+// link is the address of a message; empty when Slack does not say.
+func (b *Bot) link(ctx context.Context, channel, ts string) string {
+	link := ""
+	err := b.call(ctx, "chat.getPermalink", callTimeout, func(ctx context.Context) (err error) {
+		link, err = b.slack.GetPermalinkContext(ctx, &slack.PermalinkParameters{Channel: channel, Ts: ts})
+		return err
+	})
+	if u, bad := url.Parse(link); err != nil || bad != nil || u.Scheme != "https" || strings.ContainsAny(link, "<>| ") {
+		return ""
+	}
+	return link
 }
 
 // private posts to the direct message with a user.
@@ -160,11 +214,10 @@ func (b *Bot) private(ctx context.Context, user string, m message) error {
 		}
 		return err
 	})
-	if err != nil {
-		return err
+	if err == nil {
+		_, err = b.post(ctx, channel, "", m)
 	}
-	_, err = b.post(ctx, channel, "", m)
-	return err
+	return b.noted(ctx, "", err)
 }
 
 // whisper shows a sentence to one person in a channel. When Slack does not take it, the click is answered with an error, so
@@ -199,7 +252,29 @@ func (b *Bot) Check(ctx context.Context) error {
 	if err != nil {
 		return advise(err)
 	}
-	return b.installed(me.TeamID, me.EnterpriseID)
+	return cmp.Or(b.installed(me.TeamID, me.EnterpriseID), b.debts.said())
+}
+
+// CheckChannel asks Slack whether the app can post to the approval channel, in a way that nobody sees and that needs no scope beyond
+// those it has: a message is scheduled for tomorrow, and the order is taken back. The error says what to do.
+func (b *Bot) CheckChannel(ctx context.Context) error {
+	m := message{text: "breakglass has looked whether it can post here. This message was to be taken back before anybody sees it: it may " +
+		"be deleted."}
+	m.blocks = []slack.Block{section("", plain(m.text))}
+	id := ""
+	err := b.call(ctx, "chat.scheduleMessage", callTimeout, func(ctx context.Context) (err error) {
+		at := strconv.FormatInt(time.Now().Add(24*time.Hour).Unix(), 10)
+		_, id, err = b.slack.ScheduleMessageContext(ctx, b.cfg.Channel, at, m.options()...)
+		return err
+	})
+	if err != nil {
+		return advise(err)
+	}
+	return b.call(ctx, "chat.deleteScheduledMessage", callTimeout, func(ctx context.Context) error {
+		_, err := b.slack.DeleteScheduledMessageContext(ctx, &slack.DeleteScheduledMessageParameters{Channel: b.cfg.Channel,
+			ScheduledMessageID: id})
+		return err
+	})
 }
 
 // installed reports what is wrong with the place that the token is for. The token of an app that is installed for a whole
@@ -232,11 +307,30 @@ func advise(err error) error {
 	if !errors.As(err, &e) {
 		return err
 	}
+	if next := adviceFor(e.code); next != "" {
+		return fmt.Errorf("%w: %s", err, next)
+	}
+	return err
+}
+
+// adviceFor is what an operator can do about a code; empty for those that say nothing of the kind.
+func adviceFor(code string) string {
+	const admins = "the workspace or the channel lets only some people post: an administrator must let the app"
 	next := map[string]string{
-		"invalid_auth":     "take the bot token anew from OAuth & Permissions of the Slack app",
-		"not_authed":       "take the bot token anew from OAuth & Permissions of the Slack app",
-		"token_revoked":    "the app was removed: install it again, and take the new bot token",
-		"account_inactive": "the app was removed, or its workspace is gone: install it again, and take the new bot token",
+		"not_in_channel": "invite the app to the channel: /invite @breakglass",
+		"channel_not_found": "slack.channel is not the id of a channel that the app sees: correct it, or invite the app (a private " +
+			"channel is seen by its members only)",
+		"is_archived":            "unarchive the channel and invite the app again, which archiving throws out; or name another in slack.channel",
+		"is_inactive":            "unarchive the channel and invite the app again, which archiving throws out; or name another in slack.channel",
+		"no_permission":          "invite the app to the channel: /invite @breakglass",
+		"messages_tab_disabled":  "switch on the Messages tab under App Home of the Slack app, as deploy/slack/manifest.yaml has it",
+		"not_allowed_token_type": "use the bot token (xoxb-…) of the app, under OAuth & Permissions",
+		"ekm_access_denied":      "the organization's administrators have suspended messages (Enterprise Key Management)",
+		"user_is_restricted":     admins,
+		"invalid_auth":           "take the bot token anew from OAuth & Permissions of the Slack app",
+		"not_authed":             "take the bot token anew from OAuth & Permissions of the Slack app",
+		"token_revoked":          "the app was removed: install it again, and take the new bot token",
+		"account_inactive":       "the app was removed, or its workspace is gone: install it again, and take the new bot token",
 		"token_expired": "the app rotates its tokens, which breakglass does not do: make the app with token_rotation_enabled: " +
 			"false, for it cannot be switched off again",
 		"missing_scope": "give the app the scopes of deploy/slack/manifest.yaml and install it again",
@@ -245,11 +339,11 @@ func advise(err error) error {
 		"org_login_required":        "the workspace is being moved into an organization: wait until that is done",
 		"two_factor_setup_required": "the workspace asks for two-factor authentication: an administrator must let the app pass",
 		"accesslimited":             "the workspace's list of allowed IP addresses does not have this daemon's",
-	}[e.code]
-	if next == "" {
-		return err
+	}[code]
+	if next == "" && strings.HasPrefix(code, "restricted_action") {
+		next = admins
 	}
-	return fmt.Errorf("%w: %s", err, next)
+	return next
 }
 
 // accounts remembers which accounts were found to be those of full members.

@@ -249,8 +249,12 @@ type args = map[string]string
 // methods are the Web API methods, each called with mu held.
 func methods() map[string]func(*Sim, args) (object, *refusal) {
 	return map[string]func(*Sim, args) (object, *refusal){
-		"auth.test":             (*Sim).authTest,
-		"chat.postMessage":      (*Sim).chatPostMessage,
+		"auth.test":            (*Sim).authTest,
+		"chat.postMessage":     (*Sim).chatPostMessage,
+		"chat.scheduleMessage": (*Sim).chatScheduleMessage,
+
+		"chat.deleteScheduledMessage": (*Sim).chatDeleteScheduledMessage,
+
 		"chat.update":           (*Sim).chatUpdate,
 		"chat.postEphemeral":    (*Sim).chatPostEphemeral,
 		"chat.getPermalink":     (*Sim).chatGetPermalink,
@@ -343,6 +347,47 @@ func (s *Sim) chatPostMessage(a args) (object, *refusal) {
 		User: s.cfg.BotUserID, Text: text, Blocks: blocks,
 	})
 	return object{"channel": c.ID, "ts": m.TS, "message": s.messageObject(m)}, nil
+}
+
+// chatScheduleMessage takes the order for a message. Nothing comes of it here: no test waits for tomorrow.
+func (s *Sim) chatScheduleMessage(a args) (object, *refusal) {
+	c, refused := s.destination(a["channel"])
+	if refused != nil {
+		return nil, refused
+	}
+	if _, _, refused := content(a); refused != nil {
+		return nil, refused
+	}
+	at, err := strconv.ParseInt(a["post_at"], 10, 64)
+	switch until := time.Until(time.Unix(at, 0)); {
+	case err != nil:
+		return nil, refuse("invalid_time")
+	case until <= 0:
+		return nil, refuse("time_in_past")
+	case until > scheduleLimit:
+		return nil, refuse("time_too_far")
+	}
+	id := s.nextID("Q")
+	s.scheduled[id] = c.ID
+	return object{"channel": c.ID, "scheduled_message_id": id, "post_at": at}, nil
+}
+
+// scheduleLimit is how far ahead a message can be scheduled.
+const scheduleLimit = 120 * 24 * time.Hour
+
+func (s *Sim) chatDeleteScheduledMessage(a args) (object, *refusal) {
+	if s.scheduled[a["scheduled_message_id"]] != a["channel"] || a["channel"] == "" {
+		return nil, refuse("invalid_scheduled_message_id")
+	}
+	delete(s.scheduled, a["scheduled_message_id"])
+	return object{}, nil
+}
+
+// Scheduled is the number of messages that are to be posted later.
+func (s *Sim) Scheduled() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.scheduled)
 }
 
 func (s *Sim) chatPostEphemeral(a args) (object, *refusal) {

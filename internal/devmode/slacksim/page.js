@@ -223,7 +223,7 @@ function control(element, block, at, id) {
   const now = at.values && at.values[block.block_id] && at.values[block.block_id][element.action_id];
   const initial = now || (element.initial_options || (element.initial_option ? [element.initial_option] : [])).map((o) => o.value);
   const hint = element.placeholder ? element.placeholder.text : undefined;
-  const common = { ...mine, id, "aria-label": id ? undefined : element.accessibility_label || hint || element.action_id, "aria-describedby": id ? (block.hint ? id + "-hint " : "") + id + "-error" : undefined };
+  const common = { ...mine, id, "data-focus": element.focus_on_load ? "yes" : undefined, "aria-label": id ? undefined : element.accessibility_label || hint || element.action_id, "aria-describedby": id ? (block.hint ? id + "-hint " : "") + id + "-error" : undefined };
   const changed = (event) => { if (tells) send(read(event.target), event.target); };
   const options = () => (element.options || []).map(optionNode)
     .concat((element.option_groups || []).map((g) => h("optgroup", { label: g.label.text }, g.options.map(optionNode))));
@@ -415,15 +415,16 @@ function drawModal() {
   dialog.dataset.view = modal.id;
   const at = { view: modal.id, values: modal.values };
   const form = h("form", { novalidate: true, onsubmit: submit },
-    h("h2", { id: "modal-title" }, modal.title),
+    h("h2", { id: "modal-title", tabindex: "-1" }, modal.title),
     modal.problem ? h("p", { class: "problem", role: "alert" }, modal.problem) : null,
     h("div", { class: "scroll" }, modal.blocks.map((b) => blockNode(b, at))),
     h("footer", null, h("button", { type: "button", class: "btn", onclick: closeModal }, modal.close),
       modal.submit ? h("button", { class: "btn primary", id: "submit" }, modal.submit) : null));
   dialog.replaceChildren(form);
   if (!dialog.open) dialog.showModal();
-  const target = focus && focus.action ? dialog.querySelector(`[data-block="${CSS.escape(focus.block)}"][data-action="${CSS.escape(focus.action)}"]`) : dialog.querySelector(".field input, .field select, .field textarea");
-  if (target) target.focus();
+  const target = focus && focus.action ? dialog.querySelector(`[data-block="${CSS.escape(focus.block)}"][data-action="${CSS.escape(focus.action)}"]`) : null;
+  // As in Slack's client no field is focused that did not ask for it: a long form must be read from its beginning.
+  (target || dialog.querySelector("[data-focus]") || $("modal-title")).focus();
 }
 
 async function submit(event) {

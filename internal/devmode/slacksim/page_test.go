@@ -146,7 +146,8 @@ func TestTwoPeopleUseTheAppInABrowser(t *testing.T) {
 	run("ask for help", say("/breakglass help"), reads("Only visible to you"), reads("Ask with /breakglass cluster time reason"))
 	run("say something", say("hello <b>team</b> @bob"), reads("hello <b>team</b> @bob"))
 	run("mistype the command", say("/remind me"), reads("/remind is not a valid command here"))
-	run("open the form", say("/breakglass prod-eu-1 30m"), chromedp.WaitVisible(css("#modal")), until(`document.activeElement.tagName === "TEXTAREA"`), shot("modal"))
+	run("open the form", say("/breakglass prod-eu-1 30m"), chromedp.WaitVisible(css("#modal")),
+		until(`document.activeElement.id === "modal-title"`), shot("modal"))
 	run("send it empty", chromedp.Click(css("#submit")), chromedp.WaitVisible(css(`[data-field=reason_block] [aria-invalid=true]`)), shot("modal-errors"))
 	run("send what the app refuses", writes("just a test"), choose("high"), choose("words"), chromedp.Click(css("#submit")),
 		until(`document.querySelector("[data-field=reason_block] .error").innerText === "Say what is broken."`))
@@ -166,7 +167,8 @@ func TestTwoPeopleUseTheAppInABrowser(t *testing.T) {
 	run("read the answer", as("Alice Moreau"), chromedp.WaitVisible(css("#dms .count")), shot("unread"),
 		chromedp.Click(css("#dms button")), reads("Your request was denied."), chromedp.WaitNotPresent(css("#dms .count")))
 
-	run("give up on a form with the keyboard", say("/breakglass"), chromedp.WaitVisible(css("#modal")), until(`document.activeElement.tagName === "TEXTAREA"`),
+	run("give up on a form with the keyboard", say("/breakglass"), chromedp.WaitVisible(css("#modal")),
+		until(`document.activeElement.id === "modal-title"`),
 		chromedp.KeyEvent(kb.Escape), until(`!document.getElementById("modal").open`))
 	if last := string(a.sim.LastRequest().Body); !strings.Contains(last, "view_closed") {
 		t.Errorf("the app was not told that the form was closed, but: %s", last)

@@ -214,16 +214,18 @@ type Sim struct {
 	groups   []UserGroup
 	messages []*Message // every message in order of TS, ephemerals included; deleted ones are gone
 	opened   map[string]bool
-	triggers map[string]*trigger
-	hooks    map[string]*hook
-	stacks   map[string][]*view // open modals by user id, the visible one last
-	calls    []Call
-	faults   map[string]*Fault
-	healed   chan struct{} // closed by Heal, which releases hung calls
-	sent     []SignedRequest
-	lastTS   int64 // microseconds
-	lastID   int
-	closed   bool
+
+	scheduled map[string]string // channels by the id of an order to post there later
+	triggers  map[string]*trigger
+	hooks     map[string]*hook
+	stacks    map[string][]*view // open modals by user id, the visible one last
+	calls     []Call
+	faults    map[string]*Fault
+	healed    chan struct{} // closed by Heal, which releases hung calls
+	sent      []SignedRequest
+	lastTS    int64 // microseconds
+	lastID    int
+	closed    bool
 }
 
 // New returns the workspace cfg describes, or an error that says what cfg lacks.
@@ -252,11 +254,13 @@ func New(cfg Config) (*Sim, error) {
 		groups:   slices.Clone(cfg.UserGroups),
 		users:    append(slices.Clone(cfg.Users), User{ID: cfg.BotUserID, Name: cfg.BotName, RealName: cfg.BotName, IsBot: true}),
 		opened:   map[string]bool{},
-		triggers: map[string]*trigger{},
-		hooks:    map[string]*hook{},
-		stacks:   map[string][]*view{},
-		faults:   map[string]*Fault{},
-		healed:   make(chan struct{}),
+
+		scheduled: map[string]string{},
+		triggers:  map[string]*trigger{},
+		hooks:     map[string]*hook{},
+		stacks:    map[string][]*view{},
+		faults:    map[string]*Fault{},
+		healed:    make(chan struct{}),
 	}
 	if s.client == nil {
 		s.client = &http.Client{
