@@ -58,9 +58,15 @@ type sessions struct {
 	builds   chan struct{}             // has buildsAtOnce places
 }
 
+// The room for audit events of issued certificates: in all, shared evenly by the clusters, and the least that a cluster has.
+const (
+	sessionsBytes   = 2 << 30
+	minClusterBytes = 256 << 20
+)
+
 // openSessions opens the database of sessions.
 func openSessions(ctx context.Context, cfg *Config, clusters *cluster.Clusters, m *metrics, log *slog.Logger) (*sessions, error) {
-	st, err := store.Open(ctx, cfg.Sessions.Path, store.Limits{})
+	st, err := store.Open(ctx, cfg.Sessions.Path, store.Limits{Bytes: max(sessionsBytes/int64(max(1, len(cfg.Clusters))), minClusterBytes)})
 	if err != nil {
 		return nil, err
 	}
@@ -428,7 +434,7 @@ func (s *sessions) gone(r *breakglass.Request, now time.Time) error {
 }
 
 // Import implements api.Importer.
-func (s *sessions) Import(ctx context.Context, clusterID string, body io.Reader) (api.ImportResult, error) {
-	res, err := s.intake.Import(ctx, clusterID, body)
+func (s *sessions) Import(ctx context.Context, clusterID, by string, body io.Reader) (api.ImportResult, error) {
+	res, err := s.intake.Import(ctx, clusterID, by, body)
 	return api.ImportResult{Events: res.Events, Kept: res.Kept, Duplicates: res.Duplicates, Dropped: res.Dropped, Unreadable: res.Unreadable, Digest: res.Digest}, err
 }

@@ -29,7 +29,7 @@ const (
 // Importer takes files of audit events.
 type Importer interface {
 	// Import reads a file as a stream and keeps what is about our certificates. What was kept before an error stays.
-	Import(ctx context.Context, cluster string, file io.Reader) (ImportResult, error)
+	Import(ctx context.Context, cluster, by string, file io.Reader) (ImportResult, error)
 }
 
 // ImportResult is what became of a file of audit events.
@@ -154,7 +154,7 @@ func (s *server) importAudit(c *call) (any, error) {
 	if err := rc.SetWriteDeadline(deadline.Add(time.Minute)); err != nil {
 		return nil, fmt.Errorf("making time for an import: %w", err)
 	}
-	res, err := s.cfg.Importer.Import(c.Context(), cluster, http.MaxBytesReader(c.w, c.Body, maxImport))
+	res, err := s.cfg.Importer.Import(c.Context(), cluster, c.actor.Person, http.MaxBytesReader(c.w, c.Body, maxImport))
 	if err != nil {
 		if c.Context().Err() != nil {
 			return nil, err

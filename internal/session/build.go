@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -128,6 +129,8 @@ type Line struct {
 	User     string    `json:"user,omitempty"`    // of unknown lines: who authenticated
 	WithWhat string    `json:"with,omitempty"`    // of unknown lines: their credential
 	Source   string    `json:"address,omitempty"` // of unknown lines
+	// Imported is the person in whose file the requests were. It is empty for what an API server sent itself.
+	Imported string `json:"imported,omitempty"`
 }
 
 // Has reports whether a line is of a kind.
@@ -145,6 +148,16 @@ func (r request) last() Event {
 		}
 	}
 	return *r.received
+}
+
+// imported is the person in whose file a stage of the request was, if any was: then the request is as this person says.
+func (r request) imported() string {
+	for _, e := range []*Event{r.ended, r.started, r.received} {
+		if e != nil && e.Imported != "" {
+			return e.Imported
+		}
+	}
+	return ""
 }
 
 // Build makes the report on a grant of its events, in any order and with any duplicates. Events of other certificates are
@@ -217,7 +230,7 @@ func (s *Session) count() {
 	}
 }
 
-// distinct sorts events by time and drops the duplicates. Where two claim to be the same event, which the API server never
+// distinct sorts events by time and drops the duplicates. What an API server sent counts before what was handed in. Where two claim to be the same event, which the API server never
 // does, the order of their whole content decides, so that the order of arrival does not.
 func distinct(events []Event) []Event {
 	type keyed struct {
@@ -230,7 +243,7 @@ func distinct(events []Event) []Event {
 	}
 	slices.SortFunc(all, func(a, b keyed) int {
 		return cmp.Or(a.Received.Compare(b.Received), a.At.Compare(b.At), slices.Compare(a.key[:], b.key[:]),
-			cmp.Compare(len(a.Trimmed), len(b.Trimmed)), strings.Compare(content(a.Event), content(b.Event)))
+			cmp.Compare(a.Imported, b.Imported), cmp.Compare(len(a.Trimmed), len(b.Trimmed)), strings.Compare(content(a.Event), content(b.Event)))
 	})
 	all = slices.CompactFunc(all, func(a, b keyed) bool { return a.key == b.key })
 	out := make([]Event, 0, len(all))
@@ -276,7 +289,7 @@ func describe(r request, g Grant, unknown bool) Line {
 	if r.ended != nil && r.ended.As == nil && r.started != nil && r.started.As != nil {
 		e.As = r.started.As
 	}
-	l := Line{Verb: e.Verb, Object: e.Object, As: e.As, Code: e.Code, Count: 1, First: e.Received, Last: e.Received, Trimmed: slices.Sorted(slices.Values(e.Trimmed))}
+	l := Line{Imported: r.imported(), Verb: e.Verb, Object: e.Object, As: e.As, Code: e.Code, Count: 1, First: e.Received, Last: e.Received, Trimmed: slices.Sorted(slices.Values(e.Trimmed))}
 	if l.Object != nil {
 		o := *l.Object
 		o.UID = "" // what was deleted and made again under its name is the same line
@@ -427,6 +440,15 @@ func gaps(own []Event, requests []request, g Grant, s Session) []string {
 	}
 	if n := countIf(own, func(e Event) bool { return len(e.Trimmed) > 0 }); n > 0 {
 		say("parts of %s were too long to keep", many(n, "event", "events"))
+	}
+	byHand := map[string]int{}
+	for _, r := range requests {
+		if by := r.imported(); by != "" {
+			byHand[by]++
+		}
+	}
+	for _, by := range slices.Sorted(maps.Keys(byHand)) {
+		say("%s in a file that %s handed in: no API server sent them to breakglass", many(byHand[by], "request was", "requests were"), by)
 	}
 	if g.Dropped > 0 {
 		say("%s counted but not kept: there were too many", many(g.Dropped, "event was", "events were"))

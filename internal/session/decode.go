@@ -23,6 +23,9 @@ const (
 	maxKey     = 256       // bytes of a JSON key that are looked at
 )
 
+// byteOrderMark is what some editors and shells of Windows put before a text in UTF-8.
+const byteOrderMark = "\xef\xbb\xbf"
+
 // ErrUnreadable is wrapped by what [Decode] says about a piece of input that is not an audit event.
 var ErrUnreadable = errors.New("not a readable audit event")
 
@@ -33,6 +36,10 @@ var ErrUnreadable = errors.New("not a readable audit event")
 func Decode(r io.Reader) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
 		s := &scanner{r: bufio.NewReaderSize(r, 64<<10)}
+		if mark, err := s.r.Peek(len(byteOrderMark)); err == nil && string(mark) == byteOrderMark {
+			_, _ = s.r.Discard(len(byteOrderMark)) // it was just seen: this cannot fail
+			s.at += int64(len(byteOrderMark))
+		}
 		for {
 			c, err := s.space()
 			if err != nil {
@@ -408,7 +415,10 @@ func project(fields map[string]piece) (Event, error) {
 		as.Groups = trimList(&e, "impersonatedUser", as.Groups)
 		e.As = &Identity{User: e.trim("impersonatedUser", as.Username), Groups: as.Groups}
 	}
-	if e.AuditID == "" || e.Stage == "" || user.Username == "" {
+	// What kube-apiserver always writes: its types have these fields without omitempty, and it sets the first two (checked in
+	// k8s.io/apiserver/pkg/apis/audit/v1, Event). The user's name is empty when no authenticator knew the caller: of each 401.
+	_, hasUser := fields["user"]
+	if e.AuditID == "" || e.Stage == "" || !hasUser {
 		return Event{}, errors.New("it lacks its audit id, its stage or its user")
 	}
 	e.User = e.trim("user", user.Username)
@@ -491,7 +501,7 @@ func withoutData(data []byte) ([]byte, error) {
 
 func when(fields map[string]piece, name string, bad error) (time.Time, error) {
 	p, ok := fields[name]
-	if !ok || bad != nil {
+	if !ok || bad != nil || string(p.data) == "null" { // how a MicroTime that is not set is written
 		return time.Time{}, bad
 	}
 	var t time.Time

@@ -50,6 +50,8 @@ type Event struct {
 	Issued      string          `json:"issued,omitempty"`   // id of a credential that this request minted
 	Request     json.RawMessage `json:"request,omitempty"`  // of changes only
 	Trimmed     []string        `json:"trimmed,omitempty"`  // fields that were too long, cut or left out
+	// Imported is the person who handed the event in with a file. It is empty for what an API server sent itself.
+	Imported string `json:"imported,omitempty"`
 }
 
 // Identity is a user as somebody impersonates them.

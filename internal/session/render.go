@@ -138,6 +138,9 @@ func (l Line) Detail() string {
 	if len(l.Trimmed) > 0 {
 		add("too long to keep: ", strings.Join(l.Trimmed, ", "))
 	}
+	if l.Imported != "" {
+		add("from a file that was handed in by ", l.Imported)
+	}
 	if l.User != "" {
 		add("by ", l.User)
 		add("with ", either(l.WithWhat, "no credential id"))

@@ -299,7 +299,7 @@ func TestEventsAreReadInEveryForm(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, in := range map[string]string{
-		"lines": wire + "\n" + wire + "\n", "a list": `{"kind":"EventList","items":[` + wire + `,` + wire + `]}`, "a pretty list": pretty.String(),
+		"lines": wire + "\n" + wire + "\n", "a marked list": "\xef\xbb\xbf" + `{"kind":"EventList","items":[` + wire + `,` + wire + `]}`, "a list": `{"kind":"EventList","items":[` + wire + `,` + wire + `]}`, "a pretty list": pretty.String(),
 		"a damaged line between": wire + "\n" + wire[:300] + "\n" + wire, "a line cut in a list": wire + "\n" + wire[:strings.Index(wire, "2,{}")] + "\n" + wire,
 		"rubbish first": "]]] oh\n" + wire + "\n" + wire, "cut at the end": wire + "\n" + wire + "\n" + wire[:100], "a cut line first": wire[:strings.Index(wire, `"verb"`)] + "\n" + wire + "\n" + wire,
 	} {
@@ -315,6 +315,34 @@ func TestEventsAreReadInEveryForm(t *testing.T) {
 		e := events[1]
 		if e.Fingerprint != "aa11" || e.URI != "/api/v1/x?token=REDACTED&watch=1" || string(e.Request) != `{"a":"}\"{"}` || !slices.Equal(e.Groups, []string{"breakglass:g"}) {
 			t.Errorf("%s: got %+v", name, e)
+		}
+	}
+}
+
+// What kube-apiserver may send is none of ours or one of ours, and damage is what it never sends.
+func TestLegalEventsAreNotDamage(t *testing.T) {
+	for name, tc := range map[string]struct {
+		from, to string
+		bad      int
+	}{
+		"a failed sign-in":       {`"user":{"username":"breakglass:a:bg-1"`, `"user":{"username":""`, 0},
+		"an empty user":          {wire[strings.Index(wire, `"user"`):strings.Index(wire, `,"objectRef"`)], `"user":{}`, 0},
+		"a panic":                {`"stage":"ResponseComplete"`, `"stage":"Panic"`, 0},
+		"no time of the request": {`"requestReceivedTimestamp":"2026-11-24T12:00:00.000001Z"`, `"requestReceivedTimestamp":null`, 0},
+		"an aborted watch":       {`"verb":"create"`, `"verb":"watch","responseStatus":{"metadata":{},"status":"Success","message":"Connection closed early","code":200}`, 0},
+		"no answer":              {`"verb":"create"`, `"verb":"create","responseStatus":null,"annotations":null,"sourceIPs":null`, 0},
+		"no user at all":         {wire[strings.Index(wire, `"user"`):strings.Index(wire, `"objectRef"`)], ``, 1},
+		"no audit id":            {`"auditID":"1",`, ``, 1},
+		"no stage":               {`"stage":"ResponseComplete",`, ``, 1},
+		"a time that is none":    {`"2026-11-24T12:00:00.000002Z"`, `"yesterday"`, 1},
+	} {
+		in := strings.Replace(wire, tc.from, tc.to, 1)
+		if in == wire {
+			t.Fatalf("%s: nothing changed", name)
+		}
+		events, bad, err := decode(t, strings.NewReader(in))
+		if bad != tc.bad || len(events) != 1-tc.bad || err != nil {
+			t.Errorf("%s: got %d events, %d unreadable, %v", name, len(events), bad, err)
 		}
 	}
 }

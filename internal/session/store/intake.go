@@ -3,6 +3,7 @@ package store
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"context"
 	"crypto/sha256"
@@ -51,7 +52,7 @@ type Intake struct {
 	// Alive is told of the nonces of ours once everything that came with them is stored. It is nil if Heartbeat is.
 	Alive func(cluster, nonce string)
 
-	MaxBodies int           // that are worked on at once; default 64
+	MaxBodies int           // of one cluster that are worked on at once; default 64
 	MaxBytes  int64         // of these bodies together; default 64 MiB
 	Deadline  time.Duration // within which Take answers; default 10 s
 	Recheck   time.Duration // after which the ledger is asked again what it could not say; default 30 s
@@ -60,10 +61,21 @@ type Intake struct {
 	jobs    chan job
 	check   chan struct{}
 	stopped chan struct{}
-	bodies  atomic.Int64
-	bytes   atomic.Int64
 	figures Figures
+
+	mu     sync.Mutex
+	load   map[string]load // by cluster: one that floods the intake fills its own room alone
+	issued map[string]bool // owners, with their cluster, whose certificate the ledger knows: it never forgets one
 }
+
+// load is what is worked on.
+type load struct {
+	bodies int
+	bytes  int64
+}
+
+// maxIssued bounds the memory of certificates that the ledger knows. Beyond it the ledger is asked again.
+const maxIssued = 10_000
 
 // Figures count what came in since the start. They are read by value with [Intake.Figures].
 type Figures struct {
@@ -73,6 +85,7 @@ type Figures struct {
 type job struct {
 	cluster string
 	events  []session.Event
+	issued  map[string]bool // the owners among them that have a certificate which the ledger knows
 	beats   []beat
 	done    chan result // has room for the one result, so that the writer never waits
 }
@@ -99,7 +112,27 @@ func (i *Intake) init() {
 			i.Recheck = 30 * time.Second
 		}
 		i.jobs, i.check, i.stopped = make(chan job, i.MaxBodies), make(chan struct{}, 1), make(chan struct{})
+		i.load, i.issued = map[string]load{}, map[string]bool{}
 	})
+}
+
+// enter takes room for a body of a cluster, unless that cluster has no more.
+func (i *Intake) enter(cluster string, size int) bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	l := i.load[cluster]
+	if l.bodies >= i.MaxBodies || l.bytes+int64(size) > i.MaxBytes {
+		return false
+	}
+	i.load[cluster] = load{l.bodies + 1, l.bytes + int64(size)}
+	return true
+}
+
+func (i *Intake) leave(cluster string, size int) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	l := i.load[cluster]
+	i.load[cluster] = load{l.bodies - 1, l.bytes - int64(size)}
 }
 
 // Figures returns what came in since the start.
@@ -143,7 +176,7 @@ func (i *Intake) commit(ctx context.Context, batch []job) {
 	defer cancel()
 	err := i.Store.update(wctx, func(tx *sql.Tx) error {
 		for n, j := range batch {
-			added, err := i.Store.add(wctx, tx, j.cluster, j.events, now)
+			added, err := i.Store.add(wctx, tx, j.cluster, j.events, j.issued, now)
 			if err != nil {
 				return err
 			}
@@ -178,12 +211,11 @@ func (i *Intake) commit(ctx context.Context, batch []job) {
 // nothing can be read is refused with an error that wraps [session.ErrUnreadable].
 func (i *Intake) Take(ctx context.Context, cluster string, body []byte) error {
 	i.init()
-	defer i.bodies.Add(-1)
-	defer i.bytes.Add(-int64(len(body)))
-	if bodies, size := i.bodies.Add(1), i.bytes.Add(int64(len(body))); bodies > int64(i.MaxBodies) || size > i.MaxBytes {
+	if !i.enter(cluster, len(body)) {
 		atomic.AddInt64(&i.figures.Overloads, 1)
 		return ErrOverloaded
 	}
+	defer i.leave(cluster, len(body))
 	ctx, cancel := context.WithTimeoutCause(ctx, i.Deadline, ErrOverloaded)
 	defer cancel()
 	j := job{cluster: cluster, done: make(chan result, 1)}
@@ -228,6 +260,7 @@ func (i *Intake) put(ctx context.Context, j job) (Added, error) {
 	if len(j.events) == 0 && len(j.beats) == 0 {
 		return Added{}, nil
 	}
+	j.issued = i.known(ctx, j.cluster, j.events)
 	select {
 	case i.jobs <- j:
 	case <-i.stopped:
@@ -249,6 +282,36 @@ func (i *Intake) put(ctx context.Context, j job) (Added, error) {
 	case <-ctx.Done():
 		return Added{}, context.Cause(ctx)
 	}
+}
+
+// known says which owners of events have a certificate that the ledger knows. Where the ledger cannot say, an owner has the room of
+// strangers: lookUp asks again.
+func (i *Intake) known(ctx context.Context, cluster string, events []session.Event) map[string]bool {
+	asked := map[string]bool{}
+	for _, e := range events {
+		who := owner(e)
+		if _, done := asked[who]; done || session.Stranger(e) {
+			continue
+		}
+		key := cluster + "\x00" + who
+		i.mu.Lock()
+		asked[who] = i.issued[key]
+		i.mu.Unlock()
+		if asked[who] {
+			continue
+		}
+		known, err := i.Known(ctx, cluster, e.Fingerprint, e.User)
+		if asked[who] = known && err == nil; !asked[who] {
+			continue
+		}
+		i.mu.Lock()
+		if len(i.issued) >= maxIssued {
+			clear(i.issued)
+		}
+		i.issued[key] = true
+		i.mu.Unlock()
+	}
+	return asked
 }
 
 // checks asks the ledger for the certificates of stored events, after each commit, after a start, and again after errors.
@@ -314,6 +377,7 @@ func (i *Intake) lookUp(ctx context.Context) error {
 			return problem
 		}
 		var done []int64
+		var promoted []who
 		for _, w := range order {
 			known := false
 			if !w.stranger {
@@ -333,9 +397,17 @@ func (i *Intake) lookUp(ctx context.Context) error {
 					continue
 				}
 			}
+			if known {
+				promoted = append(promoted, w)
+			}
 			done = append(done, groups[w].ids...)
 		}
 		err = i.Store.update(ctx, func(tx *sql.Tx) error {
+			for _, w := range promoted {
+				if err := promote(ctx, tx, w.cluster, cmp.Or(w.fingerprint, w.name)); err != nil {
+					return err
+				}
+			}
 			for _, id := range done {
 				if _, err := tx.ExecContext(ctx, `UPDATE events SET checked = 1 WHERE id = ?`, id); err != nil {
 					return err
@@ -359,19 +431,20 @@ type Result struct {
 	Digest     string // hex SHA-256 of the file as it was handed in
 }
 
-// Import keeps what is ours of a file of audit events, which may be compressed with gzip: what the API server's log backend
+// Import keeps what is ours of a file of audit events that the person by hands in, and marks it so. The file may be
+// compressed with gzip: what the API server's log backend
 // writes, or EventLists. It reads the file as a stream, whatever its size. After an error what was kept so far stays, and the
 // file can be imported again. It writes through Run, which must be running.
-func (i *Intake) Import(ctx context.Context, cluster string, r io.Reader) (Result, error) {
+func (i *Intake) Import(ctx context.Context, cluster, by string, r io.Reader) (Result, error) {
 	i.init()
 	var res Result
-	if err := i.importFile(ctx, cluster, r, &res); err != nil {
+	if err := i.importFile(ctx, cluster, by, r, &res); err != nil {
 		return res, fmt.Errorf("importing audit events of %s: %w", cluster, err)
 	}
 	return res, nil
 }
 
-func (i *Intake) importFile(ctx context.Context, cluster string, r io.Reader, res *Result) error {
+func (i *Intake) importFile(ctx context.Context, cluster, by string, r io.Reader, res *Result) error {
 	digest := sha256.New()
 	file := bufio.NewReaderSize(io.TeeReader(r, digest), 64<<10)
 	var events io.Reader = file
@@ -405,6 +478,7 @@ func (i *Intake) importFile(ctx context.Context, cluster string, r io.Reader, re
 		}
 		// Heartbeats of a file prove nothing about the stream.
 		if session.Ours(e, i.Ours) {
+			e.Imported = by
 			j.events = append(j.events, e)
 		}
 		if len(j.events) >= 200 {

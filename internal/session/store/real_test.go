@@ -123,6 +123,11 @@ func TestRealAPIServerTellsWhatWasDone(t *testing.T) {
 		t.Error("an exec without a kubelet succeeded")
 	}
 	must(t, try(other, "get", "configmaps", "-A"))
+	stranger := filepath.Join(t.TempDir(), "stranger")
+	must(t, a.WriteKubeconfig(stranger, real.Credentials{Token: "a-token-that-nothing-knows"}))
+	if try(stranger, "get", "--raw", "/api/v1/nodes") == nil {
+		t.Error("an unknown token signs in")
+	}
 	token := strings.TrimSpace(admin("-n", "breakglass", "create", "token", "breakglassd"))
 	daemonPath := filepath.Join(t.TempDir(), "daemon")
 	must(t, a.WriteKubeconfig(daemonPath, real.Credentials{Token: token}))
@@ -219,6 +224,9 @@ func TestRealAPIServerTellsWhatWasDone(t *testing.T) {
 	}) {
 		t.Errorf("got acts %+v, want the binding with whom it is for", session.Acts(s))
 	}
+	if f := k.intake.Figures(); f.Unreadable != 0 {
+		t.Errorf("got %+v: what an API server sends is not damage, failed sign-ins among it", f)
+	}
 	cancel()
 	watch.Wait()
 
@@ -230,7 +238,7 @@ func TestRealAPIServerTellsWhatWasDone(t *testing.T) {
 		log, err := os.Open(logFile)
 		must(t, err)
 		defer log.Close()
-		res, err := file.intake.Import(t.Context(), "prod", log)
+		res, err := file.intake.Import(t.Context(), "prod", "", log)
 		must(t, err)
 		if res.Unreadable > 0 || res.Kept == 0 {
 			t.Fatalf("got import %+v, want everything read", res)

@@ -7,6 +7,8 @@ CREATE TABLE events (
 	fingerprint TEXT NOT NULL, -- of the client certificate, or ''
 	kept        INTEGER NOT NULL, -- Unix seconds
 	checked     INTEGER NOT NULL, -- 0 until the ledger was asked whose certificate it is
+	issued      INTEGER NOT NULL, -- 1: its owner's certificate is one that the ledger knows
+	imported    TEXT NOT NULL,    -- the person who handed it in with a file, or '': an API server sent it
 	body        BLOB NOT NULL
 ) STRICT;
 CREATE UNIQUE INDEX events_key ON events (cluster, key);
@@ -25,15 +27,17 @@ CREATE TABLE owners (
 	dropped INTEGER NOT NULL,
 	touched INTEGER NOT NULL, -- Unix seconds
 	bytes   INTEGER NOT NULL, -- of the bodies of its events
+	issued  INTEGER NOT NULL, -- 1: the ledger knows the certificate
 	PRIMARY KEY (cluster, owner)
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE totals (
-	id      INTEGER PRIMARY KEY CHECK (id = 1),
-	bytes   INTEGER NOT NULL, -- of all bodies
-	dropped INTEGER NOT NULL
-) STRICT;
-INSERT INTO totals VALUES (1, 0, 0);
+CREATE TABLE clusters (
+	cluster   TEXT PRIMARY KEY,
+	strangers INTEGER NOT NULL, -- bytes of the bodies of events whose owner the ledger does not know
+	issued    INTEGER NOT NULL, -- bytes of the other bodies
+	dropped   INTEGER NOT NULL, -- events that were counted and not kept
+	lost      INTEGER NOT NULL  -- those of them whose owner the ledger did not know
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE reports (
 	digest  TEXT PRIMARY KEY,

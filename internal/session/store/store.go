@@ -27,12 +27,15 @@ import (
 var schema string
 
 //go:embed upgrade.sql
-var upgrade string
+var upgrade string // from version 1 to 2
+
+//go:embed upgrade3.sql
+var upgrade3 string // from version 2 to 3
 
 const (
 	// applicationID marks the file in SQLite's header: "bgse".
 	applicationID = 0x62677365
-	version       = 2
+	version       = 3
 	readers       = 4
 	fileMode      = 0o600
 )
@@ -40,12 +43,14 @@ const (
 // ErrNotFound is returned for what is not in the store.
 var ErrNotFound = errors.New("not found")
 
-// Limits bound what is kept. What is beyond is counted and not kept. Zero values stand for the defaults.
+// Limits bound what is kept. What is beyond is counted and not kept. Zero values stand for the defaults. Each cluster has room of
+// its own, and what is under names and certificates that the ledger does not know has room apart: nobody can fill that of others.
 type Limits struct {
-	Plain   int   // events of one certificate that only look at something; default 100 000
-	Notable int   // events of one certificate that change something, show Secrets or open streams; default 50 000
-	Bytes   int64 // of all events together; default 2 GiB
-	Owner   int64 // bytes of the events of one certificate, at most half of them of such that only look at something; default 64 MiB
+	Plain     int   // events of one certificate that only look at something; default 100 000
+	Notable   int   // events of one certificate that change something, show Secrets or open streams; default 50 000
+	Bytes     int64 // of the events of one cluster's certificates that the ledger knows; default 2 GiB
+	Strangers int64 // bytes of the other events of one cluster; default 64 MiB
+	Owner     int64 // bytes of the events of one certificate, at most half of them of such that only look at something; default 64 MiB
 }
 
 // A Store is one open file. Its methods may be called concurrently. What a method stored is on disk when it returns.
@@ -67,6 +72,9 @@ func Open(ctx context.Context, path string, limits Limits) (*Store, error) {
 	}
 	if limits.Bytes == 0 {
 		limits.Bytes = 2 << 30
+	}
+	if limits.Strangers == 0 {
+		limits.Strangers = 64 << 20
 	}
 	if limits.Owner == 0 {
 		limits.Owner = 64 << 20
@@ -128,8 +136,12 @@ func (s *Store) migrate(ctx context.Context) error {
 		switch {
 		case id == applicationID && v == version:
 			return nil
-		case id == applicationID && v == 1:
-			_, err := tx.ExecContext(ctx, upgrade+fmt.Sprintf("; PRAGMA user_version = %d", version))
+		case id == applicationID && (v == 1 || v == 2):
+			steps := upgrade3
+			if v == 1 {
+				steps = upgrade + upgrade3
+			}
+			_, err := tx.ExecContext(ctx, steps+fmt.Sprintf("; PRAGMA user_version = %d", version))
 			return err
 		case id == applicationID:
 			return fmt.Errorf("its schema version %d is not this program's %d: use the release that wrote it", v, version)
@@ -171,11 +183,12 @@ type Added struct {
 	Dropped    int // beyond the limits
 }
 
-// Add keeps events of a cluster, all in one transaction.
-func (s *Store) Add(ctx context.Context, cluster string, events []session.Event, now time.Time) (Added, error) {
+// Add keeps events of a cluster, all in one transaction. issued names the owners, fingerprints or else user names, whose certificate
+// the ledger knows.
+func (s *Store) Add(ctx context.Context, cluster string, events []session.Event, issued map[string]bool, now time.Time) (Added, error) {
 	var a Added
 	err := s.update(ctx, func(tx *sql.Tx) (err error) {
-		a, err = s.add(ctx, tx, cluster, events, now)
+		a, err = s.add(ctx, tx, cluster, events, issued, now)
 		return err
 	})
 	if err != nil {
@@ -192,59 +205,85 @@ func owner(e session.Event) string {
 	return e.User
 }
 
-func (s *Store) add(ctx context.Context, tx *sql.Tx, cluster string, events []session.Event, now time.Time) (Added, error) {
+// room is what an owner has in the store.
+type room struct {
+	plain, notable, dropped int
+	bytes                   int64
+	issued                  bool
+}
+
+func (s *Store) add(ctx context.Context, tx *sql.Tx, cluster string, events []session.Event, issued map[string]bool, now time.Time) (Added, error) {
 	var a Added
-	var size, lost int64
-	if err := tx.QueryRowContext(ctx, `SELECT bytes FROM totals`).Scan(&size); err != nil {
+	var size, lost [2]int64 // of strangers, and of certificates that the ledger knows
+	if err := tx.QueryRowContext(ctx, `SELECT coalesce(sum(strangers), 0), coalesce(sum(issued), 0) FROM clusters WHERE cluster = ?`, cluster).
+		Scan(&size[0], &size[1]); err != nil {
 		return a, err
 	}
-	insert, err := tx.PrepareContext(ctx, `INSERT INTO events (cluster, key, user, acted_as, fingerprint, kept, checked, body)
-		VALUES (?, ?, ?, ?, ?, ?, 0, ?)`)
+	insert, err := tx.PrepareContext(ctx, `INSERT INTO events (cluster, key, user, acted_as, fingerprint, kept, checked, issued, imported, body)
+		VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?, ?)`)
 	if err != nil {
 		return a, err
 	}
 	defer insert.Close()
-	seen, err := tx.PrepareContext(ctx, `SELECT 1 FROM events WHERE cluster = ? AND key = ?`)
+	seen, err := tx.PrepareContext(ctx, `SELECT id, imported, issued, length(body) FROM events WHERE cluster = ? AND key = ?`)
 	if err != nil {
 		return a, err
 	}
 	defer seen.Close()
-	type room struct {
-		plain, notable, dropped int
-		bytes                   int64
-	}
 	rooms := map[string]*room{}
 	for _, e := range events {
 		key := e.Key()
-		var one int
-		switch err := seen.QueryRowContext(ctx, cluster, key[:]).Scan(&one); {
+		body, err := json.Marshal(e)
+		if err != nil {
+			return a, err
+		}
+		var id, was int64
+		var imported string
+		var kind int
+		switch err := seen.QueryRowContext(ctx, cluster, key[:]).Scan(&id, &imported, &kind, &was); {
 		case err == nil:
 			a.Duplicates++
+			if imported != "" && e.Imported == "" { // an API server says it itself now
+				size[kind] += int64(len(body)) - was
+				if _, err := tx.ExecContext(ctx, `UPDATE events SET imported = '', body = ? WHERE id = ?`, body, id); err != nil {
+					return a, err
+				}
+			}
 			continue
 		case !errors.Is(err, sql.ErrNoRows):
 			return a, err
 		}
-		r := rooms[owner(e)]
+		who := owner(e)
+		r := rooms[who]
 		if r == nil {
 			r = &room{}
-			err := tx.QueryRowContext(ctx, `SELECT plain, notable, dropped, bytes FROM owners WHERE cluster = ? AND owner = ?`, cluster, owner(e)).
-				Scan(&r.plain, &r.notable, &r.dropped, &r.bytes)
+			err := tx.QueryRowContext(ctx, `SELECT plain, notable, dropped, bytes, issued FROM owners WHERE cluster = ? AND owner = ?`, cluster, who).
+				Scan(&r.plain, &r.notable, &r.dropped, &r.bytes, &r.issued)
 			if err != nil && !errors.Is(err, sql.ErrNoRows) {
 				return a, err
 			}
-			rooms[owner(e)] = r
-		}
-		body, err := json.Marshal(e)
-		if err != nil {
-			return a, err
+			if issued[who] && !r.issued { // the ledger came to know it after its first events
+				size[0] -= r.bytes
+				size[1] += r.bytes
+				r.issued = true
+				if err := markIssued(ctx, tx, cluster, who); err != nil {
+					return a, err
+				}
+			}
+			rooms[who] = r
 		}
 		count, limit, bytes := &r.plain, s.limits.Plain, s.limits.Owner/2
 		if e.Notable() {
 			count, limit, bytes = &r.notable, s.limits.Notable, s.limits.Owner
 		}
-		if n := int64(len(body)); *count >= limit || r.bytes+n > bytes || size+n > s.limits.Bytes {
+		all := s.limits.Strangers
+		kind = 0
+		if r.issued {
+			kind, all = 1, s.limits.Bytes
+		}
+		if n := int64(len(body)); *count >= limit || r.bytes+n > bytes || size[kind]+n > all {
 			a.Dropped++
-			lost++
+			lost[kind]++
 			r.dropped++
 			continue
 		}
@@ -252,26 +291,55 @@ func (s *Store) add(ctx context.Context, tx *sql.Tx, cluster string, events []se
 		if e.As != nil {
 			as = e.As.User
 		}
-		if _, err := insert.ExecContext(ctx, cluster, key[:], e.User, as, e.Fingerprint, now.Unix(), body); err != nil {
+		if _, err := insert.ExecContext(ctx, cluster, key[:], e.User, as, e.Fingerprint, now.Unix(), r.issued, e.Imported, body); err != nil {
 			return a, err
 		}
 		*count++
-		size += int64(len(body))
+		size[kind] += int64(len(body))
 		r.bytes += int64(len(body))
 		a.Kept++
 	}
 	for name, r := range rooms {
-		// Where the whole store is full, nobody can make it grow by inventing names: who has nothing else is in the total only.
-		if r.plain+r.notable == 0 {
+		// Where the room of strangers is full, nobody can make the table grow by inventing names: who has nothing else is in the
+		// cluster's figures only.
+		if r.plain+r.notable == 0 && !r.issued {
 			continue
 		}
-		if _, err := tx.ExecContext(ctx, `INSERT OR REPLACE INTO owners (cluster, owner, plain, notable, dropped, touched, bytes)
-			VALUES (?, ?, ?, ?, ?, ?, ?)`, cluster, name, r.plain, r.notable, r.dropped, now.Unix(), r.bytes); err != nil {
+		if _, err := tx.ExecContext(ctx, `INSERT OR REPLACE INTO owners (cluster, owner, plain, notable, dropped, touched, bytes, issued)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?)`, cluster, name, r.plain, r.notable, r.dropped, now.Unix(), r.bytes, r.issued); err != nil {
 			return a, err
 		}
 	}
-	_, err = tx.ExecContext(ctx, `UPDATE totals SET bytes = ?, dropped = dropped + ?`, size, lost)
+	_, err = tx.ExecContext(ctx, `INSERT INTO clusters (cluster, strangers, issued, dropped, lost) VALUES (?1, ?2, ?3, ?4, ?5)
+		ON CONFLICT (cluster) DO UPDATE SET strangers = ?2, issued = ?3, dropped = dropped + ?4, lost = lost + ?5`,
+		cluster, size[0], size[1], lost[0]+lost[1], lost[0])
 	return a, err
+}
+
+// promote gives an owner the room of certificates that the ledger knows.
+func promote(ctx context.Context, tx *sql.Tx, cluster, who string) error {
+	var bytes int64
+	var issued bool
+	switch err := tx.QueryRowContext(ctx, `SELECT bytes, issued FROM owners WHERE cluster = ? AND owner = ?`, cluster, who).Scan(&bytes, &issued); {
+	case errors.Is(err, sql.ErrNoRows) || err == nil && issued:
+		return nil
+	case err != nil:
+		return err
+	}
+	if err := markIssued(ctx, tx, cluster, who); err != nil {
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, `UPDATE owners SET issued = 1 WHERE cluster = ? AND owner = ?`, cluster, who); err != nil {
+		return err
+	}
+	_, err := tx.ExecContext(ctx, `UPDATE clusters SET strangers = strangers - ?, issued = issued + ? WHERE cluster = ?`, bytes, bytes, cluster)
+	return err
+}
+
+// markIssued moves an owner's events to the room of certificates that the ledger knows.
+func markIssued(ctx context.Context, tx *sql.Tx, cluster, who string) error {
+	_, err := tx.ExecContext(ctx, `UPDATE events SET issued = 1 WHERE cluster = ?1 AND issued = 0 AND (fingerprint = ?2 OR fingerprint = '' AND user = ?2)`, cluster, who)
+	return err
 }
 
 // Events returns what was kept of a grant's certificate or under its name in a cluster, and how many events of the certificate
@@ -310,10 +378,11 @@ func (s *Store) events(ctx context.Context, cluster, fingerprint, user string) (
 		return nil, 0, err
 	}
 	var dropped int
-	// Events of owners that have no row of their own are in the total only: they may be this grant's.
+	// Lost events of owners that have no row of their own are in their cluster's figure only: they may be this grant's.
 	err = s.read.QueryRowContext(ctx, `SELECT
 		(SELECT coalesce(sum(dropped), 0) FROM owners WHERE cluster = ?1 AND owner IN (?2, ?3)) +
-		CASE WHEN EXISTS (SELECT 1 FROM owners WHERE cluster = ?1 AND owner IN (?2, ?3)) THEN 0 ELSE (SELECT dropped FROM totals) - (SELECT coalesce(sum(dropped), 0) FROM owners) END`,
+		CASE WHEN EXISTS (SELECT 1 FROM owners WHERE cluster = ?1 AND owner IN (?2, ?3)) THEN 0
+		ELSE (SELECT coalesce(sum(lost), 0) FROM clusters WHERE cluster = ?1) - (SELECT coalesce(sum(dropped), 0) FROM owners WHERE cluster = ?1 AND issued = 0) END`,
 		cluster, fingerprint, user).Scan(&dropped)
 	return out, max(0, dropped), err
 }
@@ -329,7 +398,8 @@ type Stats struct {
 // Stats counts what is kept.
 func (s *Store) Stats(ctx context.Context) (Stats, error) {
 	var st Stats
-	err := s.read.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM events), bytes, dropped, (SELECT count(*) FROM events WHERE checked = 0) FROM totals`).
+	err := s.read.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM events), coalesce(sum(strangers + issued), 0), coalesce(sum(dropped), 0),
+		(SELECT count(*) FROM events WHERE checked = 0) FROM clusters`).
 		Scan(&st.Events, &st.Bytes, &st.Dropped, &st.Unchecked)
 	if err != nil {
 		return Stats{}, fmt.Errorf("counting audit events: %w", err)
@@ -342,7 +412,9 @@ func (s *Store) Stats(ctx context.Context) (Stats, error) {
 func (s *Store) Prune(ctx context.Context, before time.Time) error {
 	err := s.update(ctx, func(tx *sql.Tx) error {
 		for _, q := range []string{
-			`UPDATE totals SET bytes = bytes - (SELECT coalesce(sum(length(body)), 0) FROM events WHERE kept < ?1)`,
+			`UPDATE clusters SET
+				strangers = strangers - (SELECT coalesce(sum(length(body)), 0) FROM events e WHERE e.cluster = clusters.cluster AND e.issued = 0 AND e.kept < ?1),
+				issued = issued - (SELECT coalesce(sum(length(body)), 0) FROM events e WHERE e.cluster = clusters.cluster AND e.issued = 1 AND e.kept < ?1)`,
 			`DELETE FROM events WHERE kept < ?1`,
 			`DELETE FROM owners WHERE touched < ?1`,
 			`DELETE FROM reports WHERE made < ?1`,

@@ -206,7 +206,7 @@ func TestLookingAroundDoesNotCrowdOutChanges(t *testing.T) {
 }
 
 func TestFullStoreCountsWhatItDoesNotKeep(t *testing.T) {
-	k := newKit(t, store.Limits{Bytes: 100})
+	k := newKit(t, store.Limits{Bytes: 100, Strangers: 100})
 	k.run(t)
 	must(t, k.intake.Take(t.Context(), "prod", list(event(1, "delete", "pods"))))
 	if events, dropped := k.events(t); len(events) != 0 || dropped != 1 {
@@ -322,7 +322,7 @@ func TestImportReadsCompressedAndDamagedFiles(t *testing.T) {
 	w := gzip.NewWriter(&zipped)
 	w.Write([]byte(lines))
 	must(t, w.Close())
-	res, err := k.intake.Import(t.Context(), "prod", &zipped)
+	res, err := k.intake.Import(t.Context(), "prod", "bob", &zipped)
 	must(t, err)
 	if res.Events != 5 || res.Kept != 3 || res.Duplicates != 1 || res.Unreadable != 1 || len(res.Digest) != 64 {
 		t.Errorf("got %+v, want 5 events, 3 kept, 1 duplicate, 1 unreadable", res)
@@ -491,36 +491,182 @@ func TestHeartbeatCountsOnceItsBatchIsStored(t *testing.T) {
 	}
 }
 
-func TestFileOfTheVersionBeforeIsBroughtUpToDate(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "sessions.db")
-	schema, err := os.ReadFile("testdata/v1.sql")
-	must(t, err)
-	body := `{"auditID":"a","stage":"ResponseComplete","user":"breakglass:alice:bg-7k2m-q9x","fingerprint":"aa11"}`
-	db, err := sql.Open("sqlite", path)
-	must(t, err)
-	now := time.Now()
-	_, err = db.Exec(string(schema)+`; PRAGMA application_id = 1650946917; PRAGMA user_version = 1;
-		INSERT INTO events VALUES (1, 'prod', zeroblob(32), 'breakglass:alice:bg-7k2m-q9x', '', 'aa11', ?1, 1, ?2);
-		INSERT INTO owners VALUES ('prod', 'aa11', 1, 0, 7, ?1), ('prod', 'idle', 0, 1, 0, ?1);
-		INSERT INTO heartbeats VALUES ('prod', 'one', 'n1', ?3);`, now.Unix(), []byte(body), now.UnixMicro())
-	must(t, err)
-	must(t, db.Close())
-	for range 2 { // and it stays so
-		s, err := store.Open(t.Context(), path, store.Limits{Owner: int64(len(body)) + 10})
+func TestFilesOfTheVersionsBeforeAreBroughtUpToDate(t *testing.T) {
+	for version, rows := range map[int]string{
+		1: `INSERT INTO owners VALUES ('prod', 'aa11', 1, 0, 7, ?1), ('prod', 'idle', 0, 1, 0, ?1);
+			INSERT INTO heartbeats VALUES ('prod', 'one', 'n1', ?3);`,
+		2: `INSERT INTO owners VALUES ('prod', 'aa11', 1, 0, 7, ?1, length(?2)), ('prod', 'idle', 0, 1, 0, ?1, 0);
+			INSERT INTO heartbeats VALUES ('prod', 'one', ?3); UPDATE totals SET bytes = length(?2), dropped = 9;`,
+	} {
+		path := filepath.Join(t.TempDir(), "sessions.db")
+		schema, err := os.ReadFile(fmt.Sprintf("testdata/v%d.sql", version))
 		must(t, err)
-		events, dropped, err := s.Events(t.Context(), "prod", print, "breakglass:alice:bg-7k2m-q9x")
-		if err != nil || len(events) != 1 || events[0].AuditID != "a" || dropped < 7 {
-			t.Errorf("got %+v, %d dropped, %v, want the event and 7", events, dropped, err)
+		body := `{"auditID":"a","stage":"ResponseComplete","user":"breakglass:alice:bg-7k2m-q9x","fingerprint":"aa11"}`
+		db, err := sql.Open("sqlite", path)
+		must(t, err)
+		now := time.Now()
+		_, err = db.Exec(string(schema)+fmt.Sprintf(`; PRAGMA application_id = 1650946917; PRAGMA user_version = %d;
+			INSERT INTO events VALUES (1, 'prod', zeroblob(32), 'breakglass:alice:bg-7k2m-q9x', '', 'aa11', ?1, 1, ?2);`, version)+rows,
+			now.Unix(), []byte(body), now.UnixMicro())
+		must(t, err)
+		must(t, db.Close())
+		for range 2 { // and it stays so
+			s, err := store.Open(t.Context(), path, store.Limits{Owner: int64(len(body)) + 10})
+			must(t, err)
+			events, dropped, err := s.Events(t.Context(), "prod", print, "breakglass:alice:bg-7k2m-q9x")
+			if err != nil || len(events) != 1 || events[0].AuditID != "a" || dropped < 7 {
+				t.Errorf("version %d: got %+v, %d dropped, %v, want the event and 7", version, events, dropped, err)
+			}
+			if _, dropped, err = s.Events(t.Context(), "prod", "cc33", "breakglass:carol:bg-1111-111"); err != nil || (dropped > 0) != (version == 2) {
+				t.Errorf("version %d: got %d dropped, %v of a grant that may have lost some", version, dropped, err)
+			}
+			silent, err := s.Silences(t.Context(), "prod", "one", now.Add(-50*time.Second), now.Add(50*time.Second), time.Minute)
+			if err != nil || len(silent) != 0 {
+				t.Errorf("version %d: got %+v, %v, want the heartbeat", version, silent, err)
+			}
+			added, err := s.Add(t.Context(), "prod", []session.Event{{AuditID: "b", Stage: session.StageComplete, User: "breakglass:alice:bg-7k2m-q9x", Fingerprint: print}}, nil, now)
+			if err != nil || added.Dropped != 1 {
+				t.Errorf("version %d: got %+v, %v, want no room: what the certificate takes is counted", version, added, err)
+			}
+			must(t, s.Close())
 		}
-		silent, err := s.Silences(t.Context(), "prod", "one", now.Add(-50*time.Second), now.Add(50*time.Second), time.Minute)
-		if err != nil || len(silent) != 0 {
-			t.Errorf("got %+v, %v, want the heartbeat", silent, err)
+	}
+}
+
+// Strangers fill the room of strangers in their own cluster, and nothing else.
+func TestStrangersFillNobodyElsesRoom(t *testing.T) {
+	k := newKit(t, store.Limits{Strangers: 8 << 10})
+	k.known(print)
+	k.run(t)
+	invented := func(n int) string {
+		return strings.NewReplacer("breakglass:alice:bg-7k2m-q9x", fmt.Sprintf("breakglass:x%d:bg-0000-000", n), print, fmt.Sprintf("e%d", n)).Replace(event(n, "patch", "pods"))
+	}
+	for n := range 40 {
+		must(t, k.intake.Take(t.Context(), "prod", list(invented(n))))
+		must(t, k.intake.Take(t.Context(), "other", list(invented(n))))
+	}
+	st, err := k.store.Stats(t.Context())
+	must(t, err)
+	if st.Bytes > 16<<10 || st.Dropped == 0 {
+		t.Fatalf("got %+v, want the strangers of two clusters held to 8 KiB each", st)
+	}
+	before := st.Dropped
+	for n := range 50 {
+		must(t, k.intake.Take(t.Context(), "prod", list(event(100+n, "delete", "pods"))))
+	}
+	events, dropped := k.events(t)
+	if st, err = k.store.Stats(t.Context()); err != nil || len(events) != 50 || dropped != 0 || st.Dropped != before {
+		t.Errorf("got %d events of the issued certificate and %d dropped, %+v, %v, want all 50", len(events), dropped, st, err)
+	}
+	if _, dropped, err = k.store.Events(t.Context(), "other", "bb22", "breakglass:bob:bg-1111-111"); err != nil || dropped == 0 {
+		t.Errorf("got %d dropped, %v: of a grant without any event those that were lost may be its own", dropped, err)
+	}
+	if _, dropped, err = k.store.Events(t.Context(), "third", "bb22", "breakglass:bob:bg-1111-111"); err != nil || dropped != 0 {
+		t.Errorf("got %d dropped, %v in a cluster that lost nothing", dropped, err)
+	}
+}
+
+// A certificate that the ledger comes to know after its first events gets the room of such certificates, with these events.
+func TestEventsThatCameBeforeTheRecordChangeRooms(t *testing.T) {
+	k := newKit(t, store.Limits{Strangers: 8 << 10})
+	k.broken = fmt.Errorf("a canary: %w", store.ErrNotYet)
+	k.run(t)
+	for n := range 40 {
+		must(t, k.intake.Take(t.Context(), "prod", list(event(n, "get", "pods"))))
+	}
+	early, dropped := k.events(t)
+	if len(early) == 0 || len(early) == 40 || dropped != 40-len(early) {
+		t.Fatalf("got %d events and %d dropped, want as many as strangers have room for", len(early), dropped)
+	}
+	k.mu.Lock()
+	k.broken, k.prints = nil, []string{print}
+	k.mu.Unlock()
+	eventually(t, func() string {
+		if st, err := k.store.Stats(t.Context()); err != nil || st.Unchecked != 0 {
+			return fmt.Sprintf("got %+v, %v, want everything checked", st, err)
 		}
-		added, err := s.Add(t.Context(), "prod", []session.Event{{AuditID: "b", Stage: session.StageComplete, User: "breakglass:alice:bg-7k2m-q9x", Fingerprint: print}}, now)
-		if err != nil || added.Dropped != 1 {
-			t.Errorf("got %+v, %v, want no room: what the certificate takes is counted", added, err)
+		return ""
+	})
+	must(t, k.intake.Take(t.Context(), "prod", list(event(100, "get", "pods"))))
+	other := strings.NewReplacer("bg-7k2m-q9x", "bg-1111-111", print, "bb22")
+	var fill []string
+	for n := range len(early) {
+		fill = append(fill, other.Replace(event(200+n, "get", "pods")))
+	}
+	must(t, k.intake.Take(t.Context(), "prod", list(fill...)))
+	if events, _ := k.events(t); len(events) != len(early)+1 {
+		t.Errorf("got %d events, want the %d early ones and the one after", len(events), len(early))
+	}
+	got, dropped, err := k.store.Events(t.Context(), "prod", "bb22", "breakglass:alice:bg-1111-111")
+	if err != nil || len(got) != len(early) || dropped != 0 {
+		t.Errorf("got %d events of a stranger, %d dropped, %v: the room that was left to strangers is not theirs", len(got), dropped, err)
+	}
+}
+
+// One cluster that has the intake full takes nothing from another.
+func TestIntakeHasRoomForEachCluster(t *testing.T) {
+	k := newKit(t, store.Limits{})
+	k.intake.MaxBodies, k.intake.Deadline = 1, time.Minute
+	ctx, cancel := context.WithCancel(t.Context())
+	waiting := make(chan error)
+	go func() { waiting <- k.intake.Take(ctx, "other", list(event(1, "get", "pods"))) }()
+	eventually(t, func() string { // nobody writes yet: that one waits
+		if err := k.intake.Take(t.Context(), "other", list(stranger(1))); !errors.Is(err, store.ErrOverloaded) {
+			return fmt.Sprintf("got %v, want overloaded", err)
 		}
-		must(t, s.Close())
+		return ""
+	})
+	if err := k.intake.Take(t.Context(), "prod", list(stranger(2))); err != nil {
+		t.Errorf("got %v for a cluster that sends its first batch", err)
+	}
+	cancel()
+	if err := <-waiting; !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// What a person hands in is marked as such until an API server says it itself.
+func TestImportedEventsAreMarked(t *testing.T) {
+	k := newKit(t, store.Limits{})
+	k.run(t)
+	_, err := k.intake.Import(t.Context(), "prod", "bob", strings.NewReader(event(1, "get", "secrets")+"\n"+event(2, "delete", "pods")))
+	must(t, err)
+	must(t, k.intake.Take(t.Context(), "prod", list(event(2, "delete", "pods"), event(3, "delete", "pods"))))
+	_, err = k.intake.Import(t.Context(), "prod", "bob", strings.NewReader(event(3, "delete", "pods")))
+	must(t, err)
+	events, _ := k.events(t)
+	var by []string
+	for _, e := range events {
+		by = append(by, e.Imported)
+	}
+	if !slices.Equal(by, []string{"bob", "", ""}) {
+		t.Errorf("got %q, want the first event alone marked", by)
+	}
+	s := session.Build(events, session.Grant{Request: "bg-7k2m-q9x", Cluster: "prod", User: "breakglass:alice:bg-7k2m-q9x", Fingerprint: print, From: events[0].At, Audited: true})
+	var text strings.Builder
+	must(t, s.WriteText(&text))
+	for _, want := range []string{"from a file that was handed in by bob", "! 1 request was in a file that bob handed in: no API server sent them to breakglass"} {
+		if !strings.Contains(text.String(), want) {
+			t.Errorf("the report does not say %q:\n%s", want, text.String())
+		}
+	}
+	must(t, k.store.Prune(t.Context(), time.Now().Add(time.Hour)))
+	if st, err := k.store.Stats(t.Context()); err != nil || st.Bytes != 0 || st.Events != 0 {
+		t.Errorf("after everything was removed: %+v, %v", st, err)
+	}
+}
+
+// failedSignIn is what kube-apiserver 1.36 sent for a bearer token that it did not know.
+const failedSignIn = `{"kind":"EventList","apiVersion":"audit.k8s.io/v1","metadata":{},"items":[{"level":"Metadata","auditID":"a","stage":"ResponseStarted",` +
+	`"requestURI":"/api/v1/nodes","verb":"list","user":{},"sourceIPs":["127.0.0.1"],"responseStatus":{"metadata":{},"status":"Failure","reason":"Unauthorized",` +
+	`"code":401},"requestReceivedTimestamp":"2026-11-27T23:28:10.124396Z","stageTimestamp":"2026-11-27T23:28:10.124682Z"}]}`
+
+func TestFailedSignInsAreNoLostBatch(t *testing.T) {
+	k := newKit(t, store.Limits{})
+	k.run(t)
+	must(t, k.intake.Take(t.Context(), "prod", []byte(failedSignIn)))
+	if f := k.intake.Figures(); f.Events != 1 || f.Unreadable != 0 || f.Kept != 0 {
+		t.Errorf("got %+v, want one event read and none kept", f)
 	}
 }
 
