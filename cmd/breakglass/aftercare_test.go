@@ -62,7 +62,7 @@ func (x *after) Report(_ context.Context, r *breakglass.Request, format string) 
 }
 
 // Import implements api.Importer: one event a line.
-func (x *after) Import(_ context.Context, _ string, file io.Reader) (api.ImportResult, error) {
+func (x *after) Import(_ context.Context, _, _ string, file io.Reader) (api.ImportResult, error) {
 	res := api.ImportResult{Digest: strings.Repeat("1", 64)}
 	lines := bufio.NewScanner(file)
 	for lines.Scan() {

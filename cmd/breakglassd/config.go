@@ -80,10 +80,11 @@ type Health struct {
 
 // Webhooks is the listener for API servers. Each proves itself with its cluster's token, or with a client certificate of its own.
 type Webhooks struct {
-	Address      string `mapstructure:"address"`        // host:port; empty switches it off
-	CertFile     string `mapstructure:"tls_cert_file"`  // PEM, leaf first; read again on SIGHUP. Default: that of listen
-	KeyFile      string `mapstructure:"tls_key_file"`   // PEM; read again on SIGHUP. Default: that of listen
-	ClientCAFile string `mapstructure:"client_ca_file"` // PEM of the CAs that vouch for API servers' client certificates; empty: tokens only
+	Address  string `mapstructure:"address"`       // host:port; empty switches it off
+	CertFile string `mapstructure:"tls_cert_file"` // PEM, leaf first; read again on SIGHUP. Default: that of listen
+	KeyFile  string `mapstructure:"tls_key_file"`  // PEM; read again on SIGHUP. Default: that of listen
+	// ClientCAFile is the default of the clusters' WebhookClientCAFile. It may be given where one cluster has client names.
+	ClientCAFile string `mapstructure:"client_ca_file"`
 }
 
 // Sessions is the database of audit events and session reports.
@@ -145,6 +146,8 @@ type Cluster struct {
 	APIServers         []string `mapstructure:"api_servers"`          // https address of each API server; default: the one in KubeconfigFile
 	WebhookTokenFile   string   `mapstructure:"webhook_token_file"`   // the token by which its API servers prove themselves to Webhooks
 	WebhookClientNames []string `mapstructure:"webhook_client_names"` // names in their client certificates: CN or DNS name
+	// WebhookClientCAFile is PEM of the CAs that vouch for these names, and for no other cluster's. Default: webhooks.client_ca_file.
+	WebhookClientCAFile string `mapstructure:"webhook_client_ca_file"`
 }
 
 // CAChecks names what the checks of a cluster's CAs look at beside Vault and the API servers. All of it may be left out; what
@@ -198,6 +201,17 @@ func (x CAChecks) validate(key string, servers []string, add func(key, format st
 type Checks struct {
 	CACron string `mapstructure:"ca_cron"`   // five fields
 	Zone   string `mapstructure:"time_zone"` // of ca_cron
+}
+
+// clientNames counts the clusters whose API servers prove themselves with a client certificate.
+func (c *Config) clientNames() int {
+	n := 0
+	for _, cl := range c.Clusters {
+		if len(cl.WebhookClientNames) > 0 {
+			n++
+		}
+	}
+	return n
 }
 
 // webhooks reports whether the cluster's API servers can call the daemon.
@@ -410,7 +424,8 @@ func (c *Config) resolve(base string) (bad []string) {
 		&c.Recertification.Dir, &c.RecertIgnoreFile}
 	for i := range c.Clusters {
 		cl := &c.Clusters[i]
-		paths = append(paths, &cl.KubeconfigFile, &cl.CAFile, &cl.WebhookTokenFile, &cl.ScanKubeconfigFile, &cl.CAChecks.BundleFile)
+		paths = append(paths, &cl.KubeconfigFile, &cl.CAFile, &cl.WebhookTokenFile, &cl.WebhookClientCAFile, &cl.ScanKubeconfigFile,
+			&cl.CAChecks.BundleFile)
 		for j := range cl.CAChecks.BundleFiles {
 			paths = append(paths, &cl.CAChecks.BundleFiles[j].File)
 		}
@@ -511,8 +526,14 @@ func (c *Config) Validate(vault bool) []string {
 		if cl.webhooks() && c.Webhooks.Address == "" {
 			add(key+"webhook_token_file", "and webhook_client_names need webhooks.address: where would the API servers call?")
 		}
-		if len(cl.WebhookClientNames) > 0 && c.Webhooks.ClientCAFile == "" {
-			add(key+"webhook_client_names", "need webhooks.client_ca_file: nobody vouches for these names")
+		switch named := len(cl.WebhookClientNames) > 0; {
+		case named && cl.WebhookClientCAFile == "" && c.Webhooks.ClientCAFile == "":
+			add(key+"webhook_client_names", "need webhook_client_ca_file: no CA vouches for these names")
+		case named && cl.WebhookClientCAFile == "" && c.clientNames() > 1:
+			add(key+"webhook_client_ca_file", "is needed where several clusters have webhook_client_names: "+
+				"with one file for all, the CA of one cluster could sign the names of another")
+		case !named && cl.WebhookClientCAFile != "":
+			add(key+"webhook_client_names", "are missing: webhook_client_ca_file vouches for them")
 		}
 		if !vault {
 			continue

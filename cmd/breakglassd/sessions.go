@@ -249,7 +249,8 @@ func (s *sessions) probe(ctx context.Context, clusterID string) {
 	})
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
-	for _, a := range s.clusters.Ask(ctx, breakglass.Access{Cluster: clusterID, User: breakglass.CommonNamePrefix + "probe", Rights: breakglass.Rights{Group: breakglass.CommonNamePrefix + "probe"}}) {
+	probe := breakglass.Access{Cluster: clusterID, User: breakglass.ProbeUser, Rights: breakglass.Rights{Group: breakglass.ProbeUser}}
+	for _, a := range s.clusters.Ask(ctx, probe) {
 		key := "webhook-not-asked/" + clusterID + "/" + a.Server
 		var err error
 		switch {

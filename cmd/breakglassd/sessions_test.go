@@ -100,7 +100,8 @@ func (s *sessions) did(t *testing.T, r *breakglass.Request, group, resource, nam
 	t.Helper()
 	at := r.ClaimedAt.Add(time.Minute)
 	_, err := s.store.Add(t.Context(), "c1", []session.Event{{AuditID: name, Stage: session.StageComplete, Level: "Request", Received: at, At: at, Verb: "create", User: r.Claimed.CommonName,
-		Fingerprint: r.Issued.Fingerprint, URI: "/", Code: 201, Object: &session.Object{Group: group, Resource: resource, Name: name}}}, nil, time.Now())
+		Fingerprint: r.Issued.Fingerprint, URI: "/", Code: 201,
+		Object: &session.Object{Group: group, Resource: resource, Name: name}}}, nil, time.Now())
 	must(t, err)
 }
 

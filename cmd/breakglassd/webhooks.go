@@ -31,9 +31,33 @@ func hookClusters(cfg *Config) ([]webhook.Cluster, error) {
 			}
 			x.Token = token
 		}
+		if len(x.ClientNames) > 0 {
+			pem, err := readClientCAs(cfg, i)
+			if err != nil {
+				return nil, err
+			}
+			x.ClientCAs = x509.NewCertPool()
+			x.ClientCAs.AppendCertsFromPEM(pem)
+		}
 		out = append(out, x)
 	}
 	return out, nil
+}
+
+// readClientCAs reads the CAs that vouch for the client names of the cluster with the index i, of which there is at least one.
+func readClientCAs(cfg *Config, i int) ([]byte, error) {
+	key, file := fmt.Sprintf("clusters[%d].webhook_client_ca_file", i), cfg.Clusters[i].WebhookClientCAFile
+	if file == "" {
+		key, file = "webhooks.client_ca_file", cfg.Webhooks.ClientCAFile
+	}
+	pem, err := readFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", key, err)
+	}
+	if !x509.NewCertPool().AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("%s: there is no PEM certificate in %s", key, file)
+	}
+	return pem, nil
 }
 
 // hookHandler is everything that API servers can call.
@@ -59,18 +83,22 @@ func (d *daemon) hookDoor() (door, error) {
 	if err != nil {
 		return door{}, fmt.Errorf("listening for API servers (webhooks.address): %w", err)
 	}
-	var cas *x509.CertPool
-	if file := d.cfg.Webhooks.ClientCAFile; file != "" {
-		text, err := readFile(file)
+	var cas *x509.CertPool // of all clusters: the handler asks each cluster's own
+	for i, c := range d.cfg.Clusters {
+		if len(c.WebhookClientNames) == 0 {
+			continue
+		}
+		pem, err := readClientCAs(d.cfg, i)
 		if err != nil {
-			return door{}, errors.Join(fmt.Errorf("webhooks.client_ca_file: %w", err), l.Close())
+			return door{}, errors.Join(err, l.Close())
 		}
-		if cas = x509.NewCertPool(); !cas.AppendCertsFromPEM(text) {
-			return door{}, errors.Join(fmt.Errorf("webhooks.client_ca_file: there is no PEM certificate in %s", file), l.Close())
+		if cas == nil {
+			cas = x509.NewCertPool()
 		}
+		cas.AppendCertsFromPEM(pem)
 	}
 	tokens := slices.ContainsFunc(d.cfg.Clusters, func(c Cluster) bool { return c.WebhookTokenFile != "" })
-	l = tls.NewListener(l, webhook.TLSConfig(func() (*tls.Certificate, error) { return d.hookCert.Load(), nil }, cas, tokens))
+	l = tls.NewListener(limitPerAddress(l, hookConnections), webhook.TLSConfig(func() (*tls.Certificate, error) { return d.hookCert.Load(), nil }, cas, tokens))
 	d.log.Info("API servers call", slog.String("address", l.Addr().String()), slog.Bool("audit", d.sessions != nil))
 	return door{l, &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
 		MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(d.log.Handler(), slog.LevelDebug)}}, nil

@@ -273,6 +273,7 @@ func (d *daemon) listen(polls context.Context) (doors []door, address string, er
 	if err != nil {
 		return nil, "", fmt.Errorf("listening for people (listen.address): %w", err)
 	}
+	people = limitPerAddress(people, peopleConnections)
 	address = "http://" + people.Addr().String()
 	if d.cert.Load() != nil {
 		address = "https://" + people.Addr().String()

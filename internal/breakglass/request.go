@@ -275,6 +275,9 @@ func (q Quorum) People() []string {
 	return slices.Compact(out)
 }
 
+// ProbeUser is the name under which the daemon asks an API server whether it asks the deny webhook. No certificate has it.
+const ProbeUser = CommonNamePrefix + "probe"
+
 // CommonName is the user name in the request's certificate: unique for each grant, at most 64 characters of [a-z0-9:._-].
 func CommonName(person, request string) string { return CommonNamePrefix + person + ":" + request }
 

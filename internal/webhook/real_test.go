@@ -86,7 +86,9 @@ func newDaemon(t *testing.T) *daemon {
 	var err error
 	d.ca, err = real.NewCA("another CA of the cluster")
 	must(t, err)
-	d.h, err = webhook.New(webhook.Config{Clusters: []webhook.Cluster{{ID: "c1", Token: secret, ClientNames: []string{"kube-apiserver-c1"}}},
+	pool := x509.NewCertPool()
+	pool.AddCert(d.ca.Cert)
+	d.h, err = webhook.New(webhook.Config{Clusters: []webhook.Cluster{{ID: "c1", Token: secret, ClientNames: []string{"kube-apiserver-c1"}, ClientCAs: pool}},
 		Lookup: d.sys.Service, Find: d.sys.Service.Find, Log: slog.New(slog.DiscardHandler), Intake: d, Overloaded: errFull, Garbage: errGarbage})
 	must(t, err)
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -96,8 +98,6 @@ func newDaemon(t *testing.T) *daemon {
 	must(t, err)
 	pair, err := tls.X509KeyPair(cert, keyPEM(t, key))
 	must(t, err)
-	pool := x509.NewCertPool()
-	pool.AddCert(d.ca.Cert)
 	d.tls = webhook.TLSConfig(func() (*tls.Certificate, error) { return &pair, nil }, pool, true)
 	d.addr, err = real.FreeAddress() // one that stays free while the daemon is down
 	must(t, err)

@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
@@ -27,8 +28,9 @@ type Secret = secret.Text
 // Cluster is one cluster whose API servers may call. Each needs a token or a client name.
 type Cluster struct {
 	ID          string
-	Token       Secret   // the bearer token of its API servers, of no other cluster; empty: none
-	ClientNames []string // common names or DNS names of client certificates of its API servers, of no other cluster
+	Token       Secret         // the bearer token of its API servers, of no other cluster; empty: none
+	ClientNames []string       // common names or DNS names of client certificates of its API servers, of no other cluster
+	ClientCAs   *x509.CertPool // the CAs that vouch for these names: another cluster's CA vouches for none of them
 }
 
 // Lookup finds what the ledger knows; *breakglass.Service is one.
@@ -58,18 +60,22 @@ type Config struct {
 	Observe func(route, cluster, outcome string, took time.Duration)
 }
 
-// The bounds of one call and of all calls. An API server waits 3 s for a decision (deploy/kube-apiserver), and asks again in that
-// time if we fail early.
+// The bounds of one call and of all calls of one cluster. An API server waits 3 s for a decision (deploy/kube-apiserver), and asks
+// again in that time if we fail early.
 const (
 	maxReview     = 256 << 10 // bytes of a SubjectAccessReview: a user may be in many groups
 	defaultAudit  = 32 << 20
+	readWithin    = time.Second // of a SubjectAccessReview
 	decideWithin  = 2 * time.Second
+	batchWithin   = 10 * time.Second // to read a batch
 	takeWithin    = 15 * time.Second
 	findWithin    = 10 * time.Second
-	maxDecisions  = 64
-	maxBatches    = 4
+	maxReading    = 64 // SubjectAccessReviews of one cluster that are read at one time
+	maxDecisions  = 32 // and that are decided
+	maxBatches    = 4  // batches of one cluster that are read or taken at one time: they are large
 	maxFindings   = 4  // recorded at one time; a certificate that goes on being used is found again
 	minTokenBytes = 24 // shorter ones can be guessed
+	strangersLog  = time.Minute
 )
 
 // The outcomes that Observe is told of.
@@ -84,12 +90,50 @@ const (
 )
 
 type server struct {
-	cfg       Config
-	tokens    []token
-	names     map[string]string // client name → cluster
-	decisions chan struct{}
-	batches   chan struct{}
-	findings  chan struct{}
+	cfg      Config
+	tokens   []token
+	names    map[string]string // client name → cluster
+	cas      map[string]*x509.CertPool
+	lanes    map[string]lanes // by cluster: who holds one cluster's credential holds up no other cluster
+	findings chan struct{}
+	stranger *seldom
+}
+
+// lanes are the places of one cluster. Questions are read in places of their own, so that slow bodies take none from those that are
+// there.
+type lanes struct {
+	reading, decisions chan struct{}
+	batches            chan struct{}
+}
+
+// take takes a place and returns how to give it back, or nil when ctx ends first.
+func take(ctx context.Context, places chan struct{}) func() {
+	select {
+	case places <- struct{}{}:
+		return func() { <-places }
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+// seldom says what happens often once in a while, with how often it happened.
+type seldom struct {
+	mu    sync.Mutex
+	every time.Duration
+	next  time.Time
+	held  int
+}
+
+// due reports whether to say it now, and how often it was held back before.
+func (s *seldom) due(now time.Time) (held int, due bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if now.Before(s.next) {
+		s.held++
+		return 0, false
+	}
+	held, s.held, s.next = s.held, 0, now.Add(s.every)
+	return held, true
 }
 
 type token struct {
@@ -104,7 +148,8 @@ type token struct {
 //
 // A caller is let in to exactly the cluster whose token or client certificate it has. The listener must be TLS, see [TLSConfig].
 func New(cfg Config) (http.Handler, error) {
-	s := &server{cfg: cfg, names: map[string]string{}, decisions: make(chan struct{}, maxDecisions), batches: make(chan struct{}, maxBatches), findings: make(chan struct{}, maxFindings)}
+	s := &server{cfg: cfg, names: map[string]string{}, cas: map[string]*x509.CertPool{}, lanes: map[string]lanes{},
+		findings: make(chan struct{}, maxFindings), stranger: &seldom{every: strangersLog}}
 	switch {
 	case cfg.Lookup == nil || cfg.Find == nil || cfg.Log == nil:
 		return nil, errors.New("webhook: Lookup, Find and Log are needed")
@@ -145,6 +190,12 @@ func (s *server) admit(c Cluster) error {
 		}
 		s.tokens = append(s.tokens, t)
 	}
+	if len(c.ClientNames) > 0 && c.ClientCAs == nil {
+		return fmt.Errorf("cluster %q: no CA vouches for its webhook client names: give it a webhook_client_ca_file", c.ID)
+	}
+	s.cas[c.ID] = c.ClientCAs
+	s.lanes[c.ID] = lanes{reading: make(chan struct{}, maxReading), decisions: make(chan struct{}, maxDecisions),
+		batches: make(chan struct{}, maxBatches)}
 	for _, name := range c.ClientNames {
 		switch other, taken := s.names[name]; {
 		case name == "" || ours(name) || strings.HasPrefix(name, breakglass.CanaryPrefix):
@@ -194,11 +245,21 @@ func (s *server) caller(r *http.Request) []string {
 	}
 	leaf := r.TLS.VerifiedChains[0][0]
 	for _, name := range append([]string{leaf.Subject.CommonName}, leaf.DNSNames...) {
-		if c, ok := s.names[name]; ok && name != "" {
+		if c, ok := s.names[name]; ok && name != "" && s.vouched(c, r.TLS.PeerCertificates) {
 			of = append(of, c)
 		}
 	}
 	return of
+}
+
+// vouched reports whether a cluster's own CAs vouch for a client certificate. The handshake asked whether any cluster's do.
+func (s *server) vouched(cluster string, sent []*x509.Certificate) bool {
+	options := x509.VerifyOptions{Roots: s.cas[cluster], Intermediates: x509.NewCertPool(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
+	for _, c := range sent[1:] {
+		options.Intermediates.AddCert(c)
+	}
+	_, err := sent[0].Verify(options)
+	return err == nil
 }
 
 // route lets callers in and contains what goes wrong. What a stranger is told is the same for every path and cluster.
@@ -219,7 +280,9 @@ func (s *server) route(name string, serve func(http.ResponseWriter, *http.Reques
 		switch asked := r.PathValue("cluster"); {
 		case len(of) == 0:
 			outcome = OutcomeUnauthorized
-			log.Warn("somebody without a credential of an API server called")
+			if held, due := s.stranger.due(start); due {
+				log.Warn("a caller without a credential of an API server was turned away", slog.Int("more_since_the_last_line", held))
+			}
 			http.Error(w, "unauthorized", http.StatusUnauthorized)
 			return
 		case !slices.Contains(of, asked):
@@ -299,19 +362,21 @@ func decodeReview(body []byte) (Spec, error) {
 }
 
 func (s *server) authorize(w http.ResponseWriter, r *http.Request, cluster string) string {
-	deadline := time.Now().Add(decideWithin)
-	ctx, cancel := context.WithDeadline(r.Context(), deadline)
+	ctx, cancel := context.WithTimeout(r.Context(), decideWithin)
 	defer cancel()
-	select {
-	case s.decisions <- struct{}{}:
-		defer func() { <-s.decisions }()
-	case <-ctx.Done():
+	leave := take(ctx, s.lanes[cluster].reading)
+	if leave == nil {
 		return overloaded(w)
 	}
-	body, err := read(w, r, maxReview, deadline)
+	body, err := read(w, r, maxReview, time.Now().Add(readWithin))
+	leave()
 	if err != nil {
 		return unread(w, err)
 	}
+	if leave = take(ctx, s.lanes[cluster].decisions); leave == nil {
+		return overloaded(w)
+	}
+	defer leave()
 	spec, err := decodeReview(body)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
@@ -334,7 +399,11 @@ func (s *server) authorize(w http.ResponseWriter, r *http.Request, cluster strin
 	outcome := OutcomeNoOpinion
 	if d.Denied {
 		outcome = OutcomeDenied
-		s.cfg.Log.Info("denied", slog.String("cluster", cluster), slog.String("user", printable(spec.User)), slog.String("reason", d.Reason))
+		level := slog.LevelInfo
+		if spec.User == breakglass.ProbeUser { // the daemon asked for this denial itself
+			level = slog.LevelDebug
+		}
+		s.cfg.Log.Log(ctx, level, "denied", slog.String("cluster", cluster), slog.String("user", printable(spec.User)), slog.String("reason", d.Reason))
 	}
 	w.Header().Set("Content-Type", "application/json")
 	if err := json.NewEncoder(w).Encode(review{APIVersion: reviewVersion, Kind: reviewKind, Status: &status{Denied: d.Denied, Reason: d.Reason}}); err != nil {
@@ -389,18 +458,17 @@ func (s *server) find(ctx context.Context, f breakglass.FindingOpened) {
 }
 
 func (s *server) audit(w http.ResponseWriter, r *http.Request, cluster string) string {
-	deadline := time.Now().Add(takeWithin)
 	select {
-	case s.batches <- struct{}{}:
-		defer func() { <-s.batches }()
+	case s.lanes[cluster].batches <- struct{}{}:
+		defer func() { <-s.lanes[cluster].batches }()
 	default: // batches are large: those that wait would only fill the memory
 		return overloaded(w)
 	}
-	body, err := read(w, r, s.cfg.MaxAudit, deadline)
+	body, err := read(w, r, s.cfg.MaxAudit, time.Now().Add(batchWithin))
 	if err != nil {
 		return unread(w, err)
 	}
-	ctx, cancel := context.WithDeadline(r.Context(), deadline)
+	ctx, cancel := context.WithTimeout(r.Context(), takeWithin)
 	defer cancel()
 	switch err := s.cfg.Intake.Take(ctx, cluster, body); {
 	case err == nil:

@@ -8,11 +8,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -213,7 +215,7 @@ var (
 )
 
 func config(l webhook.Lookup) webhook.Config {
-	return webhook.Config{Clusters: []webhook.Cluster{{ID: "c1", Token: secret, ClientNames: []string{"kube-apiserver-c1"}}, {ID: "c2", Token: "another-token-for-cluster-c2"}},
+	return webhook.Config{Clusters: []webhook.Cluster{{ID: "c1", Token: secret, ClientNames: []string{"kube-apiserver-c1"}, ClientCAs: x509.NewCertPool()}, {ID: "c2", Token: "another-token-for-cluster-c2"}},
 		Lookup: l, Intake: intake(func(context.Context, string, []byte) error { return nil }), Overloaded: errFull, Garbage: errGarbage, MaxAudit: 1 << 20,
 		Find: func(context.Context, breakglass.FindingOpened) error { return nil }, Log: slog.New(slog.DiscardHandler)}
 }
@@ -415,12 +417,73 @@ func TestBatchesBeyondTheBoundAreTurnedAway(t *testing.T) {
 	close(leave)
 }
 
+// slow is a body that does not come to its end until stop is closed.
+type slow struct{ stop chan struct{} }
+
+func (s slow) Read([]byte) (int, error) {
+	<-s.stop
+	return 0, io.ErrUnexpectedEOF
+}
+
+// Who holds one cluster's credential and sends slow bodies keeps no other cluster waiting.
+func TestSlowBodiesOfOneClusterHoldUpNoOther(t *testing.T) {
+	const others = "another-token-for-cluster-c2"
+	c := config(&lookup{})
+	h := handler(t, c)
+	stop, begun := make(chan struct{}), sync.WaitGroup{}
+	var ended sync.WaitGroup
+	defer ended.Wait()
+	defer close(stop)
+	for n := range 300 {
+		r := post([]string{"/authorize/c2", "/audit/c2"}[n%2], "", others)
+		r.Body = io.NopCloser(slow{stop})
+		begun.Add(1)
+		ended.Go(func() { begun.Done(); answer(h, r) })
+	}
+	begun.Wait()
+	for range 20 {
+		if code, says := answer(h, post("/authorize/c1", question(webhook.Spec{User: "bob"}), secret)); code != http.StatusOK {
+			t.Fatalf("got %d %s for a question of the other cluster", code, says)
+		}
+		if code, says := answer(h, post("/audit/c1", "{}", secret)); code != http.StatusOK {
+			t.Fatalf("got %d %s for a batch of the other cluster", code, says)
+		}
+	}
+}
+
+// Strangers and the daemon's own questions do not fill the log.
+func TestLogIsNotFilledByStrangersOrByOurselves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := config(&lookup{})
+		var log bytes.Buffer
+		c.Log = slog.New(slog.NewTextHandler(&log, nil))
+		h := handler(t, c)
+		for range 1000 {
+			answer(h, post("/authorize/c1", "{}", ""))
+			answer(h, post("/authorize/c1", question(webhook.Spec{User: breakglass.ProbeUser}), secret))
+		}
+		time.Sleep(time.Minute)
+		answer(h, post("/audit/c1", "{}", "wrong"))
+		got := strings.Count(log.String(), "\n")
+		if got != 2 || !strings.Contains(log.String(), "more_since_the_last_line=999") {
+			t.Errorf("got %d lines:\n%.2000s", got, log.String())
+		}
+		answer(h, post("/authorize/c1", question(webhook.Spec{User: user}), secret))
+		if strings.Count(log.String(), "msg=denied") != 1 {
+			t.Errorf("a denial is not in the log:\n%s", log.String())
+		}
+	})
+}
+
 func TestConfigIsChecked(t *testing.T) {
 	for says, change := range map[string]func(*webhook.Config){
-		"cannot sign in":            func(c *webhook.Config) { c.Clusters[0] = webhook.Cluster{ID: "c1"} },
-		"fewer than":                func(c *webhook.Config) { c.Clusters[0].Token = "short" },
-		"the same webhook token":    func(c *webhook.Config) { c.Clusters[1].Token = secret },
-		"the same webhook client":   func(c *webhook.Config) { c.Clusters[1].ClientNames = []string{"kube-apiserver-c1"} },
+		"cannot sign in":         func(c *webhook.Config) { c.Clusters[0] = webhook.Cluster{ID: "c1"} },
+		"fewer than":             func(c *webhook.Config) { c.Clusters[0].Token = "short" },
+		"the same webhook token": func(c *webhook.Config) { c.Clusters[1].Token = secret },
+		"the same webhook client": func(c *webhook.Config) {
+			c.Clusters[1].ClientNames, c.Clusters[1].ClientCAs = []string{"kube-apiserver-c1"}, x509.NewCertPool()
+		},
+		"no CA vouches":             func(c *webhook.Config) { c.Clusters[0].ClientCAs = nil },
 		"cannot be the name":        func(c *webhook.Config) { c.Clusters[0].ClientNames = []string{user} },
 		"needs the errors":          func(c *webhook.Config) { c.Overloaded = nil },
 		"Lookup, Find and Log are ": func(c *webhook.Config) { c.Find = nil },
@@ -450,9 +513,16 @@ func TestClientCertificates(t *testing.T) {
 	must(t, err)
 	foreign, err := real.NewCA("of somebody else")
 	must(t, err)
-	pool := x509.NewCertPool()
+	second, err := real.NewCA("of another cluster's API servers")
+	must(t, err)
+	pool, both := x509.NewCertPool(), x509.NewCertPool()
 	pool.AddCert(ca.Cert)
+	both.AddCert(ca.Cert)
+	both.AddCert(second.Cert)
 	c := config(&lookup{})
+	c.Clusters[0].ClientCAs = pool
+	c.Clusters[1].ClientNames, c.Clusters[1].ClientCAs = []string{"kube-apiserver-of-c2"}, x509.NewCertPool()
+	c.Clusters[1].ClientCAs.AddCert(second.Cert)
 	serve := func(tokens bool) *httptest.Server {
 		s := httptest.NewUnstartedServer(handler(t, c))
 		s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
@@ -460,7 +530,7 @@ func TestClientCertificates(t *testing.T) {
 		must(t, err)
 		pair, err := tls.X509KeyPair(cert, key)
 		must(t, err)
-		s.TLS = webhook.TLSConfig(func() (*tls.Certificate, error) { return &pair, nil }, pool, tokens)
+		s.TLS = webhook.TLSConfig(func() (*tls.Certificate, error) { return &pair, nil }, both, tokens)
 		s.StartTLS()
 		t.Cleanup(s.Close)
 		return s
@@ -481,6 +551,8 @@ func TestClientCertificates(t *testing.T) {
 		{"no certificate", withTokens, nil, "", "", "/authorize/c1", 401, ""},
 		{"a token", withTokens, nil, "", secret, "/authorize/c1", 200, ""},
 		{"a wrong token counts before the certificate", withTokens, ca, "kube-apiserver-c1", "wrong", "/authorize/c1", 401, ""},
+		{"another cluster's CA", withTokens, second, "kube-apiserver-c1", "", "/authorize/c1", 401, ""},
+		{"another cluster's CA, its own name", withTokens, second, "kube-apiserver-of-c2", "", "/authorize/c2", 200, ""},
 		{"a foreign CA", withTokens, foreign, "kube-apiserver-c1", "", "/authorize/c1", 0, ""},
 		{"without tokens", without, ca, "kube-apiserver-c1", "", "/authorize/c1", 200, ""},
 		{"without tokens and certificate", without, nil, "", "", "/authorize/c1", 0, ""},

@@ -1,0 +1,74 @@
+package main
+
+import (
+	"net"
+	"net/netip"
+	"sync"
+)
+
+// The open connections that one address may have. An API server needs a few; many people may stand behind one address.
+const (
+	hookConnections   = 128
+	peopleConnections = 2048
+)
+
+// perAddress bounds the open connections of each remote address, from before the first byte: a connection beyond the bound is closed
+// at once. It may be used by several goroutines.
+type perAddress struct {
+	net.Listener
+	most int
+
+	mu   sync.Mutex
+	open map[netip.Addr]int
+}
+
+func limitPerAddress(l net.Listener, most int) net.Listener {
+	return &perAddress{Listener: l, most: most, open: map[netip.Addr]int{}}
+}
+
+func (p *perAddress) Accept() (net.Conn, error) {
+	for {
+		c, err := p.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		// What has no IP address is a socket of this machine, which file modes guard.
+		at, err := netip.ParseAddrPort(c.RemoteAddr().String())
+		if err != nil {
+			return c, nil
+		}
+		from := at.Addr().Unmap().WithZone("")
+		if p.enter(from) {
+			return &counted{Conn: c, leave: sync.OnceFunc(func() { p.leave(from) })}, nil
+		}
+		_ = c.Close() // there is nobody to tell
+	}
+}
+
+func (p *perAddress) enter(a netip.Addr) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.open[a] >= p.most {
+		return false
+	}
+	p.open[a]++
+	return true
+}
+
+func (p *perAddress) leave(a netip.Addr) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.open[a]--; p.open[a] == 0 {
+		delete(p.open, a)
+	}
+}
+
+type counted struct {
+	net.Conn
+	leave func()
+}
+
+func (c *counted) Close() error {
+	c.leave()
+	return c.Conn.Close()
+}
