@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/term"
 
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/breakglass"
@@ -98,12 +100,17 @@ func (a *app) claim(ctx context.Context, c *api.Client, r api.Request, t target)
 	if err := a.pinCluster(c, r.Ask, caHash([]byte(d.Cluster.CA))); err != nil {
 		return err
 	}
-	cert := d.Request.Certificate
-	a.screen.note("%s issued  serial %s   until %s   ledger #%d, proof ok", a.screen.green("✓"), cert.Serial, a.when(cert.NotAfter), cert.LedgerIndex)
+	cert, again := d.Request.Certificate, ""
+	if k.Serial == d.Request.Certificate.Serial {
+		again = " (the same as before)"
+	}
+	a.screen.note("%s issued%s  serial %s   until %s   ledger #%d, proof ok", a.screen.green("✓"), again, cert.Serial,
+		a.when(cert.NotAfter), cert.LedgerIndex)
 	if d.Warning != "" {
 		a.screen.note("%s %s", a.screen.yellow("!"), d.Warning)
 	}
-	k.Until = cert.NotAfter
+	k.Until, k.Claimed, k.Cluster, k.Profile, k.Serial = cert.NotAfter, true, d.Cluster, r.Ask.Profile, cert.Serial
+	a.settled[r.ID] = true
 	for _, f := range files {
 		if !slices.Contains(k.Files, f) {
 			k.Files = append(k.Files, f)
@@ -121,6 +128,10 @@ func (a *app) files(id string, t target) ([]string, error) {
 	if a.json() || base == "-" {
 		if a.output == "pem" || a.json() && base != "" {
 			return nil, usage("-o %s with --out %s is not possible", a.output, base)
+		}
+		if f, ok := a.out.(*os.File); ok && !t.force && term.IsTerminal(int(f.Fd())) {
+			return nil, &failure{exit: exitUsage, code: "key-on-screen", what: "this would print a private key on the screen",
+				next: "send it into a file or another program, or give --force"}
 		}
 		return nil, nil
 	}
@@ -332,7 +343,8 @@ type credential struct {
 // deliver writes the checked certificate in the form that was asked for.
 func (a *app) deliver(d api.Delivery, k *kept, chain string, files []string) error {
 	id := d.Request.ID
-	head := fmt.Sprintf("%s%s until %s; removed by the next run after that\n", marker, id, d.Request.Certificate.NotAfter.UTC().Format(time.RFC3339))
+	head := fmt.Sprintf("%s%s until %s; the key in it is removed by the next run after that\n", marker, id,
+		d.Request.Certificate.NotAfter.UTC().Format(time.RFC3339))
 	switch {
 	case a.json():
 		return a.printJSON(credential{Meta: api.Meta{APIVersion: api.Version, Kind: "Credential"}, Request: d.Request, Certificate: chain, PrivateKey: k.Key, Cluster: d.Cluster,
@@ -385,6 +397,44 @@ func kubeconfig(id string, cl api.Cluster, certificate, key string) string {
 	fmt.Fprintf(&b, "users:\n- name: %s\n  user:\n    client-certificate-data: %s\n    client-key-data: %s\n", q(id), b64(certificate), b64(key))
 	fmt.Fprintf(&b, "contexts:\n- name: %s\n  context:\n    cluster: %s\n    user: %s\n", name, q(cl.ID), q(id))
 	return b.String()
+}
+
+// tombstone is what is left of a kubeconfig: the same cluster, and a user that says what became of the access. It has no key.
+func tombstone(k *kept, now time.Time, how string) string {
+	program, err := os.Executable()
+	if err != nil {
+		program = "breakglass"
+	}
+	q := func(s string) string {
+		b, err := json.Marshal(s)
+		if err != nil {
+			panic(err) // strings always can
+		}
+		return string(b)
+	}
+	name, user := q("breakglass-"+k.Cluster.ID), q(k.Request)
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s%s over since %s; it has no key any more\n", marker, k.Request, now.UTC().Format(time.RFC3339))
+	fmt.Fprintf(&b, "apiVersion: v1\nkind: Config\ncurrent-context: %s\nclusters:\n- name: %s\n  cluster:\n    server: %s\n", name,
+		q(k.Cluster.ID), q(k.Cluster.Server))
+	if k.Cluster.CA != "" {
+		fmt.Fprintf(&b, "    certificate-authority-data: %s\n", q(base64.StdEncoding.EncodeToString([]byte(k.Cluster.CA))))
+	}
+	fmt.Fprintf(&b, "users:\n- name: %s\n  user:\n    exec:\n      apiVersion: client.authentication.k8s.io/v1\n      interactiveMode: "+
+		"Never\n", user)
+	fmt.Fprintf(&b, "      command: %s\n      args: [ended, %s, %s, %s, %s]\n", q(program), user, q(k.Cluster.ID), q(k.Profile), q(how))
+	fmt.Fprintf(&b, "contexts:\n- name: %s\n  context:\n    cluster: %s\n    user: %s\n", name, q(k.Cluster.ID), user)
+	return b.String()
+}
+
+// endedCommand is what a tombstone runs: kubectl prints what it says, and ends.
+func (a *app) endedCommand() *cobra.Command {
+	return &cobra.Command{Use: "ended ID CLUSTER PROFILE HOW", Hidden: true, Args: args(4, 4, "what a kubeconfig of ours gives"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			return &failure{exit: exitExpired, code: "access-ended",
+				what: fmt.Sprintf("your access to %s is over: %s %s", args[1], args[0], args[3]),
+				next: "ask again: breakglass request -c " + args[1] + " -p " + args[2] + ` --reason "…", and use the kubeconfig that it writes`}
+		}}
 }
 
 func shellQuote(s string) string {

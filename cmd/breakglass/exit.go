@@ -215,6 +215,8 @@ const environment = `A flag wins over the environment, the environment over the 
 Files, each readable by you alone:
 
   $XDG_CONFIG_HOME/breakglass/config.yaml   configuration (~/.config/…)
-  $XDG_RUNTIME_DIR/breakglass/              keys, kubeconfigs and the session; removed when they expire, by the next run
+  $XDG_RUNTIME_DIR/breakglass/              keys, kubeconfigs and the session. When a grant has ended by the server's clock, or was
+                                            revoked, the next run removes its key; its kubeconfig then says so to kubectl.
+                                            It goes away with your last login session. breakglass logout --keys removes all
   $XDG_STATE_HOME/breakglass/               the ledger key and checkpoint last seen of each server (~/.local/state/…);
-                                            without XDG_RUNTIME_DIR also what belongs there`
+                                            without a usable XDG_RUNTIME_DIR also what belongs there`

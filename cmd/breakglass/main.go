@@ -27,7 +27,7 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // the second Ctrl-C ends the process whatever it is doing
-	os.Exit(run(ctx, os.Args))
+	os.Exit(run(ctx, os.Args, time.Now))
 }
 
 // app is one run of the program.
@@ -37,7 +37,13 @@ type app struct {
 	out    io.Writer
 	screen *screen
 	env    func(string) string
-	skew   time.Duration // how far the server's clock is ahead of ours, as last seen
+	local  func() time.Time // this machine's clock
+	skew   time.Duration    // how far the server's clock is ahead of ours, as last seen
+
+	timeKnown bool            // skew is of this run
+	fellBack  bool            // it was said that the runtime directory cannot be used
+	used      *api.Client     // of this run
+	settled   map[string]bool // requests whose keys this run has looked after itself
 
 	flags   settings // from the command line
 	config  string   // --config
@@ -47,8 +53,8 @@ type app struct {
 	started bool // the command line made sense
 }
 
-func run(ctx context.Context, args []string) int {
-	a := &app{name: "breakglass", in: os.Stdin, out: os.Stdout, env: os.Getenv}
+func run(ctx context.Context, args []string, clock func() time.Time) int {
+	a := &app{name: "breakglass", in: os.Stdin, out: os.Stdout, env: os.Getenv, local: clock, settled: map[string]bool{}}
 	a.screen = newScreen(os.Stderr, a.env)
 	root := a.command()
 	if strings.HasPrefix(filepath.Base(args[0]), "kubectl-") {
@@ -62,6 +68,9 @@ func run(ctx context.Context, args []string) int {
 	root.SetErr(a.screen.w)
 	err := root.ExecuteContext(ctx)
 	a.screen.clear()
+	if a.timeKnown { // the server was reached
+		a.tidy(ctx)
+	}
 	if err == nil {
 		return exitOK
 	}
@@ -96,7 +105,7 @@ func (a *app) command() *cobra.Command {
 	f.StringVarP(&a.output, "output", "o", "", "output `format`: json, and for certificates kubeconfig or pem")
 	root.AddCommand(a.requestCommand(), a.claimCommand(), a.statusCommand(), a.listCommand(), a.showCommand(), a.approveCommand(), a.denyCommand(),
 		a.withdrawCommand(), a.revokeCommand(), a.closeCommand(), a.ackCommand(), a.sweepCommand(), a.findingsCommand(), a.auditCommand(), a.profilesCommand(), a.whoamiCommand(), a.logoutCommand(), a.ledgerCommand(), a.recertCommand(), a.caCommand(),
-		a.versionCommand())
+		a.versionCommand(), a.endedCommand())
 	root.AddCommand(topics()...)
 	return root
 }

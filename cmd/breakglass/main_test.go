@@ -20,12 +20,14 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -44,7 +46,13 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"breakglass": main, "kubectl-breakglass": main})
+	program := func() { // with CLOCK_AHEAD on a machine whose clock is wrong
+		ahead, _ := time.ParseDuration(os.Getenv("CLOCK_AHEAD")) // unset: by nothing
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+		context.AfterFunc(ctx, stop)
+		os.Exit(run(ctx, os.Args, func() time.Time { return time.Now().Add(ahead) }))
+	}
+	testscript.Main(m, map[string]func(){"breakglass": program, "kubectl-breakglass": program})
 }
 
 // world is what stands behind one script: a whole daemon on a real port, with a place to lie in between.
@@ -520,7 +528,7 @@ func TestClockOfThisMachineMayBeOff(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &app{}
+	a := &app{local: time.Now}
 	tooLate := func() bool {
 		return slices.ContainsFunc(a.checkCertificate(cert, &kept{key: key}, api.Request{Ask: breakglass.Requested{TTLSeconds: int64(life / time.Second)}}),
 			func(bad string) bool { return strings.HasPrefix(bad, "it ends at") })

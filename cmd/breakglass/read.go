@@ -341,24 +341,48 @@ func (a *app) whoamiCommand() *cobra.Command {
 }
 
 func (a *app) logoutCommand() *cobra.Command {
-	return &cobra.Command{Use: "logout", Short: "End the session that saves a signature for each command", Args: args(0, 0, "no arguments"), RunE: func(cmd *cobra.Command, _ []string) error {
-		c, err := a.reader()
-		if err != nil {
-			return err
-		}
-		if c.Session.Token != "" {
-			if err := a.cacheSession(c.Server, api.Session{}); err != nil {
+	var keys bool
+	cmd := &cobra.Command{Use: "logout", Short: "Sign out, and say which keys are on this machine", Args: args(0, 0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := a.reader()
+			if err != nil {
 				return err
 			}
-			err = c.Logout(cmd.Context())
-			var e *api.Error
-			if err != nil && !(errors.As(err, &e) && e.Class == api.ClassSignIn) { // that class: it has ended already
+			if c.Session.Token != "" {
+				a.tidy(cmd.Context())
+			}
+			removed, left, err := a.wipe(c.Server, keys)
+			if err != nil {
 				return err
 			}
-		}
-		if a.json() {
-			return a.printJSON(api.Meta{APIVersion: api.Version, Kind: "SignedOut"})
-		}
-		return nil
-	}}
+			if c.Session.Token != "" {
+				if err := a.cacheSession(c.Server, api.Session{}); err != nil {
+					return err
+				}
+				err = c.Logout(cmd.Context())
+				var e *api.Error
+				if err != nil && !(errors.As(err, &e) && e.Class == api.ClassSignIn) { // that class: it has ended already
+					return err
+				}
+			}
+			c.Session = api.Session{}
+			if a.json() {
+				return a.printJSON(struct {
+					api.Meta
+					Removed []string `json:"removedKeys"`
+					Left    []string `json:"keysLeft"`
+				}{api.Meta{APIVersion: api.Version, Kind: "SignedOut"}, removed, left})
+			}
+			a.screen.note("%s signed out", a.screen.green("✓"))
+			if len(removed) > 0 {
+				a.screen.note("  removed from this machine: the keys of %s, and what was written with them", strings.Join(removed, ", "))
+			}
+			if len(left) > 0 {
+				a.screen.note("%s the keys of %s are still on this machine; remove them too: breakglass logout --keys", a.screen.yellow("!"),
+					strings.Join(left, ", "))
+			}
+			return nil
+		}}
+	cmd.Flags().BoolVar(&keys, "keys", false, "remove every key of this server from this machine, and what was written with it")
+	return cmd
 }

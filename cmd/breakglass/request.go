@@ -11,7 +11,6 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/breakglass"
-	"github.com/breakglassd/breakglass/internal/text"
 )
 
 func (a *app) requestCommand() *cobra.Command {
@@ -190,6 +189,10 @@ func (a *app) open(ctx context.Context, c *api.Client, ask api.Ask) (api.Request
 	}
 	a.summary(r, c.Session.Person)
 	a.screen.note("%s opened  %s   %s", a.screen.green("✓"), a.screen.bold(r.ID), a.clock(r.RequestedAt))
+	if strings.HasPrefix(k.dir, "/run/user/") && a.env("SSH_CONNECTION") != "" {
+		a.screen.note("%s its key is in %s, which goes away with your last login session here: keep one open (tmux, loginctl enable-linger)",
+			a.screen.yellow("!"), k.dir)
+	}
 	return r, nil
 }
 
@@ -243,7 +246,6 @@ func (a *app) summary(r api.Request, me string) {
 	if len(r.Ask.Raised) > 0 {
 		s.note("%s one approval more than usual, because the closing of %s is overdue: breakglass close %s", s.yellow("!"), strings.Join(r.Ask.Raised, ", "), r.Ask.Raised[0])
 	}
-	a.notTold(r)
 	others := slices.DeleteFunc(slices.Clone(r.Approvers), func(p string) bool { return p == r.Ask.By.Person })
 	s.note("          they are %s", strings.Join(others, ", "))
 }
@@ -311,14 +313,6 @@ func (a *app) await(ctx context.Context, c *api.Client, r api.Request, limit tim
 	}
 }
 
-// notTold says that nobody is told of the request in Slack.
-func (a *app) notTold(r api.Request) {
-	if r.NotTold != "" {
-		a.screen.note("%s Slack has not been told: %s", a.screen.yellow("!"), text.Clean(r.NotTold))
-		a.screen.note("  ask the approvers yourself; they can approve with: breakglass approve %s", r.ID)
-	}
-}
-
 // goOn says how to come back to a request.
 func (a *app) goOn(r api.Request) string {
 	if r.State.Terminal() || r.State == breakglass.StateActive {
@@ -364,9 +358,6 @@ func (a *app) changes(was, is api.Request) {
 		if _, still := by(is, x.Person); !still {
 			s.note("%s %s took the approval back", s.yellow("!"), is.Names[x.Person])
 		}
-	}
-	if is.NotTold != was.NotTold {
-		a.notTold(is)
 	}
 	if was.State == is.State {
 		return

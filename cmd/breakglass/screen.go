@@ -165,12 +165,19 @@ func plainJSON(s string) string {
 }
 
 // now is the server's time: countdowns are right on a machine whose clock is not.
-func (a *app) now() time.Time { return time.Now().Add(a.skew) }
+func (a *app) now() time.Time { return a.local().Add(a.skew) }
+
+// serverTime notes the server's clock as its answers tell it, to the second.
+func (a *app) serverTime(t time.Time) {
+	if skew := t.Sub(a.local()); !a.timeKnown || (skew-a.skew).Abs() > 2*time.Second {
+		a.skew, a.timeKnown = skew, true
+	}
+}
 
 // seen notes the server's clock and returns the request.
 func (a *app) seen(r api.Request) api.Request {
 	if !r.AsOf.IsZero() {
-		a.skew = time.Until(r.AsOf)
+		a.skew, a.timeKnown = r.AsOf.Sub(a.local()), true
 	}
 	return r
 }

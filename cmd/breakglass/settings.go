@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 	"golang.org/x/crypto/ssh"
@@ -117,12 +118,16 @@ func (a *app) client() (*api.Client, error) {
 		return nil, usage("CA file %s: %v", a.conf.CAFile, err)
 	}
 	a.keys = &identity{app: a, path: a.conf.Identity}
-	c := &api.Client{Server: address, HTTP: h, Keys: a.keys.signers}
-	if err := a.sweep(); err != nil {
-		return nil, err
-	}
+	c := &api.Client{Server: address, HTTP: h, Keys: a.keys.signers, OnTime: a.serverTime}
+	a.used = c
 	trusted, err := a.trustFor(address)
 	if err != nil {
+		return nil, err
+	}
+	if !a.timeKnown {
+		a.skew = time.Duration(trusted.Skew) * time.Second
+	}
+	if err := a.sweep("", false); err != nil {
 		return nil, err
 	}
 	c.Ledger = trusted.origin()

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -14,6 +16,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,12 +30,33 @@ import (
 // marker begins every credential file that this program writes. A file without it is somebody else's.
 const marker = "# breakglass "
 
-// runtimeDir is where keys live: in memory if the system offers that, readable by this user alone.
+// runtimeDir is where keys are made: in memory if the system offers that, readable by this user alone. A runtime directory that this
+// user cannot have, as after su or in a cron job, is as good as none.
 func (a *app) runtimeDir() (string, error) {
 	if d := a.env("XDG_RUNTIME_DIR"); filepath.IsAbs(d) {
-		return privateDir(filepath.Join(d, "breakglass"))
+		dir, err := privateDir(filepath.Join(d, "breakglass"))
+		if err == nil || errors.As(err, new(*failure)) {
+			return dir, err
+		}
+		if !a.fellBack {
+			a.fellBack = true
+			a.screen.note("%s %s cannot be used (%v): keys are kept on disk, in the state directory", a.screen.yellow("!"), d, err)
+		}
 	}
 	return a.stateDir()
+}
+
+// keyDirs are the places where keys can be: a key that was made in one is found there when the environment is another.
+func (a *app) keyDirs() ([]string, error) {
+	now, err := a.runtimeDir()
+	if err != nil {
+		return nil, err
+	}
+	state, err := a.stateDir()
+	if err != nil || state == now {
+		return []string{now}, err
+	}
+	return []string{now, state}, nil
 }
 
 // stateDir is where what must outlive a reboot lives: which ledger this machine trusts.
@@ -97,13 +121,20 @@ func writeJSON(path string, v any) error {
 	return writePrivate(path, append(b, '\n'))
 }
 
-// kept is a private key on this machine and what became of it.
+// kept is a private key on this machine and what became of it. When its access is over the key is gone and the rest stays for a
+// while: it is what the files that were written for it say.
 type kept struct {
 	Request string    `json:"request,omitempty"` // empty until the request is known to exist
 	Server  string    `json:"server"`
-	Key     string    `json:"key"` // PKCS #8, PEM
-	Until   time.Time `json:"until"`
-	Files   []string  `json:"files,omitempty"` // written for it; removed with it
+	Key     string    `json:"key,omitempty"` // PKCS #8, PEM; empty when it is over
+	Until   time.Time `json:"until"`         // by the server's clock
+	Claimed bool      `json:"claimed,omitempty"`
+	Serial  string    `json:"serial,omitempty"`
+	Files   []string  `json:"files,omitempty"` // written for it; what they hold ends with it
+	Over    time.Time `json:"over,omitzero"`   // when the key was removed
+	// What the tombstones of its kubeconfigs need.
+	Cluster api.Cluster `json:"cluster,omitzero"`
+	Profile string      `json:"profile,omitempty"`
 
 	dir, name string // of its file
 	key       *ecdsa.PrivateKey
@@ -181,15 +212,44 @@ func (k *kept) belongTo(r api.Request) error {
 
 // keyOf returns the key of a request, nil if this machine has none.
 func (a *app) keyOf(server, id string) (*kept, error) {
-	dir, err := a.runtimeDir()
+	dirs, err := a.keyDirs()
 	if err != nil {
 		return nil, err
 	}
-	k, err := readKept(dir, id+".json")
-	if errors.Is(err, fs.ErrNotExist) || err == nil && k.Server != server {
-		return nil, nil
+	for _, dir := range dirs {
+		k, err := readKept(dir, id+".json")
+		if errors.Is(err, fs.ErrNotExist) || err == nil && (k.Server != server || k.key == nil) {
+			continue
+		}
+		return k, err
 	}
-	return k, err
+	return nil, nil
+}
+
+// allKept returns every key of a server on this machine, and what is left of those that are over. What cannot be read is not for a
+// machine to throw away.
+func (a *app) allKept(server string) ([]*kept, error) {
+	dirs, err := a.keyDirs()
+	if err != nil {
+		return nil, err
+	}
+	var out []*kept
+	for _, dir := range dirs {
+		files, err := filepath.Glob(filepath.Join(dir, "*.json"))
+		if err != nil {
+			return nil, err
+		}
+		for _, f := range files {
+			base := filepath.Base(f)
+			if !strings.HasPrefix(base, "bg-") && !strings.HasPrefix(base, "new-") {
+				continue
+			}
+			if k, err := readKept(dir, base); err == nil && (server == "" || k.Server == server) {
+				out = append(out, k)
+			}
+		}
+	}
+	return out, nil
 }
 
 func readKept(dir, name string) (*kept, error) {
@@ -205,6 +265,9 @@ func readKept(dir, name string) (*kept, error) {
 	k := &kept{dir: dir, name: name}
 	if err := json.Unmarshal(b, k); err != nil {
 		return nil, fmt.Errorf("reading the key file %s: %w", path, err)
+	}
+	if k.Key == "" && !k.Over.IsZero() {
+		return k, nil
 	}
 	block, _ := pem.Decode([]byte(k.Key))
 	if block == nil {
@@ -232,8 +295,47 @@ func (k *kept) remove() error {
 	return errors.Join(append(errs, k.drop())...)
 }
 
+// bury takes the key away. Kubeconfigs that were written for it stay without it: they say to whoever uses them that the access is
+// over, and how, where kubectl without a kubeconfig would talk to localhost.
+func (k *kept) bury(now time.Time, how string) error {
+	if !slices.ContainsFunc(k.Files, isKubeconfig) {
+		return k.remove()
+	}
+	errs, left := []error{}, []string{}
+	for _, f := range k.Files {
+		of, err := owner(f)
+		switch {
+		case err != nil || of != k.Request:
+		case isKubeconfig(f):
+			errs = append(errs, writePrivate(f, []byte(tombstone(k, now, how))))
+			left = append(left, f)
+		default:
+			errs = append(errs, os.Remove(f))
+		}
+	}
+	k.Key, k.key, k.Over, k.Files = "", nil, now, left
+	return errors.Join(append(errs, k.save())...)
+}
+
+// isKubeconfig tells a kubeconfig from PEM files, by how it begins after our mark.
+func isKubeconfig(path string) bool {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return false
+	}
+	_, rest, _ := strings.Cut(string(b), "\n")
+	return strings.HasPrefix(rest, "apiVersion: v1\nkind: Config\n")
+}
+
 // owner is the request that a credential file was written for, empty if it is not one of ours.
 func owner(path string) (string, error) {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return "", err
+	}
+	if !info.Mode().IsRegular() { // opening a pipe or a terminal waits for what may never come
+		return "", fmt.Errorf("%s is no plain file; for standard output give --out -", path)
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return "", err
@@ -250,30 +352,138 @@ func owner(path string) (string, error) {
 	return id, nil
 }
 
-// sweep removes every key and certificate whose time is over. Each run does it.
-func (a *app) sweep() error {
-	dir, err := a.runtimeDir()
+const (
+	// buried is how long a kubeconfig says that its access is over before it is removed.
+	buried = 30 * 24 * time.Hour
+	// wrongClock is how far this machine's clock may be off before anything is removed by it alone.
+	wrongClock = 24 * time.Hour
+)
+
+// sweep removes every key and certificate whose time is over. By the server's clock that is what has ended. By this machine's clock
+// alone, which is wrong often enough on the nights that matter, it is only what was claimed and ended a day ago: a key whose request
+// may still be claimed is never removed by it.
+func (a *app) sweep(server string, serversTime bool) error {
+	all, err := a.allKept(server)
 	if err != nil {
 		return err
 	}
-	files, err := filepath.Glob(filepath.Join(dir, "*.json"))
-	if err != nil {
-		return err
-	}
-	for _, f := range files {
-		base := filepath.Base(f)
-		if !strings.HasPrefix(base, "bg-") && !strings.HasPrefix(base, "new-") {
-			continue
+	now := a.now()
+	for _, k := range all {
+		var err error
+		switch late := now.Sub(k.Until); {
+		case k.key == nil:
+			if serversTime && now.Sub(k.Over) > buried {
+				err = k.remove()
+			}
+		case serversTime && late >= 0, k.Claimed && late > wrongClock:
+			err = k.bury(now, fmt.Sprintf("ended at %s", k.Until.Local().Format("2006-01-02 15:04:05")))
 		}
-		k, err := readKept(dir, base)
-		if err != nil || time.Now().Before(k.Until) {
-			continue // unreadable: not for a machine to throw away
-		}
-		if err := k.remove(); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			a.screen.note("%s an expired key could not be removed: %v", a.screen.yellow("!"), err)
 		}
 	}
 	return nil
+}
+
+// tidyTime bounds what a command does about keys after its own work.
+const tidyTime = 5 * time.Second
+
+// tidy follows every command that reached the server: what has ended by the server's clock goes, and so do the key and the
+// kubeconfig of a grant that the ledger says was revoked. It asks for no signature, and says nothing about what it cannot reach.
+func (a *app) tidy(ctx context.Context) {
+	c := a.used
+	if c == nil {
+		return
+	}
+	if a.timeKnown {
+		a.keepSkew(c.Server)
+		if err := a.sweep(c.Server, true); err != nil {
+			a.screen.note("%s expired keys could not be looked for: %v", a.screen.yellow("!"), err)
+			return
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, tidyTime)
+	defer cancel()
+	signers := c.Keys
+	c.Keys = func(context.Context) ([]ssh.Signer, error) { return nil, nil }
+	defer func() { c.Keys = signers }()
+	all, err := a.allKept(c.Server)
+	if err != nil {
+		return
+	}
+	for _, k := range all {
+		if c.Session.Token == "" || k.key == nil || !k.Claimed || a.settled[k.Request] {
+			continue
+		}
+		r, _, err := a.recorded(ctx, c, api.Request{ID: k.Request})
+		if err != nil {
+			return
+		}
+		if r.State.Terminal() {
+			a.end(k, r)
+		}
+	}
+}
+
+// wipe removes the keys of a server from this machine if all is set, and names those that are there otherwise.
+func (a *app) wipe(server string, all bool) (removed, left []string, err error) {
+	removed, left = []string{}, []string{}
+	keys, err := a.allKept(server)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, k := range keys {
+		name := cmp.Or(k.Request, "a request that was not opened")
+		switch {
+		case k.key == nil:
+		case !all:
+			left = append(left, name)
+		default:
+			if err := k.bury(a.now(), "was removed from this machine by logout --keys"); err != nil {
+				return nil, nil, fmt.Errorf("removing the key of %s: %w", name, err)
+			}
+			removed = append(removed, name)
+		}
+	}
+	return removed, left, nil
+}
+
+// end removes the key of a grant that is over, and says so.
+func (a *app) end(k *kept, r api.Request) {
+	how := "is " + string(r.State)
+	if r.Revoked != nil {
+		how = fmt.Sprintf("was revoked by %s at %s", r.Revoked.Person, r.Revoked.At.Local().Format("2006-01-02 15:04:05"))
+	}
+	err := k.bury(a.now(), how)
+	if err != nil {
+		a.screen.note("%s the key of %s could not be removed: %v", a.screen.yellow("!"), k.Request, err)
+		return
+	}
+	a.screen.note("%s %s %s: its key and what was written with it are removed from this machine", a.screen.yellow("!"), k.Request, how)
+}
+
+// keepSkew remembers how far the server's clock is ahead, for the next run before it knows, and says it when it is much.
+func (a *app) keepSkew(server string) {
+	t, err := a.trustFor(server)
+	if err != nil {
+		return
+	}
+	now := int64(a.skew.Round(time.Second) / time.Second)
+	if d := now - t.Skew; d > -5 && d < 5 {
+		return
+	}
+	if a.skew.Abs() > 2*time.Minute {
+		way := "behind"
+		if a.skew < 0 {
+			way = "ahead of"
+		}
+		a.screen.note("%s this machine's clock is %s %s the server's; what is shown here goes by the server's", a.screen.yellow("!"),
+			span(a.skew.Abs()), way)
+	}
+	t.Skew = now
+	if err := writeJSON(t.path, t); err != nil {
+		a.screen.note("%s the server's time could not be remembered: %v", a.screen.yellow("!"), err)
+	}
 }
 
 // fileFor names a file about one server.
@@ -291,8 +501,8 @@ func (a *app) cachedSession(server string) (api.Session, error) {
 	}
 	var s api.Session
 	b, err := os.ReadFile(fileFor(dir, "session", server))
-	if err != nil || json.Unmarshal(b, &s) != nil || !time.Now().Before(s.Expires) {
-		return api.Session{}, nil // as if there were none: signing in again is always right
+	if err != nil || json.Unmarshal(b, &s) != nil {
+		return api.Session{}, nil // as if there were none: signing in again is always right; the server knows when one has ended
 	}
 	if a.conf.Identity != "" {
 		public, _, err := readIdentity(a.conf.Identity)
@@ -326,6 +536,8 @@ type trust struct {
 	Server     string `json:"server"`
 	Key        string `json:"ledgerKey"`            // note format
 	Checkpoint string `json:"checkpoint,omitempty"` // the greatest seen
+
+	Skew int64 `json:"skewSeconds,omitempty"` // how far the server's clock was ahead of this machine's
 
 	Clusters map[string]clusterPin `json:"clusters,omitempty"` // as last asked for or claimed on
 

@@ -67,6 +67,8 @@ type Client struct {
 	Ledger string
 	// Session is the present session, if any. The client replaces it when it signs in.
 	Session Session
+	// OnTime is told the server's time, to the second, as each answer has it. It may be nil.
+	OnTime func(time.Time)
 	// OnSession is called with each new session. It may be nil.
 	OnSession func(Session)
 }
@@ -171,6 +173,9 @@ func (c *Client) send(ctx context.Context, limit time.Duration, method, path, to
 		return c.unreachable(err)
 	}
 	defer resp.Body.Close()
+	if t, err := http.ParseTime(resp.Header.Get("Date")); err == nil && c.OnTime != nil {
+		c.OnTime(t)
+	}
 	most := int64(maxAnswer)
 	if l, ok := out.(large); ok {
 		out, most = l.out, maxLarge
@@ -468,7 +473,7 @@ func (c *Client) Follow(ctx context.Context, r Request) iter.Seq2[Request, error
 				}
 				errors.As(err, &e)
 				retryAfter = e.retryAfter
-			case next.Rev != r.Rev || next.State != r.State || next.NotTold != r.NotTold:
+			case next.Rev != r.Rev || next.State != r.State:
 				r, try = next, 0
 				if !yield(r, nil) {
 					return
