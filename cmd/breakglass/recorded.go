@@ -60,7 +60,7 @@ func (a *app) recorded(ctx context.Context, c *api.Client, said api.Request) (ap
 		return api.Request{}, h, lie("digest", "the digest it tells is not that of the record of %s", said.ID)
 	}
 	r := api.NewRequest(folded, &breakglass.Policy{}, a.now())
-	r.Names = said.Names
+	r.Names, r.NotTold = said.Names, said.NotTold
 	return r, h, nil
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/text"
 )
 
 func (a *app) requestCommand() *cobra.Command {
@@ -246,6 +247,7 @@ func (a *app) summary(r api.Request, me string) {
 	if len(r.Ask.Raised) > 0 {
 		s.note("%s one approval more than usual, because the closing of %s is overdue: breakglass close %s", s.yellow("!"), strings.Join(r.Ask.Raised, ", "), r.Ask.Raised[0])
 	}
+	a.notTold(r)
 	others := slices.DeleteFunc(slices.Clone(r.Approvers), func(p string) bool { return p == r.Ask.By.Person })
 	s.note("          they are %s", strings.Join(others, ", "))
 }
@@ -313,6 +315,14 @@ func (a *app) await(ctx context.Context, c *api.Client, r api.Request, limit tim
 	}
 }
 
+// notTold says that nobody is told of the request in Slack.
+func (a *app) notTold(r api.Request) {
+	if r.NotTold != "" {
+		a.screen.note("%s Slack has not been told: %s", a.screen.yellow("!"), text.Clean(r.NotTold))
+		a.screen.note("  ask the approvers yourself; they can approve with: breakglass approve %s", r.ID)
+	}
+}
+
 // goOn says how to come back to a request.
 func (a *app) goOn(r api.Request) string {
 	if r.State.Terminal() || r.State == breakglass.StateActive {
@@ -358,6 +368,9 @@ func (a *app) changes(was, is api.Request) {
 		if _, still := by(is, x.Person); !still {
 			s.note("%s %s took the approval back", s.yellow("!"), is.Names[x.Person])
 		}
+	}
+	if is.NotTold != was.NotTold {
+		a.notTold(is)
 	}
 	if was.State == is.State {
 		return

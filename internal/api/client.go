@@ -473,7 +473,7 @@ func (c *Client) Follow(ctx context.Context, r Request) iter.Seq2[Request, error
 				}
 				errors.As(err, &e)
 				retryAfter = e.retryAfter
-			case next.Rev != r.Rev || next.State != r.State:
+			case next.Rev != r.Rev || next.State != r.State || next.NotTold != r.NotTold:
 				r, try = next, 0
 				if !yield(r, nil) {
 					return
