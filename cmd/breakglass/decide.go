@@ -33,7 +33,7 @@ func (a *app) approveCommand() *cobra.Command {
 			if err := a.confirm(ctx, yes, "approve", r.ID); err != nil {
 				return err
 			}
-			if r, err = c.Approve(ctx, r.ID, r.Digest, comment); err != nil {
+			if r, err = c.Approve(ctx, r, comment); err != nil {
 				return err
 			}
 			if a.json() {

@@ -125,6 +125,9 @@ func (a *app) verifyExport(ctx context.Context, dir string, verifier note.Verifi
 		a.data("%s   %d entries in %d streams   %s\n", verifier.Name(), report.Entries, report.Streams, time.Since(begin).Round(time.Millisecond))
 		a.data("%d requests, %d certificates (%d never delivered), %d approvals of which %d are signed with an SSH key, %d refused commands, %d erased texts\n",
 			audit.Requests, audit.Certificates+audit.Orphans, audit.Orphans, audit.Approvals, audit.Signed, audit.Refusals, report.Erased)
+		if audit.Repeated > 0 {
+			a.data("%d approvals were given again in an earlier release after they were taken back: it cannot be told\nwhether they were signed again\n", audit.Repeated)
+		}
 	}
 	if len(bad) > 0 {
 		shown := bad[:min(len(bad), 20)]

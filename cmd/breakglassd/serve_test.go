@@ -267,7 +267,7 @@ func (d *process) grant() string {
 	r, err := alice.Request(d.t.Context(), api.Ask{Profile: "admin", Cluster: "c1", Reason: "etcd has lost its quorum"})
 	d.must(err)
 	for _, approver := range []string{"bob", "carol"} {
-		_, err := d.client(approver).Approve(d.t.Context(), r.ID, r.Digest, "")
+		_, err := d.client(approver).Approve(d.t.Context(), r, "")
 		d.must(err)
 	}
 	_, err = alice.Claim(d.t.Context(), r.ID, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: csr}))

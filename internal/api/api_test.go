@@ -147,16 +147,16 @@ func TestOneRequestBecomesOneCertificateOverHTTP(t *testing.T) {
 	if r.State != breakglass.StatePending || r.Ask.By.Person != "alice" || r.Mode != "binding" || r.Names["alice"] != "Alice" {
 		t.Fatalf("opened %+v", r)
 	}
-	_, err := alice.Approve(ctx, r.ID, r.Digest, "")
+	_, err := alice.Approve(ctx, r, "")
 	wantError(t, err, "denied", "self-approval")
 	_, err = alice.Claim(ctx, r.ID, csr)
 	wantError(t, err, "conflict", "not-approved")
 
-	r = must(carol.Approve(ctx, r.ID, r.Digest, "on the bridge call"))(t)
+	r = must(carol.Approve(ctx, r, "on the bridge call"))(t)
 	if len(r.Approvals) != 1 || !r.Approvals[0].Signed || r.Approvals[0].Comment != "on the bridge call" || len(r.Missing) != 1 {
 		t.Fatalf("after one approval: %+v", r)
 	}
-	r = must(bob.Approve(ctx, r.ID, r.Digest, ""))(t)
+	r = must(bob.Approve(ctx, r, ""))(t)
 	if r.State != breakglass.StateApproved || r.ClaimUntil.IsZero() || !r.Deadline.Equal(r.ClaimUntil) {
 		t.Fatalf("after two approvals: %+v", r)
 	}
@@ -194,7 +194,7 @@ func TestOneRequestBecomesOneCertificateOverHTTP(t *testing.T) {
 			t.Errorf("entry %d: number %d, or its leaf is not of its event", i, e.Number)
 		}
 	}
-	want := []string{"requested/v2", "refused/v1", "refused/v1", "approved/v1", "approved/v1", "refused/v1", "claimed/v1", "issued/v1",
+	want := []string{"requested/v2", "refused/v1", "refused/v1", "approved/v2", "approved/v2", "refused/v1", "claimed/v2", "issued/v1",
 		"bound/v1", "delivered/v1", "refused/v1"}
 	if diff := cmp.Diff(want, kinds); diff != "" {
 		t.Error(diff)
@@ -223,7 +223,7 @@ func TestCommandsEndRequests(t *testing.T) {
 	ctx := t.Context()
 	alice, bob, carol := d.as(t, "alice"), d.as(t, "bob"), d.as(t, "carol")
 	r := must(alice.Request(ctx, emergency))(t)
-	must(bob.Approve(ctx, r.ID, r.Digest, ""))(t)
+	must(bob.Approve(ctx, r, ""))(t)
 	r = must(bob.Command(ctx, r.ID, "take-back", ""))(t)
 	if len(r.Approvals) != 0 {
 		t.Errorf("approval taken back, but there is %+v", r.Approvals)
@@ -236,7 +236,7 @@ func TestCommandsEndRequests(t *testing.T) {
 	if r.State != breakglass.StateDenied || r.Denied.Reason != "not an emergency" {
 		t.Errorf("denied: %+v", r)
 	}
-	_, err = bob.Approve(ctx, r.ID, r.Digest, "")
+	_, err = bob.Approve(ctx, r, "")
 	wantError(t, err, "conflict", "decided")
 
 	r = must(alice.Request(ctx, emergency))(t)
@@ -278,7 +278,7 @@ func TestCommandsOnNoRequestLeaveNoTraceInItsStream(t *testing.T) {
 	const nobodys = "bg-0000-000" // well-formed
 	_, err := alice.Claim(ctx, nobodys, []byte("no CSR"))
 	wantError(t, err, "unknown", "unknown-request")
-	_, err = alice.Approve(ctx, nobodys, "digest", "")
+	_, err = alice.Approve(ctx, api.Request{ID: nobodys, Digest: "digest"}, "")
 	wantError(t, err, "unknown", "unknown-request")
 	for _, c := range []string{"deny", "withdraw", "take-back", "revoke"} {
 		_, err = alice.Command(ctx, nobodys, c, "x")
@@ -343,7 +343,7 @@ func TestListsAreForTheirReader(t *testing.T) {
 			t.Errorf("%s: %s", c.name, diff)
 		}
 	}
-	must(carol.Approve(ctx, waiting.ID, waiting.Digest, ""))(t)
+	must(carol.Approve(ctx, waiting, ""))(t)
 	if got := ids(carol, api.FilterForMe); len(got) != 0 {
 		t.Errorf("carol has approved, but %v still waits for her", got)
 	}

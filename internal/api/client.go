@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -352,25 +353,33 @@ func sign(signer ssh.Signer, namespace string, message []byte) (string, error) {
 
 // Approve signs the request's digest with the session's key and sends both. The caller has made sure that the digest is that
 // of what the person has seen.
-func (c *Client) Approve(ctx context.Context, id, digest, comment string) (Request, error) {
+func (c *Client) Approve(ctx context.Context, r Request, comment string) (Request, error) {
+	armored, err := c.signed(ctx, breakglass.ApprovalNamespace, func(person string) []byte {
+		return breakglass.ApprovalText(r.ID, r.Digest, r.TakenBack[person])
+	})
+	if err != nil {
+		return Request{}, err
+	}
+	return c.about(ctx, http.MethodPost, r.ID, "approve", Consent{Digest: r.Digest, Comment: comment, Signature: armored})
+}
+
+// signed signs a text with the key of the session, which it opens if there is none.
+func (c *Client) signed(ctx context.Context, namespace string, text func(person string) []byte) (string, error) {
 	if c.Session.Token == "" {
 		if err := c.SignIn(ctx); err != nil {
-			return Request{}, err
+			return "", err
 		}
 	}
 	keys, err := c.signers(ctx)
 	if err != nil {
-		return Request{}, err
+		return "", err
 	}
 	i := slices.IndexFunc(keys, func(k ssh.Signer) bool { return ssh.FingerprintSHA256(k.PublicKey()) == c.Session.Key })
 	if i < 0 {
-		return Request{}, newError(ClassSignIn, CodeNoKey, "add it to your ssh-agent again, or run: breakglass logout", "the key you signed in with (%s) is not here any more", c.Session.Key)
+		return "", newError(ClassSignIn, CodeNoKey, "add it to your ssh-agent again, or run: breakglass logout",
+			"the key you signed in with (%s) is not here any more", c.Session.Key)
 	}
-	armored, err := sign(keys[i], breakglass.ApprovalNamespace, breakglass.ApprovalText(id, digest))
-	if err != nil {
-		return Request{}, err
-	}
-	return c.about(ctx, http.MethodPost, id, "approve", Consent{Digest: digest, Comment: comment, Signature: armored})
+	return sign(keys[i], namespace, text(c.Session.Person))
 }
 
 func requestPath(id, what string) string {
@@ -438,11 +447,23 @@ func (c *Client) Command(ctx context.Context, id, command, reason string) (Reque
 }
 
 // Claim turns an approved request into its certificate. If the answer is lost it asks again with the same key, which gives
-// the same certificate, until ctx is done.
+// the same certificate, until ctx is done. The claim is signed with the session's key, once.
 func (c *Client) Claim(ctx context.Context, id string, csrPEM []byte) (Delivery, error) {
+	in, by := CSR{CSR: string(csrPEM)}, ""
 	for try := 0; ; try++ {
+		if by == "" || by != c.Session.Key { // another sign-in may have chosen another key
+			var err error
+			in.Signature, err = c.signed(ctx, breakglass.ClaimNamespace, func(string) []byte { return breakglass.ClaimText(id, csrHash(csrPEM)) })
+			if err != nil {
+				return Delivery{}, err
+			}
+			by = c.Session.Key
+		}
 		var out Delivery
-		err := c.call(ctx, claimTime, http.MethodPost, requestPath(id, "claim"), CSR{CSR: string(csrPEM)}, &out)
+		err := c.call(ctx, claimTime, http.MethodPost, requestPath(id, "claim"), in, &out)
+		if e := (*Error)(nil); errors.As(err, &e) && e.Code == "signature" && by != c.Session.Key {
+			continue
+		}
 		var e *Error
 		if !errors.As(err, &e) || !slices.Contains([]string{CodeUnreachable, "issuing", "stopping", "polls", "rate"}, e.Code) {
 			return out, err
@@ -451,6 +472,15 @@ func (c *Client) Claim(ctx context.Context, id string, csrPEM []byte) (Delivery,
 			return Delivery{}, err
 		}
 	}
+}
+
+// csrHash is the hex SHA-256 of the DER in a PEM block; what is no such block is refused by the server.
+func csrHash(csrPEM []byte) string {
+	block, _ := pem.Decode(csrPEM)
+	if block == nil {
+		return ""
+	}
+	return breakglass.Fingerprint(block.Bytes)
 }
 
 // Follow yields the request each time it has changed since r, until the caller stops or ctx is done. It also yields errors:

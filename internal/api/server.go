@@ -658,7 +658,7 @@ func (s *server) claim(c *call) (any, error) {
 		return nil, newError(breakglass.ClassConflict, "cluster-ca", "open a new request",
 			"the authorities by which %s is known have changed since the request was made", asked.Ask.Cluster)
 	}
-	d, err := s.cfg.Service.Claim(c.Context(), c.actor, c.PathValue("id"), []byte(in.CSR))
+	d, err := s.cfg.Service.Claim(c.Context(), c.actor, c.PathValue("id"), []byte(in.CSR), in.Signature)
 	if err != nil {
 		return nil, err
 	}

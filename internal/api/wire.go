@@ -62,10 +62,11 @@ type Request struct {
 	Mode        string               `json:"mode"`   // binding or group
 	Reason      string               `json:"reason"` // empty when erased
 
-	Approvals  []Approval `json:"approvals"`
-	Missing    []string   `json:"missing"` // what the quorum still waits for, in words
-	Approvers  []string   `json:"approvers"`
-	ClaimUntil time.Time  `json:"claimUntil,omitzero"`
+	Approvals  []Approval     `json:"approvals"`
+	TakenBack  map[string]int `json:"takenBack,omitempty"` // how often a person has taken an approval back: part of what they sign
+	Missing    []string       `json:"missing"`             // what the quorum still waits for, in words
+	Approvers  []string       `json:"approvers"`
+	ClaimUntil time.Time      `json:"claimUntil,omitzero"`
 
 	Denied      *Ending      `json:"denied,omitempty"`
 	Withdrawn   *Ending      `json:"withdrawn,omitempty"`
@@ -183,7 +184,8 @@ func NewRequest(r *breakglass.Request, p *breakglass.Policy, now time.Time) Requ
 	out := Request{
 		Meta: kind("Request"), ID: r.ID, Rev: r.Rev, State: r.State(now), AsOf: now.UTC(), Deadline: r.Deadline(now),
 		Digest: r.Digest, LedgerIndex: r.Seq, RequestedAt: r.At, Ask: r.Ask, Mode: mode(r.Ask.Rights), Reason: r.Reason,
-		Approvals: []Approval{}, Missing: append([]string{}, r.Missing()...), Approvers: r.Ask.Quorum.People(), ClaimUntil: r.ClaimUntil(),
+		Approvals: []Approval{}, TakenBack: r.TakenBack,
+		Missing: append([]string{}, r.Missing()...), Approvers: r.Ask.Quorum.People(), ClaimUntil: r.ClaimUntil(),
 		Denied: ending(r.Denied), Withdrawn: ending(r.Withdrawn), Revoked: ending(r.Revoked), Refusals: r.Refusals, Names: map[string]string{},
 		Receipt: r.Receipt, Session: r.Session, Swept: r.Swept, SweepDigest: r.Swept.Digest(), Acknowledged: ending(r.Acknowledged), Closed: ending(r.Closed),
 		Touched: r.Touched(), CloseBy: r.CloseBy(now), AcknowledgeBy: r.AcknowledgeBy(), Overdue: r.Overdue,
@@ -280,7 +282,8 @@ type LeftAlone struct {
 
 // CSR claims a certificate.
 type CSR struct {
-	CSR string `json:"csr"` // PEM
+	CSR       string `json:"csr"`       // PEM
+	Signature string `json:"signature"` // armored SSHSIG over breakglass.ClaimText by the session's key
 }
 
 // Delivery answers a claim.

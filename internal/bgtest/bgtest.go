@@ -270,9 +270,18 @@ func (s *System) Approve(a breakglass.Actor, r *breakglass.Request) *breakglass.
 func Consent(a breakglass.Actor, r *breakglass.Request) breakglass.Consent {
 	c := breakglass.Consent{Digest: r.Digest}
 	if a.Channel == breakglass.ChannelKey {
-		c.Signature = SignSSH(SSHKey(a.Person), breakglass.ApprovalNamespace, breakglass.ApprovalText(r.ID, r.Digest))
+		c.Signature = SignSSH(SSHKey(a.Person), breakglass.ApprovalNamespace, breakglass.ApprovalText(r.ID, r.Digest, r.TakenBack[a.Person]))
 	}
 	return c
+}
+
+// ClaimSignature is what a person's client sends with a claim.
+func ClaimSignature(who, id string, csr []byte) string {
+	der := csr
+	if block, _ := pem.Decode(csr); block != nil {
+		der = block.Bytes
+	}
+	return SignSSH(SSHKey(who), breakglass.ClaimNamespace, breakglass.ClaimText(id, breakglass.Fingerprint(der)))
 }
 
 // SignSSH makes an armored SSHSIG.
@@ -316,7 +325,7 @@ func CSR(key any, t *x509.CertificateRequest) []byte {
 
 // Claim claims and remembers what was delivered, for Check.
 func (s *System) Claim(who string, id string, csr []byte) (*breakglass.Delivery, error) {
-	d, err := s.Service.Claim(s.T.Context(), ByKey(who), id, csr)
+	d, err := s.Service.Claim(s.T.Context(), ByKey(who), id, csr, ClaimSignature(who, id, csr))
 	if err == nil {
 		print := breakglass.Fingerprint(d.Certificate)
 		if before, loaded := s.delivered.LoadOrStore(d.Request.ID, print); loaded && before != print {

@@ -3,20 +3,36 @@ package breakglass
 import (
 	"bytes"
 	"fmt"
+	"strings"
 
 	"github.com/hiddeco/sshsig"
 	"golang.org/x/crypto/ssh"
 )
 
-// ApprovalNamespace is the SSHSIG namespace of signed approvals: a signature made for anything else never counts as one.
-const ApprovalNamespace = "approval@breakglass.dev"
+// The SSHSIG namespaces of signed approvals and claims: a signature made for anything else never counts as one.
+const (
+	ApprovalNamespace = "approval@breakglass.dev"
+	ClaimNamespace    = "claim@breakglass.dev"
+)
 
 // MaxSignature bounds an armored SSHSIG. An RSA-4096 signature with its key is under 2 KiB.
 const MaxSignature = 8 << 10
 
-// ApprovalText is what an approver signs: a fixed text with the request and its digest.
-func ApprovalText(request, digest string) []byte {
+// ApprovalText is what an approver signs: a fixed text with the request, its digest, and how often the same person has taken an
+// approval of this request back ([Request.TakenBack]). An approval that was taken back is so never given again by its old signature.
+func ApprovalText(request, digest string, takenBack int) []byte {
+	return fmt.Appendf(nil, "breakglass approval v2\nrequest %s\ndigest %s\ntaken-back %d\n", request, digest, takenBack)
+}
+
+// approvalTextV1 is what approvers signed until approved/v2.
+func approvalTextV1(request, digest string) []byte {
 	return fmt.Appendf(nil, "breakglass approval v1\nrequest %s\ndigest %s\n", request, digest)
+}
+
+// ClaimText is what a requester signs to claim: a fixed text with the request and the hash of the certificate request, hex SHA-256
+// of its DER. Who has stolen a session has no key of the requester's, and claims nothing.
+func ClaimText(request, csr string) []byte {
+	return fmt.Appendf(nil, "breakglass claim v1\nrequest %s\ncsr %s\n", request, csr)
 }
 
 // VerifySSH checks an armored SSHSIG by a public key over a message. For hardware-backed (sk-) keys the signature must say
@@ -35,14 +51,46 @@ func VerifySSH(armored []byte, key ssh.PublicKey, namespace string, message []by
 	return nil
 }
 
-// verify checks a signed approval with nothing but what the ledger holds.
-func (a Approved) verify(request string) error {
-	key, _, _, rest, err := ssh.ParseAuthorizedKey([]byte(a.PublicKey))
+// verify checks a signed approval with nothing but what the ledger holds: the kind of its entry says what was signed.
+func (a Approved) verify(request, kind string) error {
+	text := ApprovalText(request, a.Digest, a.TakenBack)
+	if kind == approvedV1 {
+		text = approvalTextV1(request, a.Digest)
+	}
+	return verifySigned("approval", a.By, a.PublicKey, a.Signature, ApprovalNamespace, text)
+}
+
+// verify checks a signed claim with nothing but what the ledger holds.
+func (c Claimed) verify(request string) error {
+	return verifySigned("claim", c.By, c.PublicKey, c.Signature, ClaimNamespace, ClaimText(request, c.CSR))
+}
+
+func verifySigned(what string, by Actor, publicKey, signature, namespace string, text []byte) error {
+	key, _, _, rest, err := ssh.ParseAuthorizedKey([]byte(publicKey))
 	if err != nil || len(rest) > 0 {
-		return fmt.Errorf("approval has no readable public key")
+		return fmt.Errorf("%s has no readable public key", what)
 	}
-	if ssh.FingerprintSHA256(key) != a.By.Key {
-		return fmt.Errorf("approval is signed with %s, given by %s", ssh.FingerprintSHA256(key), a.By.Key)
+	if ssh.FingerprintSHA256(key) != by.Key {
+		return fmt.Errorf("%s is signed with %s, given by %s", what, ssh.FingerprintSHA256(key), by.Key)
 	}
-	return VerifySSH([]byte(a.Signature), key, ApprovalNamespace, ApprovalText(request, a.Digest))
+	return VerifySSH([]byte(signature), key, namespace, text)
+}
+
+// signingKey is the public key by which a person gives a command, in authorized_keys form.
+func signingKey(p *Policy, a Actor) (string, error) {
+	person, ok := p.Person(a.Person)
+	if ok {
+		for _, k := range person.Keys {
+			if k.Fingerprint == a.Key {
+				return strings.TrimSpace(string(ssh.MarshalAuthorizedKey(k.Public))), nil
+			}
+		}
+	}
+	return "", refuse(ClassDenied, "unknown-key", "sign in with a key that is in the access policy", "key %s is not yours", a.Key)
+}
+
+// badSignature refuses a word that is not signed as it must be.
+func badSignature(command string, cause error) error {
+	return &Refusal{Class: ClassDenied, Code: "signature", Why: "the signature is not one by your key over this " + command,
+		Next: "give the command again; an earlier release of breakglass signs another text: use that of the server", cause: cause}
 }

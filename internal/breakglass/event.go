@@ -123,6 +123,7 @@ type Approved struct {
 	Digest    string `json:"digest"`
 	Signature string `json:"signature,omitempty"` // armored SSHSIG over ApprovalText, by channel key
 	PublicKey string `json:"publicKey,omitempty"` // authorized_keys form of the key that signed: checkable offline
+	TakenBack int    `json:"takenBack,omitempty"` // how often the same person had taken an approval of this request back; from v2 on
 }
 
 // ApprovalWithdrawn takes the actor's approval back before the claim.
@@ -149,6 +150,9 @@ type Claimed struct {
 	CSR          string `json:"csr"`  // hex SHA-256 of the DER request
 	TTLSeconds   int64  `json:"ttlSeconds"`
 	PolicyDigest string `json:"policyDigest"` // the policy under which the claim was allowed
+
+	Signature string `json:"signature,omitempty"` // armored SSHSIG over ClaimText; from v2 on
+	PublicKey string `json:"publicKey,omitempty"` // authorized_keys form of the key that signed; from v2 on
 }
 
 // Issued records the certificate, checked against the intent.
@@ -390,11 +394,11 @@ type CheckRun struct {
 
 // Kind names the event in the ledger. Kinds are never renamed or reused.
 func (Requested) Kind() string         { return "requested/v2" }
-func (Approved) Kind() string          { return "approved/v1" }
+func (Approved) Kind() string          { return "approved/v2" }
 func (ApprovalWithdrawn) Kind() string { return "approval-withdrawn/v1" }
 func (Denied) Kind() string            { return "denied/v1" }
 func (Withdrawn) Kind() string         { return "withdrawn/v1" }
-func (Claimed) Kind() string           { return "claimed/v1" }
+func (Claimed) Kind() string           { return "claimed/v2" }
 func (Issued) Kind() string            { return "issued/v1" }
 func (Failed) Kind() string            { return "failed/v1" }
 func (Bound) Kind() string             { return "bound/v1" }
@@ -449,17 +453,25 @@ func draft(e Event, texts map[string]string) ledger.Draft {
 	return ledger.Draft{Kind: e.Kind(), Body: body, Texts: texts}
 }
 
+// Former kinds whose entries are checked by other rules than today's.
+const (
+	approvedV1 = "approved/v1" // signs approvalTextV1
+	claimedV1  = "claimed/v1"  // is not signed
+)
+
 // kinds is every kind of entry that this release reads. A kind's number is that of its fields: an event that gains a field gets
 // the next number, returned by its Kind method, and its former number stays here as [older], so that an older ledger verifies for
 // ever and an older release says "made by a newer release" instead of "forged".
 var kinds = map[string]func(body []byte) (Event, error){
 	"requested/v1":             older[Requested]("caHash"),
 	"requested/v2":             decode[Requested],
-	"approved/v1":              decode[Approved],
+	approvedV1:                 older[Approved]("takenBack"),
+	"approved/v2":              decode[Approved],
 	"approval-withdrawn/v1":    decode[ApprovalWithdrawn],
 	"denied/v1":                decode[Denied],
 	"withdrawn/v1":             decode[Withdrawn],
-	"claimed/v1":               decode[Claimed],
+	claimedV1:                  older[Claimed]("signature", "publicKey"),
+	"claimed/v2":               decode[Claimed],
 	"issued/v1":                decode[Issued],
 	"failed/v1":                decode[Failed],
 	"bound/v1":                 decode[Bound],

@@ -26,10 +26,12 @@ type Delivery struct {
 // claimJob is one claim on its way to a worker. Workers belong to Run, so that a claim outlives the connection of the person
 // who made it: after the commit point it is carried through.
 type claimJob struct {
-	actor Actor
-	id    string
-	csr   *x509.CertificateRequest
-	done  chan claimResult // buffered: the worker never waits for the person
+	actor     Actor
+	id        string
+	csr       *x509.CertificateRequest
+	signature string // over ClaimText, checked
+	publicKey string
+	done      chan claimResult // buffered: the worker never waits for the person
 }
 
 type claimResult struct {
@@ -43,9 +45,10 @@ const claimWorkers = 32
 
 // Claim turns an approved request into its one certificate, for the key in the CSR. Claiming again with the same key while
 // the certificate is valid returns the same certificate; with another key it is refused. If ctx ends first, the claim is
-// carried through all the same and can be asked for again.
-func (s *Service) Claim(ctx context.Context, a Actor, id string, csrPEM []byte) (*Delivery, error) {
-	if err := known(s.Policy(), a); err != nil {
+// carried through all the same and can be asked for again. The signature is an armored SSHSIG by the actor's key over ClaimText.
+func (s *Service) Claim(ctx context.Context, a Actor, id string, csrPEM []byte, signature string) (*Delivery, error) {
+	p := s.Policy()
+	if err := known(p, a); err != nil {
 		return nil, s.recordRefusal(ctx, a, "claim", RefusalStream, err)
 	}
 	r, err := s.Get(ctx, id) // it exists: a refusal must not begin the stream of a request that does not
@@ -56,7 +59,17 @@ func (s *Service) Claim(ctx context.Context, a Actor, id string, csrPEM []byte) 
 	if err != nil {
 		return nil, s.recordRefusal(ctx, a, "claim", r.ID, err)
 	}
-	job := claimJob{actor: a, id: r.ID, csr: csr, done: make(chan claimResult, 1)}
+	job := claimJob{actor: a, id: r.ID, csr: csr, signature: signature, done: make(chan claimResult, 1)}
+	if a.Channel == ChannelKey { // otherwise it is refused for its channel
+		if job.publicKey, err = signingKey(p, a); err == nil {
+			if no := (Claimed{By: a, CSR: Fingerprint(csr.Raw), Signature: signature, PublicKey: job.publicKey}).verify(r.ID); no != nil {
+				err = badSignature("claim", no)
+			}
+		}
+		if err != nil {
+			return nil, s.recordRefusal(ctx, a, "claim", r.ID, err)
+		}
+	}
 	select {
 	case s.claims <- job:
 	case <-s.stopped:
@@ -166,7 +179,8 @@ func (s *Service) commit(ctx context.Context, j claimJob) (r *Request, again boo
 			return nil, nil, err
 		}
 		return Claimed{By: j.actor, CommonName: CommonName(r.Ask.By.Person, r.ID), Group: r.Ask.Rights.Group, SPKI: spki,
-			CSR: Fingerprint(j.csr.Raw), TTLSeconds: r.Ask.TTLSeconds, PolicyDigest: p.Digest}, nil, nil
+			CSR: Fingerprint(j.csr.Raw), TTLSeconds: r.Ask.TTLSeconds, PolicyDigest: p.Digest,
+			Signature: j.signature, PublicKey: j.publicKey}, nil, nil
 	}
 	for {
 		if r, err = s.load(ctx, j.id); err != nil {

@@ -2,6 +2,7 @@ package breakglass
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -50,11 +51,21 @@ func (r *Request) apply(e ledger.Entry, ev Event, proof bool) error {
 				err = fmt.Errorf("%q approved already", ev.By.Person)
 				break
 			}
+			if e.Kind == approvedV1 && r.countsTakenBack {
+				err = fmt.Errorf("an approval as earlier releases made them, after one of a later release")
+				break
+			}
+			if e.Kind != approvedV1 && ev.TakenBack != r.TakenBack[ev.By.Person] {
+				err = fmt.Errorf("counts %d approvals that %q took back, and there were %d", ev.TakenBack, ev.By.Person,
+					r.TakenBack[ev.By.Person])
+				break
+			}
 			if proof && ev.By.Channel == ChannelKey {
-				err = ev.verify(r.ID)
+				err = ev.verify(r.ID, e.Kind)
 			}
 		}
 		if err == nil {
+			r.countsTakenBack = r.countsTakenBack || e.Kind != approvedV1
 			r.Approvals = append(r.Approvals, Approval{By: ev.By, At: e.Time, Comment: e.Texts["comment"], Signed: ev.Signature != ""})
 		}
 	case ApprovalWithdrawn:
@@ -64,6 +75,12 @@ func (r *Request) apply(e ledger.Entry, ev Event, proof bool) error {
 			}
 		}
 		r.Approvals = slices.DeleteFunc(slices.Clone(r.Approvals), func(a Approval) bool { return a.By.Person == ev.By.Person })
+		taken := maps.Clone(r.TakenBack)
+		if taken == nil {
+			taken = map[string]int{}
+		}
+		taken[ev.By.Person]++
+		r.TakenBack = taken
 	case Denied:
 		err = in(StatePending, StateApproved)
 		r.Denied = &Ending{By: ev.By, At: e.Time, Reason: e.Texts["reason"]}
@@ -80,6 +97,8 @@ func (r *Request) apply(e ledger.Entry, ev Event, proof bool) error {
 			err = fmt.Errorf("claimed with another key")
 		case ev.CommonName != CommonName(r.Ask.By.Person, r.ID) || ev.Group != r.Ask.Rights.Group || ev.TTLSeconds > r.Ask.TTLSeconds:
 			err = fmt.Errorf("the intent is not what was approved")
+		case proof && e.Kind != claimedV1:
+			err = ev.verify(r.ID)
 		}
 		r.Claimed, r.ClaimedAt = &ev, e.Time
 	case Issued:

@@ -69,6 +69,7 @@ type Request struct {
 	Reason string // empty when erased
 
 	Approvals []Approval
+	TakenBack map[string]int // how often each person has taken an approval back; part of what the next one signs
 
 	Denied    *Ending
 	Withdrawn *Ending
@@ -91,6 +92,8 @@ type Request struct {
 	Acknowledged *Ending  // of Swept; gone when a later sweep finds something else
 	Closed       *Ending  // with the closing note as its reason
 	Overdue      []string // what was recorded as overdue
+
+	countsTakenBack bool // an approval said how many were taken back: from here on each does
 }
 
 // Over is when the certificate became useless, or the zero time while it may be used or if there never was one.

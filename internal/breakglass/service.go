@@ -14,8 +14,6 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"golang.org/x/crypto/ssh"
-
 	"github.com/breakglassd/breakglass/internal/ledger"
 )
 
@@ -501,17 +499,15 @@ func decideApprove(p *Policy, r *Request, a Actor, c Consent, now time.Time) (Ev
 	if utf8.RuneCountInString(c.Comment) > MaxComment || badText(c.Comment) != "" {
 		return nil, refuse(ClassInvalid, "comment", "", "the comment is longer than %d characters or has control characters", MaxComment)
 	}
-	ev := Approved{By: a, Digest: c.Digest}
+	ev := Approved{By: a, Digest: c.Digest, TakenBack: r.TakenBack[a.Person]}
 	if a.Channel == ChannelKey {
-		person, _ := p.Person(a.Person)
-		i := slices.IndexFunc(person.Keys, func(k Key) bool { return k.Fingerprint == a.Key })
-		if i < 0 {
-			return nil, refuse(ClassDenied, "unknown-key", "sign in with a key that is in the access policy", "key %s is not yours", a.Key)
+		var err error
+		if ev.PublicKey, err = signingKey(p, a); err != nil {
+			return nil, err
 		}
-		ev.PublicKey = strings.TrimSpace(string(ssh.MarshalAuthorizedKey(person.Keys[i].Public)))
 		ev.Signature = c.Signature
-		if err := ev.verify(r.ID); err != nil {
-			return nil, &Refusal{Class: ClassDenied, Code: "signature", Why: "the signature is not one by your key over this request", Next: "run breakglass approve again", cause: err}
+		if err := ev.verify(r.ID, ev.Kind()); err != nil {
+			return nil, badSignature("request", err)
 		}
 	}
 	return ev, nil

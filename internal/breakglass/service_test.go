@@ -103,7 +103,7 @@ func TestTwoApprovalsGiveOneCertificateThatEnds(t *testing.T) {
 		if s.Cluster.Has(r.ID) || r.Bound {
 			t.Error("the binding outlived the certificate")
 		}
-		want := []string{"requested/v2", "approved/v1", "approved/v1", "claimed/v1", "issued/v1", "bound/v1", "unbound/v1", "ended/v1"}
+		want := []string{"requested/v2", "approved/v2", "approved/v2", "claimed/v2", "issued/v1", "bound/v1", "unbound/v1", "ended/v1"}
 		if diff := cmp.Diff(want, s.Told.Kinds(r.ID)); diff != "" {
 			t.Error("people were told:", diff)
 		}
@@ -156,12 +156,13 @@ func TestWhoMayDoWhat(t *testing.T) {
 			return err
 		}, "signature"},
 		{"an approval by key signed by somebody else", func(s *bgtest.System, r *breakglass.Request) error {
-			c := breakglass.Consent{Digest: r.Digest, Signature: bgtest.SignSSH(bgtest.SSHKey("bob"), breakglass.ApprovalNamespace, breakglass.ApprovalText(r.ID, r.Digest))}
+			c := bgtest.Consent(byKey("bob"), r)
 			_, err := s.Service.Approve(s.T.Context(), byKey("carol"), r.ID, c)
 			return err
 		}, "signature"},
 		{"an approval by key signed for something else", func(s *bgtest.System, r *breakglass.Request) error {
-			c := breakglass.Consent{Digest: r.Digest, Signature: bgtest.SignSSH(bgtest.SSHKey("carol"), "file", breakglass.ApprovalText(r.ID, r.Digest))}
+			text := breakglass.ApprovalText(r.ID, r.Digest, 0)
+			c := breakglass.Consent{Digest: r.Digest, Signature: bgtest.SignSSH(bgtest.SSHKey("carol"), "file", text)}
 			_, err := s.Service.Approve(s.T.Context(), byKey("carol"), r.ID, c)
 			return err
 		}, "signature"},
@@ -213,7 +214,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 		}, "not-yours"},
 		{"a claim by Slack", func(s *bgtest.System, r *breakglass.Request) error {
 			_, csr := bgtest.NewCSR()
-			_, err := s.Service.Claim(s.T.Context(), bySlack("alice"), r.ID, csr)
+			_, err := s.Service.Claim(s.T.Context(), bySlack("alice"), r.ID, csr, "")
 			return err
 		}, "channel"},
 		{"revoking what is not active", func(s *bgtest.System, r *breakglass.Request) error {
@@ -1008,7 +1009,7 @@ func TestMessengerThatFailsLosesNothing(t *testing.T) {
 		}
 		r := s.Grant("alice", "admin")
 		time.Sleep(5 * time.Minute)
-		if diff := cmp.Diff([]string{"requested/v2", "approved/v1", "approved/v1"}, s.Told.Kinds(r.ID)); diff != "" {
+		if diff := cmp.Diff([]string{"requested/v2", "approved/v2", "approved/v2"}, s.Told.Kinds(r.ID)); diff != "" {
 			t.Error(diff)
 		}
 		s.Restart()

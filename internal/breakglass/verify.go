@@ -21,6 +21,7 @@ type Auditor struct {
 
 	campaigns map[string]*Campaign
 	policy    PolicyLoaded // the last one
+	later     bool         // an approval of this release was seen: there is none of an earlier one after it
 	report    AuditReport
 }
 
@@ -31,6 +32,7 @@ type AuditReport struct {
 	Certificates int
 	Approvals    int // all of them
 	Signed       int // of which signed with an SSH key, each checked
+	Repeated     int // of which earlier releases recorded again after they were taken back: it cannot be told whether they were signed again
 	Orphans      int // certificates that were signed and never delivered
 	Refusals     int // commands that were not allowed
 	Campaigns    int
@@ -88,6 +90,14 @@ func (a *Auditor) Add(e ledger.Entry) {
 		a.report.Approvals++
 		if ev.Signature != "" {
 			a.report.Signed++
+		}
+		switch {
+		case e.Kind != approvedV1:
+			a.later = true
+		case a.later:
+			bad("an approval as earlier releases made them, after one of a later release: its signature may have counted before")
+		case ev.Signature != "" && r.TakenBack[ev.By.Person] > 0:
+			a.report.Repeated++
 		}
 	case Claimed:
 		once(a.keys, ev.SPKI, "this key")

@@ -2,13 +2,17 @@ package breakglass_test
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/ledger"
 )
 
 // slowCheck is a signer whose Check waits: in says that it has begun, out lets it end.
@@ -65,4 +69,128 @@ func withoutKey(policy, person string) string {
 		return strings.TrimSpace(string(ssh.MarshalAuthorizedKey(bgtest.SSHKey(of).PublicKey())))
 	}
 	return strings.Replace(policy, key(person), key("a new laptop"), 1)
+}
+
+func TestATakenBackApprovalIsNotReplayed(t *testing.T) {
+	bubble(t, func(t *testing.T, s *bgtest.System) {
+		r := s.Ask(byKey("alice"), "keys")
+		r = s.Approve(byKey("carol"), r)
+		old := bgtest.Consent(byKey("bob"), r)
+		r = s.Approve(byKey("bob"), r)
+		r, err := s.Service.TakeBack(t.Context(), byKey("bob"), r.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = s.Service.Approve(t.Context(), byKey("bob"), r.ID, old)
+		wantRefusal(t, err, "signature")
+		if r = s.Approve(byKey("bob"), r); r.State(time.Now()) != breakglass.StateApproved {
+			t.Errorf("a new signature counts for nothing: %s", r.State(time.Now()))
+		}
+
+		// Whoever writes the ledger without the service does not get it past an audit either.
+		entries, err := s.Ledger.Entries(t.Context(), 0, 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		last := &entries[len(entries)-1]
+		for _, again := range []breakglass.Approved{
+			{By: byKey("bob"), Digest: r.Digest, TakenBack: 0, Signature: old.Signature, PublicKey: publicKey("bob")},
+			{By: byKey("bob"), Digest: r.Digest, TakenBack: 1, Signature: old.Signature, PublicKey: publicKey("bob")},
+		} {
+			last.Body = body(t, again)
+			if got := audit(entries); len(got) == 0 {
+				t.Errorf("nothing is wrong with a signature that counts twice (%d)", again.TakenBack)
+			}
+		}
+	})
+}
+
+// TestApprovalsOfEarlierReleases: a ledger in which an approval was taken back and given again before approved/v2 verifies for
+// ever, and the audit says that it cannot tell whether it was signed again. After one approval of today none like those follows.
+func TestApprovalsOfEarlierReleases(t *testing.T) {
+	bubble(t, func(t *testing.T, s *bgtest.System) {
+		r := s.Ask(byKey("alice"), "keys")
+		v1 := func(who string) ledger.Draft {
+			text := fmt.Appendf(nil, "breakglass approval v1\nrequest %s\ndigest %s\n", r.ID, r.Digest)
+			return ledger.Draft{Kind: "approved/v1", Body: body(t, breakglass.Approved{By: byKey(who), Digest: r.Digest, PublicKey: publicKey(who),
+				Signature: bgtest.SignSSH(bgtest.SSHKey(who), breakglass.ApprovalNamespace, text)})}
+		}
+		back := ledger.Draft{Kind: "approval-withdrawn/v1", Body: body(t, breakglass.ApprovalWithdrawn{By: byKey("bob")})}
+		if _, err := s.Ledger.Append(t.Context(), time.Now(), r.ID, r.Rev, nil, v1("bob"), back, v1("bob")); err != nil {
+			t.Fatal(err)
+		}
+		s.Check()
+		report, err := breakglass.Audit(t.Context(), s.Ledger)
+		if err != nil || report.Repeated != 1 {
+			t.Errorf("%d approvals could be replays (%v), want 1", report.Repeated, err)
+		}
+		r = s.Approve(byKey("carol"), must1(s.Service.Get(t.Context(), r.ID))(t))
+		wantState(t, r, breakglass.StateApproved)
+		entries, err := s.Ledger.Entries(t.Context(), 0, 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		late := entries[len(entries)-1]
+		late.Seq, late.StreamSeq, late.Kind, late.Body = late.Seq+1, late.StreamSeq+1, back.Kind, back.Body
+		entries = append(entries, late)
+		late.Seq, late.StreamSeq, late.Kind, late.Body = late.Seq+1, late.StreamSeq+1, "approved/v1", v1("bob").Body
+		if got := audit(entries); len(got) != 0 {
+			t.Fatalf("the ledger itself: %q", got)
+		}
+		if got := audit(append(entries, late)); len(got) == 0 {
+			t.Error("nothing is wrong with an old approval after a new one")
+		}
+	})
+}
+
+func TestASessionAloneClaimsNothing(t *testing.T) {
+	bubble(t, func(t *testing.T, s *bgtest.System) {
+		r := s.Ask(bySlack("alice"), "group") // asked in Slack: it is bound to no key
+		s.Approve(bySlack("bob"), r)
+		s.Approve(bySlack("carol"), r)
+		_, csr := bgtest.NewCSR()
+		_, others := bgtest.NewCSR()
+		for name, signature := range map[string]string{
+			"none":                     "",
+			"by another key":           bgtest.ClaimSignature("bob", r.ID, csr),
+			"over another key's claim": bgtest.ClaimSignature("alice", r.ID, others),
+			"over another request":     bgtest.ClaimSignature("alice", "bg-0000-000", csr),
+			"of an approval":           bgtest.Consent(byKey("alice"), r).Signature,
+		} {
+			if _, err := s.Service.Claim(t.Context(), byKey("alice"), r.ID, csr, signature); err == nil {
+				t.Errorf("claimed with a signature %s", name)
+			} else {
+				wantRefusal(t, err, "signature")
+			}
+		}
+		if s.CA.Calls() != 0 {
+			t.Errorf("%d signing calls", s.CA.Calls())
+		}
+		if _, err := s.Claim("alice", r.ID, csr); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func publicKey(of string) string {
+	return strings.TrimSpace(string(ssh.MarshalAuthorizedKey(bgtest.SSHKey(of).PublicKey())))
+}
+
+func body(t *testing.T, ev breakglass.Event) []byte {
+	t.Helper()
+	b, err := json.Marshal(ev)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func must1[T any](v T, err error) func(*testing.T) T {
+	return func(t *testing.T) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
 }

@@ -128,7 +128,7 @@ func (k *walk) approvals(ctx context.Context, id string) error {
 	if err != nil {
 		return fmt.Errorf("reading the request: %w", err)
 	}
-	if _, err := alice.Approve(ctx, id, r.Digest, ""); err == nil {
+	if _, err := alice.Approve(ctx, r, ""); err == nil {
 		return errors.New("alice could approve her own request")
 	} else {
 		k.say("alice tries to approve it herself: refused (%v)", err)
@@ -164,7 +164,7 @@ func (k *walk) approvals(ctx context.Context, id string) error {
 	if err != nil {
 		return fmt.Errorf("reading the request as bob: %w", err)
 	}
-	if r, err = bob.Approve(ctx, id, r.Digest, "seen on the dashboard too"); err != nil {
+	if r, err = bob.Approve(ctx, r, "seen on the dashboard too"); err != nil {
 		return fmt.Errorf("bob approves: %w", err)
 	}
 	k.say("bob signs the request's digest with his SSH key (%s)", ssh.FingerprintSHA256(k.Person("bob").Key.PublicKey()))
@@ -374,7 +374,7 @@ func (k *walk) commandLine(ctx context.Context, _ string) error {
 		return fmt.Errorf("asking: %w", err)
 	}
 	for _, p := range []string{"alice", "carol"} {
-		if _, err := k.client(p).Approve(ctx, r.ID, r.Digest, ""); err != nil {
+		if _, err := k.client(p).Approve(ctx, r, ""); err != nil {
 			return fmt.Errorf("%s approves: %w", p, err)
 		}
 	}

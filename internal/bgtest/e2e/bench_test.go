@@ -107,9 +107,12 @@ func BenchmarkClaim(b *testing.B) {
 			for done := 0; done < b.N; {
 				n := min(batch, b.N-done)
 				grants := x.grants(b, n)
-				csrs := make([][]byte, 2*n)
+				csrs, signatures := make([][]byte, 2*n), make([]string, n)
 				for i := range csrs {
 					_, csrs[i] = bgtest.NewCSR()
+				}
+				for i, r := range grants {
+					signatures[i] = bgtest.ClaimSignature(r.Ask.By.Person, r.ID, csrs[i])
 				}
 				raw, took := spread(clients, n, func(i int) error {
 					return x.sign(b.Context(), fmt.Sprintf("breakglass:raw:%d", done+i), csrs[n+i])
@@ -117,7 +120,7 @@ func BenchmarkClaim(b *testing.B) {
 				raws, rawTime = append(raws, raw...), rawTime+took
 				b.StartTimer()
 				claim, took := spread(clients, n, func(i int) error {
-					_, err := x.service.Claim(b.Context(), bgtest.ByKey(grants[i].Ask.By.Person), grants[i].ID, csrs[i])
+					_, err := x.service.Claim(b.Context(), bgtest.ByKey(grants[i].Ask.By.Person), grants[i].ID, csrs[i], signatures[i])
 					return err
 				}, b)
 				b.StopTimer()

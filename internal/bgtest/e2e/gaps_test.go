@@ -379,8 +379,8 @@ func TestFullDiskEndsTheDaemonAndRoomBringsItBack(t *testing.T) {
 			t.Fatal("the limit has no effect")
 		}
 		person := people[n%2]
-		if _, err = person.Approve(t.Context(), g.id, r.Digest, ""); err == nil {
-			_, err = person.Command(t.Context(), g.id, "take-back", "filling the disk")
+		if r, err = person.Approve(t.Context(), r, ""); err == nil {
+			r, err = person.Command(t.Context(), g.id, "take-back", "filling the disk")
 		}
 	}
 	// The write that failed may be one that the daemon made for itself: then nobody is there any more to answer.

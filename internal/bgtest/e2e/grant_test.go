@@ -39,7 +39,7 @@ func (d *daemon) grant(who, profile string, seconds int64) *grant {
 	must(d.t, err)
 	g.id = r.ID
 	for _, p := range []string{"carol", "bob"} {
-		_, err := d.client(p).Approve(d.t.Context(), r.ID, r.Digest, "")
+		_, err := d.client(p).Approve(d.t.Context(), r, "")
 		must(d.t, err)
 	}
 	return g
