@@ -16,7 +16,6 @@ import (
 	"strings"
 	"time"
 
-	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -88,11 +87,11 @@ func (c *Clusters) Whoami(ctx context.Context, cluster string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	me, err := t.who.SelfSubjectReviews().Create(ctx, &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
+	me, err := t.whoAmI(ctx)
 	if err != nil {
 		return "", t.explain("signing in", err)
 	}
-	return me.Status.UserInfo.Username, nil
+	return me.Username, nil
 }
 
 // CheckRights asks the API server whether the daemon's credential works and can do what it must and nothing more. rights are
@@ -103,17 +102,17 @@ func (c *Clusters) CheckRights(ctx context.Context, cluster string, rights []bre
 	if err != nil {
 		return []Finding{{What: err.Error(), Next: "add it under clusters"}}
 	}
-	me, err := t.who.SelfSubjectReviews().Create(ctx, &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
+	me, err := t.whoAmI(ctx)
 	if err != nil {
 		return []Finding{{What: t.explain("signing in", err).Error(), Next: "nothing can be bound or cut off there until this works"}}
 	}
-	name, now := me.Status.UserInfo.Username, time.Now().UTC()
+	name, now := me.Username, time.Now().UTC()
 	out := []Finding{{OK: true, What: fmt.Sprintf("cluster %s answers at %s and knows the daemon as %s", cluster, t.rest.Host, name)}}
 	for _, s := range t.servers {
 		if s == t {
 			continue
 		}
-		if _, err := s.who.SelfSubjectReviews().Create(ctx, &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{}); err != nil {
+		if _, err := s.whoAmI(ctx); err != nil {
 			out = append(out, Finding{What: s.explain("signing in at "+s.rest.Host, err).Error(), Next: "until this works nobody can prove that this API server refuses a revoked certificate"})
 		}
 	}
@@ -121,18 +120,17 @@ func (c *Clusters) CheckRights(ctx context.Context, cluster string, rights []bre
 		out = append(out, Finding{What: fmt.Sprintf("the daemon's credential in cluster %s ends %s: then nothing can be bound or cut off there", cluster, until.UTC().Format(time.RFC3339)),
 			Next: "put a new one into its kubeconfig (policies/kubernetes/README.md)"})
 	}
-	if slices.Contains(me.Status.UserInfo.Groups, "system:masters") {
+	if slices.Contains(me.Groups, "system:masters") {
 		out = append(out, Finding{What: fmt.Sprintf("the daemon is in system:masters in cluster %s: it may do everything, and no policy limits it", cluster),
 			Next: "give it a credential without that group (policies/kubernetes/README.md)"})
 	}
 	need := needs(rights)
 	for _, a := range need {
-		review := &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &a}}
-		answer, err := t.may.SelfSubjectAccessReviews().Create(ctx, review, metav1.CreateOptions{})
+		allowed, err := t.mayI(ctx, a)
 		if err != nil {
 			return append(out, Finding{What: t.explain("asking what the daemon may do", err).Error(), Next: "run doctor again"})
 		}
-		if !answer.Status.Allowed {
+		if !allowed {
 			out = append(out, Finding{What: fmt.Sprintf("the daemon may not %s in cluster %s", describe(a), cluster), Next: "apply policies/kubernetes/, and name the role there"})
 		}
 	}
@@ -206,12 +204,11 @@ func (t *target) extra(ctx context.Context, need []authorizationv1.ResourceAttri
 	slices.Sort(namespaces)
 	var out []string
 	for _, ns := range slices.Compact(namespaces) {
-		review := &authorizationv1.SelfSubjectRulesReview{Spec: authorizationv1.SelfSubjectRulesReviewSpec{Namespace: ns}}
-		answer, err := t.may.SelfSubjectRulesReviews().Create(ctx, review, metav1.CreateOptions{})
+		rules, err := t.myRules(ctx, ns)
 		if err != nil {
 			return nil, err
 		}
-		for _, a := range expand(answer.Status.ResourceRules) {
+		for _, a := range expand(rules) {
 			all := a
 			all.Name = "" // a right to all of them covers the right to one
 			if !known[a] && !known[all] {

@@ -16,26 +16,25 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	authenticationclient "k8s.io/client-go/kubernetes/typed/authentication/v1"
-	authorizationclient "k8s.io/client-go/kubernetes/typed/authorization/v1"
-	rbacclient "k8s.io/client-go/kubernetes/typed/rbac/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/util/flowcontrol"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
 )
@@ -66,7 +65,8 @@ type Target struct {
 // Config is what Open needs.
 type Config struct {
 	Targets []Target
-	Timeout time.Duration // of each request. Default 5 s
+	// Timeout is that of each read, proof and probe. Default 5 s. A write has its own, which is longer than the API server's.
+	Timeout time.Duration
 	// Asked lists the specs of SubjectAccessReviews about a user that the deny webhook did not refuse lately, as JSON, the last one
 	// first. An API server whose webhook refuses the user has done so only when it refuses these too: it remembers such answers,
 	// and lets requests in by them. Nil: they are not known.
@@ -76,21 +76,26 @@ type Config struct {
 
 // Clusters is a breakglass.Binder and a breakglass.Prover. It is safe for concurrent use.
 type Clusters struct {
-	log     *slog.Logger
-	asked   func(user string) []json.RawMessage
-	targets map[string]*target
+	log       *slog.Logger
+	asked     func(user string) []json.RawMessage
+	targets   map[string]*target
+	writeTime time.Duration
+
+	mu      sync.Mutex         // guards flights; held for map operations only
+	flights map[string]*flight // writes that are under way, by cluster and request
 }
 
 // target is one cluster at one address.
 type target struct {
 	id       string
 	rest     *rest.Config
-	serverCA []byte // PEM; what the daemon trusts, nil for the system's CAs
-	peopleCA []byte // PEM; what people's kubeconfigs trust
-	rbac     rbacclient.RbacV1Interface
-	who      authenticationclient.AuthenticationV1Interface
-	may      authorizationclient.AuthorizationV1Interface
+	serverCA []byte       // PEM; what the daemon trusts, nil for the system's CAs
+	peopleCA []byte       // PEM; what people's kubeconfigs trust
 	http     *http.Client // with the daemon's credential
+	writes   *http.Client // the same, without a deadline of its own
+	// Proofs of many revocations at one time are hundreds of small questions, which must not wait behind each other, nor anything
+	// else behind them.
+	few, many flowcontrol.RateLimiter
 
 	// Of the kubeconfig's server alone:
 	servers []*target // the cluster at each configured address, in the configuration's order
@@ -113,7 +118,7 @@ func Open(cfg Config) (*Clusters, error) {
 	if cfg.Asked == nil {
 		cfg.Asked = func(string) []json.RawMessage { return nil }
 	}
-	c := &Clusters{log: cfg.Log, asked: cfg.Asked, targets: map[string]*target{}}
+	c := &Clusters{log: cfg.Log, asked: cfg.Asked, targets: map[string]*target{}, writeTime: writeTime, flights: map[string]*flight{}}
 	var bad []error
 	for _, t := range cfg.Targets {
 		opened, err := open(t, cfg.Timeout)
@@ -147,7 +152,6 @@ func open(t Target, timeout time.Duration) (*target, error) {
 		return nil, fmt.Errorf("the server %q in %s is not an https:// address: the daemon's credential would travel unprotected", rc.Host, t.Kubeconfig)
 	}
 	rc.Timeout, rc.UserAgent = timeout, ManagedBy
-	rc.QPS, rc.Burst = 50, 100 // a burst of claims must not wait for client-go's default of 5 a second
 	// HTTP/2 would put every request on one connection. When that goes silent (a node or a load balancer that died), each
 	// request would time out on it for 45 s, until client-go gives it up. With HTTP/1.1 a request that times out takes its
 	// connection with it, and the next one dials.
@@ -170,23 +174,12 @@ func open(t Target, timeout time.Duration) (*target, error) {
 		conf := rest.CopyConfig(rc)
 		conf.Host = address
 		out := &target{id: t.ID, rest: conf, serverCA: loaded.CAData, peopleCA: peopleCA}
+		out.few, out.many = flowcontrol.NewTokenBucketRateLimiter(50, 100), flowcontrol.NewTokenBucketRateLimiter(500, 1000)
 		out.http, err = rest.HTTPClientFor(conf)
-		if err == nil {
-			out.rbac, err = rbacclient.NewForConfigAndClient(conf, out.http)
-		}
-		if err == nil {
-			out.who, err = authenticationclient.NewForConfigAndClient(conf, out.http)
-		}
-		if err == nil {
-			// Proofs of many revocations at one time are hundreds of small questions, which must not wait behind each other, nor
-			// anything else behind them.
-			may := rest.CopyConfig(conf)
-			may.QPS, may.Burst = 500, 1000
-			out.may, err = authorizationclient.NewForConfigAndClient(may, out.http)
-		}
 		if err != nil {
 			return nil, fmt.Errorf("using the daemon's kubeconfig %s for %s: %w", t.Kubeconfig, address, err)
 		}
+		out.writes = &http.Client{Transport: out.http.Transport, CheckRedirect: out.http.CheckRedirect}
 		return out, nil
 	}
 	out, err := at(rc.Host)
@@ -256,23 +249,31 @@ const silentFor = 30 * time.Second
 
 // anyServer does something at the kubeconfig's server or, when that does not answer, at another of the cluster's addresses: a
 // dead load balancer must not keep a right alive. What it does must be safe to repeat. The errors of all that were tried are
-// returned when none answers.
-func (t *target) anyServer(ctx context.Context, do func(context.Context, *target) error) error {
+// returned when none answers. Each address but the last one has its share of the time only; what writes sees for itself whether
+// an address answers, and is told which one is the last.
+func (t *target) anyServer(ctx context.Context, do func(ctx context.Context, at *target) error) error {
+	return t.eachServer(ctx, func(ctx context.Context, at *target, left int) error {
+		if left > 1 { // the last one may take all the time that is left
+			budget := at.rest.Timeout
+			if deadline, ok := ctx.Deadline(); ok {
+				budget = min(budget, time.Until(deadline)/time.Duration(left))
+			}
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, budget)
+			defer cancel()
+		}
+		return do(ctx, at)
+	})
+}
+
+// eachServer does something at one address after the other until one answers. left is how many there are, with this one.
+func (t *target) eachServer(ctx context.Context, do func(ctx context.Context, at *target, left int) error) error {
 	now := time.Now()
 	order := slices.Clone(t.ways)
 	slices.SortStableFunc(order, func(a, b *target) int { return boolInt(a.wasSilent(now)) - boolInt(b.wasSilent(now)) })
 	var bad []error
 	for i, at := range order {
-		actx, cancel := ctx, context.CancelFunc(func() {})
-		if left := len(order) - i; left > 1 { // the last one may take all the time that is left
-			budget := at.rest.Timeout
-			if deadline, ok := ctx.Deadline(); ok {
-				budget = min(budget, time.Until(deadline)/time.Duration(left))
-			}
-			actx, cancel = context.WithTimeout(ctx, budget)
-		}
-		err := do(actx, at)
-		cancel()
+		err := do(ctx, at, len(order)-i)
 		if err == nil {
 			at.silent.Store(0)
 			return nil
@@ -305,7 +306,7 @@ func unanswered(err error) bool {
 	var network net.Error // also what *url.Error is
 	var status apierrors.APIStatus
 	if errors.As(err, &status) && status.Status().Code >= 500 {
-		return true
+		return refusedBy(err) == "" // else it would be the same at every address
 	}
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, io.EOF) || errors.As(err, &network)
 }
@@ -355,40 +356,31 @@ func (c *Clusters) Bind(ctx context.Context, b breakglass.Binding) error {
 	if !b.Rights.Binding() {
 		return fmt.Errorf("request %s is in group mode: there is nothing to bind", b.Request)
 	}
-	return t.anyServer(ctx, func(ctx context.Context, t *target) error { return c.bindAt(ctx, t, b) })
+	what, err := json.Marshal(b)
+	if err != nil {
+		return fmt.Errorf("writing down a binding: %w", err)
+	}
+	return c.pursue(ctx, t, b.Request, string(what), func(ctx context.Context, t *target) error { return c.bindAt(ctx, t, b) })
 }
 
 func (c *Clusters) bindAt(ctx context.Context, t *target, b breakglass.Binding) error {
+	want := func() *binding {
+		return &binding{ObjectMeta: meta(b), Subjects: subjects(b), RoleRef: roleRef(b.Rights)}
+	}
 	if len(b.Rights.Namespaces) == 0 {
-		want := &rbacv1.ClusterRoleBinding{ObjectMeta: meta(b), Subjects: subjects(b), RoleRef: roleRef(b.Rights)}
-		err := ensure(ctx, c.log, t.rbac.ClusterRoleBindings(), want, func(b *rbacv1.ClusterRoleBinding) any { return contents{b.Subjects, b.RoleRef} })
-		return t.explain("creating a ClusterRoleBinding", err)
+		return t.explain("creating a ClusterRoleBinding", c.ensure(ctx, bindings{t, ""}, want()))
 	}
-	var bad []error
-	for _, ns := range b.Rights.Namespaces { // one namespace that is gone must not keep people out of the others
-		want := &rbacv1.RoleBinding{ObjectMeta: meta(b), Subjects: subjects(b), RoleRef: roleRef(b.Rights)}
-		err := ensure(ctx, c.log, t.rbac.RoleBindings(ns), want, func(b *rbacv1.RoleBinding) any { return contents{b.Subjects, b.RoleRef} })
-		if err != nil {
-			bad = append(bad, t.explain("creating a RoleBinding in namespace "+ns, err))
-		}
-		if ctx.Err() != nil {
-			break
-		}
+	bad := make([]error, len(b.Rights.Namespaces))
+	var wait sync.WaitGroup
+	for i, ns := range b.Rights.Namespaces { // one namespace that is gone, or hangs, must not keep people out of the others
+		wait.Go(func() {
+			if err := c.ensure(ctx, bindings{t, ns}, want()); err != nil {
+				bad[i] = t.explain("creating a RoleBinding in namespace "+ns, err)
+			}
+		})
 	}
+	wait.Wait()
 	return errors.Join(bad...)
-}
-
-// contents is what a binding says, whatever its kind.
-type contents struct {
-	subjects []rbacv1.Subject
-	role     rbacv1.RoleRef
-}
-
-// bindings is what the typed clients of ClusterRoleBindings and RoleBindings have in common.
-type bindings[T metav1.Object] interface {
-	Create(context.Context, T, metav1.CreateOptions) (T, error)
-	Get(context.Context, string, metav1.GetOptions) (T, error)
-	Delete(context.Context, string, metav1.DeleteOptions) error
 }
 
 // bindTries is how often an object that is in the way is replaced before giving up: somebody else then keeps making it.
@@ -396,45 +388,40 @@ const bindTries = 3
 
 // ensure makes want exist. An object that has its name already is left alone if it is the same; if it is ours and says
 // something else, it is deleted (a roleRef cannot be changed) and made again; somebody else's is never touched.
-func ensure[T metav1.Object](ctx context.Context, log *slog.Logger, api bindings[T], want T, says func(T) any) error {
+func (c *Clusters) ensure(ctx context.Context, api bindings, want *binding) error {
 	for range bindTries {
-		_, err := api.Create(ctx, want, metav1.CreateOptions{})
+		err := api.create(ctx, want)
 		if !apierrors.IsAlreadyExists(err) {
 			return err
 		}
-		have, err := api.Get(ctx, want.GetName(), metav1.GetOptions{})
+		have, err := api.get(ctx, want.Name)
 		if apierrors.IsNotFound(err) {
 			continue
 		}
 		if err != nil {
 			return err
 		}
-		if !ours(have, want.GetLabels()[RequestLabel]) {
-			return fmt.Errorf("an object named %s is there already and does not carry our labels: look at who made it and delete it", have.GetName())
+		if !have.oursFor(want.Labels[RequestLabel]) {
+			return fmt.Errorf("an object named %s is there already and does not carry our labels: look at who made it and delete it", want.Name)
 		}
-		until := have.GetAnnotations()[UntilAnnotation] == want.GetAnnotations()[UntilAnnotation]
-		if until && reflect.DeepEqual(says(have), says(want)) && have.GetDeletionTimestamp() == nil {
+		until := have.Annotations[UntilAnnotation] == want.Annotations[UntilAnnotation]
+		if until && reflect.DeepEqual(have.Subjects, want.Subjects) && have.RoleRef == want.RoleRef && have.DeletionTimestamp == nil {
 			return nil
 		}
-		log.WarnContext(ctx, "replacing a binding of ours that says something else", slog.String("name", have.GetName()), slog.String("namespace", have.GetNamespace()))
-		err = api.Delete(ctx, have.GetName(), exactly(have))
+		c.log.WarnContext(ctx, "replacing a binding of ours that says something else", slog.String("name", want.Name), slog.String("namespace", api.namespace))
+		err = api.delete(ctx, have)
 		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 			return err
 		}
 	}
-	return fmt.Errorf("an object named %s that says something else is there again each time it is deleted: find out who makes it, or which finalizer keeps it", want.GetName())
+	return fmt.Errorf("an object named %s that says something else is there again each time it is deleted: find out who makes it, or which finalizer keeps it", want.Name)
 }
 
-// ours reports whether o carries the labels of what we make for the request.
-func ours(o metav1.Object, request string) bool {
-	return o.GetLabels()[ManagedByLabel] == ManagedBy && o.GetLabels()[RequestLabel] == request
-}
+// ours reports whether the object carries the label of what a breakglassd makes.
+func (b *binding) ours() bool { return b.Labels[ManagedByLabel] == ManagedBy }
 
-// exactly keeps a delete from hitting an object that was made after o was looked at.
-func exactly(o metav1.Object) metav1.DeleteOptions {
-	uid := o.GetUID()
-	return metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}}
-}
+// oursFor reports whether the object carries the labels of what we make for the request.
+func (b *binding) oursFor(request string) bool { return b.ours() && b.Labels[RequestLabel] == request }
 
 // Unbind implements breakglass.Binder. It finds what to delete by label, in every namespace, so that nothing is left over
 // whatever the profile said when the binding was made. Then it looks again, by name: labels can be taken off and a finalizer
@@ -444,21 +431,14 @@ func (c *Clusters) Unbind(ctx context.Context, cluster, request string) error {
 	if err != nil {
 		return err
 	}
-	return t.anyServer(ctx, func(ctx context.Context, t *target) error { return t.unbind(ctx, request) })
+	return c.pursue(ctx, t, request, "unbind", func(ctx context.Context, t *target) error { return t.unbind(ctx, request) })
 }
 
 func (t *target) unbind(ctx context.Context, request string) error {
 	var bad []error
-	err := t.find(ctx, metav1.ListOptions{LabelSelector: ManagedByLabel + "=" + ManagedBy + "," + RequestLabel + "=" + request}, func(o metav1.Object) {
-		var err error
-		if o.GetNamespace() == "" {
-			err = t.rbac.ClusterRoleBindings().Delete(ctx, o.GetName(), exactly(o))
-		} else {
-			err = t.rbac.RoleBindings(o.GetNamespace()).Delete(ctx, o.GetName(), exactly(o))
-		}
-		if err != nil && !apierrors.IsNotFound(err) {
-			bad = append(bad, t.explain("deleting the binding "+o.GetName(), err))
-		}
+	label := url.Values{"labelSelector": {ManagedByLabel + "=" + ManagedBy + "," + RequestLabel + "=" + request}}
+	err := t.find(ctx, label, func(page []*binding) {
+		bad = append(bad, t.deleteAll(ctx, page)...)
 	})
 	if err != nil {
 		bad = append(bad, t.explain("listing the bindings of "+request, err))
@@ -466,21 +446,34 @@ func (t *target) unbind(ctx context.Context, request string) error {
 	if len(bad) > 0 {
 		return errors.Join(bad...)
 	}
-	err = t.find(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + namePrefix + request}, func(o metav1.Object) {
-		why := "it does not carry our labels, so we do not touch it: look at who changed it and delete it"
-		if ours(o, request) {
-			why = fmt.Sprintf("it is still there after it was deleted (finalizers %q): take its finalizers off", o.GetFinalizers())
+	err = t.find(ctx, url.Values{"fieldSelector": {"metadata.name=" + namePrefix + request}}, func(page []*binding) {
+		for _, o := range page {
+			why := "it does not carry our labels, so we do not touch it: look at who changed it and delete it"
+			if o.oursFor(request) {
+				why = fmt.Sprintf("it is still there after it was deleted (finalizers %q): take its finalizers off", o.Finalizers)
+			}
+			bad = append(bad, fmt.Errorf("%s in cluster %s may still give access: %s", o.where(), t.id, why))
 		}
-		where := "ClusterRoleBinding " + o.GetName()
-		if o.GetNamespace() != "" {
-			where = "RoleBinding " + o.GetName() + " in namespace " + o.GetNamespace()
-		}
-		bad = append(bad, fmt.Errorf("%s in cluster %s may still give access: %s", where, t.id, why))
 	})
 	if err != nil {
 		bad = append(bad, t.explain("looking whether the bindings of "+request+" are gone", err))
 	}
 	return errors.Join(bad...)
+}
+
+// deleteAll deletes bindings, all at the same time: a webhook may take its time for each.
+func (t *target) deleteAll(ctx context.Context, all []*binding) []error {
+	bad := make([]error, len(all))
+	var wait sync.WaitGroup
+	for i, o := range all {
+		wait.Go(func() {
+			if err := (bindings{t, o.Namespace}).delete(ctx, o); err != nil && !apierrors.IsNotFound(err) {
+				bad[i] = t.explain("deleting the "+o.where(), err)
+			}
+		})
+	}
+	wait.Wait()
+	return slices.DeleteFunc(bad, func(err error) bool { return err == nil })
 }
 
 // Bound implements breakglass.Binder.
@@ -492,8 +485,10 @@ func (c *Clusters) Bound(ctx context.Context, cluster string) ([]string, error) 
 	var ids []string
 	err = t.anyServer(ctx, func(ctx context.Context, t *target) error {
 		ids = nil
-		err := t.find(ctx, metav1.ListOptions{LabelSelector: ManagedByLabel + "=" + ManagedBy + "," + RequestLabel}, func(o metav1.Object) {
-			ids = append(ids, o.GetLabels()[RequestLabel])
+		err := t.find(ctx, url.Values{"labelSelector": {ManagedByLabel + "=" + ManagedBy + "," + RequestLabel}}, func(page []*binding) {
+			for _, o := range page {
+				ids = append(ids, o.Labels[RequestLabel])
+			}
 		})
 		return t.explain("listing our bindings", err)
 	})
@@ -504,30 +499,44 @@ func (c *Clusters) Bound(ctx context.Context, cluster string) ([]string, error) 
 	return slices.Compact(ids), nil
 }
 
-// find visits the ClusterRoleBindings, and then the RoleBindings of all namespaces, that opts selects. It visits what it has
+// find visits the ClusterRoleBindings, and then the RoleBindings of all namespaces, that the query selects. It visits what it has
 // before it asks for more, and goes on to the second kind if the first cannot be listed: a cluster that cannot list one kind
 // must still lose the bindings of the other.
-func (t *target) find(ctx context.Context, opts metav1.ListOptions, visit func(metav1.Object)) error {
+func (t *target) find(ctx context.Context, query url.Values, visit func([]*binding)) error {
 	var bad []error
-	for _, list := range []func() (runtime.Object, error){
-		func() (runtime.Object, error) { return t.rbac.ClusterRoleBindings().List(ctx, opts) },
-		func() (runtime.Object, error) { return t.rbac.RoleBindings(metav1.NamespaceAll).List(ctx, opts) },
-	} {
-		for opts.Limit, opts.Continue = pageSize, ""; ; {
-			page, err := list()
-			if err == nil {
-				err = apimeta.EachListItem(page, func(o runtime.Object) error { visit(o.(metav1.Object)); return nil })
-			}
-			if err != nil {
-				bad = append(bad, err)
-				break
-			}
-			if opts.Continue = page.(metav1.ListInterface).GetContinue(); opts.Continue == "" {
-				break
-			}
+	for _, kind := range []string{"ClusterRoleBinding", "RoleBinding"} {
+		if err := t.pages(ctx, kind, query, visit); err != nil {
+			bad = append(bad, err)
 		}
 	}
 	return errors.Join(bad...)
+}
+
+func (t *target) pages(ctx context.Context, kind string, query url.Values, visit func([]*binding)) error {
+	query = maps.Clone(query)
+	query.Set("limit", strconv.Itoa(pageSize))
+	for range maxPages {
+		var page struct {
+			Kind     string          `json:"kind"`
+			Metadata metav1.ListMeta `json:"metadata"`
+			Items    []*binding      `json:"items"`
+		}
+		if err := t.call(ctx, t.http, t.few, http.MethodGet, rbacPath+strings.ToLower(kind)+"s?"+query.Encode(), nil, &page); err != nil {
+			return err
+		}
+		if page.Kind != kind+"List" {
+			return fmt.Errorf("the answer is not a list of %ss: is this an API server?", kind)
+		}
+		if len(page.Items) > pageSize || slices.Contains(page.Items, nil) {
+			return fmt.Errorf("the answer is not the page of a list of %ss that was asked for", kind)
+		}
+		visit(page.Items)
+		if page.Metadata.Continue == "" {
+			return nil
+		}
+		query.Set("continue", page.Metadata.Continue)
+	}
+	return fmt.Errorf("there are more than %d %ss, or the list has no end", maxPages*pageSize, kind)
 }
 
 // explain turns an API error into a sentence with the next step. The cause stays wrapped for errors.Is and the log.
@@ -541,6 +550,8 @@ func (t *target) explain(doing string, err error) error {
 	var status *apierrors.StatusError
 	switch {
 	case errors.Is(err, context.Canceled):
+	case refusedBy(err) != "":
+		next = refusedBy(err)
 	case apierrors.IsUnauthorized(err):
 		next = "the API server does not accept the daemon's credential: has it expired? Make a new one (policies/kubernetes/README.md)"
 	case apierrors.IsForbidden(err):

@@ -156,11 +156,11 @@ func (t *target) review(ctx context.Context, a breakglass.Access, q authorizatio
 }
 
 func (t *target) reviewSpec(ctx context.Context, spec authorizationv1.SubjectAccessReviewSpec) (authorizationv1.SubjectAccessReviewStatus, error) {
-	answer, err := t.may.SubjectAccessReviews().Create(ctx, &authorizationv1.SubjectAccessReview{Spec: spec}, metav1.CreateOptions{})
+	status, err := t.may(ctx, spec)
 	if err != nil {
 		return authorizationv1.SubjectAccessReviewStatus{}, askError{err}
 	}
-	return answer.Status, nil
+	return status, nil
 }
 
 // askError is what went wrong with the question itself, and roleError with reading the role that it comes from.
@@ -191,7 +191,7 @@ func problem(err error) string {
 		return "the daemon may not ask: apply policies/kubernetes/ (create subjectaccessreviews)"
 	case errors.As(err, &status) && status.Status().Code < 500:
 		return fmt.Sprintf("it answers with an error: %s", apierrors.ReasonForError(err))
-	case strings.Contains(err.Error(), "client rate limiter"): // client-go has no error value for it
+	case errors.Is(err, errBusy):
 		return "the daemon had too many questions at one time to ask it all of them"
 	}
 	return "it does not answer"
@@ -207,24 +207,15 @@ func (t *target) questions(ctx context.Context, r breakglass.Rights) (qs []autho
 	var rules []rbacv1.PolicyRule
 	name := "ClusterRole " + r.ClusterRole
 	if r.Role == "" {
-		role, err := t.rbac.ClusterRoles().Get(ctx, r.ClusterRole, metav1.GetOptions{})
-		if err != nil && !apierrors.IsNotFound(err) {
+		if rules, err = t.role(ctx, "", r.ClusterRole); err != nil && !apierrors.IsNotFound(err) {
 			return nil, "", roleError{err, name}
-		}
-		if err == nil {
-			rules = role.Rules
 		}
 	}
 	for _, ns := range namespaces {
 		if r.Role != "" {
 			name = "Role " + r.Role + " in namespace " + ns
-			role, err := t.rbac.Roles(ns).Get(ctx, r.Role, metav1.GetOptions{})
-			if err != nil && !apierrors.IsNotFound(err) {
+			if rules, err = t.role(ctx, ns, r.Role); err != nil && !apierrors.IsNotFound(err) {
 				return nil, "", roleError{err, name}
-			}
-			rules = nil
-			if err == nil {
-				rules = role.Rules
 			}
 		}
 		q, ok := question(rules)
