@@ -158,6 +158,9 @@ func (a *app) receipt(r api.Request) string {
 		}
 		label = ""
 	}
+	for _, x := range r.Receipt.Bindings {
+		row("", "not made for the grant: %s", x)
+	}
 	for _, l := range r.Receipt.Limits {
 		row("", "does not reach: %s", l)
 	}

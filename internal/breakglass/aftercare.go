@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -362,15 +363,15 @@ func (s *Service) prove(ctx context.Context, r *Request) (*Request, error) {
 	if care := r.Ask.Aftercare; care == nil || !care.Prove || r.Revoked == nil || r.Issued == nil || r.receipted() {
 		return r, nil
 	}
-	answers := []Answer{}
+	answers, bindings := []Answer{}, []string(nil)
 	if r.Receipt != nil {
-		answers = slices.Clone(r.Receipt.Answers)
+		answers, bindings = slices.Clone(r.Receipt.Answers), slices.Clone(r.Receipt.Bindings)
 	}
 	for {
 		actx, cancel := context.WithTimeout(ctx, s.cfg.BindTimeout)
 		got := s.cfg.Prover.Ask(actx, s.access(r))
 		cancel()
-		answers = learned(answers, got, time.Since(r.Revoked.At))
+		answers, bindings = learned(answers, got, time.Since(r.Revoked.At)), alsoBound(bindings, got)
 		if !slices.ContainsFunc(answers, func(a Answer) bool { return !a.No && a.Problem == StillAllowed }) {
 			break // the rest cannot be reached: that takes longer than we wait here
 		}
@@ -386,8 +387,8 @@ func (s *Service) prove(ctx context.Context, r *Request) (*Request, error) {
 		if r.receipted() {
 			return nil
 		}
-		ev := Receipt{Answers: answers, Final: all || !s.now().Before(r.Issued.NotAfter), Limits: limitsOf(r)}
-		if r.Receipt != nil && !ev.Final && sameAnswers(r.Receipt.Answers, answers) {
+		ev := Receipt{Answers: answers, Final: all || !s.now().Before(r.Issued.NotAfter), Limits: limitsOf(r), Bindings: bindings}
+		if r.Receipt != nil && !ev.Final && sameAnswers(r.Receipt.Answers, answers) && slices.Equal(r.Receipt.Bindings, bindings) {
 			return nil // nothing new
 		}
 		return ev
@@ -410,7 +411,7 @@ func learned(before, got []Answer, since time.Duration) []Answer {
 			out[i] = before[j]
 			continue
 		}
-		a.Tries = 1
+		a.Tries, a.Bindings = 1, nil
 		if j >= 0 {
 			a.Tries = before[j].Tries + 1
 		}
@@ -419,6 +420,26 @@ func learned(before, got []Answer, since time.Duration) []Answer {
 			a.Problem = ""
 		}
 		out[i] = a
+	}
+	return out
+}
+
+// alsoBound adds what one round of answers says about bindings that were not made for the grant. What was said last of one counts.
+func alsoBound(before []string, got []Answer) []string {
+	last := map[string]string{}
+	add := func(all []string) {
+		for _, b := range all {
+			name, what, _ := strings.Cut(b, ": ")
+			last[name] = what
+		}
+	}
+	add(before)
+	for _, a := range got {
+		add(a.Bindings)
+	}
+	var out []string
+	for _, name := range slices.Sorted(maps.Keys(last)) {
+		out = append(out, name+": "+last[name])
 	}
 	return out
 }

@@ -203,6 +203,8 @@ type Receipt struct {
 	Answers []Answer `json:"answers"` // one for each configured API server, in the configuration's order
 	Final   bool     `json:"final"`   // nothing more will be asked: every server says no, or the certificate's time is over
 	Limits  []string `json:"limits"`  // what a revocation cannot reach, in words
+	// Bindings names what gave the certificate rights and was not made for the grant, and what became of it: "NAME: in words".
+	Bindings []string `json:"bindings,omitempty"`
 }
 
 // Answer is what one API server said when it was asked whether a revoked certificate still opens it.
@@ -214,6 +216,8 @@ type Answer struct {
 	Tries       int    `json:"tries"`                 // how often it was asked until then
 	Question    string `json:"question,omitempty"`    // what it was asked, in words
 	Problem     string `json:"problem,omitempty"`     // why there is no no: it cannot be reached, or it still says yes
+
+	Bindings []string `json:"-"` // for Receipt.Bindings
 }
 
 // What refuses a revoked certificate.
@@ -409,7 +413,7 @@ func (Ended) Kind() string             { return "ended/v1" }
 func (Refused) Kind() string           { return "refused/v1" }
 func (PolicyLoaded) Kind() string      { return "policy-loaded/v1" }
 func (Heartbeat) Kind() string         { return "heartbeat/v1" }
-func (Receipt) Kind() string           { return "receipt/v1" }
+func (Receipt) Kind() string           { return "receipt/v2" }
 func (SessionReported) Kind() string   { return "session-reported/v1" }
 func (Swept) Kind() string             { return "swept/v1" }
 func (Acknowledged) Kind() string      { return "acknowledged/v1" }
@@ -482,7 +486,8 @@ var kinds = map[string]func(body []byte) (Event, error){
 	"refused/v1":               decode[Refused],
 	"policy-loaded/v1":         decode[PolicyLoaded],
 	"heartbeat/v1":             decode[Heartbeat],
-	"receipt/v1":               decode[Receipt],
+	"receipt/v1":               older[Receipt]("bindings"),
+	"receipt/v2":               decode[Receipt],
 	"session-reported/v1":      decode[SessionReported],
 	"swept/v1":                 decode[Swept],
 	"acknowledged/v1":          decode[Acknowledged],

@@ -81,8 +81,9 @@ type Clusters struct {
 	targets   map[string]*target
 	writeTime time.Duration
 
-	mu      sync.Mutex         // guards flights; held for map operations only
-	flights map[string]*flight // writes that are under way, by cluster and request
+	mu      sync.Mutex          // guards what follows; held for map operations only
+	flights map[string]*flight  // writes that are under way, by cluster and request
+	beside  map[string][]string // bindings that sessions made for themselves and that were taken away, likewise
 }
 
 // target is one cluster at one address.
@@ -118,7 +119,7 @@ func Open(cfg Config) (*Clusters, error) {
 	if cfg.Asked == nil {
 		cfg.Asked = func(string) []json.RawMessage { return nil }
 	}
-	c := &Clusters{log: cfg.Log, asked: cfg.Asked, targets: map[string]*target{}, writeTime: writeTime, flights: map[string]*flight{}}
+	c := &Clusters{log: cfg.Log, asked: cfg.Asked, targets: map[string]*target{}, writeTime: writeTime, flights: map[string]*flight{}, beside: map[string][]string{}}
 	var bad []error
 	for _, t := range cfg.Targets {
 		opened, err := open(t, cfg.Timeout)
@@ -424,17 +425,18 @@ func (b *binding) ours() bool { return b.Labels[ManagedByLabel] == ManagedBy }
 func (b *binding) oursFor(request string) bool { return b.ours() && b.Labels[RequestLabel] == request }
 
 // Unbind implements breakglass.Binder. It finds what to delete by label, in every namespace, so that nothing is left over
-// whatever the profile said when the binding was made. Then it looks again, by name: labels can be taken off and a finalizer
-// keeps a deleted object in force, and either would let it be said that access is cut off while it is not.
+// whatever the profile said when the binding was made. Then it looks through all bindings: labels can be taken off, a finalizer
+// keeps a deleted object in force, and a session can have bound its own certificate to something else. Each would let it be said
+// that access is cut off while it is not. What a session bound for itself is deleted, unless somebody else would lose by it.
 func (c *Clusters) Unbind(ctx context.Context, cluster, request string) error {
 	t, err := c.target(cluster)
 	if err != nil {
 		return err
 	}
-	return c.pursue(ctx, t, request, "unbind", func(ctx context.Context, t *target) error { return t.unbind(ctx, request) })
+	return c.pursue(ctx, t, request, "unbind", func(ctx context.Context, t *target) error { return c.unbind(ctx, t, request) })
 }
 
-func (t *target) unbind(ctx context.Context, request string) error {
+func (c *Clusters) unbind(ctx context.Context, t *target, request string) error {
 	var bad []error
 	label := url.Values{"labelSelector": {ManagedByLabel + "=" + ManagedBy + "," + RequestLabel + "=" + request}}
 	err := t.find(ctx, label, func(page []*binding) {
@@ -446,20 +448,79 @@ func (t *target) unbind(ctx context.Context, request string) error {
 	if len(bad) > 0 {
 		return errors.Join(bad...)
 	}
-	err = t.find(ctx, url.Values{"fieldSelector": {"metadata.name=" + namePrefix + request}}, func(page []*binding) {
-		for _, o := range page {
-			why := "it does not carry our labels, so we do not touch it: look at who changed it and delete it"
-			if o.oursFor(request) {
-				why = fmt.Sprintf("it is still there after it was deleted (finalizers %q): take its finalizers off", o.Finalizers)
+	for range bindTries {
+		var beside []*binding
+		bad = nil
+		err = t.find(ctx, url.Values{}, func(page []*binding) {
+			for _, o := range page {
+				switch {
+				case o.Name == namePrefix+request:
+					why := "it does not carry our labels, so we do not touch it: look at who changed it and delete it"
+					if o.oursFor(request) {
+						why = fmt.Sprintf("it is still there after it was deleted (finalizers %q): take its finalizers off", o.Finalizers)
+					}
+					bad = append(bad, fmt.Errorf("%s in cluster %s may still give access: %s", o.where(), t.id, why))
+				case !o.gives(request):
+				case !o.onlyOurs():
+					bad = append(bad, fmt.Errorf("%s in cluster %s %s", o.where(), t.id, besideOthers))
+				default:
+					beside = append(beside, o)
+				}
 			}
-			bad = append(bad, fmt.Errorf("%s in cluster %s may still give access: %s", o.where(), t.id, why))
+		})
+		if err != nil {
+			bad = append(bad, t.explain("looking whether the bindings of "+request+" are gone", err))
 		}
-	})
-	if err != nil {
-		bad = append(bad, t.explain("looking whether the bindings of "+request+" are gone", err))
+		if len(beside) == 0 {
+			break
+		}
+		for _, err := range t.deleteAll(ctx, beside) {
+			if !apierrors.IsConflict(err) { // changed meanwhile: looked at again
+				return errors.Join(append(bad, err)...)
+			}
+		}
+		for _, o := range beside {
+			c.log.ErrorContext(ctx, "took away a binding that a session had made for its own certificate", slog.String("cluster", t.id),
+				slog.String("request", request), slog.String("binding", o.where()), slog.String("role", o.role()))
+			c.note(t.id, request, o.where()+" to "+o.role()+": taken away")
+		}
+		bad = append(bad, fmt.Errorf("%s in cluster %s is there again each time it is deleted: find out who makes it", beside[0].where(), t.id))
 	}
 	return errors.Join(bad...)
 }
+
+// besideOthers is said of a binding that names a certificate of ours beside somebody else, and so cannot be deleted.
+const besideOthers = "names this certificate, was not made by us, and is about others too: take the certificate's user name off it"
+
+// gives reports whether the binding names the certificate of the request.
+func (b *binding) gives(request string) bool {
+	return slices.ContainsFunc(b.Subjects, func(s rbacv1.Subject) bool {
+		return s.Kind == rbacv1.UserKind && strings.HasPrefix(s.Name, breakglass.CommonNamePrefix) && strings.HasSuffix(s.Name, ":"+request)
+	})
+}
+
+// onlyOurs reports whether the binding is about nobody but break-glass certificates: then nobody else loses a right with it.
+func (b *binding) onlyOurs() bool {
+	return len(b.Subjects) > 0 && !slices.ContainsFunc(b.Subjects, func(s rbacv1.Subject) bool {
+		return s.Kind != rbacv1.UserKind || !strings.HasPrefix(s.Name, breakglass.CommonNamePrefix)
+	})
+}
+
+// role names what the binding gives for a person.
+func (b *binding) role() string { return line(b.RoleRef.Kind, 20) + " " + line(b.RoleRef.Name, 100) }
+
+// note remembers what was taken away beside the bindings of a request, for its receipt.
+func (c *Clusters) note(cluster, request, what string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	key := cluster + "/" + request
+	if !slices.Contains(c.beside[key], what) && len(c.beside[key]) < maxBeside {
+		c.beside[key] = append(c.beside[key], what)
+	}
+}
+
+// maxBeside bounds what is remembered, and said, about one request.
+const maxBeside = 20
 
 // deleteAll deletes bindings, all at the same time: a webhook may take its time for each.
 func (t *target) deleteAll(ctx context.Context, all []*binding) []error {
@@ -521,7 +582,7 @@ func (t *target) pages(ctx context.Context, kind string, query url.Values, visit
 			Metadata metav1.ListMeta `json:"metadata"`
 			Items    []*binding      `json:"items"`
 		}
-		if err := t.call(ctx, t.http, t.few, http.MethodGet, rbacPath+strings.ToLower(kind)+"s?"+query.Encode(), nil, &page); err != nil {
+		if err := t.call(ctx, t.http, t.many, http.MethodGet, rbacPath+strings.ToLower(kind)+"s?"+query.Encode(), nil, &page); err != nil {
 			return err
 		}
 		if page.Kind != kind+"List" {

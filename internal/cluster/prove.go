@@ -66,7 +66,45 @@ func (c *Clusters) Ask(ctx context.Context, a breakglass.Access) []breakglass.An
 		})
 	}
 	wait.Wait()
+	c.besides(ctx, t, a.Request, answers)
 	return answers
+}
+
+// besides looks whether a binding names the certificate that was not made for the grant, once RBAC has said no to what the grant
+// gave: what such a binding gives was not asked about. The answers that are proof by RBAC are none then.
+func (c *Clusters) besides(ctx context.Context, t *target, request string, answers []breakglass.Answer) {
+	if !slices.ContainsFunc(answers, func(a breakglass.Answer) bool { return a.By == breakglass.RefusedByRBAC }) {
+		return
+	}
+	c.mu.Lock()
+	said := slices.Clone(c.beside[t.id+"/"+request])
+	c.mu.Unlock()
+	there := 0
+	err := t.anyServer(ctx, func(ctx context.Context, t *target) error {
+		there = 0
+		return t.find(ctx, url.Values{}, func(page []*binding) {
+			for _, o := range page {
+				if o.Name != namePrefix+request && o.gives(request) {
+					if there++; len(said) < 2*maxBeside {
+						said = append(said, o.where()+" to "+o.role()+": still there")
+					}
+				}
+			}
+		})
+	})
+	for i := range answers {
+		if answers[i].By != breakglass.RefusedByRBAC {
+			continue
+		}
+		switch {
+		case there > 0:
+			answers[i] = breakglass.Answer{Server: answers[i].Server, Problem: breakglass.StillAllowed, Question: answers[i].Question}
+		case err != nil:
+			answers[i] = breakglass.Answer{Server: answers[i].Server, Question: answers[i].Question,
+				Problem: "it refuses what the grant gave, but whether another binding names the certificate cannot be told: the bindings cannot be listed"}
+		}
+		answers[i].Bindings = said
+	}
 }
 
 func (t *target) ask(ctx context.Context, a breakglass.Access, before []authorizationv1.SubjectAccessReviewSpec, log *slog.Logger) breakglass.Answer {

@@ -171,3 +171,98 @@ func daemonOf(t *testing.T, sim *kubesim.Server) rbacclient.RbacV1Interface {
 	must(t, err)
 	return c
 }
+
+// A session that binds its own certificate to something else, under another name and without our labels, must not make a receipt
+// say that the certificate is refused.
+func TestReceiptIsHonestAboutSelfMadeBindings(t *testing.T) {
+	w := start(t, 0)
+	access := breakglass.Access{Request: request, Cluster: "c1", User: alice, Rights: admin.Rights}
+	plant := func(name string, subjects ...rbacv1.Subject) {
+		t.Helper()
+		_, err := w.admin.ClusterRoleBindings().Create(t.Context(), &rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: name},
+			RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "helper"}, Subjects: subjects}, metav1.CreateOptions{})
+		must(t, err)
+	}
+	user := func(name string) rbacv1.Subject {
+		return rbacv1.Subject{APIGroup: rbacv1.GroupName, Kind: "User", Name: name}
+	}
+	proof := func() breakglass.Answer {
+		t.Helper()
+		got := w.c.Ask(t.Context(), access)
+		if len(got) != 1 {
+			t.Fatalf("got %+v, want one answer", got)
+		}
+		return got[0]
+	}
+	must(t, w.c.Bind(t.Context(), admin))
+	plant("kube-proxy-helper", user(alice))
+	plant("both", user(alice), user("breakglass:bob:bg-0000-000"))
+	plant("shared", user(alice), user("oidc:frank"))
+	plant("others", user("breakglass:bob:bg-0000-000"))
+	mustSay(t, w.c.Unbind(t.Context(), "c1", request), "ClusterRoleBinding shared", "about others too")
+	if got := names(w.sim); !slices.Equal(got, []string{"others", "shared"}) {
+		t.Errorf("got %q left, want what is about somebody else too", got)
+	}
+	if got := proof(); got.No || got.Problem != breakglass.StillAllowed || !slices.Contains(got.Bindings, "ClusterRoleBinding shared to ClusterRole helper: still there") {
+		t.Errorf("got %+v, want that the certificate is let in by the binding that is there", got)
+	}
+	must(t, w.admin.ClusterRoleBindings().Delete(t.Context(), "shared", metav1.DeleteOptions{}))
+	must(t, w.c.Unbind(t.Context(), "c1", request))
+	got := proof()
+	if !got.No || got.By != breakglass.RefusedByRBAC || !slices.Equal(got.Bindings, []string{"ClusterRoleBinding kube-proxy-helper to ClusterRole helper: taken away",
+		"ClusterRoleBinding both to ClusterRole helper: taken away"}) && !slices.Equal(got.Bindings, []string{"ClusterRoleBinding both to ClusterRole helper: taken away",
+		"ClusterRoleBinding kube-proxy-helper to ClusterRole helper: taken away"}) {
+		t.Errorf("got %+v, want no, and the names of what was taken away", got)
+	}
+	w.sim.SetFault(func(c kubesim.Call) kubesim.Fault {
+		if c.Verb == "list" {
+			return kubesim.Fail
+		}
+		return kubesim.NoFault
+	})
+	if got := proof(); got.No || !strings.Contains(got.Problem, "cannot be told") {
+		t.Errorf("got %+v while bindings cannot be listed, want that it cannot be told", got)
+	}
+}
+
+// An API server may belong to the intruder: it must not fill the daemon's memory, which serves other clusters too.
+func TestAPIServerThatNeverEndsIsGivenUp(t *testing.T) {
+	var sent atomic.Int64
+	endless := func(w http.ResponseWriter, _ *http.Request) {
+		chunk := []byte(strings.Repeat("x", 1<<16))
+		fmt.Fprint(w, `{"kind":"ClusterRoleBindingList","items":[{"metadata":{"name":"`)
+		for {
+			n, err := w.Write(chunk)
+			if sent.Add(int64(n)); err != nil {
+				return
+			}
+		}
+	}
+	pages := func(w http.ResponseWriter, r *http.Request) {
+		kind := "ClusterRoleBindingList"
+		if strings.HasSuffix(r.URL.Path, "/rolebindings") {
+			kind = "RoleBindingList"
+		}
+		sent.Add(1)
+		fmt.Fprintf(w, `{"kind":%q,"metadata":{"continue":"more"},"items":[]}`, kind)
+	}
+	many := func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(w, `{"kind":"ClusterRoleBindingList","items":[{}%s]}`, strings.Repeat(`,{"metadata":{"name":"x"}}`, 600))
+	}
+	for name, answer := range map[string]http.HandlerFunc{"one answer": endless, "page after page": pages, "a page of its own size": many} {
+		t.Run(name, func(t *testing.T) {
+			sent.Store(0)
+			s := httptest.NewTLSServer(answer)
+			defer s.Close()
+			c := open(t, time.Minute, kubeconfig(t, s.URL, s.Certificate(), "daemon"))
+			_, err := c.Bound(t.Context(), "c1")
+			if err == nil {
+				t.Fatal("an answer without an end is taken for one")
+			}
+			s.CloseClientConnections()
+			if most := int64(64 << 20); sent.Load() > most { // two lists of 16 MB, and what is on its way
+				t.Errorf("%d bytes were taken", sent.Load())
+			}
+		})
+	}
+}

@@ -563,7 +563,26 @@ func testAdmission(t *testing.T, c *cluster.Clusters, p *prod) {
 	p.kubectl(t, "patch", "clusterrolebinding", name, "--type=merge", "-p", `{"subjects":[{"kind":"User","name":"eve","apiGroup":"rbac.authorization.k8s.io"}]}`)
 	must(t, c.Bind(t.Context(), admin)) // replaces it
 	p.kubectl(t, "patch", "clusterrolebinding", name, "--type=merge", "-p", `{"subjects":null}`)
+
+	// What a session bound to its own certificate under another name goes too, but nothing that others would lose by.
+	p.kubectl(t, "create", "clusterrolebinding", "kube-proxy-helper", "--clusterrole=view", "--user="+alice)
+	p.kubectl(t, "create", "clusterrolebinding", "shared", "--clusterrole=view", "--user="+alice, "--user=somebody")
+	if err := thief.ClusterRoleBindings().Delete(t.Context(), "shared", metav1.DeleteOptions{}); !refused(err) {
+		t.Errorf("deleting a binding that others share: got %v, want it refused", err)
+	}
+	mustSay(t, c.Unbind(t.Context(), "c1", request), "ClusterRoleBinding shared", "about others too")
+	if got := c.Ask(t.Context(), breakglass.Access{Request: request, Cluster: "c1", User: alice, Rights: admin.Rights}); len(got) != 1 || got[0].No {
+		t.Errorf("got %+v, want no proof while another binding names the certificate", got)
+	}
+	p.kubectl(t, "delete", "clusterrolebinding", "shared")
 	must(t, c.Unbind(t.Context(), "c1", request))
+	eventually(t, func() string {
+		got := c.Ask(t.Context(), breakglass.Access{Request: request, Cluster: "c1", User: alice, Rights: admin.Rights})
+		if len(got) != 1 || !got[0].No || !slices.Contains(got[0].Bindings, "ClusterRoleBinding kube-proxy-helper to ClusterRole view: taken away") {
+			return fmt.Sprintf("got %+v, want no, and what was taken away", got)
+		}
+		return ""
+	})
 
 	// Others are not concerned.
 	p.kubectl(t, "delete", "clusterrolebinding", "foreign")

@@ -196,6 +196,9 @@ func (v render) receipt(ev breakglass.Receipt, r *breakglass.Request) message {
 		}
 		lines = append(lines, answered(a, ev.Final))
 	}
+	for _, b := range ev.Bindings[:min(len(ev.Bindings), maxServers)] {
+		lines = append(lines, "Not made for the grant: "+foreign(b, 2*maxObject))
+	}
 	if len(lines) > 0 {
 		m.blocks = append(m.blocks, section("answers", plain(clipText(strings.Join(lines, "\n")))))
 	}
