@@ -781,3 +781,31 @@ func TestClientRefusesStrangeServers(t *testing.T) {
 		t.Error("the client followed a redirect")
 	}
 }
+
+// The requester's command line learns that nobody is shown the request in Slack, with the request and while it waits.
+func TestRequesterLearnsThatSlackWasNotTold(t *testing.T) {
+	var untold atomic.Value
+	untold.Store("")
+	d := newDaemon(t, func(c *api.Config) {
+		c.Untold = func(_ context.Context, r *breakglass.Request) string {
+			if r.ID == "" {
+				t.Error("asked about no request")
+			}
+			return untold.Load().(string)
+		}
+	})
+	alice := d.client(t, bgtest.SSHKey("alice"))
+	r, err := alice.Request(t.Context(), emergency)
+	if err != nil || r.NotTold != "" {
+		t.Fatalf("%q %v", r.NotTold, err)
+	}
+	untold.Store("slack chat.postMessage: not_in_channel")
+	r, err = alice.Request(t.Context(), emergency)
+	if err != nil || r.NotTold != "slack chat.postMessage: not_in_channel" {
+		t.Errorf("asking says %q %v", r.NotTold, err)
+	}
+	got, err := alice.Get(t.Context(), r.ID)
+	if err != nil || got.NotTold != r.NotTold {
+		t.Errorf("looking says %q %v", got.NotTold, err)
+	}
+}

@@ -212,6 +212,10 @@ func TestWhatWasLeftBehindIsAcknowledgedBySomebodyElse(t *testing.T) {
 	e.set(func(e *examiner) { e.swept = left("third") })
 	_, err := w.Service.Examine(w.ctx(), bgtest.ByKey("carol"), r.ID)
 	must(t, err)
+	if errs, err := stale.Send(w.ctx()); err != nil || len(errs) != 1 { // something critical is still there
+		t.Errorf("without a word why it may stay: %v %v", errs, err)
+	}
+	must(t, stale.Fill("note", "it may stay until the morning"))
 	_, err = stale.Send(w.ctx())
 	must(t, err)
 	if m := w.as("bob").Modal(); m == nil || !strings.Contains(m.AllText(), "is not what you saw") || w.get(r.ID).Acknowledged != nil {
@@ -220,7 +224,7 @@ func TestWhatWasLeftBehindIsAcknowledgedBySomebodyElse(t *testing.T) {
 	must(t, w.as("bob").Modal().Dismiss(w.ctx()))
 
 	again := w.wait(channel, "1 thing left behind in c1")
-	m := w.click("bob", again, "acknowledge")
+	m, late := w.click("bob", again, "acknowledge"), w.click("carol", again, "acknowledge")
 	must(t, m.Fill("note", "removed it, <@U0CAROL> watched"))
 	w.send(m)
 	sent := w.sim.LastRequest()
@@ -229,6 +233,14 @@ func TestWhatWasLeftBehindIsAcknowledgedBySomebodyElse(t *testing.T) {
 	after := w.wait(channel, "✓ acknowledged by <@U0BOB>")
 	if after.TS != again.TS || len(after.Buttons()) != 0 {
 		t.Errorf("the message of the sweep is %s with buttons %s, want %s without", after.TS, buttons(after), again.TS)
+	}
+	// Who comes late is not on record, and is told so.
+	must(t, late.Fill("note", "I have seen it too"))
+	_, err = late.Send(w.ctx())
+	must(t, err)
+	if m := w.as("carol").Modal(); m == nil || !strings.Contains(m.AllText(), "Bob acknowledged it "+
+		"already") || !strings.Contains(m.AllText(), "was not recorded") {
+		t.Error("carol is not told that her note was not recorded")
 	}
 	// The same form in another person's name: the requester's is refused, whatever it says.
 	body := strings.ReplaceAll(string(sent.Body), "U0BOB", "U0ALICE")

@@ -21,6 +21,11 @@ func TestRequestApprovedInSlackIsClaimedAndRevoked(t *testing.T) {
 	}
 	w.wait(w.as("alice").DMChannel(), "You asked for")
 
+	_, err := w.as("dave").Slash(w.ctx(), "approve "+r.ID) // as on the command line: it opens what the button opens
+	must(t, err)
+	if m, err := w.as("dave").WaitModal(w.ctx()); err != nil || m.Submit != "Approve admin" {
+		t.Fatalf("the command opens %+v %v", m, err)
+	}
 	m := w.click("carol", card, "review")
 	if m.Submit != "Approve admin" || !strings.Contains(m.AllText(), r.Reason) {
 		t.Fatalf("the review shows\n%s", m.AllText())

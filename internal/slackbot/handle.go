@@ -236,6 +236,9 @@ func (b *Bot) obey(ctx context.Context, a breakglass.Actor, f url.Values) (messa
 	case "revoke", "close":
 		return b.byName(ctx, a, word, strings.TrimSpace(rest), f.Get("trigger_id"))
 	}
+	if action := onCard[word]; action != "" && requestPattern.MatchString(strings.TrimSpace(rest)) {
+		return b.byName(ctx, a, action, strings.TrimSpace(rest), f.Get("trigger_id"))
+	}
 	offers := v.policy.Eligible(a.Person)
 	if len(offers) == 0 {
 		return aside("There is nothing that you may ask for: no profile in the access policy has you among its requesters. To see requests: " + b.cfg.Command + " list"), nil
@@ -245,6 +248,12 @@ func (b *Bot) obey(ctx context.Context, a breakglass.Actor, f url.Values) (messa
 	}
 	return message{}, nil
 }
+
+// onCard are words of the command line that are buttons in Slack, and the buttons. With a request after them they are meant.
+var onCard = map[string]string{"approve": "review", "review": "review", "deny": "deny", "withdraw": "withdraw", "ack": "acknowledge",
+	"acknowledge": "acknowledge"}
+
+var requestPattern = regexp.MustCompile(`^bg-[0-9a-z]{4}-?[0-9a-z]{0,3}$`)
 
 // list shows the open requests.
 func (b *Bot) list(ctx context.Context, v render) (message, error) {
@@ -278,7 +287,10 @@ func (b *Bot) byName(ctx context.Context, a breakglass.Actor, action, name, trig
 	}
 	err = b.press(ctx, a, action, target{r.ID, r.Digest}, trigger)
 	if e := (*apiError)(nil); errors.As(err, &e) {
-		return aside("Slack did not open the form (" + err.Error() + "). Try again, or use the command line: breakglass " + action + " " + r.ID), nil
+		return aside("Slack did not open the form (" + err.Error() + "). Try again, or use the command line: breakglass show " + r.ID), nil
+	}
+	if err == nil && action == "withdraw" { // the only one without a form
+		return aside("You have withdrawn " + r.ID + "."), nil
 	}
 	return message{}, err
 }
@@ -496,13 +508,83 @@ func (b *Bot) decide(ctx context.Context, a breakglass.Actor, p *payload) error 
 	case formDeny:
 		_, err = svc.Deny(ctx, a, t.id, p.field(blockReason))
 	case formRevoke:
-		_, err = svc.Revoke(ctx, a, t.id, p.field(blockReason))
+		err = b.revoke(ctx, a, t.id, p.field(blockReason))
 	case formSeen:
-		_, err = svc.Acknowledge(ctx, a, t.id, t.digest, p.field(blockNote))
+		r, err := svc.Acknowledge(ctx, a, t.id, t.digest, p.field(blockNote))
+		if err != nil {
+			return err
+		}
+		return b.recorded(r.Acknowledged, a, "acknowledged it", p.field(blockNote))
 	case formClose:
-		_, err = svc.Close(ctx, a, t.id, p.field(blockNote))
+		r, err := svc.Close(ctx, a, t.id, p.field(blockNote))
+		if err != nil {
+			return err
+		}
+		return b.recorded(r.Closed, a, "wrote the closing note", p.field(blockNote))
 	}
 	return err
+}
+
+// recorded makes sure that what a person wrote is what was recorded. Somebody may have been quicker: then nothing was recorded of it,
+// and the person must not believe that they are on record. The same form sent twice is recorded once, and that is no error.
+func (b *Bot) recorded(is *breakglass.Ending, a breakglass.Actor, did, wrote string) error {
+	if is == nil || is.By.Person == a.Person && is.Reason == strings.TrimSpace(wrote) {
+		return nil
+	}
+	who := is.By.Person
+	if who == a.Person {
+		who = "you"
+	}
+	return &breakglass.Refusal{Class: breakglass.ClassConflict, Code: "already", Why: who + " " + did + " already, at " +
+		"" + is.At.UTC().Format("2006-01-02 15:04 UTC") +
+		": what you wrote now was not recorded", Next: "if others must know it, write it in the thread of the card"}
+}
+
+// revoke revokes, and returns when that is recorded and the cluster has had a moment: Slack waits for no cluster that hangs. What is
+// then left to do is done by the service's Run.
+func (b *Bot) revoke(ctx context.Context, a breakglass.Actor, id, reason string) error {
+	r, err := b.cfg.Service.Get(ctx, id)
+	if err != nil {
+		return err
+	}
+	if r.Revoked != nil {
+		r, err := b.cfg.Service.Revoke(ctx, a, id, reason)
+		if err != nil {
+			return err
+		}
+		return b.recorded(r.Revoked, a, "revoked it", reason)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done, recorded := make(chan error, 1), make(chan struct{})
+	go func() {
+		_, err := b.cfg.Service.Revoke(ctx, a, r.ID, reason)
+		done <- err
+	}()
+	go func() {
+		for now := r; ctx.Err() == nil; {
+			next, err := b.cfg.Service.Wait(ctx, r.ID, now.Rev, "")
+			if err != nil {
+				return // the other one says what is wrong
+			}
+			if now = next; now.Revoked != nil {
+				close(recorded)
+				return
+			}
+		}
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-recorded:
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(b.wait.cluster):
+	}
+	cancel()
+	return <-done
 }
 
 // request opens a request. A form opens one at most: whoever sends it again because the answer was lost gets the same one.

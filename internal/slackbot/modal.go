@@ -274,8 +274,19 @@ func (v render) acknowledge(r *breakglass.Request) slack.ModalViewRequest {
 		return modal("", "Left behind", "", "", blocks)
 	}
 	blocks = append(blocks, section("effect", plain("Acknowledging says that you have seen this. It removes nothing: what must go is removed by hand, and breakglass sweep "+r.ID+" looks again.")),
-		input(blockNote, "Note", "What was done about it, or why it may stay. It is recorded.", true, textInput("", breakglass.MaxNote, true)))
+		seenNote(r))
 	return modal(formSeen, "Left behind", "Acknowledge", target{r.ID, r.Swept.Digest()}.String(), blocks)
+}
+
+// seenNote asks what became of what was left behind. Where something critical is still there, it asks why that may stay, and takes no
+// silence for an answer.
+func seenNote(r *breakglass.Request) slack.Block {
+	grave := slices.ContainsFunc(r.Swept.Items, func(i breakglass.Residue) bool { return i.Severity == breakglass.SeverityCritical })
+	if grave {
+		return input(blockNote, "Why may it stay?", "Or what was done about it. It is recorded.", false, textInput("", breakglass.MaxNote, true))
+	}
+	return input(blockNote, "Note", "What was done about it, or why it may stay. It is recorded.", true, textInput("", breakglass.MaxNote,
+		true))
 }
 
 // closing asks for the closing note, or shows the one that was written.

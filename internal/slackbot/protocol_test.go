@@ -211,6 +211,27 @@ func TestReplayIsRefusedEvenAfterARestart(t *testing.T) {
 	w.Check()
 }
 
+// The replay table is swept by the clock. A clock that was right, and is set back, must not make what was taken before new.
+func TestReplayIsRefusedWhenTheClockIsSetBack(t *testing.T) {
+	w := newWorld(t)
+	good := approval(t, w)
+	res, err := w.sim.RawSend(w.ctx(), good)
+	must(t, err)
+	if res.Status != 200 {
+		t.Fatalf("the first one is answered with %d", res.Status)
+	}
+	for _, later := range []time.Duration{11 * time.Minute, 25 * time.Hour} { // then the clock is set back to now
+		if _, err := w.Ledger.Once(w.ctx(), "slack/seen/"+later.String(), time.Now().Add(later), time.Minute); err != nil {
+			t.Fatal(err)
+		}
+	}
+	res, err = w.sim.RawSend(w.ctx(), good)
+	must(t, err)
+	if res.Status != http.StatusConflict {
+		t.Errorf("answered with %d", res.Status)
+	}
+}
+
 func TestOnlyFullMembersMayAct(t *testing.T) {
 	w := newWorld(t)
 	r, _ := w.ask("admin")

@@ -102,6 +102,29 @@ func TestClusterThatHangsDelaysNoRevocation(t *testing.T) {
 	}
 }
 
+// The person is answered when the revocation is recorded, whatever time the bot has: here that is more than Slack waits.
+func TestRevocationIsAnsweredWhenItIsRecorded(t *testing.T) {
+	t.Parallel()
+	release := make(chan struct{})
+	var hang atomic.Bool
+	w := newWorld(t, func(_ *world, sc *slacksim.Config, o *bgtest.Options) {
+		sc.AckWithin = 12 * time.Second // the bot's own deadline is 25 s
+		o.Config = func(c *breakglass.Config) { c.Binder = hanging{c.Binder, &hang, release}; c.BindTimeout = time.Minute }
+	})
+	t.Cleanup(func() { close(release) })
+	r := w.Grant("alice", "admin")
+	_, csr := bgtest.NewCSR()
+	_, err := w.Claim("alice", r.ID, csr)
+	must(t, err)
+	m := w.click("carol", w.card(r.ID, "*Active*"), "revoke")
+	must(t, m.Fill("reason", "repaired already"))
+	hang.Store(true)
+	w.send(m)
+	if w.get(r.ID).Revoked == nil {
+		t.Error("not revoked")
+	}
+}
+
 // hanging is a cluster that stops answering.
 type hanging struct {
 	breakglass.Binder

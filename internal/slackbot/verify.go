@@ -17,9 +17,12 @@ import (
 
 // The bounds of an incoming request.
 const (
-	maxBody   = 256 << 10        // Slack's payloads with a full modal are under 64 KiB
-	maxAge    = 5 * time.Minute  // Slack's own advice
-	replayTTL = 10 * time.Minute // a signature is good for maxAge before and after its time
+	maxBody = 256 << 10       // Slack's payloads with a full modal are under 64 KiB
+	maxAge  = 5 * time.Minute // Slack's own advice
+
+	// A signature is good for maxAge before and after its time, by the clock. The rest is for a clock that is set back: what was taken
+	// before is still known then.
+	replayTTL = 2*maxAge + 48*time.Hour
 )
 
 // accept reads a request and believes it or not. Slack signs the body and a time, and nothing else: so the query must be

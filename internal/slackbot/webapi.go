@@ -35,11 +35,13 @@ type waits struct {
 	open   time.Duration // views.open and users.info
 	show   time.Duration // chat.postEphemeral after one of those: together within answer
 
-	pay time.Duration // before Run tries again what Slack refused; it doubles
+	cluster time.Duration // of a cluster that is told of a revocation which is recorded
+	pay     time.Duration // before Run tries again what Slack refused; it doubles
 }
 
 var whileSlackWaits = waits{answer: 2500 * time.Millisecond, open: 1500 * time.Millisecond, show: 800 * time.Millisecond,
-	pay: 5 * time.Second}
+	cluster: 400 * time.Millisecond,
+	pay:     5 * time.Second}
 
 // accountTTL is how long a look at the flags of an account holds.
 const accountTTL = 5 * time.Minute
