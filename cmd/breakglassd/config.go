@@ -641,12 +641,15 @@ func hostOf(address string) string {
 	return u.Hostname()
 }
 
+// clientEnv are the variables of the people's command line, which one shell may have beside the daemon's.
+var clientEnv = []string{"BREAKGLASS_SERVER", "BREAKGLASS_CA_FILE", "BREAKGLASS_IDENTITY", "BREAKGLASS_LEDGER_KEY", "BREAKGLASS_CONFIG"}
+
 // unknownEnv lists the variables that look like keys of the configuration and are none, or are none that can be set there.
 func unknownEnv(environ []string) []string {
 	var out []string
 	for _, kv := range environ {
 		name, _, _ := strings.Cut(kv, "=")
-		if !strings.HasPrefix(name, "BREAKGLASS_") {
+		if !strings.HasPrefix(name, "BREAKGLASS_") || slices.Contains(clientEnv, name) {
 			continue
 		}
 		known := false

@@ -160,6 +160,33 @@ func (d *doctor) files(ctx context.Context, path string) {
 	if _, err := doctorSlack(cfg, nil); cfg.Slack.Enabled && err != nil {
 		d.wrong("slack-config", cfg.Slack.AppID, err)
 	}
+	d.serves(ctx)
+}
+
+// serves looks for what would end serve at its start.
+func (d *doctor) serves(ctx context.Context) {
+	for _, p := range d.cfg.places() {
+		if err := p.usable(); err != nil {
+			d.wrong("place", p.path, err)
+		}
+	}
+	taken, err := addresses(d.cfg)
+	for _, text := range taken {
+		d.warn("address", "listeners", "%s", text)
+	}
+	if err != nil {
+		d.wrong("address", "listeners", err)
+	}
+	for _, f := range d.findings {
+		if f.Level == vaultca.LevelError {
+			return // serve would end with one of these
+		}
+	}
+	if err := rehearse(ctx, d.cfg); err != nil {
+		d.wrong("serve", "serve", fmt.Errorf("would end at its start: %w", err))
+		return
+	}
+	d.ok("serve", "serve", "starts with this configuration")
 }
 
 // secrets looks at who can read the files that hold secrets, without looking at what is in them more than needed.

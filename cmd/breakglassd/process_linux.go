@@ -8,6 +8,9 @@ import (
 // prSetDumpable is PR_SET_DUMPABLE of prctl(2).
 const prSetDumpable = 4
 
+// wOK and xOK are W_OK and X_OK of access(2).
+const wOK, xOK = 2, 1
+
 // hideMemory keeps other processes of the same user from reading this one's memory, and the kernel from writing it to a core
 // file: there are tokens and the ledger's key in it.
 func hideMemory() error {
@@ -16,3 +19,6 @@ func hideMemory() error {
 	}
 	return nil
 }
+
+// mayWrite says why this user cannot make files in a directory, or nil.
+func mayWrite(dir string) error { return syscall.Access(dir, wOK|xOK) }

@@ -66,6 +66,9 @@ const (
 
 // openSessions opens the database of sessions.
 func openSessions(ctx context.Context, cfg *Config, clusters *cluster.Clusters, m *metrics, log *slog.Logger) (*sessions, error) {
+	if err := makeParent("sessions.path", cfg.Sessions.Path); err != nil {
+		return nil, err
+	}
 	st, err := store.Open(ctx, cfg.Sessions.Path, store.Limits{Bytes: max(sessionsBytes/int64(max(1, len(cfg.Clusters))), minClusterBytes)})
 	if err != nil {
 		return nil, err

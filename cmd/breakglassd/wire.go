@@ -211,6 +211,11 @@ func initLedger(ctx context.Context, cfg *Config) (vkey string, err error) {
 			return "", fmt.Errorf("%s exists: a ledger is made once and never made anew; if it is really meant, move the old one away first", path)
 		}
 	}
+	for key, path := range map[string]string{"ledger.key_file": cfg.Ledger.KeyFile, "ledger.path": cfg.Ledger.Path} {
+		if err := makeParent(key, path); err != nil {
+			return "", err
+		}
+	}
 	if vkey, err = ledger.CreateKey(cfg.Ledger.KeyFile, cfg.Ledger.Origin); err != nil {
 		return "", err
 	}

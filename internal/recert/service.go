@@ -151,8 +151,10 @@ func (s Settings) Check() (bad []string) {
 		}
 		return bad
 	}
-	if _, err := time.LoadLocation(s.Zone); err != nil || s.Zone == "" {
-		bad = append(bad, "recertification.time_zone must name one, like Europe/Berlin or UTC")
+	if _, err := time.LoadLocation(s.Zone); s.Zone == "" {
+		bad = append(bad, "recertification.time_zone is missing: name one, like Europe/Berlin or UTC")
+	} else if err != nil {
+		bad = append(bad, fmt.Sprintf("recertification.time_zone: %q: %v: name one like Europe/Berlin or UTC", s.Zone, err))
 	} else if s.Cron != "" {
 		if _, err := schedule.Parse(s.Cron, s.Zone); err != nil {
 			bad = append(bad, "recertification.cron: "+err.Error())

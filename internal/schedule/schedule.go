@@ -84,7 +84,7 @@ func Parse(spec, zone string) (func(time.Time) time.Time, error) {
 	}
 	loc, err := time.LoadLocation(zone)
 	if err != nil {
-		return nil, fmt.Errorf("time zone %q is unknown: name one like Europe/Berlin or UTC", zone)
+		return nil, fmt.Errorf("time zone %q: %w: name one like Europe/Berlin or UTC", zone, err)
 	}
 	if strings.Contains(spec, "TZ=") {
 		return nil, fmt.Errorf("%q names a time zone: that has a key of its own", spec)
