@@ -119,7 +119,8 @@ func (d *daemon) probe(ctx context.Context) *health {
 	}
 	add("ledger", true, writing)
 	add("ledger-history", true, d.metrics.verified())
-	var none error // stays nil when one cluster can be signed for
+	add("taking-requests", false, d.service.CannotTake()) // revoking and denying work: the daemon stays ready for that
+	var none error                                        // stays nil when one cluster can be signed for
 	for _, err := range signing {
 		if err == nil {
 			none = nil
@@ -306,6 +307,9 @@ func newMetrics(d *daemon) *metrics {
 	m.reloaded(true, time.Now())
 	m.verification(nil)
 	add(prometheus.NewGaugeFunc(opts("ledger_size", "Entries in the ledger."), func() float64 { return float64(d.ledger.Size()) }))
+	add(prometheus.NewGaugeFunc(opts("can_take_requests", "1 if requests, approvals and claims are not refused for everybody, as with a "+
+		"clock that is behind the ledger."),
+		func() float64 { return up(d.service.CannotTake()) }))
 	add(prometheus.NewGaugeFunc(opts("ledger_checkpoint_age_seconds", "Age of the last entry; a heartbeat makes one every ten minutes."),
 		func() float64 { return time.Since(d.ledger.LastTime()).Seconds() }))
 	add(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "breakglass", Name: "build_info", Help: "Always 1.", ConstLabels: prometheus.Labels{"version": version()}},

@@ -110,6 +110,8 @@ func serveCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "serve", Short: "Run the daemon until SIGTERM or SIGINT; SIGHUP reads the access policy and the TLS certificate again"}
 	path := configFlag(cmd)
 	accept := cmd.Flags().Bool("accept-weaker", false, "put the access policy in force although it asks for fewer or weaker approvals than the last one")
+	clock := cmd.Flags().Bool("accept-clock", false, "go on although the ledger's last entry is later than the clock: the clock was "+
+		"wrong then, and is right now")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		cfg, err := loadConfig(*path)
 		if err != nil {
@@ -125,7 +127,7 @@ func serveCommand() *cobra.Command {
 		for _, name := range unknownEnv(os.Environ()) {
 			log.Warn("this environment variable is no key of the configuration", slog.String("name", name))
 		}
-		return serve(cmd.Context(), cfg, parts{AcceptWeaker: *accept, Reload: hangup}, log)
+		return serve(cmd.Context(), cfg, parts{AcceptWeaker: *accept, AcceptClock: *clock, Reload: hangup}, log)
 	}
 	return cmd
 }

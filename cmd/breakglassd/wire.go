@@ -32,6 +32,7 @@ import (
 type parts struct {
 	Signer       breakglass.Signer // signs in place of Vault, whose keys are then neither needed nor read
 	AcceptWeaker bool              // see breakglass.Config
+	AcceptClock  bool              // see breakglass.Config
 	Reload       <-chan os.Signal  // each value: read the access policy and the TLS certificate again
 	Ready        func(url string)  // called once people can reach the daemon, with the address it really listens on
 }
@@ -120,9 +121,9 @@ func (d *daemon) open(ctx context.Context, p parts) error {
 	d.health.Store(&health{})
 	domain := breakglass.Config{Ledger: d.ledger, Policy: policy, Signer: d.signer, Binder: d.clusters, Prover: d.clusters, Log: d.log,
 		Clusters: clusterIDs(cfg), ClusterCA: d.clusters.CA,
-		AcceptWeaker: p.AcceptWeaker, SignTimeout: cfg.Vault.SignTimeout, Version: version()}
+		AcceptWeaker: p.AcceptWeaker, AcceptClock: p.AcceptClock, SignTimeout: cfg.Vault.SignTimeout, Version: version()}
 	if d.ca != nil {
-		domain.Inventory = d.ca
+		domain.Inventory, domain.Second = d.ca, d.ca
 	}
 	if cfg.Sessions.Path != "" {
 		if d.sessions, err = openSessions(ctx, cfg, d.clusters, d.metrics, d.log); err != nil {

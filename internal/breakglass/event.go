@@ -358,6 +358,14 @@ type Heartbeat struct {
 	Version string `json:"version"`
 }
 
+// ClockAccepted is an operator's word, by the flag --accept-clock, that the ledger's last entries were written with a wrong clock.
+// It is the only entry whose time may be earlier than that of the one before.
+type ClockAccepted struct {
+	Last      time.Time `json:"last"`      // of the entry before
+	Now       time.Time `json:"now"`       // what the machine's clock said
+	Confirmed bool      `json:"confirmed"` // Vault's clock said the same; false: it could not be asked
+}
+
 // AuditImported says that somebody handed in a file of audit events.
 type AuditImported struct {
 	By      Actor  `json:"by"`
@@ -414,6 +422,7 @@ func (Refused) Kind() string           { return "refused/v1" }
 func (PolicyLoaded) Kind() string      { return "policy-loaded/v1" }
 func (Heartbeat) Kind() string         { return "heartbeat/v1" }
 func (Receipt) Kind() string           { return "receipt/v2" }
+func (ClockAccepted) Kind() string     { return ledger.KindClockAccepted }
 func (SessionReported) Kind() string   { return "session-reported/v1" }
 func (Swept) Kind() string             { return "swept/v1" }
 func (Acknowledged) Kind() string      { return "acknowledged/v1" }
@@ -488,6 +497,7 @@ var kinds = map[string]func(body []byte) (Event, error){
 	"heartbeat/v1":             decode[Heartbeat],
 	"receipt/v1":               older[Receipt]("bindings"),
 	"receipt/v2":               decode[Receipt],
+	ledger.KindClockAccepted:   decode[ClockAccepted],
 	"session-reported/v1":      decode[SessionReported],
 	"swept/v1":                 decode[Swept],
 	"acknowledged/v1":          decode[Acknowledged],

@@ -185,7 +185,7 @@ func (r *Request) apply(e ledger.Entry, ev Event, proof bool) error {
 	if err != nil {
 		return err
 	}
-	r.Rev = e.StreamSeq
+	r.Rev, r.LastAt = e.StreamSeq, e.Time
 	return nil
 }
 

@@ -65,6 +65,7 @@ type Request struct {
 	Seq    int64  // ledger index of the requested entry
 	Digest string // hex SHA-256 of the requested entry's leaf: what approvers approve, and what binds their yes to every asked fact
 	At     time.Time
+	LastAt time.Time // of the last entry
 	Ask    Requested
 	Reason string // empty when erased
 
@@ -193,6 +194,9 @@ func (r *Request) State(now time.Time) State {
 	case r.Claimed != nil:
 		return StateIssuing
 	case r.Ended != nil: // only the clock ends an unclaimed request
+		return StateLapsed
+	}
+	if r.LastAt.Sub(now) > MaxSkew { // asked for or approved with a wrong clock, as an operator has recorded since: its deadlines mean nothing
 		return StateLapsed
 	}
 	if until := r.ClaimUntil(); !until.IsZero() {

@@ -49,6 +49,7 @@ func (s *Service) Run(ctx context.Context, messengers map[string]Messenger) erro
 	g.Go(func() error { return s.tend(ctx) })
 	g.Go(func() error { return s.tendCampaigns(ctx) })
 	g.Go(func() error { return s.beat(ctx) })
+	g.Go(func() error { return s.watchClock(ctx) })
 	for name, m := range messengers {
 		g.Go(func() error { return s.announce(ctx, name, m) })
 	}
@@ -432,7 +433,8 @@ func (s *Service) beat(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			if _, err := s.ledger.Append(ctx, time.Now(), DaemonStream, ledger.AnyVersion, nil, draft(Heartbeat{Version: s.cfg.Version}, nil)); err != nil {
+			if _, err := s.ledger.Append(ctx, s.now(), DaemonStream, ledger.AnyVersion, nil, draft(Heartbeat{Version: s.cfg.Version},
+				nil)); err != nil {
 				s.log.Error("recording a heartbeat", slog.Any("error", err))
 			}
 		}

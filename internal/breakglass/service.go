@@ -55,6 +55,12 @@ type Config struct {
 	Clusters []string
 	// AcceptWeaker lets New put a policy in force that needs fewer or weaker approvals than the one the ledger saw last.
 	AcceptWeaker bool
+	// Second is another machine's clock, which is asked before a leap of this one is believed. It may be nil.
+	Second TimeSource
+	// Wall is the machine's wall clock. Default: time.Now.
+	Wall func() time.Time
+	// AcceptClock is an operator's word that the clock is right although the ledger's last entry is later: see ClockAccepted.
+	AcceptClock bool
 	// SignTimeout bounds one signing call. Default 15 s.
 	SignTimeout time.Duration
 	// BindTimeout bounds one call to a cluster. Default 5 s.
@@ -91,6 +97,7 @@ type Service struct {
 	tracker  *tracker
 	findings findings
 
+	clock      timekeeper
 	reconciled reconciliations
 	campaigns  campaigns
 }
@@ -120,6 +127,9 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 			s.reconciled.of[c] = Reconciled{} // not compared yet, which is to be seen
 		}
 	}
+	if err := s.startClock(ctx); err != nil {
+		return nil, err
+	}
 	if err := s.loadFindings(ctx); err != nil {
 		return nil, err
 	}
@@ -143,7 +153,7 @@ func (s *Service) Policy() *Policy { return s.policy.Load() }
 
 // now is the time for one operation: never earlier than the last ledger entry, so that a clock set back revives nothing (I19).
 func (s *Service) now() time.Time {
-	now := time.Now().UTC()
+	now, _ := s.clock.look()
 	if last := s.ledger.LastTime(); last.After(now) {
 		return last
 	}
@@ -152,8 +162,11 @@ func (s *Service) now() time.Time {
 
 // clockBack refuses to give anything while the clock is behind the ledger: deadlines do not pass then.
 func (s *Service) clockBack() error {
-	if behind := time.Until(s.ledger.LastTime()); behind > MaxSkew {
-		return refuse(ClassUnavailable, "clock", "have the daemon's clock set; revoking and denying work", "the daemon's clock is %s behind its last ledger entry", short(behind.Truncate(time.Second)))
+	now, _ := s.clock.look()
+	if behind := s.ledger.LastTime().Sub(now); behind > MaxSkew {
+		return refuse(ClassUnavailable, "clock", "tell an operator: the clock has to be set or, if it is right, accepted (serve "+
+			"--accept-clock); revoking and denying work",
+			"the daemon's clock is %s behind its last ledger entry", short(behind.Truncate(time.Second)))
 	}
 	return nil
 }
@@ -231,7 +244,7 @@ func (s *Service) putPolicy(ctx context.Context, old, p *Policy, acceptWeaker bo
 		return err
 	}
 	return s.enforce(p, func() error {
-		if _, err := s.ledger.Append(ctx, time.Now(), PolicyStream, int64(len(entries)), nil, draft(ev, nil)); err != nil {
+		if _, err := s.ledger.Append(ctx, s.now(), PolicyStream, int64(len(entries)), nil, draft(ev, nil)); err != nil {
 			return fmt.Errorf("recording the policy: %w", err)
 		}
 		return nil
@@ -673,7 +686,7 @@ func (s *Service) recordRefusal(ctx context.Context, a Actor, command, stream st
 	}
 	ev := Refused{By: a, Command: command, Code: r.Code}
 	// Whoever hangs up is recorded all the same.
-	if _, aerr := s.ledger.Append(context.WithoutCancel(ctx), time.Now(), stream, ledger.AnyVersion, nil, draft(ev, nil)); aerr != nil {
+	if _, aerr := s.ledger.Append(context.WithoutCancel(ctx), s.now(), stream, ledger.AnyVersion, nil, draft(ev, nil)); aerr != nil {
 		s.log.Error("a refused command could not be recorded", slog.String("person", a.Person), slog.String("command", command), slog.String("code", r.Code), slog.Any("error", aerr))
 		return err
 	}

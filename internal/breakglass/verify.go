@@ -121,7 +121,7 @@ func (a *Auditor) addOther(e ledger.Entry, ev Event) error {
 		a.policy = ev
 	case Refused:
 		belongs = e.Stream == RefusalStream
-	case Heartbeat:
+	case Heartbeat, ClockAccepted:
 		belongs = e.Stream == DaemonStream
 	case AuditImported:
 		belongs = e.Stream == ImportStream

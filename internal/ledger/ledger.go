@@ -12,6 +12,10 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 )
 
+// KindClockAccepted is the kind of the one entry that may be earlier than the one
+// before it: it records that the entries before were written with a wrong clock.
+const KindClockAccepted = "clock-accepted/v1"
+
 // AnyVersion lets [Ledger.Append] append whatever the stream's length is.
 const AnyVersion int64 = -1
 
@@ -74,7 +78,7 @@ type Entry struct {
 	Stream    string
 	StreamSeq int64 // place in the stream, from 1
 	Kind      string
-	Time      time.Time // UTC, never earlier than that of the entry before
+	Time      time.Time // UTC, never earlier than that of the entry before, unless the kind is KindClockAccepted
 	Body      []byte
 	Texts     map[string]string // checked against the leaf; an erased text is absent
 	Salts     map[string][]byte // of Texts, so that others can check them with [CheckText]
@@ -109,6 +113,8 @@ type Ledger struct {
 
 	wake    chan struct{} // one token: the queue may have something in it
 	stopped chan struct{} // closed when the writer goroutine has ended
+
+	latest time.Time // the latest now of a call of Once; used by the writer goroutine alone
 
 	mu      sync.Mutex    // guards the fields below; held only for moments, never during I/O
 	queue   []*write      // waiting for the writer goroutine

@@ -148,7 +148,7 @@ func (c *checker) leaf(seq int64, raw []byte, lf leaf, texts []Text, problems []
 			lf.Stream = strings.Clone(lf.Stream) // or the map would keep every header
 		}
 		c.lengths[lf.Stream] = lf.StreamSeq
-		if lf.Time.Before(c.time) {
+		if lf.Time.Before(c.time) && lf.Kind != KindClockAccepted {
 			problems = append(problems, "is earlier than the entry before it")
 		}
 		c.time = lf.Time

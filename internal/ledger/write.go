@@ -121,11 +121,19 @@ func (l *Ledger) SetBookmark(ctx context.Context, key string, value []byte) erro
 
 // Once reports, durably, whether this is the first call with key. It reports
 // true exactly once until ttl after that call's now, however many calls there
-// are at a time and however often the process restarts.
+// are at a time and however often the process restarts. A now that is earlier
+// than that of an earlier call, or than the last entry, counts as that time: a
+// clock that was set back makes nothing new that was not.
 func (l *Ledger) Once(ctx context.Context, key string, now time.Time, ttl time.Duration) (bool, error) {
 	var first bool
 	err := l.write(ctx, func(g *group) error {
 		var err error
+		for _, before := range []time.Time{l.latest, g.time} {
+			if now.Before(before) {
+				now = before
+			}
+		}
+		l.latest = now
 		first, err = g.tx.Remember(key, now, now.Add(ttl))
 		return err
 	})
@@ -336,7 +344,7 @@ func (g *group) append(at time.Time, stream string, expect int64, tags []Tag, dr
 			return nil, &TagTakenError{Tag: t, Stream: holder}
 		}
 	}
-	if at.Before(g.time) {
+	if at.Before(g.time) && drafts[0].Kind != KindClockAccepted {
 		at = g.time
 	}
 	for _, d := range drafts {

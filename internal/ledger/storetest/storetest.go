@@ -844,6 +844,9 @@ func onceIsTrueOnce(t *testing.T, open func() (ledger.Store, error)) {
 		{"other", -time.Hour, false}, // a clock that goes back forgets nothing
 		{"k", time.Minute, true},
 		{"k", time.Minute, false},
+		{"late", 11 * time.Minute, true}, // drops k
+		{"k", time.Minute + 1, true},     // counts as 11 minutes, and is kept until 12
+		{"k", 11*time.Minute + time.Second, false},
 	} {
 		if got, err := l.Once(t.Context(), test.key, start().Add(test.after), time.Minute); err != nil || got != test.want {
 			t.Errorf("Once(%s) after %s = %v, %v, want %v", test.key, test.after, got, err, test.want)
