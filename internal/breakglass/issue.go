@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/breakglassd/breakglass/internal/ledger"
 )
 
@@ -192,7 +194,7 @@ func (s *Service) commit(ctx context.Context, j claimJob) (r *Request, again boo
 		failpoint("decided")
 		// 0. Nothing is recorded while the signer could not sign: the grant stays worth its certificate.
 		if err := s.ready(ctx, r); err != nil {
-			return nil, false, err
+			return nil, false, s.recordRefusal(ctx, j.actor, "claim", r.ID, err)
 		}
 		failpoint("checked-signer")
 		// 1. The intent. From this append on a certificate may exist; it is appended once per request. The signer took its time to
@@ -209,17 +211,41 @@ func (s *Service) commit(ctx context.Context, j claimJob) (r *Request, again boo
 	}
 }
 
-// ready refuses a claim that the certificate authority could not sign now.
+// ready refuses a claim that the certificate authority could not sign now, and one for which it has signed already: no claim of
+// this request is recorded, so the ledger is an old copy, or somebody else signed.
 func (s *Service) ready(ctx context.Context, r *Request) error {
 	cctx, cancel := context.WithTimeout(ctx, s.cfg.SignTimeout)
 	defer cancel()
-	err := s.cfg.Signer.Check(cctx, r.Ask.Cluster, r.Ask.Rights.Group)
+	var found []*x509.Certificate
+	g, gctx := errgroup.WithContext(cctx)
+	g.Go(func() error { return s.cfg.Signer.Check(gctx, r.Ask.Cluster, r.Ask.Rights.Group) })
+	g.Go(func() (err error) {
+		found, err = s.cfg.Signer.Find(gctx, r.Ask.Cluster, CommonName(r.Ask.By.Person, r.ID))
+		return err
+	})
+	err := g.Wait()
+	if err == nil && len(found) > 0 {
+		return s.signedBefore(ctx, r, found)
+	}
 	if err == nil {
 		return nil
 	}
 	s.log.Error("the signer is not ready to sign", slog.String("request", r.ID), slog.Any("error", err))
 	return &Refusal{Class: ClassUnavailable, Code: "signer", Why: "the certificate authority cannot sign now: " + err.Error(),
 		Next: "claim again when that is cured; the approval stays valid until " + clockTime(r.ClaimUntil()), cause: err}
+}
+
+// signedBefore refuses a claim for which certificates exist already, and has each of them found.
+func (s *Service) signedBefore(ctx context.Context, r *Request, found []*x509.Certificate) error {
+	s.log.Error("a certificate exists for a request that was never claimed", slog.String("request", r.ID), slog.Int("certificates", len(found)))
+	for _, c := range found {
+		if err := s.Find(ctx, shadow(r.Ask.Cluster, c)); err != nil {
+			s.log.Error("recording a certificate that the ledger does not know", slog.String("request", r.ID), slog.Any("error", err))
+		}
+	}
+	return refuse(ClassConflict, "signed-before", "open a new request, and have the operators look: breakglass findings",
+		"the certificate authority has signed a certificate for %s already (serial %s), which this ledger does not know: "+
+			"the ledger was restored from an older copy, or somebody else signed", r.ID, Serial(found[0]))
 }
 
 // before has the examiner remember what exists in the cluster, for a comparison afterwards. The channel is closed when it has,

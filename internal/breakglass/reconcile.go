@@ -189,8 +189,8 @@ func (s *Service) reconcileCluster(ctx context.Context, w *reconcileWatch) (Reco
 		return !w.seen[serial]
 	}, func(cert *x509.Certificate) {
 		serial, print := Serial(cert), Fingerprint(cert.Raw)
-		fine, err := s.accounted(ctx, w.cluster, cert)
-		if err == nil && !fine && !s.isSettled(ShadowKey(w.cluster, print)) {
+		known, err := s.accounted(ctx, w.cluster, cert)
+		if err == nil && known == accountNone && !s.isSettled(ShadowKey(w.cluster, print)) {
 			err = s.Find(ctx, shadow(w.cluster, cert))
 		}
 		w.mu.Lock()
@@ -200,9 +200,10 @@ func (s *Service) reconcileCluster(ctx context.Context, w *reconcileWatch) (Reco
 			late++
 		case err != nil:
 			bad = append(bad, err)
+		case known == accountLater: // of two with one name and key, at most one becomes known: the next comparison tells which
 		default:
 			w.seen[serial] = true
-			if !fine {
+			if known == accountNone {
 				w.strange[serial] = print
 				strange = append(strange, print)
 			}

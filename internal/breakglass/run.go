@@ -401,27 +401,41 @@ func ShadowKey(cluster, fingerprint string) string {
 	return unknownCertificate + "/" + cluster + "/" + fingerprint
 }
 
-// accounted reports whether the ledger accounts for a certificate: it was issued, is a canary's, is an orphan of a failed claim, or belongs to a
-// claim whose outcome is still open. A CA's own certificate gives no access.
-func (s *Service) accounted(ctx context.Context, cluster string, cert *x509.Certificate) (bool, error) {
+// account is what the ledger says of a certificate.
+type account int
+
+const (
+	accountNone  account = iota // nothing: it was signed behind the ledger's back
+	accountFull                 // it was issued, is a canary's or an orphan of a failed claim, or is a CA's own, which gives no access
+	accountLater                // it may be the result of a claim or canary under way: that is known when the outcome is recorded
+)
+
+// accounted says what the ledger knows of a certificate that an authority holds.
+func (s *Service) accounted(ctx context.Context, cluster string, cert *x509.Certificate) (account, error) {
 	if cert.IsCA {
-		return true, nil
+		return accountFull, nil
 	}
-	if _, known, err := s.ByFingerprint(ctx, Fingerprint(cert.Raw)); known || err != nil {
-		return known, err
+	if _, known, err := s.ByFingerprint(ctx, Fingerprint(cert.Raw)); err != nil || known {
+		return accountFull, err
 	}
+	key := SPKI(cert.RawSubjectPublicKeyInfo)
 	if strings.HasPrefix(cert.Subject.CommonName, CanaryPrefix) {
 		ordered, _, err := s.openCanary(ctx, cert.Subject.CommonName) // its outcome is open, or was lost
-		return ordered != nil && ordered.SPKI == SPKI(cert.RawSubjectPublicKeyInfo), err
+		if err != nil || ordered == nil || ordered.SPKI != key {
+			return accountNone, err
+		}
+		return accountLater, nil
 	}
 	r, known, err := s.ByCommonName(ctx, cert.Subject.CommonName)
-	if !known || err != nil || r.Ask.Cluster != cluster {
-		return false, err
+	switch {
+	case err != nil || !known || r.Ask.Cluster != cluster:
+		return accountNone, err
+	case r.Failed != nil && slices.ContainsFunc(r.Failed.Orphans, func(der []byte) bool { return bytes.Equal(der, cert.Raw) }):
+		return accountFull, nil
+	case r.Failed == nil && r.Claimed != nil && r.Issued == nil && r.Claimed.SPKI == key:
+		return accountLater, nil
 	}
-	if r.Failed != nil {
-		return slices.ContainsFunc(r.Failed.Orphans, func(der []byte) bool { return bytes.Equal(der, cert.Raw) }), nil
-	}
-	return r.Claimed != nil && r.Issued == nil && r.Claimed.SPKI == SPKI(cert.RawSubjectPublicKeyInfo), nil
+	return accountNone, nil
 }
 
 // beat records that the daemon is alive.

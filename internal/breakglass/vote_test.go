@@ -2,8 +2,12 @@ package breakglass_test
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -193,4 +197,58 @@ func must1[T any](v T, err error) func(*testing.T) T {
 		}
 		return v
 	}
+}
+
+func TestARestoredLedgerSignsNoSecondCertificate(t *testing.T) {
+	s := bgtest.New(t, bgtest.Options{})
+	r := s.Grant("alice", "admin")
+	s.Stop()
+	before, err := os.ReadFile(s.Path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Restart()
+	_, csr := bgtest.NewCSR()
+	if _, err := s.Claim("alice", r.ID, csr); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Service.Revoke(t.Context(), byKey("bob"), r.ID, "stolen laptop"); err != nil {
+		t.Fatal(err)
+	}
+	s.Stop()
+	for _, f := range []string{s.Path() + "-wal", s.Path() + "-shm"} {
+		if err := os.Remove(f); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(s.Path(), before, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.Restart()
+	_, csr = bgtest.NewCSR()
+	_, err = s.Service.Claim(t.Context(), byKey("alice"), r.ID, csr, bgtest.ClaimSignature("alice", r.ID, csr))
+	wantRefusal(t, err, "signed-before")
+	if s.CA.Calls() != 1 || s.Cluster.Has(r.ID) {
+		t.Errorf("%d signing calls, bound %t", s.CA.Calls(), s.Cluster.Has(r.ID))
+	}
+	if found := s.Service.Findings(); len(found) != 1 || !strings.HasPrefix(found[0].Key, "unknown-certificate/c1/") {
+		t.Errorf("findings: %+v", found)
+	}
+}
+
+// silentFind is a signer that cannot say what it has signed.
+type silentFind struct{ breakglass.Signer }
+
+func (silentFind) Find(context.Context, string, string) ([]*x509.Certificate, error) {
+	return nil, errors.New("no list")
+}
+
+func TestNothingIsSignedWhileItCannotBeToldWhatWas(t *testing.T) {
+	s := bgtest.New(t, bgtest.Options{Config: func(c *breakglass.Config) { c.Signer = silentFind{c.Signer} }})
+	r := s.Grant("alice", "group")
+	_, csr := bgtest.NewCSR()
+	_, err := s.Claim("alice", r.ID, csr)
+	wantRefusal(t, err, "signer")
+	wantState(t, must1(s.Service.Get(t.Context(), r.ID))(t), breakglass.StateApproved)
+	s.Check()
 }
