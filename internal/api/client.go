@@ -465,7 +465,7 @@ func (c *Client) Claim(ctx context.Context, id string, csrPEM []byte) (Delivery,
 			continue
 		}
 		var e *Error
-		if !errors.As(err, &e) || !slices.Contains([]string{CodeUnreachable, "issuing", "stopping", "polls", "rate"}, e.Code) {
+		if !errors.As(err, &e) || !slices.Contains([]string{CodeUnreachable, "issuing", "not-now", "stopping", "polls", "rate"}, e.Code) {
 			return out, err
 		}
 		if pause(ctx, try, e.retryAfter) != nil {

@@ -30,12 +30,14 @@
 //
 // A claim passes two of them, both appends to the ledger that are durable when they return:
 //
-//  0. the signer is checked; nothing is recorded while it could not sign
+//  0. the signer is checked and asked what it has signed; nothing is recorded while it could not sign, or has signed already
 //     A. claimed: the intent. It can be appended once per request. From here on a certificate may exist
-//     the signer is called, once, and never again for this request
+//     the signer is called, once; again only after it said that it signed nothing and cannot for the moment ([NotSigned])
 //     what came back is compared with the intent
 //     B. issued: the outcome. Only now may the certificate leave the process, with the ledger's proof
 //     in binding mode the right is bound in the cluster, and bound is recorded
+//
+// Every slow step is followed by another decision, by the policy in force, in one step with the record.
 //
 // A process that dies before A has done nothing. Between A and B the outcome is unknown: [Service.Run] looks for a certificate
 // by its unique name and records what it finds, as a failure; it never signs again and never delivers such a certificate. After
@@ -70,8 +72,8 @@
 //
 // # What always holds
 //
-// No certificate without the quorum; at most one signing call and one delivered certificate per request, to one key; every
-// certificate equals its intent in every field; no name of Kubernetes' own; terminal states stay; nothing is told to people
+// No certificate without the quorum; at most one signing call that can have signed and one delivered certificate per request, to
+// one key; every certificate equals its intent in every field; no name of Kubernetes' own; terminal states stay; nothing is told to people
 // that is not in the ledger; a clock that goes back extends nothing. The index beside the ledger can be rebuilt from it.
 // [Audit] checks all of this on a whole ledger.
 package breakglass

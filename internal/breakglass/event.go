@@ -174,6 +174,15 @@ type Failed struct {
 	Orphans [][]byte `json:"orphans,omitempty"`
 }
 
+// NotSigned says that the authority could not sign for the moment, and that nothing was signed: the claim ends, and the approval
+// stays. Until it ends it can be claimed again with the same key, after at most MaxNotSigned of these.
+type NotSigned struct {
+	SPKI string `json:"spki"` // the key that alone can claim again
+}
+
+// MaxNotSigned bounds how often one request can be claimed again because the authority could not sign for the moment.
+const MaxNotSigned = 20
+
 // The reasons for which a claim fails.
 const (
 	FailRefused = "refused" // the authority refused: nothing was signed
@@ -413,6 +422,7 @@ func (Withdrawn) Kind() string         { return "withdrawn/v1" }
 func (Claimed) Kind() string           { return "claimed/v2" }
 func (Issued) Kind() string            { return "issued/v1" }
 func (Failed) Kind() string            { return "failed/v1" }
+func (NotSigned) Kind() string         { return "not-signed/v1" }
 func (Bound) Kind() string             { return "bound/v1" }
 func (Unbound) Kind() string           { return "unbound/v1" }
 func (Revoked) Kind() string           { return "revoked/v1" }
@@ -487,6 +497,7 @@ var kinds = map[string]func(body []byte) (Event, error){
 	"claimed/v2":               decode[Claimed],
 	"issued/v1":                decode[Issued],
 	"failed/v1":                decode[Failed],
+	"not-signed/v1":            decode[NotSigned],
 	"bound/v1":                 decode[Bound],
 	"unbound/v1":               decode[Unbound],
 	"revoked/v1":               decode[Revoked],

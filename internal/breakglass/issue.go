@@ -108,6 +108,9 @@ func (s *Service) issue(ctx context.Context, j claimJob) (*Delivery, error) {
 	signed, err := s.cfg.Signer.Sign(sctx, Order{Request: r.ID, Cluster: r.Ask.Cluster, Group: r.Claimed.Group, CommonName: r.Claimed.CommonName, CSR: j.csr.Raw, TTL: r.TTL()})
 	cancel()
 	switch {
+	case errors.Is(err, ErrNotSignedNow) && r.NotSigned < MaxNotSigned:
+		s.log.Warn("the signer cannot sign for the moment", slog.String("request", r.ID), slog.Any("error", err))
+		return nil, s.notNow(ctx, r, err)
 	case errors.Is(err, ErrNotSigned):
 		s.log.Error("the signer refused", slog.String("request", r.ID), slog.Any("error", err))
 		return nil, s.fail(ctx, r, Failed{Why: FailRefused, Detail: "the certificate authority refused to sign"}, err)
@@ -275,6 +278,16 @@ func (s *Service) fail(ctx context.Context, r *Request, f Failed, cause error) e
 	return &Refusal{Class: ClassUnavailable, Code: "failed/" + f.Why, Why: f.Detail, Next: "open a new request; the daemon's log has the cause", cause: cause}
 }
 
+// notNow ends a claim for which nothing was signed and keeps the approval.
+func (s *Service) notNow(ctx context.Context, r *Request, cause error) error {
+	after, err := s.append(ctx, r, time.Time{}, nil, NotSigned{SPKI: r.Claimed.SPKI})
+	if err != nil {
+		return errors.Join(cause, fmt.Errorf("recording that nothing was signed for request %s: %w", r.ID, err))
+	}
+	return &Refusal{Class: ClassUnavailable, Code: "not-now", Why: "the certificate authority takes no orders for the moment; nothing was signed",
+		Next: "claim again with the same key; the approval stays valid until " + clockTime(after.ClaimUntil()), cause: cause}
+}
+
 // decideClaim is the pure rule of a claim. again means that the same key asks for a certificate it already has.
 func decideClaim(p *Policy, r *Request, a Actor, spki string, now time.Time) (again bool, err error) {
 	if a.Person != r.Ask.By.Person {
@@ -306,6 +319,9 @@ func decideClaim(p *Policy, r *Request, a Actor, spki string, now time.Time) (ag
 	}
 	if r.Ask.KeyHash != "" && r.Ask.KeyHash != spki {
 		return false, refuse(ClassDenied, "other-key", "claim on the machine where it was requested", "%s was approved for another key", r.ID)
+	}
+	if r.ClaimKey != "" && r.ClaimKey != spki {
+		return false, refuse(ClassDenied, "other-key", "claim with the key of the first try", "%s was claimed with another key", r.ID)
 	}
 	if err := suspendedSince(p, r); err != nil {
 		return false, err

@@ -95,6 +95,8 @@ func (r *Request) apply(e ledger.Entry, ev Event, proof bool) error {
 			err = fmt.Errorf("claimed by %q, requested by %q", ev.By.Person, r.Ask.By.Person)
 		case r.Ask.KeyHash != "" && ev.SPKI != r.Ask.KeyHash:
 			err = fmt.Errorf("claimed with another key")
+		case r.ClaimKey != "" && ev.SPKI != r.ClaimKey:
+			err = fmt.Errorf("claimed again with another key")
 		case ev.CommonName != CommonName(r.Ask.By.Person, r.ID) || ev.Group != r.Ask.Rights.Group || ev.TTLSeconds > r.Ask.TTLSeconds:
 			err = fmt.Errorf("the intent is not what was approved")
 		case proof && e.Kind != claimedV1:
@@ -109,6 +111,16 @@ func (r *Request) apply(e ledger.Entry, ev Event, proof bool) error {
 	case Failed:
 		err = in(StateIssuing)
 		r.Failed, r.FailedAt = &ev, e.Time
+	case NotSigned:
+		switch err = in(StateIssuing); {
+		case err != nil:
+		case r.NotSigned >= MaxNotSigned:
+			err = fmt.Errorf("claimed too often")
+		case ev.SPKI != r.Claimed.SPKI:
+			err = fmt.Errorf("is about another key than the claim")
+		}
+		r.NotSigned, r.ClaimKey = r.NotSigned+1, ev.SPKI
+		r.Claimed, r.ClaimedAt = nil, time.Time{}
 	case Bound:
 		// A binding may be recorded a moment after the clock or a revocation ended the grant: it is then taken away again.
 		if err = in(StateActive, StateExpired, StateRevoked); err == nil && !r.Ask.Rights.Binding() {
@@ -246,8 +258,11 @@ func indexOf(r *Request) []ledger.Tag {
 	if r.Unacknowledged() {
 		tags = append(tags, ledger.Tag{Name: "unacknowledged", Value: "1"})
 	}
-	if r.Claimed != nil {
+	switch {
+	case r.Claimed != nil:
 		tags = append(tags, ledger.Tag{Name: "spki", Value: r.Claimed.SPKI, Unique: true})
+	case r.ClaimKey != "":
+		tags = append(tags, ledger.Tag{Name: "spki", Value: r.ClaimKey, Unique: true})
 	}
 	if r.Issued != nil {
 		tags = append(tags, ledger.Tag{Name: "fingerprint", Value: r.Issued.Fingerprint, Unique: true})

@@ -233,8 +233,16 @@ func TestMachineRefusesEveryEventThatDoesNotFollow(t *testing.T) {
 			"denied":             {func(*breakglass.Request) breakglass.Event { return breakglass.Denied{By: byKey("carol")} }, []breakglass.State{breakglass.StatePending, breakglass.StateApproved}},
 			"withdrawn":          {func(r *breakglass.Request) breakglass.Event { return breakglass.Withdrawn{By: r.Ask.By} }, []breakglass.State{breakglass.StatePending, breakglass.StateApproved}},
 			"claimed": {func(r *breakglass.Request) breakglass.Event {
-				return breakglass.Claimed{By: r.Ask.By, CommonName: breakglass.CommonName(r.Ask.By.Person, r.ID), Group: r.Ask.Rights.Group, SPKI: "00", TTLSeconds: r.Ask.TTLSeconds}
+				return breakglass.Claimed{By: r.Ask.By, CommonName: breakglass.CommonName(r.Ask.By.Person, r.ID), Group: r.Ask.Rights.Group,
+					SPKI: "00", CSR: "00", TTLSeconds: r.Ask.TTLSeconds, PublicKey: publicKey(r.Ask.By.Person),
+					Signature: bgtest.SignSSH(bgtest.SSHKey(r.Ask.By.Person), breakglass.ClaimNamespace, breakglass.ClaimText(r.ID, "00"))}
 			}, []breakglass.State{breakglass.StateApproved}},
+			"not signed": {func(r *breakglass.Request) breakglass.Event {
+				if r.Claimed == nil {
+					return breakglass.NotSigned{}
+				}
+				return breakglass.NotSigned{SPKI: r.Claimed.SPKI}
+			}, []breakglass.State{breakglass.StateIssuing}},
 			"failed":        {func(*breakglass.Request) breakglass.Event { return breakglass.Failed{Why: breakglass.FailUnknown} }, []breakglass.State{breakglass.StateIssuing}},
 			"issued":        {func(*breakglass.Request) breakglass.Event { return *reach[breakglass.StateActive].Issued }, nil}, // another request's certificate: never
 			"bound":         {func(r *breakglass.Request) breakglass.Event { return breakglass.Bound{Rights: r.Ask.Rights} }, []breakglass.State{breakglass.StateActive, breakglass.StateRevoked}},

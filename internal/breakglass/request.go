@@ -76,6 +76,8 @@ type Request struct {
 	Withdrawn *Ending
 	Claimed   *Claimed
 	ClaimedAt time.Time
+	NotSigned int    // claims for which the authority could not sign for the moment
+	ClaimKey  string // SPKI of the key of those claims: it alone can claim again
 	Issued    *Issued
 	IssuedSeq int64 // ledger index of the issued entry
 	Failed    *Failed

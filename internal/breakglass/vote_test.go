@@ -1,6 +1,7 @@
 package breakglass_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"encoding/json"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -251,4 +253,84 @@ func TestNothingIsSignedWhileItCannotBeToldWhatWas(t *testing.T) {
 	wantRefusal(t, err, "signer")
 	wantState(t, must1(s.Service.Get(t.Context(), r.ID))(t), breakglass.StateApproved)
 	s.Check()
+}
+
+// A moment without a signer costs nobody's approval: the same key may claim again, and only it, a bounded number of times.
+func TestAPassingNoOfTheSignerKeepsTheApproval(t *testing.T) {
+	bubble(t, func(t *testing.T, s *bgtest.System) {
+		r := s.Grant("alice", "admin")
+		_, csr := bgtest.NewCSR()
+		_, other := bgtest.NewCSR()
+		s.CA.OnSign = func(breakglass.Order) (bool, error) {
+			return false, fmt.Errorf("%w: too many requests", breakglass.ErrNotSignedNow)
+		}
+		for range 3 {
+			_, err := s.Claim("alice", r.ID, csr)
+			wantRefusal(t, err, "not-now")
+			wantState(t, must1(s.Service.Get(t.Context(), r.ID))(t), breakglass.StateApproved)
+			s.Check()
+		}
+		_, err := s.Claim("alice", r.ID, other)
+		wantRefusal(t, err, "other-key")
+		s.Restart()
+		s.CA.OnSign = nil
+		if _, err := s.Claim("alice", r.ID, csr); err != nil {
+			t.Fatal(err)
+		}
+		if n := len(s.CA.Issued()); n != 1 {
+			t.Errorf("%d certificates", n)
+		}
+	})
+}
+
+func TestAPassingNoIsBoundedAndEndsWithTheApproval(t *testing.T) {
+	bubble(t, func(t *testing.T, s *bgtest.System) {
+		s.CA.OnSign = func(breakglass.Order) (bool, error) { return false, breakglass.ErrNotSignedNow }
+		_, csr := bgtest.NewCSR()
+		_, late := bgtest.NewCSR()
+		often, once := s.Grant("alice", "group"), s.Grant("bob", "group")
+		for range breakglass.MaxNotSigned {
+			_, err := s.Claim("alice", often.ID, csr)
+			wantRefusal(t, err, "not-now")
+		}
+		_, err := s.Claim("alice", often.ID, csr)
+		wantRefusal(t, err, "failed/refused")
+		_, err = s.Claim("bob", once.ID, late)
+		wantRefusal(t, err, "not-now")
+		time.Sleep(11 * time.Minute)
+		_, err = s.Claim("bob", once.ID, late)
+		wantRefusal(t, err, "lapsed")
+	})
+}
+
+// A second certificate of the same name and key, signed during a claim, is found when the claim's own is known.
+func TestATwinSignedDuringAClaimIsFound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		signed := &inventory{}
+		s := bgtest.New(t, bgtest.Options{Config: func(c *breakglass.Config) { c.Inventory, c.Reconcile = signed, time.Minute }})
+		signed.ca.Store(s.CA)
+		r := s.Grant("alice", "group")
+		s.CA.OnSign = func(o breakglass.Order) (bool, error) {
+			s.CA.OnSign = nil
+			if _, err := s.CA.Sign(t.Context(), o); err != nil {
+				t.Error(err)
+			}
+			time.Sleep(2 * time.Minute) // a comparison comes while the claim is under way
+			return true, nil
+		}
+		_, csr := bgtest.NewCSR()
+		d, err := s.Claim("alice", r.ID, csr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Minute)
+		twin := s.CA.Issued()[0]
+		if bytes.Equal(twin.Raw, d.Certificate) {
+			t.Fatal("the twin was delivered")
+		}
+		want := breakglass.ShadowKey("c1", breakglass.Fingerprint(twin.Raw))
+		if found := s.Service.Findings(); len(found) != 1 || found[0].Key != want {
+			t.Errorf("findings: %+v, want %s", found, want)
+		}
+	})
 }

@@ -419,6 +419,9 @@ func (v render) timeline(n breakglass.Notice) (message, bool) {
 			m.broadcast = true
 		}
 		return m, true
+	case breakglass.NotSigned:
+		return line("the authority could not sign"+id, ":hourglass: The certificate authority could not sign for the moment, and nothing was signed. "+
+			v.mention(r.Ask.By.Person)+" can claim again on the same machine until "+date(r.ClaimUntil()), "", r.ID), true
 	case breakglass.Bound:
 		return line("the right is bound in "+r.Ask.Cluster+id, "Bound in the cluster: "+escape(ev.Rights.String()), "", r.ID), true
 	case breakglass.Unbound:
