@@ -255,6 +255,7 @@ func (d *doctor) expiry(code, subject, what string, c *x509.Certificate, now tim
 // people looks for those whom the access policy lets ask, but who could never get anywhere.
 func (d *doctor) people() {
 	stuck := 0
+	members := map[string]string{} // people by Slack user: within an organization a user id is one account
 	for _, p := range d.policy.People {
 		switch {
 		case len(p.Keys) > 0:
@@ -270,6 +271,17 @@ func (d *doctor) people() {
 				d.warn("people", p.ID, "has a Slack account in workspace %s, which slack.team_ids does not name: commands from there are refused", a.Team)
 				stuck++
 			}
+			if d.cfg.Slack.Enabled && a.Enterprise != "" && a.Enterprise != d.cfg.Slack.EnterpriseID {
+				d.warn("people", p.ID, "has a Slack account of the organization %s, which slack.enterprise_id does not name: commands from there "+
+					"are refused", a.Enterprise)
+				stuck++
+			}
+			if other := members[a.User]; d.cfg.Slack.EnterpriseID != "" && other != "" && other != p.ID {
+				d.warn("people", p.ID, "has the Slack user %s, which %s has too: in an organization that is one account, and it is refused; "+
+					"correct one of them", a.User, other)
+				stuck++
+			}
+			members[a.User] = p.ID
 		}
 	}
 	if stuck == 0 {

@@ -74,6 +74,11 @@ func (t campaignTeller) Tell(ctx context.Context, n breakglass.Notice) error {
 	if n.Seq < at.Seq || n.Seq > at.Seq && n.Seq <= at.Through {
 		return nil
 	}
+	if mark == nil && time.Since(n.At) > old {
+		if history, err := b.history(ctx, n); err != nil || history {
+			return err
+		}
+	}
 	if n.Seq > at.Seq {
 		at = told{Seq: n.Seq, Through: -1}
 	}
@@ -115,6 +120,16 @@ func (t campaignTeller) Tell(ctx context.Context, n breakglass.Notice) error {
 		}
 	}
 	return nil
+}
+
+// history reports whether an entry from before Slack was switched on is of no use to anybody any more: a campaign that still runs is
+// made known, and nothing else is.
+func (b *Bot) history(ctx context.Context, n breakglass.Notice) (bool, error) {
+	if _, opened := n.Event.(breakglass.CampaignOpened); !opened {
+		return true, nil
+	}
+	c, err := b.cfg.Service.Campaign(ctx, n.Campaign)
+	return err == nil && c.Closed != nil, err
 }
 
 func (b *Bot) rememberTold(ctx context.Context, at told) error {

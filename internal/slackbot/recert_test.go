@@ -498,3 +498,23 @@ func TestAccountsThatSlackDoesNotTellAboutAreLeftOut(t *testing.T) {
 		t.Errorf("Slack wanted an hour, and %v came back (%v)", got, err)
 	}
 }
+
+// When Slack is switched on later, a campaign that runs is made known, and what was said of it before is not said again.
+func TestHistoryOfCampaignsIsNotTold(t *testing.T) {
+	w, service := campaigns(t)
+	w.campaign.m.Store(nil) // no Slack yet
+	c, err := service.Start(w.ctx(), nil, time.Time{})
+	must(t, err)
+	tell := func(ev breakglass.Event, seq int64) {
+		t.Helper()
+		must(t, w.bot.Load().Campaigns().Tell(w.ctx(), breakglass.Notice{Seq: seq, Event: ev, Campaign: c.ID,
+			At: time.Now().Add(-48 * time.Hour)}))
+	}
+	tell(breakglass.CampaignReminded{Days: 7}, 1)
+	if n := len(w.as("erin").DMs()) + len(w.sim.Messages(channel)); n != 0 {
+		t.Errorf("an old reminder is %d messages", n)
+	}
+	tell(c.Opened, 2)
+	w.letter("erin", "for your word")
+	w.wait(channel, "is open")
+}
