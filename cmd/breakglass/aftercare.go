@@ -400,7 +400,7 @@ func (a *app) afterwards(r api.Request) string {
 	}
 	switch {
 	case r.Closed != nil:
-		row("closed", "%s: %s", a.when(r.Closed.At), strings.ReplaceAll(cmp.Or(r.Closed.Reason, "(erased)"), "\n", "\n            "))
+		row("closed", "%s: %s", a.when(r.Closed.At), paragraph{cmp.Or(r.Closed.Reason, "(erased)"), 12})
 	case r.Touched && !r.CloseBy.IsZero():
 		row("touched", "the closing note is missing; due %s: breakglass close %s", a.when(r.CloseBy), r.ID)
 	}
@@ -580,8 +580,8 @@ func (a *app) sessionReport(ctx context.Context, c *api.Client, id, out string) 
 		return err
 	}
 	if out != "" {
-		if err := os.WriteFile(out, body, 0o600); err != nil {
-			return &failure{exit: exitOther, what: "writing the report", why: err.Error()}
+		if err := writeWhole(out, func(w io.Writer) error { _, err := w.Write(body); return err }); err != nil {
+			return err
 		}
 		a.screen.note("%s the report is in %s", a.screen.green("✓"), out)
 		return nil

@@ -141,10 +141,10 @@ func (a *app) report(err error) int {
 	}
 	a.screen.note("%s %s", a.screen.red("error:"), f.what)
 	if f.why != "" {
-		a.screen.note("why:   %s", f.why)
+		a.screen.note("why:   %s", paragraph{f.why, 7})
 	}
 	if f.next != "" {
-		a.screen.note("next:  %s", strings.ReplaceAll(f.next, "breakglass ", a.name+" "))
+		a.screen.note("next:  %s", paragraph{strings.ReplaceAll(f.next, "breakglass ", a.name+" "), 7})
 	}
 	if id != "" && f.exit == exitOther {
 		a.screen.note("id:    %s", id)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/text"
 )
 
 // data prints text to standard output, cleaned.
@@ -227,8 +228,8 @@ func (a *app) describe(r api.Request) string {
 		row("rights", "%s, carried by the certificate: only API servers that ask the deny webhook refuse it before it ends", r.Ask.Rights)
 	}
 	row("for", "%s, from the claim; risk %s", seconds(r.Ask.TTLSeconds), r.Ask.Risk)
-	row("reason", "%s", strings.ReplaceAll(cmp.Or(r.Reason, "(erased, or kept back by the server)"), "\n", "\n            "))
-	row("incident", "%s", cmp.Or(r.Ask.Incident, "-"))
+	row("reason", "%s", paragraph{cmp.Or(r.Reason, "(erased, or kept back by the server)"), 12})
+	row("incident", "%s", cmp.Or(text.Clean(r.Ask.Incident), "-"))
 	row("asked", "%s", a.when(r.RequestedAt))
 	if r.Ask.KeyHash != "" {
 		row("key", "%s", r.Ask.KeyHash)
@@ -236,7 +237,7 @@ func (a *app) describe(r api.Request) string {
 		row("key", "chosen at the claim")
 	}
 	for _, x := range r.Approvals {
-		row("approved", "%s (%s) %s %s", person(r, x.Person), channel(x), a.when(x.At), x.Comment)
+		row("approved", "%s (%s) %s %s", person(r, x.Person), channel(x), a.when(x.At), text.Clean(x.Comment))
 	}
 	if len(r.Missing) > 0 && !r.State.Terminal() {
 		row("needs", "%s", strings.Join(r.Missing, " and "))
@@ -246,7 +247,7 @@ func (a *app) describe(r api.Request) string {
 	}
 	for what, e := range map[string]*api.Ending{"denied": r.Denied, "withdrawn": r.Withdrawn, "revoked": r.Revoked} {
 		if e != nil {
-			row(what, "%s %s: %s", person(r, e.Person), a.when(e.At), cmp.Or(e.Reason, "(no reason)"))
+			row(what, "%s %s: %s", person(r, e.Person), a.when(e.At), paragraph{cmp.Or(e.Reason, "(no reason)"), 12})
 		}
 	}
 	if r.Failed != nil {

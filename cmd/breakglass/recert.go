@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -497,11 +498,17 @@ func (a *app) recertReport() *cobra.Command {
 // writeWhole writes a file, or leaves what was there: half a report must not look like one. What is no plain file, like /dev/stdout,
 // is written to as it is.
 func writeWhole(path string, write func(io.Writer) error) error {
-	name := path + ".part"
-	if info, err := os.Lstat(path); err == nil && !info.Mode().IsRegular() {
-		name = path
+	var f *os.File
+	info, err := os.Lstat(path)
+	if plain := err != nil || info.Mode().IsRegular(); plain {
+		f, err = os.CreateTemp(filepath.Dir(path), ".breakglass-*") // no file and no link that somebody else has put there
+	} else {
+		f, err = os.OpenFile(path, os.O_WRONLY, 0)
 	}
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+	name := path
+	if err == nil {
+		name = f.Name()
+	}
 	if err != nil {
 		return usage("writing the report: %v", err)
 	}

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/breakglassd/breakglass/internal/api"
+	"github.com/breakglassd/breakglass/internal/text"
 )
 
 // screen is standard error for a person: lines, colours, and one live line at the end when it is a terminal.
@@ -39,11 +40,12 @@ func newScreen(f *os.File, env func(string) string) *screen {
 // styled is text that may hold escape sequences of our own. All other text that is printed is cleaned.
 type styled string
 
-func (s *screen) style(code, text string) styled {
+func (s *screen) style(code, word string) styled {
+	word = format("%s", word)
 	if !s.color {
-		return styled(clean(text))
+		return styled(word)
 	}
-	return styled("\x1b[" + code + "m" + clean(text) + "\x1b[0m")
+	return styled("\x1b[" + code + "m" + word + "\x1b[0m")
 }
 
 func (s *screen) red(text string) styled    { return s.style("31", text) }
@@ -73,12 +75,28 @@ func clip(s string, most int) string {
 	return s
 }
 
+// paragraph is text of people or of the server that may have lines: all but the first are indented, so that none of them looks like
+// a line of ours. All other text is one line.
+type paragraph struct {
+	text   string
+	indent int
+}
+
+func (p paragraph) String() string { return text.Lines(p.text, strings.Repeat(" ", p.indent)) }
+
 func format(f string, args ...any) string {
 	for i, x := range args {
 		switch x := x.(type) {
 		case styled, int, int64, bool, time.Duration:
+		case paragraph:
+			args[i] = x.String()
 		default:
-			args[i] = clean(fmt.Sprint(x))
+			args[i] = strings.Map(func(r rune) rune {
+				if r == '\n' || r == '\t' {
+					return ' '
+				}
+				return r
+			}, clean(fmt.Sprint(x)))
 		}
 	}
 	return fmt.Sprintf(f, args...)

@@ -109,7 +109,21 @@ func Temporary(err error) bool {
 
 // public makes a call that needs no session.
 func (c *Client) public(ctx context.Context, method, path string, in, out any) error {
-	return c.send(ctx, callTime, method, path, "", in, out)
+	return patiently(ctx, func() error { return c.send(ctx, callTime, method, path, "", in, out) })
+}
+
+// maxTries bounds how often a call is made again that the server had no time for: it says after how long, and on a bad night a whole
+// company comes from one address.
+const maxTries = 10
+
+func patiently(ctx context.Context, call func() error) error {
+	for try := 0; ; try++ {
+		err := call()
+		var e *Error
+		if try == maxTries || !errors.As(err, &e) || e.Code != "rate" || e.retryAfter == 0 || pause(ctx, try, e.retryAfter) != nil {
+			return err
+		}
+	}
 }
 
 // call makes a call as the person: it signs in first if there is no session, and once more if the session has ended.
@@ -121,7 +135,7 @@ func (c *Client) call(ctx context.Context, limit time.Duration, method, path str
 		}
 		fresh = true
 	}
-	err := c.send(ctx, limit, method, path, c.Session.Token, in, out)
+	err := patiently(ctx, func() error { return c.send(ctx, limit, method, path, c.Session.Token, in, out) })
 	var e *Error
 	if fresh || !errors.As(err, &e) || e.Class != ClassSignIn {
 		return err

@@ -105,11 +105,12 @@ func NewServer(cfg Config) (http.Handler, error) {
 	s := &server{cfg: cfg, origin: verifier.Name(), sessions: newSessions(), addresses: newAddressLimits(), polls: make(chan struct{}, cfg.MaxPolls),
 		imports: make(chan struct{}, importsAtOnce)}
 	mux := http.NewServeMux()
-	public := func(pattern string, h handler) { mux.Handle(pattern, s.adapt(pattern, false, h)) }
-	person := func(pattern string, h handler) { mux.Handle(pattern, s.adapt(pattern, true, h)) }
+	public := func(pattern string, h handler) { mux.Handle(pattern, s.adapt(pattern, anybody, h)) }
+	person := func(pattern string, h handler) { mux.Handle(pattern, s.adapt(pattern, signedIn, h)) }
 
-	public("POST /v1/session/challenge", s.challenge)
-	public("POST /v1/session", s.signIn)
+	// These two are limited when it is known for which key they are.
+	mux.Handle("POST /v1/session/challenge", s.adapt("POST /v1/session/challenge", byKey, s.challenge))
+	mux.Handle("POST /v1/session", s.adapt("POST /v1/session", byKey, s.signIn))
 	public("GET /v1/version", s.version)
 	public("GET /v1/ledger/key", func(*call) (any, error) { return text(s.cfg.LedgerKey + "\n"), nil })
 	public("GET /v1/ledger/checkpoint", s.checkpoint)
@@ -212,7 +213,7 @@ func decode[T any](c *call) (T, error) {
 }
 
 // adapt is the one way from HTTP to a handler and back: limits, authentication, errors, and the record of both.
-func (s *server) adapt(pattern string, signedIn bool, h handler) http.Handler {
+func (s *server) adapt(pattern string, who access, h handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		begin := time.Now()
 		id := rand.Text()[:10]
@@ -222,7 +223,7 @@ func (s *server) adapt(pattern string, signedIn bool, h handler) http.Handler {
 		_ = http.NewResponseController(w).SetWriteDeadline(begin.Add(answerTime)) // not every ResponseWriter has deadlines
 		c := &call{Request: r, w: w}
 		var v any
-		err := s.admit(c, signedIn, begin)
+		err := s.admit(c, who, begin)
 		if err == nil {
 			v, err = s.run(c, h)
 		}
@@ -252,8 +253,11 @@ func (s *server) run(c *call, h handler) (v any, err error) {
 }
 
 // admit authenticates and limits. A good session is limited by itself: strangers at the same address cannot use it up.
-func (s *server) admit(c *call, signedIn bool, now time.Time) error {
-	if signedIn {
+func (s *server) admit(c *call, who access, now time.Time) error {
+	switch who {
+	case byKey:
+		return nil
+	case signedIn:
 		c.token = bearer(c.Header.Get("Authorization"))
 		if x, ok := s.sessions.find(c.token, s.cfg.Service.Policy(), now); ok {
 			c.session, c.actor = x, breakglass.Actor{Person: x.person, Channel: breakglass.ChannelKey, Key: x.key}
@@ -263,11 +267,35 @@ func (s *server) admit(c *call, signedIn bool, now time.Time) error {
 			return nil
 		}
 	}
-	if !s.addresses.allow(c.RemoteAddr, now) {
-		return slowDown(newError(breakglass.ClassLimited, "rate", "wait a second", "too many requests from this address"))
+	if err := s.limit(c, nil, now); err != nil {
+		return err
 	}
-	if signedIn {
+	if who == signedIn {
 		return newError(ClassSignIn, "session", "sign in with your SSH key", "there is no such session, or it has ended")
+	}
+	return nil
+}
+
+// access is who may call, and by what calls are counted.
+type access int
+
+const (
+	anybody  access = iota // by address
+	byKey                  // the handler counts: by address and known key
+	signedIn               // by session
+)
+
+// limit counts a call without a session: by its address, and by the first of the keys it is for that a person has.
+func (s *server) limit(c *call, keys []string, now time.Time) error {
+	known := ""
+	for _, k := range keys {
+		if _, ok := s.cfg.Service.Policy().PersonByKey(k); ok {
+			known = k
+			break
+		}
+	}
+	if !s.addresses.allow(c.RemoteAddr, known, now) {
+		return slowDown(newError(breakglass.ClassLimited, "rate", "wait a second", "too many requests from this address"))
 	}
 	return nil
 }
@@ -371,6 +399,9 @@ func (s *server) waiting(ctx context.Context, r *breakglass.Request, err error) 
 
 func (s *server) challenge(c *call) (any, error) {
 	in, err := decode[ChallengeFor](c)
+	if lerr := s.limit(c, in.Fingerprints, time.Now()); lerr != nil {
+		return nil, lerr
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -389,10 +420,17 @@ func (s *server) challenge(c *call) (any, error) {
 
 func (s *server) signIn(c *call) (any, error) {
 	in, err := decode[Proof](c)
+	key, ok := parsePublicKey(in.PublicKey)
+	var of []string
+	if ok {
+		of = []string{ssh.FingerprintSHA256(key)}
+	}
+	if lerr := s.limit(c, of, time.Now()); lerr != nil {
+		return nil, lerr
+	}
 	if err != nil {
 		return nil, err
 	}
-	key, ok := parsePublicKey(in.PublicKey)
 	if !ok {
 		return nil, newError(breakglass.ClassInvalid, "public-key", "", "the public key cannot be read")
 	}
@@ -413,7 +451,7 @@ func (s *server) signIn(c *call) (any, error) {
 		return nil, s.cfg.Service.RecordStranger(c.Context(), breakglass.Actor{Channel: breakglass.ChannelKey, Key: fingerprint}, "sign-in")
 	}
 	// Only now: what strangers sign must not fill the table.
-	if !s.sessions.use(in.Challenge, now) {
+	if !s.sessions.use(fingerprint, in.Challenge, now) {
 		return nil, newError(ClassSignIn, "challenge", "sign in again", "the challenge has been used already")
 	}
 	person, _ := p.Person(owner)

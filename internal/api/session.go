@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
+	"maps"
 	"net/netip"
 	"strings"
 	"sync"
@@ -25,9 +26,9 @@ const (
 	sessionIdle   = 15 * time.Minute // without use
 	sessionLife   = time.Hour        // at the latest
 	maxSessions   = 1024
-	maxPerKey     = 16   // sessions of one key: as many terminals
-	maxUsed       = 2048 // challenges used within challengeLife
-	maxOffered    = 32   // keys in an agent; ssh servers stop far earlier
+	maxPerKey     = 16 // sessions of one key: as many terminals
+	maxUsed       = 64 // challenges used by one key within challengeLife: four times its sessions
+	maxOffered    = 32 // keys in an agent; ssh servers stop far earlier
 	maxPublicKey  = 4 << 10
 )
 
@@ -37,9 +38,9 @@ const (
 type sessions struct {
 	mac [32]byte // key of the challenges' MACs
 
-	mu   sync.Mutex // guards the fields below; held for map operations only
-	used map[string]time.Time
-	live map[[sha256.Size]byte]*session // by hash of the token: a read of this memory gives no token
+	mu   sync.Mutex                      // guards the fields below; held for map operations only
+	used map[string]map[string]time.Time // by fingerprint, so that no person can use up another's
+	live map[[sha256.Size]byte]*session  // by hash of the token: a read of this memory gives no token
 }
 
 // session is one signed-in key. Its fields but used and polls never change.
@@ -53,7 +54,7 @@ type session struct {
 }
 
 func newSessions() *sessions {
-	s := &sessions{used: map[string]time.Time{}, live: map[[sha256.Size]byte]*session{}}
+	s := &sessions{used: map[string]map[string]time.Time{}, live: map[[sha256.Size]byte]*session{}}
 	rand.Read(s.mac[:])
 	return s
 }
@@ -88,19 +89,26 @@ func (s *sessions) checkChallenge(text string, now time.Time) bool {
 	return now.Before(time.Unix(int64(binary.BigEndian.Uint64(body[challengeNonce:])), 0))
 }
 
-// use marks a checked challenge as used. It reports false if it was used before, or if too many were used lately.
-func (s *sessions) use(challenge string, now time.Time) bool {
+// use marks a checked challenge as used by a key that somebody has. It reports false if the key used it before, or used too many
+// lately. Another key may use the same one: it takes that key's own signature.
+func (s *sessions) use(key, challenge string, now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for c, until := range s.used {
-		if !now.Before(until) {
-			delete(s.used, c)
+	for k, used := range s.used {
+		maps.DeleteFunc(used, func(_ string, until time.Time) bool { return !now.Before(until) })
+		if len(used) == 0 {
+			delete(s.used, k)
 		}
 	}
-	if _, again := s.used[challenge]; again || len(s.used) >= maxUsed {
+	used := s.used[key]
+	if _, again := used[challenge]; again || len(used) >= maxUsed {
 		return false
 	}
-	s.used[challenge] = now.Add(challengeLife)
+	if used == nil {
+		used = map[string]time.Time{}
+		s.used[key] = used
+	}
+	used[challenge] = now.Add(challengeLife)
 	return true
 }
 
@@ -197,14 +205,21 @@ const (
 // with it the debts of addresses that were quiet since.
 type addressLimits struct {
 	mu            sync.Mutex // guards the maps
-	young, before map[netip.Addr]*rate.Limiter
+	young, before map[source]*rate.Limiter
+}
+
+// source is whose calls are counted together: those of an address, or those for one known key from there. People behind one gateway
+// so have a bucket each for signing in, and strangers there cannot use it up without knowing a key of theirs.
+type source struct {
+	addr netip.Addr
+	key  string // fingerprint; empty: everything else
 }
 
 func newAddressLimits() *addressLimits {
-	return &addressLimits{young: map[netip.Addr]*rate.Limiter{}}
+	return &addressLimits{young: map[source]*rate.Limiter{}}
 }
 
-func (l *addressLimits) allow(remote string, now time.Time) bool {
+func (l *addressLimits) allow(remote, key string, now time.Time) bool {
 	addr := netip.Addr{} // all that cannot be parsed share one
 	if ap, err := netip.ParseAddrPort(remote); err == nil {
 		addr = ap.Addr().Unmap()
@@ -215,17 +230,18 @@ func (l *addressLimits) allow(remote string, now time.Time) bool {
 			}
 		}
 	}
+	who := source{addr, key}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	lim, ok := l.young[addr]
+	lim, ok := l.young[who]
 	if !ok {
-		if lim, ok = l.before[addr]; !ok {
+		if lim, ok = l.before[who]; !ok {
 			lim = rate.NewLimiter(strangerRate, strangerBurst)
 		}
 		if len(l.young) >= maxAddresses {
-			l.before, l.young = l.young, map[netip.Addr]*rate.Limiter{}
+			l.before, l.young = l.young, map[source]*rate.Limiter{}
 		}
-		l.young[addr] = lim
+		l.young[who] = lim
 	}
 	return lim.AllowN(now, 1)
 }

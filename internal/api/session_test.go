@@ -359,14 +359,20 @@ func TestSessionTablesAreBounded(t *testing.T) {
 		t.Errorf("%d sessions", len(s.live))
 	}
 	for i := range maxUsed {
-		s.use(fmt.Sprint(i), now)
+		s.use("SHA256:mallory", fmt.Sprint(i), now)
 	}
-	if s.use("one more", now) || !s.use("one more", now.Add(challengeLife)) || len(s.used) != 1 {
+	if s.use("SHA256:mallory", "one more", now) || !s.use("SHA256:mallory", "one more", now.Add(challengeLife)) || len(s.used) != 1 {
 		t.Errorf("used challenges are not bounded, or not forgotten: %d", len(s.used))
+	}
+	for i := range maxUsed {
+		s.use("SHA256:mallory", fmt.Sprint("again ", i), now.Add(challengeLife))
+	}
+	if s.use("SHA256:mallory", "one more still", now.Add(challengeLife)) || !s.use("SHA256:alice", "hers", now.Add(challengeLife)) {
+		t.Error("one person's challenges are not bounded, or they use up another's")
 	}
 	l := newAddressLimits()
 	for i := range 5 * maxAddresses {
-		l.allow(fmt.Sprintf("10.%d.%d.%d:1", i>>16, i>>8&255, i&255), now)
+		l.allow(fmt.Sprintf("10.%d.%d.%d:1", i>>16, i>>8&255, i&255), "", now)
 	}
 	if n := len(l.young) + len(l.before); n > 2*maxAddresses {
 		t.Errorf("%d addresses are remembered", n)
@@ -377,14 +383,14 @@ func TestOneHostCannotHideBehindManyAddresses(t *testing.T) {
 	l, now := newAddressLimits(), time.Now()
 	allowed := 0
 	for i := range 1000 {
-		if l.allow(fmt.Sprintf("[2001:db8:1:2::%x]:443", i), now) {
+		if l.allow(fmt.Sprintf("[2001:db8:1:2::%x]:443", i), "", now) {
 			allowed++
 		}
 	}
 	if allowed != strangerBurst {
 		t.Errorf("%d requests from one /64 were let through", allowed)
 	}
-	if !l.allow("[2001:db8:1:3::1]:443", now) || !l.allow("192.0.2.1:1", now) {
+	if !l.allow("[2001:db8:1:3::1]:443", "", now) || !l.allow("192.0.2.1:1", "", now) {
 		t.Error("somebody else paid for it")
 	}
 }
@@ -409,7 +415,7 @@ func TestInternalErrorsAreLoggedOnceAndNotTold(t *testing.T) {
 		log := &strings.Builder{}
 		s := &server{cfg: Config{Log: slog.New(slog.NewTextHandler(log, nil))}, sessions: newSessions(), addresses: newAddressLimits()}
 		w := httptest.NewRecorder()
-		s.adapt("GET /x", false, h).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/x", nil))
+		s.adapt("GET /x", anybody, h).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/x", nil))
 		var e Error
 		if err := json.Unmarshal(w.Body.Bytes(), &e); err != nil || w.Code != 500 || e.Class != ClassInternal || e.RequestID == "" {
 			t.Errorf("%s: %d %s", name, w.Code, w.Body)
@@ -424,7 +430,7 @@ func TestLedgerThatCannotBeWrittenIsSaidSo(t *testing.T) {
 	log := &strings.Builder{}
 	s := &server{cfg: Config{Log: slog.New(slog.NewTextHandler(log, nil))}, sessions: newSessions(), addresses: newAddressLimits()}
 	w := httptest.NewRecorder()
-	s.adapt("POST /x", false, func(*call) (any, error) {
+	s.adapt("POST /x", anybody, func(*call) (any, error) {
 		return nil, fmt.Errorf("appending: %w: the disk or the database is full", ledger.ErrUnknownOutcome)
 	}).ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/x", nil))
 	var e Error

@@ -370,7 +370,7 @@ func decideAsk(p *Policy, a Actor, ask Ask, now time.Time) (Requested, error) {
 	switch {
 	case ask.Incident == "" && prof.Incident.Required:
 		bad.add("policy/incident", "name one that matches "+patternOf(prof), "%s needs an incident", prof.ID)
-	case ask.Incident != "" && (utf8.RuneCountInString(ask.Incident) > MaxIncident || badText(ask.Incident) != ""):
+	case ask.Incident != "" && (utf8.RuneCountInString(ask.Incident) > MaxIncident || badLine(ask.Incident)):
 		bad.add("policy/incident", "", "the incident is not a short line of text")
 	case ask.Incident != "" && prof.Incident.Pattern != nil && !prof.Incident.Pattern.MatchString(ask.Incident):
 		bad.add("policy/incident", "name one that matches "+patternOf(prof), "%q is not an incident", ask.Incident)
@@ -509,7 +509,7 @@ func decideApprove(p *Policy, r *Request, a Actor, c Consent, now time.Time) (Ev
 	if err := stillOpen(r, now); err != nil {
 		return nil, err
 	}
-	if utf8.RuneCountInString(c.Comment) > MaxComment || badText(c.Comment) != "" {
+	if utf8.RuneCountInString(c.Comment) > MaxComment || badLine(c.Comment) {
 		return nil, refuse(ClassInvalid, "comment", "", "the comment is longer than %d characters or has control characters", MaxComment)
 	}
 	ev := Approved{By: a, Digest: c.Digest, TakenBack: r.TakenBack[a.Person]}
@@ -858,6 +858,10 @@ func needReason(reason string) error {
 	}
 	return nil
 }
+
+// badLine reports whether a text is unfit for a field of one line: a line break in it would begin a line of its own on the screens of
+// those who decide.
+func badLine(s string) bool { return badText(s) != "" || strings.ContainsAny(s, "\n\r\t") }
 
 // badText says what makes a text unfit for a ledger and a screen; newlines and tabs are fine.
 func badText(s string) string {

@@ -331,6 +331,11 @@ func TestAskingIsCheckedAllAtOnce(t *testing.T) {
 	bubble(t, func(t *testing.T, s *bgtest.System) {
 		_, err := s.Service.Request(t.Context(), bySlack("alice"), breakglass.Ask{Profile: "admin", Cluster: "c9", TTL: 5 * time.Hour, Reason: "help", Incident: "see chat"})
 		wantRefusal(t, err, "policy/cluster,policy/ttl,policy/reason,policy/incident")
+		for _, forged := range []string{"INC-1\nrisk low", "INC-1\rx", "INC-1\tx", "INC-1\u2028x", "INC-1\u0085x"} {
+			_, err := s.Service.Request(t.Context(), bySlack("alice"), breakglass.Ask{Profile: "group", Reason: "etcd quorum lost",
+				Incident: forged})
+			wantRefusal(t, err, "policy/incident")
+		}
 		_, err = s.Service.Request(t.Context(), bySlack("carol"), breakglass.Ask{Profile: "admin", Reason: "a long enough reason"})
 		wantRefusal(t, err, "not-eligible")
 		_, err = s.Service.Request(t.Context(), bySlack("alice"), breakglass.Ask{Profile: "root", Reason: "a long enough reason"})
