@@ -569,11 +569,8 @@ func (r *collector) nodes(ctx context.Context) {
 	found := list(ctx, r, inventory.SourcePods, "/api/v1/namespaces/kube-system/pods", nil, "application/json", "list pods in kube-system", func(o struct {
 		Metadata annotated `json:"metadata"`
 		Spec     struct {
-			NodeName   string `json:"nodeName"`
-			Containers []struct {
-				Command []string `json:"command"`
-				Args    []string `json:"args"`
-			} `json:"containers"`
+			NodeName   string                `json:"nodeName"`
+			Containers []inventory.Container `json:"containers"`
 		} `json:"spec"`
 	}) ([]inventory.Component, bool) {
 		where, node := "pod kube-system/"+o.Metadata.Name+" on node "+o.Spec.NodeName, o.Spec.NodeName
@@ -582,7 +579,7 @@ func (r *collector) nodes(ctx context.Context) {
 		}
 		var out []inventory.Component
 		for _, c := range o.Spec.Containers {
-			if component, ok := inventory.ParseCommand(slices.Concat(c.Command, c.Args), where); ok {
+			for _, component := range c.Components(where) {
 				component.Node = node
 				out = append(out, component)
 			}

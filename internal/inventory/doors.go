@@ -1,6 +1,7 @@
 package inventory
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/url"
@@ -46,9 +47,12 @@ var flagged = map[string][]string{DoorStaticTokens: {"kube-apiserver"}, DoorOIDC
 
 // hidden says why some of the programs of a name may run with a command line that was not seen; empty if all were.
 func (j *judge) hidden(program string) string {
-	seen, given := map[string]bool{}, false
+	seen, given, blurred := map[string]bool{}, false, ""
 	for _, c := range j.components(program) {
 		given = given || c.Given
+		if c.Blind != "" && (c.Given || c.Node != "") {
+			blurred = cmp.Or(blurred, fmt.Sprintf("the command line of %s in %s was not understood whole: %s", program, c.Where, c.Blind))
+		}
 		if c.Node != "" {
 			seen[c.Node] = true
 		}
@@ -60,7 +64,9 @@ func (j *judge) hidden(program string) string {
 		}
 	}
 	switch {
-	case given: // whoever gave it answers for it being all
+	case blurred != "":
+		return blurred
+	case given: // that there are no others, the operator who gave it answers for
 		return ""
 	case len(seen) == 0:
 		return "no static pod shows the command line of " + program + ", and other pods can be made by anybody who may"
@@ -139,6 +145,12 @@ func (c Component) flag(name string) (string, bool) {
 		return "", false
 	}
 	return v[len(v)-1], true
+}
+
+// lacks reports whether a flag is known not to be given.
+func (c Component) lacks(name string) bool {
+	_, given := c.flag(name)
+	return !given && c.Blind == ""
 }
 
 // list is the value of a flag that holds a list.
@@ -386,7 +398,7 @@ func (j *judge) csrs(a *Analysis) Door {
 	d.saw("besides who may do everything, %d subjects may approve: %s", len(approvers), few(approvers, 5))
 	switch {
 	case d.State == Present:
-	case len(managers) > 0 && !signs:
+	case len(managers) > 0 && !signs && j.hidden("kube-controller-manager") == "":
 		d.State = Absent
 		d.saw("the controller manager has no CA to sign with (%s)", managers[0].Where)
 	default:
@@ -572,7 +584,8 @@ func (j *judge) oidc() Door {
 			claim, _ := c.flag("oidc-username-claim")
 			groupsClaim, groups := c.flag("oidc-groups-claim")
 			groupsPrefix, _ := c.flag("oidc-groups-prefix")
-			j.issuer(&d, c.Where, issuer, named && name == "-" || !named && claim == "email", groups && groupsClaim != "" && groupsPrefix == "")
+			j.issuer(&d, c.Where, issuer, named && (name == "-" || !guards(name)) || !named && claim == "email" && c.Blind == "",
+				groups && groupsClaim != "" && !guards(groupsPrefix) && (groupsPrefix != "" || c.Blind == ""))
 		}
 		if file, ok := c.flag("authentication-config"); ok && file != "" && j.s.AuthenticationConfig == "" {
 			d.saw("%s reads its authentication configuration from %s, which the API does not show", c.Where, file)
@@ -591,17 +604,50 @@ func (j *judge) oidc() Door {
 		for _, jwt := range config.JWT {
 			d.State = Present
 			m := jwt.ClaimMappings
-			j.issuer(&d, "the authentication configuration", jwt.Issuer.URL, m.Username.Claim != "" && m.Username.Prefix == "", m.Groups.Claim != "" && m.Groups.Prefix == "")
-			// An expression can make any name: it must be read by a person.
-			for what, e := range map[string]string{"user names": m.Username.Expression, "groups": m.Groups.Expression} {
-				if e != "" && !strings.Contains(e, `"`) && !strings.Contains(e, "'") {
-					d.put("the authentication configuration", DoorItem{ID: "expression:" + jwt.Issuer.URL + what, Title: fmt.Sprintf("the %s of issuer %s come from the expression %s, which adds no prefix", what, shown(jwt.Issuer.URL), shown(e)),
-						Risk: High, Admin: what == "groups", Text: "What the issuer writes into a token is then taken as it is, system:masters included.", Advice: d.Advice})
+			j.issuer(&d, "the authentication configuration", jwt.Issuer.URL, m.Username.Claim != "" && !guards(m.Username.Prefix),
+				m.Groups.Claim != "" && !guards(m.Groups.Prefix))
+			var users, groups bool // whether a rule refuses names of Kubernetes itself
+			for _, rule := range jwt.UserValidationRules {
+				users = users || noUsers.MatchString(rule.Expression)
+				if m := noGroups.FindStringSubmatch(rule.Expression); m != nil {
+					groups = groups || m[1] == m[2]
 				}
+			}
+			j.expression(&d, jwt.Issuer.URL, "user names", m.Username, users)
+			j.expression(&d, jwt.Issuer.URL, "groups", m.Groups, groups)
+		}
+		if config.unknown != "" {
+			d.saw("in the authentication configuration that was given, this was not understood: %s", config.unknown)
+			d.Tellable = "read what was not understood in the authentication configuration: " + config.unknown
+			if d.State != Present {
+				d.State = CannotTell
 			}
 		}
 	}
 	return d
+}
+
+// expression judges how an expression makes names of what an issuer writes. One of a form that is not known may make any name.
+func (j *judge) expression(d *Door, issuer, what string, c claim, refused bool) {
+	prefixed, known := c.reads()
+	if c.Expression == "" || prefixed {
+		return
+	}
+	i := DoorItem{ID: "expression:" + issuer + what, Risk: High, Admin: what == "groups", Advice: d.Advice,
+		Title: fmt.Sprintf("the %s of issuer %s come from the expression %s, which adds no prefix", what, shown(issuer), shown(c.Expression)),
+		Text:  "What the issuer writes into a token is then taken as it is, system:masters included."}
+	if !known {
+		i.Title = fmt.Sprintf("the %s of issuer %s come from the expression %s, which a person must read", what, shown(issuer),
+			shown(c.Expression))
+		i.Text = "Whether it adds a prefix cannot be told from its form. " +
+			"Without one, what the issuer writes is taken as it is, system:masters included."
+	}
+	if refused {
+		i.Risk, i.Admin = Low, false
+		i.Text = "Names that begin with system: are refused by a rule (userValidationRules). " +
+			"It can still name a user or group that somebody has bound."
+	}
+	d.put("the authentication configuration", i)
 }
 
 // issuer adds an issuer of tokens and what is missing in how it is trusted.
@@ -715,17 +761,38 @@ func (j *judge) anonymous(a *Analysis) Door {
 		Tellable: "let the scan reach the API server without a credential, or " + giveManifest}
 	probe := j.s.Anonymous
 	asked := j.s.Read(SourceAnonymous) && probe.API != 0
-	on, unknown := false, false // by the command lines: one API server that has it on is enough
+	on, unknown, limited := false, false, false // by the command lines: one API server that has it on is enough
+	given, err := parseAuthentication([]byte(j.s.AuthenticationConfig))
+	if err != nil {
+		given = authenticationConfig{}
+	}
 	api := j.components("kube-apiserver")
 	for _, c := range api {
-		text, given := c.flag("anonymous-auth")
+		text, flagged := c.flag("anonymous-auth")
 		config, configured := c.flag("authentication-config")
 		switch {
-		case given:
+		case flagged:
 			d.saw("--anonymous-auth is %s in %s", text, c.Where)
 			on = on || c.on("anonymous-auth", true)
-		case configured:
+		case configured && (given.Kind == "" || given.unknown != ""):
 			d.saw("--anonymous-auth is not given in %s; its file %s may say more", c.Where, config)
+			unknown = true
+		case configured && given.Anonymous != nil && !given.Anonymous.Enabled:
+			d.saw("the authentication configuration that was given switches them off (anonymous), for %s", c.Where)
+		case configured && given.Anonymous != nil && len(given.Anonymous.Conditions) > 0:
+			limited = true
+			i := DoorItem{ID: "limited", Title: "anonymous requests are open for health checks alone", Risk: Info}
+			var paths []string
+			for _, p := range given.Anonymous.Conditions {
+				paths = append(paths, p.Path)
+				if !slices.Contains([]string{"/healthz", "/livez", "/readyz"}, p.Path) {
+					i.Risk, i.Title = Medium, "anonymous requests are open for more than health checks"
+				}
+			}
+			i.Text = "The authentication configuration that was given opens " + strings.Join(paths, ", ") + "."
+			d.put(c.Where, i)
+		case c.Blind != "":
+			d.saw("--anonymous-auth was not seen in %s, and not all of its flags were", c.Where)
 			unknown = true
 		default:
 			d.saw("--anonymous-auth is not given, which is on, in %s", c.Where)
@@ -736,6 +803,8 @@ func (j *judge) anonymous(a *Analysis) Door {
 	switch {
 	case on:
 		d.State, d.Tellable = Present, map[bool]string{true: giveManifest}[hidden != ""]
+	case limited:
+		d.State, d.Tellable = Present, map[bool]string{true: giveManifest}[hidden != "" || unknown]
 	case len(api) > 0 && !unknown && hidden == "":
 		d.State, d.Tellable = Absent, ""
 	}
@@ -756,7 +825,7 @@ func (j *judge) anonymous(a *Analysis) Door {
 		case probe.Livez != 401:
 			d.State, d.Tellable = Present, ""
 			d.put("the answers to requests without a credential", DoorItem{ID: "limited", Title: "anonymous requests are open for health checks alone", Risk: Info})
-		case on:
+		case on, limited:
 		case several > 1 && (hidden != "" || unknown): // the answer is that of one of them
 			d.Tellable = giveManifest
 		default:
@@ -878,7 +947,7 @@ func (j *judge) controlPlane() Door {
 			continue
 		}
 		bind, ok := c.flag("bind-address")
-		if ok && loopback(bind) {
+		if ok && loopback(bind) || !ok && c.Blind != "" {
 			continue
 		}
 		d.State = Present
@@ -886,7 +955,7 @@ func (j *judge) controlPlane() Door {
 			bind = "all addresses, as none is set"
 		}
 		i := DoorItem{ID: c.Name + ":bind", Title: c.Name + " listens on " + shown(bind), Risk: Low, Advice: d.Advice}
-		if _, delegated := c.flag("authentication-kubeconfig"); !delegated {
+		if c.lacks("authentication-kubeconfig") {
 			i.Risk, i.Text = Medium, "It does not ask the API server who a request is from (--authentication-kubeconfig is not set)."
 		}
 		d.put(c.Where, i)
@@ -897,7 +966,7 @@ func (j *judge) controlPlane() Door {
 		}
 	}
 	for _, c := range j.components("kube-controller-manager") {
-		if !c.on("use-service-account-credentials", false) {
+		if !c.on("use-service-account-credentials", c.Blind != "") {
 			d.State = Present
 			d.put(c.Where, DoorItem{ID: "one-credential", Title: "all controllers share one credential with the rights of them all", Risk: Low, Advice: "--use-service-account-credentials=true"})
 		}
@@ -948,11 +1017,11 @@ func (j *judge) etcd() Door {
 	}
 	for _, c := range members {
 		d.saw("command line of %s", c.Where)
-		if !c.on("client-cert-auth", false) {
+		if !c.on("client-cert-auth", c.Blind != "") {
 			open := !slices.ContainsFunc(c.list("listen-client-urls"), func(s string) bool { u, err := url.Parse(s); return err != nil || !loopback(u.Host) })
 			d.put(c.Where, DoorItem{ID: "client-cert-auth", Title: "etcd asks no client certificate (--client-cert-auth)", Admin: true, Risk: map[bool]Severity{true: High, false: Critical}[open], Advice: d.Advice})
 		}
-		if _, ok := c.flag("peer-trusted-ca-file"); ok && !c.on("peer-client-cert-auth", false) {
+		if _, ok := c.flag("peer-trusted-ca-file"); ok && !c.on("peer-client-cert-auth", c.Blind != "") {
 			d.put(c.Where, DoorItem{ID: "peer-client-cert-auth", Title: "etcd asks its peers for no certificate (--peer-client-cert-auth)", Risk: High, Advice: d.Advice})
 		}
 		for _, name := range []string{"auto-tls", "peer-auto-tls"} {
@@ -976,9 +1045,11 @@ func (j *judge) etcd() Door {
 	const byName = "whether etcd's CA is another one's too: compare the CA files on the control plane, for the scan compares their names, and two files with the same CA in them look different"
 	if len(members) == 0 {
 		d = j.unseen(d, "etcd")
-		if len(d.Items) > 0 {
-			d.State = Present
-		}
+	} else if slices.ContainsFunc(members, func(c Component) bool { return c.Blind != "" }) {
+		d.State = CannotTell
+	}
+	if len(d.Items) > 0 {
+		d.State = Present
 	}
 	d.saw("CAs are compared by their files' names alone")
 	d.Tellable = strings.TrimPrefix(d.Tellable+"; "+byName, "; ")
@@ -1002,6 +1073,7 @@ func (j *judge) authorization() Door {
 			if d.State != Present {
 				d.State = CannotTell
 			}
+		case len(modes) == 0 && c.Blind != "": // how it decides is in what was not seen
 		case len(modes) == 0 || slices.Contains(modes, "AlwaysAllow"):
 			d.State = Present
 			d.put(c.Where, DoorItem{ID: "always-allow", Title: "the API server allows everything to everybody who signs in (AlwaysAllow)", Risk: Critical, Advice: d.Advice})
@@ -1026,7 +1098,7 @@ func (j *judge) authorization() Door {
 				d.put(c.Where, DoorItem{ID: "off:" + name, Title: "the admission plugin " + name + " is switched off", Risk: Medium, Advice: "take it out of --disable-admission-plugins"})
 			}
 		}
-		if !slices.Contains(on, "NodeRestriction") && !slices.Contains(off, "NodeRestriction") {
+		if c.Blind == "" && !slices.Contains(on, "NodeRestriction") && !slices.Contains(off, "NodeRestriction") {
 			d.State = Present
 			d.put(c.Where, DoorItem{ID: "node-restriction", Title: "a node may change other nodes (no NodeRestriction)", Risk: Medium, Advice: "--enable-admission-plugins=NodeRestriction"})
 		}

@@ -1,26 +1,62 @@
 package inventory
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
-	"path"
+	"io"
+	"regexp"
 	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
 )
 
-// authenticationConfig is what matters of a structured authentication configuration (apiserver.config.k8s.io).
+// authenticationConfig is a structured authentication configuration (apiserver.config.k8s.io): every field that Kubernetes 1.37
+// knows, also those that no door asks for, so that a field that is not here is one that was not understood.
 type authenticationConfig struct {
-	JWT []struct {
+	APIVersion string `yaml:"apiVersion"`
+	Kind       string `yaml:"kind"`
+	JWT        []struct {
 		Issuer struct {
-			URL string `yaml:"url"`
+			URL                  string   `yaml:"url"`
+			DiscoveryURL         string   `yaml:"discoveryURL"`
+			CertificateAuthority string   `yaml:"certificateAuthority"`
+			Audiences            []string `yaml:"audiences"`
+			AudienceMatchPolicy  string   `yaml:"audienceMatchPolicy"`
+			EgressSelectorType   string   `yaml:"egressSelectorType"`
 		} `yaml:"issuer"`
+		ClaimValidationRules []struct {
+			Claim         string `yaml:"claim"`
+			RequiredValue string `yaml:"requiredValue"`
+			Expression    string `yaml:"expression"`
+			Message       string `yaml:"message"`
+		} `yaml:"claimValidationRules"`
 		ClaimMappings struct {
 			Username claim `yaml:"username"`
 			Groups   claim `yaml:"groups"`
+			UID      struct {
+				Claim      string `yaml:"claim"`
+				Expression string `yaml:"expression"`
+			} `yaml:"uid"`
+			Extra []struct {
+				Key             string `yaml:"key"`
+				ValueExpression string `yaml:"valueExpression"`
+			} `yaml:"extra"`
 		} `yaml:"claimMappings"`
+		UserValidationRules []struct {
+			Expression string `yaml:"expression"`
+			Message    string `yaml:"message"`
+		} `yaml:"userValidationRules"`
 	} `yaml:"jwt"`
+	Anonymous *struct {
+		Enabled    bool `yaml:"enabled"`
+		Conditions []struct {
+			Path string `yaml:"path"`
+		} `yaml:"conditions"`
+	} `yaml:"anonymous"`
+
+	unknown string // what in it was not understood
 }
 
 type claim struct {
@@ -30,85 +66,55 @@ type claim struct {
 }
 
 func parseAuthentication(text []byte) (authenticationConfig, error) {
-	var out authenticationConfig
-	var kind struct {
-		Kind string `yaml:"kind"`
-	}
+	var out, strict authenticationConfig
 	if len(text) == 0 {
 		return out, nil
 	}
-	if err := errors.Join(yaml.Unmarshal(text, &kind), yaml.Unmarshal(text, &out)); err != nil {
+	if err := yaml.Unmarshal(text, &out); err != nil {
 		return out, err
 	}
-	if kind.Kind != "AuthenticationConfiguration" {
-		return out, fmt.Errorf("its kind is %q, not AuthenticationConfiguration", kind.Kind)
+	if out.Kind != "AuthenticationConfiguration" {
+		return out, fmt.Errorf("its kind is %q, not AuthenticationConfiguration", out.Kind)
+	}
+	d := yaml.NewDecoder(bytes.NewReader(text))
+	d.KnownFields(true)
+	if err := d.Decode(&strict); err != nil {
+		out.unknown = strings.Join(strings.Fields(err.Error()), " ")
+	} else if err := d.Decode(&strict); !errors.Is(err, io.EOF) {
+		out.unknown = "a second document follows, which the API server does not read"
 	}
 	return out, nil
 }
 
-// programs are the parts of a control plane whose command line says how they can be reached.
-var programs = []string{"kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd"}
-
-// ParseCommand reads the command line of a part of the control plane, found anywhere in words: after a shell or a wrapper, too.
-// ok is false if it is none.
-func ParseCommand(words []string, where string) (c Component, ok bool) {
-	for i, w := range words {
-		name := path.Base(w)
-		if !slices.Contains(programs, name) {
-			continue
-		}
-		c = Component{Name: name, Where: where, Flags: map[string][]string{}}
-		rest := words[i+1:]
-		for k := 0; k < len(rest); k++ {
-			flag, isFlag := strings.CutPrefix(rest[k], "-")
-			if !isFlag {
-				continue
-			}
-			flag = strings.TrimPrefix(flag, "-")
-			value := "true"
-			if name, given, found := strings.Cut(flag, "="); found {
-				flag, value = name, given
-			} else if k+1 < len(rest) && !strings.HasPrefix(rest[k+1], "-") {
-				value = rest[k+1]
-				k++
-			}
-			flag = strings.ReplaceAll(flag, "_", "-")
-			c.Flags[flag] = append(c.Flags[flag], value)
-		}
-		return c, true
-	}
-	return Component{}, false
+// guards reports whether a prefix keeps names from being those of Kubernetes itself: "s" before "ystem:masters" does not.
+func guards(prefix string) bool {
+	return prefix != "" && !strings.HasPrefix("system:", prefix) && !strings.HasPrefix(prefix, "system:")
 }
 
-// ParseGiven reads a file about the control plane that an operator gives because the API does not show it: the manifest of a
-// static pod, or a command line, one word or flag on a line or all on one.
-func ParseGiven(name string, text []byte) ([]Component, error) {
-	var pod struct {
-		Kind string `yaml:"kind"`
-		Spec struct {
-			Containers []struct {
-				Command []string `yaml:"command"`
-				Args    []string `yaml:"args"`
-			} `yaml:"containers"`
-		} `yaml:"spec"`
+const (
+	celText   = `("[^"\\]*"|'[^'\\]*')`
+	celSource = `\(*\s*claims(?:\.\??\w+|\[\??(?:"[^"]*"|'[^']*')\])+\)?(?:\.orValue\((?:\[\]|""|'')\))?\)?(?:\.split\((?:"[^"]*"|'[^']*')\))?`
+)
+
+var (
+	celPlain   = regexp.MustCompile(`^\s*` + celSource + `\s*$`)
+	celPrefix  = regexp.MustCompile(`^\s*` + celText + `\s*\+\s*` + celSource + `\s*$`)
+	celMap     = regexp.MustCompile(`^\s*` + celSource + `\.map\(\s*(\w+)\s*,\s*` + celText + `\s*\+\s*(\w+)\s*\)\s*$`)
+	noUsers    = regexp.MustCompile(`^\s*!\s*user\.username\.startsWith\(["']system:["']\)\s*$`)
+	noGroups   = regexp.MustCompile(`^\s*user\.groups\.all\(\s*(\w+)\s*,\s*!\s*(\w+)\.startsWith\(["']system:["']\)\s*\)\s*$`)
+	celUnquote = strings.NewReplacer(`"`, "", "'", "")
+)
+
+// reads says what an expression makes of a claim, if it is of one of the few forms that can be told without running it.
+// known is false for all others: those are for a person to read.
+func (c claim) reads() (prefixed, known bool) {
+	if m := celPrefix.FindStringSubmatch(c.Expression); m != nil {
+		return guards(celUnquote.Replace(m[1])), true
 	}
-	var out []Component
-	if err := yaml.Unmarshal(text, &pod); err == nil && pod.Kind == "Pod" {
-		for _, c := range pod.Spec.Containers {
-			if found, ok := ParseCommand(slices.Concat(c.Command, c.Args), "the given file "+name); ok {
-				out = append(out, found)
-			}
-		}
-	} else if found, ok := ParseCommand(strings.Fields(strings.ReplaceAll(string(text), "\x00", "\n")), "the given file "+name); ok {
-		out = append(out, found)
+	if m := celMap.FindStringSubmatch(c.Expression); m != nil && m[1] == m[3] {
+		return guards(celUnquote.Replace(m[2])), true
 	}
-	for i := range out {
-		out[i].Given = true
-	}
-	if len(out) == 0 {
-		return nil, fmt.Errorf("%s shows the command line of none of %s: give a pod's manifest, or a command line", name, strings.Join(programs, ", "))
-	}
-	return out, nil
+	return false, celPlain.MatchString(c.Expression)
 }
 
 // ParseKubeProxy reads the configuration file of kube-proxy.

@@ -255,6 +255,9 @@ type Component struct {
 	Given bool   `json:"given,omitempty"`
 	// Flags are by name without dashes; a flag given twice has two values, and one without a value has "true".
 	Flags map[string][]string `json:"flags"`
+	// Blind says why it may have flags that are not among these: then a flag that is not here proves nothing. Empty if every word
+	// of its command line was understood.
+	Blind string `json:"blind,omitempty"`
 }
 
 // A KubeProxy is what the ConfigMap kube-system/kube-proxy says.
