@@ -23,6 +23,7 @@ const (
 	exitUnreachable = 6
 	exitPolicy      = 7
 	exitVerify      = 8
+	exitNewer       = 9
 	exitInterrupted = 130 // 128 + SIGINT, as shells do
 )
 
@@ -44,6 +45,7 @@ func exitCodes() []exitCode {
 		{exitUnreachable, "unreachable", "the daemon, Vault or the cluster cannot be reached or is not ready"},
 		{exitPolicy, "policy", "the access policy does not allow it, or too many requests"},
 		{exitVerify, "verification", "a proof, a key or the ledger is not what it must be; nothing was written"},
+		{exitNewer, "newer", "an export was made by a newer release: no sign of forgery"},
 		{exitInterrupted, "interrupted", "interrupted with Ctrl-C; what was opened stays open"},
 	}
 }

@@ -129,6 +129,11 @@ func (a *app) verifyExport(ctx context.Context, dir string, verifier note.Verifi
 			a.data("%d approvals were given again in an earlier release after they were taken back: it cannot be told\nwhether they were signed again\n", audit.Repeated)
 		}
 	}
+	if audit.Newer && len(report.Problems) == 0 {
+		return &failure{exit: exitNewer, what: "made by a newer release of " + a.name,
+			why:  "every hash and the signature are right, and some entries are of a kind that this release does not know",
+			next: "verify it with that release"}
+	}
 	if len(bad) > 0 {
 		shown := bad[:min(len(bad), 20)]
 		return &failure{exit: exitVerify, what: fmt.Sprintf("VERIFICATION FAILED: %d problems", len(bad)), why: strings.Join(shown, "\n       "), next: "keep this export as evidence, and compare it with others and with checkpoints kept elsewhere"}

@@ -27,6 +27,9 @@ type verification struct {
 func (v verification) problems() []string { return append(v.Ledger.Problems, v.Audit.Problems...) }
 
 func (v verification) err() error {
+	if v.Audit.Newer && len(v.Ledger.Problems) == 0 {
+		return breakglass.ErrNewerRelease
+	}
 	if p := v.problems(); len(p) > 0 {
 		return fmt.Errorf("%d problems, the first: %s", len(p), p[0])
 	}
@@ -178,7 +181,7 @@ func ledgerCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return f.export(cmd.Context(), cmd.OutOrStdout(), args[0])
 		}}
-	return group(top, verify, export)
+	return group(top, verify, export, f.backupCommand())
 }
 
 func (f *ledgerFlags) verify(ctx context.Context, out io.Writer, args []string) error {
@@ -214,6 +217,10 @@ func (f *ledgerFlags) verify(ctx context.Context, out io.Writer, args []string) 
 		for _, p := range problems {
 			fmt.Fprintln(out, "✗", p)
 		}
+	}
+	if v.Audit.Newer && len(v.Ledger.Problems) == 0 {
+		return &exitError{exitNewer, fmt.Errorf("%s: every hash and the signature are right, and some entries were "+
+			"made by a newer release of breakglass: verify it with that release", path)}
 	}
 	if len(problems) > 0 {
 		return &exitError{exitFindings, fmt.Errorf("%s is not what its key signed or not what can have happened: %d problems; keep the files as evidence", path, len(problems))}

@@ -31,6 +31,7 @@ const (
 	exitOther       = 1
 	exitUsage       = 2
 	exitUnreachable = 6
+	exitNewer       = 9 // the ledger was written by a newer release of breakglass: no sign of forgery
 	exitFindings    = 8 // a ledger does not verify, or doctor found a mistake
 )
 

@@ -215,7 +215,7 @@ func (s *Service) Close(ctx context.Context, a Actor, id, note string) (*Request
 			return nil, nil, refuse(ClassDenied, "not-yours", "ask them to", "only %s knows what was done with %s, and closes it", r.Ask.By.Person, r.ID)
 		}
 		if r.Closed != nil {
-			return nil, nil, nil
+			return nil, nil, already(a, *r.Closed, "closed", note)
 		}
 		switch st := r.State(now); {
 		case r.Issued == nil:
@@ -243,7 +243,7 @@ func (s *Service) Acknowledge(ctx context.Context, a Actor, id, seen, note strin
 		}
 		switch {
 		case r.Acknowledged != nil:
-			return nil, nil, nil
+			return nil, nil, already(a, *r.Acknowledged, "acknowledged", note)
 		case r.Swept == nil && r.Ask.Aftercare != nil && r.Ask.Aftercare.Examine && r.Issued != nil:
 			return nil, nil, refuse(ClassConflict, "not-swept", "watch it with: breakglass show "+r.ID+" --session", "%s has not been looked through yet", r.ID)
 		case !r.Unacknowledged():
@@ -258,6 +258,21 @@ func (s *Service) Acknowledge(ctx context.Context, a Actor, id, seen, note strin
 		}
 		return Acknowledged{By: a, Seen: seen}, optional("note", note), nil
 	})
+}
+
+// already refuses a word that was given before, unless it is the same word of the same person, as a client that tries again sends it.
+// Whoever is told that it was done would believe to be on record with what they wrote.
+func already(a Actor, before Ending, done, note string) error {
+	note = strings.TrimSpace(note)
+	if a.Person == before.By.Person && (note == "" || note == before.Reason) {
+		return nil
+	}
+	lost := ""
+	if note != "" {
+		lost = "; what you wrote was not recorded"
+	}
+	return refuse(ClassConflict, "already", "tell "+before.By.Person+" what you know beside it", "it was %s by %s at %s already%s",
+		done, before.By.Person, before.At.UTC().Format(time.RFC3339), lost)
 }
 
 func needNote(note string, least int) error {

@@ -321,6 +321,16 @@ func TestSessionIsExaminedAfterItsEndAndStaysTouchedUntilClosed(t *testing.T) {
 		if err != nil || after.Touched() || after.Closed.Reason != "restarted etcd on node 3" {
 			t.Errorf("got %+v, %v; want it closed with its note", after.Closed, err)
 		}
+		if _, err := s.Service.Close(t.Context(), byKey("alice"), r.ID, "and deleted a binding"); err == nil ||
+			!strings.Contains(err.Error(), "what you wrote was not recorded") {
+			t.Errorf("a second, other note: %v", err)
+		}
+		if _, err := s.Service.Acknowledge(t.Context(), byKey("carol"), r.ID, after.Swept.Digest(), "seen too"); err == nil ||
+			!strings.Contains(err.Error(), "by erin") {
+			t.Errorf("a second acknowledgement: %v", err)
+		}
+		after, err = s.Service.Get(t.Context(), r.ID)
+		must(t, err)
 		if again, err := s.Service.Close(t.Context(), byKey("alice"), r.ID, "restarted etcd on node 3"); err != nil || again.Rev != after.Rev {
 			t.Errorf("closing twice: %v, want no second entry", err)
 		}

@@ -2,6 +2,7 @@ package breakglass
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -37,6 +38,7 @@ type AuditReport struct {
 	Refusals     int // commands that were not allowed
 	Campaigns    int
 	Problems     []string
+	Newer        bool // some of Problems are entries of a newer release: no sign of forgery
 }
 
 // NewAuditor returns an Auditor that has seen nothing.
@@ -53,6 +55,7 @@ func (a *Auditor) Add(e ledger.Entry) {
 	a.report.Entries++
 	ev, err := Decode(e)
 	if err != nil {
+		a.report.Newer = a.report.Newer || errors.Is(err, ErrNewerRelease)
 		bad("%v", err)
 		return
 	}
