@@ -301,13 +301,18 @@ func (c *Client) SignIn(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	offer := ChallengeFor{}
-	for _, k := range keys[:min(len(keys), maxOffered)] {
-		offer.Fingerprints = append(offer.Fingerprints, ssh.FingerprintSHA256(k.PublicKey()))
-	}
 	var ch Challenge
-	if err := c.public(ctx, http.MethodPost, "/v1/session/challenge", offer, &ch); err != nil {
-		return err
+	for part := range slices.Chunk(keys, maxOffered) { // people with an agent full of keys are found too
+		offer := ChallengeFor{}
+		for _, k := range part {
+			offer.Fingerprints = append(offer.Fingerprints, ssh.FingerprintSHA256(k.PublicKey()))
+		}
+		if err := c.public(ctx, http.MethodPost, "/v1/session/challenge", offer, &ch); err != nil {
+			return err
+		}
+		if len(ch.Known) > 0 {
+			break
+		}
 	}
 	if c.Ledger != "" && ch.Ledger != c.Ledger {
 		return newError(ClassSignIn, CodeOtherLedger, "ask whoever runs the daemon before going on", "%s now has the ledger %q, but it is known to have %q", c.Server, ch.Ledger, c.Ledger)
@@ -342,14 +347,40 @@ func (c *Client) signers(ctx context.Context) ([]ssh.Signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	keys = slices.DeleteFunc(slices.Clone(keys), func(k ssh.Signer) bool {
-		_, isCert := k.PublicKey().(*ssh.Certificate)
-		return isCert
-	})
+	var plain []ssh.Signer
+	for _, k := range keys {
+		// An agent's keys are of a type of its own: what they are their bytes say.
+		if key, err := ssh.ParsePublicKey(k.PublicKey().Marshal()); err == nil {
+			if cert, ok := key.(*ssh.Certificate); ok {
+				k = certifiedKey{k, cert.Key}
+			}
+		}
+		same := func(x ssh.Signer) bool { return bytes.Equal(x.PublicKey().Marshal(), k.PublicKey().Marshal()) }
+		if !slices.ContainsFunc(plain, same) {
+			plain = append(plain, k)
+		}
+	}
+	keys = plain
 	if len(keys) == 0 {
 		return nil, newError(ClassSignIn, CodeNoKey, "add one to your ssh-agent (ssh-add), or name it with --identity", "there is no SSH key to sign in with")
 	}
 	return keys, nil
+}
+
+// certifiedKey is the plain key of a certificate: whoever holds the certificate signs with it.
+type certifiedKey struct {
+	ssh.Signer
+	key ssh.PublicKey
+}
+
+func (k certifiedKey) PublicKey() ssh.PublicKey { return k.key }
+
+// SignWithAlgorithm is wanted for RSA keys.
+func (k certifiedKey) SignWithAlgorithm(rand io.Reader, data []byte, algorithm string) (*ssh.Signature, error) {
+	if s, ok := k.Signer.(ssh.AlgorithmSigner); ok {
+		return s.SignWithAlgorithm(rand, data, algorithm)
+	}
+	return k.Sign(rand, data)
 }
 
 func sign(signer ssh.Signer, namespace string, message []byte) (string, error) {
