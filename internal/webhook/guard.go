@@ -76,6 +76,13 @@ var guards = map[breakglass.Guard][]rule{
 	breakglass.GuardCSR: {{verbs: changing, group: "certificates.k8s.io", resources: []string{all}}},
 	breakglass.GuardRBAC: {
 		{verbs: changing, group: "rbac.authorization.k8s.io", resources: []string{all}},
+		// Rights by another name: bindings of OpenShift and of Rancher, whose controllers write those of Kubernetes, and who is in
+		// OpenShift's groups.
+		{verbs: changing, group: "authorization.openshift.io", resources: []string{all}},
+		{verbs: changing, group: "user.openshift.io", resources: []string{all}},
+		{verbs: changing, group: "oauth.openshift.io", resources: []string{all}},
+		{verbs: changing, group: "management.cattle.io", resources: []string{"globalroles", "globalrolebindings", "roletemplates",
+			"clusterroletemplatebindings", "projectroletemplatebindings", "users", "tokens", "authconfigs"}},
 		// Bindings by another name: which cloud identity is in which group, and whom aggregated API servers believe.
 		{verbs: changing, resources: []string{"configmaps"}, in: "kube-system", names: []string{"aws-auth", "extension-apiserver-authentication"}},
 	},
