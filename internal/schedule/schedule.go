@@ -89,7 +89,7 @@ func Parse(spec, zone string) (func(time.Time) time.Time, error) {
 	if strings.Contains(spec, "TZ=") {
 		return nil, fmt.Errorf("%q names a time zone: that has a key of its own", spec)
 	}
-	s, err := cron.ParseStandard(spec)
+	s, err := cron.ParseStandard(sundays(spec))
 	if err != nil {
 		return nil, fmt.Errorf("%q is no cron expression of five fields (minute hour day month weekday): %w", spec, err)
 	}
@@ -98,13 +98,38 @@ func Parse(spec, zone string) (func(time.Time) time.Time, error) {
 		return nil, fmt.Errorf("%q is no fixed time: after a restart nobody could tell what was missed", spec)
 	}
 	fields.Location = loc
+	const every = 1<<24 - 1 // hours; what comes every hour comes in the repeated one too
+	hourly := fields.Hour&every == every
 	return func(t time.Time) time.Time {
 		at := fields.Next(t)
-		for !at.IsZero() && wall(at.Add(-time.Hour), loc) == wall(at, loc) { // the clock went back over it: it came already
+		for !at.IsZero() && !hourly && again(at, loc) {
 			at = fields.Next(at)
 		}
 		return at
 	}, nil
+}
+
+// again reports whether the clock went back over a time, so that it came already: by an hour, or by half of one as on Lord Howe.
+func again(at time.Time, loc *time.Location) bool {
+	return wall(at.Add(-time.Hour), loc) == wall(at, loc) || wall(at.Add(-30*time.Minute), loc) == wall(at, loc)
+}
+
+// sundays writes 0 for the 7 that people write for Sunday, as other crons read it.
+func sundays(spec string) string {
+	fields := strings.Fields(spec)
+	if len(fields) != 5 {
+		return spec
+	}
+	days := strings.Split(fields[4], ",")
+	for i, d := range days {
+		if first, ok := strings.CutSuffix(d, "-7"); ok && first != "" {
+			days[i] = first + "-6,0"
+		} else if d == "7" {
+			days[i] = "0"
+		}
+	}
+	fields[4] = strings.Join(days, ",")
+	return strings.Join(fields, " ")
 }
 
 // wall is what a clock on the wall shows.
