@@ -593,10 +593,14 @@ func dueCampaign(c *Campaign, p *Policy, held []holding, since map[Eligibility]s
 				moot[wanted == OutcomeRevoke] = append(moot[wanted == OutcomeRevoke], i.ID)
 				continue
 			}
-			with := maps.Clone(set)
-			with[i.Gives] = nil // that it is there is what counts
+			had := set.has(i.Gives)
+			was, recorded := set[i.Gives]
+			set[i.Gives] = nil // that it is there is what counts
 			switch {
-			case !set.has(i.Gives) && !p.keepsFloor(i.Gives, with):
+			case !had && !p.keepsFloor(i.Gives, set):
+				if delete(set, i.Gives); recorded {
+					set[i.Gives] = was
+				}
 				if i.Escalated.IsZero() {
 					floor = append(floor, i.ID)
 				}
@@ -606,7 +610,6 @@ func dueCampaign(c *Campaign, p *Policy, held []holding, since map[Eligibility]s
 			default:
 				silent = append(silent, i.ID)
 			}
-			set = with
 		}
 	}
 	if over {
