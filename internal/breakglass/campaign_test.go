@@ -247,7 +247,7 @@ func TestSilenceSuspendsDownToTheFloorAndTwoPeopleUndoIt(t *testing.T) {
 			t.Error("a suspended approver is frozen into a new request")
 		}
 		_, err = s.Service.Approve(t.Context(), byKey("alice"), r.ID, bgtest.Consent(byKey("alice"), r))
-		wantRefusal(t, err, "not-approver")
+		wantRefusal(t, err, "suspended")
 		s.Approve(byKey("dave"), r)
 		wantState(t, s.Approve(byKey("carol"), r), breakglass.StateApproved)
 		loud := slices.ContainsFunc(s.Service.Findings(), func(f breakglass.Finding) bool {

@@ -484,14 +484,15 @@ func decideApprove(p *Policy, r *Request, a Actor, c Consent, now time.Time) (Ev
 	if a.Person == r.Ask.By.Person {
 		return nil, refuse(ClassDenied, "self-approval", "two other people must approve it", "nobody approves their own request")
 	}
+	// A request made since leaves the suspended out of its quorum: first of all they are told why.
+	if err := p.notSuspended(Eligibility{Person: a.Person, Part: PartApprover, Profile: r.Ask.Profile, Cluster: r.Ask.Cluster}); err != nil {
+		return nil, err
+	}
 	if !r.Ask.Quorum.counts(a.Person) {
 		return nil, refuse(ClassDenied, "not-approver", "", "this needs %s; you are in none of the teams that count", joinAnd(orDone(r.Missing())))
 	}
 	if _, stillIn := p.Person(a.Person); !stillIn || !p.Freeze(mustProfile(p, r)).counts(a.Person) {
 		return nil, refuse(ClassPolicy, "policy/changed", "", "the access policy has changed: you cannot approve this any more")
-	}
-	if err := p.notSuspended(Eligibility{Person: a.Person, Part: PartApprover, Profile: r.Ask.Profile, Cluster: r.Ask.Cluster}); err != nil {
-		return nil, err
 	}
 	if !slices.Contains(r.Ask.Quorum.Channels, a.Channel) {
 		next := "approve with: breakglass approve " + r.ID
@@ -844,7 +845,11 @@ func stillOpen(r *Request, now time.Time) error {
 	case StatePending, StateApproved:
 		return nil
 	case StateLapsed:
-		return refuse(ClassExpired, "lapsed", "a new request is cheap: breakglass request", "%s has lapsed: nobody acted in time", r.ID)
+		why := "too few people approved it in time"
+		if until := r.ClaimUntil(); !until.IsZero() {
+			why = "it was approved, and not claimed until " + clockTime(until)
+		}
+		return refuse(ClassExpired, "lapsed", "a new request is cheap: breakglass request", "%s has lapsed: %s", r.ID, why)
 	case StateIssuing, StateActive, StateExpired, StateRevoked, StateFailed, StateDenied, StateWithdrawn:
 		return refuse(ClassConflict, "decided", "", "too late: %s is already %s", r.ID, st)
 	}

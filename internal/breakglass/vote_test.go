@@ -334,3 +334,18 @@ func TestATwinSignedDuringAClaimIsFound(t *testing.T) {
 		}
 	})
 }
+
+// What was approved and not collected is not told as if the approvers had done nothing.
+func TestLapsedSaysWhoDidNotAct(t *testing.T) {
+	bubble(t, func(t *testing.T, s *bgtest.System) {
+		pending, granted := s.Ask(byKey("alice"), "group"), s.Grant("bob", "group")
+		time.Sleep(time.Hour)
+		for r, want := range map[*breakglass.Request]string{pending: "too few people approved it", granted: "not claimed until"} {
+			_, err := s.Service.Approve(t.Context(), bySlack("erin"), r.ID, breakglass.Consent{Digest: r.Digest})
+			wantRefusal(t, err, "lapsed")
+			if !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: %v, want %q", r.ID, err, want)
+			}
+		}
+	})
+}
