@@ -703,15 +703,31 @@ func (c *Config) check(p *breakglass.Policy, vault bool) []string {
 	return bad
 }
 
-// groupsOf lists the groups that certificates for a cluster may carry.
-func groupsOf(p *breakglass.Policy, cluster string) []string {
+// groupsOf lists the groups that certificates for a cluster may carry by any of the policies, of which some may be nil.
+func groupsOf(cluster string, known ...*breakglass.Policy) []string {
 	var out []string
-	for _, prof := range p.Profiles {
-		if g := prof.Rights.Group; g != "" && slices.Contains(prof.Clusters, cluster) && !slices.Contains(out, g) {
-			out = append(out, g)
+	for _, p := range known {
+		if p == nil {
+			continue
+		}
+		for _, prof := range p.Profiles {
+			if g := prof.Rights.Group; g != "" && slices.Contains(prof.Clusters, cluster) && !slices.Contains(out, g) {
+				out = append(out, g)
+			}
 		}
 	}
 	return out
+}
+
+// onlyOwnerWrites refuses a file that a group or everybody can write: they would decide what is in it. A file that is missing is
+// for the reader to report.
+func onlyOwnerWrites(key, path string) error {
+	info, err := os.Stat(path)
+	if err == nil && info.Mode().Perm()&0o022 != 0 {
+		return fmt.Errorf("%s: %s can be written by its group or by everybody (mode %04o): chmod go-w it, and look at who changed it", key,
+			path, info.Mode().Perm())
+	}
+	return nil
 }
 
 // readSecret reads a secret from a file that nobody else can read. The secret is never part of an error, and the

@@ -343,7 +343,7 @@ func TestPolicyAndConfigurationMustFit(t *testing.T) {
 	if bad := (&Config{Clusters: []Cluster{{ID: "c1"}}}).check(p, false); len(bad) > 0 {
 		t.Errorf("without Vault there are no lifetimes to compare: %q", bad)
 	}
-	if diff := cmp.Diff([]string{"breakglass:cluster-admins"}, groupsOf(p, "c1")); diff != "" {
+	if diff := cmp.Diff([]string{"breakglass:cluster-admins"}, groupsOf("c1", p)); diff != "" {
 		t.Error(diff)
 	}
 }

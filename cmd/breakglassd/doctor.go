@@ -146,7 +146,7 @@ func (d *doctor) files(ctx context.Context, path string) {
 	d.ok("policy", cfg.PolicyFile, "%d people, %d profiles, digest %s", len(policy.People), len(policy.Profiles), policy.Digest)
 	d.people()
 	quiet := slog.New(slog.DiscardHandler)
-	if _, err := openVault(ctx, cfg, policy, quiet); err != nil {
+	if _, err := openVault(ctx, cfg, quiet, policy); err != nil {
 		d.wrong("vault-config", cfg.Vault.Address, err)
 	}
 	if _, err := openClusters(cfg, nil, quiet); err != nil {
@@ -337,7 +337,7 @@ func (d *doctor) systems(ctx context.Context) {
 }
 
 func (d *doctor) vault(ctx context.Context) {
-	ca, err := openVault(ctx, d.cfg, d.policy, slog.New(slog.DiscardHandler))
+	ca, err := openVault(ctx, d.cfg, slog.New(slog.DiscardHandler), d.policy)
 	if err != nil {
 		return // files has said so
 	}
@@ -356,7 +356,7 @@ func (d *doctor) cluster(ctx context.Context, id string) {
 		return // files has said so
 	}
 	issuer := &x509.Certificate{}
-	ca, err := openVault(ctx, d.cfg, d.policy, quiet)
+	ca, err := openVault(ctx, d.cfg, quiet, d.policy)
 	if err == nil {
 		issuer, err = ca.Issuer(ctx, id)
 	}

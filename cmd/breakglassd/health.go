@@ -99,7 +99,7 @@ func (d *daemon) probe(ctx context.Context) *health {
 	wg.Go(func() { writing = d.ledger.SetBookmark(ctx, "probe", []byte(time.Now().UTC().Format(time.RFC3339))) })
 	for i, c := range d.cfg.Clusters {
 		wg.Go(func() {
-			for _, group := range append([]string{""}, groupsOf(d.service.Policy(), c.ID)...) {
+			for _, group := range append([]string{""}, groupsOf(c.ID, d.service.Policy())...) {
 				signing[i] = errors.Join(signing[i], d.signer.Check(ctx, c.ID, group))
 			}
 		})

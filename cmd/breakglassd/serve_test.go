@@ -413,14 +413,27 @@ func TestWeakerPolicyNeedsAnOperatorsWord(t *testing.T) {
 	policy, err := os.ReadFile(s.file("access.yaml"))
 	s.must(err)
 	s.write("access.yaml", strings.Replace(string(policy), "each: [security]", "channels: [slack, key]", 1))
-	cfg, err := loadConfig(s.config)
-	s.must(err)
-	err = serve(t.Context(), cfg, parts{}, slog.New(slog.DiscardHandler))
-	if err == nil || !strings.Contains(err.Error(), "--accept-weaker") {
-		t.Errorf("a weaker policy: %v, want one that names --accept-weaker", err)
+	for _, file := range []string{"a weaker policy", "a broken policy"} {
+		if file == "a broken policy" {
+			s.write("access.yaml", "people: [")
+		}
+		d = s.serve(parts{})
+		findings, err := d.client("alice").Findings(t.Context())
+		s.must(err)
+		if len(findings.Items) != 1 || findings.Items[0].Key != "policy-on-disk" {
+			t.Errorf("%s: started with it, findings %+v, want one that says that the policy before is in force", file, findings.Items)
+		}
+		d.end()
 	}
+	s.write("access.yaml", strings.Replace(string(policy), "each: [security]", "channels: [slack, key]", 1))
 	d = s.serve(parts{AcceptWeaker: true})
 	d.end()
+	s.must(os.Chmod(s.file("access.yaml"), 0o620))
+	cfg, err := loadConfig(s.config)
+	s.must(err)
+	if _, err := readPolicy(cfg, true); err == nil || !strings.Contains(err.Error(), "chmod go-w") {
+		t.Errorf("a policy that a group can write: %v", err)
+	}
 }
 
 func TestSecondDaemonOnTheSameLedgerIsRefused(t *testing.T) {

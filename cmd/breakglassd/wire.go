@@ -95,24 +95,29 @@ func (d *daemon) open(ctx context.Context, p parts) error {
 	if bad := cfg.Validate(p.Signer == nil); len(bad) > 0 {
 		return &ConfigError{bad}
 	}
-	policy, err := readPolicy(cfg, p.Signer == nil)
+	err := d.loadCert()
 	if err != nil {
-		return err
-	}
-	if err := d.loadCert(); err != nil {
 		return err
 	}
 	if d.ledger, d.vkey, err = openLedger(ctx, cfg); err != nil {
 		return err
 	}
 	d.closers = append(d.closers, d.ledger.Close)
+	inForce, err := breakglass.PolicyInForce(ctx, d.ledger)
+	if err != nil {
+		return err
+	}
+	policy, unread := readPolicy(cfg, p.Signer == nil)
+	if unread != nil && inForce == nil {
+		return unread
+	}
 	d.asked = webhook.NewMemory()
 	if d.clusters, err = openClusters(cfg, d.asked, d.log); err != nil {
 		return err
 	}
 	d.signer = p.Signer
 	if d.signer == nil {
-		if d.ca, err = openVault(ctx, cfg, policy, d.log); err != nil {
+		if d.ca, err = openVault(ctx, cfg, d.log, policy, inForce); err != nil {
 			return err
 		}
 		d.signer = d.ca
@@ -134,6 +139,13 @@ func (d *daemon) open(ctx context.Context, p parts) error {
 	}
 	if d.service, err = breakglass.New(ctx, domain); err != nil {
 		return fmt.Errorf("putting the access policy in force: %w", err)
+	}
+	if unread != nil {
+		d.service.PolicyUnread(ctx, unread)
+	}
+	if now := d.service.Policy(); policy == nil || policy.Digest != now.Digest {
+		d.log.Error("THE ACCESS POLICY ON DISK IS NOT IN FORCE: the one before is", slog.String("policy", now.Digest), slog.Any("error", unread))
+		d.metrics.reloaded(false, time.Now())
 	}
 	if d.sessions != nil {
 		d.sessions.service = d.service
@@ -230,12 +242,13 @@ func initLedger(ctx context.Context, cfg *Config) (vkey string, err error) {
 	return vkey, l.Close()
 }
 
-// openVault prepares the connection to Vault; see vaultca.Open.
-func openVault(ctx context.Context, cfg *Config, policy *breakglass.Policy, log *slog.Logger) (*vaultca.CA, error) {
+// openVault prepares the connection to Vault, for the groups of all the policies that may come in force; see vaultca.Open.
+func openVault(ctx context.Context, cfg *Config, log *slog.Logger, known ...*breakglass.Policy) (*vaultca.CA, error) {
 	v := vaultca.Config{Address: cfg.Vault.Address, Namespace: cfg.Vault.Namespace, CAFile: cfg.Vault.CAFile, Policy: cfg.Vault.Policy,
 		Auth: vaultca.Auth(cfg.Vault.Auth), Timeout: cfg.Vault.Timeout, SignTimeout: cfg.Vault.SignTimeout, Log: log}
 	for _, c := range cfg.Clusters {
-		v.Mounts = append(v.Mounts, vaultca.Mount{Cluster: c.ID, Path: c.VaultMount, IssuerID: c.IssuerID, NextIssuerID: c.NextIssuerID, MaxTTL: c.MaxTTL, Groups: groupsOf(policy, c.ID)})
+		v.Mounts = append(v.Mounts, vaultca.Mount{Cluster: c.ID, Path: c.VaultMount, IssuerID: c.IssuerID, NextIssuerID: c.NextIssuerID,
+			MaxTTL: c.MaxTTL, Groups: groupsOf(c.ID, known...)})
 	}
 	return vaultca.Open(ctx, v)
 }
@@ -246,7 +259,12 @@ func openClusters(cfg *Config, asked *webhook.Memory, log *slog.Logger) (*cluste
 	if asked != nil {
 		c.Asked = asked.Recent
 	}
-	for _, cl := range cfg.Clusters {
+	for i, cl := range cfg.Clusters {
+		if cl.KubeconfigFile != "" {
+			if err := onlyOwnerWrites(fmt.Sprintf("clusters[%d].kubeconfig_file", i), cl.KubeconfigFile); err != nil {
+				return nil, err
+			}
+		}
 		c.Targets = append(c.Targets, cluster.Target{ID: cl.ID, Kubeconfig: cl.KubeconfigFile, CAFile: cl.CAFile, APIServers: cl.APIServers})
 	}
 	return cluster.Open(c)
@@ -473,7 +491,9 @@ func (d *daemon) reload(ctx context.Context) {
 	d.metrics.reloaded(err == nil, time.Now())
 	switch {
 	case err != nil:
-		d.log.Error("THE ACCESS POLICY ON DISK IS NOT IN FORCE: the one before stays", slog.String("policy", d.service.Policy().Digest), slog.Any("error", err))
+		d.log.Error("THE ACCESS POLICY ON DISK IS NOT IN FORCE: the one before stays", slog.String("policy", d.service.Policy().Digest),
+			slog.Any("error", err),
+			slog.Any("taken_away", changes))
 	case len(changes) == 0:
 		d.log.Info("the access policy has not changed", slog.String("policy", d.service.Policy().Digest))
 	default:
@@ -487,6 +507,7 @@ func (d *daemon) reload(ctx context.Context) {
 func (d *daemon) reloadPolicy(ctx context.Context) ([]string, error) {
 	p, err := readPolicy(d.cfg, d.ca != nil)
 	if err != nil {
+		d.service.PolicyUnread(ctx, err)
 		return nil, err
 	}
 	return d.service.SetPolicy(ctx, p)
@@ -494,6 +515,9 @@ func (d *daemon) reloadPolicy(ctx context.Context) ([]string, error) {
 
 // readPolicy reads the access policy and holds it against the configuration.
 func readPolicy(cfg *Config, vault bool) (*breakglass.Policy, error) {
+	if err := onlyOwnerWrites("policy_file", cfg.PolicyFile); err != nil {
+		return nil, err
+	}
 	text, err := readFile(cfg.PolicyFile)
 	if err != nil {
 		return nil, fmt.Errorf("reading the access policy (policy_file): %w", err)

@@ -144,6 +144,8 @@ func NewServer(cfg Config) (http.Handler, error) {
 	person("POST /v1/requests/{id}/take-back", reasoned(s, func(ctx context.Context, a breakglass.Actor, id, _ string) (*breakglass.Request, error) {
 		return s.cfg.Service.TakeBack(ctx, a, id)
 	}))
+	person("GET /v1/policy", s.policy)
+	person("POST /v1/policy/{digest}/approve", s.signPolicy)
 	s.recertRoutes(person)
 	public("/", func(*call) (any, error) {
 		return nil, newError(breakglass.ClassUnknown, "no-such-path", "is the client newer than the server?", "there is nothing at this path by this method")

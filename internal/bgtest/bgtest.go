@@ -51,6 +51,7 @@ func Policy() string {
   - {id: security, members: [carol, erin]}
 clusters:
   - {id: c1, server: "https://127.0.0.1:6443"}
+policy: {reviewedBy: the test}
 limits: {openPerPerson: 3, perHour: 20}
 profiles:
   - id: admin
@@ -248,6 +249,20 @@ func (s *System) RestartWith(policy string) {
 	s.T.Helper()
 	s.options.Policy = policy
 	s.Restart()
+}
+
+// RestartAs restarts with another access policy and another configuration, this one time.
+func (s *System) RestartAs(policy string, config func(*breakglass.Config)) {
+	s.T.Helper()
+	before := s.options.Config
+	s.options.Config = func(c *breakglass.Config) {
+		if before != nil {
+			before(c)
+		}
+		config(c)
+	}
+	s.RestartWith(policy)
+	s.options.Config = before
 }
 
 // Ask opens a request, or fails the test.

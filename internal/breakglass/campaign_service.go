@@ -189,16 +189,15 @@ func (s *Service) reread(ctx context.Context, id string) (*Campaign, error) {
 }
 
 // enforce records a policy and puts it in force, with what is suspended taken away. No decision falls in between: one that was
-// taken by the policy before is recorded before it. record may be nil.
-func (s *Service) enforce(p *Policy, record func() error) error {
+// taken by the policy before is recorded before it. record returns the policy in force from then on.
+func (s *Service) enforce(record func() (*Policy, error)) error {
 	s.campaigns.mu.Lock()
 	defer s.campaigns.mu.Unlock()
 	s.inForce.Lock()
 	defer s.inForce.Unlock()
-	if record != nil {
-		if err := record(); err != nil {
-			return err
-		}
+	p, err := record()
+	if err != nil {
+		return err
 	}
 	s.policy.Store(p.suspending(s.campaigns.held()))
 	s.campaigns.changed()
@@ -812,7 +811,7 @@ func (a *Auditor) campaign(e ledger.Entry, ev Event) error {
 	set := setOf(held)
 	for _, id := range suspension.Items {
 		i, _ := c.Item(id)
-		if left, need := a.policy.left(i.Gives, set); left < need {
+		if left, need := a.policy.loaded.left(i.Gives, set); left < need {
 			return fmt.Errorf("suspending %s leaves %d approvers where %d are the least", i.Gives, left, need)
 		}
 	}

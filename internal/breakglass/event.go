@@ -347,9 +347,14 @@ type Refused struct {
 type PolicyLoaded struct {
 	Digest  string          `json:"digest"`
 	Changes []string        `json:"changes,omitempty"` // what differs from the policy before, in words
-	Quorums []ProfileQuorum `json:"quorums"`           // also of profiles that are gone: what they last asked for
-	Teams   []FrozenTeam    `json:"teams"`             // who is in which team
+	Quorums []ProfileQuorum `json:"quorums"`           // of profiles that are gone: what they last asked for; in policy-loaded/v1 of all
+	Teams   []FrozenTeam    `json:"teams"`             // in policy-loaded/v1: who is in which team
 	Weaker  bool            `json:"weaker,omitempty"`  // an operator accepted a policy weaker than the one before
+
+	// see WhyFirst and the others; from policy-loaded/v2 on, which has the policy's file as its texts
+	Why      string `json:"why,omitempty"`
+	Base     string `json:"base,omitempty"`     // digest of the policy before
+	Proposal string `json:"proposal,omitempty"` // with WhySigned: digest of the leaf that proposed it
 }
 
 // ProfileQuorum is the part of a profile that must not get weaker unnoticed.
@@ -429,7 +434,7 @@ func (Revoked) Kind() string           { return "revoked/v1" }
 func (Delivered) Kind() string         { return "delivered/v1" }
 func (Ended) Kind() string             { return "ended/v1" }
 func (Refused) Kind() string           { return "refused/v1" }
-func (PolicyLoaded) Kind() string      { return "policy-loaded/v1" }
+func (PolicyLoaded) Kind() string      { return "policy-loaded/v2" }
 func (Heartbeat) Kind() string         { return "heartbeat/v1" }
 func (Receipt) Kind() string           { return "receipt/v2" }
 func (ClockAccepted) Kind() string     { return ledger.KindClockAccepted }
@@ -504,7 +509,11 @@ var kinds = map[string]func(body []byte) (Event, error){
 	"delivered/v1":             decode[Delivered],
 	"ended/v1":                 decode[Ended],
 	"refused/v1":               decode[Refused],
-	"policy-loaded/v1":         decode[PolicyLoaded],
+	"policy-loaded/v1":         older[PolicyLoaded]("why", "base", "proposal"),
+	"policy-loaded/v2":         decode[PolicyLoaded],
+	"policy-proposed/v1":       decode[PolicyProposed],
+	"policy-dropped/v1":        decode[PolicyDropped],
+	"policy-signed/v1":         decode[PolicySigned],
 	"heartbeat/v1":             decode[Heartbeat],
 	"receipt/v1":               older[Receipt]("bindings"),
 	"receipt/v2":               decode[Receipt],

@@ -22,3 +22,9 @@ func Follow(r *Request, at time.Time, ev Event) error {
 func (s *Service) Staying(ctx context.Context, r *Request, why error) error {
 	return s.staying(ctx, r, why)
 }
+
+// Forged is an entry as a thief of the ledger's key would write it.
+func Forged(seq int64, stream string, number int64, at time.Time, ev Event, texts map[string]string) ledger.Entry {
+	d := draft(ev, texts)
+	return ledger.Entry{Seq: seq, Stream: stream, StreamSeq: number, Kind: d.Kind, Time: at, Body: d.Body, Texts: texts, Leaf: d.Body}
+}

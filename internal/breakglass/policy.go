@@ -2,6 +2,7 @@ package breakglass
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/rsa"
 	"crypto/sha256"
 	"encoding/hex"
@@ -37,6 +38,8 @@ const (
 	minSpan        = time.Minute
 	maxSpan        = 24 * time.Hour
 	maxClosing     = 14 * 24 * time.Hour
+	maxCooling     = 14 * 24 * time.Hour
+	maxClusterName = 253  // characters of a user or group of a cluster
 	minRSABits     = 3072 // NIST SP 800-57: the least that is acceptable after 2030
 )
 
@@ -48,6 +51,7 @@ const (
 	maxReasonMin         = 1000
 	defaultOpenPerPerson = 2
 	defaultPerHour       = 10
+	defaultCooling       = 24 * time.Hour
 )
 
 var (
@@ -88,8 +92,19 @@ type Policy struct {
 	Responders []string // team ids whose members may revoke any grant, hand in audit events, and acknowledge
 	Closing    ClosingRule
 	Campaign   CampaignRule // zero: nobody recertifies
+	Change     ChangeRule   // of this policy itself
 
-	suspended suspensions // what recertification took away, as far as it is in force; see suspending
+	text      []byte               // of the file
+	suspended suspensions          // what recertification took away, as far as it is in force; see suspending
+	cooling   map[string]time.Time // by credential: from when on approvals by it count; see coolingUntil
+	find      lookup               // see index
+}
+
+// ChangeRule says who must agree to a change of the access policy.
+type ChangeRule struct {
+	Approvers  string        // team id: two of its members sign what adds or eases; empty: a file is in force as it is read
+	Cooling    time.Duration // how long a new key or account does not count for approvals
+	ReviewedBy string        // in words, how a second person agrees outside of breakglass, where Approvers is empty
 }
 
 // ClosingRule says what is asked for after a grant has ended.
@@ -104,6 +119,9 @@ type Person struct {
 	Name  string         // for people to read; the id where the policy gives none
 	Slack []SlackAccount // may be empty: somebody without Slack uses keys
 	Keys  []Key          // SSH keys the CLI signs in with; never empty when Slack is
+
+	Users  []string // user names that clusters know the person by, besides the id
+	Groups []string // groups of clusters that the person is in
 }
 
 // Key is an SSH public key of a person. It is never a certificate, DSA, or RSA below 3072 bits.
@@ -173,47 +191,46 @@ type ProfileOnCluster struct {
 
 // Person finds a person by directory id.
 func (p *Policy) Person(id string) (*Person, bool) {
-	return find(p.People, func(x *Person) bool { return x.ID == id })
+	return byID(p.People, p.find.people, id, func(x *Person) string { return x.ID })
 }
 
 // Team finds a team.
 func (p *Policy) Team(id string) (*Team, bool) {
-	return find(p.Teams, func(x *Team) bool { return x.ID == id })
+	return byID(p.Teams, p.find.teams, id, func(x *Team) string { return x.ID })
 }
 
 // Cluster finds a cluster.
 func (p *Policy) Cluster(id string) (*Cluster, bool) {
-	return find(p.Clusters, func(x *Cluster) bool { return x.ID == id })
+	return byID(p.Clusters, p.find.clusters, id, func(x *Cluster) string { return x.ID })
 }
 
 // Profile finds a profile.
 func (p *Policy) Profile(id string) (*Profile, bool) {
-	return find(p.Profiles, func(x *Profile) bool { return x.ID == id })
+	return byID(p.Profiles, p.find.profiles, id, func(x *Profile) string { return x.ID })
 }
 
 // PersonBySlack returns the directory id of the person who owns a Slack account. Workspace and user must be those of the
 // policy; so must the enterprise, where the policy names one.
 func (p *Policy) PersonBySlack(a SlackAccount) (string, bool) {
-	owner, ok := find(p.People, func(x *Person) bool {
-		return slices.ContainsFunc(x.Slack, func(own SlackAccount) bool {
-			return own.Team == a.Team && own.User == a.User && (own.Enterprise == "" || own.Enterprise == a.Enterprise)
-		})
-	})
-	if !ok {
+	i, ok := p.find.accounts[SlackAccount{Team: a.Team, User: a.User}]
+	if !ok || !slices.ContainsFunc(p.People[i].Slack, a.is) {
 		return "", false
 	}
-	return owner.ID, true
+	return p.People[i].ID, true
+}
+
+// is reports whether the account is the one that a policy names; the enterprise counts where the policy has it.
+func (a SlackAccount) is(own SlackAccount) bool {
+	return own.Team == a.Team && own.User == a.User && (own.Enterprise == "" || own.Enterprise == a.Enterprise)
 }
 
 // PersonByKey returns the directory id of the person who owns the SSH key with this SHA256:… fingerprint.
 func (p *Policy) PersonByKey(fingerprint string) (string, bool) {
-	owner, ok := find(p.People, func(x *Person) bool {
-		return slices.ContainsFunc(x.Keys, func(k Key) bool { return k.Fingerprint == fingerprint })
-	})
+	i, ok := p.find.keys[fingerprint]
 	if !ok {
 		return "", false
 	}
-	return owner.ID, true
+	return p.People[i].ID, true
 }
 
 // owns reports whether the account or key by which somebody gave a command still is that person's.
@@ -226,6 +243,49 @@ func (p *Policy) owns(a Actor) bool {
 		owner, ok = p.PersonBySlack(*a.Slack)
 	}
 	return ok && owner == a.Person
+}
+
+// lookup has where things stand in the lists of a policy. It is empty for a policy that is not read from a file.
+type lookup struct {
+	people, teams, clusters, profiles map[string]int
+	keys                              map[string]int       // people, by fingerprint
+	accounts                          map[SlackAccount]int // people, by team and user, without the enterprise
+}
+
+// index fills find, so that what is asked for every person does not look at every person.
+func (p *Policy) index() {
+	p.find = lookup{people: positions(p.People, func(x *Person) string { return x.ID }), teams: positions(p.Teams,
+		func(x *Team) string { return x.ID }),
+		clusters: positions(p.Clusters, func(x *Cluster) string { return x.ID }), profiles: positions(p.Profiles,
+			func(x *Profile) string { return x.ID }),
+		keys: map[string]int{}, accounts: map[SlackAccount]int{}}
+	for i, x := range p.People {
+		for _, k := range x.Keys {
+			p.find.keys[k.Fingerprint] = i
+		}
+		for _, a := range x.Slack {
+			p.find.accounts[SlackAccount{Team: a.Team, User: a.User}] = i
+		}
+	}
+}
+
+func positions[T any](list []T, id func(*T) string) map[string]int {
+	at := make(map[string]int, len(list))
+	for i := range list {
+		at[id(&list[i])] = i
+	}
+	return at
+}
+
+func byID[T any](list []T, at map[string]int, id string, of func(*T) string) (*T, bool) {
+	if at == nil {
+		return find(list, func(x *T) bool { return of(x) == id })
+	}
+	i, ok := at[id]
+	if !ok {
+		return nil, false
+	}
+	return &list[i], true
 }
 
 func find[T any](list []T, is func(*T) bool) (*T, bool) {
@@ -334,12 +394,26 @@ func (p *Policy) approves(person, cluster string) bool {
 // makes a quorum worse, so a quorum can be met exactly if it is met once everybody who can approve has.
 func (p *Policy) stuck(profile *Profile) []string {
 	q := p.Freeze(profile)
-	able := slices.DeleteFunc(q.People(), func(id string) bool {
-		x, ok := p.Person(id)
-		bySlack := ok && len(x.Slack) > 0 && slices.Contains(q.Channels, ChannelSlack)
-		byKey := ok && len(x.Keys) > 0 && slices.Contains(q.Channels, ChannelKey)
-		return !bySlack && !byKey
-	})
+	able := slices.DeleteFunc(q.People(), func(id string) bool { return !p.able(id, q.Channels) })
+	can := map[string]bool{}
+	for _, id := range able {
+		can[id] = true
+	}
+	each := make([]map[string]bool, len(q.Each)) // of each team that must agree, who can
+	for i, t := range q.Each {
+		each[i] = map[string]bool{}
+		for _, id := range t.Members {
+			if can[id] {
+				each[i][id] = true
+			}
+		}
+	}
+	without := func(set map[string]bool, id string) int {
+		if set[id] {
+			return len(set) - 1
+		}
+		return len(set)
+	}
 	by := string(q.Channels[0])
 	if len(q.Channels) > 1 {
 		by = "slack or key"
@@ -347,17 +421,16 @@ func (p *Policy) stuck(profile *Profile) []string {
 	whose := map[string][]string{}
 	var reasons []string
 	for _, requester := range p.members(profile.Requesters) {
-		others := slices.DeleteFunc(slices.Clone(able), func(id string) bool { return id == requester })
 		var why []string
-		if len(others) < q.Count {
-			can := "only " + joinAnd(others)
-			if len(others) == 0 {
-				can = "nobody"
+		if without(can, requester) < q.Count {
+			who := "nobody"
+			if others := slices.DeleteFunc(slices.Clone(able), func(id string) bool { return id == requester }); len(others) > 0 {
+				who = "only " + joinAnd(others)
 			}
-			why = append(why, fmt.Sprintf("%d people must approve by %s and %s can", q.Count, by, can))
+			why = append(why, fmt.Sprintf("%d people must approve by %s and %s can", q.Count, by, who))
 		}
-		for _, t := range q.Each {
-			if !slices.ContainsFunc(t.Members, func(m string) bool { return slices.Contains(others, m) }) {
+		for i, t := range q.Each {
+			if without(each[i], requester) == 0 {
 				why = append(why, fmt.Sprintf("nobody else in team %s can approve by %s", t.ID, by))
 			}
 		}
@@ -416,7 +489,8 @@ func (e *PolicyError) Error() string {
 // document, known keys, no aliases, anchors or tags, and every value of the type that the key needs. The error is a
 // *PolicyError with every problem of the file; only what would follow from a problem already named is left out.
 func ParsePolicy(name string, data []byte) (*Policy, error) {
-	r := &policyReader{known: map[string]map[string]int{}, accounts: map[SlackAccount]string{}, keys: map[string]string{}}
+	r := &policyReader{known: map[string]map[string]int{}, accounts: map[SlackAccount]string{}, keys: map[string]string{},
+		users: map[string]string{}}
 	r.read(data)
 	if len(r.problems) > 0 {
 		slices.SortStableFunc(r.problems, func(a, b Problem) int {
@@ -428,7 +502,8 @@ func ParsePolicy(name string, data []byte) (*Policy, error) {
 		return nil, &PolicyError{File: name, Problems: r.problems}
 	}
 	sum := sha256.Sum256(data)
-	r.policy.Digest = hex.EncodeToString(sum[:])
+	r.policy.index()
+	r.policy.Digest, r.policy.text = hex.EncodeToString(sum[:]), slices.Clone(data)
 	return &r.policy, nil
 }
 
@@ -441,6 +516,7 @@ type policyReader struct {
 	known    map[string]map[string]int
 	accounts map[SlackAccount]string // owner by team and user, without the enterprise: a workspace belongs to one at most
 	keys     map[string]string       // owner by fingerprint
+	users    map[string]string       // owner by user name in clusters
 }
 
 func (r *policyReader) read(data []byte) {
@@ -448,7 +524,7 @@ func (r *policyReader) read(data []byte) {
 	if !ok {
 		return
 	}
-	o, ok := root.object("version", "people", "teams", "clusters", "profiles", "limits", "responders", "closing", "recertification")
+	o, ok := root.object("version", "people", "teams", "clusters", "profiles", "limits", "responders", "closing", "recertification", "policy")
 	if !ok {
 		return
 	}
@@ -466,6 +542,9 @@ func (r *policyReader) read(data []byte) {
 		r.team(v)
 	}
 	peopleRead := len(r.problems) == before
+	if peopleRead {
+		r.policy.index()
+	}
 	for _, v := range o.section("clusters", "cluster") {
 		r.cluster(v)
 	}
@@ -489,6 +568,36 @@ func (r *policyReader) read(data []byte) {
 		r.policy.Closing.RaiseQuorum, _ = closing.at("raiseQuorum").boolean()
 	}
 	r.recertification(o.at("recertification"), peopleRead)
+	r.change(o.at("policy"), peopleRead)
+}
+
+// change reads who must agree to a change of the policy itself.
+func (r *policyReader) change(v value, peopleRead bool) {
+	rule := ChangeRule{Cooling: defaultCooling}
+	defer func() { r.policy.Change = rule }()
+	o, ok := v.object("approvers", "cooling", "reviewedBy")
+	if !ok {
+		return
+	}
+	if d, ok := o.at("cooling").durationTo(maxCooling); ok {
+		rule.Cooling = d
+	}
+	rule.ReviewedBy, _ = o.at("reviewedBy").text(maxText)
+	if rule.Approvers = o.at("approvers").reference("team"); rule.Approvers == "" {
+		return
+	}
+	if o.has("reviewedBy") {
+		o.at("reviewedBy").wrong("with approvers two people of %s agree in breakglass itself; remove it, or approvers", rule.Approvers)
+	}
+	able := slices.DeleteFunc(r.policy.members([]string{rule.Approvers}), func(id string) bool {
+		return !r.policy.able(id,
+			[]Channel{ChannelKey})
+	})
+	if peopleRead && len(able) < MinQuorum {
+		o.at("approvers").wrong("%d people of team %s must sign a change with their SSH keys and %s can; give its members keys, or name a "+
+			"larger team",
+			MinQuorum, rule.Approvers, cmp.Or(joinAnd(able), "nobody"))
+	}
 }
 
 // document returns the root of the only YAML document.
@@ -539,7 +648,7 @@ func (r *policyReader) document(data []byte) (value, bool) {
 }
 
 func (r *policyReader) person(v value) {
-	o, ok := v.object("id", "name", "slack", "keys")
+	o, ok := v.object("id", "name", "slack", "keys", "users", "groups")
 	if !ok {
 		return
 	}
@@ -557,10 +666,35 @@ func (r *policyReader) person(v value) {
 			p.Keys = append(p.Keys, key)
 		}
 	}
+	p.Users, p.Groups = clusterNames(o.at("users")), clusterNames(o.at("groups"))
+	for i, name := range p.Users {
+		if other, taken := r.users[name]; taken {
+			o.at("users").list()[i].wrong("the user %s belongs to %s already; one user is one person", shown(name), other)
+		}
+		r.users[name] = p.ID
+	}
 	if !o.has("slack") && !o.has("keys") && len(o.misspelt) == 0 {
 		v.wrong("has neither a Slack account nor a key and so could do nothing; add slack or keys")
 	}
 	r.policy.People = append(r.policy.People, p)
+}
+
+// clusterNames reads names of users or groups as clusters have them.
+func clusterNames(v value) []string {
+	var out []string
+	for _, at := range v.list() {
+		name, ok := at.text(maxClusterName)
+		switch {
+		case !ok:
+			continue
+		case strings.HasPrefix(name, CommonNamePrefix):
+			at.wrong("names that begin with %s are given out by breakglass alone; remove it", CommonNamePrefix)
+		case slices.Contains(out, name):
+			at.wrong("%s is listed twice; remove one", shown(name))
+		}
+		out = append(out, name)
+	}
+	return out
 }
 
 func (r *policyReader) slackAccount(v value, owner string) (SlackAccount, bool) {

@@ -1,6 +1,7 @@
 package breakglass
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -20,6 +21,8 @@ func Diff(old, new *Policy) []string {
 		c.text(where+": name", a.Name, b.Name)
 		c.set(where+": slack account", words(a.Slack, slackWords), words(b.Slack, slackWords))
 		c.set(where+": key", words(a.Keys, fingerprintOf), words(b.Keys, fingerprintOf))
+		c.set(where+": user", a.Users, b.Users)
+		c.set(where+": group", a.Groups, b.Groups)
 	})
 	compare(&c, "team", old.Teams, new.Teams, func(t *Team) string { return t.ID }, func(where string, a, b *Team) {
 		if a == nil {
@@ -44,6 +47,9 @@ func Diff(old, new *Policy) []string {
 	c.set("recertification.reviewers:", old.Campaign.Reviewers, new.Campaign.Reviewers)
 	c.value("recertification.adminReviewers", strconv.Itoa(old.Campaign.AdminReviewers), strconv.Itoa(new.Campaign.AdminReviewers))
 	c.value("recertification.deadline", strconv.Itoa(old.Campaign.DeadlineDays)+"d", strconv.Itoa(new.Campaign.DeadlineDays)+"d")
+	c.value("policy.approvers", cmp.Or(old.Change.Approvers, "nobody"), cmp.Or(new.Change.Approvers, "nobody"))
+	c.value("policy.cooling", short(old.Change.Cooling), short(new.Change.Cooling))
+	c.text("policy.reviewedBy", old.Change.ReviewedBy, new.Change.ReviewedBy)
 	slices.Sort(c)
 	return c
 }

@@ -181,25 +181,38 @@ func (v value) newID(kind string, most int) string {
 // references is a list of ids of things that are defined elsewhere in the file, each once.
 func (v value) references(kind string) []string {
 	var out []string
+	seen := map[string]bool{}
 	for _, at := range v.list() {
 		id, ok := at.text(maxPolicyBytes)
 		if !ok {
 			continue
 		}
-		known := v.read.known[kind]
-		if _, ok := known[id]; !ok && known != nil {
-			hint := "define it or correct the name"
-			if near := Closest(id, slices.Sorted(maps.Keys(known))); near != "" {
-				hint = "did you mean " + near + "?"
-			}
-			at.wrong("there is no %s %s; %s", kind, shown(id), hint)
-		}
-		if slices.Contains(out, id) {
+		at.reference(kind)
+		if seen[id] {
 			at.wrong("%s is listed twice; remove one", shown(id))
 		}
+		seen[id] = true
 		out = append(out, id)
 	}
 	return out
+}
+
+// reference is the id of a thing that is defined elsewhere in the file; empty if it is none.
+func (v value) reference(kind string) string {
+	id, ok := v.text(maxPolicyBytes)
+	if !ok {
+		return ""
+	}
+	known := v.read.known[kind]
+	if _, ok := known[id]; ok || known == nil {
+		return id
+	}
+	hint := "define it or correct the name"
+	if near := Closest(id, slices.Sorted(maps.Keys(known))); near != "" {
+		hint = "did you mean " + near + "?"
+	}
+	v.wrong("there is no %s %s; %s", kind, shown(id), hint)
+	return ""
 }
 
 func (v value) choice(allowed ...string) (string, bool) {

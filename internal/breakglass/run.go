@@ -501,7 +501,7 @@ func (s *Service) announce(ctx context.Context, name string, m Messenger) error 
 const announcePage = 100
 
 // tellSome gives the next entries to a messenger and returns the index of the first that was not told. Entries that are
-// about neither a request, a finding nor a campaign are nobody's message.
+// about neither a request, a finding, a campaign nor the access policy are nobody's message.
 func (s *Service) tellSome(ctx context.Context, m Messenger, next int64) (int64, error) {
 	entries, err := s.ledger.Entries(ctx, next, announcePage)
 	if err != nil {
@@ -510,7 +510,7 @@ func (s *Service) tellSome(ctx context.Context, m Messenger, next int64) (int64,
 	requests := map[string]*Request{} // as they are now, each read once
 	for _, e := range entries {
 		campaign := strings.HasPrefix(e.Stream, CampaignStream)
-		if !aboutRequest(e.Stream) && e.Stream != FindingStream && !campaign {
+		if !aboutRequest(e.Stream) && e.Stream != FindingStream && e.Stream != PolicyStream && !campaign {
 			next = e.Seq + 1
 			continue
 		}

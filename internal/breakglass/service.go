@@ -32,10 +32,10 @@ const MinTTL = 5 * time.Second
 // only fill the disk (I24). The rest is counted in the log.
 const refusalsPerMinute = 10
 
-// Config is what New needs. Ledger, Policy and Signer are required. Binder is required as soon as a profile uses binding mode.
+// Config is what New needs. Ledger and Signer are required. Binder is required as soon as a profile uses binding mode.
 type Config struct {
 	Ledger *ledger.Ledger
-	Policy *Policy
+	Policy *Policy // as the file has it; nil: it is broken, and the one in force stays in force
 	Signer Signer
 	Binder Binder
 	Log    *slog.Logger
@@ -53,7 +53,7 @@ type Config struct {
 	// Clusters are the ids of all clusters that the Binder reaches: bindings in them are looked after also when no profile is
 	// left that binds there. Default: those of the policy.
 	Clusters []string
-	// AcceptWeaker lets New put a policy in force that needs fewer or weaker approvals than the one the ledger saw last.
+	// AcceptWeaker lets New put the policy in force whatever it adds or eases, although nobody has agreed to it.
 	AcceptWeaker bool
 	// Second is another machine's clock, which is asked before a leap of this one is believed. It may be nil.
 	Second TimeSource
@@ -88,10 +88,11 @@ type Service struct {
 	log      *slog.Logger
 	policy   atomic.Pointer[Policy]
 	inForce  sync.RWMutex // see decide and enforce
-	reload   sync.Mutex   // one policy change at a time
-	asking   sync.Mutex   // requests are opened one at a time, so that the limits per person are exact
-	refused  *limiter     // of refused commands, per person
-	repeats  *limiter     // see often
+	reload   sync.Mutex   // one policy change at a time; held over every append to the policy's stream
+	changing policyState
+	asking   sync.Mutex // requests are opened one at a time, so that the limits per person are exact
+	refused  *limiter   // of refused commands, per person
+	repeats  *limiter   // see often
 	claims   chan claimJob
 	stopped  chan struct{} // closed when Run has ended: no claim is taken any more
 	tracker  *tracker
@@ -102,11 +103,11 @@ type Service struct {
 	campaigns  campaigns
 }
 
-// New puts the policy in force, which is recorded if it is not the one in force before. It refuses one that is weaker than
-// the last recorded one, unless told to accept it.
+// New puts the policy in force that the ledger says is, and then changes it to the one in cfg as SetPolicy does. What SetPolicy
+// would refuse does not keep the daemon from starting.
 func New(ctx context.Context, cfg Config) (*Service, error) {
-	if cfg.Ledger == nil || cfg.Policy == nil || cfg.Signer == nil || cfg.Binder == nil {
-		return nil, errors.New("breakglass: ledger, policy, signer and binder are required")
+	if cfg.Ledger == nil || cfg.Signer == nil || cfg.Binder == nil {
+		return nil, errors.New("breakglass: ledger, signer and binder are required")
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -136,7 +137,7 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	if err := s.loadCampaigns(ctx); err != nil {
 		return nil, err
 	}
-	if err := s.putPolicy(ctx, nil, cfg.Policy, cfg.AcceptWeaker); err != nil {
+	if err := s.startPolicy(ctx, cfg.Policy, cfg.AcceptWeaker); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -181,131 +182,6 @@ func (s *Service) often(key string) error {
 		return nil
 	}
 	return refuse(ClassLimited, "limit/repeat", "wait a minute", "you have done this %d times within a minute", repeatsPerMinute)
-}
-
-// SetPolicy replaces the policy in force, after recording it. A policy that needs fewer or weaker approvals is refused: that
-// takes a restart with an operator's explicit word. The changes are returned in words; none means that nothing was recorded.
-func (s *Service) SetPolicy(ctx context.Context, p *Policy) ([]string, error) {
-	s.reload.Lock()
-	defer s.reload.Unlock()
-	old := s.Policy()
-	if p.Digest == old.Digest {
-		return nil, nil
-	}
-	if err := s.putPolicy(ctx, old, p, false); err != nil {
-		return nil, err
-	}
-	return Diff(old, p), nil
-}
-
-func (s *Service) putPolicy(ctx context.Context, old, p *Policy, acceptWeaker bool) error {
-	entries, err := s.ledger.Stream(ctx, PolicyStream)
-	if err != nil {
-		return fmt.Errorf("reading the recorded policy: %w", err)
-	}
-	ev := PolicyLoaded{Digest: p.Digest, Quorums: p.Quorums(), Teams: frozenTeams(p)}
-	if len(entries) > 0 {
-		last, err := Decode(entries[len(entries)-1])
-		if err != nil {
-			return err
-		}
-		before, ok := last.(PolicyLoaded)
-		if !ok {
-			return fmt.Errorf("the policy stream holds a %s entry", last.Kind())
-		}
-		if before.Digest == p.Digest {
-			return s.enforce(p, nil)
-		}
-		if weaker := Weaker(before.Quorums, p); len(weaker) > 0 {
-			if !acceptWeaker {
-				return refuse(ClassPolicy, "policy/weaker", "undo that, or restart the daemon with --accept-weaker if it is meant",
-					"the new access policy asks for less than the one in force (%s)", strings.Join(weaker, "; "))
-			}
-			ev.Weaker = true
-			ev.Changes = weaker
-		}
-		// What a profile asked for is remembered when it is gone, so that taking it out and putting it back weaker is seen.
-		for _, q := range before.Quorums {
-			if !slices.ContainsFunc(ev.Quorums, func(n ProfileQuorum) bool { return n.Profile == q.Profile }) {
-				ev.Quorums = append(ev.Quorums, q)
-			}
-		}
-		if old == nil { // changed while the daemon was down: the record is all there is to compare with
-			ev.Changes = slices.Concat([]string{changedWhileDown}, ev.Changes, teamChanges(before.Teams, ev.Teams))
-		}
-	}
-	if old != nil {
-		ev.Changes = append(ev.Changes, Diff(old, p)...)
-	}
-	if n := len(ev.Changes); n > maxChanges {
-		ev.Changes = append(ev.Changes[:maxChanges:maxChanges], fmt.Sprintf("and %d more", n-maxChanges))
-	}
-	if err := fits(p, ev); err != nil {
-		return err
-	}
-	return s.enforce(p, func() error {
-		if _, err := s.ledger.Append(ctx, s.now(), PolicyStream, int64(len(entries)), nil, draft(ev, nil)); err != nil {
-			return fmt.Errorf("recording the policy: %w", err)
-		}
-		return nil
-	})
-}
-
-// changedWhileDown stands in the record, and from there in reports, so that nobody takes a short list of changes for all of them.
-const changedWhileDown = "the policy changed while the daemon was down: only teams and what asks for less were compared with the record; keys, accounts, rights, lifetimes and the rest may have changed too"
-
-// maxChanges bounds how many changes of a policy are recorded in words.
-const maxChanges = 200
-
-// fits refuses a policy under which an entry would be longer than the ledger takes: one that could be loaded, and under which
-// then nobody could ask.
-func fits(p *Policy, ev PolicyLoaded) error {
-	const most = ledger.MaxLeaf - 8<<10 // the rest of the entry
-	if len(draft(ev, nil).Body) > most {
-		return refuse(ClassPolicy, "policy/size", "use fewer or smaller teams", "the access policy has too many people in its teams to be recorded")
-	}
-	for i := range p.Profiles {
-		if len(draft(Requested{Quorum: p.Freeze(&p.Profiles[i])}, nil).Body) > most {
-			return refuse(ClassPolicy, "policy/size", "let smaller teams approve it", "so many people can approve profile %s that a request could not be recorded", p.Profiles[i].ID)
-		}
-	}
-	return nil
-}
-
-// frozenTeams is the membership of every team, for the record.
-func frozenTeams(p *Policy) []FrozenTeam {
-	out := make([]FrozenTeam, len(p.Teams))
-	for i, t := range p.Teams {
-		out[i] = FrozenTeam{ID: t.ID, Members: slices.Sorted(slices.Values(t.Members))}
-	}
-	return out
-}
-
-// teamChanges says in words who came into a team and who left one.
-func teamChanges(old, new []FrozenTeam) []string {
-	members := func(teams []FrozenTeam) map[string]bool {
-		m := map[string]bool{}
-		for _, t := range teams {
-			for _, p := range t.Members {
-				m[t.ID+": "+p] = true
-			}
-		}
-		return m
-	}
-	had, have := members(old), members(new)
-	var out []string
-	for k := range have {
-		if !had[k] {
-			out = append(out, "team "+k+" added")
-		}
-	}
-	for k := range had {
-		if !have[k] {
-			out = append(out, "team "+k+" removed")
-		}
-	}
-	slices.Sort(out)
-	return out
 }
 
 // Ask is what a person wants. Empty TTL and Cluster mean the profile's default and its only cluster.
@@ -512,6 +388,9 @@ func decideApprove(p *Policy, r *Request, a Actor, c Consent, now time.Time) (Ev
 	}
 	if utf8.RuneCountInString(c.Comment) > MaxComment || badLine(c.Comment) {
 		return nil, refuse(ClassInvalid, "comment", "", "the comment is longer than %d characters or has control characters", MaxComment)
+	}
+	if err := p.notCooling(a, now); err != nil {
+		return nil, err
 	}
 	ev := Approved{By: a, Digest: c.Digest, TakenBack: r.TakenBack[a.Person]}
 	if a.Channel == ChannelKey {

@@ -158,6 +158,13 @@ func (p *Policy) everyEligibility() []Eligibility {
 // comes from, sorted.
 func (p *Policy) EveryEligibility() []EligibilityFrom {
 	var out []EligibilityFrom
+	in := map[string]map[string]bool{} // by team and person
+	for _, t := range p.Teams {
+		in[t.ID] = map[string]bool{}
+		for _, m := range t.Members {
+			in[t.ID][m] = true
+		}
+	}
 	for _, e := range p.everyEligibility() {
 		prof, _ := p.Profile(e.Profile)
 		teams := prof.Requesters
@@ -166,11 +173,12 @@ func (p *Policy) EveryEligibility() []EligibilityFrom {
 		}
 		from := EligibilityFrom{Eligibility: e}
 		for _, id := range teams {
-			if slices.Contains(p.members([]string{id}), e.Person) && !slices.Contains(from.Teams, id) {
+			if in[id][e.Person] {
 				from.Teams = append(from.Teams, id)
 			}
 		}
 		slices.Sort(from.Teams)
+		from.Teams = slices.Compact(from.Teams)
 		out = append(out, from)
 	}
 	return out

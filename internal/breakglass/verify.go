@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/breakglassd/breakglass/internal/ledger"
 )
@@ -21,8 +22,8 @@ type Auditor struct {
 	findings findings
 
 	campaigns map[string]*Campaign
-	policy    PolicyLoaded // the last one
-	later     bool         // an approval of this release was seen: there is none of an earlier one after it
+	policy    policyState
+	later     bool // an approval of this release was seen: there is none of an earlier one after it
 	report    AuditReport
 }
 
@@ -34,6 +35,7 @@ type AuditReport struct {
 	Approvals    int // all of them
 	Signed       int // of which signed with an SSH key, each checked
 	Repeated     int // of which earlier releases recorded again after they were taken back: it cannot be told whether they were signed again
+	Unagreed     int // approvals under an access policy that nobody but an operator had agreed to, though it names who must
 	Orphans      int // certificates that were signed and never delivered
 	Refusals     int // commands that were not allowed
 	Campaigns    int
@@ -102,6 +104,9 @@ func (a *Auditor) Add(e ledger.Entry) {
 		case ev.Signature != "" && r.TakenBack[ev.By.Person] > 0:
 			a.report.Repeated++
 		}
+		if err := a.agreed(ev, e.Time); err != nil {
+			bad("%v", err)
+		}
 	case Claimed:
 		once(a.keys, ev.SPKI, "this key")
 	case Issued:
@@ -112,6 +117,25 @@ func (a *Auditor) Add(e ledger.Entry) {
 	}
 }
 
+// agreed says why an approval does not count by the access policy that was in force: its key or account belonged to another person or to
+// nobody, or was new. Policies that earlier releases recorded do not say.
+func (a *Auditor) agreed(ev Approved, at time.Time) error {
+	p := a.policy.policy
+	if p == nil {
+		return nil
+	}
+	if a.policy.guarded() && !a.policy.agreed {
+		a.report.Unagreed++
+	}
+	if !p.owns(ev.By) {
+		return fmt.Errorf("%s approved by a key or account that no agreed access policy gave them", ev.By.Person)
+	}
+	if until := a.policy.cooling[credentialOf(ev.By)]; at.Before(until) {
+		return fmt.Errorf("%s approved by a key or account that was new and counted from %s", ev.By.Person, until.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
 // addOther takes an entry that is not about a request.
 func (a *Auditor) addOther(e ledger.Entry, ev Event) error {
 	if strings.HasPrefix(e.Stream, CampaignStream) {
@@ -119,9 +143,10 @@ func (a *Auditor) addOther(e ledger.Entry, ev Event) error {
 	}
 	belongs := false
 	switch ev := ev.(type) {
-	case PolicyLoaded:
-		belongs = e.Stream == PolicyStream
-		a.policy = ev
+	case PolicyLoaded, PolicyProposed, PolicyDropped, PolicySigned:
+		if belongs = e.Stream == PolicyStream; belongs {
+			return a.policy.apply(e, ev, true)
+		}
 	case Refused:
 		belongs = e.Stream == RefusalStream
 	case Heartbeat, ClockAccepted:

@@ -215,6 +215,7 @@ limits: {openPerPerson: 5, perHour: 60}
 responders: [security]
 closing: {within: 1h}
 recertification: {reviewers: [sre, security], deadline: 7d}
+policy: {reviewedBy: "nobody: this is an example world"}
 profiles:
   - id: cluster-admin
     description: Everything, for when the cluster or the identity provider is broken

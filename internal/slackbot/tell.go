@@ -46,8 +46,12 @@ func (b *Bot) placeOf(ctx context.Context, request string) (place, error) {
 // confirmed it, so a repetition goes on where it stopped; only a step whose confirmation was lost is done twice.
 func (b *Bot) Tell(ctx context.Context, n breakglass.Notice) error {
 	switch n.Event.(type) {
-	case breakglass.Refused, breakglass.Heartbeat, breakglass.PolicyLoaded:
+	case breakglass.Refused, breakglass.Heartbeat:
 		return nil // the person was told at once; the others are nobody's message
+	}
+	if said, ok := policyLine(n.Event); ok {
+		_, err := b.post(ctx, b.cfg.Channel, "", said)
+		return b.settle(ctx, n, err)
 	}
 	if n.Request == nil {
 		return nil
@@ -117,10 +121,11 @@ func (b *Bot) settle(ctx context.Context, n breakglass.Notice, err error) error 
 		return err
 	}
 	if e.outcome == OutcomePermanent {
-		b.log.Error("slack does not take a message: it is not sent", slog.String("request", n.Request.ID), slog.Int64("entry", n.Seq), slog.String("method", e.method), slog.String("code", e.code))
+		b.log.Error("slack does not take a message: it is not sent", slog.String("request", about(n)), slog.Int64("entry", n.Seq),
+			slog.String("method", e.method), slog.String("code", e.code))
 		return nil
 	}
-	return waitFor(ctx, e, fmt.Sprintf("telling entry %d of %s", n.Seq, n.Request.ID))
+	return waitFor(ctx, e, fmt.Sprintf("telling entry %d of %s", n.Seq, about(n)))
 }
 
 // waitFor waits for the time that Slack asked for, if any, and returns the error that has the call tried again.

@@ -1,0 +1,207 @@
+package main
+
+import (
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/breakglassd/breakglass/internal/api"
+	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/text"
+)
+
+func (a *app) policyCommand() *cobra.Command {
+	return group(&cobra.Command{Use: "policy", Short: "See the access policy, and agree to its changes",
+		Long: "The access policy is a file on the daemon's machine. If it names a team (policy: {approvers: TEAM}), two people of that team " +
+			"sign\n" +
+			"every change that adds or eases anything before it is in force. What only takes away is in force at once."},
+		a.policyShow(), a.policyDiff(), a.policyApprove())
+}
+
+func (a *app) policyShow() *cobra.Command {
+	var whole bool
+	cmd := &cobra.Command{Use: "show", Short: "Show which access policy is in force, who agreed to it, and what waits", Args: args(0, 0,
+		"no arguments"), RunE: func(cmd *cobra.Command, _ []string) error {
+		c, err := a.reader()
+		if err != nil {
+			return err
+		}
+		p, err := c.Policy(cmd.Context())
+		switch {
+		case err != nil:
+			return err
+		case a.json():
+			return a.printJSON(p)
+		case whole:
+			a.data("%s", fileText(p.InForce.Text))
+			return nil
+		}
+		a.data("%s", styled(a.describePolicy(p)))
+		return nil
+	}}
+	cmd.Flags().BoolVar(&whole, "text", false, "print the file that is in force")
+	return cmd
+}
+
+// describePolicy says how the access policy stands.
+func (a *app) describePolicy(p api.Policy) string {
+	var b strings.Builder
+	line := func(f string, args ...any) { b.WriteString(format(f, args...) + "\n") }
+	line("in force  %s since %s: %s", p.InForce.Digest, p.Since.Local().Format(time.DateTime), p.Why)
+	switch {
+	case p.Team != "" && p.Agreed:
+		line("agreed    yes; changes take two of %s (team %s)", strings.Join(p.Approvers, ", "), p.Team)
+	case p.Team != "":
+		line("agreed    NO: two of %s (team %s) must confirm it; so far: %s", strings.Join(p.Approvers, ", "), p.Team, orNobody(p.InForce.Signed))
+		line("          %s policy approve %s", a.name, p.InForce)
+	case p.ReviewedBy != "":
+		line("agreed    not here; by the policy's own word: %s", p.ReviewedBy)
+	default:
+		line("agreed    NO: the policy names nobody who must agree to changes: whoever can write the file decides who approves")
+	}
+	for _, x := range p.Cooling {
+		line("new       %s of %s counts for approvals from %s", x.What, x.Person, x.Until.Local().Format(time.DateTime))
+	}
+	if p.Waiting != nil {
+		line("waiting   %s, signed by %s", p.Waiting.Digest, orNobody(p.Waiting.Signed))
+		for _, x := range p.Waiting.Changes {
+			line("          + %s", x)
+		}
+		line("          %s policy approve %s", a.name, p.Waiting)
+	}
+	return b.String()
+}
+
+func orNobody(people []string) string {
+	if len(people) == 0 {
+		return "nobody"
+	}
+	return strings.Join(people, " and ")
+}
+
+func (a *app) policyDiff() *cobra.Command {
+	return &cobra.Command{Use: "diff [FILE]", Short: "Say in words what a file, or the policy that waits, changes", Args: args(0, 1,
+		"at most one file"), RunE: func(cmd *cobra.Command, args []string) error {
+		c, err := a.reader()
+		if err != nil {
+			return err
+		}
+		p, err := c.Policy(cmd.Context())
+		if err != nil {
+			return err
+		}
+		old, err := p.InForce.Parse()
+		if err != nil {
+			return err
+		}
+		var next *breakglass.Policy
+		switch {
+		case len(args) == 1:
+			file, rerr := os.ReadFile(args[0])
+			if rerr != nil {
+				return rerr
+			}
+			next, err = breakglass.ParsePolicy(args[0], file)
+		case p.Waiting != nil:
+			next, err = p.Waiting.Parse()
+		default:
+			a.screen.note("no change waits")
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		a.policyChanges(old, next)
+		return nil
+	}}
+}
+
+// policyChanges prints what differs, from the texts themselves: what adds or eases with a plus, what takes away with a minus.
+func (a *app) policyChanges(old, next *breakglass.Policy) {
+	eases := breakglass.Eases(old, next)
+	for _, x := range breakglass.Diff(old, next) {
+		if !slices.Contains(eases, x) {
+			a.data("- %s\n", x)
+		}
+	}
+	for _, x := range eases {
+		a.data("+ %s\n", x)
+	}
+}
+
+func (a *app) policyApprove() *cobra.Command {
+	var yes, waive bool
+	cmd := &cobra.Command{Use: "approve DIGEST", Short: "Show what a policy changes and sign it with your SSH key", Args: one(),
+		Long: "DIGEST is that of the access policy that waits, or of the one in force that nobody has agreed to, or its first twelve digits " +
+			"or\nmore. " +
+			"The changes are worked out on this machine from the two texts.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx := cmd.Context()
+			c, err := a.reader()
+			if err != nil {
+				return err
+			}
+			p, err := c.Policy(ctx)
+			if err != nil {
+				return err
+			}
+			v, named := p.InForce, func(digest string) bool {
+				return len(args[0]) >= 12 && strings.HasPrefix(digest, strings.ToLower(args[0]))
+			}
+			switch {
+			case p.Waiting != nil && named(p.Waiting.Digest):
+				v = *p.Waiting
+			case !named(p.InForce.Digest):
+				return &failure{exit: exitOther, code: "policy/digest", what: "not signed", why: args[0] + " is neither the access policy that " +
+					"waits nor the one in force", next: a.name + " policy show"}
+			}
+			old, err := p.InForce.Parse()
+			if err != nil {
+				return err
+			}
+			next, err := v.Parse()
+			if err != nil {
+				return err
+			}
+			if v.Digest == p.InForce.Digest {
+				a.data("%s", fileText(v.Text))
+			} else {
+				a.policyChanges(old, next)
+			}
+			if waive {
+				a.screen.note("%s new keys and accounts will count for approvals at once, if two people say so", a.screen.yellow("!"))
+			}
+			if err := a.confirm(ctx, yes, "approve", v.String()); err != nil {
+				return err
+			}
+			after, err := c.ApprovePolicy(ctx, v, p.InForce.Digest, waive)
+			if err != nil {
+				return err
+			}
+			if a.json() {
+				return a.printJSON(after)
+			}
+			state := "it waits for one more person"
+			if after.InForce.Digest == v.Digest && after.Agreed {
+				state = "it is in force, agreed to by two people"
+			}
+			a.screen.note("%s signed and recorded; %s", a.screen.green("✓"), state)
+			return nil
+		}}
+	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	cmd.Flags().BoolVar(&waive, "waive-cooling", false, "let new keys and accounts count for approvals at once; takes two people who say so")
+	return cmd
+}
+
+// fileText is a file that another party sent, fit for a screen, with its indentation.
+func fileText(s string) styled {
+	var b strings.Builder
+	for line := range strings.SplitSeq(strings.TrimSuffix(s, "\n"), "\n") {
+		rest := strings.TrimLeft(line, " ")
+		b.WriteString(line[:len(line)-len(rest)] + text.Clean(rest) + "\n")
+	}
+	return styled(b.String())
+}
