@@ -234,6 +234,7 @@ type metrics struct {
 	findings *prometheus.GaugeVec
 	hooks    *prometheus.HistogramVec
 	alive    *prometheus.GaugeVec
+	schedule *prometheus.GaugeVec
 	slack    prometheus.Gauge
 	reloadOK prometheus.Gauge
 	reloadAt prometheus.Gauge
@@ -300,6 +301,7 @@ func newMetrics(d *daemon) *metrics {
 	counted("touched", "Grants whose closing note is missing, the live ones included.", func(ctx context.Context) ([]*breakglass.Request, error) { return d.service.Touched(ctx) })
 	counted("unacknowledged", "Grants that left something behind which nobody has acknowledged.", func(ctx context.Context) ([]*breakglass.Request, error) { return d.service.Unacknowledged(ctx) })
 	add(reconcileMetrics{func() map[string]breakglass.Reconciled { return d.service.Reconciled() }})
+	m.schedule = gauges("schedule_ok", "1 if the last run of the scheduled job that was due succeeded.", "job")
 	m.slack = gauge("slack_up", "1 if Slack answers and the token is good.")
 	m.reloadOK = gauge("policy_reload_success", "1 if the access policy on disk, when last read, was put in force.")
 	m.reloadAt = gauge("policy_reload_timestamp_seconds", "When the access policy was last read, in Unix time.")

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -151,7 +152,7 @@ func (d *daemon) open(ctx context.Context, p parts) error {
 		d.sessions.service = d.service
 	}
 	d.metrics.count(d.service.Findings())
-	d.schedule = schedule.New(schedule.Config{Store: d.ledger, Record: d.service.RecordCheck, Log: d.log})
+	d.schedule = schedule.New(schedule.Config{Store: d.ledger, Record: d.recordRun, Log: d.log})
 	if d.ca != nil {
 		if d.checks, err = openCAChecks(cfg, d); err != nil {
 			return err
@@ -169,6 +170,16 @@ func (d *daemon) open(ctx context.Context, p parts) error {
 		d.slack, err = openSlack(cfg, d.service, d.ledger, d.recert, d.log, d.metrics.slackCall)
 	}
 	return err
+}
+
+// recordRun puts a scheduled run on record and into the metrics.
+func (d *daemon) recordRun(ctx context.Context, run breakglass.CheckRun) error {
+	ok := 0.0
+	if run.OK {
+		ok = 1
+	}
+	d.metrics.schedule.WithLabelValues(strings.TrimPrefix(run.Check, schedule.CheckPrefix)).Set(ok)
+	return d.service.RecordCheck(ctx, run)
 }
 
 // clusterIDs lists the configured clusters.
