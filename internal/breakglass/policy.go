@@ -39,7 +39,7 @@ const (
 	maxSpan        = 24 * time.Hour
 	maxClosing     = 14 * 24 * time.Hour
 	maxCooling     = 14 * 24 * time.Hour
-	maxClusterName = 253  // characters of a user or group of a cluster
+	maxClusterName = 253  // characters of a user of a cluster
 	minRSABits     = 3072 // NIST SP 800-57: the least that is acceptable after 2030
 )
 
@@ -120,8 +120,7 @@ type Person struct {
 	Slack []SlackAccount // may be empty: somebody without Slack uses keys
 	Keys  []Key          // SSH keys the CLI signs in with; never empty when Slack is
 
-	Users  []string // user names that clusters know the person by, besides the id
-	Groups []string // groups of clusters that the person is in
+	Users []string // user names that clusters know the person by, besides the id
 }
 
 // Key is an SSH public key of a person. It is never a certificate, DSA, or RSA below 3072 bits.
@@ -648,7 +647,7 @@ func (r *policyReader) document(data []byte) (value, bool) {
 }
 
 func (r *policyReader) person(v value) {
-	o, ok := v.object("id", "name", "slack", "keys", "users", "groups")
+	o, ok := v.object("id", "name", "slack", "keys", "users")
 	if !ok {
 		return
 	}
@@ -666,7 +665,7 @@ func (r *policyReader) person(v value) {
 			p.Keys = append(p.Keys, key)
 		}
 	}
-	p.Users, p.Groups = clusterNames(o.at("users")), clusterNames(o.at("groups"))
+	p.Users = clusterNames(o.at("users"))
 	for i, name := range p.Users {
 		if other, taken := r.users[name]; taken {
 			o.at("users").list()[i].wrong("the user %s belongs to %s already; one user is one person", shown(name), other)
@@ -679,7 +678,7 @@ func (r *policyReader) person(v value) {
 	r.policy.People = append(r.policy.People, p)
 }
 
-// clusterNames reads names of users or groups as clusters have them.
+// clusterNames reads names of users as clusters have them.
 func clusterNames(v value) []string {
 	var out []string
 	for _, at := range v.list() {

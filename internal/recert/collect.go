@@ -630,10 +630,15 @@ func noProof(in inventory.Item) string {
 const ruleUnread = "scan/unread"
 
 // personOf finds the person whom a user name in a cluster belongs to: the id itself, or an e-mail address or prefixed name
-// that ends or begins with it. A wrong guess costs one reviewer; a missed one would let somebody judge themselves.
+// that ends or begins with it, or one that the policy gives the person (users). Groups are not looked into. A wrong guess costs one reviewer; a missed one would let somebody judge themselves.
 func personOf(user string, p *breakglass.Policy) (string, bool) {
 	if user == "" {
 		return "", false
+	}
+	for _, x := range p.People {
+		if slices.Contains(x.Users, user) {
+			return x.ID, true
+		}
 	}
 	if rest, ours := strings.CutPrefix(user, breakglass.CommonNamePrefix); ours { // of a certificate of ours: the person and the request
 		user, _, _ = strings.Cut(rest, ":")
