@@ -38,6 +38,8 @@ type caChecks struct {
 	service  *breakglass.Service
 	ledger   *ledger.Ledger
 	clusters []Cluster
+	kube     *cluster.Clusters
+	issuer   func(ctx context.Context, cluster string) (*x509.Certificate, error)
 	checkers map[string]*rotation.Checker
 	gauges   map[string]*prometheus.GaugeVec
 
@@ -49,7 +51,7 @@ type caChecks struct {
 
 // openCAChecks prepares the checks. It talks to nobody.
 func openCAChecks(cfg *Config, d *daemon) (*caChecks, error) {
-	c := &caChecks{log: d.log, service: d.service, ledger: d.ledger, clusters: cfg.Clusters, checkers: map[string]*rotation.Checker{}, gauges: map[string]*prometheus.GaugeVec{}, last: map[string]rotation.Report{}}
+	c := &caChecks{log: d.log, service: d.service, ledger: d.ledger, clusters: cfg.Clusters, kube: d.clusters, issuer: d.ca.Issuer, checkers: map[string]*rotation.Checker{}, gauges: map[string]*prometheus.GaugeVec{}, last: map[string]rotation.Report{}}
 	for name, labels := range rotation.MetricLabels {
 		c.gauges[name] = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: "See deploy/prometheus/ca.rules.yaml."}, labels)
 		d.metrics.registry.MustRegister(c.gauges[name])
@@ -247,12 +249,39 @@ func (c *caChecks) check(ctx context.Context, clusterID string, by *breakglass.A
 		return rotation.Report{}, false, fmt.Errorf("the check of the CAs of %s was stopped before its end, and nothing of it is recorded: %w", clusterID, err)
 	}
 	// What was found is recorded also when the time for the check is over.
-	err = c.record(context.WithoutCancel(ctx), r, by, due)
+	err = errors.Join(c.record(context.WithoutCancel(ctx), r, by, due), c.people(context.WithoutCancel(bounded), clusterID))
 	c.mu.Lock()
 	c.last[clusterID] = r
 	c.mu.Unlock()
 	c.measure(r)
 	return r, true, err
+}
+
+// checkPeople is the check of the address that people's kubeconfigs get.
+const checkPeople = "people-address"
+
+// people records whether something ends TLS between the address that people get and the API servers. Where the address cannot be
+// tried from here, nothing is said that was not said before.
+func (c *caChecks) people(ctx context.Context, clusterID string) error {
+	cl, ok := c.service.Policy().Cluster(clusterID)
+	if !ok {
+		return c.service.Settle(ctx, checkPeople, clusterID, true, nil)
+	}
+	issuer, err := c.issuer(ctx, clusterID)
+	if err != nil {
+		return nil // the check of the CAs has said so
+	}
+	at, err := c.kube.PeopleAddress(ctx, clusterID, cl.Server, issuer)
+	if err != nil || at.Err != nil {
+		c.log.WarnContext(ctx, "the address that people get could not be tried", slog.String("cluster", clusterID), slog.Any("error", errors.Join(err, at.Err)))
+		return nil
+	}
+	var open []breakglass.FindingOpened
+	if !at.Names {
+		open = append(open, breakglass.FindingOpened{Key: checkPeople + "/" + clusterID, Check: checkPeople, Cluster: clusterID, Severity: breakglass.SeverityCritical,
+			What: notAtPeoplesAddress(cl.Server), Next: "breakglassd doctor tries it again"})
+	}
+	return c.service.Settle(ctx, checkPeople, clusterID, true, open)
 }
 
 // record records a report: the run, and each finding that is new or over.

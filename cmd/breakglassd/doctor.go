@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/cluster"
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/slackbot"
 	"github.com/breakglassd/breakglass/internal/vaultca"
@@ -149,7 +150,7 @@ func (d *doctor) files(ctx context.Context, path string) {
 	if _, err := openVault(ctx, cfg, quiet, policy); err != nil {
 		d.wrong("vault-config", cfg.Vault.Address, err)
 	}
-	if _, err := openClusters(cfg, nil, quiet); err != nil {
+	if _, err := openClusters(cfg, "", nil, quiet); err != nil {
 		d.wrong("cluster-config", "clusters", err)
 	}
 	for _, cl := range cfg.Clusters {
@@ -297,6 +298,7 @@ func (d *doctor) ledger(ctx context.Context) {
 		d.wrong("ledger-key", d.cfg.Ledger.KeyFile, err)
 		return
 	}
+	d.ok("ledger-label", path, "bindings of this ledger carry the label %s: %s", cluster.LedgerLabel, cluster.LedgerID(vkey))
 	v, err := verifyLedger(ctx, path, vkey, nil)
 	if err != nil {
 		d.wrong("ledger", path, err)
@@ -351,7 +353,7 @@ func (d *doctor) vault(ctx context.Context) {
 // certificates that Vault signs for it.
 func (d *doctor) cluster(ctx context.Context, id string) {
 	quiet := slog.New(slog.DiscardHandler)
-	kube, err := openClusters(d.cfg, nil, quiet)
+	kube, err := openClusters(d.cfg, "", nil, quiet)
 	if err != nil {
 		return // files has said so
 	}
@@ -364,16 +366,31 @@ func (d *doctor) cluster(ctx context.Context, id string) {
 	if unknown {
 		issuer = &x509.Certificate{}
 	}
-	trusted, _, err := kube.TrustsCA(ctx, id, issuer)
-	switch {
-	case err != nil:
-		d.unreachable("cluster", id, err)
+	servers, err := kube.EachNames(ctx, id, issuer)
+	if err != nil {
+		d.wrong("cluster", id, err)
 		return
-	case unknown:
-	case trusted:
-		d.ok("cluster-ca", id, "the API server takes client certificates of %q", issuer.Subject)
-	default:
-		d.wrong("cluster-ca", id, fmt.Errorf("the API server does not take client certificates of %q: append that CA, as deploy/vault/setup.sh wrote it, to the client-CA bundle of every kube-apiserver", issuer.Subject))
+	}
+	down := 0
+	for _, s := range servers {
+		switch {
+		case s.Err != nil:
+			d.unreachable("cluster", id, s.Err)
+			down++
+		case unknown:
+		case s.Names:
+			d.ok("cluster-ca", id, "the API server at %s names %q among the CAs whose certificates it takes; whether it has this very CA, and not "+
+				"one of the same name, the canary of `breakglass ca check` proves", s.Address, issuer.Subject)
+		default:
+			d.wrong("cluster-ca", id, fmt.Errorf("the API server at %s does not take client certificates of %q: append that CA, as deploy/vault/setup.sh wrote it, to the client-CA bundle of every kube-apiserver",
+				s.Address, issuer.Subject))
+		}
+	}
+	if down == len(servers) {
+		return
+	}
+	if !unknown {
+		d.peopleAddress(ctx, kube, id, issuer)
 	}
 	for _, f := range kube.CheckRights(ctx, id, rightsIn(d.policy, id)) {
 		if f.OK {
@@ -382,6 +399,32 @@ func (d *doctor) cluster(ctx context.Context, id string) {
 		}
 		d.wrong("cluster", id, fmt.Errorf("%s: %s", f.What, f.Next))
 	}
+}
+
+// peopleAddress looks at the address that people's kubeconfigs get.
+func (d *doctor) peopleAddress(ctx context.Context, kube *cluster.Clusters, id string, issuer *x509.Certificate) {
+	cl, ok := d.policy.Cluster(id)
+	if !ok {
+		return // nobody gets one
+	}
+	at, err := kube.PeopleAddress(ctx, id, cl.Server, issuer)
+	if err == nil {
+		err = at.Err
+	}
+	switch {
+	case err != nil:
+		d.warn("people-address", id, "the address that people get, %s, could not be tried from here with the CA that they get: %v", cl.Server, err)
+	case at.Names:
+		d.ok("people-address", id, "the address that people get, %s, asks for certificates of %q", cl.Server, issuer.Subject)
+	default:
+		d.wrong("people-address", id, errors.New(notAtPeoplesAddress(cl.Server)))
+	}
+}
+
+// notAtPeoplesAddress says that certificates do not arrive at the address that people get.
+func notAtPeoplesAddress(server string) string {
+	return "the address that people get, " + server + ", does not ask for certificates of our CA: something in between ends TLS (a proxy, a load balancer), or " +
+		"it is another cluster. People would be issued certificates that are of no use: let the connection through to the API servers, or correct the server in the access policy"
 }
 
 // doctorSlack makes a bot that can ask Slack, and has nothing to decide or record with.

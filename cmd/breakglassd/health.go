@@ -87,8 +87,8 @@ func (d *daemon) logChanges(before, now *health) {
 	}
 }
 
-// probe looks at everything the daemon needs, all at the same time. It can serve as long as the ledger can be written and
-// one cluster's certificates would be signed.
+// probe looks at everything the daemon needs, all at the same time. It can serve as long as the ledger can be written: without
+// Vault no certificate is issued, but revocations and the deny webhook work, and a load balancer must not take them away.
 func (d *daemon) probe(ctx context.Context) *health {
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
@@ -128,7 +128,7 @@ func (d *daemon) probe(ctx context.Context) *health {
 		}
 		none = err
 	}
-	add("vault", true, none)
+	add("vault", false, none)
 	for i, c := range d.cfg.Clusters {
 		add("vault/"+c.ID, false, signing[i])
 		add("cluster/"+c.ID, false, reaching[i])

@@ -61,7 +61,7 @@ func scanCommand() *cobra.Command {
 			}
 		}
 		quiet := slog.New(slog.DiscardHandler)
-		own, err := openClusters(cfg, nil, quiet)
+		own, err := openClusters(cfg, "", nil, quiet)
 		if err != nil {
 			return err
 		}

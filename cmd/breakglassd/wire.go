@@ -113,7 +113,7 @@ func (d *daemon) open(ctx context.Context, p parts) error {
 		return unread
 	}
 	d.asked = webhook.NewMemory()
-	if d.clusters, err = openClusters(cfg, d.asked, d.log); err != nil {
+	if d.clusters, err = openClusters(cfg, d.vkey, d.asked, d.log); err != nil {
 		return err
 	}
 	d.signer = p.Signer
@@ -265,8 +265,11 @@ func openVault(ctx context.Context, cfg *Config, log *slog.Logger, known ...*bre
 }
 
 // openClusters prepares the connections to the clusters; see cluster.Open.
-func openClusters(cfg *Config, asked *webhook.Memory, log *slog.Logger) (*cluster.Clusters, error) {
+func openClusters(cfg *Config, vkey string, asked *webhook.Memory, log *slog.Logger) (*cluster.Clusters, error) {
 	c := cluster.Config{Log: log}
+	if vkey != "" {
+		c.Ledger = cluster.LedgerID(vkey)
+	}
 	if asked != nil {
 		c.Asked = asked.Recent
 	}

@@ -226,7 +226,8 @@ type Answer struct {
 	Question    string `json:"question,omitempty"`    // what it was asked, in words
 	Problem     string `json:"problem,omitempty"`     // why there is no no: it cannot be reached, or it still says yes
 
-	Bindings []string `json:"-"` // for Receipt.Bindings
+	Bindings []string  `json:"-"` // for Receipt.Bindings
+	At       time.Time `json:"-"` // when it answered; zero: just now. Others may have kept the asker waiting
 }
 
 // What refuses a revoked certificate.

@@ -68,6 +68,19 @@ type Binder interface {
 	Bound(ctx context.Context, cluster string) ([]string, error)
 }
 
+// Stranger is a binding that some breakglassd made, but not for a request of this ledger as far as its label tells.
+type Stranger struct {
+	Request string // what its label says
+	Binding string // its kind and name, for a person
+	Ledger  string // whose it is; empty: a release before that label made it
+}
+
+// Neighbour is what a Binder can also be: one that knows its own bindings from those of a daemon with another ledger. Bound then
+// leaves out those of others.
+type Neighbour interface {
+	Strangers(ctx context.Context, cluster string) ([]Stranger, error)
+}
+
 // Access is one certificate's way into a cluster, as the cluster sees it.
 type Access struct {
 	Request     string

@@ -324,10 +324,16 @@ func (s *Service) sweepCluster(ctx context.Context, cluster string) error {
 		return fmt.Errorf("listing bindings in cluster %s: %w", cluster, err)
 	}
 	var bad []error // one object that cannot be put right must not keep the others wrong
+	others, err := s.strangers(ctx, cluster)
+	if err != nil {
+		return fmt.Errorf("looking for bindings of other daemons in cluster %s: %w", cluster, err)
+	}
 	exists := map[string]bool{}
 	for _, id := range have {
 		exists[id] = true
-		bad = append(bad, s.sweepObject(ctx, cluster, id))
+		if !others[id] {
+			bad = append(bad, s.sweepObject(ctx, cluster, id))
+		}
 	}
 	for _, r := range s.tracker.idle() {
 		if r.Ask.Cluster != cluster || !r.Bound || r.State(s.now()) != StateActive {
@@ -339,6 +345,47 @@ func (s *Service) sweepCluster(ctx context.Context, cluster string) error {
 		bad = append(bad, s.rebind(ctx, r.ID)) // also when it exists: it may say something else by now
 	}
 	return errors.Join(bad...)
+}
+
+// checkStrangers is the check for bindings of a daemon with another ledger.
+const checkStrangers = "binding-foreign"
+
+// strangers records which bindings in a cluster another daemon made, and returns the request ids that their labels name. One
+// without a ledger's label, from a release before it, is ours if it belongs to a request of this cluster; else nobody can tell. What
+// is another's is a finding and never garbage: its grant may be alive.
+func (s *Service) strangers(ctx context.Context, cluster string) (map[string]bool, error) {
+	n, ok := s.cfg.Binder.(Neighbour)
+	if !ok {
+		return nil, nil
+	}
+	lctx, cancel := context.WithTimeout(ctx, s.cfg.BindTimeout)
+	defer cancel()
+	all, err := n.Strangers(lctx, cluster)
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]bool{}
+	var open []FindingOpened
+	for _, x := range all {
+		if x.Ledger == "" && ValidID(x.Request) {
+			r, err := s.load(ctx, x.Request)
+			if _, unknown := AsRefusal(err); err != nil && !unknown {
+				return nil, err
+			}
+			if err == nil && r.Ask.Cluster == cluster {
+				continue
+			}
+		}
+		out[x.Request] = true
+		whose := "the breakglassd of another ledger (" + x.Ledger + ")"
+		if x.Ledger == "" {
+			whose = "a breakglassd of an earlier release, for a request that this ledger does not know,"
+		}
+		open = append(open, FindingOpened{Key: fmt.Sprintf("%s/%s/%s", checkStrangers, cluster, Fingerprint([]byte(x.Binding))[:16]), Check: checkStrangers, Cluster: cluster, Severity: SeverityWarning,
+			What: fmt.Sprintf("%s in %s was made by %s: it is left alone", x.Binding, cluster, whose),
+			Next: "a cluster has one daemon: stop the other one, or take the cluster out of its configuration; delete the binding by hand when nobody needs it"})
+	}
+	return out, s.Settle(ctx, checkStrangers, cluster, true, open)
 }
 
 // sweepObject removes a binding that exists in a cluster and should not.

@@ -9,8 +9,6 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"net"
-	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -264,33 +262,26 @@ func (c *Clusters) TrustsCA(ctx context.Context, cluster string, ca *x509.Certif
 	if err != nil {
 		return false, nil, err
 	}
-	u, err := url.Parse(t.rest.Host)
+	host, err := hostOf(t.rest.Host)
 	if err != nil {
-		return false, nil, fmt.Errorf("reading the API server's address: %w", err)
-	}
-	host := u.Host
-	if u.Port() == "" {
-		host = net.JoinHostPort(u.Hostname(), "443")
+		return false, nil, err
 	}
 	conf := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.rest.ServerName}
 	if len(t.serverCA) > 0 {
 		conf.RootCAs = x509.NewCertPool()
 		conf.RootCAs.AppendCertsFromPEM(t.serverCA)
 	}
-	conf.GetClientCertificate = func(info *tls.CertificateRequestInfo) (*tls.Certificate, error) {
-		for _, raw := range info.AcceptableCAs {
-			names = append(names, distinguishedName(raw))
-			trusted = trusted || string(raw) == string(ca.RawSubject)
-		}
-		return &tls.Certificate{}, nil
-	}
 	ctx, cancel := context.WithTimeout(ctx, t.rest.Timeout)
 	defer cancel()
-	conn, err := (&tls.Dialer{Config: conf}).DialContext(ctx, "tcp", host)
+	_, raw, err := shake(ctx, t.rest, host, conf)
 	if err != nil {
 		return false, nil, t.explain("shaking hands", err)
 	}
-	return trusted, names, conn.Close()
+	for _, name := range raw {
+		names = append(names, distinguishedName(name))
+		trusted = trusted || string(name) == string(ca.RawSubject)
+	}
+	return trusted, names, nil
 }
 
 func distinguishedName(raw []byte) string {

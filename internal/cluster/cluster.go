@@ -9,8 +9,10 @@ package cluster
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -44,6 +46,7 @@ const (
 	ManagedByLabel  = "app.kubernetes.io/managed-by"
 	ManagedBy       = "breakglassd"
 	RequestLabel    = "breakglass.dev/request"
+	LedgerLabel     = "breakglass.dev/ledger"
 	UntilAnnotation = "breakglass.dev/until" // RFC 3339; for people: the binding is deleted by the daemon, not by its text
 	namePrefix      = "breakglass-"
 )
@@ -71,12 +74,22 @@ type Config struct {
 	// first. An API server whose webhook refuses the user has done so only when it refuses these too: it remembers such answers,
 	// and lets requests in by them. Nil: they are not known.
 	Asked func(user string) []json.RawMessage
-	Log   *slog.Logger
+	// Ledger says whose bindings these are, as LedgerID writes it: of two daemons with one cluster, neither may take the other's for
+	// garbage. Empty: every binding with a breakglassd's labels counts as ours.
+	Ledger string
+	Log    *slog.Logger
+}
+
+// LedgerID makes of a ledger's public key what fits into a label.
+func LedgerID(vkey string) string {
+	sum := sha256.Sum256([]byte(vkey))
+	return hex.EncodeToString(sum[:8])
 }
 
 // Clusters is a breakglass.Binder and a breakglass.Prover. It is safe for concurrent use.
 type Clusters struct {
 	log       *slog.Logger
+	ledger    string
 	asked     func(user string) []json.RawMessage
 	targets   map[string]*target
 	writeTime time.Duration
@@ -105,7 +118,10 @@ type target struct {
 	silent atomic.Int64 // when this address last did not answer, in Unix nanoseconds
 }
 
-var _ breakglass.Binder = (*Clusters)(nil)
+var (
+	_ breakglass.Binder    = (*Clusters)(nil)
+	_ breakglass.Neighbour = (*Clusters)(nil)
+)
 
 // Open reads the credentials of all clusters and reports everything that is wrong with them. It does not talk to a cluster:
 // one that is down is no reason not to start.
@@ -119,13 +135,24 @@ func Open(cfg Config) (*Clusters, error) {
 	if cfg.Asked == nil {
 		cfg.Asked = func(string) []json.RawMessage { return nil }
 	}
-	c := &Clusters{log: cfg.Log, asked: cfg.Asked, targets: map[string]*target{}, writeTime: writeTime, flights: map[string]*flight{}, beside: map[string][]string{}}
+	c := &Clusters{log: cfg.Log, ledger: cfg.Ledger, asked: cfg.Asked, targets: map[string]*target{}, writeTime: writeTime, flights: map[string]*flight{}, beside: map[string][]string{}}
 	var bad []error
+	at := map[string]string{} // address of an API server → cluster
 	for _, t := range cfg.Targets {
 		opened, err := open(t, cfg.Timeout)
 		if err != nil {
 			bad = append(bad, fmt.Errorf("cluster %s: %w", t.ID, err))
 			continue
+		}
+		for _, way := range opened.ways {
+			address := sameAddress(way.rest.Host)
+			if other, taken := at[address]; taken {
+				bad = append(bad, fmt.Errorf("clusters %s and %s both name the API server %s: one cluster has one id, or each takes the other's grants away", other, t.ID, way.rest.Host))
+				break
+			}
+		}
+		for _, way := range opened.ways {
+			at[sameAddress(way.rest.Host)] = t.ID
 		}
 		c.targets[t.ID] = opened
 	}
@@ -332,9 +359,12 @@ func (c *Clusters) target(cluster string) (*target, error) {
 func BindingName(request string) string { return namePrefix + request }
 
 // meta is the metadata of everything we make for a request.
-func meta(b breakglass.Binding) metav1.ObjectMeta {
-	return metav1.ObjectMeta{Name: namePrefix + b.Request, Labels: map[string]string{ManagedByLabel: ManagedBy, RequestLabel: b.Request},
-		Annotations: map[string]string{UntilAnnotation: b.Until.UTC().Format(time.RFC3339)}}
+func (c *Clusters) meta(b breakglass.Binding) metav1.ObjectMeta {
+	labels := map[string]string{ManagedByLabel: ManagedBy, RequestLabel: b.Request}
+	if c.ledger != "" {
+		labels[LedgerLabel] = c.ledger
+	}
+	return metav1.ObjectMeta{Name: namePrefix + b.Request, Labels: labels, Annotations: map[string]string{UntilAnnotation: b.Until.UTC().Format(time.RFC3339)}}
 }
 
 func subjects(b breakglass.Binding) []rbacv1.Subject {
@@ -366,7 +396,7 @@ func (c *Clusters) Bind(ctx context.Context, b breakglass.Binding) error {
 
 func (c *Clusters) bindAt(ctx context.Context, t *target, b breakglass.Binding) error {
 	want := func() *binding {
-		return &binding{ObjectMeta: meta(b), Subjects: subjects(b), RoleRef: roleRef(b.Rights)}
+		return &binding{ObjectMeta: c.meta(b), Subjects: subjects(b), RoleRef: roleRef(b.Rights)}
 	}
 	if len(b.Rights.Namespaces) == 0 {
 		return t.explain("creating a ClusterRoleBinding", c.ensure(ctx, bindings{t, ""}, want()))
@@ -402,6 +432,9 @@ func (c *Clusters) ensure(ctx context.Context, api bindings, want *binding) erro
 		if err != nil {
 			return err
 		}
+		if have.oursFor(want.Labels[RequestLabel]) && c.another(have) {
+			return fmt.Errorf("an object named %s is there already, made by the breakglassd of another ledger (label %s): one cluster's grants belong to one daemon", want.Name, LedgerLabel)
+		}
 		if !have.oursFor(want.Labels[RequestLabel]) {
 			return fmt.Errorf("an object named %s is there already and does not carry our labels: look at who made it and delete it", want.Name)
 		}
@@ -420,6 +453,12 @@ func (c *Clusters) ensure(ctx context.Context, api bindings, want *binding) erro
 
 // ours reports whether the object carries the label of what a breakglassd makes.
 func (b *binding) ours() bool { return b.Labels[ManagedByLabel] == ManagedBy }
+
+// another reports whether the object is that of a breakglassd with another ledger. Releases before the label wrote none.
+func (c *Clusters) another(b *binding) bool {
+	label := b.Labels[LedgerLabel]
+	return c.ledger != "" && label != "" && label != c.ledger
+}
 
 // oursFor reports whether the object carries the labels of what we make for the request.
 func (b *binding) oursFor(request string) bool { return b.ours() && b.Labels[RequestLabel] == request }
@@ -440,7 +479,7 @@ func (c *Clusters) unbind(ctx context.Context, t *target, request string) error 
 	var bad []error
 	label := url.Values{"labelSelector": {ManagedByLabel + "=" + ManagedBy + "," + RequestLabel + "=" + request}}
 	err := t.find(ctx, label, func(page []*binding) {
-		bad = append(bad, t.deleteAll(ctx, page)...)
+		bad = append(bad, t.deleteAll(ctx, slices.DeleteFunc(page, c.another))...)
 	})
 	if err != nil {
 		bad = append(bad, t.explain("listing the bindings of "+request, err))
@@ -456,7 +495,9 @@ func (c *Clusters) unbind(ctx context.Context, t *target, request string) error 
 				switch {
 				case o.Name == namePrefix+request:
 					why := "it does not carry our labels, so we do not touch it: look at who changed it and delete it"
-					if o.oursFor(request) {
+					if c.another(o) {
+						why = "the breakglassd of another ledger made it: one cluster's grants belong to one daemon"
+					} else if o.oursFor(request) {
 						why = fmt.Sprintf("it is still there after it was deleted (finalizers %q): take its finalizers off", o.Finalizers)
 					}
 					bad = append(bad, fmt.Errorf("%s in cluster %s may still give access: %s", o.where(), t.id, why))
@@ -544,20 +585,53 @@ func (c *Clusters) Bound(ctx context.Context, cluster string) ([]string, error) 
 		return nil, err
 	}
 	var ids []string
-	err = t.anyServer(ctx, func(ctx context.Context, t *target) error {
-		ids = nil
-		err := t.find(ctx, url.Values{"labelSelector": {ManagedByLabel + "=" + ManagedBy + "," + RequestLabel}}, func(page []*binding) {
-			for _, o := range page {
-				ids = append(ids, o.Labels[RequestLabel])
-			}
-		})
-		return t.explain("listing our bindings", err)
+	err = c.labelled(ctx, t, func(o *binding) {
+		if !c.another(o) {
+			ids = append(ids, o.Labels[RequestLabel])
+		}
 	})
 	if err != nil {
 		return nil, err
 	}
 	slices.Sort(ids)
 	return slices.Compact(ids), nil
+}
+
+// Strangers implements breakglass.Neighbour.
+func (c *Clusters) Strangers(ctx context.Context, cluster string) ([]breakglass.Stranger, error) {
+	t, err := c.target(cluster)
+	if err != nil || c.ledger == "" {
+		return nil, err
+	}
+	var out []breakglass.Stranger
+	err = c.labelled(ctx, t, func(o *binding) {
+		if o.Labels[LedgerLabel] != c.ledger && len(out) < maxStrangers {
+			out = append(out, breakglass.Stranger{Request: o.Labels[RequestLabel], Binding: o.where(), Ledger: line(o.Labels[LedgerLabel], 63)})
+		}
+	})
+	return out, err
+}
+
+// maxStrangers bounds how many bindings of others are told of.
+const maxStrangers = 50
+
+// labelled visits every binding with a breakglassd's labels.
+func (c *Clusters) labelled(ctx context.Context, t *target, visit func(*binding)) error {
+	var all []*binding
+	err := t.anyServer(ctx, func(ctx context.Context, t *target) error {
+		all = nil
+		err := t.find(ctx, url.Values{"labelSelector": {ManagedByLabel + "=" + ManagedBy + "," + RequestLabel}}, func(page []*binding) {
+			all = append(all, page...)
+		})
+		return t.explain("listing our bindings", err)
+	})
+	if err != nil {
+		return err
+	}
+	for _, o := range all {
+		visit(o)
+	}
+	return nil
 }
 
 // find visits the ClusterRoleBindings, and then the RoleBindings of all namespaces, that the query selects. It visits what it has

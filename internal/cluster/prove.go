@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	authorizationv1 "k8s.io/api/authorization/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -62,7 +63,7 @@ func (c *Clusters) Ask(ctx context.Context, a breakglass.Access) []breakglass.An
 			actx, cancel := context.WithTimeout(ctx, s.rest.Timeout)
 			defer cancel()
 			answers[i] = s.ask(actx, a, before, c.log)
-			answers[i].Server = s.rest.Host
+			answers[i].Server, answers[i].At = s.rest.Host, time.Now()
 		})
 	}
 	wait.Wait()

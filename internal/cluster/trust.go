@@ -202,18 +202,9 @@ func skew(h http.Header, asked, got time.Time) *time.Duration {
 // returns must ask wrong first.
 func (o *Observer) handshake(ctx context.Context, address string, version uint16) (state tls.ConnectionState, names [][]byte, err error) {
 	conf := &tls.Config{MinVersion: version, MaxVersion: version, ServerName: o.name(address), InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}}
-	conf.GetClientCertificate = func(info *tls.CertificateRequestInfo) (*tls.Certificate, error) {
-		names = info.AcceptableCAs
-		return &tls.Certificate{}, nil
-	}
 	ctx, cancel := context.WithTimeout(ctx, o.cfg.Timeout)
 	defer cancel()
-	conn, err := (&tls.Dialer{Config: conf}).DialContext(ctx, "tcp", address)
-	if err != nil {
-		return state, nil, err
-	}
-	defer conn.Close()
-	return conn.(*tls.Conn).ConnectionState(), names, nil
+	return shake(ctx, o.cfg.Rest, address, conf)
 }
 
 func (o *Observer) name(address string) string {
@@ -245,7 +236,14 @@ func (o *Observer) bare(address string, canary *tls.Certificate) *http.Client {
 		// Shown whatever the server lists: the list is only names.
 		conf.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return canary, nil }
 	}
-	return &http.Client{Timeout: o.cfg.Timeout, Transport: &http.Transport{TLSClientConfig: conf, DisableKeepAlives: true},
+	way := &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: conf, DisableKeepAlives: true}
+	if rc := o.cfg.Rest; rc != nil {
+		way.DialContext = rc.Dial
+		if rc.Proxy != nil {
+			way.Proxy = rc.Proxy
+		}
+	}
+	return &http.Client{Timeout: o.cfg.Timeout, Transport: way,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 }
 
@@ -266,22 +264,12 @@ func plain(err error) string {
 // endpoint shakes hands with a kubelet or an etcd. Both may refuse a client without a certificate, after they have shown theirs.
 func (o *Observer) endpoint(ctx context.Context, kind, address string) (rotation.Endpoint, error) {
 	e := rotation.Endpoint{Kind: kind, Where: address}
-	conf := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: true}
-	conf.VerifyConnection = func(state tls.ConnectionState) error {
-		for _, c := range state.PeerCertificates {
-			e.Chain = append(e.Chain, c.Raw)
-		}
-		return nil
-	}
-	conf.GetClientCertificate = func(info *tls.CertificateRequestInfo) (*tls.Certificate, error) {
-		e.Names = info.AcceptableCAs
-		return &tls.Certificate{}, nil
-	}
 	ctx, cancel := context.WithTimeout(ctx, o.cfg.Timeout)
 	defer cancel()
-	conn, err := (&tls.Dialer{Config: conf}).DialContext(ctx, "tcp", address)
-	if err == nil {
-		conn.Close()
+	state, names, err := shake(ctx, o.cfg.Rest, address, &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: true})
+	e.Names = names
+	for _, c := range state.PeerCertificates {
+		e.Chain = append(e.Chain, c.Raw)
 	}
 	if len(e.Chain) > 0 {
 		return e, nil
