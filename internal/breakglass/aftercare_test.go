@@ -109,7 +109,8 @@ func kinds(t *testing.T, s *bgtest.System, id string) []string {
 	}
 	var out []string
 	for _, e := range entries {
-		out = append(out, strings.TrimSuffix(e.Kind, "/v1"))
+		kind, _, _ := strings.Cut(e.Kind, "/") // of whatever number
+		out = append(out, kind)
 	}
 	return out
 }
