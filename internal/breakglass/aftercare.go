@@ -70,7 +70,7 @@ func (s *Service) withAftercare(ctx context.Context, p *Policy, ev Requested, no
 // Revoke ends a grant before its time: the requester, everybody whose approval could count, and responders may do so. An
 // approved grant that was not claimed is ended as well: then no certificate comes of it. In binding mode the binding is
 // removed before Revoke returns if the cluster answers, and then the API servers are asked until they say no, for as long as
-// [proveFor]; Run goes on with what is not done by then. A revocation in Slack returns when it is recorded, and Run does the rest.
+// [proveFor]; Run goes on with what is not done by then.
 func (s *Service) Revoke(ctx context.Context, a Actor, id, reason string) (*Request, error) {
 	r, err := s.command(ctx, a, "revoke", id, func(p *Policy, r *Request, now time.Time) (Event, map[string]string, error) {
 		if a.Person != r.Ask.By.Person && !r.Ask.Quorum.counts(a.Person) && !p.MayRespond(a.Person) {
@@ -93,9 +93,6 @@ func (s *Service) Revoke(ctx context.Context, a Actor, id, reason string) (*Requ
 	})
 	if err != nil || r.Issued == nil {
 		return r, err
-	}
-	if a.Channel == ChannelSlack {
-		return r, nil // Slack wants its answer within 3 s, and a cluster may hang: Run takes it up at once, and the card tells the rest
 	}
 	if r.Ask.Rights.Binding() {
 		if after, err := s.unbind(ctx, r, StateRevoked); err == nil {
