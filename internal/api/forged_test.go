@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"context"
+	"crypto/ed25519"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -72,14 +73,20 @@ func TestNoIDOfAnotherFormIsTaken(t *testing.T) {
 				return err
 			}},
 	}
+	_, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := ssh.NewSignerFromKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for name, x := range calls {
 		t.Run(name, func(t *testing.T) {
 			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(x.body)) }))
 			defer srv.Close()
-			c := &api.Client{Server: srv.URL, HTTP: srv.Client(), Session: api.Session{Token: "x"}, Keys: func(context.Context) ([]ssh.Signer,
-				error) {
-				return nil, nil
-			}}
+			c := &api.Client{Server: srv.URL, HTTP: srv.Client(), Session: api.Session{Token: "x", Key: ssh.FingerprintSHA256(key.PublicKey())},
+				Keys: func(context.Context) ([]ssh.Signer, error) { return []ssh.Signer{key}, nil }}
 			var e *api.Error
 			if err := x.call(t.Context(), c); !errors.As(err, &e) || e.Code != api.CodeForged {
 				t.Errorf("%s is taken: %v", x.body, err)
