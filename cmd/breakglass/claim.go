@@ -39,7 +39,7 @@ func (t *target) flags(cmd *cobra.Command) {
 func (a *app) claimCommand() *cobra.Command {
 	var t target
 	cmd := &cobra.Command{Use: "claim ID", Short: "Turn an approved request into its certificate, once", Args: one(), ValidArgsFunction: a.completeIDs(api.FilterMine),
-		Long: "Claims the certificate of an approved request for a key on this machine, checks the ledger's proof of it, and writes a\nkubeconfig. With the same key it can be repeated while the certificate is valid; it is then the same certificate.",
+		Long: "Claims the certificate of an approved request for a key on this machine, checks the ledger's proof of it, and writes a\nkubeconfig. Then it asks the cluster whether it accepts the certificate. With the same key it can be repeated while the certificate is valid; it is then the same certificate.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := a.formats("kubeconfig", "pem", "json"); err != nil {
 				return err
@@ -119,7 +119,10 @@ func (a *app) claim(ctx context.Context, c *api.Client, r api.Request, t target)
 	if err := k.save(); err != nil {
 		return fmt.Errorf("keeping the key of %s: %w", r.ID, err)
 	}
-	return a.deliver(d, k, chain, files)
+	if err := a.deliver(d, k, chain, files); err != nil {
+		return err
+	}
+	return a.checkAccess(ctx, r, d.Cluster, chain, k.Key)
 }
 
 // files are the absolute names of what will be written, checked before the claim: a grant must not be spent on a full stop.

@@ -63,6 +63,9 @@ type world struct {
 	lie  atomic.Pointer[string]
 	// after is set for scripts about what follows a grant.
 	after *after
+	// cluster is set for scripts about what a cluster says of a new certificate: an API server, as far as a claim asks one.
+	cluster *httptest.Server
+	says    atomic.Pointer[string]
 }
 
 func TestScripts(t *testing.T) {
@@ -80,6 +83,15 @@ func TestScripts(t *testing.T) {
 				w.after = newAfter()
 				options.Policy = bgtest.Policy() + careful
 				options.Config = func(c *breakglass.Config) { c.Prover, c.Examiner, c.AuditGrace = w.after, w.after, time.Hour } // the script says when to look
+			}
+			if strings.Contains(filepath.Base(env.WorkDir), "access") {
+				w.cluster = httptest.NewUnstartedServer(http.HandlerFunc(w.review))
+				w.cluster.TLS = &tls.Config{ClientAuth: tls.RequestClientCert, ClientCAs: x509.NewCertPool()} // which names no authority
+				w.cluster.StartTLS()
+				env.Defer(w.cluster.Close)
+				options.Policy = strings.ReplaceAll(bgtest.Policy(), "https://127.0.0.1:6443", w.cluster.URL)
+				ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: w.cluster.Certificate().Raw})
+				options.Config = func(c *breakglass.Config) { c.ClusterCA = func(string) []byte { return ca } }
 			}
 			w.sys = bgtest.New(t, options)
 			if err := w.up(); err != nil {
@@ -126,7 +138,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"exits": exits, "await": await, "says": says, "id": id, "lie": tellLies, "down": goDown, "up": comeUp, "agent": startAgent, "encrypt": encrypt, "export": export, "flip": flip, "pem-pair": pemPair, "deny": deny, "vault": vault,
-			"server": server, "leaves": leaves, "found": found, "granted": granted,
+			"server": server, "leaves": leaves, "found": found, "granted": granted, "cluster": cluster,
 		},
 	})
 }
@@ -142,6 +154,72 @@ func (w *world) grant(profile string) string {
 }
 
 func worldOf(ts *testscript.TestScript) *world { return ts.Value("world").(*world) }
+
+// review answers the one question that a claim has for a cluster.
+func (w *world) review(out http.ResponseWriter, r *http.Request) {
+	said := func(code int, text string) {
+		out.Header().Set("Content-Type", "application/json")
+		out.WriteHeader(code)
+		_, _ = io.WriteString(out, text)
+	}
+	self := func(user string) {
+		said(http.StatusCreated, fmt.Sprintf(`{"kind":"SelfSubjectReview","apiVersion":"authentication.k8s.io/v1","status":{"userInfo":{"username":%q}}}`, user))
+	}
+	forbidden := func(user string) {
+		said(http.StatusForbidden, fmt.Sprintf(`{"kind":"Status","status":"Failure","message":%q,"reason":"Forbidden","code":403}`,
+			`selfsubjectreviews.authentication.k8s.io is forbidden: User "`+user+`" cannot create resource "selfsubjectreviews"`))
+	}
+	var sent struct{ APIVersion, Kind string }
+	err := json.NewDecoder(r.Body).Decode(&sent)
+	if err != nil || r.Method != http.MethodPost || r.URL.Path != "/apis/authentication.k8s.io/v1/selfsubjectreviews" ||
+		sent.Kind != "SelfSubjectReview" || sent.APIVersion != "authentication.k8s.io/v1" {
+		said(http.StatusNotFound, "404 page not found")
+		return
+	}
+	// As an API server does it: by the certificate, if it is of an authority that is trusted.
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(w.sys.CA.PEM())
+	user := "system:anonymous"
+	if len(r.TLS.PeerCertificates) > 0 {
+		leaf := r.TLS.PeerCertificates[0]
+		if _, err := leaf.Verify(x509.VerifyOptions{Roots: pool, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err == nil {
+			user = leaf.Subject.CommonName
+		}
+	}
+	switch how := *w.says.Load(); how {
+	case "trusts":
+		self(user)
+	case "distrusts":
+		said(http.StatusUnauthorized, `{"kind":"Status","status":"Failure","message":"Unauthorized","reason":"Unauthorized","code":401}`)
+	case "anonymous":
+		self("system:anonymous")
+	case "forbids-anonymous":
+		forbidden("system:anonymous")
+	case "another":
+		self("front-proxy")
+	case "older":
+		forbidden(user)
+	case "broken":
+		said(http.StatusBadGateway, "<html>")
+	case "empty":
+		said(http.StatusCreated, `{"kind":"SelfSubjectReview"}`)
+	case "elsewhere":
+		out.Header().Set("Location", r.URL.Path+"?again")
+		said(http.StatusTemporaryRedirect, "{}")
+	default:
+		panic("unknown " + how)
+	}
+}
+
+// cluster HOW sets what the cluster says of a certificate; cluster closed ends it.
+func cluster(ts *testscript.TestScript, _ bool, args []string) {
+	w := worldOf(ts)
+	if args[0] == "closed" {
+		w.cluster.Close()
+		return
+	}
+	w.says.Store(&args[0])
+}
 
 // up serves the API, behind the liar, on the address of before. No outgoing connection takes that while the server is down.
 func (w *world) up() error {
