@@ -57,11 +57,19 @@ func (a *app) revokeCommand() *cobra.Command {
 			if err := a.confirm(ctx, yes, "revoke", r.ID); err != nil {
 				return err
 			}
+			before := r.Revoked
 			if r, err = c.Command(ctx, r.ID, "revoke", why); err != nil {
 				return err
 			}
 			a.seen(r)
-			if !a.json() {
+			switch is := r.Revoked; {
+			case is != nil && (before != nil || is.Reason != strings.TrimSpace(why)): // by another, and perhaps just now
+				lost := "; your words were not recorded"
+				if is.Reason == strings.TrimSpace(why) {
+					lost = ""
+				}
+				a.screen.note("= already revoked by %s at %s%s   %s", person(r, is.Person), a.clock(is.At), lost, r.ID)
+			case !a.json():
 				a.screen.note("%s revoked   %s", a.screen.green("✓"), r.ID)
 			}
 			var left string
@@ -260,7 +268,7 @@ func (a *app) closeCommand() *cobra.Command {
 }
 
 func (a *app) ackCommand() *cobra.Command {
-	return a.noteCommand("ack", "Say that you have seen what somebody else's session left behind", api.FilterUnacknowledged, false, func(ctx context.Context, c *api.Client, r api.Request, note string) (api.Request, error) {
+	return a.noteCommand("ack", "Say that you have seen what somebody else's session left behind, and why it may stay", api.FilterUnacknowledged, false, func(ctx context.Context, c *api.Client, r api.Request, note string) (api.Request, error) {
 		return c.Acknowledge(ctx, r.ID, r.SweepDigest, note)
 	}, func(r api.Request) {
 		a.screen.note("%s acknowledged   %s", a.screen.green("✓"), r.ID)
@@ -282,18 +290,27 @@ func (a *app) noteCommand(verb, short, filter string, need bool, give func(conte
 			return err
 		}
 		a.headline(r)
+		question, need := "What was done, and what is left to do? ", need
+		if verb == "ack" {
+			if r, err = a.lookAgain(ctx, c, r); err != nil {
+				return err
+			}
+			if r.Acknowledged == nil && r.Swept.Critical() > 0 {
+				question, need = "Something critical is still there: why may it stay? ", true
+			}
+		}
 		if text := a.afterwards(r); text != "" {
 			a.screen.note("%s", styled(strings.TrimSuffix(text, "\n")))
 		}
 		if note == "" && file == "" && need && a.interactive() {
-			if note, err = a.ask(ctx, false, "What was done, and what is left to do? "); err != nil {
+			if note, err = a.ask(ctx, false, "%s", question); err != nil {
 				return err
 			}
 		}
-		if note, err = a.note(ctx, note, file, need); err != nil {
+		if note, err = a.note(ctx, note, file, need && verb == "close"); err != nil { // who may acknowledge without one, the service knows
 			return err
 		}
-		if !need {
+		if verb == "ack" {
 			if err := a.confirm(ctx, yes, "acknowledge", r.ID); err != nil {
 				return err
 			}
@@ -314,6 +331,31 @@ func (a *app) noteCommand(verb, short, filter string, need bool, give func(conte
 		f.BoolVar(&yes, "yes", false, "do not ask")
 	}
 	return cmd
+}
+
+// lookAgain has a session looked through once more, so that what is acknowledged is what is there now. Where that cannot be done it
+// says so, and of what time is what it shows.
+func (a *app) lookAgain(ctx context.Context, c *api.Client, r api.Request) (api.Request, error) {
+	if r.Acknowledged != nil || r.Swept == nil || len(r.Swept.Items) == 0 {
+		return r, nil
+	}
+	a.screen.status("… looking again at what %s left behind", r.ID)
+	_, err := c.Sweep(ctx, r.ID)
+	a.screen.clear()
+	if ctx.Err() != nil {
+		return r, ctx.Err()
+	}
+	if err != nil {
+		f, _ := explain(err)
+		switch f.exit {
+		case exitVerify:
+			return r, err
+		case exitDenied, exitSignIn:
+			return r, nil // who may not have it looked at may not acknowledge it, and is told that
+		}
+		a.screen.note("%s it could not be looked at again (%s): what follows is what the last look found", a.screen.yellow("!"), oneLine(f.Error(), 200))
+	}
+	return a.get(ctx, c, r.ID)
 }
 
 // note is reason for a note.
@@ -488,7 +530,7 @@ func (p *progress) Read(b []byte) (int, error) {
 
 func (a *app) findingsCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "findings", Short: "List what the daemon's checks have found and is not over", Args: args(0, 0, "no arguments"),
-		Long: "Lists what the daemon's checks have found and is not over, with what to do about it. The exit code is 8 while one of them is critical. " +
+		Long: "Lists what the daemon's checks have found and is not over, with what to do about it. The exit code is 8 while one of them is critical, and while a session's critical leavings are not acknowledged, its closing note is overdue, or its revocation is not proved. " +
 			"Most end by themselves when what they say is put right. What was once done, by a certificate or under a name that nobody knows, ends when a responder settles it.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := a.reader()
@@ -499,13 +541,25 @@ func (a *app) findingsCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			owed, err := a.owed(cmd.Context(), c)
+			if err != nil {
+				return err
+			}
 			if a.json() {
-				err = a.printJSON(all)
+				err = a.printJSON(struct {
+					api.Findings
+					LeftBehind     []string `json:"leftBehind"`
+					ClosingOverdue []string `json:"closingOverdue"`
+					NotProved      []string `json:"notProved"`
+				}{all, ids(owed.left), ids(owed.close), ids(owed.prove)})
 			} else {
 				for _, f := range all.Items {
 					a.data("%s  %s\n    since %s   %s\n    next: %s\n", f.Severity, f.What, a.clock(f.Since), f.Key, f.Next)
 				}
-				if len(all.Items) == 0 {
+				for _, line := range owed.lines() {
+					a.screen.note("%s %s", a.screen.yellow("!"), line)
+				}
+				if len(all.Items)+len(owed.left)+len(owed.close)+len(owed.prove) == 0 {
 					a.screen.note("%s nothing is open", a.screen.green("✓"))
 				}
 			}
@@ -515,13 +569,102 @@ func (a *app) findingsCommand() *cobra.Command {
 					n++
 				}
 			}
-			if err == nil && n > 0 {
+			switch {
+			case err != nil:
+			case n > 0:
 				err = &failure{exit: exitVerify, code: "critical-findings", what: fmt.Sprintf("%d critical findings are open", n)}
+			case owed.critical() > 0 || len(owed.close)+len(owed.prove) > 0:
+				err = &failure{exit: exitVerify, code: "left-open", what: "what sessions left open waits for people"}
 			}
 			return err
 		}}
 	cmd.AddCommand(a.settleCommand())
 	return cmd
+}
+
+// owed is what sessions left open beside the findings, oldest first.
+type owed struct{ left, close, prove []api.Request }
+
+// owed asks for what was left behind and not acknowledged, for closing notes that are overdue, and for revocations that not every API
+// server has proved.
+func (a *app) owed(ctx context.Context, c *api.Client) (o owed, err error) {
+	for filter, keep := range map[string]func(api.Request){
+		api.FilterUnacknowledged: func(r api.Request) { o.left = append(o.left, r) },
+		api.FilterTouched: func(r api.Request) {
+			if !r.CloseBy.IsZero() && !r.AsOf.Before(r.CloseBy) {
+				o.close = append(o.close, r)
+			}
+		},
+		api.FilterAll: func(r api.Request) { // whatever its age: what is not proved is open
+			if r.Revoked != nil && r.Certificate != nil && r.Ask.Aftercare != nil && r.Ask.Aftercare.Prove &&
+				(r.Receipt == nil || !r.Receipt.Final) && openServers(r) != "" {
+				o.prove = append(o.prove, r)
+			}
+		},
+	} {
+		got, err := c.List(ctx, filter, 1)
+		if err != nil {
+			return o, err
+		}
+		for _, r := range got.Items {
+			keep(a.seen(r))
+		}
+	}
+	return o, nil
+}
+
+// critical is how many critical things were left behind and not acknowledged.
+func (o owed) critical() int {
+	n := 0
+	for _, r := range o.left {
+		n += r.Swept.Critical()
+	}
+	return n
+}
+
+// lines says it, each with the command that goes on.
+func (o owed) lines() []string {
+	var out []string
+	grave, things, all := 0, 0, 0
+	for _, r := range o.left {
+		if n := r.Swept.Critical(); n > 0 {
+			grave, things = grave+1, things+n
+		}
+		if r.Swept != nil {
+			all += len(r.Swept.Items) + r.Swept.More
+		}
+	}
+	if grave > 0 {
+		out = append(out, fmt.Sprintf("%s left %s behind that no responder has acknowledged: breakglass list --unacknowledged",
+			counted(grave, "session"), counted(things, "critical thing")))
+	} else if len(o.left) > 0 {
+		out = append(out, fmt.Sprintf("%s left %s behind, none critical, that no responder has acknowledged: breakglass list --unacknowledged",
+			counted(len(o.left), "session"), counted(all, "thing")))
+	}
+	if n := len(o.close); n > 0 {
+		out = append(out, fmt.Sprintf("%s overdue: breakglass list --touched", map[bool]string{true: "1 closing note is", false: fmt.Sprintf("%d closing notes are", n)}[n == 1]))
+	}
+	for _, r := range o.prove {
+		out = append(out, fmt.Sprintf("the revocation of %s is not proved: %s: breakglass show %s", r.ID, oneLine(openServers(r), 200), r.ID))
+	}
+	return out
+}
+
+// counted is a number of things in words.
+func counted(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", n, what)
+}
+
+// ids names requests.
+func ids(all []api.Request) []string {
+	out := []string{}
+	for _, r := range all {
+		out = append(out, r.ID)
+	}
+	return out
 }
 
 func (a *app) settleCommand() *cobra.Command {

@@ -231,8 +231,8 @@ func (s *Service) Close(ctx context.Context, a Actor, id, note string) (*Request
 }
 
 // Acknowledge records that a second person has seen what a grant left behind: an approver or a responder, never the requester.
-// seen is the Digest of the sweep that they were shown: if the last one found something else, it is refused. The note may be
-// empty.
+// seen is the Digest of the sweep that they were shown: if the last one found something else, it is refused. While something
+// critical is there the note says why it may stay; otherwise it may be empty.
 func (s *Service) Acknowledge(ctx context.Context, a Actor, id, seen, note string) (*Request, error) {
 	return s.command(ctx, a, "acknowledge", id, func(p *Policy, r *Request, _ time.Time) (Event, map[string]string, error) {
 		if a.Person == r.Ask.By.Person {
@@ -251,10 +251,8 @@ func (s *Service) Acknowledge(ctx context.Context, a Actor, id, seen, note strin
 		case seen != r.Swept.Digest():
 			return nil, nil, refuse(ClassConflict, "stale", "look again (breakglass show "+r.ID+", or the form in Slack), and acknowledge what is there now", "%s was looked through again: what is left behind is not what you saw", r.ID)
 		}
-		if note != "" {
-			if err := needNote(note, 1); err != nil {
-				return nil, nil, err
-			}
+		if err := needWhy(r.Swept, note); err != nil {
+			return nil, nil, err
 		}
 		return Acknowledged{By: a, Seen: seen}, optional("note", note), nil
 	})
@@ -273,6 +271,22 @@ func already(a Actor, before Ending, done, note string) error {
 	}
 	return refuse(ClassConflict, "already", "tell "+before.By.Person+" what you know beside it", "it was %s by %s at %s already%s",
 		done, before.By.Person, before.At.UTC().Format(time.RFC3339), lost)
+}
+
+// needWhy refuses an acknowledgement of something critical without a word why it may stay: it ends the alarm.
+func needWhy(left *Swept, note string) error {
+	n := left.Critical()
+	if n == 0 {
+		if note == "" {
+			return nil
+		}
+		return needNote(note, 1)
+	}
+	if len([]rune(strings.TrimSpace(note))) >= MinNote {
+		return needNote(note, MinNote)
+	}
+	return refuse(ClassInvalid, "note", "take away what must go, or say why it may stay", "something critical is still there: %s; a note of %d to %d characters says why it may stay",
+		clip(left.Items[0].Object, 100), MinNote, MaxNote)
 }
 
 func needNote(note string, least int) error {

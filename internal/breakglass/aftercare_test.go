@@ -353,7 +353,11 @@ func TestSessionIsExaminedAfterItsEndAndStaysTouchedUntilClosed(t *testing.T) {
 		if err := breakglass.Follow(after, time.Now(), breakglass.Acknowledged{By: byKey("erin"), Seen: seen}); err == nil {
 			t.Error("the ledger may say that a sweep was acknowledged which was not the last")
 		}
-		if after, err = s.Service.Acknowledge(t.Context(), byKey("erin"), r.ID, after.Swept.Digest(), ""); err != nil || after.Unacknowledged() {
+		for _, note := range []string{"", " ", "seen"} { // something critical is there: it says why that may stay
+			_, err = s.Service.Acknowledge(t.Context(), byKey("erin"), r.ID, after.Swept.Digest(), note)
+			wantRefusal(t, err, "note")
+		}
+		if after, err = s.Service.Acknowledge(t.Context(), byKey("erin"), r.ID, after.Swept.Digest(), "stays until Monday"); err != nil || after.Unacknowledged() {
 			t.Errorf("what was seen is not acknowledged: %v", err)
 		}
 		s.Check()

@@ -272,6 +272,19 @@ type Swept struct {
 	Gaps    []string  `json:"gaps,omitempty"` // what could not be looked at, and what would make it possible
 }
 
+// Critical is how many of Items must be looked at now. An unknown severity counts.
+func (s *Swept) Critical() int {
+	n := 0
+	if s != nil {
+		for _, x := range s.Items {
+			if x.Severity.Rank() >= SeverityCritical.Rank() {
+				n++
+			}
+		}
+	}
+	return n
+}
+
 // Digest names what was found, as a SHA-256 hash in hex: whoever acknowledges it says by that what they have seen. It is empty
 // for no sweep.
 func (s *Swept) Digest() string {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -510,6 +511,7 @@ func (b *Bot) decide(ctx context.Context, a breakglass.Actor, p *payload) error 
 	case formRevoke:
 		err = b.revoke(ctx, a, t.id, p.field(blockReason))
 	case formSeen:
+		b.lookAgain(ctx, a, t.id)
 		r, err := svc.Acknowledge(ctx, a, t.id, t.digest, p.field(blockNote))
 		if err != nil {
 			return err
@@ -538,6 +540,26 @@ func (b *Bot) recorded(is *breakglass.Ending, a breakglass.Actor, did, wrote str
 	return &breakglass.Refusal{Class: breakglass.ClassConflict, Code: "already", Why: who + " " + did + " already, at " +
 		"" + is.At.UTC().Format("2006-01-02 15:04 UTC") +
 		": what you wrote now was not recorded", Next: "if others must know it, write it in the thread of the card"}
+}
+
+// lookAgain has a session looked through once more before it is acknowledged. Slack waits for no whole cluster: a look that takes
+// longer goes on, and where it finds something else than was acknowledged, that is not acknowledged any more.
+func (b *Bot) lookAgain(ctx context.Context, a breakglass.Actor, id string) {
+	r, err := b.cfg.Service.Get(ctx, id)
+	if err != nil || !r.Unacknowledged() || a.Person == r.Ask.By.Person {
+		return // the service says why it takes no acknowledgement
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if _, err := b.cfg.Service.Examine(context.WithoutCancel(ctx), a, id); err != nil {
+			b.log.Warn("looking again before an acknowledgement", slog.String("request", id), slog.Any("error", err))
+		}
+	}()
+	select {
+	case <-done:
+	case <-time.After(b.wait.cluster):
+	}
 }
 
 // revoke revokes, and returns when that is recorded and the cluster has had a moment: Slack waits for no cluster that hangs. What is

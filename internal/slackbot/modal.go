@@ -281,8 +281,7 @@ func (v render) acknowledge(r *breakglass.Request) slack.ModalViewRequest {
 // seenNote asks what became of what was left behind. Where something critical is still there, it asks why that may stay, and takes no
 // silence for an answer.
 func seenNote(r *breakglass.Request) slack.Block {
-	grave := slices.ContainsFunc(r.Swept.Items, func(i breakglass.Residue) bool { return i.Severity == breakglass.SeverityCritical })
-	if grave {
+	if r.Swept.Critical() > 0 {
 		return input(blockNote, "Why may it stay?", "Or what was done about it. It is recorded.", false, textInput("", breakglass.MaxNote, true))
 	}
 	return input(blockNote, "Note", "What was done about it, or why it may stay. It is recorded.", true, textInput("", breakglass.MaxNote,

@@ -573,7 +573,7 @@ func TestEveryCommandSpeaksJSON(t *testing.T) {
 		`"requestReceivedTimestamp":"%[2]s","stageTimestamp":"%[2]s"}`+"\n", id, time.Now().UTC().Format("2006-01-02T15:04:05.000000Z")))
 	run("AuditImport", "carol", "audit", "import", "-c", "c1", filepath.Join(d.dir, "audit.log"))
 	run("Request", "carol", "sweep", id)
-	run("Request", "carol", "ack", id, "--note", "seen", "--yes")
+	run("Request", "carol", "ack", id, "--note", "a test made it, and deletes it", "--yes")
 	run("Findings", "carol", "findings")
 	run("ProofVerification", "carol", "ledger", "verify", filepath.Join(d.dir, "credential.json"))
 	export := filepath.Join(d.dir, "export")
