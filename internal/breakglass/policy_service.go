@@ -326,7 +326,7 @@ func (s *Service) PolicyUnread(ctx context.Context, err error) { s.policyOnDisk(
 
 // findIf records a finding, or that it is over.
 func (s *Service) findIf(ctx context.Context, is bool, f FindingOpened, over string) {
-	err := error(nil)
+	var err error
 	if is {
 		err = s.Find(ctx, f)
 	} else {

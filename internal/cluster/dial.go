@@ -41,7 +41,7 @@ func shake(ctx context.Context, rc *rest.Config, address string, conf *tls.Confi
 	}
 	conn, err := way.NewClientConn(ctx, "https", address)
 	if err == nil {
-		conn.Close()
+		_ = conn.Close() // it was dialled for what the handshake shows
 	}
 	mu.Lock()
 	defer mu.Unlock()

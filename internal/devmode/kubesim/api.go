@@ -334,9 +334,6 @@ func validate(k kind, o runtime.Object) field.ErrorList {
 	if !slices.Contains(kindsOfRole, ref.Kind) {
 		wrong = append(wrong, field.NotSupported(at.Child("kind"), ref.Kind, kindsOfRole))
 	}
-	if ref.Name == "" {
-		wrong = append(wrong, field.Required(at.Child("name"), ""))
-	}
 	for i := range subjects {
 		subject, at := &subjects[i], field.NewPath("subjects").Index(i)
 		group := rbacv1.GroupName
@@ -355,6 +352,9 @@ func validate(k kind, o runtime.Object) field.ErrorList {
 		case subject.Kind == rbacv1.ServiceAccountKind && subject.Namespace == "":
 			wrong = append(wrong, field.Required(at.Child("namespace"), ""))
 		}
+	}
+	if ref.Name == "" { // kube-apiserver 1.37 looks at it last
+		wrong = append(wrong, field.Required(at.Child("name"), ""))
 	}
 	return wrong
 }

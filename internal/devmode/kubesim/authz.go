@@ -81,7 +81,7 @@ func (s *Server) authorize(c Call) (bool, string) {
 		return !allowed
 	})
 	if !allowed && len(missing) > 0 {
-		reason = fmt.Sprintf("RBAC: %v", utilerrors.NewAggregate(missing))
+		reason = fmt.Sprintf("rbac: RBAC: %v", utilerrors.NewAggregate(missing))
 	}
 	return allowed, reason
 }

@@ -471,7 +471,7 @@ func TestReviewsExplainThemselves(t *testing.T) {
 		}
 		return got.Status
 	}
-	want := authorizationv1.SubjectAccessReviewStatus{Reason: `RBAC: clusterrole.rbac.authorization.k8s.io "no-such-role" not found`}
+	want := authorizationv1.SubjectAccessReviewStatus{Reason: `rbac: RBAC: clusterrole.rbac.authorization.k8s.io "no-such-role" not found`}
 	if diff := cmp.Diff(want, ask()); diff != "" {
 		t.Errorf("binding to a role that does not exist (-want +got):\n%s", diff)
 	}
