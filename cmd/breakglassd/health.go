@@ -97,12 +97,8 @@ func (d *daemon) probe(ctx context.Context) *health {
 	var writing, telling error
 	var wg sync.WaitGroup
 	wg.Go(func() { writing = d.ledger.SetBookmark(ctx, "probe", []byte(time.Now().UTC().Format(time.RFC3339))) })
+	wg.Go(func() { d.probeSigner(ctx, signing) })
 	for i, c := range d.cfg.Clusters {
-		wg.Go(func() {
-			for _, group := range append([]string{""}, groupsOf(c.ID, d.service.Policy())...) {
-				signing[i] = errors.Join(signing[i], d.signer.Check(ctx, c.ID, group))
-			}
-		})
 		wg.Go(func() { _, reaching[i] = d.clusters.Bound(ctx, c.ID) })
 	}
 	if d.slack != nil {
@@ -145,6 +141,26 @@ func (d *daemon) probe(ctx context.Context) *health {
 		d.metrics.slack.Set(up(telling))
 	}
 	return &health{at: time.Now(), checks: out}
+}
+
+// probeSigner finds out, for each cluster of the configuration, whether a certificate would be signed.
+func (d *daemon) probeSigner(ctx context.Context, signing []error) {
+	groups := map[string][]string{}
+	for _, c := range d.cfg.Clusters {
+		groups[c.ID] = append([]string{""}, groupsOf(d.service.Policy(), c.ID)...)
+	}
+	if d.ca != nil {
+		errs := d.ca.CheckAll(ctx, groups)
+		for i, c := range d.cfg.Clusters {
+			signing[i] = errs[c.ID]
+		}
+		return
+	}
+	for i, c := range d.cfg.Clusters {
+		for _, group := range groups[c.ID] {
+			signing[i] = errors.Join(signing[i], d.signer.Check(ctx, c.ID, group))
+		}
+	}
 }
 
 func up(err error) float64 {

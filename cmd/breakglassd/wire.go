@@ -121,6 +121,7 @@ func (d *daemon) open(ctx context.Context, p parts) error {
 		if d.ca, err = openVault(ctx, cfg, d.log, policy, inForce); err != nil {
 			return err
 		}
+		d.closers = append(d.closers, d.ca.Close)
 		d.signer = d.ca
 	}
 	d.metrics = newMetrics(d)

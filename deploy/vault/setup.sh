@@ -4,7 +4,7 @@
 # describes, and it never makes a second CA or replaces one.
 #
 # Needs the vault CLI, VAULT_ADDR and an administrator's token (VAULT_TOKEN or `vault login`). Each run describes all
-# clusters of one daemon, because its policy is written as a whole.
+# clusters of one daemon, because its policy is written as a whole: a run that leaves one out is refused, unless --drop names it.
 set -eu
 
 usage() {
@@ -16,9 +16,12 @@ for each cluster:
   --group GROUP        also make a role for group mode, such as breakglass:cluster-admins; may be repeated
   --issuer REF         sign with this existing issuer of the mount (an imported CA, or the next one in a rotation)
   --max-ttl TTL        longest lifetime over the profiles of the cluster, such as 15m or 1h (default 1h)
+  --key-bits N         256 or 384: the elliptic curve of a new CA key (default 256, which signs about twice as fast)
 
 for all:
   --out DIR            where the CA certificates are written, as MOUNT-ca.pem (default .)
+  --drop MOUNT         take the signing right from a mount that the policy has and this run does not name; may be repeated.
+                       MOUNT:GROUP takes it from one group of a mount
   --ca-ttl TTL         lifetime of a new CA (default 17520h: two years)
   --policy NAME        name of the policy (default breakglassd)
   --approle PATH       mount of the AppRole engine (default approle)
@@ -54,16 +57,16 @@ seconds() {
 files=$(cd "$(dirname "$0")" && pwd)/../../policies/vault
 out=. ca_ttl=17520h policy=breakglassd approle=approle approle_name=breakglassd with_approle=yes
 period=30m cidrs='' secret_file='' rate=''
-# One line for each cluster: PATH ISSUER MAX_TTL GROUP... (no blanks in any of them; "-" is no issuer)
-plan='' mount='' issuer=- max_ttl=1h groups=''
+# One line for each cluster: PATH ISSUER MAX_TTL KEY_BITS GROUP... (no blanks in any of them; "-" is no issuer)
+plan='' mount='' issuer=- max_ttl=1h key_bits=256 groups='' drops=''
 
 mount_done() {
   [ -n "$mount" ] || return 0
   secs=$(seconds "$max_ttl") || exit 1
   [ "$secs" -ge 60 ] || die "--max-ttl $max_ttl is under a minute"
-  plan="$plan$mount $issuer $secs$groups
+  plan="$plan$mount $issuer $secs $key_bits$groups
 "
-  issuer=- max_ttl=1h groups=''
+  issuer=- max_ttl=1h key_bits=256 groups=''
 }
 
 while [ $# -gt 0 ]; do
@@ -73,7 +76,7 @@ while [ $# -gt 0 ]; do
   esac
   [ $# -ge 2 ] || { usage >&2; die "$1 needs a value"; }
   case $1 in
-    --group | --issuer | --max-ttl) [ -n "$mount" ] || die "$1 belongs to a --mount, which comes first" ;;
+    --group | --issuer | --max-ttl | --key-bits) [ -n "$mount" ] || die "$1 belongs to a --mount, which comes first" ;;
   esac
   case $1 in
     --mount)
@@ -91,6 +94,11 @@ $2 "*) die "mount $2 is given twice" ;; esac
       matches "$2" '[A-Za-z0-9][A-Za-z0-9._-]*' && [ "$2" != default ] || die "issuer \"$2\" must be an issuer's name or id"
       issuer=$2 ;;
     --max-ttl) max_ttl=$2 ;;
+    --key-bits) matches "$2" '256|384' || die "key bits \"$2\" must be 256 or 384"; key_bits=$2 ;;
+    --drop)
+      matches "$2" '[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*(:breakglass:[a-z0-9][a-z0-9._-]{0,49})?' ||
+        die "--drop \"$2\" must be a mount, or a mount, a colon and a group"
+      drops="$drops $2" ;;
     --out) out=$2 ;;
     --ca-ttl) ca_ttl=$(seconds "$2") || exit 1 ;;
     --policy) matches "$2" '[a-z0-9][a-z0-9._-]*' || die "policy name \"$2\" must be of a-z 0-9 . _ -"; policy=$2 ;;
@@ -125,12 +133,41 @@ quiet() {
   fi
 }
 
+# covered: the signing rights in the policy that is there, one a line: MOUNT/sign/ROLE
+covered() {
+  vault policy read "$policy" 2>/dev/null | sed -n 's|^path "\([^"*+]*/sign/breakglass[^"*+]*\)".*|\1|p' | grep -v '/issuer/' || true
+}
+
+# refuse_to_drop: stops when the policy that is there lets sign for what this run does not name
+refuse_to_drop() {
+  lost=''
+  for right in $(covered); do
+    m=${right%/sign/*} role=${right##*/sign/} kept=no
+    if [ "$role" = breakglass ]; then what=$m; else what=$m:breakglass:${role#breakglass-}; fi
+    for d in $drops; do
+      if [ "$d" = "$m" ] || [ "$d" = "$what" ]; then kept=yes; fi
+    done
+    while read -r pm _ _ _ pgroups; do
+      [ "$pm" = "$m" ] || continue
+      if [ "$role" = breakglass ]; then kept=yes; fi
+      for g in $pgroups; do
+        if [ "$(role_of "$g")" = "$role" ]; then kept=yes; fi
+      done
+    done <<END
+$plan
+END
+    [ "$kept" = yes ] || lost="$lost $what"
+  done
+  [ -z "$lost" ] || die "the policy $policy also lets the daemon sign for:$lost. This run does not name them, and would switch them off.
+Give every --mount and --group of the daemon in one run, or say --drop for what is meant to go. Nothing was changed."
+}
+
 # section NUMBER: one of the three parts of the shipped policy
 section() {
   awk -v want="$1" 'BEGIN { n = 1 } /^# --- for each (mount|role) ---$/ { n++; next } n == want' "$files/breakglassd.hcl"
 }
 
-# setup_mount PATH ISSUER: sets issuer_id
+# setup_mount PATH ISSUER KEY_BITS: sets issuer_id
 setup_mount() {
   if type=$(vault read -field=type "sys/mounts/$1" 2>/dev/null); then
     [ "$type" = pki ] || die "$1 is a $type engine: choose another mount"
@@ -141,6 +178,9 @@ setup_mount() {
   quiet vault secrets tune -max-lease-ttl="$ca_ttl" "$1"
   if [ "$2" != - ]; then
     issuer_id=$(vault read -field=issuer_id "$1/issuer/$2") || die "$1 has no issuer $2: vault list -detailed $1/issuers shows them"
+  elif [ "$(vault list "$1/issuers" 2>/dev/null | grep -Ec '^[0-9a-f-]{36}$')" -gt 1 ] &&
+    issuer_id=$(vault read -field=issuer_ref "$1/roles/breakglass" 2>/dev/null) && vault read "$1/issuer/$issuer_id" >/dev/null 2>&1 && [ "$issuer_id" != default ]; then
+    say "$1 has several issuers: the role stays with the one it has, $issuer_id"
   elif [ "$(vault list "$1/issuers" 2>/dev/null | grep -Ec '^[0-9a-f-]{36}$')" -gt 1 ]; then
     die "$1 has several issuers: say with --issuer which one signs (vault list -detailed $1/issuers)" # in a rotation a guess could undo it
   elif issuer_id=$(vault read -field=issuer_id "$1/issuer/breakglass-g1" 2>/dev/null); then
@@ -148,14 +188,18 @@ setup_mount() {
   elif vault list "$1/issuers" >/dev/null 2>&1; then
     die "$1 has a CA already, which is not from here: use a mount of its own, or say which with --issuer"
   else
-    issuer_id=$(vault write -field=issuer_id "$1/root/generate/internal" common_name="breakglass-ca $1 g1" issuer_name=breakglass-g1 \
-      key_type=ec key_bits=384 max_path_length=0 exclude_cn_from_sans=true ttl="$ca_ttl") || die "the CA on $1 could not be made"
+    # The random serial number is part of the subject: a mount that is made again is another CA, and must not look like the old one.
+    unique=$(od -An -N8 -tx1 /dev/urandom | tr -d ' \n')
+    issuer_id=$(vault write -field=issuer_id "$1/root/generate/internal" common_name="breakglass-ca $1 g1" serial_number="$unique" issuer_name=breakglass-g1 \
+      key_type=ec key_bits="$3" max_path_length=0 exclude_cn_from_sans=true ttl="$ca_ttl") || die "the CA on $1 could not be made"
     say "made the CA breakglass-g1 on $1"
   fi
   matches "$issuer_id" '[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}' || die "Vault gave the odd issuer id \"$issuer_id\""
   quiet vault write "$1/config/issuers" default="$issuer_id" default_follows_latest_issuer=false
   quiet vault patch "$1/issuer/$issuer_id" leaf_not_after_behavior=err usage=read-only,issuing-certificates,crl-signing,ocsp-signing
   quiet vault write "$1/config/acme" enabled=false
+  # What has ended is removed three days later: time to compare it with the ledger, and no list that only grows.
+  quiet vault write "$1/config/auto-tidy" enabled=true tidy_cert_store=true safety_buffer=72h interval_duration=12h
   [ -z "$rate" ] || quiet vault write "sys/quotas/rate-limit/breakglass-$(echo "$1" | tr / -)" path="$1/sign" rate="$rate"
   ca_file=$out/$(echo "$1" | tr / -)-ca.pem
   vault read -field=certificate "$1/issuer/$issuer_id" >"$ca_file.new" || die "the CA certificate of $1 could not be read"
@@ -165,15 +209,17 @@ setup_mount() {
 
 # setup_role MOUNT ROLE FILE GROUP MAX_TTL
 setup_role() {
-  sed -e "s/@ISSUER_ID@/$issuer_id/" -e "s/\"@MAX_TTL_SECONDS@\"/$5/" -e "s/@GROUP@/$4/" "$files/roles/$3" |
+  # allow_token_displayname is in every role that Vault gives back, but cannot be set: it would only warn.
+  sed -e "s/@ISSUER_ID@/$issuer_id/" -e "s/\"@MAX_TTL_SECONDS@\"/$5/" -e "s/@GROUP@/$4/" -e '/"allow_token_displayname"/d' "$files/roles/$3" |
     vault write "$1/roles/$2" - >/dev/null || die "the role $1/roles/$2 could not be written"
 }
 
+refuse_to_drop
 text=$(section 1 | sed "s/@POLICY@/$policy/")
-facts=''
-while read -r mount issuer max_ttl groups; do
+facts='' clusters=''
+while read -r mount issuer max_ttl key_bits groups; do
   [ -n "$mount" ] || continue
-  setup_mount "$mount" "$issuer" </dev/null
+  setup_mount "$mount" "$issuer" "$key_bits" </dev/null
   setup_role "$mount" breakglass breakglass.json '' "$max_ttl"
   setup_role "$mount" breakglass-canary breakglass-canary.json '' "$max_ttl"
   text="$text
@@ -191,6 +237,11 @@ mount     $mount
   max ttl ${max_ttl}s
   groups  ${groups:--}
   CA      $ca_file    (append it to the client-CA bundle of every kube-apiserver of the cluster)"
+  clusters="$clusters
+  - id:             # the cluster of this mount
+    vault_mount: $mount
+    vault_issuer_id: $issuer_id
+    vault_max_ttl: ${max_ttl}s"
 done <<EOF
 $plan
 EOF
@@ -213,8 +264,13 @@ login     approle
   engine  $approle
   role id $role_id"
   if [ -n "$secret_file" ]; then
-    (umask 077 && vault write -force -field=secret_id "auth/$approle/role/$approle_name/secret-id" >"$secret_file.new") || die "no secret id could be made"
-    mv "$secret_file.new" "$secret_file"
+    # A name that nobody could have prepared, in the same directory, for the umask does not help with a file that exists.
+    new=$(mktemp "$(dirname "$secret_file")/.secret-id.XXXXXX") || die "no file could be made beside $secret_file"
+    trap 'rm -f "$new"' EXIT
+    vault write -force -field=secret_id "auth/$approle/role/$approle_name/secret-id" >"$new" || die "no secret id could be made"
+    chmod 0600 "$new"
+    mv "$new" "$secret_file"
+    trap - EXIT
     facts="$facts
   secret  $secret_file"
   else
@@ -231,5 +287,23 @@ fi
 devices=$(vault audit list 2>/dev/null | grep -c '/' || true)
 [ "$devices" -ge 2 ] || say "warning: Vault has $devices audit devices. Enable two: with one, Vault stops when it cannot write to it; with none, nobody can tell what the CA signed"
 
-echo "Put this into breakglassd's configuration:"
+auth="
+  auth:
+    method: token_file
+    token_file:     # where the token is kept"
+if [ "$with_approle" = yes ]; then
+  auth="
+  auth:
+    method: approle
+    mount: $approle
+    role_id: $role_id
+    secret_id_file: ${secret_file:-    # where the secret id is kept}"
+fi
+
+echo "Set up:"
 echo "policy    $policy$facts"
+echo
+echo "Put this into breakglassd's configuration:"
+echo "vault:
+  policy: $policy$auth
+clusters:$clusters"

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"time"
 )
@@ -91,6 +92,9 @@ func (c *CA) newToken(ctx context.Context, old *session) (*session, error) {
 		return nil, fmt.Errorf("reading the AppRole secret id: %w", err)
 	}
 	c.secret.Store(secret)
+	if tokenLike.MatchString(secret) {
+		return nil, fmt.Errorf("%s holds a token instead of a secret id: a wrapped secret id must be unwrapped first: vault unwrap -field=secret_id", c.cfg.Auth.SecretIDFile)
+	}
 	a, err := c.call(ctx, c.read, c.cfg.Timeout, "", http.MethodPost, "auth/"+c.cfg.Auth.Mount+"/login",
 		map[string]any{"role_id": c.cfg.Auth.RoleID, "secret_id": secret})
 	var e *callError
@@ -113,6 +117,9 @@ func (c *CA) lookup(ctx context.Context, token string) (*session, error) {
 	if denied(err) {
 		return nil, fmt.Errorf("Vault does not accept the token in %s: put a valid one there", c.cfg.Auth.TokenFile)
 	}
+	if err == nil && slices.Equal(a.list("policies"), []string{"response-wrapping"}) {
+		return nil, fmt.Errorf("%s holds a wrapping token, not the token itself: vault unwrap -field=token, and take wrap_ttl out of the sink of Vault Agent", c.cfg.Auth.TokenFile)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("looking up the Vault token: %w", err)
 	}
@@ -134,8 +141,12 @@ func readSecret(file string) (string, error) {
 		return "", err
 	}
 	s := strings.TrimSpace(string(text))
-	if s == "" {
+	switch {
+	case s == "":
 		return "", fmt.Errorf("%s is empty", file)
+	case strings.HasPrefix(s, "{"):
+		return "", fmt.Errorf("%s holds a JSON object instead of the secret itself: Vault Agent writes one when wrap_ttl is set in its sink, and `vault unwrap` "+
+			"without -field prints one; put the plain secret there", file)
 	}
 	return s, nil
 }

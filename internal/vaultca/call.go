@@ -1,6 +1,7 @@
 package vaultca
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -13,6 +14,7 @@ import (
 	"net/url"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -25,6 +27,7 @@ import (
 // answer is what Vault sends with a 2xx status.
 type answer struct {
 	Data     map[string]any `json:"data"`
+	raw      []byte         // Data as it was sent; of readings only
 	Warnings []string       `json:"warnings"`
 	Auth     *struct {
 		ClientToken   string `json:"client_token"`
@@ -35,14 +38,37 @@ type answer struct {
 
 // callError is a call that did not end with a usable answer. Its text is one sentence that holds no secret.
 type callError struct {
-	status int      // 0: no answer
-	vault  bool     // the body was a Vault error object, though perhaps without words
-	said   []string // Vault's own words, cleaned
-	sent   bool     // a connection was made, so that Vault may have got the request
+	status int           // 0: no answer
+	vault  bool          // the body was a Vault error object, though perhaps without words
+	said   []string      // Vault's own words, cleaned
+	sent   bool          // a connection was made, so that Vault may have got the request
+	wait   time.Duration // how long Vault asks to be left alone; 0: it does not say
 	why    string
 }
 
 func (e *callError) Error() string { return e.why }
+
+// RetryAfter is how long Vault asks to be left alone, at most longestWait; 0 when it does not say.
+func (e *callError) RetryAfter() time.Duration { return e.wait }
+
+// Bounds of what Vault may ask for when it has had too many requests.
+const (
+	shortestWait = 250 * time.Millisecond
+	usualWait    = time.Second // when it does not say: the interval of Vault's rate limits
+	longestWait  = 30 * time.Second
+)
+
+// tooMany reports how long to wait before the same call may be answered, if Vault itself said that it had too many requests.
+func tooMany(err error) (time.Duration, bool) {
+	var e *callError
+	if !errors.As(err, &e) || e.status != http.StatusTooManyRequests || len(e.said) == 0 {
+		return 0, false
+	}
+	if e.wait == 0 {
+		return usualWait, true
+	}
+	return e.wait, true
+}
 
 // absent reports whether Vault itself, and not something in between, says that there is nothing at this path.
 func absent(err error) bool {
@@ -65,7 +91,25 @@ func (c *CA) call(ctx context.Context, client *api.Client, timeout time.Duration
 
 // get is a call on the reading client.
 func (c *CA) get(ctx context.Context, token, path string) (*answer, error) {
-	return c.call(ctx, c.read, c.cfg.Timeout, token, http.MethodGet, path, nil)
+	return c.look(ctx, token, http.MethodGet, path)
+}
+
+// look reads. Where Vault has had too many requests it waits as long as Vault asks and reads again, as long as Timeout lasts: a
+// claim must not fail for the readings that come before its signature.
+func (c *CA) look(ctx context.Context, token, method, path string) (*answer, error) {
+	last := time.Now().Add(c.cfg.Timeout)
+	for {
+		a, err := c.call(ctx, c.read, c.cfg.Timeout, token, method, path, nil)
+		wait, busy := tooMany(err)
+		if !busy || time.Now().Add(wait).After(last) {
+			return a, err
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
 }
 
 // do sends a request, exactly once, and reads its answer. Every error is a *callError but for a body that cannot be encoded.
@@ -88,7 +132,7 @@ func (c *CA) do(ctx context.Context, client *api.Client, timeout time.Duration, 
 		if resp.StatusCode == http.StatusNoContent {
 			return a, nil
 		}
-		if resp.StatusCode == http.StatusOK && decode(resp.Body, a) == nil {
+		if resp.StatusCode == http.StatusOK && c.decodeAnswer(req, resp.Body, a) == nil {
 			return a, nil
 		}
 		if resp.StatusCode == http.StatusTemporaryRedirect {
@@ -104,6 +148,9 @@ func (c *CA) do(ctx context.Context, client *api.Client, timeout time.Duration, 
 		return nil, e
 	}
 	e.status = re.StatusCode
+	if resp != nil {
+		e.wait = retryAfter(resp.Header.Get("Retry-After"))
+	}
 	if !re.RawError && re.Errors != nil {
 		e.vault = true
 		secret, _ := c.secret.Load().(string)
@@ -111,6 +158,49 @@ func (c *CA) do(ctx context.Context, client *api.Client, timeout time.Duration, 
 	}
 	e.why = c.refused(re.StatusCode, e.said)
 	return nil, e
+}
+
+// decodeAnswer is decode for an answer. The data of a reading that are byte for byte those of the last one from the same path are
+// not decoded again: they are read before every signature and hardly ever change.
+func (c *CA) decodeAnswer(req *api.Request, r io.Reader, a *answer) error {
+	if req.Method != http.MethodGet {
+		return decode(r, a)
+	}
+	var body struct {
+		answer
+		Data json.RawMessage `json:"data"`
+	}
+	if err := decode(r, &body); err != nil {
+		return err
+	}
+	*a = body.answer
+	if len(body.Data) == 0 {
+		return nil
+	}
+	if last, ok := c.bodies.Load(req.URL.Path); ok && bytes.Equal(last.(*answer).raw, body.Data) {
+		a.Data, a.raw = last.(*answer).Data, last.(*answer).raw // nobody writes into an answer
+		return nil
+	}
+	if err := decode(bytes.NewReader(body.Data), &a.Data); err != nil {
+		return err
+	}
+	a.raw = body.Data
+	if kept := remembered.MatchString(req.URL.Path); kept {
+		c.bodies.Store(req.URL.Path, &answer{Data: a.Data, raw: a.raw})
+	}
+	return nil
+}
+
+// remembered are the paths that are read before every signature. There are few of them, unlike those of certificates.
+var remembered = regexp.MustCompile(`/(?:roles|issuer|policies/acl)/[^/]+$`)
+
+// retryAfter reads a number of seconds. A date is not taken: Vault sends none, and clocks differ.
+func retryAfter(header string) time.Duration {
+	n, err := strconv.ParseUint(header, 10, 32)
+	if err != nil {
+		return 0
+	}
+	return min(max(time.Duration(n)*time.Second, shortestWait), longestWait)
 }
 
 // decode reads exactly one JSON value. Numbers stay as they were written.
@@ -135,6 +225,8 @@ func (c *CA) refused(status int, said []string) string {
 		return "Vault is sealed: unseal it (vault operator unseal)"
 	case status == http.StatusForbidden && len(said) > 0:
 		return "Vault denied it (" + strings.Join(said, "; ") + "): the token or its policy is not the one from setup.sh"
+	case status == http.StatusTooManyRequests && len(said) > 0:
+		return "Vault has had too many requests (" + strings.Join(said, "; ") + "): a rate limit or a quota there is too low for breakglassd"
 	case len(said) > 0:
 		return fmt.Sprintf("Vault refused (status %d): %s", status, strings.Join(said, "; "))
 	}

@@ -24,34 +24,34 @@ func TestWhenACertificateCannotExist(t *testing.T) {
 	no := []string{"permission denied"}
 	for _, tc := range []struct {
 		err  error
-		want bool
+		want fate
 	}{
-		{&callError{sent: false}, true},
-		{fmt.Errorf("wrapped: %w", &callError{sent: false}), true},
-		{&callError{sent: true}, false},
-		{&callError{sent: true, status: 400, said: no}, true},
-		{&callError{sent: true, status: 403, said: no}, true},
-		{&callError{sent: true, status: 404, said: no}, true},
-		{&callError{sent: true, status: 405, said: no}, true},
-		{&callError{sent: true, status: 413, said: no}, true},
-		{&callError{sent: true, status: 429, said: no}, true},
-		{&callError{sent: true, status: 472, said: no}, true},
-		{&callError{sent: true, status: 473, said: no}, true},
-		{&callError{sent: true, status: 503, said: []string{"Vault is sealed"}}, true},
-		{&callError{sent: true, status: 503, said: []string{"Vault is sealed", "x"}}, false},
-		{&callError{sent: true, status: 503, said: no}, false},
-		{&callError{sent: true, status: 403, vault: true}, false},
-		{&callError{sent: true, status: 408, said: no}, false},
-		{&callError{sent: true, status: 409, said: no}, false},
-		{&callError{sent: true, status: 499, said: no}, false},
-		{&callError{sent: true, status: 500, said: no}, false},
-		{&callError{sent: true, status: 502, said: no}, false},
-		{&callError{sent: true, status: 200, said: no}, false},
-		{&callError{sent: true, status: 307, said: no}, false},
-		{errors.New("anything else"), false},
+		{&callError{sent: false}, notNow},
+		{fmt.Errorf("wrapped: %w", &callError{sent: false}), notNow},
+		{&callError{sent: true}, unknown},
+		{&callError{sent: true, status: 400, said: no}, never},
+		{&callError{sent: true, status: 403, said: no}, never},
+		{&callError{sent: true, status: 404, said: no}, never},
+		{&callError{sent: true, status: 405, said: no}, never},
+		{&callError{sent: true, status: 413, said: no}, never},
+		{&callError{sent: true, status: 429, said: no}, notNow},
+		{&callError{sent: true, status: 472, said: no}, notNow},
+		{&callError{sent: true, status: 473, said: no}, notNow},
+		{&callError{sent: true, status: 503, said: []string{"Vault is sealed"}}, notNow},
+		{&callError{sent: true, status: 503, said: []string{"Vault is sealed", "x"}}, unknown},
+		{&callError{sent: true, status: 503, said: no}, unknown},
+		{&callError{sent: true, status: 403, vault: true}, unknown},
+		{&callError{sent: true, status: 408, said: no}, unknown},
+		{&callError{sent: true, status: 409, said: no}, unknown},
+		{&callError{sent: true, status: 499, said: no}, unknown},
+		{&callError{sent: true, status: 500, said: no}, unknown},
+		{&callError{sent: true, status: 502, said: no}, unknown},
+		{&callError{sent: true, status: 200, said: no}, unknown},
+		{&callError{sent: true, status: 307, said: no}, unknown},
+		{errors.New("anything else"), unknown},
 	} {
-		if got := noCertificate(tc.err); got != tc.want {
-			t.Errorf("noCertificate(%+v) = %t, want %t", tc.err, got, tc.want)
+		if got := outcome(tc.err); got != tc.want {
+			t.Errorf("outcome(%+v) = %d, want %d", tc.err, got, tc.want)
 		}
 	}
 }
@@ -162,8 +162,7 @@ func FuzzPolicyDriftAcceptsOnlyWhatShipped(f *testing.F) {
 	f.Fuzz(func(t *testing.T, insert string, at int) {
 		at = max(0, min(at, len(shipped)))
 		text := shipped[:at] + insert + shipped[at:]
-		_, bad := policyDrift("breakglassd", text)
-		if len(bad) > 0 {
+		if v := policyDrift("breakglassd", text); len(v.foreign) > 0 {
 			return
 		}
 		// Accepted: every line that is not a comment must be a line that ships, for some mount and group.

@@ -60,8 +60,7 @@ func (c *CA) checkCanary(ctx context.Context, s *session, m Mount) error {
 	if err != nil {
 		return err
 	}
-	_, diff := policyDrift(c.cfg.Policy, now.policy.text("policy"))
-	if bad = append(bad, diff...); len(bad) > 0 {
+	if bad = append(bad, c.policyVerdict(now.policy).against(m.Path)...); len(bad) > 0 {
 		return fmt.Errorf("Vault would not sign a canary under what shipped: %s; find out who changed it, then run deploy/vault/setup.sh again", strings.Join(bad, "; "))
 	}
 	return nil

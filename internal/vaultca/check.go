@@ -1,6 +1,7 @@
 package vaultca
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"encoding/json"
@@ -12,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hashicorp/vault/api"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
@@ -103,6 +105,11 @@ func (c *CA) check(ctx context.Context, cluster, group string) error {
 	if err != nil {
 		return err
 	}
+	return c.judge(now, m, group)
+}
+
+// judge says why nothing would be signed under what was read, if anything is wrong with it.
+func (c *CA) judge(now snapshot, m Mount, group string) error {
 	drift, err := c.drift(now, m, group)
 	if err != nil {
 		return err
@@ -118,9 +125,15 @@ func (c *CA) check(ctx context.Context, cluster, group string) error {
 
 // snapshot is what decides over a signature, as it is in Vault now.
 type snapshot struct {
-	role, token, policy *answer
-	issuers             map[string]issuerAnswer // by id: of every pinned issuer
-	ahead               time.Duration           // of our clock, Vault's; 0 when it does not tell
+	common
+	role    *answer
+	issuers map[string]issuerAnswer // by id: of every pinned issuer
+}
+
+// common is the part of a snapshot that is the same for all mounts.
+type common struct {
+	token, policy *answer
+	ahead         time.Duration // of our clock, Vault's; 0 when it does not tell
 }
 
 // issuerAnswer is what Vault said about one issuer. An error counts only if the role points there: the other issuer of a
@@ -130,52 +143,87 @@ type issuerAnswer struct {
 	err    error
 }
 
+// snapshot reads everything at the same time. Health is asked on the signing client, so that the connection for the signature,
+// which is never kept for long, is made meanwhile.
 func (c *CA) snapshot(ctx context.Context, s *session, m Mount, role string) (snapshot, error) {
-	now := snapshot{issuers: map[string]issuerAnswer{}}
-	read := make([]issuerAnswer, len(m.pinned()))
+	var now snapshot
 	g, ctx := errgroup.WithContext(ctx)
-	for i, id := range m.pinned() {
-		g.Go(func() error {
-			read[i].answer, read[i].err = c.get(ctx, s.token, m.Path+"/issuer/"+id)
-			return nil
-		})
+	g.Go(func() (err error) {
+		now.common, err = c.common(ctx, s, c.sign)
+		return err
+	})
+	g.Go(func() (err error) {
+		now.role, err = c.must(ctx, s, m.Path+"/roles/"+role)
+		return err
+	})
+	g.Go(func() error {
+		now.issuers = c.pinnedNow(ctx, s, m)
+		return nil
+	})
+	if err := g.Wait(); err != nil {
+		return now, err
 	}
-	for path, into := range map[string]**answer{
-		m.Path + "/roles/" + role:          &now.role,
-		"auth/token/lookup-self":           &now.token,
-		"sys/policies/acl/" + c.cfg.Policy: &now.policy,
-	} {
-		g.Go(func() error {
-			a, err := c.get(ctx, s.token, path)
-			switch {
-			case absent(err):
-				return fmt.Errorf("Vault has no %s: run deploy/vault/setup.sh", path)
-			case denied(err):
-				return fmt.Errorf("reading %s: %w", path, err)
-			}
-			*into = a
-			return err
-		})
-	}
+	return now, now.issuerError(m)
+}
+
+// common reads the token, the policy and the clock.
+func (c *CA) common(ctx context.Context, s *session, forHealth *api.Client) (common, error) {
+	var now common
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		now.token, err = c.must(ctx, s, "auth/token/lookup-self")
+		return err
+	})
+	g.Go(func() (err error) {
+		now.policy, err = c.must(ctx, s, "sys/policies/acl/"+c.cfg.Policy)
+		return err
+	})
 	g.Go(func() error {
 		// A standby tells its own time, which is not that of the node that signs.
-		if h, err := c.Health(ctx); err == nil && !h.Standby {
+		if h, err := c.health(ctx, forHealth); err == nil && !h.Standby {
 			now.ahead = time.Until(h.ServerTime)
 		}
 		return nil
 	})
-	err := g.Wait()
-	for i, id := range m.pinned() {
-		now.issuers[id] = read[i]
+	return now, g.Wait()
+}
+
+// must reads what has to be there.
+func (c *CA) must(ctx context.Context, s *session, path string) (*answer, error) {
+	a, err := c.get(ctx, s.token, path)
+	switch {
+	case absent(err):
+		return nil, fmt.Errorf("Vault has no %s: run deploy/vault/setup.sh", path)
+	case denied(err):
+		return nil, fmt.Errorf("reading %s: %w", path, err)
 	}
-	if err == nil {
-		if to := read[slices.Index(m.pinned(), roleIssuer(now.role.Data, m))]; absent(to.err) {
-			err = fmt.Errorf("Vault has no %s/issuer/%s: run deploy/vault/setup.sh", m.Path, roleIssuer(now.role.Data, m))
-		} else {
-			err = to.err
-		}
+	return a, err
+}
+
+// pinnedNow reads the pinned issuers.
+func (c *CA) pinnedNow(ctx context.Context, s *session, m Mount) map[string]issuerAnswer {
+	ids := m.pinned()
+	read := make([]issuerAnswer, len(ids))
+	var wg sync.WaitGroup
+	for i, id := range ids {
+		wg.Go(func() { read[i].answer, read[i].err = c.get(ctx, s.token, m.Path+"/issuer/"+id) })
 	}
-	return now, err
+	wg.Wait()
+	out := map[string]issuerAnswer{}
+	for i, id := range ids {
+		out[id] = read[i]
+	}
+	return out
+}
+
+// issuerError is why the issuer that the role points to could not be read.
+func (now snapshot) issuerError(m Mount) error {
+	id := roleIssuer(now.role.Data, m)
+	err := now.issuers[id].err
+	if absent(err) {
+		return fmt.Errorf("Vault has no %s/issuer/%s: run deploy/vault/setup.sh", m.Path, id)
+	}
+	return err
 }
 
 // roleIssuer is the pinned issuer that a role points to, and if it points to none of them the first one, to which it then is
@@ -189,7 +237,7 @@ func roleIssuer(role map[string]any, m Mount) string {
 
 // drift lists every difference between a snapshot and what shipped. The error is for what cannot be compared.
 func (c *CA) drift(now snapshot, m Mount, group string) ([]string, error) {
-	bad, _, err := roleDrift(now.role.Data, group, m)
+	bad, err := c.roleVerdict(now.role, group, m)
 	if err != nil {
 		return nil, err
 	}
@@ -202,14 +250,25 @@ func (c *CA) drift(now snapshot, m Mount, group string) ([]string, error) {
 	if got := append(now.token.list("policies"), now.token.list("identity_policies")...); !slices.Equal(got, []string{c.cfg.Policy}) {
 		bad = append(bad, fmt.Sprintf("the daemon's token has the policies %q instead of %q alone", got, c.cfg.Policy))
 	}
-	mounts, diff := policyDrift(c.cfg.Policy, now.policy.text("policy"))
-	bad = append(bad, diff...)
-	if !slices.ContainsFunc(mounts, func(p policies.VaultMount) bool {
-		return p.Path == m.Path && (group == "" || slices.Contains(p.Groups, group))
-	}) {
+	policy := c.policyVerdict(now.policy)
+	bad = append(bad, policy.against(m.Path)...)
+	if !policy.allows(m.Path, group) {
 		bad = append(bad, fmt.Sprintf("the policy %s does not allow signing for group %q on %s", c.cfg.Policy, group, m.Path))
 	}
 	return bad, nil
+}
+
+// roleVerdict is what roleDrift says about a role. Of one that has not changed since it was good it is not worked out again.
+func (c *CA) roleVerdict(role *answer, group string, m Mount) ([]string, error) {
+	key := m.Cluster + " " + group
+	if good, ok := c.roles.Load(key); ok && role.raw != nil && bytes.Equal(good.([]byte), role.raw) {
+		return nil, nil
+	}
+	bad, _, err := roleDrift(role.Data, group, m)
+	if err == nil && len(bad) == 0 {
+		c.roles.Store(key, role.raw)
+	}
+	return bad, err
 }
 
 // roleDrift compares a role field by field, and also lists the fields that this release does not know: a newer Vault may have
@@ -357,40 +416,142 @@ func (c *CA) pinnedIssuers(ctx context.Context, m Mount) ([]*x509.Certificate, e
 	return out, nil
 }
 
-// signPath finds the roles that a policy lets its token sign under.
-var signPath = regexp.MustCompile(`^path "([^"*+]+)/sign/(breakglass(?:-[^"*+/]+)?)" `)
+// ofMount finds the mount and, in sign/ROLE and roles/ROLE, the role that a block which ships for each mount is about.
+var ofMount = regexp.MustCompile(`^path "([^"*+]+)/(?:certs|roles|issuers|issuer/\+|issuer/\+/sign/breakglass-canary|config/(?:issuers|acme|auto-tidy)|` +
+	`(?:sign|roles)/(breakglass(?:-[^"*+/]+)?))" `)
 
-// policyDrift compares a policy with the shipped one, block by block, whatever mounts and groups it was made for; those are
-// returned. One that covers more clusters than the daemon is configured for is no drift: a cluster is added in Vault first.
-func policyDrift(name, text string) (mounts []policies.VaultMount, bad []string) {
+// blockPath finds the path of a block as far as it has no wildcard.
+var blockPath = regexp.MustCompile(`^path "([^"*+]*)`)
+
+// policyVerdict is how a policy differs from the shipped one, whatever mounts and groups it was made for. One that covers more
+// clusters than the daemon is configured for is no difference: a cluster is added in Vault first.
+type policyVerdict struct {
+	name, text string
+	mounts     []policies.VaultMount
+	allowed    []string            // the paths that may be signed under
+	foreign    map[string][]string // blocks that did not ship, by the mount that they are bounded to; "": bounded to none
+	missing    map[string][]string // blocks that shipped and are not there, by the mount that they belong to; "": to none
+}
+
+// policyVerdict is what policyDrift says about the daemon's policy. Of one that has not changed it is not worked out again.
+func (c *CA) policyVerdict(a *answer) *policyVerdict {
+	text := a.text("policy")
+	if v := c.policy.Load(); v != nil && v.text == text {
+		return v
+	}
+	var paths []string
+	for _, m := range c.cfg.Mounts {
+		paths = append(paths, m.Path)
+	}
+	v := policyDrift(c.cfg.Policy, text, paths...)
+	c.policy.Store(v)
+	return v
+}
+
+// against is what stops signing on a mount. A block that did not ship stops whatever it could be about: its mount if it is about
+// one, else everything. A block that is missing can only take a right away, so it stops its own mount; what it takes from the
+// token itself fails where it is needed, and Doctor tells it.
+func (v *policyVerdict) against(mount string) []string {
+	var bad []string
+	if all := append(slices.Clone(v.foreign[""]), v.foreign[mount]...); len(all) > 0 {
+		bad = append(bad, fmt.Sprintf("the policy %s has what did not ship: %s", v.name, few(all)))
+	}
+	if gone := v.missing[mount]; len(gone) > 0 {
+		bad = append(bad, fmt.Sprintf("the policy %s lacks what shipped: %s", v.name, few(gone)))
+	}
+	return bad
+}
+
+// few names the first blocks of several, each by its path: the message is read by people, on one line.
+func few(blocks []string) string {
+	const most = 3
+	var out []string
+	for _, b := range blocks[:min(len(blocks), most)] {
+		name, _, _ := strings.Cut(b, " {")
+		out = append(out, strings.Join(clean([]string{name}), ""))
+	}
+	if n := len(blocks) - most; n > 0 {
+		out = append(out, fmt.Sprintf("and %d more", n))
+	}
+	return strings.Join(out, ", ")
+}
+
+// allows reports whether the policy has the shipped block for signing for the group on the mount.
+func (v *policyVerdict) allows(mount, group string) bool {
+	role, err := policies.VaultRoleName(group)
+	return err == nil && slices.Contains(v.allowed, mount+"/sign/"+role)
+}
+
+// policyDrift compares a policy with the shipped one, block by block. The mounts are those that it should know; others that it
+// has blocks for are found.
+func policyDrift(name, text string, known ...string) *policyVerdict {
+	v := &policyVerdict{name: name, text: text, foreign: map[string][]string{}, missing: map[string][]string{}}
+	mountAt := func(path string) int {
+		i := slices.IndexFunc(v.mounts, func(p policies.VaultMount) bool { return p.Path == path })
+		if i < 0 {
+			i, v.mounts = len(v.mounts), append(v.mounts, policies.VaultMount{Path: path})
+		}
+		return i
+	}
+	for _, path := range known {
+		mountAt(path)
+	}
 	got := blocks(text)
 	for _, b := range got {
-		if m := signPath.FindStringSubmatch(b); m != nil {
-			i := slices.IndexFunc(mounts, func(p policies.VaultMount) bool { return p.Path == m[1] })
-			if i < 0 {
-				i, mounts = len(mounts), append(mounts, policies.VaultMount{Path: m[1]})
-			}
-			if suffix, isGroup := strings.CutPrefix(m[2], "breakglass-"); isGroup {
-				mounts[i].Groups = append(mounts[i].Groups, "breakglass:"+suffix)
+		f := ofMount.FindStringSubmatch(b)
+		if f == nil {
+			continue
+		}
+		if _, err := policies.VaultPolicy(name, []policies.VaultMount{{Path: f[1]}}); err != nil {
+			continue // a name that is not ours: the block is foreign
+		}
+		i := mountAt(f[1])
+		suffix, isGroup := strings.CutPrefix(f[2], "breakglass-")
+		if group := "breakglass:" + suffix; isGroup && f[2] != policies.VaultCanaryRole && !slices.Contains(v.mounts[i].Groups, group) {
+			if _, err := policies.VaultRoleName(group); err == nil {
+				v.mounts[i].Groups = append(v.mounts[i].Groups, group)
 			}
 		}
 	}
-	shipped, err := policies.VaultPolicy(name, mounts)
-	if err != nil {
-		return nil, []string{"the policy " + name + " allows signing under a name that is not ours"}
+	shipped, err := policies.VaultPolicy(name, v.mounts)
+	if err != nil { // the name of the policy itself
+		v.foreign[""] = []string{err.Error()}
+		return v
 	}
 	want := blocks(shipped)
 	for _, b := range got {
-		if !slices.Contains(want, b) {
-			bad = append(bad, fmt.Sprintf("the policy %s has a block that did not ship: %s", name, brief(b)))
+		if slices.Contains(want, b) {
+			if p := blockPath.FindStringSubmatch(b); p != nil && strings.Contains(p[1], "/sign/") {
+				v.allowed = append(v.allowed, p[1])
+			}
+			continue
 		}
+		v.put(v.foreign, b)
 	}
 	for _, b := range want {
 		if !slices.Contains(got, b) {
-			bad = append(bad, fmt.Sprintf("the policy %s lacks a block that shipped: %s", name, brief(b)))
+			v.put(v.missing, b)
 		}
 	}
-	return mounts, bad
+	return v
+}
+
+// put files a block under every mount that its path lies in, and if it lies in none under "".
+func (v *policyVerdict) put(into map[string][]string, block string) {
+	path := ""
+	if p := blockPath.FindStringSubmatch(block); p != nil {
+		path = p[1]
+	}
+	found := false
+	for _, m := range v.mounts {
+		if strings.HasPrefix(path, m.Path+"/") {
+			into[m.Path] = append(into[m.Path], block)
+			found = true
+		}
+	}
+	if !found {
+		into[""] = append(into[""], block)
+	}
 }
 
 // blocks cuts a policy into its path blocks, without comment lines and layout. Text that is not a block stays what it is, and

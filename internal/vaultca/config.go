@@ -93,6 +93,10 @@ type CA struct {
 	tried   time.Time
 	secret  atomic.Value // string: the secret id of the last login, which no message may repeat
 
+	bodies  sync.Map // path → *answer: the last reading
+	roles   sync.Map // cluster and group → []byte: the last good one as it was sent
+	policy  atomic.Pointer[policyVerdict]
+	looked  looked
 	issuers sync.Map // pinned issuer id → *x509.Certificate. An issuer's certificate never changes under its id
 	seen    sync.Map // mount path → *names
 	checks  rounds
@@ -225,20 +229,26 @@ func (cfg Config) client(t *tls.Config, idle time.Duration) (*api.Client, error)
 	return client, nil
 }
 
-// maxAnswer bounds every answer. The longest legitimate one is a list of serial numbers, 62 bytes each: half a million.
-const maxAnswer = 32 << 20
+// Bounds of answers. The longest legitimate one is a list of serial numbers, 62 bytes each: two millions.
+const (
+	maxAnswer = 32 << 20
+	maxList   = 128 << 20
+)
 
-// limited cuts answers at maxAnswer, also those that the library reads by itself.
+// limited cuts answers that are too long, also those that the library reads by itself.
 type limited struct{ http.RoundTripper }
 
 func (l limited) RoundTrip(r *http.Request) (*http.Response, error) {
 	resp, err := l.RoundTripper.RoundTrip(r)
 	if err == nil {
-		body := resp.Body
+		body, most := resp.Body, int64(maxAnswer)
+		if r.Method == "LIST" {
+			most = maxList
+		}
 		resp.Body = struct {
 			io.Reader
 			io.Closer
-		}{io.LimitReader(body, maxAnswer), body}
+		}{io.LimitReader(body, most), body}
 	}
 	return resp, err
 }

@@ -8,7 +8,8 @@
 // sorts what happens into three:
 //
 //   - a certificate came back, alone and without a warning: Signed;
-//   - Vault said no in its own words, or no connection to it was ever made: an error that wraps breakglass.ErrNotSigned;
+//   - Vault said no in its own words: an error that wraps breakglass.ErrNotSigned. If it had no time, was sealed, or no connection to
+//     it was ever made, breakglass.ErrNotSignedNow: the same order may be given again. The error's RetryAfter says when, if Vault did;
 //   - anything else, from a reset connection to an answer that is odd in any way: another error. A certificate may exist,
 //     and Find will tell. Nothing here asks a second time.
 //
@@ -19,7 +20,8 @@
 // Check compares Vault with what shipped (package policies) immediately before every signature: the role field by field, the
 // issuer by its id, the policy of the daemon's own token block by block, and the token itself. A difference stops issuing,
 // because somebody who loosens a role for a minute does it for a certificate. Doctor looks wider: at what else the token could do, at
-// ACME, tidy, expiry and age.
+// ACME, tidy, expiry and age. CheckAll is for looking around all the time: it shares and spreads the readings, and no claim relies
+// on it.
 //
 // # As whom
 //

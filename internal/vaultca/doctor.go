@@ -54,6 +54,13 @@ func (c *CA) Doctor(ctx context.Context) []Finding {
 		d.add(LevelError, "vault-login", c.cfg.Address, err.Error())
 		return d.out
 	}
+	// Token, policy and clock are the same for all mounts. What cannot be read is said by each role.
+	d.common, d.unread = c.common(ctx, s, c.read)
+	if d.unread == nil {
+		if gone := c.policyVerdict(d.common.policy).missing[""]; len(gone) > 0 {
+			d.add(LevelWarn, "vault-policy", c.cfg.Policy, "the policy lacks what ships for the token itself ("+few(gone)+"): run deploy/vault/setup.sh again")
+		}
+	}
 	for _, m := range c.cfg.Mounts {
 		d.mount(ctx, s, m)
 	}
@@ -62,21 +69,53 @@ func (c *CA) Doctor(ctx context.Context) []Finding {
 }
 
 type doctor struct {
-	c   *CA
-	out []Finding
+	c      *CA
+	common common
+	unread error    // why common is not known
+	closed []string // mounts on which the token may do nothing at all
+	out    []Finding
 }
 
 func (d *doctor) add(level Level, code, subject, text string) {
 	d.out = append(d.out, Finding{level, code, subject, text})
 }
 
+// nothing reports whether Vault denies the token everything that is needed on a mount. One cause, one finding.
+func (d *doctor) nothing(ctx context.Context, s *session, m Mount) bool {
+	a, err := d.c.call(ctx, d.c.read, d.c.cfg.Timeout, s.token, http.MethodPost, "sys/capabilities-self",
+		map[string]any{"paths": []string{m.Path + "/certs", m.Path + "/issuers", m.Path + "/roles/breakglass", m.Path + "/sign/breakglass", m.Path + "/config/issuers"}})
+	if err != nil {
+		return false
+	}
+	for path := range a.Data {
+		if strings.HasPrefix(path, m.Path+"/") && !slices.Equal(a.list(path), []string{"deny"}) {
+			return false
+		}
+	}
+	return true
+}
+
 func (d *doctor) mount(ctx context.Context, s *session, m Mount) {
+	if d.nothing(ctx, s, m) {
+		d.closed = append(d.closed, m.Path)
+		d.add(LevelError, "vault-mount", m.Path, fmt.Sprintf("the token may do nothing at all on %s (cluster %s): is that the mount's name? "+
+			"If it is, run deploy/vault/setup.sh with it and all other mounts", m.Path, m.Cluster))
+		return
+	}
 	ours := []string{policies.VaultCanaryRole}
 	for _, group := range append([]string{""}, m.Groups...) {
 		role, _ := policies.VaultRoleName(group) // Open has checked the groups
 		ours = append(ours, role)
 		subject := m.Path + "/roles/" + role
-		now, err := d.c.snapshot(ctx, s, m, role)
+		now := snapshot{common: d.common}
+		err := d.unread
+		if err == nil {
+			now.issuers = d.c.pinnedNow(ctx, s, m)
+			now.role, err = d.c.must(ctx, s, m.Path+"/roles/"+role)
+		}
+		if err == nil {
+			err = now.issuerError(m)
+		}
 		if err != nil {
 			d.add(LevelError, "vault-drift", subject, err.Error())
 			continue
@@ -119,7 +158,10 @@ func (d *doctor) mount(ctx context.Context, s *session, m Mount) {
 		}
 	})
 	d.read(ctx, s, m.Path+"/config/auto-tidy", func(a *answer) {
-		if a.flag("enabled") && a.flag("tidy_cert_store") && a.seconds("safety_buffer") < minSafetyBuffer {
+		if !a.flag("enabled") || !a.flag("tidy_cert_store") {
+			d.add(LevelWarn, "vault-tidy", m.Path, "certificates that have ended are kept for ever, and every start of the daemon reads all of them: run deploy/vault/setup.sh again, which switches "+
+				"tidy on")
+		} else if a.seconds("safety_buffer") < minSafetyBuffer {
 			d.add(LevelWarn, "vault-tidy", m.Path, fmt.Sprintf("tidy removes certificates %s after they end, before they can be compared with the ledger: vault write %s/config/auto-tidy safety_buffer=72h",
 				a.seconds("safety_buffer"), m.Path))
 		}
@@ -163,6 +205,9 @@ func (d *doctor) privileges(ctx context.Context, s *session) {
 	want := map[string]string{"auth/token/lookup-self": "read", "auth/token/renew-self": "update", "sys/policies/acl/" + d.c.cfg.Policy: "read"}
 	var mayNot []string
 	for _, m := range d.c.cfg.Mounts {
+		if slices.Contains(d.closed, m.Path) {
+			continue
+		}
 		want[m.Path+"/certs"], want[m.Path+"/issuers"], want[m.Path+"/roles/"+policies.VaultCanaryRole] = "list", "list", "read"
 		for _, group := range append([]string{""}, m.Groups...) {
 			role, _ := policies.VaultRoleName(group)

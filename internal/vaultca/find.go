@@ -107,7 +107,7 @@ func (c *CA) Scan(ctx context.Context, cluster string, want func(serial string) 
 // list is LIST, for which Vault answers 404 when there is nothing. An answer without a list is an error: taken for an empty
 // list it would say that a certificate does not exist.
 func (c *CA) list(ctx context.Context, s *session, path string) ([]string, error) {
-	a, err := c.call(ctx, c.read, c.cfg.Timeout, s.token, "LIST", path, nil)
+	a, err := c.look(ctx, s.token, "LIST", path)
 	if absent(err) {
 		return nil, nil
 	}

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/hashicorp/vault/api"
 )
 
 // Health is what Vault says about itself and our token. A usable Vault may still have warnings.
@@ -31,7 +33,9 @@ func healthQuery() url.Values {
 }
 
 // Health asks Vault how it is. The error says why it cannot be used now, and what to do.
-func (c *CA) Health(ctx context.Context) (Health, error) {
+func (c *CA) Health(ctx context.Context) (Health, error) { return c.health(ctx, c.read) }
+
+func (c *CA) health(ctx context.Context, client *api.Client) (Health, error) {
 	now := time.Now()
 	var h Health
 	if s := c.session.Load(); s != nil && !s.ends.IsZero() {
@@ -42,9 +46,9 @@ func (c *CA) Health(ctx context.Context) (Health, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 	defer cancel()
-	req := c.read.NewRequest(http.MethodGet, "/v1/sys/health")
+	req := client.NewRequest(http.MethodGet, "/v1/sys/health")
 	req.Params = healthQuery()
-	resp, err := c.read.WithNamespace("").RawRequestWithContext(ctx, req) // sys/health exists in the root namespace only
+	resp, err := client.WithNamespace("").RawRequestWithContext(ctx, req) // sys/health exists in the root namespace only
 	if resp == nil {
 		return h, &callError{why: c.unreachable(err, c.cfg.Timeout)}
 	}

@@ -62,8 +62,8 @@ func TestSetupLoadsExactlyWhatShipsAndCanBeRunAgain(t *testing.T) {
 	if !slices.Equal(blocks(got), blocks(want)) {
 		t.Errorf("the policy in Vault is not what ships:\n%s", got)
 	}
-	if _, diff := policyDrift("breakglassd", got); len(diff) > 0 {
-		t.Errorf("drift right after set-up: %q", diff)
+	if v := policyDrift("breakglassd", got); len(v.foreign)+len(v.missing) > 0 {
+		t.Errorf("drift right after set-up: %q, %q", v.foreign, v.missing)
 	}
 
 	block, _ := pem.Decode(ca)
@@ -74,8 +74,8 @@ func TestSetupLoadsExactlyWhatShipsAndCanBeRunAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !cert.IsCA || !cert.MaxPathLenZero || cert.PublicKeyAlgorithm != x509.ECDSA || cert.SignatureAlgorithm != x509.ECDSAWithSHA384 {
-		t.Errorf("the CA: IsCA %t, path length zero %t, %s, %s", cert.IsCA, cert.MaxPathLenZero, cert.PublicKeyAlgorithm, cert.SignatureAlgorithm)
+	if !cert.IsCA || !cert.MaxPathLenZero || cert.PublicKeyAlgorithm != x509.ECDSA || cert.SignatureAlgorithm != x509.ECDSAWithSHA256 || len(cert.Subject.SerialNumber) != 16 {
+		t.Errorf("the CA: IsCA %t, path length zero %t, %s, %s, subject %s", cert.IsCA, cert.MaxPathLenZero, cert.PublicKeyAlgorithm, cert.SignatureAlgorithm, cert.Subject)
 	}
 	keys, err := root.Logical().List("pki-a/keys")
 	if err != nil {
@@ -98,7 +98,28 @@ func TestSetupLoadsExactlyWhatShipsAndCanBeRunAgain(t *testing.T) {
 		t.Error("the root token is printed")
 	}
 
-	narrow, err := script(v, t.TempDir(), "--mount", "pki-a", "--bound-cidrs", "127.0.0.1/32", "--sign-rate", "50", "--out", dir)
+	// A run for another cluster alone would switch these off, and so would one that forgets a group.
+	for _, forgets := range [][]string{{"--mount", "pki-c"}, {"--mount", "pki-a", "--mount", "clusters/b"}} {
+		out, err := script(v, t.TempDir(), append(forgets, "--out", dir)...)
+		if err == nil || !strings.Contains(out, "would switch them off") || !strings.Contains(out, "clusters/b:"+group) {
+			t.Errorf("%q: error %v\n%s", forgets, err, out)
+		}
+	}
+	if still, err := root.Sys().GetPolicy("breakglassd"); err != nil || still != got {
+		t.Errorf("a refused run changed the policy, error %v", err)
+	}
+	if made, _ := root.Logical().Read("sys/mounts/pki-c"); made != nil {
+		t.Error("a refused run made a mount")
+	}
+	if strings.Contains(first+second, "WARNING") {
+		t.Errorf("warnings of Vault reach the operator:\n%s\n%s", first, second)
+	}
+	tidy, err := root.Logical().Read("pki-a/config/auto-tidy")
+	if err != nil || tidy.Data["enabled"] != true || tidy.Data["tidy_cert_store"] != true || fmt.Sprint(tidy.Data["safety_buffer"]) != "259200" {
+		t.Errorf("auto-tidy: %v, error %v", tidy, err)
+	}
+
+	narrow, err := script(v, t.TempDir(), "--mount", "pki-a", "--drop", "clusters/b", "--bound-cidrs", "127.0.0.1/32", "--sign-rate", "50", "--out", dir)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, narrow)
 	}
@@ -150,6 +171,8 @@ func TestSetupRefusesWhatItMustNotTouch(t *testing.T) {
 		{[]string{"--mount", "x", "--policy", "a b"}, "policy name"},
 		{[]string{"--mount", "x", "--files", "/nowhere"}, "is missing"},
 		{[]string{"--mount"}, "needs a value"},
+		{[]string{"--mount", "x", "--key-bits", "521"}, "must be 256 or 384"},
+		{[]string{"--mount", "x", "--drop", "a b"}, "must be a mount"},
 		{[]string{"--colour", "red"}, "unknown option"},
 	} {
 		out, err := script(shared.vault, t.TempDir(), append([]string{"--out", t.TempDir(), "--policy", "never"}, tc.args...)...)
@@ -184,5 +207,32 @@ func TestSetupTakesAnImportedIssuerAndDoctorSaysWhatItIs(t *testing.T) {
 	}
 	if want := []string{"vault-issuer", "vault-issuer-path"}; !slices.Equal(codes, want) {
 		t.Errorf("findings %q, want %q", codes, want)
+	}
+}
+
+func TestSecretIDGoesIntoAFileThatNobodyPrepared(t *testing.T) {
+	dir := t.TempDir()
+	secret, elsewhere := filepath.Join(dir, "secret-id"), filepath.Join(dir, "elsewhere")
+	for _, name := range []string{secret, elsewhere} {
+		if err := os.WriteFile(name, nil, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(name, 0o666); err != nil { // whatever the umask
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(elsewhere, secret+".new"); err != nil {
+		t.Fatal(err)
+	}
+	n := worlds.Add(1)
+	if out, err := script(shared.vault, dir, worldArgs(fmt.Sprintf("pki/bg-%d", n), fmt.Sprintf("breakglassd-%d", n), secret, dir)...); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	info, err := os.Stat(secret)
+	if err != nil || info.Mode().Perm() != 0o600 || info.Size() == 0 {
+		t.Errorf("the secret id: %v, error %v", info, err)
+	}
+	if text, err := os.ReadFile(elsewhere); err != nil || len(text) > 0 {
+		t.Errorf("the secret id went through a link that was waiting for it: %q, error %v", text, err)
 	}
 }

@@ -26,17 +26,17 @@ func (c *CA) Sign(ctx context.Context, o breakglass.Order) (breakglass.Signed, e
 	}
 	s, err := c.token(ctx)
 	if err != nil {
-		return breakglass.Signed{}, notSigned(err)
+		return breakglass.Signed{}, notSignedNow(err)
 	}
 	issuers, err := c.pinnedIssuers(ctx, m)
 	if err != nil {
-		return breakglass.Signed{}, notSigned(err)
+		return breakglass.Signed{}, notSignedNow(err)
 	}
 	return c.order(ctx, s, m.Path+"/sign/"+role, o, issuers)
 }
 
-// order makes the one signing call. The answer is said to be from the one of the issuers that signed it, and if none did from
-// the first, which the comparison with the intent then refuses.
+// order makes the one signing call. The answer is said to be from the one of the issuers that it names, and if it names none of
+// them from the first. Whether that one really signed it is for [breakglass.CheckCertificate] to verify, once.
 func (c *CA) order(ctx context.Context, s *session, path string, o breakglass.Order, issuers []*x509.Certificate) (breakglass.Signed, error) {
 	req := c.sign.NewRequest(http.MethodPost, "/v1/"+path)
 	req.ClientToken = s.token
@@ -57,8 +57,12 @@ func (c *CA) order(ctx context.Context, s *session, path string, o breakglass.Or
 			}
 		}
 		err = fmt.Errorf("asking Vault for the certificate of request %s: %w", o.Request, err)
-		if noCertificate(err) {
-			return breakglass.Signed{}, notSigned(err)
+		switch outcome(err) {
+		case never:
+			err = notSigned(err)
+		case notNow:
+			err = notSignedNow(err)
+		case unknown:
 		}
 		return breakglass.Signed{}, err
 	}
@@ -69,8 +73,9 @@ func (c *CA) order(ctx context.Context, s *session, path string, o breakglass.Or
 	signed.Issuer = issuers[0].Raw
 	if leaf, err := x509.ParseCertificate(signed.Certificate); err == nil {
 		for _, issuer := range issuers {
-			if leaf.CheckSignatureFrom(issuer) == nil {
+			if bytes.Equal(leaf.RawIssuer, issuer.RawSubject) && bytes.Equal(leaf.AuthorityKeyId, issuer.SubjectKeyId) {
 				signed.Issuer = issuer.Raw
+				break
 			}
 		}
 	}
@@ -79,26 +84,40 @@ func (c *CA) order(ctx context.Context, s *session, path string, o breakglass.Or
 
 func notSigned(err error) error { return fmt.Errorf("%w: %w", breakglass.ErrNotSigned, err) }
 
-// noCertificate decides whether a failed signing call can have left a certificate. It says yes only when Vault itself
-// refused, with a status and in a form that it uses before it signs, or when nothing ever reached it.
-func noCertificate(err error) bool {
+func notSignedNow(err error) error { return fmt.Errorf("%w: %w", breakglass.ErrNotSignedNow, err) }
+
+// fate is what can have come of a signing call that failed.
+type fate int
+
+const (
+	unknown fate = iota // a certificate may exist
+	never               // none exists, and the same order would be refused again
+	notNow              // none exists, and the same order may be answered otherwise later
+)
+
+// outcome decides what a failed signing call can have left. It is sure only when Vault itself refused, with a status and in a
+// form that it uses before it signs, or when nothing ever reached it.
+func outcome(err error) fate {
 	var e *callError
 	switch {
 	case !errors.As(err, &e):
-		return false
+		return unknown
 	case !e.sent:
-		return true
+		return notNow
 	case len(e.said) == 0: // not Vault's words: a proxy may have replaced an answer that was good
-		return false
+		return unknown
 	}
 	switch e.status {
-	case http.StatusBadRequest, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed,
-		http.StatusRequestEntityTooLarge, http.StatusTooManyRequests, 472, 473:
-		return true
+	case http.StatusBadRequest, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusRequestEntityTooLarge:
+		return never
+	case http.StatusTooManyRequests, 472, 473:
+		return notNow
 	case http.StatusServiceUnavailable:
-		return slices.Equal(e.said, []string{sealed})
+		if slices.Equal(e.said, []string{sealed}) {
+			return notNow
+		}
 	}
-	return false // 500: also said when signing went well and the audit log of the answer did not
+	return unknown // 500: also said when signing went well and the audit log of the answer did not
 }
 
 // parseSigned takes an answer apart. Every oddity is an error, because something was signed that nobody ordered.

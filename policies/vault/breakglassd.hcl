@@ -16,6 +16,11 @@ path "auth/token/renew-self" {
   capabilities = ["update"]
 }
 
+# The token is given back when the daemon stops.
+path "auth/token/revoke-self" {
+  capabilities = ["update"]
+}
+
 # Doctor proves with this that the token can do nothing else.
 path "sys/capabilities-self" {
   capabilities = ["update"]

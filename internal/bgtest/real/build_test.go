@@ -150,10 +150,10 @@ func TestOverrideMustBeOfTheRightVersion(t *testing.T) {
 		prints    string
 		refused   bool
 	}{
-		{VaultServer, "Vault v1.21.0 (819489a3), built 2025-10-21T19:33:57Z", false},
-		{VaultServer, "Vault v1.21.0, built 2025-11-22T04:03:22Z (cgo)", false},
-		{VaultServer, "Vault v1.21.0-rc1, built 2025-11-22T04:03:22Z (cgo)", true},
-		{VaultServer, "Vault v1.21.0+ent (819489a3), built 2025-10-21T19:33:57Z", true},
+		{VaultServer, "Vault v1.21.1 (819489a3), built 2025-10-21T19:33:57Z", false},
+		{VaultServer, "Vault v1.21.1, built 2025-11-22T04:03:22Z (cgo)", false},
+		{VaultServer, "Vault v1.21.1-rc1, built 2025-11-22T04:03:22Z (cgo)", true},
+		{VaultServer, "Vault v1.21.1+ent (819489a3), built 2025-10-21T19:33:57Z", true},
 		{VaultServer, "Vault v1.20.4 (819489a3), built 2025-10-21T19:33:57Z", true},
 		{VaultServer, "OpenBao v2.4.1", true},
 		{EtcdServer, "etcd Version: 3.7.3\nGit SHA: a061450", false},

@@ -21,7 +21,7 @@ const (
 
 // The versions of what is built. They must agree with modules/*.mod.
 const (
-	VaultVersion      = "1.21.0"
+	VaultVersion      = "1.21.1"
 	EtcdVersion       = "3.7.3"
 	KubernetesVersion = "1.37.2"
 )
@@ -93,6 +93,6 @@ func (r recipe) buildArgs(out string) []string {
 func (r recipe) recognises(output string) bool {
 	return slices.ContainsFunc(strings.Split(output, "\n"), func(line string) bool {
 		rest, ok := strings.CutPrefix(strings.TrimSpace(line), r.answer)
-		return ok && (rest == "" || strings.HasPrefix(rest, " ") || strings.HasPrefix(rest, ", ")) // not 1.21.41, 1.21.4-rc1, 1.21.4+ent
+		return ok && (rest == "" || strings.HasPrefix(rest, " ") || strings.HasPrefix(rest, ", ")) // not 1.21.11, 1.21.1-rc1, 1.21.1+ent
 	})
 }
