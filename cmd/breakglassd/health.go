@@ -147,7 +147,7 @@ func (d *daemon) probe(ctx context.Context) *health {
 func (d *daemon) probeSigner(ctx context.Context, signing []error) {
 	groups := map[string][]string{}
 	for _, c := range d.cfg.Clusters {
-		groups[c.ID] = append([]string{""}, groupsOf(d.service.Policy(), c.ID)...)
+		groups[c.ID] = append([]string{""}, groupsOf(c.ID, d.service.Policy())...)
 	}
 	if d.ca != nil {
 		errs := d.ca.CheckAll(ctx, groups)
