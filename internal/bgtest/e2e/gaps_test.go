@@ -215,7 +215,7 @@ func TestWrongCAForVaultIsNamedAndCostsNoGrant(t *testing.T) {
 		defer resp.Body.Close()
 		text, err := io.ReadAll(resp.Body)
 		must(t, err)
-		return resp.StatusCode == http.StatusServiceUnavailable && strings.Contains(string(text), want)
+		return resp.StatusCode == http.StatusOK && strings.Contains(string(text), want) // revocation works without Vault
 	})
 	if out := d.doctor(); !strings.Contains(out, want) {
 		t.Errorf("doctor does not say %q:\n%s", want, out)
@@ -546,6 +546,7 @@ func TestEveryCommandSpeaksJSON(t *testing.T) {
 	run("ClientVersion", "alice", "version")
 	run("Person", "alice", "whoami")
 	run("Profiles", "alice", "profiles")
+	run("Policy", "carol", "policy", "show")
 	run("RequestPreview", "alice", append(ask, "--dry-run")...)
 	id := run("Request", "alice", append(ask, "--no-wait")...).ID
 	run("Requests", "carol", "list", "--for-me")
