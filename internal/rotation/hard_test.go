@@ -2,6 +2,8 @@ package rotation_test
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/tls"
@@ -214,13 +216,15 @@ func testSameName(t *testing.T, mt *mount, own []byte) {
 	block, _ := pem.Decode(own)
 	ours, err := x509.ParseCertificate(block.Bytes)
 	must(t, err)
-	double, err := real.NewCA(ours.Subject.CommonName)
+	// Set-up gives each CA a subject of its own: this one is made by a forger.
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	must(t, err)
-	if !bytes.Equal(double.Cert.RawSubject, ours.RawSubject) {
-		t.Fatalf("the double is called %x, want %x", double.Cert.RawSubject, ours.RawSubject)
-	}
+	forged := &x509.Certificate{SerialNumber: big.NewInt(7), RawSubject: ours.RawSubject, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
+	der, err := x509.CreateCertificate(rand.Reader, forged, forged, key.Public(), key)
+	must(t, err)
 	second := mt.w.servers[1]
-	must(t, second.SetClientCA(mt.w.bundle(double.CertPEM)))
+	must(t, second.SetClientCA(mt.w.bundle(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))))
 	r := mt.wants(t, map[string]rotation.Severity{"name-only/" + address(second): rotation.Warning, "active-untrusted/" + address(second): rotation.Critical})
 	if r.Servers[1].Trust["breakglass-g1"] != rotation.Refused || r.Servers[0].Trust["breakglass-g1"] != rotation.Trusted {
 		t.Errorf("trust is %v and %v", r.Servers[0].Trust, r.Servers[1].Trust)
