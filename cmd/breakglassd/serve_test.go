@@ -324,7 +324,7 @@ func TestDaemonFromStartToStopWithARealVault(t *testing.T) {
 	reload("NOT IN FORCE", bytes.ReplaceAll(policy, []byte("each: [security]"), []byte("channels: [slack, key]")))
 	reload("NOT IN FORCE", append(policy, []byte("  - {id: broken")...))
 	s.newCert()
-	reload("a new access policy is in force", policy)
+	reload("a new access policy is in force", bytes.Replace(policy, []byte("max: 1h"), []byte("max: 40m"), 1))
 	d.until("the new certificate", func() bool {
 		_, err := d.client("bob").Whoami(t.Context())
 		return err == nil
