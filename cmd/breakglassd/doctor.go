@@ -343,7 +343,7 @@ func (d *doctor) vault(ctx context.Context) {
 	if err != nil {
 		return // files has said so
 	}
-	defer ca.Close()
+	defer func() { _ = ca.Close() }() // the token ends by itself otherwise
 	d.findings = append(d.findings, ca.Doctor(ctx)...)
 	if f := d.findings[0]; f.Code == "vault-health" && f.Level == vaultca.LevelError { // then it is the only one
 		d.down++
@@ -361,7 +361,7 @@ func (d *doctor) cluster(ctx context.Context, id string) {
 	issuer := &x509.Certificate{}
 	ca, err := openVault(ctx, d.cfg, quiet, d.policy)
 	if err == nil {
-		defer ca.Close()
+		defer func() { _ = ca.Close() }() // the token ends by itself otherwise
 		issuer, err = ca.Issuer(ctx, id)
 	}
 	unknown := err != nil // which CA it should trust; vault has said why
