@@ -556,13 +556,23 @@ func (c *Cluster) Plant(request string, b *breakglass.Binding) {
 type Told struct {
 	mu      sync.Mutex
 	notices []breakglass.Notice
-	OnTell  func(breakglass.Notice) error
+	onTell  func(breakglass.Notice) error
+}
+
+// OnTell has do called with each notice from now on, before it is remembered. It may be called while the service runs.
+func (m *Told) OnTell(do func(breakglass.Notice) error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.onTell = do
 }
 
 // Tell implements breakglass.Messenger.
 func (m *Told) Tell(_ context.Context, n breakglass.Notice) error {
-	if m.OnTell != nil {
-		if err := m.OnTell(n); err != nil {
+	m.mu.Lock()
+	do := m.onTell
+	m.mu.Unlock()
+	if do != nil {
+		if err := do(n); err != nil {
 			return err
 		}
 	}

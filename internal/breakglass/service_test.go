@@ -1015,12 +1015,12 @@ func TestUnknownWriteEndsTheProcessAndTheDiskDecides(t *testing.T) {
 func TestMessengerThatFailsLosesNothing(t *testing.T) {
 	bubble(t, func(t *testing.T, s *bgtest.System) {
 		fail := 5
-		s.Told.OnTell = func(breakglass.Notice) error {
+		s.Told.OnTell(func(breakglass.Notice) error {
 			if fail--; fail >= 0 {
 				return errors.New("slack is down")
 			}
 			return nil
-		}
+		})
 		r := s.Grant("alice", "admin")
 		time.Sleep(5 * time.Minute)
 		if diff := cmp.Diff([]string{"requested/v2", "approved/v2", "approved/v2"}, s.Told.Kinds(r.ID)); diff != "" {

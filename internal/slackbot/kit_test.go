@@ -40,8 +40,11 @@ type world struct {
 	hurried  bool   // the bot has its own deadlines
 	stop     func() // ends the bot's Run, and waits for that
 	// tell, when set, stands between the service and the bot.
-	tell func(*slackbot.Bot, breakglass.Notice) error
+	tell atomic.Pointer[func(*slackbot.Bot, breakglass.Notice) error]
 }
+
+// onTell sets tell.
+func (w *world) onTell(do func(*slackbot.Bot, breakglass.Notice) error) { w.tell.Store(&do) }
 
 // lane is a messenger of the bot that runs now, which the daemon announces to beside the bot.
 type lane struct {
@@ -111,16 +114,16 @@ func newWorld(t *testing.T, options ...option) *world {
 	w.api = srv.URL
 	w.start(w.api)
 	t.Cleanup(func() { w.stop() })
-	w.Told.OnTell = func(n breakglass.Notice) error {
+	w.Told.OnTell(func(n breakglass.Notice) error {
 		b := w.bot.Load()
 		if b == nil {
 			return errors.New("restarting")
 		}
-		if w.tell != nil {
-			return w.tell(b, n)
+		if tell := w.tell.Load(); tell != nil {
+			return (*tell)(b, n)
 		}
 		return b.Tell(context.Background(), n)
-	}
+	})
 	t.Cleanup(func() {
 		for _, canary := range []string{token, secret} {
 			if strings.Contains(w.log.String(), canary) {

@@ -262,8 +262,9 @@ func TestWhatSlackDidNotTakeIsShownOnceItIsMended(t *testing.T) {
 			t.Run(fmt.Sprintf("%s, restart %t", name, restart), func(t *testing.T) {
 				t.Parallel()
 				w := newWorld(t)
-				tt.broken.ID, tt.broken.Name = channel, "breakglass-approvals"
-				w.sim.SetChannel(tt.broken)
+				broken := tt.broken
+				broken.ID, broken.Name = channel, "breakglass-approvals"
+				w.sim.SetChannel(broken)
 				if tt.fault != "" {
 					w.sim.Fail("chat.postMessage", slacksim.Fault{Times: -1, Error: tt.fault})
 				}
@@ -348,7 +349,7 @@ func TestCardThatCannotBeEditedIsPostedAnew(t *testing.T) {
 // When Slack is switched on later, what is open is shown, and what was over long before is not.
 func TestHistoryIsNotToldWhenSlackIsSwitchedOn(t *testing.T) {
 	w := newWorld(t)
-	w.tell = func(*slackbot.Bot, breakglass.Notice) error { return nil } // no Slack yet
+	w.onTell(func(*slackbot.Bot, breakglass.Notice) error { return nil }) // no Slack yet
 	open, over := w.Ask(bgtest.ByKey("alice"), "admin"), w.Ask(bgtest.ByKey("alice"), "admin")
 	_, err := w.Service.Withdraw(w.ctx(), bgtest.ByKey("alice"), over.ID, "never mind")
 	must(t, err)
@@ -410,7 +411,7 @@ func TestEntryToldTwiceIsSeenOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	var lost atomic.Int64
-	w.tell = func(b *slackbot.Bot, n breakglass.Notice) error {
+	w.onTell(func(b *slackbot.Bot, n breakglass.Notice) error {
 		// Told entry by entry, but the announcer never learns of it the first time.
 		if err := b.Tell(context.Background(), n); err != nil {
 			return err
@@ -419,7 +420,7 @@ func TestEntryToldTwiceIsSeenOnce(t *testing.T) {
 			return errors.New("crashed before the announcer's bookmark")
 		}
 		return nil
-	}
+	})
 	r := w.Grant("alice", "admin")
 	w.drained(r.ID)
 	w.restart()
@@ -438,12 +439,12 @@ func TestEntryToldTwiceIsSeenOnce(t *testing.T) {
 func TestEditsAfterAnOutageAreCoalesced(t *testing.T) {
 	w := newWorld(t)
 	var down atomic.Bool
-	w.tell = func(b *slackbot.Bot, n breakglass.Notice) error {
+	w.onTell(func(b *slackbot.Bot, n breakglass.Notice) error {
 		if down.Load() {
 			return errors.New("down")
 		}
 		return b.Tell(context.Background(), n)
-	}
+	})
 	r := w.Ask(bgtest.ByKey("alice"), "admin")
 	w.card(r.ID, "")
 	w.drained(r.ID)

@@ -66,7 +66,7 @@ func TestWhatFollowsAGrantIsPlayedInABrowser(t *testing.T) {
 	findings := bot.Findings()
 	var stopped atomic.Bool
 	t.Cleanup(func() { stopped.Store(true) })
-	system.Told.OnTell = func(n breakglass.Notice) error {
+	system.Told.OnTell(func(n breakglass.Notice) error {
 		switch {
 		case stopped.Load():
 			return http.ErrServerClosed
@@ -74,7 +74,7 @@ func TestWhatFollowsAGrantIsPlayedInABrowser(t *testing.T) {
 			return findings.Tell(context.Background(), n)
 		}
 		return bot.Tell(context.Background(), n)
-	}
+	})
 	r := system.Grant("alice", "admin")
 	_, csr := bgtest.NewCSR()
 	if _, err := system.Claim("alice", r.ID, csr); err != nil {
