@@ -607,21 +607,26 @@ func TestEventsThatCameBeforeTheRecordChangeRooms(t *testing.T) {
 func TestIntakeHasRoomForEachCluster(t *testing.T) {
 	k := newKit(t, store.Limits{})
 	k.intake.MaxBodies, k.intake.Deadline = 1, time.Minute
+	inside, leave := make(chan bool), make(chan bool)
+	k.intake.Known = func(context.Context, string, string, string) (bool, error) {
+		inside <- true
+		<-leave
+		return true, nil
+	}
 	ctx, cancel := context.WithCancel(t.Context())
-	waiting := make(chan error)
+	waiting := make(chan error, 1)
 	go func() { waiting <- k.intake.Take(ctx, "other", list(event(1, "get", "pods"))) }()
-	eventually(t, func() string { // nobody writes yet: that one waits
-		if err := k.intake.Take(t.Context(), "other", list(stranger(1))); !errors.Is(err, store.ErrOverloaded) {
-			return fmt.Sprintf("got %v, want overloaded", err)
-		}
-		return ""
-	})
+	<-inside // it has the only place of its cluster
+	if err := k.intake.Take(t.Context(), "other", list(stranger(1))); !errors.Is(err, store.ErrOverloaded) {
+		t.Errorf("got %v for a second batch of the cluster, want overloaded", err)
+	}
 	if err := k.intake.Take(t.Context(), "prod", list(stranger(2))); err != nil {
 		t.Errorf("got %v for a cluster that sends its first batch", err)
 	}
 	cancel()
+	leave <- true
 	if err := <-waiting; !errors.Is(err, context.Canceled) {
-		t.Errorf("got %v", err)
+		t.Errorf("got %v, want canceled: no writer runs, and the caller has gone", err)
 	}
 }
 
