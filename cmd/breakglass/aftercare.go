@@ -302,6 +302,16 @@ func (a *app) noteCommand(verb, short, filter string, need bool, give func(conte
 		if text := a.afterwards(r); text != "" {
 			a.screen.note("%s", styled(strings.TrimSuffix(text, "\n")))
 		}
+		if need { // checked before the person writes
+			switch {
+			case r.State == breakglass.StateActive:
+				return &failure{exit: exitOther, code: "still-active", what: "not possible now", why: r.ID + " is still active",
+					next: "revoke it first if you are done: breakglass revoke " + r.ID}
+			case r.Certificate == nil:
+				return &failure{exit: exitOther, code: "not-issued", what: "not possible now",
+					why: r.ID + " is " + string(r.State) + ": it gave no certificate, so there is nothing to close"}
+			}
+		}
 		if note == "" && file == "" && need && a.interactive() {
 			if note, err = a.ask(ctx, false, "%s", question); err != nil {
 				return err

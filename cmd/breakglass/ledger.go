@@ -29,7 +29,7 @@ func (a *app) verifyCommand() *cobra.Command {
 	var key string
 	var since []string
 	cmd := &cobra.Command{Use: "verify EXPORT", Short: "Verify an exported ledger, or one certificate's proof, with nothing but the public key", Args: args(1, 1, "one exported directory or .json file"),
-		Long: "Verifies an export of the ledger: every hash, the signed checkpoint, and that everything in it could have happened, above\nall that every certificate had its approvals. Given the JSON that claim -o json printed, it verifies the proof of that\ncertificate. No server is asked.",
+		Long: "Verifies an export of the ledger: every hash, the signed checkpoint, and that everything in it could have happened, above\nall that every certificate had its approvals. Given the JSON that show --proof or claim -o json printed, it verifies the proof of that\ncertificate. No server is asked.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := a.formats("json"); err != nil {
 				return err
@@ -174,8 +174,8 @@ func (a *app) verifyCredential(path string, verifier note.Verifier) error {
 // checkCredential verifies that the ledger of a key holds exactly the certificate of a credential.
 func checkCredential(text []byte, verifier note.Verifier) (breakglass.Issued, int64, error) {
 	var c credential
-	if err := json.Unmarshal(text, &c); err != nil || c.Kind != "Credential" {
-		return breakglass.Issued{}, 0, errors.New("it is not what claim -o json prints")
+	if err := json.Unmarshal(text, &c); err != nil || c.Kind != "Credential" && c.Kind != "CertificateProof" {
+		return breakglass.Issued{}, 0, errors.New("it is not what show --proof or claim -o json prints")
 	}
 	block, _ := pem.Decode([]byte(c.Certificate))
 	if block == nil {

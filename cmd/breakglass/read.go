@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"slices"
@@ -145,11 +146,15 @@ func parseDays(s string) (int, error) {
 }
 
 func (a *app) showCommand() *cobra.Command {
-	var session bool
+	var session, proof bool
 	var out string
 	cmd := &cobra.Command{Use: "show ID", Short: "Show everything that is known about a request", Args: one(), ValidArgsFunction: a.completeIDs(api.FilterAll),
-		Long: "Shows everything that is known about a request. With --session it shows the whole report on what was done with the certificate,\nas API servers' audit events tell it: also with -o json, whose digest is in the ledger, and -o html.",
+		Long: "Shows everything that is known about a request. With --session it shows the whole report on what was done with the certificate,\nas API servers' audit events tell it: also with -o json, whose digest is in the ledger, and -o html.\n" +
+			"With --proof it prints the certificate with the ledger's proof of it, as JSON without any key: for an auditor, who checks it\nwith ledger verify.",
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if session && proof {
+				return usage("--session and --proof exclude each other")
+			}
 			if session {
 				if err := a.formats("json", "html", "text"); err != nil {
 					return err
@@ -174,6 +179,9 @@ func (a *app) showCommand() *cobra.Command {
 			r, h, err := a.recorded(cmd.Context(), c, a.seen(said))
 			if err != nil {
 				return err
+			}
+			if proof {
+				return a.printProof(r, h)
 			}
 			if a.json() {
 				return a.printJSON(struct {
@@ -203,8 +211,44 @@ func (a *app) showCommand() *cobra.Command {
 		}}
 	f := cmd.Flags()
 	f.BoolVar(&session, "session", false, "the report on what was done with it")
+	f.BoolVar(&proof, "proof", false, "the certificate and the ledger's proof of it, without any key")
 	f.StringVar(&out, "out", "", "with --session: write it to a `file`")
 	return cmd
+}
+
+// certificateProof is the JSON form of a certificate with the ledger's proof of it: a credential without what is secret.
+type certificateProof struct {
+	api.Meta
+	Request     api.Request `json:"request"`
+	Certificate string      `json:"certificate"` // PEM
+	Proof       string      `json:"proof"`
+	Issued      []byte      `json:"issued"`
+}
+
+// printProof prints the proof of a request's certificate, from a history that is proven.
+func (a *app) printProof(r api.Request, h api.History) error {
+	for _, e := range h.Entries {
+		ev, err := eventIn(e.Leaf, r.ID)
+		if err != nil {
+			return err
+		}
+		issued, ok := ev.(breakglass.Issued)
+		if !ok {
+			continue
+		}
+		p, err := e.Proof(h.Checkpoint)
+		if err != nil {
+			return err
+		}
+		words, err := p.MarshalText()
+		if err != nil {
+			return err
+		}
+		return a.printJSON(certificateProof{Meta: api.Meta{APIVersion: api.Version, Kind: "CertificateProof"}, Request: r,
+			Certificate: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: issued.Certificate})),
+			Proof:       string(words), Issued: e.Leaf})
+	}
+	return &failure{exit: exitOther, code: "not-issued", what: "nothing to prove", why: r.ID + " is " + string(r.State) + ": it gave no certificate"}
 }
 
 // person is a name and an id, for people who must decide about that person.

@@ -35,6 +35,11 @@ func (a *app) requestCommand() *cobra.Command {
 				return usage("--for %s is not in whole seconds", life)
 			}
 			ask.TTLSeconds = int64(life / time.Second)
+			for _, f := range []string{"profile", "cluster", "for", "reason", "reason-file", "incident", "dry-run"} {
+				if resume != "" && cmd.Flags().Changed(f) {
+					return usage("--resume takes no --%s: it goes on with a request as it was made", f)
+				}
+			}
 			c, err := a.client()
 			if err != nil {
 				return err

@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,6 +20,7 @@ import (
 	"golang.org/x/crypto/ssh/agent"
 
 	"github.com/breakglassd/breakglass/internal/api"
+	"github.com/breakglassd/breakglass/internal/breakglass"
 )
 
 // settings is what can be configured. Each has a flag, an environment variable and a key of the configuration file, which win
@@ -79,6 +82,20 @@ func readSettings(path string) (settings, error) {
 // parseSettings reads the configuration strictly: one document, known keys, text values.
 func parseSettings(b []byte) (settings, error) {
 	var s settings
+	known := []string{"server", "caFile", "identity", "ledgerKey"}
+	var keys map[string]yaml.Node
+	if err := yaml.Unmarshal(b, &keys); err == nil { // else the strict reading says what is wrong
+		for _, k := range slices.Sorted(maps.Keys(keys)) {
+			if slices.Contains(known, k) {
+				continue
+			}
+			hint := "allowed here: " + strings.Join(known, ", ")
+			if near := breakglass.Closest(k, known); near != "" {
+				hint = "did you mean " + near + "?"
+			}
+			return settings{}, fmt.Errorf("line %d: unknown key %q; %s", keys[k].Line, k, hint)
+		}
+	}
 	d := yaml.NewDecoder(bytes.NewReader(b))
 	d.KnownFields(true)
 	if err := d.Decode(&s); err != nil && !errors.Is(err, io.EOF) {
