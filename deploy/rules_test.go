@@ -51,15 +51,19 @@ var alertCases = []alertCase{
 	{"BreakglassAuditSilent", one(`breakglass_audit_alive{cluster="c1",server="a"}`, "1 0 1x10"), "4m", nil},
 	{"BreakglassAuditNotKept", one(`breakglass_audit_events_total{outcome="dropped"}`, "0 3x10"), "5m", []string{"outcome=dropped"}},
 	{"BreakglassAuditNotKept", one(`breakglass_audit_events_total{outcome="kept"}`, "0+9x10"), "5m", nil},
-	{"BreakglassAuditBatchesFail", one(`breakglass_webhook_request_duration_seconds_count{cluster="c1",what="audit",outcome="failed"}`, "0+2x20"),
+	{"BreakglassAuditBatchesFail", one(`breakglass_webhook_request_duration_seconds_count{cluster="c1",what="audit",outcome="failed"}`,
+		"0+2x20"),
 		"12m", []string{"cluster=c1,outcome=failed"}},
-	{"BreakglassAuditBatchesFail", one(`breakglass_webhook_request_duration_seconds_count{cluster="c1",what="audit",outcome="taken"}`, "0+2x20"),
+	{"BreakglassAuditBatchesFail", one(`breakglass_webhook_request_duration_seconds_count{cluster="c1",what="audit",outcome="taken"}`,
+		"0+2x20"),
 		"12m", nil},
 	{"BreakglassRevocationSlow", map[string]string{
-		`breakglass_revocation_seconds_bucket{cluster="c1",le="60"}`: "0 0x10", `breakglass_revocation_seconds_bucket{cluster="c1",le="300"}`: "0 5x10",
+		`breakglass_revocation_seconds_bucket{cluster="c1",le="60"}`:   "0 0x10",
+		`breakglass_revocation_seconds_bucket{cluster="c1",le="300"}`:  "0 5x10",
 		`breakglass_revocation_seconds_bucket{cluster="c1",le="+Inf"}`: "0 5x10"}, "8m", []string{"cluster=c1"}},
 	{"BreakglassRevocationSlow", map[string]string{
-		`breakglass_revocation_seconds_bucket{cluster="c1",le="60"}`: "0 5x10", `breakglass_revocation_seconds_bucket{cluster="c1",le="300"}`: "0 5x10",
+		`breakglass_revocation_seconds_bucket{cluster="c1",le="60"}`:   "0 5x10",
+		`breakglass_revocation_seconds_bucket{cluster="c1",le="300"}`:  "0 5x10",
 		`breakglass_revocation_seconds_bucket{cluster="c1",le="+Inf"}`: "0 5x10"}, "8m", nil},
 	{"BreakglassLeftBehind", one(`breakglass_unacknowledged`, "1x30"), "26h", []string{""}},
 	{"BreakglassLeftBehind", one(`breakglass_unacknowledged`, "1x12 0 1x20"), "26h", nil},
@@ -77,7 +81,8 @@ var alertCases = []alertCase{
 	{"BreakglassLedgerAheadOfClock", one(`breakglass_ledger_checkpoint_age_seconds`, "30x5"), "3m", nil},
 	{"BreakglassScheduleFails", one(`breakglass_schedule_ok{job="recertification"}`, "1 0x10"), "3m", []string{"job=recertification"}},
 	{"BreakglassScheduleFails", one(`breakglass_schedule_ok{job="recertification"}`, "0 1x10"), "3m", nil},
-	{"BreakglassCanaryFailed", one(`breakglass_canary_ok{cluster="c1",server="a",issuer="g1"}`, "0x20"), "11m", []string{"cluster=c1,server=a,issuer=g1"}},
+	{"BreakglassCanaryFailed", one(`breakglass_canary_ok{cluster="c1",server="a",issuer="g1"}`, "0x20"), "11m",
+		[]string{"cluster=c1,server=a,issuer=g1"}},
 	{"BreakglassCanaryFailed", one(`breakglass_canary_ok{cluster="c1",server="a",issuer="g1"}`, "0x5 1 0x9 1x9"), "16m", nil},
 	{"BreakglassCACheckMissed", one(`breakglass_ca_check_last_success_seconds{cluster="c1"}`, "0x200"), "190m", []string{"cluster=c1"}},
 	{"BreakglassCACheckMissed", one(`breakglass_ca_check_last_success_seconds{cluster="c1"}`, "0x60 3600x200"), "190m", nil},
@@ -90,20 +95,27 @@ var alertCases = []alertCase{
 	{"BreakglassCACritical", one(`breakglass_ca_findings{cluster="c1",severity="critical"}`, "1x10 0x10"), "16m", nil},
 	{"BreakglassCAWarning", one(`breakglass_ca_findings{cluster="c1",severity="warning"}`, "2x400"), "361m", []string{"cluster=c1"}},
 	{"BreakglassCAWarning", one(`breakglass_ca_findings{cluster="c1",severity="warning"}`, "2x100 0x300"), "361m", nil},
-	{"BreakglassCAEndsIn30Days", map[string]string{`breakglass_ca_not_after_seconds{cluster="c1",ca="break-glass",generation="g1"}`: "2000000x100",
-		`breakglass_canary_ok{cluster="c1",server="a",issuer="g1"}`: "1x100"}, "61m", []string{"cluster=c1,ca=break-glass,generation=g1"}},
-	{"BreakglassCAEndsIn30Days", one(`breakglass_ca_not_after_seconds{cluster="c1",ca="break-glass",generation="g0"}`, "2000000x100"), "61m", nil},
-	{"BreakglassCAEndsIn7Days", map[string]string{`breakglass_ca_not_after_seconds{cluster="c1",ca="break-glass",generation="g1"}`: "500000x100",
-		`breakglass_canary_ok{cluster="c1",server="a",issuer="g1"}`: "1x100"}, "61m", []string{"cluster=c1,ca=break-glass,generation=g1"}},
-	{"BreakglassCAEndsIn7Days", map[string]string{`breakglass_ca_not_after_seconds{cluster="c1",ca="break-glass",generation="g1"}`: "2000000x100",
-		`breakglass_canary_ok{cluster="c1",server="a",issuer="g1"}`: "1x100"}, "61m", nil},
-	{"BreakglassClusterCertificateEnds", one(`breakglass_ca_not_after_seconds{cluster="c1",ca="serving",generation="x"}`, "500000x400"), "361m",
+	{"BreakglassCAEndsIn30Days",
+		map[string]string{`breakglass_ca_not_after_seconds{cluster="c1",ca="break-glass",generation="g1"}`: "2000000x100",
+			`breakglass_canary_ok{cluster="c1",server="a",issuer="g1"}`: "1x100"}, "61m", []string{"cluster=c1,ca=break-glass,generation=g1"}},
+	{"BreakglassCAEndsIn30Days", one(`breakglass_ca_not_after_seconds{cluster="c1",ca="break-glass",generation="g0"}`, "2000000x100"), "61m",
+		nil},
+	{"BreakglassCAEndsIn7Days",
+		map[string]string{`breakglass_ca_not_after_seconds{cluster="c1",ca="break-glass",generation="g1"}`: "500000x100",
+			`breakglass_canary_ok{cluster="c1",server="a",issuer="g1"}`: "1x100"}, "61m", []string{"cluster=c1,ca=break-glass,generation=g1"}},
+	{"BreakglassCAEndsIn7Days",
+		map[string]string{`breakglass_ca_not_after_seconds{cluster="c1",ca="break-glass",generation="g1"}`: "2000000x100",
+			`breakglass_canary_ok{cluster="c1",server="a",issuer="g1"}`: "1x100"}, "61m", nil},
+	{"BreakglassClusterCertificateEnds", one(`breakglass_ca_not_after_seconds{cluster="c1",ca="serving",generation="x"}`, "500000x400"),
+		"361m",
 		[]string{"cluster=c1,ca=serving,generation=x"}},
-	{"BreakglassClusterCertificateEnds", one(`breakglass_ca_not_after_seconds{cluster="c1",ca="serving",generation="x"}`, "5000000x400"), "361m", nil},
+	{"BreakglassClusterCertificateEnds", one(`breakglass_ca_not_after_seconds{cluster="c1",ca="serving",generation="x"}`, "5000000x400"),
+		"361m", nil},
 	{"BreakglassRotationWentWrong", one(`breakglass_ca_phase{cluster="c1",phase="switched-too-early"}`, "1x5"), "2m",
 		[]string{"cluster=c1,phase=switched-too-early"}},
 	{"BreakglassRotationWentWrong", one(`breakglass_ca_phase{cluster="c1",phase="active"}`, "1x5"), "2m", nil},
-	{"BreakglassRotationStuck", one(`breakglass_ca_phase{cluster="c1",phase="drained"}`, "1x180"), "170h", []string{"cluster=c1,phase=drained"}},
+	{"BreakglassRotationStuck", one(`breakglass_ca_phase{cluster="c1",phase="drained"}`, "1x180"), "170h",
+		[]string{"cluster=c1,phase=drained"}},
 	{"BreakglassRotationStuck", one(`breakglass_ca_phase{cluster="c1",phase="drained"}`, "1x80 0 1x100"), "170h", nil},
 }
 
@@ -193,7 +205,8 @@ func TestAlertsFireWhenTheyMustAndNotOtherwise(t *testing.T) {
 	}
 	for _, r := range rules {
 		if !fires[r.Alert] || !silent[r.Alert] {
-			t.Errorf("%s: there is a series that fires it: %v, and one that must not: %v; both are needed in alertCases", r.Alert, fires[r.Alert], silent[r.Alert])
+			t.Errorf("%s: there is a series that fires it: %v, and one that must not: %v; both are needed in alertCases", r.Alert, fires[r.Alert],
+				silent[r.Alert])
 		}
 	}
 	write("bare.yaml", rule{"groups": []any{rule{"name": "all", "rules": bare}}})

@@ -80,7 +80,8 @@ func isTest(f *ast.FuncDecl) bool {
 		return false
 	}
 	sel, ok := star.X.(*ast.SelectorExpr)
-	return ok && (sel.Sel.Name == "T" && strings.HasPrefix(f.Name.Name, "Test") || sel.Sel.Name == "F" && strings.HasPrefix(f.Name.Name, "Fuzz"))
+	return ok && (sel.Sel.Name == "T" && strings.HasPrefix(f.Name.Name, "Test") || sel.Sel.Name == "F" &&
+		strings.HasPrefix(f.Name.Name, "Fuzz"))
 }
 
 // checkThreatModel returns everything that is wrong with a threat model, and how many claims it makes.
@@ -179,8 +180,10 @@ func TestEveryClaimOfTheThreatModelNamesATest(t *testing.T) {
 func TestThreatModelWithoutItsProofsIsNoticed(t *testing.T) {
 	good := threatModel(t)
 	for _, c := range []struct{ old, new, want string }{
-		{"`internal/breakglass.TestDenyIsFinal`", "`internal/breakglass.TestDenyIsFinl`", "package internal/breakglass has no test TestDenyIsFinl"},
-		{"`internal/breakglass.TestDenyIsFinal`", "`internal/brokenglass.TestDenyIsFinal`", "package internal/brokenglass has no test TestDenyIsFinal"},
+		{"`internal/breakglass.TestDenyIsFinal`", "`internal/breakglass.TestDenyIsFinl`",
+			"package internal/breakglass has no test TestDenyIsFinl"},
+		{"`internal/breakglass.TestDenyIsFinal`", "`internal/brokenglass.TestDenyIsFinal`",
+			"package internal/brokenglass has no test TestDenyIsFinal"},
 		{"`internal/breakglass.TestDenyIsFinal`", "`TestDenyIsFinal`", "not written `package.TestName`"},
 		{"`internal/breakglass.TestDenyIsFinal`", "`internal/bgtest.NewCSR`", "not written `package.TestName`"},
 		{"`cmd/breakglass.TestScripts/lies`", "`cmd/breakglass.TestScripts/truths`", `TestScripts has no part "truths"`},

@@ -23,7 +23,8 @@ func TestVaultFilesAreCompleteWhenFilled(t *testing.T) {
 		if err := json.Unmarshal(text, &role); err != nil {
 			t.Fatal(err)
 		}
-		if role.Issuer != issuerID || role.MaxTTL != 900 || len(role.Organization) != organization || organization == 1 && role.Organization[0] != group {
+		if role.Issuer != issuerID || role.MaxTTL != 900 || len(role.Organization) != organization || organization == 1 &&
+			role.Organization[0] != group {
 			t.Errorf("group %q: %+v", group, role)
 		}
 		if strings.Contains(string(text), "@") {
@@ -47,7 +48,9 @@ func TestVaultFilesAreCompleteWhenFilled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, path := range []string{"sys/policies/acl/breakglassd", "pki-a/certs", "pki-a/issuer/+/sign/breakglass-canary", "b/c/roles/breakglass-canary", "pki-a/sign/breakglass", "b/c/certs", "b/c/sign/breakglass", "b/c/sign/breakglass-x", "b/c/roles/breakglass-x"} {
+	for _, path := range []string{"sys/policies/acl/breakglassd", "pki-a/certs", "pki-a/issuer/+/sign/breakglass-canary",
+		"b/c/roles/breakglass-canary", "pki-a/sign/breakglass", "b/c/certs", "b/c/sign/breakglass", "b/c/sign/breakglass-x",
+		"b/c/roles/breakglass-x"} {
 		if strings.Count(policy, `path "`+path+`"`) != 1 {
 			t.Errorf("the policy does not have %s exactly once:\n%s", path, policy)
 		}
@@ -60,7 +63,8 @@ func TestVaultFilesAreCompleteWhenFilled(t *testing.T) {
 }
 
 func TestVaultFilesTakeNoOddValues(t *testing.T) {
-	for _, group := range []string{"system:masters", "breakglass:", "breakglass:canary", "breakglass:-x", "breakglass:A", "breakglass:a/b", "breakglass:a*", "breakglass:a\n", "breakglass:" + strings.Repeat("a", 51)} {
+	for _, group := range []string{"system:masters", "breakglass:", "breakglass:canary", "breakglass:-x", "breakglass:A", "breakglass:a/b",
+		"breakglass:a*", "breakglass:a\n", "breakglass:" + strings.Repeat("a", 51)} {
 		if name, err := VaultRoleName(group); err == nil {
 			t.Errorf("group %q has the role %q", group, name)
 		}

@@ -37,13 +37,16 @@ func (a *app) checkAccess(ctx context.Context, r api.Request, cl api.Cluster, ch
 	switch {
 	case errors.Is(err, errNotTrusted):
 		return &failure{exit: exitUnreachable, code: "certificate-not-accepted", what: cl.ID + " answers 401 to the new certificate",
-			why: "its API servers do not trust the break-glass CA yet, or something before them ends TLS", next: "tell an operator: breakglassd doctor\n" + kept}
+			why:  "its API servers do not trust the break-glass CA yet, or something before them ends TLS",
+			next: "tell an operator: breakglassd doctor\n" + kept}
 	case err != nil:
 		a.screen.note("%s cannot tell whether %s accepts it: %v", a.screen.yellow("!"), cl.ID, err)
 		return nil
 	case user != me:
-		return &failure{exit: exitUnreachable, code: "taken-for-another", what: fmt.Sprintf("%s takes you for %.200q, not for %s", cl.ID, user, me),
-			why: "the certificate does not reach its API servers: something in between ends TLS", next: "tell an operator: breakglassd doctor\n" + kept}
+		return &failure{exit: exitUnreachable, code: "taken-for-another", what: fmt.Sprintf("%s takes you for %.200q, not for %s", cl.ID, user,
+			me),
+			why:  "the certificate does not reach its API servers: something in between ends TLS",
+			next: "tell an operator: breakglassd doctor\n" + kept}
 	}
 	a.screen.note("%s %s accepts it: you are %s", a.screen.green("✓"), cl.ID, me)
 	return nil
@@ -69,7 +72,10 @@ func whoAmI(ctx context.Context, cl api.Cluster, chain, key string) (string, err
 		}
 	}
 	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: conf, DisableKeepAlives: true}
-	client := &http.Client{Transport: transport, Timeout: accessTime, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	client := &http.Client{Transport: transport, Timeout: accessTime, CheckRedirect: func(*http.Request,
+		[]*http.Request) error {
+		return http.ErrUseLastResponse
+	}}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, strings.TrimSuffix(cl.Server, "/")+reviewPath, strings.NewReader(review))
 	if err != nil {
 		return "", err

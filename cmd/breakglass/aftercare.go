@@ -24,12 +24,15 @@ func (a *app) revokeCommand() *cobra.Command {
 	var yes, all bool
 	var reason, file, cluster, confirmed string
 	var wait time.Duration
-	cmd := &cobra.Command{Use: "revoke ID | --all --cluster CLUSTER", Short: "Cut off a certificate before its time, or every one in a cluster", Args: args(0, 1, "one request id, or --all"), ValidArgsFunction: a.completeIDs(api.FilterActive),
+	cmd := &cobra.Command{Use: "revoke ID | --all --cluster CLUSTER",
+		Short: "Cut off a certificate before its time, or every one in a cluster", Args: args(0, 1, "one request id, or --all"),
+		ValidArgsFunction: a.completeIDs(api.FilterActive),
 		Long: "Cuts off a certificate before its time: its requester, its approvers and responders may. The right is taken away in the cluster,\n" +
 			"and every API server is asked until it says no; what each said, and after how long, is recorded as a receipt.\n\n" +
 			"With --all every grant in a cluster is ended, approved ones that were not claimed yet included. Its name must be typed to confirm it,\n" +
 			"or given with --confirm.",
-		Example: "  breakglass revoke bg-7k3m-9qx --reason \"laptop stolen\"\n  breakglass revoke --all --cluster prod-eu-1 --reason \"control plane compromised\" --confirm prod-eu-1",
+		Example: "  breakglass revoke bg-7k3m-9qx --reason \"laptop stolen\"\n  breakglass revoke --all --cluster prod-eu-1 --reason \"control " +
+			"plane compromised\" --confirm prod-eu-1",
 		RunE: func(cmd *cobra.Command, ids []string) error {
 			ctx := cmd.Context()
 			switch {
@@ -82,7 +85,8 @@ func (a *app) revokeCommand() *cobra.Command {
 				a.screen.note("%s", styled(strings.TrimSuffix(a.receipt(r), "\n")))
 			}
 			if err == nil && left != "" {
-				err = &failure{exit: exitUnreachable, code: "not-cut-off", what: "revoked and recorded, but not every API server says no yet", why: left,
+				err = &failure{exit: exitUnreachable, code: "not-cut-off", what: "revoked and recorded, but not every API server says no yet",
+					why:  left,
 					next: "the daemon goes on asking; watch it with: breakglass show " + r.ID}
 			}
 			return err
@@ -103,7 +107,8 @@ func (a *app) revokeCommand() *cobra.Command {
 
 // headline says which request a command is about.
 func (a *app) headline(r api.Request) {
-	a.screen.note("%s  %s asks for %s on %s: %s", a.screen.bold(r.ID), person(r, r.Ask.By.Person), r.Ask.Profile, r.Ask.Cluster, oneLine(r.Reason, 100))
+	a.screen.note("%s  %s asks for %s on %s: %s", a.screen.bold(r.ID), person(r, r.Ask.By.Person), r.Ask.Profile, r.Ask.Cluster,
+		oneLine(r.Reason, 100))
 }
 
 // untilCutOff waits until every API server says no, and returns what is left to say one.
@@ -153,7 +158,8 @@ func (a *app) receipt(r api.Request) string {
 	}
 	if r.Receipt == nil {
 		if r.Revoked != nil && !r.Ask.Rights.Binding() {
-			row("receipt", "group mode: the certificate itself works until %s unless the cluster's deny webhook knows it", a.when(r.Certificate.NotAfter))
+			row("receipt", "group mode: the certificate itself works until %s unless the cluster's deny webhook knows it",
+				a.when(r.Certificate.NotAfter))
 		}
 		return b.String()
 	}
@@ -252,88 +258,94 @@ func (a *app) revokeAll(ctx context.Context, c *api.Client, cluster, confirmed, 
 	}
 	switch {
 	case len(got.Left) > 0:
-		return &failure{exit: exitDenied, code: "left-alone", what: fmt.Sprintf("%d grants were left alone", len(got.Left)), next: "have a responder or an approver of theirs revoke them"}
+		return &failure{exit: exitDenied, code: "left-alone", what: fmt.Sprintf("%d grants were left alone", len(got.Left)),
+			next: "have a responder or an approver of theirs revoke them"}
 	case len(open) > 0:
-		return &failure{exit: exitUnreachable, code: "not-cut-off", what: "revoked and recorded, but not every API server says no yet", why: strings.Join(open, "; "), next: "the daemon goes on asking; watch it with: breakglass list"}
+		return &failure{exit: exitUnreachable, code: "not-cut-off", what: "revoked and recorded, but not every API server says no yet",
+			why: strings.Join(open, "; "), next: "the daemon goes on asking; watch it with: breakglass list"}
 	}
 	return nil
 }
 
 func (a *app) closeCommand() *cobra.Command {
-	return a.noteCommand("close", "Write what was done with your access, after it has ended", api.FilterMine, true, func(ctx context.Context, c *api.Client, r api.Request, note string) (api.Request, error) {
-		return c.Close(ctx, r.ID, note)
-	}, func(r api.Request) {
-		a.screen.note("%s closed   %s", a.screen.green("✓"), r.ID)
-	})
+	return a.noteCommand("close", "Write what was done with your access, after it has ended", api.FilterMine, true,
+		func(ctx context.Context, c *api.Client, r api.Request, note string) (api.Request, error) {
+			return c.Close(ctx, r.ID, note)
+		}, func(r api.Request) {
+			a.screen.note("%s closed   %s", a.screen.green("✓"), r.ID)
+		})
 }
 
 func (a *app) ackCommand() *cobra.Command {
-	return a.noteCommand("ack", "Say that you have seen what somebody else's session left behind, and why it may stay", api.FilterUnacknowledged, false, func(ctx context.Context, c *api.Client, r api.Request, note string) (api.Request, error) {
-		return c.Acknowledge(ctx, r.ID, r.SweepDigest, note)
-	}, func(r api.Request) {
-		a.screen.note("%s acknowledged   %s", a.screen.green("✓"), r.ID)
-	})
+	return a.noteCommand("ack", "Say that you have seen what somebody else's session left behind, and why it may stay",
+		api.FilterUnacknowledged, false, func(ctx context.Context, c *api.Client, r api.Request, note string) (api.Request, error) {
+			return c.Acknowledge(ctx, r.ID, r.SweepDigest, note)
+		}, func(r api.Request) {
+			a.screen.note("%s acknowledged   %s", a.screen.green("✓"), r.ID)
+		})
 }
 
 // noteCommand is a command that adds a note to an ended grant, as it was shown.
-func (a *app) noteCommand(verb, short, filter string, need bool, give func(context.Context, *api.Client, api.Request, string) (api.Request, error), done func(api.Request)) *cobra.Command {
+func (a *app) noteCommand(verb, short, filter string, need bool, give func(context.Context, *api.Client, api.Request, string) (api.Request,
+	error), done func(api.Request)) *cobra.Command {
 	var note, file string
 	var yes bool
-	cmd := &cobra.Command{Use: verb + " ID", Short: short, Args: one(), ValidArgsFunction: a.completeIDs(filter), RunE: func(cmd *cobra.Command, ids []string) error {
-		ctx := cmd.Context()
-		c, err := a.reader()
-		if err != nil {
-			return err
-		}
-		r, err := a.get(ctx, c, ids[0])
-		if err != nil {
-			return err
-		}
-		a.headline(r)
-		question, need := "What was done, and what is left to do? ", need
-		if verb == "ack" {
-			if r, err = a.lookAgain(ctx, c, r); err != nil {
+	cmd := &cobra.Command{Use: verb + " ID", Short: short, Args: one(), ValidArgsFunction: a.completeIDs(filter),
+		RunE: func(cmd *cobra.Command, ids []string) error {
+			ctx := cmd.Context()
+			c, err := a.reader()
+			if err != nil {
 				return err
 			}
-			if r.Acknowledged == nil && r.Swept.Critical() > 0 {
-				question, need = "Something critical is still there: why may it stay? ", true
-			}
-		}
-		if text := a.afterwards(r); text != "" {
-			a.screen.note("%s", styled(strings.TrimSuffix(text, "\n")))
-		}
-		if need { // checked before the person writes
-			switch {
-			case r.State == breakglass.StateActive:
-				return &failure{exit: exitOther, code: "still-active", what: "not possible now", why: r.ID + " is still active",
-					next: "revoke it first if you are done: breakglass revoke " + r.ID}
-			case r.Certificate == nil:
-				return &failure{exit: exitOther, code: "not-issued", what: "not possible now",
-					why: r.ID + " is " + string(r.State) + ": it gave no certificate, so there is nothing to close"}
-			}
-		}
-		if note == "" && file == "" && need && a.interactive() {
-			if note, err = a.ask(ctx, false, "%s", question); err != nil {
+			r, err := a.get(ctx, c, ids[0])
+			if err != nil {
 				return err
 			}
-		}
-		if note, err = a.note(ctx, note, file, need && verb == "close"); err != nil { // who may acknowledge without one, the service knows
-			return err
-		}
-		if verb == "ack" {
-			if err := a.confirm(ctx, yes, "acknowledge", r.ID); err != nil {
+			a.headline(r)
+			question, need := "What was done, and what is left to do? ", need
+			if verb == "ack" {
+				if r, err = a.lookAgain(ctx, c, r); err != nil {
+					return err
+				}
+				if r.Acknowledged == nil && r.Swept.Critical() > 0 {
+					question, need = "Something critical is still there: why may it stay? ", true
+				}
+			}
+			if text := a.afterwards(r); text != "" {
+				a.screen.note("%s", styled(strings.TrimSuffix(text, "\n")))
+			}
+			if need { // checked before the person writes
+				switch {
+				case r.State == breakglass.StateActive:
+					return &failure{exit: exitOther, code: "still-active", what: "not possible now", why: r.ID + " is still active",
+						next: "revoke it first if you are done: breakglass revoke " + r.ID}
+				case r.Certificate == nil:
+					return &failure{exit: exitOther, code: "not-issued", what: "not possible now",
+						why: r.ID + " is " + string(r.State) + ": it gave no certificate, so there is nothing to close"}
+				}
+			}
+			if note == "" && file == "" && need && a.interactive() {
+				if note, err = a.ask(ctx, false, "%s", question); err != nil {
+					return err
+				}
+			}
+			if note, err = a.note(ctx, note, file, need && verb == "close"); err != nil { // who may acknowledge without one, the service knows
 				return err
 			}
-		}
-		if r, err = give(ctx, c, r, note); err != nil {
-			return err
-		}
-		if a.json() {
-			return a.printJSON(r)
-		}
-		done(a.seen(r))
-		return nil
-	}}
+			if verb == "ack" {
+				if err := a.confirm(ctx, yes, "acknowledge", r.ID); err != nil {
+					return err
+				}
+			}
+			if r, err = give(ctx, c, r, note); err != nil {
+				return err
+			}
+			if a.json() {
+				return a.printJSON(r)
+			}
+			done(a.seen(r))
+			return nil
+		}}
 	f := cmd.Flags()
 	f.StringVar(&note, "note", "", "the note")
 	f.StringVar(&file, "note-file", "", "`file` with the note, - for standard input")
@@ -363,7 +375,8 @@ func (a *app) lookAgain(ctx context.Context, c *api.Client, r api.Request) (api.
 		case exitDenied, exitSignIn:
 			return r, nil // who may not have it looked at may not acknowledge it, and is told that
 		}
-		a.screen.note("%s it could not be looked at again (%s): what follows is what the last look found", a.screen.yellow("!"), oneLine(f.Error(), 200))
+		a.screen.note("%s it could not be looked at again (%s): what follows is what the last look found", a.screen.yellow("!"),
+			oneLine(f.Error(), 200))
 	}
 	return a.get(ctx, c, r.ID)
 }
@@ -380,7 +393,8 @@ func (a *app) note(ctx context.Context, flag, file string, need bool) (string, e
 }
 
 func (a *app) sweepCommand() *cobra.Command {
-	return &cobra.Command{Use: "sweep ID", Short: "Have an ended session looked through again, after cleaning up", Args: one(), ValidArgsFunction: a.completeIDs(api.FilterUnacknowledged),
+	return &cobra.Command{Use: "sweep ID", Short: "Have an ended session looked through again, after cleaning up", Args: one(),
+		ValidArgsFunction: a.completeIDs(api.FilterUnacknowledged),
 		RunE: func(cmd *cobra.Command, ids []string) error {
 			c, err := a.reader()
 			if err != nil {
@@ -411,7 +425,8 @@ func (a *app) afterwards(r api.Request) string {
 			row("session", "never used, as far as the audit events tell")
 		default:
 			row("session", "%s to %s from %s", a.clock(s.First), a.clock(s.Last), cmp.Or(strings.Join(s.From, ", "), "an unknown address"))
-			row("", "reads %d, changes %d, refused %d, of Secrets %d, execs and port-forwards %d", s.Reads, s.Writes, s.Refused, s.SecretsRead, s.Streams)
+			row("", "reads %d, changes %d, refused %d, of Secrets %d, execs and port-forwards %d", s.Reads, s.Writes, s.Refused, s.SecretsRead,
+				s.Streams)
 			if s.StillOpen > 0 {
 				row("", "streams and watches STILL OPEN: %d; they outlive the certificate", s.StillOpen)
 			}
@@ -461,8 +476,10 @@ func (a *app) afterwards(r api.Request) string {
 
 func (a *app) auditCommand() *cobra.Command {
 	var cluster string
-	imp := &cobra.Command{Use: "import FILE…", Short: "Hand in API servers' audit logs, where no webhook can be set", Args: args(1, 1000, "at least one file, - for standard input"),
-		Long: "Hands in files that kube-apiserver wrote with --audit-log-path, or EventLists, plain or gzip. Only what is about certificates of ours is\nkept, and nothing twice. What ended sessions did is reported anew: breakglass sweep ID, breakglass show ID --session.",
+	imp := &cobra.Command{Use: "import FILE…", Short: "Hand in API servers' audit logs, where no webhook can be set",
+		Args: args(1, 1000, "at least one file, - for standard input"),
+		Long: "Hands in files that kube-apiserver wrote with --audit-log-path, or EventLists, plain or gzip. Only what is about certificates " +
+			"of ours is\nkept, and nothing twice. What ended sessions did is reported anew: breakglass sweep ID, breakglass show ID --session.",
 		RunE: func(cmd *cobra.Command, files []string) error {
 			if cluster == "" {
 				return usage("of which cluster? give --cluster")
@@ -540,8 +557,10 @@ func (p *progress) Read(b []byte) (int, error) {
 
 func (a *app) findingsCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "findings", Short: "List what the daemon's checks have found and is not over", Args: args(0, 0, "no arguments"),
-		Long: "Lists what the daemon's checks have found and is not over, with what to do about it. The exit code is 8 while one of them is critical, and while a session's critical leavings are not acknowledged, its closing note is overdue, or its revocation is not proved. " +
-			"Most end by themselves when what they say is put right. What was once done, by a certificate or under a name that nobody knows, ends when a responder settles it.",
+		Long: "Lists what the daemon's checks have found and is not over, with what to do about it. The exit code is 8 while one of them is " +
+			"critical, and while a session's critical leavings are not acknowledged, its closing note is overdue, or its revocation is not proved. " +
+			"Most end by themselves when what they say is put right. What was once done, by a certificate or under a name that nobody knows, ends " +
+			"when a responder settles it.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := a.reader()
 			if err != nil {
@@ -652,7 +671,8 @@ func (o owed) lines() []string {
 			counted(len(o.left), "session"), counted(all, "thing")))
 	}
 	if n := len(o.close); n > 0 {
-		out = append(out, fmt.Sprintf("%s overdue: breakglass list --touched", map[bool]string{true: "1 closing note is", false: fmt.Sprintf("%d closing notes are", n)}[n == 1]))
+		out = append(out, fmt.Sprintf("%s overdue: breakglass list --touched", map[bool]string{true: "1 closing note is",
+			false: fmt.Sprintf("%d closing notes are", n)}[n == 1]))
 	}
 	for _, r := range o.prove {
 		out = append(out, fmt.Sprintf("the revocation of %s is not proved: %s: breakglass show %s", r.ID, oneLine(openServers(r), 200), r.ID))
@@ -680,10 +700,13 @@ func ids(all []api.Request) []string {
 func (a *app) settleCommand() *cobra.Command {
 	var note, file string
 	var yes bool
-	cmd := &cobra.Command{Use: "settle KEY", Short: "Say what came of looking into a certificate or name that nobody knows", Args: args(1, 1, "the key of a finding"),
-		Long: "Says, as a responder, what came of looking into an unknown certificate or name, and ends the finding. It comes back when the certificate or name is used again. " +
+	cmd := &cobra.Command{Use: "settle KEY", Short: "Say what came of looking into a certificate or name that nobody knows",
+		Args: args(1, 1, "the key of a finding"),
+		Long: "Says, as a responder, what came of looking into an unknown certificate or name, and ends the finding. It comes back when the " +
+			"certificate or name is used again. " +
 			"A KEY that ends with a slash means every finding whose key begins so.",
-		Example: "  breakglass findings settle unknown-name/prod-eu-1/breakglass:x --note \"load test of the platform team\"\n  breakglass findings settle unknown-name/prod-eu-1/ --note-file incident-42.txt",
+		Example: "  breakglass findings settle unknown-name/prod-eu-1/breakglass:x --note \"load test of the platform team\"\n  breakglass " +
+			"findings settle unknown-name/prod-eu-1/ --note-file incident-42.txt",
 		RunE: func(cmd *cobra.Command, keys []string) error {
 			ctx := cmd.Context()
 			note, err := a.note(ctx, note, file, true)

@@ -51,7 +51,8 @@ func (x *after) Examine(context.Context, *breakglass.Request, bool) (breakglass.
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	at := time.Date(2026, 11, 22, 3, 4, 5, 0, time.UTC)
-	return breakglass.SessionReported{Source: breakglass.SourceAudit, Digest: strings.Repeat("0", 64), Events: 7, First: at, Last: at.Add(time.Minute),
+	return breakglass.SessionReported{Source: breakglass.SourceAudit, Digest: strings.Repeat("0", 64), Events: 7, First: at,
+			Last: at.Add(time.Minute),
 			From: []string{"10.1.2.3"}, Reads: 4, Writes: 2, Refused: 1, SecretsRead: 1, Streams: 1, StillOpen: 1},
 		breakglass.Swept{Items: x.items, Sources: []string{"audit"}, Gaps: []string{"pods: the daemon may not list them"}}, nil
 }
@@ -96,7 +97,8 @@ func leaves(ts *testscript.TestScript, neg bool, args []string) {
 	defer x.mu.Unlock()
 	x.items = nil
 	for _, object := range args {
-		x.items = append(x.items, breakglass.Residue{Rule: "clusterrolebinding-created", Severity: breakglass.SeverityCritical, Object: object, What: "a new binding gives rights",
+		x.items = append(x.items, breakglass.Residue{Rule: "clusterrolebinding-created", Severity: breakglass.SeverityCritical, Object: object,
+			What:  "a new binding gives rights",
 			Found: "audit", Exists: "yes", Undo: "kubectl delete clusterrolebinding evil"})
 	}
 }
@@ -110,7 +112,8 @@ func found(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) == 3 {
 		key = args[2]
 	}
-	ts.Check(worldOf(ts).sys.Service.Find(context.Background(), breakglass.FindingOpened{Key: key, Check: "test", Cluster: "c1", Severity: breakglass.Severity(args[0]), What: args[1], Next: "look at it"}))
+	ts.Check(worldOf(ts).sys.Service.Find(context.Background(), breakglass.FindingOpened{Key: key, Check: "test", Cluster: "c1",
+		Severity: breakglass.Severity(args[0]), What: args[1], Next: "look at it"}))
 }
 
 // granted makes a grant of alice's with a certificate and sets ID: granted PROFILE.

@@ -15,24 +15,26 @@ func (a *app) caCommand() *cobra.Command {
 	var cluster, target string
 	var all bool
 	run := func(use, short, long string, do func(cmd *cobra.Command, c *api.Client) error) *cobra.Command {
-		cmd := &cobra.Command{Use: use + " [CLUSTER]", Short: short, Long: long, Args: args(0, 1, "at most one cluster"), ValidArgsFunction: a.completeClusters, RunE: func(cmd *cobra.Command, named []string) error {
-			c, err := a.reader()
-			if err != nil {
-				return err
-			}
-			if len(named) == 1 {
-				cluster = named[0]
-			}
-			if cluster == "" {
-				if cluster, err = a.onlyCluster(cmd, c); err != nil {
+		cmd := &cobra.Command{Use: use + " [CLUSTER]", Short: short, Long: long, Args: args(0, 1, "at most one cluster"),
+			ValidArgsFunction: a.completeClusters, RunE: func(cmd *cobra.Command, named []string) error {
+				c, err := a.reader()
+				if err != nil {
 					return err
 				}
-			}
-			return do(cmd, c)
-		}}
+				if len(named) == 1 {
+					cluster = named[0]
+				}
+				if cluster == "" {
+					if cluster, err = a.onlyCluster(cmd, c); err != nil {
+						return err
+					}
+				}
+				return do(cmd, c)
+			}}
 		return cmd
 	}
-	status := run("status", "Say what the last check of a cluster's CAs found", "Draws each generation of the break-glass CA and each API server by itself: which of them trusts which. The exit code is 8 when\nsomebody has to act, or when something could not be seen.",
+	status := run("status", "Say what the last check of a cluster's CAs found",
+		"Draws each generation of the break-glass CA and each API server by itself: which of them trusts which. The exit code is 8 when\nsomebody has to act, or when something could not be seen.",
 		func(cmd *cobra.Command, c *api.Client) error {
 			r, err := c.CAStatus(cmd.Context(), cluster)
 			if err != nil {
@@ -40,7 +42,8 @@ func (a *app) caCommand() *cobra.Command {
 			}
 			return a.caReport(r, all)
 		})
-	check := run("check", "Check a cluster's CAs now", "Looks at every CA from outside, on every API server's own address, and has one certificate without any right signed for each\nissuer to prove the whole path. What it finds is recorded.",
+	check := run("check", "Check a cluster's CAs now", "Looks at every CA from outside, on every API server's own address, and has one "+
+		"certificate without any right signed for each\nissuer to prove the whole path. What it finds is recorded.",
 		func(cmd *cobra.Command, c *api.Client) error {
 			r, err := c.CACheck(cmd.Context(), cluster)
 			if err != nil {
@@ -48,7 +51,8 @@ func (a *app) caCommand() *cobra.Command {
 			}
 			return a.caReport(r, all)
 		})
-	plan := run("plan", "Print the exact commands for the next phase of a rotation", "Checks, and prints the commands that lead to the next phase, for people to run; nothing is changed. A phase cannot be skipped.",
+	plan := run("plan", "Print the exact commands for the next phase of a rotation",
+		"Checks, and prints the commands that lead to the next phase, for people to run; nothing is changed. A phase cannot be skipped.",
 		func(cmd *cobra.Command, c *api.Client) error {
 			p, err := c.CAPlan(cmd.Context(), cluster, target)
 			if err != nil {

@@ -38,8 +38,9 @@ func (t *target) flags(cmd *cobra.Command) {
 
 func (a *app) claimCommand() *cobra.Command {
 	var t target
-	cmd := &cobra.Command{Use: "claim ID", Short: "Turn an approved request into its certificate, once", Args: one(), ValidArgsFunction: a.completeIDs(api.FilterMine),
-		Long: "Claims the certificate of an approved request for a key on this machine, checks the ledger's proof of it, and writes a\nkubeconfig. Then it asks the cluster whether it accepts the certificate. With the same key it can be repeated while the certificate is valid; it is then the same certificate.",
+	cmd := &cobra.Command{Use: "claim ID", Short: "Turn an approved request into its certificate, once", Args: one(),
+		ValidArgsFunction: a.completeIDs(api.FilterMine),
+		Long:              "Claims the certificate of an approved request for a key on this machine, checks the ledger's proof of it, and writes a\nkubeconfig. Then it asks the cluster whether it accepts the certificate. With the same key it can be repeated while the certificate is valid; it is then the same certificate.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := a.formats("kubeconfig", "pem", "json"); err != nil {
 				return err
@@ -70,7 +71,8 @@ func (a *app) claim(ctx context.Context, c *api.Client, r api.Request, t target)
 	}
 	if k == nil {
 		if r.Ask.KeyHash != "" {
-			return &failure{exit: exitOther, code: "no-local-key", what: "the key of " + r.ID + " is not on this machine", why: "it was made where the request was made, and never leaves that machine", next: "claim it there, or open a new request here"}
+			return &failure{exit: exitOther, code: "no-local-key", what: "the key of " + r.ID + " is not on this machine",
+				why: "it was made where the request was made, and never leaves that machine", next: "claim it there, or open a new request here"}
 		}
 		if k, err = a.newKey(c.Server, a.now().Add(time.Duration(r.Ask.TTLSeconds)*time.Second)); err != nil {
 			return err
@@ -169,7 +171,8 @@ func (a *app) files(id string, t target) ([]string, error) {
 		case err != nil:
 			return nil, usage("%v", err)
 		case of == "" && !t.force:
-			return nil, &failure{exit: exitOther, code: "file-exists", what: f + " exists", why: "this program did not write it", next: "choose another --out, or give --force"}
+			return nil, &failure{exit: exitOther, code: "file-exists", what: f + " exists", why: "this program did not write it",
+				next: "choose another --out, or give --force"}
 		}
 	}
 	return files, nil
@@ -245,7 +248,8 @@ func (a *app) checkCertificate(cert *x509.Certificate, k *kept, r api.Request) [
 	if !k.key.PublicKey.Equal(cert.PublicKey) {
 		bad = append(bad, "it is for another key")
 	}
-	if now := a.now(); cert.NotAfter.After(now.Add(time.Duration(r.Ask.TTLSeconds)*time.Second+breakglass.MaxSkew)) || !now.Before(cert.NotAfter) {
+	if now := a.now(); cert.NotAfter.After(now.Add(time.Duration(r.Ask.TTLSeconds)*time.Second+breakglass.MaxSkew)) ||
+		!now.Before(cert.NotAfter) {
 		bad = append(bad, fmt.Sprintf("it ends at %s", cert.NotAfter.UTC().Format(time.RFC3339)))
 	}
 	return bad
@@ -282,7 +286,8 @@ func (a *app) checkLedger(ctx context.Context, c *api.Client, proven func(note.V
 	signed, err := proven(t.verifier)
 	if err != nil {
 		if now, kerr := c.LedgerKey(ctx); kerr == nil && now != t.Key {
-			return lie("ledger-key", "the ledger's key has changed: this machine trusts %s, the server now shows %s (%v). If the people who run it say that this is right, remove %s or give the new one with --ledger-key", t.Key, now, err, t.path)
+			return lie("ledger-key", "the ledger's key has changed: this machine trusts %s, the server now shows %s (%v). If the people who run "+
+				"it say that this is right, remove %s or give the new one with --ledger-key", t.Key, now, err, t.path)
 		}
 		return lie("proof", "%v", err)
 	}
@@ -312,7 +317,8 @@ func (a *app) checkLedger(ctx context.Context, c *api.Client, proven func(note.V
 func continues(ctx context.Context, c *api.Client, t trust, now ledger.Checkpoint) error {
 	before, err := ledger.ParseCheckpoint([]byte(t.Checkpoint), t.verifier)
 	if err != nil {
-		return &failure{exit: exitVerify, what: "what is known of the server cannot be read", why: t.path + " is damaged: " + err.Error(), next: "find out why before you remove it"}
+		return &failure{exit: exitVerify, what: "what is known of the server cannot be read", why: t.path + " is damaged: " + err.Error(),
+			next: "find out why before you remove it"}
 	}
 	small, large := before, now
 	if small.Size > large.Size {
@@ -326,7 +332,8 @@ func continues(ctx context.Context, c *api.Client, t trust, now ledger.Checkpoin
 		err = ledger.VerifyConsistency(hashes, small, large)
 	}
 	if err != nil {
-		return lie("ledger-forked", "its ledger (%d entries) is not the one that this machine saw before (%d entries): it was rolled back or rewritten (%v)", now.Size, before.Size, err)
+		return lie("ledger-forked", "its ledger (%d entries) is not the one that this machine saw before (%d entries): it was rolled back or "+
+			"rewritten (%v)", now.Size, before.Size, err)
 	}
 	return nil
 }
@@ -350,7 +357,8 @@ func (a *app) deliver(d api.Delivery, k *kept, chain string, files []string) err
 		d.Request.Certificate.NotAfter.UTC().Format(time.RFC3339))
 	switch {
 	case a.json():
-		return a.printJSON(credential{Meta: api.Meta{APIVersion: api.Version, Kind: "Credential"}, Request: d.Request, Certificate: chain, PrivateKey: k.Key, Cluster: d.Cluster,
+		return a.printJSON(credential{Meta: api.Meta{APIVersion: api.Version, Kind: "Credential"}, Request: d.Request, Certificate: chain,
+			PrivateKey: k.Key, Cluster: d.Cluster,
 			Proof: d.Proof, Issued: d.Issued, Warning: d.Warning})
 	case a.output == "pem":
 		for i, text := range []string{k.Key, chain, d.Cluster.CA} {
@@ -393,11 +401,13 @@ func kubeconfig(id string, cl api.Cluster, certificate, key string) string {
 	}
 	name := q("breakglass-" + cl.ID)
 	var b strings.Builder
-	fmt.Fprintf(&b, "apiVersion: v1\nkind: Config\ncurrent-context: %s\nclusters:\n- name: %s\n  cluster:\n    server: %s\n", name, q(cl.ID), q(cl.Server))
+	fmt.Fprintf(&b, "apiVersion: v1\nkind: Config\ncurrent-context: %s\nclusters:\n- name: %s\n  cluster:\n    server: %s\n", name, q(cl.ID),
+		q(cl.Server))
 	if cl.CA != "" {
 		fmt.Fprintf(&b, "    certificate-authority-data: %s\n", b64(cl.CA))
 	}
-	fmt.Fprintf(&b, "users:\n- name: %s\n  user:\n    client-certificate-data: %s\n    client-key-data: %s\n", q(id), b64(certificate), b64(key))
+	fmt.Fprintf(&b, "users:\n- name: %s\n  user:\n    client-certificate-data: %s\n    client-key-data: %s\n", q(id), b64(certificate),
+		b64(key))
 	fmt.Fprintf(&b, "contexts:\n- name: %s\n  context:\n    cluster: %s\n    user: %s\n", name, q(cl.ID), q(id))
 	return b.String()
 }

@@ -40,7 +40,8 @@ func (a *app) completeIDs(filter string) cobra.CompletionFunc {
 		all, _ := quiet(a, cmd, func(ctx context.Context, c *api.Client) (api.Requests, error) { return c.List(ctx, filter, 7) })
 		var out []cobra.Completion
 		for _, r := range all.Items {
-			out = append(out, cobra.CompletionWithDesc(r.ID, oneLine(format("%s %s by %s: %s", r.State, r.Ask.Profile, r.Ask.By.Person, r.Reason), 60)))
+			out = append(out, cobra.CompletionWithDesc(r.ID, oneLine(format("%s %s by %s: %s", r.State, r.Ask.Profile, r.Ask.By.Person, r.Reason),
+				60)))
 		}
 		return out, cobra.ShellCompDirectiveNoFileComp
 	}

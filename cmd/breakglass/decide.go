@@ -12,7 +12,8 @@ import (
 func (a *app) approveCommand() *cobra.Command {
 	var yes bool
 	var comment string
-	cmd := &cobra.Command{Use: "approve ID", Short: "Show a request and approve it with your SSH key", Args: one(), ValidArgsFunction: a.completeIDs(api.FilterForMe),
+	cmd := &cobra.Command{Use: "approve ID", Short: "Show a request and approve it with your SSH key", Args: one(),
+		ValidArgsFunction: a.completeIDs(api.FilterForMe),
 		Long: "Shows everything that is asked for and who has approved, read from entries that are proven to be in the ledger, and signs " +
 			"the\ndigest of the first with the key that you are signed in with. The signature is kept in the ledger and can be checked by " +
 			"anybody, for ever.",
@@ -63,37 +64,38 @@ func (a *app) withdrawCommand() *cobra.Command {
 func (a *app) endingCommand(verb, short, done, filter string, needReason bool) *cobra.Command {
 	var yes bool
 	var reason, file string
-	cmd := &cobra.Command{Use: verb + " ID", Short: short, Args: one(), ValidArgsFunction: a.completeIDs(filter), RunE: func(cmd *cobra.Command, args []string) error {
-		ctx := cmd.Context()
-		c, err := a.reader()
-		if err != nil {
-			return err
-		}
-		r, err := a.get(ctx, c, args[0])
-		if err != nil {
-			return err
-		}
-		a.headline(r)
-		command, what := verb, done
-		if verb == "withdraw" && r.Ask.By.Person != c.Session.Person {
-			command, what = "take-back", "approval withdrawn"
-		}
-		why, err := a.reason(ctx, reason, file, needReason)
-		if err != nil {
-			return err
-		}
-		if err := a.confirm(ctx, yes, verb, r.ID); err != nil {
-			return err
-		}
-		if r, err = c.Command(ctx, r.ID, command, why); err != nil {
-			return err
-		}
-		if a.json() {
-			return a.printJSON(r)
-		}
-		a.screen.note("%s %s   %s", a.screen.green("✓"), what, r.ID)
-		return nil
-	}}
+	cmd := &cobra.Command{Use: verb + " ID", Short: short, Args: one(), ValidArgsFunction: a.completeIDs(filter),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx := cmd.Context()
+			c, err := a.reader()
+			if err != nil {
+				return err
+			}
+			r, err := a.get(ctx, c, args[0])
+			if err != nil {
+				return err
+			}
+			a.headline(r)
+			command, what := verb, done
+			if verb == "withdraw" && r.Ask.By.Person != c.Session.Person {
+				command, what = "take-back", "approval withdrawn"
+			}
+			why, err := a.reason(ctx, reason, file, needReason)
+			if err != nil {
+				return err
+			}
+			if err := a.confirm(ctx, yes, verb, r.ID); err != nil {
+				return err
+			}
+			if r, err = c.Command(ctx, r.ID, command, why); err != nil {
+				return err
+			}
+			if a.json() {
+				return a.printJSON(r)
+			}
+			a.screen.note("%s %s   %s", a.screen.green("✓"), what, r.ID)
+			return nil
+		}}
 	f := cmd.Flags()
 	f.BoolVar(&yes, "yes", false, "do not ask")
 	f.StringVar(&reason, "reason", "", "why")

@@ -168,7 +168,8 @@ func outcome(r api.Request) error {
 	case breakglass.StateWithdrawn:
 		return &failure{exit: exitOther, code: "withdrawn", what: r.ID + " was withdrawn"}
 	case breakglass.StateLapsed:
-		return &failure{exit: exitExpired, code: "lapsed", what: r.ID + " has lapsed", why: "nobody acted in time", next: "a new request is cheap: breakglass request"}
+		return &failure{exit: exitExpired, code: "lapsed", what: r.ID + " has lapsed", why: "nobody acted in time",
+			next: "a new request is cheap: breakglass request"}
 	case breakglass.StateExpired:
 		return &failure{exit: exitExpired, code: "expired", what: "the certificate of " + r.ID + " has expired"}
 	case breakglass.StateFailed:
@@ -176,9 +177,11 @@ func outcome(r api.Request) error {
 		if r.Failed != nil {
 			why = r.Failed.Detail
 		}
-		return &failure{exit: exitUnreachable, code: "failed", what: "no certificate came of " + r.ID, why: why, next: "open a new request; the daemon's log has the cause"}
+		return &failure{exit: exitUnreachable, code: "failed", what: "no certificate came of " + r.ID, why: why,
+			next: "open a new request; the daemon's log has the cause"}
 	}
-	return &failure{exit: exitOther, what: fmt.Sprintf("%s is in the unknown state %q", r.ID, r.State), next: "is the server newer than this program?"}
+	return &failure{exit: exitOther, what: fmt.Sprintf("%s is in the unknown state %q", r.ID, r.State),
+		next: "is the server newer than this program?"}
 }
 
 // ending is who ended a request and why. A server may leave it out.

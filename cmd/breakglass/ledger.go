@@ -28,8 +28,11 @@ func (a *app) ledgerCommand() *cobra.Command {
 func (a *app) verifyCommand() *cobra.Command {
 	var key string
 	var since []string
-	cmd := &cobra.Command{Use: "verify EXPORT", Short: "Verify an exported ledger, or one certificate's proof, with nothing but the public key", Args: args(1, 1, "one exported directory or .json file"),
-		Long: "Verifies an export of the ledger: every hash, the signed checkpoint, and that everything in it could have happened, above\nall that every certificate had its approvals. Given the JSON that show --proof or claim -o json printed, it verifies the proof of that\ncertificate. No server is asked.",
+	cmd := &cobra.Command{Use: "verify EXPORT",
+		Short: "Verify an exported ledger, or one certificate's proof, with nothing but the public key",
+		Args:  args(1, 1, "one exported directory or .json file"),
+		Long: "Verifies an export of the ledger: every hash, the signed checkpoint, and that everything in it could have happened, above\nall " +
+			"that every certificate had its approvals. Given the JSON that show --proof or claim -o json printed, it verifies the proof of that\ncertificate. No server is asked.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := a.formats("json"); err != nil {
 				return err
@@ -48,7 +51,8 @@ func (a *app) verifyCommand() *cobra.Command {
 			return a.verifyCredential(args[0], verifier)
 		}}
 	cmd.Flags().StringVar(&key, "key", "", "the ledger's public key, or a `file` with it")
-	cmd.Flags().StringArrayVar(&since, "since", nil, "`file` with a checkpoint kept earlier, of which the export must be a continuation; may be repeated")
+	cmd.Flags().StringArrayVar(&since, "since", nil, "`file` with a checkpoint kept earlier, of which the export must be a continuation; "+
+		"may be repeated")
 	return cmd
 }
 
@@ -116,17 +120,21 @@ func (a *app) verifyExport(ctx context.Context, dir string, verifier note.Verifi
 		bad = append(bad, err.Error())
 	}
 	if a.json() {
-		if err := a.printJSON(verification{Meta: api.Meta{APIVersion: api.Version, Kind: "Verification"}, Ledger: report.Origin, Size: report.Size, Root: report.Root.String(),
-			Requests: audit.Requests, Certificates: audit.Certificates, Orphans: audit.Orphans, Approvals: audit.Approvals, Signed: audit.Signed, Refusals: audit.Refusals,
-			Erased: report.Erased, Problems: append([]string{}, bad...)}); err != nil {
+		if err := a.printJSON(verification{Meta: api.Meta{APIVersion: api.Version, Kind: "Verification"}, Ledger: report.Origin,
+			Size: report.Size, Root: report.Root.String(),
+			Requests: audit.Requests, Certificates: audit.Certificates, Orphans: audit.Orphans, Approvals: audit.Approvals, Signed: audit.Signed,
+			Refusals: audit.Refusals,
+			Erased:   report.Erased, Problems: append([]string{}, bad...)}); err != nil {
 			return err
 		}
 	} else {
 		a.data("%s   %d entries in %d streams   %s\n", verifier.Name(), report.Entries, report.Streams, time.Since(begin).Round(time.Millisecond))
-		a.data("%d requests, %d certificates (%d never delivered), %d approvals of which %d are signed with an SSH key, %d refused commands, %d erased texts\n",
+		a.data("%d requests, %d certificates (%d never delivered), %d approvals of which %d are signed with an SSH key, %d refused commands, "+
+			"%d erased texts\n",
 			audit.Requests, audit.Certificates+audit.Orphans, audit.Orphans, audit.Approvals, audit.Signed, audit.Refusals, report.Erased)
 		if audit.Repeated > 0 {
-			a.data("%d approvals were given again in an earlier release after they were taken back: it cannot be told\nwhether they were signed again\n", audit.Repeated)
+			a.data("%d approvals were given again in an earlier release after they were taken back: it cannot be told\nwhether they were signed "+
+				"again\n", audit.Repeated)
 		}
 	}
 	if audit.Newer && len(report.Problems) == 0 {
@@ -136,7 +144,8 @@ func (a *app) verifyExport(ctx context.Context, dir string, verifier note.Verifi
 	}
 	if len(bad) > 0 {
 		shown := bad[:min(len(bad), 20)]
-		return &failure{exit: exitVerify, what: fmt.Sprintf("VERIFICATION FAILED: %d problems", len(bad)), why: strings.Join(shown, "\n       "), next: "keep this export as evidence, and compare it with others and with checkpoints kept elsewhere"}
+		return &failure{exit: exitVerify, what: fmt.Sprintf("VERIFICATION FAILED: %d problems", len(bad)), why: strings.Join(shown, "\n       "),
+			next: "keep this export as evidence, and compare it with others and with checkpoints kept elsewhere"}
 	}
 	if !a.json() {
 		if len(anchors) > 0 {
@@ -165,7 +174,8 @@ func (a *app) verifyCredential(path string, verifier note.Verifier) error {
 			Serial      string    `json:"serial"`
 			Fingerprint string    `json:"fingerprint"`
 			NotAfter    time.Time `json:"notAfter"`
-		}{api.Meta{APIVersion: api.Version, Kind: "ProofVerification"}, verifier.Name(), index, issued.Serial, issued.Fingerprint, issued.NotAfter})
+		}{api.Meta{APIVersion: api.Version, Kind: "ProofVerification"}, verifier.Name(), index, issued.Serial, issued.Fingerprint,
+			issued.NotAfter})
 	}
 	a.data("✓ certificate %s is entry #%d of %s\n", issued.Serial, index, verifier.Name())
 	return nil

@@ -103,7 +103,8 @@ func (a *app) command() *cobra.Command {
 	f.StringVar(&a.flags.LedgerKey, "ledger-key", "", "the ledger's public key, or a file with it (default: the one seen first)")
 	f.StringVar(&a.config, "config", "", "configuration `file`")
 	f.StringVarP(&a.output, "output", "o", "", "output `format`: json, and for certificates kubeconfig or pem")
-	root.AddCommand(a.requestCommand(), a.claimCommand(), a.statusCommand(), a.listCommand(), a.showCommand(), a.approveCommand(), a.denyCommand(),
+	root.AddCommand(a.requestCommand(), a.claimCommand(), a.statusCommand(), a.listCommand(), a.showCommand(), a.approveCommand(),
+		a.denyCommand(),
 		a.withdrawCommand(), a.revokeCommand(), a.closeCommand(), a.ackCommand(), a.sweepCommand(), a.findingsCommand(), a.auditCommand(),
 		a.profilesCommand(), a.whoamiCommand(), a.logoutCommand(), a.ledgerCommand(), a.recertCommand(), a.caCommand(), a.policyCommand(),
 		a.versionCommand(), a.endedCommand())

@@ -82,7 +82,8 @@ func TestScripts(t *testing.T) {
 			if strings.Contains(filepath.Base(env.WorkDir), "after") {
 				w.after = newAfter()
 				options.Policy = bgtest.Policy() + careful
-				options.Config = func(c *breakglass.Config) { c.Prover, c.Examiner, c.AuditGrace = w.after, w.after, time.Hour } // the script says when to look
+				// the script says when to look
+				options.Config = func(c *breakglass.Config) { c.Prover, c.Examiner, c.AuditGrace = w.after, w.after, time.Hour }
 			}
 			if strings.Contains(filepath.Base(env.WorkDir), "access") {
 				w.cluster = httptest.NewUnstartedServer(http.HandlerFunc(w.review))
@@ -137,7 +138,8 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"exits": exits, "await": await, "says": says, "id": id, "lie": tellLies, "down": goDown, "up": comeUp, "agent": startAgent, "encrypt": encrypt, "export": export, "flip": flip, "pem-pair": pemPair, "deny": deny, "vault": vault,
+			"exits": exits, "await": await, "says": says, "id": id, "lie": tellLies, "down": goDown, "up": comeUp, "agent": startAgent,
+			"encrypt": encrypt, "export": export, "flip": flip, "pem-pair": pemPair, "deny": deny, "vault": vault,
 			"server": server, "leaves": leaves, "found": found, "granted": granted, "cluster": cluster,
 		},
 	})
@@ -163,7 +165,8 @@ func (w *world) review(out http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(out, text)
 	}
 	self := func(user string) {
-		said(http.StatusCreated, fmt.Sprintf(`{"kind":"SelfSubjectReview","apiVersion":"authentication.k8s.io/v1","status":{"userInfo":{"username":%q}}}`, user))
+		said(http.StatusCreated,
+			fmt.Sprintf(`{"kind":"SelfSubjectReview","apiVersion":"authentication.k8s.io/v1","status":{"userInfo":{"username":%q}}}`, user))
 	}
 	forbidden := func(user string) {
 		said(http.StatusForbidden, fmt.Sprintf(`{"kind":"Status","status":"Failure","message":%q,"reason":"Forbidden","code":403}`,
@@ -244,7 +247,8 @@ func (w *world) up() error {
 		return err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	srv := &httptest.Server{Listener: l, Config: &http.Server{Handler: w.liar(h), BaseContext: func(net.Listener) context.Context { return ctx }}}
+	srv := &httptest.Server{Listener: l, Config: &http.Server{Handler: w.liar(h),
+		BaseContext: func(net.Listener) context.Context { return ctx }}}
 	srv.Start()
 	w.down = func() { cancel(); srv.Close() }
 	return nil
@@ -252,7 +256,8 @@ func (w *world) up() error {
 
 // sign makes a certificate behind the daemon's back, as alice's for the request in a path.
 func (w *world) sign(path string, csr []byte) string {
-	s, err := w.sys.CA.Sign(context.Background(), breakglass.Order{CommonName: breakglass.CommonName("alice", strings.Split(path, "/")[3]), CSR: csr, TTL: time.Minute})
+	s, err := w.sys.CA.Sign(context.Background(), breakglass.Order{CommonName: breakglass.CommonName("alice", strings.Split(path, "/")[3]),
+		CSR: csr, TTL: time.Minute})
 	if err != nil {
 		panic(err)
 	}
@@ -328,7 +333,8 @@ func (w *world) liar(next http.Handler) http.Handler {
 			}
 		case "server": // the kubeconfig would lead elsewhere
 			if claim {
-				body = strings.ReplaceAll(body, `"cluster":{"id":"c1","server":"https://127.0.0.1:6443"`, `"cluster":{"id":"c1","server":"https://evil.example.com"`)
+				body = strings.ReplaceAll(body, `"cluster":{"id":"c1","server":"https://127.0.0.1:6443"`,
+					`"cluster":{"id":"c1","server":"https://evil.example.com"`)
 			}
 		case "key":
 			if r.URL.Path == "/v1/ledger/key" {
@@ -529,7 +535,8 @@ func TestProgramIsSmallAndKnowsNoClusterAndNoDatabase(t *testing.T) {
 		t.Fatal(err)
 	}
 	for dep := range strings.Lines(string(out)) {
-		for _, bad := range []string{"k8s.io/", "modernc.org/", "database/sql", "github.com/hashicorp/", "github.com/slack-go/", "github.com/spf13/viper", "github.com/prometheus/", "internal/bgtest"} {
+		for _, bad := range []string{"k8s.io/", "modernc.org/", "database/sql", "github.com/hashicorp/", "github.com/slack-go/",
+			"github.com/spf13/viper", "github.com/prometheus/", "internal/bgtest"} {
 			if strings.Contains(dep, bad) {
 				t.Errorf("it depends on %s", dep)
 			}
@@ -551,9 +558,11 @@ func TestEveryEndHasItsExitCode(t *testing.T) {
 	}
 	by, failed := &api.Ending{Person: "carol"}, &api.Failure{}
 	for state, want := range map[breakglass.State]int{
-		breakglass.StatePending: 0, breakglass.StateApproved: 0, breakglass.StateIssuing: 0, breakglass.StateActive: 0, breakglass.StateDenied: exitDenied,
-		breakglass.StateRevoked: exitDenied, breakglass.StateWithdrawn: exitOther, breakglass.StateLapsed: exitExpired, breakglass.StateExpired: exitExpired,
-		breakglass.StateFailed: exitUnreachable, "something new": exitOther,
+		breakglass.StatePending: 0, breakglass.StateApproved: 0, breakglass.StateIssuing: 0, breakglass.StateActive: 0,
+		breakglass.StateDenied:  exitDenied,
+		breakglass.StateRevoked: exitDenied, breakglass.StateWithdrawn: exitOther, breakglass.StateLapsed: exitExpired,
+		breakglass.StateExpired: exitExpired,
+		breakglass.StateFailed:  exitUnreachable, "something new": exitOther,
 	} {
 		got := 0
 		if err := outcome(api.Request{State: state, Denied: by, Revoked: by, Failed: failed}); err != nil {
@@ -590,7 +599,8 @@ func TestConfigurationIsReadStrictly(t *testing.T) {
 	if _, err := parseSettings(nil); err != nil {
 		t.Errorf("an empty file: %v", err)
 	}
-	for _, bad := range []string{"servers: x\n", "server: x\n---\nserver: y\n", "server: [a]\n", "server: x\nserver: y\n", "\tserver: x", "- server"} {
+	for _, bad := range []string{"servers: x\n", "server: x\n---\nserver: y\n", "server: [a]\n", "server: x\nserver: y\n", "\tserver: x",
+		"- server"} {
 		if s, err := parseSettings([]byte(bad)); err == nil {
 			t.Errorf("%q is read as %+v", bad, s)
 		}
@@ -613,7 +623,8 @@ func TestClockOfThisMachineMayBeOff(t *testing.T) {
 	}
 	a := &app{local: time.Now}
 	tooLate := func() bool {
-		return slices.ContainsFunc(a.checkCertificate(cert, &kept{key: key}, api.Request{Ask: breakglass.Requested{TTLSeconds: int64(life / time.Second)}}),
+		return slices.ContainsFunc(a.checkCertificate(cert, &kept{key: key},
+			api.Request{Ask: breakglass.Requested{TTLSeconds: int64(life / time.Second)}}),
 			func(bad string) bool { return strings.HasPrefix(bad, "it ends at") })
 	}
 	if !tooLate() {
@@ -626,7 +637,8 @@ func TestClockOfThisMachineMayBeOff(t *testing.T) {
 }
 
 func TestDaysAreRead(t *testing.T) {
-	for in, want := range map[string]int{"1d": 1, "30d": 30, "24h": 1, "25h": 2, "90d": 90, "0d": 0, "91d": 0, "-1d": 0, "x": 0, "": 0, "9999h": 0} {
+	for in, want := range map[string]int{"1d": 1, "30d": 30, "24h": 1, "25h": 2, "90d": 90, "0d": 0, "91d": 0, "-1d": 0, "x": 0, "": 0,
+		"9999h": 0} {
 		if got, err := parseDays(in); got != want || (err == nil) != (want > 0) {
 			t.Errorf("%q: %d, %v", in, got, err)
 		}
@@ -652,7 +664,8 @@ func TestKubeconfigIsOneForKubectl(t *testing.T) {
 	}
 	ctx := got.Contexts[got.CurrentContext]
 	cluster, user := got.Clusters[ctx.Cluster], got.AuthInfos[ctx.AuthInfo]
-	if cluster.Server != cl.Server || string(cluster.CertificateAuthorityData) != cl.CA || string(user.ClientCertificateData) != "the certificate\n" || string(user.ClientKeyData) != "the key\n" {
+	if cluster.Server != cl.Server || string(cluster.CertificateAuthorityData) != cl.CA ||
+		string(user.ClientCertificateData) != "the certificate\n" || string(user.ClientKeyData) != "the key\n" {
 		t.Errorf("%+v\n%+v", cluster, user)
 	}
 }

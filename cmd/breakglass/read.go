@@ -24,8 +24,10 @@ func (a *app) data(f string, args ...any) { fmt.Fprint(a.out, format(f, args...)
 
 func (a *app) statusCommand() *cobra.Command {
 	var watch bool
-	cmd := &cobra.Command{Use: "status [ID]", Short: "Say how a request stands (without ID: your latest)", Args: args(0, 1, "at most one request id"), ValidArgsFunction: a.completeIDs(api.FilterAll),
-		Long: "Says how a request stands. With --watch it follows the request until nothing more can happen, and ends with the exit\ncode of that.",
+	cmd := &cobra.Command{Use: "status [ID]", Short: "Say how a request stands (without ID: your latest)",
+		Args: args(0, 1, "at most one request id"), ValidArgsFunction: a.completeIDs(api.FilterAll),
+		Long: "Says how a request stands. With --watch it follows the request until nothing more can happen, and ends with the exit\ncode of " +
+			"that.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.reader()
 			if err != nil {
@@ -74,7 +76,8 @@ func (a *app) latest(cmd *cobra.Command, c *api.Client) (api.Request, error) {
 	if len(mine.Items) > 0 {
 		return mine.Items[0], nil
 	}
-	return api.Request{}, &failure{exit: exitOther, code: "none", what: "you have made no request in the last 30 days", next: "breakglass list shows everybody's"}
+	return api.Request{}, &failure{exit: exitOther, code: "none", what: "you have made no request in the last 30 days",
+		next: "breakglass list shows everybody's"}
 }
 
 // reader is client for a command that prints text or JSON.
@@ -88,41 +91,44 @@ func (a *app) reader() (*api.Client, error) {
 func (a *app) listCommand() *cobra.Command {
 	var mine, forMe, active, touched, unacknowledged bool
 	var since string
-	cmd := &cobra.Command{Use: "list", Short: "List requests", Args: args(0, 0, "flags only"), RunE: func(cmd *cobra.Command, _ []string) error {
-		days, err := parseDays(since)
-		if err != nil {
-			return err
-		}
-		filter := api.FilterAll
-		for f, on := range map[string]bool{api.FilterMine: mine, api.FilterForMe: forMe, api.FilterActive: active, api.FilterTouched: touched, api.FilterUnacknowledged: unacknowledged} {
-			if on && filter != api.FilterAll {
-				return usage("--mine, --for-me, --active, --touched and --unacknowledged exclude each other")
+	cmd := &cobra.Command{Use: "list", Short: "List requests", Args: args(0, 0, "flags only"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			days, err := parseDays(since)
+			if err != nil {
+				return err
 			}
-			if on {
-				filter = f
+			filter := api.FilterAll
+			for f, on := range map[string]bool{api.FilterMine: mine, api.FilterForMe: forMe, api.FilterActive: active, api.FilterTouched: touched,
+				api.FilterUnacknowledged: unacknowledged} {
+				if on && filter != api.FilterAll {
+					return usage("--mine, --for-me, --active, --touched and --unacknowledged exclude each other")
+				}
+				if on {
+					filter = f
+				}
 			}
-		}
-		c, err := a.reader()
-		if err != nil {
-			return err
-		}
-		all, err := c.List(cmd.Context(), filter, days)
-		if err != nil {
-			return err
-		}
-		if a.json() {
-			return a.printJSON(all)
-		}
-		w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(w, "ID\tSTATE\tWHO\tCLUSTER\tPROFILE\tFOR\tAGE\tAPPROVALS\tWHY")
-		slices.Reverse(all.Items)
-		for _, r := range all.Items {
-			a.seen(r)
-			fmt.Fprintln(w, format("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d/%d\t%s", r.ID, r.State, r.Ask.By.Person, r.Ask.Cluster, r.Ask.Profile, seconds(r.Ask.TTLSeconds),
-				span(a.now().Sub(r.RequestedAt)), len(r.Approvals), r.Ask.Quorum.Count, oneLine(r.Reason, 60)))
-		}
-		return w.Flush()
-	}}
+			c, err := a.reader()
+			if err != nil {
+				return err
+			}
+			all, err := c.List(cmd.Context(), filter, days)
+			if err != nil {
+				return err
+			}
+			if a.json() {
+				return a.printJSON(all)
+			}
+			w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
+			fmt.Fprintln(w, "ID\tSTATE\tWHO\tCLUSTER\tPROFILE\tFOR\tAGE\tAPPROVALS\tWHY")
+			slices.Reverse(all.Items)
+			for _, r := range all.Items {
+				a.seen(r)
+				fmt.Fprintln(w, format("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d/%d\t%s", r.ID, r.State, r.Ask.By.Person, r.Ask.Cluster, r.Ask.Profile,
+					seconds(r.Ask.TTLSeconds),
+					span(a.now().Sub(r.RequestedAt)), len(r.Approvals), r.Ask.Quorum.Count, oneLine(r.Reason, 60)))
+			}
+			return w.Flush()
+		}}
 	f := cmd.Flags()
 	f.BoolVar(&mine, "mine", false, "that I made")
 	f.BoolVar(&forMe, "for-me", false, "that wait for my approval")
@@ -148,9 +154,11 @@ func parseDays(s string) (int, error) {
 func (a *app) showCommand() *cobra.Command {
 	var session, proof bool
 	var out string
-	cmd := &cobra.Command{Use: "show ID", Short: "Show everything that is known about a request", Args: one(), ValidArgsFunction: a.completeIDs(api.FilterAll),
+	cmd := &cobra.Command{Use: "show ID", Short: "Show everything that is known about a request", Args: one(),
+		ValidArgsFunction: a.completeIDs(api.FilterAll),
 		Long: "Shows everything that is known about a request. With --session it shows the whole report on what was done with the certificate,\nas API servers' audit events tell it: also with -o json, whose digest is in the ledger, and -o html.\n" +
-			"With --proof it prints the certificate with the ledger's proof of it, as JSON without any key: for an auditor, who checks it\nwith ledger verify.",
+			"With --proof it prints the certificate with the ledger's proof of it, as JSON without any key: for an auditor, who checks it\nwith " +
+			"ledger verify.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if session && proof {
 				return usage("--session and --proof exclude each other")
@@ -248,7 +256,8 @@ func (a *app) printProof(r api.Request, h api.History) error {
 			Certificate: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: issued.Certificate})),
 			Proof:       string(words), Issued: e.Leaf})
 	}
-	return &failure{exit: exitOther, code: "not-issued", what: "nothing to prove", why: r.ID + " is " + string(r.State) + ": it gave no certificate"}
+	return &failure{exit: exitOther, code: "not-issued", what: "nothing to prove", why: r.ID + " is " + string(r.State) +
+		": it gave no certificate"}
 }
 
 // person is a name and an id, for people who must decide about that person.
@@ -320,43 +329,45 @@ func (a *app) describe(r api.Request) string {
 }
 
 func (a *app) profilesCommand() *cobra.Command {
-	return &cobra.Command{Use: "profiles", Short: "Say what you may ask for or approve, and who decides", Args: args(0, 0, "no arguments"), RunE: func(cmd *cobra.Command, _ []string) error {
-		c, err := a.reader()
-		if err != nil {
-			return err
-		}
-		all, err := c.Profiles(cmd.Context())
-		if err != nil {
-			return err
-		}
-		if a.json() {
-			return a.printJSON(all)
-		}
-		w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(w, "PROFILE\tCLUSTERS\tGIVES\tFOR\tYOU MAY\tNEEDS\tBY")
-		for _, p := range all.Items {
-			var clusters, may, by []string
-			for _, cl := range p.Clusters {
-				clusters = append(clusters, cl.ID)
+	return &cobra.Command{Use: "profiles", Short: "Say what you may ask for or approve, and who decides", Args: args(0, 0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := a.reader()
+			if err != nil {
+				return err
 			}
-			if p.MayRequest {
-				may = append(may, "ask")
+			all, err := c.Profiles(cmd.Context())
+			if err != nil {
+				return err
 			}
-			if p.MayApprove {
-				may = append(may, "approve")
+			if a.json() {
+				return a.printJSON(all)
 			}
-			for _, ch := range p.Quorum.Channels {
-				by = append(by, string(ch))
+			w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
+			fmt.Fprintln(w, "PROFILE\tCLUSTERS\tGIVES\tFOR\tYOU MAY\tNEEDS\tBY")
+			for _, p := range all.Items {
+				var clusters, may, by []string
+				for _, cl := range p.Clusters {
+					clusters = append(clusters, cl.ID)
+				}
+				if p.MayRequest {
+					may = append(may, "ask")
+				}
+				if p.MayApprove {
+					may = append(may, "approve")
+				}
+				for _, ch := range p.Quorum.Channels {
+					by = append(by, string(ch))
+				}
+				need := fmt.Sprintf("%d of %s", p.Quorum.Count, strings.Join(teams(p.Quorum.From), ", "))
+				if len(p.Quorum.Each) > 0 {
+					need += ", one each of " + strings.Join(teams(p.Quorum.Each), ", ")
+				}
+				fmt.Fprintln(w, format("%s\t%s\t%s\t%s, at most %s\t%s\t%s\t%s", p.ID, strings.Join(clusters, ","), p.Rights,
+					seconds(p.DefaultTTLSeconds), seconds(p.MaxTTLSeconds),
+					strings.Join(may, ", "), need, strings.Join(by, ", ")))
 			}
-			need := fmt.Sprintf("%d of %s", p.Quorum.Count, strings.Join(teams(p.Quorum.From), ", "))
-			if len(p.Quorum.Each) > 0 {
-				need += ", one each of " + strings.Join(teams(p.Quorum.Each), ", ")
-			}
-			fmt.Fprintln(w, format("%s\t%s\t%s\t%s, at most %s\t%s\t%s\t%s", p.ID, strings.Join(clusters, ","), p.Rights, seconds(p.DefaultTTLSeconds), seconds(p.MaxTTLSeconds),
-				strings.Join(may, ", "), need, strings.Join(by, ", ")))
-		}
-		return w.Flush()
-	}}
+			return w.Flush()
+		}}
 }
 
 func teams(ts []breakglass.FrozenTeam) []string {
@@ -368,21 +379,23 @@ func teams(ts []breakglass.FrozenTeam) []string {
 }
 
 func (a *app) whoamiCommand() *cobra.Command {
-	return &cobra.Command{Use: "whoami", Short: "Say who the daemon takes you for", Args: args(0, 0, "no arguments"), RunE: func(cmd *cobra.Command, _ []string) error {
-		c, err := a.reader()
-		if err != nil {
-			return err
-		}
-		me, err := c.Whoami(cmd.Context())
-		if err != nil {
-			return err
-		}
-		if a.json() {
-			return a.printJSON(me)
-		}
-		a.data("%s (%s)\nteams   %s\nkey     %s\nserver  %s\n", me.Person, me.Name, cmp.Or(strings.Join(me.Teams, ", "), "none"), me.Key, c.Server)
-		return nil
-	}}
+	return &cobra.Command{Use: "whoami", Short: "Say who the daemon takes you for", Args: args(0, 0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := a.reader()
+			if err != nil {
+				return err
+			}
+			me, err := c.Whoami(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if a.json() {
+				return a.printJSON(me)
+			}
+			a.data("%s (%s)\nteams   %s\nkey     %s\nserver  %s\n", me.Person, me.Name, cmp.Or(strings.Join(me.Teams, ", "), "none"), me.Key,
+				c.Server)
+			return nil
+		}}
 }
 
 func (a *app) logoutCommand() *cobra.Command {

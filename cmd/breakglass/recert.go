@@ -23,8 +23,10 @@ import (
 
 func (a *app) recertCommand() *cobra.Command {
 	return group(&cobra.Command{Use: "recert", Short: "Recertify who has access, campaign by campaign",
-		Long: "A campaign asks reviewers, item by item, about everything that could let a person into a cluster: keep or revoke. CAMPAIGN\nis its id, the beginning or the end of one; without it, the last campaign."},
-		a.recertStart(), a.recertList(), a.recertShow(), a.recertReview(), a.recertDecide(), a.recertAck(), a.recertReinstate(), a.recertProve(), a.recertReport(), a.recertExport(),
+		Long: "A campaign asks reviewers, item by item, about everything that could let a person into a cluster: keep or revoke. CAMPAIGN\nis " +
+			"its id, the beginning or the end of one; without it, the last campaign."},
+		a.recertStart(), a.recertList(), a.recertShow(), a.recertReview(), a.recertDecide(), a.recertAck(), a.recertReinstate(), a.recertProve(),
+		a.recertReport(), a.recertExport(),
 		a.recertVerify(), a.recertDiff())
 }
 
@@ -38,21 +40,22 @@ func campaignArg(args []string) string {
 
 func (a *app) recertStart() *cobra.Command {
 	var yes bool
-	cmd := &cobra.Command{Use: "start", Short: "Look at everything and open a campaign", Args: args(0, 0, "no arguments"), RunE: func(cmd *cobra.Command, _ []string) error {
-		c, err := a.reader()
-		if err != nil {
-			return err
-		}
-		if err := a.confirm(cmd.Context(), yes, "start", "campaign"); err != nil {
-			return err
-		}
-		a.screen.status("looking at the clusters …")
-		x, err := c.StartCampaign(cmd.Context())
-		if err != nil {
-			return err
-		}
-		return a.showCampaign(x)
-	}}
+	cmd := &cobra.Command{Use: "start", Short: "Look at everything and open a campaign", Args: args(0, 0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := a.reader()
+			if err != nil {
+				return err
+			}
+			if err := a.confirm(cmd.Context(), yes, "start", "campaign"); err != nil {
+				return err
+			}
+			a.screen.status("looking at the clusters …")
+			x, err := c.StartCampaign(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return a.showCampaign(x)
+		}}
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	return cmd
 }
@@ -83,53 +86,55 @@ func standing(x api.Campaign) string {
 }
 
 func (a *app) recertList() *cobra.Command {
-	return &cobra.Command{Use: "list", Short: "List the last campaigns", Args: args(0, 0, "no arguments"), RunE: func(cmd *cobra.Command, _ []string) error {
-		c, err := a.reader()
-		if err != nil {
-			return err
-		}
-		list, err := c.Campaigns(cmd.Context())
-		if err != nil {
-			return err
-		}
-		if a.json() {
-			return a.printJSON(list)
-		}
-		for _, x := range list.Items {
-			a.data("%s   %s\n", x.ID, standing(x))
-		}
-		return nil
-	}}
+	return &cobra.Command{Use: "list", Short: "List the last campaigns", Args: args(0, 0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := a.reader()
+			if err != nil {
+				return err
+			}
+			list, err := c.Campaigns(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if a.json() {
+				return a.printJSON(list)
+			}
+			for _, x := range list.Items {
+				a.data("%s   %s\n", x.ID, standing(x))
+			}
+			return nil
+		}}
 }
 
 func (a *app) recertShow() *cobra.Command {
 	var all bool
-	cmd := &cobra.Command{Use: "show [CAMPAIGN] [ITEM]", Short: "Show a campaign and what is left to do, or everything about one item", Args: args(0, 2, "a campaign and an item"), RunE: func(cmd *cobra.Command, args []string) error {
-		c, err := a.reader()
-		if err != nil {
-			return err
-		}
-		x, err := c.CampaignItems(cmd.Context(), campaignArg(args), false)
-		if err != nil {
-			return err
-		}
-		if len(args) == 2 {
-			n, err := a.item(x, args[1])
+	cmd := &cobra.Command{Use: "show [CAMPAIGN] [ITEM]", Short: "Show a campaign and what is left to do, or everything about one item",
+		Args: args(0, 2, "a campaign and an item"), RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := a.reader()
 			if err != nil {
 				return err
 			}
-			x.Items = x.Items[n : n+1]
-		}
-		if a.json() {
-			return a.printJSON(x)
-		}
-		a.data("%s   %s\nreviewers %s\n", x.Campaign.ID, standing(x.Campaign), strings.Join(x.Campaign.Reviewers, ", "))
-		if len(args) == 2 {
-			a.describeItem(&x.Items[0])
-			return nil
-		}
-		return a.itemTable(x.Items, all)
-	}}
+			x, err := c.CampaignItems(cmd.Context(), campaignArg(args), false)
+			if err != nil {
+				return err
+			}
+			if len(args) == 2 {
+				n, err := a.item(x, args[1])
+				if err != nil {
+					return err
+				}
+				x.Items = x.Items[n : n+1]
+			}
+			if a.json() {
+				return a.printJSON(x)
+			}
+			a.data("%s   %s\nreviewers %s\n", x.Campaign.ID, standing(x.Campaign), strings.Join(x.Campaign.Reviewers, ", "))
+			if len(args) == 2 {
+				a.describeItem(&x.Items[0])
+				return nil
+			}
+			return a.itemTable(x.Items, all)
+		}}
 	cmd.Flags().BoolVar(&all, "all", false, "also what was kept")
 	return cmd
 }
@@ -199,12 +204,14 @@ func (a *app) item(x api.CampaignItems, typed string) (int, error) {
 	case 0:
 		return 0, usage("%s has no item %q; see: %s recert show --all", x.Campaign.ID, typed, a.name)
 	}
-	return 0, usage("%q could be %d items of %s, like %s and %s: write more of it", typed, len(hits), x.Campaign.ID, x.Items[hits[0]].ID, x.Items[hits[1]].ID)
+	return 0, usage("%q could be %d items of %s, like %s and %s: write more of it", typed, len(hits), x.Campaign.ID, x.Items[hits[0]].ID,
+		x.Items[hits[1]].ID)
 }
 
 func (a *app) recertReview() *cobra.Command {
 	var together bool
-	cmd := &cobra.Command{Use: "review [CAMPAIGN]", Short: "Go through the items that wait for your word", Args: args(0, 1, "at most one campaign"),
+	cmd := &cobra.Command{Use: "review [CAMPAIGN]", Short: "Go through the items that wait for your word",
+		Args: args(0, 1, "at most one campaign"),
 		Long: "Shows the items that wait for your word. On a terminal it asks about each: keep, revoke, skip or quit. What is unchanged since\nsomebody last kept it can be confirmed together; what is new or gives more is asked about one by one.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
@@ -256,7 +263,8 @@ func (a *app) review(ctx context.Context, c *api.Client, x api.CampaignItems, to
 		if err != nil {
 			return err
 		}
-		verdict := map[string]breakglass.Verdict{"k": breakglass.VerdictKeep, "keep": breakglass.VerdictKeep, "r": breakglass.VerdictRevoke, "revoke": breakglass.VerdictRevoke}[strings.ToLower(answer)]
+		verdict := map[string]breakglass.Verdict{"k": breakglass.VerdictKeep, "keep": breakglass.VerdictKeep, "r": breakglass.VerdictRevoke,
+			"revoke": breakglass.VerdictRevoke}[strings.ToLower(answer)]
 		if answer == "q" || answer == "quit" {
 			break
 		}
@@ -308,53 +316,54 @@ func (a *app) recertDecide() *cobra.Command {
 	var reason, file string
 	var items []string
 	var unchanged bool
-	cmd := &cobra.Command{Use: "decide keep|revoke [CAMPAIGN]", Short: "Answer items", Args: args(1, 2, "keep or revoke, and a campaign"), ValidArgs: []string{"keep", "revoke"}, RunE: func(cmd *cobra.Command, args []string) error {
-		ctx := cmd.Context()
-		c, err := a.reader()
-		if err != nil {
-			return err
-		}
-		verdict := breakglass.Verdict(args[0])
-		if verdict != breakglass.VerdictKeep && verdict != breakglass.VerdictRevoke {
-			return usage("say keep or revoke, not %q", args[0])
-		}
-		if unchanged == (len(items) > 0) {
-			return usage("which items? name each with --item, or give --unchanged")
-		}
-		x, err := c.CampaignItems(ctx, campaignArg(args[1:]), unchanged)
-		if err != nil {
-			return err
-		}
-		var chosen []api.CampaignItem
-		for _, typed := range items {
-			n, err := a.item(x, typed)
+	cmd := &cobra.Command{Use: "decide keep|revoke [CAMPAIGN]", Short: "Answer items", Args: args(1, 2, "keep or revoke, and a campaign"),
+		ValidArgs: []string{"keep", "revoke"}, RunE: func(cmd *cobra.Command, args []string) error {
+			ctx := cmd.Context()
+			c, err := a.reader()
 			if err != nil {
 				return err
 			}
-			chosen = append(chosen, x.Items[n])
-		}
-		if unchanged {
-			chosen = slices.DeleteFunc(x.Items, func(i api.CampaignItem) bool { return !i.State.Together() })
-		}
-		if len(chosen) == 0 {
-			return a.showCampaign(x.Campaign)
-		}
-		need := verdict == breakglass.VerdictRevoke || slices.ContainsFunc(chosen, func(i api.CampaignItem) bool { return i.High() })
-		why, err := a.reason(ctx, reason, file, need)
-		if err != nil {
-			return err
-		}
-		after, err := c.DecideItems(ctx, x.Campaign.ID, answerOf(verdict, why, chosen...))
-		if err != nil {
-			return err
-		}
-		if !a.json() {
-			for n := range chosen {
-				a.howToTakeAway(verdict, &chosen[n])
+			verdict := breakglass.Verdict(args[0])
+			if verdict != breakglass.VerdictKeep && verdict != breakglass.VerdictRevoke {
+				return usage("say keep or revoke, not %q", args[0])
 			}
-		}
-		return a.showCampaign(after)
-	}}
+			if unchanged == (len(items) > 0) {
+				return usage("which items? name each with --item, or give --unchanged")
+			}
+			x, err := c.CampaignItems(ctx, campaignArg(args[1:]), unchanged)
+			if err != nil {
+				return err
+			}
+			var chosen []api.CampaignItem
+			for _, typed := range items {
+				n, err := a.item(x, typed)
+				if err != nil {
+					return err
+				}
+				chosen = append(chosen, x.Items[n])
+			}
+			if unchanged {
+				chosen = slices.DeleteFunc(x.Items, func(i api.CampaignItem) bool { return !i.State.Together() })
+			}
+			if len(chosen) == 0 {
+				return a.showCampaign(x.Campaign)
+			}
+			need := verdict == breakglass.VerdictRevoke || slices.ContainsFunc(chosen, func(i api.CampaignItem) bool { return i.High() })
+			why, err := a.reason(ctx, reason, file, need)
+			if err != nil {
+				return err
+			}
+			after, err := c.DecideItems(ctx, x.Campaign.ID, answerOf(verdict, why, chosen...))
+			if err != nil {
+				return err
+			}
+			if !a.json() {
+				for n := range chosen {
+					a.howToTakeAway(verdict, &chosen[n])
+				}
+			}
+			return a.showCampaign(after)
+		}}
 	f := cmd.Flags()
 	f.StringArrayVar(&items, "item", nil, "`id` of an item, or a part that only it has; may be repeated")
 	f.BoolVar(&unchanged, "unchanged", false, "every item that waits for you and is unchanged since it was last kept")
@@ -366,32 +375,33 @@ func (a *app) recertDecide() *cobra.Command {
 func (a *app) recertAck() *cobra.Command {
 	var items []string
 	var note string
-	cmd := &cobra.Command{Use: "ack [CAMPAIGN]", Short: "Say that what was revoked has been taken away", Args: args(0, 1, "at most one campaign"), RunE: func(cmd *cobra.Command, args []string) error {
-		c, err := a.reader()
-		if err != nil {
-			return err
-		}
-		if len(items) == 0 {
-			return usage("which items? name each with --item")
-		}
-		x, err := c.CampaignItems(cmd.Context(), campaignArg(args), false)
-		if err != nil {
-			return err
-		}
-		var ids []string
-		for _, typed := range items {
-			n, err := a.item(x, typed)
+	cmd := &cobra.Command{Use: "ack [CAMPAIGN]", Short: "Say that what was revoked has been taken away",
+		Args: args(0, 1, "at most one campaign"), RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := a.reader()
 			if err != nil {
 				return err
 			}
-			ids = append(ids, x.Items[n].ID)
-		}
-		after, err := c.AcknowledgeItems(cmd.Context(), x.Campaign.ID, ids, note)
-		if err != nil {
-			return err
-		}
-		return a.showCampaign(after)
-	}}
+			if len(items) == 0 {
+				return usage("which items? name each with --item")
+			}
+			x, err := c.CampaignItems(cmd.Context(), campaignArg(args), false)
+			if err != nil {
+				return err
+			}
+			var ids []string
+			for _, typed := range items {
+				n, err := a.item(x, typed)
+				if err != nil {
+					return err
+				}
+				ids = append(ids, x.Items[n].ID)
+			}
+			after, err := c.AcknowledgeItems(cmd.Context(), x.Campaign.ID, ids, note)
+			if err != nil {
+				return err
+			}
+			return a.showCampaign(after)
+		}}
 	cmd.Flags().StringArrayVar(&items, "item", nil, "`id` of an item, or a part that only it has; may be repeated")
 	cmd.Flags().StringVar(&note, "note", "", "what was done")
 	return cmd
@@ -399,32 +409,33 @@ func (a *app) recertAck() *cobra.Command {
 
 func (a *app) recertReinstate() *cobra.Command {
 	var item, reason, file string
-	cmd := &cobra.Command{Use: "reinstate [CAMPAIGN]", Short: "Give back what was suspended; it takes two people", Args: args(0, 1, "at most one campaign"), RunE: func(cmd *cobra.Command, args []string) error {
-		c, err := a.reader()
-		if err != nil {
-			return err
-		}
-		if item == "" {
-			return usage("which item? name it with --item")
-		}
-		x, err := c.CampaignItems(cmd.Context(), campaignArg(args), false)
-		if err != nil {
-			return err
-		}
-		n, err := a.item(x, item)
-		if err != nil {
-			return err
-		}
-		why, err := a.reason(cmd.Context(), reason, file, true)
-		if err != nil {
-			return err
-		}
-		after, err := c.Reinstate(cmd.Context(), x.Campaign.ID, x.Items[n].ID, why)
-		if err != nil {
-			return err
-		}
-		return a.showCampaign(after)
-	}}
+	cmd := &cobra.Command{Use: "reinstate [CAMPAIGN]", Short: "Give back what was suspended; it takes two people",
+		Args: args(0, 1, "at most one campaign"), RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := a.reader()
+			if err != nil {
+				return err
+			}
+			if item == "" {
+				return usage("which item? name it with --item")
+			}
+			x, err := c.CampaignItems(cmd.Context(), campaignArg(args), false)
+			if err != nil {
+				return err
+			}
+			n, err := a.item(x, item)
+			if err != nil {
+				return err
+			}
+			why, err := a.reason(cmd.Context(), reason, file, true)
+			if err != nil {
+				return err
+			}
+			after, err := c.Reinstate(cmd.Context(), x.Campaign.ID, x.Items[n].ID, why)
+			if err != nil {
+				return err
+			}
+			return a.showCampaign(after)
+		}}
 	f := cmd.Flags()
 	f.StringVar(&item, "item", "", "`id` of an item, or a part that only it has")
 	f.StringVar(&reason, "reason", "", "why")
@@ -433,64 +444,70 @@ func (a *app) recertReinstate() *cobra.Command {
 }
 
 func (a *app) recertProve() *cobra.Command {
-	return &cobra.Command{Use: "prove [CAMPAIGN]", Short: "Look at the clusters again: is what was revoked gone?", Args: args(0, 1, "at most one campaign"), RunE: func(cmd *cobra.Command, args []string) error {
-		c, err := a.reader()
-		if err != nil {
-			return err
-		}
-		a.screen.status("looking at the clusters …")
-		x, err := c.ProveItems(cmd.Context(), campaignArg(args))
-		if err != nil {
-			return err
-		}
-		list, err := c.CampaignItems(cmd.Context(), x.ID, false)
-		if err != nil {
-			return err
-		}
-		still := slices.DeleteFunc(list.Items, func(i api.CampaignItem) bool {
-			inCluster := i.Topic == recert.TopicPower || i.Topic == recert.TopicDoors
-			return i.Present() != breakglass.OutcomeRevoke || !inCluster || !i.Left()
-		})
-		if len(still) == 0 {
-			return a.showCampaign(x)
-		}
-		if !a.json() {
-			if err := a.itemTable(still, true); err != nil {
+	return &cobra.Command{Use: "prove [CAMPAIGN]", Short: "Look at the clusters again: is what was revoked gone?",
+		Args: args(0, 1, "at most one campaign"), RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := a.reader()
+			if err != nil {
 				return err
 			}
-		}
-		return &failure{exit: exitVerify, what: fmt.Sprintf("%d things that were revoked are not proved gone", len(still)), why: "first " + still[0].ID, next: cmp.Or(still[0].TakeAway, still[0].Advice)}
-	}}
+			a.screen.status("looking at the clusters …")
+			x, err := c.ProveItems(cmd.Context(), campaignArg(args))
+			if err != nil {
+				return err
+			}
+			list, err := c.CampaignItems(cmd.Context(), x.ID, false)
+			if err != nil {
+				return err
+			}
+			still := slices.DeleteFunc(list.Items, func(i api.CampaignItem) bool {
+				inCluster := i.Topic == recert.TopicPower || i.Topic == recert.TopicDoors
+				return i.Present() != breakglass.OutcomeRevoke || !inCluster || !i.Left()
+			})
+			if len(still) == 0 {
+				return a.showCampaign(x)
+			}
+			if !a.json() {
+				if err := a.itemTable(still, true); err != nil {
+					return err
+				}
+			}
+			return &failure{exit: exitVerify, what: fmt.Sprintf("%d things that were revoked are not proved gone", len(still)), why: "first " +
+				still[0].ID, next: cmp.Or(still[0].TakeAway, still[0].Advice)}
+		}}
 }
 
 func (a *app) recertReport() *cobra.Command {
 	var out string
-	cmd := &cobra.Command{Use: "report [CAMPAIGN]", Short: "Print a campaign's report: -o text, md, html, csv or json", Args: args(0, 1, "at most one campaign"), RunE: func(cmd *cobra.Command, args []string) error {
-		if err := a.formats(api.FormatText, api.FormatMarkdown, api.FormatHTML, api.FormatCSV, api.FormatJSON); err != nil {
-			return err
-		}
-		c, err := a.client()
-		if err != nil {
-			return err
-		}
-		format := cmp.Or(a.output, api.FormatText)
-		if out != "" {
-			if err := writeWhole(out, func(w io.Writer) error { return c.WriteCampaignReport(cmd.Context(), campaignArg(args), format, w) }); err != nil {
+	cmd := &cobra.Command{Use: "report [CAMPAIGN]", Short: "Print a campaign's report: -o text, md, html, csv or json",
+		Args: args(0, 1, "at most one campaign"), RunE: func(cmd *cobra.Command, args []string) error {
+			if err := a.formats(api.FormatText, api.FormatMarkdown, api.FormatHTML, api.FormatCSV, api.FormatJSON); err != nil {
 				return err
 			}
-			a.screen.note("%s written to %s", a.screen.green("✓"), out)
-			return nil
-		}
-		report, err := c.CampaignReport(cmd.Context(), campaignArg(args), format)
-		if err != nil {
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			format := cmp.Or(a.output, api.FormatText)
+			if out != "" {
+				if err := writeWhole(out, func(w io.Writer) error {
+					return c.WriteCampaignReport(cmd.Context(), campaignArg(args), format,
+						w)
+				}); err != nil {
+					return err
+				}
+				a.screen.note("%s written to %s", a.screen.green("✓"), out)
+				return nil
+			}
+			report, err := c.CampaignReport(cmd.Context(), campaignArg(args), format)
+			if err != nil {
+				return err
+			}
+			if a.output == "" || a.output == api.FormatText {
+				report = clean(report)
+			}
+			_, err = fmt.Fprint(a.out, report)
 			return err
-		}
-		if a.output == "" || a.output == api.FormatText {
-			report = clean(report)
-		}
-		_, err = fmt.Fprint(a.out, report)
-		return err
-	}}
+		}}
 	cmd.Flags().StringVar(&out, "out", "", "write to a `file`")
 	return cmd
 }
@@ -528,118 +545,132 @@ func writeWhole(path string, write func(io.Writer) error) error {
 }
 
 func (a *app) recertExport() *cobra.Command {
-	return &cobra.Command{Use: "export FILE [CAMPAIGN]", Short: "Write the signed evidence bundle into a .tar.gz file", Args: args(1, 2, "a file, and a campaign"), RunE: func(cmd *cobra.Command, args []string) error {
-		c, err := a.reader()
-		if err != nil {
-			return err
-		}
-		b, err := c.CampaignBundle(cmd.Context(), campaignArg(args[1:]))
-		if err != nil {
-			return err
-		}
-		f, err := os.OpenFile(args[0], os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
-		if err != nil {
-			f := usage("writing the bundle: %v", err)
-			f.next = "give the name of a file that is not there yet"
-			return f
-		}
-		_, err = f.Write(b.Data)
-		if err = cmp.Or(err, f.Close()); err != nil {
-			return fmt.Errorf("writing the bundle: %w", err)
-		}
-		a.screen.note("%s %s   %d bytes in %s; anybody can check it: %s recert verify %s --key VKEY", a.screen.green("✓"), b.ID, len(b.Data), args[0], a.name, args[0])
-		return nil
-	}}
+	return &cobra.Command{Use: "export FILE [CAMPAIGN]", Short: "Write the signed evidence bundle into a .tar.gz file",
+		Args: args(1, 2, "a file, and a campaign"), RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := a.reader()
+			if err != nil {
+				return err
+			}
+			b, err := c.CampaignBundle(cmd.Context(), campaignArg(args[1:]))
+			if err != nil {
+				return err
+			}
+			f, err := os.OpenFile(args[0], os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+			if err != nil {
+				f := usage("writing the bundle: %v", err)
+				f.next = "give the name of a file that is not there yet"
+				return f
+			}
+			_, err = f.Write(b.Data)
+			if err = cmp.Or(err, f.Close()); err != nil {
+				return fmt.Errorf("writing the bundle: %w", err)
+			}
+			a.screen.note("%s %s   %d bytes in %s; anybody can check it: %s recert verify %s --key VKEY", a.screen.green("✓"), b.ID, len(b.Data),
+				args[0], a.name, args[0])
+			return nil
+		}}
 }
 
 func (a *app) recertVerify() *cobra.Command {
 	var key string
-	cmd := &cobra.Command{Use: "verify BUNDLE", Short: "Verify an evidence bundle, offline, with nothing but the ledger's public key", Args: args(1, 1, "one bundle: a .tar.gz file or a directory"), RunE: func(_ *cobra.Command, args []string) error {
-		if err := a.formats("json"); err != nil {
-			return err
-		}
-		verifier, err := a.verifier(key)
-		if err != nil {
-			return err
-		}
-		b, err := recert.OpenBundle(args[0])
-		if err != nil {
-			return usage("%v", err)
-		}
-		v := recert.Verify(b, verifier)
-		if a.json() {
-			if err := a.printJSON(v); err != nil {
+	cmd := &cobra.Command{Use: "verify BUNDLE", Short: "Verify an evidence bundle, offline, with nothing but the ledger's public key",
+		Args: args(1, 1, "one bundle: a .tar.gz file or a directory"), RunE: func(_ *cobra.Command, args []string) error {
+			if err := a.formats("json"); err != nil {
 				return err
 			}
-		}
-		if len(v.Problems) > 0 {
-			return &failure{exit: exitVerify, what: fmt.Sprintf("VERIFICATION FAILED: %d problems", len(v.Problems)), why: strings.Join(v.Problems[:min(len(v.Problems), 20)], "\n       "), next: "keep this bundle as evidence, and ask for another export"}
-		}
-		if len(v.Unchecked) > 0 {
-			return &failure{exit: exitVerify, what: "made by another version of " + a.name, why: "the ledger entries are sound and every file is as it was signed, but these could not be made again to compare them: " + strings.Join(v.Unchecked, ", "),
-				next: "verify it with the version that made it"}
-		}
-		if !v.Closed {
-			return &failure{exit: exitVerify, what: v.Campaign + " is not closed", why: "what is in the bundle is sound, but the campaign was still open when it was made", next: "export it again after its deadline"}
-		}
-		if a.json() {
+			verifier, err := a.verifier(key)
+			if err != nil {
+				return err
+			}
+			b, err := recert.OpenBundle(args[0])
+			if err != nil {
+				return usage("%v", err)
+			}
+			v := recert.Verify(b, verifier)
+			if a.json() {
+				if err := a.printJSON(v); err != nil {
+					return err
+				}
+			}
+			if len(v.Problems) > 0 {
+				return &failure{exit: exitVerify, what: fmt.Sprintf("VERIFICATION FAILED: %d problems", len(v.Problems)),
+					why: strings.Join(v.Problems[:min(len(v.Problems), 20)], "\n       "), next: "keep this bundle as evidence, and ask for another export"}
+			}
+			if len(v.Unchecked) > 0 {
+				return &failure{exit: exitVerify, what: "made by another version of " + a.name,
+					why:  "the ledger entries are sound and every file is as it was signed, but these could not be made again to compare them: " + strings.Join(v.Unchecked, ", "),
+					next: "verify it with the version that made it"}
+			}
+			if !v.Closed {
+				return &failure{exit: exitVerify, what: v.Campaign + " is not closed",
+					why: "what is in the bundle is sound, but the campaign was still open when it was made", next: "export it again after its deadline"}
+			}
+			if a.json() {
+				return nil
+			}
+			k := v.Counts
+			a.data("%s   %d items: %d kept, %d revoked, %d suspended, %d escalated; the counts add up\n", v.Campaign, k.Items, k.Kept, k.Revoked,
+				k.Suspended, k.Escalated)
+			a.data("✓ %d files, as signed by %s\n✓ %d ledger entries, each proved to be in the ledger, and every rule of a campaign kept\n", v.Files,
+				v.Ledger, v.Entries)
+			made := "the report and the tables"
+			if len(v.Earlier) > 0 {
+				made = "the tables of items, decisions and emergency access"
+			}
+			a.data("✓ %s, made again from the entries and the snapshot, are the same byte for byte\n  the words of reasons and notes are as the "+
+				"daemon had them: the ledger holds commitments to them, and the bundle not what proves these\n", made)
+			if len(v.Earlier) > 0 {
+				a.data("! made by an earlier release of %s, so these are as they were signed, and not made again to compare them: %s\n  to have them "+
+					"compared as well, export the campaign again: %s recert export FILE %s\n", a.name, strings.Join(v.Earlier, ", "), a.name, v.Campaign)
+			}
 			return nil
-		}
-		k := v.Counts
-		a.data("%s   %d items: %d kept, %d revoked, %d suspended, %d escalated; the counts add up\n", v.Campaign, k.Items, k.Kept, k.Revoked, k.Suspended, k.Escalated)
-		a.data("✓ %d files, as signed by %s\n✓ %d ledger entries, each proved to be in the ledger, and every rule of a campaign kept\n", v.Files, v.Ledger, v.Entries)
-		made := "the report and the tables"
-		if len(v.Earlier) > 0 {
-			made = "the tables of items, decisions and emergency access"
-		}
-		a.data("✓ %s, made again from the entries and the snapshot, are the same byte for byte\n  the words of reasons and notes are as the daemon had them: the ledger holds commitments to them, and the bundle not what proves these\n", made)
-		if len(v.Earlier) > 0 {
-			a.data("! made by an earlier release of %s, so these are as they were signed, and not made again to compare them: %s\n  to have them compared as well, export the campaign again: %s recert export FILE %s\n", a.name, strings.Join(v.Earlier, ", "), a.name, v.Campaign)
-		}
-		return nil
-	}}
+		}}
 	cmd.Flags().StringVar(&key, "key", "", "the ledger's public key, or a `file` with it")
 	return cmd
 }
 
 func (a *app) recertDiff() *cobra.Command {
 	var key string
-	cmd := &cobra.Command{Use: "diff BUNDLE BUNDLE", Short: "Say what changed from one campaign's bundle to a later one's, offline", Args: args(2, 2, "two bundles"), RunE: func(_ *cobra.Command, args []string) error {
-		if err := a.formats("json"); err != nil {
-			return err
-		}
-		var verifier note.Verifier
-		if cmp.Or(key, a.conf.LedgerKey) != "" {
-			var err error
-			if verifier, err = a.verifier(key); err != nil {
+	cmd := &cobra.Command{Use: "diff BUNDLE BUNDLE", Short: "Say what changed from one campaign's bundle to a later one's, offline",
+		Args: args(2, 2, "two bundles"), RunE: func(_ *cobra.Command, args []string) error {
+			if err := a.formats("json"); err != nil {
 				return err
 			}
-		} else {
-			a.screen.note("%s the bundles are not verified: give the ledger's public key with --key", a.screen.yellow("!"))
-		}
-		var reports [2]*recert.Report
-		for n, path := range args {
-			b, err := recert.OpenBundle(path)
-			if err != nil {
-				return usage("%v", err)
+			var verifier note.Verifier
+			if cmp.Or(key, a.conf.LedgerKey) != "" {
+				var err error
+				if verifier, err = a.verifier(key); err != nil {
+					return err
+				}
+			} else {
+				a.screen.note("%s the bundles are not verified: give the ledger's public key with --key", a.screen.yellow("!"))
 			}
-			if verifier != nil {
-				if v := recert.Verify(b, verifier); len(v.Problems) > 0 {
-					return &failure{exit: exitVerify, what: path + " DOES NOT VERIFY", why: v.Problems[0], next: "see all of it: " + a.name + " recert verify " + path}
-				} else if len(v.Unchecked)+len(v.Earlier) > 0 {
-					a.screen.note("%s %s was made by another version: it is signed, but its report could not be made again to compare it", a.screen.yellow("!"), path)
+			var reports [2]*recert.Report
+			for n, path := range args {
+				b, err := recert.OpenBundle(path)
+				if err != nil {
+					return usage("%v", err)
+				}
+				if verifier != nil {
+					if v := recert.Verify(b, verifier); len(v.Problems) > 0 {
+						return &failure{exit: exitVerify, what: path + " DOES NOT VERIFY", why: v.Problems[0], next: "see all of it: " + a.name +
+							" recert verify " + path}
+					} else if len(v.Unchecked)+len(v.Earlier) > 0 {
+						a.screen.note("%s %s was made by another version: it is signed, but its report could not be made again to compare it",
+							a.screen.yellow("!"), path)
+					}
+				}
+				if reports[n], err = recert.ReadReport(b); err != nil {
+					return usage("%v", err)
 				}
 			}
-			if reports[n], err = recert.ReadReport(b); err != nil {
-				return usage("%v", err)
+			d := recert.Compare(reports[0], reports[1])
+			if a.json() {
+				return a.printJSON(d)
 			}
-		}
-		d := recert.Compare(reports[0], reports[1])
-		if a.json() {
-			return a.printJSON(d)
-		}
-		return d.Text(a.out)
-	}}
-	cmd.Flags().StringVar(&key, "key", "", "the ledger's public key, or a `file` with it: the bundles are verified by it before they are compared")
+			return d.Text(a.out)
+		}}
+	cmd.Flags().StringVar(&key, "key", "", "the ledger's public key, or a `file` with it: the bundles are verified by it before they are "+
+		"compared")
 	return cmd
 }

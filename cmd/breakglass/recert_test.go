@@ -35,15 +35,19 @@ func TestRecertScripts(t *testing.T) {
 			if !ok {
 				return fmt.Errorf("no testing.TB")
 			}
-			s := bgtest.New(t, bgtest.Options{Policy: bgtest.Policy() + "recertification: {reviewers: [sre, security], adminReviewers: 2, deadline: 14d}\n"})
+			s := bgtest.New(t, bgtest.Options{Policy: bgtest.Policy() +
+				"recertification: {reviewers: [sre, security], adminReviewers: 2, deadline: 14d}\n"})
 			subject := inventory.Subject{Kind: inventory.ServiceAccount, Namespace: "ci", Name: "deployer"}
 			via := inventory.Ref{Kind: "RoleBinding", Namespace: "ci", Name: "old"}
-			campaigns, err := recert.New(recert.Config{Domain: s.Service, Ledger: s.Ledger, Signer: s.Signer(), Dir: filepath.Join(s.Dir, "recert"), Clusters: []string{"c1"},
+			campaigns, err := recert.New(recert.Config{Domain: s.Service, Ledger: s.Ledger, Signer: s.Signer(), Dir: filepath.Join(s.Dir, "recert"),
+				Clusters: []string{"c1"},
 				Scan: func(context.Context, string) (*inventory.Snapshot, *inventory.Analysis, error) {
-					snap := &inventory.Snapshot{Cluster: "c1", At: time.Now().UTC(), Bindings: []inventory.Binding{{Namespace: "ci", Name: "old", Subjects: []inventory.Subject{subject}}}}
+					snap := &inventory.Snapshot{Cluster: "c1", At: time.Now().UTC(),
+						Bindings: []inventory.Binding{{Namespace: "ci", Name: "old", Subjects: []inventory.Subject{subject}}}}
 					judged := &inventory.Analysis{Cluster: "c1"}
 					if _, err := os.Stat(filepath.Join(env.WorkDir, "taken-away")); err != nil {
-						judged.Powers = append(judged.Powers, inventory.Power{Subject: subject, Rights: []string{"secrets-read@ci"}, Severity: inventory.High, Via: []inventory.Ref{via}})
+						judged.Powers = append(judged.Powers, inventory.Power{Subject: subject, Rights: []string{"secrets-read@ci"},
+							Severity: inventory.High, Via: []inventory.Ref{via}})
 					}
 					return snap, judged, nil
 				}})
@@ -113,7 +117,8 @@ func keepAll(ts *testscript.TestScript, _ bool, _ []string) {
 	for _, who := range []string{"carol", "erin", "dave", "alice"} {
 		for _, i := range c.Items {
 			if c.Waits(i, who, time.Now()) {
-				c, err = s.Service.DecideItems(ctx, bgtest.ByKey(who), c.ID, breakglass.ItemAnswer{Verdict: breakglass.VerdictKeep, Reason: "as it must be", Items: []breakglass.Judged{{ID: i.ID, Digest: i.Digest}}})
+				c, err = s.Service.DecideItems(ctx, bgtest.ByKey(who), c.ID, breakglass.ItemAnswer{Verdict: breakglass.VerdictKeep,
+					Reason: "as it must be", Items: []breakglass.Judged{{ID: i.ID, Digest: i.Digest}}})
 				ts.Check(err)
 			}
 		}

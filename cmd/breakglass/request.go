@@ -22,7 +22,8 @@ func (a *app) requestCommand() *cobra.Command {
 		noWait, dry, claim bool
 		t                  target
 	)
-	cmd := &cobra.Command{Use: "request", Short: "Ask for emergency access, wait for the approvals, get the certificate", Args: args(0, 0, "flags only"),
+	cmd := &cobra.Command{Use: "request", Short: "Ask for emergency access, wait for the approvals, get the certificate",
+		Args: args(0, 0, "flags only"),
 		Long: "Opens a request, waits until enough other people have approved it, and claims the certificate for a key made on this machine.\nCtrl-C leaves the request open; --resume goes on with it.",
 		Example: `  breakglass request -c prod-eu-1 -p cluster-admin --for 30m --incident INC-4312 --reason "etcd quorum lost, API 5xx"
   eval "$(breakglass request -p cluster-admin --reason 'etcd quorum lost')"      # sets KUBECONFIG when it is through`,
@@ -109,7 +110,8 @@ func (a *app) requestCommand() *cobra.Command {
 	f.BoolVar(&claim, "claim", true, "claim the certificate as soon as it is approved")
 	f.StringVar(&resume, "resume", "", "go on with the request of this `id`")
 	t.flags(cmd)
-	for flag, complete := range map[string]cobra.CompletionFunc{"profile": a.completeProfiles, "cluster": a.completeClusters, "resume": a.completeIDs(api.FilterMine)} {
+	for flag, complete := range map[string]cobra.CompletionFunc{"profile": a.completeProfiles, "cluster": a.completeClusters,
+		"resume": a.completeIDs(api.FilterMine)} {
 		if err := cmd.RegisterFlagCompletionFunc(flag, complete); err != nil {
 			panic(err) // the flag is defined above
 		}
@@ -250,7 +252,8 @@ func (a *app) summary(r api.Request, me string) {
 	}
 	s.note("Needs     %s", strings.Join(r.Missing, " and "))
 	if len(r.Ask.Raised) > 0 {
-		s.note("%s one approval more than usual, because the closing of %s is overdue: breakglass close %s", s.yellow("!"), strings.Join(r.Ask.Raised, ", "), r.Ask.Raised[0])
+		s.note("%s one approval more than usual, because the closing of %s is overdue: breakglass close %s", s.yellow("!"),
+			strings.Join(r.Ask.Raised, ", "), r.Ask.Raised[0])
 	}
 	a.notTold(r)
 	others := slices.DeleteFunc(slices.Clone(r.Approvers), func(p string) bool { return p == r.Ask.By.Person })
@@ -258,7 +261,8 @@ func (a *app) summary(r api.Request, me string) {
 }
 
 // await follows a request and says what happens until done, the limit or Ctrl-C.
-func (a *app) await(ctx context.Context, c *api.Client, r api.Request, limit time.Duration, done func(api.Request) bool) (api.Request, error) {
+func (a *app) await(ctx context.Context, c *api.Client, r api.Request, limit time.Duration, done func(api.Request) bool) (api.Request,
+	error) {
 	if done(r) {
 		return r, nil
 	}
@@ -298,9 +302,11 @@ func (a *app) await(ctx context.Context, c *api.Client, r api.Request, limit tim
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return r, &failure{exit: exitInterrupted, what: "interrupted", why: r.ID + " is left as it is (" + string(r.State) + ")", next: a.goOn(r)}
+			return r, &failure{exit: exitInterrupted, what: "interrupted", why: r.ID + " is left as it is (" + string(r.State) + ")",
+				next: a.goOn(r)}
 		case <-timeout:
-			return r, &failure{exit: exitExpired, code: "wait-timeout", what: "waited long enough", why: r.ID + " is still " + string(r.State), next: a.goOn(r)}
+			return r, &failure{exit: exitExpired, code: "wait-timeout", what: "waited long enough", why: r.ID + " is still " + string(r.State),
+				next: a.goOn(r)}
 		case s := <-steps:
 			switch {
 			case s.err == nil:

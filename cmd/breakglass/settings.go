@@ -118,7 +118,8 @@ func (a *app) base(variable, underHome string) string {
 // client makes the client for the configured server, with the cached session if it is one of the chosen identity.
 func (a *app) client() (*api.Client, error) {
 	if a.conf.Server == "" {
-		return nil, &failure{exit: exitUsage, code: "no-server", what: "no server is configured", next: "--server https://…, BREAKGLASS_SERVER, or server: in the configuration file (breakglass help environment)"}
+		return nil, &failure{exit: exitUsage, code: "no-server", what: "no server is configured",
+			next: "--server https://…, BREAKGLASS_SERVER, or server: in the configuration file (breakglass help environment)"}
 	}
 	address, err := api.Address(a.conf.Server)
 	if err != nil {
@@ -194,7 +195,8 @@ func (id *identity) find(ctx context.Context) ([]ssh.Signer, error) {
 				return []ssh.Signer{k}, nil
 			}
 		}
-		return nil, &failure{exit: exitSignIn, code: api.CodeNoKey, what: "not signed in", why: "the ssh-agent does not hold the key " + id.path, next: "add it with ssh-add"}
+		return nil, &failure{exit: exitSignIn, code: api.CodeNoKey, what: "not signed in", why: "the ssh-agent does not hold the key " + id.path,
+			next: "add it with ssh-add"}
 	}
 	s, err := ssh.ParsePrivateKey(private)
 	if missing := (*ssh.PassphraseMissingError)(nil); errors.As(err, &missing) {
@@ -277,17 +279,20 @@ func (k *lockedKey) SignWithAlgorithm(rand io.Reader, data []byte, algorithm str
 func (id *identity) agent(ctx context.Context) ([]ssh.Signer, error) {
 	path := id.app.env("SSH_AUTH_SOCK")
 	if path == "" {
-		return nil, &failure{exit: exitSignIn, code: api.CodeNoKey, what: "not signed in", why: "there is no ssh-agent (SSH_AUTH_SOCK is not set) and no identity is configured",
+		return nil, &failure{exit: exitSignIn, code: api.CodeNoKey, what: "not signed in",
+			why:  "there is no ssh-agent (SSH_AUTH_SOCK is not set) and no identity is configured",
 			next: "start one and ssh-add your key, or name a key file with --identity"}
 	}
 	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
 	if err != nil {
-		return nil, &failure{exit: exitSignIn, code: api.CodeNoKey, what: "not signed in", why: fmt.Sprintf("the ssh-agent does not answer: %v", err), next: "start one and ssh-add your key, or name a key file with --identity"}
+		return nil, &failure{exit: exitSignIn, code: api.CodeNoKey, what: "not signed in",
+			why: fmt.Sprintf("the ssh-agent does not answer: %v", err), next: "start one and ssh-add your key, or name a key file with --identity"}
 	}
 	context.AfterFunc(ctx, func() { _ = conn.Close() }) // Ctrl-C ends the wait for a touch too
 	keys, err := agent.NewClient(conn).Signers()
 	if err != nil {
-		return nil, &failure{exit: exitSignIn, code: api.CodeNoKey, what: "not signed in", why: fmt.Sprintf("the ssh-agent does not list its keys: %v", err)}
+		return nil, &failure{exit: exitSignIn, code: api.CodeNoKey, what: "not signed in",
+			why: fmt.Sprintf("the ssh-agent does not list its keys: %v", err)}
 	}
 	for i, k := range keys {
 		if strings.HasPrefix(k.PublicKey().Type(), "sk-") {

@@ -74,7 +74,8 @@ func privateDir(dir string) (string, error) {
 		return "", fmt.Errorf("looking at the directory for keys: %w", err)
 	}
 	if !info.IsDir() || info.Mode().Perm()&0o077 != 0 {
-		return "", &failure{exit: exitOther, code: "open-directory", what: "keys would not be safe", why: dir + " is not a directory that only you can use", next: "chmod 700 " + dir + ", after a look at who put it there"}
+		return "", &failure{exit: exitOther, code: "open-directory", what: "keys would not be safe", why: dir +
+			" is not a directory that only you can use", next: "chmod 700 " + dir + ", after a look at who put it there"}
 	}
 	return dir, nil
 }
@@ -566,7 +567,8 @@ func (a *app) trustFor(server string) (trust, error) {
 		return t, fmt.Errorf("reading what is known of the server: %w", err)
 	default:
 		if err := json.Unmarshal(b, &t); err != nil || t.Server != server {
-			return t, &failure{exit: exitVerify, what: "what is known of the server cannot be read", why: t.path + " is damaged", next: "find out why before you remove it"}
+			return t, &failure{exit: exitVerify, what: "what is known of the server cannot be read", why: t.path + " is damaged",
+				next: "find out why before you remove it"}
 		}
 	}
 	if a.conf.LedgerKey != "" {

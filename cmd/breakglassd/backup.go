@@ -18,7 +18,8 @@ import (
 func checkpointOf(backup string) string { return backup + ".checkpoint" }
 
 func (f *ledgerFlags) backupCommand() *cobra.Command {
-	return &cobra.Command{Use: "backup FILE", Short: "Copy the ledger to a new FILE while the daemon runs, verify the copy, and keep its checkpoint in FILE.checkpoint",
+	return &cobra.Command{Use: "backup FILE", Short: "Copy the ledger to a new FILE while the daemon runs, verify the copy, and keep its " +
+		"checkpoint in FILE.checkpoint",
 		Args: argsExactly(1), RunE: func(cmd *cobra.Command, args []string) error {
 			return f.backup(cmd.Context(), cmd.OutOrStdout(), args[0])
 		}}
@@ -66,7 +67,8 @@ func (f *ledgerFlags) backup(ctx context.Context, out io.Writer, to string) erro
 	if err := os.WriteFile(checkpointOf(to), cp.Note, 0o600); err != nil {
 		return fmt.Errorf("keeping the checkpoint of the backup: %w", err)
 	}
-	fmt.Fprintf(out, "✓ %d entries are in %s, and verify. Keep a copy of %s apart from it: it shows what a restored ledger lacks.\n", cp.Size, to, checkpointOf(to))
+	fmt.Fprintf(out, "✓ %d entries are in %s, and verify. Keep a copy of %s apart from it: it shows what a restored ledger lacks.\n", cp.Size,
+		to, checkpointOf(to))
 	return nil
 }
 

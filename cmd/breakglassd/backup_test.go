@@ -44,7 +44,8 @@ func TestBackupHasEveryEntry(t *testing.T) {
 // An entry that this release does not know is no forgery, and has an exit code of its own.
 func TestNewerLedgerIsNotForged(t *testing.T) {
 	s := bgtest.New(t, bgtest.Options{})
-	_, err := s.Ledger.Append(t.Context(), time.Now(), breakglass.DaemonStream, ledger.AnyVersion, nil, ledger.Draft{Kind: "heartbeat/v99", Body: []byte("{}")})
+	_, err := s.Ledger.Append(t.Context(), time.Now(), breakglass.DaemonStream, ledger.AnyVersion, nil,
+		ledger.Draft{Kind: "heartbeat/v99", Body: []byte("{}")})
 	must(t, err)
 	var out strings.Builder
 	var code *exitError

@@ -51,7 +51,8 @@ type caChecks struct {
 
 // openCAChecks prepares the checks. It talks to nobody.
 func openCAChecks(cfg *Config, d *daemon) (*caChecks, error) {
-	c := &caChecks{log: d.log, service: d.service, ledger: d.ledger, clusters: cfg.Clusters, kube: d.clusters, issuer: d.ca.Issuer, checkers: map[string]*rotation.Checker{}, gauges: map[string]*prometheus.GaugeVec{}, last: map[string]rotation.Report{}}
+	c := &caChecks{log: d.log, service: d.service, ledger: d.ledger, clusters: cfg.Clusters, kube: d.clusters, issuer: d.ca.Issuer,
+		checkers: map[string]*rotation.Checker{}, gauges: map[string]*prometheus.GaugeVec{}, last: map[string]rotation.Report{}}
 	for name, labels := range rotation.MetricLabels {
 		c.gauges[name] = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: "See deploy/prometheus/ca.rules.yaml."}, labels)
 		d.metrics.registry.MustRegister(c.gauges[name])
@@ -78,8 +79,9 @@ func openCAChecks(cfg *Config, d *daemon) (*caChecks, error) {
 func observeConfig(cl Cluster, servers []cluster.Server) (cluster.ObserveConfig, error) {
 	x, own := cl.CAChecks, servers[0].Config
 	o := cluster.ObserveConfig{Cluster: cl.ID, Rest: own, ServerName: own.ServerName, Kubelets: x.Kubelets, Etcd: x.Etcd,
-		EtcdCAFiles: x.EtcdCAFiles, KubeletCAFiles: x.KubeletCAFiles, Kubeconfigs: append([]string{cl.KubeconfigFile}, x.KubeconfigFiles...), KnownClientCAs: x.ClientCAFiles,
-		Bundles: map[string]string{}}
+		EtcdCAFiles: x.EtcdCAFiles, KubeletCAFiles: x.KubeletCAFiles, Kubeconfigs: append([]string{cl.KubeconfigFile}, x.KubeconfigFiles...),
+		KnownClientCAs: x.ClientCAFiles,
+		Bundles:        map[string]string{}}
 	// The CA of the daemon's own way to the cluster: people's (ca_file) may be for another address.
 	loaded := rest.CopyConfig(own)
 	if err := rest.LoadTLSFiles(loaded); err != nil {
@@ -124,7 +126,8 @@ func nonce(commonName string) string {
 }
 
 func (c *caChecks) ordered(ctx context.Context, o rotation.Canary) error {
-	return c.service.OrderCanary(ctx, nonce(o.CommonName), breakglass.CanaryOrdered{Cluster: o.Cluster, CommonName: o.CommonName, SPKI: o.SPKI, Issuer: o.Issuer})
+	return c.service.OrderCanary(ctx, nonce(o.CommonName), breakglass.CanaryOrdered{Cluster: o.Cluster, CommonName: o.CommonName,
+		SPKI: o.SPKI, Issuer: o.Issuer})
 }
 
 func (c *caChecks) done(ctx context.Context, o rotation.Canary, s rotation.Signing, answers map[string]rotation.Greeting) error {
@@ -223,7 +226,8 @@ func (c *caChecks) noteSwitch(ctx context.Context, r rotation.Report) error {
 // check checks one cluster and records what it found. checked says whether it came to its end: then r is the report, and an error
 // says that not all of it could be recorded. With whole it runs to its end once it has begun, also if ctx ends: half a check says
 // nothing. Whoever has gone before their turn gets none, so that those who wait for it are no queue.
-func (c *caChecks) check(ctx context.Context, clusterID string, by *breakglass.Actor, due time.Time, whole bool) (r rotation.Report, checked bool, err error) {
+func (c *caChecks) check(ctx context.Context, clusterID string, by *breakglass.Actor, due time.Time, whole bool) (r rotation.Report,
+	checked bool, err error) {
 	checker := c.checkers[clusterID]
 	if checker == nil {
 		return r, false, breakglass.NoSuchCluster(clusterID)
@@ -246,7 +250,8 @@ func (c *caChecks) check(ctx context.Context, clusterID string, by *breakglass.A
 	r = checker.Check(bounded)
 	// Whoever wanted the check has gone, or the daemon stops: what then looks unreachable may be well, and none of it is said.
 	if err := ctx.Err(); err != nil {
-		return rotation.Report{}, false, fmt.Errorf("the check of the CAs of %s was stopped before its end, and nothing of it is recorded: %w", clusterID, err)
+		return rotation.Report{}, false, fmt.Errorf("the check of the CAs of %s was stopped before its end, and nothing of it is recorded: %w",
+			clusterID, err)
 	}
 	// What was found is recorded also when the time for the check is over.
 	err = errors.Join(c.record(context.WithoutCancel(ctx), r, by, due), c.people(context.WithoutCancel(bounded), clusterID))
@@ -276,13 +281,15 @@ func (c *caChecks) people(ctx context.Context, clusterID string) error {
 	}
 	at, err := c.kube.PeopleAddress(ctx, clusterID, cl.Server, issuer)
 	if err != nil || at.Err != nil {
-		c.log.WarnContext(ctx, "the address that people get could not be tried", slog.String("cluster", clusterID), slog.Any("error", errors.Join(err, at.Err)))
+		c.log.WarnContext(ctx, "the address that people get could not be tried", slog.String("cluster", clusterID),
+			slog.Any("error", errors.Join(err, at.Err)))
 		return nil
 	}
 	var open []breakglass.FindingOpened
 	if !at.Names {
-		open = append(open, breakglass.FindingOpened{Key: checkPeople + "/" + clusterID, Check: checkPeople, Cluster: clusterID, Severity: breakglass.SeverityCritical,
-			What: notAtPeoplesAddress(cl.Server), Next: "breakglassd doctor tries it again"})
+		open = append(open, breakglass.FindingOpened{Key: checkPeople + "/" + clusterID, Check: checkPeople, Cluster: clusterID,
+			Severity: breakglass.SeverityCritical,
+			What:     notAtPeoplesAddress(cl.Server), Next: "breakglassd doctor tries it again"})
 	}
 	return c.service.Settle(ctx, checkPeople, clusterID, true, open)
 }
@@ -294,7 +301,8 @@ func (c *caChecks) record(ctx context.Context, r rotation.Report, by *breakglass
 		return fmt.Errorf("writing the report on the CAs of %s: %w", r.Cluster, err)
 	}
 	sum := sha256.Sum256(body)
-	run := breakglass.CheckRun{Check: checkCA, Cluster: r.Cluster, By: by, Due: due, OK: r.OK, Verdict: string(r.Phase) + ": " + r.Why, Digest: hex.EncodeToString(sum[:])}
+	run := breakglass.CheckRun{Check: checkCA, Cluster: r.Cluster, By: by, Due: due, OK: r.OK, Verdict: string(r.Phase) + ": " + r.Why,
+		Digest: hex.EncodeToString(sum[:])}
 	var open []breakglass.FindingOpened
 	for _, f := range r.Findings {
 		if f.Severity == rotation.Info {
@@ -304,18 +312,21 @@ func (c *caChecks) record(ctx context.Context, r rotation.Report, by *breakglass
 		if f.Where != "" {
 			what += " (" + f.Where + ")"
 		}
-		x := breakglass.FindingOpened{Key: checkCA + "/" + r.Cluster + "/" + f.Key, Check: checkCA, Cluster: r.Cluster, Severity: breakglass.Severity(f.Severity), What: what, Next: f.Next}
+		x := breakglass.FindingOpened{Key: checkCA + "/" + r.Cluster + "/" + f.Key, Check: checkCA, Cluster: r.Cluster,
+			Severity: breakglass.Severity(f.Severity), What: what, Next: f.Next}
 		open = append(open, x)
 		run.Findings = append(run.Findings, x.Key)
 	}
 	return errors.Join(c.service.RecordCheck(ctx, run), c.noteSwitch(ctx, r), c.service.Settle(ctx, checkCA, r.Cluster, r.Complete, open))
 }
 
-// now checks one cluster for somebody who waits for the answer. They get the report also if not all of it could be recorded, such as too many findings at once: then they need it most.
+// now checks one cluster for somebody who waits for the answer. They get the report also if not all of it could be recorded, such as too
+// many findings at once: then they need it most.
 func (c *caChecks) now(ctx context.Context, clusterID string, by *breakglass.Actor) (rotation.Report, error) {
 	r, checked, err := c.check(ctx, clusterID, by, time.Time{}, true)
 	if checked && err != nil {
-		c.log.ErrorContext(ctx, "what a check of the CAs found could not all be recorded", slog.String("cluster", clusterID), slog.Any("error", err))
+		c.log.ErrorContext(ctx, "what a check of the CAs found could not all be recorded", slog.String("cluster", clusterID),
+			slog.Any("error", err))
 		return r, nil
 	}
 	return r, err

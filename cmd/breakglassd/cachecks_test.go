@@ -38,7 +38,8 @@ func certificate(t *testing.T, notAfter time.Time) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "some CA"}, NotBefore: notAfter.Add(-time.Hour), NotAfter: notAfter, IsCA: true, BasicConstraintsValid: true}
+	c := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "some CA"}, NotBefore: notAfter.Add(-time.Hour),
+		NotAfter: notAfter, IsCA: true, BasicConstraintsValid: true}
 	der, err := x509.CreateCertificate(rand.Reader, c, c, key.Public(), key)
 	if err != nil {
 		t.Fatal(err)
@@ -60,16 +61,21 @@ func TestWhenTheLastCertificateOfAnIssuerEnds(t *testing.T) {
 		under    map[string]time.Time
 		unknown  time.Time
 	}{
-		"nothing":                       {nil, map[string]time.Time{}, time.Time{}},
-		"the latest of each issuer":     {[]*breakglass.Request{issued("g1", 5), issued("g1", 9), issued("g1", 7), issued("g2", 30)}, map[string]time.Time{"g1": at(9), "g2": at(30)}, time.Time{}},
+		"nothing": {nil, map[string]time.Time{}, time.Time{}},
+		"the latest of each issuer": {[]*breakglass.Request{issued("g1", 5), issued("g1", 9), issued("g1", 7), issued("g2", 30)},
+			map[string]time.Time{"g1": at(9), "g2": at(30)}, time.Time{}},
 		"one whose issuer is not there": {[]*breakglass.Request{issued("", 5), issued("g1", 3)}, map[string]time.Time{"g1": at(3)}, at(5)},
 		"a claim whose outcome is open": {[]*breakglass.Request{{Ask: ask, Claimed: &breakglass.Claimed{}}}, map[string]time.Time{}, at(10)},
-		"one that nobody will get": {[]*breakglass.Request{{Ask: ask, Claimed: &breakglass.Claimed{}, FailedAt: now, Failed: &breakglass.Failed{Orphans: [][]byte{certificate(t, at(7)), certificate(t, at(4))}}}},
+		"one that nobody will get": {[]*breakglass.Request{{Ask: ask, Claimed: &breakglass.Claimed{}, FailedAt: now,
+			Failed: &breakglass.Failed{Orphans: [][]byte{certificate(t, at(7)), certificate(t, at(4))}}}},
 			map[string]time.Time{}, at(7)},
-		"one that cannot be read":   {[]*breakglass.Request{{Ask: ask, Claimed: &breakglass.Claimed{}, FailedAt: at(-1), Failed: &breakglass.Failed{Orphans: [][]byte{[]byte("x")}}}}, map[string]time.Time{}, at(9)},
-		"a claim that failed":       {[]*breakglass.Request{{Ask: ask, Claimed: &breakglass.Claimed{}, FailedAt: now, Failed: &breakglass.Failed{}}}, map[string]time.Time{}, time.Time{}},
+		"one that cannot be read": {[]*breakglass.Request{{Ask: ask, Claimed: &breakglass.Claimed{}, FailedAt: at(-1),
+			Failed: &breakglass.Failed{Orphans: [][]byte{[]byte("x")}}}}, map[string]time.Time{}, at(9)},
+		"a claim that failed": {[]*breakglass.Request{{Ask: ask, Claimed: &breakglass.Claimed{}, FailedAt: now,
+			Failed: &breakglass.Failed{}}}, map[string]time.Time{}, time.Time{}},
 		"a request without a claim": {[]*breakglass.Request{{Ask: ask}}, map[string]time.Time{}, time.Time{}},
-		"another cluster":           {[]*breakglass.Request{{Ask: breakglass.Requested{Cluster: "c2", TTLSeconds: 600}, Claimed: &breakglass.Claimed{}}}, map[string]time.Time{}, time.Time{}},
+		"another cluster": {[]*breakglass.Request{{Ask: breakglass.Requested{Cluster: "c2", TTLSeconds: 600},
+			Claimed: &breakglass.Claimed{}}}, map[string]time.Time{}, time.Time{}},
 	} {
 		under, unknown := lastIssued(tt.requests, "c1", now)
 		if diff := cmp.Diff(tt.under, under); diff != "" || !unknown.Equal(tt.unknown) {
@@ -103,8 +109,9 @@ func (w *caWorld) SignCanary(context.Context, rotation.Canary) (breakglass.Signe
 func newCAWorld(t *testing.T) *caWorld {
 	t.Helper()
 	w := &caWorld{sys: bgtest.New(t, bgtest.Options{})}
-	w.caChecks = &caChecks{log: slog.New(slog.NewTextHandler(&w.logs, nil)), service: w.sys.Service, ledger: w.sys.Ledger, clusters: []Cluster{{ID: "c1"}},
-		gauges: map[string]*prometheus.GaugeVec{}, last: map[string]rotation.Report{}}
+	w.caChecks = &caChecks{log: slog.New(slog.NewTextHandler(&w.logs, nil)), service: w.sys.Service, ledger: w.sys.Ledger,
+		clusters: []Cluster{{ID: "c1"}},
+		gauges:   map[string]*prometheus.GaugeVec{}, last: map[string]rotation.Report{}}
 	for name, labels := range rotation.MetricLabels {
 		w.gauges[name] = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name}, labels)
 	}
@@ -127,7 +134,8 @@ func (w *caWorld) runs(t *testing.T) int {
 func down(servers int) rotation.View {
 	var v rotation.View
 	for i := range servers {
-		v.Servers = append(v.Servers, rotation.Server{Address: fmt.Sprintf("10.0.0.%d:6443", i+1), Error: "no answer in time", Next: "see whether it is up"})
+		v.Servers = append(v.Servers, rotation.Server{Address: fmt.Sprintf("10.0.0.%d:6443", i+1), Error: "no answer in time",
+			Next: "see whether it is up"})
 	}
 	return v
 }
@@ -144,7 +152,8 @@ func TestKnownIsReadFromTheLedgerAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	k, err := w.known(t.Context(), "c1")
-	if err != nil || !k.LastIssuedUnder[r.Issued.Issuer].Equal(r.Issued.NotAfter) || len(k.LastIssuedUnder) != 1 || !k.UnknownIssuerUntil.IsZero() {
+	if err != nil || !k.LastIssuedUnder[r.Issued.Issuer].Equal(r.Issued.NotAfter) || len(k.LastIssuedUnder) != 1 ||
+		!k.UnknownIssuerUntil.IsZero() {
 		t.Errorf("%+v (%v), want the end %s under %s", k, err, r.Issued.NotAfter, r.Issued.Issuer)
 	}
 	if k, err := w.known(t.Context(), "c2"); err != nil || k.LastIssuedUnder == nil || len(k.LastIssuedUnder) > 0 {
@@ -160,7 +169,8 @@ func TestAStoppedCheckIsNotRecorded(t *testing.T) {
 		stop() // as SIGTERM does, and the scheduler's limit
 		return down(3)
 	}
-	if err := w.job(stopped, time.Now()); !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "c1 was stopped before its end") {
+	if err := w.job(stopped, time.Now()); !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(),
+		"c1 was stopped before its end") {
 		t.Errorf("the job says %v", err)
 	}
 	if n, open := w.runs(t), w.service.Findings(); n != 0 || len(open) != 0 || len(w.last) != 0 {
@@ -226,7 +236,8 @@ func TestTooManyFindingsDoNotHideTheReport(t *testing.T) {
 
 func TestPlansAreForTheConfiguredPaths(t *testing.T) {
 	cl := Cluster{ID: "c1", CAChecks: CAChecks{NodeBundleFile: "/etc/rancher/bundle.crt", NodeClusterCAFile: "/var/lib/rancher/client-ca.crt"}}
-	if got, want := planOptions(cl, "closed"), (rotation.PlanOptions{Target: rotation.Closed, Bundle: "/etc/rancher/bundle.crt", ClusterCA: "/var/lib/rancher/client-ca.crt"}); got != want {
+	if got, want := planOptions(cl, "closed"), (rotation.PlanOptions{Target: rotation.Closed, Bundle: "/etc/rancher/bundle.crt",
+		ClusterCA: "/var/lib/rancher/client-ca.crt"}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 }
@@ -239,9 +250,11 @@ func TestAPIServersAreVerifiedByTheDaemonsOwnCA(t *testing.T) {
 	if err := os.WriteFile(file, own, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cl := Cluster{ID: "c1", KubeconfigFile: "c1.kubeconfig", CAFile: filepath.Join(dir, "people.pem"), CAChecks: CAChecks{BundleFile: "all.pem", BundleFiles: []BundleCopy{{APIServer: "https://10.0.0.2", File: "second.pem"}}}}
+	cl := Cluster{ID: "c1", KubeconfigFile: "c1.kubeconfig", CAFile: filepath.Join(dir, "people.pem"),
+		CAChecks: CAChecks{BundleFile: "all.pem", BundleFiles: []BundleCopy{{APIServer: "https://10.0.0.2", File: "second.pem"}}}}
 	for name, tlsConfig := range map[string]rest.TLSClientConfig{"data": {CAData: own}, "file": {CAFile: file}} {
-		o, err := observeConfig(cl, []cluster.Server{{Address: "https://10.0.0.1:6443", Config: &rest.Config{Host: "https://10.0.0.1:6443", TLSClientConfig: tlsConfig}}, {Address: "https://10.0.0.2"}})
+		o, err := observeConfig(cl, []cluster.Server{{Address: "https://10.0.0.1:6443",
+			Config: &rest.Config{Host: "https://10.0.0.1:6443", TLSClientConfig: tlsConfig}}, {Address: "https://10.0.0.2"}})
 		if err != nil || !bytes.Equal(o.CA, own) {
 			t.Errorf("%s: CA %q, %v", name, o.CA, err)
 		}
@@ -249,7 +262,8 @@ func TestAPIServersAreVerifiedByTheDaemonsOwnCA(t *testing.T) {
 			t.Errorf("%s: bundles (-want +got):\n%s", name, diff)
 		}
 	}
-	_, err := observeConfig(cl, []cluster.Server{{Address: "https://10.0.0.1", Config: &rest.Config{TLSClientConfig: rest.TLSClientConfig{CAFile: filepath.Join(dir, "nothing")}}}})
+	_, err := observeConfig(cl, []cluster.Server{{Address: "https://10.0.0.1",
+		Config: &rest.Config{TLSClientConfig: rest.TLSClientConfig{CAFile: filepath.Join(dir, "nothing")}}}})
 	if err == nil || !strings.Contains(err.Error(), "c1.kubeconfig") {
 		t.Errorf("a CA that is not there: %v", err)
 	}

@@ -135,10 +135,11 @@ type Cluster struct {
 	// AuthenticationConfigFile is a copy of the API server's structured authentication configuration, for the same.
 	AuthenticationConfigFile string `mapstructure:"authentication_config_file"`
 
-	CAFile     string        `mapstructure:"ca_file"`         // PEM, put into people's kubeconfigs; default: the one in KubeconfigFile
-	VaultMount string        `mapstructure:"vault_mount"`     // the cluster's own PKI mount
-	IssuerID   string        `mapstructure:"vault_issuer_id"` // the CA in it
-	MaxTTL     time.Duration `mapstructure:"vault_max_ttl"`   // longest lifetime over the cluster's profiles, as given to deploy/vault/setup.sh
+	CAFile     string `mapstructure:"ca_file"`         // PEM, put into people's kubeconfigs; default: the one in KubeconfigFile
+	VaultMount string `mapstructure:"vault_mount"`     // the cluster's own PKI mount
+	IssuerID   string `mapstructure:"vault_issuer_id"` // the CA in it
+	// longest lifetime over the cluster's profiles, as given to deploy/vault/setup.sh
+	MaxTTL time.Duration `mapstructure:"vault_max_ttl"`
 
 	NextIssuerID string   `mapstructure:"vault_next_issuer_id"` // the CA that a rotation goes to, as `breakglass ca plan` says
 	CAChecks     CAChecks `mapstructure:"ca_checks"`            // what the checks of the CAs look at beside Vault and the API servers
@@ -180,7 +181,8 @@ var nodePath = regexp.MustCompile(`^/[A-Za-z0-9._/-]+$`)
 func (x CAChecks) validate(key string, servers []string, add func(key, format string, args ...any)) {
 	for _, p := range []struct{ name, path string }{{"node_bundle_file", x.NodeBundleFile}, {"node_cluster_ca_file", x.NodeClusterCAFile}} {
 		if p.path != "" && !nodePath.MatchString(p.path) {
-			add(key+p.name, "%q is not the absolute path of a file on a node, of letters, digits and . _ - / only: it becomes part of commands that somebody runs as root", p.path)
+			add(key+p.name, "%q is not the absolute path of a file on a node, of letters, digits and . _ - / only: it becomes part of commands "+
+				"that somebody runs as root", p.path)
 		}
 	}
 	for i, b := range x.BundleFiles {
@@ -241,12 +243,16 @@ func defaults() map[string]any {
 		"listen.address": ":8443", "listen.tls_cert_file": "", "listen.tls_key_file": "", "public_urls": []string{},
 		"webhooks.address": "", "webhooks.tls_cert_file": "", "webhooks.tls_key_file": "", "webhooks.client_ca_file": "",
 		"checks.ca_cron": "17 * * * *", "checks.time_zone": "UTC",
-		"recert_ignore_file": "", "recertification.cron": "", "recertification.time_zone": "UTC", "recertification.dir": "", "recertification.work_from": 8, "recertification.work_to": 18,
+		"recert_ignore_file": "", "recertification.cron": "", "recertification.time_zone": "UTC", "recertification.dir": "",
+		"recertification.work_from": 8, "recertification.work_to": 18,
 		"sessions.path": "", "sessions.keep": "2160h", "sessions.grace": "45s",
 		"health.address": "127.0.0.1:8081", "ledger.path": "", "ledger.key_file": "", "ledger.origin": "", "policy_file": "",
-		"vault.address": "", "vault.ca_file": "", "vault.namespace": "", "vault.policy": "breakglassd", "vault.timeout": "5s", "vault.sign_timeout": "15s",
-		"vault.auth.method": "approle", "vault.auth.mount": "approle", "vault.auth.role_id": "", "vault.auth.secret_id_file": "", "vault.auth.token_file": "",
-		"slack.enabled": false, "slack.app_id": "", "slack.team_ids": []string{}, "slack.enterprise_id": "", "slack.channel": "", "slack.bot_token_file": "",
+		"vault.address": "", "vault.ca_file": "", "vault.namespace": "", "vault.policy": "breakglassd", "vault.timeout": "5s",
+		"vault.sign_timeout": "15s",
+		"vault.auth.method":  "approle", "vault.auth.mount": "approle", "vault.auth.role_id": "", "vault.auth.secret_id_file": "",
+		"vault.auth.token_file": "",
+		"slack.enabled":         false, "slack.app_id": "", "slack.team_ids": []string{}, "slack.enterprise_id": "", "slack.channel": "",
+		"slack.bot_token_file":      "",
 		"slack.signing_secret_file": "", "slack.api_url": "", "log.level": "info", "log.format": "json",
 	}
 }
@@ -287,7 +293,8 @@ func parseConfig(path string, text []byte) (*Config, error) {
 	var c Config
 	err := v.UnmarshalExact(&c, func(d *mapstructure.DecoderConfig) {
 		d.WeaklyTypedInput = false
-		d.DecodeHook = mapstructure.ComposeDecodeHookFunc(mapstructure.StringToTimeDurationHookFunc(), mapstructure.StringToSliceHookFunc(","), envBool, envInt)
+		d.DecodeHook = mapstructure.ComposeDecodeHookFunc(mapstructure.StringToTimeDurationHookFunc(), mapstructure.StringToSliceHookFunc(","),
+			envBool, envInt)
 	})
 	if err != nil {
 		return nil, &ConfigError{[]string{fmt.Sprintf("%s and the environment: %v", path, err)}}
@@ -430,7 +437,8 @@ func (c *Config) resolve(base string) (bad []string) {
 			paths = append(paths, &cl.CAChecks.BundleFiles[j].File)
 		}
 		paths = append(paths, &cl.AuthenticationConfigFile)
-		for _, list := range [][]string{cl.ScanFiles, cl.CAChecks.EtcdCAFiles, cl.CAChecks.KubeletCAFiles, cl.CAChecks.ClientCAFiles, cl.CAChecks.KubeconfigFiles} {
+		for _, list := range [][]string{cl.ScanFiles, cl.CAChecks.EtcdCAFiles, cl.CAChecks.KubeletCAFiles, cl.CAChecks.ClientCAFiles,
+			cl.CAChecks.KubeconfigFiles} {
 			for j := range list {
 				paths = append(paths, &list[j])
 			}
@@ -440,7 +448,8 @@ func (c *Config) resolve(base string) (bad []string) {
 		switch {
 		case *p == "" || filepath.IsAbs(*p):
 		case strings.HasPrefix(*p, credentialsVar) && os.Getenv("CREDENTIALS_DIRECTORY") == "":
-			bad = append(bad, fmt.Sprintf("%s: $CREDENTIALS_DIRECTORY is not set: systemd sets it for the service (LoadCredential=); elsewhere set it to a directory with copies", *p))
+			bad = append(bad, fmt.Sprintf("%s: $CREDENTIALS_DIRECTORY is not set: systemd sets it for the service (LoadCredential=); elsewhere "+
+				"set it to a directory with copies", *p))
 		case strings.HasPrefix(*p, credentialsVar):
 			*p = filepath.Join(os.Getenv("CREDENTIALS_DIRECTORY"), strings.TrimPrefix(*p, credentialsVar))
 		default:
@@ -541,7 +550,8 @@ func (c *Config) Validate(vault bool) []string {
 		need(key+"vault_mount", cl.VaultMount, "the cluster's PKI mount; deploy/vault/setup.sh prints it")
 		need(key+"vault_issuer_id", cl.IssuerID, "the id of the CA in Vault; deploy/vault/setup.sh prints it")
 		if cl.MaxTTL < time.Minute {
-			add(key+"vault_max_ttl", "%s is under a minute: it is the longest lifetime over the cluster's profiles, as given to deploy/vault/setup.sh", cl.MaxTTL)
+			add(key+"vault_max_ttl", "%s is under a minute: it is the longest lifetime over the cluster's profiles, as given to "+
+				"deploy/vault/setup.sh", cl.MaxTTL)
 		}
 	}
 	if c.Slack.Enabled {
@@ -554,7 +564,8 @@ func (c *Config) Validate(vault bool) []string {
 		}
 	}
 	if c.Slack.APIURL != "" {
-		if u, err := url.Parse(c.Slack.APIURL); err != nil || !strings.HasSuffix(u.Path, "/") || u.Scheme != "https" && !isLoopback(u.Hostname()) {
+		if u, err := url.Parse(c.Slack.APIURL); err != nil || !strings.HasSuffix(u.Path, "/") || u.Scheme != "https" &&
+			!isLoopback(u.Hostname()) {
 			add("slack.api_url", "%q is not an https address that ends in a slash", c.Slack.APIURL)
 		}
 	}
@@ -679,7 +690,8 @@ func (c *Config) check(p *breakglass.Policy, vault bool) []string {
 		}
 		for _, prof := range p.Profiles {
 			if vault && slices.Contains(prof.Clusters, cl.ID) && prof.TTL.Max > cl.MaxTTL {
-				bad = append(bad, fmt.Sprintf("%s.vault_max_ttl: %s is less than the %s that profile %s allows: lower that, or run deploy/vault/setup.sh with the longer one",
+				bad = append(bad, fmt.Sprintf("%s.vault_max_ttl: %s is less than the %s that profile %s allows: lower that, or run "+
+					"deploy/vault/setup.sh with the longer one",
 					key, cl.MaxTTL, prof.TTL.Max, prof.ID))
 			}
 		}
@@ -692,12 +704,14 @@ func (c *Config) check(p *breakglass.Policy, vault bool) []string {
 	for _, prof := range p.Profiles {
 		for _, cl := range c.Clusters {
 			if len(prof.Guards) > 0 && slices.Contains(prof.Clusters, cl.ID) && !cl.webhooks() {
-				bad = append(bad, fmt.Sprintf("clusters: profile %s has guards, but cluster %q has no webhook_token_file or webhook_client_names: nothing would keep its grants from anything; "+
+				bad = append(bad, fmt.Sprintf("clusters: profile %s has guards, but cluster %q has no webhook_token_file or webhook_client_names: "+
+					"nothing would keep its grants from anything; "+
 					"set up the deny webhook (deploy/kube-apiserver), or take the guards away", prof.ID, cl.ID))
 			}
 		}
 		if !c.Slack.Enabled && !slices.Contains(prof.Approvals.Channels, breakglass.ChannelKey) {
-			bad = append(bad, fmt.Sprintf("slack.enabled: is false, but profile %s takes approvals in Slack only: switch Slack on, or add key to its channels", prof.ID))
+			bad = append(bad, fmt.Sprintf("slack.enabled: is false, but profile %s takes approvals in Slack only: switch Slack on, or add key to "+
+				"its channels", prof.ID))
 		}
 	}
 	return bad
@@ -738,7 +752,8 @@ func readSecret(key, path string) (secret.Text, error) {
 		return "", fmt.Errorf("%s: %w", key, err)
 	}
 	if info.Mode().Perm()&0o027 != 0 {
-		return "", fmt.Errorf("%s: %s can be read by others or written by its group (mode %04o): chmod 0600 it, and think about replacing the secret", key, path, info.Mode().Perm())
+		return "", fmt.Errorf("%s: %s can be read by others or written by its group (mode %04o): chmod 0600 it, and think about replacing the "+
+			"secret", key, path, info.Mode().Perm())
 	}
 	text, err := readFile(path)
 	if err != nil {

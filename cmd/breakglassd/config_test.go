@@ -92,7 +92,8 @@ func TestAllMistakesAreReportedAtOnce(t *testing.T) {
 		key, _, _ := strings.Cut(p, ":")
 		keys = append(keys, key)
 	}
-	want := []string{"listen.address", "public_urls", "ledger.path", "ledger.key_file", "ledger.origin", "policy_file", "vault.address", "vault.auth.role_id",
+	want := []string{"listen.address", "public_urls", "ledger.path", "ledger.key_file", "ledger.origin", "policy_file", "vault.address",
+		"vault.auth.role_id",
 		"vault.auth.secret_id_file", "clusters", "log.level", "log.format"}
 	if diff := cmp.Diff(want, keys); diff != "" {
 		t.Errorf("keys with problems (-want +got):\n%s", diff)
@@ -263,7 +264,8 @@ func TestEveryKeyCanComeFromTheEnvironment(t *testing.T) {
 }
 
 func TestBadValuesFromTheEnvironmentAreRefused(t *testing.T) {
-	for name, value := range map[string]string{"BREAKGLASS_SLACK_ENABLED": "yes", "BREAKGLASS_VAULT_TIMEOUT": "5", "BREAKGLASS_LOG_LEVEL": "loud"} {
+	for name, value := range map[string]string{"BREAKGLASS_SLACK_ENABLED": "yes", "BREAKGLASS_VAULT_TIMEOUT": "5",
+		"BREAKGLASS_LOG_LEVEL": "loud"} {
 		t.Run(name, func(t *testing.T) {
 			cleanEnv(t)
 			t.Setenv(name, value)
@@ -315,7 +317,8 @@ func TestPolicyAndConfigurationMustFit(t *testing.T) {
 	if bad := fits.check(p, true); len(bad) > 0 {
 		t.Fatalf("a configuration that fits: %q", bad)
 	}
-	slackOnly, err := breakglass.ParsePolicy("policy", []byte(strings.Replace(bgtest.Policy(), "each: [security]", "each: [security], channels: [slack]", 1)))
+	slackOnly, err := breakglass.ParsePolicy("policy", []byte(strings.Replace(bgtest.Policy(), "each: [security]",
+		"each: [security], channels: [slack]", 1)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -324,10 +327,12 @@ func TestPolicyAndConfigurationMustFit(t *testing.T) {
 		policy *breakglass.Policy
 		want   []string
 	}{
-		"cluster not in the policy":  {Config{Clusters: []Cluster{{ID: "c1", MaxTTL: time.Hour}, {ID: "c2", MaxTTL: time.Hour}}}, p, []string{`clusters[1].id: the access policy knows no cluster "c2"`}},
+		"cluster not in the policy": {Config{Clusters: []Cluster{{ID: "c1", MaxTTL: time.Hour}, {ID: "c2", MaxTTL: time.Hour}}}, p,
+			[]string{`clusters[1].id: the access policy knows no cluster "c2"`}},
 		"cluster only in the policy": {Config{}, p, []string{`clusters: the access policy has a cluster "c1" that is not here`}},
-		"lifetimes":                  {Config{Clusters: []Cluster{{ID: "c1", MaxTTL: 30 * time.Minute}}}, p, slices.Repeat([]string{"clusters[0].vault_max_ttl: 30m0s is less than the 1h0m0s"}, 4)},
-		"approvals in Slack only":    {Config{Clusters: fits.Clusters}, slackOnly, []string{"slack.enabled: is false, but profile admin"}},
+		"lifetimes": {Config{Clusters: []Cluster{{ID: "c1", MaxTTL: 30 * time.Minute}}}, p,
+			slices.Repeat([]string{"clusters[0].vault_max_ttl: 30m0s is less than the 1h0m0s"}, 4)},
+		"approvals in Slack only": {Config{Clusters: fits.Clusters}, slackOnly, []string{"slack.enabled: is false, but profile admin"}},
 	} {
 		got := tc.cfg.check(tc.policy, true)
 		if len(got) != len(tc.want) {
@@ -350,7 +355,8 @@ func TestPolicyAndConfigurationMustFit(t *testing.T) {
 
 func TestSecretsForEverybodyAreRefused(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "secret")
-	for mode, ok := range map[os.FileMode]bool{0o600: true, 0o400: true, 0o440: true, 0o640: true, 0o604: false, 0o644: false, 0o620: false, 0o602: false} {
+	for mode, ok := range map[os.FileMode]bool{0o600: true, 0o400: true, 0o440: true, 0o640: true, 0o604: false, 0o644: false, 0o620: false,
+		0o602: false} {
 		if err := os.WriteFile(path, []byte(" canary\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -358,7 +364,8 @@ func TestSecretsForEverybodyAreRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 		s, err := readSecret("some.key_file", path)
-		if shown := fmt.Sprintf("%v %+v %#v %s %q %x", s, s, s, s, s, s); strings.Contains(shown, "canary") || strings.Contains(shown, "63616e617279") {
+		if shown := fmt.Sprintf("%v %+v %#v %s %q %x", s, s, s, s, s, s); strings.Contains(shown, "canary") ||
+			strings.Contains(shown, "63616e617279") {
 			t.Errorf("the secret prints as %s", shown)
 		}
 		if ok != (err == nil) || ok && string(s) != "canary" {
@@ -399,7 +406,8 @@ func FuzzConfigLoader(f *testing.F) {
 			return
 		}
 		// What was taken is complete: whoever serves it need not look again.
-		if cfg.Ledger.Path == "" || cfg.PolicyFile == "" || cfg.Vault.Timeout <= 0 || len(cfg.Clusters) == 0 || cfg.Clusters[0].MaxTTL < time.Minute {
+		if cfg.Ledger.Path == "" || cfg.PolicyFile == "" || cfg.Vault.Timeout <= 0 || len(cfg.Clusters) == 0 ||
+			cfg.Clusters[0].MaxTTL < time.Minute {
 			t.Errorf("taken: %+v", cfg)
 		}
 		if len(cfg.Validate(true)) > 0 {

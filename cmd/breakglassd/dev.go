@@ -120,12 +120,17 @@ func devConfig(w *devmode.World, f devFlags) (*Config, error) {
 			return nil, fmt.Errorf("writing the example secrets: %w", err)
 		}
 	}
-	cfg := &Config{Listen: Listen{Address: f.listen}, Ledger: Ledger{Path: file("ledger.db"), KeyFile: file("ledger.key"), Origin: devmode.Origin}, PolicyFile: w.PolicyFile,
-		Vault:    Vault{Timeout: 5 * time.Second, SignTimeout: 15 * time.Second},
-		Clusters: []Cluster{{ID: devmode.Cluster, KubeconfigFile: w.Kubeconfig, ScanKubeconfigFile: w.ScanKubeconfig, WebhookTokenFile: w.WebhookTokenFile}},
-		Checks:   Checks{CACron: "17 * * * *", Zone: "UTC"}, Recertification: recert.Settings{Dir: file("recertification"), Zone: "UTC", WorkFrom: 8, WorkTo: 18},
-		Webhooks: Webhooks{Address: w.WebhookAddr, CertFile: w.WebhookCertFile, KeyFile: w.WebhookKeyFile}, Sessions: Sessions{Path: file("sessions.db"), Keep: 24 * time.Hour, Grace: 2 * time.Second},
-		Slack: Slack{Enabled: true, AppID: devmode.AppID, TeamIDs: []string{devmode.TeamID}, Channel: devmode.Channel, BotTokenFile: file("slack-bot-token"),
+	cfg := &Config{Listen: Listen{Address: f.listen}, Ledger: Ledger{Path: file("ledger.db"), KeyFile: file("ledger.key"),
+		Origin: devmode.Origin}, PolicyFile: w.PolicyFile,
+		Vault: Vault{Timeout: 5 * time.Second, SignTimeout: 15 * time.Second},
+		Clusters: []Cluster{{ID: devmode.Cluster, KubeconfigFile: w.Kubeconfig, ScanKubeconfigFile: w.ScanKubeconfig,
+			WebhookTokenFile: w.WebhookTokenFile}},
+		Checks: Checks{CACron: "17 * * * *", Zone: "UTC"}, Recertification: recert.Settings{Dir: file("recertification"), Zone: "UTC",
+			WorkFrom: 8, WorkTo: 18},
+		Webhooks: Webhooks{Address: w.WebhookAddr, CertFile: w.WebhookCertFile, KeyFile: w.WebhookKeyFile},
+		Sessions: Sessions{Path: file("sessions.db"), Keep: 24 * time.Hour, Grace: 2 * time.Second},
+		Slack: Slack{Enabled: true, AppID: devmode.AppID, TeamIDs: []string{devmode.TeamID}, Channel: devmode.Channel,
+			BotTokenFile:      file("slack-bot-token"),
 			SigningSecretFile: file("slack-signing-secret"), APIURL: w.SlackURL + "/api/"},
 		Log: Log{Level: "info", Format: "text"}}
 	if v := w.Vault; v != nil {

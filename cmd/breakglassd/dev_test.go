@@ -20,7 +20,8 @@ func TestWalkthroughRunsTheWholeJob(t *testing.T) {
 			if code := run(args, &out, &errOut); code != 0 {
 				t.Fatalf("exit code %d\n%s%s", code, out.String(), errOut.String())
 			}
-			for _, want := range []string{"Alice asks in Slack", "self: refused", "inclusion proof is good", "403 Forbidden", "API server says 401", "one changed byte in an exported copy is found", "All of it worked"} {
+			for _, want := range []string{"Alice asks in Slack", "self: refused", "inclusion proof is good", "403 Forbidden", "API server says 401",
+				"one changed byte in an exported copy is found", "All of it worked"} {
 				if !strings.Contains(out.String(), want) {
 					t.Errorf("the narration does not say %q:\n%s", want, out.String())
 				}

@@ -37,7 +37,8 @@ const doctorTime = 20 * time.Second
 
 func doctorCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "doctor", Short: "Check everything the daemon needs, from file modes to Vault's role, and say how to mend it",
-		Long: "Check everything the daemon needs, from file modes to Vault's role, and say how to mend it.\n\nExit codes: 0 all is well, perhaps with warnings; 8 something is wrong; 6 the only thing wrong is that a system does not answer."}
+		Long: "Check everything the daemon needs, from file modes to Vault's role, and say how to mend it.\n\nExit codes: 0 all is well, " +
+			"perhaps with warnings; 8 something is wrong; 6 the only thing wrong is that a system does not answer."}
 	path := configFlag(cmd)
 	output := cmd.Flags().StringP("output", "o", "", "output `format`: json")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -192,7 +193,8 @@ func (d *doctor) serves(ctx context.Context) {
 
 // secrets looks at who can read the files that hold secrets, without looking at what is in them more than needed.
 func (d *doctor) secrets() {
-	files := []struct{ key, path string }{{"ledger.key_file", d.cfg.Ledger.KeyFile}, {"vault.auth.secret_id_file", d.cfg.Vault.Auth.SecretIDFile},
+	files := []struct{ key, path string }{{"ledger.key_file", d.cfg.Ledger.KeyFile},
+		{"vault.auth.secret_id_file", d.cfg.Vault.Auth.SecretIDFile},
 		{"vault.auth.token_file", d.cfg.Vault.Auth.TokenFile}}
 	for i, c := range d.cfg.Clusters {
 		files = append(files, struct{ key, path string }{fmt.Sprintf("clusters[%d].kubeconfig_file", i), c.KubeconfigFile},
@@ -235,7 +237,8 @@ func (d *doctor) certificate(now time.Time) {
 	d.expiry("tls", d.cfg.Listen.CertFile, "the TLS certificate", pair.Leaf, now, certSoon)
 	for _, u := range d.cfg.PublicURLs {
 		if host := hostOf(u); pair.Leaf.VerifyHostname(host) != nil {
-			d.warn("tls", d.cfg.Listen.CertFile, "the certificate is not for %s, which public_urls names: get one that is, unless something in front of the daemon has it", host)
+			d.warn("tls", d.cfg.Listen.CertFile, "the certificate is not for %s, which public_urls names: get one that is, unless something in "+
+				"front of the daemon has it", host)
 		}
 	}
 }
@@ -269,7 +272,8 @@ func (d *doctor) people() {
 		}
 		for _, a := range p.Slack {
 			if d.cfg.Slack.Enabled && !slices.Contains(d.cfg.Slack.TeamIDs, a.Team) {
-				d.warn("people", p.ID, "has a Slack account in workspace %s, which slack.team_ids does not name: commands from there are refused", a.Team)
+				d.warn("people", p.ID, "has a Slack account in workspace %s, which slack.team_ids does not name: commands from there are refused",
+					a.Team)
 				stuck++
 			}
 			if d.cfg.Slack.Enabled && a.Enterprise != "" && a.Enterprise != d.cfg.Slack.EnterpriseID {
@@ -308,7 +312,8 @@ func (d *doctor) ledger(ctx context.Context) {
 		d.wrong("ledger", path, errors.New(p))
 	}
 	if len(v.problems()) == 0 {
-		d.ok("ledger", path, "%d entries verify; %d requests, %d certificates, each with its approvals", v.Ledger.Entries, v.Audit.Requests, v.Audit.Certificates)
+		d.ok("ledger", path, "%d entries verify; %d requests, %d certificates, each with its approvals", v.Ledger.Entries, v.Audit.Requests,
+			v.Audit.Certificates)
 	}
 }
 
@@ -384,7 +389,8 @@ func (d *doctor) cluster(ctx context.Context, id string) {
 			d.ok("cluster-ca", id, "the API server at %s names %q among the CAs whose certificates it takes; whether it has this very CA, and not "+
 				"one of the same name, the canary of `breakglass ca check` proves", s.Address, issuer.Subject)
 		default:
-			d.wrong("cluster-ca", id, fmt.Errorf("the API server at %s does not take client certificates of %q: append that CA, as deploy/vault/setup.sh wrote it, to the client-CA bundle of every kube-apiserver",
+			d.wrong("cluster-ca", id, fmt.Errorf("the API server at %s does not take client certificates of %q: append that CA, as "+
+				"deploy/vault/setup.sh wrote it, to the client-CA bundle of every kube-apiserver",
 				s.Address, issuer.Subject))
 		}
 	}
@@ -415,7 +421,8 @@ func (d *doctor) peopleAddress(ctx context.Context, kube *cluster.Clusters, id s
 	}
 	switch {
 	case err != nil:
-		d.warn("people-address", id, "the address that people get, %s, could not be tried from here with the CA that they get: %v", cl.Server, err)
+		d.warn("people-address", id, "the address that people get, %s, could not be tried from here with the CA that they get: %v", cl.Server,
+			err)
 	case at.Names:
 		d.ok("people-address", id, "the address that people get, %s, asks for certificates of %q", cl.Server, issuer.Subject)
 	default:
@@ -425,8 +432,10 @@ func (d *doctor) peopleAddress(ctx context.Context, kube *cluster.Clusters, id s
 
 // notAtPeoplesAddress says that certificates do not arrive at the address that people get.
 func notAtPeoplesAddress(server string) string {
-	return "the address that people get, " + server + ", does not ask for certificates of our CA: something in between ends TLS (a proxy, a load balancer), or " +
-		"it is another cluster. People would be issued certificates that are of no use: let the connection through to the API servers, or correct the server in the access policy"
+	return "the address that people get, " + server + ", does not ask for certificates of our CA: something in between ends TLS (a proxy, a " +
+		"load balancer), or " +
+		"it is another cluster. People would be issued certificates that are of no use: let the connection through to the API servers, or " +
+		"correct the server in the access policy"
 }
 
 // doctorSlack makes a bot that can ask Slack, and has nothing to decide or record with.

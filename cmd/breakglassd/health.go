@@ -264,7 +264,8 @@ type metrics struct {
 }
 
 func newMetrics(d *daemon) *metrics {
-	m := &metrics{registry: prometheus.NewRegistry(), proved: map[string]bool{}, open: func() []breakglass.Finding { return d.service.Findings() }}
+	m := &metrics{registry: prometheus.NewRegistry(), proved: map[string]bool{},
+		open: func() []breakglass.Finding { return d.service.Findings() }}
 	opts := func(name, help string) prometheus.GaugeOpts {
 		return prometheus.GaugeOpts{Namespace: "breakglass", Name: name, Help: help}
 	}
@@ -292,16 +293,21 @@ func newMetrics(d *daemon) *metrics {
 	m.requests = counters("requests_total", "What became of requests, by outcome; opened counts all of them.", "cluster", "profile", "outcome")
 	m.refusals = prometheus.NewCounter(prometheus.CounterOpts(opts("refusals_total", "Commands on requests that were not allowed.")))
 	add(m.refusals)
-	m.waited = histograms("approval_wait_seconds", "From the request to its last needed approval.", []float64{15, 30, 60, 120, 300, 600, 1200, 1800, 3600}, "cluster", "profile")
-	m.issued = histograms("issue_duration_seconds", "From the recorded claim to the recorded certificate.", []float64{.05, .1, .25, .5, 1, 2, 5, 10, 20}, "cluster")
-	m.answers = histograms("http_request_duration_seconds", "Answers to people's command lines, by route.", []float64{.005, .025, .1, .5, 1, 3, 10, 60}, "route", "status")
+	m.waited = histograms("approval_wait_seconds", "From the request to its last needed approval.",
+		[]float64{15, 30, 60, 120, 300, 600, 1200, 1800, 3600}, "cluster", "profile")
+	m.issued = histograms("issue_duration_seconds", "From the recorded claim to the recorded certificate.",
+		[]float64{.05, .1, .25, .5, 1, 2, 5, 10, 20}, "cluster")
+	m.answers = histograms("http_request_duration_seconds", "Answers to people's command lines, by route.",
+		[]float64{.005, .025, .1, .5, 1, 3, 10, 60}, "route", "status")
 	m.told = counters("slack_calls_total", "Calls from and to Slack.", "what", "outcome")
 	m.vault = gauges("vault_up", "1 if a certificate for the cluster would be signed under exactly what was pinned.", "cluster")
 	m.cluster = gauges("cluster_up", "1 if the cluster answers and the daemon may do there what it must.", "cluster")
 	m.issuer = gauges("issuer_not_after_seconds", "When the cluster's issuer in Vault ends, in Unix time.", "cluster")
-	m.revoked = histograms("revocation_seconds", "From a recorded revocation to the first no of an API server, one for each server.", []float64{.1, .25, .5, 1, 2, 5, 15, 60, 300, 900, 3600}, "cluster", "by")
+	m.revoked = histograms("revocation_seconds", "From a recorded revocation to the first no of an API server, one for each server.",
+		[]float64{.1, .25, .5, 1, 2, 5, 15, 60, 300, 900, 3600}, "cluster", "by")
 	m.findings = gauges("findings_open", "Findings that are not over.", "severity")
-	m.hooks = histograms("webhook_request_duration_seconds", "Answers to API servers, by cluster.", []float64{.001, .005, .025, .1, .5, 1, 3, 10}, "cluster", "what", "outcome")
+	m.hooks = histograms("webhook_request_duration_seconds", "Answers to API servers, by cluster.",
+		[]float64{.001, .005, .025, .1, .5, 1, 3, 10}, "cluster", "what", "outcome")
 	m.alive = gauges("audit_alive", "1 if the daemon's heartbeats come back in the audit events of the API server.", "cluster", "server")
 	counted := func(name, help string, list func(context.Context) ([]*breakglass.Request, error)) {
 		add(prometheus.NewGaugeFunc(opts(name, help), func() float64 {
@@ -314,8 +320,10 @@ func newMetrics(d *daemon) *metrics {
 			return float64(len(all))
 		}))
 	}
-	counted("touched", "Grants whose closing note is missing, the live ones included.", func(ctx context.Context) ([]*breakglass.Request, error) { return d.service.Touched(ctx) })
-	counted("unacknowledged", "Grants that left something behind which nobody has acknowledged.", func(ctx context.Context) ([]*breakglass.Request, error) { return d.service.Unacknowledged(ctx) })
+	counted("touched", "Grants whose closing note is missing, the live ones included.",
+		func(ctx context.Context) ([]*breakglass.Request, error) { return d.service.Touched(ctx) })
+	counted("unacknowledged", "Grants that left something behind which nobody has acknowledged.",
+		func(ctx context.Context) ([]*breakglass.Request, error) { return d.service.Unacknowledged(ctx) })
 	add(reconcileMetrics{func() map[string]breakglass.Reconciled { return d.service.Reconciled() }})
 	m.schedule = gauges("schedule_ok", "1 if the last run of the scheduled job that was due succeeded.", "job")
 	m.slack = gauge("slack_up", "1 if Slack answers and the token is good.")
@@ -330,7 +338,8 @@ func newMetrics(d *daemon) *metrics {
 		func() float64 { return up(d.service.CannotTake()) }))
 	add(prometheus.NewGaugeFunc(opts("ledger_checkpoint_age_seconds", "Age of the last entry; a heartbeat makes one every ten minutes."),
 		func() float64 { return time.Since(d.ledger.LastTime()).Seconds() }))
-	add(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "breakglass", Name: "build_info", Help: "Always 1.", ConstLabels: prometheus.Labels{"version": version()}},
+	add(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "breakglass", Name: "build_info", Help: "Always 1.",
+		ConstLabels: prometheus.Labels{"version": version()}},
 		func() float64 { return 1 }))
 	add(collectors.NewGoCollector())
 	add(collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

@@ -173,11 +173,14 @@ func ledgerCommand() *cobra.Command {
 	top.PersistentFlags().StringVar(&f.config, "config", "", "configuration `file`, to take the ledger from")
 	top.PersistentFlags().StringVar(&f.db, "db", "", "database `file` of the ledger")
 	top.PersistentFlags().StringVar(&f.key, "key", "", "public `key` of the ledger, or a file with it; needs no private key then")
-	verify := &cobra.Command{Use: "verify [DIR]", Short: "Verify every entry of the ledger, or of an export in DIR, and replay what they say", Args: argsAtMost(1),
+	verify := &cobra.Command{Use: "verify [DIR]", Short: "Verify every entry of the ledger, or of an export in DIR, and replay what they say",
+		Args: argsAtMost(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return f.verify(cmd.Context(), cmd.OutOrStdout(), args) }}
-	verify.Flags().StringArrayVar(&f.checkpoints, "checkpoint", nil, "`file` with a checkpoint kept elsewhere, which the ledger must continue; may be repeated")
+	verify.Flags().StringArrayVar(&f.checkpoints, "checkpoint", nil,
+		"`file` with a checkpoint kept elsewhere, which the ledger must continue; may be repeated")
 	verify.Flags().StringVarP(&f.output, "output", "o", "", "output `format`: json")
-	export := &cobra.Command{Use: "export DIR", Short: "Write the ledger to a new directory that can be verified anywhere", Args: argsExactly(1),
+	export := &cobra.Command{Use: "export DIR", Short: "Write the ledger to a new directory that can be verified anywhere",
+		Args: argsExactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return f.export(cmd.Context(), cmd.OutOrStdout(), args[0])
 		}}
@@ -208,9 +211,11 @@ func (f *ledgerFlags) verify(ctx context.Context, out io.Writer, args []string) 
 	}
 	problems := v.problems()
 	if f.output == "json" {
-		if err := json.NewEncoder(out).Encode(map[string]any{"ledger": path, "origin": v.Ledger.Origin, "size": v.Ledger.Size, "root": v.Ledger.Root.String(),
+		if err := json.NewEncoder(out).Encode(map[string]any{"ledger": path, "origin": v.Ledger.Origin, "size": v.Ledger.Size,
+			"root":    v.Ledger.Root.String(),
 			"entries": v.Ledger.Entries, "requests": v.Audit.Requests, "certificates": v.Audit.Certificates, "approvals": v.Audit.Approvals,
-			"signedApprovals": v.Audit.Signed, "orphans": v.Audit.Orphans, "refusals": v.Audit.Refusals, "erasedTexts": v.Ledger.Erased, "problems": append([]string{}, problems...)}); err != nil {
+			"signedApprovals": v.Audit.Signed, "orphans": v.Audit.Orphans, "refusals": v.Audit.Refusals, "erasedTexts": v.Ledger.Erased,
+			"problems": append([]string{}, problems...)}); err != nil {
 			return err
 		}
 	} else {
@@ -223,11 +228,13 @@ func (f *ledgerFlags) verify(ctx context.Context, out io.Writer, args []string) 
 			"made by a newer release of breakglass: verify it with that release", path)}
 	}
 	if len(problems) > 0 {
-		return &exitError{exitFindings, fmt.Errorf("%s is not what its key signed or not what can have happened: %d problems; keep the files as evidence", path, len(problems))}
+		return &exitError{exitFindings, fmt.Errorf("%s is not what its key signed or not what can have happened: %d problems; keep the files "+
+			"as evidence", path, len(problems))}
 	}
 	if f.output != "json" {
 		fmt.Fprintf(out, "✓ %s: %d entries of %s verify, root %s\n", path, v.Ledger.Entries, v.Ledger.Origin, v.Ledger.Root)
-		fmt.Fprintf(out, "✓ %d requests, %d approvals (%d signed with a key), %d certificates, %d orphans, %d refusals: every certificate had its approvals\n",
+		fmt.Fprintf(out, "✓ %d requests, %d approvals (%d signed with a key), %d certificates, %d orphans, %d refusals: every certificate had "+
+			"its approvals\n",
 			v.Audit.Requests, v.Audit.Approvals, v.Audit.Signed, v.Audit.Certificates, v.Audit.Orphans, v.Audit.Refusals)
 	}
 	return nil

@@ -55,7 +55,8 @@ func run(args []string, out, errOut io.Writer) int {
 	started := false
 	root := &cobra.Command{Use: "breakglassd", Short: "Emergency access to Kubernetes clusters, by two people's word",
 		SilenceErrors: true, SilenceUsage: true, PersistentPreRun: func(*cobra.Command, []string) { started = true }}
-	root.AddCommand(serveCommand(), devCommand(), initCommand(), doctorCommand(), scanCommand(), configCommand(), ledgerCommand(), versionCommand())
+	root.AddCommand(serveCommand(), devCommand(), initCommand(), doctorCommand(), scanCommand(), configCommand(), ledgerCommand(),
+		versionCommand())
 	root.SetArgs(args)
 	root.SetOut(out)
 	root.SetErr(errOut)
@@ -108,9 +109,11 @@ func configFlag(cmd *cobra.Command) *string {
 }
 
 func serveCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "serve", Short: "Run the daemon until SIGTERM or SIGINT; SIGHUP reads the access policy and the TLS certificate again"}
+	cmd := &cobra.Command{Use: "serve", Short: "Run the daemon until SIGTERM or SIGINT; SIGHUP reads the access policy and the TLS " +
+		"certificate again"}
 	path := configFlag(cmd)
-	accept := cmd.Flags().Bool("accept-weaker", false, "put the access policy in force although it asks for fewer or weaker approvals than the last one")
+	accept := cmd.Flags().Bool("accept-weaker", false, "put the access policy in force although it asks for fewer or weaker approvals than "+
+		"the last one")
 	clock := cmd.Flags().Bool("accept-clock", false, "go on although the ledger's last entry is later than the clock: the clock was "+
 		"wrong then, and is right now")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -158,7 +161,8 @@ func initCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(cmd.ErrOrStderr(), "Made the ledger %s and its key %s.\nThis is its public key. Give it to everybody who is to verify the ledger, by another way than this daemon:\n", cfg.Ledger.Path, cfg.Ledger.KeyFile)
+		fmt.Fprintf(cmd.ErrOrStderr(), "Made the ledger %s and its key %s.\nThis is its public key. Give it to everybody who is to verify the "+
+			"ledger, by another way than this daemon:\n", cfg.Ledger.Path, cfg.Ledger.KeyFile)
 		fmt.Fprintln(cmd.OutOrStdout(), vkey)
 		return nil
 	}
@@ -166,7 +170,8 @@ func initCommand() *cobra.Command {
 }
 
 func configCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "check", Short: "Check the configuration, the access policy and the files they name, without asking any other system"}
+	cmd := &cobra.Command{Use: "check", Short: "Check the configuration, the access policy and the files they name, without asking any " +
+		"other system"}
 	path := configFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		d := &doctor{}

@@ -88,7 +88,8 @@ func (d *daemon) openRecert(cfg *Config) error {
 	accounts := func(ctx context.Context, all []breakglass.SlackAccount) (map[breakglass.SlackAccount]recert.AccountState, error) {
 		return d.slack.Accounts(ctx, all)
 	}
-	x := recert.Config{Domain: d.service, Ledger: d.ledger, Signer: signer, Dir: cfg.Recertification.Dir, Clusters: clusterIDs(cfg), Scan: s.look, Own: s.self, Hours: hours, Log: d.log}
+	x := recert.Config{Domain: d.service, Ledger: d.ledger, Signer: signer, Dir: cfg.Recertification.Dir, Clusters: clusterIDs(cfg),
+		Scan: s.look, Own: s.self, Hours: hours, Log: d.log}
 	if cfg.Slack.Enabled {
 		x.Accounts = accounts
 	}
@@ -117,7 +118,8 @@ func given(cl Cluster) (cluster.CollectOptions, error) {
 	if cl.AuthenticationConfigFile != "" {
 		text, err := readFile(cl.AuthenticationConfigFile)
 		if err != nil {
-			return o, fmt.Errorf("the authentication configuration of cluster %s (authentication_config_file, --authentication-config): %w: correct the path, or take it out", cl.ID, err)
+			return o, fmt.Errorf("the authentication configuration of cluster %s (authentication_config_file, --authentication-config): %w: "+
+				"correct the path, or take it out", cl.ID, err)
 		}
 		o.AuthenticationConfig = text
 	}
@@ -190,7 +192,8 @@ func (s *scanner) self(ctx context.Context) ([]recert.Item, error) {
 // ownVault is what the daemon may do in Vault. Everything that is not as it shipped is among what it grants, so that no change
 // of it reads as unchanged.
 func ownVault(findings []vaultca.Finding) recert.Item {
-	i := recert.Item{ID: "own/vault", Kind: "daemon", Title: "what the daemon's token may do in Vault, and what signs under its roles", Risk: inventory.Info, Evidence: []string{}}
+	i := recert.Item{ID: "own/vault", Kind: "daemon", Title: "what the daemon's token may do in Vault, and what signs under its roles",
+		Risk: inventory.Info, Evidence: []string{}}
 	for _, f := range findings {
 		line := string(f.Level) + ": " + f.Subject + ": " + f.Text
 		i.Evidence = append(i.Evidence, line)
@@ -216,8 +219,10 @@ func ownVault(findings []vaultca.Finding) recert.Item {
 // othersInVault says that nobody looked at who else can have certificates signed, and how somebody could. The daemon's policy
 // does not let it read the policies of others, and must not: a thief of its token would read them too.
 func othersInVault(cfg *Config) recert.Item {
-	i := recert.Item{ID: "own/vault/others", Kind: "unknown", Title: "cannot tell who else in Vault can reach the CAs: sign, sign-verbatim, the roles and the mounts", Risk: inventory.High, Admin: true,
-		Evidence: []string{"the daemon's token may not list or read the policies of others, on purpose", "whoever may use sign-verbatim, or change a role, makes certificates of any user and group"}}
+	i := recert.Item{ID: "own/vault/others", Kind: "unknown", Title: "cannot tell who else in Vault can reach the CAs: sign, sign-verbatim, " +
+		"the roles and the mounts", Risk: inventory.High, Admin: true,
+		Evidence: []string{"the daemon's token may not list or read the policies of others, on purpose",
+			"whoever may use sign-verbatim, or change a role, makes certificates of any user and group"}}
 	var mounts []string
 	for _, cl := range cfg.Clusters {
 		if cl.VaultMount == "" {
@@ -228,14 +233,17 @@ func othersInVault(cfg *Config) recert.Item {
 		i.Evidence = append(i.Evidence, "CA of cluster "+cl.ID+": "+cl.VaultMount+"/")
 	}
 	slices.Sort(i.Grants)
-	i.Advice = fmt.Sprintf("as a Vault administrator: vault policy list, then vault policy read of each, and look for paths that cover %s or sys/mounts, sys/policies and auth/ (with * and +, too); then which tokens, entities and roles of auth methods have such a policy, and root tokens",
+	i.Advice = fmt.Sprintf("as a Vault administrator: vault policy list, then vault policy read of each, and look for paths that cover %s "+
+		"or sys/mounts, sys/policies and auth/ (with * and +, too); then which tokens, entities and roles of auth methods have such a policy, "+
+		"and root tokens",
 		strings.Join(mounts, ", "))
 	return i
 }
 
 // ownCluster is what the daemon may do in a cluster: what its profiles give it to bind, and everything that is not as it should be.
 func ownCluster(id string, findings []cluster.Finding, rights []breakglass.Rights) recert.Item {
-	i := recert.Item{ID: "own/cluster/" + id, Kind: "daemon", Cluster: id, Title: "what the daemon's credential may do in cluster " + id, Risk: inventory.Info, Evidence: []string{}}
+	i := recert.Item{ID: "own/cluster/" + id, Kind: "daemon", Cluster: id, Title: "what the daemon's credential may do in cluster " + id,
+		Risk: inventory.Info, Evidence: []string{}}
 	for _, r := range rights {
 		i.Grants = append(i.Grants, "gives "+r.String())
 	}

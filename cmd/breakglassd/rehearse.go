@@ -103,7 +103,8 @@ func (p place) usable() error {
 
 func (p place) writable(dir string) error {
 	if err := mayWrite(dir); err != nil {
-		return fmt.Errorf("%s: this user cannot write in %s (%w): make %s for the daemon's user, or name another place", p.key, dir, err, filepath.Dir(p.path))
+		return fmt.Errorf("%s: this user cannot write in %s (%w): make %s for the daemon's user, or name another place", p.key, dir, err,
+			filepath.Dir(p.path))
 	}
 	return nil
 }

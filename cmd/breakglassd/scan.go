@@ -19,16 +19,21 @@ import (
 func scanCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "scan", Short: "List the doors into each cluster and who holds power there, as recertification sees them",
 		Long: "List the doors into each cluster and who holds power there, as recertification sees them. Nothing is recorded.\n\n" +
-			"What the API of a cluster does not show can be given: the manifests of the control plane's static pods, or their command lines, and the structured authentication configuration. " +
-			"The keys scan_files and authentication_config_file of a cluster in the configuration give them to every scan, the scheduled ones too. Findings that are known and accepted are in the file that recert_ignore_file names.\n\n" +
-			"Exit codes: 0; 6 a cluster does not answer; with --ci 8 if there is an alarm of at least that severity (info, low, medium, high, critical)."}
+			"What the API of a cluster does not show can be given: the manifests of the control plane's static pods, or their command lines, and " +
+			"the structured authentication configuration. " +
+			"The keys scan_files and authentication_config_file of a cluster in the configuration give them to every scan, the scheduled ones " +
+			"too. Findings that are known and accepted are in the file that recert_ignore_file names.\n\n" +
+			"Exit codes: 0; 6 a cluster does not answer; with --ci 8 if there is an alarm of at least that severity (info, low, medium, high, " +
+			"critical)."}
 	path := configFlag(cmd)
 	only := cmd.Flags().StringP("cluster", "c", "", "this cluster `id` alone (default: all)")
 	ci := cmd.Flags().String("ci", "", "exit with 8 on an alarm of at least this `severity`")
 	output := cmd.Flags().StringP("output", "o", "", "output `format`: json")
 	all := cmd.Flags().Bool("all", false, "also what is expected, ignored or only worth knowing")
-	files := cmd.Flags().StringArray("given", nil, "a `file` about the cluster's control plane, beside scan_files: a static pod's manifest, or a command line (may be repeated)")
-	authentication := cmd.Flags().String("authentication-config", "", "a copy of the `file` that the API server's --authentication-config names, instead of authentication_config_file")
+	files := cmd.Flags().StringArray("given", nil, "a `file` about the cluster's control plane, beside scan_files: a static pod's manifest, "+
+		"or a command line (may be repeated)")
+	authentication := cmd.Flags().String("authentication-config", "",
+		"a copy of the `file` that the API server's --authentication-config names, instead of authentication_config_file")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		threshold := inventory.Severity("")
 		if *ci != "" {

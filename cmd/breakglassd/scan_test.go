@@ -67,14 +67,17 @@ vault: {address: "http://127.0.0.1:1", auth: {role_id: r, secret_id_file: secret
 clusters:
 `
 	for n, id := range clusters {
-		text += fmt.Sprintf("  - {id: c%d, kubeconfig_file: %s, vault_mount: pki, vault_issuer_id: 22222222-3333-4444-5555-666666666666, vault_max_ttl: 1h}\n", n+1, id)
+		text += fmt.Sprintf("  - {id: c%d, kubeconfig_file: %s, vault_mount: pki, vault_issuer_id: 22222222-3333-4444-5555-666666666666, "+
+			"vault_max_ttl: 1h}\n", n+1, id)
 	}
 	write("config.yaml", text)
 	write("secret-id", "x")
 	write("access.yaml", bgtest.Policy())
-	write("apiserver.yaml", "kind: Pod\nspec:\n  containers:\n  - command: [kube-apiserver, --anonymous-auth=false, --authentication-config=authn.yaml, --enable-admission-plugins=NodeRestriction]\n")
+	write("apiserver.yaml", "kind: Pod\nspec:\n  containers:\n  - command: [kube-apiserver, --anonymous-auth=false, "+
+		"--authentication-config=authn.yaml, --enable-admission-plugins=NodeRestriction]\n")
 	write("notes.txt", "hello")
-	write("authn.yaml", "kind: AuthenticationConfiguration\njwt: [{issuer: {url: https://idp.invalid}, claimMappings: {username: {claim: sub, prefix: \"idp:\"}}}]\n")
+	write("authn.yaml", "kind: AuthenticationConfiguration\njwt: [{issuer: {url: https://idp.invalid}, claimMappings: {username: {claim: "+
+		"sub, prefix: \"idp:\"}}}]\n")
 	return filepath.Join(dir, "config.yaml")
 }
 
@@ -86,19 +89,20 @@ func TestScanEndsWithTheCodeThatAPipelineNeeds(t *testing.T) {
 		want int
 		says string // on standard error
 	}{
-		"without a threshold":                  {[]string{"--config", up}, 0, ""},
-		"an alarm of the threshold":            {[]string{"--config", up, "--ci", "high"}, exitFindings, "alarms of severity high or more"},
-		"an alarm above the threshold":         {[]string{"--config", up, "--ci", "low"}, exitFindings, "alarms of severity low or more"},
-		"no alarm of the threshold":            {[]string{"--config", up, "--ci", "critical"}, 0, ""},
-		"no such severity":                     {[]string{"--config", up, "--ci", "hihg"}, exitUsage, "--ci"},
-		"no such cluster":                      {[]string{"--config", up, "--cluster", "c9"}, exitUsage, `no cluster "c9"`},
-		"a cluster that does not answer":       {[]string{"--config", down, "--ci", "low"}, exitUnreachable, "c1"},
-		"one of two does not answer":           {[]string{"--config", both, "--ci", "low"}, exitUnreachable, "c2"},
-		"the one that answers":                 {[]string{"--config", both, "--cluster", "c1", "--ci", "critical"}, 0, ""},
-		"a given file that is not there":       {[]string{"--config", up, "--given", "nowhere.yaml"}, exitUsage, "nowhere.yaml"},
-		"a given file of whichever cluster":    {[]string{"--config", both, "--given", near(up, "apiserver.yaml")}, exitUsage, "--cluster"},
-		"a given file that says nothing":       {[]string{"--config", up, "--given", near(up, "notes.txt")}, exitUsage, "give a pod's manifest"},
-		"an alarm that only a given file says": {[]string{"--config", up, "--given", near(up, "apiserver.yaml"), "--ci", "critical"}, exitFindings, "alarms of severity critical"},
+		"without a threshold":               {[]string{"--config", up}, 0, ""},
+		"an alarm of the threshold":         {[]string{"--config", up, "--ci", "high"}, exitFindings, "alarms of severity high or more"},
+		"an alarm above the threshold":      {[]string{"--config", up, "--ci", "low"}, exitFindings, "alarms of severity low or more"},
+		"no alarm of the threshold":         {[]string{"--config", up, "--ci", "critical"}, 0, ""},
+		"no such severity":                  {[]string{"--config", up, "--ci", "hihg"}, exitUsage, "--ci"},
+		"no such cluster":                   {[]string{"--config", up, "--cluster", "c9"}, exitUsage, `no cluster "c9"`},
+		"a cluster that does not answer":    {[]string{"--config", down, "--ci", "low"}, exitUnreachable, "c1"},
+		"one of two does not answer":        {[]string{"--config", both, "--ci", "low"}, exitUnreachable, "c2"},
+		"the one that answers":              {[]string{"--config", both, "--cluster", "c1", "--ci", "critical"}, 0, ""},
+		"a given file that is not there":    {[]string{"--config", up, "--given", "nowhere.yaml"}, exitUsage, "nowhere.yaml"},
+		"a given file of whichever cluster": {[]string{"--config", both, "--given", near(up, "apiserver.yaml")}, exitUsage, "--cluster"},
+		"a given file that says nothing":    {[]string{"--config", up, "--given", near(up, "notes.txt")}, exitUsage, "give a pod's manifest"},
+		"an alarm that only a given file says": {[]string{"--config", up, "--given", near(up, "apiserver.yaml"), "--ci", "critical"},
+			exitFindings, "alarms of severity critical"},
 	} {
 		var out, errOut bytes.Buffer
 		if got := run(append([]string{"scan"}, c.args...), &out, &errOut); got != c.want || !strings.Contains(errOut.String(), c.says) {
@@ -148,7 +152,8 @@ func TestWhatDoorsAskForCanBeGiven(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text = bytes.Replace(text, []byte("vault_mount: pki,"), []byte("vault_mount: pki, scan_files: [apiserver.yaml], authentication_config_file: authn.yaml,"), 1)
+	text = bytes.Replace(text, []byte("vault_mount: pki,"), []byte("vault_mount: pki, scan_files: [apiserver.yaml], "+
+		"authentication_config_file: authn.yaml,"), 1)
 	if err := os.WriteFile(config, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -175,21 +180,25 @@ func TestWhatDoorsAskForCanBeGiven(t *testing.T) {
 func TestNoChangeOfTheDaemonsOwnRightsReadsAsUnchanged(t *testing.T) {
 	ok := vaultca.Finding{Level: vaultca.LevelOK, Code: "vault-drift", Subject: "pki/roles/breakglass", Text: "what shipped"}
 	wide := vaultca.Finding{Level: vaultca.LevelError, Code: "vault-capabilities", Subject: "pki/root", Text: `the token has ["sudo"] there`}
-	extra := vaultca.Finding{Level: vaultca.LevelWarn, Code: "vault-roles", Subject: "pki", Text: "the mount has roles that no profile uses (x)"}
+	extra := vaultca.Finding{Level: vaultca.LevelWarn, Code: "vault-roles", Subject: "pki",
+		Text: "the mount has roles that no profile uses (x)"}
 	ends := func(days int) vaultca.Finding {
-		return vaultca.Finding{Level: vaultca.LevelWarn, Code: "vault-issuer", Subject: "pki", Text: fmt.Sprintf("issuer is valid for %d days", days)}
+		return vaultca.Finding{Level: vaultca.LevelWarn, Code: "vault-issuer", Subject: "pki",
+			Text: fmt.Sprintf("issuer is valid for %d days", days)}
 	}
 	state := func(was, is []vaultca.Finding) inventory.State {
 		a, b := ownVault(was), ownVault(is)
-		return inventory.Compare(inventory.Item{ID: a.ID, Risk: a.Risk, Grants: a.Grants, Fingerprint: strings.Join(a.Grants, "\n")}, inventory.Item{ID: b.ID, Risk: b.Risk, Grants: b.Grants, Fingerprint: strings.Join(b.Grants, "\n")})
+		return inventory.Compare(inventory.Item{ID: a.ID, Risk: a.Risk, Grants: a.Grants, Fingerprint: strings.Join(a.Grants, "\n")},
+			inventory.Item{ID: b.ID, Risk: b.Risk, Grants: b.Grants, Fingerprint: strings.Join(b.Grants, "\n")})
 	}
 	for name, c := range map[string]struct {
 		was, is []vaultca.Finding
 		want    inventory.State
 	}{
-		"the same":              {[]vaultca.Finding{ok, wide}, []vaultca.Finding{ok, wide}, inventory.Unchanged},
-		"one more way":          {[]vaultca.Finding{ok, wide}, []vaultca.Finding{ok, wide, extra}, inventory.Widened},
-		"another way":           {[]vaultca.Finding{ok, wide}, []vaultca.Finding{ok, {Level: vaultca.LevelError, Subject: "pki/keys", Text: "x"}}, inventory.Widened},
+		"the same":     {[]vaultca.Finding{ok, wide}, []vaultca.Finding{ok, wide}, inventory.Unchanged},
+		"one more way": {[]vaultca.Finding{ok, wide}, []vaultca.Finding{ok, wide, extra}, inventory.Widened},
+		"another way": {[]vaultca.Finding{ok, wide}, []vaultca.Finding{ok, {Level: vaultca.LevelError, Subject: "pki/keys",
+			Text: "x"}}, inventory.Widened},
 		"one less":              {[]vaultca.Finding{ok, wide, extra}, []vaultca.Finding{ok, extra}, inventory.Narrowed},
 		"a day less to go":      {[]vaultca.Finding{ends(80)}, []vaultca.Finding{ends(79)}, inventory.Unchanged},
 		"the first thing amiss": {[]vaultca.Finding{ok}, []vaultca.Finding{ok, extra}, inventory.Widened},
@@ -200,18 +209,21 @@ func TestNoChangeOfTheDaemonsOwnRightsReadsAsUnchanged(t *testing.T) {
 	}
 	view := breakglass.Rights{ClusterRole: "view"}
 	before := ownCluster("c1", []cluster.Finding{{OK: true, What: "fine"}}, []breakglass.Rights{view})
-	after := ownCluster("c1", []cluster.Finding{{OK: true, What: "fine"}, {What: "the daemon may do what it does not need: get secrets", Next: "take it away"}}, []breakglass.Rights{view, {ClusterRole: "cluster-admin"}})
+	after := ownCluster("c1", []cluster.Finding{{OK: true, What: "fine"}, {What: "the daemon may do what it does not need: get secrets",
+		Next: "take it away"}}, []breakglass.Rights{view, {ClusterRole: "cluster-admin"}})
 	if want := []string{"gives ClusterRole view"}; !slices.Equal(before.Grants, want) {
 		t.Errorf("in a cluster: grants %q, want %q", before.Grants, want)
 	}
-	if want := []string{"gives ClusterRole cluster-admin", "gives ClusterRole view", "the daemon may do what it does not need: get secrets"}; !slices.Equal(after.Grants, want) || after.Risk != inventory.High {
+	if want := []string{"gives ClusterRole cluster-admin", "gives ClusterRole view",
+		"the daemon may do what it does not need: get secrets"}; !slices.Equal(after.Grants, want) || after.Risk != inventory.High {
 		t.Errorf("in a cluster: grants %q with risk %s, want %q", after.Grants, after.Risk, want)
 	}
 }
 
 func TestNobodyIsToldThatOthersInVaultWereLookedAt(t *testing.T) {
 	i := othersInVault(&Config{Clusters: []Cluster{{ID: "c1", VaultMount: "pki-c1"}, {ID: "c2"}}})
-	if i.Kind != "unknown" || !i.Admin || !i.Risk.AtLeast(inventory.High) || !strings.Contains(i.Title, "cannot tell") || !strings.Contains(i.Advice, "vault policy list") || !strings.Contains(i.Advice, "pki-c1/") ||
+	if i.Kind != "unknown" || !i.Admin || !i.Risk.AtLeast(inventory.High) || !strings.Contains(i.Title, "cannot tell") ||
+		!strings.Contains(i.Advice, "vault policy list") || !strings.Contains(i.Advice, "pki-c1/") ||
 		!slices.Equal(i.Grants, []string{"whatever a policy gives on pki-c1/"}) {
 		t.Errorf("got %+v", i)
 	}

@@ -42,7 +42,8 @@ func TestScripts(t *testing.T) {
 				return err
 			}
 			for name, text := range map[string]string{
-				"tls.crt": string(cert), "tls.key": string(key), "vault-ca.pem": string(ca.CertPEM), "secret-id": "canary-secret-id\n", "bot": canaryToken, "signing": canarySigning,
+				"tls.crt": string(cert), "tls.key": string(key), "vault-ca.pem": string(ca.CertPEM), "secret-id": "canary-secret-id\n",
+				"bot": canaryToken, "signing": canarySigning,
 				"access.yaml": bgtest.Policy(),
 				"kubeconfig": "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters: [{name: c, cluster: {server: \"https://127.0.0.1:1\"}}]\n" +
 					"users: [{name: u, user: {token: canary-token}}]\ncontexts: [{name: c, context: {cluster: c, user: u}}]\n",

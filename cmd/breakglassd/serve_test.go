@@ -65,7 +65,8 @@ func makeTemplate(ctx context.Context, bins real.Binaries) (err error) {
 		return err
 	}
 	defer template.vault.Stop()
-	setup := exec.CommandContext(ctx, "/bin/sh", "../../deploy/vault/setup.sh", "--mount", "pki-c1", "--group", "breakglass:cluster-admins", "--max-ttl", "1h",
+	setup := exec.CommandContext(ctx, "/bin/sh", "../../deploy/vault/setup.sh", "--mount", "pki-c1", "--group", "breakglass:cluster-admins",
+		"--max-ttl", "1h",
 		"--secret-id-file", file("secret-id"), "--out", template.dir)
 	setup.Env = []string{"PATH=" + filepath.Dir(bins[real.VaultServer]) + ":/usr/bin:/bin", "HOME=" + template.dir,
 		"VAULT_ADDR=" + template.vault.Addr, "VAULT_CACERT=" + template.vault.CACert, "VAULT_TOKEN=" + template.vault.RootToken}
@@ -124,10 +125,12 @@ func newSite(t *testing.T) *site {
 	s.write("secret-id", string(template.secret))
 	rules := kubesim.BinderRules()
 	for resource, name := range map[string]string{"clusterroles": "cluster-admin", "roles": "fixer"} { // what the policy's profiles bind
-		rules = append(rules, rbacv1.PolicyRule{APIGroups: []string{rbacv1.GroupName}, Resources: []string{resource}, ResourceNames: []string{name}, Verbs: []string{"bind", "get"}})
+		rules = append(rules, rbacv1.PolicyRule{APIGroups: []string{rbacv1.GroupName}, Resources: []string{resource},
+			ResourceNames: []string{name}, Verbs: []string{"bind", "get"}})
 	}
 	var err error
-	s.kube, err = kubesim.Start(t.Context(), kubesim.Config{ClientCAPEM: template.ca, Tokens: []kubesim.Token{{Value: s.kubekey, User: kubesim.DaemonUser, Rules: rules}}})
+	s.kube, err = kubesim.Start(t.Context(), kubesim.Config{ClientCAPEM: template.ca,
+		Tokens: []kubesim.Token{{Value: s.kubekey, User: kubesim.DaemonUser, Rules: rules}}})
 	s.must(err)
 	kubeconfig, err := s.kube.Kubeconfig(s.kubekey)
 	s.must(err)
@@ -253,7 +256,10 @@ func (d *process) client(person string) *api.Client {
 	d.t.Helper()
 	h, err := api.NewHTTP(d.people.CertPEM)
 	d.must(err)
-	return &api.Client{Server: d.url, HTTP: h, Keys: func(context.Context) ([]ssh.Signer, error) { return []ssh.Signer{bgtest.SSHKey(person)}, nil }}
+	return &api.Client{Server: d.url, HTTP: h, Keys: func(context.Context) ([]ssh.Signer, error) {
+		return []ssh.Signer{bgtest.SSHKey(person)},
+			nil
+	}}
 }
 
 // grant takes a request through all of it and returns its id.
@@ -282,7 +288,8 @@ func TestDaemonFromStartToStopWithARealVault(t *testing.T) {
 	if _, body := d.get("/readyz"); body != "degraded\n" {
 		t.Errorf("readyz says %q, want degraded: Slack is down", body)
 	}
-	if status, body := d.get("/readyz?verbose"); status != http.StatusOK || !strings.Contains(body, `{"name":"slack","required":false,"error"`) || !strings.Contains(body, `{"name":"vault","required":false}`) {
+	if status, body := d.get("/readyz?verbose"); status != http.StatusOK || !strings.Contains(body,
+		`{"name":"slack","required":false,"error"`) || !strings.Contains(body, `{"name":"vault","required":false}`) {
 		t.Errorf("readyz?verbose: %d %s", status, body)
 	}
 	d.grant()
@@ -291,9 +298,12 @@ func TestDaemonFromStartToStopWithARealVault(t *testing.T) {
 		return strings.Contains(m, `breakglass_requests_total{cluster="c1",outcome="issued",profile="admin"} 1`)
 	})
 	_, m := d.get("/metrics")
-	for _, want := range []string{`breakglass_requests_total{cluster="c1",outcome="opened",profile="admin"} 1`, `breakglass_approval_wait_seconds_count{cluster="c1",profile="admin"} 1`,
-		`breakglass_issue_duration_seconds_count{cluster="c1"} 1`, `breakglass_vault_up{cluster="c1"} 1`, `breakglass_cluster_up{cluster="c1"} 1`, "breakglass_slack_up 0",
-		`breakglass_issuer_not_after_seconds{cluster="c1"}`, "breakglass_ledger_size ", "breakglass_ledger_checkpoint_age_seconds ", "breakglass_policy_reload_success 1", "breakglass_ledger_verify_ok 1"} {
+	for _, want := range []string{`breakglass_requests_total{cluster="c1",outcome="opened",profile="admin"} 1`,
+		`breakglass_approval_wait_seconds_count{cluster="c1",profile="admin"} 1`,
+		`breakglass_issue_duration_seconds_count{cluster="c1"} 1`, `breakglass_vault_up{cluster="c1"} 1`,
+		`breakglass_cluster_up{cluster="c1"} 1`, "breakglass_slack_up 0",
+		`breakglass_issuer_not_after_seconds{cluster="c1"}`, "breakglass_ledger_size ", "breakglass_ledger_checkpoint_age_seconds ",
+		"breakglass_policy_reload_success 1", "breakglass_ledger_verify_ok 1"} {
 		if !strings.Contains(m, want) {
 			t.Errorf("no %s in the metrics", want)
 		}
@@ -344,7 +354,8 @@ func TestDaemonFromStartToStopWithARealVault(t *testing.T) {
 
 	// What it left behind verifies, and the next one takes it up.
 	var out bytes.Buffer
-	if code := run([]string{"ledger", "verify", "--config", s.config}, &out, &out); code != 0 || !strings.Contains(out.String(), "1 certificates") {
+	if code := run([]string{"ledger", "verify", "--config", s.config}, &out, &out); code != 0 ||
+		!strings.Contains(out.String(), "1 certificates") {
 		t.Errorf("ledger verify: exit %d\n%s", code, &out)
 	}
 	d = s.serve(parts{})
@@ -398,7 +409,8 @@ func TestDaemonIsDegradedWithoutVaultAndReadyAgainWithIt(t *testing.T) {
 	if status, _ := d.get("/livez"); status != http.StatusOK {
 		t.Error("a sealed Vault ends the daemon's life")
 	}
-	if _, err := d.client("alice").Request(t.Context(), api.Ask{Profile: "admin", Cluster: "c1", Reason: "etcd has lost its quorum"}); err != nil {
+	if _, err := d.client("alice").Request(t.Context(), api.Ask{Profile: "admin", Cluster: "c1",
+		Reason: "etcd has lost its quorum"}); err != nil {
 		t.Errorf("requests are not taken while Vault is sealed: %v", err)
 	}
 	s.must(s.vault.Unseal(t.Context()))
@@ -569,7 +581,8 @@ func TestDoctorFindsWhatIsWrong(t *testing.T) {
 	s.must(err)
 	_, err = initLedger(t.Context(), cfg)
 	s.must(err)
-	want("Slack down", exitUnreachable, map[string]string{"slack": "error", "vault-health": "ok", "vault-drift": "ok", "ledger": "ok", "cluster-ca": "ok", "policy": "ok", "cluster": "ok", "tls": "warn"})
+	want("Slack down", exitUnreachable, map[string]string{"slack": "error", "vault-health": "ok", "vault-drift": "ok", "ledger": "ok",
+		"cluster-ca": "ok", "policy": "ok", "cluster": "ok", "tls": "warn"})
 	s.write("config.yaml", withoutSlack)
 	want("all is well", 0, map[string]string{"slack": "ok", "vault-health": "ok", "people": "ok"})
 

@@ -73,13 +73,15 @@ func openSessions(ctx context.Context, cfg *Config, clusters *cluster.Clusters, 
 	if err != nil {
 		return nil, err
 	}
-	s := &sessions{cfg: cfg, log: log, store: st, clusters: clusters, metrics: m, pulses: map[string]*session.Pulse{}, builds: make(chan struct{}, buildsAtOnce)}
+	s := &sessions{cfg: cfg, log: log, store: st, clusters: clusters, metrics: m, pulses: map[string]*session.Pulse{},
+		builds: make(chan struct{}, buildsAtOnce)}
 	for _, c := range cfg.Clusters {
 		if c.webhooks() {
 			s.pulses[c.ID] = session.NewPulse(beatEvery, beatBatch, beatMargin)
 		}
 	}
-	s.intake = &store.Intake{Store: st, Log: log, Now: func() time.Time { return time.Now().UTC() }, Known: s.known, Unknown: s.unknown, Heartbeat: s.heartbeat, Alive: s.heard}
+	s.intake = &store.Intake{Store: st, Log: log, Now: func() time.Time { return time.Now().UTC() }, Known: s.known, Unknown: s.unknown,
+		Heartbeat: s.heartbeat, Alive: s.heard}
 	m.watchIntake(s.intake.Figures)
 	return s, nil
 }
@@ -106,14 +108,17 @@ func (s *sessions) known(ctx context.Context, clusterID, fingerprint, commonName
 // unknown records that a name of ours was used by somebody whom the ledger does not know.
 func (s *sessions) unknown(ctx context.Context, clusterID, fingerprint, commonName string, e session.Event) error {
 	f := breakglass.FindingOpened{Check: checkAudit, Cluster: clusterID, Severity: breakglass.SeverityCritical,
-		Next: "find out who did this, and how they came by the name: the certificate authority's own audit log, and the API servers' for what else was done"}
+		Next: "find out who did this, and how they came by the name: the certificate authority's own audit log, and the API servers' for what " +
+			"else was done"}
 	name := session.Text(commonName)
 	if fingerprint != "" {
 		f.Key = breakglass.ShadowKey(clusterID, fingerprint)
-		f.What = fmt.Sprintf("a certificate with the fingerprint %s, which the ledger does not know, was used in %s under the name %s, first seen from %s", fingerprint, clusterID, name, session.Text(e.Source()))
+		f.What = fmt.Sprintf("a certificate with the fingerprint %s, which the ledger does not know, was used in %s under the name %s, first "+
+			"seen from %s", fingerprint, clusterID, name, session.Text(e.Source()))
 	} else {
 		f.Key = breakglass.UnknownNameKey(clusterID, name)
-		f.What = fmt.Sprintf("somebody acted in %s under the name %s, which only certificates of ours may have, without one (%s), first seen from %s", clusterID, name, session.Text(e.User), session.Text(e.Source()))
+		f.What = fmt.Sprintf("somebody acted in %s under the name %s, which only certificates of ours may have, without one (%s), first seen "+
+			"from %s", clusterID, name, session.Text(e.User), session.Text(e.Source()))
 	}
 	return s.service.Find(ctx, f)
 }
@@ -207,7 +212,8 @@ func (s *sessions) ping(ctx context.Context, clusterID string) {
 	for _, r := range s.clusters.Ping(ctx, clusterID, nonces) {
 		if r.Err != nil {
 			p.Failed(r.Server, nonces[r.Server])
-			s.log.Debug("a heartbeat did not get through", slog.String("cluster", clusterID), slog.String("server", r.Server), slog.Any("error", r.Err))
+			s.log.Debug("a heartbeat did not get through", slog.String("cluster", clusterID), slog.String("server", r.Server),
+				slog.Any("error", r.Err))
 		}
 	}
 }
@@ -229,17 +235,21 @@ func (s *sessions) judge(ctx context.Context, clusterID string, servers []string
 		} else {
 			s.metrics.alive.WithLabelValues(clusterID, server).Set(0)
 			f := breakglass.FindingOpened{Key: key, Check: checkAudit, Cluster: clusterID, Severity: breakglass.SeverityCritical,
-				What: fmt.Sprintf("no audit events arrive from the API server %s of %s since %s, though it answers: what is done with certificates there is not seen", server, clusterID, alarms[i].Since.UTC().Format(time.RFC3339)),
-				Next: "look at its --audit-webhook-config-file and --audit-policy-file (deploy/kube-apiserver/AUDIT.md); somebody may have switched it off"}
+				What: fmt.Sprintf("no audit events arrive from the API server %s of %s since %s, though it answers: what is done with certificates "+
+					"there is not seen", server, clusterID, alarms[i].Since.UTC().Format(time.RFC3339)),
+				Next: "look at its --audit-webhook-config-file and --audit-policy-file (deploy/kube-apiserver/AUDIT.md); somebody may have switched " +
+					"it off"}
 			if !alarms[i].Pinged {
 				f.Severity = breakglass.SeverityWarning
-				f.What = fmt.Sprintf("the API server %s of %s does not answer since %s, so that nobody knows whether its audit events arrive", server, clusterID, alarms[i].Since.UTC().Format(time.RFC3339))
+				f.What = fmt.Sprintf("the API server %s of %s does not answer since %s, so that nobody knows whether its audit events arrive", server,
+					clusterID, alarms[i].Since.UTC().Format(time.RFC3339))
 				f.Next = "is it up, and is there a way to it?"
 			}
 			err = s.service.Find(ctx, f)
 		}
 		if err != nil && ctx.Err() == nil {
-			s.log.Error("recording whether audit events arrive", slog.String("cluster", clusterID), slog.String("server", server), slog.Any("error", err))
+			s.log.Error("recording whether audit events arrive", slog.String("cluster", clusterID), slog.String("server", server),
+				slog.Any("error", err))
 		}
 	}
 }
@@ -260,8 +270,10 @@ func (s *sessions) probe(ctx context.Context, clusterID string) {
 		case a.No || !guarded:
 			err = s.service.Over(ctx, key, "it asks the deny webhook")
 		case a.Problem == cluster.WebhookNotAsked:
-			err = s.service.Find(ctx, breakglass.FindingOpened{Key: key, Check: checkAudit, Cluster: clusterID, Severity: breakglass.SeverityCritical,
-				What: fmt.Sprintf("the API server %s of %s does not ask the deny webhook, or got no answer: no guard of a profile holds there", a.Server, clusterID),
+			err = s.service.Find(ctx, breakglass.FindingOpened{Key: key, Check: checkAudit, Cluster: clusterID,
+				Severity: breakglass.SeverityCritical,
+				What: fmt.Sprintf("the API server %s of %s does not ask the deny webhook, or got no answer: no guard of a profile holds there",
+					a.Server, clusterID),
 				Next: "set it up (deploy/kube-apiserver/DENY-WEBHOOK.md), or take the guards out of the profiles"})
 		}
 		if err != nil && ctx.Err() == nil {
@@ -296,7 +308,8 @@ func (s *sessions) turn(ctx context.Context) (func(), error) {
 // build makes the report on a grant from the events that there are now. A live grant's ends now. It needs a turn.
 func (s *sessions) build(ctx context.Context, r *breakglass.Request) (session.Session, error) {
 	now := time.Now().UTC()
-	g := session.Grant{Request: r.ID, Cluster: r.Ask.Cluster, User: r.Claimed.CommonName, Fingerprint: r.Issued.Fingerprint, From: r.ClaimedAt, Until: r.Over(now)}
+	g := session.Grant{Request: r.ID, Cluster: r.Ask.Cluster, User: r.Claimed.CommonName, Fingerprint: r.Issued.Fingerprint,
+		From: r.ClaimedAt, Until: r.Over(now)}
 	events, dropped, err := s.store.Events(ctx, r.Ask.Cluster, g.Fingerprint, g.User)
 	if err != nil {
 		return session.Session{}, err
@@ -430,15 +443,18 @@ func (s *sessions) Report(ctx context.Context, r *breakglass.Request, format str
 // gone says why there is no report although the ledger has its digest.
 func (s *sessions) gone(r *breakglass.Request, now time.Time) error {
 	if keep := s.cfg.Sessions.Keep; now.Sub(r.SweptAt) >= keep {
-		return &breakglass.Refusal{Class: breakglass.ClassExpired, Code: "report-removed", Next: "the ledger has its figures: breakglass show " + r.ID,
+		return &breakglass.Refusal{Class: breakglass.ClassExpired, Code: "report-removed", Next: "the ledger has its figures: breakglass show " +
+			r.ID,
 			Why: fmt.Sprintf("the session report of %s was removed after keep=%s (sessions.keep)", r.ID, keep)}
 	}
-	return &breakglass.Refusal{Class: breakglass.ClassUnavailable, Code: "report-missing", Next: "restore " + s.cfg.Sessions.Path + " from a backup, or make a report of what is left: breakglass sweep " + r.ID,
+	return &breakglass.Refusal{Class: breakglass.ClassUnavailable, Code: "report-missing", Next: "restore " + s.cfg.Sessions.Path +
+		" from a backup, or make a report of what is left: breakglass sweep " + r.ID,
 		Why: fmt.Sprintf("the session report of %s is not in the daemon's store, though it is not old enough to have been removed", r.ID)}
 }
 
 // Import implements api.Importer.
 func (s *sessions) Import(ctx context.Context, clusterID, by string, body io.Reader) (api.ImportResult, error) {
 	res, err := s.intake.Import(ctx, clusterID, by, body)
-	return api.ImportResult{Events: res.Events, Kept: res.Kept, Duplicates: res.Duplicates, Dropped: res.Dropped, Unreadable: res.Unreadable, Digest: res.Digest}, err
+	return api.ImportResult{Events: res.Events, Kept: res.Kept, Duplicates: res.Duplicates, Dropped: res.Dropped, Unreadable: res.Unreadable,
+		Digest: res.Digest}, err
 }

@@ -73,16 +73,19 @@ func TestCanaryThatIsUnderWayIsNoUnknownCertificate(t *testing.T) {
 	if known("c1", signed, name) {
 		t.Error("a canary that was never ordered is known")
 	}
-	must(t, sys.Service.OrderCanary(t.Context(), "n1", breakglass.CanaryOrdered{Cluster: "c1", CommonName: name, SPKI: strings.Repeat("0", 64), Issuer: "i"}))
+	must(t, sys.Service.OrderCanary(t.Context(), "n1", breakglass.CanaryOrdered{Cluster: "c1", CommonName: name,
+		SPKI: strings.Repeat("0", 64), Issuer: "i"}))
 	for _, fingerprint := range []string{signed, forged} { // it is not believed by its name either
 		if _, err := s.known(t.Context(), "c1", fingerprint, name); !errors.Is(err, store.ErrNotYet) {
 			t.Errorf("a canary that is under way: %v, want that it is asked again", err)
 		}
 	}
-	if known("c2", signed, name) || known("c1", signed, breakglass.CanaryPrefix+"c1:n2") || known("c1", signed, "breakglass:alice:bg-0000-000") {
+	if known("c2", signed, name) || known("c1", signed, breakglass.CanaryPrefix+"c1:n2") ||
+		known("c1", signed, "breakglass:alice:bg-0000-000") {
 		t.Error("a canary that is under way lets another name or cluster through")
 	}
-	must(t, sys.Service.FinishCanary(t.Context(), "n1", breakglass.CanaryDone{Fingerprint: signed, NotAfter: time.Now().Add(time.Minute), Accepted: []string{"https://a"}, Refused: []string{}}))
+	must(t, sys.Service.FinishCanary(t.Context(), "n1", breakglass.CanaryDone{Fingerprint: signed, NotAfter: time.Now().Add(time.Minute),
+		Accepted: []string{"https://a"}, Refused: []string{}}))
 	if !known("c1", signed, name) || known("c1", forged, name) {
 		t.Error("after its end a canary is not known by its fingerprint alone")
 	}
@@ -91,7 +94,8 @@ func TestCanaryThatIsUnderWayIsNoUnknownCertificate(t *testing.T) {
 // ended is a grant in c1 that ended half an hour ago.
 func ended() *breakglass.Request {
 	now := time.Now().UTC().Truncate(time.Second)
-	return &breakglass.Request{ID: "bg-7k2m-q9x", Ask: breakglass.Requested{Cluster: "c1"}, Claimed: &breakglass.Claimed{CommonName: "breakglass:alice:bg-7k2m-q9x"}, ClaimedAt: now.Add(-time.Hour),
+	return &breakglass.Request{ID: "bg-7k2m-q9x", Ask: breakglass.Requested{Cluster: "c1"},
+		Claimed: &breakglass.Claimed{CommonName: "breakglass:alice:bg-7k2m-q9x"}, ClaimedAt: now.Add(-time.Hour),
 		Issued: &breakglass.Issued{Fingerprint: "aa11", NotAfter: now.Add(-30 * time.Minute)}}
 }
 
@@ -99,7 +103,8 @@ func ended() *breakglass.Request {
 func (s *sessions) did(t *testing.T, r *breakglass.Request, group, resource, name string) {
 	t.Helper()
 	at := r.ClaimedAt.Add(time.Minute)
-	_, err := s.store.Add(t.Context(), "c1", []session.Event{{AuditID: name, Stage: session.StageComplete, Level: "Request", Received: at, At: at, Verb: "create", User: r.Claimed.CommonName,
+	_, err := s.store.Add(t.Context(), "c1", []session.Event{{AuditID: name, Stage: session.StageComplete, Level: "Request", Received: at,
+		At: at, Verb: "create", User: r.Claimed.CommonName,
 		Fingerprint: r.Issued.Fingerprint, URI: "/", Code: 201,
 		Object: &session.Object{Group: group, Resource: resource, Name: name}}}, nil, time.Now())
 	must(t, err)
@@ -180,7 +185,8 @@ func TestReportOfAnExaminedGrantIsTheOneInTheLedger(t *testing.T) {
 		t.Errorf("got a report with digest %s, and the ledger has %s", digest, r.Session.Digest)
 	}
 	for _, format := range []string{api.FormatText, api.FormatHTML} {
-		if text := s.report(t, r, format); !strings.Contains(text, r.Session.Digest) || strings.Contains(text, "came-late") || !strings.Contains(text, "Left behind") {
+		if text := s.report(t, r, format); !strings.Contains(text, r.Session.Digest) || strings.Contains(text, "came-late") ||
+			!strings.Contains(text, "Left behind") {
 			t.Errorf("the report as %s is not that which the ledger has: %s", format, text)
 		}
 	}
@@ -303,7 +309,8 @@ func TestStartIsNoAllClear(t *testing.T) {
 	open := func() bool {
 		return slices.ContainsFunc(sys.Service.Findings(), func(f breakglass.Finding) bool { return f.Key == key })
 	}
-	must(t, sys.Service.Find(t.Context(), breakglass.FindingOpened{Key: key, Check: checkAudit, Cluster: "c1", Severity: breakglass.SeverityCritical, What: "silent", Next: "look"}))
+	must(t, sys.Service.Find(t.Context(), breakglass.FindingOpened{Key: key, Check: checkAudit, Cluster: "c1",
+		Severity: breakglass.SeverityCritical, What: "silent", Next: "look"}))
 	s := newSessions(t)
 	s.service = sys.Service
 	p := session.NewPulse(beatEvery, beatBatch, beatMargin)

@@ -98,9 +98,13 @@ func (d *daemon) hookDoor() (door, error) {
 		cas.AppendCertsFromPEM(pem)
 	}
 	tokens := slices.ContainsFunc(d.cfg.Clusters, func(c Cluster) bool { return c.WebhookTokenFile != "" })
-	l = tls.NewListener(limitPerAddress(l, hookConnections), webhook.TLSConfig(func() (*tls.Certificate, error) { return d.hookCert.Load(), nil }, cas, tokens))
+	l = tls.NewListener(limitPerAddress(l, hookConnections), webhook.TLSConfig(func() (*tls.Certificate, error) {
+		return d.hookCert.Load(),
+			nil
+	}, cas, tokens))
 	d.log.Info("API servers call", slog.String("address", l.Addr().String()), slog.Bool("audit", d.sessions != nil))
-	return door{l, &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
+	return door{l, &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second,
+		IdleTimeout:    2 * time.Minute,
 		MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(d.log.Handler(), slog.LevelDebug)}}, nil
 }
 

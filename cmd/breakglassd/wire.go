@@ -213,13 +213,15 @@ func openLedger(ctx context.Context, cfg *Config) (*ledger.Ledger, string, error
 func ledgerKey(cfg *Config) (note.Signer, note.Verifier, string, error) {
 	signer, verifier, err := ledger.LoadSigner(cfg.Ledger.KeyFile)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil, "", fmt.Errorf("%w: a new ledger is made with `breakglassd init`; for an old one bring its key back from the backup", err)
+		return nil, nil, "", fmt.Errorf("%w: a new ledger is made with `breakglassd init`; for an old one bring its key back from the backup",
+			err)
 	}
 	if err != nil {
 		return nil, nil, "", err
 	}
 	if verifier.Name() != cfg.Ledger.Origin {
-		return nil, nil, "", fmt.Errorf("ledger.origin is %q, but the key in %s is for %q: correct the one that is wrong", cfg.Ledger.Origin, cfg.Ledger.KeyFile, verifier.Name())
+		return nil, nil, "", fmt.Errorf("ledger.origin is %q, but the key in %s is for %q: correct the one that is wrong", cfg.Ledger.Origin,
+			cfg.Ledger.KeyFile, verifier.Name())
 	}
 	text, err := readSecret("ledger.key_file", cfg.Ledger.KeyFile)
 	if err != nil {
@@ -286,7 +288,8 @@ func openClusters(cfg *Config, vkey string, asked *webhook.Memory, log *slog.Log
 }
 
 // openSlack prepares the Slack app; see slackbot.New.
-func openSlack(cfg *Config, s *breakglass.Service, l *ledger.Ledger, r *recert.Service, log *slog.Logger, observe func(what, outcome string, took time.Duration)) (*slackbot.Bot, error) {
+func openSlack(cfg *Config, s *breakglass.Service, l *ledger.Ledger, r *recert.Service, log *slog.Logger,
+	observe func(what, outcome string, took time.Duration)) (*slackbot.Bot, error) {
 	token, err := readSecret("slack.bot_token_file", cfg.Slack.BotTokenFile)
 	if err != nil {
 		return nil, err
@@ -295,7 +298,8 @@ func openSlack(cfg *Config, s *breakglass.Service, l *ledger.Ledger, r *recert.S
 	if err != nil {
 		return nil, err
 	}
-	return slackbot.New(slackbot.Config{Service: s, Ledger: l, Recert: r, BotToken: token, SigningSecret: signing, AppID: cfg.Slack.AppID, TeamIDs: cfg.Slack.TeamIDs,
+	return slackbot.New(slackbot.Config{Service: s, Ledger: l, Recert: r, BotToken: token, SigningSecret: signing, AppID: cfg.Slack.AppID,
+		TeamIDs:      cfg.Slack.TeamIDs,
 		EnterpriseID: cfg.Slack.EnterpriseID, Channel: cfg.Slack.Channel, APIURL: cfg.Slack.APIURL, Log: log, Observe: observe})
 }
 
@@ -325,7 +329,8 @@ func (d *daemon) listen(polls context.Context) (doors []door, address string, er
 	}
 	quiet := slog.NewLogLogger(d.log.Handler(), slog.LevelDebug) // what strangers do to a listener is no news
 	// No WriteTimeout: each answer sets its own deadline, because a long poll takes longer than anything else.
-	doors = []door{{people, &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 20 * time.Second, IdleTimeout: 2 * time.Minute,
+	doors = []door{{people, &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 20 * time.Second,
+		IdleTimeout:    2 * time.Minute,
 		MaxHeaderBytes: 16 << 10, ErrorLog: quiet}}}
 	shut := func(err error) error {
 		for _, door := range doors {
@@ -412,7 +417,8 @@ func (d *daemon) run(ctx context.Context, p parts) error {
 	})
 	policy := d.service.Policy()
 	d.log.Info("breakglassd is up", slog.String("version", version()), slog.String("url", address), slog.String("ledger", d.cfg.Ledger.Origin),
-		slog.Int64("entries", d.ledger.Size()), slog.String("ledger_key", d.vkey), slog.String("policy", policy.Digest), slog.Bool("slack", d.slack != nil))
+		slog.Int64("entries", d.ledger.Size()), slog.String("ledger_key", d.vkey), slog.String("policy", policy.Digest),
+		slog.Bool("slack", d.slack != nil))
 	notify("READY=1")
 	if p.Ready != nil {
 		p.Ready(address)

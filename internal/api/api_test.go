@@ -366,14 +366,16 @@ func TestProfilesSayWhatTheCallerMayDo(t *testing.T) {
 	if diff := cmp.Diff(map[string][2]bool{"admin": both, "group": both, "keys": both, "scoped": both}, mayRequest("alice")); diff != "" {
 		t.Error(diff)
 	}
-	if diff := cmp.Diff(map[string][2]bool{"admin": approve, "group": approve, "keys": approve, "scoped": approve}, mayRequest("carol")); diff != "" {
+	if diff := cmp.Diff(map[string][2]bool{"admin": approve, "group": approve, "keys": approve, "scoped": approve},
+		mayRequest("carol")); diff != "" {
 		t.Error(diff)
 	}
 	if got := mayRequest("mallory"); len(got) != 0 {
 		t.Errorf("mallory is in no team and sees %v", got)
 	}
 	me := must(d.as(t, "bob").Whoami(t.Context()))(t)
-	if me.Person != "bob" || me.Name != "Bob" || !cmp.Equal(me.Teams, []string{"sre"}) || me.Key != ssh.FingerprintSHA256(bgtest.SSHKey("bob").PublicKey()) {
+	if me.Person != "bob" || me.Name != "Bob" || !cmp.Equal(me.Teams, []string{"sre"}) ||
+		me.Key != ssh.FingerprintSHA256(bgtest.SSHKey("bob").PublicKey()) {
 		t.Errorf("whoami: %+v", me)
 	}
 }
@@ -504,7 +506,8 @@ func TestTooManyLongPollsAreToldToComeBack(t *testing.T) {
 		}
 	}()
 	poll := func() (int, http.Header) {
-		req := must(http.NewRequestWithContext(ctx, http.MethodGet, d.url+"/v1/requests/"+r.ID+"?wait=1ms&after="+strconv.FormatInt(r.Rev, 10), nil))(t)
+		req := must(http.NewRequestWithContext(ctx, http.MethodGet, d.url+"/v1/requests/"+r.ID+"?wait=1ms&after="+strconv.FormatInt(r.Rev, 10),
+			nil))(t)
 		req.Header.Set("Authorization", "Bearer "+bob.Session.Token)
 		resp := must(bob.HTTP.Do(req))(t)
 		resp.Body.Close()
@@ -587,7 +590,8 @@ func TestBodiesAreReadStrictly(t *testing.T) {
 		var e api.Error
 		err := json.NewDecoder(resp.Body).Decode(&e)
 		resp.Body.Close()
-		if err != nil || e.Kind != "Error" || e.APIVersion != api.Version || e.Code != c.code || e.RequestID == "" || resp.Header.Get("X-Request-Id") != e.RequestID {
+		if err != nil || e.Kind != "Error" || e.APIVersion != api.Version || e.Code != c.code || e.RequestID == "" ||
+			resp.Header.Get("X-Request-Id") != e.RequestID {
 			t.Errorf("%s: got %s %+v, want code %s", c.name, resp.Status, e, c.code)
 		}
 	}
@@ -595,7 +599,8 @@ func TestBodiesAreReadStrictly(t *testing.T) {
 
 func TestOtherPathsAreJSONErrors(t *testing.T) {
 	d := newDaemon(t)
-	for _, c := range []struct{ method, path string }{{"GET", "/"}, {"GET", "/v1/nothing"}, {"DELETE", "/v1/requests/bg-1"}, {"GET", "/v1/session"}, {"GET", "/v1/requests/bg-1/approve"}} {
+	for _, c := range []struct{ method, path string }{{"GET", "/"}, {"GET", "/v1/nothing"}, {"DELETE", "/v1/requests/bg-1"},
+		{"GET", "/v1/session"}, {"GET", "/v1/requests/bg-1/approve"}} {
 		req := must(http.NewRequestWithContext(t.Context(), c.method, d.url+c.path, nil))(t)
 		resp := must(http.DefaultClient.Do(req))(t)
 		var e api.Error
@@ -762,11 +767,14 @@ func TestClientRefusesStrangeServers(t *testing.T) {
 		code      string
 		temporary bool
 	}{
-		"a login page":     {func(w http.ResponseWriter) { io.WriteString(w, "<html>welcome") }, "strange-answer", false},
-		"a login redirect": {func(w http.ResponseWriter) { w.Header().Set("Location", "/elsewhere"); w.WriteHeader(302) }, "strange-answer", false},
-		"a gateway":        {func(w http.ResponseWriter) { w.WriteHeader(502) }, api.CodeUnreachable, true},
-		"another version":  {func(w http.ResponseWriter) { io.WriteString(w, `{"apiVersion":"breakglass/v9","kind":"Version"}`) }, "strange-answer", false},
-		"another type":     {func(w http.ResponseWriter) { io.WriteString(w, `{"apiVersion":"breakglass/v1","version":7}`) }, "strange-answer", false},
+		"a login page": {func(w http.ResponseWriter) { io.WriteString(w, "<html>welcome") }, "strange-answer", false},
+		"a login redirect": {func(w http.ResponseWriter) { w.Header().Set("Location", "/elsewhere"); w.WriteHeader(302) }, "strange-answer",
+			false},
+		"a gateway": {func(w http.ResponseWriter) { w.WriteHeader(502) }, api.CodeUnreachable, true},
+		"another version": {func(w http.ResponseWriter) { io.WriteString(w, `{"apiVersion":"breakglass/v9","kind":"Version"}`) },
+			"strange-answer", false},
+		"another type": {func(w http.ResponseWriter) { io.WriteString(w, `{"apiVersion":"breakglass/v1","version":7}`) }, "strange-answer",
+			false},
 	} {
 		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path == "/elsewhere" {

@@ -85,7 +85,8 @@ func NewHTTP(caPEM []byte) (*http.Client, error) {
 		}
 	}
 	return &http.Client{
-		Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, DialContext: (&net.Dialer{Timeout: dialTime}).DialContext, TLSClientConfig: conf,
+		Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, DialContext: (&net.Dialer{Timeout: dialTime}).DialContext,
+			TLSClientConfig:     conf,
 			TLSHandshakeTimeout: dialTime, ForceAttemptHTTP2: true, IdleConnTimeout: time.Minute},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}, nil
@@ -206,7 +207,8 @@ func (c *Client) send(ctx context.Context, limit time.Duration, method, path, to
 		return c.unreachable(err)
 	}
 	if int64(len(b)) > most {
-		return newError(ClassInternal, CodeTooLong, "ask for less, like fewer days; a report of any length goes to a file with --out", "the answer of %s is longer than %d MiB and was not taken", c.Server, most>>20)
+		return newError(ClassInternal, CodeTooLong, "ask for less, like fewer days; a report of any length goes to a file with --out",
+			"the answer of %s is longer than %d MiB and was not taken", c.Server, most>>20)
 	}
 	if resp.StatusCode != http.StatusOK {
 		return c.refused(resp, b)
@@ -273,7 +275,8 @@ func (c *Client) refused(resp *http.Response, body []byte) error {
 }
 
 func (c *Client) strange(resp *http.Response) error {
-	return newError(ClassInternal, "strange-answer", "check the server's address", "%s answers %s, but not as a breakglass server does", c.Server, resp.Status)
+	return newError(ClassInternal, "strange-answer", "check the server's address", "%s answers %s, but not as a breakglass server does",
+		c.Server, resp.Status)
 }
 
 func (c *Client) unreachable(cause error) *Error {
@@ -315,7 +318,8 @@ func (c *Client) SignIn(ctx context.Context) error {
 		}
 	}
 	if c.Ledger != "" && ch.Ledger != c.Ledger {
-		return newError(ClassSignIn, CodeOtherLedger, "ask whoever runs the daemon before going on", "%s now has the ledger %q, but it is known to have %q", c.Server, ch.Ledger, c.Ledger)
+		return newError(ClassSignIn, CodeOtherLedger, "ask whoever runs the daemon before going on",
+			"%s now has the ledger %q, but it is known to have %q", c.Server, ch.Ledger, c.Ledger)
 	}
 	// A key that nobody knows is proven all the same: then the try is on record, and the refusal says what to do.
 	signer := keys[0]
@@ -329,7 +333,8 @@ func (c *Client) SignIn(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	in := Proof{PublicKey: strings.TrimSpace(string(ssh.MarshalAuthorizedKey(signer.PublicKey()))), Server: c.Server, Challenge: ch.Challenge, Signature: armored}
+	in := Proof{PublicKey: strings.TrimSpace(string(ssh.MarshalAuthorizedKey(signer.PublicKey()))), Server: c.Server, Challenge: ch.Challenge,
+		Signature: armored}
 	var ses Session
 	if err := c.public(ctx, http.MethodPost, "/v1/session", in, &ses); err != nil {
 		return err
@@ -362,7 +367,8 @@ func (c *Client) signers(ctx context.Context) ([]ssh.Signer, error) {
 	}
 	keys = plain
 	if len(keys) == 0 {
-		return nil, newError(ClassSignIn, CodeNoKey, "add one to your ssh-agent (ssh-add), or name it with --identity", "there is no SSH key to sign in with")
+		return nil, newError(ClassSignIn, CodeNoKey, "add one to your ssh-agent (ssh-add), or name it with --identity",
+			"there is no SSH key to sign in with")
 	}
 	return keys, nil
 }
@@ -389,7 +395,8 @@ func sign(signer ssh.Signer, namespace string, message []byte) (string, error) {
 		return "", err
 	}
 	if err != nil {
-		e := newError(ClassSignIn, "signing", "is it unlocked, plugged in and touched?", "the key %s does not sign: %v", ssh.FingerprintSHA256(signer.PublicKey()), err)
+		e := newError(ClassSignIn, "signing", "is it unlocked, plugged in and touched?", "the key %s does not sign: %v",
+			ssh.FingerprintSHA256(signer.PublicKey()), err)
 		e.cause = err
 		return "", e
 	}

@@ -104,13 +104,15 @@ func (s *server) recertRoutes(person func(string, handler)) {
 
 func (s *server) short(c *call, x *breakglass.Campaign) Campaign {
 	counts, open := x.Counts()
-	out := Campaign{Meta: kind("Campaign"), ID: x.ID, Opened: x.At, Deadline: x.Opened.Deadline, From: x.Opened.From, Until: x.Opened.Until, Clusters: x.Opened.Clusters, Reviewers: x.Reviewers(),
+	out := Campaign{Meta: kind("Campaign"), ID: x.ID, Opened: x.At, Deadline: x.Opened.Deadline, From: x.Opened.From, Until: x.Opened.Until,
+		Clusters: x.Opened.Clusters, Reviewers: x.Reviewers(),
 		Unsettled: len(x.Unsettled())}
 	if x.Closed != nil {
 		counts, open = *x.Closed, 0
 		out.Closed = &x.ClosedAt
 	}
-	out.Counts = recert.Counts{Items: len(x.Items), Kept: counts.Kept, Revoked: counts.Revoked, Suspended: counts.Suspended, Escalated: counts.Escalated, Open: open}
+	out.Counts = recert.Counts{Items: len(x.Items), Kept: counts.Kept, Revoked: counts.Revoked, Suspended: counts.Suspended,
+		Escalated: counts.Escalated, Open: open}
 	now := s.now()
 	for _, i := range x.Items {
 		if x.Waits(i, c.actor.Person, now) {
@@ -232,7 +234,8 @@ func (s *server) decideItems(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	x, err := s.cfg.Service.DecideItems(c.Context(), c.actor, named(c), breakglass.ItemAnswer{Verdict: in.Verdict, Items: in.Items, Reason: in.Reason})
+	x, err := s.cfg.Service.DecideItems(c.Context(), c.actor, named(c), breakglass.ItemAnswer{Verdict: in.Verdict, Items: in.Items,
+		Reason: in.Reason})
 	return s.shown(c, x, err)
 }
 
@@ -318,7 +321,8 @@ func (c *Client) CampaignBundle(ctx context.Context, id string) (CampaignBundle,
 func (c *Client) DecideItems(ctx context.Context, id string, answer CampaignAnswer) (out Campaign, err error) {
 	for part := range slices.Chunk(answer.Items, maxDecided) {
 		for try := 0; ; try++ {
-			out, err = c.campaign(ctx, http.MethodPost, campaignPath(id, "/decide"), CampaignAnswer{Verdict: answer.Verdict, Items: part, Reason: answer.Reason})
+			out, err = c.campaign(ctx, http.MethodPost, campaignPath(id, "/decide"), CampaignAnswer{Verdict: answer.Verdict, Items: part,
+				Reason: answer.Reason})
 			var e *Error
 			if !errors.As(err, &e) || e.Code != "rate" || pause(ctx, try, e.retryAfter) != nil {
 				break

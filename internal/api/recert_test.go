@@ -30,15 +30,19 @@ const reviewed = "responders: [security]\nrecertification: {reviewers: [sre, sec
 func newReviewed(t *testing.T, bindings int) *daemon {
 	t.Helper()
 	d := &daemon{System: bgtest.New(t, bgtest.Options{Policy: bgtest.Policy() + reviewed}), log: &lockedBuffer{}}
-	campaigns, err := recert.New(recert.Config{Domain: d.Service, Ledger: d.Ledger, Signer: d.Signer(), Dir: filepath.Join(d.Dir, "recert"), Clusters: []string{"c1"},
+	campaigns, err := recert.New(recert.Config{Domain: d.Service, Ledger: d.Ledger, Signer: d.Signer(), Dir: filepath.Join(d.Dir, "recert"),
+		Clusters: []string{"c1"},
 		Scan: func(context.Context, string) (*inventory.Snapshot, *inventory.Analysis, error) {
 			snap, judged := &inventory.Snapshot{Cluster: "c1", At: time.Now().UTC()}, &inventory.Analysis{Cluster: "c1"}
 			for n := range bindings {
 				subject := inventory.Subject{Kind: inventory.User, Name: fmt.Sprintf("somebody-with-a-long-name-%d@subsidiary.example.com", n)}
 				via := inventory.Ref{Kind: "RoleBinding", Namespace: "shop", Name: fmt.Sprintf("binding-for-somebody-with-a-long-name-%d", n)}
-				snap.Bindings = append(snap.Bindings, inventory.Binding{Namespace: via.Namespace, Name: via.Name, Subjects: []inventory.Subject{subject}})
-				judged.Powers = append(judged.Powers, inventory.Power{Subject: subject, Rights: []string{"secrets-read@shop", "pods-create@shop", "pods-exec@shop"}, Severity: inventory.High, Via: []inventory.Ref{via},
-					Path: inventory.Path{{From: "user " + subject.Name, Via: "RoleBinding shop/" + via.Name, Can: "read secrets in shop", To: "every token in shop"}}})
+				snap.Bindings = append(snap.Bindings, inventory.Binding{Namespace: via.Namespace, Name: via.Name,
+					Subjects: []inventory.Subject{subject}})
+				judged.Powers = append(judged.Powers, inventory.Power{Subject: subject, Rights: []string{"secrets-read@shop", "pods-create@shop",
+					"pods-exec@shop"}, Severity: inventory.High, Via: []inventory.Ref{via},
+					Path: inventory.Path{{From: "user " + subject.Name, Via: "RoleBinding shop/" + via.Name, Can: "read secrets in shop",
+						To: "every token in shop"}}})
 			}
 			return snap, judged, nil
 		}})
@@ -106,7 +110,8 @@ func TestManyWordsAreSaidInManyCalls(t *testing.T) {
 			break
 		}
 	}
-	after := must(carol.DecideItems(t.Context(), c.ID, api.CampaignAnswer{Verdict: breakglass.VerdictKeep, Reason: "on call", Items: []breakglass.Judged{{ID: i.ID, Digest: i.Digest}}}))(t)
+	after := must(carol.DecideItems(t.Context(), c.ID, api.CampaignAnswer{Verdict: breakglass.VerdictKeep, Reason: "on call",
+		Items: []breakglass.Judged{{ID: i.ID, Digest: i.Digest}}}))(t)
 	if after.ForMe != c.ForMe-1 {
 		t.Errorf("%d items wait, want %d", after.ForMe, c.ForMe-1)
 	}
@@ -117,7 +122,8 @@ func server(t *testing.T, answer http.HandlerFunc) *api.Client {
 	t.Helper()
 	s := httptest.NewServer(answer)
 	t.Cleanup(s.Close)
-	return &api.Client{Server: s.URL, HTTP: s.Client(), Session: api.Session{Token: "x"}, Keys: func(context.Context) ([]ssh.Signer, error) { return nil, errors.New("none") }}
+	return &api.Client{Server: s.URL, HTTP: s.Client(), Session: api.Session{Token: "x"},
+		Keys: func(context.Context) ([]ssh.Signer, error) { return nil, errors.New("none") }}
 }
 
 func TestAnswersAreWholeOrAnError(t *testing.T) {

@@ -102,7 +102,8 @@ func NewServer(cfg Config) (http.Handler, error) {
 	if cfg.MaxPolls <= 0 {
 		cfg.MaxPolls = defaultMaxPolls
 	}
-	s := &server{cfg: cfg, origin: verifier.Name(), sessions: newSessions(), addresses: newAddressLimits(), polls: make(chan struct{}, cfg.MaxPolls),
+	s := &server{cfg: cfg, origin: verifier.Name(), sessions: newSessions(), addresses: newAddressLimits(),
+		polls:   make(chan struct{}, cfg.MaxPolls),
 		imports: make(chan struct{}, importsAtOnce)}
 	mux := http.NewServeMux()
 	public := func(pattern string, h handler) { mux.Handle(pattern, s.adapt(pattern, anybody, h)) }
@@ -130,7 +131,8 @@ func NewServer(cfg Config) (http.Handler, error) {
 	person("POST /v1/requests/{id}/revoke", reasoned(s, s.cfg.Service.Revoke))
 	person("POST /v1/requests/{id}/close", s.closeRequest)
 	person("POST /v1/requests/{id}/acknowledge", s.acknowledge)
-	person("POST /v1/requests/{id}/sweep", reasoned(s, func(ctx context.Context, a breakglass.Actor, id, _ string) (*breakglass.Request, error) {
+	person("POST /v1/requests/{id}/sweep", reasoned(s, func(ctx context.Context, a breakglass.Actor, id, _ string) (*breakglass.Request,
+		error) {
 		return s.cfg.Service.Examine(ctx, a, id)
 	}))
 	person("POST /v1/clusters/{cluster}/revoke-all", s.revokeAll)
@@ -141,14 +143,16 @@ func NewServer(cfg Config) (http.Handler, error) {
 	person("GET /v1/clusters/{cluster}/ca", s.caStatus)
 	person("POST /v1/clusters/{cluster}/ca/check", s.caCheck)
 	person("POST /v1/clusters/{cluster}/ca/plan", s.caPlan)
-	person("POST /v1/requests/{id}/take-back", reasoned(s, func(ctx context.Context, a breakglass.Actor, id, _ string) (*breakglass.Request, error) {
+	person("POST /v1/requests/{id}/take-back", reasoned(s, func(ctx context.Context, a breakglass.Actor, id, _ string) (*breakglass.Request,
+		error) {
 		return s.cfg.Service.TakeBack(ctx, a, id)
 	}))
 	person("GET /v1/policy", s.policy)
 	person("POST /v1/policy/{digest}/approve", s.signPolicy)
 	s.recertRoutes(person)
 	public("/", func(*call) (any, error) {
-		return nil, newError(breakglass.ClassUnknown, "no-such-path", "is the client newer than the server?", "there is nothing at this path by this method")
+		return nil, newError(breakglass.ClassUnknown, "no-such-path", "is the client newer than the server?",
+			"there is nothing at this path by this method")
 	})
 	return mux, nil
 }
@@ -157,7 +161,8 @@ func NewServer(cfg Config) (http.Handler, error) {
 // else. Plain http is for this machine only.
 func Address(raw string) (string, error) {
 	u, err := url.Parse(strings.TrimSpace(raw))
-	if err != nil || u.Host == "" || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || strings.Trim(u.Path, "/") != "" {
+	if err != nil || u.Host == "" || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" ||
+		strings.Trim(u.Path, "/") != "" {
 		return "", fmt.Errorf("%q is not an address like https://breakglass.example.com:8443", raw)
 	}
 	scheme, host := strings.ToLower(u.Scheme), strings.ToLower(u.Host)
@@ -206,7 +211,8 @@ func decode[T any](c *call) (T, error) {
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&v); err != nil {
-		return v, newError(breakglass.ClassInvalid, "body", "is the client newer than the server?", "the body is not what this path takes: %v", err)
+		return v, newError(breakglass.ClassInvalid, "body", "is the client newer than the server?", "the body is not what this path takes: %v",
+			err)
 	}
 	if _, err := d.Token(); err != io.EOF {
 		return v, newError(breakglass.ClassInvalid, "body", "", "there is more than one JSON document in the body")
@@ -316,11 +322,13 @@ func (s *server) explain(r *http.Request, id, pattern string, err error) *Error 
 	} else if !errors.As(err, &e) {
 		e = newError(ClassInternal, "internal", "look for the request id in the daemon's log", "something is wrong inside the daemon")
 		if errors.Is(err, ledger.ErrUnknownOutcome) {
-			e = newError(breakglass.ClassUnavailable, CodeLedger, "tell the people who run it to look at its disk and its log; then see what was recorded: breakglass list",
+			e = newError(breakglass.ClassUnavailable, CodeLedger, "tell the people who run it to look at its disk and its log; then see what was "+
+				"recorded: breakglass list",
 				"the daemon cannot write its ledger now, and starts again")
 		}
 		if r.Context().Err() == nil {
-			s.cfg.Log.ErrorContext(r.Context(), "api request failed", slog.String("requestId", id), slog.String("route", pattern), slog.Any("error", err))
+			s.cfg.Log.ErrorContext(r.Context(), "api request failed", slog.String("requestId", id), slog.String("route", pattern),
+				slog.Any("error", err))
 		}
 	}
 	e.status, e.RequestID = status(e.Class), id
@@ -438,7 +446,8 @@ func (s *server) signIn(c *call) (any, error) {
 		return nil, newError(breakglass.ClassInvalid, "public-key", "", "the public key cannot be read")
 	}
 	if !slices.Contains(s.cfg.URLs, in.Server) {
-		return nil, newError(ClassSignIn, "other-server", "use the address "+s.cfg.URLs[0], "this sign-in was made for %.100q, which is not this server", in.Server)
+		return nil, newError(ClassSignIn, "other-server", "use the address "+s.cfg.URLs[0],
+			"this sign-in was made for %.100q, which is not this server", in.Server)
 	}
 	now := time.Now().UTC()
 	if !s.sessions.checkChallenge(in.Challenge, now) {
@@ -537,7 +546,8 @@ func (s *server) list(c *call) (any, error) {
 	case FilterForMe:
 		keep = func(r *breakglass.Request) bool {
 			mine := func(a breakglass.Approval) bool { return a.By.Person == me }
-			return r.State(now) == breakglass.StatePending && r.Ask.By.Person != me && slices.Contains(r.Ask.Quorum.People(), me) && !slices.ContainsFunc(r.Approvals, mine)
+			return r.State(now) == breakglass.StatePending && r.Ask.By.Person != me && slices.Contains(r.Ask.Quorum.People(), me) &&
+				!slices.ContainsFunc(r.Approvals, mine)
 		}
 	case FilterTouched, FilterUnacknowledged:
 		keep = func(*breakglass.Request) bool { return true } // the service lists exactly these
@@ -576,7 +586,8 @@ func (s *server) request(c *call) (any, error) {
 	if in.TTLSeconds < 0 || in.TTLSeconds > int64(24*time.Hour/time.Second) {
 		return nil, newError(breakglass.ClassPolicy, "policy/ttl", "ask for less", "a lifetime of %d seconds is not possible", in.TTLSeconds)
 	}
-	ask := breakglass.Ask{Profile: in.Profile, Cluster: in.Cluster, TTL: time.Duration(in.TTLSeconds) * time.Second, Reason: in.Reason, Incident: in.Incident, KeyHash: in.KeyHash}
+	ask := breakglass.Ask{Profile: in.Profile, Cluster: in.Cluster, TTL: time.Duration(in.TTLSeconds) * time.Second, Reason: in.Reason,
+		Incident: in.Incident, KeyHash: in.KeyHash}
 	switch dry := c.URL.Query().Get("dryRun"); dry {
 	case "":
 	case "true":
@@ -615,14 +626,16 @@ func (s *server) get(c *call) (any, error) {
 	}
 	done, ok := s.sessions.poll(c.session)
 	if !ok {
-		return nil, slowDown(newError(breakglass.ClassLimited, "polls", "wait in fewer places", "this session waits in %d places already", maxPollsPerSession))
+		return nil, slowDown(newError(breakglass.ClassLimited, "polls", "wait in fewer places", "this session waits in %d places already",
+			maxPollsPerSession))
 	}
 	defer done()
 	select {
 	case s.polls <- struct{}{}:
 		defer func() { <-s.polls }()
 	default:
-		return nil, slowDown(newError(breakglass.ClassUnavailable, "polls", "ask again in a few seconds", "too many people are waiting at one time"))
+		return nil, slowDown(newError(breakglass.ClassUnavailable, "polls", "ask again in a few seconds",
+			"too many people are waiting at one time"))
 	}
 	full, err := s.cfg.Service.Resolve(c.Context(), id)
 	if err != nil {
@@ -670,7 +683,8 @@ func (s *server) approve(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.done(s.cfg.Service.Approve(c.Context(), c.actor, c.PathValue("id"), breakglass.Consent{Digest: in.Digest, Comment: in.Comment, Signature: in.Signature}))
+	return s.done(s.cfg.Service.Approve(c.Context(), c.actor, c.PathValue("id"), breakglass.Consent{Digest: in.Digest, Comment: in.Comment,
+		Signature: in.Signature}))
 }
 
 // reasoned is the handler of a command that takes nothing but a reason.
@@ -707,7 +721,8 @@ func (s *server) claim(c *call) (any, error) {
 	if err != nil {
 		return nil, fmt.Errorf("writing the ledger proof of request %s: %w", d.Request.ID, err)
 	}
-	out := Delivery{Meta: kind("Delivery"), Request: s.render(d.Request), Certificate: certificatePEM(d.Certificate), Chain: certificatePEM(d.Chain...),
+	out := Delivery{Meta: kind("Delivery"), Request: s.render(d.Request), Certificate: certificatePEM(d.Certificate),
+		Chain:   certificatePEM(d.Chain...),
 		Cluster: Cluster{ID: d.Request.Ask.Cluster, Server: d.Request.Ask.Server, CA: string(ca)}, Issued: d.Issued.Leaf,
 		Proof: string(proof), Warning: d.Warning}
 	return out, nil

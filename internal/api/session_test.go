@@ -28,7 +28,8 @@ const home = "https://bg.example.com"
 func newTestServer(t testing.TB) (*bgtest.System, http.Handler, *strings.Builder) {
 	t.Helper()
 	sys, log := bgtest.New(t, bgtest.Options{}), &strings.Builder{}
-	h, err := NewServer(Config{Service: sys.Service, Ledger: sys.Ledger, LedgerKey: sys.VKey, URLs: []string{home}, Log: slog.New(slog.NewTextHandler(log, nil))})
+	h, err := NewServer(Config{Service: sys.Service, Ledger: sys.Ledger, LedgerKey: sys.VKey, URLs: []string{home},
+		Log: slog.New(slog.NewTextHandler(log, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,7 +126,8 @@ func TestOnlyAFreshSignatureForThisServerSignsIn(t *testing.T) {
 		}, ClassSignIn, "challenge"},
 		{"no challenge", func(p *Proof) { *p = proof(alice, "") }, ClassSignIn, "challenge"},
 		{"signature of another challenge", func(p *Proof) { p.Challenge = challengeFrom(t, h) }, ClassSignIn, "signature"},
-		{"another person's public key", func(p *Proof) { p.PublicKey = string(ssh.MarshalAuthorizedKey(bob.PublicKey())) }, ClassSignIn, "signature"},
+		{"another person's public key", func(p *Proof) { p.PublicKey = string(ssh.MarshalAuthorizedKey(bob.PublicKey())) }, ClassSignIn,
+			"signature"},
 		{"another person's signature", func(p *Proof) {
 			p.Signature = bgtest.SignSSH(bob, SessionNamespace, SessionText(home, bgtest.Origin, p.Challenge))
 		}, ClassSignIn, "signature"},
@@ -171,7 +173,8 @@ func TestOnlyAFreshSignatureForThisServerSignsIn(t *testing.T) {
 		t.Fatalf("%d refusals are recorded (%v), want the stranger's", len(entries), err)
 	}
 	ev, err := breakglass.Decode(entries[0])
-	if want := (breakglass.Refused{By: breakglass.Actor{Channel: breakglass.ChannelKey, Key: ssh.FingerprintSHA256(stranger.PublicKey())}, Command: "sign-in", Code: "unknown-person"}); err != nil || ev != want {
+	if want := (breakglass.Refused{By: breakglass.Actor{Channel: breakglass.ChannelKey, Key: ssh.FingerprintSHA256(stranger.PublicKey())},
+		Command: "sign-in", Code: "unknown-person"}); err != nil || ev != want {
 		t.Errorf("recorded %+v, want %+v", ev, want)
 	}
 }
@@ -187,13 +190,15 @@ func TestChallengeTellsOnlyWhetherAWholeFingerprintIsKnown(t *testing.T) {
 	_, h, _ := newTestServer(t)
 	known := ssh.FingerprintSHA256(bgtest.SSHKey("alice").PublicKey())
 	var ch Challenge
-	if e := post(t, h, "", "/v1/session/challenge", ChallengeFor{Fingerprints: []string{"", "SHA256:", known[:20], known, "alice"}}, &ch); e != nil {
+	if e := post(t, h, "", "/v1/session/challenge", ChallengeFor{Fingerprints: []string{"", "SHA256:", known[:20], known, "alice"}},
+		&ch); e != nil {
 		t.Fatal(e)
 	}
 	if len(ch.Known) != 1 || ch.Known[0] != known {
 		t.Errorf("known: %v", ch.Known)
 	}
-	if e := post(t, h, "", "/v1/session/challenge", ChallengeFor{Fingerprints: make([]string, maxOffered+1)}, &ch); e == nil || e.Code != "fingerprints" {
+	if e := post(t, h, "", "/v1/session/challenge", ChallengeFor{Fingerprints: make([]string, maxOffered+1)}, &ch); e == nil ||
+		e.Code != "fingerprints" {
 		t.Errorf("a list of %d: %v", maxOffered+1, e)
 	}
 }
@@ -420,7 +425,8 @@ func TestInternalErrorsAreLoggedOnceAndNotTold(t *testing.T) {
 		if err := json.Unmarshal(w.Body.Bytes(), &e); err != nil || w.Code != 500 || e.Class != ClassInternal || e.RequestID == "" {
 			t.Errorf("%s: %d %s", name, w.Code, w.Body)
 		}
-		if strings.Contains(w.Body.String(), "secret") || strings.Count(log.String(), "level=ERROR") != 1 || !strings.Contains(log.String(), "secret detail") || !strings.Contains(log.String(), e.RequestID) {
+		if strings.Contains(w.Body.String(), "secret") || strings.Count(log.String(), "level=ERROR") != 1 ||
+			!strings.Contains(log.String(), "secret detail") || !strings.Contains(log.String(), e.RequestID) {
 			t.Errorf("%s: told %s\nlogged %s", name, w.Body, log)
 		}
 	}
@@ -434,10 +440,12 @@ func TestLedgerThatCannotBeWrittenIsSaidSo(t *testing.T) {
 		return nil, fmt.Errorf("appending: %w: the disk or the database is full", ledger.ErrUnknownOutcome)
 	}).ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/x", nil))
 	var e Error
-	if err := json.Unmarshal(w.Body.Bytes(), &e); err != nil || w.Code != http.StatusServiceUnavailable || e.Code != "ledger" || !strings.Contains(e.Next, "disk") {
+	if err := json.Unmarshal(w.Body.Bytes(), &e); err != nil || w.Code != http.StatusServiceUnavailable || e.Code != "ledger" ||
+		!strings.Contains(e.Next, "disk") {
 		t.Errorf("told %d %s", w.Code, w.Body)
 	}
-	if !strings.Contains(log.String(), "level=ERROR") || !strings.Contains(log.String(), "is full") || !strings.Contains(log.String(), e.RequestID) {
+	if !strings.Contains(log.String(), "level=ERROR") || !strings.Contains(log.String(), "is full") ||
+		!strings.Contains(log.String(), e.RequestID) {
 		t.Errorf("logged %s", log)
 	}
 }
@@ -448,8 +456,10 @@ func FuzzBodies(f *testing.F) {
 	good, _ := json.Marshal(proof(bgtest.SSHKey("alice"), challengeFrom(f, h)))
 	_, csr := bgtest.NewCSR()
 	claim, _ := json.Marshal(CSR{CSR: string(csr)})
-	paths := []string{"/v1/session/challenge", "/v1/session", "/v1/requests?dryRun=true", "/v1/requests/bg-0000-000/claim", "/v1/requests/bg-0000-000/approve", "/v1/requests/7k/deny"}
-	for i, b := range []string{`{"fingerprints":["x"]}`, string(good), `{"profile":"admin","reason":"etcd quorum lost","ttlSeconds":60}`, string(claim), `{"digest":"x","signature":"y"}`, `{"reason":"no"}`} {
+	paths := []string{"/v1/session/challenge", "/v1/session", "/v1/requests?dryRun=true", "/v1/requests/bg-0000-000/claim",
+		"/v1/requests/bg-0000-000/approve", "/v1/requests/7k/deny"}
+	for i, b := range []string{`{"fingerprints":["x"]}`, string(good), `{"profile":"admin","reason":"etcd quorum lost","ttlSeconds":60}`,
+		string(claim), `{"digest":"x","signature":"y"}`, `{"reason":"no"}`} {
 		f.Add(uint8(i), []byte(b))
 	}
 	f.Fuzz(func(t *testing.T, which uint8, body []byte) {

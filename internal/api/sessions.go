@@ -83,12 +83,14 @@ type document struct {
 }
 
 func noSessions() error {
-	return newError(breakglass.ClassUnavailable, "no-sessions", "give the daemon a place for them (sessions.path in its configuration)", "this daemon keeps no sessions")
+	return newError(breakglass.ClassUnavailable, "no-sessions", "give the daemon a place for them (sessions.path in its configuration)",
+		"this daemon keeps no sessions")
 }
 
 func (s *server) session(c *call) (any, error) {
 	format := c.FormValue("format")
-	media, ok := map[string]string{"": "application/json", FormatJSON: "application/json", FormatText: "text/plain; charset=utf-8", FormatHTML: "text/html; charset=utf-8"}[format]
+	media, ok := map[string]string{"": "application/json", FormatJSON: "application/json", FormatText: "text/plain; charset=utf-8",
+		FormatHTML: "text/html; charset=utf-8"}[format]
 	if !ok {
 		return nil, newError(breakglass.ClassInvalid, "format", "", "the formats are %s, %s and %s", FormatJSON, FormatText, FormatHTML)
 	}
@@ -160,12 +162,15 @@ func (s *server) importAudit(c *call) (any, error) {
 			return nil, err
 		}
 		s.cfg.Log.WarnContext(c.Context(), "an import of audit events ended early", slog.String("cluster", cluster), slog.Any("error", err))
-		return nil, newError(breakglass.ClassInvalid, "import", "what was read is kept; send the whole file again, and nothing is kept twice", "the file could not be read to its end after %d events", res.Events)
+		return nil, newError(breakglass.ClassInvalid, "import", "what was read is kept; send the whole file again, and nothing is kept twice",
+			"the file could not be read to its end after %d events", res.Events)
 	}
 	if res.Events == 0 {
-		return nil, newError(breakglass.ClassInvalid, "import", "hand in the file of kube-apiserver's --audit-log-path, or EventLists of audit.k8s.io/v1, plain or gzip", "there is no audit event in the file (%d unreadable lines)", res.Unreadable)
+		return nil, newError(breakglass.ClassInvalid, "import", "hand in the file of kube-apiserver's --audit-log-path, or EventLists of "+
+			"audit.k8s.io/v1, plain or gzip", "there is no audit event in the file (%d unreadable lines)", res.Unreadable)
 	}
-	if err := s.cfg.Service.Imported(c.Context(), breakglass.AuditImported{By: c.actor, Cluster: cluster, Digest: res.Digest, Events: res.Events, Kept: res.Kept}); err != nil {
+	if err := s.cfg.Service.Imported(c.Context(), breakglass.AuditImported{By: c.actor, Cluster: cluster, Digest: res.Digest,
+		Events: res.Events, Kept: res.Kept}); err != nil {
 		return nil, err
 	}
 	res.Meta = kind("AuditImport")

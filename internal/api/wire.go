@@ -187,11 +187,13 @@ func NewRequest(r *breakglass.Request, p *breakglass.Policy, now time.Time) Requ
 		Approvals: []Approval{}, TakenBack: r.TakenBack,
 		Missing: append([]string{}, r.Missing()...), Approvers: r.Ask.Quorum.People(), ClaimUntil: r.ClaimUntil(),
 		Denied: ending(r.Denied), Withdrawn: ending(r.Withdrawn), Revoked: ending(r.Revoked), Refusals: r.Refusals, Names: map[string]string{},
-		Receipt: r.Receipt, Session: r.Session, Swept: r.Swept, SweepDigest: r.Swept.Digest(), Acknowledged: ending(r.Acknowledged), Closed: ending(r.Closed),
+		Receipt: r.Receipt, Session: r.Session, Swept: r.Swept, SweepDigest: r.Swept.Digest(), Acknowledged: ending(r.Acknowledged),
+		Closed:  ending(r.Closed),
 		Touched: r.Touched(), CloseBy: r.CloseBy(now), AcknowledgeBy: r.AcknowledgeBy(), Overdue: r.Overdue,
 	}
 	for _, a := range r.Approvals {
-		out.Approvals = append(out.Approvals, Approval{Person: a.By.Person, Channel: a.By.Channel, Key: a.By.Key, Signed: a.Signed, At: a.At, Comment: a.Comment})
+		out.Approvals = append(out.Approvals, Approval{Person: a.By.Person, Channel: a.By.Channel, Key: a.By.Key, Signed: a.Signed, At: a.At,
+			Comment: a.Comment})
 	}
 	if r.Failed != nil {
 		out.Failed = &Failure{Why: r.Failed.Why, Detail: r.Failed.Detail, At: r.FailedAt, Orphans: len(r.Failed.Orphans)}

@@ -44,7 +44,8 @@ func Policy() string {
 	var b strings.Builder
 	b.WriteString("version: 1\npeople:\n")
 	for _, p := range People {
-		fmt.Fprintf(&b, "  - {id: %s, name: %s, slack: [{team: T01, user: %s}], keys: [%q]}\n", p, strings.ToUpper(p[:1])+p[1:], SlackUser(p), authorized(p))
+		fmt.Fprintf(&b, "  - {id: %s, name: %s, slack: [{team: T01, user: %s}], keys: [%q]}\n", p, strings.ToUpper(p[:1])+p[1:], SlackUser(p),
+			authorized(p))
 	}
 	b.WriteString(`teams:
   - {id: sre, members: [alice, bob, dave]}
@@ -115,7 +116,8 @@ func authorized(person string) string {
 
 // BySlack and ByKey are a person giving a command by Slack or by the command line.
 func BySlack(person string) breakglass.Actor {
-	return breakglass.Actor{Person: person, Channel: breakglass.ChannelSlack, Slack: &breakglass.SlackAccount{Team: "T01", User: SlackUser(person)}}
+	return breakglass.Actor{Person: person, Channel: breakglass.ChannelSlack, Slack: &breakglass.SlackAccount{Team: "T01",
+		User: SlackUser(person)}}
 }
 
 // ByKey is a person on the command line.
@@ -158,7 +160,8 @@ func New(t testing.TB, o Options) *System {
 	must(t, err)
 	skey, vkey, err := ledger.NewKey(Origin)
 	must(t, err)
-	s := &System{T: t, Dir: t.TempDir(), CA: ca, Cluster: &Cluster{have: map[string]breakglass.Binding{}}, Told: &Told{}, VKey: vkey, options: o}
+	s := &System{T: t, Dir: t.TempDir(), CA: ca, Cluster: &Cluster{have: map[string]breakglass.Binding{}}, Told: &Told{}, VKey: vkey,
+		options: o}
 	s.signer, err = note.NewSigner(skey)
 	must(t, err)
 	s.Verifier, err = note.NewVerifier(vkey)

@@ -74,7 +74,8 @@ func (s *Service) withAftercare(ctx context.Context, p *Policy, ev Requested, no
 func (s *Service) Revoke(ctx context.Context, a Actor, id, reason string) (*Request, error) {
 	r, err := s.command(ctx, a, "revoke", id, func(p *Policy, r *Request, now time.Time) (Event, map[string]string, error) {
 		if a.Person != r.Ask.By.Person && !r.Ask.Quorum.counts(a.Person) && !p.MayRespond(a.Person) {
-			return nil, nil, refuse(ClassDenied, "not-approver", "", "only %s, the approvers of %s and responders can revoke it", r.Ask.By.Person, r.ID)
+			return nil, nil, refuse(ClassDenied, "not-approver", "", "only %s, the approvers of %s and responders can revoke it", r.Ask.By.Person,
+				r.ID)
 		}
 		if r.Revoked != nil {
 			return nil, nil, nil
@@ -212,7 +213,8 @@ func (s *Service) revokeSoon(ctx context.Context, a Actor, id, reason string) (*
 func (s *Service) Close(ctx context.Context, a Actor, id, note string) (*Request, error) {
 	return s.command(ctx, a, "close", id, func(_ *Policy, r *Request, now time.Time) (Event, map[string]string, error) {
 		if a.Person != r.Ask.By.Person {
-			return nil, nil, refuse(ClassDenied, "not-yours", "ask them to", "only %s knows what was done with %s, and closes it", r.Ask.By.Person, r.ID)
+			return nil, nil, refuse(ClassDenied, "not-yours", "ask them to", "only %s knows what was done with %s, and closes it", r.Ask.By.Person,
+				r.ID)
 		}
 		if r.Closed != nil {
 			return nil, nil, already(a, *r.Closed, "closed", note)
@@ -221,7 +223,8 @@ func (s *Service) Close(ctx context.Context, a Actor, id, note string) (*Request
 		case r.Issued == nil:
 			return nil, nil, refuse(ClassConflict, "not-issued", "", "%s is %s: it gave no certificate, so there is nothing to close", r.ID, st)
 		case st == StateActive:
-			return nil, nil, refuse(ClassConflict, "still-active", "revoke it first if you are done: breakglass revoke "+r.ID, "%s is still active", r.ID)
+			return nil, nil, refuse(ClassConflict, "still-active", "revoke it first if you are done: breakglass revoke "+r.ID, "%s is still active",
+				r.ID)
 		}
 		if err := needNote(note, MinNote); err != nil {
 			return nil, nil, err
@@ -236,7 +239,8 @@ func (s *Service) Close(ctx context.Context, a Actor, id, note string) (*Request
 func (s *Service) Acknowledge(ctx context.Context, a Actor, id, seen, note string) (*Request, error) {
 	return s.command(ctx, a, "acknowledge", id, func(p *Policy, r *Request, _ time.Time) (Event, map[string]string, error) {
 		if a.Person == r.Ask.By.Person {
-			return nil, nil, refuse(ClassDenied, "own-session", "somebody else must look at it", "nobody acknowledges what their own session left behind")
+			return nil, nil, refuse(ClassDenied, "own-session", "somebody else must look at it",
+				"nobody acknowledges what their own session left behind")
 		}
 		if !r.Ask.Quorum.counts(a.Person) && !p.MayRespond(a.Person) {
 			return nil, nil, refuse(ClassDenied, "not-approver", "", "only the approvers of %s and responders can acknowledge it", r.ID)
@@ -245,11 +249,14 @@ func (s *Service) Acknowledge(ctx context.Context, a Actor, id, seen, note strin
 		case r.Acknowledged != nil:
 			return nil, nil, already(a, *r.Acknowledged, "acknowledged", note)
 		case r.Swept == nil && r.Ask.Aftercare != nil && r.Ask.Aftercare.Examine && r.Issued != nil:
-			return nil, nil, refuse(ClassConflict, "not-swept", "watch it with: breakglass show "+r.ID+" --session", "%s has not been looked through yet", r.ID)
+			return nil, nil, refuse(ClassConflict, "not-swept", "watch it with: breakglass show "+r.ID+" --session",
+				"%s has not been looked through yet", r.ID)
 		case !r.Unacknowledged():
 			return nil, nil, refuse(ClassConflict, "nothing-found", "", "%s left nothing behind that must be acknowledged", r.ID)
 		case seen != r.Swept.Digest():
-			return nil, nil, refuse(ClassConflict, "stale", "look again (breakglass show "+r.ID+", or the form in Slack), and acknowledge what is there now", "%s was looked through again: what is left behind is not what you saw", r.ID)
+			return nil, nil, refuse(ClassConflict, "stale", "look again (breakglass show "+r.ID+
+				", or the form in Slack), and acknowledge what is there now", "%s was looked through again: what is left behind is not what you saw",
+				r.ID)
 		}
 		if err := needWhy(r.Swept, note); err != nil {
 			return nil, nil, err
@@ -285,14 +292,16 @@ func needWhy(left *Swept, note string) error {
 	if len([]rune(strings.TrimSpace(note))) >= MinNote {
 		return needNote(note, MinNote)
 	}
-	return refuse(ClassInvalid, "note", "take away what must go, or say why it may stay", "something critical is still there: %s; a note of %d to %d characters says why it may stay",
+	return refuse(ClassInvalid, "note", "take away what must go, or say why it may stay",
+		"something critical is still there: %s; a note of %d to %d characters says why it may stay",
 		clip(left.Items[0].Object, 100), MinNote, MaxNote)
 }
 
 func needNote(note string, least int) error {
 	n := len([]rune(strings.TrimSpace(note)))
 	if n < least || n > MaxNote || badText(note) != "" {
-		return refuse(ClassInvalid, "note", "say what was done, and what is left to do", "a note of %d to %d characters is needed", least, MaxNote)
+		return refuse(ClassInvalid, "note", "say what was done, and what is left to do", "a note of %d to %d characters is needed", least,
+			MaxNote)
 	}
 	return nil
 }
@@ -503,7 +512,8 @@ func limitsOf(r *Request) []string {
 		"Kubernetes checks no revocation list: the certificate itself stays valid until " + r.Issued.NotAfter.UTC().Format(time.RFC3339) + " wherever only the CA is asked, such as a kubelet or an aggregated API server that trusts it",
 	}
 	if !r.Ask.Rights.Binding() {
-		out = append(out, "group mode: only an API server that asks the deny webhook refuses this one certificate; if breakglassd was restarted a moment before, it may still let in what it remembers (unauthorizedTTL)")
+		out = append(out, "group mode: only an API server that asks the deny webhook refuses this one certificate; if breakglassd was "+
+			"restarted a moment before, it may still let in what it remembers (unauthorizedTTL)")
 	}
 	return out
 }
@@ -549,9 +559,11 @@ func (s *Service) Examine(ctx context.Context, a Actor, id string) (*Request, er
 	r, err := s.command(ctx, a, "sweep", id, func(p *Policy, r *Request, now time.Time) (Event, map[string]string, error) {
 		switch {
 		case a.Person != r.Ask.By.Person && !r.Ask.Quorum.counts(a.Person) && !p.MayRespond(a.Person):
-			return nil, nil, refuse(ClassDenied, "not-approver", "", "only %s, the approvers of %s and responders can have it looked through", r.Ask.By.Person, r.ID)
+			return nil, nil, refuse(ClassDenied, "not-approver", "", "only %s, the approvers of %s and responders can have it looked through",
+				r.Ask.By.Person, r.ID)
 		case s.cfg.Examiner == nil:
-			return nil, nil, refuse(ClassUnavailable, "no-examiner", "set up sessions in the daemon's configuration", "sessions are not examined here")
+			return nil, nil, refuse(ClassUnavailable, "no-examiner", "set up sessions in the daemon's configuration",
+				"sessions are not examined here")
 		case r.Over(now).IsZero():
 			return nil, nil, refuse(ClassConflict, "not-over", "", "%s is %s: there is no ended session to look at", r.ID, r.State(now))
 		}

@@ -98,7 +98,8 @@ func (e *examiner) set(f func(*examiner)) {
 const careful = "\nresponders: [security]\nclosing: {within: 24h, raiseQuorum: true}\n"
 
 func evil() []breakglass.Residue {
-	return []breakglass.Residue{{Rule: "clusterrolebinding-created", Severity: breakglass.SeverityCritical, Object: "ClusterRoleBinding evil", What: "a new ClusterRoleBinding", Found: "audit", Exists: "yes"}}
+	return []breakglass.Residue{{Rule: "clusterrolebinding-created", Severity: breakglass.SeverityCritical, Object: "ClusterRoleBinding evil",
+		What: "a new ClusterRoleBinding", Found: "audit", Exists: "yes"}}
 }
 
 func kinds(t *testing.T, s *bgtest.System, id string) []string {
@@ -117,7 +118,8 @@ func kinds(t *testing.T, s *bgtest.System, id string) []string {
 
 func TestRevocationIsProvedOnEveryAPIServerAndRetriedWhereOneIsAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := &servers{names: []string{"https://a", "https://b", "https://c"}, refuse: map[string]time.Time{}, away: map[string]bool{"https://c": true}}
+		p := &servers{names: []string{"https://a", "https://b", "https://c"}, refuse: map[string]time.Time{},
+			away: map[string]bool{"https://c": true}}
 		s := bgtest.New(t, bgtest.Options{Config: func(c *breakglass.Config) { c.Prover = p }})
 		r := active(t, s, "alice")
 		now := time.Now()
@@ -127,7 +129,8 @@ func TestRevocationIsProvedOnEveryAPIServerAndRetriedWhereOneIsAway(t *testing.T
 			t.Fatal(err)
 		}
 		got := after.Receipt
-		if got == nil || got.Final || len(got.Answers) != 3 || !got.Answers[0].No || !got.Answers[1].No || got.Answers[2].No || got.Answers[2].Problem == "" {
+		if got == nil || got.Final || len(got.Answers) != 3 || !got.Answers[0].No || !got.Answers[1].No || got.Answers[2].No ||
+			got.Answers[2].Problem == "" {
 			t.Fatalf("got receipt %+v, want a and b refusing and c away", got)
 		}
 		if b := got.Answers[1]; b.AfterMillis < 200 || b.Tries < 2 || b.By != breakglass.RefusedByRBAC {
@@ -143,7 +146,8 @@ func TestRevocationIsProvedOnEveryAPIServerAndRetriedWhereOneIsAway(t *testing.T
 		p.set(func(p *servers) { p.away["https://c"] = false; p.refuse["https://c"] = now })
 		time.Sleep(time.Minute)
 		after, err = s.Service.Get(t.Context(), r.ID)
-		if err != nil || !after.Receipt.Final || !after.Receipt.Answers[2].No || after.Receipt.Answers[0].AfterMillis != got.Answers[0].AfterMillis {
+		if err != nil || !after.Receipt.Final || !after.Receipt.Answers[2].No ||
+			after.Receipt.Answers[0].AfterMillis != got.Answers[0].AfterMillis {
 			t.Errorf("got receipt %+v (%v), want it final, and the first times kept", after.Receipt, err)
 		}
 		asked := p.asked
@@ -215,7 +219,8 @@ func TestApprovedGrantIsRevokedBeforeItIsClaimed(t *testing.T) {
 // Respond: security may revoke what it does not approve; mallory nothing.
 func TestRespondersRevokeAndOthersDoNot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		policy := strings.Replace(bgtest.Policy(), "approvals: {count: 2, from: [sre, security]}\n    reason: {min: 10}\n    risk: low", "approvals: {count: 2, from: [sre]}\n    reason: {min: 10}\n    risk: low", 1)
+		policy := strings.Replace(bgtest.Policy(), "approvals: {count: 2, from: [sre, security]}\n    reason: {min: 10}\n    risk: low",
+			"approvals: {count: 2, from: [sre]}\n    reason: {min: 10}\n    risk: low", 1)
 		s := bgtest.New(t, bgtest.Options{Policy: policy + careful})
 		r := s.Ask(byKey("alice"), "scoped")
 		s.Approve(byKey("bob"), r)
@@ -357,7 +362,8 @@ func TestSessionIsExaminedAfterItsEndAndStaysTouchedUntilClosed(t *testing.T) {
 			_, err = s.Service.Acknowledge(t.Context(), byKey("erin"), r.ID, after.Swept.Digest(), note)
 			wantRefusal(t, err, "note")
 		}
-		if after, err = s.Service.Acknowledge(t.Context(), byKey("erin"), r.ID, after.Swept.Digest(), "stays until Monday"); err != nil || after.Unacknowledged() {
+		if after, err = s.Service.Acknowledge(t.Context(), byKey("erin"), r.ID, after.Swept.Digest(), "stays until Monday"); err != nil ||
+			after.Unacknowledged() {
 			t.Errorf("what was seen is not acknowledged: %v", err)
 		}
 		s.Check()
@@ -366,7 +372,8 @@ func TestSessionIsExaminedAfterItsEndAndStaysTouchedUntilClosed(t *testing.T) {
 
 // Acknowledgements in ledgers that exist name sweeps by these digests.
 func TestDigestOfASweepStaysWhatItIs(t *testing.T) {
-	s := &breakglass.Swept{Items: []breakglass.Residue{{Rule: "clusterrolebinding-created", Severity: breakglass.SeverityCritical, Object: "ClusterRoleBinding evil", What: "it was made", Found: "both", Exists: "yes"}}, More: 2,
+	s := &breakglass.Swept{Items: []breakglass.Residue{{Rule: "clusterrolebinding-created", Severity: breakglass.SeverityCritical,
+		Object: "ClusterRoleBinding evil", What: "it was made", Found: "both", Exists: "yes"}}, More: 2,
 		Sources: []string{"audit"}, Gaps: []string{"secrets"}}
 	if got := s.Digest(); got != "84d590f662785a7245d813a1954056b9cb47e0474ff5cfaff2842db44e576b6e" {
 		t.Errorf("got %s", got)
@@ -469,7 +476,8 @@ func TestGrantsOfTheFirstReleaseNeedNoAftercare(t *testing.T) {
 func TestFindingsOpenOnceAndAreOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := bgtest.New(t, bgtest.Options{})
-		f := breakglass.FindingOpened{Key: "audit-silent/c1/https://a", Check: "audit", Cluster: "c1", Severity: breakglass.SeverityCritical, What: "no audit events from https://a", Next: "look at it"}
+		f := breakglass.FindingOpened{Key: "audit-silent/c1/https://a", Check: "audit", Cluster: "c1", Severity: breakglass.SeverityCritical,
+			What: "no audit events from https://a", Next: "look at it"}
 		size := s.Ledger.Size()
 		for range 3 {
 			must(t, s.Service.Find(t.Context(), f))
@@ -531,7 +539,8 @@ func TestCertificateThatNobodyOrderedIsFound(t *testing.T) {
 		_, csr = bgtest.NewCSR()
 		parsed, err := breakglass.ParseCSR(csr)
 		must(t, err)
-		_, err = s.CA.Sign(t.Context(), breakglass.Order{Request: "x", Cluster: "c1", CommonName: "breakglass:alice:bg-0000-000", CSR: parsed.Raw, TTL: time.Minute})
+		_, err = s.CA.Sign(t.Context(), breakglass.Order{Request: "x", Cluster: "c1", CommonName: "breakglass:alice:bg-0000-000",
+			CSR: parsed.Raw, TTL: time.Minute})
 		must(t, err)
 		time.Sleep(11 * time.Minute)
 		got := s.Service.Findings()
@@ -551,7 +560,8 @@ func TestFloodOfUnknownCertificatesHidesNone(t *testing.T) {
 			_, csr := bgtest.NewCSR()
 			parsed, err := breakglass.ParseCSR(csr)
 			must(t, err)
-			_, err = s.CA.Sign(t.Context(), breakglass.Order{Request: "x", Cluster: "c1", CommonName: fmt.Sprintf("breakglass:alice:bg-0000-%03d", n), CSR: parsed.Raw, TTL: 24 * time.Hour})
+			_, err = s.CA.Sign(t.Context(), breakglass.Order{Request: "x", Cluster: "c1",
+				CommonName: fmt.Sprintf("breakglass:alice:bg-0000-%03d", n), CSR: parsed.Raw, TTL: 24 * time.Hour})
 			must(t, err)
 		}
 		time.Sleep(time.Hour)
@@ -584,15 +594,18 @@ func TestCanaryIsKnownByItsFingerprintAndCannotBeFoundTwice(t *testing.T) {
 		if err := s.Service.OrderCanary(t.Context(), "n1", breakglass.CanaryOrdered{Cluster: "c1", CommonName: "system:admin"}); err == nil {
 			t.Error("a canary may have any name")
 		}
-		must(t, s.Service.OrderCanary(t.Context(), "n1", breakglass.CanaryOrdered{Cluster: "c1", CommonName: breakglass.CanaryPrefix + "c1:n1", SPKI: "00"}))
-		if err := s.Service.OrderCanary(t.Context(), "n1", breakglass.CanaryOrdered{Cluster: "c1", CommonName: breakglass.CanaryPrefix + "c1:n1"}); !errors.Is(err, ledger.ErrConflict) {
+		must(t, s.Service.OrderCanary(t.Context(), "n1", breakglass.CanaryOrdered{Cluster: "c1", CommonName: breakglass.CanaryPrefix + "c1:n1",
+			SPKI: "00"}))
+		if err := s.Service.OrderCanary(t.Context(), "n1", breakglass.CanaryOrdered{Cluster: "c1", CommonName: breakglass.CanaryPrefix +
+			"c1:n1"}); !errors.Is(err, ledger.ErrConflict) {
 			t.Errorf("ordering it twice: %v, want a conflict", err)
 		}
 		must(t, s.Service.FinishCanary(t.Context(), "n1", breakglass.CanaryDone{Fingerprint: print, Accepted: []string{}, Refused: []string{}}))
 		if r, known, err := s.Service.ByFingerprint(t.Context(), print); r != nil || !known || err != nil {
 			t.Errorf("got %v, %t, %v; want it known and no request", r, known, err)
 		}
-		must(t, s.Service.OrderCanary(t.Context(), "n2", breakglass.CanaryOrdered{Cluster: "c1", CommonName: breakglass.CanaryPrefix + "c1:n2", SPKI: "00"}))
+		must(t, s.Service.OrderCanary(t.Context(), "n2", breakglass.CanaryOrdered{Cluster: "c1", CommonName: breakglass.CanaryPrefix + "c1:n2",
+			SPKI: "00"}))
 		for _, want := range []bool{true, false} { // a crash leaves it without an outcome: for ten minutes it is under way
 			if got, err := s.Service.CanaryUnderWay(t.Context(), "c1", breakglass.CanaryPrefix+"c1:n2"); err != nil || got != want {
 				t.Errorf("under way: %v (%v), want %v", got, err, want)
@@ -640,7 +653,8 @@ func TestBindingThatStaysKeepsNothingElseWaiting(t *testing.T) {
 			t.Errorf("%d examinations of two sessions", n)
 		}
 		got := s.Service.Findings()
-		if len(got) != 2 || got[0].Severity != breakglass.SeverityCritical || got[0].Request == "" || !strings.Contains(got[0].What, "finalizers") {
+		if len(got) != 2 || got[0].Severity != breakglass.SeverityCritical || got[0].Request == "" ||
+			!strings.Contains(got[0].What, "finalizers") {
 			t.Fatalf("got findings %+v, want one critical for each binding that stays", got)
 		}
 		s.Cluster.SetUnbind(nil)
@@ -678,7 +692,8 @@ func TestBindingThatSomebodyElseTookAwayIsNoFinding(t *testing.T) {
 func TestSlowExaminationDelaysNoOtherGrant(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := &examiner{}
-		s := bgtest.New(t, bgtest.Options{Policy: bgtest.Policy() + careful, Config: func(c *breakglass.Config) { c.Examiner = slowly{e, 75 * time.Second} }})
+		s := bgtest.New(t, bgtest.Options{Policy: bgtest.Policy() + careful,
+			Config: func(c *breakglass.Config) { c.Examiner = slowly{e, 75 * time.Second} }})
 		r := active(t, s, "alice")
 		if _, err := s.Service.Revoke(t.Context(), byKey("carol"), r.ID, "done early"); err != nil {
 			t.Fatal(err)
@@ -752,19 +767,24 @@ func TestRevocationWhileTheRightIsBoundHandsNothingOut(t *testing.T) {
 func TestRespondersSettleWhatNoCheckEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		signed := &inventory{}
-		s := bgtest.New(t, bgtest.Options{Policy: bgtest.Policy() + careful, Config: func(c *breakglass.Config) { c.Inventory, c.Reconcile = signed, time.Minute }})
+		s := bgtest.New(t, bgtest.Options{Policy: bgtest.Policy() + careful, Config: func(c *breakglass.Config) {
+			c.Inventory,
+				c.Reconcile = signed, time.Minute
+		}})
 		signed.ca.Store(s.CA)
 		_, csr := bgtest.NewCSR()
 		parsed, err := breakglass.ParseCSR(csr)
 		must(t, err)
-		_, err = s.CA.Sign(t.Context(), breakglass.Order{Request: "x", Cluster: "c1", CommonName: "breakglass:alice:bg-0000-000", CSR: parsed.Raw, TTL: time.Hour})
+		_, err = s.CA.Sign(t.Context(), breakglass.Order{Request: "x", Cluster: "c1", CommonName: "breakglass:alice:bg-0000-000",
+			CSR: parsed.Raw, TTL: time.Hour})
 		must(t, err)
 		time.Sleep(2 * time.Minute)
 		found := s.Service.Findings()
 		if len(found) != 1 {
 			t.Fatalf("got %+v, want the certificate that nobody ordered", found)
 		}
-		alarm := breakglass.FindingOpened{Key: "audit-silent/c1/https://a", Check: "audit", Cluster: "c1", Severity: breakglass.SeverityCritical, What: "no audit events from https://a", Next: "look at it"}
+		alarm := breakglass.FindingOpened{Key: "audit-silent/c1/https://a", Check: "audit", Cluster: "c1", Severity: breakglass.SeverityCritical,
+			What: "no audit events from https://a", Next: "look at it"}
 		must(t, s.Service.Find(t.Context(), alarm))
 		for _, bad := range []struct{ who, key, note, code string }{
 			{"bob", found[0].Key, "signed by hand in the exercise", "not-responder"},
@@ -777,7 +797,8 @@ func TestRespondersSettleWhatNoCheckEnds(t *testing.T) {
 			_, err := s.Service.SettleByHand(t.Context(), byKey(bad.who), bad.key, s.Ledger.Size(), bad.note)
 			wantRefusal(t, err, bad.code)
 		}
-		if n, err := s.Service.SettleByHand(t.Context(), byKey("carol"), found[0].Key, found[0].Seq, "signed by hand in the exercise"); err != nil || n != 1 {
+		if n, err := s.Service.SettleByHand(t.Context(), byKey("carol"), found[0].Key, found[0].Seq,
+			"signed by hand in the exercise"); err != nil || n != 1 {
 			t.Fatalf("settled %d (%v), want 1", n, err)
 		}
 		time.Sleep(5 * time.Minute)
@@ -800,7 +821,8 @@ func TestFloodedKindHidesNoOther(t *testing.T) {
 		s := bgtest.New(t, bgtest.Options{Policy: bgtest.Policy() + careful})
 		full := 0
 		for i := 0; full == 0 && i < 2000; i++ {
-			err := s.Service.Find(t.Context(), breakglass.FindingOpened{Key: fmt.Sprint("unknown-name/c1/breakglass:x", i), Check: "audit", Cluster: "c1", Severity: breakglass.SeverityCritical, What: "x", Next: "y"})
+			err := s.Service.Find(t.Context(), breakglass.FindingOpened{Key: fmt.Sprint("unknown-name/c1/breakglass:x", i), Check: "audit",
+				Cluster: "c1", Severity: breakglass.SeverityCritical, What: "x", Next: "y"})
 			if errors.Is(err, breakglass.ErrTooManyFindings) {
 				full = i
 			} else {
@@ -811,7 +833,8 @@ func TestFloodedKindHidesNoOther(t *testing.T) {
 		if full != 1000 {
 			t.Fatalf("the kind was full at %d findings, want 1000", full)
 		}
-		must(t, s.Service.Find(t.Context(), breakglass.FindingOpened{Key: "audit-silent/c1/https://a", Check: "audit", Cluster: "c1", Severity: breakglass.SeverityCritical, What: "silent", Next: "look"}))
+		must(t, s.Service.Find(t.Context(), breakglass.FindingOpened{Key: "audit-silent/c1/https://a", Check: "audit", Cluster: "c1",
+			Severity: breakglass.SeverityCritical, What: "silent", Next: "look"}))
 		// What carol was shown before the last of them came is settled, and that one is not.
 		last := int64(0)
 		for _, f := range s.Service.Findings() {
@@ -819,7 +842,8 @@ func TestFloodedKindHidesNoOther(t *testing.T) {
 				last = max(last, f.Seq)
 			}
 		}
-		if n, err := s.Service.SettleByHand(t.Context(), byKey("carol"), "unknown-name/c1/", last-1, "all of one load test"); err != nil || n != 999 {
+		if n, err := s.Service.SettleByHand(t.Context(), byKey("carol"), "unknown-name/c1/", last-1, "all of one load test"); err != nil ||
+			n != 999 {
 			t.Errorf("settled %d (%v), want all that were shown at once", n, err)
 		}
 		if got := s.Service.Findings(); len(got) != 2 {

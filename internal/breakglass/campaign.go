@@ -515,7 +515,8 @@ func (c *Campaign) Unsettled() []*CampaignItem {
 	var out []*CampaignItem
 	for _, i := range c.Items {
 		said := c.said(i)
-		if !i.Escalated.IsZero() && i.Suspended.IsZero() && i.Settled == "" && (said == OutcomeNone || said == OutcomeRevoke && i.EscalatedWhy == WhyFloor) {
+		if !i.Escalated.IsZero() && i.Suspended.IsZero() && i.Settled == "" && (said == OutcomeNone || said == OutcomeRevoke &&
+			i.EscalatedWhy == WhyFloor) {
 			out = append(out, i)
 		}
 	}

@@ -25,9 +25,10 @@ var campaignPattern = regexp.MustCompile(`^campaign-[0-9]{4}-[0-9]{2}-[0-9]{2}-[
 
 // campaigns is what the service keeps of campaigns in memory. It is a cache of the ledger.
 type campaigns struct {
-	mu     sync.Mutex           // held over every append to a campaign and every change of policy: what is enforced is what is recorded
-	loaded map[string]*Campaign // the open ones, those that suspend somebody, those with something unsettled, and what came after one that owes
-	wake   chan struct{}        // a token when loaded changed
+	mu sync.Mutex // held over every append to a campaign and every change of policy: what is enforced is what is recorded
+	// the open ones, those that suspend somebody, those with something unsettled, and what came after one that owes
+	loaded map[string]*Campaign
+	wake   chan struct{} // a token when loaded changed
 }
 
 // loadCampaigns reads the campaigns that still have an effect.
@@ -235,7 +236,8 @@ func (s *Service) OpenCampaign(ctx context.Context, by *Actor, plan CampaignPlan
 		return nil, err
 	}
 	if n := len(plan.Items); n > MaxCampaignItems {
-		return nil, refuse(ClassLimited, "campaign-size", "review fewer clusters at a time", "a campaign of %d items is too large, at most %d fit", n, MaxCampaignItems)
+		return nil, refuse(ClassLimited, "campaign-size", "review fewer clusters at a time",
+			"a campaign of %d items is too large, at most %d fit", n, MaxCampaignItems)
 	}
 	var reviewers []FrozenTeam
 	for _, id := range p.Campaign.Reviewers {
@@ -243,7 +245,8 @@ func (s *Service) OpenCampaign(ctx context.Context, by *Actor, plan CampaignPlan
 	}
 	now := s.now()
 	pages := pagesOf(plan.Items)
-	events := []Event{CampaignOpened{By: by, Due: plan.Due, From: plan.From.UTC(), Until: plan.Until.UTC(), Clusters: slices.Sorted(slices.Values(plan.Clusters)), Previous: plan.Previous,
+	events := []Event{CampaignOpened{By: by, Due: plan.Due, From: plan.From.UTC(), Until: plan.Until.UTC(),
+		Clusters: slices.Sorted(slices.Values(plan.Clusters)), Previous: plan.Previous,
 		Snapshot: plan.Snapshot, Items: len(plan.Items), Pages: len(pages), Reviewers: reviewers, AdminReviewers: p.Campaign.AdminReviewers,
 		Deadline: now.AddDate(0, 0, p.Campaign.DeadlineDays).Truncate(time.Minute), PolicyDigest: p.Digest, Rules: rulesNow}}
 	for _, page := range pages {
@@ -262,7 +265,8 @@ func (s *Service) OpenCampaign(ctx context.Context, by *Actor, plan CampaignPlan
 func (k *campaigns) noneOpen() error {
 	for id, c := range k.loaded {
 		if c.Closed == nil {
-			return refuse(ClassConflict, "campaign-open", "answer it first: breakglass recert review", "campaign %s is still open until %s", id, c.Opened.Deadline.Format(time.DateOnly))
+			return refuse(ClassConflict, "campaign-open", "answer it first: breakglass recert review", "campaign %s is still open until %s", id,
+				c.Opened.Deadline.Format(time.DateOnly))
 		}
 	}
 	return nil
@@ -343,7 +347,8 @@ func ValidCampaignID(id string) bool {
 
 // appendCampaign records events of a campaign that was read at c.Rev, puts what they suspend in force, and returns the campaign
 // after them. Called with mu held. The texts go with every event that a person gave.
-func (s *Service) appendCampaign(ctx context.Context, c *Campaign, before time.Time, texts map[string]string, events ...Event) (*Campaign, error) {
+func (s *Service) appendCampaign(ctx context.Context, c *Campaign, before time.Time, texts map[string]string, events ...Event) (*Campaign,
+	error) {
 	preview := c.copied()
 	drafts := make([]ledger.Draft, len(events))
 	at := s.now()
@@ -425,7 +430,8 @@ func (s *Service) resolveCampaign(ctx context.Context, typed string) (string, er
 	case 0:
 		return "", refuse(ClassUnknown, "unknown-campaign", "see: breakglass recert list", "there is no campaign %s", clip(typed, 60))
 	}
-	return "", refuse(ClassUnknown, "ambiguous-campaign", "write more of it", "%s could be %s", clip(typed, 60), joinAnd(hits[:min(len(hits), 5)]))
+	return "", refuse(ClassUnknown, "ambiguous-campaign", "write more of it", "%s could be %s", clip(typed, 60),
+		joinAnd(hits[:min(len(hits), 5)]))
 }
 
 // ItemAnswer is a reviewer's word on items, as they saw them.
@@ -481,7 +487,8 @@ func decideItems(p *Policy, c *Campaign, a Actor, answer ItemAnswer, since map[E
 		i, ok := c.Item(j.ID)
 		switch {
 		case !ok:
-			return nil, refuse(ClassUnknown, "unknown-item", "see: breakglass recert review "+c.ID, "there is no item %q in %s", clip(j.ID, 100), c.ID)
+			return nil, refuse(ClassUnknown, "unknown-item", "see: breakglass recert review "+c.ID, "there is no item %q in %s", clip(j.ID, 100),
+				c.ID)
 		case seen[j.ID]:
 			return nil, refuse(ClassInvalid, "items", "", "%s is named twice", j.ID)
 		case j.Digest != i.Digest:
@@ -489,7 +496,8 @@ func decideItems(p *Policy, c *Campaign, a Actor, answer ItemAnswer, since map[E
 		case !i.Independent(a.Person):
 			return nil, refuse(ClassDenied, "own-item", "another reviewer must answer it", "%s is about you", j.ID)
 		case len(answer.Items) > 1 && !i.State.Together():
-			return nil, refuse(ClassPolicy, "together", "answer it by itself", "%s is %s: only what is unchanged or got less can be confirmed together", j.ID, i.State)
+			return nil, refuse(ClassPolicy, "together", "answer it by itself",
+				"%s is %s: only what is unchanged or got less can be confirmed together", j.ID, i.State)
 		}
 		seen[j.ID] = true
 		if said, spoke := i.WordOf(a.Person); spoke && said == answer.Verdict || answer.Verdict == VerdictRevoke && c.said(i) == OutcomeRevoke {
@@ -498,7 +506,8 @@ func decideItems(p *Policy, c *Campaign, a Actor, answer ItemAnswer, since map[E
 		switch {
 		case since[i.Gives].in != nil:
 			later := since[i.Gives]
-			return nil, refuse(ClassConflict, "settled", later.instead(now), "%s is %s in %s, which is later", j.ID, later.in.Outcome(later.item), later.in.ID)
+			return nil, refuse(ClassConflict, "settled", later.instead(now), "%s is %s in %s, which is later", j.ID, later.in.Outcome(later.item),
+				later.in.ID)
 		case c.said(i) == OutcomeRevoke:
 			next := "see: breakglass recert show " + c.ID
 			if i.Held() {
@@ -506,9 +515,11 @@ func decideItems(p *Policy, c *Campaign, a Actor, answer ItemAnswer, since map[E
 			}
 			return nil, refuse(ClassConflict, "decided", next, "%s is revoked already", j.ID)
 		case !c.takes(i, now) && now.Before(c.Opened.Deadline):
-			return nil, refuse(ClassConflict, "closed", "revoke it in the next one: breakglass recert start", "%s is closed: every item had its answer", c.ID)
+			return nil, refuse(ClassConflict, "closed", "revoke it in the next one: breakglass recert start",
+				"%s is closed: every item had its answer", c.ID)
 		case !c.takes(i, now):
-			return nil, refuse(ClassExpired, "deadline", "", "the time for an answer to %s was over at %s", j.ID, c.Opened.Deadline.Format(time.RFC3339))
+			return nil, refuse(ClassExpired, "deadline", "", "the time for an answer to %s was over at %s", j.ID,
+				c.Opened.Deadline.Format(time.RFC3339))
 		}
 		needsReason = needsReason || i.High
 		out = append(out, j)
@@ -536,13 +547,15 @@ func (s *Service) AcknowledgeItems(ctx context.Context, a Actor, campaign string
 			i, ok := c.Item(id)
 			switch {
 			case !ok:
-				return nil, nil, refuse(ClassUnknown, "unknown-item", "see: breakglass recert show "+c.ID, "there is no item %q in %s", clip(id, 100), c.ID)
+				return nil, nil, refuse(ClassUnknown, "unknown-item", "see: breakglass recert show "+c.ID, "there is no item %q in %s", clip(id, 100),
+					c.ID)
 			case c.said(i) != OutcomeRevoke:
 				return nil, nil, refuse(ClassConflict, "not-revoked", "", "%s is %s: there is nothing to take away", id, c.Outcome(i))
 			case !i.Independent(a.Person):
 				return nil, nil, refuse(ClassDenied, "own-item", "another reviewer or responder must look, and say so", "%s is about you", id)
 			case p.holder(id) != "":
-				return nil, nil, refuse(ClassConflict, "still-there", "take it out of "+p.holder(id)+"'s entry, have the daemon read the policy, and say so then", "the access policy still has %s", id)
+				return nil, nil, refuse(ClassConflict, "still-there", "take it out of "+p.holder(id)+
+					"'s entry, have the daemon read the policy, and say so then", "the access policy still has %s", id)
 			case !i.done() && !slices.Contains(open, id):
 				open = append(open, id)
 			}
@@ -565,16 +578,19 @@ func (s *Service) Reinstate(ctx context.Context, a Actor, campaign, id, reason s
 		case !p.MayReview(a.Person):
 			return nil, nil, refuse(ClassDenied, "not-reviewer", "", "only reviewers can give back what was suspended")
 		case !ok:
-			return nil, nil, refuse(ClassUnknown, "unknown-item", "see: breakglass recert show "+c.ID, "there is no item %q in %s", clip(id, 100), c.ID)
+			return nil, nil, refuse(ClassUnknown, "unknown-item", "see: breakglass recert show "+c.ID, "there is no item %q in %s", clip(id, 100),
+				c.ID)
 		case !i.Independent(a.Person):
 			return nil, nil, refuse(ClassDenied, "own-item", "two other reviewers must", "nobody reinstates themselves")
 		case slices.ContainsFunc(i.Back, func(w Ending) bool { return w.By.Person == a.Person }):
 			return nil, nil, nil
 		case !i.Held():
 			if at := setOf(s.campaigns.held())[i.Gives]; len(at) > 0 {
-				return nil, nil, refuse(ClassConflict, "not-suspended", reinstating(at), "%s does not suspend %s, but %s does", c.ID, i.Gives, at[0].campaign)
+				return nil, nil, refuse(ClassConflict, "not-suspended", reinstating(at), "%s does not suspend %s, but %s does", c.ID, i.Gives,
+					at[0].campaign)
 			}
-			return nil, nil, refuse(ClassConflict, "not-suspended", "there is nothing to give back; see what is suspended: breakglass recert show "+c.ID, "%s is not suspended by any campaign", id)
+			return nil, nil, refuse(ClassConflict, "not-suspended", "there is nothing to give back; see what is suspended: breakglass recert show "+
+				c.ID, "%s is not suspended by any campaign", id)
 		}
 		if err := needReason(reason); err != nil {
 			return nil, nil, err
@@ -585,7 +601,8 @@ func (s *Service) Reinstate(ctx context.Context, a Actor, campaign, id, reason s
 
 // ProveItems records what a later scan says about things in clusters that were revoked. Ids that the campaign did not revoke
 // are passed over, and so is what a scan said before. The snapshot is the digest of what the scan saw.
-func (s *Service) ProveItems(ctx context.Context, campaign, snapshot string, gone func(object string) (gone, looked bool)) (*Campaign, error) {
+func (s *Service) ProveItems(ctx context.Context, campaign, snapshot string, gone func(object string) (gone, looked bool)) (*Campaign,
+	error) {
 	return s.changeCampaign(ctx, campaign, func(c *Campaign, _ time.Time) ([]Event, map[string]string, error) {
 		var away, still []string
 		for _, i := range c.Items {
@@ -615,7 +632,8 @@ func eventsOf(ids []string, event func([]string) Event) (out []Event) {
 }
 
 // onCampaign is the one way in which a person's word on a campaign becomes a fact; a refusal is recorded.
-func (s *Service) onCampaign(ctx context.Context, a Actor, name, campaign string, decide func(*Policy, *Campaign, time.Time) ([]Event, map[string]string, error)) (*Campaign, error) {
+func (s *Service) onCampaign(ctx context.Context, a Actor, name, campaign string,
+	decide func(*Policy, *Campaign, time.Time) ([]Event, map[string]string, error)) (*Campaign, error) {
 	if err := known(s.Policy(), a); err != nil {
 		return nil, s.recordRefusal(ctx, a, name, RefusalStream, err)
 	}
@@ -631,7 +649,8 @@ func (s *Service) onCampaign(ctx context.Context, a Actor, name, campaign string
 }
 
 // changeCampaign loads a campaign, decides, appends, and does what has become due by it.
-func (s *Service) changeCampaign(ctx context.Context, campaign string, decide func(*Campaign, time.Time) ([]Event, map[string]string, error)) (*Campaign, error) {
+func (s *Service) changeCampaign(ctx context.Context, campaign string, decide func(*Campaign, time.Time) ([]Event, map[string]string,
+	error)) (*Campaign, error) {
 	id, err := s.resolveCampaign(ctx, campaign)
 	if err != nil {
 		return nil, err
@@ -719,7 +738,8 @@ func (s *Service) floorFindings(ctx context.Context, held []holding) error {
 		}
 		seen[key] = true
 		now = append(now, FindingOpened{Key: key, Check: "suspension", Cluster: e.Cluster, Severity: SeverityCritical,
-			What: fmt.Sprintf("suspensions of the recertification are not in force for %s as %s on %s: the access policy leaves too few people for an emergency", e.Profile, e.Part, e.Cluster),
+			What: fmt.Sprintf("suspensions of the recertification are not in force for %s as %s on %s: the access policy leaves too few people "+
+				"for an emergency", e.Profile, e.Part, e.Cluster),
 			Next: "make more people eligible in the access policy; then the suspensions hold again by themselves"})
 	}
 	for _, f := range s.Findings() {

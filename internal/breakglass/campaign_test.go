@@ -34,10 +34,13 @@ const snapshotDigest = "11111111111111111111111111111111111111111111111111111111
 func planOf(p *breakglass.Policy) breakglass.CampaignPlan {
 	plan := breakglass.CampaignPlan{From: time.Now().AddDate(0, -3, 0), Until: time.Now(), Clusters: []string{"c1"}, Snapshot: snapshotDigest}
 	for _, e := range p.EveryEligibility() {
-		plan.Items = append(plan.Items, breakglass.FrozenItem{ID: itemOf(e.Eligibility), Digest: strings.Repeat("a", 64), State: breakglass.ItemUnchanged, Not: []string{e.Person}, Gives: e.Eligibility})
+		plan.Items = append(plan.Items, breakglass.FrozenItem{ID: itemOf(e.Eligibility), Digest: strings.Repeat("a", 64),
+			State: breakglass.ItemUnchanged, Not: []string{e.Person}, Gives: e.Eligibility})
 	}
-	for _, state := range []breakglass.ItemState{breakglass.ItemNew, breakglass.ItemUnchanged, breakglass.ItemWidened, breakglass.ItemNarrowed, breakglass.ItemOrphan, breakglass.ItemDormant} {
-		plan.Items = append(plan.Items, breakglass.FrozenItem{ID: "c1/subject/" + string(state), Digest: strings.Repeat("b", 64), State: state, Admin: true, High: true,
+	for _, state := range []breakglass.ItemState{breakglass.ItemNew, breakglass.ItemUnchanged, breakglass.ItemWidened,
+		breakglass.ItemNarrowed, breakglass.ItemOrphan, breakglass.ItemDormant} {
+		plan.Items = append(plan.Items, breakglass.FrozenItem{ID: "c1/subject/" + string(state), Digest: strings.Repeat("b", 64), State: state,
+			Admin: true, High: true,
 			Not: []string{"bob"}, Object: "c1/subject/" + string(state)})
 	}
 	return plan
@@ -140,15 +143,18 @@ func TestWhoMayAnswerWhat(t *testing.T) {
 		{"nothing", word("carol", keep), "items"},
 		{"the same thing twice", word("carol", keep, aliceAsks, aliceAsks), "items"},
 		{"something else than was seen", func(s *bgtest.System, c *breakglass.Campaign) error {
-			_, err := s.Service.DecideItems(s.T.Context(), byKey("carol"), c.ID, breakglass.ItemAnswer{Verdict: keep, Items: []breakglass.Judged{{ID: aliceAsks, Digest: strings.Repeat("c", 64)}}})
+			_, err := s.Service.DecideItems(s.T.Context(), byKey("carol"), c.ID, breakglass.ItemAnswer{Verdict: keep,
+				Items: []breakglass.Judged{{ID: aliceAsks, Digest: strings.Repeat("c", 64)}}})
 			return err
 		}, "stale"},
 		{"a revoke without a reason", func(s *bgtest.System, c *breakglass.Campaign) error {
-			_, err := s.Service.DecideItems(s.T.Context(), byKey("carol"), c.ID, breakglass.ItemAnswer{Verdict: revoke, Items: []breakglass.Judged{{ID: aliceAsks, Digest: strings.Repeat("a", 64)}}})
+			_, err := s.Service.DecideItems(s.T.Context(), byKey("carol"), c.ID, breakglass.ItemAnswer{Verdict: revoke,
+				Items: []breakglass.Judged{{ID: aliceAsks, Digest: strings.Repeat("a", 64)}}})
 			return err
 		}, "reason"},
 		{"a high risk kept without a reason", func(s *bgtest.System, c *breakglass.Campaign) error {
-			_, err := s.Service.DecideItems(s.T.Context(), byKey("carol"), c.ID, breakglass.ItemAnswer{Verdict: keep, Items: []breakglass.Judged{{ID: "c1/subject/new", Digest: strings.Repeat("b", 64)}}})
+			_, err := s.Service.DecideItems(s.T.Context(), byKey("carol"), c.ID, breakglass.ItemAnswer{Verdict: keep,
+				Items: []breakglass.Judged{{ID: "c1/subject/new", Digest: strings.Repeat("b", 64)}}})
 			return err
 		}, "reason"},
 		{"after the deadline", func(s *bgtest.System, c *breakglass.Campaign) error {
@@ -284,7 +290,8 @@ func TestWordsAreNotLostWhereTheFindingAboutThemMustWait(t *testing.T) {
 		plan := planOf(s.Service.Policy())
 		plan.Items = nil
 		for n := range 40 {
-			plan.Items = append(plan.Items, breakglass.FrozenItem{ID: fmt.Sprint("c1/subject/", n), Digest: strings.Repeat("b", 64), State: breakglass.ItemNew, High: true, Object: fmt.Sprint("c1/subject/", n)})
+			plan.Items = append(plan.Items, breakglass.FrozenItem{ID: fmt.Sprint("c1/subject/", n), Digest: strings.Repeat("b", 64),
+				State: breakglass.ItemNew, High: true, Object: fmt.Sprint("c1/subject/", n)})
 		}
 		c, err := s.Service.OpenCampaign(t.Context(), nil, plan)
 		if err != nil {
@@ -374,7 +381,8 @@ func TestRevokeBelowTheFloorEscalatesAndTakesEffectWhenThereIsRoom(t *testing.T)
 		if got := s.Service.Policy().Suspensions(); len(got) > 0 {
 			t.Errorf("still in force with too few people: %v", got)
 		}
-		if !slices.ContainsFunc(s.Service.Findings(), func(f breakglass.Finding) bool { return f.Key == "suspension-not-in-force/admin/c1/approver" }) {
+		if !slices.ContainsFunc(s.Service.Findings(),
+			func(f breakglass.Finding) bool { return f.Key == "suspension-not-in-force/admin/c1/approver" }) {
 			t.Errorf("nobody is told that suspensions are not in force: %+v", s.Service.Findings())
 		}
 	})
@@ -468,7 +476,10 @@ func TestScanProvesWhatWasRevoked(t *testing.T) {
 		if _, err := s.Service.AcknowledgeItems(t.Context(), byKey("dave"), c.ID, []string{"c1/subject/new"}, "deleted the binding"); err != nil {
 			t.Fatal(err)
 		}
-		c, err := s.Service.ProveItems(t.Context(), c.ID, snapshotDigest, func(object string) (bool, bool) { return object == "c1/subject/new", true })
+		c, err := s.Service.ProveItems(t.Context(), c.ID, snapshotDigest, func(object string) (bool, bool) {
+			return object == "c1/subject/new",
+				true
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -492,14 +503,16 @@ func TestSuspensionNeverShutsTheEmergencyDoor(t *testing.T) {
 		words := map[string]breakglass.Verdict{}
 		for _, who := range bgtest.People {
 			for _, part := range []breakglass.Part{breakglass.PartApprover, breakglass.PartRequester} {
-				if v := rapid.SampledFrom([]breakglass.Verdict{"", breakglass.VerdictKeep, breakglass.VerdictRevoke}).Draw(rt, who+string(part)); v != "" {
+				if v := rapid.SampledFrom([]breakglass.Verdict{"", breakglass.VerdictKeep, breakglass.VerdictRevoke}).Draw(rt, who+
+					string(part)); v != "" {
 					words[itemOf(breakglass.Eligibility{Person: who, Part: part, Profile: "admin", Cluster: "c1"})] = v
 				}
 			}
 		}
 		text := strings.Replace(reviewed(), "members: [carol, erin]", "members: ["+security+"]", 1)
-		text = strings.Replace(text, "approvals: {count: 2, from: [sre, security], each: [security]}", fmt.Sprintf("approvals: {count: %d, from: [sre, security]%s}", count,
-			map[bool]string{true: ", each: [security]"}[each]), 1)
+		text = strings.Replace(text, "approvals: {count: 2, from: [sre, security], each: [security]}",
+			fmt.Sprintf("approvals: {count: %d, from: [sre, security]%s}", count,
+				map[bool]string{true: ", each: [security]"}[each]), 1)
 		synctest.Test(t, func(t *testing.T) {
 			s := bgtest.New(t, weeks(text))
 			c := open(t, s)
@@ -668,7 +681,8 @@ func TestAuditRefusesCampaignsThatCouldNotHaveBeen(t *testing.T) {
 		for name, forge := range map[string]func([]ledger.Entry) []ledger.Entry{
 			"a campaign that begins in the middle": drop(at("opened", 0)),
 			"a campaign without its items":         drop(at("items", 0)),
-			"an item that is there twice":          edit(at("items", 0), func(m map[string]any) { m["items"] = append(m["items"].([]any)[1:], m["items"].([]any)[1]) }),
+			"an item that is there twice": edit(at("items", 0),
+				func(m map[string]any) { m["items"] = append(m["items"].([]any)[1:], m["items"].([]any)[1]) }),
 			"an item in a state that nobody knows": edit(at("items", 0), func(m map[string]any) { item(m)["state"] = "fine" }),
 			"an item more than was opened":         edit(at("opened", 0), func(m map[string]any) { m["items"] = m["items"].(float64) - 1 }),
 			"no reviewers":                         edit(at("opened", 0), func(m map[string]any) { m["reviewers"] = nil }),
@@ -685,15 +699,22 @@ func TestAuditRefusesCampaignsThatCouldNotHaveBeen(t *testing.T) {
 			"a suspension less":                    drop(at("suspended", 0)),
 			"an escalation less":                   drop(at("escalated", 0)),
 			"counts that do not add up":            edit(at("closed", 0), func(m map[string]any) { m["kept"] = m["kept"].(float64) + 1 }),
-			"one suspended that was kept":          edit(at("closed", 0), func(m map[string]any) { m["kept"], m["suspended"] = m["kept"].(float64)+1, m["suspended"].(float64)-1 }),
-			"reinstated by the same person twice":  edit(at("reinstated", 1), func(m map[string]any) { by(m)["person"] = "carol" }),
-			"reinstated by themselves":             edit(at("reinstated", 1), func(m map[string]any) { by(m)["person"] = "alice" }),
-			"reinstated without being suspended":   edit(at("reinstated", 0), func(m map[string]any) { m["items"] = []any{"c1/subject/new"} }),
-			"reminders that go up":                 edit(at("reminded", 1), func(m map[string]any) { m["days"] = 9 }),
-			"a suspension before the deadline":     func(es []ledger.Entry) []ledger.Entry { es[at("suspended", 0)].Time = c.At; return es },
-			"a word after the deadline":            func(es []ledger.Entry) []ledger.Entry { es[at("decided", 1)].Time = c.Opened.Deadline; return es },
-			"a field that nobody knows":            edit(at("closed", 0), func(m map[string]any) { m["note"] = "x" }),
-			"a stream that is no campaign's":       func(es []ledger.Entry) []ledger.Entry { es[at("opened", 0)].Stream = "campaign-x"; return es },
+			"one suspended that was kept": edit(at("closed", 0), func(m map[string]any) {
+				m["kept"], m["suspended"] = m["kept"].(float64)+
+					1, m["suspended"].(float64)-1
+			}),
+			"reinstated by the same person twice": edit(at("reinstated", 1), func(m map[string]any) { by(m)["person"] = "carol" }),
+			"reinstated by themselves":            edit(at("reinstated", 1), func(m map[string]any) { by(m)["person"] = "alice" }),
+			"reinstated without being suspended":  edit(at("reinstated", 0), func(m map[string]any) { m["items"] = []any{"c1/subject/new"} }),
+			"reminders that go up":                edit(at("reminded", 1), func(m map[string]any) { m["days"] = 9 }),
+			"a suspension before the deadline":    func(es []ledger.Entry) []ledger.Entry { es[at("suspended", 0)].Time = c.At; return es },
+			"a word after the deadline": func(es []ledger.Entry) []ledger.Entry {
+				es[at("decided",
+					1)].Time = c.Opened.Deadline
+				return es
+			},
+			"a field that nobody knows":      edit(at("closed", 0), func(m map[string]any) { m["note"] = "x" }),
+			"a stream that is no campaign's": func(es []ledger.Entry) []ledger.Entry { es[at("opened", 0)].Stream = "campaign-x"; return es },
 			"a request's event in a campaign": func(es []ledger.Entry) []ledger.Entry {
 				es[at("closed", 0)].Kind, es[at("closed", 0)].Body = "heartbeat/v1", []byte(`{"version":"x"}`)
 				return es
@@ -758,7 +779,8 @@ func adminApprover(who string) breakglass.Eligibility {
 // roomy is the policy with one approver more.
 func roomy(t *testing.T) *breakglass.Policy {
 	t.Helper()
-	p, err := breakglass.ParsePolicy("access.yaml", []byte(strings.Replace(reviewed(), "members: [carol, erin]", "members: [carol, erin, mallory]", 1)))
+	p, err := breakglass.ParsePolicy("access.yaml", []byte(strings.Replace(reviewed(), "members: [carol, erin]",
+		"members: [carol, erin, mallory]", 1)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -820,7 +842,8 @@ func TestLaterCampaignSettlesWhatAnOlderOneOwes(t *testing.T) {
 					}
 					first = after
 				}
-				if first = keepAll(t, s, first); first.Closed == nil || !slices.ContainsFunc(first.Unsettled(), func(i *breakglass.CampaignItem) bool { return i.ID == dave }) {
+				if first = keepAll(t, s, first); first.Closed == nil || !slices.ContainsFunc(first.Unsettled(),
+					func(i *breakglass.CampaignItem) bool { return i.ID == dave }) {
 					t.Fatalf("closed %v, unsettled %v: want dave's part owed", first.Closed, first.Unsettled())
 				}
 				time.Sleep(24 * time.Hour)
@@ -870,9 +893,14 @@ func TestLateWordIsRefusedWhereALaterCampaignHasAnAnswer(t *testing.T) {
 		word    func(*testing.T, *bgtest.System, *breakglass.Campaign) // in the later campaign
 		next    string                                                 // with %s for the later campaign; empty: the word counts
 	}{
-		{"kept in one that is not in memory", false, false, func(t *testing.T, s *bgtest.System, c *breakglass.Campaign) { keepAll(t, s, c) }, "breakglass recert start"},
-		{"kept in one that is not in memory after a restart", false, true, func(t *testing.T, s *bgtest.System, c *breakglass.Campaign) { keepAll(t, s, c) }, "breakglass recert start"},
-		{"kept in one that is in memory", true, false, func(t *testing.T, s *bgtest.System, c *breakglass.Campaign) { keepAll(t, s, c) }, "breakglass recert start"},
+		{"kept in one that is not in memory", false, false, func(t *testing.T, s *bgtest.System, c *breakglass.Campaign) { keepAll(t, s, c) },
+			"breakglass recert start"},
+		{"kept in one that is not in memory after a restart", false, true, func(t *testing.T, s *bgtest.System,
+			c *breakglass.Campaign) {
+			keepAll(t, s, c)
+		}, "breakglass recert start"},
+		{"kept in one that is in memory", true, false, func(t *testing.T, s *bgtest.System, c *breakglass.Campaign) { keepAll(t, s, c) },
+			"breakglass recert start"},
 		{"kept in one that is open", false, false, func(t *testing.T, s *bgtest.System, c *breakglass.Campaign) {
 			if _, err := say(s, c, "carol", keep, dave); err != nil {
 				t.Fatal(err)
@@ -925,7 +953,8 @@ func TestLateWordIsRefusedWhereALaterCampaignHasAnAnswer(t *testing.T) {
 				}
 				wantRefusal(t, err, "settled")
 				r, refused := breakglass.AsRefusal(err)
-				if next := strings.ReplaceAll(test.next, "%s", second.ID); refused && (!strings.Contains(r.Why, second.ID) || !strings.HasSuffix(r.Next, next)) {
+				if next := strings.ReplaceAll(test.next, "%s", second.ID); refused && (!strings.Contains(r.Why, second.ID) ||
+					!strings.HasSuffix(r.Next, next)) {
 					t.Errorf("why %q, next %q: want %s named, and %q", r.Why, r.Next, second.ID, next)
 				}
 				if now, err := s.Service.Campaign(t.Context(), first.ID); err != nil || now.Rev != first.Rev {
@@ -973,7 +1002,8 @@ func TestNobodyAcknowledgesWhatIsAboutThemselves(t *testing.T) {
 	campaignBubble(t, func(t *testing.T, s *bgtest.System) {
 		plan := planOf(s.Service.Policy())
 		const key = "key/SHA256:alices"
-		plan.Items = append(plan.Items, breakglass.FrozenItem{ID: key, Digest: strings.Repeat("c", 64), State: breakglass.ItemNew, Not: []string{"alice"}})
+		plan.Items = append(plan.Items, breakglass.FrozenItem{ID: key, Digest: strings.Repeat("c", 64), State: breakglass.ItemNew,
+			Not: []string{"alice"}})
 		c, err := s.Service.OpenCampaign(t.Context(), nil, plan)
 		if err != nil {
 			t.Fatal(err)
@@ -988,7 +1018,8 @@ func TestNobodyAcknowledgesWhatIsAboutThemselves(t *testing.T) {
 			if i := item(t, s, c.ID, id); i.Acknowledged != nil {
 				t.Errorf("alice acknowledged %s", id)
 			}
-			if _, err := s.Service.AcknowledgeItems(t.Context(), byKey("dave"), c.ID, []string{id}, "the policy does not have it any more"); err != nil {
+			if _, err := s.Service.AcknowledgeItems(t.Context(), byKey("dave"), c.ID, []string{id},
+				"the policy does not have it any more"); err != nil {
 				t.Error(err)
 			}
 		}
@@ -1061,7 +1092,8 @@ func TestEveryWordIsKept(t *testing.T) {
 			time.Sleep(time.Hour)
 		}
 		i := item(t, s, c.ID, "c1/subject/new")
-		if len(i.Words) != 1 || i.Words[0].Verdict != breakglass.VerdictRevoke || len(i.Earlier) != 1 || i.Earlier[0].Verdict != breakglass.VerdictKeep || i.Earlier[0].By.Person != "carol" {
+		if len(i.Words) != 1 || i.Words[0].Verdict != breakglass.VerdictRevoke || len(i.Earlier) != 1 ||
+			i.Earlier[0].Verdict != breakglass.VerdictKeep || i.Earlier[0].By.Person != "carol" {
 			t.Errorf("carol's words: last %+v, earlier %+v", i.Words, i.Earlier)
 		}
 	})

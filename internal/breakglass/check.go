@@ -33,7 +33,8 @@ func ParseCSR(text []byte) (*x509.CertificateRequest, error) {
 	}
 	block, rest := pem.Decode(text)
 	if block == nil || block.Type != "CERTIFICATE REQUEST" || len(bytes.TrimSpace(rest)) > 0 {
-		return nil, refuse(ClassInvalid, "csr/pem", "send exactly one PEM block of type CERTIFICATE REQUEST", "the certificate request cannot be read")
+		return nil, refuse(ClassInvalid, "csr/pem", "send exactly one PEM block of type CERTIFICATE REQUEST",
+			"the certificate request cannot be read")
 	}
 	csr, err := x509.ParseCertificateRequest(block.Bytes)
 	if err != nil {
@@ -239,7 +240,8 @@ func checkTimes(c, issuer *x509.Certificate, in Intent) []string {
 	// Vault begins a certificate Backdate before its own now. The clocks are judged by that.
 	begin := c.NotBefore.Add(Backdate)
 	if begin.Before(in.Asked.Add(-MaxSkew)) || begin.After(in.Now.Add(MaxSkew)) {
-		add("the signer's clock and ours differ by more than %s (it begins %s, here it is %s): set both with NTP", MaxSkew, clock(c.NotBefore), clock(in.Now))
+		add("the signer's clock and ours differ by more than %s (it begins %s, here it is %s): set both with NTP", MaxSkew, clock(c.NotBefore),
+			clock(in.Now))
 	}
 	if c.NotAfter.After(in.Now.Add(in.TTL).Add(MaxSkew)) {
 		add("it ends %s, later than the grant's %s from now", clock(c.NotAfter), in.TTL)
@@ -269,7 +271,8 @@ func (r *Request) checkIssued(ev Issued) error {
 	if life := c.NotAfter.Sub(c.NotBefore); life > time.Duration(r.Claimed.TTLSeconds)*time.Second+Backdate+time.Second {
 		bad = append(bad, "it lives longer than claimed")
 	}
-	if Fingerprint(ev.Certificate) != ev.Fingerprint || Serial(c) != ev.Serial || !c.NotAfter.Equal(ev.NotAfter) || !c.NotBefore.Equal(ev.NotBefore) {
+	if Fingerprint(ev.Certificate) != ev.Fingerprint || Serial(c) != ev.Serial || !c.NotAfter.Equal(ev.NotAfter) ||
+		!c.NotBefore.Equal(ev.NotBefore) {
 		bad = append(bad, "the record does not describe its certificate")
 	}
 	if len(bad) > 0 {

@@ -42,7 +42,8 @@ func TestCertificateIsBelievedOnlyFromThePinnedIssuerForTheKeyThatWasOrdered(t *
 		return s
 	}
 	intent := func() breakglass.Intent {
-		return breakglass.Intent{CommonName: order.CommonName, SPKI: breakglass.SPKI(csr.RawSubjectPublicKeyInfo), TTL: order.TTL, Issuer: ca.Certificate().Raw, Now: time.Now(), Asked: time.Now()}
+		return breakglass.Intent{CommonName: order.CommonName, SPKI: breakglass.SPKI(csr.RawSubjectPublicKeyInfo), TTL: order.TTL,
+			Issuer: ca.Certificate().Raw, Now: time.Now(), Asked: time.Now()}
 	}
 	if bad := breakglass.CheckCertificate(sign(ca), intent()); len(bad) > 0 {
 		t.Fatalf("a certificate that is as ordered: %q", bad)

@@ -87,14 +87,15 @@ type Quorum struct {
 // Requested opens a request. Its stored bytes are what approvers approve: see Request.Digest.
 // The reason is kept as an erasable text named "reason", to which the entry commits.
 type Requested struct {
-	By           Actor     `json:"by"`
-	Cluster      string    `json:"cluster"`
-	Server       string    `json:"server"` // the API server address people saw when they approved
-	Profile      string    `json:"profile"`
-	Rights       Rights    `json:"rights"`
-	TTLSeconds   int64     `json:"ttlSeconds"`
-	Incident     string    `json:"incident,omitempty"`
-	KeyHash      string    `json:"keyHash,omitempty"` // hex SHA-256 of the SubjectPublicKeyInfo the certificate is for; empty: bound at the claim
+	By         Actor  `json:"by"`
+	Cluster    string `json:"cluster"`
+	Server     string `json:"server"` // the API server address people saw when they approved
+	Profile    string `json:"profile"`
+	Rights     Rights `json:"rights"`
+	TTLSeconds int64  `json:"ttlSeconds"`
+	Incident   string `json:"incident,omitempty"`
+	// hex SHA-256 of the SubjectPublicKeyInfo the certificate is for; empty: bound at the claim
+	KeyHash      string    `json:"keyHash,omitempty"`
 	Quorum       Quorum    `json:"quorum"`
 	Risk         Risk      `json:"risk"`
 	PendingUntil time.Time `json:"pendingUntil"`
@@ -112,9 +113,10 @@ type Requested struct {
 // Aftercare is what must follow the end of a grant. It is frozen into the request, so that a later configuration or policy
 // changes nothing for grants that are under way, and old ledgers mean what they meant.
 type Aftercare struct {
-	Prove        bool  `json:"prove,omitempty"`        // after a revocation every API server is asked until it says no
-	Examine      bool  `json:"examine,omitempty"`      // what was done is reported, and what was left behind is looked for
-	CloseSeconds int64 `json:"closeSeconds,omitempty"` // after the end, the time for the closing note and for acknowledging; 0: neither is asked for
+	Prove   bool `json:"prove,omitempty"`   // after a revocation every API server is asked until it says no
+	Examine bool `json:"examine,omitempty"` // what was done is reported, and what was left behind is looked for
+	// after the end, the time for the closing note and for acknowledging; 0: neither is asked for
+	CloseSeconds int64 `json:"closeSeconds,omitempty"`
 }
 
 // Approved is one person's yes to exactly the digest. Comment is an erasable text.
@@ -265,11 +267,12 @@ const (
 
 // Swept says what a grant left behind in its cluster. Everything is in the session report.
 type Swept struct {
-	Items   []Residue `json:"items"`          // the gravest first, at most MaxResidues
-	More    int       `json:"more,omitempty"` // found beyond Items
-	All     string    `json:"all,omitempty"`  // hex SHA-256 of the JSON of everything found, which the session report has; empty where Items is everything
-	Sources []string  `json:"sources"`        // what it was found out from: "audit", "comparison"
-	Gaps    []string  `json:"gaps,omitempty"` // what could not be looked at, and what would make it possible
+	Items []Residue `json:"items"`          // the gravest first, at most MaxResidues
+	More  int       `json:"more,omitempty"` // found beyond Items
+	// hex SHA-256 of the JSON of everything found, which the session report has; empty where Items is everything
+	All     string   `json:"all,omitempty"`
+	Sources []string `json:"sources"`        // what it was found out from: "audit", "comparison"
+	Gaps    []string `json:"gaps,omitempty"` // what could not be looked at, and what would make it possible
 }
 
 // Critical is how many of Items must be looked at now. An unknown severity counts.

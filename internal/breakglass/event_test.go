@@ -34,7 +34,8 @@ func TestAnEntryOfANewerReleaseIsNoForgery(t *testing.T) {
 			t.Errorf("%s: %v", kind, err)
 		}
 	}
-	if _, err := Decode(ledger.Entry{Kind: Heartbeat{}.Kind(), Body: []byte(`{"no-such-field":1}`)}); err == nil || errors.Is(err, ErrNewerRelease) {
+	if _, err := Decode(ledger.Entry{Kind: Heartbeat{}.Kind(), Body: []byte(`{"no-such-field":1}`)}); err == nil ||
+		errors.Is(err, ErrNewerRelease) {
 		t.Errorf("an unknown field in a known kind: %v", err)
 	}
 }

@@ -9,7 +9,8 @@ import (
 
 // AllStates lists every state, in the order of a request's life.
 func AllStates() []State {
-	return []State{StatePending, StateApproved, StateIssuing, StateActive, StateExpired, StateRevoked, StateFailed, StateDenied, StateWithdrawn, StateLapsed}
+	return []State{StatePending, StateApproved, StateIssuing, StateActive, StateExpired, StateRevoked, StateFailed, StateDenied,
+		StateWithdrawn, StateLapsed}
 }
 
 // Follow says whether an event may follow a request's last entry.

@@ -209,7 +209,9 @@ func (s *Service) SettleByHand(ctx context.Context, a Actor, key string, seen in
 	}
 	kind, _, _ := strings.Cut(key, "/")
 	if err == nil && !slices.Contains(settledByHand, kind) {
-		err = refuse(ClassConflict, "not-by-hand", "put right what it says; see: breakglass findings", "%q is no key of a finding that a person can settle: of these there are %s, and every other one ends by itself when its check finds it put right",
+		err = refuse(ClassConflict, "not-by-hand", "put right what it says; see: breakglass findings",
+			"%q is no key of a finding that a person can settle: of these there are %s, and every other one ends by itself when its check finds "+
+				"it put right",
 			clip(key, 100), joinAnd(settledByHand))
 	}
 	if err == nil {
@@ -227,7 +229,8 @@ func (s *Service) SettleByHand(ctx context.Context, a Actor, key string, seen in
 		}
 	}
 	if len(keys) == 0 {
-		return 0, s.recordRefusal(ctx, a, "settle", RefusalStream, refuse(ClassUnknown, "no-finding", "see: breakglass findings", "no finding that you were shown is open with the key %q", clip(key, 100)))
+		return 0, s.recordRefusal(ctx, a, "settle", RefusalStream, refuse(ClassUnknown, "no-finding", "see: breakglass findings",
+			"no finding that you were shown is open with the key %q", clip(key, 100)))
 	}
 	slices.Sort(keys)
 	var over []Event

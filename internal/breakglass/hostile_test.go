@@ -167,7 +167,8 @@ func (c *twoClusters) Bound(_ context.Context, cl string) (out []string, err err
 func TestStrayBindingInAnotherClusterIsRemovedThere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tc := &twoClusters{have: map[string]map[string]bool{"c1": {}, "c2": {}}}
-		pol := strings.Replace(bgtest.Policy(), "clusters:\n  - {id: c1", "clusters:\n  - {id: c2, server: \"https://127.0.0.1:7443\"}\n  - {id: c1", 1)
+		pol := strings.Replace(bgtest.Policy(), "clusters:\n  - {id: c1",
+			"clusters:\n  - {id: c2, server: \"https://127.0.0.1:7443\"}\n  - {id: c1", 1)
 		pol = strings.ReplaceAll(pol, "clusters: [c1]", "clusters: [c1, c2]")
 		s := bgtest.New(t, bgtest.Options{Policy: pol, Config: func(c *breakglass.Config) { c.Binder = tc; c.Sweep = 10 * time.Second }})
 		ask := breakglass.Ask{Profile: "admin", Cluster: "c1", Reason: "etcd quorum lost, API 5xx"}
@@ -385,7 +386,8 @@ func TestRefusalThatCannotBeRecordedIsLogged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log strings.Builder
 		var now atomic.Bool
-		s := bgtest.New(t, bgtest.Options{Log: slog.New(slog.NewTextHandler(&log, nil)), Store: func(st ledger.Store) ledger.Store { return full{st, &now} }})
+		s := bgtest.New(t, bgtest.Options{Log: slog.New(slog.NewTextHandler(&log, nil)),
+			Store: func(st ledger.Store) ledger.Store { return full{st, &now} }})
 		r := s.Ask(byKey("alice"), "admin")
 		synctest.Wait()
 		now.Store(true)

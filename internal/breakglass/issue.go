@@ -105,7 +105,8 @@ func (s *Service) issue(ctx context.Context, j claimJob) (*Delivery, error) {
 	// 2. One signing call.
 	asked := time.Now()
 	sctx, cancel := context.WithTimeout(ctx, s.cfg.SignTimeout)
-	signed, err := s.cfg.Signer.Sign(sctx, Order{Request: r.ID, Cluster: r.Ask.Cluster, Group: r.Claimed.Group, CommonName: r.Claimed.CommonName, CSR: j.csr.Raw, TTL: r.TTL()})
+	signed, err := s.cfg.Signer.Sign(sctx, Order{Request: r.ID, Cluster: r.Ask.Cluster, Group: r.Claimed.Group,
+		CommonName: r.Claimed.CommonName, CSR: j.csr.Raw, TTL: r.TTL()})
 	cancel()
 	switch {
 	case errors.Is(err, ErrNotSignedNow) && r.NotSigned < MaxNotSigned:
@@ -117,17 +118,20 @@ func (s *Service) issue(ctx context.Context, j claimJob) (*Delivery, error) {
 	case err != nil:
 		// The outcome is unknown. It is settled by looking, in Run, and never by signing again.
 		s.log.Error("no answer from the signer: the outcome is unknown", slog.String("request", r.ID), slog.Any("error", err))
-		return nil, &Refusal{Class: ClassUnavailable, Code: "outcome-unknown", Why: "the certificate authority did not answer: whether it signed is being looked into",
+		return nil, &Refusal{Class: ClassUnavailable, Code: "outcome-unknown",
+			Why:  "the certificate authority did not answer: whether it signed is being looked into",
 			Next: "watch it with: breakglass status " + r.ID + "; then open a new request", cause: err}
 	}
 
 	failpoint("signed")
 
 	// 3. Nothing that came back is believed before this.
-	in := Intent{CommonName: r.Claimed.CommonName, Group: r.Claimed.Group, SPKI: r.Claimed.SPKI, TTL: r.TTL(), Issuer: signed.Issuer, Now: time.Now(), Asked: asked}
+	in := Intent{CommonName: r.Claimed.CommonName, Group: r.Claimed.Group, SPKI: r.Claimed.SPKI, TTL: r.TTL(), Issuer: signed.Issuer,
+		Now: time.Now(), Asked: asked}
 	if bad := CheckCertificate(signed, in); len(bad) > 0 {
 		s.log.Error("the signer returned something else than ordered", slog.String("request", r.ID), slog.Any("differences", bad))
-		return nil, s.fail(ctx, r, Failed{Why: FailCheck, Detail: "the certificate is not what was ordered: " + strings.Join(bad, "; "), Orphans: [][]byte{signed.Certificate}}, nil)
+		return nil, s.fail(ctx, r, Failed{Why: FailCheck, Detail: "the certificate is not what was ordered: " + strings.Join(bad, "; "),
+			Orphans: [][]byte{signed.Certificate}}, nil)
 	}
 	c, err := x509.ParseCertificate(signed.Certificate)
 	if err != nil {
@@ -137,8 +141,9 @@ func (s *Service) issue(ctx context.Context, j claimJob) (*Delivery, error) {
 	failpoint("checked-certificate")
 
 	// 4. The outcome. Only a certificate whose entry is durable and under a signed checkpoint leaves the process.
-	after, err := s.append(ctx, r, time.Time{}, nil, Issued{Serial: Serial(c), Fingerprint: Fingerprint(c.Raw), NotBefore: c.NotBefore.UTC(), NotAfter: c.NotAfter.UTC(),
-		Issuer: Fingerprint(signed.Issuer), Certificate: signed.Certificate, Chain: signed.Chain})
+	after, err := s.append(ctx, r, time.Time{}, nil, Issued{Serial: Serial(c), Fingerprint: Fingerprint(c.Raw), NotBefore: c.NotBefore.UTC(),
+		NotAfter: c.NotAfter.UTC(),
+		Issuer:   Fingerprint(signed.Issuer), Certificate: signed.Certificate, Chain: signed.Chain})
 	if err != nil {
 		return nil, fmt.Errorf("recording the certificate of request %s: %w", r.ID, err)
 	}
@@ -164,10 +169,12 @@ func (s *Service) issue(ctx context.Context, j claimJob) (*Delivery, error) {
 	if st := after.State(s.now()); st != StateActive {
 		if after.Ask.Rights.Binding() {
 			if _, err := s.unbind(ctx, after, st); err != nil {
-				s.log.Warn("taking away the right of a grant that ended while it was bound: Run tries again", slog.String("request", r.ID), slog.Any("error", err))
+				s.log.Warn("taking away the right of a grant that ended while it was bound: Run tries again", slog.String("request", r.ID),
+					slog.Any("error", err))
 			}
 		}
-		return nil, refuse(ClassConflict, "over", "a new request is cheap: breakglass request", "%s is %s: its certificate is not handed out", r.ID, st)
+		return nil, refuse(ClassConflict, "over", "a new request is cheap: breakglass request", "%s is %s: its certificate is not handed out",
+			r.ID, st)
 	}
 	return s.delivery(ctx, after, warning)
 }
@@ -240,7 +247,8 @@ func (s *Service) ready(ctx context.Context, r *Request) error {
 
 // signedBefore refuses a claim for which certificates exist already, and has each of them found.
 func (s *Service) signedBefore(ctx context.Context, r *Request, found []*x509.Certificate) error {
-	s.log.Error("a certificate exists for a request that was never claimed", slog.String("request", r.ID), slog.Int("certificates", len(found)))
+	s.log.Error("a certificate exists for a request that was never claimed", slog.String("request", r.ID),
+		slog.Int("certificates", len(found)))
 	for _, c := range found {
 		if err := s.Find(ctx, shadow(r.Ask.Cluster, c)); err != nil {
 			s.log.Error("recording a certificate that the ledger does not know", slog.String("request", r.ID), slog.Any("error", err))
@@ -264,7 +272,8 @@ func (s *Service) before(ctx context.Context, r *Request) <-chan struct{} {
 		ctx, cancel := context.WithTimeout(ctx, s.cfg.BindTimeout)
 		defer cancel()
 		if err := s.cfg.Examiner.Before(ctx, s.access(r)); err != nil {
-			s.log.Warn("what exists in the cluster could not be remembered: the comparison after this session will be poorer", slog.String("request", r.ID), slog.Any("error", err))
+			s.log.Warn("what exists in the cluster could not be remembered: the comparison after this session will be poorer",
+				slog.String("request", r.ID), slog.Any("error", err))
 		}
 	}()
 	return done
@@ -275,7 +284,8 @@ func (s *Service) fail(ctx context.Context, r *Request, f Failed, cause error) e
 	if _, err := s.append(ctx, r, time.Time{}, nil, f); err != nil {
 		return errors.Join(cause, fmt.Errorf("recording the failed claim of request %s: %w", r.ID, err))
 	}
-	return &Refusal{Class: ClassUnavailable, Code: "failed/" + f.Why, Why: f.Detail, Next: "open a new request; the daemon's log has the cause", cause: cause}
+	return &Refusal{Class: ClassUnavailable, Code: "failed/" + f.Why, Why: f.Detail,
+		Next: "open a new request; the daemon's log has the cause", cause: cause}
 }
 
 // notNow ends a claim for which nothing was signed and keeps the approval.
@@ -284,7 +294,8 @@ func (s *Service) notNow(ctx context.Context, r *Request, cause error) error {
 	if err != nil {
 		return errors.Join(cause, fmt.Errorf("recording that nothing was signed for request %s: %w", r.ID, err))
 	}
-	return &Refusal{Class: ClassUnavailable, Code: "not-now", Why: "the certificate authority takes no orders for the moment; nothing was signed",
+	return &Refusal{Class: ClassUnavailable, Code: "not-now", Why: "the certificate authority takes no orders for the moment; nothing was " +
+		"signed",
 		Next: "claim again with the same key; the approval stays valid until " + clockTime(after.ClaimUntil()), cause: cause}
 }
 
@@ -294,7 +305,8 @@ func decideClaim(p *Policy, r *Request, a Actor, spki string, now time.Time) (ag
 		return false, refuse(ClassDenied, "not-yours", "", "%s was requested by %s: only they can claim it", r.ID, r.Ask.By.Person)
 	}
 	if a.Channel != ChannelKey {
-		return false, refuse(ClassDenied, "channel", "claim it with: breakglass claim "+r.ID, "certificates are handed out to the command line only")
+		return false, refuse(ClassDenied, "channel", "claim it with: breakglass claim "+r.ID,
+			"certificates are handed out to the command line only")
 	}
 	st := r.State(now)
 	switch st {
@@ -305,7 +317,8 @@ func decideClaim(p *Policy, r *Request, a Actor, spki string, now time.Time) (ag
 		if r.Claimed.SPKI == spki {
 			return true, nil
 		}
-		return false, refuse(ClassConflict, "claimed", "use the key it was claimed with, or open a new request", "%s has given its one certificate to another key", r.ID)
+		return false, refuse(ClassConflict, "claimed", "use the key it was claimed with, or open a new request",
+			"%s has given its one certificate to another key", r.ID)
 	case StateIssuing:
 		return false, refuse(ClassUnavailable, "issuing", "watch it with: breakglass status "+r.ID, "%s is being issued", r.ID)
 	case StateLapsed:
@@ -327,7 +340,8 @@ func decideClaim(p *Policy, r *Request, a Actor, spki string, now time.Time) (ag
 		return false, err
 	}
 	if bad := stricter(p, r); len(bad) > 0 {
-		return false, refuse(ClassPolicy, "policy/changed", "open a new request", "the access policy has become stricter since the approval: %s", strings.Join(bad, "; "))
+		return false, refuse(ClassPolicy, "policy/changed", "open a new request", "the access policy has become stricter since the approval: %s",
+			strings.Join(bad, "; "))
 	}
 	return false, nil
 }
@@ -401,7 +415,8 @@ func (s *Service) delivery(ctx context.Context, r *Request, warning string) (*De
 	if err != nil {
 		return nil, fmt.Errorf("proving the issued entry of request %s: %w", r.ID, err)
 	}
-	return &Delivery{Request: r, Certificate: r.Issued.Certificate, Chain: r.Issued.Chain, Issued: entries[0], Proof: proof, Warning: warning}, nil
+	return &Delivery{Request: r, Certificate: r.Issued.Certificate, Chain: r.Issued.Chain, Issued: entries[0], Proof: proof,
+		Warning: warning}, nil
 }
 
 func (s *Service) binding(r *Request) Binding {
@@ -491,7 +506,8 @@ func (s *Service) settle(ctx context.Context, r *Request) error {
 	}
 	f := Failed{Why: FailUnknown, Detail: "the certificate authority's answer was lost; it holds no certificate for this request"}
 	if len(found) > 0 {
-		f = Failed{Why: FailOrphan, Detail: "the certificate authority's answer was lost after it had signed; the certificate was never delivered and has no rights bound"}
+		f = Failed{Why: FailOrphan, Detail: "the certificate authority's answer was lost after it had signed; the certificate was never " +
+			"delivered and has no rights bound"}
 		if r.Claimed.Group != "" {
 			f.Detail = "the certificate authority's answer was lost after it had signed; the certificate was never delivered"
 		}

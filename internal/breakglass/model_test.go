@@ -76,7 +76,8 @@ func TestServiceIsItsModel(t *testing.T) {
 		steps := make([]step, n)
 		for i := range steps {
 			steps[i] = step{
-				cmd:   rapid.SampledFrom([]string{"approve", "approve", "approve", "claim", "claim", "take-back", "deny", "withdraw", "revoke", "restart"}).Draw(rt, "cmd"),
+				cmd: rapid.SampledFrom([]string{"approve", "approve", "approve", "claim", "claim", "take-back", "deny", "withdraw", "revoke",
+					"restart"}).Draw(rt, "cmd"),
 				who:   rapid.SampledFrom(append([]string{"alice", "carol"}, bgtest.People...)).Draw(rt, "who"),
 				wait:  time.Duration(rapid.SampledFrom([]int{0, 1, 1, 30, 299, 600, 601, 1800}).Draw(rt, "wait")) * time.Second,
 				fault: rapid.IntRange(0, 9).Draw(rt, "fault"),
@@ -124,7 +125,8 @@ func TestServiceIsItsModel(t *testing.T) {
 					}
 				case "revoke":
 					_, err = s.Service.Revoke(t.Context(), byKey(st.who), r.ID, "laptop stolen")
-					if allowed = st.who != "mallory" && (before == breakglass.StateApproved || before == breakglass.StateActive || m.ended == breakglass.StateRevoked); allowed {
+					if allowed = st.who != "mallory" && (before == breakglass.StateApproved || before == breakglass.StateActive ||
+						m.ended == breakglass.StateRevoked); allowed {
 						m.ended = breakglass.StateRevoked
 					}
 				case "claim":
@@ -201,7 +203,8 @@ func TestMachineRefusesEveryEventThatDoesNotFollow(t *testing.T) {
 		if _, err := s.Service.Withdraw(t.Context(), byKey("alice"), withdrawn.ID, ""); err != nil {
 			t.Fatal(err)
 		}
-		pending, approved, active, revoked := s.Ask(byKey("alice"), "admin"), s.Grant("alice", "admin"), s.Grant("bob", "admin"), s.Grant("bob", "admin")
+		pending, approved, active, revoked := s.Ask(byKey("alice"), "admin"), s.Grant("alice", "admin"), s.Grant("bob", "admin"),
+			s.Grant("bob", "admin")
 		claim(active)
 		claim(revoked)
 		if _, err := s.Service.Revoke(t.Context(), byKey("dave"), revoked.ID, "stolen"); err != nil {
@@ -214,8 +217,10 @@ func TestMachineRefusesEveryEventThatDoesNotFollow(t *testing.T) {
 		s.CA.OnSign = func(breakglass.Order) (bool, error) { return false, errors.New("lost") }
 		claim(issuing)
 		for st, r := range map[breakglass.State]*breakglass.Request{
-			breakglass.StatePending: pending, breakglass.StateApproved: approved, breakglass.StateIssuing: issuing, breakglass.StateActive: active, breakglass.StateExpired: expired,
-			breakglass.StateRevoked: revoked, breakglass.StateFailed: failed, breakglass.StateDenied: denied, breakglass.StateWithdrawn: withdrawn, breakglass.StateLapsed: lapsed,
+			breakglass.StatePending: pending, breakglass.StateApproved: approved, breakglass.StateIssuing: issuing, breakglass.StateActive: active,
+			breakglass.StateExpired: expired,
+			breakglass.StateRevoked: revoked, breakglass.StateFailed: failed, breakglass.StateDenied: denied, breakglass.StateWithdrawn: withdrawn,
+			breakglass.StateLapsed: lapsed,
 		} {
 			reach[st] = get(r.ID)
 			wantState(t, reach[st], st)
@@ -229,9 +234,12 @@ func TestMachineRefusesEveryEventThatDoesNotFollow(t *testing.T) {
 			"approved": {func(r *breakglass.Request) breakglass.Event {
 				return breakglass.Approved{By: bySlack("erin"), Digest: r.Digest}
 			}, []breakglass.State{breakglass.StatePending, breakglass.StateApproved}},
-			"withdrawn approval": {func(*breakglass.Request) breakglass.Event { return breakglass.ApprovalWithdrawn{By: byKey("carol")} }, []breakglass.State{breakglass.StateApproved}},
-			"denied":             {func(*breakglass.Request) breakglass.Event { return breakglass.Denied{By: byKey("carol")} }, []breakglass.State{breakglass.StatePending, breakglass.StateApproved}},
-			"withdrawn":          {func(r *breakglass.Request) breakglass.Event { return breakglass.Withdrawn{By: r.Ask.By} }, []breakglass.State{breakglass.StatePending, breakglass.StateApproved}},
+			"withdrawn approval": {func(*breakglass.Request) breakglass.Event { return breakglass.ApprovalWithdrawn{By: byKey("carol")} },
+				[]breakglass.State{breakglass.StateApproved}},
+			"denied": {func(*breakglass.Request) breakglass.Event { return breakglass.Denied{By: byKey("carol")} },
+				[]breakglass.State{breakglass.StatePending, breakglass.StateApproved}},
+			"withdrawn": {func(r *breakglass.Request) breakglass.Event { return breakglass.Withdrawn{By: r.Ask.By} },
+				[]breakglass.State{breakglass.StatePending, breakglass.StateApproved}},
 			"claimed": {func(r *breakglass.Request) breakglass.Event {
 				return breakglass.Claimed{By: r.Ask.By, CommonName: breakglass.CommonName(r.Ask.By.Person, r.ID), Group: r.Ask.Rights.Group,
 					SPKI: "00", CSR: "00", TTLSeconds: r.Ask.TTLSeconds, PublicKey: publicKey(r.Ask.By.Person),
@@ -243,13 +251,20 @@ func TestMachineRefusesEveryEventThatDoesNotFollow(t *testing.T) {
 				}
 				return breakglass.NotSigned{SPKI: r.Claimed.SPKI}
 			}, []breakglass.State{breakglass.StateIssuing}},
-			"failed":        {func(*breakglass.Request) breakglass.Event { return breakglass.Failed{Why: breakglass.FailUnknown} }, []breakglass.State{breakglass.StateIssuing}},
-			"issued":        {func(*breakglass.Request) breakglass.Event { return *reach[breakglass.StateActive].Issued }, nil}, // another request's certificate: never
-			"bound":         {func(r *breakglass.Request) breakglass.Event { return breakglass.Bound{Rights: r.Ask.Rights} }, []breakglass.State{breakglass.StateActive, breakglass.StateRevoked}},
-			"unbound":       {func(*breakglass.Request) breakglass.Event { return breakglass.Unbound{Why: breakglass.StateRevoked} }, []breakglass.State{breakglass.StateExpired, breakglass.StateRevoked}},
-			"revoked":       {func(*breakglass.Request) breakglass.Event { return breakglass.Revoked{By: byKey("carol")} }, []breakglass.State{breakglass.StateApproved, breakglass.StateActive}},
-			"delivered":     {func(r *breakglass.Request) breakglass.Event { return breakglass.Delivered{By: r.Ask.By} }, []breakglass.State{breakglass.StateActive}},
-			"ended lapsed":  {func(*breakglass.Request) breakglass.Event { return breakglass.Ended{State: breakglass.StateLapsed} }, nil}, // ended once already
+			"failed": {func(*breakglass.Request) breakglass.Event { return breakglass.Failed{Why: breakglass.FailUnknown} },
+				[]breakglass.State{breakglass.StateIssuing}},
+			// another request's certificate: never
+			"issued": {func(*breakglass.Request) breakglass.Event { return *reach[breakglass.StateActive].Issued }, nil},
+			"bound": {func(r *breakglass.Request) breakglass.Event { return breakglass.Bound{Rights: r.Ask.Rights} },
+				[]breakglass.State{breakglass.StateActive, breakglass.StateRevoked}},
+			"unbound": {func(*breakglass.Request) breakglass.Event { return breakglass.Unbound{Why: breakglass.StateRevoked} },
+				[]breakglass.State{breakglass.StateExpired, breakglass.StateRevoked}},
+			"revoked": {func(*breakglass.Request) breakglass.Event { return breakglass.Revoked{By: byKey("carol")} },
+				[]breakglass.State{breakglass.StateApproved, breakglass.StateActive}},
+			"delivered": {func(r *breakglass.Request) breakglass.Event { return breakglass.Delivered{By: r.Ask.By} },
+				[]breakglass.State{breakglass.StateActive}},
+			// ended once already
+			"ended lapsed":  {func(*breakglass.Request) breakglass.Event { return breakglass.Ended{State: breakglass.StateLapsed} }, nil},
 			"ended pending": {func(*breakglass.Request) breakglass.Event { return breakglass.Ended{State: breakglass.StatePending} }, nil},
 			"refused": {func(*breakglass.Request) breakglass.Event {
 				return breakglass.Refused{By: byKey("mallory"), Command: "approve", Code: "x"}
@@ -260,11 +275,15 @@ func TestMachineRefusesEveryEventThatDoesNotFollow(t *testing.T) {
 				return breakglass.SessionReported{Source: breakglass.SourceNone}
 			},
 				[]breakglass.State{breakglass.StateExpired, breakglass.StateRevoked}},
-			"swept":                 {func(*breakglass.Request) breakglass.Event { return breakglass.Swept{} }, []breakglass.State{breakglass.StateExpired, breakglass.StateRevoked}},
-			"acknowledged":          {func(*breakglass.Request) breakglass.Event { return breakglass.Acknowledged{By: byKey("erin")} }, nil}, // nothing was found
-			"closed":                {func(r *breakglass.Request) breakglass.Event { return breakglass.Closed{By: r.Ask.By} }, []breakglass.State{breakglass.StateExpired, breakglass.StateRevoked}},
-			"closed by another":     {func(*breakglass.Request) breakglass.Event { return breakglass.Closed{By: byKey("carol")} }, nil},
-			"overdue":               {func(*breakglass.Request) breakglass.Event { return breakglass.Overdue{What: breakglass.OverdueClosing} }, nil}, // none is asked for
+			"swept": {func(*breakglass.Request) breakglass.Event { return breakglass.Swept{} },
+				[]breakglass.State{breakglass.StateExpired, breakglass.StateRevoked}},
+			// nothing was found
+			"acknowledged": {func(*breakglass.Request) breakglass.Event { return breakglass.Acknowledged{By: byKey("erin")} }, nil},
+			"closed": {func(r *breakglass.Request) breakglass.Event { return breakglass.Closed{By: r.Ask.By} },
+				[]breakglass.State{breakglass.StateExpired, breakglass.StateRevoked}},
+			"closed by another": {func(*breakglass.Request) breakglass.Event { return breakglass.Closed{By: byKey("carol")} }, nil},
+			"overdue": {func(*breakglass.Request) breakglass.Event { return breakglass.Overdue{What: breakglass.OverdueClosing} },
+				nil}, // none is asked for
 			"a finding":             {func(*breakglass.Request) breakglass.Event { return breakglass.FindingOpened{Key: "x"} }, nil},
 			"a canary":              {func(*breakglass.Request) breakglass.Event { return breakglass.CanaryDone{} }, nil},
 			"a check":               {func(*breakglass.Request) breakglass.Event { return breakglass.CheckRun{} }, nil},

@@ -840,7 +840,8 @@ func serverProblem(s string) string {
 
 func (r *policyReader) profile(v value, peopleRead bool) {
 	before := len(r.problems)
-	o, ok := v.object("id", "description", "clusters", "bind", "ttl", "requesters", "approvals", "claimWithin", "pendingFor", "reason", "incident", "risk", "guards")
+	o, ok := v.object("id", "description", "clusters", "bind", "ttl", "requesters", "approvals", "claimWithin", "pendingFor", "reason",
+		"incident", "risk", "guards")
 	if !ok {
 		return
 	}
@@ -892,7 +893,8 @@ func rights(v value) Rights {
 	}
 	out := Rights{ClusterRole: name("clusterRole"), Role: name("role")}
 	if out.Group, ok = o.at("group").text(maxText); ok && (!groupPattern.MatchString(out.Group) || len(out.Group) > maxGroup) {
-		o.at("group").wrong("%s is not allowed as a group; write breakglass: and then letters, digits and hyphens, at most %d characters, and bind it in the cluster", shown(out.Group), maxGroup)
+		o.at("group").wrong("%s is not allowed as a group; write breakglass: and then letters, digits and hyphens, at most %d characters, and "+
+			"bind it in the cluster", shown(out.Group), maxGroup)
 	}
 	for _, at := range o.at("namespaces").list() {
 		ns, ok := at.text(maxText)

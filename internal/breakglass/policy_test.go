@@ -69,10 +69,12 @@ func TestShippedExampleLoads(t *testing.T) {
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}
-	if got, want := p.Closing, (ClosingRule{Within: 24 * time.Hour, RaiseQuorum: true}); got != want || !slices.Equal(p.Responders, []string{"security"}) {
+	if got, want := p.Closing, (ClosingRule{Within: 24 * time.Hour, RaiseQuorum: true}); got != want ||
+		!slices.Equal(p.Responders, []string{"security"}) {
 		t.Errorf("got closing %+v and responders %q, want %+v and security", got, p.Responders, want)
 	}
-	if admin, _ := p.Profile("cluster-admin"); !slices.Equal(admin.Guards, []Guard{GuardAdmission, GuardCSR, GuardEscalate, GuardImpersonate, GuardTokens}) {
+	if admin, _ := p.Profile("cluster-admin"); !slices.Equal(admin.Guards, []Guard{GuardAdmission, GuardCSR, GuardEscalate, GuardImpersonate,
+		GuardTokens}) {
 		t.Errorf("got guards %q", admin.Guards)
 	}
 	all := bytes.Replace(policies.AccessExample, []byte("guards: [impersonate, escalate, tokens, csr, admission]"), []byte("guards: [all]"), 1)
@@ -127,8 +129,10 @@ func TestEncodingAndSizeAreChecked(t *testing.T) {
 		{"nothing", "", "access.yaml:1: the file is empty; start from policies/access.example.yaml"},
 		{"latin-1", "version: 1\n# caf\xe9\n", "access.yaml:2: the file is not UTF-8 text from here on; save it as UTF-8"},
 		{"UTF-16", "\xff\xfev\x00", "access.yaml:1: the file is not UTF-8 text from here on; save it as UTF-8"},
-		{"NUL", "version: 1\n\x00", "access.yaml:1: not YAML: control characters are not allowed; check indentation, quotes and brackets around this line"},
-		{"huge", strings.Repeat("#", maxPolicyBytes+1), "access.yaml: the file has 1048577 bytes, at most 1048576 are read; is it the access policy?"},
+		{"NUL", "version: 1\n\x00", "access.yaml:1: not YAML: control characters are not allowed; check indentation, quotes and brackets " +
+			"around this line"},
+		{"huge", strings.Repeat("#", maxPolicyBytes+1), "access.yaml: the file has 1048577 bytes, at most 1048576 are read; is it the access " +
+			"policy?"},
 	} {
 		_, err := ParsePolicy("access.yaml", []byte(c.data))
 		if err == nil || err.Error() != c.want {
@@ -170,9 +174,11 @@ func TestDefaultsAreTheDocumentedOnes(t *testing.T) {
 		"limits:\n  openPerPerson: 2 ", "# ", "  perHour: 10", "#", "    name: Alice Example\n", "", ", channels: [key]}", "}")
 	got := *mustProfileOf(t, p, "cluster-admin")
 	want := Profile{
-		ID: "cluster-admin", Description: "Everything on the cluster", Clusters: []string{"prod-eu-1"}, Rights: Rights{ClusterRole: "cluster-admin"},
-		TTL: Lifetime{Default: 15 * time.Minute, Max: time.Hour}, Requesters: []string{"sre"},
-		Approvals:   ApprovalRule{Count: 2, From: []string{"sre", "security"}, Each: []string{"security"}, Channels: []Channel{ChannelSlack, ChannelKey}},
+		ID: "cluster-admin", Description: "Everything on the cluster", Clusters: []string{"prod-eu-1"},
+		Rights: Rights{ClusterRole: "cluster-admin"},
+		TTL:    Lifetime{Default: 15 * time.Minute, Max: time.Hour}, Requesters: []string{"sre"},
+		Approvals: ApprovalRule{Count: 2, From: []string{"sre", "security"}, Each: []string{"security"},
+			Channels: []Channel{ChannelSlack, ChannelKey}},
 		ClaimWithin: 10 * time.Minute, PendingFor: 30 * time.Minute, ReasonMin: 10, Risk: RiskHigh,
 		Guards: []Guard{"admission", "csr", "escalate", "impersonate", "tokens"},
 	}
@@ -185,10 +191,12 @@ func TestDefaultsAreTheDocumentedOnes(t *testing.T) {
 	if alice, _ := p.Person("alice"); alice.Name != "alice" {
 		t.Errorf("name: got %q, want the id", alice.Name)
 	}
-	if got, want := p.Closing, (ClosingRule{Within: 24 * time.Hour, RaiseQuorum: true}); got != want || !slices.Equal(p.Responders, []string{"security"}) {
+	if got, want := p.Closing, (ClosingRule{Within: 24 * time.Hour, RaiseQuorum: true}); got != want ||
+		!slices.Equal(p.Responders, []string{"security"}) {
 		t.Errorf("got closing %+v and responders %q, want %+v and security", got, p.Responders, want)
 	}
-	if admin, _ := p.Profile("cluster-admin"); !slices.Equal(admin.Guards, []Guard{GuardAdmission, GuardCSR, GuardEscalate, GuardImpersonate, GuardTokens}) {
+	if admin, _ := p.Profile("cluster-admin"); !slices.Equal(admin.Guards, []Guard{GuardAdmission, GuardCSR, GuardEscalate, GuardImpersonate,
+		GuardTokens}) {
 		t.Errorf("got guards %q", admin.Guards)
 	}
 	all := bytes.Replace(policies.AccessExample, []byte("guards: [impersonate, escalate, tokens, csr, admission]"), []byte("guards: [all]"), 1)
@@ -207,7 +215,8 @@ func TestLongestPersonFitsIntoACertificate(t *testing.T) {
 }
 
 func TestAccountsAndKeysResolveToOnePerson(t *testing.T) {
-	p := examplePolicy(t, "slack: [{team: T0ACME, user: U03BOB}]", "slack: [{enterprise: E0ACME, team: T0ACME, user: U03BOB}, {team: T0LAB, user: U03BOB}]")
+	p := examplePolicy(t, "slack: [{team: T0ACME, user: U03BOB}]",
+		"slack: [{enterprise: E0ACME, team: T0ACME, user: U03BOB}, {team: T0LAB, user: U03BOB}]")
 	for _, c := range []struct {
 		account SlackAccount
 		want    string
@@ -327,7 +336,8 @@ func TestChangesAreSaidInWords(t *testing.T) {
 		want, weaker []string
 	}{
 		{name: "a comment", edits: []string{"# Profiles are what", "# These are what"}},
-		{name: "the order of a list", edits: []string{"[alice, bob, dave]", "[dave, bob, alice]", "from: [sre, security]", "from: [security, sre]"}},
+		{name: "the order of a list", edits: []string{"[alice, bob, dave]", "[dave, bob, alice]", "from: [sre, security]",
+			"from: [security, sre]"}},
 		{name: "spelling of a duration", edits: []string{"max: 1h}", "max: 60m}"}},
 		{name: "a higher count", edits: []string{rule, strings.Replace(rule, "2", "3", 1)},
 			want: []string{"profile cluster-admin: approvals.count 2 → 3"}},
@@ -344,41 +354,53 @@ func TestChangesAreSaidInWords(t *testing.T) {
 			weaker: []string{"profile payments-admin: approvals.channels: slack added"}},
 		{name: "a channel less", edits: []string{"channels: [slack, key]", "channels: [key]"},
 			want: []string{"profile cluster-admin: approvals.channels: slack removed"}},
-		{name: "more people who may approve", edits: []string{"from: [sre, security], each: [security], channels: [slack, key]", "from: [security], each: [security], channels: [slack, key]"},
+		{name: "more people who may approve", edits: []string{"from: [sre, security], each: [security], channels: [slack, key]",
+			"from: [security], each: [security], channels: [slack, key]"},
 			want: []string{"profile cluster-admin: approvals.from: sre removed"}},
 		{name: "a member less", edits: []string{"[alice, bob, dave]", "[alice, dave]"},
 			want: []string{"team sre: bob removed"}},
 		{name: "a new person in a team", edits: []string{
-			"teams:\n", "  - {id: frank, name: Frank, slack: [{enterprise: E0ACME, team: T0ACME, user: U07FRANK}]}\nteams:\n", "[carol, erin]", "[carol, erin, frank]"},
+			"teams:\n", "  - {id: frank, name: Frank, slack: [{enterprise: E0ACME, team: T0ACME, user: U07FRANK}]}\nteams:\n", "[carol, erin]",
+			"[carol, erin, frank]"},
 			want: []string{"person frank added", "person frank: slack account E0ACME/T0ACME/U07FRANK added", "team security: frank added"}},
 		{name: "another account, key and name", edits: []string{"user: U04CAROL", "user: U09CAROL", "name: Carol Example", "name: Carol Sample",
 			"      - \"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFjPikgRGmltqOLWlgB/dQsk5Sp/G0n1dRcPRevgF7HK bob-laptop\"\n", ""},
 			want: []string{
 				"person bob: key SHA256:" + fingerprint(t, "AAAAC3NzaC1lZDI1NTE5AAAAIFjPikgRGmltqOLWlgB/dQsk5Sp/G0n1dRcPRevgF7HK") + " removed",
-				"person carol: name changed", "person carol: slack account T0ACME/U04CAROL removed", "person carol: slack account T0ACME/U09CAROL added"}},
+				"person carol: name changed", "person carol: slack account T0ACME/U04CAROL removed",
+				"person carol: slack account T0ACME/U09CAROL added"}},
 		{name: "a new team and cluster", edits: []string{
-			"teams:\n", "teams:\n  - {id: platform, members: [alice, erin]}\n", "clusters:\n", "clusters:\n  - {id: lab, server: \"https://10.9.0.1\"}\n"},
+			"teams:\n", "teams:\n  - {id: platform, members: [alice, erin]}\n", "clusters:\n",
+			"clusters:\n  - {id: lab, server: \"https://10.9.0.1\"}\n"},
 			want: []string{"cluster lab added: https://10.9.0.1", "team platform added", "team platform: alice added", "team platform: erin added"}},
 		{name: "another server", edits: []string{"https://10.20.0.1:6443", "https://10.20.0.2:6443"},
 			want: []string{"cluster prod-eu-1: server https://10.20.0.1:6443 → https://10.20.0.2:6443"}},
 		{name: "a profile less", edits: []string{viewProfile, ""},
 			want: []string{"profile view removed"}},
-		{name: "a profile more", edits: []string{viewProfile, viewProfile + strings.NewReplacer("id: view", "id: shop", "{clusterRole: view}", "{role: edit, namespaces: [shop, cart]}",
+		{name: "a profile more", edits: []string{viewProfile, viewProfile + strings.NewReplacer("id: view", "id: shop", "{clusterRole: view}",
+			"{role: edit, namespaces: [shop, cart]}",
 			"from: [sre, security]", "from: [sre, security], each: [security], channels: [key]").Replace(rest[strings.Index(rest, "  - id"):])},
-			want: []string{"profile shop added: Role edit in cart and shop on prod-eu-1 and payments-eu-1 for sre and security, approved by 2 of sre and security with each of security by key"}},
+			want: []string{"profile shop added: Role edit in cart and shop on prod-eu-1 and payments-eu-1 for sre and security, approved by 2 of " +
+				"sre and security with each of security by key"}},
 		{name: "everything else of a profile", edits: []string{
-			"description: Everything on the cluster", "description: All", "clusters: [prod-eu-1]", "clusters: [prod-eu-1, payments-eu-1]", "bind: {clusterRole: cluster-admin}", `bind: {group: "breakglass:admins"}`,
-			"ttl: {default: 15m, max: 1h}", "ttl: {default: 20m, max: 2h}", "requesters: [sre]", "requesters: [sre, security]", "claimWithin: 10m", "claimWithin: 90s", "pendingFor: 30m", "pendingFor: 1h",
+			"description: Everything on the cluster", "description: All", "clusters: [prod-eu-1]", "clusters: [prod-eu-1, payments-eu-1]",
+			"bind: {clusterRole: cluster-admin}", `bind: {group: "breakglass:admins"}`,
+			"ttl: {default: 15m, max: 1h}", "ttl: {default: 20m, max: 2h}", "requesters: [sre]", "requesters: [sre, security]", "claimWithin: 10m",
+			"claimWithin: 90s", "pendingFor: 30m", "pendingFor: 1h",
 			"min: 20", "min: 30", `{required: true, pattern: "^INC-[0-9]+$"}`, "{required: false}"},
 			want: []string{
-				"profile cluster-admin: bind ClusterRole cluster-admin → group breakglass:admins", "profile cluster-admin: claimWithin 10m → 1m30s", "profile cluster-admin: clusters: payments-eu-1 added",
-				"profile cluster-admin: description changed", "profile cluster-admin: incident.pattern ^INC-[0-9]+$ → none", "profile cluster-admin: incident.required true → false",
-				"profile cluster-admin: pendingFor 30m → 1h", "profile cluster-admin: reason.min 20 → 30", "profile cluster-admin: requesters: security added",
+				"profile cluster-admin: bind ClusterRole cluster-admin → group breakglass:admins", "profile cluster-admin: claimWithin 10m → 1m30s",
+				"profile cluster-admin: clusters: payments-eu-1 added",
+				"profile cluster-admin: description changed", "profile cluster-admin: incident.pattern ^INC-[0-9]+$ → none",
+				"profile cluster-admin: incident.required true → false",
+				"profile cluster-admin: pendingFor 30m → 1h", "profile cluster-admin: reason.min 20 → 30",
+				"profile cluster-admin: requesters: security added",
 				"profile cluster-admin: ttl.default 15m → 20m", "profile cluster-admin: ttl.max 1h → 2h"}},
 		{name: "a guard less, another more", edits: []string{"tokens, csr, admission]", "tokens, csr, exec]"},
 			want:   []string{"profile cluster-admin: guards: admission removed", "profile cluster-admin: guards: exec added"},
 			weaker: []string{"profile cluster-admin: guards: admission removed"}},
-		{name: "responders and closing", edits: []string{"responders: [security]", "responders: [sre]", "within: 24h", "within: 48h", "raiseQuorum: true", "raiseQuorum: false"},
+		{name: "responders and closing", edits: []string{"responders: [security]", "responders: [sre]", "within: 24h", "within: 48h",
+			"raiseQuorum: true", "raiseQuorum: false"},
 			want: []string{"closing.raiseQuorum true → false", "closing.within 24h → 48h", "responders: security removed", "responders: sre added"}},
 		{name: "limits", edits: []string{"openPerPerson: 2", "openPerPerson: 3", "perHour: 10", "perHour: 5"},
 			want: []string{"limits: openPerPerson 2 → 3", "limits: perHour 10 → 5"}},
@@ -443,7 +465,8 @@ func TestSatisfiabilityIsExact(t *testing.T) {
 			must = some(teams, "each")
 			each = ", each: [" + strings.Join(must, ", ") + "]"
 		}
-		fmt.Fprintf(&doc, "profiles:\n- {id: p, clusters: [c], bind: {clusterRole: x}, ttl: {default: 1m, max: 1m}, requesters: [%s], approvals: {count: %d, from: [%s]%s, channels: [%s]}}\n",
+		fmt.Fprintf(&doc, "profiles:\n- {id: p, clusters: [c], bind: {clusterRole: x}, ttl: {default: 1m, max: 1m}, requesters: [%s], "+
+			"approvals: {count: %d, from: [%s]%s, channels: [%s]}}\n",
 			strings.Join(requesters, ", "), count, strings.Join(from, ", "), each, strings.Join(channels, ", "))
 
 		q := Quorum{Count: count}
@@ -642,7 +665,8 @@ func checkPolicy(t interface {
 			}
 		}
 		must(x.Risk == RiskLow || x.Risk == RiskHigh || x.Risk == RiskCritical, "risk %q", x.Risk)
-		must(x.Risk != RiskCritical || slices.Equal(x.Approvals.Channels, []Channel{ChannelKey}), "%s is critical and takes %v", x.ID, x.Approvals.Channels)
+		must(x.Risk != RiskCritical || slices.Equal(x.Approvals.Channels, []Channel{ChannelKey}), "%s is critical and takes %v", x.ID,
+			x.Approvals.Channels)
 
 		q := p.Freeze(x)
 		must(q.Count >= 2 && len(q.Channels) > 0, "quorum %+v", q)

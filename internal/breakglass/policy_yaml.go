@@ -22,7 +22,8 @@ type value struct {
 }
 
 func (v value) wrong(text string, args ...any) {
-	v.read.problems = append(v.read.problems, Problem{Line: v.node.Line, Column: v.node.Column, Path: v.path, Text: fmt.Sprintf(text, args...)})
+	v.read.problems = append(v.read.problems, Problem{Line: v.node.Line, Column: v.node.Column, Path: v.path,
+		Text: fmt.Sprintf(text, args...)})
 }
 
 // is reports whether the node is of a kind and, if a scalar, of one of the tags.
@@ -173,7 +174,8 @@ func (v value) newID(kind string, most int) string {
 	}
 	v.read.known[kind][id] = v.node.Line
 	if !idPattern.MatchString(id) || len(id) > most {
-		v.wrong("%s cannot be an id; use at most %d lower-case letters, digits, dots, hyphens and underscores, beginning and ending with a letter or digit", shown(id), most)
+		v.wrong("%s cannot be an id; use at most %d lower-case letters, digits, dots, hyphens and underscores, beginning and ending with a "+
+			"letter or digit", shown(id), most)
 	}
 	return id
 }

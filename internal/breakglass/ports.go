@@ -105,8 +105,8 @@ type Examiner interface {
 	// comparison afterwards is poorer, and says so.
 	Before(ctx context.Context, a Access) error
 	// Examine reports what was done and what is left behind, from audit events until now and from what exists. The report that
-	// SessionReported commits to is durable when it returns, and holds everything that was left behind. An error is worth another try; with final there will be none, and
-	// what could not be looked at is a gap in the answer instead of an error.
+	// SessionReported commits to is durable when it returns, and holds everything that was left behind. An error is worth another try; with
+	// final there will be none, and what could not be looked at is a gap in the answer instead of an error.
 	Examine(ctx context.Context, r *Request, final bool) (SessionReported, Swept, error)
 }
 

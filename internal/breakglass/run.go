@@ -381,9 +381,11 @@ func (s *Service) strangers(ctx context.Context, cluster string) (map[string]boo
 		if x.Ledger == "" {
 			whose = "a breakglassd of an earlier release, for a request that this ledger does not know,"
 		}
-		open = append(open, FindingOpened{Key: fmt.Sprintf("%s/%s/%s", checkStrangers, cluster, Fingerprint([]byte(x.Binding))[:16]), Check: checkStrangers, Cluster: cluster, Severity: SeverityWarning,
+		open = append(open, FindingOpened{Key: fmt.Sprintf("%s/%s/%s", checkStrangers, cluster, Fingerprint([]byte(x.Binding))[:16]),
+			Check: checkStrangers, Cluster: cluster, Severity: SeverityWarning,
 			What: fmt.Sprintf("%s in %s was made by %s: it is left alone", x.Binding, cluster, whose),
-			Next: "a cluster has one daemon: stop the other one, or take the cluster out of its configuration; delete the binding by hand when nobody needs it"})
+			Next: "a cluster has one daemon: stop the other one, or take the cluster out of its configuration; delete the binding by hand when " +
+				"nobody needs it"})
 	}
 	return out, s.Settle(ctx, checkStrangers, cluster, true, open)
 }
@@ -400,7 +402,8 @@ func (s *Service) sweepObject(ctx context.Context, cluster, id string) error {
 	_, unknown := AsRefusal(err)
 	switch {
 	case unknown || err == nil && r.Ask.Cluster != cluster:
-		s.log.Error("a binding with our label belongs to no request of this cluster: removing it", slog.String("cluster", cluster), slog.String("request", id))
+		s.log.Error("a binding with our label belongs to no request of this cluster: removing it", slog.String("cluster", cluster),
+			slog.String("request", id))
 		return s.cfg.Binder.Unbind(ctx, cluster, id) // here, not in the cluster that the request is about
 	case err != nil:
 		return err
@@ -409,7 +412,8 @@ func (s *Service) sweepObject(ctx context.Context, cluster, id string) error {
 	if !st.Terminal() {
 		return nil
 	}
-	s.log.Warn("removing a binding that should be gone", slog.String("cluster", cluster), slog.String("request", id), slog.String("state", string(st)))
+	s.log.Warn("removing a binding that should be gone", slog.String("cluster", cluster), slog.String("request", id),
+		slog.String("state", string(st)))
 	_, err = s.unbind(ctx, r, st)
 	return err
 }
@@ -535,7 +539,8 @@ func (s *Service) announce(ctx context.Context, name string, m Messenger) error 
 			continue
 		}
 		wait = min(max(2*wait, retryFirst), retryLast)
-		s.log.Warn("telling people: will try again", slog.String("messenger", name), slog.Int64("entry", next), slog.Duration("after", wait), slog.Any("error", err))
+		s.log.Warn("telling people: will try again", slog.String("messenger", name), slog.Int64("entry", next), slog.Duration("after", wait),
+			slog.Any("error", err))
 		select {
 		case <-ctx.Done():
 			return nil

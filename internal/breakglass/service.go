@@ -119,8 +119,9 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	setDefault(&cfg.AuditGrace, 45*time.Second)
 	setDefault(&cfg.ExamineFor, time.Hour)
 	setDefault(&cfg.Reconcile, 10*time.Minute)
-	s := &Service{cfg: cfg, ledger: cfg.Ledger, log: cfg.Log, refused: newLimiter(refusalsPerMinute, time.Minute), repeats: newLimiter(repeatsPerMinute, time.Minute),
-		claims: make(chan claimJob), stopped: make(chan struct{}), tracker: newTracker(),
+	s := &Service{cfg: cfg, ledger: cfg.Ledger, log: cfg.Log, refused: newLimiter(refusalsPerMinute, time.Minute),
+		repeats: newLimiter(repeatsPerMinute, time.Minute),
+		claims:  make(chan claimJob), stopped: make(chan struct{}), tracker: newTracker(),
 		findings:   findings{open: map[string]Finding{}, settled: map[string]bool{}, rate: newLimiter(findingsPerMinute, time.Minute)},
 		reconciled: reconciliations{of: map[string]Reconciled{}}}
 	for _, c := range s.cfg.Clusters {
@@ -211,10 +212,12 @@ func decideAsk(p *Policy, a Actor, ask Ask, now time.Time) (Requested, error) {
 	}
 	prof, ok := p.Profile(ask.Profile)
 	if !ok {
-		return Requested{}, refuse(ClassUnknown, "unknown-profile", "see what you may ask for: breakglass profiles", "there is no profile %q", clip(ask.Profile, 40))
+		return Requested{}, refuse(ClassUnknown, "unknown-profile", "see what you may ask for: breakglass profiles", "there is no profile %q",
+			clip(ask.Profile, 40))
 	}
 	if !p.MayRequest(a.Person, prof) {
-		return Requested{}, refuse(ClassDenied, "not-eligible", "members of "+joinAnd(prof.Requesters)+" can", "%s may not ask for %s", a.Person, prof.ID)
+		return Requested{}, refuse(ClassDenied, "not-eligible", "members of "+joinAnd(prof.Requesters)+" can", "%s may not ask for %s", a.Person,
+			prof.ID)
 	}
 	if ask.Cluster == "" && len(prof.Clusters) == 1 {
 		ask.Cluster = prof.Clusters[0]
@@ -230,12 +233,14 @@ func decideAsk(p *Policy, a Actor, ask Ask, now time.Time) (Requested, error) {
 	case ask.TTL < MinTTL || ask.TTL%time.Second != 0:
 		bad.add("policy/ttl", "ask for whole seconds, at least "+short(MinTTL), "a lifetime of %s is not possible", ask.TTL)
 	case ask.TTL > prof.TTL.Max:
-		bad.add("policy/ttl", "ask for "+short(prof.TTL.Max)+" or less", "%s is over the %s limit of %s", short(ask.TTL), short(prof.TTL.Max), prof.ID)
+		bad.add("policy/ttl", "ask for "+short(prof.TTL.Max)+" or less", "%s is over the %s limit of %s", short(ask.TTL), short(prof.TTL.Max),
+			prof.ID)
 	}
 	ask.Reason = strings.TrimSpace(ask.Reason)
 	switch n := utf8.RuneCountInString(ask.Reason); {
 	case n < prof.ReasonMin:
-		bad.add("policy/reason", "say what is broken, for the people who must approve it", "the reason has %d characters, %s wants at least %d", n, prof.ID, prof.ReasonMin)
+		bad.add("policy/reason", "say what is broken, for the people who must approve it", "the reason has %d characters, %s wants at least %d",
+			n, prof.ID, prof.ReasonMin)
 	case n > MaxReason:
 		bad.add("policy/reason", "", "the reason has %d characters, at most %d fit", n, MaxReason)
 	}
@@ -262,7 +267,8 @@ func decideAsk(p *Policy, a Actor, ask Ask, now time.Time) (Requested, error) {
 	}
 	cl, _ := p.Cluster(ask.Cluster)
 	return Requested{By: a, Cluster: cl.ID, Server: cl.Server, Profile: prof.ID, Rights: prof.Rights, TTLSeconds: int64(ask.TTL / time.Second),
-		Incident: ask.Incident, KeyHash: ask.KeyHash, Quorum: p.FreezeOn(prof, cl.ID), Risk: prof.Risk, PendingUntil: now.Add(prof.PendingFor).UTC().Truncate(time.Second),
+		Incident: ask.Incident, KeyHash: ask.KeyHash, Quorum: p.FreezeOn(prof, cl.ID), Risk: prof.Risk,
+		PendingUntil: now.Add(prof.PendingFor).UTC().Truncate(time.Second),
 		ClaimSeconds: int64(prof.ClaimWithin / time.Second), PolicyDigest: p.Digest, Guards: prof.Guards}, nil
 }
 
@@ -315,7 +321,8 @@ func (s *Service) withinLimits(ctx context.Context, p *Policy, person string, no
 		}
 	}
 	if n >= p.Limits.OpenPerPerson {
-		return refuse(ClassLimited, "limit/open", "use or withdraw one of them first: breakglass list --mine", "you have %d open requests, at most %d are allowed", n, p.Limits.OpenPerPerson)
+		return refuse(ClassLimited, "limit/open", "use or withdraw one of them first: breakglass list --mine",
+			"you have %d open requests, at most %d are allowed", n, p.Limits.OpenPerPerson)
 	}
 	// All of this clock hour's requests are younger than an hour; of the last one's, those that are.
 	recent, err := s.ledger.Streams(ctx, ledger.Tag{Name: "asked", Value: hourOf(person, now)})
@@ -333,7 +340,8 @@ func (s *Service) withinLimits(ctx context.Context, p *Policy, person string, no
 		}
 	}
 	if asked >= p.Limits.PerHour {
-		return refuse(ClassLimited, "limit/hour", "wait, or have a colleague ask", "you have opened %d requests within an hour, at most %d are allowed", asked, p.Limits.PerHour)
+		return refuse(ClassLimited, "limit/hour", "wait, or have a colleague ask",
+			"you have opened %d requests within an hour, at most %d are allowed", asked, p.Limits.PerHour)
 	}
 	return nil
 }
@@ -365,7 +373,8 @@ func decideApprove(p *Policy, r *Request, a Actor, c Consent, now time.Time) (Ev
 		return nil, err
 	}
 	if !r.Ask.Quorum.counts(a.Person) {
-		return nil, refuse(ClassDenied, "not-approver", "", "this needs %s; you are in none of the teams that count", joinAnd(orDone(r.Missing())))
+		return nil, refuse(ClassDenied, "not-approver", "", "this needs %s; you are in none of the teams that count",
+			joinAnd(orDone(r.Missing())))
 	}
 	if _, stillIn := p.Person(a.Person); !stillIn || !p.Freeze(mustProfile(p, r)).counts(a.Person) {
 		return nil, refuse(ClassPolicy, "policy/changed", "", "the access policy has changed: you cannot approve this any more")
@@ -448,7 +457,8 @@ func (s *Service) Deny(ctx context.Context, a Actor, id, reason string) (*Reques
 func (s *Service) Withdraw(ctx context.Context, a Actor, id, reason string) (*Request, error) {
 	return s.command(ctx, a, "withdraw", id, func(_ *Policy, r *Request, now time.Time) (Event, map[string]string, error) {
 		if a.Person != r.Ask.By.Person {
-			return nil, nil, refuse(ClassDenied, "not-yours", "deny it: breakglass deny "+r.ID+" --reason …", "only %s can withdraw this request", r.Ask.By.Person)
+			return nil, nil, refuse(ClassDenied, "not-yours", "deny it: breakglass deny "+r.ID+" --reason …", "only %s can withdraw this request",
+				r.Ask.By.Person)
 		}
 		if r.Withdrawn != nil {
 			return nil, nil, nil
@@ -561,13 +571,15 @@ func (s *Service) recordRefusal(ctx context.Context, a Actor, command, stream st
 		who = "unknown"
 	}
 	if !s.refused.allow(who, time.Now()) {
-		s.log.Warn("refused, not recorded: too many", slog.String("person", a.Person), slog.String("command", command), slog.String("code", r.Code))
+		s.log.Warn("refused, not recorded: too many", slog.String("person", a.Person), slog.String("command", command),
+			slog.String("code", r.Code))
 		return err
 	}
 	ev := Refused{By: a, Command: command, Code: r.Code}
 	// Whoever hangs up is recorded all the same.
 	if _, aerr := s.ledger.Append(context.WithoutCancel(ctx), s.now(), stream, ledger.AnyVersion, nil, draft(ev, nil)); aerr != nil {
-		s.log.Error("a refused command could not be recorded", slog.String("person", a.Person), slog.String("command", command), slog.String("code", r.Code), slog.Any("error", aerr))
+		s.log.Error("a refused command could not be recorded", slog.String("person", a.Person), slog.String("command", command),
+			slog.String("code", r.Code), slog.Any("error", aerr))
 		return err
 	}
 	return err
@@ -709,7 +721,8 @@ func known(p *Policy, a Actor) error {
 	if _, ok := p.Person(a.Person); a.Person == "" || !ok || !p.owns(a) {
 		switch {
 		case a.Slack != nil:
-			return refuse(ClassDenied, "unknown-person", "ask for an entry with slack user "+a.Slack.User+" of team "+a.Slack.Team, "your Slack account is not in the access policy")
+			return refuse(ClassDenied, "unknown-person", "ask for an entry with slack user "+a.Slack.User+" of team "+a.Slack.Team,
+				"your Slack account is not in the access policy")
 		case a.Key != "":
 			return refuse(ClassDenied, "unknown-person", "ask for an entry with your public key", "SSH key %s is not in the access policy", a.Key)
 		}

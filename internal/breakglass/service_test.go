@@ -334,7 +334,8 @@ func TestRequestsLapse(t *testing.T) {
 
 func TestAskingIsCheckedAllAtOnce(t *testing.T) {
 	bubble(t, func(t *testing.T, s *bgtest.System) {
-		_, err := s.Service.Request(t.Context(), bySlack("alice"), breakglass.Ask{Profile: "admin", Cluster: "c9", TTL: 5 * time.Hour, Reason: "help", Incident: "see chat"})
+		_, err := s.Service.Request(t.Context(), bySlack("alice"), breakglass.Ask{Profile: "admin", Cluster: "c9", TTL: 5 * time.Hour,
+			Reason: "help", Incident: "see chat"})
 		wantRefusal(t, err, "policy/cluster,policy/ttl,policy/reason,policy/incident")
 		for _, forged := range []string{"INC-1\nrisk low", "INC-1\rx", "INC-1\tx", "INC-1\u2028x", "INC-1\u0085x"} {
 			_, err := s.Service.Request(t.Context(), bySlack("alice"), breakglass.Ask{Profile: "group", Reason: "etcd quorum lost",
@@ -455,7 +456,8 @@ func TestRequestMadeForAKeyIsClaimedWithThatKey(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r, err := s.Service.Request(t.Context(), byKey("alice"), breakglass.Ask{Profile: "group", Reason: "a long enough reason", KeyHash: breakglass.SPKI(spki)})
+		r, err := s.Service.Request(t.Context(), byKey("alice"), breakglass.Ask{Profile: "group", Reason: "a long enough reason",
+			KeyHash: breakglass.SPKI(spki)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -495,7 +497,8 @@ func TestHostileCertificateRequestsAreRefused(t *testing.T) {
 		{"Ed25519", bgtest.CSR(edKey, &x509.CertificateRequest{}), "csr/key"},
 		{"names", bgtest.CSR(p256, &x509.CertificateRequest{DNSNames: []string{"kubernetes.default"}}), "csr/extensions"},
 		{"addresses", bgtest.CSR(p256, &x509.CertificateRequest{IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}), "csr/extensions"},
-		{"CA", bgtest.CSR(p256, &x509.CertificateRequest{ExtraExtensions: []pkix.Extension{{Id: []int{2, 5, 29, 19}, Critical: true, Value: []byte{0x30, 3, 1, 1, 0xff}}}}), "csr/extensions"},
+		{"CA", bgtest.CSR(p256, &x509.CertificateRequest{ExtraExtensions: []pkix.Extension{{Id: []int{2, 5, 29, 19}, Critical: true,
+			Value: []byte{0x30, 3, 1, 1, 0xff}}}}), "csr/extensions"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -517,7 +520,8 @@ func TestHostileCertificateRequestsAreRefused(t *testing.T) {
 func TestHostileSubjectIsDropped(t *testing.T) {
 	bubble(t, func(t *testing.T, s *bgtest.System) {
 		key, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		csr := bgtest.CSR(key, &x509.CertificateRequest{Subject: pkix.Name{CommonName: "system:kube-controller-manager", Organization: []string{"system:masters"}}})
+		csr := bgtest.CSR(key, &x509.CertificateRequest{Subject: pkix.Name{CommonName: "system:kube-controller-manager",
+			Organization: []string{"system:masters"}}})
 		r := s.Grant("alice", "admin")
 		d, err := s.Claim("alice", r.ID, csr)
 		if err != nil {
@@ -581,7 +585,8 @@ func TestSigningFaults(t *testing.T) {
 					s.Check()
 					r = s.WaitState(r.ID, breakglass.StateFailed)
 					if r.Failed.Why != tt.why || len(s.CA.Issued()) != tt.certs || len(r.Failed.Orphans) != tt.certs {
-						t.Errorf("failed as %s with %d certificates and %d orphans, want %s, %d", r.Failed.Why, len(s.CA.Issued()), len(r.Failed.Orphans), tt.why, tt.certs)
+						t.Errorf("failed as %s with %d certificates and %d orphans, want %s, %d", r.Failed.Why, len(s.CA.Issued()), len(r.Failed.Orphans),
+							tt.why, tt.certs)
 					}
 					_, err := s.Claim("alice", r.ID, csr)
 					wantRefusal(t, err, "over")
@@ -605,13 +610,16 @@ func TestCertificateThatIsNotWhatWasOrderedIsNeverDelivered(t *testing.T) {
 		want   string
 	}{
 		{"another name", func(_ breakglass.Order, c *x509.Certificate) { c.Subject.CommonName = "breakglass:bob:bg-0000-000" }, "subject"},
-		{"system:masters", func(_ breakglass.Order, c *x509.Certificate) { c.Subject.Organization = []string{"system:masters"} }, "Kubernetes itself"},
+		{"system:masters", func(_ breakglass.Order, c *x509.Certificate) { c.Subject.Organization = []string{"system:masters"} },
+			"Kubernetes itself"},
 		{"another group", func(_ breakglass.Order, c *x509.Certificate) { c.Subject.Organization = []string{"breakglass:other"} }, "subject"},
 		{"two names", func(o breakglass.Order, c *x509.Certificate) {
-			c.Subject.ExtraNames = []pkix.AttributeTypeAndValue{{Type: []int{2, 5, 4, 3}, Value: "admin"}, {Type: []int{2, 5, 4, 3}, Value: o.CommonName}}
+			c.Subject.ExtraNames = []pkix.AttributeTypeAndValue{{Type: []int{2, 5, 4, 3}, Value: "admin"},
+				{Type: []int{2, 5, 4, 3}, Value: o.CommonName}}
 		}, "subject"},
 		{"a user id", func(o breakglass.Order, c *x509.Certificate) {
-			c.Subject.ExtraNames = []pkix.AttributeTypeAndValue{{Type: []int{2, 5, 4, 3}, Value: o.CommonName}, {Type: []int{1, 3, 6, 1, 4, 1, 57683, 2}, Value: "0"}}
+			c.Subject.ExtraNames = []pkix.AttributeTypeAndValue{{Type: []int{2, 5, 4, 3}, Value: o.CommonName},
+				{Type: []int{1, 3, 6, 1, 4, 1, 57683, 2}, Value: "0"}}
 		}, "subject"},
 		{"a newline in the name", func(o breakglass.Order, c *x509.Certificate) { c.Subject.CommonName = o.CommonName + "\n" }, "odd characters"},
 		{"a CA", func(_ breakglass.Order, c *x509.Certificate) { c.IsCA = true }, "CA certificate"},
@@ -728,7 +736,8 @@ func TestSweepPutsAChangedBindingRight(t *testing.T) {
 		if _, err := s.Claim("alice", r.ID, csr); err != nil {
 			t.Fatal(err)
 		}
-		s.Cluster.Plant(r.ID, &breakglass.Binding{Request: r.ID, Cluster: "c1", User: "breakglass:mallory:" + r.ID, Rights: breakglass.Rights{ClusterRole: "cluster-admin"}})
+		s.Cluster.Plant(r.ID, &breakglass.Binding{Request: r.ID, Cluster: "c1", User: "breakglass:mallory:" + r.ID,
+			Rights: breakglass.Rights{ClusterRole: "cluster-admin"}})
 		time.Sleep(3 * time.Second)
 		if got, want := s.Cluster.Binding(r.ID).User, "breakglass:alice:"+r.ID; got != want {
 			t.Errorf("the binding is for %s, want %s", got, want)
@@ -745,7 +754,8 @@ func TestClockThatGoesBackRevivesNothing(t *testing.T) {
 		}
 		// The clock was ahead for a moment: the ledger has seen a later time than the one that it is now.
 		ahead := time.Now().Add(35 * time.Minute)
-		if _, err := s.Ledger.Append(t.Context(), ahead, breakglass.DaemonStream, ledger.AnyVersion, nil, ledger.Draft{Kind: "heartbeat/v1", Body: []byte(`{"version":""}`)}); err != nil {
+		if _, err := s.Ledger.Append(t.Context(), ahead, breakglass.DaemonStream, ledger.AnyVersion, nil,
+			ledger.Draft{Kind: "heartbeat/v1", Body: []byte(`{"version":""}`)}); err != nil {
 			t.Fatal(err)
 		}
 		_, err := s.Service.Approve(t.Context(), bySlack("bob"), pending.ID, breakglass.Consent{Digest: pending.Digest})
@@ -782,7 +792,8 @@ func TestNoSecretReachesTheLedger(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, e := range entries {
-			for name, secret := range map[string][]byte{"the private key": der, "the private scalar": scalar, "the reason, which must stay erasable": []byte("etcd quorum lost")} {
+			for name, secret := range map[string][]byte{"the private key": der, "the private scalar": scalar,
+				"the reason, which must stay erasable": []byte("etcd quorum lost")} {
 				if bytes.Contains(e.Leaf, secret) || bytes.Contains(e.Leaf, []byte(base64.StdEncoding.EncodeToString(secret))) {
 					t.Errorf("entry %d (%s) holds %s", e.Seq, e.Kind, name)
 				}
@@ -898,7 +909,8 @@ func TestWeakerPolicyNeedsAnOperatorsWord(t *testing.T) {
 		if !slices.ContainsFunc(again.Findings(), func(f breakglass.Finding) bool { return f.Key == "policy-on-disk" }) {
 			t.Errorf("findings %+v, want one about the file", again.Findings())
 		}
-		if _, err = breakglass.New(t.Context(), breakglass.Config{Ledger: s.Ledger, Policy: p, Signer: s.CA, Binder: s.Cluster, AcceptWeaker: true}); err != nil {
+		if _, err = breakglass.New(t.Context(), breakglass.Config{Ledger: s.Ledger, Policy: p, Signer: s.CA, Binder: s.Cluster,
+			AcceptWeaker: true}); err != nil {
 			t.Fatal(err)
 		}
 		entries, err := s.Ledger.Stream(t.Context(), breakglass.PolicyStream)
@@ -936,7 +948,8 @@ func TestProfileThatComesBackWeakerIsSeen(t *testing.T) {
 func TestMoreTeamsToApproveIsWeaker(t *testing.T) {
 	bubble(t, func(t *testing.T, s *bgtest.System) {
 		text := strings.Replace(bgtest.Policy(), "teams:\n", "teams:\n  - {id: interns, members: [mallory]}\n", 1)
-		p, err := breakglass.ParsePolicy("access.yaml", []byte(strings.Replace(text, "from: [sre, security]", "from: [sre, security, interns]", 1)))
+		p, err := breakglass.ParsePolicy("access.yaml", []byte(strings.Replace(text, "from: [sre, security]", "from: [sre, security, interns]",
+			1)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -990,7 +1003,8 @@ func TestUnknownWriteEndsTheProcessAndTheDiskDecides(t *testing.T) {
 				r := s.Approve(byKey("bob"), s.Ask(byKey("alice"), "admin"))
 				synctest.Wait() // people have been told: the next write is the approval
 				disk.next.Store(true)
-				if _, err := s.Service.Approve(t.Context(), byKey("carol"), r.ID, bgtest.Consent(byKey("carol"), r)); !errors.Is(err, ledger.ErrUnknownOutcome) {
+				if _, err := s.Service.Approve(t.Context(), byKey("carol"), r.ID, bgtest.Consent(byKey("carol"), r)); !errors.Is(err,
+					ledger.ErrUnknownOutcome) {
 					t.Errorf("approving: %v, want an unknown outcome", err)
 				}
 				if err := s.WaitEnd(); !errors.Is(err, ledger.ErrUnknownOutcome) {

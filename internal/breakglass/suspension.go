@@ -55,7 +55,8 @@ func (p *Policy) Suspensions() []Eligibility {
 }
 
 func compareEligibility(a, b Eligibility) int {
-	return cmp.Or(strings.Compare(a.Profile, b.Profile), strings.Compare(a.Cluster, b.Cluster), strings.Compare(string(a.Part), string(b.Part)),
+	return cmp.Or(strings.Compare(a.Profile, b.Profile), strings.Compare(a.Cluster, b.Cluster),
+		strings.Compare(string(a.Part), string(b.Part)),
 		strings.Compare(a.Person, b.Person))
 }
 
@@ -116,7 +117,8 @@ func (p *Policy) notSuspended(e Eligibility) error {
 	if !p.Suspended(e) {
 		return nil
 	}
-	return refuse(ClassDenied, "suspended", "two reviewers can give it back: "+reinstating(p.suspended[e]), "the recertification has suspended %s", e)
+	return refuse(ClassDenied, "suspended", "two reviewers can give it back: "+reinstating(p.suspended[e]),
+		"the recertification has suspended %s", e)
 }
 
 // suspendedSince says why what was approved may not be claimed: a part that was taken away meanwhile.
@@ -124,14 +126,16 @@ func suspendedSince(p *Policy, r *Request) error {
 	if len(p.suspended) == 0 {
 		return nil
 	}
-	if err := p.notSuspended(Eligibility{Person: r.Ask.By.Person, Part: PartRequester, Profile: r.Ask.Profile, Cluster: r.Ask.Cluster}); err != nil {
+	if err := p.notSuspended(Eligibility{Person: r.Ask.By.Person, Part: PartRequester, Profile: r.Ask.Profile,
+		Cluster: r.Ask.Cluster}); err != nil {
 		return err
 	}
 	live := slices.DeleteFunc(slices.Clone(r.Approvals), func(a Approval) bool {
 		return p.Suspended(Eligibility{Person: a.By.Person, Part: PartApprover, Profile: r.Ask.Profile, Cluster: r.Ask.Cluster})
 	})
 	if missing := r.Ask.Quorum.missing(live); len(missing) > 0 {
-		return refuse(ClassPolicy, "suspended", "open a new request", "an approver of %s was suspended since: it now needs %s", r.ID, joinAnd(missing))
+		return refuse(ClassPolicy, "suspended", "open a new request", "an approver of %s was suspended since: it now needs %s", r.ID,
+			joinAnd(missing))
 	}
 	return nil
 }
@@ -227,7 +231,8 @@ func (r *policyReader) recertification(v value, peopleRead bool) {
 	before := len(r.problems)
 	rule.Reviewers = o.need("reviewers").references("team")
 	if n, ok := o.at("adminReviewers").integer(0, 1000); ok && n < MinAdminReviewers {
-		o.at("adminReviewers").wrong("%d is too few: an item that equals cluster-admin takes %d different people; write %d or more, or leave it out", n, MinAdminReviewers, MinAdminReviewers)
+		o.at("adminReviewers").wrong("%d is too few: an item that equals cluster-admin takes %d different people; write %d or more, or leave "+
+			"it out", n, MinAdminReviewers, MinAdminReviewers)
 	} else if ok && n > maxAdminReviewers {
 		o.at("adminReviewers").wrong("%d is out of range; write a number from %d to %d", n, MinAdminReviewers, maxAdminReviewers)
 	} else if ok {
@@ -242,7 +247,8 @@ func (r *policyReader) recertification(v value, peopleRead bool) {
 	}
 	// Nobody reviews themselves, so for a reviewer's own items one of them is missing.
 	if have := r.policy.members(rule.Reviewers); len(have) < rule.AdminReviewers+1 {
-		v.wrong("%d people must review what equals cluster-admin and nobody reviews themselves, but only %s can; name more reviewers, or ask for fewer", rule.AdminReviewers, joinAnd(have))
+		v.wrong("%d people must review what equals cluster-admin and nobody reviews themselves, but only %s can; name more reviewers, or ask "+
+			"for fewer", rule.AdminReviewers, joinAnd(have))
 	}
 }
 

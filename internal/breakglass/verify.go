@@ -46,7 +46,8 @@ type AuditReport struct {
 // NewAuditor returns an Auditor that has seen nothing.
 func NewAuditor() *Auditor {
 	return &Auditor{requests: map[string]*Request{}, keys: map[string]string{}, prints: map[string]string{},
-		canaries: map[string]*canary{}, findings: findings{open: map[string]Finding{}, settled: map[string]bool{}}, campaigns: map[string]*Campaign{}}
+		canaries: map[string]*canary{}, findings: findings{open: map[string]Finding{}, settled: map[string]bool{}},
+		campaigns: map[string]*Campaign{}}
 }
 
 // Add takes the next entry.

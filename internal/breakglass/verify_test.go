@@ -86,11 +86,15 @@ func TestAuditFindsWhatCouldNotHaveHappened(t *testing.T) {
 			"a record of another certificate":      edit(at("issued"), func(m map[string]any) { m["fingerprint"] = strings.Repeat("0", 64) }),
 			"a field that nobody knows":            edit(at("issued"), func(m map[string]any) { m["note"] = "x" }),
 			"an event of a kind that nobody knows": func(es []ledger.Entry) []ledger.Entry { es[at("issued")].Kind = "blessed/v1"; return es },
-			"an event in a stream of another kind": func(es []ledger.Entry) []ledger.Entry { es[0].Stream, es[0].StreamSeq = "bg-7k3m-9qx", 1; return es },
-			"a claim that nobody signed":           edit(at("claimed"), func(m map[string]any) { delete(m, "signature") }),
-			"a claim signed for another key":       edit(at("claimed"), func(m map[string]any) { m["csr"] = strings.Repeat("0", 64) }),
-			"an approval counted anew":             edit(at("approved"), func(m map[string]any) { m["takenBack"] = 1 }),
-			"an approval of an earlier release":    func(es []ledger.Entry) []ledger.Entry { es[at("approved")+1].Kind = "approved/v1"; return es },
+			"an event in a stream of another kind": func(es []ledger.Entry) []ledger.Entry {
+				es[0].Stream, es[0].StreamSeq = "bg-7k3m-9qx",
+					1
+				return es
+			},
+			"a claim that nobody signed":        edit(at("claimed"), func(m map[string]any) { delete(m, "signature") }),
+			"a claim signed for another key":    edit(at("claimed"), func(m map[string]any) { m["csr"] = strings.Repeat("0", 64) }),
+			"an approval counted anew":          edit(at("approved"), func(m map[string]any) { m["takenBack"] = 1 }),
+			"an approval of an earlier release": func(es []ledger.Entry) []ledger.Entry { es[at("approved")+1].Kind = "approved/v1"; return es },
 			"a second claim": func(es []ledger.Entry) []ledger.Entry {
 				again := es[at("claimed")]
 				again.StreamSeq = es[at("bound")].StreamSeq + 1

@@ -25,8 +25,10 @@ func TestCampaignRevokesWhatAClusterHasAndTheNextScanProvesIt(t *testing.T) {
 	kubeadm(t, a)
 	apply(t, a, binds("bobs-own", "", "cluster-admin", "user bob@example.com")...)
 	apply(t, a, binds("forgotten", "", "cluster-admin", "user contractor")...)
-	s := bgtest.New(t, bgtest.Options{Policy: bgtest.Policy() + "recertification: {reviewers: [sre, security], adminReviewers: 2, deadline: 14d}\n"})
-	campaigns, err := recert.New(recert.Config{Domain: s.Service, Ledger: s.Ledger, Signer: s.Signer(), Dir: filepath.Join(s.Dir, "recert"), Clusters: []string{"prod"},
+	s := bgtest.New(t, bgtest.Options{Policy: bgtest.Policy() +
+		"recertification: {reviewers: [sre, security], adminReviewers: 2, deadline: 14d}\n"})
+	campaigns, err := recert.New(recert.Config{Domain: s.Service, Ledger: s.Ledger, Signer: s.Signer(), Dir: filepath.Join(s.Dir, "recert"),
+		Clusters: []string{"prod"},
 		Scan: func(context.Context, string) (*inventory.Snapshot, *inventory.Analysis, error) {
 			snap, judged := scan(t, a, cluster.CollectOptions{})
 			return snap, judged, nil
@@ -45,8 +47,9 @@ func TestCampaignRevokesWhatAClusterHasAndTheNextScanProvesIt(t *testing.T) {
 		return snap.Items[i]
 	}
 	revoke := func(who string, i recert.Item) error {
-		_, err := s.Service.DecideItems(t.Context(), bgtest.ByKey(who), c.ID, breakglass.ItemAnswer{Verdict: breakglass.VerdictRevoke, Reason: "nobody needs it all the time",
-			Items: []breakglass.Judged{{ID: i.ID, Digest: i.Digest()}}})
+		_, err := s.Service.DecideItems(t.Context(), bgtest.ByKey(who), c.ID, breakglass.ItemAnswer{Verdict: breakglass.VerdictRevoke,
+			Reason: "nobody needs it all the time",
+			Items:  []breakglass.Judged{{ID: i.ID, Digest: i.Digest()}}})
 		return err
 	}
 	bob, contractor := about("bob@example.com"), about("contractor")

@@ -22,12 +22,14 @@ import (
 // 401 from a server that proved to be the API server is a refusal.
 func (o *Observer) Greet(ctx context.Context, address string, canary tls.Certificate, commonName string) rotation.Greeting {
 	g := rotation.Greeting{At: time.Now().UTC(), Outcome: rotation.OutcomeUnreached}
-	body, err := json.Marshal(authenticationv1.SelfSubjectReview{TypeMeta: metav1.TypeMeta{APIVersion: "authentication.k8s.io/v1", Kind: "SelfSubjectReview"}})
+	body, err := json.Marshal(authenticationv1.SelfSubjectReview{TypeMeta: metav1.TypeMeta{APIVersion: "authentication.k8s.io/v1",
+		Kind: "SelfSubjectReview"}})
 	if err != nil {
 		g.Why = err.Error()
 		return g
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+address+"/apis/authentication.k8s.io/v1/selfsubjectreviews", bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+address+"/apis/authentication.k8s.io/v1/selfsubjectreviews",
+		bytes.NewReader(body))
 	if err != nil {
 		g.Why = err.Error()
 		return g

@@ -111,16 +111,19 @@ func (c *Clusters) CheckRights(ctx context.Context, cluster string, rights []bre
 			continue
 		}
 		if _, err := s.whoAmI(ctx); err != nil {
-			out = append(out, Finding{What: s.explain("signing in at "+s.rest.Host, err).Error(), Next: "until this works nobody can prove that this API server refuses a revoked certificate"})
+			out = append(out, Finding{What: s.explain("signing in at "+s.rest.Host, err).Error(),
+				Next: "until this works nobody can prove that this API server refuses a revoked certificate"})
 		}
 	}
 	if from, until := t.lifetime(); endsSoon(from, until, now) {
-		out = append(out, Finding{What: fmt.Sprintf("the daemon's credential in cluster %s ends %s: then nothing can be bound or cut off there", cluster, until.UTC().Format(time.RFC3339)),
+		out = append(out, Finding{What: fmt.Sprintf("the daemon's credential in cluster %s ends %s: then nothing can be bound or cut off there",
+			cluster, until.UTC().Format(time.RFC3339)),
 			Next: "put a new one into its kubeconfig (policies/kubernetes/README.md)"})
 	}
 	if slices.Contains(me.Groups, "system:masters") {
-		out = append(out, Finding{What: fmt.Sprintf("the daemon is in system:masters in cluster %s: it may do everything, and no policy limits it", cluster),
-			Next: "give it a credential without that group (policies/kubernetes/README.md)"})
+		out = append(out,
+			Finding{What: fmt.Sprintf("the daemon is in system:masters in cluster %s: it may do everything, and no policy limits it", cluster),
+				Next: "give it a credential without that group (policies/kubernetes/README.md)"})
 	}
 	need := needs(rights)
 	for _, a := range need {
@@ -129,7 +132,8 @@ func (c *Clusters) CheckRights(ctx context.Context, cluster string, rights []bre
 			return append(out, Finding{What: t.explain("asking what the daemon may do", err).Error(), Next: "run doctor again"})
 		}
 		if !allowed {
-			out = append(out, Finding{What: fmt.Sprintf("the daemon may not %s in cluster %s", describe(a), cluster), Next: "apply policies/kubernetes/, and name the role there"})
+			out = append(out, Finding{What: fmt.Sprintf("the daemon may not %s in cluster %s", describe(a), cluster),
+				Next: "apply policies/kubernetes/, and name the role there"})
 		}
 	}
 	extra, err := t.extra(ctx, need, rights)
@@ -142,10 +146,12 @@ func (c *Clusters) CheckRights(ctx context.Context, cluster string, rights []bre
 			what += fmt.Sprintf(" and %d more", n-10)
 		}
 		out = append(out, Finding{What: fmt.Sprintf("the daemon may do in cluster %s what it does not need: %s", cluster, what),
-			Next: fmt.Sprintf("take that away: policies/kubernetes/ is all it needs. `kubectl auth can-i --list -n NAMESPACE --as %s` shows it", name)})
+			Next: fmt.Sprintf("take that away: policies/kubernetes/ is all it needs. `kubectl auth can-i --list -n NAMESPACE --as %s` shows it",
+				name)})
 	}
 	if len(out) == 1 {
-		out = append(out, Finding{OK: true, What: fmt.Sprintf("the daemon's rights in cluster %s are the %d it needs and no others", cluster, len(need))})
+		out = append(out, Finding{OK: true, What: fmt.Sprintf("the daemon's rights in cluster %s are the %d it needs and no others", cluster,
+			len(need))})
 	}
 	return out
 }

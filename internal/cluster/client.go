@@ -131,8 +131,10 @@ func (t *target) do(ctx context.Context, client *http.Client, method, path, acce
 func line(s string, most int) string { return text.Cut(text.Clean(s), most) }
 
 // reasons are those of answers that do not come from an API server but from what is before it.
-var reasons = map[int]metav1.StatusReason{http.StatusUnauthorized: metav1.StatusReasonUnauthorized, http.StatusForbidden: metav1.StatusReasonForbidden,
-	http.StatusNotFound: metav1.StatusReasonNotFound, http.StatusGone: metav1.StatusReasonExpired, http.StatusTooManyRequests: metav1.StatusReasonTooManyRequests}
+var reasons = map[int]metav1.StatusReason{http.StatusUnauthorized: metav1.StatusReasonUnauthorized,
+	http.StatusForbidden: metav1.StatusReasonForbidden,
+	http.StatusNotFound:  metav1.StatusReasonNotFound, http.StatusGone: metav1.StatusReasonExpired,
+	http.StatusTooManyRequests: metav1.StatusReasonTooManyRequests}
 
 // bindings is where ClusterRoleBindings are, or the RoleBindings of a namespace.
 type bindings struct {
@@ -227,7 +229,8 @@ const authorizationPath = "/apis/authorization.k8s.io/v1/"
 
 // mayI asks whether the daemon may do something.
 func (t *target) mayI(ctx context.Context, a authorizationv1.ResourceAttributes) (bool, error) {
-	review := authorizationv1.SelfSubjectAccessReview{TypeMeta: metav1.TypeMeta{APIVersion: "authorization.k8s.io/v1", Kind: "SelfSubjectAccessReview"},
+	review := authorizationv1.SelfSubjectAccessReview{TypeMeta: metav1.TypeMeta{APIVersion: "authorization.k8s.io/v1",
+		Kind: "SelfSubjectAccessReview"},
 		Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &a}}
 	err := t.call(ctx, t.http, t.many, http.MethodPost, authorizationPath+"selfsubjectaccessreviews", review, &review)
 	return review.Status.Allowed, err
@@ -235,7 +238,8 @@ func (t *target) mayI(ctx context.Context, a authorizationv1.ResourceAttributes)
 
 // myRules lists what the daemon may do in a namespace.
 func (t *target) myRules(ctx context.Context, namespace string) ([]authorizationv1.ResourceRule, error) {
-	review := authorizationv1.SelfSubjectRulesReview{TypeMeta: metav1.TypeMeta{APIVersion: "authorization.k8s.io/v1", Kind: "SelfSubjectRulesReview"},
+	review := authorizationv1.SelfSubjectRulesReview{TypeMeta: metav1.TypeMeta{APIVersion: "authorization.k8s.io/v1",
+		Kind: "SelfSubjectRulesReview"},
 		Spec: authorizationv1.SelfSubjectRulesReviewSpec{Namespace: namespace}}
 	err := t.call(ctx, t.http, t.many, http.MethodPost, authorizationPath+"selfsubjectrulesreviews", review, &review)
 	return review.Status.ResourceRules, err
@@ -243,7 +247,8 @@ func (t *target) myRules(ctx context.Context, namespace string) ([]authorization
 
 // may asks whether a user may do something.
 func (t *target) may(ctx context.Context, spec authorizationv1.SubjectAccessReviewSpec) (authorizationv1.SubjectAccessReviewStatus, error) {
-	review := authorizationv1.SubjectAccessReview{TypeMeta: metav1.TypeMeta{APIVersion: "authorization.k8s.io/v1", Kind: "SubjectAccessReview"}, Spec: spec}
+	review := authorizationv1.SubjectAccessReview{TypeMeta: metav1.TypeMeta{APIVersion: "authorization.k8s.io/v1",
+		Kind: "SubjectAccessReview"}, Spec: spec}
 	var answer authorizationv1.SubjectAccessReview
 	err := t.call(ctx, t.http, t.many, http.MethodPost, authorizationPath+"subjectaccessreviews", review, &answer)
 	if err == nil && answer.Kind != review.Kind {

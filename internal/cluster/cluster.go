@@ -135,7 +135,8 @@ func Open(cfg Config) (*Clusters, error) {
 	if cfg.Asked == nil {
 		cfg.Asked = func(string) []json.RawMessage { return nil }
 	}
-	c := &Clusters{log: cfg.Log, ledger: cfg.Ledger, asked: cfg.Asked, targets: map[string]*target{}, writeTime: writeTime, flights: map[string]*flight{}, beside: map[string][]string{}}
+	c := &Clusters{log: cfg.Log, ledger: cfg.Ledger, asked: cfg.Asked, targets: map[string]*target{}, writeTime: writeTime,
+		flights: map[string]*flight{}, beside: map[string][]string{}}
 	var bad []error
 	at := map[string]string{} // address of an API server → cluster
 	for _, t := range cfg.Targets {
@@ -147,7 +148,8 @@ func Open(cfg Config) (*Clusters, error) {
 		for _, way := range opened.ways {
 			address := sameAddress(way.rest.Host)
 			if other, taken := at[address]; taken {
-				bad = append(bad, fmt.Errorf("clusters %s and %s both name the API server %s: one cluster has one id, or each takes the other's grants away", other, t.ID, way.rest.Host))
+				bad = append(bad, fmt.Errorf("clusters %s and %s both name the API server %s: one cluster has one id, or each takes the other's "+
+					"grants away", other, t.ID, way.rest.Host))
 				break
 			}
 		}
@@ -173,11 +175,13 @@ func open(t Target, timeout time.Duration) (*target, error) {
 	}
 	switch {
 	case rc.ExecProvider != nil || rc.AuthProvider != nil:
-		return nil, fmt.Errorf("the user in %s gets its credential from a plugin, which may need what is broken: use a token or a certificate (policies/kubernetes/README.md)", t.Kubeconfig)
+		return nil, fmt.Errorf("the user in %s gets its credential from a plugin, which may need what is broken: use a token or a certificate "+
+			"(policies/kubernetes/README.md)", t.Kubeconfig)
 	case rc.Insecure:
 		return nil, fmt.Errorf("%s turns TLS verification off: put the API server's CA in it instead", t.Kubeconfig)
 	case !strings.HasPrefix(rc.Host, "https://"):
-		return nil, fmt.Errorf("the server %q in %s is not an https:// address: the daemon's credential would travel unprotected", rc.Host, t.Kubeconfig)
+		return nil, fmt.Errorf("the server %q in %s is not an https:// address: the daemon's credential would travel unprotected", rc.Host,
+			t.Kubeconfig)
 	}
 	rc.Timeout, rc.UserAgent = timeout, ManagedBy
 	// HTTP/2 would put every request on one connection. When that goes silent (a node or a load balancer that died), each
@@ -364,7 +368,8 @@ func (c *Clusters) meta(b breakglass.Binding) metav1.ObjectMeta {
 	if c.ledger != "" {
 		labels[LedgerLabel] = c.ledger
 	}
-	return metav1.ObjectMeta{Name: namePrefix + b.Request, Labels: labels, Annotations: map[string]string{UntilAnnotation: b.Until.UTC().Format(time.RFC3339)}}
+	return metav1.ObjectMeta{Name: namePrefix + b.Request, Labels: labels,
+		Annotations: map[string]string{UntilAnnotation: b.Until.UTC().Format(time.RFC3339)}}
 }
 
 func subjects(b breakglass.Binding) []rbacv1.Subject {
@@ -433,7 +438,8 @@ func (c *Clusters) ensure(ctx context.Context, api bindings, want *binding) erro
 			return err
 		}
 		if have.oursFor(want.Labels[RequestLabel]) && c.another(have) {
-			return fmt.Errorf("an object named %s is there already, made by the breakglassd of another ledger (label %s): one cluster's grants belong to one daemon", want.Name, LedgerLabel)
+			return fmt.Errorf("an object named %s is there already, made by the breakglassd of another ledger (label %s): one cluster's grants "+
+				"belong to one daemon", want.Name, LedgerLabel)
 		}
 		if !have.oursFor(want.Labels[RequestLabel]) {
 			return fmt.Errorf("an object named %s is there already and does not carry our labels: look at who made it and delete it", want.Name)
@@ -442,13 +448,15 @@ func (c *Clusters) ensure(ctx context.Context, api bindings, want *binding) erro
 		if until && reflect.DeepEqual(have.Subjects, want.Subjects) && have.RoleRef == want.RoleRef && have.DeletionTimestamp == nil {
 			return nil
 		}
-		c.log.WarnContext(ctx, "replacing a binding of ours that says something else", slog.String("name", want.Name), slog.String("namespace", api.namespace))
+		c.log.WarnContext(ctx, "replacing a binding of ours that says something else", slog.String("name", want.Name),
+			slog.String("namespace", api.namespace))
 		err = api.delete(ctx, have)
 		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 			return err
 		}
 	}
-	return fmt.Errorf("an object named %s that says something else is there again each time it is deleted: find out who makes it, or which finalizer keeps it", want.Name)
+	return fmt.Errorf("an object named %s that says something else is there again each time it is deleted: find out who makes it, or which "+
+		"finalizer keeps it", want.Name)
 }
 
 // ours reports whether the object carries the label of what a breakglassd makes.
@@ -691,13 +699,16 @@ func (t *target) explain(doing string, err error) error {
 		next = "the API server does not accept the daemon's credential: has it expired? Make a new one (policies/kubernetes/README.md)"
 	case apierrors.IsForbidden(err):
 		next = "the daemon may not do this: apply policies/kubernetes/, and name the ClusterRole there if its profile is new"
-	case apierrors.IsNotFound(err) && errors.As(err, &status) && status.ErrStatus.Details != nil && status.ErrStatus.Details.Kind == "namespaces":
+	case apierrors.IsNotFound(err) && errors.As(err, &status) && status.ErrStatus.Details != nil &&
+		status.ErrStatus.Details.Kind == "namespaces":
 		next = "does the namespace exist?"
 	case apierrors.IsNotFound(err): // of a role that the daemon may not bind, the API server wants to know what it gives
 		next = "does the role exist? Correct its name in the profile, or create it and name it in policies/kubernetes/"
 	case errors.As(err, &certificate):
-		next = "the API server at " + t.rest.Host + " shows a certificate that the CA in the daemon's kubeconfig does not vouch for: correct the address or the CA there"
-	case apierrors.IsTimeout(err), apierrors.IsServerTimeout(err), errors.Is(err, context.DeadlineExceeded), errors.Is(err, io.EOF), errors.As(err, &network):
+		next = "the API server at " + t.rest.Host + " shows a certificate that the CA in the daemon's kubeconfig does not vouch for: correct " +
+			"the address or the CA there"
+	case apierrors.IsTimeout(err), apierrors.IsServerTimeout(err), errors.Is(err, context.DeadlineExceeded), errors.Is(err, io.EOF),
+		errors.As(err, &network):
 		next = "the API server at " + t.rest.Host + " does not answer: is it up, and is there a way to it?"
 	}
 	if next == "" {

@@ -43,8 +43,9 @@ const (
 )
 
 var (
-	until  = time.Date(2026, 11, 22, 3, 15, 0, 0, time.UTC)
-	admin  = breakglass.Binding{Request: request, Cluster: "c1", User: alice, Rights: breakglass.Rights{ClusterRole: "cluster-admin"}, Until: until}
+	until = time.Date(2026, 11, 22, 3, 15, 0, 0, time.UTC)
+	admin = breakglass.Binding{Request: request, Cluster: "c1", User: alice, Rights: breakglass.Rights{ClusterRole: "cluster-admin"},
+		Until: until}
 	scoped = breakglass.Binding{Request: request, Cluster: "c1", User: alice, Until: until,
 		Rights: breakglass.Rights{ClusterRole: "view", Namespaces: []string{"shop", "till"}}}
 )
@@ -96,7 +97,8 @@ func start(t *testing.T, timeout time.Duration) world {
 }
 
 func bindRule(resource string, names ...string) rbacv1.PolicyRule {
-	return rbacv1.PolicyRule{APIGroups: []string{rbacv1.GroupName}, Resources: []string{resource}, ResourceNames: names, Verbs: []string{"bind", "get"}}
+	return rbacv1.PolicyRule{APIGroups: []string{rbacv1.GroupName}, Resources: []string{resource}, ResourceNames: names,
+		Verbs: []string{"bind", "get"}}
 }
 
 func kubeconfigOf(t *testing.T, sim *kubesim.Server, token string) string {
@@ -216,7 +218,8 @@ func TestRoleIsBoundInItsNamespacesOnly(t *testing.T) {
 	b.Rights = breakglass.Rights{Role: "fixer", Namespaces: []string{"till"}}
 	must(t, w.c.Bind(t.Context(), b))
 	clusterWide, got := w.sim.Bindings()
-	if want := (rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "fixer"}); len(clusterWide) != 0 || len(got) != 1 || got[0].Namespace != "till" || got[0].RoleRef != want {
+	if want := (rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "fixer"}); len(clusterWide) != 0 || len(got) != 1 ||
+		got[0].Namespace != "till" || got[0].RoleRef != want {
 		t.Errorf("got %v and %v, want one RoleBinding in till to %v", clusterWide, got, want)
 	}
 	b.Rights.Namespaces = []string{"nowhere"}
@@ -226,7 +229,8 @@ func TestRoleIsBoundInItsNamespacesOnly(t *testing.T) {
 
 // TestEveryFaultIsAnErrorAndTheNextTryCompletes puts each fault at each call that Bind and Unbind make.
 func TestEveryFaultIsAnErrorAndTheNextTryCompletes(t *testing.T) {
-	faults := map[string]kubesim.Fault{"fail": kubesim.Fail, "apply-then-fail": kubesim.ApplyThenFail, "hang": kubesim.Hang, "apply-then-hang": kubesim.ApplyThenHang}
+	faults := map[string]kubesim.Fault{"fail": kubesim.Fail, "apply-then-fail": kubesim.ApplyThenFail, "hang": kubesim.Hang,
+		"apply-then-hang": kubesim.ApplyThenHang}
 	for name, fault := range faults {
 		for kind, b := range map[string]breakglass.Binding{"cluster": admin, "namespaces": scoped} {
 			t.Run(name+" "+kind, func(t *testing.T) { t.Parallel(); testFault(t, name, fault, b) })
@@ -413,9 +417,11 @@ func TestObjectWithOurNameButWithoutOurLabelsIsNeverTouched(t *testing.T) {
 				var err error
 				var made metav1.Object
 				if b.Rights.Namespaces == nil {
-					made, err = w.admin.ClusterRoleBindings().Create(t.Context(), &rbacv1.ClusterRoleBinding{ObjectMeta: theirs, RoleRef: to}, metav1.CreateOptions{})
+					made, err = w.admin.ClusterRoleBindings().Create(t.Context(), &rbacv1.ClusterRoleBinding{ObjectMeta: theirs, RoleRef: to},
+						metav1.CreateOptions{})
 				} else {
-					made, err = w.admin.RoleBindings("shop").Create(t.Context(), &rbacv1.RoleBinding{ObjectMeta: theirs, RoleRef: to}, metav1.CreateOptions{})
+					made, err = w.admin.RoleBindings("shop").Create(t.Context(), &rbacv1.RoleBinding{ObjectMeta: theirs, RoleRef: to},
+						metav1.CreateOptions{})
 				}
 				must(t, err)
 				mustSay(t, w.c.Bind(t.Context(), b), "breakglass-"+request, "does not carry our labels", "delete it")
@@ -449,7 +455,8 @@ func TestBindingOfOursThatSaysSomethingElseIsReplaced(t *testing.T) {
 			must(t, w.c.Bind(t.Context(), other))
 			must(t, w.c.Bind(t.Context(), admin))
 			got, _ := w.sim.Bindings()
-			if len(got) != 1 || got[0].Subjects[0].Name != alice || got[0].RoleRef.Name != "cluster-admin" || got[0].Annotations[cluster.UntilAnnotation] != "2026-11-22T03:15:00Z" {
+			if len(got) != 1 || got[0].Subjects[0].Name != alice || got[0].RoleRef.Name != "cluster-admin" ||
+				got[0].Annotations[cluster.UntilAnnotation] != "2026-11-22T03:15:00Z" {
 				t.Errorf("got %+v, want the binding that was asked for last", got)
 			}
 			must(t, w.c.Unbind(t.Context(), "c1", request))
@@ -471,9 +478,10 @@ func TestBindingOfOursThatSaysSomethingElseIsReplaced(t *testing.T) {
 
 func eve() *rbacv1.ClusterRoleBinding {
 	return &rbacv1.ClusterRoleBinding{
-		ObjectMeta: metav1.ObjectMeta{Name: "breakglass-" + request, Labels: map[string]string{cluster.ManagedByLabel: cluster.ManagedBy, cluster.RequestLabel: request}},
-		Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: "User", Name: "eve"}},
-		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "cluster-admin"},
+		ObjectMeta: metav1.ObjectMeta{Name: "breakglass-" + request, Labels: map[string]string{cluster.ManagedByLabel: cluster.ManagedBy,
+			cluster.RequestLabel: request}},
+		Subjects: []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: "User", Name: "eve"}},
+		RoleRef:  rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "cluster-admin"},
 	}
 }
 
@@ -539,7 +547,8 @@ func TestErrorsSayWhatToDoNext(t *testing.T) {
 	elsewhereBinding.Cluster = "c2"
 	_, boundErr := w.c.Bound(t.Context(), "c2")
 	_, _, caErr := w.c.TrustsCA(t.Context(), "c2", nil)
-	for _, e := range []error{w.c.Bind(t.Context(), elsewhereBinding), w.c.Unbind(t.Context(), "c2", request), boundErr, caErr, errors.New(w.c.CheckRights(t.Context(), "c2", nil)[0].What)} {
+	for _, e := range []error{w.c.Bind(t.Context(), elsewhereBinding), w.c.Unbind(t.Context(), "c2", request), boundErr, caErr,
+		errors.New(w.c.CheckRights(t.Context(), "c2", nil)[0].What)} {
 		mustSay(t, e, "cluster c2", "configuration")
 	}
 }
@@ -565,10 +574,12 @@ func TestCredentialThatEndsSoonIsFound(t *testing.T) {
 	} {
 		began, ends := time.Now().Add(-row.age), time.Now().Add(row.end)
 		token := "e30." + base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, `{"iat":%d,"exp":%d}`, began.Unix(), ends.Unix())) + ".c2ln"
-		cert, err := ca.Sign(&x509.Certificate{SerialNumber: big.NewInt(7), Subject: pkix.Name{CommonName: "daemon"}, NotBefore: began, NotAfter: ends,
+		cert, err := ca.Sign(&x509.Certificate{SerialNumber: big.NewInt(7), Subject: pkix.Name{CommonName: "daemon"}, NotBefore: began,
+			NotAfter:    ends,
 			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}, key.Public())
 		must(t, err)
-		sim, err := kubesim.Start(t.Context(), kubesim.Config{ClientCAPEM: ca.CertPEM, Tokens: []kubesim.Token{{Value: token, User: "daemon"}, {Value: "for-ever", User: "daemon"}}})
+		sim, err := kubesim.Start(t.Context(), kubesim.Config{ClientCAPEM: ca.CertPEM,
+			Tokens: []kubesim.Token{{Value: token, User: "daemon"}, {Value: "for-ever", User: "daemon"}}})
 		must(t, err)
 		defer sim.Close()
 		file := write(t, token)
@@ -579,10 +590,11 @@ func TestCredentialThatEndsSoonIsFound(t *testing.T) {
 		}
 		data := base64.StdEncoding.EncodeToString
 		for kind, path := range map[string]string{
-			"token":       user("token: " + token),
-			"token file":  user("tokenFile: " + file),
-			"certificate": user("{client-certificate-data: " + data(cert) + ", client-key-data: " + data(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})) + "}"),
-			"for ever":    user("token: for-ever"),
+			"token":      user("token: " + token),
+			"token file": user("tokenFile: " + file),
+			"certificate": user("{client-certificate-data: " + data(cert) + ", client-key-data: " +
+				data(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})) + "}"),
+			"for ever": user("token: for-ever"),
 		} {
 			t.Run(row.name+", "+kind, func(t *testing.T) {
 				var got []string
@@ -591,7 +603,8 @@ func TestCredentialThatEndsSoonIsFound(t *testing.T) {
 						got = append(got, f.What)
 					}
 				}
-				if want := row.want && kind != "for ever"; (len(got) == 1) != want || want && !strings.Contains(got[0], ends.UTC().Format(time.RFC3339)) {
+				if want := row.want && kind != "for ever"; (len(got) == 1) != want || want &&
+					!strings.Contains(got[0], ends.UTC().Format(time.RFC3339)) {
 					t.Errorf("got findings %q, want one: %v", got, want)
 				}
 			})
@@ -615,7 +628,8 @@ func TestUnusableKubeconfigsAreRefused(t *testing.T) {
 		text string
 		want []string
 	}{
-		"exec plugin": {strings.ReplaceAll(good, "token: s3cr3t", "exec: {apiVersion: client.authentication.k8s.io/v1, command: aws, interactiveMode: Never}"),
+		"exec plugin": {strings.ReplaceAll(good, "token: s3cr3t", "exec: {apiVersion: client.authentication.k8s.io/v1, command: aws, "+
+			"interactiveMode: Never}"),
 			[]string{"plugin", "use a token or a certificate"}},
 		"auth provider": {strings.ReplaceAll(good, "token: s3cr3t", "auth-provider: {name: oidc, config: {a: b}}"), []string{"plugin"}},
 		"no TLS verification": {strings.ReplaceAll(good, ca, "insecure-skip-tls-verify: true"),
@@ -719,7 +733,10 @@ func TestManyRequestsAtTheSameTimeDoNotDisturbEachOther(t *testing.T) {
 }
 
 func TestAPIServerThatAnswersNonsenseIsAnError(t *testing.T) {
-	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>a proxy's greeting</html>") }))
+	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w,
+			"<html>a proxy's greeting</html>")
+	}))
 	defer s.Close()
 	c := open(t, 0, kubeconfig(t, s.URL, s.Certificate(), "daemon"))
 	if err := c.Bind(t.Context(), admin); err == nil {

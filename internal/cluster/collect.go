@@ -59,7 +59,8 @@ func (c *Clusters) Collect(ctx context.Context, cluster string, o CollectOptions
 	if err != nil {
 		return nil, fmt.Errorf("using the daemon's credential in cluster %s: %w", cluster, err)
 	}
-	s := &inventory.Snapshot{Cluster: cluster, At: time.Now().UTC().Truncate(time.Second), AuthenticationConfig: string(o.AuthenticationConfig)}
+	s := &inventory.Snapshot{Cluster: cluster, At: time.Now().UTC().Truncate(time.Second),
+		AuthenticationConfig: string(o.AuthenticationConfig)}
 	s.Server.Address = rc.Host
 	for name, text := range o.Given {
 		found, err := inventory.ParseGiven(name, text)
@@ -214,7 +215,8 @@ type annotated struct {
 
 // list reads all objects of a kind, page by page, and converts each at once. keep answers false for those that are of no
 // interest. The decoder skips all fields that O does not have.
-func list[O, T any](ctx context.Context, r *collector, source, path string, query url.Values, accept, right string, keep func(O) (T, bool)) []T {
+func list[O, T any](ctx context.Context, r *collector, source, path string, query url.Values, accept, right string,
+	keep func(O) (T, bool)) []T {
 	if query == nil {
 		query = url.Values{}
 	}
@@ -339,7 +341,8 @@ func (r *collector) rbac(ctx context.Context) {
 		} `json:"aggregationRule"`
 	}
 	role := func(o roleObject) (inventory.Role, bool) {
-		return inventory.Role{Namespace: o.Metadata.Namespace, Name: o.Metadata.Name, Labels: o.Metadata.Labels, Rules: o.Rules, Aggregation: o.AggregationRule.ClusterRoleSelectors}, true
+		return inventory.Role{Namespace: o.Metadata.Namespace, Name: o.Metadata.Name, Labels: o.Metadata.Labels, Rules: o.Rules,
+			Aggregation: o.AggregationRule.ClusterRoleSelectors}, true
 	}
 	type bindingObject struct {
 		Metadata objectMeta `json:"metadata"`
@@ -350,7 +353,8 @@ func (r *collector) rbac(ctx context.Context) {
 		Subjects []inventory.Subject `json:"subjects"`
 	}
 	binding := func(o bindingObject) (inventory.Binding, bool) {
-		return inventory.Binding{Namespace: o.Metadata.Namespace, Name: o.Metadata.Name, Created: o.Metadata.CreationTimestamp, RoleKind: o.RoleRef.Kind, RoleName: o.RoleRef.Name,
+		return inventory.Binding{Namespace: o.Metadata.Namespace, Name: o.Metadata.Name, Created: o.Metadata.CreationTimestamp,
+			RoleKind: o.RoleRef.Kind, RoleName: o.RoleRef.Name,
 			Subjects: o.Subjects, Ours: o.Metadata.Labels[ManagedByLabel] == ManagedBy && o.Metadata.Labels[RequestLabel] != ""}, true
 	}
 	const all = "application/json"
@@ -358,7 +362,8 @@ func (r *collector) rbac(ctx context.Context) {
 	s := r.s
 	s.ClusterRoles = list(ctx, r, inventory.SourceClusterRoles, rbacPath+"clusterroles", nil, all, right("clusterroles"), role)
 	s.Roles = list(ctx, r, inventory.SourceRoles, rbacPath+"roles", nil, all, right("roles"), role)
-	s.ClusterBindings = list(ctx, r, inventory.SourceClusterBindings, rbacPath+"clusterrolebindings", nil, all, right("clusterrolebindings"), binding)
+	s.ClusterBindings = list(ctx, r, inventory.SourceClusterBindings, rbacPath+"clusterrolebindings", nil, all, right("clusterrolebindings"),
+		binding)
 	s.Bindings = list(ctx, r, inventory.SourceBindings, rbacPath+"rolebindings", nil, all, right("rolebindings"), binding)
 	s.Namespaces = list(ctx, r, inventory.SourceNamespaces, "/api/v1/namespaces", nil, metadataOnly, "list namespaces", func(o struct {
 		Metadata objectMeta `json:"metadata"`
@@ -383,17 +388,20 @@ func (r *collector) rbac(ctx context.Context) {
 // credentials for the API server; but who may list them may read them, whatever is asked for.
 func (r *collector) credentials(ctx context.Context) {
 	s := r.s
-	s.TokenSecrets = list(ctx, r, inventory.SourceTokenSecrets, "/api/v1/secrets", url.Values{"fieldSelector": {"type=kubernetes.io/service-account-token"}}, metadataOnly, "list secrets in all namespaces",
+	s.TokenSecrets = list(ctx, r, inventory.SourceTokenSecrets, "/api/v1/secrets",
+		url.Values{"fieldSelector": {"type=kubernetes.io/service-account-token"}}, metadataOnly, "list secrets in all namespaces",
 		func(o struct {
 			Metadata annotated `json:"metadata"`
 		}) (inventory.TokenSecret, bool) {
 			m := o.Metadata
-			return inventory.TokenSecret{Namespace: m.Namespace, Name: m.Name, Account: m.Annotations["kubernetes.io/service-account.name"], Created: m.CreationTimestamp,
+			return inventory.TokenSecret{Namespace: m.Namespace, Name: m.Name, Account: m.Annotations["kubernetes.io/service-account.name"],
+				Created:  m.CreationTimestamp,
 				LastUsed: m.Labels["kubernetes.io/legacy-token-last-used"], Invalid: m.Labels["kubernetes.io/legacy-token-invalid-since"]}, true
 		})
 	// When a bootstrap token ends, and what it is good for, is in the Secret's data next to the token. The decoder keeps those
 	// keys only; the secret half is never copied out of the network buffer.
-	s.BootstrapTokens = list(ctx, r, inventory.SourceBootstrap, "/api/v1/namespaces/kube-system/secrets", url.Values{"fieldSelector": {"type=bootstrap.kubernetes.io/token"}}, "application/json", "list secrets",
+	s.BootstrapTokens = list(ctx, r, inventory.SourceBootstrap, "/api/v1/namespaces/kube-system/secrets",
+		url.Values{"fieldSelector": {"type=bootstrap.kubernetes.io/token"}}, "application/json", "list secrets",
 		func(o struct {
 			Metadata objectMeta `json:"metadata"`
 			Data     struct {
@@ -415,7 +423,8 @@ func (r *collector) credentials(ctx context.Context) {
 			}
 			return b, true
 		})
-	s.CSRs = list(ctx, r, inventory.SourceCSRs, "/apis/certificates.k8s.io/v1/certificatesigningrequests", nil, "application/json", "list certificatesigningrequests.certificates.k8s.io", csr)
+	s.CSRs = list(ctx, r, inventory.SourceCSRs, "/apis/certificates.k8s.io/v1/certificatesigningrequests", nil, "application/json",
+		"list certificatesigningrequests.certificates.k8s.io", csr)
 }
 
 type csrObject struct {
@@ -491,7 +500,8 @@ func (r *collector) configuration(ctx context.Context) {
 	auth := r.configMap(ctx, inventory.SourceAuthentication, "extension-apiserver-authentication")
 	s.Authentication.ClientCAs = authorities(auth["client-ca-file"])
 	s.Authentication.RequestHeaderCAs = authorities(auth["requestheader-client-ca-file"])
-	for key, into := range map[string]*[]string{"requestheader-allowed-names": &s.Authentication.RequestHeaderNames, "requestheader-username-headers": &s.Authentication.RequestHeaderHeaders} {
+	for key, into := range map[string]*[]string{"requestheader-allowed-names": &s.Authentication.RequestHeaderNames,
+		"requestheader-username-headers": &s.Authentication.RequestHeaderHeaders} {
 		if auth[key] != "" {
 			r.spoil(json.Unmarshal([]byte(auth[key]), into))
 		}
@@ -535,7 +545,8 @@ func authorities(bundle string) []inventory.CA {
 		case *ecdsa.PublicKey:
 			key = "ECDSA " + k.Params().Name
 		}
-		out = append(out, inventory.CA{Subject: distinguishedName(cert.RawSubject), Fingerprint: fingerprint(cert.Raw), KeyID: fingerprint(cert.RawSubjectPublicKeyInfo),
+		out = append(out, inventory.CA{Subject: distinguishedName(cert.RawSubject), Fingerprint: fingerprint(cert.Raw),
+			KeyID:     fingerprint(cert.RawSubjectPublicKeyInfo),
 			NotBefore: cert.NotBefore, NotAfter: cert.NotAfter, Key: key, Signature: cert.SignatureAlgorithm.String(), IsCA: cert.IsCA})
 	}
 }
@@ -566,26 +577,27 @@ func (r *collector) nodes(ctx context.Context) {
 		slices.Sort(n.Labels)
 		return n, true
 	})
-	found := list(ctx, r, inventory.SourcePods, "/api/v1/namespaces/kube-system/pods", nil, "application/json", "list pods in kube-system", func(o struct {
-		Metadata annotated `json:"metadata"`
-		Spec     struct {
-			NodeName   string                `json:"nodeName"`
-			Containers []inventory.Container `json:"containers"`
-		} `json:"spec"`
-	}) ([]inventory.Component, bool) {
-		where, node := "pod kube-system/"+o.Metadata.Name+" on node "+o.Spec.NodeName, o.Spec.NodeName
-		if o.Metadata.Annotations["kubernetes.io/config.mirror"] == "" {
-			where, node = where+", which is no static pod", ""
-		}
-		var out []inventory.Component
-		for _, c := range o.Spec.Containers {
-			for _, component := range c.Components(where) {
-				component.Node = node
-				out = append(out, component)
+	found := list(ctx, r, inventory.SourcePods, "/api/v1/namespaces/kube-system/pods", nil, "application/json", "list pods in kube-system",
+		func(o struct {
+			Metadata annotated `json:"metadata"`
+			Spec     struct {
+				NodeName   string                `json:"nodeName"`
+				Containers []inventory.Container `json:"containers"`
+			} `json:"spec"`
+		}) ([]inventory.Component, bool) {
+			where, node := "pod kube-system/"+o.Metadata.Name+" on node "+o.Spec.NodeName, o.Spec.NodeName
+			if o.Metadata.Annotations["kubernetes.io/config.mirror"] == "" {
+				where, node = where+", which is no static pod", ""
 			}
-		}
-		return out, len(out) > 0
-	})
+			var out []inventory.Component
+			for _, c := range o.Spec.Containers {
+				for _, component := range c.Components(where) {
+					component.Node = node
+					out = append(out, component)
+				}
+			}
+			return out, len(out) > 0
+		})
 	s.Components = append(s.Components, slices.Concat(found...)...)
 	slices.SortFunc(s.Components, func(a, b inventory.Component) int { return strings.Compare(a.Name+a.Where, b.Name+b.Where) })
 	r.kubelets(ctx)
@@ -649,7 +661,8 @@ func (r *collector) kubelets(ctx context.Context) {
 		slices.Sort(names)
 		answered += len(names)
 		c := k.Config
-		s.Kubelets = append(s.Kubelets, inventory.Kubelet{Nodes: names, Anonymous: c.Authentication.Anonymous.Enabled, Webhook: c.Authentication.Webhook.Enabled,
+		s.Kubelets = append(s.Kubelets, inventory.Kubelet{Nodes: names, Anonymous: c.Authentication.Anonymous.Enabled,
+			Webhook:      c.Authentication.Webhook.Enabled,
 			ClientCAFile: c.Authentication.X509.ClientCAFile, Mode: c.Authorization.Mode, ReadOnlyPort: c.ReadOnlyPort})
 	}
 	slices.SortFunc(s.Kubelets, func(a, b inventory.Kubelet) int { return strings.Compare(a.Nodes[0], b.Nodes[0]) })
@@ -688,11 +701,13 @@ func (r *collector) extensions(ctx context.Context) {
 		} `json:"webhooks"`
 	}
 	read := func(source string, mutating bool) {
-		configs := list(ctx, r, source, "/apis/admissionregistration.k8s.io/v1/"+source, nil, "application/json", "list "+source+".admissionregistration.k8s.io",
+		configs := list(ctx, r, source, "/apis/admissionregistration.k8s.io/v1/"+source, nil, "application/json", "list "+source+
+			".admissionregistration.k8s.io",
 			func(o hookConfig) (hookConfig, bool) { return o, true })
 		for _, c := range configs {
 			for _, w := range c.Webhooks {
-				h := inventory.AdmissionHook{Config: c.Metadata.Name, Name: w.Name, Mutating: mutating, Target: w.ClientConfig.URL, FailurePolicy: w.FailurePolicy}
+				h := inventory.AdmissionHook{Config: c.Metadata.Name, Name: w.Name, Mutating: mutating, Target: w.ClientConfig.URL,
+					FailurePolicy: w.FailurePolicy}
 				if svc := w.ClientConfig.Service; svc != nil {
 					h.Target = "service " + svc.Namespace + "/" + svc.Name
 				}
@@ -708,19 +723,21 @@ func (r *collector) extensions(ctx context.Context) {
 	}
 	read(inventory.SourceMutating, true)
 	read(inventory.SourceValidating, false)
-	r.s.APIServices = list(ctx, r, inventory.SourceAPIServices, "/apis/apiregistration.k8s.io/v1/apiservices", nil, "application/json", "list apiservices.apiregistration.k8s.io", func(o struct {
-		Metadata objectMeta `json:"metadata"`
-		Spec     struct {
-			Service *struct {
-				Namespace string `json:"namespace"`
-				Name      string `json:"name"`
-			} `json:"service"`
-			Insecure bool `json:"insecureSkipTLSVerify"`
-		} `json:"spec"`
-	}) (inventory.APIService, bool) {
-		if o.Spec.Service == nil { // the API server's own
-			return inventory.APIService{}, false
-		}
-		return inventory.APIService{Name: o.Metadata.Name, Service: o.Spec.Service.Namespace + "/" + o.Spec.Service.Name, Insecure: o.Spec.Insecure}, true
-	})
+	r.s.APIServices = list(ctx, r, inventory.SourceAPIServices, "/apis/apiregistration.k8s.io/v1/apiservices", nil, "application/json",
+		"list apiservices.apiregistration.k8s.io", func(o struct {
+			Metadata objectMeta `json:"metadata"`
+			Spec     struct {
+				Service *struct {
+					Namespace string `json:"namespace"`
+					Name      string `json:"name"`
+				} `json:"service"`
+				Insecure bool `json:"insecureSkipTLSVerify"`
+			} `json:"spec"`
+		}) (inventory.APIService, bool) {
+			if o.Spec.Service == nil { // the API server's own
+				return inventory.APIService{}, false
+			}
+			return inventory.APIService{Name: o.Metadata.Name, Service: o.Spec.Service.Namespace + "/" + o.Spec.Service.Name,
+				Insecure: o.Spec.Insecure}, true
+		})
 }

@@ -39,7 +39,8 @@ func fill(b *testing.B, a *real.APIServer) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	secrets := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "secret-reader"}, Rules: []rbacv1.PolicyRule{{Verbs: []string{"get"}, APIGroups: []string{""}, Resources: []string{"secrets"}}}}
+	secrets := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "secret-reader"},
+		Rules: []rbacv1.PolicyRule{{Verbs: []string{"get"}, APIGroups: []string{""}, Resources: []string{"secrets"}}}}
 	if _, err := api.ClusterRoles().Create(b.Context(), secrets, metav1.CreateOptions{}); err != nil {
 		b.Fatal(err)
 	}
@@ -52,7 +53,8 @@ func fill(b *testing.B, a *real.APIServer) {
 			var subjects []rbacv1.Subject
 			for k := range benchSubjects / benchBindings {
 				kind := []string{rbacv1.UserKind, rbacv1.GroupKind}[k%2]
-				subjects = append(subjects, rbacv1.Subject{APIGroup: rbacv1.GroupName, Kind: kind, Name: fmt.Sprintf("person-%05d-%d@example.org", n, k)})
+				subjects = append(subjects, rbacv1.Subject{APIGroup: rbacv1.GroupName, Kind: kind,
+					Name: fmt.Sprintf("person-%05d-%d@example.org", n, k)})
 			}
 			role := "view"
 			switch r := n % 100; {
@@ -65,11 +67,13 @@ func fill(b *testing.B, a *real.APIServer) {
 			}
 			ref := rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role}
 			if n%5 == 0 && role != "edit" {
-				_, err := api.ClusterRoleBindings().Create(ctx, &rbacv1.ClusterRoleBinding{ObjectMeta: meta, Subjects: subjects, RoleRef: ref}, metav1.CreateOptions{})
+				_, err := api.ClusterRoleBindings().Create(ctx, &rbacv1.ClusterRoleBinding{ObjectMeta: meta, Subjects: subjects, RoleRef: ref},
+					metav1.CreateOptions{})
 				return err
 			}
 			meta.Namespace = namespaces[n%len(namespaces)]
-			_, err := api.RoleBindings(meta.Namespace).Create(ctx, &rbacv1.RoleBinding{ObjectMeta: meta, Subjects: subjects, RoleRef: ref}, metav1.CreateOptions{})
+			_, err := api.RoleBindings(meta.Namespace).Create(ctx, &rbacv1.RoleBinding{ObjectMeta: meta, Subjects: subjects, RoleRef: ref},
+				metav1.CreateOptions{})
 			return err
 		})
 	}

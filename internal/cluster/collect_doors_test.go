@@ -54,7 +54,8 @@ func whoami(t *testing.T, a *real.APIServer, token string, cert tls.Certificate,
 		conf.Certificates = []tls.Certificate{cert}
 	}
 	client := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{TLSClientConfig: conf, DisableKeepAlives: true}}
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, a.URL+"/apis/authentication.k8s.io/v1/selfsubjectreviews", strings.NewReader(`{"kind":"SelfSubjectReview","apiVersion":"authentication.k8s.io/v1"}`))
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, a.URL+"/apis/authentication.k8s.io/v1/selfsubjectreviews",
+		strings.NewReader(`{"kind":"SelfSubjectReview","apiVersion":"authentication.k8s.io/v1"}`))
 	must(t, err)
 	req.Header = headers.Clone()
 	if req.Header == nil {
@@ -122,23 +123,27 @@ func TestDoorsOfRealAPIServers(t *testing.T) {
 	t.Run("a static token file and no other door", func(t *testing.T) {
 		a := start(t, real.APIServerOptions{})
 		_, before := scan(t, a, cluster.CollectOptions{})
-		for _, door := range []string{inventory.DoorStaticTokens, inventory.DoorOIDC, inventory.DoorWebhook, inventory.DoorAuthorization, inventory.DoorEtcd, inventory.DoorControlPlane} {
+		for _, door := range []string{inventory.DoorStaticTokens, inventory.DoorOIDC, inventory.DoorWebhook, inventory.DoorAuthorization,
+			inventory.DoorEtcd, inventory.DoorControlPlane} {
 			if d := before.Door(door); d.State != inventory.CannotTell || d.Tellable == "" {
 				t.Errorf("no flag is known, and door %s is %s, tellable by %q", door, d.State, d.Tellable)
 			}
 		}
 		showsItself(t, a)
 		_, got := scan(t, a, cluster.CollectOptions{})
-		if name, groups := whoami(t, a, a.AdminToken, tls.Certificate{}, nil); name != "real:admin" || !slices.Contains(groups, "system:masters") {
+		if name, groups := whoami(t, a, a.AdminToken, tls.Certificate{}, nil); name != "real:admin" ||
+			!slices.Contains(groups, "system:masters") {
 			t.Fatalf("the static token signs in as %q in %q", name, groups)
 		}
 		mustFind(t, got, inventory.DoorStaticTokens, inventory.Present, inventory.High, "tokens in the file tokens.csv")
 		mustFind(t, got, inventory.DoorEtcd, inventory.Present, inventory.Medium, "without TLS")
-		for _, door := range []string{inventory.DoorOIDC, inventory.DoorWebhook, inventory.DoorRequestHeader, inventory.DoorBootstrap, inventory.DoorImpersonation, inventory.DoorExtensions} {
+		for _, door := range []string{inventory.DoorOIDC, inventory.DoorWebhook, inventory.DoorRequestHeader, inventory.DoorBootstrap,
+			inventory.DoorImpersonation, inventory.DoorExtensions} {
 			mustFind(t, got, door, inventory.Absent, inventory.Info, "")
 		}
 		// The same from a file that the operator gives.
-		_, given := scan(t, a, cluster.CollectOptions{Given: map[string][]byte{"kube-apiserver.txt": []byte(strings.Join(commandLine(t, a.Pid()), "\n"))}})
+		_, given := scan(t, a, cluster.CollectOptions{Given: map[string][]byte{"kube-apiserver.txt": []byte(strings.Join(commandLine(t, a.Pid()),
+			"\n"))}})
 		mustFind(t, given, inventory.DoorStaticTokens, inventory.Present, inventory.High, "tokens in the file tokens.csv")
 		// Anonymous requests are on by default, and Kubernetes gives them little.
 		mustFind(t, got, inventory.DoorAnonymous, inventory.Present, inventory.Info, "")
@@ -152,14 +157,18 @@ func TestDoorsOfRealAPIServers(t *testing.T) {
 	t.Run("webhook tokens instead of the file", func(t *testing.T) {
 		// Whatever token is shown, the webhook says that it is evil's. The test kit's own token is one of them.
 		hook := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			_, _ = io.WriteString(w, `{"apiVersion":"authentication.k8s.io/v1","kind":"TokenReview","status":{"authenticated":true,"user":{"username":"evil","groups":["system:masters"]}}}`)
+			_, _ = io.WriteString(w,
+				`{"apiVersion":"authentication.k8s.io/v1","kind":"TokenReview","status":{"authenticated":true,"user":{"username":"evil","groups":["system:masters"]}}}`)
 		}))
 		t.Cleanup(hook.Close)
-		config, err := json.Marshal(obj{"apiVersion": "v1", "kind": "Config", "current-context": "x", "contexts": []any{obj{"name": "x", "context": obj{"cluster": "x"}}},
-			"clusters": []any{obj{"name": "x", "cluster": obj{"server": hook.URL, "certificate-authority-data": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: hook.Certificate().Raw})}}}})
+		config, err := json.Marshal(obj{"apiVersion": "v1", "kind": "Config", "current-context": "x",
+			"contexts": []any{obj{"name": "x", "context": obj{"cluster": "x"}}},
+			"clusters": []any{obj{"name": "x", "cluster": obj{"server": hook.URL,
+				"certificate-authority-data": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: hook.Certificate().Raw})}}}})
 		must(t, err)
 		a := start(t, real.APIServerOptions{Files: map[string][]byte{"webhook.json": config},
-			Flags: []string{"--token-auth-file=", "--authentication-token-webhook-config-file=webhook.json", "--authentication-token-webhook-version=v1", "--authentication-token-webhook-cache-ttl=10m"}})
+			Flags: []string{"--token-auth-file=", "--authentication-token-webhook-config-file=webhook.json",
+				"--authentication-token-webhook-version=v1", "--authentication-token-webhook-cache-ttl=10m"}})
 		showsItself(t, a)
 		if name, _ := whoami(t, a, "anything", tls.Certificate{}, nil); name != "evil" {
 			t.Fatalf("the webhook's token signs in as %q", name)
@@ -171,7 +180,8 @@ func TestDoorsOfRealAPIServers(t *testing.T) {
 	})
 
 	t.Run("OIDC flags", func(t *testing.T) {
-		a := start(t, real.APIServerOptions{Flags: []string{"--oidc-issuer-url=https://idp.invalid", "--oidc-client-id=kubernetes", "--oidc-username-claim=email", "--oidc-groups-claim=groups"}})
+		a := start(t, real.APIServerOptions{Flags: []string{"--oidc-issuer-url=https://idp.invalid", "--oidc-client-id=kubernetes",
+			"--oidc-username-claim=email", "--oidc-groups-claim=groups"}})
 		showsItself(t, a)
 		_, got := scan(t, a, cluster.CollectOptions{})
 		mustFind(t, got, inventory.DoorOIDC, inventory.Present, inventory.High, "groups of https://idp.invalid get no prefix")
@@ -190,15 +200,18 @@ jwt:
 - issuer: {url: https://worse.invalid, audiences: [k]}
   claimMappings: {username: {expression: claims.sub}, groups: {expression: claims.roles}}
 `)
-		a := start(t, real.APIServerOptions{Files: map[string][]byte{"authn.yaml": config}, Flags: []string{"--authentication-config=authn.yaml"}})
+		a := start(t, real.APIServerOptions{Files: map[string][]byte{"authn.yaml": config},
+			Flags: []string{"--authentication-config=authn.yaml"}})
 		showsItself(t, a)
 		_, blind := scan(t, a, cluster.CollectOptions{})
-		if d := blind.Door(inventory.DoorOIDC); d.State != inventory.CannotTell || !strings.Contains(d.Tellable, "give the scan the file authn.yaml") {
+		if d := blind.Door(inventory.DoorOIDC); d.State != inventory.CannotTell || !strings.Contains(d.Tellable,
+			"give the scan the file authn.yaml") {
 			t.Errorf("without the file the door is %s, tellable by %q", d.State, d.Tellable)
 		}
 		_, got := scan(t, a, cluster.CollectOptions{AuthenticationConfig: config})
 		mustFind(t, got, inventory.DoorOIDC, inventory.Present, inventory.High, "groups of https://bad.invalid get no prefix")
-		mustFind(t, got, inventory.DoorOIDC, inventory.Present, inventory.High, "the groups of issuer https://worse.invalid come from the expression claims.roles")
+		mustFind(t, got, inventory.DoorOIDC, inventory.Present, inventory.High,
+			"the groups of issuer https://worse.invalid come from the expression claims.roles")
 		for _, i := range got.Door(inventory.DoorOIDC).Items {
 			if strings.Contains(i.Title, "good.invalid") && !i.Expected {
 				t.Errorf("a prefixed issuer is an alarm: %s", i.Title)
@@ -227,8 +240,9 @@ jwt:
 		least   inventory.Severity
 		title   string
 	}{
-		"request header with the client CA": {shared: true, allowed: "front-proxy-client", as: "front-proxy-client", least: inventory.Critical, title: "signs client certificates too"},
-		"request header without names":      {as: "anything", least: inventory.High, title: "every certificate of the proxy's CA"},
+		"request header with the client CA": {shared: true, allowed: "front-proxy-client", as: "front-proxy-client", least: inventory.Critical,
+			title: "signs client certificates too"},
+		"request header without names": {as: "anything", least: inventory.High, title: "every certificate of the proxy's CA"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			clients, err := real.NewCA("clients CA")
@@ -239,7 +253,8 @@ jwt:
 				front = clients
 			}
 			a := start(t, real.APIServerOptions{ClientCAs: clients.CertPEM, Files: map[string][]byte{"front.crt": front.CertPEM}, Flags: []string{
-				"--requestheader-client-ca-file=front.crt", "--requestheader-username-headers=X-Remote-User", "--requestheader-group-headers=X-Remote-Group", "--requestheader-allowed-names=" + c.allowed}})
+				"--requestheader-client-ca-file=front.crt", "--requestheader-username-headers=X-Remote-User",
+				"--requestheader-group-headers=X-Remote-Group", "--requestheader-allowed-names=" + c.allowed}})
 			headers := http.Header{"X-Remote-User": {"anybody"}, "X-Remote-Group": {"system:masters"}}
 			if name, groups := whoami(t, a, "", keyPair(t, front, c.as), headers); name != "anybody" || !slices.Contains(groups, "system:masters") {
 				t.Fatalf("the header signs in as %q in %q", name, groups)
@@ -269,7 +284,8 @@ jwt:
 		var got *inventory.Analysis
 		eventually(t, func() string { // the ConfigMap follows
 			s := collect(t, a, a.AdminKubeconfig(), cluster.CollectOptions{})
-			got = inventory.Analyse(s, inventory.Options{Rules: rules, Defaults: defaults, Now: time.Now().UTC(), OurCAs: []string{fingerprintOf(ours.Cert)}})
+			got = inventory.Analyse(s, inventory.Options{Rules: rules, Defaults: defaults, Now: time.Now().UTC(),
+				OurCAs: []string{fingerprintOf(ours.Cert)}})
 			if n := len(s.Authentication.ClientCAs); n < 4 {
 				return fmt.Sprintf("%d CAs are published", n)
 			}
@@ -289,7 +305,8 @@ jwt:
 		a := start(t, real.APIServerOptions{Flags: []string{"--enable-bootstrap-token-auth=true"}})
 		showsItself(t, a)
 		apply(t, a, secret("kube-system", "bootstrap-token-abcdef", "bootstrap.kubernetes.io/token", nil,
-			obj{"token-id": "abcdef", "token-secret": "0123456789abcdef", "usage-bootstrap-authentication": "true", "auth-extra-groups": "system:bootstrappers:x"})...)
+			obj{"token-id": "abcdef", "token-secret": "0123456789abcdef", "usage-bootstrap-authentication": "true",
+				"auth-extra-groups": "system:bootstrappers:x"})...)
 		eventually(t, func() string {
 			if name, _ := whoami(t, a, "abcdef.0123456789abcdef", tls.Certificate{}, nil); name != "system:bootstrap:abcdef" {
 				return "the bootstrap token signs in as " + name
@@ -308,7 +325,8 @@ jwt:
 	t.Run("bootstrap tokens that are not accepted", func(t *testing.T) {
 		a := start(t, real.APIServerOptions{})
 		showsItself(t, a)
-		apply(t, a, secret("kube-system", "bootstrap-token-abcdef", "bootstrap.kubernetes.io/token", nil, obj{"token-id": "abcdef", "token-secret": "0123456789abcdef", "usage-bootstrap-authentication": "true"})...)
+		apply(t, a, secret("kube-system", "bootstrap-token-abcdef", "bootstrap.kubernetes.io/token", nil,
+			obj{"token-id": "abcdef", "token-secret": "0123456789abcdef", "usage-bootstrap-authentication": "true"})...)
 		if name, _ := whoami(t, a, "abcdef.0123456789abcdef", tls.Certificate{}, nil); name != "" {
 			t.Fatalf("the bootstrap token signs in as %q", name)
 		}
@@ -324,10 +342,12 @@ jwt:
 	})
 
 	t.Run("rules in a file", func(t *testing.T) {
-		a := start(t, real.APIServerOptions{Files: map[string][]byte{"abac.jsonl": []byte(`{"apiVersion":"abac.authorization.kubernetes.io/v1beta1","kind":"Policy","spec":{"user":"ghost","namespace":"*","resource":"*","apiGroup":"*"}}` + "\n")},
-			Flags: []string{"--authorization-mode=RBAC,ABAC", "--authorization-policy-file=abac.jsonl"}})
+		a := start(t,
+			real.APIServerOptions{Files: map[string][]byte{"abac.jsonl": []byte(`{"apiVersion":"abac.authorization.kubernetes.io/v1beta1","kind":"Policy","spec":{"user":"ghost","namespace":"*","resource":"*","apiGroup":"*"}}` + "\n")},
+				Flags: []string{"--authorization-mode=RBAC,ABAC", "--authorization-policy-file=abac.jsonl"}})
 		showsItself(t, a)
-		if out := real.MustKubectl(t, a.AdminKubeconfig(), "auth", "can-i", "get", "secrets", "-A", "--as=ghost"); strings.TrimSpace(out) != "yes" {
+		if out := real.MustKubectl(t, a.AdminKubeconfig(), "auth", "can-i", "get", "secrets", "-A",
+			"--as=ghost"); strings.TrimSpace(out) != "yes" {
 			t.Fatalf("ghost may not: %s", out)
 		}
 		_, got := scan(t, a, cluster.CollectOptions{})
@@ -344,7 +364,8 @@ jwt:
 		path := filepath.Join(t.TempDir(), "helpdesk")
 		must(t, a.WriteKubeconfig(path, real.Credentials{CertPEM: cert, KeyPEM: key}))
 		eventually(t, func() string {
-			out, _, err := real.MustBuild(t, real.KubeCtl).Kubectl(t.Context(), path, "auth", "can-i", "*", "*", "--as=x", "--as-group=system:masters")
+			out, _, err := real.MustBuild(t, real.KubeCtl).Kubectl(t.Context(), path, "auth", "can-i", "*", "*", "--as=x",
+				"--as-group=system:masters")
 			if strings.TrimSpace(out) != "yes" {
 				return fmt.Sprintf("helpdesk cannot act as system:masters: %s %v", out, err)
 			}
@@ -360,10 +381,12 @@ jwt:
 		real.NewController(t, a, "certificatesigningrequest-signing-controller")
 		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 		must(t, err)
-		der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: "mallory", Organization: []string{"kubeadm:cluster-admins"}}}, key)
+		der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: "mallory",
+			Organization: []string{"kubeadm:cluster-admins"}}}, key)
 		must(t, err)
-		apply(t, a, object("certificates.k8s.io/v1", "CertificateSigningRequest", "", "mallory", obj{"spec": obj{"signerName": "kubernetes.io/kube-apiserver-client", "usages": []string{"client auth"},
-			"request": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})}}))
+		apply(t, a, object("certificates.k8s.io/v1", "CertificateSigningRequest", "", "mallory",
+			obj{"spec": obj{"signerName": "kubernetes.io/kube-apiserver-client", "usages": []string{"client auth"},
+				"request": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})}}))
 		_, asked := scan(t, a, cluster.CollectOptions{})
 		mustFind(t, asked, inventory.DoorCSR, inventory.Present, inventory.Low, "CertificateSigningRequest mallory asks for user mallory")
 		real.MustKubectl(t, a.AdminKubeconfig(), "certificate", "approve", "mallory")
@@ -375,13 +398,15 @@ jwt:
 			return ""
 		})
 		got := judge(t, s)
-		mustFind(t, got, inventory.DoorCSR, inventory.Present, inventory.Critical, "CertificateSigningRequest mallory was signed for user mallory in groups kubeadm:cluster-admins until 20")
+		mustFind(t, got, inventory.DoorCSR, inventory.Present, inventory.Critical,
+			"CertificateSigningRequest mallory was signed for user mallory in groups kubeadm:cluster-admins until 20")
 		if c := s.CSRs[0]; c.Requester != "real:admin" || c.Expires == nil || !strings.Contains(c.Approval, "kubectl") {
 			t.Errorf("got %+v, want its requester, its end and what approved it", c)
 		}
 		items := inventory.Items(s, got)
 		if !slices.ContainsFunc(items, func(i inventory.Item) bool {
-			return i.Kind == inventory.ItemCSR && slices.Equal(i.People, []string{"mallory", "real:admin"}) && i.Proof == nil && i.Admin && i.Until != nil
+			return i.Kind == inventory.ItemCSR && slices.Equal(i.People, []string{"mallory", "real:admin"}) && i.Proof == nil && i.Admin &&
+				i.Until != nil
 		}) {
 			t.Errorf("there is no item to recertify for it: %+v", items)
 		}
@@ -390,7 +415,8 @@ jwt:
 		rc, err := clientcmd.BuildConfigFromFlags("", a.AdminKubeconfig())
 		must(t, err)
 		must(t, rest.LoadTLSFiles(rc))
-		observer, err := cluster.NewObserver(cluster.ObserveConfig{Cluster: "c1", Servers: []string{strings.TrimPrefix(a.URL, "https://")}, CA: rc.CAData, Rest: rc, Timeout: unhurried})
+		observer, err := cluster.NewObserver(cluster.ObserveConfig{Cluster: "c1", Servers: []string{strings.TrimPrefix(a.URL, "https://")},
+			CA: rc.CAData, Rest: rc, Timeout: unhurried})
 		must(t, err)
 		signers := observer.View(t.Context()).Signers
 		if len(signers) != 1 || signers[0].Name != "kubernetes.io/kube-apiserver-client" {
@@ -447,10 +473,12 @@ func TestRightsAreThoseThatKubectlLists(t *testing.T) {
 		{subject: inventory.Subject{Kind: inventory.User, Name: "signer"}, ns: "default"},
 		{subject: inventory.Subject{Kind: inventory.User, Name: "extra"}, ns: "default"},
 		{subject: inventory.Subject{Kind: inventory.ServiceAccount, Namespace: "shop", Name: "robot"}, ns: "shop"},
-		{subject: inventory.Subject{Kind: inventory.ServiceAccount, Namespace: "kube-system", Name: "clusterrole-aggregation-controller"}, ns: "kube-system"},
+		{subject: inventory.Subject{Kind: inventory.ServiceAccount, Namespace: "kube-system", Name: "clusterrole-aggregation-controller"},
+			ns: "kube-system"},
 		{subject: inventory.Subject{Kind: inventory.User, Name: "system:kube-controller-manager"}, ns: "kube-system"},
 		{subject: inventory.Subject{Kind: inventory.User, Name: "system:kube-scheduler"}, ns: "kube-system"},
-		{subject: inventory.Subject{Kind: inventory.User, Name: "x"}, groups: []string{"system:nodes", "system:bootstrappers:kubeadm:default-node-token"}, ns: "kube-system"},
+		{subject: inventory.Subject{Kind: inventory.User, Name: "x"}, groups: []string{"system:nodes",
+			"system:bootstrappers:kubeadm:default-node-token"}, ns: "kube-system"},
 	} {
 		args := []string{"auth", "can-i", "--list", "--namespace", c.ns, "--as", c.subject.User()}
 		for _, g := range c.groups {

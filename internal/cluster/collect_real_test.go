@@ -48,7 +48,8 @@ func judge(t *testing.T, s *inventory.Snapshot) *inventory.Analysis {
 func defaultsFile(s *inventory.Snapshot) string {
 	var b strings.Builder
 	version := strings.Split(strings.TrimPrefix(s.Server.Version, "v"), ".")
-	fmt.Fprintf(&b, "# The roles and bindings that kube-apiserver %s makes in an empty cluster, as it shows them. Written by\n# `go test ./internal/cluster -run TestShippedDefaults -update`; another version of Kubernetes may have a few more or fewer.\n", s.Server.Version)
+	fmt.Fprintf(&b, "# The roles and bindings that kube-apiserver %s makes in an empty cluster, as it shows them. Written by\n# `go test "+
+		"./internal/cluster -run TestShippedDefaults -update`; another version of Kubernetes may have a few more or fewer.\n", s.Server.Version)
 	fmt.Fprintf(&b, "kubernetes: %q\n", version[0]+"."+version[1])
 	list := func(words []string) string {
 		quoted := make([]string, len(words))
@@ -163,7 +164,8 @@ func aggregator(t *testing.T) real.APIServerOptions {
 	must(t, err)
 	return real.APIServerOptions{Files: map[string][]byte{"front-proxy-ca.crt": front.CertPEM}, Flags: []string{
 		"--requestheader-client-ca-file=front-proxy-ca.crt", "--requestheader-allowed-names=front-proxy-client",
-		"--requestheader-username-headers=X-Remote-User", "--requestheader-group-headers=X-Remote-Group", "--requestheader-extra-headers-prefix=X-Remote-Extra-",
+		"--requestheader-username-headers=X-Remote-User", "--requestheader-group-headers=X-Remote-Group",
+		"--requestheader-extra-headers-prefix=X-Remote-Extra-",
 		"--enable-bootstrap-token-auth=true", "--enable-admission-plugins=NodeRestriction"}}
 }
 
@@ -177,11 +179,15 @@ func TestPlainClusterRaisesNoAlarm(t *testing.T) {
 	}
 	t.Logf("false alarms: %d; expected findings: %d; doors: %d", len(found.Alarms()), len(found.Findings), len(found.Doors))
 	want := map[string]inventory.DoorState{
-		inventory.DoorClientCA: inventory.Present, inventory.DoorFirstUser: inventory.Present, inventory.DoorCSR: inventory.CannotTell, inventory.DoorSATokens: inventory.CannotTell,
-		inventory.DoorBootstrap: inventory.Absent, inventory.DoorStaticTokens: inventory.Absent, inventory.DoorOIDC: inventory.Absent, inventory.DoorWebhook: inventory.Absent,
-		inventory.DoorRequestHeader: inventory.Present, inventory.DoorImpersonation: inventory.Absent, inventory.DoorAnonymous: inventory.Present, inventory.DoorKubelet: inventory.CannotTell,
-		inventory.DoorControlPlane: inventory.Absent, inventory.DoorKubeProxy: inventory.Absent, inventory.DoorEtcd: inventory.Present, inventory.DoorAuthorization: inventory.Absent,
-		inventory.DoorExtensions: inventory.Absent, inventory.DoorPlatform: inventory.Absent,
+		inventory.DoorClientCA: inventory.Present, inventory.DoorFirstUser: inventory.Present, inventory.DoorCSR: inventory.CannotTell,
+		inventory.DoorSATokens:  inventory.CannotTell,
+		inventory.DoorBootstrap: inventory.Absent, inventory.DoorStaticTokens: inventory.Absent, inventory.DoorOIDC: inventory.Absent,
+		inventory.DoorWebhook:       inventory.Absent,
+		inventory.DoorRequestHeader: inventory.Present, inventory.DoorImpersonation: inventory.Absent,
+		inventory.DoorAnonymous: inventory.Present, inventory.DoorKubelet: inventory.CannotTell,
+		inventory.DoorControlPlane: inventory.Absent, inventory.DoorKubeProxy: inventory.Absent, inventory.DoorEtcd: inventory.Present,
+		inventory.DoorAuthorization: inventory.Absent,
+		inventory.DoorExtensions:    inventory.Absent, inventory.DoorPlatform: inventory.Absent,
 	}
 	got := map[string]inventory.DoorState{}
 	for _, d := range found.Doors {

@@ -47,15 +47,18 @@ func TestScanWithoutRightsCannotTell(t *testing.T) {
 	shipped, err := fs.Sub(policies.Kubernetes, "kubernetes")
 	must(t, err)
 	must(t, os.CopyFS(dir, shipped))
-	real.MustKubectl(t, a.AdminKubeconfig(), "apply", "-f", filepath.Join(dir, "rbac.yaml"), "-f", filepath.Join(dir, "optional", "recert.yaml"))
+	real.MustKubectl(t, a.AdminKubeconfig(), "apply", "-f", filepath.Join(dir, "rbac.yaml"), "-f",
+		filepath.Join(dir, "optional", "recert.yaml"))
 	apply(t, a, object("v1", "ServiceAccount", "breakglass", "nobody", nil))
-	apply(t, a, secret("default", "robot-token", "kubernetes.io/service-account-token", obj{"kubernetes.io/service-account.name": "nobody"}, nil)...)
+	apply(t, a, secret("default", "robot-token", "kubernetes.io/service-account-token", obj{"kubernetes.io/service-account.name": "nobody"},
+		nil)...)
 
 	t.Run("with what ships", func(t *testing.T) {
 		kubeconfig := withToken(t, a, "breakglass", "breakglass-recert")
 		var s *inventory.Snapshot
 		eventually(t, func() string {
-			if s = collect(t, a, kubeconfig, cluster.CollectOptions{}); !s.Read(inventory.SourceAPIServices, inventory.SourcePods, inventory.SourceIssuer) {
+			if s = collect(t, a, kubeconfig, cluster.CollectOptions{}); !s.Read(inventory.SourceAPIServices, inventory.SourcePods,
+				inventory.SourceIssuer) {
 				return "the rights are not in force yet"
 			}
 			return ""
@@ -78,7 +81,8 @@ func TestScanWithoutRightsCannotTell(t *testing.T) {
 			t.Errorf("the collector is %q, want %q", s.Collector, want)
 		}
 		got := judge(t, s)
-		for door, right := range map[string]string{inventory.DoorSATokens: "list secrets in all namespaces", inventory.DoorBootstrap: "list secrets", inventory.DoorKubelet: "get nodes/proxy"} {
+		for door, right := range map[string]string{inventory.DoorSATokens: "list secrets in all namespaces",
+			inventory.DoorBootstrap: "list secrets", inventory.DoorKubelet: "get nodes/proxy"} {
 			if d := got.Door(door); d.State != inventory.CannotTell || !strings.Contains(d.Tellable, right) {
 				t.Errorf("door %s is %s, tellable by %q, want cannot tell, and the right %q", door, d.State, d.Tellable, right)
 			}
@@ -119,7 +123,8 @@ func TestScanWithoutRightsCannotTell(t *testing.T) {
 		}
 		// The handshake and the answers to nobody tell without any right.
 		if got.Door(inventory.DoorClientCA).State != inventory.Present || got.Door(inventory.DoorAnonymous).State != inventory.Present {
-			t.Errorf("client CA %s, anonymous %s, want both present", got.Door(inventory.DoorClientCA).State, got.Door(inventory.DoorAnonymous).State)
+			t.Errorf("client CA %s, anonymous %s, want both present", got.Door(inventory.DoorClientCA).State,
+				got.Door(inventory.DoorAnonymous).State)
 		}
 	})
 }
@@ -129,11 +134,14 @@ func TestTakeAwayCommandsTakeAway(t *testing.T) {
 	a := real.NewCluster(t, aggregator(t))
 	kubeadm(t, a)
 	const evil = "o'brien $(touch pwned) \"x\" \x1b[31m\\ ü 😀"
-	objects := []obj{object("v1", "Namespace", "", "shop", nil), object("v1", "Namespace", "", "till", nil), object("v1", "ServiceAccount", "shop", "robot", nil)}
+	objects := []obj{object("v1", "Namespace", "", "shop", nil), object("v1", "Namespace", "", "till", nil),
+		object("v1", "ServiceAccount", "shop", "robot", nil)}
 	var wanted []plant
 	for _, p := range plants() {
-		if slices.Contains([]string{"bind-roles of one role", "secrets-read to everybody in shop", "token-create by a service account in shop", "cluster-admin of a group", "default binding altered", "binding of an account that is not there",
-			"binding of a role that is not there", "first user", "legacy token of a powerful account", "bootstrap token without end", "anonymous binding", "extension API not verified", "mutating webhook outside the cluster"}, p.kind) {
+		if slices.Contains([]string{"bind-roles of one role", "secrets-read to everybody in shop", "token-create by a service account in shop",
+			"cluster-admin of a group", "default binding altered", "binding of an account that is not there",
+			"binding of a role that is not there", "first user", "legacy token of a powerful account", "bootstrap token without end",
+			"anonymous binding", "extension API not verified", "mutating webhook outside the cluster"}, p.kind) {
 			objects = append(objects, p.objects...)
 			wanted = append(wanted, p)
 		}
@@ -142,7 +150,8 @@ func TestTakeAwayCommandsTakeAway(t *testing.T) {
 		t.Fatalf("%d of the 13 kinds were found among the plants", len(wanted))
 	}
 	shared := binds("shared", "", "cluster-admin", "user first")[0]
-	shared["subjects"] = []any{subjectOf("user keep"), obj{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": evil}, subjectOf("account shop/robot"),
+	shared["subjects"] = []any{subjectOf("user keep"), obj{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": evil},
+		subjectOf("account shop/robot"),
 		subjectOf("user keep2"), obj{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "system:serviceaccount:shop:robot"}}
 	objects = append(objects, shared)
 	apply(t, a, objects...)
@@ -219,7 +228,8 @@ func through(t *testing.T, a *real.APIServer, answer func(http.ResponseWriter, *
 	}))
 	t.Cleanup(server.Close)
 	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
-	config, err := json.Marshal(obj{"apiVersion": "v1", "kind": "Config", "current-context": "x", "contexts": []any{obj{"name": "x", "context": obj{"cluster": "x", "user": "x"}}},
+	config, err := json.Marshal(obj{"apiVersion": "v1", "kind": "Config", "current-context": "x",
+		"contexts": []any{obj{"name": "x", "context": obj{"cluster": "x", "user": "x"}}},
 		"users":    []any{obj{"name": "x", "user": obj{"token": a.AdminToken}}},
 		"clusters": []any{obj{"name": "x", "cluster": obj{"server": server.URL, "certificate-authority-data": ca}}}})
 	must(t, err)
@@ -247,7 +257,8 @@ func TestCollectionSurvivesWhatAPIServersDo(t *testing.T) {
 			return true
 		})
 		got := judge(t, collect(t, a, path, cluster.CollectOptions{}))
-		for title, least := range map[string]inventory.Severity{"without a credential": inventory.Critical, "AlwaysAllow": inventory.Critical, "port 10255": inventory.Medium, "do not ask the API server": inventory.Low} {
+		for title, least := range map[string]inventory.Severity{"without a credential": inventory.Critical, "AlwaysAllow": inventory.Critical,
+			"port 10255": inventory.Medium, "do not ask the API server": inventory.Low} {
 			mustFind(t, got, inventory.DoorKubelet, inventory.Present, least, title)
 		}
 		for _, i := range got.Door(inventory.DoorKubelet).Items {
@@ -275,7 +286,8 @@ func TestCollectionSurvivesWhatAPIServersDo(t *testing.T) {
 				expired.Add(1)
 				w.Header().Set("Content-Type", "application/json")
 				w.WriteHeader(http.StatusGone)
-				_, _ = io.WriteString(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","message":"The provided continue parameter is too old","reason":"Expired","code":410}`)
+				_, _ = io.WriteString(w,
+					`{"kind":"Status","apiVersion":"v1","status":"Failure","message":"The provided continue parameter is too old","reason":"Expired","code":410}`)
 				return true
 			}
 			return false
@@ -341,12 +353,14 @@ func TestForgedLabelsHideNothing(t *testing.T) {
 	s := collect(t, a, a.AdminKubeconfig(), cluster.CollectOptions{})
 	rules, defaults, err := inventory.Shipped()
 	must(t, err)
-	got := inventory.Analyse(s, inventory.Options{Rules: rules, Defaults: defaults, Now: time.Now().UTC(), Grants: []string{"breakglass-real"}})
+	got := inventory.Analyse(s, inventory.Options{Rules: rules, Defaults: defaults, Now: time.Now().UTC(),
+		Grants: []string{"breakglass-real"}})
 	var alarms bytes.Buffer
 	for _, f := range got.Alarms() {
 		alarms.WriteString(f.Rule + " " + f.Title + "\n")
 	}
-	for _, want := range []string{"binding/not-ours ClusterRoleBinding breakglass-forged", "everything user breakglass-forged can do everything"} {
+	for _, want := range []string{"binding/not-ours ClusterRoleBinding breakglass-forged",
+		"everything user breakglass-forged can do everything"} {
 		if !strings.Contains(alarms.String(), want) {
 			t.Errorf("no alarm %q in:\n%s", want, alarms.String())
 		}

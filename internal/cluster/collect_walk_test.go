@@ -30,7 +30,8 @@ func TestWaysToClusterAdminCanBeWalked(t *testing.T) {
 	real.NewController(t, a, "certificatesigningrequest-signing-controller")
 	objects := []obj{object("v1", "Namespace", "", "shop", nil)}
 	for _, p := range plants() {
-		if slices.Contains([]string{"token-create of one account in kube-system", "bind-roles of one role", "csr-approve", "escalate-roles"}, p.kind) {
+		if slices.Contains([]string{"token-create of one account in kube-system", "bind-roles of one role", "csr-approve", "escalate-roles"},
+			p.kind) {
 			objects = append(objects, p.objects...)
 		}
 	}
@@ -62,7 +63,8 @@ func TestWaysToClusterAdminCanBeWalked(t *testing.T) {
 		way  []string // parts of the way, in order
 		walk func(t *testing.T, kubeconfig string) (end string)
 	}{
-		"onetoken": {[]string{"can make tokens of service accounts (only clusterrole-aggregation-controller)", "service account kube-system/clusterrole-aggregation-controller", "can change roles to hold more"},
+		"onetoken": {[]string{"can make tokens of service accounts (only clusterrole-aggregation-controller)",
+			"service account kube-system/clusterrole-aggregation-controller", "can change roles to hold more"},
 			func(t *testing.T, kubeconfig string) string {
 				token := real.MustKubectl(t, kubeconfig, "create", "token", "clusterrole-aggregation-controller", "--namespace", "kube-system")
 				account := filepath.Join(t.TempDir(), "account")
@@ -71,7 +73,8 @@ func TestWaysToClusterAdminCanBeWalked(t *testing.T) {
 				real.MustKubectl(t, account, "patch", "clusterrole", "system:basic-user", "--type=json", "--patch", all)
 				t.Cleanup(func() {
 					// The test's own context has ended here.
-					_, _, err := bins.Kubectl(context.Background(), a.AdminKubeconfig(), "patch", "clusterrole", "system:basic-user", "--type=json", "--patch", `[{"op":"remove","path":"/rules/2"}]`)
+					_, _, err := bins.Kubectl(context.Background(), a.AdminKubeconfig(), "patch", "clusterrole", "system:basic-user", "--type=json",
+						"--patch", `[{"op":"remove","path":"/rules/2"}]`)
 					must(t, err)
 				})
 				return kubeconfig
@@ -84,7 +87,8 @@ func TestWaysToClusterAdminCanBeWalked(t *testing.T) {
 						role = p.Via[0].Name // its own binding and role have one name
 					}
 				}
-				real.MustKubectl(t, kubeconfig, "replace", "--raw", "/apis/rbac.authorization.k8s.io/v1/clusterroles/"+role, "-f", file(t, object(rbacV1, "ClusterRole", "", role, obj{"rules": []any{can("*", "*:*")}})))
+				real.MustKubectl(t, kubeconfig, "replace", "--raw", "/apis/rbac.authorization.k8s.io/v1/clusterroles/"+role, "-f",
+					file(t, object(rbacV1, "ClusterRole", "", role, obj{"rules": []any{can("*", "*:*")}})))
 				return kubeconfig
 			}},
 		"namedbinder": {[]string{"can bind roles that it does not hold itself (only cluster-admin)", "a holder of ClusterRole cluster-admin"},
@@ -96,11 +100,14 @@ func TestWaysToClusterAdminCanBeWalked(t *testing.T) {
 			func(t *testing.T, kubeconfig string) string {
 				key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 				must(t, err)
-				der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: "x", Organization: []string{"kubeadm:cluster-admins"}}}, key)
+				der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: "x",
+					Organization: []string{"kubeadm:cluster-admins"}}}, key)
 				must(t, err)
-				real.MustKubectl(t, kubeconfig, "create", "-f", file(t, object("certificates.k8s.io/v1", "CertificateSigningRequest", "", "mine", obj{"spec": obj{"signerName": "kubernetes.io/kube-apiserver-client",
-					"usages": []string{"client auth"}, "request": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})}})))
-				real.MustKubectl(t, kubeconfig, "replace", "--raw", "/apis/certificates.k8s.io/v1/certificatesigningrequests/mine/approval", "-f", file(t, approved(t, a, "mine")))
+				real.MustKubectl(t, kubeconfig, "create", "-f", file(t, object("certificates.k8s.io/v1", "CertificateSigningRequest", "", "mine",
+					obj{"spec": obj{"signerName": "kubernetes.io/kube-apiserver-client",
+						"usages": []string{"client auth"}, "request": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})}})))
+				real.MustKubectl(t, kubeconfig, "replace", "--raw", "/apis/certificates.k8s.io/v1/certificatesigningrequests/mine/approval", "-f",
+					file(t, approved(t, a, "mine")))
 				var cert []byte
 				eventually(t, func() string {
 					text := real.MustKubectl(t, a.AdminKubeconfig(), "get", "csr", "mine", "-o", "jsonpath={.status.certificate}")
@@ -112,7 +119,8 @@ func TestWaysToClusterAdminCanBeWalked(t *testing.T) {
 				private, err := x509.MarshalPKCS8PrivateKey(key)
 				must(t, err)
 				path := filepath.Join(t.TempDir(), "signed")
-				must(t, a.WriteKubeconfig(path, real.Credentials{CertPEM: cert, KeyPEM: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})}))
+				must(t, a.WriteKubeconfig(path, real.Credentials{CertPEM: cert,
+					KeyPEM: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})}))
 				return path
 			}},
 	} {

@@ -73,7 +73,8 @@ func TestEverythingGoesThroughTheProxyOfTheKubeconfig(t *testing.T) {
 	text, err := w.sim.Kubeconfig("daemon")
 	must(t, err)
 	const hidden = "https://only-the-proxy-knows.invalid:6443"
-	path := write(t, strings.ReplaceAll(string(text), "server: "+w.sim.URL, "server: "+hidden+"\n    proxy-url: "+proxy+"\n    tls-server-name: 127.0.0.1"))
+	path := write(t, strings.ReplaceAll(string(text), "server: "+w.sim.URL, "server: "+hidden+"\n    proxy-url: "+proxy+
+		"\n    tls-server-name: 127.0.0.1"))
 	c := open(t, 0, path)
 	must(t, c.Bind(t.Context(), admin))
 	must(t, c.Unbind(t.Context(), "c1", request))
@@ -88,11 +89,13 @@ func TestEverythingGoesThroughTheProxyOfTheKubeconfig(t *testing.T) {
 	must(t, err)
 	loaded := rest.CopyConfig(servers[0].Config)
 	must(t, rest.LoadTLSFiles(loaded))
-	o, err := cluster.NewObserver(cluster.ObserveConfig{Cluster: "c1", Servers: []string{"only-the-proxy-knows.invalid:6443"}, ServerName: loaded.ServerName,
-		CA: loaded.CAData, Rest: servers[0].Config, Timeout: 20 * time.Second})
+	o, err := cluster.NewObserver(cluster.ObserveConfig{Cluster: "c1", Servers: []string{"only-the-proxy-knows.invalid:6443"},
+		ServerName: loaded.ServerName,
+		CA:         loaded.CAData, Rest: servers[0].Config, Timeout: 20 * time.Second})
 	must(t, err)
 	v := o.View(t.Context())
-	if len(v.Servers) != 1 || v.Servers[0].Error != "" || v.Servers[0].Wrong != "" || v.Servers[0].Skew == nil || len(v.Servers[0].Handshakes[1].Names) == 0 {
+	if len(v.Servers) != 1 || v.Servers[0].Error != "" || v.Servers[0].Wrong != "" || v.Servers[0].Skew == nil ||
+		len(v.Servers[0].Handshakes[1].Names) == 0 {
 		t.Errorf("got %+v, want two handshakes and the server's clock", v.Servers)
 	}
 	if n := asked.Load() - before; n < 5 {

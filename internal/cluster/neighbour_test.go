@@ -111,7 +111,8 @@ func TestTwoIdsForOneAPIServerAreRefused(t *testing.T) {
 	path := kubeconfigOf(t, w.sim, "daemon")
 	_, err := cluster.Open(cluster.Config{Targets: []cluster.Target{{ID: "c1", Kubeconfig: path}, {ID: "c2", Kubeconfig: path}}})
 	mustSay(t, err, "clusters c1 and c2 both name the API server")
-	_, err = cluster.Open(cluster.Config{Targets: []cluster.Target{{ID: "c1", Kubeconfig: path}, {ID: "c2", Kubeconfig: kubeconfigOf(t, start(t, 0).sim, "daemon"),
-		APIServers: []string{w.sim.URL + "/"}}}})
+	_, err = cluster.Open(cluster.Config{Targets: []cluster.Target{{ID: "c1", Kubeconfig: path},
+		{ID: "c2", Kubeconfig: kubeconfigOf(t, start(t, 0).sim, "daemon"),
+			APIServers: []string{w.sim.URL + "/"}}}})
 	mustSay(t, err, "clusters c1 and c2 both name the API server")
 }

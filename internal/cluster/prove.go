@@ -102,13 +102,15 @@ func (c *Clusters) besides(ctx context.Context, t *target, request string, answe
 			answers[i] = breakglass.Answer{Server: answers[i].Server, Problem: breakglass.StillAllowed, Question: answers[i].Question}
 		case err != nil:
 			answers[i] = breakglass.Answer{Server: answers[i].Server, Question: answers[i].Question,
-				Problem: "it refuses what the grant gave, but whether another binding names the certificate cannot be told: the bindings cannot be listed"}
+				Problem: "it refuses what the grant gave, but whether another binding names the certificate cannot be told: the bindings cannot be " +
+					"listed"}
 		}
 		answers[i].Bindings = said
 	}
 }
 
-func (t *target) ask(ctx context.Context, a breakglass.Access, before []authorizationv1.SubjectAccessReviewSpec, log *slog.Logger) breakglass.Answer {
+func (t *target) ask(ctx context.Context, a breakglass.Access, before []authorizationv1.SubjectAccessReviewSpec,
+	log *slog.Logger) breakglass.Answer {
 	trouble := func(err error) breakglass.Answer {
 		log.DebugContext(ctx, "an API server gave no proof", slog.String("cluster", t.id), slog.String("server", t.rest.Host),
 			slog.String("request", a.Request), slog.Any("error", err))
@@ -150,7 +152,8 @@ func (t *target) ask(ctx context.Context, a breakglass.Access, before []authoriz
 	case status.Allowed:
 		return breakglass.Answer{Problem: breakglass.StillAllowed, Question: words(q)}
 	case status.Denied && status.EvaluationError != "":
-		return breakglass.Answer{Problem: "an authorization webhook there does not work, and until it does everything is refused: that proves nothing"}
+		return breakglass.Answer{Problem: "an authorization webhook there does not work, and until it does everything is refused: that proves " +
+			"nothing"}
 	case !status.Denied:
 		return breakglass.Answer{Problem: unasked}
 	}
@@ -182,7 +185,8 @@ func wordsOf(s authorizationv1.SubjectAccessReviewSpec) string {
 }
 
 // review asks this API server whether the certificate may do what q says.
-func (t *target) review(ctx context.Context, a breakglass.Access, q authorizationv1.ResourceAttributes) (authorizationv1.SubjectAccessReviewStatus, error) {
+func (t *target) review(ctx context.Context, a breakglass.Access,
+	q authorizationv1.ResourceAttributes) (authorizationv1.SubjectAccessReviewStatus, error) {
 	groups := []string{authenticated}
 	if a.Rights.Group != "" {
 		groups = []string{a.Rights.Group, authenticated}
@@ -194,7 +198,8 @@ func (t *target) review(ctx context.Context, a breakglass.Access, q authorizatio
 	return t.reviewSpec(ctx, spec)
 }
 
-func (t *target) reviewSpec(ctx context.Context, spec authorizationv1.SubjectAccessReviewSpec) (authorizationv1.SubjectAccessReviewStatus, error) {
+func (t *target) reviewSpec(ctx context.Context, spec authorizationv1.SubjectAccessReviewSpec) (authorizationv1.SubjectAccessReviewStatus,
+	error) {
 	status, err := t.may(ctx, spec)
 	if err != nil {
 		return authorizationv1.SubjectAccessReviewStatus{}, askError{err}

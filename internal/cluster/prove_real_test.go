@@ -41,10 +41,12 @@ func TestRealRevocationIsProvenByEveryAPIServer(t *testing.T) {
 	second := real.NewCluster(t, real.APIServerOptions{ReplicaOf: p.APIServer, ClientCAs: p.ca.CertPEM})
 	third := real.NewCluster(t, real.APIServerOptions{ReplicaOf: p.APIServer, ClientCAs: p.ca.CertPEM})
 	addresses := []string{p.URL, second.URL, third.URL}
-	c, err := cluster.Open(cluster.Config{Timeout: unhurried, Targets: []cluster.Target{{ID: "c1", Kubeconfig: p.path, APIServers: addresses}}})
+	c, err := cluster.Open(cluster.Config{Timeout: unhurried, Targets: []cluster.Target{{ID: "c1", Kubeconfig: p.path,
+		APIServers: addresses}}})
 	must(t, err)
 	ask := func(r breakglass.Rights) []breakglass.Answer {
-		return c.Ask(t.Context(), breakglass.Access{Request: request, Cluster: "c1", User: alice, Fingerprint: strings.Repeat("ab", 32), Rights: r})
+		return c.Ask(t.Context(), breakglass.Access{Request: request, Cluster: "c1", User: alice, Fingerprint: strings.Repeat("ab", 32),
+			Rights: r})
 	}
 	everyServer := func(t *testing.T, got []breakglass.Answer) {
 		t.Helper()
@@ -127,7 +129,8 @@ func TestRealRevocationIsProvenByEveryAPIServer(t *testing.T) {
 		s := real.NewCluster(t, real.APIServerOptions{ReplicaOf: p.APIServer, ClientCAs: p.ca.CertPEM,
 			Files: map[string][]byte{"authorization.yaml": fmt.Appendf(nil, denyEverything, write(t, deadWebhook))},
 			Flags: []string{"--authorization-config=authorization.yaml"}})
-		c, err := cluster.Open(cluster.Config{Timeout: unhurried, Targets: []cluster.Target{{ID: "c1", Kubeconfig: p.path, APIServers: []string{s.URL}}}})
+		c, err := cluster.Open(cluster.Config{Timeout: unhurried, Targets: []cluster.Target{{ID: "c1", Kubeconfig: p.path,
+			APIServers: []string{s.URL}}}})
 		must(t, err)
 		for _, r := range []breakglass.Rights{admin.Rights, {Group: "breakglass:cluster-admins"}} {
 			got := c.Ask(t.Context(), breakglass.Access{Request: request, Cluster: "c1", User: alice, Rights: r})
@@ -148,7 +151,8 @@ func TestRealRevocationIsProvenByEveryAPIServer(t *testing.T) {
 			}
 			return ""
 		})
-		if pings := c.Ping(t.Context(), "c1", map[string]string{}); len(pings) != 3 || pings[0].Err != nil || pings[1].Err != nil || pings[2].Err == nil {
+		if pings := c.Ping(t.Context(), "c1", map[string]string{}); len(pings) != 3 || pings[0].Err != nil || pings[1].Err != nil ||
+			pings[2].Err == nil {
 			t.Errorf("got pings %+v, want an error from the third alone", pings)
 		}
 		must(t, third.Start(t.Context()))

@@ -43,14 +43,17 @@ func TestSimulatedClusterProvesAndIsSwept(t *testing.T) {
 	if got := c.Ask(t.Context(), access); len(got) != 1 || got[0].No || got[0].Problem != breakglass.StillAllowed {
 		t.Errorf("got %+v while bound, want that it is still allowed", got)
 	}
-	planted := &rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "planted"}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "cluster-admin"},
+	planted := &rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "planted"},
+		RoleRef:  rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "cluster-admin"},
 		Subjects: []rbacv1.Subject{{Kind: "User", Name: "eve"}}}
 	_, err = daemonOf(t, sim).ClusterRoleBindings().Create(t.Context(), planted, metav1.CreateOptions{})
 	must(t, err)
 	after, err := c.Snapshot(t.Context(), "c1") // while the grant's own binding is there
 	must(t, err)
-	got := sweep.Judge(sweep.Evidence{Changes: sweep.Compare(&before, after, sweep.Window{From: from, Until: time.Now()}), Before: &before, After: after})
-	if len(got) != 1 || got[0].Rule != "clusterrolebinding-created" || got[0].Object != "ClusterRoleBinding planted" || got[0].Severity != breakglass.SeverityCritical {
+	got := sweep.Judge(sweep.Evidence{Changes: sweep.Compare(&before, after, sweep.Window{From: from, Until: time.Now()}), Before: &before,
+		After: after})
+	if len(got) != 1 || got[0].Rule != "clusterrolebinding-created" || got[0].Object != "ClusterRoleBinding planted" ||
+		got[0].Severity != breakglass.SeverityCritical {
 		t.Errorf("got %+v, want the planted binding, and not the grant's own", got)
 	}
 	must(t, c.Unbind(t.Context(), "c1", request))
@@ -62,17 +65,21 @@ func TestSimulatedClusterProvesAndIsSwept(t *testing.T) {
 func TestAddressesOfAPIServersAreCheckedAndKeepTheirOrder(t *testing.T) {
 	w := start(t, 0)
 	path := kubeconfigOf(t, w.sim, "daemon")
-	for address, says := range map[string]string{"http://10.0.0.1": "https://host:port", "https://u:p@10.0.0.1": "https://host:port", "10.0.0.1:6443": "https://host:port"} {
+	for address, says := range map[string]string{"http://10.0.0.1": "https://host:port", "https://u:p@10.0.0.1": "https://host:port",
+		"10.0.0.1:6443": "https://host:port"} {
 		_, err := cluster.Open(cluster.Config{Targets: []cluster.Target{{ID: "c1", Kubeconfig: path, APIServers: []string{address}}}})
 		mustSay(t, err, says)
 	}
-	_, err := cluster.Open(cluster.Config{Targets: []cluster.Target{{ID: "c1", Kubeconfig: path, APIServers: []string{"https://10.0.0.1", "https://10.0.0.1:443/"}}}})
+	_, err := cluster.Open(cluster.Config{Targets: []cluster.Target{{ID: "c1", Kubeconfig: path,
+		APIServers: []string{"https://10.0.0.1", "https://10.0.0.1:443/"}}}})
 	mustSay(t, err, "twice")
-	c, err := cluster.Open(cluster.Config{Targets: []cluster.Target{{ID: "c1", Kubeconfig: path, APIServers: []string{"https://127.0.0.1:1", w.sim.URL}}}})
+	c, err := cluster.Open(cluster.Config{Targets: []cluster.Target{{ID: "c1", Kubeconfig: path,
+		APIServers: []string{"https://127.0.0.1:1", w.sim.URL}}}})
 	must(t, err)
 	servers, err := c.Servers("c1")
 	must(t, err)
-	if len(servers) != 2 || servers[0].Address != "https://127.0.0.1:1" || servers[0].Config.Host != servers[0].Address || servers[1].Address != w.sim.URL {
+	if len(servers) != 2 || servers[0].Address != "https://127.0.0.1:1" || servers[0].Config.Host != servers[0].Address ||
+		servers[1].Address != w.sim.URL {
 		t.Errorf("got %+v, want the configuration's order", servers)
 	}
 	pings := c.Ping(t.Context(), "c1", map[string]string{"https://127.0.0.1:1": "nonce-1", w.sim.URL: "nonce-2"})
@@ -105,10 +112,12 @@ func TestServerHasRefusedOnlyWhenItHasForgottenWhatItWasAskedBefore(t *testing.T
 		must(t, json.NewEncoder(w).Encode(review))
 	}))
 	defer srv.Close()
-	path := write(t, fmt.Sprintf("{apiVersion: v1, kind: Config, current-context: c, contexts: [{name: c, context: {cluster: c, user: u}}], users: [{name: u, user: {token: t}}], clusters: [{name: c, cluster: {server: %q, certificate-authority-data: %q}}]}",
+	path := write(t, fmt.Sprintf("{apiVersion: v1, kind: Config, current-context: c, contexts: [{name: c, context: {cluster: c, user: u}}], "+
+		"users: [{name: u, user: {token: t}}], clusters: [{name: c, cluster: {server: %q, certificate-authority-data: %q}}]}",
 		srv.URL, base64.StdEncoding.EncodeToString(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw}))))
 	spec := func(resource string) json.RawMessage {
-		return fmt.Appendf(nil, `{"user":%q,"groups":["breakglass:cluster-admins","system:authenticated"],"resourceAttributes":{"verb":"list","version":"v1","resource":%q}}`, alice, resource)
+		return fmt.Appendf(nil,
+			`{"user":%q,"groups":["breakglass:cluster-admins","system:authenticated"],"resourceAttributes":{"verb":"list","version":"v1","resource":%q}}`, alice, resource)
 	}
 	c, err := cluster.Open(cluster.Config{Targets: []cluster.Target{{ID: "c1", Kubeconfig: path}}, Asked: func(user string) []json.RawMessage {
 		if user != alice {
@@ -118,7 +127,8 @@ func TestServerHasRefusedOnlyWhenItHasForgottenWhatItWasAskedBefore(t *testing.T
 	}})
 	must(t, err)
 	access := breakglass.Access{Request: request, Cluster: "c1", User: alice, Rights: breakglass.Rights{Group: "breakglass:cluster-admins"}}
-	if got := c.Ask(t.Context(), access); len(got) != 1 || got[0].No || got[0].Problem != breakglass.StillAllowed || got[0].Question != "may it list nodes?" {
+	if got := c.Ask(t.Context(), access); len(got) != 1 || got[0].No || got[0].Problem != breakglass.StillAllowed ||
+		got[0].Question != "may it list nodes?" {
 		t.Errorf("got %+v, want that it is still let in by what is remembered", got)
 	}
 	remembers.Store(false)
@@ -145,18 +155,21 @@ func TestManyProofsAtOneTimeAreNotTakenForServersThatAreAway(t *testing.T) {
 		}
 	}))
 	defer srv.Close()
-	path := write(t, fmt.Sprintf("{apiVersion: v1, kind: Config, current-context: c, contexts: [{name: c, context: {cluster: c, user: u}}], users: [{name: u, user: {token: t}}], clusters: [{name: c, cluster: {server: %q, certificate-authority-data: %q}}]}",
+	path := write(t, fmt.Sprintf("{apiVersion: v1, kind: Config, current-context: c, contexts: [{name: c, context: {cluster: c, user: u}}], "+
+		"users: [{name: u, user: {token: t}}], clusters: [{name: c, cluster: {server: %q, certificate-authority-data: %q}}]}",
 		srv.URL, base64.StdEncoding.EncodeToString(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw}))))
 	var before []json.RawMessage
 	for i := range 500 {
 		before = append(before, fmt.Appendf(nil, `{"user":%q,"resourceAttributes":{"verb":"list","version":"v1","resource":"r%d"}}`, alice, i))
 	}
-	c, err := cluster.Open(cluster.Config{Targets: []cluster.Target{{ID: "c1", Kubeconfig: path}}, Timeout: 30 * time.Second, Asked: func(string) []json.RawMessage { return before }})
+	c, err := cluster.Open(cluster.Config{Targets: []cluster.Target{{ID: "c1", Kubeconfig: path}}, Timeout: 30 * time.Second,
+		Asked: func(string) []json.RawMessage { return before }})
 	must(t, err)
 	var all sync.WaitGroup
 	for range 4 {
 		all.Go(func() {
-			got := c.Ask(t.Context(), breakglass.Access{Request: request, Cluster: "c1", User: alice, Rights: breakglass.Rights{Group: "breakglass:cluster-admins"}})
+			got := c.Ask(t.Context(), breakglass.Access{Request: request, Cluster: "c1", User: alice,
+				Rights: breakglass.Rights{Group: "breakglass:cluster-admins"}})
 			if len(got) != 1 || !got[0].No {
 				t.Errorf("got %+v, want a no", got)
 			}
@@ -167,7 +180,8 @@ func TestManyProofsAtOneTimeAreNotTakenForServersThatAreAway(t *testing.T) {
 
 func daemonOf(t *testing.T, sim *kubesim.Server) rbacclient.RbacV1Interface {
 	t.Helper()
-	c, err := rbacclient.NewForConfig(&rest.Config{Host: sim.URL, BearerToken: "daemon", TLSClientConfig: rest.TLSClientConfig{CAData: sim.CAPEM()}})
+	c, err := rbacclient.NewForConfig(&rest.Config{Host: sim.URL, BearerToken: "daemon",
+		TLSClientConfig: rest.TLSClientConfig{CAData: sim.CAPEM()}})
 	must(t, err)
 	return c
 }
@@ -203,15 +217,18 @@ func TestReceiptIsHonestAboutSelfMadeBindings(t *testing.T) {
 	if got := names(w.sim); !slices.Equal(got, []string{"others", "shared"}) {
 		t.Errorf("got %q left, want what is about somebody else too", got)
 	}
-	if got := proof(); got.No || got.Problem != breakglass.StillAllowed || !slices.Contains(got.Bindings, "ClusterRoleBinding shared to ClusterRole helper: still there") {
+	if got := proof(); got.No || got.Problem != breakglass.StillAllowed || !slices.Contains(got.Bindings,
+		"ClusterRoleBinding shared to ClusterRole helper: still there") {
 		t.Errorf("got %+v, want that the certificate is let in by the binding that is there", got)
 	}
 	must(t, w.admin.ClusterRoleBindings().Delete(t.Context(), "shared", metav1.DeleteOptions{}))
 	must(t, w.c.Unbind(t.Context(), "c1", request))
 	got := proof()
-	if !got.No || got.By != breakglass.RefusedByRBAC || !slices.Equal(got.Bindings, []string{"ClusterRoleBinding kube-proxy-helper to ClusterRole helper: taken away",
-		"ClusterRoleBinding both to ClusterRole helper: taken away"}) && !slices.Equal(got.Bindings, []string{"ClusterRoleBinding both to ClusterRole helper: taken away",
-		"ClusterRoleBinding kube-proxy-helper to ClusterRole helper: taken away"}) {
+	if !got.No || got.By != breakglass.RefusedByRBAC || !slices.Equal(got.Bindings,
+		[]string{"ClusterRoleBinding kube-proxy-helper to ClusterRole helper: taken away",
+			"ClusterRoleBinding both to ClusterRole helper: taken away"}) && !slices.Equal(got.Bindings,
+		[]string{"ClusterRoleBinding both to ClusterRole helper: taken away",
+			"ClusterRoleBinding kube-proxy-helper to ClusterRole helper: taken away"}) {
 		t.Errorf("got %+v, want no, and the names of what was taken away", got)
 	}
 	w.sim.SetFault(func(c kubesim.Call) kubesim.Fault {

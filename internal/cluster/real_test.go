@@ -132,7 +132,8 @@ func mustSee(t *testing.T, what string, see func() error, allowed bool) {
 func TestRealClusters(t *testing.T) {
 	etcd := real.NewEtcd(t)
 	p, other := startReal(t, etcd, "prod"), startReal(t, etcd, "test")
-	c, err := cluster.Open(cluster.Config{Timeout: unhurried, Targets: []cluster.Target{{ID: "c1", Kubeconfig: p.path}, {ID: "c2", Kubeconfig: other.path}}})
+	c, err := cluster.Open(cluster.Config{Timeout: unhurried, Targets: []cluster.Target{{ID: "c1", Kubeconfig: p.path},
+		{ID: "c2", Kubeconfig: other.path}}})
 	must(t, err)
 	t.Run("binding gives access and its removal takes it at once", func(t *testing.T) { testAccess(t, c, p, other) })
 	t.Run("bindings in namespaces", func(t *testing.T) { testNamespaces(t, c, p) })
@@ -161,7 +162,8 @@ func testAccess(t *testing.T, c *cluster.Clusters, p, other *prod) {
 			t.Errorf("got %q, %v bound in %s, want %q", got, err, id, want)
 		}
 	}
-	if out := p.kubectl(t, "get", "clusterrolebindings", "-l", "app.kubernetes.io/managed-by=breakglassd", "-o", "wide"); !strings.Contains(out, alice) || !strings.Contains(out, "cluster-admin") {
+	if out := p.kubectl(t, "get", "clusterrolebindings", "-l", "app.kubernetes.io/managed-by=breakglassd", "-o",
+		"wide"); !strings.Contains(out, alice) || !strings.Contains(out, "cluster-admin") {
 		t.Errorf("an administrator sees\n%s\nwant who may do what", out)
 	}
 	must(t, c.Unbind(t.Context(), "c2", request)) // the other cluster's is not this one's
@@ -203,8 +205,10 @@ func testNamespaces(t *testing.T, c *cluster.Clusters, p *prod) {
 	fixer := b
 	fixer.Rights = breakglass.Rights{Role: "fixer", Namespaces: []string{"shop"}}
 	mustSay(t, c.Bind(t.Context(), fixer), "namespace shop", "policies/kubernetes/")
-	if got := bad(c.CheckRights(t.Context(), "c1", []breakglass.Rights{{ClusterRole: "cluster-admin"}, {ClusterRole: "view"}, fixer.Rights})); len(got) != 2 ||
-		!strings.Contains(got[0].What, "bind roles.rbac.authorization.k8s.io/fixer in namespace shop") || !strings.Contains(got[1].What, "get roles.rbac.authorization.k8s.io/fixer in namespace shop") {
+	if got := bad(c.CheckRights(t.Context(), "c1", []breakglass.Rights{{ClusterRole: "cluster-admin"}, {ClusterRole: "view"},
+		fixer.Rights})); len(got) != 2 ||
+		!strings.Contains(got[0].What, "bind roles.rbac.authorization.k8s.io/fixer in namespace shop") ||
+		!strings.Contains(got[1].What, "get roles.rbac.authorization.k8s.io/fixer in namespace shop") {
 		t.Errorf("got findings %+v, want that it may neither bind fixer nor read it", got)
 	}
 	shipped, err := os.ReadFile(filepath.Join(p.files, "rbac.yaml"))
@@ -224,7 +228,8 @@ func testNamespaces(t *testing.T, c *cluster.Clusters, p *prod) {
 	})
 	mustSee(t, "shop by the Role", in("shop"), true)
 	mustSee(t, "till by the Role", in("till"), false)
-	if got := bad(c.CheckRights(t.Context(), "c1", []breakglass.Rights{{ClusterRole: "cluster-admin"}, {ClusterRole: "view"}, fixer.Rights})); len(got) != 0 {
+	if got := bad(c.CheckRights(t.Context(), "c1", []breakglass.Rights{{ClusterRole: "cluster-admin"}, {ClusterRole: "view"},
+		fixer.Rights})); len(got) != 0 {
 		t.Errorf("got findings %+v, want none", got)
 	}
 	must(t, c.Unbind(t.Context(), "c1", request))
@@ -300,14 +305,16 @@ func testFinalizer(t *testing.T, c *cluster.Clusters, p *prod) {
 func testExpired(t *testing.T, p *prod) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	must(t, err)
-	cert, err := p.ca.Sign(&x509.Certificate{SerialNumber: big.NewInt(7), Subject: pkix.Name{CommonName: account}, NotBefore: time.Now().Add(-time.Hour),
-		NotAfter: time.Now().Add(-time.Minute), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}, key.Public())
+	cert, err := p.ca.Sign(&x509.Certificate{SerialNumber: big.NewInt(7), Subject: pkix.Name{CommonName: account},
+		NotBefore: time.Now().Add(-time.Hour),
+		NotAfter:  time.Now().Add(-time.Minute), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}, key.Public())
 	must(t, err)
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	must(t, err)
 	path := filepath.Join(t.TempDir(), "expired")
 	must(t, p.WriteKubeconfig(path, real.Credentials{CertPEM: cert, KeyPEM: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})}))
-	mustSay(t, open(t, unhurried, path).Unbind(t.Context(), "c1", request), "does not accept the daemon's credential", "expired", "policies/kubernetes/README.md")
+	mustSay(t, open(t, unhurried, path).Unbind(t.Context(), "c1", request), "does not accept the daemon's credential", "expired",
+		"policies/kubernetes/README.md")
 }
 
 // testLeastPrivilege tries out, with the daemon's credential, what it must be able to do and what a thief would like to do.
@@ -374,7 +381,8 @@ func testLeastPrivilege(t *testing.T, c *cluster.Clusters, p *prod) {
 	if !apierrors.IsForbidden(err) {
 		t.Errorf("making a ClusterRole: got %v, want Forbidden", err)
 	}
-	_, err = daemon.ClusterRoleBindings().Patch(t.Context(), "cluster-admin", "application/merge-patch+json", []byte(`{"subjects":[]}`), metav1.PatchOptions{})
+	_, err = daemon.ClusterRoleBindings().Patch(t.Context(), "cluster-admin", "application/merge-patch+json", []byte(`{"subjects":[]}`),
+		metav1.PatchOptions{})
 	if !apierrors.IsForbidden(err) {
 		t.Errorf("changing a ClusterRoleBinding: got %v, want Forbidden", err)
 	}
@@ -398,7 +406,8 @@ func testCheck(t *testing.T, c *cluster.Clusters, p *prod) {
 			t.Errorf("with what ships: %+v", f)
 		}
 	}
-	if out := c.CheckRights(t.Context(), "c1", rights); len(out) != 2 || !strings.Contains(out[0].What, account) || !strings.Contains(out[1].What, "no others") {
+	if out := c.CheckRights(t.Context(), "c1", rights); len(out) != 2 || !strings.Contains(out[0].What, account) ||
+		!strings.Contains(out[1].What, "no others") {
 		t.Errorf("got %+v, want who the daemon is and that its rights are right", out)
 	}
 	finds := func(t *testing.T, rights []breakglass.Rights, word string) {
@@ -447,25 +456,36 @@ func testCheck(t *testing.T, c *cluster.Clusters, p *prod) {
 		ns   string // empty: everywhere
 	}{
 		"* *.*": {rbacv1.PolicyRule{Verbs: []string{"*"}, APIGroups: []string{"*"}, Resources: []string{"*"}}, ""},
-		"bind clusterroles.rbac.authorization.k8s.io,":    {rbacv1.PolicyRule{Verbs: []string{"bind", "x"}, APIGroups: rbac, Resources: []string{"clusterroles"}}, ""},
-		"escalate clusterroles.rbac.authorization.k8s.io": {rbacv1.PolicyRule{Verbs: []string{"escalate"}, APIGroups: rbac, Resources: []string{"clusterroles"}}, ""},
-		"patch rolebindings.rbac.authorization.k8s.io":    {rbacv1.PolicyRule{Verbs: []string{"patch"}, APIGroups: rbac, Resources: []string{"rolebindings"}}, ""},
-		"deletecollection clusterrolebindings":            {rbacv1.PolicyRule{Verbs: []string{"deletecollection"}, APIGroups: rbac, Resources: []string{"clusterrolebindings"}}, ""},
-		"impersonate groups":                              {rbacv1.PolicyRule{Verbs: []string{"impersonate"}, APIGroups: []string{""}, Resources: []string{"groups"}}, ""},
-		"create serviceaccounts/token":                    {rbacv1.PolicyRule{Verbs: []string{"create"}, APIGroups: []string{""}, Resources: []string{"serviceaccounts/token"}}, ""},
-		"create pods":                                     {rbacv1.PolicyRule{Verbs: []string{"create"}, APIGroups: []string{""}, Resources: []string{"pods"}}, "shop"},
-		"get secrets/admin-token":                         {rbacv1.PolicyRule{Verbs: []string{"get"}, APIGroups: []string{""}, Resources: []string{"secrets"}, ResourceNames: []string{"admin-token"}}, "kube-system"},
+		"bind clusterroles.rbac.authorization.k8s.io,": {rbacv1.PolicyRule{Verbs: []string{"bind", "x"}, APIGroups: rbac,
+			Resources: []string{"clusterroles"}}, ""},
+		"escalate clusterroles.rbac.authorization.k8s.io": {rbacv1.PolicyRule{Verbs: []string{"escalate"}, APIGroups: rbac,
+			Resources: []string{"clusterroles"}}, ""},
+		"patch rolebindings.rbac.authorization.k8s.io": {rbacv1.PolicyRule{Verbs: []string{"patch"}, APIGroups: rbac,
+			Resources: []string{"rolebindings"}}, ""},
+		"deletecollection clusterrolebindings": {rbacv1.PolicyRule{Verbs: []string{"deletecollection"}, APIGroups: rbac,
+			Resources: []string{"clusterrolebindings"}}, ""},
+		"impersonate groups": {rbacv1.PolicyRule{Verbs: []string{"impersonate"}, APIGroups: []string{""},
+			Resources: []string{"groups"}}, ""},
+		"create serviceaccounts/token": {rbacv1.PolicyRule{Verbs: []string{"create"}, APIGroups: []string{""},
+			Resources: []string{"serviceaccounts/token"}}, ""},
+		"create pods": {rbacv1.PolicyRule{Verbs: []string{"create"}, APIGroups: []string{""},
+			Resources: []string{"pods"}}, "shop"},
+		"get secrets/admin-token": {rbacv1.PolicyRule{Verbs: []string{"get"}, APIGroups: []string{""},
+			Resources: []string{"secrets"}, ResourceNames: []string{"admin-token"}}, "kube-system"},
 	} {
 		t.Run("too much: "+what, func(t *testing.T) {
 			meta := metav1.ObjectMeta{Name: "planted"}
 			to := []rbacv1.Subject{{Kind: "ServiceAccount", Name: "breakglassd", Namespace: "breakglass"}}
 			role := rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "planted"}
-			_, err := p.admin.ClusterRoles().Create(t.Context(), &rbacv1.ClusterRole{ObjectMeta: meta, Rules: []rbacv1.PolicyRule{r.rule}}, metav1.CreateOptions{})
+			_, err := p.admin.ClusterRoles().Create(t.Context(), &rbacv1.ClusterRole{ObjectMeta: meta, Rules: []rbacv1.PolicyRule{r.rule}},
+				metav1.CreateOptions{})
 			must(t, err)
 			if r.ns == "" {
-				_, err = p.admin.ClusterRoleBindings().Create(t.Context(), &rbacv1.ClusterRoleBinding{ObjectMeta: meta, Subjects: to, RoleRef: role}, metav1.CreateOptions{})
+				_, err = p.admin.ClusterRoleBindings().Create(t.Context(), &rbacv1.ClusterRoleBinding{ObjectMeta: meta, Subjects: to, RoleRef: role},
+					metav1.CreateOptions{})
 			} else {
-				_, err = p.admin.RoleBindings(r.ns).Create(t.Context(), &rbacv1.RoleBinding{ObjectMeta: meta, Subjects: to, RoleRef: role}, metav1.CreateOptions{})
+				_, err = p.admin.RoleBindings(r.ns).Create(t.Context(), &rbacv1.RoleBinding{ObjectMeta: meta, Subjects: to, RoleRef: role},
+					metav1.CreateOptions{})
 			}
 			must(t, err)
 			finds(t, rights, what)
@@ -483,7 +503,8 @@ func testCheck(t *testing.T, c *cluster.Clusters, p *prod) {
 		must(t, err)
 		path := filepath.Join(t.TempDir(), "masters")
 		must(t, p.WriteKubeconfig(path, real.Credentials{CertPEM: cert, KeyPEM: key}))
-		if got := bad(open(t, unhurried, path).CheckRights(t.Context(), "c1", rights)); len(got) == 0 || !strings.Contains(got[0].What, "system:masters") {
+		if got := bad(open(t, unhurried, path).CheckRights(t.Context(), "c1", rights)); len(got) == 0 ||
+			!strings.Contains(got[0].What, "system:masters") {
 			t.Errorf("got %+v, want that it is in system:masters", got)
 		}
 	})
@@ -512,7 +533,8 @@ func testAdmission(t *testing.T, c *cluster.Clusters, p *prod) {
 	}{
 		{"no labels", name, nil, user(alice)},
 		{"no request", name, map[string]string{cluster.ManagedByLabel: cluster.ManagedBy}, user(alice)},
-		{"empty request", "breakglass-", map[string]string{cluster.ManagedByLabel: cluster.ManagedBy, cluster.RequestLabel: ""}, user("breakglass:alice:")},
+		{"empty request", "breakglass-", map[string]string{cluster.ManagedByLabel: cluster.ManagedBy, cluster.RequestLabel: ""},
+			user("breakglass:alice:")},
 		{"not managed by us", name, map[string]string{cluster.RequestLabel: request}, user(alice)},
 		{"managed by another", name, map[string]string{cluster.ManagedByLabel: "Helm", cluster.RequestLabel: request}, user(alice)},
 		{"another name", "mine", ours, user(alice)},
@@ -530,7 +552,8 @@ func testAdmission(t *testing.T, c *cluster.Clusters, p *prod) {
 		dry := metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}} // admission is the same, and nothing is left if it is not refused
 		meta := metav1.ObjectMeta{Name: planted[i].name, Labels: planted[i].labels}
 		if ns == "" {
-			_, err := thief.ClusterRoleBindings().Create(ctx, &rbacv1.ClusterRoleBinding{ObjectMeta: meta, Subjects: planted[i].subjects, RoleRef: role}, dry)
+			_, err := thief.ClusterRoleBindings().Create(ctx, &rbacv1.ClusterRoleBinding{ObjectMeta: meta, Subjects: planted[i].subjects,
+				RoleRef: role}, dry)
 			return err
 		}
 		_, err := thief.RoleBindings(ns).Create(ctx, &rbacv1.RoleBinding{ObjectMeta: meta, Subjects: planted[i].subjects, RoleRef: role}, dry)
@@ -560,7 +583,8 @@ func testAdmission(t *testing.T, c *cluster.Clusters, p *prod) {
 	for _, b := range []breakglass.Binding{admin, scoped} {
 		must(t, c.Bind(t.Context(), b))
 	}
-	p.kubectl(t, "patch", "clusterrolebinding", name, "--type=merge", "-p", `{"subjects":[{"kind":"User","name":"eve","apiGroup":"rbac.authorization.k8s.io"}]}`)
+	p.kubectl(t, "patch", "clusterrolebinding", name, "--type=merge", "-p",
+		`{"subjects":[{"kind":"User","name":"eve","apiGroup":"rbac.authorization.k8s.io"}]}`)
 	must(t, c.Bind(t.Context(), admin)) // replaces it
 	p.kubectl(t, "patch", "clusterrolebinding", name, "--type=merge", "-p", `{"subjects":null}`)
 
@@ -571,14 +595,16 @@ func testAdmission(t *testing.T, c *cluster.Clusters, p *prod) {
 		t.Errorf("deleting a binding that others share: got %v, want it refused", err)
 	}
 	mustSay(t, c.Unbind(t.Context(), "c1", request), "ClusterRoleBinding shared", "about others too")
-	if got := c.Ask(t.Context(), breakglass.Access{Request: request, Cluster: "c1", User: alice, Rights: admin.Rights}); len(got) != 1 || got[0].No {
+	if got := c.Ask(t.Context(), breakglass.Access{Request: request, Cluster: "c1", User: alice, Rights: admin.Rights}); len(got) != 1 ||
+		got[0].No {
 		t.Errorf("got %+v, want no proof while another binding names the certificate", got)
 	}
 	p.kubectl(t, "delete", "clusterrolebinding", "shared")
 	must(t, c.Unbind(t.Context(), "c1", request))
 	eventually(t, func() string {
 		got := c.Ask(t.Context(), breakglass.Access{Request: request, Cluster: "c1", User: alice, Rights: admin.Rights})
-		if len(got) != 1 || !got[0].No || !slices.Contains(got[0].Bindings, "ClusterRoleBinding kube-proxy-helper to ClusterRole view: taken away") {
+		if len(got) != 1 || !got[0].No || !slices.Contains(got[0].Bindings,
+			"ClusterRoleBinding kube-proxy-helper to ClusterRole view: taken away") {
 			return fmt.Sprintf("got %+v, want no, and what was taken away", got)
 		}
 		return ""

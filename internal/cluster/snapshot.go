@@ -96,7 +96,8 @@ func (l *lister) list(ctx context.Context, k sweep.Kind) {
 	case apierrors.IsForbidden(err):
 		gap.Why, gap.Next = "the daemon may not list them", sweepNext
 		if k.Resource == "secrets" {
-			gap.Why, gap.Next = "the daemon may not list them, so that only audit events show those that were made", "see policies/kubernetes/optional/sweep.yaml on why that is so by default"
+			gap.Why, gap.Next = "the daemon may not list them, so that only audit events show those that were made",
+				"see policies/kubernetes/optional/sweep.yaml on why that is so by default"
 		}
 	case errors.Is(err, errFull) || errors.Is(err, errTooLarge):
 		gap.Why, gap.Next = "there are too many", "look at those that are new by hand"

@@ -46,7 +46,8 @@ type trick struct {
 
 func tricks() []trick {
 	pod := func(name, spec string) string {
-		return fmt.Sprintf("{apiVersion: v1, kind: Pod, metadata: {name: %s, namespace: shop}, spec: {containers: [{name: c, image: busybox}], %s}}", name, spec)
+		return fmt.Sprintf("{apiVersion: v1, kind: Pod, metadata: {name: %s, namespace: shop}, spec: {containers: [{name: c, image: busybox}], "+
+			"%s}}", name, spec)
 	}
 	workload := func(group, kind, name string) string {
 		return fmt.Sprintf(`{apiVersion: %s, kind: %s, metadata: {name: %s, namespace: shop}, spec: {selector: {matchLabels: {a: b}}, serviceName: x, template: {metadata: {labels: {a: b}}, spec: {containers: [{name: c, image: busybox}]}}}}`, group, kind, name)
@@ -65,105 +66,164 @@ func tricks() []trick {
 		return fmt.Sprintf(`{apiVersion: certificates.k8s.io/v1, kind: CertificateSigningRequest, metadata: {name: %s}, spec: {request: CSR, signerName: kubernetes.io/kube-apiserver-client, usages: [client auth]}}`, name)
 	}
 	netpol := func(name string) string {
-		return fmt.Sprintf("{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: %s, namespace: shop}, spec: {podSelector: {}}}", name)
+		return fmt.Sprintf("{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: %s, namespace: shop}, spec: {podSelector: "+
+			"{}}}", name)
 	}
 	node := func(name, more string) string {
 		return fmt.Sprintf("{apiVersion: v1, kind: Node, metadata: {name: %s}%s}", name, more)
 	}
 	service := func(name, more string) string {
-		return fmt.Sprintf("{apiVersion: v1, kind: Service, metadata: {name: %s, namespace: shop}, spec: {selector: {a: b}, ports: [{port: 80}]%s}}", name, more)
+		return fmt.Sprintf("{apiVersion: v1, kind: Service, metadata: {name: %s, namespace: shop}, spec: {selector: {a: b}, ports: [{port: "+
+			"80}]%s}}", name, more)
 	}
 	var out []trick
 	add := func(t trick) { out = append(out, t) }
 	apply := func(rule, object, manifest string) { add(trick{rule: rule, object: object, apply: manifest}) }
 
 	// Rights.
-	add(trick{rule: "clusterrolebinding-created", object: "ClusterRoleBinding evil", do: words("create clusterrolebinding evil --clusterrole=cluster-admin --user=eve")})
-	add(trick{rule: "clusterrolebinding-changed", object: "ClusterRoleBinding old", before: `{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRoleBinding, metadata: {name: old}, roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: cluster-admin}, subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: bob}]}`,
-		do: []string{"patch", "clusterrolebinding", "old", "--type=json", "-p", `[{"op":"add","path":"/subjects/-","value":{"kind":"User","apiGroup":"rbac.authorization.k8s.io","name":"eve"}}]`}})
-	add(trick{rule: "rolebinding-created", object: "RoleBinding kube-system/evil", do: words("-n kube-system create rolebinding evil --clusterrole=edit --serviceaccount=shop:default")})
-	add(trick{rule: "rolebinding-changed", object: "RoleBinding shop/old", before: `{apiVersion: rbac.authorization.k8s.io/v1, kind: RoleBinding, metadata: {name: old, namespace: shop}, roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: edit}, subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: bob}]}`,
-		do: []string{"-n", "shop", "patch", "rolebinding", "old", "--type=json", "-p", `[{"op":"add","path":"/subjects/-","value":{"kind":"User","apiGroup":"rbac.authorization.k8s.io","name":"eve"}}]`}})
+	add(trick{rule: "clusterrolebinding-created", object: "ClusterRoleBinding evil",
+		do: words("create clusterrolebinding evil --clusterrole=cluster-admin --user=eve")})
+	add(trick{rule: "clusterrolebinding-changed", object: "ClusterRoleBinding old",
+		before: `{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRoleBinding, metadata: {name: old}, roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: cluster-admin}, subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: bob}]}`,
+		do: []string{"patch", "clusterrolebinding", "old", "--type=json", "-p",
+			`[{"op":"add","path":"/subjects/-","value":{"kind":"User","apiGroup":"rbac.authorization.k8s.io","name":"eve"}}]`}})
+	add(trick{rule: "rolebinding-created", object: "RoleBinding kube-system/evil",
+		do: words("-n kube-system create rolebinding evil --clusterrole=edit --serviceaccount=shop:default")})
+	add(trick{rule: "rolebinding-changed", object: "RoleBinding shop/old",
+		before: `{apiVersion: rbac.authorization.k8s.io/v1, kind: RoleBinding, metadata: {name: old, namespace: shop}, roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: edit}, subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: bob}]}`,
+		do: []string{"-n", "shop", "patch", "rolebinding", "old", "--type=json", "-p",
+			`[{"op":"add","path":"/subjects/-","value":{"kind":"User","apiGroup":"rbac.authorization.k8s.io","name":"eve"}}]`}})
 	add(trick{rule: "clusterrole-created", object: "ClusterRole evil", do: words("create clusterrole evil --verb=get --resource=secrets")})
-	add(trick{rule: "clusterrole-changed", object: "ClusterRole old", before: `{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRole, metadata: {name: old}, rules: [{apiGroups: [""], resources: [pods], verbs: [get]}]}`,
-		do: []string{"patch", "clusterrole", "old", "--type=json", "-p", `[{"op":"add","path":"/rules/-","value":{"apiGroups":[""],"resources":["secrets"],"verbs":["*"]}}]`}})
-	add(trick{rule: "clusterrole-changed", object: "ClusterRole aged", before: `{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRole, metadata: {name: aged}, rules: [{apiGroups: [""], resources: [pods], verbs: [get]}]}`,
-		do:   []string{"patch", "clusterrole", "aged", "--type=json", "-p", `[{"op":"replace","path":"/rules/0/resources/0","value":"secrets"}]`},
-		also: [][]string{{"patch", "clusterrole", "aged", "--type=json", "-p", `[{"op":"remove","path":"/metadata/managedFields/1"}]`}}}) // and what is left says that it was changed before
-	add(trick{rule: "clusterrole-aggregated", object: "ClusterRole quiet", before: `{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRole, metadata: {name: quiet}, rules: [{apiGroups: [""], resources: [secrets], verbs: ["*"]}]}`,
-		do: words("label clusterrole quiet rbac.authorization.k8s.io/aggregate-to-view=true")})
+	add(trick{rule: "clusterrole-changed", object: "ClusterRole old",
+		before: `{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRole, metadata: {name: old}, rules: [{apiGroups: [""], resources: [pods], verbs: [get]}]}`,
+		do: []string{"patch", "clusterrole", "old", "--type=json", "-p",
+			`[{"op":"add","path":"/rules/-","value":{"apiGroups":[""],"resources":["secrets"],"verbs":["*"]}}]`}})
+	add(trick{rule: "clusterrole-changed", object: "ClusterRole aged",
+		before: `{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRole, metadata: {name: aged}, rules: [{apiGroups: [""], resources: [pods], verbs: [get]}]}`,
+		do:     []string{"patch", "clusterrole", "aged", "--type=json", "-p", `[{"op":"replace","path":"/rules/0/resources/0","value":"secrets"}]`},
+		// and what is left says that it was changed before
+		also: [][]string{{"patch", "clusterrole", "aged", "--type=json", "-p", `[{"op":"remove","path":"/metadata/managedFields/1"}]`}}})
+	add(trick{rule: "clusterrole-aggregated", object: "ClusterRole quiet",
+		before: `{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRole, metadata: {name: quiet}, rules: [{apiGroups: [""], resources: [secrets], verbs: ["*"]}]}`,
+		do:     words("label clusterrole quiet rbac.authorization.k8s.io/aggregate-to-view=true")})
 	add(trick{rule: "role-created", object: "Role shop/evil", do: words("-n shop create role evil --verb=* --resource=secrets")})
-	add(trick{rule: "role-changed", object: "Role shop/old", before: `{apiVersion: rbac.authorization.k8s.io/v1, kind: Role, metadata: {name: old, namespace: shop}, rules: [{apiGroups: [""], resources: [pods], verbs: [get]}]}`,
-		do: []string{"-n", "shop", "patch", "role", "old", "--type=json", "-p", `[{"op":"add","path":"/rules/0/verbs/-","value":"create"}]`}})
+	add(trick{rule: "role-changed", object: "Role shop/old",
+		before: `{apiVersion: rbac.authorization.k8s.io/v1, kind: Role, metadata: {name: old, namespace: shop}, rules: [{apiGroups: [""], resources: [pods], verbs: [get]}]}`,
+		do:     []string{"-n", "shop", "patch", "role", "old", "--type=json", "-p", `[{"op":"add","path":"/rules/0/verbs/-","value":"create"}]`}})
 	// Credentials.
-	add(trick{rule: "serviceaccount-created", object: "ServiceAccount kube-system/evil", do: words("-n kube-system create serviceaccount evil")})
-	add(trick{rule: "serviceaccount-cloud-role", object: "ServiceAccount shop/cloud", before: "{apiVersion: v1, kind: ServiceAccount, metadata: {name: cloud, namespace: shop}}",
-		do: words("-n shop annotate serviceaccount cloud eks.amazonaws.com/role-arn=arn:aws:iam::1:role/admin")})
+	add(trick{rule: "serviceaccount-created", object: "ServiceAccount kube-system/evil",
+		do: words("-n kube-system create serviceaccount evil")})
+	add(trick{rule: "serviceaccount-cloud-role", object: "ServiceAccount shop/cloud",
+		before: "{apiVersion: v1, kind: ServiceAccount, metadata: {name: cloud, namespace: shop}}",
+		do:     words("-n shop annotate serviceaccount cloud eks.amazonaws.com/role-arn=arn:aws:iam::1:role/admin")})
 	add(trick{rule: "token-minted", object: "ServiceAccount shop/strong", audit: true, do: words("-n shop create token strong --duration=1h"),
 		before: `{apiVersion: v1, kind: ServiceAccount, metadata: {name: strong, namespace: shop}}`})
-	apply("legacy-token-secret", "Secret shop/forever", "{apiVersion: v1, kind: Secret, type: kubernetes.io/service-account-token, metadata: {name: forever, namespace: shop, annotations: {kubernetes.io/service-account.name: strong}}}")
-	apply("bootstrap-token", "Secret kube-system/bootstrap-token-abcdef", "{apiVersion: v1, kind: Secret, type: bootstrap.kubernetes.io/token, metadata: {name: bootstrap-token-abcdef, namespace: kube-system}, stringData: {token-id: abcdef, token-secret: 0123456789abcdef, usage-bootstrap-authentication: 'true'}}")
-	add(trick{rule: "secret-changed", object: "Secret shop/db", audit: true, before: "{apiVersion: v1, kind: Secret, metadata: {name: db, namespace: shop}, stringData: {a: b}}",
-		do: []string{"-n", "shop", "patch", "secret", "db", "-p", `{"stringData":{"a":"c"}}`}})
+	apply("legacy-token-secret", "Secret shop/forever", "{apiVersion: v1, kind: Secret, type: kubernetes.io/service-account-token, "+
+		"metadata: {name: forever, namespace: shop, annotations: {kubernetes.io/service-account.name: strong}}}")
+	apply("bootstrap-token", "Secret kube-system/bootstrap-token-abcdef",
+		"{apiVersion: v1, kind: Secret, type: bootstrap.kubernetes.io/token, metadata: {name: bootstrap-token-abcdef, namespace: kube-system}, "+
+			"stringData: {token-id: abcdef, token-secret: 0123456789abcdef, usage-bootstrap-authentication: 'true'}}")
+	add(trick{rule: "secret-changed", object: "Secret shop/db", audit: true,
+		before: "{apiVersion: v1, kind: Secret, metadata: {name: db, namespace: shop}, stringData: {a: b}}",
+		do:     []string{"-n", "shop", "patch", "secret", "db", "-p", `{"stringData":{"a":"c"}}`}})
 	apply("csr-created", "CertificateSigningRequest waits", csr("waits"))
-	add(trick{rule: "csr-approved", object: "CertificateSigningRequest evil", apply: csr("evil"), also: [][]string{words("certificate approve evil")}})
+	add(trick{rule: "csr-approved", object: "CertificateSigningRequest evil", apply: csr("evil"),
+		also: [][]string{words("certificate approve evil")}})
 	// Admission and the API.
 	apply("mutatingwebhook-created", "MutatingWebhookConfiguration evil", webhook("MutatingWebhookConfiguration", "evil"))
 	apply("validatingwebhook-created", "ValidatingWebhookConfiguration evil", webhook("ValidatingWebhookConfiguration", "evil"))
-	add(trick{rule: "validatingwebhook-removed", object: "ValidatingWebhookConfiguration guard", before: webhook("ValidatingWebhookConfiguration", "guard"), do: words("delete validatingwebhookconfiguration guard")})
-	add(trick{rule: "mutatingwebhook-changed", object: "MutatingWebhookConfiguration old", before: webhook("MutatingWebhookConfiguration", "old"),
-		do: []string{"patch", "mutatingwebhookconfiguration", "old", "--type=json", "-p", `[{"op":"replace","path":"/webhooks/0/clientConfig/url","value":"https://127.0.0.1:2/"}]`}})
+	add(trick{rule: "validatingwebhook-removed", object: "ValidatingWebhookConfiguration guard",
+		before: webhook("ValidatingWebhookConfiguration", "guard"), do: words("delete validatingwebhookconfiguration guard")})
+	add(trick{rule: "mutatingwebhook-changed", object: "MutatingWebhookConfiguration old",
+		before: webhook("MutatingWebhookConfiguration", "old"),
+		do: []string{"patch", "mutatingwebhookconfiguration", "old", "--type=json", "-p",
+			`[{"op":"replace","path":"/webhooks/0/clientConfig/url","value":"https://127.0.0.1:2/"}]`}})
 	apply("validatingadmissionpolicy-created", "ValidatingAdmissionPolicy evil", vap("evil", "true"))
 	add(trick{rule: "validatingadmissionpolicy-changed", object: "ValidatingAdmissionPolicy old", before: vap("old", "false"),
-		do: []string{"patch", "validatingadmissionpolicy", "old", "--type=json", "-p", `[{"op":"replace","path":"/spec/validations/0/expression","value":"true"}]`}})
-	add(trick{rule: "validatingadmissionpolicybinding-removed", object: "ValidatingAdmissionPolicyBinding old", before: binding("old", "old"), do: words("delete validatingadmissionpolicybinding old")})
-	apply("mutatingadmissionpolicy-created", "MutatingAdmissionPolicy evil", `{apiVersion: admissionregistration.k8s.io/v1, kind: MutatingAdmissionPolicy, metadata: {name: evil}, spec: {reinvocationPolicy: Never, matchConstraints: {resourceRules: [{apiGroups: ["example.com"], apiVersions: ["*"], operations: [CREATE], resources: [nothings]}]}, mutations: [{patchType: ApplyConfiguration, applyConfiguration: {expression: "Object{}"}}]}}`)
-	add(trick{rule: "breakglass-removed", object: "ValidatingAdmissionPolicyBinding breakglassd", do: words("delete validatingadmissionpolicybinding breakglassd")})
-	apply("apiservice-created", "APIService v1.evil.example.com", "{apiVersion: apiregistration.k8s.io/v1, kind: APIService, metadata: {name: v1.evil.example.com}, spec: {group: evil.example.com, version: v1, groupPriorityMinimum: 1, versionPriority: 1, insecureSkipTLSVerify: true, service: {name: strong, namespace: shop}}}")
-	apply("crd-created", "CustomResourceDefinition evils.example.com", "{apiVersion: apiextensions.k8s.io/v1, kind: CustomResourceDefinition, metadata: {name: evils.example.com}, spec: {group: example.com, scope: Cluster, names: {plural: evils, singular: evil, kind: Evil}, versions: [{name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object}}}]}}")
+		do: []string{"patch", "validatingadmissionpolicy", "old", "--type=json", "-p",
+			`[{"op":"replace","path":"/spec/validations/0/expression","value":"true"}]`}})
+	add(trick{rule: "validatingadmissionpolicybinding-removed", object: "ValidatingAdmissionPolicyBinding old", before: binding("old", "old"),
+		do: words("delete validatingadmissionpolicybinding old")})
+	apply("mutatingadmissionpolicy-created", "MutatingAdmissionPolicy evil",
+		`{apiVersion: admissionregistration.k8s.io/v1, kind: MutatingAdmissionPolicy, metadata: {name: evil}, spec: {reinvocationPolicy: Never, matchConstraints: {resourceRules: [{apiGroups: ["example.com"], apiVersions: ["*"], operations: [CREATE], resources: [nothings]}]}, mutations: [{patchType: ApplyConfiguration, applyConfiguration: {expression: "Object{}"}}]}}`)
+	add(trick{rule: "breakglass-removed", object: "ValidatingAdmissionPolicyBinding breakglassd",
+		do: words("delete validatingadmissionpolicybinding breakglassd")})
+	apply("apiservice-created", "APIService v1.evil.example.com",
+		"{apiVersion: apiregistration.k8s.io/v1, kind: APIService, metadata: {name: v1.evil.example.com}, spec: {group: evil.example.com, "+
+			"version: v1, groupPriorityMinimum: 1, versionPriority: 1, insecureSkipTLSVerify: true, service: {name: strong, namespace: shop}}}")
+	apply("crd-created", "CustomResourceDefinition evils.example.com",
+		"{apiVersion: apiextensions.k8s.io/v1, kind: CustomResourceDefinition, metadata: {name: evils.example.com}, spec: {group: example.com, "+
+			"scope: Cluster, names: {plural: evils, singular: evil, kind: Evil}, versions: [{name: v1, served: true, storage: true, schema: "+
+			"{openAPIV3Schema: {type: object}}}]}}")
 	// Workloads.
 	apply("pod-created", "Pod shop/bare", pod("bare", "restartPolicy: Always"))
-	apply("pod-privileged", "Pod shop/root", "{apiVersion: v1, kind: Pod, metadata: {name: root, namespace: shop}, spec: {containers: [{name: c, image: busybox, securityContext: {privileged: true}}]}}")
+	apply("pod-privileged", "Pod shop/root", "{apiVersion: v1, kind: Pod, metadata: {name: root, namespace: shop}, spec: {containers: "+
+		"[{name: c, image: busybox, securityContext: {privileged: true}}]}}")
 	apply("pod-host-path", "Pod shop/disk", pod("disk", "volumes: [{name: v, hostPath: {path: /}}]"))
 	apply("pod-host-namespace", "Pod shop/eyes", pod("eyes", "hostPID: true"))
-	apply("pod-control-plane", "Pod shop/beside", pod("beside", "tolerations: [{key: node-role.kubernetes.io/control-plane, operator: Exists}], nodeSelector: {node-role.kubernetes.io/control-plane: ''}"))
+	apply("pod-control-plane", "Pod shop/beside", pod("beside",
+		"tolerations: [{key: node-role.kubernetes.io/control-plane, operator: Exists}], nodeSelector: {node-role.kubernetes.io/control-plane: ''}"))
 	apply("pod-control-plane", "Pod shop/placed", pod("placed", "nodeName: master"))
 	add(trick{rule: "pod-powerful-account", object: "Pod shop/mighty", apply: pod("mighty", "serviceAccountName: strong"),
 		before: `{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRoleBinding, metadata: {name: strong}, roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: cluster-admin}, subjects: [{kind: ServiceAccount, namespace: shop, name: strong}]}`})
-	add(trick{rule: "pod-ephemeral-container", object: "Pod shop/host", before: pod("host", "nodeName: worker"), do: words("-n shop debug host --image=busybox --attach=false")})
+	add(trick{rule: "pod-ephemeral-container", object: "Pod shop/host", before: pod("host", "nodeName: worker"),
+		do: words("-n shop debug host --image=busybox --attach=false")})
 	apply("deployment-created", "Deployment shop/evil", strings.Replace(deployment, "name: was", "name: evil", 1))
-	add(trick{rule: "deployment-changed", object: "Deployment shop/was", before: deployment, do: words("-n shop set image deployment/was c=evil")})
+	add(trick{rule: "deployment-changed", object: "Deployment shop/was", before: deployment,
+		do: words("-n shop set image deployment/was c=evil")})
 	apply("daemonset-created", "DaemonSet shop/evil", strings.Replace(workload("apps/v1", "DaemonSet", "evil"), "serviceName: x, ", "", 1))
 	apply("statefulset-created", "StatefulSet shop/evil", workload("apps/v1", "StatefulSet", "evil"))
-	apply("job-created", "Job shop/evil", "{apiVersion: batch/v1, kind: Job, metadata: {name: evil, namespace: shop}, spec: {template: {spec: {restartPolicy: Never, containers: [{name: c, image: busybox}]}}}}")
-	add(trick{rule: "cronjob-created", object: "CronJob shop/evil", do: words("-n shop create cronjob evil --image=busybox --schedule=@hourly")})
+	apply("job-created", "Job shop/evil", "{apiVersion: batch/v1, kind: Job, metadata: {name: evil, namespace: shop}, spec: {template: "+
+		"{spec: {restartPolicy: Never, containers: [{name: c, image: busybox}]}}}}")
+	add(trick{rule: "cronjob-created", object: "CronJob shop/evil",
+		do: words("-n shop create cronjob evil --image=busybox --schedule=@hourly")})
 	// Nodes, networks, storage.
 	apply("node-created", "Node mine", node("mine", ""))
-	add(trick{rule: "node-labelled", object: "Node worker", before: node("worker", ""), do: words("label node worker node-role.kubernetes.io/trusted=yes")})
-	add(trick{rule: "node-untainted", object: "Node master", before: strings.Replace(node("master", ", spec: {taints: [{key: node-role.kubernetes.io/control-plane, effect: NoSchedule}]}"), "{name: master}", "{name: master, labels: {node-role.kubernetes.io/control-plane: ''}}", 1),
+	add(trick{rule: "node-labelled", object: "Node worker", before: node("worker", ""),
+		do: words("label node worker node-role.kubernetes.io/trusted=yes")})
+	add(trick{rule: "node-untainted", object: "Node master", before: strings.Replace(node("master",
+		", spec: {taints: [{key: node-role.kubernetes.io/control-plane, effect: NoSchedule}]}"), "{name: master}",
+		"{name: master, labels: {node-role.kubernetes.io/control-plane: ''}}", 1),
 		do: words("taint node master node-role.kubernetes.io/control-plane-")})
-	add(trick{rule: "namespace-security-relaxed", object: "Namespace tight", before: "{apiVersion: v1, kind: Namespace, metadata: {name: tight, labels: {pod-security.kubernetes.io/enforce: restricted}}}",
-		do: words("label --overwrite namespace tight pod-security.kubernetes.io/enforce=privileged")})
-	add(trick{rule: "namespace-security-relaxed", object: "Namespace bare", before: "{apiVersion: v1, kind: Namespace, metadata: {name: bare, labels: {pod-security.kubernetes.io/enforce: restricted}}}",
-		do: []string{"patch", "namespace", "bare", "-p", `{"metadata":{"labels":{"$patch":"replace"}}}`}}) // a directive, and no label is named
+	add(trick{rule: "namespace-security-relaxed", object: "Namespace tight",
+		before: "{apiVersion: v1, kind: Namespace, metadata: {name: tight, labels: {pod-security.kubernetes.io/enforce: restricted}}}",
+		do:     words("label --overwrite namespace tight pod-security.kubernetes.io/enforce=privileged")})
+	add(trick{rule: "namespace-security-relaxed", object: "Namespace bare",
+		before: "{apiVersion: v1, kind: Namespace, metadata: {name: bare, labels: {pod-security.kubernetes.io/enforce: restricted}}}",
+		do:     []string{"patch", "namespace", "bare", "-p", `{"metadata":{"labels":{"$patch":"replace"}}}`}}) // a directive, and no label is named
 	add(trick{rule: "namespace-created", object: "Namespace evil", do: words("create namespace evil")})
-	add(trick{rule: "system-configmap-created", object: "ConfigMap kube-system/aws-auth", do: words("-n kube-system create configmap aws-auth --from-literal=a=b")})
-	add(trick{rule: "system-configmap-changed", object: "ConfigMap kube-system/coredns", before: "{apiVersion: v1, kind: ConfigMap, metadata: {name: coredns, namespace: kube-system}, data: {Corefile: x}}",
-		do: []string{"-n", "kube-system", "patch", "configmap", "coredns", "-p", `{"data":{"Corefile":"y"}}`}})
-	apply("persistentvolume-host-path", "PersistentVolume evil", "{apiVersion: v1, kind: PersistentVolume, metadata: {name: evil}, spec: {capacity: {storage: 1Gi}, accessModes: [ReadWriteOnce], hostPath: {path: /etc}}}")
+	add(trick{rule: "system-configmap-created", object: "ConfigMap kube-system/aws-auth",
+		do: words("-n kube-system create configmap aws-auth --from-literal=a=b")})
+	add(trick{rule: "system-configmap-changed", object: "ConfigMap kube-system/coredns",
+		before: "{apiVersion: v1, kind: ConfigMap, metadata: {name: coredns, namespace: kube-system}, data: {Corefile: x}}",
+		do:     []string{"-n", "kube-system", "patch", "configmap", "coredns", "-p", `{"data":{"Corefile":"y"}}`}})
+	apply("persistentvolume-host-path", "PersistentVolume evil",
+		"{apiVersion: v1, kind: PersistentVolume, metadata: {name: evil}, spec: {capacity: {storage: 1Gi}, accessModes: [ReadWriteOnce], "+
+			"hostPath: {path: /etc}}}")
 	apply("service-external-ips", "Service shop/thief", service("thief", ", externalIPs: [8.8.8.8]"))
 	apply("service-exposed", "Service shop/open", service("open", ", type: NodePort"))
-	apply("endpointslice-changed", "EndpointSlice shop/evil", "{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: evil, namespace: shop, labels: {kubernetes.io/service-name: shop}}, addressType: IPv4, endpoints: [{addresses: [10.1.1.1]}], ports: [{port: 80}]}")
-	apply("endpoints-changed", "Endpoints shop/thief", "{apiVersion: v1, kind: Endpoints, metadata: {name: thief, namespace: shop}, subsets: [{addresses: [{ip: 10.1.1.1}], ports: [{port: 80}]}]}")
+	apply("endpointslice-changed", "EndpointSlice shop/evil", "{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: "+
+		"evil, namespace: shop, labels: {kubernetes.io/service-name: shop}}, addressType: IPv4, endpoints: [{addresses: [10.1.1.1]}], ports: "+
+		"[{port: 80}]}")
+	apply("endpoints-changed", "Endpoints shop/thief", "{apiVersion: v1, kind: Endpoints, metadata: {name: thief, namespace: shop}, "+
+		"subsets: [{addresses: [{ip: 10.1.1.1}], ports: [{port: 80}]}]}")
 	out[len(out)-1].audit = true
-	add(trick{rule: "networkpolicy-removed", object: "NetworkPolicy shop/wall", before: netpol("wall"), do: words("-n shop delete networkpolicy wall")})
-	apply("ingress-created", "Ingress shop/open", "{apiVersion: networking.k8s.io/v1, kind: Ingress, metadata: {name: open, namespace: shop}, spec: {defaultBackend: {service: {name: thief, port: {number: 80}}}}}")
-	apply("runtimeclass-created", "RuntimeClass evil", "{apiVersion: node.k8s.io/v1, kind: RuntimeClass, metadata: {name: evil}, handler: evil}")
-	apply("priorityclass-created", "PriorityClass evil", "{apiVersion: scheduling.k8s.io/v1, kind: PriorityClass, metadata: {name: evil}, value: 1000000}")
-	apply("flowschema-created", "FlowSchema evil", "{apiVersion: flowcontrol.apiserver.k8s.io/v1, kind: FlowSchema, metadata: {name: evil}, spec: {priorityLevelConfiguration: {name: exempt}}}")
-	apply("storageclass-created", "StorageClass evil", "{apiVersion: storage.k8s.io/v1, kind: StorageClass, metadata: {name: evil}, provisioner: example.com/evil}")
-	apply("csidriver-created", "CSIDriver evil.example.com", "{apiVersion: storage.k8s.io/v1, kind: CSIDriver, metadata: {name: evil.example.com}, spec: {}}")
-	add(trick{rule: "impersonation-used", object: "User eve", audit: true, do: words("--as=eve --as-group=system:masters -n till create configmap as-other")})
+	add(trick{rule: "networkpolicy-removed", object: "NetworkPolicy shop/wall", before: netpol("wall"),
+		do: words("-n shop delete networkpolicy wall")})
+	apply("ingress-created", "Ingress shop/open", "{apiVersion: networking.k8s.io/v1, kind: Ingress, metadata: {name: open, namespace: "+
+		"shop}, spec: {defaultBackend: {service: {name: thief, port: {number: 80}}}}}")
+	apply("runtimeclass-created", "RuntimeClass evil", "{apiVersion: node.k8s.io/v1, kind: RuntimeClass, metadata: {name: evil}, handler: "+
+		"evil}")
+	apply("priorityclass-created", "PriorityClass evil", "{apiVersion: scheduling.k8s.io/v1, kind: PriorityClass, metadata: {name: evil}, "+
+		"value: 1000000}")
+	apply("flowschema-created", "FlowSchema evil", "{apiVersion: flowcontrol.apiserver.k8s.io/v1, kind: FlowSchema, metadata: {name: evil}, "+
+		"spec: {priorityLevelConfiguration: {name: exempt}}}")
+	apply("storageclass-created", "StorageClass evil", "{apiVersion: storage.k8s.io/v1, kind: StorageClass, metadata: {name: evil}, "+
+		"provisioner: example.com/evil}")
+	apply("csidriver-created", "CSIDriver evil.example.com", "{apiVersion: storage.k8s.io/v1, kind: CSIDriver, metadata: {name: "+
+		"evil.example.com}, spec: {}}")
+	add(trick{rule: "impersonation-used", object: "User eve", audit: true,
+		do: words("--as=eve --as-group=system:masters -n till create configmap as-other")})
 	return out
 }
 
@@ -171,7 +231,8 @@ func words(s string) []string { return strings.Fields(s) }
 
 // harmless is what break-glass is for. None of it may be reported.
 var harmless = [][]string{
-	words("-n till rollout restart deployment/web"), words("-n till scale deployment/web --replicas=3"), words("-n till rollout pause deployment/web"),
+	words("-n till rollout restart deployment/web"), words("-n till scale deployment/web --replicas=3"),
+	words("-n till rollout pause deployment/web"),
 	words("cordon calm"), words("-n till delete pod crashed"), words("-n till create configmap settings --from-literal=a=b"),
 	words("-n till get secrets"), words("get nodes"), words("-n till create job gone --image=busybox"), words("-n till delete job gone"),
 	words("create clusterrolebinding dry --clusterrole=cluster-admin --user=eve --dry-run=server"),
@@ -258,10 +319,13 @@ func TestRealSweepFindsPlantedTricks(t *testing.T) {
 		found      string
 		least      int
 	}{
-		{"both", sweep.Evidence{Acts: acts, Changes: sweep.Compare(decoded, after, window), Before: decoded, After: after, Looked: looked}, true, true, "", 0},
-		{"comparison only", sweep.Evidence{Changes: sweep.Compare(decoded, after, window), Before: decoded, After: after}, true, false, sweep.FoundByComparison, 0},
+		{"both", sweep.Evidence{Acts: acts, Changes: sweep.Compare(decoded, after, window), Before: decoded, After: after, Looked: looked}, true,
+			true, "", 0},
+		{"comparison only", sweep.Evidence{Changes: sweep.Compare(decoded, after, window), Before: decoded, After: after}, true, false,
+			sweep.FoundByComparison, 0},
 		{"audit only", sweep.Evidence{Acts: acts}, false, true, sweep.FoundByAudit, 0},
-		{"audit without a snapshot from before", sweep.Evidence{Acts: acts, Changes: sweep.Compare(nil, after, window), After: after, Looked: looked}, false, true, "", 0},
+		{"audit without a snapshot from before", sweep.Evidence{Acts: acts, Changes: sweep.Compare(nil, after, window), After: after,
+			Looked: looked}, false, true, "", 0},
 		{"times only", sweep.Evidence{Changes: sweep.Compare(nil, after, window), After: after}, false, false, sweep.FoundByComparison, 35},
 	} {
 		got := sweep.Judge(way.in)
@@ -291,7 +355,8 @@ func TestRealSweepFindsPlantedTricks(t *testing.T) {
 			if way.found != "" && r.Found != way.found {
 				t.Errorf("%s: %s of %s was found by %s", way.name, r.Rule, r.Object, r.Found)
 			}
-			if r.What == "" || r.Severity.Rank() > breakglass.SeverityCritical.Rank() || r.Exists != sweep.ExistsYes && r.Exists != sweep.ExistsUnknown {
+			if r.What == "" || r.Severity.Rank() > breakglass.SeverityCritical.Rank() || r.Exists != sweep.ExistsYes &&
+				r.Exists != sweep.ExistsUnknown {
 				t.Errorf("%s: %+v is not whole", way.name, r)
 			}
 		}
@@ -315,7 +380,8 @@ func TestRealSweepFindsPlantedTricks(t *testing.T) {
 		must(t, err)
 		looked, err := c.Look(t.Context(), "c1", sweep.Unsure(acts, cleaned, 200))
 		must(t, err)
-		left := sweep.Judge(sweep.Evidence{Acts: acts, Changes: sweep.Compare(decoded, cleaned, window), Before: decoded, After: cleaned, Looked: looked})
+		left := sweep.Judge(sweep.Evidence{Acts: acts, Changes: sweep.Compare(decoded, cleaned, window), Before: decoded, After: cleaned,
+			Looked: looked})
 		for _, r := range left {
 			if strings.HasSuffix(r.Rule, "-created") && r.Exists == sweep.ExistsYes && !strings.HasPrefix(r.Object, "Namespace ") {
 				t.Errorf("after its undo: %+v", r)
@@ -330,7 +396,8 @@ func TestRealSweepFindsPlantedTricks(t *testing.T) {
 			s, err := c.Snapshot(t.Context(), "c1")
 			must(t, err)
 			gaps := strings.Join(s.Missing(), "\n")
-			if len(s.Objects) != 2 || !strings.Contains(gaps, "pods") || !strings.Contains(gaps, "sweep.yaml") || !strings.Contains(gaps, "secrets") || len(s.Missing()) != 2 {
+			if len(s.Objects) != 2 || !strings.Contains(gaps, "pods") || !strings.Contains(gaps, "sweep.yaml") ||
+				!strings.Contains(gaps, "secrets") || len(s.Missing()) != 2 {
 				return fmt.Sprintf("got %d kinds and gaps %q, want the bindings, and two gaps: of all others, and of Secrets", len(s.Objects), gaps)
 			}
 			return ""
@@ -416,7 +483,8 @@ func TestControllersOfALivingClusterAreNotBlamed(t *testing.T) {
 
 	alices, print := p.session(t, c)
 	window := sweep.Window{From: time.Now()}
-	for _, args := range [][]string{words("-n till rollout restart deployment/web"), words("-n till scale deployment/web --replicas=4"), words("-n till delete pod db-0 --wait=false"),
+	for _, args := range [][]string{words("-n till rollout restart deployment/web"), words("-n till scale deployment/web --replicas=4"),
+		words("-n till delete pod db-0 --wait=false"),
 		words("-n kube-system rollout restart daemonset/agent"), words("create namespace passing"), words("delete namespace passing")} {
 		real.MustKubectl(t, alices, args...)
 	}
@@ -427,7 +495,8 @@ func TestControllersOfALivingClusterAreNotBlamed(t *testing.T) {
 	window.Until = time.Now()
 	in.Before, in.Changes = &before, sweep.Compare(&before, in.After, window)
 	got := sweep.Judge(in)
-	t.Logf("%d objects before, %d after, %d differ in %s", before.Len(), in.After.Len(), len(in.Changes), window.Until.Sub(window.From).Round(time.Second))
+	t.Logf("%d objects before, %d after, %d differ in %s", before.Len(), in.After.Len(), len(in.Changes),
+		window.Until.Sub(window.From).Round(time.Second))
 	for _, r := range got {
 		// Nobody can tell from a comparison whose it is; that is what it says.
 		if r.Object == "Deployment till/pipeline" && strings.Contains(r.What, "by whom is not known") {

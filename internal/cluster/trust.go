@@ -132,7 +132,8 @@ func (o *Observer) View(ctx context.Context) rotation.View {
 	wg.Wait()
 	for i, e := range endpoints {
 		if failed[i] != nil {
-			v.Unseen = append(v.Unseen, rotation.Unseen{Key: e.Kind + "/" + e.Where, What: fmt.Sprintf("the certificates of %s at %s: %s", e.Kind, e.Where, failed[i]), Next: "see whether it is up and reachable from here"})
+			v.Unseen = append(v.Unseen, rotation.Unseen{Key: e.Kind + "/" + e.Where, What: fmt.Sprintf("the certificates of %s at %s: %s", e.Kind,
+				e.Where, failed[i]), Next: "see whether it is up and reachable from here"})
 			continue
 		}
 		v.Endpoints = append(v.Endpoints, e)
@@ -201,7 +202,8 @@ func skew(h http.Header, asked, got time.Time) *time.Duration {
 // handshake connects and says which CAs the server lists. It verifies nothing by itself and sends nothing: whoever uses what it
 // returns must ask wrong first.
 func (o *Observer) handshake(ctx context.Context, address string, version uint16) (state tls.ConnectionState, names [][]byte, err error) {
-	conf := &tls.Config{MinVersion: version, MaxVersion: version, ServerName: o.name(address), InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}}
+	conf := &tls.Config{MinVersion: version, MaxVersion: version, ServerName: o.name(address), InsecureSkipVerify: true,
+		NextProtos: []string{"http/1.1"}}
 	ctx, cancel := context.WithTimeout(ctx, o.cfg.Timeout)
 	defer cancel()
 	return shake(ctx, o.cfg.Rest, address, conf)
@@ -353,7 +355,8 @@ func certificatesIn(text []byte) ([][]byte, error) {
 // files reads what is given by file.
 func (o *Observer) files(v *rotation.View) {
 	unseen := func(what, file string, err error) {
-		v.Unseen = append(v.Unseen, rotation.Unseen{Key: "file/" + file, What: fmt.Sprintf("%s: %s", what, err), Next: "correct the file or its name in the configuration"})
+		v.Unseen = append(v.Unseen, rotation.Unseen{Key: "file/" + file, What: fmt.Sprintf("%s: %s", what, err),
+			Next: "correct the file or its name in the configuration"})
 	}
 	for _, group := range []struct {
 		kind  string
@@ -420,7 +423,8 @@ func (o *Observer) files(v *rotation.View) {
 // published reads what the cluster says about its CAs and keys, signed in as the daemon.
 func (o *Observer) published(ctx context.Context, v *rotation.View) {
 	if o.http == nil {
-		v.Unseen = append(v.Unseen, rotation.Unseen{Key: "published", What: "what the cluster publishes about its CAs: there is no credential", Next: "give the cluster a kubeconfig_file"})
+		v.Unseen = append(v.Unseen, rotation.Unseen{Key: "published", What: "what the cluster publishes about its CAs: there is no credential",
+			Next: "give the cluster a kubeconfig_file"})
 		return
 	}
 	const rights = "apply policies/kubernetes/, which lets the daemon read it"
@@ -430,7 +434,8 @@ func (o *Observer) published(ctx context.Context, v *rotation.View) {
 		case apierrors.IsForbidden(err):
 			next = rights
 		case apierrors.IsNotFound(err):
-			next = "see whether the control plane publishes it: kube-apiserver writes extension-apiserver-authentication, kube-controller-manager kube-root-ca.crt"
+			next = "see whether the control plane publishes it: kube-apiserver writes extension-apiserver-authentication, kube-controller-manager " +
+				"kube-root-ca.crt"
 		}
 		v.Unseen = append(v.Unseen, rotation.Unseen{Key: key, What: fmt.Sprintf("%s: %s", what, plain(err)), Next: next})
 	}
@@ -525,7 +530,8 @@ func (o *Observer) signers(ctx context.Context) ([]rotation.Signer, error) {
 				} `json:"status"`
 			} `json:"items"`
 		}
-		if err := o.get(ctx, "/apis/certificates.k8s.io/v1/certificatesigningrequests?limit=200&continue="+url.QueryEscape(next), &page); err != nil {
+		if err := o.get(ctx, "/apis/certificates.k8s.io/v1/certificatesigningrequests?limit=200&continue="+url.QueryEscape(next),
+			&page); err != nil {
 			return nil, err
 		}
 		for _, r := range page.Items {

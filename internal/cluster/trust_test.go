@@ -34,7 +34,8 @@ func answering(t *testing.T, ca *real.CA, handle http.HandlerFunc, change ...fun
 	s.StartTLS()
 	t.Cleanup(s.Close)
 	at := s.Listener.Addr().String()
-	cfg := cluster.ObserveConfig{Cluster: "c1", Servers: []string{at}, CA: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}), Timeout: 20 * time.Second}
+	cfg := cluster.ObserveConfig{Cluster: "c1", Servers: []string{at},
+		CA: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}), Timeout: 20 * time.Second}
 	for _, f := range change {
 		f(&cfg)
 	}
@@ -91,11 +92,12 @@ func TestOnlyTheCanarysOwnNameAndFingerprintIsAcceptance(t *testing.T) {
 		"anonymous":                   {201, review("system:anonymous", ""), rotation.OutcomeOther},
 		"somebody else's certificate": {201, review("alice", print), rotation.OutcomeOther},
 		"401":                         {401, `{"kind":"Status","code":401}`, rotation.OutcomeRefused},
-		"403 for it":                  {403, `{"kind":"Status","message":"User \"` + name + `\" cannot create resource"}`, rotation.OutcomeUnproven},
-		"403 for somebody":            {403, `{"kind":"Status","message":"User \"system:anonymous\" cannot"}`, rotation.OutcomeOther},
-		"500":                         {500, "", rotation.OutcomeUnreached},
-		"a redirect":                  {307, "", rotation.OutcomeUnreached},
-		"a page of a proxy":           {200, "<html>", rotation.OutcomeUnreached},
+		"403 for it": {403, `{"kind":"Status","message":"User \"` + name + `\" cannot create resource"}`,
+			rotation.OutcomeUnproven},
+		"403 for somebody":  {403, `{"kind":"Status","message":"User \"system:anonymous\" cannot"}`, rotation.OutcomeOther},
+		"500":               {500, "", rotation.OutcomeUnreached},
+		"a redirect":        {307, "", rotation.OutcomeUnreached},
+		"a page of a proxy": {200, "<html>", rotation.OutcomeUnreached},
 	} {
 		var shown []byte
 		o, at := answering(t, ca, func(w http.ResponseWriter, r *http.Request) {
@@ -139,7 +141,8 @@ func TestCanaryIsShownWhateverTheServerLists(t *testing.T) {
 	}
 	// A server that is not the API server is not shown it, and its refusal counts for nothing.
 	shown = false
-	o, at = answering(t, theirs, func(w http.ResponseWriter, r *http.Request) { shown = true; w.WriteHeader(401) }, func(c *cluster.ObserveConfig) { c.CA = ours.CertPEM })
+	o, at = answering(t, theirs, func(w http.ResponseWriter, r *http.Request) { shown = true; w.WriteHeader(401) },
+		func(c *cluster.ObserveConfig) { c.CA = ours.CertPEM })
 	if g := o.Greet(t.Context(), at, pair, "breakglass-canary:c1:abc"); g.Outcome != rotation.OutcomeUnreached || shown {
 		t.Errorf("a foreign server: %+v, shown %t", g, shown)
 	}
@@ -151,7 +154,8 @@ func TestCanaryIsShownWhateverTheServerLists(t *testing.T) {
 func TestHandshakesTellBothVersionsTheNamesAndTheClock(t *testing.T) {
 	ca, err := real.NewCA("ours")
 	must(t, err)
-	for ahead, want := range map[time.Duration]time.Duration{0: 0, -500 * time.Millisecond: 0, 5 * time.Minute: 5 * time.Minute, -5 * time.Minute: -5 * time.Minute} {
+	for ahead, want := range map[time.Duration]time.Duration{0: 0, -500 * time.Millisecond: 0, 5 * time.Minute: 5 * time.Minute,
+		-5 * time.Minute: -5 * time.Minute} {
 		o, _ := answering(t, ca, func(w http.ResponseWriter, r *http.Request) {
 			if len(r.TLS.PeerCertificates) > 0 || r.Header.Get("Authorization") != "" {
 				t.Error("a credential is shown where none is needed")
@@ -198,7 +202,8 @@ func TestDeclaredBundlesAreReadAsAnAPIServerReadsThem(t *testing.T) {
 		if tt.text != nil {
 			must(t, os.WriteFile(file, tt.text, 0o600))
 		}
-		o, _ := answering(t, ca, func(http.ResponseWriter, *http.Request) {}, func(c *cluster.ObserveConfig) { c.Bundles = map[string]string{"": file} })
+		o, _ := answering(t, ca, func(http.ResponseWriter, *http.Request) {},
+			func(c *cluster.ObserveConfig) { c.Bundles = map[string]string{"": file} })
 		d := o.View(t.Context()).Servers[0].Declared
 		if d == nil || len(d.CAs) != tt.cas || (d.Broken == "") != (tt.broken == "") || !strings.Contains(d.Broken, tt.broken) {
 			t.Errorf("%s: %+v", what, d)
@@ -215,12 +220,15 @@ func TestAPublishedCAThatCannotBeReadIsNotMissing(t *testing.T) {
 		data   map[string]string
 		unseen string // empty: all of it is seen
 	}{
-		"all":                     {map[string]string{"client-ca-file": good, "requestheader-client-ca-file": good, "requestheader-allowed-names": `["front"]`}, ""},
-		"no request header":       {map[string]string{"client-ca-file": good}, ""},
-		"a broken client CA":      {map[string]string{"client-ca-file": broken}, "published/client-ca-file"},
-		"words":                   {map[string]string{"client-ca-file": "see the wiki"}, "published/client-ca-file"},
-		"a broken request header": {map[string]string{"client-ca-file": good, "requestheader-client-ca-file": broken}, "published/requestheader-client-ca-file"},
-		"broken names":            {map[string]string{"client-ca-file": good, "requestheader-client-ca-file": good, "requestheader-allowed-names": "front"}, "published/allowed-names"},
+		"all": {map[string]string{"client-ca-file": good, "requestheader-client-ca-file": good,
+			"requestheader-allowed-names": `["front"]`}, ""},
+		"no request header":  {map[string]string{"client-ca-file": good}, ""},
+		"a broken client CA": {map[string]string{"client-ca-file": broken}, "published/client-ca-file"},
+		"words":              {map[string]string{"client-ca-file": "see the wiki"}, "published/client-ca-file"},
+		"a broken request header": {map[string]string{"client-ca-file": good, "requestheader-client-ca-file": broken},
+			"published/requestheader-client-ca-file"},
+		"broken names": {map[string]string{"client-ca-file": good, "requestheader-client-ca-file": good,
+			"requestheader-allowed-names": "front"}, "published/allowed-names"},
 	} {
 		o, _ := answering(t, ca, func(w http.ResponseWriter, r *http.Request) {
 			if !strings.HasSuffix(r.URL.Path, "/extension-apiserver-authentication") {
@@ -259,13 +267,15 @@ func TestSignersOfTheCSRAPIAreSeen(t *testing.T) {
 		return fmt.Sprintf(`{"spec":{"signerName":%q},"status":{"certificate":%q}}`, signer, certificate)
 	}
 	pages := map[string]string{
-		"":   `{"metadata":{"continue":"p2"},"items":[` + request("s/a", signed(ca)) + "," + request("s/a", signed(ca)) + `,{"spec":{"signerName":"s/pending"},"status":{}}]}`,
+		"": `{"metadata":{"continue":"p2"},"items":[` + request("s/a", signed(ca)) + "," + request("s/a",
+			signed(ca)) + `,{"spec":{"signerName":"s/pending"},"status":{}}]}`,
 		"p2": `{"metadata":{},"items":[` + request("s/a", signed(other)) + "," + request("s/b", signed(ca)) + `]}`,
 	}
 	for _, tt := range []struct {
 		status int
 		want   []string
-	}{{http.StatusOK, []string{"s/a", "s/a", "s/b"}}, {http.StatusForbidden, nil}, {http.StatusNotFound, nil}, {http.StatusInternalServerError, nil}} {
+	}{{http.StatusOK, []string{"s/a", "s/a", "s/b"}}, {http.StatusForbidden, nil}, {http.StatusNotFound, nil},
+		{http.StatusInternalServerError, nil}} {
 		o, _ := answering(t, ca, func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path != "/apis/certificates.k8s.io/v1/certificatesigningrequests" {
 				w.WriteHeader(http.StatusNotFound)
@@ -289,7 +299,8 @@ func TestSignersOfTheCSRAPIAreSeen(t *testing.T) {
 		if told := slices.Contains(v.NotConfigured, rotation.NotConfiguredSigners); told != (tt.status == http.StatusForbidden) {
 			t.Errorf("status %d: told that the daemon may not list them: %v", tt.status, told)
 		}
-		if unseen := slices.ContainsFunc(v.Unseen, func(u rotation.Unseen) bool { return u.Key == "csr-signers" }); unseen != (tt.status == http.StatusInternalServerError) {
+		if unseen := slices.ContainsFunc(v.Unseen,
+			func(u rotation.Unseen) bool { return u.Key == "csr-signers" }); unseen != (tt.status == http.StatusInternalServerError) {
 			t.Errorf("status %d: unseen %v", tt.status, unseen)
 		}
 	}

@@ -66,7 +66,8 @@ func (c *Clusters) pursue(ctx context.Context, t *target, request, what string, 
 			continue
 		}
 		if f.err == nil && stopped {
-			return fmt.Errorf("in cluster %s: another write for %s was under way until now, and may have been carried out after all: look again", t.id, request)
+			return fmt.Errorf("in cluster %s: another write for %s was under way until now, and may have been carried out after all: look again",
+				t.id, request)
 		}
 		return f.err
 	}
@@ -208,11 +209,13 @@ func refusedBy(err error) string {
 	}
 	switch text := status.Status().Message; {
 	case strings.Contains(text, "failed calling webhook"):
-		return "an admission webhook that must agree does not answer. Mend or remove its configuration (that itself needs no webhook's word); meanwhile " + groupMode
+		return "an admission webhook that must agree does not answer. Mend or remove its configuration (that itself needs no webhook's word); " +
+			"meanwhile " + groupMode
 	case strings.Contains(text, "admission webhook") && strings.Contains(text, "denied the request"):
 		return "an admission webhook of the cluster refuses it: except the daemon's bindings from its rule"
 	case strings.Contains(text, "ValidatingAdmissionPolicy") && strings.Contains(text, "denied request"):
-		return "an admission policy of the cluster refuses it: see whether policies/kubernetes/optional/admission.yaml is of this release and names the daemon's user, and except the daemon's bindings from others"
+		return "an admission policy of the cluster refuses it: see whether policies/kubernetes/optional/admission.yaml is of this release and " +
+			"names the daemon's user, and except the daemon's bindings from others"
 	case strings.Contains(text, "database space exceeded"):
 		return "etcd is full and takes no new objects; deleting still works. Compact and defragment it; meanwhile " + groupMode
 	}

@@ -67,7 +67,8 @@ webhooks:
 	for _, policy := range []string{"Ignore", "Fail"} {
 		for _, seconds := range []int{10, 30} {
 			for _, step := range []string{"bind", "unbind"} {
-				r := row{policy: policy, seconds: seconds, step: step, webhook: fmt.Sprintf("%s-%s-%d", strings.ToLower(policy), step, seconds), binding: admin}
+				r := row{policy: policy, seconds: seconds, step: step, webhook: fmt.Sprintf("%s-%s-%d", strings.ToLower(policy), step, seconds),
+					binding: admin}
 				r.binding.Request = fmt.Sprintf("bg-%04d-000", len(rows))
 				r.binding.User = "breakglass:alice:" + r.binding.Request
 				if step == "unbind" {
@@ -81,9 +82,11 @@ webhooks:
 	hook("z-probe", "Fail", 1, "probe")
 	p.apply(t, manifest)
 	eventually(t, func() string { // the API server notices webhooks a moment after they are made
-		probe := &rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "probe", Labels: map[string]string{"breakglass.dev/request": "probe"}},
+		probe := &rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "probe",
+			Labels: map[string]string{"breakglass.dev/request": "probe"}},
 			RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "view"}}
-		if _, err := p.admin.ClusterRoleBindings().Create(t.Context(), probe, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}}); err == nil {
+		if _, err := p.admin.ClusterRoleBindings().Create(t.Context(), probe,
+			metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}}); err == nil {
 			return "no webhook is asked yet"
 		}
 		return ""

@@ -119,7 +119,8 @@ func TestWriteThatWaitsForAWebhookIsPursued(t *testing.T) {
 				patience, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 				err := steps[step](patience)
 				cancel()
-				mustSay(t, err, "answers reads, but writes do not finish", "all.policy.example in ValidatingWebhookConfiguration policy-engine (failurePolicy Ignore, 30 s)", "group mode")
+				mustSay(t, err, "answers reads, but writes do not finish",
+					"all.policy.example in ValidatingWebhookConfiguration policy-engine (failurePolicy Ignore, 30 s)", "group mode")
 				if strings.Contains(err.Error(), "pods.policy.example") || strings.Contains(err.Error(), "is it up") {
 					t.Errorf("%s: got %v, want nothing about other webhooks, nor that it is down", step, err)
 				}

@@ -36,7 +36,8 @@ const (
 func newAuditor(url, token string, ca []byte, log *slog.Logger) *auditor {
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(ca)
-	return &auditor{url: url, token: token, log: log, client: &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}}}}
+	return &auditor{url: url, token: token, log: log,
+		client: &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}}}}
 }
 
 // observe is a kubesim.Config.Observe.
@@ -46,11 +47,13 @@ func (a *auditor) observe(c kubesim.Call, code int) {
 	if len(c.User.Extra) > 0 {
 		user["extra"] = c.User.Extra
 	}
-	e := map[string]any{"kind": "Event", "apiVersion": "audit.k8s.io/v1", "level": "Metadata", "auditID": rand.Text(), "stage": "ResponseComplete",
+	e := map[string]any{"kind": "Event", "apiVersion": "audit.k8s.io/v1", "level": "Metadata", "auditID": rand.Text(),
+		"stage":      "ResponseComplete",
 		"requestURI": c.URI, "verb": c.Verb, "user": user, "sourceIPs": []string{c.Remote}, "responseStatus": map[string]any{"code": code},
 		"requestReceivedTimestamp": now, "stageTimestamp": now}
 	if c.Resource != "" {
-		e["objectRef"] = map[string]any{"resource": c.Resource, "subresource": c.Subresource, "namespace": c.Namespace, "name": c.Name, "apiGroup": c.Group, "apiVersion": c.Version}
+		e["objectRef"] = map[string]any{"resource": c.Resource, "subresource": c.Subresource, "namespace": c.Namespace, "name": c.Name,
+			"apiGroup": c.Group, "apiVersion": c.Version}
 	}
 	raw, err := json.Marshal(e)
 	if err != nil {
@@ -92,7 +95,8 @@ func (a *auditor) run(ctx context.Context) {
 }
 
 func (a *auditor) send(ctx context.Context, batch []json.RawMessage) error {
-	body, err := json.Marshal(map[string]any{"kind": "EventList", "apiVersion": "audit.k8s.io/v1", "metadata": map[string]any{}, "items": batch})
+	body, err := json.Marshal(map[string]any{"kind": "EventList", "apiVersion": "audit.k8s.io/v1", "metadata": map[string]any{},
+		"items": batch})
 	if err != nil {
 		return err
 	}

@@ -48,7 +48,8 @@ func (w *World) startReal(ctx context.Context, o Options) error {
 	w.onClose(etcd.Stop)
 	dir := filepath.Join(w.Dir, "kube")
 	kube, err := bins.StartAPIServer(ctx, real.APIServerOptions{Dir: dir, Etcd: etcd, ClientCAs: ca, Files: w.webhookFiles(dir),
-		Flags: []string{"--authorization-config=authorization.yaml", "--audit-policy-file=audit-policy.yaml", "--audit-webhook-config-file=audit.kubeconfig",
+		Flags: []string{"--authorization-config=authorization.yaml", "--audit-policy-file=audit-policy.yaml",
+			"--audit-webhook-config-file=audit.kubeconfig",
 			"--audit-webhook-batch-max-wait=1s", "--audit-webhook-initial-backoff=1s"}})
 	if err != nil {
 		return err
@@ -67,7 +68,8 @@ func (w *World) startReal(ctx context.Context, o Options) error {
 	}
 	manifests := filepath.Join(shipped, "kubernetes")
 	for _, args := range [][]string{
-		{"apply", "-f", manifests, "-f", filepath.Join(manifests, "optional", "sweep.yaml"), "-f", filepath.Join(manifests, "optional", "recert.yaml")},
+		{"apply", "-f", manifests, "-f", filepath.Join(manifests, "optional", "sweep.yaml"), "-f",
+			filepath.Join(manifests, "optional", "recert.yaml")},
 		// Nothing publishes it here: there is no kube-controller-manager.
 		{"-n", "kube-system", "create", "configmap", "kube-root-ca.crt", "--from-file=ca.crt=" + kube.CACert},
 	} {
@@ -91,12 +93,16 @@ func (w *World) startReal(ctx context.Context, o Options) error {
 // webhookFiles are the shipped files by which an API server calls the daemon, with this world's address and token in them.
 func (w *World) webhookFiles(dir string) map[string][]byte {
 	kubeconfig := func(path string) []byte {
-		return fmt.Appendf(nil, "apiVersion: v1\nkind: Config\nclusters: [{name: breakglass, cluster: {server: %q, certificate-authority-data: %s}}]\nusers: [{name: kube-apiserver, user: {token: %q}}]\n"+
-			"contexts: [{name: breakglass, context: {cluster: breakglass, user: kube-apiserver}}]\ncurrent-context: breakglass\n", "https://"+w.WebhookAddr+path+Cluster, base64.StdEncoding.EncodeToString(w.WebhookCert), w.WebhookToken)
+		return fmt.Appendf(nil, "apiVersion: v1\nkind: Config\nclusters: [{name: breakglass, cluster: {server: %q, certificate-authority-data: "+
+			"%s}}]\nusers: [{name: kube-apiserver, user: {token: %q}}]\n"+
+			"contexts: [{name: breakglass, context: {cluster: breakglass, user: kube-apiserver}}]\ncurrent-context: breakglass\n",
+			"https://"+w.WebhookAddr+path+Cluster, base64.StdEncoding.EncodeToString(w.WebhookCert), w.WebhookToken)
 	}
 	return map[string][]byte{
-		"authorization.yaml": bytes.ReplaceAll(deploy.AuthorizationNoOpinion, []byte("/etc/kubernetes/breakglass/authorization-webhook.kubeconfig"), []byte(filepath.Join(dir, "authorization.kubeconfig"))),
-		"audit-policy.yaml":  deploy.AuditPolicy, "authorization.kubeconfig": kubeconfig("/authorize/"), "audit.kubeconfig": kubeconfig("/audit/"),
+		"authorization.yaml": bytes.ReplaceAll(deploy.AuthorizationNoOpinion,
+			[]byte("/etc/kubernetes/breakglass/authorization-webhook.kubeconfig"), []byte(filepath.Join(dir, "authorization.kubeconfig"))),
+		"audit-policy.yaml": deploy.AuditPolicy, "authorization.kubeconfig": kubeconfig("/authorize/"),
+		"audit.kubeconfig": kubeconfig("/audit/"),
 	}
 }
 
@@ -113,8 +119,10 @@ func (w *World) setUpVault(ctx context.Context, bins real.Binaries, vault *real.
 		return nil, fmt.Errorf("making the vault command: %w", err)
 	}
 	access := &VaultAccess{Address: vault.Addr, CAFile: vault.CACert, SecretIDFile: filepath.Join(w.Dir, "secret-id"), Mount: vaultMount}
-	cmd := exec.CommandContext(ctx, "sh", script, "--mount", vaultMount, "--max-ttl", "1h", "--out", w.Dir, "--secret-id-file", access.SecretIDFile, "--files", files)
-	cmd.Env = append(os.Environ(), "VAULT_ADDR="+vault.Addr, "VAULT_CACERT="+vault.CACert, "VAULT_TOKEN="+vault.RootToken, "PATH="+path+":"+os.Getenv("PATH"))
+	cmd := exec.CommandContext(ctx, "sh", script, "--mount", vaultMount, "--max-ttl", "1h", "--out", w.Dir, "--secret-id-file",
+		access.SecretIDFile, "--files", files)
+	cmd.Env = append(os.Environ(), "VAULT_ADDR="+vault.Addr, "VAULT_CACERT="+vault.CACert, "VAULT_TOKEN="+vault.RootToken, "PATH="+path+":"+
+		os.Getenv("PATH"))
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()

@@ -266,8 +266,10 @@ func (k *walk) use(ctx context.Context, c credential) error {
 	}
 	u := review.Status.UserInfo
 	want := "X509SHA256=" + breakglass.Fingerprint(c.leaf.Raw)
-	if got := u.Extra["authentication.kubernetes.io/credential-id"]; u.Username != c.leaf.Subject.CommonName || len(got) != 1 || got[0] != want {
-		return fmt.Errorf("the API server takes the certificate for %s with credential %v, want %s and %s", u.Username, got, c.leaf.Subject.CommonName, want)
+	if got := u.Extra["authentication.kubernetes.io/credential-id"]; u.Username != c.leaf.Subject.CommonName || len(got) != 1 ||
+		got[0] != want {
+		return fmt.Errorf("the API server takes the certificate for %s with credential %v, want %s and %s", u.Username, got,
+			c.leaf.Subject.CommonName, want)
 	}
 	k.say("the API server says: you are %s", u.Username)
 	for patience := time.Now().Add(10 * time.Second); ; { // a real API server learns of the binding a moment after it was made
@@ -369,7 +371,8 @@ func (k *walk) commandLine(ctx context.Context, _ string) error {
 		return fmt.Errorf("encoding a key: %w", err)
 	}
 	bob := k.client("bob")
-	r, err := bob.Request(ctx, api.Ask{Profile: "cluster-admin", TTLSeconds: 10, Reason: "checking that the repair holds", KeyHash: breakglass.SPKI(spki)})
+	r, err := bob.Request(ctx, api.Ask{Profile: "cluster-admin", TTLSeconds: 10, Reason: "checking that the repair holds",
+		KeyHash: breakglass.SPKI(spki)})
 	if err != nil {
 		return fmt.Errorf("asking: %w", err)
 	}
@@ -410,7 +413,8 @@ func (k *walk) commandLine(ctx context.Context, _ string) error {
 	if r.Session.Source != breakglass.SourceAudit || r.Session.Events == 0 {
 		return fmt.Errorf("the session's report knows of %d audit events", r.Session.Events)
 	}
-	k.say("the audit events tell: used from %s to %s from %s, reads %d, changes %d, refused %d", r.Session.First.Format(time.TimeOnly), r.Session.Last.Format(time.TimeOnly),
+	k.say("the audit events tell: used from %s to %s from %s, reads %d, changes %d, refused %d", r.Session.First.Format(time.TimeOnly),
+		r.Session.Last.Format(time.TimeOnly),
 		strings.Join(r.Session.From, ", "), r.Session.Reads, r.Session.Writes, r.Session.Refused)
 	if len(r.Swept.Items) > 0 {
 		return fmt.Errorf("the sweep found %s, and nothing was left behind", r.Swept.Items[0].Object)
@@ -447,7 +451,8 @@ func (k *walk) verify(ctx context.Context, _ string) error {
 		return fmt.Errorf("the ledger does not verify: %s", strings.Join(bad, "; "))
 	}
 	if audit.Certificates != 2 || audit.Approvals != 4 || audit.Orphans != 0 {
-		return fmt.Errorf("the ledger holds %d certificates, %d approvals and %d orphans, want 2, 4 and 0", audit.Certificates, audit.Approvals, audit.Orphans)
+		return fmt.Errorf("the ledger holds %d certificates, %d approvals and %d orphans, want 2, 4 and 0", audit.Certificates, audit.Approvals,
+			audit.Orphans)
 	}
 	k.say("%d entries, root %s", report.Size, report.Root)
 	k.say("every certificate has two approvers besides its requester: %d certificates, %d approvals (%d signed), %d refused commands",
@@ -498,7 +503,10 @@ func (k *walk) client(person string) *api.Client {
 	if err != nil {
 		panic(err) // without a CA there is nothing to read
 	}
-	return &api.Client{Server: k.URL, HTTP: httpClient, Keys: func(context.Context) ([]ssh.Signer, error) { return []ssh.Signer{k.Person(person).Key}, nil }}
+	return &api.Client{Server: k.URL, HTTP: httpClient, Keys: func(context.Context) ([]ssh.Signer,
+		error) {
+		return []ssh.Signer{k.Person(person).Key}, nil
+	}}
 }
 
 func firstLine(s string) string {

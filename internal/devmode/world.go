@@ -247,10 +247,13 @@ func (w *World) startSlack(addr string) error {
 	for _, p := range w.People {
 		users = append(users, slacksim.User{ID: p.Slack, Name: p.ID, RealName: p.Name, Email: p.ID + "@acme.example"})
 	}
-	users = append(users, slacksim.User{ID: "U06MALLORY", Name: "mallory", RealName: "Mallory (not in the policy)", Email: "mallory@acme.example"})
+	users = append(users, slacksim.User{ID: "U06MALLORY", Name: "mallory", RealName: "Mallory (not in the policy)",
+		Email: "mallory@acme.example"})
 	// Slack gives an app 3 s. That the machine of the walkthrough is busy is no reason to fail.
-	sim, err := slacksim.New(slacksim.Config{AckWithin: 30 * time.Second, TriggerLife: 30 * time.Second, TeamID: TeamID, TeamDomain: "acme", AppID: AppID, BotToken: w.BotToken, SigningSecret: w.SigningSecret, BotName: "breakglass",
-		Command: "/breakglass", Users: users, Channels: []slacksim.Channel{{ID: Channel, Name: "breakglass-approvals"}, {ID: "C0GENERAL", Name: "general"}},
+	sim, err := slacksim.New(slacksim.Config{AckWithin: 30 * time.Second, TriggerLife: 30 * time.Second, TeamID: TeamID, TeamDomain: "acme",
+		AppID: AppID, BotToken: w.BotToken, SigningSecret: w.SigningSecret, BotName: "breakglass",
+		Command: "/breakglass", Users: users, Channels: []slacksim.Channel{{ID: Channel, Name: "breakglass-approvals"},
+			{ID: "C0GENERAL", Name: "general"}},
 		Notice: "A simulated Slack workspace. Act as Alice and type /breakglass, then approve as Bob and Carol."})
 	if err != nil {
 		return fmt.Errorf("starting the Slack workspace: %w", err)

@@ -43,7 +43,8 @@ func Analyse(s *Snapshot, o Options) *Analysis {
 	}
 	a.Findings = ignore(a.Findings, o.Ignores, o.Now)
 	slices.SortStableFunc(a.Findings, func(x, y Finding) int {
-		return cmp.Or(cmp.Compare(alarms(y), alarms(x)), cmp.Compare(y.Severity.Rank(), x.Severity.Rank()), cmp.Compare(x.Rule, y.Rule), cmp.Compare(x.Title, y.Title))
+		return cmp.Or(cmp.Compare(alarms(y), alarms(x)), cmp.Compare(y.Severity.Rank(), x.Severity.Rank()), cmp.Compare(x.Rule, y.Rule),
+			cmp.Compare(x.Title, y.Title))
 	})
 	slices.SortStableFunc(a.Powers, func(x, y Power) int {
 		return cmp.Or(cmp.Compare(y.Severity.Rank(), x.Severity.Rank()), cmp.Compare(x.Subject.String(), y.Subject.String()))
@@ -275,8 +276,10 @@ func (j *judge) unread() []Finding {
 		if src.Missing == "" {
 			continue
 		}
-		f := Finding{Rule: "scan/unread", Severity: High, ID: digest("scan/unread", name), Title: fmt.Sprintf("%s could not be read: %s", name, src.Missing),
-			Text: "Who has power in the cluster cannot be told without it.", Next: "let the scan read it (policies/kubernetes/optional/recert.yaml) and scan again"}
+		f := Finding{Rule: "scan/unread", Severity: High, ID: digest("scan/unread", name),
+			Title: fmt.Sprintf("%s could not be read: %s", name, src.Missing),
+			Text:  "Who has power in the cluster cannot be told without it.",
+			Next:  "let the scan read it (policies/kubernetes/optional/recert.yaml) and scan again"}
 		out = append(out, f)
 	}
 	return out
@@ -286,11 +289,13 @@ func (j *judge) unread() []Finding {
 func (d Door) findings() []Finding {
 	var out []Finding
 	for _, i := range d.Items {
-		out = append(out, Finding{ID: digest("door", d.ID, i.ID), Rule: "door/" + d.ID, Severity: i.Risk, Title: i.Title, Text: i.Text, Item: i.ID,
+		out = append(out, Finding{ID: digest("door", d.ID, i.ID), Rule: "door/" + d.ID, Severity: i.Risk, Title: i.Title, Text: i.Text,
+			Item:     i.ID,
 			Controls: doorControls, Next: cmp.Or(i.TakeAway, i.Advice, d.Advice), Expected: i.Expected, Why: i.Why})
 	}
 	if d.State == CannotTell {
-		out = append(out, Finding{ID: digest("door", d.ID), Rule: "door/" + d.ID, Severity: Info, Item: "cannot-tell", Title: d.Title + ": cannot tell",
+		out = append(out, Finding{ID: digest("door", d.ID), Rule: "door/" + d.ID, Severity: Info, Item: "cannot-tell", Title: d.Title +
+			": cannot tell",
 			Text: "What is behind it was not seen: " + strings.Join(d.Evidence, "; "), Next: d.Tellable, Controls: doorControls})
 	}
 	return out

@@ -63,7 +63,8 @@ func (r *reader) role(n *yaml.Node, more ...string) Role {
 	}
 	for _, n := range r.list(o.get("rules")) {
 		p := r.object(n, "verbs", "groups", "resources", "names", "urls")
-		out.Rules = append(out.Rules, PolicyRule{Verbs: r.texts(p.need("verbs")), APIGroups: r.texts(p.get("groups")), Resources: r.texts(p.get("resources")),
+		out.Rules = append(out.Rules, PolicyRule{Verbs: r.texts(p.need("verbs")), APIGroups: r.texts(p.get("groups")),
+			Resources:     r.texts(p.get("resources")),
 			ResourceNames: r.texts(p.get("names")), NonResourceURLs: r.texts(p.get("urls"))})
 	}
 	return out
@@ -163,8 +164,9 @@ func (w *rbac) alteredRole(ref Ref, have, base *role, d *Defaults) []Finding {
 	more = slices.Compact(more)
 	f := Finding{Rule: "defaults/role", Severity: Info, Via: []Ref{ref}, ID: digest("defaults/role", ref.Kind, ref.Namespace, ref.Name),
 		Title: fmt.Sprintf("%s gives more than what ships with Kubernetes: %s", ref, few(more, 4)),
-		Text:  "Everybody that it is bound to has it, also where the binding is a default one. The API server puts back what is missing in a default role at its start; what is too much it leaves.",
-		Next:  "find out who added it; take it out with " + kubectl("edit", ref)}
+		Text: "Everybody that it is bound to has it, also where the binding is a default one. The API server puts back what is missing in a " +
+			"default role at its start; what is too much it leaves.",
+		Next: "find out who added it; take it out with " + kubectl("edit", ref)}
 	if d.sameMinor(w.s.Server.Version) && len(have.Aggregation) == 0 {
 		f.Severity = Low
 	}
@@ -183,11 +185,13 @@ func (w *rbac) alteredRole(ref Ref, have, base *role, d *Defaults) []Finding {
 
 func (w *rbac) alteredBinding(b, base *Binding) []Finding {
 	var out []Finding
-	f := Finding{Rule: "defaults/binding", Severity: Low, Via: []Ref{b.Ref()}, Text: "A binding that ships with Kubernetes is where nobody looks for what was added."}
+	f := Finding{Rule: "defaults/binding", Severity: Low, Via: []Ref{b.Ref()},
+		Text: "A binding that ships with Kubernetes is where nobody looks for what was added."}
 	if b.RoleKind != base.RoleKind || b.RoleName != base.RoleName {
 		f.ID = digest("defaults/binding", b.Ref().String(), "role")
 		f.Severity = Medium
-		f.Title = fmt.Sprintf("%s gives %s %s, and what ships gives %s %s", b.Ref(), b.RoleKind, shown(b.RoleName), base.RoleKind, shown(base.RoleName))
+		f.Title = fmt.Sprintf("%s gives %s %s, and what ships gives %s %s", b.Ref(), b.RoleKind, shown(b.RoleName), base.RoleKind,
+			shown(base.RoleName))
 		f.Next = "find out who replaced it; delete it, and the API server makes the right one at its next start"
 		return []Finding{f}
 	}

@@ -15,8 +15,10 @@ import (
 func (j *judge) doors(a *Analysis) []Door {
 	var out []Door
 	for _, d := range []Door{
-		j.clientCA(), j.firstUser(), j.csrs(a), j.accountTokens(a), j.bootstrapTokens(), j.staticTokens(), j.oidc(), j.webhookTokens(), j.requestHeader(),
-		j.impersonation(a), j.anonymous(a), j.kubelet(), j.controlPlane(), j.kubeProxy(), j.etcd(), j.authorization(), j.extensions(), j.platform(a),
+		j.clientCA(), j.firstUser(), j.csrs(a), j.accountTokens(a), j.bootstrapTokens(), j.staticTokens(), j.oidc(), j.webhookTokens(),
+		j.requestHeader(),
+		j.impersonation(a), j.anonymous(a), j.kubelet(), j.controlPlane(), j.kubeProxy(), j.etcd(), j.authorization(), j.extensions(),
+		j.platform(a),
 	} {
 		for _, program := range flagged[d.ID] {
 			why := j.hidden(program)
@@ -42,8 +44,9 @@ func (j *judge) doors(a *Analysis) []Door {
 
 // flagged are the doors that are absent only if every one of these programs says so on its command line. What an unseen one has
 // is not told where another has the door, either.
-var flagged = map[string][]string{DoorStaticTokens: {"kube-apiserver"}, DoorOIDC: {"kube-apiserver"}, DoorWebhook: {"kube-apiserver"}, DoorAuthorization: {"kube-apiserver"},
-	DoorControlPlane: {"kube-controller-manager", "kube-scheduler"}, DoorEtcd: {"etcd"}}
+var flagged = map[string][]string{DoorStaticTokens: {"kube-apiserver"}, DoorOIDC: {"kube-apiserver"}, DoorWebhook: {"kube-apiserver"},
+	DoorAuthorization: {"kube-apiserver"},
+	DoorControlPlane:  {"kube-controller-manager", "kube-scheduler"}, DoorEtcd: {"etcd"}}
 
 // hidden says why some of the programs of a name may run with a command line that was not seen; empty if all were.
 func (j *judge) hidden(program string) string {
@@ -123,10 +126,12 @@ func (j *judge) components(name string) []Component {
 // The keys and flags that texts of tellable parts name; a test holds them against the daemon's.
 const (
 	GivenHow                = "(scan_files of the cluster in the daemon's configuration, or breakglassd scan --given FILE)"
-	AuthenticationConfigHow = "(authentication_config_file of the cluster in the daemon's configuration, or breakglassd scan --authentication-config FILE)"
+	AuthenticationConfigHow = "(authentication_config_file of the cluster in the daemon's configuration, or breakglassd scan " +
+		"--authentication-config FILE)"
 )
 
-const giveManifest = "let the scan read pods in kube-system, if the control plane runs there, or give it the manifests or command lines of the control plane " + GivenHow
+const giveManifest = "let the scan read pods in kube-system, if the control plane runs there, or give it the manifests or command lines " +
+	"of the control plane " + GivenHow
 
 // unseen is the door of a program whose command line is not known.
 func (j *judge) unseen(d Door, program string) Door {
@@ -198,11 +203,13 @@ func (j *judge) clientCA() Door {
 			d.State = CannotTell
 			return d
 		}
-		d.saw("the TLS handshake names %d CAs, by their subjects alone; those of the authenticating proxy are among them", len(j.s.Server.ClientCAs))
+		d.saw("the TLS handshake names %d CAs, by their subjects alone; those of the authenticating proxy are among them",
+			len(j.s.Server.ClientCAs))
 		d.State = Absent
 		for _, name := range j.s.Server.ClientCAs {
 			d.State = Present
-			d.put("the TLS handshake", DoorItem{ID: digest("handshake", name), Title: "a CA named " + shown(name) + " may sign client certificates", Risk: Info})
+			d.put("the TLS handshake", DoorItem{ID: digest("handshake", name), Title: "a CA named " + shown(name) + " may sign client certificates",
+				Risk: Info})
 		}
 		return d
 	}
@@ -220,8 +227,10 @@ func (j *judge) clientCA() Door {
 	}
 	for _, ca := range auth.ClientCAs {
 		until := ca.NotAfter
-		i := DoorItem{ID: ca.Fingerprint, Title: fmt.Sprintf("CA %s may sign client certificates until %s (%s)", shown(ca.Subject), day(ca.NotAfter), ca.Key), Risk: Info,
-			Until: &until, Grants: []string{"any user and group by a certificate"}, Advice: "take it out of the file that --client-ca-file names if nobody needs it"}
+		i := DoorItem{ID: ca.Fingerprint, Title: fmt.Sprintf("CA %s may sign client certificates until %s (%s)", shown(ca.Subject),
+			day(ca.NotAfter), ca.Key), Risk: Info,
+			Until: &until, Grants: []string{"any user and group by a certificate"},
+			Advice: "take it out of the file that --client-ca-file names if nobody needs it"}
 		switch {
 		case j.ours(ca):
 			i.Expected, i.Why = true, "is the break-glass CA"
@@ -233,7 +242,8 @@ func (j *judge) clientCA() Door {
 		j.caProblems(&i, ca)
 		if j.s.Read(SourceHandshake) && len(j.s.Server.ClientCAs) > 0 && !slices.Contains(j.s.Server.ClientCAs, ca.Subject) {
 			i.Risk, i.Expected = worst(i.Risk, Medium), false
-			i.Text = strings.TrimSpace(i.Text + " The API server does not accept it any more, but what reads this ConfigMap (scheduler, controller manager, extension API servers) may.")
+			i.Text = strings.TrimSpace(i.Text + " The API server does not accept it any more, but what reads this ConfigMap (scheduler, " +
+				"controller manager, extension API servers) may.")
 			i.Advice = "delete the ConfigMap, which the API server makes again, and restart the extension API servers"
 		}
 		d.put("extension-apiserver-authentication", i)
@@ -290,15 +300,17 @@ var installers = map[Subject]string{
 
 func (j *judge) firstUser() Door {
 	d := Door{ID: DoorFirstUser, Title: "the installer's first user", State: CannotTell,
-		Advice:   "know where every copy of admin.conf and super-admin.conf is; seal them; once another way is proven, delete the binding",
-		Tellable: "a certificate of system:masters needs no binding and leaves no object: look for its use in the audit log, and for the file where the cluster was made"}
+		Advice: "know where every copy of admin.conf and super-admin.conf is; seal them; once another way is proven, delete the binding",
+		Tellable: "a certificate of system:masters needs no binding and leaves no object: look for its use in the audit log, and for the file " +
+			"where the cluster was made"}
 	if !j.s.Read(SourceClusterBindings) {
 		e, t := j.lacking(SourceClusterBindings)
 		d.saw("%s", e)
 		d.Tellable = t + "; " + d.Tellable
 		return d
 	}
-	d.saw("%d ClusterRoleBindings and %d RoleBindings were searched for the names that installers use", len(j.s.ClusterBindings), len(j.s.Bindings))
+	d.saw("%d ClusterRoleBindings and %d RoleBindings were searched for the names that installers use", len(j.s.ClusterBindings),
+		len(j.s.Bindings))
 	for _, bindings := range [][]Binding{j.s.ClusterBindings, j.s.Bindings} {
 		for n := range bindings {
 			b := &bindings[n]
@@ -308,8 +320,10 @@ func (j *judge) firstUser() Door {
 				if !known && !masters {
 					continue
 				}
-				i := DoorItem{ID: digest(b.Ref().String(), s.String()), Title: fmt.Sprintf("%s gives %s to %s", b.Ref(), shown(b.RoleName), s), Risk: High, Text: why + ".",
-					Grants: []string{b.RoleKind + " " + b.RoleName}, TakeAway: takeAway(b, s), People: userOf(s), Admin: b.Namespace == "" && b.RoleName == "cluster-admin"}
+				i := DoorItem{ID: digest(b.Ref().String(), s.String()), Title: fmt.Sprintf("%s gives %s to %s", b.Ref(), shown(b.RoleName), s),
+					Risk: High, Text: why + ".",
+					Grants: []string{b.RoleKind + " " + b.RoleName}, TakeAway: takeAway(b, s), People: userOf(s), Admin: b.Namespace == "" &&
+						b.RoleName == "cluster-admin"}
 				if masters {
 					i.Risk, i.Admin, i.Text = Low, false, "The group has everything without it; a binding suggests that somebody uses it."
 				} else {
@@ -329,9 +343,11 @@ const apiserverClient = "kubernetes.io/kube-apiserver-client"
 
 func (j *judge) csrs(a *Analysis) Door {
 	d := Door{ID: DoorCSR, Title: "client certificates through the CSR API",
-		Advice: "let nobody approve for " + apiserverClient + " who is no reviewer; nothing revokes such a certificate: take away what its user and groups are bound to"}
+		Advice: "let nobody approve for " + apiserverClient + " who is no reviewer; nothing revokes such a certificate: take away what its " +
+			"user and groups are bound to"}
 	if j.s.Read(SourceCSRs) {
-		d.saw("%d CertificateSigningRequests are there; Kubernetes deletes them an hour after they were signed, and after a day at the latest", len(j.s.CSRs))
+		d.saw("%d CertificateSigningRequests are there; Kubernetes deletes them an hour after they were signed, and after a day at the latest",
+			len(j.s.CSRs))
 	} else {
 		e, t := j.lacking(SourceCSRs)
 		d.saw("%s", e)
@@ -343,8 +359,10 @@ func (j *judge) csrs(a *Analysis) Door {
 		if c.Signer != apiserverClient && (!kubelets || byNode) || c.Denied || c.Expires != nil && !j.o.Now.Before(*c.Expires) {
 			continue
 		}
-		i := DoorItem{ID: c.Name, Until: c.Expires, Risk: Medium, Grants: []string{"user " + c.Subject}, Text: fmt.Sprintf("Asked for by %s.", shown(c.Requester)), People: []string{c.Subject, c.Requester},
-			Admin: slices.Contains(c.Groups, mastersGroup), Advice: "it cannot be revoked: take away the bindings of its user and groups, or change the CA"}
+		i := DoorItem{ID: c.Name, Until: c.Expires, Risk: Medium, Grants: []string{"user " + c.Subject},
+			Text: fmt.Sprintf("Asked for by %s.", shown(c.Requester)), People: []string{c.Subject, c.Requester},
+			Admin: slices.Contains(c.Groups, mastersGroup), Advice: "it cannot be revoked: take away the bindings of its user and groups, or " +
+				"change the CA"}
 		subjects := []Subject{{Kind: User, Name: c.Subject}}
 		for _, g := range c.Groups {
 			i.Grants = append(i.Grants, "group "+g)
@@ -385,7 +403,8 @@ func (j *judge) csrs(a *Analysis) Door {
 		signs = signs || all || client
 		if text, ok := c.flag("cluster-signing-duration"); ok {
 			if t, err := time.ParseDuration(text); err == nil && t > 366*24*time.Hour {
-				d.put(c.Where, DoorItem{ID: "duration", Title: "certificates through the CSR API may be valid for " + text, Risk: Medium, Advice: "set --cluster-signing-duration to days"})
+				d.put(c.Where, DoorItem{ID: "duration", Title: "certificates through the CSR API may be valid for " + text, Risk: Medium,
+					Advice: "set --cluster-signing-duration to days"})
 			}
 		}
 	}
@@ -405,13 +424,15 @@ func (j *judge) csrs(a *Analysis) Door {
 		d.State = CannotTell
 	}
 	if d.State != Absent {
-		d.Tellable = strings.TrimPrefix(d.Tellable+"; certificates that were signed earlier, and who approved them, are in the audit log only (writes to certificatesigningrequests/approval)", "; ")
+		d.Tellable = strings.TrimPrefix(d.Tellable+"; certificates that were signed earlier, and who approved them, are in the audit log only "+
+			"(writes to certificatesigningrequests/approval)", "; ")
 	}
 	return d
 }
 
 func (j *judge) accountTokens(a *Analysis) Door {
-	const bound = "tokens that were asked for (bound tokens, each pod's among them) are in no object: creates of serviceaccounts/token in the audit log show them"
+	const bound = "tokens that were asked for (bound tokens, each pod's among them) are in no object: creates of serviceaccounts/token in " +
+		"the audit log show them"
 	d := Door{ID: DoorSATokens, Title: "service-account tokens", State: CannotTell, Tellable: bound,
 		Advice: "delete tokens that never expire; let programs use projected tokens, which end with their pod"}
 	powers := map[Subject]Severity{}
@@ -430,7 +451,8 @@ func (j *judge) accountTokens(a *Analysis) Door {
 			for _, name := range acc.Secrets {
 				d.State = Present
 				d.put("service account "+acc.Namespace+"/"+acc.Name, DoorItem{ID: acc.Namespace + "/" + name, Risk: Medium,
-					Title:    fmt.Sprintf("Secret %s/%s may hold a token of service account %s that never expires", shown(acc.Namespace), shown(name), shown(acc.Name)),
+					Title: fmt.Sprintf("Secret %s/%s may hold a token of service account %s that never expires", shown(acc.Namespace), shown(name),
+						shown(acc.Name)),
 					TakeAway: kubectl("delete", Ref{Kind: "Secret", Namespace: acc.Namespace, Name: name})})
 			}
 		}
@@ -440,7 +462,8 @@ func (j *judge) accountTokens(a *Analysis) Door {
 	}
 	for _, t := range j.s.TokenSecrets {
 		sub := Subject{Kind: ServiceAccount, Namespace: t.Namespace, Name: t.Account}
-		i := DoorItem{ID: t.Namespace + "/" + t.Name, Title: fmt.Sprintf("Secret %s/%s is a token of %s that never expires", shown(t.Namespace), shown(t.Name), sub),
+		i := DoorItem{ID: t.Namespace + "/" + t.Name, Title: fmt.Sprintf("Secret %s/%s is a token of %s that never expires", shown(t.Namespace),
+			shown(t.Name), sub),
 			Risk: worst(Medium, powers[sub]), Grants: []string{sub.String()}, TakeAway: kubectl("delete", Ref{Kind: "Secret",
 				Namespace: t.Namespace, Name: t.Name}),
 			Text: "It was made on " + day(t.Created) + ". Whoever read it once can use it for ever.", Orphan: j.w.missing(sub)}
@@ -465,16 +488,21 @@ func (j *judge) accountTokens(a *Analysis) Door {
 	d.saw("which tokens were asked for, and how long they are valid, is in the audit log only (creates of serviceaccounts/token)")
 	for _, c := range j.components("kube-apiserver") {
 		if !c.on("service-account-lookup", true) {
-			d.put(c.Where, DoorItem{ID: "lookup", Title: "tokens of deleted service accounts and Secrets still work (--service-account-lookup=false)", Risk: High, Advice: "remove the flag"})
+			d.put(c.Where, DoorItem{ID: "lookup",
+				Title: "tokens of deleted service accounts and Secrets still work (--service-account-lookup=false)", Risk: High,
+				Advice: "remove the flag"})
 		}
 		if text, ok := c.flag("service-account-max-token-expiration"); ok {
 			if t, err := time.ParseDuration(text); err == nil && t > 366*24*time.Hour {
-				d.put(c.Where, DoorItem{ID: "max", Title: "tokens may be asked for that are valid for " + text, Risk: Medium, Advice: "lower --service-account-max-token-expiration"})
+				d.put(c.Where, DoorItem{ID: "max", Title: "tokens may be asked for that are valid for " + text, Risk: Medium,
+					Advice: "lower --service-account-max-token-expiration"})
 			}
 		}
 		if issuers := c.Flags["service-account-issuer"]; len(issuers) > 1 {
-			d.put(c.Where, DoorItem{ID: "issuers", Title: fmt.Sprintf("tokens of %d issuers are accepted: %s", len(issuers), strings.Join(issuers, ", ")), Risk: Low,
-				Text: "All but the first are from before a change and should end.", Advice: "remove the old --service-account-issuer once its tokens have expired"})
+			d.put(c.Where, DoorItem{ID: "issuers", Title: fmt.Sprintf("tokens of %d issuers are accepted: %s", len(issuers),
+				strings.Join(issuers, ", ")), Risk: Low,
+				Text:   "All but the first are from before a change and should end.",
+				Advice: "remove the old --service-account-issuer once its tokens have expired"})
 		}
 	}
 	if j.s.Issuer.Issuer != "" {
@@ -484,7 +512,8 @@ func (j *judge) accountTokens(a *Analysis) Door {
 }
 
 func (j *judge) bootstrapTokens() Door {
-	d := Door{ID: DoorBootstrap, Title: "bootstrap tokens", State: Absent, Advice: "delete tokens once the nodes have joined; make them with a lifetime of hours"}
+	d := Door{ID: DoorBootstrap, Title: "bootstrap tokens", State: Absent,
+		Advice: "delete tokens once the nodes have joined; make them with a lifetime of hours"}
 	unseen := j.hidden("kube-apiserver")
 	accepts := ""
 	for _, c := range j.components("kube-apiserver") {
@@ -558,19 +587,23 @@ func (j *judge) staticTokens() Door {
 		d.saw("command line of %s", c.Where)
 		if file, ok := c.flag("token-auth-file"); ok && file != "" {
 			d.State = Present
-			d.put(c.Where, DoorItem{ID: "token:" + file, Title: "tokens in the file " + shown(file) + " sign in as whom the file says", Risk: High, Admin: true, Advice: d.Advice,
-				Text: "Whoever can write the file, or read it once, is any user in it, system:masters included. Who is in it is not visible from outside: review the file."})
+			d.put(c.Where, DoorItem{ID: "token:" + file, Title: "tokens in the file " + shown(file) + " sign in as whom the file says", Risk: High,
+				Admin: true, Advice: d.Advice,
+				Text: "Whoever can write the file, or read it once, is any user in it, system:masters included. Who is in it is not visible from " +
+					"outside: review the file."})
 		}
 		if file, ok := c.flag("basic-auth-file"); ok && file != "" {
 			d.State = Present
-			d.put(c.Where, DoorItem{ID: "basic:" + file, Title: "passwords in the file " + shown(file) + " sign in as whom the file says", Risk: High, Admin: true, Advice: "remove --basic-auth-file, which Kubernetes 1.19 gave up"})
+			d.put(c.Where, DoorItem{ID: "basic:" + file, Title: "passwords in the file " + shown(file) + " sign in as whom the file says",
+				Risk: High, Admin: true, Advice: "remove --basic-auth-file, which Kubernetes 1.19 gave up"})
 		}
 	}
 	return d
 }
 
 func (j *judge) oidc() Door {
-	d := Door{ID: DoorOIDC, Title: "OIDC and structured authentication", State: Absent, Advice: "give the names and groups of each issuer a prefix, so that it cannot name a system: user or group"}
+	d := Door{ID: DoorOIDC, Title: "OIDC and structured authentication", State: Absent,
+		Advice: "give the names and groups of each issuer a prefix, so that it cannot name a system: user or group"}
 	api := j.components("kube-apiserver")
 	config, err := parseAuthentication([]byte(j.s.AuthenticationConfig))
 	if len(api) == 0 && j.s.AuthenticationConfig == "" {
@@ -598,7 +631,8 @@ func (j *judge) oidc() Door {
 	if j.s.AuthenticationConfig != "" {
 		d.saw("the authentication configuration that was given")
 		if err != nil {
-			d.State, d.Tellable = CannotTell, "give the scan an authentication configuration that can be read "+AuthenticationConfigHow+": "+err.Error()
+			d.State, d.Tellable = CannotTell,
+				"give the scan an authentication configuration that can be read "+AuthenticationConfigHow+": "+err.Error()
 			return d
 		}
 		for _, jwt := range config.JWT {
@@ -652,18 +686,23 @@ func (j *judge) expression(d *Door, issuer, what string, c claim, refused bool) 
 
 // issuer adds an issuer of tokens and what is missing in how it is trusted.
 func (j *judge) issuer(d *Door, where, issuer string, plainNames, plainGroups bool) {
-	d.put(where, DoorItem{ID: "issuer:" + issuer, Title: "tokens of " + shown(issuer) + " sign in", Risk: Low, Text: "Whoever administers it can be any user that it may name.",
-		Grants: []string{"users and groups that " + issuer + " names"}, Advice: "review who administers it, and that it asks for a second factor", Expected: true, Why: "is how people sign in every day"})
+	d.put(where, DoorItem{ID: "issuer:" + issuer, Title: "tokens of " + shown(issuer) + " sign in", Risk: Low,
+		Text:   "Whoever administers it can be any user that it may name.",
+		Grants: []string{"users and groups that " + issuer + " names"},
+		Advice: "review who administers it, and that it asks for a second factor", Expected: true, Why: "is how people sign in every day"})
 	if plainNames {
-		d.put(where, DoorItem{ID: "names:" + issuer, Title: "user names of " + shown(issuer) + " get no prefix", Risk: Medium, Text: "It can name a user that Kubernetes or somebody else knows.", Advice: d.Advice})
+		d.put(where, DoorItem{ID: "names:" + issuer, Title: "user names of " + shown(issuer) + " get no prefix", Risk: Medium,
+			Text: "It can name a user that Kubernetes or somebody else knows.", Advice: d.Advice})
 	}
 	if plainGroups {
-		d.put(where, DoorItem{ID: "groups:" + issuer, Title: "groups of " + shown(issuer) + " get no prefix", Risk: High, Admin: true, Text: "It can put anybody into system:masters.", Advice: d.Advice})
+		d.put(where, DoorItem{ID: "groups:" + issuer, Title: "groups of " + shown(issuer) + " get no prefix", Risk: High, Admin: true,
+			Text: "It can put anybody into system:masters.", Advice: d.Advice})
 	}
 }
 
 func (j *judge) webhookTokens() Door {
-	d := Door{ID: DoorWebhook, Title: "webhook token authentication", State: Absent, Advice: "review who runs the webhook: it says who everybody is"}
+	d := Door{ID: DoorWebhook, Title: "webhook token authentication", State: Absent,
+		Advice: "review who runs the webhook: it says who everybody is"}
 	api := j.components("kube-apiserver")
 	if len(api) == 0 {
 		return j.unseen(d, "kube-apiserver")
@@ -675,11 +714,13 @@ func (j *judge) webhookTokens() Door {
 			continue
 		}
 		d.State = Present
-		d.put(c.Where, DoorItem{ID: "webhook:" + file, Title: "a webhook (" + shown(file) + ") says whose a token is", Risk: Medium, Admin: true, Grants: []string{"any user and group"}, Advice: d.Advice,
+		d.put(c.Where, DoorItem{ID: "webhook:" + file, Title: "a webhook (" + shown(file) + ") says whose a token is", Risk: Medium, Admin: true,
+			Grants: []string{"any user and group"}, Advice: d.Advice,
 			Text: "Whoever runs it can be any user, system:masters included."})
 		if text, ok := c.flag("authentication-token-webhook-cache-ttl"); ok {
 			if t, err := time.ParseDuration(text); err == nil && t > 5*time.Minute {
-				d.put(c.Where, DoorItem{ID: "cache", Title: "a token that the webhook takes back works for up to " + text + " more", Risk: Medium, Advice: "lower --authentication-token-webhook-cache-ttl to the default of 2m"})
+				d.put(c.Where, DoorItem{ID: "cache", Title: "a token that the webhook takes back works for up to " + text + " more", Risk: Medium,
+					Advice: "lower --authentication-token-webhook-cache-ttl to the default of 2m"})
 			}
 		}
 	}
@@ -697,31 +738,38 @@ func (j *judge) requestHeader() Door {
 	}
 	auth := j.s.Authentication
 	const where = "extension-apiserver-authentication"
-	d.saw("ConfigMap kube-system/%s holds %d CAs of the proxy and the allowed names %s", where, len(auth.RequestHeaderCAs), strings.Join(auth.RequestHeaderNames, ", "))
+	d.saw("ConfigMap kube-system/%s holds %d CAs of the proxy and the allowed names %s", where, len(auth.RequestHeaderCAs),
+		strings.Join(auth.RequestHeaderNames, ", "))
 	for _, ca := range auth.RequestHeaderCAs {
 		d.State = Present
 		until := ca.NotAfter
-		i := DoorItem{ID: ca.Fingerprint, Title: fmt.Sprintf("a proxy with a certificate of CA %s may say who a request is from", shown(ca.Subject)), Risk: Low, Until: &until,
-			Grants: []string{"any user and group by a header"}, Expected: true, Why: "is how extension API servers are told who asks", Advice: d.Advice}
+		i := DoorItem{ID: ca.Fingerprint, Title: fmt.Sprintf("a proxy with a certificate of CA %s may say who a request is from",
+			shown(ca.Subject)), Risk: Low, Until: &until,
+			Grants: []string{"any user and group by a header"}, Expected: true, Why: "is how extension API servers are told who asks",
+			Advice: d.Advice}
 		j.caProblems(&i, ca)
 		d.put(where, i)
 		if slices.ContainsFunc(auth.ClientCAs, func(c CA) bool { return c.KeyID == ca.KeyID }) {
-			d.put(where, DoorItem{ID: "shared:" + ca.KeyID, Title: fmt.Sprintf("CA %s signs client certificates too", shown(ca.Subject)), Risk: Critical, Advice: d.Advice,
+			d.put(where, DoorItem{ID: "shared:" + ca.KeyID, Title: fmt.Sprintf("CA %s signs client certificates too", shown(ca.Subject)),
+				Risk: Critical, Advice: d.Advice,
 				Text: "Whoever gets an ordinary client certificate with an allowed name can say in a header that they are anybody."})
 		}
 		if j.ours(ca) {
-			d.put(where, DoorItem{ID: "ours:" + ca.KeyID, Title: "the break-glass CA vouches for the authenticating proxy", Risk: Critical, Advice: "take it out of --requestheader-client-ca-file"})
+			d.put(where, DoorItem{ID: "ours:" + ca.KeyID, Title: "the break-glass CA vouches for the authenticating proxy", Risk: Critical,
+				Advice: "take it out of --requestheader-client-ca-file"})
 		}
 	}
 	if d.State == Present && len(auth.RequestHeaderNames) == 0 {
-		d.put(where, DoorItem{ID: "any-name", Title: "every certificate of the proxy's CA may say who a request is from", Risk: High, Admin: true, Advice: d.Advice,
+		d.put(where, DoorItem{ID: "any-name", Title: "every certificate of the proxy's CA may say who a request is from", Risk: High,
+			Admin: true, Advice: d.Advice,
 			Text: "No allowed names are set (--requestheader-allowed-names)."})
 	}
 	return d
 }
 
 func (j *judge) impersonation(a *Analysis) Door {
-	d := Door{ID: DoorImpersonation, Title: "impersonation", State: Absent, Advice: "let programs impersonate named users and groups only, never all"}
+	d := Door{ID: DoorImpersonation, Title: "impersonation", State: Absent,
+		Advice: "let programs impersonate named users and groups only, never all"}
 	if !j.s.Read(SourceClusterRoles, SourceClusterBindings, SourceRoles, SourceBindings) {
 		e, t := j.lacking(SourceClusterRoles, SourceClusterBindings, SourceRoles, SourceBindings)
 		d.saw("%s", e)
@@ -738,7 +786,8 @@ func (j *judge) impersonation(a *Analysis) Door {
 			continue
 		}
 		d.State = Present
-		d.put(p.Via[0].String(), DoorItem{ID: digest(p.Subject.String()), Title: p.Subject.String() + " may act as others: " + few(grants, 4), Risk: p.Severity, Grants: grants,
+		d.put(p.Via[0].String(), DoorItem{ID: digest(p.Subject.String()), Title: p.Subject.String() + " may act as others: " + few(grants, 4),
+			Risk: p.Severity, Grants: grants,
 			Expected: p.Expected, Why: p.Why, Orphan: p.Orphan, People: userOf(p.Subject), TakeAway: j.takeAwayFrom(p, "impersonate-")})
 	}
 	d.saw("RBAC was searched for the verb impersonate; who may do everything may impersonate too and is not listed again")
@@ -757,7 +806,8 @@ func (j *judge) takeAwayFrom(p Power, prefix string) string {
 }
 
 func (j *judge) anonymous(a *Analysis) Door {
-	d := Door{ID: DoorAnonymous, Title: "anonymous requests", State: CannotTell, Advice: "switch anonymous requests off, or leave open the health checks alone (AuthenticationConfiguration, anonymous.conditions)",
+	d := Door{ID: DoorAnonymous, Title: "anonymous requests", State: CannotTell,
+		Advice:   "switch anonymous requests off, or leave open the health checks alone (AuthenticationConfiguration, anonymous.conditions)",
 		Tellable: "let the scan reach the API server without a credential, or " + giveManifest}
 	probe := j.s.Anonymous
 	asked := j.s.Read(SourceAnonymous) && probe.API != 0
@@ -824,7 +874,8 @@ func (j *judge) anonymous(a *Analysis) Door {
 			d.State, d.Tellable = Present, ""
 		case probe.Livez != 401:
 			d.State, d.Tellable = Present, ""
-			d.put("the answers to requests without a credential", DoorItem{ID: "limited", Title: "anonymous requests are open for health checks alone", Risk: Info})
+			d.put("the answers to requests without a credential", DoorItem{ID: "limited",
+				Title: "anonymous requests are open for health checks alone", Risk: Info})
 		case on, limited:
 		case several > 1 && (hidden != "" || unknown): // the answer is that of one of them
 			d.Tellable = giveManifest
@@ -836,11 +887,13 @@ func (j *judge) anonymous(a *Analysis) Door {
 		d.saw("%s", hidden)
 	}
 	if on || asked && probe.API != 401 {
-		d.put("the API server", DoorItem{ID: "on", Title: "requests without a credential are those of system:anonymous", Risk: Low, Expected: true, Why: "is the default of Kubernetes", Advice: d.Advice,
+		d.put("the API server", DoorItem{ID: "on", Title: "requests without a credential are those of system:anonymous", Risk: Low,
+			Expected: true, Why: "is the default of Kubernetes", Advice: d.Advice,
 			Text: "A mistake in a binding then opens the cluster to everybody who reaches it."})
 	}
 	if d.State == Present && probe.API == 200 {
-		d.put("the answers to requests without a credential", DoorItem{ID: "open", Title: "requests without a credential may read /api", Risk: Medium, Advice: "find the binding or the authorizer that lets them",
+		d.put("the answers to requests without a credential", DoorItem{ID: "open", Title: "requests without a credential may read /api",
+			Risk: Medium, Advice: "find the binding or the authorizer that lets them",
 			Text: "Kubernetes lets nobody without a credential read more than its version and health."})
 	}
 	shipped := map[string]bool{}
@@ -856,7 +909,8 @@ func (j *judge) anonymous(a *Analysis) Door {
 				if !(s.Kind == User && s.Name == anonymousUser || s.Kind == Group && s.Name == unauthenticatedGroup) {
 					continue
 				}
-				i := DoorItem{ID: digest(b.Ref().String(), s.String()), Title: fmt.Sprintf("%s gives %s to %s", b.Ref(), shown(b.RoleName), s), Risk: High, Grants: []string{b.RoleKind + " " + b.RoleName},
+				i := DoorItem{ID: digest(b.Ref().String(), s.String()), Title: fmt.Sprintf("%s gives %s to %s", b.Ref(), shown(b.RoleName), s),
+					Risk: High, Grants: []string{b.RoleKind + " " + b.RoleName},
 					TakeAway: takeAway(b, s)}
 				for _, p := range a.Powers {
 					if p.Subject == s {
@@ -874,7 +928,8 @@ func (j *judge) anonymous(a *Analysis) Door {
 }
 
 func (j *judge) kubelet() Door {
-	d := Door{ID: DoorKubelet, Title: "kubelet API", State: CannotTell, Advice: "authentication.anonymous.enabled: false, authentication.webhook.enabled: true, authorization.mode: Webhook, readOnlyPort: 0"}
+	d := Door{ID: DoorKubelet, Title: "kubelet API", State: CannotTell,
+		Advice: "authentication.anonymous.enabled: false, authentication.webhook.enabled: true, authorization.mode: Webhook, readOnlyPort: 0"}
 	if len(j.s.Kubelets) == 0 {
 		e, t := j.lacking(SourceNodes, SourceConfigz)
 		if e == "" {
@@ -891,22 +946,26 @@ func (j *judge) kubelet() Door {
 	}
 	// What one kubelet says is true of it alone.
 	if e, t := j.lacking(SourceNodes, SourceConfigz); e != "" || answered < len(j.s.Nodes) {
-		d.saw("%s", strings.TrimSuffix(fmt.Sprintf("%d of %d kubelets answered; of the others nothing is known: %s", answered, len(j.s.Nodes), e), ": "))
+		d.saw("%s", strings.TrimSuffix(fmt.Sprintf("%d of %d kubelets answered; of the others nothing is known: %s", answered, len(j.s.Nodes),
+			e), ": "))
 		d.Tellable = kubeletTellable(t)
 	}
 	for _, k := range j.s.Kubelets {
 		nodes := few(k.Nodes, 3)
 		d.saw("configz of %d nodes (%s)", len(k.Nodes), nodes)
 		if k.Anonymous {
-			d.put(nodes, DoorItem{ID: "anonymous", Title: "kubelets answer requests without a credential", Risk: worst(Medium, map[bool]Severity{true: Critical, false: High}[k.Mode == "AlwaysAllow"]), Advice: d.Advice,
+			d.put(nodes, DoorItem{ID: "anonymous", Title: "kubelets answer requests without a credential",
+				Risk: worst(Medium, map[bool]Severity{true: Critical, false: High}[k.Mode == "AlwaysAllow"]), Advice: d.Advice,
 				Text: "With authorization.mode AlwaysAllow everybody who reaches port 10250 runs commands in every pod."})
 		}
 		if k.Mode != "Webhook" {
-			d.put(nodes, DoorItem{ID: "mode", Title: "kubelets allow everything to whoever signs in (authorization.mode " + shown(k.Mode) + ")", Risk: Critical, Advice: d.Advice,
+			d.put(nodes, DoorItem{ID: "mode", Title: "kubelets allow everything to whoever signs in (authorization.mode " + shown(k.Mode) + ")",
+				Risk: Critical, Advice: d.Advice,
 				Text: "Every client certificate of the CA that kubelets trust is good for commands in every pod."})
 		}
 		if k.ReadOnlyPort != 0 {
-			d.put(nodes, DoorItem{ID: "read-only", Title: fmt.Sprintf("kubelets serve port %d without any authentication", k.ReadOnlyPort), Risk: Medium, Advice: d.Advice})
+			d.put(nodes, DoorItem{ID: "read-only", Title: fmt.Sprintf("kubelets serve port %d without any authentication", k.ReadOnlyPort),
+				Risk: Medium, Advice: d.Advice})
 		}
 		if !k.Webhook {
 			d.put(nodes, DoorItem{ID: "webhook", Title: "kubelets do not ask the API server whose a token is", Risk: Low, Advice: d.Advice})
@@ -914,7 +973,8 @@ func (j *judge) kubelet() Door {
 		if k.ClientCAFile == "" {
 			d.saw("no CA of client certificates on %s", nodes)
 		} else {
-			d.put(nodes, DoorItem{ID: "ca:" + k.ClientCAFile, Title: "kubelets take client certificates of the CA in " + shown(k.ClientCAFile), Risk: Info, Expected: true, Why: "is how the API server signs in there",
+			d.put(nodes, DoorItem{ID: "ca:" + k.ClientCAFile, Title: "kubelets take client certificates of the CA in " + shown(k.ClientCAFile),
+				Risk: Info, Expected: true, Why: "is how the API server signs in there",
 				Text: "If it holds the break-glass CA, a certificate of it is good on nodes too."})
 		}
 	}
@@ -931,7 +991,8 @@ func kubeletTellable(right string) string {
 }
 
 func (j *judge) controlPlane() Door {
-	d := Door{ID: DoorControlPlane, Title: "controller manager and scheduler", State: Absent, Advice: "--bind-address=127.0.0.1, and no path of --authorization-always-allow-paths but health checks"}
+	d := Door{ID: DoorControlPlane, Title: "controller manager and scheduler", State: Absent,
+		Advice: "--bind-address=127.0.0.1, and no path of --authorization-always-allow-paths but health checks"}
 	parts := slices.Concat(j.components("kube-controller-manager"), j.components("kube-scheduler"))
 	if len(parts) == 0 {
 		return j.unseen(d, "kube-controller-manager and kube-scheduler")
@@ -940,7 +1001,8 @@ func (j *judge) controlPlane() Door {
 		d.saw("command line of %s", c.Where)
 		if port, ok := c.flag("port"); ok && port != "0" {
 			d.State = Present
-			d.put(c.Where, DoorItem{ID: c.Name + ":port", Title: c.Name + " serves port " + shown(port) + " without TLS or authentication", Risk: High, Advice: "--port=0"})
+			d.put(c.Where, DoorItem{ID: c.Name + ":port", Title: c.Name + " serves port " + shown(port) + " without TLS or authentication",
+				Risk: High, Advice: "--port=0"})
 		}
 		port, ok := c.flag("secure-port")
 		if ok && port == "0" {
@@ -961,21 +1023,24 @@ func (j *judge) controlPlane() Door {
 		d.put(c.Where, i)
 		for _, path := range c.list("authorization-always-allow-paths") {
 			if !slices.Contains([]string{"/healthz", "/readyz", "/livez"}, path) {
-				d.put(c.Where, DoorItem{ID: c.Name + ":allow:" + path, Title: fmt.Sprintf("%s serves %s to everybody who reaches it", c.Name, shown(path)), Risk: Medium, Advice: d.Advice})
+				d.put(c.Where, DoorItem{ID: c.Name + ":allow:" + path, Title: fmt.Sprintf("%s serves %s to everybody who reaches it", c.Name,
+					shown(path)), Risk: Medium, Advice: d.Advice})
 			}
 		}
 	}
 	for _, c := range j.components("kube-controller-manager") {
 		if !c.on("use-service-account-credentials", c.Blind != "") {
 			d.State = Present
-			d.put(c.Where, DoorItem{ID: "one-credential", Title: "all controllers share one credential with the rights of them all", Risk: Low, Advice: "--use-service-account-credentials=true"})
+			d.put(c.Where, DoorItem{ID: "one-credential", Title: "all controllers share one credential with the rights of them all", Risk: Low,
+				Advice: "--use-service-account-credentials=true"})
 		}
 	}
 	return d
 }
 
 func (j *judge) kubeProxy() Door {
-	d := Door{ID: DoorKubeProxy, Title: "kube-proxy", State: Absent, Advice: "metricsBindAddress on a loopback address: it serves profiles and lets its mode be read without authentication"}
+	d := Door{ID: DoorKubeProxy, Title: "kube-proxy", State: Absent,
+		Advice: "metricsBindAddress on a loopback address: it serves profiles and lets its mode be read without authentication"}
 	src := j.s.Source(SourceKubeProxy)
 	switch {
 	case src.Missing != "":
@@ -983,20 +1048,24 @@ func (j *judge) kubeProxy() Door {
 		d.saw("%s", e)
 		d.State, d.Tellable = CannotTell, t
 	case j.s.KubeProxy == nil: // it may be configured by flags, by a ConfigMap of another name, or not be there at all
-		d.saw("%s", map[bool]string{true: "there is no ConfigMap kube-system/kube-proxy", false: "the ConfigMap kube-system/kube-proxy has no config.conf"}[src.None])
-		d.State, d.Tellable = CannotTell, "look at --metrics-bind-address of kube-proxy on the nodes, and at the file that its --config names: the scan reads config.conf of the ConfigMap kube-system/kube-proxy only"
+		d.saw("%s", map[bool]string{true: "there is no ConfigMap kube-system/kube-proxy",
+			false: "the ConfigMap kube-system/kube-proxy has no config.conf"}[src.None])
+		d.State, d.Tellable = CannotTell, "look at --metrics-bind-address of kube-proxy on the nodes, and at the file that its --config names: "+
+			"the scan reads config.conf of the ConfigMap kube-system/kube-proxy only"
 	default:
 		d.saw("ConfigMap kube-system/kube-proxy: metricsBindAddress is %q", j.s.KubeProxy.MetricsBindAddress)
 		if addr := j.s.KubeProxy.MetricsBindAddress; addr != "" && !loopback(addr) {
 			d.State = Present
-			d.put("ConfigMap kube-system/kube-proxy", DoorItem{ID: "metrics", Title: "kube-proxy serves metrics and profiles on " + shown(addr) + " of every node", Risk: Medium, Advice: d.Advice})
+			d.put("ConfigMap kube-system/kube-proxy", DoorItem{ID: "metrics", Title: "kube-proxy serves metrics and profiles on " + shown(addr) +
+				" of every node", Risk: Medium, Advice: d.Advice})
 		}
 	}
 	return d
 }
 
 func (j *judge) etcd() Door {
-	d := Door{ID: DoorEtcd, Title: "etcd", State: Present, Advice: "a CA of its own, --client-cert-auth=true, TLS on every address: who reaches etcd reads and writes everything, RBAC or not"}
+	d := Door{ID: DoorEtcd, Title: "etcd", State: Present, Advice: "a CA of its own, --client-cert-auth=true, TLS on every address: who " +
+		"reaches etcd reads and writes everything, RBAC or not"}
 	api, members := j.components("kube-apiserver"), j.components("etcd")
 	clientCA := map[string]bool{}
 	for _, c := range api {
@@ -1006,43 +1075,55 @@ func (j *judge) etcd() Door {
 		for _, server := range c.list("etcd-servers") {
 			u, err := url.Parse(server)
 			if err == nil && u.Scheme == "http" {
-				d.put(c.Where, DoorItem{ID: "plain:" + server, Title: "the API server talks to etcd at " + shown(server) + " without TLS", Risk: map[bool]Severity{true: Medium, false: Critical}[loopback(u.Host)], Advice: d.Advice,
+				d.put(c.Where, DoorItem{ID: "plain:" + server, Title: "the API server talks to etcd at " + shown(server) + " without TLS",
+					Risk: map[bool]Severity{true: Medium, false: Critical}[loopback(u.Host)], Advice: d.Advice,
 					Text: "Everybody who reaches it reads and writes every object."})
 			}
 		}
 		if file, ok := c.flag("etcd-cafile"); ok && clientCA[file] {
-			d.put(c.Where, DoorItem{ID: "shared:" + file, Title: "etcd and the API server trust the same CA (" + shown(file) + ")", Risk: Critical, Advice: d.Advice,
-				Text: "Every client certificate of the cluster may then be good for etcd itself."})
+			d.put(c.Where, DoorItem{ID: "shared:" + file, Title: "etcd and the API server trust the same CA (" + shown(file) + ")", Risk: Critical,
+				Advice: d.Advice,
+				Text:   "Every client certificate of the cluster may then be good for etcd itself."})
 		}
 	}
 	for _, c := range members {
 		d.saw("command line of %s", c.Where)
 		if !c.on("client-cert-auth", c.Blind != "") {
-			open := !slices.ContainsFunc(c.list("listen-client-urls"), func(s string) bool { u, err := url.Parse(s); return err != nil || !loopback(u.Host) })
-			d.put(c.Where, DoorItem{ID: "client-cert-auth", Title: "etcd asks no client certificate (--client-cert-auth)", Admin: true, Risk: map[bool]Severity{true: High, false: Critical}[open], Advice: d.Advice})
+			open := !slices.ContainsFunc(c.list("listen-client-urls"), func(s string) bool {
+				u, err := url.Parse(s)
+				return err != nil ||
+					!loopback(u.Host)
+			})
+			d.put(c.Where, DoorItem{ID: "client-cert-auth", Title: "etcd asks no client certificate (--client-cert-auth)", Admin: true,
+				Risk: map[bool]Severity{true: High, false: Critical}[open], Advice: d.Advice})
 		}
 		if _, ok := c.flag("peer-trusted-ca-file"); ok && !c.on("peer-client-cert-auth", c.Blind != "") {
-			d.put(c.Where, DoorItem{ID: "peer-client-cert-auth", Title: "etcd asks its peers for no certificate (--peer-client-cert-auth)", Risk: High, Advice: d.Advice})
+			d.put(c.Where, DoorItem{ID: "peer-client-cert-auth", Title: "etcd asks its peers for no certificate (--peer-client-cert-auth)",
+				Risk: High, Advice: d.Advice})
 		}
 		for _, name := range []string{"auto-tls", "peer-auto-tls"} {
 			if c.on(name, false) {
-				d.put(c.Where, DoorItem{ID: name, Title: "etcd makes its own certificates (--" + name + "), which nobody can verify", Risk: High, Advice: d.Advice})
+				d.put(c.Where, DoorItem{ID: name, Title: "etcd makes its own certificates (--" + name + "), which nobody can verify", Risk: High,
+					Advice: d.Advice})
 			}
 		}
 		for _, name := range []string{"listen-client-urls", "listen-metrics-urls", "listen-peer-urls"} {
 			for _, text := range c.list(name) {
 				if u, err := url.Parse(text); err == nil && u.Scheme == "http" && !loopback(u.Host) {
-					d.put(c.Where, DoorItem{ID: name + ":" + text, Title: fmt.Sprintf("etcd listens on %s without TLS (--%s)", shown(text), name), Advice: d.Advice,
-						Risk: map[bool]Severity{true: Low, false: Critical}[name == "listen-metrics-urls"]})
+					d.put(c.Where, DoorItem{ID: name + ":" + text, Title: fmt.Sprintf("etcd listens on %s without TLS (--%s)", shown(text), name),
+						Advice: d.Advice,
+						Risk:   map[bool]Severity{true: Low, false: Critical}[name == "listen-metrics-urls"]})
 				}
 			}
 		}
 		if file, ok := c.flag("trusted-ca-file"); ok && clientCA[file] {
-			d.put(c.Where, DoorItem{ID: "shared:" + file, Title: "etcd and the API server trust the same CA (" + shown(file) + ")", Risk: Critical, Advice: d.Advice,
-				Text: "Every client certificate of the cluster may then be good for etcd itself."})
+			d.put(c.Where, DoorItem{ID: "shared:" + file, Title: "etcd and the API server trust the same CA (" + shown(file) + ")", Risk: Critical,
+				Advice: d.Advice,
+				Text:   "Every client certificate of the cluster may then be good for etcd itself."})
 		}
 	}
-	const byName = "whether etcd's CA is another one's too: compare the CA files on the control plane, for the scan compares their names, and two files with the same CA in them look different"
+	const byName = "whether etcd's CA is another one's too: compare the CA files on the control plane, for the scan compares their names, " +
+		"and two files with the same CA in them look different"
 	if len(members) == 0 {
 		d = j.unseen(d, "etcd")
 	} else if slices.ContainsFunc(members, func(c Component) bool { return c.Blind != "" }) {
@@ -1057,7 +1138,8 @@ func (j *judge) etcd() Door {
 }
 
 func (j *judge) authorization() Door {
-	d := Door{ID: DoorAuthorization, Title: "what decides: authorization and admission", State: Absent, Advice: "--authorization-mode=Node,RBAC, and NodeRestriction among the admission plugins"}
+	d := Door{ID: DoorAuthorization, Title: "what decides: authorization and admission", State: Absent,
+		Advice: "--authorization-mode=Node,RBAC, and NodeRestriction among the admission plugins"}
 	api := j.components("kube-apiserver")
 	if len(api) == 0 {
 		return j.unseen(d, "kube-apiserver")
@@ -1068,7 +1150,8 @@ func (j *judge) authorization() Door {
 		config, configured := c.flag("authorization-config")
 		switch {
 		case configured:
-			d.Tellable = "no scan reads it: review the file " + config + " on the control plane, and what its webhooks allow, which is known to them alone"
+			d.Tellable = "no scan reads it: review the file " + config + " on the control plane, and what its webhooks allow, which is known to " +
+				"them alone"
 			d.saw("%s reads its authorizers from %s, which the API does not show", c.Where, config)
 			if d.State != Present {
 				d.State = CannotTell
@@ -1076,42 +1159,51 @@ func (j *judge) authorization() Door {
 		case len(modes) == 0 && c.Blind != "": // how it decides is in what was not seen
 		case len(modes) == 0 || slices.Contains(modes, "AlwaysAllow"):
 			d.State = Present
-			d.put(c.Where, DoorItem{ID: "always-allow", Title: "the API server allows everything to everybody who signs in (AlwaysAllow)", Risk: Critical, Advice: d.Advice})
+			d.put(c.Where, DoorItem{ID: "always-allow", Title: "the API server allows everything to everybody who signs in (AlwaysAllow)",
+				Risk: Critical, Advice: d.Advice})
 		}
 		if slices.Contains(modes, "ABAC") {
 			d.State = Present
 			file, _ := c.flag("authorization-policy-file")
-			d.put(c.Where, DoorItem{ID: "abac", Title: "the file " + shown(file) + " allows what RBAC may not (ABAC)", Risk: High, Admin: true, Advice: "move its rules to RBAC", Text: "Who it gives what is in no object of the cluster: review the file."})
+			d.put(c.Where, DoorItem{ID: "abac", Title: "the file " + shown(file) + " allows what RBAC may not (ABAC)", Risk: High, Admin: true,
+				Advice: "move its rules to RBAC", Text: "Who it gives what is in no object of the cluster: review the file."})
 		}
 		if slices.Contains(modes, "Webhook") {
 			d.State = Present
-			d.put(c.Where, DoorItem{ID: "webhook", Title: "a webhook allows what RBAC may not", Risk: Medium, Admin: true, Advice: "review what it allows: it is known to it alone", Text: "This inventory lists rights of RBAC only."})
+			d.put(c.Where, DoorItem{ID: "webhook", Title: "a webhook allows what RBAC may not", Risk: Medium, Admin: true,
+				Advice: "review what it allows: it is known to it alone", Text: "This inventory lists rights of RBAC only."})
 		}
 		if port, ok := c.flag("insecure-port"); ok && port != "0" {
 			d.State = Present
-			d.put(c.Where, DoorItem{ID: "insecure-port", Title: "the API server serves port " + shown(port) + " without authentication", Risk: Critical, Advice: "--insecure-port=0"})
+			d.put(c.Where, DoorItem{ID: "insecure-port", Title: "the API server serves port " + shown(port) + " without authentication",
+				Risk: Critical, Advice: "--insecure-port=0"})
 		}
 		off, on := c.list("disable-admission-plugins"), c.list("enable-admission-plugins")
-		for _, name := range []string{"CertificateSubjectRestriction", "CertificateApproval", "CertificateSigning", "ServiceAccount", "PodSecurity", "NodeRestriction", "ValidatingAdmissionPolicy"} {
+		for _, name := range []string{"CertificateSubjectRestriction", "CertificateApproval", "CertificateSigning", "ServiceAccount",
+			"PodSecurity", "NodeRestriction", "ValidatingAdmissionPolicy"} {
 			if slices.Contains(off, name) {
 				d.State = Present
-				d.put(c.Where, DoorItem{ID: "off:" + name, Title: "the admission plugin " + name + " is switched off", Risk: Medium, Advice: "take it out of --disable-admission-plugins"})
+				d.put(c.Where, DoorItem{ID: "off:" + name, Title: "the admission plugin " + name + " is switched off", Risk: Medium,
+					Advice: "take it out of --disable-admission-plugins"})
 			}
 		}
 		if c.Blind == "" && !slices.Contains(on, "NodeRestriction") && !slices.Contains(off, "NodeRestriction") {
 			d.State = Present
-			d.put(c.Where, DoorItem{ID: "node-restriction", Title: "a node may change other nodes (no NodeRestriction)", Risk: Medium, Advice: "--enable-admission-plugins=NodeRestriction"})
+			d.put(c.Where, DoorItem{ID: "node-restriction", Title: "a node may change other nodes (no NodeRestriction)", Risk: Medium,
+				Advice: "--enable-admission-plugins=NodeRestriction"})
 		}
 		if slices.Contains(on, "AlwaysAdmit") {
 			d.State = Present
-			d.put(c.Where, DoorItem{ID: "always-admit", Title: "the admission plugin AlwaysAdmit is on", Risk: Low, Advice: "take it out of --enable-admission-plugins"})
+			d.put(c.Where, DoorItem{ID: "always-admit", Title: "the admission plugin AlwaysAdmit is on", Risk: Low,
+				Advice: "take it out of --enable-admission-plugins"})
 		}
 	}
 	return d
 }
 
 func (j *judge) extensions() Door {
-	d := Door{ID: DoorExtensions, Title: "extension API servers and admission webhooks", State: Absent, Advice: "review who runs each: it sees what is written, and a mutating one changes it"}
+	d := Door{ID: DoorExtensions, Title: "extension API servers and admission webhooks", State: Absent,
+		Advice: "review who runs each: it sees what is written, and a mutating one changes it"}
 	if !j.s.Read(SourceAPIServices, SourceMutating, SourceValidating) {
 		e, t := j.lacking(SourceAPIServices, SourceMutating, SourceValidating)
 		d.saw("%s", e)
@@ -1153,7 +1245,8 @@ func (j *judge) extensions() Door {
 }
 
 func (j *judge) platform(a *Analysis) Door {
-	d := Door{ID: DoorPlatform, Title: "managed platform", State: Absent, Advice: "review the platform's own way in with the platform's own tools"}
+	d := Door{ID: DoorPlatform, Title: "managed platform", State: Absent,
+		Advice: "review the platform's own way in with the platform's own tools"}
 	version := j.s.Server.Version
 	d.saw("server version %q, %d nodes", version, len(j.s.Nodes))
 	label := func(key string) bool {
@@ -1167,14 +1260,20 @@ func (j *judge) platform(a *Analysis) Door {
 	}
 	switch {
 	case strings.Contains(version, "-eks-") || label("eks.amazonaws.com/"):
-		note("EKS", "eks-creator", "EKS gives whoever made the cluster, and everybody with an access entry, rights that are in no binding", "review aws eks list-access-entries and who made the cluster")
-		note("EKS", "eks-control-plane", "EKS shows no flags of the control plane and takes no client CA: static tokens, webhook and control-plane doors cannot be told, and a break-glass CA cannot be added", "use the platform's own break-glass role")
+		note("EKS", "eks-creator", "EKS gives whoever made the cluster, and everybody with an access entry, rights that are in no binding",
+			"review aws eks list-access-entries and who made the cluster")
+		note("EKS", "eks-control-plane", "EKS shows no flags of the control plane and takes no client CA: static tokens, webhook and "+
+			"control-plane doors cannot be told, and a break-glass CA cannot be added", "use the platform's own break-glass role")
 	case strings.Contains(version, "-gke."):
-		note("GKE", "gke-iam", "GKE gives people with IAM roles such as container.admin rights that are in no binding", "review gcloud projects get-iam-policy")
-		note("GKE", "gke-control-plane", "GKE shows no flags of the control plane and takes no client CA; its own client certificate and basic authentication must be off (masterAuth)", "review gcloud container clusters describe")
+		note("GKE", "gke-iam", "GKE gives people with IAM roles such as container.admin rights that are in no binding",
+			"review gcloud projects get-iam-policy")
+		note("GKE", "gke-control-plane", "GKE shows no flags of the control plane and takes no client CA; its own client certificate and basic "+
+			"authentication must be off (masterAuth)", "review gcloud container clusters describe")
 	case label("kubernetes.azure.com/"):
-		note("AKS", "aks-local", "AKS gives whoever may list cluster admin credentials the user masterclient in system:masters, unless local accounts are disabled", "az aks update --disable-local-accounts, and review who may list credentials")
-		note("AKS", "aks-control-plane", "AKS shows no flags of the control plane and takes no client CA; with Azure RBAC rights are in Azure and in no binding", "review role assignments of the cluster")
+		note("AKS", "aks-local", "AKS gives whoever may list cluster admin credentials the user masterclient in system:masters, unless local "+
+			"accounts are disabled", "az aks update --disable-local-accounts, and review who may list credentials")
+		note("AKS", "aks-control-plane", "AKS shows no flags of the control plane and takes no client CA; with Azure RBAC rights are in Azure "+
+			"and in no binding", "review role assignments of the cluster")
 	case !j.s.Read(SourceNodes) && !j.s.Read(SourceVersion):
 		e, t := j.lacking(SourceNodes, SourceVersion)
 		d.saw("%s", e)
@@ -1189,7 +1288,8 @@ func (j *judge) platform(a *Analysis) Door {
 		if n := strings.LastIndex(entry, ": "); n >= 0 {
 			arn, group = entry[:n], entry[n+2:]
 		}
-		i := DoorItem{ID: "aws-auth:" + entry, Title: "ConfigMap aws-auth maps " + shown(entry), Risk: Medium, Grants: []string{entry}, People: []string{arn, j.s.AWSUsers[arn]},
+		i := DoorItem{ID: "aws-auth:" + entry, Title: "ConfigMap aws-auth maps " + shown(entry), Risk: Medium, Grants: []string{entry},
+			People: []string{arn, j.s.AWSUsers[arn]},
 			Advice: "take the entry out: kubectl edit configmap aws-auth --namespace kube-system"}
 		for _, p := range a.Powers {
 			i.Admin = i.Admin || p.Subject == Subject{Kind: Group, Name: group} && p.Severity == Critical

@@ -23,7 +23,8 @@ func program(t *testing.T, node string, words ...string) Component {
 // apiserver is one that has no door but what flags give it.
 func apiserver(t *testing.T, node string, flags ...string) Component {
 	t.Helper()
-	return program(t, node, append([]string{"kube-apiserver", "--anonymous-auth=false", "--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction"}, flags...)...)
+	return program(t, node, append([]string{"kube-apiserver", "--anonymous-auth=false", "--authorization-mode=Node,RBAC",
+		"--enable-admission-plugins=NodeRestriction"}, flags...)...)
 }
 
 var twoControlPlanes = []Node{{Name: "cp1", ControlPlane: true}, {Name: "cp2", ControlPlane: true}}
@@ -64,53 +65,83 @@ func TestAbsenceIsProofOnlyWhereNothingWasOverlooked(t *testing.T) {
 		return Kubelet{Nodes: nodes, Anonymous: anonymous, Webhook: true, Mode: "Webhook"}
 	}
 	three := []Node{{Name: "n1"}, {Name: "n2"}, {Name: "n3"}}
-	ca := CA{Subject: "CN=old", Fingerprint: "f", KeyID: "k", NotBefore: now.AddDate(-1, 0, 0), NotAfter: now.AddDate(1, 0, 0), Key: "RSA 2048", IsCA: true}
+	ca := CA{Subject: "CN=old", Fingerprint: "f", KeyID: "k", NotBefore: now.AddDate(-1, 0, 0), NotAfter: now.AddDate(1, 0, 0),
+		Key: "RSA 2048", IsCA: true}
 	handshake := func(s *Snapshot) *Snapshot { s.Server.ClientCAs = []string{"CN=old"}; return s }
 	for name, c := range map[string]struct {
 		before, after *Snapshot
 		title         string
 		proved        bool
 	}{
-		"a subject of RBAC": {all(&Snapshot{ClusterRoles: []Role{clusterRole("r", secretsGet)}, ClusterBindings: []Binding{bind("b", "", "r", bob)}}), all(&Snapshot{}), "user bob", true},
-		"a subject, and roles cannot be read any more": {all(&Snapshot{ClusterRoles: []Role{clusterRole("r", secretsGet)}, ClusterBindings: []Binding{bind("b", "", "r", bob)}}),
+		"a subject of RBAC": {all(&Snapshot{ClusterRoles: []Role{clusterRole("r", secretsGet)},
+			ClusterBindings: []Binding{bind("b", "", "r", bob)}}), all(&Snapshot{}), "user bob", true},
+		"a subject, and roles cannot be read any more": {all(&Snapshot{ClusterRoles: []Role{clusterRole("r", secretsGet)},
+			ClusterBindings: []Binding{bind("b", "", "r", bob)}}),
 			without(all(&Snapshot{}), SourceRoles, "forbidden"), "user bob", false},
-		"a subject, and Secrets could never be read": {without(all(&Snapshot{ClusterRoles: []Role{clusterRole("r", secretsGet)}, ClusterBindings: []Binding{bind("b", "", "r", bob)}}), SourceTokenSecrets, "forbidden"),
+		"a subject, and Secrets could never be read": {without(all(&Snapshot{ClusterRoles: []Role{clusterRole("r", secretsGet)},
+			ClusterBindings: []Binding{bind("b", "", "r", bob)}}), SourceTokenSecrets, "forbidden"),
 			without(all(&Snapshot{}), SourceTokenSecrets, "forbidden"), "user bob", true},
 		"a certificate through the CSR API": {all(&Snapshot{CSRs: csrs}), all(&Snapshot{}), "CertificateSigningRequest x", false},
-		"a token file, and its pod is not listed any more": {all(&Snapshot{Nodes: twoControlPlanes, Components: []Component{apiserver(t, "cp1"), apiserver(t, "cp2", "--token-auth-file=t.csv")}}),
+		"a token file, and its pod is not listed any more": {all(&Snapshot{Nodes: twoControlPlanes,
+			Components: []Component{apiserver(t, "cp1"), apiserver(t, "cp2", "--token-auth-file=t.csv")}}),
 			all(&Snapshot{Nodes: twoControlPlanes, Components: []Component{apiserver(t, "cp1")}}), "tokens in the file t.csv", false},
-		"a token file, and the door is there by another one": {all(&Snapshot{Nodes: twoControlPlanes, Components: []Component{apiserver(t, "cp1", "--basic-auth-file=b.csv"), apiserver(t, "cp2", "--token-auth-file=t.csv")}}),
-			all(&Snapshot{Nodes: twoControlPlanes, Components: []Component{apiserver(t, "cp1", "--basic-auth-file=b.csv")}}), "tokens in the file t.csv", false},
-		"a token file, and both API servers are seen without it": {all(&Snapshot{Nodes: twoControlPlanes, Components: []Component{apiserver(t, "cp1"), apiserver(t, "cp2", "--token-auth-file=t.csv")}}),
-			all(&Snapshot{Nodes: twoControlPlanes, Components: []Component{apiserver(t, "cp1"), apiserver(t, "cp2")}}), "tokens in the file t.csv", true},
-		"an issuer, and its flags became a file that nobody gave": {all(&Snapshot{Nodes: twoControlPlanes[:1], Components: []Component{apiserver(t, "cp1", "--oidc-issuer-url=https://idp", "--oidc-groups-claim=g")}}),
-			all(&Snapshot{Nodes: twoControlPlanes[:1], Components: []Component{apiserver(t, "cp1", "--authentication-config=a.yaml")}}), "groups of https://idp", false},
+		"a token file, and the door is there by another one": {all(&Snapshot{Nodes: twoControlPlanes,
+			Components: []Component{apiserver(t, "cp1", "--basic-auth-file=b.csv"), apiserver(t, "cp2", "--token-auth-file=t.csv")}}),
+			all(&Snapshot{Nodes: twoControlPlanes, Components: []Component{apiserver(t, "cp1", "--basic-auth-file=b.csv")}}),
+			"tokens in the file t.csv", false},
+		"a token file, and both API servers are seen without it": {all(&Snapshot{Nodes: twoControlPlanes,
+			Components: []Component{apiserver(t, "cp1"), apiserver(t, "cp2", "--token-auth-file=t.csv")}}),
+			all(&Snapshot{Nodes: twoControlPlanes, Components: []Component{apiserver(t, "cp1"), apiserver(t, "cp2")}}), "tokens in the file t.csv",
+			true},
+		"an issuer, and its flags became a file that nobody gave": {all(&Snapshot{Nodes: twoControlPlanes[:1],
+			Components: []Component{apiserver(t, "cp1", "--oidc-issuer-url=https://idp", "--oidc-groups-claim=g")}}),
+			all(&Snapshot{Nodes: twoControlPlanes[:1], Components: []Component{apiserver(t, "cp1", "--authentication-config=a.yaml")}}),
+			"groups of https://idp", false},
 		"a kubelet's setting, and all answered both times": {all(&Snapshot{Nodes: three, Kubelets: []Kubelet{kubelet(true, "n1", "n2", "n3")}}),
-			all(&Snapshot{Nodes: three, Kubelets: []Kubelet{kubelet(false, "n1", "n2", "n3")}}), "kubelets answer requests without a credential", true},
-		"a kubelet's setting, one was silent then, and none may be asked now": {without(all(&Snapshot{Nodes: three, Kubelets: []Kubelet{kubelet(true, "n1", "n2")}}), SourceConfigz, "1 of 3 kubelets did not answer"),
-			without(all(&Snapshot{Nodes: three}), SourceConfigz, "the scan may not read it"), "kubelets answer requests without a credential", false},
+			all(&Snapshot{Nodes: three, Kubelets: []Kubelet{kubelet(false, "n1", "n2", "n3")}}), "kubelets answer requests without a credential",
+			true},
+		"a kubelet's setting, one was silent then, and none may be asked now": {without(all(&Snapshot{Nodes: three,
+			Kubelets: []Kubelet{kubelet(true, "n1", "n2")}}), SourceConfigz, "1 of 3 kubelets did not answer"),
+			without(all(&Snapshot{Nodes: three}), SourceConfigz, "the scan may not read it"), "kubelets answer requests without a credential",
+			false},
 		"a kubelet's setting, and one is silent now": {all(&Snapshot{Nodes: three, Kubelets: []Kubelet{kubelet(true, "n1", "n2", "n3")}}),
-			without(all(&Snapshot{Nodes: three, Kubelets: []Kubelet{kubelet(false, "n1", "n2")}}), SourceConfigz, "1 of 3 kubelets did not answer"), "kubelets answer requests without a credential", false},
-		"a CA of the handshake, and the ConfigMap can be read now": {handshake(without(all(&Snapshot{}), SourceAuthentication, "forbidden")), handshake(all(&Snapshot{Authentication: Authentication{ClientCAs: []CA{ca}}})), "a CA named CN=old", false},
+			without(all(&Snapshot{Nodes: three, Kubelets: []Kubelet{kubelet(false, "n1", "n2")}}), SourceConfigz, "1 of 3 kubelets did not answer"),
+			"kubelets answer requests without a credential", false},
+		"a CA of the handshake, and the ConfigMap can be read now": {handshake(without(all(&Snapshot{}), SourceAuthentication, "forbidden")),
+			handshake(all(&Snapshot{Authentication: Authentication{ClientCAs: []CA{ca}}})), "a CA named CN=old", false},
 		"a CA of the ConfigMap": {all(&Snapshot{Authentication: Authentication{ClientCAs: []CA{ca}}}), all(&Snapshot{}), "CA CN=old", true},
-		"a token Secret":        {all(&Snapshot{TokenSecrets: []TokenSecret{{Namespace: "a", Name: "b", Account: "c"}}}), all(&Snapshot{}), "Secret a/b", true},
-		"a token Secret that only its account names": {without(all(&Snapshot{Accounts: []Account{{Namespace: "a", Name: "c", Secrets: []string{"b"}}}}), SourceTokenSecrets, "forbidden"),
+		"a token Secret": {all(&Snapshot{TokenSecrets: []TokenSecret{{Namespace: "a", Name: "b", Account: "c"}}}), all(&Snapshot{}),
+			"Secret a/b", true},
+		"a token Secret that only its account names": {without(all(&Snapshot{Accounts: []Account{{Namespace: "a", Name: "c",
+			Secrets: []string{"b"}}}}), SourceTokenSecrets, "forbidden"),
 			without(all(&Snapshot{Accounts: []Account{{Namespace: "a", Name: "c"}}}), SourceTokenSecrets, "forbidden"), "Secret a/b", false},
-		"a CA that etcd shares by its file's name": {all(&Snapshot{Nodes: twoControlPlanes[:1], Components: []Component{apiserver(t, "cp1", "--client-ca-file=ca.crt"), program(t, "cp1", "etcd", "--client-cert-auth", "--trusted-ca-file=ca.crt")}}),
-			all(&Snapshot{Nodes: twoControlPlanes[:1], Components: []Component{apiserver(t, "cp1", "--client-ca-file=ca.crt"), program(t, "cp1", "etcd", "--client-cert-auth", "--trusted-ca-file=copy.crt")}}), "trust the same CA", false},
-		"anonymous requests, and one of two API servers is not seen": {all(&Snapshot{Nodes: twoControlPlanes, Components: []Component{apiserver(t, "cp1"), program(t, "cp2", "kube-apiserver")}, Anonymous: AnonymousProbe{API: 401, Livez: 401}}),
-			all(&Snapshot{Nodes: twoControlPlanes, Components: []Component{apiserver(t, "cp1")}, Anonymous: AnonymousProbe{API: 401, Livez: 401}}), "are those of system:anonymous", false},
-		"anonymous requests, and both API servers refuse them": {all(&Snapshot{Nodes: twoControlPlanes, Components: []Component{apiserver(t, "cp1"), program(t, "cp2", "kube-apiserver")}, Anonymous: AnonymousProbe{API: 401, Livez: 401}}),
-			all(&Snapshot{Nodes: twoControlPlanes, Components: []Component{apiserver(t, "cp1"), apiserver(t, "cp2")}, Anonymous: AnonymousProbe{API: 401, Livez: 401}}), "are those of system:anonymous", true},
-		"a door as such that is shut": {all(&Snapshot{Nodes: twoControlPlanes[:1], Components: []Component{apiserver(t, "cp1", "--token-auth-file=t.csv")}}),
-			all(&Snapshot{Nodes: twoControlPlanes[:1], Components: []Component{apiserver(t, "cp1")}}), "static token file and basic auth: present", true},
-		"a door as such of which nobody knows": {all(&Snapshot{Nodes: twoControlPlanes[:1], Components: []Component{apiserver(t, "cp1", "--token-auth-file=t.csv")}}),
+		"a CA that etcd shares by its file's name": {all(&Snapshot{Nodes: twoControlPlanes[:1],
+			Components: []Component{apiserver(t, "cp1", "--client-ca-file=ca.crt"), program(t, "cp1", "etcd", "--client-cert-auth",
+				"--trusted-ca-file=ca.crt")}}),
+			all(&Snapshot{Nodes: twoControlPlanes[:1], Components: []Component{apiserver(t, "cp1", "--client-ca-file=ca.crt"),
+				program(t, "cp1", "etcd", "--client-cert-auth", "--trusted-ca-file=copy.crt")}}), "trust the same CA", false},
+		"anonymous requests, and one of two API servers is not seen": {all(&Snapshot{Nodes: twoControlPlanes,
+			Components: []Component{apiserver(t, "cp1"), program(t, "cp2", "kube-apiserver")}, Anonymous: AnonymousProbe{API: 401, Livez: 401}}),
+			all(&Snapshot{Nodes: twoControlPlanes, Components: []Component{apiserver(t, "cp1")}, Anonymous: AnonymousProbe{API: 401, Livez: 401}}),
+			"are those of system:anonymous", false},
+		"anonymous requests, and both API servers refuse them": {all(&Snapshot{Nodes: twoControlPlanes,
+			Components: []Component{apiserver(t, "cp1"), program(t, "cp2", "kube-apiserver")}, Anonymous: AnonymousProbe{API: 401, Livez: 401}}),
+			all(&Snapshot{Nodes: twoControlPlanes, Components: []Component{apiserver(t, "cp1"), apiserver(t, "cp2")},
+				Anonymous: AnonymousProbe{API: 401, Livez: 401}}), "are those of system:anonymous", true},
+		"a door as such that is shut": {all(&Snapshot{Nodes: twoControlPlanes[:1],
+			Components: []Component{apiserver(t, "cp1", "--token-auth-file=t.csv")}}),
+			all(&Snapshot{Nodes: twoControlPlanes[:1], Components: []Component{apiserver(t, "cp1")}}), "static token file and basic auth: present",
+			true},
+		"a door as such of which nobody knows": {all(&Snapshot{Nodes: twoControlPlanes[:1],
+			Components: []Component{apiserver(t, "cp1", "--token-auth-file=t.csv")}}),
 			all(&Snapshot{Nodes: twoControlPlanes[:1]}), "static token file and basic auth: present", false},
-		"an entry of aws-auth, and it cannot be read any more": {all(&Snapshot{AWSAuth: []string{"arn:aws:iam::1:user/bob: system:masters"}}), without(all(&Snapshot{}), SourceAWSAuth, "forbidden"), "aws-auth maps", false},
+		"an entry of aws-auth, and it cannot be read any more": {all(&Snapshot{AWSAuth: []string{"arn:aws:iam::1:user/bob: system:masters"}}),
+			without(all(&Snapshot{}), SourceAWSAuth, "forbidden"), "aws-auth maps", false},
 	} {
 		before, after := judged(t, c.before), judged(t, c.after)
 		i := itemTitled(t, Items(c.before, before), c.title)
-		if unprovable := strings.HasPrefix(name, "a CA of the handshake") || strings.HasPrefix(name, "a certificate") || strings.HasPrefix(name, "a CA that etcd shares"); unprovable != (len(i.Proof) == 0) {
+		if unprovable := strings.HasPrefix(name, "a CA of the handshake") || strings.HasPrefix(name, "a certificate") ||
+			strings.HasPrefix(name, "a CA that etcd shares"); unprovable != (len(i.Proof) == 0) {
 			t.Errorf("%s: needs %q", name, i.Proof)
 		}
 		there := slices.ContainsFunc(Items(c.after, after), func(x Item) bool { return x.ID == i.ID && !x.Absent })
@@ -149,8 +180,10 @@ func TestWhatIsNotListedAsReadWasNotRead(t *testing.T) {
 func TestItemsNameThePeopleWhomTheyAreAbout(t *testing.T) {
 	carol := Subject{Kind: User, Name: "carol@example.com"}
 	s := all(&Snapshot{
-		ClusterRoles: []Role{clusterRole("as", PolicyRule{Verbs: []string{"impersonate"}, APIGroups: []string{""}, Resources: []string{"users"}}), clusterRole("view", star)},
-		ClusterBindings: []Binding{bind("as", "", "as", bob), bind("system:discovery", "", "system:discovery", Subject{Kind: Group, Name: authenticatedGroup}, bob), bind("empty", "", "nowhere", carol),
+		ClusterRoles: []Role{clusterRole("as", PolicyRule{Verbs: []string{"impersonate"}, APIGroups: []string{""},
+			Resources: []string{"users"}}), clusterRole("view", star)},
+		ClusterBindings: []Binding{bind("as", "", "as", bob), bind("system:discovery", "", "system:discovery",
+			Subject{Kind: Group, Name: authenticatedGroup}, bob), bind("empty", "", "nowhere", carol),
 			bind("viewers", "", "view", carol), bind("first", "", "cluster-admin", Subject{Kind: User, Name: "kubernetes-admin"})},
 		CSRs:     []CSR{{Name: "x", Signer: apiserverClient, Subject: "mallory", Requester: "bob", Approved: true, Issued: true}},
 		AWSAuth:  []string{"arn:aws:iam::1:user/bob: system:masters", "arn:aws:iam::1:user/c.smith: team"},
@@ -176,7 +209,8 @@ func TestItemsNameThePeopleWhomTheyAreAbout(t *testing.T) {
 }
 
 func TestAWSAuthIsReadWithItsUserNames(t *testing.T) {
-	groups, users, err := ParseAWSAuth("- rolearn: r\n  username: \"system:node:{{EC2PrivateDNSName}}\"\n  groups: [system:nodes]\n", "- userarn: u\n  username: bob\n  groups: [b, a]\n")
+	groups, users, err := ParseAWSAuth("- rolearn: r\n  username: \"system:node:{{EC2PrivateDNSName}}\"\n  groups: [system:nodes]\n",
+		"- userarn: u\n  username: bob\n  groups: [b, a]\n")
 	if err != nil || !slices.Equal(groups, []string{"r: system:nodes", "u: a", "u: b"}) || !maps.Equal(users, map[string]string{"u": "bob"}) {
 		t.Errorf("got %q, %q, %v", groups, users, err)
 	}
@@ -184,26 +218,34 @@ func TestAWSAuthIsReadWithItsUserNames(t *testing.T) {
 
 // What is as good as cluster-admin needs two people, also where its risk is not critical.
 func TestAdminEquivalentDoorsNeedTwoPeople(t *testing.T) {
-	foreign := CA{Subject: "CN=foreign", Fingerprint: "f", KeyID: "k", NotBefore: now.AddDate(-1, 0, 0), NotAfter: now.AddDate(1, 0, 0), Key: "RSA 2048", IsCA: true}
+	foreign := CA{Subject: "CN=foreign", Fingerprint: "f", KeyID: "k", NotBefore: now.AddDate(-1, 0, 0), NotAfter: now.AddDate(1, 0, 0),
+		Key: "RSA 2048", IsCA: true}
 	own := foreign
 	own.Subject, own.Fingerprint, own.KeyID = "CN=own", "own", "own"
 	s := all(&Snapshot{
 		Nodes: twoControlPlanes[:1],
-		Components: []Component{apiserver(t, "cp1", "--token-auth-file=t.csv", "--basic-auth-file=b.csv", "--oidc-issuer-url=https://idp", "--oidc-username-claim=email", "--oidc-groups-claim=g",
-			"--authentication-token-webhook-config-file=w", "--authorization-mode=Webhook,ABAC"), program(t, "cp1", "etcd", "--listen-client-urls=https://127.0.0.1:2379")},
-		ClusterRoles:    []Role{clusterRole("cluster-admin", star)},
-		ClusterBindings: []Binding{bind("first", "", "cluster-admin", Subject{Kind: User, Name: "kubernetes-admin"}), bind("ops", "", "cluster-admin", Subject{Kind: Group, Name: "ops"})},
-		AWSAuth:         []string{"arn:1: system:masters", "arn:2: ops", "arn:3: view"},
-		CSRs:            []CSR{{Name: "x", Signer: apiserverClient, Subject: "m", Groups: []string{mastersGroup}, Approved: true}},
-		Authentication:  Authentication{ClientCAs: []CA{own, foreign}, RequestHeaderCAs: []CA{own}},
-		Webhooks:        []AdmissionHook{{Config: "c", Name: "all", Mutating: true, Everything: true, Target: "service a/b"}, {Config: "c", Name: "some", Mutating: true, Target: "service a/b"}},
+		Components: []Component{apiserver(t, "cp1", "--token-auth-file=t.csv", "--basic-auth-file=b.csv", "--oidc-issuer-url=https://idp",
+			"--oidc-username-claim=email", "--oidc-groups-claim=g",
+			"--authentication-token-webhook-config-file=w", "--authorization-mode=Webhook,ABAC"),
+			program(t, "cp1", "etcd", "--listen-client-urls=https://127.0.0.1:2379")},
+		ClusterRoles: []Role{clusterRole("cluster-admin", star)},
+		ClusterBindings: []Binding{bind("first", "", "cluster-admin", Subject{Kind: User, Name: "kubernetes-admin"}),
+			bind("ops", "", "cluster-admin", Subject{Kind: Group, Name: "ops"})},
+		AWSAuth:        []string{"arn:1: system:masters", "arn:2: ops", "arn:3: view"},
+		CSRs:           []CSR{{Name: "x", Signer: apiserverClient, Subject: "m", Groups: []string{mastersGroup}, Approved: true}},
+		Authentication: Authentication{ClientCAs: []CA{own, foreign}, RequestHeaderCAs: []CA{own}},
+		Webhooks: []AdmissionHook{{Config: "c", Name: "all", Mutating: true, Everything: true, Target: "service a/b"},
+			{Config: "c", Name: "some", Mutating: true, Target: "service a/b"}},
 	})
 	s.Server.CAFingerprint = "own"
 	items := Items(s, judged(t, s))
 	for title, want := range map[string]bool{
-		"tokens in the file t.csv": true, "passwords in the file b.csv": true, "groups of https://idp get no prefix": true, "user names of https://idp get no prefix": false, "a webhook (w) says": true,
-		"a webhook allows what RBAC may not": true, "(ABAC)": true, "etcd asks no client certificate": true, "ClusterRoleBinding first gives": true, `maps "arn:1: system:masters`: true, `maps "arn:2: ops`: true,
-		`maps "arn:3: view`: false, "CertificateSigningRequest x": true, "CA CN=foreign may sign client": true, "every certificate of the proxy's CA": true, "webhook all ": true, "webhook some ": false,
+		"tokens in the file t.csv": true, "passwords in the file b.csv": true, "groups of https://idp get no prefix": true,
+		"user names of https://idp get no prefix": false, "a webhook (w) says": true,
+		"a webhook allows what RBAC may not": true, "(ABAC)": true, "etcd asks no client certificate": true,
+		"ClusterRoleBinding first gives": true, `maps "arn:1: system:masters`: true, `maps "arn:2: ops`: true,
+		`maps "arn:3: view`: false, "CertificateSigningRequest x": true, "CA CN=foreign may sign client": true,
+		"every certificate of the proxy's CA": true, "webhook all ": true, "webhook some ": false,
 	} {
 		if i := itemTitled(t, items, title); i.Admin != want {
 			t.Errorf("%s (%s): admin %t, want %t", i.Title, i.Risk, i.Admin, want)
@@ -223,24 +265,39 @@ func TestDoorsSayWhatTheyCannotTell(t *testing.T) {
 		tellable string // in Tellable; "" is that all was told
 		evidence string
 	}{
-		"kube-proxy without its ConfigMap": {none(all(&Snapshot{}), SourceKubeProxy), DoorKubeProxy, CannotTell, "--metrics-bind-address", "there is no ConfigMap"},
-		"kube-proxy with another key":      {all(&Snapshot{}), DoorKubeProxy, CannotTell, "config.conf", "has no config.conf"},
-		"kube-proxy on loopback":           {all(&Snapshot{KubeProxy: &KubeProxy{MetricsBindAddress: "127.0.0.1:10249"}}), DoorKubeProxy, Absent, "", "metricsBindAddress"},
-		"one kubelet of three":             {without(all(&Snapshot{Nodes: three, Kubelets: one}), SourceConfigz, "2 of 3 kubelets did not answer, n2 among them"), DoorKubelet, Present, "/configz", "1 of 3 kubelets answered"},
-		"a 403 midway":                     {without(all(&Snapshot{Nodes: three, Kubelets: one}), SourceConfigz, "the scan may not read it"), DoorKubelet, Present, "/configz", "1 of 3 kubelets answered"},
-		"every kubelet":                    {all(&Snapshot{Nodes: three, Kubelets: whole}), DoorKubelet, Present, "", "configz of 3 nodes"},
-		"no legacy token":                  {all(&Snapshot{}), DoorSATokens, CannotTell, "serviceaccounts/token in the audit log", "0 Secrets"},
-		"a legacy token":                   {all(&Snapshot{TokenSecrets: []TokenSecret{{Namespace: "a", Name: "b"}}}), DoorSATokens, Present, "serviceaccounts/token in the audit log", "1 Secrets"},
-		"etcd that was seen":               {all(&Snapshot{Nodes: twoControlPlanes[:1], Components: etcd}), DoorEtcd, Present, "compare the CA files", "by their files' names alone"},
-		"etcd that was not seen":           {all(&Snapshot{}), DoorEtcd, CannotTell, "compare the CA files", "by their files' names alone"},
-		"one etcd of two":                  {all(&Snapshot{Nodes: twoControlPlanes, Components: etcd}), DoorEtcd, Present, "--given", "on 1 control-plane nodes"},
-		"a token file on one API server, and one that was not seen": {all(&Snapshot{Nodes: twoControlPlanes, Components: []Component{apiserver(t, "cp1", "--token-auth-file=t")}}), DoorStaticTokens, Present, "--given", "on 1 control-plane nodes"},
-		"a controller manager, and no scheduler":                    {all(&Snapshot{Nodes: twoControlPlanes[:1], Components: []Component{program(t, "cp1", "kube-controller-manager", "--bind-address=127.0.0.1", "--use-service-account-credentials")}}), DoorControlPlane, CannotTell, "--given", "command line of kube-scheduler"},
-		"an authentication configuration":                           {all(&Snapshot{Nodes: twoControlPlanes[:1], Components: []Component{apiserver(t, "cp1", "--authentication-config=a")}}), DoorOIDC, CannotTell, AuthenticationConfigHow, "reads its authentication configuration"},
-		"an authorization configuration":                            {all(&Snapshot{Nodes: twoControlPlanes[:1], Components: []Component{apiserver(t, "cp1", "--authorization-config=a")}}), DoorAuthorization, CannotTell, "no scan reads it", "reads its authorizers"},
+		"kube-proxy without its ConfigMap": {none(all(&Snapshot{}), SourceKubeProxy), DoorKubeProxy, CannotTell, "--metrics-bind-address",
+			"there is no ConfigMap"},
+		"kube-proxy with another key": {all(&Snapshot{}), DoorKubeProxy, CannotTell, "config.conf", "has no config.conf"},
+		"kube-proxy on loopback": {all(&Snapshot{KubeProxy: &KubeProxy{MetricsBindAddress: "127.0.0.1:10249"}}), DoorKubeProxy, Absent,
+			"", "metricsBindAddress"},
+		"one kubelet of three": {without(all(&Snapshot{Nodes: three, Kubelets: one}), SourceConfigz,
+			"2 of 3 kubelets did not answer, n2 among them"), DoorKubelet, Present, "/configz", "1 of 3 kubelets answered"},
+		"a 403 midway": {without(all(&Snapshot{Nodes: three, Kubelets: one}), SourceConfigz, "the scan may not read it"),
+			DoorKubelet, Present, "/configz", "1 of 3 kubelets answered"},
+		"every kubelet":   {all(&Snapshot{Nodes: three, Kubelets: whole}), DoorKubelet, Present, "", "configz of 3 nodes"},
+		"no legacy token": {all(&Snapshot{}), DoorSATokens, CannotTell, "serviceaccounts/token in the audit log", "0 Secrets"},
+		"a legacy token": {all(&Snapshot{TokenSecrets: []TokenSecret{{Namespace: "a", Name: "b"}}}), DoorSATokens, Present,
+			"serviceaccounts/token in the audit log", "1 Secrets"},
+		"etcd that was seen": {all(&Snapshot{Nodes: twoControlPlanes[:1], Components: etcd}), DoorEtcd, Present,
+			"compare the CA files", "by their files' names alone"},
+		"etcd that was not seen": {all(&Snapshot{}), DoorEtcd, CannotTell, "compare the CA files", "by their files' names alone"},
+		"one etcd of two": {all(&Snapshot{Nodes: twoControlPlanes, Components: etcd}), DoorEtcd, Present, "--given",
+			"on 1 control-plane nodes"},
+		"a token file on one API server, and one that was not seen": {all(&Snapshot{Nodes: twoControlPlanes,
+			Components: []Component{apiserver(t, "cp1", "--token-auth-file=t")}}), DoorStaticTokens, Present, "--given", "on 1 control-plane nodes"},
+		"a controller manager, and no scheduler": {all(&Snapshot{Nodes: twoControlPlanes[:1],
+			Components: []Component{program(t, "cp1", "kube-controller-manager", "--bind-address=127.0.0.1",
+				"--use-service-account-credentials")}}), DoorControlPlane, CannotTell, "--given", "command line of kube-scheduler"},
+		"an authentication configuration": {all(&Snapshot{Nodes: twoControlPlanes[:1],
+			Components: []Component{apiserver(t, "cp1", "--authentication-config=a")}}), DoorOIDC, CannotTell, AuthenticationConfigHow,
+			"reads its authentication configuration"},
+		"an authorization configuration": {all(&Snapshot{Nodes: twoControlPlanes[:1],
+			Components: []Component{apiserver(t, "cp1", "--authorization-config=a")}}), DoorAuthorization, CannotTell, "no scan reads it",
+			"reads its authorizers"},
 	} {
 		d := judged(t, c.s).Door(c.door)
-		if d.State != c.state || (d.Tellable == "") != (c.tellable == "") || !strings.Contains(d.Tellable, c.tellable) || !strings.Contains(strings.Join(d.Evidence, "; "), c.evidence) {
+		if d.State != c.state || (d.Tellable == "") != (c.tellable == "") || !strings.Contains(d.Tellable, c.tellable) ||
+			!strings.Contains(strings.Join(d.Evidence, "; "), c.evidence) {
 			t.Errorf("%s: %s, tellable by %q, %q", name, d.State, d.Tellable, d.Evidence)
 		}
 	}
@@ -248,7 +305,8 @@ func TestDoorsSayWhatTheyCannotTell(t *testing.T) {
 
 // One API server that takes anonymous requests is enough, whichever it is, and one that was not seen may be it.
 func TestAnonymousRequestsAreToldOfEveryAPIServer(t *testing.T) {
-	on, off := func(node string) Component { return program(t, node, "kube-apiserver") }, func(node string) Component { return apiserver(t, node) }
+	on, off := func(node string) Component { return program(t, node, "kube-apiserver") },
+		func(node string) Component { return apiserver(t, node) }
 	refused, unasked := AnonymousProbe{API: 401, Livez: 401}, AnonymousProbe{}
 	for name, c := range map[string]struct {
 		components []Component
@@ -262,7 +320,8 @@ func TestAnonymousRequestsAreToldOfEveryAPIServer(t *testing.T) {
 		"one was not seen":                            {[]Component{off("cp1")}, unasked, CannotTell},
 		"one was not seen, and one answered":          {[]Component{off("cp1")}, refused, CannotTell},
 		"none was seen, and one answered":             {nil, refused, CannotTell},
-		"one has a file that may say more":            {[]Component{off("cp1"), {Name: "kube-apiserver", Node: "cp2", Flags: map[string][]string{"authentication-config": {"a"}}}}, unasked, CannotTell},
+		"one has a file that may say more": {[]Component{off("cp1"), {Name: "kube-apiserver", Node: "cp2",
+			Flags: map[string][]string{"authentication-config": {"a"}}}}, unasked, CannotTell},
 	} {
 		d := judged(t, all(&Snapshot{Nodes: twoControlPlanes, Components: c.components, Anonymous: c.probe})).Door(DoorAnonymous)
 		if d.State != c.want || d.State == CannotTell && d.Tellable == "" || d.State == Absent && d.Tellable != "" {
@@ -278,12 +337,14 @@ func TestAnonymousRequestsAreToldOfEveryAPIServer(t *testing.T) {
 }
 
 func TestProgramsAreListedWithWhatWasNotSeen(t *testing.T) {
-	a := judged(t, all(&Snapshot{Nodes: twoControlPlanes, Components: []Component{apiserver(t, "cp1"), apiserver(t, "cp2"), program(t, "cp1", "kube-scheduler")}}))
+	a := judged(t, all(&Snapshot{Nodes: twoControlPlanes, Components: []Component{apiserver(t, "cp1"), apiserver(t, "cp2"),
+		program(t, "cp1", "kube-scheduler")}}))
 	got := map[string]bool{}
 	for _, p := range a.Programs {
 		got[p.Name] = p.Missing == ""
 	}
-	want := map[string]bool{"command line of kube-apiserver": true, "command line of kube-controller-manager": false, "command line of kube-scheduler": false, "command line of etcd": false}
+	want := map[string]bool{"command line of kube-apiserver": true, "command line of kube-controller-manager": false,
+		"command line of kube-scheduler": false, "command line of etcd": false}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("which were seen everywhere (-want +got):\n%s", diff)
 	}
@@ -291,7 +352,9 @@ func TestProgramsAreListedWithWhatWasNotSeen(t *testing.T) {
 
 func TestRolesAsGoodAsClusterAdminAreListed(t *testing.T) {
 	proxy := PolicyRule{Verbs: []string{"get"}, APIGroups: []string{""}, Resources: []string{"nodes/proxy"}}
-	a := judged(t, all(&Snapshot{ClusterRoles: []Role{clusterRole("ops", star), clusterRole("reader", secretsGet), clusterRole("proxy", proxy)}, Roles: []Role{{Namespace: "kube-system", Name: "fixer", Rules: []PolicyRule{star}}, {Namespace: "shop", Name: "x", Rules: []PolicyRule{podCreate}}}}))
+	a := judged(t, all(&Snapshot{ClusterRoles: []Role{clusterRole("ops", star), clusterRole("reader", secretsGet),
+		clusterRole("proxy", proxy)}, Roles: []Role{{Namespace: "kube-system", Name: "fixer", Rules: []PolicyRule{star}},
+		{Namespace: "shop", Name: "x", Rules: []PolicyRule{podCreate}}}}))
 	for ref, want := range map[Ref]bool{
 		{Kind: "ClusterRole", Name: "ops"}: true, {Kind: "ClusterRole", Name: "proxy"}: true, {Kind: "ClusterRole", Name: "reader"}: false,
 		{Kind: "Role", Namespace: "kube-system", Name: "fixer"}: true, {Kind: "Role", Namespace: "shop", Name: "x"}: false,

@@ -37,7 +37,8 @@ func LoadIgnores(text []byte) ([]Ignore, error) {
 	top := r.object(doc, "ignore")
 	for _, n := range r.list(top.get("ignore")) {
 		o := r.object(n, "rule", "subject", "object", "reason", "until")
-		i := Ignore{Rule: r.text(o.need("rule")), Subject: r.text(o.get("subject")), Object: r.text(o.get("object")), Reason: r.text(o.need("reason")), Line: n.Line}
+		i := Ignore{Rule: r.text(o.need("rule")), Subject: r.text(o.get("subject")), Object: r.text(o.get("object")),
+			Reason: r.text(o.need("reason")), Line: n.Line}
 		until := o.need("until")
 		if day, err := time.Parse(time.DateOnly, r.text(until)); err == nil {
 			i.Until = day.AddDate(0, 0, 1)
@@ -102,8 +103,10 @@ func ignore(findings []Finding, ignores []Ignore, now time.Time) []Finding {
 		}
 	}
 	for k, i := range ignores {
-		f := Finding{Rule: "ignore/expired", Severity: Medium, Text: "Reason given: " + i.Reason, Next: "look again: correct what it is about, or decide again with another day",
-			ID: digest("ignore", i.Rule, i.Subject, i.Object), Title: fmt.Sprintf("line %d of the ignore file (rule %s) ended on %s", i.Line, i.Rule, i.Until.AddDate(0, 0, -1).Format(time.DateOnly))}
+		f := Finding{Rule: "ignore/expired", Severity: Medium, Text: "Reason given: " + i.Reason,
+			Next: "look again: correct what it is about, or decide again with another day",
+			ID:   digest("ignore", i.Rule, i.Subject, i.Object), Title: fmt.Sprintf("line %d of the ignore file (rule %s) ended on %s", i.Line,
+				i.Rule, i.Until.AddDate(0, 0, -1).Format(time.DateOnly))}
 		switch {
 		case !now.Before(i.Until):
 		case i.Until.Sub(now) > maxIgnore:

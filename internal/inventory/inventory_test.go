@@ -26,8 +26,10 @@ func shipped(t *testing.T) (*Rules, *Defaults) {
 
 // all says that every source was read: a snapshot of a test is whole unless it says otherwise.
 func all(s *Snapshot) *Snapshot {
-	for _, name := range []string{SourceVersion, SourceSelf, SourceHandshake, SourceAnonymous, SourceClusterRoles, SourceRoles, SourceClusterBindings, SourceBindings, SourceNamespaces, SourceAccounts,
-		SourceTokenSecrets, SourceBootstrap, SourceCSRs, SourceAuthentication, SourceIssuer, SourceNodes, SourcePods, SourceKubeProxy, SourceTracking, SourceConfigz, SourceMutating, SourceValidating, SourceAPIServices} {
+	for _, name := range []string{SourceVersion, SourceSelf, SourceHandshake, SourceAnonymous, SourceClusterRoles, SourceRoles,
+		SourceClusterBindings, SourceBindings, SourceNamespaces, SourceAccounts,
+		SourceTokenSecrets, SourceBootstrap, SourceCSRs, SourceAuthentication, SourceIssuer, SourceNodes, SourcePods, SourceKubeProxy,
+		SourceTracking, SourceConfigz, SourceMutating, SourceValidating, SourceAPIServices} {
 		s.Sources = append(s.Sources, Source{Name: name})
 	}
 	s.Sources = append(s.Sources, Source{Name: SourceAWSAuth, None: true})
@@ -89,7 +91,8 @@ rules:
 			t.Errorf("%q for %q: got %v, want %q", c.new, c.old, err, c.want)
 		}
 	}
-	for _, text := range []string{"", "rules: []\ncontrols: []", "[]", good + "---\n" + good, good + "  - id: a\n    can: x\n    text: x\n    severity: low\n    needs: [{verbs: [get], urls: [/x]}]\n"} {
+	for _, text := range []string{"", "rules: []\ncontrols: []", "[]", good + "---\n" + good, good +
+		"  - id: a\n    can: x\n    text: x\n    severity: low\n    needs: [{verbs: [get], urls: [/x]}]\n"} {
 		if _, err := LoadRules([]byte(text)); err == nil {
 			t.Errorf("these rules are taken:\n%s", text)
 		}
@@ -115,10 +118,12 @@ func TestRightsAreMatchedAsTheAPIServerMatchesThem(t *testing.T) {
 	exec := need{PolicyRule: PolicyRule{Verbs: []string{"create", "get"}, APIGroups: []string{""}, Resources: []string{"pods/exec"}}}
 	create := need{PolicyRule: PolicyRule{Verbs: []string{"create"}, APIGroups: []string{""}, Resources: []string{"secrets"}}}
 	everything := need{exact: true, PolicyRule: star}
-	signers := need{only: []string{"kubernetes.io/*", "kubernetes.io/x"}, PolicyRule: PolicyRule{Verbs: []string{"approve"}, APIGroups: []string{"certificates.k8s.io"}, Resources: []string{"signers"}}}
+	signers := need{only: []string{"kubernetes.io/*", "kubernetes.io/x"}, PolicyRule: PolicyRule{Verbs: []string{"approve"},
+		APIGroups: []string{"certificates.k8s.io"}, Resources: []string{"signers"}}}
 	debug := need{PolicyRule: PolicyRule{Verbs: []string{"get"}, NonResourceURLs: []string{"/debug/pprof"}}}
 	rule := func(verbs, groups, resources string, names ...string) PolicyRule {
-		return PolicyRule{Verbs: strings.Split(verbs, ","), APIGroups: strings.Split(groups, ","), Resources: strings.Split(resources, ","), ResourceNames: names}
+		return PolicyRule{Verbs: strings.Split(verbs, ","), APIGroups: strings.Split(groups, ","), Resources: strings.Split(resources, ","),
+			ResourceNames: names}
 	}
 	url := func(urls ...string) PolicyRule { return PolicyRule{Verbs: []string{"get"}, NonResourceURLs: urls} }
 	for _, c := range []struct {
@@ -159,7 +164,8 @@ func TestRightsAreMatchedAsTheAPIServerMatchesThem(t *testing.T) {
 func TestAggregationIsWorkedOutToTheEnd(t *testing.T) {
 	s := all(&Snapshot{ClusterRoles: []Role{
 		{Name: "top", Aggregation: []Selector{{MatchLabels: map[string]string{"to": "top"}}}},
-		{Name: "middle", Labels: map[string]string{"to": "top"}, Aggregation: []Selector{{MatchExpressions: []Requirement{{Key: "to", Operator: "In", Values: []string{"middle"}}}}, {MatchLabels: map[string]string{"to": "top"}}}},
+		{Name: "middle", Labels: map[string]string{"to": "top"}, Aggregation: []Selector{{MatchExpressions: []Requirement{{Key: "to",
+			Operator: "In", Values: []string{"middle"}}}}, {MatchLabels: map[string]string{"to": "top"}}}},
 		{Name: "leaf", Labels: map[string]string{"to": "middle"}, Rules: []PolicyRule{secretsGet}},
 		{Name: "other", Labels: map[string]string{"to": "nowhere"}, Rules: []PolicyRule{star}},
 	}, ClusterBindings: []Binding{bind("b", "", "top", bob)}})
@@ -192,8 +198,10 @@ func TestWaysToClusterAdmin(t *testing.T) {
 		}
 		return "no power"
 	}
-	const viaAccount = "user bob → RoleBinding shop/x → can create pods in namespace shop → service account shop/boss → ClusterRoleBinding boss → can do everything in the whole cluster → cluster-admin"
-	const viaNode = "user bob → RoleBinding shop/x → can create pods in namespace shop, that mount a node's disk → root on a node of its choice → reads the CA key on a control-plane node → cluster-admin"
+	const viaAccount = "user bob → RoleBinding shop/x → can create pods in namespace shop → service account shop/boss → ClusterRoleBinding " +
+		"boss → can do everything in the whole cluster → cluster-admin"
+	const viaNode = "user bob → RoleBinding shop/x → can create pods in namespace shop, that mount a node's disk → root on a node of its " +
+		"choice → reads the CA key on a control-plane node → cluster-admin"
 	for _, c := range []struct {
 		name   string
 		change func(*Snapshot)
@@ -205,21 +213,24 @@ func TestWaysToClusterAdmin(t *testing.T) {
 			s.ClusterBindings[0].Subjects[0].Namespace, s.Accounts[0].Namespace = "till", "till"
 		}, ""},
 		{"no standard is enforced", func(s *Snapshot) { s.Accounts, s.Namespaces[0].Enforce = s.Accounts[1:], "" }, viaNode},
-		{"the privileged standard is enforced", func(s *Snapshot) { s.Accounts, s.Namespaces[0].Enforce = s.Accounts[1:], "privileged" }, viaNode},
+		{"the privileged standard is enforced", func(s *Snapshot) { s.Accounts, s.Namespaces[0].Enforce = s.Accounts[1:], "privileged" },
+			viaNode},
 		{"no standard, and the control plane is somebody else's", func(s *Snapshot) {
 			s.Accounts, s.Namespaces[0].Enforce, s.Nodes[0].ControlPlane = s.Accounts[1:], "", false
 		}, ""},
 		{"the role is gone", func(s *Snapshot) { s.ClusterRoles = s.ClusterRoles[1:] }, "no power"},
 		{"everybody of the account's group is powerful", func(s *Snapshot) {
 			s.ClusterBindings[0].Subjects[0] = Subject{Kind: Group, Name: "system:serviceaccounts:shop"}
-		}, "user bob → RoleBinding shop/x → can create pods in namespace shop → service account shop/boss → is a member → group system:serviceaccounts:shop → ClusterRoleBinding boss → can do everything in the whole cluster → cluster-admin"},
+		}, "user bob → RoleBinding shop/x → can create pods in namespace shop → service account shop/boss → is a member → group " +
+			"system:serviceaccounts:shop → ClusterRoleBinding boss → can do everything in the whole cluster → cluster-admin"},
 		{"the binding names the account as a user", func(s *Snapshot) {
 			s.ClusterBindings[0].Subjects[0] = Subject{Kind: User, Name: "system:serviceaccount:shop:boss"}
 		}, viaAccount},
 		{"it may read Secrets, and a token lies there", func(s *Snapshot) {
 			s.ClusterRoles[0].Rules = []PolicyRule{secretsGet}
 			s.TokenSecrets = []TokenSecret{{Namespace: "shop", Name: "t", Account: "boss"}}
-		}, "user bob → RoleBinding shop/x → can read Secrets in namespace shop, where a token lies → service account shop/boss → ClusterRoleBinding boss → can do everything in the whole cluster → cluster-admin"},
+		}, "user bob → RoleBinding shop/x → can read Secrets in namespace shop, where a token lies → service account shop/boss → " +
+			"ClusterRoleBinding boss → can do everything in the whole cluster → cluster-admin"},
 		{"it may read Secrets, and the token there is refused", func(s *Snapshot) {
 			s.ClusterRoles[0].Rules = []PolicyRule{secretsGet}
 			s.TokenSecrets = []TokenSecret{{Namespace: "shop", Name: "t", Account: "boss", Invalid: "2026-01-01"}}
@@ -232,11 +243,16 @@ func TestWaysToClusterAdmin(t *testing.T) {
 			s.ClusterBindings = append(s.ClusterBindings, bind("y", "", "pods", bob))
 		}, ""},
 		{"acting as another, who acts as another", func(s *Snapshot) {
-			s.ClusterRoles = append(s.ClusterRoles, clusterRole("as-carol", PolicyRule{Verbs: []string{"impersonate"}, APIGroups: []string{""}, Resources: []string{"users"}, ResourceNames: []string{"carol"}}),
-				clusterRole("as-dave", PolicyRule{Verbs: []string{"impersonate"}, APIGroups: []string{""}, Resources: []string{"users"}, ResourceNames: []string{"dave"}}))
+			s.ClusterRoles = append(s.ClusterRoles, clusterRole("as-carol", PolicyRule{Verbs: []string{"impersonate"}, APIGroups: []string{""},
+				Resources: []string{"users"}, ResourceNames: []string{"carol"}}),
+				clusterRole("as-dave", PolicyRule{Verbs: []string{"impersonate"}, APIGroups: []string{""}, Resources: []string{"users"},
+					ResourceNames: []string{"dave"}}))
 			s.Bindings = nil
-			s.ClusterBindings = []Binding{bind("1", "", "as-carol", bob), bind("2", "", "as-dave", Subject{Kind: User, Name: "carol"}), bind("3", "", "admin", Subject{Kind: User, Name: "dave"})}
-		}, "user bob → ClusterRoleBinding 1 → can act as any user (only carol) in the whole cluster → user carol → ClusterRoleBinding 2 → can act as any user (only dave) in the whole cluster → user dave → ClusterRoleBinding 3 → can do everything in the whole cluster → cluster-admin"},
+			s.ClusterBindings = []Binding{bind("1", "", "as-carol", bob), bind("2", "", "as-dave", Subject{Kind: User, Name: "carol"}),
+				bind("3", "", "admin", Subject{Kind: User, Name: "dave"})}
+		}, "user bob → ClusterRoleBinding 1 → can act as any user (only carol) in the whole cluster → user carol → ClusterRoleBinding 2 → can " +
+			"act as any user (only dave) in the whole cluster → user dave → ClusterRoleBinding 3 → can do everything in the whole cluster → " +
+			"cluster-admin"},
 	} {
 		s := build()
 		c.change(s)
@@ -286,10 +302,12 @@ func TestSameRightIsToldOnce(t *testing.T) {
 
 func TestIgnoredFindingsEndAndAreTold(t *testing.T) {
 	s := func() *Snapshot {
-		return all(&Snapshot{ClusterRoles: []Role{clusterRole("r", secretsGet)}, ClusterBindings: []Binding{bind("b", "", "r", bob, Subject{Kind: User, Name: "eve"})}})
+		return all(&Snapshot{ClusterRoles: []Role{clusterRole("r", secretsGet)},
+			ClusterBindings: []Binding{bind("b", "", "r", bob, Subject{Kind: User, Name: "eve"})}})
 	}
 	load := func(until string) []Ignore {
-		ignores, err := LoadIgnores([]byte("ignore:\n  - rule: secrets-read\n    subject: user b*\n    reason: it syncs them\n    until: " + until + "\n"))
+		ignores, err := LoadIgnores([]byte("ignore:\n  - rule: secrets-read\n    subject: user b*\n    reason: it syncs them\n    until: " +
+			until + "\n"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -336,7 +354,8 @@ func TestIgnoredFindingsEndAndAreTold(t *testing.T) {
 		"ignore: {rule: x}", // no list
 		"ignore: [{rule: x, subject: a, reason: y, until: 2026-12-01}]\n---\nignore: []", // two documents
 	} {
-		if _, err := LoadIgnores([]byte(text)); err == nil || !strings.Contains(err.Error(), "line ") && !strings.Contains(err.Error(), "already defined") {
+		if _, err := LoadIgnores([]byte(text)); err == nil || !strings.Contains(err.Error(), "line ") &&
+			!strings.Contains(err.Error(), "already defined") {
 			t.Errorf("%s: got %v, want an error with a line", text, err)
 		}
 	}
@@ -403,8 +422,10 @@ func TestCompareTellsWhatChanged(t *testing.T) {
 
 func TestItemsAreStableAndWidenWithTheCluster(t *testing.T) {
 	build := func(rules ...PolicyRule) (*Snapshot, *Analysis) {
-		s := all(&Snapshot{ClusterRoles: []Role{clusterRole("r", rules...)}, ClusterBindings: []Binding{bind("b", "", "r", bob)}, Accounts: []Account{{Namespace: "shop", Name: "robot"}},
-			TokenSecrets: []TokenSecret{{Namespace: "shop", Name: "fresh", Account: "robot", Created: now.Add(-400 * 24 * time.Hour), LastUsed: "2026-11-20"},
+		s := all(&Snapshot{ClusterRoles: []Role{clusterRole("r", rules...)}, ClusterBindings: []Binding{bind("b", "", "r", bob)},
+			Accounts: []Account{{Namespace: "shop", Name: "robot"}},
+			TokenSecrets: []TokenSecret{{Namespace: "shop", Name: "fresh", Account: "robot", Created: now.Add(-400 * 24 * time.Hour),
+				LastUsed: "2026-11-20"},
 				{Namespace: "shop", Name: "old", Account: "robot", Created: now.Add(-400 * 24 * time.Hour), LastUsed: "2026-01-20"},
 				{Namespace: "shop", Name: "never", Account: "robot", Created: now.Add(-400 * 24 * time.Hour)},
 				{Namespace: "shop", Name: "new", Account: "robot", Created: now.Add(-24 * time.Hour)},
@@ -430,7 +451,8 @@ func TestItemsAreStableAndWidenWithTheCluster(t *testing.T) {
 	}
 	seen := map[string]bool{}
 	for _, i := range before {
-		if seen[i.ID] || i.Fingerprint == "" || i.Risk.Rank() < 0 || i.Title == "" || len(i.Evidence) == 0 || i.TakeAway == "" && i.Advice == "" && !i.Expected {
+		if seen[i.ID] || i.Fingerprint == "" || i.Risk.Rank() < 0 || i.Title == "" || len(i.Evidence) == 0 || i.TakeAway == "" &&
+			i.Advice == "" && !i.Expected {
 			t.Errorf("an item without its parts, or twice: %+v", i)
 		}
 		seen[i.ID] = true
@@ -477,7 +499,8 @@ func TestCommandLinesAreRead(t *testing.T) {
 		name  string
 		flags map[string][]string
 	}{
-		{[]string{"kube-apiserver", "--a=1", "--b", "2", "--c", "--d=x=y", "-e=1", "--a=3"}, "kube-apiserver", map[string][]string{"a": {"1", "3"}, "b": {"2"}, "c": {"true"}, "d": {"x=y"}, "e": {"1"}}},
+		{[]string{"kube-apiserver", "--a=1", "--b", "2", "--c", "--d=x=y", "-e=1", "--a=3"}, "kube-apiserver",
+			map[string][]string{"a": {"1", "3"}, "b": {"2"}, "c": {"true"}, "d": {"x=y"}, "e": {"1"}}},
 		{[]string{"/bin/sh", "/usr/local/bin/etcd", "--client_cert_auth"}, "etcd", map[string][]string{"client-cert-auth": {"true"}}},
 		{[]string{"kube-controller-manager"}, "kube-controller-manager", map[string][]string{}},
 		{[]string{"coredns", "-conf", "/etc/Corefile"}, "", nil},
@@ -487,8 +510,10 @@ func TestCommandLinesAreRead(t *testing.T) {
 			t.Errorf("%q: got %+v %t", c.words, got, ok)
 		}
 	}
-	manifest := "apiVersion: v1\nkind: Pod\nspec:\n  containers:\n  - command: [kube-scheduler, --bind-address=0.0.0.0]\n  - command: [sidecar]\n"
-	for name, text := range map[string]string{"manifest": manifest, "one line": "kube-scheduler --bind-address=0.0.0.0", "lines": "kube-scheduler\n--bind-address=0.0.0.0\n", "from /proc": "kube-scheduler\x00--bind-address=0.0.0.0\x00"} {
+	manifest := "apiVersion: v1\nkind: Pod\nspec:\n  containers:\n  - command: [kube-scheduler, --bind-address=0.0.0.0]\n  - command: " +
+		"[sidecar]\n"
+	for name, text := range map[string]string{"manifest": manifest, "one line": "kube-scheduler --bind-address=0.0.0.0",
+		"lines": "kube-scheduler\n--bind-address=0.0.0.0\n", "from /proc": "kube-scheduler\x00--bind-address=0.0.0.0\x00"} {
 		got, err := ParseGiven(name, []byte(text))
 		if err != nil || len(got) != 1 || got[0].Name != "kube-scheduler" || !slices.Equal(got[0].Flags["bind-address"], []string{"0.0.0.0"}) {
 			t.Errorf("%s: got %+v, %v", name, got, err)
@@ -518,7 +543,8 @@ func TestManagedPlatformsAreTold(t *testing.T) {
 }
 
 func TestRisksOfCAsAreTold(t *testing.T) {
-	good := CA{Subject: "CN=kubernetes", Fingerprint: "f", KeyID: "k", NotBefore: now.AddDate(-1, 0, 0), NotAfter: now.AddDate(9, 0, 0), Key: "RSA 2048", Signature: "SHA256-RSA", IsCA: true}
+	good := CA{Subject: "CN=kubernetes", Fingerprint: "f", KeyID: "k", NotBefore: now.AddDate(-1, 0, 0), NotAfter: now.AddDate(9, 0, 0),
+		Key: "RSA 2048", Signature: "SHA256-RSA", IsCA: true}
 	for name, c := range map[string]struct {
 		change func(*CA)
 		want   Severity // Info is no alarm
@@ -544,8 +570,10 @@ func TestRisksOfCAsAreTold(t *testing.T) {
 
 // A day's evidence is judged again later: it must be the same, and nothing in it may change by being judged.
 func TestSnapshotSurvivesJSONAndIsNotChanged(t *testing.T) {
-	s := all(&Snapshot{ClusterRoles: []Role{{Name: "top", Aggregation: []Selector{{MatchLabels: map[string]string{"to": "top"}}}, Rules: []PolicyRule{podCreate}}, {Name: "leaf", Labels: map[string]string{"to": "top"}, Rules: []PolicyRule{star}}},
-		ClusterBindings: []Binding{bind("b", "", "top", bob)}, Components: []Component{{Name: "etcd", Where: "x", Flags: map[string][]string{"a": {"b"}}}}})
+	s := all(&Snapshot{ClusterRoles: []Role{{Name: "top", Aggregation: []Selector{{MatchLabels: map[string]string{"to": "top"}}},
+		Rules: []PolicyRule{podCreate}}, {Name: "leaf", Labels: map[string]string{"to": "top"}, Rules: []PolicyRule{star}}},
+		ClusterBindings: []Binding{bind("b", "", "top", bob)}, Components: []Component{{Name: "etcd", Where: "x",
+			Flags: map[string][]string{"a": {"b"}}}}})
 	text, err := json.Marshal(s)
 	if err != nil {
 		t.Fatal(err)
@@ -574,7 +602,8 @@ func TestShippedIgnoreExampleCanBeRead(t *testing.T) {
 		t.Errorf("got %+v, %v", ignores, err)
 	}
 	f := Finding{Rule: "secrets-read", Subject: &Subject{Kind: ServiceAccount, Namespace: "external-secrets", Name: "external-secrets"}}
-	if !ignores[0].covers(f) || ignores[1].covers(f) || !ignores[1].covers(Finding{Rule: "door/static-tokens", Item: "token:/etc/kubernetes/tokens.csv"}) {
+	if !ignores[0].covers(f) || ignores[1].covers(f) || !ignores[1].covers(Finding{Rule: "door/static-tokens",
+		Item: "token:/etc/kubernetes/tokens.csv"}) {
 		t.Error("the example does not cover what its comments say")
 	}
 }
@@ -595,7 +624,8 @@ func TestInventoryLinksNoKubernetesLibrary(t *testing.T) {
 // One API server without a door says nothing about another that was not seen.
 func TestDoorIsAbsentOnlyIfEveryAPIServerWasSeen(t *testing.T) {
 	api := func(node string) Component {
-		c, _ := ParseCommand([]string{"kube-apiserver", "--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction"}, "pod x on node "+node)
+		c, _ := ParseCommand([]string{"kube-apiserver", "--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction"},
+			"pod x on node "+node)
 		c.Node = node
 		return c
 	}
@@ -613,7 +643,8 @@ func TestDoorIsAbsentOnlyIfEveryAPIServerWasSeen(t *testing.T) {
 		"one that the operator gave":  {[]Component{given}, Absent},
 		"a pod that is no static pod": {[]Component{api("")}, CannotTell},
 	} {
-		a := judged(t, all(&Snapshot{Nodes: nodes, Components: c.components, BootstrapTokens: []BootstrapToken{{ID: "abcdef", Authentication: true}}}))
+		a := judged(t, all(&Snapshot{Nodes: nodes, Components: c.components,
+			BootstrapTokens: []BootstrapToken{{ID: "abcdef", Authentication: true}}}))
 		for _, door := range []string{DoorStaticTokens, DoorOIDC, DoorWebhook, DoorAuthorization} {
 			if d := a.Door(door); d.State != c.want || (d.Tellable == "") != (c.want == Absent) {
 				t.Errorf("%s: door %s is %s, want %s (%q, tellable by %q)", name, door, d.State, c.want, d.Evidence, d.Tellable)

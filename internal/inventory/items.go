@@ -30,7 +30,8 @@ func Items(s *Snapshot, a *Analysis) []Item {
 		add(subjectItem(p, bindings), p.Subject.String())
 	}
 	for _, d := range a.Doors {
-		add(Item{Kind: ItemDoor, Title: d.Title + ": " + string(d.State), Evidence: d.Evidence, Risk: d.Risk, Grants: []string{string(d.State)}, Advice: cmp.Or(d.Tellable, d.Advice),
+		add(Item{Kind: ItemDoor, Title: d.Title + ": " + string(d.State), Evidence: d.Evidence, Risk: d.Risk, Grants: []string{string(d.State)},
+			Advice:   cmp.Or(d.Tellable, d.Advice),
 			Expected: d.State == Absent, Absent: d.State == Absent, Proof: []string{doorProof + d.ID}}, d.ID)
 		for _, i := range d.Items {
 			add(doorItem(s, d, i), d.ID, i.ID)
@@ -45,7 +46,8 @@ func Items(s *Snapshot, a *Analysis) []Item {
 		default:
 			continue
 		}
-		i := Item{Kind: kind, Title: f.Title, Evidence: []string{f.Text}, Risk: f.Severity, Expected: f.Expected, Why: f.Why, Orphan: kind == ItemBinding && f.Rule != "binding/not-ours" && !f.Expected,
+		i := Item{Kind: kind, Title: f.Title, Evidence: []string{f.Text}, Risk: f.Severity, Expected: f.Expected, Why: f.Why,
+			Orphan: kind == ItemBinding && f.Rule != "binding/not-ours" && !f.Expected,
 			Grants: []string{f.Title}, Admin: f.Severity == Critical, People: peopleOf(f, bindings), Proof: rbacProof}
 		if f.Rule == "binding/no-account" {
 			i.Proof = append(slices.Clip(rbacProof), SourceAccounts)
@@ -67,7 +69,8 @@ func Items(s *Snapshot, a *Analysis) []Item {
 
 // subjectItem is a subject of RBAC. What takes it away is one line for each of its bindings.
 func subjectItem(p Power, bindings map[Ref]*Binding) Item {
-	i := Item{Kind: ItemSubject, Title: p.Subject.String(), Risk: p.Severity, Admin: p.Severity == Critical, Grants: p.Rights, Orphan: p.Orphan, Expected: p.Expected, Why: p.Why,
+	i := Item{Kind: ItemSubject, Title: p.Subject.String(), Risk: p.Severity, Admin: p.Severity == Critical, Grants: p.Rights,
+		Orphan: p.Orphan, Expected: p.Expected, Why: p.Why,
 		People: userOf(p.Subject), Proof: rbacProof}
 	if slices.ContainsFunc(p.Rights, func(r string) bool { return strings.HasPrefix(r, "aws-auth-write") }) {
 		i.Proof = append(slices.Clip(rbacProof), SourceAWSAuth) // the rule is about clusters that have it
@@ -95,8 +98,10 @@ func subjectItem(p Power, bindings map[Ref]*Binding) Item {
 }
 
 func doorItem(s *Snapshot, d Door, i DoorItem) Item {
-	out := Item{Kind: ItemDoor, Title: i.Title, Risk: i.Risk, Grants: i.Grants, Orphan: i.Orphan, Until: i.Until, Used: i.Used, Expected: i.Expected, Why: i.Why,
-		TakeAway: i.TakeAway, Advice: cmp.Or(i.Advice, d.Advice), Admin: i.Admin || i.Risk == Critical, People: sortedSet(i.People), Proof: d.proof(i.ID)}
+	out := Item{Kind: ItemDoor, Title: i.Title, Risk: i.Risk, Grants: i.Grants, Orphan: i.Orphan, Until: i.Until, Used: i.Used,
+		Expected: i.Expected, Why: i.Why,
+		TakeAway: i.TakeAway, Advice: cmp.Or(i.Advice, d.Advice), Admin: i.Admin || i.Risk == Critical, People: sortedSet(i.People),
+		Proof: d.proof(i.ID)}
 	if i.Text != "" {
 		out.Evidence = append(out.Evidence, i.Text)
 	}

@@ -42,7 +42,8 @@ const (
 )
 
 func (w *rbac) graph() *graph {
-	g := &graph{w: w, nodes: map[string]int32{}, tails: map[int32]Path{}, holders: map[int32][]holding{}, accounts: map[string][]int32{}, names: make([]string, len(w.subjects))}
+	g := &graph{w: w, nodes: map[string]int32{}, tails: map[int32]Path{}, holders: map[int32][]holding{}, accounts: map[string][]int32{},
+		names: make([]string, len(w.subjects))}
 	admin := g.node(nodeAdmin)
 	if masters, ok := w.index[Subject{Kind: Group, Name: mastersGroup}]; ok {
 		g.add(masters, admin, -1, "is allowed everything by the API server itself")

@@ -93,7 +93,8 @@ type rbac struct {
 // normal is the subject that the API server takes s for: a user with the name of a service account is that service account.
 func normal(s Subject) Subject {
 	if s.Kind == User {
-		if ns, name, ok := strings.Cut(strings.TrimPrefix(s.Name, "system:serviceaccount:"), ":"); ok && strings.HasPrefix(s.Name, "system:serviceaccount:") {
+		if ns, name, ok := strings.Cut(strings.TrimPrefix(s.Name, "system:serviceaccount:"), ":"); ok &&
+			strings.HasPrefix(s.Name, "system:serviceaccount:") {
 			return Subject{Kind: ServiceAccount, Namespace: ns, Name: name}
 		}
 	}

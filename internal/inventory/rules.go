@@ -36,11 +36,13 @@ const (
 	mastersGroup                = "system:masters"
 )
 
-var effects = []effect{effectNone, effectEverything, effectEscalate, effectBind, effectActAsGroups, effectActAsUsers, effectActAsAccounts, effectCSR,
+var effects = []effect{effectNone, effectEverything, effectEscalate, effectBind, effectActAsGroups, effectActAsUsers, effectActAsAccounts,
+	effectCSR,
 	effectToken, effectSecrets, effectRun, effectExec, effectNode, effectHostVolume, effectRewrite, effectAWSAuth}
 
 // Controls are the controls of audit frameworks that a rule may name: those about access being given, reviewed and kept small.
-var Controls = []string{"SOC 2 CC6.1", "SOC 2 CC6.2", "SOC 2 CC6.3", "ISO 27001 A.5.18", "ISO 27001 A.8.2", "PCI DSS 7.2.4", "NIST AC-2", "NIST AC-6(7)"}
+var Controls = []string{"SOC 2 CC6.1", "SOC 2 CC6.2", "SOC 2 CC6.3", "ISO 27001 A.5.18", "ISO 27001 A.8.2", "PCI DSS 7.2.4", "NIST AC-2",
+	"NIST AC-6(7)"}
 
 // A Rule is a right that matters. The fields are explained in policies/recert/rules.yaml.
 type Rule struct {
@@ -198,7 +200,8 @@ func (n need) fulfilledBy(p PolicyRule) (all bool, names []string) {
 		return false, nil
 	}
 	for _, res := range n.Resources {
-		if !slices.Contains(p.Resources, res) && (n.exact || !slices.ContainsFunc(p.Resources, func(have string) bool { return resourceCovers(have, res) })) {
+		if !slices.Contains(p.Resources, res) && (n.exact || !slices.ContainsFunc(p.Resources,
+			func(have string) bool { return resourceCovers(have, res) })) {
 			continue
 		}
 		switch {

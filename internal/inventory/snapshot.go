@@ -105,9 +105,10 @@ func (s *Snapshot) Read(names ...string) bool {
 
 // A Server is the API server that answered.
 type Server struct {
-	Address       string `json:"address"`
-	Version       string `json:"version"`       // like "v1.36.3" or "v1.30.4-eks-a737599"
-	CAFingerprint string `json:"caFingerprint"` // SHA-256 of the DER of its serving certificate's issuer, or of the certificate itself if it sent no more
+	Address string `json:"address"`
+	Version string `json:"version"` // like "v1.36.3" or "v1.30.4-eks-a737599"
+	// SHA-256 of the DER of its serving certificate's issuer, or of the certificate itself if it sent no more
+	CAFingerprint string `json:"caFingerprint"`
 	// ClientCAs are the subjects of the CAs whose client certificates it takes, as its TLS handshake tells everybody.
 	ClientCAs []string `json:"clientCAs,omitempty"`
 }

@@ -52,7 +52,8 @@ func testLeaf() leaf {
 func testKey(t testing.TB) (note.Signer, note.Verifier) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "key")
-	if err := os.WriteFile(path, []byte("PRIVATE+KEY+ledger.example.com/test+225a5145+AXptc+eATlgTFs9i+s/5ihYBhCsGvdj/KX/FgiAP4uTA\n"), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte("PRIVATE+KEY+ledger.example.com/test+225a5145+AXptc+eATlgTFs9i+s/5ihYBhCsGvdj/KX/FgiAP4uTA\n"),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
 	signer, verifier, err := LoadSigner(path)
@@ -112,7 +113,8 @@ func TestFormatsHaveNotChanged(t *testing.T) {
 	golden(t, "proof.golden", mustText(t, p))
 	p.Extra = []byte("extra data")
 	golden(t, "proof-extra.golden", mustText(t, p))
-	golden(t, "texts.golden", append(appendTextLine(nil, 3, Text{Name: `a"\b`, Salt: []byte{1, 2, 3}, Text: "a\"\\/<&>\n\x00\x7fé\u2028\U0001f511"}),
+	golden(t, "texts.golden", append(appendTextLine(nil, 3, Text{Name: `a"\b`, Salt: []byte{1, 2, 3},
+		Text: "a\"\\/<&>\n\x00\x7fé\u2028\U0001f511"}),
 		appendTextLine(nil, 4, Text{Name: "n", Erased: true})...))
 }
 

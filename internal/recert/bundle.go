@@ -128,7 +128,8 @@ func makeBundle(r *Report, snapshot, proofs []byte, signer note.Signer) (Bundle,
 // renderers are the files that are made from a report. A verifier makes them again and compares them byte for byte: nothing in
 // them may depend on anything but the report.
 func (r *Report) renderers() map[string]func(io.Writer) error {
-	return map[string]func(io.Writer) error{fileItems: r.ItemsCSV, fileDecisions: r.DecisionsCSV, fileEmergency: r.EmergencyCSV, fileHTML: r.HTML, fileMarkdown: r.Markdown, fileJSON: r.JSON,
+	return map[string]func(io.Writer) error{fileItems: r.ItemsCSV, fileDecisions: r.DecisionsCSV, fileEmergency: r.EmergencyCSV,
+		fileHTML: r.HTML, fileMarkdown: r.Markdown, fileJSON: r.JSON,
 		fileControls: func(w io.Writer) error { _, err := w.Write(controls()); return err }}
 }
 
@@ -173,11 +174,13 @@ type Verification struct {
 // that the campaign was opened with, and that the report in all its forms and the tables are those that the two make. Of a bundle
 // of before reports had the number of their form, it compares the tables. It asks nobody and changes nothing.
 func Verify(b Bundle, verifier note.Verifier) Verification {
-	v := Verification{APIVersion: APIVersion, Kind: "RecertificationVerification", Ledger: verifier.Name(), Files: len(b), Problems: []string{}}
+	v := Verification{APIVersion: APIVersion, Kind: "RecertificationVerification", Ledger: verifier.Name(), Files: len(b),
+		Problems: []string{}}
 	bad := func(format string, args ...any) { v.Problems = append(v.Problems, fmt.Sprintf(format, args...)) }
 
 	listed := v.manifest(b, verifier, bad)
-	for _, name := range []string{fileSnapshot, fileProof, fileControls, fileItems, fileDecisions, fileEmergency, fileHTML, fileMarkdown, fileJSON} {
+	for _, name := range []string{fileSnapshot, fileProof, fileControls, fileItems, fileDecisions, fileEmergency, fileHTML, fileMarkdown,
+		fileJSON} {
 		if _, ok := b[name]; !ok {
 			bad("%s is missing", name)
 		}

@@ -118,7 +118,8 @@ func inPeriod(r *breakglass.Request, from, now time.Time) bool {
 		return false
 	}
 	over := r.Over(now)
-	examined := r.Ask.Aftercare == nil || !r.Ask.Aftercare.Examine || r.Swept != nil && !r.SweptAt.After(from) // the report comes with the sweep
+	// the report comes with the sweep
+	examined := r.Ask.Aftercare == nil || !r.Ask.Aftercare.Examine || r.Swept != nil && !r.SweptAt.After(from)
 	closed := r.Closed == nil && !r.Touched() || r.Closed != nil && !r.Closed.At.After(from)
 	return over.IsZero() || over.After(from) || !examined || !closed
 }
@@ -148,7 +149,8 @@ func (f *facts) uses() uses {
 	}
 	for _, r := range f.requests {
 		if by(r.Ask.By, r.At) {
-			u.parts[breakglass.Eligibility{Person: r.Ask.By.Person, Part: breakglass.PartRequester, Profile: r.Ask.Profile, Cluster: r.Ask.Cluster}]++
+			u.parts[breakglass.Eligibility{Person: r.Ask.By.Person, Part: breakglass.PartRequester, Profile: r.Ask.Profile,
+				Cluster: r.Ask.Cluster}]++
 		}
 		for _, a := range r.Approvals {
 			if by(a.By, a.At) {
@@ -185,14 +187,17 @@ func (f *facts) eligibilityItems() []Item {
 	for _, e := range f.policy.EveryEligibility() {
 		prof, _ := f.policy.Profile(e.Profile)
 		admin := f.adminEquivalent(prof.Rights, e.Cluster)
-		risk := map[breakglass.Risk]inventory.Severity{breakglass.RiskLow: inventory.Medium, breakglass.RiskHigh: inventory.High, breakglass.RiskCritical: inventory.Critical}[prof.Risk]
-		i := Item{ID: "eligibility/" + e.Profile + "/" + e.Cluster + "/" + string(e.Part) + "/" + e.Person, Topic: TopicEligibility, Kind: string(e.Part), Cluster: e.Cluster,
+		risk := map[breakglass.Risk]inventory.Severity{breakglass.RiskLow: inventory.Medium, breakglass.RiskHigh: inventory.High,
+			breakglass.RiskCritical: inventory.Critical}[prof.Risk]
+		i := Item{ID: "eligibility/" + e.Profile + "/" + e.Cluster + "/" + string(e.Part) + "/" + e.Person, Topic: TopicEligibility,
+			Kind: string(e.Part), Cluster: e.Cluster,
 			Risk: risk, Admin: admin, Not: []string{e.Person}, Gives: e.Eligibility}
 		teams := "through " + listOf(e.Teams)
 		i.Grants = append(i.Grants, prof.Rights.String(), "longest "+span(prof.TTL.Max))
 		if e.Part == breakglass.PartRequester {
 			i.Title = fmt.Sprintf("%s may ask for %s on %s", f.name(e.Person), e.Profile, e.Cluster)
-			i.Evidence = append(i.Evidence, teams, fmt.Sprintf("%s, at most %s, %d people must approve", prof.Rights, span(prof.TTL.Max), prof.Approvals.Count))
+			i.Evidence = append(i.Evidence, teams, fmt.Sprintf("%s, at most %s, %d people must approve", prof.Rights, span(prof.TTL.Max),
+				prof.Approvals.Count))
 			i.Advice = "take " + e.Person + " out of the requesters' teams in the access policy"
 		} else {
 			i.Title = fmt.Sprintf("%s may approve %s on %s", f.name(e.Person), e.Profile, e.Cluster)
@@ -200,7 +205,8 @@ func (f *facts) eligibilityItems() []Item {
 			for n, c := range prof.Approvals.Channels {
 				channels[n] = string(c)
 			}
-			i.Evidence = append(i.Evidence, teams, fmt.Sprintf("one of %d who must agree to %s, by %s", prof.Approvals.Count, prof.Rights, listOf(channels)))
+			i.Evidence = append(i.Evidence, teams, fmt.Sprintf("one of %d who must agree to %s, by %s", prof.Approvals.Count, prof.Rights,
+				listOf(channels)))
 			i.Advice = "take " + e.Person + " out of the approvers' teams in the access policy"
 			i.Grants = append(i.Grants, channels...)
 		}
@@ -211,7 +217,8 @@ func (f *facts) eligibilityItems() []Item {
 		i.Fingerprint = digestOf([]any{i.ID, i.Grants, e.Teams})
 		i.Evidence = append(i.Evidence, fmt.Sprintf("%s since %s", times(use.parts[e.Eligibility]), f.from.Format(time.DateOnly)))
 		if !use.people[e.Person] {
-			i.Evidence = append(i.Evidence, fmt.Sprintf("%s asked for nothing and approved and reviewed nothing since %s", e.Person, f.from.Format(time.DateOnly)))
+			i.Evidence = append(i.Evidence, fmt.Sprintf("%s asked for nothing and approved and reviewed nothing since %s", e.Person,
+				f.from.Format(time.DateOnly)))
 			i.Dormant = f.long()
 		}
 		out = append(out, i)
@@ -220,8 +227,10 @@ func (f *facts) eligibilityItems() []Item {
 		for _, k := range p.Keys {
 			words, since := f.sinceWords("person " + p.ID + ": key " + k.Fingerprint)
 			used := use.keys[k.Fingerprint]
-			i := Item{ID: "key/" + k.Fingerprint, Topic: TopicEligibility, Kind: "key", Title: fmt.Sprintf("SSH key %s of %s", k.Fingerprint, f.name(p.ID)), Risk: inventory.Medium, Dormant: used.IsZero() && f.long(),
-				Not: []string{p.ID}, Grants: []string{"signs in and approves as " + p.ID}, Since: since, Advice: "take the key out of " + p.ID + "'s entry in the access policy"}
+			i := Item{ID: "key/" + k.Fingerprint, Topic: TopicEligibility, Kind: "key", Title: fmt.Sprintf("SSH key %s of %s", k.Fingerprint,
+				f.name(p.ID)), Risk: inventory.Medium, Dormant: used.IsZero() && f.long(),
+				Not: []string{p.ID}, Grants: []string{"signs in and approves as " + p.ID}, Since: since,
+				Advice: "take the key out of " + p.ID + "'s entry in the access policy"}
 			i.Evidence = []string{"type " + k.Public.Type()}
 			if k.Comment != "" {
 				i.Evidence = append(i.Evidence, "called "+printable(k.Comment))
@@ -234,9 +243,11 @@ func (f *facts) eligibilityItems() []Item {
 		for _, a := range p.Slack {
 			name, used := strings.TrimPrefix(a.Enterprise+"/"+a.Team+"/"+a.User, "/"), use.accounts[a]
 			words, since := f.sinceWords("person " + p.ID + ": slack account " + name)
-			i := Item{ID: "slack/" + name, Topic: TopicEligibility, Kind: "slack", Risk: inventory.Medium, Dormant: used.IsZero() && f.long(), Evidence: words,
-				Title: fmt.Sprintf("Slack account %s/%s of %s", a.Team, a.User, f.name(p.ID)), Not: []string{p.ID}, Grants: []string{"asks and approves as " + p.ID},
-				Since: since, Advice: "take the account out of " + p.ID + "'s entry in the access policy"}
+			i := Item{ID: "slack/" + name, Topic: TopicEligibility, Kind: "slack", Risk: inventory.Medium, Dormant: used.IsZero() && f.long(),
+				Evidence: words,
+				Title:    fmt.Sprintf("Slack account %s/%s of %s", a.Team, a.User, f.name(p.ID)), Not: []string{p.ID},
+				Grants: []string{"asks and approves as " + p.ID},
+				Since:  since, Advice: "take the account out of " + p.ID + "'s entry in the access policy"}
 			i.Fingerprint = digestOf([]any{i.ID, p.ID})
 			switch st, told := f.accounts[a]; {
 			case !told && !f.looked:
@@ -308,8 +319,10 @@ func (f *facts) emergency() ([]Grant, []Item) {
 				pairs[[2]string{a, b}]++
 			}
 		}
-		i := Item{ID: "grant/" + g.ID, Topic: TopicEmergency, Kind: "grant", Cluster: g.Cluster, Title: fmt.Sprintf("%s used %s on %s", f.name(g.Person), g.Profile, g.Cluster), Risk: inventory.Medium,
-			Not: uniq(append(people, g.Person)), Fingerprint: digestOf([]any{g.ID, g.Ended, g.Used, g.LeftOver, g.NoteState}), Since: g.Issued, Advice: "object by revoking: it is recorded, and somebody must look into it"}
+		i := Item{ID: "grant/" + g.ID, Topic: TopicEmergency, Kind: "grant", Cluster: g.Cluster,
+			Title: fmt.Sprintf("%s used %s on %s", f.name(g.Person), g.Profile, g.Cluster), Risk: inventory.Medium,
+			Not: uniq(append(people, g.Person)), Fingerprint: digestOf([]any{g.ID, g.Ended, g.Used, g.LeftOver, g.NoteState}), Since: g.Issued,
+			Advice: "object by revoking: it is recorded, and somebody must look into it"}
 		i.Evidence = append(i.Evidence, "asked "+g.Asked.UTC().Format(time.RFC3339)+": "+oneLine(g.Reason))
 		if g.Incident != "" {
 			i.Evidence = append(i.Evidence, "incident "+g.Incident)
@@ -351,8 +364,9 @@ func (f *facts) emergency() ([]Grant, []Item) {
 			continue
 		}
 		items = append(items, Item{ID: "pair/" + pair[0] + "/" + pair[1], Topic: TopicEmergency, Kind: "pair", Risk: inventory.High, Not: pair[:],
-			Title:    fmt.Sprintf("%s and %s approve together", f.name(pair[0]), f.name(pair[1])),
-			Evidence: []string{fmt.Sprintf("%d grants by both, of %d by %s and %d by %s", n, together[pair[0]], pair[0], together[pair[1]], pair[1])}, Grants: []string{"two yeses that come together"},
+			Title: fmt.Sprintf("%s and %s approve together", f.name(pair[0]), f.name(pair[1])),
+			Evidence: []string{fmt.Sprintf("%d grants by both, of %d by %s and %d by %s", n, together[pair[0]], pair[0], together[pair[1]],
+				pair[1])}, Grants: []string{"two yeses that come together"},
 			Fingerprint: digestOf(pair), Advice: "ask them whether they look by themselves; spread approvals over more people"})
 	}
 	slices.SortFunc(grants, func(a, b Grant) int { return a.Asked.Compare(b.Asked) })
@@ -363,10 +377,12 @@ func (f *facts) emergency() ([]Grant, []Item) {
 const pairAtLeast = 4
 
 func grantOf(r *breakglass.Request, now time.Time, hours Hours) Grant {
-	g := Grant{ID: r.ID, Person: r.Ask.By.Person, Profile: r.Ask.Profile, Cluster: r.Ask.Cluster, Risk: string(r.Ask.Risk), Reason: r.Reason, Incident: r.Ask.Incident, State: string(r.State(now)),
+	g := Grant{ID: r.ID, Person: r.Ask.By.Person, Profile: r.Ask.Profile, Cluster: r.Ask.Cluster, Risk: string(r.Ask.Risk), Reason: r.Reason,
+		Incident: r.Ask.Incident, State: string(r.State(now)),
 		Asked: r.At.UTC(), TTL: r.Ask.TTLSeconds, Used: "unknown", OffHours: hours.off(r.At), Approvals: []Consent{}}
 	for _, a := range r.Approvals {
-		g.Approvals = append(g.Approvals, Consent{Person: a.By.Person, Channel: string(a.By.Channel), Seconds: int64(a.At.Sub(r.At) / time.Second), Signed: a.Signed})
+		g.Approvals = append(g.Approvals, Consent{Person: a.By.Person, Channel: string(a.By.Channel),
+			Seconds: int64(a.At.Sub(r.At) / time.Second), Signed: a.Signed})
 	}
 	if until := r.ClaimUntil(); !until.IsZero() {
 		took := int64(until.Add(-time.Duration(r.Ask.ClaimSeconds)*time.Second).Sub(r.At) / time.Second)
@@ -384,7 +400,8 @@ func grantOf(r *breakglass.Request, now time.Time, hours Hours) Grant {
 		g.Used = "no"
 		if s.Events > 0 {
 			g.Used = "yes"
-			g.Done = fmt.Sprintf("reads %d, writes %d, refused %d, of Secrets %d, execs and port-forwards %d", s.Reads, s.Writes, s.Refused, s.SecretsRead, s.Streams)
+			g.Done = fmt.Sprintf("reads %d, writes %d, refused %d, of Secrets %d, execs and port-forwards %d", s.Reads, s.Writes, s.Refused,
+				s.SecretsRead, s.Streams)
 		}
 	}
 	if r.Swept != nil {
@@ -420,8 +437,10 @@ func checkItems(checks []Check, open []breakglass.Finding, clusters []string, fr
 	for _, p := range slices.SortedFunc(maps.Keys(runs), func(a, b place) int {
 		return cmp.Or(strings.Compare(a.check, b.check), strings.Compare(a.cluster, b.cluster))
 	}) {
-		i := Item{ID: "check/" + p.check + "/" + cmp.Or(p.cluster, "all"), Topic: TopicChecks, Kind: "check", Cluster: p.cluster, Risk: inventory.Low,
-			Title: fmt.Sprintf("check %s%s: %s, %d failed", p.check, on(p.cluster), runsOf(runs[p]), len(failed[p])), Fingerprint: digestOf([]any{p.check, p.cluster, len(failed[p]) == 0, last[p].Findings})}
+		i := Item{ID: "check/" + p.check + "/" + cmp.Or(p.cluster, "all"), Topic: TopicChecks, Kind: "check", Cluster: p.cluster,
+			Risk:        inventory.Low,
+			Title:       fmt.Sprintf("check %s%s: %s, %d failed", p.check, on(p.cluster), runsOf(runs[p]), len(failed[p])),
+			Fingerprint: digestOf([]any{p.check, p.cluster, len(failed[p]) == 0, last[p].Findings})}
 		i.Grants = slices.Clone(last[p].Findings)
 		i.Evidence = append(i.Evidence, "last "+last[p].At.UTC().Format(time.RFC3339)+": "+last[p].Verdict)
 		if n := len(failed[p]); n > 0 {
@@ -435,7 +454,8 @@ func checkItems(checks []Check, open []breakglass.Finding, clusters []string, fr
 		for _, f := range open {
 			if f.Check == p.check && f.Cluster == p.cluster {
 				told = append(told, f.Key)
-				i.Evidence = append(i.Evidence, fmt.Sprintf("open since %s: %s: %s; next: %s", f.Since.UTC().Format(time.DateOnly), f.Severity, printable(f.What), cmp.Or(printable(f.Next), "nothing is said")))
+				i.Evidence = append(i.Evidence, fmt.Sprintf("open since %s: %s: %s; next: %s", f.Since.UTC().Format(time.DateOnly), f.Severity,
+					printable(f.What), cmp.Or(printable(f.Next), "nothing is said")))
 			}
 		}
 		for _, key := range last[p].Findings {
@@ -447,8 +467,10 @@ func checkItems(checks []Check, open []breakglass.Finding, clusters []string, fr
 		out = append(out, i)
 	}
 	if len(checks) == 0 {
-		out = append(out, Item{ID: "check/none", Topic: TopicChecks, Kind: "check", Title: "no check of any kind ran", Risk: inventory.High, Fingerprint: digestOf("none"),
-			Evidence: []string{fmt.Sprintf("none is on record since %s, for %s", from.Format(time.DateOnly), listOf(clusters))}, Advice: "switch checks on in the daemon's configuration: a path that is never tried does not work on the night it is needed"})
+		out = append(out, Item{ID: "check/none", Topic: TopicChecks, Kind: "check", Title: "no check of any kind ran", Risk: inventory.High,
+			Fingerprint: digestOf("none"),
+			Evidence:    []string{fmt.Sprintf("none is on record since %s, for %s", from.Format(time.DateOnly), listOf(clusters))},
+			Advice:      "switch checks on in the daemon's configuration: a path that is never tried does not work on the night it is needed"})
 	}
 	return out
 }
@@ -465,7 +487,8 @@ func (f *facts) receiptItems() []Item {
 		}
 		id := r.Ask.Cluster
 		if by[id] == nil {
-			by[id] = &Item{ID: "check/receipts/" + id, Topic: TopicChecks, Kind: "receipts", Cluster: id, Risk: inventory.Low, Advice: "an API server that was not seen to refuse may take what was revoked: find out why"}
+			by[id] = &Item{ID: "check/receipts/" + id, Topic: TopicChecks, Kind: "receipts", Cluster: id, Risk: inventory.Low,
+				Advice: "an API server that was not seen to refuse may take what was revoked: find out why"}
 		}
 		i := by[id]
 		revoked[id]++
@@ -524,8 +547,10 @@ func canaryItems(canaries []canary, from time.Time) []Item {
 	}
 	var out []Item
 	for _, id := range slices.Sorted(maps.Keys(by)) {
-		i := Item{ID: "check/canaries/" + id, Topic: TopicChecks, Kind: "canaries", Cluster: id, Risk: inventory.Low, Advice: "a path that a canary does not get through is closed to people, too: find out why",
-			Evidence: []string{fmt.Sprintf("since %s; a canary is a certificate without rights that proves that signing works and that API servers take what was signed", from.Format(time.DateOnly))}}
+		i := Item{ID: "check/canaries/" + id, Topic: TopicChecks, Kind: "canaries", Cluster: id, Risk: inventory.Low,
+			Advice: "a path that a canary does not get through is closed to people, too: find out why",
+			Evidence: []string{fmt.Sprintf("since %s; a canary is a certificate without rights that proves that signing works and that API "+
+				"servers take what was signed", from.Format(time.DateOnly))}}
 		bad, last := 0, ""
 		for _, c := range by[id] {
 			why := c.failed()
@@ -577,7 +602,8 @@ func clusterItems(s *inventory.Snapshot, a *inventory.Analysis, all []inventory.
 		if in.Expected {
 			continue
 		}
-		i := Item{ID: "cluster/" + in.ID, Topic: TopicPower, Kind: string(in.Kind), Cluster: in.Cluster, Title: in.Title, Evidence: in.Evidence, Risk: in.Risk, Admin: in.Admin, Grants: in.Grants,
+		i := Item{ID: "cluster/" + in.ID, Topic: TopicPower, Kind: string(in.Kind), Cluster: in.Cluster, Title: in.Title, Evidence: in.Evidence,
+			Risk: in.Risk, Admin: in.Admin, Grants: in.Grants,
 			Proof: in.Proof, TakeAway: in.TakeAway, Advice: in.Advice, Orphan: in.Orphan, Dormant: in.Dormant, Fingerprint: in.Fingerprint}
 		if in.Kind != inventory.ItemSubject && in.Kind != inventory.ItemBinding && in.Kind != inventory.ItemDefault {
 			i.Topic = TopicDoors
@@ -609,7 +635,8 @@ func clusterItems(s *inventory.Snapshot, a *inventory.Analysis, all []inventory.
 		if f.Rule != ruleUnread {
 			continue
 		}
-		out = append(out, Item{ID: "cluster/" + s.Cluster + "/unread/" + digestOf(f.ID)[:16], Topic: TopicPower, Kind: "unknown", Cluster: s.Cluster, Title: f.Title, Evidence: []string{f.Text}, Risk: f.Severity, Admin: true,
+		out = append(out, Item{ID: "cluster/" + s.Cluster + "/unread/" + digestOf(f.ID)[:16], Topic: TopicPower, Kind: "unknown",
+			Cluster: s.Cluster, Title: f.Title, Evidence: []string{f.Text}, Risk: f.Severity, Admin: true,
 			Grants: []string{"anything"}, Fingerprint: digestOf(f.ID), Advice: f.Next})
 	}
 	return out
@@ -623,14 +650,16 @@ func noProof(in inventory.Item) string {
 	case in.Until == nil:
 		return "no later scan can tell whether it is gone: Kubernetes deletes the request, and a certificate that was signed lives on"
 	}
-	return "until " + in.Until.UTC().Format(time.RFC3339) + ", when the certificate ends, no scan can tell whether it is gone: Kubernetes deletes the request an hour after it was signed, and the certificate lives on"
+	return "until " + in.Until.UTC().Format(time.RFC3339) + ", when the certificate ends, no scan can tell whether it is gone: Kubernetes " +
+		"deletes the request an hour after it was signed, and the certificate lives on"
 }
 
 // ruleUnread is the inventory's rule for what a scan could not read of RBAC.
 const ruleUnread = "scan/unread"
 
 // personOf finds the person whom a user name in a cluster belongs to: the id itself, or an e-mail address or prefixed name
-// that ends or begins with it, or one that the policy gives the person (users). Groups are not looked into. A wrong guess costs one reviewer; a missed one would let somebody judge themselves.
+// that ends or begins with it, or one that the policy gives the person (users). Groups are not looked into. A wrong guess costs one
+// reviewer; a missed one would let somebody judge themselves.
 func personOf(user string, p *breakglass.Policy) (string, bool) {
 	if user == "" {
 		return "", false

@@ -21,11 +21,16 @@ func TestAgeIsSaidOnlyWhereTheLedgerKnowsIt(t *testing.T) {
 		since   bool
 		old     bool
 	}{
-		"the first policy has it":              {[]policyVersion{{at(3), nil}}, "since when is not known: the access policy of 2023-11-24, which is in force, has it", false, true},
-		"it was added by a reload":             {[]policyVersion{{at(3), nil}, {at(2), []string{"person bob: key k added"}}, {at(0), nil}}, "added to the access policy on 2024-11-24", true, true},
-		"it came while the daemon was down":    {[]policyVersion{{at(3), nil}, {at(0), []string{"team sre: carol added"}}}, "since when is not known: the access policy of 2026-11-24", false, false},
-		"it was added, taken away and is back": {[]policyVersion{{at(3), []string{"person bob: key k added"}}, {at(2), []string{"person bob: key k removed"}}, {at(0), nil}}, "since when is not known: the access policy of 2026-11-24", false, false},
-		"another's key was added":              {[]policyVersion{{at(3), nil}, {at(0), []string{"person abob: key k added", "person bob: key kk added"}}}, "since when is not known", false, false},
+		"the first policy has it": {[]policyVersion{{at(3), nil}},
+			"since when is not known: the access policy of 2023-11-24, which is in force, has it", false, true},
+		"it was added by a reload": {[]policyVersion{{at(3), nil}, {at(2), []string{"person bob: key k added"}}, {at(0), nil}},
+			"added to the access policy on 2024-11-24", true, true},
+		"it came while the daemon was down": {[]policyVersion{{at(3), nil}, {at(0), []string{"team sre: carol added"}}},
+			"since when is not known: the access policy of 2026-11-24", false, false},
+		"it was added, taken away and is back": {[]policyVersion{{at(3), []string{"person bob: key k added"}},
+			{at(2), []string{"person bob: key k removed"}}, {at(0), nil}}, "since when is not known: the access policy of 2026-11-24", false, false},
+		"another's key was added": {[]policyVersion{{at(3), nil}, {at(0),
+			[]string{"person abob: key k added", "person bob: key kk added"}}}, "since when is not known", false, false},
 	} {
 		f := &facts{history: c.history, now: noon}
 		words, since := f.sinceWords("person bob: key k")
@@ -38,8 +43,9 @@ func TestAgeIsSaidOnlyWhereTheLedgerKnowsIt(t *testing.T) {
 
 func TestUserNamesAreFoundInThePolicy(t *testing.T) {
 	p := &breakglass.Policy{People: []breakglass.Person{{ID: "bob"}}}
-	for user, want := range map[string]bool{"bob": true, "Bob@example.com": true, "oidc:bob": true, "arn:aws:iam::1:user/ops/bob": true, "arn:aws:iam::1:user/bob@example.com": true,
-		"breakglass:bob:7k3m-q9ad": true, "": false, "alice": false, "bobby": false, "breakglass:alice:bob": false} {
+	for user, want := range map[string]bool{"bob": true, "Bob@example.com": true, "oidc:bob": true, "arn:aws:iam::1:user/ops/bob": true,
+		"arn:aws:iam::1:user/bob@example.com": true,
+		"breakglass:bob:7k3m-q9ad":            true, "": false, "alice": false, "bobby": false, "breakglass:alice:bob": false} {
 		if who, ok := personOf(user, p); ok != want || ok && who != "bob" {
 			t.Errorf("%q is %q, %t, want %t", user, who, ok, want)
 		}
@@ -47,7 +53,8 @@ func TestUserNamesAreFoundInThePolicy(t *testing.T) {
 }
 
 func TestRolesThatAreAsGoodAsClusterAdminNeedTwoPeople(t *testing.T) {
-	f := &facts{admin: map[string][]inventory.Ref{"c1": {{Kind: "ClusterRole", Name: "ops"}, {Kind: "Role", Namespace: "kube-system", Name: "fixer"}}}, unread: map[string]bool{"c3": true}}
+	f := &facts{admin: map[string][]inventory.Ref{"c1": {{Kind: "ClusterRole", Name: "ops"},
+		{Kind: "Role", Namespace: "kube-system", Name: "fixer"}}}, unread: map[string]bool{"c3": true}}
 	for name, c := range map[string]struct {
 		rights  breakglass.Rights
 		cluster string
@@ -75,8 +82,10 @@ func TestCheckItemsSayWhatWasFound(t *testing.T) {
 		return []Check{{Check: "ca", Cluster: "c1", At: at, OK: true, Verdict: "good", Findings: keys}}
 	}
 	open := []breakglass.Finding{
-		{FindingOpened: breakglass.FindingOpened{Key: "ca/c1/expiry", Check: "ca", Cluster: "c1", Severity: breakglass.SeverityWarning, What: "the CA ends soon", Next: "make the next one"}, Since: at},
-		{FindingOpened: breakglass.FindingOpened{Key: "ca/c2/expiry", Check: "ca", Cluster: "c2", Severity: breakglass.SeverityWarning, What: "of another cluster"}, Since: at},
+		{FindingOpened: breakglass.FindingOpened{Key: "ca/c1/expiry", Check: "ca", Cluster: "c1", Severity: breakglass.SeverityWarning,
+			What: "the CA ends soon", Next: "make the next one"}, Since: at},
+		{FindingOpened: breakglass.FindingOpened{Key: "ca/c2/expiry", Check: "ca", Cluster: "c2", Severity: breakglass.SeverityWarning,
+			What: "of another cluster"}, Since: at},
 	}
 	i := checkItems(run("ca/c1/expiry", "ca/c1/etcd"), open, []string{"c1"}, noon)[0]
 	text := strings.Join(i.Evidence, "\n")
@@ -97,20 +106,25 @@ func TestCheckItemsSayWhatWasFound(t *testing.T) {
 
 func TestReceiptsThatProveNothingAreToldByCluster(t *testing.T) {
 	revoked := func(id, cluster string, days int, receipt *breakglass.Receipt) *breakglass.Request {
-		return &breakglass.Request{ID: id, Ask: breakglass.Requested{Cluster: cluster}, Issued: &breakglass.Issued{}, Revoked: &breakglass.Ending{At: noon.AddDate(0, 0, days)}, Receipt: receipt}
+		return &breakglass.Request{ID: id, Ask: breakglass.Requested{Cluster: cluster}, Issued: &breakglass.Issued{},
+			Revoked: &breakglass.Ending{At: noon.AddDate(0, 0, days)}, Receipt: receipt}
 	}
 	yes := breakglass.Answer{Server: "https://b", Problem: "it cannot be reached"}
 	no := breakglass.Answer{Server: "https://a", No: true}
 	f := &facts{from: noon, requests: []*breakglass.Request{
-		revoked("good", "c1", 1, &breakglass.Receipt{Answers: []breakglass.Answer{no}}), revoked("half", "c1", 1, &breakglass.Receipt{Answers: []breakglass.Answer{no, yes}}),
-		revoked("never", "c1", 1, nil), revoked("before", "c1", -1, nil), revoked("fine", "c2", 1, &breakglass.Receipt{Answers: []breakglass.Answer{no}}),
+		revoked("good", "c1", 1, &breakglass.Receipt{Answers: []breakglass.Answer{no}}),
+		revoked("half", "c1", 1, &breakglass.Receipt{Answers: []breakglass.Answer{no, yes}}),
+		revoked("never", "c1", 1, nil), revoked("before", "c1", -1, nil), revoked("fine", "c2", 1,
+			&breakglass.Receipt{Answers: []breakglass.Answer{no}}),
 	}}
 	items := f.receiptItems()
 	if len(items) != 2 {
 		t.Fatalf("%d items, want one for each cluster", len(items))
 	}
-	if i := items[0]; i.Title != "revocations on c1: 3, of which every API server was seen to refuse 1" || i.Risk != inventory.High || !slices.Equal(i.Grants, []string{"half", "never"}) ||
-		!strings.Contains(strings.Join(i.Evidence, "; "), "https://b: it cannot be reached") || !strings.Contains(strings.Join(i.Evidence, "; "), "there is no receipt") {
+	if i := items[0]; i.Title != "revocations on c1: 3, of which every API server was seen to refuse 1" || i.Risk != inventory.High ||
+		!slices.Equal(i.Grants, []string{"half", "never"}) ||
+		!strings.Contains(strings.Join(i.Evidence, "; "), "https://b: it cannot be reached") ||
+		!strings.Contains(strings.Join(i.Evidence, "; "), "there is no receipt") {
 		t.Errorf("c1: %+v", i)
 	}
 	if i := items[1]; i.Risk != inventory.Low || len(i.Grants) > 0 {
@@ -127,12 +141,14 @@ func TestCanariesThatDidNotGetThroughAreTold(t *testing.T) {
 	}{
 		"all good":        {[]canary{{"c1", noon, good}, {"c1", noon, good}}, inventory.Low, "since 2026-11-24"},
 		"one failed once": {[]canary{{"c1", noon, &breakglass.CanaryDone{Problem: "sealed"}}, {"c1", noon, good}}, inventory.Medium, "sealed"},
-		"the last failed": {[]canary{{"c1", noon, good}, {"c1", noon, &breakglass.CanaryDone{Accepted: []string{"a"}, Refused: []string{"b"}}}}, inventory.High, "refused by b"},
-		"no outcome":      {[]canary{{"c1", noon, nil}}, inventory.High, "not on record"},
-		"nobody asked":    {[]canary{{"c1", noon, &breakglass.CanaryDone{Fingerprint: "f"}}}, inventory.High, "no API server was asked"},
+		"the last failed": {[]canary{{"c1", noon, good}, {"c1", noon, &breakglass.CanaryDone{Accepted: []string{"a"}, Refused: []string{"b"}}}},
+			inventory.High, "refused by b"},
+		"no outcome":   {[]canary{{"c1", noon, nil}}, inventory.High, "not on record"},
+		"nobody asked": {[]canary{{"c1", noon, &breakglass.CanaryDone{Fingerprint: "f"}}}, inventory.High, "no API server was asked"},
 	} {
 		items := canaryItems(append(c.canaries, canary{"c2", noon, good}), noon)
-		if len(items) != 2 || items[0].Risk != c.risk || !strings.Contains(strings.Join(items[0].Evidence, "; "), c.says) || items[1].Risk != inventory.Low {
+		if len(items) != 2 || items[0].Risk != c.risk || !strings.Contains(strings.Join(items[0].Evidence, "; "), c.says) ||
+			items[1].Risk != inventory.Low {
 			t.Errorf("%s: %+v", name, items)
 		}
 	}
@@ -144,8 +160,9 @@ func TestGrantsBelongToThePeriodInWhichTheyAreAccountedFor(t *testing.T) {
 	before, after := from.Add(-time.Hour), from.Add(time.Hour)
 	care := &breakglass.Aftercare{Examine: true, CloseSeconds: 3600}
 	grant := func(change func(*breakglass.Request)) *breakglass.Request {
-		r := &breakglass.Request{At: before.Add(-time.Hour), Ask: breakglass.Requested{Aftercare: care}, Issued: &breakglass.Issued{NotBefore: before.Add(-time.Hour), NotAfter: before},
-			Swept: &breakglass.Swept{}, SweptAt: before, Closed: &breakglass.Ending{At: before}}
+		r := &breakglass.Request{At: before.Add(-time.Hour), Ask: breakglass.Requested{Aftercare: care},
+			Issued: &breakglass.Issued{NotBefore: before.Add(-time.Hour), NotAfter: before},
+			Swept:  &breakglass.Swept{}, SweptAt: before, Closed: &breakglass.Ending{At: before}}
 		change(r)
 		return r
 	}
@@ -207,7 +224,8 @@ func TestPairsAreCountedInTheirOwnPeriod(t *testing.T) {
 			if n < before {
 				at = noon.AddDate(0, 0, -1)
 			}
-			out = append(out, &breakglass.Request{ID: strings.Repeat("x", n+1), At: at, ClaimedAt: at, Claimed: &breakglass.Claimed{}, Issued: &breakglass.Issued{NotBefore: at, NotAfter: at.Add(time.Hour)},
+			out = append(out, &breakglass.Request{ID: strings.Repeat("x", n+1), At: at, ClaimedAt: at, Claimed: &breakglass.Claimed{},
+				Issued:    &breakglass.Issued{NotBefore: at, NotAfter: at.Add(time.Hour)},
 				Ask:       breakglass.Requested{By: breakglass.Actor{Person: "alice"}, Cluster: "c1", Profile: "p"},
 				Approvals: []breakglass.Approval{{By: breakglass.Actor{Person: "bob"}, At: at}, {By: breakglass.Actor{Person: "carol"}, At: at}}})
 		}
@@ -217,7 +235,8 @@ func TestPairsAreCountedInTheirOwnPeriod(t *testing.T) {
 		before, within int
 		want           bool
 	}{{pairAtLeast, 0, false}, {pairAtLeast - 1, 1, false}, {0, pairAtLeast, true}} {
-		f := &facts{hours: Hours{Zone: time.UTC}, from: noon, now: noon.AddDate(0, 0, 7), policy: &breakglass.Policy{}, requests: grants(c.before, c.within)}
+		f := &facts{hours: Hours{Zone: time.UTC}, from: noon, now: noon.AddDate(0, 0, 7), policy: &breakglass.Policy{},
+			requests: grants(c.before, c.within)}
 		_, items := f.emergency()
 		if got := slices.ContainsFunc(items, func(i Item) bool { return i.Kind == "pair" }); got != c.want {
 			t.Errorf("%d before and %d within the period: an item for the pair %v, want %v", c.before, c.within, got, c.want)

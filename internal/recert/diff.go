@@ -33,7 +33,8 @@ type Change struct {
 
 // Compare says what changed from one report to a later one.
 func Compare(from, to *Report) Diff {
-	d := Diff{APIVersion: APIVersion, Kind: "RecertificationDiff", From: from.Campaign, To: to.Campaign, Came: []Change{}, Went: []Change{}, Widened: []Change{}, Changed: []Change{}, Outcomes: []Change{}}
+	d := Diff{APIVersion: APIVersion, Kind: "RecertificationDiff", From: from.Campaign, To: to.Campaign, Came: []Change{}, Went: []Change{},
+		Widened: []Change{}, Changed: []Change{}, Outcomes: []Change{}}
 	before := map[string]*Line{}
 	for n := range from.Items {
 		before[from.Items[n].ID] = &from.Items[n]
@@ -50,7 +51,8 @@ func Compare(from, to *Report) Diff {
 		again.compare(&was.Item)
 		switch more := gained(was.Grants, is.Grants); {
 		case again.State == breakglass.ItemWidened:
-			d.Widened = append(d.Widened, Change{ID: is.ID, Title: is.Title, Was: string(was.Risk), Is: strings.TrimSpace(string(is.Risk) + " " + strings.Join(more, ", "))})
+			d.Widened = append(d.Widened, Change{ID: is.ID, Title: is.Title, Was: string(was.Risk),
+				Is: strings.TrimSpace(string(is.Risk) + " " + strings.Join(more, ", "))})
 		case was.Fingerprint != is.Fingerprint:
 			d.Changed = append(d.Changed, Change{ID: is.ID, Title: is.Title, Was: was.Title, Is: is.Title})
 		}
@@ -77,7 +79,8 @@ func (d *Diff) Text(w io.Writer) error {
 	for _, part := range []struct {
 		mark, what string
 		list       []Change
-	}{{"+", "new", d.Came}, {"-", "gone", d.Went}, {"!", "gives more", d.Widened}, {"~", "changed", d.Changed}, {"→", "another answer", d.Outcomes}} {
+	}{{"+", "new", d.Came}, {"-", "gone", d.Went}, {"!", "gives more", d.Widened}, {"~", "changed", d.Changed},
+		{"→", "another answer", d.Outcomes}} {
 		fmt.Fprintf(&b, "\n%s: %d\n", part.what, len(part.list))
 		for _, c := range part.list {
 			fmt.Fprintf(&b, "  %s %s", part.mark, plain(c.Title))

@@ -29,10 +29,12 @@ func (r *Report) earlierTables() map[string]func(io.Writer) error {
 
 // earlierItemsCSV is ItemsCSV as that release wrote it.
 func (r *Report) earlierItemsCSV(w io.Writer) error {
-	rows := [][]string{{"id", "topic", "kind", "cluster", "title", "risk", "state", "admin", "outcome", "answered_by", "suspended", "escalated", "proved", "since", "evidence", "take_away", "digest"}}
+	rows := [][]string{{"id", "topic", "kind", "cluster", "title", "risk", "state", "admin", "outcome", "answered_by", "suspended",
+		"escalated", "proved", "since", "evidence", "take_away", "digest"}}
 	for n := range r.Items {
 		l := &r.Items[n]
-		rows = append(rows, []string{l.ID, string(l.Topic), l.Kind, l.Cluster, l.Title, string(l.Risk), string(l.State), yes(l.Admin), string(l.Outcome), answeredBy(l), when(l.Suspended), when(l.Escalated), l.Proved,
+		rows = append(rows, []string{l.ID, string(l.Topic), l.Kind, l.Cluster, l.Title, string(l.Risk), string(l.State), yes(l.Admin),
+			string(l.Outcome), answeredBy(l), when(l.Suspended), when(l.Escalated), l.Proved,
 			when(l.Since), strings.Join(l.Evidence, "; "), cmp.Or(l.TakeAway, l.Advice), l.Digest})
 	}
 	return writeCSV(w, rows)

@@ -38,13 +38,15 @@ func TestBundleOfAnEarlierReleaseVerifies(t *testing.T) {
 		return b
 	}
 	// What that release compared is compared still, also against somebody with the ledger's key.
-	for name, change := range map[string][2]string{"items.csv": {"kept", "open"}, "decisions.csv": {"carol", "erin"}, "emergency-access.csv": {"alice", "mallory"}, "report.json": {`"kept": `, `"kept": 9`}} {
+	for name, change := range map[string][2]string{"items.csv": {"kept", "open"}, "decisions.csv": {"carol", "erin"},
+		"emergency-access.csv": {"alice", "mallory"}, "report.json": {`"kept": `, `"kept": 9`}} {
 		b := open()
 		was := b[name]
 		if b[name] = bytes.Replace(was, []byte(change[0]), []byte(change[1]), 1); bytes.Equal(was, b[name]) {
 			t.Fatalf("%s has no %q", name, change[0])
 		}
-		if got, want := recert.Verify(signed(b), verifier).Problems, []string{name + " does not say what the ledger says"}; !slices.Equal(got, want) {
+		if got, want := recert.Verify(signed(b), verifier).Problems, []string{name + " does not say what the ledger says"}; !slices.Equal(got,
+			want) {
 			t.Errorf("another %s, signed: problems %q, want %q", name, got, want)
 		}
 	}

@@ -85,7 +85,8 @@ func (r *Report) decisions() chart {
 			}
 		}
 		var parts []part
-		for _, o := range []breakglass.Outcome{breakglass.OutcomeKeep, breakglass.OutcomeRevoke, breakglass.OutcomeSuspended, breakglass.OutcomeEscalated, breakglass.OutcomeNone} {
+		for _, o := range []breakglass.Outcome{breakglass.OutcomeKeep, breakglass.OutcomeRevoke, breakglass.OutcomeSuspended,
+			breakglass.OutcomeEscalated, breakglass.OutcomeNone} {
 			parts = append(parts, part{n[o], string(o), string(o)})
 		}
 		bars = append(bars, bar{t.Title(), parts})
@@ -141,7 +142,8 @@ func (r *Report) ages() chart {
 	steps := []struct {
 		label string
 		most  time.Duration
-	}{{"under 30 days", 30 * 24 * time.Hour}, {"30 to 90 days", 90 * 24 * time.Hour}, {"90 days to a year", 365 * 24 * time.Hour}, {"over a year", 1 << 62}}
+	}{{"under 30 days", 30 * 24 * time.Hour}, {"30 to 90 days", 90 * 24 * time.Hour}, {"90 days to a year", 365 * 24 * time.Hour},
+		{"over a year", 1 << 62}}
 	bars := make([]bar, len(steps))
 	for i := range steps {
 		bars[i] = bar{steps[i].label, []part{{0, "neutral", "keys and accounts"}}}
@@ -167,7 +169,8 @@ func (r *Report) approvals() chart {
 		label string
 		most  int64
 		class string
-	}{{"under 10 s", 10, "revoked"}, {"10 s to 1 min", 60, "neutral"}, {"1 to 5 min", 300, "neutral"}, {"5 to 15 min", 900, "neutral"}, {"over 15 min", 1 << 62, "neutral"}, {"never", 0, "open"}}
+	}{{"under 10 s", 10, "revoked"}, {"10 s to 1 min", 60, "neutral"}, {"1 to 5 min", 300, "neutral"}, {"5 to 15 min", 900, "neutral"},
+		{"over 15 min", 1 << 62, "neutral"}, {"never", 0, "open"}}
 	bars := make([]bar, len(steps))
 	for i, s := range steps {
 		bars[i] = bar{s.label, []part{{0, s.class, "requests"}}}
@@ -215,14 +218,16 @@ func draw(title, note string, bars []bar) chart {
 	fmt.Fprintf(&s, `<svg viewBox="0 0 %d %d" role="img" aria-label="%s">`, chartWidth, height, template.HTMLEscapeString(title))
 	for i, b := range bars {
 		y := i*rowHeight + 4
-		fmt.Fprintf(&s, `<text class="label" x="%d" y="%d" text-anchor="end">%s</text>`, labelWidth-10, y+barHeight-3, template.HTMLEscapeString(cut(b.label, 38)))
+		fmt.Fprintf(&s, `<text class="label" x="%d" y="%d" text-anchor="end">%s</text>`, labelWidth-10, y+barHeight-3,
+			template.HTMLEscapeString(cut(b.label, 38)))
 		x := float64(labelWidth)
 		for _, p := range b.parts {
 			if p.n == 0 {
 				continue
 			}
 			w := float64(p.n) / float64(most) * (chartWidth - labelWidth - numberWidth)
-			fmt.Fprintf(&s, `<rect class="fill %s" x="%.1f" y="%d" width="%.1f" height="%d" rx="2"><title>%s: %d %s</title></rect>`, p.class, x, y, max(w-1, 1), barHeight, template.HTMLEscapeString(b.label), p.n, template.HTMLEscapeString(p.name))
+			fmt.Fprintf(&s, `<rect class="fill %s" x="%.1f" y="%d" width="%.1f" height="%d" rx="2"><title>%s: %d %s</title></rect>`, p.class, x, y,
+				max(w-1, 1), barHeight, template.HTMLEscapeString(b.label), p.n, template.HTMLEscapeString(p.name))
 			x += w
 			words = append(words, fmt.Sprintf("%s: %d %s", b.label, p.n, p.name))
 		}
@@ -232,12 +237,14 @@ func draw(title, note string, bars []bar) chart {
 		x := labelWidth
 		y := len(bars)*rowHeight + 8
 		for _, p := range legend {
-			fmt.Fprintf(&s, `<rect class="fill %s" x="%d" y="%d" width="10" height="10" rx="2"/><text class="legend" x="%d" y="%d">%s</text>`, p.class, x, y, x+14, y+9, template.HTMLEscapeString(p.name))
+			fmt.Fprintf(&s, `<rect class="fill %s" x="%d" y="%d" width="10" height="10" rx="2"/><text class="legend" x="%d" y="%d">%s</text>`,
+				p.class, x, y, x+14, y+9, template.HTMLEscapeString(p.name))
 			x += 28 + 7*len(p.name)
 		}
 	}
 	s.WriteString(`</svg>`)
-	return chart{Title: title, Note: note, Words: strings.Join(words, "; "), SVG: template.HTML(s.String())} //nolint:gosec // every text in it is escaped above
+	//nolint:gosec // every text in it is escaped above
+	return chart{Title: title, Note: note, Words: strings.Join(words, "; "), SVG: template.HTML(s.String())}
 }
 
 func cut(s string, n int) string {

@@ -87,7 +87,8 @@ func (i *Item) High() bool { return i.Admin || i.Risk.AtLeast(inventory.High) }
 
 // Frozen is the item as the ledger keeps it.
 func (i *Item) Frozen() breakglass.FrozenItem {
-	return breakglass.FrozenItem{ID: i.ID, Digest: i.Digest(), State: i.State, Admin: i.Admin, High: i.High(), Not: i.Not, Gives: i.Gives, Object: i.Object}
+	return breakglass.FrozenItem{ID: i.ID, Digest: i.Digest(), State: i.State, Admin: i.Admin, High: i.High(), Not: i.Not, Gives: i.Gives,
+		Object: i.Object}
 }
 
 // Digest is the hex SHA-256 of everything the item says. encoding/json writes struct fields in their order, so it is stable.
@@ -112,7 +113,8 @@ func (i *Item) compare(kept *Item) {
 }
 
 func (i *Item) inventory() inventory.Item {
-	return inventory.Item{ID: i.ID, Risk: i.Risk, Admin: i.Admin, Grants: i.Grants, Fingerprint: i.Fingerprint, Orphan: i.Orphan, Dormant: i.Dormant}
+	return inventory.Item{ID: i.ID, Risk: i.Risk, Admin: i.Admin, Grants: i.Grants, Fingerprint: i.Fingerprint, Orphan: i.Orphan,
+		Dormant: i.Dormant}
 }
 
 // Snapshot is everything that a campaign is about, as it was when it opened.

@@ -29,10 +29,14 @@ func TestWhatWasRevokedIsLeftUntilItIsProvedOrAcknowledged(t *testing.T) {
 		{"an object that is still there", line(func(l *recert.Line) {
 			l.Object, l.Proof, l.Proved, l.ProvedAt = "RoleBinding ci/old", proof, "still there", seen
 		}), true},
-		{"an object that was said to be gone", line(func(l *recert.Line) { l.Object, l.Proof, l.Acknowledged = "RoleBinding ci/old", proof, by("bob") }), true},
+		{"an object that was said to be gone", line(func(l *recert.Line) {
+			l.Object, l.Proof, l.Acknowledged = "RoleBinding ci/old", proof,
+				by("bob")
+		}), true},
 		{"an object that is gone", line(func(l *recert.Line) { l.Object, l.Proof, l.Proved = "RoleBinding ci/old", proof, "gone" }), false},
 		{"an object of an earlier release", line(func(l *recert.Line) { l.Object = "RoleBinding ci/old" }), true},
-		{"an object of an earlier release that was said to be gone", line(func(l *recert.Line) { l.Object, l.Acknowledged = "RoleBinding ci/old", by("bob") }), false},
+		{"an object of an earlier release that was said to be gone",
+			line(func(l *recert.Line) { l.Object, l.Acknowledged = "RoleBinding ci/old", by("bob") }), false},
 		{"the same, seen before that", line(func(l *recert.Line) {
 			l.Object, l.Acknowledged, l.Proved, l.ProvedAt = "RoleBinding ci/old", by("bob"), "still there", seen
 		}), false},

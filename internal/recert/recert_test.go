@@ -44,14 +44,19 @@ func bgtestPolicy() string { return bgtest.Policy() + reviewers }
 func newWorld(t testing.TB) *world {
 	t.Helper()
 	const day = 24 * time.Hour
-	s := bgtest.New(t, bgtest.Options{Policy: bgtestPolicy(), Config: func(c *breakglass.Config) { c.Sweep, c.HeartbeatEvery, c.Reconcile = day, day, day }})
+	s := bgtest.New(t, bgtest.Options{Policy: bgtestPolicy(), Config: func(c *breakglass.Config) {
+		c.Sweep, c.HeartbeatEvery,
+			c.Reconcile = day, day, day
+	}})
 	w := &world{System: s, scanned: plain()}
 	w.signer = s.Signer()
 	var err error
-	w.service, err = recert.New(recert.Config{Domain: s.Service, Ledger: s.Ledger, Signer: w.signer, Dir: filepath.Join(s.Dir, "recert"), Clusters: []string{"c1"},
-		Scan: func(context.Context, string) (*inventory.Snapshot, *inventory.Analysis, error) { return w.scanned() },
+	w.service, err = recert.New(recert.Config{Domain: s.Service, Ledger: s.Ledger, Signer: w.signer, Dir: filepath.Join(s.Dir, "recert"),
+		Clusters: []string{"c1"},
+		Scan:     func(context.Context, string) (*inventory.Snapshot, *inventory.Analysis, error) { return w.scanned() },
 		Own: func(context.Context) ([]recert.Item, error) {
-			return []recert.Item{{ID: "own/vault/policy", Kind: "vault-policy", Title: "the daemon's Vault policy is the one that ships", Evidence: []string{"=breakglassd"}, Risk: inventory.Low, Grants: []string{"sign"}}}, nil
+			return []recert.Item{{ID: "own/vault/policy", Kind: "vault-policy", Title: "the daemon's Vault policy is the one that ships",
+				Evidence: []string{"=breakglassd"}, Risk: inventory.Low, Grants: []string{"sign"}}}, nil
 		}})
 	if err != nil {
 		t.Fatal(err)
@@ -63,14 +68,18 @@ func newWorld(t testing.TB) *world {
 func plain(more ...inventory.Power) func() (*inventory.Snapshot, *inventory.Analysis, error) {
 	return func() (*inventory.Snapshot, *inventory.Analysis, error) {
 		powers := append([]inventory.Power{
-			{Subject: inventory.Subject{Kind: inventory.User, Name: "bob@example.com"}, Rights: []string{"cluster-admin"}, Severity: inventory.Critical, Via: []inventory.Ref{{Kind: "ClusterRoleBinding", Name: "bobs"}},
+			{Subject: inventory.Subject{Kind: inventory.User, Name: "bob@example.com"}, Rights: []string{"cluster-admin"},
+				Severity: inventory.Critical, Via: []inventory.Ref{{Kind: "ClusterRoleBinding", Name: "bobs"}},
 				Path: inventory.Path{{From: "user bob@example.com", Via: "ClusterRoleBinding bobs", Can: "everything", To: "cluster-admin"}}},
-			{Subject: inventory.Subject{Kind: inventory.ServiceAccount, Namespace: "ci", Name: "gone"}, Rights: []string{"secrets-read"}, Severity: inventory.High, Orphan: true, Via: []inventory.Ref{{Kind: "RoleBinding", Namespace: "ci", Name: "old"}}},
+			{Subject: inventory.Subject{Kind: inventory.ServiceAccount, Namespace: "ci", Name: "gone"}, Rights: []string{"secrets-read"},
+				Severity: inventory.High, Orphan: true, Via: []inventory.Ref{{Kind: "RoleBinding", Namespace: "ci", Name: "old"}}},
 		}, more...)
-		snap := &inventory.Snapshot{Cluster: "c1", At: time.Now().UTC(), Collector: "system:serviceaccount:breakglass:collector", Server: inventory.Server{Address: "https://127.0.0.1:6443", Version: "v1.37.2"}}
+		snap := &inventory.Snapshot{Cluster: "c1", At: time.Now().UTC(), Collector: "system:serviceaccount:breakglass:collector",
+			Server: inventory.Server{Address: "https://127.0.0.1:6443", Version: "v1.37.2"}}
 		for _, p := range powers {
 			for _, via := range p.Via {
-				snap.Bindings = append(snap.Bindings, inventory.Binding{Namespace: via.Namespace, Name: via.Name, Subjects: []inventory.Subject{p.Subject}})
+				snap.Bindings = append(snap.Bindings, inventory.Binding{Namespace: via.Namespace, Name: via.Name,
+					Subjects: []inventory.Subject{p.Subject}})
 			}
 		}
 		for _, b := range snap.Bindings {
@@ -79,8 +88,11 @@ func plain(more ...inventory.Power) func() (*inventory.Snapshot, *inventory.Anal
 			}
 		}
 		snap.Bindings = slices.DeleteFunc(snap.Bindings, func(b inventory.Binding) bool { return b.Namespace == "" })
-		return snap, &inventory.Analysis{Cluster: "c1", Powers: powers, Doors: []inventory.Door{{ID: inventory.DoorSATokens, Title: "Service-account tokens", State: inventory.Present, Risk: inventory.High, Advice: "delete them", Evidence: []string{"Secrets"},
-			Items: []inventory.DoorItem{{ID: "ci/token-1", Title: "legacy token of ci/deployer <script>alert(1)</script>", Risk: inventory.High, Grants: []string{"ci/deployer"}, TakeAway: "kubectl -n ci delete secret token-1"}}}}}, nil
+		return snap, &inventory.Analysis{Cluster: "c1", Powers: powers,
+			Doors: []inventory.Door{{ID: inventory.DoorSATokens, Title: "Service-account tokens", State: inventory.Present, Risk: inventory.High,
+				Advice: "delete them", Evidence: []string{"Secrets"},
+				Items: []inventory.DoorItem{{ID: "ci/token-1", Title: "legacy token of ci/deployer <script>alert(1)</script>", Risk: inventory.High,
+					Grants: []string{"ci/deployer"}, TakeAway: "kubectl -n ci delete secret token-1"}}}}}, nil
 	}
 }
 
@@ -100,7 +112,8 @@ func (w *world) say(t testing.TB, c *breakglass.Campaign, who string, v breakgla
 	if !ok {
 		t.Fatalf("there is no item %s", id)
 	}
-	after, err := w.Service.DecideItems(t.Context(), byKey(who), c.ID, breakglass.ItemAnswer{Verdict: v, Reason: "=HYPERLINK(\"http://evil\") looked at it", Items: []breakglass.Judged{{ID: id, Digest: i.Digest}}})
+	after, err := w.Service.DecideItems(t.Context(), byKey(who), c.ID, breakglass.ItemAnswer{Verdict: v,
+		Reason: "=HYPERLINK(\"http://evil\") looked at it", Items: []breakglass.Judged{{ID: id, Digest: i.Digest}}})
 	if err != nil {
 		t.Fatalf("%s %ss %s: %v", who, v, id, err)
 	}
@@ -150,7 +163,8 @@ func bubble(t *testing.T, f func(t *testing.T, w *world)) {
 func TestCampaignAsksAboutAllSixSubjects(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		w.use(t, "alice")
-		if err := w.Service.RecordCheck(t.Context(), breakglass.CheckRun{Check: "ca", Cluster: "c1", OK: false, Verdict: "the CA ends in 10 days"}); err != nil {
+		if err := w.Service.RecordCheck(t.Context(), breakglass.CheckRun{Check: "ca", Cluster: "c1", OK: false,
+			Verdict: "the CA ends in 10 days"}); err != nil {
 			t.Fatal(err)
 		}
 		c := w.start(t)
@@ -166,7 +180,8 @@ func TestCampaignAsksAboutAllSixSubjects(t *testing.T) {
 			}
 		}
 		// 4 profiles: 3 requesters and 5 approvers each; 6 keys and 6 accounts.
-		want := map[recert.Topic]int{recert.TopicEligibility: 4*(3+5) + 12, recert.TopicOwn: 1, recert.TopicPower: 2, recert.TopicDoors: 2, recert.TopicEmergency: 1, recert.TopicChecks: 1}
+		want := map[recert.Topic]int{recert.TopicEligibility: 4*(3+5) + 12, recert.TopicOwn: 1, recert.TopicPower: 2, recert.TopicDoors: 2,
+			recert.TopicEmergency: 1, recert.TopicChecks: 1}
 		if diff := cmp.Diff(want, n); diff != "" {
 			t.Error(diff)
 		}
@@ -174,7 +189,8 @@ func TestCampaignAsksAboutAllSixSubjects(t *testing.T) {
 			t.Errorf("bob's own power: admin %v, not to be judged by %v", bob.Admin, bob.Not)
 		}
 		grant := titled(t, w, c, "used admin")
-		if !slices.Equal(grant.Not, []string{"alice", "bob", "carol"}) || grant.Risk != inventory.High || !slices.ContainsFunc(grant.Evidence, func(s string) bool { return strings.Contains(s, "too fast") }) {
+		if !slices.Equal(grant.Not, []string{"alice", "bob", "carol"}) || grant.Risk != inventory.High ||
+			!slices.ContainsFunc(grant.Evidence, func(s string) bool { return strings.Contains(s, "too fast") }) {
 			t.Errorf("a grant that was approved in no time: %+v", grant)
 		}
 	})
@@ -198,7 +214,8 @@ func TestNextCampaignTellsWhatChanged(t *testing.T) {
 
 		time.Sleep(30 * 24 * time.Hour)
 		w.scanned = func() (*inventory.Snapshot, *inventory.Analysis, error) {
-			s, a, err := plain(inventory.Power{Subject: inventory.Subject{Kind: inventory.User, Name: "mallory"}, Rights: []string{"cluster-admin"}, Severity: inventory.Critical})()
+			s, a, err := plain(inventory.Power{Subject: inventory.Subject{Kind: inventory.User, Name: "mallory"}, Rights: []string{"cluster-admin"},
+				Severity: inventory.Critical})()
 			a.Powers = slices.Delete(a.Powers, 1, 2) // the forgotten account was taken away
 			a.Doors[0].Items[0].Grants = append(a.Doors[0].Items[0].Grants, "more")
 			return s, a, err
@@ -235,7 +252,8 @@ func TestNextCampaignTellsWhatChanged(t *testing.T) {
 		}
 		d := recert.Compare(a, b)
 		if !slices.ContainsFunc(d.Came, func(c recert.Change) bool { return strings.Contains(c.Title, "mallory") }) ||
-			!slices.ContainsFunc(d.Went, func(c recert.Change) bool { return c.ID == orphan.ID }) || !slices.ContainsFunc(d.Widened, func(c recert.Change) bool { return c.ID == token.ID }) {
+			!slices.ContainsFunc(d.Went, func(c recert.Change) bool { return c.ID == orphan.ID }) ||
+			!slices.ContainsFunc(d.Widened, func(c recert.Change) bool { return c.ID == token.ID }) {
 			t.Errorf("came %+v\nwent %+v\nwidened %+v", d.Came, d.Went, d.Widened)
 		}
 	})
@@ -270,7 +288,8 @@ func TestScanThatMayNotReadEverythingProvesNothingAndSaysSo(t *testing.T) {
 				s.Sources = []inventory.Source{{Name: "rolebindings", Missing: missing}}
 				if missing != "" {
 					s.Bindings, a.Powers = nil, nil
-					a.Findings = []inventory.Finding{{ID: "unread/rolebindings", Rule: "scan/unread", Severity: inventory.High, Title: "role bindings could not be read", Text: missing, Next: "give the right"}}
+					a.Findings = []inventory.Finding{{ID: "unread/rolebindings", Rule: "scan/unread", Severity: inventory.High,
+						Title: "role bindings could not be read", Text: missing, Next: "give the right"}}
 				}
 				return s, a, err
 			}
@@ -337,7 +356,8 @@ func TestBundleVerifiesOffline(t *testing.T) {
 				t.Fatal(err)
 			}
 			v := recert.Verify(again, w.Verifier)
-			if len(v.Problems) > 0 || !v.Closed || v.Campaign != c.ID || !v.Counts.AddUp() || v.Counts.Items != len(c.Items) || v.Counts.Revoked != 2 || v.Counts.Suspended == 0 || v.Counts.Escalated == 0 {
+			if len(v.Problems) > 0 || !v.Closed || v.Campaign != c.ID || !v.Counts.AddUp() || v.Counts.Items != len(c.Items) ||
+				v.Counts.Revoked != 2 || v.Counts.Suspended == 0 || v.Counts.Escalated == 0 {
 				t.Errorf("%+v", v)
 			}
 		}
@@ -431,7 +451,8 @@ func TestChangedBundleIsRefused(t *testing.T) {
 		}
 		other["report.json"] = bytes.Replace(other["report.json"], []byte(`"rendering": 1`), []byte(`"rendering": 0`), 1)
 		resign(flip("report.html"))(other)
-		if v := recert.Verify(other, w.Verifier); len(v.Problems) > 0 || len(v.Earlier) > 0 || !slices.Contains(v.Unchecked, "report.html") || !slices.Contains(v.Unchecked, "items.csv") {
+		if v := recert.Verify(other, w.Verifier); len(v.Problems) > 0 || len(v.Earlier) > 0 || !slices.Contains(v.Unchecked, "report.html") ||
+			!slices.Contains(v.Unchecked, "items.csv") {
 			t.Errorf("a report in another form: %+v", v)
 		}
 		// The end of a campaign can be cut off by somebody with the key, but then it does not say that it is closed.
@@ -461,7 +482,8 @@ func TestNoCellBeginsLikeAFormula(t *testing.T) {
 		r.Items[0].Title, r.Items[1].Title, r.Items[2].Title, r.Items[3].Title = "=1+1", "+1", "-1", "@x"
 		r.Grants[0].Reason = "\t=cmd|' /C calc'!A0"
 		cells, neutral := 0, 0
-		for name, render := range map[string]func(io.Writer) error{"items": r.ItemsCSV, "decisions": r.DecisionsCSV, "emergency": r.EmergencyCSV} {
+		for name, render := range map[string]func(io.Writer) error{"items": r.ItemsCSV, "decisions": r.DecisionsCSV,
+			"emergency": r.EmergencyCSV} {
 			var b bytes.Buffer
 			if err := render(&b); err != nil {
 				t.Fatal(err)
@@ -647,7 +669,8 @@ func BenchmarkBigCampaign(b *testing.B) {
 		w := newWorld(b)
 		var powers []inventory.Power
 		for n := range 10_000 - 48 {
-			powers = append(powers, inventory.Power{Subject: inventory.Subject{Kind: inventory.User, Name: fmt.Sprintf("user-%d@example.com", n)}, Rights: []string{"secrets-read@shop", "pods-create@shop"}, Severity: inventory.High,
+			powers = append(powers, inventory.Power{Subject: inventory.Subject{Kind: inventory.User, Name: fmt.Sprintf("user-%d@example.com", n)},
+				Rights: []string{"secrets-read@shop", "pods-create@shop"}, Severity: inventory.High,
 				Via: []inventory.Ref{{Kind: "RoleBinding", Namespace: "shop", Name: fmt.Sprintf("binding-%d", n)}}})
 		}
 		w.scanned = plain(powers...)

@@ -103,9 +103,12 @@ func NewReport(c *breakglass.Campaign, snap *Snapshot, now time.Time) (*Report, 
 	if len(snap.Items) != len(c.Items) {
 		return nil, fmt.Errorf("the snapshot has %d items, %s has %d", len(snap.Items), c.ID, len(c.Items))
 	}
-	r := &Report{APIVersion: APIVersion, Kind: "RecertificationReport", Campaign: c.ID, AsOf: now.UTC().Truncate(time.Second), Opened: c.At.UTC(), OpenedBy: "schedule", Deadline: c.Opened.Deadline.UTC(), From: c.Opened.From,
-		Until: c.Opened.Until, Previous: c.Opened.Previous, Clusters: snap.Clusters, Reviewers: c.Reviewers(), AdminReviewers: c.Opened.AdminReviewers, Items: make([]Line, 0, len(c.Items)), Grants: snap.Grants,
-		Checks: snap.Checks, PolicyDigest: c.Opened.PolicyDigest, PolicyChanges: snap.PolicyChanges, Snapshot: c.Opened.Snapshot, Ledger: snap.Ledger, Names: snap.Names, Rendering: rendering}
+	r := &Report{APIVersion: APIVersion, Kind: "RecertificationReport", Campaign: c.ID, AsOf: now.UTC().Truncate(time.Second),
+		Opened: c.At.UTC(), OpenedBy: "schedule", Deadline: c.Opened.Deadline.UTC(), From: c.Opened.From,
+		Until: c.Opened.Until, Previous: c.Opened.Previous, Clusters: snap.Clusters, Reviewers: c.Reviewers(),
+		AdminReviewers: c.Opened.AdminReviewers, Items: make([]Line, 0, len(c.Items)), Grants: snap.Grants,
+		Checks: snap.Checks, PolicyDigest: c.Opened.PolicyDigest, PolicyChanges: snap.PolicyChanges, Snapshot: c.Opened.Snapshot,
+		Ledger: snap.Ledger, Names: snap.Names, Rendering: rendering}
 	if c.Opened.By != nil {
 		r.OpenedBy = c.Opened.By.Person
 	}
@@ -115,7 +118,8 @@ func NewReport(c *breakglass.Campaign, snap *Snapshot, now time.Time) (*Report, 
 		at := c.ClosedAt.UTC()
 		r.Closed = &at
 	}
-	r.Counts = Counts{Items: len(c.Items), Kept: counts.Kept, Revoked: counts.Revoked, Suspended: counts.Suspended, Escalated: counts.Escalated, Open: open}
+	r.Counts = Counts{Items: len(c.Items), Kept: counts.Kept, Revoked: counts.Revoked, Suspended: counts.Suspended,
+		Escalated: counts.Escalated, Open: open}
 	for n, i := range c.Items {
 		if snap.Items[n].ID != i.ID || snap.Items[n].Digest() != i.Digest {
 			return nil, fmt.Errorf("the snapshot says something else about %s than %s was opened with", i.ID, c.ID)
@@ -158,7 +162,8 @@ func (l *Line) done() bool {
 }
 
 func lineOf(c *breakglass.Campaign, i *breakglass.CampaignItem, item Item) Line {
-	l := Line{Item: item, Digest: i.Digest, Outcome: c.Outcome(i), Need: c.Need(i), Words: []Word{}, SuspendedWhy: i.SuspendedWhy, EscalatedWhy: i.EscalatedWhy, Held: i.Held(), Suspended: stamp(i.Suspended), Escalated: stamp(i.Escalated),
+	l := Line{Item: item, Digest: i.Digest, Outcome: c.Outcome(i), Need: c.Need(i), Words: []Word{}, SuspendedWhy: i.SuspendedWhy,
+		EscalatedWhy: i.EscalatedWhy, Held: i.Held(), Suspended: stamp(i.Suspended), Escalated: stamp(i.Escalated),
 		Settled: stamp(i.SettledAt), SettledBy: i.Settled}
 	if i.AtClose != "" && i.AtClose != l.Outcome {
 		l.Outcome, l.Now = i.AtClose, l.Outcome
@@ -224,7 +229,8 @@ func (l *Line) Left() bool {
 	case breakglass.OutcomeKeep, breakglass.OutcomeSuspended:
 		return false
 	case breakglass.OutcomeRevoke:
-		settled := l.Gives.Person != "" && l.Suspended != nil || l.Proved == "gone" || !l.Provable() && l.done() && (l.ProvedAt == nil || l.Acknowledged.At.After(*l.ProvedAt))
+		settled := l.Gives.Person != "" && l.Suspended != nil || l.Proved == "gone" || !l.Provable() && l.done() &&
+			(l.ProvedAt == nil || l.Acknowledged.At.After(*l.ProvedAt))
 		return !settled
 	case breakglass.OutcomeNone, breakglass.OutcomeEscalated:
 	}
@@ -322,10 +328,12 @@ func writeCSV(w io.Writer, rows [][]string) error {
 
 // ItemsCSV writes one row for each item.
 func (r *Report) ItemsCSV(w io.Writer) error {
-	rows := [][]string{{"id", "topic", "kind", "cluster", "title", "risk", "state", "admin", "outcome", "since_closing", "answered_by", "suspended", "escalated", "proved", "since", "evidence", "take_away", "digest"}}
+	rows := [][]string{{"id", "topic", "kind", "cluster", "title", "risk", "state", "admin", "outcome", "since_closing", "answered_by",
+		"suspended", "escalated", "proved", "since", "evidence", "take_away", "digest"}}
 	for n := range r.Items {
 		l := &r.Items[n]
-		rows = append(rows, []string{l.ID, string(l.Topic), l.Kind, l.Cluster, l.Title, string(l.Risk), string(l.State), yes(l.Admin), string(l.Outcome), string(l.Now), answeredBy(l), when(l.Suspended), when(l.Escalated), l.Proved,
+		rows = append(rows, []string{l.ID, string(l.Topic), l.Kind, l.Cluster, l.Title, string(l.Risk), string(l.State), yes(l.Admin),
+			string(l.Outcome), string(l.Now), answeredBy(l), when(l.Suspended), when(l.Escalated), l.Proved,
 			when(l.Since), strings.Join(l.Evidence, "; "), cmp.Or(l.TakeAway, l.Advice), l.Digest})
 	}
 	return writeCSV(w, rows)
@@ -365,7 +373,8 @@ func (r *Report) DecisionsCSV(w io.Writer) error {
 
 // EmergencyCSV writes one row for each request of the period.
 func (r *Report) EmergencyCSV(w io.Writer) error {
-	rows := [][]string{{"id", "person", "profile", "cluster", "risk", "asked", "reason", "incident", "state", "approvers", "seconds_to_approve", "fastest_approval_seconds", "issued", "ended", "ttl_seconds", "used", "done",
+	rows := [][]string{{"id", "person", "profile", "cluster", "risk", "asked", "reason", "incident", "state", "approvers",
+		"seconds_to_approve", "fastest_approval_seconds", "issued", "ended", "ttl_seconds", "used", "done",
 		"left_over", "closing_note", "off_hours"}}
 	for _, g := range r.Grants {
 		var who []string
@@ -380,7 +389,8 @@ func (r *Report) EmergencyCSV(w io.Writer) error {
 		if g.Approved != nil {
 			took = strconv.FormatInt(*g.Approved, 10)
 		}
-		rows = append(rows, []string{g.ID, g.Person, g.Profile, g.Cluster, g.Risk, g.Asked.Format(time.RFC3339), g.Reason, g.Incident, g.State, strings.Join(who, ", "), took, fastest, when(g.Issued), when(g.Ended),
+		rows = append(rows, []string{g.ID, g.Person, g.Profile, g.Cluster, g.Risk, g.Asked.Format(time.RFC3339), g.Reason, g.Incident, g.State,
+			strings.Join(who, ", "), took, fastest, when(g.Issued), when(g.Ended),
 			strconv.FormatInt(g.TTL, 10), g.Used, g.Done, strconv.Itoa(g.LeftOver), strings.TrimSpace(g.NoteState + " " + g.Note), yes(g.OffHours)})
 	}
 	return writeCSV(w, rows)
@@ -417,7 +427,8 @@ func (r *Report) Text(w io.Writer) error {
 	if since := r.sinceClosing(); since != "" {
 		fmt.Fprintf(&b, "since closing: %s\n", since)
 	}
-	fmt.Fprintf(&b, "period %s to %s   opened %s by %s   reviewers %s\n", r.From.Format(time.DateOnly), r.Until.Format(time.DateOnly), r.Opened.Format(time.DateOnly), r.OpenedBy, strings.Join(r.Reviewers, ", "))
+	fmt.Fprintf(&b, "period %s to %s   opened %s by %s   reviewers %s\n", r.From.Format(time.DateOnly), r.Until.Format(time.DateOnly),
+		r.Opened.Format(time.DateOnly), r.OpenedBy, strings.Join(r.Reviewers, ", "))
 	for _, t := range Topics() {
 		lines := r.ByTopic(t)
 		if len(lines) == 0 {
@@ -477,7 +488,8 @@ func (r *Report) Markdown(w io.Writer) error {
 		fmt.Fprintf(&b, "| state | risk | what | evidence | outcome | by |\n| --- | --- | --- | --- | --- | --- |\n")
 		for n := range lines {
 			l := &lines[n]
-			fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", l.State, l.Risk, md(l.Title), md(strings.Join(l.Evidence, "; ")), md(l.What()), md(answeredBy(l)))
+			fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", l.State, l.Risk, md(l.Title), md(strings.Join(l.Evidence, "; ")), md(l.What()),
+				md(answeredBy(l)))
 		}
 	}
 	if left := r.LeftToDo(); len(left) > 0 {
@@ -496,7 +508,8 @@ func (r *Report) Markdown(w io.Writer) error {
 
 // facts are the first table of a report.
 func (r *Report) facts() [][2]string {
-	out := [][2]string{{"period", r.From.Format(time.DateOnly) + " to " + r.Until.Format(time.DateOnly)}, {"opened", r.Opened.Format(time.RFC3339) + " by " + r.OpenedBy}, {"deadline", r.Deadline.Format(time.RFC3339)}}
+	out := [][2]string{{"period", r.From.Format(time.DateOnly) + " to " + r.Until.Format(time.DateOnly)},
+		{"opened", r.Opened.Format(time.RFC3339) + " by " + r.OpenedBy}, {"deadline", r.Deadline.Format(time.RFC3339)}}
 	if r.Closed != nil {
 		out = append(out, [2]string{"closed", r.Closed.Format(time.RFC3339)})
 		if since := r.sinceClosing(); since != "" {
@@ -510,13 +523,15 @@ func (r *Report) facts() [][2]string {
 	for _, c := range r.Clusters {
 		s := c.Problem
 		if s == "" {
-			s = fmt.Sprintf("%s, %s, read at %s as %s; %d expected things not asked about", c.Server, c.Version, c.At.Format(time.RFC3339), cmp.Or(c.Collector, "an unknown user"), c.Expected)
+			s = fmt.Sprintf("%s, %s, read at %s as %s; %d expected things not asked about", c.Server, c.Version, c.At.Format(time.RFC3339),
+				cmp.Or(c.Collector, "an unknown user"), c.Expected)
 		} else {
 			s = "not looked at: " + s
 		}
 		out = append(out, [2]string{"cluster " + c.ID, s})
 	}
-	return append(out, [2]string{"access policy", r.PolicyDigest}, [2]string{"snapshot", r.Snapshot}, [2]string{"ledger", r.Ledger}, [2]string{"report made", r.AsOf.Format(time.RFC3339)})
+	return append(out, [2]string{"access policy", r.PolicyDigest}, [2]string{"snapshot", r.Snapshot}, [2]string{"ledger", r.Ledger},
+		[2]string{"report made", r.AsOf.Format(time.RFC3339)})
 }
 
 // sinceClosing is what items have come to after the counts were recorded, in words; empty: nothing.

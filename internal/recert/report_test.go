@@ -27,26 +27,41 @@ func everything() *recert.Report {
 	}
 	seconds := int64(75)
 	item := func(id string, t recert.Topic, risk inventory.Severity, state breakglass.ItemState) recert.Item {
-		return recert.Item{ID: id, Topic: t, Kind: "kind", Cluster: "c1", Title: "title of " + id, Evidence: []string{"one", "two | three"}, Risk: risk, State: state, Since: stamp(1), Fingerprint: strings.Repeat("f", 64)}
+		return recert.Item{ID: id, Topic: t, Kind: "kind", Cluster: "c1", Title: "title of " + id, Evidence: []string{"one", "two | three"},
+			Risk: risk, State: state, Since: stamp(1), Fingerprint: strings.Repeat("f", 64)}
 	}
 	lines := []recert.Line{
-		{Item: item("kept", recert.TopicEligibility, inventory.High, breakglass.ItemUnchanged), Outcome: breakglass.OutcomeKeep, Need: 1, Words: []recert.Word{word("carol", "keep", 2)}},
-		{Item: item("revoked", recert.TopicPower, inventory.Critical, breakglass.ItemNew), Outcome: breakglass.OutcomeRevoke, Need: 2, Earlier: []recert.Word{word("carol", "keep", 2)}, Words: []recert.Word{word("carol", "revoke", 3)}, Proved: "still there", ProvedAt: stamp(20)},
-		{Item: item("suspended", recert.TopicEligibility, inventory.Medium, breakglass.ItemWidened), Outcome: breakglass.OutcomeSuspended, Need: 1, Words: []recert.Word{}, Suspended: stamp(15), SuspendedWhy: "unanswered", Held: true},
-		{Item: item("escalated", recert.TopicDoors, inventory.Low, breakglass.ItemOrphan), Outcome: breakglass.OutcomeEscalated, Now: breakglass.OutcomeKeep, Need: 1, Words: []recert.Word{word("erin", "keep", 18)}, Escalated: stamp(15), EscalatedWhy: "unanswered"},
-		{Item: item("floor", recert.TopicEligibility, inventory.Info, breakglass.ItemDormant), Outcome: breakglass.OutcomeEscalated, Need: 1, Words: []recert.Word{}, Escalated: stamp(15), EscalatedWhy: "floor"},
-		{Item: item("taken over", recert.TopicEligibility, inventory.Info, breakglass.ItemNarrowed), Outcome: breakglass.OutcomeEscalated, Need: 1, Words: []recert.Word{}, Escalated: stamp(15), EscalatedWhy: "floor", Settled: stamp(25), SettledBy: "campaign-2026-03-24-abcd"},
+		{Item: item("kept", recert.TopicEligibility, inventory.High, breakglass.ItemUnchanged), Outcome: breakglass.OutcomeKeep, Need: 1,
+			Words: []recert.Word{word("carol", "keep", 2)}},
+		{Item: item("revoked", recert.TopicPower, inventory.Critical, breakglass.ItemNew), Outcome: breakglass.OutcomeRevoke, Need: 2,
+			Earlier: []recert.Word{word("carol", "keep", 2)}, Words: []recert.Word{word("carol", "revoke", 3)}, Proved: "still there",
+			ProvedAt: stamp(20)},
+		{Item: item("suspended", recert.TopicEligibility, inventory.Medium, breakglass.ItemWidened), Outcome: breakglass.OutcomeSuspended,
+			Need: 1, Words: []recert.Word{}, Suspended: stamp(15), SuspendedWhy: "unanswered", Held: true},
+		{Item: item("escalated", recert.TopicDoors, inventory.Low, breakglass.ItemOrphan), Outcome: breakglass.OutcomeEscalated,
+			Now: breakglass.OutcomeKeep, Need: 1, Words: []recert.Word{word("erin", "keep", 18)}, Escalated: stamp(15), EscalatedWhy: "unanswered"},
+		{Item: item("floor", recert.TopicEligibility, inventory.Info, breakglass.ItemDormant), Outcome: breakglass.OutcomeEscalated, Need: 1,
+			Words: []recert.Word{}, Escalated: stamp(15), EscalatedWhy: "floor"},
+		{Item: item("taken over", recert.TopicEligibility, inventory.Info, breakglass.ItemNarrowed), Outcome: breakglass.OutcomeEscalated,
+			Need: 1, Words: []recert.Word{}, Escalated: stamp(15), EscalatedWhy: "floor", Settled: stamp(25), SettledBy: "campaign-2026-03-24-abcd"},
 	}
 	lines[1].TakeAway, lines[1].Object = "kubectl delete rolebinding x", "c1/x"
 	for n := range lines {
 		lines[n].Digest = strings.Repeat("d", 64)
 	}
-	return &recert.Report{APIVersion: recert.APIVersion, Kind: "RecertificationReport", Campaign: "campaign-2026-03-01-abcd", AsOf: at(26), Opened: at(1), OpenedBy: "schedule", Deadline: at(15), Closed: stamp(15), From: at(1).AddDate(0, -3, 0), Until: at(1),
-		Clusters: []recert.ClusterLook{{ID: "c1", Server: "https://127.0.0.1:6443", Version: "v1.37.2", At: at(1), Doors: []inventory.Door{{ID: inventory.DoorSATokens, Title: "Service-account tokens", Items: []inventory.DoorItem{{ID: "t", Title: "token", Risk: inventory.High}}}}},
+	return &recert.Report{APIVersion: recert.APIVersion, Kind: "RecertificationReport", Campaign: "campaign-2026-03-01-abcd", AsOf: at(26),
+		Opened: at(1), OpenedBy: "schedule", Deadline: at(15), Closed: stamp(15), From: at(1).AddDate(0, -3, 0), Until: at(1),
+		Clusters: []recert.ClusterLook{{ID: "c1", Server: "https://127.0.0.1:6443", Version: "v1.37.2", At: at(1),
+			Doors: []inventory.Door{{ID: inventory.DoorSATokens, Title: "Service-account tokens",
+				Items: []inventory.DoorItem{{ID: "t", Title: "token", Risk: inventory.High}}}}},
 			{ID: "c2", Problem: "forbidden"}},
-		Reviewers: []string{"carol", "erin"}, AdminReviewers: 2, Counts: recert.Counts{Items: 6, Kept: 1, Revoked: 1, Suspended: 1, Escalated: 3}, Items: lines,
-		Grants: []recert.Grant{{ID: "r-1", Person: "alice", Profile: "admin", Cluster: "c1", Risk: "high", Reason: "=etcd", State: "expired", Asked: at(1), Approvals: []recert.Consent{{Person: "bob", Channel: "slack", Seconds: 75}}, Approved: &seconds, TTL: 900, Used: "yes", NoteState: "written", OffHours: true}},
-		Checks: []recert.Check{}, PolicyDigest: strings.Repeat("a", 64), PolicyChanges: []string{"team security: mallory added"}, Snapshot: strings.Repeat("b", 64), Ledger: "breakglass.example/ledger", Names: map[string]string{"carol": "Carol"},
+		Reviewers: []string{"carol", "erin"}, AdminReviewers: 2, Counts: recert.Counts{Items: 6, Kept: 1, Revoked: 1, Suspended: 1,
+			Escalated: 3}, Items: lines,
+		Grants: []recert.Grant{{ID: "r-1", Person: "alice", Profile: "admin", Cluster: "c1", Risk: "high", Reason: "=etcd", State: "expired",
+			Asked: at(1), Approvals: []recert.Consent{{Person: "bob", Channel: "slack", Seconds: 75}}, Approved: &seconds, TTL: 900, Used: "yes",
+			NoteState: "written", OffHours: true}},
+		Checks: []recert.Check{}, PolicyDigest: strings.Repeat("a", 64), PolicyChanges: []string{"team security: mallory added"},
+		Snapshot: strings.Repeat("b", 64), Ledger: "breakglass.example/ledger", Names: map[string]string{"carol": "Carol"},
 		Rendering: recert.Rendering}
 }
 
@@ -63,7 +78,8 @@ func TestRenderingHasItsNumber(t *testing.T) {
 		}
 	}
 	if got := hex.EncodeToString(sum.Sum(nil)); got != want[recert.Rendering] {
-		t.Errorf("what a report renders to has changed: raise the constant rendering by one (unless no bundle was ever made with %d), and put %s here", recert.Rendering, got)
+		t.Errorf("what a report renders to has changed: raise the constant rendering by one (unless no bundle was ever made with %d), and put "+
+			"%s here", recert.Rendering, got)
 	}
 }
 
@@ -111,12 +127,14 @@ func TestCountsAndRowsAgreeAfterClosing(t *testing.T) {
 		for _, l := range r.Items {
 			was[l.Outcome]++
 			now[l.Now]++
-			if l.ID == late && (l.Outcome != breakglass.OutcomeEscalated || l.Present() != breakglass.OutcomeKeep || !strings.Contains(l.What(), "escalated, since closing kept")) {
+			if l.ID == late && (l.Outcome != breakglass.OutcomeEscalated || l.Present() != breakglass.OutcomeKeep ||
+				!strings.Contains(l.What(), "escalated, since closing kept")) {
 				t.Errorf("a late answer: %s, now %s: %q", l.Outcome, l.Now, l.What())
 			}
 		}
 		k := r.Counts
-		if got := (recert.Counts{Items: len(r.Items), Kept: was[breakglass.OutcomeKeep], Revoked: was[breakglass.OutcomeRevoke], Suspended: was[breakglass.OutcomeSuspended], Escalated: was[breakglass.OutcomeEscalated]}); got != k || !k.AddUp() {
+		if got := (recert.Counts{Items: len(r.Items), Kept: was[breakglass.OutcomeKeep], Revoked: was[breakglass.OutcomeRevoke],
+			Suspended: was[breakglass.OutcomeSuspended], Escalated: was[breakglass.OutcomeEscalated]}); got != k || !k.AddUp() {
 			t.Errorf("the table comes to %+v, the counts are %+v", got, k)
 		}
 		if now[breakglass.OutcomeKeep] != 1 || now[breakglass.OutcomeSuspended] == 0 {
@@ -126,7 +144,8 @@ func TestCountsAndRowsAgreeAfterClosing(t *testing.T) {
 			t.Error("what has its answer since closing is left to do")
 		}
 		var md bytes.Buffer
-		if err := r.Markdown(&md); err != nil || !strings.Contains(md.String(), fmt.Sprintf("since closing | 1 kept, %d suspended", now[breakglass.OutcomeSuspended])) {
+		if err := r.Markdown(&md); err != nil || !strings.Contains(md.String(), fmt.Sprintf("since closing | 1 kept, %d suspended",
+			now[breakglass.OutcomeSuspended])) {
 			t.Errorf("the report does not say what came since closing (%v)", err)
 		}
 		b, err := w.service.Export(t.Context(), byKey("carol"), c.ID)
@@ -213,7 +232,8 @@ func TestKeyIsLeftToDoUntilItIsGoneAndSomebodyElseSaysSo(t *testing.T) {
 		}
 	})
 	// In a ledger of before, whom it is about may have said so.
-	l := recert.Line{Item: recert.Item{ID: "key/x", Not: []string{"alice"}}, Outcome: breakglass.OutcomeRevoke, Acknowledged: &recert.Word{Person: "alice"}}
+	l := recert.Line{Item: recert.Item{ID: "key/x", Not: []string{"alice"}}, Outcome: breakglass.OutcomeRevoke,
+		Acknowledged: &recert.Word{Person: "alice"}}
 	r := recert.Report{Items: []recert.Line{l}}
 	if len(r.LeftToDo()) != 1 || !strings.Contains(l.What(), "only by whom it is about") {
 		t.Errorf("alice's own word settles it: %q", l.What())

@@ -104,7 +104,8 @@ func (s *Service) Start(ctx context.Context, by *breakglass.Actor, due time.Time
 	if err != nil {
 		return nil, err
 	}
-	s.cfg.Log.Info("a recertification campaign is open", slog.String("campaign", c.ID), slog.Int("items", len(c.Items)), slog.Time("deadline", c.Opened.Deadline))
+	s.cfg.Log.Info("a recertification campaign is open", slog.String("campaign", c.ID), slog.Int("items", len(c.Items)),
+		slog.Time("deadline", c.Opened.Deadline))
 	if last == nil {
 		return c, nil
 	}
@@ -230,7 +231,8 @@ func (s *Service) snapshot(ctx context.Context, from, now time.Time, last *break
 	if err != nil {
 		return nil, nil, err
 	}
-	snap := &Snapshot{Version: 1, From: from, Until: now, PolicyDigest: p.Digest, Ledger: cp.Origin, LedgerSize: cp.Size, LedgerRoot: cp.Root.String(), Names: map[string]string{},
+	snap := &Snapshot{Version: 1, From: from, Until: now, PolicyDigest: p.Digest, Ledger: cp.Origin, LedgerSize: cp.Size,
+		LedgerRoot: cp.Root.String(), Names: map[string]string{},
 		Clusters: []ClusterLook{}, Items: []Item{}, Grants: []Grant{}, Checks: []Check{}}
 	for _, x := range p.People {
 		snap.Names[x.ID] = x.Name
@@ -238,7 +240,8 @@ func (s *Service) snapshot(ctx context.Context, from, now time.Time, last *break
 	for _, e := range p.Suspensions() {
 		snap.Suspended = append(snap.Suspended, e.String())
 	}
-	f := &facts{policy: p, from: from, now: now, hours: s.cfg.Hours, last: last, admin: map[string][]inventory.Ref{}, unread: map[string]bool{}}
+	f := &facts{policy: p, from: from, now: now, hours: s.cfg.Hours, last: last, admin: map[string][]inventory.Ref{},
+		unread: map[string]bool{}}
 	entries, err := s.cfg.Ledger.Stream(ctx, breakglass.PolicyStream)
 	if err != nil {
 		return nil, nil, err
@@ -277,7 +280,8 @@ func (s *Service) snapshot(ctx context.Context, from, now time.Time, last *break
 	var looks []look
 	for _, id := range s.cfg.Clusters {
 		l := s.look(ctx, id, p)
-		f.admin[id], f.unread[id] = l.admin, s.cfg.Scan != nil && (l.Problem != "" || inventory.Unproven([]string{inventory.SourceClusterRoles, inventory.SourceRoles}, l.Sources, nil) != "")
+		f.admin[id], f.unread[id] = l.admin, s.cfg.Scan != nil && (l.Problem != "" ||
+			inventory.Unproven([]string{inventory.SourceClusterRoles, inventory.SourceRoles}, l.Sources, nil) != "")
 		looks = append(looks, l)
 		snap.Clusters, snap.Items = append(snap.Clusters, l.ClusterLook), append(snap.Items, l.items...)
 	}
@@ -371,7 +375,8 @@ func (s *Service) canaries(ctx context.Context, from time.Time) ([]canary, error
 // own is what the daemon itself may do; that it cannot be told is an item too.
 func (s *Service) own(ctx context.Context) []Item {
 	if s.cfg.Own == nil {
-		return []Item{unknown(TopicOwn, "own/not-looked-at", "", "what the daemon itself may do was not looked at", "nothing is set up to look at it")}
+		return []Item{unknown(TopicOwn, "own/not-looked-at", "", "what the daemon itself may do was not looked at",
+			"nothing is set up to look at it")}
 	}
 	items, err := s.cfg.Own(ctx)
 	if err != nil {
@@ -398,7 +403,8 @@ func (s *Service) look(ctx context.Context, id string, p *breakglass.Policy) loo
 	l := look{ClusterLook: ClusterLook{ID: id, At: time.Now().UTC()}}
 	fail := func(why string) look {
 		l.Problem = why
-		i := unknown(TopicDoors, "cluster/"+id+"/not-looked-at", id, "nothing is known about who has power in "+id+" and which doors are open", why)
+		i := unknown(TopicDoors, "cluster/"+id+"/not-looked-at", id, "nothing is known about who has power in "+id+" and which doors are open",
+			why)
 		i.Admin = true
 		l.items = []Item{i}
 		return l
@@ -413,7 +419,8 @@ func (s *Service) look(ctx context.Context, id string, p *breakglass.Policy) loo
 	}
 	all := inventory.Items(in, judged)
 	l.items, l.there, l.admin = clusterItems(in, judged, all, p), map[string]bool{}, judged.AdminRoles
-	l.ClusterLook = ClusterLook{ID: id, Server: in.Server.Address, Version: in.Server.Version, CAFingerprint: in.Server.CAFingerprint, Collector: in.Collector, At: in.At, Took: in.Took, Requests: in.Requests,
+	l.ClusterLook = ClusterLook{ID: id, Server: in.Server.Address, Version: in.Server.Version, CAFingerprint: in.Server.CAFingerprint,
+		Collector: in.Collector, At: in.At, Took: in.Took, Requests: in.Requests,
 		Sources: slices.Concat(in.Sources, judged.Programs), Doors: judged.Doors}
 	for _, i := range all {
 		if i.Expected {
@@ -427,7 +434,8 @@ func (s *Service) look(ctx context.Context, id string, p *breakglass.Policy) loo
 }
 
 func unknown(topic Topic, id, cluster, title, why string) Item {
-	return Item{ID: id, Topic: topic, Kind: "unknown", Cluster: cluster, Title: title, Evidence: []string{printable(why)}, Risk: inventory.High, Fingerprint: digestOf(id), Grants: []string{"anything"},
+	return Item{ID: id, Topic: topic, Kind: "unknown", Cluster: cluster, Title: title, Evidence: []string{printable(why)},
+		Risk: inventory.High, Fingerprint: digestOf(id), Grants: []string{"anything"},
 		Advice: "make it readable, and start another campaign"}
 }
 
@@ -467,7 +475,8 @@ func proof(i *Item, before *ClusterLook, after *look) (gone, looked bool) {
 		return false, false
 	case after.there[i.Object]:
 		return false, true
-	case len(i.Proof) == 0 || inventory.Unproven(i.Proof, before.Sources, before.Doors) != "" || inventory.Unproven(i.Proof, after.Sources, after.Doors) != "":
+	case len(i.Proof) == 0 || inventory.Unproven(i.Proof, before.Sources, before.Doors) != "" ||
+		inventory.Unproven(i.Proof, after.Sources, after.Doors) != "":
 		return false, false
 	}
 	return true, true

@@ -26,7 +26,8 @@ func states(c *breakglass.Campaign) map[string]breakglass.ItemState {
 }
 
 // scanning is a scan of one door, and of what else change says.
-func scanning(d inventory.Door, change func(*inventory.Snapshot, *inventory.Analysis)) func() (*inventory.Snapshot, *inventory.Analysis, error) {
+func scanning(d inventory.Door, change func(*inventory.Snapshot, *inventory.Analysis)) func() (*inventory.Snapshot, *inventory.Analysis,
+	error) {
 	return func() (*inventory.Snapshot, *inventory.Analysis, error) {
 		s, a, err := plain()()
 		d.Evidence, d.Advice = []string{"seen"}, "look"
@@ -84,7 +85,8 @@ func TestCertificateOfTheCSRAPIIsNeverProvedGone(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		until := time.Now().Add(300 * 24 * time.Hour).UTC()
 		w.scanned = scanning(inventory.Door{ID: inventory.DoorCSR, Title: "CSR", State: inventory.Present, Items: []inventory.DoorItem{
-			{ID: "x", Title: "CertificateSigningRequest x was signed", Risk: inventory.Medium, Until: &until, People: []string{"mallory@example.com", "bob"}}}}, nil)
+			{ID: "x", Title: "CertificateSigningRequest x was signed", Risk: inventory.Medium, Until: &until,
+				People: []string{"mallory@example.com", "bob"}}}}, nil)
 		first := w.start(t)
 		item := titled(t, w, first, "CertificateSigningRequest x")
 		if item.Object != "" || !slices.ContainsFunc(item.Evidence, func(s string) bool {
@@ -108,7 +110,8 @@ func TestCertificateOfTheCSRAPIIsNeverProvedGone(t *testing.T) {
 }
 
 func TestProofLooksAtWhatCouldHaveBeenOverlooked(t *testing.T) {
-	door := inventory.Door{ID: inventory.DoorStaticTokens, Title: "static token file", State: inventory.Present, Items: []inventory.DoorItem{{ID: "token:t.csv", Title: "tokens in the file t.csv", Risk: inventory.High}}}
+	door := inventory.Door{ID: inventory.DoorStaticTokens, Title: "static token file", State: inventory.Present,
+		Items: []inventory.DoorItem{{ID: "token:t.csv", Title: "tokens in the file t.csv", Risk: inventory.High}}}
 	shut := inventory.Door{ID: inventory.DoorStaticTokens, Title: "static token file", State: inventory.Absent}
 	unseen := inventory.Door{ID: inventory.DoorStaticTokens, Title: "static token file", State: inventory.CannotTell, Tellable: "give it"}
 	flags := func(missing string) func(*inventory.Snapshot, *inventory.Analysis) {
@@ -118,7 +121,8 @@ func TestProofLooksAtWhatCouldHaveBeenOverlooked(t *testing.T) {
 		}
 	}
 	expected := door
-	expected.Items = []inventory.DoorItem{{ID: "token:t.csv", Title: "tokens in the file t.csv", Risk: inventory.High, Expected: true, Why: "somebody said so"}}
+	expected.Items = []inventory.DoorItem{{ID: "token:t.csv", Title: "tokens in the file t.csv", Risk: inventory.High, Expected: true,
+		Why: "somebody said so"}}
 	for name, c := range map[string]struct {
 		before, after func() (*inventory.Snapshot, *inventory.Analysis, error)
 		want          string // of the item; of the door as such the same
@@ -220,10 +224,12 @@ func TestCanariesOfThePeriodAreAnItem(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		canary := func(nonce, problem string) {
 			t.Helper()
-			if err := w.Service.OrderCanary(t.Context(), nonce, breakglass.CanaryOrdered{Cluster: "c1", CommonName: breakglass.CanaryPrefix + "c1:" + nonce}); err != nil {
+			if err := w.Service.OrderCanary(t.Context(), nonce, breakglass.CanaryOrdered{Cluster: "c1", CommonName: breakglass.CanaryPrefix +
+				"c1:" + nonce}); err != nil {
 				t.Fatal(err)
 			}
-			if err := w.Service.FinishCanary(t.Context(), nonce, breakglass.CanaryDone{Problem: problem, Accepted: []string{"https://a"}, Refused: []string{}}); err != nil {
+			if err := w.Service.FinishCanary(t.Context(), nonce, breakglass.CanaryDone{Problem: problem, Accepted: []string{"https://a"},
+				Refused: []string{}}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -246,10 +252,12 @@ func TestCanariesOfThePeriodAreAnItem(t *testing.T) {
 func TestGrantWithoutItsClosingNoteComesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const day = 24 * time.Hour
-		s := bgtest.New(t, bgtest.Options{Policy: bgtest.Policy() + reviewers + "closing: {within: 24h}\n", Config: func(c *breakglass.Config) { c.Sweep, c.HeartbeatEvery, c.Reconcile = day, day, day }})
+		s := bgtest.New(t, bgtest.Options{Policy: bgtest.Policy() + reviewers + "closing: {within: 24h}\n",
+			Config: func(c *breakglass.Config) { c.Sweep, c.HeartbeatEvery, c.Reconcile = day, day, day }})
 		w := &world{System: s, signer: s.Signer()}
 		var err error
-		if w.service, err = recert.New(recert.Config{Domain: s.Service, Ledger: s.Ledger, Signer: w.signer, Dir: filepath.Join(s.Dir, "recert")}); err != nil {
+		if w.service, err = recert.New(recert.Config{Domain: s.Service, Ledger: s.Ledger, Signer: w.signer,
+			Dir: filepath.Join(s.Dir, "recert")}); err != nil {
 			t.Fatal(err)
 		}
 		w.use(t, "alice")
@@ -281,14 +289,17 @@ func TestProfilesWhoseRoleIsAsGoodAsClusterAdminNeedTwoPeople(t *testing.T) {
 
 func TestWhatAChecksLastRunFoundIsInItsItem(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
-		if err := w.Service.RecordCheck(t.Context(), breakglass.CheckRun{Check: "ca", Cluster: "c1", OK: true, Verdict: "active", Findings: []string{"ca/c1/etcd", "ca/c1/expiry"}}); err != nil {
+		if err := w.Service.RecordCheck(t.Context(), breakglass.CheckRun{Check: "ca", Cluster: "c1", OK: true, Verdict: "active",
+			Findings: []string{"ca/c1/etcd", "ca/c1/expiry"}}); err != nil {
 			t.Fatal(err)
 		}
-		if err := w.Service.Find(t.Context(), breakglass.FindingOpened{Key: "ca/c1/expiry", Check: "ca", Cluster: "c1", Severity: breakglass.SeverityWarning, What: "the CA ends in ten days", Next: "breakglass ca plan"}); err != nil {
+		if err := w.Service.Find(t.Context(), breakglass.FindingOpened{Key: "ca/c1/expiry", Check: "ca", Cluster: "c1",
+			Severity: breakglass.SeverityWarning, What: "the CA ends in ten days", Next: "breakglass ca plan"}); err != nil {
 			t.Fatal(err)
 		}
 		i := titled(t, w, w.start(t), "check ca on c1")
-		if !slices.Equal(i.Grants, []string{"ca/c1/etcd", "ca/c1/expiry"}) || !strings.Contains(strings.Join(i.Evidence, "; "), "the CA ends in ten days; next: breakglass ca plan") {
+		if !slices.Equal(i.Grants, []string{"ca/c1/etcd", "ca/c1/expiry"}) || !strings.Contains(strings.Join(i.Evidence, "; "),
+			"the CA ends in ten days; next: breakglass ca plan") {
 			t.Errorf("grants %q, evidence %q", i.Grants, i.Evidence)
 		}
 	})

@@ -81,7 +81,8 @@ func (c *Checker) Observe(ctx context.Context) Observation {
 	wg.Wait()
 	if knownErr != nil {
 		o.Known = Known{}
-		o.Unseen = append(o.Unseen, Unseen{"ledger", "what the ledger knows of the old issuer's certificates: " + knownErr.Error(), "see the daemon's log"})
+		o.Unseen = append(o.Unseen, Unseen{"ledger", "what the ledger knows of the old issuer's certificates: " + knownErr.Error(),
+			"see the daemon's log"})
 	}
 	for _, i := range o.Vault.Issuers {
 		cert, err := x509.ParseCertificate(i.Certificate)
@@ -147,7 +148,8 @@ func (c *Checker) canary(ctx context.Context, issuer string, servers []Server) (
 		s.Error = err.Error()
 		return s, nil
 	}
-	o := Canary{Cluster: c.Cluster, CommonName: CanaryName(c.Cluster, rand.Text()), Issuer: issuer, SPKI: breakglass.SPKI(spki), CSR: csr, TTL: CanaryTTL}
+	o := Canary{Cluster: c.Cluster, CommonName: CanaryName(c.Cluster, rand.Text()), Issuer: issuer, SPKI: breakglass.SPKI(spki), CSR: csr,
+		TTL: CanaryTTL}
 	s.CommonName = o.CommonName
 	if c.Ordered != nil {
 		if err := c.Ordered(ctx, o); err != nil {

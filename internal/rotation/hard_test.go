@@ -170,7 +170,8 @@ func testRights(t *testing.T, mt *mount) {
 	without := func(c *cluster.ObserveConfig) {
 		c.Rest = &rest.Config{Host: c.Rest.Host, TLSClientConfig: c.Rest.TLSClientConfig} // nobody
 	}
-	r := mt.wants(t, map[string]rotation.Severity{"unseen/published": rotation.Warning, "unseen/root-ca": rotation.Warning, "unseen/jwks": rotation.Warning}, without)
+	r := mt.wants(t, map[string]rotation.Severity{"unseen/published": rotation.Warning, "unseen/root-ca": rotation.Warning,
+		"unseen/jwks": rotation.Warning}, without)
 	if r.Complete || !strings.Contains(text(t, r), "policies/kubernetes/") {
 		t.Errorf("complete %t:\n%s", r.Complete, text(t, r))
 	}
@@ -182,12 +183,15 @@ func testShared(t *testing.T, mt *mount) {
 	file := filepath.Join(t.TempDir(), "etcd-ca.crt")
 	must(t, os.WriteFile(file, mt.issuer(t, mt.m.IssuerID), 0o600))
 	kubelet := address(mt.w.servers[0])
-	mt.wants(t, map[string]rotation.Severity{"shared/break-glass-etcd/breakglass-g1": rotation.Critical, "shared/kubelet/" + kubelet: rotation.Critical},
+	mt.wants(t, map[string]rotation.Severity{"shared/break-glass-etcd/breakglass-g1": rotation.Critical, "shared/kubelet/" +
+		kubelet: rotation.Critical},
 		func(c *cluster.ObserveConfig) { c.EtcdCAFiles, c.Kubelets = []string{file}, []string{kubelet} })
-	mt.wants(t, map[string]rotation.Severity{"shared/client-etcd/": rotation.Critical}, func(c *cluster.ObserveConfig) { c.EtcdCAFiles = []string{mt.w.servers[0].CACert} })
-	mt.wants(t, map[string]rotation.Severity{"unseen/etcd/127.0.0.1:1": rotation.Warning, "unseen/file/": rotation.Warning}, func(c *cluster.ObserveConfig) {
-		c.Etcd, c.KubeletCAFiles = []string{"127.0.0.1:1"}, []string{filepath.Join(t.TempDir(), "nothing")}
-	})
+	mt.wants(t, map[string]rotation.Severity{"shared/client-etcd/": rotation.Critical},
+		func(c *cluster.ObserveConfig) { c.EtcdCAFiles = []string{mt.w.servers[0].CACert} })
+	mt.wants(t, map[string]rotation.Severity{"unseen/etcd/127.0.0.1:1": rotation.Warning, "unseen/file/": rotation.Warning},
+		func(c *cluster.ObserveConfig) {
+			c.Etcd, c.KubeletCAFiles = []string{"127.0.0.1:1"}, []string{filepath.Join(t.TempDir(), "nothing")}
+		})
 }
 
 // weakCA is a CA of RSA-1024 that signed itself with SHA-1.
@@ -195,7 +199,8 @@ func weakCA(t *testing.T) []byte {
 	t.Helper()
 	key, err := rsa.GenerateKey(rand.Reader, 1024)
 	must(t, err)
-	c := &x509.Certificate{SerialNumber: big.NewInt(5), Subject: pkix.Name{CommonName: "old corporate CA"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(1000 * day), IsCA: true,
+	c := &x509.Certificate{SerialNumber: big.NewInt(5), Subject: pkix.Name{CommonName: "old corporate CA"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(1000 * day), IsCA: true,
 		BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, SignatureAlgorithm: x509.SHA1WithRSA}
 	der, err := x509.CreateCertificate(rand.Reader, c, c, key.Public(), key)
 	must(t, err)
@@ -204,7 +209,8 @@ func weakCA(t *testing.T) []byte {
 
 func testWeak(t *testing.T, mt *mount, own []byte) {
 	mt.w.setBundles(t, own, weakCA(t))
-	mt.wants(t, map[string]rotation.Severity{"key/client/": rotation.Critical, "hash/client/": rotation.Warning, "client-ca-unknown/": rotation.Warning})
+	mt.wants(t, map[string]rotation.Severity{"key/client/": rotation.Critical, "hash/client/": rotation.Warning,
+		"client-ca-unknown/": rotation.Warning})
 	mt.w.setBundles(t, own)
 	// It is out of every bundle, and the ConfigMap keeps it: residue, also of what is not ours.
 	mt.wants(t, map[string]rotation.Severity{"residue/": rotation.Warning})
@@ -219,13 +225,15 @@ func testSameName(t *testing.T, mt *mount, own []byte) {
 	// Set-up gives each CA a subject of its own: this one is made by a forger.
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	must(t, err)
-	forged := &x509.Certificate{SerialNumber: big.NewInt(7), RawSubject: ours.RawSubject, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
+	forged := &x509.Certificate{SerialNumber: big.NewInt(7), RawSubject: ours.RawSubject, NotBefore: time.Now().Add(-time.Hour),
+		NotAfter: time.Now().Add(24 * time.Hour),
+		IsCA:     true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
 	der, err := x509.CreateCertificate(rand.Reader, forged, forged, key.Public(), key)
 	must(t, err)
 	second := mt.w.servers[1]
 	must(t, second.SetClientCA(mt.w.bundle(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))))
-	r := mt.wants(t, map[string]rotation.Severity{"name-only/" + address(second): rotation.Warning, "active-untrusted/" + address(second): rotation.Critical})
+	r := mt.wants(t, map[string]rotation.Severity{"name-only/" + address(second): rotation.Warning, "active-untrusted/" +
+		address(second): rotation.Critical})
 	if r.Servers[1].Trust["breakglass-g1"] != rotation.Refused || r.Servers[0].Trust["breakglass-g1"] != rotation.Trusted {
 		t.Errorf("trust is %v and %v", r.Servers[0].Trust, r.Servers[1].Trust)
 	}
@@ -275,7 +283,8 @@ func testImported(t *testing.T, w *world) {
 	mt.carryOut(t, withDaemon(stays(mustPlan(t, r, rotation.Closed)).Steps, false))
 	mt.pins(t, next.ID, "")
 	r = mt.reaches(t, "the cluster's own CA closed in Vault", rotation.Closed)
-	if r.Generations[0].ClusterCA == "" || r.Generations[0].Position != rotation.PositionClosed || r.Servers[0].Trust[r.Generations[0].Name] != rotation.Listed {
+	if r.Generations[0].ClusterCA == "" || r.Generations[0].Position != rotation.PositionClosed ||
+		r.Servers[0].Trust[r.Generations[0].Name] != rotation.Listed {
 		t.Errorf("at the end it is %+v, trust %v", r.Generations[0], r.Servers[0].Trust)
 	}
 	for _, a := range w.servers {
@@ -297,13 +306,16 @@ func testIntermediate(t *testing.T, w *world) {
 		return s.Data
 	}
 	write("sys/mounts/pki-int", map[string]any{"type": "pki", "config": map[string]any{"max_lease_ttl": "8760h"}})
-	block, _ := pem.Decode([]byte(write("pki-int/intermediate/generate/internal", map[string]any{"common_name": "breakglass-ca pki-int g1", "key_type": "ec"})["csr"].(string)))
+	block, _ := pem.Decode([]byte(write("pki-int/intermediate/generate/internal", map[string]any{"common_name": "breakglass-ca pki-int g1",
+		"key_type": "ec"})["csr"].(string)))
 	csr, err := x509.ParseCertificateRequest(block.Bytes)
 	must(t, err)
-	cert, err := root.Sign(&x509.Certificate{SerialNumber: big.NewInt(77), Subject: pkix.Name{CommonName: "breakglass-ca pki-int g1"}, NotAfter: time.Now().Add(12 * time.Hour), IsCA: true,
+	cert, err := root.Sign(&x509.Certificate{SerialNumber: big.NewInt(77), Subject: pkix.Name{CommonName: "breakglass-ca pki-int g1"},
+		NotAfter: time.Now().Add(12 * time.Hour), IsCA: true,
 		BasicConstraintsValid: true, MaxPathLenZero: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign}, csr.PublicKey)
 	must(t, err)
-	mapping := write("pki-int/intermediate/set-signed", map[string]any{"certificate": string(cert) + string(root.CertPEM)})["mapping"].(map[string]any)
+	mapping := write("pki-int/intermediate/set-signed", map[string]any{"certificate": string(cert) +
+		string(root.CertPEM)})["mapping"].(map[string]any)
 	id := ""
 	for issuer, key := range mapping {
 		if key != "" {
@@ -313,14 +325,16 @@ func testIntermediate(t *testing.T, w *world) {
 	mt := w.setUp(t, "pki-int", "--issuer", id)
 	w.setBundles(t, cert)
 	r := mt.reaches(t, "the intermediate itself in the bundles", rotation.NotStarted)
-	if len(r.Generations) != 1 || r.Servers[0].Trust[r.Generations[0].Name] != rotation.Trusted || slices.ContainsFunc(keys(r, rotation.Critical), func(k string) bool { return strings.HasPrefix(k, "external-root") }) {
+	if len(r.Generations) != 1 || r.Servers[0].Trust[r.Generations[0].Name] != rotation.Trusted ||
+		slices.ContainsFunc(keys(r, rotation.Critical), func(k string) bool { return strings.HasPrefix(k, "external-root") }) {
 		t.Errorf("with the intermediate itself:\n%s", text(t, r))
 	}
 	if !slices.ContainsFunc(keys(r, rotation.Info), func(k string) bool { return strings.HasPrefix(k, "intermediate/") }) {
 		t.Errorf("nothing says that it is an intermediate:\n%s", text(t, r))
 	}
 	w.setBundles(t, root.CertPEM)
-	r = mt.wants(t, map[string]rotation.Severity{"external-root/" + address(w.servers[0]): rotation.Critical, "external-root/" + address(w.servers[1]): rotation.Critical})
+	r = mt.wants(t, map[string]rotation.Severity{"external-root/" + address(w.servers[0]): rotation.Critical, "external-root/" +
+		address(w.servers[1]): rotation.Critical})
 	if r.Servers[0].Trust[r.Generations[0].Name] != rotation.Trusted {
 		t.Errorf("through the root it is trusted, and the verdict is %v", r.Servers[0].Trust)
 	}
@@ -332,7 +346,8 @@ func testRequestHeader(t *testing.T, mt *mount, own []byte) {
 	etcd := real.NewEtcd(t)
 	options := func(more ...string) real.APIServerOptions {
 		return real.APIServerOptions{Dir: t.TempDir(), Etcd: etcd, ClientCAs: own, Files: map[string][]byte{"front.crt": own},
-			Flags: append([]string{"--requestheader-client-ca-file=front.crt", "--requestheader-username-headers=X-Remote-User", "--requestheader-group-headers=X-Remote-Group"}, more...)}
+			Flags: append([]string{"--requestheader-client-ca-file=front.crt", "--requestheader-username-headers=X-Remote-User",
+				"--requestheader-group-headers=X-Remote-Group"}, more...)}
 	}
 	bins := real.MustBuild(t, real.EtcdServer, real.KubeAPIServer)
 	if a, err := bins.StartAPIServer(t.Context(), options()); err == nil || !strings.Contains(err.Error(), "overlapping certificates") {
@@ -353,7 +368,8 @@ func testNoStart(t *testing.T, w *world) {
 	a := w.servers[1]
 	bundle, err := os.ReadFile(a.ClientCAFile())
 	must(t, err)
-	for what, spoil := range map[string]func() error{"missing": func() error { return os.Remove(a.ClientCAFile()) }, "empty": func() error { return os.WriteFile(a.ClientCAFile(), nil, 0o600) }} {
+	for what, spoil := range map[string]func() error{"missing": func() error { return os.Remove(a.ClientCAFile()) },
+		"empty": func() error { return os.WriteFile(a.ClientCAFile(), nil, 0o600) }} {
 		must(t, spoil())
 		a.Stop()
 		if err := a.Start(t.Context()); err == nil {

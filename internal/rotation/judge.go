@@ -81,10 +81,12 @@ func (j *judge) unseen() {
 	}
 	for _, what := range j.o.NotConfigured {
 		if what == NotConfiguredSigners {
-			j.find(Info, "not-configured/csr-signers", j.o.Cluster, "apply policies/kubernetes/optional/sweep.yaml if it should be", "whose key the CSR API signs with is not looked at: the daemon may not list its requests")
+			j.find(Info, "not-configured/csr-signers", j.o.Cluster, "apply policies/kubernetes/optional/sweep.yaml if it should be",
+				"whose key the CSR API signs with is not looked at: the daemon may not list its requests")
 			continue
 		}
-		j.find(Info, "not-configured/"+what, j.o.Cluster, "name it in the configuration of the checks if it should be", "not looked at, because nothing says where: %s", what)
+		j.find(Info, "not-configured/"+what, j.o.Cluster, "name it in the configuration of the checks if it should be",
+			"not looked at, because nothing says where: %s", what)
 	}
 	if d := j.o.At.Sub(j.now).Abs(); d > time.Hour {
 		j.find(Warning, "observation-old", j.o.Cluster, "run breakglass ca check", "what this report is about was seen at %s", stamp(j.o.At))
@@ -107,7 +109,8 @@ func (j *judge) generations() {
 		}
 		cert, err := x509.ParseCertificate(i.Certificate)
 		if err != nil {
-			j.blind(Critical, "issuer/"+name, j.o.Vault.Mount, "look at the issuer in Vault: vault read "+j.o.Vault.Mount+"/issuer/"+i.ID, "the certificate of the issuer %s cannot be parsed", name)
+			j.blind(Critical, "issuer/"+name, j.o.Vault.Mount, "look at the issuer in Vault: vault read "+j.o.Vault.Mount+"/issuer/"+i.ID,
+				"the certificate of the issuer %s cannot be parsed", name)
 			j.hidden = append(j.hidden, "the certificate of the issuer "+name)
 			continue
 		}
@@ -282,16 +285,19 @@ func (j *judge) servers() {
 // server judges what does not depend on a generation.
 func (j *judge) server(s Server) {
 	if s.Error != "" {
-		j.blind(Critical, "server/"+s.Address, s.Address, cmp.Or(s.Next, "see whether it is up and reachable from here"), "the API server at %s could not be reached: %s", s.Address, s.Error)
+		j.blind(Critical, "server/"+s.Address, s.Address, cmp.Or(s.Next, "see whether it is up and reachable from here"),
+			"the API server at %s could not be reached: %s", s.Address, s.Error)
 		return
 	}
 	if s.Wrong != "" {
-		j.blind(Critical, "serving/"+s.Address, s.Address, "correct the address, or give the API server a certificate for it from the CA in the daemon's configuration",
+		j.blind(Critical, "serving/"+s.Address, s.Address, "correct the address, or give the API server a certificate for it from the CA in "+
+			"the daemon's configuration",
 			"the server at %s cannot prove that it is the API server, so nothing it says is believed: %s", s.Address, s.Wrong)
 	}
 	for _, h := range s.Handshakes {
 		if h.Error != "" {
-			j.find(Info, "tls-"+h.Version+"/"+s.Address, s.Address, "nothing, if that version is turned off on purpose", "%s does not speak TLS %s: %s", s.Address, h.Version, h.Error)
+			j.find(Info, "tls-"+h.Version+"/"+s.Address, s.Address, "nothing, if that version is turned off on purpose",
+				"%s does not speak TLS %s: %s", s.Address, h.Version, h.Error)
 		}
 	}
 	if s.Skew == nil && s.Wrong == "" {
@@ -299,11 +305,14 @@ func (j *judge) server(s Server) {
 	}
 	if s.Skew != nil {
 		j.find(SkewSeverity(*s.Skew), "clock/"+s.Address, s.Address, "set the clocks with NTP: the API server's, Vault's and the daemon's",
-			"the clock of the API server at %s differs from ours by %s: certificates that begin or end now are judged wrongly there", s.Address, s.Skew.Abs())
+			"the clock of the API server at %s differs from ours by %s: certificates that begin or end now are judged wrongly there", s.Address,
+			s.Skew.Abs())
 	}
 	if d := s.Declared; d != nil && d.Broken != "" {
-		j.find(Critical, "bundle-file/"+s.Address, s.Address, "look at the file on the node. If it is no good either, write it with the CAs it should hold (breakglass ca plan prints how; it is loaded within a minute). If it is good, put the declared copy right",
-			"the declared client-CA bundle %s, as the daemon sees it, is no good (%s). If the file on the node is so too, kube-apiserver keeps what it loaded last, changes are not seen, and it will not start again", d.File, d.Broken)
+		j.find(Critical, "bundle-file/"+s.Address, s.Address, "look at the file on the node. If it is no good either, write it with the CAs it "+
+			"should hold (breakglass ca plan prints how; it is loaded within a minute). If it is good, put the declared copy right",
+			"the declared client-CA bundle %s, as the daemon sees it, is no good (%s). If the file on the node is so too, kube-apiserver keeps "+
+				"what it loaded last, changes are not seen, and it will not start again", d.File, d.Broken)
 	}
 }
 
@@ -314,12 +323,15 @@ func (j *judge) declared(s Server, g Generation, trust Trust) {
 		return
 	}
 	holds := slices.ContainsFunc(d.CAs, func(der []byte) bool { return bytes.Equal(der, g.cert.Raw) })
-	next := "look at the file on the node: is it the one that --client-ca-file names, and is its directory mounted into the pod (a mount of the single file goes on showing the old one)? If all is well, restart this kube-apiserver"
+	next := "look at the file on the node: is it the one that --client-ca-file names, and is its directory mounted into the pod (a mount of " +
+		"the single file goes on showing the old one)? If all is well, restart this kube-apiserver"
 	switch {
 	case holds && trust == Refused:
-		j.find(Critical, "bundle-not-loaded/"+s.Address+"/"+g.Name, s.Address, next, "the bundle %s holds %s since %s, and the API server does not take it", d.File, g.Name, stamp(d.Modified))
+		j.find(Critical, "bundle-not-loaded/"+s.Address+"/"+g.Name, s.Address, next,
+			"the bundle %s holds %s since %s, and the API server does not take it", d.File, g.Name, stamp(d.Modified))
 	case !holds && (trust == Trusted || trust == Listed):
-		j.find(Warning, "bundle-not-loaded/"+s.Address+"/"+g.Name, s.Address, next, "the bundle %s is without %s since %s, and the API server still takes it", d.File, g.Name, stamp(d.Modified))
+		j.find(Warning, "bundle-not-loaded/"+s.Address+"/"+g.Name, s.Address, next,
+			"the bundle %s is without %s since %s, and the API server still takes it", d.File, g.Name, stamp(d.Modified))
 	}
 }
 
@@ -329,10 +341,12 @@ func (j *judge) contradictions(s Server, g Generation, trust Trust, proven bool)
 	switch {
 	case !proven || !asked:
 	case trust == Refused && listed:
-		j.find(Warning, "name-only/"+s.Address+"/"+g.Name, s.Address, "look into the bundle for a CA of the same name with another key, and take it out",
+		j.find(Warning, "name-only/"+s.Address+"/"+g.Name, s.Address,
+			"look into the bundle for a CA of the same name with another key, and take it out",
 			"%s lists a CA with the name of %s and refuses its canary: it trusts another CA of the same name", s.Address, g.Name)
 	case trust == Trusted && !listed && selfSigned(g.cert):
-		j.find(Warning, "unlisted/"+s.Address+"/"+g.Name, s.Address, "use the address of the API server itself", "%s takes the canary of %s and does not list its name: something in between ends TLS", s.Address, g.Name)
+		j.find(Warning, "unlisted/"+s.Address+"/"+g.Name, s.Address, "use the address of the API server itself",
+			"%s takes the canary of %s and does not list its name: something in between ends TLS", s.Address, g.Name)
 	}
 }
 
@@ -360,7 +374,8 @@ func (j *judge) phase() {
 	}
 	for _, r := range j.o.Vault.Roles {
 		if byRef(r.Issuer) == nil && len(j.hidden) == 0 { // else it may be one that was not seen
-			j.find(Critical, "role-issuer/"+r.Name, j.o.Vault.Mount+"/roles/"+r.Name, "run deploy/vault/setup.sh with --issuer, and find out who changed it",
+			j.find(Critical, "role-issuer/"+r.Name, j.o.Vault.Mount+"/roles/"+r.Name,
+				"run deploy/vault/setup.sh with --issuer, and find out who changed it",
 				"the role %s signs under %q, which is not an issuer of the mount", r.Name, r.Issuer)
 		}
 	}
@@ -414,7 +429,8 @@ func (j *judge) rotation(old Generation, hasOld bool, drained Tri) {
 	for _, s := range j.r.Servers {
 		switch s.Trust[active.Name] {
 		case Refused:
-			j.find(Critical, "active-untrusted/"+s.Address, s.Address, "append "+active.Name+" to its client-CA bundle, or move the roles back: "+plan,
+			j.find(Critical, "active-untrusted/"+s.Address, s.Address, "append "+active.Name+" to its client-CA bundle, or move the roles back: "+
+				plan,
 				"the API server at %s refuses certificates of %s, under which the roles sign: break-glass does not work there", s.Address, active.Name)
 		case Unknown, Listed:
 			j.blind(Warning, "active-trust/"+s.Address, s.Address, "see the other findings about this address and about the canary",
@@ -426,7 +442,8 @@ func (j *judge) rotation(old Generation, hasOld bool, drained Tri) {
 			if j.r.DrainedAt != nil {
 				until = stamp(*j.r.DrainedAt)
 			}
-			j.find(Critical, "removed-too-early/"+s.Address, s.Address, "put "+old.Name+" back into its bundle until then", "the API server at %s refuses certificates of %s, which can be alive until %s", s.Address, old.Name, until)
+			j.find(Critical, "removed-too-early/"+s.Address, s.Address, "put "+old.Name+" back into its bundle until then",
+				"the API server at %s refuses certificates of %s, which can be alive until %s", s.Address, old.Name, until)
 		}
 	}
 	switch j.r.Phase {
@@ -441,7 +458,8 @@ func (j *judge) rotation(old Generation, hasOld bool, drained Tri) {
 	if (j.r.Phase == DeletedButCached || j.r.Phase == OldRemovedOnSome || j.r.Phase == Drained) && old.ClusterCA == "" {
 		for _, s := range j.r.Servers {
 			if t := s.Trust[old.Name]; (t == Trusted || t == Listed) && !slices.Contains(s.Cached, old.Name) {
-				j.find(Info, "old-trusted/"+s.Address, s.Address, "look at the file on the node: a bundle that was deleted or emptied changes nothing, and from outside looks like one that still holds the CA; write the new one with mv",
+				j.find(Info, "old-trusted/"+s.Address, s.Address, "look at the file on the node: a bundle that was deleted or emptied changes "+
+					"nothing, and from outside looks like one that still holds the CA; write the new one with mv",
 					"the API server at %s still takes certificates of %s", s.Address, old.Name)
 			}
 		}
@@ -453,11 +471,13 @@ func (j *judge) rotation(old Generation, hasOld bool, drained Tri) {
 			j.clusterCA(g)
 		}
 		if g.Position == PositionOther && g.Signs && known {
-			j.find(Warning, "issuer-extra/"+g.Name, j.o.Vault.Mount, "if it is not wanted, take away its usage: vault patch "+j.o.Vault.Mount+"/issuer/"+g.ID+" usage=read-only,crl-signing,ocsp-signing",
+			j.find(Warning, "issuer-extra/"+g.Name, j.o.Vault.Mount, "if it is not wanted, take away its usage: vault patch "+j.o.Vault.Mount+
+				"/issuer/"+g.ID+" usage=read-only,crl-signing,ocsp-signing",
 				"the issuer %s can sign and has no part in the rotation", g.Name)
 		}
 		if at := count(j.r.Servers, g.Name, true).trusting; g.Position == PositionOther && len(at) > 0 && known && g.ClusterCA == "" {
-			j.find(Warning, "issuer-left/"+g.Name, strings.Join(at, ", "), "take it out of the client-CA bundles there", "%s still take certificates of %s, which has no part in the rotation", strings.Join(at, ", "), g.Name)
+			j.find(Warning, "issuer-left/"+g.Name, strings.Join(at, ", "), "take it out of the client-CA bundles there",
+				"%s still take certificates of %s, which has no part in the rotation", strings.Join(at, ", "), g.Name)
 		}
 		if !used {
 			continue
@@ -470,16 +490,22 @@ func (j *judge) rotation(old Generation, hasOld bool, drained Tri) {
 func (j *judge) clusterCA(g Generation) {
 	where := j.o.Vault.Mount + "/issuer/" + g.Name
 	if g.Signs {
-		next := "rotate to a CA that Vault makes itself (breakglass ca plan " + j.o.Cluster + "), whose last step closes this one in Vault; it stays in the bundles, because the cluster needs it"
+		next := "rotate to a CA that Vault makes itself (breakglass ca plan " + j.o.Cluster + "), whose last step closes this one in Vault; it " +
+			"stays in the bundles, because the cluster needs it"
 		j.find(Warning, "key-outside-vault/"+g.Name, where, next,
-			"our CA %s is the cluster's own (it is in %s): its key also lies on the control-plane nodes and in kube-controller-manager, and whoever has it can make break-glass certificates unseen", g.Name, g.ClusterCA)
+			"our CA %s is the cluster's own (it is in %s): its key also lies on the control-plane nodes and in kube-controller-manager, and "+
+				"whoever has it can make break-glass certificates unseen", g.Name, g.ClusterCA)
 	} else {
-		j.find(Info, "key-outside-vault/"+g.Name, where, "nothing: it is the same in every cluster. Leave it in the bundles, and guard the control-plane nodes",
-			"%s signs nothing in Vault any more and is still trusted, because it is the cluster's own CA (it is in %s): whoever has its key can still make a certificate for anybody", g.Name, g.ClusterCA)
+		j.find(Info, "key-outside-vault/"+g.Name, where, "nothing: it is the same in every cluster. Leave it in the bundles, and guard the "+
+			"control-plane nodes",
+			"%s signs nothing in Vault any more and is still trusted, because it is the cluster's own CA (it is in %s): whoever has its key can "+
+				"still make a certificate for anybody", g.Name, g.ClusterCA)
 	}
 	for _, s := range j.r.Servers {
 		if s.Trust[g.Name] == Refused && !g.Expired {
-			j.find(Warning, "cluster-ca-refused/"+s.Address+"/"+g.Name, s.Address, "put it back into the bundle there if kubelets or the control plane still sign in by it; if the cluster has another CA now, take this one out of where it is named",
+			j.find(Warning, "cluster-ca-refused/"+s.Address+"/"+g.Name, s.Address,
+				"put it back into the bundle there if kubelets or the control plane still sign in by it; if the cluster has another CA now, take "+
+					"this one out of where it is named",
 				"the API server at %s refuses certificates of %s, which is the cluster's own CA (it is in %s)", s.Address, g.Name, g.ClusterCA)
 		}
 	}
@@ -497,9 +523,11 @@ func (j *judge) lifetime(g Generation) {
 	case g.Expired:
 		j.find(Critical, "issuer-expires/"+g.Name, where, next, "the break-glass CA %s ended %s", g.Name, stamp(g.NotAfter))
 	case j.now.Before(g.NotBefore):
-		j.find(Critical, "issuer-future/"+g.Name, where, "see whether the clocks of Vault and of this machine are right", "the break-glass CA %s begins only %s", g.Name, stamp(g.NotBefore))
+		j.find(Critical, "issuer-future/"+g.Name, where, "see whether the clocks of Vault and of this machine are right",
+			"the break-glass CA %s begins only %s", g.Name, stamp(g.NotBefore))
 	case !CanSign(g.NotBefore, g.NotAfter, j.now, j.o.Vault.MaxTTL):
-		j.find(Critical, "issuer-expires/"+g.Name, where, next, "the break-glass CA %s ends %s, too soon to sign for the longest lifetime of %s: nothing can be issued", g.Name, stamp(g.NotAfter), j.o.Vault.MaxTTL)
+		j.find(Critical, "issuer-expires/"+g.Name, where, next, "the break-glass CA %s ends %s, too soon to sign for the longest lifetime of "+
+			"%s: nothing can be issued", g.Name, stamp(g.NotAfter), j.o.Vault.MaxTTL)
 	default:
 		step := Announced(g.NotBefore, g.NotAfter, j.now, j.t)
 		s := ExpirySeverity(g.NotBefore, g.NotAfter, j.now, j.t)
@@ -512,7 +540,8 @@ func (j *judge) lifetime(g Generation) {
 		}
 		j.find(s, key, where, next, "the break-glass CA %s ends %s", g.Name, stamp(g.NotAfter))
 	}
-	j.find(AgeSeverity(g.NotBefore, j.now, j.t), "issuer-age/"+g.Name, where, next, "the break-glass CA %s was made %s, longer ago than the rotation policy allows (%d days)",
+	j.find(AgeSeverity(g.NotBefore, j.now, j.t), "issuer-age/"+g.Name, where, next,
+		"the break-glass CA %s was made %s, longer ago than the rotation policy allows (%d days)",
 		g.Name, stamp(g.NotBefore), int(j.t.MaxAge.Hours()/24))
 }
 
@@ -524,16 +553,20 @@ func (j *judge) vault() {
 	}
 	j.find(SkewSeverity(v.Skew), "clock/vault", v.Mount, "set the clocks with NTP", "Vault's clock and ours differ by %s", v.Skew.Abs())
 	if v.FollowsLatest {
-		j.find(Warning, "default-follows-latest", v.Mount, "vault write "+v.Mount+"/config/issuers default="+v.Default+" default_follows_latest_issuer=false",
+		j.find(Warning, "default-follows-latest", v.Mount, "vault write "+v.Mount+"/config/issuers default="+v.Default+
+			" default_follows_latest_issuer=false",
 			"the default issuer follows the latest one: preparing the next CA would switch to it")
 	}
-	if active, ok := j.r.Generation(PositionActive); ok && v.Default != "" && v.Default != active.ID && j.r.Phase != Active && len(j.hidden) == 0 {
-		j.find(Warning, "default-issuer", v.Mount, "vault write "+v.Mount+"/config/issuers default="+active.ID+" default_follows_latest_issuer=false",
+	if active, ok := j.r.Generation(PositionActive); ok && v.Default != "" && v.Default != active.ID && j.r.Phase != Active &&
+		len(j.hidden) == 0 {
+		j.find(Warning, "default-issuer", v.Mount, "vault write "+v.Mount+"/config/issuers default="+active.ID+
+			" default_follows_latest_issuer=false",
 			"the default issuer is not the one that the roles sign under")
 	}
 	for _, id := range v.Pinned {
 		if len(v.Issuers) > 0 && len(j.hidden) == 0 && !slices.ContainsFunc(j.r.Generations, func(g Generation) bool { return g.ID == id }) {
-			j.find(Warning, "pinned-missing/"+id, v.Mount, "correct vault_issuer_id or vault_next_issuer_id in the configuration", "the daemon is pinned to the issuer %s, which the mount does not have", id)
+			j.find(Warning, "pinned-missing/"+id, v.Mount, "correct vault_issuer_id or vault_next_issuer_id in the configuration",
+				"the daemon is pinned to the issuer %s, which the mount does not have", id)
 		}
 	}
 	subjects := map[string]string{}
@@ -541,36 +574,43 @@ func (j *judge) vault() {
 		where := v.Mount + "/issuer/" + g.Name
 		j.add("break-glass", g.Name, where, g.cert)
 		if other, twice := subjects[g.Subject]; twice {
-			j.find(Warning, "issuer-name/"+g.Name, where, "give each generation a common name of its own (… g1, … g2): make the next one with breakglass ca plan",
+			j.find(Warning, "issuer-name/"+g.Name, where, "give each generation a common name of its own (… g1, … g2): make the next one with "+
+				"breakglass ca plan",
 				"the break-glass CAs %s and %s have the same subject %q: in a handshake they cannot be told apart", other, g.Name, g.Subject)
 		}
 		subjects[g.Subject] = g.Name
 		if g.Pinned && (g.Position == PositionClosed || g.Position == PositionOld && j.r.Phase == Closed) {
-			j.find(Warning, "pinned-closed/"+g.Name, where, "set vault_issuer_id to the active issuer, take vault_next_issuer_id out, and restart the daemon", "the daemon is still pinned to %s, which is closed", g.Name)
+			j.find(Warning, "pinned-closed/"+g.Name, where, "set vault_issuer_id to the active issuer, take vault_next_issuer_id out, and restart "+
+				"the daemon", "the daemon is still pinned to %s, which is closed", g.Name)
 		}
 		if g.Position != PositionActive && g.Position != PositionNext {
 			continue
 		}
 		if g.Position == PositionActive && !g.Pinned {
-			j.find(Critical, "not-pinned/"+g.Name, where, "set vault_next_issuer_id: "+g.ID+" for the cluster and restart the daemon, or move the roles back",
+			j.find(Critical, "not-pinned/"+g.Name, where, "set vault_next_issuer_id: "+g.ID+
+				" for the cluster and restart the daemon, or move the roles back",
 				"the roles sign under %s, which the daemon is not pinned to: it refuses to issue", g.Name)
 		}
 		if g.Position == PositionNext && !g.Pinned {
-			j.find(Info, "not-pinned/"+g.Name, where, "set vault_next_issuer_id: "+g.ID+" for the cluster and restart the daemon, before the roles move",
+			j.find(Info, "not-pinned/"+g.Name, where, "set vault_next_issuer_id: "+g.ID+
+				" for the cluster and restart the daemon, before the roles move",
 				"the daemon is not pinned to the next CA %s yet", g.Name)
 		}
 		if g.Position == PositionActive && !g.Signs {
-			j.find(Critical, "issuer-usage/"+g.Name, where, "see who changed it: vault read "+v.Mount+"/issuer/"+g.ID, "the issuer %s may not sign (its usage, a revocation, or a missing key)", g.Name)
+			j.find(Critical, "issuer-usage/"+g.Name, where, "see who changed it: vault read "+v.Mount+"/issuer/"+g.ID,
+				"the issuer %s may not sign (its usage, a revocation, or a missing key)", g.Name)
 		}
 		if !g.cert.MaxPathLenZero || g.cert.MaxPathLen != 0 {
-			j.find(Warning, "issuer-path/"+g.Name, where, "replace it by one that setup.sh or breakglass ca plan makes", "the break-glass CA %s may sign CAs below itself (no path length of 0)", g.Name)
+			j.find(Warning, "issuer-path/"+g.Name, where, "replace it by one that setup.sh or breakglass ca plan makes",
+				"the break-glass CA %s may sign CAs below itself (no path length of 0)", g.Name)
 		}
 		if !selfSigned(g.cert) {
 			j.intermediate(g, where)
 		}
 		for _, i := range v.Issuers {
 			if i.ID == g.ID && i.LeafNotAfter != "err" {
-				j.find(Warning, "issuer-leaf/"+g.Name, where, "vault patch "+v.Mount+"/issuer/"+g.ID+" leaf_not_after_behavior=err", "the issuer %s does not refuse what would outlive it (%q)", g.Name, i.LeafNotAfter)
+				j.find(Warning, "issuer-leaf/"+g.Name, where, "vault patch "+v.Mount+"/issuer/"+g.ID+" leaf_not_after_behavior=err",
+					"the issuer %s does not refuse what would outlive it (%q)", g.Name, i.LeafNotAfter)
 			}
 		}
 	}
@@ -579,7 +619,8 @@ func (j *judge) vault() {
 			if c, err := x509.ParseCertificate(der); err == nil {
 				j.add("break-glass-root", short(der), v.Mount+"/issuer/"+s.Name, c)
 				if !bytes.Equal(der, s.Certificate) {
-					j.ends("root", short(der), v.Mount+"/issuer/"+s.Name, "renew it with whoever runs it, and the issuer below it", c, "the CA %q above the issuer %s ends %s", c.Subject, s.Name, stamp(c.NotAfter))
+					j.ends("root", short(der), v.Mount+"/issuer/"+s.Name, "renew it with whoever runs it, and the issuer below it", c,
+						"the CA %q above the issuer %s ends %s", c.Subject, s.Name, stamp(c.NotAfter))
 				}
 			}
 		}
@@ -588,12 +629,14 @@ func (j *judge) vault() {
 
 // intermediate judges an issuer that another CA signed.
 func (j *judge) intermediate(g Generation, where string) {
-	j.find(Info, "intermediate/"+g.Name, where, "put the issuer itself, not its root, into the client-CA bundles", "the break-glass CA %s is an intermediate below %q: that CA could sign another one of the same name", g.Name, g.cert.Issuer)
+	j.find(Info, "intermediate/"+g.Name, where, "put the issuer itself, not its root, into the client-CA bundles",
+		"the break-glass CA %s is an intermediate below %q: that CA could sign another one of the same name", g.Name, g.cert.Issuer)
 	for _, s := range j.r.Servers {
 		o := j.o.Servers[slices.IndexFunc(j.o.Servers, func(x Server) bool { return x.Address == s.Address })]
 		if listed, asked := names(o, g.cert.RawSubject); asked && !listed && s.Trust[g.Name] == Trusted {
 			j.find(Critical, "external-root/"+s.Address, s.Address, "put the issuer itself into the bundle and take its root out",
-				"the API server at %s trusts %s through the external root: whoever holds any client certificate below that root is a user of the cluster", s.Address, g.Name)
+				"the API server at %s trusts %s through the external root: whoever holds any client certificate below that root is a user of the "+
+					"cluster", s.Address, g.Name)
 		}
 	}
 }
@@ -603,9 +646,11 @@ func (j *judge) canaries() {
 		name := j.name(c.Issuer)
 		switch {
 		case c.Wrong:
-			j.blind(Critical, "canary/"+name, j.o.Vault.Mount, "find out who changed Vault: breakglassd doctor", "Vault signed something else than the canary of %s: %s", name, c.Error)
+			j.blind(Critical, "canary/"+name, j.o.Vault.Mount, "find out who changed Vault: breakglassd doctor",
+				"Vault signed something else than the canary of %s: %s", name, c.Error)
 		case c.Error != "":
-			j.blind(Critical, "canary/"+name, j.o.Vault.Mount, "breakglassd doctor looks closer", "no canary of %s could be signed: %s", name, c.Error)
+			j.blind(Critical, "canary/"+name, j.o.Vault.Mount, "breakglassd doctor looks closer", "no canary of %s could be signed: %s", name,
+				c.Error)
 		}
 	}
 	for _, s := range j.o.Servers {
@@ -613,11 +658,16 @@ func (j *judge) canaries() {
 			name := j.name(c.Issuer)
 			switch c.Outcome {
 			case OutcomeOther:
-				j.find(Critical, "canary-other/"+s.Address+"/"+name, s.Address, "use the address of the API server itself, and find out what stands in between", "%s answered the canary of %s for somebody else: %s", s.Address, name, c.Why)
+				j.find(Critical, "canary-other/"+s.Address+"/"+name, s.Address,
+					"use the address of the API server itself, and find out what stands in between", "%s answered the canary of %s for somebody else: %s",
+					s.Address, name, c.Why)
 			case OutcomeUnproven:
-				j.find(Warning, "canary-unproven/"+s.Address, s.Address, "Kubernetes 1.32 or newer tells it; the binding system:basic-user lets everybody ask", "%s took the canary of %s, and its fingerprint could not be compared: %s", s.Address, name, c.Why)
+				j.find(Warning, "canary-unproven/"+s.Address, s.Address,
+					"Kubernetes 1.32 or newer tells it; the binding system:basic-user lets everybody ask",
+					"%s took the canary of %s, and its fingerprint could not be compared: %s", s.Address, name, c.Why)
 			case OutcomeUnreached:
-				j.blind(Critical, "canary/"+s.Address+"/"+name, s.Address, "see whether it is up and reachable from here", "%s did not answer the canary of %s: %s", s.Address, name, c.Why)
+				j.blind(Critical, "canary/"+s.Address+"/"+name, s.Address, "see whether it is up and reachable from here",
+					"%s did not answer the canary of %s: %s", s.Address, name, c.Why)
 			case OutcomeAccepted, OutcomeRefused:
 			}
 		}
@@ -625,7 +675,8 @@ func (j *judge) canaries() {
 	// A canary that nobody signed is as bad as one that failed.
 	if active, ok := j.r.Generation(PositionActive); ok && active.Signs && !active.Expired &&
 		!slices.ContainsFunc(j.o.Canaries, func(c Signing) bool { return c.Issuer == active.ID }) {
-		j.blind(Critical, "canary/"+active.Name, j.o.Vault.Mount, "run breakglass ca check", "no canary of %s was asked for, under which the roles sign", active.Name)
+		j.blind(Critical, "canary/"+active.Name, j.o.Vault.Mount, "run breakglass ca check",
+			"no canary of %s was asked for, under which the roles sign", active.Name)
 	}
 }
 
@@ -667,23 +718,28 @@ func (j *judge) client() {
 				j.add("client", short(der), configMap, c)
 				clients = append(clients, c)
 			} else if Expired(c.NotAfter, j.now) {
-				j.find(Info, "client-ca-expired/"+short(der), configMap, "take it out of the bundles", "the client CA %q (%s) ended %s", c.Subject, short(der), stamp(c.NotAfter))
+				j.find(Info, "client-ca-expired/"+short(der), configMap, "take it out of the bundles", "the client CA %q (%s) ended %s", c.Subject,
+					short(der), stamp(c.NotAfter))
 			}
 			if g != nil {
 				continue
 			}
 			if !known(der) {
-				j.find(Warning, "client-ca-unknown/"+short(der), configMap, "find out whose it is: whoever has its key is any user. Name it under known client CAs (ca_checks.client_ca_files) if kubelets or the control plane sign in by it; otherwise take it out of the bundles",
+				j.find(Warning, "client-ca-unknown/"+short(der), configMap,
+					"find out whose it is: whoever has its key is any user. Name it under known client CAs (ca_checks.client_ca_files) if kubelets or "+
+						"the control plane sign in by it; otherwise take it out of the bundles",
 					"the cluster takes client certificates of %q (%s), which is neither ours nor the cluster's own", c.Subject, short(der))
 			}
 			if left && !Expired(c.NotAfter, j.now) {
-				j.find(Warning, "residue/"+short(der), configMap, "kubectl -n kube-system delete configmap extension-apiserver-authentication (it is made again at once), then restart the aggregated API servers",
+				j.find(Warning, "residue/"+short(der), configMap, "kubectl -n kube-system delete configmap extension-apiserver-authentication (it is "+
+					"made again at once), then restart the aggregated API servers",
 					"no API server lists %q (%s) any more, and aggregated API servers still take its certificates", c.Subject, short(der))
 			}
 		}
 		for _, g := range j.r.Generations {
 			if g.Published == Yes && g.Position != PositionOld && count(j.r.Servers, g.Name, true).nowhere() {
-				j.find(Warning, "residue/"+g.Name, configMap, "kubectl -n kube-system delete configmap extension-apiserver-authentication (it is made again at once), then restart the aggregated API servers",
+				j.find(Warning, "residue/"+g.Name, configMap, "kubectl -n kube-system delete configmap extension-apiserver-authentication (it is "+
+					"made again at once), then restart the aggregated API servers",
 					"no API server takes certificates of %s, and aggregated API servers still do", g.Name)
 			}
 		}
@@ -719,7 +775,8 @@ func (j *judge) client() {
 					others = append(others, name)
 				}
 				if j.o.Published != nil && !published[string(n)] && !front[string(n)] && s.Wrong == "" {
-					j.find(Warning, "client-ca-unpublished/"+s.Address+"/"+name, s.Address, "compare the bundle files of the API servers: this one may have another",
+					j.find(Warning, "client-ca-unpublished/"+s.Address+"/"+name, s.Address,
+						"compare the bundle files of the API servers: this one may have another",
 						"%s takes client certificates of %q, which the ConfigMap does not hold", s.Address, name)
 				}
 			}
@@ -732,7 +789,8 @@ func (j *judge) client() {
 // it, such as every kubelet. What only the ConfigMap still has, and nobody expects, may end.
 func (j *judge) clientEnds(c *x509.Certificate, all []*x509.Certificate, expected bool) {
 	renewed := func(other *x509.Certificate) bool {
-		return other.NotAfter.After(c.NotAfter) && bytes.Equal(other.RawSubject, c.RawSubject) && bytes.Equal(other.RawSubjectPublicKeyInfo, c.RawSubjectPublicKeyInfo)
+		return other.NotAfter.After(c.NotAfter) && bytes.Equal(other.RawSubject, c.RawSubject) &&
+			bytes.Equal(other.RawSubjectPublicKeyInfo, c.RawSubjectPublicKeyInfo)
 	}
 	if slices.ContainsFunc(all, renewed) {
 		j.left(short(c.Raw))
@@ -744,17 +802,27 @@ func (j *judge) clientEnds(c *x509.Certificate, all []*x509.Certificate, expecte
 		j.left(short(c.Raw))
 	}
 	if !gone {
-		j.ends("client-ca", short(c.Raw), cmp.Or(strings.Join(at, ", "), "client_ca_files"), "give the cluster its next client CA, append it to every bundle, and renew the certificates of kubelets and the control plane. If that is done, take this one out of the bundles and the configuration, and delete the ConfigMap extension-apiserver-authentication (it is made again at once)",
-			c, "the client CA %q (%s) ends %s: whoever signs in by it is refused from then on, kubelets and the control plane if it is the cluster's own", c.Subject, short(c.Raw), stamp(c.NotAfter))
+		j.ends("client-ca", short(c.Raw), cmp.Or(strings.Join(at, ", "), "client_ca_files"),
+			"give the cluster its next client CA, append it to every bundle, and renew the certificates of kubelets and the control plane. If "+
+				"that is done, take this one out of the bundles and the configuration, and delete the ConfigMap extension-apiserver-authentication "+
+				"(it is made again at once)",
+			c, "the client CA %q (%s) ends %s: whoever signs in by it is refused from then on, kubelets and the control plane if it is the "+
+				"cluster's own", c.Subject, short(c.Raw), stamp(c.NotAfter))
 		return
 	}
 	if Expired(c.NotAfter, j.now) {
-		j.find(Info, "client-ca-expired/"+short(c.Raw), "ConfigMap kube-system/extension-apiserver-authentication", "take it out of the bundles, and out of client_ca_files", "the client CA %q (%s) ended %s, and no API server lists it", c.Subject, short(c.Raw), stamp(c.NotAfter))
+		j.find(Info, "client-ca-expired/"+short(c.Raw), "ConfigMap kube-system/extension-apiserver-authentication",
+			"take it out of the bundles, and out of client_ca_files", "the client CA %q (%s) ended %s, and no API server lists it", c.Subject,
+			short(c.Raw), stamp(c.NotAfter))
 	}
 }
 
 func (j *judge) allReached() bool {
-	return len(j.o.Servers) > 0 && !slices.ContainsFunc(j.o.Servers, func(s Server) bool { _, asked := names(s, nil); return s.Error != "" || s.Wrong != "" || !asked })
+	return len(j.o.Servers) > 0 && !slices.ContainsFunc(j.o.Servers, func(s Server) bool {
+		_, asked := names(s, nil)
+		return s.Error != "" ||
+			s.Wrong != "" || !asked
+	})
 }
 
 // listing is the addresses that list a CA of this subject.
@@ -799,15 +867,18 @@ func (j *judge) serving() {
 			}
 			pool.AddCert(c)
 			j.add("serving-ca", short(der), p.where, c)
-			j.ends("serving-ca", short(der), p.where, "rotate the cluster's CA, and put the new one into every kubeconfig", c, "the CA %q that vouches for the API servers ends %s", c.Subject, stamp(c.NotAfter))
+			j.ends("serving-ca", short(der), p.where, "rotate the cluster's CA, and put the new one into every kubeconfig", c,
+				"the CA %q that vouches for the API servers ends %s", c.Subject, stamp(c.NotAfter))
 		}
 		for _, s := range j.o.Servers {
 			leaf, rest := chain(s.Serving)
 			if leaf == nil {
 				continue
 			}
-			if _, err := leaf.Verify(x509.VerifyOptions{Roots: pool, Intermediates: rest, CurrentTime: j.now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}); err != nil && !Expired(leaf.NotAfter, j.now) {
-				j.find(Warning, "serving-chain/"+s.Address+"/"+p.where, s.Address, "put the CA that signed the serving certificate into "+p.where, "whoever believes %s cannot verify the API server at %s", p.where, s.Address)
+			if _, err := leaf.Verify(x509.VerifyOptions{Roots: pool, Intermediates: rest, CurrentTime: j.now,
+				KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}); err != nil && !Expired(leaf.NotAfter, j.now) {
+				j.find(Warning, "serving-chain/"+s.Address+"/"+p.where, s.Address, "put the CA that signed the serving certificate into "+p.where,
+					"whoever believes %s cannot verify the API server at %s", p.where, s.Address)
 			}
 		}
 	}
@@ -854,7 +925,8 @@ func (j *judge) leaf(kind, generation, where string, c *x509.Certificate, next s
 	j.authority(kind, generation, where, key, c)
 	j.ends(kind, generation, where, next, c, "the certificate %q ends %s", c.Subject, stamp(c.NotAfter))
 	j.find(weak, kind+"-key/"+generation, where, next, "the certificate %q has the weak key %s", c.Subject, key)
-	j.find(HashSeverity(c.SignatureAlgorithm, selfSigned(c)), kind+"-hash/"+generation, where, next, "the certificate %q is signed with %s", c.Subject, c.SignatureAlgorithm)
+	j.find(HashSeverity(c.SignatureAlgorithm, selfSigned(c)), kind+"-hash/"+generation, where, next, "the certificate %q is signed with %s",
+		c.Subject, c.SignatureAlgorithm)
 }
 
 func (j *judge) requestHeader() {
@@ -864,11 +936,13 @@ func (j *judge) requestHeader() {
 		return
 	}
 	if len(p.RequestHeader) == 0 {
-		j.find(Info, "request-header-none", where, "nothing, if no aggregated API server is used", "no authenticating proxy (request header) CA is configured")
+		j.find(Info, "request-header-none", where, "nothing, if no aggregated API server is used",
+			"no authenticating proxy (request header) CA is configured")
 		return
 	}
 	if len(p.AllowedNames) == 0 {
-		j.find(Warning, "request-header-names", where, "set --requestheader-allowed-names=front-proxy-client", "whoever holds any certificate of the request-header CA may be any user: the list of allowed names is empty")
+		j.find(Warning, "request-header-names", where, "set --requestheader-allowed-names=front-proxy-client",
+			"whoever holds any certificate of the request-header CA may be any user: the list of allowed names is empty")
 	}
 	for _, der := range p.RequestHeader {
 		c, err := x509.ParseCertificate(der)
@@ -877,7 +951,8 @@ func (j *judge) requestHeader() {
 			continue
 		}
 		j.add("request-header", short(der), where, c)
-		j.ends("request-header", short(der), where, "rotate it (kubeadm certs), and restart the API servers", c, "the request-header CA %q ends %s", c.Subject, stamp(c.NotAfter))
+		j.ends("request-header", short(der), where, "rotate it (kubeadm certs), and restart the API servers", c,
+			"the request-header CA %q ends %s", c.Subject, stamp(c.NotAfter))
 	}
 }
 
@@ -888,18 +963,24 @@ func (j *judge) serviceAccounts() {
 	}
 	const where = "/openid/v1/jwks"
 	if len(sa.Keys) == 0 {
-		j.find(Warning, "service-account-none", where, "look at --service-account-key-file", "the cluster tells of no key for service account tokens")
+		j.find(Warning, "service-account-none", where, "look at --service-account-key-file",
+			"the cluster tells of no key for service account tokens")
 	}
 	if len(sa.Keys) > 1 {
-		j.find(Info, "service-account-keys", where, "when the tokens of the old key have ended, take it out of --service-account-key-file", "there are %d keys for service account tokens: a rotation of them is under way, or was not finished", len(sa.Keys))
+		j.find(Info, "service-account-keys", where, "when the tokens of the old key have ended, take it out of --service-account-key-file",
+			"there are %d keys for service account tokens: a rotation of them is under way, or was not finished", len(sa.Keys))
 	}
 	for _, k := range sa.Keys {
 		id := k.ID[:min(8, len(k.ID))]
 		name := fmt.Sprintf("%s-%d", k.Type, k.Bits)
-		j.r.Authorities = append(j.r.Authorities, Authority{Kind: "service-account", Generation: id, Where: where, Subject: sa.Issuer, Key: name + " " + k.Algorithm})
-		j.find(KeySeverity(k.Type, k.Bits), "service-account-key/"+id, where, "make a new signing key, and keep the old one for verification until its tokens have ended", "the key %s of service account tokens is weak: %s", id, name)
+		j.r.Authorities = append(j.r.Authorities, Authority{Kind: "service-account", Generation: id, Where: where, Subject: sa.Issuer,
+			Key: name + " " + k.Algorithm})
+		j.find(KeySeverity(k.Type, k.Bits), "service-account-key/"+id, where,
+			"make a new signing key, and keep the old one for verification until its tokens have ended",
+			"the key %s of service account tokens is weak: %s", id, name)
 		if !slices.Contains([]string{"RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "PS256"}, k.Algorithm) {
-			j.find(Warning, "service-account-algorithm/"+id, where, "look at --service-account-signing-key-file", "service account tokens are signed with %q", k.Algorithm)
+			j.find(Warning, "service-account-algorithm/"+id, where, "look at --service-account-signing-key-file",
+				"service account tokens are signed with %q", k.Algorithm)
 		}
 	}
 }
@@ -914,7 +995,8 @@ func (j *judge) endpoints() {
 			}
 			j.leaf(e.Kind+"-serving", e.Where, e.Where, leaf, next)
 			if selfSigned(leaf) {
-				j.find(Info, e.Kind+"-self-signed/"+e.Where, e.Where, "use certificates from a CA (serverTLSBootstrap)", "%s serves with a certificate that it signed itself, so the API server cannot know it", e.Where)
+				j.find(Info, e.Kind+"-self-signed/"+e.Where, e.Where, "use certificates from a CA (serverTLSBootstrap)",
+					"%s serves with a certificate that it signed itself, so the API server cannot know it", e.Where)
 			}
 		}
 		for _, der := range slices.Concat(e.CAs, e.Chain[min(1, len(e.Chain)):]) {
@@ -937,7 +1019,8 @@ func (j *judge) signers() {
 	for _, s := range j.o.Signers {
 		c, err := x509.ParseCertificate(s.Certificate)
 		if err != nil {
-			j.find(Warning, "csr-signer-odd/"+s.Name, s.Name, "look at what it signs: kubectl get certificatesigningrequests", "the signer %s of the CSR API made something that is no certificate", s.Name)
+			j.find(Warning, "csr-signer-odd/"+s.Name, s.Name, "look at what it signs: kubectl get certificatesigningrequests",
+				"the signer %s of the CSR API made something that is no certificate", s.Name)
 			continue
 		}
 		client := slices.Contains(clientSigners, s.Name)
@@ -947,7 +1030,8 @@ func (j *judge) signers() {
 				continue
 			}
 			key, _, _ := Strength(a.cert.PublicKey)
-			row := Authority{Kind: "csr-signer", Generation: a.generation, Where: s.Name, Subject: a.cert.Subject.String(), Key: key, Fingerprint: fingerprint(a.cert.Raw)}
+			row := Authority{Kind: "csr-signer", Generation: a.generation, Where: s.Name, Subject: a.cert.Subject.String(), Key: key,
+				Fingerprint: fingerprint(a.cert.Raw)}
 			if !slices.Contains(j.r.Authorities, row) {
 				j.r.Authorities = append(j.r.Authorities, row)
 			}
@@ -959,16 +1043,21 @@ func (j *judge) signers() {
 					trusted = true
 					continue
 				}
-				j.find(Critical, "csr-signer/"+a.generation, s.Name, "rotate to a CA that Vault makes itself (breakglass ca plan "+j.o.Cluster+"), and "+next,
-					"the signer %s of the CSR API signs with the key of our CA %s: that key exists outside Vault, and whoever may approve requests can make break-glass certificates", s.Name, a.generation)
+				j.find(Critical, "csr-signer/"+a.generation, s.Name, "rotate to a CA that Vault makes itself (breakglass ca plan "+j.o.Cluster+
+					"), and "+next,
+					"the signer %s of the CSR API signs with the key of our CA %s: that key exists outside Vault, and whoever may approve requests can "+
+						"make break-glass certificates", s.Name, a.generation)
 			case "client":
 				trusted = true
 			case "request-header", KindEtcd:
-				j.find(Critical, "csr-signer/"+a.kind+"/"+a.generation, s.Name, next, "the signer %s of the CSR API signs with the %s CA %s: whoever may approve requests gets in there, past the API server", s.Name, a.kind, a.generation)
+				j.find(Critical, "csr-signer/"+a.kind+"/"+a.generation, s.Name, next,
+					"the signer %s of the CSR API signs with the %s CA %s: whoever may approve requests gets in there, past the API server", s.Name,
+					a.kind, a.generation)
 			}
 		}
 		if client && !trusted && j.o.Published != nil {
-			j.find(Warning, "csr-signer-untrusted/"+s.Name, s.Name, "put the CA of --cluster-signing-cert-file into the client-CA bundles, or give kube-controller-manager one that is in them",
+			j.find(Warning, "csr-signer-untrusted/"+s.Name, s.Name, "put the CA of --cluster-signing-cert-file into the client-CA bundles, or "+
+				"give kube-controller-manager one that is in them",
 				"the signer %s of the CSR API signs with %q, whose certificates no API server takes: nodes cannot renew theirs", s.Name, c.Issuer)
 		}
 	}
@@ -989,26 +1078,37 @@ func (j *judge) shared() {
 			which := fmt.Sprintf("%s in %s and %s in %s", a.generation, a.where, b.generation, b.where)
 			switch {
 			case pair("break-glass", "request-header"), pair("break-glass-root", "request-header"):
-				j.find(Critical, "shared/request-header/"+a.generation, b.where, "give the request header a CA of its own at once (--requestheader-client-ca-file)", "the request-header CA vouches for our certificates too (%s): whoever holds one could be any user", which)
+				j.find(Critical, "shared/request-header/"+a.generation, b.where,
+					"give the request header a CA of its own at once (--requestheader-client-ca-file)",
+					"the request-header CA vouches for our certificates too (%s): whoever holds one could be any user", which)
 			case pair("client", "request-header"):
 				s := Warning
 				if j.o.Published != nil && len(j.o.Published.AllowedNames) == 0 {
 					s = Critical
 				}
-				j.find(s, "shared/client-request-header/"+a.generation, b.where, "give the request header a CA of its own", "one CA vouches for users and for authenticating proxies (%s)", which)
-			case pair("break-glass", KindEtcd), pair("break-glass", KindKubelet), pair("break-glass-root", KindEtcd), pair("break-glass-root", KindKubelet), pair("client", KindEtcd):
-				j.find(Critical, "shared/"+a.kind+"-"+b.kind+"/"+a.generation, b.where, "give each a CA of its own: access would bypass the API server, its audit log and the binding that ends it", "one CA vouches for users of the API server and for something else (%s)", which)
+				j.find(s, "shared/client-request-header/"+a.generation, b.where, "give the request header a CA of its own",
+					"one CA vouches for users and for authenticating proxies (%s)", which)
+			case pair("break-glass", KindEtcd), pair("break-glass", KindKubelet), pair("break-glass-root", KindEtcd),
+				pair("break-glass-root", KindKubelet), pair("client", KindEtcd):
+				j.find(Critical, "shared/"+a.kind+"-"+b.kind+"/"+a.generation, b.where,
+					"give each a CA of its own: access would bypass the API server, its audit log and the binding that ends it",
+					"one CA vouches for users of the API server and for something else (%s)", which)
 			case pair("request-header", KindEtcd):
-				j.find(Critical, "shared/request-header-etcd/"+a.generation, b.where, "give each a CA of its own", "one CA vouches for authenticating proxies and for etcd (%s): whoever may say who a user is could also write into etcd, past the API server", which)
+				j.find(Critical, "shared/request-header-etcd/"+a.generation, b.where, "give each a CA of its own",
+					"one CA vouches for authenticating proxies and for etcd (%s): whoever may say who a user is could also write into etcd, past the "+
+						"API server", which)
 			case pair("request-header", KindKubelet):
-				j.find(Warning, "shared/request-header-kubelet/"+a.generation, b.where, "give each a CA of its own", "one CA vouches for authenticating proxies and for kubelets (%s)", which)
+				j.find(Warning, "shared/request-header-kubelet/"+a.generation, b.where, "give each a CA of its own",
+					"one CA vouches for authenticating proxies and for kubelets (%s)", which)
 			case pair("break-glass", "client"):
 				if g := j.generation(a.generation); g == nil || g.ClusterCA == "" {
 					// The same key under another certificate: a renewed or cross-signed CA.
-					j.find(Warning, "shared/key/"+a.generation, b.where, "find out who made the second certificate", "another CA certificate has the key of ours (%s)", which)
+					j.find(Warning, "shared/key/"+a.generation, b.where, "find out who made the second certificate",
+						"another CA certificate has the key of ours (%s)", which)
 				}
 			case pair(KindKubelet, KindEtcd):
-				j.find(Warning, "shared/kubelet-etcd/"+a.generation, b.where, "give etcd a CA of its own", "one CA vouches for kubelets and for etcd (%s)", which)
+				j.find(Warning, "shared/kubelet-etcd/"+a.generation, b.where, "give etcd a CA of its own",
+					"one CA vouches for kubelets and for etcd (%s)", which)
 			}
 		}
 	}
@@ -1031,14 +1131,17 @@ func (j *judge) sharedNames() {
 			for _, g := range j.r.Generations {
 				next := apart
 				if g.ClusterCA != "" {
-					next = "rotate to a CA that Vault makes itself (breakglass ca plan " + j.o.Cluster + "): this one is the cluster's own, and has to stay there"
+					next = "rotate to a CA that Vault makes itself (breakglass ca plan " + j.o.Cluster + "): this one is the cluster's own, and has to " +
+						"stay there"
 				}
 				switch {
 				case g.ClusterCA != "" && !g.Signs:
 				case bytes.Equal(n, g.cert.RawSubject):
-					j.find(Critical, "shared/"+e.Kind+"/"+e.Where, e.Where, next, "%s at %s takes client certificates of our CA %s", e.Kind, e.Where, g.Name)
+					j.find(Critical, "shared/"+e.Kind+"/"+e.Where, e.Where, next, "%s at %s takes client certificates of our CA %s", e.Kind, e.Where,
+						g.Name)
 				case bytes.Equal(n, g.cert.RawIssuer):
-					j.find(Critical, "shared/break-glass-root-"+e.Kind+"/"+g.Name, e.Where, apart, "%s at %s takes client certificates of %q, which is above our CA %s", e.Kind, e.Where, g.cert.Issuer, g.Name)
+					j.find(Critical, "shared/break-glass-root-"+e.Kind+"/"+g.Name, e.Where, apart,
+						"%s at %s takes client certificates of %q, which is above our CA %s", e.Kind, e.Where, g.cert.Issuer, g.Name)
 				}
 			}
 			for _, a := range j.seen {
@@ -1048,9 +1151,11 @@ func (j *judge) sharedNames() {
 				what := "%s at %s takes client certificates of %q, the name of the CA %s in %s, which vouches for others"
 				switch a.kind + " " + e.Kind {
 				case "client " + KindEtcd, "break-glass-root " + KindEtcd, "break-glass-root " + KindKubelet, "request-header " + KindEtcd:
-					j.find(Critical, "shared/"+a.kind+"-"+e.Kind+"/"+a.generation, e.Where, apart, what, e.Kind, e.Where, a.cert.Subject, a.generation, a.where)
+					j.find(Critical, "shared/"+a.kind+"-"+e.Kind+"/"+a.generation, e.Where, apart, what, e.Kind, e.Where, a.cert.Subject, a.generation,
+						a.where)
 				case "request-header " + KindKubelet:
-					j.find(Warning, "shared/"+a.kind+"-"+e.Kind+"/"+a.generation, e.Where, apart, what, e.Kind, e.Where, a.cert.Subject, a.generation, a.where)
+					j.find(Warning, "shared/"+a.kind+"-"+e.Kind+"/"+a.generation, e.Where, apart, what, e.Kind, e.Where, a.cert.Subject, a.generation,
+						a.where)
 				}
 			}
 		}
@@ -1106,19 +1211,23 @@ func (j *judge) add(kind, generation, where string, c *x509.Certificate) {
 	j.authority(kind, generation, where, key, c)
 	const next = "replace it by one with at least ECDSA P-256 or RSA-2048, signed with SHA-256"
 	if kind == "break-glass" || kind == "client" || kind == "request-header" {
-		j.find(weak, "key/"+kind+"/"+generation, where, next, "the CA %q has the weak key %s: its signature can be forged, and whoever does is any user", c.Subject, key)
+		j.find(weak, "key/"+kind+"/"+generation, where, next, "the CA %q has the weak key %s: its signature can be forged, and whoever does is "+
+			"any user", c.Subject, key)
 	} else {
 		j.find(weak, "key/"+kind+"/"+generation, where, next, "the CA %q has the weak key %s", c.Subject, key)
 	}
-	j.find(HashSeverity(c.SignatureAlgorithm, selfSigned(c)), "hash/"+kind+"/"+generation, where, next, "the CA %q is signed with %s", c.Subject, c.SignatureAlgorithm)
+	j.find(HashSeverity(c.SignatureAlgorithm, selfSigned(c)), "hash/"+kind+"/"+generation, where, next, "the CA %q is signed with %s",
+		c.Subject, c.SignatureAlgorithm)
 	if !c.IsCA {
-		j.find(Info, "not-ca/"+kind+"/"+generation, where, "replace it by a CA", "%q stands where a CA is expected and is none: only itself is trusted by it", c.Subject)
+		j.find(Info, "not-ca/"+kind+"/"+generation, where, "replace it by a CA",
+			"%q stands where a CA is expected and is none: only itself is trusted by it", c.Subject)
 	}
 }
 
 func (j *judge) authority(kind, generation, where, key string, c *x509.Certificate) {
 	end := c.NotAfter
-	j.r.Authorities = append(j.r.Authorities, Authority{Kind: kind, Generation: generation, Where: where, Subject: c.Subject.String(), Key: key, NotAfter: &end, Fingerprint: fingerprint(c.Raw)})
+	j.r.Authorities = append(j.r.Authorities, Authority{Kind: kind, Generation: generation, Where: where, Subject: c.Subject.String(),
+		Key: key, NotAfter: &end, Fingerprint: fingerprint(c.Raw)})
 }
 
 func (j *judge) finish() Report {

@@ -58,8 +58,9 @@ func makeCA(t testing.TB, o caOptions) made {
 	if o.from.IsZero() {
 		o.from, o.to = now.Add(-10*day), now.Add(720*day)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1000 + o.serial), Subject: pkix.Name{CommonName: o.name}, NotBefore: o.from, NotAfter: o.to,
-		IsCA: true, BasicConstraintsValid: true, MaxPathLen: o.pathLen, MaxPathLenZero: o.pathLen == 0, KeyUsage: x509.KeyUsageCertSign}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1000 + o.serial), Subject: pkix.Name{CommonName: o.name}, NotBefore: o.from,
+		NotAfter: o.to,
+		IsCA:     true, BasicConstraintsValid: true, MaxPathLen: o.pathLen, MaxPathLenZero: o.pathLen == 0, KeyUsage: x509.KeyUsageCertSign}
 	if o.leafFor != "" {
 		template.IsCA, template.MaxPathLenZero, template.KeyUsage = false, false, x509.KeyUsageDigitalSignature
 		template.ExtKeyUsage, template.IPAddresses = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, []net.IP{net.ParseIP(o.leafFor)}
@@ -102,10 +103,14 @@ func newKit(t testing.TB) *kit {
 		cluster: makeCA(t, caOptions{name: "kubernetes", pathLen: -1}), front: makeCA(t, caOptions{name: "front-proxy-ca", pathLen: -1})}
 	k.leaf = makeCA(t, caOptions{name: "kube-apiserver", leafFor: "10.0.0.1", parent: &k.cluster})
 	zero := time.Duration(0)
-	k.o = rotation.Observation{Cluster: "prod", At: now, Vault: rotation.Vault{Mount: "pki", Issuers: []rotation.Issuer{issuer(id1, "breakglass-g1", k.g1)}, Default: id1,
-		Roles: []rotation.Role{{Name: "breakglass", Issuer: id1}, {Name: "breakglass-admins", Issuer: id1}, {Name: rotation.CanaryRole, Issuer: id1}}, Pinned: []string{id1}, MaxTTL: time.Hour, ReadyToSign: true},
-		View: rotation.View{RootCA: [][]byte{k.cluster.der}, ServiceAccounts: &rotation.ServiceAccounts{Issuer: "https://kubernetes.default.svc", Keys: []rotation.Key{{ID: "k1", Type: "RSA", Algorithm: "RS256", Bits: 2048}}},
-			Published:   &rotation.Published{ClientCAs: [][]byte{k.cluster.der, k.g1.der}, RequestHeader: [][]byte{k.front.der}, AllowedNames: []string{"front-proxy-client"}},
+	k.o = rotation.Observation{Cluster: "prod", At: now, Vault: rotation.Vault{Mount: "pki",
+		Issuers: []rotation.Issuer{issuer(id1, "breakglass-g1", k.g1)}, Default: id1,
+		Roles: []rotation.Role{{Name: "breakglass", Issuer: id1}, {Name: "breakglass-admins", Issuer: id1},
+			{Name: rotation.CanaryRole, Issuer: id1}}, Pinned: []string{id1}, MaxTTL: time.Hour, ReadyToSign: true},
+		View: rotation.View{RootCA: [][]byte{k.cluster.der}, ServiceAccounts: &rotation.ServiceAccounts{Issuer: "https://kubernetes.default.svc",
+			Keys: []rotation.Key{{ID: "k1", Type: "RSA", Algorithm: "RS256", Bits: 2048}}},
+			Published: &rotation.Published{ClientCAs: [][]byte{k.cluster.der, k.g1.der}, RequestHeader: [][]byte{k.front.der},
+				AllowedNames: []string{"front-proxy-client"}},
 			Kubeconfigs: []rotation.File{{Name: "people.kubeconfig", CAs: [][]byte{k.cluster.der}}}},
 		Known: rotation.Known{LastIssuedUnder: map[string]time.Time{}}}
 	for i := range 3 {
@@ -180,7 +185,8 @@ func (k *kit) publish(cas ...made) {
 
 // signer has the CSR API sign with a CA.
 func (k *kit) signer(name string, by made) {
-	k.o.Signers = append(k.o.Signers, rotation.Signer{Name: name, Certificate: makeCA(k.t, caOptions{name: "system:node:n1", leafFor: "10.0.0.9", parent: &by}).der})
+	k.o.Signers = append(k.o.Signers, rotation.Signer{Name: name, Certificate: makeCA(k.t,
+		caOptions{name: "system:node:n1", leafFor: "10.0.0.9", parent: &by}).der})
 }
 
 func (k *kit) judge() rotation.Report { return rotation.Judge(k.o, rotation.Thresholds{}, now) }
@@ -212,7 +218,8 @@ func TestSignersOfTheCSRAPIAreNamed(t *testing.T) {
 		t.Errorf("%+v", r.Findings)
 	}
 	i := slices.IndexFunc(r.Authorities, func(a rotation.Authority) bool { return a.Kind == "csr-signer" })
-	if i < 0 || r.Authorities[i].Where != "kubernetes.io/kube-apiserver-client-kubelet" || r.Authorities[i].Fingerprint != breakglass.Fingerprint(k.cluster.der) {
+	if i < 0 || r.Authorities[i].Where != "kubernetes.io/kube-apiserver-client-kubelet" ||
+		r.Authorities[i].Fingerprint != breakglass.Fingerprint(k.cluster.der) {
 		t.Errorf("got %+v, want the signer with the cluster's CA", r.Authorities)
 	}
 }
@@ -261,14 +268,20 @@ func TestPhaseIsToldFromObservation(t *testing.T) {
 			k.o.Vault.Roles[0].Issuer = "breakglass-g2"
 			k.o.Vault.Roles[1].Issuer = "default"
 		}, rotation.Drained},
-		"certificates alive": {func(k *kit) { switched(k, all...); k.o.Known.LastIssuedUnder[k.print(id1)] = now.Add(time.Minute) }, rotation.Draining},
+		"certificates alive": {func(k *kit) { switched(k, all...); k.o.Known.LastIssuedUnder[k.print(id1)] = now.Add(time.Minute) },
+			rotation.Draining},
 		"just ended, within the skew": {func(k *kit) {
 			switched(k, all...)
 			k.o.Known.LastIssuedUnder[k.print(id1)] = now.Add(-30 * time.Second)
 		}, rotation.Draining},
-		"ended":                             {func(k *kit) { switched(k, all...); k.o.Known.LastIssuedUnder[k.print(id1)] = now.Add(-time.Minute) }, rotation.Drained},
-		"one of an unknown issuer is alive": {func(k *kit) { switched(k, all...); k.o.Known.UnknownIssuerUntil = now.Add(time.Minute) }, rotation.Draining},
-		"nobody knows":                      {func(k *kit) { switched(k, all...); k.o.Known = rotation.Known{} }, rotation.Draining},
+		"ended": {func(k *kit) {
+			switched(k,
+				all...)
+			k.o.Known.LastIssuedUnder[k.print(id1)] = now.Add(-time.Minute)
+		}, rotation.Drained},
+		"one of an unknown issuer is alive": {func(k *kit) { switched(k, all...); k.o.Known.UnknownIssuerUntil = now.Add(time.Minute) },
+			rotation.Draining},
+		"nobody knows": {func(k *kit) { switched(k, all...); k.o.Known = rotation.Known{} }, rotation.Draining},
 		"seen to switch a minute ago": {func(k *kit) {
 			switched(k, all...)
 			k.o.Known = rotation.Known{SwitchSeen: map[string]time.Time{id2: now.Add(-time.Minute)}}
@@ -277,13 +290,16 @@ func TestPhaseIsToldFromObservation(t *testing.T) {
 			switched(k, all...)
 			k.o.Known = rotation.Known{SwitchSeen: map[string]time.Time{id2: now.Add(-2 * time.Hour)}}
 		}, rotation.Drained},
-		"deleted but cached":                 {func(k *kit) { switched(k, all...); k.broken(1) }, rotation.DeletedButCached},
-		"removed on some":                    {func(k *kit) { switched(k, all...); k.canary(id1, true, false, true) }, rotation.OldRemovedOnSome},
-		"removed on some, cached on one":     {func(k *kit) { switched(k, all...); k.canary(id1, true, false, true); k.broken(0) }, rotation.DeletedButCached},
-		"removed on some, one is down":       {func(k *kit) { switched(k, all...); k.canary(id1, true, false, true); k.down(2) }, rotation.PhaseUnknown},
-		"removed, published":                 {func(k *kit) { switched(k, all...); k.canary(id1, none...) }, rotation.Residue},
-		"removed, the ConfigMap is not seen": {func(k *kit) { switched(k, all...); k.canary(id1, none...); k.o.Published = nil }, rotation.PhaseUnknown},
-		"removed":                            {func(k *kit) { switched(k, all...); k.canary(id1, none...); k.publish(k.g2) }, rotation.Retired},
+		"deleted but cached": {func(k *kit) { switched(k, all...); k.broken(1) }, rotation.DeletedButCached},
+		"removed on some":    {func(k *kit) { switched(k, all...); k.canary(id1, true, false, true) }, rotation.OldRemovedOnSome},
+		"removed on some, cached on one": {func(k *kit) { switched(k, all...); k.canary(id1, true, false, true); k.broken(0) },
+			rotation.DeletedButCached},
+		"removed on some, one is down": {func(k *kit) { switched(k, all...); k.canary(id1, true, false, true); k.down(2) },
+			rotation.PhaseUnknown},
+		"removed, published": {func(k *kit) { switched(k, all...); k.canary(id1, none...) }, rotation.Residue},
+		"removed, the ConfigMap is not seen": {func(k *kit) { switched(k, all...); k.canary(id1, none...); k.o.Published = nil },
+			rotation.PhaseUnknown},
+		"removed": {func(k *kit) { switched(k, all...); k.canary(id1, none...); k.publish(k.g2) }, rotation.Retired},
 		"removed, and may not sign": {func(k *kit) {
 			switched(k, all...)
 			k.canary(id1, none...)
@@ -386,7 +402,8 @@ func TestPhaseIsToldFromObservation(t *testing.T) {
 			if r.Phase != tt.want {
 				t.Errorf("got %s (%s), want %s\n%s", r.Phase, r.Why, tt.want, text(t, r))
 			}
-			if quiet := tt.want == rotation.NotStarted || tt.want == rotation.Closed || tt.want == rotation.Prepared || tt.want == rotation.TrustedOnAll || tt.want == rotation.Draining; !quiet && r.OK {
+			if quiet := tt.want == rotation.NotStarted || tt.want == rotation.Closed || tt.want == rotation.Prepared ||
+				tt.want == rotation.TrustedOnAll || tt.want == rotation.Draining; !quiet && r.OK {
 				t.Errorf("%s is OK:\n%s", r.Phase, text(t, r))
 			}
 			if r.Phase == rotation.PhaseUnknown && r.Complete {
@@ -466,37 +483,54 @@ func TestEveryThingThatIsWrongIsAFinding(t *testing.T) {
 			k.o.Vault = rotation.Vault{Mount: "pki", Unseen: []rotation.Unseen{{Key: "vault", What: "Vault is sealed"}}}
 			k.o.Canaries = nil
 		}, rotation.Warning, "unseen/vault", false},
-		"server unreachable":   {func(k *kit) { k.down(1) }, rotation.Critical, "unseen/server/10.0.0.2:6443", false},
-		"wrong certificate":    {func(k *kit) { k.o.Servers[1].Wrong = "x509: certificate is valid for 10.0.0.9" }, rotation.Critical, "unseen/serving/10.0.0.2:6443", false},
+		"server unreachable": {func(k *kit) { k.down(1) }, rotation.Critical, "unseen/server/10.0.0.2:6443", false},
+		"wrong certificate": {func(k *kit) { k.o.Servers[1].Wrong = "x509: certificate is valid for 10.0.0.9" }, rotation.Critical,
+			"unseen/serving/10.0.0.2:6443", false},
 		"server tells no time": {func(k *kit) { k.o.Servers[1].Skew = nil }, rotation.Warning, "unseen/clock/10.0.0.2:6443", false},
-		"server clock off":     {func(k *kit) { d := -2 * time.Minute; k.o.Servers[1].Skew = &d }, rotation.Critical, "clock/10.0.0.2:6443", true},
+		"server clock off": {func(k *kit) { d := -2 * time.Minute; k.o.Servers[1].Skew = &d }, rotation.Critical, "clock/10.0.0.2:6443",
+			true},
 		"clock off explains a refusal": {func(k *kit) {
 			d := -2 * time.Minute
 			k.o.Servers[1].Skew = &d
 			k.canary(id1, true, false, true)
 		}, rotation.Warning, "unseen/active-trust/10.0.0.2:6443", false},
-		"Vault clock off":             {func(k *kit) { k.o.Vault.Skew = 20 * time.Second }, rotation.Warning, "clock/vault", true},
-		"active refused":              {func(k *kit) { k.canary(id1, true, false, true) }, rotation.Critical, "active-untrusted/10.0.0.2:6443", true},
-		"canary not signed":           {func(k *kit) { k.noCanary(id1); k.o.Canaries = []rotation.Signing{{Issuer: id1, Error: "denied"}} }, rotation.Critical, "unseen/canary/breakglass-g1", false},
-		"canary is something else":    {func(k *kit) { k.o.Canaries[0].Wrong, k.o.Canaries[0].Error = true, "it has O=system:masters" }, rotation.Critical, "unseen/canary/breakglass-g1", false},
-		"canary missing":              {func(k *kit) { k.noCanary(id1) }, rotation.Critical, "unseen/canary/breakglass-g1", false},
-		"canary not answered":         {func(k *kit) { k.o.Servers[1].Canaries[0].Outcome = rotation.OutcomeUnreached }, rotation.Critical, "unseen/canary/10.0.0.2:6443/breakglass-g1", false},
-		"canary is somebody else":     {func(k *kit) { k.o.Servers[1].Canaries[0].Outcome = rotation.OutcomeOther }, rotation.Critical, "canary-other/10.0.0.2:6443/breakglass-g1", false},
-		"canary unproven":             {func(k *kit) { k.o.Servers[1].Canaries[0].Outcome = rotation.OutcomeUnproven }, rotation.Warning, "canary-unproven/10.0.0.2:6443", true},
-		"name listed, canary refused": {func(k *kit) { k.canary(id1, true, false, true); k.lists(1, k.g1, true) }, rotation.Warning, "name-only/10.0.0.2:6443/breakglass-g1", true},
-		"canary taken, name missing":  {func(k *kit) { k.lists(1, k.g1, false) }, rotation.Warning, "unlisted/10.0.0.2:6443/breakglass-g1", true},
-		"drift":                       {func(k *kit) { k.o.Vault.ReadyToSign, k.o.Vault.NotReadyReason = false, "role field ttl" }, rotation.Critical, "signer", true},
-		"role elsewhere":              {func(k *kit) { k.o.Vault.Roles[0].Issuer = "nobody" }, rotation.Critical, "role-issuer/breakglass", true},
-		"not pinned":                  {func(k *kit) { k.second(true, true, true); k.roles(id2); k.o.Vault.Pinned = []string{id1} }, rotation.Critical, "not-pinned/breakglass-g2", true},
-		"pinned to nothing":           {func(k *kit) { k.o.Vault.Pinned = append(k.o.Vault.Pinned, id3) }, rotation.Warning, "pinned-missing/" + id3, true},
-		"default follows":             {func(k *kit) { k.o.Vault.FollowsLatest = true }, rotation.Warning, "default-follows-latest", true},
-		"default elsewhere":           {func(k *kit) { k.o.Vault.Default = id3 }, rotation.Warning, "default-issuer", true},
-		"issuer may not sign":         {func(k *kit) { k.o.Vault.Issuers[0].Usage = nil; k.noCanary(id1) }, rotation.Critical, "issuer-usage/breakglass-g1", false},
-		"issuer without key":          {func(k *kit) { k.o.Vault.Issuers[0].KeyID = "" }, rotation.Critical, "issuer-usage/breakglass-g1", true},
-		"issuer revoked":              {func(k *kit) { k.o.Vault.Issuers[0].Revoked = true }, rotation.Critical, "issuer-usage/breakglass-g1", true},
-		"leaf behaviour":              {func(k *kit) { k.o.Vault.Issuers[0].LeafNotAfter = "permit" }, rotation.Warning, "issuer-leaf/breakglass-g1", true},
-		"path length":                 {func(k *kit) { k.replaceG1(makeCA(t, caOptions{name: "breakglass-ca pki g1", pathLen: -1})) }, rotation.Warning, "issuer-path/breakglass-g1", true},
-		"issuer unparsable":           {func(k *kit) { k.o.Vault.Issuers[0].Certificate = []byte("x") }, rotation.Critical, "unseen/issuer/breakglass-g1", false},
+		"Vault clock off": {func(k *kit) { k.o.Vault.Skew = 20 * time.Second }, rotation.Warning, "clock/vault", true},
+		"active refused": {func(k *kit) { k.canary(id1, true, false, true) }, rotation.Critical, "active-untrusted/10.0.0.2:6443",
+			true},
+		"canary not signed": {func(k *kit) { k.noCanary(id1); k.o.Canaries = []rotation.Signing{{Issuer: id1, Error: "denied"}} },
+			rotation.Critical, "unseen/canary/breakglass-g1", false},
+		"canary is something else": {func(k *kit) { k.o.Canaries[0].Wrong, k.o.Canaries[0].Error = true, "it has O=system:masters" },
+			rotation.Critical, "unseen/canary/breakglass-g1", false},
+		"canary missing": {func(k *kit) { k.noCanary(id1) }, rotation.Critical, "unseen/canary/breakglass-g1", false},
+		"canary not answered": {func(k *kit) { k.o.Servers[1].Canaries[0].Outcome = rotation.OutcomeUnreached }, rotation.Critical,
+			"unseen/canary/10.0.0.2:6443/breakglass-g1", false},
+		"canary is somebody else": {func(k *kit) { k.o.Servers[1].Canaries[0].Outcome = rotation.OutcomeOther }, rotation.Critical,
+			"canary-other/10.0.0.2:6443/breakglass-g1", false},
+		"canary unproven": {func(k *kit) { k.o.Servers[1].Canaries[0].Outcome = rotation.OutcomeUnproven }, rotation.Warning,
+			"canary-unproven/10.0.0.2:6443", true},
+		"name listed, canary refused": {func(k *kit) { k.canary(id1, true, false, true); k.lists(1, k.g1, true) }, rotation.Warning,
+			"name-only/10.0.0.2:6443/breakglass-g1", true},
+		"canary taken, name missing": {func(k *kit) { k.lists(1, k.g1, false) }, rotation.Warning, "unlisted/10.0.0.2:6443/breakglass-g1", true},
+		"drift": {func(k *kit) { k.o.Vault.ReadyToSign, k.o.Vault.NotReadyReason = false, "role field ttl" },
+			rotation.Critical, "signer", true},
+		"role elsewhere": {func(k *kit) { k.o.Vault.Roles[0].Issuer = "nobody" }, rotation.Critical, "role-issuer/breakglass", true},
+		"not pinned": {func(k *kit) { k.second(true, true, true); k.roles(id2); k.o.Vault.Pinned = []string{id1} },
+			rotation.Critical, "not-pinned/breakglass-g2", true},
+		"pinned to nothing": {func(k *kit) { k.o.Vault.Pinned = append(k.o.Vault.Pinned, id3) }, rotation.Warning, "pinned-missing/" +
+			id3, true},
+		"default follows":   {func(k *kit) { k.o.Vault.FollowsLatest = true }, rotation.Warning, "default-follows-latest", true},
+		"default elsewhere": {func(k *kit) { k.o.Vault.Default = id3 }, rotation.Warning, "default-issuer", true},
+		"issuer may not sign": {func(k *kit) { k.o.Vault.Issuers[0].Usage = nil; k.noCanary(id1) }, rotation.Critical,
+			"issuer-usage/breakglass-g1", false},
+		"issuer without key": {func(k *kit) { k.o.Vault.Issuers[0].KeyID = "" }, rotation.Critical, "issuer-usage/breakglass-g1", true},
+		"issuer revoked": {func(k *kit) { k.o.Vault.Issuers[0].Revoked = true }, rotation.Critical, "issuer-usage/breakglass-g1",
+			true},
+		"leaf behaviour": {func(k *kit) { k.o.Vault.Issuers[0].LeafNotAfter = "permit" }, rotation.Warning,
+			"issuer-leaf/breakglass-g1", true},
+		"path length": {func(k *kit) { k.replaceG1(makeCA(t, caOptions{name: "breakglass-ca pki g1", pathLen: -1})) },
+			rotation.Warning, "issuer-path/breakglass-g1", true},
+		"issuer unparsable": {func(k *kit) { k.o.Vault.Issuers[0].Certificate = []byte("x") }, rotation.Critical,
+			"unseen/issuer/breakglass-g1", false},
 		"issuer not yet valid": {func(k *kit) {
 			k.replaceG1(makeCA(t, caOptions{name: "breakglass-ca pki g1", from: now.Add(time.Hour), to: now.Add(700 * day)}))
 		}, rotation.Critical, "issuer-future/breakglass-g1", true},
@@ -515,14 +549,16 @@ func TestEveryThingThatIsWrongIsAFinding(t *testing.T) {
 		"issuer old": {func(k *kit) {
 			k.replaceG1(makeCA(t, caOptions{name: "breakglass-ca pki g1", from: now.Add(-800 * day), to: now.Add(800 * day)}))
 		}, rotation.Warning, "issuer-age/breakglass-g1", true},
-		"issuer RSA-1024": {func(k *kit) { k.replaceG1(makeCA(t, caOptions{name: "breakglass-ca pki g1", key: weak})) }, rotation.Critical, "key/break-glass/breakglass-g1", true},
+		"issuer RSA-1024": {func(k *kit) { k.replaceG1(makeCA(t, caOptions{name: "breakglass-ca pki g1", key: weak})) }, rotation.Critical,
+			"key/break-glass/breakglass-g1", true},
 		"same subject": {func(k *kit) {
 			k.g2 = makeCA(t, caOptions{name: "breakglass-ca pki g1", from: now.Add(-day), to: now.Add(700 * day)})
 			k.second(true, true, true)
 		}, rotation.Warning, "issuer-name/breakglass-g2", true},
 		"third issuer": {func(k *kit) {
 			k.second(true, true, true)
-			k.o.Vault.Issuers = append(k.o.Vault.Issuers, issuer(id3, "shadow", makeCA(t, caOptions{name: "shadow", from: now.Add(-12 * time.Hour), to: now.Add(50 * day)})))
+			k.o.Vault.Issuers = append(k.o.Vault.Issuers, issuer(id3, "shadow", makeCA(t,
+				caOptions{name: "shadow", from: now.Add(-12 * time.Hour), to: now.Add(50 * day)})))
 		}, rotation.Warning, "issuer-extra/breakglass-g2", true},
 		"intermediate": {func(k *kit) {
 			root := makeCA(t, caOptions{name: "corp root", pathLen: -1})
@@ -535,14 +571,19 @@ func TestEveryThingThatIsWrongIsAFinding(t *testing.T) {
 			k.lists(1, k.g1, false)
 			k.lists(1, root, true)
 		}, rotation.Critical, "external-root/10.0.0.2:6443", true},
-		"CSR API signs with ours":                  {func(k *kit) { k.signer("kubernetes.io/kube-apiserver-client-kubelet", k.g1) }, rotation.Critical, "csr-signer/breakglass-g1", true},
-		"CSR API signs with the request-header CA": {func(k *kit) { k.signer("example.com/x", k.front) }, rotation.Critical, "csr-signer/request-header/", true},
+		"CSR API signs with ours": {func(k *kit) { k.signer("kubernetes.io/kube-apiserver-client-kubelet", k.g1) },
+			rotation.Critical, "csr-signer/breakglass-g1", true},
+		"CSR API signs with the request-header CA": {func(k *kit) { k.signer("example.com/x", k.front) }, rotation.Critical,
+			"csr-signer/request-header/", true},
 		"CSR API signs what nobody takes": {func(k *kit) {
 			k.signer("kubernetes.io/kube-apiserver-client-kubelet", makeCA(t, caOptions{name: "kubernetes", pathLen: -1}))
 		}, rotation.Warning, "csr-signer-untrusted/kubernetes.io/kube-apiserver-client-kubelet", true},
-		"CSR API makes what is none":      {func(k *kit) { k.o.Signers = []rotation.Signer{{Name: "example.com/x", Certificate: []byte("x")}} }, rotation.Warning, "csr-signer-odd/example.com/x", true},
-		"our CA is the request-header CA": {func(k *kit) { k.o.Published.RequestHeader = [][]byte{k.g1.der} }, rotation.Critical, "shared/request-header/breakglass-g1", true},
-		"our CA is the cluster's":         {func(k *kit) { k.o.RootCA = [][]byte{k.g1.der, k.cluster.der} }, rotation.Warning, "key-outside-vault/breakglass-g1", true},
+		"CSR API makes what is none": {func(k *kit) { k.o.Signers = []rotation.Signer{{Name: "example.com/x", Certificate: []byte("x")}} },
+			rotation.Warning, "csr-signer-odd/example.com/x", true},
+		"our CA is the request-header CA": {func(k *kit) { k.o.Published.RequestHeader = [][]byte{k.g1.der} }, rotation.Critical,
+			"shared/request-header/breakglass-g1", true},
+		"our CA is the cluster's": {func(k *kit) { k.o.RootCA = [][]byte{k.g1.der, k.cluster.der} }, rotation.Warning,
+			"key-outside-vault/breakglass-g1", true},
 		"our CA is etcd's": {func(k *kit) {
 			k.o.Endpoints = []rotation.Endpoint{{Kind: rotation.KindEtcd, Where: "etcd-ca.crt", CAs: [][]byte{k.g1.der}}}
 		}, rotation.Critical, "shared/break-glass-etcd/breakglass-g1", true},
@@ -593,13 +634,15 @@ func TestEveryThingThatIsWrongIsAFinding(t *testing.T) {
 		"the cluster's client CA has ended":     {func(k *kit) { k.clientCA(-day, true, true) }, rotation.Critical, "client-ca-expires/", true},
 		"a listed client CA ends tomorrow":      {func(k *kit) { k.clientCA(day, false, true) }, rotation.Critical, "client-ca-expires/", true},
 		"an expected client CA ends tomorrow":   {func(k *kit) { k.clientCA(day, true, false) }, rotation.Critical, "client-ca-expires/", true},
-		"no allowed names":                      {func(k *kit) { k.o.Published.AllowedNames = nil }, rotation.Warning, "request-header-names", true},
+		"no allowed names": {func(k *kit) { k.o.Published.AllowedNames = nil }, rotation.Warning, "request-header-names",
+			true},
 		"request-header CA ended": {func(k *kit) {
 			k.o.Published.RequestHeader = [][]byte{makeCA(t, caOptions{name: "f", from: now.Add(-day), to: now}).der}
 		}, rotation.Critical, "request-header-expires/", true},
 		"unknown client CA":          {func(k *kit) { k.publish(k.g1, k.front) }, rotation.Warning, "client-ca-unknown/", true},
 		"left over in the ConfigMap": {func(k *kit) { k.publish(k.g1, k.g2) }, rotation.Warning, "residue/", true},
-		"not in the ConfigMap":       {func(k *kit) { k.publish(k.g1); k.lists(0, k.g2, true) }, rotation.Warning, "client-ca-unpublished/10.0.0.1:6443/CN=breakglass-ca-pki-g2", true},
+		"not in the ConfigMap": {func(k *kit) { k.publish(k.g1); k.lists(0, k.g2, true) }, rotation.Warning,
+			"client-ca-unpublished/10.0.0.1:6443/CN=breakglass-ca-pki-g2", true},
 		"ConfigMap not seen": {func(k *kit) {
 			k.o.Published = nil
 			k.o.View.Unseen = []rotation.Unseen{{Key: "published", What: "forbidden"}}
@@ -608,14 +651,18 @@ func TestEveryThingThatIsWrongIsAFinding(t *testing.T) {
 		"service account keys": {func(k *kit) {
 			k.o.ServiceAccounts.Keys = append(k.o.ServiceAccounts.Keys, rotation.Key{ID: "k2", Type: "EC", Algorithm: "ES256", Bits: 256})
 		}, rotation.Info, "service-account-keys", true},
-		"service account algorithm": {func(k *kit) { k.o.ServiceAccounts.Keys[0].Algorithm = "HS256" }, rotation.Warning, "service-account-algorithm/k1", true},
-		"no service account key":    {func(k *kit) { k.o.ServiceAccounts.Keys = nil }, rotation.Warning, "service-account-none", true},
+		"service account algorithm": {func(k *kit) { k.o.ServiceAccounts.Keys[0].Algorithm = "HS256" }, rotation.Warning,
+			"service-account-algorithm/k1", true},
+		"no service account key": {func(k *kit) { k.o.ServiceAccounts.Keys = nil }, rotation.Warning, "service-account-none", true},
 		"serving certificate ends": {func(k *kit) {
-			k.o.Servers[0].Serving = [][]byte{makeCA(t, caOptions{name: "s", leafFor: "10.0.0.1", parent: &k.cluster, from: now.Add(-360 * day), to: now.Add(5 * day)}).der}
+			k.o.Servers[0].Serving = [][]byte{makeCA(t, caOptions{name: "s", leafFor: "10.0.0.1", parent: &k.cluster, from: now.Add(-360 * day),
+				to: now.Add(5 * day)}).der}
 		}, rotation.Critical, "serving-expires/10.0.0.1:6443", true},
-		"kubeconfig pins another CA": {func(k *kit) { k.o.Kubeconfigs[0].CAs = [][]byte{k.front.der} }, rotation.Warning, "serving-chain/10.0.0.1:6443/people.kubeconfig", true},
+		"kubeconfig pins another CA": {func(k *kit) { k.o.Kubeconfigs[0].CAs = [][]byte{k.front.der} }, rotation.Warning,
+			"serving-chain/10.0.0.1:6443/people.kubeconfig", true},
 		"kubelet signed its certificate": {func(k *kit) {
-			k.o.Endpoints = []rotation.Endpoint{{Kind: rotation.KindKubelet, Where: "10.0.0.9:10250", Chain: [][]byte{makeCA(t, caOptions{name: "n", leafFor: "10.0.0.9"}).der}}}
+			k.o.Endpoints = []rotation.Endpoint{{Kind: rotation.KindKubelet, Where: "10.0.0.9:10250",
+				Chain: [][]byte{makeCA(t, caOptions{name: "n", leafFor: "10.0.0.9"}).der}}}
 		}, rotation.Info, "kubelet-self-signed/10.0.0.9:10250", true},
 		"bundle file broken": {func(k *kit) { k.broken(0) }, rotation.Critical, "bundle-file/10.0.0.1:6443", true},
 		"bundle file not loaded": {func(k *kit) {
@@ -642,7 +689,8 @@ func TestEveryThingThatIsWrongIsAFinding(t *testing.T) {
 			r := k.judge()
 			want := func(key string) bool { return strings.HasPrefix(key, tt.key) }
 			if !slices.ContainsFunc(keys(r, tt.severity), want) {
-				t.Errorf("no %s finding %s; critical %q, warning %q, info %q", tt.severity, tt.key, keys(r, rotation.Critical), keys(r, rotation.Warning), keys(r, rotation.Info))
+				t.Errorf("no %s finding %s; critical %q, warning %q, info %q", tt.severity, tt.key, keys(r, rotation.Critical),
+					keys(r, rotation.Warning), keys(r, rotation.Info))
 			}
 			if r.Complete != tt.complete {
 				t.Errorf("complete is %t, want %t:\n%s", r.Complete, tt.complete, text(t, r))
@@ -702,11 +750,13 @@ func TestWhatIsNotShared(t *testing.T) {
 		},
 		"etcd has a CA of its own, of the same name": func(k *kit) {
 			own := makeCA(k.t, caOptions{name: "kubernetes", pathLen: -1})
-			k.o.Endpoints = []rotation.Endpoint{{Kind: rotation.KindEtcd, Where: "10.0.0.1:2379", Names: [][]byte{own.cert.RawSubject}}, {Kind: rotation.KindEtcd, Where: "etcd-ca.crt", CAs: [][]byte{own.der}}}
+			k.o.Endpoints = []rotation.Endpoint{{Kind: rotation.KindEtcd, Where: "10.0.0.1:2379", Names: [][]byte{own.cert.RawSubject}},
+				{Kind: rotation.KindEtcd, Where: "etcd-ca.crt", CAs: [][]byte{own.der}}}
 		},
 		"etcd has a CA of its own": func(k *kit) {
 			own := makeCA(k.t, caOptions{name: "etcd-ca", pathLen: -1})
-			k.o.Endpoints = []rotation.Endpoint{{Kind: rotation.KindEtcd, Where: "10.0.0.1:2379", Names: [][]byte{own.cert.RawSubject}, Chain: [][]byte{k.leaf.der, own.der}}}
+			k.o.Endpoints = []rotation.Endpoint{{Kind: rotation.KindEtcd, Where: "10.0.0.1:2379", Names: [][]byte{own.cert.RawSubject},
+				Chain: [][]byte{k.leaf.der, own.der}}}
 		},
 		"the cluster's client CA is good":                func(k *kit) { k.clientCA(100*day, true, true) },
 		"a client CA was renewed, and the old one ends":  func(k *kit) { k.renewedClientCA(day) },
@@ -740,7 +790,8 @@ func TestWhatIsLeftInTheConfigMapMayEnd(t *testing.T) {
 	k := newKit(t)
 	k.o.Published.ClientCAs = append(k.o.Published.ClientCAs, k.ending("left", -day).der)
 	r := k.judge()
-	if got := keys(r, rotation.Info); len(got) != 1 || !strings.HasPrefix(got[0], "client-ca-expired/") || len(keys(r, rotation.Critical)) > 0 {
+	if got := keys(r, rotation.Info); len(got) != 1 || !strings.HasPrefix(got[0], "client-ca-expired/") ||
+		len(keys(r, rotation.Critical)) > 0 {
 		t.Errorf("info %q, critical %q", got, keys(r, rotation.Critical))
 	}
 }
@@ -831,7 +882,8 @@ func TestWhatIsNotSeenInVaultIsNotAbsent(t *testing.T) {
 			k.broken(i)
 		}
 		for _, r := range []rotation.Report{r, k.judge()} {
-			if p := rotation.MakePlan(r, rotation.PlanOptions{}); r.OK || r.Complete || !strings.Contains(p.Refused, "no answer") && !strings.HasPrefix(name, "a role") && !strings.HasPrefix(name, "the default") {
+			if p := rotation.MakePlan(r, rotation.PlanOptions{}); r.OK || r.Complete || !strings.Contains(p.Refused, "no answer") &&
+				!strings.HasPrefix(name, "a role") && !strings.HasPrefix(name, "the default") {
 				t.Errorf("%s not seen: OK %t, complete %t, plan %+v", name, r.OK, r.Complete, p)
 			}
 		}
@@ -843,7 +895,8 @@ func TestAnIssuerIsNotSuperfluousWhileARoleIsNotSeen(t *testing.T) {
 	for _, seen := range []bool{true, false} {
 		k := newKit(t)
 		k.second(true, true, true)
-		k.o.Vault.Issuers = append(k.o.Vault.Issuers, issuer(id3, "breakglass-g3", makeCA(t, caOptions{name: "breakglass-ca pki g3", from: now.Add(-time.Hour), to: now.Add(700 * day)})))
+		k.o.Vault.Issuers = append(k.o.Vault.Issuers, issuer(id3, "breakglass-g3", makeCA(t,
+			caOptions{name: "breakglass-ca pki g3", from: now.Add(-time.Hour), to: now.Add(700 * day)})))
 		k.o.Vault.Default = id2
 		k.o.Vault.Roles[1].Issuer = id1
 		if !seen {
@@ -914,7 +967,8 @@ func TestNoPlanTakesAwayACAWhoseCertificatesAreAlive(t *testing.T) {
 				r := k.judge()
 				for _, s := range rotation.MakePlan(r, rotation.PlanOptions{}).Steps {
 					if i := slices.IndexFunc(r.Servers, func(x rotation.ServerTrust) bool { return x.Address == s.Address }); s.At == rotation.AtNode &&
-						(strings.HasPrefix(s.What, "Take") || taken[i] && !strings.Contains(s.Commands[0], "breakglass-g1.pem")) || s.At == rotation.AtClient {
+						(strings.HasPrefix(s.What, "Take") || taken[i] && !strings.Contains(s.Commands[0], "breakglass-g1.pem")) ||
+						s.At == rotation.AtClient {
 						t.Errorf("taken %v, broken %d, %s: %s %q", taken, broken, r.Phase, s.What, s.Commands)
 					}
 				}
@@ -927,7 +981,8 @@ func TestAuthoritiesKnowTheirWorstFinding(t *testing.T) {
 	k := newKit(t)
 	k.broken(0) // about a file, not about the certificate that is served there
 	k.replaceG1(makeCA(t, caOptions{name: "breakglass-ca pki g1", from: now.Add(-500 * day), to: now.Add(3 * day)}))
-	k.o.Published.RequestHeader = [][]byte{makeCA(t, caOptions{name: "front-proxy-ca", pathLen: -1, from: now.Add(-350 * day), to: now.Add(20 * day)}).der}
+	k.o.Published.RequestHeader = [][]byte{makeCA(t, caOptions{name: "front-proxy-ca", pathLen: -1, from: now.Add(-350 * day),
+		to: now.Add(20 * day)}).der}
 	want := map[string]rotation.Severity{"break-glass": rotation.Critical, "request-header": rotation.Warning}
 	for _, a := range k.judge().Authorities {
 		if a.Worst != want[a.Kind] {
@@ -977,7 +1032,8 @@ func TestTextIsFitForATerminal(t *testing.T) {
 	}
 	var b strings.Builder
 	must(t, rotation.MakePlan(r, rotation.PlanOptions{}).Text(&b))
-	for _, word := range []string{"next trusted-on-all", "[node 10.0.0.2:6443]", "client-ca-bundle.crt", "vault read -field=certificate pki/issuer/" + id2, "To go back"} {
+	for _, word := range []string{"next trusted-on-all", "[node 10.0.0.2:6443]", "client-ca-bundle.crt",
+		"vault read -field=certificate pki/issuer/" + id2, "To go back"} {
 		if !strings.Contains(b.String(), word) {
 			t.Errorf("no %q in\n%s", word, b.String())
 		}
@@ -991,7 +1047,8 @@ func TestTextIsFitForATerminal(t *testing.T) {
 type authority struct{ signs *int }
 
 func (a authority) ObserveVault(context.Context, string) rotation.Vault {
-	return rotation.Vault{Mount: "pki", Issuers: []rotation.Issuer{{ID: id1, Name: "breakglass-g1", Certificate: lasting, Usage: signing, LeafNotAfter: "err", KeyID: "k"}}, Default: id1,
+	return rotation.Vault{Mount: "pki", Issuers: []rotation.Issuer{{ID: id1, Name: "breakglass-g1", Certificate: lasting, Usage: signing,
+		LeafNotAfter: "err", KeyID: "k"}}, Default: id1,
 		Roles: []rotation.Role{{Name: "breakglass", Issuer: id1}}, Pinned: []string{id1}, MaxTTL: time.Hour, ReadyToSign: true}
 }
 
@@ -1014,12 +1071,13 @@ var lasting []byte
 func TestNoCanaryWithoutARecord(t *testing.T) {
 	lasting = makeCA(t, caOptions{name: "breakglass-ca pki g1", from: time.Now().Add(-time.Hour), to: time.Now().Add(1000 * day)}).der
 	signs, told := 0, 0
-	c := rotation.Checker{Cluster: "prod", Vault: authority{&signs}, View: viewer{}, Ordered: func(_ context.Context, o rotation.Canary) error {
-		if told++; !strings.HasPrefix(o.CommonName, "breakglass-canary:prod:") || o.Issuer != id1 || o.SPKI == "" || o.Cluster != "prod" {
-			t.Errorf("told of %+v", o)
-		}
-		return errors.New("the disk is full")
-	}}
+	c := rotation.Checker{Cluster: "prod", Vault: authority{&signs}, View: viewer{},
+		Ordered: func(_ context.Context, o rotation.Canary) error {
+			if told++; !strings.HasPrefix(o.CommonName, "breakglass-canary:prod:") || o.Issuer != id1 || o.SPKI == "" || o.Cluster != "prod" {
+				t.Errorf("told of %+v", o)
+			}
+			return errors.New("the disk is full")
+		}}
 	r := c.Check(t.Context())
 	if signs != 0 || told != 1 || r.OK || r.Complete || !strings.Contains(text(t, r), "the disk is full") {
 		t.Errorf("%d signatures, told %d times, OK %t, complete %t:\n%s", signs, told, r.OK, r.Complete, text(t, r))
@@ -1038,7 +1096,8 @@ func TestNoCanaryWithoutARecord(t *testing.T) {
 }
 
 func TestCanaryNames(t *testing.T) {
-	for cluster, want := range map[string]string{"prod": "breakglass-canary:prod:abcdefghijkl", strings.Repeat("c", 63): "breakglass-canary:" + strings.Repeat("c", 33) + ":abcdefghijkl"} {
+	for cluster, want := range map[string]string{"prod": "breakglass-canary:prod:abcdefghijkl",
+		strings.Repeat("c", 63): "breakglass-canary:" + strings.Repeat("c", 33) + ":abcdefghijkl"} {
 		if got := rotation.CanaryName(cluster, "ABCDEFGHIJKLMNOP"); got != want || len(got) > 64 {
 			t.Errorf("got %q of %d characters, want %q", got, len(got), want)
 		}

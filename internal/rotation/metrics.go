@@ -16,17 +16,22 @@ const (
 	MetricNotAfter    = "breakglass_ca_not_after_seconds"          // cluster, ca, generation: when a CA or certificate ends, in Unix time
 	MetricCheckOK     = "breakglass_ca_check_ok"                   // cluster: 1 if everything was seen and nothing is to do
 	MetricLastSuccess = "breakglass_ca_check_last_success_seconds" // cluster: when the last check that saw everything ran, in Unix time
-	MetricCanary      = "breakglass_canary_ok"                     // cluster, server, issuer: 1 if the canary of the issuer that signs was taken there
-	MetricTrusted     = "breakglass_ca_trusted"                    // cluster, server, issuer: 1 trusted, 0 refused; no sample if it cannot be told
-	MetricPhase       = "breakglass_ca_phase"                      // cluster, phase: 1 for the phase that it is, 0 for the others
-	MetricFindings    = "breakglass_ca_findings"                   // cluster, severity: how many
-	MetricDrainedAt   = "breakglass_ca_drained_at_seconds"         // cluster: when no certificate of the old issuer is alive any more, in Unix time; no sample if unknown or none
+	// cluster, server, issuer: 1 if the canary of the issuer that signs was taken there
+	MetricCanary = "breakglass_canary_ok"
+	// cluster, server, issuer: 1 trusted, 0 refused; no sample if it cannot be told
+	MetricTrusted  = "breakglass_ca_trusted"
+	MetricPhase    = "breakglass_ca_phase"    // cluster, phase: 1 for the phase that it is, 0 for the others
+	MetricFindings = "breakglass_ca_findings" // cluster, severity: how many
+	// cluster: when no certificate of the old issuer is alive any more, in Unix time; no sample if unknown or none
+	MetricDrainedAt = "breakglass_ca_drained_at_seconds"
 )
 
 // MetricLabels is the labels of each metric, in order.
 var MetricLabels = map[string][]string{
-	MetricNotAfter: {"cluster", "ca", "generation"}, MetricCheckOK: {"cluster"}, MetricLastSuccess: {"cluster"}, MetricCanary: {"cluster", "server", "issuer"},
-	MetricTrusted: {"cluster", "server", "issuer"}, MetricPhase: {"cluster", "phase"}, MetricFindings: {"cluster", "severity"}, MetricDrainedAt: {"cluster"},
+	MetricNotAfter: {"cluster", "ca", "generation"}, MetricCheckOK: {"cluster"}, MetricLastSuccess: {"cluster"},
+	MetricCanary:  {"cluster", "server", "issuer"},
+	MetricTrusted: {"cluster", "server", "issuer"}, MetricPhase: {"cluster", "phase"}, MetricFindings: {"cluster", "severity"},
+	MetricDrainedAt: {"cluster"},
 }
 
 // Metrics is a report as samples.

@@ -29,10 +29,11 @@ type Vault struct {
 
 // Issuer is one CA in Vault.
 type Issuer struct {
-	ID           string   `json:"id"`
-	Name         string   `json:"name"`
-	Certificate  []byte   `json:"certificate"`
-	Chain        [][]byte `json:"chain,omitempty"` // without the certificate itself; of an intermediate, up to its root as far as Vault knows it
+	ID          string `json:"id"`
+	Name        string `json:"name"`
+	Certificate []byte `json:"certificate"`
+	// without the certificate itself; of an intermediate, up to its root as far as Vault knows it
+	Chain        [][]byte `json:"chain,omitempty"`
 	Usage        []string `json:"usage"`
 	Revoked      bool     `json:"revoked,omitempty"`
 	LeafNotAfter string   `json:"leaf_not_after_behavior"`

@@ -29,7 +29,8 @@ const (
 )
 
 // Phases is all of them, for a metric that has one sample for each.
-var Phases = []Phase{NotStarted, Prepared, TrustedOnSome, TrustedOnAll, Active, Draining, Drained, OldRemovedOnSome, Residue, Retired, Closed,
+var Phases = []Phase{NotStarted, Prepared, TrustedOnSome, TrustedOnAll, Active, Draining, Drained, OldRemovedOnSome, Residue, Retired,
+	Closed,
 	SwitchedTooEarly, DeletedButCached, ExpiredCA, PhaseUnknown}
 
 // tally counts what is known about the trust in one generation over all addresses.
@@ -143,12 +144,14 @@ func phase(gens []Generation, servers []ServerTrust, moved bool, drained Tri) (P
 		case n.nowhere():
 			return Prepared, fmt.Sprintf("%s is in Vault, and no API server takes its certificates yet", next.Name)
 		case n.yes > 0 && n.no > 0:
-			return TrustedOnSome, fmt.Sprintf("certificates of %s are taken by %s and not by %s", next.Name, strings.Join(n.trusting, ", "), strings.Join(n.refusing, ", "))
+			return TrustedOnSome, fmt.Sprintf("certificates of %s are taken by %s and not by %s", next.Name, strings.Join(n.trusting, ", "),
+				strings.Join(n.refusing, ", "))
 		}
 		return PhaseUnknown, fmt.Sprintf("it cannot be told whether %s take certificates of %s", strings.Join(n.unknown, ", "), next.Name)
 	}
 	if a.no == 0 && len(a.unknown) > 0 {
-		return PhaseUnknown, fmt.Sprintf("it cannot be told whether %s take certificates of %s, under which the roles sign", strings.Join(a.unknown, ", "), active.Name)
+		return PhaseUnknown, fmt.Sprintf("it cannot be told whether %s take certificates of %s, under which the roles sign",
+			strings.Join(a.unknown, ", "), active.Name)
 	}
 	if closed {
 		if stays != "" {
@@ -165,18 +168,22 @@ func oldPhase(active, old *Generation, a, o tally, moved bool, drained Tri) (Pha
 	case a.no > 0:
 		return SwitchedTooEarly, fmt.Sprintf("the roles sign under %s, whose certificates %s refuse", active.Name, strings.Join(a.refusing, ", "))
 	case len(a.unknown) > 0:
-		return PhaseUnknown, fmt.Sprintf("the roles sign under %s, and it cannot be told whether %s take its certificates", active.Name, strings.Join(a.unknown, ", "))
+		return PhaseUnknown, fmt.Sprintf("the roles sign under %s, and it cannot be told whether %s take its certificates", active.Name,
+			strings.Join(a.unknown, ", "))
 	case !moved:
 		return Active, fmt.Sprintf("%s signs, and not every role and the default issuer have moved there from %s", active.Name, old.Name)
 	case old.ClusterCA != "": // nothing to take out of the bundles: what is left is to close it in Vault
 		if drained != Yes {
 			return drainingPhase(old, drained)
 		}
-		return Drained, fmt.Sprintf("no certificate that Vault signed with %s is alive any more. It is the cluster's own CA (it is in %s) and stays in the bundles; what is left is to close it in Vault", old.Name, old.ClusterCA)
+		return Drained, fmt.Sprintf("no certificate that Vault signed with %s is alive any more. It is the cluster's own CA (it is in %s) and "+
+			"stays in the bundles; what is left is to close it in Vault", old.Name, old.ClusterCA)
 	case len(o.cached) > 0:
-		return DeletedButCached, fmt.Sprintf("%s still take certificates of %s, although their declared bundle files, as the daemon sees them, are missing or no good: what an API server loaded last stays in force", strings.Join(o.cached, ", "), old.Name)
+		return DeletedButCached, fmt.Sprintf("%s still take certificates of %s, although their declared bundle files, as the daemon sees them, "+
+			"are missing or no good: what an API server loaded last stays in force", strings.Join(o.cached, ", "), old.Name)
 	case o.yes > 0 && o.no > 0:
-		return OldRemovedOnSome, fmt.Sprintf("certificates of %s are refused by %s and still taken by %s", old.Name, strings.Join(o.refusing, ", "), strings.Join(o.trusting, ", "))
+		return OldRemovedOnSome, fmt.Sprintf("certificates of %s are refused by %s and still taken by %s", old.Name,
+			strings.Join(o.refusing, ", "), strings.Join(o.trusting, ", "))
 	case len(o.unknown) > 0:
 		return PhaseUnknown, fmt.Sprintf("it cannot be told whether %s take certificates of %s", strings.Join(o.unknown, ", "), old.Name)
 	case o.everywhere():
@@ -185,9 +192,11 @@ func oldPhase(active, old *Generation, a, o tally, moved bool, drained Tri) (Pha
 		}
 		return Drained, fmt.Sprintf("no certificate of %s is alive any more, and every API server still takes them", old.Name)
 	case old.Published == Yes:
-		return Residue, fmt.Sprintf("no API server takes certificates of %s, but the ConfigMap extension-apiserver-authentication still holds it, so aggregated API servers do", old.Name)
+		return Residue, fmt.Sprintf("no API server takes certificates of %s, but the ConfigMap extension-apiserver-authentication still holds "+
+			"it, so aggregated API servers do", old.Name)
 	case old.Published == CannotTell:
-		return PhaseUnknown, fmt.Sprintf("no API server takes certificates of %s, and it could not be seen whether the ConfigMap extension-apiserver-authentication still holds it", old.Name)
+		return PhaseUnknown, fmt.Sprintf("no API server takes certificates of %s, and it could not be seen whether the ConfigMap "+
+			"extension-apiserver-authentication still holds it", old.Name)
 	case old.Signs && !old.Expired:
 		return Retired, fmt.Sprintf("%s is trusted nowhere, and could still sign in Vault", old.Name)
 	}

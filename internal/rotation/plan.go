@@ -66,17 +66,21 @@ func MakePlan(r Report, o PlanOptions) Plan {
 	switch {
 	case o.Target == "" || o.Target == p.Next:
 	case !slices.Contains(order, o.Target):
-		p = Plan{Cluster: r.Cluster, Phase: r.Phase, Refused: fmt.Sprintf("%q is not a phase that can be asked for: it is one of %s", o.Target, join(order))}
+		p = Plan{Cluster: r.Cluster, Phase: r.Phase, Refused: fmt.Sprintf("%q is not a phase that can be asked for: it is one of %s", o.Target,
+			join(order))}
 	case o.Target == r.Phase:
 		p = Plan{Cluster: r.Cluster, Phase: r.Phase, Refused: fmt.Sprintf("%s is where it is already: %s", o.Target, r.Why)}
 	case p.Refused != "":
 		p.Refused = fmt.Sprintf("%s is not possible now: %s", o.Target, p.Refused)
 	case p.Next == r.Phase:
-		p = Plan{Cluster: r.Cluster, Phase: r.Phase, Refused: fmt.Sprintf("first something has to be put right: the plan without %s says what", o.Target)}
+		p = Plan{Cluster: r.Cluster, Phase: r.Phase, Refused: fmt.Sprintf("first something has to be put right: the plan without %s says what",
+			o.Target)}
 	case b.old.ClusterCA != "" && (o.Target == Residue || o.Target == Retired):
-		p = Plan{Cluster: r.Cluster, Phase: r.Phase, Refused: fmt.Sprintf("%s is not on this way: %s, so after %s comes %s", o.Target, b.stays(b.old), Drained, Closed)}
+		p = Plan{Cluster: r.Cluster, Phase: r.Phase, Refused: fmt.Sprintf("%s is not on this way: %s, so after %s comes %s", o.Target,
+			b.stays(b.old), Drained, Closed)}
 	default:
-		p = Plan{Cluster: r.Cluster, Phase: r.Phase, Refused: fmt.Sprintf("no phase can be skipped: it is %s, and %s comes before %s (%s)", r.Phase, p.Next, o.Target, r.Why)}
+		p = Plan{Cluster: r.Cluster, Phase: r.Phase, Refused: fmt.Sprintf("no phase can be skipped: it is %s, and %s comes before %s (%s)",
+			r.Phase, p.Next, o.Target, r.Why)}
 	}
 	return p
 }
@@ -114,7 +118,8 @@ func (b builder) plan(p *Plan) {
 		}
 		p.Next, p.Steps, p.Undo = Prepared, b.prepare(), b.undoPrepare()
 	case Prepared, TrustedOnSome:
-		p.Next, p.Steps, p.Undo = TrustedOnAll, append(b.pin(b.next), b.trust(b.next, count(b.r.Servers, b.next.Name, false).refusing)...), b.untrust(b.next, addresses(b.r.Servers))
+		p.Next, p.Steps, p.Undo = TrustedOnAll, append(b.pin(b.next), b.trust(b.next, count(b.r.Servers, b.next.Name, false).refusing)...),
+			b.untrust(b.next, addresses(b.r.Servers))
 	case TrustedOnAll:
 		b.move(p, refuse)
 	case Active:
@@ -177,17 +182,21 @@ func (b builder) unseen(prefixes ...string) []string {
 
 // stays says why a generation is never taken out of a bundle.
 func (b builder) stays(g Generation) string {
-	return g.Name + " is the cluster's own CA (it is in " + g.ClusterCA + ") and stays in the bundles, because kubelets and the control plane sign in by it"
+	return g.Name + " is the cluster's own CA (it is in " + g.ClusterCA + ") and stays in the bundles, because kubelets and the control " +
+		"plane sign in by it"
 }
 
 // mayBeClusterCA says why it cannot be excluded that the old CA is the cluster's own; empty: it can. Without that CA in its bundles
 // a cluster loses its kubelets, so it must be seen that there is another one.
 func (b builder) mayBeClusterCA() string {
 	if hidden := b.unseen("root-ca", "published", "file/"); len(hidden) > 0 {
-		return fmt.Sprintf("before %s leaves the bundles it must be seen that it is not the cluster's own CA: %s", b.old.Name, strings.Join(hidden, "; "))
+		return fmt.Sprintf("before %s leaves the bundles it must be seen that it is not the cluster's own CA: %s", b.old.Name,
+			strings.Join(hidden, "; "))
 	}
 	if !slices.ContainsFunc(b.r.Authorities, func(a Authority) bool { return a.Kind == "client" && !a.Left }) {
-		return fmt.Sprintf("the bundles hold no client CA beside the issuers of %s, so one of these is the one that kubelets and the control plane sign in by, and it may be %s. Name the cluster's own client CA under ca_checks.client_ca_files, and check again", b.r.Mount, b.old.Name)
+		return fmt.Sprintf("the bundles hold no client CA beside the issuers of %s, so one of these is the one that kubelets and the control "+
+			"plane sign in by, and it may be %s. Name the cluster's own client CA under ca_checks.client_ca_files, and check again", b.r.Mount,
+			b.old.Name)
 	}
 	return ""
 }
@@ -233,7 +242,8 @@ func (b builder) prepare() []Step {
 
 func (b builder) undoPrepare() []Step {
 	name, _ := b.following()
-	return []Step{{At: AtVault, What: "Take the next CA out of use", Commands: []string{"vault patch " + b.r.Mount + "/issuer/" + name + " usage=read-only,crl-signing,ocsp-signing"},
+	return []Step{{At: AtVault, What: "Take the next CA out of use", Commands: []string{"vault patch " + b.r.Mount + "/issuer/" + name +
+		" usage=read-only,crl-signing,ocsp-signing"},
 		Check: "breakglass ca check " + b.r.Cluster}}
 }
 
@@ -242,11 +252,12 @@ func (b builder) pin(g Generation) []Step {
 	if g.Pinned {
 		return nil
 	}
-	return []Step{{At: AtDaemon, What: "Let the daemon sign under either issuer, so that issuing goes on when the roles move", Commands: []string{
-		"# breakglassd's configuration, cluster " + b.r.Cluster + ":",
-		"#   vault_next_issuer_id: " + g.ID,
-		"systemctl restart breakglassd",
-	}, Check: "breakglass ca check " + b.r.Cluster + " shows " + g.Name + " as pinned"}}
+	return []Step{{At: AtDaemon, What: "Let the daemon sign under either issuer, so that issuing goes on when the roles move",
+		Commands: []string{
+			"# breakglassd's configuration, cluster " + b.r.Cluster + ":",
+			"#   vault_next_issuer_id: " + g.ID,
+			"systemctl restart breakglassd",
+		}, Check: "breakglass ca check " + b.r.Cluster + " shows " + g.Name + " as pinned"}}
 }
 
 // pemFile is the file that the commands keep the certificate of a generation in.
@@ -269,9 +280,12 @@ func (b builder) trust(g Generation, at []string) []Step {
 	steps := []Step{b.fetch(g)}
 	for _, address := range at {
 		bundle := b.o.Bundle
-		steps = append(steps, Step{At: AtNode, Address: address, What: "Append " + g.Name + " to the client-CA bundle of the API server at " + address, Commands: []string{
-			guarded(hasCert(bundle)+" && "+hasCert(pemFile(g)), bundle+" or "+pemFile(g)+" is missing or holds no certificate. A bundle must hold the cluster's own CA before ours is appended",
-				"cp -p "+bundle+" "+bundle+".new", "{ echo && cat "+pemFile(g)+"; } >> "+bundle+".new", "cp -p "+bundle+" "+bundle+".without-"+g.Name, "mv "+bundle+".new "+bundle),
+		steps = append(steps, Step{At: AtNode, Address: address, What: "Append " + g.Name + " to the client-CA bundle of the API server at " +
+			address, Commands: []string{
+			guarded(hasCert(bundle)+" && "+hasCert(pemFile(g)), bundle+" or "+pemFile(g)+
+				" is missing or holds no certificate. A bundle must hold the cluster's own CA before ours is appended",
+				"cp -p "+bundle+" "+bundle+".new", "{ echo && cat "+pemFile(g)+"; } >> "+bundle+".new", "cp -p "+bundle+" "+bundle+".without-"+g.Name,
+				"mv "+bundle+".new "+bundle),
 		}, Check: "within a minute, breakglass ca check " + b.r.Cluster + " shows " + g.Name + " as trusted at " + address + ". Go on to the next node only then"})
 	}
 	return steps
@@ -309,12 +323,17 @@ func (b builder) rebuild(address string, with ...Generation) []Step {
 		names = append(names, g.Name)
 	}
 	return append(steps, Step{At: AtNode, Address: address,
-		What: "Write the bundle of the API server at " + address + " anew, with " + strings.Join(names, " and ") + ": its declared file, as the daemon sees it, is missing or no good. If the file on the node is so too, what it loaded last is in force, " +
-			"and it will not start again. The command changes nothing if the file on the node holds certificates; then put the declared copy right instead. If it held more than the cluster's own CA and ours, add that",
+		What: "Write the bundle of the API server at " + address + " anew, with " + strings.Join(names,
+			" and ") + ": its declared file, as the daemon sees it, is missing or no good. If the file on the node is so too, what it loaded last " +
+			"is in force, " +
+			"and it will not start again. The command changes nothing if the file on the node holds certificates; then put the declared copy " +
+			"right instead. If it held more than the cluster's own CA and ours, add that",
 		Commands: []string{
-			guarded("! "+hasCert(bundle), bundle+" holds certificates on this node. If it is good, put the daemon's declared copy right (ca_checks). If kube-apiserver cannot load it (its log says so), move it away and run this again",
+			guarded("! "+hasCert(bundle), bundle+" holds certificates on this node. If it is good, put the daemon's declared copy right "+
+				"(ca_checks). If kube-apiserver cannot load it (its log says so), move it away and run this again",
 				guarded(have, b.o.ClusterCA+" or the certificate of one of ours is missing or holds no certificate",
-					"{ "+parts+"; } > "+bundle+".new", "chmod 0644 "+bundle+".new", "{ [ ! -e "+bundle+" ] || cp -p "+bundle+" "+bundle+".was; }", "mv "+bundle+".new "+bundle)),
+					"{ "+parts+"; } > "+bundle+".new", "chmod 0644 "+bundle+".new", "{ [ ! -e "+bundle+" ] || cp -p "+bundle+" "+bundle+".was; }",
+					"mv "+bundle+".new "+bundle)),
 		},
 		Check: "within a minute, breakglass ca check " + b.r.Cluster + " has no finding bundle-file/" + address})
 }
@@ -333,7 +352,8 @@ func (b builder) broken() (steps []Step, why string) {
 			}
 		}
 		if len(hidden) > 0 {
-			return nil, fmt.Sprintf("the bundle of the API server at %s must be written anew, and it cannot be told with what: %s", s.Address, strings.Join(hidden, "; "))
+			return nil, fmt.Sprintf("the bundle of the API server at %s must be written anew, and it cannot be told with what: %s", s.Address,
+				strings.Join(hidden, "; "))
 		}
 		var with []Generation
 		for _, g := range b.r.Generations {
@@ -366,8 +386,10 @@ func (b builder) untrust(g Generation, at []string) []Step {
 			steps = append(steps, b.rebuild(address, with...)...)
 			continue
 		}
-		steps = append(steps, Step{At: AtNode, Address: address, What: "Take " + g.Name + " out of the client-CA bundle of the API server at " + address, Commands: []string{ // the copy keeps owner and mode; what cannot be read or written ends the chain before the move
-			"cp -p " + bundle + " " + bundle + ".new && " + without + " " + pemFile(g) + " " + bundle + " > " + bundle + ".new && grep -q 'BEGIN CERTIFICATE' " + bundle +
+		steps = append(steps, Step{At: AtNode, Address: address, What: "Take " + g.Name + " out of the client-CA bundle of the API server at " +
+			address, Commands: []string{ // the copy keeps owner and mode; what cannot be read or written ends the chain before the move
+			"cp -p " + bundle + " " + bundle + ".new && " + without + " " + pemFile(g) + " " + bundle + " > " + bundle + ".new && grep -q 'BEGIN " +
+				"CERTIFICATE' " + bundle +
 				".new && cp -p " + bundle + " " + bundle + ".with-" + g.Name + " && mv " + bundle + ".new " + bundle,
 		}, Check: "within a minute, breakglass ca check " + b.r.Cluster + " shows " + g.Name + " as refused at " + address + ". If it does not, the file was not loaded: restart that kube-apiserver"})
 	}
@@ -378,9 +400,11 @@ func (b builder) untrust(g Generation, at []string) []Step {
 func (b builder) move(p *Plan, refuse func(string, ...any)) {
 	switch {
 	case b.next.ClusterCA != "":
-		refuse("%s, and its key is not in Vault alone. Rotate to a CA that Vault makes: take this one's usage away (vault patch %s/issuer/%s usage=read-only,crl-signing,ocsp-signing), and ask for the plan again", b.stays(b.next), b.r.Mount, b.next.ID)
+		refuse("%s, and its key is not in Vault alone. Rotate to a CA that Vault makes: take this one's usage away (vault patch %s/issuer/%s "+
+			"usage=read-only,crl-signing,ocsp-signing), and ask for the plan again", b.stays(b.next), b.r.Mount, b.next.ID)
 	case !b.next.Pinned:
-		refuse("the daemon is not pinned to %s, so every claim would be refused from the moment the roles move. First set vault_next_issuer_id: %s for the cluster, and restart the daemon", b.next.Name, b.next.ID)
+		refuse("the daemon is not pinned to %s, so every claim would be refused from the moment the roles move. First set "+
+			"vault_next_issuer_id: %s for the cluster, and restart the daemon", b.next.Name, b.next.ID)
 	case !CanSign(b.next.NotBefore, b.next.NotAfter, b.r.At, b.r.MaxTTL):
 		refuse("%s is valid from %s to %s, and cannot sign for %s now", b.next.Name, stamp(b.next.NotBefore), stamp(b.next.NotAfter), b.r.MaxTTL)
 	default:
@@ -395,7 +419,8 @@ func (b builder) roles(to Generation) []Step {
 		commands = append(commands, "vault patch "+b.r.Mount+"/roles/"+r.Name+" issuer_ref="+to.ID)
 	}
 	commands = append(commands, "vault write "+b.r.Mount+"/config/issuers default="+to.ID+" default_follows_latest_issuer=false")
-	return []Step{{At: AtVault, What: "Move every role, and the default issuer, to " + to.Name, Commands: commands, Check: "breakglass ca check " + b.r.Cluster + " shows " + to.Name + " as active, and its canary passes everywhere"}}
+	return []Step{{At: AtVault, What: "Move every role, and the default issuer, to " + to.Name, Commands: commands,
+		Check: "breakglass ca check " + b.r.Cluster + " shows " + to.Name + " as active, and its canary passes everywhere"}}
 }
 
 // back is the way out of a switch that came too early: back to the old issuer if it is good, and otherwise on.
@@ -413,10 +438,12 @@ func (b builder) back(p *Plan) {
 }
 
 func (b builder) clean() []Step {
-	return []Step{{At: AtClient, What: "Take " + b.old.Name + " out of the ConfigMap that aggregated API servers read. It is made again at once from what the API servers trust now, and could only grow otherwise", Commands: []string{
+	return []Step{{At: AtClient, What: "Take " + b.old.Name + " out of the ConfigMap that aggregated API servers read. It is made again at " +
+		"once from what the API servers trust now, and could only grow otherwise", Commands: []string{
 		"kubectl -n kube-system delete configmap extension-apiserver-authentication",
 	}, Check: "breakglass ca check " + b.r.Cluster + " says " + string(Retired)},
-		{At: AtClient, What: "Restart every aggregated API server (kubectl get apiservices shows them): they keep what they read before. For metrics-server:", Commands: []string{
+		{At: AtClient, What: "Restart every aggregated API server (kubectl get apiservices shows them): they keep what they read before. For " +
+			"metrics-server:", Commands: []string{
 			"kubectl -n kube-system rollout restart deployment/metrics-server",
 		}, Check: "kubectl -n kube-system rollout status deployment/metrics-server"}}
 }
@@ -424,7 +451,8 @@ func (b builder) clean() []Step {
 // reopen undoes close, in Vault.
 func (b builder) reopen() []Step {
 	return []Step{{At: AtVault, What: "Let " + b.old.Name + " sign again", Commands: []string{
-		"vault patch " + b.r.Mount + "/issuer/" + b.old.ID + " usage=read-only,issuing-certificates,crl-signing,ocsp-signing"}, Check: "breakglass ca check " + b.r.Cluster}}
+		"vault patch " + b.r.Mount + "/issuer/" + b.old.ID + " usage=read-only,issuing-certificates,crl-signing,ocsp-signing"},
+		Check: "breakglass ca check " + b.r.Cluster}}
 }
 
 func (b builder) close() []Step {

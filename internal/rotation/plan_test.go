@@ -28,13 +28,15 @@ func mustNeverLeave(t *testing.T, k *kit, r rotation.Report) {
 		p := rotation.MakePlan(r, rotation.PlanOptions{Target: target})
 		for _, s := range slices.Concat(p.Steps, p.Undo) {
 			commands := strings.Join(s.Commands, "\n")
-			if strings.HasPrefix(s.What, "Take breakglass-g1 out of the client-CA bundle") || s.At == rotation.AtNode && strings.Contains(commands, "awk") && strings.Contains(commands, "breakglass-g1.pem") {
+			if strings.HasPrefix(s.What, "Take breakglass-g1 out of the client-CA bundle") || s.At == rotation.AtNode &&
+				strings.Contains(commands, "awk") && strings.Contains(commands, "breakglass-g1.pem") {
 				t.Errorf("at %s, to %q: the cluster's own CA is to leave a bundle: %s", r.Phase, target, s.What)
 			}
 		}
 	}
 	for _, f := range r.Findings {
-		if check, _, _ := strings.Cut(f.Key, "/"); slices.Contains([]string{"old-trusted", "issuer-left", "residue", "client-ca-unknown"}, check) {
+		if check, _, _ := strings.Cut(f.Key, "/"); slices.Contains([]string{"old-trusted", "issuer-left", "residue", "client-ca-unknown"},
+			check) {
 			t.Errorf("at %s: %s says of the cluster's own CA: %s", r.Phase, f.Key, f.Next)
 		}
 	}
@@ -71,7 +73,8 @@ func TestRotatingAwayFromTheClustersOwnCA(t *testing.T) {
 	at(rotation.Draining, "")
 	clear(k.o.Known.LastIssuedUnder)
 	p := at(rotation.Drained, rotation.Closed)
-	if !strings.Contains(p.Steps[0].Commands[0], "usage=read-only,crl-signing,ocsp-signing") || !strings.Contains(p.Steps[0].What, "kubelets and the control plane sign in by it") {
+	if !strings.Contains(p.Steps[0].Commands[0], "usage=read-only,crl-signing,ocsp-signing") ||
+		!strings.Contains(p.Steps[0].What, "kubelets and the control plane sign in by it") {
 		t.Errorf("the last step is %+v", p.Steps[0])
 	}
 	for _, target := range []rotation.Phase{rotation.Residue, rotation.Retired} {
@@ -82,7 +85,8 @@ func TestRotatingAwayFromTheClustersOwnCA(t *testing.T) {
 	// One bundle file is gone: what is written anew holds it too.
 	k.broken(1)
 	p = at(rotation.Drained, rotation.Drained)
-	if last := p.Steps[len(p.Steps)-1]; !strings.Contains(last.Commands[0], "breakglass-g1.pem") || !strings.Contains(last.Commands[0], "breakglass-g2.pem") {
+	if last := p.Steps[len(p.Steps)-1]; !strings.Contains(last.Commands[0], "breakglass-g1.pem") ||
+		!strings.Contains(last.Commands[0], "breakglass-g2.pem") {
 		t.Errorf("the bundle that is written anew: %q", last.Commands)
 	}
 	k.o.Servers[1].Declared = nil
@@ -94,11 +98,13 @@ func TestRotatingAwayFromTheClustersOwnCA(t *testing.T) {
 	if !r.OK || r.Generations[0].Position != rotation.PositionClosed || !strings.Contains(r.Why, "stays in the bundles") {
 		t.Errorf("at the end:\n%s", text(t, r))
 	}
-	if i := slices.IndexFunc(r.Findings, func(f rotation.Finding) bool { return f.Key == "key-outside-vault/breakglass-g1" }); i < 0 || r.Findings[i].Severity != rotation.Info || !strings.Contains(r.Findings[i].What, "can still make a certificate for anybody") {
+	if i := slices.IndexFunc(r.Findings, func(f rotation.Finding) bool { return f.Key == "key-outside-vault/breakglass-g1" }); i < 0 ||
+		r.Findings[i].Severity != rotation.Info || !strings.Contains(r.Findings[i].What, "can still make a certificate for anybody") {
 		t.Errorf("nothing says who can still make certificates:\n%s", text(t, r))
 	}
 	// Kubelets take it, as they must; an etcd that does so is as wrong as before.
-	k.o.Endpoints = []rotation.Endpoint{{Kind: rotation.KindKubelet, Where: "10.0.0.9:10250", Names: [][]byte{k.cluster.cert.RawSubject}}, {Kind: rotation.KindKubelet, Where: "kubelet-ca.crt", CAs: [][]byte{k.cluster.der}}}
+	k.o.Endpoints = []rotation.Endpoint{{Kind: rotation.KindKubelet, Where: "10.0.0.9:10250", Names: [][]byte{k.cluster.cert.RawSubject}},
+		{Kind: rotation.KindKubelet, Where: "kubelet-ca.crt", CAs: [][]byte{k.cluster.der}}}
 	if r := k.judge(); !r.OK {
 		t.Errorf("kubelets take the cluster's own CA:\n%s", text(t, r))
 	}
@@ -220,7 +226,8 @@ func TestThePinComesBeforeTheRolesMove(t *testing.T) {
 			if len(p.Steps) == 0 {
 				t.Fatalf("%s: %+v", name, p)
 			}
-			if first := p.Steps[0]; (first.At == rotation.AtDaemon) == pinned || !pinned && !strings.Contains(strings.Join(first.Commands, "\n"), "vault_next_issuer_id: "+id2) {
+			if first := p.Steps[0]; (first.At == rotation.AtDaemon) == pinned || !pinned &&
+				!strings.Contains(strings.Join(first.Commands, "\n"), "vault_next_issuer_id: "+id2) {
 				t.Errorf("%s, pinned %t: the first step is %+v", name, pinned, first)
 			}
 		}
@@ -311,16 +318,18 @@ func TestCommandsForBundlesLoseNothing(t *testing.T) {
 		says    string
 		want    []byte // nil: as before
 	}{
-		"append":                                  {appending, slices.Concat(ca, g1), ca, g2, true, "", slices.Concat(ca, g1, []byte("\n"), g2)},
-		"append to an empty file":                 {appending, []byte{}, ca, g2, false, "must hold the cluster's own CA", nil},
-		"append to no file":                       {appending, nil, ca, g2, false, "must hold the cluster's own CA", nil},
-		"append to words":                         {appending, []byte("see the wiki\n"), ca, g2, false, "must hold the cluster's own CA", nil},
-		"append nothing":                          {appending, slices.Concat(ca, g1), ca, []byte{}, false, "is missing or holds no certificate", nil},
-		"append what was not copied":              {appending, slices.Concat(ca, g1), ca, nil, false, "is missing or holds no certificate", nil},
-		"rebuild what is missing":                 {rebuilding, nil, ca, g1, true, "", slices.Concat(ca, []byte("\n"), g1)},
-		"rebuild what is empty":                   {rebuilding, []byte{}, ca, g1, true, "", slices.Concat(ca, []byte("\n"), g1)},
-		"rebuild words":                           {rebuilding, []byte("x"), ca, g1, true, "", slices.Concat(ca, []byte("\n"), g1)},
-		"rebuild what is good":                    {rebuilding, slices.Concat(ca, g1, other), ca, g1, false, "holds certificates on this node", nil},
+		"append":                  {appending, slices.Concat(ca, g1), ca, g2, true, "", slices.Concat(ca, g1, []byte("\n"), g2)},
+		"append to an empty file": {appending, []byte{}, ca, g2, false, "must hold the cluster's own CA", nil},
+		"append to no file":       {appending, nil, ca, g2, false, "must hold the cluster's own CA", nil},
+		"append to words":         {appending, []byte("see the wiki\n"), ca, g2, false, "must hold the cluster's own CA", nil},
+		"append nothing": {appending, slices.Concat(ca, g1), ca, []byte{}, false, "is missing or holds no certificate",
+			nil},
+		"append what was not copied": {appending, slices.Concat(ca, g1), ca, nil, false, "is missing or holds no certificate", nil},
+		"rebuild what is missing":    {rebuilding, nil, ca, g1, true, "", slices.Concat(ca, []byte("\n"), g1)},
+		"rebuild what is empty":      {rebuilding, []byte{}, ca, g1, true, "", slices.Concat(ca, []byte("\n"), g1)},
+		"rebuild words":              {rebuilding, []byte("x"), ca, g1, true, "", slices.Concat(ca, []byte("\n"), g1)},
+		"rebuild what is good": {rebuilding, slices.Concat(ca, g1, other), ca, g1, false, "holds certificates on this node",
+			nil},
 		"rebuild without the cluster's CA":        {rebuilding, nil, nil, g1, false, "is missing or holds no certificate", nil},
 		"rebuild with an empty file for its CA":   {rebuilding, nil, []byte{}, g1, false, "is missing or holds no certificate", nil},
 		"rebuild without the certificate of ours": {rebuilding, nil, ca, nil, false, "is missing or holds no certificate", nil},

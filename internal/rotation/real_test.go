@@ -64,9 +64,11 @@ func newWorld(t *testing.T, servers int) *world {
 		w.servers = append(w.servers, real.NewCluster(t, real.APIServerOptions{ReplicaOf: first}))
 	}
 	must(t, os.Symlink(bins[real.VaultServer], filepath.Join(w.bin, "vault")))
-	kubectl := fmt.Sprintf("#!/bin/sh\nexec '%s' --kubeconfig='%s' --cache-dir='%s' \"$@\"\n", bins[real.KubeCtl], first.AdminKubeconfig(), w.dir)
+	kubectl := fmt.Sprintf("#!/bin/sh\nexec '%s' --kubeconfig='%s' --cache-dir='%s' \"$@\"\n", bins[real.KubeCtl], first.AdminKubeconfig(),
+		w.dir)
 	must(t, os.WriteFile(filepath.Join(w.bin, "kubectl"), []byte(kubectl), 0o700))
-	w.kubectl(t, "create", "configmap", "kube-root-ca.crt", "-n", "kube-system", "--from-file=ca.crt="+first.CACert) // kube-controller-manager would
+	// kube-controller-manager would
+	w.kubectl(t, "create", "configmap", "kube-root-ca.crt", "-n", "kube-system", "--from-file=ca.crt="+first.CACert)
 	return w
 }
 
@@ -80,7 +82,8 @@ func (w *world) sh(t *testing.T, script string, env ...string) string {
 	t.Helper()
 	cmd := exec.Command("/bin/sh", "-c", script)
 	cmd.Dir = w.dir
-	cmd.Env = append([]string{"PATH=" + w.bin + ":/usr/bin:/bin", "HOME=" + w.dir, "VAULT_ADDR=" + w.vault.Addr, "VAULT_CACERT=" + w.vault.CACert, "VAULT_TOKEN=" + w.vault.RootToken}, env...)
+	cmd.Env = append([]string{"PATH=" + w.bin + ":/usr/bin:/bin", "HOME=" + w.dir, "VAULT_ADDR=" + w.vault.Addr, "VAULT_CACERT=" +
+		w.vault.CACert, "VAULT_TOKEN=" + w.vault.RootToken}, env...)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v in\n%s\n%s", err, script, out)
@@ -115,7 +118,8 @@ func (w *world) setUp(t *testing.T, path string, more ...string) *mount {
 	must(t, err)
 	name := strings.ReplaceAll(path, "/", "-")
 	secret := filepath.Join(w.dir, name+".secret")
-	args := append([]string{"sh", script, "--mount", path, "--group", group, "--max-ttl", "1m", "--policy", name, "--approle-name", name, "--secret-id-file", secret, "--out", w.dir}, more...)
+	args := append([]string{"sh", script, "--mount", path, "--group", group, "--max-ttl", "1m", "--policy", name, "--approle-name", name,
+		"--secret-id-file", secret, "--out", w.dir}, more...)
 	out := w.sh(t, strings.Join(args, " "))
 	fact := func(name string) string {
 		f := regexp.MustCompile(`(?m)^\s*` + name + `\s+(\S+)`).FindStringSubmatch(out)
@@ -124,12 +128,15 @@ func (w *world) setUp(t *testing.T, path string, more ...string) *mount {
 		}
 		return f[1]
 	}
-	mt := &mount{w: w, last: map[string]time.Time{}, m: vaultca.Mount{Cluster: "prod", Path: path, IssuerID: fact("issuer"), MaxTTL: time.Minute, Groups: []string{group}}}
-	mt.cfg = vaultca.Config{Address: w.vault.Addr, CAFile: w.vault.CACert, Policy: name, Auth: vaultca.Auth{Method: vaultca.AuthAppRole, RoleID: fact("role id"), SecretIDFile: secret}}
+	mt := &mount{w: w, last: map[string]time.Time{}, m: vaultca.Mount{Cluster: "prod", Path: path, IssuerID: fact("issuer"),
+		MaxTTL: time.Minute, Groups: []string{group}}}
+	mt.cfg = vaultca.Config{Address: w.vault.Addr, CAFile: w.vault.CACert, Policy: name,
+		Auth: vaultca.Auth{Method: vaultca.AuthAppRole, RoleID: fact("role id"), SecretIDFile: secret}}
 	mt.restart(t)
 	first := w.servers[0]
-	mt.see = cluster.ObserveConfig{Cluster: "prod", CA: first.ClusterCA.CertPEM, Bundles: map[string]string{}, KnownClientCAs: []string{first.CACert},
-		Rest: &rest.Config{Host: first.URL, BearerToken: first.AdminToken, TLSClientConfig: rest.TLSClientConfig{CAFile: first.CACert}}}
+	mt.see = cluster.ObserveConfig{Cluster: "prod", CA: first.ClusterCA.CertPEM, Bundles: map[string]string{},
+		KnownClientCAs: []string{first.CACert},
+		Rest:           &rest.Config{Host: first.URL, BearerToken: first.AdminToken, TLSClientConfig: rest.TLSClientConfig{CAFile: first.CACert}}}
 	for _, a := range w.servers {
 		mt.see.Servers = append(mt.see.Servers, address(a))
 		mt.see.Bundles[address(a)] = a.ClientCAFile()
@@ -198,7 +205,8 @@ func there(r rotation.Report, want rotation.Phase) bool {
 	if rest := want == rotation.NotStarted || want == rotation.Closed; !rest {
 		return r.Phase == want
 	}
-	return r.Phase == want && ok && !slices.ContainsFunc(r.Servers, func(s rotation.ServerTrust) bool { return s.Trust[active.Name] != rotation.Trusted })
+	return r.Phase == want && ok && !slices.ContainsFunc(r.Servers,
+		func(s rotation.ServerTrust) bool { return s.Trust[active.Name] != rotation.Trusted })
 }
 
 // reaches waits until the checks say the phase, and records it as a verdict on a state.
@@ -391,7 +399,8 @@ func (mt *mount) certificate(ctx context.Context, n int) (living, error) {
 	if err != nil {
 		return living{}, fmt.Errorf("Sign: %w", err)
 	}
-	if bad := breakglass.CheckCertificate(signed, breakglass.Intent{CommonName: order.CommonName, Group: order.Group, SPKI: breakglass.SPKI(spki), TTL: order.TTL, Issuer: signed.Issuer,
+	if bad := breakglass.CheckCertificate(signed, breakglass.Intent{CommonName: order.CommonName, Group: order.Group,
+		SPKI: breakglass.SPKI(spki), TTL: order.TTL, Issuer: signed.Issuer,
 		Now: time.Now(), Asked: asked}); len(bad) > 0 {
 		return living{}, fmt.Errorf("the certificate is not what was ordered: %q", bad)
 	}
@@ -402,11 +411,13 @@ func (mt *mount) certificate(ctx context.Context, n int) (living, error) {
 	mt.mu.Lock()
 	defer mt.mu.Unlock()
 	for _, id := range []string{mt.m.IssuerID, mt.m.NextIssuerID} {
-		if issuer, ok := knownIssuers.Load(id); ok && leaf.CheckSignatureFrom(issuer.(*x509.Certificate)) == nil && leaf.NotAfter.After(mt.last[id]) {
+		if issuer, ok := knownIssuers.Load(id); ok && leaf.CheckSignatureFrom(issuer.(*x509.Certificate)) == nil &&
+			leaf.NotAfter.After(mt.last[id]) {
 			mt.last[id] = leaf.NotAfter
 		}
 	}
-	return living{pair: tls.Certificate{Certificate: append([][]byte{leaf.Raw}, signed.Chain...), PrivateKey: key, Leaf: leaf}, name: order.CommonName}, nil
+	return living{pair: tls.Certificate{Certificate: append([][]byte{leaf.Raw}, signed.Chain...), PrivateKey: key, Leaf: leaf},
+		name: order.CommonName}, nil
 }
 
 // keepAlive says until when the last certificate of an issuer is alive, and returns what was known before.
@@ -504,7 +515,10 @@ func TestWholeRotation(t *testing.T) {
 		t.Errorf("without a declaration nothing says what cannot be seen:\n%s", text(t, undeclared))
 	}
 	p = mustPlan(t, r, rotation.Residue)
-	mt.carryOut(t, slices.DeleteFunc(slices.Clone(p.Steps), func(s rotation.Step) bool { return s.At == rotation.AtNode && s.Address != address(third) }))
+	mt.carryOut(t, slices.DeleteFunc(slices.Clone(p.Steps), func(s rotation.Step) bool {
+		return s.At == rotation.AtNode &&
+			s.Address != address(third)
+	}))
 	r = mt.reaches(t, "the old CA out of the bundle of one of three", rotation.OldRemovedOnSome)
 	mt.carryOut(t, mustPlan(t, r, rotation.Residue).Steps)
 	r = mt.reaches(t, "the old CA out of every bundle", rotation.Residue)
@@ -523,9 +537,11 @@ func TestWholeRotation(t *testing.T) {
 	time.Sleep(time.Second)
 	loop.stop()
 	<-loop.ended
-	t.Logf("request loop: %d certificates issued (%v), shown %d times to API servers, %d failures, longest pause between two %s", loop.issued, loop.byIssuer, loop.shown, loop.failed, loop.longest.Round(time.Millisecond))
+	t.Logf("request loop: %d certificates issued (%v), shown %d times to API servers, %d failures, longest pause between two %s", loop.issued,
+		loop.byIssuer, loop.shown, loop.failed, loop.longest.Round(time.Millisecond))
 	if loop.failed > 0 || loop.issued < 100 || len(loop.byIssuer) != 2 {
-		t.Errorf("%d failures of %d certificates by %d issuers, want none of at least 100 by two: %s", loop.failed, loop.issued, len(loop.byIssuer), strings.Join(loop.failures, "\n"))
+		t.Errorf("%d failures of %d certificates by %d issuers, want none of at least 100 by two: %s", loop.failed, loop.issued,
+			len(loop.byIssuer), strings.Join(loop.failures, "\n"))
 	}
 
 	// The next rotation goes wrong: the roles move before anybody trusts the new CA.

@@ -65,7 +65,8 @@ func (r Report) Text(w io.Writer, now time.Time, all bool) error {
 		if g.ClusterCA != "" {
 			position += ", the cluster's own"
 		}
-		rows = append(rows, []string{g.Name, position, g.NotAfter.UTC().Format(time.DateOnly), left(g.NotAfter, now), g.Key, yes(g.Signs && !g.Expired), yes(g.Pinned), string(g.Published)})
+		rows = append(rows, []string{g.Name, position, g.NotAfter.UTC().Format(time.DateOnly), left(g.NotAfter, now), g.Key,
+			yes(g.Signs && !g.Expired), yes(g.Pinned), string(g.Published)})
 	}
 	if err := table(w, rows); err != nil {
 		return err

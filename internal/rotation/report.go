@@ -23,12 +23,13 @@ type Report struct {
 	Authorities []Authority   `json:"authorities"` // every CA and key that was seen
 	Findings    []Finding     `json:"findings"`    // the worst first
 
-	Mount     string        `json:"mount"`
-	Roles     []Role        `json:"roles"`
-	Default   string        `json:"default_issuer"`
-	MaxTTL    time.Duration `json:"max_ttl_ns"`
-	Drained   Tri           `json:"drained"`              // whether no certificate of the old issuer is alive any more
-	DrainedAt *time.Time    `json:"drained_at,omitempty"` // when no certificate of the old issuer is alive any more; nil: unknown, or there is no old one
+	Mount   string        `json:"mount"`
+	Roles   []Role        `json:"roles"`
+	Default string        `json:"default_issuer"`
+	MaxTTL  time.Duration `json:"max_ttl_ns"`
+	Drained Tri           `json:"drained"` // whether no certificate of the old issuer is alive any more
+	// when no certificate of the old issuer is alive any more; nil: unknown, or there is no old one
+	DrainedAt *time.Time `json:"drained_at,omitempty"`
 }
 
 // Finding is one thing that somebody should know. Key is stable from check to check for the same thing at the same place.

@@ -36,7 +36,8 @@ func TestAlertRulesAskForWhatIsExported(t *testing.T) {
 	used, alerts := map[string]bool{}, map[string]bool{}
 	for _, g := range rules.Groups {
 		for _, r := range g.Rules {
-			if alerts[r.Alert] || r.Alert == "" || r.For == "" || r.Annotations["summary"] == "" || !slices.Contains([]string{"page", "ticket"}, r.Labels["severity"]) {
+			if alerts[r.Alert] || r.Alert == "" || r.For == "" || r.Annotations["summary"] == "" ||
+				!slices.Contains([]string{"page", "ticket"}, r.Labels["severity"]) {
 				t.Errorf("alert %q lacks something: %+v", r.Alert, r)
 			}
 			alerts[r.Alert] = true
@@ -79,7 +80,8 @@ func TestAlertRulesAskForWhatIsExported(t *testing.T) {
 	}
 	// Between them the alerts on an end look at every kind of CA and certificate that has one.
 	matcher := regexp.MustCompile(rotation.MetricNotAfter + `\{ca(=|!~)"([^"]*)"\}`)
-	for _, kind := range []string{"break-glass", "client", "serving-ca", "serving", "request-header", "kubelet", "kubelet-serving", "etcd", "etcd-serving"} {
+	for _, kind := range []string{"break-glass", "client", "serving-ca", "serving", "request-header", "kubelet", "kubelet-serving", "etcd",
+		"etcd-serving"} {
 		watched := false
 		for _, g := range rules.Groups {
 			for _, r := range g.Rules {
@@ -93,7 +95,8 @@ func TestAlertRulesAskForWhatIsExported(t *testing.T) {
 			t.Errorf("no alert looks at the end of %s", kind)
 		}
 	}
-	for _, name := range []string{rotation.MetricNotAfter, rotation.MetricCheckOK, rotation.MetricLastSuccess, rotation.MetricCanary, rotation.MetricFindings, rotation.MetricPhase} {
+	for _, name := range []string{rotation.MetricNotAfter, rotation.MetricCheckOK, rotation.MetricLastSuccess, rotation.MetricCanary,
+		rotation.MetricFindings, rotation.MetricPhase} {
 		if !used[name] {
 			t.Errorf("no alert looks at %s", name)
 		}

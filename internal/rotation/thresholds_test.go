@@ -34,7 +34,8 @@ func TestWhenASuccessorIsDue(t *testing.T) {
 		for _, x := range []struct {
 			before time.Duration
 			want   rotation.Severity
-		}{{tt.prepare + 1, ""}, {tt.prepare, rotation.Warning}, {tt.urgent + 1, rotation.Warning}, {tt.urgent, rotation.Critical}, {0, rotation.Critical}, {-day, rotation.Critical}} {
+		}{{tt.prepare + 1, ""}, {tt.prepare, rotation.Warning}, {tt.urgent + 1, rotation.Warning}, {tt.urgent, rotation.Critical},
+			{0, rotation.Critical}, {-day, rotation.Critical}} {
 			if got := rotation.ExpirySeverity(from, to, to.Add(-x.before), rotation.Thresholds{}); got != x.want {
 				t.Errorf("life %s, %s before the end: %q, want %q", tt.life, x.before, got, x.want)
 			}
@@ -50,7 +51,8 @@ func TestWhenASuccessorIsDue(t *testing.T) {
 
 func TestLeadTimes(t *testing.T) {
 	from, to := now, now.Add(730*day)
-	for before, want := range map[time.Duration]string{91 * day: "", 90 * day: "90d", 31 * day: "90d", 30 * day: "30d", 7 * day: "7d", 25 * time.Hour: "7d", day: "1d", -day: "1d"} {
+	for before, want := range map[time.Duration]string{91 * day: "", 90 * day: "90d", 31 * day: "90d", 30 * day: "30d", 7 * day: "7d",
+		25 * time.Hour: "7d", day: "1d", -day: "1d"} {
 		if got := rotation.LeadTime(from, to, to.Add(-before), rotation.Thresholds{}); got != want {
 			t.Errorf("%s before the end: %q, want %q", before, got, want)
 		}
@@ -92,7 +94,8 @@ func TestClockDoubt(t *testing.T) {
 	for _, tt := range []struct {
 		vault, server time.Duration
 		want          bool
-	}{{0, 0, false}, {30 * time.Second, 0, false}, {31 * time.Second, 0, true}, {60 * time.Second, 0, true}, {40 * time.Second, 40 * time.Second, false},
+	}{{0, 0, false}, {30 * time.Second, 0, false}, {31 * time.Second, 0, true}, {60 * time.Second, 0, true},
+		{40 * time.Second, 40 * time.Second, false},
 		{-20 * time.Second, 20 * time.Second, true}, {0, -31 * time.Second, true}} {
 		if got := rotation.ClockDoubt(tt.vault, tt.server); got != tt.want {
 			t.Errorf("Vault %s and the server %s ahead: %t, want %t", tt.vault, tt.server, got, tt.want)
@@ -116,7 +119,8 @@ func TestCanSign(t *testing.T) {
 }
 
 func TestAge(t *testing.T) {
-	if rotation.AgeSeverity(now.Add(-731*day), now, rotation.Thresholds{}) != "" || rotation.AgeSeverity(now.Add(-731*day-1), now, rotation.Thresholds{}) != rotation.Warning ||
+	if rotation.AgeSeverity(now.Add(-731*day), now, rotation.Thresholds{}) != "" ||
+		rotation.AgeSeverity(now.Add(-731*day-1), now, rotation.Thresholds{}) != rotation.Warning ||
 		rotation.AgeSeverity(now.Add(-31*day), now, rotation.Thresholds{MaxAge: 30 * day}) != rotation.Warning {
 		t.Error("the age is judged wrongly")
 	}
@@ -131,8 +135,10 @@ func TestStrength(t *testing.T) {
 		name string
 		want rotation.Severity
 	}{
-		{modulus(1024), "RSA-1024", rotation.Critical}, {modulus(2047), "RSA-2047", rotation.Critical}, {modulus(2048), "RSA-2048", ""}, {modulus(4096), "RSA-4096", ""},
-		{&ecdsa.PublicKey{Curve: elliptic.P224()}, "ECDSA P-224", rotation.Warning}, {&ecdsa.PublicKey{Curve: elliptic.P256()}, "ECDSA P-256", ""},
+		{modulus(1024), "RSA-1024", rotation.Critical}, {modulus(2047), "RSA-2047", rotation.Critical}, {modulus(2048), "RSA-2048", ""},
+		{modulus(4096), "RSA-4096", ""},
+		{&ecdsa.PublicKey{Curve: elliptic.P224()}, "ECDSA P-224", rotation.Warning}, {&ecdsa.PublicKey{Curve: elliptic.P256()}, "ECDSA P-256",
+			""},
 		{&ecdsa.PublicKey{Curve: elliptic.P384()}, "ECDSA P-384", ""}, {ed25519.PublicKey{}, "Ed25519", ""}, {"?", "unknown", rotation.Warning},
 	} {
 		if name, _, got := rotation.Strength(tt.key); name != tt.name || got != tt.want {
@@ -156,8 +162,10 @@ func TestHash(t *testing.T) {
 		self bool
 		want rotation.Severity
 	}{
-		{x509.SHA1WithRSA, true, rotation.Warning}, {x509.SHA1WithRSA, false, rotation.Critical}, {x509.MD5WithRSA, false, rotation.Critical}, {x509.ECDSAWithSHA1, true, rotation.Warning},
-		{x509.UnknownSignatureAlgorithm, true, rotation.Warning}, {x509.SHA256WithRSA, false, ""}, {x509.ECDSAWithSHA384, true, ""}, {x509.PureEd25519, false, ""},
+		{x509.SHA1WithRSA, true, rotation.Warning}, {x509.SHA1WithRSA, false, rotation.Critical}, {x509.MD5WithRSA, false, rotation.Critical},
+		{x509.ECDSAWithSHA1, true, rotation.Warning},
+		{x509.UnknownSignatureAlgorithm, true, rotation.Warning}, {x509.SHA256WithRSA, false, ""}, {x509.ECDSAWithSHA384, true, ""},
+		{x509.PureEd25519, false, ""},
 	} {
 		if got := rotation.HashSeverity(tt.a, tt.self); got != tt.want {
 			t.Errorf("%s, self-signed %t: %q, want %q", tt.a, tt.self, got, tt.want)
@@ -166,7 +174,8 @@ func TestHash(t *testing.T) {
 }
 
 func TestSkew(t *testing.T) {
-	for skew, want := range map[time.Duration]rotation.Severity{0: "", 15 * time.Second: "", -16 * time.Second: rotation.Warning, 30 * time.Second: rotation.Warning, 31 * time.Second: rotation.Critical, -time.Hour: rotation.Critical} {
+	for skew, want := range map[time.Duration]rotation.Severity{0: "", 15 * time.Second: "", -16 * time.Second: rotation.Warning,
+		30 * time.Second: rotation.Warning, 31 * time.Second: rotation.Critical, -time.Hour: rotation.Critical} {
 		if got := rotation.SkewSeverity(skew); got != want {
 			t.Errorf("%s: %q, want %q", skew, got, want)
 		}
@@ -179,15 +188,20 @@ func TestDrainedAt(t *testing.T) {
 		want time.Time
 		ok   bool
 	}{
-		"the ledger knows the last one":          {rotation.Known{LastIssuedUnder: map[string]time.Time{"old": now}}, now.Add(time.Minute), true},
-		"the ledger knows that there is none":    {rotation.Known{LastIssuedUnder: map[string]time.Time{"other": now}}, time.Time{}, true},
-		"nobody knows who signed the last one":   {rotation.Known{LastIssuedUnder: map[string]time.Time{}, UnknownIssuerUntil: now}, now.Add(time.Minute), true},
-		"one that may be of another ends later":  {rotation.Known{LastIssuedUnder: map[string]time.Time{"old": now}, UnknownIssuerUntil: now.Add(time.Hour)}, now.Add(time.Hour + time.Minute), true},
-		"one that may be of another ends sooner": {rotation.Known{LastIssuedUnder: map[string]time.Time{"old": now}, UnknownIssuerUntil: now.Add(-time.Hour)}, now.Add(time.Minute), true},
-		"it beats what was seen":                 {rotation.Known{LastIssuedUnder: map[string]time.Time{"old": now}, SwitchSeen: map[string]time.Time{"new": now}}, now.Add(time.Minute), true},
-		"only the switch was seen":               {rotation.Known{SwitchSeen: map[string]time.Time{"new": now}}, now.Add(time.Hour + time.Minute), true},
-		"nothing is known":                       {rotation.Known{}, time.Time{}, false},
-		"another switch was seen":                {rotation.Known{SwitchSeen: map[string]time.Time{"x": now}}, time.Time{}, false},
+		"the ledger knows the last one":       {rotation.Known{LastIssuedUnder: map[string]time.Time{"old": now}}, now.Add(time.Minute), true},
+		"the ledger knows that there is none": {rotation.Known{LastIssuedUnder: map[string]time.Time{"other": now}}, time.Time{}, true},
+		"nobody knows who signed the last one": {rotation.Known{LastIssuedUnder: map[string]time.Time{}, UnknownIssuerUntil: now},
+			now.Add(time.Minute), true},
+		"one that may be of another ends later": {rotation.Known{LastIssuedUnder: map[string]time.Time{"old": now},
+			UnknownIssuerUntil: now.Add(time.Hour)}, now.Add(time.Hour + time.Minute), true},
+		"one that may be of another ends sooner": {rotation.Known{LastIssuedUnder: map[string]time.Time{"old": now},
+			UnknownIssuerUntil: now.Add(-time.Hour)}, now.Add(time.Minute), true},
+		"it beats what was seen": {rotation.Known{LastIssuedUnder: map[string]time.Time{"old": now},
+			SwitchSeen: map[string]time.Time{"new": now}}, now.Add(time.Minute), true},
+		"only the switch was seen": {rotation.Known{SwitchSeen: map[string]time.Time{"new": now}},
+			now.Add(time.Hour + time.Minute), true},
+		"nothing is known":        {rotation.Known{}, time.Time{}, false},
+		"another switch was seen": {rotation.Known{SwitchSeen: map[string]time.Time{"x": now}}, time.Time{}, false},
 	} {
 		if got, ok := rotation.DrainedAt("old", "new", time.Hour, tt.k); !got.Equal(tt.want) || ok != tt.ok {
 			t.Errorf("%s: %s, %t, want %s, %t", name, got, ok, tt.want, tt.ok)

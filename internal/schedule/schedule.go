@@ -252,7 +252,8 @@ func (s *Scheduler) once(ctx context.Context, j *job) (again time.Time, err erro
 	}
 	ctx = context.WithoutCancel(ctx)
 	if failed != nil {
-		s.cfg.Log.Error("a scheduled run failed", slog.String("job", j.name), slog.Time("due", due), slog.Int("try", m.Tries), slog.Any("error", failed))
+		s.cfg.Log.Error("a scheduled run failed", slog.String("job", j.name), slog.Time("due", due), slog.Int("try", m.Tries),
+			slog.Any("error", failed))
 		if m.Tries < tries {
 			return now.Add(s.cfg.Lease), nil
 		}

@@ -128,7 +128,8 @@ func TestFailedRunIsTriedAgainAndThenGivenUp(t *testing.T) {
 		r.mu.Unlock()
 		time.Sleep(24 * time.Hour)
 		stop()
-		want := []string{"Jan 1 06:00 at Jan 1 06:00", "Jan 1 06:00 at Jan 1 06:15", "Jan 1 06:00 at Jan 1 06:30", "Jan 1 06:00 at Jan 1 06:45", "Jan 1 06:00 at Jan 1 07:00", "Jan 2 06:00 at Jan 2 06:00"}
+		want := []string{"Jan 1 06:00 at Jan 1 06:00", "Jan 1 06:00 at Jan 1 06:15", "Jan 1 06:00 at Jan 1 06:30", "Jan 1 06:00 at Jan 1 06:45",
+			"Jan 1 06:00 at Jan 1 07:00", "Jan 2 06:00 at Jan 2 06:00"}
 		if diff := cmp.Diff(want, r.due); diff != "" {
 			t.Error(diff)
 		}

@@ -230,8 +230,8 @@ func (s *Session) count() {
 	}
 }
 
-// distinct sorts events by time and drops the duplicates. What an API server sent counts before what was handed in. Where two claim to be the same event, which the API server never
-// does, the order of their whole content decides, so that the order of arrival does not.
+// distinct sorts events by time and drops the duplicates. What an API server sent counts before what was handed in. Where two claim to be
+// the same event, which the API server never does, the order of their whole content decides, so that the order of arrival does not.
 func distinct(events []Event) []Event {
 	type keyed struct {
 		Event
@@ -289,7 +289,8 @@ func describe(r request, g Grant, unknown bool) Line {
 	if r.ended != nil && r.ended.As == nil && r.started != nil && r.started.As != nil {
 		e.As = r.started.As
 	}
-	l := Line{Imported: r.imported(), Verb: e.Verb, Object: e.Object, As: e.As, Code: e.Code, Count: 1, First: e.Received, Last: e.Received, Trimmed: slices.Sorted(slices.Values(e.Trimmed))}
+	l := Line{Imported: r.imported(), Verb: e.Verb, Object: e.Object, As: e.As, Code: e.Code, Count: 1, First: e.Received, Last: e.Received,
+		Trimmed: slices.Sorted(slices.Values(e.Trimmed))}
 	if l.Object != nil {
 		o := *l.Object
 		o.UID = "" // what was deleted and made again under its name is the same line
@@ -436,7 +437,8 @@ func gaps(own []Event, requests []request, g Grant, s Session) []string {
 		say("no audit event of this certificate was seen: it was not used, or its events did not arrive")
 	}
 	if s.Joined == "name" || s.Joined == "both" {
-		say("no certificate is named in %s (Kubernetes before 1.32): found by the user's name alone", many(countIf(own, func(e Event) bool { return e.Fingerprint == "" }), "event", "events"))
+		say("no certificate is named in %s (Kubernetes before 1.32): found by the user's name alone",
+			many(countIf(own, func(e Event) bool { return e.Fingerprint == "" }), "event", "events"))
 	}
 	if n := countIf(own, func(e Event) bool { return len(e.Trimmed) > 0 }); n > 0 {
 		say("parts of %s were too long to keep", many(n, "event", "events"))
@@ -472,19 +474,23 @@ func gaps(own []Event, requests []request, g Grant, s Session) []string {
 		}
 	}
 	if blind > 0 {
-		say("what %s wrote is not recorded by the audit policy (it needs level Request; see deploy/kube-apiserver)", many(blind, "change", "changes"))
+		say("what %s wrote is not recorded by the audit policy (it needs level Request; see deploy/kube-apiserver)",
+			many(blind, "change", "changes"))
 	}
 	if secrets > 0 {
-		say("what %s to Secrets wrote is not recorded, and must not be: only the comparison shows what kind of Secret it is", many(secrets, "change", "changes"))
+		say("what %s to Secrets wrote is not recorded, and must not be: only the comparison shows what kind of Secret it is",
+			many(secrets, "change", "changes"))
 	}
 	if unmarked > 0 {
-		say("the beginning of %s was not recorded (the audit policy must not omit the stage ResponseStarted): others may be open unseen", many(unmarked, "stream or watch", "streams and watches"))
+		say("the beginning of %s was not recorded (the audit policy must not omit the stage ResponseStarted): others may be open unseen",
+			many(unmarked, "stream or watch", "streams and watches"))
 	}
 	if unfinished > 0 {
 		say("the answer to %s was not seen", many(unfinished, "request", "requests"))
 	}
 	if len(s.Unknown) > 0 {
-		say("%s made under this grant's name without its certificate: listed apart", many(len(s.Unknown), "kind of request was", "kinds of requests were"))
+		say("%s made under this grant's name without its certificate: listed apart", many(len(s.Unknown), "kind of request was",
+			"kinds of requests were"))
 	}
 	silent := slices.Clone(g.Silent)
 	slices.SortFunc(silent, func(a, b Silence) int {
@@ -509,7 +515,8 @@ func sweeping(o *Object) bool {
 	case "rbac.authorization.k8s.io", "certificates.k8s.io", "admissionregistration.k8s.io", "apps", "batch", "apiregistration.k8s.io":
 		return true
 	case "":
-		return slices.Contains([]string{"pods", "serviceaccounts", "nodes", "namespaces", "services", "persistentvolumes", "replicationcontrollers"}, o.Resource)
+		return slices.Contains([]string{"pods", "serviceaccounts", "nodes", "namespaces", "services", "persistentvolumes",
+			"replicationcontrollers"}, o.Resource)
 	}
 	return false
 }

@@ -430,7 +430,8 @@ func project(fields map[string]piece) (Event, error) {
 			e.Credential = e.trim("user", id)
 		}
 	}
-	e.AuditID, e.Stage, e.Level, e.Verb = e.trim("auditID", e.AuditID), e.trim("stage", e.Stage), e.trim("level", e.Level), e.trim("verb", e.Verb)
+	e.AuditID, e.Stage, e.Level, e.Verb = e.trim("auditID", e.AuditID), e.trim("stage", e.Stage), e.trim("level", e.Level),
+		e.trim("verb", e.Verb)
 	e.Agent, e.URI = e.trim("userAgent", e.Agent), e.trim("requestURI", withoutSecrets(e.URI))
 	if len(e.Sources) > maxList { // the last ones count
 		e.Sources = e.Sources[len(e.Sources)-maxList:]
@@ -443,7 +444,8 @@ func project(fields map[string]piece) (Event, error) {
 			Name: e.trim("objectRef", object.Name), UID: e.trim("objectRef", object.UID)}
 	}
 	e.Code = status.Code
-	e.Decision, e.Why = e.trim("annotations", annotations["authorization.k8s.io/decision"]), e.trim("annotations", annotations["authorization.k8s.io/reason"])
+	e.Decision, e.Why = e.trim("annotations", annotations["authorization.k8s.io/decision"]),
+		e.trim("annotations", annotations["authorization.k8s.io/reason"])
 	e.Issued = e.trim("annotations", annotations["authentication.kubernetes.io/issued-credential-id"])
 	if annotations["audit.k8s.io/truncated"] == "true" {
 		e.trimmed("requestObject")
@@ -600,7 +602,8 @@ func withoutSecrets(uri string) string {
 	for i, part := range parts {
 		name, value, has := strings.Cut(part, "=")
 		low := strings.ToLower(name)
-		secret := slices.ContainsFunc([]string{"token", "secret", "passw", "pwd", "auth", "credential", "apikey", "api_key", "api-key", "signature", "session", "jwt"},
+		secret := slices.ContainsFunc([]string{"token", "secret", "passw", "pwd", "auth", "credential", "apikey", "api_key", "api-key",
+			"signature", "session", "jwt"},
 			func(word string) bool { return strings.Contains(low, word) })
 		if has && value != "" && secret {
 			parts[i] = name + "=REDACTED"

@@ -163,7 +163,8 @@ func (e Event) changes() bool {
 	if !slices.Contains(mutates, e.Verb) || e.Object == nil || e.stream() || slices.Contains(e.query("dryRun"), "All") {
 		return false
 	}
-	return !strings.HasSuffix(e.Object.Resource, "reviews") || e.Object.Group != "authorization.k8s.io" && e.Object.Group != "authentication.k8s.io"
+	return !strings.HasSuffix(e.Object.Resource, "reviews") || e.Object.Group != "authorization.k8s.io" &&
+		e.Object.Group != "authentication.k8s.io"
 }
 
 // stream reports whether the request opens a way to somewhere else.

@@ -32,7 +32,8 @@ func Parse(report []byte) (Session, error) {
 		return Session{}, fmt.Errorf("reading a session report: %w", err)
 	}
 	if s.Format != Format {
-		return Session{}, fmt.Errorf("reading a session report: it is of the form %q, and this release knows %s: use the release that wrote it", s.Format, Format)
+		return Session{}, fmt.Errorf("reading a session report: it is of the form %q, and this release knows %s: use the release that wrote it",
+			s.Format, Format)
 	}
 	return s, nil
 }
@@ -219,7 +220,8 @@ func (s Session) WriteText(w io.Writer) error {
 	var b strings.Builder
 	_, digest := s.JSON()
 	fmt.Fprintf(&b, "Session of %s in %s\n", Text(s.Request), Text(s.Cluster))
-	fmt.Fprintf(&b, "  user         %s\n  certificate  %s\n  grant        %s to %s\n", Text(s.User), Text(s.Fingerprint), stamp(s.From), s.end())
+	fmt.Fprintf(&b, "  user         %s\n  certificate  %s\n  grant        %s to %s\n", Text(s.User), Text(s.Fingerprint), stamp(s.From),
+		s.end())
 	fmt.Fprintf(&b, "  used         %s\n", s.usage())
 	for _, u := range s.Sources {
 		fmt.Fprintf(&b, "  from         %s (%d requests)\n", Text(either(u.What, "an unknown address")), u.Requests)
@@ -295,14 +297,16 @@ type figure struct {
 
 func (s Session) figures() []figure {
 	return []figure{{"requests", s.Requests, false}, {"reads", s.Reads, false}, {"writes", s.Writes, false}, {"refused", s.Refused, false},
-		{"secrets read", s.SecretsRead, s.SecretsRead > 0}, {"streams", s.Streams, false}, {"still open", s.StillOpen, s.StillOpen > 0}, {"after end", s.After, s.After > 0}}
+		{"secrets read", s.SecretsRead, s.SecretsRead > 0}, {"streams", s.Streams, false}, {"still open", s.StillOpen, s.StillOpen > 0},
+		{"after end", s.After, s.After > 0}}
 }
 
 //go:embed report.html
 var page string
 
 var report = template.Must(template.New("report").Funcs(template.FuncMap{
-	"text": Text, "stamp": stamp, "long": func(s string) string { return clean(s, 500) }, "command": func(s string) string { return clean(s, 2000) }, "found": found,
+	"text": Text, "stamp": stamp, "long": func(s string) string { return clean(s, 500) },
+	"command": func(s string) string { return clean(s, 2000) }, "found": found,
 	"critical": func(r breakglass.Residue) bool { return r.Severity == breakglass.SeverityCritical },
 	"looked":   (*Left).sources,
 	"grave": func(l Line) bool {
@@ -313,7 +317,8 @@ var report = template.Must(template.New("report").Funcs(template.FuncMap{
 // WriteHTML writes the report as one page that needs no network and runs no script.
 func (s Session) WriteHTML(w io.Writer) error {
 	_, digest := s.JSON()
-	err := report.Execute(w, map[string]any{"S": s, "End": s.end(), "Usage": s.usage(), "Figures": s.figures(), "Sections": s.Sections(), "Digest": hex.EncodeToString(digest[:])})
+	err := report.Execute(w, map[string]any{"S": s, "End": s.end(), "Usage": s.usage(), "Figures": s.figures(), "Sections": s.Sections(),
+		"Digest": hex.EncodeToString(digest[:])})
 	if err != nil {
 		return fmt.Errorf("writing the session report of %s: %w", s.Request, err)
 	}

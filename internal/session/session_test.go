@@ -26,14 +26,17 @@ const (
 
 var noon = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 
-var grant = session.Grant{Request: "bg-7k2m-q9x", Cluster: "prod", User: alice, Fingerprint: print, From: noon, Until: noon.Add(30 * time.Minute), Audited: true}
+var grant = session.Grant{Request: "bg-7k2m-q9x", Cluster: "prod", User: alice, Fingerprint: print, From: noon,
+	Until: noon.Add(30 * time.Minute), Audited: true}
 
 // event is a completed get of a pod by alice, at a minute after noon, changed by edits.
 func event(minute int, edits ...func(*session.Event)) session.Event {
 	at := noon.Add(time.Duration(minute) * time.Minute)
-	e := session.Event{AuditID: fmt.Sprint("id", minute), Stage: session.StageComplete, Level: "Metadata", Received: at, At: at.Add(time.Millisecond), Verb: "get", User: alice,
-		Fingerprint: print, Sources: []string{"198.51.100.1", "192.0.2.7"}, Agent: "kubectl", URI: "/api/v1/namespaces/shop/pods/web", Code: 200, Decision: "allow",
-		Object: &session.Object{Resource: "pods", Namespace: "shop", Name: "web"}}
+	e := session.Event{AuditID: fmt.Sprint("id", minute), Stage: session.StageComplete, Level: "Metadata", Received: at,
+		At: at.Add(time.Millisecond), Verb: "get", User: alice,
+		Fingerprint: print, Sources: []string{"198.51.100.1", "192.0.2.7"}, Agent: "kubectl", URI: "/api/v1/namespaces/shop/pods/web", Code: 200,
+		Decision: "allow",
+		Object:   &session.Object{Resource: "pods", Namespace: "shop", Name: "web"}}
 	for _, edit := range edits {
 		edit(&e)
 	}
@@ -60,7 +63,8 @@ func one(t *testing.T, s session.Session, is func(session.Line) bool) session.Li
 }
 
 func TestSameRequestsAreOneLineAndNothingIsLost(t *testing.T) {
-	s := session.Build([]session.Event{event(1), event(3), event(2), event(4, code(404)), event(5, func(e *session.Event) { e.Object.Name = "db" })}, grant)
+	s := session.Build([]session.Event{event(1), event(3), event(2), event(4, code(404)),
+		event(5, func(e *session.Event) { e.Object.Name = "db" })}, grant)
 	if len(s.Timeline) != 3 || s.Requests != 5 || s.Reads != 5 {
 		t.Fatalf("got %d lines of %d requests, %d reads, want 3 of 5, 5: %+v", len(s.Timeline), s.Requests, s.Reads, s.Timeline)
 	}
@@ -85,10 +89,12 @@ func TestStreamsThatOutliveTheGrantAreSaid(t *testing.T) {
 		event(3, watch, stage(session.StageComplete, 4), func(e *session.Event) { e.Object.Name = "short" }),
 		event(31, on("delete", "pods", "")),
 	}, grant)
-	if l := one(t, s, func(l session.Line) bool { return l.Has(session.KindStream) }); !l.Has(session.KindOpen) || !slices.Equal(l.Command, []string{"sh", "-c", "echo hi"}) {
+	if l := one(t, s, func(l session.Line) bool { return l.Has(session.KindStream) }); !l.Has(session.KindOpen) ||
+		!slices.Equal(l.Command, []string{"sh", "-c", "echo hi"}) {
 		t.Errorf("got exec %+v, want it open, with its command", l)
 	}
-	if l := one(t, s, func(l session.Line) bool { return l.Has(session.KindOutlived) }); l.Verb != "watch" || !l.Ended.Equal(noon.Add(45*time.Minute)) {
+	if l := one(t, s, func(l session.Line) bool { return l.Has(session.KindOutlived) }); l.Verb != "watch" ||
+		!l.Ended.Equal(noon.Add(45*time.Minute)) {
 		t.Errorf("got %+v, want the watch that ended at minute 45", l)
 	}
 	if l := one(t, s, func(l session.Line) bool { return l.Has(session.KindAfter) }); l.Verb != "delete" {
@@ -104,15 +110,18 @@ func TestKindsOfLines(t *testing.T) {
 		event session.Event
 		want  []session.Kind
 	}{
-		"a secret":              {event(1, on("get", "secrets", "")), []session.Kind{session.KindSecret}},
-		"a patched secret":      {event(1, on("patch", "secrets", "")), []session.Kind{session.KindChange, session.KindSecret}},
-		"a secret refused":      {event(1, on("get", "secrets", ""), code(403)), []session.Kind{session.KindRefused}},
-		"a token":               {event(1, on("create", "serviceaccounts", "token"), code(201)), []session.Kind{session.KindChange, session.KindToken}},
+		"a secret":         {event(1, on("get", "secrets", "")), []session.Kind{session.KindSecret}},
+		"a patched secret": {event(1, on("patch", "secrets", "")), []session.Kind{session.KindChange, session.KindSecret}},
+		"a secret refused": {event(1, on("get", "secrets", ""), code(403)), []session.Kind{session.KindRefused}},
+		"a token": {event(1, on("create", "serviceaccounts", "token"), code(201)),
+			[]session.Kind{session.KindChange, session.KindToken}},
 		"a failed change":       {event(1, on("update", "pods", ""), code(409)), nil},
 		"a change of no answer": {event(1, on("update", "pods", ""), code(504)), []session.Kind{session.KindChange}},
 		"a dry run":             {event(1, on("delete", "pods", ""), func(e *session.Event) { e.URI += "?dryRun=All" }), nil},
-		"a question":            {event(1, on("create", "selfsubjectaccessreviews", ""), func(e *session.Event) { e.Object.Group = "authorization.k8s.io" }), nil},
-		"another's name":        {event(1, func(e *session.Event) { e.As = &session.Identity{User: "root"} }), []session.Kind{session.KindImpersonate}},
+		"a question": {event(1, on("create", "selfsubjectaccessreviews", ""),
+			func(e *session.Event) { e.Object.Group = "authorization.k8s.io" }), nil},
+		"another's name": {event(1, func(e *session.Event) { e.As = &session.Identity{User: "root"} }),
+			[]session.Kind{session.KindImpersonate}},
 	} {
 		if got := session.Build([]session.Event{c.event}, grant).Timeline; len(got) != 1 || !slices.Equal(got[0].Kinds, c.want) {
 			t.Errorf("%s: got %+v, want kinds %v", name, got, c.want)
@@ -136,16 +145,20 @@ func TestOtherCertificatesOfTheNameAreUnknown(t *testing.T) {
 
 func TestGapsAreSaid(t *testing.T) {
 	silent := grant
-	silent.Silent = []session.Silence{{Server: "https://one", From: noon, Until: noon.Add(time.Minute)}, {Server: "https://old", From: noon.Add(-time.Hour), Until: noon.Add(-time.Minute)}}
+	silent.Silent = []session.Silence{{Server: "https://one", From: noon, Until: noon.Add(time.Minute)},
+		{Server: "https://old", From: noon.Add(-time.Hour), Until: noon.Add(-time.Minute)}}
 	silent.Dropped = 7
 	s := session.Build([]session.Event{
 		event(1, func(e *session.Event) { e.Fingerprint = "" }),
 		event(2, on("create", "clusterroles", ""), func(e *session.Event) { e.Object.Group = "rbac.authorization.k8s.io" }),
 		event(6, on("update", "secrets", "")),
-		event(3, on("watch", "pods", "")), event(4, stage(session.StageReceived, 4)), event(5, func(e *session.Event) { e.Trimmed = []string{"userAgent"} }),
+		event(3, on("watch", "pods", "")), event(4, stage(session.StageReceived, 4)), event(5,
+			func(e *session.Event) { e.Trimmed = []string{"userAgent"} }),
 	}, silent)
 	all := strings.Join(s.Gaps, "\n")
-	for _, want := range []string{"before 1.32", "what 1 change wrote is not recorded by the audit policy", "what 1 change to Secrets wrote is not recorded, and must not be", "ResponseStarted", "the answer to 1 request was not seen", "too long", "7 events were counted", "https://one was silent"} {
+	for _, want := range []string{"before 1.32", "what 1 change wrote is not recorded by the audit policy",
+		"what 1 change to Secrets wrote is not recorded, and must not be", "ResponseStarted", "the answer to 1 request was not seen", "too long",
+		"7 events were counted", "https://one was silent"} {
 		if !strings.Contains(all, want) {
 			t.Errorf("the gaps do not say %q:\n%s", want, all)
 		}
@@ -153,7 +166,8 @@ func TestGapsAreSaid(t *testing.T) {
 	if strings.Contains(all, "https://old") {
 		t.Errorf("a silence before the grant is a gap:\n%s", all)
 	}
-	if none := session.Build(nil, session.Grant{Request: "bg-1"}); session.Summary(none).Source != breakglass.SourceNone || len(none.Gaps) != 1 {
+	if none := session.Build(nil, session.Grant{Request: "bg-1"}); session.Summary(none).Source != breakglass.SourceNone ||
+		len(none.Gaps) != 1 {
 		t.Errorf("got %+v without an audit stream, want source none and a gap", none)
 	}
 }
@@ -162,9 +176,11 @@ func TestOrderAndDuplicatesDoNotChangeTheReport(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		one := rapid.Custom(func(t *rapid.T) session.Event {
 			minute := rapid.IntRange(0, 3).Draw(t, "minute")
-			return event(minute, on(rapid.SampledFrom([]string{"get", "watch", "create"}).Draw(t, "verb"), rapid.SampledFrom([]string{"pods", "secrets"}).Draw(t, "resource"),
+			return event(minute, on(rapid.SampledFrom([]string{"get", "watch", "create"}).Draw(t, "verb"),
+				rapid.SampledFrom([]string{"pods", "secrets"}).Draw(t, "resource"),
 				rapid.SampledFrom([]string{"", "exec"}).Draw(t, "sub")), code(rapid.SampledFrom([]int{0, 200, 403, 500}).Draw(t, "code")),
-				stage(rapid.SampledFrom([]string{session.StageReceived, session.StageStarted, session.StageComplete, session.StagePanic}).Draw(t, "stage"), rapid.IntRange(0, 40).Draw(t, "at")),
+				stage(rapid.SampledFrom([]string{session.StageReceived, session.StageStarted, session.StageComplete, session.StagePanic}).Draw(t,
+					"stage"), rapid.IntRange(0, 40).Draw(t, "at")),
 				func(e *session.Event) {
 					e.AuditID = "same"
 					e.Fingerprint = rapid.SampledFrom([]string{"", print, "ffff"}).Draw(t, "print")
@@ -223,7 +239,8 @@ func TestReportThatIsReadBackIsTheSame(t *testing.T) {
 	s := session.Build([]session.Event{event(1, on("create", "pods", "exec"), func(e *session.Event) {
 		e.URI = "/api/v1/namespaces/shop/pods/web/exec?command=%ff&command=a%20b"
 	})}, grant)
-	s.Left = &session.Left{Items: []breakglass.Residue{{Rule: "pod-created", Severity: breakglass.SeverityInfo, Object: "Pod shop/<x>", What: "it was made"}}, Sources: []string{"audit"}}
+	s.Left = &session.Left{Items: []breakglass.Residue{{Rule: "pod-created", Severity: breakglass.SeverityInfo, Object: "Pod shop/<x>",
+		What: "it was made"}}, Sources: []string{"audit"}}
 	b, _ := s.JSON()
 	back, err := session.Parse(b)
 	if err != nil {
@@ -258,12 +275,14 @@ func TestReportShowsWhatWasLeftBehind(t *testing.T) {
 	}
 	s.Left.Gaps = []string{"pods: there was no time left"}
 	for n := range 150 {
-		s.Left.Items = append(s.Left.Items, breakglass.Residue{Rule: "clusterrolebinding-created", Severity: breakglass.SeverityCritical, Object: fmt.Sprintf("%s %03d", evil, n),
-			What: "it was made", Found: "both", Exists: "unknown", Undo: fmt.Sprintf("kubectl delete clusterrolebinding evil-%03d", n)})
+		s.Left.Items = append(s.Left.Items, breakglass.Residue{Rule: "clusterrolebinding-created", Severity: breakglass.SeverityCritical,
+			Object: fmt.Sprintf("%s %03d", evil, n),
+			What:   "it was made", Found: "both", Exists: "unknown", Undo: fmt.Sprintf("kubectl delete clusterrolebinding evil-%03d", n)})
 	}
 	text, page := shown()
 	for name, got := range map[string]string{"text": text, "page": page} {
-		for _, want := range []string{"audit and comparison", "kubectl delete clusterrolebinding evil-149", "pods: there was no time left", "whether it is still there is not known"} {
+		for _, want := range []string{"audit and comparison", "kubectl delete clusterrolebinding evil-149", "pods: there was no time left",
+			"whether it is still there is not known"} {
 			if !strings.Contains(got, want) {
 				t.Errorf("the %s does not say %q", name, want)
 			}
@@ -299,9 +318,12 @@ func TestEventsAreReadInEveryForm(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, in := range map[string]string{
-		"lines": wire + "\n" + wire + "\n", "a marked list": "\xef\xbb\xbf" + `{"kind":"EventList","items":[` + wire + `,` + wire + `]}`, "a list": `{"kind":"EventList","items":[` + wire + `,` + wire + `]}`, "a pretty list": pretty.String(),
-		"a damaged line between": wire + "\n" + wire[:300] + "\n" + wire, "a line cut in a list": wire + "\n" + wire[:strings.Index(wire, "2,{}")] + "\n" + wire,
-		"rubbish first": "]]] oh\n" + wire + "\n" + wire, "cut at the end": wire + "\n" + wire + "\n" + wire[:100], "a cut line first": wire[:strings.Index(wire, `"verb"`)] + "\n" + wire + "\n" + wire,
+		"lines": wire + "\n" + wire + "\n", "a marked list": "\xef\xbb\xbf" + `{"kind":"EventList","items":[` + wire + `,` + wire + `]}`,
+		"a list": `{"kind":"EventList","items":[` + wire + `,` + wire + `]}`, "a pretty list": pretty.String(),
+		"a damaged line between": wire + "\n" + wire[:300] + "\n" + wire,
+		"a line cut in a list":   wire + "\n" + wire[:strings.Index(wire, "2,{}")] + "\n" + wire,
+		"rubbish first":          "]]] oh\n" + wire + "\n" + wire, "cut at the end": wire + "\n" + wire + "\n" + wire[:100],
+		"a cut line first": wire[:strings.Index(wire, `"verb"`)] + "\n" + wire + "\n" + wire,
 	} {
 		events, bad, err := decode(t, iotest.OneByteReader(strings.NewReader(in)))
 		wantBad := 1
@@ -313,7 +335,8 @@ func TestEventsAreReadInEveryForm(t *testing.T) {
 			continue
 		}
 		e := events[1]
-		if e.Fingerprint != "aa11" || e.URI != "/api/v1/x?token=REDACTED&watch=1" || string(e.Request) != `{"a":"}\"{"}` || !slices.Equal(e.Groups, []string{"breakglass:g"}) {
+		if e.Fingerprint != "aa11" || e.URI != "/api/v1/x?token=REDACTED&watch=1" || string(e.Request) != `{"a":"}\"{"}` ||
+			!slices.Equal(e.Groups, []string{"breakglass:g"}) {
 			t.Errorf("%s: got %+v", name, e)
 		}
 	}
@@ -329,12 +352,13 @@ func TestLegalEventsAreNotDamage(t *testing.T) {
 		"an empty user":          {wire[strings.Index(wire, `"user"`):strings.Index(wire, `,"objectRef"`)], `"user":{}`, 0},
 		"a panic":                {`"stage":"ResponseComplete"`, `"stage":"Panic"`, 0},
 		"no time of the request": {`"requestReceivedTimestamp":"2026-11-24T12:00:00.000001Z"`, `"requestReceivedTimestamp":null`, 0},
-		"an aborted watch":       {`"verb":"create"`, `"verb":"watch","responseStatus":{"metadata":{},"status":"Success","message":"Connection closed early","code":200}`, 0},
-		"no answer":              {`"verb":"create"`, `"verb":"create","responseStatus":null,"annotations":null,"sourceIPs":null`, 0},
-		"no user at all":         {wire[strings.Index(wire, `"user"`):strings.Index(wire, `"objectRef"`)], ``, 1},
-		"no audit id":            {`"auditID":"1",`, ``, 1},
-		"no stage":               {`"stage":"ResponseComplete",`, ``, 1},
-		"a time that is none":    {`"2026-11-24T12:00:00.000002Z"`, `"yesterday"`, 1},
+		"an aborted watch": {`"verb":"create"`,
+			`"verb":"watch","responseStatus":{"metadata":{},"status":"Success","message":"Connection closed early","code":200}`, 0},
+		"no answer":           {`"verb":"create"`, `"verb":"create","responseStatus":null,"annotations":null,"sourceIPs":null`, 0},
+		"no user at all":      {wire[strings.Index(wire, `"user"`):strings.Index(wire, `"objectRef"`)], ``, 1},
+		"no audit id":         {`"auditID":"1",`, ``, 1},
+		"no stage":            {`"stage":"ResponseComplete",`, ``, 1},
+		"a time that is none": {`"2026-11-24T12:00:00.000002Z"`, `"yesterday"`, 1},
 	} {
 		in := strings.Replace(wire, tc.from, tc.to, 1)
 		if in == wire {
@@ -349,10 +373,11 @@ func TestLegalEventsAreNotDamage(t *testing.T) {
 
 func TestHugeEventsAreKeptTrimmed(t *testing.T) {
 	for field, in := range map[string]string{
-		"requestObject":    strings.Replace(wire, `{"a":"}\"{"}`, `{"a":"`+strings.Repeat("x", 5<<20)+`"}`, 1),
-		"requestURI":       strings.Replace(wire, "/api/v1/x", "/"+strings.Repeat("x", 5<<20), 1),
-		"impersonatedUser": strings.Replace(wire, `"objectRef"`, `"impersonatedUser":{"username":"root","groups":["`+strings.Repeat("x", 5<<20)+`"]},"objectRef"`, 1),
-		"user":             strings.Replace(wire, `"other"`, `"`+strings.Repeat("x", 5<<20)+`"`, 1),
+		"requestObject": strings.Replace(wire, `{"a":"}\"{"}`, `{"a":"`+strings.Repeat("x", 5<<20)+`"}`, 1),
+		"requestURI":    strings.Replace(wire, "/api/v1/x", "/"+strings.Repeat("x", 5<<20), 1),
+		"impersonatedUser": strings.Replace(wire, `"objectRef"`, `"impersonatedUser":{"username":"root","groups":["`+strings.Repeat("x", 5<<20)+
+			`"]},"objectRef"`, 1),
+		"user": strings.Replace(wire, `"other"`, `"`+strings.Repeat("x", 5<<20)+`"`, 1),
 	} {
 		events, bad, err := decode(t, strings.NewReader(in))
 		if len(events) != 1 || bad != 0 || err != nil || !slices.Contains(events[0].Trimmed, field) || !session.Ours(events[0], nil) {
@@ -369,9 +394,11 @@ func TestHugeEventsAreKeptTrimmed(t *testing.T) {
 }
 
 func TestSecretContentIsNotKept(t *testing.T) {
-	in := strings.NewReplacer(`"resource":"pods"`, `"resource":"secrets"`, `{"a":"}\"{"}`, `{"type":"kubernetes.io/service-account-token","data":{"p":"aHVudGVyMg=="},"stringData":{"p":"hunter2"},"metadata":{"annotations":{"kubernetes.io/service-account.name":"b","kubectl.kubernetes.io/last-applied-configuration":"hunter2"}}}`).Replace(wire)
+	in := strings.NewReplacer(`"resource":"pods"`, `"resource":"secrets"`, `{"a":"}\"{"}`,
+		`{"type":"kubernetes.io/service-account-token","data":{"p":"aHVudGVyMg=="},"stringData":{"p":"hunter2"},"metadata":{"annotations":{"kubernetes.io/service-account.name":"b","kubectl.kubernetes.io/last-applied-configuration":"hunter2"}}}`).Replace(wire)
 	events, _, _ := decode(t, strings.NewReader(in))
-	if len(events) != 1 || !strings.Contains(string(events[0].Request), "service-account-token") || strings.Contains(string(events[0].Request), "hunter2") || strings.Contains(string(events[0].Request), "aHVu") {
+	if len(events) != 1 || !strings.Contains(string(events[0].Request), "service-account-token") ||
+		strings.Contains(string(events[0].Request), "hunter2") || strings.Contains(string(events[0].Request), "aHVu") {
 		t.Errorf("got %+v, want the kind of Secret without its content", events)
 	}
 }

@@ -210,7 +210,8 @@ func (v render) receipt(ev breakglass.Receipt, r *breakglass.Request) message {
 
 // unreached is the short form of what a revocation cannot reach.
 func unreached(r *breakglass.Request) string {
-	return "Not reached by it: what runs already (watch, exec, port-forward), what was made meanwhile (tokens, bindings), and whatever asks only the CA. All of it: breakglass show " + r.ID
+	return "Not reached by it: what runs already (watch, exec, port-forward), what was made meanwhile (tokens, bindings), and whatever asks " +
+		"only the CA. All of it: breakglass show " + r.ID
 }
 
 // saidBefore is what a line says in so far as it makes it worth saying again; empty for lines that are always said. The first
@@ -251,12 +252,14 @@ func (v render) session(ev breakglass.SessionReported, r *breakglass.Request) me
 	var m message
 	switch {
 	case ev.Source == breakglass.SourceNone:
-		m = line("what was done is not known ("+r.ID+")", ":mag: *Session* · *not known*: no audit events of "+escape(r.Ask.Cluster)+" reach breakglass", "", r.ID)
+		m = line("what was done is not known ("+r.ID+")", ":mag: *Session* · *not known*: no audit events of "+escape(r.Ask.Cluster)+
+			" reach breakglass", "", r.ID)
 	case ev.Events == 0:
 		m = line("the certificate was never used ("+r.ID+")", ":mag: *Session* · *never used*", "", r.ID)
 		whole = nil
 	default:
-		m = line(fmt.Sprintf("what was done: %s, %s, %s (%s)", count(ev.Reads, "read", "reads"), count(ev.Writes, "write", "writes"), count(ev.Refused, "refusal", "refusals"), r.ID),
+		m = line(fmt.Sprintf("what was done: %s, %s, %s (%s)", count(ev.Reads, "read", "reads"), count(ev.Writes, "write", "writes"),
+			count(ev.Refused, "refusal", "refusals"), r.ID),
 			":mag: *Session* · used "+date(ev.First)+" to "+date(ev.Last), "", r.ID)
 		from := "unknown"
 		if len(ev.From) > 0 {
@@ -275,7 +278,8 @@ func (v render) session(ev breakglass.SessionReported, r *breakglass.Request) me
 			field("Exec, attach, port-forward, proxy", fmt.Sprint(ev.Streams))))
 	}
 	if ev.StillOpen > 0 {
-		m.blocks = append(m.blocks, section("open", mrkdwn(fmt.Sprintf(":rotating_light: *%s not seen to end*: what a stream holds open goes on after the certificate",
+		m.blocks = append(m.blocks, section("open", mrkdwn(fmt.Sprintf(":rotating_light: *%s not seen to end*: what a stream holds open goes "+
+			"on after the certificate",
 			count(ev.StillOpen, "stream or watch was", "streams and watches were")))))
 		m.broadcast = true
 	}
@@ -421,7 +425,8 @@ func (v render) askForNote(m message, r *breakglass.Request) message {
 	if by.IsZero() {
 		return m
 	}
-	m.blocks = append(m.blocks, section("owed", mrkdwn("Please say what was done, and what is left to do, until "+date(by)+": here, or with `breakglass close "+r.ID+"`")),
+	m.blocks = append(m.blocks, section("owed", mrkdwn("Please say what was done, and what is left to do, until "+date(by)+
+		": here, or with `breakglass close "+r.ID+"`")),
 		slack.NewActionBlock("act", closeButton(r, "Write closing note", slack.StylePrimary)))
 	return m
 }
@@ -436,7 +441,8 @@ func raised(r *breakglass.Request) []slack.Block {
 	if more := len(owed) - 5; more > 0 {
 		list += fmt.Sprintf(" and %d more", more)
 	}
-	return []slack.Block{section("raised", plain("Needs one approval more than usual: "+r.Ask.By.Person+" owes the closing note of "+list+"."))}
+	return []slack.Block{section("raised", plain("Needs one approval more than usual: "+r.Ask.By.Person+" owes the closing note of "+list+
+		"."))}
 }
 
 // cannot names the guards of a grant or profile; empty without any.

@@ -71,8 +71,9 @@ func (e *examiner) set(f func(*examiner)) {
 func left(names ...string) breakglass.Swept {
 	s := breakglass.Swept{Items: []breakglass.Residue{}, Sources: []string{"audit"}}
 	for _, n := range names {
-		s.Items = append(s.Items, breakglass.Residue{Rule: "clusterrolebinding-created", Severity: breakglass.SeverityCritical, Object: "ClusterRoleBinding " + n,
-			What: "a new binding to cluster-admin", Found: "audit", Exists: "yes", Undo: "kubectl delete clusterrolebinding '" + n + "'"})
+		s.Items = append(s.Items, breakglass.Residue{Rule: "clusterrolebinding-created", Severity: breakglass.SeverityCritical,
+			Object: "ClusterRoleBinding " + n,
+			What:   "a new binding to cluster-admin", Found: "audit", Exists: "yes", Undo: "kubectl delete clusterrolebinding '" + n + "'"})
 	}
 	return s
 }
@@ -81,7 +82,8 @@ func left(names ...string) breakglass.Swept {
 func caring(t *testing.T, more ...option) (*world, *servers, *examiner) {
 	t.Helper()
 	p := &servers{answer: map[string]string{}}
-	e := &examiner{session: breakglass.SessionReported{Source: breakglass.SourceAudit, Digest: strings.Repeat("d", 64), Events: 12, First: time.Now(), Last: time.Now(),
+	e := &examiner{session: breakglass.SessionReported{Source: breakglass.SourceAudit, Digest: strings.Repeat("d", 64), Events: 12,
+		First: time.Now(), Last: time.Now(),
 		From: []string{"192.0.2.7"}, Reads: 9, Writes: 2, Refused: 1}, swept: left()}
 	w := newWorld(t, append([]option{func(_ *world, _ *slacksim.Config, o *bgtest.Options) {
 		o.Policy = strings.Replace(bgtest.Policy(), "  - {id: security", "  - {id: response, members: [mallory]}\n  - {id: security", 1) +
@@ -116,7 +118,8 @@ func TestResponderRevokesAndTheThreadHasTheReceipt(t *testing.T) {
 	p.set("https://c:6443", "connection refused by <!channel>")
 	r, card := w.active("admin")
 	m := w.click("mallory", card, "revoke")
-	for _, want := range []string{"What it does not reach", "exec", "Kubernetes checks no revocation list", "every API server is asked until it refuses"} {
+	for _, want := range []string{"What it does not reach", "exec", "Kubernetes checks no revocation list",
+		"every API server is asked until it refuses"} {
 		if !strings.Contains(m.AllText(), want) {
 			t.Errorf("the form does not say %q:\n%s", want, m.AllText())
 		}
@@ -196,7 +199,8 @@ func TestWhatWasLeftBehindIsAcknowledgedBySomebodyElse(t *testing.T) {
 	}
 	w.card(r.ID, "*Left something behind: 2, not acknowledged*")
 
-	for person, want := range map[string]string{"alice": "Nobody acknowledges what their own session left behind", "stranger": "not in the access policy"} {
+	for person, want := range map[string]string{"alice": "Nobody acknowledges what their own session left behind",
+		"stranger": "not in the access policy"} {
 		size := w.Ledger.Size()
 		must(t, w.as(person).Click(w.ctx(), channel, found.TS, "acknowledge"))
 		if got := w.said(person); !strings.Contains(got, want) || w.as(person).Modal() != nil {
@@ -238,7 +242,8 @@ func TestWhatWasLeftBehindIsAcknowledgedBySomebodyElse(t *testing.T) {
 	must(t, late.Fill("note", "I have seen it too"))
 	_, err = late.Send(w.ctx())
 	must(t, err)
-	if m := w.as("carol").Modal(); m == nil || !strings.Contains(m.AllText(), "acknowledged by bob") || !strings.Contains(m.AllText(), "was not recorded") {
+	if m := w.as("carol").Modal(); m == nil || !strings.Contains(m.AllText(), "acknowledged by bob") ||
+		!strings.Contains(m.AllText(), "was not recorded") {
 		t.Errorf("carol is not told that her note was not recorded: %+v", m)
 	}
 	// The same form in another person's name: the requester's is refused, whatever it says.

@@ -129,9 +129,11 @@ func New(cfg Config) (*Bot, error) {
 	need(len(cfg.SigningSecret) >= 16, "the signing secret is missing or too short; it is under Basic Information of the Slack app")
 	need(appPattern.MatchString(cfg.AppID), "the app id must be one like A0123456789, from Basic Information of the Slack app")
 	need(len(cfg.TeamIDs) > 0, "at least one team id (T…) is required: the workspace whose people may use this")
-	need(!slices.ContainsFunc(cfg.TeamIDs, func(id string) bool { return !teamPattern.MatchString(id) }), "each team id must be one like T0123456789")
+	need(!slices.ContainsFunc(cfg.TeamIDs, func(id string) bool { return !teamPattern.MatchString(id) }),
+		"each team id must be one like T0123456789")
 	need(cfg.EnterpriseID == "" || enterprisePattern.MatchString(cfg.EnterpriseID), "the enterprise id must be one like E0123456789")
-	need(channelPattern.MatchString(cfg.Channel), "the channel must be an id like C0123456789, not a name: open the channel's details in Slack to copy it")
+	need(channelPattern.MatchString(cfg.Channel), "the channel must be an id like C0123456789, not a name: open the channel's details in "+
+		"Slack to copy it")
 	need(commandPattern.MatchString(cfg.Command), "the command must be one like /breakglass")
 	need(strings.HasSuffix(cfg.APIURL, "/"), "the API address must end with a slash")
 	if len(bad) > 0 {
@@ -191,7 +193,8 @@ func (b *Bot) endpoint(name string, handle func(context.Context, []byte) (any, e
 			}
 		case errors.As(err, &p):
 			outcome = p.outcome
-			b.log.Warn("slack request refused", slog.String("endpoint", name), slog.String("outcome", outcome), slog.String("detail", p.detail), slog.String("remote", r.RemoteAddr))
+			b.log.Warn("slack request refused", slog.String("endpoint", name), slog.String("outcome", outcome), slog.String("detail", p.detail),
+				slog.String("remote", r.RemoteAddr))
 			w.WriteHeader(p.status)
 		default:
 			outcome = OutcomeError

@@ -241,7 +241,8 @@ func (f *board) call(ctx context.Context, st *step) error {
 		return err
 	}
 	if e.outcome == OutcomePermanent {
-		f.b.log.Error("slack does not take a message about a finding: it is not sent", slog.String("finding", st.id), slog.String("method", e.method), slog.String("code", e.code))
+		f.b.log.Error("slack does not take a message about a finding: it is not sent", slog.String("finding", st.id),
+			slog.String("method", e.method), slog.String("code", e.code))
 		return nil
 	}
 	return waitFor(ctx, e, "telling of a finding")
@@ -249,7 +250,8 @@ func (f *board) call(ctx context.Context, st *step) error {
 
 // finding is the message of one finding.
 func (v render) finding(x breakglass.Finding) message {
-	mark := map[breakglass.Severity]string{breakglass.SeverityCritical: ":rotating_light: *Critical*", breakglass.SeverityWarning: ":warning: *Warning*", breakglass.SeverityInfo: ":information_source: *To know*"}
+	mark := map[breakglass.Severity]string{breakglass.SeverityCritical: ":rotating_light: *Critical*",
+		breakglass.SeverityWarning: ":warning: *Warning*", breakglass.SeverityInfo: ":information_source: *To know*"}
 	m := line(string(x.Severity)+" finding"+in(x.Cluster), mark[x.Severity]+escape(in(x.Cluster))+" · since "+date(x.Since), "", x.Request)
 	m.blocks = append(m.blocks, section("what", plain(foreign(capital(x.What), maxQuote))))
 	if x.Next != "" {

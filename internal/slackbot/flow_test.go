@@ -16,7 +16,8 @@ import (
 func TestRequestApprovedInSlackIsClaimedAndRevoked(t *testing.T) {
 	w := newWorld(t)
 	r, card := w.ask("admin")
-	if r.Ask.By.Person != "alice" || r.Ask.TTLSeconds != 1800 || r.Reason != "etcd quorum lost, API 5xx" || r.Ask.By.Channel != breakglass.ChannelSlack {
+	if r.Ask.By.Person != "alice" || r.Ask.TTLSeconds != 1800 || r.Reason != "etcd quorum lost, API 5xx" ||
+		r.Ask.By.Channel != breakglass.ChannelSlack {
 		t.Fatalf("the request is not what was asked: %+v", r.Ask)
 	}
 	w.wait(w.as("alice").DMChannel(), "You asked for")
@@ -159,7 +160,8 @@ func TestFormsOfWrongPeopleAreRefused(t *testing.T) {
 	w := newWorld(t)
 	r, card := w.ask("admin")
 	w.click("bob", card, "review")
-	must(t, w.as("bob").Act(w.ctx(), slacksim.Action{ViewID: w.as("bob").Modal().ID, ActionID: "value", BlockID: "comment", Values: []string{"ok"}}))
+	must(t, w.as("bob").Act(w.ctx(), slacksim.Action{ViewID: w.as("bob").Modal().ID, ActionID: "value", BlockID: "comment",
+		Values: []string{"ok"}}))
 	_, err := w.as("bob").Modal().Send(w.ctx())
 	must(t, err)
 	sent := w.sim.LastRequest()
@@ -294,7 +296,8 @@ func TestFormShowsWhatIsWrongWhereItIs(t *testing.T) {
 	must(t, m.Fill("incident", "4711"))
 	errs, err := m.Send(w.ctx())
 	must(t, err)
-	for block, want := range map[string]string{"ttl": "3h is over the 1h limit of admin", "reason": "5 characters", "incident": "is not an incident"} {
+	for block, want := range map[string]string{"ttl": "3h is over the 1h limit of admin", "reason": "5 characters",
+		"incident": "is not an incident"} {
 		if !strings.Contains(errs[block], want) {
 			t.Errorf("block %s says %q, want %q", block, errs[block], want)
 		}

@@ -242,7 +242,8 @@ func (b *Bot) obey(ctx context.Context, a breakglass.Actor, f url.Values) (messa
 	}
 	offers := v.policy.Eligible(a.Person)
 	if len(offers) == 0 {
-		return aside("There is nothing that you may ask for: no profile in the access policy has you among its requesters. To see requests: " + b.cfg.Command + " list"), nil
+		return aside("There is nothing that you may ask for: no profile in the access policy has you among its requesters. To see requests: " +
+			b.cfg.Command + " list"), nil
 	}
 	if err := b.open(ctx, f.Get("trigger_id"), v.ask(offers, parseWish(text, offers))); err != nil {
 		return aside("Slack did not open the form (" + err.Error() + "). Try again, or use the command line: breakglass request"), nil
@@ -338,7 +339,8 @@ func (b *Bot) touched(ctx context.Context, v render) (message, error) {
 	blocks = append(blocks, list("Left behind and not acknowledged:", left, func(r *breakglass.Request) string {
 		return count(len(r.Swept.Items)+r.Swept.More, "thing", "things")
 	})...)
-	return message{text: fmt.Sprintf("%s missing, %d not acknowledged", count(len(open), "closing note", "closing notes"), len(left)), blocks: blocks}, nil
+	return message{text: fmt.Sprintf("%s missing, %d not acknowledged", count(len(open), "closing note", "closing notes"), len(left)),
+		blocks: blocks}, nil
 }
 
 // interaction answers clicks on buttons and sent forms.
@@ -401,7 +403,8 @@ func (b *Bot) click(ctx context.Context, a breakglass.Actor, p *payload) error {
 	case refused:
 		return b.whisper(ctx, p.Container.Channel, p.User.ID, clipText(sentence(r.Error())))
 	case errors.As(err, &unreachable):
-		return b.whisper(ctx, p.Container.Channel, p.User.ID, "Slack did not open the form ("+err.Error()+"). Try again, or use the command line: breakglass show "+t.id)
+		return b.whisper(ctx, p.Container.Channel, p.User.ID, "Slack did not open the form ("+err.Error()+
+			"). Try again, or use the command line: breakglass show "+t.id)
 	}
 	return err
 }
@@ -623,7 +626,8 @@ func (b *Bot) request(ctx context.Context, a breakglass.Actor, p *payload) error
 	if err != nil || sent != nil {
 		return err
 	}
-	r, err := b.cfg.Service.Request(ctx, a, breakglass.Ask{Profile: profile, Cluster: cluster, TTL: ttl, Reason: p.field(blockReason), Incident: p.field(blockIncident)})
+	r, err := b.cfg.Service.Request(ctx, a, breakglass.Ask{Profile: profile, Cluster: cluster, TTL: ttl, Reason: p.field(blockReason),
+		Incident: p.field(blockIncident)})
 	if err != nil {
 		return err
 	}
@@ -632,7 +636,8 @@ func (b *Bot) request(ctx context.Context, a breakglass.Actor, p *payload) error
 
 // answerRefusal puts a refusal where it can be corrected, or shows it instead of the form.
 func answerRefusal(callback string, r *breakglass.Refusal) any {
-	where := map[string]string{"policy/ttl": blockTTL, "policy/reason": blockReason, "policy/incident": blockIncident, "policy/cluster": blockWhat}
+	where := map[string]string{"policy/ttl": blockTTL, "policy/reason": blockReason, "policy/incident": blockIncident,
+		"policy/cluster": blockWhat}
 	switch {
 	case callback == formAsk && r.Class == breakglass.ClassPolicy:
 		codes, whys := strings.Split(r.Code, ","), strings.Split(r.Why, "; ")

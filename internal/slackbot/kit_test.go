@@ -92,7 +92,8 @@ func newWorld(t *testing.T, options ...option) *world {
 	w := &world{t: t, log: &logs{}, stop: func() {}}
 	sc := slacksim.Config{TeamID: "T01", TeamDomain: "acme", AppID: "A0BREAK", BotToken: token, SigningSecret: secret, Command: "/breakglass",
 		AckWithin: 30 * time.Second, TriggerLife: 30 * time.Second, // Slack's 3 s are too short for a busy machine
-		Channels: []slacksim.Channel{{ID: channel, Name: "breakglass-approvals"}}, Users: []slacksim.User{{ID: "U0STRANGER", Name: "stranger", RealName: "Stranger"}}}
+		Channels: []slacksim.Channel{{ID: channel, Name: "breakglass-approvals"}},
+		Users:    []slacksim.User{{ID: "U0STRANGER", Name: "stranger", RealName: "Stranger"}}}
 	for _, p := range bgtest.People {
 		sc.Users = append(sc.Users, slacksim.User{ID: bgtest.SlackUser(p), Name: p, RealName: strings.ToUpper(p[:1]) + p[1:]})
 	}
@@ -144,7 +145,8 @@ func newWorld(t *testing.T, options ...option) *world {
 // start makes the bot of the service that runs now.
 func (w *world) start(url string) {
 	w.t.Helper()
-	cfg := slackbot.Config{Service: w.Service, Ledger: w.Ledger, BotToken: token, SigningSecret: secret, AppID: "A0BREAK", TeamIDs: []string{"T01"},
+	cfg := slackbot.Config{Service: w.Service, Ledger: w.Ledger, BotToken: token, SigningSecret: secret, AppID: "A0BREAK",
+		TeamIDs: []string{"T01"},
 		Channel: channel, APIURL: url + "/api/", Log: slog.New(slog.NewTextHandler(w.log, nil))}
 	if w.conf != nil {
 		w.conf(&cfg)
@@ -207,7 +209,8 @@ func (w *world) ask(profile string) (*breakglass.Request, slacksim.Message) {
 func (w *world) card(id, text string) slacksim.Message {
 	w.t.Helper()
 	m, err := w.sim.WaitMessage(w.ctx(), func(m slacksim.Message) bool {
-		return m.Channel == channel && m.ThreadTS == "" && m.EphemeralTo == "" && strings.Contains(m.AllText(), id) && strings.Contains(m.AllText(), text)
+		return m.Channel == channel && m.ThreadTS == "" && m.EphemeralTo == "" && strings.Contains(m.AllText(), id) &&
+			strings.Contains(m.AllText(), text)
 	})
 	must(w.t, err)
 	return m

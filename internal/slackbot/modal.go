@@ -41,7 +41,8 @@ const (
 )
 
 func modal(callback, title, submit, metadata string, blocks []slack.Block) slack.ModalViewRequest {
-	m := slack.ModalViewRequest{Type: slack.VTModal, CallbackID: callback, Title: plain(title), Close: plain("Close"), PrivateMetadata: metadata, Blocks: slack.Blocks{BlockSet: blocks}}
+	m := slack.ModalViewRequest{Type: slack.VTModal, CallbackID: callback, Title: plain(title), Close: plain("Close"),
+		PrivateMetadata: metadata, Blocks: slack.Blocks{BlockSet: blocks}}
 	if submit != "" {
 		m.Submit = plain(submit)
 		m.Close = plain("Cancel")
@@ -61,7 +62,8 @@ func textInput(initial string, most int, multiline bool) *slack.PlainTextInputBl
 	if utf8.RuneCountInString(initial) > most {
 		initial = string([]rune(initial)[:most])
 	}
-	return &slack.PlainTextInputBlockElement{Type: slack.METPlainTextInput, ActionID: "value", InitialValue: initial, MaxLength: most, Multiline: multiline}
+	return &slack.PlainTextInputBlockElement{Type: slack.METPlainTextInput, ActionID: "value", InitialValue: initial, MaxLength: most,
+		Multiline: multiline}
 }
 
 func selectInput(options []*slack.OptionBlockObject, initial *slack.OptionBlockObject) *slack.SelectBlockElement {
@@ -176,7 +178,8 @@ func (v render) ask(offers []breakglass.ProfileOnCluster, w wish) slack.ModalVie
 	}
 	var blocks []slack.Block
 	if w.unknown != "" {
-		blocks = append(blocks, section("unknown", plain("There is nothing called “"+short(w.unknown, 60)+"” that you may ask for. Please choose.")))
+		blocks = append(blocks, section("unknown", plain("There is nothing called “"+short(w.unknown, 60)+
+			"” that you may ask for. Please choose.")))
 	}
 	const shown = 12
 	lines := preview
@@ -197,7 +200,8 @@ func (v render) ask(offers []breakglass.ProfileOnCluster, w wish) slack.ModalVie
 		input(blockWhat, "Access", "", false, selectInput(what, chosen)),
 		input(blockTTL, "For how long", "Counted from the pickup, not from now.", false, selectInput(ttl, ttlChosen)),
 		input(blockIncident, "Incident", incidentHint, incidentOptional, textInput("", breakglass.MaxIncident, false)),
-		input(blockReason, "What is broken?", "For the people who must approve it. Do not write secrets here.", false, textInput(w.reason, breakglass.MaxReason, true)),
+		input(blockReason, "What is broken?", "For the people who must approve it. Do not write secrets here.", false,
+			textInput(w.reason, breakglass.MaxReason, true)),
 		section("needs", plain(short("Who must approve (you cannot):\n"+strings.Join(lines, "\n"), 3000))))
 	return modal(formAsk, "Ask for access", "Ask", "", blocks)
 }
@@ -213,7 +217,8 @@ func (v render) review(r *breakglass.Request, person string) slack.ModalViewRequ
 		blocks = append(blocks, section("effect", plain("You have approved this. Until it is picked up you can take that back.")))
 		return modal(formTakeBack, "Your approval", "Take back my approval", t, blocks)
 	case !slices.Contains(r.Ask.Quorum.Channels, breakglass.ChannelSlack):
-		blocks = append(blocks, section("effect", mrkdwn("This profile takes approvals signed with an SSH key only. On your own machine: `breakglass approve "+r.ID+"`")))
+		blocks = append(blocks, section("effect", mrkdwn("This profile takes approvals signed with an SSH key only. On your own machine: "+
+			"`breakglass approve "+r.ID+"`")))
 		return modal("", "Review access", "", "", blocks)
 	}
 	effect := "Approving lets " + text.Clean(v.fullName(r.Ask.By.Person)) + " use " + r.Ask.Profile + " on " + r.Ask.Cluster + " for " +
@@ -222,7 +227,8 @@ func (v render) review(r *breakglass.Request, person string) slack.ModalViewRequ
 	if r.Ask.Risk != breakglass.RiskLow {
 		effect += " Speak with " + r.Ask.By.Person + " first: is it really them, and is there no other way?"
 	}
-	blocks = append(blocks, section("effect", plain(effect)), input(blockComment, "Comment", "", true, textInput("", breakglass.MaxComment, false)))
+	blocks = append(blocks, section("effect", plain(effect)), input(blockComment, "Comment", "", true,
+		textInput("", breakglass.MaxComment, false)))
 	return modal(formApprove, "Approve access", short("Approve "+r.Ask.Profile, maxSubmit), t, blocks)
 }
 
@@ -256,7 +262,8 @@ func (v render) revoke(r *breakglass.Request) slack.ModalViewRequest {
 
 // because asks for the reason of a denial or a revocation.
 func (v render) because(callback, title, submit, label string, r *breakglass.Request, blocks []slack.Block) slack.ModalViewRequest {
-	blocks = append(blocks, input(blockReason, label, "It is told to "+r.Ask.By.Person+" and recorded.", false, textInput("", breakglass.MaxReason, true)))
+	blocks = append(blocks, input(blockReason, label, "It is told to "+r.Ask.By.Person+" and recorded.", false,
+		textInput("", breakglass.MaxReason, true)))
 	return modal(callback, title, submit, target{r.ID, r.Digest}.String(), blocks)
 }
 
@@ -273,7 +280,8 @@ func (v render) acknowledge(r *breakglass.Request) slack.ModalViewRequest {
 	if !r.Unacknowledged() {
 		return modal("", "Left behind", "", "", blocks)
 	}
-	blocks = append(blocks, section("effect", plain("Acknowledging says that you have seen this. It removes nothing: what must go is removed by hand, and breakglass sweep "+r.ID+" looks again.")),
+	blocks = append(blocks, section("effect", plain("Acknowledging says that you have seen this. It removes nothing: what must go is "+
+		"removed by hand, and breakglass sweep "+r.ID+" looks again.")),
 		seenNote(r))
 	return modal(formSeen, "Left behind", "Acknowledge", target{r.ID, r.Swept.Digest()}.String(), blocks)
 }
@@ -297,7 +305,8 @@ func (v render) closing(r *breakglass.Request) slack.ModalViewRequest {
 	}
 	in := textInput("", breakglass.MaxNote, true)
 	in.MinLength = breakglass.MinNote
-	blocks = append(blocks, input(blockNote, "What was done, and what is left to do?", "It is shown in the thread and recorded. Do not write secrets here.", false, in))
+	blocks = append(blocks, input(blockNote, "What was done, and what is left to do?",
+		"It is shown in the thread and recorded. Do not write secrets here.", false, in))
 	return modal(formClose, "Closing note", "Close", target{r.ID, r.Digest}.String(), blocks)
 }
 
@@ -313,10 +322,15 @@ func clipText(s string) string { return short(s, 2900) }
 func (v render) help() message {
 	c := "`" + v.command
 	return message{text: "How to ask for emergency access", blocks: []slack.Block{
-		section("ask", mrkdwn("*Ask for emergency access*\n"+c+"` opens the form; "+c+" prod-eu-1 30m etcd lost its quorum` opens it filled in. Nothing is asked for before you send the form.")),
-		section("then", mrkdwn("*Then*\nTwo other people approve in the channel or with their SSH keys. You get a private message, and pick the certificate up on your own machine: `breakglass claim ID`. No key or certificate ever passes through Slack.")),
-		section("look", mrkdwn("*Look*\n"+c+" list` shows what is open, "+c+" status ID` one request, "+c+" touched` what was not closed or acknowledged yet.")),
-		section("end", mrkdwn("*End it*\n"+c+" revoke ID` ends a grant before its time. "+c+" close ID` writes the closing note: what was done, and what is left to do.")),
-		section("down", mrkdwn("*When Slack is down*\nEverything works without it, with an SSH key from the access policy: `breakglass request`, `breakglass approve ID`, `breakglass claim ID`.")),
+		section("ask", mrkdwn("*Ask for emergency access*\n"+c+"` opens the form; "+c+
+			" prod-eu-1 30m etcd lost its quorum` opens it filled in. Nothing is asked for before you send the form.")),
+		section("then", mrkdwn("*Then*\nTwo other people approve in the channel or with their SSH keys. You get a private message, and pick "+
+			"the certificate up on your own machine: `breakglass claim ID`. No key or certificate ever passes through Slack.")),
+		section("look", mrkdwn("*Look*\n"+c+" list` shows what is open, "+c+" status ID` one request, "+c+
+			" touched` what was not closed or acknowledged yet.")),
+		section("end", mrkdwn("*End it*\n"+c+" revoke ID` ends a grant before its time. "+c+
+			" close ID` writes the closing note: what was done, and what is left to do.")),
+		section("down", mrkdwn("*When Slack is down*\nEverything works without it, with an SSH key from the access policy: `breakglass "+
+			"request`, `breakglass approve ID`, `breakglass claim ID`.")),
 	}}
 }

@@ -65,13 +65,14 @@ func TestRequestsThatAreNotFromSlackChangeNothing(t *testing.T) {
 		r      slacksim.SignedRequest
 		status int
 	}{
-		"no signature":                {header("X-Slack-Signature"), 401},
-		"no timestamp":                {header("X-Slack-Request-Timestamp"), 401},
-		"two signatures":              {header("X-Slack-Signature", signature, signature), 401},
-		"two timestamps":              {header("X-Slack-Request-Timestamp", stamp, stamp), 401},
-		"another secret":              {slacksim.SignWith("another-secret-altogether", good.URL, good.Body, time.Now()), 401},
-		"empty secret":                {slacksim.SignWith("", good.URL, good.Body, time.Now()), 401},
-		"another body":                {slacksim.SignedRequest{URL: good.URL, Header: good.Header, Body: append([]byte("x=1&"), good.Body...)}, 401},
+		"no signature":   {header("X-Slack-Signature"), 401},
+		"no timestamp":   {header("X-Slack-Request-Timestamp"), 401},
+		"two signatures": {header("X-Slack-Signature", signature, signature), 401},
+		"two timestamps": {header("X-Slack-Request-Timestamp", stamp, stamp), 401},
+		"another secret": {slacksim.SignWith("another-secret-altogether", good.URL, good.Body, time.Now()), 401},
+		"empty secret":   {slacksim.SignWith("", good.URL, good.Body, time.Now()), 401},
+		"another body": {slacksim.SignedRequest{URL: good.URL, Header: good.Header, Body: append([]byte("x=1&"), good.Body...)},
+			401},
 		"stale":                       {w.sim.Sign(good.URL, good.Body, time.Now().Add(-301*time.Second)), 401},
 		"future":                      {w.sim.Sign(good.URL, good.Body, time.Now().Add(330*time.Second)), 401},
 		"long ago":                    {w.sim.Sign(good.URL, good.Body, time.Unix(0, 0)), 401},
@@ -238,7 +239,8 @@ func TestOnlyFullMembersMayAct(t *testing.T) {
 	for flags := range 32 {
 		t.Run(fmt.Sprintf("%05b", flags), func(t *testing.T) {
 			has := func(bit int) bool { return flags&(1<<bit) != 0 }
-			w.sim.SetUser(slacksim.User{ID: "U0BOB", Name: "bob", Deleted: has(0), IsBot: has(1), IsRestricted: has(2), IsUltraRestricted: has(3), IsStranger: has(4)})
+			w.sim.SetUser(slacksim.User{ID: "U0BOB", Name: "bob", Deleted: has(0), IsBot: has(1), IsRestricted: has(2), IsUltraRestricted: has(3),
+				IsStranger: has(4)})
 			w.forget()
 			size := w.Ledger.Size()
 			body := w.approve(t, "bob", r.ID, r.Digest)
@@ -266,10 +268,12 @@ func (w *world) approve(t *testing.T, person, id, digest string) string {
 	t.Helper()
 	p := map[string]any{"type": "view_submission", "api_app_id": "A0BREAK", "team": map[string]any{"id": "T01"}, "enterprise": nil,
 		"user": map[string]any{"id": bgtest.SlackUser(person), "team_id": "T01"},
-		"view": map[string]any{"id": "V0", "callback_id": "approve", "private_metadata": id + ":" + digest, "state": map[string]any{"values": map[string]any{}}, "nonce": time.Now().UnixNano()}}
+		"view": map[string]any{"id": "V0", "callback_id": "approve", "private_metadata": id + ":" + digest,
+			"state": map[string]any{"values": map[string]any{}}, "nonce": time.Now().UnixNano()}}
 	raw, err := json.Marshal(p)
 	must(t, err)
-	res, err := w.sim.RawSend(w.ctx(), w.sim.Sign(w.app.URL+"/slack/interactions", []byte(url.Values{"payload": {string(raw)}}.Encode()), time.Now()))
+	res, err := w.sim.RawSend(w.ctx(), w.sim.Sign(w.app.URL+"/slack/interactions", []byte(url.Values{"payload": {string(raw)}}.Encode()),
+		time.Now()))
 	must(t, err)
 	if res.Status != 200 {
 		t.Fatalf("answered with %d", res.Status)
@@ -294,11 +298,13 @@ func TestAccountFromAnotherWorkspaceIsAStranger(t *testing.T) {
 }
 
 func TestNewNamesEveryMistake(t *testing.T) {
-	_, err := slackbot.New(slackbot.Config{BotToken: "xoxp-canary", SigningSecret: "canary", AppID: "breakglass", TeamIDs: []string{"acme"}, EnterpriseID: "acme", Channel: "#approvals", Command: "breakglass", APIURL: "https://slack.com/api"})
+	_, err := slackbot.New(slackbot.Config{BotToken: "xoxp-canary", SigningSecret: "canary", AppID: "breakglass", TeamIDs: []string{"acme"},
+		EnterpriseID: "acme", Channel: "#approvals", Command: "breakglass", APIURL: "https://slack.com/api"})
 	if err == nil {
 		t.Fatal("taken")
 	}
-	for _, want := range []string{"service and ledger", "bot token", "signing secret", "app id", "each team id", "enterprise id", "channel", "command", "slash"} {
+	for _, want := range []string{"service and ledger", "bot token", "signing secret", "app id", "each team id", "enterprise id", "channel",
+		"command", "slash"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not in %v", want, err)
 		}

@@ -36,8 +36,8 @@ const campaignsMark = "slack/campaigns"
 
 // Campaigns tells people about recertification campaigns: each reviewer one private message when it opens and at each reminder,
 // whoever is suspended one that says so, and the channel when it opens, when something is escalated and when it closes: one
-// message each time, however many items there are, because approvals go through the same channel. It must be announced to beside the Bot, under a
-// name of its own: it has its own place in the ledger then, and however long it waits, no request's card waits with it.
+// message each time, however many items there are, because approvals go through the same channel. It must be announced to beside the Bot,
+// under a name of its own: it has its own place in the ledger then, and however long it waits, no request's card waits with it.
 func (b *Bot) Campaigns() breakglass.Messenger { return campaignTeller{b} }
 
 type campaignTeller struct{ b *Bot }
@@ -104,7 +104,8 @@ func (t campaignTeller) Tell(ctx context.Context, n breakglass.Notice) error {
 		e := (*apiError)(nil)
 		switch {
 		case errors.As(err, &e) && (e.outcome == OutcomePermanent || e.outcome == OutcomeBlocked && l.user != ""):
-			b.log.Error("slack does not take a message about a campaign: it is not sent", slog.String("campaign", n.Campaign), slog.String("method", e.method), slog.String("code", e.code))
+			b.log.Error("slack does not take a message about a campaign: it is not sent", slog.String("campaign", n.Campaign),
+				slog.String("method", e.method), slog.String("code", e.code))
 		case errors.As(err, &e):
 			select {
 			case <-ctx.Done():
@@ -147,7 +148,8 @@ func (b *Bot) rememberTold(ctx context.Context, at told) error {
 // entry. They depend on what the campaign is now only in their numbers, so that after a crash the same ones come in the same order.
 func (b *Bot) campaignLetters(ctx context.Context, n breakglass.Notice, through int64) ([]letterTo, int64, error) {
 	switch n.Event.(type) {
-	case breakglass.CampaignOpened, breakglass.CampaignReminded, breakglass.CampaignSuspended, breakglass.CampaignEscalated, breakglass.CampaignClosed:
+	case breakglass.CampaignOpened, breakglass.CampaignReminded, breakglass.CampaignSuspended, breakglass.CampaignEscalated,
+		breakglass.CampaignClosed:
 	default:
 		return nil, through, nil
 	}
@@ -202,7 +204,8 @@ func (v render) campaignOpened(c *breakglass.Campaign) message {
 	if len(who) > maxMentions {
 		who = append(who[:maxMentions:maxMentions], fmt.Sprintf("and %d more", len(who)-maxMentions))
 	}
-	s := fmt.Sprintf("*Recertification %s is open*\n%s to answer until %s. Eligibility that nobody confirms is suspended then.\nReviewers: %s. Each of them has a private message with what waits for them.",
+	s := fmt.Sprintf("*Recertification %s is open*\n%s to answer until %s. Eligibility that nobody confirms is suspended then.\nReviewers: "+
+		"%s. Each of them has a private message with what waits for them.",
 		escape(c.ID), count(len(c.Items), "item", "items"), date(c.Opened.Deadline), strings.Join(who, ", "))
 	return message{text: "Recertification " + escape(c.ID) + " is open", blocks: []slack.Block{section("", mrkdwn(s))}}
 }
@@ -222,7 +225,8 @@ func (v render) campaignDigest(c *breakglass.Campaign, person, title string) mes
 			wider++
 		}
 	}
-	s := fmt.Sprintf("*%s* (%s)\n%s for your word until %s: %d unchanged, which can be confirmed together, %d that give more than before, and %d others.", title, escape(c.ID), count(n, "item waits", "items wait"),
+	s := fmt.Sprintf("*%s* (%s)\n%s for your word until %s: %d unchanged, which can be confirmed together, %d that give more than before, "+
+		"and %d others.", title, escape(c.ID), count(n, "item waits", "items wait"),
 		date(c.Opened.Deadline), easy, wider, n-easy-wider)
 	m := message{text: title + ": " + count(n, "item waits", "items wait") + " for you", blocks: []slack.Block{section("", mrkdwn(s))}}
 	if n == 0 {
@@ -296,7 +300,8 @@ func (v render) campaignSuspended(c *breakglass.Campaign, ev breakglass.Campaign
 	text := "The recertification " + c.ID + " has suspended you as"
 	return message{text: escape(text) + " " + count(len(lost), "part", "parts"), blocks: []slack.Block{
 		section("", mrkdwn("*"+escape(text)+"*\n"+strings.Join(lines, "\n")+more(len(lost)-len(lines))+"\nReason: "+why+".")),
-		section("back", mrkdwn("If you need it, ask two reviewers. Each of them gives: `breakglass recert reinstate "+escape(c.ID)+" --item "+escape(lost[0].ID)+"`"))}}
+		section("back", mrkdwn("If you need it, ask two reviewers. Each of them gives: `breakglass recert reinstate "+escape(c.ID)+" --item "+
+			escape(lost[0].ID)+"`"))}}
 }
 
 func (v render) campaignEscalated(c *breakglass.Campaign, ev breakglass.CampaignEscalated, ids []string) message {
@@ -306,7 +311,8 @@ func (v render) campaignEscalated(c *breakglass.Campaign, ev breakglass.Campaign
 	}
 	text := fmt.Sprintf("Recertification %s: %s escalated", c.ID, count(len(ids), "item was", "items were"))
 	shown := ids[:min(len(ids), 10)]
-	return message{text: escape(text), blocks: []slack.Block{section("", mrkdwn(":rotating_light: *"+escape(text)+"*\nReason: "+why+". Somebody must answer: `breakglass recert review "+escape(c.ID)+"`")),
+	return message{text: escape(text), blocks: []slack.Block{section("", mrkdwn(":rotating_light: *"+escape(text)+"*\nReason: "+why+
+		". Somebody must answer: `breakglass recert review "+escape(c.ID)+"`")),
 		section("items", plain(clipText(strings.Join(shown, "\n")+more(len(ids)-len(shown)))))}}
 }
 
@@ -318,12 +324,15 @@ func more(n int) string {
 }
 
 func (v render) campaignClosed(c *breakglass.Campaign, k breakglass.CampaignClosed) message {
-	text := fmt.Sprintf("Recertification %s is closed: %d kept, %d revoked, %d suspended, %d escalated", c.ID, k.Kept, k.Revoked, k.Suspended, k.Escalated)
+	text := fmt.Sprintf("Recertification %s is closed: %d kept, %d revoked, %d suspended, %d escalated", c.ID, k.Kept, k.Revoked, k.Suspended,
+		k.Escalated)
 	lost := ""
 	if who := v.suspended(c); len(who) > 0 {
-		lost = "\nSuspended: " + strings.Join(who, ", ") + ". Two reviewers give something back: `breakglass recert reinstate " + escape(c.ID) + " --item ITEM`"
+		lost = "\nSuspended: " + strings.Join(who,
+			", ") + ". Two reviewers give something back: `breakglass recert reinstate " + escape(c.ID) + " --item ITEM`"
 	}
-	return message{text: escape(text), blocks: []slack.Block{section("", mrkdwn("*"+escape(text)+"*"+lost+"\nThe counts add up. Report: `breakglass recert report "+escape(c.ID)+"`; evidence for auditors: `breakglass recert export FILE "+escape(c.ID)+"`"))}}
+	return message{text: escape(text), blocks: []slack.Block{section("", mrkdwn("*"+escape(text)+"*"+lost+
+		"\nThe counts add up. Report: `breakglass recert report "+escape(c.ID)+"`; evidence for auditors: `breakglass recert export FILE "+escape(c.ID)+"`"))}}
 }
 
 // suspended names the people whom a campaign keeps suspended in something.
@@ -350,7 +359,8 @@ func (b *Bot) aboutCampaign(p *payload) bool {
 	if b.cfg.Recert == nil {
 		return false
 	}
-	return p.Type == "block_actions" && len(p.Actions) == 1 && p.Actions[0].ID == actionCampaign || p.Type == "view_submission" && p.View.CallbackID == formCampaign
+	return p.Type == "block_actions" && len(p.Actions) == 1 && p.Actions[0].ID == actionCampaign || p.Type == "view_submission" &&
+		p.View.CallbackID == formCampaign
 }
 
 // campaignInteraction opens a campaign's form, or takes one of its pages.
@@ -380,7 +390,8 @@ func (b *Bot) campaignInteraction(ctx context.Context, a breakglass.Actor, p *pa
 		return map[string]any{"response_action": "update", "view": view}, nil
 	}
 	if err := b.open(ctx, p.Trigger, view); err != nil {
-		return nil, b.whisper(ctx, p.Container.Channel, p.User.ID, "Slack did not open the form ("+err.Error()+"). Try again, or use the command line: breakglass recert review")
+		return nil, b.whisper(ctx, p.Container.Channel, p.User.ID, "Slack did not open the form ("+err.Error()+
+			"). Try again, or use the command line: breakglass recert review")
 	}
 	return nil, nil
 }
@@ -404,7 +415,8 @@ func (b *Bot) campaignPage(ctx context.Context, a breakglass.Actor, at page) (sl
 		return slack.ModalViewRequest{}, err
 	}
 	if !c.Reviews(a.Person) { // a responder may see reports, and has nothing to answer
-		return slack.ModalViewRequest{}, &breakglass.Refusal{Class: breakglass.ClassDenied, Code: "not-reviewer", Why: "you do not review in " + c.ID + ": its reviewers were fixed when it opened",
+		return slack.ModalViewRequest{}, &breakglass.Refusal{Class: breakglass.ClassDenied, Code: "not-reviewer", Why: "you do not review in " +
+			c.ID + ": its reviewers were fixed when it opened",
 			Next: "to read it: breakglass recert report " + c.ID}
 	}
 	snap, err := b.cfg.Recert.Snapshot(c)
@@ -431,7 +443,8 @@ func (b *Bot) campaignPage(ctx context.Context, a breakglass.Actor, at page) (sl
 	case len(at.Items) == 0 && at.Together:
 		return b.campaignPage(ctx, a, page{Campaign: c.ID})
 	case len(at.Items) == 0 && left > 0:
-		return notice("Recertification", count(left, "item still waits", "items still wait")+" for your word: those that you left for later. Open the form again, or use: breakglass recert review"), nil
+		return notice("Recertification", count(left, "item still waits", "items still wait")+
+			" for your word: those that you left for later. Open the form again, or use: breakglass recert review"), nil
 	case len(at.Items) == 0:
 		return notice("Recertification", "Nothing waits for your word any more. Thank you."), nil
 	case at.Together:
@@ -465,7 +478,8 @@ func (v render) togetherPage(at page, snap *recert.Snapshot, left int) slack.Mod
 
 // onePage asks about a few items, each by itself.
 func (v render) onePage(at page, c *breakglass.Campaign, snap *recert.Snapshot, left int) slack.ModalViewRequest {
-	blocks := []slack.Block{section("left", plain(count(left, "item waits", "items wait")+" for your word. What you leave for later stays open."))}
+	blocks := []slack.Block{section("left", plain(count(left, "item waits", "items wait")+
+		" for your word. What you leave for later stays open."))}
 	for n, i := range at.Items {
 		item := snap.Items[i]
 		said := ""
@@ -481,7 +495,8 @@ func (v render) onePage(at page, c *breakglass.Campaign, snap *recert.Snapshot, 
 		}
 		later := option("later", "Later")
 		blocks = append(blocks, slack.NewDividerBlock(), section("item"+strconv.Itoa(n), plain(short(text+said, 2900))),
-			input("verdict"+strconv.Itoa(n), "Your word", "", false, selectInput([]*slack.OptionBlockObject{later, option("keep", "Keep"), option("revoke", "Revoke")}, later)),
+			input("verdict"+strconv.Itoa(n), "Your word", "", false, selectInput([]*slack.OptionBlockObject{later, option("keep", "Keep"),
+				option("revoke", "Revoke")}, later)),
 			input("why"+strconv.Itoa(n), "Why", whyHint(&item), true, textInput("", breakglass.MaxReason, false)))
 	}
 	return modal(formCampaign, "Recertification", "Record and go on", metadata(at), blocks)
@@ -496,7 +511,8 @@ func whyHint(i *recert.Item) string {
 
 // turnPage records what was answered on a page and makes the next one. Answers are recorded one by one; sending a page again
 // changes nothing.
-func (b *Bot) turnPage(ctx context.Context, a breakglass.Actor, p *payload) (next slack.ModalViewRequest, errs map[string]string, err error) {
+func (b *Bot) turnPage(ctx context.Context, a breakglass.Actor, p *payload) (next slack.ModalViewRequest, errs map[string]string,
+	err error) {
 	var at page
 	if err := json.Unmarshal([]byte(p.View.Metadata), &at); err != nil || len(at.Items) == 0 || len(at.Items) > pageTogether {
 		return next, nil, malformed("the form names no items")

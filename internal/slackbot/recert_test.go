@@ -30,7 +30,8 @@ func campaigns(t *testing.T, change ...func(*recert.Config)) (*world, *recert.Se
 		o.Policy = campaignPolicy
 		w.conf = func(c *slackbot.Config) {
 			var err error
-			conf := recert.Config{Domain: w.Service, Ledger: w.Ledger, Signer: w.Signer(), Dir: filepath.Join(w.Dir, "recert"), Clusters: []string{"c1"}}
+			conf := recert.Config{Domain: w.Service, Ledger: w.Ledger, Signer: w.Signer(), Dir: filepath.Join(w.Dir, "recert"),
+				Clusters: []string{"c1"}}
 			for _, f := range change {
 				f(&conf)
 			}
@@ -196,10 +197,12 @@ func TestAccountsAreWhatSlackSaysTheyAre(t *testing.T) {
 		}
 	})
 	account := func(user string) breakglass.SlackAccount { return breakglass.SlackAccount{Team: "T01", User: user} }
-	got, err := w.bot.Load().Accounts(w.ctx(), []breakglass.SlackAccount{account(bgtest.SlackUser("alice")), account(bgtest.SlackUser("bob")), account(bgtest.SlackUser("carol")),
+	got, err := w.bot.Load().Accounts(w.ctx(), []breakglass.SlackAccount{account(bgtest.SlackUser("alice")), account(bgtest.SlackUser("bob")),
+		account(bgtest.SlackUser("carol")),
 		account("U0NOBODY"), {Team: "T0OTHER", User: "U0X"}})
 	must(t, err)
-	want := map[breakglass.SlackAccount]recert.AccountState{account(bgtest.SlackUser("alice")): {Deactivated: true}, account(bgtest.SlackUser("bob")): {Guest: true}, account(bgtest.SlackUser("carol")): {},
+	want := map[breakglass.SlackAccount]recert.AccountState{account(bgtest.SlackUser("alice")): {Deactivated: true},
+		account(bgtest.SlackUser("bob")): {Guest: true}, account(bgtest.SlackUser("carol")): {},
 		account("U0NOBODY"): {Missing: true}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -209,7 +212,8 @@ func TestAccountsAreWhatSlackSaysTheyAre(t *testing.T) {
 // later has the ledger's clock go on: what is due by then is done when the policy changes next, which it does here.
 func (w *world) later(to time.Time, policy string) {
 	w.t.Helper()
-	if _, err := w.Ledger.Append(w.ctx(), to, breakglass.DaemonStream, ledger.AnyVersion, nil, ledger.Draft{Kind: breakglass.Heartbeat{}.Kind(), Body: []byte(`{"version":"test"}`)}); err != nil {
+	if _, err := w.Ledger.Append(w.ctx(), to, breakglass.DaemonStream, ledger.AnyVersion, nil,
+		ledger.Draft{Kind: breakglass.Heartbeat{}.Kind(), Body: []byte(`{"version":"test"}`)}); err != nil {
 		w.t.Fatal(err)
 	}
 	p, err := breakglass.ParsePolicy("access.yaml", []byte(policy+"\n# "+to.String()+"\n"))
@@ -244,7 +248,8 @@ func manyPowers(things int) func(context.Context, string) (*inventory.Snapshot, 
 		for n := range things {
 			subject, name := inventory.Subject{Kind: inventory.User, Name: fmt.Sprintf("user-%d", n)}, fmt.Sprintf("binding-%d", n)
 			snap.Bindings = append(snap.Bindings, inventory.Binding{Namespace: "shop", Name: name, Subjects: []inventory.Subject{subject}})
-			judged.Powers = append(judged.Powers, inventory.Power{Subject: subject, Rights: []string{"secrets-read@shop"}, Severity: inventory.High, Via: []inventory.Ref{{Kind: "RoleBinding", Namespace: "shop", Name: name}}})
+			judged.Powers = append(judged.Powers, inventory.Power{Subject: subject, Rights: []string{"secrets-read@shop"}, Severity: inventory.High,
+				Via: []inventory.Ref{{Kind: "RoleBinding", Namespace: "shop", Name: name}}})
 		}
 		return snap, judged, nil
 	}
@@ -301,7 +306,8 @@ func TestDeadlineIsToldInFewMessages(t *testing.T) {
 		for _, m := range w.as(i.Gives.Person).DMs() {
 			if strings.Contains(m.AllText(), "has suspended you") {
 				n++
-				if s := m.AllText(); !strings.Contains(s, "nobody confirmed it") || !strings.Contains(s, "breakglass recert reinstate "+c.ID+" --item eligibility/") {
+				if s := m.AllText(); !strings.Contains(s, "nobody confirmed it") || !strings.Contains(s, "breakglass recert reinstate "+c.ID+
+					" --item eligibility/") {
 					t.Errorf("%s was told %q", i.Gives.Person, s)
 				}
 			}
@@ -318,10 +324,12 @@ func TestWhomAReviewerRevokedIsTold(t *testing.T) {
 	must(t, err)
 	const id = "eligibility/admin/c1/requester/alice"
 	i, _ := c.Item(id)
-	_, err = w.Service.DecideItems(w.ctx(), bgtest.ByKey("carol"), c.ID, breakglass.ItemAnswer{Verdict: breakglass.VerdictRevoke, Reason: "changed teams", Items: []breakglass.Judged{{ID: id, Digest: i.Digest}}})
+	_, err = w.Service.DecideItems(w.ctx(), bgtest.ByKey("carol"), c.ID, breakglass.ItemAnswer{Verdict: breakglass.VerdictRevoke,
+		Reason: "changed teams", Items: []breakglass.Judged{{ID: id, Digest: i.Digest}}})
 	must(t, err)
 	m := w.letter("alice", "has suspended you")
-	if s := m.AllText(); !strings.Contains(s, "requester of admin on c1") || !strings.Contains(s, "a reviewer said revoke") || strings.Contains(s, "changed teams") {
+	if s := m.AllText(); !strings.Contains(s, "requester of admin on c1") || !strings.Contains(s, "a reviewer said revoke") ||
+		strings.Contains(s, "changed teams") {
 		t.Errorf("alice was told %q", s)
 	}
 }
@@ -337,7 +345,8 @@ func TestWhatIsRecordedAtOneTimeIsToldEachTime(t *testing.T) {
 		if !ok {
 			t.Fatalf("there is no item %s", id)
 		}
-		after, err := w.Service.DecideItems(w.ctx(), bgtest.ByKey("carol"), c.ID, breakglass.ItemAnswer{Verdict: breakglass.VerdictRevoke, Reason: "changed teams", Items: []breakglass.Judged{{ID: id, Digest: i.Digest}}})
+		after, err := w.Service.DecideItems(w.ctx(), bgtest.ByKey("carol"), c.ID, breakglass.ItemAnswer{Verdict: breakglass.VerdictRevoke,
+			Reason: "changed teams", Items: []breakglass.Judged{{ID: id, Digest: i.Digest}}})
 		must(t, err)
 		i, _ = after.Item(id)
 		return i
@@ -398,7 +407,8 @@ func TestEscalationThatGrewMeanwhileIsToldWhole(t *testing.T) {
 	}
 	// The first entry was there alone, and its message may be out, when the program died.
 	head := len(notices[0].Event.(breakglass.CampaignEscalated).Items)
-	must(t, w.Ledger.SetBookmark(w.ctx(), "slack/campaigns", fmt.Appendf(nil, `{"seq":%d,"steps":0,"through":%d}`, notices[0].Seq, notices[0].Seq)))
+	must(t, w.Ledger.SetBookmark(w.ctx(), "slack/campaigns", fmt.Appendf(nil, `{"seq":%d,"steps":0,"through":%d}`, notices[0].Seq,
+		notices[0].Seq)))
 	before := len(w.sim.Messages(channel))
 	for _, n := range notices {
 		must(t, w.bot.Load().Campaigns().Tell(w.ctx(), n))
@@ -407,7 +417,8 @@ func TestEscalationThatGrewMeanwhileIsToldWhole(t *testing.T) {
 	for _, m := range w.sim.Messages(channel)[before:] {
 		got = append(got, m.Text)
 	}
-	want := []string{fmt.Sprintf("Recertification %s: %d items were escalated", c.ID, head), fmt.Sprintf("Recertification %s: %d items were escalated", c.ID, items-head)}
+	want := []string{fmt.Sprintf("Recertification %s: %d items were escalated", c.ID, head),
+		fmt.Sprintf("Recertification %s: %d items were escalated", c.ID, items-head)}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("the channel was told: %s", diff)
 	}
@@ -417,7 +428,8 @@ func TestEscalationThatGrewMeanwhileIsToldWhole(t *testing.T) {
 func (w *world) forged(t *testing.T, was, is string) slacksim.SignedRequest {
 	t.Helper()
 	sent := w.sim.LastRequest()
-	body := []byte(strings.ReplaceAll(strings.ReplaceAll(string(sent.Body), bgtest.SlackUser(was), bgtest.SlackUser(is)), w.as(was).DMChannel(), channel))
+	body := []byte(strings.ReplaceAll(strings.ReplaceAll(string(sent.Body), bgtest.SlackUser(was), bgtest.SlackUser(is)),
+		w.as(was).DMChannel(), channel))
 	return w.sim.Sign(sent.URL, body, time.Now())
 }
 
@@ -460,7 +472,8 @@ func TestOnlyReviewersOpenAndSendTheForm(t *testing.T) {
 		t.Errorf("%d refusals are on record, want those of the click and of the form", len(entries))
 	}
 	// A responder may read reports, and still has nothing to answer.
-	p, err := breakglass.ParsePolicy("access.yaml", []byte(strings.Replace(campaignPolicy, "teams:\n", "teams:\n  - {id: ops, members: [mallory]}\n", 1)+"responders: [ops]\n"))
+	p, err := breakglass.ParsePolicy("access.yaml", []byte(strings.Replace(campaignPolicy, "teams:\n",
+		"teams:\n  - {id: ops, members: [mallory]}\n", 1)+"responders: [ops]\n"))
 	must(t, err)
 	_, err = w.Service.SetPolicy(w.ctx(), p)
 	must(t, err)

@@ -156,7 +156,8 @@ func (v render) stands(r *breakglass.Request) string {
 	who := v.mention(r.Ask.By.Person)
 	switch st := r.State(v.now); st {
 	case breakglass.StatePending:
-		return ":hourglass_flowing_sand: *Waiting for " + escape(strings.Join(r.Missing(), " and ")) + "* · " + tally(r) + " · lapses " + date(r.Ask.PendingUntil)
+		return ":hourglass_flowing_sand: *Waiting for " + escape(strings.Join(r.Missing(),
+			" and ")) + "* · " + tally(r) + " · lapses " + date(r.Ask.PendingUntil)
 	case breakglass.StateApproved:
 		return ":white_check_mark: *Approved* · " + who + " can pick it up until " + date(r.ClaimUntil()) + " · no certificate exists yet"
 	case breakglass.StateIssuing:
@@ -312,7 +313,8 @@ func (v render) callable(r *breakglass.Request) string {
 	more := 0
 	for _, p := range r.Ask.Quorum.People() {
 		with := *r
-		with.Approvals = append(slices.Clone(r.Approvals), breakglass.Approval{By: breakglass.Actor{Person: p, Channel: r.Ask.Quorum.Channels[0]}})
+		with.Approvals = append(slices.Clone(r.Approvals), breakglass.Approval{By: breakglass.Actor{Person: p,
+			Channel: r.Ask.Quorum.Channels[0]}})
 		if p == r.Ask.By.Person || slices.Equal(with.Missing(), r.Missing()) { // their yes would change nothing
 			continue
 		}
@@ -336,7 +338,8 @@ func (v render) callable(r *breakglass.Request) string {
 }
 
 func button(action, label, reads, value string, style slack.Style) *slack.ButtonBlockElement {
-	return &slack.ButtonBlockElement{Type: slack.METButton, ActionID: action, Text: plain(label), AccessibilityLabel: reads, Value: value, Style: style}
+	return &slack.ButtonBlockElement{Type: slack.METButton, ActionID: action, Text: plain(label), AccessibilityLabel: reads, Value: value,
+		Style: style}
 }
 
 // card is the one message of a request in the approval channel.
@@ -349,7 +352,8 @@ func (v render) card(r *breakglass.Request) message {
 	switch {
 	case open(st):
 		withdraw := button("withdraw", "Withdraw", label("Withdraw"), value, "")
-		withdraw.Confirm = &slack.ConfirmationBlockObject{Title: plain("Withdraw this request?"), Confirm: plain("Withdraw"), Deny: plain("Keep it"),
+		withdraw.Confirm = &slack.ConfirmationBlockObject{Title: plain("Withdraw this request?"), Confirm: plain("Withdraw"),
+			Deny: plain("Keep it"),
 			Text: plain("Only its requester can. It ends for good; a new one is quickly made.")}
 		act := []slack.BlockElement{button("review", "Review", label("Review"), value, slack.StylePrimary),
 			button("deny", "Deny…", label("Deny"), value, slack.StyleDanger), withdraw}
@@ -408,19 +412,22 @@ func (v render) timeline(n breakglass.Notice) (message, bool) {
 		return line(ev.By.Person+" withdrew the request"+id, v.did(ev.By, "withdrew the request"), r.Withdrawn.Reason, r.ID), true
 	case breakglass.Issued:
 		m := line("a certificate was issued to "+r.Ask.By.Person+id,
-			fmt.Sprintf(":key: %s picked it up: certificate `%s`, ledger entry %d, valid until %s", v.mention(r.Ask.By.Person), escape(ev.Serial), n.Seq, date(ev.NotAfter)), "", r.ID)
+			fmt.Sprintf(":key: %s picked it up: certificate `%s`, ledger entry %d, valid until %s", v.mention(r.Ask.By.Person), escape(ev.Serial),
+				n.Seq, date(ev.NotAfter)), "", r.ID)
 		m.broadcast = true
 		return m, true
 	case breakglass.Failed:
 		mark := ":warning: *The pickup failed* · " + failNext(ev.Why, r.ID)
 		m := line("the pickup failed"+id, mark, ev.Detail, r.ID)
 		if ev.Why == breakglass.FailOrphan || ev.Why == breakglass.FailCheck {
-			m = line("ALARM: a certificate exists that nobody was given"+id, ":rotating_light: *A certificate exists that nobody was given* · "+failNext(ev.Why, r.ID), ev.Detail, r.ID)
+			m = line("ALARM: a certificate exists that nobody was given"+id, ":rotating_light: *A certificate exists that nobody was given* · "+
+				failNext(ev.Why, r.ID), ev.Detail, r.ID)
 			m.broadcast = true
 		}
 		return m, true
 	case breakglass.NotSigned:
-		return line("the authority could not sign"+id, ":hourglass: The certificate authority could not sign for the moment, and nothing was signed. "+
+		return line("the authority could not sign"+id, ":hourglass: The certificate authority could not sign for the moment, and nothing was "+
+			"signed. "+
 			v.mention(r.Ask.By.Person)+" can claim again on the same machine until "+date(r.ClaimUntil()), "", r.ID), true
 	case breakglass.Bound:
 		return line("the right is bound in "+r.Ask.Cluster+id, "Bound in the cluster: "+escape(ev.Rights.String()), "", r.ID), true
@@ -438,7 +445,8 @@ func (v render) timeline(n breakglass.Notice) (message, bool) {
 		if r.Acknowledged == nil { // told late: something else was found since
 			return message{}, false
 		}
-		return line(ev.By.Person+" acknowledged what was left behind"+id, "✓ "+v.did(ev.By, "acknowledged what was left behind"), r.Acknowledged.Reason, r.ID), true
+		return line(ev.By.Person+" acknowledged what was left behind"+id, "✓ "+v.did(ev.By, "acknowledged what was left behind"),
+			r.Acknowledged.Reason, r.ID), true
 	case breakglass.Closed:
 		return line(ev.By.Person+" wrote the closing note"+id, ":memo: "+v.did(ev.By, "wrote the closing note"), r.Closed.Reason, r.ID), true
 	case breakglass.Overdue:
@@ -492,16 +500,19 @@ func (v render) letter(n breakglass.Notice) (message, bool) {
 		if !completes(n) || r.State(v.now) != breakglass.StateApproved { // told late: it may be over
 			return message{}, false
 		}
-		return line("Approved. Pick up with: breakglass claim "+r.ID, fmt.Sprintf(":white_check_mark: *Approved.* Pick up within %s, until %s: `breakglass claim %s`",
-			span(time.Duration(r.Ask.ClaimSeconds)*time.Second), date(r.ClaimUntil()), r.ID), "", r.ID), true
+		return line("Approved. Pick up with: breakglass claim "+r.ID,
+			fmt.Sprintf(":white_check_mark: *Approved.* Pick up within %s, until %s: `breakglass claim %s`",
+				span(time.Duration(r.Ask.ClaimSeconds)*time.Second), date(r.ClaimUntil()), r.ID), "", r.ID), true
 	case breakglass.ApprovalWithdrawn:
 		missing := r.Missing()
 		if len(missing) == 0 || r.State(v.now) != breakglass.StatePending {
 			return message{}, false
 		}
-		return line("an approval was taken back"+id, v.mention(ev.By.Person)+" took their approval of "+r.ID+" back. It waits for "+escape(strings.Join(missing, " and "))+".", "", r.ID), true
+		return line("an approval was taken back"+id, v.mention(ev.By.Person)+" took their approval of "+r.ID+" back. It waits for "+
+			escape(strings.Join(missing, " and "))+".", "", r.ID), true
 	case breakglass.Denied:
-		return line("your request was denied"+id, v.mention(ev.By.Person)+" denied your request "+r.ID+" for *"+escape(what)+"*.", r.Denied.Reason, r.ID), true
+		return line("your request was denied"+id, v.mention(ev.By.Person)+" denied your request "+r.ID+" for *"+escape(what)+"*.",
+			r.Denied.Reason, r.ID), true
 	case breakglass.Failed:
 		return line("your pickup failed"+id, ":warning: The pickup of "+r.ID+" failed · "+failNext(ev.Why, r.ID), ev.Detail, r.ID), true
 	case breakglass.Revoked:
@@ -509,9 +520,11 @@ func (v render) letter(n breakglass.Notice) (message, bool) {
 			if r.CloseBy(v.now).IsZero() {
 				return message{}, false
 			}
-			return v.askForNote(line("your access has ended"+id, ":no_entry: You revoked your access "+r.ID+" to *"+escape(what)+"*.", "", r.ID), r), true
+			return v.askForNote(line("your access has ended"+id, ":no_entry: You revoked your access "+r.ID+" to *"+escape(what)+"*.", "", r.ID),
+				r), true
 		}
-		return v.askForNote(line("your access was revoked"+id, ":no_entry: "+v.mention(ev.By.Person)+" revoked your access "+r.ID+" · "+cutOff(r), r.Revoked.Reason, r.ID), r), true
+		return v.askForNote(line("your access was revoked"+id, ":no_entry: "+v.mention(ev.By.Person)+" revoked your access "+r.ID+" · "+
+			cutOff(r), r.Revoked.Reason, r.ID), r), true
 	case breakglass.Ended:
 		if ev.State == breakglass.StateLapsed {
 			why := "too few people approved it in time"
@@ -520,12 +533,14 @@ func (v render) letter(n breakglass.Notice) (message, bool) {
 			}
 			return line("your request lapsed"+id, "Your request "+r.ID+" has lapsed: "+why+". A new one is cheap: `"+v.command+"`", "", r.ID), true
 		}
-		return v.askForNote(line("your access has ended"+id, "Your access "+r.ID+" to *"+escape(what)+"* has ended. Its certificate is of no use any more.", "", r.ID), r), true
+		return v.askForNote(line("your access has ended"+id, "Your access "+r.ID+" to *"+escape(what)+
+			"* has ended. Its certificate is of no use any more.", "", r.ID), r), true
 	case breakglass.Overdue:
 		if ev.What != breakglass.OverdueClosing || r.Closed != nil {
 			return message{}, false
 		}
-		m := line("your closing note is overdue"+id, ":alarm_clock: *Your closing note of "+r.ID+" is overdue* · nobody but you knows what was done to "+escape(r.Ask.Cluster)+".", "", r.ID)
+		m := line("your closing note is overdue"+id, ":alarm_clock: *Your closing note of "+r.ID+
+			" is overdue* · nobody but you knows what was done to "+escape(r.Ask.Cluster)+".", "", r.ID)
 		return v.askForNote(m, r), true
 	}
 	return message{}, false

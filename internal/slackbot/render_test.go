@@ -37,8 +37,10 @@ func renderer(t testing.TB, policy string) render {
 // pending is a request as it was just made.
 func pending(v render, profile string) *breakglass.Request {
 	prof, _ := v.policy.Profile(profile)
-	return &breakglass.Request{ID: "bg-7k3m-9qx", Rev: 1, Seq: 41, Digest: "3f2a9c1b8d70" + strings.Repeat("a", 52), At: noon().Add(-time.Minute), Reason: "etcd quorum lost, API 5xx",
-		Ask: breakglass.Requested{By: bgtest.BySlack("alice"), Cluster: "c1", Server: "https://127.0.0.1:6443", Profile: profile, Rights: prof.Rights, TTLSeconds: 1800,
+	return &breakglass.Request{ID: "bg-7k3m-9qx", Rev: 1, Seq: 41, Digest: "3f2a9c1b8d70" + strings.Repeat("a", 52),
+		At: noon().Add(-time.Minute), Reason: "etcd quorum lost, API 5xx",
+		Ask: breakglass.Requested{By: bgtest.BySlack("alice"), Cluster: "c1", Server: "https://127.0.0.1:6443", Profile: profile,
+			Rights: prof.Rights, TTLSeconds: 1800,
 			Incident: "INC-4312", Quorum: v.policy.Freeze(prof), Risk: prof.Risk, PendingUntil: noon().Add(29 * time.Minute), ClaimSeconds: 600}}
 }
 
@@ -77,19 +79,23 @@ func states(v render) map[string]*breakglass.Request {
 			r.Issued = nil
 			r.Failed, r.FailedAt = &breakglass.Failed{Why: breakglass.FailRefused, Detail: "the certificate authority refused"}, noon()
 		}),
-		"denied":    end(pending(v, "admin"), func(r *breakglass.Request) { r.Denied = word }),
-		"withdrawn": end(pending(v, "admin"), func(r *breakglass.Request) { r.Withdrawn = &breakglass.Ending{By: bgtest.BySlack("alice"), At: noon()} }),
-		"lapsed":    end(pending(v, "admin"), func(r *breakglass.Request) { r.Ask.PendingUntil = noon() }),
+		"denied": end(pending(v, "admin"), func(r *breakglass.Request) { r.Denied = word }),
+		"withdrawn": end(pending(v, "admin"), func(r *breakglass.Request) {
+			r.Withdrawn = &breakglass.Ending{By: bgtest.BySlack("alice"),
+				At: noon()}
+		}),
+		"lapsed": end(pending(v, "admin"), func(r *breakglass.Request) { r.Ask.PendingUntil = noon() }),
 		"lapsed-approved": end(approved(v, "admin", bgtest.BySlack("carol"), bgtest.ByKey("bob")),
 			func(r *breakglass.Request) { r.Ask.ClaimSeconds = 1 }),
 		"approved-raised": end(approved(v, "admin", bgtest.BySlack("carol"), bgtest.ByKey("bob")), func(r *breakglass.Request) {
 			r.Ask.Raised, r.Ask.Guards = []string{"bg-2222-222"}, []breakglass.Guard{breakglass.GuardExec, breakglass.GuardImpersonate}
 		}),
-		"revoked-unclaimed": end(approved(v, "admin", bgtest.BySlack("carol"), bgtest.ByKey("bob")), func(r *breakglass.Request) { r.Revoked = word }),
-		"revoked-group":     end(issued(v, "group"), func(r *breakglass.Request) { r.Revoked = word }),
-		"receipt":           end(issued(v, "admin"), func(r *breakglass.Request) { r.Revoked, r.Receipt = word, receiptOf(3, 0, 0) }),
-		"receipt-open":      end(issued(v, "admin"), func(r *breakglass.Request) { r.Revoked, r.Receipt = word, receiptOf(1, 1, 1) }),
-		"receipt-group":     end(issued(v, "group"), func(r *breakglass.Request) { r.Revoked, r.Receipt = word, receiptOf(1, 2, 0) }),
+		"revoked-unclaimed": end(approved(v, "admin", bgtest.BySlack("carol"), bgtest.ByKey("bob")),
+			func(r *breakglass.Request) { r.Revoked = word }),
+		"revoked-group": end(issued(v, "group"), func(r *breakglass.Request) { r.Revoked = word }),
+		"receipt":       end(issued(v, "admin"), func(r *breakglass.Request) { r.Revoked, r.Receipt = word, receiptOf(3, 0, 0) }),
+		"receipt-open":  end(issued(v, "admin"), func(r *breakglass.Request) { r.Revoked, r.Receipt = word, receiptOf(1, 1, 1) }),
+		"receipt-group": end(issued(v, "group"), func(r *breakglass.Request) { r.Revoked, r.Receipt = word, receiptOf(1, 2, 0) }),
 		"receipt-late": end(issued(v, "admin"), func(r *breakglass.Request) {
 			r.Revoked, r.Receipt = word, receiptOf(2, 0, 1)
 			r.Receipt.Final = true
@@ -98,7 +104,10 @@ func states(v render) map[string]*breakglass.Request {
 			r.Swept = &breakglass.Swept{Items: []breakglass.Residue{}, Sources: []string{"audit"}}
 		}),
 		"touched-overdue": after(issued(v, "admin"), func(r *breakglass.Request) { r.Issued.NotAfter = noon().Add(-25 * time.Hour) }),
-		"left":            after(issued(v, "admin"), func(r *breakglass.Request) { r.Session, r.Swept, r.SweptAt = reported(), sweptOf(2), noon() }),
+		"left": after(issued(v, "admin"), func(r *breakglass.Request) {
+			r.Session, r.Swept, r.SweptAt = reported(), sweptOf(2),
+				noon()
+		}),
 		"acknowledged": after(issued(v, "admin"), func(r *breakglass.Request) {
 			r.Session, r.Swept, r.SweptAt = reported(), sweptOf(2), noon()
 			r.Acknowledged = &breakglass.Ending{By: bgtest.BySlack("carol"), At: noon(), Reason: "removed both"}
@@ -136,15 +145,18 @@ func receiptOf(no, open, away int) *breakglass.Receipt {
 }
 
 func reported() *breakglass.SessionReported {
-	return &breakglass.SessionReported{Digest: strings.Repeat("c", 64), Source: breakglass.SourceAudit, Events: 53, First: noon().Add(-20 * time.Minute), Last: noon().Add(-2 * time.Minute),
+	return &breakglass.SessionReported{Digest: strings.Repeat("c", 64), Source: breakglass.SourceAudit, Events: 53,
+		First: noon().Add(-20 * time.Minute), Last: noon().Add(-2 * time.Minute),
 		From: []string{"10.1.2.3", "192.0.2.7"}, Reads: 41, Writes: 9, Refused: 3, SecretsRead: 1, Streams: 2}
 }
 
 func sweptOf(n int) *breakglass.Swept {
 	s := &breakglass.Swept{Sources: []string{"audit", "comparison"}, Gaps: []string{"Secrets were not compared: the daemon may not list them"}}
 	for i := range n {
-		s.Items = append(s.Items, breakglass.Residue{Rule: "clusterrolebinding-created", Severity: breakglass.SeverityCritical, Object: fmt.Sprintf("ClusterRoleBinding evil-%d", i),
-			What: "a new binding gives cluster-admin to a service account", Found: "audit", Exists: []string{"yes", "unknown"}[i%2], Undo: fmt.Sprintf("kubectl delete clusterrolebinding evil-%d", i)})
+		s.Items = append(s.Items, breakglass.Residue{Rule: "clusterrolebinding-created", Severity: breakglass.SeverityCritical,
+			Object: fmt.Sprintf("ClusterRoleBinding evil-%d", i),
+			What:   "a new binding gives cluster-admin to a service account", Found: "audit", Exists: []string{"yes", "unknown"}[i%2],
+			Undo: fmt.Sprintf("kubectl delete clusterrolebinding evil-%d", i)})
 	}
 	return s
 }
@@ -199,37 +211,39 @@ func notices(v render) map[string]breakglass.Notice {
 	many := *sweptOf(100)
 	many.More = 3
 	return map[string]breakglass.Notice{
-		"requested":               at("pending", breakglass.Requested{By: by("alice")}, noon()),
-		"approval":                at("pending-one", breakglass.Approved{By: by("bob")}, noon()),
-		"quorum":                  at("approved", breakglass.Approved{By: bgtest.ByKey("bob")}, last),
-		"taken-back":              at("pending-one", breakglass.ApprovalWithdrawn{By: by("carol")}, noon()),
-		"denied":                  at("denied", breakglass.Denied{By: by("carol")}, noon()),
-		"withdrawn":               at("withdrawn", breakglass.Withdrawn{By: by("alice")}, noon()),
-		"claimed":                 at("issuing", breakglass.Claimed{By: bgtest.ByKey("alice")}, noon()),
-		"issued":                  at("active", *s["active"].Issued, noon()),
-		"refused":                 at("failed", breakglass.Failed{Why: breakglass.FailRefused, Detail: "the certificate authority refused"}, noon()),
-		"unknown":                 at("failed", breakglass.Failed{Why: breakglass.FailUnknown, Detail: "the answer was lost"}, noon()),
-		"orphan":                  at("failed", breakglass.Failed{Why: breakglass.FailOrphan, Detail: "the answer was lost"}, noon()),
-		"check":                   at("failed", breakglass.Failed{Why: breakglass.FailCheck, Detail: "it is for another key"}, noon()),
-		"bound":                   at("active", breakglass.Bound{Rights: s["active"].Ask.Rights}, noon()),
-		"unbound":                 at("expired", breakglass.Unbound{Why: breakglass.StateExpired}, noon()),
-		"revoked":                 at("revoked", breakglass.Revoked{By: by("carol")}, noon()),
-		"delivered":               at("active", breakglass.Delivered{By: bgtest.ByKey("alice")}, noon()),
-		"lapsed":                  at("lapsed", breakglass.Ended{State: breakglass.StateLapsed}, noon()),
-		"lapsed-approved":         at("lapsed-approved", breakglass.Ended{State: breakglass.StateLapsed}, noon()),
-		"expired":                 at("expired", breakglass.Ended{State: breakglass.StateExpired}, noon()),
-		"revoked-unclaimed":       at("revoked-unclaimed", breakglass.Revoked{By: by("carol")}, noon()),
-		"revoked-group":           at("revoked-group", breakglass.Revoked{By: by("carol")}, noon()),
-		"receipt":                 at("receipt", *receiptOf(3, 0, 0), noon()),
-		"receipt-open":            at("receipt-open", *receiptOf(1, 1, 1), noon()),
-		"receipt-group":           at("receipt-group", *receiptOf(1, 2, 0), noon()),
-		"receipt-late":            at("receipt-late", breakglass.Receipt{Answers: receiptOf(2, 0, 1).Answers, Final: true}, noon()),
-		"receipt-many":            at("receipt", *receiptOf(30, 0, 0), noon()),
-		"receipt-none":            at("receipt", *receiptOf(0, 0, 0), noon()),
-		"session":                 at("left", *reported(), noon()),
-		"session-open":            at("left", open, noon()),
-		"session-unused":          at("touched", breakglass.SessionReported{Source: breakglass.SourceAudit}, noon()),
-		"session-unknown":         at("touched", breakglass.SessionReported{Source: breakglass.SourceNone, Gaps: []string{"no audit events reach the daemon for c1"}}, noon()),
+		"requested":  at("pending", breakglass.Requested{By: by("alice")}, noon()),
+		"approval":   at("pending-one", breakglass.Approved{By: by("bob")}, noon()),
+		"quorum":     at("approved", breakglass.Approved{By: bgtest.ByKey("bob")}, last),
+		"taken-back": at("pending-one", breakglass.ApprovalWithdrawn{By: by("carol")}, noon()),
+		"denied":     at("denied", breakglass.Denied{By: by("carol")}, noon()),
+		"withdrawn":  at("withdrawn", breakglass.Withdrawn{By: by("alice")}, noon()),
+		"claimed":    at("issuing", breakglass.Claimed{By: bgtest.ByKey("alice")}, noon()),
+		"issued":     at("active", *s["active"].Issued, noon()),
+		"refused": at("failed", breakglass.Failed{Why: breakglass.FailRefused, Detail: "the certificate authority refused"},
+			noon()),
+		"unknown":           at("failed", breakglass.Failed{Why: breakglass.FailUnknown, Detail: "the answer was lost"}, noon()),
+		"orphan":            at("failed", breakglass.Failed{Why: breakglass.FailOrphan, Detail: "the answer was lost"}, noon()),
+		"check":             at("failed", breakglass.Failed{Why: breakglass.FailCheck, Detail: "it is for another key"}, noon()),
+		"bound":             at("active", breakglass.Bound{Rights: s["active"].Ask.Rights}, noon()),
+		"unbound":           at("expired", breakglass.Unbound{Why: breakglass.StateExpired}, noon()),
+		"revoked":           at("revoked", breakglass.Revoked{By: by("carol")}, noon()),
+		"delivered":         at("active", breakglass.Delivered{By: bgtest.ByKey("alice")}, noon()),
+		"lapsed":            at("lapsed", breakglass.Ended{State: breakglass.StateLapsed}, noon()),
+		"lapsed-approved":   at("lapsed-approved", breakglass.Ended{State: breakglass.StateLapsed}, noon()),
+		"expired":           at("expired", breakglass.Ended{State: breakglass.StateExpired}, noon()),
+		"revoked-unclaimed": at("revoked-unclaimed", breakglass.Revoked{By: by("carol")}, noon()),
+		"revoked-group":     at("revoked-group", breakglass.Revoked{By: by("carol")}, noon()),
+		"receipt":           at("receipt", *receiptOf(3, 0, 0), noon()),
+		"receipt-open":      at("receipt-open", *receiptOf(1, 1, 1), noon()),
+		"receipt-group":     at("receipt-group", *receiptOf(1, 2, 0), noon()),
+		"receipt-late":      at("receipt-late", breakglass.Receipt{Answers: receiptOf(2, 0, 1).Answers, Final: true}, noon()),
+		"receipt-many":      at("receipt", *receiptOf(30, 0, 0), noon()),
+		"receipt-none":      at("receipt", *receiptOf(0, 0, 0), noon()),
+		"session":           at("left", *reported(), noon()),
+		"session-open":      at("left", open, noon()),
+		"session-unused":    at("touched", breakglass.SessionReported{Source: breakglass.SourceAudit}, noon()),
+		"session-unknown": at("touched", breakglass.SessionReported{Source: breakglass.SourceNone,
+			Gaps: []string{"no audit events reach the daemon for c1"}}, noon()),
 		"swept-nothing":           at("touched", breakglass.Swept{Items: []breakglass.Residue{}}, noon()),
 		"swept-gaps":              at("touched", breakglass.Swept{Items: []breakglass.Residue{}, Gaps: sweptOf(1).Gaps}, noon()),
 		"swept":                   at("left", *sweptOf(2), noon()),
@@ -252,7 +266,8 @@ func notices(v render) map[string]breakglass.Notice {
 // findings are the messages about findings, by name; words are what a check found in the hands of whoever had the cluster.
 func findings(v render, words string) map[string]message {
 	f := func(sev breakglass.Severity, request string) breakglass.Finding {
-		return breakglass.Finding{Since: noon(), FindingOpened: breakglass.FindingOpened{Key: words, Check: "reconcile", Cluster: "c1", Request: request, Severity: sev,
+		return breakglass.Finding{Since: noon(), FindingOpened: breakglass.FindingOpened{Key: words, Check: "reconcile", Cluster: "c1",
+			Request: request, Severity: sev,
 			What: "a certificate that the ledger does not know was signed: " + words, Next: "look at the authority's audit log for " + words}}
 	}
 	var rest []breakglass.Finding
@@ -466,7 +481,8 @@ func taintedEvent(ev breakglass.Event, words string) breakglass.Event {
 	case breakglass.Swept:
 		ev.Items = slices.Clone(ev.Items)
 		for i := range ev.Items {
-			ev.Items[i] = breakglass.Residue{Rule: words, Severity: breakglass.Severity(words), Object: words, What: words, Found: words, Exists: words, Undo: words}
+			ev.Items[i] = breakglass.Residue{Rule: words, Severity: breakglass.Severity(words), Object: words, What: words, Found: words,
+				Exists: words, Undo: words}
 		}
 		ev.Gaps = list(ev.Gaps)
 		return ev
@@ -532,8 +548,10 @@ func checkHostile(t testing.TB, v render, words string) {
 }
 
 func FuzzPeoplesWordsAreNeverInterpreted(f *testing.F) {
-	for _, s := range []string{"", "<!here> <@U0BOB> *bold* `code` https://evil.example :tada:", "&lt;!channel&gt;", "\n\n> quoted\n\t", strings.Repeat("😀", 4000), strings.Repeat("<", 3000),
-		"\x00\xff", "a\u202eb", "<!channel> <https://evil.example|kubectl> " + strings.Repeat("x", 10_000), strings.Repeat("a\n", 2000), "<!date^1^{date}|x>", " "} {
+	for _, s := range []string{"", "<!here> <@U0BOB> *bold* `code` https://evil.example :tada:", "&lt;!channel&gt;", "\n\n> quoted\n\t",
+		strings.Repeat("😀", 4000), strings.Repeat("<", 3000),
+		"\x00\xff", "a\u202eb", "<!channel> <https://evil.example|kubectl> " + strings.Repeat("x", 10_000), strings.Repeat("a\n", 2000),
+		"<!date^1^{date}|x>", " "} {
 		f.Add(s)
 	}
 	v := renderer(f, bgtest.Policy())
@@ -564,8 +582,10 @@ func TestLongestPolicyFitsIntoSlack(t *testing.T) {
 	}
 	b.WriteString("profiles:\n")
 	for i := range 12 {
-		fmt.Fprintf(&b, "  - {id: %s, description: %q, clusters: [%s], bind: {role: %s, namespaces: [%s]}, ttl: {default: 1h, max: 24h}, requesters: [%s], approvals: {count: 12, from: [%s], each: [%s]}, reason: {min: 10}, risk: low}\n",
-			id("x", i, 63), strings.Repeat("D", 200), strings.Join(clusters, ", "), strings.Repeat("r", 200), id("n", 1, 63)+", "+id("n", 2, 63), teams[0], strings.Join(teams, ", "), strings.Join(teams, ", "))
+		fmt.Fprintf(&b, "  - {id: %s, description: %q, clusters: [%s], bind: {role: %s, namespaces: [%s]}, ttl: {default: 1h, max: 24h}, "+
+			"requesters: [%s], approvals: {count: 12, from: [%s], each: [%s]}, reason: {min: 10}, risk: low}\n",
+			id("x", i, 63), strings.Repeat("D", 200), strings.Join(clusters, ", "), strings.Repeat("r", 200), id("n", 1, 63)+", "+id("n", 2, 63),
+			teams[0], strings.Join(teams, ", "), strings.Join(teams, ", "))
 	}
 	p, err := breakglass.ParsePolicy("access.yaml", []byte(strings.ReplaceAll(b.String(), ", keys: []", "")))
 	if err != nil {
@@ -574,7 +594,8 @@ func TestLongestPolicyFitsIntoSlack(t *testing.T) {
 	v := render{p, []string{"T01"}, "/breakglass", noon()}
 	prof := &p.Profiles[3]
 	r := &breakglass.Request{ID: "bg-7k3m-9qx", Digest: strings.Repeat("a", 64), At: noon(), Reason: strings.Repeat("w", 1000),
-		Ask: breakglass.Requested{By: breakglass.Actor{Person: people[0], Channel: breakglass.ChannelSlack}, Cluster: clusters[2], Server: "https://" + strings.Repeat("s", 300), Profile: prof.ID,
+		Ask: breakglass.Requested{By: breakglass.Actor{Person: people[0], Channel: breakglass.ChannelSlack}, Cluster: clusters[2],
+			Server: "https://" + strings.Repeat("s", 300), Profile: prof.ID,
 			Rights: prof.Rights, TTLSeconds: 86399, Quorum: p.Freeze(prof), Risk: prof.Risk, PendingUntil: noon().Add(time.Hour), ClaimSeconds: 600}}
 	check := func(name string) {
 		valid(t, name, v.card(r))
@@ -602,7 +623,8 @@ func TestLongestPolicyFitsIntoSlack(t *testing.T) {
 	swept := taintedEvent(*sweptOf(100), strings.Repeat("😀", 10_000)).(breakglass.Swept)
 	r.Swept = &swept
 	check("ended")
-	for _, n := range []breakglass.Event{*r.Swept, breakglass.Overdue{What: breakglass.OverdueClosing}, breakglass.Overdue{What: breakglass.OverdueAcknowledgement}, *receiptOf(50, 0, 0), *reported()} {
+	for _, n := range []breakglass.Event{*r.Swept, breakglass.Overdue{What: breakglass.OverdueClosing},
+		breakglass.Overdue{What: breakglass.OverdueAcknowledgement}, *receiptOf(50, 0, 0), *reported()} {
 		m, ok := v.timeline(breakglass.Notice{Event: n, Request: r})
 		if valid(t, n.Kind(), m); !ok {
 			t.Errorf("%s is not told", n.Kind())
@@ -637,7 +659,8 @@ func TestTypedClusterIsOfferedEvenBeyondAHundred(t *testing.T) {
 }
 
 func TestSpanReadsAsPeopleWriteIt(t *testing.T) {
-	for d, want := range map[time.Duration]string{time.Hour: "1h", 90 * time.Minute: "1h30m", 30 * time.Minute: "30m", 20 * time.Second: "20s", 70 * time.Second: "1m10s", 10 * time.Hour: "10h"} {
+	for d, want := range map[time.Duration]string{time.Hour: "1h", 90 * time.Minute: "1h30m", 30 * time.Minute: "30m",
+		20 * time.Second: "20s", 70 * time.Second: "1m10s", 10 * time.Hour: "10h"} {
 		if got := span(d); got != want {
 			t.Errorf("%v is written %q, want %q", d, got, want)
 		}
@@ -715,7 +738,8 @@ func TestManifestFitsTheCode(t *testing.T) {
 		}
 	}
 	c := m.Features.SlashCommands
-	if len(c) != 1 || c[0].Command != "/breakglass" || !strings.HasSuffix(c[0].URL, "/slack/commands") || !strings.HasSuffix(m.Settings.Interactivity.RequestURL, "/slack/interactions") {
+	if len(c) != 1 || c[0].Command != "/breakglass" || !strings.HasSuffix(c[0].URL, "/slack/commands") ||
+		!strings.HasSuffix(m.Settings.Interactivity.RequestURL, "/slack/interactions") {
 		t.Errorf("addresses: %+v %+v", c, m.Settings.Interactivity)
 	}
 	if len(m.Display.Description) > 140 || m.Settings.SocketMode || !m.Settings.Interactivity.IsEnabled {

@@ -72,7 +72,8 @@ func (b *Bot) Tell(ctx context.Context, n breakglass.Notice) error {
 	if p.TS == "" && v.now.Sub(n.At) > old && !v.matters(n.Request) {
 		return nil // history: Slack was switched on later
 	}
-	for i, step := range []func(context.Context, render, *place, breakglass.Notice) (bool, error){b.showCard, b.addLine, b.writeLetter, b.markSweep} {
+	for i, step := range []func(context.Context, render, *place, breakglass.Notice) (bool, error){b.showCard, b.addLine, b.writeLetter,
+		b.markSweep} {
 		if i < p.Steps {
 			continue
 		}

@@ -66,7 +66,8 @@ func TestSlackThatHangsDelaysNoDecision(t *testing.T) {
 	}
 	// Who clicks gets an error from Slack itself, in time.
 	for _, action := range []string{"review", "deny", "withdraw"} {
-		if err := w.as("dave").Click(w.ctx(), channel, card.TS, action); !errors.Is(err, slacksim.ErrDispatch) || errors.Is(err, slacksim.ErrTimeout) {
+		if err := w.as("dave").Click(w.ctx(), channel, card.TS, action); !errors.Is(err, slacksim.ErrDispatch) ||
+			errors.Is(err, slacksim.ErrTimeout) {
 			t.Errorf("%s: %v", action, err)
 		}
 	}
@@ -471,8 +472,10 @@ func TestFailedPickupsAreToldWithTheNextStep(t *testing.T) {
 		want  string
 		alarm bool
 	}{
-		"refused": {func(breakglass.Order) (bool, error) { return false, fmt.Errorf("no: %w", breakglass.ErrNotSigned) }, "nothing was signed", false},
-		"orphan":  {func(breakglass.Order) (bool, error) { return true, errors.New("connection lost") }, "A certificate exists that nobody was given", true},
+		"refused": {func(breakglass.Order) (bool, error) { return false, fmt.Errorf("no: %w", breakglass.ErrNotSigned) }, "nothing was signed",
+			false},
+		"orphan": {func(breakglass.Order) (bool, error) { return true, errors.New("connection lost") },
+			"A certificate exists that nobody was given", true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -501,7 +504,8 @@ func TestCheckTellsWhoTheTokenBelongsTo(t *testing.T) {
 	w.conf = func(c *slackbot.Config) { c.Observe = func(_, o string, _ time.Duration) { outcome = o } }
 	w.forget()
 	w.sim.Fail("auth.test", slacksim.Fault{Error: "invalid_auth"})
-	if err := w.bot.Load().Check(w.ctx()); err == nil || !strings.Contains(err.Error(), "invalid_auth") || outcome != slackbot.OutcomePermanent {
+	if err := w.bot.Load().Check(w.ctx()); err == nil || !strings.Contains(err.Error(), "invalid_auth") ||
+		outcome != slackbot.OutcomePermanent {
 		t.Errorf("a bad token: %v, %s", err, outcome)
 	}
 	w.conf = func(c *slackbot.Config) { c.TeamIDs = []string{"T0OTHER"} }

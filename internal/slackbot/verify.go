@@ -31,7 +31,8 @@ func (b *Bot) accept(ctx context.Context, w http.ResponseWriter, r *http.Request
 	if r.URL.RawQuery != "" || r.URL.ForceQuery {
 		return nil, malformed("the address has a query")
 	}
-	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/x-www-form-urlencoded" || len(r.Header.Values("Content-Type")) != 1 {
+	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/x-www-form-urlencoded" ||
+		len(r.Header.Values("Content-Type")) != 1 {
 		return nil, malformed("the content type is not a form")
 	}
 	stamp, signature := r.Header.Values("X-Slack-Request-Timestamp"), r.Header.Values("X-Slack-Signature")

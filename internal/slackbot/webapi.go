@@ -392,7 +392,8 @@ func (b *Bot) vet(ctx context.Context, a breakglass.Actor, command string) error
 	if err != nil {
 		b.log.Warn("an account could not be checked", slog.String("user", id), slog.Any("error", err))
 		return &breakglass.Refusal{Class: breakglass.ClassUnavailable, Code: "slack/account",
-			Why: "Slack could not confirm your account, so nothing was changed", Next: "try again, or use the command line, which needs no Slack: breakglass --help"}
+			Why:  "Slack could not confirm your account, so nothing was changed",
+			Next: "try again, or use the command line, which needs no Slack: breakglass --help"}
 	}
 	var flags []string
 	for _, f := range []struct {
@@ -417,5 +418,6 @@ func (b *Bot) vet(ctx context.Context, a breakglass.Actor, command string) error
 		}
 	}
 	return &breakglass.Refusal{Class: breakglass.ClassDenied, Code: "slack/account",
-		Why: "your Slack account is " + strings.Join(flags, " and "), Next: "only full members of this workspace may use this; with an SSH key in the access policy use the command line"}
+		Why:  "your Slack account is " + strings.Join(flags, " and "),
+		Next: "only full members of this workspace may use this; with an SSH key in the access policy use the command line"}
 }

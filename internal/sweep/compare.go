@@ -86,7 +86,8 @@ func Compare(before *Snapshot, after Snapshot, w Window) []Change {
 				}
 			case known && owned(kind) && o.Created < w.From.Add(-slack).Unix():
 				// It was there, as its owner has it, and was left out: now it reaches further.
-				out = append(out, Change{Op: Changed, Kind: kind, Before: &Object{Namespace: o.Namespace, Name: o.Name, UID: o.UID, Owner: o.Owner}, After: o})
+				out = append(out, Change{Op: Changed, Kind: kind, Before: &Object{Namespace: o.Namespace, Name: o.Name, UID: o.UID, Owner: o.Owner},
+					After: o})
 			case known && o.Created <= w.Until.Add(slack).Unix() || w.holds(o.Created):
 				out = append(out, Change{Op: Made, Kind: kind, After: o})
 			case !known && len(o.Changed) > 0 && touched:

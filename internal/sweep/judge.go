@@ -146,7 +146,8 @@ func Judge(in Evidence) []breakglass.Residue {
 		if strings.HasPrefix(user, "system:") {
 			severity = breakglass.SeverityCritical
 		}
-		out = append(out, breakglass.Residue{Rule: "impersonation-used", Severity: severity, Object: "User " + printable(user), Found: FoundByAudit, Exists: ExistsUnknown,
+		out = append(out, breakglass.Residue{Rule: "impersonation-used", Severity: severity, Object: "User " + printable(user),
+			Found: FoundByAudit, Exists: ExistsUnknown,
 			What: fmt.Sprintf("the certificate acted as this user in %d requests, with whatever rights that user has", n)})
 	}
 	slices.SortFunc(out, func(a, b breakglass.Residue) int {
@@ -171,7 +172,8 @@ func (t *thing) settle() bool {
 		}
 		if !t.changed {
 			t.op, t.after = Changed, now
-			if t.before = t.in.Before.find(t.ref); t.before != nil && t.op == Changed && now != nil && t.before.UID == now.UID && same(t.before, now) && !t.special() && !t.sub("token") {
+			if t.before = t.in.Before.find(t.ref); t.before != nil && t.op == Changed && now != nil && t.before.UID == now.UID &&
+				same(t.before, now) && !t.special() && !t.sub("token") {
 				return false // changed, and changed back
 			}
 			switch {

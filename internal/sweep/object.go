@@ -304,7 +304,8 @@ func (t *traits) of(k Kind, o map[string]any, typ string) {
 const aggregateTo = rbacGroup + "/aggregate-to-"
 
 // cloudKeys are the annotations that give a service account rights in a cloud.
-var cloudKeys = []string{"eks.amazonaws.com/role-arn", "iam.gke.io/gcp-service-account", "azure.workload.identity/client-id", "azure.workload.identity/tenant-id"}
+var cloudKeys = []string{"eks.amazonaws.com/role-arn", "iam.gke.io/gcp-service-account", "azure.workload.identity/client-id",
+	"azure.workload.identity/tenant-id"}
 
 const controlPlane = "node-role.kubernetes.io/control-plane"
 
@@ -325,7 +326,8 @@ func (t *traits) powers(rule map[string]any) {
 		on("batch", "jobs", "cronjobs") && write, "power:making pods")
 	t.when(on("", "pods/exec", "pods/attach", "pods/ephemeralcontainers", "nodes/proxy"), "power:running commands in pods")
 	t.when(on("", "serviceaccounts/token") && has(verbs, "create"), "power:making tokens")
-	t.when(on(csrGroup, "certificatesigningrequests/approval", "signers") && has(verbs, "update", "patch", "approve", "sign"), "power:approving certificates")
+	t.when(on(csrGroup, "certificatesigningrequests/approval", "signers") && has(verbs, "update", "patch", "approve", "sign"),
+		"power:approving certificates")
 	t.when(has(groups, admissionGroup) && write, "power:changing admission")
 	t.when(on("", "nodes") && write, "power:changing nodes")
 }
@@ -368,7 +370,8 @@ func (t *traits) pod(spec map[string]any) {
 		key := str(tol, "key")
 		selects = selects || key == controlPlane || key == "node-role.kubernetes.io/master" || key == "" && str(tol, "operator") == "Exists"
 	}
-	if affinity, err := json.Marshal(child(child(spec, "affinity"), "nodeAffinity")); err == nil && strings.Contains(string(affinity), controlPlane) {
+	if affinity, err := json.Marshal(child(child(spec, "affinity"), "nodeAffinity")); err == nil &&
+		strings.Contains(string(affinity), controlPlane) {
 		selects = true
 	}
 	t.when(selects, "control-plane")

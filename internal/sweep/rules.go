@@ -30,30 +30,40 @@ var plain = map[string]struct {
 	made, changed, removed breakglass.Severity
 	means                  string
 }{
-	"roles." + rbacGroup:                                       {warning, warning, "", "whoever is bound to it in its namespace has what it gives"},
-	"mutatingwebhookconfigurations." + admissionGroup:          {critical, critical, critical, "such a webhook may rewrite every object that is written, and see it"},
-	"validatingwebhookconfigurations." + admissionGroup:        {critical, critical, critical, "such a webhook sees what is written, and decides what may be"},
-	"validatingadmissionpolicies." + admissionGroup:            {warning, critical, critical, "such a policy decides what may be written"},
-	"validatingadmissionpolicybindings." + admissionGroup:      {warning, critical, critical, "it says where a policy holds"},
-	"mutatingadmissionpolicies." + admissionGroup:              {critical, critical, critical, "such a policy rewrites what is written"},
-	"mutatingadmissionpolicybindings." + admissionGroup:        {critical, critical, critical, "it says where a policy rewrites what is written"},
-	"apiservices.apiregistration.k8s.io":                       {critical, critical, "", "the API server hands requests, and who makes them, to the service that it names"},
-	"customresourcedefinitions.apiextensions.k8s.io":           {warning, warning, "", "it is part of the API now, and what acts on it may be controlled by it"},
-	"clustertrustbundles." + csrGroup:                          {critical, critical, "", "workloads trust the CAs that it holds"},
-	"runtimeclasses.node.k8s.io":                               {warning, warning, "", "pods may be run by another runtime through it"},
-	"priorityclasses.scheduling.k8s.io":                        {warning, warning, "", "pods of a high priority push others off their nodes"},
-	"flowschemas.flowcontrol.apiserver.k8s.io":                 {warning, warning, "", "it decides whose requests the API server serves first"},
+	"roles." + rbacGroup: {warning, warning, "",
+		"whoever is bound to it in its namespace has what it gives"},
+	"mutatingwebhookconfigurations." + admissionGroup: {critical, critical, critical,
+		"such a webhook may rewrite every object that is written, and see it"},
+	"validatingwebhookconfigurations." + admissionGroup: {critical, critical, critical,
+		"such a webhook sees what is written, and decides what may be"},
+	"validatingadmissionpolicies." + admissionGroup:       {warning, critical, critical, "such a policy decides what may be written"},
+	"validatingadmissionpolicybindings." + admissionGroup: {warning, critical, critical, "it says where a policy holds"},
+	"mutatingadmissionpolicies." + admissionGroup:         {critical, critical, critical, "such a policy rewrites what is written"},
+	"mutatingadmissionpolicybindings." + admissionGroup: {critical, critical, critical,
+		"it says where a policy rewrites what is written"},
+	"apiservices.apiregistration.k8s.io": {critical, critical, "",
+		"the API server hands requests, and who makes them, to the service that it names"},
+	"customresourcedefinitions.apiextensions.k8s.io": {warning, warning, "",
+		"it is part of the API now, and what acts on it may be controlled by it"},
+	"clustertrustbundles." + csrGroup:   {critical, critical, "", "workloads trust the CAs that it holds"},
+	"runtimeclasses.node.k8s.io":        {warning, warning, "", "pods may be run by another runtime through it"},
+	"priorityclasses.scheduling.k8s.io": {warning, warning, "", "pods of a high priority push others off their nodes"},
+	"flowschemas.flowcontrol.apiserver.k8s.io": {warning, warning, "",
+		"it decides whose requests the API server serves first"},
 	"prioritylevelconfigurations.flowcontrol.apiserver.k8s.io": {warning, warning, "", "it decides how many requests the API server serves"},
-	"storageclasses.storage.k8s.io":                            {warning, warning, "", "it decides what makes the volumes of workloads, and with which credentials"},
-	"csidrivers.storage.k8s.io":                                {warning, warning, "", "such a driver is given the tokens of the pods that use it"},
-	"networkpolicies.networking.k8s.io":                        {info, warning, warning, "it decides what pods can reach each other"},
-	"ingresses.networking.k8s.io":                              {warning, warning, "", "it lets the outside in"},
+	"storageclasses.storage.k8s.io": {warning, warning, "",
+		"it decides what makes the volumes of workloads, and with which credentials"},
+	"csidrivers.storage.k8s.io": {warning, warning, "",
+		"such a driver is given the tokens of the pods that use it"},
+	"networkpolicies.networking.k8s.io": {info, warning, warning, "it decides what pods can reach each other"},
+	"ingresses.networking.k8s.io":       {warning, warning, "", "it lets the outside in"},
 }
 
 // ruleNames are the first words of rule ids where the kind's own name is too long for people.
 var ruleNames = map[string]string{
-	"mutatingwebhookconfigurations." + admissionGroup: "mutatingwebhook", "validatingwebhookconfigurations." + admissionGroup: "validatingwebhook",
-	"customresourcedefinitions.apiextensions.k8s.io": "crd", "certificatesigningrequests." + csrGroup: "csr",
+	"mutatingwebhookconfigurations." + admissionGroup:   "mutatingwebhook",
+	"validatingwebhookconfigurations." + admissionGroup: "validatingwebhook",
+	"customresourcedefinitions.apiextensions.k8s.io":    "crd", "certificatesigningrequests." + csrGroup: "csr",
 	"prioritylevelconfigurations.flowcontrol.apiserver.k8s.io": "prioritylevel",
 }
 
@@ -98,7 +108,8 @@ var ownObjects = map[Ref]bool{
 
 func (t *thing) judge() []hit {
 	if ownObjects[t.ref] && t.op != Made {
-		return []hit{t.named("breakglass-"+opWords[t.op], critical, "it belongs to break-glass itself: the daemon may be cut off, or may do more than it should")}
+		return []hit{t.named("breakglass-"+opWords[t.op], critical,
+			"it belongs to break-glass itself: the daemon may be cut off, or may do more than it should")}
 	}
 	switch t.ref.Resource {
 	case "clusterrolebindings." + rbacGroup, "rolebindings." + rbacGroup:
@@ -134,7 +145,8 @@ func (t *thing) judge() []hit {
 		return []hit{t.named("endpointslice-changed", warning, "what a service sends its clients to was written by hand")}
 	case "pods":
 		return t.pod()
-	case "deployments.apps", "daemonsets.apps", "statefulsets.apps", "replicasets.apps", "replicationcontrollers", "jobs.batch", "cronjobs.batch":
+	case "deployments.apps", "daemonsets.apps", "statefulsets.apps", "replicasets.apps", "replicationcontrollers", "jobs.batch",
+		"cronjobs.batch":
 		return t.workload()
 	case "certificatesigningrequests." + csrGroup:
 		return t.csr()
@@ -154,7 +166,8 @@ func (t *thing) judge() []hit {
 	if severity == "" {
 		return nil
 	}
-	if t.op == Removed && t.ref.Namespace != "" && t.in.After.whole("namespaces") && t.in.After.find(Ref{"namespaces", "", t.ref.Namespace}) == nil {
+	if t.op == Removed && t.ref.Namespace != "" && t.in.After.whole("namespaces") &&
+		t.in.After.find(Ref{"namespaces", "", t.ref.Namespace}) == nil {
 		return nil // it went with its namespace
 	}
 	return []hit{t.hit(severity, p.means)}
@@ -169,12 +182,14 @@ func (t *thing) binding() []hit {
 		return nil // the grant's own, or another grant's
 	}
 	if t.op == Made && t.after.has("ours") && t.after.has("finalizer") {
-		h := t.named("grant-binding-changed", critical, "it is a break-glass grant's own binding, and a finalizer that somebody put on it keeps it from being deleted")
+		h := t.named("grant-binding-changed", critical, "it is a break-glass grant's own binding, and a finalizer that somebody put on it "+
+			"keeps it from being deleted")
 		h.done, h.undo = "it cannot be deleted", kubectlWith("patch", []string{"--type=merge", `--patch={"metadata":{"finalizers":null}}`}, t)
 		return []hit{h}
 	}
 	if t.before.has("ours") && t.op == Changed {
-		return []hit{t.named("grant-binding-changed", critical, "a break-glass grant's own binding says something else now, or cannot be deleted")}
+		return []hit{t.named("grant-binding-changed", critical,
+			"a break-glass grant's own binding says something else now, or cannot be deleted")}
 	}
 	role := strings.Join(t.after.all("role:"), "")
 	to := t.gained("subject:")
@@ -213,9 +228,11 @@ func (t *thing) clusterRole() []hit {
 	}
 	var out []hit
 	if to := t.gained("aggregate-to:"); len(to) > 0 {
-		out = append(out, t.named("clusterrole-aggregated", critical, "its rules are part of "+strings.Join(to, ", ")+" now, and of everybody's who has that"))
+		out = append(out, t.named("clusterrole-aggregated", critical, "its rules are part of "+strings.Join(to, ", ")+
+			" now, and of everybody's who has that"))
 	} else if to := t.patched("/metadata/labels/" + aggregateTo); len(to) > 0 {
-		out = append(out, t.named("clusterrole-aggregated", critical, "the label was written that makes its rules a part of "+strings.Join(to, ", ")+", and of everybody's who has that"))
+		out = append(out, t.named("clusterrole-aggregated", critical, "the label was written that makes its rules a part of "+
+			strings.Join(to, ", ")+", and of everybody's who has that"))
 	}
 	if t.before != nil && t.before.has("aggregates") && t.after.has("aggregates") && len(t.acts) == 0 {
 		return out // the rules of others, filled in
@@ -244,11 +261,13 @@ func (t *thing) serviceAccount() []hit {
 		return out
 	}
 	if roles := t.gained("cloud-role:"); len(roles) > 0 {
-		return append(out, t.named("serviceaccount-cloud-role", critical, "whoever has a token of it has rights in the cloud: "+strings.Join(roles, ", ")))
+		return append(out, t.named("serviceaccount-cloud-role", critical, "whoever has a token of it has rights in the cloud: "+
+			strings.Join(roles, ", ")))
 	}
 	for _, key := range cloudKeys {
 		if len(t.patched("/metadata/annotations/"+key)) > 0 {
-			return append(out, t.named("serviceaccount-cloud-role", critical, "whoever has a token of it may have rights in the cloud: "+key+" was written"))
+			return append(out, t.named("serviceaccount-cloud-role", critical, "whoever has a token of it may have rights in the cloud: "+key+
+				" was written"))
 		}
 	}
 	if t.op == Changed && t.before != nil && t.after != nil && same(t.before, t.after) {
@@ -279,7 +298,8 @@ func (t *thing) secret() []hit {
 	}
 	switch {
 	case t.after.has("type:" + typeToken):
-		return []hit{t.named("legacy-token-secret", critical, "it holds a token that never ends, of the service account "+strings.Join(t.after.all("service-account:"), ""))}
+		return []hit{t.named("legacy-token-secret", critical, "it holds a token that never ends, of the service account "+
+			strings.Join(t.after.all("service-account:"), ""))}
 	case t.after.has("type:"+typeBootstrap) || t.ref.Namespace == "kube-system" && strings.HasPrefix(t.ref.Name, "bootstrap-token-"):
 		return []hit{t.named("bootstrap-token", critical, "with it a new node, or whoever says to be one, joins the cluster")}
 	case t.op == Made:
@@ -289,7 +309,8 @@ func (t *thing) secret() []hit {
 }
 
 func (t *thing) configMap() []hit {
-	watched := []string{"aws-auth", "coredns", "coredns-custom", "kubeadm-config", "kubelet-config", "kube-proxy", "extension-apiserver-authentication", "cluster-info", "kube-apiserver-legacy-service-account-token-tracking"}
+	watched := []string{"aws-auth", "coredns", "coredns-custom", "kubeadm-config", "kubelet-config", "kube-proxy",
+		"extension-apiserver-authentication", "cluster-info", "kube-apiserver-legacy-service-account-token-tracking"}
 	means := map[string]string{
 		"aws-auth":                           "it says which cloud identities are whom in the cluster",
 		"coredns":                            "it says what names in the cluster mean",
@@ -389,7 +410,8 @@ func (t *thing) service() []hit {
 	}
 	switch {
 	case len(t.gained("external-ip:")) > 0:
-		return []hit{t.named("service-external-ips", critical, "what the cluster sends to "+strings.Join(t.gained("external-ip:"), ", ")+" goes to its pods")}
+		return []hit{t.named("service-external-ips", critical, "what the cluster sends to "+strings.Join(t.gained("external-ip:"), ", ")+
+			" goes to its pods")}
 	case len(t.gained("external-name:")) > 0:
 		return []hit{t.named("service-external-name", warning, "who asks for it is sent to "+strings.Join(t.gained("external-name:"), ", "))}
 	case len(t.gained("type:")) > 0:
@@ -410,7 +432,8 @@ func (t *thing) pod() []hit {
 		add("pod-ephemeral-container", "a container was put into it beside its own: "+strings.Join(t.gained("ephemeral:"), ", "))
 	}
 	owned := t.after != nil && t.after.Owner != "" && len(t.acts) == 0
-	if owned && !(t.in.After.whole("replicasets.apps") && t.in.After.whole("daemonsets.apps") && t.in.After.whole("statefulsets.apps") && t.in.After.whole("jobs.batch")) {
+	if owned && !(t.in.After.whole("replicasets.apps") && t.in.After.whole("daemonsets.apps") && t.in.After.whole("statefulsets.apps") &&
+		t.in.After.whole("jobs.batch")) {
 		return out // its owner may be just like it
 	}
 	if t.after.has("static") {
@@ -425,7 +448,11 @@ func (t *thing) pod() []hit {
 	if len(t.gained("hostNetwork"))+len(t.gained("hostPID"))+len(t.gained("hostIPC")) > 0 {
 		add("pod-host-namespace", "it sees its node's processes or network")
 	}
-	onMaster := slices.ContainsFunc(t.gained("node:"), func(n string) bool { o := t.in.After.find(Ref{"nodes", "", n}); return o.has("control-plane") })
+	onMaster := slices.ContainsFunc(t.gained("node:"), func(n string) bool {
+		o := t.in.After.find(Ref{"nodes", "",
+			n})
+		return o.has("control-plane")
+	})
 	if len(t.gained("control-plane")) > 0 || onMaster {
 		add("pod-control-plane", "it runs, or may run, beside the API server and its keys")
 	}
@@ -449,7 +476,8 @@ func (t *thing) workload() []hit {
 	if t.op == Changed && t.before == nil && len(t.acts) == 0 {
 		return nil // a restart and a new image look the same from here
 	}
-	if t.op == Removed || t.after != nil && t.after.Owner != "" && len(t.acts) == 0 && t.op == Made && t.kind.Owned && !t.in.After.whole("deployments.apps") {
+	if t.op == Removed || t.after != nil && t.after.Owner != "" && len(t.acts) == 0 && t.op == Made && t.kind.Owned &&
+		!t.in.After.whole("deployments.apps") {
 		return nil
 	}
 	severity, means := warning, "it runs pods, again and again"
@@ -487,10 +515,12 @@ func (t *thing) csr() []hit {
 	signer := strings.Join(t.after.all("signer:"), "")
 	var out []hit
 	if t.sub("approval") || t.after.has("approved") && !t.before.has("approved") && t.exists == ExistsYes {
-		out = append(out, t.named("csr-approved", critical, strings.TrimSpace("a certificate from "+signer)+" may be signed for it, which nobody can take back before it ends"))
+		out = append(out, t.named("csr-approved", critical, strings.TrimSpace("a certificate from "+signer)+
+			" may be signed for it, which nobody can take back before it ends"))
 	}
 	if t.sub("status") || t.after.has("signed") && !t.before.has("signed") {
-		out = append(out, t.named("csr-signed", critical, strings.TrimSpace("a certificate from "+signer)+" was signed for it, which nobody can take back before it ends"))
+		out = append(out, t.named("csr-signed", critical, strings.TrimSpace("a certificate from "+signer)+
+			" was signed for it, which nobody can take back before it ends"))
 	}
 	if len(out) == 0 {
 		out = append(out, t.hit(warning, "it waits to be approved"))

@@ -122,7 +122,8 @@ func Missing(before *Snapshot, after Snapshot) []string {
 			out = append(out, "before the session: "+said+": what was removed or changed of them shows only where audit events tell it")
 		}
 		if after.Server != "" && before.Server != after.Server {
-			out = append(out, fmt.Sprintf("the API server was of version %s before the session and of %s after it: what was changed shows only where its time does", orUnknown(before.Server), after.Server))
+			out = append(out, fmt.Sprintf("the API server was of version %s before the session and of %s after it: what was changed shows only "+
+				"where its time does", orUnknown(before.Server), after.Server))
 		}
 	}
 	return append(out, after.Missing()...)

@@ -35,7 +35,8 @@ func kind(t *testing.T, id string) sweep.Kind {
 func add(t *testing.T, s *sweep.Snapshot, id, name, uid string, made time.Time, more string) {
 	t.Helper()
 	k := kind(t, id)
-	raw := fmt.Sprintf(`{"metadata":{"name":%q,"namespace":"shop","uid":%q,"creationTimestamp":%q},%s}`, name, uid, made.Format(time.RFC3339), more)
+	raw := fmt.Sprintf(`{"metadata":{"name":%q,"namespace":"shop","uid":%q,"creationTimestamp":%q},%s}`, name, uid, made.Format(time.RFC3339),
+		more)
 	o, err := sweep.NewObject(k, []byte(raw), "")
 	if err != nil {
 		t.Fatal(err)
@@ -79,7 +80,9 @@ func TestSnapshotSurvivesEncoding(t *testing.T) {
 }
 
 func TestNothingOfASecretIsKept(t *testing.T) {
-	o, err := sweep.NewObject(kind(t, "secrets"), []byte(`{"metadata":{"name":"s","annotations":{"kubectl.kubernetes.io/last-applied-configuration":"hunter2"}},"data":{"a":"hunter2"}}`), "Opaque")
+	o, err := sweep.NewObject(kind(t, "secrets"),
+		[]byte(`{"metadata":{"name":"s","annotations":{"kubectl.kubernetes.io/last-applied-configuration":"hunter2"}},"data":{"a":"hunter2"}}`),
+		"Opaque")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +109,8 @@ func TestPodThatReachesNoFurtherThanItsOwnerIsItsOwners(t *testing.T) {
 			}
 		}
 		k := kind(t, "pods")
-		o, err := sweep.NewObject(k, []byte(`{"metadata":{"name":"p","namespace":"shop","uid":"u2","creationTimestamp":"2026-11-24T03:10:00Z","ownerReferences":[{"uid":"u1","controller":true}]},`+row.pod+`}`), "")
+		o, err := sweep.NewObject(k,
+			[]byte(`{"metadata":{"name":"p","namespace":"shop","uid":"u2","creationTimestamp":"2026-11-24T03:10:00Z","ownerReferences":[{"uid":"u1","controller":true}]},`+row.pod+`}`), "")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -123,7 +127,8 @@ func TestManyTraitsOfOneSortDoNotHideAnother(t *testing.T) {
 	for i := range 300 {
 		volumes = append(volumes, fmt.Sprintf(`{"hostPath":{"path":"/%03d"}}`, i))
 	}
-	o, err := sweep.NewObject(kind(t, "pods"), []byte(`{"metadata":{"name":"p"},"spec":{"volumes":[`+strings.Join(volumes, ",")+`],"containers":[{"securityContext":{"privileged":true}}]}}`), "")
+	o, err := sweep.NewObject(kind(t, "pods"), []byte(`{"metadata":{"name":"p"},"spec":{"volumes":[`+strings.Join(volumes, ",")+
+		`],"containers":[{"securityContext":{"privileged":true}}]}}`), "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -143,7 +148,8 @@ func TestWhatIsGoneIsNotLeftBehind(t *testing.T) {
 	}{
 		{"made and deleted again", sweep.Evidence{Acts: []sweep.Act{deleted, created}}, ""},
 		{"nobody can tell", sweep.Evidence{Acts: []sweep.Act{created}}, sweep.ExistsUnknown},
-		{"it is there", sweep.Evidence{Acts: []sweep.Act{created}, Looked: map[sweep.Ref]sweep.Look{ref: {Known: true, Exists: true}}}, sweep.ExistsYes},
+		{"it is there", sweep.Evidence{Acts: []sweep.Act{created}, Looked: map[sweep.Ref]sweep.Look{ref: {Known: true, Exists: true}}},
+			sweep.ExistsYes},
 		{"it is not there", sweep.Evidence{Acts: []sweep.Act{created}, Looked: map[sweep.Ref]sweep.Look{ref: {Known: true}}}, ""},
 	} {
 		got := sweep.Judge(row.in)
@@ -191,7 +197,8 @@ func TestBindingThatOnlyPretendsToBeAGrantsIsFound(t *testing.T) {
 		{"other", `{"kind":"User","name":"breakglass:alice:bg-7k2m-x9c"}`, true},
 	} {
 		k := kind(t, "clusterrolebindings.rbac.authorization.k8s.io")
-		o, err := sweep.NewObject(k, []byte(`{"metadata":{"name":"`+row.name+`","creationTimestamp":"2026-11-24T03:10:00Z",`+labels+`},"subjects":[`+row.subjects+`],"roleRef":{"kind":"ClusterRole","name":"view"}}`), "")
+		o, err := sweep.NewObject(k, []byte(`{"metadata":{"name":"`+row.name+`","creationTimestamp":"2026-11-24T03:10:00Z",`+labels+
+			`},"subjects":[`+row.subjects+`],"roleRef":{"kind":"ClusterRole","name":"view"}}`), "")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -206,7 +213,8 @@ func TestBindingThatOnlyPretendsToBeAGrantsIsFound(t *testing.T) {
 // Who put a finalizer on the binding of their own grant is told apart from who made another, and how it goes is a command that works.
 func TestFinalizerOnAGrantsBindingIsNamed(t *testing.T) {
 	k := kind(t, "clusterrolebindings.rbac.authorization.k8s.io")
-	o, err := sweep.NewObject(k, []byte(`{"metadata":{"name":"breakglass-bg-7k2m-x9c","creationTimestamp":"2026-11-24T03:10:00Z","finalizers":["x.example/y"],
+	o, err := sweep.NewObject(k,
+		[]byte(`{"metadata":{"name":"breakglass-bg-7k2m-x9c","creationTimestamp":"2026-11-24T03:10:00Z","finalizers":["x.example/y"],
 		"labels":{"app.kubernetes.io/managed-by":"breakglassd","breakglass.dev/request":"bg-7k2m-x9c"}},
 		"subjects":[{"kind":"User","name":"breakglass:alice:bg-7k2m-x9c"}],"roleRef":{"kind":"ClusterRole","name":"view"}}`), "")
 	if err != nil {
@@ -230,14 +238,24 @@ func TestDirectivesOfAPatchHideNothing(t *testing.T) {
 		name, resource, patch string
 		want                  []string
 	}{
-		{"every label is replaced", "namespaces", `{"metadata":{"labels":{"$patch":"replace"}}}`, []string{"namespace-security-relaxed Namespace tight"}},
-		{"the metadata is replaced", "namespaces", `{"metadata":{"$patch":"replace","name":"tight"}}`, []string{"namespace-security-relaxed Namespace tight"}},
-		{"all is replaced", "namespaces", `{"$patch":"replace","metadata":{"name":"tight"}}`, []string{"namespace-security-relaxed Namespace tight"}},
-		{"but few labels are kept", "namespaces", `{"metadata":{"labels":{"$retainKeys":["a"]}}}`, []string{"namespace-security-relaxed Namespace tight"}},
-		{"a finalizer is taken out", "clusterroles", `{"metadata":{"$deleteFromPrimitiveList/finalizers":["a"]}}`, []string{"clusterrole-changed ClusterRole shop/tight"}},
-		{"a label is moved away", "namespaces", `[{"op":"move","from":"/metadata/labels/pod-security.kubernetes.io~1enforce","path":"/status/x"}]`, []string{"namespace-security-relaxed Namespace tight"}},
-		{"another key looks like the path", "namespaces", `[{"op":"remove","path":"/metadata/labels/pod-security.kubernetes.io~1enforce","Path":"/status"}]`, []string{"namespace-security-relaxed Namespace tight"}},
-		{"an apply that leaves the labels out", "namespaces", `{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"tight"}}`, []string{"namespace-security-relaxed Namespace tight"}},
+		{"every label is replaced", "namespaces", `{"metadata":{"labels":{"$patch":"replace"}}}`,
+			[]string{"namespace-security-relaxed Namespace tight"}},
+		{"the metadata is replaced", "namespaces", `{"metadata":{"$patch":"replace","name":"tight"}}`,
+			[]string{"namespace-security-relaxed Namespace tight"}},
+		{"all is replaced", "namespaces", `{"$patch":"replace","metadata":{"name":"tight"}}`,
+			[]string{"namespace-security-relaxed Namespace tight"}},
+		{"but few labels are kept", "namespaces", `{"metadata":{"labels":{"$retainKeys":["a"]}}}`,
+			[]string{"namespace-security-relaxed Namespace tight"}},
+		{"a finalizer is taken out", "clusterroles", `{"metadata":{"$deleteFromPrimitiveList/finalizers":["a"]}}`,
+			[]string{"clusterrole-changed ClusterRole shop/tight"}},
+		{"a label is moved away", "namespaces",
+			`[{"op":"move","from":"/metadata/labels/pod-security.kubernetes.io~1enforce","path":"/status/x"}]`,
+			[]string{"namespace-security-relaxed Namespace tight"}},
+		{"another key looks like the path", "namespaces",
+			`[{"op":"remove","path":"/metadata/labels/pod-security.kubernetes.io~1enforce","Path":"/status"}]`,
+			[]string{"namespace-security-relaxed Namespace tight"}},
+		{"an apply that leaves the labels out", "namespaces", `{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"tight"}}`,
+			[]string{"namespace-security-relaxed Namespace tight"}},
 		{"the order of containers", "deployments", `{"spec":{"template":{"spec":{"$setElementOrder/containers":[{"name":"c"}]}}}}`, nil},
 		{"a restart", "deployments", `{"spec":{"template":{"metadata":{"annotations":{"kubectl.kubernetes.io/restartedAt":"now"}}}}}`, nil},
 		{"a test alone", "namespaces", `[{"op":"test","path":"/metadata/labels","value":{}}]`, nil},
@@ -254,9 +272,12 @@ func TestDirectivesOfAPatchHideNothing(t *testing.T) {
 // Of a patch, audit events tell what it says and not what came of it, and the audit policy that ships records no answers.
 func TestPatchesAreJudgedByWhatTheySay(t *testing.T) {
 	for _, row := range []struct{ group, resource, patch, want string }{
-		{"rbac.authorization.k8s.io", "clusterroles", `{"metadata":{"labels":{"rbac.authorization.k8s.io/aggregate-to-view":"true"}}}`, "clusterrole-aggregated"},
-		{"rbac.authorization.k8s.io", "clusterroles", `[{"op":"add","path":"/metadata/labels","value":{"rbac.authorization.k8s.io/aggregate-to-view":"true"}}]`, "clusterrole-aggregated"},
-		{"", "serviceaccounts", `{"metadata":{"annotations":{"eks.amazonaws.com/role-arn":"arn:aws:iam::1:role/admin"}}}`, "serviceaccount-cloud-role"},
+		{"rbac.authorization.k8s.io", "clusterroles", `{"metadata":{"labels":{"rbac.authorization.k8s.io/aggregate-to-view":"true"}}}`,
+			"clusterrole-aggregated"},
+		{"rbac.authorization.k8s.io", "clusterroles",
+			`[{"op":"add","path":"/metadata/labels","value":{"rbac.authorization.k8s.io/aggregate-to-view":"true"}}]`, "clusterrole-aggregated"},
+		{"", "serviceaccounts", `{"metadata":{"annotations":{"eks.amazonaws.com/role-arn":"arn:aws:iam::1:role/admin"}}}`,
+			"serviceaccount-cloud-role"},
 	} {
 		a := act("patch", row.group, row.resource, "x")
 		a.Request = json.RawMessage(row.patch)
@@ -268,7 +289,8 @@ func TestPatchesAreJudgedByWhatTheySay(t *testing.T) {
 }
 
 func TestTimesThatTheSessionCanWriteExcuseNothing(t *testing.T) {
-	const kind1, old, evil = "clusterroles.rbac.authorization.k8s.io", `"rules":[{"apiGroups":[""],"resources":["pods"],"verbs":["get"]}]`, `"rules":[{"apiGroups":["*"],"resources":["*"],"verbs":["*"]}]`
+	const kind1, old, evil = "clusterroles.rbac.authorization.k8s.io", `"rules":[{"apiGroups":[""],"resources":["pods"],"verbs":["get"]}]`,
+		`"rules":[{"apiGroups":["*"],"resources":["*"],"verbs":["*"]}]`
 	taken := window.Until.Add(10 * time.Minute)
 	year := 365 * 24 * time.Hour
 	for _, row := range []struct {
@@ -281,7 +303,8 @@ func TestTimesThatTheSessionCanWriteExcuseNothing(t *testing.T) {
 		{"put back a year", evil, []time.Time{from.Add(-year)}, "v1.36.3", true},
 		{"put into the future", evil, []time.Time{from.Add(year)}, "v1.36.3", true},
 		{"taken out", evil, nil, "v1.36.3", true},
-		{"in the session, and by somebody else later", evil, []time.Time{from.Add(time.Minute), window.Until.Add(5 * time.Minute)}, "v1.36.3", true},
+		{"in the session, and by somebody else later", evil, []time.Time{from.Add(time.Minute), window.Until.Add(5 * time.Minute)}, "v1.36.3",
+			true},
 		{"by somebody else later", evil, []time.Time{from.Add(-year), window.Until.Add(5 * time.Minute)}, "v1.36.3", false},
 		{"not at all", old, []time.Time{from.Add(-year)}, "v1.36.3", false},
 		{"by the defaults of another version", evil, []time.Time{from.Add(-year)}, "v1.37.0", false},
@@ -294,7 +317,8 @@ func TestTimesThatTheSessionCanWriteExcuseNothing(t *testing.T) {
 		for _, at := range row.changed {
 			fields = append(fields, fmt.Sprintf(`{"time":%q}`, at.Format(time.RFC3339)))
 		}
-		o, err := sweep.NewObject(k, []byte(`{"metadata":{"name":"r","namespace":"shop","uid":"u1","managedFields":[`+strings.Join(fields, ",")+`]},`+row.rules+`}`), "")
+		o, err := sweep.NewObject(k, []byte(`{"metadata":{"name":"r","namespace":"shop","uid":"u1","managedFields":[`+strings.Join(fields, ",")+
+			`]},`+row.rules+`}`), "")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -310,7 +334,8 @@ func TestPodThatWasWaitingForANodeWasNotChanged(t *testing.T) {
 	after.Taken = window.Until
 	add(t, &before, "pods", "p", "u1", from.Add(-time.Hour), `"spec":{"containers":[{"name":"c"}]}`)
 	k := kind(t, "pods")
-	o, err := sweep.NewObject(k, []byte(`{"metadata":{"name":"p","namespace":"shop","uid":"u1","managedFields":[{"time":"2026-11-24T01:00:00Z"},{"time":"2026-11-24T03:10:00Z","subresource":"status"}]},"spec":{"nodeName":"master","containers":[{"name":"c"}]}}`), "")
+	o, err := sweep.NewObject(k,
+		[]byte(`{"metadata":{"name":"p","namespace":"shop","uid":"u1","managedFields":[{"time":"2026-11-24T01:00:00Z"},{"time":"2026-11-24T03:10:00Z","subresource":"status"}]},"spec":{"nodeName":"master","containers":[{"name":"c"}]}}`), "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -330,10 +355,14 @@ func TestWhatTheComparisonLacksIsSaid(t *testing.T) {
 	}{
 		{"nothing", &sweep.Snapshot{Server: "v1"}, sweep.Snapshot{Server: "v1"}, nil},
 		{"no snapshot before", nil, sweep.Snapshot{Server: "v1"}, []string{"what existed before the session is not known"}},
-		{"a poor one before", &sweep.Snapshot{Gaps: []sweep.Gap{late}}, sweep.Snapshot{}, []string{"before the session: pods: there was no time left for them"}},
-		{"poor both times", &sweep.Snapshot{Gaps: []sweep.Gap{late}}, sweep.Snapshot{Gaps: []sweep.Gap{late}}, []string{"before the session: pods: ", "pods: there was no time left for them; sweep again"}},
-		{"another version", &sweep.Snapshot{Server: "v1"}, sweep.Snapshot{Server: "v2"}, []string{"the API server was of version v1 before the session and of v2 after it"}},
-		{"a snapshot of an earlier release", &sweep.Snapshot{}, sweep.Snapshot{Server: "v2"}, []string{"the API server was of version unknown before"}},
+		{"a poor one before", &sweep.Snapshot{Gaps: []sweep.Gap{late}}, sweep.Snapshot{},
+			[]string{"before the session: pods: there was no time left for them"}},
+		{"poor both times", &sweep.Snapshot{Gaps: []sweep.Gap{late}}, sweep.Snapshot{Gaps: []sweep.Gap{late}},
+			[]string{"before the session: pods: ", "pods: there was no time left for them; sweep again"}},
+		{"another version", &sweep.Snapshot{Server: "v1"}, sweep.Snapshot{Server: "v2"},
+			[]string{"the API server was of version v1 before the session and of v2 after it"}},
+		{"a snapshot of an earlier release", &sweep.Snapshot{}, sweep.Snapshot{Server: "v2"},
+			[]string{"the API server was of version unknown before"}},
 	} {
 		got := sweep.Missing(row.before, row.after)
 		if !slices.EqualFunc(got, row.want, strings.HasPrefix) {
@@ -347,7 +376,8 @@ func TestManyOfOneSortDoNotPushOutAnother(t *testing.T) {
 	for i := range 150 {
 		acts = append(acts, act("create", "apiregistration.k8s.io", "apiservices", fmt.Sprintf("v1.a%03d", i)))
 	}
-	acts = append(acts, act("create", "rbac.authorization.k8s.io", "clusterrolebindings", "evil"), act("create", "networking.k8s.io", "ingresses", "open"))
+	acts = append(acts, act("create", "rbac.authorization.k8s.io", "clusterrolebindings", "evil"),
+		act("create", "networking.k8s.io", "ingresses", "open"))
 	found := sweep.Judge(sweep.Evidence{Acts: acts})
 	got := sweep.Choose(found, 100)
 	if len(found) != 152 || len(got) != 100 {

@@ -93,7 +93,8 @@ func (c *CA) newToken(ctx context.Context, old *session) (*session, error) {
 	}
 	c.secret.Store(secret)
 	if tokenLike.MatchString(secret) {
-		return nil, fmt.Errorf("%s holds a token instead of a secret id: a wrapped secret id must be unwrapped first: vault unwrap -field=secret_id", c.cfg.Auth.SecretIDFile)
+		return nil, fmt.Errorf("%s holds a token instead of a secret id: a wrapped secret id must be unwrapped first: vault unwrap "+
+			"-field=secret_id", c.cfg.Auth.SecretIDFile)
 	}
 	a, err := c.call(ctx, c.read, c.cfg.Timeout, "", http.MethodPost, "auth/"+c.cfg.Auth.Mount+"/login",
 		map[string]any{"role_id": c.cfg.Auth.RoleID, "secret_id": secret})
@@ -105,7 +106,8 @@ func (c *CA) newToken(ctx context.Context, old *session) (*session, error) {
 	case err != nil:
 		return nil, fmt.Errorf("logging in to Vault: %w", err)
 	case a.Auth == nil || a.Auth.ClientToken == "":
-		return nil, fmt.Errorf("logging in to Vault: the answer of auth/%s holds no token: check the mount of the AppRole engine", c.cfg.Auth.Mount)
+		return nil, fmt.Errorf("logging in to Vault: the answer of auth/%s holds no token: check the mount of the AppRole engine",
+			c.cfg.Auth.Mount)
 	}
 	life := time.Duration(a.Auth.LeaseDuration) * time.Second
 	return newSession(a.Auth.ClientToken, life, life, a.Auth.Renewable, time.Now()), nil
@@ -118,7 +120,8 @@ func (c *CA) lookup(ctx context.Context, token string) (*session, error) {
 		return nil, fmt.Errorf("Vault does not accept the token in %s: put a valid one there", c.cfg.Auth.TokenFile)
 	}
 	if err == nil && slices.Equal(a.list("policies"), []string{"response-wrapping"}) {
-		return nil, fmt.Errorf("%s holds a wrapping token, not the token itself: vault unwrap -field=token, and take wrap_ttl out of the sink of Vault Agent", c.cfg.Auth.TokenFile)
+		return nil, fmt.Errorf("%s holds a wrapping token, not the token itself: vault unwrap -field=token, and take wrap_ttl out of the sink "+
+			"of Vault Agent", c.cfg.Auth.TokenFile)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("looking up the Vault token: %w", err)
@@ -145,7 +148,8 @@ func readSecret(file string) (string, error) {
 	case s == "":
 		return "", fmt.Errorf("%s is empty", file)
 	case strings.HasPrefix(s, "{"):
-		return "", fmt.Errorf("%s holds a JSON object instead of the secret itself: Vault Agent writes one when wrap_ttl is set in its sink, and `vault unwrap` "+
+		return "", fmt.Errorf("%s holds a JSON object instead of the secret itself: Vault Agent writes one when wrap_ttl is set in its sink, "+
+			"and `vault unwrap` "+
 			"without -field prints one; put the plain secret there", file)
 	}
 	return s, nil

@@ -284,8 +284,10 @@ func TestOnlyTheRightVaultIsBelieved(t *testing.T) {
 
 func TestTheEnvironmentIsNotRead(t *testing.T) {
 	w := sharedWorld(t)
-	for k, v := range map[string]string{"VAULT_ADDR": "http://192.0.2.1:1", "VAULT_TOKEN": "hvs.not-this-one", "VAULT_NAMESPACE": "elsewhere", "VAULT_SKIP_VERIFY": "1",
-		"VAULT_MAX_RETRIES": "9", "VAULT_HEADERS": `{"x":"y"}`, "VAULT_WRAP_TTL": "5m", "HTTPS_PROXY": "http://192.0.2.1:1", "VAULT_PROXY_ADDR": "http://192.0.2.1:1"} {
+	for k, v := range map[string]string{"VAULT_ADDR": "http://192.0.2.1:1", "VAULT_TOKEN": "hvs.not-this-one", "VAULT_NAMESPACE": "elsewhere",
+		"VAULT_SKIP_VERIFY": "1",
+		"VAULT_MAX_RETRIES": "9", "VAULT_HEADERS": `{"x":"y"}`, "VAULT_WRAP_TTL": "5m", "HTTPS_PROXY": "http://192.0.2.1:1",
+		"VAULT_PROXY_ADDR": "http://192.0.2.1:1"} {
 		t.Setenv(k, v)
 	}
 	c := w.open(t)

@@ -136,10 +136,12 @@ func (c *CA) do(ctx context.Context, client *api.Client, timeout time.Duration, 
 			return a, nil
 		}
 		if resp.StatusCode == http.StatusTemporaryRedirect {
-			return nil, &callError{status: resp.StatusCode, sent: true, why: "the Vault at " + c.cfg.Address + " is a standby that sends its callers elsewhere: use the address of the active node"}
+			return nil, &callError{status: resp.StatusCode, sent: true, why: "the Vault at " + c.cfg.Address +
+				" is a standby that sends its callers elsewhere: use the address of the active node"}
 		}
-		return nil, &callError{status: resp.StatusCode, sent: true, why: fmt.Sprintf("the answer of %s (status %d) is not one of Vault's, or is cut short: "+
-			"see what stands between the daemon and Vault", c.cfg.Address, resp.StatusCode)}
+		return nil, &callError{status: resp.StatusCode, sent: true,
+			why: fmt.Sprintf("the answer of %s (status %d) is not one of Vault's, or is cut short: "+
+				"see what stands between the daemon and Vault", c.cfg.Address, resp.StatusCode)}
 	}
 	e := &callError{sent: sent.Load()}
 	var re *api.ResponseError
@@ -230,7 +232,8 @@ func (c *CA) refused(status int, said []string) string {
 	case len(said) > 0:
 		return fmt.Sprintf("Vault refused (status %d): %s", status, strings.Join(said, "; "))
 	}
-	return fmt.Sprintf("%s answered with status %d and no reason: see Vault's log, and what stands between the daemon and Vault", c.cfg.Address, status)
+	return fmt.Sprintf("%s answered with status %d and no reason: see Vault's log, and what stands between the daemon and Vault",
+		c.cfg.Address, status)
 }
 
 func (c *CA) unreachable(err error, timeout time.Duration) string {
@@ -241,7 +244,8 @@ func (c *CA) unreachable(err error, timeout time.Duration) string {
 	case errors.As(err, &hostErr):
 		return fmt.Sprintf("the server at %s has no certificate for that name: check the address", c.cfg.Address)
 	case errors.As(err, &certErr):
-		return fmt.Sprintf("the server at %s cannot prove with %s that it is Vault: check the address and the CA file", c.cfg.Address, c.cfg.CAFile)
+		return fmt.Sprintf("the server at %s cannot prove with %s that it is Vault: check the address and the CA file", c.cfg.Address,
+			c.cfg.CAFile)
 	case errors.Is(err, context.DeadlineExceeded):
 		return fmt.Sprintf("Vault at %s did not answer within %s: see whether it is up and reachable", c.cfg.Address, timeout)
 	case errors.Is(err, context.Canceled):

@@ -75,19 +75,22 @@ func TestOddAnswersAreNotCertificates(t *testing.T) {
 	if s, err := parseSigned(&answer{Data: good}); err != nil || len(s.Chain) != 0 {
 		t.Fatalf("a good answer: %v, chain of %d", err, len(s.Chain))
 	}
-	if s, err := parseSigned(&answer{Data: map[string]any{"certificate": string(leaf), "ca_chain": []any{string(leaf), string(ca.CertPEM)}}}); err != nil || len(s.Chain) != 1 {
+	if s, err := parseSigned(&answer{Data: map[string]any{"certificate": string(leaf),
+		"ca_chain": []any{string(leaf), string(ca.CertPEM)}}}); err != nil || len(s.Chain) != 1 {
 		t.Errorf("with an intermediate: %v, chain of %d, want 1", err, len(s.Chain))
 	}
 	for name, a := range map[string]*answer{
-		"warning":       {Data: good, Warnings: []string{"capped"}},
-		"nothing":       {},
-		"two":           {Data: map[string]any{"certificate": string(leaf) + string(leaf)}},
-		"with its key":  {Data: map[string]any{"certificate": string(leaf) + string(key)}},
-		"after text":    {Data: map[string]any{"certificate": "hello\n" + string(leaf)}},
-		"before text":   {Data: map[string]any{"certificate": string(leaf) + "bye"}},
-		"headers":       {Data: map[string]any{"certificate": string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Headers: map[string]string{"a": "b"}, Bytes: ca.Cert.Raw}))}},
-		"a key":         {Data: map[string]any{"certificate": string(key)}},
-		"trailing DER":  {Data: map[string]any{"certificate": string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: append(ca.Cert.Raw, 0)}))}},
+		"warning":      {Data: good, Warnings: []string{"capped"}},
+		"nothing":      {},
+		"two":          {Data: map[string]any{"certificate": string(leaf) + string(leaf)}},
+		"with its key": {Data: map[string]any{"certificate": string(leaf) + string(key)}},
+		"after text":   {Data: map[string]any{"certificate": "hello\n" + string(leaf)}},
+		"before text":  {Data: map[string]any{"certificate": string(leaf) + "bye"}},
+		"headers": {Data: map[string]any{"certificate": string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE",
+			Headers: map[string]string{"a": "b"}, Bytes: ca.Cert.Raw}))}},
+		"a key": {Data: map[string]any{"certificate": string(key)}},
+		"trailing DER": {Data: map[string]any{"certificate": string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE",
+			Bytes: append(ca.Cert.Raw, 0)}))}},
 		"no PEM":        {Data: map[string]any{"certificate": "x"}},
 		"a number":      {Data: map[string]any{"certificate": json.Number("1")}},
 		"odd chain":     {Data: map[string]any{"certificate": string(leaf), "ca_chain": []any{json.Number("1")}}},
@@ -219,7 +222,8 @@ func TestErrorsHoldNoSecretsAndNoBodies(t *testing.T) {
 			errs = append(errs, errors.New(f.Text))
 		}
 		for _, err := range errs {
-			if err != nil && (strings.Contains(err.Error(), token) || strings.Contains(err.Error(), secretID) || strings.Contains(err.Error(), body)) {
+			if err != nil && (strings.Contains(err.Error(), token) || strings.Contains(err.Error(), secretID) ||
+				strings.Contains(err.Error(), body)) {
 				t.Errorf("reply %d %q: the error holds a secret or the body: %v", reply.status, reply.text, err)
 			}
 		}
@@ -273,8 +277,10 @@ func TestHealthWarnsOfClocksVersionsAndTokens(t *testing.T) {
 
 func TestVersionsThatKeepMaxTTL(t *testing.T) {
 	for version, want := range map[string]bool{
-		"1.18.9": false, "1.19.18": false, "1.19.19": true, "1.20.12": false, "1.20.13": true, "1.21.0": false, "1.21.7": false, "1.21.8": true, "1.21.8-rc1": false,
-		"1.21.9-rc1": true, "1.21.8+ent": true, "1.21.7+ent.hsm": false, "2.0.2": false, "2.0.3": true, "2.1.0": true, "3.0.0": true, "1.22.0": true, "0.11.1": false,
+		"1.18.9": false, "1.19.18": false, "1.19.19": true, "1.20.12": false, "1.20.13": true, "1.21.0": false, "1.21.7": false, "1.21.8": true,
+		"1.21.8-rc1": false,
+		"1.21.9-rc1": true, "1.21.8+ent": true, "1.21.7+ent.hsm": false, "2.0.2": false, "2.0.3": true, "2.1.0": true, "3.0.0": true,
+		"1.22.0": true, "0.11.1": false,
 		"": false, "x": false, "1": false, "1.21": false,
 	} {
 		if got := honoursMaxTTL(version); got != want {

@@ -36,12 +36,15 @@ func (c *CA) SignCanary(ctx context.Context, o rotation.Canary) (breakglass.Sign
 	}
 	asked := time.Now()
 	signed, err := c.order(ctx, s, m.Path+"/issuer/"+o.Issuer+"/sign/"+policies.VaultCanaryRole,
-		breakglass.Order{Request: o.CommonName, Cluster: o.Cluster, CommonName: o.CommonName, CSR: o.CSR, TTL: o.TTL}, []*x509.Certificate{issuer})
+		breakglass.Order{Request: o.CommonName, Cluster: o.Cluster, CommonName: o.CommonName, CSR: o.CSR, TTL: o.TTL},
+		[]*x509.Certificate{issuer})
 	if err != nil {
 		return breakglass.Signed{}, err
 	}
-	if bad := breakglass.CheckCertificate(signed, breakglass.Intent{CommonName: o.CommonName, SPKI: o.SPKI, TTL: o.TTL, Issuer: issuer.Raw, Now: time.Now(), Asked: asked}); len(bad) > 0 {
-		return breakglass.Signed{}, fmt.Errorf("Vault signed something else than the canary: %s; find out who changed it", strings.Join(bad, "; "))
+	if bad := breakglass.CheckCertificate(signed, breakglass.Intent{CommonName: o.CommonName, SPKI: o.SPKI, TTL: o.TTL, Issuer: issuer.Raw,
+		Now: time.Now(), Asked: asked}); len(bad) > 0 {
+		return breakglass.Signed{}, fmt.Errorf("Vault signed something else than the canary: %s; find out who changed it",
+			strings.Join(bad, "; "))
 	}
 	return signed, nil
 }
@@ -61,7 +64,8 @@ func (c *CA) checkCanary(ctx context.Context, s *session, m Mount) error {
 		return err
 	}
 	if bad = append(bad, c.policyVerdict(now.policy).against(m.Path)...); len(bad) > 0 {
-		return fmt.Errorf("Vault would not sign a canary under what shipped: %s; find out who changed it, then run deploy/vault/setup.sh again", strings.Join(bad, "; "))
+		return fmt.Errorf("Vault would not sign a canary under what shipped: %s; find out who changed it, then run deploy/vault/setup.sh again",
+			strings.Join(bad, "; "))
 	}
 	return nil
 }

@@ -21,9 +21,9 @@ import (
 )
 
 // Check proves that an order for this cluster and group would be signed under exactly what shipped, and by a clock that agrees
-// with ours. It reads the role, the issuer, the token, the policy and the time at the same time, so it costs about one round trip. Callers that come while others are
-// being answered share the next reading, which begins after they came: a crowd costs Vault no more than one caller does, and
-// nobody is answered with what was read before they asked. See breakglass.Signer.
+// with ours. It reads the role, the issuer, the token, the policy and the time at the same time, so it costs about one round trip. Callers
+// that come while others are being answered share the next reading, which begins after they came: a crowd costs Vault no more than one
+// caller does, and nobody is answered with what was read before they asked. See breakglass.Signer.
 func (c *CA) Check(ctx context.Context, cluster, group string) error {
 	r := c.checks.join(cluster+" "+group, func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), 2*c.cfg.Timeout) // of everybody who joined, so of nobody
@@ -115,10 +115,12 @@ func (c *CA) judge(now snapshot, m Mount, group string) error {
 		return err
 	}
 	if now.ahead.Abs() > breakglass.MaxSkew {
-		return fmt.Errorf("Vault's clock and this one differ by %s, so that a certificate would not be believed: set both with NTP", now.ahead.Abs().Round(time.Second))
+		return fmt.Errorf("Vault's clock and this one differ by %s, so that a certificate would not be believed: set both with NTP",
+			now.ahead.Abs().Round(time.Second))
 	}
 	if len(drift) > 0 {
-		return fmt.Errorf("Vault would not sign under what shipped: %s; find out who changed it, then run deploy/vault/setup.sh again", strings.Join(drift, "; "))
+		return fmt.Errorf("Vault would not sign under what shipped: %s; find out who changed it, then run deploy/vault/setup.sh again",
+			strings.Join(drift, "; "))
 	}
 	return nil
 }

@@ -39,14 +39,16 @@ func shippedRole(t testing.TB, w *world, group string) map[string]any {
 func TestDriftOfEveryRoleFieldStopsIssuing(t *testing.T) {
 	w := newWorld(t)
 	c := w.open(t)
-	other, err := w.root.Logical().Write(w.mount.Path+"/issuers/generate/root/internal", map[string]any{"common_name": "other", "issuer_name": "other", "key_type": "ec"})
+	other, err := w.root.Logical().Write(w.mount.Path+"/issuers/generate/root/internal",
+		map[string]any{"common_name": "other", "issuer_name": "other", "key_type": "ec"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	special := map[string]any{
 		"issuer_ref": other.Data["issuer_id"], "key_type": "any", "key_bits": 384, "signature_bits": 384, "serial_number_source": "json-csr",
 		"not_after": "2099-01-01T00:00:00Z", "cn_validations": []string{"disabled"}, "key_usage": []string{"DigitalSignature", "CertSign"},
-		"ext_key_usage": []string{"ServerAuth"}, "ext_key_usage_oids": []string{"1.3.6.1.5.5.7.3.1"}, "allowed_other_sans": []string{"1.2.3.4;UTF8:*"},
+		"ext_key_usage": []string{"ServerAuth"}, "ext_key_usage_oids": []string{"1.3.6.1.5.5.7.3.1"},
+		"allowed_other_sans": []string{"1.2.3.4;UTF8:*"},
 		"policy_identifiers": []string{"1.2.3.4"}, "organization": []string{"system:masters"}, "allowed_domains": []string{"*"},
 	}
 	for _, g := range []string{"", group} {
@@ -115,7 +117,8 @@ func TestRoleFieldsOfANewerVaultDoNotStopIssuing(t *testing.T) {
 	role["ou"] = nil // a list that is not there
 	role["key_bits"] = "256"
 	bad, _, _ = roleDrift(role, "", w.mount)
-	if want := []string{"role field key_bits is \"256\" instead of 256", "role field no_store is missing (this Vault is too old)"}; !slices.Equal(bad, want) {
+	if want := []string{"role field key_bits is \"256\" instead of 256",
+		"role field no_store is missing (this Vault is too old)"}; !slices.Equal(bad, want) {
 		t.Errorf("got %q, want %q", bad, want)
 	}
 }
@@ -136,7 +139,8 @@ func TestIssuerDriftStopsIssuing(t *testing.T) {
 	w := newWorld(t)
 	c := w.open(t)
 	path := w.mount.Path + "/issuer/" + w.mount.IssuerID
-	good := map[string]any{"issuer_name": "breakglass-g1", "usage": "read-only,issuing-certificates,crl-signing,ocsp-signing", "leaf_not_after_behavior": "err"}
+	good := map[string]any{"issuer_name": "breakglass-g1", "usage": "read-only,issuing-certificates,crl-signing,ocsp-signing",
+		"leaf_not_after_behavior": "err"}
 	for _, tc := range []struct {
 		path, field, value, says string
 	}{
@@ -236,7 +240,8 @@ func TestDoctorFindsEveryPlantedEvil(t *testing.T) {
 	w := newWorld(t)
 	c := w.open(t)
 	for _, f := range c.Doctor(t.Context()) {
-		if f.Level == LevelError || f.Level == LevelWarn && f.Code != "vault-health" { // the Vault of this test is older than the fix of not_after
+		// the Vault of this test is older than the fix of not_after
+		if f.Level == LevelError || f.Level == LevelWarn && f.Code != "vault-health" {
 			t.Errorf("on a fresh set-up: %+v", f)
 		}
 	}

@@ -122,7 +122,8 @@ func Open(_ context.Context, cfg Config) (*CA, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	c := &CA{cfg: cfg, log: cfg.Log, mounts: map[string]Mount{}, kick: make(chan struct{}, 1), checks: rounds{running: map[string]*round{}, waiting: map[string]*round{}}}
+	c := &CA{cfg: cfg, log: cfg.Log, mounts: map[string]Mount{}, kick: make(chan struct{}, 1),
+		checks: rounds{running: map[string]*round{}, waiting: map[string]*round{}}}
 	var bad []error
 	for _, m := range cfg.Mounts {
 		if _, twice := c.mounts[m.Cluster]; twice || m.Cluster == "" {
@@ -138,7 +139,8 @@ func Open(_ context.Context, cfg Config) (*CA, error) {
 			}
 		}
 		if m.NextIssuerID == m.IssuerID {
-			bad = append(bad, fmt.Errorf("mount of cluster %s: the next issuer is the same as the issuer: leave it out when no rotation is going on", m.Cluster))
+			bad = append(bad,
+				fmt.Errorf("mount of cluster %s: the next issuer is the same as the issuer: leave it out when no rotation is going on", m.Cluster))
 		}
 	}
 	bad = append(bad, cfg.Auth.validate())
@@ -218,7 +220,8 @@ func (cfg Config) client(t *tls.Config, idle time.Duration) (*api.Client, error)
 	}
 	client, err := api.NewClient(ac)
 	if err != nil {
-		return nil, fmt.Errorf("making the Vault client: its library stumbled over a VAULT_ variable of the environment, of which nothing is used here: unset them")
+		return nil, fmt.Errorf("making the Vault client: its library stumbled over a VAULT_ variable of the environment, of which nothing is " +
+			"used here: unset them")
 	}
 	client.SetHeaders(http.Header{api.RequestHeaderName: {"true"}})
 	client.ClearToken()                                                     // each call brings its own

@@ -58,7 +58,8 @@ func (c *CA) Doctor(ctx context.Context) []Finding {
 	d.common, d.unread = c.common(ctx, s, c.read)
 	if d.unread == nil {
 		if gone := c.policyVerdict(d.common.policy).missing[""]; len(gone) > 0 {
-			d.add(LevelWarn, "vault-policy", c.cfg.Policy, "the policy lacks what ships for the token itself ("+few(gone)+"): run deploy/vault/setup.sh again")
+			d.add(LevelWarn, "vault-policy", c.cfg.Policy, "the policy lacks what ships for the token itself ("+few(gone)+
+				"): run deploy/vault/setup.sh again")
 		}
 	}
 	for _, m := range c.cfg.Mounts {
@@ -83,7 +84,8 @@ func (d *doctor) add(level Level, code, subject, text string) {
 // nothing reports whether Vault denies the token everything that is needed on a mount. One cause, one finding.
 func (d *doctor) nothing(ctx context.Context, s *session, m Mount) bool {
 	a, err := d.c.call(ctx, d.c.read, d.c.cfg.Timeout, s.token, http.MethodPost, "sys/capabilities-self",
-		map[string]any{"paths": []string{m.Path + "/certs", m.Path + "/issuers", m.Path + "/roles/breakglass", m.Path + "/sign/breakglass", m.Path + "/config/issuers"}})
+		map[string]any{"paths": []string{m.Path + "/certs", m.Path + "/issuers", m.Path + "/roles/breakglass", m.Path + "/sign/breakglass",
+			m.Path + "/config/issuers"}})
 	if err != nil {
 		return false
 	}
@@ -131,7 +133,8 @@ func (d *doctor) mount(ctx context.Context, s *session, m Mount) {
 			d.add(LevelOK, "vault-drift", subject, "role, issuer, token and policy are what shipped")
 		}
 		if _, unknown, _ := roleDrift(now.role.Data, group, m); len(unknown) > 0 {
-			d.add(LevelWarn, "vault-role-fields", subject, fmt.Sprintf("this Vault has role fields that this release does not compare (%s): update breakglassd",
+			d.add(LevelWarn, "vault-role-fields", subject, fmt.Sprintf("this Vault has role fields that this release does not compare (%s): "+
+				"update breakglassd",
 				strings.Join(unknown, ", ")))
 		}
 	}
@@ -143,26 +146,31 @@ func (d *doctor) mount(ctx context.Context, s *session, m Mount) {
 	if roles, err := d.c.list(ctx, s, m.Path+"/roles"); err != nil {
 		d.add(LevelWarn, "vault-roles", m.Path, err.Error())
 	} else if extra := slices.DeleteFunc(roles, func(r string) bool { return slices.Contains(ours, r) }); len(extra) > 0 {
-		d.add(LevelWarn, "vault-roles", m.Path, fmt.Sprintf("the mount has roles that no profile uses (%s): whoever may use them can make certificates that the clusters trust; delete them",
+		d.add(LevelWarn, "vault-roles", m.Path, fmt.Sprintf("the mount has roles that no profile uses (%s): whoever may use them can make "+
+			"certificates that the clusters trust; delete them",
 			strings.Join(clean(extra), ", ")))
 	}
 	d.issuer(ctx, m)
 	d.read(ctx, s, m.Path+"/config/acme", func(a *answer) {
 		if a.flag("enabled") {
-			d.add(LevelError, "vault-acme", m.Path, "ACME is enabled, which is a second door to the CA: vault write "+m.Path+"/config/acme enabled=false")
+			d.add(LevelError, "vault-acme", m.Path, "ACME is enabled, which is a second door to the CA: vault write "+m.Path+
+				"/config/acme enabled=false")
 		}
 	})
 	d.read(ctx, s, m.Path+"/config/issuers", func(a *answer) {
 		if a.flag("default_follows_latest_issuer") {
-			d.add(LevelWarn, "vault-default-issuer", m.Path, "the default issuer follows the latest one: vault write "+m.Path+"/config/issuers default="+m.IssuerID+" default_follows_latest_issuer=false")
+			d.add(LevelWarn, "vault-default-issuer", m.Path, "the default issuer follows the latest one: vault write "+m.Path+
+				"/config/issuers default="+m.IssuerID+" default_follows_latest_issuer=false")
 		}
 	})
 	d.read(ctx, s, m.Path+"/config/auto-tidy", func(a *answer) {
 		if !a.flag("enabled") || !a.flag("tidy_cert_store") {
-			d.add(LevelWarn, "vault-tidy", m.Path, "certificates that have ended are kept for ever, and every start of the daemon reads all of them: run deploy/vault/setup.sh again, which switches "+
+			d.add(LevelWarn, "vault-tidy", m.Path, "certificates that have ended are kept for ever, and every start of the daemon reads all of "+
+				"them: run deploy/vault/setup.sh again, which switches "+
 				"tidy on")
 		} else if a.seconds("safety_buffer") < minSafetyBuffer {
-			d.add(LevelWarn, "vault-tidy", m.Path, fmt.Sprintf("tidy removes certificates %s after they end, before they can be compared with the ledger: vault write %s/config/auto-tidy safety_buffer=72h",
+			d.add(LevelWarn, "vault-tidy", m.Path, fmt.Sprintf("tidy removes certificates %s after they end, before they can be compared with the "+
+				"ledger: vault write %s/config/auto-tidy safety_buffer=72h",
 				a.seconds("safety_buffer"), m.Path))
 		}
 	})
@@ -193,7 +201,8 @@ func (d *doctor) issuer(ctx context.Context, m Mount) {
 	}
 	d.add(level, "vault-issuer", m.Path, text)
 	if !cert.MaxPathLenZero || cert.MaxPathLen != 0 {
-		d.add(LevelWarn, "vault-issuer-path", m.Path, "the issuer may sign CAs below itself (no path length of 0), so one call by a Vault administrator makes a CA that clusters trust: replace it by one from setup.sh")
+		d.add(LevelWarn, "vault-issuer-path", m.Path, "the issuer may sign CAs below itself (no path length of 0), so one call by a Vault "+
+			"administrator makes a CA that clusters trust: replace it by one from setup.sh")
 	}
 }
 
@@ -202,7 +211,8 @@ const issuerNotice = 90 * 24 * time.Hour
 
 // privileges proves that the token can do what it must and nothing else that matters.
 func (d *doctor) privileges(ctx context.Context, s *session) {
-	want := map[string]string{"auth/token/lookup-self": "read", "auth/token/renew-self": "update", "sys/policies/acl/" + d.c.cfg.Policy: "read"}
+	want := map[string]string{"auth/token/lookup-self": "read", "auth/token/renew-self": "update", "sys/policies/acl/" +
+		d.c.cfg.Policy: "read"}
 	var mayNot []string
 	for _, m := range d.c.cfg.Mounts {
 		if slices.Contains(d.closed, m.Path) {
@@ -241,11 +251,13 @@ func (d *doctor) privileges(ctx context.Context, s *session) {
 		}
 		if got := a.list(path); !slices.Equal(got, []string{expect}) {
 			bad++
-			d.add(LevelError, "vault-capabilities", path, fmt.Sprintf("the token has %q there instead of %q: run deploy/vault/setup.sh again, and find out who changed it", got, expect))
+			d.add(LevelError, "vault-capabilities", path, fmt.Sprintf("the token has %q there instead of %q: run deploy/vault/setup.sh again, and "+
+				"find out who changed it", got, expect))
 		}
 	}
 	if bad == 0 {
-		d.add(LevelOK, "vault-capabilities", d.c.cfg.Policy, fmt.Sprintf("the token can do what it must, and none of %d other things", len(mayNot)))
+		d.add(LevelOK, "vault-capabilities", d.c.cfg.Policy, fmt.Sprintf("the token can do what it must, and none of %d other things",
+			len(mayNot)))
 	}
 }
 
@@ -255,10 +267,12 @@ func forbiddenPaths(mount, issuer string) []string {
 	for _, p := range []string{
 		"issue/breakglass", "issue/other", "sign/other", "sign-verbatim", "sign-verbatim/breakglass",
 		"issuer/" + issuer + "/sign/breakglass", "issuer/" + issuer + "/issue/breakglass", "issuer/" + issuer + "/issue/breakglass-canary",
-		"sign/breakglass-canary", "issue/breakglass-canary", "sign-verbatim/breakglass-canary", "issuer/" + issuer + "/sign-verbatim/breakglass-canary", "issuer/" + issuer + "/sign-verbatim",
+		"sign/breakglass-canary", "issue/breakglass-canary", "sign-verbatim/breakglass-canary",
+		"issuer/" + issuer + "/sign-verbatim/breakglass-canary", "issuer/" + issuer + "/sign-verbatim",
 		"issuer/" + issuer + "/sign-intermediate", "issuer/" + issuer + "/sign-self-issued", "issuer/" + issuer + "/sign-revocation-list",
 		"issuer/" + issuer + "/revoke",
-		"root", "root/generate/internal", "root/generate/exported", "root/rotate/internal", "root/replace", "root/sign-intermediate", "root/sign-self-issued",
+		"root", "root/generate/internal", "root/generate/exported", "root/rotate/internal", "root/replace", "root/sign-intermediate",
+		"root/sign-self-issued",
 		"intermediate/generate/internal", "intermediate/set-signed", "intermediate/cross-sign",
 		"issuers/generate/root/internal", "issuers/import/bundle", "config/ca", "config/keys", "config/urls", "config/crl", "config/cluster",
 		"keys", "keys/generate/internal", "keys/import", "key/default",
@@ -272,10 +286,14 @@ func forbiddenPaths(mount, issuer string) []string {
 // forbiddenEverywhere are the ways to more rights.
 func forbiddenEverywhere(policy, approle string) []string {
 	return []string{
-		"sys/policies/acl/other", "sys/policy/" + policy, "sys/mounts", "sys/mounts/other", "sys/remount", "sys/auth", "sys/auth/other", "sys/audit", "sys/audit/other",
-		"sys/seal", "sys/step-down", "sys/raw/core", "sys/rekey/init", "sys/generate-root/attempt", "sys/plugins/catalog", "sys/quotas/rate-limit/other",
-		"sys/leases/lookup", "sys/wrapping/wrap", "sys/tools/random", "auth/token/create", "auth/token/create-orphan", "auth/token/lookup", "auth/token/accessors",
-		"auth/" + approle + "/role/breakglassd", "auth/" + approle + "/role/breakglassd/secret-id", "auth/" + approle + "/role/breakglassd/role-id",
+		"sys/policies/acl/other", "sys/policy/" + policy, "sys/mounts", "sys/mounts/other", "sys/remount", "sys/auth", "sys/auth/other",
+		"sys/audit", "sys/audit/other",
+		"sys/seal", "sys/step-down", "sys/raw/core", "sys/rekey/init", "sys/generate-root/attempt", "sys/plugins/catalog",
+		"sys/quotas/rate-limit/other",
+		"sys/leases/lookup", "sys/wrapping/wrap", "sys/tools/random", "auth/token/create", "auth/token/create-orphan", "auth/token/lookup",
+		"auth/token/accessors",
+		"auth/" + approle + "/role/breakglassd", "auth/" + approle + "/role/breakglassd/secret-id",
+		"auth/" + approle + "/role/breakglassd/role-id",
 		"identity/entity", "cubbyhole/x", "secret/data/x", "transit/keys/x",
 	}
 }

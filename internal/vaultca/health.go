@@ -41,7 +41,8 @@ func (c *CA) health(ctx context.Context, client *api.Client) (Health, error) {
 	if s := c.session.Load(); s != nil && !s.ends.IsZero() {
 		h.TokenTTL = max(s.ends.Sub(now), 0)
 		if h.TokenTTL < s.life/4 { // renewal begins at a third, so it has failed for a while
-			h.Warnings = append(h.Warnings, fmt.Sprintf("the daemon's Vault token ends in %s and could not be renewed: see the log for the reason", h.TokenTTL.Round(time.Second)))
+			h.Warnings = append(h.Warnings, fmt.Sprintf("the daemon's Vault token ends in %s and could not be renewed: see the log for the reason",
+				h.TokenTTL.Round(time.Second)))
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
@@ -68,10 +69,12 @@ func (c *CA) health(ctx context.Context, client *api.Client) (Health, error) {
 	}
 	h.Standby = standby
 	if d := h.ServerTime.Sub(now).Abs(); d > maxClockDifference {
-		h.Warnings = append(h.Warnings, fmt.Sprintf("Vault's clock and this one differ by %s: set both with NTP, or certificates will not be believed", d.Round(time.Second)))
+		h.Warnings = append(h.Warnings, fmt.Sprintf("Vault's clock and this one differ by %s: set both with NTP, or certificates will not be "+
+			"believed", d.Round(time.Second)))
 	}
 	if h.Version != "" && !honoursMaxTTL(h.Version) {
-		h.Warnings = append(h.Warnings, fmt.Sprintf("Vault %s lets a caller exceed a role's max_ttl with not_after (hashicorp/vault#29928), and only the shipped policy "+
+		h.Warnings = append(h.Warnings, fmt.Sprintf("Vault %s lets a caller exceed a role's max_ttl with not_after (hashicorp/vault#29928), "+
+			"and only the shipped policy "+
 			"stands against it: update to 1.19.19, 1.20.13, 1.21.8, 2.0.3 or later", h.Version))
 	}
 	return h, nil

@@ -61,7 +61,8 @@ func TestARateLimitOnTheMountCostsTimeAndNotTheOrder(t *testing.T) {
 }
 
 func TestRetryAfterIsReadAndBounded(t *testing.T) {
-	for header, want := range map[string]time.Duration{"": 0, "2": 2 * time.Second, "0": shortestWait, "86400": longestWait, "-1": 0, "Wed, 21 Oct 2037 07:28:00 GMT": 0, "x": 0} {
+	for header, want := range map[string]time.Duration{"": 0, "2": 2 * time.Second, "0": shortestWait, "86400": longestWait, "-1": 0,
+		"Wed, 21 Oct 2037 07:28:00 GMT": 0, "x": 0} {
 		if got := retryAfter(header); got != want {
 			t.Errorf("Retry-After %q = %s, want %s", header, got, want)
 		}
@@ -221,7 +222,8 @@ func TestLookingAroundReadsWhatIsSharedOnceAndMountsInTurn(t *testing.T) {
 	for round, want := range []int{8, 2, 2, 2, 2} {
 		clear(calls)
 		look()
-		if calls["auth/token/lookup-self"] != 1 || calls["sys/policies/acl/"+w.cfg.Policy] != 1 || calls["sys/health"] != 1 || calls[role] != want {
+		if calls["auth/token/lookup-self"] != 1 || calls["sys/policies/acl/"+w.cfg.Policy] != 1 || calls["sys/health"] != 1 ||
+			calls[role] != want {
 			t.Errorf("round %d: %v, want one reading of each and %d of roles", round, calls, want)
 		}
 	}
@@ -291,7 +293,8 @@ func TestABlockOfThePolicyStopsOnlyWhatItIsAbout(t *testing.T) {
 	for i := range 40 {
 		fmt.Fprintf(&foreign, "path \"x%d/y\" {\n  capabilities = [\"read\"]\n}\n", i)
 	}
-	if said := strings.Join(policyDrift("p", text+foreign.String()).against("pki-a"), "; "); len(said) > 200 || !strings.Contains(said, "and 37 more") {
+	if said := strings.Join(policyDrift("p", text+foreign.String()).against("pki-a"), "; "); len(said) > 200 ||
+		!strings.Contains(said, "and 37 more") {
 		t.Errorf("%d characters: %s", len(said), said)
 	}
 }

@@ -18,7 +18,8 @@ import (
 func (c *CA) ObserveVault(ctx context.Context, cluster string) rotation.Vault {
 	m, _, err := c.mount(cluster, "")
 	if err != nil {
-		return rotation.Vault{Unseen: []rotation.Unseen{{Key: "vault", What: err.Error(), Next: "add the cluster's vault_mount to the configuration"}}}
+		return rotation.Vault{Unseen: []rotation.Unseen{{Key: "vault", What: err.Error(),
+			Next: "add the cluster's vault_mount to the configuration"}}}
 	}
 	v := rotation.Vault{Mount: m.Path, Pinned: m.pinned(), MaxTTL: m.MaxTTL}
 	blind := func(key, what string, err error) {
@@ -86,7 +87,8 @@ func (c *CA) ObserveVault(ctx context.Context, cluster string) rotation.Vault {
 	return v
 }
 
-func (c *CA) observeRole(ctx context.Context, s *session, m Mount, role string, v *rotation.Vault, blind func(key, what string, err error)) {
+func (c *CA) observeRole(ctx context.Context, s *session, m Mount, role string, v *rotation.Vault,
+	blind func(key, what string, err error)) {
 	a, err := c.get(ctx, s.token, m.Path+"/roles/"+role)
 	if err != nil {
 		blind("role/"+role, "the role "+role+" of "+m.Path, err)

@@ -21,13 +21,15 @@ import (
 // second makes another issuer on the world's mount as `breakglass ca plan` says, and returns its id.
 func (w *world) second(t testing.TB, name string) string {
 	t.Helper()
-	s, err := w.root.Logical().Write(w.mount.Path+"/issuers/generate/root/internal", map[string]any{"common_name": "breakglass-ca " + name, "issuer_name": name, "key_type": "ec",
-		"key_bits": 384, "max_path_length": 0, "exclude_cn_from_sans": true, "ttl": "8760h"})
+	s, err := w.root.Logical().Write(w.mount.Path+"/issuers/generate/root/internal",
+		map[string]any{"common_name": "breakglass-ca " + name, "issuer_name": name, "key_type": "ec",
+			"key_bits": 384, "max_path_length": 0, "exclude_cn_from_sans": true, "ttl": "8760h"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	id := s.Data["issuer_id"].(string)
-	w.write(t, w.mount.Path+"/issuer/"+id, map[string]any{"issuer_name": name, "leaf_not_after_behavior": "err", "usage": "read-only,issuing-certificates,crl-signing,ocsp-signing"})
+	w.write(t, w.mount.Path+"/issuer/"+id, map[string]any{"issuer_name": name, "leaf_not_after_behavior": "err",
+		"usage": "read-only,issuing-certificates,crl-signing,ocsp-signing"})
 	return id
 }
 
@@ -96,7 +98,8 @@ func TestBothPinnedIssuersMaySignAndNoOther(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			bad := breakglass.CheckCertificate(s, breakglass.Intent{CommonName: o.CommonName, SPKI: breakglass.SPKI(csr.RawSubjectPublicKeyInfo), TTL: o.TTL, Issuer: s.Issuer, Now: time.Now(), Asked: asked})
+			bad := breakglass.CheckCertificate(s, breakglass.Intent{CommonName: o.CommonName, SPKI: breakglass.SPKI(csr.RawSubjectPublicKeyInfo),
+				TTL: o.TTL, Issuer: s.Issuer, Now: time.Now(), Asked: asked})
 			if !slices.ContainsFunc(bad, func(s string) bool { return strings.Contains(s, "not signed by the pinned issuer") }) {
 				t.Errorf("a certificate of a foreign issuer is believed: %q", bad)
 			}
@@ -149,7 +152,8 @@ func newCanary(t testing.TB, issuer string) rotation.Canary {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return rotation.Canary{Cluster: "prod", CommonName: rotation.CanaryName("prod", rand.Text()), Issuer: issuer, SPKI: breakglass.SPKI(spki), CSR: csr, TTL: rotation.CanaryTTL}
+	return rotation.Canary{Cluster: "prod", CommonName: rotation.CanaryName("prod", rand.Text()), Issuer: issuer, SPKI: breakglass.SPKI(spki),
+		CSR: csr, TTL: rotation.CanaryTTL}
 }
 
 func TestCanaryIsSignedByTheIssuerThatItNames(t *testing.T) {
@@ -169,7 +173,8 @@ func TestCanaryIsSignedByTheIssuerThatItNames(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := leaf.CheckSignatureFrom(issuer); err != nil || len(leaf.Subject.Organization) > 0 || leaf.NotAfter.After(time.Now().Add(time.Minute+time.Second)) {
+		if err := leaf.CheckSignatureFrom(issuer); err != nil || len(leaf.Subject.Organization) > 0 ||
+			leaf.NotAfter.After(time.Now().Add(time.Minute+time.Second)) {
 			t.Errorf("%v; organizations %q, until %s", err, leaf.Subject.Organization, leaf.NotAfter)
 		}
 	}
@@ -209,7 +214,8 @@ func TestCanaryRoleThatIsNotWhatShippedSignsNothing(t *testing.T) {
 	if bad, unknown, err := fieldDrift(got.Data, text); err != nil || len(bad)+len(unknown) > 0 {
 		t.Errorf("setup.sh made a role that differs: %q, %q, %v", bad, unknown, err)
 	}
-	for field, value := range map[string]any{"organization": []string{"system:masters"}, "allowed_domains": []string{"*"}, "max_ttl": json.Number("3600"), "allow_any_name": true, "use_csr_common_name": true,
+	for field, value := range map[string]any{"organization": []string{"system:masters"}, "allowed_domains": []string{"*"},
+		"max_ttl": json.Number("3600"), "allow_any_name": true, "use_csr_common_name": true,
 		"server_flag": true, "no_store": true, "issuer_ref": "default"} {
 		changed := maps.Clone(shipped)
 		changed[field] = value
@@ -255,8 +261,10 @@ func TestStolenTokenCanChooseTheIssuerOfACanaryOnly(t *testing.T) {
 		t.Fatalf("the plain call is refused, so that this test proves nothing: %d %s", status, text)
 	}
 	for name, more := range map[string]map[string]any{
-		"person": {"common_name": "breakglass:alice:bg-000001"}, "Kubernetes": {"common_name": "system:masters"}, "prefix elsewhere": {"common_name": "xbreakglass-canary:a"},
-		"not_after": {"not_after": "2099-01-01T00:00:00Z"}, "alt_names": {"alt_names": "kubernetes.default"}, "issuer_ref": {"issuer_ref": "default"}, "user_ids": {"user_ids": "root"},
+		"person": {"common_name": "breakglass:alice:bg-000001"}, "Kubernetes": {"common_name": "system:masters"},
+		"prefix elsewhere": {"common_name": "xbreakglass-canary:a"},
+		"not_after":        {"not_after": "2099-01-01T00:00:00Z"}, "alt_names": {"alt_names": "kubernetes.default"},
+		"issuer_ref": {"issuer_ref": "default"}, "user_ids": {"user_ids": "root"},
 	} {
 		if status, text := w.http(t, s.token, "POST", path, body(more)); status != 403 {
 			t.Errorf("%s: status %d, want 403: %s", name, status, text)
@@ -266,14 +274,17 @@ func TestStolenTokenCanChooseTheIssuerOfACanaryOnly(t *testing.T) {
 	if status != 200 || certificateIn(t, text).NotAfter.After(time.Now().Add(61*time.Second)) {
 		t.Errorf("a day was asked for: status %d, %s", status, text)
 	}
-	for _, p := range []string{"sign/" + policies.VaultCanaryRole, "issue/" + policies.VaultCanaryRole, "issuer/default/sign/breakglass", "issuer/" + w.mount.IssuerID + "/sign/breakglass-cluster-admins",
-		"issuer/default/issue/" + policies.VaultCanaryRole, "issuer/default/sign-verbatim/" + policies.VaultCanaryRole, "issuer/a/b/sign/" + policies.VaultCanaryRole} {
+	for _, p := range []string{"sign/" + policies.VaultCanaryRole, "issue/" + policies.VaultCanaryRole, "issuer/default/sign/breakglass",
+		"issuer/" + w.mount.IssuerID + "/sign/breakglass-cluster-admins",
+		"issuer/default/issue/" + policies.VaultCanaryRole, "issuer/default/sign-verbatim/" + policies.VaultCanaryRole,
+		"issuer/a/b/sign/" + policies.VaultCanaryRole} {
 		if status, text := w.http(t, s.token, "POST", w.mount.Path+"/"+p, body(nil)); status != 403 {
 			t.Errorf("%s: status %d, want 403: %s", p, status, text)
 		}
 	}
 	for _, method := range []string{"POST", "PATCH", "DELETE"} {
-		if status, text := w.http(t, s.token, method, w.mount.Path+"/roles/"+policies.VaultCanaryRole, map[string]any{"max_ttl": 3600}); status != 403 {
+		if status, text := w.http(t, s.token, method, w.mount.Path+"/roles/"+policies.VaultCanaryRole,
+			map[string]any{"max_ttl": 3600}); status != 403 {
 			t.Errorf("%s of the role: status %d, want 403: %s", method, status, text)
 		}
 	}
@@ -283,7 +294,8 @@ func TestObserveVaultSeesWhatThereIsAndSaysWhatItDoesNot(t *testing.T) {
 	w := newWorld(t)
 	g1, g2 := w.mount.IssuerID, w.second(t, "breakglass-g2")
 	v := w.pinned(t, g1, g2).ObserveVault(t.Context(), "prod")
-	if len(v.Issuers) != 2 || len(v.Unseen) > 0 || v.Default != g1 || v.FollowsLatest || !v.ReadyToSign || v.Skew != 0 || len(v.Roles) != 3 || !slices.Equal(v.Pinned, []string{g1, g2}) {
+	if len(v.Issuers) != 2 || len(v.Unseen) > 0 || v.Default != g1 || v.FollowsLatest || !v.ReadyToSign || v.Skew != 0 || len(v.Roles) != 3 ||
+		!slices.Equal(v.Pinned, []string{g1, g2}) {
 		t.Errorf("%+v", v)
 	}
 	for _, r := range v.Roles {
@@ -292,7 +304,8 @@ func TestObserveVaultSeesWhatThereIsAndSaysWhatItDoesNot(t *testing.T) {
 		}
 	}
 	for _, i := range v.Issuers {
-		if i.KeyID == "" || !slices.Contains(i.Usage, "issuing-certificates") || i.LeafNotAfter != "err" || len(i.Chain) > 0 || !strings.HasPrefix(i.Name, "breakglass-g") {
+		if i.KeyID == "" || !slices.Contains(i.Usage, "issuing-certificates") || i.LeafNotAfter != "err" || len(i.Chain) > 0 ||
+			!strings.HasPrefix(i.Name, "breakglass-g") {
 			t.Errorf("%+v", i)
 		}
 	}

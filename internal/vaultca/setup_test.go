@@ -22,7 +22,8 @@ func TestSetupLoadsExactlyWhatShipsAndCanBeRunAgain(t *testing.T) {
 	}
 	t.Cleanup(v.Stop)
 	dir := t.TempDir()
-	args := []string{"--mount", "pki-a", "--max-ttl", "15m", "--mount", "clusters/b", "--group", group, "--group", "breakglass:read.only", "--out", dir}
+	args := []string{"--mount", "pki-a", "--max-ttl", "15m", "--mount", "clusters/b", "--group", group, "--group", "breakglass:read.only",
+		"--out", dir}
 	first, err := script(v, t.TempDir(), args...)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, first)
@@ -32,7 +33,8 @@ func TestSetupLoadsExactlyWhatShipsAndCanBeRunAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Somebody changes things by hand; the second run puts them back.
-	for path, data := range map[string]map[string]any{"pki-a/roles/breakglass": {"allow_any_name": true}, "sys/policies/acl/breakglassd": {"policy": `path "*" { capabilities = ["sudo"] }`}} {
+	for path, data := range map[string]map[string]any{"pki-a/roles/breakglass": {"allow_any_name": true},
+		"sys/policies/acl/breakglassd": {"policy": `path "*" { capabilities = ["sudo"] }`}} {
 		if _, err := root.Logical().Write(path, data); err != nil {
 			t.Fatal(err)
 		}
@@ -51,7 +53,8 @@ func TestSetupLoadsExactlyWhatShipsAndCanBeRunAgain(t *testing.T) {
 	if again, err := os.ReadFile(filepath.Join(dir, "clusters-b-ca.pem")); err != nil || string(again) != string(ca) {
 		t.Errorf("another CA after the second run, error %v", err)
 	}
-	want, err := policies.VaultPolicy("breakglassd", []policies.VaultMount{{Path: "pki-a"}, {Path: "clusters/b", Groups: []string{group, "breakglass:read.only"}}})
+	want, err := policies.VaultPolicy("breakglassd", []policies.VaultMount{{Path: "pki-a"},
+		{Path: "clusters/b", Groups: []string{group, "breakglass:read.only"}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,8 +77,10 @@ func TestSetupLoadsExactlyWhatShipsAndCanBeRunAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !cert.IsCA || !cert.MaxPathLenZero || cert.PublicKeyAlgorithm != x509.ECDSA || cert.SignatureAlgorithm != x509.ECDSAWithSHA256 || len(cert.Subject.SerialNumber) != 16 {
-		t.Errorf("the CA: IsCA %t, path length zero %t, %s, %s, subject %s", cert.IsCA, cert.MaxPathLenZero, cert.PublicKeyAlgorithm, cert.SignatureAlgorithm, cert.Subject)
+	if !cert.IsCA || !cert.MaxPathLenZero || cert.PublicKeyAlgorithm != x509.ECDSA || cert.SignatureAlgorithm != x509.ECDSAWithSHA256 ||
+		len(cert.Subject.SerialNumber) != 16 {
+		t.Errorf("the CA: IsCA %t, path length zero %t, %s, %s, subject %s", cert.IsCA, cert.MaxPathLenZero, cert.PublicKeyAlgorithm,
+			cert.SignatureAlgorithm, cert.Subject)
 	}
 	keys, err := root.Logical().List("pki-a/keys")
 	if err != nil {
@@ -115,11 +120,13 @@ func TestSetupLoadsExactlyWhatShipsAndCanBeRunAgain(t *testing.T) {
 		t.Errorf("warnings of Vault reach the operator:\n%s\n%s", first, second)
 	}
 	tidy, err := root.Logical().Read("pki-a/config/auto-tidy")
-	if err != nil || tidy.Data["enabled"] != true || tidy.Data["tidy_cert_store"] != true || fmt.Sprint(tidy.Data["safety_buffer"]) != "259200" {
+	if err != nil || tidy.Data["enabled"] != true || tidy.Data["tidy_cert_store"] != true ||
+		fmt.Sprint(tidy.Data["safety_buffer"]) != "259200" {
 		t.Errorf("auto-tidy: %v, error %v", tidy, err)
 	}
 
-	narrow, err := script(v, t.TempDir(), "--mount", "pki-a", "--drop", "clusters/b", "--bound-cidrs", "127.0.0.1/32", "--sign-rate", "50", "--out", dir)
+	narrow, err := script(v, t.TempDir(), "--mount", "pki-a", "--drop", "clusters/b", "--bound-cidrs", "127.0.0.1/32", "--sign-rate", "50",
+		"--out", dir)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, narrow)
 	}
@@ -131,11 +138,13 @@ func TestSetupLoadsExactlyWhatShipsAndCanBeRunAgain(t *testing.T) {
 	if err != nil || quota == nil {
 		t.Fatalf("no rate limit: %v", err)
 	}
-	if got := fmt.Sprintln(role.Data["token_bound_cidrs"], role.Data["secret_id_bound_cidrs"], quota.Data["path"], quota.Data["rate"]); got != "[127.0.0.1] [127.0.0.1/32] pki-a/sign 50\n" {
+	if got := fmt.Sprintln(role.Data["token_bound_cidrs"], role.Data["secret_id_bound_cidrs"], quota.Data["path"],
+		quota.Data["rate"]); got != "[127.0.0.1] [127.0.0.1/32] pki-a/sign 50\n" {
 		t.Errorf("limits: %s", got)
 	}
 	withFile, err := script(v, t.TempDir(), "--mount", "pki-a", "--no-approle", "--out", dir)
-	if err != nil || !strings.Contains(withFile, "vault token create -orphan -no-default-policy -policy=breakglassd") || strings.Contains(withFile, "role id") {
+	if err != nil || !strings.Contains(withFile, "vault token create -orphan -no-default-policy -policy=breakglassd") ||
+		strings.Contains(withFile, "role id") {
 		t.Errorf("%v\n%s", err, withFile)
 	}
 }
@@ -188,7 +197,8 @@ func TestSetupRefusesWhatItMustNotTouch(t *testing.T) {
 func TestSetupTakesAnImportedIssuerAndDoctorSaysWhatItIs(t *testing.T) {
 	w := sharedWorld(t)
 	w.write(t, "sys/mounts/imported", map[string]any{"type": "pki", "config": map[string]any{"max_lease_ttl": "8760h"}})
-	w.write(t, "imported/root/generate/internal", map[string]any{"common_name": "kubernetes", "issuer_name": "kubeadm", "key_type": "ec", "ttl": "2000h"})
+	w.write(t, "imported/root/generate/internal", map[string]any{"common_name": "kubernetes", "issuer_name": "kubeadm", "key_type": "ec",
+		"ttl": "2000h"})
 	made := scriptWorld(t, "--mount", "imported", "--issuer", "kubeadm")
 	s, err := w.root.Logical().Read("imported/issuer/kubeadm")
 	if err != nil {
@@ -225,7 +235,8 @@ func TestSecretIDGoesIntoAFileThatNobodyPrepared(t *testing.T) {
 		t.Fatal(err)
 	}
 	n := worlds.Add(1)
-	if out, err := script(shared.vault, dir, worldArgs(fmt.Sprintf("pki/bg-%d", n), fmt.Sprintf("breakglassd-%d", n), secret, dir)...); err != nil {
+	if out, err := script(shared.vault, dir, worldArgs(fmt.Sprintf("pki/bg-%d", n), fmt.Sprintf("breakglassd-%d", n), secret,
+		dir)...); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	info, err := os.Stat(secret)

@@ -37,7 +37,8 @@ func (c *CA) Sign(ctx context.Context, o breakglass.Order) (breakglass.Signed, e
 
 // order makes the one signing call. The answer is said to be from the one of the issuers that it names, and if it names none of
 // them from the first. Whether that one really signed it is for [breakglass.CheckCertificate] to verify, once.
-func (c *CA) order(ctx context.Context, s *session, path string, o breakglass.Order, issuers []*x509.Certificate) (breakglass.Signed, error) {
+func (c *CA) order(ctx context.Context, s *session, path string, o breakglass.Order, issuers []*x509.Certificate) (breakglass.Signed,
+	error) {
 	req := c.sign.NewRequest(http.MethodPost, "/v1/"+path)
 	req.ClientToken = s.token
 	// Vault's audit log hides what is in the body; a header can be shown (sys/config/auditing/request-headers).

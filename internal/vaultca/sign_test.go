@@ -89,8 +89,10 @@ func TestStolenTokenCannotAddParameters(t *testing.T) {
 		"alt_names": "kubernetes.default", "ip_sans": "10.0.0.1", "uri_sans": "spiffe://x/y", "other_sans": "1.3.6.1.4.1.311.20.2.3;utf8:root",
 		"user_ids": "root", "serial_number": "1234", "issuer_ref": "default",
 		"key_usage": []string{"CertSign"}, "ext_key_usage": []string{"ServerAuth"}, "ext_key_usage_oids": "2.5.29.37.0",
-		"remove_roots_from_chain": true, "use_pss": true, "signature_bits": 256, "policy_identifiers": "2.5.29.32.0", "use_csr_values": true, "cert_metadata": "eA==",
-		"max_path_length": 3, "is_ca": true, "private_key_format": "pkcs8", "organization": "system:masters", "max_ttl": "87600h", "unheard_of": "x",
+		"remove_roots_from_chain": true, "use_pss": true, "signature_bits": 256, "policy_identifiers": "2.5.29.32.0", "use_csr_values": true,
+		"cert_metadata":   "eA==",
+		"max_path_length": 3, "is_ca": true, "private_key_format": "pkcs8", "organization": "system:masters", "max_ttl": "87600h",
+		"unheard_of": "x",
 	} {
 		if status, text := w.http(t, s.token, "POST", path, w.signBody(t, map[string]any{name: value})); status != 403 {
 			t.Errorf("%s: status %d, want 403: %s", name, status, text)
@@ -98,7 +100,8 @@ func TestStolenTokenCannotAddParameters(t *testing.T) {
 	}
 	for name, more := range map[string]map[string]any{
 		"SAN from the name": {"exclude_cn_from_sans": false}, "other format": {"format": "pem_bundle"},
-		"foreign name": {"common_name": "system:kube-controller-manager"}, "prefix elsewhere": {"common_name": "xbreakglass:a:b"}, "admin": {"common_name": "admin"},
+		"foreign name": {"common_name": "system:kube-controller-manager"}, "prefix elsewhere": {"common_name": "xbreakglass:a:b"},
+		"admin": {"common_name": "admin"},
 	} {
 		if status, text := w.http(t, s.token, "POST", path, w.signBody(t, more)); status != 403 {
 			t.Errorf("%s: status %d, want 403: %s", name, status, text)
@@ -199,14 +202,18 @@ func TestHostileCSRsComeBackClean(t *testing.T) {
 		return pkix.Extension{Id: oid, Value: der, Critical: true}
 	}
 	u, _ := url.Parse("spiffe://cluster/root")
-	masters := pkix.Name{CommonName: "system:kube-controller-manager", Organization: []string{"system:masters"}, OrganizationalUnit: []string{"x"}, SerialNumber: "1",
-		ExtraNames: []pkix.AttributeTypeAndValue{{Type: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57683, 2}, Value: "uid"}, {Type: asn1.ObjectIdentifier{2, 5, 4, 3}, Value: "second"}}}
+	masters := pkix.Name{CommonName: "system:kube-controller-manager", Organization: []string{"system:masters"},
+		OrganizationalUnit: []string{"x"}, SerialNumber: "1",
+		ExtraNames: []pkix.AttributeTypeAndValue{{Type: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57683, 2}, Value: "uid"},
+			{Type: asn1.ObjectIdentifier{2, 5, 4, 3}, Value: "second"}}}
 	for name, tmpl := range map[string]*x509.CertificateRequest{
-		"subject":      {Subject: masters},
-		"names":        {Subject: masters, DNSNames: []string{"kubernetes.default"}, EmailAddresses: []string{"a@b.c"}, IPAddresses: []net.IP{{10, 0, 0, 1}}, URIs: []*url.URL{u}},
-		"CA":           {ExtraExtensions: []pkix.Extension{ext(asn1.ObjectIdentifier{2, 5, 29, 19}, struct{ CA bool }{true})}},
-		"server usage": {ExtraExtensions: []pkix.Extension{ext(asn1.ObjectIdentifier{2, 5, 29, 37}, []asn1.ObjectIdentifier{{1, 3, 6, 1, 5, 5, 7, 3, 1}})}},
-		"unknown":      {ExtraExtensions: []pkix.Extension{ext(asn1.ObjectIdentifier{1, 2, 3, 4}, "x")}},
+		"subject": {Subject: masters},
+		"names": {Subject: masters, DNSNames: []string{"kubernetes.default"}, EmailAddresses: []string{"a@b.c"},
+			IPAddresses: []net.IP{{10, 0, 0, 1}}, URIs: []*url.URL{u}},
+		"CA": {ExtraExtensions: []pkix.Extension{ext(asn1.ObjectIdentifier{2, 5, 29, 19}, struct{ CA bool }{true})}},
+		"server usage": {ExtraExtensions: []pkix.Extension{ext(asn1.ObjectIdentifier{2, 5, 29, 37},
+			[]asn1.ObjectIdentifier{{1, 3, 6, 1, 5, 5, 7, 3, 1}})}},
+		"unknown": {ExtraExtensions: []pkix.Extension{ext(asn1.ObjectIdentifier{1, 2, 3, 4}, "x")}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			der, err := x509.CreateCertificateRequest(rand.Reader, tmpl, key)
@@ -224,8 +231,9 @@ func TestHostileCSRsComeBackClean(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if bad := breakglass.CheckCertificate(s, breakglass.Intent{CommonName: o.CommonName, Group: o.Group, SPKI: breakglass.SPKI(csr.RawSubjectPublicKeyInfo),
-				TTL: o.TTL, Issuer: s.Issuer, Now: time.Now(), Asked: asked}); len(bad) > 0 {
+			if bad := breakglass.CheckCertificate(s, breakglass.Intent{CommonName: o.CommonName, Group: o.Group,
+				SPKI: breakglass.SPKI(csr.RawSubjectPublicKeyInfo),
+				TTL:  o.TTL, Issuer: s.Issuer, Now: time.Now(), Asked: asked}); len(bad) > 0 {
 				t.Errorf("it came back with %q", bad)
 			}
 		})
@@ -258,7 +266,8 @@ func TestStolenTokenReachesNothingElse(t *testing.T) {
 			t.Errorf("POST %s: status %d, want 403: %s", p, status, text)
 		}
 	}
-	for _, p := range []string{w.mount.Path + "/roles/breakglass", w.mount.Path + "/issuer/" + w.mount.IssuerID, "sys/policies/acl/" + w.cfg.Policy, w.mount.Path + "/config/acme",
+	for _, p := range []string{w.mount.Path + "/roles/breakglass", w.mount.Path + "/issuer/" + w.mount.IssuerID, "sys/policies/acl/" +
+		w.cfg.Policy, w.mount.Path + "/config/acme",
 		w.mount.Path + "/config/issuers", w.mount.Path + "/config/auto-tidy"} {
 		for _, method := range []string{"POST", "PATCH", "DELETE"} {
 			if status, text := w.http(t, s.token, method, p, map[string]any{"policy": ""}); status != 403 {
@@ -266,7 +275,8 @@ func TestStolenTokenReachesNothingElse(t *testing.T) {
 			}
 		}
 	}
-	for _, p := range []string{w.mount.Path + "/roles/other", w.mount.Path + "/keys", "sys/policies/acl/default", "sys/mounts", "auth/approle/role/" + w.cfg.Policy} {
+	for _, p := range []string{w.mount.Path + "/roles/other", w.mount.Path + "/keys", "sys/policies/acl/default", "sys/mounts",
+		"auth/approle/role/" + w.cfg.Policy} {
 		if status, text := w.http(t, s.token, "GET", p, nil); status != 403 {
 			t.Errorf("GET %s: status %d, want 403: %s", p, status, text)
 		}

@@ -61,7 +61,8 @@ func prepare(ctx context.Context, dir string) (err error) {
 	if shared.bins, err = real.Build(ctx, log.Printf, real.VaultServer); err != nil {
 		return err
 	}
-	if shared.template, err = shared.bins.StartVault(ctx, real.VaultOptions{Dir: filepath.Join(dir, "template"), Persistent: true}); err != nil {
+	if shared.template, err = shared.bins.StartVault(ctx, real.VaultOptions{Dir: filepath.Join(dir, "template"),
+		Persistent: true}); err != nil {
 		return err
 	}
 	secret := filepath.Join(dir, "secret-id")
@@ -106,7 +107,8 @@ func fact(t testing.TB, out, name string) string {
 }
 
 func worldArgs(mount, policy, secret, out string) []string {
-	return []string{"--mount", mount, "--group", group, "--max-ttl", "1h", "--policy", policy, "--approle-name", policy, "--secret-id-file", secret, "--out", out}
+	return []string{"--mount", mount, "--group", group, "--max-ttl", "1h", "--policy", policy, "--approle-name", policy, "--secret-id-file",
+		secret, "--out", out}
 }
 
 // sharedWorld is for tests that change nothing but by signing. Its log is their own.
@@ -218,7 +220,8 @@ var orders atomic.Int64
 
 func newOrder(t testing.TB, group string) breakglass.Order {
 	id := fmt.Sprintf("bg-%06d", orders.Add(1))
-	return breakglass.Order{Request: id, Cluster: "prod", Group: group, CommonName: breakglass.CommonName("alice", id), CSR: newCSR(t), TTL: 15 * time.Minute}
+	return breakglass.Order{Request: id, Cluster: "prod", Group: group, CommonName: breakglass.CommonName("alice", id), CSR: newCSR(t),
+		TTL: 15 * time.Minute}
 }
 
 // mustSign orders a certificate and checks it the way the service does.
@@ -236,8 +239,9 @@ func mustSign(t testing.TB, c *CA, o breakglass.Order) breakglass.Signed {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bad := breakglass.CheckCertificate(s, breakglass.Intent{CommonName: o.CommonName, Group: o.Group, SPKI: breakglass.SPKI(csr.RawSubjectPublicKeyInfo),
-		TTL: o.TTL, Issuer: s.Issuer, Now: time.Now(), Asked: asked})
+	bad := breakglass.CheckCertificate(s, breakglass.Intent{CommonName: o.CommonName, Group: o.Group,
+		SPKI: breakglass.SPKI(csr.RawSubjectPublicKeyInfo),
+		TTL:  o.TTL, Issuer: s.Issuer, Now: time.Now(), Asked: asked})
 	if len(bad) > 0 {
 		t.Fatalf("the certificate is not what was ordered: %q", bad)
 	}

@@ -103,8 +103,9 @@ func testGolden(t *testing.T, a *real.APIServer) {
 		for _, verb := range r.verbs {
 			free := true
 			for g := range breakglass.Guards() {
-				if _, refused := webhook.Refused([]breakglass.Guard{g}, webhook.ResourceAttributes{Verb: verb, Group: r.group, Resource: res, Subresource: sub,
-					Namespace: "any", Name: "any"}); refused {
+				if _, refused := webhook.Refused([]breakglass.Guard{g}, webhook.ResourceAttributes{Verb: verb, Group: r.group, Resource: res,
+					Subresource: sub,
+					Namespace:   "any", Name: "any"}); refused {
 					add("guard "+string(g), name, verb)
 					free = false
 				}
@@ -131,6 +132,7 @@ func testGolden(t *testing.T, a *real.APIServer) {
 	want, err := os.ReadFile(path)
 	must(t, err)
 	if b.String() != string(want) {
-		t.Errorf("the guards over this API server are not those of %s (go test -run TestRealAPIServer -update, and read what changed):\n%s", path, b.String())
+		t.Errorf("the guards over this API server are not those of %s (go test -run TestRealAPIServer -update, and read what changed):\n%s",
+			path, b.String())
 	}
 }

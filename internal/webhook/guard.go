@@ -84,7 +84,8 @@ var guards = map[breakglass.Guard][]rule{
 		{verbs: changing, group: "management.cattle.io", resources: []string{"globalroles", "globalrolebindings", "roletemplates",
 			"clusterroletemplatebindings", "projectroletemplatebindings", "users", "tokens", "authconfigs"}},
 		// Bindings by another name: which cloud identity is in which group, and whom aggregated API servers believe.
-		{verbs: changing, resources: []string{"configmaps"}, in: "kube-system", names: []string{"aws-auth", "extension-apiserver-authentication"}},
+		{verbs: changing, resources: []string{"configmaps"}, in: "kube-system", names: []string{"aws-auth",
+			"extension-apiserver-authentication"}},
 	},
 	breakglass.GuardAdmission: {
 		{verbs: changing, group: "admissionregistration.k8s.io", resources: []string{all}},
@@ -104,7 +105,8 @@ var guards = map[breakglass.Guard][]rule{
 		{verbs: anyVerb, resources: []string{"nodes/proxy", "nodes/log", "nodes/checkpoint"}},
 	},
 	breakglass.GuardWorkloads: {
-		{verbs: changing, resources: []string{"pods", "pods/*", "bindings", "podtemplates", "replicationcontrollers", "replicationcontrollers/*"}, except: reaching},
+		{verbs: changing, resources: []string{"pods", "pods/*", "bindings", "podtemplates", "replicationcontrollers",
+			"replicationcontrollers/*"}, except: reaching},
 		{verbs: changing, group: "apps", resources: []string{all}},
 		{verbs: changing, group: "batch", resources: []string{all}},
 		{verbs: changing, group: "autoscaling", resources: []string{all}},

@@ -8,7 +8,8 @@ import (
 )
 
 func TestGuardOfRBACRefusesBindingsOfOtherPlatforms(t *testing.T) {
-	for group, resources := range map[string][]string{"authorization.openshift.io": {"clusterrolebindings", "rolebindings"}, "user.openshift.io": {"groups", "identities"},
+	for group, resources := range map[string][]string{"authorization.openshift.io": {"clusterrolebindings", "rolebindings"},
+		"user.openshift.io":    {"groups", "identities"},
 		"management.cattle.io": {"globalrolebindings", "clusterroletemplatebindings"}, "oauth.openshift.io": {"oauthclients"}} {
 		for _, r := range resources {
 			a := webhook.ResourceAttributes{Group: group, Resource: r, Verb: "create"}

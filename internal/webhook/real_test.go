@@ -88,7 +88,8 @@ func newDaemon(t *testing.T) *daemon {
 	must(t, err)
 	pool := x509.NewCertPool()
 	pool.AddCert(d.ca.Cert)
-	d.h, err = webhook.New(webhook.Config{Clusters: []webhook.Cluster{{ID: "c1", Token: secret, ClientNames: []string{"kube-apiserver-c1"}, ClientCAs: pool}},
+	d.h, err = webhook.New(webhook.Config{Clusters: []webhook.Cluster{{ID: "c1", Token: secret, ClientNames: []string{"kube-apiserver-c1"},
+		ClientCAs: pool}},
 		Lookup: d.sys.Service, Find: d.sys.Service.Find, Log: slog.New(slog.DiscardHandler), Intake: d, Overloaded: errFull, Garbage: errGarbage})
 	must(t, err)
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -152,11 +153,13 @@ func (d *daemon) apiServer(t *testing.T, o real.APIServerOptions, config string,
 	o.Dir = t.TempDir()
 	o.ClientCAs = append(d.sys.CA.PEM(), d.ca.CertPEM...)
 	in := func(name string) string { return filepath.Join(o.Dir, name) }
-	authz := change(t, shipped(t, config), "kubeConfigFile: "+installed+"authorization-webhook.kubeconfig", "kubeConfigFile: "+in("webhook.kubeconfig"))
+	authz := change(t, shipped(t, config), "kubeConfigFile: "+installed+"authorization-webhook.kubeconfig", "kubeConfigFile: "+
+		in("webhook.kubeconfig"))
 	if edit != nil {
 		authz = edit(authz)
 	}
-	kubeconfig := change(t, shipped(t, "authorization-webhook.kubeconfig"), "https://breakglassd.example.com:8444/authorize/CLUSTER", "https://"+d.addr+"/authorize/c1")
+	kubeconfig := change(t, shipped(t, "authorization-webhook.kubeconfig"), "https://breakglassd.example.com:8444/authorize/CLUSTER",
+		"https://"+d.addr+"/authorize/c1")
 	kubeconfig = change(t, kubeconfig, installed+"breakglassd-ca.crt", in("breakglassd-ca.crt"))
 	o.Files = map[string][]byte{"authz.yaml": authz, "breakglassd-ca.crt": d.ca.CertPEM}
 	o.Flags = []string{"--authorization-config=authz.yaml"}
@@ -170,7 +173,8 @@ func (d *daemon) apiServer(t *testing.T, o real.APIServerOptions, config string,
 	} else {
 		o.Files["token"] = []byte(secret)
 		kubeconfig = change(t, kubeconfig, installed+"webhook-token", in("token"))
-		audit := change(t, shipped(t, "audit-webhook.kubeconfig"), "https://breakglass.example.com:8444/audit/prod", "https://"+d.addr+"/audit/c1")
+		audit := change(t, shipped(t, "audit-webhook.kubeconfig"), "https://breakglass.example.com:8444/audit/prod", "https://"+d.addr+
+			"/audit/c1")
 		audit = change(t, audit, installed+"webhook-ca.crt", in("breakglassd-ca.crt"))
 		o.Files["audit.kubeconfig"] = change(t, audit, installed+"webhook-token", in("token"))
 		o.Files["audit-policy.yaml"] = shipped(t, "audit-policy.yaml")
@@ -332,7 +336,8 @@ func TestRealAPIServer(t *testing.T) {
 		if code, _ := alice.call(t, a, nodes); code != http.StatusOK {
 			t.Errorf("got %d right after a revocation, want 200 out of the cache", code)
 		}
-		t.Logf("with 5m and 30s a revocation took %s", alice.wantCall(t, a, nodes, http.StatusForbidden, "was revoked").Round(10*time.Millisecond))
+		t.Logf("with 5m and 30s a revocation took %s", alice.wantCall(t, a, nodes, http.StatusForbidden,
+			"was revoked").Round(10*time.Millisecond))
 	})
 }
 
@@ -403,7 +408,8 @@ func testGuards(t *testing.T, d *daemon, a *real.APIServer) {
 	}
 	for args, want := range map[string]string{
 		"get pods": "yes", "get nodes": "yes", "delete namespaces": "yes",
-		"create serviceaccounts --subresource=token": "no", "get pods --subresource=exec": "no", "bind clusterroles": "no", "escalate clusterroles": "no", "impersonate users": "no",
+		"create serviceaccounts --subresource=token": "no", "get pods --subresource=exec": "no", "bind clusterroles": "no",
+		"escalate clusterroles": "no", "impersonate users": "no",
 		"create certificatesigningrequests": "no", "update validatingwebhookconfigurations": "no",
 		"patch nodes": "no", "* *": "no", "get *": "no",
 	} {
@@ -415,7 +421,8 @@ func testGuards(t *testing.T, d *daemon, a *real.APIServer) {
 	if out, err := alice.kubectl(t, a, "create", "namespace", "dry", "--dry-run=server"); err != nil {
 		t.Errorf("what no guard refuses: got %v %s, want it done", err, out)
 	}
-	if out, err := alice.kubectl(t, a, "-n", "default", "create", "secret", "generic", "dry", "--dry-run=server"); err == nil || !strings.Contains(out, "guard") {
+	if out, err := alice.kubectl(t, a, "-n", "default", "create", "secret", "generic", "dry", "--dry-run=server"); err == nil ||
+		!strings.Contains(out, "guard") {
 		t.Errorf("a dry run of what a guard refuses: got %v %s, want it refused", err, out)
 	}
 	d.revoke(t, alice)
@@ -435,8 +442,10 @@ func testEscalate(t *testing.T, d *daemon, a *real.APIServer) {
 	// The limit, shown: Kubernetes asks about bind and escalate only where somebody gives what they do not hold.
 	alice := d.grant(t, "alice", "unescalated")
 	alice.wantCall(t, a, nodes, http.StatusOK, "")
-	if out, err := alice.kubectl(t, a, "create", "clusterrolebinding", "back-door", "--clusterrole=cluster-admin", "--user=mallory", "--dry-run=server"); err != nil {
-		t.Errorf("a binding by who holds cluster-admin, with the guard escalate alone: got %v %s, want it made: DENY-WEBHOOK.md says so", err, out)
+	if out, err := alice.kubectl(t, a, "create", "clusterrolebinding", "back-door", "--clusterrole=cluster-admin", "--user=mallory",
+		"--dry-run=server"); err != nil {
+		t.Errorf("a binding by who holds cluster-admin, with the guard escalate alone: got %v %s, want it made: DENY-WEBHOOK.md says so", err,
+			out)
 	}
 	d.revoke(t, alice)
 }
@@ -474,7 +483,8 @@ func testHas(t *testing.T, d *daemon, first *real.APIServer) {
 			"resourceAttributes":{"namespace":"default","verb":"get","resource":"pods"}}}`), 0o600))
 		return real.MustKubectl(t, a.AdminKubeconfig(), "create", "-f", path, "-o", "jsonpath={.status}")
 	}
-	if got := ask(first, "breakglass:probe"); !strings.Contains(got, `"denied":true`) || !strings.Contains(got, "breakglass: no grant has the user name breakglass:probe") {
+	if got := ask(first, "breakglass:probe"); !strings.Contains(got, `"denied":true`) ||
+		!strings.Contains(got, "breakglass: no grant has the user name breakglass:probe") {
 		t.Errorf("the check of DENY-WEBHOOK.md: got %s, want it denied by us", got)
 	}
 	if got := ask(first, "vera"); !strings.Contains(got, `"allowed":true`) {

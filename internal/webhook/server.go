@@ -178,12 +178,14 @@ func New(cfg Config) (http.Handler, error) {
 // admit notes how the API servers of a cluster sign in, so that one credential is never good for two clusters.
 func (s *server) admit(c Cluster) error {
 	if c.ID == "" || c.Token == "" && len(c.ClientNames) == 0 {
-		return fmt.Errorf("cluster %q: its API servers cannot sign in to the webhooks: give it a webhook_token_file or webhook_client_names", c.ID)
+		return fmt.Errorf("cluster %q: its API servers cannot sign in to the webhooks: give it a webhook_token_file or webhook_client_names",
+			c.ID)
 	}
 	if c.Token != "" {
 		t := token{sum: sha256.Sum256([]byte(c.Token)), cluster: c.ID}
 		if len(c.Token) < minTokenBytes {
-			return fmt.Errorf("cluster %q: its webhook token has fewer than %d characters: make one with `openssl rand -hex 32`", c.ID, minTokenBytes)
+			return fmt.Errorf("cluster %q: its webhook token has fewer than %d characters: make one with `openssl rand -hex 32`", c.ID,
+				minTokenBytes)
 		}
 		if i := slices.IndexFunc(s.tokens, func(o token) bool { return o.sum == t.sum }); i >= 0 {
 			return fmt.Errorf("clusters %q and %q have the same webhook token: give each its own", s.tokens[i].cluster, c.ID)
@@ -254,7 +256,8 @@ func (s *server) caller(r *http.Request) []string {
 
 // vouched reports whether a cluster's own CAs vouch for a client certificate. The handshake asked whether any cluster's do.
 func (s *server) vouched(cluster string, sent []*x509.Certificate) bool {
-	options := x509.VerifyOptions{Roots: s.cas[cluster], Intermediates: x509.NewCertPool(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
+	options := x509.VerifyOptions{Roots: s.cas[cluster], Intermediates: x509.NewCertPool(),
+		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
 	for _, c := range sent[1:] {
 		options.Intermediates.AddCert(c)
 	}
@@ -293,7 +296,8 @@ func (s *server) route(name string, serve func(http.ResponseWriter, *http.Reques
 		default:
 			cluster = asked
 		}
-		if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || media != "application/json" || r.Header.Get("Content-Encoding") != "" {
+		if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || media != "application/json" ||
+			r.Header.Get("Content-Encoding") != "" {
 			outcome = OutcomeRejected
 			http.Error(w, "plain application/json is expected", http.StatusUnsupportedMediaType)
 			return
@@ -389,7 +393,8 @@ func (s *server) authorize(w http.ResponseWriter, r *http.Request, cluster strin
 		d, err = s.decide(ctx, spec, cluster)
 	}
 	if err != nil {
-		s.cfg.Log.Error("no decision: the API server's failurePolicy decides", slog.String("cluster", cluster), slog.String("user", printable(spec.User)), slog.Any("error", err))
+		s.cfg.Log.Error("no decision: the API server's failurePolicy decides", slog.String("cluster", cluster),
+			slog.String("user", printable(spec.User)), slog.Any("error", err))
 		http.Error(w, "the ledger cannot be read", http.StatusInternalServerError)
 		return OutcomeFailed
 	}
@@ -403,10 +408,12 @@ func (s *server) authorize(w http.ResponseWriter, r *http.Request, cluster strin
 		if spec.User == breakglass.ProbeUser { // the daemon asked for this denial itself
 			level = slog.LevelDebug
 		}
-		s.cfg.Log.Log(ctx, level, "denied", slog.String("cluster", cluster), slog.String("user", printable(spec.User)), slog.String("reason", d.Reason))
+		s.cfg.Log.Log(ctx, level, "denied", slog.String("cluster", cluster), slog.String("user", printable(spec.User)),
+			slog.String("reason", d.Reason))
 	}
 	w.Header().Set("Content-Type", "application/json")
-	if err := json.NewEncoder(w).Encode(review{APIVersion: reviewVersion, Kind: reviewKind, Status: &status{Denied: d.Denied, Reason: d.Reason}}); err != nil {
+	if err := json.NewEncoder(w).Encode(review{APIVersion: reviewVersion, Kind: reviewKind,
+		Status: &status{Denied: d.Denied, Reason: d.Reason}}); err != nil {
 		s.cfg.Log.Warn("a decision did not reach the API server", slog.String("cluster", cluster), slog.Any("error", err))
 	}
 	return outcome

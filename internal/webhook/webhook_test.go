@@ -39,7 +39,8 @@ const (
 
 // active is a grant of group mode in c1 that is good for an hour from now.
 func active(change ...func(*breakglass.Request)) *breakglass.Request {
-	r := &breakglass.Request{ID: id, Claimed: &breakglass.Claimed{}, Issued: &breakglass.Issued{Fingerprint: print, NotAfter: now.Add(time.Hour)}}
+	r := &breakglass.Request{ID: id, Claimed: &breakglass.Claimed{}, Issued: &breakglass.Issued{Fingerprint: print,
+		NotAfter: now.Add(time.Hour)}}
 	r.Ask.By.Person, r.Ask.Cluster, r.Ask.Rights.Group = "alice", "c1", group
 	for _, c := range change {
 		c(r)
@@ -81,44 +82,65 @@ func TestDecide(t *testing.T) {
 		reason  string // empty: no opinion
 		finding bool
 	}{
-		"somebody else":                        {webhook.Spec{User: "bob", Groups: []string{"dev"}, Extra: certificate(other)}, nobody, "", false},
-		"our service account":                  {webhook.Spec{User: "system:serviceaccount:breakglass:breakglassd"}, nobody, "", false},
-		"nobody at all":                        {webhook.Spec{}, nobody, "", false},
-		"canary":                               {webhook.Spec{User: "breakglass-canary:c1:x", Extra: certificate(print)}, webhook.Facts{Cluster: "c1", Known: true}, "", false},
-		"canary with a group":                  {webhook.Spec{User: "breakglass-canary:c1:x", Groups: []string{group}, Extra: certificate(print)}, webhook.Facts{Cluster: "c1", Known: true}, "group " + group + " is not given", false},
-		"canary's certificate under a name":    {webhook.Spec{User: user, Extra: certificate(print)}, webhook.Facts{Cluster: "c1", Known: true}, "not issued for the user name", false},
-		"active":                               {webhook.Spec{User: user, Groups: []string{group, "system:authenticated"}, Extra: certificate(print), Resource: get}, known(), "", false},
-		"active, binding mode":                 {webhook.Spec{User: user, Extra: certificate(print), Resource: get}, known(binding), "", false},
-		"binding mode with a group":            {webhook.Spec{User: user, Groups: []string{group}, Extra: certificate(print)}, known(binding), "is not given", false},
-		"one group too many":                   {webhook.Spec{User: user, Groups: []string{group, "breakglass:more"}, Extra: certificate(print)}, known(), "group breakglass:more", false},
-		"revoked":                              {webhook.Spec{User: user, Groups: []string{group}, Extra: certificate(print)}, known(revoked), "certificate of " + id + " was revoked", false},
-		"expired":                              {webhook.Spec{User: user, Extra: certificate(print)}, known(expired), "has expired", false},
-		"another cluster":                      {webhook.Spec{User: user, Extra: certificate(print)}, known(elsewhere), "not for this cluster", false},
-		"another grant's certificate":          {webhook.Spec{User: "breakglass:bob:bg-3333-333", Extra: certificate(print)}, known(), "not issued for the user name", false},
-		"unknown certificate":                  {webhook.Spec{User: user, Extra: certificate(other)}, nobody, "not known", true},
-		"unknown certificate of a real name":   {webhook.Spec{User: user, Extra: certificate(other)}, named(), "not known", true},
-		"unknown certificate with our group":   {webhook.Spec{User: "bob", Groups: []string{group}, Extra: certificate(other)}, nobody, "is not given", true},
-		"our group by token":                   {webhook.Spec{User: "bob", Groups: []string{group}}, nobody, "is not given", false},
-		"an orphan":                            {webhook.Spec{User: user, Extra: certificate(breakglass.Fingerprint(orphan))}, named(failed), "was not issued properly", false},
-		"a token under our name":               {webhook.Spec{User: user, Extra: with("JTI=1")}, named(), "only for certificates", false},
-		"two certificates":                     {webhook.Spec{User: user, Extra: with("X509SHA256="+print, "X509SHA256="+other)}, known(), "only for certificates", false},
-		"a fingerprint in capitals":            {webhook.Spec{User: user, Extra: certificate(strings.ToUpper(print))}, named(), "only for certificates", false},
+		"somebody else": {webhook.Spec{User: "bob", Groups: []string{"dev"}, Extra: certificate(other)}, nobody, "",
+			false},
+		"our service account": {webhook.Spec{User: "system:serviceaccount:breakglass:breakglassd"}, nobody, "", false},
+		"nobody at all":       {webhook.Spec{}, nobody, "", false},
+		"canary": {webhook.Spec{User: "breakglass-canary:c1:x", Extra: certificate(print)},
+			webhook.Facts{Cluster: "c1", Known: true}, "", false},
+		"canary with a group": {webhook.Spec{User: "breakglass-canary:c1:x", Groups: []string{group},
+			Extra: certificate(print)}, webhook.Facts{Cluster: "c1", Known: true}, "group " + group + " is not given", false},
+		"canary's certificate under a name": {webhook.Spec{User: user, Extra: certificate(print)}, webhook.Facts{Cluster: "c1", Known: true},
+			"not issued for the user name", false},
+		"active": {webhook.Spec{User: user, Groups: []string{group, "system:authenticated"},
+			Extra: certificate(print), Resource: get}, known(), "", false},
+		"active, binding mode": {webhook.Spec{User: user, Extra: certificate(print), Resource: get}, known(binding), "", false},
+		"binding mode with a group": {webhook.Spec{User: user, Groups: []string{group}, Extra: certificate(print)}, known(binding),
+			"is not given", false},
+		"one group too many": {webhook.Spec{User: user, Groups: []string{group, "breakglass:more"}, Extra: certificate(print)},
+			known(), "group breakglass:more", false},
+		"revoked": {webhook.Spec{User: user, Groups: []string{group}, Extra: certificate(print)}, known(revoked),
+			"certificate of " + id + " was revoked", false},
+		"expired": {webhook.Spec{User: user, Extra: certificate(print)}, known(expired), "has expired", false},
+		"another cluster": {webhook.Spec{User: user, Extra: certificate(print)}, known(elsewhere), "not for this cluster",
+			false},
+		"another grant's certificate": {webhook.Spec{User: "breakglass:bob:bg-3333-333", Extra: certificate(print)}, known(),
+			"not issued for the user name", false},
+		"unknown certificate":                {webhook.Spec{User: user, Extra: certificate(other)}, nobody, "not known", true},
+		"unknown certificate of a real name": {webhook.Spec{User: user, Extra: certificate(other)}, named(), "not known", true},
+		"unknown certificate with our group": {webhook.Spec{User: "bob", Groups: []string{group}, Extra: certificate(other)}, nobody,
+			"is not given", true},
+		"our group by token": {webhook.Spec{User: "bob", Groups: []string{group}}, nobody, "is not given", false},
+		"an orphan": {webhook.Spec{User: user, Extra: certificate(breakglass.Fingerprint(orphan))}, named(failed),
+			"was not issued properly", false},
+		"a token under our name": {webhook.Spec{User: user, Extra: with("JTI=1")}, named(), "only for certificates", false},
+		"two certificates": {webhook.Spec{User: user, Extra: with("X509SHA256="+print, "X509SHA256="+other)}, known(),
+			"only for certificates", false},
+		"a fingerprint in capitals": {webhook.Spec{User: user, Extra: certificate(strings.ToUpper(print))}, named(),
+			"only for certificates", false},
 		"no credential id":                     {webhook.Spec{User: user, Groups: []string{group}}, named(), "", false},
 		"no credential id, revoked":            {webhook.Spec{User: user}, named(revoked), "was revoked", false},
 		"no credential id, no certificate yet": {webhook.Spec{User: user}, named(pending), "cannot exist: the request is pending", false},
 		"no credential id, no such request":    {webhook.Spec{User: user}, nobody, "no grant has the user name", false},
-		"no credential id, another's request":  {webhook.Spec{User: "breakglass:bob:" + id}, webhook.Facts{Cluster: "c1", Name: active()}, "no grant has the user name", false},
-		"guard":                                {webhook.Spec{User: user, Extra: certificate(print), Resource: get}, known(guarded(breakglass.GuardSecrets)), "(guard secrets): get secrets", false},
-		"guard of a later release":             {webhook.Spec{User: user, Extra: certificate(print), Resource: get}, known(guarded("teleport")), "(guard teleport)", false},
-		"guard and a path":                     {webhook.Spec{User: user, Extra: certificate(print), Path: &webhook.PathAttributes{Path: "/version", Verb: "get"}}, known(guarded(breakglass.GuardSecrets)), "", false},
-		"control characters":                   {webhook.Spec{User: "breakglass:\x1b[31m", Resource: get}, nobody, "no grant has the user name breakglass:?[31m", false},
+		"no credential id, another's request": {webhook.Spec{User: "breakglass:bob:" + id}, webhook.Facts{Cluster: "c1", Name: active()},
+			"no grant has the user name", false},
+		"guard": {webhook.Spec{User: user, Extra: certificate(print), Resource: get},
+			known(guarded(breakglass.GuardSecrets)), "(guard secrets): get secrets", false},
+		"guard of a later release": {webhook.Spec{User: user, Extra: certificate(print), Resource: get}, known(guarded("teleport")),
+			"(guard teleport)", false},
+		"guard and a path": {webhook.Spec{User: user, Extra: certificate(print),
+			Path: &webhook.PathAttributes{Path: "/version", Verb: "get"}}, known(guarded(breakglass.GuardSecrets)), "", false},
+		"control characters": {webhook.Spec{User: "breakglass:\x1b[31m", Resource: get}, nobody,
+			"no grant has the user name breakglass:?[31m", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := webhook.Decide(tc.spec, tc.facts, now)
-			if got.Denied != (tc.reason != "") || !strings.Contains(got.Reason, tc.reason) || got.Denied != strings.HasPrefix(got.Reason, "breakglass: ") {
+			if got.Denied != (tc.reason != "") || !strings.Contains(got.Reason, tc.reason) ||
+				got.Denied != strings.HasPrefix(got.Reason, "breakglass: ") {
 				t.Errorf("got %+v, want denied saying %q", got, tc.reason)
 			}
-			if (got.Finding != nil) != tc.finding || tc.finding && (got.Finding.Key != breakglass.ShadowKey("c1", other) || got.Finding.Severity != breakglass.SeverityCritical) {
+			if (got.Finding != nil) != tc.finding || tc.finding && (got.Finding.Key != breakglass.ShadowKey("c1", other) ||
+				got.Finding.Severity != breakglass.SeverityCritical) {
 				t.Errorf("got finding %+v, want one: %v", got.Finding, tc.finding)
 			}
 		})
@@ -132,7 +154,8 @@ func TestGuards(t *testing.T) {
 		a    webhook.ResourceAttributes
 		want string // guards that refuse it, sorted
 	}{
-		{webhook.ResourceAttributes{Verb: "*", Group: "*", Resource: "*"}, "admission csr escalate exec impersonate nodes rbac secrets tokens workloads"},
+		{webhook.ResourceAttributes{Verb: "*", Group: "*", Resource: "*"},
+			"admission csr escalate exec impersonate nodes rbac secrets tokens workloads"},
 		{webhook.ResourceAttributes{Verb: "get", Group: "*", Resource: "*"}, "exec nodes secrets tokens"},
 		{webhook.ResourceAttributes{}, "escalate exec impersonate nodes rbac secrets tokens workloads"},
 		{webhook.ResourceAttributes{Verb: "get", Resource: "*", Subresource: "exec"}, "exec secrets"},
@@ -144,7 +167,8 @@ func TestGuards(t *testing.T) {
 		{webhook.ResourceAttributes{Verb: "create", Resource: "pods", Subresource: "of-tomorrow"}, "workloads"},
 		{webhook.ResourceAttributes{Verb: "proxy", Resource: "nodes"}, "exec nodes"},
 		{webhook.ResourceAttributes{Verb: "impersonate", Resource: "users"}, "impersonate"},
-		{webhook.ResourceAttributes{Verb: "impersonate", Group: "authentication.k8s.io", Resource: "userextras", Subresource: "scopes"}, "impersonate"},
+		{webhook.ResourceAttributes{Verb: "impersonate", Group: "authentication.k8s.io", Resource: "userextras", Subresource: "scopes"},
+			"impersonate"},
 		{webhook.ResourceAttributes{Verb: "impersonate:user-info", Group: "authentication.k8s.io", Resource: "users"}, "impersonate"},
 		{webhook.ResourceAttributes{Verb: "impersonate:arbitrary-node", Group: "authentication.k8s.io", Resource: "nodes"}, "impersonate"},
 		{webhook.ResourceAttributes{Verb: "impersonate-on:serviceaccount:list", Resource: "configmaps", Namespace: "default"}, "impersonate"},
@@ -215,9 +239,11 @@ var (
 )
 
 func config(l webhook.Lookup) webhook.Config {
-	return webhook.Config{Clusters: []webhook.Cluster{{ID: "c1", Token: secret, ClientNames: []string{"kube-apiserver-c1"}, ClientCAs: x509.NewCertPool()}, {ID: "c2", Token: "another-token-for-cluster-c2"}},
-		Lookup: l, Intake: intake(func(context.Context, string, []byte) error { return nil }), Overloaded: errFull, Garbage: errGarbage, MaxAudit: 1 << 20,
-		Find: func(context.Context, breakglass.FindingOpened) error { return nil }, Log: slog.New(slog.DiscardHandler)}
+	return webhook.Config{Clusters: []webhook.Cluster{{ID: "c1", Token: secret, ClientNames: []string{"kube-apiserver-c1"},
+		ClientCAs: x509.NewCertPool()}, {ID: "c2", Token: "another-token-for-cluster-c2"}},
+		Lookup: l, Intake: intake(func(context.Context, string, []byte) error { return nil }), Overloaded: errFull, Garbage: errGarbage,
+		MaxAudit: 1 << 20,
+		Find:     func(context.Context, breakglass.FindingOpened) error { return nil }, Log: slog.New(slog.DiscardHandler)}
 }
 
 func handler(t testing.TB, c webhook.Config) http.Handler {
@@ -261,7 +287,8 @@ func TestWhatIsNotRefusedIsRememberedForTheProof(t *testing.T) {
 		h := handler(t, c)
 		ask := func(who, resource string) {
 			t.Helper()
-			s := webhook.Spec{User: who, Groups: []string{group}, Extra: certificate(print), Resource: &webhook.ResourceAttributes{Verb: "get", Resource: resource}}
+			s := webhook.Spec{User: who, Groups: []string{group}, Extra: certificate(print),
+				Resource: &webhook.ResourceAttributes{Verb: "get", Resource: resource}}
 			if code, _ := answer(h, post("/authorize/c1", question(s), secret)); code != http.StatusOK {
 				t.Fatalf("got %d", code)
 			}
@@ -335,19 +362,24 @@ func TestAnswers(t *testing.T) {
 		code   int
 		says   string
 	}{
-		"no opinion":                 {&lookup{}, post("/authorize/c1", question(webhook.Spec{User: "bob"}), secret), 200, `"status":{"allowed":false}`},
-		"denied":                     {&lookup{}, post("/authorize/c1", ask, secret), 200, `"status":{"allowed":false,"denied":true,"reason":"breakglass: `},
-		"a ledger that fails":        {&lookup{err: bad}, post("/authorize/c1", ask, secret), 500, "the ledger cannot be read"},
-		"strangers need no ledger":   {&lookup{err: bad}, post("/authorize/c1", question(webhook.Spec{User: "bob"}), secret), 200, `"allowed":false`},
-		"no credential":              {&lookup{}, post("/authorize/c1", ask, ""), 401, "unauthorized"},
-		"wrong token":                {&lookup{}, post("/authorize/c1", ask, secret+"x"), 401, "unauthorized"},
-		"no credential, no cluster":  {&lookup{}, post("/authorize/nowhere", ask, ""), 401, "unauthorized"},
-		"another cluster's token":    {&lookup{}, post("/authorize/c2", ask, secret), 403, "forbidden"},
-		"a cluster that is not":      {&lookup{}, post("/authorize/nowhere", ask, secret), 403, "forbidden"},
-		"another path":               {&lookup{}, post("/", ask, secret), 404, ""},
-		"garbage":                    {&lookup{}, post("/authorize/c1", "{", secret), 400, "not a SubjectAccessReview"},
-		"beta":                       {&lookup{}, post("/authorize/c1", strings.Replace(ask, "/v1", "/v1beta1", 1), secret), 400, "subjectAccessReviewVersion: v1"},
-		"about nothing":              {&lookup{}, post("/authorize/c1", `{"apiVersion":"authorization.k8s.io/v1","kind":"SubjectAccessReview","spec":{"user":"bob"}}`, secret), 400, "nothing"},
+		"no opinion": {&lookup{}, post("/authorize/c1", question(webhook.Spec{User: "bob"}), secret), 200,
+			`"status":{"allowed":false}`},
+		"denied": {&lookup{}, post("/authorize/c1", ask, secret), 200,
+			`"status":{"allowed":false,"denied":true,"reason":"breakglass: `},
+		"a ledger that fails": {&lookup{err: bad}, post("/authorize/c1", ask, secret), 500, "the ledger cannot be read"},
+		"strangers need no ledger": {&lookup{err: bad}, post("/authorize/c1", question(webhook.Spec{User: "bob"}), secret), 200,
+			`"allowed":false`},
+		"no credential":             {&lookup{}, post("/authorize/c1", ask, ""), 401, "unauthorized"},
+		"wrong token":               {&lookup{}, post("/authorize/c1", ask, secret+"x"), 401, "unauthorized"},
+		"no credential, no cluster": {&lookup{}, post("/authorize/nowhere", ask, ""), 401, "unauthorized"},
+		"another cluster's token":   {&lookup{}, post("/authorize/c2", ask, secret), 403, "forbidden"},
+		"a cluster that is not":     {&lookup{}, post("/authorize/nowhere", ask, secret), 403, "forbidden"},
+		"another path":              {&lookup{}, post("/", ask, secret), 404, ""},
+		"garbage":                   {&lookup{}, post("/authorize/c1", "{", secret), 400, "not a SubjectAccessReview"},
+		"beta": {&lookup{}, post("/authorize/c1", strings.Replace(ask, "/v1", "/v1beta1", 1), secret), 400,
+			"subjectAccessReviewVersion: v1"},
+		"about nothing": {&lookup{}, post("/authorize/c1",
+			`{"apiVersion":"authorization.k8s.io/v1","kind":"SubjectAccessReview","spec":{"user":"bob"}}`, secret), 400, "nothing"},
 		"too large":                  {&lookup{}, post("/authorize/c1", strings.Repeat(" ", 1<<20)+ask, secret), 413, "more than"},
 		"audit":                      {&lookup{}, post("/audit/c1", "{}", secret), 200, ""},
 		"audit, another's":           {&lookup{}, post("/audit/c2", "{}", secret), 403, ""},
@@ -373,7 +405,8 @@ func TestAnswers(t *testing.T) {
 }
 
 func TestIntakeErrorsBecomeAnswers(t *testing.T) {
-	for want, err := range map[int]error{200: nil, 429: fmt.Errorf("queue: %w", errFull), 400: fmt.Errorf("line 1: %w", errGarbage), 500: errors.New("disk")} {
+	for want, err := range map[int]error{200: nil, 429: fmt.Errorf("queue: %w", errFull), 400: fmt.Errorf("line 1: %w", errGarbage),
+		500: errors.New("disk")} {
 		c := config(&lookup{})
 		c.Intake = intake(func(_ context.Context, cluster string, body []byte) error {
 			if cluster != "c1" || string(body) != "{}" {
@@ -394,7 +427,8 @@ func TestPanicsAreContained(t *testing.T) {
 	c.Intake = intake(func(context.Context, string, []byte) error { panic("boom") })
 	var outcome string
 	c.Observe = func(_, _, o string, _ time.Duration) { outcome = o }
-	if code, body := answer(handler(t, c), post("/audit/c1", "{}", secret)); code != 500 || strings.Contains(body, "boom") || outcome != webhook.OutcomeFailed {
+	if code, body := answer(handler(t, c), post("/audit/c1", "{}", secret)); code != 500 || strings.Contains(body, "boom") ||
+		outcome != webhook.OutcomeFailed {
 		t.Errorf("got %d %s, outcome %q, want a bare 500 that is observed as failed", code, body, outcome)
 	}
 }
@@ -502,7 +536,8 @@ func TestTokensNeverPrint(t *testing.T) {
 	slog.New(slog.NewTextHandler(&log, nil)).Info("x", slog.Any("token", c.Token))
 	asJSON, err := json.Marshal(c)
 	must(t, err)
-	if all := fmt.Sprintf("%v %+v %#v %s %q %x %s %s", c, c, c, c.Token, c.Token, c.Token, asJSON, log.String()); strings.Contains(all, secret) || strings.Contains(all, fmt.Sprintf("%x", secret)) {
+	if all := fmt.Sprintf("%v %+v %#v %s %q %x %s %s", c, c, c, c.Token, c.Token, c.Token, asJSON, log.String()); strings.Contains(all,
+		secret) || strings.Contains(all, fmt.Sprintf("%x", secret)) {
 		t.Errorf("got %s, want no token", all)
 	}
 }
@@ -588,9 +623,11 @@ func TestClientCertificates(t *testing.T) {
 // FuzzReview: whatever an API server could send, the answer is never a permission and no crash.
 func FuzzReview(f *testing.F) {
 	f.Add(question(webhook.Spec{User: user, Groups: []string{group}, Extra: certificate(print)}))
-	f.Add(question(webhook.Spec{User: user, Groups: []string{"breakglass:x"}, Extra: certificate(other), Resource: &webhook.ResourceAttributes{Verb: "*", Resource: "*"}}))
+	f.Add(question(webhook.Spec{User: user, Groups: []string{"breakglass:x"}, Extra: certificate(other),
+		Resource: &webhook.ResourceAttributes{Verb: "*", Resource: "*"}}))
 	f.Add(`{"apiVersion":"authorization.k8s.io/v1","kind":"SubjectAccessReview","spec":{"extra":{"authentication.kubernetes.io/credential-id":[]},"nonResourceAttributes":{}}}`)
-	c := config(&lookup{r: active(guarded(breakglass.GuardExec), func(r *breakglass.Request) { r.Issued.NotAfter = time.Now().Add(time.Hour) })})
+	c := config(&lookup{r: active(guarded(breakglass.GuardExec),
+		func(r *breakglass.Request) { r.Issued.NotAfter = time.Now().Add(time.Hour) })})
 	c.Memory = webhook.NewMemory()
 	h := handler(f, c)
 	f.Fuzz(func(t *testing.T, body string) {

@@ -45,22 +45,28 @@ func newWatched(t *testing.T, policy string, authorization ...func(string) strin
 		dir := t.TempDir()
 		files := map[string][]byte{"audit-policy.yaml": shipped(t, "audit-policy.yaml")}
 		for _, what := range []string{"audit", "authorize"} {
-			files[what+".kubeconfig"] = fmt.Appendf(nil, "apiVersion: v1\nkind: Config\nclusters: [{name: b, cluster: {server: %q, certificate-authority-data: %s}}]\nusers: [{name: k, user: {token: %q}}]\n"+
-				"contexts: [{name: b, context: {cluster: b, user: k}}]\ncurrent-context: b\n", "https://"+hooks+"/"+what+"/c1", base64.StdEncoding.EncodeToString(cert), hookToken)
+			files[what+".kubeconfig"] = fmt.Appendf(nil, "apiVersion: v1\nkind: Config\nclusters: [{name: b, cluster: {server: %q, "+
+				"certificate-authority-data: %s}}]\nusers: [{name: k, user: {token: %q}}]\n"+
+				"contexts: [{name: b, context: {cluster: b, user: k}}]\ncurrent-context: b\n", "https://"+hooks+"/"+what+"/c1",
+				base64.StdEncoding.EncodeToString(cert), hookToken)
 		}
-		text := strings.ReplaceAll(string(shipped(t, "authorization-config.deny.yaml")), "/etc/kubernetes/breakglass/authorization-webhook.kubeconfig", filepath.Join(dir, "authorize.kubeconfig"))
+		text := strings.ReplaceAll(string(shipped(t, "authorization-config.deny.yaml")),
+			"/etc/kubernetes/breakglass/authorization-webhook.kubeconfig", filepath.Join(dir, "authorize.kubeconfig"))
 		for _, change := range authorization {
 			text = change(text)
 		}
 		files["authorization.yaml"] = []byte(text)
 		w.servers = append(w.servers, real.NewCluster(t, real.APIServerOptions{Dir: dir, ReplicaOf: shared.kube, ClientCAs: ca, Files: files,
-			Flags: []string{"--authorization-config=authorization.yaml", "--audit-policy-file=audit-policy.yaml", "--audit-webhook-config-file=audit.kubeconfig",
+			Flags: []string{"--authorization-config=authorization.yaml", "--audit-policy-file=audit-policy.yaml",
+				"--audit-webhook-config-file=audit.kubeconfig",
 				"--audit-webhook-batch-max-wait=1s", "--audit-webhook-initial-backoff=1s"}}))
 	}
 	config, err := os.ReadFile(filepath.Join(w.dir, "config.yaml"))
 	must(t, err)
-	text := strings.Replace(string(config), "vault_max_ttl: 1h}", fmt.Sprintf("vault_max_ttl: 1h, webhook_token_file: hook-token, api_servers: [%q, %q, %q]}\n"+
-		"webhooks: {address: %q, tls_cert_file: hook.crt, tls_key_file: hook.key}\nsessions: {path: sessions.db, grace: 10s}", w.servers[0].URL, w.servers[1].URL, shared.kube.URL, hooks), 1)
+	text := strings.Replace(string(config), "vault_max_ttl: 1h}",
+		fmt.Sprintf("vault_max_ttl: 1h, webhook_token_file: hook-token, api_servers: [%q, %q, %q]}\n"+
+			"webhooks: {address: %q, tls_cert_file: hook.crt, tls_key_file: hook.key}\nsessions: {path: sessions.db, grace: 10s}", w.servers[0].URL,
+			w.servers[1].URL, shared.kube.URL, hooks), 1)
 	w.file("config.yaml", text)
 	w.writePolicy(policy)
 	return w
@@ -120,7 +126,8 @@ func (w *watched) metrics() string {
 // the command line: proof of the revocation on each API server, the session's report, the sweep, the acknowledgement, the
 // closing note, and what the daemon finds about API servers that do not call it.
 func TestWhatIsDoneWithAGrantIsCutOffReportedAndAccountedFor(t *testing.T) {
-	policy := strings.Replace(bgtest.Policy(), "    incident: {pattern: \"^INC-[0-9]+$\"}\n    risk: high", "    risk: high\n    guards: [impersonate, exec]", 1) +
+	policy := strings.Replace(bgtest.Policy(), "    incident: {pattern: \"^INC-[0-9]+$\"}\n    risk: high",
+		"    risk: high\n    guards: [impersonate, exec]", 1) +
 		"\nresponders: [security]\nclosing: {within: 1h, raiseQuorum: true}\n"
 	w := newWatched(t, policy)
 	shared.admin(t, "apply", "-f", "../../../policies/kubernetes/optional/sweep.yaml")
@@ -220,7 +227,8 @@ func TestWhatIsDoneWithAGrantIsCutOffReportedAndAccountedFor(t *testing.T) {
 	shared.admin(t, "delete", "clusterrolebinding", "evil-eve")
 	shared.admin(t, "delete", "serviceaccount", "backdoor")
 	w.cli("carol", "sweep", g.id)
-	if again := w.show(g.id); slices.ContainsFunc(again.Swept.Items, func(x breakglass.Residue) bool { return strings.Contains(x.Object, "evil-eve") }) {
+	if again := w.show(g.id); slices.ContainsFunc(again.Swept.Items,
+		func(x breakglass.Residue) bool { return strings.Contains(x.Object, "evil-eve") }) {
 		t.Errorf("after the clean-up the sweep still finds %+v", again.Swept.Items)
 	} else if len(again.Swept.Items) > 0 {
 		w.cli("carol", "ack", g.id, "--note", "the token ends with its service account", "--yes")
@@ -300,7 +308,8 @@ func TestRevokeAllCutsOffEveryModeAtEveryAPIServer(t *testing.T) {
 			t.Fatal(out)
 		}
 	}
-	out, stderr, code := w.try("carol", "revoke", "--all", "-c", "c1", "--confirm", "c1", "--reason", "control plane compromised", "-o", "json")
+	out, stderr, code := w.try("carol", "revoke", "--all", "-c", "c1", "--confirm", "c1", "--reason", "control plane compromised", "-o",
+		"json")
 	if code != 0 && code != 6 { // 6: answers are still remembered
 		t.Fatalf("revoke --all: %d %s", code, stderr)
 	}
@@ -318,8 +327,10 @@ func TestRevokeAllCutsOffEveryModeAtEveryAPIServer(t *testing.T) {
 			for _, a := range r.Receipt.Answers {
 				// What it was asked first it remembers at least so long, and what it was asked later, longer.
 				first, known := firstUsed[a.Server]
-				if at := r.Revoked.At.Add(time.Duration(a.AfterMillis) * time.Millisecond); by == breakglass.RefusedByWebhook && (!known || at.Before(first.Add(remember))) {
-					t.Errorf("%s: %s is said to refuse after %d ms, %s after it was asked first, and remembers for %s", g.id, a.Server, a.AfterMillis, at.Sub(first), remember)
+				if at := r.Revoked.At.Add(time.Duration(a.AfterMillis) * time.Millisecond); by == breakglass.RefusedByWebhook &&
+					(!known || at.Before(first.Add(remember))) {
+					t.Errorf("%s: %s is said to refuse after %d ms, %s after it was asked first, and remembers for %s", g.id, a.Server, a.AfterMillis,
+						at.Sub(first), remember)
 				}
 				if !a.No || by == breakglass.RefusedByWebhook && a.By != by {
 					t.Errorf("%s: got answer %+v, want a no by %s", g.id, a, by)

@@ -50,11 +50,13 @@ func newBench(b *testing.B) *bench {
 	must(b, err)
 	l, err := ledger.Open(ctx, store, signer, verifier)
 	must(b, err)
-	policy, err := breakglass.ParsePolicy("access.yaml", []byte(strings.Replace(bgtest.Policy(), "{openPerPerson: 3, perHour: 20}", "{openPerPerson: 100, perHour: 1000}", 1)))
+	policy, err := breakglass.ParsePolicy("access.yaml", []byte(strings.Replace(bgtest.Policy(), "{openPerPerson: 3, perHour: 20}",
+		"{openPerPerson: 100, perHour: 1000}", 1)))
 	must(b, err)
 	ca, err := vaultca.Open(ctx, vaultca.Config{Address: shared.vault.Addr, CAFile: shared.vault.CACert,
-		Auth:   vaultca.Auth{Method: vaultca.AuthAppRole, RoleID: shared.roleID, SecretIDFile: filepath.Join(shared.dir, "secret-id")},
-		Mounts: []vaultca.Mount{{Cluster: "c1", Path: mount, IssuerID: shared.issuerID, MaxTTL: time.Hour, Groups: []string{"breakglass:cluster-admins"}}}})
+		Auth: vaultca.Auth{Method: vaultca.AuthAppRole, RoleID: shared.roleID, SecretIDFile: filepath.Join(shared.dir, "secret-id")},
+		Mounts: []vaultca.Mount{{Cluster: "c1", Path: mount, IssuerID: shared.issuerID, MaxTTL: time.Hour,
+			Groups: []string{"breakglass:cluster-admins"}}}})
 	must(b, err)
 	s, err := breakglass.New(ctx, breakglass.Config{Ledger: l, Policy: policy, Signer: ca, Binder: noBinder{}})
 	must(b, err)
@@ -69,7 +71,8 @@ func newBench(b *testing.B) *bench {
 	client, err := shared.vault.Client()
 	must(b, err)
 	return &bench{service: s, sign: func(ctx context.Context, name string, csr []byte) error {
-		_, err := client.Logical().WriteWithContext(ctx, mount+"/sign/breakglass-cluster-admins", map[string]any{"csr": string(csr), "common_name": name, "ttl": "600", "exclude_cn_from_sans": true})
+		_, err := client.Logical().WriteWithContext(ctx, mount+"/sign/breakglass-cluster-admins",
+			map[string]any{"csr": string(csr), "common_name": name, "ttl": "600", "exclude_cn_from_sans": true})
 		return err
 	}}
 }
@@ -179,7 +182,8 @@ func TestRawSigningIsWhatTheBenchmarkComparesWith(t *testing.T) {
 	client, err := shared.vault.Client()
 	must(t, err)
 	_, csr := bgtest.NewCSR()
-	secret, err := client.Logical().WriteWithContext(t.Context(), mount+"/sign/breakglass-cluster-admins", map[string]any{"csr": string(csr), "common_name": "breakglass:raw:0", "ttl": "600", "exclude_cn_from_sans": true})
+	secret, err := client.Logical().WriteWithContext(t.Context(), mount+"/sign/breakglass-cluster-admins",
+		map[string]any{"csr": string(csr), "common_name": "breakglass:raw:0", "ttl": "600", "exclude_cn_from_sans": true})
 	must(t, err)
 	if block, _ := pem.Decode([]byte(secret.Data["certificate"].(string))); block == nil {
 		t.Error("no certificate")

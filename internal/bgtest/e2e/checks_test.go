@@ -68,7 +68,8 @@ func TestCAsAreCheckedAndAccessIsRecertifiedOnTheCommandLine(t *testing.T) {
 	if plan := d.cli("carol", "ca", "plan"); !strings.Contains(plan, "vault ") {
 		t.Errorf("the plan has no command for Vault:\n%s", plan)
 	}
-	if out, stderr, code := d.try("carol", "ca", "plan", "--to", "retired"); code != 8 || !strings.Contains(out+stderr, "prepared comes before retired") {
+	if out, stderr, code := d.try("carol", "ca", "plan", "--to", "retired"); code != 8 ||
+		!strings.Contains(out+stderr, "prepared comes before retired") {
 		t.Errorf("skipping phases: exit code %d, want 8 and which phase is next\n%s%s", code, out, stderr)
 	}
 
@@ -120,7 +121,8 @@ func TestCAsAreCheckedAndAccessIsRecertifiedOnTheCommandLine(t *testing.T) {
 
 	// The printed command takes it away, and the next scan proves it.
 	command := exec.CommandContext(t.Context(), "sh", "-e", "-c", forgotten.TakeAway)
-	command.Env = append(os.Environ(), "KUBECONFIG="+shared.kube.AdminKubeconfig(), "PATH="+shared.onPath(real.KubeCtl, "kubectl")+":"+os.Getenv("PATH"))
+	command.Env = append(os.Environ(), "KUBECONFIG="+shared.kube.AdminKubeconfig(), "PATH="+shared.onPath(real.KubeCtl, "kubectl")+":"+
+		os.Getenv("PATH"))
 	if out, err := command.CombinedOutput(); err != nil {
 		t.Fatalf("%s: %v\n%s", forgotten.TakeAway, err, out)
 	}
@@ -137,7 +139,8 @@ func TestCAsAreCheckedAndAccessIsRecertifiedOnTheCommandLine(t *testing.T) {
 	}
 	bundle := filepath.Join(d.dir, "evidence.tar.gz")
 	d.cli("carol", "recert", "export", bundle)
-	if _, stderr, code := d.try("carol", "recert", "verify", bundle, "--key", d.vkey); code != 8 || !strings.Contains(stderr, "is not closed") {
+	if _, stderr, code := d.try("carol", "recert", "verify", bundle, "--key", d.vkey); code != 8 ||
+		!strings.Contains(stderr, "is not closed") {
 		t.Errorf("evidence of a campaign that goes on: exit code %d, want 8 and why %s", code, stderr)
 	}
 	d.cli("carol", "recert", "ack", "--item", forgotten.ID, "--note", "removed")

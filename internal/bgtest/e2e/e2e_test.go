@@ -127,7 +127,8 @@ func TestCommandLineRequestIsCutOffByRevoke(t *testing.T) {
 	d := newDaemon(t)
 	d.start("")
 	kubeconfig := filepath.Join(d.dir, "dave.kubeconfig")
-	cmd := d.command("dave", "request", "-c", "c1", "-p", "admin", "--for", "10m", "--reason", "API server answers 5xx", "--incident", "INC-4312", "--out", kubeconfig)
+	cmd := d.command("dave", "request", "-c", "c1", "-p", "admin", "--for", "10m", "--reason", "API server answers 5xx", "--incident",
+		"INC-4312", "--out", kubeconfig)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	must(t, cmd.Start())

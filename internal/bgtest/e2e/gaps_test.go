@@ -268,7 +268,8 @@ func (p *parts) revokeTokens(t *testing.T) {
 	revoked := 0
 	for _, accessor := range list.Data["keys"].([]any) {
 		// One that has ended meanwhile cannot be looked up, and need not be.
-		if s, err := client.Logical().WriteWithContext(t.Context(), "auth/token/lookup-accessor", map[string]any{"accessor": accessor}); err == nil && strings.HasPrefix(s.Data["path"].(string), "auth/approle/") {
+		if s, err := client.Logical().WriteWithContext(t.Context(), "auth/token/lookup-accessor",
+			map[string]any{"accessor": accessor}); err == nil && strings.HasPrefix(s.Data["path"].(string), "auth/approle/") {
 			p.wrote(t, "auth/token/revoke-accessor", map[string]any{"accessor": accessor})
 			revoked++
 		}
@@ -281,9 +282,11 @@ func (p *parts) revokeTokens(t *testing.T) {
 func TestTokenInAFileThatEndedIsNamedAndReplacedWithoutARestart(t *testing.T) {
 	d := newDaemon(t)
 	token := func() string {
-		return shared.wrote(t, "auth/token/create-orphan", map[string]any{"policies": []string{"breakglassd"}, "no_default_policy": true, "ttl": "10m", "explicit_max_ttl": "10m"})["token"].(string)
+		return shared.wrote(t, "auth/token/create-orphan", map[string]any{"policies": []string{"breakglassd"}, "no_default_policy": true,
+			"ttl": "10m", "explicit_max_ttl": "10m"})["token"].(string)
 	}
-	d.configure(fmt.Sprintf("{method: approle, role_id: %q, secret_id_file: %q}", shared.roleID, filepath.Join(shared.dir, "secret-id")), "{method: token_file, token_file: token}")
+	d.configure(fmt.Sprintf("{method: approle, role_id: %q, secret_id_file: %q}", shared.roleID, filepath.Join(shared.dir, "secret-id")),
+		"{method: token_file, token_file: token}")
 	first := token()
 	d.file("token", first)
 	d.start("")
@@ -312,7 +315,8 @@ func olderTwin(t *testing.T) string {
 	must(t, err)
 	signs, err := client.Logical().ReadWithContext(t.Context(), mount+"/issuer/"+shared.issuerID)
 	must(t, err)
-	made := shared.wrote(t, mount+"/issuers/generate/root/existing", map[string]any{"key_ref": signs.Data["key_id"], "common_name": ca.Subject.CommonName,
+	made := shared.wrote(t, mount+"/issuers/generate/root/existing", map[string]any{"key_ref": signs.Data["key_id"],
+		"common_name":   ca.Subject.CommonName,
 		"serial_number": ca.Subject.SerialNumber, "exclude_cn_from_sans": true, "max_path_length": 0, "ttl": "24h", "not_before_duration": "1h"})
 	return made["issuer_id"].(string)
 }
@@ -323,8 +327,10 @@ func TestVaultWhoseClockIsOffIsNotBelieved(t *testing.T) {
 	const off = 300 // seconds
 	role := mount + "/roles/clock"
 	twin := olderTwin(t)
-	shared.wrote(t, role, map[string]any{"issuer_ref": twin, "allow_any_name": true, "enforce_hostnames": false, "allow_bare_domains": true, "server_flag": false, "client_flag": true,
-		"key_type": "any", "key_usage": "DigitalSignature", "use_csr_common_name": false, "use_csr_sans": false, "max_ttl": "1h", "no_store": false,
+	shared.wrote(t, role, map[string]any{"issuer_ref": twin, "allow_any_name": true, "enforce_hostnames": false, "allow_bare_domains": true,
+		"server_flag": false, "client_flag": true,
+		"key_type": "any", "key_usage": "DigitalSignature", "use_csr_common_name": false, "use_csr_sans": false, "max_ttl": "1h",
+		"no_store":     false,
 		"organization": []string{"breakglass:cluster-admins"}, "not_before_duration": strconv.Itoa(30+off) + "s"})
 	t.Cleanup(func() {
 		client, err := shared.vault.Client()
@@ -450,7 +456,8 @@ func TestRevokeWhileTheAPIServerIsDownIsCarriedOutWhenItIsBack(t *testing.T) {
 		}
 	})
 	_, stderr, code := d.try("bob", "revoke", g.id, "--reason", "laptop stolen", "--yes", "--wait", "2s")
-	if code != 6 || !strings.Contains(stderr, "revoked and recorded, but not every API server says no yet") || !strings.Contains(stderr, "the daemon goes on asking") {
+	if code != 6 || !strings.Contains(stderr, "revoked and recorded, but not every API server says no yet") ||
+		!strings.Contains(stderr, "the daemon goes on asking") {
 		t.Errorf("revoking without an API server: exit code %d\n%s", code, stderr)
 	}
 	if r := g.wait(breakglass.StateRevoked); !r.Certificate.Bound {
@@ -474,7 +481,8 @@ func TestUnknownPeopleGetNothingAnywhere(t *testing.T) {
 	d.writePolicy(policy[:from] + policy[to:])
 	d.start("")
 	g := d.grant("alice", "admin", 600)
-	for _, args := range [][]string{{"whoami"}, {"list"}, {"status", g.id}, {"show", g.id}, {"profiles"}, {"request", "-p", "admin", "--reason", "let me in, please"},
+	for _, args := range [][]string{{"whoami"}, {"list"}, {"status", g.id}, {"show", g.id}, {"profiles"},
+		{"request", "-p", "admin", "--reason", "let me in, please"},
 		{"approve", g.id, "--yes"}, {"claim", g.id}, {"revoke", g.id, "--yes", "--reason", "because"}} {
 		out, stderr, code := d.try("mallory", args...)
 		if code != 4 || out != "" || strings.Contains(stderr, "etcd quorum lost") {
@@ -494,7 +502,8 @@ func TestUnknownPeopleGetNothingAnywhere(t *testing.T) {
 			t.Errorf("mallory types %q and is told %s", text, got)
 		}
 	}
-	for text, want := range map[string]string{"help": "Ask for emergency access", "list": g.id, "status": g.id, "status " + g.id: "etcd quorum lost", "status bg-zzzz": "There is no request"} {
+	for text, want := range map[string]string{"help": "Ask for emergency access", "list": g.id, "status": g.id, "status " +
+		g.id: "etcd quorum lost", "status bg-zzzz": "There is no request"} {
 		if got := say("alice", text); !strings.Contains(got, want) {
 			t.Errorf("alice types %q and is told %s, want %q", text, got, want)
 		}
@@ -590,10 +599,11 @@ func TestEveryCommandSpeaksJSON(t *testing.T) {
 	run("Campaigns", "carol", "recert", "list")
 	shared.admin(t, "create", "clusterrolebinding", "planted", "--clusterrole=view", "--user=eve")
 	t.Cleanup(func() { shared.kubectlAdmin("delete", "clusterrolebinding", "planted", "--ignore-not-found") })
-	d.file("audit.log", fmt.Sprintf(`{"kind":"Event","apiVersion":"audit.k8s.io/v1","auditID":"11111111-2222-3333-4444-555555555555","stage":"ResponseComplete","verb":"create",`+
-		`"requestURI":"/apis/rbac.authorization.k8s.io/v1/clusterrolebindings","user":{"username":"breakglass:alice:%s"},"sourceIPs":["10.0.0.7"],"responseStatus":{"code":201},`+
-		`"objectRef":{"resource":"clusterrolebindings","name":"planted","apiGroup":"rbac.authorization.k8s.io","apiVersion":"v1"},`+
-		`"requestReceivedTimestamp":"%[2]s","stageTimestamp":"%[2]s"}`+"\n", id, time.Now().UTC().Format("2006-01-02T15:04:05.000000Z")))
+	d.file("audit.log",
+		fmt.Sprintf(`{"kind":"Event","apiVersion":"audit.k8s.io/v1","auditID":"11111111-2222-3333-4444-555555555555","stage":"ResponseComplete","verb":"create",`+
+			`"requestURI":"/apis/rbac.authorization.k8s.io/v1/clusterrolebindings","user":{"username":"breakglass:alice:%s"},"sourceIPs":["10.0.0.7"],"responseStatus":{"code":201},`+
+			`"objectRef":{"resource":"clusterrolebindings","name":"planted","apiGroup":"rbac.authorization.k8s.io","apiVersion":"v1"},`+
+			`"requestReceivedTimestamp":"%[2]s","stageTimestamp":"%[2]s"}`+"\n", id, time.Now().UTC().Format("2006-01-02T15:04:05.000000Z")))
 	run("AuditImport", "carol", "audit", "import", "-c", "c1", filepath.Join(d.dir, "audit.log"))
 	run("Request", "carol", "sweep", id)
 	run("Request", "carol", "ack", id, "--note", "a test made it, and deletes it", "--yes")
@@ -606,7 +616,8 @@ func TestEveryCommandSpeaksJSON(t *testing.T) {
 	run("Verification", "carol", "ledger", "verify", export)
 	run("SignedOut", "alice", "logout")
 	for _, line := range strings.Split(d.cli("alice", "--help"), "\n") {
-		if f := strings.Fields(line); strings.HasPrefix(line, "  ") && len(f) > 1 && f[0] != "completion" && f[0] != "help" && !strings.HasPrefix(f[0], "-") && f[0] != "breakglass" && !ran[f[0]] {
+		if f := strings.Fields(line); strings.HasPrefix(line, "  ") && len(f) > 1 && f[0] != "completion" && f[0] != "help" &&
+			!strings.HasPrefix(f[0], "-") && f[0] != "breakglass" && !ran[f[0]] {
 			t.Errorf("breakglass %s has not been tried", f[0])
 		}
 	}
@@ -634,7 +645,8 @@ func TestEveryCommandSpeaksJSON(t *testing.T) {
 		var o object
 		err := json.Unmarshal([]byte(lines[len(lines)-1]), &o)
 		if err != nil || code != tt.code || o.Exit != tt.code || o.Kind != "Error" || o.Code != tt.name {
-			t.Errorf("breakglass %s -o json: exit code %d, want %d and code %s: %v\n%s%s", strings.Join(tt.args, " "), code, tt.code, tt.name, err, out, stderr)
+			t.Errorf("breakglass %s -o json: exit code %d, want %d and code %s: %v\n%s%s", strings.Join(tt.args, " "), code, tt.code, tt.name, err,
+				out, stderr)
 		}
 	}
 	d.stop()

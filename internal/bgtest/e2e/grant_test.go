@@ -82,7 +82,8 @@ func (g *grant) kubeconfig() string {
 	der, err := x509.MarshalPKCS8PrivateKey(g.key)
 	must(t, err)
 	path := filepath.Join(g.d.dir, g.id+".kubeconfig")
-	must(t, shared.kube.WriteKubeconfig(path, real.Credentials{CertPEM: []byte(g.cert), KeyPEM: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})}))
+	must(t, shared.kube.WriteKubeconfig(path, real.Credentials{CertPEM: []byte(g.cert),
+		KeyPEM: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})}))
 	return path
 }
 

@@ -79,7 +79,8 @@ func (p *parts) start() (err error) {
 	}
 	p.daemon, p.cli = filepath.Join(p.dir, "breakglassd"), filepath.Join(p.dir, "breakglass")
 	// The daemon is what ships but for the tag, which puts a kill between every two steps of a claim.
-	for _, args := range [][]string{{"build", "-tags", "failpoint", "-o", p.daemon, "../../../cmd/breakglassd"}, {"build", "-o", p.cli, "../../../cmd/breakglass"}} {
+	for _, args := range [][]string{{"build", "-tags", "failpoint", "-o", p.daemon, "../../../cmd/breakglassd"},
+		{"build", "-o", p.cli, "../../../cmd/breakglass"}} {
 		if out, err := exec.CommandContext(ctx, "go", args...).CombinedOutput(); err != nil {
 			return fmt.Errorf("go %s: %w: %s", strings.Join(args, " "), err, out)
 		}
@@ -94,7 +95,8 @@ func (p *parts) start() (err error) {
 	if p.etcd, err = p.bins.StartEtcd(ctx, real.EtcdOptions{Dir: filepath.Join(p.dir, "etcd")}); err != nil {
 		return err
 	}
-	if p.kube, err = p.bins.StartAPIServer(ctx, real.APIServerOptions{Dir: filepath.Join(p.dir, "kube"), Etcd: p.etcd, ClientCAs: ca}); err != nil {
+	if p.kube, err = p.bins.StartAPIServer(ctx, real.APIServerOptions{Dir: filepath.Join(p.dir, "kube"), Etcd: p.etcd,
+		ClientCAs: ca}); err != nil {
 		return err
 	}
 	return p.setUpCluster(ctx)
@@ -102,7 +104,8 @@ func (p *parts) start() (err error) {
 
 // setUpVault runs the shipped script as an operator would and returns the CA certificate it wrote.
 func (p *parts) setUpVault(ctx context.Context) ([]byte, error) {
-	cmd := exec.CommandContext(ctx, "sh", "../../../deploy/vault/setup.sh", "--mount", mount, "--group", "breakglass:cluster-admins", "--max-ttl", "1h",
+	cmd := exec.CommandContext(ctx, "sh", "../../../deploy/vault/setup.sh", "--mount", mount, "--group", "breakglass:cluster-admins",
+		"--max-ttl", "1h",
 		"--out", p.dir, "--secret-id-file", filepath.Join(p.dir, "secret-id"))
 	cmd.Env = append(os.Environ(), "VAULT_ADDR="+p.vault.Addr, "VAULT_CACERT="+p.vault.CACert, "VAULT_TOKEN="+p.vault.RootToken,
 		"PATH="+p.onPath(real.VaultServer, "vault")+":"+os.Getenv("PATH"), "HOME="+p.dir)
@@ -178,7 +181,8 @@ func (p *parts) admin(t *testing.T, args ...string) string {
 // bindings lists the requests that have a binding in the cluster.
 func (p *parts) bindings(t *testing.T) []string {
 	t.Helper()
-	out := p.admin(t, "get", "clusterrolebindings", "-l", "app.kubernetes.io/managed-by=breakglassd", "-o", `jsonpath={.items[*].metadata.labels.breakglass\.dev/request}`)
+	out := p.admin(t, "get", "clusterrolebindings", "-l", "app.kubernetes.io/managed-by=breakglassd", "-o",
+		`jsonpath={.items[*].metadata.labels.breakglass\.dev/request}`)
 	return strings.Fields(out)
 }
 
@@ -228,8 +232,9 @@ func newDaemon(t *testing.T) *daemon {
 	for _, p := range bgtest.People {
 		users = append(users, slacksim.User{ID: bgtest.SlackUser(p), Name: p, RealName: p})
 	}
-	sim, err := slacksim.New(slacksim.Config{TeamID: "T01", TeamDomain: "e2e", AppID: appID, BotToken: "xoxb-canary-e2e", SigningSecret: "canary-signing-secret",
-		AckWithin: 30 * time.Second, TriggerLife: 30 * time.Second, // Slack's 3 s are too short for a busy machine
+	sim, err := slacksim.New(slacksim.Config{TeamID: "T01", TeamDomain: "e2e", AppID: appID, BotToken: "xoxb-canary-e2e",
+		SigningSecret: "canary-signing-secret",
+		AckWithin:     30 * time.Second, TriggerLife: 30 * time.Second, // Slack's 3 s are too short for a busy machine
 		Command: "/breakglass", Users: users, Channels: []slacksim.Channel{{ID: channel, Name: "breakglass-approvals"}}})
 	must(t, err)
 	srv := httptest.NewServer(sim.Handler())
@@ -400,7 +405,10 @@ func (d *daemon) stopped() {
 func (d *daemon) client(person string) *api.Client {
 	httpClient, err := api.NewHTTP(nil)
 	must(d.t, err)
-	return &api.Client{Server: d.url, HTTP: httpClient, Keys: func(context.Context) ([]ssh.Signer, error) { return []ssh.Signer{bgtest.SSHKey(person)}, nil }}
+	return &api.Client{Server: d.url, HTTP: httpClient, Keys: func(context.Context) ([]ssh.Signer,
+		error) {
+		return []ssh.Signer{bgtest.SSHKey(person)}, nil
+	}}
 }
 
 // command makes a run of the command line as one person, with a home directory of their own.

@@ -234,9 +234,10 @@ func (a *APIServer) WriteKubeconfig(path string, c Credentials) error {
 	}
 	// JSON is YAML, and it writes bytes as base64, which is what these fields hold.
 	config, err := json.MarshalIndent(map[string]any{
-		"apiVersion":      "v1",
-		"kind":            "Config",
-		"clusters":        []any{map[string]any{"name": "real", "cluster": map[string]any{"server": a.URL, "certificate-authority-data": a.ClusterCA.CertPEM}}},
+		"apiVersion": "v1",
+		"kind":       "Config",
+		"clusters": []any{map[string]any{"name": "real", "cluster": map[string]any{"server": a.URL,
+			"certificate-authority-data": a.ClusterCA.CertPEM}}},
 		"users":           []any{map[string]any{"name": "real", "user": user}},
 		"contexts":        []any{map[string]any{"name": "real", "context": map[string]any{"cluster": "real", "user": "real"}}},
 		"current-context": "real",
@@ -284,7 +285,8 @@ func (b Binaries) Kubectl(ctx context.Context, kubeconfig string, args ...string
 		return "", "", err
 	}
 	dir := filepath.Dir(kubeconfig)
-	cmd := exec.CommandContext(ctx, path, append([]string{"--kubeconfig=" + kubeconfig, "--cache-dir=" + filepath.Join(dir, "kubectl-cache")}, args...)...)
+	cmd := exec.CommandContext(ctx, path, append([]string{"--kubeconfig=" + kubeconfig, "--cache-dir=" + filepath.Join(dir, "kubectl-cache")},
+		args...)...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir}
 	var out, errOut bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errOut

@@ -175,7 +175,8 @@ func TestAPIServerReadsGivenFilesAndFlags(t *testing.T) {
 	a := NewCluster(t, APIServerOptions{
 		Files: map[string][]byte{
 			"policy.yaml": []byte("apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: Metadata}]\n"),
-			"authz.yaml":  []byte("apiVersion: apiserver.config.k8s.io/v1\nkind: AuthorizationConfiguration\nauthorizers: [{type: RBAC, name: rbac}]\n"),
+			"authz.yaml": []byte("apiVersion: apiserver.config.k8s.io/v1\nkind: AuthorizationConfiguration\nauthorizers: [{type: RBAC, name: " +
+				"rbac}]\n"),
 		},
 		Flags: []string{"--audit-policy-file=policy.yaml", "--audit-log-path=audit.json", "--authorization-config=authz.yaml"},
 	})

@@ -220,7 +220,8 @@ func (s *Server) rulesReview(user authenticationv1.UserInfo, namespace string) a
 		case err != nil:
 			out.EvaluationError = err.Error()
 		case len(rule.NonResourceURLs) > 0:
-			out.NonResourceRules = append(out.NonResourceRules, authorizationv1.NonResourceRule{Verbs: rule.Verbs, NonResourceURLs: rule.NonResourceURLs})
+			out.NonResourceRules = append(out.NonResourceRules, authorizationv1.NonResourceRule{Verbs: rule.Verbs,
+				NonResourceURLs: rule.NonResourceURLs})
 		default:
 			out.ResourceRules = append(out.ResourceRules, authorizationv1.ResourceRule{
 				Verbs: rule.Verbs, APIGroups: rule.APIGroups, Resources: rule.Resources, ResourceNames: rule.ResourceNames,

@@ -75,7 +75,8 @@ func mustSign(t *testing.T, ca *real.CA, template *x509.Certificate) (certPEM, k
 
 // client is a template for a client certificate of the given user and groups.
 func client(cn string, groups ...string) *x509.Certificate {
-	return &x509.Certificate{Subject: pkix.Name{CommonName: cn, Organization: groups}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
+	return &x509.Certificate{Subject: pkix.Name{CommonName: cn, Organization: groups},
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
 }
 
 const (
@@ -129,7 +130,8 @@ func certConfig(t *testing.T, s *kubesim.Server, ca *real.CA, template *x509.Cer
 
 func whoami(t *testing.T, c *rest.Config) (authenticationv1.UserInfo, error) {
 	t.Helper()
-	review, err := authenticationclient.NewForConfigOrDie(c).SelfSubjectReviews().Create(t.Context(), &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
+	review, err := authenticationclient.NewForConfigOrDie(c).SelfSubjectReviews().Create(t.Context(), &authenticationv1.SelfSubjectReview{},
+		metav1.CreateOptions{})
 	if err != nil {
 		return authenticationv1.UserInfo{}, err
 	}
@@ -183,7 +185,8 @@ func TestCertificateBecomesUserAndGroups(t *testing.T) {
 	want := authenticationv1.UserInfo{
 		Username: "breakglass:alice:BG-1",
 		Groups:   []string{"team-a", "team-b", "system:authenticated"},
-		Extra:    map[string]authenticationv1.ExtraValue{"authentication.kubernetes.io/credential-id": {"X509SHA256=" + hex.EncodeToString(sum[:])}},
+		Extra: map[string]authenticationv1.ExtraValue{"authentication.kubernetes.io/credential-id": {"X509SHA256=" +
+			hex.EncodeToString(sum[:])}},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("who the certificate is (-want +got):\n%s", diff)
@@ -263,7 +266,8 @@ func TestStrangersMayReadHealthAndVersionOnly(t *testing.T) {
 	s := mustStart(t, ca.CertPEM)
 	noCN := client("")
 	noCN.Subject.Organization = []string{"system:masters"}
-	for name, config := range map[string]*rest.Config{"no credential": tokenConfig(s, ""), "certificate without CN": certConfig(t, s, ca, noCN)} {
+	for name, config := range map[string]*rest.Config{"no credential": tokenConfig(s, ""),
+		"certificate without CN": certConfig(t, s, ca, noCN)} {
 		t.Run(name, func(t *testing.T) {
 			c := mustClient(t, config)
 			for path, want := range map[string]int{
@@ -434,7 +438,8 @@ func TestDaemonMayOnlyHandleBindings(t *testing.T) {
 	s := mustStart(t, nil)
 	c := authorizationclient.NewForConfigOrDie(tokenConfig(s, daemonToken))
 	for _, resource := range []string{"clusterrolebindings", "rolebindings", "clusterroles", "roles", "*"} {
-		for _, verb := range []string{"create", "delete", "get", "list", "watch", "update", "patch", "deletecollection", "bind", "escalate", "*"} {
+		for _, verb := range []string{"create", "delete", "get", "list", "watch", "update", "patch", "deletecollection", "bind", "escalate",
+			"*"} {
 			review := &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{
 				ResourceAttributes: &authorizationv1.ResourceAttributes{Verb: verb, Group: rbacv1.GroupName, Resource: resource}}}
 			got, err := c.SelfSubjectAccessReviews().Create(t.Context(), review, metav1.CreateOptions{})
@@ -459,7 +464,8 @@ func TestReviewsExplainThemselves(t *testing.T) {
 	s := mustStart(t, nil)
 	ctx := t.Context()
 	admin := tokenConfig(s, adminToken)
-	if _, err := rbacclient.NewForConfigOrDie(admin).ClusterRoleBindings().Create(ctx, bindingFor("carol", "no-such-role"), metav1.CreateOptions{}); err != nil {
+	if _, err := rbacclient.NewForConfigOrDie(admin).ClusterRoleBindings().Create(ctx, bindingFor("carol", "no-such-role"),
+		metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{User: "carol",
@@ -528,10 +534,12 @@ func TestListsSelectAndSort(t *testing.T) {
 	if len(cluster) != 2 || cluster[0].Name != "breakglass-a" {
 		t.Errorf("Bindings has %d, want the two that were made", len(cluster))
 	}
-	if _, err := daemon.ClusterRoleBindings().Create(ctx, bindingFor("breakglass-a", "view"), metav1.CreateOptions{}); !apierrors.IsAlreadyExists(err) {
+	if _, err := daemon.ClusterRoleBindings().Create(ctx, bindingFor("breakglass-a", "view"),
+		metav1.CreateOptions{}); !apierrors.IsAlreadyExists(err) {
 		t.Errorf("creating again: %v, want already exists", err)
 	}
-	if _, err := daemon.ClusterRoleBindings().Create(ctx, bindingFor("dry", "view"), metav1.CreateOptions{DryRun: []string{"All"}}); err != nil {
+	if _, err := daemon.ClusterRoleBindings().Create(ctx, bindingFor("dry", "view"),
+		metav1.CreateOptions{DryRun: []string{"All"}}); err != nil {
 		t.Errorf("dry run: %v", err)
 	}
 	if cluster, _ := s.Bindings(); len(cluster) != 2 {

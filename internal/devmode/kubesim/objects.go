@@ -29,7 +29,8 @@ const bootstrapLabel = "kubernetes.io/bootstrapping"
 // is to be allowed to read the roles that it binds besides, as in policies/kubernetes/rbac.yaml.
 func BinderRules() []rbacv1.PolicyRule {
 	return []rbacv1.PolicyRule{
-		{APIGroups: []string{rbacv1.GroupName}, Resources: []string{"clusterrolebindings", "rolebindings"}, Verbs: []string{"create", "get", "list", "delete"}},
+		{APIGroups: []string{rbacv1.GroupName}, Resources: []string{"clusterrolebindings", "rolebindings"},
+			Verbs: []string{"create", "get", "list", "delete"}},
 		{APIGroups: []string{authorizationv1.GroupName}, Resources: []string{"subjectaccessreviews"}, Verbs: []string{"create"}},
 	}
 }

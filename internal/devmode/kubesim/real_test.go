@@ -109,8 +109,9 @@ func TestAnswersLikeKubeAPIServer(t *testing.T) {
 	templates := map[string]*x509.Certificate{
 		"admin": client("admin", "system:masters"), "alice": client("alice", "team-a", "team-b"), "no-cn": client(""),
 		"expired": expired, "server": server, "two-cn": two, "two-uid": uid, "other-ca": client("alice"),
-		"all": client("all"), "viewer": client("viewer", "oncall"), "ghost": client("ghost"), "owner": client("owner", "owners"), "daemon": client("daemon"),
-		"odd": client("odd", "system:unauthenticated"), "anonymous-cn": client("system:anonymous"),
+		"all": client("all"), "viewer": client("viewer", "oncall"), "ghost": client("ghost"), "owner": client("owner", "owners"),
+		"daemon": client("daemon"),
+		"odd":    client("odd", "system:unauthenticated"), "anonymous-cn": client("system:anonymous"),
 	}
 	clients := map[string]map[string]*http.Client{"real": {}, "sim": {}}
 	for where, base := range servers {
@@ -142,7 +143,8 @@ func TestAnswersLikeKubeAPIServer(t *testing.T) {
 	}
 
 	// 2. The same roles and bindings on both. bind is what a real API server wants on top of BinderRules.
-	if got := ask(t, clients["real"]["admin"], "POST", apiserver.URL+"/api/v1/namespaces", "", `{"metadata":{"name":"payments"}}`); got.Code != 201 {
+	if got := ask(t, clients["real"]["admin"], "POST", apiserver.URL+"/api/v1/namespaces", "",
+		`{"metadata":{"name":"payments"}}`); got.Code != 201 {
 		t.Fatalf("making a namespace: %+v", got)
 	}
 	for where, base := range servers {
@@ -208,7 +210,8 @@ func TestAnswersLikeKubeAPIServer(t *testing.T) {
 			question{who, "GET", rbac + "namespaces/payments/rolebindings", table, ""},
 			question{who, "DELETE", crbs + "/by-" + who, "", ""},
 		)
-		for _, path := range []string{"/healthz", "/livez", "/readyz", "/api", "/apis/rbac.authorization.k8s.io", "/api/v1", pods, "/api/v1/pods?labelSelector=a%3Db",
+		for _, path := range []string{"/healthz", "/livez", "/readyz", "/api", "/apis/rbac.authorization.k8s.io", "/api/v1", pods,
+			"/api/v1/pods?labelSelector=a%3Db",
 			"/api/v1/namespaces/payments", "/api/v1/namespaces/nope", "/api/v1/nodes/nope", pods + "/nope", pods + "/nope/log",
 			pods + "?watch=true&timeoutSeconds=1", rbac + "namespaces/payments/roles", rbac + "clusterroles/view", rbac + "clusterroles/nope"} {
 			if strings.Contains(path, "nope/log") || strings.Contains(path, "watch") {
@@ -280,7 +283,8 @@ func TestAnswersLikeKubeAPIServer(t *testing.T) {
 	}
 
 	// 4. Discovery: what is announced here is announced in the same words there.
-	for _, path := range []string{"/api/v1", "/apis/rbac.authorization.k8s.io/v1", "/apis/authentication.k8s.io/v1", "/apis/authorization.k8s.io/v1"} {
+	for _, path := range []string{"/api/v1", "/apis/rbac.authorization.k8s.io/v1", "/apis/authentication.k8s.io/v1",
+		"/apis/authorization.k8s.io/v1"} {
 		announced := map[string]map[string]metav1.APIResource{}
 		for where, base := range servers {
 			announced[where] = map[string]metav1.APIResource{}
@@ -353,7 +357,8 @@ func TestKubectlWorks(t *testing.T) {
 	for _, tc := range []struct{ as, command, want string }{
 		{daemon, "get namespaces", `Error from server (Forbidden): namespaces is forbidden: User "` + kubesim.DaemonUser +
 			`" cannot list resource "namespaces" in API group "" at the cluster scope`},
-		{kubeconfig("guess"), "get namespaces", "error: You must be logged in to the server (the server has asked for the client to provide credentials)"},
+		{kubeconfig("guess"), "get namespaces", "error: You must be logged in to the server (the server has asked for the client to provide " +
+			"credentials)"},
 		{admin, "get clusterrolebinding alice", `Error from server (NotFound): clusterrolebindings.rbac.authorization.k8s.io "alice" not found`},
 	} {
 		if _, _, err := bins.Kubectl(t.Context(), tc.as, strings.Fields(tc.command)...); err == nil || !strings.Contains(err.Error(), tc.want) {

@@ -47,8 +47,9 @@ func New(name string) (*CA, error) {
 		return nil, fmt.Errorf("making a CA key: %w", err)
 	}
 	now := time.Now().UTC()
-	t := &x509.Certificate{SerialNumber: serial(), Subject: pkix.Name{CommonName: name}, NotBefore: now.Add(-time.Minute), NotAfter: now.Add(Life),
-		IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign}
+	t := &x509.Certificate{SerialNumber: serial(), Subject: pkix.Name{CommonName: name}, NotBefore: now.Add(-time.Minute),
+		NotAfter: now.Add(Life),
+		IsCA:     true, BasicConstraintsValid: true, MaxPathLenZero: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign}
 	der, err := x509.CreateCertificate(rand.Reader, t, t, key.Public(), key)
 	if err != nil {
 		return nil, fmt.Errorf("making a CA certificate: %w", err)
@@ -104,7 +105,8 @@ func (c *CA) sign(o breakglass.Order) (breakglass.Signed, error) {
 		return breakglass.Signed{}, fmt.Errorf("%w: reading the certificate request: %w", breakglass.ErrNotSigned, err)
 	}
 	now := time.Now().UTC()
-	t := &x509.Certificate{SerialNumber: serial(), Subject: pkix.Name{CommonName: o.CommonName}, NotBefore: now.Add(-breakglass.Backdate), NotAfter: now.Add(o.TTL),
+	t := &x509.Certificate{SerialNumber: serial(), Subject: pkix.Name{CommonName: o.CommonName}, NotBefore: now.Add(-breakglass.Backdate),
+		NotAfter: now.Add(o.TTL),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, BasicConstraintsValid: true}
 	if o.Group != "" {
 		t.Subject.Organization = []string{o.Group}

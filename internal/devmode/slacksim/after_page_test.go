@@ -21,7 +21,8 @@ import (
 type proved struct{}
 
 func (proved) Ask(context.Context, breakglass.Access) []breakglass.Answer {
-	return []breakglass.Answer{{Server: "https://10.0.0.1:6443", No: true, By: breakglass.RefusedByRBAC}, {Server: "https://10.0.0.2:6443", No: true, By: breakglass.RefusedByWebhook}}
+	return []breakglass.Answer{{Server: "https://10.0.0.1:6443", No: true, By: breakglass.RefusedByRBAC},
+		{Server: "https://10.0.0.2:6443", No: true, By: breakglass.RefusedByWebhook}}
 }
 
 // examined is an Examiner that always finds the same thing, under a hostile name.
@@ -31,14 +32,18 @@ func (examined) Before(context.Context, breakglass.Access) error { return nil }
 
 func (examined) Examine(context.Context, *breakglass.Request, bool) (breakglass.SessionReported, breakglass.Swept, error) {
 	now := time.Now()
-	return breakglass.SessionReported{Source: breakglass.SourceAudit, Digest: strings.Repeat("d", 64), Events: 3, First: now, Last: now, From: []string{"192.0.2.7"}, Reads: 2, Writes: 1},
-		breakglass.Swept{Sources: []string{"audit"}, Items: []breakglass.Residue{{Rule: "clusterrolebinding-created", Severity: breakglass.SeverityCritical,
-			Object: "ClusterRoleBinding " + hostile + " <!channel>", What: "a new binding to cluster-admin", Found: "audit", Exists: "yes", Undo: "kubectl delete clusterrolebinding x"}}}, nil
+	return breakglass.SessionReported{Source: breakglass.SourceAudit, Digest: strings.Repeat("d", 64), Events: 3, First: now, Last: now,
+			From: []string{"192.0.2.7"}, Reads: 2, Writes: 1},
+		breakglass.Swept{Sources: []string{"audit"}, Items: []breakglass.Residue{{Rule: "clusterrolebinding-created",
+			Severity: breakglass.SeverityCritical,
+			Object:   "ClusterRoleBinding " + hostile + " <!channel>", What: "a new binding to cluster-admin", Found: "audit", Exists: "yes",
+			Undo: "kubectl delete clusterrolebinding x"}}}, nil
 }
 
 // What follows a grant, played in a browser with the bot itself: revoked, proved, swept, acknowledged, closed.
 func TestWhatFollowsAGrantIsPlayedInABrowser(t *testing.T) {
-	sc := slacksim.Config{TeamID: "T01", TeamDomain: "acme", AppID: "A0BREAK", BotToken: botToken, SigningSecret: signingSecret, Command: "/breakglass",
+	sc := slacksim.Config{TeamID: "T01", TeamDomain: "acme", AppID: "A0BREAK", BotToken: botToken, SigningSecret: signingSecret,
+		Command:   "/breakglass",
 		AckWithin: 30 * time.Second, TriggerLife: 30 * time.Second, // Slack's 3 s are too short for a busy machine
 		Channels: []slacksim.Channel{{ID: approvals, Name: "breakglass-approvals"}}}
 	for _, p := range bgtest.People {
@@ -55,7 +60,8 @@ func TestWhatFollowsAGrantIsPlayedInABrowser(t *testing.T) {
 		Config: func(c *breakglass.Config) {
 			c.Prover, c.Examiner, c.AuditGrace = proved{}, examined{}, time.Millisecond
 		}})
-	bot, err := slackbot.New(slackbot.Config{Service: system.Service, Ledger: system.Ledger, BotToken: botToken, SigningSecret: signingSecret, AppID: "A0BREAK", TeamIDs: []string{"T01"},
+	bot, err := slackbot.New(slackbot.Config{Service: system.Service, Ledger: system.Ledger, BotToken: botToken, SigningSecret: signingSecret,
+		AppID: "A0BREAK", TeamIDs: []string{"T01"},
 		Channel: approvals, APIURL: server.URL + "/api/"})
 	if err != nil {
 		t.Fatal(err)
@@ -85,25 +91,32 @@ func TestWhatFollowsAGrantIsPlayedInABrowser(t *testing.T) {
 	run := steps(t, tab)
 	send := chromedp.Steps(chromedp.Click(css("#submit")), chromedp.WaitNotVisible(css("#modal")))
 	run("open the page", chromedp.Navigate(server.URL), reads("Active until"))
-	run("revoke", as("Carol"), chromedp.Click(labelled("Revoke…")), chromedp.WaitVisible(css("#modal")), until(`document.getElementById("modal").innerText.includes("What it does not reach")`),
+	run("revoke", as("Carol"), chromedp.Click(labelled("Revoke…")), chromedp.WaitVisible(css("#modal")),
+		until(`document.getElementById("modal").innerText.includes("What it does not reach")`),
 		shot("revoke"), writes("laptop stolen"), send)
-	run("read the receipt", reads("Cut off on 2 of 2 API servers"), reads("https://10.0.0.1:6443: refused after"), reads("(deny webhook)"), reads("cut off on 2 of 2 API servers"))
-	run("read what was done", reads("2 reads"), reads("1 thing left behind in c1"), reads("ClusterRoleBinding "+hostile+" <!channel>"), reads("Left something behind: 1, not acknowledged"), shot("swept"))
-	run("acknowledge what one's own session left", as("Alice"), chromedp.Click(labelled("Acknowledge…")), reads("Nobody acknowledges what their own session left behind; somebody else must look at it."))
+	run("read the receipt", reads("Cut off on 2 of 2 API servers"), reads("https://10.0.0.1:6443: refused after"), reads("(deny webhook)"),
+		reads("cut off on 2 of 2 API servers"))
+	run("read what was done", reads("2 reads"), reads("1 thing left behind in c1"), reads("ClusterRoleBinding "+hostile+" <!channel>"),
+		reads("Left something behind: 1, not acknowledged"), shot("swept"))
+	run("acknowledge what one's own session left", as("Alice"), chromedp.Click(labelled("Acknowledge…")),
+		reads("Nobody acknowledges what their own session left behind; somebody else must look at it."))
 	run("acknowledge", as("Bob"), chromedp.Click(labelled("Acknowledge…")), chromedp.WaitVisible(css("#modal")), shot("acknowledge"),
 		writes("removed it"), send, reads("✓ acknowledged by @bob"), reads("removed it"), chromedp.WaitNotPresent(labelled("Acknowledge…")))
 	run("find the letter", as("Alice"), chromedp.Click(css("#dms button")), reads("Please say what was done"), shot("letter"))
-	run("say too little", chromedp.Click(labelled("Write closing note")), chromedp.WaitVisible(css("#modal")), writes("x"), chromedp.Click(css("#submit")),
+	run("say too little", chromedp.Click(labelled("Write closing note")), chromedp.WaitVisible(css("#modal")), writes("x"),
+		chromedp.Click(css("#submit")),
 		chromedp.WaitVisible(css(`[data-field=note] [aria-invalid=true]`)), shot("close"))
 	run("close", writes("restored etcd from the snapshot <!channel>"), send, chromedp.Click(css("#channels button")),
-		reads("restored etcd from the snapshot <!channel>"), reads("Closed by @alice"), chromedp.WaitNotPresent(labelled("Close…")), shot("closed"))
+		reads("restored etcd from the snapshot <!channel>"), reads("Closed by @alice"), chromedp.WaitNotPresent(labelled("Close…")),
+		shot("closed"))
 	must := func(err error) {
 		t.Helper()
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	must(system.Service.Find(t.Context(), breakglass.FindingOpened{Key: "k", Check: "reconcile", Cluster: "c1", Severity: breakglass.SeverityCritical, What: "a certificate of nobody's " + hostile, Next: "look"}))
+	must(system.Service.Find(t.Context(), breakglass.FindingOpened{Key: "k", Check: "reconcile", Cluster: "c1",
+		Severity: breakglass.SeverityCritical, What: "a certificate of nobody's " + hostile, Next: "look"}))
 	run("read a finding", reads("A certificate of nobody's "+hostile))
 	must(system.Service.Over(t.Context(), "k", "it has expired"))
 	run("read that it is over", reads("It has expired"), until(`!!document.querySelector("#log s")`), shot("findings"))

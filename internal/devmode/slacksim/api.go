@@ -133,7 +133,8 @@ func (f Fault) show(w http.ResponseWriter, r *http.Request, healed <-chan struct
 }
 
 // withFaults runs work, unless a fault takes the call, and records the call. work runs with mu held.
-func (s *Sim) withFaults(w http.ResponseWriter, r *http.Request, method string, args map[string]string, work func() (status int, answer object)) {
+func (s *Sim) withFaults(w http.ResponseWriter, r *http.Request, method string, args map[string]string,
+	work func() (status int, answer object)) {
 	s.mu.Lock()
 	fault, faulty := s.takeFault(method, args)
 	healed := s.healed
@@ -505,7 +506,8 @@ func (s *Sim) conversationsInfo(a args) (object, *refusal) {
 
 func (s *Sim) channelObject(c Channel) object {
 	if isDM(c.ID) {
-		return object{"id": c.ID, "is_im": true, "user": c.Members[0], "is_archived": false, "is_open": s.opened[c.ID], "context_team_id": s.cfg.TeamID}
+		return object{"id": c.ID, "is_im": true, "user": c.Members[0], "is_archived": false, "is_open": s.opened[c.ID],
+			"context_team_id": s.cfg.TeamID}
 	}
 	members := len(c.Members)
 	if c.Members == nil {
@@ -557,7 +559,8 @@ func (s *Sim) userObject(u User) object {
 		"is_invited_user": u.IsInvitedUser, "is_email_confirmed": !u.EmailUnconfirmed, "has_2fa": u.Has2FA,
 	}
 	if s.cfg.EnterpriseID != "" && !u.Outside {
-		o["enterprise_user"] = object{"id": u.ID, "enterprise_id": s.cfg.EnterpriseID, "enterprise_name": s.cfg.EnterpriseName, "teams": []string{team}}
+		o["enterprise_user"] = object{"id": u.ID, "enterprise_id": s.cfg.EnterpriseID, "enterprise_name": s.cfg.EnterpriseName,
+			"teams": []string{team}}
 	}
 	return o
 }

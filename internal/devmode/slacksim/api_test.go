@@ -57,7 +57,8 @@ func TestSlackGoSeesTheWorkspace(t *testing.T) {
 		}
 		flags := slack.User{
 			ID: got.ID, TeamID: got.TeamID, Name: got.Name, RealName: got.RealName, Deleted: got.Deleted, IsBot: got.IsBot,
-			IsRestricted: got.IsRestricted, IsUltraRestricted: got.IsUltraRestricted, IsStranger: got.IsStranger, IsEmailConfirmed: got.IsEmailConfirmed,
+			IsRestricted: got.IsRestricted, IsUltraRestricted: got.IsUltraRestricted, IsStranger: got.IsStranger,
+			IsEmailConfirmed: got.IsEmailConfirmed,
 		}
 		if diff := cmp.Diff(want, flags, cmp.AllowUnexported(slack.UserProfileCustomFields{})); diff != "" {
 			t.Errorf("users.info %s (-want +got):\n%s", want.ID, diff)
@@ -85,7 +86,8 @@ func TestSlackGoSeesTheWorkspace(t *testing.T) {
 	if err != nil || dm.ID != a.sim.As(alice).DMChannel() || !dm.IsIM || already {
 		t.Errorf("conversations.open: got %+v already=%v, %v", dm, already, err)
 	}
-	if _, _, already, err = a.api.OpenConversationContext(ctx, &slack.OpenConversationParameters{Users: []string{alice}}); err != nil || !already {
+	if _, _, already, err = a.api.OpenConversationContext(ctx, &slack.OpenConversationParameters{Users: []string{alice}}); err != nil ||
+		!already {
 		t.Errorf("conversations.open again: already=%v, %v", already, err)
 	}
 }
@@ -113,18 +115,21 @@ func TestMessagesArePostedUpdatedInPlaceAndThreaded(t *testing.T) {
 	if err := json.Unmarshal([]byte(designCard), &card); err != nil {
 		t.Fatal(err)
 	}
-	channel, ts, err := a.api.PostMessageContext(ctx, "breakglass-approvals", slack.MsgOptionText("pending", false), slack.MsgOptionBlocks(card.BlockSet...))
+	channel, ts, err := a.api.PostMessageContext(ctx, "breakglass-approvals", slack.MsgOptionText("pending", false),
+		slack.MsgOptionBlocks(card.BlockSet...))
 	if err != nil || channel != approvals {
 		t.Fatalf("got %q %q %v", channel, ts, err)
 	}
-	_, reply, err := a.api.PostMessageContext(ctx, approvals, slack.MsgOptionText("bob approved", false), slack.MsgOptionTS(ts), slack.MsgOptionBroadcast())
+	_, reply, err := a.api.PostMessageContext(ctx, approvals, slack.MsgOptionText("bob approved", false), slack.MsgOptionTS(ts),
+		slack.MsgOptionBroadcast())
 	if err != nil {
 		t.Fatal(err)
 	}
 	if reply <= ts {
 		t.Errorf("timestamps do not grow: %s then %s", ts, reply)
 	}
-	if _, _, text, err := a.api.UpdateMessageContext(ctx, approvals, ts, slack.MsgOptionText("approved", false)); err != nil || text != "approved" {
+	if _, _, text, err := a.api.UpdateMessageContext(ctx, approvals, ts, slack.MsgOptionText("approved", false)); err != nil ||
+		text != "approved" {
 		t.Fatalf("chat.update: got %q, %v", text, err)
 	}
 	m, ok := a.sim.Message(approvals, ts)
@@ -134,21 +139,25 @@ func TestMessagesArePostedUpdatedInPlaceAndThreaded(t *testing.T) {
 	if len(m.Edits) != 1 || m.Edits[0].Text != "pending" {
 		t.Errorf("got edits %+v, want the earlier text", m.Edits)
 	}
-	if _, _, _, err := a.api.UpdateMessageContext(ctx, approvals, ts, slack.MsgOptionText("ended", false), slack.MsgOptionBlocks()); err != nil {
+	if _, _, _, err := a.api.UpdateMessageContext(ctx, approvals, ts, slack.MsgOptionText("ended", false),
+		slack.MsgOptionBlocks()); err != nil {
 		t.Fatal(err)
 	}
 	if m, _ = a.sim.Message(approvals, ts); string(m.Blocks) != "[]" || len(m.Edits) != 2 {
 		t.Errorf("blocks=[] must remove the blocks: %s", m.Blocks)
 	}
-	if _, _, err := a.api.PostMessageContext(ctx, approvals, slack.MsgOptionText("to the reply", false), slack.MsgOptionTS(reply)); err != nil {
+	if _, _, err := a.api.PostMessageContext(ctx, approvals, slack.MsgOptionText("to the reply", false),
+		slack.MsgOptionTS(reply)); err != nil {
 		t.Fatal(err)
 	}
 	thread := a.sim.Thread(approvals, ts)
-	if len(thread) != 2 || thread[0].TS != reply || !thread[0].Broadcast || thread[1].Text != "to the reply" || len(a.sim.Messages(approvals)) != 3 {
+	if len(thread) != 2 || thread[0].TS != reply || !thread[0].Broadcast || thread[1].Text != "to the reply" ||
+		len(a.sim.Messages(approvals)) != 3 {
 		t.Errorf("got thread %+v", thread)
 	}
 	link, err := a.api.GetPermalinkContext(ctx, &slack.PermalinkParameters{Channel: approvals, Ts: reply})
-	want := "https://acme.slack.com/archives/" + approvals + "/p" + strings.ReplaceAll(reply, ".", "") + "?cid=" + approvals + "&thread_ts=" + ts
+	want := "https://acme.slack.com/archives/" + approvals + "/p" + strings.ReplaceAll(reply, ".",
+		"") + "?cid=" + approvals + "&thread_ts=" + ts
 	if err != nil || link != want {
 		t.Errorf("chat.getPermalink: got %q, %v, want %q", link, err, want)
 	}
@@ -241,8 +250,10 @@ func TestEveryRefusalHasSlacksErrorCode(t *testing.T) {
 		{"DM without users", open(a.api), "users_list_not_supplied"},
 		{"no such group", second(a.api.GetUserGroupMembersContext(ctx, "S0NONE")), "no_such_subteam"},
 		{"disabled group", second(a.api.GetUserGroupMembersContext(ctx, "S0OLD")), "no_such_subteam"},
-		{"info of nothing", second(a.api.GetConversationInfoContext(ctx, &slack.GetConversationInfoInput{ChannelID: "C0NONE"})), "channel_not_found"},
-		{"link to nothing", second(a.api.GetPermalinkContext(ctx, &slack.PermalinkParameters{Channel: approvals, Ts: "1.1"})), "message_not_found"},
+		{"info of nothing", second(a.api.GetConversationInfoContext(ctx, &slack.GetConversationInfoInput{ChannelID: "C0NONE"})),
+			"channel_not_found"},
+		{"link to nothing", second(a.api.GetPermalinkContext(ctx, &slack.PermalinkParameters{Channel: approvals, Ts: "1.1"})),
+			"message_not_found"},
 		{"bad cursor", second(a.api.GetUsersContext(ctx, slack.GetUsersOptionCursor("x"))), "invalid_cursor"},
 		{"made-up trigger", second(a.api.OpenViewContext(ctx, "1.2.3", modal())), "invalid_trigger_id"},
 		{"bad view", second(a.api.OpenViewContext(ctx, "1.2.3", slack.ModalViewRequest{Type: slack.VTModal})), "invalid_arguments"},
@@ -260,7 +271,8 @@ func TestEveryRefusalHasSlacksErrorCode(t *testing.T) {
 
 func TestInvalidBlocksSaysWhatAndWhere(t *testing.T) {
 	a := start(t, config())
-	_, _, err := a.api.PostMessageContext(within(t), approvals, slack.MsgOptionBlocks(slack.NewHeaderBlock(plainText(strings.Repeat("x", 151)))))
+	_, _, err := a.api.PostMessageContext(within(t), approvals,
+		slack.MsgOptionBlocks(slack.NewHeaderBlock(plainText(strings.Repeat("x", 151)))))
 	var refused slack.SlackErrorResponse
 	if !errors.As(err, &refused) {
 		t.Fatalf("got %v", err)

@@ -126,19 +126,22 @@ func schemas() map[string][]field {
 		"section": {
 			{"text", false, text(3000)},
 			{"fields", false, list(1, 10, text(2000))},
-			{"accessory", false, element("button", "image", "static_select", "multi_static_select", "users_select", "overflow", "checkboxes", "radio_buttons", "datepicker", "timepicker")},
+			{"accessory", false, element("button", "image", "static_select", "multi_static_select", "users_select", "overflow", "checkboxes",
+				"radio_buttons", "datepicker", "timepicker")},
 			{"expand", false, boolean},
 		},
 		"divider": {},
 		"header":  {{"text", true, plain(150)}, {"level", false, number(1, 4)}},
 		"context": {{"elements", true, list(1, 10, textOrImage)}},
-		"actions": {{"elements", true, elements(25, "button", "static_select", "multi_static_select", "users_select", "overflow", "checkboxes", "radio_buttons", "datepicker", "timepicker")}},
+		"actions": {{"elements", true, elements(25, "button", "static_select", "multi_static_select", "users_select", "overflow", "checkboxes",
+			"radio_buttons", "datepicker", "timepicker")}},
 		"input": {
 			{"label", true, plain(2000)},
 			{"hint", false, plain(2000)},
 			{"optional", false, boolean},
 			{"dispatch_action", false, boolean},
-			{"element", true, element("plain_text_input", "static_select", "multi_static_select", "users_select", "checkboxes", "radio_buttons", "datepicker", "timepicker", "number_input", "email_text_input", "url_text_input")},
+			{"element", true, element("plain_text_input", "static_select", "multi_static_select", "users_select", "checkboxes", "radio_buttons",
+				"datepicker", "timepicker", "number_input", "email_text_input", "url_text_input")},
 		},
 		"image:block": {
 			{"image_url", true, link(3000)},
@@ -153,15 +156,17 @@ func schemas() map[string][]field {
 			{"text", true, plain(75)}, actionID, {"url", false, link(3000)}, {"value", false, str(0, 2000)},
 			{"style", false, enum("primary", "danger")}, confirm, labels,
 		},
-		"image":               {{"image_url", true, link(3000)}, {"alt_text", true, str(1, 2000)}},
-		"static_select":       {actionID, placeholder, plainOptions, groups, {"initial_option", false, option(false)}, confirm, focus},
-		"multi_static_select": {actionID, placeholder, plainOptions, groups, {"initial_options", false, options(1, 100, false)}, {"max_selected_items", false, number(1, 100)}, confirm, focus},
-		"users_select":        {actionID, placeholder, {"initial_user", false, str(1, 255)}, confirm, focus},
-		"overflow":            {actionID, {"options", true, options(1, 5, false)}, confirm},
-		"checkboxes":          {actionID, {"options", true, options(1, 10, true)}, {"initial_options", false, options(1, 10, true)}, confirm, focus},
-		"radio_buttons":       {actionID, {"options", true, options(1, 10, true)}, {"initial_option", false, option(true)}, confirm, focus},
-		"datepicker":          {actionID, placeholder, {"initial_date", false, str(10, 10)}, confirm, focus},
-		"timepicker":          {actionID, placeholder, {"initial_time", false, str(5, 5)}, {"timezone", false, str(1, 255)}, confirm, focus},
+		"image":         {{"image_url", true, link(3000)}, {"alt_text", true, str(1, 2000)}},
+		"static_select": {actionID, placeholder, plainOptions, groups, {"initial_option", false, option(false)}, confirm, focus},
+		"multi_static_select": {actionID, placeholder, plainOptions, groups, {"initial_options", false, options(1, 100, false)},
+			{"max_selected_items", false, number(1, 100)}, confirm, focus},
+		"users_select": {actionID, placeholder, {"initial_user", false, str(1, 255)}, confirm, focus},
+		"overflow":     {actionID, {"options", true, options(1, 5, false)}, confirm},
+		"checkboxes": {actionID, {"options", true, options(1, 10, true)}, {"initial_options", false, options(1, 10, true)}, confirm,
+			focus},
+		"radio_buttons": {actionID, {"options", true, options(1, 10, true)}, {"initial_option", false, option(true)}, confirm, focus},
+		"datepicker":    {actionID, placeholder, {"initial_date", false, str(10, 10)}, confirm, focus},
+		"timepicker":    {actionID, placeholder, {"initial_time", false, str(5, 5)}, {"timezone", false, str(1, 255)}, confirm, focus},
 		"plain_text_input": {
 			actionID, placeholder, {"initial_value", false, str(0, 3000)}, {"multiline", false, boolean},
 			{"min_length", false, number(0, 3000)}, {"max_length", false, number(1, 3000)}, dispatch, focus,
@@ -188,7 +193,8 @@ func schemas() map[string][]field {
 		"rt:channel":   {{"channel_id", true, str(1, 255)}, rtStyle},
 		"rt:emoji":     {{"name", true, str(1, 255)}, {"unicode", false, str(1, 255)}, {"skin_tone", false, number(1, 6)}, rtStyle},
 		"rt:broadcast": {{"range", true, enum("here", "channel", "everyone")}, rtStyle},
-		"rt:date":      {{"timestamp", true, number(0, 1<<53)}, {"format", true, str(1, 3000)}, {"url", false, link(3000)}, {"fallback", false, str(1, 3000)}, rtStyle},
+		"rt:date": {{"timestamp", true, number(0, 1<<53)}, {"format", true, str(1, 3000)}, {"url", false, link(3000)},
+			{"fallback", false, str(1, 3000)}, rtStyle},
 	}
 	for _, block := range []string{"section", "divider", "header", "context", "actions", "input", "image:block", "markdown", "rich_text"} {
 		table[block] = append(table[block], field{"block_id", false, blockID})
@@ -382,7 +388,8 @@ func option(mrkdwn bool) check {
 		label = text(75)
 	}
 	return func(v *validation, at string, value any) {
-		v.object(at, value, []field{{"text", true, label}, {"value", true, str(1, 150)}, {"description", false, label}, {"url", false, link(3000)}})
+		v.object(at, value, []field{{"text", true, label}, {"value", true, str(1, 150)}, {"description", false, label},
+			{"url", false, link(3000)}})
 	}
 }
 
@@ -482,7 +489,8 @@ func blockTexts(raw json.RawMessage) []string {
 				walk(item)
 			}
 		case map[string]any:
-			for _, key := range []string{"label", "title", "text", "fields", "elements", "element", "accessory", "hint", "placeholder", "options", "option_groups", "description", "alt_text"} {
+			for _, key := range []string{"label", "title", "text", "fields", "elements", "element", "accessory", "hint", "placeholder", "options",
+				"option_groups", "description", "alt_text"} {
 				if s, ok := x[key].(string); ok {
 					found = append(found, s)
 					continue

@@ -100,7 +100,8 @@ func TestEveryLimitHoldsExactly(t *testing.T) {
 		{"select options", 100, func(n int) any { return input(sel("static_select", n)) }, ""},
 		{"multi-select options", 100, func(n int) any { return input(sel("multi_static_select", n)) }, ""},
 		{"option groups", 100, func(n int) any {
-			return input(obj{"type": "static_select", "option_groups": many(n, func(int) any { return obj{"label": txt("g"), "options": arr{opt(0)}} })})
+			return input(obj{"type": "static_select", "option_groups": many(n,
+				func(int) any { return obj{"label": txt("g"), "options": arr{opt(0)}} })})
 		}, ""},
 		{"option group label", 75, func(n int) any {
 			return input(obj{"type": "static_select", "option_groups": arr{obj{"label": txt(long(n)), "options": arr{opt(0)}}}})
@@ -166,7 +167,8 @@ func TestWhatSlackRefusesIsRefusedWithItsPlace(t *testing.T) {
 		{"not an array", obj{"type": "modal", "title": txt("T"), "blocks": "no"}, "must provide an array [json-pointer:/view/blocks]"},
 		{"unknown block", obj{"type": "seciton"}, "unsupported type: seciton [json-pointer:/blocks/0]"},
 		{"unknown element", actions(obj{"type": "buton"}), "unsupported type: buton [json-pointer:/blocks/0/elements/0]"},
-		{"element in the wrong place", actions(obj{"type": "plain_text_input"}), "unsupported type: plain_text_input [json-pointer:/blocks/0/elements/0]"},
+		{"element in the wrong place", actions(obj{"type": "plain_text_input"}),
+			"unsupported type: plain_text_input [json-pointer:/blocks/0/elements/0]"},
 		{"button in an input", input(button()), "unsupported type: button [json-pointer:/blocks/0/element]"},
 		{"misspelt field", with(section, "bock_id", "x"), "unsupported field: bock_id [json-pointer:/blocks/0]"},
 		{"empty section", obj{"type": "section"}, "missing required field: text or fields [json-pointer:/blocks/0]"},
@@ -181,21 +183,31 @@ func TestWhatSlackRefusesIsRefusedWithItsPlace(t *testing.T) {
 		{"button without text", actions(obj{"type": "button"}), "missing required field: text [json-pointer:/blocks/0/elements/0]"},
 		{"button style", actions(with(button(), "style", "scary")), "must be one of: primary, danger"},
 		{"relative url", actions(with(button(), "url", "/x")), "must provide an absolute URL"},
-		{"confirm without deny", actions(with(button(), "confirm", obj{"title": txt("t"), "text": txt("t"), "confirm": txt("y")})), "missing required field: deny"},
-		{"block_id twice", arr{with(section, "block_id", "b"), with(section, "block_id", "b")}, `block_id "b" already exists [json-pointer:/blocks/1/block_id]`},
+		{"confirm without deny", actions(with(button(), "confirm", obj{"title": txt("t"), "text": txt("t"), "confirm": txt("y")})),
+			"missing required field: deny"},
+		{"block_id twice", arr{with(section, "block_id", "b"), with(section, "block_id", "b")},
+			`block_id "b" already exists [json-pointer:/blocks/1/block_id]`},
 		{"action_id twice in a block", actions(button(), button()), `action_id "a" already exists [json-pointer:/blocks/0/elements/1/action_id]`},
-		{"options and groups", input(with(sel("static_select", 1), "option_groups", arr{obj{"label": txt("g"), "options": arr{opt(0)}}})), "must provide exactly one of options and option_groups"},
-		{"initial option not offered", input(with(sel("static_select", 1), "initial_option", opt(7))), "initial option is not one of the options"},
+		{"options and groups", input(with(sel("static_select", 1), "option_groups", arr{obj{"label": txt("g"), "options": arr{opt(0)}}})),
+			"must provide exactly one of options and option_groups"},
+		{"initial option not offered", input(with(sel("static_select", 1), "initial_option", opt(7))),
+			"initial option is not one of the options"},
 		{"min over max", input(obj{"type": "plain_text_input", "min_length": 5, "max_length": 4}), "must not be more than max_length"},
-		{"two with focus", arr{input(obj{"type": "plain_text_input", "focus_on_load": true}), input(obj{"type": "plain_text_input", "focus_on_load": true})}, "only one element may have focus_on_load"},
+		{"two with focus", arr{input(obj{"type": "plain_text_input", "focus_on_load": true}),
+			input(obj{"type": "plain_text_input", "focus_on_load": true})}, "only one element may have focus_on_load"},
 		{"string for a bool", input(obj{"type": "plain_text_input", "multiline": "yes"}), "must provide a boolean"},
-		{"empty rich text", obj{"type": "rich_text", "elements": arr{obj{"type": "rich_text_section", "elements": arr{obj{"type": "text", "text": ""}}}}}, "must be more than 0 characters"},
-		{"unknown rich text", obj{"type": "rich_text", "elements": arr{obj{"type": "rich_text_table", "elements": arr{}}}}, "unsupported type: rich_text_table"},
-		{"unknown rich text part", obj{"type": "rich_text", "elements": arr{obj{"type": "rich_text_section", "elements": arr{obj{"type": "html"}}}}}, "unsupported type: html"},
+		{"empty rich text", obj{"type": "rich_text", "elements": arr{obj{"type": "rich_text_section",
+			"elements": arr{obj{"type": "text", "text": ""}}}}}, "must be more than 0 characters"},
+		{"unknown rich text", obj{"type": "rich_text", "elements": arr{obj{"type": "rich_text_table", "elements": arr{}}}},
+			"unsupported type: rich_text_table"},
+		{"unknown rich text part", obj{"type": "rich_text", "elements": arr{obj{"type": "rich_text_section",
+			"elements": arr{obj{"type": "html"}}}}}, "unsupported type: html"},
 		{"modal without title", obj{"type": "modal", "blocks": arr{}}, "missing required field: title [json-pointer:/view]"},
-		{"input without submit", obj{"type": "modal", "title": txt("T"), "blocks": arr{input(obj{"type": "plain_text_input"})}}, "missing required field: submit"},
+		{"input without submit", obj{"type": "modal", "title": txt("T"), "blocks": arr{input(obj{"type": "plain_text_input"})}},
+			"missing required field: submit"},
 		{"home with title", obj{"type": "home", "title": txt("T"), "blocks": arr{}}, "unsupported field: title"},
-		{"view of no kind", obj{"type": "modal", "title": txt("T"), "blocks": arr{obj{"type": "markdown", "text": "x"}}}, "unsupported type: markdown [json-pointer:/view/blocks/0]"},
+		{"view of no kind", obj{"type": "modal", "title": txt("T"), "blocks": arr{obj{"type": "markdown", "text": "x"}}},
+			"unsupported type: markdown [json-pointer:/view/blocks/0]"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			problems := validate(t, "", row.value)
@@ -204,7 +216,8 @@ func TestWhatSlackRefusesIsRefusedWithItsPlace(t *testing.T) {
 			}
 		})
 	}
-	for _, raw := range []string{"", "{", "7", `"x"`, "[1]", `[{"type":"actions","elements":[3]}]`, `[{"type":"section","text":3,"fields":{}}]`, "null"} {
+	for _, raw := range []string{"", "{", "7", `"x"`, "[1]", `[{"type":"actions","elements":[3]}]`,
+		`[{"type":"section","text":3,"fields":{}}]`, "null"} {
 		if slacksim.ValidateBlocks(slacksim.SurfaceMessage, json.RawMessage(raw)) == nil {
 			t.Errorf("ValidateBlocks(%q) accepted", raw)
 		}

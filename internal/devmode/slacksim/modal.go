@@ -245,7 +245,8 @@ func (s *Sim) newView(raw json.RawMessage, user string, before *view) (*view, *r
 
 // viewObject is a view as Slack puts it into answers and payloads. mu is held.
 func (s *Sim) viewObject(v *view) object {
-	o := object{"title": nil, "close": nil, "submit": nil, "callback_id": "", "private_metadata": "", "external_id": "", "clear_on_close": false, "notify_on_close": false}
+	o := object{"title": nil, "close": nil, "submit": nil, "callback_id": "", "private_metadata": "", "external_id": "",
+		"clear_on_close": false, "notify_on_close": false}
 	maps.Copy(o, v.def)
 	var previous any
 	if v.previous != "" {

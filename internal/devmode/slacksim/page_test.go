@@ -48,21 +48,25 @@ func approvalApp(t *testing.T, a *app) {
 				return
 			}
 			var card slack.Blocks
-			if err := json.Unmarshal([]byte(strings.ReplaceAll(designCard, "etcd quorum lost, API 5xx", strings.ReplaceAll(reason, `"`, `\"`))), &card); err != nil {
+			if err := json.Unmarshal([]byte(strings.ReplaceAll(designCard, "etcd quorum lost, API 5xx", strings.ReplaceAll(reason, `"`, `\"`))),
+				&card); err != nil {
 				t.Errorf("card: %v", err)
 			}
-			if _, _, err := a.api.PostMessage(approvals, slack.MsgOptionText("pending", false), slack.MsgOptionBlocks(card.BlockSet...)); err != nil {
+			if _, _, err := a.api.PostMessage(approvals, slack.MsgOptionText("pending", false),
+				slack.MsgOptionBlocks(card.BlockSet...)); err != nil {
 				t.Errorf("chat.postMessage: %v", err)
 			}
 		case slack.InteractionTypeBlockActions:
 			if i.User.ID == alice {
-				if _, err := a.api.PostEphemeral(i.Channel.ID, alice, slack.MsgOptionText("You cannot decide on your own request.", false)); err != nil {
+				if _, err := a.api.PostEphemeral(i.Channel.ID, alice, slack.MsgOptionText("You cannot decide on your own request.",
+					false)); err != nil {
 					t.Errorf("chat.postEphemeral: %v", err)
 				}
 				return
 			}
 			ended := slack.NewSectionBlock(mrkdwn("*Denied* by <@"+i.User.ID+"> <!date^1795356960^{date_short} {time}|later>"), nil, nil)
-			if _, _, _, err := a.api.UpdateMessage(i.Channel.ID, i.Message.Timestamp, slack.MsgOptionText("denied", false), slack.MsgOptionBlocks(ended)); err != nil {
+			if _, _, _, err := a.api.UpdateMessage(i.Channel.ID, i.Message.Timestamp, slack.MsgOptionText("denied", false),
+				slack.MsgOptionBlocks(ended)); err != nil {
 				t.Errorf("chat.update: %v", err)
 			}
 			for _, line := range []string{"<@" + i.User.ID + "> denied it", "```\nserial 7f:3a\n```\n:lock: closed &lt;done&gt;"} {
@@ -148,7 +152,8 @@ func TestTwoPeopleUseTheAppInABrowser(t *testing.T) {
 	run("mistype the command", say("/remind me"), reads("/remind is not a valid command here"))
 	run("open the form", say("/breakglass prod-eu-1 30m"), chromedp.WaitVisible(css("#modal")),
 		until(`document.activeElement.id === "modal-title"`), shot("modal"))
-	run("send it empty", chromedp.Click(css("#submit")), chromedp.WaitVisible(css(`[data-field=reason_block] [aria-invalid=true]`)), shot("modal-errors"))
+	run("send it empty", chromedp.Click(css("#submit")), chromedp.WaitVisible(css(`[data-field=reason_block] [aria-invalid=true]`)),
+		shot("modal-errors"))
 	run("send what the app refuses", writes("just a test"), choose("high"), choose("words"), chromedp.Click(css("#submit")),
 		until(`document.querySelector("[data-field=reason_block] .error").innerText === "Say what is broken."`))
 	run("send it", writes("etcd lost <img src=x onerror=alert(1)>"), chromedp.Click(css("#submit")), chromedp.WaitNotVisible(css("#modal")),
@@ -158,7 +163,8 @@ func TestTwoPeopleUseTheAppInABrowser(t *testing.T) {
 
 	before := len(a.sim.Requests())
 	run("start to deny as somebody else", as("Bob Okafor"), until(`!document.getElementById("log").innerText.includes("Only visible to you")`),
-		chromedp.Click(labelled("Deny")), chromedp.WaitVisible(css("#confirm")), chromedp.Click(confirm("Keep")), chromedp.WaitNotVisible(css("#confirm")))
+		chromedp.Click(labelled("Deny")), chromedp.WaitVisible(css("#confirm")), chromedp.Click(confirm("Keep")),
+		chromedp.WaitNotVisible(css("#confirm")))
 	if n := len(a.sim.Requests()); n != before {
 		t.Error("declining the confirm dialog told the app")
 	}
@@ -175,7 +181,8 @@ func TestTwoPeopleUseTheAppInABrowser(t *testing.T) {
 	}
 
 	a.onCommand(func(w http.ResponseWriter, _ slack.SlashCommand) { w.WriteHeader(http.StatusServiceUnavailable) })
-	run("meet a broken app", say("/breakglass"), reads(`failed with the error "dispatch_failed"`), chromedp.WaitVisible(css(".toast")), shot("broken"))
+	run("meet a broken app", say("/breakglass"), reads(`failed with the error "dispatch_failed"`), chromedp.WaitVisible(css(".toast")),
+		shot("broken"))
 
 	title, err := chromedp.Run(tab, chromedp.Title())
 	if err != nil {
@@ -291,8 +298,10 @@ func TestOtherSitesCannotUseThePage(t *testing.T) {
 		{"state by a rebound name", "GET", "/sim/state?as=" + alice, "evil.example", nil, 403},
 		{"the source of the page", "GET", "/sim/page.go", "localhost", nil, 404},
 		{"a post of the page", "POST", "/sim/say", "127.0.0.1:8080", own, 200},
-		{"a post of another site", "POST", "/sim/say", "127.0.0.1:8080", http.Header{"X-Slacksim": {"1"}, "Origin": {"https://evil.example"}, "Sec-Fetch-Site": {"cross-site"}}, 403},
-		{"an old browser's post of another site", "POST", "/sim/say", "127.0.0.1:8080", http.Header{"X-Slacksim": {"1"}, "Origin": {"https://evil.example"}}, 403},
+		{"a post of another site", "POST", "/sim/say", "127.0.0.1:8080", http.Header{"X-Slacksim": {"1"}, "Origin": {"https://evil.example"},
+			"Sec-Fetch-Site": {"cross-site"}}, 403},
+		{"an old browser's post of another site", "POST", "/sim/say", "127.0.0.1:8080",
+			http.Header{"X-Slacksim": {"1"}, "Origin": {"https://evil.example"}}, 403},
 		{"a plain form", "POST", "/sim/say", "127.0.0.1:8080", nil, 403},
 		{"a post by a rebound name", "POST", "/sim/say", "evil.example", http.Header{"X-Slacksim": {"1"}}, 403},
 	} {

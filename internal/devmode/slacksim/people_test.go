@@ -34,11 +34,13 @@ func modal() slack.ModalViewRequest {
 	}
 	reason := slack.NewPlainTextInputBlockElement(plainText("What happened?"), "reason")
 	reason.Multiline, reason.MinLength, reason.MaxLength = true, 5, 40
-	cluster := slack.NewOptionsSelectBlockElement("static_select", plainText("Choose"), "cluster", choice("prod-eu-1", "prod-eu-1"), choice("prod-us-1", "prod-us-1"))
+	cluster := slack.NewOptionsSelectBlockElement("static_select", plainText("Choose"), "cluster", choice("prod-eu-1", "prod-eu-1"),
+		choice("prod-us-1", "prod-us-1"))
 	cluster.InitialOption = choice("prod-eu-1", "prod-eu-1")
 	optional := slack.NewInputBlock("ticket_block", plainText("Ticket"), nil, slack.NewPlainTextInputBlockElement(nil, "ticket"))
 	optional.Optional = true
-	optionalChecks := slack.NewInputBlock("checks_block", plainText("Checks"), nil, slack.NewCheckboxGroupsBlockElement("checks", choice("words", "I confirmed the words"), choice("page", "I paged someone")))
+	optionalChecks := slack.NewInputBlock("checks_block", plainText("Checks"), nil,
+		slack.NewCheckboxGroupsBlockElement("checks", choice("words", "I confirmed the words"), choice("page", "I paged someone")))
 	optionalChecks.Optional = true
 	return slack.ModalViewRequest{
 		Type: slack.VTModal, Title: plainText("Ask for access"), Submit: plainText("Ask"), Close: plainText("Not now"),
@@ -47,7 +49,8 @@ func modal() slack.ModalViewRequest {
 			slack.NewSectionBlock(mrkdwn("Needs *two* approvals."), nil, nil, slack.SectionBlockOptionBlockID("facts")),
 			slack.NewInputBlock("reason_block", plainText("Reason"), plainText("Who, what, why."), reason),
 			slack.NewInputBlock("cluster_block", plainText("Cluster"), nil, cluster),
-			slack.NewInputBlock("risk_block", plainText("Risk"), nil, slack.NewRadioButtonsBlockElement("risk", choice("low", "Low"), choice("high", "High"))),
+			slack.NewInputBlock("risk_block", plainText("Risk"), nil, slack.NewRadioButtonsBlockElement("risk", choice("low", "Low"),
+				choice("high", "High"))),
 			optionalChecks, optional,
 			slack.NewActionBlock("tools", slack.NewButtonBlockElement("preview", "v1", plainText("Preview"))),
 		}},
@@ -101,7 +104,8 @@ func TestTheSignatureIsSlacks(t *testing.T) {
 	// Slack's documentation publishes this example with its signature.
 	body := "token=xyzz0WbapA4vBCDEFasx0q6G&team_id=T1DC2JH3J&team_domain=testteamnow&channel_id=G8PSS9T3V&channel_name=foobar&user_id=U2CERLKJA&user_name=roadrunner&command=%2Fwebhook-collect&text=&response_url=https%3A%2F%2Fhooks.slack.com%2Fcommands%2FT1DC2JH3J%2F397700885554%2F96rGlfmibIGlgcZRskXaIFfN&trigger_id=398738663015.47445629121.803a0bc887a14d10d2c447fce8b6703c"
 	published := slacksim.SignWith("8f742231b10e8888abcd99yyyzzz85a5", "", []byte(body), time.Unix(1531420618, 0))
-	if got, want := published.Header.Get("X-Slack-Signature"), "v0=a2114d57b48eac39b9ad189dd8316235a7b4a8d21a10bd27519666489c69b503"; got != want {
+	if got, want := published.Header.Get("X-Slack-Signature"),
+		"v0=a2114d57b48eac39b9ad189dd8316235a7b4a8d21a10bd27519666489c69b503"; got != want {
 		t.Errorf("Slack's own example: got %s, want %s", got, want)
 	}
 }
@@ -135,7 +139,8 @@ func TestForgedStaleAndAlteredRequestsCanBeSent(t *testing.T) {
 		{"stale", a.sim.Sign(last.URL, last.Body, time.Now().Add(-6*time.Minute)), 401},
 		{"forged", slacksim.SignWith("guess", last.URL, last.Body, time.Now()), 401},
 		{"signed anew", a.sim.Sign(last.URL, altered.Body, time.Now()), 200},
-		{"unsigned", slacksim.SignedRequest{URL: last.URL, Body: last.Body, Header: http.Header{"Content-Type": last.Header["Content-Type"]}}, 401},
+		{"unsigned", slacksim.SignedRequest{URL: last.URL, Body: last.Body, Header: http.Header{"Content-Type": last.Header["Content-Type"]}},
+			401},
 	} {
 		res, err := a.sim.RawSend(within(t), row.r)
 		if err != nil || res.Status != row.want {
@@ -193,7 +198,8 @@ func TestTheAnswerToACommandIsShown(t *testing.T) {
 		{name: "text", kind: "text/plain", body: "hello", status: 200, text: "hello"},
 		{name: "JSON as text", kind: "text/plain", body: `{"text":"x"}`, status: 200, text: `{"text":"x"}`},
 		{name: "ephemeral", kind: "application/json", body: `{"text":"only you"}`, status: 200, text: "only you"},
-		{name: "in channel", kind: "application/json; charset=utf-8", body: `{"response_type":"in_channel","text":"all"}`, status: 200, text: "all", public: true},
+		{name: "in channel", kind: "application/json; charset=utf-8", body: `{"response_type":"in_channel","text":"all"}`, status: 200,
+			text: "all", public: true},
 		{name: "bad blocks", kind: "application/json", body: `{"blocks":[{"type":"nope"}]}`, status: 200, err: slacksim.ErrDispatch},
 		{name: "not JSON", kind: "application/json", body: `{`, status: 200, err: slacksim.ErrDispatch},
 		{name: "refused", status: 500, err: slacksim.ErrDispatch},
@@ -247,13 +253,15 @@ func TestInteractionPayloadsHaveSlacksShape(t *testing.T) {
 	if err := a.sim.As(bob).Click(ctx, approvals, ts, "deny"); err != nil {
 		t.Fatal(err)
 	}
-	if got.Type != slack.InteractionTypeBlockActions || got.User.ID != bob || got.User.TeamID != "T0ACME" || got.Team.ID != "T0ACME" || got.APIAppID != "A0APP" ||
+	if got.Type != slack.InteractionTypeBlockActions || got.User.ID != bob || got.User.TeamID != "T0ACME" || got.Team.ID != "T0ACME" ||
+		got.APIAppID != "A0APP" ||
 		got.Channel.ID != approvals || got.Message.Timestamp != ts || got.Container.MessageTs != ts || got.Container.ChannelID != approvals ||
 		got.TriggerID == "" || got.ResponseURL == "" || len(got.ActionCallback.BlockActions) != 1 {
 		t.Errorf("block_actions: got %+v", got)
 	}
 	action := got.ActionCallback.BlockActions[0]
-	if action.ActionID != "deny" || action.BlockID != "act:r3" || action.Value != "bg-7K3M-9QX:r3" || action.Type != "button" || action.ActionTs == "" {
+	if action.ActionID != "deny" || action.BlockID != "act:r3" || action.Value != "bg-7K3M-9QX:r3" || action.Type != "button" ||
+		action.ActionTs == "" {
 		t.Errorf("action: got %+v", action)
 	}
 	golden(t, "block_actions", a.sim.LastRequest())
@@ -274,7 +282,8 @@ func TestInteractionPayloadsHaveSlacksShape(t *testing.T) {
 	if err := m.Click(ctx, "preview"); err != nil {
 		t.Fatal(err)
 	}
-	if got.Container.Type != "view" || got.Container.ViewID != m.ID || got.View.CallbackID != "ask" || got.ActionCallback.BlockActions[0].Value != "v1" {
+	if got.Container.Type != "view" || got.Container.ViewID != m.ID || got.View.CallbackID != "ask" ||
+		got.ActionCallback.BlockActions[0].Value != "v1" {
 		t.Errorf("click in a view: got %+v", got)
 	}
 	golden(t, "block_actions_view", a.sim.LastRequest())
@@ -283,9 +292,11 @@ func TestInteractionPayloadsHaveSlacksShape(t *testing.T) {
 		t.Fatalf("got %v, %v", errs, err)
 	}
 	v := got.View.State.Values
-	if got.Type != slack.InteractionTypeViewSubmission || got.View.ID != m.ID || got.View.Hash != m.Hash || got.View.PrivateMetadata != "signed-stuff" ||
+	if got.Type != slack.InteractionTypeViewSubmission || got.View.ID != m.ID || got.View.Hash != m.Hash ||
+		got.View.PrivateMetadata != "signed-stuff" ||
 		v["reason_block"]["reason"].Value != "etcd & quorum <lost>" || v["cluster_block"]["cluster"].SelectedOption.Value != "prod-us-1" ||
-		v["risk_block"]["risk"].SelectedOption.Value != "high" || len(v["checks_block"]["checks"].SelectedOptions) != 2 || v["ticket_block"]["ticket"].Value != "" {
+		v["risk_block"]["risk"].SelectedOption.Value != "high" || len(v["checks_block"]["checks"].SelectedOptions) != 2 ||
+		v["ticket_block"]["ticket"].Value != "" {
 		t.Errorf("view_submission: got %+v", got.View)
 	}
 	golden(t, "view_submission", a.sim.LastRequest())
@@ -342,7 +353,8 @@ func mask(value any) any {
 	case map[string]any:
 		for name, v := range x {
 			switch s, isText := v.(string); {
-			case isText && s != "" && strings.Contains(" ts message_ts action_ts trigger_id response_url hash id view_id root_view_id ", " "+name+" ") && !strings.HasPrefix(s, "U0") && !strings.HasPrefix(s, "T0") && !strings.HasPrefix(s, "C0"):
+			case isText && s != "" && strings.Contains(" ts message_ts action_ts trigger_id response_url hash id view_id root_view_id ", " "+name+
+				" ") && !strings.HasPrefix(s, "U0") && !strings.HasPrefix(s, "T0") && !strings.HasPrefix(s, "C0"):
 				x[name] = "…"
 			default:
 				x[name] = mask(v)
@@ -411,8 +423,10 @@ func TestEveryAnswerToASubmissionIsHandled(t *testing.T) {
 	}{
 		{name: "nothing", title: ""},
 		{name: "clear", answer: slack.NewClearViewSubmissionResponse(), title: ""},
-		{name: "errors", answer: slack.NewErrorsViewSubmissionResponse(map[string]string{"reason_block": "Say more."}), title: "Ask for access", errs: map[string]string{"reason_block": "Say more."}},
-		{name: "errors on a section", answer: slack.NewErrorsViewSubmissionResponse(map[string]string{"facts": "x"}), title: "Ask for access", err: slacksim.ErrDispatch},
+		{name: "errors", answer: slack.NewErrorsViewSubmissionResponse(map[string]string{"reason_block": "Say more."}), title: "Ask for access",
+			errs: map[string]string{"reason_block": "Say more."}},
+		{name: "errors on a section", answer: slack.NewErrorsViewSubmissionResponse(map[string]string{"facts": "x"}), title: "Ask for access",
+			err: slacksim.ErrDispatch},
 		{name: "errors without any", answer: slack.NewErrorsViewSubmissionResponse(nil), title: "Ask for access", err: slacksim.ErrDispatch},
 		{name: "update", answer: slack.NewUpdateViewSubmissionResponse(&second), title: "Second"},
 		{name: "update with a bad view", answer: slack.NewUpdateViewSubmissionResponse(&bad), title: "Ask for access", err: slacksim.ErrDispatch},
@@ -498,10 +512,12 @@ func TestViewsArePushedAndUpdatedByTheAPI(t *testing.T) {
 	if _, err := a.api.UpdateViewContext(ctx, changed, "ext-1", "", ""); err != nil {
 		t.Errorf("views.update by external id: %v", err)
 	}
-	if _, err := a.api.OpenViewContext(ctx, a.sim.CommandPayload(bob, approvals, "").Get("trigger_id"), changed); err == nil || err.Error() != "duplicate_external_id" {
+	if _, err := a.api.OpenViewContext(ctx, a.sim.CommandPayload(bob, approvals, "").Get("trigger_id"), changed); err == nil ||
+		err.Error() != "duplicate_external_id" {
 		t.Errorf("second view with the external id: got %v", err)
 	}
-	if _, err := a.api.PushViewContext(ctx, a.sim.CommandPayload(bob, approvals, "").Get("trigger_id"), modal()); err == nil || err.Error() != "not_found" {
+	if _, err := a.api.PushViewContext(ctx, a.sim.CommandPayload(bob, approvals, "").Get("trigger_id"), modal()); err == nil ||
+		err.Error() != "not_found" {
 		t.Errorf("push on nothing: got %v", err)
 	}
 	if text := a.sim.As(alice).Modal().AllText(); !strings.Contains(text, "Changed") || !strings.Contains(text, "Needs *two* approvals.") {
@@ -517,14 +533,16 @@ func TestSelectsInMessagesAndDispatchingInputsTellTheApp(t *testing.T) {
 	a.onInteract(func(_ http.ResponseWriter, i slack.InteractionCallback) { got = i; heard++ })
 	option := slack.NewOptionBlockObject("x", plainText("X"), nil)
 	_, ts, err := a.api.PostMessageContext(ctx, approvals, slack.MsgOptionBlocks(
-		slack.NewActionBlock("row", slack.NewOptionsSelectBlockElement("static_select", nil, "pick", option), slack.NewOverflowBlockElement("more", option)),
+		slack.NewActionBlock("row", slack.NewOptionsSelectBlockElement("static_select", nil, "pick", option),
+			slack.NewOverflowBlockElement("more", option)),
 		slack.NewActionBlock("other", slack.NewButtonBlockElement("same", "1", plainText("One"))),
 		slack.NewActionBlock("another", slack.NewButtonBlockElement("same", "2", plainText("Two")))))
 	if err != nil {
 		t.Fatal(err)
 	}
 	act := slacksim.Action{Channel: approvals, TS: ts, ActionID: "pick", Values: []string{"x"}}
-	if err := a.sim.As(alice).Act(ctx, act); err != nil || got.ActionCallback.BlockActions[0].SelectedOption.Value != "x" || got.BlockActionState.Values["row"]["pick"].SelectedOption.Value != "x" {
+	if err := a.sim.As(alice).Act(ctx, act); err != nil || got.ActionCallback.BlockActions[0].SelectedOption.Value != "x" ||
+		got.BlockActionState.Values["row"]["pick"].SelectedOption.Value != "x" {
 		t.Errorf("select: got %+v, %v", got, err)
 	}
 	act.Values = []string{"y"}
@@ -534,12 +552,14 @@ func TestSelectsInMessagesAndDispatchingInputsTellTheApp(t *testing.T) {
 	if err := a.sim.As(alice).Click(ctx, approvals, ts, "same"); err == nil {
 		t.Error("an ambiguous click was sent")
 	}
-	if err := a.sim.As(alice).Act(ctx, slacksim.Action{Channel: approvals, TS: ts, BlockID: "another", ActionID: "same"}); err != nil || got.ActionCallback.BlockActions[0].Value != "2" {
+	if err := a.sim.As(alice).Act(ctx, slacksim.Action{Channel: approvals, TS: ts, BlockID: "another", ActionID: "same"}); err != nil ||
+		got.ActionCallback.BlockActions[0].Value != "2" {
 		t.Errorf("got %+v, %v", got.ActionCallback, err)
 	}
 	m := opens(t, a)
 	heard = 0
-	if err := a.sim.As(alice).Act(ctx, slacksim.Action{ViewID: m.ID, ActionID: "cluster", Values: []string{"prod-us-1"}}); err != nil || heard != 0 {
+	if err := a.sim.As(alice).Act(ctx, slacksim.Action{ViewID: m.ID, ActionID: "cluster", Values: []string{"prod-us-1"}}); err != nil ||
+		heard != 0 {
 		t.Errorf("a plain input told the app: %v", err)
 	}
 	v := modal()
@@ -547,7 +567,8 @@ func TestSelectsInMessagesAndDispatchingInputsTellTheApp(t *testing.T) {
 	if _, err := a.api.UpdateViewContext(ctx, v, "", "", m.ID); err != nil {
 		t.Fatal(err)
 	}
-	if err := a.sim.As(alice).Act(ctx, slacksim.Action{ViewID: m.ID, ActionID: "cluster", Values: []string{"prod-eu-1"}}); err != nil || heard != 1 || got.View.State.Values["cluster_block"]["cluster"].SelectedOption.Value != "prod-eu-1" {
+	if err := a.sim.As(alice).Act(ctx, slacksim.Action{ViewID: m.ID, ActionID: "cluster", Values: []string{"prod-eu-1"}}); err != nil ||
+		heard != 1 || got.View.State.Values["cluster_block"]["cluster"].SelectedOption.Value != "prod-eu-1" {
 		t.Errorf("a dispatching input: heard %d, %v", heard, err)
 	}
 }
@@ -563,7 +584,8 @@ func TestAResponseURLAddsReplacesAndDeletes(t *testing.T) {
 			t.Fatalf("response_url: %v", err)
 		}
 	}
-	_, ts, err := a.api.PostMessageContext(ctx, approvals, slack.MsgOptionText("card", false), slack.MsgOptionBlocks(slack.NewActionBlock("row", slack.NewButtonBlockElement("go", "1", plainText("Go")))))
+	_, ts, err := a.api.PostMessageContext(ctx, approvals, slack.MsgOptionText("card", false),
+		slack.MsgOptionBlocks(slack.NewActionBlock("row", slack.NewButtonBlockElement("go", "1", plainText("Go")))))
 	if err != nil {
 		t.Fatal(err)
 	}

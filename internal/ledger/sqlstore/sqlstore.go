@@ -276,7 +276,8 @@ func identify(ctx context.Context, db *sql.DB) (version int, err error) {
 		return 0, err
 	}
 	if version > len(files) {
-		return 0, fmt.Errorf("its schema version %d is newer than this program's %d: use the release that wrote it, or a later one", version, len(files))
+		return 0, fmt.Errorf("its schema version %d is newer than this program's %d: use the release that wrote it, or a later one", version,
+			len(files))
 	}
 	return version, nil
 }

@@ -130,7 +130,8 @@ func TestTablesRefuseWhatIsNotAnAppend(t *testing.T) {
 		`DELETE FROM ledger_entry`,
 		`INSERT OR REPLACE INTO ` + columns + `SELECT seq, stream, stream_seq, hashes, x'00' FROM ledger_entry WHERE seq = 1`,
 		`REPLACE INTO ` + columns + `SELECT seq, stream, stream_seq, hashes, x'00' FROM ledger_entry WHERE seq = 4`,
-		`INSERT OR REPLACE INTO ` + columns + `SELECT 5, stream, stream_seq, hashes, x'00' FROM ledger_entry WHERE seq = 1`, // by its place in the stream
+		// by its place in the stream
+		`INSERT OR REPLACE INTO ` + columns + `SELECT 5, stream, stream_seq, hashes, x'00' FROM ledger_entry WHERE seq = 1`,
 		`INSERT INTO ` + columns + `SELECT seq, stream, stream_seq, hashes, leaf FROM ledger_entry WHERE seq = 1 ON CONFLICT DO UPDATE SET leaf = x'00'`,
 		`INSERT OR IGNORE INTO ` + columns + `VALUES (7, 'c', 1, zeroblob(32), x'00')`,
 		`INSERT INTO ` + columns + `VALUES (6, 'c', 1, zeroblob(32), x'00')`,
@@ -234,10 +235,12 @@ func TestRearrangedTablesAreDetected(t *testing.T) {
 		{"all deleted", `DELETE FROM ledger_text; DELETE FROM ledger_entry`},
 		{"entry added", `INSERT INTO ` + columns + `SELECT 5, 'c', 1, hashes, leaf FROM ledger_entry WHERE seq = 1`},
 		{"entry copied", `INSERT INTO ` + columns + `SELECT 5, 'b', 3, hashes, leaf FROM ledger_entry WHERE seq = 4`},
-		{"two entries swapped", `UPDATE ledger_entry SET seq = 99 WHERE seq = 1; UPDATE ledger_entry SET seq = 1 WHERE seq = 3; UPDATE ledger_entry SET seq = 3 WHERE seq = 99`},
+		{"two entries swapped",
+			`UPDATE ledger_entry SET seq = 99 WHERE seq = 1; UPDATE ledger_entry SET seq = 1 WHERE seq = 3; UPDATE ledger_entry SET seq = 3 WHERE seq = 99`},
 		{"text deleted", `DELETE FROM ledger_text WHERE seq = 2`},
 		{"text added", `INSERT INTO ledger_text (seq, name, salt, text) VALUES (1, 'x', x'00', x'00')`},
-		{"texts swapped", `UPDATE ledger_text SET seq = 1 WHERE seq = 0; UPDATE ledger_text SET seq = 0 WHERE seq = 2; UPDATE ledger_text SET seq = 2 WHERE seq = 1`},
+		{"texts swapped",
+			`UPDATE ledger_text SET seq = 1 WHERE seq = 0; UPDATE ledger_text SET seq = 0 WHERE seq = 2; UPDATE ledger_text SET seq = 2 WHERE seq = 1`},
 		{"head emptied", `UPDATE ledger_head SET note = x''`},
 		{"head deleted", `DELETE FROM ledger_head`},
 	} {
@@ -263,7 +266,8 @@ func TestVerificationReportsEveryProblemWithItsPlace(t *testing.T) {
 		t.Fatal(err)
 	}
 	all := strings.Join(report.Problems, "\n")
-	for _, want := range []string{"entry 1: its stored hashes", `entry 2: text "why"`, `entry 3: is indexed as "a" number 7 but says "a" number 3`} {
+	for _, want := range []string{"entry 1: its stored hashes", `entry 2: text "why"`,
+		`entry 3: is indexed as "a" number 7 but says "a" number 3`} {
 		if !strings.Contains(all, want) {
 			t.Errorf("the report lacks %q:\n%s", want, all)
 		}
@@ -379,7 +383,8 @@ func TestOpenNeverCreates(t *testing.T) {
 		"OpenReadOnly": func() (*sqlstore.Store, error) { return sqlstore.OpenReadOnly(t.Context(), path) },
 	} {
 		_, err := open()
-		if !errors.Is(err, ledger.ErrNotInitialized) || !strings.Contains(err.Error(), "breakglassd init") || !strings.Contains(err.Error(), path) {
+		if !errors.Is(err, ledger.ErrNotInitialized) || !strings.Contains(err.Error(), "breakglassd init") ||
+			!strings.Contains(err.Error(), path) {
 			t.Errorf("%s of nothing = %v, want ErrNotInitialized with the path and the command", name, err)
 		}
 		if left, err := os.ReadDir(filepath.Dir(path)); err != nil || len(left) != 0 {
@@ -571,7 +576,8 @@ func TestFullDiskFailsTheWriteAndNothingElse(t *testing.T) {
 		t.Fatalf("Append on a full disk = %v, want advice and a certain outcome", err)
 	}
 	size := l.Size()
-	if report, err := ledger.VerifyStore(t.Context(), store, verifier); err != nil || report.Err() != nil || report.Size != size || size != n-1 {
+	if report, err := ledger.VerifyStore(t.Context(), store, verifier); err != nil || report.Err() != nil || report.Size != size ||
+		size != n-1 {
 		t.Fatalf("after a full disk: %+v, %v, size %d, want %d", report, err, size, n-1)
 	}
 	pages(1 << 20)

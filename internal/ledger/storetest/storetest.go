@@ -371,7 +371,8 @@ func hashesAreThoseOfTlog(t *testing.T, open func() (ledger.Store, error)) {
 func appendNumbersDensely(t *testing.T, open func() (ledger.Store, error)) {
 	store := mustOpen(t, open)
 	l := mustLedger(t, store)
-	d := ledger.Draft{Kind: "k", Body: []byte("any\n\nbytes\x00\xff"), Texts: map[string]string{"note": "a < b & \"c\"\n\u2028\x00", "empty": ""}}
+	d := ledger.Draft{Kind: "k", Body: []byte("any\n\nbytes\x00\xff"), Texts: map[string]string{"note": "a < b & \"c\"\n\u2028\x00",
+		"empty": ""}}
 	got := mustAppend(t, l, "a", 0, nil, d, draft("second"))
 	got = append(got, mustAppend(t, l, "b", ledger.AnyVersion, nil, draft("other"))...)
 	got = append(got, mustAppend(t, l, "a", ledger.AnyVersion, nil, draft("third"))...)
@@ -382,7 +383,8 @@ func appendNumbersDensely(t *testing.T, open func() (ledger.Store, error)) {
 	var places []place
 	for _, e := range got {
 		places = append(places, place{e.Seq, e.StreamSeq, e.Stream, e.Kind})
-		if tlog.RecordHash(e.Leaf) == (tlog.Hash{}) || !bytes.HasSuffix(e.Leaf, e.Body) || !e.Time.Equal(start()) || e.Time.Location() != time.UTC {
+		if tlog.RecordHash(e.Leaf) == (tlog.Hash{}) || !bytes.HasSuffix(e.Leaf, e.Body) || !e.Time.Equal(start()) ||
+			e.Time.Location() != time.UTC {
 			t.Errorf("entry %d is malformed: %+v", e.Seq, e)
 		}
 	}
@@ -633,7 +635,8 @@ func concurrentAppendsLoseNothing(t *testing.T, open func() (ledger.Store, error
 		wg.Go(func() {
 			stream := fmt.Sprintf("c%d", c)
 			for i := range int64(each) {
-				entries, err := l.Append(context.WithoutCancel(t.Context()), start(), stream, i, []ledger.Tag{{Name: "n", Value: fmt.Sprint(i)}}, draft("k"))
+				entries, err := l.Append(context.WithoutCancel(t.Context()), start(), stream, i, []ledger.Tag{{Name: "n", Value: fmt.Sprint(i)}},
+					draft("k"))
 				if err != nil || entries[0].StreamSeq != i+1 {
 					t.Errorf("Append %d of %s = %v, %v", i, stream, entries, err)
 					return

@@ -274,7 +274,8 @@ func (i *Intake) put(ctx context.Context, j job) (Added, error) {
 		atomic.AddInt64(&i.figures.Duplicates, int64(r.added.Duplicates))
 		atomic.AddInt64(&i.figures.Dropped, int64(r.added.Dropped))
 		if r.added.Dropped > 0 {
-			i.Log.Error("audit events were counted and not kept: there are too many", slog.String("cluster", j.cluster), slog.Int("events", r.added.Dropped))
+			i.Log.Error("audit events were counted and not kept: there are too many", slog.String("cluster", j.cluster),
+				slog.Int("events", r.added.Dropped))
 		}
 		return r.added, r.err
 	case <-i.stopped:
@@ -344,7 +345,8 @@ func (i *Intake) lookUp(ctx context.Context) error {
 	var problem error
 	for after := int64(0); ; {
 		groups, order := map[who]*group{}, []who{}
-		rows, err := i.Store.read.QueryContext(ctx, `SELECT id, cluster, body FROM events WHERE checked = 0 AND id > ? ORDER BY id LIMIT 1000`, after)
+		rows, err := i.Store.read.QueryContext(ctx, `SELECT id, cluster, body FROM events WHERE checked = 0 AND id > ? ORDER BY id LIMIT 1000`,
+			after)
 		if err != nil {
 			return err
 		}

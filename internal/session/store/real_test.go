@@ -84,9 +84,12 @@ func TestRealAPIServerTellsWhatWasDone(t *testing.T) {
 		}
 	}))
 	t.Cleanup(daemon.Close)
-	hook := strings.NewReplacer("https://breakglass.example.com:8444", daemon.URL, "/etc/kubernetes/breakglass/", "").Replace(shipped(t, "audit-webhook.kubeconfig"))
-	a := real.NewCluster(t, real.APIServerOptions{ClientCAs: ca.CertPEM, Flags: append(flags(t), "--audit-log-path=audit.log", "--audit-log-mode=blocking"),
-		Files: map[string][]byte{"audit-policy.yaml": []byte(shipped(t, "audit-policy.yaml")), "audit-webhook.kubeconfig": []byte(hook), "webhook-token": []byte("the-token"),
+	hook := strings.NewReplacer("https://breakglass.example.com:8444", daemon.URL, "/etc/kubernetes/breakglass/",
+		"").Replace(shipped(t, "audit-webhook.kubeconfig"))
+	a := real.NewCluster(t, real.APIServerOptions{ClientCAs: ca.CertPEM, Flags: append(flags(t), "--audit-log-path=audit.log",
+		"--audit-log-mode=blocking"),
+		Files: map[string][]byte{"audit-policy.yaml": []byte(shipped(t, "audit-policy.yaml")), "audit-webhook.kubeconfig": []byte(hook),
+			"webhook-token":  []byte("the-token"),
 			"webhook-ca.crt": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: daemon.Certificate().Raw})}})
 	admin := func(args ...string) string { t.Helper(); return real.MustKubectl(t, a.AdminKubeconfig(), args...) }
 	admin("create", "namespace", "breakglass")
@@ -216,7 +219,8 @@ func TestRealAPIServerTellsWhatWasDone(t *testing.T) {
 	}) {
 		t.Errorf("got unknown %+v, want what was done with the other certificate", s.Unknown)
 	}
-	if told := k.told(); !slices.Contains(told, otherPrint+" "+alice) || slices.ContainsFunc(told, func(s string) bool { return strings.HasPrefix(s, print) }) {
+	if told := k.told(); !slices.Contains(told, otherPrint+" "+alice) || slices.ContainsFunc(told,
+		func(s string) bool { return strings.HasPrefix(s, print) }) {
 		t.Errorf("got told of %q, want the other certificate and not alice's", told)
 	}
 	if !slices.ContainsFunc(session.Acts(s), func(a sweep.Act) bool {
@@ -266,7 +270,8 @@ func TestRealAPIServerTellsWhatWasDone(t *testing.T) {
 		t.Errorf("got report %s from the other order, want %s", got, want)
 	}
 	// Before Kubernetes 1.32 events do not name the certificate. Then nothing tells the two of the same name apart.
-	if got := build(older.store); got.Joined != "name" || got.Requests <= s.Requests || !strings.Contains(strings.Join(got.Gaps, "\n"), "before 1.32") {
+	if got := build(older.store); got.Joined != "name" || got.Requests <= s.Requests ||
+		!strings.Contains(strings.Join(got.Gaps, "\n"), "before 1.32") {
 		t.Errorf("got a session joined by %q with %d requests, want all under the name, and a gap: %q", got.Joined, got.Requests, got.Gaps)
 	}
 }

@@ -129,7 +129,8 @@ func connect(path, mode string, pragmas ...string) (*sql.DB, error) {
 func (s *Store) migrate(ctx context.Context) error {
 	return s.update(ctx, func(tx *sql.Tx) error {
 		var id, v, tables int
-		if err := tx.QueryRowContext(ctx, `SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version),
+		if err := tx.QueryRowContext(ctx,
+			`SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version),
 			(SELECT count(*) FROM sqlite_schema)`).Scan(&id, &v, &tables); err != nil {
 			return err
 		}
@@ -212,14 +213,16 @@ type room struct {
 	issued                  bool
 }
 
-func (s *Store) add(ctx context.Context, tx *sql.Tx, cluster string, events []session.Event, issued map[string]bool, now time.Time) (Added, error) {
+func (s *Store) add(ctx context.Context, tx *sql.Tx, cluster string, events []session.Event, issued map[string]bool, now time.Time) (Added,
+	error) {
 	var a Added
 	var size, lost [2]int64 // of strangers, and of certificates that the ledger knows
 	if err := tx.QueryRowContext(ctx, `SELECT coalesce(sum(strangers), 0), coalesce(sum(issued), 0) FROM clusters WHERE cluster = ?`, cluster).
 		Scan(&size[0], &size[1]); err != nil {
 		return a, err
 	}
-	insert, err := tx.PrepareContext(ctx, `INSERT INTO events (cluster, key, user, acted_as, fingerprint, kept, checked, issued, imported, body)
+	insert, err := tx.PrepareContext(ctx,
+		`INSERT INTO events (cluster, key, user, acted_as, fingerprint, kept, checked, issued, imported, body)
 		VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?, ?)`)
 	if err != nil {
 		return a, err
@@ -257,7 +260,8 @@ func (s *Store) add(ctx context.Context, tx *sql.Tx, cluster string, events []se
 		r := rooms[who]
 		if r == nil {
 			r = &room{}
-			err := tx.QueryRowContext(ctx, `SELECT plain, notable, dropped, bytes, issued FROM owners WHERE cluster = ? AND owner = ?`, cluster, who).
+			err := tx.QueryRowContext(ctx, `SELECT plain, notable, dropped, bytes, issued FROM owners WHERE cluster = ? AND owner = ?`, cluster,
+				who).
 				Scan(&r.plain, &r.notable, &r.dropped, &r.bytes, &r.issued)
 			if err != nil && !errors.Is(err, sql.ErrNoRows) {
 				return a, err
@@ -320,7 +324,8 @@ func (s *Store) add(ctx context.Context, tx *sql.Tx, cluster string, events []se
 func promote(ctx context.Context, tx *sql.Tx, cluster, who string) error {
 	var bytes int64
 	var issued bool
-	switch err := tx.QueryRowContext(ctx, `SELECT bytes, issued FROM owners WHERE cluster = ? AND owner = ?`, cluster, who).Scan(&bytes, &issued); {
+	switch err := tx.QueryRowContext(ctx, `SELECT bytes, issued FROM owners WHERE cluster = ? AND owner = ?`, cluster, who).Scan(&bytes,
+		&issued); {
 	case errors.Is(err, sql.ErrNoRows) || err == nil && issued:
 		return nil
 	case err != nil:
@@ -332,13 +337,15 @@ func promote(ctx context.Context, tx *sql.Tx, cluster, who string) error {
 	if _, err := tx.ExecContext(ctx, `UPDATE owners SET issued = 1 WHERE cluster = ? AND owner = ?`, cluster, who); err != nil {
 		return err
 	}
-	_, err := tx.ExecContext(ctx, `UPDATE clusters SET strangers = strangers - ?, issued = issued + ? WHERE cluster = ?`, bytes, bytes, cluster)
+	_, err := tx.ExecContext(ctx, `UPDATE clusters SET strangers = strangers - ?, issued = issued + ? WHERE cluster = ?`, bytes, bytes,
+		cluster)
 	return err
 }
 
 // markIssued moves an owner's events to the room of certificates that the ledger knows.
 func markIssued(ctx context.Context, tx *sql.Tx, cluster, who string) error {
-	_, err := tx.ExecContext(ctx, `UPDATE events SET issued = 1 WHERE cluster = ?1 AND issued = 0 AND (fingerprint = ?2 OR fingerprint = '' AND user = ?2)`, cluster, who)
+	_, err := tx.ExecContext(ctx,
+		`UPDATE events SET issued = 1 WHERE cluster = ?1 AND issued = 0 AND (fingerprint = ?2 OR fingerprint = '' AND user = ?2)`, cluster, who)
 	return err
 }
 
@@ -498,8 +505,10 @@ func putHeartbeat(ctx context.Context, tx *sql.Tx, cluster, server string, at ti
 }
 
 // Silences lists the times, within from and until, in which no heartbeat of an API server came for longer than patience.
-func (s *Store) Silences(ctx context.Context, cluster, server string, from, until time.Time, patience time.Duration) ([]session.Silence, error) {
-	rows, err := s.read.QueryContext(ctx, `SELECT seen FROM heartbeats WHERE cluster = ? AND server = ? AND seen BETWEEN ? AND ? ORDER BY seen`,
+func (s *Store) Silences(ctx context.Context, cluster, server string, from, until time.Time, patience time.Duration) ([]session.Silence,
+	error) {
+	rows, err := s.read.QueryContext(ctx,
+		`SELECT seen FROM heartbeats WHERE cluster = ? AND server = ? AND seen BETWEEN ? AND ? ORDER BY seen`,
 		cluster, server, from.Add(-patience).UnixMicro(), until.UnixMicro())
 	if err != nil {
 		return nil, fmt.Errorf("reading heartbeats: %w", err)

@@ -121,7 +121,8 @@ func event(n int, verb, resource string) string {
 }
 
 func stranger(n int) string {
-	return strings.NewReplacer("breakglass:alice:bg-7k2m-q9x", "system:node:n1", "X509SHA256="+print, "X509SHA256=ffff").Replace(event(n, "get", "pods"))
+	return strings.NewReplacer("breakglass:alice:bg-7k2m-q9x", "system:node:n1", "X509SHA256="+print,
+		"X509SHA256=ffff").Replace(event(n, "get", "pods"))
 }
 
 func list(events ...string) []byte {
@@ -155,7 +156,8 @@ func TestTakenEventsSurviveARestartAndAreKeptOnce(t *testing.T) {
 func TestSameAuditIDHidesNothing(t *testing.T) {
 	k := newKit(t, store.Limits{})
 	k.run(t)
-	must(t, k.intake.Take(t.Context(), "prod", list(event(1, "get", "pods"), strings.Replace(event(2, "delete", "pods"), `"id-2"`, `"id-1"`, 1))))
+	must(t, k.intake.Take(t.Context(), "prod", list(event(1, "get", "pods"), strings.Replace(event(2, "delete", "pods"), `"id-2"`, `"id-1"`,
+		1))))
 	if events, _ := k.events(t); len(events) != 2 {
 		t.Errorf("got %d events, want both of the same audit id", len(events))
 	}
@@ -294,7 +296,8 @@ func TestStrangersWhoImpersonateOurNamesAreUnknown(t *testing.T) {
 	k := newKit(t, store.Limits{})
 	k.known("ffff")
 	k.run(t)
-	must(t, k.intake.Take(t.Context(), "prod", list(strings.Replace(stranger(1), `"sourceIPs"`, `"impersonatedUser":{"username":"breakglass:alice:bg-7k2m-q9x"},"sourceIPs"`, 1))))
+	must(t, k.intake.Take(t.Context(), "prod", list(strings.Replace(stranger(1), `"sourceIPs"`,
+		`"impersonatedUser":{"username":"breakglass:alice:bg-7k2m-q9x"},"sourceIPs"`, 1))))
 	eventually(t, func() string {
 		if told := k.told(); !slices.Equal(told, []string{"ffff breakglass:alice:bg-7k2m-q9x"}) {
 			return fmt.Sprintf("got told of %q", told)
@@ -317,7 +320,8 @@ func TestBodyThatIsNoEventIsRefused(t *testing.T) {
 func TestImportReadsCompressedAndDamagedFiles(t *testing.T) {
 	k := newKit(t, store.Limits{})
 	k.run(t)
-	lines := strings.Join([]string{event(1, "get", "pods"), event(2, "get", "pods")[:200], event(3, "get", "pods"), stranger(4), string(list(event(5, "get", "pods"), event(1, "get", "pods")))}, "\n")
+	lines := strings.Join([]string{event(1, "get", "pods"), event(2, "get", "pods")[:200], event(3, "get", "pods"), stranger(4),
+		string(list(event(5, "get", "pods"), event(1, "get", "pods")))}, "\n")
 	var zipped bytes.Buffer
 	w := gzip.NewWriter(&zipped)
 	w.Write([]byte(lines))
@@ -433,7 +437,8 @@ func TestOneCertificateDoesNotFillTheStore(t *testing.T) {
 		}
 	}
 	if looks != 5 || changes < 4 || changes > 5 || dropped != 40-looks-changes {
-		t.Errorf("got %d looks, %d changes and %d dropped, want half the room for looks, the rest for changes, and all others counted", looks, changes, dropped)
+		t.Errorf("got %d looks, %d changes and %d dropped, want half the room for looks, the rest for changes, and all others counted", looks,
+			changes, dropped)
 	}
 	other := strings.NewReplacer("bg-7k2m-q9x", "bg-1111-111", print, "bb22").Replace(event(99, "get", "pods"))
 	must(t, k.intake.Take(t.Context(), "prod", list(other)))
@@ -517,14 +522,16 @@ func TestFilesOfTheVersionsBeforeAreBroughtUpToDate(t *testing.T) {
 			if err != nil || len(events) != 1 || events[0].AuditID != "a" || dropped < 7 {
 				t.Errorf("version %d: got %+v, %d dropped, %v, want the event and 7", version, events, dropped, err)
 			}
-			if _, dropped, err = s.Events(t.Context(), "prod", "cc33", "breakglass:carol:bg-1111-111"); err != nil || (dropped > 0) != (version == 2) {
+			if _, dropped, err = s.Events(t.Context(), "prod", "cc33", "breakglass:carol:bg-1111-111"); err != nil ||
+				(dropped > 0) != (version == 2) {
 				t.Errorf("version %d: got %d dropped, %v of a grant that may have lost some", version, dropped, err)
 			}
 			silent, err := s.Silences(t.Context(), "prod", "one", now.Add(-50*time.Second), now.Add(50*time.Second), time.Minute)
 			if err != nil || len(silent) != 0 {
 				t.Errorf("version %d: got %+v, %v, want the heartbeat", version, silent, err)
 			}
-			added, err := s.Add(t.Context(), "prod", []session.Event{{AuditID: "b", Stage: session.StageComplete, User: "breakglass:alice:bg-7k2m-q9x", Fingerprint: print}}, nil, now)
+			added, err := s.Add(t.Context(), "prod", []session.Event{{AuditID: "b", Stage: session.StageComplete,
+				User: "breakglass:alice:bg-7k2m-q9x", Fingerprint: print}}, nil, now)
 			if err != nil || added.Dropped != 1 {
 				t.Errorf("version %d: got %+v, %v, want no room: what the certificate takes is counted", version, added, err)
 			}
@@ -539,7 +546,8 @@ func TestStrangersFillNobodyElsesRoom(t *testing.T) {
 	k.known(print)
 	k.run(t)
 	invented := func(n int) string {
-		return strings.NewReplacer("breakglass:alice:bg-7k2m-q9x", fmt.Sprintf("breakglass:x%d:bg-0000-000", n), print, fmt.Sprintf("e%d", n)).Replace(event(n, "patch", "pods"))
+		return strings.NewReplacer("breakglass:alice:bg-7k2m-q9x", fmt.Sprintf("breakglass:x%d:bg-0000-000", n), print,
+			fmt.Sprintf("e%d", n)).Replace(event(n, "patch", "pods"))
 	}
 	for n := range 40 {
 		must(t, k.intake.Take(t.Context(), "prod", list(invented(n))))
@@ -647,10 +655,12 @@ func TestImportedEventsAreMarked(t *testing.T) {
 	if !slices.Equal(by, []string{"bob", "", ""}) {
 		t.Errorf("got %q, want the first event alone marked", by)
 	}
-	s := session.Build(events, session.Grant{Request: "bg-7k2m-q9x", Cluster: "prod", User: "breakglass:alice:bg-7k2m-q9x", Fingerprint: print, From: events[0].At, Audited: true})
+	s := session.Build(events, session.Grant{Request: "bg-7k2m-q9x", Cluster: "prod", User: "breakglass:alice:bg-7k2m-q9x",
+		Fingerprint: print, From: events[0].At, Audited: true})
 	var text strings.Builder
 	must(t, s.WriteText(&text))
-	for _, want := range []string{"from a file that was handed in by bob", "! 1 request was in a file that bob handed in: no API server sent them to breakglass"} {
+	for _, want := range []string{"from a file that was handed in by bob",
+		"! 1 request was in a file that bob handed in: no API server sent them to breakglass"} {
 		if !strings.Contains(text.String(), want) {
 			t.Errorf("the report does not say %q:\n%s", want, text.String())
 		}
