@@ -88,37 +88,19 @@ func shippedRights(o Options) map[string]bool {
 // powers adds everybody who holds what a rule is about, and a finding for each such right.
 func (j *judge) powers(a *Analysis) {
 	w := j.w
-	g := w.graph()
+	judged := &RBAC{w: w, g: w.graph()}
 	for i, hs := range w.holdings {
 		if len(hs) == 0 {
 			continue
 		}
 		sub := w.subjects[i]
-		p := Power{Subject: sub, Path: g.tail(int32(i)), Expected: true, Orphan: w.missing(sub)}
+		p := Power{Subject: sub, Path: judged.g.tail(int32(i)), Expected: true, Orphan: w.missing(sub)}
 		take := map[int32]string{} // a command for each binding: many rights come from one
-		best := map[int32]int32{}  // the edge with which each holding begins its shortest way
-		for _, n := range g.out[i] {
-			e := g.edges[n]
-			if e.holding >= 0 && g.dist[e.to] != unreachable && (best[e.holding] == 0 || g.dist[e.to] < g.dist[g.edges[best[e.holding]-1].to]) {
-				best[e.holding] = n + 1 // so that 0 is none
-			}
-		}
-		for n, h := range hs {
+		for n, held := range judged.rights(int32(i)) {
+			h := hs[n]
 			r := &w.rules.Rules[h.rule]
-			f := Finding{Rule: r.ID, Severity: h.severity, Text: r.Text, Subject: &sub, Scope: "cluster", Controls: r.Controls,
-				ID: digest("right", w.right(i, h)), Title: sub.String() + " " + w.says(h)}
-			if h.ns != "" {
-				f.Scope = h.ns
-			}
-			for _, b := range h.via {
-				f.Via = append(f.Via, w.binding(b).Ref())
-			}
-			if n := best[int32(n)]; n > 0 {
-				step, to := g.step(n - 1)
-				f.Path = append(Path{step}, g.tail(to)...)
-				f.Severity = worst(f.Severity, High)
-			}
-			f.Severity = raise(f.Severity, sub)
+			f := Finding{Rule: r.ID, Severity: held.Severity, Text: r.Text, Subject: &sub, Scope: cmp.Or(h.ns, "cluster"), Controls: r.Controls,
+				ID: digest("right", w.right(i, h)), Title: sub.String() + " " + held.Says, Via: held.Via, Path: held.Path}
 			f.Expected, f.Why = j.expected(i, h)
 			if take[h.via[0]] == "" {
 				take[h.via[0]] = "take it away with: " + takeAway(w.binding(h.via[0]), sub)

@@ -48,6 +48,16 @@ func LoadDefaults(files ...[]byte) (*Defaults, error) {
 	return d, nil
 }
 
+// ClusterRoles are the ClusterRoles that ship, each with the rules that aggregation gives it. They are not to be changed.
+func (d *Defaults) ClusterRoles() []Role {
+	all := resolve(d.rbac.ClusterRoles)
+	out := make([]Role, 0, len(all))
+	for _, name := range sortedKeys(all) {
+		out = append(out, Role{Name: name, Labels: all[name].Labels, Rules: all[name].rules})
+	}
+	return out
+}
+
 func (r *reader) role(n *yaml.Node, more ...string) Role {
 	o := r.object(n, append(more, "name", "labels", "aggregates", "rules")...)
 	out := Role{Name: r.text(o.need("name")), Namespace: r.text(o.get("namespace"))}

@@ -315,7 +315,7 @@ func (j *judge) firstUser() Door {
 		for n := range bindings {
 			b := &bindings[n]
 			for _, s := range b.Subjects {
-				why, known := installers[s]
+				why, known := installers[normal(s)]
 				masters := s.Kind == Group && s.Name == mastersGroup && b.Name != "cluster-admin"
 				if !known && !masters {
 					continue
@@ -913,7 +913,7 @@ func (j *judge) anonymous(a *Analysis) Door {
 					Risk: High, Grants: []string{b.RoleKind + " " + b.RoleName},
 					TakeAway: takeAway(b, s)}
 				for _, p := range a.Powers {
-					if p.Subject == s {
+					if p.Subject == normal(s) {
 						i.Risk = worst(i.Risk, p.Severity)
 					}
 				}
@@ -1259,7 +1259,7 @@ func (j *judge) platform(a *Analysis) Door {
 		d.put(platform, DoorItem{ID: id, Title: text, Risk: Info, Expected: true, Why: "is how " + platform + " works", Advice: advice})
 	}
 	switch {
-	case strings.Contains(version, "-eks-") || label("eks.amazonaws.com/"):
+	case j.s.eks():
 		note("EKS", "eks-creator", "EKS gives whoever made the cluster, and everybody with an access entry, rights that are in no binding",
 			"review aws eks list-access-entries and who made the cluster")
 		note("EKS", "eks-control-plane", "EKS shows no flags of the control plane and takes no client CA: static tokens, webhook and "+

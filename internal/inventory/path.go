@@ -101,7 +101,8 @@ func (g *graph) pools() {
 	users, certs := g.node(poolUsers), g.node(poolCerts)
 	secret := map[Subject]bool{}
 	for _, t := range g.w.s.TokenSecrets {
-		secret[Subject{Kind: ServiceAccount, Namespace: t.Namespace, Name: t.Account}] = t.Invalid == ""
+		sub := Subject{Kind: ServiceAccount, Namespace: t.Namespace, Name: t.Account}
+		secret[sub] = secret[sub] || t.Invalid == ""
 	}
 	for i, sub := range g.w.subjects {
 		switch {

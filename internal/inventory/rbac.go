@@ -90,11 +90,14 @@ type rbac struct {
 	exists       map[Subject]bool // service accounts; nil if they could not be read
 }
 
-// normal is the subject that the API server takes s for: a user with the name of a service account is that service account.
+// normal is the subject that the API server takes s for: a user with the name of a service account is that service account, and
+// of a user or a group it does not look at the namespace.
 func normal(s Subject) Subject {
-	if s.Kind == User {
-		if ns, name, ok := strings.Cut(strings.TrimPrefix(s.Name, "system:serviceaccount:"), ":"); ok &&
-			strings.HasPrefix(s.Name, "system:serviceaccount:") {
+	if s.Kind == User || s.Kind == Group {
+		s.Namespace = ""
+	}
+	if name, ok := strings.CutPrefix(s.Name, "system:serviceaccount:"); ok && s.Kind == User {
+		if ns, name, ok := strings.Cut(name, ":"); ok {
 			return Subject{Kind: ServiceAccount, Namespace: ns, Name: name}
 		}
 	}
@@ -126,7 +129,9 @@ func index(s *Snapshot, rules *Rules) *rbac {
 	}
 	for _, a := range s.Accounts {
 		sub := Subject{Kind: ServiceAccount, Namespace: a.Namespace, Name: a.Name}
-		w.exists[sub] = true
+		if w.exists != nil {
+			w.exists[sub] = true
+		}
 		w.subject(sub)
 	}
 	return w
@@ -214,7 +219,7 @@ func (w *rbac) judge(grants []grant, ns string, everywhere []holding) []holding 
 	var out []holding
 	for n := range w.rules.Rules {
 		r := &w.rules.Rules[n]
-		if r.effect == effectAWSAuth && (w.s.Source(SourceAWSAuth).None || !w.s.Read(SourceAWSAuth)) {
+		if r.effect == effectAWSAuth && !w.s.awsAuth() {
 			continue
 		}
 		h := holding{rule: n, ns: ns, severity: r.Severity}

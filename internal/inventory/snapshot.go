@@ -1,6 +1,10 @@
 package inventory
 
-import "time"
+import (
+	"slices"
+	"strings"
+	"time"
+)
 
 // A Snapshot is what one collection of one cluster saw. It holds no secret: of Secrets there are names and times, of
 // bootstrap tokens what they are good for. It is not one instant: each list has the resource version at which it was read.
@@ -101,6 +105,19 @@ func (s *Snapshot) Read(names ...string) bool {
 		}
 	}
 	return true
+}
+
+// awsAuth reports whether the cluster has the ConfigMap aws-auth, or may have: where it could not be read, EKS alone has it.
+func (s *Snapshot) awsAuth() bool {
+	src := s.Source(SourceAWSAuth)
+	return !src.None && (src.Missing == "" || s.eks())
+}
+
+// eks reports whether the cluster is one of EKS, by what it says of itself.
+func (s *Snapshot) eks() bool {
+	return strings.Contains(s.Server.Version, "-eks-") || slices.ContainsFunc(s.Nodes, func(n Node) bool {
+		return slices.ContainsFunc(n.Labels, func(l string) bool { return strings.HasPrefix(l, "eks.amazonaws.com/") })
+	})
 }
 
 // A Server is the API server that answered.

@@ -3,6 +3,7 @@ package sweep
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -37,6 +38,8 @@ type Evidence struct {
 	Before  *Snapshot    // nil if there is none
 	After   Snapshot     // the same that Changes are from
 	Looked  map[Ref]Look // what Unsure asked for
+
+	rights *rights // who may do what after the session; Judge fills it
 }
 
 // Unsure lists the objects that acts made, changed or removed and of which the snapshot does not tell whether they exist now, so
@@ -132,11 +135,10 @@ func Judge(in Evidence) []breakglass.Residue {
 		t := at(c.Ref())
 		t.changed, t.op, t.before, t.after = true, c.Op, c.Before, c.After
 	}
+	left := slices.DeleteFunc(slices.Collect(maps.Values(things)), func(t *thing) bool { return !t.settle() })
+	in.rights = judgeRights(&in, left)
 	var out []breakglass.Residue
-	for _, t := range things {
-		if !t.settle() {
-			continue
-		}
+	for _, t := range left {
 		for _, h := range t.judge() {
 			out = append(out, t.residue(h))
 		}

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/breakglassd/breakglass/internal/inventory"
 )
 
 // Ref names one object in a cluster.
@@ -28,6 +30,8 @@ type Object struct {
 	Digest    string   `json:"d,omitempty"`
 	Traits    []string `json:"t,omitempty"` // sorted
 	Owner     string   `json:"w,omitempty"` // UID of its controller
+	// Rules are those of a role that matter, whole, or none and the trait rulesCut.
+	Rules []inventory.PolicyRule `json:"r,omitempty"`
 }
 
 // has reports whether the object has a trait that begins so.
@@ -48,20 +52,30 @@ func (o *Object) all(prefix string) []string {
 }
 
 // same reports whether two states of an object say the same.
-func same(a, b *Object) bool { return a.Digest == b.Digest && slices.Equal(a.Traits, b.Traits) }
+func same(a, b *Object) bool { return a.Digest == b.Digest && slices.Equal(a.but(), b.but()) }
 
 // sameButNode leaves out on which node a pod is: a scheduler puts it there, which leaves no time in the pod.
 func sameButNode(a, b *Object) bool {
-	but := func(o *Object) []string {
-		return slices.DeleteFunc(slices.Clone(o.Traits), func(t string) bool { return strings.HasPrefix(t, "node:") })
-	}
-	return a.Digest == b.Digest && slices.Equal(but(a), but(b))
+	return a.Digest == b.Digest && slices.Equal(a.but("node:"), b.but("node:"))
+}
+
+// but is the object's traits without those that begin so, and without those of roles and bindings that say what the digest covers:
+// another release may say it in other words.
+func (o *Object) but(prefixes ...string) []string {
+	prefixes = append(prefixes, "power:", "subject:", rulesCut)
+	return slices.DeleteFunc(slices.Clone(o.Traits), func(t string) bool {
+		return slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(t, p) })
+	})
 }
 
 // maxTraits bounds what is remembered of one object: its contents may be made by somebody who wants us to remember much.
 const (
-	maxTraits = 40  // of one sort, so that many of one do not hide another
-	maxTrait  = 200 // bytes
+	maxTraits   = 40         // of one sort, so that many of one do not hide another
+	maxSubjects = 500        // of a binding
+	maxTrait    = 200        // bytes
+	maxRules    = 16 << 10   // bytes of the rules of a role, as JSON
+	rulesCut    = "rulesCut" // the trait of a role whose rules are more than that
+	moreTraits  = "and more~"
 )
 
 // bounded cuts sorted traits down to so many of each sort, and a digest of the others of it, so that any change still shows.
@@ -70,7 +84,7 @@ func bounded(all []string) []string {
 	sort, n := "", 0
 	end := func() {
 		if len(more) > 0 {
-			out = append(out, sort+":and more~"+digest(more))
+			out = append(out, sort+":"+moreTraits+digest(more))
 		}
 		more, n = nil, 0
 	}
@@ -79,7 +93,11 @@ func bounded(all []string) []string {
 			end()
 			sort = now
 		}
-		if n++; n > maxTraits {
+		most := maxTraits
+		if sort == "subject" {
+			most = maxSubjects
+		}
+		if n++; n > most {
 			more = append(more, t)
 		} else {
 			out = append(out, t)
@@ -121,6 +139,9 @@ func fromMap(k Kind, full map[string]any, typ string) Object {
 	}
 	t := &traits{}
 	t.of(k, full, typ)
+	if k.Group == rbacGroup {
+		o.Rules = t.rules(full)
+	}
 	slices.Sort(t.list)
 	o.Traits = bounded(slices.Compact(t.list))
 	o.Digest = contents(k, full)
@@ -187,12 +208,16 @@ type traits struct{ list []string }
 
 func (t *traits) add(prefix string, values ...string) {
 	for _, v := range values {
-		if s := prefix + v; len(s) > maxTrait {
-			t.list = append(t.list, s[:maxTrait-24]+"~"+digest(s))
-		} else {
-			t.list = append(t.list, s)
-		}
+		t.list = append(t.list, trait(prefix+v))
 	}
+}
+
+// trait is a trait of any length, cut so that no two are the same.
+func trait(s string) string {
+	if len(s) > maxTrait {
+		return s[:maxTrait-24] + "~" + digest(s)
+	}
+	return s
 }
 
 func (t *traits) when(yes bool, trait string) {
@@ -211,11 +236,8 @@ func (t *traits) of(k Kind, o map[string]any, typ string) {
 		t.add("role:", str(ref, "kind")+"/"+str(ref, "name"))
 		subjects := list(o, "subjects")
 		for _, s := range subjects {
-			name := str(s, "name")
-			if ns := str(s, "namespace"); ns != "" {
-				name = ns + "/" + name
-			}
-			t.add("subject:", str(s, "kind")+" "+name)
+			t.list = append(t.list, subjectTrait(inventory.Subject{Kind: inventory.SubjectKind(str(s, "kind")), Namespace: str(s, "namespace"),
+				Name: str(s, "name")}))
 		}
 		request := str(labels, "breakglass.dev/request")
 		t.when(str(labels, "app.kubernetes.io/managed-by") == "breakglassd" && request != "" && str(meta, "name") == "breakglass-"+request &&
@@ -223,9 +245,6 @@ func (t *traits) of(k Kind, o map[string]any, typ string) {
 			str(subjects[0], "kind") == "User" && strings.HasPrefix(str(subjects[0], "name"), "breakglass:") &&
 			strings.HasSuffix(str(subjects[0], "name"), ":"+request), "ours")
 	case "clusterroles", "roles":
-		for _, r := range list(o, "rules") {
-			t.powers(r)
-		}
 		t.when(len(child(o, "aggregationRule")) > 0, "aggregates")
 		for key, v := range labels {
 			if to, ok := strings.CutPrefix(key, aggregateTo); ok && v == "true" {
@@ -309,27 +328,19 @@ var cloudKeys = []string{"eks.amazonaws.com/role-arn", "iam.gke.io/gcp-service-a
 
 const controlPlane = "node-role.kubernetes.io/control-plane"
 
-// powers names what a rule gives that leads to the whole cluster.
-func (t *traits) powers(rule map[string]any) {
-	verbs, groups, resources := texts(rule["verbs"]), texts(rule["apiGroups"]), texts(rule["resources"])
-	has := func(list []string, any ...string) bool {
-		return slices.Contains(list, "*") || slices.ContainsFunc(any, func(a string) bool { return slices.Contains(list, a) })
+// rules are the rules of a role that matter, nil if they are too many to keep.
+func (t *traits) rules(role map[string]any) []inventory.PolicyRule {
+	var out []inventory.PolicyRule
+	for _, r := range list(role, "rules") {
+		out = append(out, inventory.PolicyRule{Verbs: texts(r["verbs"]), APIGroups: texts(r["apiGroups"]), Resources: texts(r["resources"]),
+			ResourceNames: texts(r["resourceNames"]), NonResourceURLs: texts(r["nonResourceURLs"])})
 	}
-	write := has(verbs, "create", "update", "patch")
-	on := func(group string, names ...string) bool { return has(groups, group) && has(resources, names...) }
-	t.when(slices.Contains(verbs, "*") && slices.Contains(resources, "*") && slices.Contains(groups, "*"), "power:everything")
-	t.when(on("", "secrets") && has(verbs, "get", "list", "watch"), "power:reading Secrets")
-	t.when(has(verbs, "impersonate") && (has(resources, "users", "groups", "serviceaccounts")), "power:impersonation")
-	t.when(on(rbacGroup, "clusterroles", "roles") && has(verbs, "bind", "escalate"), "power:giving rights that it does not hold")
-	t.when(on(rbacGroup, "clusterroles", "roles", "clusterrolebindings", "rolebindings") && write, "power:changing rights")
-	t.when(on("", "pods") && has(verbs, "create") || on("apps", "deployments", "daemonsets", "statefulsets", "replicasets") && write ||
-		on("batch", "jobs", "cronjobs") && write, "power:making pods")
-	t.when(on("", "pods/exec", "pods/attach", "pods/ephemeralcontainers", "nodes/proxy"), "power:running commands in pods")
-	t.when(on("", "serviceaccounts/token") && has(verbs, "create"), "power:making tokens")
-	t.when(on(csrGroup, "certificatesigningrequests/approval", "signers") && has(verbs, "update", "patch", "approve", "sign"),
-		"power:approving certificates")
-	t.when(has(groups, admissionGroup) && write, "power:changing admission")
-	t.when(on("", "nodes") && write, "power:changing nodes")
+	out = ruleList().rules.Matter(out)
+	if text, err := json.Marshal(out); err != nil || len(text) > maxRules {
+		t.list = append(t.list, rulesCut)
+		return nil
+	}
+	return out
 }
 
 // pod names what in a pod's spec reaches beyond the pod.

@@ -112,10 +112,10 @@ func (t *thing) judge() []hit {
 			"it belongs to break-glass itself: the daemon may be cut off, or may do more than it should")}
 	}
 	switch t.ref.Resource {
-	case "clusterrolebindings." + rbacGroup, "rolebindings." + rbacGroup:
+	case kindClusterBindings, kindBindings:
 		return t.binding()
-	case "clusterroles." + rbacGroup:
-		return t.clusterRole()
+	case kindClusterRoles, kindRoles:
+		return t.role()
 	case "serviceaccounts":
 		return t.serviceAccount()
 	case "secrets":
@@ -193,53 +193,65 @@ func (t *thing) binding() []hit {
 	}
 	role := strings.Join(t.after.all("role:"), "")
 	to := t.gained("subject:")
-	severity, means := warning, "who is in it has its role's rights"
-	if role != "" {
-		means = fmt.Sprintf("it gives %s to %s", role, strings.Join(to, ", "))
-		if len(to) == 0 {
-			means = "it gives " + role
-		}
-	}
-	if role == "" || t.in.powerful(t.ref.Namespace, role) {
-		severity = critical
-	}
 	if t.op == Changed && t.before != nil && len(to) == 0 && !t.after.has("finalizer") {
 		return nil // subjects less
+	}
+	if role == "" {
+		return []hit{t.hit(critical, "who is in it has its role's rights, and what they are could not be seen")}
+	}
+	severity, means := warning, "it gives "+role
+	if len(to) > 0 {
+		means += " to " + strings.Join(to, ", ")
+	}
+	known := t.in.rights.roleOf(t.ref.Namespace, role)
+	if known != roleKnown {
+		means += ", " + known
+	}
+	gives := t.in.rights.by(t.in.rights.ref(t.ref.Resource, t.after), to)
+	if len(gives) > 0 {
+		means += ", who " + some(gives)
+	}
+	if len(gives) > 0 || known == roleUnseen || known == roleCut {
+		severity = critical
 	}
 	return []hit{t.hit(severity, means)}
 }
 
-// powerful reports whether a role, as in "ClusterRole/edit", leads to more than its own objects.
-func (in *Evidence) powerful(namespace, role string) bool {
-	kind, name, _ := strings.Cut(role, "/")
-	r := Ref{"clusterroles." + rbacGroup, "", name}
-	if kind == "Role" {
-		r = Ref{"roles." + rbacGroup, namespace, name}
+// some joins the first few.
+func some(all []string) string {
+	out := strings.Join(all[:min(3, len(all))], ", ")
+	if len(all) > 3 {
+		out += fmt.Sprintf(", and %d more", len(all)-3)
 	}
-	if o := in.After.find(r); o != nil {
-		return o.has("power:")
-	}
-	return kind == "ClusterRole" && (name == "cluster-admin" || name == "admin" || name == "edit" || strings.HasPrefix(name, "system:"))
+	return out
 }
 
-func (t *thing) clusterRole() []hit {
+func (t *thing) role() []hit {
 	if t.op == Removed {
 		return nil
 	}
 	var out []hit
 	if to := t.gained("aggregate-to:"); len(to) > 0 {
-		out = append(out, t.named("clusterrole-aggregated", critical, "its rules are part of "+strings.Join(to, ", ")+
-			" now, and of everybody's who has that"))
+		out = append(out, t.named("clusterrole-aggregated", critical, "its rules are part of "+strings.Join(to,
+			", ")+" now, and of everybody's who has that"))
 	} else if to := t.patched("/metadata/labels/" + aggregateTo); len(to) > 0 {
-		out = append(out, t.named("clusterrole-aggregated", critical, "the label was written that makes its rules a part of "+
-			strings.Join(to, ", ")+", and of everybody's who has that"))
+		out = append(out, t.named("clusterrole-aggregated", critical, "the label was written that makes its rules a part of "+strings.Join(to,
+			", ")+", and of everybody's who has that"))
 	}
 	if t.before != nil && t.before.has("aggregates") && t.after.has("aggregates") && len(t.acts) == 0 {
 		return out // the rules of others, filled in
 	}
 	severity, means := warning, "whoever is bound to it has what it gives"
-	if power := t.gained("power:"); len(power) > 0 {
-		severity, means = critical, "it gives "+strings.Join(power, ", ")
+	if t.ref.Resource == kindRoles {
+		means = "whoever is bound to it in its namespace has what it gives"
+	}
+	switch gives := t.in.rights.role(t); {
+	case len(gives) > 0:
+		severity, means = critical, "whoever is bound to it "+some(gives)
+	case t.after == nil:
+		severity, means = critical, means+", and what that is could not be seen"
+	case t.after.has(rulesCut):
+		severity, means = critical, means+", which is more than can be looked at"
 	}
 	return append(out, t.hit(severity, means))
 }
@@ -248,9 +260,9 @@ func (t *thing) serviceAccount() []hit {
 	var out []hit
 	if t.sub("token") {
 		h := t.named("token-minted", warning, "a token of it was issued, which stays good until it ends")
-		if t.in.account(t.ref.Namespace, t.ref.Name) {
+		if why := t.in.rights.account(t.ref.Namespace, t.ref.Name); why != "" {
 			h.severity = critical
-			h.means += "; the account is powerful"
+			h.means += "; " + why
 		}
 		h.done = "it was used"
 		h.undo = kubectl("delete", t) + "   # ends its tokens; then make it again"
@@ -274,22 +286,6 @@ func (t *thing) serviceAccount() []hit {
 		return out
 	}
 	return append(out, t.hit(warning, "whoever has a token of it is this account"))
-}
-
-// account reports whether a service account is bound to a powerful role anywhere, as far as is known.
-func (in *Evidence) account(namespace, name string) bool {
-	subject := "subject:ServiceAccount " + namespace + "/" + name
-	group := "subject:Group system:serviceaccounts"
-	for _, kind := range []string{"clusterrolebindings." + rbacGroup, "rolebindings." + rbacGroup} {
-		for _, b := range in.After.Objects[kind] {
-			if slices.Contains(b.Traits, subject) || slices.Contains(b.Traits, group) || slices.Contains(b.Traits, group+":"+namespace) {
-				if in.powerful(b.Namespace, strings.Join(b.all("role:"), "")) {
-					return true
-				}
-			}
-		}
-	}
-	return false
 }
 
 func (t *thing) secret() []hit {
@@ -329,10 +325,12 @@ func (t *thing) configMap() []hit {
 	return []hit{t.named("system-configmap-"+opWords[t.op], critical, means)}
 }
 
+// enforce is the label of a namespace that names the Pod Security Standard of its pods.
+const enforce = "pod-security.kubernetes.io/enforce"
+
 var podSecurity = map[string]int{"privileged": 0, "baseline": 1, "restricted": 2}
 
 func (t *thing) namespace() []hit {
-	const enforce = "pod-security.kubernetes.io/enforce"
 	switch t.op {
 	case Removed:
 		return nil
@@ -457,8 +455,8 @@ func (t *thing) pod() []hit {
 		add("pod-control-plane", "it runs, or may run, beside the API server and its keys")
 	}
 	for _, sa := range t.gained("service-account:") {
-		if t.in.account(t.ref.Namespace, sa) {
-			add("pod-powerful-account", "who is in it is the service account "+sa+", which is bound to a powerful role")
+		if why := t.in.rights.account(t.ref.Namespace, sa); why != "" {
+			add("pod-powerful-account", "who is in it is the service account "+sa+": "+why)
 		}
 	}
 	switch {
@@ -494,8 +492,8 @@ func (t *thing) workload() []hit {
 		reach = append(reach, "capability "+c)
 	}
 	for _, sa := range t.gained("service-account:") {
-		if t.in.account(t.ref.Namespace, sa) {
-			reach = append(reach, "the powerful service account "+sa)
+		if why := t.in.rights.account(t.ref.Namespace, sa); why != "" {
+			reach = append(reach, "the powerful service account "+sa+" ("+why+")")
 		}
 	}
 	if len(reach) > 0 {

@@ -22,6 +22,7 @@ type Snapshot struct {
 	Gaps  []Gap    `json:"gaps,omitempty"`
 
 	owners map[string]Object // by UID: those that may own what is added later
+	places map[Ref]int       // of each object in the list of its kind
 }
 
 // Gap is something that could not be looked at.
@@ -49,7 +50,18 @@ func (s *Snapshot) Add(k Kind, o Object) {
 	if owner, ok := s.owners[o.Owner]; ok && k.Owned && owner.Namespace == o.Namespace && covers(owner, o) {
 		return
 	}
-	s.Objects[k.ID()] = append(s.Objects[k.ID()], o)
+	s.keep(k.ID(), o)
+}
+
+// keep puts an object into the list of its kind.
+func (s *Snapshot) keep(kind string, o Object) {
+	if s.places == nil {
+		s.places = map[Ref]int{}
+	}
+	if r := (Ref{kind, o.Namespace, o.Name}); s.find(r) == nil {
+		s.places[r] = len(s.Objects[kind])
+	}
+	s.Objects[kind] = append(s.Objects[kind], o)
 }
 
 // covers reports whether o has no trait that its owner has not, the node that it was put on aside.
@@ -80,10 +92,8 @@ func (s *Snapshot) find(r Ref) *Object {
 	if s == nil {
 		return nil
 	}
-	for i, o := range s.Objects[r.Resource] {
-		if o.Name == r.Name && o.Namespace == r.Namespace {
-			return &s.Objects[r.Resource][i]
-		}
+	if i, ok := s.places[r]; ok {
+		return &s.Objects[r.Resource][i]
 	}
 	return nil
 }
@@ -173,12 +183,18 @@ func Decode(blob []byte) (*Snapshot, error) {
 	if err == nil && len(text) > MaxDecoded {
 		err = fmt.Errorf("it is larger than %d bytes", MaxDecoded)
 	}
-	s := &Snapshot{}
+	var read Snapshot
 	if err == nil {
-		err = json.Unmarshal(text, s)
+		err = json.Unmarshal(text, &read)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading a snapshot: %w", err)
+	}
+	s := &Snapshot{Taken: read.Taken, Server: read.Server, Objects: map[string][]Object{}, Whole: read.Whole, Gaps: read.Gaps}
+	for kind, objects := range read.Objects {
+		for _, o := range objects {
+			s.keep(kind, o)
+		}
 	}
 	return s, nil
 }
