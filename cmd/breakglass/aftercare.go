@@ -142,10 +142,18 @@ func openServers(r api.Request) string {
 	var out []string
 	for _, x := range r.Receipt.Answers {
 		if !x.No {
-			out = append(out, x.Server+": "+x.Problem)
+			out = append(out, x.Server+": "+cannotTell(r.Receipt, x.Server)+x.Problem)
 		}
 	}
 	return strings.Join(out, "; ")
+}
+
+// cannotTell marks what is no answer about the certificate.
+func cannotTell(r *breakglass.Receipt, server string) string {
+	if slices.Contains(r.Late, server) {
+		return "cannot tell: "
+	}
+	return ""
 }
 
 // receipt is what the API servers said after a revocation, cleaned.
@@ -165,9 +173,15 @@ func (a *app) receipt(r api.Request) string {
 	}
 	label := "receipt"
 	for _, x := range r.Receipt.Answers {
-		if x.No {
+		switch late := slices.Contains(r.Receipt.Late, x.Server); {
+		case x.No && late:
+			row(label, "%s refuses it (%s); it could be asked only %s after the revocation", x.Server, by(x.By),
+				time.Duration(x.AfterMillis)*time.Millisecond)
+		case x.No:
 			row(label, "%s refuses it since %s after the revocation (%s)", x.Server, time.Duration(x.AfterMillis)*time.Millisecond, by(x.By))
-		} else {
+		case late:
+			row(label, "%s  CANNOT TELL: %s (asked %d times)", x.Server, x.Problem, x.Tries)
+		default:
 			row(label, "%s  NOT YET: %s (asked %d times)", x.Server, x.Problem, x.Tries)
 		}
 		label = ""

@@ -39,7 +39,7 @@ func (x *after) Ask(context.Context, breakglass.Access) []breakglass.Answer {
 		case "yes":
 			out = append(out, breakglass.Answer{Server: server, Problem: breakglass.StillAllowed})
 		default:
-			out = append(out, breakglass.Answer{Server: server, Problem: said})
+			out = append(out, breakglass.Answer{Server: server, Problem: said, Silent: true})
 		}
 	}
 	return out

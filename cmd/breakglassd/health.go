@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -303,7 +304,8 @@ func newMetrics(d *daemon) *metrics {
 	m.vault = gauges("vault_up", "1 if a certificate for the cluster would be signed under exactly what was pinned.", "cluster")
 	m.cluster = gauges("cluster_up", "1 if the cluster answers and the daemon may do there what it must.", "cluster")
 	m.issuer = gauges("issuer_not_after_seconds", "When the cluster's issuer in Vault ends, in Unix time.", "cluster")
-	m.revoked = histograms("revocation_seconds", "From a recorded revocation to the first no of an API server, one for each server.",
+	m.revoked = histograms("revocation_seconds", "From a recorded revocation to the first no of an API server, one for each server that was "+
+		"not away.",
 		[]float64{.1, .25, .5, 1, 2, 5, 15, 60, 300, 900, 3600}, "cluster", "by")
 	m.findings = gauges("findings_open", "Findings that are not over.", "severity")
 	m.hooks = histograms("webhook_request_duration_seconds", "Answers to API servers, by cluster.",
@@ -379,6 +381,9 @@ func (m *metrics) Tell(_ context.Context, n breakglass.Notice) error {
 		for _, a := range ev.Answers {
 			if key := r.ID + " " + a.Server; a.No && !m.proved[key] {
 				m.proved[key] = true // a later receipt repeats it; told in order by one goroutine
+				if slices.Contains(ev.Late, a.Server) {
+					continue // that would measure how long the server was away
+				}
 				m.revoked.WithLabelValues(r.Ask.Cluster, a.By).Observe(float64(a.AfterMillis) / 1000)
 			}
 		}

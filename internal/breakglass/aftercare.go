@@ -401,14 +401,15 @@ func (s *Service) prove(ctx context.Context, r *Request) (*Request, error) {
 	if care := r.Ask.Aftercare; care == nil || !care.Prove || r.Revoked == nil || r.Issued == nil || r.receipted() {
 		return r, nil
 	}
-	answers, bindings := []Answer{}, []string(nil)
+	answers, bindings, late := []Answer{}, []string(nil), []string(nil)
 	if r.Receipt != nil {
-		answers, bindings = slices.Clone(r.Receipt.Answers), slices.Clone(r.Receipt.Bindings)
+		answers, bindings, late = slices.Clone(r.Receipt.Answers), slices.Clone(r.Receipt.Bindings), slices.Clone(r.Receipt.Late)
 	}
 	for {
 		actx, cancel := context.WithTimeout(ctx, s.cfg.BindTimeout)
 		got := s.cfg.Prover.Ask(actx, s.access(r))
 		cancel()
+		late = unasked(late, answers, got)
 		answers, bindings = learned(answers, got, r.Revoked.At), alsoBound(bindings, got)
 		if !slices.ContainsFunc(answers, func(a Answer) bool { return !a.No && a.Problem == StillAllowed }) {
 			break // the rest cannot be reached: that takes longer than we wait here
@@ -425,8 +426,9 @@ func (s *Service) prove(ctx context.Context, r *Request) (*Request, error) {
 		if r.receipted() {
 			return nil
 		}
-		ev := Receipt{Answers: answers, Final: all || !s.now().Before(r.Issued.NotAfter), Limits: limitsOf(r), Bindings: bindings}
-		if r.Receipt != nil && !ev.Final && sameAnswers(r.Receipt.Answers, answers) && slices.Equal(r.Receipt.Bindings, bindings) {
+		ev := Receipt{Answers: answers, Final: all || !s.now().Before(r.Issued.NotAfter), Limits: limitsOf(r), Bindings: bindings, Late: late}
+		if r.Receipt != nil && !ev.Final && sameAnswers(r.Receipt.Answers, answers) && slices.Equal(r.Receipt.Bindings, bindings) &&
+			slices.Equal(r.Receipt.Late, late) {
 			return nil // nothing new
 		}
 		return ev
@@ -440,6 +442,10 @@ func (s *Service) prove(ctx context.Context, r *Request) (*Request, error) {
 // StillAllowed is the Problem of an API server that answers, and lets the certificate in.
 const StillAllowed = "it still lets the certificate in"
 
+// WebhookNotAsked is the Problem of an API server that answers in group mode without anything that refuses: it lets the certificate in
+// just as well.
+const WebhookNotAsked = "its deny webhook does not refuse the certificate, and in group mode nothing else can: is it set up there?"
+
 // learned adds one round of answers to those before. A no stays: it is when the server first refused that counts.
 func learned(before, got []Answer, revoked time.Time) []Answer {
 	out := make([]Answer, len(got))
@@ -449,9 +455,9 @@ func learned(before, got []Answer, revoked time.Time) []Answer {
 			out[i] = before[j]
 			continue
 		}
-		a.Tries, a.Bindings = 1, nil
+		a.Tries, a.Bindings = max(a.Tries, 1), nil
 		if j >= 0 {
-			a.Tries = before[j].Tries + 1
+			a.Tries += before[j].Tries
 		}
 		if a.No {
 			if a.At.IsZero() {
@@ -460,8 +466,21 @@ func learned(before, got []Answer, revoked time.Time) []Answer {
 			a.AfterMillis = max(a.At.Sub(revoked).Milliseconds(), 1)
 			a.Problem = ""
 		}
-		a.At = time.Time{}
+		a.At, a.Silent = time.Time{}, false
 		out[i] = a
+	}
+	return out
+}
+
+// unasked adds one round of answers to what is known of servers that could not be asked: Receipt.Late. Of one that has said no
+// before, nothing changes.
+func unasked(late []string, before, got []Answer) []string {
+	var out []string
+	for _, a := range got {
+		no := a.No || slices.ContainsFunc(before, func(b Answer) bool { return b.Server == a.Server && b.No })
+		if a.Silent && !no || no && slices.Contains(late, a.Server) {
+			out = append(out, a.Server)
+		}
 	}
 	return out
 }

@@ -38,7 +38,7 @@ func (s *servers) Ask(_ context.Context, a breakglass.Access) []breakglass.Answe
 		at, refuses := s.refuse[name]
 		switch {
 		case s.away[name]:
-			x.Problem = "it does not answer"
+			x.Problem, x.Silent = "it does not answer", true
 		case refuses && !time.Now().Before(at):
 			x.No, x.By = true, breakglass.RefusedByRBAC
 		default:
@@ -130,7 +130,7 @@ func TestRevocationIsProvedOnEveryAPIServerAndRetriedWhereOneIsAway(t *testing.T
 		}
 		got := after.Receipt
 		if got == nil || got.Final || len(got.Answers) != 3 || !got.Answers[0].No || !got.Answers[1].No || got.Answers[2].No ||
-			got.Answers[2].Problem == "" {
+			got.Answers[2].Problem == "" || !slices.Equal(got.Late, []string{"https://c"}) {
 			t.Fatalf("got receipt %+v, want a and b refusing and c away", got)
 		}
 		if b := got.Answers[1]; b.AfterMillis < 200 || b.Tries < 2 || b.By != breakglass.RefusedByRBAC {
@@ -147,8 +147,8 @@ func TestRevocationIsProvedOnEveryAPIServerAndRetriedWhereOneIsAway(t *testing.T
 		time.Sleep(time.Minute)
 		after, err = s.Service.Get(t.Context(), r.ID)
 		if err != nil || !after.Receipt.Final || !after.Receipt.Answers[2].No ||
-			after.Receipt.Answers[0].AfterMillis != got.Answers[0].AfterMillis {
-			t.Errorf("got receipt %+v (%v), want it final, and the first times kept", after.Receipt, err)
+			after.Receipt.Answers[0].AfterMillis != got.Answers[0].AfterMillis || !slices.Equal(after.Receipt.Late, got.Late) {
+			t.Errorf("got receipt %+v (%v), want it final, the first times kept, and that c's time is that of its outage", after.Receipt, err)
 		}
 		asked := p.asked
 		time.Sleep(time.Hour)

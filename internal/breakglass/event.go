@@ -216,6 +216,9 @@ type Receipt struct {
 	Limits  []string `json:"limits"`  // what a revocation cannot reach, in words
 	// Bindings names what gave the certificate rights and was not made for the grant, and what became of it: "NAME: in words".
 	Bindings []string `json:"bindings,omitempty"`
+	// Late are the servers that could not be asked, when they were asked last before they said no. Of one that says no by now, its time
+	// is that of the first answer, and not how long it let the certificate in; of the others nothing is known.
+	Late []string `json:"late,omitempty"`
 }
 
 // Answer is what one API server said when it was asked whether a revoked certificate still opens it.
@@ -230,6 +233,7 @@ type Answer struct {
 
 	Bindings []string  `json:"-"` // for Receipt.Bindings
 	At       time.Time `json:"-"` // when it answered; zero: just now. Others may have kept the asker waiting
+	Silent   bool      `json:"-"` // it could not be asked, or not be understood: what it does with the certificate is not known
 }
 
 // What refuses a revoked certificate.
@@ -453,7 +457,7 @@ func (Ended) Kind() string             { return "ended/v1" }
 func (Refused) Kind() string           { return "refused/v1" }
 func (PolicyLoaded) Kind() string      { return "policy-loaded/v2" }
 func (Heartbeat) Kind() string         { return "heartbeat/v1" }
-func (Receipt) Kind() string           { return "receipt/v2" }
+func (Receipt) Kind() string           { return "receipt/v3" }
 func (ClockAccepted) Kind() string     { return ledger.KindClockAccepted }
 func (SessionReported) Kind() string   { return "session-reported/v1" }
 func (Swept) Kind() string             { return "swept/v1" }
@@ -532,8 +536,9 @@ var kinds = map[string]func(body []byte) (Event, error){
 	"policy-dropped/v1":        decode[PolicyDropped],
 	"policy-signed/v1":         decode[PolicySigned],
 	"heartbeat/v1":             decode[Heartbeat],
-	"receipt/v1":               older[Receipt]("bindings"),
-	"receipt/v2":               decode[Receipt],
+	"receipt/v1":               older[Receipt]("bindings", "late"),
+	"receipt/v2":               older[Receipt]("late"),
+	"receipt/v3":               decode[Receipt],
 	ledger.KindClockAccepted:   decode[ClockAccepted],
 	"session-reported/v1":      decode[SessionReported],
 	"swept/v1":                 decode[Swept],

@@ -93,9 +93,10 @@ type Access struct {
 
 // Prover asks API servers whether a certificate still opens them.
 type Prover interface {
-	// Ask asks every configured API server of the cluster, at the same time and once, whether the certificate could still use
-	// its rights there. It returns one answer for each server, in the configuration's order, also for those that cannot be
-	// reached; AfterMillis and Tries are the caller's to fill in. It changes nothing and may be called concurrently.
+	// Ask asks every configured API server of the cluster at the same time whether the certificate could still use its rights there.
+	// One that lets it in is asked again for as long as another has not answered, so that no server's first no is found out later
+	// because of another. It returns one answer for each server, in the configuration's order, also for those that cannot be reached
+	// (Silent); AfterMillis is the caller's to fill in. It changes nothing and may be called concurrently.
 	Ask(ctx context.Context, a Access) []Answer
 }
 

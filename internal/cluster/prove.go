@@ -47,7 +47,7 @@ func nothing() authorizationv1.ResourceAttributes {
 func (c *Clusters) Ask(ctx context.Context, a breakglass.Access) []breakglass.Answer {
 	t, err := c.target(a.Cluster)
 	if err != nil {
-		return []breakglass.Answer{{Server: a.Cluster, Problem: err.Error()}}
+		return []breakglass.Answer{{Server: a.Cluster, Problem: err.Error(), Silent: true}}
 	}
 	var before []authorizationv1.SubjectAccessReviewSpec
 	for _, text := range c.asked(a.User) {
@@ -57,13 +57,31 @@ func (c *Clusters) Ask(ctx context.Context, a breakglass.Access) []breakglass.An
 		}
 	}
 	answers := make([]breakglass.Answer, len(t.servers))
-	var wait sync.WaitGroup
+	var wait, first sync.WaitGroup
+	first.Add(len(t.servers))
+	all := make(chan struct{}) // closed when each has answered once
+	go func() {
+		first.Wait()
+		close(all)
+	}()
 	for i, s := range t.servers {
 		wait.Go(func() {
-			actx, cancel := context.WithTimeout(ctx, s.rest.Timeout)
-			defer cancel()
-			answers[i] = s.ask(actx, a, before, c.log)
-			answers[i].Server, answers[i].At = s.rest.Host, time.Now()
+			answers[i] = s.askOnce(ctx, a, before, c.log)
+			first.Done()
+			// Whoever is slow or away costs the others no time: one that lets the certificate in may refuse it a moment later.
+			for tries := 2; !answers[i].No && !answers[i].Silent; tries++ {
+				select {
+				case <-all:
+					return
+				case <-ctx.Done():
+					return
+				case <-time.After(askEvery):
+				}
+				if again := s.askOnce(ctx, a, before, c.log); !again.Silent {
+					answers[i] = again
+					answers[i].Tries = tries
+				}
+			}
 		})
 	}
 	wait.Wait()
@@ -101,7 +119,7 @@ func (c *Clusters) besides(ctx context.Context, t *target, request string, answe
 		case there > 0:
 			answers[i] = breakglass.Answer{Server: answers[i].Server, Problem: breakglass.StillAllowed, Question: answers[i].Question}
 		case err != nil:
-			answers[i] = breakglass.Answer{Server: answers[i].Server, Question: answers[i].Question,
+			answers[i] = breakglass.Answer{Server: answers[i].Server, Question: answers[i].Question, Silent: true,
 				Problem: "it refuses what the grant gave, but whether another binding names the certificate cannot be told: the bindings cannot be " +
 					"listed"}
 		}
@@ -109,12 +127,24 @@ func (c *Clusters) besides(ctx context.Context, t *target, request string, answe
 	}
 }
 
+// askEvery is how long an API server that lets the certificate in is left alone while another has not answered.
+const askEvery = 50 * time.Millisecond
+
+func (t *target) askOnce(ctx context.Context, a breakglass.Access, before []authorizationv1.SubjectAccessReviewSpec,
+	log *slog.Logger) breakglass.Answer {
+	ctx, cancel := context.WithTimeout(ctx, t.rest.Timeout)
+	defer cancel()
+	out := t.ask(ctx, a, before, log)
+	out.Server, out.At = t.rest.Host, time.Now()
+	return out
+}
+
 func (t *target) ask(ctx context.Context, a breakglass.Access, before []authorizationv1.SubjectAccessReviewSpec,
 	log *slog.Logger) breakglass.Answer {
 	trouble := func(err error) breakglass.Answer {
 		log.DebugContext(ctx, "an API server gave no proof", slog.String("cluster", t.id), slog.String("server", t.rest.Host),
 			slog.String("request", a.Request), slog.Any("error", err))
-		return breakglass.Answer{Problem: problem(err)}
+		return breakglass.Answer{Problem: problem(err), Silent: true}
 	}
 	unasked := WebhookNotAsked
 	var said []string
@@ -152,10 +182,10 @@ func (t *target) ask(ctx context.Context, a breakglass.Access, before []authoriz
 	case status.Allowed:
 		return breakglass.Answer{Problem: breakglass.StillAllowed, Question: words(q)}
 	case status.Denied && status.EvaluationError != "":
-		return breakglass.Answer{Problem: "an authorization webhook there does not work, and until it does everything is refused: that proves " +
-			"nothing"}
+		return breakglass.Answer{Silent: true, Problem: "an authorization webhook there does not work, and until it does everything " +
+			"is refused: that proves nothing"}
 	case !status.Denied:
-		return breakglass.Answer{Problem: unasked}
+		return breakglass.Answer{Problem: unasked, Silent: unasked != WebhookNotAsked}
 	}
 	for _, spec := range before {
 		switch status, err := t.reviewSpec(ctx, spec); {
@@ -169,7 +199,7 @@ func (t *target) ask(ctx context.Context, a breakglass.Access, before []authoriz
 }
 
 // WebhookNotAsked is the Problem of an API server that answers in group mode without anything that refuses.
-const WebhookNotAsked = "its deny webhook does not refuse the certificate, and in group mode nothing else can: is it set up there?"
+const WebhookNotAsked = breakglass.WebhookNotAsked
 
 // words says a question as a person would ask it.
 func words(q authorizationv1.ResourceAttributes) string { return "may it " + describe(q) + "?" }

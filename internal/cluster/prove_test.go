@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -281,5 +282,56 @@ func TestAPIServerThatNeverEndsIsGivenUp(t *testing.T) {
 				t.Errorf("%d bytes were taken", sent.Load())
 			}
 		})
+	}
+}
+
+// A server that is away keeps Ask waiting, and nobody else's first no.
+func TestStoppedServerDoesNotMoveTheTimesOfTheOthers(t *testing.T) {
+	w := start(t, 0)
+	l, err := net.Listen("tcp", "127.0.0.1:0") // it takes connections, as a stopped process does, and never answers
+	must(t, err)
+	defer l.Close()
+	connected := make(chan net.Conn, 100)
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			connected <- conn
+		}
+	}()
+	c, err := cluster.Open(cluster.Config{Timeout: time.Hour, Targets: []cluster.Target{{ID: "c1",
+		Kubeconfig: kubeconfigOf(t, w.sim, "daemon"),
+		APIServers: []string{"https://" + l.Addr().String(), w.sim.URL}}}})
+	must(t, err)
+	must(t, c.Bind(t.Context(), admin))
+	asked := make(chan struct{}, 1000)
+	w.sim.SetFault(func(call kubesim.Call) kubesim.Fault {
+		if call.Resource == "subjectaccessreviews" {
+			asked <- struct{}{}
+		}
+		return kubesim.NoFault
+	})
+	answers := make(chan []breakglass.Answer, 1)
+	go func() {
+		answers <- c.Ask(t.Context(), breakglass.Access{Request: request, Cluster: "c1", User: alice, Rights: admin.Rights})
+	}()
+	conn := <-connected
+	<-asked // while it is bound
+	must(t, c.Unbind(t.Context(), "c1", request))
+	for len(asked) > 0 {
+		<-asked
+	}
+	select {
+	case <-asked: // again, since nothing binds it any more
+	case <-time.After(20 * time.Second):
+		t.Error("a server that let the certificate in is not asked again while another is away")
+	}
+	must(t, l.Close())
+	must(t, conn.Close())
+	got := <-answers
+	if len(got) != 2 || !got[0].Silent || got[0].No || !got[1].No || got[1].At.IsZero() {
+		t.Errorf("got %+v, want that the second refuses, and that of the first nothing is known", got)
 	}
 }

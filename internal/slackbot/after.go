@@ -125,7 +125,7 @@ func reached(r *breakglass.Request) string {
 		out += fmt.Sprintf(" · *%d still %s it in*", open, verb(open, "lets", "let"))
 	}
 	if away > 0 {
-		out += fmt.Sprintf(" · *%d not reached*", away)
+		out += fmt.Sprintf(" · *%d unknown*", away)
 	}
 	if r.Receipt.Final {
 		return out + " · its time ended " + date(r.Issued.NotAfter)
@@ -146,13 +146,18 @@ func tallyAnswers(answers []breakglass.Answer) (no, open, away int) {
 		switch {
 		case a.No:
 			no++
-		case a.Problem == breakglass.StillAllowed:
+		case letsIn(a):
 			open++
 		default:
 			away++
 		}
 	}
 	return no, open, away
+}
+
+// letsIn reports whether an API server has answered that it lets the certificate in, as against one of which nothing is known.
+func letsIn(a breakglass.Answer) bool {
+	return a.Problem == breakglass.StillAllowed || a.Problem == breakglass.WebhookNotAsked
 }
 
 // seconds writes a duration in milliseconds as people read it on a receipt.
@@ -164,18 +169,22 @@ func seconds(millis int64) string {
 }
 
 // answered is what one API server said, in plain words.
-func answered(a breakglass.Answer, final bool) string {
+func answered(a breakglass.Answer, late, final bool) string {
 	by := map[string]string{breakglass.RefusedByRBAC: " (RBAC)", breakglass.RefusedByWebhook: " (deny webhook)"}[a.By]
 	server := foreign(a.Server, maxObject)
 	switch {
+	case a.No && late:
+		return server + ": refuses it" + by + "; it could be asked only after " + seconds(a.AfterMillis)
 	case a.No:
 		return server + ": refused after " + seconds(a.AfterMillis) + by
 	case final:
 		return server + ": never said no: " + foreign(a.Problem, maxObject) + "; the certificate's time is over"
 	case a.Problem == breakglass.StillAllowed:
 		return server + ": still lets it in, asked " + count(a.Tries, "time", "times") + ": tried again"
+	case letsIn(a):
+		return server + ": still lets it in: " + foreign(a.Problem, maxObject) + "; tried again"
 	}
-	return server + ": not reached: " + foreign(a.Problem, maxObject) + "; tried again"
+	return server + ": cannot tell: " + foreign(a.Problem, maxObject) + "; tried again"
 }
 
 // receipt is the line of the thread that says which API servers refuse a revoked certificate.
@@ -194,7 +203,7 @@ func (v render) receipt(ev breakglass.Receipt, r *breakglass.Request) message {
 			lines = append(lines, fmt.Sprintf("and %d more", len(ev.Answers)-i))
 			break
 		}
-		lines = append(lines, answered(a, ev.Final))
+		lines = append(lines, answered(a, slices.Contains(ev.Late, a.Server), ev.Final))
 	}
 	for _, b := range ev.Bindings[:min(len(ev.Bindings), maxServers)] {
 		lines = append(lines, "Not made for the grant: "+foreign(b, 2*maxObject))
