@@ -145,7 +145,7 @@ type Cluster struct {
 	CAChecks     CAChecks `mapstructure:"ca_checks"`            // what the checks of the CAs look at beside Vault and the API servers
 
 	APIServers         []string `mapstructure:"api_servers"`          // https address of each API server; default: the one in KubeconfigFile
-	WebhookTokenFile   string   `mapstructure:"webhook_token_file"`   // the token by which its API servers prove themselves to Webhooks
+	WebhookTokenFile   string   `mapstructure:"webhook_token_file"`   // their token; two while it is replaced
 	WebhookClientNames []string `mapstructure:"webhook_client_names"` // names in their client certificates: CN or DNS name
 	// WebhookClientCAFile is PEM of the CAs that vouch for these names, and for no other cluster's. Default: webhooks.client_ca_file.
 	WebhookClientCAFile string `mapstructure:"webhook_client_ca_file"`

@@ -31,6 +31,7 @@ const (
 // check is one thing that was looked at. Without the required ones the daemon is not ready; the others only degrade it.
 type check struct {
 	Name     string `json:"name"`
+	OK       bool   `json:"ok"`
 	Required bool   `json:"required"`
 	Error    string `json:"error,omitempty"`
 }
@@ -108,7 +109,7 @@ func (d *daemon) probe(ctx context.Context) *health {
 	wg.Wait()
 	var out []check
 	add := func(name string, required bool, err error) {
-		c := check{Name: name, Required: required}
+		c := check{Name: name, OK: err == nil, Required: required}
 		if err != nil {
 			c.Error = err.Error()
 		}

@@ -289,7 +289,7 @@ func TestDaemonFromStartToStopWithARealVault(t *testing.T) {
 		t.Errorf("readyz says %q, want degraded: Slack is down", body)
 	}
 	if status, body := d.get("/readyz?verbose"); status != http.StatusOK || !strings.Contains(body,
-		`{"name":"slack","required":false,"error"`) || !strings.Contains(body, `{"name":"vault","required":false}`) {
+		`{"name":"slack","ok":false,"required":false,"error"`) || !strings.Contains(body, `{"name":"vault","ok":true,"required":false}`) {
 		t.Errorf("readyz?verbose: %d %s", status, body)
 	}
 	d.grant()

@@ -9,8 +9,10 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
+	"github.com/breakglassd/breakglass/internal/secret"
 	"github.com/breakglassd/breakglass/internal/session"
 	"github.com/breakglassd/breakglass/internal/session/store"
 	"github.com/breakglassd/breakglass/internal/webhook"
@@ -25,11 +27,13 @@ func hookClusters(cfg *Config) ([]webhook.Cluster, error) {
 		}
 		x := webhook.Cluster{ID: c.ID, ClientNames: c.WebhookClientNames}
 		if c.WebhookTokenFile != "" {
-			token, err := readSecret(fmt.Sprintf("clusters[%d].webhook_token_file", i), c.WebhookTokenFile)
+			text, err := readSecret(fmt.Sprintf("clusters[%d].webhook_token_file", i), c.WebhookTokenFile)
 			if err != nil {
 				return nil, err
 			}
-			x.Token = token
+			for _, token := range strings.Fields(string(text)) { // one on each line
+				x.Tokens = append(x.Tokens, secret.Text(token))
+			}
 		}
 		if len(x.ClientNames) > 0 {
 			pem, err := readClientCAs(cfg, i)

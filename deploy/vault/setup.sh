@@ -13,7 +13,7 @@ usage: setup.sh --mount PATH [--group GROUP]... [--issuer REF] [--max-ttl TTL] [
 
 for each cluster:
   --mount PATH         PKI mount, made if it does not exist. What follows belongs to it, up to the next --mount
-  --group GROUP        also make a role for group mode, such as breakglass:cluster-admins; may be repeated
+  --group GROUP        also make a role for group mode, such as breakglass:api-rescue; may be repeated
   --issuer REF         sign with this existing issuer of the mount (an imported CA, or the next one in a rotation)
   --max-ttl TTL        longest lifetime over the profiles of the cluster, such as 15m or 1h (default 1h)
   --key-bits N         256 or 384: the elliptic curve of a new CA key (default 256, which signs about twice as fast)

@@ -62,7 +62,7 @@ type Auth struct {
 // no lifetime by it.
 type Mount struct {
 	Cluster      string
-	Path         string        // pki-breakglass-prod
+	Path         string        // pki-prod-eu-1
 	IssuerID     string        // as setup.sh printed it
 	NextIssuerID string        // the other issuer of a rotation, as `breakglass ca plan` says; empty: there is none
 	MaxTTL       time.Duration // the longest lifetime over the cluster's profiles, as given to setup.sh

@@ -88,8 +88,9 @@ func newDaemon(t *testing.T) *daemon {
 	must(t, err)
 	pool := x509.NewCertPool()
 	pool.AddCert(d.ca.Cert)
-	d.h, err = webhook.New(webhook.Config{Clusters: []webhook.Cluster{{ID: "c1", Token: secret, ClientNames: []string{"kube-apiserver-c1"},
-		ClientCAs: pool}},
+	d.h, err = webhook.New(webhook.Config{Clusters: []webhook.Cluster{{ID: "c1", Tokens: []webhook.Secret{secret},
+		ClientNames: []string{"kube-apiserver-c1"},
+		ClientCAs:   pool}},
 		Lookup: d.sys.Service, Find: d.sys.Service.Find, Log: slog.New(slog.DiscardHandler), Intake: d, Overloaded: errFull, Garbage: errGarbage})
 	must(t, err)
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

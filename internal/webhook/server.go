@@ -27,8 +27,10 @@ type Secret = secret.Text
 
 // Cluster is one cluster whose API servers may call. Each needs a token or a client name.
 type Cluster struct {
-	ID          string
-	Token       Secret         // the bearer token of its API servers, of no other cluster; empty: none
+	ID string
+	// Tokens are the bearer tokens of its API servers, of no other cluster. There are two while one replaces the other: the new one
+	// first, and the log says while API servers still use the second.
+	Tokens      []Secret
 	ClientNames []string       // common names or DNS names of client certificates of its API servers, of no other cluster
 	ClientCAs   *x509.CertPool // the CAs that vouch for these names: another cluster's CA vouches for none of them
 }
@@ -97,6 +99,7 @@ type server struct {
 	lanes    map[string]lanes // by cluster: who holds one cluster's credential holds up no other cluster
 	findings chan struct{}
 	stranger *seldom
+	outgoing map[string]*seldom // by cluster: says that its second token is still in use
 }
 
 // lanes are the places of one cluster. Questions are read in places of their own, so that slow bodies take none from those that are
@@ -139,7 +142,11 @@ func (s *seldom) due(now time.Time) (held int, due bool) {
 type token struct {
 	sum     [sha256.Size]byte
 	cluster string
+	second  bool // the one that is being replaced
 }
+
+// maxTokens of one cluster: the one in use and the one that replaces it.
+const maxTokens = 2
 
 // New returns the handler of
 //
@@ -149,7 +156,7 @@ type token struct {
 // A caller is let in to exactly the cluster whose token or client certificate it has. The listener must be TLS, see [TLSConfig].
 func New(cfg Config) (http.Handler, error) {
 	s := &server{cfg: cfg, names: map[string]string{}, cas: map[string]*x509.CertPool{}, lanes: map[string]lanes{},
-		findings: make(chan struct{}, maxFindings), stranger: &seldom{every: strangersLog}}
+		findings: make(chan struct{}, maxFindings), stranger: &seldom{every: strangersLog}, outgoing: map[string]*seldom{}}
 	switch {
 	case cfg.Lookup == nil || cfg.Find == nil || cfg.Log == nil:
 		return nil, errors.New("webhook: Lookup, Find and Log are needed")
@@ -177,13 +184,17 @@ func New(cfg Config) (http.Handler, error) {
 
 // admit notes how the API servers of a cluster sign in, so that one credential is never good for two clusters.
 func (s *server) admit(c Cluster) error {
-	if c.ID == "" || c.Token == "" && len(c.ClientNames) == 0 {
+	if c.ID == "" || len(c.Tokens) == 0 && len(c.ClientNames) == 0 {
 		return fmt.Errorf("cluster %q: its API servers cannot sign in to the webhooks: give it a webhook_token_file or webhook_client_names",
 			c.ID)
 	}
-	if c.Token != "" {
-		t := token{sum: sha256.Sum256([]byte(c.Token)), cluster: c.ID}
-		if len(c.Token) < minTokenBytes {
+	if len(c.Tokens) > maxTokens {
+		return fmt.Errorf("cluster %q: its webhook_token_file has %d tokens: it may hold the new one and, below it, the one that it replaces",
+			c.ID, len(c.Tokens))
+	}
+	for n, given := range c.Tokens {
+		t := token{sum: sha256.Sum256([]byte(given)), cluster: c.ID, second: n > 0}
+		if len(given) < minTokenBytes {
 			return fmt.Errorf("cluster %q: its webhook token has fewer than %d characters: make one with `openssl rand -hex 32`", c.ID,
 				minTokenBytes)
 		}
@@ -192,6 +203,7 @@ func (s *server) admit(c Cluster) error {
 		}
 		s.tokens = append(s.tokens, t)
 	}
+	s.outgoing[c.ID] = &seldom{every: strangersLog}
 	if len(c.ClientNames) > 0 && c.ClientCAs == nil {
 		return fmt.Errorf("cluster %q: no CA vouches for its webhook client names: give it a webhook_client_ca_file", c.ID)
 	}
@@ -238,6 +250,10 @@ func (s *server) caller(r *http.Request) []string {
 		for _, t := range s.tokens {
 			if subtle.ConstantTimeCompare(sum[:], t.sum[:]) == 1 && ok && len(header) == 1 {
 				of = append(of, t.cluster)
+				if t.second && s.saysSecond(t.cluster) {
+					s.cfg.Log.Info("an API server still uses the token that is being replaced: the second of the cluster's webhook_token_file",
+						slog.String("cluster", t.cluster), slog.String("remote", r.RemoteAddr))
+				}
 			}
 		}
 		return of
@@ -252,6 +268,12 @@ func (s *server) caller(r *http.Request) []string {
 		}
 	}
 	return of
+}
+
+// saysSecond reports whether to say now that a cluster's second token is in use.
+func (s *server) saysSecond(cluster string) bool {
+	_, due := s.outgoing[cluster].due(time.Now())
+	return due
 }
 
 // vouched reports whether a cluster's own CAs vouch for a client certificate. The handshake asked whether any cluster's do.

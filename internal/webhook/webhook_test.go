@@ -239,8 +239,8 @@ var (
 )
 
 func config(l webhook.Lookup) webhook.Config {
-	return webhook.Config{Clusters: []webhook.Cluster{{ID: "c1", Token: secret, ClientNames: []string{"kube-apiserver-c1"},
-		ClientCAs: x509.NewCertPool()}, {ID: "c2", Token: "another-token-for-cluster-c2"}},
+	return webhook.Config{Clusters: []webhook.Cluster{{ID: "c1", Tokens: []webhook.Secret{secret}, ClientNames: []string{"kube-apiserver-c1"},
+		ClientCAs: x509.NewCertPool()}, {ID: "c2", Tokens: []webhook.Secret{"another-token-for-cluster-c2"}}},
 		Lookup: l, Intake: intake(func(context.Context, string, []byte) error { return nil }), Overloaded: errFull, Garbage: errGarbage,
 		MaxAudit: 1 << 20,
 		Find:     func(context.Context, breakglass.FindingOpened) error { return nil }, Log: slog.New(slog.DiscardHandler)}
@@ -511,9 +511,12 @@ func TestLogIsNotFilledByStrangersOrByOurselves(t *testing.T) {
 
 func TestConfigIsChecked(t *testing.T) {
 	for says, change := range map[string]func(*webhook.Config){
-		"cannot sign in":         func(c *webhook.Config) { c.Clusters[0] = webhook.Cluster{ID: "c1"} },
-		"fewer than":             func(c *webhook.Config) { c.Clusters[0].Token = "short" },
-		"the same webhook token": func(c *webhook.Config) { c.Clusters[1].Token = secret },
+		"cannot sign in": func(c *webhook.Config) { c.Clusters[0] = webhook.Cluster{ID: "c1"} },
+		"fewer than":     func(c *webhook.Config) { c.Clusters[0].Tokens[0] = "short" },
+		"it may hold the new one": func(c *webhook.Config) {
+			c.Clusters[0].Tokens = []webhook.Secret{"a-token-of-enough-length-1", "a-token-of-enough-length-2", "a-token-of-enough-length-3"}
+		},
+		"the same webhook token": func(c *webhook.Config) { c.Clusters[1].Tokens[0] = secret },
 		"the same webhook client": func(c *webhook.Config) {
 			c.Clusters[1].ClientNames, c.Clusters[1].ClientCAs = []string{"kube-apiserver-c1"}, x509.NewCertPool()
 		},
@@ -530,13 +533,47 @@ func TestConfigIsChecked(t *testing.T) {
 	}
 }
 
+// TestTokenIsReplacedWithAnOverlap: with the new token above the old one both are good, and the log tells while the old one is used.
+func TestTokenIsReplacedWithAnOverlap(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const young = "the-token-that-replaces-it"
+		var log bytes.Buffer
+		c := config(&lookup{})
+		c.Log = slog.New(slog.NewTextHandler(&log, nil))
+		c.Clusters[0].Tokens = []webhook.Secret{young, secret}
+		h, err := webhook.New(c)
+		must(t, err)
+		ask := func(token string, want int) {
+			t.Helper()
+			if got, says := answer(h, post("/authorize/c1", question(webhook.Spec{User: breakglass.ProbeUser}), token)); got != want {
+				t.Errorf("the token %s: %d %s, want %d", token, got, says, want)
+			}
+		}
+		ask(young, http.StatusOK)
+		if strings.Contains(log.String(), "being replaced") {
+			t.Errorf("the new token is said to be the old one:\n%s", log.String())
+		}
+		ask(secret, http.StatusOK)
+		ask(secret, http.StatusOK)
+		if got := strings.Count(log.String(), "still uses the token that is being replaced"); got != 1 {
+			t.Errorf("the log says %d times that the old token is used, want once a minute:\n%s", got, log.String())
+		}
+		ask("another-token-for-cluster-c2", http.StatusForbidden)
+		c.Clusters[0].Tokens = c.Clusters[0].Tokens[:1]
+		h, err = webhook.New(c)
+		must(t, err)
+		ask(young, http.StatusOK)
+		ask(secret, http.StatusUnauthorized)
+	})
+}
+
 func TestTokensNeverPrint(t *testing.T) {
 	var log bytes.Buffer
 	c := config(&lookup{}).Clusters[0]
-	slog.New(slog.NewTextHandler(&log, nil)).Info("x", slog.Any("token", c.Token))
+	slog.New(slog.NewTextHandler(&log, nil)).Info("x", slog.Any("token", c.Tokens))
 	asJSON, err := json.Marshal(c)
 	must(t, err)
-	if all := fmt.Sprintf("%v %+v %#v %s %q %x %s %s", c, c, c, c.Token, c.Token, c.Token, asJSON, log.String()); strings.Contains(all,
+	if all := fmt.Sprintf("%v %+v %#v %s %q %x %s %s", c, c, c, c.Tokens, c.Tokens, c.Tokens, asJSON, log.String()); strings.Contains(all,
 		secret) || strings.Contains(all, fmt.Sprintf("%x", secret)) {
 		t.Errorf("got %s, want no token", all)
 	}

@@ -5,7 +5,7 @@
 # and refuses to sign under one that is not, block by block, what is written here; so does `breakglassd doctor`.
 #
 #   @POLICY@  the name of this policy                                                       breakglassd
-#   @MOUNT@   the PKI mount of one cluster; the second part is repeated for each mount      pki-breakglass-prod
+#   @MOUNT@   the PKI mount of one cluster; the second part is repeated for each mount      pki-prod-eu-1
 #   @ROLE@    a PKI role of that mount; the third part is repeated for each role            breakglass, breakglass-NAME
 
 path "auth/token/lookup-self" {
