@@ -200,28 +200,33 @@ func (a *app) showCommand() *cobra.Command {
 			}
 			fmt.Fprint(a.out, a.describe(r))
 			a.data("\nledger      every entry is proven to be in it\n")
-			w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
-			for _, e := range h.Entries {
-				var ev struct {
-					By breakglass.Actor `json:"by"`
-				}
-				if err := json.Unmarshal(e.Event, &ev); err != nil {
-					return err
-				}
-				var texts []string
-				for name, t := range e.Texts {
-					texts = append(texts, name+": "+oneLine(t, 60))
-				}
-				slices.Sort(texts)
-				fmt.Fprintln(w, format("  #%d\t%s\t%s\t%s\t%s", e.Index, a.clock(e.Time), e.Kind, cmp.Or(ev.By.Person, "-"), strings.Join(texts, "; ")))
-			}
-			return w.Flush()
+			return a.printEntries(h.Entries)
 		}}
 	f := cmd.Flags()
 	f.BoolVar(&session, "session", false, "the report on what was done with it")
 	f.BoolVar(&proof, "proof", false, "the certificate and the ledger's proof of it, without any key")
 	f.StringVar(&out, "out", "", "with --session: write it to a `file`")
 	return cmd
+}
+
+// printEntries prints a line for each entry of a request.
+func (a *app) printEntries(entries []api.Entry) error {
+	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
+	for _, e := range entries {
+		var ev struct {
+			By breakglass.Actor `json:"by"`
+		}
+		if err := json.Unmarshal(e.Event, &ev); err != nil {
+			return err
+		}
+		var texts []string
+		for name, t := range e.Texts {
+			texts = append(texts, name+": "+oneLine(t, 60))
+		}
+		slices.Sort(texts)
+		fmt.Fprintln(w, format("  #%d\t%s\t%s\t%s\t%s", e.Index, a.clock(e.Time), e.Kind, cmp.Or(ev.By.Person, "-"), strings.Join(texts, "; ")))
+	}
+	return w.Flush()
 }
 
 // certificateProof is the JSON form of a certificate with the ledger's proof of it: a credential without what is secret.
@@ -231,6 +236,9 @@ type certificateProof struct {
 	Certificate string      `json:"certificate"` // PEM
 	Proof       string      `json:"proof"`
 	Issued      []byte      `json:"issued"`
+
+	Entries    []api.Entry `json:"entries,omitempty"`    // of the request: what is said of it, proved
+	Checkpoint string      `json:"checkpoint,omitempty"` // that they are proven to be under
 }
 
 // printProof prints the proof of a request's certificate, from a history that is proven.
@@ -254,7 +262,7 @@ func (a *app) printProof(r api.Request, h api.History) error {
 		}
 		return a.printJSON(certificateProof{Meta: api.Meta{APIVersion: api.Version, Kind: "CertificateProof"}, Request: r,
 			Certificate: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: issued.Certificate})),
-			Proof:       string(words), Issued: e.Leaf})
+			Proof:       string(words), Issued: e.Leaf, Entries: h.Entries, Checkpoint: h.Checkpoint})
 	}
 	return &failure{exit: exitOther, code: "not-issued", what: "nothing to prove", why: r.ID + " is " + string(r.State) +
 		": it gave no certificate"}

@@ -21,6 +21,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/inventory"
+	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/recert"
 )
 
@@ -101,8 +102,18 @@ func TestRecertScripts(t *testing.T) {
 			env.Setenv("SSH_AUTH_SOCK", "")
 			return nil
 		},
-		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"exits": exits, "flip": flip, "keep-all": keepAll},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"exits": exits, "flip": flip, "keep-all": keepAll,
+			"export": exportSystem},
 	})
+}
+
+// export DIR writes an export of the ledger.
+func exportSystem(ts *testscript.TestScript, _ bool, args []string) {
+	s, ok := ts.Value("system").(*bgtest.System)
+	if !ok {
+		ts.Fatalf("no system")
+	}
+	ts.Check(ledger.Export(context.Background(), s.Ledger, ts.MkAbs(args[0])))
 }
 
 // keep-all has enough reviewers keep whatever of the last campaign waits for somebody.

@@ -102,6 +102,11 @@ func format(f string, args ...any) string {
 	return fmt.Sprintf(f, args...)
 }
 
+// command is a command of this program for people to copy: our words and flags first, then the names, which others may have chosen.
+func command(words string, flags []string, names ...string) string {
+	return text.Command("breakglass "+words, flags, names...)
+}
+
 // note prints one line.
 func (s *screen) note(f string, args ...any) {
 	s.mu.Lock()

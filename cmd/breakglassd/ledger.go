@@ -15,6 +15,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/ledger/sqlstore"
+	"github.com/breakglassd/breakglass/internal/text"
 )
 
 // verification is what was found in a whole ledger: whether its bytes are those that were signed, and whether what they say
@@ -94,8 +95,14 @@ func verifyExport(ctx context.Context, dir, vkey string, anchors []ledger.Checkp
 	if err != nil {
 		return v, fmt.Errorf("the ledger's public key: %w", err)
 	}
-	if _, err := os.Stat(dir); err != nil {
+	switch info, err := os.Stat(dir); {
+	case err != nil:
 		return v, fmt.Errorf("opening the export: %w", err)
+	case !info.IsDir():
+		return v, usage("%s is a file, and an export is a directory; a ledger's database goes with --db, an evidence bundle with: breakglass "+
+			"recert verify", dir)
+	case !ledger.IsExport(dir):
+		return v, usage("%s is no export of a ledger: it has no checkpoint, no tile and no texts.jsonl in it", dir)
 	}
 	if v.Ledger, err = ledger.VerifyExport(ctx, dir, verifier, anchors...); err != nil || len(v.Ledger.Problems) > 0 {
 		return v, err
@@ -118,6 +125,7 @@ type ledgerFlags struct {
 	config, db, key string
 	checkpoints     []string
 	output          string
+	all             bool
 }
 
 // find returns the database and the public key.
@@ -154,13 +162,17 @@ func (f *ledgerFlags) anchors(vkey string) ([]ledger.Checkpoint, error) {
 	}
 	var out []ledger.Checkpoint
 	for _, file := range f.checkpoints {
-		text, err := readFile(file)
+		kept, err := readFile(file)
 		if err != nil {
 			return nil, fmt.Errorf("reading a checkpoint: %w", err)
 		}
-		c, err := ledger.ParseCheckpoint(text, verifier)
+		c, err := ledger.ParseKept(kept, verifier)
+		if errors.Is(err, ledger.ErrNoCheckpoint) {
+			return nil, usage("--checkpoint %s: %v; it takes the file \"checkpoint\" of an export, or what breakglass keeps of a server", file, err)
+		}
 		if err != nil {
-			return nil, fmt.Errorf("checkpoint %s: %w", file, err)
+			return nil, &exitError{exitFindings, fmt.Errorf("the checkpoint %s is not this ledger's: %w; keep it as evidence, and find out where "+
+				"it comes from", file, err)}
 		}
 		out = append(out, c)
 	}
@@ -178,6 +190,7 @@ func ledgerCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error { return f.verify(cmd.Context(), cmd.OutOrStdout(), args) }}
 	verify.Flags().StringArrayVar(&f.checkpoints, "checkpoint", nil,
 		"`file` with a checkpoint kept elsewhere, which the ledger must continue; may be repeated")
+	verify.Flags().BoolVar(&f.all, "all", false, "print the problems that follow from another too")
 	verify.Flags().StringVarP(&f.output, "output", "o", "", "output `format`: json")
 	export := &cobra.Command{Use: "export DIR", Short: "Write the ledger to a new directory that can be verified anywhere",
 		Args: argsExactly(1),
@@ -215,12 +228,16 @@ func (f *ledgerFlags) verify(ctx context.Context, out io.Writer, args []string) 
 			"root":    v.Ledger.Root.String(),
 			"entries": v.Ledger.Entries, "requests": v.Audit.Requests, "certificates": v.Audit.Certificates, "approvals": v.Audit.Approvals,
 			"signedApprovals": v.Audit.Signed, "orphans": v.Audit.Orphans, "refusals": v.Audit.Refusals, "erasedTexts": v.Ledger.Erased,
-			"problems": append([]string{}, problems...)}); err != nil {
+			"cause": v.Ledger.Cause, "problems": append([]string{}, problems...)}); err != nil {
 			return err
 		}
 	} else {
-		for _, p := range problems {
-			fmt.Fprintln(out, "✗", p)
+		for i, p := range problems {
+			if i > 0 && v.Ledger.Cause != "" && !f.all {
+				fmt.Fprintf(out, "  %d more follow from it (--all)\n", len(problems)-i)
+				break
+			}
+			fmt.Fprintln(out, "✗", text.Clean(p))
 		}
 	}
 	if v.Audit.Newer && len(v.Ledger.Problems) == 0 {
@@ -264,6 +281,8 @@ func (f *ledgerFlags) export(ctx context.Context, out io.Writer, dir string) (er
 	if err := ledger.Export(ctx, l, dir); err != nil {
 		return fmt.Errorf("exporting the ledger: %w", err)
 	}
-	fmt.Fprintf(out, "%d entries written to %s. Verify them with: breakglassd ledger verify --key %s %s\n", l.Size(), dir, vkey, dir)
+	fmt.Fprintf(out, "%d entries written to %s. Verify them anywhere: %s\n", l.Size(), dir, text.Command("breakglass ledger verify",
+		[]string{"--key=" + vkey}, dir))
+	fmt.Fprintf(out, "Read them: %s\n", text.Command("breakglass ledger list", []string{"--key=" + vkey}, dir))
 	return nil
 }

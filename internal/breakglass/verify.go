@@ -1,9 +1,11 @@
 package breakglass
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -180,6 +182,17 @@ func (a *Auditor) Report() AuditReport {
 		}
 	}
 	return report
+}
+
+// Requests returns every request as the entries so far make it, in the order of the ledger. They are facts only if Report has no
+// problem.
+func (a *Auditor) Requests() []*Request {
+	return slices.SortedFunc(maps.Values(a.requests), func(x, y *Request) int { return cmp.Compare(x.Seq, y.Seq) })
+}
+
+// Campaigns is Requests for campaigns.
+func (a *Auditor) Campaigns() []*Campaign {
+	return slices.SortedFunc(maps.Values(a.campaigns), func(x, y *Campaign) int { return cmp.Compare(x.Seq, y.Seq) })
 }
 
 // Tags returns the index rows that the entries so far must have, by stream, each sorted: what the store's index is compared with.

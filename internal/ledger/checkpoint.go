@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -90,6 +91,34 @@ func ParseCheckpoint(signed []byte, verifier note.Verifier) (Checkpoint, error) 
 		return Checkpoint{}, fmt.Errorf("checkpoint root: %w", err)
 	}
 	return cp, nil
+}
+
+// ErrNoCheckpoint says that a file is not a checkpoint of the ledger at all: it is the wrong file, and no sign of forgery.
+var ErrNoCheckpoint = errors.New("not a checkpoint of this ledger")
+
+// ParseKept reads a checkpoint that was kept elsewhere: a signed note, or JSON with one as "checkpoint", as the command line keeps
+// for each server. It returns [ErrNoCheckpoint] for what claims to be nothing of the kind; every other error is about something that
+// claims to be this ledger's checkpoint, and is not.
+func ParseKept(text []byte, verifier note.Verifier) (Checkpoint, error) {
+	if bytes.HasPrefix(bytes.TrimSpace(text), []byte("{")) {
+		var kept struct {
+			Checkpoint string `json:"checkpoint"`
+		}
+		if err := json.Unmarshal(text, &kept); err != nil || kept.Checkpoint == "" {
+			return Checkpoint{}, fmt.Errorf("%w: it is JSON without a checkpoint in it", ErrNoCheckpoint)
+		}
+		text = []byte(kept.Checkpoint)
+	}
+	foreign := (*note.UnverifiedNoteError)(nil)
+	switch _, err := note.Open(text, note.VerifierList()); {
+	case !errors.As(err, &foreign):
+		return Checkpoint{}, fmt.Errorf("%w: it is not a signed note", ErrNoCheckpoint)
+	default:
+		if origin, _, _ := strings.Cut(foreign.Note.Text, "\n"); origin != verifier.Name() {
+			return Checkpoint{}, fmt.Errorf("%w: it is of the ledger %.200q, and the key is that of %q", ErrNoCheckpoint, origin, verifier.Name())
+		}
+	}
+	return ParseCheckpoint(text, verifier)
 }
 
 // VerifyConsistency checks that the log of the new checkpoint begins with the

@@ -4,8 +4,11 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/sha256"
+	_ "embed" // the README of an export
 	"encoding/base64"
 	"encoding/binary"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,7 +16,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
@@ -26,15 +31,27 @@ import (
 //	tile/entries/000…     bundles of 256 leaves, each after its length
 //	tile/0/000…           256 leaf hashes each; tile/1/… their roots, and so on
 //	texts.jsonl           salt and text of every commitment, or that it was erased
+//	README.txt            for whoever gets it: how to verify and to read it
 const (
 	checkpointFile = "checkpoint"
 	textsFile      = "texts.jsonl"
+	readmeFile     = "README.txt"
 
 	tileHeight = 8 // of tlog-tiles
 	tileWidth  = 1 << tileHeight
 
 	exportFileMode = 0o600 // the texts are personal data
+	maxReadme      = 64 << 10
 )
+
+//go:embed export-readme-v1.txt
+var readme string
+
+// readmes are the hashes of every README.txt that a release has written. It is not signed: what is not one of them is refused, so
+// that an export tells its reader nothing that this project did not write. A text that changes gets a new file and a new line here.
+var readmes = []string{
+	"fb0112f9ad011aa5c89a9306119ba32a5ea1429a86874e04ce0cc5129bd4afe2",
+}
 
 // Export writes the log as it is now to a new directory, which can be verified
 // with [VerifyExport] and the public key alone. The directory appears complete
@@ -111,7 +128,7 @@ func exportTo(dir string, v View, verifier note.Verifier) error {
 	if err := t.flush(); err != nil {
 		return err
 	}
-	if err := t.emit(checkpointFile, head.Note); err != nil {
+	if err := errors.Join(t.emit(checkpointFile, head.Note), t.emit(readmeFile, []byte(readme))); err != nil {
 		return err
 	}
 	if err := w.Flush(); err != nil {
@@ -203,6 +220,16 @@ func tilePath(level string, index int64, width int) string {
 		path += ".p/" + strconv.Itoa(width)
 	}
 	return path
+}
+
+// IsExport reports whether a directory has anything of an export in it. One of which only a part is left is a damaged one.
+func IsExport(dir string) bool {
+	for _, name := range []string{checkpointFile, textsFile, "tile"} {
+		if _, err := os.Lstat(filepath.Join(dir, name)); !errors.Is(err, fs.ErrNotExist) {
+			return true
+		}
+	}
+	return false
 }
 
 // An Archive reads an export. What it returns is well-formed but proven only if
@@ -325,12 +352,21 @@ func VerifyExport(ctx context.Context, dir string, verifier note.Verifier, ancho
 		c.problem("%v", err)
 		return c.report, ctx.Err()
 	}
-	expected := map[string]bool{checkpointFile: true, textsFile: true}
+	expected := map[string]bool{checkpointFile: true, textsFile: true, readmeFile: true}
 	t := tiler{emit: func(name string, data []byte) error {
 		expected[name] = true
 		stored, err := a.read(name, int64(len(data)))
 		if err != nil || !bytes.Equal(stored, data) {
 			c.problem("%s is missing or is not what the entries amount to", name)
+		}
+		if strings.HasPrefix(name, "tile/0/") { // full or the last: these are the hashes of the entries read last
+			first := c.edge.size - int64(len(data)/tlog.HashSize)
+			for at := 0; at < min(len(data), len(stored)); at += tlog.HashSize {
+				if end := at + tlog.HashSize; end > len(stored) || !bytes.Equal(stored[at:end], data[at:end]) {
+					c.differs(first + int64(at/tlog.HashSize))
+					break
+				}
+			}
 		}
 		return nil
 	}}
@@ -351,6 +387,13 @@ func VerifyExport(ctx context.Context, dir string, verifier note.Verifier, ancho
 		c.problem("after entry %d: %v", c.report.Entries-1, err)
 	}
 	c.finish(a.note, verifier)
+	if text, err := a.read(readmeFile, maxReadme); err == nil { // earlier releases wrote none
+		if sum := sha256.Sum256(text); !slices.Contains(readmes, hex.EncodeToString(sum[:])) {
+			c.problem("%s is none that a release up to this one writes; it is not signed: do not follow it", readmeFile)
+		}
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		c.problem("%s: %v", readmeFile, err)
+	}
 	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err

@@ -89,7 +89,7 @@ func TestEveryChangedByteOfAnExportIsDetected(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "export")
 	mustExport(t, dir)
 	names := files(t, dir)
-	if len(names) != 4 { // checkpoint, texts, one bundle, one tile
+	if len(names) != 5 { // checkpoint, README, texts, one bundle, one tile
 		t.Fatalf("files = %v", names)
 	}
 	write := func(name string, content []byte) {
@@ -128,8 +128,9 @@ func TestEveryChangedByteOfAnExportIsDetected(t *testing.T) {
 		if err := os.Remove(name); err != nil {
 			t.Fatal(err)
 		}
-		if len(problems(t, dir)) == 0 {
-			t.Errorf("without %s: verified", name)
+		// Exports of earlier releases have no README: it is not part of what is signed.
+		if len(problems(t, dir)) == 0 != (filepath.Base(name) == "README.txt") {
+			t.Errorf("without %s: %q", name, problems(t, dir))
 		}
 		write(name, good)
 	}
@@ -140,6 +141,63 @@ func TestEveryChangedByteOfAnExportIsDetected(t *testing.T) {
 	write(extra, []byte("x"))
 	if p := problems(t, dir); len(p) != 1 || !strings.Contains(p[0], extra) {
 		t.Errorf("with an extra file: %q", p)
+	}
+}
+
+// TestFirstChangedEntryIsNamed changes one entry of many: what else does not agree then follows from it.
+func TestFirstChangedEntryIsNamed(t *testing.T) {
+	l := mustLedger(t)
+	drafts := make([]ledger.Draft, 600)
+	for i := range drafts {
+		drafts[i] = ledger.Draft{Kind: "k", Body: fmt.Appendf(nil, "body %03d", i)}
+	}
+	if _, err := l.Append(t.Context(), time.Now(), "a", 0, nil, drafts...); err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(t.TempDir(), "export")
+	if err := ledger.Export(t.Context(), l, dir); err != nil {
+		t.Fatal(err)
+	}
+	_, verifier := storetest.Key(t)
+	for _, c := range []struct {
+		file     string
+		old, new string
+		cause    string
+	}{
+		{"tile/entries/001", "body 300", "body 30x", "entry 300 is not what was logged"},
+		{"tile/entries/002.p/88", "body 599", "body 59x", "entry 599 is not what was logged"},
+		{"tile/entries/000", "body 000", "body x00", "entry 0 is not what was logged"},
+		{"checkpoint", "\n600\n", "\n601\n", ""}, // not the entries
+	} {
+		path := filepath.Join(dir, filepath.FromSlash(c.file))
+		good, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, bytes.Replace(good, []byte(c.old), []byte(c.new), 1), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r, err := ledger.VerifyExport(t.Context(), dir, verifier)
+		if err != nil || len(r.Problems) == 0 || !strings.HasPrefix(r.Cause, c.cause) || c.cause != "" && r.Problems[0] != r.Cause ||
+			c.cause == "" && r.Cause != "" {
+			t.Errorf("%s: cause %q of %q, %v", c.file, r.Cause, r.Problems, err)
+		}
+		if err := os.WriteFile(path, good, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// A recorded hash that is wrong while the entries are what was signed.
+	tile := filepath.Join(dir, "tile", "0", "001")
+	good, err := os.ReadFile(tile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	good[40] ^= 1
+	if err := os.WriteFile(tile, good, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := ledger.VerifyExport(t.Context(), dir, verifier); err != nil || r.Cause != "" || len(r.Problems) != 1 {
+		t.Errorf("cause %q of %q, %v", r.Cause, r.Problems, err)
 	}
 }
 

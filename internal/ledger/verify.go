@@ -19,12 +19,15 @@ const maxProblems = 1000
 // A Report is what a full verification found. The ledger is sound exactly if
 // Problems is empty.
 type Report struct {
-	Origin   string // of the checkpoint; empty, as Size and Root, if that cannot be trusted
-	Size     int64
-	Root     tlog.Hash
-	Entries  int64 // read and checked
-	Streams  int
-	Erased   int // texts that have been erased
+	Origin  string // of the checkpoint; empty, as Size and Root, if that cannot be trusted
+	Size    int64
+	Root    tlog.Hash
+	Entries int64 // read and checked
+	Streams int
+	Erased  int // texts that have been erased
+	// Cause is the problem that the others follow from: the first entry whose hash is not the one recorded for it, in a log that is
+	// not what was signed. It is then the first of Problems too; empty: they have nothing in common.
+	Cause    string
 	Problems []string
 }
 
@@ -107,10 +110,11 @@ type checker struct {
 	edge    edge
 	time    time.Time
 	lengths map[string]int64 // of the streams so far
+	changed int64            // the first entry whose hash is not the one recorded for it; -1: none
 }
 
 func newChecker(anchors []Checkpoint) *checker {
-	c := &checker{lengths: make(map[string]int64), anchors: slices.Clone(anchors)}
+	c := &checker{lengths: make(map[string]int64), anchors: slices.Clone(anchors), changed: -1}
 	slices.SortFunc(c.anchors, func(a, b Checkpoint) int { return cmp.Compare(a.Size, b.Size) })
 	c.compareAnchors()
 	return c
@@ -125,6 +129,13 @@ func (c *checker) problem(format string, args ...any) {
 	}
 }
 
+// differs says that the hash of an entry is not the one recorded for it.
+func (c *checker) differs(seq int64) {
+	if c.changed < 0 {
+		c.changed = seq
+	}
+}
+
 // record checks the next record of a store.
 func (c *checker) record(r Record) {
 	lf, problems := r.check()
@@ -133,6 +144,9 @@ func (c *checker) record(r Record) {
 	}
 	if hashes := c.leaf(r.Seq, r.Leaf, lf, r.Texts, problems); !bytes.Equal(joinHashes(hashes), r.Hashes) {
 		c.problem("entry %d: its stored hashes are not those of the entries", r.Seq)
+		if !bytes.HasPrefix(r.Hashes, hashes[0][:]) {
+			c.differs(r.Seq)
+		}
 	}
 }
 
@@ -192,5 +206,9 @@ func (c *checker) finish(signed []byte, verifier note.Verifier) {
 	if cp.Size != c.edge.size || cp.Root != c.edge.root() {
 		c.problem("checkpoint: it signs %d entries with root %s, found were %d with root %s",
 			cp.Size, cp.Root, c.edge.size, c.edge.root())
+		if c.changed >= 0 { // else the entry is what was signed, and its recorded hash is not
+			c.report.Cause = fmt.Sprintf("entry %d is not what was logged: its hash is not the one recorded for it", c.changed)
+			c.report.Problems = slices.Insert(c.report.Problems, 0, c.report.Cause)
+		}
 	}
 }

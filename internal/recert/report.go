@@ -13,6 +13,7 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/inventory"
+	"github.com/breakglassd/breakglass/internal/text"
 )
 
 // Report is a campaign as it stands at a time, for people and programs: its items with what was said about them, and what the
@@ -302,21 +303,12 @@ func (l *Line) Next() string {
 	return "answer it: keep or revoke"
 }
 
-// safeCell keeps a spreadsheet from taking a cell for a formula: what begins like one gets an apostrophe before it (OWASP, CSV
-// injection). A tab or a carriage return in front counts as well.
-func safeCell(s string) string {
-	if s != "" && strings.ContainsRune("=+-@\t\r", rune(s[0])) {
-		return "'" + s
-	}
-	return s
-}
-
 func writeCSV(w io.Writer, rows [][]string) error {
 	c := csv.NewWriter(w)
 	for _, row := range rows {
 		safe := make([]string, len(row))
 		for n, cell := range row {
-			safe[n] = safeCell(cell)
+			safe[n] = text.Cell(cell)
 		}
 		if err := c.Write(safe); err != nil {
 			return err

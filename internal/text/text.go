@@ -168,3 +168,12 @@ func Command(program string, flags []string, names ...string) string {
 	}
 	return strings.Join(words, " ")
 }
+
+// Cell is s for a cell of a spreadsheet, which would take what begins like a formula for one: it gets an apostrophe before it (OWASP,
+// CSV injection). A tab or a carriage return in front counts as well.
+func Cell(s string) string {
+	if s != "" && strings.ContainsRune("=+-@\t\r", rune(s[0])) {
+		return "'" + s
+	}
+	return s
+}
