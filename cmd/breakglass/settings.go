@@ -20,7 +20,7 @@ import (
 	"golang.org/x/crypto/ssh/agent"
 
 	"github.com/breakglassd/breakglass/internal/api"
-	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/strictyaml"
 )
 
 // settings is what can be configured. Each has a flag, an environment variable and a key of the configuration file, which win
@@ -90,7 +90,7 @@ func parseSettings(b []byte) (settings, error) {
 				continue
 			}
 			hint := "allowed here: " + strings.Join(known, ", ")
-			if near := breakglass.Closest(k, known); near != "" {
+			if near := strictyaml.Closest(k, known); near != "" {
 				hint = "did you mean " + near + "?"
 			}
 			return settings{}, fmt.Errorf("line %d: unknown key %q; %s", keys[k].Line, k, hint)

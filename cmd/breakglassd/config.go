@@ -2,11 +2,10 @@ package main
 
 import (
 	"bytes"
-	"cmp"
 	"errors"
 	"fmt"
 	"io"
-	"maps"
+	"math"
 	"net"
 	"net/url"
 	"os"
@@ -20,13 +19,13 @@ import (
 
 	"github.com/go-viper/mapstructure/v2"
 	"github.com/spf13/viper"
-	"go.yaml.in/yaml/v3"
 
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/recert"
 	"github.com/breakglassd/breakglass/internal/schedule"
 	"github.com/breakglassd/breakglass/internal/secret"
+	"github.com/breakglassd/breakglass/internal/strictyaml"
 )
 
 // Config is the daemon's configuration. config.example.yaml shows every key with its meaning; a test keeps the two the same.
@@ -333,91 +332,48 @@ func envInt(from, to reflect.Type, data any) (any, error) {
 
 // checkYAML finds what viper would pass over: unknown and repeated keys, values of a wrong type, a second document.
 func checkYAML(name string, text []byte) []string {
-	d := yaml.NewDecoder(bytes.NewReader(text))
-	var doc yaml.Node
-	if err := d.Decode(&doc); err != nil {
-		if errors.Is(err, io.EOF) {
-			return []string{name + ": the file is empty: start from config.example.yaml"}
-		}
-		return []string{fmt.Sprintf("%s: %v", name, err)}
+	var r strictyaml.Reader
+	if root, ok := r.Document(text, "the configuration", "start from config.example.yaml"); ok {
+		checkValue(root, reflect.TypeFor[Config]())
 	}
-	var bad []string
-	if err := d.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
-		bad = append(bad, name+": there is a second YAML document (---): write one only")
+	var bad *strictyaml.Error
+	if !errors.As(r.Err(name), &bad) {
+		return nil
 	}
-	checkNode(name, "", doc.Content[0], reflect.TypeFor[Config](), &bad)
-	return bad
+	return bad.Lines()
 }
 
-func checkNode(file, path string, n *yaml.Node, t reflect.Type, bad *[]string) {
-	add := func(n *yaml.Node, format string, args ...any) {
-		*bad = append(*bad, fmt.Sprintf("%s:%d: %s", file, n.Line, cmp.Or(path, "(top)"))+": "+fmt.Sprintf(format, args...))
-	}
-	if n.Kind == yaml.AliasNode || n.Anchor != "" {
-		add(n, "anchors and aliases are not used here: write the value")
-		return
-	}
+// checkValue checks that a value can be one of type t.
+func checkValue(v strictyaml.Value, t reflect.Type) {
 	switch {
 	case t == reflect.TypeFor[time.Duration]():
-		if _, err := time.ParseDuration(n.Value); n.Kind != yaml.ScalarNode || err != nil {
-			add(n, "%q is not a duration: write it with a unit, like 30s or 15m", n.Value)
+		if text, ok := v.Plain("a duration with a unit, like 30s or 15m"); ok {
+			if _, err := time.ParseDuration(text); err != nil {
+				v.Wrong("%s is not a duration; write it with a unit, like 30s or 15m", strictyaml.Shown(text))
+			}
 		}
 	case t.Kind() == reflect.Struct:
-		if n.Kind != yaml.MappingNode {
-			add(n, "must have keys below it")
-			return
-		}
+		var keys []string
 		fields := map[string]reflect.Type{}
 		for _, f := range reflect.VisibleFields(t) {
-			fields[f.Tag.Get("mapstructure")] = f.Type
+			key := f.Tag.Get("mapstructure")
+			keys, fields[key] = append(keys, key), f.Type
 		}
-		seen := map[string]bool{}
-		for i := 0; i+1 < len(n.Content); i += 2 {
-			key := n.Content[i]
-			ft, ok := fields[key.Value]
-			switch {
-			case !ok:
-				add(key, "unknown key %q%s", key.Value, didYouMean(key.Value, fields))
-				continue
-			case seen[key.Value]:
-				add(key, "key %q is there twice", key.Value)
-			}
-			seen[key.Value] = true
-			checkNode(file, strings.TrimPrefix(path+"."+key.Value, "."), n.Content[i+1], ft, bad)
+		o, _ := v.Object(keys...)
+		for key, t := range fields {
+			checkValue(o.At(key), t)
 		}
 	case t.Kind() == reflect.Slice:
-		if n.Kind != yaml.SequenceNode {
-			add(n, "must be a list")
-			return
-		}
-		for i, item := range n.Content {
-			checkNode(file, fmt.Sprintf("%s[%d]", path, i), item, t.Elem(), bad)
+		for _, item := range v.Items() {
+			checkValue(item, t.Elem())
 		}
 	case t.Kind() == reflect.Int:
-		if n.Tag != "!!int" {
-			add(n, "%q is not a number", n.Value)
-		}
+		v.Integer(math.MinInt, math.MaxInt)
 	case t.Kind() == reflect.Bool:
-		if n.Tag != "!!bool" {
-			add(n, "%q is neither true nor false", n.Value)
-		}
+		v.Boolean()
 	default:
-		if n.Tag != "!!str" {
-			add(n, "%q is not text: put it in quotes", n.Value)
-		}
+		v.Plain("text (in quotes)")
 	}
-}
-
-// didYouMean names the known key that is nearest, if one is near.
-func didYouMean(key string, known map[string]reflect.Type) string {
-	if secret := key + "_file"; known[secret] != nil {
-		return fmt.Sprintf(": did you mean %q? Secrets are in files of their own", secret)
-	}
-	best := breakglass.Closest(key, slices.Sorted(maps.Keys(known)))
-	if best == "" {
-		return ""
-	}
-	return fmt.Sprintf(": did you mean %q?", best)
 }
 
 // credentialsVar is where systemd puts the files of LoadCredential=.

@@ -20,6 +20,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/cluster"
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/slackbot"
+	"github.com/breakglassd/breakglass/internal/strictyaml"
 	"github.com/breakglassd/breakglass/internal/vaultca"
 )
 
@@ -67,7 +68,7 @@ func (d *doctor) warn(code, subject, format string, args ...any) {
 // wrong adds an error: a line for each problem of a configuration or a policy.
 func (d *doctor) wrong(code, subject string, err error) {
 	var c *ConfigError
-	var p *breakglass.PolicyError
+	var p *strictyaml.Error
 	switch {
 	case errors.As(err, &c):
 		for _, text := range c.Problems {

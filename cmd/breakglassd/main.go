@@ -19,7 +19,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/strictyaml"
 )
 
 func main() {
@@ -69,7 +69,7 @@ func run(args []string, out, errOut io.Writer) int {
 	switch {
 	case errors.As(err, &code):
 		return code.code
-	case !started, errors.As(err, new(*ConfigError)), errors.As(err, new(*breakglass.PolicyError)):
+	case !started, errors.As(err, new(*ConfigError)), errors.As(err, new(*strictyaml.Error)):
 		return exitUsage
 	}
 	return exitOther

@@ -1,14 +1,11 @@
 package breakglass
 
 import (
-	"bytes"
 	"cmp"
 	"crypto/rsa"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"net/url"
 	"regexp"
@@ -17,9 +14,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
-	"go.yaml.in/yaml/v3"
+	"github.com/breakglassd/breakglass/internal/strictyaml"
 	"golang.org/x/crypto/ssh"
 )
 
@@ -31,10 +27,9 @@ const MaxPersonID = 32
 
 // The bounds of what an access policy can say.
 const (
-	maxPolicyBytes = 1 << 20 // far above any real policy, far below what could hurt the daemon
-	maxID          = 63      // a Kubernetes label value
-	maxGroup       = 64      // X.509's upper bound of an organization name
-	maxText        = 200     // characters of a name or description: one line of a Slack message
+	maxID          = 63  // a Kubernetes label value
+	maxGroup       = 64  // X.509's upper bound of an organization name
+	maxText        = 200 // characters of a name or description: one line of a Slack message
 	minSpan        = time.Minute
 	maxSpan        = 24 * time.Hour
 	maxClosing     = 14 * 24 * time.Hour
@@ -55,7 +50,6 @@ const (
 )
 
 var (
-	idPattern        = regexp.MustCompile(`^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$`)
 	namespacePattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 	rolePattern      = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9:._-]{0,252}$`)
 	groupPattern     = regexp.MustCompile(`^breakglass:[a-z0-9][a-z0-9-]*$`)
@@ -65,7 +59,6 @@ var (
 		"team":       regexp.MustCompile(`^T[A-Z0-9]{2,31}$`),
 		"user":       regexp.MustCompile(`^[UW][A-Z0-9]{2,31}$`),
 	}
-	yamlErrorLine = regexp.MustCompile(`^yaml: (?:line ([0-9]+): )?`)
 )
 
 // Risk grades a profile. With RiskCritical only approvals signed with an SSH key count.
@@ -449,56 +442,16 @@ func (p *Policy) stuck(profile *Profile) []string {
 	return out
 }
 
-// PolicyError is everything that is wrong with an access policy.
-type PolicyError struct {
-	File     string    // as given to ParsePolicy
-	Problems []Problem // sorted by place, never empty
-}
-
-// Problem is one mistake in an access policy. The text says what is wrong and, after a semicolon, what to do. It never
-// repeats key material.
-type Problem struct {
-	Line, Column int    // from 1; 0 when the mistake has no place
-	Path         string // of the key, like profiles[2].ttl.max; may be empty
-	Text         string
-}
-
-// Error lists the problems, one a line, in the form file:line: path: text. Of a file that is hopeless it lists the first.
-func (e *PolicyError) Error() string {
-	const most = 100
-	var lines []string
-	for i, p := range e.Problems {
-		if i == most {
-			lines = append(lines, fmt.Sprintf("%s: and %d more", e.File, len(e.Problems)-most))
-			break
-		}
-		s := e.File + ":"
-		if p.Line > 0 {
-			s += strconv.Itoa(p.Line) + ":"
-		}
-		if p.Path != "" {
-			s += " " + p.Path + ":"
-		}
-		lines = append(lines, s+" "+p.Text)
-	}
-	return strings.Join(lines, "\n")
-}
-
 // ParsePolicy reads an access policy and checks all of it. The name is for messages only. YAML is read strictly: one
 // document, known keys, no aliases, anchors or tags, and every value of the type that the key needs. The error is a
-// *PolicyError with every problem of the file; only what would follow from a problem already named is left out.
+// [*strictyaml.Error] with every problem of the file; only what would follow from a problem already named is left out. No problem
+// repeats key material.
 func ParsePolicy(name string, data []byte) (*Policy, error) {
-	r := &policyReader{known: map[string]map[string]int{}, accounts: map[SlackAccount]string{}, keys: map[string]string{},
+	r := &policyReader{accounts: map[SlackAccount]string{}, keys: map[string]string{},
 		users: map[string]string{}}
 	r.read(data)
-	if len(r.problems) > 0 {
-		slices.SortStableFunc(r.problems, func(a, b Problem) int {
-			if a.Line != b.Line {
-				return a.Line - b.Line
-			}
-			return a.Column - b.Column
-		})
-		return nil, &PolicyError{File: name, Problems: r.problems}
+	if err := r.Err(name); err != nil {
+		return nil, err
 	}
 	sum := sha256.Sum256(data)
 	r.policy.index()
@@ -508,220 +461,170 @@ func ParsePolicy(name string, data []byte) (*Policy, error) {
 
 // policyReader is the state of one ParsePolicy.
 type policyReader struct {
+	strictyaml.Reader
 	policy   Policy
-	problems []Problem
-	// known has, for each kind of thing, the ids of the file and their lines. A kind without an entry could not be read:
-	// then nothing is said about references to it.
-	known    map[string]map[string]int
 	accounts map[SlackAccount]string // owner by team and user, without the enterprise: a workspace belongs to one at most
 	keys     map[string]string       // owner by fingerprint
 	users    map[string]string       // owner by user name in clusters
 }
 
 func (r *policyReader) read(data []byte) {
-	root, ok := r.document(data)
+	root, ok := r.Document(data, "the access policy", "start from policies/access.example.yaml")
 	if !ok {
 		return
 	}
-	o, ok := root.object("version", "people", "teams", "clusters", "profiles", "limits", "responders", "closing", "recertification", "policy")
+	o, ok := root.Object("version", "people", "teams", "clusters", "profiles", "limits", "responders", "closing", "recertification", "policy")
 	if !ok {
 		return
 	}
-	version, ok := o.need("version").integer(0, 1000)
+	version, ok := o.Need("version").Integer(0, 1000)
 	if ok && version != 1 {
-		r.problems = nil // another version has other keys
-		o.at("version").wrong("version %d is unknown; this program reads version 1", version)
+		r.Problems = nil // another version has other keys
+		o.At("version").Wrong("version %d is unknown; this program reads version 1", version)
 		return
 	}
-	before := len(r.problems)
-	for _, v := range o.section("people", "person") {
+	before := len(r.Problems)
+	for _, v := range o.Section("people", "person") {
 		r.person(v)
 	}
-	for _, v := range o.section("teams", "team") {
+	for _, v := range o.Section("teams", "team") {
 		r.team(v)
 	}
-	peopleRead := len(r.problems) == before
+	peopleRead := len(r.Problems) == before
 	if peopleRead {
 		r.policy.index()
 	}
-	for _, v := range o.section("clusters", "cluster") {
+	for _, v := range o.Section("clusters", "cluster") {
 		r.cluster(v)
 	}
-	for _, v := range o.section("profiles", "profile") {
+	for _, v := range o.Section("profiles", "profile") {
 		r.profile(v, peopleRead)
 	}
 	r.policy.Limits = Limits{OpenPerPerson: defaultOpenPerPerson, PerHour: defaultPerHour}
-	if limits, ok := o.at("limits").object("openPerPerson", "perHour"); ok {
-		if n, ok := limits.at("openPerPerson").integer(1, 100); ok {
+	if limits, ok := o.At("limits").Object("openPerPerson", "perHour"); ok {
+		if n, ok := limits.At("openPerPerson").Integer(1, 100); ok {
 			r.policy.Limits.OpenPerPerson = n
 		}
-		if n, ok := limits.at("perHour").integer(1, 1000); ok {
+		if n, ok := limits.At("perHour").Integer(1, 1000); ok {
 			r.policy.Limits.PerHour = n
 		}
 	}
-	r.policy.Responders = o.at("responders").references("team")
-	if closing, ok := o.at("closing").object("within", "raiseQuorum"); ok {
-		if d, ok := closing.need("within").durationTo(maxClosing); ok {
+	r.policy.Responders = o.At("responders").References("team")
+	if closing, ok := o.At("closing").Object("within", "raiseQuorum"); ok {
+		if d, ok := closing.Need("within").Duration(maxClosing); ok {
 			r.policy.Closing.Within = d
 		}
-		r.policy.Closing.RaiseQuorum, _ = closing.at("raiseQuorum").boolean()
+		r.policy.Closing.RaiseQuorum, _ = closing.At("raiseQuorum").Boolean()
 	}
-	r.recertification(o.at("recertification"), peopleRead)
-	r.change(o.at("policy"), peopleRead)
+	r.recertification(o.At("recertification"), peopleRead)
+	r.change(o.At("policy"), peopleRead)
 }
 
 // change reads who must agree to a change of the policy itself.
-func (r *policyReader) change(v value, peopleRead bool) {
+func (r *policyReader) change(v strictyaml.Value, peopleRead bool) {
 	rule := ChangeRule{Cooling: defaultCooling}
 	defer func() { r.policy.Change = rule }()
-	o, ok := v.object("approvers", "cooling", "reviewedBy")
+	o, ok := v.Object("approvers", "cooling", "reviewedBy")
 	if !ok {
 		return
 	}
-	if d, ok := o.at("cooling").durationTo(maxCooling); ok {
+	if d, ok := o.At("cooling").Duration(maxCooling); ok {
 		rule.Cooling = d
 	}
-	rule.ReviewedBy, _ = o.at("reviewedBy").text(maxText)
-	if rule.Approvers = o.at("approvers").reference("team"); rule.Approvers == "" {
+	rule.ReviewedBy, _ = o.At("reviewedBy").Text(maxText)
+	if rule.Approvers = o.At("approvers").Reference("team"); rule.Approvers == "" {
 		return
 	}
-	if o.has("reviewedBy") {
-		o.at("reviewedBy").wrong("with approvers two people of %s agree in breakglass itself; remove it, or approvers", rule.Approvers)
+	if o.Has("reviewedBy") {
+		o.At("reviewedBy").Wrong("with approvers two people of %s agree in breakglass itself; remove it, or approvers", rule.Approvers)
 	}
 	able := slices.DeleteFunc(r.policy.members([]string{rule.Approvers}), func(id string) bool {
 		return !r.policy.able(id,
 			[]Channel{ChannelKey})
 	})
 	if peopleRead && len(able) < MinQuorum {
-		o.at("approvers").wrong("%d people of team %s must sign a change with their SSH keys and %s can; give its members keys, or name a "+
+		o.At("approvers").Wrong("%d people of team %s must sign a change with their SSH keys and %s can; give its members keys, or name a "+
 			"larger team",
 			MinQuorum, rule.Approvers, cmp.Or(joinAnd(able), "nobody"))
 	}
 }
 
-// document returns the root of the only YAML document.
-func (r *policyReader) document(data []byte) (value, bool) {
-	whole := func(line int, text string) (value, bool) {
-		r.problems = append(r.problems, Problem{Line: line, Text: text})
-		return value{}, false
-	}
-	if len(data) > maxPolicyBytes {
-		return whole(0, fmt.Sprintf("the file has %d bytes, at most %d are read; is it the access policy?", len(data), maxPolicyBytes))
-	}
-	if !utf8.Valid(data) {
-		bad := 0
-		for bad < len(data) {
-			c, n := utf8.DecodeRune(data[bad:])
-			if c == utf8.RuneError && n == 1 {
-				break
-			}
-			bad += n
-		}
-		return whole(1+bytes.Count(data[:bad], []byte("\n")), "the file is not UTF-8 text from here on; save it as UTF-8")
-	}
-	broken := func(err error) (value, bool) {
-		text := err.Error()
-		m := yamlErrorLine.FindStringSubmatch(text)
-		line := 1
-		if m != nil {
-			text = text[len(m[0]):]
-			line, _ = strconv.Atoi(m[1]) // a missing number is the first line: the parser counts from 0 there
-		}
-		return whole(max(line, 1), "not YAML: "+text+"; check indentation, quotes and brackets around this line")
-	}
-	d := yaml.NewDecoder(bytes.NewReader(data))
-	var doc, second yaml.Node
-	err := d.Decode(&doc)
-	if errors.Is(err, io.EOF) {
-		return whole(1, "the file is empty; start from policies/access.example.yaml")
-	}
-	if err != nil {
-		return broken(err)
-	}
-	if err := d.Decode(&second); err == nil {
-		return whole(second.Line, "a second YAML document begins here; keep one document and remove the line ---")
-	} else if !errors.Is(err, io.EOF) {
-		return broken(err)
-	}
-	return value{node: doc.Content[0], read: r}, true
-}
-
-func (r *policyReader) person(v value) {
-	o, ok := v.object("id", "name", "slack", "keys", "users")
+func (r *policyReader) person(v strictyaml.Value) {
+	o, ok := v.Object("id", "name", "slack", "keys", "users")
 	if !ok {
 		return
 	}
-	p := Person{ID: o.need("id").newID("person", MaxPersonID)}
-	if p.Name, ok = o.at("name").text(maxText); !ok {
+	p := Person{ID: o.Need("id").NewID("person", MaxPersonID)}
+	if p.Name, ok = o.At("name").Text(maxText); !ok {
 		p.Name = p.ID
 	}
-	for _, s := range o.at("slack").list() {
+	for _, s := range o.At("slack").List() {
 		if account, ok := r.slackAccount(s, p.ID); ok {
 			p.Slack = append(p.Slack, account)
 		}
 	}
-	for _, k := range o.at("keys").list() {
+	for _, k := range o.At("keys").List() {
 		if key, ok := r.key(k, p.ID); ok {
 			p.Keys = append(p.Keys, key)
 		}
 	}
-	p.Users = clusterNames(o.at("users"))
+	p.Users = clusterNames(o.At("users"))
 	for i, name := range p.Users {
 		if other, taken := r.users[name]; taken {
-			o.at("users").list()[i].wrong("the user %s belongs to %s already; one user is one person", shown(name), other)
+			o.At("users").List()[i].Wrong("the user %s belongs to %s already; one user is one person", strictyaml.Shown(name), other)
 		}
 		r.users[name] = p.ID
 	}
-	if !o.has("slack") && !o.has("keys") && len(o.misspelt) == 0 {
-		v.wrong("has neither a Slack account nor a key and so could do nothing; add slack or keys")
+	if !o.Has("slack") && !o.Has("keys") && !o.Misspelt() {
+		v.Wrong("has neither a Slack account nor a key and so could do nothing; add slack or keys")
 	}
 	r.policy.People = append(r.policy.People, p)
 }
 
 // clusterNames reads names of users as clusters have them.
-func clusterNames(v value) []string {
+func clusterNames(v strictyaml.Value) []string {
 	var out []string
-	for _, at := range v.list() {
-		name, ok := at.text(maxClusterName)
+	for _, at := range v.List() {
+		name, ok := at.Text(maxClusterName)
 		switch {
 		case !ok:
 			continue
 		case strings.HasPrefix(name, CommonNamePrefix):
-			at.wrong("names that begin with %s are given out by breakglass alone; remove it", CommonNamePrefix)
+			at.Wrong("names that begin with %s are given out by breakglass alone; remove it", CommonNamePrefix)
 		case slices.Contains(out, name):
-			at.wrong("%s is listed twice; remove one", shown(name))
+			at.Wrong("%s is listed twice; remove one", strictyaml.Shown(name))
 		}
 		out = append(out, name)
 	}
 	return out
 }
 
-func (r *policyReader) slackAccount(v value, owner string) (SlackAccount, bool) {
-	o, ok := v.object("enterprise", "team", "user")
+func (r *policyReader) slackAccount(v strictyaml.Value, owner string) (SlackAccount, bool) {
+	o, ok := v.Object("enterprise", "team", "user")
 	if !ok {
 		return SlackAccount{}, false
 	}
-	field := func(v value, key, example string) (string, bool) {
-		s, ok := v.text(maxText)
+	field := func(v strictyaml.Value, key, example string) (string, bool) {
+		s, ok := v.Text(maxText)
 		if ok && !slackPatterns[key].MatchString(s) {
-			v.wrong("%s is not a Slack %s id; it looks like %s, names and e-mail addresses are never identities", shown(s), key, example)
+			v.Wrong("%s is not a Slack %s id; it looks like %s, names and e-mail addresses are never identities", strictyaml.Shown(s), key, example)
 			return "", false
 		}
 		return s, ok
 	}
-	enterprise, enterpriseOK := field(o.at("enterprise"), "enterprise", "E0123ABCD")
-	team, teamOK := field(o.need("team"), "team", "T0123ABCD")
-	user, userOK := field(o.need("user"), "user", "U0123ABCD")
-	if !teamOK || !userOK || (o.has("enterprise") && !enterpriseOK) {
+	enterprise, enterpriseOK := field(o.At("enterprise"), "enterprise", "E0123ABCD")
+	team, teamOK := field(o.Need("team"), "team", "T0123ABCD")
+	user, userOK := field(o.Need("user"), "user", "U0123ABCD")
+	if !teamOK || !userOK || (o.Has("enterprise") && !enterpriseOK) {
 		return SlackAccount{}, false
 	}
 	place := SlackAccount{Team: team, User: user}
 	switch other, taken := r.accounts[place]; {
 	case taken && other == owner:
-		v.wrong("the Slack account %s/%s is listed twice; remove one", team, user)
+		v.Wrong("the Slack account %s/%s is listed twice; remove one", team, user)
 		return SlackAccount{}, false
 	case taken:
-		v.wrong("the Slack account %s/%s belongs to %s already; one account is one person", team, user, other)
+		v.Wrong("the Slack account %s/%s belongs to %s already; one account is one person", team, user, other)
 		return SlackAccount{}, false
 	}
 	r.accounts[place] = owner
@@ -729,46 +632,46 @@ func (r *policyReader) slackAccount(v value, owner string) (SlackAccount, bool) 
 }
 
 // key reads one line in the form of authorized_keys. What is wrong with it is said without repeating it.
-func (r *policyReader) key(v value, owner string) (Key, bool) {
-	if v.node.Kind == yaml.ScalarNode && strings.Contains(v.node.Value, "PRIVATE KEY") {
-		v.wrong("this is a private key: consider it stolen and delete it everywhere; put the line of a new key's .pub file here")
+func (r *policyReader) key(v strictyaml.Value, owner string) (Key, bool) {
+	if strings.Contains(v.Raw(), "PRIVATE KEY") {
+		v.Wrong("this is a private key: consider it stolen and delete it everywhere; put the line of a new key's .pub file here")
 		return Key{}, false
 	}
-	line, ok := v.text(maxPolicyBytes)
+	line, ok := v.Text(strictyaml.MaxBytes)
 	if !ok {
 		return Key{}, false
 	}
 	public, comment, options, rest, err := ssh.ParseAuthorizedKey([]byte(line))
 	if err != nil || len(rest) > 0 {
-		v.wrong("not an SSH public key; put the one line of a .pub file here, like \"ssh-ed25519 AAAA… alice\"")
+		v.Wrong("not an SSH public key; put the one line of a .pub file here, like \"ssh-ed25519 AAAA… alice\"")
 		return Key{}, false
 	}
 	if len(options) > 0 {
-		v.wrong("options stand before the key; remove them, only the key itself belongs here")
+		v.Wrong("options stand before the key; remove them, only the key itself belongs here")
 		return Key{}, false
 	}
 	if _, is := public.(*ssh.Certificate); is {
-		v.wrong("this is an SSH certificate; put the plain public key here")
+		v.Wrong("this is an SSH certificate; put the plain public key here")
 		return Key{}, false
 	}
 	switch public.Type() {
 	case ssh.KeyAlgoED25519, ssh.KeyAlgoSKED25519, ssh.KeyAlgoECDSA256, ssh.KeyAlgoECDSA384, ssh.KeyAlgoECDSA521, ssh.KeyAlgoSKECDSA256:
 	case ssh.KeyAlgoRSA:
 		if bits := rsaBits(public); bits < minRSABits {
-			v.wrong("an RSA key of %d bits is too weak; use ssh-ed25519 or RSA of at least %d bits", bits, minRSABits)
+			v.Wrong("an RSA key of %d bits is too weak; use ssh-ed25519 or RSA of at least %d bits", bits, minRSABits)
 			return Key{}, false
 		}
 	default:
-		v.wrong("keys of type %s are too weak; use ssh-ed25519", public.Type())
+		v.Wrong("keys of type %s are too weak; use ssh-ed25519", public.Type())
 		return Key{}, false
 	}
 	fingerprint := ssh.FingerprintSHA256(public)
 	switch other, taken := r.keys[fingerprint]; {
 	case taken && other == owner:
-		v.wrong("the key %s is listed twice; remove one", fingerprint)
+		v.Wrong("the key %s is listed twice; remove one", fingerprint)
 		return Key{}, false
 	case taken:
-		v.wrong("the key %s belongs to %s already; one key is one person", fingerprint, other)
+		v.Wrong("the key %s belongs to %s already; one key is one person", fingerprint, other)
 		return Key{}, false
 	}
 	r.keys[fingerprint] = owner
@@ -787,23 +690,23 @@ func rsaBits(k ssh.PublicKey) int {
 	return public.N.BitLen()
 }
 
-func (r *policyReader) team(v value) {
-	if o, ok := v.object("id", "members"); ok {
-		t := Team{ID: o.need("id").newID("team", maxID), Members: o.need("members").references("person")}
+func (r *policyReader) team(v strictyaml.Value) {
+	if o, ok := v.Object("id", "members"); ok {
+		t := Team{ID: o.Need("id").NewID("team", maxID), Members: o.Need("members").References("person")}
 		r.policy.Teams = append(r.policy.Teams, t)
 	}
 }
 
-func (r *policyReader) cluster(v value) {
-	o, ok := v.object("id", "server")
+func (r *policyReader) cluster(v strictyaml.Value) {
+	o, ok := v.Object("id", "server")
 	if !ok {
 		return
 	}
-	c := Cluster{ID: o.need("id").newID("cluster", maxID)}
-	at := o.need("server")
-	if c.Server, ok = at.text(maxText); ok {
+	c := Cluster{ID: o.Need("id").NewID("cluster", maxID)}
+	at := o.Need("server")
+	if c.Server, ok = at.Text(maxText); ok {
 		if text := serverProblem(c.Server); text != "" {
-			at.wrong("%s; write it like https://10.20.0.1:6443", text)
+			at.Wrong("%s; write it like https://10.20.0.1:6443", text)
 		}
 	}
 	r.policy.Clusters = append(r.policy.Clusters, c)
@@ -817,7 +720,7 @@ func serverProblem(s string) string {
 	}
 	u, err := url.Parse(s)
 	if err != nil {
-		return shown(s) + " is not a URL"
+		return strictyaml.Shown(s) + " is not a URL"
 	}
 	port := 443
 	if u.Port() != "" {
@@ -825,147 +728,147 @@ func serverProblem(s string) string {
 	}
 	switch {
 	case u.Scheme != "https":
-		return shown(s) + " is not an https URL"
+		return strictyaml.Shown(s) + " is not an https URL"
 	case u.RawQuery != "" || u.ForceQuery || strings.Contains(s, "#"):
 		return "a query or fragment stands in the URL"
 	case u.Path != "" || u.Opaque != "":
-		return fmt.Sprintf("a path (%s) stands in the URL", shown(u.Path+u.Opaque))
+		return fmt.Sprintf("a path (%s) stands in the URL", strictyaml.Shown(u.Path+u.Opaque))
 	case !hostPattern.MatchString(u.Host):
-		return shown(s) + " has no valid host"
+		return strictyaml.Shown(s) + " has no valid host"
 	case err != nil || port < 1 || port > 65535 || strings.HasSuffix(s, ":"):
-		return shown(s) + " has no valid port"
+		return strictyaml.Shown(s) + " has no valid port"
 	}
 	return ""
 }
 
-func (r *policyReader) profile(v value, peopleRead bool) {
-	before := len(r.problems)
-	o, ok := v.object("id", "description", "clusters", "bind", "ttl", "requesters", "approvals", "claimWithin", "pendingFor", "reason",
+func (r *policyReader) profile(v strictyaml.Value, peopleRead bool) {
+	before := len(r.Problems)
+	o, ok := v.Object("id", "description", "clusters", "bind", "ttl", "requesters", "approvals", "claimWithin", "pendingFor", "reason",
 		"incident", "risk", "guards")
 	if !ok {
 		return
 	}
 	p := Profile{ClaimWithin: defaultClaimWithin, PendingFor: defaultPendingFor, ReasonMin: defaultReasonMin, Risk: RiskHigh}
-	p.ID = o.need("id").newID("profile", maxID)
-	p.Description, _ = o.at("description").text(maxText)
-	p.Clusters = o.need("clusters").references("cluster")
-	p.Rights = rights(o.need("bind"))
-	p.TTL = lifetime(o.need("ttl"))
-	p.Requesters = o.need("requesters").references("team")
-	if risk, ok := o.at("risk").choice("low", "high", "critical"); ok {
+	p.ID = o.Need("id").NewID("profile", maxID)
+	p.Description, _ = o.At("description").Text(maxText)
+	p.Clusters = o.Need("clusters").References("cluster")
+	p.Rights = rights(o.Need("bind"))
+	p.TTL = lifetime(o.Need("ttl"))
+	p.Requesters = o.Need("requesters").References("team")
+	if risk, ok := o.At("risk").Choice("low", "high", "critical"); ok {
 		p.Risk = Risk(risk)
 	}
-	p.Approvals = approvalRule(o.need("approvals"), p.Risk)
-	if d, ok := o.at("claimWithin").duration(); ok {
+	p.Approvals = approvalRule(o.Need("approvals"), p.Risk)
+	if d, ok := o.At("claimWithin").Duration(maxSpan); ok {
 		p.ClaimWithin = d
 	}
-	if d, ok := o.at("pendingFor").duration(); ok {
+	if d, ok := o.At("pendingFor").Duration(maxSpan); ok {
 		p.PendingFor = d
 	}
-	if reason, ok := o.at("reason").object("min"); ok {
-		if n, ok := reason.need("min").integer(1, maxReasonMin); ok {
+	if reason, ok := o.At("reason").Object("min"); ok {
+		if n, ok := reason.Need("min").Integer(1, maxReasonMin); ok {
 			p.ReasonMin = n
 		}
 	}
-	p.Incident = incidentRule(o.at("incident"))
-	p.Guards = guards(o.at("guards"))
+	p.Incident = incidentRule(o.At("incident"))
+	p.Guards = guards(o.At("guards"))
 	r.policy.Profiles = append(r.policy.Profiles, p)
-	if !peopleRead || len(r.problems) > before {
+	if !peopleRead || len(r.Problems) > before {
 		return // it would only repeat, in other words, what is wrong already
 	}
 	for _, why := range r.policy.stuck(&p) {
-		o.at("approvals").wrong("%s; add people, give them what they need to approve, or ask for less", why)
+		o.At("approvals").Wrong("%s; add people, give them what they need to approve, or ask for less", why)
 	}
 }
 
-func rights(v value) Rights {
-	o, ok := v.object("clusterRole", "role", "group", "namespaces")
+func rights(v strictyaml.Value) Rights {
+	o, ok := v.Object("clusterRole", "role", "group", "namespaces")
 	if !ok {
 		return Rights{}
 	}
 	name := func(key string) string {
-		at := o.at(key)
-		s, ok := at.text(maxText)
+		at := o.At(key)
+		s, ok := at.Text(maxText)
 		if ok && (!rolePattern.MatchString(s) || s == "system:masters") {
-			at.wrong("%s cannot be the name of a %s; name one that exists in the cluster", shown(s), key)
+			at.Wrong("%s cannot be the name of a %s; name one that exists in the cluster", strictyaml.Shown(s), key)
 		}
 		return s
 	}
 	out := Rights{ClusterRole: name("clusterRole"), Role: name("role")}
-	if out.Group, ok = o.at("group").text(maxText); ok && (!groupPattern.MatchString(out.Group) || len(out.Group) > maxGroup) {
-		o.at("group").wrong("%s is not allowed as a group; write breakglass: and then letters, digits and hyphens, at most %d characters, and "+
-			"bind it in the cluster", shown(out.Group), maxGroup)
+	if out.Group, ok = o.At("group").Text(maxText); ok && (!groupPattern.MatchString(out.Group) || len(out.Group) > maxGroup) {
+		o.At("group").Wrong("%s is not allowed as a group; write breakglass: and then letters, digits and hyphens, at most %d characters, and "+
+			"bind it in the cluster", strictyaml.Shown(out.Group), maxGroup)
 	}
-	for _, at := range o.at("namespaces").list() {
-		ns, ok := at.text(maxText)
+	for _, at := range o.At("namespaces").List() {
+		ns, ok := at.Text(maxText)
 		if ok && !namespacePattern.MatchString(ns) {
-			at.wrong("%s is not a namespace name; use lower-case letters, digits and hyphens", shown(ns))
+			at.Wrong("%s is not a namespace name; use lower-case letters, digits and hyphens", strictyaml.Shown(ns))
 		}
 		if ok && slices.Contains(out.Namespaces, ns) {
-			at.wrong("%s is listed twice; remove one", ns)
+			at.Wrong("%s is listed twice; remove one", ns)
 		}
 		out.Namespaces = append(out.Namespaces, ns)
 	}
 	slices.Sort(out.Namespaces)
 	set := 0
 	for _, key := range []string{"clusterRole", "role", "group"} {
-		if o.has(key) {
+		if o.Has(key) {
 			set++
 		}
 	}
 	switch {
 	case set != 1:
-		v.wrong("%d of clusterRole, role and group are given; give exactly one", set)
-	case o.has("role") && !o.has("namespaces"):
-		v.wrong("a role holds in namespaces; add namespaces, or bind a clusterRole")
-	case o.has("group") && o.has("namespaces"):
-		o.at("namespaces").wrong("namespaces do not go with group: the cluster's own bindings decide where a group holds; remove them")
+		v.Wrong("%d of clusterRole, role and group are given; give exactly one", set)
+	case o.Has("role") && !o.Has("namespaces"):
+		v.Wrong("a role holds in namespaces; add namespaces, or bind a clusterRole")
+	case o.Has("group") && o.Has("namespaces"):
+		o.At("namespaces").Wrong("namespaces do not go with group: the cluster's own bindings decide where a group holds; remove them")
 	}
 	return out
 }
 
-func lifetime(v value) Lifetime {
-	o, ok := v.object("default", "max")
+func lifetime(v strictyaml.Value) Lifetime {
+	o, ok := v.Object("default", "max")
 	if !ok {
 		return Lifetime{}
 	}
-	standard, standardOK := o.need("default").duration()
-	longest, longestOK := o.need("max").duration()
+	standard, standardOK := o.Need("default").Duration(maxSpan)
+	longest, longestOK := o.Need("max").Duration(maxSpan)
 	if standardOK && longestOK && standard > longest {
-		o.at("default").wrong("%s is longer than max, %s; lower it or raise max", short(standard), short(longest))
+		o.At("default").Wrong("%s is longer than max, %s; lower it or raise max", short(standard), short(longest))
 	}
 	return Lifetime{Default: standard, Max: longest}
 }
 
-func approvalRule(v value, risk Risk) ApprovalRule {
-	o, ok := v.object("count", "from", "each", "channels")
+func approvalRule(v strictyaml.Value, risk Risk) ApprovalRule {
+	o, ok := v.Object("count", "from", "each", "channels")
 	if !ok {
 		return ApprovalRule{}
 	}
 	var out ApprovalRule
-	out.Count, ok = o.need("count").integer(0, 1000)
+	out.Count, ok = o.Need("count").Integer(0, 1000)
 	if ok && out.Count < MinQuorum {
-		o.at("count").wrong("%d is below the floor of %d people besides the requester; write %d or more", out.Count, MinQuorum, MinQuorum)
+		o.At("count").Wrong("%d is below the floor of %d people besides the requester; write %d or more", out.Count, MinQuorum, MinQuorum)
 	}
-	out.From = o.need("from").references("team")
-	out.Each = o.at("each").references("team")
+	out.From = o.Need("from").References("team")
+	out.Each = o.At("each").References("team")
 	out.Channels = []Channel{ChannelSlack, ChannelKey}
 	if risk == RiskCritical {
 		out.Channels = []Channel{ChannelKey}
 	}
-	if !o.has("channels") {
+	if !o.Has("channels") {
 		return out
 	}
 	out.Channels = nil
-	for _, at := range o.at("channels").list() {
-		c, ok := at.choice(string(ChannelSlack), string(ChannelKey))
+	for _, at := range o.At("channels").List() {
+		c, ok := at.Choice(string(ChannelSlack), string(ChannelKey))
 		switch {
 		case !ok:
 			continue
 		case slices.Contains(out.Channels, Channel(c)):
-			at.wrong("%s is listed twice; remove one", c)
+			at.Wrong("%s is listed twice; remove one", c)
 		case risk == RiskCritical && Channel(c) == ChannelSlack:
-			at.wrong("with risk critical only signed approvals count; write channels: [key]")
+			at.Wrong("with risk critical only signed approvals count; write channels: [key]")
 		}
 		out.Channels = append(out.Channels, Channel(c))
 	}
@@ -973,18 +876,18 @@ func approvalRule(v value, risk Risk) ApprovalRule {
 }
 
 // guards reads the names of guards; "all" stands for every one.
-func guards(v value) []Guard {
+func guards(v strictyaml.Value) []Guard {
 	known := slices.Sorted(maps.Keys(Guards()))
 	var out []Guard
-	for _, at := range v.list() {
+	for _, at := range v.List() {
 		names := append([]string{"all"}, words(known, guardWord)...)
-		g, ok := at.choice(names...)
+		g, ok := at.Choice(names...)
 		switch {
 		case !ok:
 		case g == "all":
 			out = append(out, known...)
 		case slices.Contains(out, Guard(g)):
-			at.wrong("%s is listed twice; remove one", g)
+			at.Wrong("%s is listed twice; remove one", g)
 		default:
 			out = append(out, Guard(g))
 		}
@@ -993,29 +896,29 @@ func guards(v value) []Guard {
 	return slices.Compact(out)
 }
 
-func incidentRule(v value) IncidentRule {
-	o, ok := v.object("required", "pattern")
+func incidentRule(v strictyaml.Value) IncidentRule {
+	o, ok := v.Object("required", "pattern")
 	if !ok {
 		return IncidentRule{}
 	}
 	var out IncidentRule
-	out.Required, _ = o.at("required").boolean()
-	at := o.at("pattern")
-	expr, ok := at.text(maxText)
+	out.Required, _ = o.At("required").Boolean()
+	at := o.At("pattern")
+	expr, ok := at.Text(maxText)
 	if !ok {
 		return out
 	}
 	tree, err := syntax.Parse(expr, syntax.Perl)
 	if err != nil {
-		at.wrong("not a regular expression: %v; write one in Go's syntax (RE2)", err)
+		at.Wrong("not a regular expression: %v; write one in Go's syntax (RE2)", err)
 		return out
 	}
 	if !anchored(tree, syntax.OpBeginText) || !anchored(tree, syntax.OpEndText) {
-		at.wrong("not anchored, so it would also match inside other text; write it like ^(?:…)$")
+		at.Wrong("not anchored, so it would also match inside other text; write it like ^(?:…)$")
 		return out
 	}
 	if out.Pattern, err = regexp.Compile(expr); err != nil {
-		at.wrong("not a regular expression: %v; write one in Go's syntax (RE2)", err)
+		at.Wrong("not a regular expression: %v; write one in Go's syntax (RE2)", err)
 	}
 	return out
 }

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/crypto/ssh"
 	"pgregory.net/rapid"
 
+	"github.com/breakglassd/breakglass/internal/strictyaml"
 	"github.com/breakglassd/breakglass/policies"
 )
 
@@ -108,9 +109,9 @@ func TestEveryMistakeIsNamed(t *testing.T) {
 				want = append(want, "access.yaml:"+strings.TrimSuffix(text, "\n"))
 			}
 			_, err = ParsePolicy("access.yaml", data)
-			var bad *PolicyError
+			var bad *strictyaml.Error
 			if !errors.As(err, &bad) {
-				t.Fatalf("got %v, want a PolicyError", err)
+				t.Fatalf("got %v, want a strictyaml.Error", err)
 			}
 			if d := cmp.Diff(want, strings.Split(bad.Error(), "\n")); d != "" {
 				t.Errorf("error (-want +got):\n%s", d)
@@ -131,7 +132,8 @@ func TestEncodingAndSizeAreChecked(t *testing.T) {
 		{"UTF-16", "\xff\xfev\x00", "access.yaml:1: the file is not UTF-8 text from here on; save it as UTF-8"},
 		{"NUL", "version: 1\n\x00", "access.yaml:1: not YAML: control characters are not allowed; check indentation, quotes and brackets " +
 			"around this line"},
-		{"huge", strings.Repeat("#", maxPolicyBytes+1), "access.yaml: the file has 1048577 bytes, at most 1048576 are read; is it the access " +
+		{"huge", strings.Repeat("#", strictyaml.MaxBytes+1), "access.yaml: the file has 1048577 bytes, at most 1048576 are read; is it the " +
+			"access " +
 			"policy?"},
 	} {
 		_, err := ParsePolicy("access.yaml", []byte(c.data))
@@ -495,7 +497,7 @@ func TestSatisfiabilityIsExact(t *testing.T) {
 			checkPolicy(t, []byte(doc.String()), p)
 			return
 		}
-		var bad *PolicyError
+		var bad *strictyaml.Error
 		if !errors.As(err, &bad) {
 			t.Fatalf("%v could never be approved, but: %v\n%s", unlucky, err, doc.String())
 		}
@@ -561,11 +563,11 @@ func FuzzParsePolicy(f *testing.F) {
 			checkPolicy(t, data, p)
 			return
 		}
-		var bad *PolicyError
+		var bad *strictyaml.Error
 		if !errors.As(err, &bad) || p != nil || len(bad.Problems) == 0 {
-			t.Fatalf("got %v and %#v, want a PolicyError with problems", p, err)
+			t.Fatalf("got %v and %#v, want a strictyaml.Error with problems", p, err)
 		}
-		if !slices.IsSortedFunc(bad.Problems, func(a, b Problem) int { return a.Line - b.Line }) {
+		if !slices.IsSortedFunc(bad.Problems, func(a, b strictyaml.Problem) int { return a.Line - b.Line }) {
 			t.Errorf("not sorted by line: %v", err)
 		}
 		lines := 1 + bytes.Count(data, []byte("\n"))

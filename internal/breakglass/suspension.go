@@ -2,12 +2,11 @@ package breakglass
 
 import (
 	"cmp"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
 
-	"go.yaml.in/yaml/v3"
+	"github.com/breakglassd/breakglass/internal/strictyaml"
 )
 
 // minRequesters is how many people must stay able to ask for a profile, where there are so many. Two, because one may be ill on
@@ -222,49 +221,32 @@ const (
 )
 
 // recertification reads who recertifies.
-func (r *policyReader) recertification(v value, peopleRead bool) {
-	o, ok := v.object("reviewers", "adminReviewers", "deadline")
+func (r *policyReader) recertification(v strictyaml.Value, peopleRead bool) {
+	o, ok := v.Object("reviewers", "adminReviewers", "deadline")
 	if !ok {
 		return
 	}
 	rule := CampaignRule{AdminReviewers: defaultAdminReviewers, DeadlineDays: defaultDeadlineDays}
-	before := len(r.problems)
-	rule.Reviewers = o.need("reviewers").references("team")
-	if n, ok := o.at("adminReviewers").integer(0, 1000); ok && n < MinAdminReviewers {
-		o.at("adminReviewers").wrong("%d is too few: an item that equals cluster-admin takes %d different people; write %d or more, or leave "+
+	before := len(r.Problems)
+	rule.Reviewers = o.Need("reviewers").References("team")
+	if n, ok := o.At("adminReviewers").Integer(0, 1000); ok && n < MinAdminReviewers {
+		o.At("adminReviewers").Wrong("%d is too few: an item that equals cluster-admin takes %d different people; write %d or more, or leave "+
 			"it out", n, MinAdminReviewers, MinAdminReviewers)
 	} else if ok && n > maxAdminReviewers {
-		o.at("adminReviewers").wrong("%d is out of range; write a number from %d to %d", n, MinAdminReviewers, maxAdminReviewers)
+		o.At("adminReviewers").Wrong("%d is out of range; write a number from %d to %d", n, MinAdminReviewers, maxAdminReviewers)
 	} else if ok {
 		rule.AdminReviewers = n
 	}
-	if n, ok := o.at("deadline").days(1, maxDeadlineDays); ok {
+	if n, ok := o.At("deadline").Days(1, maxDeadlineDays); ok {
 		rule.DeadlineDays = n
 	}
 	r.policy.Campaign = rule
-	if !peopleRead || len(r.problems) > before {
+	if !peopleRead || len(r.Problems) > before {
 		return
 	}
 	// Nobody reviews themselves, so for a reviewer's own items one of them is missing.
 	if have := r.policy.members(rule.Reviewers); len(have) < rule.AdminReviewers+1 {
-		v.wrong("%d people must review what equals cluster-admin and nobody reviews themselves, but only %s can; name more reviewers, or ask "+
+		v.Wrong("%d people must review what equals cluster-admin and nobody reviews themselves, but only %s can; name more reviewers, or ask "+
 			"for fewer", rule.AdminReviewers, joinAnd(have))
 	}
-}
-
-// days is a number of days, like 14d.
-func (v value) days(least, most int) (int, bool) {
-	if !v.is(yaml.ScalarNode, "a number of days, like 14d", "!!str") {
-		return 0, false
-	}
-	n := 0
-	if _, err := fmt.Sscanf(v.node.Value, "%dd", &n); err != nil || fmt.Sprintf("%dd", n) != v.node.Value {
-		v.wrong("%s is not a number of days; write it like 14d", shown(v.node.Value))
-		return 0, false
-	}
-	if n < least || n > most {
-		v.wrong("%s is out of range; write %dd to %dd", shown(v.node.Value), least, most)
-		return 0, false
-	}
-	return n, true
 }

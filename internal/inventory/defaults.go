@@ -5,8 +5,7 @@ import (
 	"slices"
 	"strings"
 
-	"go.yaml.in/yaml/v3"
-
+	"github.com/breakglassd/breakglass/internal/strictyaml"
 	"github.com/breakglassd/breakglass/policies"
 )
 
@@ -20,28 +19,11 @@ type Defaults struct {
 func LoadDefaults(files ...[]byte) (*Defaults, error) {
 	d := &Defaults{}
 	for _, text := range files {
-		doc, err := parseYAML(text)
-		if err != nil {
-			return nil, fmt.Errorf("reading the defaults: %w", err)
+		var r strictyaml.Reader
+		if root, ok := r.Document(text, "a file of defaults", "without defaults everything that ships would be a finding"); ok {
+			d.read(root)
 		}
-		r := &reader{}
-		top := r.object(doc, "kubernetes", "clusterRoles", "roles", "clusterRoleBindings", "roleBindings")
-		if minor := r.text(top.get("kubernetes")); minor != "" {
-			d.Minor = minor
-		}
-		for _, n := range r.list(top.get("clusterRoles")) {
-			d.rbac.ClusterRoles = append(d.rbac.ClusterRoles, r.role(n))
-		}
-		for _, n := range r.list(top.get("roles")) {
-			d.rbac.Roles = append(d.rbac.Roles, r.role(n, "namespace"))
-		}
-		for _, n := range r.list(top.get("clusterRoleBindings")) {
-			d.rbac.ClusterBindings = append(d.rbac.ClusterBindings, r.binding(n))
-		}
-		for _, n := range r.list(top.get("roleBindings")) {
-			d.rbac.Bindings = append(d.rbac.Bindings, r.binding(n, "namespace"))
-		}
-		if err := r.err("a file of defaults"); err != nil {
+		if err := r.Err("a file of defaults"); err != nil {
 			return nil, err
 		}
 	}
@@ -58,44 +40,72 @@ func (d *Defaults) ClusterRoles() []Role {
 	return out
 }
 
-func (r *reader) role(n *yaml.Node, more ...string) Role {
-	o := r.object(n, append(more, "name", "labels", "aggregates", "rules")...)
-	out := Role{Name: r.text(o.need("name")), Namespace: r.text(o.get("namespace"))}
+func (d *Defaults) read(root strictyaml.Value) {
+	top, ok := root.Object("kubernetes", "clusterRoles", "roles", "clusterRoleBindings", "roleBindings")
+	if !ok {
+		return
+	}
+	if minor := top.At("kubernetes").Word(); minor != "" {
+		d.Minor = minor
+	}
+	for _, v := range top.At("clusterRoles").Items() {
+		d.rbac.ClusterRoles = append(d.rbac.ClusterRoles, readRole(v))
+	}
+	for _, v := range top.At("roles").Items() {
+		d.rbac.Roles = append(d.rbac.Roles, readRole(v, "namespace"))
+	}
+	for _, v := range top.At("clusterRoleBindings").Items() {
+		d.rbac.ClusterBindings = append(d.rbac.ClusterBindings, readBinding(v))
+	}
+	for _, v := range top.At("roleBindings").Items() {
+		d.rbac.Bindings = append(d.rbac.Bindings, readBinding(v, "namespace"))
+	}
+}
+
+func readRole(v strictyaml.Value, more ...string) Role {
+	o, ok := v.Object(append(more, "name", "labels", "aggregates", "rules")...)
+	if !ok {
+		return Role{}
+	}
+	out := Role{Name: o.Need("name").Word(), Namespace: o.At("namespace").Word()}
 	// Kubernetes aggregates by labels whose value is "true".
-	for _, label := range r.texts(o.get("labels")) {
+	for _, label := range o.At("labels").Words() {
 		if out.Labels == nil {
 			out.Labels = map[string]string{}
 		}
 		out.Labels[label] = "true"
 	}
-	for _, label := range r.texts(o.get("aggregates")) {
+	for _, label := range o.At("aggregates").Words() {
 		out.Aggregation = append(out.Aggregation, Selector{MatchLabels: map[string]string{label: "true"}})
 	}
-	for _, n := range r.list(o.get("rules")) {
-		p := r.object(n, "verbs", "groups", "resources", "names", "urls")
-		out.Rules = append(out.Rules, PolicyRule{Verbs: r.texts(p.need("verbs")), APIGroups: r.texts(p.get("groups")),
-			Resources:     r.texts(p.get("resources")),
-			ResourceNames: r.texts(p.get("names")), NonResourceURLs: r.texts(p.get("urls"))})
+	for _, rule := range o.At("rules").Items() {
+		if p, ok := rule.Object("verbs", "groups", "resources", "names", "urls"); ok {
+			out.Rules = append(out.Rules, PolicyRule{Verbs: p.Need("verbs").Words(), APIGroups: p.At("groups").Words(),
+				Resources: p.At("resources").Words(), ResourceNames: p.At("names").Words(), NonResourceURLs: p.At("urls").Words()})
+		}
 	}
 	return out
 }
 
-// binding reads a binding: its role is "ClusterRole x" or "Role x", its subjects are like "ServiceAccount ns/x".
-func (r *reader) binding(n *yaml.Node, more ...string) Binding {
-	o := r.object(n, append(more, "name", "role", "subjects")...)
-	out := Binding{Name: r.text(o.need("name")), Namespace: r.text(o.get("namespace"))}
-	out.RoleKind, out.RoleName, _ = strings.Cut(r.text(o.need("role")), " ")
-	if out.RoleKind != "ClusterRole" && out.RoleKind != "Role" || out.RoleName == "" {
-		r.wrong(o.get("role"), "a role is written like ClusterRole view")
+// readBinding reads a binding: its role is "ClusterRole x" or "Role x", its subjects are like "ServiceAccount ns/x".
+func readBinding(v strictyaml.Value, more ...string) Binding {
+	o, ok := v.Object(append(more, "name", "role", "subjects")...)
+	if !ok {
+		return Binding{}
 	}
-	for _, text := range r.texts(o.need("subjects")) {
+	out := Binding{Name: o.Need("name").Word(), Namespace: o.At("namespace").Word()}
+	out.RoleKind, out.RoleName, _ = strings.Cut(o.Need("role").Word(), " ")
+	if out.RoleKind != "ClusterRole" && out.RoleKind != "Role" || out.RoleName == "" {
+		o.At("role").Wrong("a role is written like ClusterRole view")
+	}
+	for _, text := range o.Need("subjects").Words() {
 		kind, name, _ := strings.Cut(text, " ")
 		s := Subject{Kind: SubjectKind(kind), Name: name}
 		if s.Kind == ServiceAccount {
 			s.Namespace, s.Name, _ = strings.Cut(name, "/")
 		}
 		if s.Name == "" || s.Kind != User && s.Kind != Group && s.Kind != ServiceAccount {
-			r.wrong(o.get("subjects"), "a subject is written like Group system:masters or ServiceAccount kube-system/x")
+			o.At("subjects").Wrong("a subject is written like Group system:masters or ServiceAccount kube-system/x")
 		}
 		out.Subjects = append(out.Subjects, s)
 	}

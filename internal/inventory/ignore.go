@@ -5,6 +5,8 @@ import (
 	"path"
 	"strings"
 	"time"
+
+	"github.com/breakglassd/breakglass/internal/strictyaml"
 )
 
 // An Ignore is a decision to live with some findings until a day.
@@ -28,32 +30,40 @@ const maxIgnore = 366 * 24 * time.Hour
 //	    reason: it syncs secrets, SEC-1234
 //	    until: 2027-01-31
 func LoadIgnores(text []byte) ([]Ignore, error) {
-	doc, err := parseYAML(text)
-	if err != nil {
-		return nil, fmt.Errorf("reading the ignore file: %w", err)
+	if strictyaml.Empty(text) {
+		return nil, nil
 	}
-	r := &reader{}
+	var r strictyaml.Reader
 	var out []Ignore
-	top := r.object(doc, "ignore")
-	for _, n := range r.list(top.get("ignore")) {
-		o := r.object(n, "rule", "subject", "object", "reason", "until")
-		i := Ignore{Rule: r.text(o.need("rule")), Subject: r.text(o.get("subject")), Object: r.text(o.get("object")),
-			Reason: r.text(o.need("reason")), Line: n.Line}
-		until := o.need("until")
-		if day, err := time.Parse(time.DateOnly, r.text(until)); err == nil {
-			i.Until = day.AddDate(0, 0, 1)
-		} else if until != nil {
-			r.wrong(until, "until must be a day like 2027-01-31")
+	if root, ok := r.Document(text, "the ignore file", "write ignore: [] if nothing is to be ignored"); ok {
+		top, _ := root.Object("ignore")
+		for _, v := range top.At("ignore").Items() {
+			out = append(out, readIgnore(v))
 		}
-		if i.Subject == "" && i.Object == "" {
-			r.wrong(n, "name a subject or an object: a rule is never ignored for everybody (subject: \"*\" says so if it must be)")
-		}
-		out = append(out, i)
 	}
-	if err := r.err("the ignore file"); err != nil {
+	if err := r.Err("the ignore file"); err != nil {
 		return nil, err
 	}
 	return out, nil
+}
+
+func readIgnore(v strictyaml.Value) Ignore {
+	o, ok := v.Object("rule", "subject", "object", "reason", "until")
+	if !ok {
+		return Ignore{}
+	}
+	i := Ignore{Rule: o.Need("rule").Word(), Subject: o.At("subject").Word(), Object: o.At("object").Word(), Reason: o.Need("reason").Word(),
+		Line: v.Line()}
+	until := o.Need("until")
+	if day, err := time.Parse(time.DateOnly, until.Word()); err == nil {
+		i.Until = day.AddDate(0, 0, 1)
+	} else if until.There() {
+		until.Wrong("until must be a day like 2027-01-31")
+	}
+	if i.Subject == "" && i.Object == "" {
+		v.Wrong("name a subject or an object: a rule is never ignored for everybody (subject: \"*\" says so if it must be)")
+	}
+	return i
 }
 
 // glob keeps path.Match's other special characters plain, and lets * match a slash too.

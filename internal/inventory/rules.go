@@ -1,11 +1,10 @@
 package inventory
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
-	"go.yaml.in/yaml/v3"
+	"github.com/breakglassd/breakglass/internal/strictyaml"
 )
 
 // An effect says what a right leads to; see edges in path.go for what each means.
@@ -76,107 +75,105 @@ type need struct {
 
 // LoadRules reads rules. It reports every mistake, each with its line.
 func LoadRules(text []byte) (*Rules, error) {
-	doc, err := parseYAML(text)
-	if err != nil {
-		return nil, fmt.Errorf("reading the rules: %w", err)
-	}
-	r := &reader{}
+	var r strictyaml.Reader
 	out := &Rules{}
-	top := r.object(doc, "controls", "rules")
-	controls := r.controls(top.need("controls"))
-	list := r.list(top.need("rules"))
-	if len(list) == 0 {
-		r.wrong(doc, "there are no rules: a scan with none would find nothing and look clean")
+	if root, ok := r.Document(text, "the rules file", "a scan without rules would find nothing and look clean"); ok {
+		out.read(root)
 	}
-	seen := map[string]int{}
-	covers := map[string]*yaml.Node{}
-	for _, n := range list {
-		o := r.object(n, "id", "can", "text", "severity", "system", "namespace", "named", "cluster", "covers", "effect", "controls", "needs")
-		rule := Rule{ID: r.text(o.need("id")), Can: r.text(o.need("can")), Text: r.text(o.need("text")), Severity: r.severity(o.need("severity")),
-			System: r.severity(o.get("system")), Namespace: r.severity(o.get("namespace")), Named: r.severity(o.get("named")),
-			Covers: r.texts(o.get("covers")), Controls: controls, effect: effect(r.text(o.get("effect")))}
-		if rule.System == "" {
-			rule.System = rule.Severity
-		}
-		switch first := seen[rule.ID]; {
-		case first > 0:
-			r.wrong(o.get("id"), "there is a rule %s in line %d already", shown(rule.ID), first)
-		case strings.Trim(rule.ID, "abcdefghijklmnopqrstuvwxyz0123456789-") != "":
-			r.wrong(o.get("id"), "an id is of a-z, 0-9 and -")
-		}
-		seen[rule.ID] = n.Line
-		covers[rule.ID] = o.get("covers")
-		switch text := r.text(o.get("cluster")); text {
-		case "true":
-			rule.Cluster = true
-		case "", "false":
-		default:
-			r.wrong(o.get("cluster"), "cluster is true or false")
-		}
-		if !slices.Contains(effects, rule.effect) {
-			r.wrong(o.get("effect"), "there is no effect %s; there are %v", shown(string(rule.effect)), effects[1:])
-		}
-		if o.get("controls") != nil {
-			rule.Controls = r.controls(o.get("controls"))
-		}
-		needs := r.list(o.need("needs"))
-		if len(needs) == 0 && o.get("needs") != nil {
-			r.wrong(o.get("needs"), "a rule without needs would be met by everybody")
-		}
-		for _, n := range needs {
-			rule.needs = append(rule.needs, len(out.needs))
-			out.needs = append(out.needs, r.need(n))
-		}
-		out.Rules = append(out.Rules, rule)
-	}
-	for _, rule := range out.Rules {
-		for _, id := range rule.Covers {
-			if id != "*" && seen[id] == 0 {
-				r.wrong(covers[rule.ID], "there is no rule %s to cover", shown(id))
-			}
-		}
-	}
-	if len(out.needs) > maxNeeds {
-		r.wrong(doc, "%d needs are more than the %d that can be judged at once", len(out.needs), maxNeeds)
-	}
-	if err := r.err("the rules file"); err != nil {
+	if err := r.Err("the rules file"); err != nil {
 		return nil, err
 	}
 	return out, nil
 }
 
-func (r *reader) severity(n *yaml.Node) Severity {
-	if n == nil {
+func (out *Rules) read(root strictyaml.Value) {
+	top, ok := root.Object("controls", "rules")
+	if !ok {
+		return
+	}
+	controls := readControls(top.Need("controls"))
+	covers := map[string][]strictyaml.Value{}
+	lines := map[string]int{}
+	for _, v := range top.Need("rules").List() {
+		o, ok := v.Object("id", "can", "text", "severity", "system", "namespace", "named", "cluster", "covers", "effect", "controls", "needs")
+		if !ok {
+			continue
+		}
+		rule := Rule{ID: o.Need("id").Word(), Can: o.Need("can").Word(), Text: o.Need("text").Word(),
+			Severity: readSeverity(o.Need("severity")), System: readSeverity(o.At("system")), Namespace: readSeverity(o.At("namespace")),
+			Named: readSeverity(o.At("named")), Covers: o.At("covers").Words(), Controls: controls, effect: effect(o.At("effect").Word())}
+		if rule.System == "" {
+			rule.System = rule.Severity
+		}
+		switch first := lines[rule.ID]; {
+		case first > 0:
+			o.At("id").Wrong("there is a rule %s in line %d already; give every rule its own id", shown(rule.ID), first)
+		case strings.Trim(rule.ID, "abcdefghijklmnopqrstuvwxyz0123456789-") != "":
+			o.At("id").Wrong("an id is of a-z, 0-9 and -")
+		}
+		lines[rule.ID] = v.Line()
+		covers[rule.ID] = o.At("covers").Items()
+		rule.Cluster, _ = o.At("cluster").Boolean()
+		if !slices.Contains(effects, rule.effect) {
+			o.At("effect").Wrong("there is no effect %s; there are %v", shown(string(rule.effect)), effects[1:])
+		}
+		if o.Has("controls") {
+			rule.Controls = readControls(o.At("controls"))
+		}
+		for _, n := range o.Need("needs").List() { // a rule without needs would be met by everybody: the list is not empty
+			rule.needs = append(rule.needs, len(out.needs))
+			out.needs = append(out.needs, readNeed(n))
+		}
+		out.Rules = append(out.Rules, rule)
+	}
+	for _, rule := range out.Rules {
+		for i, id := range rule.Covers {
+			if id != "*" && lines[id] == 0 {
+				covers[rule.ID][i].Wrong("there is no rule %s to cover", shown(id))
+			}
+		}
+	}
+	if len(out.needs) > maxNeeds {
+		root.Wrong("%d needs are more than the %d that can be judged at once", len(out.needs), maxNeeds)
+	}
+}
+
+func readSeverity(v strictyaml.Value) Severity {
+	if !v.There() {
 		return ""
 	}
-	s, err := ParseSeverity(r.text(n))
+	s, err := ParseSeverity(v.Word())
 	if err != nil {
-		r.wrong(n, "%v", err)
+		v.Wrong("%v", err)
 	}
 	return s
 }
 
-func (r *reader) controls(n *yaml.Node) []string {
-	out := r.texts(n)
+func readControls(v strictyaml.Value) []string {
+	out := v.Words()
 	for _, c := range out {
 		if !slices.Contains(Controls, c) {
-			r.wrong(n, "%s is none of the controls %s", shown(c), strings.Join(Controls, ", "))
+			v.Wrong("%s is none of the controls %s", shown(c), strings.Join(Controls, ", "))
 		}
 	}
 	return out
 }
 
-func (r *reader) need(n *yaml.Node) need {
-	o := r.object(n, "exact", "only", "verbs", "groups", "resources", "urls")
-	out := need{only: r.texts(o.get("only")), exact: r.text(o.get("exact")) == "true", PolicyRule: PolicyRule{Verbs: r.texts(o.need("verbs")),
-		APIGroups: r.texts(o.get("groups")), Resources: r.texts(o.get("resources")), NonResourceURLs: r.texts(o.get("urls"))}}
-	if (len(out.Resources) == 0 || len(out.APIGroups) == 0) == (len(out.NonResourceURLs) == 0) && o.node != nil {
-		r.wrong(n, "a need is about groups and resources, or about urls")
+func readNeed(v strictyaml.Value) need {
+	o, ok := v.Object("exact", "only", "verbs", "groups", "resources", "urls")
+	if !ok {
+		return need{}
+	}
+	out := need{only: o.At("only").Words(), PolicyRule: PolicyRule{Verbs: o.Need("verbs").Words(), APIGroups: o.At("groups").Words(),
+		Resources: o.At("resources").Words(), NonResourceURLs: o.At("urls").Words()}}
+	out.exact, _ = o.At("exact").Boolean()
+	if (len(out.Resources) == 0 || len(out.APIGroups) == 0) == (len(out.NonResourceURLs) == 0) {
+		v.Wrong("a need is about groups and resources, or about urls")
 	}
 	if !out.exact {
 		for _, word := range slices.Concat(out.Verbs, out.APIGroups, out.Resources, out.NonResourceURLs) {
 			if strings.Contains(word, "*") {
-				r.wrong(n, "a wildcard in a need wants exact: true")
+				v.Wrong("a wildcard in a need wants exact: true")
 			}
 		}
 	}
