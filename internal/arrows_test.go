@@ -1,0 +1,122 @@
+package internal_test
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"maps"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/breakglassd/breakglass/"
+
+// arrows are the packages of ours that each package stands on. A new line or word here is a decision: see README.md beside this file.
+var arrows = map[string]string{
+	"cmd/breakglass": "internal/api internal/breakglass internal/ledger internal/recert internal/rotation internal/strictyaml " +
+		"internal/text",
+	"cmd/breakglassd": "internal/api internal/breakglass internal/cluster internal/devmode internal/inventory internal/ledger " +
+		"internal/ledger/sqlstore internal/recert internal/rotation internal/schedule internal/secret " +
+		"internal/session internal/session/store internal/slackbot internal/strictyaml internal/sweep " +
+		"internal/text internal/vaultca internal/webhook",
+	"deploy":                   "",
+	"internal":                 "",
+	"internal/api":             "internal/breakglass internal/ledger internal/recert internal/rotation",
+	"internal/bgtest":          "internal/breakglass internal/devmode/memca internal/ledger internal/ledger/sqlstore",
+	"internal/bgtest/e2e":      "",
+	"internal/bgtest/real":     "",
+	"internal/bgtest/slacksdk": "",
+	"internal/breakglass":      "internal/ledger internal/strictyaml",
+	"internal/cluster":         "internal/breakglass internal/inventory internal/rotation internal/sweep internal/text",
+	"internal/devmode": "deploy internal/api internal/bgtest/real internal/breakglass internal/devmode/kubesim " +
+		"internal/devmode/memca internal/devmode/slacksim internal/ledger internal/ledger/sqlstore policies",
+	"internal/devmode/kubesim":  "internal/sweep",
+	"internal/devmode/memca":    "internal/breakglass",
+	"internal/devmode/slacksim": "",
+	"internal/inventory":        "internal/strictyaml internal/text policies",
+	"internal/ledger":           "",
+	"internal/ledger/sqlstore":  "internal/ledger",
+	"internal/ledger/storetest": "internal/ledger",
+	"internal/recert":           "internal/breakglass internal/inventory internal/ledger internal/schedule internal/text",
+	"internal/rotation":         "internal/breakglass",
+	"internal/schedule":         "internal/breakglass",
+	"internal/secret":           "",
+	"internal/session":          "internal/breakglass internal/sweep",
+	"internal/session/store":    "internal/session",
+	"internal/slackbot":         "internal/breakglass internal/ledger internal/recert internal/secret internal/text",
+	"internal/strictyaml":       "",
+	"internal/sweep":            "internal/breakglass internal/inventory internal/text",
+	"internal/text":             "",
+	"internal/vaultca":          "internal/breakglass internal/rotation policies",
+	"internal/webhook":          "internal/breakglass internal/secret",
+	"policies":                  "",
+}
+
+// never is what no package of a binary may link, directly or through others.
+var never = map[string][]string{
+	"cmd/breakglass":  {"testing", "database/sql", "k8s.io/", "github.com/hashicorp/", "github.com/slack-go/", "github.com/spf13/viper"},
+	"cmd/breakglassd": {"testing", "github.com/hashicorp/vault/vault", "github.com/hashicorp/vault/sdk"},
+}
+
+func TestArrows(t *testing.T) {
+	have := map[string]string{}
+	for _, p := range list(t, "./...") {
+		var ours []string
+		for _, i := range p.Imports {
+			if rest, ok := strings.CutPrefix(i, module); ok {
+				ours = append(ours, rest)
+			}
+		}
+		have[strings.TrimPrefix(p.ImportPath, module)] = strings.Join(ours, " ")
+	}
+	for _, p := range slices.Sorted(maps.Keys(have)) {
+		if want, ok := arrows[p]; !ok || want != have[p] {
+			t.Errorf("%s stands on\n\t%s\nand may stand on\n\t%s", p, have[p], want)
+		}
+	}
+	for p := range arrows {
+		if _, ok := have[p]; !ok {
+			t.Errorf("there is no package %s", p)
+		}
+	}
+}
+
+func TestBinariesLinkNothingThatTheyMustNot(t *testing.T) {
+	for p, banned := range never {
+		for _, dep := range list(t, "-deps", "./"+p) {
+			for _, b := range banned {
+				if dep.ImportPath == b || strings.HasSuffix(b, "/") && strings.HasPrefix(dep.ImportPath, b) {
+					t.Errorf("%s links %s", p, dep.ImportPath)
+				}
+			}
+		}
+	}
+}
+
+type goPackage struct {
+	ImportPath string
+	Imports    []string
+}
+
+func list(t *testing.T, args ...string) []goPackage {
+	t.Helper()
+	cmd := exec.Command("go", append([]string{"list", "-json=ImportPath,Imports"}, args...)...)
+	cmd.Dir = ".."
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []goPackage
+	for d := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p goPackage
+		switch err := d.Decode(&p); {
+		case errors.Is(err, io.EOF):
+			return all
+		case err != nil:
+			t.Fatal(err)
+		}
+		all = append(all, p)
+	}
+}
