@@ -110,6 +110,14 @@ func showAnalysis(out io.Writer, a *inventory.Analysis, all bool) {
 			fmt.Fprintf(out, "               to tell the rest: %s\n", d.Tellable)
 		}
 	}
+	for n, f := range slices.DeleteFunc(slices.Clone(a.Findings), func(f inventory.Finding) bool {
+		return f.Rule != inventory.RuleNotJudged || f.Ignored != nil
+	}) {
+		if n == 0 {
+			fmt.Fprintf(out, "\nnot judged: cannot tell\n")
+		}
+		fmt.Fprintf(out, "  %s\n", f.Title)
+	}
 	shown := slices.DeleteFunc(slices.Clone(a.Findings), func(f inventory.Finding) bool { return !all && !f.Alarm() })
 	fmt.Fprintf(out, "\nfindings: %d of %d\n", len(shown), len(a.Findings))
 	for _, f := range shown {
@@ -117,8 +125,8 @@ func showAnalysis(out io.Writer, a *inventory.Analysis, all bool) {
 		if len(f.Path) > 0 {
 			fmt.Fprintf(out, "            %s\n", f.Path)
 		}
-		if f.Next != "" {
-			fmt.Fprintf(out, "            next: %s\n", f.Next)
+		if next := f.WhatNext(); next != "" {
+			fmt.Fprintf(out, "            next: %s\n", next)
 		}
 	}
 	fmt.Fprintln(out)

@@ -191,7 +191,7 @@ func TestTakeAwayCommandsTakeAway(t *testing.T) {
 	s, after := scan(t, a, cluster.CollectOptions{})
 	for _, f := range after.Alarms() {
 		if f.Subject == nil || !strings.HasPrefix(f.Subject.Name, "keep") {
-			t.Errorf("still there: %s (%s)", f.Title, f.Next)
+			t.Errorf("still there: %s (%s)", f.Title, f.WhatNext())
 		}
 	}
 	n := slices.IndexFunc(s.ClusterBindings, func(b inventory.Binding) bool { return b.Name == "shared" })

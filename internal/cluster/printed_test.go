@@ -169,7 +169,7 @@ func takeAways(t *testing.T, name string) []string {
 		}
 	}
 	for _, f := range a.Findings {
-		if _, command, ok := strings.Cut(f.Next, "kubectl "); ok && f.Subject == nil && f.Item == "" {
+		if _, command, ok := strings.Cut(f.WhatNext(), "kubectl "); ok && f.Subject == nil && f.Item == "" {
 			out = append(out, "kubectl "+command)
 		}
 	}

@@ -33,6 +33,7 @@ func Analyse(s *Snapshot, o Options) *Analysis {
 	a.Findings = append(a.Findings, w.altered(o.Defaults)...)
 	a.Findings = append(a.Findings, j.idle()...)
 	a.Findings = append(a.Findings, j.unread()...)
+	a.Findings = append(a.Findings, j.notJudged()...)
 	a.Doors = j.doors(a)
 	a.AdminRoles = w.adminRoles()
 	for _, name := range programs {
@@ -42,17 +43,42 @@ func Analyse(s *Snapshot, o Options) *Analysis {
 		a.Findings = append(a.Findings, d.findings()...)
 	}
 	a.Findings = ignore(a.Findings, o.Ignores, o.Now)
-	slices.SortStableFunc(a.Findings, func(x, y Finding) int {
+	sortLarge(a.Findings, func(x, y *Finding) int {
 		return cmp.Or(cmp.Compare(alarms(y), alarms(x)), cmp.Compare(y.Severity.Rank(), x.Severity.Rank()), cmp.Compare(x.Rule, y.Rule),
 			cmp.Compare(x.Title, y.Title))
 	})
-	slices.SortStableFunc(a.Powers, func(x, y Power) int {
+	sortLarge(a.Powers, func(x, y *Power) int {
 		return cmp.Or(cmp.Compare(y.Severity.Rank(), x.Severity.Rank()), cmp.Compare(x.Subject.String(), y.Subject.String()))
 	})
 	return a
 }
 
-func alarms(f Finding) int {
+// sortLarge puts large values in order, the equal ones as they were, and moves each of them once.
+func sortLarge[T any](all []T, compare func(x, y *T) int) {
+	from := make([]int32, len(all)) // which of them belongs into each place
+	for i := range from {
+		from[i] = int32(i)
+	}
+	slices.SortStableFunc(from, func(x, y int32) int { return compare(&all[x], &all[y]) })
+	for i := range from {
+		if from[i] < 0 {
+			continue
+		}
+		first := all[i]
+		for to := int32(i); ; {
+			next := from[to]
+			from[to] = -1
+			if next == int32(i) {
+				all[to] = first
+				break
+			}
+			all[to] = all[next]
+			to = next
+		}
+	}
+}
+
+func alarms(f *Finding) int {
 	if f.Alarm() {
 		return 1
 	}
@@ -65,6 +91,7 @@ type judge struct {
 	o       Options
 	w       *rbac
 	shipped map[string]bool
+	places  map[[2]string]int // of the items of doors, by the ids of both
 }
 
 // right identifies what a subject holds, whatever gives it.
@@ -89,26 +116,24 @@ func shippedRights(o Options) map[string]bool {
 func (j *judge) powers(a *Analysis) {
 	w := j.w
 	judged := &RBAC{w: w, g: w.graph()}
+	rights, holders := 0, 0
+	for _, hs := range w.holdings {
+		rights += len(hs)
+		holders += min(1, len(hs))
+	}
+	a.Findings, a.Powers = make([]Finding, 0, rights+holders), make([]Power, 0, holders) // doors tell of some of them again
 	for i, hs := range w.holdings {
 		if len(hs) == 0 {
 			continue
 		}
 		sub := w.subjects[i]
 		p := Power{Subject: sub, Path: judged.g.tail(int32(i)), Expected: true, Orphan: w.missing(sub)}
-		take := map[int32]string{} // a command for each binding: many rights come from one
 		for n, held := range judged.rights(int32(i)) {
 			h := hs[n]
 			r := &w.rules.Rules[h.rule]
 			f := Finding{Rule: r.ID, Severity: held.Severity, Text: r.Text, Subject: &sub, Scope: cmp.Or(h.ns, "cluster"), Controls: r.Controls,
-				ID: digest("right", w.right(i, h)), Title: sub.String() + " " + held.Says, Via: held.Via, Path: held.Path}
+				ID: digest("right", w.right(i, h)), Title: sub.String() + " " + held.Says, Via: held.Via, Path: held.Path, from: w.binding(h.via[0])}
 			f.Expected, f.Why = j.expected(i, h)
-			if take[h.via[0]] == "" {
-				take[h.via[0]] = "take it away with: " + takeAway(w.binding(h.via[0]), sub)
-			}
-			f.Next = take[h.via[0]]
-			if len(h.via) > 1 {
-				f.Next += fmt.Sprintf(" (and %d more of its bindings)", len(h.via)-1)
-			}
 			right := r.ID
 			if h.ns != "" {
 				right += "@" + h.ns
@@ -214,7 +239,7 @@ func (j *judge) idle() []Finding {
 			one.Rule, one.Severity, one.ID = "binding/not-ours", High, digest("binding/not-ours", ref.String())
 			one.Title = fmt.Sprintf("%s carries this daemon's labels, and the daemon knows no such grant", ref)
 			one.Text = "Labels can be written by anybody who may make bindings. It looks like emergency access and is none."
-			one.Next = "find out who made it; take it away with: " + kubectl("delete", ref)
+			one.Next, one.from = "find out who made it", b
 			out = append(out, one)
 		}
 		r := j.w.roleOf(b)
@@ -223,7 +248,7 @@ func (j *judge) idle() []Finding {
 			one.Rule, one.Severity, one.ID = "binding/no-role", Low, digest("binding/no-role", ref.String())
 			one.Title = fmt.Sprintf("%s gives %s %s, which is not there", ref, b.RoleKind, shown(b.RoleName))
 			one.Text = "Whoever makes a role of that name decides what the binding gives."
-			one.Next = "take it away with: " + kubectl("delete", ref)
+			one.from = b
 			out = append(out, one)
 		}
 		for _, sub := range b.Subjects {
@@ -237,7 +262,7 @@ func (j *judge) idle() []Finding {
 			}
 			one.Title = fmt.Sprintf("%s names %s, which is not there", ref, sub)
 			one.Text = "Whoever makes a service account of that name has what the binding gives."
-			one.Next = "take it away with: " + takeAway(b, sub)
+			one.from = b
 			out = append(out, one)
 		}
 	}

@@ -135,6 +135,16 @@ func (d *Defaults) sameMinor(version string) bool {
 	return strings.HasPrefix(version, "v"+d.Minor+".")
 }
 
+// older reports whether the defaults, and the rules that were written with them, are of an older Kubernetes than a server's.
+func (d *Defaults) older(version string) bool {
+	var ours, major, minor int
+	if _, err := fmt.Sscanf(d.Minor, "1.%d", &ours); err != nil {
+		return false
+	}
+	_, err := fmt.Sscanf(version, "v%d.%d", &major, &minor)
+	return err == nil && (major > 1 || minor > ours)
+}
+
 // altered finds roles and bindings of the defaults that give more than what ships. What gives less is nobody's way in.
 func (w *rbac) altered(d *Defaults) []Finding {
 	var out []Finding
@@ -226,7 +236,7 @@ func (w *rbac) alteredBinding(b, base *Binding) []Finding {
 			one.Severity = Medium
 		}
 		one.Title = fmt.Sprintf("%s names %s besides those that ship with Kubernetes", b.Ref(), s)
-		one.Next = takeAway(b, s)
+		one.from = b
 		out = append(out, one)
 	}
 	return out
@@ -302,7 +312,12 @@ func few(texts []string, n int) string {
 // subject, or the user that a service account is.
 func takeAway(b *Binding, s Subject) string {
 	ref := b.Ref()
-	var ops []map[string]string
+	type op struct {
+		Op    string `json:"op"`
+		Path  string `json:"path"`
+		Value string `json:"value,omitempty"`
+	}
+	var ops []op
 	left := len(b.Subjects)
 	for at := len(b.Subjects) - 1; at >= 0; at-- { // from the end, so that the places of the others stay
 		have := b.Subjects[at]
@@ -313,10 +328,10 @@ func takeAway(b *Binding, s Subject) string {
 		where := fmt.Sprintf("/subjects/%d", at)
 		for _, field := range [][2]string{{"kind", string(have.Kind)}, {"name", have.Name}, {"namespace", have.Namespace}} {
 			if field[1] != "" {
-				ops = append(ops, map[string]string{"op": "test", "path": where + "/" + field[0], "value": field[1]})
+				ops = append(ops, op{"test", where + "/" + field[0], field[1]})
 			}
 		}
-		ops = append(ops, map[string]string{"op": "remove", "path": where})
+		ops = append(ops, op{Op: "remove", Path: where})
 	}
 	if left == 0 {
 		return kubectl("delete", ref)

@@ -79,14 +79,16 @@ func (j *judge) hidden(program string) string {
 	return ""
 }
 
-// put adds an item, or where to one that is there already: three API servers with the same flag are one item.
-func (d *Door) put(where string, i DoorItem) {
-	for n := range d.Items {
-		if d.Items[n].ID == i.ID {
-			d.Items[n].Text += "; " + where
-			return
-		}
+// put adds an item to a door, or where to one that is there already: three API servers with the same flag are one item.
+func (j *judge) put(d *Door, where string, i DoorItem) {
+	if n, ok := j.places[[2]string{d.ID, i.ID}]; ok {
+		d.Items[n].Text += "; " + where
+		return
 	}
+	if j.places == nil {
+		j.places = map[[2]string]int{}
+	}
+	j.places[[2]string{d.ID, i.ID}] = len(d.Items)
 	i.Text = strings.TrimSpace(i.Text + " Seen in: " + where)
 	d.Items = append(d.Items, i)
 }
@@ -208,7 +210,8 @@ func (j *judge) clientCA() Door {
 		d.State = Absent
 		for _, name := range j.s.Server.ClientCAs {
 			d.State = Present
-			d.put("the TLS handshake", DoorItem{ID: digest("handshake", name), Title: "a CA named " + shown(name) + " may sign client certificates",
+			j.put(&d, "the TLS handshake", DoorItem{ID: digest("handshake", name), Title: "a CA named " + shown(name) +
+				" may sign client certificates",
 				Risk: Info})
 		}
 		return d
@@ -246,7 +249,7 @@ func (j *judge) clientCA() Door {
 				"controller manager, extension API servers) may.")
 			i.Advice = "delete the ConfigMap, which the API server makes again, and restart the extension API servers"
 		}
-		d.put("extension-apiserver-authentication", i)
+		j.put(&d, "extension-apiserver-authentication", i)
 	}
 	return d
 }
@@ -332,7 +335,7 @@ func (j *judge) firstUser() Door {
 				if s.Kind == Group && b.Namespace == "" && b.Name == "kubeadm:cluster-admins" && s.Name == b.Name && b.RoleName == "cluster-admin" {
 					i.Expected, i.Why = true, "kubeadm makes it"
 				}
-				d.put(b.Ref().String(), i)
+				j.put(&d, b.Ref().String(), i)
 			}
 		}
 	}
@@ -394,7 +397,7 @@ func (j *judge) csrs(a *Analysis) Door {
 			i.Text += " Approval says: " + shown(c.Approval) + "."
 		}
 		d.State = Present
-		d.put("CertificateSigningRequest "+shown(c.Name), i)
+		j.put(&d, "CertificateSigningRequest "+shown(c.Name), i)
 	}
 	signs, managers := false, j.components("kube-controller-manager")
 	for _, c := range managers {
@@ -403,7 +406,7 @@ func (j *judge) csrs(a *Analysis) Door {
 		signs = signs || all || client
 		if text, ok := c.flag("cluster-signing-duration"); ok {
 			if t, err := time.ParseDuration(text); err == nil && t > 366*24*time.Hour {
-				d.put(c.Where, DoorItem{ID: "duration", Title: "certificates through the CSR API may be valid for " + text, Risk: Medium,
+				j.put(&d, c.Where, DoorItem{ID: "duration", Title: "certificates through the CSR API may be valid for " + text, Risk: Medium,
 					Advice: "set --cluster-signing-duration to days"})
 			}
 		}
@@ -450,7 +453,7 @@ func (j *judge) accountTokens(a *Analysis) Door {
 		for _, acc := range j.s.Accounts {
 			for _, name := range acc.Secrets {
 				d.State = Present
-				d.put("service account "+acc.Namespace+"/"+acc.Name, DoorItem{ID: acc.Namespace + "/" + name, Risk: Medium,
+				j.put(&d, "service account "+acc.Namespace+"/"+acc.Name, DoorItem{ID: acc.Namespace + "/" + name, Risk: Medium,
 					Title: fmt.Sprintf("Secret %s/%s may hold a token of service account %s that never expires", shown(acc.Namespace), shown(name),
 						shown(acc.Name)),
 					TakeAway: kubectl("delete", Ref{Kind: "Secret", Namespace: acc.Namespace, Name: name})})
@@ -476,7 +479,7 @@ func (j *judge) accountTokens(a *Analysis) Door {
 			i.Text += " It does not work now."
 		}
 		d.State = Present
-		d.put("Secret "+t.Namespace+"/"+t.Name, i)
+		j.put(&d, "Secret "+t.Namespace+"/"+t.Name, i)
 	}
 	var makers []string
 	for _, p := range a.Powers {
@@ -488,18 +491,18 @@ func (j *judge) accountTokens(a *Analysis) Door {
 	d.saw("which tokens were asked for, and how long they are valid, is in the audit log only (creates of serviceaccounts/token)")
 	for _, c := range j.components("kube-apiserver") {
 		if !c.on("service-account-lookup", true) {
-			d.put(c.Where, DoorItem{ID: "lookup",
+			j.put(&d, c.Where, DoorItem{ID: "lookup",
 				Title: "tokens of deleted service accounts and Secrets still work (--service-account-lookup=false)", Risk: High,
 				Advice: "remove the flag"})
 		}
 		if text, ok := c.flag("service-account-max-token-expiration"); ok {
 			if t, err := time.ParseDuration(text); err == nil && t > 366*24*time.Hour {
-				d.put(c.Where, DoorItem{ID: "max", Title: "tokens may be asked for that are valid for " + text, Risk: Medium,
+				j.put(&d, c.Where, DoorItem{ID: "max", Title: "tokens may be asked for that are valid for " + text, Risk: Medium,
 					Advice: "lower --service-account-max-token-expiration"})
 			}
 		}
 		if issuers := c.Flags["service-account-issuer"]; len(issuers) > 1 {
-			d.put(c.Where, DoorItem{ID: "issuers", Title: fmt.Sprintf("tokens of %d issuers are accepted: %s", len(issuers),
+			j.put(&d, c.Where, DoorItem{ID: "issuers", Title: fmt.Sprintf("tokens of %d issuers are accepted: %s", len(issuers),
 				strings.Join(issuers, ", ")), Risk: Low,
 				Text:   "All but the first are from before a change and should end.",
 				Advice: "remove the old --service-account-issuer once its tokens have expired"})
@@ -571,7 +574,7 @@ func (j *judge) bootstrapTokens() Door {
 		if i.Risk != Info {
 			d.State = Present
 		}
-		d.put("Secret kube-system/bootstrap-token-"+t.ID, i)
+		j.put(&d, "Secret kube-system/bootstrap-token-"+t.ID, i)
 	}
 	return d
 }
@@ -587,14 +590,15 @@ func (j *judge) staticTokens() Door {
 		d.saw("command line of %s", c.Where)
 		if file, ok := c.flag("token-auth-file"); ok && file != "" {
 			d.State = Present
-			d.put(c.Where, DoorItem{ID: "token:" + file, Title: "tokens in the file " + shown(file) + " sign in as whom the file says", Risk: High,
+			j.put(&d, c.Where, DoorItem{ID: "token:" + file, Title: "tokens in the file " + shown(file) + " sign in as whom the file says",
+				Risk:  High,
 				Admin: true, Advice: d.Advice,
 				Text: "Whoever can write the file, or read it once, is any user in it, system:masters included. Who is in it is not visible from " +
 					"outside: review the file."})
 		}
 		if file, ok := c.flag("basic-auth-file"); ok && file != "" {
 			d.State = Present
-			d.put(c.Where, DoorItem{ID: "basic:" + file, Title: "passwords in the file " + shown(file) + " sign in as whom the file says",
+			j.put(&d, c.Where, DoorItem{ID: "basic:" + file, Title: "passwords in the file " + shown(file) + " sign in as whom the file says",
 				Risk: High, Admin: true, Advice: "remove --basic-auth-file, which Kubernetes 1.19 gave up"})
 		}
 	}
@@ -681,21 +685,21 @@ func (j *judge) expression(d *Door, issuer, what string, c claim, refused bool) 
 		i.Text = "Names that begin with system: are refused by a rule (userValidationRules). " +
 			"It can still name a user or group that somebody has bound."
 	}
-	d.put("the authentication configuration", i)
+	j.put(d, "the authentication configuration", i)
 }
 
 // issuer adds an issuer of tokens and what is missing in how it is trusted.
 func (j *judge) issuer(d *Door, where, issuer string, plainNames, plainGroups bool) {
-	d.put(where, DoorItem{ID: "issuer:" + issuer, Title: "tokens of " + shown(issuer) + " sign in", Risk: Low,
+	j.put(d, where, DoorItem{ID: "issuer:" + issuer, Title: "tokens of " + shown(issuer) + " sign in", Risk: Low,
 		Text:   "Whoever administers it can be any user that it may name.",
 		Grants: []string{"users and groups that " + issuer + " names"},
 		Advice: "review who administers it, and that it asks for a second factor", Expected: true, Why: "is how people sign in every day"})
 	if plainNames {
-		d.put(where, DoorItem{ID: "names:" + issuer, Title: "user names of " + shown(issuer) + " get no prefix", Risk: Medium,
+		j.put(d, where, DoorItem{ID: "names:" + issuer, Title: "user names of " + shown(issuer) + " get no prefix", Risk: Medium,
 			Text: "It can name a user that Kubernetes or somebody else knows.", Advice: d.Advice})
 	}
 	if plainGroups {
-		d.put(where, DoorItem{ID: "groups:" + issuer, Title: "groups of " + shown(issuer) + " get no prefix", Risk: High, Admin: true,
+		j.put(d, where, DoorItem{ID: "groups:" + issuer, Title: "groups of " + shown(issuer) + " get no prefix", Risk: High, Admin: true,
 			Text: "It can put anybody into system:masters.", Advice: d.Advice})
 	}
 }
@@ -714,12 +718,13 @@ func (j *judge) webhookTokens() Door {
 			continue
 		}
 		d.State = Present
-		d.put(c.Where, DoorItem{ID: "webhook:" + file, Title: "a webhook (" + shown(file) + ") says whose a token is", Risk: Medium, Admin: true,
+		j.put(&d, c.Where, DoorItem{ID: "webhook:" + file, Title: "a webhook (" + shown(file) + ") says whose a token is", Risk: Medium,
+			Admin:  true,
 			Grants: []string{"any user and group"}, Advice: d.Advice,
 			Text: "Whoever runs it can be any user, system:masters included."})
 		if text, ok := c.flag("authentication-token-webhook-cache-ttl"); ok {
 			if t, err := time.ParseDuration(text); err == nil && t > 5*time.Minute {
-				d.put(c.Where, DoorItem{ID: "cache", Title: "a token that the webhook takes back works for up to " + text + " more", Risk: Medium,
+				j.put(&d, c.Where, DoorItem{ID: "cache", Title: "a token that the webhook takes back works for up to " + text + " more", Risk: Medium,
 					Advice: "lower --authentication-token-webhook-cache-ttl to the default of 2m"})
 			}
 		}
@@ -748,19 +753,19 @@ func (j *judge) requestHeader() Door {
 			Grants: []string{"any user and group by a header"}, Expected: true, Why: "is how extension API servers are told who asks",
 			Advice: d.Advice}
 		j.caProblems(&i, ca)
-		d.put(where, i)
+		j.put(&d, where, i)
 		if slices.ContainsFunc(auth.ClientCAs, func(c CA) bool { return c.KeyID == ca.KeyID }) {
-			d.put(where, DoorItem{ID: "shared:" + ca.KeyID, Title: fmt.Sprintf("CA %s signs client certificates too", shown(ca.Subject)),
+			j.put(&d, where, DoorItem{ID: "shared:" + ca.KeyID, Title: fmt.Sprintf("CA %s signs client certificates too", shown(ca.Subject)),
 				Risk: Critical, Advice: d.Advice,
 				Text: "Whoever gets an ordinary client certificate with an allowed name can say in a header that they are anybody."})
 		}
 		if j.ours(ca) {
-			d.put(where, DoorItem{ID: "ours:" + ca.KeyID, Title: "the break-glass CA vouches for the authenticating proxy", Risk: Critical,
+			j.put(&d, where, DoorItem{ID: "ours:" + ca.KeyID, Title: "the break-glass CA vouches for the authenticating proxy", Risk: Critical,
 				Advice: "take it out of --requestheader-client-ca-file"})
 		}
 	}
 	if d.State == Present && len(auth.RequestHeaderNames) == 0 {
-		d.put(where, DoorItem{ID: "any-name", Title: "every certificate of the proxy's CA may say who a request is from", Risk: High,
+		j.put(&d, where, DoorItem{ID: "any-name", Title: "every certificate of the proxy's CA may say who a request is from", Risk: High,
 			Admin: true, Advice: d.Advice,
 			Text: "No allowed names are set (--requestheader-allowed-names)."})
 	}
@@ -786,7 +791,7 @@ func (j *judge) impersonation(a *Analysis) Door {
 			continue
 		}
 		d.State = Present
-		d.put(p.Via[0].String(), DoorItem{ID: digest(p.Subject.String()), Title: p.Subject.String() + " may act as others: " + few(grants, 4),
+		j.put(&d, p.Via[0].String(), DoorItem{ID: digest(p.Subject.String()), Title: p.Subject.String() + " may act as others: " + few(grants, 4),
 			Risk: p.Severity, Grants: grants,
 			Expected: p.Expected, Why: p.Why, Orphan: p.Orphan, People: userOf(p.Subject), TakeAway: j.takeAwayFrom(p, "impersonate-")})
 	}
@@ -840,7 +845,7 @@ func (j *judge) anonymous(a *Analysis) Door {
 				}
 			}
 			i.Text = "The authentication configuration that was given opens " + strings.Join(paths, ", ") + "."
-			d.put(c.Where, i)
+			j.put(&d, c.Where, i)
 		case c.Blind != "":
 			d.saw("--anonymous-auth was not seen in %s, and not all of its flags were", c.Where)
 			unknown = true
@@ -874,7 +879,7 @@ func (j *judge) anonymous(a *Analysis) Door {
 			d.State, d.Tellable = Present, ""
 		case probe.Livez != 401:
 			d.State, d.Tellable = Present, ""
-			d.put("the answers to requests without a credential", DoorItem{ID: "limited",
+			j.put(&d, "the answers to requests without a credential", DoorItem{ID: "limited",
 				Title: "anonymous requests are open for health checks alone", Risk: Info})
 		case on, limited:
 		case several > 1 && (hidden != "" || unknown): // the answer is that of one of them
@@ -887,12 +892,12 @@ func (j *judge) anonymous(a *Analysis) Door {
 		d.saw("%s", hidden)
 	}
 	if on || asked && probe.API != 401 {
-		d.put("the API server", DoorItem{ID: "on", Title: "requests without a credential are those of system:anonymous", Risk: Low,
+		j.put(&d, "the API server", DoorItem{ID: "on", Title: "requests without a credential are those of system:anonymous", Risk: Low,
 			Expected: true, Why: "is the default of Kubernetes", Advice: d.Advice,
 			Text: "A mistake in a binding then opens the cluster to everybody who reaches it."})
 	}
 	if d.State == Present && probe.API == 200 {
-		d.put("the answers to requests without a credential", DoorItem{ID: "open", Title: "requests without a credential may read /api",
+		j.put(&d, "the answers to requests without a credential", DoorItem{ID: "open", Title: "requests without a credential may read /api",
 			Risk: Medium, Advice: "find the binding or the authorizer that lets them",
 			Text: "Kubernetes lets nobody without a credential read more than its version and health."})
 	}
@@ -920,7 +925,7 @@ func (j *judge) anonymous(a *Analysis) Door {
 				if shipped[b.Ref().String()+"|"+s.String()] {
 					i.Risk, i.Expected, i.Why = Low, true, "ships with Kubernetes or kubeadm"
 				}
-				d.put(b.Ref().String(), i)
+				j.put(&d, b.Ref().String(), i)
 			}
 		}
 	}
@@ -954,26 +959,26 @@ func (j *judge) kubelet() Door {
 		nodes := few(k.Nodes, 3)
 		d.saw("configz of %d nodes (%s)", len(k.Nodes), nodes)
 		if k.Anonymous {
-			d.put(nodes, DoorItem{ID: "anonymous", Title: "kubelets answer requests without a credential",
+			j.put(&d, nodes, DoorItem{ID: "anonymous", Title: "kubelets answer requests without a credential",
 				Risk: worst(Medium, map[bool]Severity{true: Critical, false: High}[k.Mode == "AlwaysAllow"]), Advice: d.Advice,
 				Text: "With authorization.mode AlwaysAllow everybody who reaches port 10250 runs commands in every pod."})
 		}
 		if k.Mode != "Webhook" {
-			d.put(nodes, DoorItem{ID: "mode", Title: "kubelets allow everything to whoever signs in (authorization.mode " + shown(k.Mode) + ")",
+			j.put(&d, nodes, DoorItem{ID: "mode", Title: "kubelets allow everything to whoever signs in (authorization.mode " + shown(k.Mode) + ")",
 				Risk: Critical, Advice: d.Advice,
 				Text: "Every client certificate of the CA that kubelets trust is good for commands in every pod."})
 		}
 		if k.ReadOnlyPort != 0 {
-			d.put(nodes, DoorItem{ID: "read-only", Title: fmt.Sprintf("kubelets serve port %d without any authentication", k.ReadOnlyPort),
+			j.put(&d, nodes, DoorItem{ID: "read-only", Title: fmt.Sprintf("kubelets serve port %d without any authentication", k.ReadOnlyPort),
 				Risk: Medium, Advice: d.Advice})
 		}
 		if !k.Webhook {
-			d.put(nodes, DoorItem{ID: "webhook", Title: "kubelets do not ask the API server whose a token is", Risk: Low, Advice: d.Advice})
+			j.put(&d, nodes, DoorItem{ID: "webhook", Title: "kubelets do not ask the API server whose a token is", Risk: Low, Advice: d.Advice})
 		}
 		if k.ClientCAFile == "" {
 			d.saw("no CA of client certificates on %s", nodes)
 		} else {
-			d.put(nodes, DoorItem{ID: "ca:" + k.ClientCAFile, Title: "kubelets take client certificates of the CA in " + shown(k.ClientCAFile),
+			j.put(&d, nodes, DoorItem{ID: "ca:" + k.ClientCAFile, Title: "kubelets take client certificates of the CA in " + shown(k.ClientCAFile),
 				Risk: Info, Expected: true, Why: "is how the API server signs in there",
 				Text: "If it holds the break-glass CA, a certificate of it is good on nodes too."})
 		}
@@ -1001,7 +1006,7 @@ func (j *judge) controlPlane() Door {
 		d.saw("command line of %s", c.Where)
 		if port, ok := c.flag("port"); ok && port != "0" {
 			d.State = Present
-			d.put(c.Where, DoorItem{ID: c.Name + ":port", Title: c.Name + " serves port " + shown(port) + " without TLS or authentication",
+			j.put(&d, c.Where, DoorItem{ID: c.Name + ":port", Title: c.Name + " serves port " + shown(port) + " without TLS or authentication",
 				Risk: High, Advice: "--port=0"})
 		}
 		port, ok := c.flag("secure-port")
@@ -1020,10 +1025,10 @@ func (j *judge) controlPlane() Door {
 		if c.lacks("authentication-kubeconfig") {
 			i.Risk, i.Text = Medium, "It does not ask the API server who a request is from (--authentication-kubeconfig is not set)."
 		}
-		d.put(c.Where, i)
+		j.put(&d, c.Where, i)
 		for _, path := range c.list("authorization-always-allow-paths") {
 			if !slices.Contains([]string{"/healthz", "/readyz", "/livez"}, path) {
-				d.put(c.Where, DoorItem{ID: c.Name + ":allow:" + path, Title: fmt.Sprintf("%s serves %s to everybody who reaches it", c.Name,
+				j.put(&d, c.Where, DoorItem{ID: c.Name + ":allow:" + path, Title: fmt.Sprintf("%s serves %s to everybody who reaches it", c.Name,
 					shown(path)), Risk: Medium, Advice: d.Advice})
 			}
 		}
@@ -1031,7 +1036,7 @@ func (j *judge) controlPlane() Door {
 	for _, c := range j.components("kube-controller-manager") {
 		if !c.on("use-service-account-credentials", c.Blind != "") {
 			d.State = Present
-			d.put(c.Where, DoorItem{ID: "one-credential", Title: "all controllers share one credential with the rights of them all", Risk: Low,
+			j.put(&d, c.Where, DoorItem{ID: "one-credential", Title: "all controllers share one credential with the rights of them all", Risk: Low,
 				Advice: "--use-service-account-credentials=true"})
 		}
 	}
@@ -1056,7 +1061,7 @@ func (j *judge) kubeProxy() Door {
 		d.saw("ConfigMap kube-system/kube-proxy: metricsBindAddress is %q", j.s.KubeProxy.MetricsBindAddress)
 		if addr := j.s.KubeProxy.MetricsBindAddress; addr != "" && !loopback(addr) {
 			d.State = Present
-			d.put("ConfigMap kube-system/kube-proxy", DoorItem{ID: "metrics", Title: "kube-proxy serves metrics and profiles on " + shown(addr) +
+			j.put(&d, "ConfigMap kube-system/kube-proxy", DoorItem{ID: "metrics", Title: "kube-proxy serves metrics and profiles on " + shown(addr) +
 				" of every node", Risk: Medium, Advice: d.Advice})
 		}
 	}
@@ -1075,13 +1080,14 @@ func (j *judge) etcd() Door {
 		for _, server := range c.list("etcd-servers") {
 			u, err := url.Parse(server)
 			if err == nil && u.Scheme == "http" {
-				d.put(c.Where, DoorItem{ID: "plain:" + server, Title: "the API server talks to etcd at " + shown(server) + " without TLS",
+				j.put(&d, c.Where, DoorItem{ID: "plain:" + server, Title: "the API server talks to etcd at " + shown(server) + " without TLS",
 					Risk: map[bool]Severity{true: Medium, false: Critical}[loopback(u.Host)], Advice: d.Advice,
 					Text: "Everybody who reaches it reads and writes every object."})
 			}
 		}
 		if file, ok := c.flag("etcd-cafile"); ok && clientCA[file] {
-			d.put(c.Where, DoorItem{ID: "shared:" + file, Title: "etcd and the API server trust the same CA (" + shown(file) + ")", Risk: Critical,
+			j.put(&d, c.Where, DoorItem{ID: "shared:" + file, Title: "etcd and the API server trust the same CA (" + shown(file) + ")",
+				Risk:   Critical,
 				Advice: d.Advice,
 				Text:   "Every client certificate of the cluster may then be good for etcd itself."})
 		}
@@ -1094,30 +1100,31 @@ func (j *judge) etcd() Door {
 				return err != nil ||
 					!loopback(u.Host)
 			})
-			d.put(c.Where, DoorItem{ID: "client-cert-auth", Title: "etcd asks no client certificate (--client-cert-auth)", Admin: true,
+			j.put(&d, c.Where, DoorItem{ID: "client-cert-auth", Title: "etcd asks no client certificate (--client-cert-auth)", Admin: true,
 				Risk: map[bool]Severity{true: High, false: Critical}[open], Advice: d.Advice})
 		}
 		if _, ok := c.flag("peer-trusted-ca-file"); ok && !c.on("peer-client-cert-auth", c.Blind != "") {
-			d.put(c.Where, DoorItem{ID: "peer-client-cert-auth", Title: "etcd asks its peers for no certificate (--peer-client-cert-auth)",
+			j.put(&d, c.Where, DoorItem{ID: "peer-client-cert-auth", Title: "etcd asks its peers for no certificate (--peer-client-cert-auth)",
 				Risk: High, Advice: d.Advice})
 		}
 		for _, name := range []string{"auto-tls", "peer-auto-tls"} {
 			if c.on(name, false) {
-				d.put(c.Where, DoorItem{ID: name, Title: "etcd makes its own certificates (--" + name + "), which nobody can verify", Risk: High,
+				j.put(&d, c.Where, DoorItem{ID: name, Title: "etcd makes its own certificates (--" + name + "), which nobody can verify", Risk: High,
 					Advice: d.Advice})
 			}
 		}
 		for _, name := range []string{"listen-client-urls", "listen-metrics-urls", "listen-peer-urls"} {
 			for _, text := range c.list(name) {
 				if u, err := url.Parse(text); err == nil && u.Scheme == "http" && !loopback(u.Host) {
-					d.put(c.Where, DoorItem{ID: name + ":" + text, Title: fmt.Sprintf("etcd listens on %s without TLS (--%s)", shown(text), name),
+					j.put(&d, c.Where, DoorItem{ID: name + ":" + text, Title: fmt.Sprintf("etcd listens on %s without TLS (--%s)", shown(text), name),
 						Advice: d.Advice,
 						Risk:   map[bool]Severity{true: Low, false: Critical}[name == "listen-metrics-urls"]})
 				}
 			}
 		}
 		if file, ok := c.flag("trusted-ca-file"); ok && clientCA[file] {
-			d.put(c.Where, DoorItem{ID: "shared:" + file, Title: "etcd and the API server trust the same CA (" + shown(file) + ")", Risk: Critical,
+			j.put(&d, c.Where, DoorItem{ID: "shared:" + file, Title: "etcd and the API server trust the same CA (" + shown(file) + ")",
+				Risk:   Critical,
 				Advice: d.Advice,
 				Text:   "Every client certificate of the cluster may then be good for etcd itself."})
 		}
@@ -1159,23 +1166,23 @@ func (j *judge) authorization() Door {
 		case len(modes) == 0 && c.Blind != "": // how it decides is in what was not seen
 		case len(modes) == 0 || slices.Contains(modes, "AlwaysAllow"):
 			d.State = Present
-			d.put(c.Where, DoorItem{ID: "always-allow", Title: "the API server allows everything to everybody who signs in (AlwaysAllow)",
+			j.put(&d, c.Where, DoorItem{ID: "always-allow", Title: "the API server allows everything to everybody who signs in (AlwaysAllow)",
 				Risk: Critical, Advice: d.Advice})
 		}
 		if slices.Contains(modes, "ABAC") {
 			d.State = Present
 			file, _ := c.flag("authorization-policy-file")
-			d.put(c.Where, DoorItem{ID: "abac", Title: "the file " + shown(file) + " allows what RBAC may not (ABAC)", Risk: High, Admin: true,
+			j.put(&d, c.Where, DoorItem{ID: "abac", Title: "the file " + shown(file) + " allows what RBAC may not (ABAC)", Risk: High, Admin: true,
 				Advice: "move its rules to RBAC", Text: "Who it gives what is in no object of the cluster: review the file."})
 		}
 		if slices.Contains(modes, "Webhook") {
 			d.State = Present
-			d.put(c.Where, DoorItem{ID: "webhook", Title: "a webhook allows what RBAC may not", Risk: Medium, Admin: true,
+			j.put(&d, c.Where, DoorItem{ID: "webhook", Title: "a webhook allows what RBAC may not", Risk: Medium, Admin: true,
 				Advice: "review what it allows: it is known to it alone", Text: "This inventory lists rights of RBAC only."})
 		}
 		if port, ok := c.flag("insecure-port"); ok && port != "0" {
 			d.State = Present
-			d.put(c.Where, DoorItem{ID: "insecure-port", Title: "the API server serves port " + shown(port) + " without authentication",
+			j.put(&d, c.Where, DoorItem{ID: "insecure-port", Title: "the API server serves port " + shown(port) + " without authentication",
 				Risk: Critical, Advice: "--insecure-port=0"})
 		}
 		off, on := c.list("disable-admission-plugins"), c.list("enable-admission-plugins")
@@ -1183,18 +1190,18 @@ func (j *judge) authorization() Door {
 			"PodSecurity", "NodeRestriction", "ValidatingAdmissionPolicy"} {
 			if slices.Contains(off, name) {
 				d.State = Present
-				d.put(c.Where, DoorItem{ID: "off:" + name, Title: "the admission plugin " + name + " is switched off", Risk: Medium,
+				j.put(&d, c.Where, DoorItem{ID: "off:" + name, Title: "the admission plugin " + name + " is switched off", Risk: Medium,
 					Advice: "take it out of --disable-admission-plugins"})
 			}
 		}
 		if c.Blind == "" && !slices.Contains(on, "NodeRestriction") && !slices.Contains(off, "NodeRestriction") {
 			d.State = Present
-			d.put(c.Where, DoorItem{ID: "node-restriction", Title: "a node may change other nodes (no NodeRestriction)", Risk: Medium,
+			j.put(&d, c.Where, DoorItem{ID: "node-restriction", Title: "a node may change other nodes (no NodeRestriction)", Risk: Medium,
 				Advice: "--enable-admission-plugins=NodeRestriction"})
 		}
 		if slices.Contains(on, "AlwaysAdmit") {
 			d.State = Present
-			d.put(c.Where, DoorItem{ID: "always-admit", Title: "the admission plugin AlwaysAdmit is on", Risk: Low,
+			j.put(&d, c.Where, DoorItem{ID: "always-admit", Title: "the admission plugin AlwaysAdmit is on", Risk: Low,
 				Advice: "take it out of --enable-admission-plugins"})
 		}
 	}
@@ -1217,7 +1224,7 @@ func (j *judge) extensions() Door {
 		if s.Insecure {
 			i.Risk, i.Text = High, "Its certificate is not verified: whoever is between may answer in its place."
 		}
-		d.put("APIService "+s.Name, i)
+		j.put(&d, "APIService "+s.Name, i)
 	}
 	for _, h := range j.s.Webhooks {
 		d.State = Present
@@ -1239,7 +1246,7 @@ func (j *judge) extensions() Door {
 		if h.Mutating && h.Everything && !strings.HasPrefix(h.Target, "service ") {
 			i.Risk = High
 		}
-		d.put(kind+" "+h.Config, i)
+		j.put(&d, kind+" "+h.Config, i)
 	}
 	return d
 }
@@ -1256,7 +1263,7 @@ func (j *judge) platform(a *Analysis) Door {
 	}
 	note := func(platform, id, text, advice string) {
 		d.State = Present
-		d.put(platform, DoorItem{ID: id, Title: text, Risk: Info, Expected: true, Why: "is how " + platform + " works", Advice: advice})
+		j.put(&d, platform, DoorItem{ID: id, Title: text, Risk: Info, Expected: true, Why: "is how " + platform + " works", Advice: advice})
 	}
 	switch {
 	case j.s.eks():
@@ -1300,7 +1307,7 @@ func (j *judge) platform(a *Analysis) Door {
 		if group == "system:nodes" || group == "system:bootstrappers" {
 			i.Risk, i.Expected, i.Why = Info, true, "is how nodes join"
 		}
-		d.put("ConfigMap kube-system/aws-auth", i)
+		j.put(&d, "ConfigMap kube-system/aws-auth", i)
 	}
 	return d
 }

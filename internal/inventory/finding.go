@@ -1,8 +1,10 @@
 package inventory
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -134,12 +136,47 @@ type Finding struct {
 	Item     string   `json:"item,omitempty"`    // id of the door's item, where it is about one
 	Path     Path     `json:"path,omitempty"`    // to cluster-admin, where this right is the first step of one
 	Controls []string `json:"controls,omitempty"`
-	Next     string   `json:"next,omitempty"` // what to do about it: advice, or the exact command
+	// Next is advice on what to do about it. Where a command does it, Command makes it.
+	Next string `json:"next,omitempty"`
 	// Expected says that every cluster of this kind has it, and Why says where it comes from. It is no alarm.
 	Expected bool   `json:"expected,omitempty"`
 	Why      string `json:"why,omitempty"`
 	// Ignored is the reason why somebody decided to live with it until a day, from the ignore file. It is no alarm.
 	Ignored *Ignore `json:"ignored,omitempty"`
+
+	from *Binding // out of which Command takes the subject; nil if no command takes it away
+}
+
+// Command is the exact command that takes away what was found, for a shell; empty where none does. It is made when somebody asks:
+// a large cluster has very many findings, and most are looked at by nobody.
+func (f Finding) Command() string {
+	switch {
+	case f.from == nil:
+		return ""
+	case f.Subject == nil:
+		return kubectl("delete", f.from.Ref())
+	}
+	return takeAway(f.from, *f.Subject)
+}
+
+// WhatNext is what to do about it in one line: advice, the command, or both.
+func (f Finding) WhatNext() string {
+	command := f.Command()
+	if command == "" {
+		return f.Next
+	}
+	out := strings.TrimPrefix(f.Next+"; take it away with: "+command, "; ")
+	if len(f.Via) > 1 {
+		out += fmt.Sprintf(" (and %d more of its bindings)", len(f.Via)-1)
+	}
+	return out
+}
+
+// MarshalJSON writes what to do about it whole.
+func (f Finding) MarshalJSON() ([]byte, error) {
+	type plain Finding
+	f.Next = f.WhatNext()
+	return json.Marshal(plain(f))
 }
 
 // Alarm reports whether somebody must look: it is neither expected nor ignored, and more than worth knowing.

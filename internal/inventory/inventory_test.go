@@ -58,6 +58,7 @@ var (
 
 func TestMistakesInRulesAreToldWithTheirLines(t *testing.T) {
 	good := `controls: [NIST AC-2]
+groups: [""]
 rules:
   - id: a
     can: do it
@@ -69,20 +70,20 @@ rules:
 		t.Fatal(err)
 	}
 	for _, c := range []struct{ old, new, want string }{
-		{"severity: high", "severity: hihg", `:6: rules[0].severity: severity "hihg" is none of`},
-		{"severity: high", "severty: high", `:6: rules[0]: unknown key "severty"; did you mean severity?`},
-		{"    severity: high\n", "", ":3: rules[0]: severity is missing"},
-		{"severity: high", "severity: high\n    effect: magic", ":7: rules[0].effect: there is no effect magic"},
-		{"severity: high", "severity: high\n    covers: [b]", ":7: rules[0].covers[0]: there is no rule b to cover"},
-		{"severity: high", "severity: high\n    severity: low", ":7: rules[0].severity: this key stands here twice"},
-		{"severity: high", "severity: high\n    cluster: maybe", ":7: rules[0].cluster: text stands here; write true or false"},
+		{"severity: high", "severity: hihg", `:7: rules[0].severity: severity "hihg" is none of`},
+		{"severity: high", "severty: high", `:7: rules[0]: unknown key "severty"; did you mean severity?`},
+		{"    severity: high\n", "", ":4: rules[0]: severity is missing"},
+		{"severity: high", "severity: high\n    effect: magic", ":8: rules[0].effect: there is no effect magic"},
+		{"severity: high", "severity: high\n    covers: [b]", ":8: rules[0].covers[0]: there is no rule b to cover"},
+		{"severity: high", "severity: high\n    severity: low", ":8: rules[0].severity: this key stands here twice"},
+		{"severity: high", "severity: high\n    cluster: maybe", ":8: rules[0].cluster: text stands here; write true or false"},
 		{"[NIST AC-2]", "[NIST AC-99]", `:1: controls: "NIST AC-99" is none of the controls`},
-		{"id: a", "id: A B", ":3: rules[0].id: an id is of a-z"},
-		{`resources: [pods]}]`, `resources: ["*"]}]`, ":7: rules[0].needs[0]: a wildcard in a need wants exact: true"},
-		{`groups: [""], resources: [pods]`, `groups: [""]`, ":7: rules[0].needs[0]: a need is about groups and resources, or about urls"},
-		{`[{verbs: [get], groups: [""], resources: [pods]}]`, "[]", ":7: rules[0].needs: the list is empty"},
-		{`needs: [{verbs: [get]`, "needs: [{verb: [get]", `:7: rules[0].needs[0]: unknown key "verb"; did you mean verbs?`},
-		{"rules:\n  - id", "rulez:\n  - id", `:2: unknown key "rulez"; did you mean rules?`},
+		{"id: a", "id: A B", ":4: rules[0].id: an id is of a-z"},
+		{`resources: [pods]}]`, `resources: ["*"]}]`, ":8: rules[0].needs[0]: a wildcard in a need wants exact: true"},
+		{`groups: [""], resources: [pods]`, `groups: [""]`, ":8: rules[0].needs[0]: a need is about groups and resources, or about urls"},
+		{`[{verbs: [get], groups: [""], resources: [pods]}]`, "[]", ":8: rules[0].needs: the list is empty"},
+		{`needs: [{verbs: [get]`, "needs: [{verb: [get]", `:8: rules[0].needs[0]: unknown key "verb"; did you mean verbs?`},
+		{"rules:\n  - id", "rulez:\n  - id", `:3: unknown key "rulez"; did you mean rules?`},
 	} {
 		if !strings.Contains(good, c.old) {
 			t.Fatalf("there is no %q to spoil", c.old)
@@ -91,7 +92,7 @@ rules:
 			t.Errorf("%q for %q: got %v, want %q", c.new, c.old, err, c.want)
 		}
 	}
-	for _, text := range []string{"", "rules: []\ncontrols: []", "[]", good + "---\n" + good, good +
+	for _, text := range []string{"", "rules: []\ngroups: []\ncontrols: []", "[]", good + "---\n" + good, good +
 		"  - id: a\n    can: x\n    text: x\n    severity: low\n    needs: [{verbs: [get], urls: [/x]}]\n"} {
 		if _, err := LoadRules([]byte(text)); err == nil {
 			t.Errorf("these rules are taken:\n%s", text)
@@ -577,7 +578,17 @@ func TestSnapshotSurvivesJSONAndIsNotChanged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	said := func(a *Analysis) string {
+		text, err := json.MarshalIndent(a, "", " ")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
 	first := judged(t, s)
+	if want := `"next": "take it away with: kubectl delete clusterrolebinding b"`; !strings.Contains(said(first), want) {
+		t.Errorf("the analysis as JSON does not hold %s: %s", want, said(first))
+	}
 	after, err := json.Marshal(s)
 	if err != nil || string(after) != string(text) {
 		t.Errorf("judging changed the snapshot: %s", cmp.Diff(string(text), string(after)))
@@ -586,7 +597,7 @@ func TestSnapshotSurvivesJSONAndIsNotChanged(t *testing.T) {
 	if err := json.Unmarshal(text, &back); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(first, judged(t, &back)); diff != "" {
+	if diff := cmp.Diff(said(first), said(judged(t, &back))); diff != "" {
 		t.Errorf("judged again after JSON:\n%s", diff)
 	}
 }

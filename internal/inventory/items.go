@@ -52,13 +52,7 @@ func Items(s *Snapshot, a *Analysis) []Item {
 		if f.Rule == "binding/no-account" {
 			i.Proof = append(slices.Clip(rbacProof), SourceAccounts)
 		}
-		if cmd, ok := strings.CutPrefix(f.Next, "take it away with: "); ok {
-			i.TakeAway = cmd
-		} else if strings.HasPrefix(f.Next, "kubectl ") {
-			i.TakeAway = f.Next
-		} else {
-			i.Advice = f.Next
-		}
+		i.TakeAway, i.Advice = f.Command(), f.Next
 		add(i, f.ID)
 	}
 	slices.SortStableFunc(out, func(x, y Item) int {

@@ -88,6 +88,7 @@ type rbac struct {
 	grants       [][]grant
 	holdings     [][]holding
 	exists       map[Subject]bool // service accounts; nil if they could not be read
+	scratch      []holding        // of one call of judge after the other
 }
 
 // normal is the subject that the API server takes s for: a user with the name of a service account is that service account, and
@@ -105,7 +106,14 @@ func normal(s Subject) Subject {
 }
 
 func index(s *Snapshot, rules *Rules) *rbac {
-	w := &rbac{s: s, rules: rules, clusterRoles: resolve(s.ClusterRoles), roles: make(map[Ref]*role, len(s.Roles)), index: map[Subject]int32{}}
+	named := len(s.Accounts)
+	for _, bindings := range [][]Binding{s.ClusterBindings, s.Bindings} {
+		for i := range bindings {
+			named += len(bindings[i].Subjects)
+		}
+	}
+	w := &rbac{s: s, rules: rules, clusterRoles: resolve(s.ClusterRoles), roles: make(map[Ref]*role, len(s.Roles)),
+		index: make(map[Subject]int32, named), subjects: make([]Subject, 0, named), grants: make([][]grant, 0, named)}
 	for i := range s.Roles {
 		r := &s.Roles[i]
 		w.roles[Ref{Namespace: r.Namespace, Name: r.Name}] = &role{Role: r, rules: r.Rules}
@@ -186,7 +194,7 @@ func (w *rbac) hold() {
 // held is what somebody with these bindings holds: the whole cluster first, then namespace by namespace.
 func (w *rbac) held(grants []grant) []holding {
 	var cluster []grant
-	local := map[string][]grant{}
+	var local map[string][]grant
 	for _, g := range grants {
 		if g.role == nil {
 			continue
@@ -194,6 +202,9 @@ func (w *rbac) held(grants []grant) []holding {
 		if g.binding >= 0 {
 			cluster = append(cluster, g)
 			continue
+		}
+		if local == nil {
+			local = map[string][]grant{}
 		}
 		ns := w.binding(g.binding).Namespace
 		local[ns] = append(local[ns], g)
@@ -216,7 +227,7 @@ func (w *rbac) judge(grants []grant, ns string, everywhere []holding) []holding 
 	if some == (bits{}) {
 		return nil
 	}
-	var out []holding
+	out := w.scratch[:0]
 	for n := range w.rules.Rules {
 		r := &w.rules.Rules[n]
 		if r.effect == effectAWSAuth && !w.s.awsAuth() {
@@ -264,7 +275,14 @@ func (w *rbac) judge(grants []grant, ns string, everywhere []holding) []holding 
 			out = append(out, h)
 		}
 	}
-	return slices.DeleteFunc(slices.Clone(out), func(h holding) bool { return w.covered(h, out) || w.covered(h, everywhere) })
+	w.scratch = out
+	told := make([]holding, 0, len(out))
+	for _, h := range out {
+		if !w.covered(h, out) && !w.covered(h, everywhere) {
+			told = append(told, h)
+		}
+	}
+	return told
 }
 
 // subset reports whether a names some objects and all of them are in b.

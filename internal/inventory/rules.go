@@ -62,8 +62,9 @@ type Rule struct {
 
 // Rules are the rights that matter. They are read-only once loaded.
 type Rules struct {
-	Rules []Rule
-	needs []need
+	Rules  []Rule
+	groups []string // API groups that were looked at whole
+	needs  []need
 }
 
 // A need is what one role can fulfil: any of the verbs on any of the resources of any of the groups.
@@ -87,10 +88,11 @@ func LoadRules(text []byte) (*Rules, error) {
 }
 
 func (out *Rules) read(root strictyaml.Value) {
-	top, ok := root.Object("controls", "rules")
+	top, ok := root.Object("controls", "groups", "rules")
 	if !ok {
 		return
 	}
+	out.groups = top.Need("groups").Words()
 	controls := readControls(top.Need("controls"))
 	covers := map[string][]strictyaml.Value{}
 	lines := map[string]int{}

@@ -639,7 +639,28 @@ func clusterItems(s *inventory.Snapshot, a *inventory.Analysis, all []inventory.
 			Cluster: s.Cluster, Title: f.Title, Evidence: []string{f.Text}, Risk: f.Severity, Admin: true,
 			Grants: []string{"anything"}, Fingerprint: digestOf(f.ID), Advice: f.Next})
 	}
-	return out
+	return append(out, notJudged(s.Cluster, a)...)
+}
+
+// notJudged is one item for all that the rules are not about: nobody can tell what those rights lead to, so somebody looks.
+func notJudged(cluster string, a *inventory.Analysis) []Item {
+	i := Item{ID: "cluster/" + cluster + "/not-judged", Topic: TopicPower, Kind: "unknown", Cluster: cluster, Risk: inventory.Medium,
+		Title: "cannot tell what rights lead to that no rule judges"}
+	for _, f := range a.Findings {
+		if f.Rule != inventory.RuleNotJudged || f.Ignored != nil {
+			continue
+		}
+		i.Evidence = append(i.Evidence, f.Title)
+		i.Grants = append(i.Grants, f.Item)
+		i.Advice = cmp.Or(i.Advice, f.Next)
+	}
+	if i.Evidence == nil {
+		return nil
+	}
+	slices.Sort(i.Evidence)
+	slices.Sort(i.Grants)
+	i.Fingerprint = digestOf(i.Evidence)
+	return []Item{i}
 }
 
 // noProof says to reviewers that no later scan can show whether what they revoke is gone.
