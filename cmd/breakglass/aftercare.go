@@ -87,7 +87,7 @@ func (a *app) revokeCommand() *cobra.Command {
 			if err == nil && left != "" {
 				err = &failure{exit: exitUnreachable, code: "not-cut-off", what: "revoked and recorded, but not every API server says no yet",
 					why:  left,
-					next: "the daemon goes on asking; watch it with: breakglass show " + r.ID}
+					next: "the daemon goes on asking; watch it with: " + command("show", nil, r.ID)}
 			}
 			return err
 		}}
@@ -316,19 +316,24 @@ func (a *app) noteCommand(verb, short, filter string, need bool, give func(conte
 				return err
 			}
 			a.headline(r)
-			question, need := "What was done, and what is left to do? ", need
+			question, need := "What was done, and what is left to do?", need
 			if verb == "ack" {
 				if r, err = a.lookAgain(ctx, c, r); err != nil {
 					return err
 				}
 				if r.Acknowledged == nil && r.Swept.Critical() > 0 {
-					question, need = "Something critical is still there: why may it stay? ", true
+					question, need = "Something critical is still there: why may it stay?", true
 				}
 			}
 			if text := a.afterwards(r); text != "" {
 				a.screen.note("%s", styled(strings.TrimSuffix(text, "\n")))
 			}
 			if need { // checked before the person writes
+				if r.State == breakglass.StateActive && verb == "close" && a.interactive() {
+					if r, err = a.endNow(ctx, c, r); err != nil {
+						return err
+					}
+				}
 				switch {
 				case r.State == breakglass.StateActive:
 					return &failure{exit: exitOther, code: "still-active", what: "not possible now", why: r.ID + " is still active",
@@ -339,7 +344,7 @@ func (a *app) noteCommand(verb, short, filter string, need bool, give func(conte
 				}
 			}
 			if note == "" && file == "" && need && a.interactive() {
-				if note, err = a.ask(ctx, false, "%s", question); err != nil {
+				if note, err = a.ask(ctx, false, "%s ", question); err != nil {
 					return err
 				}
 			}
@@ -367,6 +372,27 @@ func (a *app) noteCommand(verb, short, filter string, need bool, give func(conte
 		f.BoolVar(&yes, "yes", false, "do not ask")
 	}
 	return cmd
+}
+
+// endNow ends a live grant, if its holder says so, to be closed then.
+func (a *app) endNow(ctx context.Context, c *api.Client, r api.Request) (api.Request, error) {
+	yes, err := a.ask(ctx, false, "%s is still active, %s. End it now and close? [y/N] ", r.ID, a.waiting(r))
+	if err != nil || !strings.EqualFold(yes, "y") && !strings.EqualFold(yes, "yes") {
+		return r, err
+	}
+	if r, err = c.Command(ctx, r.ID, "revoke", "done with it"); err != nil {
+		return r, err
+	}
+	a.screen.note("%s revoked   %s", a.screen.green("✓"), a.seen(r).ID)
+	r, left, err := a.untilCutOff(ctx, c, r, 30*time.Second)
+	if err != nil {
+		return r, err
+	}
+	a.screen.note("%s", styled(strings.TrimSuffix(a.receipt(r), "\n")))
+	if left != "" {
+		a.screen.note("%s not every API server says no yet; the daemon goes on asking: %s", a.screen.yellow("!"), left)
+	}
+	return a.get(ctx, c, r.ID)
 }
 
 // lookAgain has a session looked through once more, so that what is acknowledged is what is there now. Where that cannot be done it
@@ -449,7 +475,7 @@ func (a *app) afterwards(r api.Request) string {
 			row("", "gap: %s", g)
 		}
 		if s.Digest != "" {
-			row("", "report %s (SHA-256 of: breakglass show %s --session -o json)", s.Digest, r.ID)
+			row("", "report %s (SHA-256 of: %s)", s.Digest, a.typed("show", []string{"--session", "--output=json"}, r.ID))
 		}
 	}
 	if s := r.Swept; s != nil {
@@ -465,7 +491,7 @@ func (a *app) afterwards(r api.Request) string {
 			label = ""
 		}
 		if s.More > 0 {
-			row("", "and %d more; all of it: breakglass show %s --session", s.More, r.ID)
+			row("", "and %d more; all of it: %s", s.More, a.typed("show", []string{"--session"}, r.ID))
 		}
 		for _, g := range s.Gaps {
 			row("", "not looked at: %s", g)
@@ -474,16 +500,16 @@ func (a *app) afterwards(r api.Request) string {
 		case r.Acknowledged != nil:
 			row("seen by", "%s %s  %s", person(r, r.Acknowledged.Person), a.when(r.Acknowledged.At), r.Acknowledged.Reason)
 		case len(s.Items) > 0 && !r.AcknowledgeBy.IsZero():
-			row("seen by", "nobody yet; due %s: breakglass ack %s", a.when(r.AcknowledgeBy), r.ID)
+			row("seen by", "nobody yet; due %s: %s", a.when(r.AcknowledgeBy), a.typed("ack", nil, r.ID))
 		case len(s.Items) > 0:
-			row("seen by", "nobody yet: breakglass ack %s", r.ID)
+			row("seen by", "nobody yet: %s", a.typed("ack", nil, r.ID))
 		}
 	}
 	switch {
 	case r.Closed != nil:
 		row("closed", "%s: %s", a.when(r.Closed.At), paragraph{cmp.Or(r.Closed.Reason, "(erased)"), 12})
 	case r.Touched && !r.CloseBy.IsZero():
-		row("touched", "the closing note is missing; due %s: breakglass close %s", a.when(r.CloseBy), r.ID)
+		row("touched", "the closing note is missing; due %s: %s", a.when(r.CloseBy), a.typed("close", nil, r.ID))
 	}
 	return b.String()
 }
@@ -600,7 +626,7 @@ func (a *app) findingsCommand() *cobra.Command {
 					a.data("%s  %s\n    since %s   %s\n    next: %s\n", f.Severity, f.What, a.clock(f.Since), f.Key, f.Next)
 				}
 				for _, line := range owed.lines() {
-					a.screen.note("%s %s", a.screen.yellow("!"), line)
+					a.screen.note("%s %s", a.screen.yellow("!"), a.asTyped(line))
 				}
 				if len(all.Items)+len(owed.left)+len(owed.close)+len(owed.prove) == 0 {
 					a.screen.note("%s nothing is open", a.screen.green("✓"))
@@ -689,7 +715,8 @@ func (o owed) lines() []string {
 			false: fmt.Sprintf("%d closing notes are", n)}[n == 1]))
 	}
 	for _, r := range o.prove {
-		out = append(out, fmt.Sprintf("the revocation of %s is not proved: %s: breakglass show %s", r.ID, oneLine(openServers(r), 200), r.ID))
+		out = append(out, fmt.Sprintf("the revocation of %s is not proved: %s: %s", r.ID, oneLine(openServers(r), 200),
+			command("show", nil, r.ID)))
 	}
 	return out
 }

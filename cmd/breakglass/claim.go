@@ -18,11 +18,11 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/mod/sumdb/note"
-	"golang.org/x/term"
 
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/text"
 )
 
 // target is where a certificate goes.
@@ -102,7 +102,7 @@ func (a *app) claim(ctx context.Context, c *api.Client, r api.Request, t target)
 	if err := a.pinCluster(c, r.Ask, caHash([]byte(d.Cluster.CA))); err != nil {
 		return err
 	}
-	cert, again := d.Request.Certificate, ""
+	cert, again := d.Request.Certificate, styled("")
 	if k.Serial == d.Request.Certificate.Serial {
 		again = " (the same as before)"
 	}
@@ -134,7 +134,7 @@ func (a *app) files(id string, t target) ([]string, error) {
 		if a.output == "pem" || a.json() && base != "" {
 			return nil, usage("-o %s with --out %s is not possible", a.output, base)
 		}
-		if f, ok := a.out.(*os.File); ok && !t.force && term.IsTerminal(int(f.Fd())) {
+		if a.outTerminal() && !t.force {
 			return nil, &failure{exit: exitUsage, code: "key-on-screen", what: "this would print a private key on the screen",
 				next: "send it into a file or another program, or give --force"}
 		}
@@ -379,7 +379,10 @@ func (a *app) deliver(d api.Delivery, k *kept, chain string, files []string) err
 	if err := writePrivate(files[0], []byte(config)); err != nil {
 		return fmt.Errorf("writing %s: %w", files[0], err)
 	}
-	_, err := fmt.Fprintf(a.out, "export KUBECONFIG=%s\n", shellQuote(files[0]))
+	if a.outTerminal() { // nothing evaluates what is printed: say how to use it, here and elsewhere
+		a.screen.note("Use it, in this terminal or another:  eval \"$(%s)\"   or:", a.typed("claim", nil, id))
+	}
+	_, err := fmt.Fprintf(a.out, "export KUBECONFIG=%s\n", text.Quote(files[0]))
 	return err
 }
 
@@ -435,7 +438,7 @@ func tombstone(k *kept, now time.Time, how string) string {
 	}
 	fmt.Fprintf(&b, "users:\n- name: %s\n  user:\n    exec:\n      apiVersion: client.authentication.k8s.io/v1\n      interactiveMode: "+
 		"Never\n", user)
-	fmt.Fprintf(&b, "      command: %s\n      args: [ended, %s, %s, %s, %s]\n", q(program), user, q(k.Cluster.ID), q(k.Profile), q(how))
+	fmt.Fprintf(&b, "      command: %s\n      args: [ended, --, %s, %s, %s, %s]\n", q(program), user, q(k.Cluster.ID), q(k.Profile), q(how))
 	fmt.Fprintf(&b, "contexts:\n- name: %s\n  context:\n    cluster: %s\n    user: %s\n", name, q(k.Cluster.ID), user)
 	return b.String()
 }
@@ -446,13 +449,7 @@ func (a *app) endedCommand() *cobra.Command {
 		RunE: func(_ *cobra.Command, args []string) error {
 			return &failure{exit: exitExpired, code: "access-ended",
 				what: fmt.Sprintf("your access to %s is over: %s %s", args[1], args[0], args[3]),
-				next: "ask again: breakglass request -c " + args[1] + " -p " + args[2] + ` --reason "…", and use the kubeconfig that it writes`}
+				next: "ask again: " + command("request", []string{"--cluster=" + args[1], "--profile=" + args[2]}) +
+					` --reason "…", and use the kubeconfig that it writes`}
 		}}
-}
-
-func shellQuote(s string) string {
-	if s != "" && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-+=:@") == "" {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }

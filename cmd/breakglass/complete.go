@@ -52,7 +52,7 @@ func (a *app) completeProfiles(cmd *cobra.Command, _ []string, _ string) ([]cobr
 	var out []cobra.Completion
 	for _, p := range all.Items {
 		if p.MayRequest {
-			out = append(out, cobra.CompletionWithDesc(oneLine(clean(p.ID), 100), oneLine(format("%s %s", p.Rights, p.Description), 60)))
+			out = append(out, cobra.CompletionWithDesc(oneLine(p.ID, 100), oneLine(format("%s %s", p.Rights, p.Description), 60)))
 		}
 	}
 	return out, cobra.ShellCompDirectiveNoFileComp
@@ -66,7 +66,7 @@ func (a *app) completeClusters(cmd *cobra.Command, _ []string, _ string) ([]cobr
 		for _, cl := range p.Clusters {
 			if p.MayRequest && !seen[cl.ID] {
 				seen[cl.ID] = true
-				out = append(out, cobra.CompletionWithDesc(oneLine(clean(cl.ID), 100), oneLine(clean(cl.Server), 100)))
+				out = append(out, cobra.CompletionWithDesc(oneLine(cl.ID, 100), oneLine(cl.Server, 100)))
 			}
 		}
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -12,7 +13,9 @@ import (
 func (a *app) approveCommand() *cobra.Command {
 	var yes bool
 	var comment string
-	cmd := &cobra.Command{Use: "approve ID", Short: "Show a request and approve it with your SSH key", Args: one(),
+	cmd := &cobra.Command{Use: "approve [ID]",
+		Short:             "Show a request and approve it with your SSH key (without ID: the only one that waits for you)",
+		Args:              args(0, 1, "at most one request id"),
 		ValidArgsFunction: a.completeIDs(api.FilterForMe),
 		Long: "Shows everything that is asked for and who has approved, read from entries that are proven to be in the ledger, and signs " +
 			"the\ndigest of the first with the key that you are signed in with. The signature is kept in the ledger and can be checked by " +
@@ -22,6 +25,11 @@ func (a *app) approveCommand() *cobra.Command {
 			c, err := a.reader()
 			if err != nil {
 				return err
+			}
+			if len(args) == 0 {
+				if args, err = a.waitsForMe(ctx, c); err != nil {
+					return err
+				}
 			}
 			r, err := a.get(ctx, c, args[0])
 			if err != nil {
@@ -52,12 +60,41 @@ func (a *app) approveCommand() *cobra.Command {
 	return cmd
 }
 
+// waitsForMe is the id of the only request that waits for the caller's approval.
+func (a *app) waitsForMe(ctx context.Context, c *api.Client) ([]string, error) {
+	all, err := c.List(ctx, api.FilterForMe, 1)
+	if err != nil {
+		return nil, err
+	}
+	if n := len(all.Items); n != 1 {
+		f := &failure{exit: exitOther, code: "none", what: "nothing waits for your approval"}
+		if n > 1 {
+			f = usage("which one? %d wait for you: %s", n, strings.Join(ids(all.Items), ", "))
+			f.next = command("list", []string{"--for-me"})
+		}
+		return nil, f
+	}
+	return ids(all.Items), nil
+}
+
 func (a *app) denyCommand() *cobra.Command {
 	return a.endingCommand("deny", "Deny a request, for good", "denied", api.FilterForMe, true)
 }
 
 func (a *app) withdrawCommand() *cobra.Command {
 	return a.endingCommand("withdraw", "Take back your own request, or your approval of another's", "withdrawn", api.FilterMine, false)
+}
+
+// endable says why a request cannot be ended by a word any more.
+func endable(verb string, r api.Request) error {
+	switch {
+	case r.State == breakglass.StatePending || r.State == breakglass.StateApproved:
+		return nil
+	case !r.State.Terminal():
+		return &failure{exit: exitOther, code: "claimed", what: "not possible now", why: "it is too late to " + verb + " " + r.ID + ": it is " +
+			string(r.State), next: command("revoke", nil, r.ID)}
+	}
+	return &failure{exit: exitOther, code: "decided", what: "not possible now", why: r.ID + " is already " + string(r.State)}
 }
 
 // endingCommand is a command that ends something with a reason.
@@ -76,6 +113,9 @@ func (a *app) endingCommand(verb, short, done, filter string, needReason bool) *
 				return err
 			}
 			a.headline(r)
+			if err := endable(verb, r); err != nil { // before the person is asked for anything
+				return err
+			}
 			command, what := verb, done
 			if verb == "withdraw" && r.Ask.By.Person != c.Session.Person {
 				command, what = "take-back", "approval withdrawn"

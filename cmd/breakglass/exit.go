@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -95,7 +96,7 @@ func explain(err error) (f *failure, requestID string) {
 			f.exit, f.what = exitSignIn, "the daemon does not know you"
 		}
 	case string(breakglass.ClassPolicy):
-		f.exit, f.what = exitPolicy, "refused by policy  "+strings.ReplaceAll(e.Code, ",", ", ")
+		f.exit, f.what = exitPolicy, "refused by policy "+strings.ReplaceAll(e.Code, ",", ", ")
 	case string(breakglass.ClassLimited):
 		f.exit, f.what = exitPolicy, "too many"
 	case string(breakglass.ClassConflict):
@@ -146,13 +147,18 @@ func (a *app) report(err error) int {
 		a.screen.note("why:   %s", paragraph{f.why, 7})
 	}
 	if f.next != "" {
-		a.screen.note("next:  %s", paragraph{strings.ReplaceAll(f.next, "breakglass ", a.name+" "), 7})
+		a.screen.note("next:  %s", paragraph{a.asTyped(f.next), 7})
 	}
 	if id != "" && f.exit == exitOther {
 		a.screen.note("id:    %s", id)
 	}
 	return f.exit
 }
+
+// asTyped puts this program's commands in a text into the words that people type.
+func (a *app) asTyped(s string) string { return ourName.ReplaceAllString(s, a.name+" ") }
+
+var ourName = regexp.MustCompile(`(?:kubectl )?\bbreakglass `)
 
 // outcome is how a request ended for the person who waited for it; nil if well, or not yet.
 func outcome(r api.Request) error {

@@ -498,7 +498,7 @@ func differences(content []byte, is api.Request) ([]string, error) {
 				if err != nil {
 					panic(err) // it came from JSON
 				}
-				return clip(string(b), 100)
+				return text.Cut(string(b), 100)
 			}
 			out = append(out, at+" is "+words(is)+" and not "+words(said))
 		}

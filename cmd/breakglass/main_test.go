@@ -94,6 +94,10 @@ func TestScripts(t *testing.T) {
 				ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: w.cluster.Certificate().Raw})
 				options.Config = func(c *breakglass.Config) { c.ClusterCA = func(string) []byte { return ca } }
 			}
+			if strings.Contains(filepath.Base(env.WorkDir), "choice") {
+				options.Policy = strings.NewReplacer("  - {id: c1,", "  - {id: c2, server: \"https://127.0.0.2:6443\"}\n  - {id: c1,",
+					"id: group\n    clusters: [c1]", "id: group\n    clusters: [c1, c2]").Replace(bgtest.Policy())
+			}
 			w.sys = bgtest.New(t, options)
 			if err := w.up(); err != nil {
 				return err
@@ -645,11 +649,28 @@ func TestDaysAreRead(t *testing.T) {
 	}
 }
 
-func TestShellQuoting(t *testing.T) {
-	for in, want := range map[string]string{"/run/x.y": "/run/x.y", "a b": "'a b'", "it's": `'it'\''s'`, "$(x)": "'$(x)'", "": "''"} {
-		if got := shellQuote(in); got != want {
-			t.Errorf("%q: %s, want %s", in, got, want)
+// What a server names stands in no command of ours as a flag or as another command.
+func TestPrintedCommandsTakeNoNameForAFlag(t *testing.T) {
+	a := &app{name: "kubectl breakglass"}
+	for got, want := range map[string]string{
+		command("show", nil, "--all"):                          "breakglass show -- --all",
+		command("show", []string{"--session"}, "a; id"):        "breakglass show --session 'a; id'",
+		string(a.typed("revoke", nil, "-x")):                   "kubectl breakglass revoke -- -x",
+		a.asTyped("use " + command("approve", nil, "b")):       "use kubectl breakglass approve b",
+		a.asTyped("kubectl breakglass list, breakglassd, x"):   "kubectl breakglass list, breakglassd, x",
+		command("request", []string{"--cluster=$(id)"}) + " …": "breakglass request '--cluster=$(id)' …",
+	} {
+		if got != want {
+			t.Errorf("%s, want %s", got, want)
 		}
+	}
+	over := &kept{Request: "bg-7k3m-9qx", Profile: "--all", Cluster: api.Cluster{ID: "-x"}}
+	dead, err := clientcmd.Load([]byte(tombstone(over, time.Now(), "ended")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := dead.AuthInfos["bg-7k3m-9qx"].Exec.Args; !slices.Equal(got, []string{"ended", "--", "bg-7k3m-9qx", "-x", "--all", "ended"}) {
+		t.Errorf("%q", got)
 	}
 }
 

@@ -77,7 +77,7 @@ func (a *app) latest(cmd *cobra.Command, c *api.Client) (api.Request, error) {
 		return mine.Items[0], nil
 	}
 	return api.Request{}, &failure{exit: exitOther, code: "none", what: "you have made no request in the last 30 days",
-		next: "breakglass list shows everybody's"}
+		next: command("list", nil) + " shows everybody's"}
 }
 
 // reader is client for a command that prints text or JSON.
@@ -444,8 +444,8 @@ func (a *app) logoutCommand() *cobra.Command {
 				a.screen.note("  removed from this machine: the keys of %s, and what was written with them", strings.Join(removed, ", "))
 			}
 			if len(left) > 0 {
-				a.screen.note("%s the keys of %s are still on this machine; remove them too: breakglass logout --keys", a.screen.yellow("!"),
-					strings.Join(left, ", "))
+				a.screen.note("%s the keys of %s are still on this machine; remove them too: %s", a.screen.yellow("!"),
+					strings.Join(left, ", "), a.typed("logout", []string{"--keys"}))
 			}
 			return nil
 		}}

@@ -472,7 +472,7 @@ func (a *app) printReview(c campaignOf) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	a.data("\nWhat each item said in words is in the review's evidence bundle: breakglass recert verify BUNDLE\n")
+	a.data("\nWhat each item said in words is in the review's evidence bundle: %s\n", a.typed("recert verify", nil, "BUNDLE"))
 	return nil
 }
 

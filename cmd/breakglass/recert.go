@@ -503,7 +503,7 @@ func (a *app) recertReport() *cobra.Command {
 				return err
 			}
 			if a.output == "" || a.output == api.FormatText {
-				report = clean(report)
+				report = exactLines(report)
 			}
 			_, err = fmt.Fprint(a.out, report)
 			return err

@@ -52,13 +52,21 @@ func (a *app) requestCommand() *cobra.Command {
 					return err
 				}
 			default:
+				asks := a.interactive() // what is chosen comes first: no reason that was written is lost over it
+				if asks {
+					err = a.decide(ctx, c, &ask)
+				}
+				if err != nil {
+					return err
+				}
 				if ask.Reason, err = a.reason(ctx, ask.Reason, reasonFile, true); err != nil {
 					return err
 				}
-				if ask.Profile == "" {
-					if ask.Profile, err = onlyProfile(ctx, c, ask.Cluster); err != nil {
-						return err
-					}
+				if !asks {
+					err = a.decide(ctx, c, &ask)
+				}
+				if err != nil {
+					return err
 				}
 				if dry {
 					return a.dryRun(ctx, c, ask)
@@ -119,27 +127,39 @@ func (a *app) requestCommand() *cobra.Command {
 	return cmd
 }
 
-// onlyProfile is the one profile that the person may ask for on a cluster.
-func onlyProfile(ctx context.Context, c *api.Client, cluster string) (string, error) {
+// decide settles which profile and which cluster are asked for, where the person has not said: the only ones that they may ask for, or
+// those that they choose.
+func (a *app) decide(ctx context.Context, c *api.Client, ask *api.Ask) error {
+	if ask.Profile != "" && ask.Cluster != "" {
+		return nil
+	}
 	all, err := c.Profiles(ctx)
 	if err != nil {
-		return "", err
+		return err
 	}
-	var ids []string
-	for _, p := range all.Items {
-		on := func(cl api.Cluster) bool { return cluster == "" || cl.ID == cluster }
-		if p.MayRequest && slices.ContainsFunc(p.Clusters, on) {
-			ids = append(ids, p.ID)
+	may := slices.DeleteFunc(all.Items, func(p api.Profile) bool {
+		on := func(cl api.Cluster) bool { return ask.Cluster == "" || cl.ID == ask.Cluster }
+		return !p.MayRequest || !slices.ContainsFunc(p.Clusters, on)
+	})
+	if ask.Profile == "" {
+		var ids, lines []string
+		for _, p := range may {
+			ids, lines = append(ids, p.ID), append(lines, format("%s %s", p.Rights, p.Description))
+		}
+		if ask.Profile, err = a.choose(ctx, "profile", "profile", ids, lines); err != nil {
+			return err
 		}
 	}
-	if len(ids) == 1 {
-		return ids[0], nil
+	i := slices.IndexFunc(may, func(p api.Profile) bool { return p.ID == ask.Profile })
+	if i < 0 || ask.Cluster != "" {
+		return nil // the daemon says why it cannot be had
 	}
-	f := usage("which profile? give --profile")
-	if f.next = "you may ask for " + strings.Join(ids, ", "); len(ids) == 0 {
-		f.next = "there is none that you may ask for; see: breakglass profiles"
+	var ids, lines []string
+	for _, cl := range may[i].Clusters {
+		ids, lines = append(ids, cl.ID), append(lines, cl.Server)
 	}
-	return "", f
+	ask.Cluster, err = a.choose(ctx, "cluster", "cluster", ids, lines)
+	return err
 }
 
 func (a *app) dryRun(ctx context.Context, c *api.Client, ask api.Ask) error {
@@ -252,8 +272,8 @@ func (a *app) summary(r api.Request, me string) {
 	}
 	s.note("Needs     %s", strings.Join(r.Missing, " and "))
 	if len(r.Ask.Raised) > 0 {
-		s.note("%s one approval more than usual, because the closing of %s is overdue: breakglass close %s", s.yellow("!"),
-			strings.Join(r.Ask.Raised, ", "), r.Ask.Raised[0])
+		s.note("%s one approval more than usual, because the closing of %s is overdue: %s", s.yellow("!"),
+			strings.Join(r.Ask.Raised, ", "), a.typed("close", nil, r.Ask.Raised[0]))
 	}
 	a.notTold(r)
 	others := slices.DeleteFunc(slices.Clone(r.Approvers), func(p string) bool { return p == r.Ask.By.Person })
@@ -296,7 +316,7 @@ func (a *app) await(ctx context.Context, c *api.Client, r api.Request, limit tim
 	if !a.screen.live {
 		a.screen.note("… %s", a.waiting(r))
 	}
-	trouble := ""
+	trouble := styled("")
 	for {
 		a.screen.status("… %s%s   Ctrl-C leaves it open", a.waiting(r), trouble)
 		select {
@@ -330,20 +350,20 @@ func (a *app) await(ctx context.Context, c *api.Client, r api.Request, limit tim
 func (a *app) notTold(r api.Request) {
 	if r.NotTold != "" {
 		a.screen.note("%s Slack has not been told: %s", a.screen.yellow("!"), text.Clean(r.NotTold))
-		a.screen.note("  ask the approvers yourself; they can approve with: breakglass approve %s", r.ID)
+		a.screen.note("  ask the approvers yourself; they can approve with: %s", a.typed("approve", nil, r.ID))
 	}
 }
 
 // goOn says how to come back to a request.
 func (a *app) goOn(r api.Request) string {
 	if r.State.Terminal() || r.State == breakglass.StateActive {
-		return "breakglass show " + r.ID
+		return command("show", nil, r.ID)
 	}
-	return "breakglass request --resume " + r.ID + "     withdraw it: breakglass withdraw " + r.ID
+	return command("request", []string{"--resume=" + r.ID}) + "\nwithdraw it: " + command("withdraw", nil, r.ID)
 }
 
 // waiting says what a request waits for, and how long that can last.
-func (a *app) waiting(r api.Request) string {
+func (a *app) waiting(r api.Request) styled {
 	what := string(r.State)
 	switch r.State {
 	case breakglass.StatePending:
@@ -355,9 +375,9 @@ func (a *app) waiting(r api.Request) string {
 	default: // the state's name says it
 	}
 	if !r.Deadline.IsZero() {
-		what += "   " + span(max(0, r.Deadline.Sub(a.now()))) + " left"
+		return styled(format("%s   %s left", what, span(max(0, r.Deadline.Sub(a.now())))))
 	}
-	return what
+	return styled(text.Clean(what))
 }
 
 // changes says what has happened between two looks at a request.
@@ -398,7 +418,7 @@ func (a *app) changes(was, is api.Request) {
 	case breakglass.StateExpired:
 		s.note("• expired: its time is over")
 		if is.Touched {
-			s.note("  write what was done: breakglass close %s", is.ID)
+			s.note("  write what was done: %s", a.typed("close", nil, is.ID))
 		}
 	case breakglass.StateDenied, breakglass.StateRevoked, breakglass.StateWithdrawn, breakglass.StateLapsed, breakglass.StateFailed:
 		s.note("%s %s", s.red("✗"), is.State)

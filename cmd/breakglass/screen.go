@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -53,27 +55,8 @@ func (s *screen) green(text string) styled  { return s.style("32", text) }
 func (s *screen) yellow(text string) styled { return s.style("33", text) }
 func (s *screen) bold(text string) styled   { return s.style("1", text) }
 
-// clean makes text from elsewhere harmless: whoever can choose a reason must not be able to rewrite a terminal.
-func clean(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r == '\n' || r == '\t' || unicode.IsPrint(r) {
-			return r
-		}
-		return '\uFFFD'
-	}, s)
-}
-
 // oneLine is text for a table cell.
-func oneLine(s string, most int) string {
-	return clip(strings.Join(strings.Fields(s), " "), most)
-}
-
-func clip(s string, most int) string {
-	if r := []rune(s); len(r) > most {
-		return string(r[:most-1]) + "…"
-	}
-	return s
-}
+func oneLine(s string, most int) string { return text.Cut(text.Clean(s), most) }
 
 // paragraph is text of people or of the server that may have lines: all but the first are indented, so that none of them looks like
 // a line of ours. All other text is one line.
@@ -91,20 +74,34 @@ func format(f string, args ...any) string {
 		case paragraph:
 			args[i] = x.String()
 		default:
-			args[i] = strings.Map(func(r rune) rune {
-				if r == '\n' || r == '\t' {
-					return ' '
-				}
-				return r
-			}, clean(fmt.Sprint(x)))
+			args[i] = text.Clean(fmt.Sprint(x))
 		}
 	}
 	return fmt.Sprintf(f, args...)
 }
 
 // command is a command of this program for people to copy: our words and flags first, then the names, which others may have chosen.
+// What comes after "next:" is put into the words that people type by report.
 func command(words string, flags []string, names ...string) string {
 	return text.Command("breakglass "+words, flags, names...)
+}
+
+// typed is a command as this program is called, for lines that are printed as they are.
+func (a *app) typed(words string, flags []string, names ...string) styled {
+	return styled(text.Command(a.name+" "+words, flags, names...))
+}
+
+// exactLines is text of several lines, each as it is but for what a terminal would obey or hide.
+func exactLines(s string) string {
+	var b strings.Builder
+	for line := range strings.Lines(s) {
+		words, end := strings.CutSuffix(line, "\n")
+		b.WriteString(text.Exact(strings.ReplaceAll(words, "\t", "    ")))
+		if end {
+			b.WriteString("\n")
+		}
+	}
+	return b.String()
 }
 
 // note prints one line.
@@ -125,7 +122,7 @@ func (s *screen) status(f string, args ...any) {
 	s.erase()
 	line := format(f, args...)
 	if w, _, err := term.GetSize(s.fd); err == nil && w > 1 {
-		line = clip(line, w-1)
+		line = text.Cut(line, w-1)
 	}
 	fmt.Fprint(s.w, line)
 	s.drawn = true
@@ -256,6 +253,44 @@ func seconds(n int64) string {
 
 // interactive reports whether somebody can be asked.
 func (a *app) interactive() bool { return term.IsTerminal(int(a.in.Fd())) }
+
+// outTerminal reports whether data goes to a person's screen.
+func (a *app) outTerminal() bool {
+	f, ok := a.out.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// choose takes the only one of several, or asks which by its number or name. Each has a line that says more.
+func (a *app) choose(ctx context.Context, what, flag string, ids, lines []string) (string, error) {
+	if len(ids) == 1 {
+		return ids[0], nil
+	}
+	f := usage("which %s? give --%s: %s", what, flag, strings.Join(ids, ", "))
+	f.next = ""
+	if len(ids) == 0 {
+		f = usage("which %s? give --%s", what, flag)
+		f.next = "there is none that you may ask for; see: " + command("profiles", nil)
+	}
+	if len(ids) == 0 || !a.interactive() {
+		return "", f
+	}
+	for i, id := range ids {
+		a.screen.note("  %d  %s   %s", i+1, a.screen.bold(id), lines[i])
+	}
+	for {
+		typed, err := a.ask(ctx, false, "Which %s? (1 to %d) ", what, len(ids))
+		if err != nil {
+			return "", err
+		}
+		if n, err := strconv.Atoi(typed); err == nil && n >= 1 && n <= len(ids) {
+			return ids[n-1], nil
+		}
+		if slices.Contains(ids, typed) {
+			return typed, nil
+		}
+		a.screen.note("%s that is none of them; Ctrl-C leaves", a.screen.yellow("!"))
+	}
+}
 
 // ask asks a question on the terminal; secret answers are not echoed.
 func (a *app) ask(ctx context.Context, secret bool, question string, args ...any) (string, error) {

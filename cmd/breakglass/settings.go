@@ -179,7 +179,12 @@ func (id *identity) signers(ctx context.Context) ([]ssh.Signer, error) {
 
 func (id *identity) find(ctx context.Context) ([]ssh.Signer, error) {
 	if id.path == "" {
-		return id.agent(ctx)
+		keys, err := id.agent(ctx)
+		files := id.files(ctx)
+		if len(files) > 0 {
+			err = nil
+		}
+		return append(keys, files...), err
 	}
 	public, private, err := readIdentity(id.path)
 	if err != nil {
@@ -206,6 +211,25 @@ func (id *identity) find(ctx context.Context) ([]ssh.Signer, error) {
 		return nil, usage("identity %s: %v; a hardware key works through the ssh-agent", id.path, err)
 	}
 	return []ssh.Signer{s}, nil
+}
+
+// files are the keys that ssh would try after the agent's. One that cannot be used is left out, as ssh does.
+func (id *identity) files(ctx context.Context) []ssh.Signer {
+	var out []ssh.Signer
+	for _, name := range []string{"id_ed25519", "id_ecdsa", "id_rsa"} { // those for hardware keys work through the agent
+		path := filepath.Join(id.app.env("HOME"), ".ssh", name)
+		if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
+			continue
+		}
+		one := &identity{app: id.app, path: path}
+		keys, err := one.find(ctx)
+		if err != nil {
+			id.app.screen.note("%s %s is not tried: %v", id.app.screen.yellow("!"), path, err)
+			continue
+		}
+		out = append(out, keys...)
+	}
+	return out
 }
 
 // readIdentity reads a public or a private key file; private is nil for the former.
@@ -280,8 +304,9 @@ func (id *identity) agent(ctx context.Context) ([]ssh.Signer, error) {
 	path := id.app.env("SSH_AUTH_SOCK")
 	if path == "" {
 		return nil, &failure{exit: exitSignIn, code: api.CodeNoKey, what: "not signed in",
-			why:  "there is no ssh-agent (SSH_AUTH_SOCK is not set) and no identity is configured",
-			next: "start one and ssh-add your key, or name a key file with --identity"}
+			why: "there is no ssh-agent (SSH_AUTH_SOCK is not set) and no identity is configured",
+			next: "start one and ssh-add your key, or name a key file with --identity; without either ~/.ssh/id_ed25519, " +
+				"id_ecdsa and id_rsa are tried"}
 	}
 	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
 	if err != nil {
