@@ -8,7 +8,10 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -21,6 +24,7 @@ import (
 type devFlags struct {
 	walkthrough, real, verbose bool
 	dir, listen, slackListen   string
+	hangup                     <-chan os.Signal // each value: read the access policy again
 }
 
 func devCommand() *cobra.Command {
@@ -31,12 +35,17 @@ built on first use. With --walkthrough it runs the whole job by itself, says wha
 	var f devFlags
 	cmd.Flags().BoolVar(&f.walkthrough, "walkthrough", false, "run the whole job by itself and exit")
 	cmd.Flags().BoolVar(&f.real, "real", false, "use a real Vault, etcd and kube-apiserver")
-	cmd.Flags().StringVar(&f.dir, "dir", "", "keep the world in this new or empty `directory` (default: a temporary one, removed at the end)")
+	cmd.Flags().StringVar(&f.dir, "dir", "", "keep the world in this new or empty `directory`, or go on in one that dev made "+
+		"(default: a temporary one, removed at the end)")
 	cmd.Flags().StringVar(&f.listen, "listen", "127.0.0.1:0", "loopback `address` of the daemon")
 	cmd.Flags().StringVar(&f.slackListen, "slack-listen", "127.0.0.1:0", "loopback `address` of the Slack workspace's page")
 	cmd.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "show the daemon's log")
 	cmd.Args = usageArgs(cobra.NoArgs)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		hangup := make(chan os.Signal, 1)
+		signal.Notify(hangup, syscall.SIGHUP)
+		defer signal.Stop(hangup)
+		f.hangup = hangup
 		return dev(cmd.Context(), f, cmd.OutOrStdout(), cmd.ErrOrStderr())
 	}
 	return cmd
@@ -51,11 +60,16 @@ func dev(ctx context.Context, f devFlags, out, errOut io.Writer) (err error) {
 			return fmt.Errorf("making a directory for the example world: %w", err)
 		}
 		defer os.RemoveAll(f.dir)
-	} else if entries, err := os.ReadDir(f.dir); err == nil && len(entries) > 0 {
-		return usage("%s is not empty: the example world wants a directory of its own", f.dir)
 	}
 	if f.dir, err = filepath.Abs(f.dir); err != nil {
 		return fmt.Errorf("finding the directory of the example world: %w", err)
+	}
+	again := false
+	if entries, err := os.ReadDir(f.dir); err == nil && len(entries) > 0 {
+		if again = devmode.CanReopen(f.dir) && !f.real && !f.walkthrough; !again {
+			return usage("%s is not empty: the example world wants a directory of its own, or one in which dev ran before without --real "+
+				"(and goes on without --real and --walkthrough)", f.dir)
+		}
 	}
 	log := slog.New(slog.DiscardHandler)
 	if f.verbose {
@@ -74,7 +88,12 @@ func dev(ctx context.Context, f devFlags, out, errOut io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	vkey, err := initLedger(ctx, cfg)
+	vkey := ""
+	if again && !missing(cfg.Ledger.Path) {
+		_, _, vkey, err = ledgerKey(cfg)
+	} else {
+		vkey, err = initLedger(ctx, cfg)
+	}
 	if err != nil {
 		return err
 	}
@@ -100,7 +119,16 @@ func devServe(ctx context.Context, world *devmode.World, cfg *Config, d devmode.
 			stop()
 		}()
 	}
-	err := serve(ctx, cfg, parts{Signer: world.Signer, Ready: ready}, log)
+	err := serve(ctx, cfg, parts{Signer: world.Signer, Ready: ready, Reload: f.hangup, Reloaded: func(changes []string, err error) {
+		switch {
+		case err != nil:
+			fmt.Fprintf(out, "The access policy on disk is not in force, the one before stays: %v\n", err)
+		case len(changes) == 0:
+			fmt.Fprintln(out, "The access policy has not changed.")
+		default:
+			fmt.Fprintf(out, "A new access policy is in force:\n  %s\n", strings.Join(changes, "\n  "))
+		}
+	}}, log)
 	if !f.walkthrough {
 		return err
 	}
@@ -164,7 +192,10 @@ Cluster  %s
 Ledger   %s
          public key  %s
 Policy   %s
+         after a change: kill -HUP %d
 
 Ctrl-C ends it.
-`, kind, w.SlackURL, filepath.Dir(alice.KeyFile), d.URL, alice.KeyFile, devmode.Cluster, w.Person("carol").KeyFile, w.Person("carol").KeyFile, w.Server, d.Ledger, d.LedgerKey, w.PolicyFile)
+`, kind, w.SlackURL, filepath.Dir(alice.KeyFile), d.URL, alice.KeyFile, devmode.Cluster,
+		w.Person("carol").KeyFile, w.Person("carol").KeyFile,
+		w.Server, d.Ledger, d.LedgerKey, w.PolicyFile, os.Getpid())
 }

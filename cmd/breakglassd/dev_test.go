@@ -5,8 +5,13 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/devmode"
@@ -72,13 +77,79 @@ func TestWalkthroughFailsWhenAnythingIsWrong(t *testing.T) {
 	}
 }
 
-func TestDevWantsAnEmptyDirectory(t *testing.T) {
-	var out, errOut bytes.Buffer
+func TestDevWantsADirectoryOfItsOwn(t *testing.T) {
 	dir := t.TempDir()
-	if code := run([]string{"dev", "--walkthrough", "--dir", dir}, &out, &errOut); code != 0 {
-		t.Fatalf("in an empty directory: exit code %d\n%s", code, errOut.String())
+	if err := os.WriteFile(filepath.Join(dir, "notes.txt"), nil, 0o600); err != nil {
+		t.Fatal(err)
 	}
-	if code := run([]string{"dev", "--dir", dir}, &out, &errOut); code != exitUsage {
-		t.Errorf("in the same one again: exit code %d, want %d\n%s", code, exitUsage, errOut.String())
+	var out, errOut bytes.Buffer
+	if code := run([]string{"dev", "--dir", dir}, &out, &errOut); code != exitUsage || !strings.Contains(errOut.String(), "is not empty") {
+		t.Errorf("in a directory with a stranger's file: exit code %d, want %d\n%s", code, exitUsage, errOut.String())
+	}
+}
+
+// TestDevReloadsAndReopens changes the access policy of an example world, has it read again by SIGHUP, and goes on in the same
+// directory in a world that is started anew.
+func TestDevReloadsAndReopens(t *testing.T) {
+	hangup := make(chan os.Signal, 1)
+	f := devFlags{dir: filepath.Join(t.TempDir(), "world"), listen: "127.0.0.1:0", slackListen: "127.0.0.1:0", hangup: hangup}
+	policy := filepath.Join(f.dir, "access.yaml")
+	start := func() (out *lockedBuffer, end func()) {
+		t.Helper()
+		ctx, stop := context.WithCancel(t.Context())
+		out, done := new(lockedBuffer), make(chan error, 1)
+		go func() { done <- dev(ctx, f, out, io.Discard) }()
+		waitForText(t, out, "breakglassd is up")
+		return out, func() {
+			t.Helper()
+			stop()
+			if err := <-done; err != nil {
+				t.Fatalf("the world ends with %v", err)
+			}
+		}
+	}
+	said, end := start()
+	key := func() string { return regexp.MustCompile(`public key  (\S+)`).FindStringSubmatch(said.String())[1] }
+	first := key()
+	text := read(t, policy)
+	for old, young := range map[string]string{"max: 1h}\n    requesters: [sre]\n": "max: 20m}\n    requesters: [sre]\n"} {
+		if !strings.Contains(text, old) {
+			t.Fatalf("the example policy has no %q:\n%s", old, text)
+		}
+		text = strings.Replace(text, old, young, 1)
+	}
+	if err := os.WriteFile(policy, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	hangup <- syscall.SIGHUP
+	waitForText(t, said, "A new access policy is in force")
+	if err := os.WriteFile(policy, []byte("version: 1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	hangup <- syscall.SIGHUP
+	waitForText(t, said, "is not in force, the one before stays")
+	if err := os.WriteFile(policy, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	end()
+
+	said, end = start()
+	defer end()
+	if second := key(); second != first {
+		t.Errorf("the world that goes on has the ledger key %s, want %s", second, first)
+	}
+	if kept := read(t, policy); !strings.Contains(kept, "max: 20m") {
+		t.Errorf("the changed policy is lost:\n%s", kept)
+	} else if server := regexp.MustCompile(`Cluster  (\S+)`).FindStringSubmatch(said.String())[1]; !strings.Contains(kept, server) {
+		t.Errorf("the policy does not have the new API server %s:\n%s", server, kept)
+	}
+}
+
+func waitForText(t *testing.T, out *lockedBuffer, want string) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); !strings.Contains(out.String(), want); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("waited a minute for %q:\n%s", want, out.String())
+		}
 	}
 }

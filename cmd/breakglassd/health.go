@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -259,6 +260,7 @@ type metrics struct {
 	verifyOK prometheus.Gauge
 
 	open   func() []breakglass.Finding
+	log    *slog.Logger
 	proved map[string]bool // request and server of the revocations that were counted; used by Tell alone
 
 	mu     sync.Mutex // guards broken
@@ -266,7 +268,7 @@ type metrics struct {
 }
 
 func newMetrics(d *daemon) *metrics {
-	m := &metrics{registry: prometheus.NewRegistry(), proved: map[string]bool{},
+	m := &metrics{registry: prometheus.NewRegistry(), proved: map[string]bool{}, log: d.log,
 		open: func() []breakglass.Finding { return d.service.Findings() }}
 	opts := func(name, help string) prometheus.GaugeOpts {
 		return prometheus.GaugeOpts{Namespace: "breakglass", Name: name, Help: help}
@@ -356,6 +358,7 @@ func (m *metrics) Tell(_ context.Context, n breakglass.Notice) error {
 		m.count(m.open())
 		return nil
 	}
+	m.say(n)
 	count := func(outcome string) { m.requests.WithLabelValues(r.Ask.Cluster, r.Ask.Profile, outcome).Inc() }
 	switch ev := n.Event.(type) {
 	case breakglass.Requested:
@@ -399,6 +402,45 @@ func (m *metrics) Tell(_ context.Context, n breakglass.Notice) error {
 		m.refusals.Inc()
 	}
 	return nil
+}
+
+// say writes one line for what happened to a request: who asked, agreed, collected or revoked, and what the daemon did. What was said
+// in words stays in the ledger.
+func (m *metrics) say(n breakglass.Notice) {
+	kind, _, _ := strings.Cut(n.Event.Kind(), "/")
+	attrs := []slog.Attr{slog.String("what", kind), slog.String("request", n.Request.ID), slog.String("cluster", n.Request.Ask.Cluster),
+		slog.String("profile", n.Request.Ask.Profile), slog.Int64("entry", n.Seq)}
+	if by := personOf(n.Event); by != "" {
+		attrs = append(attrs, slog.String("person", by))
+	}
+	m.log.LogAttrs(context.Background(), slog.LevelInfo, "on record", attrs...)
+}
+
+// personOf is who did it; empty for what the daemon did by itself.
+func personOf(ev breakglass.Event) string {
+	switch ev := ev.(type) {
+	case breakglass.Requested:
+		return ev.By.Person
+	case breakglass.Approved:
+		return ev.By.Person
+	case breakglass.ApprovalWithdrawn:
+		return ev.By.Person
+	case breakglass.Denied:
+		return ev.By.Person
+	case breakglass.Withdrawn:
+		return ev.By.Person
+	case breakglass.Claimed:
+		return ev.By.Person
+	case breakglass.Revoked:
+		return ev.By.Person
+	case breakglass.Refused:
+		return ev.By.Person
+	case breakglass.Acknowledged:
+		return ev.By.Person
+	case breakglass.Closed:
+		return ev.By.Person
+	}
+	return ""
 }
 
 // count sets the gauge of open findings.

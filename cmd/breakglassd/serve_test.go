@@ -308,6 +308,15 @@ func TestDaemonFromStartToStopWithARealVault(t *testing.T) {
 			t.Errorf("no %s in the metrics", want)
 		}
 	}
+	for _, line := range []string{`"what":"requested"`, `"what":"approved"`, `"what":"claimed"`, `"what":"issued"`} {
+		if !strings.Contains(d.log.String(), `"msg":"on record",`+line) {
+			t.Errorf("the log does not tell %s", line)
+		}
+	}
+	if log := d.log.String(); !strings.Contains(log, `"route":"POST /v1/requests/{id}/claim","status":200`) ||
+		!strings.Contains(log, `"person":"bob"`) || strings.Contains(log, "etcd has lost its quorum") {
+		t.Errorf("the log does not tell who called what, or tells what was said:\n%s", log)
+	}
 	if bindings, _ := s.kube.Bindings(); len(bindings) != 1 {
 		t.Errorf("%d bindings in the cluster, want 1", len(bindings))
 	}

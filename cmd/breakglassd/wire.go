@@ -35,7 +35,9 @@ type parts struct {
 	AcceptWeaker bool              // see breakglass.Config
 	AcceptClock  bool              // see breakglass.Config
 	Reload       <-chan os.Signal  // each value: read the access policy and the TLS certificate again
-	Ready        func(url string)  // called once people can reach the daemon, with the address it really listens on
+	// Reloaded is told what each reading of the access policy came to, the changes in words. Nil: the log alone is.
+	Reloaded func(changes []string, err error)
+	Ready    func(url string) // called once people can reach the daemon, with the address it really listens on
 }
 
 // The bounds of an orderly stop: the first for answers under way, a claim included; the second for all of it.
@@ -393,7 +395,7 @@ func (d *daemon) run(ctx context.Context, p parts) error {
 	}
 	g.Go(func() error { return d.watch(work) })
 	g.Go(func() error { return d.verify(work) })
-	g.Go(func() error { return d.reloads(work, p.Reload) })
+	g.Go(func() error { return d.reloads(work, p) })
 	stopping := make(chan struct{})
 	g.Go(func() error {
 		select {
@@ -493,22 +495,25 @@ func (d *daemon) messengers() map[string]breakglass.Messenger {
 }
 
 // reloads reads what may change while the daemon runs, each time it is told to.
-func (d *daemon) reloads(ctx context.Context, told <-chan os.Signal) error {
+func (d *daemon) reloads(ctx context.Context, p parts) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-told:
+		case <-p.Reload:
 			notify("RELOADING=1")
-			d.reload(ctx)
+			changes, err := d.reload(ctx)
+			if p.Reloaded != nil {
+				p.Reloaded(changes, err)
+			}
 			notify("READY=1")
 		}
 	}
 }
 
 // reload puts the access policy and the TLS certificate in force as they are on disk now. What is wrong stays as it was.
-func (d *daemon) reload(ctx context.Context) {
-	changes, err := d.reloadPolicy(ctx)
+func (d *daemon) reload(ctx context.Context) (changes []string, err error) {
+	changes, err = d.reloadPolicy(ctx)
 	d.metrics.reloaded(err == nil, time.Now())
 	switch {
 	case err != nil:
@@ -523,6 +528,7 @@ func (d *daemon) reload(ctx context.Context) {
 	if err := d.loadCert(); err != nil {
 		d.log.Error("the TLS certificate on disk is not in use: the one before stays", slog.Any("error", err))
 	}
+	return changes, err
 }
 
 func (d *daemon) reloadPolicy(ctx context.Context) ([]string, error) {

@@ -244,10 +244,35 @@ func (s *server) adapt(pattern string, who access, h handler) http.Handler {
 			}
 		}
 		s.write(w, id, status, v)
+		s.say(c, id, pattern, status, v, time.Since(begin))
 		if s.cfg.Observe != nil {
 			s.cfg.Observe(pattern, status, time.Since(begin))
 		}
 	})
+}
+
+// say writes one line about a call. What signed-in people did not get is of interest on any day; what went well is, for what counts, in
+// the ledger, and strangers must not fill the log.
+func (s *server) say(c *call, id, pattern string, status int, answer any, took time.Duration) {
+	e, failed := answer.(*Error)
+	level := slog.LevelDebug
+	switch {
+	case failed && e.Class == ClassInternal:
+		return // explain has said so
+	case failed && c.session != nil && status != http.StatusTooManyRequests:
+		level = slog.LevelInfo
+	}
+	attrs := []slog.Attr{slog.String("route", pattern), slog.Int("status", status), slog.String("requestId", id), slog.Duration("took", took)}
+	if c.session != nil {
+		attrs = append(attrs, slog.String("person", c.actor.Person))
+	}
+	if about := c.PathValue("id"); breakglass.ValidID(about) {
+		attrs = append(attrs, slog.String("request", about))
+	}
+	if failed {
+		attrs = append(attrs, slog.String("code", e.Code))
+	}
+	s.cfg.Log.LogAttrs(c.Context(), level, "api request", attrs...)
 }
 
 // run calls the handler and turns a panic into an error, so that one bad request takes nobody else's with it.

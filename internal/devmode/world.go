@@ -9,6 +9,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -85,7 +86,7 @@ const MaxTTL = time.Hour
 
 // Options for New.
 type Options struct {
-	Dir       string // created if needed; must be empty
+	Dir       string // created if needed; must be empty, or one that CanReopen
 	SlackAddr string // where the workspace's page listens, on loopback
 	Real      bool
 	Log       *slog.Logger
@@ -120,12 +121,48 @@ func New(ctx context.Context, o Options) (*World, error) {
 	if err := w.startSlack(o.SlackAddr); err != nil {
 		return nil, err
 	}
-	w.PolicyFile = filepath.Join(o.Dir, "access.yaml")
-	if err := os.WriteFile(w.PolicyFile, w.policy(), 0o600); err != nil {
+	if err := w.writePolicy(o.Real); err != nil {
 		return nil, fmt.Errorf("writing the example policy: %w", err)
 	}
 	up = true
 	return w, nil
+}
+
+// left is what a world leaves in its directory for the next one there.
+type left struct {
+	Server string // the API server's address in the access policy
+	Real   bool
+}
+
+func leftIn(dir string) (left, bool) {
+	var l left
+	text, err := os.ReadFile(filepath.Join(dir, "world.json"))
+	return l, err == nil && json.Unmarshal(text, &l) == nil
+}
+
+// CanReopen reports whether a new world can go on in the directory of an embedded one that has ended: with its people and its access
+// policy, but with another cluster and another authority, which were in memory.
+func CanReopen(dir string) bool {
+	l, ok := leftIn(dir)
+	return ok && !l.Real
+}
+
+// writePolicy writes the access policy, or brings the one that is there to this world's API server.
+func (w *World) writePolicy(isReal bool) error {
+	w.PolicyFile = filepath.Join(w.Dir, "access.yaml")
+	text := w.policy()
+	if before, ok := leftIn(w.Dir); ok {
+		kept, err := os.ReadFile(w.PolicyFile)
+		if err != nil {
+			return err
+		}
+		text = bytes.ReplaceAll(kept, []byte(before.Server), []byte(w.Server))
+	}
+	note, err := json.Marshal(left{Server: w.Server, Real: isReal})
+	if err != nil {
+		return err
+	}
+	return errors.Join(os.WriteFile(w.PolicyFile, text, 0o600), os.WriteFile(filepath.Join(w.Dir, "world.json"), note, 0o600))
 }
 
 // Close stops what New started, last first.
@@ -154,6 +191,14 @@ func (w *World) makePeople() error {
 		{ID: "alice", Name: "Alice Moreau", Slack: "U02ALICE"}, {ID: "bob", Name: "Bob Tanaka", Slack: "U03BOB"},
 		{ID: "carol", Name: "Carol Okafor", Slack: "U04CAROL"}, {ID: "dave", Name: "Dave Lindqvist", Slack: "U05DAVE"},
 	} {
+		p.KeyFile = filepath.Join(w.Dir, "keys", p.ID)
+		if kept, err := os.ReadFile(p.KeyFile); err == nil { // of a world before this one
+			if p.Key, err = ssh.ParsePrivateKey(kept); err != nil {
+				return fmt.Errorf("reading the key of %s: %w", p.ID, err)
+			}
+			w.People = append(w.People, p)
+			continue
+		}
 		_, key, err := ed25519.GenerateKey(rand.Reader)
 		if err != nil {
 			return fmt.Errorf("making a key for %s: %w", p.ID, err)
@@ -165,7 +210,6 @@ func (w *World) makePeople() error {
 		if err != nil {
 			return fmt.Errorf("encoding the key of %s: %w", p.ID, err)
 		}
-		p.KeyFile = filepath.Join(w.Dir, "keys", p.ID)
 		err = errors.Join(os.WriteFile(p.KeyFile, pem.EncodeToMemory(block), 0o600),
 			os.WriteFile(p.KeyFile+".pub", ssh.MarshalAuthorizedKey(p.Key.PublicKey()), 0o600))
 		if err != nil {
