@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"regexp"
 	"strings"
 	"time"
@@ -71,7 +72,15 @@ func whoAmI(ctx context.Context, cl api.Cluster, chain, key string) (string, err
 			return "", errors.New("its authorities cannot be read")
 		}
 	}
+	conf.ServerName = cl.TLSServerName
 	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: conf, DisableKeepAlives: true}
+	if cl.ProxyURL != "" {
+		proxy, err := url.Parse(cl.ProxyURL)
+		if err != nil {
+			return "", fmt.Errorf("reading its proxy's address: %w", err)
+		}
+		transport.Proxy = http.ProxyURL(proxy)
+	}
 	client := &http.Client{Transport: transport, Timeout: accessTime, CheckRedirect: func(*http.Request,
 		[]*http.Request) error {
 		return http.ErrUseLastResponse

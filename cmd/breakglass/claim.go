@@ -204,6 +204,10 @@ func (a *app) checkDelivery(ctx context.Context, c *api.Client, k *kept, r api.R
 	if d.Request.ID != r.ID || d.Request.Certificate == nil || d.Cluster.ID != r.Ask.Cluster || d.Cluster.Server != r.Ask.Server {
 		return "", lie("delivery", "what it delivered is for another request or another cluster")
 	}
+	if d.Cluster.Way != r.Ask.Way {
+		return "", lie("cluster-way", "the way to %s that it delivered (proxy, name in the certificate) is not that of the "+
+			"request", r.Ask.Cluster)
+	}
 	if r.Ask.CAHash != "" && caHash([]byte(d.Cluster.CA)) != r.Ask.CAHash {
 		return "", lie("cluster-ca", "the authorities it delivered for %s are not those that the request was made for", r.Ask.Cluster)
 	}
@@ -406,6 +410,7 @@ func kubeconfig(id string, cl api.Cluster, certificate, key string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "apiVersion: v1\nkind: Config\ncurrent-context: %s\nclusters:\n- name: %s\n  cluster:\n    server: %s\n", name, q(cl.ID),
 		q(cl.Server))
+	writeWay(&b, cl.Way)
 	if cl.CA != "" {
 		fmt.Fprintf(&b, "    certificate-authority-data: %s\n", b64(cl.CA))
 	}
@@ -413,6 +418,16 @@ func kubeconfig(id string, cl api.Cluster, certificate, key string) string {
 		b64(key))
 	fmt.Fprintf(&b, "contexts:\n- name: %s\n  context:\n    cluster: %s\n    user: %s\n", name, q(cl.ID), q(id))
 	return b.String()
+}
+
+// writeWay writes what a cluster of a kubeconfig needs beside its address.
+func writeWay(b *strings.Builder, w breakglass.Way) {
+	if w.ProxyURL != "" {
+		fmt.Fprintf(b, "    proxy-url: %q\n", w.ProxyURL)
+	}
+	if w.TLSServerName != "" {
+		fmt.Fprintf(b, "    tls-server-name: %q\n", w.TLSServerName)
+	}
 }
 
 // tombstone is what is left of a kubeconfig: the same cluster, and a user that says what became of the access. It has no key.
@@ -433,6 +448,7 @@ func tombstone(k *kept, now time.Time, how string) string {
 	fmt.Fprintf(&b, "%s%s over since %s; it has no key any more\n", marker, k.Request, now.UTC().Format(time.RFC3339))
 	fmt.Fprintf(&b, "apiVersion: v1\nkind: Config\ncurrent-context: %s\nclusters:\n- name: %s\n  cluster:\n    server: %s\n", name,
 		q(k.Cluster.ID), q(k.Cluster.Server))
+	writeWay(&b, k.Cluster.Way)
 	if k.Cluster.CA != "" {
 		fmt.Fprintf(&b, "    certificate-authority-data: %s\n", q(base64.StdEncoding.EncodeToString([]byte(k.Cluster.CA))))
 	}

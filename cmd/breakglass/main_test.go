@@ -92,7 +92,16 @@ func TestScripts(t *testing.T) {
 				env.Defer(w.cluster.Close)
 				options.Policy = strings.ReplaceAll(bgtest.Policy(), "https://127.0.0.1:6443", w.cluster.URL)
 				ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: w.cluster.Certificate().Raw})
-				options.Config = func(c *breakglass.Config) { c.ClusterCA = func(string) []byte { return ca } }
+				var way breakglass.Way
+				if strings.Contains(filepath.Base(env.WorkDir), "proxy") {
+					options.Policy = strings.ReplaceAll(bgtest.Policy(), "https://127.0.0.1:6443", "https://"+bgtest.HiddenHost+":6443")
+					way.ProxyURL, _ = bgtest.Socks5(t, w.cluster.Listener.Addr().String())
+					way.TLSServerName = "example.com" // one of the names in the certificate of httptest
+				}
+				options.Config = func(c *breakglass.Config) {
+					c.ClusterCA = func(string) []byte { return ca }
+					c.ClusterWay = func(string) breakglass.Way { return way }
+				}
 			}
 			if strings.Contains(filepath.Base(env.WorkDir), "choice") {
 				options.Policy = strings.NewReplacer("  - {id: c1,", "  - {id: c2, server: \"https://127.0.0.2:6443\"}\n  - {id: c1,",
@@ -358,6 +367,12 @@ func (w *world) liar(next http.Handler) http.Handler {
 			}
 		case "elsewhere": // the kubeconfig would lead elsewhere, and so says everything that the server tells
 			body = strings.ReplaceAll(body, `"server":"https://127.0.0.1:6443"`, `"server":"https://evil.example.com"`)
+		case "way": // the kubeconfig would lead through another's proxy
+			if claim {
+				body = regexp.MustCompile(`"proxyUrl":"[^"]*"}`).ReplaceAllString(body, `"proxyUrl":"http://evil.example.com:3128"}`)
+				body = regexp.MustCompile(`"proxyUrl":"[^"]*","tlsServerName"`).ReplaceAllString(body,
+					`"proxyUrl":"http://evil.example.com:3128","tlsServerName"`)
+			}
 		case "authority": // whoever answers at the cluster's address is believed
 			if claim {
 				body = strings.Replace(body, `"ca":"`, `"ca":"# mine\n`, 1)

@@ -283,6 +283,9 @@ func (a *app) describe(r api.Request) string {
 	row("request", "%s   %s", r.ID, r.State)
 	row("who", "%s", person(r, r.Ask.By.Person))
 	row("what", "%s on %s (%s)", r.Ask.Profile, r.Ask.Cluster, r.Ask.Server)
+	if r.Ask.Way != (breakglass.Way{}) {
+		row("way", "%s", wayWords(r.Ask.Way))
+	}
 	if r.Ask.Rights.Binding() {
 		row("rights", "%s, bound for this one certificate and removed when it ends", r.Ask.Rights)
 	} else {

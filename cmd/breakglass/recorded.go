@@ -96,6 +96,7 @@ func provenEntries(h api.History, v note.Verifier) ([]ledger.Entry, error) {
 type clusterPin struct {
 	Server string `json:"server"`
 	CAHash string `json:"caHash,omitempty"`
+	breakglass.Way
 }
 
 // pinCluster remembers how a cluster is known, and says when that has changed. The request's record, which approvers have seen, has
@@ -105,7 +106,7 @@ func (a *app) pinCluster(c *api.Client, ask breakglass.Requested, caHash string)
 	if err != nil {
 		return err
 	}
-	is := clusterPin{Server: ask.Server, CAHash: caHash}
+	is := clusterPin{Server: ask.Server, CAHash: caHash, Way: ask.Way}
 	was, known := t.Clusters[ask.Cluster]
 	if known && was == is {
 		return nil
@@ -120,6 +121,10 @@ func (a *app) pinCluster(c *api.Client, ask breakglass.Requested, caHash string)
 			"it, if you did not expect this",
 			a.screen.yellow("!"), ask.Cluster, hashWords(is.CAHash), hashWords(was.CAHash))
 	}
+	if known && was.Way != is.Way {
+		a.screen.note("%s %s is reached another way than before: %s, it was %s. Everything you send goes there: ask the people who run it, if "+
+			"you did not expect this", a.screen.yellow("!"), ask.Cluster, wayWords(is.Way), wayWords(was.Way))
+	}
 	if t.Clusters == nil {
 		t.Clusters = map[string]clusterPin{}
 	}
@@ -128,6 +133,17 @@ func (a *app) pinCluster(c *api.Client, ask breakglass.Requested, caHash string)
 		return fmt.Errorf("remembering how the cluster is known: %w", err)
 	}
 	return nil
+}
+
+func wayWords(w breakglass.Way) string {
+	out := "without a proxy of its own"
+	if w.ProxyURL != "" {
+		out = "through " + w.ProxyURL
+	}
+	if w.TLSServerName != "" {
+		out += ", known as " + w.TLSServerName
+	}
+	return out
 }
 
 func hashWords(h string) string {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
@@ -70,7 +71,8 @@ func openCAChecks(cfg *Config, d *daemon) (*caChecks, error) {
 		if err != nil {
 			return nil, err
 		}
-		c.checkers[cl.ID] = &rotation.Checker{Cluster: cl.ID, Vault: d.ca, View: observer, Known: c.known, Ordered: c.ordered, Done: c.done}
+		c.checkers[cl.ID] = &rotation.Checker{Cluster: cl.ID, Vault: d.ca, View: observer, Known: c.known, Ordered: c.ordered, Done: c.done,
+			People: c.greetAsPeople(cl.ID)}
 	}
 	return c, nil
 }
@@ -254,7 +256,7 @@ func (c *caChecks) check(ctx context.Context, clusterID string, by *breakglass.A
 			clusterID, err)
 	}
 	// What was found is recorded also when the time for the check is over.
-	err = errors.Join(c.record(context.WithoutCancel(ctx), r, by, due), c.people(context.WithoutCancel(bounded), clusterID))
+	err = errors.Join(c.record(context.WithoutCancel(ctx), r, by, due), c.people(context.WithoutCancel(bounded), clusterID, r.People))
 	c.mu.Lock()
 	c.last[clusterID] = r
 	c.mu.Unlock()
@@ -265,9 +267,20 @@ func (c *caChecks) check(ctx context.Context, clusterID string, by *breakglass.A
 // checkPeople is the check of the address that people's kubeconfigs get.
 const checkPeople = "people-address"
 
-// people records whether something ends TLS between the address that people get and the API servers. Where the address cannot be
-// tried from here, nothing is said that was not said before.
-func (c *caChecks) people(ctx context.Context, clusterID string) error {
+// greetAsPeople shows a canary of a cluster to the address that the access policy in force gives to people.
+func (c *caChecks) greetAsPeople(clusterID string) func(context.Context, tls.Certificate, string) (rotation.Greeting, bool) {
+	return func(ctx context.Context, canary tls.Certificate, commonName string) (rotation.Greeting, bool) {
+		cl, ok := c.service.Policy().Cluster(clusterID)
+		if !ok || c.kube == nil {
+			return rotation.Greeting{}, false
+		}
+		return c.kube.GreetAsPeople(ctx, clusterID, cl.Server, canary, commonName), true
+	}
+}
+
+// people records whether certificates arrive at the address that people get. The canary decides. Where none could be shown, what the
+// handshake there shows can be a finding and never the end of one; where that fails as well, nothing is said that was not said before.
+func (c *caChecks) people(ctx context.Context, clusterID string, canary rotation.PeopleTrust) error {
 	if c.kube == nil || c.issuer == nil {
 		return nil // checks of the CAs alone
 	}
@@ -275,23 +288,36 @@ func (c *caChecks) people(ctx context.Context, clusterID string) error {
 	if !ok {
 		return c.service.Settle(ctx, checkPeople, clusterID, true, nil)
 	}
+	find := func(what string) []breakglass.FindingOpened {
+		return []breakglass.FindingOpened{{Key: checkPeople + "/" + clusterID, Check: checkPeople, Cluster: clusterID,
+			Severity: breakglass.SeverityCritical, What: what,
+			Next: "breakglassd doctor tries the address again, and `breakglass ca check` shows it a canary"}}
+	}
+	switch canary.Arrives {
+	case rotation.Yes:
+		return c.service.Settle(ctx, checkPeople, clusterID, true, nil)
+	case rotation.No:
+		return c.service.Settle(ctx, checkPeople, clusterID, true, find("the address that people get, "+cl.Server+", does not let our "+
+			"certificates through: a canary was shown there, and "+canary.Why+". "+throughToAPIServers))
+	case rotation.CannotTell:
+	}
 	issuer, err := c.issuer(ctx, clusterID)
 	if err != nil {
 		return nil // the check of the CAs has said so
 	}
 	at, err := c.kube.PeopleAddress(ctx, clusterID, cl.Server, issuer)
+	if err == nil && at.Wrong != "" {
+		return c.service.Settle(ctx, checkPeople, clusterID, true, find(wrongAtPeoplesAddress(cl.Server, at.Wrong)))
+	}
 	if err != nil || at.Err != nil {
 		c.log.WarnContext(ctx, "the address that people get could not be tried", slog.String("cluster", clusterID),
 			slog.Any("error", errors.Join(err, at.Err)))
 		return nil
 	}
-	var open []breakglass.FindingOpened
 	if !at.Names {
-		open = append(open, breakglass.FindingOpened{Key: checkPeople + "/" + clusterID, Check: checkPeople, Cluster: clusterID,
-			Severity: breakglass.SeverityCritical,
-			What:     notAtPeoplesAddress(cl.Server), Next: "breakglassd doctor tries it again"})
+		return c.service.Settle(ctx, checkPeople, clusterID, true, find(notAtPeoplesAddress(cl.Server)))
 	}
-	return c.service.Settle(ctx, checkPeople, clusterID, true, open)
+	return nil
 }
 
 // record records a report: the run, and each finding that is new or over.

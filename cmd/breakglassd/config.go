@@ -22,6 +22,7 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/cluster"
 	"github.com/breakglassd/breakglass/internal/recert"
 	"github.com/breakglassd/breakglass/internal/schedule"
 	"github.com/breakglassd/breakglass/internal/secret"
@@ -134,7 +135,11 @@ type Cluster struct {
 	// AuthenticationConfigFile is a copy of the API server's structured authentication configuration, for the same.
 	AuthenticationConfigFile string `mapstructure:"authentication_config_file"`
 
-	CAFile     string `mapstructure:"ca_file"`         // PEM, put into people's kubeconfigs; default: the one in KubeconfigFile
+	CAFile string `mapstructure:"ca_file"` // PEM, put into people's kubeconfigs; default: the one in KubeconfigFile
+	// PeopleProxyURL and PeopleTLSServerName are put into people's kubeconfigs as well, as proxy-url and tls-server-name.
+	PeopleProxyURL      string `mapstructure:"people_proxy_url"`
+	PeopleTLSServerName string `mapstructure:"people_tls_server_name"`
+
 	VaultMount string `mapstructure:"vault_mount"`     // the cluster's own PKI mount
 	IssuerID   string `mapstructure:"vault_issuer_id"` // the CA in it
 	// longest lifetime over the cluster's profiles, as given to deploy/vault/setup.sh
@@ -213,6 +218,11 @@ func (c *Config) clientNames() int {
 		}
 	}
 	return n
+}
+
+// peoplesWay is how people reach the cluster beside its address.
+func (c Cluster) peoplesWay() breakglass.Way {
+	return breakglass.Way{ProxyURL: c.PeopleProxyURL, TLSServerName: c.PeopleTLSServerName}
 }
 
 // webhooks reports whether the cluster's API servers can call the daemon.
@@ -486,6 +496,9 @@ func (c *Config) Validate(vault bool) []string {
 			} else if slices.Contains(cl.APIServers[:j], server) {
 				add(fmt.Sprintf("%sapi_servers[%d]", key, j), "%q is there twice", server)
 			}
+		}
+		if err := cluster.PeopleWay(cl.peoplesWay()); err != nil {
+			add(key+"people_proxy_url", "or people_tls_server_name: %v", err)
 		}
 		cl.CAChecks.validate(key+"ca_checks.", cl.APIServers, add)
 		if cl.webhooks() && c.Webhooks.Address == "" {

@@ -421,11 +421,14 @@ func (d *doctor) peopleAddress(ctx context.Context, kube *cluster.Clusters, id s
 		err = at.Err
 	}
 	switch {
+	case at.Wrong != "":
+		d.wrong("people-address", id, errors.New(wrongAtPeoplesAddress(cl.Server, at.Wrong)))
 	case err != nil:
 		d.warn("people-address", id, "the address that people get, %s, could not be tried from here with the CA that they get: %v", cl.Server,
 			err)
 	case at.Names:
-		d.ok("people-address", id, "the address that people get, %s, asks for certificates of %q", cl.Server, issuer.Subject)
+		d.ok("people-address", id, "the address that people get, %s, asks for certificates of %q; whether they arrive at the API servers, "+
+			"the canary of `breakglass ca check` proves", cl.Server, issuer.Subject)
 	default:
 		d.wrong("people-address", id, errors.New(notAtPeoplesAddress(cl.Server)))
 	}
@@ -435,8 +438,16 @@ func (d *doctor) peopleAddress(ctx context.Context, kube *cluster.Clusters, id s
 func notAtPeoplesAddress(server string) string {
 	return "the address that people get, " + server + ", does not ask for certificates of our CA: something in between ends TLS (a proxy, a " +
 		"load balancer), or " +
-		"it is another cluster. People would be issued certificates that are of no use: let the connection through to the API servers, or " +
-		"correct the server in the access policy"
+		"it is another cluster. " + throughToAPIServers
+}
+
+const throughToAPIServers = "People would be issued certificates that are of no use: let the connection through to the API servers (TLS " +
+	"must end there), or correct the server in the access policy"
+
+// wrongAtPeoplesAddress says that what answers there cannot be an API server of the cluster.
+func wrongAtPeoplesAddress(server, wrong string) string {
+	return "what answers at the address that people get, " + server + ", " + wrong + ". kubectl would refuse it: correct the server in the " +
+		"access policy, or ca_file or people_tls_server_name in the configuration"
 }
 
 // doctorSlack makes a bot that can ask Slack, and has nothing to decide or record with.

@@ -129,7 +129,7 @@ func (d *daemon) open(ctx context.Context, p parts) error {
 	d.metrics = newMetrics(d)
 	d.health.Store(&health{})
 	domain := breakglass.Config{Ledger: d.ledger, Policy: policy, Signer: d.signer, Binder: d.clusters, Prover: d.clusters, Log: d.log,
-		Clusters: clusterIDs(cfg), ClusterCA: d.clusters.CA,
+		Clusters: clusterIDs(cfg), ClusterCA: d.clusters.CA, ClusterWay: d.clusters.Way,
 		AcceptWeaker: p.AcceptWeaker, AcceptClock: p.AcceptClock, SignTimeout: cfg.Vault.SignTimeout, Version: version()}
 	if d.ca != nil {
 		domain.Inventory, domain.Second = d.ca, d.ca
@@ -284,7 +284,8 @@ func openClusters(cfg *Config, vkey string, asked *webhook.Memory, log *slog.Log
 				return nil, err
 			}
 		}
-		c.Targets = append(c.Targets, cluster.Target{ID: cl.ID, Kubeconfig: cl.KubeconfigFile, CAFile: cl.CAFile, APIServers: cl.APIServers})
+		c.Targets = append(c.Targets, cluster.Target{ID: cl.ID, Kubeconfig: cl.KubeconfigFile, CAFile: cl.CAFile, APIServers: cl.APIServers,
+			People: cl.peoplesWay()})
 	}
 	return cluster.Open(c)
 }

@@ -748,7 +748,7 @@ func (s *server) claim(c *call) (any, error) {
 	}
 	out := Delivery{Meta: kind("Delivery"), Request: s.render(d.Request), Certificate: certificatePEM(d.Certificate),
 		Chain:   certificatePEM(d.Chain...),
-		Cluster: Cluster{ID: d.Request.Ask.Cluster, Server: d.Request.Ask.Server, CA: string(ca)}, Issued: d.Issued.Leaf,
+		Cluster: Cluster{ID: d.Request.Ask.Cluster, Server: d.Request.Ask.Server, CA: string(ca), Way: d.Request.Ask.Way}, Issued: d.Issued.Leaf,
 		Proof: string(proof), Warning: d.Warning}
 	return out, nil
 }

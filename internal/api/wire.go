@@ -305,6 +305,7 @@ type Cluster struct {
 	ID     string `json:"id"`
 	Server string `json:"server"`
 	CA     string `json:"ca,omitempty"` // PEM; empty: the system's roots
+	breakglass.Way
 }
 
 // Profile is what may be asked for.

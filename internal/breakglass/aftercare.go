@@ -35,8 +35,8 @@ func CAHash(bundle []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// withAftercare adds to a fact that is to be recorded what must follow the grant's end, by which authorities people know the
-// cluster, and the approval more that is needed while its requester owes a closing note.
+// withAftercare adds to a fact that is to be recorded what must follow the grant's end, by which authorities and which way people know
+// the cluster, and the approval more that is needed while its requester owes a closing note.
 func (s *Service) withAftercare(ctx context.Context, p *Policy, ev Requested, now time.Time) (Requested, error) {
 	care := Aftercare{Prove: s.cfg.Prover != nil, Examine: s.cfg.Examiner != nil, CloseSeconds: int64(p.Closing.Within / time.Second)}
 	if care != (Aftercare{}) {
@@ -44,6 +44,9 @@ func (s *Service) withAftercare(ctx context.Context, p *Policy, ev Requested, no
 	}
 	if ca := s.ClusterCA(ev.Cluster); len(ca) > 0 {
 		ev.CAHash = CAHash(ca)
+	}
+	if s.cfg.ClusterWay != nil {
+		ev.Way = s.cfg.ClusterWay(ev.Cluster)
 	}
 	if !p.Closing.RaiseQuorum {
 		return ev, nil

@@ -108,6 +108,15 @@ type Requested struct {
 	Aftercare *Aftercare `json:"aftercare,omitempty"` // what must follow the grant's end; nil: nothing
 	Raised    []string   `json:"raised,omitempty"`    // requests whose overdue closing raised Quorum.Count by one
 	CAHash    string     `json:"caHash,omitempty"`    // hex SHA-256 of the PEM bundle by which people know the cluster; empty: none
+	Way
+}
+
+// Way is what people's kubeconfigs need beside the address to reach a cluster.
+type Way struct {
+	// ProxyURL is the proxy, as http, https or socks5; empty: that of the person's environment, if there is one.
+	ProxyURL string `json:"proxyUrl,omitempty"`
+	// TLSServerName is the name in the API servers' certificates; empty: the host of the address.
+	TLSServerName string `json:"tlsServerName,omitempty"`
 }
 
 // Aftercare is what must follow the end of a grant. It is frozen into the request, so that a later configuration or policy
@@ -440,7 +449,7 @@ type CheckRun struct {
 }
 
 // Kind names the event in the ledger. Kinds are never renamed or reused.
-func (Requested) Kind() string         { return "requested/v2" }
+func (Requested) Kind() string         { return "requested/v3" }
 func (Approved) Kind() string          { return "approved/v2" }
 func (ApprovalWithdrawn) Kind() string { return "approval-withdrawn/v1" }
 func (Denied) Kind() string            { return "denied/v1" }
@@ -512,8 +521,9 @@ const (
 // the next number, returned by its Kind method, and its former number stays here as [older], so that an older ledger verifies for
 // ever and an older release says "made by a newer release" instead of "forged".
 var kinds = map[string]func(body []byte) (Event, error){
-	"requested/v1":             older[Requested]("caHash"),
-	"requested/v2":             decode[Requested],
+	"requested/v1":             older[Requested]("caHash", "proxyUrl", "tlsServerName"),
+	"requested/v2":             older[Requested]("proxyUrl", "tlsServerName"),
+	"requested/v3":             decode[Requested],
 	approvedV1:                 older[Approved]("takenBack"),
 	"approved/v2":              decode[Approved],
 	"approval-withdrawn/v1":    decode[ApprovalWithdrawn],

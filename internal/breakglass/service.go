@@ -49,6 +49,8 @@ type Config struct {
 	// ClusterCA returns the PEM bundle by which people know a cluster's API servers, nil for their system's roots. Requests commit to
 	// it. It may be nil.
 	ClusterCA func(cluster string) []byte
+	// ClusterWay returns what people need beside the address to reach a cluster. Requests commit to it as well. It may be nil.
+	ClusterWay func(cluster string) Way
 
 	// Clusters are the ids of all clusters that the Binder reaches: bindings in them are looked after also when no profile is
 	// left that binds there. Default: those of the policy.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -21,6 +22,32 @@ import (
 // Greet asks one API server who the canary is. Only an answer with the canary's own name and fingerprint is acceptance, and only a
 // 401 from a server that proved to be the API server is a refusal.
 func (o *Observer) Greet(ctx context.Context, address string, canary tls.Certificate, commonName string) rotation.Greeting {
+	return greet(ctx, o.bare(address, &canary), "https://"+address, canary, commonName)
+}
+
+// GreetAsPeople shows a canary to the address that people's kubeconfigs get, the way they go and trusting what they trust.
+func (c *Clusters) GreetAsPeople(ctx context.Context, cluster, server string, canary tls.Certificate, commonName string) rotation.Greeting {
+	cannot := func(err error) rotation.Greeting {
+		return rotation.Greeting{At: time.Now().UTC(), Outcome: rotation.OutcomeUnreached, Why: err.Error()}
+	}
+	t, err := c.target(cluster)
+	if err != nil {
+		return cannot(err)
+	}
+	rc, err := t.peoplesWay()
+	if err != nil {
+		return cannot(err)
+	}
+	conf := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.people.TLSServerName,
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &canary, nil }}
+	if len(t.peopleCA) > 0 {
+		conf.RootCAs = x509.NewCertPool()
+		conf.RootCAs.AppendCertsFromPEM(t.peopleCA)
+	}
+	return greet(ctx, alone(rc, conf, t.rest.Timeout), strings.TrimRight(server, "/"), canary, commonName)
+}
+
+func greet(ctx context.Context, client *http.Client, base string, canary tls.Certificate, commonName string) rotation.Greeting {
 	g := rotation.Greeting{At: time.Now().UTC(), Outcome: rotation.OutcomeUnreached}
 	body, err := json.Marshal(authenticationv1.SelfSubjectReview{TypeMeta: metav1.TypeMeta{APIVersion: "authentication.k8s.io/v1",
 		Kind: "SelfSubjectReview"}})
@@ -28,7 +55,7 @@ func (o *Observer) Greet(ctx context.Context, address string, canary tls.Certifi
 		g.Why = err.Error()
 		return g
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+address+"/apis/authentication.k8s.io/v1/selfsubjectreviews",
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, base+"/apis/authentication.k8s.io/v1/selfsubjectreviews",
 		bytes.NewReader(body))
 	if err != nil {
 		g.Why = err.Error()
@@ -37,7 +64,7 @@ func (o *Observer) Greet(ctx context.Context, address string, canary tls.Certifi
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", ManagedBy+" canary")
-	resp, err := o.bare(address, &canary).Do(req)
+	resp, err := client.Do(req)
 	if err != nil {
 		g.Why = plain(err)
 		return g

@@ -57,8 +57,9 @@ const pageSize = 500
 // Target is one cluster and the daemon's own credential there.
 type Target struct {
 	ID         string
-	Kubeconfig string // file; its current context is used. No exec or auth-provider plugins are run
-	CAFile     string // PEM; the CA in people's kubeconfigs. Empty: the one in Kubeconfig
+	Kubeconfig string         // file; its current context is used. No exec or auth-provider plugins are run
+	CAFile     string         // PEM; the CA in people's kubeconfigs. Empty: the one in Kubeconfig
+	People     breakglass.Way // how people reach the cluster; see PeopleWay for its form
 	// APIServers are the https:// addresses of every API server, past any load balancer. Each must show a certificate for its
 	// own host, unless the kubeconfig sets tls-server-name, from the CA that the kubeconfig names. Empty: the kubeconfig's
 	// server alone.
@@ -103,8 +104,9 @@ type Clusters struct {
 type target struct {
 	id       string
 	rest     *rest.Config
-	serverCA []byte       // PEM; what the daemon trusts, nil for the system's CAs
-	peopleCA []byte       // PEM; what people's kubeconfigs trust
+	serverCA []byte // PEM; what the daemon trusts, nil for the system's CAs
+	peopleCA []byte // PEM; what people's kubeconfigs trust
+	people   breakglass.Way
 	http     *http.Client // with the daemon's credential
 	writes   *http.Client // the same, without a deadline of its own
 	// Proofs of many revocations at one time are hundreds of small questions, which must not wait behind each other, nor anything
@@ -183,6 +185,9 @@ func open(t Target, timeout time.Duration) (*target, error) {
 		return nil, fmt.Errorf("the server %q in %s is not an https:// address: the daemon's credential would travel unprotected", rc.Host,
 			t.Kubeconfig)
 	}
+	if err := PeopleWay(t.People); err != nil {
+		return nil, err
+	}
 	rc.Timeout, rc.UserAgent = timeout, ManagedBy
 	// HTTP/2 would put every request on one connection. When that goes silent (a node or a load balancer that died), each
 	// request would time out on it for 45 s, until client-go gives it up. With HTTP/1.1 a request that times out takes its
@@ -205,7 +210,7 @@ func open(t Target, timeout time.Duration) (*target, error) {
 	at := func(address string) (*target, error) {
 		conf := rest.CopyConfig(rc)
 		conf.Host = address
-		out := &target{id: t.ID, rest: conf, serverCA: loaded.CAData, peopleCA: peopleCA}
+		out := &target{id: t.ID, rest: conf, serverCA: loaded.CAData, peopleCA: peopleCA, people: t.People}
 		out.few, out.many = flowcontrol.NewTokenBucketRateLimiter(50, 100), flowcontrol.NewTokenBucketRateLimiter(500, 1000)
 		out.http, err = rest.HTTPClientFor(conf)
 		if err != nil {
@@ -349,6 +354,14 @@ func (c *Clusters) CA(cluster string) []byte {
 		return t.peopleCA
 	}
 	return nil
+}
+
+// Way is how people reach the cluster.
+func (c *Clusters) Way(cluster string) breakglass.Way {
+	if t := c.targets[cluster]; t != nil {
+		return t.people
+	}
+	return breakglass.Way{}
 }
 
 func (c *Clusters) target(cluster string) (*target, error) {

@@ -4,13 +4,17 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"sync"
 
 	"k8s.io/client-go/rest"
+
+	"github.com/breakglassd/breakglass/internal/breakglass"
 )
 
 // shake makes one TLS connection the way the daemon's requests go, through the same proxy, and says what both sides showed. It sends
@@ -54,6 +58,7 @@ type Trust struct {
 	Names   bool // it names a CA with the subject of ours among those whose certificates it takes. That need not be our CA
 	Asks    bool // it asks for a client certificate at all
 	Err     error
+	Wrong   string // what answers there, where Err is not silence: it cannot be the API server
 }
 
 // EachNames asks every configured API server of a cluster whether it names the CA.
@@ -65,23 +70,62 @@ func (c *Clusters) EachNames(ctx context.Context, cluster string, ca *x509.Certi
 	out := make([]Trust, len(t.servers))
 	var wait sync.WaitGroup
 	for i, s := range t.servers {
-		wait.Go(func() { out[i] = s.names(ctx, s.rest.Host, s.rest.ServerName, s.serverCA, ca) })
+		wait.Go(func() { out[i] = s.names(ctx, s.rest, s.rest.Host, s.rest.ServerName, s.serverCA, ca) })
 	}
 	wait.Wait()
 	return out, nil
 }
 
-// PeopleAddress asks the address that people's kubeconfigs get, trusting what they trust, whether it names the CA. Something in
-// between that ends TLS does not: behind it no certificate of ours arrives.
+// PeopleWay says what is wrong with how people are to reach a cluster. It becomes part of their kubeconfigs.
+func PeopleWay(w breakglass.Way) error {
+	if w.ProxyURL != "" {
+		u, err := url.Parse(w.ProxyURL)
+		switch {
+		case err != nil || u.Hostname() == "" || u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "" ||
+			!slices.Contains([]string{"http", "https", "socks5"}, u.Scheme):
+			return fmt.Errorf("the proxy %q is not of the form http://host:port, https://host:port or socks5://host:port", w.ProxyURL)
+		case u.User != nil:
+			return errors.New("the proxy's address has a user name or password in it: everybody would read it in kubeconfigs and in the ledger")
+		}
+	}
+	if w.TLSServerName != "" && !serverName.MatchString(w.TLSServerName) {
+		return fmt.Errorf("the TLS server name %q is neither a host's name nor an IP address", w.TLSServerName)
+	}
+	return nil
+}
+
+var serverName = regexp.MustCompile(`^([0-9A-Za-z]([0-9A-Za-z.-]{0,251}[0-9A-Za-z])?|[0-9A-Fa-f:.]{2,45})$`)
+
+// peoplesWay is a way to the cluster as people have it: without the daemon's credential, and through their proxy. Where they have
+// none of their own, the daemon's stands for that of their environment.
+func (t *target) peoplesWay() (*rest.Config, error) {
+	rc := rest.AnonymousClientConfig(t.rest)
+	rc.Proxy, rc.Dial = t.rest.Proxy, t.rest.Dial
+	if t.people.ProxyURL != "" {
+		proxy, err := url.Parse(t.people.ProxyURL)
+		if err != nil {
+			return nil, fmt.Errorf("reading the address of people's proxy: %w", err)
+		}
+		rc.Proxy, rc.Dial = http.ProxyURL(proxy), nil
+	}
+	return rc, nil
+}
+
+// PeopleAddress asks the address that people's kubeconfigs get, the way they go and trusting what they trust, whether it names the
+// CA. Something in between that ends TLS does not, unless it was given our CA: only a canary shows that.
 func (c *Clusters) PeopleAddress(ctx context.Context, cluster, server string, ca *x509.Certificate) (Trust, error) {
 	t, err := c.target(cluster)
 	if err != nil {
 		return Trust{}, err
 	}
-	return t.names(ctx, server, "", t.peopleCA, ca), nil
+	way, err := t.peoplesWay()
+	if err != nil {
+		return Trust{}, err
+	}
+	return t.names(ctx, way, server, t.people.TLSServerName, t.peopleCA, ca), nil
 }
 
-func (t *target) names(ctx context.Context, address, serverName string, roots []byte, ca *x509.Certificate) Trust {
+func (t *target) names(ctx context.Context, way *rest.Config, address, serverName string, roots []byte, ca *x509.Certificate) Trust {
 	out := Trust{Address: address}
 	host, err := hostOf(address)
 	if err != nil {
@@ -95,8 +139,16 @@ func (t *target) names(ctx context.Context, address, serverName string, roots []
 	}
 	ctx, cancel := context.WithTimeout(ctx, t.rest.Timeout)
 	defer cancel()
-	_, names, err := shake(ctx, t.rest, host, conf)
+	_, names, err := shake(ctx, way, host, conf)
 	if err != nil {
+		var certificate *tls.CertificateVerificationError
+		var plain tls.RecordHeaderError
+		switch {
+		case errors.As(err, &certificate):
+			out.Wrong = "shows a certificate that its CA does not vouch for: " + line(certificate.Err.Error(), 200)
+		case errors.As(err, &plain):
+			out.Wrong = "does not speak TLS"
+		}
 		out.Err = t.explain("shaking hands with "+line(address, 200), err)
 		return out
 	}

@@ -16,16 +16,18 @@ import (
 
 	"k8s.io/client-go/rest"
 
+	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/bgtest/real"
+	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/cluster"
 )
 
 // tunnel is a CONNECT proxy that leads to one address, whatever it is asked for.
-func tunnel(t *testing.T, to string) (proxy string, asked *atomic.Int32) {
+func tunnel(t testing.TB, to string) (proxy string, asked *atomic.Int32) {
 	t.Helper()
 	asked = new(atomic.Int32)
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodConnect || !strings.HasPrefix(r.Host, "only-the-proxy-knows.invalid") {
+		if r.Method != http.MethodConnect || !strings.HasPrefix(r.Host, bgtest.HiddenHost) {
 			http.Error(w, "no", http.StatusForbidden)
 			return
 		}
@@ -36,16 +38,18 @@ func tunnel(t *testing.T, to string) (proxy string, asked *atomic.Int32) {
 			return
 		}
 		defer out.Close()
-		w.WriteHeader(http.StatusOK)
-		in, _, err := http.NewResponseController(w).Hijack()
+		in, buffered, err := http.NewResponseController(w).Hijack()
 		if err != nil {
 			t.Error(err)
 			return
 		}
 		defer in.Close()
+		if _, err := io.WriteString(in, "HTTP/1.1 200 OK\r\n\r\n"); err != nil {
+			return // the client has gone
+		}
 		go func() {
 			defer out.Close()
-			_, _ = io.Copy(out, in) // until one side has enough
+			_, _ = io.Copy(out, buffered) // until one side has enough
 		}()
 		_, _ = io.Copy(in, out)
 	}))
@@ -67,12 +71,18 @@ func ourCA(t *testing.T, w world) *x509.Certificate {
 
 // A cluster behind a proxy is reached through it for everything: bindings, doctor's handshakes and the checks of the CAs.
 func TestEverythingGoesThroughTheProxyOfTheKubeconfig(t *testing.T) {
+	for name, start := range map[string]func(testing.TB, string) (string, *atomic.Int32){"CONNECT": tunnel, "SOCKS5": bgtest.Socks5} {
+		t.Run(name, func(t *testing.T) { testProxy(t, start) })
+	}
+}
+
+func testProxy(t *testing.T, startProxy func(testing.TB, string) (string, *atomic.Int32)) {
 	w := start(t, 0)
 	issuer := ourCA(t, w)
-	proxy, asked := tunnel(t, strings.TrimPrefix(w.sim.URL, "https://"))
+	proxy, asked := startProxy(t, strings.TrimPrefix(w.sim.URL, "https://"))
 	text, err := w.sim.Kubeconfig("daemon")
 	must(t, err)
-	const hidden = "https://only-the-proxy-knows.invalid:6443"
+	const hidden = "https://" + bgtest.HiddenHost + ":6443"
 	path := write(t, strings.ReplaceAll(string(text), "server: "+w.sim.URL, "server: "+hidden+"\n    proxy-url: "+proxy+
 		"\n    tls-server-name: 127.0.0.1"))
 	c := open(t, 0, path)
@@ -122,5 +132,54 @@ func TestProxyThatEndsTLSAtPeoplesAddressIsSeen(t *testing.T) {
 	}
 	if got, err := c.PeopleAddress(t.Context(), "c1", "https://127.0.0.1:1", issuer); err != nil || got.Err == nil {
 		t.Errorf("got %+v, %v for an address where nobody is", got, err)
+	}
+	c, err = cluster.Open(cluster.Config{Targets: []cluster.Target{{ID: "c1", Kubeconfig: kubeconfigOf(t, w.sim, "daemon")}}})
+	must(t, err)
+	if got, err := c.PeopleAddress(t.Context(), "c1", between.URL, issuer); err != nil || got.Err == nil ||
+		!strings.Contains(got.Wrong, "does not vouch for") {
+		t.Errorf("got %+v, %v for a certificate of another CA, want that it is told from silence", got, err)
+	}
+	plain := httptest.NewServer(http.NotFoundHandler())
+	defer plain.Close()
+	if got, err := c.PeopleAddress(t.Context(), "c1", strings.Replace(plain.URL, "http:", "https:", 1), issuer); err != nil ||
+		got.Wrong != "does not speak TLS" {
+		t.Errorf("got %+v, %v for what speaks no TLS", got, err)
+	}
+}
+
+// What people need beside the address is tried as well: through their proxy, by the name in the certificate, and not through the
+// daemon's.
+func TestPeoplesWayIsTheirsAndNotTheDaemons(t *testing.T) {
+	w := start(t, 0)
+	issuer := ourCA(t, w)
+	to := strings.TrimPrefix(w.sim.URL, "https://")
+	theirs, asked := bgtest.Socks5(t, to)
+	open := func(way breakglass.Way) *cluster.Clusters {
+		c, err := cluster.Open(cluster.Config{Targets: []cluster.Target{{ID: "c1", Kubeconfig: kubeconfigOf(t, w.sim, "daemon"), People: way}}})
+		must(t, err)
+		return c
+	}
+	const hidden = "https://" + bgtest.HiddenHost + ":6443"
+	way := breakglass.Way{ProxyURL: theirs, TLSServerName: "127.0.0.1"}
+	c := open(way)
+	if got, err := c.PeopleAddress(t.Context(), "c1", hidden, issuer); err != nil || got.Err != nil || !got.Names || asked.Load() != 1 {
+		t.Errorf("got %+v, %v after %d connections through their proxy", got, err, asked.Load())
+	}
+	if c.Way("c1") != way {
+		t.Errorf("got %+v, want %+v", c.Way("c1"), way)
+	}
+	if got, err := open(breakglass.Way{TLSServerName: "127.0.0.1"}).PeopleAddress(t.Context(), "c1", hidden, issuer); err != nil ||
+		got.Err == nil || got.Wrong != "" {
+		t.Errorf("got %+v, %v without their proxy, want that it cannot be told", got, err)
+	}
+	if got, err := open(breakglass.Way{ProxyURL: theirs}).PeopleAddress(t.Context(), "c1", hidden, issuer); err != nil || got.Wrong == "" {
+		t.Errorf("got %+v, %v without the name, want that the certificate is for another", got, err)
+	}
+	for _, bad := range []breakglass.Way{{ProxyURL: "ftp://10.0.0.1"}, {ProxyURL: "socks5://user:secret@10.0.0.1:1080"},
+		{ProxyURL: "10.0.0.1:1080"},
+		{ProxyURL: "http://proxy/path"}, {TLSServerName: "a b"}, {TLSServerName: "--x"}} {
+		if err := cluster.PeopleWay(bad); err == nil || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%+v: got %v", bad, err)
+		}
 	}
 }

@@ -238,14 +238,19 @@ func (o *Observer) bare(address string, canary *tls.Certificate) *http.Client {
 		// Shown whatever the server lists: the list is only names.
 		conf.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return canary, nil }
 	}
+	return alone(o.cfg.Rest, conf, o.cfg.Timeout)
+}
+
+// alone is a client that goes the way of rc, if there is one, without its credential. Each request has its own connection.
+func alone(rc *rest.Config, conf *tls.Config, timeout time.Duration) *http.Client {
 	way := &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: conf, DisableKeepAlives: true}
-	if rc := o.cfg.Rest; rc != nil {
+	if rc != nil {
 		way.DialContext = rc.Dial
 		if rc.Proxy != nil {
 			way.Proxy = rc.Proxy
 		}
 	}
-	return &http.Client{Timeout: o.cfg.Timeout, Transport: way,
+	return &http.Client{Timeout: timeout, Transport: way,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 }
 

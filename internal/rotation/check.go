@@ -55,6 +55,9 @@ type Checker struct {
 	Thresholds Thresholds
 	Known      func(ctx context.Context, cluster string) (Known, error) // from the ledger
 
+	// People shows a canary to the address that people's kubeconfigs get, and says whether there is one. Nil: there is none.
+	People func(ctx context.Context, canary tls.Certificate, commonName string) (g Greeting, ok bool)
+
 	// Ordered is called before a canary is signed, and Done after it was shown to everybody. Without Ordered there is no
 	// signature: if it fails, none is asked for. That is where the ledger entries are made.
 	Ordered func(ctx context.Context, o Canary) error
@@ -89,8 +92,11 @@ func (c *Checker) Observe(ctx context.Context) Observation {
 		if err != nil || !canIssue(i) || Expired(cert.NotAfter, o.At.Add(CanaryTTL)) {
 			continue
 		}
-		s, answers := c.canary(ctx, i.ID, o.Servers)
+		s, answers, people := c.canary(ctx, i.ID, o.Servers)
 		o.Canaries = append(o.Canaries, s)
+		if people != nil {
+			o.People = append(o.People, *people)
+		}
 		for k := range o.Servers {
 			if g, ok := answers[o.Servers[k].Address]; ok {
 				o.Servers[k].Canaries = append(o.Servers[k].Canaries, g)
@@ -131,22 +137,22 @@ func contradicts(o Observation) bool {
 }
 
 // canary orders one canary, has it signed once and shows it to every API server that was reached.
-func (c *Checker) canary(ctx context.Context, issuer string, servers []Server) (Signing, map[string]Greeting) {
-	s := Signing{Issuer: issuer}
+func (c *Checker) canary(ctx context.Context, issuer string, servers []Server) (s Signing, answers map[string]Greeting, people *Greeting) {
+	s.Issuer = issuer
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		s.Error = err.Error()
-		return s, nil
+		return s, nil, nil
 	}
 	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{}}, key)
 	if err != nil {
 		s.Error = err.Error()
-		return s, nil
+		return s, nil, nil
 	}
 	spki, err := x509.MarshalPKIXPublicKey(key.Public())
 	if err != nil {
 		s.Error = err.Error()
-		return s, nil
+		return s, nil, nil
 	}
 	o := Canary{Cluster: c.Cluster, CommonName: CanaryName(c.Cluster, rand.Text()), Issuer: issuer, SPKI: breakglass.SPKI(spki), CSR: csr,
 		TTL: CanaryTTL}
@@ -154,10 +160,10 @@ func (c *Checker) canary(ctx context.Context, issuer string, servers []Server) (
 	if c.Ordered != nil {
 		if err := c.Ordered(ctx, o); err != nil {
 			s.Error = "the order could not be recorded, so nothing was signed: " + err.Error()
-			return s, nil
+			return s, nil, nil
 		}
 	}
-	answers := map[string]Greeting{}
+	answers = map[string]Greeting{}
 	signed, err := c.Vault.SignCanary(ctx, o)
 	switch leaf, perr := x509.ParseCertificate(signed.Certificate); {
 	case err != nil:
@@ -181,6 +187,13 @@ func (c *Checker) canary(ctx context.Context, issuer string, servers []Server) (
 				answers[server.Address] = g
 			})
 		}
+		if c.People != nil {
+			wg.Go(func() {
+				if g, ok := c.People(ctx, pair, o.CommonName); ok {
+					g.Issuer, people = issuer, &g
+				}
+			})
+		}
 		wg.Wait()
 	}
 	if c.Done != nil {
@@ -188,7 +201,7 @@ func (c *Checker) canary(ctx context.Context, issuer string, servers []Server) (
 			s.Error = "the outcome could not be recorded: " + err.Error()
 		}
 	}
-	return s, answers
+	return s, answers, people
 }
 
 // CanaryName is the common name of a canary. The cluster's id is cut to what fits into the 64 characters of a common name; the

@@ -17,7 +17,7 @@ import (
 func Judge(o Observation, t Thresholds, now time.Time) Report {
 	t = t.withDefaults()
 	j := &judge{o: o, t: t, now: now, r: Report{Cluster: o.Cluster, At: o.At, Complete: true, Mount: o.Vault.Mount, Roles: o.Vault.Roles,
-		Default: o.Vault.Default, MaxTTL: o.Vault.MaxTTL}}
+		Default: o.Vault.Default, MaxTTL: o.Vault.MaxTTL, People: people(o)}}
 	j.unseen()
 	j.generations()
 	j.servers()

@@ -9,7 +9,9 @@ type Observation struct {
 	Vault   Vault     `json:"vault"`
 	View
 	Canaries []Signing `json:"canaries,omitempty"` // one for each issuer that can sign
-	Known    Known     `json:"known"`
+	// People is what the address that people get answered to the canaries of all issuers.
+	People []Greeting `json:"people,omitempty"`
+	Known  Known      `json:"known"`
 }
 
 // Vault is the PKI mount of the cluster.

@@ -93,6 +93,11 @@ func (r Report) Text(w io.Writer, now time.Time, all bool) error {
 	if err := table(w, rows); err != nil {
 		return err
 	}
+	what := string(r.People.Arrives)
+	if r.People.Why != "" {
+		what += ": " + r.People.Why
+	}
+	fmt.Fprintf(w, "\ncertificates arrive at the address that people get: %s\n", printable(what))
 	if all {
 		fmt.Fprintln(w)
 		rows = [][]string{{"CA OR KEY", "GENERATION", "ENDS", "KIND OF KEY", "WORST", "WHERE"}}

@@ -22,6 +22,7 @@ type Report struct {
 	Servers     []ServerTrust `json:"servers"`
 	Authorities []Authority   `json:"authorities"` // every CA and key that was seen
 	Findings    []Finding     `json:"findings"`    // the worst first
+	People      PeopleTrust   `json:"people"`      // the address that people's kubeconfigs get
 
 	Mount   string        `json:"mount"`
 	Roles   []Role        `json:"roles"`
@@ -103,6 +104,57 @@ type ServerTrust struct {
 	Cached  []string         `json:"cached"`           // generations that it takes although its declared bundle file is missing or no good
 	Fresh   map[string]bool  `json:"canary"`           // by name: its canary was shown, and taken or not
 	Others  []string         `json:"other_client_cas"` // names of the other CAs whose client certificates it takes
+}
+
+// PeopleTrust is what the canaries showed of the address that people's kubeconfigs get. Arrives is No only where the API servers
+// themselves take the canary that does not arrive there: Why is what happens to it.
+type PeopleTrust struct {
+	Arrives Tri    `json:"arrives"`
+	Why     string `json:"why,omitempty"`
+}
+
+// people compares what the address that people get answered with what the API servers answered.
+func people(o Observation) PeopleTrust {
+	out := PeopleTrust{Arrives: CannotTell, Why: "no canary was shown there"}
+	for _, g := range o.People {
+		taken, told, all := 0, 0, 0
+		for _, s := range o.Servers {
+			for _, c := range s.Canaries {
+				if c.Issuer != g.Issuer || c.Outcome == OutcomeUnreached {
+					continue
+				}
+				all++
+				if c.Outcome == OutcomeAccepted {
+					told++
+				}
+				if c.Outcome == OutcomeAccepted || c.Outcome == OutcomeUnproven {
+					taken++
+				}
+			}
+		}
+		why := ""
+		switch {
+		case g.Outcome == OutcomeUnreached:
+			out.Why = "it does not answer there: " + g.Why
+			continue
+		case g.Outcome == OutcomeAccepted, g.Outcome == OutcomeUnproven && told == 0:
+			if out.Arrives == CannotTell {
+				out = PeopleTrust{Arrives: Yes}
+			}
+			continue
+		case taken < all || all == 0:
+			out.Why = "the API servers do not all take the canary themselves"
+			continue
+		case g.Outcome == OutcomeUnproven:
+			why = "its name arrives and its fingerprint does not: " + g.Why
+		case g.Outcome == OutcomeOther:
+			why = "another arrives in its place: " + g.Why
+		case g.Outcome == OutcomeRefused:
+			why = "it is answered with 401, and the API servers take it"
+		}
+		return PeopleTrust{Arrives: No, Why: why}
+	}
+	return out
 }
 
 // Authority is one CA, certificate or key that was seen, and what is thought of it.
