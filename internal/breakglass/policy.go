@@ -113,7 +113,9 @@ type Person struct {
 	Slack []SlackAccount // may be empty: somebody without Slack uses keys
 	Keys  []Key          // SSH keys the CLI signs in with; never empty when Slack is
 
-	Users []string // user names that clusters know the person by, besides the id
+	// Users and Groups are names that clusters know the person by, besides the id: what is about one of them is about the person.
+	Users  []string
+	Groups []string // a group may be that of several people
 }
 
 // Key is an SSH public key of a person. It is never a certificate, DSA, or RSA below 3072 bits.
@@ -550,7 +552,7 @@ func (r *policyReader) change(v strictyaml.Value, peopleRead bool) {
 }
 
 func (r *policyReader) person(v strictyaml.Value) {
-	o, ok := v.Object("id", "name", "slack", "keys", "users")
+	o, ok := v.Object("id", "name", "slack", "keys", "users", "groups")
 	if !ok {
 		return
 	}
@@ -575,13 +577,14 @@ func (r *policyReader) person(v strictyaml.Value) {
 		}
 		r.users[name] = p.ID
 	}
+	p.Groups = clusterNames(o.At("groups"))
 	if !o.Has("slack") && !o.Has("keys") && !o.Misspelt() {
 		v.Wrong("has neither a Slack account nor a key and so could do nothing; add slack or keys")
 	}
 	r.policy.People = append(r.policy.People, p)
 }
 
-// clusterNames reads names of users as clusters have them.
+// clusterNames reads names of users or groups as clusters have them.
 func clusterNames(v strictyaml.Value) []string {
 	var out []string
 	for _, at := range v.List() {

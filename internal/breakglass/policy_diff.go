@@ -22,6 +22,7 @@ func Diff(old, new *Policy) []string {
 		c.set(where+": slack account", words(a.Slack, slackWords), words(b.Slack, slackWords))
 		c.set(where+": key", words(a.Keys, fingerprintOf), words(b.Keys, fingerprintOf))
 		c.set(where+": user", a.Users, b.Users)
+		c.set(where+": group", a.Groups, b.Groups)
 	})
 	compare(&c, "team", old.Teams, new.Teams, func(t *Team) string { return t.ID }, func(where string, a, b *Team) {
 		if a == nil {

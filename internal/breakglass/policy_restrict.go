@@ -25,7 +25,7 @@ func Restrict(old, new *Policy) *Policy {
 		}
 		a.Slack = both(a.Slack, b.Slack, func(x, y SlackAccount) bool { return x == y })
 		a.Keys = both(a.Keys, b.Keys, func(x, y Key) bool { return x.Fingerprint == y.Fingerprint })
-		a.Users = either(a.Users, b.Users) // they say what a reviewer may not answer
+		a.Users, a.Groups = either(a.Users, b.Users), either(a.Groups, b.Groups) // they say what a reviewer may not answer
 		if len(a.Slack)+len(a.Keys) > 0 {
 			p.People = append(p.People, a)
 		}
@@ -221,6 +221,7 @@ func (p *Policy) Render() (*Policy, error) {
 			line("      - %q", strings.TrimSpace(strings.TrimSpace(string(ssh.MarshalAuthorizedKey(k.Public)))+" "+k.Comment))
 		}
 		writeList(&b, "    users", x.Users)
+		writeList(&b, "    groups", x.Groups)
 	}
 	line("teams:")
 	for _, t := range p.Teams {

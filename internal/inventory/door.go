@@ -65,4 +65,6 @@ type DoorItem struct {
 	Admin bool `json:"admin,omitempty"`
 	// People are the users that it is about, as the API server knows them.
 	People []string `json:"people,omitempty"`
+	// Groups are the groups that it is about.
+	Groups []string `json:"groups,omitempty"`
 }

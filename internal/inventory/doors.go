@@ -325,7 +325,8 @@ func (j *judge) firstUser() Door {
 				}
 				i := DoorItem{ID: digest(b.Ref().String(), s.String()), Title: fmt.Sprintf("%s gives %s to %s", b.Ref(), shown(b.RoleName), s),
 					Risk: High, Text: why + ".",
-					Grants: []string{b.RoleKind + " " + b.RoleName}, TakeAway: takeAway(b, s), People: userOf(s), Admin: b.Namespace == "" &&
+					Grants: []string{b.RoleKind + " " + b.RoleName}, TakeAway: takeAway(b,
+						s), People: userOf(s), Groups: groupOf(s), Admin: b.Namespace == "" &&
 						b.RoleName == "cluster-admin"}
 				if masters {
 					i.Risk, i.Admin, i.Text = Low, false, "The group has everything without it; a binding suggests that somebody uses it."
@@ -363,7 +364,7 @@ func (j *judge) csrs(a *Analysis) Door {
 			continue
 		}
 		i := DoorItem{ID: c.Name, Until: c.Expires, Risk: Medium, Grants: []string{"user " + c.Subject},
-			Text: fmt.Sprintf("Asked for by %s.", shown(c.Requester)), People: []string{c.Subject, c.Requester},
+			Text: fmt.Sprintf("Asked for by %s.", shown(c.Requester)), People: []string{c.Subject, c.Requester}, Groups: c.Groups,
 			Admin: slices.Contains(c.Groups, mastersGroup), Advice: "it cannot be revoked: take away the bindings of its user and groups, or " +
 				"change the CA"}
 		subjects := []Subject{{Kind: User, Name: c.Subject}}
@@ -793,7 +794,8 @@ func (j *judge) impersonation(a *Analysis) Door {
 		d.State = Present
 		j.put(&d, p.Via[0].String(), DoorItem{ID: digest(p.Subject.String()), Title: p.Subject.String() + " may act as others: " + few(grants, 4),
 			Risk: p.Severity, Grants: grants,
-			Expected: p.Expected, Why: p.Why, Orphan: p.Orphan, People: userOf(p.Subject), TakeAway: j.takeAwayFrom(p, "impersonate-")})
+			Expected: p.Expected, Why: p.Why, Orphan: p.Orphan, People: userOf(p.Subject), Groups: groupOf(p.Subject), TakeAway: j.takeAwayFrom(p,
+				"impersonate-")})
 	}
 	d.saw("RBAC was searched for the verb impersonate; who may do everything may impersonate too and is not listed again")
 	return d
@@ -1296,7 +1298,7 @@ func (j *judge) platform(a *Analysis) Door {
 			arn, group = entry[:n], entry[n+2:]
 		}
 		i := DoorItem{ID: "aws-auth:" + entry, Title: "ConfigMap aws-auth maps " + shown(entry), Risk: Medium, Grants: []string{entry},
-			People: []string{arn, j.s.AWSUsers[arn]},
+			People: []string{arn, j.s.AWSUsers[arn]}, Groups: []string{group},
 			Advice: "take the entry out: kubectl edit configmap aws-auth --namespace kube-system"}
 		for _, p := range a.Powers {
 			i.Admin = i.Admin || p.Subject == Subject{Kind: Group, Name: group} && p.Severity == Critical

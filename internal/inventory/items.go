@@ -48,7 +48,8 @@ func Items(s *Snapshot, a *Analysis) []Item {
 		}
 		i := Item{Kind: kind, Title: f.Title, Evidence: []string{f.Text}, Risk: f.Severity, Expected: f.Expected, Why: f.Why,
 			Orphan: kind == ItemBinding && f.Rule != "binding/not-ours" && !f.Expected,
-			Grants: []string{f.Title}, Admin: f.Severity == Critical, People: peopleOf(f, bindings), Proof: rbacProof}
+			Grants: []string{f.Title}, Admin: f.Severity == Critical, Proof: rbacProof}
+		i.People, i.Groups = aboutWhom(f, bindings)
 		if f.Rule == "binding/no-account" {
 			i.Proof = append(slices.Clip(rbacProof), SourceAccounts)
 		}
@@ -65,7 +66,7 @@ func Items(s *Snapshot, a *Analysis) []Item {
 func subjectItem(p Power, bindings map[Ref]*Binding) Item {
 	i := Item{Kind: ItemSubject, Title: p.Subject.String(), Risk: p.Severity, Admin: p.Severity == Critical, Grants: p.Rights,
 		Orphan: p.Orphan, Expected: p.Expected, Why: p.Why,
-		People: userOf(p.Subject), Proof: rbacProof}
+		People: userOf(p.Subject), Groups: groupOf(p.Subject), Proof: rbacProof}
 	if slices.ContainsFunc(p.Rights, func(r string) bool { return strings.HasPrefix(r, "aws-auth-write") }) {
 		i.Proof = append(slices.Clip(rbacProof), SourceAWSAuth) // the rule is about clusters that have it
 	}
@@ -94,7 +95,8 @@ func subjectItem(p Power, bindings map[Ref]*Binding) Item {
 func doorItem(s *Snapshot, d Door, i DoorItem) Item {
 	out := Item{Kind: ItemDoor, Title: i.Title, Risk: i.Risk, Grants: i.Grants, Orphan: i.Orphan, Until: i.Until, Used: i.Used,
 		Expected: i.Expected, Why: i.Why,
-		TakeAway: i.TakeAway, Advice: cmp.Or(i.Advice, d.Advice), Admin: i.Admin || i.Risk == Critical, People: sortedSet(i.People),
+		TakeAway: i.TakeAway, Advice: cmp.Or(i.Advice, d.Advice), Admin: i.Admin ||
+			i.Risk == Critical, People: sortedSet(i.People), Groups: sortedSet(i.Groups),
 		Proof: d.proof(i.ID)}
 	if i.Text != "" {
 		out.Evidence = append(out.Evidence, i.Text)
@@ -144,16 +146,23 @@ func userOf(s Subject) []string {
 	return nil
 }
 
-// peopleOf are the users that a finding about a binding or a default role is about: its subject, or else everybody whom the
-// binding, or a binding of the role, names.
-func peopleOf(f Finding, bindings map[Ref]*Binding) []string {
-	if f.Subject != nil {
-		return userOf(*f.Subject)
+// groupOf is the name of a subject that is a group.
+func groupOf(s Subject) []string {
+	if s.Kind == Group {
+		return []string{s.Name}
 	}
-	var out []string
+	return nil
+}
+
+// aboutWhom are the users and groups that a finding about a binding or a default role is about: its subject, or else everybody whom
+// the binding, or a binding of the role, names.
+func aboutWhom(f Finding, bindings map[Ref]*Binding) (users, groups []string) {
+	if f.Subject != nil {
+		return userOf(*f.Subject), groupOf(*f.Subject)
+	}
 	names := func(b *Binding) {
 		for _, sub := range b.Subjects {
-			out = append(out, userOf(sub)...)
+			users, groups = append(users, userOf(sub)...), append(groups, groupOf(sub)...)
 		}
 	}
 	for _, ref := range f.Via {
@@ -167,7 +176,7 @@ func peopleOf(f Finding, bindings map[Ref]*Binding) []string {
 			}
 		}
 	}
-	return sortedSet(out)
+	return sortedSet(users), sortedSet(groups)
 }
 
 // sortedSet is the texts in order, each once, and without the empty one.

@@ -628,6 +628,13 @@ func clusterItems(s *inventory.Snapshot, a *inventory.Analysis, all []inventory.
 				i.Not = append(i.Not, who)
 			}
 		}
+		for _, group := range in.Groups {
+			for _, x := range p.People {
+				if slices.Contains(x.Groups, group) {
+					i.Not = append(i.Not, x.ID)
+				}
+			}
+		}
 		i.Not = uniq(i.Not)
 		out = append(out, i)
 	}
@@ -679,7 +686,7 @@ func noProof(in inventory.Item) string {
 const ruleUnread = "scan/unread"
 
 // personOf finds the person whom a user name in a cluster belongs to: the id itself, or an e-mail address or prefixed name
-// that ends or begins with it, or one that the policy gives the person (users). Groups are not looked into. A wrong guess costs one
+// that ends or begins with it, or one that the policy gives the person (users). A wrong guess costs one
 // reviewer; a missed one would let somebody judge themselves.
 func personOf(user string, p *breakglass.Policy) (string, bool) {
 	if user == "" {

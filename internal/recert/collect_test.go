@@ -243,3 +243,31 @@ func TestPairsAreCountedInTheirOwnPeriod(t *testing.T) {
 		}
 	}
 }
+
+// Whoever is in a group does not answer for its rights, and neither does whoever signs in with a user name of another form.
+func TestNobodyAnswersForTheirOwnUsersAndGroups(t *testing.T) {
+	rules, defaults, err := inventory.Shipped()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &inventory.Snapshot{Cluster: "c1", ClusterRoles: []inventory.Role{{Name: "all", Rules: []inventory.PolicyRule{{Verbs: []string{"*"},
+		APIGroups: []string{"*"}, Resources: []string{"*"}}}}}, ClusterBindings: []inventory.Binding{{Name: "b", RoleKind: "ClusterRole",
+		RoleName: "all", Subjects: []inventory.Subject{{Kind: inventory.Group, Name: "oidc:platform-admins"},
+			{Kind: inventory.User, Name: "a.smith@example.org"}, {Kind: inventory.Group, Name: "oidc:others"}}}}}
+	a := inventory.Analyse(s, inventory.Options{Rules: rules, Defaults: defaults, Now: time.Unix(0, 0)})
+	p := &breakglass.Policy{People: []breakglass.Person{{ID: "alice", Users: []string{"a.smith@example.org"},
+		Groups: []string{"oidc:platform-admins"}},
+		{ID: "bob", Groups: []string{"oidc:platform-admins"}}, {ID: "carol"}}}
+	got := map[string][]string{}
+	for _, i := range clusterItems(s, a, inventory.Items(s, a), p) {
+		if i.Kind == string(inventory.ItemSubject) {
+			got[i.Title] = i.Not
+		}
+	}
+	for title, want := range map[string][]string{"group oidc:platform-admins is cluster-admin": {"alice", "bob"},
+		"user a.smith@example.org is cluster-admin": {"alice"}, "group oidc:others is cluster-admin": {}} {
+		if not, ok := got[title]; !ok || !slices.Equal(not, want) {
+			t.Errorf("who may not answer for %q: %q, want %q (of %q)", title, not, want, got)
+		}
+	}
+}
