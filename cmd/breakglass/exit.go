@@ -25,6 +25,7 @@ const (
 	exitPolicy      = 7
 	exitVerify      = 8
 	exitNewer       = 9
+	exitUnagreed    = 10
 	exitInterrupted = 130 // 128 + SIGINT, as shells do
 )
 
@@ -47,6 +48,7 @@ func exitCodes() []exitCode {
 		{exitPolicy, "policy", "the access policy does not allow it, or too many requests"},
 		{exitVerify, "verification", "a proof, a key or the ledger is not what it must be; nothing was written"},
 		{exitNewer, "newer", "an export was made by a newer release: no sign of forgery"},
+		{exitUnagreed, "unagreed", "an export is what was signed, but some approvals rest on an access policy that no two people agreed to"},
 		{exitInterrupted, "interrupted", "interrupted with Ctrl-C; what was opened stays open"},
 	}
 }

@@ -89,6 +89,7 @@ type verification struct {
 	Orphans      int      `json:"orphans"` // signed and never delivered; not among Certificates
 	Approvals    int      `json:"approvals"`
 	Signed       int      `json:"signedApprovals"`
+	Unagreed     int      `json:"unagreedApprovals"` // under an access policy that no two people agreed to
 	Refusals     int      `json:"refusals"`
 	Erased       int      `json:"erasedTexts"`
 	Cause        string   `json:"cause,omitempty"` // the problem that the others follow from
@@ -224,8 +225,8 @@ func (a *app) reportExport(x *exported, all bool) error {
 		if err := a.printJSON(verification{Meta: api.Meta{APIVersion: api.Version, Kind: "Verification"}, Ledger: x.report.Origin,
 			Size: x.report.Size, Root: x.report.Root.String(),
 			Requests: audit.Requests, Certificates: audit.Certificates, Orphans: audit.Orphans, Approvals: audit.Approvals, Signed: audit.Signed,
-			Refusals: audit.Refusals,
-			Erased:   x.report.Erased, Cause: x.report.Cause, Problems: append([]string{}, x.problems...)}); err != nil {
+			Unagreed: audit.Unagreed, Refusals: audit.Refusals,
+			Erased: x.report.Erased, Cause: x.report.Cause, Problems: append([]string{}, x.problems...)}); err != nil {
 			return err
 		}
 	} else {
@@ -242,6 +243,13 @@ func (a *app) reportExport(x *exported, all bool) error {
 	if err := x.sound(a.name, all); err != nil {
 		return err
 	}
+	if audit.Unagreed > 0 {
+		return &failure{exit: exitUnagreed, what: fmt.Sprintf("NOBODY AGREED: %s on an access policy that only an operator put in force",
+			resting(audit.Unagreed)),
+			why: "every hash and the signature are right; that these approvals are by the right people is that operator's word alone",
+			next: "two people of the team that signs changes look at it, breakglass policy show, and confirm it if it was meant, breakglass " +
+				"policy approve DIGEST"}
+	}
 	if !a.json() {
 		if x.anchors > 0 {
 			a.data("✓ a continuation of %s kept earlier\n", counted(x.anchors, "checkpoint"))
@@ -249,6 +257,13 @@ func (a *app) reportExport(x *exported, all bool) error {
 		a.data("✓ every hash, and the checkpoint's signature\n✓ every certificate was approved by enough people, none of them the requester\n")
 	}
 	return nil
+}
+
+func resting(approvals int) string {
+	if approvals == 1 {
+		return "1 approval rests"
+	}
+	return fmt.Sprintf("%d approvals rest", approvals)
 }
 
 // isExport says why a directory is no export of a ledger. One of which only parts are left is a damaged one.

@@ -148,6 +148,7 @@ func (d *doctor) files(ctx context.Context, path string) {
 	d.policy = policy
 	d.ok("policy", cfg.PolicyFile, "%d people, %d profiles, digest %s", len(policy.People), len(policy.Profiles), policy.Digest)
 	d.people()
+	d.changes()
 	quiet := slog.New(slog.DiscardHandler)
 	if _, err := openVault(ctx, cfg, quiet, policy); err != nil {
 		d.wrong("vault-config", cfg.Vault.Address, err)
@@ -295,6 +296,33 @@ func (d *doctor) people() {
 	}
 }
 
+// changes looks at who must agree to a change of the access policy.
+func (d *doctor) changes() {
+	p := d.policy
+	switch team, ok := p.Team(p.Change.Approvers); {
+	case ok:
+		var able []string
+		for _, id := range team.Members {
+			if x, ok := p.Person(id); ok && len(x.Keys) > 0 {
+				able = append(able, id)
+			}
+		}
+		if len(able) == breakglass.MinQuorum { // the policy does not load with fewer
+			d.warn("policy-changes", team.ID, "only %s can sign changes of the access policy: if one of them loses the key, no change is possible "+
+				"without --accept-weaker; make it three people with keys, or more", strings.Join(able, " and "))
+			return
+		}
+		d.ok("policy-changes", team.ID, "two of %s sign what a change of the access policy adds or eases", strings.Join(able, ", "))
+	case p.Change.ReviewedBy != "":
+		d.warn("policy-changes", d.cfg.PolicyFile, "breakglass asks nobody to agree to changes of the access policy. By its own word a second "+
+			"person does elsewhere (%q): new keys, accounts, members and profiles count after %s. Better name a team: policy: {approvers: TEAM}",
+			p.Change.ReviewedBy, p.Change.Cooling)
+	default:
+		d.warn("policy-changes", d.cfg.PolicyFile, "ONE PERSON WHO CAN WRITE THIS FILE DECIDES WHO APPROVES: name a team of two people or more "+
+			"with keys, policy: {approvers: TEAM} (policies/README.md, Who agrees to the access policy)")
+	}
+}
+
 // ledger verifies all of it.
 func (d *doctor) ledger(ctx context.Context) {
 	path := d.cfg.Ledger.Path
@@ -311,6 +339,9 @@ func (d *doctor) ledger(ctx context.Context) {
 	}
 	for _, p := range v.problems() {
 		d.wrong("ledger", path, errors.New(p))
+	}
+	if v.Audit.Unagreed > 0 {
+		d.warn("ledger", path, "%s: breakglass policy show", unagreedWords(v.Audit))
 	}
 	if len(v.problems()) == 0 {
 		d.ok("ledger", path, "%d entries verify; %d requests, %d certificates, each with its approvals", v.Ledger.Entries, v.Audit.Requests,

@@ -227,7 +227,7 @@ func (f *ledgerFlags) verify(ctx context.Context, out io.Writer, args []string) 
 		if err := json.NewEncoder(out).Encode(map[string]any{"ledger": path, "origin": v.Ledger.Origin, "size": v.Ledger.Size,
 			"root":    v.Ledger.Root.String(),
 			"entries": v.Ledger.Entries, "requests": v.Audit.Requests, "certificates": v.Audit.Certificates, "approvals": v.Audit.Approvals,
-			"signedApprovals": v.Audit.Signed, "orphans": v.Audit.Orphans, "refusals": v.Audit.Refusals, "erasedTexts": v.Ledger.Erased,
+			"signedApprovals": v.Audit.Signed, "unagreedApprovals": v.Audit.Unagreed, "orphans": v.Audit.Orphans, "refusals": v.Audit.Refusals, "erasedTexts": v.Ledger.Erased,
 			"cause": v.Ledger.Cause, "problems": append([]string{}, problems...)}); err != nil {
 			return err
 		}
@@ -248,6 +248,11 @@ func (f *ledgerFlags) verify(ctx context.Context, out io.Writer, args []string) 
 		return &exitError{exitFindings, fmt.Errorf("%s is not what its key signed or not what can have happened: %d problems; keep the files "+
 			"as evidence", path, len(problems))}
 	}
+	if v.Audit.Unagreed > 0 {
+		return &exitError{exitUnagreed, fmt.Errorf("%s: every hash and the signature are right, but %s: two people of the team that signs "+
+			"changes look at it (breakglass policy show), and confirm it if it was meant (breakglass policy approve DIGEST)", path,
+			unagreedWords(v.Audit))}
+	}
 	if f.output != "json" {
 		fmt.Fprintf(out, "✓ %s: %d entries of %s verify, root %s\n", path, v.Ledger.Entries, v.Ledger.Origin, v.Ledger.Root)
 		fmt.Fprintf(out, "✓ %d requests, %d approvals (%d signed with a key), %d certificates, %d orphans, %d refusals: every certificate had "+
@@ -255,6 +260,10 @@ func (f *ledgerFlags) verify(ctx context.Context, out io.Writer, args []string) 
 			v.Audit.Requests, v.Audit.Approvals, v.Audit.Signed, v.Audit.Certificates, v.Audit.Orphans, v.Audit.Refusals)
 	}
 	return nil
+}
+
+func unagreedWords(r breakglass.AuditReport) string {
+	return fmt.Sprintf("approvals (%d) rest on an access policy that only an operator put in force and no two people have agreed to", r.Unagreed)
 }
 
 func (f *ledgerFlags) export(ctx context.Context, out io.Writer, dir string) (err error) {

@@ -31,6 +31,7 @@ const (
 	exitOther       = 1
 	exitUsage       = 2
 	exitUnreachable = 6
+	exitUnagreed    = 10 // a ledger is what was signed, and some approvals rest on an access policy that no two people agreed to
 	exitNewer       = 9 // the ledger was written by a newer release of breakglass: no sign of forgery
 	exitFindings    = 8 // a ledger does not verify, or doctor found a mistake
 )

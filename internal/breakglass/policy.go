@@ -89,7 +89,7 @@ type Policy struct {
 
 	text      []byte               // of the file
 	suspended suspensions          // what recertification took away, as far as it is in force; see suspending
-	cooling   map[string]time.Time // by credential: from when on approvals by it count; see coolingUntil
+	cooling   map[string]time.Time // what is new, and from when on approvals by it count; see newest
 	find      lookup               // see index
 }
 

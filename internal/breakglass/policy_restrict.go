@@ -11,7 +11,8 @@ import (
 )
 
 // Restrict returns what both policies allow: the one in force without everything that the new one takes away. Whatever the new one
-// adds, eases or says otherwise stays as it is in force, and so do names and descriptions, which approvers read. A change only takes
+// adds, eases or says otherwise stays as it is in force, and so do names and descriptions, which approvers read, and the user names
+// and groups of a person in clusters, which say whose access it is that a reviewer judges. A change only takes
 // away exactly if Restrict makes the new policy of the one in force. The result is no whole policy: it has neither text nor digest,
 // and it may break a rule of ParsePolicy; see [Policy.Render].
 func Restrict(old, new *Policy) *Policy {
@@ -23,9 +24,8 @@ func Restrict(old, new *Policy) *Policy {
 		if !ok {
 			continue
 		}
-		a.Slack = both(a.Slack, b.Slack, func(x, y SlackAccount) bool { return x == y })
+		a.Slack = bothAccounts(a.Slack, b.Slack)
 		a.Keys = both(a.Keys, b.Keys, func(x, y Key) bool { return x.Fingerprint == y.Fingerprint })
-		a.Users, a.Groups = either(a.Users, b.Users), either(a.Groups, b.Groups) // they say what a reviewer may not answer
 		if len(a.Slack)+len(a.Keys) > 0 {
 			p.People = append(p.People, a)
 		}
@@ -34,7 +34,7 @@ func Restrict(old, new *Policy) *Policy {
 	p.Profiles = nil
 	for _, a := range old.Profiles {
 		if b, ok := new.Profile(a.ID); ok {
-			a = restrictProfile(a, *b)
+			a = restrictProfile(old, new, a, *b)
 			a.Clusters = slices.DeleteFunc(a.Clusters, func(id string) bool { _, ok := p.Cluster(id); return !ok })
 			if len(a.Clusters) > 0 && len(a.Requesters) > 0 {
 				p.Profiles = append(p.Profiles, a)
@@ -46,10 +46,8 @@ func Restrict(old, new *Policy) *Policy {
 	p.Responders = both(old.Responders, new.Responders, same)
 	p.Closing = ClosingRule{Within: leastSet(old.Closing.Within, new.Closing.Within), RaiseQuorum: old.Closing.RaiseQuorum ||
 		new.Closing.RaiseQuorum}
-	switch a, b := old.Campaign, new.Campaign; {
-	case len(a.Reviewers) == 0:
-		p.Campaign = b
-	case len(b.Reviewers) > 0:
+	// Whoever reviews can take people's eligibility away, and reads everything: the first reviewers wait as every later one does.
+	if a, b := old.Campaign, new.Campaign; len(a.Reviewers) > 0 && len(b.Reviewers) > 0 {
 		p.Campaign = CampaignRule{Reviewers: orElse(both(a.Reviewers, b.Reviewers, same), a.Reviewers),
 			AdminReviewers: max(a.AdminReviewers, b.AdminReviewers),
 			DeadlineDays:   min(a.DeadlineDays, b.DeadlineDays)}
@@ -81,7 +79,7 @@ func restrictTeams(p, old, new *Policy) []Team {
 			add(a, a.Members)
 		}
 	}
-	// Only what makes a rule stricter brings in a team that was not there: one that must agree, reviewers, approvers of changes.
+	// Only what makes a rule stricter brings in a team that was not there: one that must agree, or approvers of changes.
 	for _, b := range new.Teams {
 		if _, was := old.Team(b.ID); !was && slices.Contains(p.namedTeams(), b.ID) {
 			add(b, b.Members)
@@ -102,19 +100,23 @@ func (p *Policy) namedTeams() []string {
 	return out
 }
 
-func restrictProfile(a, b Profile) Profile {
+func restrictProfile(old, new *Policy, a, b Profile) Profile {
 	a.Clusters = both(a.Clusters, b.Clusters, same)
 	if narrower(b.Rights, a.Rights) {
 		a.Rights = b.Rights
 	}
 	a.TTL = Lifetime{Default: min(a.TTL.Default, b.TTL.Default, b.TTL.Max), Max: min(a.TTL.Max, b.TTL.Max)}
 	a.Requesters = both(a.Requesters, b.Requesters, same)
-	counted := slices.Concat(a.Approvals.From, a.Approvals.Each)
+	counted, people := slices.Concat(a.Approvals.From, a.Approvals.Each), old.Freeze(&a).People()
+	// The members of a team that must agree count for the number as well: such a team only takes away if they counted before.
+	each := slices.DeleteFunc(slices.Clone(b.Approvals.Each), func(t string) bool {
+		return slices.ContainsFunc(new.members([]string{t}), func(id string) bool { return !slices.Contains(people, id) })
+	})
 	from := slices.DeleteFunc(slices.Clone(b.Approvals.From), func(t string) bool { return !slices.Contains(counted, t) })
 	a.Approvals = ApprovalRule{
 		Count:    max(a.Approvals.Count, b.Approvals.Count),
 		From:     orElse(from, a.Approvals.From),
-		Each:     either(a.Approvals.Each, b.Approvals.Each),
+		Each:     either(a.Approvals.Each, each),
 		Channels: orElse(both(a.Approvals.Channels, b.Approvals.Channels, same), a.Approvals.Channels),
 	}
 	a.ClaimWithin = min(a.ClaimWithin, b.ClaimWithin)
@@ -149,6 +151,21 @@ func narrower(a, b Rights) bool {
 	}
 	return len(b.Namespaces) == 0 || len(a.Namespaces) > 0 && !slices.ContainsFunc(a.Namespaces,
 		func(ns string) bool { return !slices.Contains(b.Namespaces, ns) })
+}
+
+// bothAccounts is what of a is also in b. An account that one of them binds to an organization is bound to it in the result.
+func bothAccounts(a, b []SlackAccount) []SlackAccount {
+	var out []SlackAccount
+	for _, x := range a {
+		for _, y := range b {
+			if x.is(y) || y.is(x) {
+				x.Enterprise = cmp.Or(x.Enterprise, y.Enterprise)
+				out = append(out, x)
+				break
+			}
+		}
+	}
+	return out
 }
 
 func same[T comparable](a, b T) bool { return a == b }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -18,7 +19,7 @@ const policyCheck = "policy"
 // The findings about the access policy.
 const (
 	policyUnconfirmed = "policy-unconfirmed" // it is in force and the two people whom it names have not agreed to it
-	policyOneEditor   = "policy-one-editor"  // it names nobody who must agree to a change
+	policyOneEditor   = "policy-one-editor"  // it says of nobody that they must agree to a change
 	policyOnDisk      = "policy-on-disk"     // the file is not what is in force
 )
 
@@ -42,7 +43,7 @@ func (s *Service) startPolicy(ctx context.Context, p *Policy, acceptWeaker bool)
 	case p == nil:
 		s.log.Error("THE ACCESS POLICY ON DISK IS NOT IN FORCE: the one before stays", slog.String("policy", st.loaded.Digest))
 		return nil
-	case acceptWeaker && p.Digest != st.loaded.Digest && len(s.weaker(p)) > 0:
+	case acceptWeaker && p.Digest != st.loaded.Digest && len(Eases(st.policy, p)) > 0:
 		s.log.Error("THE ACCESS POLICY IS ONE THAT NOBODY HAS AGREED TO: --accept-weaker", slog.Any("changes", Diff(st.policy, p)))
 		return s.record(ctx, p, PolicyLoaded{Why: WhyAccepted, Weaker: true, Changes: Diff(st.policy, p)})
 	}
@@ -123,10 +124,11 @@ func (s *Service) changeTo(ctx context.Context, p *Policy) ([]string, error) {
 		return changes, s.record(ctx, p, PolicyLoaded{Why: WhyLess, Changes: changes})
 	}
 	less, err := Restrict(old, p).Render()
+	rest := ""
 	if err != nil {
 		s.log.Warn("what the access policy on disk takes away waits with the rest: without it the rest would not be a policy",
 			slog.Any("error", err))
-		less = old
+		less, rest = old, "; what it takes away waits as well: without the rest it would not be a policy"
 	}
 	taken := Diff(old, less)
 	if len(taken) > 0 {
@@ -144,8 +146,8 @@ func (s *Service) changeTo(ctx context.Context, p *Policy) ([]string, error) {
 		}
 	}
 	return taken, refuse(ClassPolicy, "policy/waits", "two people of "+st.policy.Change.Approvers+": breakglass policy approve "+p.Digest[:12],
-		"the new access policy adds or eases something and waits for two people of %s (%s)", st.policy.Change.Approvers,
-		strings.Join(ev.Changes, "; "))
+		"the new access policy adds or eases something and waits for two people of %s (%s)%s", st.policy.Change.Approvers,
+		strings.Join(ev.Changes, "; "), rest)
 }
 
 // weaker says what an operator's word is needed for. Where the policy in force names a team that must agree, that is everything that
@@ -297,12 +299,19 @@ func (s *Service) appendPolicy(ctx context.Context, drafts ...ledger.Draft) erro
 func (s *Service) policyFindings(ctx context.Context) {
 	st := &s.changing
 	rule := st.policy.Change
-	s.findIf(ctx, st.guarded() && !st.agreed, FindingOpened{Key: policyUnconfirmed, Check: policyCheck, Severity: SeverityCritical,
+	unconfirmed := FindingOpened{Key: policyUnconfirmed, Check: policyCheck, Severity: SeverityCritical,
 		What: fmt.Sprintf("the access policy %s is in force, and no two people of %s have agreed to it: %s", st.loaded.Digest[:12],
 			rule.Approvers, whyWords(st.loaded.Why)),
-		Next: "two people of " + rule.Approvers + ", each: breakglass policy approve " + st.loaded.Digest[:12]}, "two people have agreed to it")
+		Next: "two people of " + rule.Approvers + ", each: breakglass policy approve " + st.loaded.Digest[:12]}
+	if !st.guarded() {
+		unconfirmed.What = "an operator put an access policy in force with --accept-weaker, no two people have agreed to it, and the one in " +
+			"force names no team that could"
+		unconfirmed.Next = "name a team of two people or more in the file, policy: {approvers: TEAM}, and have two of its people sign it: " +
+			"breakglass policy approve"
+	}
+	s.findIf(ctx, st.unconfirmed(), unconfirmed, "two people have agreed to it")
 	s.findIf(ctx, rule.Approvers == "" && rule.ReviewedBy == "", FindingOpened{Key: policyOneEditor, Check: policyCheck,
-		Severity: SeverityWarning,
+		Severity: SeverityCritical,
 		What:     "the access policy names no team that must agree to its changes: one person who can write the file decides who approves",
 		Next: "add to the file policy: {approvers: TEAM}, a team of two people or more; or, if a second person agrees elsewhere, policy: " +
 			"{reviewedBy: \"HOW\"}"}, "the access policy says who agrees to changes")
@@ -355,10 +364,11 @@ type PolicyStanding struct {
 	WaitingWaived bool
 }
 
-// CoolingOff is a new key or account and from when on it counts for approvals.
+// CoolingOff is a new key or account and from when on it counts for approvals. Where nobody need agree to changes it is also a new member
+// of a team, or a new profile, which is of no person.
 type CoolingOff struct {
-	Person string    `json:"person"`
-	What   string    `json:"what"` // key/SHA256:… or slack/T…/U…
+	Person string    `json:"person,omitempty"`
+	What   string    `json:"what"` // key/SHA256:…, slack/TEAM/USER, team/TEAM/PERSON or profile/ID
 	Until  time.Time `json:"until"`
 }
 
@@ -381,6 +391,7 @@ func (s *Service) PolicyStanding(ctx context.Context, a Actor) (PolicyStanding, 
 	out.Signed, _ = st.signers(st.entry)
 	out.WaitingSigned, out.WaitingWaived = st.signers(st.waiting)
 	owners := st.policy.credentials()
+	maps.Copy(owners, st.policy.places())
 	for c, until := range st.cooling {
 		if now.Before(until) {
 			out.Cooling = append(out.Cooling, CoolingOff{owners[c], c, until})

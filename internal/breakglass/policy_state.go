@@ -18,12 +18,13 @@ type policyState struct {
 	loaded        PolicyLoaded // in force
 	entry         string       // digest of its leaf
 	since         time.Time
-	kept          bool    // an entry with the text of a policy was seen
-	policy        *Policy // in force; nil: its text is not in the ledger (of an earlier release, or erased) or not readable any more
-	unread        error   // why policy is nil
-	agreed        bool    // two people have signed it, or all that it was made of
-	cooling       map[string]time.Time
-	agreedCooling time.Duration // the shortest cooling-off time that was agreed to
+	kept          bool                 // an entry with the text of a policy was seen
+	policy        *Policy              // in force; nil: its text is not in the ledger (of an earlier release, or erased) or not readable any more
+	unread        error                // why policy is nil
+	agreed        bool                 // two people have signed it, or all that it was made of
+	accepted      bool                 // an operator had it, or one that it was made of, put in force; until two people agree
+	cooling       map[string]time.Time // by what is new, see credentials and places: from when on approvals by it count
+	agreedCooling time.Duration        // the shortest cooling-off time that was agreed to
 
 	waits   *PolicyProposed
 	waiting string  // digest of its leaf
@@ -33,6 +34,9 @@ type policyState struct {
 
 // guarded reports whether two people must agree to what the policy in force does not have.
 func (st *policyState) guarded() bool { return st.policy != nil && st.policy.Change.Approvers != "" }
+
+// unconfirmed reports whether the policy in force is one that only an operator has agreed to, though two people must.
+func (st *policyState) unconfirmed() bool { return st.guarded() && !st.agreed || st.accepted }
 
 // apply adds one entry. With proof, signatures are checked, and whether what nobody signed really only takes away.
 func (st *policyState) apply(e ledger.Entry, ev Event, proof bool) error {
@@ -85,7 +89,7 @@ func (st *policyState) sign(at time.Time, ev PolicySigned, proof bool) error {
 	}
 	st.signed[ev.Entry] = append(slices.Clone(st.signed[ev.Entry]), ev)
 	if people, waived := st.signers(ev.Entry); ev.Entry == st.entry && len(people) >= MinQuorum {
-		st.agreed = true
+		st.agreed, st.accepted = true, false
 		if st.policy != nil {
 			st.agreedCooling = st.policy.Change.Cooling
 		}
@@ -162,12 +166,13 @@ func (st *policyState) load(e ledger.Entry, ev PolicyLoaded, proof bool) error {
 	}
 	waived := false
 	switch ev.Why {
-	case WhySigned:
+	case WhySigned: // they have seen the change, and not what it is a change of: that is agreed to or it is not
 		_, waived = st.signers(st.waiting)
-		st.agreed = true
 	case WhyLess:
+	case WhyFirst:
+		st.agreed, st.accepted = false, false
 	default:
-		st.agreed = false
+		st.agreed, st.accepted = false, st.accepted || ev.Why == WhyAccepted
 	}
 	st.cool(e.Time, ev, p, waived)
 	st.loaded, st.entry, st.since, st.kept, st.policy, st.unread = ev, leafDigest(e), e.Time, true, p, err
@@ -223,7 +228,7 @@ func (st *policyState) mayLoad(e ledger.Entry, ev PolicyLoaded, p *Policy, unrea
 }
 
 // cool notes from when on the keys and accounts that are new count for approvals. The longer of the two policies' times holds while
-// nobody has agreed to a shorter one.
+// nobody has agreed to a shorter one. Where nobody need agree, a new member of a team and a new profile wait as well.
 func (st *policyState) cool(at time.Time, ev PolicyLoaded, p *Policy, waived bool) {
 	if p == nil {
 		return
@@ -231,28 +236,34 @@ func (st *policyState) cool(at time.Time, ev PolicyLoaded, p *Policy, waived boo
 	wait := max(st.agreedCooling, p.Change.Cooling)
 	switch ev.Why {
 	case WhySigned:
-		wait, st.agreedCooling = st.agreedCooling, p.Change.Cooling
+		if wait = st.agreedCooling; st.agreed {
+			st.agreedCooling = p.Change.Cooling
+		} else {
+			st.agreedCooling = max(wait, p.Change.Cooling)
+		}
 	case WhyFirst:
 		st.cooling, st.agreedCooling = map[string]time.Time{}, p.Change.Cooling
 		return
 	default:
 		st.agreedCooling = wait
 	}
-	had := map[string]string{}
-	if st.policy != nil {
-		had = st.policy.credentials()
-	}
 	cooling := map[string]time.Time{}
-	for c, owner := range p.credentials() {
-		switch before, is := had[c]; {
-		case is && before == owner:
-			if until := st.cooling[c]; at.Before(until) && !waived {
-				cooling[c] = until
+	note := func(had, have map[string]string, counts bool) {
+		for c, owner := range have {
+			switch before, is := had[c]; {
+			case waived:
+			case is && before == owner:
+				if until := st.cooling[c]; at.Before(until) {
+					cooling[c] = until
+				}
+			case !counts:
+				cooling[c] = at.Add(wait)
 			}
-		case !waived:
-			cooling[c] = at.Add(wait)
 		}
 	}
+	old := cmp.Or(st.policy, &Policy{})
+	note(old.credentials(), p.credentials(), false)
+	note(old.places(), p.places(), ev.Why != WhyFile)
 	st.cooling = cooling
 }
 
@@ -263,26 +274,66 @@ func (st *policyState) inForce() *Policy {
 	return &p
 }
 
-// coolingUntil is when the key or account of an actor begins to count for approvals; the zero time: it does.
-func (p *Policy) coolingUntil(a Actor) time.Time { return p.cooling[credentialOf(a)] }
-
-// notCooling refuses an approval by a key or account that is new.
-func (p *Policy) notCooling(a Actor, now time.Time) error {
-	until := p.coolingUntil(a)
+// notCooling refuses an approval by a key or account that is new, or, where nobody need agree to changes, of a new member of a team
+// or for a new profile.
+func (p *Policy) notCooling(a Actor, q Quorum, profile string, now time.Time) error {
+	new, until := newest(p.cooling, a, q, profile)
 	if !now.Before(until) {
 		return nil
 	}
-	next := "approve by a key or account that you had before, or have another approver do it"
+	what, next := "your Slack account is", "approve by a key or account that you had before, or have another approver do it"
+	switch kind, id, _ := strings.Cut(new, "/"); kind {
+	case "key":
+		what = "your key " + a.Key + " is"
+	case "team":
+		team, _, _ := strings.Cut(id, "/")
+		what, next = "you are, in team "+team+",", "have another approver do it"
+	case "profile":
+		what, next = "the profile "+id+" is", "ask for another one"
+	}
 	if t := p.Change.Approvers; t != "" {
 		next += "; two people of " + t + " can waive it: breakglass policy approve " + p.Digest[:12] + " --waive-cooling"
+	} else {
+		next += "; if the access policy names a team that signs its changes (policy: {approvers: TEAM}), two of its people can waive it"
 	}
-	what := "your Slack account"
-	if a.Channel == ChannelKey {
-		what = "your key " + a.Key
-	}
-	return refuse(ClassPolicy, "policy/cooling", next, "%s is new in the access policy: it counts for approvals from %s", what,
+	return refuse(ClassPolicy, "policy/cooling", next, "%s new in the access policy: approvals count from %s", what,
 		until.UTC().Format("2006-01-02 15:04 UTC"))
 }
+
+// newest is what of all that an approval rests on begins to count last, and when: the key or account, the membership in each team of
+// the quorum, the profile.
+func newest(cooling map[string]time.Time, a Actor, q Quorum, profile string) (what string, until time.Time) {
+	of := []string{credentialOf(a), profilePlace(profile)}
+	for _, t := range slices.Concat(q.From, q.Each) {
+		if slices.Contains(t.Members, a.Person) {
+			of = append(of, teamPlace(t.ID, a.Person))
+		}
+	}
+	for _, c := range of {
+		if cooling[c].After(until) {
+			what, until = c, cooling[c]
+		}
+	}
+	return what, until
+}
+
+// places is everybody's place in a team and every profile, and whose it is.
+func (p *Policy) places() map[string]string {
+	out := map[string]string{}
+	for _, t := range p.Teams {
+		for _, id := range t.Members {
+			out[teamPlace(t.ID, id)] = id
+		}
+	}
+	for _, x := range p.Profiles {
+		out[profilePlace(x.ID)] = ""
+	}
+	return out
+}
+
+func teamPlace(team, person string) string { return "team/" + team + "/" + person }
+
+func profilePlace(profile string) string { return "profile/" + profile }
 
 // credentials is every key and account and whose it is.
 func (p *Policy) credentials() map[string]string {

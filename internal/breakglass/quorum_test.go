@@ -222,6 +222,7 @@ func TestWhatAddsOrEasesWaits(t *testing.T) {
 		{"limits: {", "responders: [sre]\nlimits: {"},
 		{"limits: {", "clusters2"},
 		{"perHour: 20", "perHour: 30"},
+		{"limits: {", "recertification: {reviewers: [sre, security]}\nlimits: {"},
 		{"  - id: group\n", "  - id: groups\n"},
 	} {
 		if change[1] == "clusters2" {
@@ -342,6 +343,115 @@ func TestAcceptedPolicyIsLoudUntilTwoAgree(t *testing.T) {
 		sign(t, s, "bob", false)
 		if isOpen(s, "policy-unconfirmed") {
 			t.Error("two people have agreed, and it is still unconfirmed")
+		}
+	})
+}
+
+// Two people sign the words of a change. What it is a change of, which nobody has agreed to, they have not seen.
+func TestASignedChangeDoesNotConfirmWhatItIsAChangeOf(t *testing.T) {
+	guardedBubble(t, func(t *testing.T, s *bgtest.System) {
+		sign(t, s, "alice", false)
+		sign(t, s, "bob", false)
+		s.RestartAs(withPuppets(guarded()), func(c *breakglass.Config) { c.AcceptWeaker = true })
+		more := strings.Replace(withPuppets(guarded()), "max: 1h", "max: 2h", 1)
+		load(t, s, more, "policy/waits")
+		sign(t, s, "alice", false)
+		sign(t, s, "bob", false)
+		if st := standing(t, s, "alice"); st.Policy.Digest != parsed(t, more).Digest || st.Agreed || !isOpen(s, "policy-unconfirmed") {
+			t.Errorf("the change is signed, and with it the keys that an operator put in force: %+v", st)
+		}
+		sign(t, s, "alice", false)
+		sign(t, s, "bob", false)
+		if !standing(t, s, "alice").Agreed || isOpen(s, "policy-unconfirmed") {
+			t.Error("two people have signed the policy itself, and it is still unconfirmed")
+		}
+	})
+}
+
+// An operator's restart can take away the team that must agree. That stays a critical finding until a team is named again and agrees.
+func TestAcceptedPolicyWithoutATeamStaysACriticalFinding(t *testing.T) {
+	guardedBubble(t, func(t *testing.T, s *bgtest.System) {
+		sign(t, s, "alice", false)
+		sign(t, s, "bob", false)
+		s.RestartAs(bgtest.Policy(), func(c *breakglass.Config) { c.AcceptWeaker = true })
+		load(t, s, strings.Replace(bgtest.Policy(), "max: 1h", "max: 30m", 1), "")
+		s.Restart()
+		if f := s.Service.Findings(); !isOpen(s, "policy-unconfirmed") || f[0].Severity != breakglass.SeverityCritical {
+			t.Errorf("findings %+v, want a critical one that nobody can agree to the policy", f)
+		}
+		load(t, s, guarded(), "policy/weaker")
+		s.RestartAs(guarded(), func(c *breakglass.Config) { c.AcceptWeaker = true })
+		sign(t, s, "alice", false)
+		sign(t, s, "bob", false)
+		if isOpen(s, "policy-unconfirmed") {
+			t.Error("two people have agreed, and it is still unconfirmed")
+		}
+	})
+}
+
+// Where nobody need agree to a change, what one editor adds counts a day later: there is time to see it.
+func TestWhatAnEditorAddsAloneCountsLater(t *testing.T) {
+	for name, change := range map[string][2]string{
+		"a member of a team that must agree": {"members: [carol, erin]", "members: [carol, erin, dave]"},
+		"a profile": {"  - id: scoped\n", "  - id: eves\n    clusters: [c1]\n    bind: {clusterRole: cluster-admin}\n    ttl: {default: " +
+			"10m, max: 1h}\n    requesters: [sre]\n    approvals: {count: 2, from: [sre]}\n  - id: scoped\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, s *bgtest.System) {
+				profile := "group"
+				if name == "a profile" {
+					profile = "eves"
+				}
+				text := strings.Replace(bgtest.Policy(), change[0], change[1], 1)
+				load(t, s, text, "")
+				s.RestartWith(text) // which does not make it older
+				approve := func() error {
+					r := s.Ask(bgtest.ByKey("alice"), profile)
+					_, err := s.Service.Approve(t.Context(), bgtest.ByKey("dave"), r.ID, bgtest.Consent(bgtest.ByKey("dave"), r))
+					return err
+				}
+				wantRefusal(t, approve(), "policy/cooling")
+				time.Sleep(24 * time.Hour)
+				if err := approve(); err != nil {
+					t.Errorf("a day later: %v", err)
+				}
+			})
+		})
+	}
+}
+
+// What was approved under a policy that only an operator had agreed to is counted apart, until two people have confirmed that policy.
+func TestApprovalsThatNobodyAgreedToAreCounted(t *testing.T) {
+	guardedBubble(t, func(t *testing.T, s *bgtest.System) {
+		unagreed := func() int {
+			report, err := breakglass.Audit(t.Context(), s.Ledger)
+			if err != nil || len(report.Problems) > 0 {
+				t.Fatalf("%v, problems %q", err, report.Problems)
+			}
+			return report.Unagreed
+		}
+		s.Approve(bgtest.ByKey("bob"), s.Ask(bgtest.ByKey("alice"), "keys")) // of the first policy
+		if got := unagreed(); got != 1 {
+			t.Errorf("%d approvals under a policy that nobody has agreed to, want 1", got)
+		}
+		sign(t, s, "alice", false)
+		sign(t, s, "bob", false)
+		if got := unagreed(); got != 0 {
+			t.Errorf("%d, although two people have confirmed the policy", got)
+		}
+		s.RestartAs(withPuppets(guarded()), func(c *breakglass.Config) { c.AcceptWeaker = true })
+		time.Sleep(24 * time.Hour)
+		r := s.Ask(bgtest.ByKey("alice"), "keys")
+		a, consent := asPuppet("bob", r)
+		if _, err := s.Service.Approve(t.Context(), a, r.ID, consent); err != nil {
+			t.Fatal(err)
+		}
+		s.Approve(bgtest.ByKey("dave"), r)
+		load(t, s, guarded(), "") // the puppets are gone again, and two people confirm what is left
+		sign(t, s, "alice", false)
+		sign(t, s, "bob", false)
+		if got := unagreed(); got != 1 {
+			t.Errorf("%d approvals that nobody agreed to, want the one by the puppet's key", got)
 		}
 	})
 }

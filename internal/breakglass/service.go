@@ -400,7 +400,7 @@ func decideApprove(p *Policy, r *Request, a Actor, c Consent, now time.Time) (Ev
 	if utf8.RuneCountInString(c.Comment) > MaxComment || badLine(c.Comment) {
 		return nil, refuse(ClassInvalid, "comment", "", "the comment is longer than %d characters or has control characters", MaxComment)
 	}
-	if err := p.notCooling(a, now); err != nil {
+	if err := p.notCooling(a, r.Ask.Quorum, r.Ask.Profile, now); err != nil {
 		return nil, err
 	}
 	ev := Approved{By: a, Digest: c.Digest, TakenBack: r.TakenBack[a.Person]}

@@ -25,6 +25,7 @@ type Auditor struct {
 
 	campaigns map[string]*Campaign
 	policy    policyState
+	unagreed  []unagreed
 	later     bool // an approval of this release was seen: there is none of an earlier one after it
 	report    AuditReport
 }
@@ -37,7 +38,7 @@ type AuditReport struct {
 	Approvals    int // all of them
 	Signed       int // of which signed with an SSH key, each checked
 	Repeated     int // of which earlier releases recorded again after they were taken back: it cannot be told whether they were signed again
-	Unagreed     int // approvals under an access policy that nobody but an operator had agreed to, though it names who must
+	Unagreed     int // approvals under an access policy that only an operator had agreed to, and that no two people have confirmed since
 	Orphans      int // certificates that were signed and never delivered
 	Refusals     int // commands that were not allowed
 	Campaigns    int
@@ -107,7 +108,7 @@ func (a *Auditor) Add(e ledger.Entry) {
 		case ev.Signature != "" && r.TakenBack[ev.By.Person] > 0:
 			a.report.Repeated++
 		}
-		if err := a.agreed(ev, e.Time); err != nil {
+		if err := a.agreed(r, ev, e.Time); err != nil {
 			bad("%v", err)
 		}
 	case Claimed:
@@ -122,21 +123,35 @@ func (a *Auditor) Add(e ledger.Entry) {
 
 // agreed says why an approval does not count by the access policy that was in force: its key or account belonged to another person or to
 // nobody, or was new. Policies that earlier releases recorded do not say.
-func (a *Auditor) agreed(ev Approved, at time.Time) error {
+func (a *Auditor) agreed(r *Request, ev Approved, at time.Time) error {
 	p := a.policy.policy
 	if p == nil {
 		return nil
 	}
-	if a.policy.guarded() && !a.policy.agreed {
-		a.report.Unagreed++
+	if a.policy.unconfirmed() {
+		a.unagreed = append(a.unagreed, unagreed{ev.By, r.Ask.Profile})
 	}
 	if !p.owns(ev.By) {
 		return fmt.Errorf("%s approved by a key or account that no agreed access policy gave them", ev.By.Person)
 	}
-	if until := a.policy.cooling[credentialOf(ev.By)]; at.Before(until) {
-		return fmt.Errorf("%s approved by a key or account that was new and counted from %s", ev.By.Person, until.UTC().Format(time.RFC3339))
+	if what, until := newest(a.policy.cooling, ev.By, r.Ask.Quorum, r.Ask.Profile); at.Before(until) {
+		return fmt.Errorf("%s approved although %s was new and counted from %s", ev.By.Person, what, until.UTC().Format(time.RFC3339))
 	}
 	return nil
+}
+
+// unagreed is an approval that rests on an access policy that no two people have agreed to.
+type unagreed struct {
+	by      Actor
+	profile string
+}
+
+// confirmed takes it that two people have agreed to the access policy in force: approvals that count by it are agreed to as well.
+func (a *Auditor) confirmed(p *Policy) {
+	a.unagreed = slices.DeleteFunc(a.unagreed, func(u unagreed) bool {
+		profile, ok := p.Profile(u.profile)
+		return ok && p.owns(u.by) && p.Freeze(profile).counts(u.by.Person)
+	})
 }
 
 // addOther takes an entry that is not about a request.
@@ -148,7 +163,12 @@ func (a *Auditor) addOther(e ledger.Entry, ev Event) error {
 	switch ev := ev.(type) {
 	case PolicyLoaded, PolicyProposed, PolicyDropped, PolicySigned:
 		if belongs = e.Stream == PolicyStream; belongs {
-			return a.policy.apply(e, ev, true)
+			was := a.policy.unconfirmed()
+			err := a.policy.apply(e, ev, true)
+			if _, signed := ev.(PolicySigned); signed && err == nil && was && !a.policy.unconfirmed() {
+				a.confirmed(a.policy.policy)
+			}
+			return err
 		}
 	case Refused:
 		belongs = e.Stream == RefusalStream
@@ -176,6 +196,7 @@ func (a *Auditor) addOther(e ledger.Entry, ev Event) error {
 // Report returns what was found so far.
 func (a *Auditor) Report() AuditReport {
 	report := a.report
+	report.Unagreed = len(a.unagreed)
 	for id, c := range a.campaigns {
 		if c.pages != c.Opened.Pages {
 			report.Problems = append(slices.Clip(report.Problems), fmt.Sprintf("%s has %d of %d pages of items", id, c.pages, c.Opened.Pages))
