@@ -32,8 +32,8 @@ const (
 	exitUsage       = 2
 	exitUnreachable = 6
 	exitUnagreed    = 10 // a ledger is what was signed, and some approvals rest on an access policy that no two people agreed to
-	exitNewer       = 9 // the ledger was written by a newer release of breakglass: no sign of forgery
-	exitFindings    = 8 // a ledger does not verify, or doctor found a mistake
+	exitNewer       = 9  // the ledger was written by a newer release of breakglass: no sign of forgery
+	exitFindings    = 8  // a ledger does not verify, or doctor found a mistake
 )
 
 // exitError is an error with its exit code.
