@@ -227,7 +227,8 @@ func (f *ledgerFlags) verify(ctx context.Context, out io.Writer, args []string) 
 		if err := json.NewEncoder(out).Encode(map[string]any{"ledger": path, "origin": v.Ledger.Origin, "size": v.Ledger.Size,
 			"root":    v.Ledger.Root.String(),
 			"entries": v.Ledger.Entries, "requests": v.Audit.Requests, "certificates": v.Audit.Certificates, "approvals": v.Audit.Approvals,
-			"signedApprovals": v.Audit.Signed, "unagreedApprovals": v.Audit.Unagreed, "orphans": v.Audit.Orphans, "refusals": v.Audit.Refusals, "erasedTexts": v.Ledger.Erased,
+			"signedApprovals": v.Audit.Signed, "unagreedApprovals": v.Audit.Unagreed, "orphans": v.Audit.Orphans, "refusals": v.Audit.Refusals,
+			"erasedTexts": v.Ledger.Erased,
 			"cause": v.Ledger.Cause, "problems": append([]string{}, problems...)}); err != nil {
 			return err
 		}
@@ -263,7 +264,8 @@ func (f *ledgerFlags) verify(ctx context.Context, out io.Writer, args []string) 
 }
 
 func unagreedWords(r breakglass.AuditReport) string {
-	return fmt.Sprintf("approvals (%d) rest on an access policy that only an operator put in force and no two people have agreed to", r.Unagreed)
+	return fmt.Sprintf("approvals (%d) rest on an access policy that only an operator put in force and no two people have agreed to",
+		r.Unagreed)
 }
 
 func (f *ledgerFlags) export(ctx context.Context, out io.Writer, dir string) (err error) {

@@ -19,7 +19,7 @@ type policyState struct {
 	entry         string       // digest of its leaf
 	since         time.Time
 	kept          bool                 // an entry with the text of a policy was seen
-	policy        *Policy              // in force; nil: its text is not in the ledger (of an earlier release, or erased) or not readable any more
+	policy        *Policy              // in force; nil: its text is not in the ledger (any more), or not readable
 	unread        error                // why policy is nil
 	agreed        bool                 // two people have signed it, or all that it was made of
 	accepted      bool                 // an operator had it, or one that it was made of, put in force; until two people agree
