@@ -229,7 +229,7 @@ func (f *ledgerFlags) verify(ctx context.Context, out io.Writer, args []string) 
 			"entries": v.Ledger.Entries, "requests": v.Audit.Requests, "certificates": v.Audit.Certificates, "approvals": v.Audit.Approvals,
 			"signedApprovals": v.Audit.Signed, "unagreedApprovals": v.Audit.Unagreed, "orphans": v.Audit.Orphans, "refusals": v.Audit.Refusals,
 			"erasedTexts": v.Ledger.Erased,
-			"cause": v.Ledger.Cause, "problems": append([]string{}, problems...)}); err != nil {
+			"cause":       v.Ledger.Cause, "problems": append([]string{}, problems...)}); err != nil {
 			return err
 		}
 	} else {

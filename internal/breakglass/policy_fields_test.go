@@ -114,6 +114,7 @@ func TestEveryFieldOfThePolicyHasARule(t *testing.T) {
 		{"People.Keys.Public", "\"" + bobsKey + "\"", "\"" + bobsKey + "\", \"" + puppetLine + "\"", waits, ""},
 		{"People.Users", "users: [dave@example.com]", "users: [dave@example.com, eve]", waits, ""},
 		{"People.Users", ", users: [dave@example.com]", "", waits, ""},
+		{"People.Groups", "users: [dave@example.com]", "users: [dave@example.com], groups: [ops]", waits, ""},
 		{"Teams.ID", member, member + "\n  - {id: eves, members: [mallory]}", waits, ""},
 		{"Teams.Members", member, "  - {id: sre, members: [alice, bob, dave, mallory]}", waits, ""},
 		{"Teams.Members", "members: [carol, erin]", "members: [erin]", atOnce, ""},
