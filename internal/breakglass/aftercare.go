@@ -425,7 +425,7 @@ func (s *Service) prove(ctx context.Context, r *Request) (*Request, error) {
 		break
 	}
 	all := len(answers) > 0 && !slices.ContainsFunc(answers, func(a Answer) bool { return !a.No })
-	after, err := s.note(context.WithoutCancel(ctx), r.ID, func(r *Request) Event {
+	after, err := s.note(context.WithoutCancel(ctx), r, func(r *Request) Event {
 		if r.receipted() {
 			return nil
 		}
@@ -598,8 +598,8 @@ func (s *Service) Examine(ctx context.Context, a Actor, id string) (*Request, er
 }
 
 // overdue records that a word did not come in time.
-func (s *Service) overdue(ctx context.Context, id string) error {
-	_, err := s.note(ctx, id, func(r *Request) Event {
+func (s *Service) overdue(ctx context.Context, r *Request) error {
+	_, err := s.note(ctx, r, func(r *Request) Event {
 		now := s.now()
 		for what, by := range map[string]time.Time{OverdueClosing: r.CloseBy(now), OverdueAcknowledgement: r.AcknowledgeBy()} {
 			if !by.IsZero() && !now.Before(by) && !slices.Contains(r.Overdue, what) {

@@ -29,7 +29,7 @@ type Delivery struct {
 // who made it: after the commit point it is carried through.
 type claimJob struct {
 	actor     Actor
-	id        string
+	request   *Request // as it was when the claim came in
 	csr       *x509.CertificateRequest
 	signature string // over ClaimText, checked
 	publicKey string
@@ -61,7 +61,7 @@ func (s *Service) Claim(ctx context.Context, a Actor, id string, csrPEM []byte, 
 	if err != nil {
 		return nil, s.recordRefusal(ctx, a, "claim", r.ID, err)
 	}
-	job := claimJob{actor: a, id: r.ID, csr: csr, signature: signature, done: make(chan claimResult, 1)}
+	job := claimJob{actor: a, request: r, csr: csr, signature: signature, done: make(chan claimResult, 1)}
 	if a.Channel == ChannelKey { // otherwise it is refused for its channel
 		if job.publicKey, err = signingKey(p, a); err == nil {
 			if no := (Claimed{By: a, CSR: Fingerprint(csr.Raw), Signature: signature, PublicKey: job.publicKey}).verify(r.ID); no != nil {
@@ -163,12 +163,13 @@ func (s *Service) issue(ctx context.Context, j claimJob) (*Delivery, error) {
 	<-remembered
 
 	// 6. Somebody may have revoked it meanwhile. What they were told is refused was not bound then, so nothing may come of it now.
-	if after, err = s.load(ctx, r.ID); err != nil {
+	d, err := s.delivery(ctx, r, warning)
+	if err != nil {
 		return nil, err
 	}
-	if st := after.State(s.now()); st != StateActive {
-		if after.Ask.Rights.Binding() {
-			if _, err := s.unbind(ctx, after, st); err != nil {
+	if st := d.Request.State(s.now()); st != StateActive {
+		if r.Ask.Rights.Binding() {
+			if _, err := s.unbind(ctx, d.Request, st); err != nil {
 				s.log.Warn("taking away the right of a grant that ended while it was bound: Run tries again", slog.String("request", r.ID),
 					slog.Any("error", err))
 			}
@@ -176,7 +177,7 @@ func (s *Service) issue(ctx context.Context, j claimJob) (*Delivery, error) {
 		return nil, refuse(ClassConflict, "over", "a new request is cheap: breakglass request", "%s is %s: its certificate is not handed out",
 			r.ID, st)
 	}
-	return s.delivery(ctx, after, warning)
+	return d, nil
 }
 
 // commit records the intent of a claim, after which a certificate may exist, or says that the same key asks again for the
@@ -194,11 +195,16 @@ func (s *Service) commit(ctx context.Context, j claimJob) (r *Request, again boo
 			CSR: Fingerprint(j.csr.Raw), TTLSeconds: r.Ask.TTLSeconds, PolicyDigest: p.Digest,
 			Signature: j.signature, PublicKey: j.publicKey}, nil, nil
 	}
-	for {
-		if r, err = s.load(ctx, j.id); err != nil {
-			return nil, false, err
+	for fresh := false; ; fresh = true {
+		if r = j.request; fresh {
+			if r, err = s.load(ctx, r.ID); err != nil {
+				return nil, false, err
+			}
 		}
 		if _, _, err := decide(s.Policy(), r, s.now()); err != nil || again {
+			if !fresh {
+				continue // it waited for a worker: what is said to the person is true now
+			}
 			return r, again, s.recordRefusal(ctx, j.actor, "claim", r.ID, err)
 		}
 		failpoint("decided")
@@ -209,7 +215,7 @@ func (s *Service) commit(ctx context.Context, j claimJob) (r *Request, again boo
 		failpoint("checked-signer")
 		// 1. The intent. From this append on a certificate may exist; it is appended once per request. The signer took its time to
 		// answer, so it is decided once more.
-		after, err := s.decide(ctx, j.actor, r.ID, decide)
+		after, err := s.decide(ctx, j.actor, r.ID, r, decide)
 		var taken *ledger.TagTakenError
 		switch {
 		case errors.Is(err, ledger.ErrConflict):
@@ -386,7 +392,7 @@ func (s *Service) deliverAgain(ctx context.Context, r *Request, a Actor) (*Deliv
 	if err := s.often(r.ID + " " + a.Person); err != nil {
 		return nil, err
 	}
-	after, err := s.note(ctx, r.ID, func(r *Request) Event {
+	after, err := s.note(ctx, r, func(r *Request) Event {
 		if r.State(s.now()) != StateActive {
 			return nil
 		}
@@ -395,27 +401,41 @@ func (s *Service) deliverAgain(ctx context.Context, r *Request, a Actor) (*Deliv
 	if err != nil {
 		return nil, err
 	}
-	if st := after.State(s.now()); st != StateActive {
-		return nil, refuse(ClassConflict, "over", "", "%s is %s", r.ID, st)
-	}
 	warning := ""
 	if after.Ask.Rights.Binding() && !after.Bound {
 		warning = "the right could not be bound in the cluster yet; it is tried again until it works"
 	}
-	return s.delivery(ctx, after, warning)
+	d, err := s.delivery(ctx, after, warning)
+	if err != nil {
+		return nil, err
+	}
+	if st := d.Request.State(s.now()); st != StateActive {
+		return nil, refuse(ClassConflict, "over", "", "%s is %s", r.ID, st)
+	}
+	return d, nil
 }
 
-// delivery adds the proof. The certificate and its record are read back from the ledger: what is delivered is what is stored.
+// delivery adds the proof. The certificate and its record are read back from the ledger: what is delivered is what is stored. In the
+// same instant it is seen whether the request has moved on: then it is read again, and the caller decides by what it is now.
 func (s *Service) delivery(ctx context.Context, r *Request, warning string) (*Delivery, error) {
-	entries, err := s.ledger.Entries(ctx, r.IssuedSeq, 1)
-	if err != nil || len(entries) != 1 {
-		return nil, fmt.Errorf("reading the issued entry of request %s: %w", r.ID, err)
-	}
-	proof, err := s.ledger.Prove(ctx, r.IssuedSeq)
+	proven, err := s.ledger.ProveEntry(ctx, r.IssuedSeq)
 	if err != nil {
 		return nil, fmt.Errorf("proving the issued entry of request %s: %w", r.ID, err)
 	}
-	return &Delivery{Request: r, Certificate: r.Issued.Certificate, Chain: r.Issued.Chain, Issued: entries[0], Proof: proof,
+	ev, err := Decode(proven.Entry)
+	if err != nil {
+		return nil, fmt.Errorf("reading the issued entry of request %s: %w", r.ID, err)
+	}
+	issued, ok := ev.(Issued)
+	if !ok || proven.Entry.Stream != r.ID {
+		return nil, fmt.Errorf("entry %d is not the issued entry of request %s", r.IssuedSeq, r.ID)
+	}
+	if proven.StreamLen != r.Rev {
+		if r, err = s.load(ctx, r.ID); err != nil {
+			return nil, err
+		}
+	}
+	return &Delivery{Request: r, Certificate: issued.Certificate, Chain: issued.Chain, Issued: proven.Entry, Proof: proven.Proof,
 		Warning: warning}, nil
 }
 
@@ -434,7 +454,7 @@ func (s *Service) bind(ctx context.Context, r *Request) (*Request, error) {
 		return nil, fmt.Errorf("binding %s in cluster %s: %w", r.ID, r.Ask.Cluster, err)
 	}
 	failpoint("bound-not-recorded")
-	return s.note(ctx, r.ID, func(r *Request) Event {
+	return s.note(ctx, r, func(r *Request) Event {
 		if r.Bound {
 			return nil
 		}
@@ -451,7 +471,7 @@ func (s *Service) unbind(ctx context.Context, r *Request, why State) (*Request, 
 		s.log.Error("unbinding", slog.String("request", r.ID), slog.String("cluster", r.Ask.Cluster), slog.Any("error", err))
 		return nil, fmt.Errorf("unbinding %s in cluster %s: %w", r.ID, r.Ask.Cluster, err)
 	}
-	after, err := s.note(ctx, r.ID, func(r *Request) Event {
+	after, err := s.note(ctx, r, func(r *Request) Event {
 		if !r.Bound {
 			return nil
 		}
@@ -476,17 +496,23 @@ func (s *Service) staying(ctx context.Context, r *Request, why error) error {
 	return s.Over(ctx, staysKey(r), "its binding is gone")
 }
 
-// note appends what the daemon did by itself, deciding again after each lost race.
-func (s *Service) note(ctx context.Context, id string, what func(*Request) Event) (*Request, error) {
-	for {
-		r, err := s.load(ctx, id)
-		if err != nil {
-			return nil, err
+// note appends what the daemon did by itself, deciding again after each lost race. An event that follows from the request as the
+// caller has it is appended only if the request has not moved on; that there is none is decided on the request as it is now.
+func (s *Service) note(ctx context.Context, r *Request, what func(*Request) Event) (*Request, error) {
+	for fresh := false; ; fresh = true {
+		if fresh {
+			var err error
+			if r, err = s.load(ctx, r.ID); err != nil {
+				return nil, err
+			}
 		}
 		ev := what(r)
-		if ev == nil {
+		switch {
+		case ev == nil && fresh:
 			s.tracker.put(r) // it may have an older one, which would be worked on again and again
 			return r, nil
+		case ev == nil:
+			continue
 		}
 		after, err := s.append(ctx, r, time.Time{}, nil, ev)
 		if errors.Is(err, ledger.ErrConflict) {
@@ -516,7 +542,7 @@ func (s *Service) settle(ctx context.Context, r *Request) error {
 		}
 		s.log.Error("a certificate exists that was never delivered", slog.String("request", r.ID), slog.Int("certificates", len(found)))
 	}
-	_, err = s.note(ctx, r.ID, func(r *Request) Event {
+	_, err = s.note(ctx, r, func(r *Request) Event {
 		if r.State(s.now()) != StateIssuing {
 			return nil
 		}

@@ -201,6 +201,13 @@ func (r *Request) apply(e ledger.Entry, ev Event, proof bool) error {
 	return nil
 }
 
+// clone returns a copy to apply events to. Events replace what the copies share, but for the list of approvals.
+func (r *Request) clone() *Request {
+	after := *r
+	after.Approvals = slices.Clone(r.Approvals)
+	return &after
+}
+
 // ended says whether the grant gave a certificate whose time is over.
 func (r *Request) ended(state State) error {
 	if r.Issued == nil || state != StateExpired && state != StateRevoked {

@@ -67,11 +67,11 @@ func (s *Service) work(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case j := <-s.claims:
-			s.tracker.begin(j.id)
+			s.tracker.begin(j.request.ID)
 			d, err := s.issue(context.WithoutCancel(ctx), j)
-			s.tracker.end(j.id)
+			s.tracker.end(j.request.ID)
 			if _, refused := AsRefusal(err); err != nil && !refused { // whoever claimed may have gone
-				s.log.Error("a claim failed", slog.String("request", j.id), slog.Any("error", err))
+				s.log.Error("a claim failed", slog.String("request", j.request.ID), slog.Any("error", err))
 			}
 			j.done <- claimResult{d, err}
 		}
@@ -118,7 +118,7 @@ func (t *tracker) changed() {
 func (t *tracker) put(r *Request) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if old := t.open[r.ID]; old != nil && old.Rev > r.Rev {
+	if old := t.open[r.ID]; old != nil && old.Rev >= r.Rev {
 		return
 	}
 	if r.settled() {
@@ -127,6 +127,13 @@ func (t *tracker) put(r *Request) {
 	}
 	t.open[r.ID] = r
 	t.changed()
+}
+
+// get returns an open request as the ledger last had it, nil if it is not open or not known yet.
+func (t *tracker) get(id string) *Request {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.open[id]
 }
 
 // idle lists the open requests that no worker is busy with.
@@ -239,7 +246,7 @@ func (s *Service) do(ctx context.Context, r *Request, w work) error {
 	var err error
 	switch w {
 	case workEnd:
-		_, err = s.note(ctx, r.ID, func(r *Request) Event {
+		_, err = s.note(ctx, r, func(r *Request) Event {
 			if works, _ := due(r, s.now(), waits{}); !slices.Contains(works, workEnd) {
 				return nil
 			}
@@ -265,7 +272,7 @@ func (s *Service) do(ctx context.Context, r *Request, w work) error {
 			_, err = s.examine(ctx, r)
 		}
 	case workOverdue:
-		err = s.overdue(ctx, r.ID)
+		err = s.overdue(ctx, r)
 	}
 	return err
 }
@@ -506,6 +513,10 @@ func (s *Service) beat(ctx context.Context) error {
 	}
 }
 
+// markAfter is how long after an entry was told the bookmark may be written. Many entries share one bookmark, which is a write to
+// the disk: what a crash repeats is at most what was told in this time, and at most announcePage entries.
+const markAfter = 250 * time.Millisecond
+
 // announce gives each entry of a request to a messenger, in order, and remembers how far it got. The bookmark is written
 // after the messenger is done, so that a crash repeats notices rather than losing one.
 func (s *Service) announce(ctx context.Context, name string, m Messenger) error {
@@ -523,16 +534,47 @@ func (s *Service) announce(ctx context.Context, name string, m Messenger) error 
 			return fmt.Errorf("reading how far %s was told: %w", name, err)
 		}
 	}
+	marked := next    // what the bookmark says
+	var due time.Time // when it must say more
+	write := func() error {
+		err := s.ledger.SetBookmark(context.WithoutCancel(ctx), key, strconv.AppendInt(nil, next, 10))
+		if err == nil {
+			marked = next
+		}
+		return err
+	}
 	wait := time.Duration(0)
 	for {
-		if err := s.ledger.Wait(ctx, next); err != nil {
-			return nil // only the context ends a wait
+		wctx, cancel := ctx, context.CancelFunc(func() {})
+		if next > marked {
+			wctx, cancel = context.WithDeadline(ctx, due)
 		}
-		told, err := s.tellSome(ctx, m, next)
+		err := s.ledger.Wait(wctx, next)
+		late := wctx.Err() != nil
+		cancel()
+		if ctx.Err() != nil || err != nil && !late { // it stops, or the ledger is closed
+			if next > marked {
+				if err := write(); err != nil {
+					s.log.Warn("remembering what was told: it will be told again", slog.String("messenger", name), slog.Any("error", err))
+				}
+			}
+			return nil
+		}
+		told := next
+		if err == nil {
+			told, err = s.tellSome(ctx, m, next)
+		} else {
+			err = nil // nothing new: the bookmark is due
+		}
 		if told > next {
+			if next == marked {
+				due = time.Now().Add(markAfter)
+			}
 			next, wait = told, 0
-			if berr := s.ledger.SetBookmark(ctx, key, strconv.AppendInt(nil, next, 10)); err == nil {
-				err = berr
+		}
+		if next > marked && (next-marked >= announcePage || !time.Now().Before(due)) {
+			if werr := write(); err == nil {
+				err = werr
 			}
 		}
 		if err == nil {
@@ -543,13 +585,12 @@ func (s *Service) announce(ctx context.Context, name string, m Messenger) error 
 			slog.Any("error", err))
 		select {
 		case <-ctx.Done():
-			return nil
 		case <-time.After(wait):
 		}
 	}
 }
 
-// announcePage is how many entries are told between two bookmarks: after a crash so many may come again.
+// announcePage is how many entries are read at one time, and told at most between two bookmarks: after a crash so many may come again.
 const announcePage = 100
 
 // tellSome gives the next entries to a messenger and returns the index of the first that was not told. Entries that are
@@ -559,7 +600,7 @@ func (s *Service) tellSome(ctx context.Context, m Messenger, next int64) (int64,
 	if err != nil {
 		return next, err
 	}
-	requests := map[string]*Request{} // as they are now, each read once
+	requests := map[string]*Request{}
 	for _, e := range entries {
 		campaign := strings.HasPrefix(e.Stream, CampaignStream)
 		if !aboutRequest(e.Stream) && e.Stream != FindingStream && e.Stream != PolicyStream && !campaign {
@@ -570,8 +611,8 @@ func (s *Service) tellSome(ctx context.Context, m Messenger, next int64) (int64,
 		if err != nil {
 			return next, err
 		}
-		if requests[e.Stream] == nil && aboutRequest(e.Stream) {
-			if requests[e.Stream], err = s.load(ctx, e.Stream); err != nil {
+		if aboutRequest(e.Stream) {
+			if requests[e.Stream], err = s.asOf(ctx, e, ev, requests[e.Stream]); err != nil {
 				return next, err
 			}
 		}
@@ -585,6 +626,25 @@ func (s *Service) tellSome(ctx context.Context, m Messenger, next int64) (int64,
 		next = e.Seq + 1
 	}
 	return next, nil
+}
+
+// asOf returns the request that an entry is about as it is now, or as it is by the entry if that was appended just now. The ledger is
+// read only for what the tracker does not know: r is what the caller read before, or nil.
+func (s *Service) asOf(ctx context.Context, e ledger.Entry, ev Event, r *Request) (*Request, error) {
+	if open := s.tracker.get(e.Stream); open != nil && (r == nil || r.Rev < open.Rev) {
+		r = open
+	}
+	switch {
+	case r != nil && r.Rev >= e.StreamSeq:
+		return r, nil
+	case r != nil && r.Rev == e.StreamSeq-1: // whoever appended it has not told the tracker yet, or it was a refusal
+		after := r.clone()
+		if err := after.apply(e, ev, false); err != nil {
+			return nil, fmt.Errorf("ledger entry %d (%s) of request %s: %w", e.Seq, e.Kind, e.Stream, err)
+		}
+		return after, nil
+	}
+	return s.load(ctx, e.Stream)
 }
 
 // limiter allows n things per key and period.

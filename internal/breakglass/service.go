@@ -491,7 +491,7 @@ func (s *Service) command(ctx context.Context, a Actor, name, id string, decide 
 		return nil, err
 	}
 	for {
-		r, err := s.decide(ctx, a, full, decide)
+		r, err := s.decide(ctx, a, full, nil, decide)
 		switch {
 		case errors.Is(err, ledger.ErrConflict):
 			continue
@@ -504,34 +504,43 @@ func (s *Service) command(ctx context.Context, a Actor, name, id string, decide 
 
 // decide takes one decision on a request as it is now, by the policy in force, and records it before either can change: the
 // append is refused with ErrConflict if the request has moved on, and a change of policy waits for it. The request is nil only
-// if it could not be read.
-func (s *Service) decide(ctx context.Context, a Actor, id string, decide decision) (*Request, error) {
+// if it could not be read. read, when not nil, is the request as it was read a moment ago: an event that follows from it is
+// recorded if the request has not moved on, and everything else is decided on the request as it is now.
+func (s *Service) decide(ctx context.Context, a Actor, id string, read *Request, decide decision) (*Request, error) {
 	s.inForce.RLock()
 	defer s.inForce.RUnlock()
+	take := func(r *Request) (after *Request, recorded bool, err error) {
+		p, now := s.Policy(), s.now()
+		if err := known(p, a); err != nil {
+			return r, false, err
+		}
+		ev, texts, err := decide(p, r, now)
+		if err != nil || ev == nil {
+			return r, false, err
+		}
+		after, err = s.append(ctx, r, r.Deadline(now), texts, ev)
+		if err != nil {
+			return r, false, err
+		}
+		return after, true, nil
+	}
+	if read != nil {
+		if after, recorded, _ := take(read); recorded {
+			return after, nil
+		}
+	}
 	r, err := s.load(ctx, id)
 	if err != nil {
 		return nil, err
 	}
-	p, now := s.Policy(), s.now()
-	if err := known(p, a); err != nil {
-		return r, err
-	}
-	ev, texts, err := decide(p, r, now)
-	if err != nil || ev == nil {
-		return r, err
-	}
-	after, err := s.append(ctx, r, r.Deadline(now), texts, ev)
-	if err != nil {
-		return r, err
-	}
-	return after, nil
+	after, _, err := take(r)
+	return after, err
 }
 
 // append records events of a request that was read at r.Rev and returns the request after them. The entries are refused with
 // ErrConflict if the request has moved on, or if before (when not zero) has passed by the ledger's clock.
 func (s *Service) append(ctx context.Context, r *Request, before time.Time, texts map[string]string, events ...Event) (*Request, error) {
-	after := *r
-	after.Approvals = slices.Clone(r.Approvals)
+	after := r.clone()
 	drafts := make([]ledger.Draft, len(events))
 	at := s.now()
 	for i, ev := range events {
@@ -547,19 +556,18 @@ func (s *Service) append(ctx context.Context, r *Request, before time.Time, text
 			return nil, fmt.Errorf("request %s: %s would not be valid: %w", r.ID, ev.Kind(), err)
 		}
 	}
-	entries, err := s.ledger.Append(ctx, at, r.ID, r.Rev, indexOf(&after), drafts...)
+	entries, err := s.ledger.Append(ctx, at, r.ID, r.Rev, indexOf(after), drafts...)
 	if err != nil {
 		return nil, err
 	}
-	done := *r
-	done.Approvals = slices.Clone(r.Approvals)
+	done := r.clone()
 	for i, e := range entries {
 		if err := done.apply(e, events[i], false); err != nil {
 			return nil, fmt.Errorf("request %s: recorded, but not valid: %w", r.ID, err)
 		}
 	}
-	s.tracker.put(&done)
-	return &done, nil
+	s.tracker.put(done)
+	return done, nil
 }
 
 // recordRefusal writes down that somebody tried what they may not, and returns the refusal. Internal errors pass unchanged.

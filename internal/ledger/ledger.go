@@ -435,18 +435,52 @@ func (l *Ledger) Checkpoint(ctx context.Context) (Checkpoint, error) {
 // The proof has been verified.
 func (l *Ledger) Prove(ctx context.Context, seq int64) (Proof, error) {
 	return read(ctx, l.store, "proving an entry", func(v View) (Proof, error) {
-		h, err := v.Head()
+		_, p, err := l.prove(v, seq)
+		return p, err
+	})
+}
+
+func (l *Ledger) prove(v View, seq int64) (Record, Proof, error) {
+	h, err := v.Head()
+	if err != nil {
+		return Record{}, Proof{}, err
+	}
+	if seq < 0 || seq >= h.Size {
+		return Record{}, Proof{}, fmt.Errorf("entry %d of %d: %w", seq, h.Size, ErrNotFound)
+	}
+	p := Proof{Index: seq, Note: h.Note}
+	if p.Hashes, err = tlog.ProveRecord(h.Size, seq, v); err != nil {
+		return Record{}, Proof{}, err
+	}
+	var record Record
+	err = v.Records(seq, 1, func(r Record) error {
+		record = r
+		return VerifyProof(r.Leaf, p, l.verifier)
+	})
+	return record, p, err
+}
+
+// A Proven is what the log says of one entry at one instant.
+type Proven struct {
+	Entry     Entry
+	Proof     Proof // that the entry is in the log of the latest checkpoint; verified
+	StreamLen int64 // the StreamSeq of the last entry of its stream
+}
+
+// ProveEntry returns an entry, its proof and the length of its stream, all as of
+// one instant.
+func (l *Ledger) ProveEntry(ctx context.Context, seq int64) (Proven, error) {
+	return read(ctx, l.store, "proving an entry", func(v View) (Proven, error) {
+		r, p, err := l.prove(v, seq)
 		if err != nil {
-			return Proof{}, err
+			return Proven{}, err
 		}
-		if seq < 0 || seq >= h.Size {
-			return Proof{}, fmt.Errorf("entry %d of %d: %w", seq, h.Size, ErrNotFound)
+		e, err := r.entry()
+		if err != nil {
+			return Proven{}, err
 		}
-		p := Proof{Index: seq, Note: h.Note}
-		if p.Hashes, err = tlog.ProveRecord(h.Size, seq, v); err != nil {
-			return Proof{}, err
-		}
-		return p, v.Records(seq, 1, func(r Record) error { return VerifyProof(r.Leaf, p, l.verifier) })
+		n, err := v.StreamLen(e.Stream)
+		return Proven{Entry: e, Proof: p, StreamLen: n}, err
 	})
 }
 
