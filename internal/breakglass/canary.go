@@ -11,6 +11,7 @@ import (
 
 // canary is the fold of one canary's stream: a certificate that gives no right, signed to prove that the whole path works.
 type canary struct {
+	first   int64 // the entry that ordered it, where that is needed
 	ordered *CanaryOrdered
 	done    *CanaryDone
 }
@@ -44,20 +45,29 @@ func (c *canary) index() []ledger.Tag {
 	return []ledger.Tag{{Name: "fingerprint", Value: c.done.Fingerprint, Unique: true}}
 }
 
-func (a *Auditor) canary(stream string, ev Event) error {
-	c := a.canaries[stream]
+func (a *Auditor) canary(e ledger.Entry, ev Event) error {
+	id := digestOf(e.Stream)
+	if p, over := a.over[id]; over {
+		return fmt.Errorf("the canary of entry %d is done", p.first)
+	}
+	c := a.canaries[e.Stream]
 	if c == nil {
-		c = &canary{}
-		a.canaries[stream] = c
+		c = &canary{first: e.Seq}
+		a.canaries[e.Stream] = c
 	}
 	if err := c.apply(ev); err != nil {
 		return err
 	}
-	if done, ok := ev.(CanaryDone); ok && done.Fingerprint != "" {
-		if other, used := a.prints[done.Fingerprint]; used {
-			return fmt.Errorf("this certificate was used by %s before", other)
+	if c.done == nil {
+		return nil
+	}
+	delete(a.canaries, e.Stream)
+	a.over[id] = past{first: c.first, rev: e.StreamSeq, rows: rowsOf(c.index())}
+	if c.done.Fingerprint != "" {
+		if before, used := a.prints[digestOf(c.done.Fingerprint)]; used {
+			return fmt.Errorf("this certificate was used by entry %d before", before)
 		}
-		a.prints[done.Fingerprint] = stream
+		a.prints[digestOf(c.done.Fingerprint)] = e.Seq
 	}
 	return nil
 }

@@ -29,3 +29,13 @@ func Forged(seq int64, stream string, number int64, at time.Time, ev Event, text
 	d := draft(ev, texts)
 	return ledger.Entry{Seq: seq, Stream: stream, StreamSeq: number, Kind: d.Kind, Time: at, Body: d.Body, Texts: texts, Leaf: d.Body}
 }
+
+// NewForgetfulAuditor is an Auditor as Audit has it: what is over is read again when a late word comes.
+func NewForgetfulAuditor(again func(stream string) ([]ledger.Entry, error)) *Auditor {
+	a := NewAuditor()
+	a.again = again
+	return a
+}
+
+// Kept is how many requests an Auditor has in memory.
+func (a *Auditor) Kept() int { return len(a.requests) }

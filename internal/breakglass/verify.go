@@ -3,6 +3,7 @@ package breakglass
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"maps"
@@ -17,17 +18,55 @@ import (
 // certificate without its approvals, an event out of order, a second use of a key. It believes the entries' bytes; that they
 // are the bytes that were logged is for the ledger package to verify. Feed it every entry in order, then read Report.
 type Auditor struct {
-	requests map[string]*Request
-	keys     map[string]string // SPKI → request
-	prints   map[string]string // fingerprint → request
-	canaries map[string]*canary
+	requests map[string]*Request // all of them, or with again those for which something can still happen
+	canaries map[string]*canary  // that are under way
+	over     map[digest]past     // the other requests, and the canaries that are done
+	keys     map[digest]int64    // by SPKI: the entry that claimed with it
+	prints   map[digest]int64    // by fingerprint: the entry that issued it
 	findings findings
+
+	// again reads the entries of one stream once more, for the rare word that comes when everything is over. Without it nothing is
+	// forgotten.
+	again func(stream string) ([]ledger.Entry, error)
 
 	campaigns map[string]*Campaign
 	policy    policyState
 	unagreed  []unagreed
 	later     bool // an approval of this release was seen: there is none of an earlier one after it
 	report    AuditReport
+}
+
+// digest names a stream or a hash in a few bytes. Two texts with one digest would be reported as one used twice: nothing passes by it.
+type digest [16]byte
+
+func digestOf(text string) digest {
+	sum := sha256.Sum256([]byte(text))
+	return digest(sum[:])
+}
+
+// past is what is kept of a request or canary when nothing is left to do for it: what is verified must not take more memory the longer
+// the history is.
+type past struct {
+	first int64  // the entry that began it
+	rev   int64  // how many entries it has
+	rows  digest // of its index rows, in order; zero: it has none
+}
+
+// rowsOf is the digest of index rows, which are sorted.
+func rowsOf(tags []ledger.Tag) digest {
+	if len(tags) == 0 {
+		return digest{}
+	}
+	var b strings.Builder
+	for _, t := range tags {
+		fmt.Fprintf(&b, "%q %q %t\n", t.Name, t.Value, t.Unique)
+	}
+	return digestOf(b.String())
+}
+
+func sortedIndex(tags []ledger.Tag) []ledger.Tag {
+	slices.SortFunc(tags, compareTags)
+	return tags
 }
 
 // AuditReport is what an audit found.
@@ -48,8 +87,8 @@ type AuditReport struct {
 
 // NewAuditor returns an Auditor that has seen nothing.
 func NewAuditor() *Auditor {
-	return &Auditor{requests: map[string]*Request{}, keys: map[string]string{}, prints: map[string]string{},
-		canaries: map[string]*canary{}, findings: findings{open: map[string]Finding{}, settled: map[string]bool{}},
+	return &Auditor{requests: map[string]*Request{}, canaries: map[string]*canary{}, over: map[digest]past{}, keys: map[digest]int64{},
+		prints: map[digest]int64{}, findings: findings{open: map[string]Finding{}, settled: map[string]bool{}},
 		campaigns: map[string]*Campaign{}}
 }
 
@@ -74,25 +113,24 @@ func (a *Auditor) Add(e ledger.Entry) {
 		}
 		return
 	}
-	r := a.requests[e.Stream]
-	if r == nil {
-		if !ValidID(e.Stream) {
-			bad("%q is not a request id", e.Stream)
-			return
-		}
-		r = &Request{ID: e.Stream}
-		a.requests[e.Stream] = r
-		a.report.Requests++
+	r, err := a.request(e, ev)
+	if err != nil {
+		bad("%v", err)
+		return
 	}
+	if r == nil {
+		return
+	}
+	claimed := r.ClaimKey
 	if err := r.apply(e, ev, true); err != nil {
 		bad("%v", err)
 		return
 	}
-	once := func(seen map[string]string, key, what string) {
-		if other, ok := seen[key]; ok && !(other == e.Stream && r.NotSigned > 0) { // the state machine has seen to it that it may
-			bad("%s was used by %s before", what, other)
+	once := func(seen map[digest]int64, key, what string) {
+		if before, ok := seen[digestOf(key)]; ok {
+			bad("%s was used by entry %d before", what, before)
 		}
-		seen[key] = e.Stream
+		seen[digestOf(key)] = e.Seq
 	}
 	switch ev := ev.(type) {
 	case Approved:
@@ -112,13 +150,65 @@ func (a *Auditor) Add(e ledger.Entry) {
 			bad("%v", err)
 		}
 	case Claimed:
-		once(a.keys, ev.SPKI, "this key")
+		if ev.SPKI != claimed { // the state machine has seen to it that nothing was signed for the claim before
+			once(a.keys, ev.SPKI, "this key")
+		}
 	case Issued:
 		a.report.Certificates++
 		once(a.prints, ev.Fingerprint, "this certificate")
 	case Failed:
 		a.report.Orphans += len(ev.Orphans)
 	}
+	if a.again != nil && r.settled() {
+		a.over[digestOf(r.ID)] = past{first: r.Seq, rev: r.Rev, rows: rowsOf(sortedIndex(indexOf(r)))}
+		delete(a.requests, r.ID)
+	}
+}
+
+// request returns the request that an entry is about as it was before, or nil if the entry says nothing more of it.
+func (a *Auditor) request(e ledger.Entry, ev Event) (*Request, error) {
+	if r := a.requests[e.Stream]; r != nil {
+		return r, nil
+	}
+	if !ValidID(e.Stream) {
+		return nil, fmt.Errorf("%q is not a request id", e.Stream)
+	}
+	id := digestOf(e.Stream)
+	p, known := a.over[id]
+	if !known {
+		r := &Request{ID: e.Stream}
+		a.requests[e.Stream] = r
+		a.report.Requests++
+		return r, nil
+	}
+	if _, ok := ev.(Refused); ok && e.StreamSeq == p.rev+1 {
+		p.rev++
+		a.over[id] = p
+		return nil, nil
+	}
+	r, err := a.recall(e.Stream, p)
+	if err != nil {
+		return nil, err
+	}
+	delete(a.over, id)
+	a.requests[e.Stream] = r
+	return r, nil
+}
+
+// recall reads again what was forgotten of a request.
+func (a *Auditor) recall(id string, p past) (*Request, error) {
+	entries, err := a.again(id)
+	if err == nil && int64(len(entries)) < p.rev {
+		err = fmt.Errorf("it had %d entries and has %d", p.rev, len(entries))
+	}
+	var r *Request
+	if err == nil {
+		r, err = Fold(entries[:p.rev])
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading request %s again: %w", id, err)
+	}
+	return r, nil
 }
 
 // agreed says why an approval does not count by the access policy that was in force: its key or account belonged to another person or to
@@ -184,7 +274,7 @@ func (a *Auditor) addOther(e ledger.Entry, ev Event) error {
 		}
 	case CanaryOrdered, CanaryDone:
 		if belongs = strings.HasPrefix(e.Stream, CanaryStream); belongs {
-			return a.canary(e.Stream, ev)
+			return a.canary(e, ev)
 		}
 	}
 	if !belongs {
@@ -205,8 +295,8 @@ func (a *Auditor) Report() AuditReport {
 	return report
 }
 
-// Requests returns every request as the entries so far make it, in the order of the ledger. They are facts only if Report has no
-// problem.
+// Requests returns every request as the entries so far make it, in the order of the ledger: an Auditor of NewAuditor keeps them all.
+// They are facts only if Report has no problem.
 func (a *Auditor) Requests() []*Request {
 	return slices.SortedFunc(maps.Values(a.requests), func(x, y *Request) int { return cmp.Compare(x.Seq, y.Seq) })
 }
@@ -214,27 +304,6 @@ func (a *Auditor) Requests() []*Request {
 // Campaigns is Requests for campaigns.
 func (a *Auditor) Campaigns() []*Campaign {
 	return slices.SortedFunc(maps.Values(a.campaigns), func(x, y *Campaign) int { return cmp.Compare(x.Seq, y.Seq) })
-}
-
-// Tags returns the index rows that the entries so far must have, by stream, each sorted: what the store's index is compared with.
-func (a *Auditor) Tags() map[string][]ledger.Tag {
-	out := map[string][]ledger.Tag{}
-	for id, r := range a.requests {
-		tags := indexOf(r)
-		slices.SortFunc(tags, compareTags)
-		out[id] = tags
-	}
-	for id, c := range a.canaries {
-		if tags := c.index(); len(tags) > 0 {
-			out[id] = tags
-		}
-	}
-	for id, c := range a.campaigns {
-		tags := indexOfCampaign(c)
-		slices.SortFunc(tags, compareTags)
-		out[id] = tags
-	}
-	return out
 }
 
 func compareTags(a, b ledger.Tag) int {
@@ -247,9 +316,11 @@ func compareTags(a, b ledger.Tag) int {
 // auditPage is how many entries are read at one time.
 const auditPage = 1000
 
-// Audit replays a whole ledger and compares its index with the replay (I12).
+// Audit replays a whole ledger and compares its index with the replay (I12). The memory that it takes is bounded by what is open, and
+// about a hundred bytes for each request that is over.
 func Audit(ctx context.Context, l *ledger.Ledger) (AuditReport, error) {
 	a := NewAuditor()
+	a.again = func(stream string) ([]ledger.Entry, error) { return l.Stream(ctx, stream) }
 	for from := int64(0); from < l.Size(); {
 		entries, err := l.Entries(ctx, from, auditPage)
 		if err != nil {
@@ -263,25 +334,101 @@ func Audit(ctx context.Context, l *ledger.Ledger) (AuditReport, error) {
 		}
 		from += int64(len(entries))
 	}
-	want := a.Tags()
-	have := map[string][]ledger.Tag{}
-	err := l.AllTags(ctx, func(stream string, tag ledger.Tag) error {
-		have[stream] = append(have[stream], tag)
+	if err := a.compareIndex(ctx, l); err != nil {
+		return AuditReport{}, fmt.Errorf("comparing the index: %w", err)
+	}
+	return a.Report(), nil
+}
+
+// compareIndex compares the store's index with what the entries make, stream by stream as the store yields it. The Auditor takes
+// nothing more afterwards.
+func (a *Auditor) compareIndex(ctx context.Context, l *ledger.Ledger) error {
+	bad := func(format string, args ...any) {
+		a.report.Problems = append(a.report.Problems, fmt.Sprintf(format, args...))
+	}
+	differs := func(stream string, got, want []ledger.Tag) {
+		if !slices.Equal(got, want) {
+			bad("the index rows of %s are %v, its entries make %v", stream, got, want)
+		}
+	}
+	compared := map[string]bool{} // campaigns, which the report still needs
+	compare := func(stream string, got []ledger.Tag) error {
+		slices.SortFunc(got, compareTags)
+		if r := a.requests[stream]; r != nil {
+			differs(stream, got, sortedIndex(indexOf(r)))
+			delete(a.requests, stream)
+			return nil
+		}
+		if c := a.campaigns[stream]; c != nil {
+			differs(stream, got, sortedIndex(indexOfCampaign(c)))
+			compared[stream] = true
+			return nil
+		}
+		if c := a.canaries[stream]; c != nil {
+			differs(stream, got, c.index())
+			return nil
+		}
+		p, known := a.over[digestOf(stream)]
+		if !known {
+			bad("the index has rows for %s, which is no request", stream)
+			return nil
+		}
+		delete(a.over, digestOf(stream))
+		if p.rows == rowsOf(got) {
+			return nil
+		}
+		if !aboutRequest(stream) {
+			bad("the index rows of %s are %v, its entries make others", stream, got)
+			return nil
+		}
+		r, err := a.recall(stream, p)
+		if err == nil {
+			differs(stream, got, sortedIndex(indexOf(r)))
+		}
+		return err
+	}
+	var stream string
+	var rows []ledger.Tag
+	flush := func() error {
+		if len(rows) == 0 {
+			return nil
+		}
+		defer func() { rows = nil }()
+		return compare(stream, rows)
+	}
+	err := l.AllTags(ctx, func(of string, tag ledger.Tag) error {
+		if of != stream {
+			if err := flush(); err != nil {
+				return err
+			}
+			stream = of
+		}
+		rows = append(rows, tag)
 		return nil
 	})
+	if err == nil {
+		err = flush()
+	}
 	if err != nil {
-		return AuditReport{}, fmt.Errorf("reading the index: %w", err)
+		return err
 	}
-	report := a.Report()
-	for id, tags := range want {
-		got := slices.SortedFunc(slices.Values(have[id]), compareTags)
-		if !slices.Equal(got, tags) {
-			report.Problems = append(report.Problems, fmt.Sprintf("the index rows of %s are %v, its entries make %v", id, got, tags))
+	for stream := range a.requests {
+		bad("the index has no rows for %s", stream)
+	}
+	for stream, c := range a.campaigns {
+		if len(indexOfCampaign(c)) > 0 && !compared[stream] {
+			bad("the index has no rows for %s", stream)
 		}
-		delete(have, id)
 	}
-	for id := range have {
-		report.Problems = append(report.Problems, fmt.Sprintf("the index has rows for %s, which is no request", id))
+	for _, p := range a.over {
+		if p.rows == (digest{}) {
+			continue
+		}
+		first, err := l.Entries(ctx, p.first, 1)
+		if err != nil || len(first) != 1 {
+			return fmt.Errorf("reading entry %d: %w", p.first, err)
+		}
+		bad("the index has no rows for %s", first[0].Stream)
 	}
-	return report, nil
+	return nil
 }

@@ -3,10 +3,14 @@ package breakglass_test
 import (
 	"database/sql"
 	"encoding/json"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
+
+	"golang.org/x/crypto/ssh"
 
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
@@ -101,8 +105,12 @@ func TestAuditFindsWhatCouldNotHaveHappened(t *testing.T) {
 				return append(es, again)
 			},
 		} {
-			if got := audit(forge(slices.Clone(sound))); len(got) == 0 {
+			forged := forge(slices.Clone(sound))
+			if got := audit(forged); len(got) == 0 {
 				t.Errorf("nothing is wrong with %s", name)
+			}
+			if got := forgetful(forged); len(got) == 0 {
+				t.Errorf("nothing is wrong with %s when what is over is forgotten", name)
 			}
 		}
 	})
@@ -116,6 +124,90 @@ func audit(entries []ledger.Entry) []string {
 	return a.Report().Problems
 }
 
+// forgetful is audit by an Auditor that keeps nothing of what is over.
+func forgetful(entries []ledger.Entry) []string {
+	a := breakglass.NewForgetfulAuditor(func(stream string) ([]ledger.Entry, error) {
+		return slices.DeleteFunc(slices.Clone(entries), func(e ledger.Entry) bool { return e.Stream != stream }), nil
+	})
+	for _, e := range entries {
+		a.Add(e)
+	}
+	return a.Report().Problems
+}
+
+// TestAuditJudgesWordsThatComeAfterTheEnd has an Auditor forget a request, and then hear of it again.
+func TestAuditJudgesWordsThatComeAfterTheEnd(t *testing.T) {
+	o := bgtest.Options{Policy: bgtest.Policy() + "\nclosing: {within: 24h}\n"}
+	bubbleWith(t, o, func(t *testing.T, s *bgtest.System) {
+		r := s.Grant("alice", "group")
+		_, csr := bgtest.NewCSR()
+		if _, err := s.Claim("alice", r.ID, csr); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(25 * time.Hour) // the closing note is overdue: nothing is left to do
+		other := s.Grant("bob", "group")
+		a := breakglass.NewForgetfulAuditor(func(stream string) ([]ledger.Entry, error) { return s.Ledger.Stream(t.Context(), stream) })
+		next := int64(0)
+		hear := func() []string {
+			entries, err := s.Ledger.Entries(t.Context(), next, 100)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, e := range entries {
+				a.Add(e)
+				next = e.Seq + 1
+			}
+			return a.Report().Problems
+		}
+		if bad := hear(); len(bad) > 0 || a.Kept() != 1 {
+			t.Fatalf("keeps %d requests, want the open one; problems %q", a.Kept(), bad)
+		}
+		if _, err := s.Service.Revoke(t.Context(), byKey("carol"), r.ID, "too late for that"); err == nil {
+			t.Error("an expired grant was revoked")
+		}
+		if bad := hear(); len(bad) > 0 || a.Kept() != 1 {
+			t.Errorf("a refused command: keeps %d requests, problems %q", a.Kept(), bad)
+		}
+		if _, err := s.Service.Close(t.Context(), byKey("alice"), r.ID, "restarted etcd, all is well"); err != nil {
+			t.Fatal(err)
+		}
+		if bad := hear(); len(bad) > 0 || a.Kept() != 1 {
+			t.Errorf("a late closing note: keeps %d requests, problems %q", a.Kept(), bad)
+		}
+		all, err := s.Ledger.Stream(t.Context(), r.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		closed := all[len(all)-1]
+		closed.Seq, closed.StreamSeq = next, closed.StreamSeq+1
+		a.Add(closed)
+		if bad := a.Report().Problems; len(bad) != 1 || !strings.Contains(bad[0], "closed already") {
+			t.Errorf("closed twice: %q", bad)
+		}
+		// The key of a request that was forgotten is still known.
+		for _, e := range all {
+			if strings.HasPrefix(e.Kind, "claimed/") {
+				ev, err := breakglass.Decode(e)
+				if err != nil {
+					t.Fatal(err)
+				}
+				claim := ev.(breakglass.Claimed)
+				claim.By, claim.CommonName = byKey("bob"), breakglass.CommonName("bob", other.ID)
+				claim.Signature = bgtest.ClaimSignature("bob", other.ID, csr)
+				claim.PublicKey = strings.TrimSpace(string(ssh.MarshalAuthorizedKey(bgtest.SSHKey("bob").PublicKey())))
+				body, err := json.Marshal(claim)
+				if err != nil {
+					t.Fatal(err)
+				}
+				a.Add(ledger.Entry{Seq: next + 1, Stream: other.ID, StreamSeq: other.Rev + 1, Kind: e.Kind, Time: time.Now(), Body: body})
+			}
+		}
+		if bad := a.Report().Problems; len(bad) != 2 || !strings.Contains(bad[1], "this key was used by entry") {
+			t.Errorf("a key used twice: %q", bad)
+		}
+	})
+}
+
 // TestAuditFindsAnIndexThatIsNotTheFold changes the index behind the ledger's back, in SQL.
 func TestAuditFindsAnIndexThatIsNotTheFold(t *testing.T) {
 	for name, change := range map[string]string{
@@ -124,6 +216,12 @@ func TestAuditFindsAnIndexThatIsNotTheFold(t *testing.T) {
 		"a key forgotten":            `UPDATE ledger_tag SET name = 'gone' WHERE name = 'spki'`,
 		"a row for nothing":          `INSERT INTO ledger_tag (stream, name, value, uniq) SELECT 'policy', 'open', '1', 0`,
 		"a request given to another": `UPDATE ledger_tag SET value = 'mallory' WHERE name = 'open-by'`,
+		"an ended request forgotten": `DELETE FROM ledger_tag WHERE uniq = 0
+			AND stream NOT IN (SELECT stream FROM ledger_tag WHERE name = 'open')`,
+		"an ended request opened": `INSERT INTO ledger_tag (stream, name, value, uniq)
+			SELECT DISTINCT stream, 'open', '1', 0 FROM ledger_tag WHERE
+			name = 'day' AND stream NOT IN (SELECT stream FROM ledger_tag WHERE name = 'open')`,
+		"a canary forgotten": `UPDATE ledger_tag SET name = 'gone' WHERE name = 'fingerprint' AND stream NOT LIKE 'bg-%'`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := bgtest.New(t, bgtest.Options{})
@@ -131,6 +229,13 @@ func TestAuditFindsAnIndexThatIsNotTheFold(t *testing.T) {
 			if _, err := s.Claim("alice", s.Grant("alice", "admin").ID, csr); err != nil {
 				t.Fatal(err)
 			}
+			over := s.Ask(byKey("bob"), "group")
+			if _, err := s.Service.Withdraw(t.Context(), byKey("bob"), over.ID, ""); err != nil {
+				t.Fatal(err)
+			}
+			must(t, s.Service.OrderCanary(t.Context(), "n1", breakglass.CanaryOrdered{Cluster: "c1", CommonName: breakglass.CanaryPrefix + "c1:n1"}))
+			must(t, s.Service.FinishCanary(t.Context(), "n1", breakglass.CanaryDone{Fingerprint: strings.Repeat("a", 64)}))
+			s.Check()
 			s.Stop()
 			db, err := sql.Open("sqlite", s.Path())
 			if err != nil {
@@ -161,4 +266,49 @@ func TestAuditFindsAnIndexThatIsNotTheFold(t *testing.T) {
 			}
 		})
 	}
+}
+
+// BenchmarkAuditHeap measures what an Auditor keeps of requests that are over.
+func BenchmarkAuditHeap(b *testing.B) {
+	const requests = 2400
+	s := bgtest.New(b, bgtest.Options{Policy: strings.Replace(bgtest.Policy(), "perHour: 20", "perHour: 1000", 1)})
+	for i := range requests {
+		who := byKey([]string{"alice", "bob", "dave"}[i%3])
+		r := s.Ask(who, "group")
+		_, err := s.Service.Withdraw(b.Context(), who, r.ID, "")
+		must(b, err)
+	}
+	again := func(stream string) ([]ledger.Entry, error) { return s.Ledger.Stream(b.Context(), stream) }
+	for _, kind := range []struct {
+		name string
+		make func() *breakglass.Auditor
+	}{{"all", breakglass.NewAuditor}, {"over-forgotten", func() *breakglass.Auditor { return breakglass.NewForgetfulAuditor(again) }}} {
+		b.Run(kind.name, func(b *testing.B) {
+			for b.Loop() {
+				before := heap()
+				a := kind.make()
+				for from := int64(0); from < s.Ledger.Size(); {
+					entries, err := s.Ledger.Entries(b.Context(), from, 1000)
+					if err != nil {
+						b.Fatal(err)
+					}
+					for _, e := range entries {
+						a.Add(e)
+					}
+					from += int64(len(entries))
+				}
+				b.ReportMetric(float64(heap()-before)/requests, "heap-B/request")
+				if n := len(a.Report().Problems); n > 0 {
+					b.Fatalf("%d problems", n)
+				}
+			}
+		})
+	}
+}
+
+func heap() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
 }
