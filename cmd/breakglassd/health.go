@@ -74,16 +74,24 @@ func (d *daemon) watch(ctx context.Context) error {
 	}
 }
 
-// logChanges says once when something breaks and once when it works again.
+// logChanges says once when something breaks, however many checks it breaks, and once when it works again.
 func (d *daemon) logChanges(before, now *health) {
 	was := map[string]string{}
 	for _, c := range before.checks {
 		was[c.Name] = c.Error
 	}
-	for _, c := range now.checks {
+	said := map[string]bool{}
+	for i, c := range now.checks {
 		switch {
-		case c.Error != "" && was[c.Name] == "":
-			d.log.Warn("a check fails", slog.String("check", c.Name), slog.Bool("required", c.Required), slog.String("error", c.Error))
+		case c.Error != "" && was[c.Name] == "" && !said[c.Error]:
+			said[c.Error] = true
+			names, required := []string{}, false
+			for _, other := range now.checks[i:] {
+				if other.Error == c.Error {
+					names, required = append(names, other.Name), required || other.Required
+				}
+			}
+			d.log.Warn("a check fails", slog.Any("checks", names), slog.Bool("required", required), slog.String("error", c.Error))
 		case c.Error == "" && was[c.Name] != "":
 			d.log.Info("a check passes again", slog.String("check", c.Name))
 		}

@@ -418,6 +418,9 @@ func TestDaemonIsDegradedWithoutVaultAndReadyAgainWithIt(t *testing.T) {
 	if status, _ := d.get("/livez"); status != http.StatusOK {
 		t.Error("a sealed Vault ends the daemon's life")
 	}
+	if !strings.Contains(d.log.String(), `"msg":"a check fails","checks":["vault","vault/c1"]`) {
+		t.Errorf("that Vault is sealed is not said once, of both checks:\n%s", d.log)
+	}
 	if _, err := d.client("alice").Request(t.Context(), api.Ask{Profile: "admin", Cluster: "c1",
 		Reason: "etcd has lost its quorum"}); err != nil {
 		t.Errorf("requests are not taken while Vault is sealed: %v", err)
