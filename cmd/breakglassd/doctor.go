@@ -139,6 +139,7 @@ func (d *doctor) files(ctx context.Context, path string) {
 		d.warn("env", name, "this environment variable is no key of the configuration: correct its name, or unset it")
 	}
 	d.secrets()
+	d.rooms()
 	d.certificate(time.Now())
 	policy, err := readPolicy(cfg, true)
 	if err != nil {

@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/disk"
 	"github.com/breakglassd/breakglass/internal/session/store"
 )
 
@@ -107,6 +108,7 @@ func (d *daemon) probe(ctx context.Context) *health {
 	signing, reaching := make([]error, n), make([]error, n)
 	var writing, telling error
 	var wg sync.WaitGroup
+	wg.Go(func() { d.keepRoom(ctx) })
 	wg.Go(func() { writing = d.ledger.SetBookmark(ctx, "probe", []byte(time.Now().UTC().Format(time.RFC3339))) })
 	wg.Go(func() { d.probeSigner(ctx, signing) })
 	for i, c := range d.cfg.Clusters {
@@ -127,7 +129,11 @@ func (d *daemon) probe(ctx context.Context) *health {
 	add("ledger", true, writing)
 	add("ledger-history", true, d.metrics.verified())
 	add("taking-requests", false, d.service.CannotTake()) // revoking and denying work: the daemon stays ready for that
-	var none error                                        // stays nil when one cluster can be signed for
+	add("ledger-room", false, d.room.short())
+	if d.sessions != nil {
+		add("sessions-room", false, d.room.sessionsShort())
+	}
+	var none error // stays nil when one cluster can be signed for
 	for _, err := range signing {
 		if err == nil {
 			none = nil
@@ -346,8 +352,21 @@ func newMetrics(d *daemon) *metrics {
 	m.reloaded(true, time.Now())
 	m.verification(nil)
 	add(prometheus.NewGaugeFunc(opts("ledger_size", "Entries in the ledger."), func() float64 { return float64(d.ledger.Size()) }))
+	free := func(name, path string) {
+		add(prometheus.NewGaugeFunc(opts(name, "Room that is left on the disk of "+path+", in bytes."), func() float64 {
+			free, err := disk.Free(path)
+			if err != nil {
+				return math.NaN()
+			}
+			return float64(free)
+		}))
+	}
+	free("ledger_free_bytes", d.cfg.Ledger.Path)
+	if d.cfg.Sessions.Path != "" {
+		free("sessions_free_bytes", d.cfg.Sessions.Path)
+	}
 	add(prometheus.NewGaugeFunc(opts("can_take_requests", "1 if requests, approvals and claims are not refused for everybody, as with a "+
-		"clock that is behind the ledger."),
+		"clock that is behind the ledger, or a full disk."),
 		func() float64 { return up(d.service.CannotTake()) }))
 	add(prometheus.NewGaugeFunc(opts("ledger_checkpoint_age_seconds", "Age of the last entry; a heartbeat makes one every ten minutes."),
 		func() float64 { return time.Since(d.ledger.LastTime()).Seconds() }))

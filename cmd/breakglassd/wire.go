@@ -51,6 +51,8 @@ type daemon struct {
 	cfg      *Config
 	log      *slog.Logger
 	ledger   *ledger.Ledger
+	store    *sqlstore.Store // of the ledger, which closes it
+	room     room
 	vkey     string
 	signer   breakglass.Signer
 	ca       *vaultca.CA // nil when something else signs
@@ -102,7 +104,7 @@ func (d *daemon) open(ctx context.Context, p parts) error {
 	if err != nil {
 		return err
 	}
-	if d.ledger, d.vkey, err = openLedger(ctx, cfg); err != nil {
+	if d.ledger, d.store, d.vkey, err = openLedger(ctx, cfg); err != nil {
 		return err
 	}
 	d.closers = append(d.closers, d.ledger.Close)
@@ -129,7 +131,7 @@ func (d *daemon) open(ctx context.Context, p parts) error {
 	d.metrics = newMetrics(d)
 	d.health.Store(&health{})
 	domain := breakglass.Config{Ledger: d.ledger, Policy: policy, Signer: d.signer, Binder: d.clusters, Prover: d.clusters, Log: d.log,
-		Clusters: clusterIDs(cfg), ClusterCA: d.clusters.CA, ClusterWay: d.clusters.Way,
+		Clusters: clusterIDs(cfg), ClusterCA: d.clusters.CA, ClusterWay: d.clusters.Way, Room: d.room.short,
 		AcceptWeaker: p.AcceptWeaker, AcceptClock: p.AcceptClock, SignTimeout: cfg.Vault.SignTimeout, Version: version()}
 	if d.ca != nil {
 		domain.Inventory, domain.Second = d.ca, d.ca
@@ -194,21 +196,21 @@ func clusterIDs(cfg *Config) []string {
 	return ids
 }
 
-// openLedger opens the ledger for writing and returns it with its public key.
-func openLedger(ctx context.Context, cfg *Config) (*ledger.Ledger, string, error) {
+// openLedger opens the ledger for writing and returns it with its store and its public key.
+func openLedger(ctx context.Context, cfg *Config) (*ledger.Ledger, *sqlstore.Store, string, error) {
 	signer, verifier, vkey, err := ledgerKey(cfg)
 	if err != nil {
-		return nil, "", err
+		return nil, nil, "", err
 	}
 	store, err := sqlstore.Open(ctx, cfg.Ledger.Path)
 	if err != nil {
-		return nil, "", fmt.Errorf("opening the ledger: %w", err)
+		return nil, nil, "", fmt.Errorf("opening the ledger: %w", err)
 	}
 	l, err := ledger.Open(ctx, store, signer, verifier)
 	if err != nil {
-		return nil, "", errors.Join(fmt.Errorf("opening the ledger %s: %w", cfg.Ledger.Path, err), store.Close())
+		return nil, nil, "", errors.Join(fmt.Errorf("opening the ledger %s: %w", cfg.Ledger.Path, err), store.Close())
 	}
-	return l, vkey, nil
+	return l, store, vkey, nil
 }
 
 // ledgerKey reads the ledger's key and holds its name against the configuration.
@@ -251,7 +253,7 @@ func initLedger(ctx context.Context, cfg *Config) (vkey string, err error) {
 	if err := sqlstore.Create(ctx, cfg.Ledger.Path); err != nil {
 		return "", errors.Join(fmt.Errorf("making the ledger: %w", err), os.Remove(cfg.Ledger.KeyFile)) // the key has signed nothing
 	}
-	l, _, err := openLedger(ctx, cfg) // signs the first checkpoint, of nothing, so that the ledger verifies from the start
+	l, _, _, err := openLedger(ctx, cfg) // signs the first checkpoint, of nothing, so that the ledger verifies from the start
 	if err != nil {
 		return "", err
 	}
@@ -363,6 +365,7 @@ func (d *daemon) listen(polls context.Context) (doors []door, address string, er
 // run serves until ctx is done or something is fatal. It stops in the order in which parts need each other: first what people
 // call, then the service and what keeps it going.
 func (d *daemon) run(ctx context.Context, p parts) error {
+	d.keepRoom(ctx)
 	polls, endPolls := context.WithCancel(context.Background())
 	defer endPolls()
 	doors, address, err := d.listen(polls)

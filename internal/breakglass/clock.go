@@ -166,4 +166,21 @@ func (s *Service) judgeClock(ctx context.Context) error {
 }
 
 // CannotTake says why requests, approvals and claims are refused for everybody just now, nil if they are not.
-func (s *Service) CannotTake() error { return s.clockBack() }
+func (s *Service) CannotTake() error {
+	if err := s.clockBack(); err != nil {
+		return err
+	}
+	if err := s.roomLeft(); err != nil {
+		return refuse(ClassUnavailable, "room", "tell an operator to make room on the disk of the ledger; revoking, denying and withdrawing "+
+			"work", "the daemon keeps what room its disk has left for revocations: %v", err)
+	}
+	return nil
+}
+
+// roomLeft says why the ledger has no room for anything new.
+func (s *Service) roomLeft() error {
+	if s.cfg.Room == nil {
+		return nil
+	}
+	return s.cfg.Room()
+}

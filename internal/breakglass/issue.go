@@ -188,7 +188,7 @@ func (s *Service) commit(ctx context.Context, j claimJob) (r *Request, again boo
 		if again, err = decideClaim(p, r, j.actor, spki, now); err != nil || again {
 			return nil, nil, err
 		}
-		if err := s.clockBack(); err != nil {
+		if err := s.CannotTake(); err != nil {
 			return nil, nil, err
 		}
 		return Claimed{By: j.actor, CommonName: CommonName(r.Ask.By.Person, r.ID), Group: r.Ask.Rights.Group, SPKI: spki,

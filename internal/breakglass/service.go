@@ -63,6 +63,8 @@ type Config struct {
 	Wall func() time.Time
 	// AcceptClock is an operator's word that the clock is right although the ledger's last entry is later: see ClockAccepted.
 	AcceptClock bool
+	// Room says why the ledger has no room for anything new, nil if it has. It may be nil.
+	Room func() error
 	// SignTimeout bounds one signing call. Default 15 s.
 	SignTimeout time.Duration
 	// BindTimeout bounds one call to a cluster. Default 5 s.
@@ -300,7 +302,7 @@ func (s *Service) openRequest(ctx context.Context, a Actor, ask Ask) (*Request, 
 		ev, err = s.withAftercare(ctx, p, ev, now)
 	}
 	if err == nil {
-		err = s.clockBack()
+		err = s.CannotTake()
 	}
 	if err != nil {
 		return nil, err
@@ -360,7 +362,7 @@ func (s *Service) Approve(ctx context.Context, a Actor, id string, c Consent) (*
 	return s.command(ctx, a, "approve", id, func(p *Policy, r *Request, now time.Time) (Event, map[string]string, error) {
 		ev, err := decideApprove(p, r, a, c, now)
 		if err == nil && ev != nil {
-			err = s.clockBack()
+			err = s.CannotTake()
 		}
 		return ev, optional("comment", c.Comment), err
 	})
@@ -580,8 +582,8 @@ func (s *Service) recordRefusal(ctx context.Context, a Actor, command, stream st
 	if who == "" {
 		who = "unknown"
 	}
-	if !s.refused.allow(who, time.Now()) {
-		s.log.Warn("refused, not recorded: too many", slog.String("person", a.Person), slog.String("command", command),
+	if !s.refused.allow(who, time.Now()) || s.roomLeft() != nil {
+		s.log.Warn("refused, not recorded: too many, or no room", slog.String("person", a.Person), slog.String("command", command),
 			slog.String("code", r.Code))
 		return err
 	}

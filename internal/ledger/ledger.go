@@ -29,6 +29,10 @@ var (
 	ErrUnknownOutcome = errors.New("the ledger cannot tell whether its last write was kept; " +
 		"restart the process, which reads the truth from disk (and check free space and the disk first)")
 
+	// ErrRoomMade says that a write found the disk full and was certainly not
+	// kept, and that there is room again: try it once more.
+	ErrRoomMade = errors.New("the disk was full, and the room kept in reserve was given up")
+
 	// ErrCorrupt says that what is stored contradicts its own hashes or its
 	// signed head. No write is possible.
 	ErrCorrupt = errors.New("the stored ledger contradicts itself; keep the files as evidence, " +

@@ -18,7 +18,8 @@ type Store interface {
 	// returns an error that wraps ErrUnknownOutcome, the transaction may or may
 	// not have been applied. After any other error it certainly was not; an
 	// error from fn is returned as it is. An error that wraps ErrLocked says
-	// that another process has taken the store over.
+	// that another process has taken the store over, one that wraps ErrRoomMade
+	// that another try has room that this one had not.
 	//
 	// Once fn has started, ctx being done does not stop the transaction.
 	Update(ctx context.Context, fn func(Tx) error) error

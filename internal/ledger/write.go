@@ -30,7 +30,8 @@ const (
 
 // A write is one caller's wish, queued for the writer goroutine.
 type write struct {
-	// run decides and writes. It is called at most once. A refusal (ErrConflict,
+	// run decides and writes. It is called again if what it wrote was not kept
+	// for want of room, and room was made. A refusal (ErrConflict,
 	// TagTakenError, ErrNotFound) means that it has written nothing and concerns
 	// this caller only; any other error fails the whole group.
 	run   func(*group) error
@@ -246,20 +247,10 @@ func (l *Ledger) take() (writes []*write, failure error) {
 
 // commit runs a group of writes in one transaction and answers them.
 func (l *Ledger) commit(writes []*write) {
-	refusals := make([]error, len(writes))
-	g := &group{signer: l.signer, verifier: l.verifier, edge: l.edge.clone()}
-	err := l.store.Update(context.Background(), func(tx Tx) error {
-		g.tx = tx
-		if err := g.begin(l.head); err != nil {
-			return err
-		}
-		for i, w := range writes {
-			if refusals[i] = w.run(g); refusals[i] != nil && !isRefusal(refusals[i]) {
-				return refusals[i]
-			}
-		}
-		return g.seal()
-	})
+	g, refusals, err := l.try(writes)
+	for errors.Is(err, ErrRoomMade) { // ends when there is no more room to be made
+		g, refusals, err = l.try(writes)
+	}
 	l.mu.Lock()
 	switch {
 	case err == nil && g.head.Size > l.head.Size:
@@ -282,6 +273,25 @@ func (l *Ledger) commit(writes []*write) {
 		}
 		w.done <- refusals[i]
 	}
+}
+
+// try runs a group of writes in one transaction, once.
+func (l *Ledger) try(writes []*write) (*group, []error, error) {
+	refusals := make([]error, len(writes))
+	g := &group{signer: l.signer, verifier: l.verifier, edge: l.edge.clone()}
+	err := l.store.Update(context.Background(), func(tx Tx) error {
+		g.tx = tx
+		if err := g.begin(l.head); err != nil {
+			return err
+		}
+		for i, w := range writes {
+			if refusals[i] = w.run(g); refusals[i] != nil && !isRefusal(refusals[i]) {
+				return refusals[i]
+			}
+		}
+		return g.seal()
+	})
+	return g, refusals, err
 }
 
 func isRefusal(err error) bool {

@@ -31,6 +31,7 @@ import (
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 
+	"github.com/breakglassd/breakglass/internal/disk"
 	"github.com/breakglassd/breakglass/internal/ledger"
 )
 
@@ -61,8 +62,9 @@ type Store struct {
 	write *sql.DB      // one connection; nil if read-only
 	lock  *flock.Flock // nil if read-only
 
-	writing    sync.Mutex // held for the whole of Update and Scrub: there is one writer at a time
+	writing    sync.Mutex // held for the whole of Update, Scrub and KeepRoom: there is one writer at a time
 	number     int64      // the writer number this process took
+	reserve    *disk.Reserve
 	statements statements
 }
 
@@ -138,11 +140,18 @@ func Open(ctx context.Context, path string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening ledger %s: %w", path, err)
 	}
-	s := &Store{path: path, lock: lock}
-	if err := s.openWrite(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("opening ledger %s: %w", path, err), s.Close())
+	reserve := disk.NewReserve(path+reserveSuffix, reserveSize, reserveSlice)
+	for {
+		s := &Store{path: path, lock: lock, reserve: reserve}
+		s.makeRoom()
+		if err = s.openWrite(ctx); err == nil {
+			return s, nil
+		}
+		err = errors.Join(fmt.Errorf("opening ledger %s: %w", path, err), s.closeDatabases())
+		if !wantsRoom(err) || !reserve.Give() {
+			return nil, errors.Join(err, lock.Close())
+		}
 	}
-	return s, nil
 }
 
 // OpenReadOnly opens a ledger for reading, whether or not another process writes
@@ -337,6 +346,15 @@ func (s *Store) Update(ctx context.Context, fn func(ledger.Tx) error) (err error
 	ctx = context.WithoutCancel(ctx)
 	s.writing.Lock()
 	defer s.writing.Unlock()
+	s.makeRoom()
+	if err = s.transact(ctx, fn); code(err) != sqlite3.SQLITE_FULL || !s.reserve.Give() {
+		return err
+	}
+	return s.undone(ctx, err)
+}
+
+// transact runs fn in one transaction.
+func (s *Store) transact(ctx context.Context, fn func(ledger.Tx) error) (err error) {
 	tx, err := s.write.BeginTx(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("beginning a transaction: %w", explain(err))
@@ -459,6 +477,14 @@ func (s *Store) Backup(ctx context.Context, path string) (err error) {
 
 // Close implements [ledger.Store].
 func (s *Store) Close() error {
+	err := s.closeDatabases()
+	if s.lock != nil {
+		err = errors.Join(err, s.lock.Close())
+	}
+	return err
+}
+
+func (s *Store) closeDatabases() error {
 	var errs []error
 	if s.read != nil {
 		errs = append(errs, s.read.Close())
@@ -466,9 +492,6 @@ func (s *Store) Close() error {
 	// The writer last: it empties the write-ahead log into the database file.
 	if s.write != nil {
 		errs = append(errs, s.write.Close())
-	}
-	if s.lock != nil {
-		errs = append(errs, s.lock.Close())
 	}
 	return errors.Join(errs...)
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/gofrs/flock"
 	_ "modernc.org/sqlite" // the driver
 
+	"github.com/breakglassd/breakglass/internal/disk"
 	"github.com/breakglassd/breakglass/internal/session"
 )
 
@@ -60,7 +61,17 @@ type Store struct {
 	lock   *flock.Flock
 	write  *sql.DB // one connection
 	read   *sql.DB
+	spare  *disk.Reserve // so that the file can be opened on a full disk
 }
+
+// The least that must be free on the disk for audit events to be taken in, and what is kept in reserve to open the file with.
+const (
+	roomLeast = 64 << 20
+	spareSize = 2 << 20
+)
+
+// ErrNoRoom says that audit events are not taken in, since their disk is nearly full.
+var ErrNoRoom = errors.New("the disk of the session store is nearly full")
 
 // Open opens the file, or creates it. Only one process can have it open.
 func Open(ctx context.Context, path string, limits Limits) (*Store, error) {
@@ -79,7 +90,8 @@ func Open(ctx context.Context, path string, limits Limits) (*Store, error) {
 	if limits.Owner == 0 {
 		limits.Owner = 64 << 20
 	}
-	s := &Store{path: path, limits: limits, lock: flock.New(path+".lock", flock.SetPermissions(fileMode))}
+	s := &Store{path: path, limits: limits, lock: flock.New(path+".lock", flock.SetPermissions(fileMode)),
+		spare: disk.NewReserve(path+".reserve", spareSize, spareSize)}
 	if err := s.open(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("opening the session store %s: %w", path, err), s.Close())
 	}
@@ -92,6 +104,9 @@ func (s *Store) open(ctx context.Context) error {
 		return fmt.Errorf("locking: %w", err)
 	case !ok:
 		return fmt.Errorf("another process has it open (it holds %s.lock)", s.path)
+	}
+	if free, err := disk.Free(s.path); err == nil && free < spareSize/2 {
+		s.spare.Give()
 	}
 	f, err := os.OpenFile(s.path, os.O_RDWR|os.O_CREATE, fileMode)
 	if err != nil {
@@ -152,6 +167,21 @@ func (s *Store) migrate(ctx context.Context) error {
 		_, err := tx.ExecContext(ctx, schema+fmt.Sprintf("; PRAGMA application_id = %d; PRAGMA user_version = %d", applicationID, version))
 		return err
 	})
+}
+
+// KeepRoom takes back the reserve once there is room. It returns nil while audit events are taken in. It is to be called from time to
+// time, by one caller.
+func (s *Store) KeepRoom() error {
+	return errors.Join(s.room(), s.spare.Take())
+}
+
+// room says why no events are taken in.
+func (s *Store) room() error {
+	free, err := disk.Free(s.path)
+	if err == nil && free < roomLeast {
+		err = fmt.Errorf("%w: %s has %s left, and %s are needed", ErrNoRoom, s.path, disk.MiB(free), disk.MiB(roomLeast))
+	}
+	return err
 }
 
 // Close releases the file.
@@ -216,6 +246,9 @@ type room struct {
 func (s *Store) add(ctx context.Context, tx *sql.Tx, cluster string, events []session.Event, issued map[string]bool, now time.Time) (Added,
 	error) {
 	var a Added
+	if err := s.room(); err != nil {
+		return a, err
+	}
 	var size, lost [2]int64 // of strangers, and of certificates that the ledger knows
 	if err := tx.QueryRowContext(ctx, `SELECT coalesce(sum(strangers), 0), coalesce(sum(issued), 0) FROM clusters WHERE cluster = ?`, cluster).
 		Scan(&size[0], &size[1]); err != nil {
