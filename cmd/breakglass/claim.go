@@ -288,6 +288,9 @@ func (a *app) checkLedger(ctx context.Context, c *api.Client, proven func(note.V
 		}
 	}
 	signed, err := proven(t.verifier)
+	if e := (*api.Error)(nil); errors.As(err, &e) || ctx.Err() != nil {
+		return err
+	}
 	if err != nil {
 		if now, kerr := c.LedgerKey(ctx); kerr == nil && now != t.Key {
 			return lie("ledger-key", "the ledger's key has changed: this machine trusts %s, the server now shows %s (%v). If the people who run "+
@@ -336,8 +339,11 @@ func continues(ctx context.Context, c *api.Client, t trust, now ledger.Checkpoin
 		err = ledger.VerifyConsistency(hashes, small, large)
 	}
 	if err != nil {
-		return lie("ledger-forked", "its ledger (%d entries) is not the one that this machine saw before (%d entries): it was rolled back or "+
+		f := lie("ledger-forked", "its ledger (%d entries) is not the one that this machine saw before (%d entries): it was rolled back or "+
 			"rewritten (%v)", now.Size, before.Size, err)
+		f.next += ". If it was restored from a backup, have two of the people who run it tell you so, each by themselves and not over this " +
+			"server; then remove " + t.path
+		return f
 	}
 	return nil
 }

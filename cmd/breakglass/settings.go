@@ -18,8 +18,10 @@ import (
 	"go.yaml.in/yaml/v3"
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/agent"
+	"golang.org/x/mod/sumdb/note"
 
 	"github.com/breakglassd/breakglass/internal/api"
+	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/strictyaml"
 )
 
@@ -151,6 +153,18 @@ func (a *app) client() (*api.Client, error) {
 	c.Ledger = trusted.origin()
 	if c.Session, err = a.cachedSession(address); err != nil {
 		return nil, err
+	}
+	// Whoever signs in, approvers and responders too, does so with the ledger that this machine saw before or with one that goes on
+	// from it. A daemon that was restored from an older copy has lost its sessions, so that everybody has to.
+	c.Trust = func(ctx context.Context) error {
+		return a.checkLedger(ctx, c, func(v note.Verifier) ([]byte, error) {
+			signed, err := c.Checkpoint(ctx)
+			if err != nil {
+				return nil, err
+			}
+			_, err = ledger.ParseCheckpoint(signed, v)
+			return signed, err
+		})
 	}
 	c.OnSession = func(s api.Session) {
 		if err := a.cacheSession(address, s); err != nil {

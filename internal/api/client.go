@@ -66,6 +66,8 @@ type Client struct {
 	Keys func(context.Context) ([]ssh.Signer, error)
 	// Ledger is the ledger's origin if it is known already; then a server that names another one gets no signature.
 	Ledger string
+	// Trust is asked before anything is signed to sign in: an error ends that. It may call what needs no session. It may be nil.
+	Trust func(context.Context) error
 	// Session is the present session, if any. The client replaces it when it signs in.
 	Session Session
 	// OnTime is told the server's time, to the second, as each answer has it. It may be nil.
@@ -303,6 +305,11 @@ func (c *Client) SignIn(ctx context.Context) error {
 	keys, err := c.signers(ctx)
 	if err != nil {
 		return err
+	}
+	if c.Trust != nil {
+		if err := c.Trust(ctx); err != nil {
+			return err
+		}
 	}
 	var ch Challenge
 	for part := range slices.Chunk(keys, maxOffered) { // people with an agent full of keys are found too
