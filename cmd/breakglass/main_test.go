@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
@@ -107,6 +108,13 @@ func TestScripts(t *testing.T) {
 				options.Policy = strings.NewReplacer("  - {id: c1,", "  - {id: c2, server: \"https://127.0.0.2:6443\"}\n  - {id: c1,",
 					"id: group\n    clusters: [c1]", "id: group\n    clusters: [c1, c2]").Replace(bgtest.Policy())
 			}
+			if strings.Contains(filepath.Base(env.WorkDir), "agents") { // alice has an RSA key as well
+				public, err := rsaKey(filepath.Join(env.WorkDir, "rsa"))
+				if err != nil {
+					return err
+				}
+				options.Policy = strings.Replace(bgtest.Policy(), "user: U0ALICE}], keys: [", "user: U0ALICE}], keys: ["+public+", ", 1)
+			}
 			w.sys = bgtest.New(t, options)
 			if err := w.up(); err != nil {
 				return err
@@ -153,7 +161,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"exits": exits, "await": await, "says": says, "id": id, "lie": tellLies, "down": goDown, "up": comeUp, "agent": startAgent,
 			"encrypt": encrypt, "export": export, "flip": flip, "pem-pair": pemPair, "deny": deny, "vault": vault,
-			"server": server, "leaves": leaves, "found": found, "granted": granted, "cluster": cluster,
+			"real-agent": realAgent, "server": server, "leaves": leaves, "found": found, "granted": granted, "cluster": cluster,
 		},
 	})
 }
@@ -498,10 +506,59 @@ func vault(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// agent PERSON… starts an ssh-agent with keys.
+// rsaKey writes a new RSA key, and returns its public key as a policy has it.
+func rsaKey(path string) (string, error) {
+	key, err := rsa.GenerateKey(rand.Reader, 3072)
+	if err != nil {
+		return "", err
+	}
+	block, err := ssh.MarshalPrivateKey(key, "alice")
+	if err != nil {
+		return "", err
+	}
+	public, err := ssh.NewPublicKey(key.Public())
+	if err != nil {
+		return "", err
+	}
+	return strconv.Quote(strings.TrimSpace(string(ssh.MarshalAuthorizedKey(public)))), os.WriteFile(path, pem.EncodeToMemory(block), 0o600)
+}
+
+// real-agent starts OpenSSH's agent, without keys.
+func realAgent(ts *testscript.TestScript, _ bool, _ []string) {
+	program, err := exec.LookPath("ssh-agent")
+	if err != nil {
+		ts.Fatalf("OpenSSH's ssh-agent is missing: install the Debian package openssh-client, as .ci/run does")
+	}
+	dir, err := os.MkdirTemp("", "agent") // short: a socket's path has at most 104 bytes
+	ts.Check(err)
+	socket := filepath.Join(dir, "s")
+	cmd := exec.CommandContext(context.Background(), program, "-D", "-a", socket)
+	ts.Check(cmd.Start())
+	ts.Defer(func() { _ = cmd.Process.Kill(); _ = cmd.Wait(); os.RemoveAll(dir) }) // it ends by nothing else
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if conn, err := net.Dial("unix", socket); err == nil {
+			conn.Close()
+			ts.Setenv("SSH_AUTH_SOCK", socket)
+			return
+		}
+	}
+	ts.Fatalf("ssh-agent does not listen on %s", socket)
+}
+
+// oldAgent takes no notice of the flags that ask for SHA-2.
+type oldAgent struct{ agent.Agent }
+
+// agent PERSON… starts an ssh-agent with keys; agent rsa starts an old one with the RSA key in that file.
 func startAgent(ts *testscript.TestScript, _ bool, people []string) {
 	ring := agent.NewKeyring()
 	for _, p := range people {
+		if p == "rsa" {
+			key, err := ssh.ParseRawPrivateKey([]byte(ts.ReadFile(p)))
+			ts.Check(err)
+			ts.Check(ring.Add(agent.AddedKey{PrivateKey: key}))
+			ring = oldAgent{ring}
+			continue
+		}
 		ts.Check(ring.Add(agent.AddedKey{PrivateKey: bgtest.PrivateKey(p), Comment: p}))
 	}
 	dir, err := os.MkdirTemp("", "agent") // short: a socket's path has at most 104 bytes
@@ -652,6 +709,47 @@ func TestClockOfThisMachineMayBeOff(t *testing.T) {
 	a.seen(api.Request{AsOf: now})
 	if tooLate() {
 		t.Error("the certificate of a server whose clock is ahead is refused although its time is known")
+	}
+}
+
+// Reports are about people: they go to their owner alone, through no file and no link that another has put there, and whole or not at all.
+func TestReportsAreWrittenForTheirOwnerAlone(t *testing.T) {
+	dir := t.TempDir()
+	victim, out := filepath.Join(dir, "victim"), filepath.Join(dir, "report.md")
+	for _, f := range []string{victim, out} {
+		if err := os.WriteFile(f, []byte("as it was"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(f, 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, trap := range []string{".part", ".new", ".tmp"} {
+		if err := os.Symlink(victim, out+trap); err != nil {
+			t.Fatal(err)
+		}
+	}
+	is := func(path, want string, mode os.FileMode) {
+		t.Helper()
+		b, err := os.ReadFile(path)
+		info, serr := os.Lstat(path)
+		if err != nil || serr != nil || string(b) != want || info.Mode() != mode {
+			t.Errorf("%s: %q, %v, %v, %v", path, b, info.Mode(), err, serr)
+		}
+	}
+	broken := errors.New("broken off")
+	err := writeWhole(out, func(w io.Writer) error { _, _ = io.WriteString(w, "half"); return broken })
+	if !errors.Is(err, broken) {
+		t.Errorf("%v", err)
+	}
+	is(out, "as it was", 0o666)
+	if err := writeWhole(out, func(w io.Writer) error { _, err := io.WriteString(w, "whole"); return err }); err != nil {
+		t.Fatal(err)
+	}
+	is(out, "whole", 0o600)
+	is(victim, "as it was", 0o666)
+	if all, err := os.ReadDir(dir); err != nil || len(all) != 5 {
+		t.Errorf("%v, %v", all, err)
 	}
 }
 

@@ -35,9 +35,12 @@ type scanner struct {
 func openScanner(cfg *Config, own *cluster.Clusters, log *slog.Logger) (*scanner, error) {
 	s := &scanner{cfg: cfg, own: own}
 	c := cluster.Config{Log: log}
-	for _, cl := range cfg.Clusters {
+	for i, cl := range cfg.Clusters {
 		t := cluster.Target{ID: cl.ID, Kubeconfig: cl.KubeconfigFile, CAFile: cl.CAFile, APIServers: cl.APIServers}
 		if cl.ScanKubeconfigFile != "" {
+			if err := onlyOwnerWrites(fmt.Sprintf("clusters[%d].scan_kubeconfig_file", i), cl.ScanKubeconfigFile); err != nil {
+				return nil, err
+			}
 			t.Kubeconfig = cl.ScanKubeconfigFile
 		}
 		c.Targets = append(c.Targets, t)

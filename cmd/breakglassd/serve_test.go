@@ -598,6 +598,13 @@ func TestDoctorFindsWhatIsWrong(t *testing.T) {
 	s.write("config.yaml", withoutSlack)
 	want("all is well", 0, map[string]string{"slack": "ok", "vault-health": "ok", "people": "ok"})
 
+	s.write("config.yaml", strings.Replace(withoutSlack, "vault_mount: pki-c1", "vault_mount: pki-nope", 1))
+	want("a mount that is not there", exitFindings, map[string]string{"vault-mount": "error", "vault-health": "ok"})
+	if _, _, said := examine(); strings.Count(said, "pki-nope") < 1 || strings.Count(said, `"level":"error"`) != 1 {
+		t.Errorf("one cause has more than one line:\n%s", said)
+	}
+	s.write("config.yaml", withoutSlack)
+
 	s.must(os.Chmod(s.file("secret-id"), 0o644))
 	want("a secret for everybody", exitFindings, map[string]string{"secret-file": "error"})
 	s.must(os.Chmod(s.file("secret-id"), 0o600))

@@ -3,12 +3,16 @@ package api_test
 import (
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/rsa"
+	"errors"
 	"net"
+	"strings"
 	"testing"
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/agent"
 
+	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/bgtest"
 )
 
@@ -42,5 +46,38 @@ func TestKeyIsFoundInAFullAgentBehindACertificate(t *testing.T) {
 	me, err := d.client(t, keys...).Whoami(t.Context())
 	if err != nil || me.Person != "alice" {
 		t.Errorf("she is %q: %v", me.Person, err)
+	}
+}
+
+// oldAgent takes no notice of the flags that ask for SHA-2.
+type oldAgent struct{ agent.Agent }
+
+func TestAgentThatSignsWithSHA1IsNamed(t *testing.T) {
+	d := newDaemon(t)
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ring := agent.NewKeyring()
+	if err := ring.Add(agent.AddedKey{PrivateKey: key}); err != nil {
+		t.Fatal(err)
+	}
+	for old, want := range map[bool]string{true: "sha1", false: "unknown-person"} {
+		held := ring
+		if old {
+			held = oldAgent{ring}
+		}
+		here, there := net.Pipe()
+		go func() { _ = agent.ServeAgent(held, there) }()
+		keys, err := agent.NewClient(here).Signers()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = d.client(t, keys...).Whoami(t.Context())
+		var e *api.Error
+		if !errors.As(err, &e) || e.Code != want || old && !strings.Contains(e.Why, "SHA-1") {
+			t.Errorf("old %v: %v, want %s", old, err, want)
+		}
+		here.Close()
 	}
 }

@@ -407,6 +407,10 @@ func sign(signer ssh.Signer, namespace string, message []byte) (string, error) {
 		e.cause = err
 		return "", e
 	}
+	if sig.Signature.Format == ssh.KeyAlgoRSA { // an agent that takes no notice of what is asked for, as old ones do
+		return "", newError(ClassSignIn, "sha1", "use an agent that signs RSA with SHA-2, as OpenSSH's does since 7.2, or a key of type ed25519",
+			"the ssh-agent signs with the RSA key %s by SHA-1 only, which proves nothing any more", ssh.FingerprintSHA256(signer.PublicKey()))
+	}
 	return string(sshsig.Armor(sig)), nil
 }
 
