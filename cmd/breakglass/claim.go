@@ -308,7 +308,8 @@ func (a *app) checkLedger(ctx context.Context, c *api.Client, proven func(note.V
 		}
 	}
 	if first {
-		a.screen.note("%s first contact: from now on this machine trusts the ledger key %s", a.screen.yellow("!"), t.Key)
+		a.screen.note("%s first contact: from now on this machine trusts the ledger key %s; compare it with the one you "+
+			"were given", a.screen.yellow("!"), t.Key)
 	}
 	if old, err := ledger.ParseCheckpoint([]byte(t.Checkpoint), t.verifier); err != nil || old.Size < cp.Size {
 		t.Checkpoint = string(signed)

@@ -24,7 +24,7 @@ func (a *app) data(f string, args ...any) { fmt.Fprint(a.out, format(f, args...)
 
 func (a *app) statusCommand() *cobra.Command {
 	var watch bool
-	cmd := &cobra.Command{Use: "status [ID]", Short: "Say how a request stands (without ID: your latest)",
+	cmd := &cobra.Command{Use: "status [ID]", Short: "Say how a request stands (without ID: your latest that is not over)",
 		Args: args(0, 1, "at most one request id"), ValidArgsFunction: a.completeIDs(api.FilterAll),
 		Long: "Says how a request stands. With --watch it follows the request until nothing more can happen, and ends with the exit\ncode of " +
 			"that.",
@@ -37,7 +37,13 @@ func (a *app) statusCommand() *cobra.Command {
 			if len(args) == 1 {
 				r, err = c.Get(cmd.Context(), args[0])
 			} else {
-				r, err = a.latest(cmd, c)
+				if r, err = a.latest(cmd, c); err == nil {
+					which := "your latest request that is not over"
+					if r.State.Terminal() {
+						which = "your latest request; none of yours is under way"
+					}
+					a.screen.note("%s", which)
+				}
 			}
 			if err != nil {
 				return err

@@ -164,8 +164,8 @@ func (a *app) readingShow() *cobra.Command {
 				return err
 			}
 			requests, campaigns := x.auditor.Requests(), x.auditor.Campaigns()
-			requests = slices.DeleteFunc(requests, func(r *breakglass.Request) bool { return !api.Means(args[1], r.ID) })
-			campaigns = slices.DeleteFunc(campaigns, func(c *breakglass.Campaign) bool { return !api.Means(args[1], c.ID) })
+			requests = slices.DeleteFunc(requests, func(r *breakglass.Request) bool { return !breakglass.Names(args[1], r.ID) })
+			campaigns = slices.DeleteFunc(campaigns, func(c *breakglass.Campaign) bool { return !breakglass.Names(args[1], c.ID) })
 			r := x.reading("LedgerEntry")
 			switch {
 			case len(requests)+len(campaigns) != 1:

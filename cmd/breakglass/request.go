@@ -333,6 +333,7 @@ func (a *app) await(ctx context.Context, c *api.Client, r api.Request, limit tim
 				trouble = ""
 				a.changes(r, a.seen(s.r))
 				if r = s.r; done(r) {
+					a.screen.bell()
 					return r, nil
 				}
 			case !api.Temporary(s.err):

@@ -128,6 +128,13 @@ func (s *screen) status(f string, args ...any) {
 	s.drawn = true
 }
 
+// bell calls back a person who has been waiting before a terminal.
+func (s *screen) bell() {
+	if s.live {
+		fmt.Fprint(s.w, "\a")
+	}
+}
+
 // clear removes the live line.
 func (s *screen) clear() {
 	s.mu.Lock()

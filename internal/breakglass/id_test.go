@@ -27,3 +27,12 @@ func TestIDsHaveOneForm(t *testing.T) {
 		}
 	}
 }
+
+func TestPartsOfIDsNameThem(t *testing.T) {
+	for typed, want := range map[string]bool{"bg-bg12-345": true, "BG12345": true, "bgbg12345": true, "bg12345": true,
+		"12-345": true, "345": true, "bg-": false, "": false, "-": false, "346": false, "bg12346": false, "bg-bg12-3456": false} {
+		if Names(typed, "bg-bg12-345") != want {
+			t.Errorf("%q: want %v", typed, want)
+		}
+	}
+}

@@ -658,30 +658,50 @@ func (s *Service) tagged(ctx context.Context, tag ledger.Tag) ([]*Request, error
 	return out, nil
 }
 
-// prefixDays is how far back a prefix of an id is looked for. Older requests are named in full.
-const prefixDays = 30
+// partDays is how far back a part of an id is looked for. Older requests are named in full.
+const partDays = 30
 
-// Resolve turns an id as people type it (upper case, without "bg-", or a unique prefix) into the whole id.
+// bareID is an id, or a part of one, without what people leave out when they read it to each other.
+func bareID(typed string) string {
+	bare := strings.ReplaceAll(strings.TrimPrefix(strings.ToLower(strings.TrimSpace(typed)), "bg-"), "-", "")
+	if len(bare) == len("bg7k3m9qx") { // else what begins so may be a part of it
+		bare = strings.TrimPrefix(bare, "bg")
+	}
+	return bare
+}
+
+// Names reports whether an id as people type it, or a part of it, can stand for a request or a campaign.
+func Names(typed, id string) bool {
+	return bareID(typed) != "" && strings.Contains(bareID(id), bareID(typed))
+}
+
+// Resolve turns an id as people type it (upper case, without "bg-" or hyphens, or a unique part of it) into the whole id.
 func (s *Service) Resolve(ctx context.Context, typed string) (string, error) {
-	id := strings.ToLower(strings.TrimSpace(typed))
-	if !strings.HasPrefix(id, "bg-") {
-		id = "bg-" + id
+	bare := bareID(typed)
+	if len(bare) == len("7k3m9qx") {
+		if id := "bg-" + bare[:4] + "-" + bare[4:]; ValidID(id) {
+			return id, nil
+		}
 	}
-	if ValidID(id) {
-		return id, nil
-	}
-	if len(id) < len("bg-")+2 || len(id) > 20 {
+	if len(bare) < 2 || len(bare) > 20 {
 		return "", refuse(ClassUnknown, "unknown-request", "see: breakglass list", "%q is not a request id", clip(typed, 30))
 	}
-	recent, err := s.Since(ctx, prefixDays)
+	recent, err := s.Since(ctx, partDays)
 	if err != nil {
 		return "", err
 	}
-	var hits []string
+	var begin, within []string
 	for _, r := range recent {
-		if strings.HasPrefix(r.ID, id) {
-			hits = append(hits, r.ID)
+		switch {
+		case strings.HasPrefix(bareID(r.ID), bare):
+			begin = append(begin, r.ID)
+		case Names(bare, r.ID):
+			within = append(within, r.ID)
 		}
+	}
+	hits := begin
+	if len(begin) == 0 {
+		hits = within
 	}
 	switch len(hits) {
 	case 1:
