@@ -24,16 +24,18 @@ type scanner struct {
 	cfg      *Config
 	ca       *vaultca.CA // nil when something else signs
 	service  *breakglass.Service
-	own      *cluster.Clusters // the daemon's credential
-	scan     *cluster.Clusters // recertification's
+	policy   func() *breakglass.Policy // nil when it is not known
+	own      *cluster.Clusters         // the daemon's credential
+	scan     *cluster.Clusters         // recertification's
 	rules    *inventory.Rules
 	defaults *inventory.Defaults
 	ignores  []inventory.Ignore
+	log      *slog.Logger
 }
 
 // openScanner prepares looking at clusters, of which own are those with the daemon's credential. It talks to nobody.
 func openScanner(cfg *Config, own *cluster.Clusters, log *slog.Logger) (*scanner, error) {
-	s := &scanner{cfg: cfg, own: own}
+	s := &scanner{cfg: cfg, own: own, log: log}
 	c := cluster.Config{Log: log}
 	for i, cl := range cfg.Clusters {
 		t := cluster.Target{ID: cl.ID, Kubeconfig: cl.KubeconfigFile, CAFile: cl.CAFile, APIServers: cl.APIServers}
@@ -70,7 +72,7 @@ func (d *daemon) openRecert(cfg *Config) error {
 	if err != nil {
 		return err
 	}
-	s.ca, s.service = d.ca, d.service
+	s.ca, s.service, s.policy = d.ca, d.service, d.service.Policy
 	for _, cl := range cfg.Clusters {
 		if _, err := given(cl); err != nil { // emergency access works without: say so now, and not on the morning of the campaign
 			d.log.Warn("a file for recertification cannot be read: the cluster will not be looked at", slog.Any("error", err))
@@ -166,9 +168,17 @@ func (s *scanner) look(ctx context.Context, id string) (*inventory.Snapshot, *in
 func (s *scanner) options(ctx context.Context, id string) inventory.Options {
 	o := inventory.Options{Rules: s.rules, Defaults: s.defaults, Ignores: s.ignores, Now: time.Now().UTC()}
 	if s.ca != nil {
-		if issuer, err := s.ca.Issuer(ctx, id); err == nil { // without it our CA shows as one that nobody knows, which is true
-			o.OurCAs = []string{breakglass.Fingerprint(issuer.Raw)}
+		issuers, err := s.ca.Issuers(ctx, id)
+		if err != nil { // without them our CA shows as one that nobody knows, which is true
+			s.log.Warn("Vault does not tell the break-glass CA, so that the scan shows it as a CA that nobody knows",
+				slog.String("cluster", id), slog.Any("error", err))
 		}
+		for _, issuer := range issuers {
+			o.OurCAs = append(o.OurCAs, breakglass.Fingerprint(issuer.Raw))
+		}
+	}
+	if s.policy != nil {
+		o.OurGroups = groupsOf(id, s.policy())
 	}
 	if me, err := s.own.Whoami(ctx, id); err == nil { // without it the daemon's own rights show as anybody's
 		o.Self = me

@@ -22,7 +22,8 @@ func scanCommand() *cobra.Command {
 			"What the API of a cluster does not show can be given: the manifests of the control plane's static pods, or their command lines, and " +
 			"the structured authentication configuration. " +
 			"The keys scan_files and authentication_config_file of a cluster in the configuration give them to every scan, the scheduled ones " +
-			"too. Findings that are known and accepted are in the file that recert_ignore_file names.\n\n" +
+			"too. Findings that are known and accepted are in the file that recert_ignore_file names. The access policy names " +
+			"the groups of group mode, and Vault is asked, without a credential, for the break-glass CA.\n\n" +
 			"Exit codes: 0; 6 a cluster does not answer; with --ci 8 if there is an alarm of at least that severity (info, low, medium, high, " +
 			"critical)."}
 	path := configFlag(cmd)
@@ -65,6 +66,15 @@ func scanCommand() *cobra.Command {
 				return usage("%w", err)
 			}
 		}
+		// The access policy and Vault tell what of all this is our own.
+		text, err := readFile(cfg.PolicyFile)
+		if err != nil {
+			return fmt.Errorf("reading the access policy (policy_file): %w", err)
+		}
+		policy, err := breakglass.ParsePolicy(cfg.PolicyFile, text)
+		if err != nil {
+			return err
+		}
 		quiet := slog.New(slog.DiscardHandler)
 		own, err := openClusters(cfg, "", nil, quiet)
 		if err != nil {
@@ -74,6 +84,11 @@ func scanCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		s.log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
+		if s.ca, err = openVault(cmd.Context(), cfg, quiet, policy); err != nil {
+			return err
+		}
+		s.policy = func() *breakglass.Policy { return policy }
 		var found []*inventory.Analysis
 		for _, cl := range cfg.Clusters {
 			snap, err := s.collect(cmd.Context(), cl)

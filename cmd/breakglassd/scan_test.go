@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/breakglassd/breakglass/internal/bgtest"
+	"github.com/breakglassd/breakglass/internal/bgtest/real"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/cluster"
 	"github.com/breakglassd/breakglass/internal/inventory"
@@ -28,6 +29,7 @@ func scanned(t *testing.T, clusters ...string) (config string) {
 	api := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		body, known := map[string]string{
+			"/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication": clientCAs,
 			"/version": `{"gitVersion":"v1.37.2"}`,
 			"/apis/rbac.authorization.k8s.io/v1/clusterroles":        `{"items":[{"metadata":{"name":"r"},"rules":[{"verbs":["get"],"apiGroups":[""],"resources":["secrets"]}]}]}`,
 			"/api/v1/namespaces/kube-system/configmaps/aws-auth":     `{"data":{"mapUsers":"- {userarn: \"arn:aws:iam::1:user/c.smith\", username: carol, groups: [view]}"}}`,
@@ -37,7 +39,7 @@ func scanned(t *testing.T, clusters ...string) (config string) {
 		case r.Header.Get("Authorization") == "":
 			w.WriteHeader(http.StatusUnauthorized)
 			body = `{}`
-		case !known && strings.Contains(r.URL.Path, "/configmaps/"):
+		case body == "" && strings.Contains(r.URL.Path, "/configmaps/"):
 			w.WriteHeader(http.StatusNotFound)
 			body = `{}`
 		case !known:
@@ -79,6 +81,68 @@ clusters:
 	write("authn.yaml", "kind: AuthenticationConfiguration\njwt: [{issuer: {url: https://idp.invalid}, claimMappings: {username: {claim: "+
 		"sub, prefix: \"idp:\"}}}]\n")
 	return filepath.Join(dir, "config.yaml")
+}
+
+// clientCAs is what the clusters of scanned say of the CAs that they take; empty: nothing.
+var clientCAs string
+
+// Vault tells the break-glass CA to anybody: a scan that reaches it knows our own, and one that does not says so.
+func TestScanKnowsOurOwnCA(t *testing.T) {
+	ours, err := real.NewCA("breakglass")
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs, err := real.NewCA("kubernetes")
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := func(v any) string {
+		text, err := json.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	clientCAs = said(map[string]any{"data": map[string]string{"client-ca-file": string(ours.CertPEM) + string(theirs.CertPEM)}})
+	t.Cleanup(func() { clientCAs = "" })
+	vault := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/v1/pki/issuer/22222222-3333-4444-5555-666666666666/json" || r.Header.Get("X-Vault-Token") != "" {
+			w.WriteHeader(http.StatusForbidden)
+			return
+		}
+		fmt.Fprint(w, said(map[string]any{"data": map[string]string{"certificate": string(ours.CertPEM)}}))
+	}))
+	t.Cleanup(vault.Close)
+	config := scanned(t, "up")
+	why := func() (why, warned string) {
+		var out, errOut bytes.Buffer
+		if code := run([]string{"scan", "--config", config, "-o", "json"}, &out, &errOut); code != 0 {
+			t.Fatalf("exit code %d: %s", code, errOut.String())
+		}
+		var found struct{ Clusters []inventory.Analysis }
+		if err := json.Unmarshal(out.Bytes(), &found); err != nil {
+			t.Fatal(err)
+		}
+		for _, i := range found.Clusters[0].Door(inventory.DoorClientCA).Items {
+			if strings.Contains(i.Title, "breakglass") {
+				why = i.Why
+			}
+		}
+		return why, errOut.String()
+	}
+	if got, warned := why(); got != "" || !strings.Contains(warned, "Vault does not tell the break-glass CA") {
+		t.Errorf("without Vault our CA is %q, and the scan says %q", got, warned)
+	}
+	text, err := os.ReadFile(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(config, bytes.Replace(text, []byte("http://127.0.0.1:1"), []byte(vault.URL), 1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got, warned := why(); got != "is the break-glass CA" || warned != "" {
+		t.Errorf("with Vault our CA is %q, and the scan says %q", got, warned)
+	}
 }
 
 func TestScanEndsWithTheCodeThatAPipelineNeeds(t *testing.T) {

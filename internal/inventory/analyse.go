@@ -18,6 +18,9 @@ type Options struct {
 	// Grants are the names of the bindings that this daemon has in force. A binding with our labels that is not among them is a
 	// finding: labels can be written by anybody. Nil says that nobody knows, and then a grant is an alarm like any other right.
 	Grants []string
+	// OurGroups are the groups of this daemon's profiles in group mode: who may be put into one, the access policy says, and who was,
+	// the ledger. What the one binding of a group's own name gives it is expected, and nothing else.
+	OurGroups []string
 	// Self is the user that this daemon has in the cluster, empty if unknown. What it holds is expected.
 	Self string
 	Now  time.Time // UTC
@@ -210,6 +213,13 @@ func (j *judge) expected(i int, h holding) (bool, string) {
 	}
 	if j.o.Self != "" && j.w.subjects[i] == normal(Subject{Kind: User, Name: j.o.Self}) {
 		return true, "is this daemon: its rights are reviewed as its own"
+	}
+	if sub := j.w.subjects[i]; sub.Kind == Group && slices.Contains(j.o.OurGroups, sub.Name) && !slices.ContainsFunc(h.via,
+		func(n int32) bool {
+			b := j.w.binding(n)
+			return b.Namespace != "" || b.Name != sub.Name || len(b.Subjects) != 1
+		}) {
+		return true, "is the group of a profile in group mode: the access policy says who may be in it"
 	}
 	for _, b := range h.via {
 		if !j.grant(j.w.binding(b)) {

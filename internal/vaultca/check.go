@@ -374,6 +374,28 @@ func (c *CA) Issuer(ctx context.Context, cluster string) (*x509.Certificate, err
 	return c.issuer(ctx, m, id)
 }
 
+// Issuers returns the certificates of a cluster's issuers: of both while a rotation goes on. Vault tells them to anybody, so no
+// credential is used.
+func (c *CA) Issuers(ctx context.Context, cluster string) ([]*x509.Certificate, error) {
+	m, _, err := c.mount(cluster, "")
+	if err != nil {
+		return nil, err
+	}
+	var out []*x509.Certificate
+	for _, id := range m.pinned() {
+		a, err := c.get(ctx, "", m.Path+"/issuer/"+id+"/json")
+		if err != nil {
+			return nil, fmt.Errorf("reading issuer %s on %s: %w", id, m.Path, err)
+		}
+		cert, err := oneCertificate(a.text("certificate"))
+		if err != nil {
+			return nil, fmt.Errorf("reading issuer %s on %s: %w", id, m.Path, err)
+		}
+		out = append(out, cert)
+	}
+	return out, nil
+}
+
 // issuer returns the certificate of one issuer. One that was read before is not read again: it never changes under its id.
 func (c *CA) issuer(ctx context.Context, m Mount, id string) (*x509.Certificate, error) {
 	if cert, ok := c.issuers.Load(id); ok {
