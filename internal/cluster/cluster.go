@@ -179,6 +179,9 @@ func open(t Target, timeout time.Duration) (*target, error) {
 	case rc.ExecProvider != nil || rc.AuthProvider != nil:
 		return nil, fmt.Errorf("the user in %s gets its credential from a plugin, which may need what is broken: use a token or a certificate "+
 			"(policies/kubernetes/README.md)", t.Kubeconfig)
+	case rc.Impersonate.UserName != "" || rc.Impersonate.UID != "" || len(rc.Impersonate.Groups) > 0 || len(rc.Impersonate.Extra) > 0:
+		return nil, fmt.Errorf("the user in %s acts as another (as, as-uid, as-groups or as-user-extra): "+
+			"what it may do would be another's rights: give the daemon a credential with rights of its own", t.Kubeconfig)
 	case rc.Insecure:
 		return nil, fmt.Errorf("%s turns TLS verification off: put the API server's CA in it instead", t.Kubeconfig)
 	case !strings.HasPrefix(rc.Host, "https://"):

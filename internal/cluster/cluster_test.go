@@ -631,6 +631,9 @@ func TestUnusableKubeconfigsAreRefused(t *testing.T) {
 		"exec plugin": {strings.ReplaceAll(good, "token: s3cr3t", "exec: {apiVersion: client.authentication.k8s.io/v1, command: aws, "+
 			"interactiveMode: Never}"),
 			[]string{"plugin", "use a token or a certificate"}},
+		"another user": {strings.ReplaceAll(good, "token: s3cr3t", "token: s3cr3t\n    as: admin"), []string{"acts as another", "of its own"}},
+		"other groups": {strings.ReplaceAll(good, "token: s3cr3t", "token: s3cr3t\n    as-groups: [system:masters]"),
+			[]string{"without impersonating a user"}},
 		"auth provider": {strings.ReplaceAll(good, "token: s3cr3t", "auth-provider: {name: oidc, config: {a: b}}"), []string{"plugin"}},
 		"no TLS verification": {strings.ReplaceAll(good, ca, "insecure-skip-tls-verify: true"),
 			[]string{"turns TLS verification off", "put the API server's CA in it"}},
