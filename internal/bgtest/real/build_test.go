@@ -31,20 +31,37 @@ func TestEveryComponentBuilds(t *testing.T) {
 }
 
 func TestVersionsAgreeWithTheModules(t *testing.T) {
-	for c, want := range map[Component]string{
-		VaultServer:       "github.com/hashicorp/vault v" + VaultVersion,
-		EtcdServer:        "go.etcd.io/etcd/server/v3 v" + EtcdVersion,
-		KubeAPIServer:     "k8s.io/kubernetes v" + KubernetesVersion,
-		KubeCtl:           "k8s.io/kubernetes v" + KubernetesVersion,
-		ControllerManager: "k8s.io/kubernetes v" + KubernetesVersion,
-	} {
-		r, err := recipeFor(c)
-		if err != nil {
-			t.Fatal(err)
+	readme, err := os.ReadFile("modules/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, l := range lines {
+		for c, want := range map[Component]string{
+			VaultServer:       "github.com/hashicorp/vault v" + l.vault,
+			EtcdServer:        "go.etcd.io/etcd/server/v3 v" + l.etcd,
+			KubeAPIServer:     "k8s.io/kubernetes v" + l.kubernetes,
+			KubeCtl:           "k8s.io/kubernetes v" + l.kubernetes,
+			ControllerManager: "k8s.io/kubernetes v" + l.kubernetes,
+		} {
+			r, err := l.recipeFor(c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !strings.Contains(string(r.mod), want+"\n") {
+				t.Errorf("line %q: the module that %s is built from does not require %s", name, c, want)
+			}
+			if !strings.Contains(string(readme), "| "+r.version+" |") {
+				t.Errorf("line %q: modules/README.md does not name %s %s", name, c, r.version)
+			}
 		}
-		if !strings.Contains(string(r.mod), want+"\n") {
-			t.Errorf("the module that %s is built from does not require %s", c, want)
-		}
+	}
+}
+
+func TestAnUnknownLineIsRefused(t *testing.T) {
+	t.Setenv(LineVar, "newest")
+	_, err := Build(t.Context(), t.Logf, EtcdServer)
+	if err == nil || !strings.Contains(err.Error(), "BREAKGLASS_REAL=newest is not known: set it to oldest") {
+		t.Errorf("got error %v, want one that names the variable and what it may be", err)
 	}
 }
 
@@ -145,6 +162,7 @@ func TestBuildBeyondItsDeadlineSaysHowToGetPastIt(t *testing.T) {
 }
 
 func TestOverrideMustBeOfTheRightVersion(t *testing.T) {
+	t.Setenv(LineVar, "") // the versions below are of the newest line
 	for _, test := range []struct {
 		component Component
 		prints    string
@@ -185,7 +203,7 @@ func TestOverrideMustBeOfTheRightVersion(t *testing.T) {
 
 func TestOverrideNeedsNeitherGoNorACache(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "etcd")
-	if err := os.WriteFile(path, []byte("#!/bin/sh\necho etcd Version: "+EtcdVersion+"\n"), 0o700); err != nil {
+	if err := os.WriteFile(path, []byte("#!/bin/sh\necho etcd Version: "+EtcdVersion()+"\n"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	for _, setting := range (Binaries{EtcdServer: path}).Env() {

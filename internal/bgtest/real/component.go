@@ -3,6 +3,7 @@ package real
 import (
 	"embed"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 )
@@ -19,12 +20,35 @@ const (
 	ControllerManager Component = "kube-controller-manager"
 )
 
-// The versions of what is built. They must agree with modules/*.mod.
-const (
-	VaultVersion      = "1.21.1"
-	EtcdVersion       = "3.7.3"
-	KubernetesVersion = "1.37.2"
-)
+// A line is the versions of what is built together. They must agree with the files in its directory of modules.
+type line struct{ dir, vault, etcd, kubernetes string }
+
+// The newest that can be built here, and the oldest that is supported: modules/README.md says why these.
+var lines = map[string]line{
+	"":       {dir: "modules/", vault: "1.21.1", etcd: "3.7.3", kubernetes: "1.37.2"},
+	"oldest": {dir: "modules/oldest/", vault: "1.21.1", etcd: "3.6.5", kubernetes: "1.35.4"},
+}
+
+// LineVar is the environment variable that chooses the oldest supported versions (oldest) in place of the newest (unset).
+const LineVar = "BREAKGLASS_REAL"
+
+// inUse is the line that the environment chooses.
+func inUse() (line, error) {
+	l, ok := lines[os.Getenv(LineVar)]
+	if !ok {
+		return line{}, fmt.Errorf("%s=%s is not known: set it to oldest, or unset it for the newest", LineVar, os.Getenv(LineVar))
+	}
+	return l, nil
+}
+
+// VaultVersion is the version of the Vault that [Build] makes, such as 1.21.1, or "" where the environment names no known line.
+func VaultVersion() string { return lines[os.Getenv(LineVar)].vault }
+
+// KubernetesVersion is the version of the Kubernetes programs that [Build] makes, such as 1.37.2.
+func KubernetesVersion() string { return lines[os.Getenv(LineVar)].kubernetes }
+
+// EtcdVersion is the version of the etcd that [Build] makes, such as 3.7.3.
+func EtcdVersion() string { return lines[os.Getenv(LineVar)].etcd }
 
 // EnvVar is the environment variable that names a program to use instead of building one, such as
 // BREAKGLASS_TEST_KUBE_APISERVER.
@@ -32,7 +56,7 @@ func (c Component) EnvVar() string {
 	return "BREAKGLASS_TEST_" + strings.ToUpper(strings.ReplaceAll(string(c), "-", "_"))
 }
 
-//go:embed modules/*.mod modules/*.sum
+//go:embed modules/*.mod modules/*.sum modules/oldest/*.mod modules/oldest/*.sum
 var modules embed.FS
 
 // A recipe is how to build one component and how to recognise it.
@@ -47,40 +71,48 @@ type recipe struct {
 	answer    string // a line that the program prints when run with ask, up to its end, a space or a comma
 }
 
-// Builds made with plain `go build` call themselves v0.0.0-master, and what reads a server's version (a check that it is new
-// enough to report credential ids, for one) would be misled.
-const kubeLdflags = "-X k8s.io/component-base/version.gitVersion=v" + KubernetesVersion +
-	" -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=37"
-
 func recipeFor(c Component) (recipe, error) {
-	kube := recipe{component: c, version: KubernetesVersion, pkg: "k8s.io/kubernetes/cmd/" + string(c), ldflags: kubeLdflags,
-		ask: []string{"--version"}, answer: "Kubernetes v" + KubernetesVersion}
+	l, err := inUse()
+	if err != nil {
+		return recipe{}, err
+	}
+	return l.recipeFor(c)
+}
+
+func (l line) recipeFor(c Component) (recipe, error) {
+	// Builds made with plain `go build` call themselves v0.0.0-master, and what reads a server's version (a check that it is new
+	// enough to report credential ids, for one) would be misled.
+	minor, _, _ := strings.Cut(strings.TrimPrefix(l.kubernetes, "1."), ".")
+	kube := recipe{component: c, version: l.kubernetes, pkg: "k8s.io/kubernetes/cmd/" + string(c),
+		ldflags: "-X k8s.io/component-base/version.gitVersion=v" + l.kubernetes +
+			" -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=" + minor,
+		ask: []string{"--version"}, answer: "Kubernetes v" + l.kubernetes}
 	switch c {
 	case VaultServer:
-		return recipe{component: c, version: VaultVersion, pkg: "github.com/hashicorp/vault", about: "10 minutes",
-			ask: []string{"version"}, answer: "Vault v" + VaultVersion}.withModule("vault")
+		return recipe{component: c, version: l.vault, pkg: "github.com/hashicorp/vault", about: "10 minutes",
+			ask: []string{"version"}, answer: "Vault v" + l.vault}.withModule(l.dir + "vault")
 	case EtcdServer:
-		return recipe{component: c, version: EtcdVersion, pkg: "go.etcd.io/etcd/server/v3", about: "1 minute",
-			ask: []string{"--version"}, answer: "etcd Version: " + EtcdVersion}.withModule("etcd")
+		return recipe{component: c, version: l.etcd, pkg: "go.etcd.io/etcd/server/v3", about: "1 minute",
+			ask: []string{"--version"}, answer: "etcd Version: " + l.etcd}.withModule(l.dir + "etcd")
 	case KubeAPIServer:
 		kube.about = "5 minutes"
 	case ControllerManager:
 		kube.about = "2 minutes"
 	case KubeCtl:
 		kube.about = "1 minute"
-		kube.ask, kube.answer = []string{"version", "--client"}, "Client Version: v"+KubernetesVersion
+		kube.ask, kube.answer = []string{"version", "--client"}, "Client Version: v"+l.kubernetes
 	default:
 		return recipe{}, fmt.Errorf("there is no component %q", c)
 	}
-	return kube.withModule("kube")
+	return kube.withModule(l.dir + "kube")
 }
 
 func (r recipe) withModule(name string) (recipe, error) {
 	var err error
-	if r.mod, err = modules.ReadFile("modules/" + name + ".mod"); err != nil {
+	if r.mod, err = modules.ReadFile(name + ".mod"); err != nil {
 		return recipe{}, err
 	}
-	r.sum, err = modules.ReadFile("modules/" + name + ".sum")
+	r.sum, err = modules.ReadFile(name + ".sum")
 	return r, err
 }
 

@@ -27,6 +27,8 @@
 //
 // builds everything without the default ten-minute limit of go test.
 //
+// BREAKGLASS_REAL=oldest builds and uses the oldest supported versions in place of the newest; modules/README.md names both.
+//
 // # What is left behind
 //
 // Nothing but files in the directory given. Every program runs in its own process group, listens on 127.0.0.1 only, and is

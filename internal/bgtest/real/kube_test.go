@@ -65,8 +65,8 @@ func TestAPIServerTellsWhichCertificateWasUsed(t *testing.T) {
 	if out := MustKubectl(t, a.AdminKubeconfig(), "get", "namespaces", "-o", "name"); !strings.Contains(out, "namespace/default\n") {
 		t.Errorf("the admin sees namespaces %q, want default among them", out)
 	}
-	if out := MustKubectl(t, a.AdminKubeconfig(), "version"); !strings.Contains(out, "Server Version: v"+KubernetesVersion) {
-		t.Errorf("the server says %q, want version %s", out, KubernetesVersion)
+	if out := MustKubectl(t, a.AdminKubeconfig(), "version"); !strings.Contains(out, "Server Version: v"+KubernetesVersion()) {
+		t.Errorf("the server says %q, want version %s", out, KubernetesVersion())
 	}
 
 	alice, credentialID := person(t, a, ca, "alice", "breakglass:cluster-admins")
