@@ -112,7 +112,7 @@ func TestRealRevocationIsProvenByEveryAPIServer(t *testing.T) {
 		}{
 			{breakglass.Rights{ClusterRole: "edit"}, "may not read ClusterRole edit"},
 			{breakglass.Rights{ClusterRole: "view"}, "ClusterRole view is gone or gives nothing now"}, // nobody aggregates into it here
-			{breakglass.Rights{Group: "breakglass:cluster-admins"}, "in group mode nothing else can"},
+			{breakglass.Rights{Group: "breakglass:api-rescue"}, "in group mode nothing else can"},
 		} {
 			for _, a := range ask(r.rights) {
 				if a.No || !strings.Contains(a.Problem, r.says) {
@@ -123,7 +123,7 @@ func TestRealRevocationIsProvenByEveryAPIServer(t *testing.T) {
 	})
 	t.Run("group mode while the group is bound", func(t *testing.T) {
 		p.kubectl(t, "apply", "-f", filepath.Join(p.files, "optional", "group-mode.yaml"))
-		allowedBy(breakglass.Rights{Group: "breakglass:cluster-admins"})
+		allowedBy(breakglass.Rights{Group: "breakglass:api-rescue"})
 	})
 	t.Run("a webhook that is down and denies proves nothing", func(t *testing.T) {
 		s := real.NewCluster(t, real.APIServerOptions{ReplicaOf: p.APIServer, ClientCAs: p.ca.CertPEM,
@@ -132,7 +132,7 @@ func TestRealRevocationIsProvenByEveryAPIServer(t *testing.T) {
 		c, err := cluster.Open(cluster.Config{Timeout: unhurried, Targets: []cluster.Target{{ID: "c1", Kubeconfig: p.path,
 			APIServers: []string{s.URL}}}})
 		must(t, err)
-		for _, r := range []breakglass.Rights{admin.Rights, {Group: "breakglass:cluster-admins"}} {
+		for _, r := range []breakglass.Rights{admin.Rights, {Group: "breakglass:api-rescue"}} {
 			got := c.Ask(t.Context(), breakglass.Access{Request: request, Cluster: "c1", User: alice, Rights: r})
 			if len(got) != 1 || got[0].No || !strings.Contains(got[0].Problem, "webhook there does not work") {
 				t.Errorf("%v: got %+v, want no proof", r, got)

@@ -619,7 +619,7 @@ func testGroupMode(t *testing.T, c *cluster.Clusters, p *prod) {
 	see := func(who rbacclient.RbacV1Interface) func() error {
 		return func() error { _, err := who.ClusterRoles().List(t.Context(), metav1.ListOptions{Limit: 1}); return err }
 	}
-	member, other := p.person(t, alice, "breakglass:cluster-admins"), p.person(t, alice, "breakglass:others")
+	member, other := p.person(t, alice, "breakglass:api-rescue"), p.person(t, alice, "breakglass:others")
 	mustSee(t, "the group before", see(member), false)
 	p.kubectl(t, "apply", "-f", filepath.Join(p.files, "optional", "group-mode.yaml"))
 	mustSee(t, "the group", see(member), true)
