@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -176,7 +177,11 @@ func outcome(r api.Request) error {
 	case breakglass.StateWithdrawn:
 		return &failure{exit: exitOther, code: "withdrawn", what: r.ID + " was withdrawn"}
 	case breakglass.StateLapsed:
-		return &failure{exit: exitExpired, code: "lapsed", what: r.ID + " has lapsed", why: "nobody acted in time",
+		why := "too few people approved it in time"
+		if !r.ClaimUntil.IsZero() {
+			why = "it was approved, and not claimed until " + r.ClaimUntil.Local().Format(time.TimeOnly)
+		}
+		return &failure{exit: exitExpired, code: "lapsed", what: r.ID + " has lapsed", why: why,
 			next: "a new request is cheap: breakglass request"}
 	case breakglass.StateExpired:
 		return &failure{exit: exitExpired, code: "expired", what: "the certificate of " + r.ID + " has expired"}

@@ -651,6 +651,28 @@ func TestEveryEndHasItsExitCode(t *testing.T) {
 	}
 }
 
+func TestWhatWasApprovedAndNotClaimedIsSaidSo(t *testing.T) {
+	f, _ := explain(outcome(api.Request{ID: "bg-0000-000", State: breakglass.StateLapsed, ClaimUntil: time.Now()}))
+	if !strings.HasPrefix(f.why, "it was approved, and not claimed until ") {
+		t.Errorf("an approved request that nobody claimed: %q", f.why)
+	}
+}
+
+func TestManyApproversAreNamedByTeam(t *testing.T) {
+	var many []string
+	for i := range 299 {
+		many = append(many, fmt.Sprintf("p%d", i))
+	}
+	r := api.Request{Ask: breakglass.Requested{Quorum: breakglass.Quorum{Each: []breakglass.FrozenTeam{{ID: "security", Members: many[:12]}},
+		From: []breakglass.FrozenTeam{{ID: "security", Members: many[:12]}, {ID: "sre", Members: many}}}}}
+	if got := crowd(r, many); got != "299 people: security (12), sre (299)" {
+		t.Errorf("299 approvers: %q", got)
+	}
+	if got := crowd(r, many[:2]); got != "p0, p1" {
+		t.Errorf("two approvers: %q", got)
+	}
+}
+
 func TestTerminalCannotBeRewrittenByText(t *testing.T) {
 	evil := "a\x1b[2Jb\x00c\x7fd\u202ee\nf"
 	if got := format("%s|%v", evil, fmt.Errorf("%s", evil)); strings.ContainsAny(got, "\x1b\x00\x7f\u202e\n") {

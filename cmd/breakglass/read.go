@@ -366,11 +366,17 @@ func (a *app) profilesCommand() *cobra.Command {
 				for _, cl := range p.Clusters {
 					clusters = append(clusters, cl.ID)
 				}
+				part := func(verb string, suspended []string) {
+					if len(suspended) > 0 {
+						verb += " (suspended on " + strings.Join(suspended, ", ") + ")"
+					}
+					may = append(may, verb)
+				}
 				if p.MayRequest {
-					may = append(may, "ask")
+					part("ask", p.AskSuspended)
 				}
 				if p.MayApprove {
-					may = append(may, "approve")
+					part("approve", p.ApproveSuspended)
 				}
 				for _, ch := range p.Quorum.Channels {
 					by = append(by, string(ch))

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -32,7 +33,10 @@ func (a *app) requestCommand() *cobra.Command {
 			if err := a.formats("kubeconfig", "pem", "json"); err != nil {
 				return err
 			}
-			if life < 0 || life%time.Second != 0 {
+			if cmd.Flags().Changed("for") && life < breakglass.MinTTL {
+				return usage("--for %s: it must be %s or more", life, breakglass.MinTTL)
+			}
+			if life%time.Second != 0 {
 				return usage("--for %s is not in whole seconds", life)
 			}
 			ask.TTLSeconds = int64(life / time.Second)
@@ -277,7 +281,27 @@ func (a *app) summary(r api.Request, me string) {
 	}
 	a.notTold(r)
 	others := slices.DeleteFunc(slices.Clone(r.Approvers), func(p string) bool { return p == r.Ask.By.Person })
-	s.note("          they are %s", strings.Join(others, ", "))
+	s.note("          they are %s", crowd(r, others))
+	for _, w := range r.Trouble {
+		s.note("%s %s", s.yellow("!"), paragraph{w, 2})
+	}
+}
+
+// maxNamed bounds the people who are named: beyond it nobody reads a list.
+const maxNamed = 12
+
+// crowd names the people who can approve a request or, where they are many, their teams.
+func crowd(r api.Request, people []string) string {
+	if len(people) <= maxNamed {
+		return strings.Join(people, ", ")
+	}
+	var teams []string
+	for _, t := range append(slices.Clone(r.Ask.Quorum.Each), r.Ask.Quorum.From...) {
+		if x := fmt.Sprintf("%s (%d)", t.ID, len(t.Members)); !slices.Contains(teams, x) {
+			teams = append(teams, x)
+		}
+	}
+	return fmt.Sprintf("%d people: %s", len(people), strings.Join(teams, ", "))
 }
 
 // await follows a request and says what happens until done, the limit or Ctrl-C.

@@ -160,6 +160,22 @@ func (d *daemon) probe(ctx context.Context) *health {
 	return &health{at: time.Now(), checks: out}
 }
 
+// trouble says what the last looks found that would keep a certificate for a cluster from being signed, or from being accepted there.
+func (d *daemon) trouble(cluster string) []string {
+	var out []string
+	for _, c := range d.health.Load().checks {
+		if c.Name == "vault/"+cluster && c.Error != "" {
+			out = append(out, "no certificate for "+cluster+" would be signed just now: "+c.Error)
+		}
+	}
+	for _, f := range d.service.Findings() {
+		if f.Check == checkCA && f.Cluster == cluster && f.Severity == breakglass.SeverityCritical {
+			out = append(out, "the check of the CAs of "+cluster+" says: "+f.What)
+		}
+	}
+	return out
+}
+
 // probeSigner finds out, for each cluster of the configuration, whether a certificate would be signed.
 func (d *daemon) probeSigner(ctx context.Context, signing []error) {
 	groups := map[string][]string{}

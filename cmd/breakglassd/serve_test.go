@@ -421,9 +421,16 @@ func TestDaemonIsDegradedWithoutVaultAndReadyAgainWithIt(t *testing.T) {
 	if !strings.Contains(d.log.String(), `"msg":"a check fails","checks":["vault","vault/c1"]`) {
 		t.Errorf("that Vault is sealed is not said once, of both checks:\n%s", d.log)
 	}
-	if _, err := d.client("alice").Request(t.Context(), api.Ask{Profile: "admin", Cluster: "c1",
-		Reason: "etcd has lost its quorum"}); err != nil {
-		t.Errorf("requests are not taken while Vault is sealed: %v", err)
+	ask := api.Ask{Profile: "admin", Cluster: "c1", Reason: "etcd has lost its quorum"}
+	for what, send := range map[string]func(context.Context, api.Ask) (api.Request, error){
+		"request": d.client("alice").Request, "dry run": d.client("alice").DryRun} {
+		r, err := send(t.Context(), ask)
+		if err != nil {
+			t.Errorf("%s: not taken while Vault is sealed: %v", what, err)
+		}
+		if len(r.Trouble) == 0 || !strings.Contains(r.Trouble[0], "no certificate for c1 would be signed just now") {
+			t.Errorf("%s: Vault is sealed, and the answer says %q", what, r.Trouble)
+		}
 	}
 	s.must(s.vault.Unseal(t.Context()))
 	d.ready()

@@ -131,7 +131,7 @@ func (d *daemon) open(ctx context.Context, p parts) error {
 	d.metrics = newMetrics(d)
 	d.health.Store(&health{})
 	domain := breakglass.Config{Ledger: d.ledger, Policy: policy, Signer: d.signer, Binder: d.clusters, Prover: d.clusters, Log: d.log,
-		Clusters: clusterIDs(cfg), ClusterCA: d.clusters.CA, ClusterWay: d.clusters.Way, Room: d.room.short,
+		Clusters: clusterIDs(cfg), ClusterCA: d.clusters.CA, ClusterWay: d.clusters.Way, Room: d.room.short, Trouble: d.trouble,
 		AcceptWeaker: p.AcceptWeaker, AcceptClock: p.AcceptClock, SignTimeout: cfg.Vault.SignTimeout, Version: version()}
 	if d.ca != nil {
 		domain.Inventory, domain.Second = d.ca, d.ca

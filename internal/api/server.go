@@ -418,7 +418,9 @@ func (s *server) now() time.Time {
 }
 
 func (s *server) render(r *breakglass.Request) Request {
-	return NewRequest(r, s.cfg.Service.Policy(), s.now())
+	out := NewRequest(r, s.cfg.Service.Policy(), s.now())
+	out.Trouble = s.cfg.Service.Trouble(r)
+	return out
 }
 
 // waiting renders a request for somebody who waits for others to approve it.
@@ -535,6 +537,13 @@ func (s *server) profiles(c *call) (any, error) {
 		for _, id := range prof.Clusters {
 			if cl, ok := p.Cluster(id); ok {
 				x.Clusters = append(x.Clusters, Cluster{ID: cl.ID, Server: cl.Server})
+			}
+			e := breakglass.Eligibility{Person: c.actor.Person, Part: breakglass.PartRequester, Profile: prof.ID, Cluster: id}
+			if x.MayRequest && p.Suspended(e) {
+				x.AskSuspended = append(x.AskSuspended, id)
+			}
+			if e.Part = breakglass.PartApprover; x.MayApprove && p.Suspended(e) {
+				x.ApproveSuspended = append(x.ApproveSuspended, id)
 			}
 		}
 		for _, id := range q.People() {

@@ -87,7 +87,8 @@ type Request struct {
 	AcknowledgeBy time.Time                   `json:"acknowledgeBy,omitzero"`
 	Overdue       []string                    `json:"overdue,omitempty"` // what was recorded as overdue
 
-	Names map[string]string `json:"names,omitempty"` // of the people mentioned, by id
+	Trouble []string          `json:"trouble,omitempty"` // what would keep it from being of use just now
+	Names   map[string]string `json:"names,omitempty"`   // of the people mentioned, by id
 }
 
 // BadIDError is an answer with an id, or with a state, that is not of our form. Ids become names of files and words of commands: none
@@ -324,7 +325,11 @@ type Profile struct {
 	Quorum            breakglass.Quorum `json:"quorum"`
 	MayRequest        bool              `json:"mayRequest"` // the caller
 	MayApprove        bool              `json:"mayApprove"` // the caller, for others' requests
-	Names             map[string]string `json:"names,omitempty"`
+	// Clusters on which the recertification has suspended what the caller may do.
+	AskSuspended     []string `json:"askSuspended,omitempty"`
+	ApproveSuspended []string `json:"approveSuspended,omitempty"`
+
+	Names map[string]string `json:"names,omitempty"`
 }
 
 // Profiles lists every profile that the caller may ask for or approve.

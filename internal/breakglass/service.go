@@ -63,6 +63,9 @@ type Config struct {
 	Wall func() time.Time
 	// AcceptClock is an operator's word that the clock is right although the ledger's last entry is later: see ClockAccepted.
 	AcceptClock bool
+	// Trouble says, in sentences, what is known to be wrong with a cluster so that a certificate for it would not be signed or not
+	// be accepted. It asks nobody. It may be nil.
+	Trouble func(cluster string) []string
 	// Room says why the ledger has no room for anything new, nil if it has. It may be nil.
 	Room func() error
 	// SignTimeout bounds one signing call. Default 15 s.
@@ -156,6 +159,15 @@ func setDefault(d *time.Duration, v time.Duration) {
 
 // Policy is the access policy in force now. It is immutable.
 func (s *Service) Policy() *Policy { return s.policy.Load() }
+
+// Trouble says what would keep a grant from being of use just now: requester and approvers are told before approvers are woken. Only
+// what still needs a certificate has any.
+func (s *Service) Trouble(r *Request) []string {
+	if st := r.State(s.now()); s.cfg.Trouble == nil || st != StatePending && st != StateApproved {
+		return nil
+	}
+	return s.cfg.Trouble(r.Ask.Cluster)
+}
 
 // now is the time for one operation: never earlier than the last ledger entry, so that a clock set back revives nothing (I19).
 func (s *Service) now() time.Time {

@@ -27,10 +27,11 @@ type render struct {
 	teams   []string // the workspaces whose user ids can be mentioned
 	command string
 	now     time.Time
+	trouble func(*breakglass.Request) []string // see breakglass.Service.Trouble
 }
 
 func (b *Bot) render(now time.Time) render {
-	return render{b.cfg.Service.Policy(), b.cfg.TeamIDs, b.cfg.Command, now}
+	return render{b.cfg.Service.Policy(), b.cfg.TeamIDs, b.cfg.Command, now, b.cfg.Service.Trouble}
 }
 
 // escape makes text that Slack must not read as markup of its own. It is for ids and words that cannot hold other markup;
@@ -148,7 +149,13 @@ func open(st breakglass.State) bool {
 
 // headline is the state of a request and what is still owed after it, in mrkdwn.
 func (v render) headline(r *breakglass.Request) string {
-	return strings.Join(append([]string{v.stands(r)}, v.standing(r)...), "\n")
+	lines := append([]string{v.stands(r)}, v.standing(r)...)
+	if v.trouble != nil {
+		for _, x := range v.trouble(r) {
+			lines = append(lines, ":warning: "+escape(text.Cut(text.Clean(x), maxObject)))
+		}
+	}
+	return strings.Join(lines, "\n")
 }
 
 // stands is the state of a request, in mrkdwn.

@@ -31,7 +31,18 @@ func renderer(t testing.TB, policy string) render {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return render{p, []string{"T01"}, "/breakglass", noon()}
+	return render{p, []string{"T01"}, "/breakglass", noon(), nil}
+}
+
+func TestCardSaysWhatWouldKeepACertificateFromBeingOfUse(t *testing.T) {
+	v := renderer(t, bgtest.Policy())
+	v.trouble = func(*breakglass.Request) []string {
+		return []string{"no certificate for c1 would be signed just now: Vault is <sealed>"}
+	}
+	want := "\n:warning: no certificate for c1 would be signed just now: Vault is &lt;"
+	if got := v.headline(pending(v, "admin")); !strings.Contains(got, want) {
+		t.Errorf("the card says %q", got)
+	}
 }
 
 // pending is a request as it was just made.
@@ -591,7 +602,7 @@ func TestLongestPolicyFitsIntoSlack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v := render{p, []string{"T01"}, "/breakglass", noon()}
+	v := render{p, []string{"T01"}, "/breakglass", noon(), nil}
 	prof := &p.Profiles[3]
 	r := &breakglass.Request{ID: "bg-7k3m-9qx", Digest: strings.Repeat("a", 64), At: noon(), Reason: strings.Repeat("w", 1000),
 		Ask: breakglass.Requested{By: breakglass.Actor{Person: people[0], Channel: breakglass.ChannelSlack}, Cluster: clusters[2],
