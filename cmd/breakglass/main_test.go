@@ -104,7 +104,7 @@ func TestScripts(t *testing.T) {
 					c.ClusterWay = func(string) breakglass.Way { return way }
 				}
 			}
-			if strings.Contains(filepath.Base(env.WorkDir), "choice") {
+			if strings.Contains(filepath.Base(env.WorkDir), "choice") { // a second cluster, and a profile that is offered on both
 				options.Policy = strings.NewReplacer("  - {id: c1,", "  - {id: c2, server: \"https://127.0.0.2:6443\"}\n  - {id: c1,",
 					"id: group\n    clusters: [c1]", "id: group\n    clusters: [c1, c2]").Replace(bgtest.Policy())
 			}
