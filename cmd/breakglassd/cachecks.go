@@ -441,7 +441,14 @@ func (c *caChecks) Check(ctx context.Context, by breakglass.Actor, clusterID str
 
 // planOptions says what the commands of a plan are made for.
 func planOptions(cl Cluster, target string) rotation.PlanOptions {
-	return rotation.PlanOptions{Target: rotation.Phase(target), Bundle: cl.CAChecks.NodeBundleFile, ClusterCA: cl.CAChecks.NodeClusterCAFile}
+	var copies []string
+	if cl.CAChecks.BundleFile != "" {
+		copies = append(copies, cl.CAChecks.BundleFile)
+	}
+	for _, b := range cl.CAChecks.BundleFiles {
+		copies = append(copies, b.File)
+	}
+	return rotation.PlanOptions{Target: rotation.Phase(target), Copies: copies, Bundle: cl.CAChecks.NodeBundleFile, ClusterCA: cl.CAChecks.NodeClusterCAFile}
 }
 
 // Plan implements api.Authorities: it checks first, because a plan is good for what is there now.

@@ -22,6 +22,7 @@ func Judge(o Observation, t Thresholds, now time.Time) Report {
 	j.generations()
 	j.servers()
 	j.phase()
+	j.copies()
 	j.vault()
 	j.canaries()
 	j.client()
@@ -275,7 +276,6 @@ func (j *judge) servers() {
 			if d := s.Declared; d != nil && d.Broken != "" && (trust == Trusted || trust == Listed) {
 				st.Cached = append(st.Cached, g.Name)
 			}
-			j.declared(s, g, trust)
 			j.contradictions(s, g, trust, proven)
 		}
 		j.r.Servers = append(j.r.Servers, st)
@@ -316,7 +316,17 @@ func (j *judge) server(s Server) {
 	}
 }
 
-// declared compares what a server takes with what its bundle file is declared to hold.
+// copies compares what the servers take with what their bundle files are declared to hold.
+func (j *judge) copies() {
+	for i, s := range j.o.Servers {
+		for _, g := range j.r.Generations {
+			j.declared(s, g, j.r.Servers[i].Trust[g.Name])
+		}
+	}
+}
+
+// declared compares what one server takes of a generation with what its bundle file is declared to hold. In a rotation the copy and the
+// nodes are changed one after the other, by hand: that they differ for a while is no reason to mistrust a node.
 func (j *judge) declared(s Server, g Generation, trust Trust) {
 	d := s.Declared
 	if d == nil || d.Broken != "" || j.now.Sub(d.Modified) < j.t.Reload || g.Expired {
@@ -325,7 +335,22 @@ func (j *judge) declared(s Server, g Generation, trust Trust) {
 	holds := slices.ContainsFunc(d.CAs, func(der []byte) bool { return bytes.Equal(der, g.cert.Raw) })
 	next := "look at the file on the node: is it the one that --client-ca-file names, and is its directory mounted into the pod (a mount of " +
 		"the single file goes on showing the old one)? If all is well, restart this kube-apiserver"
+	const plan = "breakglass ca plan says how"
 	switch {
+	case holds && trust == Refused && g.Position == PositionNext:
+		j.find(Warning, "bundle-copy/"+s.Address+"/"+g.Name, s.Address, "append it to the bundle on that node, if that is still to be done: "+
+			plan+". If it is done, "+next,
+			"the declared copy %s holds %s, and the API server does not take it yet", d.File, g.Name)
+	case holds && trust == Refused && (g.Position == PositionOld || g.Position == PositionClosed):
+		j.find(Warning, "bundle-copy/"+s.Address+"/"+g.Name, s.Address, "take it out of the declared copy as well (ca_checks: bundle_file or "+
+			"bundle_files): "+plan, "the declared copy %s still holds %s, which the API server does not take any more", d.File, g.Name)
+	case !holds && (trust == Trusted || trust == Listed) && g.Position == PositionNext:
+		j.find(Warning, "bundle-copy/"+s.Address+"/"+g.Name, s.Address, "append it to the declared copy as well (ca_checks: bundle_file or "+
+			"bundle_files): "+plan, "the declared copy %s is without %s, which the API server takes by now", d.File, g.Name)
+	case !holds && (trust == Trusted || trust == Listed) && g.Position == PositionOld:
+		j.find(Warning, "bundle-copy/"+s.Address+"/"+g.Name, s.Address, "take it out of the bundle on that node, if that is still to be done: "+
+			plan+". If it is done, "+next,
+			"the declared copy %s is without %s, and the API server still takes it", d.File, g.Name)
 	case holds && trust == Refused:
 		j.find(Critical, "bundle-not-loaded/"+s.Address+"/"+g.Name, s.Address, next,
 			"the bundle %s holds %s since %s, and the API server does not take it", d.File, g.Name, stamp(d.Modified))

@@ -667,13 +667,22 @@ func TestEveryThingThatIsWrongIsAFinding(t *testing.T) {
 		"bundle file broken": {func(k *kit) { k.broken(0) }, rotation.Critical, "bundle-file/10.0.0.1:6443", true},
 		"bundle file not loaded": {func(k *kit) {
 			k.second(false, false, false)
+			k.roles(id2)
 			k.o.Servers[0].Declared = &rotation.Declared{File: "b", CAs: [][]byte{k.g1.der, k.g2.der}, Modified: now.Add(-time.Hour)}
 		}, rotation.Critical, "bundle-not-loaded/10.0.0.1:6443/breakglass-g2", true},
+		"the copy is before the node": {func(k *kit) {
+			k.second(false, false, false)
+			k.o.Servers[0].Declared = &rotation.Declared{File: "b", CAs: [][]byte{k.g1.der, k.g2.der}, Modified: now.Add(-time.Hour)}
+		}, rotation.Warning, "bundle-copy/10.0.0.1:6443/breakglass-g2", true},
+		"the copy is behind the node": {func(k *kit) {
+			k.second(true, true, true)
+			k.o.Servers[0].Declared = &rotation.Declared{File: "b", CAs: [][]byte{k.g1.der}, Modified: now.Add(-time.Hour)}
+		}, rotation.Warning, "bundle-copy/10.0.0.1:6443/breakglass-g2", true},
 		"removal not loaded": {func(k *kit) {
 			k.second(true, true, true)
 			k.roles(id2)
 			k.o.Servers[0].Declared = &rotation.Declared{File: "b", CAs: [][]byte{k.g2.der}, Modified: now.Add(-time.Hour)}
-		}, rotation.Warning, "bundle-not-loaded/10.0.0.1:6443/breakglass-g1", true},
+		}, rotation.Warning, "bundle-copy/10.0.0.1:6443/breakglass-g1", true},
 		"removed too early": {func(k *kit) {
 			k.second(true, true, true)
 			k.roles(id2)

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/breakglassd/breakglass/internal/text"
 )
 
 // Plan is the way to the next phase, and to that one only: the exact commands, for people to run. The daemon runs none of them.
@@ -41,9 +43,10 @@ const DefaultBundle = "/etc/kubernetes/pki/client-ca-bundle.crt"
 
 // PlanOptions say what the commands are to be made for.
 type PlanOptions struct {
-	Target    Phase  // the phase that somebody wants; another than the next one is refused. Empty: the next one
-	Bundle    string // the bundle file on the nodes. Default DefaultBundle
-	ClusterCA string // the cluster's own client CA on the nodes, which every bundle holds. Default that of kubeadm
+	Target    Phase    // the phase that somebody wants; another than the next one is refused. Empty: the next one
+	Bundle    string   // the bundle file on the nodes. Default DefaultBundle
+	Copies    []string // the declared copies of the bundle, on the daemon's host, which change by hand as the nodes do
+	ClusterCA string   // the cluster's own client CA on the nodes, which every bundle holds. Default that of kubeadm
 }
 
 // order is the phases that one passes through, and in what order.
@@ -234,10 +237,20 @@ func (b builder) prepare() []Step {
 	mount := b.r.Mount
 	return []Step{{At: AtVault, What: "Make the next CA, whose key never leaves Vault. Nothing uses it yet", Commands: []string{
 		"vault write " + mount + "/config/issuers default=" + b.r.Default + " default_follows_latest_issuer=false",
-		fmt.Sprintf(`vault write %s/issuers/generate/root/internal common_name="breakglass-ca %s g%d" issuer_name=%s key_type=ec key_bits=384 max_path_length=0 exclude_cn_from_sans=true ttl=%dh`,
-			mount, mount, n, name, int(life.Hours())),
+		// The random serial number is part of the subject, as in setup.sh: a mount that is made again is another CA.
+		fmt.Sprintf(`vault write %s/issuers/generate/root/internal common_name="breakglass-ca %s g%d" `+
+			`serial_number="$(od -An -N8 -tx1 /dev/urandom | tr -d ' \n')" issuer_name=%s key_type=ec key_bits=%s max_path_length=0 `+
+			`exclude_cn_from_sans=true ttl=%dh`, mount, mount, n, name, b.curve(), int(life.Hours())),
 		"vault patch " + mount + "/issuer/" + name + " leaf_not_after_behavior=err usage=read-only,issuing-certificates,crl-signing,ocsp-signing",
 	}, Check: "breakglass ca check " + b.r.Cluster + " says " + string(Prepared)}}
+}
+
+// curve is the size of the next CA's key: that of the one that signs, and where it has no such key that of setup.sh.
+func (b builder) curve() string {
+	if strings.Contains(b.active.Key, "384") {
+		return "384"
+	}
+	return "256"
 }
 
 func (b builder) undoPrepare() []Step {
@@ -288,7 +301,29 @@ func (b builder) trust(g Generation, at []string) []Step {
 				"mv "+bundle+".new "+bundle),
 		}, Check: "within a minute, breakglass ca check " + b.r.Cluster + " shows " + g.Name + " as trusted at " + address + ". Go on to the next node only then"})
 	}
-	return steps
+	return append(steps, b.copies(g, true)...)
+}
+
+// copies brings the declared copies of the bundles up to date once the nodes are: with a generation, or without it. Each command may be
+// run again.
+func (b builder) copies(g Generation, with bool) []Step {
+	if len(b.o.Copies) == 0 {
+		return nil
+	}
+	what, and := "Take "+g.Name+" out of", ""
+	if with {
+		what, and = "Append "+g.Name+" to", " && { echo && cat "+pemFile(g)+"; } >> $copy.new"
+	}
+	s := Step{At: AtDaemon, What: what + " the declared copies of the bundles (ca_checks: bundle_file, bundle_files), once every node above is " +
+		"done. Where configuration management writes them, change it there. Until then breakglass ca check says bundle-copy, which needs nothing",
+		Check: "breakglass ca check " + b.r.Cluster + " has no finding bundle-copy"}
+	for _, file := range b.o.Copies {
+		s.Commands = append(s.Commands, "copy="+text.Quote(file)+"; "+guarded(hasCert(`"$copy"`)+" && "+hasCert(pemFile(g)),
+			"the copy or "+pemFile(g)+" is missing or holds no certificate", `cp -p "$copy" "$copy.new"`,
+			without+" "+pemFile(g)+` "$copy" > "$copy.new"`+strings.ReplaceAll(and, "$copy.new", `"$copy.new"`), hasCert(`"$copy.new"`),
+			`mv "$copy.new" "$copy"`))
+	}
+	return []Step{s}
 }
 
 func (b builder) fetch(g Generation) Step {
@@ -393,7 +428,7 @@ func (b builder) untrust(g Generation, at []string) []Step {
 				".new && cp -p " + bundle + " " + bundle + ".with-" + g.Name + " && mv " + bundle + ".new " + bundle,
 		}, Check: "within a minute, breakglass ca check " + b.r.Cluster + " shows " + g.Name + " as refused at " + address + ". If it does not, the file was not loaded: restart that kube-apiserver"})
 	}
-	return steps
+	return append(steps, b.copies(g, false)...)
 }
 
 // move moves the roles to the next issuer, if it can sign there and the daemon would take it.

@@ -374,3 +374,47 @@ func TestCommandsForBundlesLoseNothing(t *testing.T) {
 		})
 	}
 }
+
+// The declared copies of the bundles change by hand as the nodes do, and the plan says when and how. Its commands may be run again.
+func TestPlanSaysWhenTheDeclaredCopiesChange(t *testing.T) {
+	k := newKit(t)
+	ca, g1, g2 := certText(k.cluster), certText(k.g1), certText(k.g2)
+	k.second(true, false, true)
+	appending := k.judge()
+	k = newKit(t)
+	k.second(true, true, true)
+	k.roles(id2)
+	removing := k.judge()
+	for name, tt := range map[string]struct {
+		r         rotation.Report
+		pem, name string
+		was, want []byte
+	}{
+		"append": {appending, string(g2), "breakglass-g2.pem", slices.Concat(ca, g1), slices.Concat(ca, g1, []byte("\n"), g2)},
+		"remove": {removing, string(g1), "breakglass-g1.pem", slices.Concat(ca, g1, g2), slices.Concat(ca, g2)},
+	} {
+		dir := t.TempDir()
+		file := filepath.Join(dir, "it's a copy.pem")
+		must(t, os.WriteFile(file, tt.was, 0o640))
+		must(t, os.WriteFile(filepath.Join(dir, tt.name), []byte(tt.pem), 0o600))
+		p := rotation.MakePlan(tt.r, rotation.PlanOptions{Copies: []string{file}})
+		last := p.Steps[len(p.Steps)-1]
+		if last.At != rotation.AtDaemon || !strings.Contains(last.What, "once every node above is done") || len(last.Commands) != 1 {
+			t.Fatalf("%s: got %+v, want the copy last", name, last)
+		}
+		for range 2 {
+			cmd := exec.Command("sh", "-e", "-c", last.Commands[0])
+			cmd.Dir = dir
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Fatalf("%s: %v\n%s", name, err, out)
+			}
+			if got, err := os.ReadFile(file); err != nil || !bytes.Equal(got, tt.want) {
+				t.Errorf("%s: got %s (%v), want %s", name, got, err, tt.want)
+			}
+		}
+	}
+	prepare := rotation.MakePlan(newKit(t).judge(), rotation.PlanOptions{}).Steps[0].Commands[1]
+	if !strings.Contains(prepare, `serial_number="$(od `) || !strings.Contains(prepare, " key_bits=256 ") {
+		t.Errorf("got %s, want a subject of its own, and a key as setup.sh makes it", prepare)
+	}
+}
