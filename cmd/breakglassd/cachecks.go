@@ -448,7 +448,8 @@ func planOptions(cl Cluster, target string) rotation.PlanOptions {
 	for _, b := range cl.CAChecks.BundleFiles {
 		copies = append(copies, b.File)
 	}
-	return rotation.PlanOptions{Target: rotation.Phase(target), Copies: copies, Bundle: cl.CAChecks.NodeBundleFile, ClusterCA: cl.CAChecks.NodeClusterCAFile}
+	return rotation.PlanOptions{Target: rotation.Phase(target), Copies: copies, Bundle: cl.CAChecks.NodeBundleFile,
+		ClusterCA: cl.CAChecks.NodeClusterCAFile}
 }
 
 // Plan implements api.Authorities: it checks first, because a plan is good for what is there now.

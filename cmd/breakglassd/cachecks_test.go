@@ -235,9 +235,10 @@ func TestTooManyFindingsDoNotHideTheReport(t *testing.T) {
 }
 
 func TestPlansAreForTheConfiguredPaths(t *testing.T) {
-	cl := Cluster{ID: "c1", CAChecks: CAChecks{NodeBundleFile: "/etc/rancher/bundle.crt", NodeClusterCAFile: "/var/lib/rancher/client-ca.crt"}}
+	cl := Cluster{ID: "c1", CAChecks: CAChecks{NodeBundleFile: "/etc/rancher/bundle.crt", NodeClusterCAFile: "/var/lib/rancher/client-ca.crt",
+		BundleFile: "bundle.pem", BundleFiles: []BundleCopy{{File: "cp3.pem"}}}}
 	if got, want := planOptions(cl, "closed"), (rotation.PlanOptions{Target: rotation.Closed, Bundle: "/etc/rancher/bundle.crt",
-		ClusterCA: "/var/lib/rancher/client-ca.crt"}); got != want {
+		ClusterCA: "/var/lib/rancher/client-ca.crt", Copies: []string{"bundle.pem", "cp3.pem"}}); !cmp.Equal(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 }

@@ -433,7 +433,8 @@ func (d *doctor) cluster(ctx context.Context, id string) {
 	if !unknown {
 		d.peopleAddress(ctx, kube, id, issuer)
 	}
-	for _, f := range kube.CheckRights(ctx, id, rightsIn(d.policy, id)) {
+	rights := rightsIn(d.policy, id)
+	for _, f := range slices.Concat(kube.CheckRights(ctx, id, rights), kube.CheckGroups(ctx, id, rights)) {
 		if f.OK {
 			d.ok("cluster", id, "%s", f.What)
 			continue

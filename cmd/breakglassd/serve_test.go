@@ -30,6 +30,9 @@ import (
 
 	"golang.org/x/crypto/ssh"
 	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	rbacclient "k8s.io/client-go/kubernetes/typed/rbac/v1"
+	"k8s.io/client-go/rest"
 
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/bgtest"
@@ -558,6 +561,18 @@ func TestSystemdIsToldHowTheDaemonIs(t *testing.T) {
 	}
 }
 
+// bindGroup gives the group of the group-mode profile a right, as policies/kubernetes/optional/group-mode.yaml does.
+func (s *site) bindGroup() {
+	rbac, err := rbacclient.NewForConfig(&rest.Config{Host: s.kube.URL, BearerToken: s.kubekey,
+		TLSClientConfig: rest.TLSClientConfig{CAData: s.kube.CAPEM()}})
+	s.must(err)
+	_, err = rbac.ClusterRoleBindings().Create(context.Background(), &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: "group-mode"},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "cluster-admin"},
+		Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: "Group", Name: "breakglass:cluster-admins"}}}, metav1.CreateOptions{})
+	s.must(err)
+}
+
 func TestDoctorFindsWhatIsWrong(t *testing.T) {
 	s := newSite(t)
 	examine := func() (int, map[string]string, string) {
@@ -600,6 +615,8 @@ func TestDoctorFindsWhatIsWrong(t *testing.T) {
 	s.must(err)
 	_, err = initLedger(t.Context(), cfg)
 	s.must(err)
+	want("a group that is bound to nothing", exitFindings, map[string]string{"cluster": "error", "cluster-ca": "ok"})
+	s.bindGroup()
 	want("Slack down", exitUnreachable, map[string]string{"slack": "error", "vault-health": "ok", "vault-drift": "ok", "ledger": "ok",
 		"cluster-ca": "ok", "policy": "ok", "cluster": "ok", "tls": "warn"})
 	s.write("config.yaml", withoutSlack)

@@ -9,6 +9,8 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -152,6 +154,49 @@ func (c *Clusters) CheckRights(ctx context.Context, cluster string, rights []bre
 	if len(out) == 1 {
 		out = append(out, Finding{OK: true, What: fmt.Sprintf("the daemon's rights in cluster %s are the %d it needs and no others", cluster,
 			len(need))})
+	}
+	return out
+}
+
+// CheckGroups finds out whether anything is bound to the groups that group-mode profiles give: a certificate of one that is bound to
+// nothing is issued, accepted, and opens nothing.
+func (c *Clusters) CheckGroups(ctx context.Context, cluster string, rights []breakglass.Rights) []Finding {
+	t, err := c.target(cluster)
+	if err != nil {
+		return []Finding{{What: err.Error(), Next: "add it under clusters"}}
+	}
+	bound := map[string]string{} // group → what is bound to it
+	for _, r := range rights {
+		if r.Group != "" {
+			bound[r.Group] = ""
+		}
+	}
+	if len(bound) == 0 {
+		return nil
+	}
+	err = t.find(ctx, url.Values{}, func(page []*binding) {
+		for _, o := range page {
+			for _, s := range o.Subjects {
+				if before, asked := bound[s.Name]; asked && before == "" && s.Kind == rbacv1.GroupKind {
+					bound[s.Name] = o.where() + " to " + o.role()
+				}
+			}
+		}
+	})
+	var out []Finding
+	for _, group := range slices.Sorted(maps.Keys(bound)) {
+		switch what := bound[group]; {
+		case what != "":
+			out = append(out, Finding{OK: true, What: fmt.Sprintf("group %s is bound in cluster %s: %s", group, cluster, what)})
+		case err != nil:
+			out = append(out, Finding{What: fmt.Sprintf("whether anything is bound to group %s in cluster %s cannot be told: %s", group, cluster,
+				t.explain("listing the bindings", err)), Next: "run doctor again"})
+		default:
+			out = append(out, Finding{What: fmt.Sprintf("nothing is bound to group %s in cluster %s: a certificate of a profile with this group is "+
+				"signed, and opens nothing", group, cluster),
+				Next: "bind it by a ClusterRoleBinding, as policies/kubernetes/optional/group-mode.yaml does for its group, or correct the profile's " +
+					"group; a cluster that gives it rights by another authorizer than RBAC does not show that here"})
+		}
 	}
 	return out
 }

@@ -757,3 +757,23 @@ func TestAPIServerThatAnswersNonsenseIsAnError(t *testing.T) {
 		}
 	}
 }
+
+// A group that a profile gives and nothing is bound to makes certificates that open nothing.
+func TestDoctorSeesAGroupThatIsBoundToNothing(t *testing.T) {
+	w := start(t, 0)
+	rights := []breakglass.Rights{{Group: "breakglass:cluster-admins"}, {Group: "breakglass:api-rescue"}, {ClusterRole: "cluster-admin"}}
+	_, err := w.admin.ClusterRoleBindings().Create(t.Context(), &rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "admins"},
+		RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "cluster-admin"},
+		Subjects: []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: "Group", Name: "breakglass:cluster-admins"},
+			{APIGroup: rbacv1.GroupName, Kind: "User", Name: "breakglass:api-rescue"}}}, metav1.CreateOptions{})
+	must(t, err)
+	got := w.c.CheckGroups(t.Context(), "c1", rights)
+	if len(got) != 2 || got[0].OK || !strings.Contains(got[0].What, "nothing is bound to group breakglass:api-rescue") || !got[1].OK {
+		t.Errorf("got %+v, want that api-rescue is bound to nothing and cluster-admins is", got)
+	}
+	w.sim.SetFault(func(kubesim.Call) kubesim.Fault { return kubesim.Fail })
+	got = w.c.CheckGroups(t.Context(), "c1", rights)
+	if len(got) != 2 || got[0].OK || got[1].OK || !strings.Contains(got[0].What, "cannot be told") {
+		t.Errorf("got %+v, want that it cannot be told", got)
+	}
+}

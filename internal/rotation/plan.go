@@ -314,8 +314,9 @@ func (b builder) copies(g Generation, with bool) []Step {
 	if with {
 		what, and = "Append "+g.Name+" to", " && { echo && cat "+pemFile(g)+"; } >> $copy.new"
 	}
-	s := Step{At: AtDaemon, What: what + " the declared copies of the bundles (ca_checks: bundle_file, bundle_files), once every node above is " +
-		"done. Where configuration management writes them, change it there. Until then breakglass ca check says bundle-copy, which needs nothing",
+	s := Step{At: AtDaemon, What: what + " the declared copies of the bundles (ca_checks: bundle_file, bundle_files), once every node " +
+		"above is done. Where configuration management writes them, change it there. Until then breakglass ca check " +
+		"says bundle-copy, which needs nothing",
 		Check: "breakglass ca check " + b.r.Cluster + " has no finding bundle-copy"}
 	for _, file := range b.o.Copies {
 		s.Commands = append(s.Commands, "copy="+text.Quote(file)+"; "+guarded(hasCert(`"$copy"`)+" && "+hasCert(pemFile(g)),

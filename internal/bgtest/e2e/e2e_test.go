@@ -391,6 +391,8 @@ func TestSecondDaemonOnTheSameLedgerIsRefused(t *testing.T) {
 
 func TestDoctorFindsNothingWrongHere(t *testing.T) {
 	d := newDaemon(t)
+	shared.admin(t, "create", "clusterrolebinding", "doctor-group", "--clusterrole", "cluster-admin", "--group", "breakglass:cluster-admins")
+	t.Cleanup(func() { shared.kubectlAdmin("delete", "clusterrolebinding", "doctor-group", "--ignore-not-found") })
 	// The shipped manifest names the ClusterRoles cluster-admin and view: doctor wants exactly what the profiles bind.
 	d.writePolicy(strings.Replace(bgtest.Policy(), "{role: fixer, namespaces: [default, kube-system]}", "{clusterRole: view}", 1))
 	out, err := runDaemon(t, "doctor", "--config", filepath.Join(d.dir, "config.yaml"))
