@@ -114,22 +114,15 @@ func (a *app) recertShow() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			x, err := c.CampaignItems(cmd.Context(), campaignArg(args), false)
+			x, one, err := a.campaignOrItem(cmd.Context(), c, args)
 			if err != nil {
 				return err
-			}
-			if len(args) == 2 {
-				n, err := a.item(x, args[1])
-				if err != nil {
-					return err
-				}
-				x.Items = x.Items[n : n+1]
 			}
 			if a.json() {
 				return a.printJSON(x)
 			}
 			a.data("%s   %s\nreviewers %s\n", x.Campaign.ID, standing(x.Campaign), strings.Join(x.Campaign.Reviewers, ", "))
-			if len(args) == 2 {
+			if one {
 				a.describeItem(&x.Items[0])
 				return nil
 			}
@@ -137,6 +130,35 @@ func (a *app) recertShow() *cobra.Command {
 		}}
 	cmd.Flags().BoolVar(&all, "all", false, "also what was kept")
 	return cmd
+}
+
+// campaignOrItem is the campaign that is named, or one of its items alone. One word may be an item of the last campaign as well.
+func (a *app) campaignOrItem(ctx context.Context, c *api.Client, args []string) (x api.CampaignItems, one bool, err error) {
+	typed := ""
+	if len(args) == 2 {
+		typed = args[1]
+	}
+	x, err = c.CampaignItems(ctx, campaignArg(args), false)
+	var no *api.Error
+	if len(args) == 1 && errors.As(err, &no) && no.Code == "unknown-campaign" {
+		last, lastErr := c.CampaignItems(ctx, "", false)
+		if lastErr != nil {
+			return x, false, err
+		}
+		if len(matches(last, args[0])) == 0 {
+			return x, false, &failure{exit: exitUsage, what: fmt.Sprintf("%q is neither a campaign nor an item of the last one", args[0]),
+				next: "see: " + a.name + " recert list, " + a.name + " recert show --all"}
+		}
+		x, typed, err = last, args[0], nil
+	}
+	if err != nil || typed == "" {
+		return x, false, err
+	}
+	n, err := a.item(x, typed)
+	if err == nil {
+		x.Items = x.Items[n : n+1]
+	}
+	return x, true, err
 }
 
 // itemTable lists items, a line each.
@@ -187,17 +209,29 @@ func (a *app) describeItem(i *api.CampaignItem) {
 	a.data("  %s\n", i.ID)
 }
 
-// item finds an item by its id or a unique part of it.
-func (a *app) item(x api.CampaignItems, typed string) (int, error) {
-	var hits []int
-	for n := range x.Items {
-		if x.Items[n].ID == typed {
-			return n, nil
+// matches are the items with an id, or else with a part of one, or else with a part of a title.
+func matches(x api.CampaignItems, typed string) (hits []int) {
+	lower := strings.ToLower(typed)
+	for _, is := range []func(i *api.CampaignItem) bool{
+		func(i *api.CampaignItem) bool { return i.ID == typed },
+		func(i *api.CampaignItem) bool { return strings.Contains(i.ID, typed) },
+		func(i *api.CampaignItem) bool { return strings.Contains(strings.ToLower(i.Title), lower) },
+	} {
+		for n := range x.Items {
+			if is(&x.Items[n]) {
+				hits = append(hits, n)
+			}
 		}
-		if strings.Contains(x.Items[n].ID, typed) {
-			hits = append(hits, n)
+		if len(hits) > 0 {
+			break
 		}
 	}
+	return hits
+}
+
+// item finds an item by its id, or a unique part of that or of its title.
+func (a *app) item(x api.CampaignItems, typed string) (int, error) {
+	hits := matches(x, typed)
 	switch len(hits) {
 	case 1:
 		return hits[0], nil
@@ -365,7 +399,7 @@ func (a *app) recertDecide() *cobra.Command {
 			return a.showCampaign(after)
 		}}
 	f := cmd.Flags()
-	f.StringArrayVar(&items, "item", nil, "`id` of an item, or a part that only it has; may be repeated")
+	f.StringArrayVar(&items, "item", nil, "`id` of an item, or a part that only it or its title has; may be repeated")
 	f.BoolVar(&unchanged, "unchanged", false, "every item that waits for you and is unchanged since it was last kept")
 	f.StringVar(&reason, "reason", "", "why")
 	f.StringVar(&file, "reason-file", "", "`file` with the reason, - for standard input")
@@ -402,7 +436,7 @@ func (a *app) recertAck() *cobra.Command {
 			}
 			return a.showCampaign(after)
 		}}
-	cmd.Flags().StringArrayVar(&items, "item", nil, "`id` of an item, or a part that only it has; may be repeated")
+	cmd.Flags().StringArrayVar(&items, "item", nil, "`id` of an item, or a part that only it or its title has; may be repeated")
 	cmd.Flags().StringVar(&note, "note", "", "what was done")
 	return cmd
 }
@@ -430,17 +464,41 @@ func (a *app) recertReinstate() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			after, err := c.Reinstate(cmd.Context(), x.Campaign.ID, x.Items[n].ID, why)
+			id := x.Items[n].ID
+			after, err := c.Reinstate(cmd.Context(), x.Campaign.ID, id, why)
 			if err != nil {
 				return err
+			}
+			if !a.json() {
+				if x, err = c.CampaignItems(cmd.Context(), x.Campaign.ID, false); err != nil {
+					return err
+				}
+				for n := range x.Items {
+					if x.Items[n].ID == id {
+						a.givenBack(&x.Items[n])
+					}
+				}
 			}
 			return a.showCampaign(after)
 		}}
 	f := cmd.Flags()
-	f.StringVar(&item, "item", "", "`id` of an item, or a part that only it has")
+	f.StringVar(&item, "item", "", "`id` of an item, or a part that only it or its title has")
 	f.StringVar(&reason, "reason", "", "why")
 	f.StringVar(&file, "reason-file", "", "`file` with the reason, - for standard input")
 	return cmd
+}
+
+// givenBack says whether what was suspended is given back by now, or who else must say so.
+func (a *app) givenBack(i *api.CampaignItem) {
+	switch more := i.NeedBack - len(i.Back); {
+	case !i.Held:
+		a.screen.note("%s given back: %s", a.screen.green("✓"), oneLine(i.Title, 80))
+	case more == 1:
+		a.screen.note("%s %d of %d: one more reviewer must say the same", a.screen.green("✓"), len(i.Back), i.NeedBack)
+	default:
+		a.screen.note("%s %d of %d: %d more reviewers must say the same; nobody's word counts for themselves", a.screen.green("✓"), len(i.Back),
+			i.NeedBack, more)
+	}
 }
 
 func (a *app) recertProve() *cobra.Command {
@@ -591,6 +649,10 @@ func (a *app) recertVerify() *cobra.Command {
 				if err := a.printJSON(v); err != nil {
 					return err
 				}
+			}
+			if v.Newer {
+				return &failure{exit: exitNewer, what: "made by a newer release of " + a.name, why: strings.Join(v.Problems, "\n       ") +
+					"\n       this is no sign of forgery: the bundle is as it was signed", next: "verify it with the release that made it, or a later one"}
 			}
 			if len(v.Problems) > 0 {
 				return &failure{exit: exitVerify, what: fmt.Sprintf("VERIFICATION FAILED: %d problems", len(v.Problems)),

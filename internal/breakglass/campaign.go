@@ -48,11 +48,12 @@ type Campaign struct {
 // CampaignItem is one thing under review and what became of it.
 type CampaignItem struct {
 	FrozenItem
-	Words        []Word    // everybody's last word, in order
-	Earlier      []Word    // words that the same person replaced later, in order
-	AtClose      Outcome   // what it came to when the campaign closed; empty: it is open
-	Suspended    time.Time // zero: never
-	SuspendedSeq int64     // ledger index of the entry that did it
+	Words        []Word        // everybody's last word, in order
+	Earlier      []Word        // words that the same person replaced later, in order
+	AtClose      Outcome       // what it came to when the campaign closed; empty: it is open
+	Covers       []Eligibility // what a revoke or silence suspends, sorted; empty: nothing that the daemon can take away
+	Taken        []Taken       // what of it was suspended, in the order of the ledger
+	Suspended    time.Time     // when the first of it was; zero: nothing was
 	SuspendedWhy string
 	Back         []Ending  // the words that give it back, since it was suspended
 	Escalated    time.Time // zero: never
@@ -63,6 +64,13 @@ type CampaignItem struct {
 	Acknowledged *Ending
 	Proved       time.Time // of the last scan that looked for it; zero: none has
 	Gone         bool      // what that scan said
+}
+
+// Taken is eligibility that was suspended.
+type Taken struct {
+	Eligibility
+	Seq int64 // ledger index of the entry that did it
+	Why string
 }
 
 // Word is a reviewer's verdict.
@@ -83,12 +91,32 @@ const (
 	OutcomeEscalated Outcome = "escalated" // by silence
 )
 
-// Need is how many people must say keep.
+// Need is how many people must say keep. Nobody's word counts for what they have themselves: where one of those who said keep
+// is among the people of a way, it takes one more, so that each of these is confirmed by enough others.
 func (c *Campaign) Need(i *CampaignItem) int {
+	n := 1
 	if i.Admin {
-		return c.Opened.AdminReviewers
+		n = c.Opened.AdminReviewers
 	}
-	return 1
+	return n + own(i, i.Words, func(w Word) string { return w.By.Person })
+}
+
+// NeedBack is how many people must say that what is suspended comes back; as with Need, nobody's word counts for themselves.
+func (i *CampaignItem) NeedBack() int {
+	return MinReinstate + own(i, i.Back, func(w Ending) string { return w.By.Person })
+}
+
+// own is 1 if one of those who spoke has something by the item.
+func own[T any](i *CampaignItem, words []T, by func(T) string) int {
+	if i.Way != nil && slices.ContainsFunc(words, func(w T) bool { return i.gives(by(w)) }) {
+		return 1
+	}
+	return 0
+}
+
+// gives reports whether the person has something by the item.
+func (i *CampaignItem) gives(person string) bool {
+	return slices.ContainsFunc(i.Covers, func(e Eligibility) bool { return e.Person == person })
 }
 
 // said is what the reviewers' words come to: one revoke is enough, a keep may take more than one.
@@ -111,7 +139,7 @@ func (c *Campaign) Outcome(i *CampaignItem) Outcome {
 	switch said := c.said(i); {
 	case said != OutcomeNone:
 		return said
-	case !i.Suspended.IsZero():
+	case !i.Suspended.IsZero() && (i.whole() || i.Escalated.IsZero()):
 		return OutcomeSuspended
 	case !i.Escalated.IsZero():
 		return OutcomeEscalated
@@ -119,8 +147,23 @@ func (c *Campaign) Outcome(i *CampaignItem) Outcome {
 	return OutcomeNone
 }
 
-// Held reports whether the item's eligibility is suspended and has not been given back.
-func (i *CampaignItem) Held() bool { return !i.Suspended.IsZero() && len(i.Back) < MinReinstate }
+// whole reports whether all that the item covers was suspended.
+func (i *CampaignItem) whole() bool { return len(i.Covers) > 0 && len(i.Taken) == len(i.Covers) }
+
+// Held reports whether eligibility of the item is suspended and has not been given back.
+func (i *CampaignItem) Held() bool { return !i.Suspended.IsZero() && len(i.Back) < i.NeedBack() }
+
+// rest is what the item covers and was not suspended.
+func (i *CampaignItem) rest() []Eligibility {
+	if len(i.Taken) == 0 {
+		return i.Covers
+	}
+	taken := make(map[Eligibility]bool, len(i.Taken))
+	for _, t := range i.Taken {
+		taken[t.Eligibility] = true
+	}
+	return slices.DeleteFunc(slices.Clone(i.Covers), func(e Eligibility) bool { return taken[e] })
+}
 
 // Item finds an item by id.
 func (c *Campaign) Item(id string) (*CampaignItem, bool) {
@@ -170,7 +213,7 @@ func (c *Campaign) Reviewers() []string {
 
 // Independent reports whether the item is not about the person.
 func (i *CampaignItem) Independent(person string) bool {
-	return person != "" && !slices.Contains(i.Not, person) && i.Gives.Person != person
+	return person != "" && !slices.Contains(i.Not, person) && i.Gives.Person != person && i.Member.Person != person
 }
 
 // done reports whether somebody whom the item is not about has said that it was taken away.
@@ -224,7 +267,11 @@ func (c *Campaign) apply(e ledger.Entry, ev Event) error {
 	case CampaignDecided:
 		err = c.decided(ev, Ending{By: ev.By, At: e.Time, Reason: e.Texts["reason"]})
 	case CampaignSuspended:
-		err = c.each(ev.Items, func(i *CampaignItem) error { return c.suspended(i, ev.Why, e) })
+		if ev.Only != nil && len(ev.Items) != 1 {
+			err = fmt.Errorf("a part of %d items is suspended", len(ev.Items))
+			break
+		}
+		err = c.each(ev.Items, func(i *CampaignItem) error { return c.suspended(i, ev, e) })
 	case CampaignEscalated:
 		err = c.each(ev.Items, func(i *CampaignItem) error { return c.escalated(i, ev.Why, e) })
 	case CampaignSettled:
@@ -301,7 +348,7 @@ func (o CampaignOpened) check(at time.Time) error {
 	case len(o.Reviewers) == 0:
 		return fmt.Errorf("no reviewers")
 	case o.Rules < 0 || o.Rules > rulesNow:
-		return fmt.Errorf("it goes by the rules %d, this program knows those up to %d: use a later version", o.Rules, rulesNow)
+		return fmt.Errorf("it goes by the rules %d, this program knows those up to %d: %w", o.Rules, rulesNow, ErrNewerRelease)
 	case o.AdminReviewers < 1 || o.Rules >= rulesTwoPeople && o.AdminReviewers < MinAdminReviewers:
 		return fmt.Errorf("%d people review admin items", o.AdminReviewers)
 	case !o.Deadline.After(at):
@@ -331,10 +378,49 @@ func (c *Campaign) page(p CampaignItems) error {
 		c.Items = append(c.Items, &CampaignItem{FrozenItem: f})
 	}
 	c.pages++
-	if c.pages == c.Opened.Pages && len(c.Items) != c.Opened.Items {
+	if c.pages < c.Opened.Pages {
+		return nil
+	}
+	if len(c.Items) != c.Opened.Items {
 		return fmt.Errorf("%d items of %d", len(c.Items), c.Opened.Items)
 	}
+	c.cover()
 	return nil
+}
+
+// cover says of each item what it covers, once all items are there: the ways of its team for a place in one, the people who have
+// a place in its team for a way.
+func (c *Campaign) cover() {
+	people, ways := map[string][]string{}, map[string][]*TeamPart{} // by team
+	for _, i := range c.Items {
+		if i.Member != (Membership{}) {
+			people[i.Member.Team] = append(people[i.Member.Team], i.Member.Person)
+		}
+		if i.Way != nil {
+			ways[i.Way.Team] = append(ways[i.Way.Team], i.Way)
+		}
+	}
+	for _, i := range c.Items {
+		who, by := []string{i.Member.Person}, ways[i.Member.Team]
+		switch {
+		case i.Gives != Eligibility{}:
+			i.Covers = []Eligibility{i.Gives}
+			continue
+		case i.Way != nil:
+			who, by = people[i.Way.Team], []*TeamPart{i.Way}
+		case i.Member == Membership{}:
+			continue
+		}
+		for _, w := range by {
+			for _, cluster := range w.Clusters {
+				for _, x := range who {
+					i.Covers = append(i.Covers, Eligibility{Person: x, Part: w.Part, Profile: w.Profile, Cluster: cluster})
+				}
+			}
+		}
+		slices.SortFunc(i.Covers, compareEligibility)
+		i.Covers = slices.Compact(i.Covers)
+	}
 }
 
 func (f FrozenItem) check() error {
@@ -351,6 +437,20 @@ func (f FrozenItem) check() error {
 	case f.Gives != (Eligibility{}) && (f.Gives.Person == "" || f.Gives.Profile == "" || f.Gives.Cluster == "" ||
 		f.Gives.Part != PartRequester && f.Gives.Part != PartApprover):
 		return fmt.Errorf("half an eligibility")
+	case (f.Member.Team == "") != (f.Member.Person == ""):
+		return fmt.Errorf("half a place in a team")
+	case f.Way != nil && (f.Way.Team == "" || f.Way.Profile == "" || len(f.Way.Clusters) == 0 || slices.Contains(f.Way.Clusters, "") ||
+		f.Way.Part != PartRequester && f.Way.Part != PartApprover):
+		return fmt.Errorf("half a way")
+	}
+	about := 0
+	for _, is := range []bool{f.Gives != Eligibility{}, f.Member != Membership{}, f.Way != nil} {
+		if is {
+			about++
+		}
+	}
+	if about > 1 {
+		return fmt.Errorf("is about more than one thing that can be taken away")
 	}
 	return nil
 }
@@ -418,29 +518,44 @@ func (c *Campaign) decided(ev CampaignDecided, word Ending) error {
 	})
 }
 
-func (c *Campaign) suspended(i *CampaignItem, why string, e ledger.Entry) error {
+func (c *Campaign) suspended(i *CampaignItem, ev CampaignSuspended, e ledger.Entry) error {
+	rest := i.rest()
 	switch said := c.said(i); {
-	case i.Gives == Eligibility{}:
+	case len(i.Covers) == 0:
 		return fmt.Errorf("is no eligibility")
-	case !i.Suspended.IsZero():
+	case len(rest) == 0:
 		return fmt.Errorf("suspended already")
+	case !i.Suspended.IsZero() && !i.Held():
+		return fmt.Errorf("suspended again, but it was given back")
 	case i.Settled != "":
 		return fmt.Errorf("suspended, but %s has settled it", i.Settled)
-	case why == WhyRevoked && said != OutcomeRevoke, why == WhyUnanswered && said != OutcomeNone:
-		return fmt.Errorf("suspended as %s but %s", why, said)
-	case why == WhyUnanswered && e.Time.Before(c.Opened.Deadline):
+	case ev.Why == WhyRevoked && said != OutcomeRevoke, ev.Why == WhyUnanswered && said != OutcomeNone:
+		return fmt.Errorf("suspended as %s but %s", ev.Why, said)
+	case ev.Why == WhyUnanswered && e.Time.Before(c.Opened.Deadline):
 		return fmt.Errorf("suspended before the deadline")
-	case why != WhyRevoked && why != WhyUnanswered:
-		return fmt.Errorf("suspended for %q", why)
+	case ev.Why != WhyRevoked && ev.Why != WhyUnanswered:
+		return fmt.Errorf("suspended for %q", ev.Why)
 	}
-	i.Suspended, i.SuspendedSeq, i.SuspendedWhy = e.Time, e.Seq, why
+	if ev.Only != nil {
+		part, err := partOf(rest, ev.Only)
+		if err != nil {
+			return err
+		}
+		rest = part
+	}
+	for _, x := range rest {
+		i.Taken = append(i.Taken, Taken{x, e.Seq, ev.Why})
+	}
+	if i.Suspended.IsZero() {
+		i.Suspended, i.SuspendedWhy = e.Time, ev.Why
+	}
 	return nil
 }
 
 func (c *Campaign) escalated(i *CampaignItem, why string, e ledger.Entry) error {
 	said := c.said(i)
 	switch {
-	case !i.Escalated.IsZero() || !i.Suspended.IsZero():
+	case !i.Escalated.IsZero() || i.whole():
 		return fmt.Errorf("escalated or suspended already")
 	case why != WhyUnanswered && why != WhyFloor:
 		return fmt.Errorf("escalated for %q", why)
@@ -448,7 +563,7 @@ func (c *Campaign) escalated(i *CampaignItem, why string, e ledger.Entry) error 
 		return fmt.Errorf("escalated but %s", said)
 	case said == OutcomeNone && e.Time.Before(c.Opened.Deadline):
 		return fmt.Errorf("escalated before the deadline")
-	case why == WhyFloor && i.Gives == Eligibility{}, why == WhyUnanswered && i.Gives != Eligibility{}:
+	case (why == WhyFloor) != (len(i.Covers) > 0):
 		return fmt.Errorf("escalated for the wrong reason")
 	}
 	i.Escalated, i.EscalatedSeq, i.EscalatedWhy = e.Time, e.Seq, why
@@ -462,7 +577,7 @@ func (c *Campaign) settled(i *CampaignItem, by string, at time.Time) error {
 		return fmt.Errorf("settled by %q, which is no other campaign", clip(by, 60))
 	case c.Closed == nil:
 		return fmt.Errorf("settled by %s while the campaign is open", by)
-	case i.Gives == Eligibility{} || i.Escalated.IsZero() || !i.Suspended.IsZero() || i.Settled != "" || c.said(i) == OutcomeKeep:
+	case len(i.Covers) == 0 || i.Escalated.IsZero() || i.whole() || i.Settled != "" || c.said(i) == OutcomeKeep:
 		return fmt.Errorf("settled, but no suspension is owed")
 	}
 	i.Settled, i.SettledAt = by, at
@@ -493,20 +608,51 @@ func (c *Campaign) held() []holding {
 	var out []holding
 	for _, i := range c.Items {
 		if i.Held() {
-			out = append(out, holding{i.Gives, c.ID, i.ID})
+			for _, t := range i.Taken {
+				out = append(out, holding{t.Eligibility, c.ID, i.ID})
+			}
 		}
 	}
 	return out
 }
 
-// owed reports whether the item's eligibility should be suspended and never was: the floor kept it, or nobody got to it yet.
-// What a later campaign came to about it is what holds then.
-func (c *Campaign) owed(i *CampaignItem, now time.Time) bool {
-	if i.Gives == (Eligibility{}) || !i.Suspended.IsZero() || i.Settled != "" {
-		return false
+// holds reports whether the campaign keeps something suspended.
+func (c *Campaign) holds() bool { return slices.ContainsFunc(c.Items, (*CampaignItem).Held) }
+
+// came says of eligibility which item decided what became of it here. What several items cover came to something when one of
+// them took it away, or could not, or when all were kept.
+func (c *Campaign) came() map[Eligibility]*CampaignItem {
+	out, open := map[Eligibility]*CampaignItem{}, map[Eligibility]bool{}
+	for _, i := range c.Items {
+		outcome := c.Outcome(i)
+		for _, e := range i.Covers {
+			switch before := out[e]; {
+			case outcome == OutcomeNone:
+				open[e] = true
+			case outcome != OutcomeKeep, before == nil:
+				out[e] = i
+			}
+		}
+	}
+	for e := range open {
+		if i := out[e]; i != nil && c.Outcome(i) == OutcomeKeep {
+			delete(out, e)
+		}
+	}
+	return out
+}
+
+// owed lists what of the item should be suspended and never was: the floor kept it, or nobody got to it yet. What a later
+// campaign came to about it is what holds then, and so is what people gave back.
+func (c *Campaign) owed(i *CampaignItem, now time.Time) []Eligibility {
+	if len(i.Covers) == 0 || i.Settled != "" || !i.Suspended.IsZero() && !i.Held() {
+		return nil
 	}
 	said := c.said(i)
-	return said == OutcomeRevoke || said == OutcomeNone && !now.Before(c.Opened.Deadline)
+	if said == OutcomeRevoke || said == OutcomeNone && !now.Before(c.Opened.Deadline) {
+		return i.rest()
+	}
+	return nil
 }
 
 // Unsettled lists the escalated items that still need somebody: those without an answer, and those that were revoked and are
@@ -515,8 +661,8 @@ func (c *Campaign) Unsettled() []*CampaignItem {
 	var out []*CampaignItem
 	for _, i := range c.Items {
 		said := c.said(i)
-		if !i.Escalated.IsZero() && i.Suspended.IsZero() && i.Settled == "" && (said == OutcomeNone || said == OutcomeRevoke &&
-			i.EscalatedWhy == WhyFloor) {
+		over := i.whole() || !i.Suspended.IsZero() && !i.Held() || i.Settled != ""
+		if !i.Escalated.IsZero() && !over && (said == OutcomeNone || said == OutcomeRevoke && i.EscalatedWhy == WhyFloor) {
 			out = append(out, i)
 		}
 	}
@@ -525,7 +671,7 @@ func (c *Campaign) Unsettled() []*CampaignItem {
 
 // owes reports whether the campaign has ended and left a suspension owed.
 func (c *Campaign) owes() bool {
-	return c.Closed != nil && slices.ContainsFunc(c.Unsettled(), func(i *CampaignItem) bool { return i.Gives != (Eligibility{}) })
+	return c.Closed != nil && slices.ContainsFunc(c.Unsettled(), func(i *CampaignItem) bool { return len(i.Covers) > 0 })
 }
 
 // indexOfCampaign is the campaign's rows in the rebuildable index.
@@ -534,7 +680,7 @@ func indexOfCampaign(c *Campaign) []ledger.Tag {
 	if c.Closed == nil {
 		tags = append(tags, ledger.Tag{Name: "campaign-open", Value: "1"})
 	}
-	if len(c.held()) > 0 {
+	if c.holds() {
 		tags = append(tags, ledger.Tag{Name: "suspends", Value: "1"})
 	}
 	if len(c.Unsettled()) > 0 {
@@ -576,59 +722,68 @@ var reminders = [...]struct {
 // suspended, whatever campaign did it; since is where eligibility came to something in a later campaign.
 func dueCampaign(c *Campaign, p *Policy, held []holding, since map[Eligibility]standing, now time.Time) (events []Event, next time.Time) {
 	over := !now.Before(c.Opened.Deadline)
-	var revoked, silent, floor, unanswered []string
-	settled := map[string][]string{} // by the later campaign
-	moot := map[bool][]string{}      // of what the policy does not have any more; by whether a reviewer said revoke
-	set := setOf(held)
+	var floor, unanswered []string
+	var parts []Event
+	whole, moot := map[Outcome][]string{}, map[Outcome][]string{} // items, by what was said; moot: the policy does not have these any more
+	settled := map[string][]string{}                              // by the later campaign
+	why := map[Outcome]string{OutcomeRevoke: WhyRevoked, OutcomeNone: WhyUnanswered}
+	rooms := p.rooms(setOf(held))
 	// What a reviewer took away goes first: silence must not use up the room above the floor.
 	for _, wanted := range []Outcome{OutcomeRevoke, OutcomeNone} {
 		for _, i := range c.Items {
-			if c.said(i) != wanted || !c.owed(i, now) {
+			if c.said(i) != wanted {
 				continue
 			}
-			if later := since[i.Gives].in; later != nil && c.Closed != nil {
-				settled[later.ID] = append(settled[later.ID], i.ID)
-				continue
-			}
-			if !p.offers(i.Gives.Profile, i.Gives.Cluster) {
-				moot[wanted == OutcomeRevoke] = append(moot[wanted == OutcomeRevoke], i.ID)
-				continue
-			}
-			had := set.has(i.Gives)
-			was, recorded := set[i.Gives]
-			set[i.Gives] = nil // that it is there is what counts
-			switch {
-			case !had && !p.keepsFloor(i.Gives, set):
-				if delete(set, i.Gives); recorded {
-					set[i.Gives] = was
+			owed := c.owed(i, now)
+			var take, gone []Eligibility
+			var later *Campaign
+			kept := false
+			for _, e := range owed {
+				switch s := since[e].in; {
+				case s != nil && c.Closed != nil:
+					if later == nil || later.Seq < s.Seq {
+						later = s
+					}
+				case !p.offers(e.Profile, e.Cluster):
+					gone = append(gone, e)
+				case rooms.take(e):
+					take = append(take, e)
+				default:
+					kept = true
 				}
-				if i.Escalated.IsZero() {
+			}
+			switch {
+			case len(owed) == 0:
+			case len(take) == len(owed):
+				whole[wanted] = append(whole[wanted], i.ID)
+			case len(gone) == len(owed):
+				moot[wanted] = append(moot[wanted], i.ID)
+			default:
+				parts = append(append(parts, partly(why[wanted], i.ID, take, false)...), partly(why[wanted], i.ID, gone, true)...)
+				if kept && i.Escalated.IsZero() {
 					floor = append(floor, i.ID)
 				}
-				continue
-			case wanted == OutcomeRevoke:
-				revoked = append(revoked, i.ID)
-			default:
-				silent = append(silent, i.ID)
+				if later != nil && !kept {
+					settled[later.ID] = append(settled[later.ID], i.ID)
+				}
 			}
 		}
 	}
 	if over {
 		for _, i := range c.Items {
-			if c.Outcome(i) == OutcomeNone && i.Gives == (Eligibility{}) {
+			if c.Outcome(i) == OutcomeNone && len(i.Covers) == 0 {
 				unanswered = append(unanswered, i.ID)
 			}
 		}
 	}
-	page := func(ids []string, event func([]string) Event) {
-		for part := range slices.Chunk(ids, idsPerEntry) {
-			events = append(events, event(part))
-		}
+	page := func(ids []string, event func([]string) Event) { events = append(events, eventsOf(ids, event)...) }
+	for _, o := range []Outcome{OutcomeRevoke, OutcomeNone} {
+		page(whole[o], func(ids []string) Event { return CampaignSuspended{Why: why[o], Items: ids} })
 	}
-	page(revoked, func(ids []string) Event { return CampaignSuspended{Why: WhyRevoked, Items: ids} })
-	page(silent, func(ids []string) Event { return CampaignSuspended{Why: WhyUnanswered, Items: ids} })
-	page(moot[true], func(ids []string) Event { return CampaignSuspended{Why: WhyRevoked, Items: ids, Moot: true} })
-	page(moot[false], func(ids []string) Event { return CampaignSuspended{Why: WhyUnanswered, Items: ids, Moot: true} })
+	events = append(events, parts...)
+	for _, o := range []Outcome{OutcomeRevoke, OutcomeNone} {
+		page(moot[o], func(ids []string) Event { return CampaignSuspended{Why: why[o], Items: ids, Moot: true} })
+	}
 	for _, later := range slices.Sorted(maps.Keys(settled)) {
 		page(settled[later], func(ids []string) Event { return CampaignSettled{Campaign: later, Items: ids} })
 	}
@@ -637,15 +792,14 @@ func dueCampaign(c *Campaign, p *Policy, held []holding, since map[Eligibility]s
 	if c.Closed != nil {
 		return events, time.Time{}
 	}
-	counts, open := c.Counts()
-	if over || open == 0 {
-		counts.Suspended += len(silent) + len(moot[false])
-		counts.Escalated += len(unanswered)
-		for _, id := range floor {
-			if i, _ := c.Item(id); c.said(i) == OutcomeNone {
-				counts.Escalated++
-			}
+	after := c.copied()
+	for _, ev := range events {
+		if err := after.apply(ledger.Entry{StreamSeq: after.Rev + 1, Time: now}, ev); err != nil {
+			break // whoever records them hears of it
 		}
+	}
+	counts, open := after.Counts()
+	if over || open == 0 {
 		return append(events, counts), time.Time{}
 	}
 	next = c.Opened.Deadline
@@ -665,6 +819,14 @@ func dueCampaign(c *Campaign, p *Policy, held []holding, since map[Eligibility]s
 		events = append(events, CampaignReminded{Days: r.days, Open: open})
 	}
 	return events, next
+}
+
+// partly suspends a part of what an item covers.
+func partly(why, item string, part []Eligibility, moot bool) (out []Event) {
+	for _, only := range entriesOf(Shares(part)) {
+		out = append(out, CampaignSuspended{Why: why, Items: []string{item}, Moot: moot, Only: only})
+	}
+	return out
 }
 
 // idsPerEntry keeps an entry of ids far below the ledger's bound: maxItemID each.

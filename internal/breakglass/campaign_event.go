@@ -24,6 +24,33 @@ func (e Eligibility) String() string {
 	return e.Person + " as " + string(e.Part) + " of " + e.Profile + " on " + e.Cluster
 }
 
+// Membership is one person's place in a team, with all that the team's members may do by it.
+type Membership struct {
+	Team   string `json:"team"`
+	Person string `json:"person"`
+}
+
+// TeamPart is what the members of a team may do about a profile: their part in it, on a set of clusters.
+type TeamPart struct {
+	Team     string   `json:"team"`
+	Part     Part     `json:"part"`
+	Profile  string   `json:"profile"`
+	Clusters []string `json:"clusters"` // sorted
+}
+
+// Share is eligibility of many: every one of the people has the part in the profile on every one of the clusters.
+type Share struct {
+	Part     Part     `json:"part"`
+	Profile  string   `json:"profile"`
+	People   []string `json:"people"`   // sorted
+	Clusters []string `json:"clusters"` // sorted
+}
+
+// String is how people read it: "alice and bob as approver of admin on c1 and c2".
+func (s Share) String() string {
+	return joinAnd(s.People) + " as " + string(s.Part) + " of " + s.Profile + " on " + joinAnd(s.Clusters)
+}
+
 // ItemState tells an item of a campaign from what it was when somebody last said keep.
 type ItemState string
 
@@ -49,8 +76,14 @@ type FrozenItem struct {
 	Admin  bool        `json:"admin,omitempty"`  // equal to cluster-admin or a way to it: AdminReviewers people must say keep
 	High   bool        `json:"high,omitempty"`   // a keep needs a reason
 	Not    []string    `json:"not,omitempty"`    // who cannot judge it because it is about them; person ids, sorted
-	Gives  Eligibility `json:"gives,omitzero"`   // what a revoke or silence suspends; zero: nothing that the daemon can take away
+	Gives  Eligibility `json:"gives,omitzero"`   // of campaigns of before: one eligibility, which a revoke or silence suspends
 	Object string      `json:"object,omitempty"` // id of the thing in a cluster that a later scan can prove gone; empty: not in a cluster
+
+	// A revoke or silence suspends all that a place in a team gives by the ways of the team in the same campaign, and all that a way
+	// gives to those who are in the team by the same campaign. An item is about one of Gives, Member and Way, or about nothing that the
+	// daemon can take away.
+	Member Membership `json:"member,omitzero"`
+	Way    *TeamPart  `json:"way,omitempty"`
 }
 
 // CampaignOpened begins the review of everything that could let a person into a cluster. The pages of items follow in the same
@@ -101,11 +134,13 @@ type CampaignDecided struct {
 	Items   []Judged `json:"items"`
 }
 
-// CampaignSuspended takes eligibility away until two people give it back.
+// CampaignSuspended takes eligibility away until two people give it back: all that the items cover and is not suspended yet, or a
+// part of what one item covers, where a floor keeps the rest.
 type CampaignSuspended struct {
 	Why   string   `json:"why"`            // WhyRevoked or WhyUnanswered
 	Items []string `json:"items"`          // ids
 	Moot  bool     `json:"moot,omitempty"` // the policy does not have these profiles there any more: no floor holds for them
+	Only  []Share  `json:"only,omitempty"` // the part of the one item
 }
 
 // CampaignEscalated says loudly what the daemon could not settle.
@@ -165,9 +200,9 @@ type CampaignClosed struct {
 
 // Kind names the event in the ledger. Kinds are never renamed or reused.
 func (CampaignOpened) Kind() string       { return "campaign-opened/v1" }
-func (CampaignItems) Kind() string        { return "campaign-items/v1" }
+func (CampaignItems) Kind() string        { return "campaign-items/v2" }
 func (CampaignDecided) Kind() string      { return "campaign-decided/v1" }
-func (CampaignSuspended) Kind() string    { return "campaign-suspended/v1" }
+func (CampaignSuspended) Kind() string    { return "campaign-suspended/v2" }
 func (CampaignEscalated) Kind() string    { return "campaign-escalated/v1" }
 func (CampaignSettled) Kind() string      { return "campaign-settled/v1" }
 func (CampaignReinstated) Kind() string   { return "campaign-reinstated/v1" }

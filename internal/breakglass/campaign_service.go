@@ -108,13 +108,25 @@ type standing struct {
 func standings(campaigns []*Campaign) map[Eligibility]standing {
 	out := map[Eligibility]standing{}
 	for _, c := range campaigns {
-		for _, i := range c.Items {
-			if i.Gives != (Eligibility{}) && c.Outcome(i) != OutcomeNone {
-				out[i.Gives] = standing{c, i}
-			}
+		for e, i := range c.came() {
+			out[e] = standing{c, i}
 		}
 	}
 	return out
+}
+
+// replaced says where later campaigns came to something about all that is left of an item; none if something is left to this one.
+func replaced(i *CampaignItem, since map[Eligibility]standing) (later standing) {
+	for _, e := range i.rest() {
+		at := since[e]
+		if at.in == nil {
+			return standing{}
+		}
+		if later.in == nil || at.in.Seq > later.in.Seq {
+			later = at
+		}
+	}
+	return later
 }
 
 // answeredSince says of eligibility where it came to something last after this campaign. Only a campaign that owes a suspension
@@ -131,7 +143,7 @@ func (k *campaigns) answeredSince(c *Campaign) map[Eligibility]standing {
 func (s *Service) answeredLater(ctx context.Context, c *Campaign, items []Judged) (map[Eligibility]standing, error) {
 	late := func(j Judged) bool {
 		i, ok := c.Item(j.ID)
-		return ok && i.Gives != (Eligibility{}) && !i.Escalated.IsZero()
+		return ok && len(i.Covers) > 0 && !i.Escalated.IsZero()
 	}
 	if c.Closed == nil || !slices.ContainsFunc(items, late) {
 		return nil, nil // one campaign is open at a time: none is later. Of one that ended, only what was escalated takes a word
@@ -167,7 +179,7 @@ func (a standing) instead(now time.Time) string {
 // keep puts a campaign into memory as it was just written or read, and what it suspends in force. Called with mu and inForce held.
 func (s *Service) keep(c *Campaign) {
 	after := slices.ContainsFunc(s.campaigns.inOrder(), func(x *Campaign) bool { return x.Seq < c.Seq && x.owes() })
-	if c.Closed == nil || len(c.held()) > 0 || len(c.Unsettled()) > 0 || after {
+	if c.Closed == nil || c.holds() || len(c.Unsettled()) > 0 || after {
 		s.campaigns.loaded[c.ID] = c
 	} else {
 		delete(s.campaigns.loaded, c.ID)
@@ -504,8 +516,8 @@ func decideItems(p *Policy, c *Campaign, a Actor, answer ItemAnswer, since map[E
 			continue
 		}
 		switch {
-		case since[i.Gives].in != nil:
-			later := since[i.Gives]
+		case replaced(i, since).in != nil:
+			later := replaced(i, since)
 			return nil, refuse(ClassConflict, "settled", later.instead(now), "%s is %s in %s, which is later", j.ID, later.in.Outcome(later.item),
 				later.in.ID)
 		case c.said(i) == OutcomeRevoke:
@@ -515,7 +527,7 @@ func decideItems(p *Policy, c *Campaign, a Actor, answer ItemAnswer, since map[E
 			}
 			return nil, refuse(ClassConflict, "decided", next, "%s is revoked already", j.ID)
 		case !c.takes(i, now) && now.Before(c.Opened.Deadline):
-			return nil, refuse(ClassConflict, "closed", "revoke it in the next one: breakglass recert start",
+			return nil, refuse(ClassConflict, "closed", string(answer.Verdict)+" it in the next one: breakglass recert start",
 				"%s is closed: every item had its answer", c.ID)
 		case !c.takes(i, now):
 			return nil, refuse(ClassExpired, "deadline", "", "the time for an answer to %s was over at %s", j.ID,
@@ -556,6 +568,9 @@ func (s *Service) AcknowledgeItems(ctx context.Context, a Actor, campaign string
 			case p.holder(id) != "":
 				return nil, nil, refuse(ClassConflict, "still-there", "take it out of "+p.holder(id)+
 					"'s entry, have the daemon read the policy, and say so then", "the access policy still has %s", id)
+			case p.still(i) != "":
+				return nil, nil, refuse(ClassConflict, "still-there", "take it out of the access policy, have the daemon read that, and say so then",
+					"the access policy still has %s", p.still(i))
 			case !i.done() && !slices.Contains(open, id):
 				open = append(open, id)
 			}
@@ -585,9 +600,12 @@ func (s *Service) Reinstate(ctx context.Context, a Actor, campaign, id, reason s
 		case slices.ContainsFunc(i.Back, func(w Ending) bool { return w.By.Person == a.Person }):
 			return nil, nil, nil
 		case !i.Held():
-			if at := setOf(s.campaigns.held())[i.Gives]; len(at) > 0 {
-				return nil, nil, refuse(ClassConflict, "not-suspended", reinstating(at), "%s does not suspend %s, but %s does", c.ID, i.Gives,
-					at[0].campaign)
+			set := setOf(s.campaigns.held())
+			for _, e := range i.Covers {
+				if at := set[e]; len(at) > 0 {
+					return nil, nil, refuse(ClassConflict, "not-suspended", reinstating(at), "%s does not suspend %s by this item, but %s does", c.ID, e,
+						at[0].campaign)
+				}
 			}
 			return nil, nil, refuse(ClassConflict, "not-suspended", "there is nothing to give back; see what is suspended: breakglass recert show "+
 				c.ID, "%s is not suspended by any campaign", id)
@@ -719,7 +737,7 @@ func (s *Service) campaignFindings(ctx context.Context, c *Campaign) error {
 	}
 	what := fmt.Sprintf("the recertification %s left %d items without an answer that counts, first %s", c.ID, len(left), left[0].ID)
 	if floor > 0 {
-		what += fmt.Sprintf("; %d people's eligibility was not suspended because too few would be left for an emergency", floor)
+		what += fmt.Sprintf("; of %d not all eligibility was suspended, because too few people would be left for an emergency", floor)
 	}
 	return s.Find(ctx, FindingOpened{Key: key, Check: checkRecertification, Severity: SeverityCritical, What: what,
 		Next: "answer them: breakglass recert review " + c.ID + "; where the floor keeps somebody, make more people eligible first"})
@@ -829,10 +847,17 @@ func (a *Auditor) campaign(e ledger.Entry, ev Event) error {
 		held = append(held, c.held()...)
 	}
 	set := setOf(held)
+	seen := map[place]bool{}
 	for _, id := range suspension.Items {
 		i, _ := c.Item(id)
-		if left, need := a.policy.loaded.left(i.Gives, set); left < need {
-			return fmt.Errorf("suspending %s leaves %d approvers where %d are the least", i.Gives, left, need)
+		for _, t := range i.Taken {
+			if t.Seq != e.Seq || seen[placeOf(t.Eligibility)] {
+				continue
+			}
+			seen[placeOf(t.Eligibility)] = true
+			if left, need := a.policy.loaded.left(t.Eligibility, set); left < need {
+				return fmt.Errorf("suspending %s leaves %d approvers where %d are the least", t.Eligibility, left, need)
+			}
 		}
 	}
 	return nil
@@ -844,10 +869,24 @@ func (a *Auditor) settled(c *Campaign, ev CampaignSettled) error {
 	if later == nil || later.Seq <= c.Seq {
 		return fmt.Errorf("%s is no later campaign", clip(ev.Campaign, 60))
 	}
+	var after []*Campaign
+	for _, x := range a.campaigns {
+		if x.Seq > c.Seq {
+			after = append(after, x)
+		}
+	}
+	since, here := standings(after), later.came()
 	for _, id := range ev.Items {
 		i, _ := c.Item(id)
-		if !slices.ContainsFunc(later.Items, func(x *CampaignItem) bool { return x.Gives == i.Gives && later.Outcome(x) != OutcomeNone }) {
-			return fmt.Errorf("%s came to nothing in %s", i.Gives, later.ID)
+		came := false
+		for _, e := range i.rest() {
+			came = came || here[e] != nil
+			if since[e].in == nil {
+				return fmt.Errorf("%s came to nothing in %s", e, later.ID)
+			}
+		}
+		if !came {
+			return fmt.Errorf("%s came to nothing in %s", id, later.ID)
 		}
 	}
 	return nil

@@ -34,8 +34,8 @@ const snapshotDigest = "11111111111111111111111111111111111111111111111111111111
 func planOf(p *breakglass.Policy) breakglass.CampaignPlan {
 	plan := breakglass.CampaignPlan{From: time.Now().AddDate(0, -3, 0), Until: time.Now(), Clusters: []string{"c1"}, Snapshot: snapshotDigest}
 	for _, e := range p.EveryEligibility() {
-		plan.Items = append(plan.Items, breakglass.FrozenItem{ID: itemOf(e.Eligibility), Digest: strings.Repeat("a", 64),
-			State: breakglass.ItemUnchanged, Not: []string{e.Person}, Gives: e.Eligibility})
+		plan.Items = append(plan.Items, breakglass.FrozenItem{ID: itemOf(e), Digest: strings.Repeat("a", 64),
+			State: breakglass.ItemUnchanged, Not: []string{e.Person}, Gives: e})
 	}
 	for _, state := range []breakglass.ItemState{breakglass.ItemNew, breakglass.ItemUnchanged, breakglass.ItemWidened,
 		breakglass.ItemNarrowed, breakglass.ItemOrphan, breakglass.ItemDormant} {
@@ -108,6 +108,13 @@ func TestCampaignClosesWhenEveryItemHasItsAnswers(t *testing.T) {
 		}
 		_, err := say(s, c, "carol", breakglass.VerdictRevoke, c.Items[0].ID)
 		wantRefusal(t, err, "closed")
+		if no, _ := breakglass.AsRefusal(err); !strings.Contains(no.Next, "revoke it in the next one") {
+			t.Errorf("the advice is %q", no.Next)
+		}
+		_, err = say(s, c, "bob", breakglass.VerdictKeep, c.Items[0].ID)
+		if no, _ := breakglass.AsRefusal(err); no == nil || !strings.Contains(no.Next, "keep it in the next one") {
+			t.Errorf("keep, and the advice is %v", err)
+		}
 	})
 }
 
@@ -635,7 +642,7 @@ func TestAuditRefusesCampaignsThatCouldNotHaveBeen(t *testing.T) {
 		}
 		at := func(kind string, n int) int {
 			for i, e := range sound {
-				if e.Kind == "campaign-"+kind+"/v1" {
+				if strings.HasPrefix(e.Kind, "campaign-"+kind+"/") {
 					if n == 0 {
 						return i
 					}

@@ -562,9 +562,11 @@ var kinds = map[string]func(body []byte) (Event, error){
 	"canary-done/v1":           decode[CanaryDone],
 	"check-run/v1":             decode[CheckRun],
 	"campaign-opened/v1":       decode[CampaignOpened],
-	"campaign-items/v1":        decode[CampaignItems],
+	"campaign-items/v1":        itemsV1,
+	"campaign-items/v2":        decode[CampaignItems],
 	"campaign-decided/v1":      decode[CampaignDecided],
-	"campaign-suspended/v1":    decode[CampaignSuspended],
+	"campaign-suspended/v1":    older[CampaignSuspended]("only"),
+	"campaign-suspended/v2":    decode[CampaignSuspended],
 	"campaign-escalated/v1":    decode[CampaignEscalated],
 	"campaign-settled/v1":      decode[CampaignSettled],
 	"campaign-reinstated/v1":   decode[CampaignReinstated],
@@ -618,6 +620,21 @@ func older[E Event](later ...string) func([]byte) (Event, error) {
 		}
 		return decode[E](body)
 	}
+}
+
+// itemsV1 decodes a page of items of before a campaign reviewed places in teams and what teams may do.
+func itemsV1(body []byte) (Event, error) {
+	ev, err := decode[CampaignItems](body)
+	if err != nil {
+		return nil, err
+	}
+	page, _ := ev.(CampaignItems)
+	for _, i := range page.Items {
+		if i.Member != (Membership{}) || i.Way != nil {
+			return nil, fmt.Errorf("item %q: member and way came with a later number of this kind", clip(i.ID, 100))
+		}
+	}
+	return ev, nil
 }
 
 func joinAnd(s []string) string {

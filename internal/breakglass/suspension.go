@@ -2,6 +2,7 @@ package breakglass
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -37,12 +38,105 @@ func (p *Policy) suspending(list []holding) *Policy {
 	after := *p
 	after.suspended = suspensions{}
 	all := setOf(list)
+	keeps := map[place]bool{} // all that is about one place keeps the floor, or none of it does
 	for e := range all {
-		if p.keepsFloor(e, all) {
+		at := placeOf(e)
+		if _, known := keeps[at]; !known {
+			keeps[at] = p.keepsFloor(e, all)
+		}
+		if keeps[at] {
 			after.suspended[e] = all[e]
 		}
 	}
 	return &after
+}
+
+// place is what a floor holds for: a part in a profile on a cluster.
+type place struct {
+	part             Part
+	profile, cluster string
+}
+
+func placeOf(e Eligibility) place { return place{e.Part, e.Profile, e.Cluster} }
+
+// room is who is left for a place, and how many must be.
+type room struct {
+	able map[string]bool
+	need int
+	each []FrozenTeam    // of each of these, one must be left besides whoever asks
+	asks map[string]bool // who may ask
+}
+
+// roomAt is who is left for a place with a set suspended: of the approvers those who have what it takes to approve.
+func (p *Policy) roomAt(at place, set suspensions) *room {
+	prof, _ := p.Profile(at.profile)
+	r := &room{able: map[string]bool{}, asks: map[string]bool{}}
+	for _, id := range p.members(prof.Requesters) {
+		r.asks[id] = true
+	}
+	who := slices.Collect(maps.Keys(r.asks))
+	r.need = min(minRequesters, len(who))
+	if at.part == PartApprover {
+		q := p.Freeze(prof)
+		who = slices.DeleteFunc(q.People(), func(id string) bool { return !p.able(id, q.Channels) })
+		r.need, r.each = max(q.Count, MinQuorum)+1, q.Each
+	}
+	for _, id := range who {
+		if !set.has(Eligibility{Person: id, Part: at.part, Profile: at.profile, Cluster: at.cluster}) {
+			r.able[id] = true
+		}
+	}
+	return r
+}
+
+// keeps reports whether enough people are left, and for everybody who may ask a quorum without them.
+func (r *room) keeps() bool {
+	if len(r.able) < r.need {
+		return false
+	}
+	for _, t := range r.each {
+		left, last := 0, ""
+		for _, id := range t.Members {
+			if r.able[id] {
+				left, last = left+1, id
+			}
+		}
+		if left == 0 && len(r.asks) > 0 || left == 1 && r.asks[last] {
+			return false
+		}
+	}
+	return true
+}
+
+// rooms is who is left at every place while more is suspended, one after the other.
+type rooms struct {
+	p   *Policy
+	set suspensions
+	at  map[place]*room
+}
+
+func (p *Policy) rooms(set suspensions) *rooms { return &rooms{p, set, map[place]*room{}} }
+
+// take suspends what the policy offers, if the floor allows it, and says whether it is suspended now.
+func (r *rooms) take(e Eligibility) bool {
+	if r.set.has(e) {
+		return true
+	}
+	at := placeOf(e)
+	left := r.at[at]
+	if left == nil {
+		left = r.p.roomAt(at, r.set)
+		r.at[at] = left
+	}
+	was := left.able[e.Person]
+	if delete(left.able, e.Person); !left.keeps() {
+		if was {
+			left.able[e.Person] = true
+		}
+		return false
+	}
+	r.set[e] = nil // that it is there is what counts
+	return true
 }
 
 // Suspended reports whether the person's part is taken away, and that is in force.
@@ -66,20 +160,7 @@ func (p *Policy) keepsFloor(e Eligibility, set suspensions) bool {
 	if !p.offers(e.Profile, e.Cluster) {
 		return true
 	}
-	prof, _ := p.Profile(e.Profile)
-	requesters := p.members(prof.Requesters)
-	if e.Part == PartRequester {
-		left := slices.DeleteFunc(slices.Clone(requesters), func(id string) bool {
-			return set.has(Eligibility{Person: id, Part: PartRequester, Profile: e.Profile, Cluster: e.Cluster})
-		})
-		return len(left) >= min(minRequesters, len(requesters))
-	}
-	q := p.freezeWithout(prof, e.Cluster, set)
-	able := slices.DeleteFunc(q.People(), func(id string) bool { return !p.able(id, q.Channels) })
-	if len(able) < max(q.Count, MinQuorum)+1 {
-		return false
-	}
-	return !slices.ContainsFunc(requesters, func(id string) bool { return !p.reachable(q, id) })
+	return p.roomAt(placeOf(e), set).keeps()
 }
 
 // offers reports whether a profile can be asked for on a cluster.
@@ -139,8 +220,8 @@ func suspendedSince(p *Policy, r *Request) error {
 	return nil
 }
 
-// everyEligibility lists who can do what by the policy as it is written, whatever is suspended, sorted.
-func (p *Policy) everyEligibility() []Eligibility {
+// EveryEligibility lists who can do what by the policy as it is written, whatever is suspended, sorted.
+func (p *Policy) EveryEligibility() []Eligibility {
 	var out []Eligibility
 	for i := range p.Profiles {
 		prof := &p.Profiles[i]
@@ -157,34 +238,135 @@ func (p *Policy) everyEligibility() []Eligibility {
 	return out
 }
 
-// EveryEligibility lists who can do what by the policy as it is written, whatever is suspended, each with the teams that it
-// comes from, sorted.
-func (p *Policy) EveryEligibility() []EligibilityFrom {
-	var out []EligibilityFrom
-	in := map[string]map[string]bool{} // by team and person
-	for _, t := range p.Teams {
-		in[t.ID] = map[string]bool{}
-		for _, m := range t.Members {
-			in[t.ID][m] = true
-		}
+// Memberships lists everybody's place in the teams that may ask or approve, sorted.
+func (p *Policy) Memberships() []Membership {
+	var out []Membership
+	teams := map[string]bool{}
+	for _, w := range p.Ways() {
+		teams[w.Team] = true
 	}
-	for _, e := range p.everyEligibility() {
-		prof, _ := p.Profile(e.Profile)
-		teams := prof.Requesters
-		if e.Part == PartApprover {
-			teams = append(slices.Clone(prof.Approvals.From), prof.Approvals.Each...)
+	for _, id := range slices.Sorted(maps.Keys(teams)) {
+		for _, who := range p.members([]string{id}) {
+			out = append(out, Membership{Team: id, Person: who})
 		}
-		from := EligibilityFrom{Eligibility: e}
-		for _, id := range teams {
-			if in[id][e.Person] {
-				from.Teams = append(from.Teams, id)
-			}
-		}
-		slices.Sort(from.Teams)
-		from.Teams = slices.Compact(from.Teams)
-		out = append(out, from)
 	}
 	return out
+}
+
+// Ways lists what teams may do, sorted: the parts that they have in profiles.
+func (p *Policy) Ways() []TeamPart {
+	var out []TeamPart
+	for i := range p.Profiles {
+		prof := &p.Profiles[i]
+		clusters := slices.Compact(slices.Sorted(slices.Values(prof.Clusters)))
+		for part, teams := range map[Part][]string{PartRequester: prof.Requesters,
+			PartApprover: slices.Concat(prof.Approvals.From, prof.Approvals.Each)} {
+			for _, id := range slices.Compact(slices.Sorted(slices.Values(teams))) {
+				out = append(out, TeamPart{Team: id, Part: part, Profile: prof.ID, Clusters: clusters})
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b TeamPart) int {
+		return cmp.Or(strings.Compare(a.Team, b.Team), strings.Compare(a.Profile, b.Profile), strings.Compare(string(a.Part), string(b.Part)))
+	})
+	return out
+}
+
+// still says what of an item's place in a team or way the policy still has, in words; empty: nothing of it.
+func (p *Policy) still(i *CampaignItem) string {
+	if m := i.Member; m != (Membership{}) && slices.Contains(p.members([]string{m.Team}), m.Person) {
+		return m.Person + " in " + m.Team
+	}
+	for _, w := range p.Ways() {
+		if i.Way != nil && w.Team == i.Way.Team && w.Part == i.Way.Part && w.Profile == i.Way.Profile &&
+			slices.ContainsFunc(w.Clusters, func(id string) bool { return slices.Contains(i.Way.Clusters, id) }) {
+			return w.Team + " as " + string(w.Part) + " of " + w.Profile
+		}
+	}
+	return ""
+}
+
+// Shares puts eligibility together: people who have the same part in the same profile on the same clusters. Sorted.
+func Shares(list []Eligibility) []Share {
+	at := map[place][]string{} // people
+	for _, e := range list {
+		at[placeOf(e)] = append(at[placeOf(e)], e.Person)
+	}
+	same := map[string]*Share{}
+	for pl, people := range at {
+		slices.Sort(people)
+		people = slices.Compact(people)
+		key := strings.Join(append([]string{string(pl.part), pl.profile}, people...), "\x00")
+		if same[key] == nil {
+			same[key] = &Share{Part: pl.part, Profile: pl.profile, People: people}
+		}
+		same[key].Clusters = append(same[key].Clusters, pl.cluster)
+	}
+	var out []Share
+	for _, s := range same {
+		slices.Sort(s.Clusters)
+		out = append(out, *s)
+	}
+	slices.SortFunc(out, func(a, b Share) int {
+		return cmp.Or(strings.Compare(a.Profile, b.Profile), strings.Compare(string(a.Part), string(b.Part)),
+			slices.Compare(a.Clusters, b.Clusters))
+	})
+	return out
+}
+
+// The bounds of the shares in one entry: ids have at most 63 bytes.
+const (
+	sharePeople   = 400
+	shareClusters = 200
+	entryShares   = 32 << 10 // bytes, with at most one share more
+)
+
+// entriesOf cuts shares into what fits into an entry of the ledger.
+func entriesOf(shares []Share) (out [][]Share) {
+	size := 0
+	for _, s := range shares {
+		for people := range slices.Chunk(s.People, sharePeople) {
+			for clusters := range slices.Chunk(s.Clusters, shareClusters) {
+				if len(out) == 0 || size > entryShares-64*(len(people)+len(clusters)) {
+					out, size = append(out, nil), 0
+				}
+				size += 64 * (len(people) + len(clusters) + 2)
+				last := len(out) - 1
+				out[last] = append(out[last], Share{Part: s.Part, Profile: s.Profile, People: people, Clusters: clusters})
+			}
+		}
+	}
+	return out
+}
+
+// partOf is a part of a list of eligibility, as shares say it.
+func partOf(list []Eligibility, shares []Share) ([]Eligibility, error) {
+	there, n := make(map[Eligibility]bool, len(list)), 0
+	for _, e := range list {
+		there[e] = true
+	}
+	for _, s := range shares {
+		if n += len(s.People) * len(s.Clusters); n > len(list) || n == 0 {
+			return nil, fmt.Errorf("more is suspended than there is, or nothing")
+		}
+	}
+	var out []Eligibility
+	for _, s := range shares {
+		for _, who := range s.People {
+			for _, cluster := range s.Clusters {
+				e := Eligibility{Person: who, Part: s.Part, Profile: s.Profile, Cluster: cluster}
+				if !there[e] {
+					return nil, fmt.Errorf("%s is suspended twice, or not covered", e)
+				}
+				delete(there, e)
+				out = append(out, e)
+			}
+		}
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("no part is suspended")
+	}
+	return out, nil
 }
 
 // holder is who has the SSH key or the Slack account with an item's id, by the policy; empty: nobody, or the item is about something
@@ -197,12 +379,6 @@ func (p *Policy) holder(item string) string {
 		}
 	}
 	return ""
-}
-
-// EligibilityFrom is an eligibility and the teams that give it.
-type EligibilityFrom struct {
-	Eligibility
-	Teams []string
 }
 
 // CampaignRule says who recertifies, and by when.

@@ -44,10 +44,11 @@ const (
 // neither can be taken for the other.
 const noteHeader = "breakglass recertification bundle v1"
 
-// The bounds of what is read from a bundle, which may come from anywhere.
+// The bounds of what is read from a bundle, which may come from anywhere. The largest campaign of before has some 400 MiB.
 const (
 	maxBundleFiles = 64
-	maxBundleFile  = 1 << 30
+	maxBundle      = 512 << 20 // bytes of all files together, unpacked
+	maxManifest    = 64 << 10
 )
 
 // Bundle is the files of an evidence bundle by name.
@@ -161,6 +162,7 @@ type Verification struct {
 	Size       int64    `json:"size"`    // of the ledger, as the proofs know it
 	Files      int      `json:"files"`
 	Problems   []string `json:"problems"`
+	Newer      bool     `json:"newer,omitempty"` // it was made by a newer release of this program, which is no sign of forgery
 	// Unchecked are files that another version of this program made. They are hashed and signed, but could not be made again to
 	// compare them.
 	Unchecked []string `json:"unchecked,omitempty"`
@@ -195,6 +197,7 @@ func Verify(b Bundle, verifier note.Verifier) Verification {
 	v.Campaign, v.Closed = c.ID, c.Closed != nil
 	snap, err := decodeSnapshot(b[fileSnapshot], c.Opened.Snapshot)
 	if err != nil {
+		v.newer(err)
 		bad("%v", err)
 		return v
 	}
@@ -221,7 +224,7 @@ func Verify(b Bundle, verifier note.Verifier) Verification {
 	switch {
 	case told.Rendering == rendering:
 	case madeEarlier(c, told.Rendering):
-		made, left = r.earlierTables(), &v.Earlier
+		made, left = r.earlierTables(told.Rendering), &v.Earlier
 	default:
 		made = nil
 	}
@@ -237,6 +240,11 @@ func Verify(b Bundle, verifier note.Verifier) Verification {
 		}
 	}
 	return v
+}
+
+// newer notes that something is of a newer release. Only what is signed and unchanged can say so: whatever else is wrong comes first.
+func (v *Verification) newer(err error) {
+	v.Newer = v.Newer || len(v.Problems) == 0 && errors.Is(err, breakglass.ErrNewerRelease)
 }
 
 // manifest checks the signature and the hashes, and returns which campaign was signed.
@@ -332,6 +340,10 @@ func (v *Verification) ledger(text []byte, verifier note.Verifier, bad func(stri
 		return nil, time.Time{}
 	}
 	c, err := breakglass.FoldCampaign(entries)
+	if v.newer(err); v.Newer {
+		bad("%v", err)
+		return nil, time.Time{}
+	}
 	if err != nil {
 		bad("the ledger entries could not have happened: %v", err)
 		return nil, time.Time{}
@@ -436,12 +448,21 @@ func (b Bundle) take(name string, r io.Reader) error {
 	if _, twice := b[name]; twice || len(b) == maxBundleFiles {
 		return fmt.Errorf("%q is there twice, or there are too many files", name)
 	}
-	data, err := io.ReadAll(io.LimitReader(r, maxBundleFile+1))
+	left := maxBundle
+	for _, data := range b {
+		left -= len(data)
+	}
+	most := left
+	if name == fileManifest || name == fileNote {
+		most = min(left, maxManifest)
+	}
+	data, err := io.ReadAll(io.LimitReader(r, int64(most)+1))
 	if err != nil {
 		return fmt.Errorf("reading %s of the bundle: %w", name, err)
 	}
-	if len(data) > maxBundleFile {
-		return fmt.Errorf("%s of the bundle is too large", name)
+	if len(data) > most {
+		return fmt.Errorf("%s is too large: a bundle has at most %d MiB unpacked, and its manifest %d KiB: this is none, or made to exhaust the "+
+			"memory of whoever opens it", name, maxBundle>>20, maxManifest>>10)
 	}
 	b[name] = data
 	return nil

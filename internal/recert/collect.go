@@ -11,6 +11,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/text"
 )
 
 // FastApproval is the time in which nobody reads what they approve.
@@ -184,45 +185,8 @@ func (f *facts) long() bool { return f.now.Sub(f.from) >= inventory.DormantAfter
 func (f *facts) eligibilityItems() []Item {
 	var out []Item
 	use := f.uses()
-	for _, e := range f.policy.EveryEligibility() {
-		prof, _ := f.policy.Profile(e.Profile)
-		admin := f.adminEquivalent(prof.Rights, e.Cluster)
-		risk := map[breakglass.Risk]inventory.Severity{breakglass.RiskLow: inventory.Medium, breakglass.RiskHigh: inventory.High,
-			breakglass.RiskCritical: inventory.Critical}[prof.Risk]
-		i := Item{ID: "eligibility/" + e.Profile + "/" + e.Cluster + "/" + string(e.Part) + "/" + e.Person, Topic: TopicEligibility,
-			Kind: string(e.Part), Cluster: e.Cluster,
-			Risk: risk, Admin: admin, Not: []string{e.Person}, Gives: e.Eligibility}
-		teams := "through " + listOf(e.Teams)
-		i.Grants = append(i.Grants, prof.Rights.String(), "longest "+span(prof.TTL.Max))
-		if e.Part == breakglass.PartRequester {
-			i.Title = fmt.Sprintf("%s may ask for %s on %s", f.name(e.Person), e.Profile, e.Cluster)
-			i.Evidence = append(i.Evidence, teams, fmt.Sprintf("%s, at most %s, %d people must approve", prof.Rights, span(prof.TTL.Max),
-				prof.Approvals.Count))
-			i.Advice = "take " + e.Person + " out of the requesters' teams in the access policy"
-		} else {
-			i.Title = fmt.Sprintf("%s may approve %s on %s", f.name(e.Person), e.Profile, e.Cluster)
-			channels := make([]string, len(prof.Approvals.Channels))
-			for n, c := range prof.Approvals.Channels {
-				channels[n] = string(c)
-			}
-			i.Evidence = append(i.Evidence, teams, fmt.Sprintf("one of %d who must agree to %s, by %s", prof.Approvals.Count, prof.Rights,
-				listOf(channels)))
-			i.Advice = "take " + e.Person + " out of the approvers' teams in the access policy"
-			i.Grants = append(i.Grants, channels...)
-		}
-		if f.policy.Suspended(e.Eligibility) {
-			i.Evidence = append(i.Evidence, "suspended by an earlier recertification: keep does not give it back, two people can")
-		}
-		slices.Sort(i.Grants)
-		i.Fingerprint = digestOf([]any{i.ID, i.Grants, e.Teams})
-		i.Evidence = append(i.Evidence, fmt.Sprintf("%s since %s", times(use.parts[e.Eligibility]), f.from.Format(time.DateOnly)))
-		if !use.people[e.Person] {
-			i.Evidence = append(i.Evidence, fmt.Sprintf("%s asked for nothing and approved and reviewed nothing since %s", e.Person,
-				f.from.Format(time.DateOnly)))
-			i.Dormant = f.long()
-		}
-		out = append(out, i)
-	}
+	ways := f.wayItems(use)
+	out = append(append(out, ways...), f.memberItems(ways, use)...)
 	for _, p := range f.policy.People {
 		for _, k := range p.Keys {
 			words, since := f.sinceWords("person " + p.ID + ": key " + k.Fingerprint)
@@ -233,7 +197,7 @@ func (f *facts) eligibilityItems() []Item {
 				Advice: "take the key out of " + p.ID + "'s entry in the access policy"}
 			i.Evidence = []string{"type " + k.Public.Type()}
 			if k.Comment != "" {
-				i.Evidence = append(i.Evidence, "called "+printable(k.Comment))
+				i.Evidence = append(i.Evidence, "called "+oneLine(k.Comment))
 			}
 			i.Evidence = append(i.Evidence, words...)
 			i.Fingerprint = digestOf([]any{i.ID, p.ID})
@@ -270,6 +234,135 @@ func (f *facts) eligibilityItems() []Item {
 		}
 	}
 	return out
+}
+
+// wayItems are what teams may do: one item for a team's part in a profile, on all clusters that the profile has.
+func (f *facts) wayItems(use uses) (out []Item) {
+	for _, w := range f.policy.Ways() {
+		prof, _ := f.policy.Profile(w.Profile)
+		team, _ := f.policy.Team(w.Team)
+		i := Item{ID: "way/" + w.Team + "/" + w.Profile + "/" + string(w.Part), Topic: TopicEligibility, Kind: string(w.Part), Way: &w,
+			Risk: map[breakglass.Risk]inventory.Severity{breakglass.RiskLow: inventory.Medium, breakglass.RiskHigh: inventory.High,
+				breakglass.RiskCritical: inventory.Critical}[prof.Risk],
+			Grants: []string{prof.Rights.String(), "longest " + span(prof.TTL.Max)}}
+		where := listOf(w.Clusters)
+		if len(w.Clusters) == 1 {
+			i.Cluster = w.Clusters[0]
+		} else {
+			where = fmt.Sprintf("%d clusters", len(w.Clusters))
+		}
+		if w.Part == breakglass.PartRequester {
+			i.Title = fmt.Sprintf("team %s may ask for %s on %s", w.Team, w.Profile, where)
+			i.Evidence = append(i.Evidence, fmt.Sprintf("%s, at most %s, %d people must approve", prof.Rights, span(prof.TTL.Max),
+				prof.Approvals.Count))
+			i.Grants = append(i.Grants, fmt.Sprintf("with %d approvals", prof.Approvals.Count))
+		} else {
+			i.Title = fmt.Sprintf("team %s may approve %s on %s", w.Team, w.Profile, where)
+			channels := make([]string, len(prof.Approvals.Channels))
+			for n, c := range prof.Approvals.Channels {
+				channels[n] = string(c)
+			}
+			i.Evidence = append(i.Evidence, fmt.Sprintf("each counts as one of the %d who must agree to %s, by %s",
+				prof.Approvals.Count, prof.Rights, listOf(channels)))
+			i.Grants = append(i.Grants, channels...)
+		}
+		i.Advice = "take team " + w.Team + " out of the " + string(w.Part) + "s of " + w.Profile + " in the access policy"
+		people := slices.Sorted(slices.Values(team.Members))
+		i.Evidence = append(i.Evidence, fmt.Sprintf("clusters (%d): %s", len(w.Clusters), listOf(w.Clusters)),
+			fmt.Sprintf("people (%d): %s", len(people), listOf(people)))
+		var as []string
+		suspended, used := 0, 0
+		for _, c := range w.Clusters {
+			i.Grants = append(i.Grants, "on "+c)
+			if f.adminEquivalent(prof.Rights, c) {
+				as = append(as, c)
+			}
+			for _, who := range people {
+				e := breakglass.Eligibility{Person: who, Part: w.Part, Profile: w.Profile, Cluster: c}
+				used += use.parts[e]
+				if f.policy.Suspended(e) {
+					suspended++
+				}
+			}
+		}
+		i.Admin = len(as) > 0
+		if i.Admin && len(as) < len(w.Clusters) {
+			i.Evidence = append(i.Evidence, fmt.Sprintf("as good as cluster-admin, or not known to be less, on %d clusters: %s",
+				len(as), listOf(as)))
+		}
+		i.Evidence = append(i.Evidence, "revoke suspends every one of these people in this on every one of these clusters, also who has it "+
+			"through another team")
+		i.Evidence = append(i.Evidence, suspendedNow(suspended, len(people)*len(w.Clusters))...)
+		slices.Sort(i.Grants)
+		i.Grants = slices.Compact(i.Grants)
+		i.Fingerprint = digestOf([]any{i.ID, i.Grants})
+		i.Evidence = append(i.Evidence, fmt.Sprintf("%s since %s", times(used), f.from.Format(time.DateOnly)))
+		out = append(out, i)
+	}
+	return out
+}
+
+// memberItems are people's places in the teams that may do something, each as bad as the worst that the team may.
+func (f *facts) memberItems(ways []Item, use uses) (out []Item) {
+	by := map[string][]*Item{} // ways by team
+	for n := range ways {
+		by[ways[n].Way.Team] = append(by[ways[n].Way.Team], &ways[n])
+	}
+	for _, m := range f.policy.Memberships() {
+		i := Item{ID: "member/" + m.Team + "/" + m.Person, Topic: TopicEligibility, Kind: "member", Member: m, Not: []string{m.Person},
+			Title: fmt.Sprintf("%s is in team %s", f.name(m.Person), m.Team), Grants: []string{"what team " + m.Team + " may do"},
+			Advice: "take " + m.Person + " out of team " + m.Team + " in the access policy"}
+		suspended, all, used := 0, 0, 0
+		other := map[string]bool{} // teams that give some of it as well
+		for _, w := range by[m.Team] {
+			if w.Risk.Rank() > i.Risk.Rank() || i.Risk == "" {
+				i.Risk = w.Risk
+			}
+			i.Admin = i.Admin || w.Admin
+			where := "on " + listOf(w.Way.Clusters)
+			if n := len(w.Way.Clusters); n > 5 {
+				where = fmt.Sprintf("on the %d clusters of %s", n, w.ID)
+			}
+			i.Evidence = append(i.Evidence, fmt.Sprintf("by it %s of %s %s", w.Way.Part, w.Way.Profile, where))
+			for _, c := range w.Way.Clusters {
+				e := breakglass.Eligibility{Person: m.Person, Part: w.Way.Part, Profile: w.Way.Profile, Cluster: c}
+				all, used = all+1, used+use.parts[e]
+				if f.policy.Suspended(e) {
+					suspended++
+				}
+			}
+			for n := range ways {
+				x := ways[n].Way
+				if t, _ := f.policy.Team(x.Team); x.Team != m.Team && x.Part == w.Way.Part && x.Profile == w.Way.Profile &&
+					slices.Contains(t.Members, m.Person) {
+					other[x.Team] = true
+				}
+			}
+		}
+		if len(other) > 0 {
+			i.Evidence = append(i.Evidence, "some of it also through "+listOf(slices.Sorted(maps.Keys(other)))+
+				": revoke here suspends it all the same")
+		}
+		i.Evidence = append(i.Evidence, suspendedNow(suspended, all)...)
+		words, since := f.sinceWords("team " + m.Team + ": " + m.Person)
+		i.Since, i.Evidence = since, append(i.Evidence, words...)
+		i.Fingerprint = digestOf([]any{i.ID, i.Grants})
+		i.Evidence = append(i.Evidence, fmt.Sprintf("%s since %s", times(used), f.from.Format(time.DateOnly)))
+		if !use.people[m.Person] {
+			i.Evidence = append(i.Evidence, fmt.Sprintf("%s asked for nothing and approved and reviewed nothing since %s", m.Person,
+				f.from.Format(time.DateOnly)))
+			i.Dormant = f.long()
+		}
+		out = append(out, i)
+	}
+	return out
+}
+
+func suspendedNow(n, all int) []string {
+	if n == 0 {
+		return nil
+	}
+	return []string{fmt.Sprintf("suspended by an earlier recertification in %d of %d: keep does not give it back, two people can", n, all)}
 }
 
 // adminEquivalent reports whether rights are as good as cluster-admin in a cluster: the role itself, a group, which gives what
@@ -455,12 +548,12 @@ func checkItems(checks []Check, open []breakglass.Finding, clusters []string, fr
 			if f.Check == p.check && f.Cluster == p.cluster {
 				told = append(told, f.Key)
 				i.Evidence = append(i.Evidence, fmt.Sprintf("open since %s: %s: %s; next: %s", f.Since.UTC().Format(time.DateOnly), f.Severity,
-					printable(f.What), cmp.Or(printable(f.Next), "nothing is said")))
+					oneLine(f.What), cmp.Or(oneLine(f.Next), "nothing is said")))
 			}
 		}
 		for _, key := range last[p].Findings {
 			if !slices.Contains(told, key) {
-				i.Evidence = append(i.Evidence, "the last run found "+printable(key)+", which is over")
+				i.Evidence = append(i.Evidence, "the last run found "+oneLine(key)+", which is over")
 			}
 		}
 		i.Grants = uniq(append(i.Grants, told...))
@@ -530,7 +623,7 @@ func (c canary) failed() string {
 	case c.done == nil:
 		return "what became of it is not on record"
 	case c.done.Problem != "":
-		return printable(c.done.Problem)
+		return oneLine(c.done.Problem)
 	case len(c.done.Refused) > 0:
 		return "refused by " + listOf(c.done.Refused)
 	case len(c.done.Accepted) == 0:
@@ -580,7 +673,7 @@ func notProved(r *breakglass.Request) string {
 	}
 	for _, a := range r.Receipt.Answers {
 		if !a.No {
-			return printable(a.Server + ": " + cmp.Or(a.Problem, "it did not refuse"))
+			return oneLine(a.Server + ": " + cmp.Or(a.Problem, "it did not refuse"))
 		}
 	}
 	if len(r.Receipt.Answers) == 0 {
@@ -619,7 +712,7 @@ func clusterItems(s *inventory.Snapshot, a *inventory.Analysis, all []inventory.
 			i.Evidence = append(slices.Clone(i.Evidence), noProof(in))
 		case hidden != "": // what was overlooked now may be overlooked again: nothing will prove it gone, and somebody must say so
 			i.Proof = nil
-			i.Evidence = append(slices.Clone(i.Evidence), "no later scan can prove it gone, because this one did not see all of "+printable(hidden))
+			i.Evidence = append(slices.Clone(i.Evidence), "no later scan can prove it gone, because this one did not see all of "+oneLine(hidden))
 		default:
 			i.Object = in.ID
 		}
@@ -775,13 +868,5 @@ func listOf(s []string) string {
 	return strings.Join(s[:len(s)-1], ", ") + " and " + s[len(s)-1]
 }
 
-// oneLine is a text of a person on one line, cut to what a reviewer reads.
-func oneLine(s string) string {
-	s = strings.Join(strings.Fields(s), " ")
-	if r := []rune(s); len(r) > 200 {
-		s = string(r[:200]) + "…"
-	}
-	return s
-}
-
-func printable(s string) string { return oneLine(strings.ToValidUTF8(s, "?")) }
+// oneLine is a text of another party on one line, cut to what a reviewer reads.
+func oneLine(s string) string { return text.Cut(text.Clean(s), 200) }

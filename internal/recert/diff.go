@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/text"
 )
 
 // Diff is what changed from one campaign to a later one.
@@ -83,9 +84,9 @@ func (d *Diff) Text(w io.Writer) error {
 		{"→", "another answer", d.Outcomes}} {
 		fmt.Fprintf(&b, "\n%s: %d\n", part.what, len(part.list))
 		for _, c := range part.list {
-			fmt.Fprintf(&b, "  %s %s", part.mark, plain(c.Title))
+			fmt.Fprintf(&b, "  %s %s", part.mark, text.Clean(c.Title))
 			if c.Was != "" || c.Is != "" {
-				fmt.Fprintf(&b, "   %s", plain(strings.Trim(c.Was+" → "+c.Is, " →")))
+				fmt.Fprintf(&b, "   %s", text.Clean(strings.Trim(c.Was+" → "+c.Is, " →")))
 			}
 			b.WriteByte('\n')
 		}

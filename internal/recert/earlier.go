@@ -1,7 +1,9 @@
 package recert
 
 import (
+	"bytes"
 	"cmp"
+	"encoding/csv"
 	"io"
 	"slices"
 	"strings"
@@ -9,15 +11,20 @@ import (
 	"github.com/breakglassd/breakglass/internal/breakglass"
 )
 
-// madeEarlier reports whether a bundle is of the release before reports had the number of their form. That release cannot read a
-// campaign whose rules have a number: whoever takes the number out of a report of one of those gets no easier check by it.
+// madeEarlier reports whether a bundle is of a release whose reports had a former form, and could be of that release: one that gave
+// the form no number could not read a campaign whose rules have one, and one that gave it the number 1 could not read a campaign of
+// today. Whoever writes a former number into a report of one of those gets no easier check by it.
 func madeEarlier(c *breakglass.Campaign, rendering int) bool {
-	return rendering == 0 && c.Opened.Rules == 0
+	return rendering == 0 && c.Opened.Rules == 0 || rendering == 1 &&
+		!slices.ContainsFunc(c.Items, func(i *breakglass.CampaignItem) bool { return i.Member != breakglass.Membership{} || i.Way != nil })
 }
 
-// earlierTables are the files of such a bundle that are made again and compared: those that its own release compared. It knew no
-// word that was replaced later, and its only outcome was the present one.
-func (r *Report) earlierTables() map[string]func(io.Writer) error {
+// earlierTables are the files of such a bundle that are made again and compared. The first release knew no word that was replaced
+// later, and its only outcome was the present one.
+func (r *Report) earlierTables(rendering int) map[string]func(io.Writer) error {
+	if rendering == 1 {
+		return map[string]func(io.Writer) error{fileItems: r.itemsCSV1, fileDecisions: r.DecisionsCSV, fileEmergency: r.EmergencyCSV}
+	}
 	old := *r
 	old.Items = slices.Clone(r.Items)
 	for n := range old.Items {
@@ -38,4 +45,21 @@ func (r *Report) earlierItemsCSV(w io.Writer) error {
 			when(l.Since), strings.Join(l.Evidence, "; "), cmp.Or(l.TakeAway, l.Advice), l.Digest})
 	}
 	return writeCSV(w, rows)
+}
+
+// itemsCSV1 is ItemsCSV as it was in the form with the number 1.
+func (r *Report) itemsCSV1(w io.Writer) error {
+	var b bytes.Buffer
+	if err := r.ItemsCSV(&b); err != nil {
+		return err
+	}
+	rows, err := csv.NewReader(&b).ReadAll()
+	if err != nil {
+		return err
+	}
+	for n := range rows {
+		rows[n] = rows[n][:len(rows[n])-2] // covers, suspended_of_it
+	}
+	out := csv.NewWriter(w) // the cells are safe already
+	return out.WriteAll(rows)
 }

@@ -69,7 +69,7 @@ type Item struct {
 	Was      string                 `json:"was,omitempty"` // when it was last kept, in words
 	Admin    bool                   `json:"admin,omitempty"`
 	Not      []string               `json:"not,omitempty"`    // people it is about, who cannot judge it; sorted
-	Gives    breakglass.Eligibility `json:"gives,omitzero"`   // what a revoke suspends
+	Gives    breakglass.Eligibility `json:"gives,omitzero"`   // of campaigns of before: what a revoke suspends
 	Object   string                 `json:"object,omitempty"` // id by which the next scan proves it gone
 	Proof    []string               `json:"proof,omitempty"`  // what that scan must have seen whole: see inventory.Unproven
 	Grants   []string               `json:"grants,omitempty"` // what it gives, sorted: more is wider
@@ -80,6 +80,60 @@ type Item struct {
 	Dormant  bool                   `json:"dormant,omitempty"`
 	// Fingerprint is a digest of what it says without what changes by itself, such as counts and times of use.
 	Fingerprint string `json:"fingerprint"`
+
+	// What one answer is about, where that is more than one thing: see breakglass.FrozenItem for the first two.
+	Member breakglass.Membership `json:"member,omitzero"`
+	Way    *breakglass.TeamPart  `json:"way,omitempty"`
+	Places []Place               `json:"places,omitempty"` // the same thing in several clusters
+}
+
+// Place is where a thing is that is the same in several clusters.
+type Place struct {
+	Cluster string `json:"cluster"`
+	ID      string `json:"id"`               // of the item that it would be by itself
+	Object  string `json:"object,omitempty"` // id by which the next scan of the cluster proves it gone
+}
+
+// where lists the clusters that the item is about.
+func (i *Item) where() []string {
+	switch {
+	case i.Way != nil:
+		return i.Way.Clusters
+	case len(i.Places) > 0:
+		out := make([]string, len(i.Places))
+		for n, p := range i.Places {
+			out[n] = p.Cluster
+		}
+		return out
+	case i.Cluster != "":
+		return []string{i.Cluster}
+	}
+	return nil
+}
+
+// ids are the ids that the item would have, cluster by cluster; but for several places it is one, its own.
+func (i *Item) ids() []string {
+	if len(i.Places) == 0 {
+		return []string{i.ID}
+	}
+	out := make([]string, len(i.Places))
+	for n, p := range i.Places {
+		out[n] = p.ID
+	}
+	return out
+}
+
+// places are where a scan looks for the item.
+func (i *Item) places() []Place {
+	if len(i.Places) > 0 {
+		return i.Places
+	}
+	return []Place{{Cluster: i.Cluster, ID: i.ID, Object: i.Object}}
+}
+
+// eligibility reports whether the daemon itself takes away what the item gives.
+func (i *Item) eligibility() bool {
+	return i.Gives.Person != "" || i.Member.Person != "" || i.Way != nil
 }
 
 // High reports whether keeping it needs a reason.
@@ -88,7 +142,7 @@ func (i *Item) High() bool { return i.Admin || i.Risk.AtLeast(inventory.High) }
 // Frozen is the item as the ledger keeps it.
 func (i *Item) Frozen() breakglass.FrozenItem {
 	return breakglass.FrozenItem{ID: i.ID, Digest: i.Digest(), State: i.State, Admin: i.Admin, High: i.High(), Not: i.Not, Gives: i.Gives,
-		Object: i.Object}
+		Object: i.Object, Member: i.Member, Way: i.Way}
 }
 
 // Digest is the hex SHA-256 of everything the item says. encoding/json writes struct fields in their order, so it is stable.
@@ -117,9 +171,12 @@ func (i *Item) inventory() inventory.Item {
 		Dormant: i.Dormant}
 }
 
+// snapshotVersion is the number of the form of a snapshot. 1 had no places in teams, no ways, and one item for each cluster.
+const snapshotVersion = 2
+
 // Snapshot is everything that a campaign is about, as it was when it opened.
 type Snapshot struct {
-	Version       int               `json:"version"` // of this form; 1
+	Version       int               `json:"version"` // of this form: see snapshotVersion
 	From          time.Time         `json:"from"`
 	Until         time.Time         `json:"until"`
 	PolicyDigest  string            `json:"policyDigest"`
@@ -213,6 +270,13 @@ func decodeSnapshot(text []byte, digest string) (*Snapshot, error) {
 	if got := bytesDigest(text); got != digest {
 		return nil, fmt.Errorf("the snapshot has digest %s, the ledger says %s", got, digest)
 	}
+	var form struct {
+		Version int `json:"version"`
+	}
+	if err := json.Unmarshal(text, &form); err == nil && form.Version > snapshotVersion {
+		return nil, fmt.Errorf("the snapshot is of version %d, this program reads those up to %d: %w", form.Version, snapshotVersion,
+			breakglass.ErrNewerRelease)
+	}
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
 	var s Snapshot
@@ -222,8 +286,8 @@ func decodeSnapshot(text []byte, digest string) (*Snapshot, error) {
 	if _, err := d.Token(); err != io.EOF {
 		return nil, fmt.Errorf("reading the snapshot: bytes after the end")
 	}
-	if s.Version != 1 {
-		return nil, fmt.Errorf("the snapshot is of version %d, this program reads 1", s.Version)
+	if s.Version < 1 {
+		return nil, fmt.Errorf("the snapshot is of version %d, which there never was", s.Version)
 	}
 	return &s, nil
 }

@@ -47,7 +47,7 @@ type Report struct {
 
 // rendering is the number of the form in which a report is written: text for text what every file of a bundle says. A verifier of
 // the same number makes them again and compares. It goes up with every change of what a report renders to, as a test reminds.
-const rendering = 1
+const rendering = 2
 
 // APIVersion is that of reports in JSON.
 const APIVersion = "breakglass.dev/v1"
@@ -79,7 +79,12 @@ type Line struct {
 	Earlier      []Word             `json:"earlier,omitempty"` // words that the same person replaced later
 	Suspended    *time.Time         `json:"suspended,omitempty"`
 	SuspendedWhy string             `json:"suspendedWhy,omitempty"`
-	Held         bool               `json:"held,omitempty"` // suspended and not given back
+	Held         bool               `json:"held,omitempty"`     // suspended and not given back
+	NeedBack     int                `json:"needBack,omitempty"` // people who must say that it comes back; 0: nothing is held
+	// Of a place in a team or a way: what exactly the answer is about, by the ledger, and what of it was suspended.
+	Covers       []breakglass.Share `json:"covers,omitempty"`
+	Suspends     []breakglass.Share `json:"suspends,omitempty"`
+	Partly       bool               `json:"partly,omitempty"` // a floor, or a later campaign, kept the rest
 	Back         []Word             `json:"back,omitempty"`
 	Escalated    *time.Time         `json:"escalated,omitempty"`
 	EscalatedWhy string             `json:"escalatedWhy,omitempty"`
@@ -159,7 +164,8 @@ func (l *Line) Present() breakglass.Outcome { return cmp.Or(l.Now, l.Outcome) }
 // done reports whether somebody whom the item is not about has said that it was taken away. Campaigns of before took anybody's
 // word for it.
 func (l *Line) done() bool {
-	return l.Acknowledged != nil && l.Acknowledged.Person != l.Gives.Person && !slices.Contains(l.Not, l.Acknowledged.Person)
+	return l.Acknowledged != nil && l.Acknowledged.Person != l.Gives.Person && !slices.Contains(l.Not, l.Acknowledged.Person) &&
+		l.Acknowledged.Person != l.Member.Person
 }
 
 func lineOf(c *breakglass.Campaign, i *breakglass.CampaignItem, item Item) Line {
@@ -168,6 +174,17 @@ func lineOf(c *breakglass.Campaign, i *breakglass.CampaignItem, item Item) Line 
 		Settled: stamp(i.SettledAt), SettledBy: i.Settled}
 	if i.AtClose != "" && i.AtClose != l.Outcome {
 		l.Outcome, l.Now = i.AtClose, l.Outcome
+	}
+	if i.Member != (breakglass.Membership{}) || i.Way != nil {
+		taken := make([]breakglass.Eligibility, len(i.Taken))
+		for n, t := range i.Taken {
+			taken[n] = t.Eligibility
+		}
+		l.Covers, l.Suspends = breakglass.Shares(i.Covers), breakglass.Shares(taken)
+		l.Partly = len(taken) > 0 && len(taken) < len(i.Covers)
+	}
+	if i.Held() {
+		l.NeedBack = i.NeedBack()
 	}
 	for _, w := range i.Earlier {
 		l.Earlier = append(l.Earlier, wordOf(string(w.Verdict), w.Ending))
@@ -230,7 +247,7 @@ func (l *Line) Left() bool {
 	case breakglass.OutcomeKeep, breakglass.OutcomeSuspended:
 		return false
 	case breakglass.OutcomeRevoke:
-		settled := l.Gives.Person != "" && l.Suspended != nil || l.Proved == "gone" || !l.Provable() && l.done() &&
+		settled := l.eligibility() && l.Suspended != nil && !(l.Partly && l.Held) || l.Proved == "gone" || !l.Provable() && l.done() &&
 			(l.ProvedAt == nil || l.Acknowledged.At.After(*l.ProvedAt))
 		return !settled
 	case breakglass.OutcomeNone, breakglass.OutcomeEscalated:
@@ -273,6 +290,8 @@ func (l *Line) What() string {
 	switch {
 	case l.SettledBy != "":
 		s += ", left to " + l.SettledBy
+	case l.Partly:
+		s += ", suspended in part: too few people would be left for the rest"
 	case l.Present() == breakglass.OutcomeRevoke && l.Suspended != nil:
 		s += ", suspended"
 	case l.Escalated != nil && l.EscalatedWhy == breakglass.WhyFloor && l.Suspended == nil && l.Present() != breakglass.OutcomeKeep:
@@ -295,7 +314,7 @@ func (l *Line) What() string {
 // Next is what to do about an item that is in LeftToDo.
 func (l *Line) Next() string {
 	switch {
-	case l.Present() == breakglass.OutcomeRevoke && l.Suspended == nil && l.Gives.Person != "":
+	case l.Present() == breakglass.OutcomeRevoke && (l.Suspended == nil || l.Partly) && l.eligibility():
 		return "make more people eligible, or " + l.Advice
 	case l.Present() == breakglass.OutcomeRevoke:
 		return cmp.Or(l.TakeAway, l.Advice)
@@ -321,12 +340,13 @@ func writeCSV(w io.Writer, rows [][]string) error {
 // ItemsCSV writes one row for each item.
 func (r *Report) ItemsCSV(w io.Writer) error {
 	rows := [][]string{{"id", "topic", "kind", "cluster", "title", "risk", "state", "admin", "outcome", "since_closing", "answered_by",
-		"suspended", "escalated", "proved", "since", "evidence", "take_away", "digest"}}
+		"suspended", "escalated", "proved", "since", "evidence", "take_away", "digest", "covers", "suspended_of_it"}}
 	for n := range r.Items {
 		l := &r.Items[n]
-		rows = append(rows, []string{l.ID, string(l.Topic), l.Kind, l.Cluster, l.Title, string(l.Risk), string(l.State), yes(l.Admin),
+		rows = append(rows, []string{l.ID, string(l.Topic), l.Kind, strings.Join(l.where(), " "), l.Title, string(l.Risk),
+			string(l.State), yes(l.Admin),
 			string(l.Outcome), string(l.Now), answeredBy(l), when(l.Suspended), when(l.Escalated), l.Proved,
-			when(l.Since), strings.Join(l.Evidence, "; "), cmp.Or(l.TakeAway, l.Advice), l.Digest})
+			when(l.Since), strings.Join(l.Evidence, "; "), cmp.Or(l.TakeAway, l.Advice), l.Digest, sharesOf(l.Covers), sharesOf(l.Suspends)})
 	}
 	return writeCSV(w, rows)
 }
@@ -429,7 +449,7 @@ func (r *Report) Text(w io.Writer) error {
 		fmt.Fprintf(&b, "\n%s (%d)\n", t.Title(), len(lines))
 		for n := range lines {
 			l := &lines[n]
-			fmt.Fprintf(&b, "  %-9s %-9s %s\n%22s%s\n", l.State, l.Risk, plain(l.Title), "", l.What())
+			fmt.Fprintf(&b, "  %-9s %-9s %s\n%22s%s\n", l.State, l.Risk, text.Clean(l.Title), "", l.What())
 		}
 	}
 	if left := r.LeftToDo(); len(left) > 0 {
@@ -438,7 +458,7 @@ func (r *Report) Text(w io.Writer) error {
 			l := &left[n]
 			fmt.Fprintf(&b, "  %s\n", l.ID)
 			for line := range strings.Lines(l.Next()) {
-				fmt.Fprintf(&b, "    %s\n", strings.TrimSpace(plain(line)))
+				fmt.Fprintf(&b, "    %s\n", text.Clean(line))
 			}
 		}
 	}
@@ -446,14 +466,12 @@ func (r *Report) Text(w io.Writer) error {
 	return err
 }
 
-// plain takes what could move a terminal's cursor or colours out of a text.
-func plain(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 {
-			return ' '
-		}
-		return r
-	}, s)
+func sharesOf(list []breakglass.Share) string {
+	words := make([]string, len(list))
+	for n, s := range list {
+		words[n] = s.String()
+	}
+	return strings.Join(words, "; ")
 }
 
 // Markdown writes the report for a wiki or a ticket.
@@ -490,7 +508,7 @@ func (r *Report) Markdown(w io.Writer) error {
 			l := &left[n]
 			fmt.Fprintf(&b, "- %s: %s\n", md(l.Title), md(l.What()))
 			for line := range strings.Lines(l.Next()) {
-				fmt.Fprintf(&b, "  `%s`\n", strings.TrimSpace(strings.ReplaceAll(plain(line), "`", "'")))
+				fmt.Fprintf(&b, "  `%s`\n", strings.ReplaceAll(text.Clean(line), "`", "'"))
 			}
 		}
 	}
@@ -546,9 +564,8 @@ func (r *Report) sinceClosing() string {
 
 // md makes a text safe for a cell of a Markdown table: nothing in it is markup.
 func md(s string) string {
-	s = strings.Join(strings.Fields(plain(s)), " ")
 	var b strings.Builder
-	for _, r := range s {
+	for _, r := range text.Clean(s) {
 		if strings.ContainsRune("\\`*_{}[]<>()#+!|~&", r) {
 			b.WriteByte('\\')
 		}

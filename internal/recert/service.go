@@ -92,6 +92,8 @@ func (s *Service) Start(ctx context.Context, by *breakglass.Actor, due time.Time
 		previous = last.ID
 	}
 	compareAll(snap, last, lastSnapshot)
+	snap.Items = together(snap.Items)
+	sortItems(snap.Items)
 	digest, err := save(s.cfg.Dir, snap)
 	if err != nil {
 		return nil, err
@@ -178,13 +180,16 @@ func (s Settings) Hours() (Hours, error) {
 
 // compareAll sets every item's state from the last campaign in which it was kept.
 func compareAll(snap *Snapshot, last *breakglass.Campaign, lastSnapshot *Snapshot) {
-	kept, had := map[string]*Item{}, map[string]bool{}
+	kept, had, was := map[string]*Item{}, map[string]bool{}, map[string]*breakglass.CampaignItem{}
 	if last != nil {
 		for n := range lastSnapshot.Items {
 			old := &lastSnapshot.Items[n]
-			had[old.ID] = true
-			if i, ok := last.Item(old.ID); ok && last.Outcome(i) == breakglass.OutcomeKeep {
-				kept[old.ID] = old
+			i, ok := last.Item(old.ID)
+			for _, id := range old.ids() {
+				had[id], was[id] = true, i
+				if ok && last.Outcome(i) == breakglass.OutcomeKeep {
+					kept[id] = old
+				}
 			}
 		}
 	}
@@ -196,10 +201,8 @@ func compareAll(snap *Snapshot, last *breakglass.Campaign, lastSnapshot *Snapsho
 		i.compare(kept[i.ID])
 		if kept[i.ID] != nil {
 			i.Was = "kept in " + last.ID
-		} else if last != nil {
-			if old, ok := last.Item(i.ID); ok {
-				i.Was = string(last.Outcome(old)) + " in " + last.ID
-			}
+		} else if old := was[i.ID]; old != nil {
+			i.Was = string(last.Outcome(old)) + " in " + last.ID
 		}
 	}
 }
@@ -231,7 +234,7 @@ func (s *Service) snapshot(ctx context.Context, from, now time.Time, last *break
 	if err != nil {
 		return nil, nil, err
 	}
-	snap := &Snapshot{Version: 1, From: from, Until: now, PolicyDigest: p.Digest, Ledger: cp.Origin, LedgerSize: cp.Size,
+	snap := &Snapshot{Version: snapshotVersion, From: from, Until: now, PolicyDigest: p.Digest, Ledger: cp.Origin, LedgerSize: cp.Size,
 		LedgerRoot: cp.Root.String(), Names: map[string]string{},
 		Clusters: []ClusterLook{}, Items: []Item{}, Grants: []Grant{}, Checks: []Check{}}
 	for _, x := range p.People {
@@ -288,15 +291,13 @@ func (s *Service) snapshot(ctx context.Context, from, now time.Time, last *break
 	snap.Items = append(snap.Items, f.eligibilityItems()...)
 	grants, items := f.emergency()
 	snap.Grants, snap.Items = append(snap.Grants, grants...), append(snap.Items, items...)
-	if snap.Checks, err = s.checks(ctx, from); err != nil {
-		return nil, nil, err
-	}
-	snap.Items = append(snap.Items, checkItems(snap.Checks, s.cfg.Domain.Findings(), s.cfg.Clusters, from)...)
-	snap.Items = append(snap.Items, f.receiptItems()...)
-	canaries, err := s.canaries(ctx, from)
+	checks, canaries, err := s.inLedger(ctx, from)
 	if err != nil {
 		return nil, nil, err
 	}
+	snap.Checks = checks
+	snap.Items = append(snap.Items, checkItems(snap.Checks, s.cfg.Domain.Findings(), s.cfg.Clusters, from)...)
+	snap.Items = append(snap.Items, f.receiptItems()...)
 	canaries = slices.DeleteFunc(canaries, func(c canary) bool { return c.underWay(now) })
 	snap.Items = append(snap.Items, canaryItems(canaries, from)...)
 	snap.Items = append(snap.Items, s.own(ctx)...)
@@ -304,38 +305,16 @@ func (s *Service) snapshot(ctx context.Context, from, now time.Time, last *break
 	return snap, looks, nil
 }
 
-// checks lists the checks of the period.
-func (s *Service) checks(ctx context.Context, from time.Time) ([]Check, error) {
-	entries, err := s.cfg.Ledger.Stream(ctx, breakglass.CheckStream)
-	if err != nil {
-		return nil, err
-	}
-	out := []Check{}
-	for _, e := range entries {
-		if e.Time.Before(from) {
-			continue
-		}
-		ev, err := breakglass.Decode(e)
-		if err != nil {
-			return nil, err
-		}
-		if run, ok := ev.(breakglass.CheckRun); ok && !(run.OK && strings.HasPrefix(run.Check, schedule.CheckPrefix)) {
-			out = append(out, Check{Check: run.Check, Cluster: run.Cluster, At: e.Time, OK: run.OK, Verdict: run.Verdict, Findings: run.Findings})
-		}
-	}
-	return out, nil
-}
-
-// canaries lists what became of the canaries of the period, the oldest first. Their streams are in no index, so the ledger is read
-// from the first entry of the period on.
-func (s *Service) canaries(ctx context.Context, from time.Time) ([]canary, error) {
+// inLedger lists the checks of the period, and what became of its canaries, the oldest first. The ledger holds years of both, and
+// canaries are in no index: it is read from the first entry of the period on.
+func (s *Service) inLedger(ctx context.Context, from time.Time) (checks []Check, canaries []canary, err error) {
 	const page = 1000
 	at, end := int64(0), s.cfg.Ledger.Size()
 	for at < end { // the entries are in the order of time
 		middle := at + (end-at)/2
 		one, err := s.cfg.Ledger.Entries(ctx, middle, 1)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if len(one) == 0 || !one[0].Time.Before(from) {
 			end = middle
@@ -343,28 +322,32 @@ func (s *Service) canaries(ctx context.Context, from time.Time) ([]canary, error
 			at = middle + 1
 		}
 	}
-	var out []canary
-	index := map[string]int{} // of out, by stream
+	checks = []Check{}
+	index := map[string]int{} // of canaries, by stream
 	for {
 		entries, err := s.cfg.Ledger.Entries(ctx, at, page)
 		if err != nil || len(entries) == 0 {
-			return out, err
+			return checks, canaries, err
 		}
 		for _, e := range entries {
-			if !strings.HasPrefix(e.Stream, breakglass.CanaryStream) {
+			if e.Stream != breakglass.CheckStream && !strings.HasPrefix(e.Stream, breakglass.CanaryStream) {
 				continue
 			}
 			ev, err := breakglass.Decode(e)
 			if err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 			switch ev := ev.(type) {
+			case breakglass.CheckRun:
+				if !ev.OK || !strings.HasPrefix(ev.Check, schedule.CheckPrefix) {
+					checks = append(checks, Check{Check: ev.Check, Cluster: ev.Cluster, At: e.Time, OK: ev.OK, Verdict: ev.Verdict, Findings: ev.Findings})
+				}
 			case breakglass.CanaryOrdered:
-				index[e.Stream] = len(out)
-				out = append(out, canary{cluster: ev.Cluster, at: e.Time})
+				index[e.Stream] = len(canaries)
+				canaries = append(canaries, canary{cluster: ev.Cluster, at: e.Time})
 			case breakglass.CanaryDone:
 				if n, ok := index[e.Stream]; ok {
-					out[n].done = &ev
+					canaries[n].done = &ev
 				}
 			}
 		}
@@ -434,7 +417,7 @@ func (s *Service) look(ctx context.Context, id string, p *breakglass.Policy) loo
 }
 
 func unknown(topic Topic, id, cluster, title, why string) Item {
-	return Item{ID: id, Topic: topic, Kind: "unknown", Cluster: cluster, Title: title, Evidence: []string{printable(why)},
+	return Item{ID: id, Topic: topic, Kind: "unknown", Cluster: cluster, Title: title, Evidence: []string{oneLine(why)},
 		Risk: inventory.High, Fingerprint: digestOf(id), Grants: []string{"anything"},
 		Advice: "make it readable, and start another campaign"}
 }
@@ -456,12 +439,22 @@ func (s *Service) prove(ctx context.Context, id string, of *Snapshot, looks []lo
 		if i == nil {
 			return false, false
 		}
-		before := slices.IndexFunc(of.Clusters, func(c ClusterLook) bool { return c.ID == i.Cluster })
-		after := slices.IndexFunc(looks, func(l look) bool { return l.ID == i.Cluster })
-		if before < 0 || after < 0 {
-			return false, false
+		all := true
+		for _, at := range i.places() {
+			before := slices.IndexFunc(of.Clusters, func(c ClusterLook) bool { return c.ID == at.Cluster })
+			after := slices.IndexFunc(looks, func(l look) bool { return l.ID == at.Cluster })
+			if before < 0 || after < 0 {
+				all = false
+				continue
+			}
+			switch is, told := proof(at.Object, i.Proof, &of.Clusters[before], &looks[after]); {
+			case told && !is:
+				return false, true // it is there still, wherever else it is gone
+			case !told:
+				all = false
+			}
 		}
-		return proof(i, &of.Clusters[before], &looks[after])
+		return all, all
 	})
 }
 
@@ -469,14 +462,14 @@ func (s *Service) prove(ctx context.Context, id string, of *Snapshot, looks []lo
 // there, whatever else was not seen. That something is not there proves nothing where it may have been overlooked: in the later
 // look, or in the earlier one, of which things may then have had other ids. Of a certificate nothing proves it, and of an item
 // of an earlier release it is not known what would.
-func proof(i *Item, before *ClusterLook, after *look) (gone, looked bool) {
+func proof(object string, needs []string, before *ClusterLook, after *look) (gone, looked bool) {
 	switch {
 	case after.Problem != "":
 		return false, false
-	case after.there[i.Object]:
+	case after.there[object]:
 		return false, true
-	case len(i.Proof) == 0 || inventory.Unproven(i.Proof, before.Sources, before.Doors) != "" ||
-		inventory.Unproven(i.Proof, after.Sources, after.Doors) != "":
+	case len(needs) == 0 || inventory.Unproven(needs, before.Sources, before.Doors) != "" ||
+		inventory.Unproven(needs, after.Sources, after.Doors) != "":
 		return false, false
 	}
 	return true, true

@@ -182,7 +182,7 @@ func (b *Bot) campaignLetters(ctx context.Context, n breakglass.Notice, through 
 		}
 	case breakglass.CampaignSuspended:
 		for _, lost := range suspendedIn(c, ev.Why, n.Seq, through) {
-			if user, ok := v.account(lost[0].Gives.Person); ok {
+			if user, ok := v.account(lost.person); ok {
 				out = append(out, letterTo{user, v.campaignSuspended(c, ev, lost)})
 			}
 		}
@@ -246,7 +246,9 @@ func throughWith(c *breakglass.Campaign, n breakglass.Notice) int64 {
 	for _, i := range c.Items {
 		switch ev := n.Event.(type) {
 		case breakglass.CampaignSuspended:
-			same[i.SuspendedSeq] = same[i.SuspendedSeq] || !i.Suspended.IsZero() && i.SuspendedWhy == ev.Why
+			for _, t := range i.Taken {
+				same[t.Seq] = same[t.Seq] || t.Why == ev.Why
+			}
 		case breakglass.CampaignEscalated:
 			same[i.EscalatedSeq] = same[i.EscalatedSeq] || !i.Escalated.IsZero() && i.EscalatedWhy == ev.Why
 		}
@@ -269,39 +271,63 @@ func escalatedIn(c *breakglass.Campaign, why string, from, through int64) []stri
 	return ids
 }
 
+// loss is what one person may not do any more, and the items that took it.
+type loss struct {
+	person string
+	parts  []breakglass.Eligibility
+	items  []string // ids
+}
+
 // suspendedIn lists, person by person, what the entries from one to another suspended for a reason.
-func suspendedIn(c *breakglass.Campaign, why string, from, through int64) [][]*breakglass.CampaignItem {
-	var out [][]*breakglass.CampaignItem
-	place := map[string]int{}
+func suspendedIn(c *breakglass.Campaign, why string, from, through int64) []*loss {
+	var out []*loss
+	by := map[string]*loss{}
 	for _, i := range c.Items {
-		if i.Suspended.IsZero() || i.SuspendedWhy != why || i.SuspendedSeq < from || i.SuspendedSeq > through {
-			continue
+		for _, t := range i.Taken {
+			if t.Why != why || t.Seq < from || t.Seq > through {
+				continue
+			}
+			x := by[t.Person]
+			if x == nil {
+				x = &loss{person: t.Person}
+				by[t.Person], out = x, append(out, x)
+			}
+			x.parts = append(x.parts, t.Eligibility)
+			if len(x.items) == 0 || x.items[len(x.items)-1] != i.ID {
+				x.items = append(x.items, i.ID)
+			}
 		}
-		n, known := place[i.Gives.Person]
-		if !known {
-			n = len(out)
-			place[i.Gives.Person], out = n, append(out, nil)
-		}
-		out[n] = append(out[n], i)
 	}
 	return out
 }
 
 // campaignSuspended tells a person what they may not do any more, and how they get it back.
-func (v render) campaignSuspended(c *breakglass.Campaign, ev breakglass.CampaignSuspended, lost []*breakglass.CampaignItem) message {
+func (v render) campaignSuspended(c *breakglass.Campaign, ev breakglass.CampaignSuspended, lost *loss) message {
 	why := "nobody confirmed it before the deadline"
 	if ev.Why == breakglass.WhyRevoked {
 		why = "a reviewer said revoke"
 	}
 	var lines []string
-	for _, i := range lost[:min(len(lost), 10)] {
-		lines = append(lines, "• "+escape(string(i.Gives.Part)+" of "+i.Gives.Profile+" on "+i.Gives.Cluster))
+	n := 0
+	for _, s := range breakglass.Shares(lost.parts) {
+		n += len(s.Clusters)
+		where := s.Clusters[:min(len(s.Clusters), 10)]
+		rest := ""
+		if more := len(s.Clusters) - len(where); more > 0 {
+			rest = fmt.Sprintf(" and %d more", more)
+		}
+		lines = append(lines, "• "+escape(string(s.Part)+" of "+s.Profile+" on "+strings.Join(where, ", ")+rest))
+	}
+	shown := lines[:min(len(lines), 10)]
+	var back []string
+	for _, id := range lost.items[:min(len(lost.items), 5)] {
+		back = append(back, "`breakglass recert reinstate "+escape(c.ID)+" --item "+escape(id)+"`")
 	}
 	text := "The recertification " + c.ID + " has suspended you as"
-	return message{text: escape(text) + " " + count(len(lost), "part", "parts"), blocks: []slack.Block{
-		section("", mrkdwn("*"+escape(text)+"*\n"+strings.Join(lines, "\n")+more(len(lost)-len(lines))+"\nReason: "+why+".")),
-		section("back", mrkdwn("If you need it, ask two reviewers. Each of them gives: `breakglass recert reinstate "+escape(c.ID)+" --item "+
-			escape(lost[0].ID)+"`"))}}
+	return message{text: escape(text) + " " + count(n, "part", "parts"), blocks: []slack.Block{
+		section("", mrkdwn("*"+escape(text)+"*\n"+strings.Join(shown, "\n")+more(len(lines)-len(shown))+"\nReason: "+why+".")),
+		section("back", mrkdwn("If you need it, ask two reviewers. Each of them gives: "+strings.Join(back, " and ")+
+			more(len(lost.items)-len(back))))}}
 }
 
 func (v render) campaignEscalated(c *breakglass.Campaign, ev breakglass.CampaignEscalated, ids []string) message {
@@ -340,7 +366,9 @@ func (v render) suspended(c *breakglass.Campaign) []string {
 	var who []string
 	for _, i := range c.Items {
 		if i.Held() {
-			who = append(who, i.Gives.Person)
+			for _, t := range i.Taken {
+				who = append(who, t.Person)
+			}
 		}
 	}
 	slices.Sort(who)
