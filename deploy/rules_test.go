@@ -69,6 +69,8 @@ var alertCases = []alertCase{
 	{"BreakglassLeftBehind", one(`breakglass_unacknowledged`, "1x12 0 1x20"), "26h", nil},
 	{"BreakglassPolicyNotInForce", one(`breakglass_policy_reload_success`, "1 0x5"), "3m", []string{""}},
 	{"BreakglassPolicyNotInForce", one(`breakglass_policy_reload_success`, "0 1x5"), "3m", nil},
+	{"BreakglassPolicyWaits", one(`breakglass_policy_waiting_seconds`, "86300+60x10"), "8m", []string{""}},
+	{"BreakglassPolicyWaits", one(`breakglass_policy_waiting_seconds`, "3600+60x3 0x10"), "8m", nil},
 	{"BreakglassLedgerStalled", one(`breakglass_ledger_checkpoint_age_seconds`, "1900x5"), "3m", []string{""}},
 	{"BreakglassLedgerStalled", one(`breakglass_ledger_checkpoint_age_seconds`, "700x5"), "3m", nil},
 	{"BreakglassReconcileBlind", one(`breakglass_reconcile_last_success_seconds{cluster="c1"}`, "0x100"), "80m", []string{"cluster=c1"}},

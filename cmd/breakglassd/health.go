@@ -362,7 +362,16 @@ func newMetrics(d *daemon) *metrics {
 	add(reconcileMetrics{func() map[string]breakglass.Reconciled { return d.service.Reconciled() }})
 	m.schedule = gauges("schedule_ok", "1 if the last run of the scheduled job that was due succeeded.", "job")
 	m.slack = gauge("slack_up", "1 if Slack answers and the token is good.")
-	m.reloadOK = gauge("policy_reload_success", "1 if the access policy on disk, when last read, was put in force.")
+	m.reloadOK = gauge("policy_reload_success", "1 if the access policy on disk, when last read, was put in force, or waits for two "+
+		"people.")
+	add(prometheus.NewGaugeFunc(opts("policy_waiting_seconds", "How long a change of the access policy has waited for two people; 0: none "+
+		"does."),
+		func() float64 {
+			if since := d.service.PolicyWaits(); !since.IsZero() {
+				return max(1, time.Since(since).Seconds())
+			}
+			return 0
+		}))
 	m.reloadAt = gauge("policy_reload_timestamp_seconds", "When the access policy was last read, in Unix time.")
 	m.verifyOK = gauge("ledger_verify_ok", "1 if the whole ledger verified when last read, once a day.")
 	m.reloaded(true, time.Now())

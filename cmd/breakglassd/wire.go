@@ -151,7 +151,7 @@ func (d *daemon) open(ctx context.Context, p parts) error {
 	}
 	if now := d.service.Policy(); policy == nil || policy.Digest != now.Digest {
 		d.log.Error("THE ACCESS POLICY ON DISK IS NOT IN FORCE: the one before is", slog.String("policy", now.Digest), slog.Any("error", unread))
-		d.metrics.reloaded(false, time.Now())
+		d.metrics.reloaded(unread == nil && !d.service.PolicyWaits().IsZero(), time.Now())
 	}
 	if d.sessions != nil {
 		d.sessions.service = d.service
@@ -518,7 +518,8 @@ func (d *daemon) reloads(ctx context.Context, p parts) error {
 // reload puts the access policy and the TLS certificate in force as they are on disk now. What is wrong stays as it was.
 func (d *daemon) reload(ctx context.Context) (changes []string, err error) {
 	changes, err = d.reloadPolicy(ctx)
-	d.metrics.reloaded(err == nil, time.Now())
+	no, _ := breakglass.AsRefusal(err)
+	d.metrics.reloaded(err == nil || no != nil && no.Code == breakglass.CodePolicyWaits, time.Now())
 	switch {
 	case err != nil:
 		d.log.Error("THE ACCESS POLICY ON DISK IS NOT IN FORCE: the one before stays", slog.String("policy", d.service.Policy().Digest),

@@ -16,6 +16,9 @@ import (
 // policyCheck names the findings of this file.
 const policyCheck = "policy"
 
+// CodePolicyWaits is the code of the refusal of a policy that is in order and waits for two people.
+const CodePolicyWaits = "policy/waits"
+
 // The findings about the access policy.
 const (
 	policyUnconfirmed = "policy-unconfirmed" // it is in force and the two people whom it names have not agreed to it
@@ -145,7 +148,8 @@ func (s *Service) changeTo(ctx context.Context, p *Policy) ([]string, error) {
 			return taken, err
 		}
 	}
-	return taken, refuse(ClassPolicy, "policy/waits", "two people of "+st.policy.Change.Approvers+": breakglass policy approve "+p.Digest[:12],
+	return taken, refuse(ClassPolicy, CodePolicyWaits,
+		"two people of "+st.policy.Change.Approvers+": breakglass policy approve "+p.Digest[:12],
 		"the new access policy adds or eases something and waits for two people of %s (%s)%s", st.policy.Change.Approvers,
 		strings.Join(ev.Changes, "; "), rest)
 }
@@ -403,6 +407,16 @@ func (s *Service) PolicyStanding(ctx context.Context, a Actor) (PolicyStanding, 
 			[]Channel{ChannelKey})
 	})
 	return out, nil
+}
+
+// PolicyWaits is since when a change of the access policy waits for two people; the zero time: none does.
+func (s *Service) PolicyWaits() time.Time {
+	s.reload.Lock()
+	defer s.reload.Unlock()
+	if s.changing.waits == nil {
+		return time.Time{}
+	}
+	return s.changing.asked
 }
 
 // Text is the file that the policy was read from.

@@ -27,8 +27,9 @@ type policyState struct {
 	agreedCooling time.Duration        // the shortest cooling-off time that was agreed to
 
 	waits   *PolicyProposed
-	waiting string  // digest of its leaf
-	next    *Policy // what waits; nil: not readable
+	waiting string    // digest of its leaf
+	next    *Policy   // what waits; nil: not readable
+	asked   time.Time // when it began to wait
 	signed  map[string][]PolicySigned
 }
 
@@ -53,7 +54,7 @@ func (st *policyState) apply(e ledger.Entry, ev Event, proof bool) error {
 			return fmt.Errorf("proposes a change of %s, in force is %s", ev.Base, st.loaded.Digest)
 		}
 		delete(st.signed, st.waiting)
-		st.waits, st.waiting, st.next = &ev, leafDigest(e), p
+		st.waits, st.waiting, st.next, st.asked = &ev, leafDigest(e), p, e.Time
 		if proof && len(e.Texts) > 0 && err != nil {
 			return err
 		}

@@ -22,7 +22,7 @@ func policyLine(ev breakglass.Event) (message, bool) {
 		case breakglass.WhyAccepted:
 			return policyMessage(":rotating_light: *An operator put an access policy in force that no two people have agreed to* "+
 				"(--accept-weaker):", ev.Changes,
-				"Confirm it, if it is meant: `breakglass policy approve "+shortDigest(ev.Digest)+"`"), true
+				"If it is meant, two people of the team that it names confirm it: `breakglass policy approve "+shortDigest(ev.Digest)+"`"), true
 		case breakglass.WhySigned:
 			return policyMessage(":scales: *The access policy has changed; two people have signed it:*", ev.Changes, ""), true
 		case breakglass.WhyLess:
