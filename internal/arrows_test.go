@@ -17,10 +17,10 @@ const module = "github.com/breakglassd/breakglass/"
 var arrows = map[string]string{
 	"cmd/breakglass": "internal/api internal/breakglass internal/ledger internal/recert internal/rotation internal/strictyaml " +
 		"internal/text",
-	"cmd/breakglassd": "internal/api internal/breakglass internal/cluster internal/devmode internal/disk internal/inventory internal/ledger " +
-		"internal/ledger/sqlstore internal/recert internal/rotation internal/schedule internal/secret " +
-		"internal/session internal/session/store internal/slackbot internal/strictyaml internal/sweep " +
-		"internal/text internal/vaultca internal/webhook",
+	"cmd/breakglassd": "internal/api internal/breakglass internal/cluster internal/devmode internal/disk internal/inventory " +
+		"internal/ledger internal/ledger/sqlstore internal/recert internal/rotation internal/schedule " +
+		"internal/secret internal/session internal/session/store internal/slackbot internal/strictyaml " +
+		"internal/sweep internal/text internal/vaultca internal/webhook",
 	"deploy":                    "",
 	"internal":                  "",
 	"internal/api":              "internal/breakglass internal/ledger internal/recert internal/rotation",
@@ -42,7 +42,7 @@ var arrows = map[string]string{
 	"internal/ledger/sqlstore":  "internal/disk internal/ledger",
 	"internal/ledger/storetest": "internal/ledger",
 	"internal/recert":           "internal/breakglass internal/inventory internal/ledger internal/schedule internal/text",
-	"internal/rotation":         "internal/breakglass",
+	"internal/rotation":         "internal/breakglass internal/text",
 	"internal/schedule":         "internal/breakglass",
 	"internal/secret":           "",
 	"internal/session":          "internal/breakglass internal/sweep",

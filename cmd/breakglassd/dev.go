@@ -88,7 +88,7 @@ func dev(ctx context.Context, f devFlags, out, errOut io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	vkey := ""
+	var vkey string
 	if again && !missing(cfg.Ledger.Path) {
 		_, _, vkey, err = ledgerKey(cfg)
 	} else {

@@ -18,7 +18,7 @@ func Free(path string) (int64, error) {
 	if err := syscall.Statfs(nearest(path), &s); err != nil {
 		return 0, fmt.Errorf("asking how much room %s has: %w", path, err)
 	}
-	return int64(s.Bavail) * int64(s.Bsize), nil
+	return int64(s.Bavail) * int64(s.Bsize), nil //nolint:unconvert // Bsize has another type on macOS
 }
 
 // Same reports whether two paths are on one file system.

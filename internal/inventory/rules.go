@@ -87,12 +87,12 @@ func LoadRules(text []byte) (*Rules, error) {
 	return out, nil
 }
 
-func (out *Rules) read(root strictyaml.Value) {
+func (r *Rules) read(root strictyaml.Value) {
 	top, ok := root.Object("controls", "groups", "rules")
 	if !ok {
 		return
 	}
-	out.groups = top.Need("groups").Words()
+	r.groups = top.Need("groups").Words()
 	controls := readControls(top.Need("controls"))
 	covers := map[string][]strictyaml.Value{}
 	lines := map[string]int{}
@@ -123,20 +123,20 @@ func (out *Rules) read(root strictyaml.Value) {
 			rule.Controls = readControls(o.At("controls"))
 		}
 		for _, n := range o.Need("needs").List() { // a rule without needs would be met by everybody: the list is not empty
-			rule.needs = append(rule.needs, len(out.needs))
-			out.needs = append(out.needs, readNeed(n))
+			rule.needs = append(rule.needs, len(r.needs))
+			r.needs = append(r.needs, readNeed(n))
 		}
-		out.Rules = append(out.Rules, rule)
+		r.Rules = append(r.Rules, rule)
 	}
-	for _, rule := range out.Rules {
+	for _, rule := range r.Rules {
 		for i, id := range rule.Covers {
 			if id != "*" && lines[id] == 0 {
 				covers[rule.ID][i].Wrong("there is no rule %s to cover", shown(id))
 			}
 		}
 	}
-	if len(out.needs) > maxNeeds {
-		root.Wrong("%d needs are more than the %d that can be judged at once", len(out.needs), maxNeeds)
+	if len(r.needs) > maxNeeds {
+		root.Wrong("%d needs are more than the %d that can be judged at once", len(r.needs), maxNeeds)
 	}
 }
 

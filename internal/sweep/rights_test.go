@@ -55,8 +55,8 @@ func rulesThat(t *testing.T) map[string][]inventory.PolicyRule {
 						role = append(role, p)
 					}
 					out[fmt.Sprintf("%s %d %s:%s", rule.ID, n, group, resource)] = role
-					sub, found := resource, false
-					if _, sub, found = strings.Cut(resource, "/"); !found {
+					_, sub, found := strings.Cut(resource, "/")
+					if !found {
 						continue
 					}
 					wild := slices.Clone(role)
