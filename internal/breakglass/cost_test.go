@@ -151,7 +151,7 @@ func TestCrashRepeatsNoticesAndLosesNone(t *testing.T) {
 		disk.dead.Store(false)
 		s.Restart()
 		time.Sleep(time.Second)
-		want := []string{"requested/v2", "approved/v2", "approved/v2"} // the approval again: its bookmark was lost
+		want := []string{"requested/v3", "approved/v2", "approved/v2"} // the approval again: its bookmark was lost
 		if diff := cmp.Diff(want, s.Told.Kinds(r.ID)); diff != "" {
 			t.Errorf("told (-want +got):\n%s", diff)
 		}

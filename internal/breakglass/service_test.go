@@ -108,7 +108,7 @@ func TestTwoApprovalsGiveOneCertificateThatEnds(t *testing.T) {
 		if s.Cluster.Has(r.ID) || r.Bound {
 			t.Error("the binding outlived the certificate")
 		}
-		want := []string{"requested/v2", "approved/v2", "approved/v2", "claimed/v2", "issued/v1", "bound/v1", "unbound/v1", "ended/v1"}
+		want := []string{"requested/v3", "approved/v2", "approved/v2", "claimed/v2", "issued/v1", "bound/v1", "unbound/v1", "ended/v1"}
 		if diff := cmp.Diff(want, s.Told.Kinds(r.ID)); diff != "" {
 			t.Error("people were told:", diff)
 		}
@@ -1037,7 +1037,7 @@ func TestMessengerThatFailsLosesNothing(t *testing.T) {
 		})
 		r := s.Grant("alice", "admin")
 		time.Sleep(5 * time.Minute)
-		if diff := cmp.Diff([]string{"requested/v2", "approved/v2", "approved/v2"}, s.Told.Kinds(r.ID)); diff != "" {
+		if diff := cmp.Diff([]string{"requested/v3", "approved/v2", "approved/v2"}, s.Told.Kinds(r.ID)); diff != "" {
 			t.Error(diff)
 		}
 		s.Restart()
