@@ -259,6 +259,11 @@ func TestRealSweepFindsPlantedTricks(t *testing.T) {
 		p.kubectl(t, "-n", ns, "create", "serviceaccount", "default") // the work of a controller that does not run here
 	}
 	planted := tricks()
+	// Kubernetes before 1.36 has no MutatingAdmissionPolicy in v1: there the trick cannot be played.
+	if served := p.kubectl(t, "api-resources", "--api-group=admissionregistration.k8s.io", "-o", "name"); os.Getenv(real.LineVar) != "" &&
+		!strings.Contains(served, "mutatingadmissionpolicies") {
+		planted = slices.DeleteFunc(planted, func(tr trick) bool { return tr.rule == "mutatingadmissionpolicy-created" })
+	}
 	var first []string
 	for _, tr := range planted {
 		if tr.before != "" {
