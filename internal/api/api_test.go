@@ -194,7 +194,7 @@ func TestOneRequestBecomesOneCertificateOverHTTP(t *testing.T) {
 			t.Errorf("entry %d: number %d, or its leaf is not of its event", i, e.Number)
 		}
 	}
-	want := []string{"requested/v2", "refused/v1", "refused/v1", "approved/v2", "approved/v2", "refused/v1", "claimed/v2", "issued/v1",
+	want := []string{"requested/v3", "refused/v1", "refused/v1", "approved/v2", "approved/v2", "refused/v1", "claimed/v2", "issued/v1",
 		"bound/v1", "delivered/v1", "refused/v1"}
 	if diff := cmp.Diff(want, kinds); diff != "" {
 		t.Error(diff)
