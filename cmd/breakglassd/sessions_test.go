@@ -44,7 +44,7 @@ func newSessions(t *testing.T) *sessions {
 	clusters, err := cluster.Open(cluster.Config{Targets: []cluster.Target{{ID: "c1", Kubeconfig: path}}})
 	must(t, err)
 	cfg := &Config{Sessions: Sessions{Path: filepath.Join(dir, "sessions.db"), Keep: 48 * time.Hour}}
-	s, err := openSessions(t.Context(), cfg, clusters, newMetrics(&daemon{}), slog.New(slog.DiscardHandler))
+	s, err := openSessions(t.Context(), cfg, clusters, newMetrics(&daemon{cfg: &Config{}}), slog.New(slog.DiscardHandler))
 	must(t, err)
 	t.Cleanup(func() { s.store.Close() })
 	return s
@@ -127,7 +127,7 @@ func (s *sessions) report(t *testing.T, r *breakglass.Request, format string) st
 
 // An alert on a metric that is not exported never fires.
 func TestAlertRulesAskForWhatTheDaemonExports(t *testing.T) {
-	m := newMetrics(&daemon{})
+	m := newMetrics(&daemon{cfg: &Config{}})
 	m.watchIntake(func() store.Figures { return store.Figures{} })
 	descs := make(chan *prometheus.Desc, 1000)
 	m.registry.Describe(descs)
