@@ -804,10 +804,8 @@ func (a *app) sessionReport(ctx context.Context, c *api.Client, id, out string) 
 		return nil
 	}
 	if a.output == "" {
-		// What is in it was written by others. Lines stay; nothing else that a terminal would obey does.
-		for line := range bytes.Lines(body) {
-			a.data("%s\n", strings.TrimSuffix(string(line), "\n"))
-		}
+		// What is in it was written by others. Lines and columns stay; nothing else that a terminal would obey does.
+		a.data("%s", styled(exactLines(string(body))))
 		return nil
 	}
 	// The very bytes, for their digest is in the ledger; but for a prompt that would stand behind the last of them.

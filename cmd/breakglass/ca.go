@@ -103,9 +103,7 @@ func (a *app) cleaned(write func(*bytes.Buffer) error) error {
 	if err := write(&b); err != nil {
 		return err
 	}
-	for line := range bytes.Lines(b.Bytes()) {
-		a.data("%s\n", strings.TrimSuffix(string(line), "\n"))
-	}
+	a.data("%s", styled(exactLines(b.String()))) // its columns stay where they are
 	return nil
 }
 

@@ -201,7 +201,7 @@ func (a *app) describeItem(i *api.CampaignItem) {
 	if i.TakeAway != "" {
 		a.data("  to take it away:\n")
 		for line := range strings.Lines(i.TakeAway) {
-			a.data("    %s\n", strings.TrimRight(line, "\n"))
+			a.data("    %s\n", styled(exactLines(strings.TrimRight(line, "\n")))) // a command to copy: no space of it is merged
 		}
 	} else if i.Advice != "" {
 		a.data("  to take it away: %s\n", oneLine(i.Advice, 300))
@@ -334,7 +334,7 @@ func (a *app) howToTakeAway(v breakglass.Verdict, i *api.CampaignItem) {
 	}
 	if i.TakeAway != "" {
 		for line := range strings.Lines(i.TakeAway) {
-			a.data("%s\n", strings.TrimRight(line, "\n"))
+			a.data("%s\n", styled(exactLines(strings.TrimRight(line, "\n"))))
 		}
 		then := "and the next look at the cluster proves it"
 		if !i.Provable() {

@@ -127,7 +127,7 @@ func (s *sessions) report(t *testing.T, r *breakglass.Request, format string) st
 
 // An alert on a metric that is not exported never fires.
 func TestAlertRulesAskForWhatTheDaemonExports(t *testing.T) {
-	m := newMetrics(&daemon{cfg: &Config{}})
+	m := newMetrics(&daemon{cfg: &Config{Sessions: Sessions{Path: "sessions.db"}}})
 	m.watchIntake(func() store.Figures { return store.Figures{} })
 	descs := make(chan *prometheus.Desc, 1000)
 	m.registry.Describe(descs)

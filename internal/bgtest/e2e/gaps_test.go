@@ -533,7 +533,7 @@ func TestInterruptedRequestIsResumed(t *testing.T) {
 	id := requestID.FindString(said())
 	must(t, cmd.Process.Signal(os.Interrupt))
 	_ = cmd.Wait()
-	if code := cmd.ProcessState.ExitCode(); code != 130 || stdout.Len() > 0 || !strings.Contains(said(), "breakglass request --resume "+id) {
+	if code := cmd.ProcessState.ExitCode(); code != 130 || stdout.Len() > 0 || !strings.Contains(said(), "breakglass request --resume="+id) {
 		t.Errorf("Ctrl-C: exit code %d, want 130 and how to go on\n%s%s", code, stdout.String(), said())
 	}
 	d.cli("carol", "approve", id, "--yes")
