@@ -100,6 +100,7 @@ type CA struct {
 	issuers sync.Map // pinned issuer id → *x509.Certificate. An issuer's certificate never changes under its id
 	seen    sync.Map // mount path → *names
 	checks  rounds
+	finds   rounds
 }
 
 var _ breakglass.Signer = (*CA)(nil)
@@ -123,7 +124,8 @@ func Open(_ context.Context, cfg Config) (*CA, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	c := &CA{cfg: cfg, log: cfg.Log, mounts: map[string]Mount{}, kick: make(chan struct{}, 1),
-		checks: rounds{running: map[string]*round{}, waiting: map[string]*round{}}}
+		checks: rounds{running: map[string]*round{}, waiting: map[string]*round{}},
+		finds:  rounds{running: map[string]*round{}, waiting: map[string]*round{}}}
 	var bad []error
 	for _, m := range cfg.Mounts {
 		if _, twice := c.mounts[m.Cluster]; twice || m.Cluster == "" {

@@ -5,7 +5,9 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -15,40 +17,102 @@ import (
 // findWorkers is how many certificates are read at a time. Vault on two cores is busy with about this many.
 const findWorkers = 8
 
+// findTimeout is how long one reading of a mount may take: the first one after a start reads every certificate there is, some three
+// thousand a second from a Vault on two cores. Each call to Vault has its own deadline besides.
+const findTimeout = 5 * time.Minute
+
 // names remembers the common names of one mount's certificates, because Vault can list only serial numbers and knows no
 // order. A certificate never changes, so each is read once in the life of the process.
 type names struct {
-	mu       sync.Mutex // held for map access only
-	bySerial map[string]string
+	mu     sync.Mutex // held for map access only
+	known  map[string]bool
+	byName map[string][]string // serial numbers
+}
+
+func (n *names) knows(serial string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.known[serial]
+}
+
+func (n *names) add(cert *x509.Certificate) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if serial := breakglass.Serial(cert); !n.known[serial] {
+		n.known[serial] = true
+		n.byName[cert.Subject.CommonName] = append(n.byName[cert.Subject.CommonName], serial)
+	}
+}
+
+func (n *names) serials(commonName string) []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.byName[commonName])
 }
 
 // Find returns every certificate on the cluster's mount with this common name. The first call reads all certificates there
-// are, later ones only what is new; what a call that ran out of time has read is kept for the next one.
+// are, later ones only what is new; what a reading that failed has read is kept for the next one. Callers that come while others are
+// being answered share the next reading, which begins after they came. A caller that does not wait for the end gets an error, and the
+// reading goes on.
 func (c *CA) Find(ctx context.Context, cluster, commonName string) ([]*x509.Certificate, error) {
-	m, _, err := c.mount(cluster, "")
-	if err != nil {
-		return nil, err
-	}
-	v, _ := c.seen.LoadOrStore(m.Path, &names{bySerial: map[string]string{}})
-	cache := v.(*names)
-	var found []*x509.Certificate
-	err = c.Scan(ctx, cluster, func(serial string) bool {
-		cache.mu.Lock()
-		defer cache.mu.Unlock()
-		name, known := cache.bySerial[serial]
-		return !known || name == commonName
-	}, func(cert *x509.Certificate) {
-		cache.mu.Lock()
-		defer cache.mu.Unlock()
-		cache.bySerial[breakglass.Serial(cert)] = cert.Subject.CommonName
-		if cert.Subject.CommonName == commonName {
-			found = append(found, cert)
-		}
-	})
+	found, err := c.find(ctx, cluster, commonName)
 	if err != nil {
 		return nil, fmt.Errorf("looking for the certificate of %s in Vault: %w", commonName, err)
 	}
 	return found, nil
+}
+
+func (c *CA) find(ctx context.Context, cluster, commonName string) ([]*x509.Certificate, error) {
+	m, _, err := c.mount(cluster, "")
+	if err != nil {
+		return nil, err
+	}
+	v, _ := c.seen.LoadOrStore(m.Path, &names{known: map[string]bool{}, byName: map[string][]string{}})
+	cache := v.(*names)
+	r := c.finds.join(m.Path, func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), findTimeout) // of everybody who joined, so of nobody
+		defer cancel()
+		return c.Scan(ctx, cluster, func(serial string) bool { return !cache.knows(serial) }, cache.add)
+	})
+	select {
+	case <-r.done:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if r.err != nil {
+		return nil, r.err
+	}
+	s, err := c.token(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var found []*x509.Certificate
+	for _, serial := range cache.serials(commonName) {
+		cert, err := c.certificate(ctx, s, m.Path, serial)
+		if err != nil {
+			return nil, err
+		}
+		if cert != nil {
+			found = append(found, cert)
+		}
+	}
+	return found, nil
+}
+
+// certificate reads one certificate, nil if it is not there: tidy removes those that ended.
+func (c *CA) certificate(ctx context.Context, s *session, mount, serial string) (*x509.Certificate, error) {
+	a, err := c.get(ctx, s.token, mount+"/cert/"+serial)
+	if absent(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading certificate %s of %s: %w", serial, mount, err)
+	}
+	cert, err := oneCertificate(a.text("certificate"))
+	if err != nil {
+		return nil, fmt.Errorf("reading certificate %s of %s: %w", serial, mount, err)
+	}
+	return cert, nil
 }
 
 // Scan visits the certificates on the cluster's mount that want says yes to, given their serial numbers in the form of
@@ -83,16 +147,9 @@ func (c *CA) Scan(ctx context.Context, cluster string, want func(serial string) 
 			continue
 		}
 		g.Go(func() error {
-			a, err := c.get(gctx, s.token, m.Path+"/cert/"+serial)
-			if absent(err) {
-				return nil
-			}
-			if err != nil {
-				return fmt.Errorf("reading certificate %s of %s: %w", serial, m.Path, err)
-			}
-			cert, err := oneCertificate(a.text("certificate"))
-			if err != nil {
-				return fmt.Errorf("reading certificate %s of %s: %w", serial, m.Path, err)
+			cert, err := c.certificate(gctx, s, m.Path, serial)
+			if cert == nil || err != nil {
+				return err
 			}
 			visit(cert)
 			return nil
