@@ -159,7 +159,7 @@ func (d *daemon) apiServer(t *testing.T, o real.APIServerOptions, config string,
 	if edit != nil {
 		authz = edit(authz)
 	}
-	kubeconfig := change(t, shipped(t, "authorization-webhook.kubeconfig"), "https://breakglassd.example.com:8444/authorize/CLUSTER",
+	kubeconfig := change(t, shipped(t, "authorization-webhook.kubeconfig"), "https://breakglass.example.com:8444/authorize/prod-eu-1",
 		"https://"+d.addr+"/authorize/c1")
 	kubeconfig = change(t, kubeconfig, installed+"breakglassd-ca.crt", in("breakglassd-ca.crt"))
 	o.Files = map[string][]byte{"authz.yaml": authz, "breakglassd-ca.crt": d.ca.CertPEM}
@@ -174,9 +174,9 @@ func (d *daemon) apiServer(t *testing.T, o real.APIServerOptions, config string,
 	} else {
 		o.Files["token"] = []byte(secret)
 		kubeconfig = change(t, kubeconfig, installed+"webhook-token", in("token"))
-		audit := change(t, shipped(t, "audit-webhook.kubeconfig"), "https://breakglass.example.com:8444/audit/prod", "https://"+d.addr+
+		audit := change(t, shipped(t, "audit-webhook.kubeconfig"), "https://breakglass.example.com:8444/audit/prod-eu-1", "https://"+d.addr+
 			"/audit/c1")
-		audit = change(t, audit, installed+"webhook-ca.crt", in("breakglassd-ca.crt"))
+		audit = change(t, audit, installed+"breakglassd-ca.crt", in("breakglassd-ca.crt"))
 		o.Files["audit.kubeconfig"] = change(t, audit, installed+"webhook-token", in("token"))
 		o.Files["audit-policy.yaml"] = shipped(t, "audit-policy.yaml")
 		o.Flags = append(o.Flags, "--audit-policy-file=audit-policy.yaml", "--audit-webhook-config-file=audit.kubeconfig",

@@ -73,7 +73,7 @@ func TestRealAPIServerTellsWhatWasDone(t *testing.T) {
 	var bodies [][]byte
 	daemon := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
-		if err != nil || r.URL.Path != "/audit/prod" || r.Header.Get("Authorization") != "Bearer the-token" {
+		if err != nil || r.URL.Path != "/audit/prod-eu-1" || r.Header.Get("Authorization") != "Bearer the-token" {
 			t.Errorf("got %s with %q, %v", r.URL.Path, r.Header.Get("Authorization"), err)
 		}
 		mu.Lock()
@@ -89,8 +89,8 @@ func TestRealAPIServerTellsWhatWasDone(t *testing.T) {
 	a := real.NewCluster(t, real.APIServerOptions{ClientCAs: ca.CertPEM, Flags: append(flags(t), "--audit-log-path=audit.log",
 		"--audit-log-mode=blocking"),
 		Files: map[string][]byte{"audit-policy.yaml": []byte(shipped(t, "audit-policy.yaml")), "audit-webhook.kubeconfig": []byte(hook),
-			"webhook-token":  []byte("the-token"),
-			"webhook-ca.crt": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: daemon.Certificate().Raw})}})
+			"webhook-token":      []byte("the-token"),
+			"breakglassd-ca.crt": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: daemon.Certificate().Raw})}})
 	admin := func(args ...string) string { t.Helper(); return real.MustKubectl(t, a.AdminKubeconfig(), args...) }
 	admin("create", "namespace", "breakglass")
 	admin("-n", "breakglass", "create", "serviceaccount", "breakglassd")
