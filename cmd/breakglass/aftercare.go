@@ -502,7 +502,7 @@ func (a *app) afterwards(r api.Request) string {
 		case len(s.Items) > 0 && !r.AcknowledgeBy.IsZero():
 			row("seen by", "nobody yet; due %s: %s", a.when(r.AcknowledgeBy), a.typed("ack", nil, r.ID))
 		case len(s.Items) > 0:
-			row("seen by", "nobody yet: %s", a.typed("ack", nil, r.ID))
+			row("seen by", "no responder yet: %s", a.typed("ack", nil, r.ID))
 		}
 	}
 	switch {
@@ -598,8 +598,8 @@ func (p *progress) Read(b []byte) (int, error) {
 func (a *app) findingsCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "findings", Short: "List what the daemon's checks have found and is not over", Args: args(0, 0, "no arguments"),
 		Long: "Lists what the daemon's checks have found and is not over, with what to do about it. The exit code is 8 while one of them is " +
-			"critical, and while a session's critical leavings are not acknowledged, its closing note is overdue, or its revocation is not proved. " +
-			"Most end by themselves when what they say is put right. What was once done, by a certificate or under a name that nobody knows, ends " +
+			"critical, and while a session's critical leavings are not acknowledged, its closing note is overdue, or its revocation is not " +
+			"proved. Most end by themselves when what they say is put right. What was once done, by a certificate or under a name that nobody knows, ends " +
 			"when a responder settles it.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := a.reader()

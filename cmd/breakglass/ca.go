@@ -34,7 +34,8 @@ func (a *app) caCommand() *cobra.Command {
 		return cmd
 	}
 	status := run("status", "Say what the last check of a cluster's CAs found",
-		"Draws each generation of the break-glass CA and each API server by itself: which of them trusts which. The exit code is 8 when\nsomebody has to act, or when something could not be seen.",
+		"Draws each generation of the break-glass CA and each API server by itself: which of them trusts which. The exit code is 8 when\n"+
+			"somebody has to act, or when something could not be seen.",
 		func(cmd *cobra.Command, c *api.Client) error {
 			r, err := c.CAStatus(cmd.Context(), cluster)
 			if err != nil {

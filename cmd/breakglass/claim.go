@@ -40,7 +40,9 @@ func (a *app) claimCommand() *cobra.Command {
 	var t target
 	cmd := &cobra.Command{Use: "claim ID", Short: "Turn an approved request into its certificate, once", Args: one(),
 		ValidArgsFunction: a.completeIDs(api.FilterMine),
-		Long:              "Claims the certificate of an approved request for a key on this machine, checks the ledger's proof of it, and writes a\nkubeconfig. Then it asks the cluster whether it accepts the certificate. With the same key it can be repeated while the certificate is valid; it is then the same certificate.",
+		Long: "Claims the certificate of an approved request for a key on this machine, checks the ledger's proof of it, and " +
+			"writes a\nkubeconfig. Then it asks the cluster whether it accepts the certificate. With the same key it can be repeated while the " +
+			"certificate is valid; it is then the same certificate.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := a.formats("kubeconfig", "pem", "json"); err != nil {
 				return err

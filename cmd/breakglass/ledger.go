@@ -244,7 +244,7 @@ func (a *app) reportExport(x *exported, all bool) error {
 		return err
 	}
 	if audit.Unagreed > 0 {
-		return &failure{exit: exitUnagreed, what: fmt.Sprintf("NOBODY AGREED: %s on an access policy that only an operator put in force",
+		return &failure{exit: exitUnagreed, what: fmt.Sprintf("NOT AGREED TO: %s on an access policy that only an operator put in force",
 			resting(audit.Unagreed)),
 			why: "every hash and the signature are right; that these approvals are by the right people is that operator's word alone",
 			next: "two people of the team that signs changes look at it, breakglass policy show, and confirm it if it was meant, breakglass " +

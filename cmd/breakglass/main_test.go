@@ -654,7 +654,7 @@ func TestEveryEndHasItsExitCode(t *testing.T) {
 func TestWhatWasApprovedAndNotClaimedIsSaidSo(t *testing.T) {
 	f, _ := explain(outcome(api.Request{ID: "bg-0000-000", State: breakglass.StateLapsed, ClaimUntil: time.Now()}))
 	if !strings.HasPrefix(f.why, "it was approved, and not claimed until ") {
-		t.Errorf("an approved request that nobody claimed: %q", f.why)
+		t.Errorf("an approved request that was not claimed: %q", f.why)
 	}
 }
 
@@ -929,7 +929,8 @@ func FuzzCredential(f *testing.F) {
 }
 
 func FuzzLeaf(f *testing.F) {
-	f.Add([]byte("ledger-leaf v1\nstream bg-7k3m-9qx\nnumber 1\nkind withdrawn/v1\ntime 2026-11-22T03:45:00.000000000Z\n\n{\"by\":{\"channel\":\"key\"}}"))
+	f.Add([]byte("ledger-leaf v1\nstream bg-7k3m-9qx\nnumber 1\nkind withdrawn/v1\ntime 2026-11-22T03:45:00.000000000Z\n\n" +
+		"{\"by\":{\"channel\":\"key\"}}"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if ev, err := eventIn(b, "bg-7k3m-9qx"); err == nil && ev == nil {
 			t.Error("no event and no error")

@@ -162,7 +162,8 @@ func (a *app) showCommand() *cobra.Command {
 	var out string
 	cmd := &cobra.Command{Use: "show ID", Short: "Show everything that is known about a request", Args: one(),
 		ValidArgsFunction: a.completeIDs(api.FilterAll),
-		Long: "Shows everything that is known about a request. With --session it shows the whole report on what was done with the certificate,\nas API servers' audit events tell it: also with -o json, whose digest is in the ledger, and -o html.\n" +
+		Long: "Shows everything that is known about a request. With --session it shows the whole report on what was done with the " +
+			"certificate,\nas API servers' audit events tell it: also with -o json, whose digest is in the ledger, and -o html.\n" +
 			"With --proof it prints the certificate with the ledger's proof of it, as JSON without any key: for an auditor, who checks it\nwith " +
 			"ledger verify.",
 		RunE: func(cmd *cobra.Command, args []string) error {

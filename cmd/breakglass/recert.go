@@ -246,7 +246,8 @@ func (a *app) recertReview() *cobra.Command {
 	var together bool
 	cmd := &cobra.Command{Use: "review [CAMPAIGN]", Short: "Go through the items that wait for your word",
 		Args: args(0, 1, "at most one campaign"),
-		Long: "Shows the items that wait for your word. On a terminal it asks about each: keep, revoke, skip or quit. What is unchanged since\nsomebody last kept it can be confirmed together; what is new or gives more is asked about one by one.",
+		Long: "Shows the items that wait for your word. On a terminal it asks about each: keep, revoke, skip or quit. What is unchanged since\n" +
+			"somebody last kept it can be confirmed together; what is new or gives more is asked about one by one.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
 			c, err := a.reader()
@@ -496,7 +497,7 @@ func (a *app) givenBack(i *api.CampaignItem) {
 	case more == 1:
 		a.screen.note("%s %d of %d: one more reviewer must say the same", a.screen.green("✓"), len(i.Back), i.NeedBack)
 	default:
-		a.screen.note("%s %d of %d: %d more reviewers must say the same; nobody's word counts for themselves", a.screen.green("✓"), len(i.Back),
+		a.screen.note("%s %d of %d: %d more reviewers must say the same; a reviewer's own word does not count for themselves", a.screen.green("✓"), len(i.Back),
 			i.NeedBack, more)
 	}
 }
@@ -656,11 +657,13 @@ func (a *app) recertVerify() *cobra.Command {
 			}
 			if len(v.Problems) > 0 {
 				return &failure{exit: exitVerify, what: fmt.Sprintf("VERIFICATION FAILED: %d problems", len(v.Problems)),
-					why: strings.Join(v.Problems[:min(len(v.Problems), 20)], "\n       "), next: "keep this bundle as evidence, and ask for another export"}
+					why:  strings.Join(v.Problems[:min(len(v.Problems), 20)], "\n       "),
+					next: "keep this bundle as evidence, and ask for another export"}
 			}
 			if len(v.Unchecked) > 0 {
 				return &failure{exit: exitVerify, what: "made by another version of " + a.name,
-					why:  "the ledger entries are sound and every file is as it was signed, but these could not be made again to compare them: " + strings.Join(v.Unchecked, ", "),
+					why: "the ledger entries are sound and every file is as it was signed, but these could not be made again to compare them: " +
+						strings.Join(v.Unchecked, ", "),
 					next: "verify it with the version that made it"}
 			}
 			if !v.Closed {

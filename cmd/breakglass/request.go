@@ -25,7 +25,8 @@ func (a *app) requestCommand() *cobra.Command {
 	)
 	cmd := &cobra.Command{Use: "request", Short: "Ask for emergency access, wait for the approvals, get the certificate",
 		Args: args(0, 0, "flags only"),
-		Long: "Opens a request, waits until enough other people have approved it, and claims the certificate for a key made on this machine.\nCtrl-C leaves the request open; --resume goes on with it.",
+		Long: "Opens a request, waits until enough other people have approved it, and claims the certificate for a key made on this machine.\n" +
+			"Ctrl-C leaves the request open; --resume goes on with it.",
 		Example: `  breakglass request -c prod-eu-1 -p cluster-admin --for 30m --incident INC-4312 --reason "etcd quorum lost, API 5xx"
   eval "$(breakglass request -p cluster-admin --reason 'etcd quorum lost')"      # sets KUBECONFIG when it is through`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -287,7 +288,7 @@ func (a *app) summary(r api.Request, me string) {
 	}
 }
 
-// maxNamed bounds the people who are named: beyond it nobody reads a list.
+// maxNamed bounds the people who are named: a longer list is not read.
 const maxNamed = 12
 
 // crowd names the people who can approve a request or, where they are many, their teams.

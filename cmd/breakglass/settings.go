@@ -154,7 +154,7 @@ func (a *app) client() (*api.Client, error) {
 	if c.Session, err = a.cachedSession(address); err != nil {
 		return nil, err
 	}
-	// Whoever signs in, approvers and responders too, does so with the ledger that this machine saw before or with one that goes on
+	// Every person who signs in, approvers and responders too, does so with the ledger that this machine saw before or with one that goes on
 	// from it. A daemon that was restored from an older copy has lost its sessions, so that everybody has to.
 	c.Trust = func(ctx context.Context) error {
 		return a.checkLedger(ctx, c, func(v note.Verifier) ([]byte, error) {

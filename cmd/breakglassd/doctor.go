@@ -315,7 +315,7 @@ func (d *doctor) changes() {
 		}
 		d.ok("policy-changes", team.ID, "two of %s sign what a change of the access policy adds or eases", strings.Join(able, ", "))
 	case p.Change.ReviewedBy != "":
-		d.warn("policy-changes", d.cfg.PolicyFile, "breakglass asks nobody to agree to changes of the access policy. By its own word a second "+
+		d.warn("policy-changes", d.cfg.PolicyFile, "no team in breakglass agrees to changes of the access policy. By its own word a second "+
 			"person does elsewhere (%q): new keys, accounts, members and profiles count after %s. Better name a team: policy: {approvers: TEAM}",
 			p.Change.ReviewedBy, p.Change.Cooling)
 	default:

@@ -170,7 +170,7 @@ func (s *scanner) options(ctx context.Context, id string) inventory.Options {
 	if s.ca != nil {
 		issuers, err := s.ca.Issuers(ctx, id)
 		if err != nil { // without them our CA shows as one that nobody knows, which is true
-			s.log.Warn("Vault does not tell the break-glass CA, so that the scan shows it as a CA that nobody knows",
+			s.log.Warn("Vault does not tell the break-glass CA, so that the scan shows it as an unknown CA",
 				slog.String("cluster", id), slog.Any("error", err))
 		}
 		for _, issuer := range issuers {

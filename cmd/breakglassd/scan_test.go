@@ -86,7 +86,7 @@ clusters:
 // clientCAs is what the clusters of scanned say of the CAs that they take; empty: nothing.
 var clientCAs string
 
-// Vault tells the break-glass CA to anybody: a scan that reaches it knows our own, and one that does not says so.
+// Vault tells the break-glass CA without a credential: a scan that reaches it knows our own, and one that does not says so.
 func TestScanKnowsOurOwnCA(t *testing.T) {
 	ours, err := real.NewCA("breakglass")
 	if err != nil {

@@ -91,7 +91,7 @@ const (
 	OutcomeEscalated Outcome = "escalated" // by silence
 )
 
-// Need is how many people must say keep. Nobody's word counts for what they have themselves: where one of those who said keep
+// Need is how many people must say keep. A reviewer's word does not count for what the reviewer has: where one of those who said keep
 // is among the people of a way, it takes one more, so that each of these is confirmed by enough others.
 func (c *Campaign) Need(i *CampaignItem) int {
 	n := 1
@@ -101,7 +101,7 @@ func (c *Campaign) Need(i *CampaignItem) int {
 	return n + own(i, i.Words, func(w Word) string { return w.By.Person })
 }
 
-// NeedBack is how many people must say that what is suspended comes back; as with Need, nobody's word counts for themselves.
+// NeedBack is how many people must say that what is suspended comes back; as with Need, a reviewer's word does not count for the reviewer.
 func (i *CampaignItem) NeedBack() int {
 	return MinReinstate + own(i, i.Back, func(w Ending) string { return w.By.Person })
 }
@@ -795,7 +795,7 @@ func dueCampaign(c *Campaign, p *Policy, held []holding, since map[Eligibility]s
 	after := c.copied()
 	for _, ev := range events {
 		if err := after.apply(ledger.Entry{StreamSeq: after.Rev + 1, Time: now}, ev); err != nil {
-			break // whoever records them hears of it
+			break // the caller that records them gets the error
 		}
 	}
 	counts, open := after.Counts()

@@ -136,7 +136,7 @@ func TestRevokedWaySuspendsDownToTheFloorAndTheRestWhenThereIsRoom(t *testing.T)
 			t.Error("of five approvers three must stay:", diff)
 		}
 		if i := item(t, s, c.ID, id); i.EscalatedWhy != breakglass.WhyFloor || len(c.Unsettled()) != 1 {
-			t.Errorf("the floor kept dave and nobody was told: %+v", i)
+			t.Errorf("the floor kept dave and no reviewer was told: %+v", i)
 		}
 		if _, err := s.Service.SetPolicy(t.Context(), roomy(t)); err != nil {
 			t.Fatal(err)
@@ -160,7 +160,7 @@ func TestRevokedWaySuspendsDownToTheFloorAndTheRestWhenThereIsRoom(t *testing.T)
 	})
 }
 
-// What nobody confirmed is suspended, in the same way as it was when each eligibility was an item, and the counts add up.
+// What no reviewer confirmed is suspended, in the same way as it was when each eligibility was an item, and the counts add up.
 func TestSilenceAboutTeamsSuspendsWhatItDidAboutEligibility(t *testing.T) {
 	end := func(plan func(*breakglass.Policy) breakglass.CampaignPlan) map[string]int { // people, by part, profile and cluster
 		got := map[string]int{}

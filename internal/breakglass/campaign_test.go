@@ -424,7 +424,7 @@ func TestWhatThePolicyDoesNotHaveAnyMoreIsSuspendedWithoutAFloor(t *testing.T) {
 		if _, err := s.Service.SetPolicy(t.Context(), p); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(24 * time.Hour) // a profile that is new counts later where nobody need agree to it
+		time.Sleep(24 * time.Hour) // a profile that is new counts later where no team agrees to changes
 		r := s.Ask(byKey("alice"), "scoped")
 		s.Approve(byKey("bob"), r)
 		wantState(t, s.Approve(byKey("carol"), r), breakglass.StateApproved)

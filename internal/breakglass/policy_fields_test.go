@@ -70,7 +70,7 @@ func fields(p *breakglass.Policy) map[string][]string {
 	return out
 }
 
-// noRule is the fields that a person does not write, or that nobody sees, and why a change of them needs no rule.
+// noRule is the fields that a person does not write, or that no person sees, and why a change of them needs no rule.
 var noRule = map[string]string{
 	"Digest":              "it is of the text, and what the text says has its rules",
 	"text":                "what it says has its rules",

@@ -46,7 +46,7 @@ func Restrict(old, new *Policy) *Policy {
 	p.Responders = both(old.Responders, new.Responders, same)
 	p.Closing = ClosingRule{Within: leastSet(old.Closing.Within, new.Closing.Within), RaiseQuorum: old.Closing.RaiseQuorum ||
 		new.Closing.RaiseQuorum}
-	// Whoever reviews can take people's eligibility away, and reads everything: the first reviewers wait as every later one does.
+	// A reviewer can take people's eligibility away, and reads everything: the first reviewers wait as every later one does.
 	if a, b := old.Campaign, new.Campaign; len(a.Reviewers) > 0 && len(b.Reviewers) > 0 {
 		p.Campaign = CampaignRule{Reviewers: orElse(both(a.Reviewers, b.Reviewers, same), a.Reviewers),
 			AdminReviewers: max(a.AdminReviewers, b.AdminReviewers),

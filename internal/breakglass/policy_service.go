@@ -22,7 +22,7 @@ const CodePolicyWaits = "policy/waits"
 // The findings about the access policy.
 const (
 	policyUnconfirmed = "policy-unconfirmed" // it is in force and the two people whom it names have not agreed to it
-	policyOneEditor   = "policy-one-editor"  // it says of nobody that they must agree to a change
+	policyOneEditor   = "policy-one-editor"  // it names no team that must agree to a change
 	policyOnDisk      = "policy-on-disk"     // the file is not what is in force
 )
 
@@ -368,7 +368,7 @@ type PolicyStanding struct {
 	WaitingWaived bool
 }
 
-// CoolingOff is a new key or account and from when on it counts for approvals. Where nobody need agree to changes it is also a new member
+// CoolingOff is a new key or account and from when on it counts for approvals. Where no team agrees to changes it is also a new member
 // of a team, or a new profile, which is of no person.
 type CoolingOff struct {
 	Person string    `json:"person,omitempty"`

@@ -275,7 +275,7 @@ func (st *policyState) inForce() *Policy {
 	return &p
 }
 
-// notCooling refuses an approval by a key or account that is new, or, where nobody need agree to changes, of a new member of a team
+// notCooling refuses an approval by a key or account that is new, or, where no team agrees to changes, of a new member of a team
 // or for a new profile.
 func (p *Policy) notCooling(a Actor, q Quorum, profile string, now time.Time) error {
 	new, until := newest(p.cooling, a, q, profile)

@@ -347,7 +347,7 @@ func TestAcceptedPolicyIsLoudUntilTwoAgree(t *testing.T) {
 	})
 }
 
-// Two people sign the words of a change. What it is a change of, which nobody has agreed to, they have not seen.
+// Two people sign the words of a change. What it is a change of, which no two people have agreed to, they have not seen.
 func TestASignedChangeDoesNotConfirmWhatItIsAChangeOf(t *testing.T) {
 	guardedBubble(t, func(t *testing.T, s *bgtest.System) {
 		sign(t, s, "alice", false)
@@ -377,7 +377,7 @@ func TestAcceptedPolicyWithoutATeamStaysACriticalFinding(t *testing.T) {
 		load(t, s, strings.Replace(bgtest.Policy(), "max: 1h", "max: 30m", 1), "")
 		s.Restart()
 		if f := s.Service.Findings(); !isOpen(s, "policy-unconfirmed") || f[0].Severity != breakglass.SeverityCritical {
-			t.Errorf("findings %+v, want a critical one that nobody can agree to the policy", f)
+			t.Errorf("findings %+v, want a critical one that no team can agree to the policy", f)
 		}
 		load(t, s, guarded(), "policy/weaker")
 		s.RestartAs(guarded(), func(c *breakglass.Config) { c.AcceptWeaker = true })
@@ -389,7 +389,7 @@ func TestAcceptedPolicyWithoutATeamStaysACriticalFinding(t *testing.T) {
 	})
 }
 
-// Where nobody need agree to a change, what one editor adds counts a day later: there is time to see it.
+// Where no team agrees to a change, what one editor adds counts a day later: there is time to see it.
 func TestWhatAnEditorAddsAloneCountsLater(t *testing.T) {
 	for name, change := range map[string][2]string{
 		"a member of a team that must agree": {"members: [carol, erin]", "members: [carol, erin, dave]"},
@@ -432,7 +432,7 @@ func TestApprovalsThatNobodyAgreedToAreCounted(t *testing.T) {
 		}
 		s.Approve(bgtest.ByKey("bob"), s.Ask(bgtest.ByKey("alice"), "keys")) // of the first policy
 		if got := unagreed(); got != 1 {
-			t.Errorf("%d approvals under a policy that nobody has agreed to, want 1", got)
+			t.Errorf("%d approvals under a policy that was not agreed to, want 1", got)
 		}
 		sign(t, s, "alice", false)
 		sign(t, s, "bob", false)
@@ -451,7 +451,7 @@ func TestApprovalsThatNobodyAgreedToAreCounted(t *testing.T) {
 		sign(t, s, "alice", false)
 		sign(t, s, "bob", false)
 		if got := unagreed(); got != 1 {
-			t.Errorf("%d approvals that nobody agreed to, want the one by the puppet's key", got)
+			t.Errorf("%d approvals that were not agreed to, want the one by the puppet's key", got)
 		}
 	})
 }

@@ -64,7 +64,7 @@ type Config struct {
 	// AcceptClock is an operator's word that the clock is right although the ledger's last entry is later: see ClockAccepted.
 	AcceptClock bool
 	// Trouble says, in sentences, what is known to be wrong with a cluster so that a certificate for it would not be signed or not
-	// be accepted. It asks nobody. It may be nil.
+	// be accepted. It makes no call to another system. It may be nil.
 	Trouble func(cluster string) []string
 	// Room says why the ledger has no room for anything new, nil if it has. It may be nil.
 	Room func() error

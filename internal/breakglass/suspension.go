@@ -63,7 +63,7 @@ func placeOf(e Eligibility) place { return place{e.Part, e.Profile, e.Cluster} }
 type room struct {
 	able map[string]bool
 	need int
-	each []FrozenTeam    // of each of these, one must be left besides whoever asks
+	each []FrozenTeam    // of each of these, one must be left besides the requester
 	asks map[string]bool // who may ask
 }
 

@@ -237,7 +237,8 @@ func plants() []plant {
 		inventory.Low,
 		[]obj{object(rbacV1, "ClusterRoleBinding", "", "system:public-info-viewer",
 			obj{"roleRef": obj{"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "system:public-info-viewer"},
-				"subjects": []any{subjectOf("group system:authenticated"), subjectOf("group system:unauthenticated"), subjectOf("user extra-public")}})})
+				"subjects": []any{subjectOf("group system:authenticated"), subjectOf("group system:unauthenticated"),
+					subjectOf("user extra-public")}})})
 	other("binding of an account that is not there", "binding/no-account", "service account shop/gone, which is not there", inventory.Medium,
 		binds("gone", "", "cluster-admin", "account shop/gone"))
 	other("binding of a role that is not there", "binding/no-role", "ClusterRole no-such-role, which is not there", inventory.Low,

@@ -68,7 +68,7 @@ func (c *Clusters) Ask(ctx context.Context, a breakglass.Access) []breakglass.An
 		wait.Go(func() {
 			answers[i] = s.askOnce(ctx, a, before, c.log)
 			first.Done()
-			// Whoever is slow or away costs the others no time: one that lets the certificate in may refuse it a moment later.
+			// An API server that is slow or away costs the others no time: one that lets the certificate in may refuse it a moment later.
 			for tries := 2; !answers[i].No && !answers[i].Silent; tries++ {
 				select {
 				case <-all:

@@ -285,7 +285,7 @@ func TestAPIServerThatNeverEndsIsGivenUp(t *testing.T) {
 	}
 }
 
-// A server that is away keeps Ask waiting, and nobody else's first no.
+// A server that is away keeps Ask waiting, and moves no other server's first no.
 func TestStoppedServerDoesNotMoveTheTimesOfTheOthers(t *testing.T) {
 	w := start(t, 0)
 	l, err := net.Listen("tcp", "127.0.0.1:0") // it takes connections, as a stopped process does, and never answers

@@ -100,7 +100,8 @@ func tricks() []trick {
 			`[{"op":"add","path":"/rules/-","value":{"apiGroups":[""],"resources":["secrets"],"verbs":["*"]}}]`}})
 	add(trick{rule: "clusterrole-changed", object: "ClusterRole aged",
 		before: `{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRole, metadata: {name: aged}, rules: [{apiGroups: [""], resources: [pods], verbs: [get]}]}`,
-		do:     []string{"patch", "clusterrole", "aged", "--type=json", "-p", `[{"op":"replace","path":"/rules/0/resources/0","value":"secrets"}]`},
+		do: []string{"patch", "clusterrole", "aged", "--type=json", "-p",
+			`[{"op":"replace","path":"/rules/0/resources/0","value":"secrets"}]`},
 		// and what is left says that it was changed before
 		also: [][]string{{"patch", "clusterrole", "aged", "--type=json", "-p", `[{"op":"remove","path":"/metadata/managedFields/1"}]`}}})
 	add(trick{rule: "clusterrole-aggregated", object: "ClusterRole quiet",
@@ -190,7 +191,8 @@ func tricks() []trick {
 		do:     words("label --overwrite namespace tight pod-security.kubernetes.io/enforce=privileged")})
 	add(trick{rule: "namespace-security-relaxed", object: "Namespace bare",
 		before: "{apiVersion: v1, kind: Namespace, metadata: {name: bare, labels: {pod-security.kubernetes.io/enforce: restricted}}}",
-		do:     []string{"patch", "namespace", "bare", "-p", `{"metadata":{"labels":{"$patch":"replace"}}}`}}) // a directive, and no label is named
+		// a directive, and no label is named
+		do: []string{"patch", "namespace", "bare", "-p", `{"metadata":{"labels":{"$patch":"replace"}}}`}})
 	add(trick{rule: "namespace-created", object: "Namespace evil", do: words("create namespace evil")})
 	add(trick{rule: "system-configmap-created", object: "ConfigMap kube-system/aws-auth",
 		do: words("-n kube-system create configmap aws-auth --from-literal=a=b")})

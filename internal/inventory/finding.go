@@ -147,8 +147,8 @@ type Finding struct {
 	from *Binding // out of which Command takes the subject; nil if no command takes it away
 }
 
-// Command is the exact command that takes away what was found, for a shell; empty where none does. It is made when somebody asks:
-// a large cluster has very many findings, and most are looked at by nobody.
+// Command is the exact command that takes away what was found, for a shell; empty where none does. It is made when asked for:
+// a large cluster has very many findings, and most of their commands are never read.
 func (f Finding) Command() string {
 	switch {
 	case f.from == nil:

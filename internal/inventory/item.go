@@ -31,7 +31,7 @@ type Item struct {
 	Admin bool `json:"admin,omitempty"`
 	// People are the users that it is about, as the API server knows them, sorted: nobody answers for themselves.
 	People []string `json:"people,omitempty"`
-	// Groups are the groups that it is about, sorted: nobody in them answers for it.
+	// Groups are the groups that it is about, sorted: their members do not answer for it.
 	Groups []string `json:"groups,omitempty"`
 	// Grants is what it gives, sorted. Compare calls an item widened that gives something that it did not give before.
 	Grants []string `json:"grants,omitempty"`

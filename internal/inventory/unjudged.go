@@ -39,13 +39,13 @@ func (r *Rules) about(group, resource string) bool {
 	})
 }
 
-// RuleNotJudged is the rule of findings about what no rule judges: nobody can tell what it leads to.
+// RuleNotJudged is the rule of findings about what no rule judges: it cannot be told what it leads to.
 const RuleNotJudged = "scan/not-judged"
 
 // maxHolders bounds how many holders of a role are looked at where none of them is judged.
 const maxHolders = 1000
 
-// notJudged is a finding for each API group that no rule is about, and in which somebody holds a right; and one if Kubernetes is
+// notJudged is a finding for each API group that no rule is about, and in which a subject holds a right; and one if Kubernetes is
 // newer than the rules. They are no alarms, and they are no clean bill.
 func (j *judge) notJudged() []Finding {
 	w := j.w
@@ -111,7 +111,7 @@ func (j *judge) notJudged() []Finding {
 		f := Finding{Rule: RuleNotJudged, Severity: Info, ID: digest(RuleNotJudged, group), Item: group, Controls: doorControls,
 			Title: fmt.Sprintf("not judged: rights in the API group %s (%s), held by %s: cannot tell what they lead to", shown(group),
 				few(sortedKeys(h.resources), 5), whom),
-			Text: "No rule is about these kinds. A controller does for whoever writes them what it may do itself, which may be everything.",
+			Text: "No rule is about these kinds. A controller does for their writers what it may do itself, which may be everything.",
 			Next: "find out what the controllers of the group do and with whose rights, and limit who may write its kinds to fit"}
 		for ref := range h.roles {
 			f.Via = append(f.Via, ref)

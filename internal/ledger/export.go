@@ -31,7 +31,7 @@ import (
 //	tile/entries/000…     bundles of 256 leaves, each after its length
 //	tile/0/000…           256 leaf hashes each; tile/1/… their roots, and so on
 //	texts.jsonl           salt and text of every commitment, or that it was erased
-//	README.txt            for whoever gets it: how to verify and to read it
+//	README.txt            for the auditor: how to verify and to read it
 const (
 	checkpointFile = "checkpoint"
 	textsFile      = "texts.jsonl"

@@ -462,7 +462,7 @@ func (b Bundle) take(name string, r io.Reader) error {
 	}
 	if len(data) > most {
 		return fmt.Errorf("%s is too large: a bundle has at most %d MiB unpacked, and its manifest %d KiB: this is none, or made to exhaust the "+
-			"memory of whoever opens it", name, maxBundle>>20, maxManifest>>10)
+			"memory of the machine that opens it", name, maxBundle>>20, maxManifest>>10)
 	}
 	b[name] = data
 	return nil

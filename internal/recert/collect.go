@@ -742,7 +742,7 @@ func clusterItems(s *inventory.Snapshot, a *inventory.Analysis, all []inventory.
 	return append(out, notJudged(s.Cluster, a)...)
 }
 
-// notJudged is one item for all that the rules are not about: nobody can tell what those rights lead to, so somebody looks.
+// notJudged is one item for all that the rules are not about: it cannot be told what those rights lead to, so a reviewer looks.
 func notJudged(cluster string, a *inventory.Analysis) []Item {
 	i := Item{ID: "cluster/" + cluster + "/not-judged", Topic: TopicPower, Kind: "unknown", Cluster: cluster, Risk: inventory.Medium,
 		Title: "cannot tell what rights lead to that no rule judges"}

@@ -244,7 +244,7 @@ func TestPairsAreCountedInTheirOwnPeriod(t *testing.T) {
 	}
 }
 
-// Whoever is in a group does not answer for its rights, and neither does whoever signs in with a user name of another form.
+// A member of a group does not answer for its rights, and neither does a person who signs in with a user name of another form.
 func TestNobodyAnswersForTheirOwnUsersAndGroups(t *testing.T) {
 	rules, defaults, err := inventory.Shipped()
 	if err != nil {

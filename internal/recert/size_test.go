@@ -57,7 +57,7 @@ func large(clusters, people int) (policy string, ids []string) {
 	return b.String() + reviewers, ids
 }
 
-// publicKey is somebody's SSH key, as it stands in an access policy.
+// publicKey is an SSH key, as it stands in an access policy.
 func publicKey(n int) string {
 	key, err := ssh.NewPublicKey(ed25519.NewKeyFromSeed(fmt.Appendf(nil, "%032d", n)).Public())
 	if err != nil {
@@ -154,7 +154,7 @@ func TestLargeCampaignIsOneThatPeopleCanRead(t *testing.T) {
 			t.Errorf("the table says it is about %q", got)
 		}
 
-		// The deadline suspends what nobody confirmed, and the bundle follows from the ledger.
+		// The deadline suspends what no reviewer confirmed, and the bundle follows from the ledger.
 		time.Sleep(15 * 24 * time.Hour)
 		synctest.Wait()
 		b, err := service.Export(t.Context(), byKey("carol"), c.ID)

@@ -33,7 +33,7 @@ var ruleList = sync.OnceValue(func() ruled {
 	return ruled{rules, defaults}
 })
 
-// Whoever is bound to a role, as it is and as it was before, is a subject of a kind of its own: nobody can become it.
+// The holder of a role, as it is and as it was before, is a subject of a kind of its own, which no real subject has.
 const (
 	holder       inventory.SubjectKind = "Holder"
 	formerHolder inventory.SubjectKind = "Former holder"
@@ -169,7 +169,7 @@ func (r *rights) add(kind string, o *Object) inventory.Ref {
 	return ref
 }
 
-// bind gives whoever is bound to a role a binding: of a ClusterRole in the whole cluster.
+// bind gives the holder of a role a binding: of a ClusterRole in the whole cluster.
 func (r *rights) bind(t *thing, who inventory.SubjectKind, role string) {
 	b := inventory.Binding{Namespace: t.ref.Namespace, RoleKind: "Role", RoleName: role, Subjects: []inventory.Subject{holderOf(t, who)}}
 	if t.ref.Resource == kindClusterRoles {
@@ -220,7 +220,7 @@ func grave(all []inventory.Right) []string {
 	return out
 }
 
-// role lists what a role that was made or changed gives now and did not give before, if it is grave, to whoever is bound to it.
+// role lists what a role that was made or changed gives now and did not give before, if it is grave, to every subject that is bound to it.
 func (r *rights) role(t *thing) []string {
 	before := r.rbac.Rights(holderOf(t, formerHolder))
 	return grave(slices.DeleteFunc(r.rbac.Rights(holderOf(t, holder)), func(now inventory.Right) bool {
@@ -244,7 +244,7 @@ func (r *rights) by(binding inventory.Ref, to []string) []string {
 // What a role that a binding names is known to be.
 const (
 	roleKnown  = ""
-	roleGone   = "which is not there: whoever makes it decides what that is"
+	roleGone   = "which is not there: its maker decides what that is"
 	roleUnseen = "and what that is could not be seen"
 	roleCut    = "which holds more rules than can be looked at"
 )

@@ -259,7 +259,7 @@ func TestRightsThatCannotBeToldAreGrave(t *testing.T) {
 	}
 }
 
-// Rights that need more than one role are those of whoever holds them all, and an account is powerful wherever it stands in a list.
+// Rights that need more than one role belong to the subject that holds them all, and an account is powerful wherever it stands in a list.
 func TestRightsOfAllBindingsCountTogether(t *testing.T) {
 	k := func(name string) sweep.Kind { return kind(t, name+"."+rbacAPI) }
 	put := func(s *sweep.Snapshot, name string, o map[string]any) {

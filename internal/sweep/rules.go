@@ -31,7 +31,7 @@ var plain = map[string]struct {
 	means                  string
 }{
 	"roles." + rbacGroup: {warning, warning, "",
-		"whoever is bound to it in its namespace has what it gives"},
+		"every subject that is bound to it in its namespace has what it gives"},
 	"mutatingwebhookconfigurations." + admissionGroup: {critical, critical, critical,
 		"such a webhook may rewrite every object that is written, and see it"},
 	"validatingwebhookconfigurations." + admissionGroup: {critical, critical, critical,
@@ -241,13 +241,13 @@ func (t *thing) role() []hit {
 	if t.before != nil && t.before.has("aggregates") && t.after.has("aggregates") && len(t.acts) == 0 {
 		return out // the rules of others, filled in
 	}
-	severity, means := warning, "whoever is bound to it has what it gives"
+	severity, means := warning, "every subject that is bound to it has what it gives"
 	if t.ref.Resource == kindRoles {
-		means = "whoever is bound to it in its namespace has what it gives"
+		means = "every subject that is bound to it in its namespace has what it gives"
 	}
 	switch gives := t.in.rights.role(t); {
 	case len(gives) > 0:
-		severity, means = critical, "whoever is bound to it "+some(gives)
+		severity, means = critical, "every subject that is bound to it "+some(gives)
 	case t.after == nil:
 		severity, means = critical, means+", and what that is could not be seen"
 	case t.after.has(rulesCut):

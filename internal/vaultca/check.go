@@ -23,7 +23,7 @@ import (
 // Check proves that an order for this cluster and group would be signed under exactly what shipped, and by a clock that agrees
 // with ours. It reads the role, the issuer, the token, the policy and the time at the same time, so it costs about one round trip. Callers
 // that come while others are being answered share the next reading, which begins after they came: a crowd costs Vault no more than one
-// caller does, and nobody is answered with what was read before they asked. See breakglass.Signer.
+// caller does, and no caller is answered with what was read before it asked. See breakglass.Signer.
 func (c *CA) Check(ctx context.Context, cluster, group string) error {
 	r := c.checks.join(cluster+" "+group, func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), 2*c.cfg.Timeout) // of everybody who joined, so of nobody
@@ -374,7 +374,7 @@ func (c *CA) Issuer(ctx context.Context, cluster string) (*x509.Certificate, err
 	return c.issuer(ctx, m, id)
 }
 
-// Issuers returns the certificates of a cluster's issuers: of both while a rotation goes on. Vault tells them to anybody, so no
+// Issuers returns the certificates of a cluster's issuers: of both while a rotation goes on. Vault tells them without a credential, so no
 // credential is used.
 func (c *CA) Issuers(ctx context.Context, cluster string) ([]*x509.Certificate, error) {
 	m, _, err := c.mount(cluster, "")

@@ -70,7 +70,7 @@ func (c *CA) find(ctx context.Context, cluster, commonName string) ([]*x509.Cert
 	v, _ := c.seen.LoadOrStore(m.Path, &names{known: map[string]bool{}, byName: map[string][]string{}})
 	cache := v.(*names)
 	r := c.finds.join(m.Path, func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), findTimeout) // of everybody who joined, so of nobody
+		ctx, cancel := context.WithTimeout(context.Background(), findTimeout) // of all callers, so of no single one
 		defer cancel()
 		return c.Scan(ctx, cluster, func(serial string) bool { return !cache.knows(serial) }, cache.add)
 	})

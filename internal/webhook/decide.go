@@ -141,8 +141,10 @@ func holder(s Spec, f Facts) (*breakglass.Request, Decision) {
 func shadow(s Spec, cluster, print string) *breakglass.FindingOpened {
 	return &breakglass.FindingOpened{Key: breakglass.ShadowKey(cluster, print), Check: "webhook", Cluster: cluster,
 		Severity: breakglass.SeverityCritical,
-		What:     fmt.Sprintf("an API server of %s was asked about %s with a certificate that the ledger does not know, fingerprint %s; it was denied", cluster, printable(s.User), print),
-		Next:     "look for the fingerprint in the API servers' audit logs, and find out who signed the certificate (the authority's own audit log)"}
+		What: fmt.Sprintf("an API server of %s was asked about %s with a certificate that the ledger does not know, fingerprint %s; it was "+
+			"denied", cluster, printable(s.User), print),
+		Next: "look for the fingerprint in the API servers' audit logs, and find out who signed the certificate (the authority's own audit " +
+			"log)"}
 }
 
 // orphan reports whether the certificate came of a claim that failed.

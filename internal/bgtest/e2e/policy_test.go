@@ -16,7 +16,7 @@ import (
 )
 
 // One person who can write access.yaml adds a second person of her own, with a key of her own, to those who approve, and tries to get
-// access with nobody else. It is refused. When two people of the team that the policy in force names have signed, it is allowed.
+// access without any other person. It is refused. When two people of the team that the policy in force names have signed, it is allowed.
 func TestOneEditorOfThePolicyIsNoQuorum(t *testing.T) {
 	d := newDaemon(t)
 	policy := strings.Replace(bgtest.Policy(), "policy: {reviewedBy: the test}", "policy: {approvers: sre}", 1)
@@ -27,9 +27,9 @@ func TestOneEditorOfThePolicyIsNoQuorum(t *testing.T) {
 		out := d.cli("dave", "policy", "show")
 		return strings.Fields(out)[2]
 	}
-	// The first policy of a ledger is nobody's word but the operator's, until two people have confirmed it.
+	// The first policy of a ledger is the operator's word alone, until two people have confirmed it.
 	if out, _, code := d.try("dave", "findings"); code != 8 || !strings.Contains(out, "no two people of sre have agreed") {
-		t.Errorf("nothing says that nobody has agreed to the first policy: exit code %d, %s", code, out)
+		t.Errorf("nothing says that two people have not agreed to the first policy: exit code %d, %s", code, out)
 	}
 	d.cli("bob", "policy", "approve", inForce(), "--yes")
 	d.cli("dave", "policy", "approve", inForce(), "--yes")

@@ -27,7 +27,7 @@ const (
 	ownPages = 1000
 )
 
-// makeRoom gives back a slice of the reserve if the disk is about to be full. Called with writing held, or before anybody else can.
+// makeRoom gives back a slice of the reserve if the disk is about to be full. Called with writing held, or before another goroutine can.
 func (s *Store) makeRoom() {
 	if free, err := disk.Free(s.path); err == nil && free < roomLeast {
 		s.reserve.Give()

@@ -50,7 +50,7 @@ func TestFullDiskDoesNotStopTheLedger(t *testing.T) {
 		must(l.Close())
 		smalldisk.Fill(t, dir) // also what closing gave back: the write-ahead log
 		store, l = open()
-		smalldisk.Fill(t, dir) // somebody else takes all that is left of what was given up
+		smalldisk.Fill(t, dir) // another process takes all that is left of what was given up
 		for range 200 {
 			add(l)
 		}
