@@ -100,8 +100,7 @@ func (a *app) readingList() *cobra.Command {
 		Args: args(1, 1, "one exported directory"),
 		Long: "Verifies an export of the ledger and lists every grant in it: who, on which cluster, with which profile, why, who approved,\n" +
 			"from when to when, how it ended, and what was left behind; then every review of access with its outcome. Times are UTC. No server\n" +
-			"is asked. " +
-			"Of an export that is damaged it shows nothing.",
+			"is asked. Of an export that is damaged it shows nothing.",
 		Example: "  breakglass ledger list export-2026Q4 --key ledger.pub --from 2026-10-01 --to 2026-12-31 -o csv >access.csv",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := a.formats("text", "csv", "json"); err != nil {
