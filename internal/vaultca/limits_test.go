@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/breakglassd/breakglass/internal/bgtest/real"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/policies"
@@ -296,5 +298,55 @@ func TestABlockOfThePolicyStopsOnlyWhatItIsAbout(t *testing.T) {
 	if said := strings.Join(policyDrift("p", text+foreign.String()).against("pki-a"), "; "); len(said) > 200 ||
 		!strings.Contains(said, "and 37 more") {
 		t.Errorf("%d characters: %s", len(said), said)
+	}
+}
+
+// Claims that come at one time read a new certificate once, and not each for itself.
+func TestFindsAtOneTimeReadEachCertificateOnce(t *testing.T) {
+	v := plainVault(t)
+	w := worldIn(t, v)
+	to, err := url.Parse(v.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	reads := map[string]int{}
+	pass := httputil.NewSingleHostReverseProxy(to)
+	srv := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if serial, ok := strings.CutPrefix(r.URL.Path, "/v1/"+w.mount.Path+"/cert/"); ok {
+			mu.Lock()
+			reads[serial]++
+			mu.Unlock()
+		}
+		pass.ServeHTTP(rw, r)
+	}))
+	t.Cleanup(srv.Close)
+	c := w.open(t, func(cfg *Config) { cfg.Address = srv.URL })
+	const certificates, callers = 6, 16
+	for range certificates {
+		mustSign(t, c, newOrder(t, ""))
+	}
+	var all errgroup.Group
+	for range callers {
+		all.Go(func() error {
+			found, err := c.Find(t.Context(), "prod", "no such name")
+			if len(found) > 0 {
+				return fmt.Errorf("%d certificates of a name that has none", len(found))
+			}
+			return err
+		})
+	}
+	if err := all.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	for serial, n := range reads {
+		if n != 1 {
+			t.Errorf("%s was read %d times", serial, n)
+		}
+	}
+	if len(reads) < certificates {
+		t.Errorf("%d certificates were read, want %d", len(reads), certificates)
 	}
 }
