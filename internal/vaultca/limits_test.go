@@ -188,23 +188,10 @@ func TestWrappedSecretsAreSaidToBeWrapped(t *testing.T) {
 func TestLookingAroundReadsWhatIsSharedOnceAndMountsInTurn(t *testing.T) {
 	v := plainVault(t)
 	w := worldIn(t, v)
-	to, err := url.Parse(v.Addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var mu sync.Mutex
-	calls := map[string]int{}
-	pass := httputil.NewSingleHostReverseProxy(to)
-	srv := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		mu.Lock()
-		calls[strings.TrimPrefix(r.URL.Path, "/v1/")]++
-		mu.Unlock()
-		pass.ServeHTTP(rw, r)
-	}))
-	t.Cleanup(srv.Close)
+	address, calls := callsTo(t, v)
 	groups := map[string][]string{}
 	c := w.open(t, func(cfg *Config) {
-		cfg.Address, cfg.Mounts = srv.URL, nil
+		cfg.Address, cfg.Mounts = address, nil
 		for i := range 8 {
 			m := w.mount
 			m.Cluster = fmt.Sprintf("c%d", i)
@@ -222,11 +209,12 @@ func TestLookingAroundReadsWhatIsSharedOnceAndMountsInTurn(t *testing.T) {
 	}
 	role := w.mount.Path + "/roles/breakglass"
 	for round, want := range []int{8, 2, 2, 2, 2} {
-		clear(calls)
+		calls()
 		look()
-		if calls["auth/token/lookup-self"] != 1 || calls["sys/policies/acl/"+w.cfg.Policy] != 1 || calls["sys/health"] != 1 ||
-			calls[role] != want {
-			t.Errorf("round %d: %v, want one reading of each and %d of roles", round, calls, want)
+		seen := calls()
+		if seen["auth/token/lookup-self"] != 1 || seen["sys/policies/acl/"+w.cfg.Policy] != 1 || seen["sys/health"] != 1 ||
+			seen[role] != want {
+			t.Errorf("round %d: %v, want one reading of each and %d of roles", round, seen, want)
 		}
 	}
 	// What breaks is seen when its turn comes, and from then on each time.
@@ -305,23 +293,8 @@ func TestABlockOfThePolicyStopsOnlyWhatItIsAbout(t *testing.T) {
 func TestFindsAtOneTimeReadEachCertificateOnce(t *testing.T) {
 	v := plainVault(t)
 	w := worldIn(t, v)
-	to, err := url.Parse(v.Addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var mu sync.Mutex
-	reads := map[string]int{}
-	pass := httputil.NewSingleHostReverseProxy(to)
-	srv := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		if serial, ok := strings.CutPrefix(r.URL.Path, "/v1/"+w.mount.Path+"/cert/"); ok {
-			mu.Lock()
-			reads[serial]++
-			mu.Unlock()
-		}
-		pass.ServeHTTP(rw, r)
-	}))
-	t.Cleanup(srv.Close)
-	c := w.open(t, func(cfg *Config) { cfg.Address = srv.URL })
+	address, calls := callsTo(t, v)
+	c := w.open(t, func(cfg *Config) { cfg.Address = address })
 	const certificates, callers = 6, 16
 	for range certificates {
 		mustSign(t, c, newOrder(t, ""))
@@ -339,14 +312,41 @@ func TestFindsAtOneTimeReadEachCertificateOnce(t *testing.T) {
 	if err := all.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	mu.Lock()
-	defer mu.Unlock()
-	for serial, n := range reads {
-		if n != 1 {
-			t.Errorf("%s was read %d times", serial, n)
+	read := 0
+	for path, n := range calls() {
+		if serial, ok := strings.CutPrefix(path, w.mount.Path+"/cert/"); ok {
+			if read++; n != 1 {
+				t.Errorf("%s was read %d times", serial, n)
+			}
 		}
 	}
-	if len(reads) < certificates {
-		t.Errorf("%d certificates were read, want %d", len(reads), certificates)
+	if read < certificates {
+		t.Errorf("%d certificates were read, want %d", read, certificates)
+	}
+}
+
+// callsTo is a way to Vault, and the calls by path since it was last asked for them.
+func callsTo(t *testing.T, v *real.Vault) (address string, calls func() map[string]int) {
+	t.Helper()
+	to, err := url.Parse(v.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	count := map[string]int{}
+	pass := httputil.NewSingleHostReverseProxy(to)
+	srv := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		count[strings.TrimPrefix(r.URL.Path, "/v1/")]++
+		mu.Unlock()
+		pass.ServeHTTP(rw, r)
+	}))
+	t.Cleanup(srv.Close)
+	return srv.URL, func() map[string]int {
+		mu.Lock()
+		defer mu.Unlock()
+		since := count
+		count = map[string]int{}
+		return since
 	}
 }
