@@ -736,28 +736,36 @@ func (s *Service) load(ctx context.Context, id string) (*Request, error) {
 }
 
 // Wait returns the request as soon as its revision is greater than rev or its state differs from the one it had, or when ctx
-// is done, whichever is first; then it returns what is.
+// is done, whichever is first; then it returns what is. An entry about another request costs a waiter nothing.
 func (s *Service) Wait(ctx context.Context, id string, rev int64, was State) (*Request, error) {
 	for {
-		size := s.ledger.Size()
-		r, err := s.load(context.WithoutCancel(ctx), id)
-		if err != nil {
-			return nil, err
-		}
-		now := s.now()
-		if r.Rev > rev || was != "" && r.State(now) != was || ctx.Err() != nil {
-			return r, nil
-		}
-		wctx, cancel := ctx, context.CancelFunc(func() {})
-		if at := r.Deadline(now); !at.IsZero() {
-			wctx, cancel = context.WithTimeout(ctx, at.Sub(now)+time.Millisecond)
-		}
-		err = s.ledger.Wait(wctx, size)
-		cancel()
-		if err != nil && wctx.Err() == nil {
-			return nil, fmt.Errorf("waiting for request %s: %w", id, err)
+		r, again, err := s.waitOnce(ctx, id, rev, was)
+		if !again || err != nil {
+			return r, err
 		}
 	}
+}
+
+// waitOnce looks at a request and, if it is as it was, waits for its next entry, its deadline or the end of ctx; then again is true.
+func (s *Service) waitOnce(ctx context.Context, id string, rev int64, was State) (r *Request, again bool, err error) {
+	news := s.ledger.Listen(id) // before the look, so that nothing is missed
+	defer news.Close()
+	if r, err = s.load(context.WithoutCancel(ctx), id); err != nil {
+		return nil, false, err
+	}
+	now := s.now()
+	if r.Rev > rev || was != "" && r.State(now) != was || ctx.Err() != nil {
+		return r, false, nil
+	}
+	wctx, cancel := ctx, context.CancelFunc(func() {})
+	if at := r.Deadline(now); !at.IsZero() {
+		wctx, cancel = context.WithTimeout(ctx, at.Sub(now)+time.Millisecond)
+	}
+	defer cancel()
+	if err := news.Wait(wctx); err != nil && wctx.Err() == nil {
+		return nil, false, fmt.Errorf("waiting for request %s: %w", id, err)
+	}
+	return nil, true, nil
 }
 
 // known refuses actors whom the policy does not name, or whose account or key it does not name as theirs any more.

@@ -120,10 +120,11 @@ type Ledger struct {
 
 	latest time.Time // the latest now of a call of Once; used by the writer goroutine alone
 
-	mu      sync.Mutex    // guards the fields below; held only for moments, never during I/O
-	queue   []*write      // waiting for the writer goroutine
-	head    Head          // the last one known to be durable
-	grown   chan struct{} // closed and replaced whenever head grows; closed for good by Close
+	mu      sync.Mutex        // guards the fields below; held only for moments, never during I/O
+	queue   []*write          // waiting for the writer goroutine
+	head    Head              // the last one known to be durable
+	grown   chan struct{}     // closed and replaced whenever head grows; closed for good by Close
+	topics  map[string]*topic // by stream: who listens
 	closed  bool
 	failure error         // set once: why no further write is possible
 	failed  chan struct{} // closed when failure is set
@@ -181,6 +182,7 @@ func open(ctx context.Context, store Store, verifier note.Verifier, allowNew boo
 	l := &Ledger{
 		store: store, verifier: verifier,
 		wake: make(chan struct{}, 1), stopped: make(chan struct{}), grown: make(chan struct{}), failed: make(chan struct{}),
+		topics: map[string]*topic{},
 	}
 	err := store.View(ctx, func(v View) error {
 		var err error
@@ -349,6 +351,73 @@ func (l *Ledger) Wait(ctx context.Context, after int64) error {
 			return ctx.Err()
 		case <-grown:
 		}
+	}
+}
+
+// A topic is where those who listen to one stream are woken.
+type topic struct {
+	news      chan struct{} // closed at the stream's next entry, and by Close
+	listeners int
+}
+
+// A Listener hears of the next entry of one stream. However many there are, an
+// entry of another stream costs none of them anything.
+type Listener struct {
+	ledger *Ledger
+	stream string
+	topic  *topic
+}
+
+// Listen begins to listen to a stream, which may be new. What is read after this
+// call, and what the Listener hears of, together miss no entry. The Listener must
+// be closed.
+func (l *Ledger) Listen(stream string) *Listener {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	t := l.topics[stream]
+	if t == nil {
+		t = &topic{news: make(chan struct{})}
+		if l.closed {
+			close(t.news)
+		} else {
+			l.topics[stream] = t
+		}
+	}
+	t.listeners++
+	return &Listener{l, stream, t}
+}
+
+// Wait returns nil when an entry of the stream has become durable since
+// [Ledger.Listen]. Otherwise it returns when ctx is done or the ledger is closed,
+// with the reason.
+func (x *Listener) Wait(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-x.topic.news:
+	}
+	x.ledger.mu.Lock()
+	defer x.ledger.mu.Unlock()
+	if x.ledger.closed {
+		return ErrClosed
+	}
+	return nil
+}
+
+// Close ends the listening. It must be called once.
+func (x *Listener) Close() {
+	x.ledger.mu.Lock()
+	defer x.ledger.mu.Unlock()
+	if x.topic.listeners--; x.topic.listeners == 0 && x.ledger.topics[x.stream] == x.topic {
+		delete(x.ledger.topics, x.stream)
+	}
+}
+
+// tell wakes those who listen to a stream. Called with mu held.
+func (l *Ledger) tell(stream string) {
+	if t := l.topics[stream]; t != nil {
+		delete(l.topics, stream)
+		close(t.news)
 	}
 }
 
@@ -572,6 +641,9 @@ func (l *Ledger) Close() error {
 	}
 	l.closed = true
 	close(l.grown)
+	for stream := range l.topics {
+		l.tell(stream)
+	}
 	l.mu.Unlock()
 	l.wakeWriter()
 	<-l.stopped

@@ -258,6 +258,9 @@ func (l *Ledger) commit(writes []*write) {
 		if !l.closed {
 			close(l.grown)
 			l.grown = make(chan struct{})
+			for _, r := range g.records {
+				l.tell(r.Stream)
+			}
 		}
 	case errors.Is(err, ErrUnknownOutcome), errors.Is(err, ErrLocked), errors.Is(err, ErrCorrupt), errors.Is(err, ErrForked):
 		if l.failure == nil {

@@ -47,6 +47,7 @@ func Run(t *testing.T, create func(t *testing.T) (open func() (ledger.Store, err
 		{"EveryPairOfCheckpointsIsConsistent", everyPairOfCheckpointsIsConsistent},
 		{"RollbackAndForkAreSeen", rollbackAndForkAreSeen},
 		{"WaitWakesEveryone", waitWakesEveryone},
+		{"ListenersHearOfTheirStream", listenersHearOfTheirStream},
 		{"OnceIsTrueOnce", onceIsTrueOnce},
 		{"BookmarksAreReplaced", bookmarksAreReplaced},
 		{"ErasedTextIsGoneAndTheLogVerifies", erasedTextIsGoneAndTheLogVerifies},
@@ -816,6 +817,49 @@ func waitWakesEveryone(t *testing.T, open func() (ledger.Store, error)) {
 	if err := <-errs; !errors.Is(err, ledger.ErrClosed) {
 		t.Errorf("Wait on a closed ledger = %v, want ErrClosed", err)
 	}
+}
+
+func listenersHearOfTheirStream(t *testing.T, open func() (ledger.Store, error)) {
+	l := mustLedger(t, mustOpen(t, open))
+	mustAppend(t, l, "a", 0, nil, draft("k"))
+	const listeners = 100
+	errs := make(chan error, listeners)
+	var all []*ledger.Listener
+	for range listeners {
+		x := l.Listen("a") // from here on it misses nothing
+		all = append(all, x)
+		go func() { errs <- x.Wait(t.Context()) }()
+	}
+	mustAppend(t, l, "b", 0, nil, draft("k"))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := all[0].Wait(ctx); !errors.Is(err, context.Canceled) || len(errs) > 0 {
+		t.Errorf("an entry of another stream: Wait = %v, and %d were woken", err, len(errs))
+	}
+	mustAppend(t, l, "a", 1, nil, draft("k"), draft("k"))
+	for range listeners {
+		if err := <-errs; err != nil {
+			t.Fatalf("Wait = %v", err)
+		}
+	}
+	for _, x := range all {
+		x.Close()
+	}
+	before, after := l.Listen("c"), l.Listen("a")
+	before.Close()
+	go func() { errs <- after.Wait(t.Context()) }()
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-errs; !errors.Is(err, ledger.ErrClosed) {
+		t.Errorf("Wait on a ledger that was closed = %v, want ErrClosed", err)
+	}
+	late := l.Listen("a")
+	if err := late.Wait(t.Context()); !errors.Is(err, ledger.ErrClosed) {
+		t.Errorf("Wait on a closed ledger = %v, want ErrClosed", err)
+	}
+	late.Close()
+	after.Close()
 }
 
 func onceIsTrueOnce(t *testing.T, open func() (ledger.Store, error)) {
