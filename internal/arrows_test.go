@@ -17,12 +17,13 @@ const module = "github.com/breakglassd/breakglass/"
 var arrows = map[string]string{
 	"cmd/breakglass": "internal/api internal/breakglass internal/ledger internal/recert internal/rotation internal/strictyaml " +
 		"internal/text",
-	"cmd/breakglassd": "internal/api internal/breakglass internal/cluster internal/devmode internal/disk internal/inventory " +
-		"internal/ledger internal/ledger/sqlstore internal/recert internal/rotation internal/schedule " +
-		"internal/secret internal/session internal/session/store internal/slackbot internal/strictyaml " +
-		"internal/sweep internal/text internal/vaultca internal/webhook",
+	"cmd/breakglassd": "internal/aftercare internal/api internal/breakglass internal/cluster internal/devmode internal/disk " +
+		"internal/inventory internal/ledger internal/ledger/sqlstore internal/recert internal/rotation " +
+		"internal/schedule internal/secret internal/session internal/session/store internal/slackbot " +
+		"internal/strictyaml internal/text internal/vaultca internal/webhook",
 	"deploy":                    "",
 	"internal":                  "",
+	"internal/aftercare":        "internal/breakglass internal/session internal/session/store internal/sweep",
 	"internal/api":              "internal/breakglass internal/ledger internal/recert internal/rotation",
 	"internal/bgtest":           "internal/breakglass internal/devmode/memca internal/ledger internal/ledger/sqlstore",
 	"internal/bgtest/e2e":       "",

@@ -506,6 +506,15 @@ func (m *metrics) count(open []breakglass.Finding) {
 	}
 }
 
+// heard notes whether the audit events of an API server arrive.
+func (m *metrics) heard(cluster, server string, ok bool) {
+	now := 0.0
+	if ok {
+		now = 1
+	}
+	m.alive.WithLabelValues(cluster, server).Set(now)
+}
+
 // watchIntake counts what comes in from API servers' audit webhooks.
 func (m *metrics) watchIntake(figures func() store.Figures) {
 	for outcome, n := range map[string]func(store.Figures) int64{

@@ -72,7 +72,7 @@ func (d *daemon) hookHandler() (http.Handler, error) {
 	}
 	cfg := webhook.Config{Clusters: clusters, Lookup: d.service, Find: d.service.Find, Memory: d.asked, Log: d.log, Observe: d.metrics.hooked}
 	if d.sessions != nil {
-		cfg.Intake, cfg.Overloaded, cfg.Garbage = d.sessions.intake, store.ErrOverloaded, session.ErrUnreadable
+		cfg.Intake, cfg.Overloaded, cfg.Garbage = d.sessions.Intake(), store.ErrOverloaded, session.ErrUnreadable
 	}
 	return webhook.New(cfg)
 }

@@ -154,7 +154,7 @@ func (d *daemon) open(ctx context.Context, p parts) error {
 		d.metrics.reloaded(unread == nil && !d.service.PolicyWaits().IsZero(), time.Now())
 	}
 	if d.sessions != nil {
-		d.sessions.service = d.service
+		d.sessions.Serve(d.service)
 	}
 	d.metrics.count(d.service.Findings())
 	d.schedule = schedule.New(schedule.Config{Store: d.ledger, Record: d.recordRun, Log: d.log})
@@ -388,7 +388,7 @@ func (d *daemon) run(ctx context.Context, p parts) error {
 		g.Go(func() error { return d.ca.Run(work) })
 	}
 	if d.sessions != nil {
-		g.Go(func() error { return d.sessions.run(work) })
+		g.Go(func() error { return d.sessions.Run(work) })
 	}
 	if d.slack != nil {
 		g.Go(func() error { return d.slack.Run(work) })

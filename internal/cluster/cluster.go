@@ -351,6 +351,16 @@ func unanswered(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, io.EOF) || errors.As(err, &network)
 }
 
+// Addresses returns the addresses of a cluster's API servers, in the configuration's order.
+func (c *Clusters) Addresses(cluster string) ([]string, error) {
+	servers, err := c.Servers(cluster)
+	out := make([]string, len(servers))
+	for i, s := range servers {
+		out[i] = s.Address
+	}
+	return out, err
+}
+
 // CA is the PEM of the CA that people's kubeconfigs trust for the cluster, nil if the system's CAs vouch for it.
 func (c *Clusters) CA(cluster string) []byte {
 	if t := c.targets[cluster]; t != nil {

@@ -146,7 +146,7 @@ func (t *target) ask(ctx context.Context, a breakglass.Access, before []authoriz
 			slog.String("request", a.Request), slog.Any("error", err))
 		return breakglass.Answer{Problem: problem(err), Silent: true}
 	}
-	unasked := WebhookNotAsked
+	unasked := breakglass.WebhookNotAsked
 	var said []string
 	if a.Rights.Binding() {
 		questions, why, err := t.questions(ctx, a.Rights)
@@ -185,7 +185,7 @@ func (t *target) ask(ctx context.Context, a breakglass.Access, before []authoriz
 		return breakglass.Answer{Silent: true, Problem: "an authorization webhook there does not work, and until it does everything " +
 			"is refused: that proves nothing"}
 	case !status.Denied:
-		return breakglass.Answer{Problem: unasked, Silent: unasked != WebhookNotAsked}
+		return breakglass.Answer{Problem: unasked, Silent: unasked != breakglass.WebhookNotAsked}
 	}
 	for _, spec := range before {
 		switch status, err := t.reviewSpec(ctx, spec); {
@@ -197,9 +197,6 @@ func (t *target) ask(ctx context.Context, a breakglass.Access, before []authoriz
 	}
 	return breakglass.Answer{No: true, By: breakglass.RefusedByWebhook, Question: words(q)}
 }
-
-// WebhookNotAsked is the Problem of an API server that answers in group mode without anything that refuses.
-const WebhookNotAsked = breakglass.WebhookNotAsked
 
 // words says a question as a person would ask it.
 func words(q authorizationv1.ResourceAttributes) string { return "may it " + describe(q) + "?" }
@@ -348,29 +345,27 @@ func everybodys(q authorizationv1.ResourceAttributes) bool {
 	return strings.HasPrefix(q.Resource, "selfsubject")
 }
 
-// PingResult is what became of one ping. Err is nil if the API server took the daemon's credential and answered.
-type PingResult struct {
-	Server string
-	Err    error
-}
-
 // Ping sends a GET /version that carries a nonce to every configured API server of a cluster at the same time, with the daemon's
 // credential, so that an audit event which carries it proves that the server's events arrive. Each server, by its address, has
-// a nonce of its own. The results are in the configuration's order.
-func (c *Clusters) Ping(ctx context.Context, cluster string, nonces map[string]string) []PingResult {
+// a nonce of its own. The answer has the error of each API server, nil if it took the daemon's credential and answered.
+func (c *Clusters) Ping(ctx context.Context, cluster string, nonces map[string]string) map[string]error {
 	t, err := c.target(cluster)
 	if err != nil {
-		return []PingResult{{Server: cluster, Err: err}}
+		return map[string]error{cluster: err}
 	}
-	out := make([]PingResult, len(t.servers))
+	errs := make([]error, len(t.servers))
 	var wait sync.WaitGroup
 	for i, s := range t.servers {
 		wait.Go(func() {
 			_, err := s.get(ctx, "/version?"+url.Values{HeartbeatParameter: {nonces[s.rest.Host]}}.Encode(), "application/json", 1<<20)
-			out[i] = PingResult{Server: s.rest.Host, Err: s.explain("sending a heartbeat", err)}
+			errs[i] = s.explain("sending a heartbeat", err)
 		})
 	}
 	wait.Wait()
+	out := map[string]error{}
+	for i, s := range t.servers {
+		out[s.rest.Host] = errs[i]
+	}
 	return out
 }
 

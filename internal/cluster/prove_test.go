@@ -84,7 +84,7 @@ func TestAddressesOfAPIServersAreCheckedAndKeepTheirOrder(t *testing.T) {
 		t.Errorf("got %+v, want the configuration's order", servers)
 	}
 	pings := c.Ping(t.Context(), "c1", map[string]string{"https://127.0.0.1:1": "nonce-1", w.sim.URL: "nonce-2"})
-	if len(pings) != 2 || pings[0].Err == nil || pings[1].Err != nil {
+	if err, asked := pings[w.sim.URL]; len(pings) != 2 || pings["https://127.0.0.1:1"] == nil || !asked || err != nil {
 		t.Errorf("got %+v, want an error from the one that is not there", pings)
 	}
 }

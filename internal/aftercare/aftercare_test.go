@@ -1,4 +1,4 @@
-package main
+package aftercare
 
 import (
 	"context"
@@ -6,10 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -17,10 +17,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"go.yaml.in/yaml/v3"
-
-	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/cluster"
@@ -30,8 +26,15 @@ import (
 	"github.com/breakglassd/breakglass/internal/sweep"
 )
 
-// newSessions opens an empty store, for a cluster c1 that does not answer any more.
-func newSessions(t *testing.T) *sessions {
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// newExaminer opens an empty store, for a cluster c1 that does not answer any more.
+func newExaminer(t *testing.T) *Examiner {
 	t.Helper()
 	dir := t.TempDir()
 	kube, err := kubesim.Start(t.Context(), kubesim.Config{})
@@ -43,25 +46,18 @@ func newSessions(t *testing.T) *sessions {
 	must(t, os.WriteFile(path, kubeconfig, 0o600))
 	clusters, err := cluster.Open(cluster.Config{Targets: []cluster.Target{{ID: "c1", Kubeconfig: path}}})
 	must(t, err)
-	cfg := &Config{Sessions: Sessions{Path: filepath.Join(dir, "sessions.db"), Keep: 48 * time.Hour}}
-	s, err := openSessions(t.Context(), cfg, clusters, newMetrics(&daemon{cfg: &Config{}}), slog.New(slog.DiscardHandler))
+	path = filepath.Join(dir, "sessions.db")
+	st, err := store.Open(t.Context(), path, store.Limits{})
 	must(t, err)
-	t.Cleanup(func() { s.store.Close() })
-	return s
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
+	t.Cleanup(func() { st.Close() })
+	return New(Config{Store: st, Path: path, Keep: 48 * time.Hour, Cluster: clusters, Log: slog.New(slog.DiscardHandler)})
 }
 
 // A canary signs in before it is recorded under which fingerprint it was signed, and its audit events may be as fast. It is not taken
 // for a certificate that nobody ordered; another name, another cluster, or one whose outcome is known, is.
 func TestCanaryThatIsUnderWayIsNoUnknownCertificate(t *testing.T) {
-	s, sys := newSessions(t), bgtest.New(t, bgtest.Options{})
-	s.service = sys.Service
+	s, sys := newExaminer(t), bgtest.New(t, bgtest.Options{})
+	s.Serve(sys.Service)
 	const name = breakglass.CanaryPrefix + "c1:n1"
 	known := func(cluster, fingerprint, commonName string) bool {
 		t.Helper()
@@ -100,7 +96,7 @@ func ended() *breakglass.Request {
 }
 
 // did stores that alice made something.
-func (s *sessions) did(t *testing.T, r *breakglass.Request, group, resource, name string) {
+func (s *Examiner) did(t *testing.T, r *breakglass.Request, group, resource, name string) {
 	t.Helper()
 	at := r.ClaimedAt.Add(time.Minute)
 	_, err := s.store.Add(t.Context(), "c1", []session.Event{{AuditID: name, Stage: session.StageComplete, Level: "Request", Received: at,
@@ -111,94 +107,47 @@ func (s *sessions) did(t *testing.T, r *breakglass.Request, group, resource, nam
 }
 
 // examine does what the service does with the answer.
-func (s *sessions) examine(t *testing.T, r *breakglass.Request) {
+func (s *Examiner) examine(t *testing.T, r *breakglass.Request) {
 	t.Helper()
 	reported, swept, err := s.Examine(t.Context(), r, true)
 	must(t, err)
 	r.Session, r.Swept, r.SweptAt = &reported, &swept, time.Now()
 }
 
-func (s *sessions) report(t *testing.T, r *breakglass.Request, format string) string {
+func (s *Examiner) report(t *testing.T, r *breakglass.Request, render func(session.Session, io.Writer) error) string {
 	t.Helper()
-	body, err := s.Report(t.Context(), r, format)
+	body, err := s.Report(t.Context(), r, render)
 	must(t, err)
 	return string(body)
 }
 
-// An alert on a metric that is not exported never fires.
-func TestAlertRulesAskForWhatTheDaemonExports(t *testing.T) {
-	m := newMetrics(&daemon{cfg: &Config{Sessions: Sessions{Path: "sessions.db"}}})
-	m.watchIntake(func() store.Figures { return store.Figures{} })
-	descs := make(chan *prometheus.Desc, 1000)
-	m.registry.Describe(descs)
-	close(descs)
-	exported := map[string]string{}
-	for d := range descs {
-		if name := regexp.MustCompile(`fqName: "(breakglass_\w+)"`).FindStringSubmatch(d.String()); name != nil {
-			exported[name[1]] += d.String()
-		}
-	}
-	text, err := os.ReadFile("../../deploy/prometheus/breakglass.rules.yaml")
-	must(t, err)
-	var rules struct {
-		Groups []struct {
-			Rules []struct{ Alert, Expr string }
-		}
-	}
-	must(t, yaml.Unmarshal(text, &rules))
-	alerts := map[string]bool{}
-	for _, g := range rules.Groups {
-		for _, r := range g.Rules {
-			alerts[r.Alert] = true
-			if strings.Count(r.Expr, "(") != strings.Count(r.Expr, ")") {
-				t.Errorf("%s: not every bracket is closed: %s", r.Alert, r.Expr)
-			}
-			for _, x := range regexp.MustCompile(`(breakglass_\w+?)(?:_bucket|_count|_sum)?\b(?:\{([^}]*)\})?`).FindAllStringSubmatch(r.Expr, -1) {
-				if exported[x[1]] == "" {
-					t.Errorf("%s asks for %s, which is not exported", r.Alert, x[1])
-				}
-				for _, label := range regexp.MustCompile(`(\w+)=~?"`).FindAllStringSubmatch(x[2], -1) {
-					if !strings.Contains(exported[x[1]], label[1]) {
-						t.Errorf("%s: %s has no label %s", r.Alert, x[1], label[1])
-					}
-				}
-			}
-		}
-	}
-	for _, want := range []string{"BreakglassAuditSilent", "BreakglassAuditNotKept", "BreakglassAuditBatchesFail"} {
-		if !alerts[want] {
-			t.Errorf("there is no alert %s", want)
-		}
-	}
-}
-
 func TestReportOfAnExaminedGrantIsTheOneInTheLedger(t *testing.T) {
-	s, r := newSessions(t), ended()
+	s, r := newExaminer(t), ended()
 	s.did(t, r, "", "configmaps", "one")
-	if live := s.report(t, r, api.FormatJSON); !strings.Contains(live, `"one"`) || strings.Contains(live, `"left"`) {
+	if live := s.report(t, r, nil); !strings.Contains(live, `"one"`) || strings.Contains(live, `"left"`) {
 		t.Errorf("got %s before it was examined, want a report of what there is", live)
 	}
 	s.examine(t, r)
 	s.did(t, r, "", "configmaps", "came-late")
-	got := s.report(t, r, api.FormatJSON)
+	got := s.report(t, r, nil)
 	if digest := fmt.Sprintf("%x", sha256.Sum256([]byte(got))); digest != r.Session.Digest {
 		t.Errorf("got a report with digest %s, and the ledger has %s", digest, r.Session.Digest)
 	}
-	for _, format := range []string{api.FormatText, api.FormatHTML} {
-		if text := s.report(t, r, format); !strings.Contains(text, r.Session.Digest) || strings.Contains(text, "came-late") ||
+	for i, render := range []func(session.Session, io.Writer) error{session.Session.WriteText, session.Session.WriteHTML} {
+		if text := s.report(t, r, render); !strings.Contains(text, r.Session.Digest) || strings.Contains(text, "came-late") ||
 			!strings.Contains(text, "Left behind") {
-			t.Errorf("the report as %s is not that which the ledger has: %s", format, text)
+			t.Errorf("rendering %d is not of the report that the ledger has: %s", i, text)
 		}
 	}
 	before := r.Session.Digest
 	s.examine(t, r)
-	if got := s.report(t, r, api.FormatJSON); !strings.Contains(got, `"came-late"`) || r.Session.Digest == before {
+	if got := s.report(t, r, nil); !strings.Contains(got, `"came-late"`) || r.Session.Digest == before {
 		t.Error("an event that came late is not in the report of the next examination")
 	}
 }
 
 func TestReportThatIsGoneIsNotMadeUp(t *testing.T) {
-	s, r := newSessions(t), ended()
+	s, r := newExaminer(t), ended()
 	s.did(t, r, "", "configmaps", "one")
 	s.examine(t, r)
 	must(t, s.store.Prune(t.Context(), time.Now().Add(time.Minute)))
@@ -210,7 +159,7 @@ func TestReportThatIsGoneIsNotMadeUp(t *testing.T) {
 		{time.Hour, "report-missing", "not in the daemon's store", "breakglass sweep"},
 	} {
 		r.SweptAt = time.Now().Add(-row.age)
-		_, err := s.Report(t.Context(), r, api.FormatText)
+		_, err := s.Report(t.Context(), r, session.Session.WriteText)
 		refusal, ok := breakglass.AsRefusal(err)
 		if !ok || refusal.Code != row.code || !strings.Contains(refusal.Why, row.why) || !strings.Contains(refusal.Next, row.wants) {
 			t.Errorf("after %s: got %v, want %s", row.age, err, row.code)
@@ -219,7 +168,7 @@ func TestReportThatIsGoneIsNotMadeUp(t *testing.T) {
 }
 
 func TestEverythingThatWasLeftBehindIsInTheReport(t *testing.T) {
-	s, r := newSessions(t), ended()
+	s, r := newExaminer(t), ended()
 	for n := range 150 {
 		s.did(t, r, "apiregistration.k8s.io", "apiservices", fmt.Sprintf("v1.a%03d", n))
 	}
@@ -234,13 +183,13 @@ func TestEverythingThatWasLeftBehindIsInTheReport(t *testing.T) {
 	var whole struct {
 		Left struct{ Items json.RawMessage }
 	}
-	must(t, json.Unmarshal([]byte(s.report(t, r, api.FormatJSON)), &whole))
+	must(t, json.Unmarshal([]byte(s.report(t, r, nil)), &whole))
 	var items []breakglass.Residue
 	must(t, json.Unmarshal(whole.Left.Items, &items))
 	if hash := fmt.Sprintf("%x", sha256.Sum256(whole.Left.Items)); len(items) != 151 || hash != r.Swept.All {
 		t.Errorf("got %d things in the report, with the hash %s, want 151 and %s", len(items), hash, r.Swept.All)
 	}
-	if text := s.report(t, r, api.FormatText); strings.Count(text, "APIService v1.a") != 150 {
+	if text := s.report(t, r, session.Session.WriteText); strings.Count(text, "APIService v1.a") != 150 {
 		t.Error("the text does not name every APIService")
 	}
 	seen := r.Swept.Digest()
@@ -251,7 +200,7 @@ func TestEverythingThatWasLeftBehindIsInTheReport(t *testing.T) {
 }
 
 func TestPoorSnapshotFromBeforeIsAGap(t *testing.T) {
-	s, r := newSessions(t), ended()
+	s, r := newExaminer(t), ended()
 	poor := sweep.Snapshot{Gaps: []sweep.Gap{{What: "pods", Why: "there was no time left for them", Next: "sweep again"}}}
 	blob, err := poor.Encode()
 	must(t, err)
@@ -262,43 +211,30 @@ func TestPoorSnapshotFromBeforeIsAGap(t *testing.T) {
 	}) {
 		t.Errorf("got gaps %q, want that pods were not looked at before", r.Swept.Gaps)
 	}
-	if text := s.report(t, r, api.FormatText); !strings.Contains(text, "before the session: pods") {
+	if text := s.report(t, r, session.Session.WriteText); !strings.Contains(text, "before the session: pods") {
 		t.Error("the report does not say so")
 	}
 }
 
 func TestReportsAreMadeInTurns(t *testing.T) {
-	s, r := newSessions(t), ended()
+	s, r := newExaminer(t), ended()
 	for range buildsAtOnce {
 		s.builds <- struct{}{}
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if _, err := s.Report(ctx, r, api.FormatJSON); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := s.Report(ctx, r, nil); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v while others are made, want that it waits", err)
 	}
 	if _, _, err := s.Examine(ctx, r, true); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v from an examination meanwhile, want that it waits", err)
 	}
 	<-s.builds
-	s.report(t, r, api.FormatJSON)
+	s.report(t, r, nil)
 	s.examine(t, r)
 	if len(s.builds) != buildsAtOnce-1 {
 		t.Error("a place was not given back")
 	}
-}
-
-// alive is what the metric says of the one API server: -1 if nothing.
-func (s *sessions) alive(t *testing.T) float64 {
-	t.Helper()
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(s.metrics.alive)
-	all, err := registry.Gather()
-	must(t, err)
-	if len(all) == 0 {
-		return -1
-	}
-	return all[0].GetMetric()[0].GetGauge().GetValue()
 }
 
 // A daemon that starts has heard nothing yet: that there is no alarm does not mean that audit events arrive.
@@ -309,10 +245,15 @@ func TestStartIsNoAllClear(t *testing.T) {
 	open := func() bool {
 		return slices.ContainsFunc(sys.Service.Findings(), func(f breakglass.Finding) bool { return f.Key == key })
 	}
-	must(t, sys.Service.Find(t.Context(), breakglass.FindingOpened{Key: key, Check: checkAudit, Cluster: "c1",
+	must(t, sys.Service.Find(t.Context(), breakglass.FindingOpened{Key: key, Check: CheckAudit, Cluster: "c1",
 		Severity: breakglass.SeverityCritical, What: "silent", Next: "look"}))
-	s := newSessions(t)
-	s.service = sys.Service
+	s, alive := newExaminer(t), -1
+	s.cfg.Alive = func(_, _ string, ok bool) {
+		if alive = 0; ok {
+			alive = 1
+		}
+	}
+	s.Serve(sys.Service)
 	p := session.NewPulse(beatEvery, beatBatch, beatMargin)
 	s.pulses["c1"] = p
 	start := time.Now()
@@ -321,16 +262,16 @@ func TestStartIsNoAllClear(t *testing.T) {
 
 	p.Sent(server, "n1", start)
 	judge(20 * time.Second)
-	if !open() || s.alive(t) != -1 {
+	if !open() || alive != -1 {
 		t.Error("the start of the daemon ended the finding, or said that the stream is alive")
 	}
 	judge(2 * time.Minute)
-	if !open() || s.alive(t) != 0 {
+	if !open() || alive != 0 {
 		t.Error("two minutes without a heartbeat are no alarm")
 	}
 	s.heard("c1", "n1")
 	judge(20 * time.Second)
-	if open() || s.alive(t) != 1 {
+	if open() || alive != 1 {
 		t.Error("a heartbeat came, and the stream is still called silent")
 	}
 }
@@ -338,7 +279,7 @@ func TestStartIsNoAllClear(t *testing.T) {
 // Nine clusters that accept and never answer, each for the whole time of a ping, keep the heartbeats of the tenth coming.
 func TestHungClustersKeepNoHeartbeatBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &sessions{pulses: map[string]*session.Pulse{"c1": nil}}
+		s := &Examiner{pulses: map[string]*session.Pulse{"c1": nil}}
 		for i := range 9 {
 			s.pulses[fmt.Sprint("hung", i)] = nil
 		}
@@ -347,7 +288,7 @@ func TestHungClustersKeepNoHeartbeatBack(t *testing.T) {
 		look := func(n *atomic.Int32) func(string) {
 			return func(id string) {
 				if id != "c1" {
-					time.Sleep(probeTime)
+					time.Sleep(askTime)
 					return
 				}
 				n.Add(1)
