@@ -67,9 +67,11 @@ type world struct {
 	// cluster is set for scripts about what a cluster says of a new certificate: an API server, as far as a claim asks one.
 	cluster *httptest.Server
 	says    atomic.Pointer[string]
+	policy  string // the access policy on disk, in scripts that change it
 }
 
 func TestScripts(t *testing.T) {
+	unagreed, vkey := unagreedExport(t)
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
@@ -114,6 +116,12 @@ func TestScripts(t *testing.T) {
 					return err
 				}
 				options.Policy = strings.Replace(bgtest.Policy(), "user: U0ALICE}], keys: [", "user: U0ALICE}], keys: ["+public+", ", 1)
+			}
+			if strings.Contains(filepath.Base(env.WorkDir), "policy") { // two of alice, bob and dave sign its changes; erin may read it
+				w.policy = bgtest.Guarded() + "responders: [security]\n"
+				options.Policy = w.policy
+				env.Setenv("UNAGREED", unagreed)
+				env.Setenv("UNAGREED_VKEY", vkey)
 			}
 			w.sys = bgtest.New(t, options)
 			if err := w.up(); err != nil {
@@ -162,6 +170,7 @@ func TestScripts(t *testing.T) {
 			"exits": exits, "await": await, "says": says, "id": id, "lie": tellLies, "down": goDown, "up": comeUp, "agent": startAgent,
 			"encrypt": encrypt, "export": export, "flip": flip, "pem-pair": pemPair, "deny": deny, "vault": vault,
 			"real-agent": realAgent, "server": server, "leaves": leaves, "found": found, "granted": granted, "cluster": cluster,
+			"edit": edit, "digest": digest,
 		},
 	})
 }

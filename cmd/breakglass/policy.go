@@ -56,21 +56,25 @@ func (a *app) describePolicy(p api.Policy) string {
 		line("agreed    yes; changes take two of %s (team %s)", strings.Join(p.Approvers, ", "), p.Team)
 	case p.Team != "":
 		line("agreed    NO: two of %s (team %s) must confirm it; so far: %s", strings.Join(p.Approvers, ", "), p.Team, orNobody(p.InForce.Signed))
-		line("          %s policy approve %s", a.name, p.InForce)
+		line("          %s", a.typed("policy approve", nil, p.InForce.String()))
 	case p.ReviewedBy != "":
 		line("agreed    not here; by the policy's own word: %s", p.ReviewedBy)
 	default:
 		line("agreed    NO: the policy names nobody who must agree to changes: whoever can write the file decides who approves")
 	}
 	for _, x := range p.Cooling {
-		line("new       %s of %s counts for approvals from %s", x.What, x.Person, x.Until.Local().Format(time.DateTime))
+		of := ""
+		if x.Person != "" {
+			of = " of " + x.Person
+		}
+		line("new       %s%s counts for approvals from %s", x.What, of, x.Until.Local().Format(time.DateTime))
 	}
 	if p.Waiting != nil {
 		line("waiting   %s, signed by %s", p.Waiting.Digest, orNobody(p.Waiting.Signed))
 		for _, x := range p.Waiting.Changes {
 			line("          + %s", x)
 		}
-		line("          %s policy approve %s", a.name, p.Waiting)
+		line("          %s", a.typed("policy approve", nil, p.Waiting.String()))
 	}
 	return b.String()
 }
@@ -109,27 +113,51 @@ func (a *app) policyDiff() *cobra.Command {
 			next, err = p.Waiting.Parse()
 		default:
 			a.screen.note("no change waits")
-			return nil
+			next = old
 		}
-		if err != nil {
+		switch changes := policyChanges(old, next); {
+		case err != nil:
 			return err
+		case a.json():
+			return a.printJSON(changes)
+		default:
+			a.data("%s", changes.lines())
 		}
-		a.policyChanges(old, next)
 		return nil
 	}}
 }
 
-// policyChanges prints what differs, from the texts themselves: what adds or eases with a plus, what takes away with a minus.
-func (a *app) policyChanges(old, next *breakglass.Policy) {
-	eases := breakglass.Eases(old, next)
+// policyDifference is what changes between two policies, in words.
+type policyDifference struct {
+	api.Meta
+	From  string   `json:"from"` // digest
+	To    string   `json:"to"`
+	Adds  []string `json:"adds"`  // or eases
+	Takes []string `json:"takes"` // away
+}
+
+// policyChanges is worked out from the texts themselves.
+func policyChanges(old, next *breakglass.Policy) policyDifference {
+	d := policyDifference{Meta: api.Meta{APIVersion: api.Version, Kind: "PolicyDifference"}, From: old.Digest, To: next.Digest,
+		Adds: append([]string{}, breakglass.Eases(old, next)...), Takes: []string{}}
 	for _, x := range breakglass.Diff(old, next) {
-		if !slices.Contains(eases, x) {
-			a.data("- %s\n", x)
+		if !slices.Contains(d.Adds, x) {
+			d.Takes = append(d.Takes, x)
 		}
 	}
-	for _, x := range eases {
-		a.data("+ %s\n", x)
+	return d
+}
+
+// lines has what adds or eases with a plus, what takes away with a minus.
+func (d policyDifference) lines() styled {
+	var b strings.Builder
+	for _, x := range d.Takes {
+		b.WriteString(format("- %s\n", x))
 	}
+	for _, x := range d.Adds {
+		b.WriteString(format("+ %s\n", x))
+	}
+	return styled(b.String())
 }
 
 func (a *app) policyApprove() *cobra.Command {
@@ -156,7 +184,7 @@ func (a *app) policyApprove() *cobra.Command {
 				v = *p.Waiting
 			case !named(p.InForce.Digest):
 				return &failure{exit: exitOther, code: "policy/digest", what: "not signed", why: args[0] + " is neither the access policy that " +
-					"waits nor the one in force", next: a.name + " policy show"}
+					"waits nor the one in force", next: command("policy show", nil)}
 			}
 			old, err := p.InForce.Parse()
 			if err != nil {
@@ -166,10 +194,12 @@ func (a *app) policyApprove() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			shown := policyChanges(old, next).lines()
 			if v.Digest == p.InForce.Digest {
-				a.data("%s", fileText(v.Text))
-			} else {
-				a.policyChanges(old, next)
+				shown = fileText(v.Text)
+			}
+			if !a.json() {
+				a.data("%s", shown)
 			}
 			if waive {
 				a.screen.note("%s new keys and accounts will count for approvals at once, if two people say so", a.screen.yellow("!"))
@@ -177,6 +207,7 @@ func (a *app) policyApprove() *cobra.Command {
 			if err := a.confirm(ctx, yes, "approve", v.String()); err != nil {
 				return err
 			}
+			again := slices.Contains(v.Signed, c.Session.Person) && !waive
 			after, err := c.ApprovePolicy(ctx, v, p.InForce.Digest, waive)
 			if err != nil {
 				return err
@@ -184,16 +215,30 @@ func (a *app) policyApprove() *cobra.Command {
 			if a.json() {
 				return a.printJSON(after)
 			}
-			state := "it waits for one more person"
-			if after.InForce.Digest == v.Digest && after.Agreed {
-				state = "it is in force, agreed to by two people"
+			done := "signed and recorded"
+			if again {
+				done = "you have signed it already"
 			}
-			a.screen.note("%s signed and recorded; %s", a.screen.green("✓"), state)
+			a.screen.note("%s %s; %s", a.screen.green("✓"), done, styled(a.afterSigning(v.Digest, after)))
 			return nil
 		}}
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	cmd.Flags().BoolVar(&waive, "waive-cooling", false, "let new keys and accounts count for approvals at once; takes two people who say so")
 	return cmd
+}
+
+// afterSigning says what became of the access policy that was signed.
+func (a *app) afterSigning(digest string, p api.Policy) string {
+	switch {
+	case p.InForce.Digest != digest:
+		return "it waits for one more person"
+	case p.Agreed:
+		return "it is in force, agreed to by two people"
+	case len(p.InForce.Signed) > 0:
+		return "it is in force, and waits for one more person to confirm it"
+	}
+	return "it is in force; the policy that it changes was agreed to by no two people, so two confirm the whole of it: " +
+		string(a.typed("policy approve", nil, p.InForce.String()))
 }
 
 // fileText is a file that another party sent, fit for a screen, with its indentation.

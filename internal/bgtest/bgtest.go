@@ -92,6 +92,21 @@ profiles:
 	return b.String()
 }
 
+// Guarded is the kit's policy with a team that must agree to its changes: alice, bob and dave.
+func Guarded() string {
+	return strings.Replace(Policy(), "policy: {reviewedBy: the test}", "policy: {approvers: sre}", 1)
+}
+
+// PolicyWord is a person's signature over the access policy that waits, or over the one in force if none waits.
+func PolicyWord(st breakglass.PolicyStanding, who string, waive bool) breakglass.PolicyWord {
+	w := breakglass.PolicyWord{Entry: st.Entry, Digest: st.Policy.Digest, Base: st.Policy.Digest, Waive: waive}
+	if st.Waiting != nil {
+		w.Entry, w.Digest = st.WaitingEntry, st.Waiting.Digest
+	}
+	w.Signature = SignSSH(SSHKey(who), breakglass.PolicyNamespace, breakglass.PolicyText(w.Entry, w.Digest, w.Base, w.Waive))
+	return w
+}
+
 // SlackUser is a person's Slack user id in team T01.
 func SlackUser(person string) string { return "U0" + strings.ToUpper(person) }
 
@@ -309,6 +324,14 @@ func SignSSH(key ssh.Signer, namespace string, text []byte) string {
 		panic(err)
 	}
 	return string(sshsig.Armor(sig))
+}
+
+// SignPolicy has a person sign the access policy that waits, or the one in force if none waits.
+func (s *System) SignPolicy(who string, waive bool) {
+	s.T.Helper()
+	st, err := s.Service.PolicyStanding(s.T.Context(), ByKey(who))
+	must(s.T, err)
+	must(s.T, s.Service.SignPolicy(s.T.Context(), ByKey(who), PolicyWord(st, who, waive)))
 }
 
 // Grant is a request approved by carol and bob, or by carol and dave if bob asked.

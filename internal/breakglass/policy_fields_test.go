@@ -7,12 +7,13 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 )
 
 // whole is an access policy that says something in every field.
 func whole() string {
-	text := guarded()
+	text := bgtest.Guarded()
 	for _, r := range [][2]string{
 		{"slack: [{team: T01, user: U0DAVE}]", "slack: [{enterprise: E01, team: T01, user: U0DAVE}], users: [dave@example.com]"},
 		{"incident: {pattern: \"^INC-[0-9]+$\"}", "incident: {required: true, pattern: \"^INC-[0-9]+$\"}\n    guards: [exec]\n    " +

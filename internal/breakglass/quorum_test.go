@@ -17,11 +17,6 @@ import (
 	"github.com/breakglassd/breakglass/internal/ledger"
 )
 
-// guarded is the kit's policy with a team that must agree to changes: alice, bob and dave.
-func guarded() string {
-	return strings.Replace(bgtest.Policy(), "policy: {reviewedBy: the test}", "policy: {approvers: sre}", 1)
-}
-
 // puppet is a key that alice made and put into another person's entry.
 func puppet(person string) (line string, signer ssh.Signer) {
 	seed := sha256.Sum256([]byte("alice's key for " + person))
@@ -68,23 +63,6 @@ func standing(t *testing.T, s *bgtest.System, who string) breakglass.PolicyStand
 	return st
 }
 
-// word is a person's signature over what waits, or over what is in force if nothing waits.
-func word(st breakglass.PolicyStanding, who string, waive bool) breakglass.PolicyWord {
-	w := breakglass.PolicyWord{Entry: st.Entry, Digest: st.Policy.Digest, Base: st.Policy.Digest, Waive: waive}
-	if st.Waiting != nil {
-		w.Entry, w.Digest = st.WaitingEntry, st.Waiting.Digest
-	}
-	w.Signature = bgtest.SignSSH(bgtest.SSHKey(who), breakglass.PolicyNamespace, breakglass.PolicyText(w.Entry, w.Digest, w.Base, w.Waive))
-	return w
-}
-
-func sign(t *testing.T, s *bgtest.System, who string, waive bool) {
-	t.Helper()
-	if err := s.Service.SignPolicy(t.Context(), bgtest.ByKey(who), word(standing(t, s, who), who, waive)); err != nil {
-		t.Fatalf("%s signs: %v", who, err)
-	}
-}
-
 func load(t *testing.T, s *bgtest.System, text, code string) []string {
 	t.Helper()
 	changes, err := s.Service.SetPolicy(t.Context(), parsed(t, text))
@@ -102,14 +80,14 @@ func isOpen(s *bgtest.System, key string) bool {
 
 func guardedBubble(t *testing.T, f func(t *testing.T, s *bgtest.System)) {
 	t.Helper()
-	bubbleWith(t, bgtest.Options{Policy: guarded()}, func(t *testing.T, s *bgtest.System) {
+	bubbleWith(t, bgtest.Options{Policy: bgtest.Guarded()}, func(t *testing.T, s *bgtest.System) {
 		f(t, s)
 	})
 }
 
 // One person who can write access.yaml gives herself two more votes on a critical profile.
 func TestOneEditorOfThePolicyIsNoQuorum(t *testing.T) {
-	for name, policy := range map[string]string{"a team agrees": guarded(), "nobody is named": bgtest.Policy()} {
+	for name, policy := range map[string]string{"a team agrees": bgtest.Guarded(), "nobody is named": bgtest.Policy()} {
 		t.Run(name, func(t *testing.T) {
 			bubbleWith(t, bgtest.Options{Policy: policy}, func(t *testing.T, s *bgtest.System) {
 				_, err := s.Service.SetPolicy(t.Context(), parsed(t, withPuppets(policy)))
@@ -143,16 +121,16 @@ func TestPolicyChangeIsInForceWhenTwoHaveSigned(t *testing.T) {
 		if !isOpen(s, "policy-unconfirmed") {
 			t.Error("the first policy was agreed to by nobody, and no finding says so")
 		}
-		sign(t, s, "alice", false)
-		sign(t, s, "alice", false) // twice is once
+		s.SignPolicy("alice", false)
+		s.SignPolicy("alice", false) // twice is once
 		if !isOpen(s, "policy-unconfirmed") {
 			t.Error("one person has confirmed it alone")
 		}
-		sign(t, s, "bob", false)
+		s.SignPolicy("bob", false)
 		if isOpen(s, "policy-unconfirmed") || !standing(t, s, "bob").Agreed {
 			t.Error("two people have agreed, and it is still unconfirmed")
 		}
-		more := strings.Replace(guarded(), "members: [carol, erin]", "members: [carol, erin, mallory]", 1)
+		more := strings.Replace(bgtest.Guarded(), "members: [carol, erin]", "members: [carol, erin, mallory]", 1)
 		load(t, s, more, "policy/waits")
 		load(t, s, more, "policy/waits") // the same again proposes nothing new
 		if st := standing(t, s, "alice"); !slices.Equal(st.Waiting.Changes, []string{"team security: mallory added"}) || !isOpen(s,
@@ -160,11 +138,11 @@ func TestPolicyChangeIsInForceWhenTwoHaveSigned(t *testing.T) {
 			t.Errorf("waits: %+v", st.Waiting)
 		}
 		s.RestartWith(more)
-		sign(t, s, "alice", false)
+		s.SignPolicy("alice", false)
 		for who, w := range map[string]breakglass.PolicyWord{
-			"carol":   word(standing(t, s, "alice"), "carol", false), // is in no team that signs
-			"mallory": word(standing(t, s, "alice"), "mallory", false),
-			"bob":     word(standing(t, s, "bob"), "alice", false), // with another person's key
+			"carol":   bgtest.PolicyWord(standing(t, s, "alice"), "carol", false), // is in no team that signs
+			"mallory": bgtest.PolicyWord(standing(t, s, "alice"), "mallory", false),
+			"bob":     bgtest.PolicyWord(standing(t, s, "bob"), "alice", false), // with another person's key
 		} {
 			if err := s.Service.SignPolicy(t.Context(), bgtest.ByKey(who), w); err == nil {
 				t.Errorf("%s signed it", who)
@@ -174,7 +152,7 @@ func TestPolicyChangeIsInForceWhenTwoHaveSigned(t *testing.T) {
 			t.Fatal("in force by one signature")
 		}
 		s.RestartWith(more)
-		sign(t, s, "bob", false)
+		s.SignPolicy("bob", false)
 		if st := standing(t, s, "alice"); st.Policy.Digest != parsed(t, more).Digest || st.Waiting != nil || isOpen(s, "policy-on-disk") {
 			t.Errorf("signed by two, and in force is %s", st.Policy.Digest)
 		}
@@ -196,11 +174,11 @@ func TestWhatOnlyTakesAwayIsInForceAtOnce(t *testing.T) {
 	} {
 		t.Run(change[1], func(t *testing.T) {
 			guardedBubble(t, func(t *testing.T, s *bgtest.System) {
-				text := strings.Replace(guarded(), change[0], change[1], 1)
+				text := strings.Replace(bgtest.Guarded(), change[0], change[1], 1)
 				if changes := load(t, s, text, ""); len(changes) == 0 || s.Service.Policy().Digest != parsed(t, text).Digest {
 					t.Errorf("changes %q, in force %s", changes, s.Service.Policy().Digest)
 				}
-				load(t, s, guarded(), "policy/waits") // and going back is a change like any other
+				load(t, s, bgtest.Guarded(), "policy/waits") // and going back is a change like any other
 			})
 		})
 	}
@@ -232,7 +210,7 @@ func TestWhatAddsOrEasesWaits(t *testing.T) {
 		t.Run(change[1], func(t *testing.T) {
 			guardedBubble(t, func(t *testing.T, s *bgtest.System) {
 				was := s.Service.Policy()
-				text := strings.Replace(guarded(), change[0], change[1], 1)
+				text := strings.Replace(bgtest.Guarded(), change[0], change[1], 1)
 				load(t, s, text, "policy/waits")
 				if more := breakglass.Eases(was, s.Service.Policy()); len(more) > 0 {
 					t.Errorf("in force without two people: %q", more)
@@ -251,7 +229,7 @@ func TestWhatAChangeTakesAwayDoesNotWaitForTheRest(t *testing.T) {
 	guardedBubble(t, func(t *testing.T, s *bgtest.System) {
 		stolen := bgtest.ByKey("carol")
 		line, _ := puppet("carol")
-		text := guarded()
+		text := bgtest.Guarded()
 		at := strings.Index(text, "{id: carol,")
 		end := at + strings.Index(text[at:], "keys: [")
 		rest := text[end:]
@@ -280,9 +258,9 @@ func TestANewKeyCountsLater(t *testing.T) {
 	for _, waive := range []bool{false, true} {
 		t.Run(fmt.Sprint(waive), func(t *testing.T) {
 			guardedBubble(t, func(t *testing.T, s *bgtest.System) {
-				load(t, s, withPuppets(guarded()), "policy/waits")
-				sign(t, s, "alice", waive)
-				sign(t, s, "dave", waive)
+				load(t, s, withPuppets(bgtest.Guarded()), "policy/waits")
+				s.SignPolicy("alice", waive)
+				s.SignPolicy("dave", waive)
 				r := s.Ask(bgtest.ByKey("alice"), "keys")
 				a, consent := asPuppet("bob", r)
 				_, err := s.Service.Approve(t.Context(), a, r.ID, consent)
@@ -293,7 +271,7 @@ func TestANewKeyCountsLater(t *testing.T) {
 					return
 				}
 				wantRefusal(t, err, "policy/cooling")
-				s.RestartWith(withPuppets(guarded()))
+				s.RestartWith(withPuppets(bgtest.Guarded()))
 				time.Sleep(24 * time.Hour)
 				r = s.Ask(bgtest.ByKey("alice"), "keys")
 				a, consent = asPuppet("bob", r)
@@ -308,11 +286,11 @@ func TestANewKeyCountsLater(t *testing.T) {
 // A signature is for one change of one policy, once.
 func TestASignatureOverAPolicyIsForOneChange(t *testing.T) {
 	guardedBubble(t, func(t *testing.T, s *bgtest.System) {
-		one := strings.Replace(guarded(), "max: 1h", "max: 2h", 1)
-		two := strings.Replace(guarded(), "max: 1h", "max: 3h", 1)
+		one := strings.Replace(bgtest.Guarded(), "max: 1h", "max: 2h", 1)
+		two := strings.Replace(bgtest.Guarded(), "max: 1h", "max: 3h", 1)
 		load(t, s, one, "policy/waits")
-		old := word(standing(t, s, "alice"), "alice", false)
-		sign(t, s, "bob", false)
+		old := bgtest.PolicyWord(standing(t, s, "alice"), "alice", false)
+		s.SignPolicy("bob", false)
 		load(t, s, two, "policy/waits") // a race of two
 		wantRefusal(t, s.Service.SignPolicy(t.Context(), bgtest.ByKey("alice"), old), "policy/sign")
 		load(t, s, one, "policy/waits") // and back: nobody has signed this one
@@ -320,7 +298,7 @@ func TestASignatureOverAPolicyIsForOneChange(t *testing.T) {
 		if st := standing(t, s, "alice"); len(st.WaitingSigned) != 0 {
 			t.Errorf("signed by %q already", st.WaitingSigned)
 		}
-		load(t, s, guarded(), "")
+		load(t, s, bgtest.Guarded(), "")
 		if st := standing(t, s, "alice"); st.Waiting != nil {
 			t.Error("the file is what is in force, and something waits")
 		}
@@ -329,18 +307,18 @@ func TestASignatureOverAPolicyIsForOneChange(t *testing.T) {
 
 func TestAcceptedPolicyIsLoudUntilTwoAgree(t *testing.T) {
 	guardedBubble(t, func(t *testing.T, s *bgtest.System) {
-		sign(t, s, "alice", false)
-		sign(t, s, "bob", false)
-		s.RestartAs(withPuppets(guarded()), func(c *breakglass.Config) { c.AcceptWeaker = true })
-		if s.Service.Policy().Digest != parsed(t, withPuppets(guarded())).Digest || !isOpen(s, "policy-unconfirmed") {
+		s.SignPolicy("alice", false)
+		s.SignPolicy("bob", false)
+		s.RestartAs(withPuppets(bgtest.Guarded()), func(c *breakglass.Config) { c.AcceptWeaker = true })
+		if s.Service.Policy().Digest != parsed(t, withPuppets(bgtest.Guarded())).Digest || !isOpen(s, "policy-unconfirmed") {
 			t.Errorf("in force %s, findings %+v", s.Service.Policy().Digest, s.Service.Findings())
 		}
 		r := s.Ask(bgtest.ByKey("alice"), "keys")
 		a, consent := asPuppet("bob", r)
 		_, err := s.Service.Approve(t.Context(), a, r.ID, consent)
 		wantRefusal(t, err, "policy/cooling")
-		sign(t, s, "alice", false)
-		sign(t, s, "bob", false)
+		s.SignPolicy("alice", false)
+		s.SignPolicy("bob", false)
 		if isOpen(s, "policy-unconfirmed") {
 			t.Error("two people have agreed, and it is still unconfirmed")
 		}
@@ -350,18 +328,18 @@ func TestAcceptedPolicyIsLoudUntilTwoAgree(t *testing.T) {
 // Two people sign the words of a change. What it is a change of, which no two people have agreed to, they have not seen.
 func TestASignedChangeDoesNotConfirmWhatItIsAChangeOf(t *testing.T) {
 	guardedBubble(t, func(t *testing.T, s *bgtest.System) {
-		sign(t, s, "alice", false)
-		sign(t, s, "bob", false)
-		s.RestartAs(withPuppets(guarded()), func(c *breakglass.Config) { c.AcceptWeaker = true })
-		more := strings.Replace(withPuppets(guarded()), "max: 1h", "max: 2h", 1)
+		s.SignPolicy("alice", false)
+		s.SignPolicy("bob", false)
+		s.RestartAs(withPuppets(bgtest.Guarded()), func(c *breakglass.Config) { c.AcceptWeaker = true })
+		more := strings.Replace(withPuppets(bgtest.Guarded()), "max: 1h", "max: 2h", 1)
 		load(t, s, more, "policy/waits")
-		sign(t, s, "alice", false)
-		sign(t, s, "bob", false)
+		s.SignPolicy("alice", false)
+		s.SignPolicy("bob", false)
 		if st := standing(t, s, "alice"); st.Policy.Digest != parsed(t, more).Digest || st.Agreed || !isOpen(s, "policy-unconfirmed") {
 			t.Errorf("the change is signed, and with it the keys that an operator put in force: %+v", st)
 		}
-		sign(t, s, "alice", false)
-		sign(t, s, "bob", false)
+		s.SignPolicy("alice", false)
+		s.SignPolicy("bob", false)
 		if !standing(t, s, "alice").Agreed || isOpen(s, "policy-unconfirmed") {
 			t.Error("two people have signed the policy itself, and it is still unconfirmed")
 		}
@@ -371,18 +349,18 @@ func TestASignedChangeDoesNotConfirmWhatItIsAChangeOf(t *testing.T) {
 // An operator's restart can take away the team that must agree. That stays a critical finding until a team is named again and agrees.
 func TestAcceptedPolicyWithoutATeamStaysACriticalFinding(t *testing.T) {
 	guardedBubble(t, func(t *testing.T, s *bgtest.System) {
-		sign(t, s, "alice", false)
-		sign(t, s, "bob", false)
+		s.SignPolicy("alice", false)
+		s.SignPolicy("bob", false)
 		s.RestartAs(bgtest.Policy(), func(c *breakglass.Config) { c.AcceptWeaker = true })
 		load(t, s, strings.Replace(bgtest.Policy(), "max: 1h", "max: 30m", 1), "")
 		s.Restart()
 		if f := s.Service.Findings(); !isOpen(s, "policy-unconfirmed") || f[0].Severity != breakglass.SeverityCritical {
 			t.Errorf("findings %+v, want a critical one that no team can agree to the policy", f)
 		}
-		load(t, s, guarded(), "policy/weaker")
-		s.RestartAs(guarded(), func(c *breakglass.Config) { c.AcceptWeaker = true })
-		sign(t, s, "alice", false)
-		sign(t, s, "bob", false)
+		load(t, s, bgtest.Guarded(), "policy/weaker")
+		s.RestartAs(bgtest.Guarded(), func(c *breakglass.Config) { c.AcceptWeaker = true })
+		s.SignPolicy("alice", false)
+		s.SignPolicy("bob", false)
 		if isOpen(s, "policy-unconfirmed") {
 			t.Error("two people have agreed, and it is still unconfirmed")
 		}
@@ -434,12 +412,12 @@ func TestApprovalsThatNobodyAgreedToAreCounted(t *testing.T) {
 		if got := unagreed(); got != 1 {
 			t.Errorf("%d approvals under a policy that was not agreed to, want 1", got)
 		}
-		sign(t, s, "alice", false)
-		sign(t, s, "bob", false)
+		s.SignPolicy("alice", false)
+		s.SignPolicy("bob", false)
 		if got := unagreed(); got != 0 {
 			t.Errorf("%d, although two people have confirmed the policy", got)
 		}
-		s.RestartAs(withPuppets(guarded()), func(c *breakglass.Config) { c.AcceptWeaker = true })
+		s.RestartAs(withPuppets(bgtest.Guarded()), func(c *breakglass.Config) { c.AcceptWeaker = true })
 		time.Sleep(24 * time.Hour)
 		r := s.Ask(bgtest.ByKey("alice"), "keys")
 		a, consent := asPuppet("bob", r)
@@ -447,9 +425,9 @@ func TestApprovalsThatNobodyAgreedToAreCounted(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.Approve(bgtest.ByKey("dave"), r)
-		load(t, s, guarded(), "") // the puppets are gone again, and two people confirm what is left
-		sign(t, s, "alice", false)
-		sign(t, s, "bob", false)
+		load(t, s, bgtest.Guarded(), "") // the puppets are gone again, and two people confirm what is left
+		s.SignPolicy("alice", false)
+		s.SignPolicy("bob", false)
 		if got := unagreed(); got != 1 {
 			t.Errorf("%d approvals that were not agreed to, want the one by the puppet's key", got)
 		}
@@ -460,11 +438,11 @@ func TestApprovalsThatNobodyAgreedToAreCounted(t *testing.T) {
 func TestDaemonStartsWithThePolicyInForce(t *testing.T) {
 	guardedBubble(t, func(t *testing.T, s *bgtest.System) {
 		was := s.Service.Policy().Digest
-		s.RestartWith(withPuppets(guarded()))
+		s.RestartWith(withPuppets(bgtest.Guarded()))
 		if s.Service.Policy().Digest != was {
 			t.Error("another policy is in force")
 		}
-		s.RestartAs(guarded(), func(c *breakglass.Config) { c.Policy = nil })
+		s.RestartAs(bgtest.Guarded(), func(c *breakglass.Config) { c.Policy = nil })
 		if s.Service.Policy().Digest != was {
 			t.Error("another policy is in force")
 		}
@@ -478,7 +456,7 @@ func TestDaemonStartsWithThePolicyInForce(t *testing.T) {
 // What a thief of the ledger's key would write: a policy that nobody signed, and approvals by its keys.
 func TestAuditRefusesWhatNobodyAgreedTo(t *testing.T) {
 	guardedBubble(t, func(t *testing.T, s *bgtest.System) {
-		p := parsed(t, withPuppets(guarded()))
+		p := parsed(t, withPuppets(bgtest.Guarded()))
 		was := s.Service.Policy().Digest
 		forge := func(ev breakglass.PolicyLoaded) string {
 			t.Helper()

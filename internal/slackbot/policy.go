@@ -6,54 +6,58 @@ import (
 	"github.com/slack-go/slack"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/text"
 )
 
 // policyLine is what the channel reads about a change of the access policy. The first policy of a ledger is no change.
 func policyLine(ev breakglass.Event) (message, bool) {
 	switch ev := ev.(type) {
 	case breakglass.PolicyProposed:
-		return policyMessage(":scales: *A change of the access policy waits for two people.* It adds or eases:", ev.Changes,
-			"Two people of the team that the policy names: `breakglass policy approve "+shortDigest(ev.Digest)+"`"), true
+		return policyMessage(":scales:", "A change of the access policy waits for two people. It adds or eases:", ev.Changes,
+			"Two people of the team that the policy names: "+approvePolicy(ev.Digest)), true
 	case breakglass.PolicySigned:
-		return policyMessage(":lower_left_fountain_pen: "+escape(ev.By.Person)+" signed the access policy `"+shortDigest(ev.Digest)+"`",
-			nil, ""), true
+		return policyMessage(":lower_left_fountain_pen:", escape(ev.By.Person)+" signed the access policy "+shortDigest(ev.Digest), nil, ""), true
 	case breakglass.PolicyLoaded:
 		switch ev.Why {
 		case breakglass.WhyAccepted:
-			return policyMessage(":rotating_light: *An operator put an access policy in force that no two people have agreed to* "+
-				"(--accept-weaker):", ev.Changes,
-				"If it is meant, two people of the team that it names confirm it: `breakglass policy approve "+shortDigest(ev.Digest)+"`"), true
+			return policyMessage(":rotating_light:", "An operator put an access policy in force that no two people have agreed to "+
+				"(--accept-weaker):", ev.Changes, "If it is meant, two people of the team that it names confirm it: "+approvePolicy(ev.Digest)), true
 		case breakglass.WhySigned:
-			return policyMessage(":scales: *The access policy has changed; two people have signed it:*", ev.Changes, ""), true
+			return policyMessage(":scales:", "The access policy has changed; two people have signed it:", ev.Changes, ""), true
 		case breakglass.WhyLess:
-			return policyMessage(":scales: *The access policy has changed; this only takes away:*", ev.Changes, ""), true
+			return policyMessage(":scales:", "The access policy has changed; this only takes away:", ev.Changes, ""), true
 		case breakglass.WhyFile:
-			return policyMessage(":scales: *The access policy has changed; it names nobody who must agree:*", ev.Changes, ""), true
+			return policyMessage(":scales:", "The access policy has changed; it names nobody who must agree:", ev.Changes, ""), true
 		}
 	}
 	return message{}, false
 }
 
+func approvePolicy(digest string) string {
+	return "`" + text.Command("breakglass policy approve", nil, shortDigest(digest)) + "`"
+}
+
 func shortDigest(digest string) string { return escape(digest[:min(12, len(digest))]) }
 
-// policyMessage has the first changes in words; breakglass policy diff has all of them.
-func policyMessage(head string, changes []string, next string) message {
-	const most, each = 20, 120
-	lines := []string{head}
+// policyMessage has the first changes, in which Slack interprets nothing; breakglass policy diff has all of them.
+func policyMessage(mark, head string, changes []string, next string) message {
+	const most, each = 20, 140 // fit into one text of 3000
+	m := message{text: strings.Trim(head, ":"), blocks: []slack.Block{section("", mrkdwn(mark+" *"+head+"*"))}}
+	var lines []string
 	for i, c := range changes {
 		if i == most {
-			lines = append(lines, "• and more: `breakglass policy diff`")
+			lines = append(lines, "• and more: breakglass policy diff")
 			break
 		}
-		if r := []rune(c); len(r) > each {
-			c = string(r[:each]) + "…"
-		}
-		lines = append(lines, "• "+escape(c))
+		lines = append(lines, "• "+text.Cut(text.Clean(c), each))
+	}
+	if len(lines) > 0 {
+		m.blocks = append(m.blocks, section("", plain(strings.Join(lines, "\n"))))
 	}
 	if next != "" {
-		lines = append(lines, next)
+		m.blocks = append(m.blocks, section("", mrkdwn(next)))
 	}
-	return message{text: strings.Trim(head, ":*"), blocks: []slack.Block{section("", mrkdwn(strings.Join(lines, "\n")))}}
+	return m
 }
 
 // about names what an entry is about, for logs.

@@ -50,6 +50,9 @@ func (b *Bot) Tell(ctx context.Context, n breakglass.Notice) error {
 		return nil // the person was told at once; the others are nobody's message
 	}
 	if said, ok := policyLine(n.Event); ok {
+		if _, asks := n.Event.(breakglass.PolicyProposed); time.Since(n.At) > old && !(asks && n.At.Equal(b.cfg.Service.PolicyWaits())) {
+			return nil // history, as for requests
+		}
 		_, err := b.post(ctx, b.cfg.Channel, "", said)
 		return b.settle(ctx, n, err)
 	}

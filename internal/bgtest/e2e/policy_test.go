@@ -19,7 +19,7 @@ import (
 // access without any other person. It is refused. When two people of the team that the policy in force names have signed, it is allowed.
 func TestOneEditorOfThePolicyIsNoQuorum(t *testing.T) {
 	d := newDaemon(t)
-	policy := strings.Replace(bgtest.Policy(), "policy: {reviewedBy: the test}", "policy: {approvers: sre}", 1)
+	policy := bgtest.Guarded()
 	d.writePolicy(policy)
 	d.start("")
 	inForce := func() string {
