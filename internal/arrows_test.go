@@ -17,10 +17,10 @@ const module = "github.com/breakglassd/breakglass/"
 var arrows = map[string]string{
 	"cmd/breakglass": "internal/api internal/breakglass internal/ledger internal/recert internal/rotation internal/strictyaml " +
 		"internal/text",
-	"cmd/breakglassd": "internal/aftercare internal/api internal/breakglass internal/cluster internal/devmode internal/disk " +
-		"internal/inventory internal/ledger internal/ledger/sqlstore internal/recert internal/rotation " +
-		"internal/schedule internal/secret internal/session internal/session/store internal/slackbot " +
-		"internal/strictyaml internal/text internal/vaultca internal/webhook",
+	"cmd/breakglassd": "internal/aftercare internal/api internal/breakglass internal/cacheck internal/cluster internal/devmode " +
+		"internal/disk internal/inventory internal/ledger internal/ledger/sqlstore internal/recert " +
+		"internal/rotation internal/schedule internal/secret internal/session internal/session/store " +
+		"internal/slackbot internal/strictyaml internal/text internal/vaultca internal/webhook",
 	"deploy":                    "",
 	"internal":                  "",
 	"internal/aftercare":        "internal/breakglass internal/session internal/session/store internal/sweep",
@@ -31,6 +31,7 @@ var arrows = map[string]string{
 	"internal/bgtest/slacksdk":  "",
 	"internal/bgtest/smalldisk": "",
 	"internal/breakglass":       "internal/ledger internal/strictyaml",
+	"internal/cacheck":          "internal/breakglass internal/rotation",
 	"internal/cluster":          "internal/breakglass internal/inventory internal/rotation internal/sweep internal/text",
 	"internal/devmode": "deploy internal/api internal/bgtest/real internal/breakglass internal/devmode/kubesim " +
 		"internal/devmode/memca internal/devmode/slacksim internal/ledger internal/ledger/sqlstore policies",

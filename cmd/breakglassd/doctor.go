@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/cacheck"
 	"github.com/breakglassd/breakglass/internal/cluster"
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/slackbot"
@@ -455,7 +456,7 @@ func (d *doctor) peopleAddress(ctx context.Context, kube *cluster.Clusters, id s
 	}
 	switch {
 	case at.Wrong != "":
-		d.wrong("people-address", id, errors.New(wrongAtPeoplesAddress(cl.Server, at.Wrong)))
+		d.wrong("people-address", id, errors.New(cacheck.WrongAtPeoplesAddress(cl.Server, at.Wrong)))
 	case err != nil:
 		d.warn("people-address", id, "the address that people get, %s, could not be tried from here with the CA that they get: %v", cl.Server,
 			err)
@@ -463,24 +464,8 @@ func (d *doctor) peopleAddress(ctx context.Context, kube *cluster.Clusters, id s
 		d.ok("people-address", id, "the address that people get, %s, asks for certificates of %q; whether they arrive at the API servers, "+
 			"the canary of `breakglass ca check` proves", cl.Server, issuer.Subject)
 	default:
-		d.wrong("people-address", id, errors.New(notAtPeoplesAddress(cl.Server)))
+		d.wrong("people-address", id, errors.New(cacheck.NotAtPeoplesAddress(cl.Server)))
 	}
-}
-
-// notAtPeoplesAddress says that certificates do not arrive at the address that people get.
-func notAtPeoplesAddress(server string) string {
-	return "the address that people get, " + server + ", does not ask for certificates of our CA: something in between ends TLS (a proxy, a " +
-		"load balancer), or " +
-		"it is another cluster. " + throughToAPIServers
-}
-
-const throughToAPIServers = "People would be issued certificates that are of no use: let the connection through to the API servers (TLS " +
-	"must end there), or correct the server in the access policy"
-
-// wrongAtPeoplesAddress says that what answers there cannot be an API server of the cluster.
-func wrongAtPeoplesAddress(server, wrong string) string {
-	return "what answers at the address that people get, " + server + ", " + wrong + ". kubectl would refuse it: correct the server in the " +
-		"access policy, or ca_file or people_tls_server_name in the configuration"
 }
 
 // doctorSlack makes a bot that can ask Slack, and has nothing to decide or record with.

@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/cacheck"
 	"github.com/breakglassd/breakglass/internal/disk"
 	"github.com/breakglassd/breakglass/internal/session/store"
 )
@@ -169,7 +170,7 @@ func (d *daemon) trouble(cluster string) []string {
 		}
 	}
 	for _, f := range d.service.Findings() {
-		if f.Check == checkCA && f.Cluster == cluster && f.Severity == breakglass.SeverityCritical {
+		if f.Check == cacheck.CheckCA && f.Cluster == cluster && f.Severity == breakglass.SeverityCritical {
 			out = append(out, "the check of the CAs of "+cluster+" says: "+f.What)
 		}
 	}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/cacheck"
 	"github.com/breakglassd/breakglass/internal/cluster"
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/ledger/sqlstore"
@@ -58,7 +59,7 @@ type daemon struct {
 	ca       *vaultca.CA // nil when something else signs
 	clusters *cluster.Clusters
 	sessions *sessions       // nil when switched off
-	checks   *caChecks       // nil when something else than Vault signs
+	checks   *cacheck.Checks // nil when something else than Vault signs
 	slack    *slackbot.Bot   // nil when switched off
 	recert   *recert.Service // nil when switched off
 	service  *breakglass.Service
@@ -162,7 +163,7 @@ func (d *daemon) open(ctx context.Context, p parts) error {
 		if d.checks, err = openCAChecks(cfg, d); err != nil {
 			return err
 		}
-		if err := d.schedule.Add("ca", cfg.Checks.CACron, cfg.Checks.Zone, d.checks.job); err != nil {
+		if err := d.schedule.Add("ca", cfg.Checks.CACron, cfg.Checks.Zone, d.checks.Job); err != nil {
 			return err
 		}
 	}
@@ -395,7 +396,7 @@ func (d *daemon) run(ctx context.Context, p parts) error {
 	}
 	g.Go(func() error { return d.schedule.Run(work) })
 	if d.checks != nil {
-		g.Go(func() error { return d.checks.first(work) })
+		g.Go(func() error { return d.checks.First(work) })
 	}
 	g.Go(func() error { return d.watch(work) })
 	g.Go(func() error { return d.verify(work) })
