@@ -361,6 +361,9 @@ func NoSuchCluster(cluster string) error {
 // ByFingerprint returns the request whose certificate has this fingerprint (hex SHA-256 of the DER), and whether there is
 // one. A canary's certificate is known as well, and has no request.
 func (s *Service) ByFingerprint(ctx context.Context, fingerprint string) (r *Request, known bool, err error) {
+	if r := s.tracker.byPrint(fingerprint); r != nil { // API servers ask with each request that somebody makes with it
+		return r, true, nil
+	}
 	streams, err := s.ledger.Streams(ctx, ledger.Tag{Name: "fingerprint", Value: fingerprint})
 	if err != nil {
 		return nil, false, fmt.Errorf("looking up a certificate: %w", err)
@@ -381,6 +384,9 @@ func (s *Service) ByCommonName(ctx context.Context, commonName string) (r *Reque
 	person, id, ok := strings.Cut(strings.TrimPrefix(commonName, CommonNamePrefix), ":")
 	if !ok || !strings.HasPrefix(commonName, CommonNamePrefix) || !ValidID(id) {
 		return nil, false, nil
+	}
+	if r = s.tracker.get(id); r != nil {
+		return r, r.Ask.By.Person == person, nil
 	}
 	r, err = s.load(ctx, id)
 	if _, unknown := AsRefusal(err); unknown {

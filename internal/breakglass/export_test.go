@@ -39,3 +39,10 @@ func NewForgetfulAuditor(again func(stream string) ([]ledger.Entry, error)) *Aud
 
 // Kept is how many requests an Auditor has in memory.
 func (a *Auditor) Kept() int { return len(a.requests) }
+
+// Looks is how often Run has looked at what is to be done for a request.
+func (s *Service) Looks() int {
+	s.tracker.mu.Lock()
+	defer s.tracker.mu.Unlock()
+	return s.tracker.looks
+}

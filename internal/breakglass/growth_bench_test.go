@@ -2,6 +2,9 @@ package breakglass_test
 
 import (
 	"context"
+	"fmt"
+	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -52,5 +55,46 @@ func BenchmarkEntryOfOthers(b *testing.B) {
 	cancel()
 	for range waiters {
 		<-ended
+	}
+}
+
+// BenchmarkAmongManyOpen is what a request and its withdrawal cost while 1,500 requests of others, and 60 of the requester, are open.
+func BenchmarkAmongManyOpen(b *testing.B) {
+	for _, open := range []int{0, 1500} {
+		b.Run(fmt.Sprint(open), func(b *testing.B) {
+			policy := manyOpen()
+			for i := range 20 {
+				who := fmt.Sprintf("user%d", i)
+				policy = strings.Replace(policy, "teams:", fmt.Sprintf("  - {id: %s, name: U, slack: [{team: T01, user: U1%02d}]}\nteams:", who, i), 1)
+				policy = strings.Replace(policy, "[alice, bob, dave", "[alice, bob, dave, "+who, 1)
+			}
+			s := bgtest.New(b, bgtest.Options{Policy: policy, Config: func(c *breakglass.Config) { c.Sweep = time.Hour }})
+			ask := func(who string) string {
+				a := byKey("alice")
+				if n, ok := strings.CutPrefix(who, "user"); ok {
+					i, err := strconv.Atoi(n)
+					must(b, err)
+					a = breakglass.Actor{Person: who, Channel: breakglass.ChannelSlack, Slack: &breakglass.SlackAccount{Team: "T01",
+						User: fmt.Sprintf("U1%02d", i)}}
+				}
+				return s.Ask(a, "group").ID
+			}
+			for i := range open {
+				ask(fmt.Sprintf("user%d", i%20))
+			}
+			if open > 0 {
+				for range 60 {
+					ask("alice")
+				}
+			}
+			n := 0
+			perOp(b, func() {
+				if n++; n > 900 {
+					b.Fatal("more than an hour's requests")
+				}
+				_, err := s.Service.Withdraw(b.Context(), byKey("alice"), ask("alice"), "")
+				must(b, err)
+			})
+		})
 	}
 }

@@ -99,16 +99,19 @@ func TestRevokeWhileTheDaemonStartsStays(t *testing.T) {
 			if x != r.ID || !fired.CompareAndSwap(false, true) {
 				return
 			}
-			// Run has just read the request; somebody revokes it before Run puts it in the tracker
+			// Run has just read the request; somebody revokes it before Run puts what it read in the tracker. New has put it there before
+			// anybody could revoke it.
 			if _, err := s.Service.Revoke(context.Background(), byKey("carol"), r.ID, "cut it off now"); err != nil {
 				t.Error("revoke:", err)
 			}
 		}
-		s.Stop()
-		// the hook must see the new Service: set between start and Run's Open; Run is started in a goroutine by Restart
-		go func() { hook.Store(&h) }()
 		s.Restart()
+		hook.Store(&h)
+		time.Sleep(2 * time.Second) // a sweep binds again
 		synctest.Wait()
+		if !fired.Load() {
+			t.Fatal("Run did not read the request")
+		}
 		back, gone := 0, 0
 		for range 20 {
 			time.Sleep(time.Second)

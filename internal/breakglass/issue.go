@@ -509,7 +509,7 @@ func (s *Service) note(ctx context.Context, r *Request, what func(*Request) Even
 		ev := what(r)
 		switch {
 		case ev == nil && fresh:
-			s.tracker.put(r) // it may have an older one, which would be worked on again and again
+			s.tracker.refresh(r) // it may have an older one, which would be worked on again and again
 			return r, nil
 		case ev == nil:
 			continue

@@ -67,6 +67,7 @@ func (r *Request) apply(e ledger.Entry, ev Event, proof bool) error {
 		if err == nil {
 			r.countsTakenBack = r.countsTakenBack || e.Kind != approvedV1
 			r.Approvals = append(r.Approvals, Approval{By: ev.By, At: e.Time, Comment: e.Texts["comment"], Signed: ev.Signature != ""})
+			r.reached, r.counted = r.countQuorum(), len(r.Approvals)
 		}
 	case ApprovalWithdrawn:
 		if err = in(StatePending, StateApproved); err == nil {
@@ -75,6 +76,7 @@ func (r *Request) apply(e ledger.Entry, ev Event, proof bool) error {
 			}
 		}
 		r.Approvals = slices.DeleteFunc(slices.Clone(r.Approvals), func(a Approval) bool { return a.By.Person == ev.By.Person })
+		r.reached, r.counted = r.countQuorum(), len(r.Approvals)
 		taken := maps.Clone(r.TakenBack)
 		if taken == nil {
 			taken = map[string]int{}

@@ -96,6 +96,8 @@ type Request struct {
 	Closed       *Ending  // with the closing note as its reason
 	Overdue      []string // what was recorded as overdue
 
+	reached         time.Time // quorumAt of the first counted approvals, kept with each approval
+	counted         int
 	countsTakenBack bool // an approval said how many were taken back: from here on each does
 }
 
@@ -159,6 +161,13 @@ func (r *Request) TTL() time.Duration { return time.Duration(r.Ask.TTLSeconds) *
 
 // quorumAt returns when the last approval needed arrived, or the zero time while the quorum is not reached.
 func (r *Request) quorumAt() time.Time {
+	if r.counted == len(r.Approvals) {
+		return r.reached
+	}
+	return r.countQuorum()
+}
+
+func (r *Request) countQuorum() time.Time {
 	var sofar []Approval
 	for _, a := range r.Approvals {
 		sofar = append(sofar, a)

@@ -24,16 +24,6 @@ import (
 // trusted; the process must then exit and start again from what is on disk. Run is called once.
 func (s *Service) Run(ctx context.Context, messengers map[string]Messenger) error {
 	defer close(s.stopped)
-	open, err := s.Open(ctx)
-	if ctx.Err() != nil {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("reading open requests: %w", err)
-	}
-	for _, r := range open {
-		s.tracker.put(r)
-	}
 	g, ctx := errgroup.WithContext(ctx)
 	for range claimWorkers {
 		g.Go(func() error { return s.work(ctx) })
@@ -78,77 +68,6 @@ func (s *Service) work(ctx context.Context) error {
 	}
 }
 
-// tracker holds the requests for which something can still happen, as the ledger last had them, so that the clock can be
-// watched without reading the ledger. It is a cache: every decision loads its request again.
-type tracker struct {
-	mu   sync.Mutex // guards open and busy; held for map operations only
-	open map[string]*Request
-	busy map[string]int // requests with a claim in a worker: the worker binds, tend keeps out of its way
-	wake chan struct{}  // a token when open or busy changed
-}
-
-func newTracker() *tracker {
-	return &tracker{open: map[string]*Request{}, busy: map[string]int{}, wake: make(chan struct{}, 1)}
-}
-
-func (t *tracker) begin(id string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.busy[id]++
-}
-
-func (t *tracker) end(id string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.busy[id]--; t.busy[id] == 0 {
-		delete(t.busy, id)
-	}
-	t.changed()
-}
-
-// changed leaves a token for tend. Called with mu held or not.
-func (t *tracker) changed() {
-	select {
-	case t.wake <- struct{}{}:
-	default:
-	}
-}
-
-// put takes the newer of two versions of a request, and forgets it when nothing can happen any more.
-func (t *tracker) put(r *Request) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if old := t.open[r.ID]; old != nil && old.Rev >= r.Rev {
-		return
-	}
-	if r.settled() {
-		delete(t.open, r.ID)
-		return
-	}
-	t.open[r.ID] = r
-	t.changed()
-}
-
-// get returns an open request as the ledger last had it, nil if it is not open or not known yet.
-func (t *tracker) get(id string) *Request {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.open[id]
-}
-
-// idle lists the open requests that no worker is busy with.
-func (t *tracker) idle() []*Request {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	out := make([]*Request, 0, len(t.open))
-	for id, r := range t.open {
-		if t.busy[id] == 0 {
-			out = append(out, r)
-		}
-	}
-	return out
-}
-
 // The back-off of things that did not work: doubled from the first to the last.
 const (
 	retryFirst = 500 * time.Millisecond
@@ -158,8 +77,11 @@ const (
 // maxExaminations bounds the examinations in one cluster at one time: each holds what is in the cluster in memory, twice.
 const maxExaminations = 2
 
-// tend does what due says, for every open request, and sleeps until the next deadline or change. What waits for one cluster keeps
-// nothing else waiting.
+// lookAtAll is how often tend looks at every open request, whatever it was told: a wall clock that leaps tells nobody.
+const lookAtAll = time.Minute
+
+// tend does what due says, for each request that changed or whose time has come, and sleeps until the next deadline or change. What
+// waits for one cluster keeps nothing else waiting.
 func (s *Service) tend(ctx context.Context) error {
 	type task struct {
 		request, cluster string
@@ -174,48 +96,69 @@ func (s *Service) tend(ctx context.Context) error {
 		err error
 	}
 	running := map[task]bool{}
-	examining := map[string]int{} // by cluster
-	failing := map[task]attempt{}
+	examining := map[string]int{}            // by cluster
+	queued := map[string]map[string]bool{}   // by cluster: requests that wait for an examination to end
+	failing := map[string]map[work]attempt{} // by request, then by lane
+	alarms := alarms{set: map[string]time.Time{}}
 	ended := make(chan outcome)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	for {
-		now := s.now()
-		next := now.Add(time.Minute)
+	look := func(id string, now time.Time) {
+		r := s.tracker.look(id)
+		if r == nil {
+			alarms.put(id, time.Time{})
+			delete(failing, id)
+			return
+		}
+		var next time.Time
 		soon := func(at time.Time) {
-			if !at.IsZero() && at.Before(next) {
+			if next.IsZero() || at.Before(next) {
 				next = at
 			}
 		}
-		live := map[string]bool{}
-		for _, r := range s.tracker.idle() {
-			live[r.ID] = true
-			works, at := due(r, now, waits{settle: 2 * s.cfg.SignTimeout, audit: s.cfg.AuditGrace})
-			if at.After(now) {
-				soon(at)
-			}
-			for _, w := range works {
-				k := task{r.ID, r.Ask.Cluster, w.lane()}
-				if running[k] || w == workExamine && examining[k.cluster] >= maxExaminations { // looked at again when one ends
-					continue
-				}
-				if f, ok := failing[k]; ok && now.Before(f.next) {
-					soon(f.next)
-					continue
-				}
-				running[k] = true
-				if w == workExamine {
-					examining[k.cluster]++
-				}
-				go func() { ended <- outcome{k, s.do(ctx, r, w)} }()
-			}
+		works, at := due(r, now, waits{settle: 2 * s.cfg.SignTimeout, audit: s.cfg.AuditGrace})
+		if at.After(now) {
+			soon(at)
 		}
-		for k := range failing {
-			if !live[k.request] {
-				delete(failing, k)
+		for _, w := range works {
+			k := task{id, r.Ask.Cluster, w.lane()}
+			if running[k] { // looked at again when it ends
+				continue
 			}
+			if w == workExamine && examining[k.cluster] >= maxExaminations {
+				if queued[k.cluster] == nil {
+					queued[k.cluster] = map[string]bool{}
+				}
+				queued[k.cluster][id] = true
+				continue
+			}
+			if f, ok := failing[id][k.lane]; ok && now.Before(f.next) {
+				soon(f.next)
+				continue
+			}
+			running[k] = true
+			if w == workExamine {
+				examining[k.cluster]++
+			}
+			go func() { ended <- outcome{k, s.do(ctx, r, w)} }()
 		}
-		timer.Reset(max(next.Sub(s.now()), time.Millisecond))
+		alarms.put(id, next)
+	}
+	var all time.Time // when all were looked at
+	for {
+		now := s.now()
+		everything := all.IsZero() || time.Since(all) >= lookAtAll
+		if everything {
+			all = time.Now()
+		}
+		for _, id := range append(s.tracker.take(everything), alarms.due(now)...) {
+			look(id, now)
+		}
+		wait := lookAtAll - time.Since(all)
+		if at, ok := alarms.next(); ok {
+			wait = min(wait, at.Sub(s.now()))
+		}
+		timer.Reset(max(wait, time.Millisecond))
 		select {
 		case <-ctx.Done():
 			for range running { // each ends with ctx
@@ -229,15 +172,30 @@ func (s *Service) tend(ctx context.Context) error {
 			if o.lane == workExamine {
 				examining[o.cluster]--
 			}
-			if o.err == nil || ctx.Err() != nil {
-				delete(failing, o.task)
+			if ctx.Err() != nil {
 				break
 			}
-			f := failing[o.task]
-			f.wait = min(max(2*f.wait, retryFirst), retryLast)
-			f.next = s.now().Add(f.wait)
-			failing[o.task] = f
-			s.log.Warn("will try again", slog.String("request", o.request), slog.Duration("after", f.wait), slog.Any("error", o.err))
+			if o.err == nil {
+				delete(failing[o.request], o.lane)
+			} else {
+				f := failing[o.request][o.lane]
+				f.wait = min(max(2*f.wait, retryFirst), retryLast)
+				f.next = s.now().Add(f.wait)
+				if failing[o.request] == nil {
+					failing[o.request] = map[work]attempt{}
+				}
+				failing[o.request][o.lane] = f
+				s.log.Warn("will try again", slog.String("request", o.request), slog.Duration("after", f.wait), slog.Any("error", o.err))
+			}
+			now := s.now()
+			look(o.request, now)
+			for id := range queued[o.cluster] {
+				if examining[o.cluster] >= maxExaminations {
+					break
+				}
+				delete(queued[o.cluster], id)
+				look(id, now)
+			}
 		}
 	}
 }
@@ -267,7 +225,7 @@ func (s *Service) do(ctx context.Context, r *Request, w work) error {
 	case workExamine:
 		// What the tracker says may be older than a report that was made meanwhile.
 		if r, err = s.load(ctx, r.ID); err == nil && r.Swept != nil {
-			s.tracker.put(r)
+			s.tracker.refresh(r)
 		} else if err == nil {
 			_, err = s.examine(ctx, r)
 		}
@@ -434,7 +392,7 @@ func (s *Service) rebind(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	s.tracker.put(r)
+	s.tracker.refresh(r)
 	if !r.Bound || r.State(s.now()) != StateActive {
 		return nil
 	}

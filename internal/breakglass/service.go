@@ -145,6 +145,11 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	if err := s.loadCampaigns(ctx); err != nil {
 		return nil, err
 	}
+	open, err := s.Open(ctx) // before anybody can change one of them
+	if err != nil {
+		return nil, fmt.Errorf("reading open requests: %w", err)
+	}
+	s.tracker.fill(open)
 	if err := s.startPolicy(ctx, cfg.Policy, cfg.AcceptWeaker); err != nil {
 		return nil, err
 	}
@@ -326,17 +331,7 @@ func (s *Service) openRequest(ctx context.Context, a Actor, ask Ask) (*Request, 
 
 // withinLimits is the per-person limit. Decided in one goroutine at a time, under s.asking.
 func (s *Service) withinLimits(ctx context.Context, p *Policy, person string, now time.Time) error {
-	open, err := s.tagged(ctx, ledger.Tag{Name: "open-by", Value: person})
-	if err != nil {
-		return err
-	}
-	n := 0
-	for _, r := range open {
-		if !r.State(now).Terminal() {
-			n++
-		}
-	}
-	if n >= p.Limits.OpenPerPerson {
+	if n := s.tracker.live(person, now); n >= p.Limits.OpenPerPerson {
 		return refuse(ClassLimited, "limit/open", "use or withdraw one of them first: breakglass list --mine",
 			"you have %d open requests, at most %d are allowed", n, p.Limits.OpenPerPerson)
 	}
@@ -570,17 +565,21 @@ func (s *Service) append(ctx context.Context, r *Request, before time.Time, text
 			return nil, fmt.Errorf("request %s: %s would not be valid: %w", r.ID, ev.Kind(), err)
 		}
 	}
+	s.tracker.appending(r.ID)
 	entries, err := s.ledger.Append(ctx, at, r.ID, r.Rev, indexOf(after), drafts...)
 	if err != nil {
+		s.tracker.appended(r.ID, nil)
 		return nil, err
 	}
 	done := r.clone()
 	for i, e := range entries {
 		if err := done.apply(e, events[i], false); err != nil {
+			s.tracker.forget(r.ID)
+			s.tracker.appended(r.ID, nil)
 			return nil, fmt.Errorf("request %s: recorded, but not valid: %w", r.ID, err)
 		}
 	}
-	s.tracker.put(done)
+	s.tracker.appended(r.ID, done)
 	return done, nil
 }
 

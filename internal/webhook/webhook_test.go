@@ -20,6 +20,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/bgtest/real"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/webhook"
@@ -709,6 +710,65 @@ func BenchmarkAuthorize(b *testing.B) {
 					b.Fatal(code, got)
 				}
 				n++
+			}
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "decisions/s")
+		})
+	}
+}
+
+// BenchmarkAuthorizeByLedger asks about the certificate of a grant, by TLS, what a whole service knows.
+func BenchmarkAuthorizeByLedger(b *testing.B) {
+	sys := bgtest.New(b, bgtest.Options{Config: func(c *breakglass.Config) { c.Sweep = time.Hour }})
+	r := sys.Grant("alice", "group")
+	_, csr := bgtest.NewCSR()
+	d, err := sys.Claim("alice", r.ID, csr)
+	must(b, err)
+	c := config(nil)
+	c.Lookup, c.Memory = sys.Service, webhook.NewMemory()
+	s := httptest.NewTLSServer(handler(b, c))
+	defer s.Close()
+	spec := webhook.Spec{User: breakglass.CommonName("alice", r.ID), Groups: []string{group, "system:authenticated"},
+		Extra: certificate(breakglass.Fingerprint(d.Certificate))}
+	var bodies []string // different ones: an API server remembers what it has asked
+	for i := range 1000 {
+		spec.Resource = &webhook.ResourceAttributes{Verb: "get", Resource: "pods", Name: fmt.Sprint("pod-", i)}
+		bodies = append(bodies, question(spec))
+	}
+	client := s.Client()
+	client.Transport.(*http.Transport).MaxIdleConnsPerHost = 64
+	ask := func(i int) {
+		q, err := http.NewRequest(http.MethodPost, s.URL+"/authorize/c1", strings.NewReader(bodies[i%len(bodies)]))
+		if err != nil {
+			b.Error(err)
+			return
+		}
+		q.Header.Set("Content-Type", "application/json")
+		q.Header.Set("Authorization", "Bearer "+secret)
+		resp, err := client.Do(q)
+		if err != nil {
+			b.Error(err)
+			return
+		}
+		text, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || resp.StatusCode != http.StatusOK || strings.Contains(string(text), `"denied":true`) {
+			b.Error(resp.StatusCode, string(text), err)
+		}
+	}
+	for _, clients := range []int{1, 16} {
+		b.Run(fmt.Sprint(clients), func(b *testing.B) {
+			b.SetParallelism(clients / 2)
+			var n atomic.Int64
+			if clients == 1 {
+				for b.Loop() {
+					ask(int(n.Add(1)))
+				}
+			} else {
+				b.RunParallel(func(p *testing.PB) {
+					for p.Next() {
+						ask(int(n.Add(1)))
+					}
+				})
 			}
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "decisions/s")
 		})
