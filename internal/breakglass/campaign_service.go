@@ -568,9 +568,9 @@ func (s *Service) AcknowledgeItems(ctx context.Context, a Actor, campaign string
 			case p.holder(id) != "":
 				return nil, nil, refuse(ClassConflict, "still-there", "take it out of "+p.holder(id)+
 					"'s entry, have the daemon read the policy, and say so then", "the access policy still has %s", id)
-			case p.still(i) != "":
+			case p.still(i.Member, i.Way) != "":
 				return nil, nil, refuse(ClassConflict, "still-there", "take it out of the access policy, have the daemon read that, and say so then",
-					"the access policy still has %s", p.still(i))
+					"the access policy still has %s", p.still(i.Member, i.Way))
 			case !i.done() && !slices.Contains(open, id):
 				open = append(open, id)
 			}

@@ -272,14 +272,14 @@ func (p *Policy) Ways() []TeamPart {
 	return out
 }
 
-// still says what of an item's place in a team or way the policy still has, in words; empty: nothing of it.
-func (p *Policy) still(i *CampaignItem) string {
-	if m := i.Member; m != (Membership{}) && slices.Contains(p.members([]string{m.Team}), m.Person) {
+// still says in words what the policy has of a place in a team, or of a team's way; empty: nothing.
+func (p *Policy) still(m Membership, way *TeamPart) string {
+	if m != (Membership{}) && slices.Contains(p.members([]string{m.Team}), m.Person) {
 		return m.Person + " in " + m.Team
 	}
 	for _, w := range p.Ways() {
-		if i.Way != nil && w.Team == i.Way.Team && w.Part == i.Way.Part && w.Profile == i.Way.Profile &&
-			slices.ContainsFunc(w.Clusters, func(id string) bool { return slices.Contains(i.Way.Clusters, id) }) {
+		if way != nil && w.Team == way.Team && w.Part == way.Part && w.Profile == way.Profile &&
+			slices.ContainsFunc(w.Clusters, func(id string) bool { return slices.Contains(way.Clusters, id) }) {
 			return w.Team + " as " + string(w.Part) + " of " + w.Profile
 		}
 	}
