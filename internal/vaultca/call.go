@@ -28,6 +28,7 @@ import (
 type answer struct {
 	Data     map[string]any `json:"data"`
 	raw      []byte         // Data as it was sent; of readings only
+	serials  [][]byte       // the serial numbers that were cut out of Data; of lists only
 	Warnings []string       `json:"warnings"`
 	Auth     *struct {
 		ClientToken   string `json:"client_token"`
@@ -165,6 +166,14 @@ func (c *CA) do(ctx context.Context, client *api.Client, timeout time.Duration, 
 // decodeAnswer is decode for an answer. The data of a reading that are byte for byte those of the last one from the same path are
 // not decoded again: they are read before every signature and hardly ever change.
 func (c *CA) decodeAnswer(req *api.Request, r io.Reader, a *answer) error {
+	if req.Method == "LIST" {
+		body, err := io.ReadAll(r)
+		if err != nil {
+			return err
+		}
+		body, a.serials = cutSerials(body)
+		return decode(bytes.NewReader(body), a)
+	}
 	if req.Method != http.MethodGet {
 		return decode(r, a)
 	}

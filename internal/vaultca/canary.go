@@ -35,7 +35,7 @@ func (c *CA) SignCanary(ctx context.Context, o rotation.Canary) (breakglass.Sign
 		return breakglass.Signed{}, notSigned(err)
 	}
 	asked := time.Now()
-	signed, err := c.order(ctx, s, m.Path+"/issuer/"+o.Issuer+"/sign/"+policies.VaultCanaryRole,
+	signed, err := c.order(ctx, s, m.Path, "/issuer/"+o.Issuer+"/sign/"+policies.VaultCanaryRole,
 		breakglass.Order{Request: o.CommonName, Cluster: o.Cluster, CommonName: o.CommonName, CSR: o.CSR, TTL: o.TTL},
 		[]*x509.Certificate{issuer})
 	if err != nil {

@@ -1,6 +1,7 @@
 package vaultca
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"maps"
@@ -296,8 +297,9 @@ func TestFindsAtOneTimeReadEachCertificateOnce(t *testing.T) {
 	address, calls := callsTo(t, v)
 	c := w.open(t, func(cfg *Config) { cfg.Address = address })
 	const certificates, callers = 6, 16
+	other := w.open(t) // what a process had signed itself it need not read
 	for range certificates {
-		mustSign(t, c, newOrder(t, ""))
+		mustSign(t, other, newOrder(t, ""))
 	}
 	var all errgroup.Group
 	for range callers {
@@ -323,6 +325,136 @@ func TestFindsAtOneTimeReadEachCertificateOnce(t *testing.T) {
 	if read < certificates {
 		t.Errorf("%d certificates were read, want %d", read, certificates)
 	}
+}
+
+// What Vault is asked for one claim does not depend on the machine: five readings, one list, one signature. A certificate that the
+// daemon had signed is not read to learn its name.
+func TestWhatAClaimAsksOfVault(t *testing.T) {
+	v := plainVault(t)
+	w := worldIn(t, v)
+	address, calls := callsTo(t, v)
+	c := w.open(t, func(cfg *Config) { cfg.Address = address })
+	claim := func() breakglass.Order {
+		t.Helper()
+		o := newOrder(t, "")
+		var asked errgroup.Group
+		asked.Go(func() error { return c.Check(t.Context(), o.Cluster, o.Group) })
+		asked.Go(func() error {
+			found, err := c.Find(t.Context(), o.Cluster, o.CommonName)
+			if len(found) > 0 {
+				return fmt.Errorf("%d certificates of a name that was never signed", len(found))
+			}
+			return err
+		})
+		if err := asked.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Sign(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+		return o
+	}
+	claim() // logs in, and reads what the mount came with
+	const claims = 5
+	calls()
+	var last breakglass.Order
+	for range claims {
+		last = claim()
+	}
+	want := map[string]int{"auth/token/lookup-self": claims, "sys/policies/acl/" + w.cfg.Policy: claims, "sys/health": claims,
+		w.mount.Path + "/roles/breakglass": claims, w.mount.Path + "/issuer/" + w.mount.IssuerID: claims, w.mount.Path + "/certs": claims,
+		w.mount.Path + "/sign/breakglass": claims}
+	if got := calls(); !maps.Equal(got, want) {
+		t.Errorf("%d claims asked %v, want %v", claims, got, want)
+	}
+	wantFound(t, c, last, 1) // it is known by its name all the same, and read when it is asked for
+	// What another one signs is read, once.
+	other := w.open(t)
+	twin := newOrder(t, "")
+	mustSign(t, other, twin)
+	calls()
+	wantFound(t, c, twin, 1)
+	if got := calls(); got[w.mount.Path+"/certs"] != 1 || len(got) != 2 {
+		t.Errorf("finding what another one signed asked %v", got)
+	}
+}
+
+// All readings of a claim are under way at one time, the list among them: a distant Vault costs one round trip, and the signature
+// another one.
+func TestTheReadingsOfAClaimWaitForNoneOfThem(t *testing.T) {
+	v := plainVault(t)
+	w := worldIn(t, v)
+	m := newMiddle(t, v)
+	c := w.open(t, func(cfg *Config) { cfg.Address = m.addr })
+	o := newOrder(t, "")
+	mustSign(t, c, o)
+	wantFound(t, c, o, 1) // and the mount is read
+	const readings = 6
+	var waiting atomic.Int64
+	all := make(chan struct{})
+	hold := func() {
+		if waiting.Add(1) == readings {
+			close(all)
+		}
+		select {
+		case <-all:
+		case <-t.Context().Done():
+		}
+	}
+	m.before.Store(&hold)
+	next := newOrder(t, "")
+	var asked errgroup.Group
+	asked.Go(func() error { return c.Check(t.Context(), next.Cluster, next.Group) })
+	asked.Go(func() error { _, err := c.Find(t.Context(), next.Cluster, next.CommonName); return err })
+	if err := asked.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if n := waiting.Load(); n != readings {
+		t.Errorf("%d readings, want %d", n, readings)
+	}
+}
+
+// The short way to read a list says what the long way says, or takes none.
+func FuzzCutSerials(f *testing.F) {
+	for _, s := range []string{`{"data":{"keys":["0a:1b","2c"]},"warnings":null}`, `{"data":{"keys":["0a:1b"]}}`, `{"data":{"keys":[]}}`,
+		`{"data":null}`,
+		`{"data":{"keys":["a","role"]}}`, `{"data":{"keys":["a",1]}}`, `{"data":{"keys":["a"`, `{"data":{"keys":["a",`, `{"data":{"keys":["a"]`,
+		`{"data":{"keys":[ "a"]}}`, `{"data":{"keys":["a" ,"b"]}}`, `{"data":{"keys":["a","b"],"keys":["c"]}}`,
+		`{"x":{"keys":["a"]},"data":{"keys":["b"]}}`,
+		`{"x":""keys":["a"]","data":{"keys":["b"]}}`, `{"data":{"keys":["a",""]}}`} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		var whole, left answer
+		rest, serials := cutSerials(body)
+		if decode(bytes.NewReader(body), &whole) != nil {
+			if decode(bytes.NewReader(rest), &left) == nil {
+				t.Fatalf("%q became %q, which can be read", body, rest)
+			}
+			return
+		}
+		want, wholeErr := whole.keys()
+		if serials == nil {
+			if !bytes.Equal(rest, body) {
+				t.Fatalf("%q became %q", body, rest)
+			}
+			return
+		}
+		if err := decode(bytes.NewReader(rest), &left); err != nil {
+			t.Fatalf("%q became %q: %v", body, rest, err)
+		}
+		keys, err := left.keys()
+		if err != nil || len(keys) > 0 {
+			return // refused
+		}
+		got := make([]string, len(serials))
+		for i, s := range serials {
+			got[i] = string(s)
+		}
+		if wholeErr != nil || len(want) > 0 && !slices.Equal(got, want) {
+			t.Fatalf("%q: %q and %q, want %q (%v)", body, got, keys, want, wholeErr)
+		}
+	})
 }
 
 // callsTo is a way to Vault, and the calls by path since it was last asked for them.

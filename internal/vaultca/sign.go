@@ -32,14 +32,15 @@ func (c *CA) Sign(ctx context.Context, o breakglass.Order) (breakglass.Signed, e
 	if err != nil {
 		return breakglass.Signed{}, notSignedNow(err)
 	}
-	return c.order(ctx, s, m.Path+"/sign/"+role, o, issuers)
+	return c.order(ctx, s, m.Path, "/sign/"+role, o, issuers)
 }
 
-// order makes the one signing call. The answer is said to be from the one of the issuers that it names, and if it names none of
-// them from the first. Whether that one really signed it is for [breakglass.CheckCertificate] to verify, once.
-func (c *CA) order(ctx context.Context, s *session, path string, o breakglass.Order, issuers []*x509.Certificate) (breakglass.Signed,
-	error) {
-	req := c.sign.NewRequest(http.MethodPost, "/v1/"+path)
+// order makes the one signing call, and remembers what was signed, so that Find need not read it. The answer is said to be from the
+// one of the issuers that it names, and if it names none of them from the first. Whether that one really signed it is for
+// [breakglass.CheckCertificate] to verify, once.
+func (c *CA) order(ctx context.Context, s *session, mount, path string, o breakglass.Order,
+	issuers []*x509.Certificate) (breakglass.Signed, error) {
+	req := c.sign.NewRequest(http.MethodPost, "/v1/"+mount+path)
 	req.ClientToken = s.token
 	// Vault's audit log hides what is in the body; a header can be shown (sys/config/auditing/request-headers).
 	req.Headers.Set("X-Breakglass-Request", o.Request)
@@ -73,6 +74,7 @@ func (c *CA) order(ctx context.Context, s *session, path string, o breakglass.Or
 	}
 	signed.Issuer = issuers[0].Raw
 	if leaf, err := x509.ParseCertificate(signed.Certificate); err == nil {
+		c.names(mount).add(leaf)
 		for _, issuer := range issuers {
 			if bytes.Equal(leaf.RawIssuer, issuer.RawSubject) && bytes.Equal(leaf.AuthorityKeyId, issuer.SubjectKeyId) {
 				signed.Issuer = issuer.Raw
