@@ -696,7 +696,7 @@ func FoldCampaign(entries []ledger.Entry) (*Campaign, error) {
 	}
 	c := &Campaign{ID: entries[0].Stream}
 	for _, e := range entries {
-		ev, err := Decode(e)
+		ev, err := campaignKinds.Decode(e)
 		if err != nil {
 			return nil, err
 		}

@@ -1,6 +1,9 @@
 package breakglass
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // Part is what somebody may do about a profile.
 type Part string
@@ -213,3 +216,35 @@ func (CampaignClosed) Kind() string       { return "campaign-closed/v1" }
 
 // CampaignStream is how the stream of a campaign begins: its id.
 const CampaignStream = "campaign-"
+
+// campaignKinds are the kinds of entries about campaigns.
+var campaignKinds = Kinds{
+	"campaign-opened/v1":       As[CampaignOpened],
+	"campaign-items/v1":        itemsV1,
+	"campaign-items/v2":        As[CampaignItems],
+	"campaign-decided/v1":      As[CampaignDecided],
+	"campaign-suspended/v1":    Older[CampaignSuspended]("only"),
+	"campaign-suspended/v2":    As[CampaignSuspended],
+	"campaign-escalated/v1":    As[CampaignEscalated],
+	"campaign-settled/v1":      As[CampaignSettled],
+	"campaign-reinstated/v1":   As[CampaignReinstated],
+	"campaign-reminded/v1":     As[CampaignReminded],
+	"campaign-acknowledged/v1": As[CampaignAcknowledged],
+	"campaign-proved/v1":       As[CampaignProved],
+	"campaign-closed/v1":       As[CampaignClosed],
+}
+
+// itemsV1 decodes a page of items of before a campaign reviewed places in teams and what teams may do.
+func itemsV1(body []byte) (Event, error) {
+	ev, err := As[CampaignItems](body)
+	if err != nil {
+		return nil, err
+	}
+	page, _ := ev.(CampaignItems)
+	for _, i := range page.Items {
+		if i.Member != (Membership{}) || i.Way != nil {
+			return nil, fmt.Errorf("item %q: member and way came with a later number of this kind", clip(i.ID, 100))
+		}
+	}
+	return ev, nil
+}

@@ -1,13 +1,9 @@
 package breakglass
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
-	"fmt"
-	"io"
 	"slices"
 	"strings"
 	"time"
@@ -39,9 +35,6 @@ type Actor struct {
 	Slack   *SlackAccount `json:"slack,omitempty"` // set for ChannelSlack
 	Key     string        `json:"key,omitempty"`   // SHA256:… fingerprint of the SSH key, set for ChannelKey
 }
-
-// Event is one stored fact. The set of events is closed: exactly the types in this file and in campaign_event.go.
-type Event interface{ Kind() string }
 
 // Rights is what a profile gives. Exactly one of ClusterRole, Role and Group is set. Group selects group mode: the
 // certificate carries the group and nothing is written to the cluster. With Namespaces the right holds there only.
@@ -502,140 +495,54 @@ func aboutRequest(stream string) bool {
 	return !strings.HasPrefix(stream, CanaryStream) && !strings.HasPrefix(stream, CampaignStream)
 }
 
-// draft encodes an event for the ledger. encoding/json writes struct fields in their order, so the bytes are canonical.
-func draft(e Event, texts map[string]string) ledger.Draft {
-	body, err := json.Marshal(e)
-	if err != nil {
-		panic("encoding " + e.Kind() + ": " + err.Error()) // only plain data types: cannot happen
-	}
-	return ledger.Draft{Kind: e.Kind(), Body: body, Texts: texts}
-}
-
 // Former kinds whose entries are checked by other rules than today's.
 const (
 	approvedV1 = "approved/v1" // signs approvalTextV1
 	claimedV1  = "claimed/v1"  // is not signed
 )
 
-// kinds is every kind of entry that this release reads. A kind's number is that of its fields: an event that gains a field gets
-// the next number, returned by its Kind method, and its former number stays here as [older], so that an older ledger verifies for
-// ever and an older release says "made by a newer release" instead of "forged".
-var kinds = map[string]func(body []byte) (Event, error){
-	"requested/v1":             older[Requested]("caHash", "proxyUrl", "tlsServerName"),
-	"requested/v2":             older[Requested]("proxyUrl", "tlsServerName"),
-	"requested/v3":             decode[Requested],
-	approvedV1:                 older[Approved]("takenBack"),
-	"approved/v2":              decode[Approved],
-	"approval-withdrawn/v1":    decode[ApprovalWithdrawn],
-	"denied/v1":                decode[Denied],
-	"withdrawn/v1":             decode[Withdrawn],
-	claimedV1:                  older[Claimed]("signature", "publicKey"),
-	"claimed/v2":               decode[Claimed],
-	"issued/v1":                decode[Issued],
-	"failed/v1":                decode[Failed],
-	"not-signed/v1":            decode[NotSigned],
-	"bound/v1":                 decode[Bound],
-	"unbound/v1":               decode[Unbound],
-	"revoked/v1":               decode[Revoked],
-	"delivered/v1":             decode[Delivered],
-	"ended/v1":                 decode[Ended],
-	"refused/v1":               decode[Refused],
-	"policy-loaded/v1":         older[PolicyLoaded]("why", "base", "proposal"),
-	"policy-loaded/v2":         decode[PolicyLoaded],
-	"policy-proposed/v1":       decode[PolicyProposed],
-	"policy-dropped/v1":        decode[PolicyDropped],
-	"policy-signed/v1":         decode[PolicySigned],
-	"heartbeat/v1":             decode[Heartbeat],
-	"receipt/v1":               older[Receipt]("bindings", "late"),
-	"receipt/v2":               older[Receipt]("late"),
-	"receipt/v3":               decode[Receipt],
-	ledger.KindClockAccepted:   decode[ClockAccepted],
-	"session-reported/v1":      decode[SessionReported],
-	"swept/v1":                 decode[Swept],
-	"acknowledged/v1":          decode[Acknowledged],
-	"closed/v1":                decode[Closed],
-	"overdue/v1":               decode[Overdue],
-	"finding-opened/v1":        decode[FindingOpened],
-	"finding-over/v1":          decode[FindingOver],
-	"audit-imported/v1":        decode[AuditImported],
-	"canary-ordered/v1":        decode[CanaryOrdered],
-	"canary-done/v1":           decode[CanaryDone],
-	"check-run/v1":             decode[CheckRun],
-	"campaign-opened/v1":       decode[CampaignOpened],
-	"campaign-items/v1":        itemsV1,
-	"campaign-items/v2":        decode[CampaignItems],
-	"campaign-decided/v1":      decode[CampaignDecided],
-	"campaign-suspended/v1":    older[CampaignSuspended]("only"),
-	"campaign-suspended/v2":    decode[CampaignSuspended],
-	"campaign-escalated/v1":    decode[CampaignEscalated],
-	"campaign-settled/v1":      decode[CampaignSettled],
-	"campaign-reinstated/v1":   decode[CampaignReinstated],
-	"campaign-reminded/v1":     decode[CampaignReminded],
-	"campaign-acknowledged/v1": decode[CampaignAcknowledged],
-	"campaign-proved/v1":       decode[CampaignProved],
-	"campaign-closed/v1":       decode[CampaignClosed],
+// requestKinds are the kinds of entries about requests, and about the daemon itself.
+var requestKinds = Kinds{
+	"requested/v1":           Older[Requested]("caHash", "proxyUrl", "tlsServerName"),
+	"requested/v2":           Older[Requested]("proxyUrl", "tlsServerName"),
+	"requested/v3":           As[Requested],
+	approvedV1:               Older[Approved]("takenBack"),
+	"approved/v2":            As[Approved],
+	"approval-withdrawn/v1":  As[ApprovalWithdrawn],
+	"denied/v1":              As[Denied],
+	"withdrawn/v1":           As[Withdrawn],
+	claimedV1:                Older[Claimed]("signature", "publicKey"),
+	"claimed/v2":             As[Claimed],
+	"issued/v1":              As[Issued],
+	"failed/v1":              As[Failed],
+	"not-signed/v1":          As[NotSigned],
+	"bound/v1":               As[Bound],
+	"unbound/v1":             As[Unbound],
+	"revoked/v1":             As[Revoked],
+	"delivered/v1":           As[Delivered],
+	"ended/v1":               As[Ended],
+	"refused/v1":             As[Refused],
+	"heartbeat/v1":           As[Heartbeat],
+	"receipt/v1":             Older[Receipt]("bindings", "late"),
+	"receipt/v2":             Older[Receipt]("late"),
+	"receipt/v3":             As[Receipt],
+	ledger.KindClockAccepted: As[ClockAccepted],
+	"session-reported/v1":    As[SessionReported],
+	"swept/v1":               As[Swept],
+	"acknowledged/v1":        As[Acknowledged],
+	"closed/v1":              As[Closed],
+	"overdue/v1":             As[Overdue],
+	"audit-imported/v1":      As[AuditImported],
+	"canary-ordered/v1":      As[CanaryOrdered],
+	"canary-done/v1":         As[CanaryDone],
+	"check-run/v1":           As[CheckRun],
 }
 
-// ErrNewerRelease says that an entry is of a kind, or of a number of a kind, that this release does not know. It is no sign of
-// forgery: use the release that wrote the ledger, or a later one.
-var ErrNewerRelease = errors.New("made by a newer release of breakglass: read it with that release or a later one")
+// kinds is every kind of entry that this release reads.
+var kinds = Join(requestKinds, policyKinds, findingKinds, campaignKinds)
 
-// Decode returns the event that an entry holds. An unknown kind is [ErrNewerRelease]; unknown fields and trailing bytes are errors.
-func Decode(e ledger.Entry) (Event, error) {
-	decode, ok := kinds[e.Kind]
-	if !ok {
-		return nil, fmt.Errorf("ledger entry %d (%q): %w", e.Seq, e.Kind, ErrNewerRelease)
-	}
-	ev, err := decode(e.Body)
-	if err != nil {
-		return nil, fmt.Errorf("ledger entry %d (%s): %w", e.Seq, e.Kind, err)
-	}
-	return ev, nil
-}
-
-func decode[E Event](body []byte) (Event, error) {
-	var e E
-	d := json.NewDecoder(bytes.NewReader(body))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&e); err != nil {
-		return nil, err
-	}
-	if _, err := d.Token(); err != io.EOF {
-		return nil, fmt.Errorf("bytes after the event")
-	}
-	return e, nil
-}
-
-// older decodes a former number of a kind: the fields of today without those that came later.
-func older[E Event](later ...string) func([]byte) (Event, error) {
-	return func(body []byte) (Event, error) {
-		var fields map[string]json.RawMessage
-		if err := json.Unmarshal(body, &fields); err != nil {
-			return nil, err
-		}
-		for _, name := range later {
-			if _, ok := fields[name]; ok {
-				return nil, fmt.Errorf("field %q came with a later number of this kind", name)
-			}
-		}
-		return decode[E](body)
-	}
-}
-
-// itemsV1 decodes a page of items of before a campaign reviewed places in teams and what teams may do.
-func itemsV1(body []byte) (Event, error) {
-	ev, err := decode[CampaignItems](body)
-	if err != nil {
-		return nil, err
-	}
-	page, _ := ev.(CampaignItems)
-	for _, i := range page.Items {
-		if i.Member != (Membership{}) || i.Way != nil {
-			return nil, fmt.Errorf("item %q: member and way came with a later number of this kind", clip(i.ID, 100))
-		}
-	}
-	return ev, nil
-}
+// Decode returns the event that an entry of any stream holds: see [Kinds.Decode].
+func Decode(e ledger.Entry) (Event, error) { return kinds.Decode(e) }
 
 func joinAnd(s []string) string {
 	switch len(s) {

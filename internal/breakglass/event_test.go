@@ -45,10 +45,10 @@ func TestAFormerNumberHasNoLaterFields(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := older[Heartbeat]("version")(body); err == nil {
+	if _, err := Older[Heartbeat]("version")(body); err == nil {
 		t.Error("a field that came later is taken in the former number")
 	}
-	if ev, err := older[Heartbeat]("other")(body); err != nil || ev != (Heartbeat{Version: "x"}) {
+	if ev, err := Older[Heartbeat]("other")(body); err != nil || ev != (Heartbeat{Version: "x"}) {
 		t.Errorf("%v, %v", ev, err)
 	}
 }

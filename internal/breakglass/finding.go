@@ -55,6 +55,12 @@ type FindingOver struct {
 	By  *Actor `json:"by,omitempty"`
 }
 
+// findingKinds are the kinds of entries about findings.
+var findingKinds = Kinds{
+	"finding-opened/v1": As[FindingOpened],
+	"finding-over/v1":   As[FindingOver],
+}
+
 // Finding is an open finding.
 type Finding struct {
 	FindingOpened

@@ -55,6 +55,15 @@ func (PolicyDropped) Kind() string { return "policy-dropped/v1" }
 // Kind names the event in the ledger.
 func (PolicySigned) Kind() string { return "policy-signed/v1" }
 
+// policyKinds are the kinds of entries about the access policy.
+var policyKinds = Kinds{
+	"policy-loaded/v1":   Older[PolicyLoaded]("why", "base", "proposal"),
+	"policy-loaded/v2":   As[PolicyLoaded],
+	"policy-proposed/v1": As[PolicyProposed],
+	"policy-dropped/v1":  As[PolicyDropped],
+	"policy-signed/v1":   As[PolicySigned],
+}
+
 // PolicyText is what a person signs: the entry, which no other ledger and no other time has, the policy, and the one that it follows.
 func PolicyText(entry, digest, base string, waive bool) []byte {
 	cooling := "kept"
