@@ -23,7 +23,7 @@ var arrows = map[string]string{
 		"internal/slackbot internal/strictyaml internal/text internal/vaultca internal/webhook",
 	"deploy":                    "",
 	"internal":                  "",
-	"internal/aftercare":        "internal/breakglass internal/session internal/session/store internal/sweep",
+	"internal/aftercare":        "internal/breakglass internal/session internal/session/store internal/sweep internal/text",
 	"internal/api":              "internal/breakglass internal/ledger internal/recert internal/rotation",
 	"internal/bgtest":           "internal/breakglass internal/devmode/memca internal/ledger internal/ledger/sqlstore",
 	"internal/bgtest/e2e":       "",
@@ -53,7 +53,7 @@ var arrows = map[string]string{
 	"internal/strictyaml":       "",
 	"internal/sweep":            "internal/breakglass internal/inventory internal/text",
 	"internal/text":             "",
-	"internal/vaultca":          "internal/breakglass internal/rotation policies",
+	"internal/vaultca":          "internal/breakglass internal/rotation internal/text policies",
 	"internal/webhook":          "internal/breakglass internal/secret",
 	"policies":                  "",
 }

@@ -337,7 +337,7 @@ func (a *app) noteCommand(verb, short, filter string, need bool, give func(conte
 				switch {
 				case r.State == breakglass.StateActive:
 					return &failure{exit: exitOther, code: "still-active", what: "not possible now", why: r.ID + " is still active",
-						next: "revoke it first if you are done: breakglass revoke " + r.ID}
+						next: "revoke it first if you are done: " + command("revoke", nil, r.ID)}
 				case r.Certificate == nil:
 					return &failure{exit: exitOther, code: "not-issued", what: "not possible now",
 						why: r.ID + " is " + string(r.State) + ": it gave no certificate, so there is nothing to close"}

@@ -44,6 +44,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/ledger/sqlstore"
+	"github.com/breakglassd/breakglass/internal/text"
 )
 
 func TestMain(m *testing.M) {
@@ -806,6 +807,26 @@ func TestPrintedCommandsTakeNoNameForAFlag(t *testing.T) {
 	} {
 		if got != want {
 			t.Errorf("%s, want %s", got, want)
+		}
+	}
+	for _, evil := range []string{"--all", "$(touch pwned)", "a; id", "a\nb", "`id`", "a'b"} {
+		var out, said bytes.Buffer
+		a := &app{name: "breakglass", out: &out, screen: &screen{w: &said}}
+		i := &api.CampaignItem{}
+		i.ID, i.TakeAway = evil, "kubectl delete x"
+		a.howToTakeAway(breakglass.VerdictRevoke, i)
+		item := "recert ack " + text.Quote("--item="+evil) + "  "
+		if !strings.Contains(said.String(), item) {
+			t.Errorf("%q: %s, want %s", evil, said.String(), item)
+		}
+		waits := a.describePolicy(api.Policy{Waiting: &api.PolicyVersion{Digest: evil + " ", Changes: []string{evil}}})
+		digest := fmt.Sprintf("%.12s", evil+" ")
+		want := "policy approve " + text.Quote(digest)
+		if strings.HasPrefix(evil, "-") {
+			want = "policy approve -- " + text.Quote(digest)
+		}
+		if !strings.Contains(waits, want) || strings.Contains(waits, "\nb") {
+			t.Errorf("%q: %s, want %s", evil, waits, want)
 		}
 	}
 	over := &kept{Request: "bg-7k3m-9qx", Profile: "--all", Cluster: api.Cluster{ID: "-x"}}

@@ -70,7 +70,7 @@ func (a *app) showCampaign(x api.Campaign) error {
 		a.screen.note("%s %d items were escalated and still need somebody", a.screen.yellow("!"), x.Unsettled)
 	}
 	if x.ForMe > 0 {
-		a.screen.note("%d items wait for you: %s recert review", x.ForMe, a.name)
+		a.screen.note("%d items wait for you: %s", x.ForMe, a.typed("recert review", nil))
 	}
 	return nil
 }
@@ -147,7 +147,7 @@ func (a *app) campaignOrItem(ctx context.Context, c *api.Client, args []string) 
 		}
 		if len(matches(last, args[0])) == 0 {
 			return x, false, &failure{exit: exitUsage, what: fmt.Sprintf("%q is neither a campaign nor an item of the last one", args[0]),
-				next: "see: " + a.name + " recert list, " + a.name + " recert show --all"}
+				next: "see: " + command("recert list", nil) + ", " + command("recert show", []string{"--all"})}
 		}
 		x, typed, err = last, args[0], nil
 	}
@@ -236,7 +236,7 @@ func (a *app) item(x api.CampaignItems, typed string) (int, error) {
 	case 1:
 		return hits[0], nil
 	case 0:
-		return 0, usage("%s has no item %q; see: %s recert show --all", x.Campaign.ID, typed, a.name)
+		return 0, usage("%s has no item %q; see: %s", x.Campaign.ID, typed, a.typed("recert show", []string{"--all"}))
 	}
 	return 0, usage("%q could be %d items of %s, like %s and %s: write more of it", typed, len(hits), x.Campaign.ID, x.Items[hits[0]].ID,
 		x.Items[hits[1]].ID)
@@ -341,10 +341,10 @@ func (a *app) howToTakeAway(v breakglass.Verdict, i *api.CampaignItem) {
 		if !i.Provable() {
 			then = "no look at the cluster can prove it"
 		}
-		a.screen.note("run this; then: %s recert ack --item %s   %s", a.name, i.ID, then)
+		a.screen.note("run this; then: %s   %s", a.typed("recert ack", []string{"--item=" + i.ID}), then)
 		return
 	}
-	a.screen.note("to make it so: %s", cmp.Or(i.Advice, "see "+a.name+" recert show"))
+	a.screen.note("to make it so: %s", cmp.Or(i.Advice, "see "+string(a.typed("recert show", nil))))
 }
 
 func (a *app) recertDecide() *cobra.Command {
@@ -624,8 +624,8 @@ func (a *app) recertExport() *cobra.Command {
 			if err = cmp.Or(err, f.Close()); err != nil {
 				return fmt.Errorf("writing the bundle: %w", err)
 			}
-			a.screen.note("%s %s   %d bytes in %s; anybody can check it: %s recert verify %s --key VKEY", a.screen.green("✓"), b.ID, len(b.Data),
-				args[0], a.name, args[0])
+			a.screen.note("%s %s   %d bytes in %s; anybody can check it: %s", a.screen.green("✓"), b.ID, len(b.Data),
+				args[0], a.typed("recert verify", []string{"--key=VKEY"}, args[0]))
 			return nil
 		}}
 }
@@ -686,7 +686,7 @@ func (a *app) recertVerify() *cobra.Command {
 				"daemon had them: the ledger holds commitments to them, and the bundle not what proves these\n", made)
 			if len(v.Earlier) > 0 {
 				a.data("! made by an earlier release of %s, so these are as they were signed, and not made again to compare them: %s\n  to have them "+
-					"compared as well, export the campaign again: %s recert export FILE %s\n", a.name, strings.Join(v.Earlier, ", "), a.name, v.Campaign)
+					"compared as well, export the campaign again: %s\n", a.name, strings.Join(v.Earlier, ", "), a.typed("recert export", nil, "FILE", v.Campaign))
 			}
 			return nil
 		}}
@@ -718,8 +718,8 @@ func (a *app) recertDiff() *cobra.Command {
 				}
 				if verifier != nil {
 					if v := recert.Verify(b, verifier); len(v.Problems) > 0 {
-						return &failure{exit: exitVerify, what: path + " DOES NOT VERIFY", why: v.Problems[0], next: "see all of it: " + a.name +
-							" recert verify " + path}
+						return &failure{exit: exitVerify, what: path + " DOES NOT VERIFY", why: v.Problems[0], next: "see all of it: " +
+							command("recert verify", nil, path)}
 					} else if len(v.Unchecked)+len(v.Earlier) > 0 {
 						a.screen.note("%s %s was made by another version: it is signed, but its report could not be made again to compare it",
 							a.screen.yellow("!"), path)

@@ -24,6 +24,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/session"
 	"github.com/breakglassd/breakglass/internal/session/store"
 	"github.com/breakglassd/breakglass/internal/sweep"
+	"github.com/breakglassd/breakglass/internal/text"
 )
 
 // The times of the heartbeat: how often each API server is pinged, how long its audit batch may take (30 s is kube-apiserver's
@@ -451,11 +452,11 @@ func (x *Examiner) Report(ctx context.Context, r *breakglass.Request, render fun
 // gone says why there is no report although the ledger has its digest.
 func (x *Examiner) gone(r *breakglass.Request, now time.Time) error {
 	if keep := x.cfg.Keep; now.Sub(r.SweptAt) >= keep {
-		return &breakglass.Refusal{Class: breakglass.ClassExpired, Code: "report-removed", Next: "the ledger has its figures: breakglass show " +
-			r.ID,
+		return &breakglass.Refusal{Class: breakglass.ClassExpired, Code: "report-removed", Next: "the ledger has its figures: " +
+			text.Command("breakglass show", nil, r.ID),
 			Why: fmt.Sprintf("the session report of %s was removed after keep=%s (sessions.keep)", r.ID, keep)}
 	}
 	return &breakglass.Refusal{Class: breakglass.ClassUnavailable, Code: "report-missing", Next: "restore " + x.cfg.Path +
-		" from a backup, or make a report of what is left: breakglass sweep " + r.ID,
+		" from a backup, or make a report of what is left: " + text.Command("breakglass sweep", nil, r.ID),
 		Why: fmt.Sprintf("the session report of %s is not in the daemon's store, though it is not old enough to have been removed", r.ID)}
 }

@@ -23,6 +23,7 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/sweep"
+	"github.com/breakglassd/breakglass/internal/text"
 )
 
 // A Finding is one result of Check.
@@ -148,8 +149,8 @@ func (c *Clusters) CheckRights(ctx context.Context, cluster string, rights []bre
 			what += fmt.Sprintf(" and %d more", n-10)
 		}
 		out = append(out, Finding{What: fmt.Sprintf("the daemon may do in cluster %s what it does not need: %s", cluster, what),
-			Next: fmt.Sprintf("take that away: policies/kubernetes/ is all it needs. `kubectl auth can-i --list -n NAMESPACE --as %s` shows it",
-				name)})
+			Next: fmt.Sprintf("take that away: policies/kubernetes/ is all it needs. `%s` shows it",
+				text.Command("kubectl auth can-i --list --namespace=NAMESPACE", []string{"--as=" + name}))})
 	}
 	if len(out) == 1 {
 		out = append(out, Finding{OK: true, What: fmt.Sprintf("the daemon's rights in cluster %s are the %d it needs and no others", cluster,

@@ -110,7 +110,7 @@ func (j *judge) generations() {
 		}
 		cert, err := x509.ParseCertificate(i.Certificate)
 		if err != nil {
-			j.blind(Critical, "issuer/"+name, j.o.Vault.Mount, "look at the issuer in Vault: vault read "+j.o.Vault.Mount+"/issuer/"+i.ID,
+			j.blind(Critical, "issuer/"+name, j.o.Vault.Mount, "look at the issuer in Vault: "+vault("read", j.o.Vault.Mount+"/issuer/"+i.ID),
 				"the certificate of the issuer %s cannot be parsed", name)
 			j.hidden = append(j.hidden, "the certificate of the issuer "+name)
 			continue
@@ -443,7 +443,7 @@ func refs(roles []Role) []string {
 
 // rotation tells of what is wrong about the phase.
 func (j *judge) rotation(old Generation, hasOld bool, drained Tri) {
-	plan := "breakglass ca plan " + j.o.Cluster + " prints the commands"
+	plan := caPlan(j.o.Cluster) + " prints the commands"
 	if j.r.Phase == PhaseUnknown {
 		j.blind(Warning, "phase", j.o.Cluster, "see the other findings", "in which phase the rotation is: %s", j.r.Why)
 	}
@@ -496,8 +496,7 @@ func (j *judge) rotation(old Generation, hasOld bool, drained Tri) {
 			j.clusterCA(g)
 		}
 		if g.Position == PositionOther && g.Signs && known {
-			j.find(Warning, "issuer-extra/"+g.Name, j.o.Vault.Mount, "if it is not wanted, take away its usage: vault patch "+j.o.Vault.Mount+
-				"/issuer/"+g.ID+" usage=read-only,crl-signing,ocsp-signing",
+			j.find(Warning, "issuer-extra/"+g.Name, j.o.Vault.Mount, "if it is not wanted, take away its usage: "+closeIssuer(j.o.Vault.Mount, g.ID),
 				"the issuer %s can sign and has no part in the rotation", g.Name)
 		}
 		if at := count(j.r.Servers, g.Name, true).trusting; g.Position == PositionOther && len(at) > 0 && known && g.ClusterCA == "" {
@@ -515,7 +514,7 @@ func (j *judge) rotation(old Generation, hasOld bool, drained Tri) {
 func (j *judge) clusterCA(g Generation) {
 	where := j.o.Vault.Mount + "/issuer/" + g.Name
 	if g.Signs {
-		next := "rotate to a CA that Vault makes itself (breakglass ca plan " + j.o.Cluster + "), whose last step closes this one in Vault; it " +
+		next := "rotate to a CA that Vault makes itself (" + caPlan(j.o.Cluster) + "), whose last step closes this one in Vault; it " +
 			"stays in the bundles, because the cluster needs it"
 		j.find(Warning, "key-outside-vault/"+g.Name, where, next,
 			"our CA %s is the cluster's own (it is in %s): its key also lies on the control-plane nodes and in kube-controller-manager, and "+
@@ -539,9 +538,9 @@ func (j *judge) clusterCA(g Generation) {
 // lifetime judges the end and the age of an issuer that signs or will sign.
 func (j *judge) lifetime(g Generation) {
 	_, successor := j.r.Generation(PositionNext)
-	next := "begin a rotation: breakglass ca plan " + j.o.Cluster
+	next := "begin a rotation: " + caPlan(j.o.Cluster)
 	if g.Position == PositionActive && successor {
-		next = "finish the rotation: breakglass ca plan " + j.o.Cluster
+		next = "finish the rotation: " + caPlan(j.o.Cluster)
 	}
 	where := j.o.Vault.Mount + "/issuer/" + g.Name
 	switch {
@@ -578,14 +577,12 @@ func (j *judge) vault() {
 	}
 	j.find(SkewSeverity(v.Skew), "clock/vault", v.Mount, "set the clocks with NTP", "Vault's clock and ours differ by %s", v.Skew.Abs())
 	if v.FollowsLatest {
-		j.find(Warning, "default-follows-latest", v.Mount, "vault write "+v.Mount+"/config/issuers default="+v.Default+
-			" default_follows_latest_issuer=false",
+		j.find(Warning, "default-follows-latest", v.Mount, setDefault(v.Mount, v.Default),
 			"the default issuer follows the latest one: preparing the next CA would switch to it")
 	}
 	if active, ok := j.r.Generation(PositionActive); ok && v.Default != "" && v.Default != active.ID && j.r.Phase != Active &&
 		len(j.hidden) == 0 {
-		j.find(Warning, "default-issuer", v.Mount, "vault write "+v.Mount+"/config/issuers default="+active.ID+
-			" default_follows_latest_issuer=false",
+		j.find(Warning, "default-issuer", v.Mount, setDefault(v.Mount, active.ID),
 			"the default issuer is not the one that the roles sign under")
 	}
 	for _, id := range v.Pinned {
@@ -622,7 +619,7 @@ func (j *judge) vault() {
 				"the daemon is not pinned to the next CA %s yet", g.Name)
 		}
 		if g.Position == PositionActive && !g.Signs {
-			j.find(Critical, "issuer-usage/"+g.Name, where, "see who changed it: vault read "+v.Mount+"/issuer/"+g.ID,
+			j.find(Critical, "issuer-usage/"+g.Name, where, "see who changed it: "+vault("read", v.Mount+"/issuer/"+g.ID),
 				"the issuer %s may not sign (its usage, a revocation, or a missing key)", g.Name)
 		}
 		if !g.cert.MaxPathLenZero || g.cert.MaxPathLen != 0 {
@@ -634,7 +631,7 @@ func (j *judge) vault() {
 		}
 		for _, i := range v.Issuers {
 			if i.ID == g.ID && i.LeafNotAfter != "err" {
-				j.find(Warning, "issuer-leaf/"+g.Name, where, "vault patch "+v.Mount+"/issuer/"+g.ID+" leaf_not_after_behavior=err",
+				j.find(Warning, "issuer-leaf/"+g.Name, where, vault("patch", v.Mount+"/issuer/"+g.ID, "leaf_not_after_behavior=err"),
 					"the issuer %s does not refuse what would outlive it (%q)", g.Name, i.LeafNotAfter)
 			}
 		}
@@ -1068,7 +1065,7 @@ func (j *judge) signers() {
 					trusted = true
 					continue
 				}
-				j.find(Critical, "csr-signer/"+a.generation, s.Name, "rotate to a CA that Vault makes itself (breakglass ca plan "+j.o.Cluster+
+				j.find(Critical, "csr-signer/"+a.generation, s.Name, "rotate to a CA that Vault makes itself ("+caPlan(j.o.Cluster)+
 					"), and "+next,
 					"the signer %s of the CSR API signs with the key of our CA %s: that key exists outside Vault, and whoever may approve requests can "+
 						"make break-glass certificates", s.Name, a.generation)
@@ -1156,7 +1153,7 @@ func (j *judge) sharedNames() {
 			for _, g := range j.r.Generations {
 				next := apart
 				if g.ClusterCA != "" {
-					next = "rotate to a CA that Vault makes itself (breakglass ca plan " + j.o.Cluster + "): this one is the cluster's own, and has to " +
+					next = "rotate to a CA that Vault makes itself (" + caPlan(j.o.Cluster) + "): this one is the cluster's own, and has to " +
 						"stay there"
 				}
 				switch {

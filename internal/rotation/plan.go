@@ -236,13 +236,13 @@ func (b builder) prepare() []Step {
 	}
 	mount := b.r.Mount
 	return []Step{{At: AtVault, What: "Make the next CA, whose key never leaves Vault. Nothing uses it yet", Commands: []string{
-		"vault write " + mount + "/config/issuers default=" + b.r.Default + " default_follows_latest_issuer=false",
+		setDefault(mount, b.r.Default),
 		// The random serial number is part of the subject, as in setup.sh: a mount that is made again is another CA.
-		fmt.Sprintf(`vault write %s/issuers/generate/root/internal common_name="breakglass-ca %s g%d" `+
-			`serial_number="$(od -An -N8 -tx1 /dev/urandom | tr -d ' \n')" issuer_name=%s key_type=ec key_bits=%s max_path_length=0 `+
-			`exclude_cn_from_sans=true ttl=%dh`, mount, mount, n, name, b.curve(), int(life.Hours())),
-		"vault patch " + mount + "/issuer/" + name + " leaf_not_after_behavior=err usage=read-only,issuing-certificates,crl-signing,ocsp-signing",
-	}, Check: "breakglass ca check " + b.r.Cluster + " says " + string(Prepared)}}
+		vault("write", mount+"/issuers/generate/root/internal", fmt.Sprintf("common_name=breakglass-ca %s g%d", mount, n)) +
+			` serial_number="$(od -An -N8 -tx1 /dev/urandom | tr -d ' \n')" ` + fmt.Sprintf(
+			"issuer_name=%s key_type=ec key_bits=%s max_path_length=0 exclude_cn_from_sans=true ttl=%dh", name, b.curve(), int(life.Hours())),
+		vault("patch", mount+"/issuer/"+name, "leaf_not_after_behavior=err", "usage=read-only,issuing-certificates,crl-signing,ocsp-signing"),
+	}, Check: caCheck(b.r.Cluster) + " says " + string(Prepared)}}
 }
 
 // curve is the size of the next CA's key: that of the one that signs, and where it has no such key that of setup.sh.
@@ -255,9 +255,8 @@ func (b builder) curve() string {
 
 func (b builder) undoPrepare() []Step {
 	name, _ := b.following()
-	return []Step{{At: AtVault, What: "Take the next CA out of use", Commands: []string{"vault patch " + b.r.Mount + "/issuer/" + name +
-		" usage=read-only,crl-signing,ocsp-signing"},
-		Check: "breakglass ca check " + b.r.Cluster}}
+	return []Step{{At: AtVault, What: "Take the next CA out of use", Commands: []string{closeIssuer(b.r.Mount, name)},
+		Check: caCheck(b.r.Cluster)}}
 }
 
 // pin tells the daemon of the issuer that the roles move to, if it does not know it.
@@ -267,14 +266,41 @@ func (b builder) pin(g Generation) []Step {
 	}
 	return []Step{{At: AtDaemon, What: "Let the daemon sign under either issuer, so that issuing goes on when the roles move",
 		Commands: []string{
-			"# breakglassd's configuration, cluster " + b.r.Cluster + ":",
-			"#   vault_next_issuer_id: " + g.ID,
+			"# breakglassd's configuration, cluster " + text.Exact(b.r.Cluster) + ":",
+			"#   vault_next_issuer_id: " + text.Exact(g.ID),
 			"systemctl restart breakglassd",
-		}, Check: "breakglass ca check " + b.r.Cluster + " shows " + g.Name + " as pinned"}}
+		}, Check: caCheck(b.r.Cluster) + " shows " + g.Name + " as pinned"}}
 }
 
 // pemFile is the file that the commands keep the certificate of a generation in.
-func pemFile(g Generation) string { return g.Name + ".pem" }
+func pemFile(g Generation) string { return fileName(g) + ".pem" }
+
+// fileName is the generation's name, if a shell and a file system see nothing but a name in it, and else one of its certificate.
+func fileName(g Generation) string {
+	if plainName.MatchString(g.Name) {
+		return g.Name
+	}
+	return "ca-" + g.Fingerprint[:min(16, len(g.Fingerprint))]
+}
+
+var plainName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$`)
+
+// vault is a command of Vault's program. Each word stands for itself, whatever Vault or a configuration calls its things.
+func vault(verb, path string, fields ...string) string {
+	return text.Command("vault "+verb, nil, append([]string{path}, fields...)...)
+}
+
+func setDefault(mount, issuer string) string {
+	return vault("write", mount+"/config/issuers", "default="+issuer, "default_follows_latest_issuer=false")
+}
+
+func closeIssuer(mount, issuer string) string {
+	return vault("patch", mount+"/issuer/"+issuer, "usage=read-only,crl-signing,ocsp-signing")
+}
+
+func caCheck(cluster string) string { return text.Command("breakglass ca check", nil, cluster) }
+
+func caPlan(cluster string) string { return text.Command("breakglass ca plan", nil, cluster) }
 
 // hasCert is a test that a file holds a certificate.
 func hasCert(file string) string { return "grep -qs 'BEGIN CERTIFICATE' " + file }
@@ -297,9 +323,9 @@ func (b builder) trust(g Generation, at []string) []Step {
 			address, Commands: []string{
 			guarded(hasCert(bundle)+" && "+hasCert(pemFile(g)), bundle+" or "+pemFile(g)+
 				" is missing or holds no certificate. A bundle must hold the cluster's own CA before ours is appended",
-				"cp -p "+bundle+" "+bundle+".new", "{ echo && cat "+pemFile(g)+"; } >> "+bundle+".new", "cp -p "+bundle+" "+bundle+".without-"+g.Name,
+				"cp -p "+bundle+" "+bundle+".new", "{ echo && cat "+pemFile(g)+"; } >> "+bundle+".new", "cp -p "+bundle+" "+bundle+".without-"+fileName(g),
 				"mv "+bundle+".new "+bundle),
-		}, Check: "within a minute, breakglass ca check " + b.r.Cluster + " shows " + g.Name + " as trusted at " + address + ". Go on to the next node only then"})
+		}, Check: "within a minute, " + caCheck(b.r.Cluster) + " shows " + g.Name + " as trusted at " + address + ". Go on to the next node only then"})
 	}
 	return append(steps, b.copies(g, true)...)
 }
@@ -317,7 +343,7 @@ func (b builder) copies(g Generation, with bool) []Step {
 	s := Step{At: AtDaemon, What: what + " the declared copies of the bundles (ca_checks: bundle_file, bundle_files), once every node " +
 		"above is done. Where configuration management writes them, change it there. Until then breakglass ca check " +
 		"says bundle-copy, which needs nothing",
-		Check: "breakglass ca check " + b.r.Cluster + " has no finding bundle-copy"}
+		Check: caCheck(b.r.Cluster) + " has no finding bundle-copy"}
 	for _, file := range b.o.Copies {
 		s.Commands = append(s.Commands, "copy="+text.Quote(file)+"; "+guarded(hasCert(`"$copy"`)+" && "+hasCert(pemFile(g)),
 			"the copy or "+pemFile(g)+" is missing or holds no certificate", `cp -p "$copy" "$copy.new"`,
@@ -329,7 +355,7 @@ func (b builder) copies(g Generation, with bool) []Step {
 
 func (b builder) fetch(g Generation) Step {
 	return Step{At: AtVault, What: "Write the certificate of " + g.Name + " to a file, and copy it to each node that is named below",
-		Commands: []string{"vault read -field=certificate " + b.r.Mount + "/issuer/" + g.ID + " > " + pemFile(g)},
+		Commands: []string{text.Command("vault read -field=certificate", nil, b.r.Mount+"/issuer/"+g.ID) + " > " + pemFile(g)},
 		Check:    "openssl x509 -in " + pemFile(g) + " -noout -fingerprint -sha256 prints " + colons(g.Fingerprint)}
 }
 
@@ -371,7 +397,7 @@ func (b builder) rebuild(address string, with ...Generation) []Step {
 					"{ "+parts+"; } > "+bundle+".new", "chmod 0644 "+bundle+".new", "{ [ ! -e "+bundle+" ] || cp -p "+bundle+" "+bundle+".was; }",
 					"mv "+bundle+".new "+bundle)),
 		},
-		Check: "within a minute, breakglass ca check " + b.r.Cluster + " has no finding bundle-file/" + address})
+		Check: "within a minute, " + caCheck(b.r.Cluster) + " has no finding bundle-file/" + address})
 }
 
 // broken is the steps for bundle files that are no good, which are to hold what is in force; nil if there are none. why says why
@@ -426,8 +452,8 @@ func (b builder) untrust(g Generation, at []string) []Step {
 			address, Commands: []string{ // the copy keeps owner and mode; what cannot be read or written ends the chain before the move
 			"cp -p " + bundle + " " + bundle + ".new && " + without + " " + pemFile(g) + " " + bundle + " > " + bundle + ".new && grep -q 'BEGIN " +
 				"CERTIFICATE' " + bundle +
-				".new && cp -p " + bundle + " " + bundle + ".with-" + g.Name + " && mv " + bundle + ".new " + bundle,
-		}, Check: "within a minute, breakglass ca check " + b.r.Cluster + " shows " + g.Name + " as refused at " + address + ". If it does not, the file was not loaded: restart that kube-apiserver"})
+				".new && cp -p " + bundle + " " + bundle + ".with-" + fileName(g) + " && mv " + bundle + ".new " + bundle,
+		}, Check: "within a minute, " + caCheck(b.r.Cluster) + " shows " + g.Name + " as refused at " + address + ". If it does not, the file was not loaded: restart that kube-apiserver"})
 	}
 	return append(steps, b.copies(g, false)...)
 }
@@ -436,8 +462,8 @@ func (b builder) untrust(g Generation, at []string) []Step {
 func (b builder) move(p *Plan, refuse func(string, ...any)) {
 	switch {
 	case b.next.ClusterCA != "":
-		refuse("%s, and its key is not in Vault alone. Rotate to a CA that Vault makes: take this one's usage away (vault patch %s/issuer/%s "+
-			"usage=read-only,crl-signing,ocsp-signing), and ask for the plan again", b.stays(b.next), b.r.Mount, b.next.ID)
+		refuse("%s, and its key is not in Vault alone. Rotate to a CA that Vault makes: take this one's usage away (%s), and ask for the plan "+
+			"again", b.stays(b.next), closeIssuer(b.r.Mount, b.next.ID))
 	case !b.next.Pinned:
 		refuse("the daemon is not pinned to %s, so every claim would be refused from the moment the roles move. First set "+
 			"vault_next_issuer_id: %s for the cluster, and restart the daemon", b.next.Name, b.next.ID)
@@ -452,11 +478,11 @@ func (b builder) move(p *Plan, refuse func(string, ...any)) {
 func (b builder) roles(to Generation) []Step {
 	var commands []string
 	for _, r := range b.r.Roles {
-		commands = append(commands, "vault patch "+b.r.Mount+"/roles/"+r.Name+" issuer_ref="+to.ID)
+		commands = append(commands, vault("patch", b.r.Mount+"/roles/"+r.Name, "issuer_ref="+to.ID))
 	}
-	commands = append(commands, "vault write "+b.r.Mount+"/config/issuers default="+to.ID+" default_follows_latest_issuer=false")
+	commands = append(commands, setDefault(b.r.Mount, to.ID))
 	return []Step{{At: AtVault, What: "Move every role, and the default issuer, to " + to.Name, Commands: commands,
-		Check: "breakglass ca check " + b.r.Cluster + " shows " + to.Name + " as active, and its canary passes everywhere"}}
+		Check: caCheck(b.r.Cluster) + " shows " + to.Name + " as active, and its canary passes everywhere"}}
 }
 
 // back is the way out of a switch that came too early: back to the old issuer if it is good, and otherwise on.
@@ -477,7 +503,7 @@ func (b builder) clean() []Step {
 	return []Step{{At: AtClient, What: "Take " + b.old.Name + " out of the ConfigMap that aggregated API servers read. It is made again at " +
 		"once from what the API servers trust now, and could only grow otherwise", Commands: []string{
 		"kubectl -n kube-system delete configmap extension-apiserver-authentication",
-	}, Check: "breakglass ca check " + b.r.Cluster + " says " + string(Retired)},
+	}, Check: caCheck(b.r.Cluster) + " says " + string(Retired)},
 		{At: AtClient, What: "Restart every aggregated API server (kubectl get apiservices shows them): they keep what they read before. For " +
 			"metrics-server:", Commands: []string{
 			"kubectl -n kube-system rollout restart deployment/metrics-server",
@@ -487,8 +513,8 @@ func (b builder) clean() []Step {
 // reopen undoes close, in Vault.
 func (b builder) reopen() []Step {
 	return []Step{{At: AtVault, What: "Let " + b.old.Name + " sign again", Commands: []string{
-		"vault patch " + b.r.Mount + "/issuer/" + b.old.ID + " usage=read-only,issuing-certificates,crl-signing,ocsp-signing"},
-		Check: "breakglass ca check " + b.r.Cluster}}
+		vault("patch", b.r.Mount+"/issuer/"+b.old.ID, "usage=read-only,issuing-certificates,crl-signing,ocsp-signing")},
+		Check: caCheck(b.r.Cluster)}}
 }
 
 func (b builder) close() []Step {
@@ -497,11 +523,11 @@ func (b builder) close() []Step {
 		what += ". Leave it in the bundles: " + b.stays(b.old)
 	}
 	return []Step{{At: AtVault, What: what, Commands: []string{
-		"vault patch " + b.r.Mount + "/issuer/" + b.old.ID + " usage=read-only,crl-signing,ocsp-signing",
-	}, Check: "breakglass ca check " + b.r.Cluster + " says " + string(Closed)},
+		closeIssuer(b.r.Mount, b.old.ID),
+	}, Check: caCheck(b.r.Cluster) + " says " + string(Closed)},
 		{At: AtDaemon, What: "Pin the daemon to the one issuer that signs", Commands: []string{
-			"# breakglassd's configuration, cluster " + b.r.Cluster + ":",
-			"#   vault_issuer_id: " + b.active.ID,
+			"# breakglassd's configuration, cluster " + text.Exact(b.r.Cluster) + ":",
+			"#   vault_issuer_id: " + text.Exact(b.active.ID),
 			"#   (and no vault_next_issuer_id)",
 			"systemctl restart breakglassd",
 		}, Check: "breakglassd doctor finds nothing wrong"}}

@@ -220,7 +220,7 @@ func (v render) receipt(ev breakglass.Receipt, r *breakglass.Request) message {
 // unreached is the short form of what a revocation cannot reach.
 func unreached(r *breakglass.Request) string {
 	return "Not reached by it: what runs already (watch, exec, port-forward), what was made meanwhile (tokens, bindings), and whatever asks " +
-		"only the CA. All of it: breakglass show " + r.ID
+		"only the CA. All of it: " + text.Command("breakglass show", nil, r.ID)
 }
 
 // saidBefore is what a line says in so far as it makes it worth saying again; empty for lines that are always said. The first
@@ -257,7 +257,7 @@ func digestOf(x any) string {
 
 // session is the line of the thread that says what was done with a grant.
 func (v render) session(ev breakglass.SessionReported, r *breakglass.Request) message {
-	whole := slack.NewContextBlock("whole", plain("All of it: breakglass show "+r.ID+" --session"))
+	whole := slack.NewContextBlock("whole", plain("All of it: "+text.Command("breakglass show", []string{"--session"}, r.ID)))
 	var m message
 	switch {
 	case ev.Source == breakglass.SourceNone:
@@ -378,7 +378,7 @@ func (v render) swept(ev breakglass.Swept, r *breakglass.Request) message {
 	m.broadcast = true
 	m.blocks = append(m.blocks, residues(&ev, maxItems)...)
 	m.blocks = append(m.blocks, unseen(ev.Gaps)...)
-	m.blocks = append(m.blocks, slack.NewContextBlock("whole", plain(r.ID+" · all of it: breakglass show "+r.ID+" --session")))
+	m.blocks = append(m.blocks, slack.NewContextBlock("whole", plain(r.ID+" · all of it: "+text.Command("breakglass show", []string{"--session"}, r.ID))))
 	latest := r.Swept != nil && r.Swept.Digest() == ev.Digest()
 	switch {
 	case latest && r.Acknowledged != nil:
@@ -435,7 +435,7 @@ func (v render) askForNote(m message, r *breakglass.Request) message {
 		return m
 	}
 	m.blocks = append(m.blocks, section("owed", mrkdwn("Please say what was done, and what is left to do, until "+date(by)+
-		": here, or with `breakglass close "+r.ID+"`")),
+		": here, or with "+typed("close", nil, r.ID))),
 		slack.NewActionBlock("act", closeButton(r, "Write closing note", slack.StylePrimary)))
 	return m
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/slack-go/slack"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/text"
 )
 
 // target names the request that a button or form is about, and the digest that the person saw.
@@ -289,7 +290,7 @@ func (b *Bot) byName(ctx context.Context, a breakglass.Actor, action, name, trig
 	}
 	err = b.press(ctx, a, action, target{r.ID, r.Digest}, trigger)
 	if e := (*apiError)(nil); errors.As(err, &e) {
-		return aside("Slack did not open the form (" + err.Error() + "). Try again, or use the command line: breakglass show " + r.ID), nil
+		return aside("Slack did not open the form (" + err.Error() + "). Try again, or use the command line: " + text.Command("breakglass show", nil, r.ID)), nil
 	}
 	if err == nil && action == "withdraw" { // the only one without a form
 		return aside("You have withdrawn " + r.ID + "."), nil
@@ -404,7 +405,7 @@ func (b *Bot) click(ctx context.Context, a breakglass.Actor, p *payload) error {
 		return b.whisper(ctx, p.Container.Channel, p.User.ID, clipText(sentence(r.Error())))
 	case errors.As(err, &unreachable):
 		return b.whisper(ctx, p.Container.Channel, p.User.ID, "Slack did not open the form ("+err.Error()+
-			"). Try again, or use the command line: breakglass show "+t.id)
+			"). Try again, or use the command line: "+text.Command("breakglass show", nil, t.id))
 	}
 	return err
 }

@@ -218,7 +218,7 @@ func (v render) review(r *breakglass.Request, person string) slack.ModalViewRequ
 		return modal(formTakeBack, "Your approval", "Take back my approval", t, blocks)
 	case !slices.Contains(r.Ask.Quorum.Channels, breakglass.ChannelSlack):
 		blocks = append(blocks, section("effect", mrkdwn("This profile takes approvals signed with an SSH key only. On your own machine: "+
-			"`breakglass approve "+r.ID+"`")))
+			typed("approve", nil, r.ID))))
 		return modal("", "Review access", "", "", blocks)
 	}
 	effect := "Approving lets " + text.Clean(v.fullName(r.Ask.By.Person)) + " use " + r.Ask.Profile + " on " + r.Ask.Cluster + " for " +
@@ -281,7 +281,7 @@ func (v render) acknowledge(r *breakglass.Request) slack.ModalViewRequest {
 		return modal("", "Left behind", "", "", blocks)
 	}
 	blocks = append(blocks, section("effect", plain("Acknowledging says that you have seen this. It removes nothing: what must go is "+
-		"removed by hand, and breakglass sweep "+r.ID+" looks again.")),
+		"removed by hand, and "+text.Command("breakglass sweep", nil, r.ID)+" looks again.")),
 		seenNote(r))
 	return modal(formSeen, "Left behind", "Acknowledge", target{r.ID, r.Swept.Digest()}.String(), blocks)
 }

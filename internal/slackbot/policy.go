@@ -33,9 +33,7 @@ func policyLine(ev breakglass.Event) (message, bool) {
 	return message{}, false
 }
 
-func approvePolicy(digest string) string {
-	return "`" + text.Command("breakglass policy approve", nil, shortDigest(digest)) + "`"
-}
+func approvePolicy(digest string) string { return typed("policy approve", nil, shortDigest(digest)) }
 
 func shortDigest(digest string) string { return escape(digest[:min(12, len(digest))]) }
 

@@ -15,6 +15,7 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/recert"
+	"github.com/breakglassd/breakglass/internal/text"
 )
 
 // The names of a campaign's button and form.
@@ -321,7 +322,7 @@ func (v render) campaignSuspended(c *breakglass.Campaign, ev breakglass.Campaign
 	shown := lines[:min(len(lines), 10)]
 	var back []string
 	for _, id := range lost.items[:min(len(lost.items), 5)] {
-		back = append(back, "`breakglass recert reinstate "+escape(c.ID)+" --item "+escape(id)+"`")
+		back = append(back, typed("recert reinstate", []string{"--item=" + id}, c.ID))
 	}
 	text := "The recertification " + c.ID + " has suspended you as"
 	return message{text: escape(text) + " " + count(n, "part", "parts"), blocks: []slack.Block{
@@ -338,7 +339,7 @@ func (v render) campaignEscalated(c *breakglass.Campaign, ev breakglass.Campaign
 	text := fmt.Sprintf("Recertification %s: %s escalated", c.ID, count(len(ids), "item was", "items were"))
 	shown := ids[:min(len(ids), 10)]
 	return message{text: escape(text), blocks: []slack.Block{section("", mrkdwn(":rotating_light: *"+escape(text)+"*\nReason: "+why+
-		". Somebody must answer: `breakglass recert review "+escape(c.ID)+"`")),
+		". Somebody must answer: "+typed("recert review", nil, c.ID))),
 		section("items", plain(clipText(strings.Join(shown, "\n")+more(len(ids)-len(shown)))))}}
 }
 
@@ -355,10 +356,10 @@ func (v render) campaignClosed(c *breakglass.Campaign, k breakglass.CampaignClos
 	lost := ""
 	if who := v.suspended(c); len(who) > 0 {
 		lost = "\nSuspended: " + strings.Join(who,
-			", ") + ". Two reviewers give something back: `breakglass recert reinstate " + escape(c.ID) + " --item ITEM`"
+			", ") + ". Two reviewers give something back: " + typed("recert reinstate", []string{"--item=ITEM"}, c.ID)
 	}
 	return message{text: escape(text), blocks: []slack.Block{section("", mrkdwn("*"+escape(text)+"*"+lost+
-		"\nThe counts add up. Report: `breakglass recert report "+escape(c.ID)+"`; evidence for auditors: `breakglass recert export FILE "+escape(c.ID)+"`"))}}
+		"\nThe counts add up. Report: "+typed("recert report", nil, c.ID)+"; evidence for auditors: "+typed("recert export", nil, "FILE", c.ID)))}}
 }
 
 // suspended names the people whom a campaign keeps suspended in something.
@@ -445,7 +446,7 @@ func (b *Bot) campaignPage(ctx context.Context, a breakglass.Actor, at page) (sl
 	if !c.Reviews(a.Person) { // a responder may see reports, and has nothing to answer
 		return slack.ModalViewRequest{}, &breakglass.Refusal{Class: breakglass.ClassDenied, Code: "not-reviewer", Why: "you do not review in " +
 			c.ID + ": its reviewers were fixed when it opened",
-			Next: "to read it: breakglass recert report " + c.ID}
+			Next: "to read it: " + text.Command("breakglass recert report", nil, c.ID)}
 	}
 	snap, err := b.cfg.Recert.Snapshot(c)
 	if err != nil {

@@ -310,7 +310,7 @@ func TestDeadlineIsToldInFewMessages(t *testing.T) {
 			if strings.Contains(m.AllText(), "has suspended you") {
 				n++
 				if s := m.AllText(); !strings.Contains(s, "nobody confirmed it") || !strings.Contains(s,
-					"breakglass recert reinstate "+c.ID+" --item ") {
+					"breakglass recert reinstate --item=") {
 					t.Errorf("%s was told %q", who, s)
 				}
 			}

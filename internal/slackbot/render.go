@@ -34,6 +34,12 @@ func (b *Bot) render(now time.Time) render {
 	return render{b.cfg.Service.Policy(), b.cfg.TeamIDs, b.cfg.Command, now, b.cfg.Service.Trouble}
 }
 
+// typed is a command of the command line, to be copied: whoever chose a name in it chose neither another command nor a flag, nor where
+// Slack's mark of a command ends.
+func typed(words string, flags []string, names ...string) string {
+	return "`" + escape(strings.ReplaceAll(text.Command("breakglass "+words, flags, names...), "`", "'")) + "`"
+}
+
 // escape makes text that Slack must not read as markup of its own. It is for ids and words that cannot hold other markup;
 // what people wrote goes into plain and quote.
 func escape(s string) string {
@@ -69,7 +75,7 @@ func clip(s string, most int, request string) string {
 	if utf8.RuneCountInString(s) <= most {
 		return s
 	}
-	return string([]rune(s)[:most]) + "… (full text: breakglass show " + request + ")"
+	return string([]rune(s)[:most]) + "… (full text: " + text.Command("breakglass show", nil, request) + ")"
 }
 
 // date shows a time in the reader's own zone, and in UTC where that is not possible.
@@ -339,7 +345,7 @@ func (v render) callable(r *breakglass.Request) string {
 		s += fmt.Sprintf(" and %d more", more)
 	}
 	if !slices.Contains(r.Ask.Quorum.Channels, breakglass.ChannelSlack) {
-		s += " · with an SSH key only: `breakglass approve " + r.ID + "`"
+		s += " · with an SSH key only: " + typed("approve", nil, r.ID)
 	}
 	return s
 }
@@ -482,7 +488,7 @@ func completes(n breakglass.Notice) bool {
 func failNext(why, request string) string {
 	switch why {
 	case breakglass.FailOrphan:
-		return "revoke it in the certificate authority, find out why the answer was lost, then ask again: `breakglass show " + request + "`"
+		return "revoke it in the certificate authority, find out why the answer was lost, then ask again: " + typed("show", nil, request)
 	case breakglass.FailCheck:
 		return "what came back is not what was ordered: treat the certificate authority as tampered with until you know why"
 	case breakglass.FailUnknown:
@@ -507,9 +513,9 @@ func (v render) letter(n breakglass.Notice) (message, bool) {
 		if !completes(n) || r.State(v.now) != breakglass.StateApproved { // told late: it may be over
 			return message{}, false
 		}
-		return line("Approved. Pick up with: breakglass claim "+r.ID,
-			fmt.Sprintf(":white_check_mark: *Approved.* Pick up within %s, until %s: `breakglass claim %s`",
-				span(time.Duration(r.Ask.ClaimSeconds)*time.Second), date(r.ClaimUntil()), r.ID), "", r.ID), true
+		return line("Approved. Pick up with: "+text.Command("breakglass claim", nil, r.ID),
+			fmt.Sprintf(":white_check_mark: *Approved.* Pick up within %s, until %s: %s",
+				span(time.Duration(r.Ask.ClaimSeconds)*time.Second), date(r.ClaimUntil()), typed("claim", nil, r.ID)), "", r.ID), true
 	case breakglass.ApprovalWithdrawn:
 		missing := r.Missing()
 		if len(missing) == 0 || r.State(v.now) != breakglass.StatePending {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/breakglassd/breakglass/internal/text"
 	"github.com/breakglassd/breakglass/policies"
 )
 
@@ -153,14 +154,14 @@ func (d *doctor) mount(ctx context.Context, s *session, m Mount) {
 	d.issuer(ctx, m)
 	d.read(ctx, s, m.Path+"/config/acme", func(a *answer) {
 		if a.flag("enabled") {
-			d.add(LevelError, "vault-acme", m.Path, "ACME is enabled, which is a second door to the CA: vault write "+m.Path+
-				"/config/acme enabled=false")
+			d.add(LevelError, "vault-acme", m.Path, "ACME is enabled, which is a second door to the CA: "+
+				text.Command("vault write", nil, m.Path+"/config/acme", "enabled=false"))
 		}
 	})
 	d.read(ctx, s, m.Path+"/config/issuers", func(a *answer) {
 		if a.flag("default_follows_latest_issuer") {
-			d.add(LevelWarn, "vault-default-issuer", m.Path, "the default issuer follows the latest one: vault write "+m.Path+
-				"/config/issuers default="+m.IssuerID+" default_follows_latest_issuer=false")
+			d.add(LevelWarn, "vault-default-issuer", m.Path, "the default issuer follows the latest one: "+
+				text.Command("vault write", nil, m.Path+"/config/issuers", "default="+m.IssuerID, "default_follows_latest_issuer=false"))
 		}
 	})
 	d.read(ctx, s, m.Path+"/config/auto-tidy", func(a *answer) {
@@ -170,8 +171,8 @@ func (d *doctor) mount(ctx context.Context, s *session, m Mount) {
 				"tidy on")
 		} else if a.seconds("safety_buffer") < minSafetyBuffer {
 			d.add(LevelWarn, "vault-tidy", m.Path, fmt.Sprintf("tidy removes certificates %s after they end, before they can be compared with the "+
-				"ledger: vault write %s/config/auto-tidy safety_buffer=72h",
-				a.seconds("safety_buffer"), m.Path))
+				"ledger: %s",
+				a.seconds("safety_buffer"), text.Command("vault write", nil, m.Path+"/config/auto-tidy", "safety_buffer=72h")))
 		}
 	})
 }
