@@ -599,7 +599,8 @@ func (a *app) findingsCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "findings", Short: "List what the daemon's checks have found and is not over", Args: args(0, 0, "no arguments"),
 		Long: "Lists what the daemon's checks have found and is not over, with what to do about it. The exit code is 8 while one of them is " +
 			"critical, and while a session's critical leavings are not acknowledged, its closing note is overdue, or its revocation is not " +
-			"proved. Most end by themselves when what they say is put right. What was once done, by a certificate or under a name that nobody knows, ends " +
+			"proved. Most end by themselves when what they say is put right. What was once done, by a certificate or under a name that nobody " +
+			"knows, ends " +
 			"when a responder settles it.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := a.reader()

@@ -497,7 +497,8 @@ func (a *app) givenBack(i *api.CampaignItem) {
 	case more == 1:
 		a.screen.note("%s %d of %d: one more reviewer must say the same", a.screen.green("✓"), len(i.Back), i.NeedBack)
 	default:
-		a.screen.note("%s %d of %d: %d more reviewers must say the same; a reviewer's own word does not count for themselves", a.screen.green("✓"), len(i.Back),
+		a.screen.note("%s %d of %d: %d more reviewers must say the same; a reviewer's own word does not count for themselves",
+			a.screen.green("✓"), len(i.Back),
 			i.NeedBack, more)
 	}
 }
@@ -686,7 +687,8 @@ func (a *app) recertVerify() *cobra.Command {
 				"daemon had them: the ledger holds commitments to them, and the bundle not what proves these\n", made)
 			if len(v.Earlier) > 0 {
 				a.data("! made by an earlier release of %s, so these are as they were signed, and not made again to compare them: %s\n  to have them "+
-					"compared as well, export the campaign again: %s\n", a.name, strings.Join(v.Earlier, ", "), a.typed("recert export", nil, "FILE", v.Campaign))
+					"compared as well, export the campaign again: %s\n", a.name, strings.Join(v.Earlier, ", "),
+					a.typed("recert export", nil, "FILE", v.Campaign))
 			}
 			return nil
 		}}

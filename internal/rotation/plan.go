@@ -323,9 +323,11 @@ func (b builder) trust(g Generation, at []string) []Step {
 			address, Commands: []string{
 			guarded(hasCert(bundle)+" && "+hasCert(pemFile(g)), bundle+" or "+pemFile(g)+
 				" is missing or holds no certificate. A bundle must hold the cluster's own CA before ours is appended",
-				"cp -p "+bundle+" "+bundle+".new", "{ echo && cat "+pemFile(g)+"; } >> "+bundle+".new", "cp -p "+bundle+" "+bundle+".without-"+fileName(g),
+				"cp -p "+bundle+" "+bundle+".new", "{ echo && cat "+pemFile(g)+"; } >> "+bundle+".new",
+				"cp -p "+bundle+" "+bundle+".without-"+fileName(g),
 				"mv "+bundle+".new "+bundle),
-		}, Check: "within a minute, " + caCheck(b.r.Cluster) + " shows " + g.Name + " as trusted at " + address + ". Go on to the next node only then"})
+		}, Check: "within a minute, " + caCheck(b.r.Cluster) + " shows " + g.Name + " as trusted at " + address + ". Go on to the next node " +
+			"only then"})
 	}
 	return append(steps, b.copies(g, true)...)
 }
@@ -453,7 +455,8 @@ func (b builder) untrust(g Generation, at []string) []Step {
 			"cp -p " + bundle + " " + bundle + ".new && " + without + " " + pemFile(g) + " " + bundle + " > " + bundle + ".new && grep -q 'BEGIN " +
 				"CERTIFICATE' " + bundle +
 				".new && cp -p " + bundle + " " + bundle + ".with-" + fileName(g) + " && mv " + bundle + ".new " + bundle,
-		}, Check: "within a minute, " + caCheck(b.r.Cluster) + " shows " + g.Name + " as refused at " + address + ". If it does not, the file was not loaded: restart that kube-apiserver"})
+		}, Check: "within a minute, " + caCheck(b.r.Cluster) + " shows " + g.Name + " as refused at " + address + ". If it does not, the file " +
+			"was not loaded: restart that kube-apiserver"})
 	}
 	return append(steps, b.copies(g, false)...)
 }

@@ -378,7 +378,8 @@ func (v render) swept(ev breakglass.Swept, r *breakglass.Request) message {
 	m.broadcast = true
 	m.blocks = append(m.blocks, residues(&ev, maxItems)...)
 	m.blocks = append(m.blocks, unseen(ev.Gaps)...)
-	m.blocks = append(m.blocks, slack.NewContextBlock("whole", plain(r.ID+" · all of it: "+text.Command("breakglass show", []string{"--session"}, r.ID))))
+	m.blocks = append(m.blocks, slack.NewContextBlock("whole", plain(r.ID+" · all of it: "+
+		text.Command("breakglass show", []string{"--session"}, r.ID))))
 	latest := r.Swept != nil && r.Swept.Digest() == ev.Digest()
 	switch {
 	case latest && r.Acknowledged != nil:

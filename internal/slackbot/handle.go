@@ -290,7 +290,8 @@ func (b *Bot) byName(ctx context.Context, a breakglass.Actor, action, name, trig
 	}
 	err = b.press(ctx, a, action, target{r.ID, r.Digest}, trigger)
 	if e := (*apiError)(nil); errors.As(err, &e) {
-		return aside("Slack did not open the form (" + err.Error() + "). Try again, or use the command line: " + text.Command("breakglass show", nil, r.ID)), nil
+		return aside("Slack did not open the form (" + err.Error() + "). Try again, or use the command line: " +
+			text.Command("breakglass show", nil, r.ID)), nil
 	}
 	if err == nil && action == "withdraw" { // the only one without a form
 		return aside("You have withdrawn " + r.ID + "."), nil

@@ -359,7 +359,8 @@ func (v render) campaignClosed(c *breakglass.Campaign, k breakglass.CampaignClos
 			", ") + ". Two reviewers give something back: " + typed("recert reinstate", []string{"--item=ITEM"}, c.ID)
 	}
 	return message{text: escape(text), blocks: []slack.Block{section("", mrkdwn("*"+escape(text)+"*"+lost+
-		"\nThe counts add up. Report: "+typed("recert report", nil, c.ID)+"; evidence for auditors: "+typed("recert export", nil, "FILE", c.ID)))}}
+		"\nThe counts add up. Report: "+typed("recert report", nil, c.ID)+"; evidence for auditors: "+typed("recert export", nil, "FILE",
+		c.ID)))}}
 }
 
 // suspended names the people whom a campaign keeps suspended in something.
