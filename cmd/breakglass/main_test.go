@@ -45,6 +45,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/ledger/sqlstore"
 	"github.com/breakglassd/breakglass/internal/text"
+	"github.com/breakglassd/breakglass/internal/text/texttest"
 )
 
 func TestMain(m *testing.M) {
@@ -684,6 +685,14 @@ func TestManyApproversAreNamedByTeam(t *testing.T) {
 }
 
 func TestTerminalCannotBeRewrittenByText(t *testing.T) {
+	for where, shown := range map[string]string{"format": format("%s", texttest.Nasty), "a line": oneLine(texttest.Nasty, 500),
+		"a paragraph": format("reason  %s", paragraph{texttest.Nasty, 8}), "JSON": plainJSON(strings.ToValidUTF8(texttest.Nasty, "") + "."),
+		"a style": string((&screen{w: &bytes.Buffer{}}).red(texttest.Nasty))} {
+		if where == "JSON" { // in which no line begins inside a string
+			shown = strings.ReplaceAll(shown, "\n", "")
+		}
+		texttest.Tame(t, where, shown)
+	}
 	evil := "a\x1b[2Jb\x00c\x7fd\u202ee\nf"
 	if got := format("%s|%v", evil, fmt.Errorf("%s", evil)); strings.ContainsAny(got, "\x1b\x00\x7f\u202e\n") {
 		t.Errorf("%q", got)

@@ -131,7 +131,7 @@ func (a *app) listCommand() *cobra.Command {
 				a.seen(r)
 				fmt.Fprintln(w, format("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d/%d\t%s", r.ID, r.State, r.Ask.By.Person, r.Ask.Cluster, r.Ask.Profile,
 					seconds(r.Ask.TTLSeconds),
-					span(a.now().Sub(r.RequestedAt)), len(r.Approvals), r.Ask.Quorum.Count, oneLine(r.Reason, 60)))
+					text.About(a.now().Sub(r.RequestedAt)), len(r.Approvals), r.Ask.Quorum.Count, oneLine(r.Reason, 60)))
 			}
 			return w.Flush()
 		}}

@@ -401,7 +401,7 @@ func (a *app) waiting(r api.Request) styled {
 	default: // the state's name says it
 	}
 	if !r.Deadline.IsZero() {
-		return styled(format("%s   %s left", what, span(max(0, r.Deadline.Sub(a.now())))))
+		return styled(format("%s   %s left", what, text.About(max(0, r.Deadline.Sub(a.now())))))
 	}
 	return styled(text.Clean(what))
 }

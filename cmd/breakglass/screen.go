@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-	"unicode"
 	"unicode/utf16"
 
 	"golang.org/x/term"
@@ -56,7 +55,7 @@ func (s *screen) yellow(text string) styled { return s.style("33", text) }
 func (s *screen) bold(text string) styled   { return s.style("1", text) }
 
 // oneLine is text for a table cell.
-func oneLine(s string, most int) string { return text.Cut(text.Clean(s), most) }
+func oneLine(s string, most int) string { return text.Line(s, most) }
 
 // paragraph is text of people or of the server that may have lines: all but the first are indented, so that none of them looks like
 // a line of ours. All other text is one line.
@@ -179,7 +178,7 @@ func plainJSON(s string) string {
 	var b strings.Builder
 	for _, r := range s {
 		switch {
-		case r == '\n' || unicode.IsPrint(r):
+		case r == '\n' || r == ' ' || text.Seen(r):
 			b.WriteRune(r)
 		case r <= 0xFFFF:
 			fmt.Fprintf(&b, "\\u%04x", r)
@@ -222,41 +221,12 @@ func (a *app) clock(t time.Time) string {
 func (a *app) when(t time.Time) string {
 	d := t.Sub(a.now())
 	if d < 0 {
-		return a.clock(t) + " (" + span(-d) + " ago)"
+		return a.clock(t) + " (" + text.About(-d) + " ago)"
 	}
-	return a.clock(t) + " (in " + span(d) + ")"
+	return a.clock(t) + " (in " + text.About(d) + ")"
 }
 
-// span is a duration as people say it, to the second below ten minutes, else to the minute.
-func span(d time.Duration) string {
-	d = d.Round(time.Second)
-	if d >= 10*time.Minute {
-		d = d.Round(time.Minute)
-	}
-	switch {
-	case d < time.Minute:
-		return d.String()
-	case d < 10*time.Minute:
-		return fmt.Sprintf("%dm%02ds", d/time.Minute, d%time.Minute/time.Second)
-	case d < time.Hour:
-		return fmt.Sprintf("%dm", d/time.Minute)
-	case d < 48*time.Hour:
-		return fmt.Sprintf("%dh%02dm", d/time.Hour, d%time.Hour/time.Minute)
-	}
-	return fmt.Sprintf("%dd", d/(24*time.Hour))
-}
-
-// seconds is span for a number of seconds, without needless zeros.
-func seconds(n int64) string {
-	s := (time.Duration(n) * time.Second).String()
-	if strings.HasSuffix(s, "m0s") {
-		s = strings.TrimSuffix(s, "0s")
-	}
-	if strings.HasSuffix(s, "h0m") {
-		s = strings.TrimSuffix(s, "0m")
-	}
-	return s
-}
+func seconds(n int64) string { return text.Span(time.Duration(n) * time.Second) }
 
 // interactive reports whether somebody can be asked.
 func (a *app) interactive() bool { return term.IsTerminal(int(a.in.Fd())) }

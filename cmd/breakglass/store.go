@@ -6,9 +6,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -25,6 +23,7 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/text"
 )
 
 // marker begins every credential file that this program writes. A file without it is somebody else's.
@@ -479,7 +478,7 @@ func (a *app) keepSkew(server string) {
 			way = "ahead of"
 		}
 		a.screen.note("%s this machine's clock is %s %s the server's; what is shown here goes by the server's", a.screen.yellow("!"),
-			span(a.skew.Abs()), way)
+			text.About(a.skew.Abs()), way)
 	}
 	t.Skew = now
 	if err := writeJSON(t.path, t); err != nil {
@@ -489,8 +488,7 @@ func (a *app) keepSkew(server string) {
 
 // fileFor names a file about one server.
 func fileFor(dir, what, server string) string {
-	sum := sha256.Sum256([]byte(server))
-	return filepath.Join(dir, what+"-"+hex.EncodeToString(sum[:8])+".json")
+	return filepath.Join(dir, what+"-"+text.SHA256([]byte(server))[:16]+".json")
 }
 
 // cachedSession is the session that an earlier run opened, if it is for the chosen identity. It saves a touch for each command;

@@ -27,6 +27,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/schedule"
 	"github.com/breakglassd/breakglass/internal/secret"
 	"github.com/breakglassd/breakglass/internal/strictyaml"
+	"github.com/breakglassd/breakglass/internal/text"
 )
 
 // Config is the daemon's configuration. config.example.yaml shows every key with its meaning; a test keeps the two the same.
@@ -441,10 +442,10 @@ func (c *Config) Validate(vault bool) []string {
 		add("listen.address", "%q is not host:port", c.Listen.Address)
 	case (c.Listen.CertFile == "") != (c.Listen.KeyFile == ""):
 		add("listen.tls_cert_file", "goes with tls_key_file: give both")
-	case c.Listen.CertFile == "" && !isLoopback(host):
+	case c.Listen.CertFile == "" && !text.Loopback(host):
 		add("listen.tls_cert_file", "is missing: without TLS only a loopback address is taken, not %q", c.Listen.Address)
 	}
-	if len(c.PublicURLs) == 0 && !isLoopback(host) {
+	if len(c.PublicURLs) == 0 && !text.Loopback(host) {
 		add("public_urls", "is empty: name the address people use, like https://breakglass.example.com:8443")
 	}
 	for i, u := range c.PublicURLs {
@@ -534,7 +535,7 @@ func (c *Config) Validate(vault bool) []string {
 	}
 	if c.Slack.APIURL != "" {
 		if u, err := url.Parse(c.Slack.APIURL); err != nil || !strings.HasSuffix(u.Path, "/") || u.Scheme != "https" &&
-			!isLoopback(u.Hostname()) {
+			!text.Loopback(u.Hostname()) {
 			add("slack.api_url", "%q is not an https address that ends in a slash", c.Slack.APIURL)
 		}
 	}
@@ -581,7 +582,7 @@ func (v Vault) validate(add func(key, format string, args ...any), need func(key
 	switch {
 	case v.Address == "":
 		need("vault.address", "", "where Vault is, like https://vault.example.com:8200")
-	case err != nil || u.Host == "" || u.Scheme != "https" && (u.Scheme != "http" || !isLoopback(u.Hostname())):
+	case err != nil || u.Host == "" || u.Scheme != "https" && (u.Scheme != "http" || !text.Loopback(u.Hostname())):
 		add("vault.address", "%q is not like https://vault.example.com:8200 (plain http is for a loopback address only)", v.Address)
 	case u.Scheme == "https":
 		need("vault.ca_file", v.CAFile, "the CA that may vouch for Vault's address, in PEM")
@@ -642,11 +643,6 @@ func unknownEnv(environ []string) []string {
 	}
 	slices.Sort(out)
 	return out
-}
-
-func isLoopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // check holds the access policy against the configuration, and reports everything that does not fit.

@@ -210,7 +210,7 @@ func (s *server) campaignReport(c *call) (any, error) {
 	default:
 		return nil, newError(breakglass.ClassInvalid, "format", "ask for text, html, md, json or csv", "there is no report in the form %.20q", f)
 	}
-	return text(b.String()), err
+	return plain(b.String()), err
 }
 
 func (s *server) campaignBundle(c *call) (any, error) {

@@ -25,6 +25,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/recert"
+	"github.com/breakglassd/breakglass/internal/text"
 )
 
 // maxBody bounds a request body. The largest that make sense are a reason of 1000 characters and a CSR of 16 KiB.
@@ -113,7 +114,7 @@ func NewServer(cfg Config) (http.Handler, error) {
 	mux.Handle("POST /v1/session/challenge", s.adapt("POST /v1/session/challenge", byKey, s.challenge))
 	mux.Handle("POST /v1/session", s.adapt("POST /v1/session", byKey, s.signIn))
 	public("GET /v1/version", s.version)
-	public("GET /v1/ledger/key", func(*call) (any, error) { return text(s.cfg.LedgerKey + "\n"), nil })
+	public("GET /v1/ledger/key", func(*call) (any, error) { return plain(s.cfg.LedgerKey + "\n"), nil })
 	public("GET /v1/ledger/checkpoint", s.checkpoint)
 	public("GET /v1/ledger/consistency", s.consistency)
 
@@ -170,7 +171,7 @@ func Address(raw string) (string, error) {
 	case "https":
 		host = strings.TrimSuffix(host, ":443")
 	case "http":
-		if !loopback(strings.ToLower(u.Hostname())) {
+		if !text.Loopback(u.Hostname()) {
 			return "", fmt.Errorf("%q: plain http would show every secret to the network; use https", raw)
 		}
 		host = strings.TrimSuffix(host, ":80")
@@ -183,8 +184,8 @@ func Address(raw string) (string, error) {
 // handler answers one call: with a value to be written as JSON, with text, or with an error.
 type handler func(*call) (any, error)
 
-// text is an answer that is not JSON.
-type text string
+// plain is an answer that is not JSON.
+type plain string
 
 // call is one HTTP request on its way through a handler.
 type call struct {
@@ -386,7 +387,7 @@ func status(class string) int {
 }
 
 func (s *server) write(w http.ResponseWriter, id string, status int, v any) {
-	if t, ok := v.(text); ok {
+	if t, ok := v.(plain); ok {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		_, _ = io.WriteString(w, string(t)) // the client is gone; it asks again
 		return
@@ -771,7 +772,7 @@ func (s *server) checkpoint(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return text(cp.Note), nil
+	return plain(cp.Note), nil
 }
 
 func (s *server) consistency(c *call) (any, error) {

@@ -2,8 +2,6 @@ package breakglass
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,6 +11,7 @@ import (
 	"time"
 
 	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/text"
 )
 
 // MaxNote bounds a closing note or an acknowledgement, in runes.
@@ -31,8 +30,7 @@ func (s *Service) ClusterCA(cluster string) []byte {
 
 // CAHash names the bundle of authorities by which people know a cluster, as Requested does.
 func CAHash(bundle []byte) string {
-	sum := sha256.Sum256(bundle)
-	return hex.EncodeToString(sum[:])
+	return text.SHA256(bundle)
 }
 
 // withAftercare adds to a fact that is to be recorded what must follow the grant's end, by which authorities and which way people know

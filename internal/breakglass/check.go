@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
-	"crypto/sha256"
 	"crypto/x509"
 	"encoding/asn1"
 	"encoding/hex"
@@ -13,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/breakglassd/breakglass/internal/text"
 )
 
 // MaxCSR bounds a certificate request in PEM. One for a P-384 key is under 1 KiB.
@@ -81,8 +82,7 @@ func keyName(alg x509.PublicKeyAlgorithm, key any) string {
 
 // SPKI is the hex SHA-256 of a DER SubjectPublicKeyInfo: how a key is named in the ledger.
 func SPKI(der []byte) string {
-	sum := sha256.Sum256(der)
-	return hex.EncodeToString(sum[:])
+	return text.SHA256(der)
 }
 
 // Fingerprint is the hex SHA-256 of a DER certificate: what kube-apiserver calls X509SHA256.

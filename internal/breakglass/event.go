@@ -1,14 +1,13 @@
 package breakglass
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/text"
 )
 
 // Channel is the way by which a person gave a command.
@@ -304,12 +303,11 @@ func (s *Swept) Digest() string {
 	if s.All != "" { // ledgers of earlier releases have none
 		seen = append(seen, s.All)
 	}
-	text, err := json.Marshal(seen)
+	raw, err := json.Marshal(seen)
 	if err != nil {
 		panic("encoding plain data: " + err.Error())
 	}
-	sum := sha256.Sum256(text)
-	return hex.EncodeToString(sum[:])
+	return text.SHA256(raw)
 }
 
 // MaxResidues bounds the items of one sweep in the ledger.

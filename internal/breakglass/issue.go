@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/text"
 )
 
 // Delivery is what a claim returns: the certificate and the proof that its issuing is in the ledger.
@@ -369,7 +370,7 @@ func stricter(p *Policy, r *Request) []string {
 		bad = append(bad, "cluster "+r.Ask.Cluster+" is not what it was")
 	}
 	if r.TTL() > prof.TTL.Max {
-		bad = append(bad, "the longest lifetime is now "+short(prof.TTL.Max))
+		bad = append(bad, "the longest lifetime is now "+text.Span(prof.TTL.Max))
 	}
 	if !equalRights(prof.Rights, r.Ask.Rights) {
 		bad = append(bad, "it now gives "+prof.Rights.String())

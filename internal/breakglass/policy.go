@@ -3,8 +3,6 @@ package breakglass
 import (
 	"cmp"
 	"crypto/rsa"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"maps"
 	"net/url"
@@ -16,6 +14,7 @@ import (
 	"time"
 
 	"github.com/breakglassd/breakglass/internal/strictyaml"
+	"github.com/breakglassd/breakglass/internal/text"
 	"golang.org/x/crypto/ssh"
 )
 
@@ -455,9 +454,8 @@ func ParsePolicy(name string, data []byte) (*Policy, error) {
 	if err := r.Err(name); err != nil {
 		return nil, err
 	}
-	sum := sha256.Sum256(data)
 	r.policy.index()
-	r.policy.Digest, r.policy.text = hex.EncodeToString(sum[:]), slices.Clone(data)
+	r.policy.Digest, r.policy.text = text.SHA256(data), slices.Clone(data)
 	return &r.policy, nil
 }
 
@@ -838,7 +836,7 @@ func lifetime(v strictyaml.Value) Lifetime {
 	standard, standardOK := o.Need("default").Duration(maxSpan)
 	longest, longestOK := o.Need("max").Duration(maxSpan)
 	if standardOK && longestOK && standard > longest {
-		o.At("default").Wrong("%s is longer than max, %s; lower it or raise max", short(standard), short(longest))
+		o.At("default").Wrong("%s is longer than max, %s; lower it or raise max", text.Span(standard), text.Span(longest))
 	}
 	return Lifetime{Default: standard, Max: longest}
 }

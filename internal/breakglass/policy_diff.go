@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/breakglassd/breakglass/internal/text"
 )
 
 // Diff says in words what changes from one policy to another, sorted, for the ledger and for people. Order in the file and
@@ -42,13 +44,13 @@ func Diff(old, new *Policy) []string {
 	c.value("limits: openPerPerson", strconv.Itoa(old.Limits.OpenPerPerson), strconv.Itoa(new.Limits.OpenPerPerson))
 	c.value("limits: perHour", strconv.Itoa(old.Limits.PerHour), strconv.Itoa(new.Limits.PerHour))
 	c.set("responders:", old.Responders, new.Responders)
-	c.value("closing.within", short(old.Closing.Within), short(new.Closing.Within))
+	c.value("closing.within", text.Span(old.Closing.Within), text.Span(new.Closing.Within))
 	c.value("closing.raiseQuorum", strconv.FormatBool(old.Closing.RaiseQuorum), strconv.FormatBool(new.Closing.RaiseQuorum))
 	c.set("recertification.reviewers:", old.Campaign.Reviewers, new.Campaign.Reviewers)
 	c.value("recertification.adminReviewers", strconv.Itoa(old.Campaign.AdminReviewers), strconv.Itoa(new.Campaign.AdminReviewers))
 	c.value("recertification.deadline", strconv.Itoa(old.Campaign.DeadlineDays)+"d", strconv.Itoa(new.Campaign.DeadlineDays)+"d")
 	c.value("policy.approvers", cmp.Or(old.Change.Approvers, "nobody"), cmp.Or(new.Change.Approvers, "nobody"))
-	c.value("policy.cooling", short(old.Change.Cooling), short(new.Change.Cooling))
+	c.value("policy.cooling", text.Span(old.Change.Cooling), text.Span(new.Change.Cooling))
 	c.text("policy.reviewedBy", old.Change.ReviewedBy, new.Change.ReviewedBy)
 	slices.Sort(c)
 	return c
@@ -149,7 +151,7 @@ func (c *changes) profile(where string, a, b *Profile) {
 		{"claimWithin", a.ClaimWithin, b.ClaimWithin},
 		{"pendingFor", a.PendingFor, b.PendingFor},
 	} {
-		c.value(where+": "+d.key, short(d.a), short(d.b))
+		c.value(where+": "+d.key, text.Span(d.a), text.Span(d.b))
 	}
 	c.value(where+": reason.min", strconv.Itoa(a.ReasonMin), strconv.Itoa(b.ReasonMin))
 	c.value(where+": incident.required", strconv.FormatBool(a.Incident.Required), strconv.FormatBool(b.Incident.Required))

@@ -1,14 +1,13 @@
 package breakglass
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/text"
 )
 
 // State is where a request stands. It is computed from the recorded facts and a time, never stored.
@@ -328,6 +327,5 @@ func fold(entries []ledger.Entry, proof bool) (*Request, error) {
 
 // leafDigest is the digest people approve: it covers the asked facts, the time, the stream and the reason's commitment.
 func leafDigest(e ledger.Entry) string {
-	sum := sha256.Sum256(e.Leaf)
-	return hex.EncodeToString(sum[:])
+	return text.SHA256(e.Leaf)
 }

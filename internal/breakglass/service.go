@@ -15,6 +15,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/text"
 )
 
 // Bounds of free text, in runes. Slack shows at most 3000 in one text object.
@@ -189,7 +190,7 @@ func (s *Service) clockBack() error {
 	if behind := s.ledger.LastTime().Sub(now); behind > MaxSkew {
 		return refuse(ClassUnavailable, "clock", "tell an operator: the clock has to be set or, if it is right, accepted (serve "+
 			"--accept-clock); revoking and denying work",
-			"the daemon's clock is %s behind its last ledger entry", short(behind.Truncate(time.Second)))
+			"the daemon's clock is %s behind its last ledger entry", text.Span(behind.Truncate(time.Second)))
 	}
 	return nil
 }
@@ -252,9 +253,9 @@ func decideAsk(p *Policy, a Actor, ask Ask, now time.Time) (Requested, error) {
 	}
 	switch {
 	case ask.TTL < MinTTL || ask.TTL%time.Second != 0:
-		bad.add("policy/ttl", "ask for whole seconds, at least "+short(MinTTL), "a lifetime of %s is not possible", ask.TTL)
+		bad.add("policy/ttl", "ask for whole seconds, at least "+text.Span(MinTTL), "a lifetime of %s is not possible", ask.TTL)
 	case ask.TTL > prof.TTL.Max:
-		bad.add("policy/ttl", "ask for "+short(prof.TTL.Max)+" or less", "%s is over the %s limit of %s", short(ask.TTL), short(prof.TTL.Max),
+		bad.add("policy/ttl", "ask for "+text.Span(prof.TTL.Max)+" or less", "%s is over the %s limit of %s", text.Span(ask.TTL), text.Span(prof.TTL.Max),
 			prof.ID)
 	}
 	ask.Reason = strings.TrimSpace(ask.Reason)
@@ -861,18 +862,6 @@ func clip(s string, n int) string {
 		return s
 	}
 	return string([]rune(s)[:n]) + "…"
-}
-
-// short writes a duration as people do: 1h30m, not 1h30m0s.
-func short(d time.Duration) string {
-	s := d.String()
-	if strings.HasSuffix(s, "m0s") {
-		s = s[:len(s)-2]
-	}
-	if strings.HasSuffix(s, "h0m") {
-		s = s[:len(s)-2]
-	}
-	return s
 }
 
 // idAlphabet is Crockford's base 32 in lower case: no i, l, o, u, so that ids survive being read aloud.

@@ -128,7 +128,7 @@ func (t *target) do(ctx context.Context, client *http.Client, method, path, acce
 }
 
 // line makes what another machine says fit for a line on a screen or in a record.
-func line(s string, most int) string { return text.Cut(text.Clean(s), most) }
+func line(s string, most int) string { return text.Line(s, most) }
 
 // reasons are those of answers that do not come from an API server but from what is before it.
 var reasons = map[int]metav1.StatusReason{http.StatusUnauthorized: metav1.StatusReasonUnauthorized,

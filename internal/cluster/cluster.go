@@ -9,10 +9,8 @@ package cluster
 
 import (
 	"context"
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -39,6 +37,7 @@ import (
 	"k8s.io/client-go/util/flowcontrol"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/text"
 )
 
 // Labels and annotations of what we make.
@@ -83,8 +82,7 @@ type Config struct {
 
 // LedgerID makes of a ledger's public key what fits into a label.
 func LedgerID(vkey string) string {
-	sum := sha256.Sum256([]byte(vkey))
-	return hex.EncodeToString(sum[:8])
+	return text.SHA256([]byte(vkey))[:16]
 }
 
 // Clusters is a breakglass.Binder and a breakglass.Prover. It is safe for concurrent use.

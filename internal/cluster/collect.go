@@ -4,9 +4,7 @@ import (
 	"context"
 	"crypto/ecdsa"
 	"crypto/rsa"
-	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -24,6 +22,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/inventory"
 )
 
@@ -280,15 +279,10 @@ func (r *collector) server(ctx context.Context) error {
 	r.s.Server.Version = v.GitVersion
 	if resp.TLS != nil && len(resp.TLS.VerifiedChains) > 0 {
 		chain := resp.TLS.VerifiedChains[0]
-		r.s.Server.CAFingerprint = fingerprint(chain[len(chain)-1].Raw)
+		r.s.Server.CAFingerprint = breakglass.Fingerprint(chain[len(chain)-1].Raw)
 	}
 	r.note(inventory.SourceVersion, "", 1, "get /version", err)
 	return nil
-}
-
-func fingerprint(der []byte) string {
-	sum := sha256.Sum256(der)
-	return hex.EncodeToString(sum[:])
 }
 
 func (r *collector) self(ctx context.Context, t *target) {
@@ -545,8 +539,8 @@ func authorities(bundle string) []inventory.CA {
 		case *ecdsa.PublicKey:
 			key = "ECDSA " + k.Params().Name
 		}
-		out = append(out, inventory.CA{Subject: distinguishedName(cert.RawSubject), Fingerprint: fingerprint(cert.Raw),
-			KeyID:     fingerprint(cert.RawSubjectPublicKeyInfo),
+		out = append(out, inventory.CA{Subject: distinguishedName(cert.RawSubject), Fingerprint: breakglass.Fingerprint(cert.Raw),
+			KeyID:     breakglass.SPKI(cert.RawSubjectPublicKeyInfo),
 			NotBefore: cert.NotBefore, NotAfter: cert.NotAfter, Key: key, Signature: cert.SignatureAlgorithm.String(), IsCA: cert.IsCA})
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/breakglassd/breakglass/internal/text"
 )
 
 // Options are what a snapshot is judged by.
@@ -44,6 +46,10 @@ func Analyse(s *Snapshot, o Options) *Analysis {
 	}
 	for _, d := range a.Doors {
 		a.Findings = append(a.Findings, d.findings()...)
+	}
+	for i := range a.Findings { // whatever stands in them
+		f := &a.Findings[i]
+		f.Title, f.Text = text.Exact(f.Title), text.Exact(f.Text)
 	}
 	a.Findings = ignore(a.Findings, o.Ignores, o.Now)
 	sortLarge(a.Findings, func(x, y *Finding) int {
@@ -256,7 +262,7 @@ func (j *judge) idle() []Finding {
 		if r == nil && j.s.Read(SourceClusterRoles, SourceRoles) {
 			one := f
 			one.Rule, one.Severity, one.ID = "binding/no-role", Low, digest("binding/no-role", ref.String())
-			one.Title = fmt.Sprintf("%s gives %s %s, which is not there", ref, b.RoleKind, shown(b.RoleName))
+			one.Title = fmt.Sprintf("%s gives %s %s, which is not there", ref, b.RoleKind, text.Name(b.RoleName))
 			one.Text = "Whoever makes a role of that name decides what the binding gives."
 			one.from = b
 			out = append(out, one)

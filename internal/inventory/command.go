@@ -14,6 +14,8 @@ import (
 	"go.yaml.in/yaml/v3"
 	"mvdan.cc/sh/v3/expand"
 	"mvdan.cc/sh/v3/syntax"
+
+	"github.com/breakglassd/breakglass/internal/text"
 )
 
 // Command lines tell that a door is not there by a flag that is missing, so what reads them must have understood every word. What
@@ -158,7 +160,7 @@ func behind(words []string, env environment, where string) *Component {
 		valueOf := strings.HasPrefix(words[i-1], "-") && !strings.Contains(words[i-1], "=") && words[i-1] != "--"
 		if name := path.Base(words[i]); slices.Contains(programs, name) && !valueOf && !strings.HasPrefix(words[i], "-") {
 			c := parseFlags(name, words[i+1:], env, where)
-			c.blind(fmt.Sprintf("it is run by %s, which may add flags", shown(path.Base(words[0]))))
+			c.blind(fmt.Sprintf("it is run by %s, which may add flags", text.Name(path.Base(words[0]))))
 			return c
 		}
 	}
@@ -171,7 +173,7 @@ func parseFlags(name string, words []string, env environment, where string) *Com
 		flag, isFlag := strings.CutPrefix(words[k], "-")
 		flag = strings.TrimPrefix(flag, "-")
 		if !isFlag || flag == "" {
-			c.blind("the word " + shown(words[k]) + " in it is no flag")
+			c.blind("the word " + text.Name(words[k]) + " in it is no flag")
 			continue
 		}
 		value := "true"
@@ -186,7 +188,7 @@ func parseFlags(name string, words []string, env environment, where string) *Com
 	}
 	for _, flag := range elsewhere[name] {
 		if file, given := c.flag(flag); given {
-			c.blind("more is set in the file " + shown(file) + ", which was not given")
+			c.blind("more is set in the file " + text.Name(file) + ", which was not given")
 		}
 	}
 	if name != "etcd" {
@@ -204,7 +206,7 @@ func parseFlags(name string, words []string, env environment, where string) *Com
 		}
 		c.Flags[flag] = []string{value}
 		if flag == "config-file" {
-			c.blind("more is set in the file " + shown(value) + ", which was not given")
+			c.blind("more is set in the file " + text.Name(value) + ", which was not given")
 		}
 	}
 	return c
@@ -288,9 +290,9 @@ func shellCalls(script string, env environment) ([]call, error) {
 		for _, w := range x.Args {
 			fields, err := expand.Fields(cfg, w)
 			if err != nil {
-				var text strings.Builder
-				_ = syntax.NewPrinter().Print(&text, w) // a Builder never fails
-				one.unknown = "what " + shown(text.String()) + " stands for was not seen"
+				var word strings.Builder
+				_ = syntax.NewPrinter().Print(&word, w) // a Builder never fails
+				one.unknown = "what " + text.Name(word.String()) + " stands for was not seen"
 				continue
 			}
 			one.words = append(one.words, fields...)
@@ -471,7 +473,7 @@ func unitVariables(w string, env environment) (words []string, unknown string) {
 	if strings.HasPrefix(w, "$") && unitName.MatchString(w[1:]) {
 		value, ok := env.values[w[1:]]
 		if !ok {
-			return nil, "what " + shown(w) + " stands for was not seen"
+			return nil, "what " + text.Name(w) + " stands for was not seen"
 		}
 		return strings.Fields(value), ""
 	}
@@ -484,7 +486,7 @@ func unitVariables(w string, env environment) (words []string, unknown string) {
 				return value
 			}
 		}
-		unknown = "what " + shown(v) + " stands for was not seen"
+		unknown = "what " + text.Name(v) + " stands for was not seen"
 		return v
 	})
 	return []string{w}, unknown

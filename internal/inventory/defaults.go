@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/breakglassd/breakglass/internal/strictyaml"
+	"github.com/breakglassd/breakglass/internal/text"
 	"github.com/breakglassd/breakglass/policies"
 )
 
@@ -220,8 +221,8 @@ func (w *rbac) alteredBinding(b, base *Binding) []Finding {
 	if b.RoleKind != base.RoleKind || b.RoleName != base.RoleName {
 		f.ID = digest("defaults/binding", b.Ref().String(), "role")
 		f.Severity = Medium
-		f.Title = fmt.Sprintf("%s gives %s %s, and what ships gives %s %s", b.Ref(), b.RoleKind, shown(b.RoleName), base.RoleKind,
-			shown(base.RoleName))
+		f.Title = fmt.Sprintf("%s gives %s %s, and what ships gives %s %s", b.Ref(), b.RoleKind, text.Name(b.RoleName), base.RoleKind,
+			text.Name(base.RoleName))
 		f.Next = "find out who replaced it; delete it, and the API server makes the right one at its next start"
 		return []Finding{f}
 	}

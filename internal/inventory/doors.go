@@ -3,12 +3,13 @@ package inventory
 import (
 	"cmp"
 	"fmt"
-	"net"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/breakglassd/breakglass/internal/text"
 )
 
 // doors judges every way into the cluster, in the order in which they are shown.
@@ -63,7 +64,7 @@ func (j *judge) hidden(program string) string {
 	var blind []string
 	for _, n := range j.s.Nodes {
 		if n.ControlPlane && !seen[n.Name] {
-			blind = append(blind, shown(n.Name))
+			blind = append(blind, text.Name(n.Name))
 		}
 	}
 	switch {
@@ -81,6 +82,7 @@ func (j *judge) hidden(program string) string {
 
 // put adds an item to a door, or where to one that is there already: three API servers with the same flag are one item.
 func (j *judge) put(d *Door, where string, i DoorItem) {
+	where, i.Title, i.Text = text.Exact(where), text.Exact(i.Title), text.Exact(i.Text) // whatever stands in them
 	if n, ok := j.places[[2]string{d.ID, i.ID}]; ok {
 		d.Items[n].Text += "; " + where
 		return
@@ -94,7 +96,7 @@ func (j *judge) put(d *Door, where string, i DoorItem) {
 }
 
 func (d *Door) saw(format string, args ...any) {
-	d.Evidence = append(d.Evidence, fmt.Sprintf(format, args...))
+	d.Evidence = append(d.Evidence, text.Exact(fmt.Sprintf(format, args...)))
 }
 
 // lacking is what to say about sources that could not be read.
@@ -183,14 +185,6 @@ func (c Component) on(name string, byDefault bool) bool {
 	return v
 }
 
-func loopback(host string) bool {
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		host = h
-	}
-	ip := net.ParseIP(strings.Trim(host, "[]"))
-	return host == "localhost" || ip != nil && ip.IsLoopback()
-}
-
 func day(t time.Time) string { return t.UTC().Format(time.DateOnly) }
 
 func (j *judge) clientCA() Door {
@@ -210,7 +204,7 @@ func (j *judge) clientCA() Door {
 		d.State = Absent
 		for _, name := range j.s.Server.ClientCAs {
 			d.State = Present
-			j.put(&d, "the TLS handshake", DoorItem{ID: digest("handshake", name), Title: "a CA named " + shown(name) +
+			j.put(&d, "the TLS handshake", DoorItem{ID: digest("handshake", name), Title: "a CA named " + text.Name(name) +
 				" may sign client certificates",
 				Risk: Info})
 		}
@@ -230,7 +224,7 @@ func (j *judge) clientCA() Door {
 	}
 	for _, ca := range auth.ClientCAs {
 		until := ca.NotAfter
-		i := DoorItem{ID: ca.Fingerprint, Title: fmt.Sprintf("CA %s may sign client certificates until %s (%s)", shown(ca.Subject),
+		i := DoorItem{ID: ca.Fingerprint, Title: fmt.Sprintf("CA %s may sign client certificates until %s (%s)", text.Name(ca.Subject),
 			day(ca.NotAfter), ca.Key), Risk: Info,
 			Until: &until, Grants: []string{"any user and group by a certificate"},
 			Advice: "take it out of the file that --client-ca-file names if nobody needs it"}
@@ -323,7 +317,7 @@ func (j *judge) firstUser() Door {
 				if !known && !masters {
 					continue
 				}
-				i := DoorItem{ID: digest(b.Ref().String(), s.String()), Title: fmt.Sprintf("%s gives %s to %s", b.Ref(), shown(b.RoleName), s),
+				i := DoorItem{ID: digest(b.Ref().String(), s.String()), Title: fmt.Sprintf("%s gives %s to %s", b.Ref(), text.Name(b.RoleName), s),
 					Risk: High, Text: why + ".",
 					Grants: []string{b.RoleKind + " " + b.RoleName}, TakeAway: takeAway(b,
 						s), People: userOf(s), Groups: groupOf(s), Admin: b.Namespace == "" &&
@@ -364,7 +358,7 @@ func (j *judge) csrs(a *Analysis) Door {
 			continue
 		}
 		i := DoorItem{ID: c.Name, Until: c.Expires, Risk: Medium, Grants: []string{"user " + c.Subject},
-			Text: fmt.Sprintf("Asked for by %s.", shown(c.Requester)), People: []string{c.Subject, c.Requester}, Groups: c.Groups,
+			Text: fmt.Sprintf("Asked for by %s.", text.Name(c.Requester)), People: []string{c.Subject, c.Requester}, Groups: c.Groups,
 			Admin: slices.Contains(c.Groups, mastersGroup), Advice: "it cannot be revoked: take away the bindings of its user and groups, or " +
 				"change the CA"}
 		subjects := []Subject{{Kind: User, Name: c.Subject}}
@@ -378,27 +372,27 @@ func (j *judge) csrs(a *Analysis) Door {
 				i.Risk = worst(i.Risk, p.Severity)
 			}
 		}
-		who := "user " + shown(c.Subject)
+		who := "user " + text.Name(c.Subject)
 		if len(c.Groups) > 0 {
-			who += " in groups " + shown(strings.Join(c.Groups, ", "))
+			who += " in groups " + text.Name(strings.Join(c.Groups, ", "))
 		}
 		switch {
 		case c.Issued:
-			i.Title = fmt.Sprintf("CertificateSigningRequest %s was signed for %s", shown(c.Name), who)
+			i.Title = fmt.Sprintf("CertificateSigningRequest %s was signed for %s", text.Name(c.Name), who)
 			if c.Expires != nil {
 				i.Title += " until " + c.Expires.UTC().Format(time.RFC3339)
 			}
 		case c.Approved:
-			i.Title = fmt.Sprintf("CertificateSigningRequest %s is approved for %s", shown(c.Name), who)
+			i.Title = fmt.Sprintf("CertificateSigningRequest %s is approved for %s", text.Name(c.Name), who)
 		default:
-			i.Title, i.Risk = fmt.Sprintf("CertificateSigningRequest %s asks for %s", shown(c.Name), who), Low
+			i.Title, i.Risk = fmt.Sprintf("CertificateSigningRequest %s asks for %s", text.Name(c.Name), who), Low
 			i.TakeAway, i.Advice = kubectl("certificate deny", Ref{Name: c.Name}), ""
 		}
 		if c.Approval != "" {
-			i.Text += " Approval says: " + shown(c.Approval) + "."
+			i.Text += " Approval says: " + text.Name(c.Approval) + "."
 		}
 		d.State = Present
-		j.put(&d, "CertificateSigningRequest "+shown(c.Name), i)
+		j.put(&d, "CertificateSigningRequest "+text.Name(c.Name), i)
 	}
 	signs, managers := false, j.components("kube-controller-manager")
 	for _, c := range managers {
@@ -455,8 +449,8 @@ func (j *judge) accountTokens(a *Analysis) Door {
 			for _, name := range acc.Secrets {
 				d.State = Present
 				j.put(&d, "service account "+acc.Namespace+"/"+acc.Name, DoorItem{ID: acc.Namespace + "/" + name, Risk: Medium,
-					Title: fmt.Sprintf("Secret %s/%s may hold a token of service account %s that never expires", shown(acc.Namespace), shown(name),
-						shown(acc.Name)),
+					Title: fmt.Sprintf("Secret %s/%s may hold a token of service account %s that never expires", text.Name(acc.Namespace), text.Name(name),
+						text.Name(acc.Name)),
 					TakeAway: kubectl("delete", Ref{Kind: "Secret", Namespace: acc.Namespace, Name: name})})
 			}
 		}
@@ -466,8 +460,8 @@ func (j *judge) accountTokens(a *Analysis) Door {
 	}
 	for _, t := range j.s.TokenSecrets {
 		sub := Subject{Kind: ServiceAccount, Namespace: t.Namespace, Name: t.Account}
-		i := DoorItem{ID: t.Namespace + "/" + t.Name, Title: fmt.Sprintf("Secret %s/%s is a token of %s that never expires", shown(t.Namespace),
-			shown(t.Name), sub),
+		i := DoorItem{ID: t.Namespace + "/" + t.Name, Title: fmt.Sprintf("Secret %s/%s is a token of %s that never expires", text.Name(t.Namespace),
+			text.Name(t.Name), sub),
 			Risk: worst(Medium, powers[sub]), Grants: []string{sub.String()}, TakeAway: kubectl("delete", Ref{Kind: "Secret",
 				Namespace: t.Namespace, Name: t.Name}),
 			Text: "It was made on " + day(t.Created) + ". Whoever read it once can use it for ever.", Orphan: j.w.missing(sub)}
@@ -547,7 +541,7 @@ func (j *judge) bootstrapTokens() Door {
 		d.State = CannotTell
 	}
 	for _, t := range j.s.BootstrapTokens {
-		i := DoorItem{ID: t.ID, Until: t.Expires, Risk: Medium, Title: "bootstrap token " + shown(t.ID), Grants: []string{"system:bootstrappers"},
+		i := DoorItem{ID: t.ID, Until: t.Expires, Risk: Medium, Title: "bootstrap token " + text.Name(t.ID), Grants: []string{"system:bootstrappers"},
 			TakeAway: kubectl("delete", Ref{Kind: "Secret", Namespace: systemNamespace, Name: "bootstrap-token-" + t.ID})}
 		i.Grants = append(i.Grants, t.Groups...)
 		slices.Sort(i.Grants)
@@ -591,7 +585,7 @@ func (j *judge) staticTokens() Door {
 		d.saw("command line of %s", c.Where)
 		if file, ok := c.flag("token-auth-file"); ok && file != "" {
 			d.State = Present
-			j.put(&d, c.Where, DoorItem{ID: "token:" + file, Title: "tokens in the file " + shown(file) + " sign in as whom the file says",
+			j.put(&d, c.Where, DoorItem{ID: "token:" + file, Title: "tokens in the file " + text.Name(file) + " sign in as whom the file says",
 				Risk:  High,
 				Admin: true, Advice: d.Advice,
 				Text: "Whoever can write the file, or read it once, is any user in it, system:masters included. Who is in it is not visible from " +
@@ -599,7 +593,7 @@ func (j *judge) staticTokens() Door {
 		}
 		if file, ok := c.flag("basic-auth-file"); ok && file != "" {
 			d.State = Present
-			j.put(&d, c.Where, DoorItem{ID: "basic:" + file, Title: "passwords in the file " + shown(file) + " sign in as whom the file says",
+			j.put(&d, c.Where, DoorItem{ID: "basic:" + file, Title: "passwords in the file " + text.Name(file) + " sign in as whom the file says",
 				Risk: High, Admin: true, Advice: "remove --basic-auth-file, which Kubernetes 1.19 gave up"})
 		}
 	}
@@ -673,11 +667,11 @@ func (j *judge) expression(d *Door, issuer, what string, c claim, refused bool) 
 		return
 	}
 	i := DoorItem{ID: "expression:" + issuer + what, Risk: High, Admin: what == "groups", Advice: d.Advice,
-		Title: fmt.Sprintf("the %s of issuer %s come from the expression %s, which adds no prefix", what, shown(issuer), shown(c.Expression)),
+		Title: fmt.Sprintf("the %s of issuer %s come from the expression %s, which adds no prefix", what, text.Name(issuer), text.Name(c.Expression)),
 		Text:  "What the issuer writes into a token is then taken as it is, system:masters included."}
 	if !known {
-		i.Title = fmt.Sprintf("the %s of issuer %s come from the expression %s, which a person must read", what, shown(issuer),
-			shown(c.Expression))
+		i.Title = fmt.Sprintf("the %s of issuer %s come from the expression %s, which a person must read", what, text.Name(issuer),
+			text.Name(c.Expression))
 		i.Text = "Whether it adds a prefix cannot be told from its form. " +
 			"Without one, what the issuer writes is taken as it is, system:masters included."
 	}
@@ -691,16 +685,16 @@ func (j *judge) expression(d *Door, issuer, what string, c claim, refused bool) 
 
 // issuer adds an issuer of tokens and what is missing in how it is trusted.
 func (j *judge) issuer(d *Door, where, issuer string, plainNames, plainGroups bool) {
-	j.put(d, where, DoorItem{ID: "issuer:" + issuer, Title: "tokens of " + shown(issuer) + " sign in", Risk: Low,
+	j.put(d, where, DoorItem{ID: "issuer:" + issuer, Title: "tokens of " + text.Name(issuer) + " sign in", Risk: Low,
 		Text:   "Whoever administers it can be any user that it may name.",
 		Grants: []string{"users and groups that " + issuer + " names"},
 		Advice: "review who administers it, and that it asks for a second factor", Expected: true, Why: "is how people sign in every day"})
 	if plainNames {
-		j.put(d, where, DoorItem{ID: "names:" + issuer, Title: "user names of " + shown(issuer) + " get no prefix", Risk: Medium,
+		j.put(d, where, DoorItem{ID: "names:" + issuer, Title: "user names of " + text.Name(issuer) + " get no prefix", Risk: Medium,
 			Text: "It can name a user that Kubernetes or somebody else knows.", Advice: d.Advice})
 	}
 	if plainGroups {
-		j.put(d, where, DoorItem{ID: "groups:" + issuer, Title: "groups of " + shown(issuer) + " get no prefix", Risk: High, Admin: true,
+		j.put(d, where, DoorItem{ID: "groups:" + issuer, Title: "groups of " + text.Name(issuer) + " get no prefix", Risk: High, Admin: true,
 			Text: "It can put anybody into system:masters.", Advice: d.Advice})
 	}
 }
@@ -719,7 +713,7 @@ func (j *judge) webhookTokens() Door {
 			continue
 		}
 		d.State = Present
-		j.put(&d, c.Where, DoorItem{ID: "webhook:" + file, Title: "a webhook (" + shown(file) + ") says whose a token is", Risk: Medium,
+		j.put(&d, c.Where, DoorItem{ID: "webhook:" + file, Title: "a webhook (" + text.Name(file) + ") says whose a token is", Risk: Medium,
 			Admin:  true,
 			Grants: []string{"any user and group"}, Advice: d.Advice,
 			Text: "Whoever runs it can be any user, system:masters included."})
@@ -750,13 +744,13 @@ func (j *judge) requestHeader() Door {
 		d.State = Present
 		until := ca.NotAfter
 		i := DoorItem{ID: ca.Fingerprint, Title: fmt.Sprintf("a proxy with a certificate of CA %s may say who a request is from",
-			shown(ca.Subject)), Risk: Low, Until: &until,
+			text.Name(ca.Subject)), Risk: Low, Until: &until,
 			Grants: []string{"any user and group by a header"}, Expected: true, Why: "is how extension API servers are told who asks",
 			Advice: d.Advice}
 		j.caProblems(&i, ca)
 		j.put(&d, where, i)
 		if slices.ContainsFunc(auth.ClientCAs, func(c CA) bool { return c.KeyID == ca.KeyID }) {
-			j.put(&d, where, DoorItem{ID: "shared:" + ca.KeyID, Title: fmt.Sprintf("CA %s signs client certificates too", shown(ca.Subject)),
+			j.put(&d, where, DoorItem{ID: "shared:" + ca.KeyID, Title: fmt.Sprintf("CA %s signs client certificates too", text.Name(ca.Subject)),
 				Risk: Critical, Advice: d.Advice,
 				Text: "Whoever gets an ordinary client certificate with an allowed name can say in a header that they are anybody."})
 		}
@@ -916,7 +910,7 @@ func (j *judge) anonymous(a *Analysis) Door {
 				if !(s.Kind == User && s.Name == anonymousUser || s.Kind == Group && s.Name == unauthenticatedGroup) {
 					continue
 				}
-				i := DoorItem{ID: digest(b.Ref().String(), s.String()), Title: fmt.Sprintf("%s gives %s to %s", b.Ref(), shown(b.RoleName), s),
+				i := DoorItem{ID: digest(b.Ref().String(), s.String()), Title: fmt.Sprintf("%s gives %s to %s", b.Ref(), text.Name(b.RoleName), s),
 					Risk: High, Grants: []string{b.RoleKind + " " + b.RoleName},
 					TakeAway: takeAway(b, s)}
 				for _, p := range a.Powers {
@@ -966,7 +960,7 @@ func (j *judge) kubelet() Door {
 				Text: "With authorization.mode AlwaysAllow everybody who reaches port 10250 runs commands in every pod."})
 		}
 		if k.Mode != "Webhook" {
-			j.put(&d, nodes, DoorItem{ID: "mode", Title: "kubelets allow everything to whoever signs in (authorization.mode " + shown(k.Mode) + ")",
+			j.put(&d, nodes, DoorItem{ID: "mode", Title: "kubelets allow everything to whoever signs in (authorization.mode " + text.Name(k.Mode) + ")",
 				Risk: Critical, Advice: d.Advice,
 				Text: "Every client certificate of the CA that kubelets trust is good for commands in every pod."})
 		}
@@ -980,7 +974,7 @@ func (j *judge) kubelet() Door {
 		if k.ClientCAFile == "" {
 			d.saw("no CA of client certificates on %s", nodes)
 		} else {
-			j.put(&d, nodes, DoorItem{ID: "ca:" + k.ClientCAFile, Title: "kubelets take client certificates of the CA in " + shown(k.ClientCAFile),
+			j.put(&d, nodes, DoorItem{ID: "ca:" + k.ClientCAFile, Title: "kubelets take client certificates of the CA in " + text.Name(k.ClientCAFile),
 				Risk: Info, Expected: true, Why: "is how the API server signs in there",
 				Text: "If it holds the break-glass CA, a certificate of it is good on nodes too."})
 		}
@@ -1008,7 +1002,7 @@ func (j *judge) controlPlane() Door {
 		d.saw("command line of %s", c.Where)
 		if port, ok := c.flag("port"); ok && port != "0" {
 			d.State = Present
-			j.put(&d, c.Where, DoorItem{ID: c.Name + ":port", Title: c.Name + " serves port " + shown(port) + " without TLS or authentication",
+			j.put(&d, c.Where, DoorItem{ID: c.Name + ":port", Title: c.Name + " serves port " + text.Name(port) + " without TLS or authentication",
 				Risk: High, Advice: "--port=0"})
 		}
 		port, ok := c.flag("secure-port")
@@ -1016,14 +1010,14 @@ func (j *judge) controlPlane() Door {
 			continue
 		}
 		bind, ok := c.flag("bind-address")
-		if ok && loopback(bind) || !ok && c.Blind != "" {
+		if ok && text.Loopback(bind) || !ok && c.Blind != "" {
 			continue
 		}
 		d.State = Present
 		if !ok {
 			bind = "all addresses, as none is set"
 		}
-		i := DoorItem{ID: c.Name + ":bind", Title: c.Name + " listens on " + shown(bind), Risk: Low, Advice: d.Advice}
+		i := DoorItem{ID: c.Name + ":bind", Title: c.Name + " listens on " + text.Name(bind), Risk: Low, Advice: d.Advice}
 		if c.lacks("authentication-kubeconfig") {
 			i.Risk, i.Text = Medium, "It does not ask the API server who a request is from (--authentication-kubeconfig is not set)."
 		}
@@ -1031,7 +1025,7 @@ func (j *judge) controlPlane() Door {
 		for _, path := range c.list("authorization-always-allow-paths") {
 			if !slices.Contains([]string{"/healthz", "/readyz", "/livez"}, path) {
 				j.put(&d, c.Where, DoorItem{ID: c.Name + ":allow:" + path, Title: fmt.Sprintf("%s serves %s to everybody who reaches it", c.Name,
-					shown(path)), Risk: Medium, Advice: d.Advice})
+					text.Name(path)), Risk: Medium, Advice: d.Advice})
 			}
 		}
 	}
@@ -1061,9 +1055,9 @@ func (j *judge) kubeProxy() Door {
 			"the scan reads config.conf of the ConfigMap kube-system/kube-proxy only"
 	default:
 		d.saw("ConfigMap kube-system/kube-proxy: metricsBindAddress is %q", j.s.KubeProxy.MetricsBindAddress)
-		if addr := j.s.KubeProxy.MetricsBindAddress; addr != "" && !loopback(addr) {
+		if addr := j.s.KubeProxy.MetricsBindAddress; addr != "" && !text.Loopback(addr) {
 			d.State = Present
-			j.put(&d, "ConfigMap kube-system/kube-proxy", DoorItem{ID: "metrics", Title: "kube-proxy serves metrics and profiles on " + shown(addr) +
+			j.put(&d, "ConfigMap kube-system/kube-proxy", DoorItem{ID: "metrics", Title: "kube-proxy serves metrics and profiles on " + text.Name(addr) +
 				" of every node", Risk: Medium, Advice: d.Advice})
 		}
 	}
@@ -1082,13 +1076,13 @@ func (j *judge) etcd() Door {
 		for _, server := range c.list("etcd-servers") {
 			u, err := url.Parse(server)
 			if err == nil && u.Scheme == "http" {
-				j.put(&d, c.Where, DoorItem{ID: "plain:" + server, Title: "the API server talks to etcd at " + shown(server) + " without TLS",
-					Risk: map[bool]Severity{true: Medium, false: Critical}[loopback(u.Host)], Advice: d.Advice,
+				j.put(&d, c.Where, DoorItem{ID: "plain:" + server, Title: "the API server talks to etcd at " + text.Name(server) + " without TLS",
+					Risk: map[bool]Severity{true: Medium, false: Critical}[text.Loopback(u.Host)], Advice: d.Advice,
 					Text: "Everybody who reaches it reads and writes every object."})
 			}
 		}
 		if file, ok := c.flag("etcd-cafile"); ok && clientCA[file] {
-			j.put(&d, c.Where, DoorItem{ID: "shared:" + file, Title: "etcd and the API server trust the same CA (" + shown(file) + ")",
+			j.put(&d, c.Where, DoorItem{ID: "shared:" + file, Title: "etcd and the API server trust the same CA (" + text.Name(file) + ")",
 				Risk:   Critical,
 				Advice: d.Advice,
 				Text:   "Every client certificate of the cluster may then be good for etcd itself."})
@@ -1100,7 +1094,7 @@ func (j *judge) etcd() Door {
 			open := !slices.ContainsFunc(c.list("listen-client-urls"), func(s string) bool {
 				u, err := url.Parse(s)
 				return err != nil ||
-					!loopback(u.Host)
+					!text.Loopback(u.Host)
 			})
 			j.put(&d, c.Where, DoorItem{ID: "client-cert-auth", Title: "etcd asks no client certificate (--client-cert-auth)", Admin: true,
 				Risk: map[bool]Severity{true: High, false: Critical}[open], Advice: d.Advice})
@@ -1116,16 +1110,16 @@ func (j *judge) etcd() Door {
 			}
 		}
 		for _, name := range []string{"listen-client-urls", "listen-metrics-urls", "listen-peer-urls"} {
-			for _, text := range c.list(name) {
-				if u, err := url.Parse(text); err == nil && u.Scheme == "http" && !loopback(u.Host) {
-					j.put(&d, c.Where, DoorItem{ID: name + ":" + text, Title: fmt.Sprintf("etcd listens on %s without TLS (--%s)", shown(text), name),
+			for _, at := range c.list(name) {
+				if u, err := url.Parse(at); err == nil && u.Scheme == "http" && !text.Loopback(u.Host) {
+					j.put(&d, c.Where, DoorItem{ID: name + ":" + at, Title: fmt.Sprintf("etcd listens on %s without TLS (--%s)", text.Name(at), name),
 						Advice: d.Advice,
 						Risk:   map[bool]Severity{true: Low, false: Critical}[name == "listen-metrics-urls"]})
 				}
 			}
 		}
 		if file, ok := c.flag("trusted-ca-file"); ok && clientCA[file] {
-			j.put(&d, c.Where, DoorItem{ID: "shared:" + file, Title: "etcd and the API server trust the same CA (" + shown(file) + ")",
+			j.put(&d, c.Where, DoorItem{ID: "shared:" + file, Title: "etcd and the API server trust the same CA (" + text.Name(file) + ")",
 				Risk:   Critical,
 				Advice: d.Advice,
 				Text:   "Every client certificate of the cluster may then be good for etcd itself."})
@@ -1174,7 +1168,7 @@ func (j *judge) authorization() Door {
 		if slices.Contains(modes, "ABAC") {
 			d.State = Present
 			file, _ := c.flag("authorization-policy-file")
-			j.put(&d, c.Where, DoorItem{ID: "abac", Title: "the file " + shown(file) + " allows what RBAC may not (ABAC)", Risk: High, Admin: true,
+			j.put(&d, c.Where, DoorItem{ID: "abac", Title: "the file " + text.Name(file) + " allows what RBAC may not (ABAC)", Risk: High, Admin: true,
 				Advice: "move its rules to RBAC", Text: "Who it gives what is in no object of the cluster: review the file."})
 		}
 		if slices.Contains(modes, "Webhook") {
@@ -1184,7 +1178,7 @@ func (j *judge) authorization() Door {
 		}
 		if port, ok := c.flag("insecure-port"); ok && port != "0" {
 			d.State = Present
-			j.put(&d, c.Where, DoorItem{ID: "insecure-port", Title: "the API server serves port " + shown(port) + " without authentication",
+			j.put(&d, c.Where, DoorItem{ID: "insecure-port", Title: "the API server serves port " + text.Name(port) + " without authentication",
 				Risk: Critical, Advice: "--insecure-port=0"})
 		}
 		off, on := c.list("disable-admission-plugins"), c.list("enable-admission-plugins")
@@ -1221,7 +1215,7 @@ func (j *judge) extensions() Door {
 	d.saw("%d API services of other servers and %d admission webhooks are there", len(j.s.APIServices), len(j.s.Webhooks))
 	for _, s := range j.s.APIServices {
 		d.State = Present
-		i := DoorItem{ID: "api:" + s.Name, Title: fmt.Sprintf("service %s answers for the API %s", shown(s.Service), shown(s.Name)),
+		i := DoorItem{ID: "api:" + s.Name, Title: fmt.Sprintf("service %s answers for the API %s", text.Name(s.Service), text.Name(s.Name)),
 			Risk: Info, TakeAway: kubectl("delete", Ref{Kind: "APIService", Name: s.Name})}
 		if s.Insecure {
 			i.Risk, i.Text = High, "Its certificate is not verified: whoever is between may answer in its place."
@@ -1231,10 +1225,10 @@ func (j *judge) extensions() Door {
 	for _, h := range j.s.Webhooks {
 		d.State = Present
 		kind := map[bool]string{true: "mutatingwebhookconfiguration", false: "validatingwebhookconfiguration"}[h.Mutating]
-		i := DoorItem{ID: kind + ":" + h.Config + ":" + h.Name, Title: fmt.Sprintf("webhook %s (%s) sees what is written", shown(h.Name),
-			shown(h.Target)), Risk: Info, TakeAway: kubectl("delete", Ref{Kind: kind, Name: h.Config})}
+		i := DoorItem{ID: kind + ":" + h.Config + ":" + h.Name, Title: fmt.Sprintf("webhook %s (%s) sees what is written", text.Name(h.Name),
+			text.Name(h.Target)), Risk: Info, TakeAway: kubectl("delete", Ref{Kind: kind, Name: h.Config})}
 		if h.Mutating {
-			i.Title = fmt.Sprintf("webhook %s (%s) changes what is written", shown(h.Name), shown(h.Target))
+			i.Title = fmt.Sprintf("webhook %s (%s) changes what is written", text.Name(h.Name), text.Name(h.Target))
 		}
 		if h.Secrets || h.Everything {
 			i.Risk = worst(i.Risk, Medium)
@@ -1297,7 +1291,7 @@ func (j *judge) platform(a *Analysis) Door {
 		if n := strings.LastIndex(entry, ": "); n >= 0 {
 			arn, group = entry[:n], entry[n+2:]
 		}
-		i := DoorItem{ID: "aws-auth:" + entry, Title: "ConfigMap aws-auth maps " + shown(entry), Risk: Medium, Grants: []string{entry},
+		i := DoorItem{ID: "aws-auth:" + entry, Title: "ConfigMap aws-auth maps " + text.Name(entry), Risk: Medium, Grants: []string{entry},
 			People: []string{arn, j.s.AWSUsers[arn]}, Groups: []string{group},
 			Advice: "take the entry out: kubectl edit configmap aws-auth --namespace kube-system"}
 		for _, p := range a.Powers {

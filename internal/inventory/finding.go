@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/breakglassd/breakglass/internal/text"
 )
 
 // A Severity says how much somebody can do with what was found.
@@ -65,13 +67,13 @@ type Subject struct {
 func (s Subject) String() string {
 	switch s.Kind {
 	case ServiceAccount:
-		return "service account " + shown(s.Namespace) + "/" + shown(s.Name)
+		return "service account " + text.Name(s.Namespace) + "/" + text.Name(s.Name)
 	case Group:
-		return "group " + shown(s.Name)
+		return "group " + text.Name(s.Name)
 	case User:
-		return "user " + shown(s.Name)
+		return "user " + text.Name(s.Name)
 	}
-	return string(s.Kind) + " " + shown(s.Name)
+	return string(s.Kind) + " " + text.Name(s.Name)
 }
 
 // User is the name with which the subject appears to the API server; of a group it is the group's name.
@@ -92,9 +94,9 @@ type Ref struct {
 // String is like "ClusterRoleBinding x" or "RoleBinding shop/x".
 func (r Ref) String() string {
 	if r.Namespace == "" {
-		return r.Kind + " " + shown(r.Name)
+		return r.Kind + " " + text.Name(r.Name)
 	}
-	return r.Kind + " " + shown(r.Namespace) + "/" + shown(r.Name)
+	return r.Kind + " " + text.Name(r.Namespace) + "/" + text.Name(r.Name)
 }
 
 // A Step is one move on a way to power.

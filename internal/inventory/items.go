@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/breakglassd/breakglass/internal/text"
 )
 
 // Items are the things of a cluster to recertify, the worst first: every subject with standing power, every item of every door,
@@ -85,7 +87,7 @@ func subjectItem(p Power, bindings map[Ref]*Binding) Item {
 	var commands []string
 	for _, ref := range p.Via {
 		b := bindings[ref]
-		i.Evidence = append(i.Evidence, fmt.Sprintf("%s gives %s %s, made on %s", ref, b.RoleKind, shown(b.RoleName), day(b.Created)))
+		i.Evidence = append(i.Evidence, fmt.Sprintf("%s gives %s %s, made on %s", ref, b.RoleKind, text.Name(b.RoleName), day(b.Created)))
 		commands = append(commands, takeAway(b, p.Subject))
 	}
 	i.TakeAway = strings.Join(commands, "\n")

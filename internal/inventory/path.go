@@ -4,6 +4,8 @@ import (
 	"math"
 	"slices"
 	"strings"
+
+	"github.com/breakglassd/breakglass/internal/text"
 )
 
 // The ways to cluster-admin are a graph. Its nodes are subjects and the things below; an edge says that one can become the
@@ -275,9 +277,9 @@ func (g *graph) bindable(from, n int32, ns, name string) {
 	if r == nil {
 		return
 	}
-	label := holderOf + shown(name)
+	label := holderOf + text.Name(name)
 	if ns != "" {
-		label += " in namespace " + shown(ns)
+		label += " in namespace " + text.Name(ns)
 	}
 	_, known := g.nodes[label]
 	node := g.node(label)
@@ -394,7 +396,7 @@ func (w *rbac) says(h holding) string {
 	if h.names != nil {
 		shownNames := make([]string, 0, 4)
 		for _, n := range h.names[:min(3, len(h.names))] {
-			shownNames = append(shownNames, shown(n))
+			shownNames = append(shownNames, text.Name(n))
 		}
 		if len(h.names) > 3 {
 			shownNames = append(shownNames, "…")
@@ -402,7 +404,7 @@ func (w *rbac) says(h holding) string {
 		out += " (only " + strings.Join(shownNames, ", ") + ")"
 	}
 	if h.ns != "" {
-		return out + " in namespace " + shown(h.ns)
+		return out + " in namespace " + text.Name(h.ns)
 	}
 	return out + " in the whole cluster"
 }

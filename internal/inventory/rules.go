@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/breakglassd/breakglass/internal/strictyaml"
+	"github.com/breakglassd/breakglass/internal/text"
 )
 
 // An effect says what a right leads to; see edges in path.go for what each means.
@@ -109,7 +110,7 @@ func (r *Rules) read(root strictyaml.Value) {
 		}
 		switch first := lines[rule.ID]; {
 		case first > 0:
-			o.At("id").Wrong("there is a rule %s in line %d already; give every rule its own id", shown(rule.ID), first)
+			o.At("id").Wrong("there is a rule %s in line %d already; give every rule its own id", text.Name(rule.ID), first)
 		case strings.Trim(rule.ID, "abcdefghijklmnopqrstuvwxyz0123456789-") != "":
 			o.At("id").Wrong("an id is of a-z, 0-9 and -")
 		}
@@ -117,7 +118,7 @@ func (r *Rules) read(root strictyaml.Value) {
 		covers[rule.ID] = o.At("covers").Items()
 		rule.Cluster, _ = o.At("cluster").Boolean()
 		if !slices.Contains(effects, rule.effect) {
-			o.At("effect").Wrong("there is no effect %s; there are %v", shown(string(rule.effect)), effects[1:])
+			o.At("effect").Wrong("there is no effect %s; there are %v", text.Name(string(rule.effect)), effects[1:])
 		}
 		if o.Has("controls") {
 			rule.Controls = readControls(o.At("controls"))
@@ -131,7 +132,7 @@ func (r *Rules) read(root strictyaml.Value) {
 	for _, rule := range r.Rules {
 		for i, id := range rule.Covers {
 			if id != "*" && lines[id] == 0 {
-				covers[rule.ID][i].Wrong("there is no rule %s to cover", shown(id))
+				covers[rule.ID][i].Wrong("there is no rule %s to cover", text.Name(id))
 			}
 		}
 	}
@@ -155,7 +156,7 @@ func readControls(v strictyaml.Value) []string {
 	out := v.Words()
 	for _, c := range out {
 		if !slices.Contains(Controls, c) {
-			v.Wrong("%s is none of the controls %s", shown(c), strings.Join(Controls, ", "))
+			v.Wrong("%s is none of the controls %s", text.Name(c), strings.Join(Controls, ", "))
 		}
 	}
 	return out

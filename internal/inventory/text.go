@@ -11,20 +11,6 @@ import (
 	"github.com/breakglassd/breakglass/internal/text"
 )
 
-// shown is a name as it may be printed: a name that could play tricks on a terminal, or that does not read as one word, is
-// quoted. Kubernetes lets the name of a user be anything.
-func shown(name string) string {
-	for _, r := range name {
-		if r <= ' ' || r > '~' || r == '"' {
-			return strconv.QuoteToASCII(name)
-		}
-	}
-	if name == "" {
-		return `""`
-	}
-	return name
-}
-
 // digest is a short stable id of some words. No two lists of words are joined to the same text.
 func digest(words ...string) string {
 	h := sha256.New()

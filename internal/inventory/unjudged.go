@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/breakglassd/breakglass/internal/text"
 )
 
 // Unjudged lists the resources on which a role gives rights and of which no rule says what they lead to, as "resource.group". Which
@@ -109,7 +111,7 @@ func (j *judge) notJudged() []Finding {
 			whom = fmt.Sprintf("%s; and at least %d more", strings.Join(who[:3], "; "), maxHolders-3)
 		}
 		f := Finding{Rule: RuleNotJudged, Severity: Info, ID: digest(RuleNotJudged, group), Item: group, Controls: doorControls,
-			Title: fmt.Sprintf("not judged: rights in the API group %s (%s), held by %s: cannot tell what they lead to", shown(group),
+			Title: fmt.Sprintf("not judged: rights in the API group %s (%s), held by %s: cannot tell what they lead to", text.Name(group),
 				few(sortedKeys(h.resources), 5), whom),
 			Text: "No rule is about these kinds. A controller does for their writers what it may do itself, which may be everything.",
 			Next: "find out what the controllers of the group do and with whose rights, and limit who may write its kinds to fit"}
@@ -123,7 +125,7 @@ func (j *judge) notJudged() []Finding {
 		out = append(out, Finding{Rule: RuleNotJudged, Severity: Info, ID: digest(RuleNotJudged, "", "newer"), Item: "newer",
 			Controls: doorControls,
 			Title: fmt.Sprintf("not judged: what is new in Kubernetes %s, which is newer than the %s that the rules are about",
-				shown(j.s.Server.Version), d.Minor),
+				text.Name(j.s.Server.Version), d.Minor),
 			Text: "New kinds, verbs and flags are not known to the rules: cannot tell what they lead to.",
 			Next: "use a release of this program that knows it"})
 	}

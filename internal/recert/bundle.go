@@ -23,6 +23,7 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/text"
 )
 
 // The files of a bundle.
@@ -138,14 +139,14 @@ func (b Bundle) manifest() []byte {
 	var out bytes.Buffer
 	for _, name := range slices.Sorted(maps.Keys(b)) {
 		if name != fileManifest && name != fileNote {
-			fmt.Fprintf(&out, "%s  %s\n", bytesDigest(b[name]), name)
+			fmt.Fprintf(&out, "%s  %s\n", text.SHA256(b[name]), name)
 		}
 	}
 	return out.Bytes()
 }
 
 func noteText(campaign string, manifest []byte, files int) string {
-	return fmt.Sprintf("%s\ncampaign %s\nmanifest %s\nfiles %d\n", noteHeader, campaign, bytesDigest(manifest), files)
+	return fmt.Sprintf("%s\ncampaign %s\nmanifest %s\nfiles %d\n", noteHeader, campaign, text.SHA256(manifest), files)
 }
 
 // Verification is what a bundle turned out to be. Without problems, and with nothing unchecked or earlier, every file in it follows
@@ -282,7 +283,7 @@ func (b Bundle) differences() string {
 		case name == fileManifest || name == fileNote:
 		case !ok:
 			out = append(out, name+" is not listed")
-		case hash != bytesDigest(b[name]):
+		case hash != text.SHA256(b[name]):
 			out = append(out, name+" was changed")
 		}
 		delete(listed, name)

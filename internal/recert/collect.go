@@ -244,7 +244,7 @@ func (f *facts) wayItems(use uses) (out []Item) {
 		i := Item{ID: "way/" + w.Team + "/" + w.Profile + "/" + string(w.Part), Topic: TopicEligibility, Kind: string(w.Part), Way: &w,
 			Risk: map[breakglass.Risk]inventory.Severity{breakglass.RiskLow: inventory.Medium, breakglass.RiskHigh: inventory.High,
 				breakglass.RiskCritical: inventory.Critical}[prof.Risk],
-			Grants: []string{prof.Rights.String(), "longest " + span(prof.TTL.Max)}}
+			Grants: []string{prof.Rights.String(), "longest " + text.Span(prof.TTL.Max)}}
 		where := listOf(w.Clusters)
 		if len(w.Clusters) == 1 {
 			i.Cluster = w.Clusters[0]
@@ -253,7 +253,7 @@ func (f *facts) wayItems(use uses) (out []Item) {
 		}
 		if w.Part == breakglass.PartRequester {
 			i.Title = fmt.Sprintf("team %s may ask for %s on %s", w.Team, w.Profile, where)
-			i.Evidence = append(i.Evidence, fmt.Sprintf("%s, at most %s, %d people must approve", prof.Rights, span(prof.TTL.Max),
+			i.Evidence = append(i.Evidence, fmt.Sprintf("%s, at most %s, %d people must approve", prof.Rights, text.Span(prof.TTL.Max),
 				prof.Approvals.Count))
 			i.Grants = append(i.Grants, fmt.Sprintf("with %d approvals", prof.Approvals.Count))
 		} else {
@@ -838,18 +838,6 @@ func on(cluster string) string {
 	return " on " + cluster
 }
 
-// span writes a duration as people do: 1h30m, not 1h30m0s.
-func span(d time.Duration) string {
-	s := d.String()
-	if strings.HasSuffix(s, "m0s") {
-		s = s[:len(s)-2]
-	}
-	if strings.HasSuffix(s, "h0m") {
-		s = s[:len(s)-2]
-	}
-	return s
-}
-
 func seconds(n int64) string { return (time.Duration(n) * time.Second).String() }
 
 func uniq(s []string) []string {
@@ -869,4 +857,4 @@ func listOf(s []string) string {
 }
 
 // oneLine is a text of another party on one line, cut to what a reviewer reads.
-func oneLine(s string) string { return text.Cut(text.Clean(s), 200) }
+func oneLine(s string) string { return text.Line(s, 200) }

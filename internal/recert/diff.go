@@ -76,7 +76,7 @@ func gained(was, is []string) []string {
 // Text writes the difference for a terminal.
 func (d *Diff) Text(w io.Writer) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s → %s\n", d.From, d.To)
+	fmt.Fprintf(&b, "%s → %s\n", text.Clean(d.From), text.Clean(d.To))
 	for _, part := range []struct {
 		mark, what string
 		list       []Change

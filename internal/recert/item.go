@@ -3,8 +3,6 @@ package recert
 import (
 	"bytes"
 	"cmp"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -17,6 +15,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/text"
 )
 
 // Topic is the subject of review that an item belongs to.
@@ -149,12 +148,11 @@ func (i *Item) Frozen() breakglass.FrozenItem {
 func (i *Item) Digest() string { return digestOf(i) }
 
 func digestOf(v any) string {
-	text, err := json.Marshal(v)
+	raw, err := json.Marshal(v)
 	if err != nil {
 		panic("encoding: " + err.Error()) // only plain data types: cannot happen
 	}
-	sum := sha256.Sum256(text)
-	return hex.EncodeToString(sum[:])
+	return text.SHA256(raw)
 }
 
 // compare sets the item's state from what it was when it was last kept; nil if it never was.
@@ -260,24 +258,19 @@ func (s *Snapshot) encode() []byte {
 	return text
 }
 
-func bytesDigest(b []byte) string {
-	sum := sha256.Sum256(b)
-	return hex.EncodeToString(sum[:])
-}
-
 // decodeSnapshot reads a snapshot's bytes strictly and holds them against the digest that the ledger has.
-func decodeSnapshot(text []byte, digest string) (*Snapshot, error) {
-	if got := bytesDigest(text); got != digest {
+func decodeSnapshot(raw []byte, digest string) (*Snapshot, error) {
+	if got := text.SHA256(raw); got != digest {
 		return nil, fmt.Errorf("the snapshot has digest %s, the ledger says %s", got, digest)
 	}
 	var form struct {
 		Version int `json:"version"`
 	}
-	if err := json.Unmarshal(text, &form); err == nil && form.Version > snapshotVersion {
+	if err := json.Unmarshal(raw, &form); err == nil && form.Version > snapshotVersion {
 		return nil, fmt.Errorf("the snapshot is of version %d, this program reads those up to %d: %w", form.Version, snapshotVersion,
 			breakglass.ErrNewerRelease)
 	}
-	d := json.NewDecoder(bytes.NewReader(text))
+	d := json.NewDecoder(bytes.NewReader(raw))
 	d.DisallowUnknownFields()
 	var s Snapshot
 	if err := d.Decode(&s); err != nil {
@@ -296,8 +289,8 @@ var digestPattern = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
 // save makes a snapshot durable in a directory, under its digest, and returns that.
 func save(dir string, s *Snapshot) (digest string, err error) {
-	text := s.encode()
-	digest = bytesDigest(text)
+	raw := s.encode()
+	digest = text.SHA256(raw)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", fmt.Errorf("making the directory of snapshots: %w", err)
 	}
@@ -306,7 +299,7 @@ func save(dir string, s *Snapshot) (digest string, err error) {
 		return "", fmt.Errorf("writing a snapshot: %w", err)
 	}
 	defer os.Remove(f.Name())
-	_, err = f.Write(text)
+	_, err = f.Write(raw)
 	err = cmp.Or(err, f.Sync(), f.Close())
 	if err == nil {
 		err = os.Rename(f.Name(), snapshotPath(dir, digest))
@@ -327,11 +320,11 @@ func read(dir, digest string) (*Snapshot, error) {
 	if !digestPattern.MatchString(digest) {
 		return nil, fmt.Errorf("%q is no digest", digest)
 	}
-	text, err := os.ReadFile(snapshotPath(dir, digest))
+	raw, err := os.ReadFile(snapshotPath(dir, digest))
 	if err != nil {
 		return nil, fmt.Errorf("reading the snapshot of a campaign (bring it back from the backup): %w", err)
 	}
-	return decodeSnapshot(text, digest)
+	return decodeSnapshot(raw, digest)
 }
 
 // sortItems brings items into the order of a report: by topic, the worst first.

@@ -435,30 +435,36 @@ func answeredBy(l *Line) string {
 // Text writes the report for a terminal.
 func (r *Report) Text(w io.Writer) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s   %s\n%s\n", r.Campaign, r.Status(), r.Summary())
-	if since := r.sinceClosing(); since != "" {
-		fmt.Fprintf(&b, "since closing: %s\n", since)
+	say := func(format string, args ...any) { // the report may come from another's bundle
+		for i, x := range args {
+			args[i] = text.Clean(fmt.Sprint(x))
+		}
+		fmt.Fprintf(&b, format, args...)
 	}
-	fmt.Fprintf(&b, "period %s to %s   opened %s by %s   reviewers %s\n", r.From.Format(time.DateOnly), r.Until.Format(time.DateOnly),
+	say("%s   %s\n%s\n", r.Campaign, r.Status(), r.Summary())
+	if since := r.sinceClosing(); since != "" {
+		say("since closing: %s\n", since)
+	}
+	say("period %s to %s   opened %s by %s   reviewers %s\n", r.From.Format(time.DateOnly), r.Until.Format(time.DateOnly),
 		r.Opened.Format(time.DateOnly), r.OpenedBy, strings.Join(r.Reviewers, ", "))
 	for _, t := range Topics() {
 		lines := r.ByTopic(t)
 		if len(lines) == 0 {
 			continue
 		}
-		fmt.Fprintf(&b, "\n%s (%d)\n", t.Title(), len(lines))
+		say("\n%s (%v)\n", t.Title(), len(lines))
 		for n := range lines {
 			l := &lines[n]
-			fmt.Fprintf(&b, "  %-9s %-9s %s\n%22s%s\n", l.State, l.Risk, text.Clean(l.Title), "", l.What())
+			say("  %-9s %-9s %s\n%22s%s\n", l.State, l.Risk, l.Title, "", l.What())
 		}
 	}
 	if left := r.LeftToDo(); len(left) > 0 {
-		fmt.Fprintf(&b, "\nLeft to do (%d)\n", len(left))
+		say("\nLeft to do (%v)\n", len(left))
 		for n := range left {
 			l := &left[n]
-			fmt.Fprintf(&b, "  %s\n", l.ID)
+			say("  %s\n", l.ID)
 			for line := range strings.Lines(l.Next()) {
-				fmt.Fprintf(&b, "    %s\n", text.Clean(line))
+				say("    %s\n", line)
 			}
 		}
 	}

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/breakglassd/breakglass/internal/breakglass"
 )
 
 // Judge says what an observation means. It is pure: the same observation, thresholds and time give the same report. now is the
@@ -71,7 +73,7 @@ func (j *judge) blind(s Severity, key, where, next, what string, args ...any) {
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
-func short(der []byte) string { return fingerprint(der)[:8] }
+func short(der []byte) string { return breakglass.Fingerprint(der)[:8] }
 
 func (j *judge) unseen() {
 	for _, u := range j.o.Vault.Unseen {
@@ -116,7 +118,7 @@ func (j *judge) generations() {
 			continue
 		}
 		key, _, _ := Strength(cert.PublicKey)
-		g := Generation{Name: name, ID: i.ID, Subject: cert.Subject.String(), Fingerprint: fingerprint(cert.Raw), Key: key,
+		g := Generation{Name: name, ID: i.ID, Subject: cert.Subject.String(), Fingerprint: breakglass.Fingerprint(cert.Raw), Key: key,
 			NotBefore: cert.NotBefore, NotAfter: cert.NotAfter, Expired: Expired(cert.NotAfter, j.now), cert: cert,
 			Signs:     canIssue(i),
 			Pinned:    slices.Contains(j.o.Vault.Pinned, i.ID),
@@ -1053,7 +1055,7 @@ func (j *judge) signers() {
 			}
 			key, _, _ := Strength(a.cert.PublicKey)
 			row := Authority{Kind: "csr-signer", Generation: a.generation, Where: s.Name, Subject: a.cert.Subject.String(), Key: key,
-				Fingerprint: fingerprint(a.cert.Raw)}
+				Fingerprint: breakglass.Fingerprint(a.cert.Raw)}
 			if !slices.Contains(j.r.Authorities, row) {
 				j.r.Authorities = append(j.r.Authorities, row)
 			}
@@ -1249,7 +1251,7 @@ func (j *judge) add(kind, generation, where string, c *x509.Certificate) {
 func (j *judge) authority(kind, generation, where, key string, c *x509.Certificate) {
 	end := c.NotAfter
 	j.r.Authorities = append(j.r.Authorities, Authority{Kind: kind, Generation: generation, Where: where, Subject: c.Subject.String(),
-		Key: key, NotAfter: &end, Fingerprint: fingerprint(c.Raw)})
+		Key: key, NotAfter: &end, Fingerprint: breakglass.Fingerprint(c.Raw)})
 }
 
 func (j *judge) finish() Report {

@@ -6,21 +6,9 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
-	"unicode"
-)
 
-// printable makes words of Vault, Kubernetes and certificates fit for a terminal: one line, no control characters.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case unicode.IsSpace(r):
-			return ' '
-		case !unicode.IsPrint(r):
-			return '?'
-		}
-		return r
-	}, s)
-}
+	"github.com/breakglassd/breakglass/internal/text"
+)
 
 // table writes rows under a heading, in columns.
 func table(w io.Writer, rows [][]string) error {
@@ -33,7 +21,7 @@ func table(w io.Writer, rows [][]string) error {
 			if cell == "" {
 				cell = "-"
 			}
-			fmt.Fprint(t, printable(cell))
+			fmt.Fprint(t, text.Clean(cell))
 		}
 		fmt.Fprint(t, "\n")
 	}
@@ -52,7 +40,7 @@ func (r Report) Text(w io.Writer, now time.Time, all bool) error {
 	case worst == Warning:
 		verdict = "something to do"
 	}
-	fmt.Fprintf(w, "%s  %s  (%s; seen %s)\n%s\n\n", printable(r.Cluster), r.Phase, verdict, stamp(r.At), printable(r.Why))
+	fmt.Fprintf(w, "%s  %s  (%s; seen %s)\n%s\n\n", text.Clean(r.Cluster), text.Clean(string(r.Phase)), verdict, stamp(r.At), text.Clean(r.Why))
 	yes := func(b bool) string {
 		if b {
 			return "yes"
@@ -97,7 +85,7 @@ func (r Report) Text(w io.Writer, now time.Time, all bool) error {
 	if r.People.Why != "" {
 		what += ": " + r.People.Why
 	}
-	fmt.Fprintf(w, "\ncertificates arrive at the address that people get: %s\n", printable(what))
+	fmt.Fprintf(w, "\ncertificates arrive at the address that people get: %s\n", text.Clean(what))
 	if all {
 		fmt.Fprintln(w)
 		rows = [][]string{{"CA OR KEY", "GENERATION", "ENDS", "KIND OF KEY", "WORST", "WHERE"}}
@@ -118,7 +106,7 @@ func (r Report) Text(w io.Writer, now time.Time, all bool) error {
 			quiet++
 			continue
 		}
-		fmt.Fprintf(w, "\n%s  %s  [%s]\n  next: %s\n", f.Severity, printable(f.What), printable(f.Key), printable(f.Next))
+		fmt.Fprintf(w, "\n%s  %s  [%s]\n  next: %s\n", text.Clean(string(f.Severity)), text.Clean(f.What), text.Clean(f.Key), text.Clean(f.Next))
 	}
 	if quiet > 0 {
 		fmt.Fprintf(w, "\n%d more that need nothing: --all\n", quiet)
@@ -127,27 +115,21 @@ func (r Report) Text(w io.Writer, now time.Time, all bool) error {
 	return err
 }
 
-// left says how long something still lives, in the largest unit that says enough.
+// left says how long something still lives.
 func left(until, now time.Time) string {
-	switch d := until.Sub(now); {
-	case d <= 0:
-		return "ended"
-	case d >= 48*time.Hour:
-		return fmt.Sprintf("%dd", int(d.Hours()/24))
-	case d >= 2*time.Hour:
-		return fmt.Sprintf("%dh", int(d.Hours()))
-	default:
-		return fmt.Sprintf("%dm", int(d.Minutes()))
+	if d := until.Sub(now); d > 0 {
+		return text.About(d)
 	}
+	return "ended"
 }
 
 // Text writes the plan for a terminal. Commands stand alone on their lines, to be copied.
 func (p Plan) Text(w io.Writer) error {
 	if p.Refused != "" {
-		_, err := fmt.Fprintf(w, "%s  %s\nno step now: %s\n", printable(p.Cluster), p.Phase, printable(p.Refused))
+		_, err := fmt.Fprintf(w, "%s  %s\nno step now: %s\n", text.Clean(p.Cluster), text.Clean(string(p.Phase)), text.Clean(p.Refused))
 		return err
 	}
-	fmt.Fprintf(w, "%s  %s, next %s\n", printable(p.Cluster), p.Phase, p.Next)
+	fmt.Fprintf(w, "%s  %s, next %s\n", text.Clean(p.Cluster), text.Clean(string(p.Phase)), text.Clean(string(p.Next)))
 	steps(w, p.Steps)
 	if len(p.Undo) > 0 {
 		fmt.Fprintf(w, "\nTo go back:\n")
@@ -163,10 +145,10 @@ func steps(w io.Writer, steps []Step) {
 		if s.Address != "" {
 			at += " " + s.Address
 		}
-		fmt.Fprintf(w, "\n%d. [%s] %s\n", i+1, printable(at), printable(s.What))
+		fmt.Fprintf(w, "\n%d. [%s] %s\n", i+1, text.Clean(at), text.Clean(s.What))
 		for _, c := range s.Commands {
-			fmt.Fprintf(w, "     %s\n", printable(c))
+			fmt.Fprintf(w, "     %s\n", text.Clean(c))
 		}
-		fmt.Fprintf(w, "   then: %s\n", printable(s.Check))
+		fmt.Fprintf(w, "   then: %s\n", text.Clean(s.Check))
 	}
 }

@@ -1,9 +1,7 @@
 package rotation
 
 import (
-	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
 	"slices"
 	"time"
 )
@@ -195,7 +193,3 @@ func rank(s Severity) int {
 }
 
 // fingerprint is the hex SHA-256 of a certificate.
-func fingerprint(der []byte) string {
-	sum := sha256.Sum256(der)
-	return hex.EncodeToString(sum[:])
-}

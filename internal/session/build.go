@@ -11,6 +11,7 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/sweep"
+	"github.com/breakglassd/breakglass/internal/text"
 )
 
 // Format is the version of the report's JSON.
@@ -568,12 +569,12 @@ func Summary(s Session) breakglass.SessionReported {
 		Reads: s.Reads, Writes: s.Writes, Refused: s.Refused, SecretsRead: s.SecretsRead, Streams: s.Streams, StillOpen: s.StillOpen}
 	for _, u := range s.Sources {
 		if len(out.From) < breakglass.MaxSources && u.What != "" {
-			out.From = append(out.From, clean(u.What, 64))
+			out.From = append(out.From, text.Evidence(u.What, 64))
 		}
 	}
 	slices.Sort(out.From)
 	for _, g := range s.Gaps {
-		out.Gaps = append(out.Gaps, clean(g, 300))
+		out.Gaps = append(out.Gaps, text.Evidence(g, 300))
 	}
 	return out
 }

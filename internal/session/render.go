@@ -11,11 +11,10 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/sweep"
+	"github.com/breakglassd/breakglass/internal/text"
 )
 
 // JSON returns the report's canonical bytes and their SHA-256, by which the ledger commits to them. The same session has the
@@ -47,33 +46,8 @@ func content(v any) string {
 	return string(b)
 }
 
-// clean makes a client's text safe to show: what cannot be seen, turns the direction of text or moves a cursor is spelled out,
-// and what is too long is cut, in runes.
-func clean(s string, limit int) string {
-	var b strings.Builder
-	n := 0
-	for i, r := range s {
-		if n++; n > limit {
-			fmt.Fprintf(&b, "… (%d more bytes)", len(s)-i)
-			break
-		}
-		_, size := utf8.DecodeRuneInString(s[i:])
-		switch {
-		case r == utf8.RuneError && size == 1:
-			fmt.Fprintf(&b, `\x%02x`, s[i])
-		case r == ' ' || unicode.IsPrint(r) && !unicode.Is(unicode.Cf, r):
-			b.WriteRune(r)
-		case r < 0x10000:
-			fmt.Fprintf(&b, `\u%04x`, r)
-		default:
-			fmt.Fprintf(&b, `\U%08x`, r)
-		}
-	}
-	return b.String()
-}
-
 // Text cleans a text of an event for a terminal or a message: see Session.
-func Text(s string) string { return clean(s, 300) }
+func Text(s string) string { return text.Evidence(s, 300) }
 
 // What names what a line is about, as kubectl would, cleaned.
 func (l Line) What() string {
@@ -103,16 +77,13 @@ func (l Line) What() string {
 // Detail is what else there is to say of a line, cleaned.
 func (l Line) Detail() string {
 	var parts []string
-	add := func(label, s string) { parts = append(parts, label+clean(s, 300)) }
+	add := func(label, s string) { parts = append(parts, label+text.Evidence(s, 300)) }
 	if len(l.Command) > 0 {
 		quoted := make([]string, len(l.Command))
 		for i, c := range l.Command {
-			quoted[i] = c
-			if c == "" || strings.ContainsAny(c, " '\"\\") {
-				quoted[i] = "'" + strings.ReplaceAll(c, "'", `'\''`) + "'"
-			}
+			quoted[i] = text.Quote(c)
 		}
-		parts = append(parts, "command: "+clean(strings.Join(quoted, " "), 1000))
+		parts = append(parts, "command: "+text.Evidence(strings.Join(quoted, " "), 1000))
 	}
 	if len(l.Ports) > 0 {
 		add("ports: ", strings.Join(l.Ports, ", "))
@@ -227,13 +198,13 @@ func (s Session) WriteText(w io.Writer) error {
 		fmt.Fprintf(&b, "  from         %s (%d requests)\n", Text(either(u.What, "an unknown address")), u.Requests)
 	}
 	for _, u := range s.Agents {
-		fmt.Fprintf(&b, "  client says  %s (%d requests)\n", clean(either(u.What, "nothing"), 100), u.Requests)
+		fmt.Fprintf(&b, "  client says  %s (%d requests)\n", text.Evidence(either(u.What, "nothing"), 100), u.Requests)
 	}
 	for _, f := range s.figures() {
 		fmt.Fprintf(&b, "  %-12s %d\n", f.Label, f.N)
 	}
 	for _, g := range s.Gaps {
-		fmt.Fprintf(&b, "  ! %s\n", clean(g, 500))
+		fmt.Fprintf(&b, "  ! %s\n", text.Evidence(g, 500))
 	}
 	if l := s.Left; l != nil {
 		fmt.Fprintf(&b, "\nLeft behind (looked at: %s)\n", l.sources())
@@ -241,13 +212,13 @@ func (s Session) WriteText(w io.Writer) error {
 			b.WriteString("  nothing was found\n")
 		}
 		for _, r := range l.Items {
-			fmt.Fprintf(&b, "  %-8s  %s: %s (%s)\n", Text(string(r.Severity)), clean(r.Object, 500), clean(r.What, 500), found(r))
+			fmt.Fprintf(&b, "  %-8s  %s: %s (%s)\n", Text(string(r.Severity)), text.Evidence(r.Object, 500), text.Evidence(r.What, 500), found(r))
 			if r.Undo != "" {
-				fmt.Fprintf(&b, "  %8s  undo: %s\n", "", clean(r.Undo, 2000))
+				fmt.Fprintf(&b, "  %8s  undo: %s\n", "", text.Evidence(r.Undo, 2000))
 			}
 		}
 		for _, g := range l.Gaps {
-			fmt.Fprintf(&b, "  ! %s\n", clean(g, 500))
+			fmt.Fprintf(&b, "  ! %s\n", text.Evidence(g, 500))
 		}
 	}
 	for _, section := range s.Sections() {
@@ -305,8 +276,8 @@ func (s Session) figures() []figure {
 var page string
 
 var report = template.Must(template.New("report").Funcs(template.FuncMap{
-	"text": Text, "stamp": stamp, "long": func(s string) string { return clean(s, 500) },
-	"command": func(s string) string { return clean(s, 2000) }, "found": found,
+	"text": Text, "stamp": stamp, "long": func(s string) string { return text.Evidence(s, 500) },
+	"command": func(s string) string { return text.Evidence(s, 2000) }, "found": found,
 	"critical": func(r breakglass.Residue) bool { return r.Severity == breakglass.SeverityCritical },
 	"looked":   (*Left).sources,
 	"grave": func(l Line) bool {

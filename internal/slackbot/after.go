@@ -1,8 +1,7 @@
 package slackbot
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -33,10 +32,7 @@ const (
 
 // foreign makes one line out of a text that came from a cluster: without line breaks, and without what cannot be seen.
 func foreign(s string, most int) string {
-	if s = text.Cut(text.Clean(s), most); s == "" {
-		return "(nothing)"
-	}
-	return s
+	return cmp.Or(text.Line(s, most), "(nothing)")
 }
 
 // bullets are lines that begin with a dot, for plain text; those beyond most are counted.
@@ -165,7 +161,7 @@ func seconds(millis int64) string {
 	if millis < 60_000 {
 		return fmt.Sprintf("%.1f s", max(float64(millis)/1000, 0.1))
 	}
-	return span((time.Duration(millis) * time.Millisecond).Round(time.Second))
+	return text.Span((time.Duration(millis) * time.Millisecond).Round(time.Second))
 }
 
 // answered is what one API server said, in plain words.
@@ -251,8 +247,7 @@ func digestOf(x any) string {
 	if err != nil {
 		panic("encoding plain data: " + err.Error())
 	}
-	sum := sha256.Sum256(raw)
-	return hex.EncodeToString(sum[:])
+	return text.SHA256(raw)
 }
 
 // session is the line of the thread that says what was done with a grant.

@@ -170,7 +170,7 @@ func (b *Bot) admit(ctx context.Context, a breakglass.Actor, command string) err
 	err := b.cfg.Service.RecordStranger(ctx, a, command)
 	if _, refused := breakglass.AsRefusal(err); refused && !slices.Contains(b.cfg.TeamIDs, a.Slack.Team) {
 		return &breakglass.Refusal{Class: breakglass.ClassDenied, Code: "unknown-person", Why: "your Slack account is of the workspace " +
-			"" + short(a.Slack.Team, 40) + ", from which nobody may use this",
+			"" + text.Cut(a.Slack.Team, 40) + ", from which nobody may use this",
 			Next: "if it should: slack.team_ids of the configuration names the workspaces whose people may; with an SSH key in the access " +
 				"policy use the command line"}
 	}
@@ -274,7 +274,7 @@ func (b *Bot) list(ctx context.Context, v render) (message, error) {
 			lines = append(lines, fmt.Sprintf("and %d older ones: breakglass list", len(all)-most))
 			break
 		}
-		lines = append(lines, short(v.summary(r), 140))
+		lines = append(lines, text.Cut(v.summary(r), 140))
 	}
 	return message{text: fmt.Sprintf("%d open", len(all)), blocks: []slack.Block{section("", plain(strings.Join(lines, "\n")))}}, nil
 }
@@ -324,7 +324,7 @@ func (b *Bot) touched(ctx context.Context, v render) (message, error) {
 				lines = append(lines, fmt.Sprintf("and %d more: breakglass list", len(all)-i))
 				break
 			}
-			lines = append(lines, short(r.ID+" · "+r.Ask.By.Person+" · "+r.Ask.Profile+" on "+r.Ask.Cluster+" · "+says(r), 140))
+			lines = append(lines, text.Cut(r.ID+" · "+r.Ask.By.Person+" · "+r.Ask.Profile+" on "+r.Ask.Cluster+" · "+says(r), 140))
 		}
 		return []slack.Block{section("", plain(strings.Join(lines, "\n")))}
 	}

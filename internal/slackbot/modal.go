@@ -70,16 +70,8 @@ func selectInput(options []*slack.OptionBlockObject, initial *slack.OptionBlockO
 	return &slack.SelectBlockElement{Type: slack.OptTypeStatic, ActionID: "value", Options: options, InitialOption: initial}
 }
 
-func option(value, text string) *slack.OptionBlockObject {
-	return slack.NewOptionBlockObject(value, plain(short(text, 75)), nil)
-}
-
-// short is for the small texts of Block Kit, which have room for no explanation.
-func short(s string, most int) string {
-	if utf8.RuneCountInString(s) <= most {
-		return s
-	}
-	return string([]rune(s)[:most-1]) + "…"
+func option(value, label string) *slack.OptionBlockObject {
+	return slack.NewOptionBlockObject(value, plain(text.Cut(label, 75)), nil)
 }
 
 // wish is what somebody typed after the command.
@@ -133,7 +125,7 @@ func (v render) ask(offers []breakglass.ProfileOnCluster, w wish) slack.ModalVie
 		if len(what) < maxOptions || wished && chosen == nil {
 			opt := option(o.Profile.ID+"/"+o.Cluster.ID, o.Profile.ID+" on "+o.Cluster.ID)
 			if o.Profile.Description != "" {
-				opt.Description = plain(short(o.Profile.Description, 75))
+				opt.Description = plain(text.Cut(o.Profile.Description, 75))
 			}
 			if len(what) == maxOptions {
 				what[maxOptions-1] = opt
@@ -147,7 +139,7 @@ func (v render) ask(offers []breakglass.ProfileOnCluster, w wish) slack.ModalVie
 		q := v.policy.Freeze(o.Profile)
 		nobody := &breakglass.Request{Ask: breakglass.Requested{Quorum: q}}
 		needs := fmt.Sprintf("%s: %s · default %s, at most %s · %s", o.Profile.ID, strings.Join(nobody.Missing(), " and "),
-			span(o.Profile.TTL.Default), span(o.Profile.TTL.Max), o.Profile.Rights)
+			text.Span(o.Profile.TTL.Default), text.Span(o.Profile.TTL.Max), o.Profile.Rights)
 		if len(o.Profile.Guards) > 0 {
 			needs += " · cannot: " + cannot(o.Profile.Guards)
 		}
@@ -170,7 +162,7 @@ func (v render) ask(offers []breakglass.ProfileOnCluster, w wish) slack.ModalVie
 		if d > longest && d != w.ttl {
 			continue
 		}
-		opt := option(d.String(), span(d))
+		opt := option(d.String(), text.Span(d))
 		if d == w.ttl {
 			ttlChosen = opt
 		}
@@ -178,7 +170,7 @@ func (v render) ask(offers []breakglass.ProfileOnCluster, w wish) slack.ModalVie
 	}
 	var blocks []slack.Block
 	if w.unknown != "" {
-		blocks = append(blocks, section("unknown", plain("There is nothing called “"+short(w.unknown, 60)+
+		blocks = append(blocks, section("unknown", plain("There is nothing called “"+text.Cut(w.unknown, 60)+
 			"” that you may ask for. Please choose.")))
 	}
 	const shown = 12
@@ -187,13 +179,13 @@ func (v render) ask(offers []breakglass.ProfileOnCluster, w wish) slack.ModalVie
 		lines = append(slices.Clone(lines[:shown]), "… see all: breakglass profiles")
 	}
 	for i := range lines {
-		lines[i] = short(lines[i], 230) // 12 of them fit into one text of 3000
+		lines[i] = text.Cut(lines[i], 230) // 12 of them fit into one text of 3000
 	}
 	incidentHint, incidentOptional := "", true
 	if len(offers) == 1 {
 		incidentOptional = !offers[0].Profile.Incident.Required
 		if p := offers[0].Profile.Incident.Pattern; p != nil {
-			incidentHint = short("Looks like "+p.String(), 150)
+			incidentHint = text.Cut("Looks like "+p.String(), 150)
 		}
 	}
 	blocks = append(blocks,
@@ -202,7 +194,7 @@ func (v render) ask(offers []breakglass.ProfileOnCluster, w wish) slack.ModalVie
 		input(blockIncident, "Incident", incidentHint, incidentOptional, textInput("", breakglass.MaxIncident, false)),
 		input(blockReason, "What is broken?", "For the people who must approve it. Do not write secrets here.", false,
 			textInput(w.reason, breakglass.MaxReason, true)),
-		section("needs", plain(short("Who must approve (you cannot):\n"+strings.Join(lines, "\n"), 3000))))
+		section("needs", plain(text.Cut("Who must approve (you cannot):\n"+strings.Join(lines, "\n"), 3000))))
 	return modal(formAsk, "Ask for access", "Ask", "", blocks)
 }
 
@@ -222,14 +214,14 @@ func (v render) review(r *breakglass.Request, person string) slack.ModalViewRequ
 		return modal("", "Review access", "", "", blocks)
 	}
 	effect := "Approving lets " + text.Clean(v.fullName(r.Ask.By.Person)) + " use " + r.Ask.Profile + " on " + r.Ask.Cluster + " for " +
-		"" + span(r.TTL()) + ": exactly this, digest " +
+		"" + text.Span(r.TTL()) + ": exactly this, digest " +
 		r.Digest[:min(12, len(r.Digest))] + "."
 	if r.Ask.Risk != breakglass.RiskLow {
 		effect += " Speak with " + r.Ask.By.Person + " first: is it really them, and is there no other way?"
 	}
 	blocks = append(blocks, section("effect", plain(effect)), input(blockComment, "Comment", "", true,
 		textInput("", breakglass.MaxComment, false)))
-	return modal(formApprove, "Approve access", short("Approve "+r.Ask.Profile, maxSubmit), t, blocks)
+	return modal(formApprove, "Approve access", text.Cut("Approve "+r.Ask.Profile, maxSubmit), t, blocks)
 }
 
 // deny asks for the reason of a denial.
@@ -316,7 +308,7 @@ func notice(title, text string) slack.ModalViewRequest {
 }
 
 // clipText bounds a sentence to what fits into a text object.
-func clipText(s string) string { return short(s, 2900) }
+func clipText(s string) string { return text.Cut(s, 2900) }
 
 // help says what the command can do.
 func (v render) help() message {

@@ -495,12 +495,12 @@ func metadata(at page) string {
 func (v render) togetherPage(at page, snap *recert.Snapshot, left int) slack.ModalViewRequest {
 	lines := make([]string, len(at.Items))
 	for n, i := range at.Items {
-		lines[n] = "• " + short(snap.Items[i].Title, 130)
+		lines[n] = "• " + text.Cut(snap.Items[i].Title, 130)
 	}
 	later := option("later", "Go through them one by one")
 	return modal(formCampaign, "Recertification", "Go on", metadata(at), []slack.Block{
 		section("left", plain(count(left, "item waits", "items wait")+" for your word. These are unchanged since somebody last kept them:")),
-		section("items", plain(short(strings.Join(lines, "\n"), 3000))),
+		section("items", plain(text.Cut(strings.Join(lines, "\n"), 3000))),
 		input(blockAll, "All of these", "", false, selectInput([]*slack.OptionBlockObject{option("keep", "Keep them all"), later}, later)),
 		input(blockReason, "Why", "Needed where the risk is high. It is recorded.", true, textInput("", breakglass.MaxReason, true)),
 	})
@@ -516,15 +516,15 @@ func (v render) onePage(at page, c *breakglass.Campaign, snap *recert.Snapshot, 
 		for _, w := range c.Items[i].Words {
 			said += "\n" + v.name(w.By.Person) + " said " + string(w.Verdict)
 		}
-		text := short(item.Title, 300) + "\n" + string(item.State) + " · risk " + string(item.Risk)
+		about := text.Cut(item.Title, 300) + "\n" + string(item.State) + " · risk " + string(item.Risk)
 		for _, e := range item.Evidence {
-			text += "\n• " + short(e, 200)
+			about += "\n• " + text.Cut(e, 200)
 		}
 		if item.Admin {
-			text += fmt.Sprintf("\n%d people must say keep", c.Need(c.Items[i]))
+			about += fmt.Sprintf("\n%d people must say keep", c.Need(c.Items[i]))
 		}
 		later := option("later", "Later")
-		blocks = append(blocks, slack.NewDividerBlock(), section("item"+strconv.Itoa(n), plain(short(text+said, 2900))),
+		blocks = append(blocks, slack.NewDividerBlock(), section("item"+strconv.Itoa(n), plain(text.Cut(about+said, 2900))),
 			input("verdict"+strconv.Itoa(n), "Your word", "", false, selectInput([]*slack.OptionBlockObject{later, option("keep", "Keep"),
 				option("revoke", "Revoke")}, later)),
 			input("why"+strconv.Itoa(n), "Why", whyHint(&item), true, textInput("", breakglass.MaxReason, false)))

@@ -84,18 +84,6 @@ func date(t time.Time) string {
 	return fmt.Sprintf("<!date^%d^{date_short_pretty} {time}|%s UTC>", t.Unix(), t.Format("2006-01-02 15:04"))
 }
 
-// span writes a duration as people do: 1h30m, not 1h30m0s.
-func span(d time.Duration) string {
-	s := d.String()
-	if strings.HasSuffix(s, "m0s") {
-		s = strings.TrimSuffix(s, "0s")
-	}
-	if strings.HasSuffix(s, "h0m") {
-		s = strings.TrimSuffix(s, "0m")
-	}
-	return s
-}
-
 // account is the user id by which a person can be mentioned in our workspaces.
 func (v render) account(person string) (string, bool) {
 	p, ok := v.policy.Person(person)
@@ -158,7 +146,7 @@ func (v render) headline(r *breakglass.Request) string {
 	lines := append([]string{v.stands(r)}, v.standing(r)...)
 	if v.trouble != nil {
 		for _, x := range v.trouble(r) {
-			lines = append(lines, ":warning: "+escape(text.Cut(text.Clean(x), maxObject)))
+			lines = append(lines, ":warning: "+escape(text.Line(x, maxObject)))
 		}
 	}
 	return strings.Join(lines, "\n")
@@ -203,7 +191,7 @@ func (v render) stands(r *breakglass.Request) string {
 // summary is one line in plain words for notifications, screen readers and lists.
 func (v render) summary(r *breakglass.Request) string {
 	st := r.State(v.now)
-	s := fmt.Sprintf("%s asks for %s on %s for %s: %s", r.Ask.By.Person, r.Ask.Profile, r.Ask.Cluster, span(r.TTL()), st)
+	s := fmt.Sprintf("%s asks for %s on %s for %s: %s", r.Ask.By.Person, r.Ask.Profile, r.Ask.Cluster, text.Span(r.TTL()), st)
 	switch {
 	case st == breakglass.StatePending:
 		s += ", " + tally(r)
@@ -230,7 +218,7 @@ func meaning(g breakglass.Rights) string {
 // wish says in one line who asks for what: it comes first, because on a phone little more than that is seen.
 func (v render) wish(r *breakglass.Request) slack.Block {
 	bold := func(s string) slack.RichTextSectionElement {
-		return slack.NewRichTextSectionTextElement(text.Cut(text.Clean(s), maxObject), &slack.RichTextSectionTextStyle{Bold: true})
+		return slack.NewRichTextSectionTextElement(text.Line(s, maxObject), &slack.RichTextSectionTextStyle{Bold: true})
 	}
 	then := func(s string) slack.RichTextSectionElement { return slack.NewRichTextSectionTextElement(s, nil) }
 	verb := " asks for "
@@ -238,7 +226,7 @@ func (v render) wish(r *breakglass.Request) slack.Block {
 		verb = " asked for "
 	}
 	return slack.NewRichTextBlock("wish", slack.NewRichTextSection(bold(v.fullName(r.Ask.By.Person)), then(verb), bold(r.Ask.Profile),
-		then(" on "), bold(r.Ask.Cluster), then(" for "+span(r.TTL()))))
+		then(" on "), bold(r.Ask.Cluster), then(" for "+text.Span(r.TTL()))))
 }
 
 // fullName is a person's name as people say it.
@@ -265,7 +253,7 @@ func (v render) facts(r *breakglass.Request) []slack.Block {
 		field("Who", v.name(r.Ask.By.Person)),
 		field("Cluster", r.Ask.Cluster, r.Ask.Server),
 		field("Access", r.Ask.Profile, r.Ask.Rights.String()),
-		field("For", span(r.TTL())+", counted from the pickup"),
+		field("For", text.Span(r.TTL())+", counted from the pickup"),
 		field("Incident", incident),
 		field("Risk", string(r.Ask.Risk)),
 	}
@@ -508,14 +496,14 @@ func (v render) letter(n breakglass.Notice) (message, bool) {
 			return message{}, false // the command line has said so already, or it is told late
 		}
 		return line("you asked for "+what+id, fmt.Sprintf("You asked for *%s* for %s (%s). It waits for %s until %s; you will be told here.",
-			escape(what), span(r.TTL()), r.ID, escape(strings.Join(r.Missing(), " and ")), date(r.Ask.PendingUntil)), "", r.ID), true
+			escape(what), text.Span(r.TTL()), r.ID, escape(strings.Join(r.Missing(), " and ")), date(r.Ask.PendingUntil)), "", r.ID), true
 	case breakglass.Approved:
 		if !completes(n) || r.State(v.now) != breakglass.StateApproved { // told late: it may be over
 			return message{}, false
 		}
 		return line("Approved. Pick up with: "+text.Command("breakglass claim", nil, r.ID),
 			fmt.Sprintf(":white_check_mark: *Approved.* Pick up within %s, until %s: %s",
-				span(time.Duration(r.Ask.ClaimSeconds)*time.Second), date(r.ClaimUntil()), typed("claim", nil, r.ID)), "", r.ID), true
+				text.Span(time.Duration(r.Ask.ClaimSeconds)*time.Second), date(r.ClaimUntil()), typed("claim", nil, r.ID)), "", r.ID), true
 	case breakglass.ApprovalWithdrawn:
 		missing := r.Missing()
 		if len(missing) == 0 || r.State(v.now) != breakglass.StatePending {

@@ -19,6 +19,8 @@ import (
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/devmode/slacksim"
+	"github.com/breakglassd/breakglass/internal/text"
+	"github.com/breakglassd/breakglass/internal/text/texttest"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -565,6 +567,8 @@ func FuzzPeoplesWordsAreNeverInterpreted(f *testing.F) {
 		"<!date^1^{date}|x>", " "} {
 		f.Add(s)
 	}
+	texttest.Tame(f, "foreign", foreign(texttest.Nasty, 500))
+	f.Add(texttest.Nasty)
 	v := renderer(f, bgtest.Policy())
 	f.Fuzz(func(t *testing.T, words string) { checkHostile(t, v, words) })
 }
@@ -672,7 +676,7 @@ func TestTypedClusterIsOfferedEvenBeyondAHundred(t *testing.T) {
 func TestSpanReadsAsPeopleWriteIt(t *testing.T) {
 	for d, want := range map[time.Duration]string{time.Hour: "1h", 90 * time.Minute: "1h30m", 30 * time.Minute: "30m",
 		20 * time.Second: "20s", 70 * time.Second: "1m10s", 10 * time.Hour: "10h"} {
-		if got := span(d); got != want {
+		if got := text.Span(d); got != want {
 			t.Errorf("%v is written %q, want %q", d, got, want)
 		}
 	}

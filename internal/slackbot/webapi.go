@@ -3,8 +3,6 @@ package slackbot
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,6 +19,7 @@ import (
 	"github.com/slack-go/slack"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/text"
 )
 
 // The deadlines of calls to Slack.
@@ -161,8 +160,7 @@ func (m message) hash() string {
 	if err != nil {
 		panic("encoding a message: " + err.Error()) // only plain data types: cannot happen
 	}
-	sum := sha256.Sum256(append(raw, m.text...))
-	return hex.EncodeToString(sum[:8])
+	return text.SHA256(append(raw, m.text...))[:16]
 }
 
 func (m message) options(more ...slack.MsgOption) []slack.MsgOption {

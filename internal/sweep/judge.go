@@ -312,4 +312,4 @@ func (t *thing) object() string {
 const maxText = 400
 
 // printable is text that may be shown anywhere: names are chosen by whom the sweep is about.
-func printable(s string) string { return text.Cut(text.Clean(s), maxText) }
+func printable(s string) string { return text.Line(s, maxText) }

@@ -1,8 +1,6 @@
 package sweep
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -10,6 +8,7 @@ import (
 	"time"
 
 	"github.com/breakglassd/breakglass/internal/inventory"
+	"github.com/breakglassd/breakglass/internal/text"
 )
 
 // Ref names one object in a cluster.
@@ -196,12 +195,11 @@ func contents(k Kind, full map[string]any) string {
 const restartedAt = "kubectl.kubernetes.io/restartedAt"
 
 func digest(v any) string {
-	text, err := json.Marshal(v) // sorts the keys of maps
+	raw, err := json.Marshal(v) // sorts the keys of maps
 	if err != nil {
 		panic("encoding what was decoded from JSON: " + err.Error()) // cannot happen
 	}
-	sum := sha256.Sum256(text)
-	return hex.EncodeToString(sum[:10])
+	return text.SHA256(raw)[:20]
 }
 
 type traits struct{ list []string }

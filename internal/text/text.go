@@ -3,8 +3,13 @@
 package text
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
+	"net"
+	"strconv"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 )
@@ -14,6 +19,9 @@ import (
 func Clean(s string) string {
 	return string(appendClean(make([]byte, 0, len(s)), s))
 }
+
+// Line is s cleaned, and cut to at most most characters.
+func Line(s string, most int) string { return Cut(Clean(s), most) }
 
 // Lines is s with its line breaks kept: each line is cleaned as by Clean, and all but the first begin with indent, so that the
 // reader sees where the text of the other party ends. Empty lines are left out.
@@ -44,6 +52,27 @@ func Exact(s string) string {
 		b = appendRune(b, s[i:], r)
 	}
 	return string(b)
+}
+
+// Evidence is Exact of the first most characters of s, and says how much more there is.
+func Evidence(s string, most int) string {
+	n := 0
+	for i := range s {
+		if n++; n > most {
+			return fmt.Sprintf("%s… (%d more bytes)", Exact(s[:i]), len(s)-i)
+		}
+	}
+	return Exact(s)
+}
+
+// Bare is s without what cannot be seen, white space kept: it is for finding what was broken up to hide it.
+func Bare(s string) string {
+	return strings.Map(func(r rune) rune {
+		if Seen(r) || unicode.IsSpace(r) {
+			return r
+		}
+		return -1
+	}, strings.ToValidUTF8(s, ""))
 }
 
 // Cut is s with at most most characters, of which the last is an ellipsis if something is missing. Clean before cutting.
@@ -81,7 +110,7 @@ func appendRune(b []byte, rest string, r rune) []byte {
 	switch {
 	case r == utf8.RuneError && !strings.HasPrefix(rest, string(utf8.RuneError)):
 		return fmt.Appendf(b, `\x%02x`, rest[0])
-	case seen(r):
+	case Seen(r):
 		return utf8.AppendRune(b, r)
 	case r <= 0xffff:
 		return fmt.Appendf(b, `\u%04x`, r)
@@ -90,9 +119,9 @@ func appendRune(b []byte, rest string, r rune) []byte {
 	}
 }
 
-// seen reports whether a character shows and stays where it is. Unicode counts some letters and marks as such that show nothing:
+// Seen reports whether a character shows and stays where it is; a space does not. Unicode counts some letters and marks as such that show nothing:
 // fillers, joiners, variation selectors, the blank of Braille.
-func seen(r rune) bool {
+func Seen(r rune) bool {
 	return unicode.IsPrint(r) && r != ' ' && r != 0x2800 &&
 		!unicode.In(r, unicode.Cf, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
 }
@@ -115,7 +144,7 @@ func Quote(word string) string {
 	plain := word[0] != '='                                                 // zsh takes =word for the path of a program
 	ansi := strings.Contains(word, "  ") || strings.TrimSpace(word) != word // so that Clean leaves the command as it is
 	for i, r := range word {
-		if r != ' ' && !seen(r) || r == utf8.RuneError && !strings.HasPrefix(word[i:], string(utf8.RuneError)) {
+		if r != ' ' && !Seen(r) || r == utf8.RuneError && !strings.HasPrefix(word[i:], string(utf8.RuneError)) {
 			ansi = true
 		}
 		if r >= utf8.RuneSelf || !strings.ContainsRune(bare, r) {
@@ -137,7 +166,7 @@ func Quote(word string) string {
 		switch {
 		case r == '\'' || r == '\\':
 			b = append(b, '\\', byte(r))
-		case size == 1 && r == utf8.RuneError, r != ' ' && !seen(r), r == ' ' && (i == 0 || word[i-1] == ' ' || i == len(word)-1):
+		case size == 1 && r == utf8.RuneError, r != ' ' && !Seen(r), r == ' ' && (i == 0 || word[i-1] == ' ' || i == len(word)-1):
 			for _, c := range []byte(word[i : i+size]) {
 				b = fmt.Appendf(b, `\%03o`, c)
 			}
@@ -146,6 +175,20 @@ func Quote(word string) string {
 		}
 	}
 	return string(append(b, '\''))
+}
+
+// Name is a name in a sentence: as it is if it reads as one word of plain ASCII, else in double quotes with the rest spelled out.
+// Kubernetes lets the name of a user be anything, and a letter of another alphabet may look like one of this.
+func Name(name string) string {
+	for _, r := range name {
+		if r <= ' ' || r > '~' || r == '"' {
+			return strconv.QuoteToASCII(name)
+		}
+	}
+	if name == "" {
+		return `""`
+	}
+	return name
 }
 
 // bare are the characters that mean nothing to a shell.
@@ -176,4 +219,42 @@ func Cell(s string) string {
 		return "'" + s
 	}
 	return s
+}
+
+// Span writes a duration as people do: 1h30m, not 1h30m0s.
+func Span(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = s[:len(s)-2]
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = s[:len(s)-2]
+	}
+	return s
+}
+
+// About is a duration as far as it matters to a reader: to the second below ten minutes, to the minute below two days, then in days.
+func About(d time.Duration) string {
+	switch d = d.Round(time.Second); {
+	case d >= 48*time.Hour:
+		return strconv.Itoa(int(d/(24*time.Hour))) + "d"
+	case d >= 10*time.Minute:
+		d = d.Round(time.Minute)
+	}
+	return Span(d)
+}
+
+// Loopback reports whether a host, with or without a port, is written as this machine's own: what is said to it crosses no wire.
+func Loopback(host string) bool {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	ip := net.ParseIP(strings.TrimSuffix(strings.TrimPrefix(host, "["), "]"))
+	return strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback()
+}
+
+// SHA256 is the SHA-256 of b in hex: how the ledger and people name what is too long to write down.
+func SHA256(b []byte) string {
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:])
 }

@@ -19,9 +19,10 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
-	"unicode"
 
 	"github.com/hashicorp/vault/api"
+
+	"github.com/breakglassd/breakglass/internal/text"
 )
 
 // answer is what Vault sends with a 2xx status.
@@ -270,31 +271,28 @@ func (c *CA) unreachable(err error, timeout time.Duration) string {
 // tokenLike is what Vault's tokens look like: hvs., hvb., hvr., and s. of old.
 var tokenLike = regexp.MustCompile(`\b(?:hv[sbr]|s|b)\.[A-Za-z0-9_-]{16,}`)
 
+// redact takes out what is, or looks like, a secret.
+func redact(s string, secrets []string) string {
+	for _, secret := range secrets {
+		if secret != "" {
+			s = strings.ReplaceAll(s, secret, "[redacted]")
+		}
+	}
+	return tokenLike.ReplaceAllString(s, "[redacted]")
+}
+
 // clean makes words of another program fit to be read by people and logged: short, on one line, no control characters, and
 // nothing in it that is or looks like a secret.
 func clean(said []string, secrets ...string) []string {
 	var out []string
 	for _, s := range said[:min(len(said), 5)] {
-		s = strings.Map(func(r rune) rune {
-			if unicode.IsSpace(r) {
-				return ' '
-			}
-			if !unicode.IsPrint(r) {
-				return -1
-			}
-			return r
-		}, strings.ToValidUTF8(s, ""))
-		for _, secret := range secrets { // only now, for something may have been hidden inside one
-			if secret != "" {
-				s = strings.ReplaceAll(s, secret, "[redacted]")
-			}
+		// A secret may have been broken up by what cannot be seen.
+		if bare := text.Bare(s); redact(bare, secrets) != bare {
+			s = redact(bare, secrets)
 		}
-		s = tokenLike.ReplaceAllString(s, "[redacted]")
-		s = strings.Join(strings.Fields(s), " ")
+		s = redact(text.Clean(s), secrets)
 		s = strings.TrimPrefix(s, "1 error occurred: * ")
-		if runes := []rune(s); len(runes) > 300 {
-			s = string(runes[:300]) + "…"
-		}
+		s = text.Cut(s, 300)
 		if s != "" {
 			out = append(out, s)
 		}

@@ -17,6 +17,7 @@ import (
 	"unicode"
 
 	"github.com/breakglassd/breakglass/internal/bgtest/real"
+	"github.com/breakglassd/breakglass/internal/text/texttest"
 	"github.com/breakglassd/breakglass/policies"
 )
 
@@ -132,6 +133,15 @@ func FuzzAnswersNeverPanicAndNeverHoldTwoCertificates(f *testing.F) {
 			t.Errorf("taken for one certificate: %q", body)
 		}
 	})
+}
+
+// A token that was broken up by what cannot be seen is a token.
+func TestCleanedWordsPlayNoTricks(t *testing.T) {
+	texttest.Tame(t, "Vault's words", strings.Join(clean([]string{texttest.Nasty}), ""))
+	if got := clean([]string{"my to\u200bken is hvs.CAES\u2060IJ0000000000000000000000"}, "token"); !slices.Equal(got,
+		[]string{"my [redacted] is [redacted]"}) {
+		t.Errorf("got %q", got)
+	}
 }
 
 func FuzzCleanedWordsAreShortAndPrintable(f *testing.F) {

@@ -20,6 +20,7 @@ import (
 	"github.com/hashicorp/vault/api"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/text"
 	"github.com/breakglassd/breakglass/policies"
 )
 
@@ -178,25 +179,20 @@ func (cfg Config) tls() (*tls.Config, error) {
 		return nil, fmt.Errorf("address must be like https://vault.example.com:8200")
 	}
 	switch {
-	case u.Scheme == "http" && isLoopback(u.Hostname()):
+	case u.Scheme == "http" && text.Loopback(u.Hostname()):
 		return nil, nil
 	case u.Scheme != "https":
 		return nil, fmt.Errorf("address %s must begin with https:// (plain http is for a loopback address only)", cfg.Address)
 	}
-	text, err := os.ReadFile(cfg.CAFile)
+	bundle, err := os.ReadFile(cfg.CAFile)
 	if err != nil {
 		return nil, fmt.Errorf("reading the CA file for Vault's address: %w", err)
 	}
 	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(text) {
+	if !roots.AppendCertsFromPEM(bundle) {
 		return nil, fmt.Errorf("CA file %s holds no certificate in PEM", cfg.CAFile)
 	}
 	return &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, nil
-}
-
-func isLoopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // client makes one Vault client. The library's constructor reads the environment; everything it takes from there is

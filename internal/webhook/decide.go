@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/text"
 )
 
 // CredentialID is the key in a user's extra under which Kubernetes 1.32 and later says which certificate was used.
@@ -169,18 +170,8 @@ func ended(st breakglass.State) string {
 
 func firstOurs(groups []string) string { return groups[slices.IndexFunc(groups, ours)] }
 
-// maxShown bounds a text of the asker's in a reason, in bytes.
+// maxShown bounds a text of the asker's in a reason, in characters.
 const maxShown = 150
 
 // printable makes a text of the asker's fit for a terminal, a log and a ledger entry.
-func printable(s string) string {
-	if len(s) > maxShown {
-		s = s[:maxShown] + "…"
-	}
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r > '~' && r != '…' {
-			return '?'
-		}
-		return r
-	}, s)
-}
+func printable(s string) string { return text.Line(s, maxShown) }

@@ -132,7 +132,7 @@ func TestDecide(t *testing.T) {
 		"guard and a path": {webhook.Spec{User: user, Extra: certificate(print),
 			Path: &webhook.PathAttributes{Path: "/version", Verb: "get"}}, known(guarded(breakglass.GuardSecrets)), "", false},
 		"control characters": {webhook.Spec{User: "breakglass:\x1b[31m", Resource: get}, nobody,
-			"no grant has the user name breakglass:?[31m", false},
+			"no grant has the user name breakglass:\\u001b[31m", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := webhook.Decide(tc.spec, tc.facts, now)

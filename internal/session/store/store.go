@@ -5,10 +5,8 @@ package store
 
 import (
 	"context"
-	"crypto/sha256"
 	"database/sql"
 	_ "embed"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,6 +20,7 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/disk"
 	"github.com/breakglassd/breakglass/internal/session"
+	"github.com/breakglassd/breakglass/internal/text"
 )
 
 //go:embed schema.sql
@@ -476,8 +475,7 @@ func (s *Store) Prune(ctx context.Context, before time.Time) error {
 // PutReport keeps a report's bytes and returns their digest, by which Report finds them. The same report made again is kept for
 // as long as a new one.
 func (s *Store) PutReport(ctx context.Context, request string, body []byte, now time.Time) (digest string, err error) {
-	sum := sha256.Sum256(body)
-	digest = hex.EncodeToString(sum[:])
+	digest = text.SHA256(body)
 	if _, err := s.write.ExecContext(ctx, `INSERT INTO reports (digest, request, made, body) VALUES (?, ?, ?, ?)
 		ON CONFLICT (digest) DO UPDATE SET made = excluded.made`, digest, request, now.Unix(), body); err != nil {
 		return "", fmt.Errorf("keeping the session report of %s: %w", request, err)
@@ -491,7 +489,7 @@ func (s *Store) Report(ctx context.Context, digest string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the session report %s: %w", digest, err)
 	}
-	if sum := sha256.Sum256(body); hex.EncodeToString(sum[:]) != digest {
+	if text.SHA256(body) != digest {
 		return nil, fmt.Errorf("the session report %s was changed in the store: restore the file from a backup", digest)
 	}
 	return body, nil
