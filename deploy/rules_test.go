@@ -79,6 +79,8 @@ var alertCases = []alertCase{
 	{"BreakglassUnknownCertificates", one(`breakglass_reconcile_unknown_certificates{cluster="c1"}`, "0x5"), "3m", nil},
 	{"BreakglassCannotTakeRequests", one(`breakglass_can_take_requests`, "1 0x10"), "4m", []string{""}},
 	{"BreakglassCannotTakeRequests", one(`breakglass_can_take_requests`, "0 1x10"), "4m", nil},
+	{"BreakglassRefusalFlood", one(`breakglass_refusals_together_total`, "0+60x20"), "12m", []string{""}},
+	{"BreakglassRefusalFlood", one(`breakglass_refusals_together_total`, "0+5x20"), "12m", nil},
 	{"BreakglassDiskAlmostFull", one(`breakglass_ledger_free_bytes`, "1e9x5"), "3m", []string{""}},
 	{"BreakglassDiskAlmostFull", one(`breakglass_sessions_free_bytes`, "1e9x5"), "3m", []string{""}},
 	{"BreakglassDiskAlmostFull", map[string]string{`breakglass_ledger_free_bytes`: "2e9x5",

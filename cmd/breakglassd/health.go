@@ -375,6 +375,8 @@ func newMetrics(d *daemon) *metrics {
 		}))
 	m.reloadAt = gauge("policy_reload_timestamp_seconds", "When the access policy was last read, in Unix time.")
 	m.verifyOK = gauge("ledger_verify_ok", "1 if the whole ledger verified when last read, once a day.")
+	add(prometheus.NewCounterFunc(prometheus.CounterOpts(opts("refusals_together_total", "Commands that were not allowed and got no entry of "+
+		"their own: too many, or no room. One entry a minute says how many.")), func() float64 { return float64(d.service.RefusedTogether()) }))
 	m.reloaded(true, time.Now())
 	m.verification(nil)
 	add(prometheus.NewGaugeFunc(opts("ledger_size", "Entries in the ledger."), func() float64 { return float64(d.ledger.Size()) }))

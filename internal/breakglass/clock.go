@@ -147,10 +147,12 @@ func (s *Service) judgeClock(ctx context.Context) error {
 		s.clock.set(wall)
 		return s.Over(ctx, clockKey, "a second clock confirms the machine's")
 	case leapt != 0 && agrees(now):
-		f.What = "the machine's clock has leapt by " + text.Span(leapt.Truncate(time.Minute)) + ", and Vault's clock contradicts it: the time from " +
+		f.What = "the machine's clock has leapt by " + text.Span(leapt.Truncate(time.Minute)) + ", and Vault's clock contradicts it: the time " +
+			"from " +
 			"before is gone on with"
 	case leapt != 0:
-		f.What = "the machine's clock has leapt by " + text.Span(leapt.Truncate(time.Minute)) + ", and no second clock confirms it: the time from " +
+		f.What = "the machine's clock has leapt by " + text.Span(leapt.Truncate(time.Minute)) + ", and no second clock confirms it: the time " +
+			"from " +
 			"before is gone on with"
 	case serr == nil && !agrees(now):
 		f.What = "the machine's clock and Vault's differ by " + text.Span(second.Sub(now).Abs().Truncate(time.Minute))

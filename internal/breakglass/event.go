@@ -520,6 +520,7 @@ var requestKinds = Kinds{
 	"delivered/v1":           As[Delivered],
 	"ended/v1":               As[Ended],
 	"refused/v1":             As[Refused],
+	"refused-more/v1":        As[RefusedMore],
 	"heartbeat/v1":           As[Heartbeat],
 	"receipt/v1":             Older[Receipt]("bindings", "late"),
 	"receipt/v2":             Older[Receipt]("late"),

@@ -40,6 +40,7 @@ func (s *Service) Run(ctx context.Context, messengers map[string]Messenger) erro
 	g.Go(func() error { return s.tendCampaigns(ctx) })
 	g.Go(func() error { return s.beat(ctx) })
 	g.Go(func() error { return s.watchClock(ctx) })
+	g.Go(func() error { return s.recordTally(ctx) })
 	for name, m := range messengers {
 		g.Go(func() error { return s.announce(ctx, name, m) })
 	}

@@ -30,7 +30,7 @@ const (
 const MinTTL = 5 * time.Second
 
 // refusalsPerMinute bounds how many refused commands of one person are recorded: the first ones are audit gold, a flood would
-// only fill the disk (I24). The rest is counted in the log.
+// only fill the disk (I24). The rest is counted, and recorded together: see RefusedMore.
 const refusalsPerMinute = 10
 
 // Config is what New needs. Ledger and Signer are required. Binder is required as soon as a profile uses binding mode.
@@ -100,6 +100,7 @@ type Service struct {
 	changing policyState
 	asking   sync.Mutex // requests are opened one at a time, so that the limits per person are exact
 	refused  *limiter   // of refused commands, per person
+	tally    tally      // of refused commands that have no entry of their own
 	repeats  *limiter   // see often
 	claims   chan claimJob
 	stopped  chan struct{} // closed when Run has ended: no claim is taken any more
@@ -255,7 +256,8 @@ func decideAsk(p *Policy, a Actor, ask Ask, now time.Time) (Requested, error) {
 	case ask.TTL < MinTTL || ask.TTL%time.Second != 0:
 		bad.add("policy/ttl", "ask for whole seconds, at least "+text.Span(MinTTL), "a lifetime of %s is not possible", ask.TTL)
 	case ask.TTL > prof.TTL.Max:
-		bad.add("policy/ttl", "ask for "+text.Span(prof.TTL.Max)+" or less", "%s is over the %s limit of %s", text.Span(ask.TTL), text.Span(prof.TTL.Max),
+		bad.add("policy/ttl", "ask for "+text.Span(prof.TTL.Max)+" or less", "%s is over the %s limit of %s", text.Span(ask.TTL),
+			text.Span(prof.TTL.Max),
 			prof.ID)
 	}
 	ask.Reason = strings.TrimSpace(ask.Reason)
@@ -595,14 +597,17 @@ func (s *Service) recordRefusal(ctx context.Context, a Actor, command, stream st
 		who = "unknown"
 	}
 	if !s.refused.allow(who, time.Now()) || s.roomLeft() != nil {
-		s.log.Warn("refused, not recorded: too many, or no room", slog.String("person", a.Person), slog.String("command", command),
+		s.tally.add(a, command, r.Code, s.now())
+		s.log.Warn("refused, to be recorded with others: too many, or no room", slog.String("person", a.Person), slog.String("command", command),
 			slog.String("code", r.Code))
 		return err
 	}
 	ev := Refused{By: a, Command: command, Code: r.Code}
 	// Whoever hangs up is recorded all the same.
 	if _, aerr := s.ledger.Append(context.WithoutCancel(ctx), s.now(), stream, ledger.AnyVersion, nil, draft(ev, nil)); aerr != nil {
-		s.log.Error("a refused command could not be recorded", slog.String("person", a.Person), slog.String("command", command),
+		s.tally.add(a, command, r.Code, s.now())
+		s.log.Error("a refused command could not be recorded, and will be with others", slog.String("person", a.Person),
+			slog.String("command", command),
 			slog.String("code", r.Code), slog.Any("error", aerr))
 		return err
 	}

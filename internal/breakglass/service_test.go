@@ -390,6 +390,75 @@ func TestRefusalsAreRecordedWithinBounds(t *testing.T) {
 	})
 }
 
+// A flood of noise hides nobody, and what is refused while there is no room is on record when there is.
+func TestRefusalsWithoutAnEntryOfTheirOwnAreRecordedTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var full atomic.Bool
+		s := bgtest.New(t, bgtest.Options{Config: func(c *breakglass.Config) {
+			c.Room = func() error {
+				if full.Load() {
+					return errors.New("the disk is full")
+				}
+				return nil
+			}
+		}})
+		defer s.Stop()
+		together := func() (found []breakglass.RefusedMore) {
+			entries, err := s.Ledger.Entries(t.Context(), 0, 1000)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, e := range entries {
+				ev, err := breakglass.Decode(e)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if more, ok := ev.(breakglass.RefusedMore); ok {
+					found = append(found, more)
+				}
+			}
+			return found
+		}
+		stranger := func(key string) {
+			wantRefusal(t, s.Service.RecordStranger(t.Context(), breakglass.Actor{Channel: breakglass.ChannelKey, Key: key}, "sign-in"),
+				"unknown-person")
+		}
+		full.Store(true)
+		size := s.Ledger.Size()
+		for range 30 {
+			stranger("SHA256:noise")
+		}
+		stranger("SHA256:THE-ONE-THAT-MATTERS")
+		time.Sleep(3 * time.Minute)
+		if n := len(together()); n != 0 {
+			t.Errorf("%d entries while there was no room", n)
+		}
+		full.Store(false)
+		time.Sleep(61 * time.Second)
+		want := []breakglass.RefusedCount{{Who: "SHA256:noise", Command: "sign-in", Code: "unknown-person", N: 30},
+			{Who: "SHA256:THE-ONE-THAT-MATTERS", Command: "sign-in", Code: "unknown-person", N: 1}}
+		if got := together(); len(got) != 1 || !slices.Equal(got[0].Refused, want) || got[0].More != 0 || got[0].Until.Before(got[0].From) {
+			t.Fatalf("after there was room: %+v, want one entry with %+v", got, want)
+		}
+		time.Sleep(5 * time.Minute)
+		if n := len(together()); n != 1 {
+			t.Errorf("%d entries, want still one", n)
+		}
+		for i := range 100 { // each with a name of its own: the entry is bounded, and says how much is missing
+			stranger(fmt.Sprintf("SHA256:%d", i))
+		}
+		time.Sleep(61 * time.Second)
+		got := together()
+		if len(got) != 2 || len(got[1].Refused) != 50 || got[1].Total() != 90 || s.Service.RefusedTogether() != 121 {
+			t.Errorf("after a flood of names: %+v", got)
+		}
+		if n := s.Ledger.Size() - size; n > 30 {
+			t.Errorf("131 refusals made %d entries", n)
+		}
+		s.Check()
+	})
+}
+
 func TestSameKeyGetsTheSameCertificateAgain(t *testing.T) {
 	bubble(t, func(t *testing.T, s *bgtest.System) {
 		r := s.Grant("alice", "admin")

@@ -104,8 +104,11 @@ func (a *Auditor) Add(e ledger.Entry) {
 		bad("%v", err)
 		return
 	}
-	if _, ok := ev.(Refused); ok {
+	switch ev := ev.(type) {
+	case Refused:
 		a.report.Refusals++
+	case RefusedMore:
+		a.report.Refusals += ev.Total()
 	}
 	if !aboutRequest(e.Stream) {
 		if err := a.addOther(e, ev); err != nil {
@@ -260,7 +263,7 @@ func (a *Auditor) addOther(e ledger.Entry, ev Event) error {
 			}
 			return err
 		}
-	case Refused:
+	case Refused, RefusedMore:
 		belongs = e.Stream == RefusalStream
 	case Heartbeat, ClockAccepted:
 		belongs = e.Stream == DaemonStream

@@ -460,7 +460,8 @@ func (j *judge) accountTokens(a *Analysis) Door {
 	}
 	for _, t := range j.s.TokenSecrets {
 		sub := Subject{Kind: ServiceAccount, Namespace: t.Namespace, Name: t.Account}
-		i := DoorItem{ID: t.Namespace + "/" + t.Name, Title: fmt.Sprintf("Secret %s/%s is a token of %s that never expires", text.Name(t.Namespace),
+		i := DoorItem{ID: t.Namespace + "/" + t.Name, Title: fmt.Sprintf("Secret %s/%s is a token of %s that never expires",
+			text.Name(t.Namespace),
 			text.Name(t.Name), sub),
 			Risk: worst(Medium, powers[sub]), Grants: []string{sub.String()}, TakeAway: kubectl("delete", Ref{Kind: "Secret",
 				Namespace: t.Namespace, Name: t.Name}),
@@ -541,7 +542,8 @@ func (j *judge) bootstrapTokens() Door {
 		d.State = CannotTell
 	}
 	for _, t := range j.s.BootstrapTokens {
-		i := DoorItem{ID: t.ID, Until: t.Expires, Risk: Medium, Title: "bootstrap token " + text.Name(t.ID), Grants: []string{"system:bootstrappers"},
+		i := DoorItem{ID: t.ID, Until: t.Expires, Risk: Medium, Title: "bootstrap token " + text.Name(t.ID),
+			Grants:   []string{"system:bootstrappers"},
 			TakeAway: kubectl("delete", Ref{Kind: "Secret", Namespace: systemNamespace, Name: "bootstrap-token-" + t.ID})}
 		i.Grants = append(i.Grants, t.Groups...)
 		slices.Sort(i.Grants)
@@ -667,8 +669,9 @@ func (j *judge) expression(d *Door, issuer, what string, c claim, refused bool) 
 		return
 	}
 	i := DoorItem{ID: "expression:" + issuer + what, Risk: High, Admin: what == "groups", Advice: d.Advice,
-		Title: fmt.Sprintf("the %s of issuer %s come from the expression %s, which adds no prefix", what, text.Name(issuer), text.Name(c.Expression)),
-		Text:  "What the issuer writes into a token is then taken as it is, system:masters included."}
+		Title: fmt.Sprintf("the %s of issuer %s come from the expression %s, which adds no prefix", what, text.Name(issuer),
+			text.Name(c.Expression)),
+		Text: "What the issuer writes into a token is then taken as it is, system:masters included."}
 	if !known {
 		i.Title = fmt.Sprintf("the %s of issuer %s come from the expression %s, which a person must read", what, text.Name(issuer),
 			text.Name(c.Expression))
@@ -960,7 +963,8 @@ func (j *judge) kubelet() Door {
 				Text: "With authorization.mode AlwaysAllow everybody who reaches port 10250 runs commands in every pod."})
 		}
 		if k.Mode != "Webhook" {
-			j.put(&d, nodes, DoorItem{ID: "mode", Title: "kubelets allow everything to whoever signs in (authorization.mode " + text.Name(k.Mode) + ")",
+			j.put(&d, nodes, DoorItem{ID: "mode", Title: "kubelets allow everything to whoever signs in (authorization.mode " + text.Name(k.Mode) +
+				")",
 				Risk: Critical, Advice: d.Advice,
 				Text: "Every client certificate of the CA that kubelets trust is good for commands in every pod."})
 		}
@@ -974,7 +978,8 @@ func (j *judge) kubelet() Door {
 		if k.ClientCAFile == "" {
 			d.saw("no CA of client certificates on %s", nodes)
 		} else {
-			j.put(&d, nodes, DoorItem{ID: "ca:" + k.ClientCAFile, Title: "kubelets take client certificates of the CA in " + text.Name(k.ClientCAFile),
+			j.put(&d, nodes, DoorItem{ID: "ca:" + k.ClientCAFile, Title: "kubelets take client certificates of the CA in " +
+				text.Name(k.ClientCAFile),
 				Risk: Info, Expected: true, Why: "is how the API server signs in there",
 				Text: "If it holds the break-glass CA, a certificate of it is good on nodes too."})
 		}
@@ -1057,7 +1062,8 @@ func (j *judge) kubeProxy() Door {
 		d.saw("ConfigMap kube-system/kube-proxy: metricsBindAddress is %q", j.s.KubeProxy.MetricsBindAddress)
 		if addr := j.s.KubeProxy.MetricsBindAddress; addr != "" && !text.Loopback(addr) {
 			d.State = Present
-			j.put(&d, "ConfigMap kube-system/kube-proxy", DoorItem{ID: "metrics", Title: "kube-proxy serves metrics and profiles on " + text.Name(addr) +
+			j.put(&d, "ConfigMap kube-system/kube-proxy", DoorItem{ID: "metrics", Title: "kube-proxy serves metrics and profiles on " +
+				text.Name(addr) +
 				" of every node", Risk: Medium, Advice: d.Advice})
 		}
 	}
@@ -1168,7 +1174,8 @@ func (j *judge) authorization() Door {
 		if slices.Contains(modes, "ABAC") {
 			d.State = Present
 			file, _ := c.flag("authorization-policy-file")
-			j.put(&d, c.Where, DoorItem{ID: "abac", Title: "the file " + text.Name(file) + " allows what RBAC may not (ABAC)", Risk: High, Admin: true,
+			j.put(&d, c.Where, DoorItem{ID: "abac", Title: "the file " + text.Name(file) + " allows what RBAC may not (ABAC)", Risk: High,
+				Admin:  true,
 				Advice: "move its rules to RBAC", Text: "Who it gives what is in no object of the cluster: review the file."})
 		}
 		if slices.Contains(modes, "Webhook") {

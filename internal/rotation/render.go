@@ -40,7 +40,8 @@ func (r Report) Text(w io.Writer, now time.Time, all bool) error {
 	case worst == Warning:
 		verdict = "something to do"
 	}
-	fmt.Fprintf(w, "%s  %s  (%s; seen %s)\n%s\n\n", text.Clean(r.Cluster), text.Clean(string(r.Phase)), verdict, stamp(r.At), text.Clean(r.Why))
+	fmt.Fprintf(w, "%s  %s  (%s; seen %s)\n%s\n\n", text.Clean(r.Cluster), text.Clean(string(r.Phase)), verdict, stamp(r.At),
+		text.Clean(r.Why))
 	yes := func(b bool) string {
 		if b {
 			return "yes"

@@ -46,7 +46,7 @@ func (b *Bot) placeOf(ctx context.Context, request string) (place, error) {
 // confirmed it, so a repetition goes on where it stopped; only a step whose confirmation was lost is done twice.
 func (b *Bot) Tell(ctx context.Context, n breakglass.Notice) error {
 	switch n.Event.(type) {
-	case breakglass.Refused, breakglass.Heartbeat:
+	case breakglass.Refused, breakglass.RefusedMore, breakglass.Heartbeat:
 		return nil // the person was told at once; the others are nobody's message
 	}
 	if said, ok := policyLine(n.Event); ok {

@@ -63,7 +63,8 @@ func TestNoPlaceShowsAForeignTextAsItCame(t *testing.T) {
 	seen.ClusterBindings[0].Subjects[0].Kind = inventory.User
 	seen.ClusterRoles[0].Rules[0] = inventory.PolicyRule{Verbs: []string{"*"}, APIGroups: []string{"*"}, Resources: []string{"*"}}
 	seen.Sources = nil
-	for _, name := range []string{inventory.SourceClusterRoles, inventory.SourceRoles, inventory.SourceClusterBindings, inventory.SourceBindings,
+	for _, name := range []string{inventory.SourceClusterRoles, inventory.SourceRoles, inventory.SourceClusterBindings,
+		inventory.SourceBindings,
 		inventory.SourceCSRs, inventory.SourceNodes, inventory.SourceTokenSecrets, inventory.SourceAccounts, inventory.SourceAuthentication,
 		inventory.SourceMutating, inventory.SourceAPIServices, inventory.SourceAWSAuth, inventory.SourceBootstrap, inventory.SourceIssuer} {
 		seen.Sources = append(seen.Sources, inventory.Source{Name: name, Count: 1})

@@ -119,8 +119,8 @@ func appendRune(b []byte, rest string, r rune) []byte {
 	}
 }
 
-// Seen reports whether a character shows and stays where it is; a space does not. Unicode counts some letters and marks as such that show nothing:
-// fillers, joiners, variation selectors, the blank of Braille.
+// Seen reports whether a character shows and stays where it is; a space does not. Unicode counts some letters and marks as such that show
+// nothing: fillers, joiners, variation selectors, the blank of Braille.
 func Seen(r rune) bool {
 	return unicode.IsPrint(r) && r != ' ' && r != 0x2800 &&
 		!unicode.In(r, unicode.Cf, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)

@@ -1,0 +1,152 @@
+package breakglass
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/breakglassd/breakglass/internal/ledger"
+)
+
+// How refused commands that have no entry of their own are recorded.
+const (
+	tallyEvery = time.Minute // how often one entry is written for all of them
+	maxTally   = 50          // rows of an entry: who, what and why
+)
+
+// RefusedMore says how many refused commands have no entry of their own: there was no room in the ledger, or the same person, or people
+// without a name, had used up what is recorded one by one. It is written in RefusalStream, one a minute at most.
+type RefusedMore struct {
+	From    time.Time      `json:"from"`           // when the first of them was refused
+	Until   time.Time      `json:"until"`          // and the last
+	Refused []RefusedCount `json:"refused"`        // the most frequent first, at most maxTally
+	More    int            `json:"more,omitempty"` // commands that have no row
+}
+
+// RefusedCount is how often one person or key was refused one command for one reason.
+type RefusedCount struct {
+	Who     string `json:"who"` // a person's id, or the key or Slack account of somebody without one
+	Command string `json:"command"`
+	Code    string `json:"code"`
+	N       int    `json:"n"`
+}
+
+// Kind is as that of every Event.
+func (RefusedMore) Kind() string { return "refused-more/v1" }
+
+// Total is how many refused commands an entry is about.
+func (r RefusedMore) Total() int {
+	n := r.More
+	for _, c := range r.Refused {
+		n += c.N
+	}
+	return n
+}
+
+// tally counts refused commands until they are recorded together.
+type tally struct {
+	mu   sync.Mutex // guards all below
+	rows map[RefusedCount]int
+	more int
+	from time.Time
+	last time.Time
+	all  int64
+}
+
+func (t *tally) add(a Actor, command, code string, now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.rows == nil {
+		t.rows, t.from = map[RefusedCount]int{}, now
+	}
+	t.last = now
+	t.all++
+	row := RefusedCount{Who: whose(a), Command: command, Code: code}
+	if _, known := t.rows[row]; !known && len(t.rows) >= maxTally {
+		t.more++
+		return
+	}
+	t.rows[row]++
+}
+
+// event is what is to be recorded, nil if nothing is.
+func (t *tally) event() *RefusedMore {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.rows == nil {
+		return nil
+	}
+	ev := &RefusedMore{From: t.from.UTC(), Until: t.last.UTC(), More: t.more}
+	for row, n := range t.rows {
+		row.N = n
+		ev.Refused = append(ev.Refused, row)
+	}
+	slices.SortFunc(ev.Refused, func(a, b RefusedCount) int {
+		return cmp.Or(cmp.Compare(b.N, a.N), cmp.Compare(a.Who, b.Who), cmp.Compare(a.Command, b.Command), cmp.Compare(a.Code, b.Code))
+	})
+	return ev
+}
+
+// recorded takes out what an entry has.
+func (t *tally) recorded(ev *RefusedMore) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, row := range ev.Refused {
+		n := row.N
+		row.N = 0
+		if t.rows[row] -= n; t.rows[row] == 0 {
+			delete(t.rows, row)
+		}
+	}
+	t.more -= ev.More
+	if t.from = t.last; len(t.rows) == 0 && t.more == 0 {
+		t.rows = nil
+	}
+}
+
+// whose names somebody who was refused, also without a person's id.
+func whose(a Actor) string {
+	switch {
+	case a.Person != "":
+		return a.Person
+	case a.Key != "":
+		return a.Key
+	case a.Slack != nil:
+		return "slack " + a.Slack.Team + "/" + a.Slack.User
+	}
+	return "unknown"
+}
+
+// recordTally records, each minute, what was refused and has no entry of its own. What is not recorded when the daemon dies is in its log.
+func (s *Service) recordTally(ctx context.Context) error {
+	tick := time.NewTicker(tallyEvery)
+	defer tick.Stop()
+	for {
+		ended := false
+		select {
+		case <-ctx.Done():
+			ended = true
+		case <-tick.C:
+		}
+		if ev := s.tally.event(); ev != nil && s.roomLeft() == nil {
+			if _, err := s.ledger.Append(context.WithoutCancel(ctx), s.now(), RefusalStream, ledger.AnyVersion, nil, draft(*ev, nil)); err != nil {
+				s.log.Error("recording how many commands were refused", slog.Int("refused", ev.Total()), slog.Any("error", err))
+			} else {
+				s.tally.recorded(ev)
+			}
+		}
+		if ended {
+			return nil
+		}
+	}
+}
+
+// RefusedTogether is how many refused commands got no entry of their own since the start.
+func (s *Service) RefusedTogether() int64 {
+	s.tally.mu.Lock()
+	defer s.tally.mu.Unlock()
+	return s.tally.all
+}
