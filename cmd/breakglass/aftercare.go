@@ -296,6 +296,10 @@ func (a *app) ackCommand() *cobra.Command {
 			return c.Acknowledge(ctx, r.ID, r.SweepDigest, note)
 		}, func(r api.Request) {
 			a.screen.note("%s acknowledged   %s", a.screen.green("✓"), r.ID)
+			if n := r.Swept.Critical(); n > 0 {
+				a.screen.note("%s %d critical things are still there, and stay a finding until a look finds them gone: %s", a.screen.yellow("!"), n,
+					a.typed("findings", nil))
+			}
 		})
 }
 

@@ -236,9 +236,9 @@ func (s *Service) Close(ctx context.Context, a Actor, id, note string) (*Request
 
 // Acknowledge records that a second person has seen what a grant left behind: an approver or a responder, never the requester.
 // seen is the Digest of the sweep that they were shown: if the last one found something else, it is refused. While something
-// critical is there the note says why it may stay; otherwise it may be empty.
+// critical is there the note says why it may stay; otherwise it may be empty. What is critical then stays a finding: see accepted.
 func (s *Service) Acknowledge(ctx context.Context, a Actor, id, seen, note string) (*Request, error) {
-	return s.command(ctx, a, "acknowledge", id, func(p *Policy, r *Request, _ time.Time) (Event, map[string]string, error) {
+	r, err := s.command(ctx, a, "acknowledge", id, func(p *Policy, r *Request, _ time.Time) (Event, map[string]string, error) {
 		if a.Person == r.Ask.By.Person {
 			return nil, nil, refuse(ClassDenied, "own-session", "somebody else must look at it",
 				"nobody acknowledges what their own session left behind")
@@ -264,6 +264,54 @@ func (s *Service) Acknowledge(ctx context.Context, a Actor, id, seen, note strin
 		}
 		return Acknowledged{By: a, Seen: seen}, optional("note", note), nil
 	})
+	if err == nil {
+		s.accepted(ctx, r)
+	}
+	return r, err
+}
+
+// acceptedFor is how long a person's word that something critical may stay keeps it from being critical again.
+const acceptedFor = 30 * 24 * time.Hour
+
+// accepted keeps among the findings what is critical, is still there, and may stay by a person's word: a warning until the time of that
+// word is over, and critical from then on. It ends when a sweep finds nothing critical there, or, once the time is over, by a
+// responder's word that it is to stay for good.
+func (s *Service) accepted(ctx context.Context, r *Request) {
+	f := FindingOpened{Key: acceptedCritical + "/" + r.ID, Check: acceptedCheck, Cluster: r.Ask.Cluster, Request: r.ID,
+		Severity: SeverityWarning}
+	is := r.Acknowledged != nil && r.Swept.Critical() > 0
+	if is {
+		if s.isSettled(f.Key) {
+			return
+		}
+		until := r.Acknowledged.At.Add(acceptedFor)
+		f.What = fmt.Sprintf("%s accepted until %s that %d critical things of %s are still there: %s", r.Acknowledged.By.Person,
+			until.UTC().Format(time.DateOnly), r.Swept.Critical(), r.ID, clip(r.Swept.Items[0].Object, 200))
+		f.Next = "take away what must go (breakglass show " + r.ID + "), and have it looked at again: breakglass sweep " + r.ID
+		if !s.now().Before(until) {
+			f.Severity, f.What = SeverityCritical, f.What+"; that time is over"
+			f.Next += "; or, if it is to stay for good: breakglass findings settle " + f.Key
+		}
+	}
+	s.findIf(ctx, is, f, "nothing critical of it is there any more")
+}
+
+// acceptedCheck names what accepted finds.
+const acceptedCheck = "aftercare"
+
+// acceptances looks whose time is over.
+func (s *Service) acceptances(ctx context.Context) {
+	for _, f := range s.Findings() {
+		if f.Check != acceptedCheck || f.Request == "" {
+			continue
+		}
+		r, err := s.load(ctx, f.Request)
+		if err != nil {
+			s.log.Error("reading what was accepted", slog.String("finding", f.Key), slog.Any("error", err))
+			continue
+		}
+		s.accepted(ctx, r)
+	}
 }
 
 // already refuses a word that was given before, unless it is the same word of the same person, as a client that tries again sends it.
@@ -571,6 +619,9 @@ func (s *Service) examine(ctx context.Context, r *Request) (*Request, error) {
 		after, err := s.append(ctx, fresh, time.Time{}, nil, session, swept)
 		if errors.Is(err, ledger.ErrConflict) {
 			continue
+		}
+		if err == nil {
+			s.accepted(ctx, after)
 		}
 		return after, err
 	}

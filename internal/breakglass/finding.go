@@ -193,10 +193,11 @@ func (s *Service) Over(ctx context.Context, key, how string) error {
 
 // settledByHand is the kinds of findings that tell of what was once done. No check sees them end, so people settle them. Every
 // other finding ends when the check that found it finds it put right.
-var settledByHand = []string{unknownCertificate, unknownName}
+var settledByHand = []string{acceptedCritical, unknownCertificate, unknownName}
 
 // The kinds of findings that [Service.SettleByHand] takes.
 const (
+	acceptedCritical   = "accepted-critical" // once the time for which it was accepted is over
 	unknownCertificate = "unknown-certificate"
 	unknownName        = "unknown-name"
 )
@@ -230,6 +231,9 @@ func (s *Service) SettleByHand(ctx context.Context, a Actor, key string, seen in
 	defer s.findings.mu.Unlock()
 	var keys []string
 	for k, f := range s.findings.open {
+		if kind == acceptedCritical && f.Severity != SeverityCritical {
+			continue // it is accepted, and to be seen until that time is over
+		}
 		if f.Seq <= seen && (k == key || strings.HasSuffix(key, "/") && strings.HasPrefix(k, key)) {
 			keys = append(keys, k)
 		}

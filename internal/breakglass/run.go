@@ -468,6 +468,7 @@ func (s *Service) beat(ctx context.Context) error {
 				nil)); err != nil {
 				s.log.Error("recording a heartbeat", slog.Any("error", err))
 			}
+			s.acceptances(ctx)
 		}
 	}
 }
