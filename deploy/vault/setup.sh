@@ -1,10 +1,11 @@
 #!/bin/sh
 # Sets up Vault for breakglassd: for each cluster a PKI mount of its own with a CA key that never leaves Vault, the roles and
 # the policy that ship, and an AppRole to log in with. Run it again at any time: it brings everything back to what it
-# describes, and it never makes a second CA or replaces one.
+# describes, and it never makes a second CA or replaces one. OpenBao is set up in the same way.
 #
-# Needs the vault CLI, VAULT_ADDR and an administrator's token (VAULT_TOKEN or `vault login`). Each run describes all
-# clusters of one daemon, because its policy is written as a whole: a run that leaves one out is refused, unless --drop names it.
+# Needs the vault CLI (or OpenBao's bao, where there is no vault), VAULT_ADDR and an administrator's token (VAULT_TOKEN or
+# `vault login`). Each run describes all clusters of one daemon, because its policy is written as a whole: a run that leaves one
+# out is refused, unless --drop names it.
 set -eu
 
 usage() {
@@ -118,7 +119,10 @@ mount_done
 for f in breakglassd.hcl roles/breakglass.json roles/breakglass-group.json roles/breakglass-canary.json; do
   [ -r "$files/$f" ] || die "$files/$f is missing: give the directory of the shipped files with --files"
 done
-command -v vault >/dev/null || die "the vault CLI is not on the PATH"
+if ! command -v vault >/dev/null; then
+  command -v bao >/dev/null || die "neither the vault CLI nor OpenBao's bao is on the PATH"
+  vault() { bao "$@"; }
+fi
 vault token lookup >/dev/null || die "Vault does not know this token: set VAULT_ADDR and VAULT_TOKEN, or run vault login"
 mkdir -p "$out"
 
@@ -167,7 +171,7 @@ section() {
   awk -v want="$1" 'BEGIN { n = 1 } /^# --- for each (mount|role) ---$/ { n++; next } n == want' "$files/breakglassd.hcl"
 }
 
-# setup_mount PATH ISSUER KEY_BITS: sets issuer_id
+# setup_mount PATH ISSUER KEY_BITS: sets issuer_id and unknown, a sed script that takes out the role fields which the server has not
 setup_mount() {
   if type=$(vault read -field=type "sys/mounts/$1" 2>/dev/null); then
     [ "$type" = pki ] || die "$1 is a $type engine: choose another mount"
@@ -176,6 +180,12 @@ setup_mount() {
     say "made the PKI mount $1"
   fi
   quiet vault secrets tune -max-lease-ttl="$ca_ttl" "$1"
+  # What a role consists of is asked of the server: some fields are Vault's alone and some OpenBao's, and each warns of the other's.
+  fields=$(vault path-help "$1/roles/breakglass") || die "the help on $1/roles/breakglass could not be read"
+  unknown='/"allow_token_displayname"/d' # in every role that is given back, but it cannot be set
+  for field in serial_number_source not_before not_before_bound not_after_bound; do
+    printf '%s\n' "$fields" | grep -q "^ *$field (" || unknown="$unknown;/\"$field\"/d"
+  done
   if [ "$2" != - ]; then
     issuer_id=$(vault read -field=issuer_id "$1/issuer/$2") || die "$1 has no issuer $2: vault list -detailed $1/issuers shows them"
   elif [ "$(vault list "$1/issuers" 2>/dev/null | grep -Ec '^[0-9a-f-]{36}$')" -gt 1 ] &&
@@ -209,8 +219,7 @@ setup_mount() {
 
 # setup_role MOUNT ROLE FILE GROUP MAX_TTL
 setup_role() {
-  # allow_token_displayname is in every role that Vault gives back, but cannot be set: it would only warn.
-  sed -e "s/@ISSUER_ID@/$issuer_id/" -e "s/\"@MAX_TTL_SECONDS@\"/$5/" -e "s/@GROUP@/$4/" -e '/"allow_token_displayname"/d' "$files/roles/$3" |
+  sed -e "s/@ISSUER_ID@/$issuer_id/" -e "s/\"@MAX_TTL_SECONDS@\"/$5/" -e "s/@GROUP@/$4/" -e "$unknown" "$files/roles/$3" |
     vault write "$1/roles/$2" - >/dev/null || die "the role $1/roles/$2 could not be written"
 }
 

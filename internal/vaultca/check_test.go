@@ -19,6 +19,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/breakglassd/breakglass/internal/bgtest/real"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/policies"
 )
@@ -50,6 +51,7 @@ func TestDriftOfEveryRoleFieldStopsIssuing(t *testing.T) {
 		"ext_key_usage": []string{"ServerAuth"}, "ext_key_usage_oids": []string{"1.3.6.1.5.5.7.3.1"},
 		"allowed_other_sans": []string{"1.2.3.4;UTF8:*"},
 		"policy_identifiers": []string{"1.2.3.4"}, "organization": []string{"system:masters"}, "allowed_domains": []string{"*"},
+		"not_before": "2020-01-01T00:00:00Z", "not_before_bound": "permit", "not_after_bound": "permit",
 	}
 	for _, g := range []string{"", group} {
 		shipped := shippedRole(t, w, g)
@@ -58,7 +60,17 @@ func TestDriftOfEveryRoleFieldStopsIssuing(t *testing.T) {
 			t.Fatal(err)
 		}
 		path := w.mount.Path + "/roles/" + name
+		there, err := w.root.Logical().Read(path)
+		if err != nil {
+			t.Fatal(err)
+		}
 		for field, value := range shipped {
+			if _, ok := there.Data[field]; !ok { // of the other product
+				if !slices.Contains(slices.Concat(ofVault, ofOpenBao), field) {
+					t.Errorf("there is no field %s", field)
+				}
+				continue
+			}
 			changed := maps.Clone(shipped)
 			switch v := value.(type) {
 			case bool:
@@ -118,8 +130,49 @@ func TestRoleFieldsOfANewerVaultDoNotStopIssuing(t *testing.T) {
 	role["key_bits"] = "256"
 	bad, _, _ = roleDrift(role, "", w.mount)
 	if want := []string{"role field key_bits is \"256\" instead of 256",
-		"role field no_store is missing (this Vault is too old)"}; !slices.Equal(bad, want) {
+		"role field no_store is missing (this Vault is too old, or an OpenBao before 2.3.1)"}; !slices.Equal(bad, want) {
 		t.Errorf("got %q, want %q", bad, want)
+	}
+}
+
+// Vault and OpenBao each have role fields that the other has not. A role may lack those of the other product, all of them together, and
+// what it has is compared whosever it is.
+func TestARoleMayLackOnlyTheFieldsOfTheOtherProduct(t *testing.T) {
+	w := &world{mount: Mount{IssuerID: "00000000-0000-0000-0000-000000000000", MaxTTL: time.Hour}}
+	for _, tt := range []struct {
+		lacks  []string
+		change map[string]any
+		bad    []string // the fields that stop signing
+	}{
+		{nil, nil, nil}, // of a product that has all of them
+		{ofOpenBao, nil, nil},
+		{ofVault, nil, nil},
+		{slices.Concat(ofVault, ofOpenBao), nil, []string{"serial_number_source"}},
+		{[]string{"serial_number_source", "not_after_bound"}, nil, []string{"not_after_bound"}},
+		{[]string{"serial_number_source", "not_before", "not_before_bound"}, nil, []string{"not_before", "not_before_bound"}},
+		{[]string{"serial_number_source", "allowed_serial_numbers"}, nil, []string{"allowed_serial_numbers"}},
+		{ofVault, map[string]any{"allowed_serial_numbers": []any{"*"}}, []string{"allowed_serial_numbers"}},
+		{ofVault, map[string]any{"not_after_bound": "permit"}, []string{"not_after_bound"}},
+		{ofVault, map[string]any{"not_before_bound": "duration"}, []string{"not_before_bound"}},
+		{ofVault, map[string]any{"not_before": "2020-01-01T00:00:00Z"}, []string{"not_before"}},
+		{ofOpenBao, map[string]any{"serial_number_source": "json-csr"}, []string{"serial_number_source"}},
+		{nil, map[string]any{"not_after_bound": "permit"}, []string{"not_after_bound"}},
+	} {
+		role := shippedRole(t, w, "")
+		for _, field := range tt.lacks {
+			delete(role, field)
+		}
+		maps.Copy(role, tt.change)
+		bad, unknown, err := roleDrift(role, "", w.mount)
+		if err != nil || len(unknown) > 0 || len(bad) != len(tt.bad) {
+			t.Errorf("without %q, with %v: %q, unknown %q, error %v; want %q", tt.lacks, tt.change, bad, unknown, err, tt.bad)
+			continue
+		}
+		for i, field := range tt.bad {
+			if !strings.HasPrefix(bad[i], "role field "+field+" is ") {
+				t.Errorf("without %q, with %v: %q, want it to be about %s", tt.lacks, tt.change, bad[i], field)
+			}
+		}
 	}
 }
 
@@ -234,6 +287,14 @@ func TestCheckNamesTheUnknown(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantError(t, c.Check(t.Context(), "prod", ""), "roles/breakglass", "run deploy/vault/setup.sh")
+}
+
+func TestDoctorNamesTheProduct(t *testing.T) {
+	w := sharedWorld(t)
+	want := map[real.Component]string{real.VaultServer: "Vault 1.", real.OpenBaoServer: "OpenBao 2."}[shared.server]
+	if f := w.open(t).Doctor(t.Context())[0]; f.Code != "vault-health" || f.Level != LevelOK || !strings.HasPrefix(f.Text, want) {
+		t.Errorf("the first finding is %+v, want one that says %s", f, want)
+	}
 }
 
 func TestDoctorFindsEveryPlantedEvil(t *testing.T) {

@@ -41,7 +41,7 @@ func (c *CA) Doctor(ctx context.Context) []Finding {
 		d.add(LevelError, "vault-health", c.cfg.Address, err.Error())
 		return d.out // everything else would say the same again
 	}
-	d.add(LevelOK, "vault-health", c.cfg.Address, fmt.Sprintf("Vault %s is up", h.Version))
+	d.add(LevelOK, "vault-health", c.cfg.Address, fmt.Sprintf("%s %s is up", h.Product, h.Version))
 	for _, w := range h.Warnings {
 		d.add(LevelWarn, "vault-health", c.cfg.Address, w)
 	}
@@ -277,7 +277,8 @@ func forbiddenPaths(mount, issuer string) []string {
 		"intermediate/generate/internal", "intermediate/set-signed", "intermediate/cross-sign",
 		"issuers/generate/root/internal", "issuers/import/bundle", "config/ca", "config/keys", "config/urls", "config/crl", "config/cluster",
 		"keys", "keys/generate/internal", "keys/import", "key/default",
-		"roles/other", "revoke", "revoke-with-key", "tidy", "tidy-cancel", "crl/rotate", "acme/new-account", "roles/breakglass/acme/new-account",
+		"roles/other", "cel/roles/other", "cel/sign/other", "cel/issue/other",
+		"revoke", "revoke-with-key", "tidy", "tidy-cancel", "crl/rotate", "acme/new-account", "roles/breakglass/acme/new-account",
 	} {
 		out = append(out, mount+"/"+p)
 	}

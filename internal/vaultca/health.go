@@ -16,6 +16,7 @@ import (
 // Health is what Vault says about itself and our token. A usable Vault may still have warnings.
 type Health struct {
 	Status     int           // of sys/health
+	Product    string        // Vault or OpenBao
 	Version    string        // as Vault reports it; empty when it hides it
 	Standby    bool          // this node forwards to the active one
 	ServerTime time.Time     // Vault's clock, to the second
@@ -57,12 +58,17 @@ func (c *CA) health(ctx context.Context, client *api.Client) (Health, error) {
 	h.Status = resp.StatusCode
 	var body struct {
 		Version       string `json:"version"`
+		Enterprise    *bool  `json:"enterprise"`
 		ServerTimeUTC int64  `json:"server_time_utc"`
 	}
 	if err := decode(resp.Body, &body); err != nil || body.ServerTimeUTC == 0 {
 		return h, fmt.Errorf("%s does not answer like Vault (status %d): check the address, and what stands between", c.cfg.Address, h.Status)
 	}
 	h.Version, h.ServerTime = strings.Join(clean([]string{body.Version}), ""), time.Unix(body.ServerTimeUTC, 0).UTC()
+	h.Product = "Vault"
+	if major, _, _ := strings.Cut(h.Version, "."); body.Enterprise == nil && major != "" && major != "0" && major != "1" {
+		h.Product = "OpenBao" // its versions begin with 2.0.0, and every Vault of such a version says whether it is an enterprise's
+	}
 	usable, standby, sentence := healthOf(h.Status)
 	if !usable {
 		return h, errors.New(sentence)
@@ -72,7 +78,8 @@ func (c *CA) health(ctx context.Context, client *api.Client) (Health, error) {
 		h.Warnings = append(h.Warnings, fmt.Sprintf("Vault's clock and this one differ by %s: set both with NTP, or certificates will not be "+
 			"believed", d.Round(time.Second)))
 	}
-	if h.Version != "" && !honoursMaxTTL(h.Version) {
+	// In OpenBao the role forbids not_after, and Check compares that it does.
+	if h.Product == "Vault" && h.Version != "" && !honoursMaxTTL(h.Version) {
 		h.Warnings = append(h.Warnings, fmt.Sprintf("Vault %s lets a caller exceed a role's max_ttl with not_after (hashicorp/vault#29928), "+
 			"and only the shipped policy "+
 			"stands against it: update to 1.19.19, 1.20.13, 1.21.8, 2.0.3 or later", h.Version))

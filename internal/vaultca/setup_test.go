@@ -16,7 +16,7 @@ import (
 
 func TestSetupLoadsExactlyWhatShipsAndCanBeRunAgain(t *testing.T) {
 	t.Parallel()
-	v, err := shared.bins.StartVault(t.Context(), real.VaultOptions{Dir: t.TempDir()})
+	v, err := shared.bins.StartVault(t.Context(), real.VaultOptions{Dir: t.TempDir(), Server: shared.server})
 	if err != nil {
 		t.Fatal(err)
 	}

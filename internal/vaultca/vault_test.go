@@ -33,9 +33,10 @@ import (
 
 const group = "breakglass:cluster-admins"
 
-// shared is the programs, a Vault that setup.sh has set up and of which others are copies, and one copy for the tests that
+// shared is the programs, a Vault (or OpenBao) that setup.sh has set up and of which others are copies, and one copy for the tests that
 // change nothing in it that another test looks at.
 var shared struct {
+	server   real.Component
 	bins     real.Binaries
 	template *real.Vault
 	made     string // what setup.sh printed for the template
@@ -43,26 +44,32 @@ var shared struct {
 	vault    *real.Vault
 }
 
+// TestMain runs all tests on each server that the line of versions in use has: on Vault, and with BREAKGLASS_REAL=oldest on OpenBao too.
 func TestMain(m *testing.M) {
-	dir, err := os.MkdirTemp("", "vaultca")
-	if err != nil {
-		log.Fatal(err)
+	code := 0
+	for _, server := range real.PKIServers() {
+		dir, err := os.MkdirTemp("", "vaultca")
+		if err != nil {
+			log.Fatal(err)
+		}
+		if err := prepare(context.Background(), server, dir); err != nil {
+			log.Fatal(err)
+		}
+		log.Printf("the tests that follow run on %s", server)
+		code = max(code, m.Run())
+		shared.vault.Stop()
+		_ = os.RemoveAll(dir) // a leftover directory does no harm
 	}
-	if err := prepare(context.Background(), dir); err != nil {
-		log.Fatal(err)
-	}
-	code := m.Run()
-	shared.vault.Stop()
-	_ = os.RemoveAll(dir) // a leftover directory does no harm
 	os.Exit(code)
 }
 
-func prepare(ctx context.Context, dir string) (err error) {
-	if shared.bins, err = real.Build(ctx, log.Printf, real.VaultServer); err != nil {
+func prepare(ctx context.Context, server real.Component, dir string) (err error) {
+	shared.server = server
+	if shared.bins, err = real.Build(ctx, log.Printf, server); err != nil {
 		return err
 	}
 	if shared.template, err = shared.bins.StartVault(ctx, real.VaultOptions{Dir: filepath.Join(dir, "template"),
-		Persistent: true}); err != nil {
+		Persistent: true, Server: server}); err != nil {
 		return err
 	}
 	secret := filepath.Join(dir, "secret-id")
@@ -88,10 +95,10 @@ type world struct {
 
 var worlds atomic.Int64
 
-// script runs deploy/vault/setup.sh.
+// script runs deploy/vault/setup.sh with the client of the server in use: vault, or bao alone.
 func script(v *real.Vault, home string, args ...string) (string, error) {
 	cmd := exec.Command("/bin/sh", append([]string{"../../deploy/vault/setup.sh"}, args...)...)
-	cmd.Env = []string{"PATH=" + filepath.Dir(shared.bins[real.VaultServer]) + ":/usr/bin:/bin", "HOME=" + home,
+	cmd.Env = []string{"PATH=" + filepath.Dir(shared.bins[shared.server]) + ":/usr/bin:/bin", "HOME=" + home,
 		"VAULT_ADDR=" + v.Addr, "VAULT_CACERT=" + v.CACert, "VAULT_TOKEN=" + v.RootToken}
 	out, err := cmd.CombinedOutput()
 	return string(out), err

@@ -11,22 +11,25 @@ import (
 // A Component is one program that [Build] can make. Its value is the name of the executable.
 type Component string
 
-// The components. ControllerManager is built only when it is asked for by name: few tests need a CSR signer.
+// The components. ControllerManager is built only when it is asked for by name: few tests need a CSR signer. OpenBaoServer is made
+// in the oldest line only, so that the plain `go test ./...` does not build a second server of the same kind.
 const (
 	VaultServer       Component = "vault"
+	OpenBaoServer     Component = "bao"
 	EtcdServer        Component = "etcd"
 	KubeAPIServer     Component = "kube-apiserver"
 	KubeCtl           Component = "kubectl"
 	ControllerManager Component = "kube-controller-manager"
 )
 
-// A line is the versions of what is built together. They must agree with the files in its directory of modules.
-type line struct{ dir, vault, etcd, kubernetes string }
+// A line is the versions of what is built together; openbao is "" where there is none. They must agree with the files in its directory
+// of modules.
+type line struct{ dir, vault, openbao, etcd, kubernetes string }
 
 // The newest that can be built here, and the oldest that is supported: modules/README.md says why these.
 var lines = map[string]line{
 	"":       {dir: "modules/", vault: "1.21.1", etcd: "3.7.3", kubernetes: "1.37.2"},
-	"oldest": {dir: "modules/oldest/", vault: "1.21.1", etcd: "3.6.5", kubernetes: "1.35.4"},
+	"oldest": {dir: "modules/oldest/", vault: "1.21.1", openbao: "2.4.0", etcd: "3.6.5", kubernetes: "1.35.4"},
 }
 
 // LineVar is the environment variable that chooses the oldest supported versions (oldest) in place of the newest (unset).
@@ -43,6 +46,15 @@ func inUse() (line, error) {
 
 // VaultVersion is the version of the Vault that [Build] makes, such as 1.21.1, or "" where the environment names no known line.
 func VaultVersion() string { return lines[os.Getenv(LineVar)].vault }
+
+// PKIServers are the servers that a CA of breakglass may be kept in, as far as the line in use has them: Vault always, OpenBao in the
+// oldest. A package whose claims are about such a server tests them on each.
+func PKIServers() []Component {
+	if lines[os.Getenv(LineVar)].openbao != "" {
+		return []Component{VaultServer, OpenBaoServer}
+	}
+	return []Component{VaultServer}
+}
 
 // KubernetesVersion is the version of the Kubernetes programs that [Build] makes, such as 1.37.2.
 func KubernetesVersion() string { return lines[os.Getenv(LineVar)].kubernetes }
@@ -91,6 +103,13 @@ func (l line) recipeFor(c Component) (recipe, error) {
 	case VaultServer:
 		return recipe{component: c, version: l.vault, pkg: "github.com/hashicorp/vault", about: "10 minutes",
 			ask: []string{"version"}, answer: "Vault v" + l.vault}.withModule(l.dir + "vault")
+	case OpenBaoServer:
+		if l.openbao == "" {
+			return recipe{}, fmt.Errorf("OpenBao is tested with the oldest supported versions only: set %s=oldest", LineVar)
+		}
+		return recipe{component: c, version: l.openbao, pkg: "github.com/openbao/openbao", about: "5 minutes",
+			ldflags: "-X github.com/openbao/openbao/version.fullVersion=" + l.openbao,
+			ask:     []string{"version"}, answer: "OpenBao v" + l.openbao}.withModule(l.dir + "openbao")
 	case EtcdServer:
 		return recipe{component: c, version: l.etcd, pkg: "go.etcd.io/etcd/server/v3", about: "1 minute",
 			ask: []string{"--version"}, answer: "etcd Version: " + l.etcd}.withModule(l.dir + "etcd")

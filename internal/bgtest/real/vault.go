@@ -24,12 +24,14 @@ type VaultOptions struct {
 	// holds, its root token and unseal key included, but with an address and a certificate of its own. So a set-up that takes
 	// seconds is made once, and each test still has a Vault that it may break.
 	CopyOf *Vault
+	// Server is OpenBaoServer for an OpenBao in place of a Vault. A copy is of the kind that it is copied from.
+	Server Component
 	// Plain makes it listen without TLS, for a test that reads or cuts the bytes on the way.
 	Plain bool
 }
 
-// A Vault is a running Vault server: initialised with one key share, unsealed, with nothing mounted but what Vault itself
-// mounts. Addr is stable over Stop and Start.
+// A Vault is a running Vault or OpenBao server: initialised with one key share, unsealed, with nothing mounted but what it mounts
+// by itself. Addr is stable over Stop and Start.
 type Vault struct {
 	Process
 	Addr      string // https://127.0.0.1:port, or http:// where Plain was asked for
@@ -45,7 +47,17 @@ type Vault struct {
 // StartVault starts a Vault, initialises and unseals it. ctx limits the start only: the server runs until Stop or until
 // this process dies.
 func (b Binaries) StartVault(ctx context.Context, o VaultOptions) (*Vault, error) {
-	path, err := b.path(VaultServer)
+	if from := o.CopyOf; from != nil {
+		o.Server = from.component
+	}
+	started := "Vault server started!"
+	switch o.Server {
+	case "":
+		o.Server = VaultServer
+	case OpenBaoServer:
+		started = "OpenBao server started!"
+	}
+	path, err := b.path(o.Server)
 	if err != nil {
 		return nil, err
 	}
@@ -66,8 +78,8 @@ func (b Binaries) StartVault(ctx context.Context, o VaultOptions) (*Vault, error
 		o.Persistent = true
 	}
 	v := &Vault{persistent: o.Persistent, httpClient: ca.httpClient(),
-		Process: Process{component: VaultServer, path: path, dir: o.Dir, args: []string{"server", "-config=vault.json"}}}
-	v.ready = func(context.Context) error { return v.printed("Vault server started!") }
+		Process: Process{component: o.Server, path: path, dir: o.Dir, args: []string{"server", "-config=vault.json"}}}
+	v.ready = func(context.Context) error { return v.printed(started) }
 	err = withFreePorts(1, func(ports []int) error {
 		v.Addr, v.CACert = "https://"+hostPort(ports[0]), filepath.Join(o.Dir, "ca.crt")
 		listener := map[string]any{"address": hostPort(ports[0]), "tls_cert_file": "server.crt", "tls_key_file": "server.key"}
@@ -83,7 +95,7 @@ func (b Binaries) StartVault(ctx context.Context, o VaultOptions) (*Vault, error
 			"storage":       storage,
 			"listener":      map[string]any{"tcp": listener},
 			"api_addr":      v.Addr,
-			"disable_mlock": true, // locking memory needs a capability that tests do not have
+			"disable_mlock": true, // locking memory needs a capability that tests do not have; OpenBao never does it, and ignores this
 		}, "", "  ")
 		if err != nil {
 			return err
