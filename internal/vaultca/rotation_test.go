@@ -105,6 +105,35 @@ func TestBothPinnedIssuersMaySignAndNoOther(t *testing.T) {
 			}
 		}
 	}
+	// What a scan asks for names each pinned issuer, in their order, and needs no credential.
+	stranger := w.open(t, func(c *Config) {
+		m := w.mount
+		m.IssuerID, m.NextIssuerID = g1, g2
+		c.Mounts, c.Auth.RoleID = []Mount{m}, "00000000-0000-0000-0000-000000000000"
+	})
+	if _, err := stranger.Issuer(t.Context(), "prod"); err == nil {
+		t.Error("Issuer needs no credential")
+	}
+	for _, tt := range []struct {
+		c    *CA
+		want []string
+	}{{both, []string{g1, g2}}, {turned, []string{g2, g1}}, {first, []string{g1}}, {stranger, []string{g1, g2}}} {
+		got, err := tt.c.Issuers(t.Context(), "prod")
+		if err != nil || len(got) != len(tt.want) {
+			t.Fatalf("%d issuers (%v), want %d", len(got), err, len(tt.want))
+		}
+		for i, id := range tt.want {
+			if want, err := both.issuer(t.Context(), w.mount, id); err != nil || !got[i].Equal(want) {
+				t.Errorf("issuer %d is %s (%v), want that of %s", i+1, got[i].Subject, err, id)
+			}
+		}
+	}
+	if _, err := both.Issuers(t.Context(), "none"); err == nil {
+		t.Error("a cluster without a mount has issuers")
+	}
+	if _, err := w.pinned(t, g1, "00000000-0000-0000-0000-000000000000").Issuers(t.Context(), "prod"); err == nil {
+		t.Error("an issuer that is not there is left out")
+	}
 	// Names are not ids: whoever renames an issuer would choose.
 	for _, ref := range []string{"default", "breakglass-g2"} {
 		w.point(t, ref)
