@@ -37,6 +37,8 @@ var alertCases = []alertCase{
 	{"BreakglassCannotIssue", one(`breakglass_vault_up{cluster="c1"}`, "0 0 1 0x10"), "6m", nil}, // up a moment ago
 	{"BreakglassClusterUnreachable", one(`breakglass_cluster_up{cluster="c1"}`, "0x20"), "11m", []string{"cluster=c1"}},
 	{"BreakglassClusterUnreachable", one(`breakglass_cluster_up{cluster="c1"}`, "0x5 1x20"), "11m", nil},
+	{"BreakglassClusterCredentialEnds", one(`breakglass_cluster_credential_ends_soon{cluster="c1"}`, "1x100"), "61m", []string{"cluster=c1"}},
+	{"BreakglassClusterCredentialEnds", one(`breakglass_cluster_credential_ends_soon{cluster="c1"}`, "1x5 0x100"), "61m", nil}, // renewed
 	{"BreakglassSlackDown", one(`breakglass_slack_up`, "0x10"), "6m", []string{""}},
 	{"BreakglassSlackDown", one(`breakglass_slack_up`, "1x3 0x2 1x10"), "6m", nil},
 	{"BreakglassSlackRefusesMessages", one(`breakglass_slack_calls_total{what="chat.postMessage",outcome="blocked"}`, "0 1x10"), "8m",

@@ -148,6 +148,9 @@ func (d *daemon) probe(ctx context.Context) *health {
 		add("cluster/"+c.ID, false, reaching[i])
 		d.metrics.vault.WithLabelValues(c.ID).Set(up(signing[i]))
 		d.metrics.cluster.WithLabelValues(c.ID).Set(up(reaching[i]))
+		if _, soon, err := d.clusters.CredentialEnds(c.ID); err == nil {
+			d.metrics.ending.WithLabelValues(c.ID).Set(map[bool]float64{true: 1}[soon])
+		}
 		if d.ca != nil {
 			if issuer, err := d.ca.Issuer(ctx, c.ID); err == nil {
 				d.metrics.issuer.WithLabelValues(c.ID).Set(float64(issuer.NotAfter.Unix()))
@@ -279,6 +282,7 @@ type metrics struct {
 	told     *prometheus.CounterVec
 	vault    *prometheus.GaugeVec
 	cluster  *prometheus.GaugeVec
+	ending   *prometheus.GaugeVec
 	issuer   *prometheus.GaugeVec
 	revoked  *prometheus.HistogramVec
 	findings *prometheus.GaugeVec
@@ -337,6 +341,7 @@ func newMetrics(d *daemon) *metrics {
 	m.told = counters("slack_calls_total", "Calls from and to Slack.", "what", "outcome")
 	m.vault = gauges("vault_up", "1 if a certificate for the cluster would be signed under exactly what was pinned.", "cluster")
 	m.cluster = gauges("cluster_up", "1 if the cluster answers and the daemon may do there what it must.", "cluster")
+	m.ending = gauges("cluster_credential_ends_soon", "1 if the daemon's credential for the cluster has ended, or does so soon.", "cluster")
 	m.issuer = gauges("issuer_not_after_seconds", "When the cluster's issuer in Vault ends, in Unix time.", "cluster")
 	m.revoked = histograms("revocation_seconds", "From a recorded revocation to the first no of an API server, one for each server that was "+
 		"not away.",

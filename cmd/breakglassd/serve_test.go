@@ -304,7 +304,7 @@ func TestDaemonFromStartToStopWithARealVault(t *testing.T) {
 	for _, want := range []string{`breakglass_requests_total{cluster="c1",outcome="opened",profile="admin"} 1`,
 		`breakglass_approval_wait_seconds_count{cluster="c1",profile="admin"} 1`,
 		`breakglass_issue_duration_seconds_count{cluster="c1"} 1`, `breakglass_vault_up{cluster="c1"} 1`,
-		`breakglass_cluster_up{cluster="c1"} 1`, "breakglass_slack_up 0",
+		`breakglass_cluster_up{cluster="c1"} 1`, `breakglass_cluster_credential_ends_soon{cluster="c1"} 0`, "breakglass_slack_up 0",
 		`breakglass_issuer_not_after_seconds{cluster="c1"}`, "breakglass_ledger_size ", "breakglass_ledger_checkpoint_age_seconds ",
 		"breakglass_policy_reload_success 1", "breakglass_ledger_verify_ok 1"} {
 		if !strings.Contains(m, want) {

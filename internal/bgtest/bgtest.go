@@ -488,6 +488,25 @@ type Cluster struct {
 	onBind   func(breakglass.Binding) (apply bool, err error)
 	onUnbind func(request string) (apply bool, err error)
 	onBound  func() error
+	able     func(context.Context) error
+}
+
+// SetAble has each Able ask f.
+func (c *Cluster) SetAble(f func(context.Context) error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.able = f
+}
+
+// Able implements breakglass.Able.
+func (c *Cluster) Able(ctx context.Context, _ string) error {
+	c.mu.Lock()
+	f := c.able
+	c.mu.Unlock()
+	if f == nil {
+		return nil
+	}
+	return f(ctx)
 }
 
 // SetBind has each Bind ask f: apply says whether it happens, err what is told.

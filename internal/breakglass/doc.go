@@ -30,7 +30,8 @@
 //
 // A claim passes two of them, both appends to the ledger that are durable when they return:
 //
-//  0. the signer is checked and asked what it has signed; nothing is recorded while it could not sign, or has signed already
+//  0. the signer is checked and asked what it has signed, and the cluster whether it takes the daemon's credential; nothing is recorded
+//     while it could not sign, has signed already, or what it signs could be given no right
 //     A. claimed: the intent. It can be appended once per request. From here on a certificate may exist
 //     the signer is called, once; again only after it said that it signed nothing and cannot for the moment ([NotSigned])
 //     what came back is compared with the intent

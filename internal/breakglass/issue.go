@@ -228,8 +228,8 @@ func (s *Service) commit(ctx context.Context, j claimJob) (r *Request, again boo
 	}
 }
 
-// ready refuses a claim that the certificate authority could not sign now, and one for which it has signed already: no claim of
-// this request is recorded, so the ledger is an old copy, or somebody else signed.
+// ready refuses a claim that the certificate authority could not sign now, one whose certificate could be given no right, and one for
+// which it has signed already: no claim of this request is recorded, so the ledger is an old copy, or somebody else signed.
 func (s *Service) ready(ctx context.Context, r *Request) error {
 	cctx, cancel := context.WithTimeout(ctx, s.cfg.SignTimeout)
 	defer cancel()
@@ -240,16 +240,39 @@ func (s *Service) ready(ctx context.Context, r *Request) error {
 		found, err = s.cfg.Signer.Find(gctx, r.Ask.Cluster, CommonName(r.Ask.By.Person, r.ID))
 		return err
 	})
+	var unable error
+	g.Go(func() error {
+		unable = s.unable(gctx, r)
+		return nil
+	})
 	err := g.Wait()
-	if err == nil && len(found) > 0 {
+	switch {
+	case err == nil && len(found) > 0:
 		return s.signedBefore(ctx, r, found)
-	}
-	if err == nil {
+	case err == nil && unable != nil:
+		s.log.Error("the right could not be bound: nothing is signed", slog.String("request", r.ID), slog.Any("error", unable))
+		return &Refusal{Class: ClassUnavailable, Code: "cluster", Why: "the right could not be bound now: " + unable.Error(),
+			Next: "claim again when that is cured; the approval stays valid until " + clockTime(r.ClaimUntil()), cause: unable}
+	case err == nil:
 		return nil
 	}
 	s.log.Error("the signer is not ready to sign", slog.String("request", r.ID), slog.Any("error", err))
 	return &Refusal{Class: ClassUnavailable, Code: "signer", Why: "the certificate authority cannot sign now: " + err.Error(),
 		Next: "claim again when that is cured; the approval stays valid until " + clockTime(r.ClaimUntil()), cause: err}
+}
+
+// askCluster is how long a claim waits for a cluster to say that it could not bind. One that hangs is bound in later.
+const askCluster = 2 * time.Second
+
+// unable is why the right of a claim could not be bound, if that is certain.
+func (s *Service) unable(ctx context.Context, r *Request) error {
+	b, ok := s.cfg.Binder.(Able)
+	if !ok || !r.Ask.Rights.Binding() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, askCluster)
+	defer cancel()
+	return b.Able(ctx, r.Ask.Cluster)
 }
 
 // signedBefore refuses a claim for which certificates exist already, and has each of them found.

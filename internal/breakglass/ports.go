@@ -81,6 +81,14 @@ type Neighbour interface {
 	Strangers(ctx context.Context, cluster string) ([]Stranger, error)
 }
 
+// Able is what a Binder can also be: one that knows before a certificate is signed that it could give it no right.
+type Able interface {
+	// Able returns an error if it is certain that nothing can be bound in the cluster now, and what to do about it: the daemon's
+	// credential there has ended, or is refused. What cannot be told, because no API server answers, is no error: the right is bound
+	// when one does. It changes nothing and may be called concurrently.
+	Able(ctx context.Context, cluster string) error
+}
+
 // Access is one certificate's way into a cluster, as the cluster sees it.
 type Access struct {
 	Request     string

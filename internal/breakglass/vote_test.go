@@ -255,6 +255,39 @@ func TestNothingIsSignedWhileItCannotBeToldWhatWas(t *testing.T) {
 	s.Check()
 }
 
+// What is signed while the daemon's credential in the cluster is of no use would spend the approval and open nothing.
+func TestAClaimThatCouldNotBeBoundIsNotSigned(t *testing.T) {
+	bubble(t, func(t *testing.T, s *bgtest.System) {
+		r, group := s.Grant("alice", "admin"), s.Grant("bob", "group")
+		s.Cluster.SetAble(func(context.Context) error { return errors.New("the credential has ended: put a new one there") })
+		_, csr := bgtest.NewCSR()
+		_, err := s.Claim("alice", r.ID, csr)
+		wantRefusal(t, err, "cluster")
+		if !strings.Contains(err.Error(), "put a new one there") {
+			t.Errorf("it does not say what to do: %v", err)
+		}
+		wantState(t, must1(s.Service.Get(t.Context(), r.ID))(t), breakglass.StateApproved)
+		if n := s.CA.Calls(); n != 0 {
+			t.Errorf("%d signing calls", n)
+		}
+		s.Check()
+		_, other := bgtest.NewCSR()
+		if _, err := s.Claim("bob", group.ID, other); err != nil {
+			t.Errorf("a group is not bound by the daemon: %v", err)
+		}
+		// A cluster that hangs says nothing, and is waited for a moment only.
+		s.Cluster.SetAble(func(ctx context.Context) error { <-ctx.Done(); return nil })
+		asked := time.Now()
+		if _, err := s.Claim("alice", r.ID, csr); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(asked); took > 3*time.Second {
+			t.Errorf("the claim waited %s for a cluster that hangs", took)
+		}
+		s.Check()
+	})
+}
+
 // A moment without a signer costs nobody's approval: the same key may claim again, and only it, a bounded number of times.
 func TestAPassingNoOfTheSignerKeepsTheApproval(t *testing.T) {
 	bubble(t, func(t *testing.T, s *bgtest.System) {

@@ -18,6 +18,7 @@ import (
 
 	authorizationv1 "k8s.io/api/authorization/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 
@@ -118,10 +119,10 @@ func (c *Clusters) CheckRights(ctx context.Context, cluster string, rights []bre
 				Next: "until this works nobody can prove that this API server refuses a revoked certificate"})
 		}
 	}
-	if from, until := t.lifetime(); endsSoon(from, until, now) {
-		out = append(out, Finding{What: fmt.Sprintf("the daemon's credential in cluster %s ends %s: then nothing can be bound or cut off there",
-			cluster, until.UTC().Format(time.RFC3339)),
-			Next: "put a new one into its kubeconfig (policies/kubernetes/README.md)"})
+	if until, soon := t.ends(now); soon {
+		out = append(out, Finding{What: fmt.Sprintf("the daemon's credential in cluster %s ends %s (%s): then nothing can be bound or cut off "+
+			"there",
+			cluster, in(until.Sub(now)), until.UTC().Format(time.RFC3339)), Next: t.renewal()})
 	}
 	if slices.Contains(me.Groups, "system:masters") {
 		out = append(out,
@@ -226,10 +227,84 @@ func (t *target) lifetime() (from, until time.Time) {
 	return from, until
 }
 
-// endsSoon reports whether a credential has so little time left that a person should act: less than 30 days, but of one that
-// something renews more often than that, less than a quarter of its life.
-func endsSoon(from, until, now time.Time) bool {
-	return !until.IsZero() && until.Sub(now) < min(30*24*time.Hour, until.Sub(from)/4)
+// written reports whether the credential stands in the kubeconfig itself. Nothing renews such a one, and the daemon reads it once.
+func (t *target) written() bool {
+	if t.rest.BearerTokenFile != "" {
+		return false
+	}
+	return t.rest.BearerToken != "" || t.rest.CertFile == ""
+}
+
+// renewal is what to do about a credential that is of no use any more, or soon.
+func (t *target) renewal() string {
+	if t.written() {
+		return "put a new one into its kubeconfig (policies/kubernetes/README.md) and restart breakglassd"
+	}
+	file := t.rest.BearerTokenFile
+	if file == "" {
+		file = t.rest.CertFile
+	}
+	return "put a new one into " + file + " (policies/kubernetes/README.md), or see why what does that does not: it is read again within " +
+		"a minute"
+}
+
+// ends is when the daemon's credential ends, and whether it has so little time left that a person should act: less than 30 days,
+// but of one in a file, which something may renew more often than that, less than a quarter of its life.
+func (t *target) ends(now time.Time) (until time.Time, soon bool) {
+	from, until := t.lifetime()
+	if until.IsZero() {
+		return until, false
+	}
+	enough := 30 * 24 * time.Hour
+	if !t.written() {
+		enough = min(enough, until.Sub(from)/4)
+	}
+	return until, until.Sub(now) < enough
+}
+
+// in says a time from now for a person.
+func in(d time.Duration) string {
+	switch {
+	case d <= 0:
+		return "now"
+	case d < 2*time.Hour:
+		return fmt.Sprintf("in %d minutes", d/time.Minute)
+	case d < 48*time.Hour:
+		return fmt.Sprintf("in %d hours", d/time.Hour)
+	}
+	return fmt.Sprintf("in %d days", d/(24*time.Hour))
+}
+
+// CredentialEnds is when the daemon's credential in a cluster ends, zero if it does not say, and whether that is so soon that a person
+// should act.
+func (c *Clusters) CredentialEnds(cluster string) (until time.Time, soon bool, err error) {
+	t, err := c.target(cluster)
+	if err != nil {
+		return time.Time{}, false, err
+	}
+	until, soon = t.ends(time.Now())
+	return until, soon, nil
+}
+
+// Able implements breakglass.Able. A credential that has ended is of no use even while an API server still takes it: what is bound
+// with it could not be taken away.
+func (c *Clusters) Able(ctx context.Context, cluster string) error {
+	t, err := c.target(cluster)
+	if err != nil {
+		return err
+	}
+	if _, until := t.lifetime(); !until.IsZero() && !time.Now().Before(until) {
+		return fmt.Errorf("the daemon's credential in cluster %s has ended at %s: %s", cluster, until.UTC().Format(time.RFC3339), t.renewal())
+	}
+	// The cheapest question that needs a good credential: with a bad one it is refused too, although everybody may ask it.
+	err = t.anyServer(ctx, func(ctx context.Context, at *target) error {
+		_, err := at.get(ctx, "/version", acceptJSON, maxAnswer)
+		return err
+	})
+	if !apierrors.IsUnauthorized(err) {
+		return nil // any other answer is one about the question, and silence says nothing
+	}
+	return t.explain("signing in", err)
 }
 
 // extra lists what the daemon may do beyond need, in kube-system and the namespaces of rights.

@@ -121,6 +121,7 @@ type target struct {
 var (
 	_ breakglass.Binder    = (*Clusters)(nil)
 	_ breakglass.Neighbour = (*Clusters)(nil)
+	_ breakglass.Able      = (*Clusters)(nil)
 )
 
 // Open reads the credentials of all clusters and reports everything that is wrong with them. It does not talk to a cluster:
@@ -720,7 +721,7 @@ func (t *target) explain(doing string, err error) error {
 	case refusedBy(err) != "":
 		next = refusedBy(err)
 	case apierrors.IsUnauthorized(err):
-		next = "the API server does not accept the daemon's credential: has it expired? Make a new one (policies/kubernetes/README.md)"
+		next = "the API server does not accept the daemon's credential: has it expired, or was it taken away? " + t.renewal()
 	case apierrors.IsForbidden(err):
 		next = "the daemon may not do this: apply policies/kubernetes/, and name the ClusterRole there if its profile is new"
 	case apierrors.IsNotFound(err) && errors.As(err, &status) && status.ErrStatus.Details != nil &&

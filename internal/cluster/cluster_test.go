@@ -569,7 +569,7 @@ func TestCredentialThatEndsSoonIsFound(t *testing.T) {
 	}{
 		{"a year, 29 days left", 336 * day, 29 * day, true},
 		{"a year, 31 days left", 334 * day, 31 * day, false},
-		{"an hour, 20 minutes left", 40 * time.Minute, 20 * time.Minute, false},
+		{"an hour, 20 minutes left", 40 * time.Minute, 20 * time.Minute, false}, // of what a file holds
 		{"an hour, 10 minutes left", 50 * time.Minute, 10 * time.Minute, true},
 	} {
 		began, ends := time.Now().Add(-row.age), time.Now().Add(row.end)
@@ -603,13 +603,55 @@ func TestCredentialThatEndsSoonIsFound(t *testing.T) {
 						got = append(got, f.What)
 					}
 				}
-				if want := row.want && kind != "for ever"; (len(got) == 1) != want || want &&
-					!strings.Contains(got[0], ends.UTC().Format(time.RFC3339)) {
+				// Nothing renews what stands in the kubeconfig itself.
+				if want := kind != "for ever" && (row.want || kind != "token file" && row.end < 30*day); (len(got) == 1) != want || want &&
+					(!strings.Contains(got[0], ends.UTC().Format(time.RFC3339)) || !strings.Contains(got[0], " ends in ")) {
 					t.Errorf("got findings %q, want one: %v", got, want)
 				}
 			})
 		}
 	}
+}
+
+// What is certain is said before a certificate is signed, and silence is not taken for a no.
+func TestACredentialThatIsOfNoUseIsKnownBeforeAClaim(t *testing.T) {
+	jwt := func(ends time.Time) string {
+		return "e30." + base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, `{"iat":%d,"exp":%d}`, ends.Add(-time.Hour).Unix(), ends.Unix())) +
+			".c2ln"
+	}
+	ended, good, unknown := jwt(time.Now().Add(-time.Second)), jwt(time.Now().Add(time.Hour)), jwt(time.Now().Add(2*time.Hour))
+	sim, err := kubesim.Start(t.Context(), kubesim.Config{Tokens: []kubesim.Token{{Value: ended, User: "daemon"},
+		{Value: good, User: "daemon"}}})
+	must(t, err)
+	defer sim.Close()
+	with := func(fields string) *cluster.Clusters {
+		text, err := sim.Kubeconfig("for-ever")
+		must(t, err)
+		return open(t, 0, write(t, strings.ReplaceAll(string(text), "token: for-ever", fields)))
+	}
+	must(t, with("token: "+good).Able(t.Context(), "c1"))
+	// The simulator does not look at the end, and an API server allows for a minute.
+	mustSay(t, with("token: "+ended).Able(t.Context(), "c1"), "has ended", "restart breakglassd", "policies/kubernetes/README.md")
+	refused := with("token: " + unknown)
+	err = refused.Able(t.Context(), "c1")
+	mustSay(t, err, "does not accept the daemon's credential", "restart breakglassd")
+	if !apierrors.IsUnauthorized(err) || strings.Contains(err.Error(), unknown) {
+		t.Errorf("the cause is lost, or the credential shows: %v", err)
+	}
+	if _, err := refused.Bound(t.Context(), "c1"); err == nil { // by which the health probe knows it, and the alert
+		t.Error("a refused credential lists bindings")
+	}
+	file := write(t, unknown)
+	mustSay(t, with("tokenFile: "+file).Able(t.Context(), "c1"), file, "read again")
+	must(t, os.WriteFile(file, []byte(ended), 0o600))
+	mustSay(t, with("tokenFile: "+file).Able(t.Context(), "c1"), file, "has ended")
+	mustSay(t, refused.Able(t.Context(), "c2"), "cluster c2")
+	// One that may do nothing is known to the API server all the same; and nobody answers.
+	weak := start(t, 0)
+	must(t, open(t, 0, kubeconfigOf(t, weak.sim, "weak")).Able(t.Context(), "c1"))
+	late := with("token: " + unknown)
+	must(t, sim.Close())
+	must(t, late.Able(t.Context(), "c1"))
 }
 
 func TestUnusableKubeconfigsAreRefused(t *testing.T) {
