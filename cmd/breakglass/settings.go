@@ -138,7 +138,7 @@ func (a *app) client() (*api.Client, error) {
 		return nil, usage("CA file %s: %v", a.conf.CAFile, err)
 	}
 	a.keys = &identity{app: a, path: a.conf.Identity}
-	c := &api.Client{Server: address, HTTP: h, Keys: a.keys.signers, OnTime: a.serverTime}
+	c := &api.Client{Server: address, HTTP: h, Keys: a.keys.signers, OnTime: a.serverTime, Name: a.env("USER")}
 	a.used = c
 	trusted, err := a.trustFor(address)
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -67,6 +68,9 @@ type Client struct {
 	Ledger string
 	// Trust is asked before anything is signed to sign in: an error ends that. It may call what needs no session. It may be nil.
 	Trust func(context.Context) error
+	// Name is what the person is called on this machine. It stands in the line that somebody with an unknown key is to send to whoever
+	// keeps the access policy, if the policy could have it as an id.
+	Name string
 	// Session is the present session, if any. The client replaces it when it signs in.
 	Session Session
 	// OnTime is told the server's time, to the second, as each answer has it. It may be nil.
@@ -336,6 +340,9 @@ func (c *Client) SignIn(ctx context.Context) error {
 		Signature: armored}
 	var ses Session
 	if err := c.public(ctx, http.MethodPost, "/v1/session", in, &ses); err != nil {
+		if e := (*Error)(nil); errors.As(err, &e) && e.Code == "unknown-person" {
+			e.Next = "send this line to whoever keeps the access policy; it belongs under people: " + c.policyLine(in.PublicKey)
+		}
 		return err
 	}
 	c.Session = ses
@@ -344,6 +351,17 @@ func (c *Client) SignIn(ctx context.Context) error {
 	}
 	return nil
 }
+
+// policyLine is the person's entry in an access policy.
+func (c *Client) policyLine(publicKey string) string {
+	name := c.Name
+	if !policyID.MatchString(name) {
+		name = "YOUR-NAME"
+	}
+	return fmt.Sprintf("- {id: %s, keys: [%q]}", name, publicKey)
+}
+
+var policyID = regexp.MustCompile(`^[a-z][a-z0-9]{0,30}$`)
 
 // signers are the person's plain keys: policies hold no SSH certificates.
 func (c *Client) signers(ctx context.Context) ([]ssh.Signer, error) {

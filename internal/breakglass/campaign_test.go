@@ -261,6 +261,12 @@ func TestSilenceSuspendsDownToTheFloorAndTwoPeopleUndoIt(t *testing.T) {
 		}
 		_, err = s.Service.Approve(t.Context(), byKey("alice"), r.ID, bgtest.Consent(byKey("alice"), r))
 		wantRefusal(t, err, "suspended")
+		// The reason is the suspension, in which campaign, and the way back; not that she is in no team that counts.
+		no, _ := breakglass.AsRefusal(err)
+		if said := no.Why + "; " + no.Next; !strings.Contains(said, "suspended") || strings.Contains(said, "in none of the teams") ||
+			!strings.Contains(said, "breakglass recert reinstate "+c.ID+" --item ") {
+			t.Errorf("a suspended approver is told %q", said)
+		}
 		s.Approve(byKey("dave"), r)
 		wantState(t, s.Approve(byKey("carol"), r), breakglass.StateApproved)
 		loud := slices.ContainsFunc(s.Service.Findings(), func(f breakglass.Finding) bool {
