@@ -34,10 +34,10 @@ func (b Binaries) path(c Component) (string, error) {
 	return b[c], nil
 }
 
-// Build returns the named components, compiling those that are not in the cache yet; with no names, all but
-// [ControllerManager]. Compiling takes minutes, and log says so as it goes. Any number of goroutines and processes may call
-// it at the same time: each component is built once, and only one is being built at any time. It stops when ctx ends; what
-// the Go build cache has by then is not lost.
+// Build returns the named components, compiling those that are not in the cache yet; with no names, those that a
+// whole world needs: Vault, etcd, kube-apiserver and kubectl. Compiling takes minutes, and log says so as it goes. Any number of
+// goroutines and processes may call it at the same time: each component is built once, and only one is being built at any time. It stops
+// when ctx ends; what the Go build cache has by then is not lost.
 func Build(ctx context.Context, log func(format string, args ...any), names ...Component) (Binaries, error) {
 	if len(names) == 0 {
 		names = []Component{VaultServer, EtcdServer, KubeAPIServer, KubeCtl}

@@ -17,7 +17,7 @@ import (
 
 // TestEveryComponentBuilds is also the way to fill the cache before a first run of all tests; see the package comment.
 func TestEveryComponentBuilds(t *testing.T) {
-	all := append(PKIServers(), EtcdServer, KubeAPIServer, KubeCtl, ControllerManager)
+	all := append(PKIServers(), EtcdServer, KubeAPIServer, KubeCtl, ControllerManager, KubeAdm)
 	bins := MustBuild(t, all...)
 	for _, c := range all {
 		r, err := recipeFor(c)
@@ -45,6 +45,7 @@ func TestVersionsAgreeWithTheModules(t *testing.T) {
 			KubeAPIServer:     "k8s.io/kubernetes v" + l.kubernetes,
 			KubeCtl:           "k8s.io/kubernetes v" + l.kubernetes,
 			ControllerManager: "k8s.io/kubernetes v" + l.kubernetes,
+			KubeAdm:           "k8s.io/kubernetes v" + l.kubernetes,
 		} {
 			if c == OpenBaoServer && l.openbao == "" {
 				if _, err := l.recipeFor(c); err == nil || !strings.Contains(err.Error(), LineVar+"=oldest") {
@@ -190,6 +191,8 @@ func TestOverrideMustBeOfTheRightVersion(t *testing.T) {
 		{KubeAPIServer, "Kubernetes v0.0.0-master+$Format:%H$", true},
 		{ControllerManager, "Kubernetes v1.35.0", true},
 		{KubeCtl, "Client Version: v1.37.2\nKustomize Version: v5.7.1", false},
+		{KubeAdm, "v1.37.2", false},
+		{KubeAdm, "v1.37.20", true},
 		{KubeCtl, "Client Version: v1.33.1\nKustomize Version: v1.37.2", true},
 		{KubeCtl, "", true},
 	} {

@@ -11,7 +11,8 @@ import (
 // A Component is one program that [Build] can make. Its value is the name of the executable.
 type Component string
 
-// The components. ControllerManager is built only when it is asked for by name: few tests need a CSR signer. OpenBaoServer is made
+// The components. ControllerManager and KubeAdm are built only when they are asked for by name: few tests need a CSR signer or what an
+// installer writes. OpenBaoServer is made
 // in the oldest line only, so that the plain `go test ./...` does not build a second server of the same kind.
 const (
 	VaultServer       Component = "vault"
@@ -20,6 +21,7 @@ const (
 	KubeAPIServer     Component = "kube-apiserver"
 	KubeCtl           Component = "kubectl"
 	ControllerManager Component = "kube-controller-manager"
+	KubeAdm           Component = "kubeadm"
 )
 
 // A line is the versions of what is built together; openbao is "" where there is none. They must agree with the files in its directory
@@ -120,6 +122,17 @@ func (l line) recipeFor(c Component) (recipe, error) {
 	case KubeCtl:
 		kube.about = "1 minute"
 		kube.ask, kube.answer = []string{"version", "--client"}, "Client Version: v"+l.kubernetes
+	case KubeAdm:
+		// A file of its own, for another kube.sum would have everything made of Kubernetes built again.
+		more, err := modules.ReadFile(l.dir + "kubeadm.sum")
+		if err != nil {
+			return recipe{}, err
+		}
+		kube.about = "2 minutes"
+		kube.ask, kube.answer = []string{"version", "--output=short"}, "v"+l.kubernetes
+		kube, err = kube.withModule(l.dir + "kube")
+		kube.sum = append(kube.sum, more...)
+		return kube, err
 	default:
 		return recipe{}, fmt.Errorf("there is no component %q", c)
 	}

@@ -295,3 +295,42 @@ func (b Binaries) Kubectl(ctx context.Context, kubeconfig string, args ...string
 	}
 	return out.String(), errOut.String(), err
 }
+
+// WriteWithKubeadm has kubeadm write into dir, which must exist, what it makes for the first machine of a control plane with nothing
+// configured but an address: in pki all keys and certificates, beside it the kubeconfigs, and in manifests the static pods. Nothing is
+// started, and nothing outside of dir is touched.
+func (b Binaries) WriteWithKubeadm(ctx context.Context, dir string) error {
+	path, err := b.path(KubeAdm)
+	if err != nil {
+		return err
+	}
+	if dir, err = filepath.Abs(dir); err != nil {
+		return err
+	}
+	pki, manifests := filepath.Join(dir, "pki"), filepath.Join(dir, "manifests")
+	config, err := json.Marshal(map[string]any{"apiVersion": "kubeadm.k8s.io/v1beta4", "kind": "InitConfiguration",
+		"localAPIEndpoint": map[string]any{"advertiseAddress": "192.0.2.10"},
+		"nodeRegistration": map[string]any{"name": "cp1", "criSocket": "unix:///run/containerd/containerd.sock"}})
+	if err != nil {
+		return err
+	}
+	cluster, err := json.Marshal(map[string]any{"apiVersion": "kubeadm.k8s.io/v1beta4", "kind": "ClusterConfiguration",
+		"kubernetesVersion": "v" + KubernetesVersion(), "certificatesDir": pki})
+	if err != nil {
+		return err
+	}
+	if err := writeFiles(dir, map[string][]byte{"kubeadm.yaml": fmt.Appendf(nil, "%s\n---\n%s\n", config, cluster)}); err != nil {
+		return err
+	}
+	for _, phase := range [][]string{{"certs", "all"}, {"kubeconfig", "all", "--kubeconfig-dir=" + dir},
+		// Where static pods are written is not configurable, but for a dry run.
+		{"etcd", "local", "--dry-run"}, {"control-plane", "all", "--dry-run"}} {
+		cmd := exec.CommandContext(ctx, path, append(append([]string{"init", "phase"}, phase...), "--config="+
+			filepath.Join(dir, "kubeadm.yaml"))...)
+		cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "KUBEADM_INIT_DRYRUN_DIR=" + manifests}
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("kubeadm init phase %s: %w: %s", strings.Join(phase, " "), err, tail(out))
+		}
+	}
+	return nil
+}
