@@ -1,0 +1,36 @@
+package main
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/breakglassd/breakglass/internal/disk"
+	"github.com/breakglassd/breakglass/internal/vaultca"
+)
+
+// Doctor says how much room each store has, and that what API servers send can fill the ledger's disk where both share one.
+func TestDoctorLooksAtTheRoomOfTheStores(t *testing.T) {
+	dir := t.TempDir()
+	free, err := disk.Free(dir)
+	must(t, err)
+	level := vaultca.LevelOK
+	if free < roomSoon {
+		level = vaultca.LevelWarn
+	}
+	for name, sessions := range map[string]string{"no sessions": "", "beside the ledger": filepath.Join(dir, "sessions", "sessions.db")} {
+		d := &doctor{cfg: &Config{Ledger: Ledger{Path: filepath.Join(dir, "ledger.db")}, Sessions: Sessions{Path: sessions}}}
+		d.rooms()
+		said := d.said()
+		shared := strings.Contains(said, "sessions.path and ledger.path are on one file system: what API servers send can fill the ledger's disk")
+		if shared != (sessions != "") || !strings.Contains(said, "the disk of ledger.path has ") ||
+			strings.Contains(said, "the disk of sessions.path has ") != (sessions != "") {
+			t.Errorf("%s: says\n%s", name, said)
+		}
+		for _, f := range d.findings {
+			if want := map[bool]vaultca.Level{true: vaultca.LevelWarn, false: level}[strings.Contains(f.Text, "one file system")]; f.Level != want {
+				t.Errorf("%s: %v %s, want %v", name, f.Level, f.Text, want)
+			}
+		}
+	}
+}
