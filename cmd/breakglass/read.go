@@ -6,6 +6,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -97,11 +98,15 @@ func (a *app) reader() (*api.Client, error) {
 func (a *app) listCommand() *cobra.Command {
 	var mine, forMe, active, touched, unacknowledged bool
 	var since string
+	var limit int
 	cmd := &cobra.Command{Use: "list", Short: "List requests", Args: args(0, 0, "flags only"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			days, err := parseDays(since)
 			if err != nil {
 				return err
+			}
+			if limit < 0 {
+				return usage("--limit %d is not a number of requests", limit)
 			}
 			filter := api.FilterAll
 			for f, on := range map[string]bool{api.FilterMine: mine, api.FilterForMe: forMe, api.FilterActive: active, api.FilterTouched: touched,
@@ -117,9 +122,12 @@ func (a *app) listCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			all, err := c.List(cmd.Context(), filter, days)
+			all, err := c.Newest(cmd.Context(), filter, days, cmp.Or(limit, math.MaxInt))
 			if err != nil {
 				return err
+			}
+			if all.Next > 0 {
+				a.screen.note("the newest %d; older ones are not shown: see --limit", len(all.Items))
 			}
 			if a.json() {
 				return a.printJSON(all)
@@ -142,6 +150,7 @@ func (a *app) listCommand() *cobra.Command {
 	f.BoolVar(&touched, "touched", false, "whose closing note is missing")
 	f.BoolVar(&unacknowledged, "unacknowledged", false, "that left something behind which nobody has acknowledged")
 	f.StringVar(&since, "since", "30d", "made in the last `days`, or still open")
+	f.IntVar(&limit, "limit", 0, "at most this `number`, the newest; 0 is all")
 	return cmd
 }
 

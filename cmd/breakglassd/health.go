@@ -350,21 +350,27 @@ func newMetrics(d *daemon) *metrics {
 	m.hooks = histograms("webhook_request_duration_seconds", "Answers to API servers, by cluster.",
 		[]float64{.001, .005, .025, .1, .5, 1, 3, 10}, "cluster", "what", "outcome")
 	m.alive = gauges("audit_alive", "1 if the daemon's heartbeats come back in the audit events of the API server.", "cluster", "server")
-	counted := func(name, help string, list func(context.Context) ([]*breakglass.Request, error)) {
+	counted := func(name, help string, count func(context.Context) (int, error)) {
 		add(prometheus.NewGaugeFunc(opts(name, help), func() float64 {
 			ctx, cancel := context.WithTimeout(context.Background(), probeTime)
 			defer cancel()
-			all, err := list(ctx)
+			n, err := count(ctx)
 			if err != nil {
 				return math.NaN()
 			}
-			return float64(len(all))
+			return float64(n)
 		}))
 	}
 	counted("touched", "Grants whose closing note is missing, the live ones included.",
-		func(ctx context.Context) ([]*breakglass.Request, error) { return d.service.Touched(ctx) })
+		func(ctx context.Context) (int, error) {
+			touched, _, err := d.service.Owed(ctx)
+			return touched, err
+		})
 	counted("unacknowledged", "Grants that left something behind which nobody has acknowledged.",
-		func(ctx context.Context) ([]*breakglass.Request, error) { return d.service.Unacknowledged(ctx) })
+		func(ctx context.Context) (int, error) {
+			_, left, err := d.service.Owed(ctx)
+			return left, err
+		})
 	add(reconcileMetrics{func() map[string]breakglass.Reconciled { return d.service.Reconciled() }})
 	m.schedule = gauges("schedule_ok", "1 if the last run of the scheduled job that was due succeeded.", "job")
 	m.slack = gauge("slack_up", "1 if Slack answers and the token is good.")

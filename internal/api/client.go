@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"math"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -500,10 +501,41 @@ func (c *Client) History(ctx context.Context, id string) (History, error) {
 	return out, err
 }
 
-// List returns requests by one of the filters.
+// List returns all requests of one of the filters.
 func (c *Client) List(ctx context.Context, filter string, days int) (Requests, error) {
-	q := url.Values{"filter": {filter}, "days": {strconv.Itoa(days)}}
-	return ask[Requests](ctx, c, http.MethodGet, "/v1/requests?"+q.Encode(), nil)
+	return c.Newest(ctx, filter, days, math.MaxInt)
+}
+
+// Newest returns the newest requests of one of the filters, at most so many; Next says whether there are older ones. It reads page by
+// page: a list of all is longer than an answer may be.
+func (c *Client) Newest(ctx context.Context, filter string, days, most int) (Requests, error) {
+	q := url.Values{"filter": {filter}, "days": {strconv.Itoa(days)}, "limit": {strconv.Itoa(MaxPage)}}
+	var out Requests
+	var pages [][]Request
+	for n := 0; ; {
+		page, err := ask[Requests](ctx, c, http.MethodGet, "/v1/requests?"+q.Encode(), nil)
+		if err != nil {
+			return page, err
+		}
+		if before := out.Next; page.Next < 0 || before > 0 && page.Next >= before {
+			return Requests{}, c.forged(fmt.Sprintf("a page of a list that ends at entry %d goes on at %d", before, page.Next))
+		}
+		out.Meta, out.Next = page.Meta, page.Next
+		if cut := n + len(page.Items) - most; cut > 0 {
+			out.Next = page.Items[cut].LedgerIndex
+			page.Items = page.Items[cut:]
+		}
+		pages = append(pages, page.Items)
+		if n += len(page.Items); out.Next == 0 || n >= most {
+			break
+		}
+		q.Set("before", strconv.FormatInt(out.Next, 10))
+	}
+	out.Items = []Request{}
+	for _, p := range slices.Backward(pages) {
+		out.Items = append(out.Items, p...)
+	}
+	return out, nil
 }
 
 // Command gives one of the commands deny, withdraw, take-back and revoke.

@@ -35,6 +35,11 @@ func TestNoIDOfAnotherFormIsTaken(t *testing.T) {
 				_, err := c.List(ctx, api.FilterAll, 1)
 				return err
 			}},
+		"a list without an end": {`{"apiVersion":"breakglass/v1","kind":"Requests","items":[],"next":5}`,
+			func(ctx context.Context, c *api.Client) error {
+				_, err := c.List(ctx, api.FilterAll, 1)
+				return err
+			}},
 		"a history": {`{"apiVersion":"breakglass/v1","kind":"History","id":"` + bad + `"}`, func(ctx context.Context,
 			c *api.Client) error {
 			_, err := c.History(ctx, good)

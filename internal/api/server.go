@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"mime"
 	"net/http"
 	"net/url"
@@ -590,27 +591,65 @@ func (s *server) list(c *call) (any, error) {
 		return nil, newError(breakglass.ClassInvalid, "filter", "", "the filters are %s, %s, %s, %s, %s and %s",
 			FilterAll, FilterMine, FilterForMe, FilterActive, FilterTouched, FilterUnacknowledged)
 	}
-	read := s.cfg.Service.Open
+	set := breakglass.SetOpen
 	switch filter {
 	case FilterTouched:
-		read = s.cfg.Service.Touched
+		set = breakglass.SetTouched
 	case FilterUnacknowledged:
-		read = s.cfg.Service.Unacknowledged
+		set = breakglass.SetUnacknowledged
+	case FilterMine, FilterAll, "":
+		set = breakglass.SetSince
 	}
-	if filter == FilterMine || filter == FilterAll || filter == "" {
-		read = func(ctx context.Context) ([]*breakglass.Request, error) { return s.cfg.Service.Since(ctx, days) }
+	limit, before, err := pageOf(c.URL.Query())
+	if err != nil {
+		return nil, err
 	}
-	all, err := read(c.Context())
+	all, more, err := s.cfg.Service.Page(c.Context(), set, days, before, limit)
 	if err != nil {
 		return nil, err
 	}
 	out := Requests{Meta: kind("Requests"), Items: []Request{}}
-	for _, r := range all {
+	size := 0
+	for i, r := range slices.Backward(all) { // the newest first, until the page is full
 		if keep(r) {
-			out.Items = append(out.Items, NewRequest(r, s.cfg.Service.Policy(), now))
+			x := NewRequest(r, s.cfg.Service.Policy(), now)
+			out.Items = append(out.Items, x)
+			if limit <= MaxPage {
+				text, err := json.Marshal(x)
+				if err != nil {
+					return nil, err
+				}
+				size += len(text)
+			}
+		}
+		if i == 0 && more || i > 0 && size > maxPageBytes {
+			out.Next = r.Seq
+			break
 		}
 	}
+	slices.Reverse(out.Items)
 	return out, nil
+}
+
+// maxPageBytes is about how long a page of a list may get. Requests that name large teams are some tens of KiB each, and the client
+// takes a few MiB.
+const maxPageBytes = 4 << 20
+
+// pageOf reads which page of a list is asked for; without a limit it is all of the list.
+func pageOf(q url.Values) (limit int, before int64, err error) {
+	limit, before = math.MaxInt32, math.MaxInt64
+	bad := newError(breakglass.ClassInvalid, "page", "", "limit is a number from 1 to %d, and before an entry of the ledger", MaxPage)
+	if text := q.Get("limit"); text != "" {
+		if limit, err = strconv.Atoi(text); err != nil || limit < 1 || limit > MaxPage {
+			return 0, 0, bad
+		}
+	}
+	if text := q.Get("before"); text != "" {
+		if before, err = strconv.ParseInt(text, 10, 64); err != nil || before < 1 {
+			return 0, 0, bad
+		}
+	}
+	return limit, before, nil
 }
 
 func (s *server) request(c *call) (any, error) {

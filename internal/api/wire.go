@@ -15,6 +15,12 @@
 //
 // GET /v1/requests/{id}?wait=50s&after=REV&was=STATE answers as soon as the request has a greater revision than REV or
 // another state than STATE, or after the wait. The client repeats it ([Client.Follow]), over restarts of the daemon too.
+//
+// # Lists
+//
+// GET /v1/requests?filter=F&days=N&limit=L&before=ENTRY looks at no more than the L newest requests of those made before a ledger entry,
+// and answers with those that the filter keeps. If there are older ones, next is the entry to go on before. The client goes on until
+// there is no next ([Client.List]). Without a limit all are in one answer, as earlier clients want it.
 package api
 
 import (
@@ -229,7 +235,11 @@ func mode(r breakglass.Rights) string {
 type Requests struct {
 	Meta
 	Items []Request `json:"items"`
+	Next  int64     `json:"next,omitempty"` // there are older ones: ask for those before this ledger entry
 }
+
+// MaxPage is the most requests that one page of a list looks at.
+const MaxPage = 500
 
 // Filters of a list of requests.
 const (

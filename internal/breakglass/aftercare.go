@@ -35,7 +35,7 @@ func CAHash(bundle []byte) string {
 
 // withAftercare adds to a fact that is to be recorded what must follow the grant's end, by which authorities and which way people know
 // the cluster, and the approval more that is needed while its requester owes a closing note.
-func (s *Service) withAftercare(ctx context.Context, p *Policy, ev Requested, now time.Time) (Requested, error) {
+func (s *Service) withAftercare(p *Policy, ev Requested, now time.Time) Requested {
 	care := Aftercare{Prove: s.cfg.Prover != nil, Examine: s.cfg.Examiner != nil, CloseSeconds: int64(p.Closing.Within / time.Second)}
 	if care != (Aftercare{}) {
 		ev.Aftercare = &care
@@ -47,25 +47,16 @@ func (s *Service) withAftercare(ctx context.Context, p *Policy, ev Requested, no
 		ev.Way = s.cfg.ClusterWay(ev.Cluster)
 	}
 	if !p.Closing.RaiseQuorum {
-		return ev, nil
+		return ev
 	}
-	owed, err := s.tagged(ctx, ledger.Tag{Name: "touched-by", Value: ev.By.Person})
-	if err != nil {
-		return ev, err
-	}
-	var late []string
-	for _, r := range owed {
-		if by := r.CloseBy(now); !by.IsZero() && !now.Before(by) {
-			late = append(late, r.ID)
-		}
-	}
+	late := s.tracker.late(ev.By.Person, now)
 	raised := ev.Quorum
 	raised.Count++
 	// Governance must not shut the emergency door: where so many people cannot approve, the quorum stays.
 	if len(late) > 0 && p.reachable(raised, ev.By.Person) {
-		ev.Quorum, ev.Raised = raised, late
+		ev.Quorum, ev.Raised = raised, late[:min(len(late), MaxRaised)]
 	}
-	return ev, nil
+	return ev
 }
 
 // Revoke ends a grant before its time: the requester, everybody whose approval could count, and responders may do so. An
@@ -357,12 +348,25 @@ func needNote(note string, least int) error {
 
 // Touched lists the grants whose closing note is missing, the live ones included, oldest first.
 func (s *Service) Touched(ctx context.Context) ([]*Request, error) {
-	return s.tagged(ctx, ledger.Tag{Name: "touched", Value: "1"})
+	return s.tagged(ctx, tagTouched)
 }
 
 // Unacknowledged lists the grants that left something behind which no second person has acknowledged, oldest first.
 func (s *Service) Unacknowledged(ctx context.Context) ([]*Request, error) {
-	return s.tagged(ctx, ledger.Tag{Name: "unacknowledged", Value: "1"})
+	return s.tagged(ctx, tagUnacknowledged)
+}
+
+// Owed counts what Touched and Unacknowledged list, by the index alone.
+func (s *Service) Owed(ctx context.Context) (touched, unacknowledged int, err error) {
+	notes, err := s.ledger.Streams(ctx, tagTouched)
+	if err != nil {
+		return 0, 0, fmt.Errorf("counting closing notes: %w", err)
+	}
+	left, err := s.ledger.Streams(ctx, tagUnacknowledged)
+	if err != nil {
+		return 0, 0, fmt.Errorf("counting acknowledgements: %w", err)
+	}
+	return len(notes), len(left), nil
 }
 
 // Imported records that a file of audit events was handed in. Responders and approvers may do so: MayImport.

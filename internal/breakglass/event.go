@@ -98,10 +98,14 @@ type Requested struct {
 
 	Guards    []Guard    `json:"guards,omitempty"`    // what the deny webhook keeps this grant from doing, sorted
 	Aftercare *Aftercare `json:"aftercare,omitempty"` // what must follow the grant's end; nil: nothing
-	Raised    []string   `json:"raised,omitempty"`    // requests whose overdue closing raised Quorum.Count by one
+	Raised    []string   `json:"raised,omitempty"`    // requests whose overdue closing raised Quorum.Count by one; see MaxRaised
 	CAHash    string     `json:"caHash,omitempty"`    // hex SHA-256 of the PEM bundle by which people know the cluster; empty: none
 	Way
 }
+
+// MaxRaised bounds Requested.Raised: of those that are overdue, it names the ones that have been so for the longest. What nobody ever
+// closes would otherwise make each new request longer, until it is too long for the ledger.
+const MaxRaised = 20
 
 // Way is what people's kubeconfigs need beside the address to reach a cluster.
 type Way struct {

@@ -98,3 +98,55 @@ func BenchmarkAmongManyOpen(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkList is a list of some hundred requests, each with two approvals.
+func BenchmarkList(b *testing.B) {
+	s := bgtest.New(b, bgtest.Options{Policy: manyOpen(), Config: func(c *breakglass.Config) { c.Sweep = time.Hour }})
+	for _, who := range []string{"alice", "bob", "dave"} {
+		for range 100 {
+			s.Grant(who, "group")
+		}
+	}
+	perOp(b, func() {
+		all, err := s.Service.Since(b.Context(), 30)
+		if must(b, err); len(all) != 300 {
+			b.Fatal(len(all))
+		}
+	})
+}
+
+// BenchmarkResolve is an id of which only a part was typed, among as many.
+func BenchmarkResolve(b *testing.B) {
+	s := bgtest.New(b, bgtest.Options{Policy: manyOpen(), Config: func(c *breakglass.Config) { c.Sweep = time.Hour }})
+	var id string
+	for _, who := range []string{"alice", "bob", "dave"} {
+		for range 100 {
+			id = s.Ask(byKey(who), "group").ID
+		}
+	}
+	perOp(b, func() {
+		got, err := s.Service.Resolve(b.Context(), id[:10])
+		if must(b, err); got != id {
+			b.Fatal(got)
+		}
+	})
+}
+
+// BenchmarkOwingNotes is a request, and its withdrawal, of somebody who owes 90 closing notes, and a scrape of the metrics.
+func BenchmarkOwingNotes(b *testing.B) {
+	policy := strings.Replace(manyOpen()+careful, "within: 24h", "within: 1h", 1)
+	s := bgtest.New(b, bgtest.Options{Policy: policy, Config: func(c *breakglass.Config) { c.Sweep = time.Hour }})
+	for range 90 {
+		r := s.Grant("alice", "group")
+		_, csr := bgtest.NewCSR()
+		_, err := s.Claim("alice", r.ID, csr)
+		must(b, err)
+		_, err = s.Service.Revoke(b.Context(), byKey("carol"), r.ID, "enough of that")
+		must(b, err)
+	}
+	perOp(b, func() {
+		r := s.Ask(byKey("alice"), "group")
+		_, err := s.Service.Withdraw(b.Context(), byKey("alice"), r.ID, "")
+		must(b, err)
+	})
+}

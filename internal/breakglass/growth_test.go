@@ -1,6 +1,8 @@
 package breakglass_test
 
 import (
+	"math"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -138,5 +140,113 @@ func TestCertificateOfOpenRequestIsFoundInMemory(t *testing.T) {
 		look("revoked,", breakglass.StateRevoked)
 		time.Sleep(24 * time.Hour)
 		look("long after,", breakglass.StateRevoked)
+	})
+}
+
+// TestClosingNotesThatNobodyWritesCostNothing: they stay owed for ever. A new request of the person and the metrics fold none of them,
+// and a request names only the oldest, for an entry has room for some thousands.
+func TestClosingNotesThatNobodyWritesCostNothing(t *testing.T) {
+	count := &counted{}
+	o := bgtest.Options{Policy: manyOpen() + careful, Store: func(st ledger.Store) ledger.Store { count.Store = st; return count },
+		Config: func(c *breakglass.Config) { c.Sweep = time.Hour }}
+	bubbleWith(t, o, func(t *testing.T, s *bgtest.System) {
+		const owed = breakglass.MaxRaised + 5
+		var grants []string
+		for range owed {
+			r := s.Grant("alice", "group")
+			_, csr := bgtest.NewCSR()
+			_, err := s.Claim("alice", r.ID, csr)
+			must(t, err)
+			grants = append(grants, r.ID)
+			time.Sleep(time.Minute)
+		}
+		ask := func() *breakglass.Request {
+			t.Helper()
+			time.Sleep(2 * time.Hour) // beyond the hour that the limit counts
+			synctest.Wait()
+			count.streams.Store(0)
+			r := s.Ask(byKey("alice"), "group")
+			if n := count.streams.Load(); n != 0 {
+				t.Errorf("a request of somebody who owes closing notes folds %d requests", n)
+			}
+			return r
+		}
+		if r := ask(); len(r.Ask.Raised) > 0 {
+			t.Errorf("raised by %v before anything was overdue", r.Ask.Raised)
+		}
+		time.Sleep(24 * time.Hour)
+		if r := ask(); !slices.Equal(r.Ask.Raised, grants[:breakglass.MaxRaised]) || r.Ask.Quorum.Count != 3 {
+			t.Errorf("a quorum of %d is raised by %v, want by the %d oldest of %v", r.Ask.Quorum.Count, r.Ask.Raised, breakglass.MaxRaised, grants)
+		}
+		count.streams.Store(0)
+		touched, left, err := s.Service.Owed(t.Context())
+		if err != nil || touched != owed || left != 0 || count.streams.Load() > 0 {
+			t.Errorf("%d closing notes and %d acknowledgements are owed (%v), counted with %d folds, want %d, 0, none", touched, left, err,
+				count.streams.Load(), owed)
+		}
+		_, err = s.Service.Close(t.Context(), byKey("alice"), grants[0], "restarted etcd, nothing is left")
+		must(t, err)
+		s.Restart()
+		if r := ask(); !slices.Equal(r.Ask.Raised, grants[1:breakglass.MaxRaised+1]) {
+			t.Errorf("after one was closed, raised by %v, want by %v", r.Ask.Raised, grants[1:breakglass.MaxRaised+1])
+		}
+		for _, id := range grants[1:] {
+			_, err = s.Service.Close(t.Context(), byKey("alice"), id, "restarted etcd, nothing is left")
+			must(t, err)
+		}
+		if r := ask(); r.Ask.Raised != nil || r.Ask.Quorum.Count != 2 {
+			t.Errorf("after all were closed, raised by %v", r.Ask.Raised)
+		}
+	})
+}
+
+// TestListReadsOnlyItsPage: a list is one read transaction, and a page of it folds nothing else.
+func TestListReadsOnlyItsPage(t *testing.T) {
+	count := &counted{}
+	o := bgtest.Options{Policy: manyOpen(), Store: func(st ledger.Store) ledger.Store { count.Store = st; return count },
+		Config: func(c *breakglass.Config) { c.Sweep = time.Hour }}
+	bubbleWith(t, o, func(t *testing.T, s *bgtest.System) {
+		var made []string
+		for i := range 30 {
+			made = append(made, s.Ask(byKey("alice"), "group").ID)
+			if i%10 == 9 {
+				time.Sleep(24 * time.Hour)
+			}
+		}
+		synctest.Wait()
+		ids := func(rs []*breakglass.Request) (out []string) {
+			for _, r := range rs {
+				out = append(out, r.ID)
+			}
+			return out
+		}
+		count.views.Store(0)
+		all, err := s.Service.Since(t.Context(), 90)
+		if err != nil || !slices.Equal(ids(all), made) || count.views.Load() > 1 {
+			t.Errorf("in %d read transactions %v are listed (%v), want one and %v", count.views.Load(), ids(all), err, made)
+		}
+		count.streams.Store(0)
+		if id, err := s.Service.Resolve(t.Context(), made[0][:9]); err != nil || id != made[0] || count.streams.Load() > 0 {
+			t.Errorf("%s is %q (%v), found with %d folds", made[0][:9], id, err, count.streams.Load())
+		}
+		var got []string
+		before, pages := int64(math.MaxInt64), 0
+		for more := true; more; pages++ {
+			var page []*breakglass.Request
+			count.streams.Store(0)
+			page, more, err = s.Service.Page(t.Context(), breakglass.SetSince, 90, before, 7)
+			must(t, err)
+			if n := count.streams.Load(); n != int64(len(page)) || len(page) == 0 {
+				t.Fatalf("a page of %d requests folds %d", len(page), n)
+			}
+			got, before = append(ids(page), got...), page[0].Seq
+		}
+		if !slices.Equal(got, made) || pages != 5 {
+			t.Errorf("%d pages hold %v, want 5 and %v", pages, got, made)
+		}
+		if last, _, err := s.Service.Page(t.Context(), breakglass.SetSince, 2, math.MaxInt64, 100); err != nil ||
+			!slices.Equal(ids(last), made[10:]) {
+			t.Errorf("of the last two days are %v (%v), want %v", ids(last), err, made[10:])
+		}
 	})
 }

@@ -259,13 +259,13 @@ func indexOf(r *Request) []ledger.Tag {
 		{Name: "asked", Value: hourOf(r.Ask.By.Person, r.At)},
 	}
 	if !r.settled() {
-		tags = append(tags, ledger.Tag{Name: "open", Value: "1"}, ledger.Tag{Name: "open-by", Value: r.Ask.By.Person})
+		tags = append(tags, tagOpen, ledger.Tag{Name: "open-by", Value: r.Ask.By.Person})
 	}
 	if r.Touched() {
-		tags = append(tags, ledger.Tag{Name: "touched", Value: "1"}, ledger.Tag{Name: "touched-by", Value: r.Ask.By.Person})
+		tags = append(tags, tagTouched, ledger.Tag{Name: "touched-by", Value: r.Ask.By.Person})
 	}
 	if r.Unacknowledged() {
-		tags = append(tags, ledger.Tag{Name: "unacknowledged", Value: "1"})
+		tags = append(tags, tagUnacknowledged)
 	}
 	switch {
 	case r.Claimed != nil:

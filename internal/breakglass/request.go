@@ -135,6 +135,17 @@ func (r *Request) CloseBy(now time.Time) time.Time {
 	return over.Add(r.closeWithin())
 }
 
+// owesAt is when a missing closing note becomes, or became, overdue as things are; the zero time if none is missing.
+func (r *Request) owesAt() time.Time {
+	switch {
+	case !r.Touched():
+		return time.Time{}
+	case r.Revoked != nil:
+		return r.Revoked.At.Add(r.closeWithin())
+	}
+	return r.Issued.NotAfter.Add(r.closeWithin())
+}
+
 // Unacknowledged reports whether the sweep found something that no second person has acknowledged.
 func (r *Request) Unacknowledged() bool {
 	return r.Swept != nil && len(r.Swept.Items) > 0 && r.Acknowledged == nil

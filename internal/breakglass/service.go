@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -147,7 +148,7 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	if err := s.loadCampaigns(ctx); err != nil {
 		return nil, err
 	}
-	open, err := s.Open(ctx) // before anybody can change one of them
+	open, err := s.tagged(ctx, tagOpen, tagTouched) // before anybody can change one of them
 	if err != nil {
 		return nil, fmt.Errorf("reading open requests: %w", err)
 	}
@@ -219,13 +220,13 @@ type Ask struct {
 }
 
 // CheckAsk says whether the actor could open this request now, without opening it. It returns the fact that would be recorded.
-func (s *Service) CheckAsk(ctx context.Context, a Actor, ask Ask) (Requested, error) {
+func (s *Service) CheckAsk(_ context.Context, a Actor, ask Ask) (Requested, error) {
 	p, now := s.Policy(), s.now()
 	ev, err := decideAsk(p, a, ask, now)
 	if err != nil {
 		return ev, err
 	}
-	return s.withAftercare(ctx, p, ev, now)
+	return s.withAftercare(p, ev, now), nil
 }
 
 // decideAsk is the pure rule for opening a request.
@@ -319,7 +320,7 @@ func (s *Service) openRequest(ctx context.Context, a Actor, ask Ask) (*Request, 
 		err = s.withinLimits(ctx, p, a.Person, now)
 	}
 	if err == nil {
-		ev, err = s.withAftercare(ctx, p, ev, now)
+		ev = s.withAftercare(p, ev, now)
 	}
 	if err == nil {
 		err = s.CannotTake()
@@ -628,49 +629,79 @@ func (s *Service) Get(ctx context.Context, id string) (*Request, error) {
 	return s.load(ctx, full)
 }
 
-// Open returns every request for which something can still happen, oldest first.
-func (s *Service) Open(ctx context.Context) ([]*Request, error) {
-	return s.tagged(ctx, ledger.Tag{Name: "open", Value: "1"})
+// The rows of the index by which requests are listed; indexOf writes them.
+var (
+	tagOpen           = ledger.Tag{Name: "open", Value: "1"}
+	tagTouched        = ledger.Tag{Name: "touched", Value: "1"}
+	tagUnacknowledged = ledger.Tag{Name: "unacknowledged", Value: "1"}
+)
+
+// made lists the rows of requests that were made in the last so many days.
+func (s *Service) made(days int) []ledger.Tag {
+	tags := make([]ledger.Tag, 0, days+1)
+	for d, now := 0, s.now(); d <= days; d++ {
+		tags = append(tags, ledger.Tag{Name: "day", Value: now.AddDate(0, 0, -d).Format(time.DateOnly)})
+	}
+	return tags
 }
+
+// Open returns every request for which something can still happen, oldest first.
+func (s *Service) Open(ctx context.Context) ([]*Request, error) { return s.tagged(ctx, tagOpen) }
 
 // Since returns every request made in the last so many days and every open one, oldest first.
 func (s *Service) Since(ctx context.Context, days int) ([]*Request, error) {
-	out, err := s.Open(ctx)
-	if err != nil {
-		return nil, err
-	}
-	have := map[string]bool{}
-	for _, r := range out {
-		have[r.ID] = true
-	}
-	for d, now := 0, s.now(); d <= days; d++ {
-		more, err := s.tagged(ctx, ledger.Tag{Name: "day", Value: now.AddDate(0, 0, -d).Format(time.DateOnly)})
-		if err != nil {
-			return nil, err
-		}
-		for _, r := range more {
-			if !have[r.ID] {
-				have[r.ID] = true
-				out = append(out, r)
-			}
-		}
-	}
-	slices.SortFunc(out, func(a, b *Request) int { return int(a.Seq - b.Seq) })
-	return out, nil
+	return s.tagged(ctx, append(s.made(days), tagOpen)...)
 }
 
-func (s *Service) tagged(ctx context.Context, tag ledger.Tag) ([]*Request, error) {
-	ids, err := s.ledger.Streams(ctx, tag)
-	if err != nil {
-		return nil, fmt.Errorf("reading the index: %w", err)
+// Set is a set of requests that can be read in pages.
+type Set int
+
+// The sets of requests.
+const (
+	SetOpen           Set = iota // as Open
+	SetSince                     // as Since
+	SetTouched                   // as Touched
+	SetUnacknowledged            // as Unacknowledged
+)
+
+// Page returns the newest requests of a set that were made before a ledger entry, at most limit of them, oldest first, and says whether
+// there are older ones. days is for SetSince. It reads nothing of the others.
+func (s *Service) Page(ctx context.Context, set Set, days int, before int64, limit int) (page []*Request, more bool, err error) {
+	var tags []ledger.Tag
+	switch set {
+	case SetOpen:
+		tags = []ledger.Tag{tagOpen}
+	case SetSince:
+		tags = append(s.made(days), tagOpen)
+	case SetTouched:
+		tags = []ledger.Tag{tagTouched}
+	case SetUnacknowledged:
+		tags = []ledger.Tag{tagUnacknowledged}
 	}
-	out := make([]*Request, 0, len(ids))
-	for _, id := range ids {
-		r, err := s.load(ctx, id)
-		if err != nil {
+	streams, more, err := s.ledger.Newest(ctx, before, limit, tags...)
+	if err != nil {
+		return nil, false, fmt.Errorf("reading requests: %w", err)
+	}
+	page, err = foldAll(streams)
+	return page, more, err
+}
+
+// tagged reads the requests that have one of the index's rows, oldest first, all in one read transaction.
+func (s *Service) tagged(ctx context.Context, tags ...ledger.Tag) ([]*Request, error) {
+	streams, _, err := s.ledger.Newest(ctx, math.MaxInt64, math.MaxInt32, tags...)
+	if err != nil {
+		return nil, fmt.Errorf("reading requests: %w", err)
+	}
+	return foldAll(streams)
+}
+
+func foldAll(streams [][]ledger.Entry) ([]*Request, error) {
+	out := make([]*Request, len(streams))
+	for i, entries := range streams {
+		var err error
+		if out[i], err = fold(entries, false); err != nil {
 			return nil, err
 		}
-		out = append(out, r)
 	}
 	return out, nil
 }
@@ -703,17 +734,17 @@ func (s *Service) Resolve(ctx context.Context, typed string) (string, error) {
 	if len(bare) < 2 || len(bare) > 20 {
 		return "", refuse(ClassUnknown, "unknown-request", "see: breakglass list", "%q is not a request id", clip(typed, 30))
 	}
-	recent, err := s.Since(ctx, partDays)
+	recent, err := s.ledger.StreamNames(ctx, append(s.made(partDays), tagOpen)...)
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("looking up a request: %w", err)
 	}
 	var begin, within []string
-	for _, r := range recent {
+	for _, id := range recent {
 		switch {
-		case strings.HasPrefix(bareID(r.ID), bare):
-			begin = append(begin, r.ID)
-		case Names(bare, r.ID):
-			within = append(within, r.ID)
+		case strings.HasPrefix(bareID(id), bare):
+			begin = append(begin, id)
+		case Names(bare, id):
+			within = append(within, id)
 		}
 	}
 	hits := begin

@@ -1,9 +1,11 @@
 package breakglass
 
 import (
+	"cmp"
 	"container/heap"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -14,11 +16,12 @@ import (
 type tracker struct {
 	mu     sync.Mutex // guards what follows; held for map operations only
 	all    map[string]*tracked
-	prints map[string]string          // open requests by their certificate's fingerprint
-	people map[string]map[string]bool // open requests by their requester
-	fresh  map[string]bool            // requests that changed since take
-	wake   chan struct{}              // a token when fresh grew
-	looks  int                        // how often look was called
+	prints map[string]string               // open requests by their certificate's fingerprint
+	people map[string]map[string]bool      // open requests by their requester
+	owing  map[string]map[string]time.Time // by person: requests that lack their closing note, open or not, and when it is overdue
+	fresh  map[string]bool                 // requests that changed since take
+	wake   chan struct{}                   // a token when fresh grew
+	looks  int                             // how often look was called
 }
 
 // tracked is one request.
@@ -32,16 +35,18 @@ type tracked struct {
 }
 
 func newTracker() *tracker {
-	return &tracker{all: map[string]*tracked{}, prints: map[string]string{}, people: map[string]map[string]bool{}, fresh: map[string]bool{},
+	return &tracker{all: map[string]*tracked{}, prints: map[string]string{}, people: map[string]map[string]bool{}, owing: map[string]map[string]time.Time{}, fresh: map[string]bool{},
 		wake: make(chan struct{}, 1)}
 }
 
-// fill adds the open requests at the start.
-func (t *tracker) fill(open []*Request) {
+// fill adds the open requests, and those that lack their closing note, at the start.
+func (t *tracker) fill(requests []*Request) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, r := range open {
-		t.put(t.at(r.ID), r)
+	for _, r := range requests {
+		x := t.at(r.ID)
+		t.put(x, r)
+		t.drop(r.ID, x)
 	}
 }
 
@@ -122,6 +127,16 @@ func (t *tracker) put(x *tracked, r *Request) {
 	t.close(x)
 	x.request, x.open = r, !r.settled()
 	t.news(r.ID)
+	owing := t.owing[r.Ask.By.Person]
+	if at := r.owesAt(); !at.IsZero() {
+		if owing == nil {
+			owing = map[string]time.Time{}
+			t.owing[r.Ask.By.Person] = owing
+		}
+		owing[r.ID] = at
+	} else if delete(owing, r.ID); len(owing) == 0 {
+		delete(t.owing, r.Ask.By.Person)
+	}
 	if !x.open {
 		return
 	}
@@ -195,6 +210,21 @@ func (t *tracker) live(person string, now time.Time) int {
 		}
 	}
 	return n
+}
+
+// late lists a person's requests whose closing note is overdue, the one that has been so for the longest first.
+func (t *tracker) late(person string, now time.Time) []string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	owing := t.owing[person]
+	var late []string
+	for id, at := range owing {
+		if !now.Before(at) {
+			late = append(late, id)
+		}
+	}
+	slices.SortFunc(late, func(a, b string) int { return cmp.Or(owing[a].Compare(owing[b]), strings.Compare(a, b)) })
+	return late
 }
 
 // idle lists the open requests that no worker is busy with.

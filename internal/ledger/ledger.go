@@ -2,9 +2,11 @@ package ledger
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -465,6 +467,53 @@ func (l *Ledger) Streams(ctx context.Context, tag Tag) ([]string, error) {
 	return read(ctx, l.store, "looking up "+tag.Name, func(v View) ([]string, error) {
 		return v.Tagged(tag.Name, tag.Value)
 	})
+}
+
+// StreamNames returns the streams that carry one of the tags, each once, sorted.
+func (l *Ledger) StreamNames(ctx context.Context, tags ...Tag) ([]string, error) {
+	return read(ctx, l.store, "looking up streams", func(v View) ([]string, error) {
+		var out []string
+		for _, t := range tags {
+			names, err := v.Tagged(t.Name, t.Value)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, names...)
+		}
+		slices.Sort(out)
+		return slices.Compact(out), nil
+	})
+}
+
+// Newest returns all entries of streams that carry one of the tags, oldest stream
+// first, all as of one instant: of the streams that begin before the entry
+// before, the limit newest. It reads nothing of the others, and says whether
+// there are any.
+func (l *Ledger) Newest(ctx context.Context, before int64, limit int, tags ...Tag) (streams [][]Entry, more bool, err error) {
+	streams, err = read(ctx, l.store, "reading streams", func(v View) ([][]Entry, error) {
+		var places []Place
+		for _, t := range tags {
+			some, err := v.TaggedBefore(t.Name, t.Value, before, int64(limit)+1) // one more says that there is more
+			if err != nil {
+				return nil, err
+			}
+			places = append(places, some...)
+		}
+		slices.SortFunc(places, func(a, b Place) int { return cmp.Compare(a.Seq, b.Seq) })
+		places = slices.Compact(places)
+		if more = len(places) > limit; more {
+			places = places[len(places)-limit:]
+		}
+		out := make([][]Entry, len(places))
+		for i, p := range places {
+			var err error
+			if out[i], err = streamOf(v, p.Stream); err != nil {
+				return nil, err
+			}
+		}
+		return out, nil
+	})
+	return streams, more, err
 }
 
 // TagsOf returns the tags of a stream, ordered by name and value.

@@ -74,6 +74,10 @@ type View interface {
 	// Seq of their first record.
 	Tagged(name, value string) ([]string, error)
 
+	// TaggedBefore is Tagged, newest first, of the streams whose first record has
+	// a Seq less than before, and at most limit of them.
+	TaggedBefore(name, value string, before, limit int64) ([]Place, error)
+
 	// StreamTags returns the tags of one stream, ordered by name, value.
 	StreamTags(stream string) ([]Tag, error)
 
@@ -114,6 +118,12 @@ type Tx interface {
 	// stored before, or stored until a time that is not after now. It also drops
 	// every key whose time is not after now.
 	Remember(key string, now, until time.Time) (bool, error)
+}
+
+// A Place is where a stream begins.
+type Place struct {
+	Stream string
+	Seq    int64 // of its first record
 }
 
 // A Record is one entry as a store keeps it. Stream and StreamSeq repeat what

@@ -18,7 +18,7 @@ import (
 type statementSet struct {
 	head, hashes, records, stream, streamLen *sql.Stmt
 	tagHolder, tagged, tags, allTags         *sql.Stmt
-	bookmark                                 *sql.Stmt
+	taggedBefore, bookmark                   *sql.Stmt
 
 	// Only for the writing pool.
 	writer, insert, insertText, setHead, putTag, dropTag, erase, setBookmark, forget, remember *sql.Stmt
@@ -47,6 +47,8 @@ func (s *statements) prepare(ctx context.Context, read, write *sql.DB) error {
 			{&st.tagHolder, `SELECT stream FROM ledger_tag WHERE name = ? AND value = ? AND uniq = 1`},
 			{&st.tagged, `SELECT t.stream FROM ledger_tag t LEFT JOIN ledger_entry e ON e.stream = t.stream AND e.stream_seq = 1
 				WHERE t.name = ? AND t.value = ? ORDER BY e.seq`},
+			{&st.taggedBefore, `SELECT t.stream, e.seq FROM ledger_tag t JOIN ledger_entry e ON e.stream = t.stream AND e.stream_seq = 1
+				WHERE t.name = ? AND t.value = ? AND e.seq < ? ORDER BY e.seq DESC LIMIT ?`},
 			{&st.tags, `SELECT stream, name, value, uniq FROM ledger_tag WHERE stream = ? ORDER BY stream, name, value`},
 			{&st.allTags, `SELECT stream, name, value, uniq FROM ledger_tag ORDER BY stream, name, value`},
 			{&st.bookmark, `SELECT value FROM ledger_bookmark WHERE key = ?`},
@@ -244,6 +246,19 @@ func (v *view) Tagged(name, value string) ([]string, error) {
 		return nil
 	}, name, value)
 	return streams, err
+}
+
+func (v *view) TaggedBefore(name, value string, before, limit int64) ([]ledger.Place, error) {
+	var places []ledger.Place
+	err := v.rows(v.st.taggedBefore, func(rows *sql.Rows) error {
+		var p ledger.Place
+		if err := rows.Scan(&p.Stream, &p.Seq); err != nil {
+			return err
+		}
+		places = append(places, p)
+		return nil
+	}, name, value, before, limit)
+	return places, err
 }
 
 func (v *view) StreamTags(stream string) ([]ledger.Tag, error) {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -517,6 +518,31 @@ func tagsAreReplacedAndUniqueOnesStay(t *testing.T, open func() (ledger.Store, e
 	}
 	if diff := cmp.Diff([]string{"b", "a"}, streams("state", "open")); diff != "" {
 		t.Errorf("open streams, oldest first (-want +got):\n%s", diff)
+	}
+	newest := func(before int64, limit int) (names []string, more bool) {
+		t.Helper()
+		got, more, err := l.Newest(t.Context(), before, limit, tag("state", "open"), tag("who", "ann"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, entries := range got {
+			names = append(names, entries[0].Stream)
+		}
+		return names, more
+	}
+	for _, test := range []struct {
+		before int64
+		limit  int
+		want   []string
+		more   bool
+	}{{100, 5, []string{"b", "a"}, false}, {100, 2, []string{"b", "a"}, false}, {100, 1, []string{"a"}, true}, {1, 1, []string{"b"}, false},
+		{0, 1, nil, false}} {
+		if names, more := newest(test.before, test.limit); !slices.Equal(names, test.want) || more != test.more {
+			t.Errorf("the newest %d streams before %d are %v, more %v, want %v, %v", test.limit, test.before, names, more, test.want, test.more)
+		}
+	}
+	if names, err := l.StreamNames(t.Context(), tag("state", "open"), tag("who", "ann")); err != nil || !slices.Equal(names, []string{"a", "b"}) {
+		t.Errorf("the streams with one of two tags are %v (%v)", names, err)
 	}
 	mustAppend(t, l, "b", 1, nil, draft("k")) // nil leaves the tags alone
 	if diff := cmp.Diff([]string{"b", "a"}, streams("state", "open")); diff != "" {
