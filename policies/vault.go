@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -26,12 +27,17 @@ func VaultFiles() fs.FS {
 }
 
 var (
-	vaultGroup = regexp.MustCompile(`^breakglass:([a-z0-9][a-z0-9._-]{0,49})$`)
+	vaultGroup = pattern(`^breakglass:([a-z0-9][a-z0-9._-]{0,49})$`)
 	// Mount paths and policy names go into HCL and URLs: no wildcard, no slash at either end, nothing to escape.
-	vaultMount  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$`)
-	vaultPolicy = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]*$`)
-	vaultIssuer = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+	vaultMount  = pattern(`^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$`)
+	vaultPolicy = pattern(`^[a-z0-9][a-z0-9._-]*$`)
+	vaultIssuer = pattern(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 )
+
+// pattern compiles a regular expression at its first use: the command line initialises this package in every command, and needs none.
+func pattern(expr string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expr) })
+}
 
 // The lines that part the policy. setup.sh looks for the same ones.
 const (
@@ -57,7 +63,7 @@ func VaultRoleName(group string) (string, error) {
 	if group == "" {
 		return "breakglass", nil
 	}
-	m := vaultGroup.FindStringSubmatch(group)
+	m := vaultGroup().FindStringSubmatch(group)
 	if m == nil {
 		return "", fmt.Errorf("group %q must be breakglass: and 1 to 50 characters of a-z 0-9 . _ -", group)
 	}
@@ -70,7 +76,7 @@ func VaultRoleName(group string) (string, error) {
 // VaultCanary is the PKI role of the canary as JSON. The issuer in it is never used, because a canary names the issuer that it
 // is to be signed by, but Vault keeps one in every role.
 func VaultCanary(issuerID string) ([]byte, error) {
-	if !vaultIssuer.MatchString(issuerID) {
+	if !vaultIssuer().MatchString(issuerID) {
 		return nil, fmt.Errorf("issuer %q is not an issuer id (vault list -detailed MOUNT/issuers shows them)", issuerID)
 	}
 	text, err := vaultFiles.ReadFile("vault/roles/breakglass-canary.json")
@@ -86,7 +92,7 @@ func VaultRole(group, issuerID string, maxTTL time.Duration) ([]byte, error) {
 	if _, err := VaultRoleName(group); err != nil {
 		return nil, err
 	}
-	if !vaultIssuer.MatchString(issuerID) {
+	if !vaultIssuer().MatchString(issuerID) {
 		return nil, fmt.Errorf("issuer %q is not an issuer id (vault list -detailed MOUNT/issuers shows them)", issuerID)
 	}
 	if maxTTL < time.Minute || maxTTL%time.Second != 0 {
@@ -110,7 +116,7 @@ func VaultPolicy(name string, mounts []VaultMount) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if !vaultPolicy.MatchString(name) {
+	if !vaultPolicy().MatchString(name) {
 		return "", fmt.Errorf("policy name %q must be of a-z 0-9 . _ -", name)
 	}
 	token, rest, _ := strings.Cut(string(text), forEachMount)
@@ -121,7 +127,7 @@ func VaultPolicy(name string, mounts []VaultMount) (string, error) {
 	var b strings.Builder
 	b.WriteString(strings.ReplaceAll(token, "@POLICY@", name))
 	for _, m := range mounts {
-		if !vaultMount.MatchString(m.Path) {
+		if !vaultMount().MatchString(m.Path) {
 			return "", fmt.Errorf("mount %q must be a plain path without wildcards", m.Path)
 		}
 		b.WriteString(strings.ReplaceAll(perMount, "@MOUNT@", m.Path))

@@ -573,7 +573,7 @@ func (c *Campaign) escalated(i *CampaignItem, why string, e ledger.Entry) error 
 // settled takes a debt off a campaign: a later one came to something about the same eligibility, and that holds.
 func (c *Campaign) settled(i *CampaignItem, by string, at time.Time) error {
 	switch {
-	case by == c.ID || !campaignPattern.MatchString(by):
+	case by == c.ID || !campaignPattern().MatchString(by):
 		return fmt.Errorf("settled by %q, which is no other campaign", clip(by, 60))
 	case c.Closed == nil:
 		return fmt.Errorf("settled by %s while the campaign is open", by)

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -21,7 +20,7 @@ import (
 // checkRecertification is the check that findings about campaigns come from.
 const checkRecertification = "recertification"
 
-var campaignPattern = regexp.MustCompile(`^campaign-[0-9]{4}-[0-9]{2}-[0-9]{2}-[0-9a-z]{4}$`)
+var campaignPattern = pattern(`^campaign-[0-9]{4}-[0-9]{2}-[0-9]{2}-[0-9a-z]{4}$`)
 
 // campaigns is what the service keeps of campaigns in memory. It is a cache of the ledger.
 type campaigns struct {
@@ -420,7 +419,7 @@ func (s *Service) CampaignIDs(ctx context.Context) ([]string, error) {
 
 func (s *Service) resolveCampaign(ctx context.Context, typed string) (string, error) {
 	typed = strings.ToLower(strings.TrimSpace(typed))
-	if campaignPattern.MatchString(typed) {
+	if campaignPattern().MatchString(typed) {
 		return typed, nil
 	}
 	ids, err := s.CampaignIDs(ctx)
@@ -824,7 +823,7 @@ func (s *Service) tendCampaignsOnce(ctx context.Context) (next time.Time, err er
 func (a *Auditor) campaign(e ledger.Entry, ev Event) error {
 	c := a.campaigns[e.Stream]
 	if c == nil {
-		if !campaignPattern.MatchString(e.Stream) {
+		if !campaignPattern().MatchString(e.Stream) {
 			return fmt.Errorf("%q is not a campaign id", e.Stream)
 		}
 		c = &Campaign{ID: e.Stream}

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/breakglassd/breakglass/internal/strictyaml"
@@ -49,16 +50,21 @@ const (
 )
 
 var (
-	namespacePattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
-	rolePattern      = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9:._-]{0,252}$`)
-	groupPattern     = regexp.MustCompile(`^breakglass:[a-z0-9][a-z0-9-]*$`)
-	hostPattern      = regexp.MustCompile(`^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?)(:[0-9]+)?$`)
-	slackPatterns    = map[string]*regexp.Regexp{
-		"enterprise": regexp.MustCompile(`^E[A-Z0-9]{2,31}$`),
-		"team":       regexp.MustCompile(`^T[A-Z0-9]{2,31}$`),
-		"user":       regexp.MustCompile(`^[UW][A-Z0-9]{2,31}$`),
+	namespacePattern = pattern(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+	rolePattern      = pattern(`^[A-Za-z0-9][A-Za-z0-9:._-]{0,252}$`)
+	groupPattern     = pattern(`^breakglass:[a-z0-9][a-z0-9-]*$`)
+	hostPattern      = pattern(`^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?)(:[0-9]+)?$`)
+	slackPatterns    = map[string]func() *regexp.Regexp{
+		"enterprise": pattern(`^E[A-Z0-9]{2,31}$`),
+		"team":       pattern(`^T[A-Z0-9]{2,31}$`),
+		"user":       pattern(`^[UW][A-Z0-9]{2,31}$`),
 	}
 )
+
+// pattern compiles a regular expression at its first use: the command line initialises this package in every command, and needs none.
+func pattern(expr string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expr) })
+}
 
 // Risk grades a profile. With RiskCritical only approvals signed with an SSH key count.
 type Risk string
@@ -607,7 +613,7 @@ func (r *policyReader) slackAccount(v strictyaml.Value, owner string) (SlackAcco
 	}
 	field := func(v strictyaml.Value, key, example string) (string, bool) {
 		s, ok := v.Text(maxText)
-		if ok && !slackPatterns[key].MatchString(s) {
+		if ok && !slackPatterns[key]().MatchString(s) {
 			v.Wrong("%s is not a Slack %s id; it looks like %s, names and e-mail addresses are never identities", strictyaml.Shown(s), key, example)
 			return "", false
 		}
@@ -734,7 +740,7 @@ func serverProblem(s string) string {
 		return "a query or fragment stands in the URL"
 	case u.Path != "" || u.Opaque != "":
 		return fmt.Sprintf("a path (%s) stands in the URL", strictyaml.Shown(u.Path+u.Opaque))
-	case !hostPattern.MatchString(u.Host):
+	case !hostPattern().MatchString(u.Host):
 		return strictyaml.Shown(s) + " has no valid host"
 	case err != nil || port < 1 || port > 65535 || strings.HasSuffix(s, ":"):
 		return strictyaml.Shown(s) + " has no valid port"
@@ -790,19 +796,19 @@ func rights(v strictyaml.Value) Rights {
 	name := func(key string) string {
 		at := o.At(key)
 		s, ok := at.Text(maxText)
-		if ok && (!rolePattern.MatchString(s) || s == "system:masters") {
+		if ok && (!rolePattern().MatchString(s) || s == "system:masters") {
 			at.Wrong("%s cannot be the name of a %s; name one that exists in the cluster", strictyaml.Shown(s), key)
 		}
 		return s
 	}
 	out := Rights{ClusterRole: name("clusterRole"), Role: name("role")}
-	if out.Group, ok = o.At("group").Text(maxText); ok && (!groupPattern.MatchString(out.Group) || len(out.Group) > maxGroup) {
+	if out.Group, ok = o.At("group").Text(maxText); ok && (!groupPattern().MatchString(out.Group) || len(out.Group) > maxGroup) {
 		o.At("group").Wrong("%s is not allowed as a group; write breakglass: and then letters, digits and hyphens, at most %d characters, and "+
 			"bind it in the cluster", strictyaml.Shown(out.Group), maxGroup)
 	}
 	for _, at := range o.At("namespaces").List() {
 		ns, ok := at.Text(maxText)
-		if ok && !namespacePattern.MatchString(ns) {
+		if ok && !namespacePattern().MatchString(ns) {
 			at.Wrong("%s is not a namespace name; use lower-case letters, digits and hyphens", strictyaml.Shown(ns))
 		}
 		if ok && slices.Contains(out.Namespaces, ns) {

@@ -62,7 +62,7 @@ func (c Container) Components(where string) []Component {
 	why := ""
 	var words []string
 	for _, w := range slices.Concat(c.Command, c.Args) {
-		w = podVariable.ReplaceAllStringFunc(w, func(v string) string {
+		w = podVariable().ReplaceAllStringFunc(w, func(v string) string {
 			if strings.HasPrefix(v, "$$") {
 				return v[1:]
 			}
@@ -94,7 +94,7 @@ func (c Container) Components(where string) []Component {
 	return []Component{*found}
 }
 
-var podVariable = regexp.MustCompile(`\$?\$\([A-Za-z_][-A-Za-z0-9_.]*\)`)
+var podVariable = pattern(`\$?\$\([A-Za-z_][-A-Za-z0-9_.]*\)`)
 
 // An environment is what is known of the variables of a process.
 type environment struct {
@@ -133,7 +133,7 @@ func parseWords(words []string, env environment, where string) *Component {
 			words = words[1:]
 		case slices.Contains(wrappers, name):
 			rest := words[1:]
-			for len(rest) > 0 && (strings.HasPrefix(rest[0], "-") || assignment.MatchString(rest[0]) || strings.Trim(rest[0], "0123456789") == "") {
+			for len(rest) > 0 && (strings.HasPrefix(rest[0], "-") || assignment().MatchString(rest[0]) || strings.Trim(rest[0], "0123456789") == "") {
 				if key, value, ok := strings.Cut(rest[0], "="); ok && !strings.HasPrefix(key, "-") {
 					env.values = maps.Clone(env.values)
 					if env.values == nil {
@@ -151,7 +151,7 @@ func parseWords(words []string, env environment, where string) *Component {
 	return nil
 }
 
-var assignment = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*=`)
+var assignment = pattern(`^[A-Za-z_][A-Za-z0-9_]*=`)
 
 // behind looks for a program behind words that are not understood. The value of a flag is none: etcdbrctl --data-dir /var/lib/etcd
 // does not run etcd.
@@ -316,9 +316,9 @@ func ParseGiven(name string, text []byte) ([]Component, error) {
 		if c := parseWords(strings.Split(strings.TrimRight(said, "\x00\n"), "\x00"), environment{}, where); c != nil {
 			out = []Component{*c}
 		}
-	case unitLike.MatchString(said):
+	case unitLike().MatchString(said):
 		out, err = parseUnit(said, where)
-	case manifestLike.MatchString(said):
+	case manifestLike().MatchString(said):
 		out, err = parseManifests(text, where)
 	default:
 		out, err = parseLines(said, where)
@@ -337,8 +337,8 @@ func ParseGiven(name string, text []byte) ([]Component, error) {
 }
 
 var (
-	manifestLike = regexp.MustCompile(`(?m)^\s*[{\[]|^\s*["']?(kind|apiVersion)["']?\s*:`)
-	unitLike     = regexp.MustCompile(`(?m)^\s*(\[Service\]|ExecStart\s*=)`)
+	manifestLike = pattern(`(?m)^\s*[{\[]|^\s*["']?(kind|apiVersion)["']?\s*:`)
+	unitLike     = pattern(`(?m)^\s*(\[Service\]|ExecStart\s*=)`)
 )
 
 // podTemplate is every place where Kubernetes' own kinds keep a pod.
@@ -470,14 +470,14 @@ func parseUnit(text, where string) ([]Component, error) {
 
 // unitVariables replaces the variables and specifiers of one word: $NAME alone becomes as many words as its value has.
 func unitVariables(w string, env environment) (words []string, unknown string) {
-	if strings.HasPrefix(w, "$") && unitName.MatchString(w[1:]) {
+	if strings.HasPrefix(w, "$") && unitName().MatchString(w[1:]) {
 		value, ok := env.values[w[1:]]
 		if !ok {
 			return nil, "what " + text.Name(w) + " stands for was not seen"
 		}
 		return strings.Fields(value), ""
 	}
-	w = unitVariable.ReplaceAllStringFunc(w, func(v string) string {
+	w = unitVariable().ReplaceAllStringFunc(w, func(v string) string {
 		switch {
 		case v == "$$" || v == "%%":
 			return v[1:]
@@ -493,8 +493,8 @@ func unitVariables(w string, env environment) (words []string, unknown string) {
 }
 
 var (
-	unitName     = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
-	unitVariable = regexp.MustCompile(`\$\$|\$\{[A-Za-z_][A-Za-z0-9_]*\}|%%|%[A-Za-z]`)
+	unitName     = pattern(`^[A-Za-z_][A-Za-z0-9_]*$`)
+	unitVariable = pattern(`\$\$|\$\{[A-Za-z_][A-Za-z0-9_]*\}|%%|%[A-Za-z]`)
 )
 
 // unitWords splits a line of a unit into words: quotes go around whole words, and a backslash takes the next character as it is.

@@ -643,8 +643,8 @@ func (j *judge) oidc() Door {
 				m.Groups.Claim != "" && !guards(m.Groups.Prefix))
 			var users, groups bool // whether a rule refuses names of Kubernetes itself
 			for _, rule := range jwt.UserValidationRules {
-				users = users || noUsers.MatchString(rule.Expression)
-				if m := noGroups.FindStringSubmatch(rule.Expression); m != nil {
+				users = users || noUsers().MatchString(rule.Expression)
+				if m := noGroups().FindStringSubmatch(rule.Expression); m != nil {
 					groups = groups || m[1] == m[2]
 				}
 			}

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -97,24 +98,29 @@ const (
 )
 
 var (
-	celPlain   = regexp.MustCompile(`^\s*` + celSource + `\s*$`)
-	celPrefix  = regexp.MustCompile(`^\s*` + celText + `\s*\+\s*` + celSource + `\s*$`)
-	celMap     = regexp.MustCompile(`^\s*` + celSource + `\.map\(\s*(\w+)\s*,\s*` + celText + `\s*\+\s*(\w+)\s*\)\s*$`)
-	noUsers    = regexp.MustCompile(`^\s*!\s*user\.username\.startsWith\(["']system:["']\)\s*$`)
-	noGroups   = regexp.MustCompile(`^\s*user\.groups\.all\(\s*(\w+)\s*,\s*!\s*(\w+)\.startsWith\(["']system:["']\)\s*\)\s*$`)
+	celPlain   = pattern(`^\s*` + celSource + `\s*$`)
+	celPrefix  = pattern(`^\s*` + celText + `\s*\+\s*` + celSource + `\s*$`)
+	celMap     = pattern(`^\s*` + celSource + `\.map\(\s*(\w+)\s*,\s*` + celText + `\s*\+\s*(\w+)\s*\)\s*$`)
+	noUsers    = pattern(`^\s*!\s*user\.username\.startsWith\(["']system:["']\)\s*$`)
+	noGroups   = pattern(`^\s*user\.groups\.all\(\s*(\w+)\s*,\s*!\s*(\w+)\.startsWith\(["']system:["']\)\s*\)\s*$`)
 	celUnquote = strings.NewReplacer(`"`, "", "'", "")
 )
+
+// pattern compiles a regular expression at its first use: the command line initialises this package in every command, and needs none.
+func pattern(expr string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expr) })
+}
 
 // reads says what an expression makes of a claim, if it is of one of the few forms that can be told without running it.
 // known is false for all others: those are for a person to read.
 func (c claim) reads() (prefixed, known bool) {
-	if m := celPrefix.FindStringSubmatch(c.Expression); m != nil {
+	if m := celPrefix().FindStringSubmatch(c.Expression); m != nil {
 		return guards(celUnquote.Replace(m[1])), true
 	}
-	if m := celMap.FindStringSubmatch(c.Expression); m != nil && m[1] == m[3] {
+	if m := celMap().FindStringSubmatch(c.Expression); m != nil && m[1] == m[3] {
 		return guards(celUnquote.Replace(m[2])), true
 	}
-	return false, celPlain.MatchString(c.Expression)
+	return false, celPlain().MatchString(c.Expression)
 }
 
 // ParseKubeProxy reads the configuration file of kube-proxy.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
@@ -17,18 +18,21 @@ import (
 //go:embed report.html
 var reportPage string
 
-var page = template.Must(template.New("report").Funcs(template.FuncMap{
-	"topics":  Topics,
-	"date":    func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 UTC") },
-	"join":    func(s []string) string { return strings.Join(s, ", ") },
-	"seconds": seconds,
-}).Parse(reportPage))
+// page is parsed at its first use: the command line, which makes the page again to verify a bundle, has this package in every command.
+var page = sync.OnceValue(func() *template.Template {
+	return template.Must(template.New("report").Funcs(template.FuncMap{
+		"topics":  Topics,
+		"date":    func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 UTC") },
+		"join":    func(s []string) string { return strings.Join(s, ", ") },
+		"seconds": seconds,
+	}).Parse(reportPage))
+})
 
 // HTML writes the report as one page that needs no network: styles and charts are in it. It prints on A4 and follows the
 // reader's choice of light or dark.
 func (r *Report) HTML(w io.Writer) error {
 	var b bytes.Buffer // a page is written whole or not at all
-	err := page.Execute(&b, struct {
+	err := page().Execute(&b, struct {
 		*Report
 		Facts  [][2]string
 		Charts []chart
