@@ -66,7 +66,8 @@ func TestReadmeSetsUpACluster(t *testing.T) {
 			t.Fatalf("the README's step %q has no commands; there are %q", step, blocks)
 		}
 		delete(blocks, step)
-		block = strings.Replace(block, "CGO_ENABLED=0 go build -trimpath -ldflags \"-s -w\" -o bin/ ./cmd/...\n", "", 1) // the tests' own is in bin
+		// the tests' own is in bin
+		block = strings.Replace(block, "CGO_ENABLED=0 go build -trimpath -ldflags \"-s -w\" -o bin/ ./cmd/...\n", "", 1)
 		cmd := exec.CommandContext(t.Context(), "/bin/sh", "-euc", block)
 		cmd.Dir = clone
 		cmd.Env = []string{"PATH=" + filepath.Dir(bins[real.VaultServer]) + ":" + filepath.Dir(bins[real.KubeCtl]) + ":/usr/bin:/bin",

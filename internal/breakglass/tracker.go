@@ -35,7 +35,8 @@ type tracked struct {
 }
 
 func newTracker() *tracker {
-	return &tracker{all: map[string]*tracked{}, prints: map[string]string{}, people: map[string]map[string]bool{}, owing: map[string]map[string]time.Time{}, fresh: map[string]bool{},
+	return &tracker{all: map[string]*tracked{}, prints: map[string]string{}, people: map[string]map[string]bool{},
+		owing: map[string]map[string]time.Time{}, fresh: map[string]bool{},
 		wake: make(chan struct{}, 1)}
 }
 

@@ -133,7 +133,8 @@ func parseWords(words []string, env environment, where string) *Component {
 			words = words[1:]
 		case slices.Contains(wrappers, name):
 			rest := words[1:]
-			for len(rest) > 0 && (strings.HasPrefix(rest[0], "-") || assignment().MatchString(rest[0]) || strings.Trim(rest[0], "0123456789") == "") {
+			for len(rest) > 0 && (strings.HasPrefix(rest[0], "-") || assignment().MatchString(rest[0]) ||
+				strings.Trim(rest[0], "0123456789") == "") {
 				if key, value, ok := strings.Cut(rest[0], "="); ok && !strings.HasPrefix(key, "-") {
 					env.values = maps.Clone(env.values)
 					if env.values == nil {

@@ -541,7 +541,8 @@ func tagsAreReplacedAndUniqueOnesStay(t *testing.T, open func() (ledger.Store, e
 			t.Errorf("the newest %d streams before %d are %v, more %v, want %v, %v", test.limit, test.before, names, more, test.want, test.more)
 		}
 	}
-	if names, err := l.StreamNames(t.Context(), tag("state", "open"), tag("who", "ann")); err != nil || !slices.Equal(names, []string{"a", "b"}) {
+	if names, err := l.StreamNames(t.Context(), tag("state", "open"), tag("who", "ann")); err != nil ||
+		!slices.Equal(names, []string{"a", "b"}) {
 		t.Errorf("the streams with one of two tags are %v (%v)", names, err)
 	}
 	mustAppend(t, l, "b", 1, nil, draft("k")) // nil leaves the tags alone
