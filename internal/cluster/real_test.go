@@ -72,7 +72,7 @@ func startRealWith(t *testing.T, etcd *real.Etcd, prefix string, o real.APIServe
 	for _, ns := range []string{"shop", "till"} {
 		p.kubectl(t, "create", "namespace", ns)
 	}
-	token := p.kubectl(t, "-n", "breakglass", "create", "token", "breakglassd", "--duration", "1h")
+	token := p.kubectl(t, "-n", "breakglass", "create", "token", "breakglassd", "--duration", "8760h")
 	p.path = filepath.Join(t.TempDir(), "daemon")
 	must(t, p.WriteKubeconfig(p.path, real.Credentials{Token: strings.TrimSpace(token)}))
 	p.admin = p.client(t, p.AdminKubeconfig())
@@ -498,6 +498,16 @@ func testCheck(t *testing.T, c *cluster.Clusters, p *prod) {
 			eventually(t, clean)
 		})
 	}
+	t.Run("a credential that is refused", func(t *testing.T) {
+		must(t, c.Able(t.Context(), "c1"))
+		path := filepath.Join(t.TempDir(), "refused")
+		must(t, p.WriteKubeconfig(path, real.Credentials{Token: "e30.e30.c2ln"}))
+		mustSay(t, open(t, unhurried, path).Able(t.Context(), "c1"), "does not accept the daemon's credential", "restart breakglassd")
+		cert, key, err := p.ca.Client("stranger")
+		must(t, err)
+		must(t, p.WriteKubeconfig(path, real.Credentials{CertPEM: cert, KeyPEM: key}))
+		must(t, open(t, unhurried, path).Able(t.Context(), "c1")) // it is known, and may do nothing
+	})
 	t.Run("too much: system:masters", func(t *testing.T) {
 		cert, key, err := p.ca.Client("daemon", "system:masters")
 		must(t, err)

@@ -148,7 +148,7 @@ func (p *parts) setUpCluster(ctx context.Context) error {
 	if _, err := run("apply", "-f", "../../../policies/kubernetes/"); err != nil {
 		return err
 	}
-	token, err := run("-n", "breakglass", "create", "token", "breakglassd", "--duration", "24h")
+	token, err := run("-n", "breakglass", "create", "token", "breakglassd", "--duration", "8760h")
 	if err != nil {
 		return err
 	}
