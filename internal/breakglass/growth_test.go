@@ -1,6 +1,7 @@
 package breakglass_test
 
 import (
+	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -250,5 +251,33 @@ func TestListReadsOnlyItsPage(t *testing.T) {
 			!slices.Equal(ids(last), made[10:]) {
 			t.Errorf("of the last two days are %v (%v), want %v", ids(last), err, made[10:])
 		}
+	})
+}
+
+// TestPolicyOfTwoThousandPeopleAndFiveHundredProfiles: it is put in force, recorded and asked under, and read again at the next start.
+func TestPolicyOfTwoThousandPeopleAndFiveHundredProfiles(t *testing.T) {
+	var people, teams, profiles strings.Builder
+	var all []string
+	for i := range 2000 {
+		all = append(all, fmt.Sprintf("person.number%05d", i))
+		fmt.Fprintf(&people, "  - {id: %s, name: U, slack: [{team: T01, user: U1%05d}]}\n", all[i], i)
+	}
+	fmt.Fprintf(&teams, "  - {id: all, members: [%s]}\n", strings.Join(all, ", "))
+	for i := range 100 {
+		fmt.Fprintf(&teams, "  - {id: team%d, members: [%s]}\n", i, strings.Join(all[20*i:20*i+20], ", "))
+	}
+	for i := range 500 {
+		fmt.Fprintf(&profiles, "  - id: p%d\n    clusters: [c1]\n    bind: {group: \"breakglass:g%d\"}\n    ttl: {default: 10m, max: 1h}\n"+
+			"    requesters: [all]\n    approvals: {count: 2, from: [team%d, team%d]}\n    reason: {min: 10}\n    risk: high\n", i, i, i%100,
+			(i+1)%100)
+	}
+	policy := strings.Replace(bgtest.Policy(), "teams:\n", people.String()+"teams:\n"+teams.String(), 1) + profiles.String()
+	bubbleWith(t, bgtest.Options{Policy: policy}, func(t *testing.T, s *bgtest.System) {
+		r := s.Ask(byKey("alice"), "group")
+		s.Restart()
+		if n := len(s.Service.Policy().Profiles); n != 504 || !s.Service.PolicyWaits().IsZero() {
+			t.Errorf("%d profiles are in force, want 504", n)
+		}
+		s.Approve(byKey("bob"), r)
 	})
 }
