@@ -609,7 +609,7 @@ func (c *Campaign) held() []holding {
 	for _, i := range c.Items {
 		if i.Held() {
 			for _, t := range i.Taken {
-				out = append(out, holding{t.Eligibility, c.ID, i.ID})
+				out = append(out, holding{Eligibility: t.Eligibility, campaign: c.ID, item: i.ID})
 			}
 		}
 	}

@@ -108,7 +108,7 @@ func standings(campaigns []*Campaign) map[Eligibility]standing {
 	out := map[Eligibility]standing{}
 	for _, c := range campaigns {
 		for e, i := range c.came() {
-			out[e] = standing{c, i}
+			out[e] = standing{in: c, item: i}
 		}
 	}
 	return out
