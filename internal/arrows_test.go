@@ -15,24 +15,29 @@ const module = "github.com/breakglassd/breakglass/"
 
 // arrows are the packages of ours that each package stands on. A new line or word here is a decision: see README.md beside this file.
 var arrows = map[string]string{
-	"cmd/breakglass": "internal/api internal/breakglass internal/ledger internal/recert internal/rotation internal/strictyaml " +
-		"internal/text",
+	"cmd/breakglass": "internal/api internal/breakglass internal/campaign internal/ledger internal/policy internal/recert " +
+		"internal/record internal/rotation internal/strictyaml internal/text",
 	"cmd/breakglassd": "internal/aftercare internal/api internal/breakglass internal/cacheck internal/cluster internal/devmode " +
-		"internal/disk internal/inventory internal/ledger internal/ledger/sqlstore internal/recert " +
-		"internal/rotation internal/schedule internal/secret internal/session internal/session/store " +
-		"internal/slackbot internal/strictyaml internal/text internal/vaultca internal/webhook",
-	"deploy":                    "",
-	"internal":                  "",
-	"internal/aftercare":        "internal/breakglass internal/session internal/session/store internal/sweep internal/text",
-	"internal/api":              "internal/breakglass internal/ledger internal/recert internal/rotation internal/text",
-	"internal/bgtest":           "internal/breakglass internal/devmode/memca internal/ledger internal/ledger/sqlstore",
+		"internal/disk internal/inventory internal/ledger internal/ledger/sqlstore internal/policy internal/recert " +
+		"internal/record internal/rotation internal/schedule internal/secret internal/session " +
+		"internal/session/store internal/slackbot internal/strictyaml internal/text internal/vaultca " +
+		"internal/webhook",
+	"deploy":   "",
+	"internal": "",
+	"internal/aftercare": "internal/breakglass internal/policy internal/record internal/session internal/session/store " +
+		"internal/sweep internal/text",
+	"internal/api": "internal/breakglass internal/campaign internal/ledger internal/policy internal/recert internal/record " +
+		"internal/rotation internal/text",
+	"internal/bgtest": "internal/breakglass internal/devmode/memca internal/ledger internal/ledger/sqlstore internal/policy " +
+		"internal/record",
 	"internal/bgtest/e2e":       "",
 	"internal/bgtest/real":      "",
 	"internal/bgtest/slacksdk":  "",
 	"internal/bgtest/smalldisk": "",
-	"internal/breakglass":       "internal/ledger internal/strictyaml internal/text",
-	"internal/cacheck":          "internal/breakglass internal/rotation",
-	"internal/cluster":          "internal/breakglass internal/inventory internal/rotation internal/sweep internal/text",
+	"internal/breakglass":       "internal/campaign internal/ledger internal/policy internal/record internal/text",
+	"internal/cacheck":          "internal/breakglass internal/record internal/rotation",
+	"internal/campaign":         "internal/ledger internal/policy internal/record",
+	"internal/cluster":          "internal/breakglass internal/inventory internal/policy internal/rotation internal/sweep internal/text",
 	"internal/devmode": "deploy internal/api internal/bgtest/real internal/breakglass internal/devmode/kubesim " +
 		"internal/devmode/memca internal/devmode/slacksim internal/ledger internal/ledger/sqlstore policies",
 	"internal/devmode/kubesim":  "internal/sweep",
@@ -43,20 +48,24 @@ var arrows = map[string]string{
 	"internal/ledger":           "",
 	"internal/ledger/sqlstore":  "internal/disk internal/ledger",
 	"internal/ledger/storetest": "internal/ledger",
-	"internal/recert":           "internal/breakglass internal/inventory internal/ledger internal/schedule internal/text",
-	"internal/rotation":         "internal/breakglass internal/text",
-	"internal/schedule":         "internal/breakglass",
-	"internal/secret":           "",
-	"internal/session":          "internal/breakglass internal/sweep internal/text",
-	"internal/session/store":    "internal/disk internal/session internal/text",
-	"internal/slackbot":         "internal/breakglass internal/ledger internal/recert internal/secret internal/text",
-	"internal/strictyaml":       "",
-	"internal/sweep":            "internal/breakglass internal/inventory internal/text",
-	"internal/text":             "",
-	"internal/text/texttest":    "",
-	"internal/vaultca":          "internal/breakglass internal/rotation internal/text policies",
-	"internal/webhook":          "internal/breakglass internal/secret internal/text",
-	"policies":                  "",
+	"internal/policy":           "internal/ledger internal/record internal/strictyaml internal/text",
+	"internal/recert": "internal/breakglass internal/campaign internal/inventory internal/ledger internal/policy internal/record " +
+		"internal/schedule internal/text",
+	"internal/record":        "internal/ledger internal/text",
+	"internal/rotation":      "internal/breakglass internal/text",
+	"internal/schedule":      "internal/breakglass",
+	"internal/secret":        "",
+	"internal/session":       "internal/breakglass internal/policy internal/sweep internal/text",
+	"internal/session/store": "internal/disk internal/session internal/text",
+	"internal/slackbot": "internal/breakglass internal/campaign internal/ledger internal/policy internal/recert internal/record " +
+		"internal/secret internal/text",
+	"internal/strictyaml":    "",
+	"internal/sweep":         "internal/breakglass internal/inventory internal/text",
+	"internal/text":          "",
+	"internal/text/texttest": "",
+	"internal/vaultca":       "internal/breakglass internal/rotation internal/text policies",
+	"internal/webhook":       "internal/breakglass internal/policy internal/secret internal/text",
+	"policies":               "",
 }
 
 // never is what no package of a binary may link, directly or through others.

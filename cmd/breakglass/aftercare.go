@@ -18,6 +18,7 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/policy"
 )
 
 func (a *app) revokeCommand() *cobra.Command {
@@ -822,10 +823,10 @@ func (a *app) sessionReport(ctx context.Context, c *api.Client, id, out string) 
 }
 
 // guardWords says what a grant is kept from.
-func guardWords(guards []breakglass.Guard) string {
+func guardWords(guards []policy.Guard) string {
 	var out []string
 	for _, g := range guards {
-		out = append(out, cmp.Or(breakglass.Guards()[g], string(g)))
+		out = append(out, cmp.Or(policy.Guards()[g], string(g)))
 	}
 	slices.Sort(out)
 	return strings.Join(out, "; ")

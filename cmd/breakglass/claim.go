@@ -22,6 +22,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/record"
 	"github.com/breakglassd/breakglass/internal/text"
 )
 
@@ -262,7 +263,7 @@ func (a *app) checkCertificate(cert *x509.Certificate, k *kept, r api.Request) [
 }
 
 // eventIn decodes the event in the bytes of a ledger leaf, which must belong to a request.
-func eventIn(leaf []byte, request string) (breakglass.Event, error) {
+func eventIn(leaf []byte, request string) (record.Event, error) {
 	e, err := ledger.ParseLeaf(leaf)
 	if err != nil {
 		return nil, err

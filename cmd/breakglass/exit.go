@@ -12,6 +12,7 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/record"
 )
 
 // The exit codes. Scripts depend on them: they never change their meaning.
@@ -89,24 +90,24 @@ func explain(err error) (f *failure, requestID string) {
 		return f, e.RequestID
 	}
 	switch e.Class {
-	case string(breakglass.ClassInvalid):
+	case string(record.ClassInvalid):
 		f.exit, f.what = exitUsage, "that makes no sense to the daemon"
-	case string(breakglass.ClassUnknown):
+	case string(record.ClassUnknown):
 		f.exit, f.what = exitOther, "not found"
-	case string(breakglass.ClassDenied):
+	case string(record.ClassDenied):
 		f.exit, f.what = exitDenied, "not allowed"
 		if e.Code == "unknown-person" {
 			f.exit, f.what = exitSignIn, "the daemon does not know you"
 		}
-	case string(breakglass.ClassPolicy):
+	case string(record.ClassPolicy):
 		f.exit, f.what = exitPolicy, "refused by policy "+strings.ReplaceAll(e.Code, ",", ", ")
-	case string(breakglass.ClassLimited):
+	case string(record.ClassLimited):
 		f.exit, f.what = exitPolicy, "too many"
-	case string(breakglass.ClassConflict):
+	case string(record.ClassConflict):
 		f.exit, f.what = exitOther, "not possible now"
-	case string(breakglass.ClassExpired):
+	case string(record.ClassExpired):
 		f.exit, f.what = exitExpired, "too late"
-	case string(breakglass.ClassUnavailable):
+	case string(record.ClassUnavailable):
 		f.exit, f.what = exitUnreachable, "not available"
 	case api.ClassSignIn:
 		f.exit, f.what = exitSignIn, "not signed in"

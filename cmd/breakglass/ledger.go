@@ -23,6 +23,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/text"
 )
 
@@ -431,7 +432,7 @@ func checkCredential(file []byte, verifier note.Verifier) (proven, error) {
 	if folded.Issued == nil || folded.IssuedSeq != p.index {
 		return p, errors.New("its entries have another certificate")
 	}
-	r := api.NewRequest(folded, &breakglass.Policy{}, c.Request.AsOf)
+	r := api.NewRequest(folded, &policy.Policy{}, c.Request.AsOf)
 	p.request, p.last = &r, entries[len(entries)-1].Seq
 	p.changed, err = differences(file, r)
 	return p, err
@@ -443,7 +444,7 @@ func holder(x breakglass.Issued, request string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	person, ok := strings.CutPrefix(strings.TrimSuffix(cert.Subject.CommonName, ":"+request), breakglass.CommonNamePrefix)
+	person, ok := strings.CutPrefix(strings.TrimSuffix(cert.Subject.CommonName, ":"+request), policy.CommonNamePrefix)
 	if !ok || breakglass.CommonName(person, request) != cert.Subject.CommonName {
 		return "", fmt.Errorf("its certificate is for %.100q, which is not of %s", cert.Subject.CommonName, request)
 	}

@@ -42,8 +42,11 @@ import (
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/bgtest/real"
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/campaign"
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/ledger/sqlstore"
+	"github.com/breakglassd/breakglass/internal/policy"
+	"github.com/breakglassd/breakglass/internal/record"
 	"github.com/breakglassd/breakglass/internal/text"
 	"github.com/breakglassd/breakglass/internal/text/texttest"
 )
@@ -633,9 +636,9 @@ func TestProgramIsSmallAndKnowsNoClusterAndNoDatabase(t *testing.T) {
 
 func TestEveryEndHasItsExitCode(t *testing.T) {
 	for class, want := range map[string]int{
-		string(breakglass.ClassInvalid): exitUsage, string(breakglass.ClassUnknown): exitOther, string(breakglass.ClassDenied): exitDenied,
-		string(breakglass.ClassPolicy): exitPolicy, string(breakglass.ClassConflict): exitOther, string(breakglass.ClassExpired): exitExpired,
-		string(breakglass.ClassLimited): exitPolicy, string(breakglass.ClassUnavailable): exitUnreachable,
+		string(record.ClassInvalid): exitUsage, string(record.ClassUnknown): exitOther, string(record.ClassDenied): exitDenied,
+		string(record.ClassPolicy): exitPolicy, string(record.ClassConflict): exitOther, string(record.ClassExpired): exitExpired,
+		string(record.ClassLimited): exitPolicy, string(record.ClassUnavailable): exitUnreachable,
 		api.ClassSignIn: exitSignIn, api.ClassInternal: exitOther, "something new": exitOther,
 	} {
 		f, _ := explain(fmt.Errorf("somewhere: %w", &api.Error{Class: class, Code: "x", Why: "y"}))
@@ -674,8 +677,8 @@ func TestManyApproversAreNamedByTeam(t *testing.T) {
 	for i := range 299 {
 		many = append(many, fmt.Sprintf("p%d", i))
 	}
-	r := api.Request{Ask: breakglass.Requested{Quorum: breakglass.Quorum{Each: []breakglass.FrozenTeam{{ID: "security", Members: many[:12]}},
-		From: []breakglass.FrozenTeam{{ID: "security", Members: many[:12]}, {ID: "sre", Members: many}}}}}
+	r := api.Request{Ask: breakglass.Requested{Quorum: policy.Quorum{Each: []policy.FrozenTeam{{ID: "security", Members: many[:12]}},
+		From: []policy.FrozenTeam{{ID: "security", Members: many[:12]}, {ID: "sre", Members: many}}}}}
 	if got := crowd(r, many); got != "299 people: security (12), sre (299)" {
 		t.Errorf("299 approvers: %q", got)
 	}
@@ -823,7 +826,7 @@ func TestPrintedCommandsTakeNoNameForAFlag(t *testing.T) {
 		a := &app{name: "breakglass", out: &out, screen: &screen{w: &said}}
 		i := &api.CampaignItem{}
 		i.ID, i.TakeAway = evil, "kubectl delete x"
-		a.howToTakeAway(breakglass.VerdictRevoke, i)
+		a.howToTakeAway(campaign.VerdictRevoke, i)
 		item := "recert ack " + text.Quote("--item="+evil) + "  "
 		if !strings.Contains(said.String(), item) {
 			t.Errorf("%q: %s, want %s", evil, said.String(), item)

@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/breakglassd/breakglass/internal/api"
-	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/text"
 )
 
@@ -101,14 +101,14 @@ func (a *app) policyDiff() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		var next *breakglass.Policy
+		var next *policy.Policy
 		switch {
 		case len(args) == 1:
 			file, rerr := os.ReadFile(args[0])
 			if rerr != nil {
 				return rerr
 			}
-			next, err = breakglass.ParsePolicy(args[0], file)
+			next, err = policy.Parse(args[0], file)
 		case p.Waiting != nil:
 			next, err = p.Waiting.Parse()
 		default:
@@ -137,10 +137,10 @@ type policyDifference struct {
 }
 
 // policyChanges is worked out from the texts themselves.
-func policyChanges(old, next *breakglass.Policy) policyDifference {
+func policyChanges(old, next *policy.Policy) policyDifference {
 	d := policyDifference{Meta: api.Meta{APIVersion: api.Version, Kind: "PolicyDifference"}, From: old.Digest, To: next.Digest,
-		Adds: append([]string{}, breakglass.Eases(old, next)...), Takes: []string{}}
-	for _, x := range breakglass.Diff(old, next) {
+		Adds: append([]string{}, policy.Eases(old, next)...), Takes: []string{}}
+	for _, x := range policy.Diff(old, next) {
 		if !slices.Contains(d.Adds, x) {
 			d.Takes = append(d.Takes, x)
 		}

@@ -16,6 +16,8 @@ import (
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/policy"
+	"github.com/breakglassd/breakglass/internal/record"
 )
 
 // edit OLD NEW changes the access policy on disk and has the daemon read it; edit -accept-weaker OLD NEW has an operator restart the
@@ -36,10 +38,10 @@ func edit(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Check(w.up())
 		return
 	}
-	p, err := breakglass.ParsePolicy("access.yaml", []byte(w.policy))
+	p, err := policy.Parse("access.yaml", []byte(w.policy))
 	ts.Check(err)
 	if _, err := w.sys.Service.SetPolicy(context.Background(), p); err != nil {
-		if r, is := breakglass.AsRefusal(err); !is || r.Code != breakglass.CodePolicyWaits {
+		if r, is := record.AsRefusal(err); !is || r.Code != breakglass.CodePolicyWaits {
 			ts.Check(err)
 		}
 	}
@@ -79,7 +81,7 @@ func unagreedExport(t *testing.T) (dir, vkey string) {
 		s.RestartAs(edited, func(c *breakglass.Config) { c.AcceptWeaker = true })
 		time.Sleep(24 * time.Hour)
 		r := s.Ask(bgtest.ByKey("alice"), "keys")
-		by := breakglass.Actor{Person: "bob", Channel: breakglass.ChannelKey, Key: ssh.FingerprintSHA256(puppet.PublicKey())}
+		by := record.Actor{Person: "bob", Channel: record.ChannelKey, Key: ssh.FingerprintSHA256(puppet.PublicKey())}
 		if _, err := s.Service.Approve(t.Context(), by, r.ID, breakglass.Consent{Digest: r.Digest, Signature: bgtest.SignSSH(puppet,
 			breakglass.ApprovalNamespace, breakglass.ApprovalText(r.ID, r.Digest, 0))}); err != nil {
 			t.Fatal(err)

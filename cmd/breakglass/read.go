@@ -17,6 +17,8 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/policy"
+	"github.com/breakglassd/breakglass/internal/record"
 	"github.com/breakglassd/breakglass/internal/text"
 )
 
@@ -230,7 +232,7 @@ func (a *app) printEntries(entries []api.Entry) error {
 	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
 	for _, e := range entries {
 		var ev struct {
-			By breakglass.Actor `json:"by"`
+			By record.Actor `json:"by"`
 		}
 		if err := json.Unmarshal(e.Event, &ev); err != nil {
 			return err
@@ -403,7 +405,7 @@ func (a *app) profilesCommand() *cobra.Command {
 		}}
 }
 
-func teams(ts []breakglass.FrozenTeam) []string {
+func teams(ts []policy.FrozenTeam) []string {
 	var out []string
 	for _, t := range ts {
 		out = append(out, t.ID)

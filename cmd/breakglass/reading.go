@@ -15,7 +15,9 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/campaign"
 	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/text"
 )
 
@@ -54,11 +56,11 @@ type campaignOf struct {
 }
 
 type itemOf struct {
-	ID      string               `json:"id"`
-	State   breakglass.ItemState `json:"state"`
-	Outcome breakglass.Outcome   `json:"outcome"`
-	Admin   bool                 `json:"admin,omitempty"`
-	Words   []wordOf             `json:"words"`
+	ID      string             `json:"id"`
+	State   campaign.ItemState `json:"state"`
+	Outcome campaign.Outcome   `json:"outcome"`
+	Admin   bool               `json:"admin,omitempty"`
+	Words   []wordOf           `json:"words"`
 	// the three things that can follow
 	Suspended    time.Time   `json:"suspended,omitzero"`
 	Acknowledged *api.Ending `json:"acknowledged,omitempty"`
@@ -66,10 +68,10 @@ type itemOf struct {
 }
 
 type wordOf struct {
-	Verdict breakglass.Verdict `json:"verdict"`
-	Person  string             `json:"person"`
-	At      time.Time          `json:"at"`
-	Reason  string             `json:"reason,omitempty"` // empty: none, or erased
+	Verdict campaign.Verdict `json:"verdict"`
+	Person  string           `json:"person"`
+	At      time.Time        `json:"at"`
+	Reason  string           `json:"reason,omitempty"` // empty: none, or erased
 }
 
 // sound opens an export and refuses one that is not sound.
@@ -164,7 +166,7 @@ func (a *app) readingShow() *cobra.Command {
 			}
 			requests, campaigns := x.auditor.Requests(), x.auditor.Campaigns()
 			requests = slices.DeleteFunc(requests, func(r *breakglass.Request) bool { return !breakglass.Names(args[1], r.ID) })
-			campaigns = slices.DeleteFunc(campaigns, func(c *breakglass.Campaign) bool { return !breakglass.Names(args[1], c.ID) })
+			campaigns = slices.DeleteFunc(campaigns, func(c *campaign.Campaign) bool { return !breakglass.Names(args[1], c.ID) })
 			r := x.reading("LedgerEntry")
 			switch {
 			case len(requests)+len(campaigns) != 1:
@@ -223,7 +225,7 @@ func (x *exported) reading(kind string) reading {
 
 // request is a request as of the export's last entry.
 func (x *exported) request(r *breakglass.Request) api.Request {
-	return api.NewRequest(r, &breakglass.Policy{}, x.last)
+	return api.NewRequest(r, &policy.Policy{}, x.last)
 }
 
 // accessTimes are the first and the last moment at which a request's certificate could be used; not ok: there was none.
@@ -400,7 +402,7 @@ func (a *app) grantsCSV(grants []api.Request) error {
 }
 
 // outcomeOf is what became of a campaign.
-func outcomeOf(c *breakglass.Campaign, items bool) campaignOf {
+func outcomeOf(c *campaign.Campaign, items bool) campaignOf {
 	n, open := c.Counts()
 	if c.Closed != nil {
 		n = *c.Closed

@@ -17,7 +17,7 @@ import (
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/breakglassd/breakglass/internal/api"
-	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/campaign"
 	"github.com/breakglassd/breakglass/internal/recert"
 )
 
@@ -166,7 +166,7 @@ func (a *app) itemTable(items []api.CampaignItem, all bool) error {
 	w := tabwriter.NewWriter(a.out, 0, 0, 3, ' ', 0)
 	for n := range items {
 		i := &items[n]
-		if all || i.Present() != breakglass.OutcomeKeep {
+		if all || i.Present() != campaign.OutcomeKeep {
 			fmt.Fprint(w, format("%s\t%s\t%s\t%s\t%s\n", i.ID, string(i.State), string(i.Risk), i.What(), oneLine(i.Title, 80)))
 		}
 	}
@@ -285,7 +285,7 @@ func (a *app) review(ctx context.Context, c *api.Client, x api.CampaignItems, to
 				return err
 			}
 			if reason != "" {
-				if last, err = c.DecideItems(ctx, x.Campaign.ID, answerOf(breakglass.VerdictKeep, reason, easy...)); err != nil {
+				if last, err = c.DecideItems(ctx, x.Campaign.ID, answerOf(campaign.VerdictKeep, reason, easy...)); err != nil {
 					return err
 				}
 			}
@@ -298,8 +298,8 @@ func (a *app) review(ctx context.Context, c *api.Client, x api.CampaignItems, to
 		if err != nil {
 			return err
 		}
-		verdict := map[string]breakglass.Verdict{"k": breakglass.VerdictKeep, "keep": breakglass.VerdictKeep, "r": breakglass.VerdictRevoke,
-			"revoke": breakglass.VerdictRevoke}[strings.ToLower(answer)]
+		verdict := map[string]campaign.Verdict{"k": campaign.VerdictKeep, "keep": campaign.VerdictKeep, "r": campaign.VerdictRevoke,
+			"revoke": campaign.VerdictRevoke}[strings.ToLower(answer)]
 		if answer == "q" || answer == "quit" {
 			break
 		}
@@ -307,7 +307,7 @@ func (a *app) review(ctx context.Context, c *api.Client, x api.CampaignItems, to
 			continue
 		}
 		reason := ""
-		if verdict == breakglass.VerdictRevoke || i.High() {
+		if verdict == campaign.VerdictRevoke || i.High() {
 			if reason, err = a.ask(ctx, false, "Why? "); err != nil {
 				return err
 			}
@@ -320,17 +320,17 @@ func (a *app) review(ctx context.Context, c *api.Client, x api.CampaignItems, to
 	return a.showCampaign(last)
 }
 
-func answerOf(v breakglass.Verdict, reason string, items ...api.CampaignItem) api.CampaignAnswer {
+func answerOf(v campaign.Verdict, reason string, items ...api.CampaignItem) api.CampaignAnswer {
 	out := api.CampaignAnswer{Verdict: v, Reason: reason}
 	for _, i := range items {
-		out.Items = append(out.Items, breakglass.Judged{ID: i.ID, Digest: i.Digest})
+		out.Items = append(out.Items, campaign.Judged{ID: i.ID, Digest: i.Digest})
 	}
 	return out
 }
 
 // howToTakeAway prints what makes a revoke true where the daemon does not do it itself.
-func (a *app) howToTakeAway(v breakglass.Verdict, i *api.CampaignItem) {
-	if v != breakglass.VerdictRevoke {
+func (a *app) howToTakeAway(v campaign.Verdict, i *api.CampaignItem) {
+	if v != campaign.VerdictRevoke {
 		return
 	}
 	if i.TakeAway != "" {
@@ -358,8 +358,8 @@ func (a *app) recertDecide() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			verdict := breakglass.Verdict(args[0])
-			if verdict != breakglass.VerdictKeep && verdict != breakglass.VerdictRevoke {
+			verdict := campaign.Verdict(args[0])
+			if verdict != campaign.VerdictKeep && verdict != campaign.VerdictRevoke {
 				return usage("say keep or revoke, not %q", args[0])
 			}
 			if unchanged == (len(items) > 0) {
@@ -383,7 +383,7 @@ func (a *app) recertDecide() *cobra.Command {
 			if len(chosen) == 0 {
 				return a.showCampaign(x.Campaign)
 			}
-			need := verdict == breakglass.VerdictRevoke || slices.ContainsFunc(chosen, func(i api.CampaignItem) bool { return i.High() })
+			need := verdict == campaign.VerdictRevoke || slices.ContainsFunc(chosen, func(i api.CampaignItem) bool { return i.High() })
 			why, err := a.reason(ctx, reason, file, need)
 			if err != nil {
 				return err
@@ -521,7 +521,7 @@ func (a *app) recertProve() *cobra.Command {
 			}
 			still := slices.DeleteFunc(list.Items, func(i api.CampaignItem) bool {
 				inCluster := i.Topic == recert.TopicPower || i.Topic == recert.TopicDoors
-				return i.Present() != breakglass.OutcomeRevoke || !inCluster || !i.Left()
+				return i.Present() != campaign.OutcomeRevoke || !inCluster || !i.Left()
 			})
 			if len(still) == 0 {
 				return a.showCampaign(x)

@@ -20,6 +20,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/campaign"
 	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/recert"
@@ -128,8 +129,8 @@ func keepAll(ts *testscript.TestScript, _ bool, _ []string) {
 	for _, who := range []string{"carol", "erin", "dave", "alice"} {
 		for _, i := range c.Items {
 			if c.Waits(i, who, time.Now()) {
-				c, err = s.Service.DecideItems(ctx, bgtest.ByKey(who), c.ID, breakglass.ItemAnswer{Verdict: breakglass.VerdictKeep,
-					Reason: "as it must be", Items: []breakglass.Judged{{ID: i.ID, Digest: i.Digest}}})
+				c, err = s.Service.DecideItems(ctx, bgtest.ByKey(who), c.ID, breakglass.ItemAnswer{Verdict: campaign.VerdictKeep,
+					Reason: "as it must be", Items: []campaign.Judged{{ID: i.ID, Digest: i.Digest}}})
 				ts.Check(err)
 			}
 		}

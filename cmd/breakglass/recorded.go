@@ -10,6 +10,8 @@ import (
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/policy"
+	"github.com/breakglassd/breakglass/internal/record"
 )
 
 // get returns a request as the ledger has it. What people decide on and what a claim believes comes from here: the server's word
@@ -49,7 +51,7 @@ func (a *app) recorded(ctx context.Context, c *api.Client, said api.Request) (ap
 		return api.Request{}, h, err
 	}
 	folded, err := breakglass.Fold(entries)
-	if errors.Is(err, breakglass.ErrNewerRelease) {
+	if errors.Is(err, record.ErrNewerRelease) {
 		return api.Request{}, h, &failure{exit: exitOther, code: "newer-release", what: "this program is older than the server",
 			why: err.Error(), next: "install the release that the server runs"}
 	}
@@ -59,7 +61,7 @@ func (a *app) recorded(ctx context.Context, c *api.Client, said api.Request) (ap
 	if said.Digest != "" && said.Digest != folded.Digest {
 		return api.Request{}, h, lie("digest", "the digest it tells is not that of the record of %s", said.ID)
 	}
-	r := api.NewRequest(folded, &breakglass.Policy{}, a.now())
+	r := api.NewRequest(folded, &policy.Policy{}, a.now())
 	r.Names, r.NotTold = said.Names, said.NotTold
 	return r, h, nil
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/record"
 	"github.com/breakglassd/breakglass/internal/text"
 )
 
@@ -456,7 +457,7 @@ func channel(x api.Approval) string {
 	if x.Signed {
 		return "CLI, signed"
 	}
-	if x.Channel == breakglass.ChannelSlack {
+	if x.Channel == record.ChannelSlack {
 		return "Slack"
 	}
 	return string(x.Channel)

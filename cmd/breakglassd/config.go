@@ -23,7 +23,9 @@ import (
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/cluster"
+	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/recert"
+	"github.com/breakglassd/breakglass/internal/record"
 	"github.com/breakglassd/breakglass/internal/schedule"
 	"github.com/breakglassd/breakglass/internal/secret"
 	"github.com/breakglassd/breakglass/internal/strictyaml"
@@ -646,7 +648,7 @@ func unknownEnv(environ []string) []string {
 }
 
 // check holds the access policy against the configuration, and reports everything that does not fit.
-func (c *Config) check(p *breakglass.Policy, vault bool) []string {
+func (c *Config) check(p *policy.Policy, vault bool) []string {
 	var bad []string
 	for i, cl := range c.Clusters {
 		key := fmt.Sprintf("clusters[%d]", i)
@@ -674,7 +676,7 @@ func (c *Config) check(p *breakglass.Policy, vault bool) []string {
 					"set up the deny webhook (deploy/kube-apiserver), or take the guards away", prof.ID, cl.ID))
 			}
 		}
-		if !c.Slack.Enabled && !slices.Contains(prof.Approvals.Channels, breakglass.ChannelKey) {
+		if !c.Slack.Enabled && !slices.Contains(prof.Approvals.Channels, record.ChannelKey) {
 			bad = append(bad, fmt.Sprintf("slack.enabled: is false, but profile %s takes approvals in Slack only: switch Slack on, or add key to "+
 				"its channels", prof.ID))
 		}
@@ -683,7 +685,7 @@ func (c *Config) check(p *breakglass.Policy, vault bool) []string {
 }
 
 // groupsOf lists the groups that certificates for a cluster may carry by any of the policies, of which some may be nil.
-func groupsOf(cluster string, known ...*breakglass.Policy) []string {
+func groupsOf(cluster string, known ...*policy.Policy) []string {
 	var out []string
 	for _, p := range known {
 		if p == nil {

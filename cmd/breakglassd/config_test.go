@@ -18,7 +18,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/breakglassd/breakglass/internal/bgtest"
-	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/policies"
 )
 
@@ -173,7 +173,7 @@ func TestExampleFitsTheExampleAccessPolicy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := breakglass.ParsePolicy("access.example.yaml", policies.AccessExample)
+	p, err := policy.Parse("access.example.yaml", policies.AccessExample)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -310,7 +310,7 @@ func TestCredentialsDirectoryIsFound(t *testing.T) {
 }
 
 func TestPolicyAndConfigurationMustFit(t *testing.T) {
-	p, err := breakglass.ParsePolicy("policy", []byte(bgtest.Policy()))
+	p, err := policy.Parse("policy", []byte(bgtest.Policy()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -318,14 +318,14 @@ func TestPolicyAndConfigurationMustFit(t *testing.T) {
 	if bad := fits.check(p, true); len(bad) > 0 {
 		t.Fatalf("a configuration that fits: %q", bad)
 	}
-	slackOnly, err := breakglass.ParsePolicy("policy", []byte(strings.Replace(bgtest.Policy(), "each: [security]",
+	slackOnly, err := policy.Parse("policy", []byte(strings.Replace(bgtest.Policy(), "each: [security]",
 		"each: [security], channels: [slack]", 1)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for name, tc := range map[string]struct {
 		cfg    Config
-		policy *breakglass.Policy
+		policy *policy.Policy
 		want   []string
 	}{
 		"cluster not in the policy": {Config{Clusters: []Cluster{{ID: "c1", MaxTTL: time.Hour}, {ID: "c2", MaxTTL: time.Hour}}}, p,

@@ -20,6 +20,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/cacheck"
 	"github.com/breakglassd/breakglass/internal/cluster"
 	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/slackbot"
 	"github.com/breakglassd/breakglass/internal/strictyaml"
 	"github.com/breakglassd/breakglass/internal/vaultca"
@@ -29,7 +30,7 @@ import (
 // tells nobody, and can be run beside the daemon.
 type doctor struct {
 	cfg      *Config
-	policy   *breakglass.Policy
+	policy   *policy.Policy
 	findings []vaultca.Finding
 	down     int // findings of LevelError that say only that something does not answer
 }
@@ -309,7 +310,7 @@ func (d *doctor) changes() {
 				able = append(able, id)
 			}
 		}
-		if len(able) == breakglass.MinQuorum { // the policy does not load with fewer
+		if len(able) == policy.MinQuorum { // the policy does not load with fewer
 			d.warn("policy-changes", team.ID, "only %s can sign changes of the access policy: if one of them loses the key, no change is possible "+
 				"without --accept-weaker; make it three people with keys, or more", strings.Join(able, " and "))
 			return

@@ -7,8 +7,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/devmode/slacksim"
+	"github.com/breakglassd/breakglass/internal/policy"
+	"github.com/breakglassd/breakglass/internal/record"
 )
 
 // said is what a doctor says, line by line.
@@ -64,13 +65,13 @@ func TestDoctorAsksSlackWhetherItCanPost(t *testing.T) {
 }
 
 func TestDoctorNamesSlackAccountsThatAreRefused(t *testing.T) {
-	key := []breakglass.Key{{}}
+	key := []policy.Key{{}}
 	d := &doctor{cfg: &Config{Slack: Slack{Enabled: true, TeamIDs: []string{"T01", "T02"}, EnterpriseID: "E0ACME"}},
-		policy: &breakglass.Policy{People: []breakglass.Person{
-			{ID: "alice", Keys: key, Slack: []breakglass.SlackAccount{{Enterprise: "E0ACME", Team: "T01", User: "U0ALICE"}}},
-			{ID: "bob", Keys: key, Slack: []breakglass.SlackAccount{{Enterprise: "E0OTHER", Team: "T01", User: "U0BOB"}}},
-			{ID: "carol", Keys: key, Slack: []breakglass.SlackAccount{{Team: "T02", User: "U0ALICE"}}},
-			{ID: "dave", Keys: key, Slack: []breakglass.SlackAccount{{Team: "T03", User: "U0DAVE"}}},
+		policy: &policy.Policy{People: []policy.Person{
+			{ID: "alice", Keys: key, Slack: []record.SlackAccount{{Enterprise: "E0ACME", Team: "T01", User: "U0ALICE"}}},
+			{ID: "bob", Keys: key, Slack: []record.SlackAccount{{Enterprise: "E0OTHER", Team: "T01", User: "U0BOB"}}},
+			{ID: "carol", Keys: key, Slack: []record.SlackAccount{{Team: "T02", User: "U0ALICE"}}},
+			{ID: "dave", Keys: key, Slack: []record.SlackAccount{{Team: "T03", User: "U0DAVE"}}},
 		}}}
 	d.people()
 	got := d.said()

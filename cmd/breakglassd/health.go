@@ -21,6 +21,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/cacheck"
 	"github.com/breakglassd/breakglass/internal/disk"
+	"github.com/breakglassd/breakglass/internal/record"
 	"github.com/breakglassd/breakglass/internal/session/store"
 )
 
@@ -483,7 +484,7 @@ func (m *metrics) say(n breakglass.Notice) {
 }
 
 // personOf is who did it; empty for what the daemon did by itself.
-func personOf(ev breakglass.Event) string {
+func personOf(ev record.Event) string {
 	switch ev := ev.(type) {
 	case breakglass.Requested:
 		return ev.By.Person

@@ -15,6 +15,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/ledger/sqlstore"
+	"github.com/breakglassd/breakglass/internal/record"
 	"github.com/breakglassd/breakglass/internal/text"
 )
 
@@ -29,7 +30,7 @@ func (v verification) problems() []string { return append(v.Ledger.Problems, v.A
 
 func (v verification) err() error {
 	if v.Audit.Newer && len(v.Ledger.Problems) == 0 {
-		return breakglass.ErrNewerRelease
+		return record.ErrNewerRelease
 	}
 	if p := v.problems(); len(p) > 0 {
 		return fmt.Errorf("%d problems, the first: %s", len(p), p[0])

@@ -11,6 +11,8 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/policy"
+	"github.com/breakglassd/breakglass/internal/record"
 	"github.com/breakglassd/breakglass/internal/vaultca"
 )
 
@@ -36,10 +38,10 @@ func TestHowLongAPolicyWaitsIsMeasured(t *testing.T) {
 		}
 		load := func(text string) {
 			t.Helper()
-			p, err := breakglass.ParsePolicy("access.yaml", []byte(text))
+			p, err := policy.Parse("access.yaml", []byte(text))
 			must(t, err)
 			_, err = s.Service.SetPolicy(t.Context(), p)
-			if r, no := breakglass.AsRefusal(err); err != nil && (!no || r.Code != breakglass.CodePolicyWaits) {
+			if r, no := record.AsRefusal(err); err != nil && (!no || r.Code != breakglass.CodePolicyWaits) {
 				t.Fatal(err)
 			}
 		}
@@ -88,7 +90,7 @@ func TestDoctorSaysWhoAgreesToThePolicy(t *testing.T) {
 			"ONE PERSON WHO CAN WRITE THIS FILE DECIDES WHO APPROVES"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p, err := breakglass.ParsePolicy("access.yaml", []byte(c.policy))
+			p, err := policy.Parse("access.yaml", []byte(c.policy))
 			must(t, err)
 			d := &doctor{cfg: &Config{PolicyFile: "access.yaml"}, policy: p}
 			d.changes()

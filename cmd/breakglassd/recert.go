@@ -12,7 +12,9 @@ import (
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/cluster"
 	"github.com/breakglassd/breakglass/internal/inventory"
+	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/recert"
+	"github.com/breakglassd/breakglass/internal/record"
 	"github.com/breakglassd/breakglass/internal/vaultca"
 )
 
@@ -24,9 +26,9 @@ type scanner struct {
 	cfg      *Config
 	ca       *vaultca.CA // nil when something else signs
 	service  *breakglass.Service
-	policy   func() *breakglass.Policy // nil when it is not known
-	own      *cluster.Clusters         // the daemon's credential
-	scan     *cluster.Clusters         // recertification's
+	policy   func() *policy.Policy // nil when it is not known
+	own      *cluster.Clusters     // the daemon's credential
+	scan     *cluster.Clusters     // recertification's
 	rules    *inventory.Rules
 	defaults *inventory.Defaults
 	ignores  []inventory.Ignore
@@ -90,7 +92,7 @@ func (d *daemon) openRecert(cfg *Config) error {
 		return fmt.Errorf("recertification.dir: %w", err)
 	}
 	// Campaigns ask Slack about accounts, and Slack shows campaigns: it is opened after them.
-	accounts := func(ctx context.Context, all []breakglass.SlackAccount) (map[breakglass.SlackAccount]recert.AccountState, error) {
+	accounts := func(ctx context.Context, all []record.SlackAccount) (map[record.SlackAccount]recert.AccountState, error) {
 		return d.slack.Accounts(ctx, all)
 	}
 	x := recert.Config{Domain: d.service, Ledger: d.ledger, Signer: signer, Dir: cfg.Recertification.Dir, Clusters: clusterIDs(cfg),
@@ -254,7 +256,7 @@ func othersInVault(cfg *Config) recert.Item {
 }
 
 // ownCluster is what the daemon may do in a cluster: what its profiles give it to bind, and everything that is not as it should be.
-func ownCluster(id string, findings []cluster.Finding, rights []breakglass.Rights) recert.Item {
+func ownCluster(id string, findings []cluster.Finding, rights []policy.Rights) recert.Item {
 	i := recert.Item{ID: "own/cluster/" + id, Kind: "daemon", Cluster: id, Title: "what the daemon's credential may do in cluster " + id,
 		Risk: inventory.Info, Evidence: []string{}}
 	for _, r := range rights {

@@ -11,8 +11,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/inventory"
+	"github.com/breakglassd/breakglass/internal/policy"
 )
 
 // scanCommand looks at clusters without the daemon: for pipelines, and for a look between campaigns.
@@ -71,7 +71,7 @@ func scanCommand() *cobra.Command {
 		if err != nil {
 			return fmt.Errorf("reading the access policy (policy_file): %w", err)
 		}
-		policy, err := breakglass.ParsePolicy(cfg.PolicyFile, text)
+		pol, err := policy.Parse(cfg.PolicyFile, text)
 		if err != nil {
 			return err
 		}
@@ -85,10 +85,10 @@ func scanCommand() *cobra.Command {
 			return err
 		}
 		s.log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
-		if s.ca, err = openVault(cmd.Context(), cfg, quiet, policy); err != nil {
+		if s.ca, err = openVault(cmd.Context(), cfg, quiet, pol); err != nil {
 			return err
 		}
-		s.policy = func() *breakglass.Policy { return policy }
+		s.policy = func() *policy.Policy { return pol }
 		var found []*inventory.Analysis
 		for _, cl := range cfg.Clusters {
 			snap, err := s.collect(cmd.Context(), cl)
@@ -148,8 +148,8 @@ func showAnalysis(out io.Writer, a *inventory.Analysis, all bool) {
 }
 
 // rightsIn lists what the profiles of a cluster give.
-func rightsIn(p *breakglass.Policy, clusterID string) []breakglass.Rights {
-	var out []breakglass.Rights
+func rightsIn(p *policy.Policy, clusterID string) []policy.Rights {
+	var out []policy.Rights
 	for _, prof := range p.Profiles {
 		if slices.Contains(prof.Clusters, clusterID) {
 			out = append(out, prof.Rights)

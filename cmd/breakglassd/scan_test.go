@@ -15,9 +15,9 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/bgtest/real"
-	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/cluster"
 	"github.com/breakglassd/breakglass/internal/inventory"
+	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/vaultca"
 )
 
@@ -271,10 +271,10 @@ func TestNoChangeOfTheDaemonsOwnRightsReadsAsUnchanged(t *testing.T) {
 			t.Errorf("in Vault, %s: %s, want %s", name, got, c.want)
 		}
 	}
-	view := breakglass.Rights{ClusterRole: "view"}
-	before := ownCluster("c1", []cluster.Finding{{OK: true, What: "fine"}}, []breakglass.Rights{view})
+	view := policy.Rights{ClusterRole: "view"}
+	before := ownCluster("c1", []cluster.Finding{{OK: true, What: "fine"}}, []policy.Rights{view})
 	after := ownCluster("c1", []cluster.Finding{{OK: true, What: "fine"}, {What: "the daemon may do what it does not need: get secrets",
-		Next: "take it away"}}, []breakglass.Rights{view, {ClusterRole: "cluster-admin"}})
+		Next: "take it away"}}, []policy.Rights{view, {ClusterRole: "cluster-admin"}})
 	if want := []string{"gives ClusterRole view"}; !slices.Equal(before.Grants, want) {
 		t.Errorf("in a cluster: grants %q, want %q", before.Grants, want)
 	}

@@ -22,7 +22,9 @@ import (
 	"github.com/breakglassd/breakglass/internal/cluster"
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/ledger/sqlstore"
+	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/recert"
+	"github.com/breakglassd/breakglass/internal/record"
 	"github.com/breakglassd/breakglass/internal/schedule"
 	"github.com/breakglassd/breakglass/internal/slackbot"
 	"github.com/breakglassd/breakglass/internal/vaultca"
@@ -262,7 +264,7 @@ func initLedger(ctx context.Context, cfg *Config) (vkey string, err error) {
 }
 
 // openVault prepares the connection to Vault, for the groups of all the policies that may come in force; see vaultca.Open.
-func openVault(ctx context.Context, cfg *Config, log *slog.Logger, known ...*breakglass.Policy) (*vaultca.CA, error) {
+func openVault(ctx context.Context, cfg *Config, log *slog.Logger, known ...*policy.Policy) (*vaultca.CA, error) {
 	v := vaultca.Config{Address: cfg.Vault.Address, Namespace: cfg.Vault.Namespace, CAFile: cfg.Vault.CAFile, Policy: cfg.Vault.Policy,
 		Auth: vaultca.Auth(cfg.Vault.Auth), Timeout: cfg.Vault.Timeout, SignTimeout: cfg.Vault.SignTimeout, Log: log}
 	for _, c := range cfg.Clusters {
@@ -519,7 +521,7 @@ func (d *daemon) reloads(ctx context.Context, p parts) error {
 // reload puts the access policy and the TLS certificate in force as they are on disk now. What is wrong stays as it was.
 func (d *daemon) reload(ctx context.Context) (changes []string, err error) {
 	changes, err = d.reloadPolicy(ctx)
-	no, _ := breakglass.AsRefusal(err)
+	no, _ := record.AsRefusal(err)
 	d.metrics.reloaded(err == nil || no != nil && no.Code == breakglass.CodePolicyWaits, time.Now())
 	switch {
 	case err != nil:
@@ -547,7 +549,7 @@ func (d *daemon) reloadPolicy(ctx context.Context) ([]string, error) {
 }
 
 // readPolicy reads the access policy and holds it against the configuration.
-func readPolicy(cfg *Config, vault bool) (*breakglass.Policy, error) {
+func readPolicy(cfg *Config, vault bool) (*policy.Policy, error) {
 	if err := onlyOwnerWrites("policy_file", cfg.PolicyFile); err != nil {
 		return nil, err
 	}
@@ -555,7 +557,7 @@ func readPolicy(cfg *Config, vault bool) (*breakglass.Policy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the access policy (policy_file): %w", err)
 	}
-	p, err := breakglass.ParsePolicy(cfg.PolicyFile, text)
+	p, err := policy.Parse(cfg.PolicyFile, text)
 	if err != nil {
 		return nil, err
 	}

@@ -21,6 +21,8 @@ import (
 	"time"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/policy"
+	"github.com/breakglassd/breakglass/internal/record"
 	"github.com/breakglassd/breakglass/internal/session"
 	"github.com/breakglassd/breakglass/internal/session/store"
 	"github.com/breakglassd/breakglass/internal/sweep"
@@ -106,7 +108,7 @@ func (x *Examiner) Intake() *store.Intake { return x.intake }
 func (x *Examiner) known(ctx context.Context, clusterID, fingerprint, commonName string) (bool, error) {
 	if fingerprint != "" {
 		_, known, err := x.service.ByFingerprint(ctx, fingerprint)
-		if known || err != nil || !strings.HasPrefix(commonName, breakglass.CanaryPrefix) {
+		if known || err != nil || !strings.HasPrefix(commonName, policy.CanaryPrefix) {
 			return known, err
 		}
 		if way, err := x.service.CanaryUnderWay(ctx, clusterID, commonName); err != nil || way {
@@ -114,7 +116,7 @@ func (x *Examiner) known(ctx context.Context, clusterID, fingerprint, commonName
 		}
 		return false, nil
 	}
-	if strings.HasPrefix(commonName, breakglass.CanaryPrefix) {
+	if strings.HasPrefix(commonName, policy.CanaryPrefix) {
 		return true, nil // it gives nothing, and without a fingerprint it cannot be told from another
 	}
 	r, known, err := x.service.ByCommonName(ctx, commonName)
@@ -269,12 +271,12 @@ func (x *Examiner) judge(ctx context.Context, clusterID string, servers []string
 // probe asks each API server of a cluster whose profiles have guards about a name that the deny webhook always refuses: guards
 // that nothing enforces would be a false promise.
 func (x *Examiner) probe(ctx context.Context, clusterID string) {
-	guarded := slices.ContainsFunc(x.service.Policy().Profiles, func(p breakglass.Profile) bool {
+	guarded := slices.ContainsFunc(x.service.Policy().Profiles, func(p policy.Profile) bool {
 		return len(p.Guards) > 0 && slices.Contains(p.Clusters, clusterID)
 	})
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
-	probe := breakglass.Access{Cluster: clusterID, User: breakglass.ProbeUser, Rights: breakglass.Rights{Group: breakglass.ProbeUser}}
+	probe := breakglass.Access{Cluster: clusterID, User: breakglass.ProbeUser, Rights: policy.Rights{Group: breakglass.ProbeUser}}
 	for _, a := range x.cluster.Ask(ctx, probe) {
 		key := "webhook-not-asked/" + clusterID + "/" + a.Server
 		var err error
@@ -452,11 +454,11 @@ func (x *Examiner) Report(ctx context.Context, r *breakglass.Request, render fun
 // gone says why there is no report although the ledger has its digest.
 func (x *Examiner) gone(r *breakglass.Request, now time.Time) error {
 	if keep := x.cfg.Keep; now.Sub(r.SweptAt) >= keep {
-		return &breakglass.Refusal{Class: breakglass.ClassExpired, Code: "report-removed", Next: "the ledger has its figures: " +
+		return &record.Refusal{Class: record.ClassExpired, Code: "report-removed", Next: "the ledger has its figures: " +
 			text.Command("breakglass show", nil, r.ID),
 			Why: fmt.Sprintf("the session report of %s was removed after keep=%s (sessions.keep)", r.ID, keep)}
 	}
-	return &breakglass.Refusal{Class: breakglass.ClassUnavailable, Code: "report-missing", Next: "restore " + x.cfg.Path +
+	return &record.Refusal{Class: record.ClassUnavailable, Code: "report-missing", Next: "restore " + x.cfg.Path +
 		" from a backup, or make a report of what is left: " + text.Command("breakglass sweep", nil, r.ID),
 		Why: fmt.Sprintf("the session report of %s is not in the daemon's store, though it is not old enough to have been removed", r.ID)}
 }

@@ -21,6 +21,8 @@ import (
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/cluster"
 	"github.com/breakglassd/breakglass/internal/devmode/kubesim"
+	"github.com/breakglassd/breakglass/internal/policy"
+	"github.com/breakglassd/breakglass/internal/record"
 	"github.com/breakglassd/breakglass/internal/session"
 	"github.com/breakglassd/breakglass/internal/session/store"
 	"github.com/breakglassd/breakglass/internal/sweep"
@@ -58,7 +60,7 @@ func newExaminer(t *testing.T) *Examiner {
 func TestCanaryThatIsUnderWayIsNoUnknownCertificate(t *testing.T) {
 	s, sys := newExaminer(t), bgtest.New(t, bgtest.Options{})
 	s.Serve(sys.Service)
-	const name = breakglass.CanaryPrefix + "c1:n1"
+	const name = policy.CanaryPrefix + "c1:n1"
 	known := func(cluster, fingerprint, commonName string) bool {
 		t.Helper()
 		ok, err := s.known(t.Context(), cluster, fingerprint, commonName)
@@ -76,7 +78,7 @@ func TestCanaryThatIsUnderWayIsNoUnknownCertificate(t *testing.T) {
 			t.Errorf("a canary that is under way: %v, want that it is asked again", err)
 		}
 	}
-	if known("c2", signed, name) || known("c1", signed, breakglass.CanaryPrefix+"c1:n2") ||
+	if known("c2", signed, name) || known("c1", signed, policy.CanaryPrefix+"c1:n2") ||
 		known("c1", signed, "breakglass:alice:bg-0000-000") {
 		t.Error("a canary that is under way lets another name or cluster through")
 	}
@@ -160,7 +162,7 @@ func TestReportThatIsGoneIsNotMadeUp(t *testing.T) {
 	} {
 		r.SweptAt = time.Now().Add(-row.age)
 		_, err := s.Report(t.Context(), r, session.Session.WriteText)
-		refusal, ok := breakglass.AsRefusal(err)
+		refusal, ok := record.AsRefusal(err)
 		if !ok || refusal.Code != row.code || !strings.Contains(refusal.Why, row.why) || !strings.Contains(refusal.Next, row.wants) {
 			t.Errorf("after %s: got %v, want %s", row.age, err, row.code)
 		}

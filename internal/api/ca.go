@@ -5,7 +5,7 @@ import (
 	"net/http"
 	"net/url"
 
-	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/record"
 	"github.com/breakglassd/breakglass/internal/rotation"
 )
 
@@ -14,9 +14,9 @@ type Authorities interface {
 	// Status is what the last check found.
 	Status(ctx context.Context, cluster string) (rotation.Report, error)
 	// Check checks now, and records who ordered it.
-	Check(ctx context.Context, by breakglass.Actor, cluster string) (rotation.Report, error)
+	Check(ctx context.Context, by record.Actor, cluster string) (rotation.Report, error)
 	// Plan checks now and says how to get to the next phase of a rotation; target is empty or the phase that is wanted.
-	Plan(ctx context.Context, by breakglass.Actor, cluster, target string) (rotation.Plan, error)
+	Plan(ctx context.Context, by record.Actor, cluster, target string) (rotation.Plan, error)
 }
 
 // CAReport is what a check of the CAs of a cluster found.
@@ -32,7 +32,7 @@ type CAPlan struct {
 }
 
 func noAuthorities() error {
-	return newError(breakglass.ClassUnavailable, "no-ca-checks", "", "this daemon checks no CAs: nothing but Vault can sign canaries")
+	return newError(record.ClassUnavailable, "no-ca-checks", "", "this daemon checks no CAs: nothing but Vault can sign canaries")
 }
 
 func (s *server) caStatus(c *call) (any, error) {

@@ -28,6 +28,7 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/record"
 )
 
 // The deadlines of the client's calls, and how it comes back after trouble.
@@ -292,7 +293,7 @@ func (c *Client) unreachable(cause error) *Error {
 	if errors.Is(cause, context.DeadlineExceeded) {
 		cause = errors.New("no answer in time")
 	}
-	e := newError(breakglass.ClassUnavailable, CodeUnreachable, next, "%s cannot be reached: %v", c.Server, cause)
+	e := newError(record.ClassUnavailable, CodeUnreachable, next, "%s cannot be reached: %v", c.Server, cause)
 	e.cause = cause
 	return e
 }

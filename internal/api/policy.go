@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/policy"
+	"github.com/breakglassd/breakglass/internal/record"
 )
 
 // Policy is the access policy in force, and the one that waits for two people.
@@ -85,7 +87,7 @@ func (c *Client) Policy(ctx context.Context) (out Policy, err error) {
 			continue
 		}
 		if p, err := v.Parse(); err != nil || p.Digest != v.Digest {
-			return out, newError(breakglass.ClassUnavailable, "policy/text", "is the client as new as the server?", "the text of the access "+
+			return out, newError(record.ClassUnavailable, "policy/text", "is the client as new as the server?", "the text of the access "+
 				"policy is not what its digest %s says: %v", v.Digest, err)
 		}
 	}
@@ -93,15 +95,15 @@ func (c *Client) Policy(ctx context.Context) (out Policy, err error) {
 }
 
 // Parse reads the policy's text.
-func (v PolicyVersion) Parse() (*breakglass.Policy, error) {
-	return breakglass.ParsePolicy("access policy "+v.Digest[:min(12, len(v.Digest))], []byte(v.Text))
+func (v PolicyVersion) Parse() (*policy.Policy, error) {
+	return policy.Parse("access policy "+v.Digest[:min(12, len(v.Digest))], []byte(v.Text))
 }
 
 // ApprovePolicy signs an access policy with the session's key and sends the signature. The caller has made sure that it is the one
 // that the person has seen. With waive, new keys and accounts are to count at once.
 func (c *Client) ApprovePolicy(ctx context.Context, v PolicyVersion, base string, waive bool) (out Policy, err error) {
-	armored, err := c.signed(ctx, breakglass.PolicyNamespace, func(string) []byte {
-		return breakglass.PolicyText(v.Entry, v.Digest, base,
+	armored, err := c.signed(ctx, policy.Namespace, func(string) []byte {
+		return policy.Text(v.Entry, v.Digest, base,
 			waive)
 	})
 	if err != nil {

@@ -13,6 +13,8 @@ import (
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/policy"
+	"github.com/breakglassd/breakglass/internal/record"
 )
 
 // newGuarded is a daemon whose access policy two of alice, bob and dave agree to; carol and erin may read it.
@@ -26,9 +28,9 @@ func newGuarded(t *testing.T) *daemon {
 // reload has the daemon read a change of its policy, which waits.
 func (d *daemon) reload(t *testing.T, old, changed string) {
 	t.Helper()
-	p := must(breakglass.ParsePolicy("access.yaml", []byte(strings.Replace(bgtest.Guarded()+"responders: [security]\n", old, changed, 1))))(t)
+	p := must(policy.Parse("access.yaml", []byte(strings.Replace(bgtest.Guarded()+"responders: [security]\n", old, changed, 1))))(t)
 	_, err := d.Service.SetPolicy(t.Context(), p)
-	if r, is := breakglass.AsRefusal(err); !is || r.Code != breakglass.CodePolicyWaits {
+	if r, is := record.AsRefusal(err); !is || r.Code != breakglass.CodePolicyWaits {
 		t.Fatalf("got %v, want a change that waits", err)
 	}
 }

@@ -13,7 +13,9 @@ import (
 	"time"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/campaign"
 	"github.com/breakglassd/breakglass/internal/recert"
+	"github.com/breakglassd/breakglass/internal/record"
 )
 
 // Campaign is a recertification campaign in short.
@@ -65,9 +67,9 @@ type CampaignItems struct {
 
 // CampaignAnswer is a reviewer's word on items, as they saw them.
 type CampaignAnswer struct {
-	Verdict breakglass.Verdict  `json:"verdict"`
-	Items   []breakglass.Judged `json:"items"`
-	Reason  string              `json:"reason,omitempty"`
+	Verdict campaign.Verdict  `json:"verdict"`
+	Items   []campaign.Judged `json:"items"`
+	Reason  string            `json:"reason,omitempty"`
 }
 
 // CampaignDone says that things were taken away, or, for reinstate, that one comes back.
@@ -102,7 +104,7 @@ func (s *server) recertRoutes(person func(string, handler)) {
 	person("POST /v1/recert/{id}/prove", s.proveItems)
 }
 
-func (s *server) short(c *call, x *breakglass.Campaign) Campaign {
+func (s *server) short(c *call, x *campaign.Campaign) Campaign {
 	counts, open := x.Counts()
 	out := Campaign{Meta: kind("Campaign"), ID: x.ID, Opened: x.At, Deadline: x.Opened.Deadline, From: x.Opened.From, Until: x.Opened.Until,
 		Clusters: x.Opened.Clusters, Reviewers: x.Reviewers(),
@@ -143,7 +145,7 @@ func (s *server) campaigns(c *call) (any, error) {
 }
 
 // shown answers a command with the campaign as it is after it.
-func (s *server) shown(c *call, x *breakglass.Campaign, err error) (any, error) {
+func (s *server) shown(c *call, x *campaign.Campaign, err error) (any, error) {
 	if err != nil {
 		return nil, err
 	}
@@ -208,7 +210,7 @@ func (s *server) campaignReport(c *call) (any, error) {
 	case FormatCSV:
 		err = r.ItemsCSV(&b)
 	default:
-		return nil, newError(breakglass.ClassInvalid, "format", "ask for text, html, md, json or csv", "there is no report in the form %.20q", f)
+		return nil, newError(record.ClassInvalid, "format", "ask for text, html, md, json or csv", "there is no report in the form %.20q", f)
 	}
 	return plain(b.String()), err
 }
@@ -254,7 +256,7 @@ func (s *server) reinstateItem(c *call) (any, error) {
 		return nil, err
 	}
 	if len(in.Items) != 1 {
-		return nil, newError(breakglass.ClassInvalid, "items", "", "one item is given back at a time")
+		return nil, newError(record.ClassInvalid, "items", "", "one item is given back at a time")
 	}
 	x, err := s.cfg.Service.Reinstate(c.Context(), c.actor, named(c), in.Items[0], in.Note)
 	return s.shown(c, x, err)

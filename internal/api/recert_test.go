@@ -19,7 +19,7 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/bgtest"
-	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/campaign"
 	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/recert"
 )
@@ -110,8 +110,8 @@ func TestManyWordsAreSaidInManyCalls(t *testing.T) {
 			break
 		}
 	}
-	after := must(carol.DecideItems(t.Context(), c.ID, api.CampaignAnswer{Verdict: breakglass.VerdictKeep, Reason: "on call",
-		Items: []breakglass.Judged{{ID: i.ID, Digest: i.Digest}}}))(t)
+	after := must(carol.DecideItems(t.Context(), c.ID, api.CampaignAnswer{Verdict: campaign.VerdictKeep, Reason: "on call",
+		Items: []campaign.Judged{{ID: i.ID, Digest: i.Digest}}}))(t)
 	if after.ForMe != c.ForMe-1 {
 		t.Errorf("%d items wait, want %d", after.ForMe, c.ForMe-1)
 	}

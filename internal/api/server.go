@@ -25,7 +25,9 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/recert"
+	"github.com/breakglassd/breakglass/internal/record"
 	"github.com/breakglassd/breakglass/internal/text"
 )
 
@@ -133,7 +135,7 @@ func NewServer(cfg Config) (http.Handler, error) {
 	person("POST /v1/requests/{id}/revoke", reasoned(s, s.cfg.Service.Revoke))
 	person("POST /v1/requests/{id}/close", s.closeRequest)
 	person("POST /v1/requests/{id}/acknowledge", s.acknowledge)
-	person("POST /v1/requests/{id}/sweep", reasoned(s, func(ctx context.Context, a breakglass.Actor, id, _ string) (*breakglass.Request,
+	person("POST /v1/requests/{id}/sweep", reasoned(s, func(ctx context.Context, a record.Actor, id, _ string) (*breakglass.Request,
 		error) {
 		return s.cfg.Service.Examine(ctx, a, id)
 	}))
@@ -145,7 +147,7 @@ func NewServer(cfg Config) (http.Handler, error) {
 	person("GET /v1/clusters/{cluster}/ca", s.caStatus)
 	person("POST /v1/clusters/{cluster}/ca/check", s.caCheck)
 	person("POST /v1/clusters/{cluster}/ca/plan", s.caPlan)
-	person("POST /v1/requests/{id}/take-back", reasoned(s, func(ctx context.Context, a breakglass.Actor, id, _ string) (*breakglass.Request,
+	person("POST /v1/requests/{id}/take-back", reasoned(s, func(ctx context.Context, a record.Actor, id, _ string) (*breakglass.Request,
 		error) {
 		return s.cfg.Service.TakeBack(ctx, a, id)
 	}))
@@ -153,7 +155,7 @@ func NewServer(cfg Config) (http.Handler, error) {
 	person("POST /v1/policy/{digest}/approve", s.signPolicy)
 	s.recertRoutes(person)
 	public("/", func(*call) (any, error) {
-		return nil, newError(breakglass.ClassUnknown, "no-such-path", "is the client newer than the server?",
+		return nil, newError(record.ClassUnknown, "no-such-path", "is the client newer than the server?",
 			"there is nothing at this path by this method")
 	})
 	return mux, nil
@@ -194,30 +196,30 @@ type call struct {
 	w       http.ResponseWriter
 	session *session // of the signed-in person; nil on public routes
 	token   string
-	actor   breakglass.Actor
+	actor   record.Actor
 }
 
 // decode reads the JSON body strictly: one document, known fields, the right media type.
 func decode[T any](c *call) (T, error) {
 	var v T
 	if t, _, err := mime.ParseMediaType(c.Header.Get("Content-Type")); err != nil || t != "application/json" {
-		return v, newError(breakglass.ClassInvalid, "content-type", "send Content-Type: application/json", "the body must be JSON")
+		return v, newError(record.ClassInvalid, "content-type", "send Content-Type: application/json", "the body must be JSON")
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(c.w, c.Body, maxBody))
 	if tooLong := (*http.MaxBytesError)(nil); errors.As(err, &tooLong) {
-		return v, newError(breakglass.ClassInvalid, "size", "", "the body is longer than %d bytes", maxBody)
+		return v, newError(record.ClassInvalid, "size", "", "the body is longer than %d bytes", maxBody)
 	}
 	if err != nil {
-		return v, newError(breakglass.ClassInvalid, "body", "", "the body could not be read")
+		return v, newError(record.ClassInvalid, "body", "", "the body could not be read")
 	}
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&v); err != nil {
-		return v, newError(breakglass.ClassInvalid, "body", "is the client newer than the server?", "the body is not what this path takes: %v",
+		return v, newError(record.ClassInvalid, "body", "is the client newer than the server?", "the body is not what this path takes: %v",
 			err)
 	}
 	if _, err := d.Token(); err != io.EOF {
-		return v, newError(breakglass.ClassInvalid, "body", "", "there is more than one JSON document in the body")
+		return v, newError(record.ClassInvalid, "body", "", "there is more than one JSON document in the body")
 	}
 	return v, nil
 }
@@ -296,9 +298,9 @@ func (s *server) admit(c *call, who access, now time.Time) error {
 	case signedIn:
 		c.token = bearer(c.Header.Get("Authorization"))
 		if x, ok := s.sessions.find(c.token, s.cfg.Service.Policy(), now); ok {
-			c.session, c.actor = x, breakglass.Actor{Person: x.person, Channel: breakglass.ChannelKey, Key: x.key}
+			c.session, c.actor = x, record.Actor{Person: x.person, Channel: record.ChannelKey, Key: x.key}
 			if !x.rate.AllowN(now, 1) {
-				return slowDown(newError(breakglass.ClassLimited, "rate", "wait a second", "too many requests"))
+				return slowDown(newError(record.ClassLimited, "rate", "wait a second", "too many requests"))
 			}
 			return nil
 		}
@@ -331,7 +333,7 @@ func (s *server) limit(c *call, keys []string, now time.Time) error {
 		}
 	}
 	if !s.addresses.allow(c.RemoteAddr, known, now) {
-		return slowDown(newError(breakglass.ClassLimited, "rate", "wait a second", "too many requests from this address"))
+		return slowDown(newError(record.ClassLimited, "rate", "wait a second", "too many requests from this address"))
 	}
 	return nil
 }
@@ -344,12 +346,12 @@ func slowDown(e *Error) *Error {
 // explain turns an error into what the person may know. What is not meant for people is logged here, once.
 func (s *server) explain(r *http.Request, id, pattern string, err error) *Error {
 	var e *Error
-	if refusal, ok := breakglass.AsRefusal(err); ok {
+	if refusal, ok := record.AsRefusal(err); ok {
 		e = newError(refusal.Class, refusal.Code, refusal.Next, "%s", refusal.Why)
 	} else if !errors.As(err, &e) {
 		e = newError(ClassInternal, "internal", "look for the request id in the daemon's log", "something is wrong inside the daemon")
 		if errors.Is(err, ledger.ErrUnknownOutcome) {
-			e = newError(breakglass.ClassUnavailable, CodeLedger, "tell the people who run it to look at its disk and its log; then see what was "+
+			e = newError(record.ClassUnavailable, CodeLedger, "tell the people who run it to look at its disk and its log; then see what was "+
 				"recorded: breakglass list",
 				"the daemon cannot write its ledger now, and starts again")
 		}
@@ -365,23 +367,23 @@ func (s *server) explain(r *http.Request, id, pattern string, err error) *Error 
 // status is the HTTP status of a class of errors.
 func status(class string) int {
 	switch class {
-	case string(breakglass.ClassInvalid):
+	case string(record.ClassInvalid):
 		return http.StatusBadRequest
 	case ClassSignIn:
 		return http.StatusUnauthorized
-	case string(breakglass.ClassDenied):
+	case string(record.ClassDenied):
 		return http.StatusForbidden
-	case string(breakglass.ClassUnknown):
+	case string(record.ClassUnknown):
 		return http.StatusNotFound
-	case string(breakglass.ClassConflict):
+	case string(record.ClassConflict):
 		return http.StatusConflict
-	case string(breakglass.ClassExpired):
+	case string(record.ClassExpired):
 		return http.StatusGone
-	case string(breakglass.ClassPolicy):
+	case string(record.ClassPolicy):
 		return http.StatusUnprocessableEntity
-	case string(breakglass.ClassLimited):
+	case string(record.ClassLimited):
 		return http.StatusTooManyRequests
-	case string(breakglass.ClassUnavailable):
+	case string(record.ClassUnavailable):
 		return http.StatusServiceUnavailable
 	}
 	return http.StatusInternalServerError
@@ -446,7 +448,7 @@ func (s *server) challenge(c *call) (any, error) {
 		return nil, err
 	}
 	if len(in.Fingerprints) > maxOffered {
-		return nil, newError(breakglass.ClassInvalid, "fingerprints", "choose one with --identity", "more than %d keys are offered", maxOffered)
+		return nil, newError(record.ClassInvalid, "fingerprints", "choose one with --identity", "more than %d keys are offered", maxOffered)
 	}
 	out := Challenge{Meta: kind("Challenge"), Ledger: s.origin, Known: []string{}}
 	out.Challenge, out.Expires = s.sessions.challenge(time.Now().UTC())
@@ -472,7 +474,7 @@ func (s *server) signIn(c *call) (any, error) {
 		return nil, err
 	}
 	if !ok {
-		return nil, newError(breakglass.ClassInvalid, "public-key", "", "the public key cannot be read")
+		return nil, newError(record.ClassInvalid, "public-key", "", "the public key cannot be read")
 	}
 	if !slices.Contains(s.cfg.URLs, in.Server) {
 		return nil, newError(ClassSignIn, "other-server", "use the address "+s.cfg.URLs[0],
@@ -482,14 +484,14 @@ func (s *server) signIn(c *call) (any, error) {
 	if !s.sessions.checkChallenge(in.Challenge, now) {
 		return nil, newError(ClassSignIn, "challenge", "sign in again", "the challenge has expired or is not from here")
 	}
-	if err := breakglass.VerifySSH([]byte(in.Signature), key, SessionNamespace, SessionText(in.Server, s.origin, in.Challenge)); err != nil {
+	if err := record.VerifySSH([]byte(in.Signature), key, SessionNamespace, SessionText(in.Server, s.origin, in.Challenge)); err != nil {
 		return nil, newError(ClassSignIn, "signature", "sign in again; a hardware key must be touched", "the signature does not prove the key")
 	}
 	fingerprint := ssh.FingerprintSHA256(key)
 	p := s.cfg.Service.Policy()
 	owner, ok := p.PersonByKey(fingerprint)
 	if !ok {
-		return nil, s.cfg.Service.RecordStranger(c.Context(), breakglass.Actor{Channel: breakglass.ChannelKey, Key: fingerprint}, "sign-in")
+		return nil, s.cfg.Service.RecordStranger(c.Context(), record.Actor{Channel: record.ChannelKey, Key: fingerprint}, "sign-in")
 	}
 	// Only now: what strangers sign must not fill the table.
 	if !s.sessions.use(fingerprint, in.Challenge, now) {
@@ -540,11 +542,11 @@ func (s *server) profiles(c *call) (any, error) {
 			if cl, ok := p.Cluster(id); ok {
 				x.Clusters = append(x.Clusters, Cluster{ID: cl.ID, Server: cl.Server})
 			}
-			e := breakglass.Eligibility{Person: c.actor.Person, Part: breakglass.PartRequester, Profile: prof.ID, Cluster: id}
+			e := policy.Eligibility{Person: c.actor.Person, Part: policy.PartRequester, Profile: prof.ID, Cluster: id}
 			if x.MayRequest && p.Suspended(e) {
 				x.AskSuspended = append(x.AskSuspended, id)
 			}
-			if e.Part = breakglass.PartApprover; x.MayApprove && p.Suspended(e) {
+			if e.Part = policy.PartApprover; x.MayApprove && p.Suspended(e) {
 				x.ApproveSuspended = append(x.ApproveSuspended, id)
 			}
 		}
@@ -563,7 +565,7 @@ func (s *server) list(c *call) (any, error) {
 	if d := c.FormValue("days"); d != "" {
 		n, err := strconv.Atoi(d)
 		if err != nil || n < 1 || n > maxListDays {
-			return nil, newError(breakglass.ClassInvalid, "days", "", "days is a number from 1 to %d", maxListDays)
+			return nil, newError(record.ClassInvalid, "days", "", "days is a number from 1 to %d", maxListDays)
 		}
 		days = n
 	}
@@ -581,14 +583,14 @@ func (s *server) list(c *call) (any, error) {
 		}
 	case FilterForMe:
 		keep = func(r *breakglass.Request) bool {
-			mine := func(a breakglass.Approval) bool { return a.By.Person == me }
+			mine := func(a policy.Approval) bool { return a.By.Person == me }
 			return r.State(now) == breakglass.StatePending && r.Ask.By.Person != me && slices.Contains(r.Ask.Quorum.People(), me) &&
 				!slices.ContainsFunc(r.Approvals, mine)
 		}
 	case FilterTouched, FilterUnacknowledged:
 		keep = func(*breakglass.Request) bool { return true } // the service lists exactly these
 	default:
-		return nil, newError(breakglass.ClassInvalid, "filter", "", "the filters are %s, %s, %s, %s, %s and %s",
+		return nil, newError(record.ClassInvalid, "filter", "", "the filters are %s, %s, %s, %s, %s and %s",
 			FilterAll, FilterMine, FilterForMe, FilterActive, FilterTouched, FilterUnacknowledged)
 	}
 	set := breakglass.SetOpen
@@ -638,7 +640,7 @@ const maxPageBytes = 4 << 20
 // pageOf reads which page of a list is asked for; without a limit it is all of the list.
 func pageOf(q url.Values) (limit int, before int64, err error) {
 	limit, before = math.MaxInt32, math.MaxInt64
-	bad := newError(breakglass.ClassInvalid, "page", "", "limit is a number from 1 to %d, and before an entry of the ledger", MaxPage)
+	bad := newError(record.ClassInvalid, "page", "", "limit is a number from 1 to %d, and before an entry of the ledger", MaxPage)
 	if text := q.Get("limit"); text != "" {
 		if limit, err = strconv.Atoi(text); err != nil || limit < 1 || limit > MaxPage {
 			return 0, 0, bad
@@ -658,7 +660,7 @@ func (s *server) request(c *call) (any, error) {
 		return nil, err
 	}
 	if in.TTLSeconds < 0 || in.TTLSeconds > int64(24*time.Hour/time.Second) {
-		return nil, newError(breakglass.ClassPolicy, "policy/ttl", "ask for less", "a lifetime of %d seconds is not possible", in.TTLSeconds)
+		return nil, newError(record.ClassPolicy, "policy/ttl", "ask for less", "a lifetime of %d seconds is not possible", in.TTLSeconds)
 	}
 	ask := breakglass.Ask{Profile: in.Profile, Cluster: in.Cluster, TTL: time.Duration(in.TTLSeconds) * time.Second, Reason: in.Reason,
 		Incident: in.Incident, KeyHash: in.KeyHash}
@@ -673,7 +675,7 @@ func (s *server) request(c *call) (any, error) {
 		out.Kind = kindPreview
 		return out, nil
 	default:
-		return nil, newError(breakglass.ClassInvalid, "dry-run", "", "dryRun is true or absent")
+		return nil, newError(record.ClassInvalid, "dry-run", "", "dryRun is true or absent")
 	}
 	r, err := s.cfg.Service.Request(c.Context(), c.actor, ask)
 	return s.waiting(c.Context(), r, err)
@@ -696,11 +698,11 @@ func (s *server) get(c *call) (any, error) {
 	wait, err := time.ParseDuration(q.Get("wait"))
 	after, err2 := strconv.ParseInt(cmp.Or(q.Get("after"), "0"), 10, 64)
 	if err != nil || err2 != nil || wait < 0 {
-		return nil, newError(breakglass.ClassInvalid, "wait", "", "wait is a duration like 50s and after a revision")
+		return nil, newError(record.ClassInvalid, "wait", "", "wait is a duration like 50s and after a revision")
 	}
 	done, ok := s.sessions.poll(c.session)
 	if !ok {
-		return nil, slowDown(newError(breakglass.ClassLimited, "polls", "wait in fewer places", "this session waits in %d places already",
+		return nil, slowDown(newError(record.ClassLimited, "polls", "wait in fewer places", "this session waits in %d places already",
 			maxPollsPerSession))
 	}
 	defer done()
@@ -708,7 +710,7 @@ func (s *server) get(c *call) (any, error) {
 	case s.polls <- struct{}{}:
 		defer func() { <-s.polls }()
 	default:
-		return nil, slowDown(newError(breakglass.ClassUnavailable, "polls", "ask again in a few seconds",
+		return nil, slowDown(newError(record.ClassUnavailable, "polls", "ask again in a few seconds",
 			"too many people are waiting at one time"))
 	}
 	full, err := s.cfg.Service.Resolve(c.Context(), id)
@@ -762,7 +764,7 @@ func (s *server) approve(c *call) (any, error) {
 }
 
 // reasoned is the handler of a command that takes nothing but a reason.
-func reasoned(s *server, command func(ctx context.Context, a breakglass.Actor, id, reason string) (*breakglass.Request, error)) handler {
+func reasoned(s *server, command func(ctx context.Context, a record.Actor, id, reason string) (*breakglass.Request, error)) handler {
 	return func(c *call) (any, error) {
 		in, err := decode[Reason](c)
 		if err != nil {
@@ -784,7 +786,7 @@ func (s *server) claim(c *call) (any, error) {
 	// Older requests do not say by which authorities their cluster is known.
 	ca := s.cfg.Service.ClusterCA(asked.Ask.Cluster)
 	if asked.Ask.CAHash != "" && breakglass.CAHash(ca) != asked.Ask.CAHash {
-		return nil, newError(breakglass.ClassConflict, "cluster-ca", "open a new request",
+		return nil, newError(record.ClassConflict, "cluster-ca", "open a new request",
 			"the authorities by which %s is known have changed since the request was made", asked.Ask.Cluster)
 	}
 	d, err := s.cfg.Service.Claim(c.Context(), c.actor, c.PathValue("id"), []byte(in.CSR), in.Signature)
@@ -818,11 +820,11 @@ func (s *server) consistency(c *call) (any, error) {
 	from, err := strconv.ParseInt(c.FormValue("from"), 10, 64)
 	to, err2 := strconv.ParseInt(c.FormValue("to"), 10, 64)
 	if err != nil || err2 != nil || from < 0 || to < from {
-		return nil, newError(breakglass.ClassInvalid, "sizes", "", "from and to are ledger sizes, from not greater than to")
+		return nil, newError(record.ClassInvalid, "sizes", "", "from and to are ledger sizes, from not greater than to")
 	}
 	proof, err := s.cfg.Ledger.Consistency(c.Context(), from, to)
 	if errors.Is(err, ledger.ErrNotFound) {
-		return nil, newError(breakglass.ClassUnknown, "size", "", "the ledger has fewer than %d entries", to)
+		return nil, newError(record.ClassUnknown, "size", "", "the ledger has fewer than %d entries", to)
 	}
 	if err != nil {
 		return nil, err

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/time/rate"
 
-	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/policy"
 )
 
 // How long things live, and how many of them there can be. The numbers bound memory (a session is under 500 bytes) and are
@@ -154,7 +154,7 @@ func (x *session) over(now time.Time) bool {
 
 // find returns the session of a token if it is live and its key still belongs to its person under the policy. A session that
 // is not is forgotten.
-func (s *sessions) find(token string, p *breakglass.Policy, now time.Time) (*session, bool) {
+func (s *sessions) find(token string, p *policy.Policy, now time.Time) (*session, bool) {
 	h := sha256.Sum256([]byte(token))
 	s.mu.Lock()
 	defer s.mu.Unlock()

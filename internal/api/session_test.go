@@ -21,6 +21,8 @@ import (
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/policy"
+	"github.com/breakglassd/breakglass/internal/record"
 )
 
 const home = "https://bg.example.com"
@@ -139,7 +141,7 @@ func TestOnlyAFreshSignatureForThisServerSignsIn(t *testing.T) {
 			p.Signature = strings.Join(lines, "\n")
 		}, ClassSignIn, "signature"},
 		{"no signature", func(p *Proof) { p.Signature = "" }, ClassSignIn, "signature"},
-		{"oversize signature", func(p *Proof) { p.Signature = strings.Repeat("A", breakglass.MaxSignature+1) }, ClassSignIn, "signature"},
+		{"oversize signature", func(p *Proof) { p.Signature = strings.Repeat("A", record.MaxSignature+1) }, ClassSignIn, "signature"},
 		{"oversize body", func(p *Proof) { p.Signature = strings.Repeat("A", maxBody) }, "invalid", "size"},
 		{"a key that nobody has", func(p *Proof) { *p = proof(stranger, p.Challenge) }, "denied", "unknown-person"},
 		{"two public keys", func(p *Proof) { p.PublicKey += "\n" + string(ssh.MarshalAuthorizedKey(bob.PublicKey())) }, "invalid", "public-key"},
@@ -173,7 +175,7 @@ func TestOnlyAFreshSignatureForThisServerSignsIn(t *testing.T) {
 		t.Fatalf("%d refusals are recorded (%v), want the stranger's", len(entries), err)
 	}
 	ev, err := breakglass.Decode(entries[0])
-	if want := (breakglass.Refused{By: breakglass.Actor{Channel: breakglass.ChannelKey, Key: ssh.FingerprintSHA256(stranger.PublicKey())},
+	if want := (breakglass.Refused{By: record.Actor{Channel: record.ChannelKey, Key: ssh.FingerprintSHA256(stranger.PublicKey())},
 		Command: "sign-in", Code: "unknown-person"}); err != nil || ev != want {
 		t.Errorf("recorded %+v, want %+v", ev, want)
 	}
@@ -205,8 +207,8 @@ func TestChallengeTellsOnlyWhetherAWholeFingerprintIsKnown(t *testing.T) {
 
 func TestSessionEndsWithThePolicysWord(t *testing.T) {
 	sys, h, _ := newTestServer(t)
-	policy := bgtest.Policy()
-	lines := strings.Split(policy, "\n")
+	pol := bgtest.Policy()
+	lines := strings.Split(pol, "\n")
 	without := func(person string) string { // as a person
 		var out []string
 		for _, l := range lines {
@@ -222,13 +224,13 @@ func TestSessionEndsWithThePolicysWord(t *testing.T) {
 	moved := strings.Replace(without("mallory"), keyOf("erin"), keyOf("mallory"), 1) // erin now has what was mallory's key
 	for _, c := range []struct{ name, person, policy string }{
 		{"the person is gone", "dave", without("dave")},
-		{"the key is gone", "erin", strings.Replace(policy, `, keys: ["`+keyOf("erin")+`"]`, "", 1)},
+		{"the key is gone", "erin", strings.Replace(pol, `, keys: ["`+keyOf("erin")+`"]`, "", 1)},
 		{"the key is another person's", "mallory", moved},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			set := func(text string) {
 				t.Helper()
-				p, err := breakglass.ParsePolicy("access.yaml", []byte(text))
+				p, err := policy.Parse("access.yaml", []byte(text))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -249,7 +251,7 @@ func TestSessionEndsWithThePolicysWord(t *testing.T) {
 			if code := get(bystander.Token); code != http.StatusOK {
 				t.Errorf("alice after: %d", code)
 			}
-			set(policy)
+			set(pol)
 			if code := get(ses.Token); code != http.StatusUnauthorized {
 				t.Errorf("a session that ended came back: %d", code)
 			}
@@ -277,7 +279,7 @@ func TestWaitingAnswerIsNotGivenToSomebodyRemovedMeanwhile(t *testing.T) {
 	r := sys.Ask(bgtest.ByKey("alice"), "admin")
 	text := bgtest.Policy()
 	i := strings.Index(text, "  - {id: mallory")
-	p := must(breakglass.ParsePolicy("access.yaml", []byte(text[:i]+text[i+strings.Index(text[i:], "\n")+1:])))
+	p := must(policy.Parse("access.yaml", []byte(text[:i]+text[i+strings.Index(text[i:], "\n")+1:])))
 	ctx, cancel := context.WithCancel(t.Context())
 	code := make(chan int)
 	go func() {
@@ -402,9 +404,9 @@ func TestOneHostCannotHideBehindManyAddresses(t *testing.T) {
 
 func TestEveryClassHasItsStatus(t *testing.T) {
 	for class, want := range map[string]int{
-		string(breakglass.ClassInvalid): 400, ClassSignIn: 401, string(breakglass.ClassDenied): 403, string(breakglass.ClassUnknown): 404,
-		string(breakglass.ClassConflict): 409, string(breakglass.ClassExpired): 410, string(breakglass.ClassPolicy): 422,
-		string(breakglass.ClassLimited): 429, string(breakglass.ClassUnavailable): 503, ClassInternal: 500, "something new": 500,
+		string(record.ClassInvalid): 400, ClassSignIn: 401, string(record.ClassDenied): 403, string(record.ClassUnknown): 404,
+		string(record.ClassConflict): 409, string(record.ClassExpired): 410, string(record.ClassPolicy): 422,
+		string(record.ClassLimited): 429, string(record.ClassUnavailable): 503, ClassInternal: 500, "something new": 500,
 	} {
 		if got := status(class); got != want {
 			t.Errorf("class %s is %d, want %d", class, got, want)

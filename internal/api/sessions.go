@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/record"
 )
 
 // Sessions makes the reports on what was done with grants.
@@ -83,7 +84,7 @@ type document struct {
 }
 
 func noSessions() error {
-	return newError(breakglass.ClassUnavailable, "no-sessions", "give the daemon a place for them (sessions.path in its configuration)",
+	return newError(record.ClassUnavailable, "no-sessions", "give the daemon a place for them (sessions.path in its configuration)",
 		"this daemon keeps no sessions")
 }
 
@@ -92,7 +93,7 @@ func (s *server) session(c *call) (any, error) {
 	media, ok := map[string]string{"": "application/json", FormatJSON: "application/json", FormatText: "text/plain; charset=utf-8",
 		FormatHTML: "text/html; charset=utf-8"}[format]
 	if !ok {
-		return nil, newError(breakglass.ClassInvalid, "format", "", "the formats are %s, %s and %s", FormatJSON, FormatText, FormatHTML)
+		return nil, newError(record.ClassInvalid, "format", "", "the formats are %s, %s and %s", FormatJSON, FormatText, FormatHTML)
 	}
 	r, err := s.cfg.Service.Get(c.Context(), c.PathValue("id"))
 	if err != nil {
@@ -102,7 +103,7 @@ func (s *server) session(c *call) (any, error) {
 		return nil, noSessions()
 	}
 	if r.Issued == nil {
-		return nil, newError(breakglass.ClassConflict, "not-issued", "", "%s gave no certificate: there is no session", r.ID)
+		return nil, newError(record.ClassConflict, "not-issued", "", "%s gave no certificate: there is no session", r.ID)
 	}
 	if format == "" {
 		format = FormatJSON
@@ -146,7 +147,7 @@ func (s *server) importAudit(c *call) (any, error) {
 	case s.imports <- struct{}{}:
 		defer func() { <-s.imports }()
 	default:
-		return nil, newError(breakglass.ClassUnavailable, "importing", "wait until it is through", "another file is being imported")
+		return nil, newError(record.ClassUnavailable, "importing", "wait until it is through", "another file is being imported")
 	}
 	rc := http.NewResponseController(c.w)
 	deadline := time.Now().Add(importTime)
@@ -162,11 +163,11 @@ func (s *server) importAudit(c *call) (any, error) {
 			return nil, err
 		}
 		s.cfg.Log.WarnContext(c.Context(), "an import of audit events ended early", slog.String("cluster", cluster), slog.Any("error", err))
-		return nil, newError(breakglass.ClassInvalid, "import", "what was read is kept; send the whole file again, and nothing is kept twice",
+		return nil, newError(record.ClassInvalid, "import", "what was read is kept; send the whole file again, and nothing is kept twice",
 			"the file could not be read to its end after %d events", res.Events)
 	}
 	if res.Events == 0 {
-		return nil, newError(breakglass.ClassInvalid, "import", "hand in the file of kube-apiserver's --audit-log-path, or EventLists of "+
+		return nil, newError(record.ClassInvalid, "import", "hand in the file of kube-apiserver's --audit-log-path, or EventLists of "+
 			"audit.k8s.io/v1, plain or gzip", "there is no audit event in the file (%d unreadable lines)", res.Unreadable)
 	}
 	if err := s.cfg.Service.Imported(c.Context(), breakglass.AuditImported{By: c.actor, Cluster: cluster, Digest: res.Digest,

@@ -34,6 +34,8 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/policy"
+	"github.com/breakglassd/breakglass/internal/record"
 )
 
 // Version is the apiVersion of every JSON document. Within it, fields are only ever added.
@@ -151,12 +153,12 @@ func (l *LeftAlone) UnmarshalJSON(b []byte) error {
 
 // Approval is one live approval.
 type Approval struct {
-	Person  string             `json:"person"`
-	Channel breakglass.Channel `json:"channel"`
-	Key     string             `json:"key,omitempty"`
-	Signed  bool               `json:"signed"`
-	At      time.Time          `json:"at"`
-	Comment string             `json:"comment,omitempty"`
+	Person  string         `json:"person"`
+	Channel record.Channel `json:"channel"`
+	Key     string         `json:"key,omitempty"`
+	Signed  bool           `json:"signed"`
+	At      time.Time      `json:"at"`
+	Comment string         `json:"comment,omitempty"`
 }
 
 // Ending is a person's word that ended a request.
@@ -187,7 +189,7 @@ type Certificate struct {
 }
 
 // NewRequest renders a request as it is at a time. The policy lends the names.
-func NewRequest(r *breakglass.Request, p *breakglass.Policy, now time.Time) Request {
+func NewRequest(r *breakglass.Request, p *policy.Policy, now time.Time) Request {
 	out := Request{
 		Meta: kind("Request"), ID: r.ID, Rev: r.Rev, State: r.State(now), AsOf: now.UTC(), Deadline: r.Deadline(now),
 		Digest: r.Digest, LedgerIndex: r.Seq, RequestedAt: r.At, Ask: r.Ask, Mode: mode(r.Ask.Rights), Reason: r.Reason,
@@ -217,14 +219,14 @@ func NewRequest(r *breakglass.Request, p *breakglass.Policy, now time.Time) Requ
 	return out
 }
 
-func ending(e *breakglass.Ending) *Ending {
+func ending(e *record.Ending) *Ending {
 	if e == nil {
 		return nil
 	}
 	return &Ending{Person: e.By.Person, At: e.At, Reason: e.Reason}
 }
 
-func mode(r breakglass.Rights) string {
+func mode(r policy.Rights) string {
 	if r.Binding() {
 		return "binding"
 	}
@@ -321,20 +323,20 @@ type Cluster struct {
 
 // Profile is what may be asked for.
 type Profile struct {
-	ID                string            `json:"id"`
-	Description       string            `json:"description,omitempty"`
-	Clusters          []Cluster         `json:"clusters"`
-	Rights            breakglass.Rights `json:"rights"`
-	Mode              string            `json:"mode"`
-	Risk              breakglass.Risk   `json:"risk"`
-	DefaultTTLSeconds int64             `json:"defaultTTLSeconds"`
-	MaxTTLSeconds     int64             `json:"maxTTLSeconds"`
-	ReasonMin         int               `json:"reasonMin"`
-	IncidentRequired  bool              `json:"incidentRequired"`
-	IncidentPattern   string            `json:"incidentPattern,omitempty"`
-	Quorum            breakglass.Quorum `json:"quorum"`
-	MayRequest        bool              `json:"mayRequest"` // the caller
-	MayApprove        bool              `json:"mayApprove"` // the caller, for others' requests
+	ID                string        `json:"id"`
+	Description       string        `json:"description,omitempty"`
+	Clusters          []Cluster     `json:"clusters"`
+	Rights            policy.Rights `json:"rights"`
+	Mode              string        `json:"mode"`
+	Risk              policy.Risk   `json:"risk"`
+	DefaultTTLSeconds int64         `json:"defaultTTLSeconds"`
+	MaxTTLSeconds     int64         `json:"maxTTLSeconds"`
+	ReasonMin         int           `json:"reasonMin"`
+	IncidentRequired  bool          `json:"incidentRequired"`
+	IncidentPattern   string        `json:"incidentPattern,omitempty"`
+	Quorum            policy.Quorum `json:"quorum"`
+	MayRequest        bool          `json:"mayRequest"` // the caller
+	MayApprove        bool          `json:"mayApprove"` // the caller, for others' requests
 	// Clusters on which the recertification has suspended what the caller may do.
 	AskSuspended     []string `json:"askSuspended,omitempty"`
 	ApproveSuspended []string `json:"approveSuspended,omitempty"`
@@ -475,7 +477,7 @@ func (e *Error) Error() string {
 // Unwrap is the technical cause on the client's side, such as a refused connection.
 func (e *Error) Unwrap() error { return e.cause }
 
-func newError(class breakglass.Class, code, next, why string, args ...any) *Error {
+func newError(class record.Class, code, next, why string, args ...any) *Error {
 	return &Error{Meta: kind("Error"), Class: string(class), Code: code, Why: fmt.Sprintf(why, args...), Next: next}
 }
 

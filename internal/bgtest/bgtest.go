@@ -30,6 +30,8 @@ import (
 	"github.com/breakglassd/breakglass/internal/devmode/memca"
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/ledger/sqlstore"
+	"github.com/breakglassd/breakglass/internal/policy"
+	"github.com/breakglassd/breakglass/internal/record"
 )
 
 // Origin is the ledger's name in tests.
@@ -103,7 +105,7 @@ func PolicyWord(st breakglass.PolicyStanding, who string, waive bool) breakglass
 	if st.Waiting != nil {
 		w.Entry, w.Digest = st.WaitingEntry, st.Waiting.Digest
 	}
-	w.Signature = SignSSH(SSHKey(who), breakglass.PolicyNamespace, breakglass.PolicyText(w.Entry, w.Digest, w.Base, w.Waive))
+	w.Signature = SignSSH(SSHKey(who), policy.Namespace, policy.Text(w.Entry, w.Digest, w.Base, w.Waive))
 	return w
 }
 
@@ -130,14 +132,14 @@ func authorized(person string) string {
 }
 
 // BySlack and ByKey are a person giving a command by Slack or by the command line.
-func BySlack(person string) breakglass.Actor {
-	return breakglass.Actor{Person: person, Channel: breakglass.ChannelSlack, Slack: &breakglass.SlackAccount{Team: "T01",
+func BySlack(person string) record.Actor {
+	return record.Actor{Person: person, Channel: record.ChannelSlack, Slack: &record.SlackAccount{Team: "T01",
 		User: SlackUser(person)}}
 }
 
 // ByKey is a person on the command line.
-func ByKey(person string) breakglass.Actor {
-	return breakglass.Actor{Person: person, Channel: breakglass.ChannelKey, Key: ssh.FingerprintSHA256(SSHKey(person).PublicKey())}
+func ByKey(person string) record.Actor {
+	return record.Actor{Person: person, Channel: record.ChannelKey, Key: ssh.FingerprintSHA256(SSHKey(person).PublicKey())}
 }
 
 // Options change what New builds. The zero value is a system with the kit's policy.
@@ -199,7 +201,7 @@ func (s *System) start() {
 	if text == "" {
 		text = Policy()
 	}
-	policy, err := breakglass.ParsePolicy("access.yaml", []byte(text))
+	policy, err := policy.Parse("access.yaml", []byte(text))
 	must(s.T, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	disk, err := sqlstore.Open(ctx, s.Path())
@@ -284,7 +286,7 @@ func (s *System) RestartAs(policy string, config func(*breakglass.Config)) {
 }
 
 // Ask opens a request, or fails the test.
-func (s *System) Ask(a breakglass.Actor, profile string) *breakglass.Request {
+func (s *System) Ask(a record.Actor, profile string) *breakglass.Request {
 	s.T.Helper()
 	r, err := s.Service.Request(s.T.Context(), a, breakglass.Ask{Profile: profile, Reason: "etcd quorum lost, API 5xx"})
 	must(s.T, err)
@@ -292,7 +294,7 @@ func (s *System) Ask(a breakglass.Actor, profile string) *breakglass.Request {
 }
 
 // Approve approves as shown by r, or fails the test.
-func (s *System) Approve(a breakglass.Actor, r *breakglass.Request) *breakglass.Request {
+func (s *System) Approve(a record.Actor, r *breakglass.Request) *breakglass.Request {
 	s.T.Helper()
 	after, err := s.Service.Approve(s.T.Context(), a, r.ID, Consent(a, r))
 	must(s.T, err)
@@ -300,9 +302,9 @@ func (s *System) Approve(a breakglass.Actor, r *breakglass.Request) *breakglass.
 }
 
 // Consent is what a person's client sends with an approval of r, signed if it comes by key.
-func Consent(a breakglass.Actor, r *breakglass.Request) breakglass.Consent {
+func Consent(a record.Actor, r *breakglass.Request) breakglass.Consent {
 	c := breakglass.Consent{Digest: r.Digest}
-	if a.Channel == breakglass.ChannelKey {
+	if a.Channel == record.ChannelKey {
 		c.Signature = SignSSH(SSHKey(a.Person), breakglass.ApprovalNamespace, breakglass.ApprovalText(r.ID, r.Digest, r.TakenBack[a.Person]))
 	}
 	return c

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/policy"
+	"github.com/breakglassd/breakglass/internal/record"
 	"github.com/breakglassd/breakglass/internal/text"
 )
 
@@ -35,7 +37,7 @@ func CAHash(bundle []byte) string {
 
 // withAftercare adds to a fact that is to be recorded what must follow the grant's end, by which authorities and which way people know
 // the cluster, and the approval more that is needed while its requester owes a closing note.
-func (s *Service) withAftercare(p *Policy, ev Requested, now time.Time) Requested {
+func (s *Service) withAftercare(p *policy.Policy, ev Requested, now time.Time) Requested {
 	care := Aftercare{Prove: s.cfg.Prover != nil, Examine: s.cfg.Examiner != nil, CloseSeconds: int64(p.Closing.Within / time.Second)}
 	if care != (Aftercare{}) {
 		ev.Aftercare = &care
@@ -53,7 +55,7 @@ func (s *Service) withAftercare(p *Policy, ev Requested, now time.Time) Requeste
 	raised := ev.Quorum
 	raised.Count++
 	// Governance must not shut the emergency door: where so many people cannot approve, the quorum stays.
-	if len(late) > 0 && p.reachable(raised, ev.By.Person) {
+	if len(late) > 0 && p.Reachable(raised, ev.By.Person) {
 		ev.Quorum, ev.Raised = raised, late[:min(len(late), MaxRaised)]
 	}
 	return ev
@@ -63,10 +65,11 @@ func (s *Service) withAftercare(p *Policy, ev Requested, now time.Time) Requeste
 // approved grant that was not claimed is ended as well: then no certificate comes of it. In binding mode the binding is
 // removed before Revoke returns if the cluster answers, and then the API servers are asked until they say no, for as long as
 // [proveFor]; Run goes on with what is not done by then.
-func (s *Service) Revoke(ctx context.Context, a Actor, id, reason string) (*Request, error) {
-	r, err := s.command(ctx, a, "revoke", id, func(p *Policy, r *Request, now time.Time) (Event, map[string]string, error) {
-		if a.Person != r.Ask.By.Person && !r.Ask.Quorum.counts(a.Person) && !p.MayRespond(a.Person) {
-			return nil, nil, refuse(ClassDenied, "not-approver", "", "only %s, the approvers of %s and responders can revoke it", r.Ask.By.Person,
+func (s *Service) Revoke(ctx context.Context, a record.Actor, id, reason string) (*Request, error) {
+	r, err := s.command(ctx, a, "revoke", id, func(p *policy.Policy, r *Request, now time.Time) (record.Event, map[string]string, error) {
+		if a.Person != r.Ask.By.Person && !r.Ask.Quorum.Counts(a.Person) && !p.MayRespond(a.Person) {
+			return nil, nil, record.Refuse(record.ClassDenied, "not-approver", "", "only %s, the approvers of %s and responders can revoke it",
+				r.Ask.By.Person,
 				r.ID)
 		}
 		if r.Revoked != nil {
@@ -75,9 +78,9 @@ func (s *Service) Revoke(ctx context.Context, a Actor, id, reason string) (*Requ
 		switch st := r.State(now); st {
 		case StateActive, StateApproved:
 		case StateIssuing:
-			return nil, nil, refuse(ClassUnavailable, "issuing", "revoke it again in a moment", "%s is just being issued", r.ID)
+			return nil, nil, record.Refuse(record.ClassUnavailable, "issuing", "revoke it again in a moment", "%s is just being issued", r.ID)
 		case StatePending, StateExpired, StateRevoked, StateFailed, StateDenied, StateWithdrawn, StateLapsed:
-			return nil, nil, refuse(ClassConflict, "not-active", "", "%s is %s: there is nothing to revoke", r.ID, st)
+			return nil, nil, record.Refuse(record.ClassConflict, "not-active", "", "%s is %s: there is nothing to revoke", r.ID, st)
 		}
 		if err := needReason(reason); err != nil {
 			return nil, nil, err
@@ -116,7 +119,7 @@ type LeftAlone struct {
 
 // RevokeAll ends every grant in a cluster that has, or could still become, a certificate. Each is revoked as by Revoke, all at
 // the same time. Grants that are just being issued are waited for. What the actor may not revoke is left alone and said.
-func (s *Service) RevokeAll(ctx context.Context, a Actor, cluster, reason string) (Revocations, error) {
+func (s *Service) RevokeAll(ctx context.Context, a record.Actor, cluster, reason string) (Revocations, error) {
 	p := s.Policy()
 	err := known(p, a)
 	if err == nil {
@@ -154,7 +157,7 @@ func (s *Service) RevokeAll(ctx context.Context, a Actor, cluster, reason string
 			after, err := s.revokeSoon(ctx, a, r.ID, reason)
 			if err != nil {
 				why := "an internal error; try again"
-				if no, ok := AsRefusal(err); ok {
+				if no, ok := record.AsRefusal(err); ok {
 					why = no.Why
 				} else {
 					s.log.Error("revoking one of all", slog.String("request", r.ID), slog.Any("error", err))
@@ -179,7 +182,7 @@ func (s *Service) RevokeAll(ctx context.Context, a Actor, cluster, reason string
 }
 
 // revokeSoon is Revoke, which waits for a claim that is under way.
-func (s *Service) revokeSoon(ctx context.Context, a Actor, id, reason string) (*Request, error) {
+func (s *Service) revokeSoon(ctx context.Context, a record.Actor, id, reason string) (*Request, error) {
 	wctx, cancel := context.WithTimeout(ctx, 2*s.cfg.SignTimeout)
 	defer cancel()
 	for {
@@ -194,7 +197,7 @@ func (s *Service) revokeSoon(ctx context.Context, a Actor, id, reason string) (*
 			continue
 		}
 		after, err := s.Revoke(ctx, a, id, reason)
-		if no, ok := AsRefusal(err); ok && no.Code == "issuing" && wctx.Err() == nil {
+		if no, ok := record.AsRefusal(err); ok && no.Code == "issuing" && wctx.Err() == nil {
 			continue // claimed between the look and the word
 		}
 		return after, err
@@ -202,10 +205,11 @@ func (s *Service) revokeSoon(ctx context.Context, a Actor, id, reason string) (*
 }
 
 // Close records the requester's note on what was done.
-func (s *Service) Close(ctx context.Context, a Actor, id, note string) (*Request, error) {
-	return s.command(ctx, a, "close", id, func(_ *Policy, r *Request, now time.Time) (Event, map[string]string, error) {
+func (s *Service) Close(ctx context.Context, a record.Actor, id, note string) (*Request, error) {
+	return s.command(ctx, a, "close", id, func(_ *policy.Policy, r *Request, now time.Time) (record.Event, map[string]string, error) {
 		if a.Person != r.Ask.By.Person {
-			return nil, nil, refuse(ClassDenied, "not-yours", "ask them to", "only %s knows what was done with %s, and closes it", r.Ask.By.Person,
+			return nil, nil, record.Refuse(record.ClassDenied, "not-yours", "ask them to", "only %s knows what was done with %s, and closes it",
+				r.Ask.By.Person,
 				r.ID)
 		}
 		if r.Closed != nil {
@@ -213,9 +217,11 @@ func (s *Service) Close(ctx context.Context, a Actor, id, note string) (*Request
 		}
 		switch st := r.State(now); {
 		case r.Issued == nil:
-			return nil, nil, refuse(ClassConflict, "not-issued", "", "%s is %s: it gave no certificate, so there is nothing to close", r.ID, st)
+			return nil, nil, record.Refuse(record.ClassConflict, "not-issued", "", "%s is %s: it gave no certificate, so there is nothing to close",
+				r.ID, st)
 		case st == StateActive:
-			return nil, nil, refuse(ClassConflict, "still-active", "revoke it first if you are done: breakglass revoke "+r.ID, "%s is still active",
+			return nil, nil, record.Refuse(record.ClassConflict, "still-active", "revoke it first if you are done: breakglass revoke "+r.ID,
+				"%s is still active",
 				r.ID)
 		}
 		if err := needNote(note, MinNote); err != nil {
@@ -228,25 +234,26 @@ func (s *Service) Close(ctx context.Context, a Actor, id, note string) (*Request
 // Acknowledge records that a second person has seen what a grant left behind: an approver or a responder, never the requester.
 // seen is the Digest of the sweep that they were shown: if the last one found something else, it is refused. While something
 // critical is there the note says why it may stay; otherwise it may be empty. What is critical then stays a finding: see accepted.
-func (s *Service) Acknowledge(ctx context.Context, a Actor, id, seen, note string) (*Request, error) {
-	r, err := s.command(ctx, a, "acknowledge", id, func(p *Policy, r *Request, _ time.Time) (Event, map[string]string, error) {
+func (s *Service) Acknowledge(ctx context.Context, a record.Actor, id, seen, note string) (*Request, error) {
+	r, err := s.command(ctx, a, "acknowledge", id, func(p *policy.Policy, r *Request, _ time.Time) (record.Event, map[string]string, error) {
 		if a.Person == r.Ask.By.Person {
-			return nil, nil, refuse(ClassDenied, "own-session", "somebody else must look at it",
+			return nil, nil, record.Refuse(record.ClassDenied, "own-session", "somebody else must look at it",
 				"nobody acknowledges what their own session left behind")
 		}
-		if !r.Ask.Quorum.counts(a.Person) && !p.MayRespond(a.Person) {
-			return nil, nil, refuse(ClassDenied, "not-approver", "", "only the approvers of %s and responders can acknowledge it", r.ID)
+		if !r.Ask.Quorum.Counts(a.Person) && !p.MayRespond(a.Person) {
+			return nil, nil, record.Refuse(record.ClassDenied, "not-approver", "", "only the approvers of %s and responders can acknowledge it",
+				r.ID)
 		}
 		switch {
 		case r.Acknowledged != nil:
 			return nil, nil, already(a, *r.Acknowledged, "acknowledged", note)
 		case r.Swept == nil && r.Ask.Aftercare != nil && r.Ask.Aftercare.Examine && r.Issued != nil:
-			return nil, nil, refuse(ClassConflict, "not-swept", "watch it with: breakglass show "+r.ID+" --session",
+			return nil, nil, record.Refuse(record.ClassConflict, "not-swept", "watch it with: breakglass show "+r.ID+" --session",
 				"%s has not been looked through yet", r.ID)
 		case !r.Unacknowledged():
-			return nil, nil, refuse(ClassConflict, "nothing-found", "", "%s left nothing behind that must be acknowledged", r.ID)
+			return nil, nil, record.Refuse(record.ClassConflict, "nothing-found", "", "%s left nothing behind that must be acknowledged", r.ID)
 		case seen != r.Swept.Digest():
-			return nil, nil, refuse(ClassConflict, "stale", "look again (breakglass show "+r.ID+
+			return nil, nil, record.Refuse(record.ClassConflict, "stale", "look again (breakglass show "+r.ID+
 				", or the form in Slack), and acknowledge what is there now", "%s was looked through again: what is left behind is not what you saw",
 				r.ID)
 		}
@@ -277,7 +284,7 @@ func (s *Service) accepted(ctx context.Context, r *Request) {
 		}
 		until := r.Acknowledged.At.Add(acceptedFor)
 		f.What = fmt.Sprintf("%s accepted until %s that %d critical things of %s are still there: %s", r.Acknowledged.By.Person,
-			until.UTC().Format(time.DateOnly), r.Swept.Critical(), r.ID, clip(r.Swept.Items[0].Object, 200))
+			until.UTC().Format(time.DateOnly), r.Swept.Critical(), r.ID, record.Clip(r.Swept.Items[0].Object, 200))
 		f.Next = "take away what must go (breakglass show " + r.ID + "), and have it looked at again: breakglass sweep " + r.ID
 		if !s.now().Before(until) {
 			f.Severity, f.What = SeverityCritical, f.What+"; that time is over"
@@ -307,7 +314,7 @@ func (s *Service) acceptances(ctx context.Context) {
 
 // already refuses a word that was given before, unless it is the same word of the same person, as a client that tries again sends it.
 // Whoever is told that it was done would believe to be on record with what they wrote.
-func already(a Actor, before Ending, done, note string) error {
+func already(a record.Actor, before record.Ending, done, note string) error {
 	note = strings.TrimSpace(note)
 	if a.Person == before.By.Person && (note == "" || note == before.Reason) {
 		return nil
@@ -316,7 +323,8 @@ func already(a Actor, before Ending, done, note string) error {
 	if note != "" {
 		lost = "; what you wrote was not recorded"
 	}
-	return refuse(ClassConflict, "already", "tell "+before.By.Person+" what you know beside it", "it was %s by %s at %s already%s",
+	return record.Refuse(record.ClassConflict, "already", "tell "+before.By.Person+" what you know beside it",
+		"it was %s by %s at %s already%s",
 		done, before.By.Person, before.At.UTC().Format(time.RFC3339), lost)
 }
 
@@ -332,15 +340,16 @@ func needWhy(left *Swept, note string) error {
 	if len([]rune(strings.TrimSpace(note))) >= MinNote {
 		return needNote(note, MinNote)
 	}
-	return refuse(ClassInvalid, "note", "take away what must go, or say why it may stay",
+	return record.Refuse(record.ClassInvalid, "note", "take away what must go, or say why it may stay",
 		"something critical is still there: %s; a note of %d to %d characters says why it may stay",
-		clip(left.Items[0].Object, 100), MinNote, MaxNote)
+		record.Clip(left.Items[0].Object, 100), MinNote, MaxNote)
 }
 
 func needNote(note string, least int) error {
 	n := len([]rune(strings.TrimSpace(note)))
 	if n < least || n > MaxNote || badText(note) != "" {
-		return refuse(ClassInvalid, "note", "say what was done, and what is left to do", "a note of %d to %d characters is needed", least,
+		return record.Refuse(record.ClassInvalid, "note", "say what was done, and what is left to do", "a note of %d to %d characters is needed",
+			least,
 			MaxNote)
 	}
 	return nil
@@ -376,24 +385,24 @@ func (s *Service) Imported(ctx context.Context, ev AuditImported) error {
 	if err := s.MayImport(ctx, ev.By, ev.Cluster); err != nil { // once more: reading the file took its time
 		return err
 	}
-	if _, err := s.ledger.Append(ctx, s.now(), ImportStream, ledger.AnyVersion, nil, draft(ev, nil)); err != nil {
+	if _, err := s.ledger.Append(ctx, s.now(), ImportStream, ledger.AnyVersion, nil, record.Draft(ev, nil)); err != nil {
 		return fmt.Errorf("recording an import of audit events: %w", err)
 	}
 	return nil
 }
 
 // MayImport says whether somebody may hand in audit events of a cluster; see MayOperate.
-func (s *Service) MayImport(ctx context.Context, a Actor, cluster string) error {
+func (s *Service) MayImport(ctx context.Context, a record.Actor, cluster string) error {
 	return s.MayOperate(ctx, a, cluster, "audit-import")
 }
 
 // MayOperate says whether somebody may have something done about a cluster that is nobody's request: a responder, or somebody
 // who approves there. A refusal is recorded under the command's name.
-func (s *Service) MayOperate(ctx context.Context, a Actor, cluster, command string) error {
+func (s *Service) MayOperate(ctx context.Context, a record.Actor, cluster, command string) error {
 	p := s.Policy()
 	err := known(p, a)
-	if err == nil && !p.MayRespond(a.Person) && !p.approves(a.Person, cluster) {
-		err = refuse(ClassDenied, "not-responder", "", "only responders and approvers of the cluster can do this")
+	if err == nil && !p.MayRespond(a.Person) && !p.Approves(a.Person, cluster) {
+		err = record.Refuse(record.ClassDenied, "not-responder", "", "only responders and approvers of the cluster can do this")
 	}
 	if err == nil {
 		if _, ok := p.Cluster(cluster); !ok {
@@ -405,7 +414,8 @@ func (s *Service) MayOperate(ctx context.Context, a Actor, cluster, command stri
 
 // NoSuchCluster is the refusal of a cluster that the access policy does not name.
 func NoSuchCluster(cluster string) error {
-	return refuse(ClassUnknown, "unknown-cluster", "see: breakglass profiles", "there is no cluster %q", clip(cluster, 40))
+	return record.Refuse(record.ClassUnknown, "unknown-cluster", "see: breakglass profiles", "there is no cluster %q",
+		record.Clip(cluster, 40))
 }
 
 // ByFingerprint returns the request whose certificate has this fingerprint (hex SHA-256 of the DER), and whether there is
@@ -431,15 +441,15 @@ func (s *Service) ByFingerprint(ctx context.Context, fingerprint string) (r *Req
 // ByCommonName returns the request that a common name of ours names, and whether there is one. A name in the form of ours
 // that names another person's request is none.
 func (s *Service) ByCommonName(ctx context.Context, commonName string) (r *Request, known bool, err error) {
-	person, id, ok := strings.Cut(strings.TrimPrefix(commonName, CommonNamePrefix), ":")
-	if !ok || !strings.HasPrefix(commonName, CommonNamePrefix) || !ValidID(id) {
+	person, id, ok := strings.Cut(strings.TrimPrefix(commonName, policy.CommonNamePrefix), ":")
+	if !ok || !strings.HasPrefix(commonName, policy.CommonNamePrefix) || !ValidID(id) {
 		return nil, false, nil
 	}
 	if r = s.tracker.get(id); r != nil {
 		return r, r.Ask.By.Person == person, nil
 	}
 	r, err = s.load(ctx, id)
-	if _, unknown := AsRefusal(err); unknown {
+	if _, unknown := record.AsRefusal(err); unknown {
 		return nil, false, nil
 	}
 	if err != nil {
@@ -481,7 +491,7 @@ func (s *Service) prove(ctx context.Context, r *Request) (*Request, error) {
 		break
 	}
 	all := len(answers) > 0 && !slices.ContainsFunc(answers, func(a Answer) bool { return !a.No })
-	after, err := s.note(context.WithoutCancel(ctx), r, func(r *Request) Event {
+	after, err := s.note(context.WithoutCancel(ctx), r, func(r *Request) record.Event {
 		if r.receipted() {
 			return nil
 		}
@@ -587,7 +597,8 @@ func limitsOf(r *Request) []string {
 	out := []string{
 		"watches, execs, attaches and port-forwards that ran already go on until they end",
 		"tokens, certificates and bindings made with it meanwhile stay: the sweep looks for them",
-		"Kubernetes checks no revocation list: the certificate itself stays valid until " + r.Issued.NotAfter.UTC().Format(time.RFC3339) + " wherever only the CA is asked, such as a kubelet or an aggregated API server that trusts it",
+		"Kubernetes checks no revocation list: the certificate itself stays valid until " + r.Issued.NotAfter.UTC().Format(time.RFC3339) +
+			" wherever only the CA is asked, such as a kubelet or an aggregated API server that trusts it",
 	}
 	if !r.Ask.Rights.Binding() {
 		out = append(out, "group mode: only an API server that asks the deny webhook refuses this one certificate; if breakglassd was "+
@@ -636,17 +647,19 @@ const examineTimeout = 80 * time.Second
 
 // Examine looks at a grant's session again, on a person's word: after something was cleaned up, or when audit events came
 // late. Its requester, its approvers and responders may ask.
-func (s *Service) Examine(ctx context.Context, a Actor, id string) (*Request, error) {
-	r, err := s.command(ctx, a, "sweep", id, func(p *Policy, r *Request, now time.Time) (Event, map[string]string, error) {
+func (s *Service) Examine(ctx context.Context, a record.Actor, id string) (*Request, error) {
+	r, err := s.command(ctx, a, "sweep", id, func(p *policy.Policy, r *Request, now time.Time) (record.Event, map[string]string, error) {
 		switch {
-		case a.Person != r.Ask.By.Person && !r.Ask.Quorum.counts(a.Person) && !p.MayRespond(a.Person):
-			return nil, nil, refuse(ClassDenied, "not-approver", "", "only %s, the approvers of %s and responders can have it looked through",
+		case a.Person != r.Ask.By.Person && !r.Ask.Quorum.Counts(a.Person) && !p.MayRespond(a.Person):
+			return nil, nil, record.Refuse(record.ClassDenied, "not-approver", "",
+				"only %s, the approvers of %s and responders can have it looked through",
 				r.Ask.By.Person, r.ID)
 		case s.cfg.Examiner == nil:
-			return nil, nil, refuse(ClassUnavailable, "no-examiner", "set up sessions in the daemon's configuration",
+			return nil, nil, record.Refuse(record.ClassUnavailable, "no-examiner", "set up sessions in the daemon's configuration",
 				"sessions are not examined here")
 		case r.Over(now).IsZero():
-			return nil, nil, refuse(ClassConflict, "not-over", "", "%s is %s: there is no ended session to look at", r.ID, r.State(now))
+			return nil, nil, record.Refuse(record.ClassConflict, "not-over", "", "%s is %s: there is no ended session to look at", r.ID,
+				r.State(now))
 		}
 		return nil, nil, s.often(r.ID + " " + a.Person)
 	})
@@ -658,7 +671,7 @@ func (s *Service) Examine(ctx context.Context, a Actor, id string) (*Request, er
 
 // overdue records that a word did not come in time.
 func (s *Service) overdue(ctx context.Context, r *Request) error {
-	_, err := s.note(ctx, r, func(r *Request) Event {
+	_, err := s.note(ctx, r, func(r *Request) record.Event {
 		now := s.now()
 		for what, by := range map[string]time.Time{OverdueClosing: r.CloseBy(now), OverdueAcknowledgement: r.AcknowledgeBy()} {
 			if !by.IsZero() && !now.Before(by) && !slices.Contains(r.Overdue, what) {

@@ -17,6 +17,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/devmode/memca"
 	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/policy"
 )
 
 // servers is a Prover: API servers that refuse a certificate from a time on, or are away.
@@ -594,9 +595,9 @@ func TestCanaryIsKnownByItsFingerprintAndCannotBeFoundTwice(t *testing.T) {
 		if err := s.Service.OrderCanary(t.Context(), "n1", breakglass.CanaryOrdered{Cluster: "c1", CommonName: "system:admin"}); err == nil {
 			t.Error("a canary may have any name")
 		}
-		must(t, s.Service.OrderCanary(t.Context(), "n1", breakglass.CanaryOrdered{Cluster: "c1", CommonName: breakglass.CanaryPrefix + "c1:n1",
+		must(t, s.Service.OrderCanary(t.Context(), "n1", breakglass.CanaryOrdered{Cluster: "c1", CommonName: policy.CanaryPrefix + "c1:n1",
 			SPKI: "00"}))
-		if err := s.Service.OrderCanary(t.Context(), "n1", breakglass.CanaryOrdered{Cluster: "c1", CommonName: breakglass.CanaryPrefix +
+		if err := s.Service.OrderCanary(t.Context(), "n1", breakglass.CanaryOrdered{Cluster: "c1", CommonName: policy.CanaryPrefix +
 			"c1:n1"}); !errors.Is(err, ledger.ErrConflict) {
 			t.Errorf("ordering it twice: %v, want a conflict", err)
 		}
@@ -604,10 +605,10 @@ func TestCanaryIsKnownByItsFingerprintAndCannotBeFoundTwice(t *testing.T) {
 		if r, known, err := s.Service.ByFingerprint(t.Context(), print); r != nil || !known || err != nil {
 			t.Errorf("got %v, %t, %v; want it known and no request", r, known, err)
 		}
-		must(t, s.Service.OrderCanary(t.Context(), "n2", breakglass.CanaryOrdered{Cluster: "c1", CommonName: breakglass.CanaryPrefix + "c1:n2",
+		must(t, s.Service.OrderCanary(t.Context(), "n2", breakglass.CanaryOrdered{Cluster: "c1", CommonName: policy.CanaryPrefix + "c1:n2",
 			SPKI: "00"}))
 		for _, want := range []bool{true, false} { // a crash leaves it without an outcome: for ten minutes it is under way
-			if got, err := s.Service.CanaryUnderWay(t.Context(), "c1", breakglass.CanaryPrefix+"c1:n2"); err != nil || got != want {
+			if got, err := s.Service.CanaryUnderWay(t.Context(), "c1", policy.CanaryPrefix+"c1:n2"); err != nil || got != want {
 				t.Errorf("under way: %v (%v), want %v", got, err, want)
 			}
 			time.Sleep(11 * time.Minute)

@@ -1,12 +1,13 @@
 package breakglass
 
 import (
-	"bytes"
 	"fmt"
 	"strings"
 
-	"github.com/hiddeco/sshsig"
 	"golang.org/x/crypto/ssh"
+
+	"github.com/breakglassd/breakglass/internal/policy"
+	"github.com/breakglassd/breakglass/internal/record"
 )
 
 // The SSHSIG namespaces of signed approvals and claims: a signature made for anything else never counts as one.
@@ -14,9 +15,6 @@ const (
 	ApprovalNamespace = "approval@breakglass.dev"
 	ClaimNamespace    = "claim@breakglass.dev"
 )
-
-// MaxSignature bounds an armored SSHSIG. An RSA-4096 signature with its key is under 2 KiB.
-const MaxSignature = 8 << 10
 
 // ApprovalText is what an approver signs: a fixed text with the request, its digest, and how often the same person has taken an
 // approval of this request back ([Request.TakenBack]). An approval that was taken back is so never given again by its old signature.
@@ -35,22 +33,6 @@ func ClaimText(request, csr string) []byte {
 	return fmt.Appendf(nil, "breakglass claim v1\nrequest %s\ncsr %s\n", request, csr)
 }
 
-// VerifySSH checks an armored SSHSIG by a public key over a message. For hardware-backed (sk-) keys the signature must say
-// that the user was present: x/crypto/ssh refuses it otherwise.
-func VerifySSH(armored []byte, key ssh.PublicKey, namespace string, message []byte) error {
-	if len(armored) > MaxSignature {
-		return fmt.Errorf("signature is longer than %d bytes", MaxSignature)
-	}
-	sig, err := sshsig.Unarmor(armored)
-	if err != nil {
-		return fmt.Errorf("reading the SSH signature: %w", err)
-	}
-	if err := sshsig.Verify(bytes.NewReader(message), sig, key, sig.HashAlgorithm, namespace); err != nil {
-		return fmt.Errorf("checking the SSH signature: %w", err)
-	}
-	return nil
-}
-
 // verify checks a signed approval with nothing but what the ledger holds: the kind of its entry says what was signed.
 func (a Approved) verify(request, kind string) error {
 	text := ApprovalText(request, a.Digest, a.TakenBack)
@@ -65,7 +47,7 @@ func (c Claimed) verify(request string) error {
 	return verifySigned("claim", c.By, c.PublicKey, c.Signature, ClaimNamespace, ClaimText(request, c.CSR))
 }
 
-func verifySigned(what string, by Actor, publicKey, signature, namespace string, text []byte) error {
+func verifySigned(what string, by record.Actor, publicKey, signature, namespace string, text []byte) error {
 	key, _, _, rest, err := ssh.ParseAuthorizedKey([]byte(publicKey))
 	if err != nil || len(rest) > 0 {
 		return fmt.Errorf("%s has no readable public key", what)
@@ -73,11 +55,11 @@ func verifySigned(what string, by Actor, publicKey, signature, namespace string,
 	if ssh.FingerprintSHA256(key) != by.Key {
 		return fmt.Errorf("%s is signed with %s, given by %s", what, ssh.FingerprintSHA256(key), by.Key)
 	}
-	return VerifySSH([]byte(signature), key, namespace, text)
+	return record.VerifySSH([]byte(signature), key, namespace, text)
 }
 
 // signingKey is the public key by which a person gives a command, in authorized_keys form.
-func signingKey(p *Policy, a Actor) (string, error) {
+func signingKey(p *policy.Policy, a record.Actor) (string, error) {
 	person, ok := p.Person(a.Person)
 	if ok {
 		for _, k := range person.Keys {
@@ -86,11 +68,12 @@ func signingKey(p *Policy, a Actor) (string, error) {
 			}
 		}
 	}
-	return "", refuse(ClassDenied, "unknown-key", "sign in with a key that is in the access policy", "key %s is not yours", a.Key)
+	return "", record.Refuse(record.ClassDenied, "unknown-key", "sign in with a key that is in the access policy", "key %s is not yours",
+		a.Key)
 }
 
 // badSignature refuses a word that is not signed as it must be.
 func badSignature(command string, cause error) error {
-	return &Refusal{Class: ClassDenied, Code: "signature", Why: "the signature is not one by your key over this " + command,
-		Next: "give the command again; an earlier release of breakglass signs another text: use that of the server", cause: cause}
+	return &record.Refusal{Class: record.ClassDenied, Code: "signature", Why: "the signature is not one by your key over this " + command,
+		Next: "give the command again; an earlier release of breakglass signs another text: use that of the server", Cause: cause}
 }

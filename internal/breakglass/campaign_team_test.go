@@ -11,23 +11,25 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/campaign"
+	"github.com/breakglassd/breakglass/internal/policy"
 )
 
 // byTeam asks about people's places in teams, and about what teams may do.
-func byTeam(p *breakglass.Policy) breakglass.CampaignPlan {
+func byTeam(p *policy.Policy) breakglass.CampaignPlan {
 	plan := breakglass.CampaignPlan{From: time.Now().AddDate(0, -3, 0), Until: time.Now(), Clusters: []string{"c1"}, Snapshot: snapshotDigest}
 	for _, m := range p.Memberships() {
-		plan.Items = append(plan.Items, breakglass.FrozenItem{ID: "member/" + m.Team + "/" + m.Person, Digest: strings.Repeat("a", 64),
-			State: breakglass.ItemUnchanged, Not: []string{m.Person}, Member: m})
+		plan.Items = append(plan.Items, campaign.FrozenItem{ID: "member/" + m.Team + "/" + m.Person, Digest: strings.Repeat("a", 64),
+			State: campaign.ItemUnchanged, Not: []string{m.Person}, Member: m})
 	}
 	for _, w := range p.Ways() {
-		plan.Items = append(plan.Items, breakglass.FrozenItem{ID: "way/" + w.Team + "/" + w.Profile + "/" + string(w.Part),
-			Digest: strings.Repeat("b", 64), State: breakglass.ItemUnchanged, Way: &w})
+		plan.Items = append(plan.Items, campaign.FrozenItem{ID: "way/" + w.Team + "/" + w.Profile + "/" + string(w.Part),
+			Digest: strings.Repeat("b", 64), State: campaign.ItemUnchanged, Way: &w})
 	}
 	return plan
 }
 
-func openByTeam(t *testing.T, s *bgtest.System) *breakglass.Campaign {
+func openByTeam(t *testing.T, s *bgtest.System) *campaign.Campaign {
 	t.Helper()
 	c, err := s.Service.OpenCampaign(t.Context(), nil, byTeam(s.Service.Policy()))
 	if err != nil {
@@ -51,7 +53,7 @@ func suspendedFor(s *bgtest.System, profile string) []string {
 func TestPlacesAndWaysCoverEveryEligibility(t *testing.T) {
 	campaignBubble(t, func(t *testing.T, s *bgtest.System) {
 		c := openByTeam(t, s)
-		members, ways := map[breakglass.Eligibility]bool{}, map[breakglass.Eligibility]bool{}
+		members, ways := map[policy.Eligibility]bool{}, map[policy.Eligibility]bool{}
 		for _, i := range c.Items {
 			by := ways
 			if i.Way == nil {
@@ -61,7 +63,7 @@ func TestPlacesAndWaysCoverEveryEligibility(t *testing.T) {
 				by[e] = true
 			}
 		}
-		want := map[breakglass.Eligibility]bool{}
+		want := map[policy.Eligibility]bool{}
 		for _, e := range s.Service.Policy().EveryEligibility() {
 			want[e] = true
 		}
@@ -78,9 +80,9 @@ func TestRevokedPlaceInATeamSuspendsAllOfItAndTwoPeopleGiveItBack(t *testing.T) 
 	campaignBubble(t, func(t *testing.T, s *bgtest.System) {
 		c := openByTeam(t, s)
 		const id = "member/sre/alice"
-		_, err := say(s, c, "alice", breakglass.VerdictKeep, id)
+		_, err := say(s, c, "alice", campaign.VerdictKeep, id)
 		wantRefusal(t, err, "own-item")
-		if c, err = say(s, c, "carol", breakglass.VerdictRevoke, id); err != nil {
+		if c, err = say(s, c, "carol", campaign.VerdictRevoke, id); err != nil {
 			t.Fatal(err)
 		}
 		all := 0
@@ -127,7 +129,7 @@ func TestRevokedWaySuspendsDownToTheFloorAndTheRestWhenThereIsRoom(t *testing.T)
 	campaignBubble(t, func(t *testing.T, s *bgtest.System) {
 		c := openByTeam(t, s)
 		const id = "way/sre/admin/approver"
-		c, err := say(s, c, "carol", breakglass.VerdictRevoke, id)
+		c, err := say(s, c, "carol", campaign.VerdictRevoke, id)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -135,7 +137,7 @@ func TestRevokedWaySuspendsDownToTheFloorAndTheRestWhenThereIsRoom(t *testing.T)
 		if diff := cmp.Diff(two, suspendedFor(s, "admin")); diff != "" {
 			t.Error("of five approvers three must stay:", diff)
 		}
-		if i := item(t, s, c.ID, id); i.EscalatedWhy != breakglass.WhyFloor || len(c.Unsettled()) != 1 {
+		if i := item(t, s, c.ID, id); i.EscalatedWhy != campaign.WhyFloor || len(c.Unsettled()) != 1 {
 			t.Errorf("the floor kept dave and no reviewer was told: %+v", i)
 		}
 		if _, err := s.Service.SetPolicy(t.Context(), roomy(t)); err != nil {
@@ -162,7 +164,7 @@ func TestRevokedWaySuspendsDownToTheFloorAndTheRestWhenThereIsRoom(t *testing.T)
 
 // What no reviewer confirmed is suspended, in the same way as it was when each eligibility was an item, and the counts add up.
 func TestSilenceAboutTeamsSuspendsWhatItDidAboutEligibility(t *testing.T) {
-	end := func(plan func(*breakglass.Policy) breakglass.CampaignPlan) map[string]int { // people, by part, profile and cluster
+	end := func(plan func(*policy.Policy) breakglass.CampaignPlan) map[string]int { // people, by part, profile and cluster
 		got := map[string]int{}
 		campaignBubble(t, func(t *testing.T, s *bgtest.System) {
 			c, err := s.Service.OpenCampaign(t.Context(), nil, plan(s.Service.Policy()))
@@ -214,11 +216,11 @@ func TestKeepOfAWayCountsForOthersOnly(t *testing.T) {
 			{"way/security/keys/approver", []string{"erin", "carol", "alice"}, []bool{false, true, true}}, // each for the other
 		} {
 			for n, who := range row.who {
-				if c, err = say(s, c, who, breakglass.VerdictKeep, row.item); err != nil {
+				if c, err = say(s, c, who, campaign.VerdictKeep, row.item); err != nil {
 					t.Fatalf("%s keeps %s: %v", who, row.item, err)
 				}
 				i, _ := c.Item(row.item)
-				if got := c.Outcome(i) == breakglass.OutcomeKeep; got != row.kept[n] {
+				if got := c.Outcome(i) == campaign.OutcomeKeep; got != row.kept[n] {
 					t.Errorf("%s is kept after %q: %v", row.item, row.who[:n+1], got)
 				}
 			}
@@ -228,12 +230,12 @@ func TestKeepOfAWayCountsForOthersOnly(t *testing.T) {
 
 // What an older campaign owes about a way is settled by what became of all of it in a later one, of whatever form.
 func TestLaterCampaignByTeamSettlesWhatAnOlderOneOwes(t *testing.T) {
-	for name, later := range map[string]func(*breakglass.Policy) breakglass.CampaignPlan{"one by one": planOf, "by team": byTeam} {
+	for name, later := range map[string]func(*policy.Policy) breakglass.CampaignPlan{"one by one": planOf, "by team": byTeam} {
 		t.Run(name, func(t *testing.T) {
 			campaignBubble(t, func(t *testing.T, s *bgtest.System) {
 				const id = "way/sre/admin/approver"
 				first := openByTeam(t, s)
-				first, err := say(s, first, "carol", breakglass.VerdictRevoke, id)
+				first, err := say(s, first, "carol", campaign.VerdictRevoke, id)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -248,7 +250,7 @@ func TestLaterCampaignByTeamSettlesWhatAnOlderOneOwes(t *testing.T) {
 				for _, who := range []string{"alice", "bob", "carol", "dave", "erin"} {
 					for _, i := range second.Items {
 						if second.Waits(i, who, time.Now()) {
-							if second, err = say(s, second, who, breakglass.VerdictKeep, i.ID); err != nil {
+							if second, err = say(s, second, who, campaign.VerdictKeep, i.ID); err != nil {
 								t.Fatal(err)
 							}
 						}
@@ -275,13 +277,13 @@ func TestLaterCampaignByTeamSettlesWhatAnOlderOneOwes(t *testing.T) {
 
 func TestItemsThatAreAboutTwoThingsAreRefused(t *testing.T) {
 	campaignBubble(t, func(t *testing.T, s *bgtest.System) {
-		for name, change := range map[string]func(*breakglass.FrozenItem){
-			"half a place":      func(i *breakglass.FrozenItem) { i.Member.Person = "" },
-			"a place and a way": func(i *breakglass.FrozenItem) { i.Way = &s.Service.Policy().Ways()[0] },
-			"a way to no place": func(i *breakglass.FrozenItem) {
-				i.Member, i.Way = breakglass.Membership{}, &breakglass.TeamPart{Team: "sre"}
+		for name, change := range map[string]func(*campaign.FrozenItem){
+			"half a place":      func(i *campaign.FrozenItem) { i.Member.Person = "" },
+			"a place and a way": func(i *campaign.FrozenItem) { i.Way = &s.Service.Policy().Ways()[0] },
+			"a way to no place": func(i *campaign.FrozenItem) {
+				i.Member, i.Way = policy.Membership{}, &policy.TeamPart{Team: "sre"}
 			},
-			"a place and a part": func(i *breakglass.FrozenItem) { i.Gives = adminApprover("alice") },
+			"a place and a part": func(i *campaign.FrozenItem) { i.Gives = adminApprover("alice") },
 		} {
 			plan := byTeam(s.Service.Policy())
 			change(&plan.Items[0])

@@ -14,7 +14,10 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/campaign"
 	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/policy"
+	"github.com/breakglassd/breakglass/internal/record"
 )
 
 // reviewed is the kit's policy with everybody in a team as reviewer.
@@ -31,26 +34,26 @@ func weeks(policy string) bgtest.Options {
 const snapshotDigest = "1111111111111111111111111111111111111111111111111111111111111111"
 
 // planOf asks about everybody's eligibility, and about one thing in the cluster in each state.
-func planOf(p *breakglass.Policy) breakglass.CampaignPlan {
+func planOf(p *policy.Policy) breakglass.CampaignPlan {
 	plan := breakglass.CampaignPlan{From: time.Now().AddDate(0, -3, 0), Until: time.Now(), Clusters: []string{"c1"}, Snapshot: snapshotDigest}
 	for _, e := range p.EveryEligibility() {
-		plan.Items = append(plan.Items, breakglass.FrozenItem{ID: itemOf(e), Digest: strings.Repeat("a", 64),
-			State: breakglass.ItemUnchanged, Not: []string{e.Person}, Gives: e})
+		plan.Items = append(plan.Items, campaign.FrozenItem{ID: itemOf(e), Digest: strings.Repeat("a", 64),
+			State: campaign.ItemUnchanged, Not: []string{e.Person}, Gives: e})
 	}
-	for _, state := range []breakglass.ItemState{breakglass.ItemNew, breakglass.ItemUnchanged, breakglass.ItemWidened,
-		breakglass.ItemNarrowed, breakglass.ItemOrphan, breakglass.ItemDormant} {
-		plan.Items = append(plan.Items, breakglass.FrozenItem{ID: "c1/subject/" + string(state), Digest: strings.Repeat("b", 64), State: state,
+	for _, state := range []campaign.ItemState{campaign.ItemNew, campaign.ItemUnchanged, campaign.ItemWidened,
+		campaign.ItemNarrowed, campaign.ItemOrphan, campaign.ItemDormant} {
+		plan.Items = append(plan.Items, campaign.FrozenItem{ID: "c1/subject/" + string(state), Digest: strings.Repeat("b", 64), State: state,
 			Admin: true, High: true,
 			Not: []string{"bob"}, Object: "c1/subject/" + string(state)})
 	}
 	return plan
 }
 
-func itemOf(e breakglass.Eligibility) string {
+func itemOf(e policy.Eligibility) string {
 	return "eligibility/" + e.Profile + "/" + e.Cluster + "/" + string(e.Part) + "/" + e.Person
 }
 
-func open(t *testing.T, s *bgtest.System) *breakglass.Campaign {
+func open(t *testing.T, s *bgtest.System) *campaign.Campaign {
 	t.Helper()
 	c, err := s.Service.OpenCampaign(t.Context(), nil, planOf(s.Service.Policy()))
 	if err != nil {
@@ -59,14 +62,14 @@ func open(t *testing.T, s *bgtest.System) *breakglass.Campaign {
 	return c
 }
 
-func say(s *bgtest.System, c *breakglass.Campaign, who string, v breakglass.Verdict, ids ...string) (*breakglass.Campaign, error) {
+func say(s *bgtest.System, c *campaign.Campaign, who string, v campaign.Verdict, ids ...string) (*campaign.Campaign, error) {
 	answer := breakglass.ItemAnswer{Verdict: v, Reason: "looked at it, it is as it must be"}
 	for _, id := range ids {
 		digest := ""
 		if i, ok := c.Item(id); ok {
 			digest = i.Digest
 		}
-		answer.Items = append(answer.Items, breakglass.Judged{ID: id, Digest: digest})
+		answer.Items = append(answer.Items, campaign.Judged{ID: id, Digest: digest})
 	}
 	return s.Service.DecideItems(s.T.Context(), byKey(who), c.ID, answer)
 }
@@ -89,7 +92,7 @@ func TestCampaignClosesWhenEveryItemHasItsAnswers(t *testing.T) {
 				if !c.Waits(i, who, time.Now()) {
 					continue
 				}
-				after, err := say(s, c, who, breakglass.VerdictKeep, i.ID)
+				after, err := say(s, c, who, campaign.VerdictKeep, i.ID)
 				if err != nil {
 					t.Fatalf("%s keeps %s: %v", who, i.ID, err)
 				}
@@ -100,35 +103,35 @@ func TestCampaignClosesWhenEveryItemHasItsAnswers(t *testing.T) {
 			_, left := c.Counts()
 			t.Fatalf("not closed: %d items are open", left)
 		}
-		if want := (breakglass.CampaignClosed{Kept: len(c.Items)}); *c.Closed != want {
+		if want := (campaign.Closed{Kept: len(c.Items)}); *c.Closed != want {
 			t.Errorf("counts: got %+v, want %+v", *c.Closed, want)
 		}
 		if got := s.Service.Policy().Suspensions(); len(got) > 0 {
 			t.Errorf("suspended although everything was kept: %v", got)
 		}
-		_, err := say(s, c, "carol", breakglass.VerdictRevoke, c.Items[0].ID)
+		_, err := say(s, c, "carol", campaign.VerdictRevoke, c.Items[0].ID)
 		wantRefusal(t, err, "closed")
-		if no, _ := breakglass.AsRefusal(err); !strings.Contains(no.Next, "revoke it in the next one") {
+		if no, _ := record.AsRefusal(err); !strings.Contains(no.Next, "revoke it in the next one") {
 			t.Errorf("the advice is %q", no.Next)
 		}
-		_, err = say(s, c, "bob", breakglass.VerdictKeep, c.Items[0].ID)
-		if no, _ := breakglass.AsRefusal(err); no == nil || !strings.Contains(no.Next, "keep it in the next one") {
+		_, err = say(s, c, "bob", campaign.VerdictKeep, c.Items[0].ID)
+		if no, _ := record.AsRefusal(err); no == nil || !strings.Contains(no.Next, "keep it in the next one") {
 			t.Errorf("keep, and the advice is %v", err)
 		}
 	})
 }
 
 func TestWhoMayAnswerWhat(t *testing.T) {
-	type act func(*bgtest.System, *breakglass.Campaign) error
-	word := func(who string, v breakglass.Verdict, ids ...string) act {
-		return func(s *bgtest.System, c *breakglass.Campaign) error {
+	type act func(*bgtest.System, *campaign.Campaign) error
+	word := func(who string, v campaign.Verdict, ids ...string) act {
+		return func(s *bgtest.System, c *campaign.Campaign) error {
 			_, err := say(s, c, who, v, ids...)
 			return err
 		}
 	}
-	const keep, revoke = breakglass.VerdictKeep, breakglass.VerdictRevoke
-	aliceAsks := itemOf(breakglass.Eligibility{Person: "alice", Part: breakglass.PartRequester, Profile: "admin", Cluster: "c1"})
-	bobAsks := itemOf(breakglass.Eligibility{Person: "bob", Part: breakglass.PartRequester, Profile: "admin", Cluster: "c1"})
+	const keep, revoke = campaign.VerdictKeep, campaign.VerdictRevoke
+	aliceAsks := itemOf(policy.Eligibility{Person: "alice", Part: policy.PartRequester, Profile: "admin", Cluster: "c1"})
+	bobAsks := itemOf(policy.Eligibility{Person: "bob", Part: policy.PartRequester, Profile: "admin", Cluster: "c1"})
 	for _, test := range []struct {
 		name string
 		do   act
@@ -149,36 +152,36 @@ func TestWhoMayAnswerWhat(t *testing.T) {
 		{"no verdict", word("carol", "maybe", aliceAsks), "verdict"},
 		{"nothing", word("carol", keep), "items"},
 		{"the same thing twice", word("carol", keep, aliceAsks, aliceAsks), "items"},
-		{"something else than was seen", func(s *bgtest.System, c *breakglass.Campaign) error {
+		{"something else than was seen", func(s *bgtest.System, c *campaign.Campaign) error {
 			_, err := s.Service.DecideItems(s.T.Context(), byKey("carol"), c.ID, breakglass.ItemAnswer{Verdict: keep,
-				Items: []breakglass.Judged{{ID: aliceAsks, Digest: strings.Repeat("c", 64)}}})
+				Items: []campaign.Judged{{ID: aliceAsks, Digest: strings.Repeat("c", 64)}}})
 			return err
 		}, "stale"},
-		{"a revoke without a reason", func(s *bgtest.System, c *breakglass.Campaign) error {
+		{"a revoke without a reason", func(s *bgtest.System, c *campaign.Campaign) error {
 			_, err := s.Service.DecideItems(s.T.Context(), byKey("carol"), c.ID, breakglass.ItemAnswer{Verdict: revoke,
-				Items: []breakglass.Judged{{ID: aliceAsks, Digest: strings.Repeat("a", 64)}}})
+				Items: []campaign.Judged{{ID: aliceAsks, Digest: strings.Repeat("a", 64)}}})
 			return err
 		}, "reason"},
-		{"a high risk kept without a reason", func(s *bgtest.System, c *breakglass.Campaign) error {
+		{"a high risk kept without a reason", func(s *bgtest.System, c *campaign.Campaign) error {
 			_, err := s.Service.DecideItems(s.T.Context(), byKey("carol"), c.ID, breakglass.ItemAnswer{Verdict: keep,
-				Items: []breakglass.Judged{{ID: "c1/subject/new", Digest: strings.Repeat("b", 64)}}})
+				Items: []campaign.Judged{{ID: "c1/subject/new", Digest: strings.Repeat("b", 64)}}})
 			return err
 		}, "reason"},
-		{"after the deadline", func(s *bgtest.System, c *breakglass.Campaign) error {
+		{"after the deadline", func(s *bgtest.System, c *campaign.Campaign) error {
 			time.Sleep(14*24*time.Hour + time.Minute)
 			synctest.Wait()
 			return word("carol", keep, aliceAsks)(s, c)
 		}, "deadline"},
-		{"an escalated one after the deadline", func(s *bgtest.System, c *breakglass.Campaign) error {
+		{"an escalated one after the deadline", func(s *bgtest.System, c *campaign.Campaign) error {
 			time.Sleep(14*24*time.Hour + time.Minute)
 			synctest.Wait()
 			return word("carol", keep, "c1/subject/new")(s, c)
 		}, ""},
-		{"a second campaign", func(s *bgtest.System, _ *breakglass.Campaign) error {
+		{"a second campaign", func(s *bgtest.System, _ *campaign.Campaign) error {
 			_, err := s.Service.OpenCampaign(s.T.Context(), nil, planOf(s.Service.Policy()))
 			return err
 		}, "campaign-open"},
-		{"an outsider opens one", func(s *bgtest.System, _ *breakglass.Campaign) error {
+		{"an outsider opens one", func(s *bgtest.System, _ *campaign.Campaign) error {
 			a := byKey("mallory")
 			_, err := s.Service.OpenCampaign(s.T.Context(), &a, planOf(s.Service.Policy()))
 			return err
@@ -201,8 +204,8 @@ func TestWhoMayAnswerWhat(t *testing.T) {
 func TestAdminItemNeedsTwoKeepsAndOneRevoke(t *testing.T) {
 	campaignBubble(t, func(t *testing.T, s *bgtest.System) {
 		c := open(t, s)
-		outcome := func(id string) breakglass.Outcome { i, _ := c.Item(id); return c.Outcome(i) }
-		step := func(who string, v breakglass.Verdict, id string, want breakglass.Outcome) {
+		outcome := func(id string) campaign.Outcome { i, _ := c.Item(id); return c.Outcome(i) }
+		step := func(who string, v campaign.Verdict, id string, want campaign.Outcome) {
 			t.Helper()
 			after, err := say(s, c, who, v, id)
 			if err != nil {
@@ -213,20 +216,20 @@ func TestAdminItemNeedsTwoKeepsAndOneRevoke(t *testing.T) {
 				t.Errorf("after %s's %s, %s is %s, want %s", who, v, id, got, want)
 			}
 		}
-		step("carol", breakglass.VerdictKeep, "c1/subject/new", breakglass.OutcomeNone)
+		step("carol", campaign.VerdictKeep, "c1/subject/new", campaign.OutcomeNone)
 		rev := c.Rev
-		step("carol", breakglass.VerdictKeep, "c1/subject/new", breakglass.OutcomeNone) // the same word is no second one
+		step("carol", campaign.VerdictKeep, "c1/subject/new", campaign.OutcomeNone) // the same word is no second one
 		if c.Rev != rev {
 			t.Error("the same word was recorded twice")
 		}
-		step("erin", breakglass.VerdictKeep, "c1/subject/new", breakglass.OutcomeKeep)
-		step("carol", breakglass.VerdictKeep, "c1/subject/widened", breakglass.OutcomeNone)
-		step("erin", breakglass.VerdictRevoke, "c1/subject/widened", breakglass.OutcomeRevoke)
-		if _, err := say(s, c, "dave", breakglass.VerdictKeep, "c1/subject/widened"); err == nil {
+		step("erin", campaign.VerdictKeep, "c1/subject/new", campaign.OutcomeKeep)
+		step("carol", campaign.VerdictKeep, "c1/subject/widened", campaign.OutcomeNone)
+		step("erin", campaign.VerdictRevoke, "c1/subject/widened", campaign.OutcomeRevoke)
+		if _, err := say(s, c, "dave", campaign.VerdictKeep, "c1/subject/widened"); err == nil {
 			t.Error("a revoked item was kept again")
 		}
-		step("carol", breakglass.VerdictKeep, "c1/subject/orphan", breakglass.OutcomeNone)
-		step("carol", breakglass.VerdictRevoke, "c1/subject/orphan", breakglass.OutcomeRevoke) // second thoughts, the safe way
+		step("carol", campaign.VerdictKeep, "c1/subject/orphan", campaign.OutcomeNone)
+		step("carol", campaign.VerdictRevoke, "c1/subject/orphan", campaign.OutcomeRevoke) // second thoughts, the safe way
 	})
 }
 
@@ -262,7 +265,7 @@ func TestSilenceSuspendsDownToTheFloorAndTwoPeopleUndoIt(t *testing.T) {
 		_, err = s.Service.Approve(t.Context(), byKey("alice"), r.ID, bgtest.Consent(byKey("alice"), r))
 		wantRefusal(t, err, "suspended")
 		// The reason is the suspension, in which campaign, and the way back; not that she is in no team that counts.
-		no, _ := breakglass.AsRefusal(err)
+		no, _ := record.AsRefusal(err)
 		if said := no.Why + "; " + no.Next; !strings.Contains(said, "suspended") || strings.Contains(said, "in none of the teams") ||
 			!strings.Contains(said, "breakglass recert reinstate "+c.ID+" --item ") {
 			t.Errorf("a suspended approver is told %q", said)
@@ -280,7 +283,7 @@ func TestSilenceSuspendsDownToTheFloorAndTwoPeopleUndoIt(t *testing.T) {
 		_, err = s.Service.Request(t.Context(), byKey("alice"), breakglass.Ask{Profile: "admin", Reason: "etcd quorum lost, API 5xx"})
 		wantRefusal(t, err, "suspended")
 
-		id := itemOf(breakglass.Eligibility{Person: "alice", Part: breakglass.PartRequester, Profile: "admin", Cluster: "c1"})
+		id := itemOf(policy.Eligibility{Person: "alice", Part: policy.PartRequester, Profile: "admin", Cluster: "c1"})
 		_, err = s.Service.Reinstate(t.Context(), byKey("alice"), c.ID, id, "I need it")
 		wantRefusal(t, err, "own-item")
 		_, err = s.Service.Reinstate(t.Context(), byKey("mallory"), c.ID, id, "she needs it")
@@ -303,8 +306,8 @@ func TestWordsAreNotLostWhereTheFindingAboutThemMustWait(t *testing.T) {
 		plan := planOf(s.Service.Policy())
 		plan.Items = nil
 		for n := range 40 {
-			plan.Items = append(plan.Items, breakglass.FrozenItem{ID: fmt.Sprint("c1/subject/", n), Digest: strings.Repeat("b", 64),
-				State: breakglass.ItemNew, High: true, Object: fmt.Sprint("c1/subject/", n)})
+			plan.Items = append(plan.Items, campaign.FrozenItem{ID: fmt.Sprint("c1/subject/", n), Digest: strings.Repeat("b", 64),
+				State: campaign.ItemNew, High: true, Object: fmt.Sprint("c1/subject/", n)})
 		}
 		c, err := s.Service.OpenCampaign(t.Context(), nil, plan)
 		if err != nil {
@@ -312,7 +315,7 @@ func TestWordsAreNotLostWhereTheFindingAboutThemMustWait(t *testing.T) {
 		}
 		time.Sleep(14*24*time.Hour + time.Minute)
 		for n := range 35 {
-			if _, err := say(s, c, "carol", breakglass.VerdictRevoke, fmt.Sprint("c1/subject/", n)); err != nil {
+			if _, err := say(s, c, "carol", campaign.VerdictRevoke, fmt.Sprint("c1/subject/", n)); err != nil {
 				t.Fatalf("word %d: %v", n, err)
 			}
 		}
@@ -330,8 +333,8 @@ func TestRevokeSuspendsAtOnceAndStopsWhatWasApproved(t *testing.T) {
 	campaignBubble(t, func(t *testing.T, s *bgtest.System) {
 		r := s.Grant("alice", "admin") // approved by carol and bob
 		c := open(t, s)
-		bob := itemOf(breakglass.Eligibility{Person: "bob", Part: breakglass.PartApprover, Profile: "admin", Cluster: "c1"})
-		if _, err := say(s, c, "carol", breakglass.VerdictRevoke, bob); err != nil {
+		bob := itemOf(policy.Eligibility{Person: "bob", Part: policy.PartApprover, Profile: "admin", Cluster: "c1"})
+		if _, err := say(s, c, "carol", campaign.VerdictRevoke, bob); err != nil {
 			t.Fatal(err)
 		}
 		_, csr := bgtest.NewCSR()
@@ -347,14 +350,14 @@ func TestRevokeSuspendsAtOnceAndStopsWhatWasApproved(t *testing.T) {
 func TestRevokeBelowTheFloorEscalatesAndTakesEffectWhenThereIsRoom(t *testing.T) {
 	campaignBubble(t, func(t *testing.T, s *bgtest.System) {
 		c := open(t, s)
-		approver := func(who string) breakglass.Eligibility {
-			return breakglass.Eligibility{Person: who, Part: breakglass.PartApprover, Profile: "admin", Cluster: "c1"}
+		approver := func(who string) policy.Eligibility {
+			return policy.Eligibility{Person: who, Part: policy.PartApprover, Profile: "admin", Cluster: "c1"}
 		}
 		for _, step := range []struct {
 			who, by   string
 			suspended bool
 		}{{"alice", "carol", true}, {"bob", "carol", true}, {"dave", "carol", false}} {
-			if _, err := say(s, c, step.by, breakglass.VerdictRevoke, itemOf(approver(step.who))); err != nil {
+			if _, err := say(s, c, step.by, campaign.VerdictRevoke, itemOf(approver(step.who))); err != nil {
 				t.Fatal(err)
 			}
 			if got := s.Service.Policy().Suspended(approver(step.who)); got != step.suspended {
@@ -365,12 +368,12 @@ func TestRevokeBelowTheFloorEscalatesAndTakesEffectWhenThereIsRoom(t *testing.T)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if i, _ := c.Item(itemOf(approver("dave"))); i.EscalatedWhy != breakglass.WhyFloor {
+		if i, _ := c.Item(itemOf(approver("dave"))); i.EscalatedWhy != campaign.WhyFloor {
 			t.Errorf("the floor kept dave and nobody was told: %+v", i)
 		}
 		// Mallory becomes an approver: there is room above the floor now.
 		more := strings.Replace(reviewed(), "members: [carol, erin]", "members: [carol, erin, mallory]", 1)
-		p, err := breakglass.ParsePolicy("access.yaml", []byte(more))
+		p, err := policy.Parse("access.yaml", []byte(more))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -384,7 +387,7 @@ func TestRevokeBelowTheFloorEscalatesAndTakesEffectWhenThereIsRoom(t *testing.T)
 		// And a policy that leaves too few gives everybody back, loudly, rather than shutting the door.
 		fewer := strings.Replace(reviewed(), "members: [alice, bob, dave]", "members: [alice, bob, dave]", 1)
 		fewer = strings.ReplaceAll(fewer, "members: [carol, erin]", "members: [carol]")
-		if p, err = breakglass.ParsePolicy("access.yaml", []byte(fewer)); err != nil {
+		if p, err = policy.Parse("access.yaml", []byte(fewer)); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := s.Service.SetPolicy(t.Context(), p); err != nil {
@@ -406,7 +409,7 @@ func TestWhatThePolicyDoesNotHaveAnyMoreIsSuspendedWithoutAFloor(t *testing.T) {
 		c := open(t, s)
 		text := reviewed()
 		i, j := strings.Index(text, "  - id: scoped"), strings.Index(text, "responders:")
-		p, err := breakglass.ParsePolicy("access.yaml", []byte(text[:i]+text[j:]))
+		p, err := policy.Parse("access.yaml", []byte(text[:i]+text[j:]))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -424,7 +427,7 @@ func TestWhatThePolicyDoesNotHaveAnyMoreIsSuspendedWithoutAFloor(t *testing.T) {
 			}
 		}
 		// It comes back, and with it the floor.
-		if p, err = breakglass.ParsePolicy("access.yaml", []byte(text)); err != nil {
+		if p, err = policy.Parse("access.yaml", []byte(text)); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := s.Service.SetPolicy(t.Context(), p); err != nil {
@@ -480,7 +483,7 @@ func TestScanProvesWhatWasRevoked(t *testing.T) {
 	campaignBubble(t, func(t *testing.T, s *bgtest.System) {
 		c := open(t, s)
 		for _, id := range []string{"c1/subject/new", "c1/subject/orphan"} {
-			if _, err := say(s, c, "carol", breakglass.VerdictRevoke, id); err != nil {
+			if _, err := say(s, c, "carol", campaign.VerdictRevoke, id); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -514,12 +517,12 @@ func TestSuspensionNeverShutsTheEmergencyDoor(t *testing.T) {
 		count := rapid.IntRange(2, 3).Draw(rt, "count")
 		each := rapid.Bool().Draw(rt, "each")
 		security := rapid.SampledFrom([]string{"carol, erin", "carol, erin, mallory"}).Draw(rt, "security")
-		words := map[string]breakglass.Verdict{}
+		words := map[string]campaign.Verdict{}
 		for _, who := range bgtest.People {
-			for _, part := range []breakglass.Part{breakglass.PartApprover, breakglass.PartRequester} {
-				if v := rapid.SampledFrom([]breakglass.Verdict{"", breakglass.VerdictKeep, breakglass.VerdictRevoke}).Draw(rt, who+
+			for _, part := range []policy.Part{policy.PartApprover, policy.PartRequester} {
+				if v := rapid.SampledFrom([]campaign.Verdict{"", campaign.VerdictKeep, campaign.VerdictRevoke}).Draw(rt, who+
 					string(part)); v != "" {
-					words[itemOf(breakglass.Eligibility{Person: who, Part: part, Profile: "admin", Cluster: "c1"})] = v
+					words[itemOf(policy.Eligibility{Person: who, Part: part, Profile: "admin", Cluster: "c1"})] = v
 				}
 			}
 		}
@@ -551,12 +554,12 @@ func TestSuspensionNeverShutsTheEmergencyDoor(t *testing.T) {
 			}
 			p := s.Service.Policy()
 			sre, sec := []string{"alice", "bob", "dave"}, strings.Split(security, ", ")
-			suspended := func(who string, part breakglass.Part) bool {
-				return p.Suspended(breakglass.Eligibility{Person: who, Part: part, Profile: "admin", Cluster: "c1"})
+			suspended := func(who string, part policy.Part) bool {
+				return p.Suspended(policy.Eligibility{Person: who, Part: part, Profile: "admin", Cluster: "c1"})
 			}
 			left := func(without string) (all, ofSecurity int) {
 				for _, who := range slices.Concat(sre, sec) {
-					if who != without && !suspended(who, breakglass.PartApprover) {
+					if who != without && !suspended(who, policy.PartApprover) {
 						all++
 						if slices.Contains(sec, who) {
 							ofSecurity++
@@ -574,7 +577,7 @@ func TestSuspensionNeverShutsTheEmergencyDoor(t *testing.T) {
 			}
 			asking := 0
 			for _, who := range sre {
-				if !suspended(who, breakglass.PartRequester) {
+				if !suspended(who, policy.PartRequester) {
 					asking++
 				}
 				if !fits(who) {
@@ -587,10 +590,10 @@ func TestSuspensionNeverShutsTheEmergencyDoor(t *testing.T) {
 			// Nobody is spared for nothing: whoever should be suspended and is not, the floor needs.
 			for _, i := range c.Items {
 				e := i.Gives
-				if e.Profile != "admin" || words[i.ID] == breakglass.VerdictKeep || suspended(e.Person, e.Part) {
+				if e.Profile != "admin" || words[i.ID] == campaign.VerdictKeep || suspended(e.Person, e.Part) {
 					continue
 				}
-				if e.Part == breakglass.PartRequester {
+				if e.Part == policy.PartRequester {
 					if asking > 2 {
 						t.Errorf("%s is not suspended although %d may ask", i.ID, asking)
 					}
@@ -627,13 +630,13 @@ func TestAuditRefusesCampaignsThatCouldNotHaveBeen(t *testing.T) {
 		c := open(t, s)
 		id := "c1/subject/new"
 		for _, who := range []string{"carol", "erin"} {
-			if _, err := say(s, c, who, breakglass.VerdictKeep, id); err != nil {
+			if _, err := say(s, c, who, campaign.VerdictKeep, id); err != nil {
 				t.Fatal(err)
 			}
 		}
 		time.Sleep(15 * 24 * time.Hour)
 		synctest.Wait()
-		aliceAsks := itemOf(breakglass.Eligibility{Person: "alice", Part: breakglass.PartRequester, Profile: "admin", Cluster: "c1"})
+		aliceAsks := itemOf(policy.Eligibility{Person: "alice", Part: policy.PartRequester, Profile: "admin", Cluster: "c1"})
 		for _, who := range []string{"carol", "erin"} {
 			if _, err := s.Service.Reinstate(t.Context(), byKey(who), c.ID, aliceAsks, "on call again"); err != nil {
 				t.Fatal(err)
@@ -686,7 +689,7 @@ func TestAuditRefusesCampaignsThatCouldNotHaveBeen(t *testing.T) {
 		everybody := func(m map[string]any) {
 			var all []any
 			for _, i := range c.Items {
-				if i.Gives.Part == breakglass.PartApprover && i.Gives.Profile == "admin" {
+				if i.Gives.Part == policy.PartApprover && i.Gives.Profile == "admin" {
 					all = append(all, i.ID)
 				}
 			}
@@ -743,7 +746,7 @@ func TestAuditRefusesCampaignsThatCouldNotHaveBeen(t *testing.T) {
 
 // halfAnHourLeft lets a campaign go on until shortly before its deadline: after the last hour in which the daemon looks at it by
 // itself.
-func halfAnHourLeft(c *breakglass.Campaign) {
+func halfAnHourLeft(c *campaign.Campaign) {
 	time.Sleep(time.Until(c.Opened.Deadline) - 30*time.Minute)
 	synctest.Wait()
 }
@@ -751,7 +754,7 @@ func halfAnHourLeft(c *breakglass.Campaign) {
 func TestConflictAtTheDeadlineDoesNotDropTheCampaign(t *testing.T) {
 	campaignBubble(t, func(t *testing.T, s *bgtest.System) {
 		c := open(t, s)
-		if _, err := say(s, c, "carol", breakglass.VerdictRevoke, "c1/subject/new"); err != nil {
+		if _, err := say(s, c, "carol", campaign.VerdictRevoke, "c1/subject/new"); err != nil {
 			t.Fatal(err)
 		}
 		halfAnHourLeft(c)
@@ -772,7 +775,7 @@ func TestConflictAtTheDeadlineDoesNotDropTheCampaign(t *testing.T) {
 		if len(s.Service.Policy().Suspensions()) == 0 {
 			t.Error("nobody is suspended")
 		}
-		more, err := breakglass.ParsePolicy("access.yaml", []byte(strings.Replace(reviewed(), "deadline: 14d", "deadline: 15d", 1)))
+		more, err := policy.Parse("access.yaml", []byte(strings.Replace(reviewed(), "deadline: 14d", "deadline: 15d", 1)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -786,14 +789,14 @@ func TestConflictAtTheDeadlineDoesNotDropTheCampaign(t *testing.T) {
 }
 
 // adminApprover is a part that a campaign of planOf asks about.
-func adminApprover(who string) breakglass.Eligibility {
-	return breakglass.Eligibility{Person: who, Part: breakglass.PartApprover, Profile: "admin", Cluster: "c1"}
+func adminApprover(who string) policy.Eligibility {
+	return policy.Eligibility{Person: who, Part: policy.PartApprover, Profile: "admin", Cluster: "c1"}
 }
 
 // roomy is the policy with one approver more.
-func roomy(t *testing.T) *breakglass.Policy {
+func roomy(t *testing.T) *policy.Policy {
 	t.Helper()
-	p, err := breakglass.ParsePolicy("access.yaml", []byte(strings.Replace(reviewed(), "members: [carol, erin]",
+	p, err := policy.Parse("access.yaml", []byte(strings.Replace(reviewed(), "members: [carol, erin]",
 		"members: [carol, erin, mallory]", 1)))
 	if err != nil {
 		t.Fatal(err)
@@ -801,7 +804,7 @@ func roomy(t *testing.T) *breakglass.Policy {
 	return p
 }
 
-func item(t *testing.T, s *bgtest.System, campaign, id string) *breakglass.CampaignItem {
+func item(t *testing.T, s *bgtest.System, campaign, id string) *campaign.Item {
 	t.Helper()
 	c, err := s.Service.Campaign(t.Context(), campaign)
 	if err != nil {
@@ -815,14 +818,14 @@ func item(t *testing.T, s *bgtest.System, campaign, id string) *breakglass.Campa
 }
 
 // keepAll has reviewers keep whatever waits for a word, but for some items.
-func keepAll(t *testing.T, s *bgtest.System, c *breakglass.Campaign, but ...string) *breakglass.Campaign {
+func keepAll(t *testing.T, s *bgtest.System, c *campaign.Campaign, but ...string) *campaign.Campaign {
 	t.Helper()
 	for _, who := range []string{"alice", "carol", "dave", "erin"} {
 		for _, i := range c.Items {
 			if !c.Waits(i, who, time.Now()) || slices.Contains(but, i.ID) {
 				continue
 			}
-			after, err := say(s, c, who, breakglass.VerdictKeep, i.ID)
+			after, err := say(s, c, who, campaign.VerdictKeep, i.ID)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -833,16 +836,16 @@ func keepAll(t *testing.T, s *bgtest.System, c *breakglass.Campaign, but ...stri
 }
 
 func TestLaterCampaignSettlesWhatAnOlderOneOwes(t *testing.T) {
-	const revoke = breakglass.VerdictRevoke
+	const revoke = campaign.VerdictRevoke
 	dave := itemOf(adminApprover("dave"))
 	for _, test := range []struct {
 		name      string
 		restart   bool // between the later word and the policy with room
-		later     breakglass.Verdict
+		later     campaign.Verdict
 		suspended bool
 	}{
-		{"kept there", false, breakglass.VerdictKeep, false},
-		{"kept there, and started again", true, breakglass.VerdictKeep, false},
+		{"kept there", false, campaign.VerdictKeep, false},
+		{"kept there, and started again", true, campaign.VerdictKeep, false},
 		{"revoked there", false, revoke, true},
 		{"not asked there again", false, "", true},
 	} {
@@ -857,7 +860,7 @@ func TestLaterCampaignSettlesWhatAnOlderOneOwes(t *testing.T) {
 					first = after
 				}
 				if first = keepAll(t, s, first); first.Closed == nil || !slices.ContainsFunc(first.Unsettled(),
-					func(i *breakglass.CampaignItem) bool { return i.ID == dave }) {
+					func(i *campaign.Item) bool { return i.ID == dave }) {
 					t.Fatalf("closed %v, unsettled %v: want dave's part owed", first.Closed, first.Unsettled())
 				}
 				time.Sleep(24 * time.Hour)
@@ -872,7 +875,7 @@ func TestLaterCampaignSettlesWhatAnOlderOneOwes(t *testing.T) {
 					if i := item(t, s, first.ID, dave); i.Settled != second.ID {
 						t.Errorf("%s says that dave's part is settled by %q, want %s", first.ID, i.Settled, second.ID)
 					}
-					_, err = say(s, first, "erin", breakglass.VerdictKeep, dave)
+					_, err = say(s, first, "erin", campaign.VerdictKeep, dave)
 					wantRefusal(t, err, "settled")
 				}
 				if test.restart {
@@ -898,29 +901,29 @@ func TestLaterCampaignSettlesWhatAnOlderOneOwes(t *testing.T) {
 // What was said last holds, and it was said in the later campaign: a word in the older one would be recorded and mean nothing. It is
 // the same whether the service still has the later one in memory or not.
 func TestLateWordIsRefusedWhereALaterCampaignHasAnAnswer(t *testing.T) {
-	const keep, revoke = breakglass.VerdictKeep, breakglass.VerdictRevoke
+	const keep, revoke = campaign.VerdictKeep, campaign.VerdictRevoke
 	dave, erin := itemOf(adminApprover("dave")), itemOf(adminApprover("erin"))
 	for _, test := range []struct {
 		name    string
 		owing   bool // the older campaign still owes a suspension, so that the later one stays in memory
 		restart bool
-		word    func(*testing.T, *bgtest.System, *breakglass.Campaign) // in the later campaign
-		next    string                                                 // with %s for the later campaign; empty: the word counts
+		word    func(*testing.T, *bgtest.System, *campaign.Campaign) // in the later campaign
+		next    string                                               // with %s for the later campaign; empty: the word counts
 	}{
-		{"kept in one that is not in memory", false, false, func(t *testing.T, s *bgtest.System, c *breakglass.Campaign) { keepAll(t, s, c) },
+		{"kept in one that is not in memory", false, false, func(t *testing.T, s *bgtest.System, c *campaign.Campaign) { keepAll(t, s, c) },
 			"breakglass recert start"},
 		{"kept in one that is not in memory after a restart", false, true, func(t *testing.T, s *bgtest.System,
-			c *breakglass.Campaign) {
+			c *campaign.Campaign) {
 			keepAll(t, s, c)
 		}, "breakglass recert start"},
-		{"kept in one that is in memory", true, false, func(t *testing.T, s *bgtest.System, c *breakglass.Campaign) { keepAll(t, s, c) },
+		{"kept in one that is in memory", true, false, func(t *testing.T, s *bgtest.System, c *campaign.Campaign) { keepAll(t, s, c) },
 			"breakglass recert start"},
-		{"kept in one that is open", false, false, func(t *testing.T, s *bgtest.System, c *breakglass.Campaign) {
+		{"kept in one that is open", false, false, func(t *testing.T, s *bgtest.System, c *campaign.Campaign) {
 			if _, err := say(s, c, "carol", keep, dave); err != nil {
 				t.Fatal(err)
 			}
 		}, "breakglass recert review %s"},
-		{"suspended in one that is open", false, false, func(t *testing.T, s *bgtest.System, c *breakglass.Campaign) {
+		{"suspended in one that is open", false, false, func(t *testing.T, s *bgtest.System, c *campaign.Campaign) {
 			if _, err := s.Service.SetPolicy(t.Context(), roomy(t)); err != nil {
 				t.Fatal(err)
 			}
@@ -928,7 +931,7 @@ func TestLateWordIsRefusedWhereALaterCampaignHasAnAnswer(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, "breakglass recert reinstate %s --item " + dave},
-		{"not answered yet in one that is open", false, false, func(*testing.T, *bgtest.System, *breakglass.Campaign) {}, ""},
+		{"not answered yet in one that is open", false, false, func(*testing.T, *bgtest.System, *campaign.Campaign) {}, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			campaignBubble(t, func(t *testing.T, s *bgtest.System) {
@@ -936,14 +939,14 @@ func TestLateWordIsRefusedWhereALaterCampaignHasAnAnswer(t *testing.T) {
 				time.Sleep(14*24*time.Hour + time.Minute) // nobody answers, and the floor keeps dave and erin
 				synctest.Wait()
 				first, err := s.Service.Campaign(t.Context(), first.ID)
-				if err != nil || first.Closed == nil || item(t, s, first.ID, dave).EscalatedWhy != breakglass.WhyFloor {
+				if err != nil || first.Closed == nil || item(t, s, first.ID, dave).EscalatedWhy != campaign.WhyFloor {
 					t.Fatalf("closed %v, %v: want dave's part escalated by the floor", first.Closed, err)
 				}
 				var but []string
 				plan := planOf(s.Service.Policy())
 				if test.owing {
 					but = []string{erin}
-					plan.Items = slices.DeleteFunc(plan.Items, func(i breakglass.FrozenItem) bool { return i.ID == erin })
+					plan.Items = slices.DeleteFunc(plan.Items, func(i campaign.FrozenItem) bool { return i.ID == erin })
 				}
 				if first = keepAll(t, s, first, but...); (len(first.Unsettled()) > 0) != test.owing {
 					t.Fatalf("unsettled: %v, want that: %v", first.Unsettled(), test.owing)
@@ -966,7 +969,7 @@ func TestLateWordIsRefusedWhereALaterCampaignHasAnAnswer(t *testing.T) {
 					return
 				}
 				wantRefusal(t, err, "settled")
-				r, refused := breakglass.AsRefusal(err)
+				r, refused := record.AsRefusal(err)
 				if next := strings.ReplaceAll(test.next, "%s", second.ID); refused && (!strings.Contains(r.Why, second.ID) ||
 					!strings.HasSuffix(r.Next, next)) {
 					t.Errorf("why %q, next %q: want %s named, and %q", r.Why, r.Next, second.ID, next)
@@ -981,9 +984,9 @@ func TestLateWordIsRefusedWhereALaterCampaignHasAnAnswer(t *testing.T) {
 
 func TestRefusalNamesTheCampaignThatHolds(t *testing.T) {
 	campaignBubble(t, func(t *testing.T, s *bgtest.System) {
-		alice := breakglass.Eligibility{Person: "alice", Part: breakglass.PartRequester, Profile: "admin", Cluster: "c1"}
+		alice := policy.Eligibility{Person: "alice", Part: policy.PartRequester, Profile: "admin", Cluster: "c1"}
 		first := open(t, s)
-		first, err := say(s, first, "carol", breakglass.VerdictRevoke, itemOf(alice))
+		first, err := say(s, first, "carol", campaign.VerdictRevoke, itemOf(alice))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -1004,7 +1007,7 @@ func TestRefusalNamesTheCampaignThatHolds(t *testing.T) {
 		if wantRefusal(t, err, "not-suspended"); !strings.Contains(err.Error(), how) {
 			t.Errorf("the refusal %q does not say %q", err, how)
 		}
-		bob := itemOf(breakglass.Eligibility{Person: "bob", Part: breakglass.PartRequester, Profile: "admin", Cluster: "c1"})
+		bob := itemOf(policy.Eligibility{Person: "bob", Part: policy.PartRequester, Profile: "admin", Cluster: "c1"})
 		_, err = s.Service.Reinstate(t.Context(), byKey("carol"), "", bob, "on call again")
 		if wantRefusal(t, err, "not-suspended"); !strings.Contains(err.Error(), "nothing to give back") {
 			t.Errorf("the refusal %q has no next step", err)
@@ -1016,15 +1019,15 @@ func TestNobodyAcknowledgesWhatIsAboutThemselves(t *testing.T) {
 	campaignBubble(t, func(t *testing.T, s *bgtest.System) {
 		plan := planOf(s.Service.Policy())
 		const key = "key/SHA256:alices"
-		plan.Items = append(plan.Items, breakglass.FrozenItem{ID: key, Digest: strings.Repeat("c", 64), State: breakglass.ItemNew,
+		plan.Items = append(plan.Items, campaign.FrozenItem{ID: key, Digest: strings.Repeat("c", 64), State: campaign.ItemNew,
 			Not: []string{"alice"}})
 		c, err := s.Service.OpenCampaign(t.Context(), nil, plan)
 		if err != nil {
 			t.Fatal(err)
 		}
-		aliceAsks := itemOf(breakglass.Eligibility{Person: "alice", Part: breakglass.PartRequester, Profile: "admin", Cluster: "c1"})
+		aliceAsks := itemOf(policy.Eligibility{Person: "alice", Part: policy.PartRequester, Profile: "admin", Cluster: "c1"})
 		for _, id := range []string{key, aliceAsks} {
-			if _, err := say(s, c, "carol", breakglass.VerdictRevoke, id); err != nil {
+			if _, err := say(s, c, "carol", campaign.VerdictRevoke, id); err != nil {
 				t.Fatal(err)
 			}
 			_, err = s.Service.AcknowledgeItems(t.Context(), byKey("alice"), c.ID, []string{id}, "took it out")
@@ -1046,7 +1049,7 @@ func TestLedgersOfBeforeStillVerify(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := bgtest.New(t, weeks(reviewed()))
 		c := open(t, s)
-		if _, err := say(s, c, "carol", breakglass.VerdictRevoke, "c1/subject/new"); err != nil {
+		if _, err := say(s, c, "carol", campaign.VerdictRevoke, "c1/subject/new"); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := s.Service.AcknowledgeItems(t.Context(), byKey("dave"), c.ID, []string{"c1/subject/new"}, ""); err != nil {
@@ -1099,15 +1102,15 @@ func TestLedgersOfBeforeStillVerify(t *testing.T) {
 func TestEveryWordIsKept(t *testing.T) {
 	campaignBubble(t, func(t *testing.T, s *bgtest.System) {
 		c := open(t, s)
-		for _, v := range []breakglass.Verdict{breakglass.VerdictKeep, breakglass.VerdictRevoke} {
+		for _, v := range []campaign.Verdict{campaign.VerdictKeep, campaign.VerdictRevoke} {
 			if _, err := say(s, c, "carol", v, "c1/subject/new"); err != nil {
 				t.Fatal(err)
 			}
 			time.Sleep(time.Hour)
 		}
 		i := item(t, s, c.ID, "c1/subject/new")
-		if len(i.Words) != 1 || i.Words[0].Verdict != breakglass.VerdictRevoke || len(i.Earlier) != 1 ||
-			i.Earlier[0].Verdict != breakglass.VerdictKeep || i.Earlier[0].By.Person != "carol" {
+		if len(i.Words) != 1 || i.Words[0].Verdict != campaign.VerdictRevoke || len(i.Earlier) != 1 ||
+			i.Earlier[0].Verdict != campaign.VerdictKeep || i.Earlier[0].By.Person != "carol" {
 			t.Errorf("carol's words: last %+v, earlier %+v", i.Words, i.Earlier)
 		}
 	})
@@ -1122,7 +1125,7 @@ func TestWhatCameToPassAtClosingStays(t *testing.T) {
 		time.Sleep(15 * 24 * time.Hour)
 		synctest.Wait()
 		for _, who := range []string{"carol", "erin"} {
-			if _, err := say(s, c, who, breakglass.VerdictKeep, "c1/subject/new"); err != nil {
+			if _, err := say(s, c, who, campaign.VerdictKeep, "c1/subject/new"); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -1130,12 +1133,12 @@ func TestWhatCameToPassAtClosingStays(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if i, _ := c.Item("c1/subject/new"); c.Outcome(i) != breakglass.OutcomeKeep || i.AtClose != breakglass.OutcomeEscalated {
+		if i, _ := c.Item("c1/subject/new"); c.Outcome(i) != campaign.OutcomeKeep || i.AtClose != campaign.OutcomeEscalated {
 			t.Errorf("it is %s and was %s at closing, want kept and escalated", c.Outcome(i), i.AtClose)
 		}
 		n := 0
 		for _, i := range c.Items {
-			if i.AtClose == breakglass.OutcomeEscalated {
+			if i.AtClose == campaign.OutcomeEscalated {
 				n++
 			}
 		}
@@ -1155,7 +1158,7 @@ func TestAuditRefusesDebtsThatNobodySettled(t *testing.T) {
 			c := open(t, s)
 			if n == 0 {
 				for _, who := range []string{"alice", "bob", "dave"} { // dave is one too many for the floor
-					after, err := say(s, c, "carol", breakglass.VerdictRevoke, itemOf(adminApprover(who)))
+					after, err := say(s, c, "carol", campaign.VerdictRevoke, itemOf(adminApprover(who)))
 					if err != nil {
 						t.Fatal(err)
 					}

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/policy"
+	"github.com/breakglassd/breakglass/internal/record"
 )
 
 // canary is the fold of one canary's stream: a certificate that gives no right, signed to prove that the whole path works.
@@ -16,13 +18,13 @@ type canary struct {
 	done    *CanaryDone
 }
 
-func (c *canary) apply(ev Event) error {
+func (c *canary) apply(ev record.Event) error {
 	switch ev := ev.(type) {
 	case CanaryOrdered:
 		if c.ordered != nil {
 			return fmt.Errorf("ordered twice")
 		}
-		if !strings.HasPrefix(ev.CommonName, CanaryPrefix) {
+		if !strings.HasPrefix(ev.CommonName, policy.CanaryPrefix) {
 			return fmt.Errorf("a canary by the name %q", ev.CommonName)
 		}
 		c.ordered = &ev
@@ -45,7 +47,7 @@ func (c *canary) index() []ledger.Tag {
 	return []ledger.Tag{{Name: "fingerprint", Value: c.done.Fingerprint, Unique: true}}
 }
 
-func (a *Auditor) canary(e ledger.Entry, ev Event) error {
+func (a *Auditor) canary(e ledger.Entry, ev record.Event) error {
 	id := digestOf(e.Stream)
 	if p, over := a.over[id]; over {
 		return fmt.Errorf("the canary of entry %d is done", p.first)
@@ -77,7 +79,7 @@ func (s *Service) OrderCanary(ctx context.Context, nonce string, ev CanaryOrdere
 	if err := (&canary{}).apply(ev); err != nil {
 		return fmt.Errorf("recording a canary: %w", err)
 	}
-	if _, err := s.ledger.Append(ctx, s.now(), CanaryStream+nonce, 0, nil, draft(ev, nil)); err != nil {
+	if _, err := s.ledger.Append(ctx, s.now(), CanaryStream+nonce, 0, nil, record.Draft(ev, nil)); err != nil {
 		return fmt.Errorf("recording a canary: %w", err)
 	}
 	return nil
@@ -86,7 +88,7 @@ func (s *Service) OrderCanary(ctx context.Context, nonce string, ev CanaryOrdere
 // FinishCanary records what became of a canary that was ordered.
 func (s *Service) FinishCanary(ctx context.Context, nonce string, ev CanaryDone) error {
 	c := canary{ordered: &CanaryOrdered{}, done: &ev}
-	if _, err := s.ledger.Append(ctx, s.now(), CanaryStream+nonce, 1, c.index(), draft(ev, nil)); err != nil {
+	if _, err := s.ledger.Append(ctx, s.now(), CanaryStream+nonce, 1, c.index(), record.Draft(ev, nil)); err != nil {
 		return fmt.Errorf("recording what became of a canary: %w", err)
 	}
 	return nil
@@ -119,7 +121,7 @@ func (s *Service) CanaryUnderWay(ctx context.Context, cluster, commonName string
 
 // RecordCheck records one run of a scheduled or ordered check.
 func (s *Service) RecordCheck(ctx context.Context, ev CheckRun) error {
-	if _, err := s.ledger.Append(ctx, s.now(), CheckStream, ledger.AnyVersion, nil, draft(ev, nil)); err != nil {
+	if _, err := s.ledger.Append(ctx, s.now(), CheckStream, ledger.AnyVersion, nil, record.Draft(ev, nil)); err != nil {
 		return fmt.Errorf("recording a check: %w", err)
 	}
 	return nil

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/breakglassd/breakglass/internal/record"
 	"github.com/breakglassd/breakglass/internal/text"
 )
 
@@ -30,29 +31,29 @@ const MaxSkew = 60 * time.Second
 // taken from a CSR is its public key, so nothing else may be asked for in it.
 func ParseCSR(text []byte) (*x509.CertificateRequest, error) {
 	if len(text) > MaxCSR {
-		return nil, refuse(ClassInvalid, "csr/size", "", "the certificate request is longer than %d bytes", MaxCSR)
+		return nil, record.Refuse(record.ClassInvalid, "csr/size", "", "the certificate request is longer than %d bytes", MaxCSR)
 	}
 	block, rest := pem.Decode(text)
 	if block == nil || block.Type != "CERTIFICATE REQUEST" || len(bytes.TrimSpace(rest)) > 0 {
-		return nil, refuse(ClassInvalid, "csr/pem", "send exactly one PEM block of type CERTIFICATE REQUEST",
+		return nil, record.Refuse(record.ClassInvalid, "csr/pem", "send exactly one PEM block of type CERTIFICATE REQUEST",
 			"the certificate request cannot be read")
 	}
 	csr, err := x509.ParseCertificateRequest(block.Bytes)
 	if err != nil {
-		return nil, &Refusal{Class: ClassInvalid, Code: "csr/parse", Why: "the certificate request is malformed", cause: err}
+		return nil, &record.Refusal{Class: record.ClassInvalid, Code: "csr/parse", Why: "the certificate request is malformed", Cause: err}
 	}
-	var p problems
+	var p record.Problems
 	pub, ok := csr.PublicKey.(*ecdsa.PublicKey)
 	if !ok || pub.Curve != elliptic.P256() && pub.Curve != elliptic.P384() {
-		p.add("csr/key", "make an ECDSA key on P-256 or P-384", "the key is %s", keyName(csr.PublicKeyAlgorithm, csr.PublicKey))
+		p.Add("csr/key", "make an ECDSA key on P-256 or P-384", "the key is %s", keyName(csr.PublicKeyAlgorithm, csr.PublicKey))
 	} else if err := csr.CheckSignature(); err != nil { // only now: checking a huge RSA key would be work for nothing
-		p.add("csr/signature", "", "the request is not signed by its own key")
+		p.Add("csr/signature", "", "the request is not signed by its own key")
 	}
 	if len(csr.Extensions) > 0 || hasAttributes(csr) {
-		p.add("csr/extensions", "leave them out: names and usages come from the approved request", "the certificate request asks for extensions")
+		p.Add("csr/extensions", "leave them out: names and usages come from the approved request", "the certificate request asks for extensions")
 	}
-	if r, bad := AsRefusal(p.refusal()); bad {
-		r.Class = ClassInvalid
+	if r, bad := record.AsRefusal(p.Refusal()); bad {
+		r.Class = record.ClassInvalid
 		return nil, r
 	}
 	return csr, nil

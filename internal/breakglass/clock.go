@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/record"
 	"github.com/breakglassd/breakglass/internal/text"
 )
 
@@ -88,7 +89,7 @@ func (s *Service) startClock(ctx context.Context) error {
 // may be earlier than the one before it. What was asked for or approved at a later time than now has lapsed by it.
 func (s *Service) acceptClock(ctx context.Context, last, now time.Time, confirmed bool) error {
 	ev := ClockAccepted{Last: last, Now: now, Confirmed: confirmed}
-	if _, err := s.ledger.Append(ctx, now, DaemonStream, ledger.AnyVersion, nil, draft(ev, nil)); err != nil {
+	if _, err := s.ledger.Append(ctx, now, DaemonStream, ledger.AnyVersion, nil, record.Draft(ev, nil)); err != nil {
 		return fmt.Errorf("recording that the clock is right: %w", err)
 	}
 	s.log.Warn("an operator accepted the clock: the ledger's last entries were written with a wrong one",
@@ -174,7 +175,8 @@ func (s *Service) CannotTake() error {
 		return err
 	}
 	if err := s.roomLeft(); err != nil {
-		return refuse(ClassUnavailable, "room", "tell an operator to make room on the disk of the ledger; revoking, denying and withdrawing "+
+		return record.Refuse(record.ClassUnavailable, "room", "tell an operator to make room on the disk of the ledger; revoking, denying and "+
+			"withdrawing "+
 			"work", "the daemon keeps what room its disk has left for revocations: %v", err)
 	}
 	return nil

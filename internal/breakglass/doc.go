@@ -1,12 +1,13 @@
-// Package breakglass is the domain: who may ask for emergency access to a Kubernetes cluster, who must agree, and how one
-// agreed request becomes exactly one short-lived client certificate. It knows no Slack, no Vault, no HTTP and no Kubernetes:
-// those are adapters behind the three interfaces in ports.go. It stands on package ledger alone.
+// Package breakglass is how one agreed request for emergency access to a Kubernetes cluster becomes exactly one short-lived client
+// certificate, and what follows until its story ends. It knows no Slack, no Vault, no HTTP and no Kubernetes: those are adapters
+// behind the interfaces in ports.go. Who may ask and who must agree is package policy, what reviewers take away is package campaign,
+// and both are recorded through package record in the ledger.
 //
 // # What a grant is
 //
 // A request is one person asking for one profile on one cluster, with a reason and a lifetime. Two or more other people
 // approve it: distinct people, never the requester, whatever number of accounts or keys each has. The number is frozen into the
-// request when it is made and is never below [MinQuorum]. What they approve is the request's digest, which covers everything
+// request when it is made and is never below [policy.MinQuorum]. What they approve is the request's digest, which covers everything
 // that was asked, so a yes to one thing is never a yes to another. An approved request, a grant, is worth one certificate: the
 // requester's machine claims it with a key that it made itself, and the lifetime starts there.
 //
@@ -64,8 +65,8 @@
 //
 // # Recertification
 //
-// A campaign ([Campaign], the fold of a stream of its own) asks reviewers about everybody's eligibility and about whatever else
-// could let somebody in. What a reviewer takes away, and what nobody confirms by the deadline, is suspended: [Policy.Suspended] is
+// A campaign ([campaign.Campaign], the fold of a stream of its own) asks reviewers about everybody's eligibility and about whatever else
+// could let somebody in. What a reviewer takes away, and what nobody confirms by the deadline, is suspended: [policy.Policy.Suspended] is
 // part of the policy that every decision goes by. A floor keeps that from shutting the emergency door: a suspension that would
 // leave fewer approvers than the quorum and one more, or fewer than two who may ask, is not in force, whoever decided it and
 // whatever policy came since, and is a finding instead. Two people give back what was suspended. A campaign closes only when its

@@ -2,104 +2,40 @@ package breakglass
 
 import (
 	"encoding/json"
-	"slices"
 	"strings"
 	"time"
 
+	"github.com/breakglassd/breakglass/internal/campaign"
 	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/policy"
+	"github.com/breakglassd/breakglass/internal/record"
 	"github.com/breakglassd/breakglass/internal/text"
 )
-
-// Channel is the way by which a person gave a command.
-type Channel string
-
-// The channels.
-const (
-	ChannelSlack Channel = "slack" // a signed request from Slack
-	ChannelKey   Channel = "key"   // the command line, signed in with an SSH key
-)
-
-// SlackAccount is a Slack identity. Names and e-mail addresses are never identities: they can be changed by their owner.
-type SlackAccount struct {
-	Enterprise string `json:"enterprise,omitempty" yaml:"enterprise"`
-	Team       string `json:"team" yaml:"team"`
-	User       string `json:"user" yaml:"user"`
-}
-
-// Actor is who gives a command, authenticated by the adapter that received it. Person is the directory id from the access
-// policy and is empty when the account or key belongs to nobody there: such an actor may do nothing, and the try is recorded.
-type Actor struct {
-	Person  string        `json:"person,omitempty"`
-	Channel Channel       `json:"channel"`
-	Slack   *SlackAccount `json:"slack,omitempty"` // set for ChannelSlack
-	Key     string        `json:"key,omitempty"`   // SHA256:… fingerprint of the SSH key, set for ChannelKey
-}
-
-// Rights is what a profile gives. Exactly one of ClusterRole, Role and Group is set. Group selects group mode: the
-// certificate carries the group and nothing is written to the cluster. With Namespaces the right holds there only.
-type Rights struct {
-	ClusterRole string   `json:"clusterRole,omitempty" yaml:"clusterRole"`
-	Role        string   `json:"role,omitempty" yaml:"role"`
-	Namespaces  []string `json:"namespaces,omitempty" yaml:"namespaces"`
-	Group       string   `json:"group,omitempty" yaml:"group"`
-}
-
-// Binding reports whether the rights come from a binding that is made for each grant (binding mode).
-func (r Rights) Binding() bool { return r.Group == "" }
-
-// String says the rights in words for messages.
-func (r Rights) String() string {
-	s := "group " + r.Group
-	switch {
-	case r.ClusterRole != "":
-		s = "ClusterRole " + r.ClusterRole
-	case r.Role != "":
-		s = "Role " + r.Role
-	}
-	if len(r.Namespaces) > 0 {
-		s += " in " + joinAnd(r.Namespaces)
-	}
-	return s
-}
-
-// FrozenTeam is a team as it was when the request was made.
-type FrozenTeam struct {
-	ID      string   `json:"id"`
-	Members []string `json:"members"` // person ids, sorted
-}
-
-// Quorum is who must approve, frozen into the request when it is made.
-type Quorum struct {
-	Count    int          `json:"count"`          // distinct people, never below MinQuorum
-	From     []FrozenTeam `json:"from"`           // whose members' approvals count
-	Each     []FrozenTeam `json:"each,omitempty"` // at least one approval from each of these
-	Channels []Channel    `json:"channels"`       // approvals by another channel do not count
-}
 
 // Requested opens a request. Its stored bytes are what approvers approve: see Request.Digest.
 // The reason is kept as an erasable text named "reason", to which the entry commits.
 type Requested struct {
-	By         Actor  `json:"by"`
-	Cluster    string `json:"cluster"`
-	Server     string `json:"server"` // the API server address people saw when they approved
-	Profile    string `json:"profile"`
-	Rights     Rights `json:"rights"`
-	TTLSeconds int64  `json:"ttlSeconds"`
-	Incident   string `json:"incident,omitempty"`
+	By         record.Actor  `json:"by"`
+	Cluster    string        `json:"cluster"`
+	Server     string        `json:"server"` // the API server address people saw when they approved
+	Profile    string        `json:"profile"`
+	Rights     policy.Rights `json:"rights"`
+	TTLSeconds int64         `json:"ttlSeconds"`
+	Incident   string        `json:"incident,omitempty"`
 	// hex SHA-256 of the SubjectPublicKeyInfo the certificate is for; empty: bound at the claim
-	KeyHash      string    `json:"keyHash,omitempty"`
-	Quorum       Quorum    `json:"quorum"`
-	Risk         Risk      `json:"risk"`
-	PendingUntil time.Time `json:"pendingUntil"`
-	ClaimSeconds int64     `json:"claimSeconds"`
-	PolicyDigest string    `json:"policyDigest"`
+	KeyHash      string        `json:"keyHash,omitempty"`
+	Quorum       policy.Quorum `json:"quorum"`
+	Risk         policy.Risk   `json:"risk"`
+	PendingUntil time.Time     `json:"pendingUntil"`
+	ClaimSeconds int64         `json:"claimSeconds"`
+	PolicyDigest string        `json:"policyDigest"`
 
 	// What follows came after the first release: it is absent from older entries, which are read and hashed as they are.
 
-	Guards    []Guard    `json:"guards,omitempty"`    // what the deny webhook keeps this grant from doing, sorted
-	Aftercare *Aftercare `json:"aftercare,omitempty"` // what must follow the grant's end; nil: nothing
-	Raised    []string   `json:"raised,omitempty"`    // requests whose overdue closing raised Quorum.Count by one; see MaxRaised
-	CAHash    string     `json:"caHash,omitempty"`    // hex SHA-256 of the PEM bundle by which people know the cluster; empty: none
+	Guards    []policy.Guard `json:"guards,omitempty"`    // what the deny webhook keeps this grant from doing, sorted
+	Aftercare *Aftercare     `json:"aftercare,omitempty"` // what must follow the grant's end; nil: nothing
+	Raised    []string       `json:"raised,omitempty"`    // requests whose overdue closing raised Quorum.Count by one; see MaxRaised
+	CAHash    string         `json:"caHash,omitempty"`    // hex SHA-256 of the PEM bundle by which people know the cluster; empty: none
 	Way
 }
 
@@ -126,37 +62,37 @@ type Aftercare struct {
 
 // Approved is one person's yes to exactly the digest. Comment is an erasable text.
 type Approved struct {
-	By        Actor  `json:"by"`
-	Digest    string `json:"digest"`
-	Signature string `json:"signature,omitempty"` // armored SSHSIG over ApprovalText, by channel key
-	PublicKey string `json:"publicKey,omitempty"` // authorized_keys form of the key that signed: checkable offline
-	TakenBack int    `json:"takenBack,omitempty"` // how often the same person had taken an approval of this request back; from v2 on
+	By        record.Actor `json:"by"`
+	Digest    string       `json:"digest"`
+	Signature string       `json:"signature,omitempty"` // armored SSHSIG over ApprovalText, by channel key
+	PublicKey string       `json:"publicKey,omitempty"` // authorized_keys form of the key that signed: checkable offline
+	TakenBack int          `json:"takenBack,omitempty"` // how often the same person had taken an approval of this request back; from v2 on
 }
 
 // ApprovalWithdrawn takes the actor's approval back before the claim.
 type ApprovalWithdrawn struct {
-	By Actor `json:"by"`
+	By record.Actor `json:"by"`
 }
 
 // Denied ends a request for good. The reason is an erasable text.
 type Denied struct {
-	By Actor `json:"by"`
+	By record.Actor `json:"by"`
 }
 
 // Withdrawn ends a request by its requester.
 type Withdrawn struct {
-	By Actor `json:"by"`
+	By record.Actor `json:"by"`
 }
 
 // Claimed is the intent to sign: from here on a certificate may exist. It can be appended once per request only.
 type Claimed struct {
-	By           Actor  `json:"by"`
-	CommonName   string `json:"commonName"`
-	Group        string `json:"group,omitempty"`
-	SPKI         string `json:"spki"` // hex SHA-256 of the SubjectPublicKeyInfo
-	CSR          string `json:"csr"`  // hex SHA-256 of the DER request
-	TTLSeconds   int64  `json:"ttlSeconds"`
-	PolicyDigest string `json:"policyDigest"` // the policy under which the claim was allowed
+	By           record.Actor `json:"by"`
+	CommonName   string       `json:"commonName"`
+	Group        string       `json:"group,omitempty"`
+	SPKI         string       `json:"spki"` // hex SHA-256 of the SubjectPublicKeyInfo
+	CSR          string       `json:"csr"`  // hex SHA-256 of the DER request
+	TTLSeconds   int64        `json:"ttlSeconds"`
+	PolicyDigest string       `json:"policyDigest"` // the policy under which the claim was allowed
 
 	Signature string `json:"signature,omitempty"` // armored SSHSIG over ClaimText; from v2 on
 	PublicKey string `json:"publicKey,omitempty"` // authorized_keys form of the key that signed; from v2 on
@@ -201,7 +137,7 @@ const (
 // Bound says that the binding exists in the cluster; Unbound that it is gone.
 type (
 	Bound struct {
-		Rights Rights `json:"rights"`
+		Rights policy.Rights `json:"rights"`
 	}
 	Unbound struct {
 		Why State `json:"why"` // Expired or Revoked
@@ -210,7 +146,7 @@ type (
 
 // Revoked cuts a grant off before its time. The reason is an erasable text.
 type Revoked struct {
-	By Actor `json:"by"`
+	By record.Actor `json:"by"`
 }
 
 // Receipt says which API servers refuse a revoked certificate. Each receipt repeats what the one before said; the last one
@@ -331,13 +267,13 @@ type Residue struct {
 
 // Acknowledged is another person's word that they have seen what a sweep found. The note is an erasable text.
 type Acknowledged struct {
-	By   Actor  `json:"by"`
-	Seen string `json:"seen,omitempty"` // Digest of the sweep that they saw; absent in ledgers of earlier releases
+	By   record.Actor `json:"by"`
+	Seen string       `json:"seen,omitempty"` // Digest of the sweep that they saw; absent in ledgers of earlier releases
 }
 
 // Closed ends a grant's story: the requester's note on what was done, an erasable text named "note".
 type Closed struct {
-	By Actor `json:"by"`
+	By record.Actor `json:"by"`
 }
 
 // Overdue says that a word which a grant needs did not come in time.
@@ -353,7 +289,7 @@ const (
 
 // Delivered says that the same certificate was handed out again, to the same key.
 type Delivered struct {
-	By Actor `json:"by"`
+	By record.Actor `json:"by"`
 }
 
 // Ended settles what the clock decided, so that people are told once and the request leaves the open index.
@@ -363,33 +299,9 @@ type Ended struct {
 
 // Refused records a command that was not allowed, in the request's stream or, without one, in RefusalStream.
 type Refused struct {
-	By      Actor  `json:"by"`
-	Command string `json:"command"`
-	Code    string `json:"code"`
-}
-
-// PolicyLoaded records the access policy in force from here on.
-type PolicyLoaded struct {
-	Digest  string          `json:"digest"`
-	Changes []string        `json:"changes,omitempty"` // what differs from the policy before, in words
-	Quorums []ProfileQuorum `json:"quorums"`           // of profiles that are gone: what they last asked for; in policy-loaded/v1 of all
-	Teams   []FrozenTeam    `json:"teams"`             // in policy-loaded/v1: who is in which team
-	Weaker  bool            `json:"weaker,omitempty"`  // an operator accepted a policy weaker than the one before
-
-	// see WhyFirst and the others; from policy-loaded/v2 on, which has the policy's file as its texts
-	Why      string `json:"why,omitempty"`
-	Base     string `json:"base,omitempty"`     // digest of the policy before
-	Proposal string `json:"proposal,omitempty"` // with WhySigned: digest of the leaf that proposed it
-}
-
-// ProfileQuorum is the part of a profile that must not get weaker unnoticed.
-type ProfileQuorum struct {
-	Profile  string    `json:"profile"`
-	Count    int       `json:"count"`
-	From     []string  `json:"from"`
-	Each     []string  `json:"each,omitempty"`
-	Channels []Channel `json:"channels"`
-	Guards   []Guard   `json:"guards,omitempty"`
+	By      record.Actor `json:"by"`
+	Command string       `json:"command"`
+	Code    string       `json:"code"`
 }
 
 // Heartbeat proves that the daemon was alive and bounds what a truncation can hide.
@@ -407,11 +319,11 @@ type ClockAccepted struct {
 
 // AuditImported says that somebody handed in a file of audit events.
 type AuditImported struct {
-	By      Actor  `json:"by"`
-	Cluster string `json:"cluster"`
-	Digest  string `json:"digest"` // hex SHA-256 of the file
-	Events  int    `json:"events"` // in it
-	Kept    int    `json:"kept"`   // of our certificates, and new
+	By      record.Actor `json:"by"`
+	Cluster string       `json:"cluster"`
+	Digest  string       `json:"digest"` // hex SHA-256 of the file
+	Events  int          `json:"events"` // in it
+	Kept    int          `json:"kept"`   // of our certificates, and new
 }
 
 // CanaryOrdered is the intent to sign a certificate that gives no right, to prove the path. Its stream is the canary's own.
@@ -433,14 +345,14 @@ type CanaryDone struct {
 
 // CheckRun is the record of one scheduled or ordered check.
 type CheckRun struct {
-	Check    string    `json:"check"` // "ca", …
-	Cluster  string    `json:"cluster,omitempty"`
-	By       *Actor    `json:"by,omitempty"` // who ordered it; nil: the schedule
-	Due      time.Time `json:"due,omitzero"` // when the schedule wanted it
-	OK       bool      `json:"ok"`
-	Verdict  string    `json:"verdict"`            // a line for people
-	Digest   string    `json:"digest,omitempty"`   // hex SHA-256 of the whole report's JSON
-	Findings []string  `json:"findings,omitempty"` // keys
+	Check    string        `json:"check"` // "ca", …
+	Cluster  string        `json:"cluster,omitempty"`
+	By       *record.Actor `json:"by,omitempty"` // who ordered it; nil: the schedule
+	Due      time.Time     `json:"due,omitzero"` // when the schedule wanted it
+	OK       bool          `json:"ok"`
+	Verdict  string        `json:"verdict"`            // a line for people
+	Digest   string        `json:"digest,omitempty"`   // hex SHA-256 of the whole report's JSON
+	Findings []string      `json:"findings,omitempty"` // keys
 }
 
 // Kind names the event in the ledger. Kinds are never renamed or reused.
@@ -459,21 +371,21 @@ func (Revoked) Kind() string           { return "revoked/v1" }
 func (Delivered) Kind() string         { return "delivered/v1" }
 func (Ended) Kind() string             { return "ended/v1" }
 func (Refused) Kind() string           { return "refused/v1" }
-func (PolicyLoaded) Kind() string      { return "policy-loaded/v2" }
-func (Heartbeat) Kind() string         { return "heartbeat/v1" }
-func (Receipt) Kind() string           { return "receipt/v3" }
-func (ClockAccepted) Kind() string     { return ledger.KindClockAccepted }
-func (SessionReported) Kind() string   { return "session-reported/v1" }
-func (Swept) Kind() string             { return "swept/v1" }
-func (Acknowledged) Kind() string      { return "acknowledged/v1" }
-func (Closed) Kind() string            { return "closed/v1" }
-func (Overdue) Kind() string           { return "overdue/v1" }
-func (FindingOpened) Kind() string     { return "finding-opened/v1" }
-func (FindingOver) Kind() string       { return "finding-over/v1" }
-func (AuditImported) Kind() string     { return "audit-imported/v1" }
-func (CanaryOrdered) Kind() string     { return "canary-ordered/v1" }
-func (CanaryDone) Kind() string        { return "canary-done/v1" }
-func (CheckRun) Kind() string          { return "check-run/v1" }
+
+func (Heartbeat) Kind() string       { return "heartbeat/v1" }
+func (Receipt) Kind() string         { return "receipt/v3" }
+func (ClockAccepted) Kind() string   { return ledger.KindClockAccepted }
+func (SessionReported) Kind() string { return "session-reported/v1" }
+func (Swept) Kind() string           { return "swept/v1" }
+func (Acknowledged) Kind() string    { return "acknowledged/v1" }
+func (Closed) Kind() string          { return "closed/v1" }
+func (Overdue) Kind() string         { return "overdue/v1" }
+func (FindingOpened) Kind() string   { return "finding-opened/v1" }
+func (FindingOver) Kind() string     { return "finding-over/v1" }
+func (AuditImported) Kind() string   { return "audit-imported/v1" }
+func (CanaryOrdered) Kind() string   { return "canary-ordered/v1" }
+func (CanaryDone) Kind() string      { return "canary-done/v1" }
+func (CheckRun) Kind() string        { return "check-run/v1" }
 
 // Streams that are not requests.
 const (
@@ -494,7 +406,7 @@ func aboutRequest(stream string) bool {
 	case PolicyStream, RefusalStream, DaemonStream, FindingStream, ImportStream, CheckStream:
 		return false
 	}
-	return !strings.HasPrefix(stream, CanaryStream) && !strings.HasPrefix(stream, CampaignStream)
+	return !strings.HasPrefix(stream, CanaryStream) && !strings.HasPrefix(stream, campaign.Stream)
 }
 
 // Former kinds whose entries are checked by other rules than today's.
@@ -504,61 +416,45 @@ const (
 )
 
 // requestKinds are the kinds of entries about requests, and about the daemon itself.
-var requestKinds = Kinds{
-	"requested/v1":           Older[Requested]("caHash", "proxyUrl", "tlsServerName"),
-	"requested/v2":           Older[Requested]("proxyUrl", "tlsServerName"),
-	"requested/v3":           As[Requested],
-	approvedV1:               Older[Approved]("takenBack"),
-	"approved/v2":            As[Approved],
-	"approval-withdrawn/v1":  As[ApprovalWithdrawn],
-	"denied/v1":              As[Denied],
-	"withdrawn/v1":           As[Withdrawn],
-	claimedV1:                Older[Claimed]("signature", "publicKey"),
-	"claimed/v2":             As[Claimed],
-	"issued/v1":              As[Issued],
-	"failed/v1":              As[Failed],
-	"not-signed/v1":          As[NotSigned],
-	"bound/v1":               As[Bound],
-	"unbound/v1":             As[Unbound],
-	"revoked/v1":             As[Revoked],
-	"delivered/v1":           As[Delivered],
-	"ended/v1":               As[Ended],
-	"refused/v1":             As[Refused],
-	"refused-more/v1":        As[RefusedMore],
-	"heartbeat/v1":           As[Heartbeat],
-	"receipt/v1":             Older[Receipt]("bindings", "late"),
-	"receipt/v2":             Older[Receipt]("late"),
-	"receipt/v3":             As[Receipt],
-	ledger.KindClockAccepted: As[ClockAccepted],
-	"session-reported/v1":    As[SessionReported],
-	"swept/v1":               As[Swept],
-	"acknowledged/v1":        As[Acknowledged],
-	"closed/v1":              As[Closed],
-	"overdue/v1":             As[Overdue],
-	"audit-imported/v1":      As[AuditImported],
-	"canary-ordered/v1":      As[CanaryOrdered],
-	"canary-done/v1":         As[CanaryDone],
-	"check-run/v1":           As[CheckRun],
+var requestKinds = record.Kinds{
+	"requested/v1":           record.Older[Requested]("caHash", "proxyUrl", "tlsServerName"),
+	"requested/v2":           record.Older[Requested]("proxyUrl", "tlsServerName"),
+	"requested/v3":           record.As[Requested],
+	approvedV1:               record.Older[Approved]("takenBack"),
+	"approved/v2":            record.As[Approved],
+	"approval-withdrawn/v1":  record.As[ApprovalWithdrawn],
+	"denied/v1":              record.As[Denied],
+	"withdrawn/v1":           record.As[Withdrawn],
+	claimedV1:                record.Older[Claimed]("signature", "publicKey"),
+	"claimed/v2":             record.As[Claimed],
+	"issued/v1":              record.As[Issued],
+	"failed/v1":              record.As[Failed],
+	"not-signed/v1":          record.As[NotSigned],
+	"bound/v1":               record.As[Bound],
+	"unbound/v1":             record.As[Unbound],
+	"revoked/v1":             record.As[Revoked],
+	"delivered/v1":           record.As[Delivered],
+	"ended/v1":               record.As[Ended],
+	"refused/v1":             record.As[Refused],
+	"refused-more/v1":        record.As[RefusedMore],
+	"heartbeat/v1":           record.As[Heartbeat],
+	"receipt/v1":             record.Older[Receipt]("bindings", "late"),
+	"receipt/v2":             record.Older[Receipt]("late"),
+	"receipt/v3":             record.As[Receipt],
+	ledger.KindClockAccepted: record.As[ClockAccepted],
+	"session-reported/v1":    record.As[SessionReported],
+	"swept/v1":               record.As[Swept],
+	"acknowledged/v1":        record.As[Acknowledged],
+	"closed/v1":              record.As[Closed],
+	"overdue/v1":             record.As[Overdue],
+	"audit-imported/v1":      record.As[AuditImported],
+	"canary-ordered/v1":      record.As[CanaryOrdered],
+	"canary-done/v1":         record.As[CanaryDone],
+	"check-run/v1":           record.As[CheckRun],
 }
 
 // kinds is every kind of entry that this release reads.
-var kinds = Join(requestKinds, policyKinds, findingKinds, campaignKinds)
+var kinds = record.Join(requestKinds, policy.Kinds, findingKinds, campaign.Kinds)
 
-// Decode returns the event that an entry of any stream holds: see [Kinds.Decode].
-func Decode(e ledger.Entry) (Event, error) { return kinds.Decode(e) }
-
-func joinAnd(s []string) string {
-	switch len(s) {
-	case 0:
-		return ""
-	case 1:
-		return s[0]
-	}
-	s = slices.Clone(s)
-	last := len(s) - 1
-	out := s[0]
-	for _, x := range s[1:last] {
-		out += ", " + x
-	}
-	return out + " and " + s[last]
-}
+// Decode returns the event that an entry of any stream holds: see [record.Kinds.Decode].
+func Decode(e ledger.Entry) (record.Event, error) { return kinds.Decode(e) }

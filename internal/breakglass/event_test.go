@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/record"
 )
 
 // Every kind in the table decodes to an event of that kind, or of a later number of it.
@@ -30,12 +31,12 @@ func TestEachKindDecodesToItself(t *testing.T) {
 
 func TestAnEntryOfANewerReleaseIsNoForgery(t *testing.T) {
 	for _, kind := range []string{"requested/v999", "unheard-of/v1"} {
-		if _, err := Decode(ledger.Entry{Kind: kind, Body: []byte(`{}`)}); !errors.Is(err, ErrNewerRelease) {
+		if _, err := Decode(ledger.Entry{Kind: kind, Body: []byte(`{}`)}); !errors.Is(err, record.ErrNewerRelease) {
 			t.Errorf("%s: %v", kind, err)
 		}
 	}
 	if _, err := Decode(ledger.Entry{Kind: Heartbeat{}.Kind(), Body: []byte(`{"no-such-field":1}`)}); err == nil ||
-		errors.Is(err, ErrNewerRelease) {
+		errors.Is(err, record.ErrNewerRelease) {
 		t.Errorf("an unknown field in a known kind: %v", err)
 	}
 }
@@ -45,10 +46,10 @@ func TestAFormerNumberHasNoLaterFields(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Older[Heartbeat]("version")(body); err == nil {
+	if _, err := record.Older[Heartbeat]("version")(body); err == nil {
 		t.Error("a field that came later is taken in the former number")
 	}
-	if ev, err := Older[Heartbeat]("other")(body); err != nil || ev != (Heartbeat{Version: "x"}) {
+	if ev, err := record.Older[Heartbeat]("other")(body); err != nil || ev != (Heartbeat{Version: "x"}) {
 		t.Errorf("%v, %v", ev, err)
 	}
 }

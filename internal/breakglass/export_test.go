@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/record"
 )
 
 // AllStates lists every state, in the order of a request's life.
@@ -14,7 +15,7 @@ func AllStates() []State {
 }
 
 // Follow says whether an event may follow a request's last entry.
-func Follow(r *Request, at time.Time, ev Event) error {
+func Follow(r *Request, at time.Time, ev record.Event) error {
 	after := *r
 	return after.apply(ledger.Entry{Stream: r.ID, StreamSeq: r.Rev + 1, Kind: ev.Kind(), Time: at}, ev, true)
 }
@@ -25,8 +26,8 @@ func (s *Service) Staying(ctx context.Context, r *Request, why error) error {
 }
 
 // Forged is an entry as a thief of the ledger's key would write it.
-func Forged(seq int64, stream string, number int64, at time.Time, ev Event, texts map[string]string) ledger.Entry {
-	d := draft(ev, texts)
+func Forged(seq int64, stream string, number int64, at time.Time, ev record.Event, texts map[string]string) ledger.Entry {
+	d := record.Draft(ev, texts)
 	return ledger.Entry{Seq: seq, Stream: stream, StreamSeq: number, Kind: d.Kind, Time: at, Body: d.Body, Texts: texts, Leaf: d.Body}
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/record"
 )
 
 // Severity grades findings and what a grant left behind.
@@ -50,15 +51,15 @@ type FindingOpened struct {
 // FindingOver says that a finding is no longer so, or that a person has dealt with it: then By is set, and their note is a text of the
 // entry.
 type FindingOver struct {
-	Key string `json:"key"`
-	How string `json:"how,omitempty"` // in words
-	By  *Actor `json:"by,omitempty"`
+	Key string        `json:"key"`
+	How string        `json:"how,omitempty"` // in words
+	By  *record.Actor `json:"by,omitempty"`
 }
 
 // findingKinds are the kinds of entries about findings.
-var findingKinds = Kinds{
-	"finding-opened/v1": As[FindingOpened],
-	"finding-over/v1":   As[FindingOver],
+var findingKinds = record.Kinds{
+	"finding-opened/v1": record.As[FindingOpened],
+	"finding-over/v1":   record.As[FindingOver],
 }
 
 // Finding is an open finding.
@@ -87,7 +88,7 @@ type findings struct {
 	rate    *limiter
 }
 
-func (f *findings) apply(e ledger.Entry, ev Event) error {
+func (f *findings) apply(e ledger.Entry, ev record.Event) error {
 	switch ev := ev.(type) {
 	case FindingOpened:
 		if ev.Key == "" || ev.Severity.Rank() > SeverityCritical.Rank() {
@@ -137,7 +138,7 @@ func (s *Service) loadFindings(ctx context.Context) error {
 // Find records a finding, once: nothing is recorded while one of the same key says the same. A flood of findings is bounded:
 // what is beyond it is refused with an error that wraps [ErrTooManyFindings].
 func (s *Service) Find(ctx context.Context, f FindingOpened) error {
-	f.What, f.Next = clip(f.What, maxFindingText), clip(f.Next, maxFindingText)
+	f.What, f.Next = record.Clip(f.What, maxFindingText), record.Clip(f.Next, maxFindingText)
 	s.findings.mu.Lock()
 	defer s.findings.mu.Unlock()
 	before, open := s.findings.open[f.Key]
@@ -146,7 +147,7 @@ func (s *Service) Find(ctx context.Context, f FindingOpened) error {
 	}
 	budget := budgetOf(f)
 	if !open && s.findings.ofBudget(budget) >= maxOpenFindings || !s.findings.rate.allow(budget, time.Now()) {
-		return fmt.Errorf("recording the finding %s: %w", clip(f.Key, 200), ErrTooManyFindings)
+		return fmt.Errorf("recording the finding %s: %w", record.Clip(f.Key, 200), ErrTooManyFindings)
 	}
 	return s.recordFindings(ctx, nil, f)
 }
@@ -188,7 +189,7 @@ func (s *Service) Over(ctx context.Context, key, how string) error {
 	if _, open := s.findings.open[key]; !open {
 		return nil
 	}
-	return s.recordFindings(ctx, nil, FindingOver{Key: key, How: clip(how, maxFindingText)})
+	return s.recordFindings(ctx, nil, FindingOver{Key: key, How: record.Clip(how, maxFindingText)})
 }
 
 // settledByHand is the kinds of findings that tell of what was once done. No check sees them end, so people settle them. Every
@@ -206,20 +207,21 @@ const (
 // with a slash, what the keys of all of them begin with, for a flood. seen is the greatest Seq of the findings that they were shown:
 // what has come, or has changed, since stays open. All are settled or none. It returns how many there were. The same certificate
 // or name is found again when it is used again, and not because it is still in the authority's store.
-func (s *Service) SettleByHand(ctx context.Context, a Actor, key string, seen int64, note string) (int, error) {
+func (s *Service) SettleByHand(ctx context.Context, a record.Actor, key string, seen int64, note string) (int, error) {
 	s.inForce.RLock()
 	defer s.inForce.RUnlock()
 	p := s.Policy()
 	err := known(p, a)
 	if err == nil && !p.MayRespond(a.Person) {
-		err = refuse(ClassDenied, "not-responder", "ask one of the responders in the access policy", "only responders can settle a finding")
+		err = record.Refuse(record.ClassDenied, "not-responder", "ask one of the responders in the access policy",
+			"only responders can settle a finding")
 	}
 	kind, _, _ := strings.Cut(key, "/")
 	if err == nil && !slices.Contains(settledByHand, kind) {
-		err = refuse(ClassConflict, "not-by-hand", "put right what it says; see: breakglass findings",
+		err = record.Refuse(record.ClassConflict, "not-by-hand", "put right what it says; see: breakglass findings",
 			"%q is no key of a finding that a person can settle: of these there are %s, and every other one ends by itself when its check finds "+
 				"it put right",
-			clip(key, 100), joinAnd(settledByHand))
+			record.Clip(key, 100), record.JoinAnd(settledByHand))
 	}
 	if err == nil {
 		err = needNote(note, MinNote)
@@ -239,11 +241,11 @@ func (s *Service) SettleByHand(ctx context.Context, a Actor, key string, seen in
 		}
 	}
 	if len(keys) == 0 {
-		return 0, s.recordRefusal(ctx, a, "settle", RefusalStream, refuse(ClassUnknown, "no-finding", "see: breakglass findings",
-			"no finding that you were shown is open with the key %q", clip(key, 100)))
+		return 0, s.recordRefusal(ctx, a, "settle", RefusalStream, record.Refuse(record.ClassUnknown, "no-finding", "see: breakglass findings",
+			"no finding that you were shown is open with the key %q", record.Clip(key, 100)))
 	}
 	slices.Sort(keys)
-	var over []Event
+	var over []record.Event
 	for _, k := range keys {
 		over = append(over, FindingOver{Key: k, How: "looked into by " + a.Person, By: &a})
 	}
@@ -261,10 +263,10 @@ func (s *Service) isSettled(key string) bool {
 }
 
 // recordFindings appends events, all or none, each with the same texts. Called with mu held.
-func (s *Service) recordFindings(ctx context.Context, texts map[string]string, events ...Event) error {
+func (s *Service) recordFindings(ctx context.Context, texts map[string]string, events ...record.Event) error {
 	drafts := make([]ledger.Draft, len(events))
 	for i, ev := range events {
-		drafts[i] = draft(ev, texts)
+		drafts[i] = record.Draft(ev, texts)
 	}
 	entries, err := s.ledger.Append(ctx, s.now(), FindingStream, ledger.AnyVersion, nil, drafts...)
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/record"
 )
 
 // cpu is the processor time of this process so far.
@@ -74,7 +75,7 @@ func BenchmarkAmongManyOpen(b *testing.B) {
 				if n, ok := strings.CutPrefix(who, "user"); ok {
 					i, err := strconv.Atoi(n)
 					must(b, err)
-					a = breakglass.Actor{Person: who, Channel: breakglass.ChannelSlack, Slack: &breakglass.SlackAccount{Team: "T01",
+					a = record.Actor{Person: who, Channel: record.ChannelSlack, Slack: &record.SlackAccount{Team: "T01",
 						User: fmt.Sprintf("U1%02d", i)}}
 				}
 				return s.Ask(a, "group").ID

@@ -15,6 +15,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/policy"
 )
 
 func active(t *testing.T, s *bgtest.System, who string) *breakglass.Request {
@@ -257,7 +258,7 @@ func TestBindingsOfAProfileThatIsGoneAreStillSweptAway(t *testing.T) {
     reason: {min: 10}
     risk: high
 `
-		pol, err := breakglass.ParsePolicy("access.yaml", []byte(p))
+		pol, err := policy.Parse("access.yaml", []byte(p))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -326,7 +327,7 @@ func TestApprovalByAKeyThatIsGoneDoesNotCountAnyMore(t *testing.T) {
 		mk := e[strings.Index(e, "keys: [\"")+8 : strings.LastIndex(e, "\"]")]
 		p := strings.Replace(old, e+"\n", "", 1)
 		p = strings.Replace(p, k, mk, 1) // carol has a new key (mallory's bytes, anybody's)
-		pol, err := breakglass.ParsePolicy("access.yaml", []byte(p))
+		pol, err := policy.Parse("access.yaml", []byte(p))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -414,7 +415,7 @@ func TestPolicyTooLargeToRecordIsRefused(t *testing.T) {
 		}
 		text := strings.Replace(bgtest.Policy(), "people:\n", "people:\n"+people.String(), 1)
 		text = strings.Replace(text, "members: [carol, erin", "members: [carol, erin"+ids.String(), 1)
-		p, err := breakglass.ParsePolicy("access.yaml", []byte(text))
+		p, err := policy.Parse("access.yaml", []byte(text))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -13,6 +13,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/policy"
+	"github.com/breakglassd/breakglass/internal/record"
 	"github.com/breakglassd/breakglass/internal/text"
 )
 
@@ -29,7 +31,7 @@ type Delivery struct {
 // claimJob is one claim on its way to a worker. Workers belong to Run, so that a claim outlives the connection of the person
 // who made it: after the commit point it is carried through.
 type claimJob struct {
-	actor     Actor
+	actor     record.Actor
 	request   *Request // as it was when the claim came in
 	csr       *x509.CertificateRequest
 	signature string // over ClaimText, checked
@@ -49,7 +51,7 @@ const claimWorkers = 32
 // Claim turns an approved request into its one certificate, for the key in the CSR. Claiming again with the same key while
 // the certificate is valid returns the same certificate; with another key it is refused. If ctx ends first, the claim is
 // carried through all the same and can be asked for again. The signature is an armored SSHSIG by the actor's key over ClaimText.
-func (s *Service) Claim(ctx context.Context, a Actor, id string, csrPEM []byte, signature string) (*Delivery, error) {
+func (s *Service) Claim(ctx context.Context, a record.Actor, id string, csrPEM []byte, signature string) (*Delivery, error) {
 	p := s.Policy()
 	if err := known(p, a); err != nil {
 		return nil, s.recordRefusal(ctx, a, "claim", RefusalStream, err)
@@ -63,7 +65,7 @@ func (s *Service) Claim(ctx context.Context, a Actor, id string, csrPEM []byte, 
 		return nil, s.recordRefusal(ctx, a, "claim", r.ID, err)
 	}
 	job := claimJob{actor: a, request: r, csr: csr, signature: signature, done: make(chan claimResult, 1)}
-	if a.Channel == ChannelKey { // otherwise it is refused for its channel
+	if a.Channel == record.ChannelKey { // otherwise it is refused for its channel
 		if job.publicKey, err = signingKey(p, a); err == nil {
 			if no := (Claimed{By: a, CSR: Fingerprint(csr.Raw), Signature: signature, PublicKey: job.publicKey}).verify(r.ID); no != nil {
 				err = badSignature("claim", no)
@@ -76,7 +78,7 @@ func (s *Service) Claim(ctx context.Context, a Actor, id string, csrPEM []byte, 
 	select {
 	case s.claims <- job:
 	case <-s.stopped:
-		return nil, refuse(ClassUnavailable, "stopping", "claim again in a moment: the approval stays", "the daemon is stopping")
+		return nil, record.Refuse(record.ClassUnavailable, "stopping", "claim again in a moment: the approval stays", "the daemon is stopping")
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
@@ -119,9 +121,9 @@ func (s *Service) issue(ctx context.Context, j claimJob) (*Delivery, error) {
 	case err != nil:
 		// The outcome is unknown. It is settled by looking, in Run, and never by signing again.
 		s.log.Error("no answer from the signer: the outcome is unknown", slog.String("request", r.ID), slog.Any("error", err))
-		return nil, &Refusal{Class: ClassUnavailable, Code: "outcome-unknown",
+		return nil, &record.Refusal{Class: record.ClassUnavailable, Code: "outcome-unknown",
 			Why:  "the certificate authority did not answer: whether it signed is being looked into",
-			Next: "watch it with: breakglass status " + r.ID + "; then open a new request", cause: err}
+			Next: "watch it with: breakglass status " + r.ID + "; then open a new request", Cause: err}
 	}
 
 	failpoint("signed")
@@ -175,7 +177,8 @@ func (s *Service) issue(ctx context.Context, j claimJob) (*Delivery, error) {
 					slog.Any("error", err))
 			}
 		}
-		return nil, refuse(ClassConflict, "over", "a new request is cheap: breakglass request", "%s is %s: its certificate is not handed out",
+		return nil, record.Refuse(record.ClassConflict, "over", "a new request is cheap: breakglass request",
+			"%s is %s: its certificate is not handed out",
 			r.ID, st)
 	}
 	return d, nil
@@ -185,7 +188,7 @@ func (s *Service) issue(ctx context.Context, j claimJob) (*Delivery, error) {
 // certificate it has. Nothing is decided on what was true before a slow step.
 func (s *Service) commit(ctx context.Context, j claimJob) (r *Request, again bool, err error) {
 	spki := SPKI(j.csr.RawSubjectPublicKeyInfo)
-	decide := func(p *Policy, r *Request, now time.Time) (Event, map[string]string, error) {
+	decide := func(p *policy.Policy, r *Request, now time.Time) (record.Event, map[string]string, error) {
 		if again, err = decideClaim(p, r, j.actor, spki, now); err != nil || again {
 			return nil, nil, err
 		}
@@ -222,7 +225,8 @@ func (s *Service) commit(ctx context.Context, j claimJob) (r *Request, again boo
 		case errors.Is(err, ledger.ErrConflict):
 			continue
 		case errors.As(err, &taken):
-			err = refuse(ClassInvalid, "csr/key-reused", "let the CLI make a new key", "this key was used for another request (%s)", taken.Stream)
+			err = record.Refuse(record.ClassInvalid, "csr/key-reused", "let the CLI make a new key", "this key was used for another request (%s)",
+				taken.Stream)
 		}
 		return after, again, s.recordRefusal(ctx, j.actor, "claim", r.ID, err)
 	}
@@ -251,14 +255,14 @@ func (s *Service) ready(ctx context.Context, r *Request) error {
 		return s.signedBefore(ctx, r, found)
 	case err == nil && unable != nil:
 		s.log.Error("the right could not be bound: nothing is signed", slog.String("request", r.ID), slog.Any("error", unable))
-		return &Refusal{Class: ClassUnavailable, Code: "cluster", Why: "the right could not be bound now: " + unable.Error(),
-			Next: "claim again when that is cured; the approval stays valid until " + clockTime(r.ClaimUntil()), cause: unable}
+		return &record.Refusal{Class: record.ClassUnavailable, Code: "cluster", Why: "the right could not be bound now: " + unable.Error(),
+			Next: "claim again when that is cured; the approval stays valid until " + clockTime(r.ClaimUntil()), Cause: unable}
 	case err == nil:
 		return nil
 	}
 	s.log.Error("the signer is not ready to sign", slog.String("request", r.ID), slog.Any("error", err))
-	return &Refusal{Class: ClassUnavailable, Code: "signer", Why: "the certificate authority cannot sign now: " + err.Error(),
-		Next: "claim again when that is cured; the approval stays valid until " + clockTime(r.ClaimUntil()), cause: err}
+	return &record.Refusal{Class: record.ClassUnavailable, Code: "signer", Why: "the certificate authority cannot sign now: " + err.Error(),
+		Next: "claim again when that is cured; the approval stays valid until " + clockTime(r.ClaimUntil()), Cause: err}
 }
 
 // askCluster is how long a claim waits for a cluster to say that it could not bind. One that hangs is bound in later.
@@ -284,7 +288,7 @@ func (s *Service) signedBefore(ctx context.Context, r *Request, found []*x509.Ce
 			s.log.Error("recording a certificate that the ledger does not know", slog.String("request", r.ID), slog.Any("error", err))
 		}
 	}
-	return refuse(ClassConflict, "signed-before", "open a new request, and have the operators look: breakglass findings",
+	return record.Refuse(record.ClassConflict, "signed-before", "open a new request, and have the operators look: breakglass findings",
 		"the certificate authority has signed a certificate for %s already (serial %s), which this ledger does not know: "+
 			"the ledger was restored from an older copy, or somebody else signed", r.ID, Serial(found[0]))
 }
@@ -314,8 +318,8 @@ func (s *Service) fail(ctx context.Context, r *Request, f Failed, cause error) e
 	if _, err := s.append(ctx, r, time.Time{}, nil, f); err != nil {
 		return errors.Join(cause, fmt.Errorf("recording the failed claim of request %s: %w", r.ID, err))
 	}
-	return &Refusal{Class: ClassUnavailable, Code: "failed/" + f.Why, Why: f.Detail,
-		Next: "open a new request; the daemon's log has the cause", cause: cause}
+	return &record.Refusal{Class: record.ClassUnavailable, Code: "failed/" + f.Why, Why: f.Detail,
+		Next: "open a new request; the daemon's log has the cause", Cause: cause}
 }
 
 // notNow ends a claim for which nothing was signed and keeps the approval.
@@ -324,60 +328,66 @@ func (s *Service) notNow(ctx context.Context, r *Request, cause error) error {
 	if err != nil {
 		return errors.Join(cause, fmt.Errorf("recording that nothing was signed for request %s: %w", r.ID, err))
 	}
-	return &Refusal{Class: ClassUnavailable, Code: "not-now", Why: "the certificate authority takes no orders for the moment; nothing was " +
-		"signed",
-		Next: "claim again with the same key; the approval stays valid until " + clockTime(after.ClaimUntil()), cause: cause}
+	return &record.Refusal{Class: record.ClassUnavailable, Code: "not-now",
+		Why: "the certificate authority takes no orders for the moment; nothing was " +
+			"signed",
+		Next: "claim again with the same key; the approval stays valid until " + clockTime(after.ClaimUntil()), Cause: cause}
 }
 
 // decideClaim is the pure rule of a claim. again means that the same key asks for a certificate it already has.
-func decideClaim(p *Policy, r *Request, a Actor, spki string, now time.Time) (again bool, err error) {
+func decideClaim(p *policy.Policy, r *Request, a record.Actor, spki string, now time.Time) (again bool, err error) {
 	if a.Person != r.Ask.By.Person {
-		return false, refuse(ClassDenied, "not-yours", "", "%s was requested by %s: only they can claim it", r.ID, r.Ask.By.Person)
+		return false, record.Refuse(record.ClassDenied, "not-yours", "", "%s was requested by %s: only they can claim it", r.ID, r.Ask.By.Person)
 	}
-	if a.Channel != ChannelKey {
-		return false, refuse(ClassDenied, "channel", "claim it with: breakglass claim "+r.ID,
+	if a.Channel != record.ChannelKey {
+		return false, record.Refuse(record.ClassDenied, "channel", "claim it with: breakglass claim "+r.ID,
 			"certificates are handed out to the command line only")
 	}
 	st := r.State(now)
 	switch st {
 	case StateApproved:
 	case StatePending:
-		return false, refuse(ClassConflict, "not-approved", "", "%s still needs %s", r.ID, joinAnd(r.Missing()))
+		return false, record.Refuse(record.ClassConflict, "not-approved", "", "%s still needs %s", r.ID, record.JoinAnd(r.Missing()))
 	case StateActive:
 		if r.Claimed.SPKI == spki {
 			return true, nil
 		}
-		return false, refuse(ClassConflict, "claimed", "use the key it was claimed with, or open a new request",
+		return false, record.Refuse(record.ClassConflict, "claimed", "use the key it was claimed with, or open a new request",
 			"%s has given its one certificate to another key", r.ID)
 	case StateIssuing:
-		return false, refuse(ClassUnavailable, "issuing", "watch it with: breakglass status "+r.ID, "%s is being issued", r.ID)
+		return false, record.Refuse(record.ClassUnavailable, "issuing", "watch it with: breakglass status "+r.ID, "%s is being issued", r.ID)
 	case StateLapsed:
-		return false, refuse(ClassExpired, "lapsed", "a new request is cheap: breakglass request", "%s was not claimed in time", r.ID)
+		return false, record.Refuse(record.ClassExpired, "lapsed", "a new request is cheap: breakglass request", "%s was not claimed in time",
+			r.ID)
 	case StateExpired:
-		return false, refuse(ClassExpired, "expired", "a new request is cheap: breakglass request", "the certificate of %s has expired", r.ID)
+		return false, record.Refuse(record.ClassExpired, "expired", "a new request is cheap: breakglass request",
+			"the certificate of %s has expired", r.ID)
 	case StateDenied:
-		return false, refuse(ClassDenied, "denied", "", "%s was denied by %s: %s", r.ID, r.Denied.By.Person, r.Denied.Reason)
+		return false, record.Refuse(record.ClassDenied, "denied", "", "%s was denied by %s: %s", r.ID, r.Denied.By.Person, r.Denied.Reason)
 	case StateRevoked, StateFailed, StateWithdrawn:
-		return false, refuse(ClassConflict, "over", "a new request is cheap: breakglass request", "%s is %s", r.ID, st)
+		return false, record.Refuse(record.ClassConflict, "over", "a new request is cheap: breakglass request", "%s is %s", r.ID, st)
 	}
 	if r.Ask.KeyHash != "" && r.Ask.KeyHash != spki {
-		return false, refuse(ClassDenied, "other-key", "claim on the machine where it was requested", "%s was approved for another key", r.ID)
+		return false, record.Refuse(record.ClassDenied, "other-key", "claim on the machine where it was requested",
+			"%s was approved for another key", r.ID)
 	}
 	if r.ClaimKey != "" && r.ClaimKey != spki {
-		return false, refuse(ClassDenied, "other-key", "claim with the key of the first try", "%s was claimed with another key", r.ID)
+		return false, record.Refuse(record.ClassDenied, "other-key", "claim with the key of the first try", "%s was claimed with another key",
+			r.ID)
 	}
 	if err := suspendedSince(p, r); err != nil {
 		return false, err
 	}
 	if bad := stricter(p, r); len(bad) > 0 {
-		return false, refuse(ClassPolicy, "policy/changed", "open a new request", "the access policy has become stricter since the approval: %s",
+		return false, record.Refuse(record.ClassPolicy, "policy/changed", "open a new request",
+			"the access policy has become stricter since the approval: %s",
 			strings.Join(bad, "; "))
 	}
 	return false, nil
 }
 
 // stricter says why the policy of today would not allow what was approved under the policy of then.
-func stricter(p *Policy, r *Request) []string {
+func stricter(p *policy.Policy, r *Request) []string {
 	if r.Ask.PolicyDigest == p.Digest {
 		return nil
 	}
@@ -401,22 +411,22 @@ func stricter(p *Policy, r *Request) []string {
 	if prof.Incident.Required && r.Ask.Incident == "" {
 		bad = append(bad, "it now needs an incident")
 	}
-	live := slices.DeleteFunc(slices.Clone(r.Approvals), func(a Approval) bool { return !p.owns(a.By) })
-	if missing := p.Freeze(prof).missing(live); len(missing) > 0 {
-		bad = append(bad, "it now needs "+joinAnd(missing))
+	live := slices.DeleteFunc(slices.Clone(r.Approvals), func(a policy.Approval) bool { return !p.Owns(a.By) })
+	if missing := p.Freeze(prof).Missing(live); len(missing) > 0 {
+		bad = append(bad, "it now needs "+record.JoinAnd(missing))
 	}
 	return bad
 }
 
-func equalRights(a, b Rights) bool {
+func equalRights(a, b policy.Rights) bool {
 	return a.ClusterRole == b.ClusterRole && a.Role == b.Role && a.Group == b.Group && slices.Equal(a.Namespaces, b.Namespaces)
 }
 
-func (s *Service) deliverAgain(ctx context.Context, r *Request, a Actor) (*Delivery, error) {
+func (s *Service) deliverAgain(ctx context.Context, r *Request, a record.Actor) (*Delivery, error) {
 	if err := s.often(r.ID + " " + a.Person); err != nil {
 		return nil, err
 	}
-	after, err := s.note(ctx, r, func(r *Request) Event {
+	after, err := s.note(ctx, r, func(r *Request) record.Event {
 		if r.State(s.now()) != StateActive {
 			return nil
 		}
@@ -434,7 +444,7 @@ func (s *Service) deliverAgain(ctx context.Context, r *Request, a Actor) (*Deliv
 		return nil, err
 	}
 	if st := d.Request.State(s.now()); st != StateActive {
-		return nil, refuse(ClassConflict, "over", "", "%s is %s", r.ID, st)
+		return nil, record.Refuse(record.ClassConflict, "over", "", "%s is %s", r.ID, st)
 	}
 	return d, nil
 }
@@ -478,7 +488,7 @@ func (s *Service) bind(ctx context.Context, r *Request) (*Request, error) {
 		return nil, fmt.Errorf("binding %s in cluster %s: %w", r.ID, r.Ask.Cluster, err)
 	}
 	failpoint("bound-not-recorded")
-	return s.note(ctx, r, func(r *Request) Event {
+	return s.note(ctx, r, func(r *Request) record.Event {
 		if r.Bound {
 			return nil
 		}
@@ -495,7 +505,7 @@ func (s *Service) unbind(ctx context.Context, r *Request, why State) (*Request, 
 		s.log.Error("unbinding", slog.String("request", r.ID), slog.String("cluster", r.Ask.Cluster), slog.Any("error", err))
 		return nil, fmt.Errorf("unbinding %s in cluster %s: %w", r.ID, r.Ask.Cluster, err)
 	}
-	after, err := s.note(ctx, r, func(r *Request) Event {
+	after, err := s.note(ctx, r, func(r *Request) record.Event {
 		if !r.Bound {
 			return nil
 		}
@@ -522,7 +532,7 @@ func (s *Service) staying(ctx context.Context, r *Request, why error) error {
 
 // note appends what the daemon did by itself, deciding again after each lost race. An event that follows from the request as the
 // caller has it is appended only if the request has not moved on; that there is none is decided on the request as it is now.
-func (s *Service) note(ctx context.Context, r *Request, what func(*Request) Event) (*Request, error) {
+func (s *Service) note(ctx context.Context, r *Request, what func(*Request) record.Event) (*Request, error) {
 	for fresh := false; ; fresh = true {
 		if fresh {
 			var err error
@@ -566,7 +576,7 @@ func (s *Service) settle(ctx context.Context, r *Request) error {
 		}
 		s.log.Error("a certificate exists that was never delivered", slog.String("request", r.ID), slog.Int("certificates", len(found)))
 	}
-	_, err = s.note(ctx, r, func(r *Request) Event {
+	_, err = s.note(ctx, r, func(r *Request) record.Event {
 		if r.State(s.now()) != StateIssuing {
 			return nil
 		}

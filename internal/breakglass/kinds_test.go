@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/record"
 )
 
 // kindsFile holds one entry of every kind, a line each: the kind, a tab, the bytes as they stand in a ledger. A line that is there
@@ -41,7 +42,7 @@ func TestBytesOfEveryKindAreFrozen(t *testing.T) {
 		if ev.Kind() != kind { // a former number: it is read, and not written any more
 			continue
 		}
-		if again := draft(ev, nil).Body; !bytes.Equal(again, body) {
+		if again := record.Draft(ev, nil).Body; !bytes.Equal(again, body) {
 			t.Errorf("%s reads and writes again as other bytes:\n%s\n%s", kind, body, again)
 		}
 		if now := sample(t, kind); !bytes.Equal(now, body) {
@@ -91,7 +92,7 @@ func sample(t *testing.T, kind string) []byte {
 	}
 	v := reflect.New(reflect.TypeOf(zero)).Elem()
 	fill(t, v, kind)
-	body := draft(v.Interface().(Event), nil).Body
+	body := record.Draft(v.Interface().(record.Event), nil).Body
 	for {
 		_, err := kinds[kind](body)
 		if err == nil {

@@ -7,12 +7,14 @@ import (
 	"time"
 
 	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/policy"
+	"github.com/breakglassd/breakglass/internal/record"
 )
 
 // apply adds one event to the fold. The rules here are the state machine's graph: they hold for what Service writes and for
 // what a ledger from anywhere claims to contain. With proof, signatures and certificates in the event are checked again: on
 // the way into the ledger and by an audit, not each time the service reads what it has written itself.
-func (r *Request) apply(e ledger.Entry, ev Event, proof bool) error {
+func (r *Request) apply(e ledger.Entry, ev record.Event, proof bool) error {
 	if e.StreamSeq != r.Rev+1 {
 		return fmt.Errorf("revision %d follows %d", e.StreamSeq, r.Rev)
 	}
@@ -32,7 +34,7 @@ func (r *Request) apply(e ledger.Entry, ev Event, proof bool) error {
 	var err error
 	switch ev := ev.(type) {
 	case Requested:
-		r.Ask, r.At, r.Seq, r.Digest, r.Reason = ev, e.Time, e.Seq, leafDigest(e), e.Texts["reason"]
+		r.Ask, r.At, r.Seq, r.Digest, r.Reason = ev, e.Time, e.Seq, record.LeafDigest(e), e.Texts["reason"]
 		err = ev.check(e.Time)
 	case Approved:
 		err = in(StatePending, StateApproved)
@@ -42,7 +44,7 @@ func (r *Request) apply(e ledger.Entry, ev Event, proof bool) error {
 			err = fmt.Errorf("approves another digest")
 		case ev.By.Person == "" || ev.By.Person == r.Ask.By.Person:
 			err = fmt.Errorf("%q cannot approve this request", ev.By.Person)
-		case !r.Ask.Quorum.counts(ev.By.Person):
+		case !r.Ask.Quorum.Counts(ev.By.Person):
 			err = fmt.Errorf("%q is not an approver", ev.By.Person)
 		case !slices.Contains(r.Ask.Quorum.Channels, ev.By.Channel):
 			err = fmt.Errorf("approvals by %s do not count", ev.By.Channel)
@@ -60,13 +62,13 @@ func (r *Request) apply(e ledger.Entry, ev Event, proof bool) error {
 					r.TakenBack[ev.By.Person])
 				break
 			}
-			if proof && ev.By.Channel == ChannelKey {
+			if proof && ev.By.Channel == record.ChannelKey {
 				err = ev.verify(r.ID, e.Kind)
 			}
 		}
 		if err == nil {
 			r.countsTakenBack = r.countsTakenBack || e.Kind != approvedV1
-			r.Approvals = append(r.Approvals, Approval{By: ev.By, At: e.Time, Comment: e.Texts["comment"], Signed: ev.Signature != ""})
+			r.Approvals = append(r.Approvals, policy.Approval{By: ev.By, At: e.Time, Comment: e.Texts["comment"], Signed: ev.Signature != ""})
 			r.reached, r.counted = r.countQuorum(), len(r.Approvals)
 		}
 	case ApprovalWithdrawn:
@@ -75,7 +77,7 @@ func (r *Request) apply(e ledger.Entry, ev Event, proof bool) error {
 				err = fmt.Errorf("%q has not approved", ev.By.Person)
 			}
 		}
-		r.Approvals = slices.DeleteFunc(slices.Clone(r.Approvals), func(a Approval) bool { return a.By.Person == ev.By.Person })
+		r.Approvals = slices.DeleteFunc(slices.Clone(r.Approvals), func(a policy.Approval) bool { return a.By.Person == ev.By.Person })
 		r.reached, r.counted = r.countQuorum(), len(r.Approvals)
 		taken := maps.Clone(r.TakenBack)
 		if taken == nil {
@@ -85,10 +87,10 @@ func (r *Request) apply(e ledger.Entry, ev Event, proof bool) error {
 		r.TakenBack = taken
 	case Denied:
 		err = in(StatePending, StateApproved)
-		r.Denied = &Ending{By: ev.By, At: e.Time, Reason: e.Texts["reason"]}
+		r.Denied = &record.Ending{By: ev.By, At: e.Time, Reason: e.Texts["reason"]}
 	case Withdrawn:
 		err = in(StatePending, StateApproved)
-		r.Withdrawn = &Ending{By: ev.By, At: e.Time, Reason: e.Texts["reason"]}
+		r.Withdrawn = &record.Ending{By: ev.By, At: e.Time, Reason: e.Texts["reason"]}
 	case Claimed:
 		err = in(StateApproved)
 		switch {
@@ -134,7 +136,7 @@ func (r *Request) apply(e ledger.Entry, ev Event, proof bool) error {
 		r.Bound = false
 	case Revoked:
 		err = in(StateApproved, StateActive) // before the claim, it ends what would have become a certificate
-		r.Revoked = &Ending{By: ev.By, At: e.Time, Reason: e.Texts["reason"]}
+		r.Revoked = &record.Ending{By: ev.By, At: e.Time, Reason: e.Texts["reason"]}
 	case Delivered:
 		err = in(StateActive)
 	case Ended:
@@ -170,7 +172,7 @@ func (r *Request) apply(e ledger.Entry, ev Event, proof bool) error {
 		case ev.Seen != "" && ev.Seen != r.Swept.Digest():
 			err = fmt.Errorf("acknowledged is another sweep than the last")
 		}
-		r.Acknowledged = &Ending{By: ev.By, At: e.Time, Reason: e.Texts["note"]}
+		r.Acknowledged = &record.Ending{By: ev.By, At: e.Time, Reason: e.Texts["note"]}
 	case Closed:
 		switch err = r.ended(state); {
 		case err != nil:
@@ -179,7 +181,7 @@ func (r *Request) apply(e ledger.Entry, ev Event, proof bool) error {
 		case ev.By.Person != r.Ask.By.Person:
 			err = fmt.Errorf("closed by %q, requested by %q", ev.By.Person, r.Ask.By.Person)
 		}
-		r.Closed = &Ending{By: ev.By, At: e.Time, Reason: e.Texts["note"]}
+		r.Closed = &record.Ending{By: ev.By, At: e.Time, Reason: e.Texts["note"]}
 	case Overdue:
 		if slices.Contains(r.Overdue, ev.What) {
 			err = fmt.Errorf("recorded as overdue already")
@@ -228,8 +230,8 @@ func (q Requested) check(at time.Time) error {
 		return fmt.Errorf("no requester")
 	case q.TTLSeconds <= 0 || q.ClaimSeconds <= 0 || !q.PendingUntil.After(at):
 		return fmt.Errorf("lifetime or deadline not in the future")
-	case q.Quorum.Count < MinQuorum:
-		return fmt.Errorf("quorum of %d is below the floor of %d", q.Quorum.Count, MinQuorum)
+	case q.Quorum.Count < policy.MinQuorum:
+		return fmt.Errorf("quorum of %d is below the floor of %d", q.Quorum.Count, policy.MinQuorum)
 	}
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/record"
 )
 
 // model is the product page in forty lines, written without looking at the machine: what one request of the kit's profile
@@ -146,7 +147,7 @@ func TestServiceIsItsModel(t *testing.T) {
 						}
 					}
 				}
-				if refused, ok := breakglass.AsRefusal(err); allowed != (err == nil) || err != nil && !ok {
+				if refused, ok := record.AsRefusal(err); allowed != (err == nil) || err != nil && !ok {
 					t.Fatalf("step %d: %s by %s while %s: %v (%v), model allows it: %t", i, st.cmd, st.who, before, err, refused, allowed)
 				}
 				got, err := s.Service.Get(t.Context(), r.ID)
@@ -229,67 +230,67 @@ func TestMachineRefusesEveryEventThatDoesNotFollow(t *testing.T) {
 		}
 
 		events := map[string]struct {
-			ev    func(r *breakglass.Request) breakglass.Event
+			ev    func(r *breakglass.Request) record.Event
 			after []breakglass.State // where it may follow
 		}{
-			"requested": {func(r *breakglass.Request) breakglass.Event { return r.Ask }, nil},
-			"approved": {func(r *breakglass.Request) breakglass.Event {
+			"requested": {func(r *breakglass.Request) record.Event { return r.Ask }, nil},
+			"approved": {func(r *breakglass.Request) record.Event {
 				return breakglass.Approved{By: bySlack("erin"), Digest: r.Digest}
 			}, []breakglass.State{breakglass.StatePending, breakglass.StateApproved}},
-			"withdrawn approval": {func(*breakglass.Request) breakglass.Event { return breakglass.ApprovalWithdrawn{By: byKey("carol")} },
+			"withdrawn approval": {func(*breakglass.Request) record.Event { return breakglass.ApprovalWithdrawn{By: byKey("carol")} },
 				[]breakglass.State{breakglass.StateApproved}},
-			"denied": {func(*breakglass.Request) breakglass.Event { return breakglass.Denied{By: byKey("carol")} },
+			"denied": {func(*breakglass.Request) record.Event { return breakglass.Denied{By: byKey("carol")} },
 				[]breakglass.State{breakglass.StatePending, breakglass.StateApproved}},
-			"withdrawn": {func(r *breakglass.Request) breakglass.Event { return breakglass.Withdrawn{By: r.Ask.By} },
+			"withdrawn": {func(r *breakglass.Request) record.Event { return breakglass.Withdrawn{By: r.Ask.By} },
 				[]breakglass.State{breakglass.StatePending, breakglass.StateApproved}},
-			"claimed": {func(r *breakglass.Request) breakglass.Event {
+			"claimed": {func(r *breakglass.Request) record.Event {
 				return breakglass.Claimed{By: r.Ask.By, CommonName: breakglass.CommonName(r.Ask.By.Person, r.ID), Group: r.Ask.Rights.Group,
 					SPKI: "00", CSR: "00", TTLSeconds: r.Ask.TTLSeconds, PublicKey: publicKey(r.Ask.By.Person),
 					Signature: bgtest.SignSSH(bgtest.SSHKey(r.Ask.By.Person), breakglass.ClaimNamespace, breakglass.ClaimText(r.ID, "00"))}
 			}, []breakglass.State{breakglass.StateApproved}},
-			"not signed": {func(r *breakglass.Request) breakglass.Event {
+			"not signed": {func(r *breakglass.Request) record.Event {
 				if r.Claimed == nil {
 					return breakglass.NotSigned{}
 				}
 				return breakglass.NotSigned{SPKI: r.Claimed.SPKI}
 			}, []breakglass.State{breakglass.StateIssuing}},
-			"failed": {func(*breakglass.Request) breakglass.Event { return breakglass.Failed{Why: breakglass.FailUnknown} },
+			"failed": {func(*breakglass.Request) record.Event { return breakglass.Failed{Why: breakglass.FailUnknown} },
 				[]breakglass.State{breakglass.StateIssuing}},
 			// another request's certificate: never
-			"issued": {func(*breakglass.Request) breakglass.Event { return *reach[breakglass.StateActive].Issued }, nil},
-			"bound": {func(r *breakglass.Request) breakglass.Event { return breakglass.Bound{Rights: r.Ask.Rights} },
+			"issued": {func(*breakglass.Request) record.Event { return *reach[breakglass.StateActive].Issued }, nil},
+			"bound": {func(r *breakglass.Request) record.Event { return breakglass.Bound{Rights: r.Ask.Rights} },
 				[]breakglass.State{breakglass.StateActive, breakglass.StateRevoked}},
-			"unbound": {func(*breakglass.Request) breakglass.Event { return breakglass.Unbound{Why: breakglass.StateRevoked} },
+			"unbound": {func(*breakglass.Request) record.Event { return breakglass.Unbound{Why: breakglass.StateRevoked} },
 				[]breakglass.State{breakglass.StateExpired, breakglass.StateRevoked}},
-			"revoked": {func(*breakglass.Request) breakglass.Event { return breakglass.Revoked{By: byKey("carol")} },
+			"revoked": {func(*breakglass.Request) record.Event { return breakglass.Revoked{By: byKey("carol")} },
 				[]breakglass.State{breakglass.StateApproved, breakglass.StateActive}},
-			"delivered": {func(r *breakglass.Request) breakglass.Event { return breakglass.Delivered{By: r.Ask.By} },
+			"delivered": {func(r *breakglass.Request) record.Event { return breakglass.Delivered{By: r.Ask.By} },
 				[]breakglass.State{breakglass.StateActive}},
 			// ended once already
-			"ended lapsed":  {func(*breakglass.Request) breakglass.Event { return breakglass.Ended{State: breakglass.StateLapsed} }, nil},
-			"ended pending": {func(*breakglass.Request) breakglass.Event { return breakglass.Ended{State: breakglass.StatePending} }, nil},
-			"refused": {func(*breakglass.Request) breakglass.Event {
+			"ended lapsed":  {func(*breakglass.Request) record.Event { return breakglass.Ended{State: breakglass.StateLapsed} }, nil},
+			"ended pending": {func(*breakglass.Request) record.Event { return breakglass.Ended{State: breakglass.StatePending} }, nil},
+			"refused": {func(*breakglass.Request) record.Event {
 				return breakglass.Refused{By: byKey("mallory"), Command: "approve", Code: "x"}
 			}, breakglass.AllStates()},
-			"heartbeat": {func(*breakglass.Request) breakglass.Event { return breakglass.Heartbeat{} }, nil},
-			"receipt":   {func(*breakglass.Request) breakglass.Event { return breakglass.Receipt{} }, []breakglass.State{breakglass.StateRevoked}},
-			"session reported": {func(*breakglass.Request) breakglass.Event {
+			"heartbeat": {func(*breakglass.Request) record.Event { return breakglass.Heartbeat{} }, nil},
+			"receipt":   {func(*breakglass.Request) record.Event { return breakglass.Receipt{} }, []breakglass.State{breakglass.StateRevoked}},
+			"session reported": {func(*breakglass.Request) record.Event {
 				return breakglass.SessionReported{Source: breakglass.SourceNone}
 			},
 				[]breakglass.State{breakglass.StateExpired, breakglass.StateRevoked}},
-			"swept": {func(*breakglass.Request) breakglass.Event { return breakglass.Swept{} },
+			"swept": {func(*breakglass.Request) record.Event { return breakglass.Swept{} },
 				[]breakglass.State{breakglass.StateExpired, breakglass.StateRevoked}},
 			// nothing was found
-			"acknowledged": {func(*breakglass.Request) breakglass.Event { return breakglass.Acknowledged{By: byKey("erin")} }, nil},
-			"closed": {func(r *breakglass.Request) breakglass.Event { return breakglass.Closed{By: r.Ask.By} },
+			"acknowledged": {func(*breakglass.Request) record.Event { return breakglass.Acknowledged{By: byKey("erin")} }, nil},
+			"closed": {func(r *breakglass.Request) record.Event { return breakglass.Closed{By: r.Ask.By} },
 				[]breakglass.State{breakglass.StateExpired, breakglass.StateRevoked}},
-			"closed by another": {func(*breakglass.Request) breakglass.Event { return breakglass.Closed{By: byKey("carol")} }, nil},
-			"overdue": {func(*breakglass.Request) breakglass.Event { return breakglass.Overdue{What: breakglass.OverdueClosing} },
+			"closed by another": {func(*breakglass.Request) record.Event { return breakglass.Closed{By: byKey("carol")} }, nil},
+			"overdue": {func(*breakglass.Request) record.Event { return breakglass.Overdue{What: breakglass.OverdueClosing} },
 				nil}, // none is asked for
-			"a finding":             {func(*breakglass.Request) breakglass.Event { return breakglass.FindingOpened{Key: "x"} }, nil},
-			"a canary":              {func(*breakglass.Request) breakglass.Event { return breakglass.CanaryDone{} }, nil},
-			"a check":               {func(*breakglass.Request) breakglass.Event { return breakglass.CheckRun{} }, nil},
-			"imported audit events": {func(*breakglass.Request) breakglass.Event { return breakglass.AuditImported{} }, nil},
+			"a finding":             {func(*breakglass.Request) record.Event { return breakglass.FindingOpened{Key: "x"} }, nil},
+			"a canary":              {func(*breakglass.Request) record.Event { return breakglass.CanaryDone{} }, nil},
+			"a check":               {func(*breakglass.Request) record.Event { return breakglass.CheckRun{} }, nil},
+			"imported audit events": {func(*breakglass.Request) record.Event { return breakglass.AuditImported{} }, nil},
 		}
 		cells := 0
 		for name, e := range events {

@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"github.com/breakglassd/breakglass/internal/bgtest"
-	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/policy"
 )
 
 // whole is an access policy that says something in every field.
@@ -32,7 +32,7 @@ func whole() string {
 }
 
 // fields is what every field of a policy holds, by the field's path. Lists are taken apart.
-func fields(p *breakglass.Policy) map[string][]string {
+func fields(p *policy.Policy) map[string][]string {
 	out := map[string][]string{}
 	var walk func(path string, t reflect.Type, values []reflect.Value)
 	walk = func(path string, t reflect.Type, values []reflect.Value) {
@@ -67,7 +67,7 @@ func fields(p *breakglass.Policy) map[string][]string {
 			slices.Sort(out[path])
 		}
 	}
-	walk("", reflect.TypeFor[breakglass.Policy](), []reflect.Value{reflect.ValueOf(*p)})
+	walk("", reflect.TypeFor[policy.Policy](), []reflect.Value{reflect.ValueOf(*p)})
 	return out
 }
 
@@ -194,17 +194,17 @@ func TestEveryFieldOfThePolicyHasARule(t *testing.T) {
 			if was, is := fields(old)[c.path], fields(next)[c.path]; slices.Equal(was, is) {
 				t.Fatalf("it does not change %s: %q", c.path, is)
 			}
-			if words := breakglass.Diff(old, next); len(words) == 0 {
+			if words := policy.Diff(old, next); len(words) == 0 {
 				t.Error("nothing says so in words")
 			}
-			if eases := breakglass.Eases(old, next); (len(eases) > 0) != c.waits {
+			if eases := policy.Eases(old, next); (len(eases) > 0) != c.waits {
 				t.Errorf("waits for two people: %q, want %t", eases, c.waits)
 			}
-			less, err := breakglass.Restrict(old, next).Render()
+			less, err := policy.Restrict(old, next).Render()
 			if err != nil {
 				return // then nothing is in force before two have signed
 			}
-			if eases := breakglass.Eases(old, less); len(eases) > 0 {
+			if eases := policy.Eases(old, less); len(eases) > 0 {
 				t.Errorf("in force without two people: %q", eases)
 			}
 		})

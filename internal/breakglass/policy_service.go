@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/policy"
+	"github.com/breakglassd/breakglass/internal/record"
 )
 
 // policyCheck names the findings of this file.
@@ -27,7 +29,7 @@ const (
 )
 
 // startPolicy puts in force what the ledger says is in force, and then changes it to what the file has, if that may be.
-func (s *Service) startPolicy(ctx context.Context, p *Policy, acceptWeaker bool) error {
+func (s *Service) startPolicy(ctx context.Context, p *policy.Policy, acceptWeaker bool) error {
 	s.reload.Lock()
 	defer s.reload.Unlock()
 	read, err := readPolicyState(ctx, s.ledger)
@@ -36,23 +38,23 @@ func (s *Service) startPolicy(ctx context.Context, p *Policy, acceptWeaker bool)
 	}
 	s.changing = read
 	st := &s.changing
-	if st.policy == nil {
+	if st.Policy == nil {
 		return s.firstPolicy(ctx, p, acceptWeaker)
 	}
-	if err := s.enforce(func() (*Policy, error) { return st.inForce(), nil }); err != nil {
+	if err := s.enforce(func() (*policy.Policy, error) { return st.InForce(), nil }); err != nil {
 		return err
 	}
 	switch {
 	case p == nil:
-		s.log.Error("THE ACCESS POLICY ON DISK IS NOT IN FORCE: the one before stays", slog.String("policy", st.loaded.Digest))
+		s.log.Error("THE ACCESS POLICY ON DISK IS NOT IN FORCE: the one before stays", slog.String("policy", st.Loaded.Digest))
 		return nil
-	case acceptWeaker && p.Digest != st.loaded.Digest && len(Eases(st.policy, p)) > 0:
-		s.log.Error("THE ACCESS POLICY IS ONE THAT NOBODY HAS AGREED TO: --accept-weaker", slog.Any("changes", Diff(st.policy, p)))
-		return s.record(ctx, p, PolicyLoaded{Why: WhyAccepted, Weaker: true, Changes: Diff(st.policy, p)})
+	case acceptWeaker && p.Digest != st.Loaded.Digest && len(policy.Eases(st.Policy, p)) > 0:
+		s.log.Error("THE ACCESS POLICY IS ONE THAT NOBODY HAS AGREED TO: --accept-weaker", slog.Any("changes", policy.Diff(st.Policy, p)))
+		return s.record(ctx, p, policy.Loaded{Why: policy.WhyAccepted, Weaker: true, Changes: policy.Diff(st.Policy, p)})
 	}
 	_, err = s.change(ctx, p)
-	if _, no := AsRefusal(err); no {
-		s.log.Error("THE ACCESS POLICY ON DISK IS NOT IN FORCE: the one before stays", slog.String("policy", s.changing.loaded.Digest),
+	if _, no := record.AsRefusal(err); no {
+		s.log.Error("THE ACCESS POLICY ON DISK IS NOT IN FORCE: the one before stays", slog.String("policy", s.changing.Loaded.Digest),
 			slog.Any("error", err))
 		return nil
 	}
@@ -61,112 +63,113 @@ func (s *Service) startPolicy(ctx context.Context, p *Policy, acceptWeaker bool)
 
 // firstPolicy puts a policy in force where there is none to hold it against: in a new ledger, in one of an earlier release, or where
 // the text of the one in force is lost.
-func (s *Service) firstPolicy(ctx context.Context, p *Policy, acceptWeaker bool) error {
+func (s *Service) firstPolicy(ctx context.Context, p *policy.Policy, acceptWeaker bool) error {
 	st := &s.changing
 	if p == nil {
 		return errors.New("the access policy on disk is broken, and the ledger has none that could stay in force")
 	}
-	ev := PolicyLoaded{Why: WhyFirst}
+	ev := policy.Loaded{Why: policy.WhyFirst}
 	switch {
-	case st.rev == 0 || p.Digest == st.loaded.Digest:
-	case st.kept && !acceptWeaker:
-		return refuse(ClassPolicy, "policy/unread", "bring back the file of that policy, or restart the daemon with --accept-weaker if the "+
+	case st.Rev == 0 || p.Digest == st.Loaded.Digest:
+	case st.Kept && !acceptWeaker:
+		return record.Refuse(record.ClassPolicy, "policy/unread", "bring back the file of that policy, or restart the daemon with "+
+			"--accept-weaker if the "+
 			"new one is meant",
-			"the access policy in force, %s, cannot be read, so nobody can tell what the one on disk changes: %v", st.loaded.Digest, st.unread)
+			"the access policy in force, %s, cannot be read, so nobody can tell what the one on disk changes: %v", st.Loaded.Digest, st.Unread)
 	default:
-		weaker := Weaker(st.loaded.Quorums, p)
+		weaker := policy.Weaker(st.Loaded.Quorums, p)
 		if len(weaker) > 0 && !acceptWeaker {
 			return refuseWeaker(weaker)
 		}
 		ev.Weaker = len(weaker) > 0
-		ev.Changes = slices.Concat([]string{changedWhileDown}, weaker, teamChanges(st.loaded.Teams, frozenTeams(p)))
+		ev.Changes = slices.Concat([]string{changedWhileDown}, weaker, teamChanges(st.Loaded.Teams, policy.FrozenTeams(p)))
 	}
-	if st.kept {
-		ev.Why, ev.Weaker = WhyAccepted, true
+	if st.Kept {
+		ev.Why, ev.Weaker = policy.WhyAccepted, true
 	}
 	return s.record(ctx, p, ev)
 }
 
 func refuseWeaker(weaker []string) error {
-	return refuse(ClassPolicy, "policy/weaker", "undo that, or restart the daemon with --accept-weaker if it is meant",
+	return record.Refuse(record.ClassPolicy, "policy/weaker", "undo that, or restart the daemon with --accept-weaker if it is meant",
 		"the new access policy asks for less than the one in force (%s)", strings.Join(weaker, "; "))
 }
 
 // SetPolicy changes the policy in force to the one of the file. What only takes away is in force at once. If the one in force names a
 // team that must agree to changes, everything else waits for two of its people: the refusal says so. If it names none, the file is in
 // force as it is read, unless it asks for less. The changes that are in force from now on are returned in words.
-func (s *Service) SetPolicy(ctx context.Context, p *Policy) ([]string, error) {
+func (s *Service) SetPolicy(ctx context.Context, p *policy.Policy) ([]string, error) {
 	s.reload.Lock()
 	defer s.reload.Unlock()
 	return s.change(ctx, p)
 }
 
-func (s *Service) change(ctx context.Context, p *Policy) ([]string, error) {
+func (s *Service) change(ctx context.Context, p *policy.Policy) ([]string, error) {
 	changes, err := s.changeTo(ctx, p)
-	if _, no := AsRefusal(err); no || err == nil {
+	if _, no := record.AsRefusal(err); no || err == nil {
 		s.policyOnDisk(ctx, err)
 	}
 	return changes, err
 }
 
-func (s *Service) changeTo(ctx context.Context, p *Policy) ([]string, error) {
+func (s *Service) changeTo(ctx context.Context, p *policy.Policy) ([]string, error) {
 	st := &s.changing
-	old := st.policy
-	if p.Digest == st.loaded.Digest {
+	old := st.Policy
+	if p.Digest == st.Loaded.Digest {
 		return nil, s.dropProposal(ctx)
 	}
-	if !st.guarded() {
+	if !st.Guarded() {
 		if weaker := s.weaker(p); len(weaker) > 0 {
 			return nil, refuseWeaker(weaker)
 		}
-		changes := Diff(old, p)
-		return changes, s.record(ctx, p, PolicyLoaded{Why: WhyFile, Changes: changes})
+		changes := policy.Diff(old, p)
+		return changes, s.record(ctx, p, policy.Loaded{Why: policy.WhyFile, Changes: changes})
 	}
-	if len(Eases(old, p)) == 0 {
-		changes := Diff(old, p)
-		return changes, s.record(ctx, p, PolicyLoaded{Why: WhyLess, Changes: changes})
+	if len(policy.Eases(old, p)) == 0 {
+		changes := policy.Diff(old, p)
+		return changes, s.record(ctx, p, policy.Loaded{Why: policy.WhyLess, Changes: changes})
 	}
-	less, err := Restrict(old, p).Render()
+	less, err := policy.Restrict(old, p).Render()
 	rest := ""
 	if err != nil {
 		s.log.Warn("what the access policy on disk takes away waits with the rest: without it the rest would not be a policy",
 			slog.Any("error", err))
 		less, rest = old, "; what it takes away waits as well: without the rest it would not be a policy"
 	}
-	taken := Diff(old, less)
+	taken := policy.Diff(old, less)
 	if len(taken) > 0 {
-		if err := s.record(ctx, less, PolicyLoaded{Why: WhyLess, Changes: taken}); err != nil {
+		if err := s.record(ctx, less, policy.Loaded{Why: policy.WhyLess, Changes: taken}); err != nil {
 			return nil, err
 		}
 	}
-	ev := PolicyProposed{Digest: p.Digest, Base: st.loaded.Digest, Changes: bounded(Diff(st.policy, p))}
-	if st.waits == nil || st.waits.Digest != ev.Digest || st.waits.Base != ev.Base {
+	ev := policy.Proposed{Digest: p.Digest, Base: st.Loaded.Digest, Changes: policy.Bounded(policy.Diff(st.Policy, p))}
+	if st.Waits == nil || st.Waits.Digest != ev.Digest || st.Waits.Base != ev.Base {
 		if err := fits(p, ev); err != nil {
 			return taken, err
 		}
-		if err := s.appendPolicy(ctx, draft(ev, textsOf(p))); err != nil {
+		if err := s.appendPolicy(ctx, record.Draft(ev, policy.TextsOf(p))); err != nil {
 			return taken, err
 		}
 	}
-	return taken, refuse(ClassPolicy, CodePolicyWaits,
-		"two people of "+st.policy.Change.Approvers+": breakglass policy approve "+p.Digest[:12],
-		"the new access policy adds or eases something and waits for two people of %s (%s)%s", st.policy.Change.Approvers,
+	return taken, record.Refuse(record.ClassPolicy, CodePolicyWaits,
+		"two people of "+st.Policy.Change.Approvers+": breakglass policy approve "+p.Digest[:12],
+		"the new access policy adds or eases something and waits for two people of %s (%s)%s", st.Policy.Change.Approvers,
 		strings.Join(ev.Changes, "; "), rest)
 }
 
 // weaker says what an operator's word is needed for. Where the policy in force names a team that must agree, that is everything that
 // does more than take away; where it names none, what asks for less in a profile that is or was there.
-func (s *Service) weaker(p *Policy) []string {
+func (s *Service) weaker(p *policy.Policy) []string {
 	st := &s.changing
-	eases := Eases(st.policy, p)
-	if st.guarded() {
+	eases := policy.Eases(st.Policy, p)
+	if st.Guarded() {
 		return eases
 	}
-	out := Weaker(st.loaded.Quorums, p)
+	out := policy.Weaker(st.Loaded.Quorums, p)
 	for _, text := range eases {
 		where, _, of := strings.Cut(text, ": ")
 		id, profile := strings.CutPrefix(where, "profile ")
-		_, was := st.policy.Profile(id)
+		_, was := st.Policy.Profile(id)
 		_, is := p.Profile(id)
 		if of && profile && was && is && text != where+": description changed" || strings.HasPrefix(text, "policy.cooling ") {
 			out = append(out, text)
@@ -177,10 +180,10 @@ func (s *Service) weaker(p *Policy) []string {
 }
 
 func (s *Service) dropProposal(ctx context.Context) error {
-	if s.changing.waits == nil {
+	if s.changing.Waits == nil {
 		return nil
 	}
-	return s.appendPolicy(ctx, draft(PolicyDropped{Digest: s.changing.waits.Digest}, nil))
+	return s.appendPolicy(ctx, record.Draft(policy.Dropped{Digest: s.changing.Waits.Digest}, nil))
 }
 
 // PolicyWord is what comes with a signature over an access policy.
@@ -194,16 +197,16 @@ type PolicyWord struct {
 
 // SignPolicy records one person's yes to the policy that waits, or to the one in force that nobody has agreed to. With the second
 // person's the one that waits is in force. Saying yes twice is no error and no second voice.
-func (s *Service) SignPolicy(ctx context.Context, a Actor, w PolicyWord) error {
+func (s *Service) SignPolicy(ctx context.Context, a record.Actor, w PolicyWord) error {
 	s.reload.Lock()
 	defer s.reload.Unlock()
 	st := &s.changing
-	ev := PolicySigned{By: a, Entry: w.Entry, Digest: w.Digest, Base: w.Base, Waive: w.Waive, Signature: w.Signature}
+	ev := policy.Signed{By: a, Entry: w.Entry, Digest: w.Digest, Base: w.Base, Waive: w.Waive, Signature: w.Signature}
 	err := known(s.Policy(), a)
 	if err == nil {
 		err = s.decideSign(&ev)
 	}
-	if errors.Is(err, errSignedAlready) {
+	if errors.Is(err, policy.ErrSignedAlready) {
 		return nil
 	}
 	if err == nil {
@@ -212,17 +215,18 @@ func (s *Service) SignPolicy(ctx context.Context, a Actor, w PolicyWord) error {
 	if err != nil {
 		return s.recordRefusal(ctx, a, "policy-approve", RefusalStream, err)
 	}
-	drafts := []ledger.Draft{draft(ev, nil)}
-	if people, _ := st.signers(ev.Entry); ev.Entry == st.waiting && len(slices.DeleteFunc(people,
-		func(p string) bool { return p == a.Person })) >= MinQuorum-1 {
-		if st.next == nil {
-			return refuse(ClassConflict, "policy/unread", "have the daemon read the file again", "the text of the access policy that waits is lost")
+	drafts := []ledger.Draft{record.Draft(ev, nil)}
+	if people, _ := st.Signers(ev.Entry); ev.Entry == st.Waiting && len(slices.DeleteFunc(people,
+		func(p string) bool { return p == a.Person })) >= policy.MinQuorum-1 {
+		if st.Next == nil {
+			return record.Refuse(record.ClassConflict, "policy/unread", "have the daemon read the file again",
+				"the text of the access policy that waits is lost")
 		}
-		loaded := st.follow(st.next, PolicyLoaded{Why: WhySigned, Proposal: st.waiting, Changes: Diff(st.policy, st.next)})
-		if err := fits(st.next, loaded); err != nil {
+		loaded := st.Follow(st.Next, policy.Loaded{Why: policy.WhySigned, Proposal: st.Waiting, Changes: policy.Diff(st.Policy, st.Next)})
+		if err := fits(st.Next, loaded); err != nil {
 			return err
 		}
-		drafts = append(drafts, draft(loaded, textsOf(st.next)))
+		drafts = append(drafts, record.Draft(loaded, policy.TextsOf(st.Next)))
 	}
 	if err := s.appendPolicy(ctx, drafts...); err != nil {
 		return err
@@ -233,65 +237,52 @@ func (s *Service) SignPolicy(ctx context.Context, a Actor, w PolicyWord) error {
 	return nil
 }
 
-func (s *Service) decideSign(ev *PolicySigned) error {
+func (s *Service) decideSign(ev *policy.Signed) error {
 	st := &s.changing
-	if err := st.maySign(*ev, s.now()); errors.Is(err, errSignedAlready) {
+	if err := st.MaySign(*ev, s.now()); errors.Is(err, policy.ErrSignedAlready) {
 		return err
 	} else if err != nil {
-		return refuse(ClassDenied, "policy/sign", "see: breakglass policy show", "you cannot sign this: %v", err)
+		return record.Refuse(record.ClassDenied, "policy/sign", "see: breakglass policy show", "you cannot sign this: %v", err)
 	}
-	if ev.Entry == st.entry && st.agreed && (!ev.Waive || len(st.cooling) == 0) {
-		return refuse(ClassConflict, "policy/agreed", "see: breakglass policy show", "this access policy is in force and agreed to: there "+
-			"is nothing to sign")
+	if ev.Entry == st.Entry && st.Agreed && (!ev.Waive || len(st.Cooling) == 0) {
+		return record.Refuse(record.ClassConflict, "policy/agreed", "see: breakglass policy show",
+			"this access policy is in force and agreed to: there "+
+				"is nothing to sign")
 	}
-	ev.PublicKey, _ = st.policy.publicKey(ev.By.Person, ev.By.Key)
-	if err := ev.verify(); err != nil {
-		return &Refusal{Class: ClassDenied, Code: "signature", Why: "the signature is not one by your key over this access policy",
-			Next: "run breakglass policy approve again", cause: err}
+	ev.PublicKey, _ = st.Policy.PublicKey(ev.By.Person, ev.By.Key)
+	if err := ev.Verify(); err != nil {
+		return &record.Refusal{Class: record.ClassDenied, Code: "signature", Why: "the signature is not one by your key over this access policy",
+			Next: "run breakglass policy approve again", Cause: err}
 	}
 	return nil
 }
 
-// follow completes the entry of a policy that comes in force after the one that is.
-func (st *policyState) follow(p *Policy, ev PolicyLoaded) PolicyLoaded {
-	const most = 200
-	ev.Digest, ev.Base, ev.Changes = p.Digest, st.loaded.Digest, bounded(ev.Changes)
-	// What a profile asked for is remembered when it is gone, so that taking it out and putting it back weaker is seen.
-	for _, q := range st.loaded.Quorums {
-		if _, there := p.Profile(q.Profile); !there {
-			ev.Quorums = append(ev.Quorums, q)
-		}
-	}
-	ev.Quorums = ev.Quorums[max(0, len(ev.Quorums)-most):]
-	return ev
-}
-
 // record puts a policy in force.
-func (s *Service) record(ctx context.Context, p *Policy, ev PolicyLoaded) error {
-	ev = s.changing.follow(p, ev)
+func (s *Service) record(ctx context.Context, p *policy.Policy, ev policy.Loaded) error {
+	ev = s.changing.Follow(p, ev)
 	if err := fits(p, ev); err != nil {
 		return err
 	}
-	return s.appendPolicy(ctx, draft(ev, textsOf(p)))
+	return s.appendPolicy(ctx, record.Draft(ev, policy.TextsOf(p)))
 }
 
 // appendPolicy adds to the policy's stream, and has in force what that makes be in force.
 func (s *Service) appendPolicy(ctx context.Context, drafts ...ledger.Draft) error {
-	err := s.enforce(func() (*Policy, error) {
-		entries, err := s.ledger.Append(ctx, s.now(), PolicyStream, s.changing.rev, nil, drafts...)
+	err := s.enforce(func() (*policy.Policy, error) {
+		entries, err := s.ledger.Append(ctx, s.now(), PolicyStream, s.changing.Rev, nil, drafts...)
 		if err != nil {
 			return nil, fmt.Errorf("recording the policy: %w", err)
 		}
 		for _, e := range entries {
 			ev, err := Decode(e)
 			if err == nil {
-				err = s.changing.apply(e, ev, false)
+				err = s.changing.Apply(e, ev, false)
 			}
 			if err != nil {
 				return nil, fmt.Errorf("the access policy was recorded, but is not valid: %w", err)
 			}
 		}
-		return s.changing.inForce(), nil
+		return s.changing.InForce(), nil
 	})
 	if err == nil {
 		s.policyFindings(ctx)
@@ -302,18 +293,18 @@ func (s *Service) appendPolicy(ctx context.Context, drafts ...ledger.Draft) erro
 // policyFindings says what is wrong with who must agree to the policy in force.
 func (s *Service) policyFindings(ctx context.Context) {
 	st := &s.changing
-	rule := st.policy.Change
+	rule := st.Policy.Change
 	unconfirmed := FindingOpened{Key: policyUnconfirmed, Check: policyCheck, Severity: SeverityCritical,
-		What: fmt.Sprintf("the access policy %s is in force, and no two people of %s have agreed to it: %s", st.loaded.Digest[:12],
-			rule.Approvers, whyWords(st.loaded.Why)),
-		Next: "two people of " + rule.Approvers + ", each: breakglass policy approve " + st.loaded.Digest[:12]}
-	if !st.guarded() {
+		What: fmt.Sprintf("the access policy %s is in force, and no two people of %s have agreed to it: %s", st.Loaded.Digest[:12],
+			rule.Approvers, policy.WhyWords(st.Loaded.Why)),
+		Next: "two people of " + rule.Approvers + ", each: breakglass policy approve " + st.Loaded.Digest[:12]}
+	if !st.Guarded() {
 		unconfirmed.What = "an operator put an access policy in force with --accept-weaker, no two people have agreed to it, and the one in " +
 			"force names no team that could"
 		unconfirmed.Next = "name a team of two people or more in the file, policy: {approvers: TEAM}, and have two of its people sign it: " +
 			"breakglass policy approve"
 	}
-	s.findIf(ctx, st.unconfirmed(), unconfirmed, "two people have agreed to it")
+	s.findIf(ctx, st.Unconfirmed(), unconfirmed, "two people have agreed to it")
 	s.findIf(ctx, rule.Approvers == "" && rule.ReviewedBy == "", FindingOpened{Key: policyOneEditor, Check: policyCheck,
 		Severity: SeverityCritical,
 		What:     "the access policy names no team that must agree to its changes: one person who can write the file decides who approves",
@@ -328,7 +319,7 @@ func (s *Service) policyOnDisk(ctx context.Context, err error) {
 	if err != nil {
 		f.What += ": " + err.Error()
 	}
-	if r, ok := AsRefusal(err); ok && r.Next != "" {
+	if r, ok := record.AsRefusal(err); ok && r.Next != "" {
 		f.Next = r.Next
 	}
 	s.findIf(ctx, err != nil, f, "the access policy on disk is in force")
@@ -352,7 +343,7 @@ func (s *Service) findIf(ctx context.Context, is bool, f FindingOpened, over str
 
 // PolicyStanding is the access policy in force and the one that waits.
 type PolicyStanding struct {
-	Policy    *Policy
+	Policy    *policy.Policy
 	Entry     string // see PolicySigned
 	Since     time.Time
 	Why       string // in words
@@ -361,10 +352,10 @@ type PolicyStanding struct {
 	Cooling   []CoolingOff
 	Approvers []string // who can sign, if the policy names a team
 
-	Waiting       *PolicyProposed // nil: nothing waits
+	Waiting       *policy.Proposed // nil: nothing waits
 	WaitingEntry  string
 	WaitingSigned []string
-	WaitingPolicy *Policy
+	WaitingPolicy *policy.Policy
 	WaitingWaived bool
 }
 
@@ -378,33 +369,34 @@ type CoolingOff struct {
 
 // PolicyStanding says what is in force, since when and why, and what waits for whom. Approvers of the policy, reviewers and responders
 // may ask.
-func (s *Service) PolicyStanding(ctx context.Context, a Actor) (PolicyStanding, error) {
+func (s *Service) PolicyStanding(ctx context.Context, a record.Actor) (PolicyStanding, error) {
 	s.reload.Lock()
 	defer s.reload.Unlock()
 	p, st, now := s.Policy(), &s.changing, s.now()
 	err := known(p, a)
-	approver := slices.Contains(p.members([]string{p.Change.Approvers}), a.Person)
+	approver := slices.Contains(p.Members([]string{p.Change.Approvers}), a.Person)
 	if err == nil && !approver && !p.MayReview(a.Person) && !p.MayRespond(a.Person) {
-		err = refuse(ClassDenied, "policy/read", "", "only those who sign the access policy's changes, reviewers and responders can read it")
+		err = record.Refuse(record.ClassDenied, "policy/read", "",
+			"only those who sign the access policy's changes, reviewers and responders can read it")
 	}
 	if err != nil {
 		return PolicyStanding{}, s.recordRefusal(ctx, a, "policy-read", RefusalStream, err)
 	}
-	out := PolicyStanding{Policy: p, Entry: st.entry, Since: st.since, Why: whyWords(st.loaded.Why), Agreed: st.agreed,
-		Waiting: st.waits, WaitingEntry: st.waiting, WaitingPolicy: st.next}
-	out.Signed, _ = st.signers(st.entry)
-	out.WaitingSigned, out.WaitingWaived = st.signers(st.waiting)
-	owners := st.policy.credentials()
-	maps.Copy(owners, st.policy.places())
-	for c, until := range st.cooling {
+	out := PolicyStanding{Policy: p, Entry: st.Entry, Since: st.Since, Why: policy.WhyWords(st.Loaded.Why), Agreed: st.Agreed,
+		Waiting: st.Waits, WaitingEntry: st.Waiting, WaitingPolicy: st.Next}
+	out.Signed, _ = st.Signers(st.Entry)
+	out.WaitingSigned, out.WaitingWaived = st.Signers(st.Waiting)
+	owners := st.Policy.Credentials()
+	maps.Copy(owners, st.Policy.Places())
+	for c, until := range st.Cooling {
 		if now.Before(until) {
 			out.Cooling = append(out.Cooling, CoolingOff{owners[c], c, until})
 		}
 	}
 	slices.SortFunc(out.Cooling, func(a, b CoolingOff) int { return strings.Compare(a.Person+a.What, b.Person+b.What) })
-	out.Approvers = slices.DeleteFunc(p.members([]string{p.Change.Approvers}), func(id string) bool {
-		return !p.able(id,
-			[]Channel{ChannelKey})
+	out.Approvers = slices.DeleteFunc(p.Members([]string{p.Change.Approvers}), func(id string) bool {
+		return !p.Able(id,
+			[]record.Channel{record.ChannelKey})
 	})
 	return out, nil
 }
@@ -413,60 +405,38 @@ func (s *Service) PolicyStanding(ctx context.Context, a Actor) (PolicyStanding, 
 func (s *Service) PolicyWaits() time.Time {
 	s.reload.Lock()
 	defer s.reload.Unlock()
-	if s.changing.waits == nil {
+	if s.changing.Waits == nil {
 		return time.Time{}
 	}
-	return s.changing.asked
+	return s.changing.Asked
 }
-
-// Text is the file that the policy was read from.
-func (p *Policy) Text() string { return string(p.text) }
 
 // changedWhileDown stands in the record, and from there in reports, so that nobody takes a short list of changes for all of them.
 const changedWhileDown = "the policy changed while the daemon was down, from one that an earlier release recorded: only teams and " +
 	"what asks for less were compared with the record; " +
 	"keys, accounts, rights, lifetimes and the rest may have changed too"
 
-// bounded is what is recorded of changes in words.
-func bounded(changes []string) []string {
-	const most, mostBytes = 200, 40 << 10
-	size := 0
-	for n, c := range changes {
-		if size += len(c) + 8; n >= most || size > mostBytes {
-			return append(changes[:n:n], fmt.Sprintf("and %d more", len(changes)-n))
-		}
-	}
-	return changes
-}
-
 // fits refuses a policy under which an entry would be longer than the ledger takes: one that could be loaded, and under which
 // then nobody could ask.
-func fits(p *Policy, ev Event) error {
+func fits(p *policy.Policy, ev record.Event) error {
 	const most = ledger.MaxLeaf - 8<<10 // the rest of the entry
-	if len(draft(ev, nil).Body) > most {
-		return refuse(ClassPolicy, "policy/size", "change less at one time", "the change of the access policy is too long to be recorded")
+	if len(record.Draft(ev, nil).Body) > most {
+		return record.Refuse(record.ClassPolicy, "policy/size", "change less at one time",
+			"the change of the access policy is too long to be recorded")
 	}
 	for i := range p.Profiles {
-		if len(draft(Requested{Quorum: p.Freeze(&p.Profiles[i])}, nil).Body) > most {
-			return refuse(ClassPolicy, "policy/size", "let smaller teams approve it", "so many people can approve profile %s that a request "+
-				"could not be recorded", p.Profiles[i].ID)
+		if len(record.Draft(Requested{Quorum: p.Freeze(&p.Profiles[i])}, nil).Body) > most {
+			return record.Refuse(record.ClassPolicy, "policy/size", "let smaller teams approve it",
+				"so many people can approve profile %s that a request "+
+					"could not be recorded", p.Profiles[i].ID)
 		}
 	}
 	return nil
 }
 
-// frozenTeams is the membership of every team, for the record.
-func frozenTeams(p *Policy) []FrozenTeam {
-	out := make([]FrozenTeam, len(p.Teams))
-	for i, t := range p.Teams {
-		out[i] = FrozenTeam{ID: t.ID, Members: slices.Sorted(slices.Values(t.Members))}
-	}
-	return out
-}
-
 // teamChanges says in words who came into a team and who left one.
-func teamChanges(old, new []FrozenTeam) []string {
-	members := func(teams []FrozenTeam) map[string]bool {
+func teamChanges(old, new []policy.FrozenTeam) []string {
+	members := func(teams []policy.FrozenTeam) map[string]bool {
 		m := map[string]bool{}
 		for _, t := range teams {
 			for _, p := range t.Members {
@@ -493,12 +463,12 @@ func teamChanges(old, new []FrozenTeam) []string {
 
 // PolicyInForce reads from a ledger which access policy is in force. It is nil where the ledger does not keep it: a new one, or one of
 // an earlier release.
-func PolicyInForce(ctx context.Context, l *ledger.Ledger) (*Policy, error) {
+func PolicyInForce(ctx context.Context, l *ledger.Ledger) (*policy.Policy, error) {
 	st, err := readPolicyState(ctx, l)
-	return st.policy, err
+	return st.Policy, err
 }
 
-func readPolicyState(ctx context.Context, l *ledger.Ledger) (st policyState, err error) {
+func readPolicyState(ctx context.Context, l *ledger.Ledger) (st policy.State, err error) {
 	entries, err := l.Stream(ctx, PolicyStream)
 	if err != nil {
 		return st, fmt.Errorf("reading the recorded policy: %w", err)
@@ -506,7 +476,7 @@ func readPolicyState(ctx context.Context, l *ledger.Ledger) (st policyState, err
 	for _, e := range entries {
 		ev, err := Decode(e)
 		if err == nil {
-			err = st.apply(e, ev, false)
+			err = st.Apply(e, ev, false)
 		}
 		if err != nil {
 			return st, fmt.Errorf("ledger entry %d: %w", e.Seq, err)

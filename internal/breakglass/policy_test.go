@@ -20,14 +20,16 @@ import (
 	"golang.org/x/crypto/ssh"
 	"pgregory.net/rapid"
 
+	"github.com/breakglassd/breakglass/internal/policy"
+	"github.com/breakglassd/breakglass/internal/record"
 	"github.com/breakglassd/breakglass/internal/strictyaml"
 	"github.com/breakglassd/breakglass/policies"
 )
 
 // examplePolicy is the shipped example after some edits, given as old text, new text, and so on.
-func examplePolicy(t testing.TB, edits ...string) *Policy {
+func examplePolicy(t testing.TB, edits ...string) *policy.Policy {
 	t.Helper()
-	p, err := ParsePolicy("access.yaml", []byte(edited(t, string(policies.AccessExample), edits...)))
+	p, err := policy.Parse("access.yaml", []byte(edited(t, string(policies.AccessExample), edits...)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +47,7 @@ func edited(t testing.TB, s string, edits ...string) string {
 	return s
 }
 
-func mustProfileOf(t testing.TB, p *Policy, id string) *Profile {
+func mustProfileOf(t testing.TB, p *policy.Policy, id string) *policy.Profile {
 	t.Helper()
 	profile, ok := p.Profile(id)
 	if !ok {
@@ -70,19 +72,20 @@ func TestShippedExampleLoads(t *testing.T) {
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}
-	if got, want := p.Closing, (ClosingRule{Within: 24 * time.Hour, RaiseQuorum: true}); got != want ||
+	if got, want := p.Closing, (policy.ClosingRule{Within: 24 * time.Hour, RaiseQuorum: true}); got != want ||
 		!slices.Equal(p.Responders, []string{"security"}) {
 		t.Errorf("got closing %+v and responders %q, want %+v and security", got, p.Responders, want)
 	}
-	if admin, _ := p.Profile("cluster-admin"); !slices.Equal(admin.Guards, []Guard{GuardAdmission, GuardCSR, GuardEscalate, GuardImpersonate,
-		GuardTokens}) {
+	if admin, _ := p.Profile("cluster-admin"); !slices.Equal(admin.Guards, []policy.Guard{policy.GuardAdmission, policy.GuardCSR,
+		policy.GuardEscalate, policy.GuardImpersonate,
+		policy.GuardTokens}) {
 		t.Errorf("got guards %q", admin.Guards)
 	}
 	all := bytes.Replace(policies.AccessExample, []byte("guards: [impersonate, escalate, tokens, csr, admission]"), []byte("guards: [all]"), 1)
-	if p, err := ParsePolicy("access.yaml", all); err != nil || len(mustProfileOf(t, p, "cluster-admin").Guards) != len(Guards()) {
-		t.Errorf("all guards: %v, want every one of %d", err, len(Guards()))
+	if p, err := policy.Parse("access.yaml", all); err != nil || len(mustProfileOf(t, p, "cluster-admin").Guards) != len(policy.Guards()) {
+		t.Errorf("all guards: %v, want every one of %d", err, len(policy.Guards()))
 	}
-	if got, want := p.Limits, (Limits{OpenPerPerson: 2, PerHour: 10}); got != want {
+	if got, want := p.Limits, (policy.Limits{OpenPerPerson: 2, PerHour: 10}); got != want {
 		t.Errorf("limits: got %+v, want %+v", got, want)
 	}
 }
@@ -108,7 +111,7 @@ func TestEveryMistakeIsNamed(t *testing.T) {
 				}
 				want = append(want, "access.yaml:"+strings.TrimSuffix(text, "\n"))
 			}
-			_, err = ParsePolicy("access.yaml", data)
+			_, err = policy.Parse("access.yaml", data)
 			var bad *strictyaml.Error
 			if !errors.As(err, &bad) {
 				t.Fatalf("got %v, want a strictyaml.Error", err)
@@ -136,13 +139,13 @@ func TestEncodingAndSizeAreChecked(t *testing.T) {
 			"access " +
 			"policy?"},
 	} {
-		_, err := ParsePolicy("access.yaml", []byte(c.data))
+		_, err := policy.Parse("access.yaml", []byte(c.data))
 		if err == nil || err.Error() != c.want {
 			t.Errorf("%s: got %v, want %s", c.name, err, c.want)
 		}
 	}
 	withMark := append([]byte("\xef\xbb\xbf"), policies.AccessExample...)
-	p, err := ParsePolicy("access.yaml", withMark)
+	p, err := policy.Parse("access.yaml", withMark)
 	if err != nil {
 		t.Fatalf("with a UTF-8 byte order mark: %v", err)
 	}
@@ -163,7 +166,7 @@ func TestErrorsRepeatNoSecret(t *testing.T) {
 		{`"https://10.20.0.1:6443"`, `"ftp://admin:SECRETSECRET@10.20.0.1"`},
 		{`"https://10.20.0.1:6443"`, `"https://admin:SECRETSECRET@10.20 0.1"`},
 	} {
-		_, err := ParsePolicy("access.yaml", []byte(edited(t, string(policies.AccessExample), edit[0], edit[1])))
+		_, err := policy.Parse("access.yaml", []byte(edited(t, string(policies.AccessExample), edit[0], edit[1])))
 		if err == nil || strings.Contains(err.Error(), "SECRET") {
 			t.Errorf("%s: got error %v", edit[1], err)
 		}
@@ -175,43 +178,44 @@ func TestDefaultsAreTheDocumentedOnes(t *testing.T) {
 		`    incident: {required: true, pattern: "^INC-[0-9]+$"}`, ``, "    risk: high\n", "", ", channels: [slack, key]}", "}",
 		"limits:\n  openPerPerson: 2 ", "# ", "  perHour: 10", "#", "    name: Alice Example\n", "", ", channels: [key]}", "}")
 	got := *mustProfileOf(t, p, "cluster-admin")
-	want := Profile{
+	want := policy.Profile{
 		ID: "cluster-admin", Description: "Everything on the cluster", Clusters: []string{"prod-eu-1"},
-		Rights: Rights{ClusterRole: "cluster-admin"},
-		TTL:    Lifetime{Default: 15 * time.Minute, Max: time.Hour}, Requesters: []string{"sre"},
-		Approvals: ApprovalRule{Count: 2, From: []string{"sre", "security"}, Each: []string{"security"},
-			Channels: []Channel{ChannelSlack, ChannelKey}},
-		ClaimWithin: 10 * time.Minute, PendingFor: 30 * time.Minute, ReasonMin: 10, Risk: RiskHigh,
-		Guards: []Guard{"admission", "csr", "escalate", "impersonate", "tokens"},
+		Rights: policy.Rights{ClusterRole: "cluster-admin"},
+		TTL:    policy.Lifetime{Default: 15 * time.Minute, Max: time.Hour}, Requesters: []string{"sre"},
+		Approvals: policy.ApprovalRule{Count: 2, From: []string{"sre", "security"}, Each: []string{"security"},
+			Channels: []record.Channel{record.ChannelSlack, record.ChannelKey}},
+		ClaimWithin: 10 * time.Minute, PendingFor: 30 * time.Minute, ReasonMin: 10, Risk: policy.RiskHigh,
+		Guards: []policy.Guard{"admission", "csr", "escalate", "impersonate", "tokens"},
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}
-	if got, want := mustProfileOf(t, p, "payments-admin").Approvals.Channels, []Channel{ChannelKey}; !slices.Equal(got, want) {
+	if got, want := mustProfileOf(t, p, "payments-admin").Approvals.Channels, []record.Channel{record.ChannelKey}; !slices.Equal(got, want) {
 		t.Errorf("channels of a critical profile: got %v, want %v", got, want)
 	}
 	if alice, _ := p.Person("alice"); alice.Name != "alice" {
 		t.Errorf("name: got %q, want the id", alice.Name)
 	}
-	if got, want := p.Closing, (ClosingRule{Within: 24 * time.Hour, RaiseQuorum: true}); got != want ||
+	if got, want := p.Closing, (policy.ClosingRule{Within: 24 * time.Hour, RaiseQuorum: true}); got != want ||
 		!slices.Equal(p.Responders, []string{"security"}) {
 		t.Errorf("got closing %+v and responders %q, want %+v and security", got, p.Responders, want)
 	}
-	if admin, _ := p.Profile("cluster-admin"); !slices.Equal(admin.Guards, []Guard{GuardAdmission, GuardCSR, GuardEscalate, GuardImpersonate,
-		GuardTokens}) {
+	if admin, _ := p.Profile("cluster-admin"); !slices.Equal(admin.Guards, []policy.Guard{policy.GuardAdmission, policy.GuardCSR,
+		policy.GuardEscalate, policy.GuardImpersonate,
+		policy.GuardTokens}) {
 		t.Errorf("got guards %q", admin.Guards)
 	}
 	all := bytes.Replace(policies.AccessExample, []byte("guards: [impersonate, escalate, tokens, csr, admission]"), []byte("guards: [all]"), 1)
-	if p, err := ParsePolicy("access.yaml", all); err != nil || len(mustProfileOf(t, p, "cluster-admin").Guards) != len(Guards()) {
-		t.Errorf("all guards: %v, want every one of %d", err, len(Guards()))
+	if p, err := policy.Parse("access.yaml", all); err != nil || len(mustProfileOf(t, p, "cluster-admin").Guards) != len(policy.Guards()) {
+		t.Errorf("all guards: %v, want every one of %d", err, len(policy.Guards()))
 	}
-	if got, want := p.Limits, (Limits{OpenPerPerson: 2, PerHour: 10}); got != want {
+	if got, want := p.Limits, (policy.Limits{OpenPerPerson: 2, PerHour: 10}); got != want {
 		t.Errorf("limits: got %+v, want %+v", got, want)
 	}
 }
 
 func TestLongestPersonFitsIntoACertificate(t *testing.T) {
-	if n := len(CommonName(strings.Repeat("a", MaxPersonID), "bg-7k3m-9qx")); n > 64 {
+	if n := len(CommonName(strings.Repeat("a", policy.MaxPersonID), "bg-7k3m-9qx")); n > 64 {
 		t.Errorf("the longest common name has %d characters, X.509 allows 64", n)
 	}
 }
@@ -220,20 +224,20 @@ func TestAccountsAndKeysResolveToOnePerson(t *testing.T) {
 	p := examplePolicy(t, "slack: [{team: T0ACME, user: U03BOB}]",
 		"slack: [{enterprise: E0ACME, team: T0ACME, user: U03BOB}, {team: T0LAB, user: U03BOB}]")
 	for _, c := range []struct {
-		account SlackAccount
+		account record.SlackAccount
 		want    string
 	}{
-		{SlackAccount{Team: "T0ACME", User: "U02ALICE"}, "alice"},
-		{SlackAccount{Enterprise: "E0ANY", Team: "T0ACME", User: "U02ALICE"}, "alice"}, // alice's enterprise is not in the policy
-		{SlackAccount{Enterprise: "E0ACME", Team: "T0ACME", User: "U03BOB"}, "bob"},
-		{SlackAccount{Enterprise: "E0EVIL", Team: "T0ACME", User: "U03BOB"}, ""},
-		{SlackAccount{Team: "T0ACME", User: "U03BOB"}, ""},
-		{SlackAccount{Team: "T0LAB", User: "U03BOB"}, "bob"},
-		{SlackAccount{Team: "T0EVIL", User: "U02ALICE"}, ""}, // Slack Connect: the same user id from another workspace
-		{SlackAccount{Team: "T0ACME", User: "U02alice"}, ""},
-		{SlackAccount{User: "U02ALICE"}, ""},
-		{SlackAccount{Team: "T0ACME"}, ""},
-		{SlackAccount{}, ""},
+		{record.SlackAccount{Team: "T0ACME", User: "U02ALICE"}, "alice"},
+		{record.SlackAccount{Enterprise: "E0ANY", Team: "T0ACME", User: "U02ALICE"}, "alice"}, // alice's enterprise is not in the policy
+		{record.SlackAccount{Enterprise: "E0ACME", Team: "T0ACME", User: "U03BOB"}, "bob"},
+		{record.SlackAccount{Enterprise: "E0EVIL", Team: "T0ACME", User: "U03BOB"}, ""},
+		{record.SlackAccount{Team: "T0ACME", User: "U03BOB"}, ""},
+		{record.SlackAccount{Team: "T0LAB", User: "U03BOB"}, "bob"},
+		{record.SlackAccount{Team: "T0EVIL", User: "U02ALICE"}, ""}, // Slack Connect: the same user id from another workspace
+		{record.SlackAccount{Team: "T0ACME", User: "U02alice"}, ""},
+		{record.SlackAccount{User: "U02ALICE"}, ""},
+		{record.SlackAccount{Team: "T0ACME"}, ""},
+		{record.SlackAccount{}, ""},
 	} {
 		if got, ok := p.PersonBySlack(c.account); got != c.want || ok != (c.want != "") {
 			t.Errorf("%+v: got %q, %v, want %q", c.account, got, ok, c.want)
@@ -295,11 +299,12 @@ func TestUnknownIDsAreNotFound(t *testing.T) {
 func TestFrozenQuorumSharesNothingWithThePolicy(t *testing.T) {
 	p := examplePolicy(t, "members: [alice, bob, dave]", "members: [dave, alice, bob]")
 	profile := mustProfileOf(t, p, "cluster-admin")
-	want := Quorum{
-		Count:    2,
-		From:     []FrozenTeam{{ID: "sre", Members: []string{"alice", "bob", "dave"}}, {ID: "security", Members: []string{"carol", "erin"}}},
-		Each:     []FrozenTeam{{ID: "security", Members: []string{"carol", "erin"}}},
-		Channels: []Channel{ChannelSlack, ChannelKey},
+	want := policy.Quorum{
+		Count: 2,
+		From: []policy.FrozenTeam{{ID: "sre", Members: []string{"alice", "bob", "dave"}},
+			{ID: "security", Members: []string{"carol", "erin"}}},
+		Each:     []policy.FrozenTeam{{ID: "security", Members: []string{"carol", "erin"}}},
+		Channels: []record.Channel{record.ChannelSlack, record.ChannelKey},
 	}
 	q := p.Freeze(profile)
 	if d := cmp.Diff(want, q); d != "" {
@@ -312,12 +317,15 @@ func TestFrozenQuorumSharesNothingWithThePolicy(t *testing.T) {
 }
 
 func TestQuorumsAreSorted(t *testing.T) {
-	want := []ProfileQuorum{
-		{Profile: "api-rescue", Count: 2, From: []string{"security", "sre"}, Each: []string{"security"}, Channels: []Channel{"key", "slack"}},
-		{Profile: "cluster-admin", Count: 2, From: []string{"security", "sre"}, Each: []string{"security"}, Channels: []Channel{"key", "slack"},
-			Guards: []Guard{"admission", "csr", "escalate", "impersonate", "tokens"}},
-		{Profile: "payments-admin", Count: 3, From: []string{"security", "sre"}, Each: []string{"security", "sre"}, Channels: []Channel{"key"}},
-		{Profile: "view", Count: 2, From: []string{"security", "sre"}, Channels: []Channel{"key", "slack"}},
+	want := []policy.ProfileQuorum{
+		{Profile: "api-rescue", Count: 2, From: []string{"security", "sre"}, Each: []string{"security"},
+			Channels: []record.Channel{"key", "slack"}},
+		{Profile: "cluster-admin", Count: 2, From: []string{"security", "sre"}, Each: []string{"security"},
+			Channels: []record.Channel{"key", "slack"},
+			Guards:   []policy.Guard{"admission", "csr", "escalate", "impersonate", "tokens"}},
+		{Profile: "payments-admin", Count: 3, From: []string{"security", "sre"}, Each: []string{"security", "sre"},
+			Channels: []record.Channel{"key"}},
+		{Profile: "view", Count: 2, From: []string{"security", "sre"}, Channels: []record.Channel{"key", "slack"}},
 	}
 	if d := cmp.Diff(want, examplePolicy(t).Quorums()); d != "" {
 		t.Error(d)
@@ -409,10 +417,10 @@ func TestChangesAreSaidInWords(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			old, new := examplePolicy(t), examplePolicy(t, c.edits...)
-			if d := cmp.Diff(c.want, Diff(old, new)); d != "" {
+			if d := cmp.Diff(c.want, policy.Diff(old, new)); d != "" {
 				t.Errorf("Diff (-want +got):\n%s", d)
 			}
-			if d := cmp.Diff(c.weaker, Weaker(old.Quorums(), new)); d != "" {
+			if d := cmp.Diff(c.weaker, policy.Weaker(old.Quorums(), new)); d != "" {
 				t.Errorf("Weaker (-want +got):\n%s", d)
 			}
 		})
@@ -459,7 +467,7 @@ func TestSatisfiabilityIsExact(t *testing.T) {
 			members[id] = some(people, "members of "+id)
 			fmt.Fprintf(&doc, "- {id: %s, members: [%s]}\n", id, strings.Join(members[id], ", "))
 		}
-		count := rapid.IntRange(MinQuorum, 4).Draw(t, "count")
+		count := rapid.IntRange(policy.MinQuorum, 4).Draw(t, "count")
 		requesters, from, channels := some(teams, "requesters"), some(teams, "from"), some([]string{"slack", "key"}, "channels")
 		var must []string
 		each := ""
@@ -471,15 +479,15 @@ func TestSatisfiabilityIsExact(t *testing.T) {
 			"approvals: {count: %d, from: [%s]%s, channels: [%s]}}\n",
 			strings.Join(requesters, ", "), count, strings.Join(from, ", "), each, strings.Join(channels, ", "))
 
-		q := Quorum{Count: count}
+		q := policy.Quorum{Count: count}
 		for _, id := range from {
-			q.From = append(q.From, FrozenTeam{ID: id, Members: members[id]})
+			q.From = append(q.From, policy.FrozenTeam{ID: id, Members: members[id]})
 		}
 		for _, id := range must {
-			q.Each = append(q.Each, FrozenTeam{ID: id, Members: members[id]})
+			q.Each = append(q.Each, policy.FrozenTeam{ID: id, Members: members[id]})
 		}
 		for _, c := range channels {
-			q.Channels = append(q.Channels, Channel(c))
+			q.Channels = append(q.Channels, record.Channel(c))
 		}
 		var unlucky []string
 		for _, id := range people {
@@ -489,7 +497,7 @@ func TestSatisfiabilityIsExact(t *testing.T) {
 			}
 		}
 
-		p, err := ParsePolicy("p", []byte(doc.String()))
+		p, err := policy.Parse("p", []byte(doc.String()))
 		if len(unlucky) == 0 {
 			if err != nil {
 				t.Fatalf("everybody could be approved, but: %v\n%s", err, doc.String())
@@ -517,8 +525,8 @@ func TestSatisfiabilityIsExact(t *testing.T) {
 }
 
 // approvable tries every set of approvals by people, each by every channel that they have, except the requester.
-func approvable(q Quorum, people []string, means map[string][]string, requester string, given []Approval) bool {
-	if len(q.missing(given)) == 0 {
+func approvable(q policy.Quorum, people []string, means map[string][]string, requester string, given []policy.Approval) bool {
+	if len(q.Missing(given)) == 0 {
 		return true
 	}
 	if len(people) == 0 {
@@ -527,7 +535,8 @@ func approvable(q Quorum, people []string, means map[string][]string, requester 
 	next, rest := people[0], people[1:]
 	if next != requester {
 		for _, by := range means[next] {
-			if approvable(q, rest, means, requester, append(slices.Clone(given), Approval{By: Actor{Person: next, Channel: Channel(by)}})) {
+			if approvable(q, rest, means, requester, append(slices.Clone(given),
+				policy.Approval{By: record.Actor{Person: next, Channel: record.Channel(by)}})) {
 				return true
 			}
 		}
@@ -558,7 +567,7 @@ func FuzzParsePolicy(f *testing.F) {
 		f.Add(data)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		p, err := ParsePolicy("access.yaml", data)
+		p, err := policy.Parse("access.yaml", data)
 		if err == nil {
 			checkPolicy(t, data, p)
 			return
@@ -583,7 +592,7 @@ func FuzzParsePolicy(f *testing.F) {
 func checkPolicy(t interface {
 	Helper()
 	Errorf(string, ...any)
-}, data []byte, p *Policy) {
+}, data []byte, p *policy.Policy) {
 	t.Helper()
 	must := func(ok bool, what string, args ...any) {
 		t.Helper()
@@ -666,8 +675,9 @@ func checkPolicy(t interface {
 				must(!re.MatchString(s) || re.FindString(s) == s, "%s: pattern %v matches all of %q or nothing", x.ID, re, s)
 			}
 		}
-		must(x.Risk == RiskLow || x.Risk == RiskHigh || x.Risk == RiskCritical, "risk %q", x.Risk)
-		must(x.Risk != RiskCritical || slices.Equal(x.Approvals.Channels, []Channel{ChannelKey}), "%s is critical and takes %v", x.ID,
+		must(x.Risk == policy.RiskLow || x.Risk == policy.RiskHigh || x.Risk == policy.RiskCritical, "risk %q", x.Risk)
+		must(x.Risk != policy.RiskCritical || slices.Equal(x.Approvals.Channels, []record.Channel{record.ChannelKey}),
+			"%s is critical and takes %v", x.ID,
 			x.Approvals.Channels)
 
 		q := p.Freeze(x)
@@ -676,19 +686,19 @@ func checkPolicy(t interface {
 			if !p.MayRequest(requester.ID, x) {
 				continue
 			}
-			var all []Approval // by everybody else, by every channel they have
+			var all []policy.Approval // by everybody else, by every channel they have
 			for _, other := range p.People {
 				if other.ID != requester.ID && len(other.Slack) > 0 {
-					all = append(all, Approval{By: Actor{Person: other.ID, Channel: ChannelSlack}})
+					all = append(all, policy.Approval{By: record.Actor{Person: other.ID, Channel: record.ChannelSlack}})
 				}
 				if other.ID != requester.ID && len(other.Keys) > 0 {
-					all = append(all, Approval{By: Actor{Person: other.ID, Channel: ChannelKey}})
+					all = append(all, policy.Approval{By: record.Actor{Person: other.ID, Channel: record.ChannelKey}})
 				}
 			}
-			missing := q.missing(all)
+			missing := q.Missing(all)
 			must(len(missing) == 0, "%s's request for %s could be approved, missing %v", requester.ID, x.ID, missing)
 		}
 	}
 	must(p.Limits.OpenPerPerson > 0 && p.Limits.PerHour > 0, "limits %+v", p.Limits)
-	must(len(Diff(p, p)) == 0 && len(Weaker(p.Quorums(), p)) == 0, "a policy equals itself")
+	must(len(policy.Diff(p, p)) == 0 && len(policy.Weaker(p.Quorums(), p)) == 0, "a policy equals itself")
 }

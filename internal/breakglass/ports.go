@@ -6,6 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/breakglassd/breakglass/internal/policy"
+	"github.com/breakglassd/breakglass/internal/record"
 )
 
 // Order is everything the certificate authority is told about one certificate.
@@ -51,11 +54,11 @@ type Signer interface {
 
 // Binding is the right that one grant gives in a cluster in binding mode.
 type Binding struct {
-	Request string    // request id; names the object and is its label
-	Cluster string    // cluster id
-	User    string    // the certificate's common name
-	Rights  Rights    // what is bound, never a group
-	Until   time.Time // when the certificate ends; written on the object for people, enforced by removal
+	Request string        // request id; names the object and is its label
+	Cluster string        // cluster id
+	User    string        // the certificate's common name
+	Rights  policy.Rights // what is bound, never a group
+	Until   time.Time     // when the certificate ends; written on the object for people, enforced by removal
 }
 
 // Binder gives and takes rights in clusters. Every method is idempotent and safe for concurrent use.
@@ -93,10 +96,10 @@ type Able interface {
 type Access struct {
 	Request     string
 	Cluster     string
-	User        string    // the certificate's common name
-	Fingerprint string    // hex SHA-256 of its DER; empty before it is issued
-	Rights      Rights    // what it was given
-	Since       time.Time // when the certificate was claimed
+	User        string        // the certificate's common name
+	Fingerprint string        // hex SHA-256 of its DER; empty before it is issued
+	Rights      policy.Rights // what it was given
+	Since       time.Time     // when the certificate was claimed
 }
 
 // Prover asks API servers whether a certificate still opens them.
@@ -128,9 +131,9 @@ type Inventory interface {
 
 // Notice tells a Messenger about one ledger entry that is already durable.
 type Notice struct {
-	Seq     int64    // the entry's ledger index: the idempotency key
-	Event   Event    // what happened
-	Request *Request // the request as it is now, which may be later than the event; do not modify. Nil for findings and checks
+	Seq     int64        // the entry's ledger index: the idempotency key
+	Event   record.Event // what happened
+	Request *Request     // the request as it is now, which may be later than the event; do not modify. Nil for findings and checks
 	At      time.Time
 
 	Campaign string // id of the campaign that the event is about; empty: none

@@ -15,6 +15,8 @@ import (
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/policy"
+	"github.com/breakglassd/breakglass/internal/record"
 )
 
 // puppet is a key that alice made and put into another person's entry.
@@ -37,9 +39,9 @@ func withPuppets(policy string) string {
 	return policy
 }
 
-func parsed(t *testing.T, text string) *breakglass.Policy {
+func parsed(t *testing.T, text string) *policy.Policy {
 	t.Helper()
-	p, err := breakglass.ParsePolicy("access.yaml", []byte(text))
+	p, err := policy.Parse("access.yaml", []byte(text))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,9 +49,9 @@ func parsed(t *testing.T, text string) *breakglass.Policy {
 }
 
 // asPuppet is what alice sends in another person's name.
-func asPuppet(person string, r *breakglass.Request) (breakglass.Actor, breakglass.Consent) {
+func asPuppet(person string, r *breakglass.Request) (record.Actor, breakglass.Consent) {
 	_, signer := puppet(person)
-	a := breakglass.Actor{Person: person, Channel: breakglass.ChannelKey, Key: ssh.FingerprintSHA256(signer.PublicKey())}
+	a := record.Actor{Person: person, Channel: record.ChannelKey, Key: ssh.FingerprintSHA256(signer.PublicKey())}
 	return a, breakglass.Consent{Digest: r.Digest, Signature: bgtest.SignSSH(signer, breakglass.ApprovalNamespace,
 		breakglass.ApprovalText(r.ID, r.Digest, 0))}
 }
@@ -212,11 +214,11 @@ func TestWhatAddsOrEasesWaits(t *testing.T) {
 				was := s.Service.Policy()
 				text := strings.Replace(bgtest.Guarded(), change[0], change[1], 1)
 				load(t, s, text, "policy/waits")
-				if more := breakglass.Eases(was, s.Service.Policy()); len(more) > 0 {
+				if more := policy.Eases(was, s.Service.Policy()); len(more) > 0 {
 					t.Errorf("in force without two people: %q", more)
 				}
 				s.RestartWith(text)
-				if more := breakglass.Eases(was, s.Service.Policy()); len(more) > 0 {
+				if more := policy.Eases(was, s.Service.Policy()); len(more) > 0 {
 					t.Errorf("in force without two people, by a restart: %q", more)
 				}
 			})
@@ -458,7 +460,7 @@ func TestAuditRefusesWhatNobodyAgreedTo(t *testing.T) {
 	guardedBubble(t, func(t *testing.T, s *bgtest.System) {
 		p := parsed(t, withPuppets(bgtest.Guarded()))
 		was := s.Service.Policy().Digest
-		forge := func(ev breakglass.PolicyLoaded) string {
+		forge := func(ev policy.Loaded) string {
 			t.Helper()
 			a := breakglass.NewAuditor()
 			entries, err := s.Ledger.Entries(t.Context(), 0, 1000)
@@ -473,12 +475,12 @@ func TestAuditRefusesWhatNobodyAgreedTo(t *testing.T) {
 			return strings.Join(a.Report().Problems, "\n")
 		}
 		for why, want := range map[string]string{
-			breakglass.WhyLess:   "does more than take away",
-			breakglass.WhyFile:   "nobody did",
-			breakglass.WhyFirst:  "which it is not",
-			breakglass.WhySigned: "did not wait",
+			policy.WhyLess:   "does more than take away",
+			policy.WhyFile:   "nobody did",
+			policy.WhyFirst:  "which it is not",
+			policy.WhySigned: "did not wait",
 		} {
-			if got := forge(breakglass.PolicyLoaded{Digest: p.Digest, Base: was, Why: why}); !strings.Contains(got, want) {
+			if got := forge(policy.Loaded{Digest: p.Digest, Base: was, Why: why}); !strings.Contains(got, want) {
 				t.Errorf("%s: problems %q, want %q", why, got, want)
 			}
 		}

@@ -3,11 +3,11 @@ package breakglass
 import (
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/breakglassd/breakglass/internal/ledger"
-	"github.com/breakglassd/breakglass/internal/text"
+	"github.com/breakglassd/breakglass/internal/policy"
+	"github.com/breakglassd/breakglass/internal/record"
 )
 
 // State is where a request stands. It is computed from the recorded facts and a time, never stored.
@@ -48,14 +48,6 @@ func (s State) Terminal() bool {
 	panic("unknown state " + string(s))
 }
 
-// Approval is one live approval: taken-back ones are gone from a Request.
-type Approval struct {
-	By      Actor
-	At      time.Time
-	Comment string // empty when none was given or it was erased
-	Signed  bool   // by an SSH key over the request's digest
-}
-
 // Request is the fold of one request's ledger entries: what was asked, who agreed, what was issued. It is a value computed
 // from facts; changing it changes nothing. All times are UTC.
 type Request struct {
@@ -68,11 +60,11 @@ type Request struct {
 	Ask    Requested
 	Reason string // empty when erased
 
-	Approvals []Approval
+	Approvals []policy.Approval
 	TakenBack map[string]int // how often each person has taken an approval back; part of what the next one signs
 
-	Denied    *Ending
-	Withdrawn *Ending
+	Denied    *record.Ending
+	Withdrawn *record.Ending
 	Claimed   *Claimed
 	ClaimedAt time.Time
 	NotSigned int    // claims for which the authority could not sign for the moment
@@ -81,7 +73,7 @@ type Request struct {
 	IssuedSeq int64 // ledger index of the issued entry
 	Failed    *Failed
 	FailedAt  time.Time
-	Revoked   *Ending
+	Revoked   *record.Ending
 	Bound     bool // the ledger's last word on the binding
 	Ended     *Ended
 	EndedAt   time.Time
@@ -91,9 +83,9 @@ type Request struct {
 	Session      *SessionReported // the last one
 	Swept        *Swept           // the last one
 	SweptAt      time.Time
-	Acknowledged *Ending  // of Swept; gone when a later sweep finds something else
-	Closed       *Ending  // with the closing note as its reason
-	Overdue      []string // what was recorded as overdue
+	Acknowledged *record.Ending // of Swept; gone when a later sweep finds something else
+	Closed       *record.Ending // with the closing note as its reason
+	Overdue      []string       // what was recorded as overdue
 
 	reached         time.Time // quorumAt of the first counted approvals, kept with each approval
 	counted         int
@@ -159,13 +151,6 @@ func (r *Request) AcknowledgeBy() time.Time {
 	return r.SweptAt.Add(r.closeWithin())
 }
 
-// Ending is a person's word that ended a request.
-type Ending struct {
-	By     Actor
-	At     time.Time
-	Reason string
-}
-
 // TTL is the lifetime of the certificate, from the claim.
 func (r *Request) TTL() time.Duration { return time.Duration(r.Ask.TTLSeconds) * time.Second }
 
@@ -178,10 +163,10 @@ func (r *Request) quorumAt() time.Time {
 }
 
 func (r *Request) countQuorum() time.Time {
-	var sofar []Approval
+	var sofar []policy.Approval
 	for _, a := range r.Approvals {
 		sofar = append(sofar, a)
-		if len(r.Ask.Quorum.missing(sofar)) == 0 {
+		if len(r.Ask.Quorum.Missing(sofar)) == 0 {
 			return a.At
 		}
 	}
@@ -247,73 +232,24 @@ func (r *Request) Deadline(now time.Time) time.Time {
 }
 
 // approvalBy returns the person's live approval.
-func (r *Request) approvalBy(person string) (Approval, bool) {
-	i := slices.IndexFunc(r.Approvals, func(a Approval) bool { return a.By.Person == person })
+func (r *Request) approvalBy(person string) (policy.Approval, bool) {
+	i := slices.IndexFunc(r.Approvals, func(a policy.Approval) bool { return a.By.Person == person })
 	if i < 0 {
-		return Approval{}, false
+		return policy.Approval{}, false
 	}
 	return r.Approvals[i], true
 }
 
 // Missing says in words what the quorum still waits for; empty when it is reached.
-func (r *Request) Missing() []string { return r.Ask.Quorum.missing(r.Approvals) }
-
-// missing is the quorum rule: Count distinct people out of From, and at least one out of each team in Each.
-func (q Quorum) missing(approvals []Approval) []string {
-	people := map[string]bool{}
-	for _, a := range approvals {
-		if q.counts(a.By.Person) && slices.Contains(q.Channels, a.By.Channel) {
-			people[a.By.Person] = true
-		}
-	}
-	var out []string
-	short := max(q.Count, MinQuorum) - len(people)
-	for _, t := range q.Each {
-		if !slices.ContainsFunc(t.Members, func(m string) bool { return people[m] }) {
-			out = append(out, "one of "+t.ID)
-			short--
-		}
-	}
-	if short > 0 {
-		ids := make([]string, len(q.From))
-		for i, t := range q.From {
-			ids[i] = t.ID
-		}
-		if len(out) > 0 {
-			return append(out, fmt.Sprintf("%d more of %s", short, strings.Join(ids, ", ")))
-		}
-		return append(out, fmt.Sprintf("%d of %s", short, strings.Join(ids, ", ")))
-	}
-	return out
-}
-
-// counts reports whether the person's approval can count.
-func (q Quorum) counts(person string) bool {
-	in := func(t FrozenTeam) bool { return slices.Contains(t.Members, person) }
-	return slices.ContainsFunc(q.From, in) || slices.ContainsFunc(q.Each, in)
-}
-
-// People lists everybody whose approval can count, sorted.
-func (q Quorum) People() []string {
-	var out []string
-	for _, t := range slices.Concat(q.From, q.Each) {
-		out = append(out, t.Members...)
-	}
-	slices.Sort(out)
-	return slices.Compact(out)
-}
+func (r *Request) Missing() []string { return r.Ask.Quorum.Missing(r.Approvals) }
 
 // ProbeUser is the name under which the daemon asks an API server whether it asks the deny webhook. No certificate has it.
-const ProbeUser = CommonNamePrefix + "probe"
+const ProbeUser = policy.CommonNamePrefix + "probe"
 
 // CommonName is the user name in the request's certificate: unique for each grant, at most 64 characters of [a-z0-9:._-].
-func CommonName(person, request string) string { return CommonNamePrefix + person + ":" + request }
-
-// The prefixes of names that only we give out. Nothing else that signs people in to a cluster may give out such a name.
-const (
-	CommonNamePrefix = "breakglass:"        // of users and of groups
-	CanaryPrefix     = "breakglass-canary:" // of the certificates that prove the path and have no rights
-)
+func CommonName(person, request string) string {
+	return policy.CommonNamePrefix + person + ":" + request
+}
 
 // Fold computes a request from its stream. It accepts only what the state machine could have written: an event that does
 // not follow from the state before it is an error, so Fold is also the replay check of verification.
@@ -334,9 +270,4 @@ func fold(entries []ledger.Entry, proof bool) (*Request, error) {
 		}
 	}
 	return r, nil
-}
-
-// leafDigest is the digest people approve: it covers the asked facts, the time, the stream and the reason's commitment.
-func leafDigest(e ledger.Entry) string {
-	return text.SHA256(e.Leaf)
 }

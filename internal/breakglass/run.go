@@ -15,7 +15,10 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/breakglassd/breakglass/internal/campaign"
 	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/policy"
+	"github.com/breakglassd/breakglass/internal/record"
 )
 
 // Run does everything that nobody asks for, until ctx is done: it carries claims through, ends what the clock has ended,
@@ -61,7 +64,7 @@ func (s *Service) work(ctx context.Context) error {
 			s.tracker.begin(j.request.ID)
 			d, err := s.issue(context.WithoutCancel(ctx), j)
 			s.tracker.end(j.request.ID)
-			if _, refused := AsRefusal(err); err != nil && !refused { // whoever claimed may have gone
+			if _, refused := record.AsRefusal(err); err != nil && !refused { // whoever claimed may have gone
 				s.log.Error("a claim failed", slog.String("request", j.request.ID), slog.Any("error", err))
 			}
 			j.done <- claimResult{d, err}
@@ -205,7 +208,7 @@ func (s *Service) do(ctx context.Context, r *Request, w work) error {
 	var err error
 	switch w {
 	case workEnd:
-		_, err = s.note(ctx, r, func(r *Request) Event {
+		_, err = s.note(ctx, r, func(r *Request) record.Event {
 			if works, _ := due(r, s.now(), waits{}); !slices.Contains(works, workEnd) {
 				return nil
 			}
@@ -335,7 +338,7 @@ func (s *Service) strangers(ctx context.Context, cluster string) (map[string]boo
 	for _, x := range all {
 		if x.Ledger == "" && ValidID(x.Request) {
 			r, err := s.load(ctx, x.Request)
-			if _, unknown := AsRefusal(err); err != nil && !unknown {
+			if _, unknown := record.AsRefusal(err); err != nil && !unknown {
 				return nil, err
 			}
 			if err == nil && r.Ask.Cluster == cluster {
@@ -361,11 +364,11 @@ func (s *Service) sweepObject(ctx context.Context, cluster, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.BindTimeout)
 	defer cancel()
 	var r *Request
-	err := error(refuse(ClassUnknown, "unknown-request", "", "%q is no request id", clip(id, 40)))
+	err := error(record.Refuse(record.ClassUnknown, "unknown-request", "", "%q is no request id", record.Clip(id, 40)))
 	if ValidID(id) { // a label can say anything, for instance the name of another stream
 		r, err = s.load(ctx, id)
 	}
-	_, unknown := AsRefusal(err)
+	_, unknown := record.AsRefusal(err)
 	switch {
 	case unknown || err == nil && r.Ask.Cluster != cluster:
 		s.log.Error("a binding with our label belongs to no request of this cluster: removing it", slog.String("cluster", cluster),
@@ -409,8 +412,9 @@ func (s *Service) rebind(ctx context.Context, id string) error {
 func shadow(cluster string, cert *x509.Certificate) FindingOpened {
 	return FindingOpened{Key: ShadowKey(cluster, Fingerprint(cert.Raw)), Check: checkReconcile, Cluster: cluster, Severity: SeverityCritical,
 		What: fmt.Sprintf("the certificate authority of %s signed a certificate for %q, valid until %s, serial %s, that the ledger does not know",
-			cluster, clip(cert.Subject.String(), 200), cert.NotAfter.UTC().Format(time.RFC3339), Serial(cert)),
-		Next: "find out who signed it (the authority's own audit log), and look for its fingerprint " + Fingerprint(cert.Raw) + " in the API servers' audit logs"}
+			cluster, record.Clip(cert.Subject.String(), 200), cert.NotAfter.UTC().Format(time.RFC3339), Serial(cert)),
+		Next: "find out who signed it (the authority's own audit log), and look for its fingerprint " + Fingerprint(cert.Raw) +
+			" in the API servers' audit logs"}
 }
 
 // ShadowKey is the key of the finding that a certificate exists, or was used, which the ledger does not know.
@@ -436,7 +440,7 @@ func (s *Service) accounted(ctx context.Context, cluster string, cert *x509.Cert
 		return accountFull, err
 	}
 	key := SPKI(cert.RawSubjectPublicKeyInfo)
-	if strings.HasPrefix(cert.Subject.CommonName, CanaryPrefix) {
+	if strings.HasPrefix(cert.Subject.CommonName, policy.CanaryPrefix) {
 		ordered, _, err := s.openCanary(ctx, cert.Subject.CommonName) // its outcome is open, or was lost
 		if err != nil || ordered == nil || ordered.SPKI != key {
 			return accountNone, err
@@ -464,7 +468,7 @@ func (s *Service) beat(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			if _, err := s.ledger.Append(ctx, s.now(), DaemonStream, ledger.AnyVersion, nil, draft(Heartbeat{Version: s.cfg.Version},
+			if _, err := s.ledger.Append(ctx, s.now(), DaemonStream, ledger.AnyVersion, nil, record.Draft(Heartbeat{Version: s.cfg.Version},
 				nil)); err != nil {
 				s.log.Error("recording a heartbeat", slog.Any("error", err))
 			}
@@ -562,7 +566,7 @@ func (s *Service) tellSome(ctx context.Context, m Messenger, next int64) (int64,
 	}
 	requests := map[string]*Request{}
 	for _, e := range entries {
-		campaign := strings.HasPrefix(e.Stream, CampaignStream)
+		campaign := strings.HasPrefix(e.Stream, campaign.Stream)
 		if !aboutRequest(e.Stream) && e.Stream != FindingStream && e.Stream != PolicyStream && !campaign {
 			next = e.Seq + 1
 			continue
@@ -590,7 +594,7 @@ func (s *Service) tellSome(ctx context.Context, m Messenger, next int64) (int64,
 
 // asOf returns the request that an entry is about as it is now, or as it is by the entry if that was appended just now. The ledger is
 // read only for what the tracker does not know: r is what the caller read before, or nil.
-func (s *Service) asOf(ctx context.Context, e ledger.Entry, ev Event, r *Request) (*Request, error) {
+func (s *Service) asOf(ctx context.Context, e ledger.Entry, ev record.Event, r *Request) (*Request, error) {
 	if open := s.tracker.get(e.Stream); open != nil && (r == nil || r.Rev < open.Rev) {
 		r = open
 	}

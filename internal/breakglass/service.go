@@ -16,6 +16,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/policy"
+	"github.com/breakglassd/breakglass/internal/record"
 	"github.com/breakglassd/breakglass/internal/text"
 )
 
@@ -37,7 +39,7 @@ const refusalsPerMinute = 10
 // Config is what New needs. Ledger and Signer are required. Binder is required as soon as a profile uses binding mode.
 type Config struct {
 	Ledger *ledger.Ledger
-	Policy *Policy // as the file has it; nil: it is broken, and the one in force stays in force
+	Policy *policy.Policy // as the file has it; nil: it is broken, and the one in force stays in force
 	Signer Signer
 	Binder Binder
 	Log    *slog.Logger
@@ -95,10 +97,10 @@ type Service struct {
 	cfg      Config
 	ledger   *ledger.Ledger
 	log      *slog.Logger
-	policy   atomic.Pointer[Policy]
+	policy   atomic.Pointer[policy.Policy]
 	inForce  sync.RWMutex // see decide and enforce
 	reload   sync.Mutex   // one policy change at a time; held over every append to the policy's stream
-	changing policyState
+	changing policy.State
 	asking   sync.Mutex // requests are opened one at a time, so that the limits per person are exact
 	refused  *limiter   // of refused commands, per person
 	tally    tally      // of refused commands that have no entry of their own
@@ -166,7 +168,7 @@ func setDefault(d *time.Duration, v time.Duration) {
 }
 
 // Policy is the access policy in force now. It is immutable.
-func (s *Service) Policy() *Policy { return s.policy.Load() }
+func (s *Service) Policy() *policy.Policy { return s.policy.Load() }
 
 // Trouble says what would keep a grant from being of use just now: requester and approvers are told before approvers are woken. Only
 // what still needs a certificate has any.
@@ -190,7 +192,7 @@ func (s *Service) now() time.Time {
 func (s *Service) clockBack() error {
 	now, _ := s.clock.look()
 	if behind := s.ledger.LastTime().Sub(now); behind > MaxSkew {
-		return refuse(ClassUnavailable, "clock", "tell an operator: the clock has to be set or, if it is right, accepted (serve "+
+		return record.Refuse(record.ClassUnavailable, "clock", "tell an operator: the clock has to be set or, if it is right, accepted (serve "+
 			"--accept-clock); revoking and denying work",
 			"the daemon's clock is %s behind its last ledger entry", text.Span(behind.Truncate(time.Second)))
 	}
@@ -206,7 +208,7 @@ func (s *Service) often(key string) error {
 	if s.repeats.allow(key, time.Now()) {
 		return nil
 	}
-	return refuse(ClassLimited, "limit/repeat", "wait a minute", "you have done this %d times within a minute", repeatsPerMinute)
+	return record.Refuse(record.ClassLimited, "limit/repeat", "wait a minute", "you have done this %d times within a minute", repeatsPerMinute)
 }
 
 // Ask is what a person wants. Empty TTL and Cluster mean the profile's default and its only cluster.
@@ -220,7 +222,7 @@ type Ask struct {
 }
 
 // CheckAsk says whether the actor could open this request now, without opening it. It returns the fact that would be recorded.
-func (s *Service) CheckAsk(_ context.Context, a Actor, ask Ask) (Requested, error) {
+func (s *Service) CheckAsk(_ context.Context, a record.Actor, ask Ask) (Requested, error) {
 	p, now := s.Policy(), s.now()
 	ev, err := decideAsk(p, a, ask, now)
 	if err != nil {
@@ -230,64 +232,68 @@ func (s *Service) CheckAsk(_ context.Context, a Actor, ask Ask) (Requested, erro
 }
 
 // decideAsk is the pure rule for opening a request.
-func decideAsk(p *Policy, a Actor, ask Ask, now time.Time) (Requested, error) {
+func decideAsk(p *policy.Policy, a record.Actor, ask Ask, now time.Time) (Requested, error) {
 	if err := known(p, a); err != nil {
 		return Requested{}, err
 	}
 	prof, ok := p.Profile(ask.Profile)
 	if !ok {
-		return Requested{}, refuse(ClassUnknown, "unknown-profile", "see what you may ask for: breakglass profiles", "there is no profile %q",
-			clip(ask.Profile, 40))
+		return Requested{}, record.Refuse(record.ClassUnknown, "unknown-profile", "see what you may ask for: breakglass profiles",
+			"there is no profile %q",
+			record.Clip(ask.Profile, 40))
 	}
 	if !p.MayRequest(a.Person, prof) {
-		return Requested{}, refuse(ClassDenied, "not-eligible", "members of "+joinAnd(prof.Requesters)+" can", "%s may not ask for %s", a.Person,
+		return Requested{}, record.Refuse(record.ClassDenied, "not-eligible", "members of "+record.JoinAnd(prof.Requesters)+" can",
+			"%s may not ask for %s", a.Person,
 			prof.ID)
 	}
 	if ask.Cluster == "" && len(prof.Clusters) == 1 {
 		ask.Cluster = prof.Clusters[0]
 	}
-	var bad problems
+	var bad record.Problems
 	if !slices.Contains(prof.Clusters, ask.Cluster) {
-		bad.add("policy/cluster", "choose one of "+joinAnd(prof.Clusters), "%s is not offered on cluster %q", prof.ID, clip(ask.Cluster, 40))
+		bad.Add("policy/cluster", "choose one of "+record.JoinAnd(prof.Clusters), "%s is not offered on cluster %q", prof.ID,
+			record.Clip(ask.Cluster, 40))
 	}
 	if ask.TTL == 0 {
 		ask.TTL = prof.TTL.Default
 	}
 	switch {
 	case ask.TTL < MinTTL || ask.TTL%time.Second != 0:
-		bad.add("policy/ttl", "ask for whole seconds, at least "+text.Span(MinTTL), "a lifetime of %s is not possible", ask.TTL)
+		bad.Add("policy/ttl", "ask for whole seconds, at least "+text.Span(MinTTL), "a lifetime of %s is not possible", ask.TTL)
 	case ask.TTL > prof.TTL.Max:
-		bad.add("policy/ttl", "ask for "+text.Span(prof.TTL.Max)+" or less", "%s is over the %s limit of %s", text.Span(ask.TTL),
+		bad.Add("policy/ttl", "ask for "+text.Span(prof.TTL.Max)+" or less", "%s is over the %s limit of %s", text.Span(ask.TTL),
 			text.Span(prof.TTL.Max),
 			prof.ID)
 	}
 	ask.Reason = strings.TrimSpace(ask.Reason)
 	switch n := utf8.RuneCountInString(ask.Reason); {
 	case n < prof.ReasonMin:
-		bad.add("policy/reason", "say what is broken, for the people who must approve it", "the reason has %d characters, %s wants at least %d",
+		bad.Add("policy/reason", "say what is broken, for the people who must approve it", "the reason has %d characters, %s wants at least %d",
 			n, prof.ID, prof.ReasonMin)
 	case n > MaxReason:
-		bad.add("policy/reason", "", "the reason has %d characters, at most %d fit", n, MaxReason)
+		bad.Add("policy/reason", "", "the reason has %d characters, at most %d fit", n, MaxReason)
 	}
 	if t := badText(ask.Reason); t != "" {
-		bad.add("policy/reason", "", "the reason %s", t)
+		bad.Add("policy/reason", "", "the reason %s", t)
 	}
 	ask.Incident = strings.TrimSpace(ask.Incident)
 	switch {
 	case ask.Incident == "" && prof.Incident.Required:
-		bad.add("policy/incident", "name one that matches "+patternOf(prof), "%s needs an incident", prof.ID)
+		bad.Add("policy/incident", "name one that matches "+patternOf(prof), "%s needs an incident", prof.ID)
 	case ask.Incident != "" && (utf8.RuneCountInString(ask.Incident) > MaxIncident || badLine(ask.Incident)):
-		bad.add("policy/incident", "", "the incident is not a short line of text")
+		bad.Add("policy/incident", "", "the incident is not a short line of text")
 	case ask.Incident != "" && prof.Incident.Pattern != nil && !prof.Incident.Pattern.MatchString(ask.Incident):
-		bad.add("policy/incident", "name one that matches "+patternOf(prof), "%q is not an incident", ask.Incident)
+		bad.Add("policy/incident", "name one that matches "+patternOf(prof), "%q is not an incident", ask.Incident)
 	}
-	if ask.KeyHash != "" && !isHash(ask.KeyHash) {
-		bad.add("key-hash", "", "the key hash is not 64 hex digits")
+	if ask.KeyHash != "" && !record.IsHash(ask.KeyHash) {
+		bad.Add("key-hash", "", "the key hash is not 64 hex digits")
 	}
-	if err := bad.refusal(); err != nil {
+	if err := bad.Refusal(); err != nil {
 		return Requested{}, err
 	}
-	if err := p.notSuspended(Eligibility{Person: a.Person, Part: PartRequester, Profile: prof.ID, Cluster: ask.Cluster}); err != nil {
+	if err := p.NotSuspended(policy.Eligibility{Person: a.Person, Part: policy.PartRequester, Profile: prof.ID,
+		Cluster: ask.Cluster}); err != nil {
 		return Requested{}, err
 	}
 	cl, _ := p.Cluster(ask.Cluster)
@@ -298,7 +304,7 @@ func decideAsk(p *Policy, a Actor, ask Ask, now time.Time) (Requested, error) {
 }
 
 // Request opens a request and returns it.
-func (s *Service) Request(ctx context.Context, a Actor, ask Ask) (*Request, error) {
+func (s *Service) Request(ctx context.Context, a record.Actor, ask Ask) (*Request, error) {
 	s.asking.Lock()
 	defer s.asking.Unlock()
 	for {
@@ -311,7 +317,7 @@ func (s *Service) Request(ctx context.Context, a Actor, ask Ask) (*Request, erro
 }
 
 // openRequest decides and records one request by the policy in force.
-func (s *Service) openRequest(ctx context.Context, a Actor, ask Ask) (*Request, error) {
+func (s *Service) openRequest(ctx context.Context, a record.Actor, ask Ask) (*Request, error) {
 	s.inForce.RLock()
 	defer s.inForce.RUnlock()
 	p, now := s.Policy(), s.now()
@@ -334,9 +340,9 @@ func (s *Service) openRequest(ctx context.Context, a Actor, ask Ask) (*Request, 
 }
 
 // withinLimits is the per-person limit. Decided in one goroutine at a time, under s.asking.
-func (s *Service) withinLimits(ctx context.Context, p *Policy, person string, now time.Time) error {
+func (s *Service) withinLimits(ctx context.Context, p *policy.Policy, person string, now time.Time) error {
 	if n := s.tracker.live(person, now); n >= p.Limits.OpenPerPerson {
-		return refuse(ClassLimited, "limit/open", "use or withdraw one of them first: breakglass list --mine",
+		return record.Refuse(record.ClassLimited, "limit/open", "use or withdraw one of them first: breakglass list --mine",
 			"you have %d open requests, at most %d are allowed", n, p.Limits.OpenPerPerson)
 	}
 	// All of this clock hour's requests are younger than an hour; of the last one's, those that are.
@@ -355,7 +361,7 @@ func (s *Service) withinLimits(ctx context.Context, p *Policy, person string, no
 		}
 	}
 	if asked >= p.Limits.PerHour {
-		return refuse(ClassLimited, "limit/hour", "wait, or have a colleague ask",
+		return record.Refuse(record.ClassLimited, "limit/hour", "wait, or have a colleague ask",
 			"you have opened %d requests within an hour, at most %d are allowed", asked, p.Limits.PerHour)
 	}
 	return nil
@@ -369,8 +375,8 @@ type Consent struct {
 }
 
 // Approve records one person's yes to exactly the digest. Saying yes twice is no error and no second vote.
-func (s *Service) Approve(ctx context.Context, a Actor, id string, c Consent) (*Request, error) {
-	return s.command(ctx, a, "approve", id, func(p *Policy, r *Request, now time.Time) (Event, map[string]string, error) {
+func (s *Service) Approve(ctx context.Context, a record.Actor, id string, c Consent) (*Request, error) {
+	return s.command(ctx, a, "approve", id, func(p *policy.Policy, r *Request, now time.Time) (record.Event, map[string]string, error) {
 		ev, err := decideApprove(p, r, a, c, now)
 		if err == nil && ev != nil {
 			err = s.CannotTake()
@@ -379,30 +385,31 @@ func (s *Service) Approve(ctx context.Context, a Actor, id string, c Consent) (*
 	})
 }
 
-func decideApprove(p *Policy, r *Request, a Actor, c Consent, now time.Time) (Event, error) {
+func decideApprove(p *policy.Policy, r *Request, a record.Actor, c Consent, now time.Time) (record.Event, error) {
 	if a.Person == r.Ask.By.Person {
-		return nil, refuse(ClassDenied, "self-approval", "two other people must approve it", "nobody approves their own request")
+		return nil, record.Refuse(record.ClassDenied, "self-approval", "two other people must approve it", "nobody approves their own request")
 	}
 	// A request made since leaves the suspended out of its quorum: first of all they are told why.
-	if err := p.notSuspended(Eligibility{Person: a.Person, Part: PartApprover, Profile: r.Ask.Profile, Cluster: r.Ask.Cluster}); err != nil {
+	if err := p.NotSuspended(policy.Eligibility{Person: a.Person, Part: policy.PartApprover, Profile: r.Ask.Profile,
+		Cluster: r.Ask.Cluster}); err != nil {
 		return nil, err
 	}
-	if !r.Ask.Quorum.counts(a.Person) {
-		return nil, refuse(ClassDenied, "not-approver", "", "this needs %s; you are in none of the teams that count",
-			joinAnd(orDone(r.Missing())))
+	if !r.Ask.Quorum.Counts(a.Person) {
+		return nil, record.Refuse(record.ClassDenied, "not-approver", "", "this needs %s; you are in none of the teams that count",
+			record.JoinAnd(orDone(r.Missing())))
 	}
-	if _, stillIn := p.Person(a.Person); !stillIn || !p.Freeze(mustProfile(p, r)).counts(a.Person) {
-		return nil, refuse(ClassPolicy, "policy/changed", "", "the access policy has changed: you cannot approve this any more")
+	if _, stillIn := p.Person(a.Person); !stillIn || !p.Freeze(mustProfile(p, r)).Counts(a.Person) {
+		return nil, record.Refuse(record.ClassPolicy, "policy/changed", "", "the access policy has changed: you cannot approve this any more")
 	}
 	if !slices.Contains(r.Ask.Quorum.Channels, a.Channel) {
 		next := "approve with: breakglass approve " + r.ID
-		if a.Channel == ChannelKey {
+		if a.Channel == record.ChannelKey {
 			next = "approve in Slack"
 		}
-		return nil, refuse(ClassPolicy, "policy/channel", next, "%s does not take approvals by %s", r.Ask.Profile, a.Channel)
+		return nil, record.Refuse(record.ClassPolicy, "policy/channel", next, "%s does not take approvals by %s", r.Ask.Profile, a.Channel)
 	}
 	if c.Digest != r.Digest {
-		return nil, refuse(ClassConflict, "stale", "look at it again", "this is not the request you saw")
+		return nil, record.Refuse(record.ClassConflict, "stale", "look at it again", "this is not the request you saw")
 	}
 	if _, twice := r.approvalBy(a.Person); twice {
 		return nil, nil // idempotent: the same click again
@@ -411,13 +418,14 @@ func decideApprove(p *Policy, r *Request, a Actor, c Consent, now time.Time) (Ev
 		return nil, err
 	}
 	if utf8.RuneCountInString(c.Comment) > MaxComment || badLine(c.Comment) {
-		return nil, refuse(ClassInvalid, "comment", "", "the comment is longer than %d characters or has control characters", MaxComment)
+		return nil, record.Refuse(record.ClassInvalid, "comment", "", "the comment is longer than %d characters or has control characters",
+			MaxComment)
 	}
-	if err := p.notCooling(a, r.Ask.Quorum, r.Ask.Profile, now); err != nil {
+	if err := p.NotCooling(a, r.Ask.Quorum, r.Ask.Profile, now); err != nil {
 		return nil, err
 	}
 	ev := Approved{By: a, Digest: c.Digest, TakenBack: r.TakenBack[a.Person]}
-	if a.Channel == ChannelKey {
+	if a.Channel == record.ChannelKey {
 		var err error
 		if ev.PublicKey, err = signingKey(p, a); err != nil {
 			return nil, err
@@ -431,13 +439,13 @@ func decideApprove(p *Policy, r *Request, a Actor, c Consent, now time.Time) (Ev
 }
 
 // TakeBack withdraws the actor's own approval, possible until the claim.
-func (s *Service) TakeBack(ctx context.Context, a Actor, id string) (*Request, error) {
-	return s.command(ctx, a, "take-back", id, func(_ *Policy, r *Request, now time.Time) (Event, map[string]string, error) {
+func (s *Service) TakeBack(ctx context.Context, a record.Actor, id string) (*Request, error) {
+	return s.command(ctx, a, "take-back", id, func(_ *policy.Policy, r *Request, now time.Time) (record.Event, map[string]string, error) {
 		if err := stillOpen(r, now); err != nil {
 			return nil, nil, err
 		}
 		if _, ok := r.approvalBy(a.Person); !ok {
-			return nil, nil, refuse(ClassConflict, "no-approval", "", "you have not approved %s", r.ID)
+			return nil, nil, record.Refuse(record.ClassConflict, "no-approval", "", "you have not approved %s", r.ID)
 		}
 		if err := s.often(r.ID + " " + a.Person); err != nil {
 			return nil, nil, err
@@ -447,13 +455,13 @@ func (s *Service) TakeBack(ctx context.Context, a Actor, id string) (*Request, e
 }
 
 // Deny ends a request for good. Everybody whose approval could count may deny; a reason is required.
-func (s *Service) Deny(ctx context.Context, a Actor, id, reason string) (*Request, error) {
-	return s.command(ctx, a, "deny", id, func(_ *Policy, r *Request, now time.Time) (Event, map[string]string, error) {
+func (s *Service) Deny(ctx context.Context, a record.Actor, id, reason string) (*Request, error) {
+	return s.command(ctx, a, "deny", id, func(_ *policy.Policy, r *Request, now time.Time) (record.Event, map[string]string, error) {
 		if a.Person == r.Ask.By.Person {
-			return nil, nil, refuse(ClassDenied, "own-request", "withdraw it: breakglass withdraw "+r.ID, "this is your own request")
+			return nil, nil, record.Refuse(record.ClassDenied, "own-request", "withdraw it: breakglass withdraw "+r.ID, "this is your own request")
 		}
-		if !r.Ask.Quorum.counts(a.Person) {
-			return nil, nil, refuse(ClassDenied, "not-approver", "", "only its approvers can deny %s", r.ID)
+		if !r.Ask.Quorum.Counts(a.Person) {
+			return nil, nil, record.Refuse(record.ClassDenied, "not-approver", "", "only its approvers can deny %s", r.ID)
 		}
 		if r.Denied != nil && r.Denied.By.Person == a.Person {
 			return nil, nil, nil
@@ -469,10 +477,11 @@ func (s *Service) Deny(ctx context.Context, a Actor, id, reason string) (*Reques
 }
 
 // Withdraw takes the actor's own request back, possible until the claim. The reason may be empty.
-func (s *Service) Withdraw(ctx context.Context, a Actor, id, reason string) (*Request, error) {
-	return s.command(ctx, a, "withdraw", id, func(_ *Policy, r *Request, now time.Time) (Event, map[string]string, error) {
+func (s *Service) Withdraw(ctx context.Context, a record.Actor, id, reason string) (*Request, error) {
+	return s.command(ctx, a, "withdraw", id, func(_ *policy.Policy, r *Request, now time.Time) (record.Event, map[string]string, error) {
 		if a.Person != r.Ask.By.Person {
-			return nil, nil, refuse(ClassDenied, "not-yours", "deny it: breakglass deny "+r.ID+" --reason …", "only %s can withdraw this request",
+			return nil, nil, record.Refuse(record.ClassDenied, "not-yours", "deny it: breakglass deny "+r.ID+" --reason …",
+				"only %s can withdraw this request",
 				r.Ask.By.Person)
 		}
 		if r.Withdrawn != nil {
@@ -491,11 +500,11 @@ func (s *Service) Withdraw(ctx context.Context, a Actor, id, reason string) (*Re
 }
 
 // decision is a pure rule: from policy, request and time to one event, nothing (idempotent success) or a refusal.
-type decision func(p *Policy, r *Request, now time.Time) (Event, map[string]string, error)
+type decision func(p *policy.Policy, r *Request, now time.Time) (record.Event, map[string]string, error)
 
 // command is the one way in which a person's word on an existing request becomes a fact: load, decide, append; a lost race
 // loads and decides again; a refusal is recorded.
-func (s *Service) command(ctx context.Context, a Actor, name, id string, decide decision) (*Request, error) {
+func (s *Service) command(ctx context.Context, a record.Actor, name, id string, decide decision) (*Request, error) {
 	if err := known(s.Policy(), a); err != nil {
 		return nil, s.recordRefusal(ctx, a, name, RefusalStream, err)
 	}
@@ -519,7 +528,7 @@ func (s *Service) command(ctx context.Context, a Actor, name, id string, decide 
 // append is refused with ErrConflict if the request has moved on, and a change of policy waits for it. The request is nil only
 // if it could not be read. read, when not nil, is the request as it was read a moment ago: an event that follows from it is
 // recorded if the request has not moved on, and everything else is decided on the request as it is now.
-func (s *Service) decide(ctx context.Context, a Actor, id string, read *Request, decide decision) (*Request, error) {
+func (s *Service) decide(ctx context.Context, a record.Actor, id string, read *Request, decide decision) (*Request, error) {
 	s.inForce.RLock()
 	defer s.inForce.RUnlock()
 	take := func(r *Request) (after *Request, recorded bool, err error) {
@@ -552,12 +561,13 @@ func (s *Service) decide(ctx context.Context, a Actor, id string, read *Request,
 
 // append records events of a request that was read at r.Rev and returns the request after them. The entries are refused with
 // ErrConflict if the request has moved on, or if before (when not zero) has passed by the ledger's clock.
-func (s *Service) append(ctx context.Context, r *Request, before time.Time, texts map[string]string, events ...Event) (*Request, error) {
+func (s *Service) append(ctx context.Context, r *Request, before time.Time, texts map[string]string, events ...record.Event) (*Request,
+	error) {
 	after := r.clone()
 	drafts := make([]ledger.Draft, len(events))
 	at := s.now()
 	for i, ev := range events {
-		drafts[i] = draft(ev, nil)
+		drafts[i] = record.Draft(ev, nil)
 		if i == 0 {
 			drafts[i].Texts = texts
 		}
@@ -588,9 +598,9 @@ func (s *Service) append(ctx context.Context, r *Request, before time.Time, text
 }
 
 // recordRefusal writes down that somebody tried what they may not, and returns the refusal. Internal errors pass unchanged.
-func (s *Service) recordRefusal(ctx context.Context, a Actor, command, stream string, err error) error {
-	r, ok := AsRefusal(err)
-	if !ok || r.Class == ClassUnavailable {
+func (s *Service) recordRefusal(ctx context.Context, a record.Actor, command, stream string, err error) error {
+	r, ok := record.AsRefusal(err)
+	if !ok || r.Class == record.ClassUnavailable {
 		return err
 	}
 	who := a.Person
@@ -605,7 +615,7 @@ func (s *Service) recordRefusal(ctx context.Context, a Actor, command, stream st
 	}
 	ev := Refused{By: a, Command: command, Code: r.Code}
 	// Whoever hangs up is recorded all the same.
-	if _, aerr := s.ledger.Append(context.WithoutCancel(ctx), s.now(), stream, ledger.AnyVersion, nil, draft(ev, nil)); aerr != nil {
+	if _, aerr := s.ledger.Append(context.WithoutCancel(ctx), s.now(), stream, ledger.AnyVersion, nil, record.Draft(ev, nil)); aerr != nil {
 		s.tally.add(a, command, r.Code, s.now())
 		s.log.Error("a refused command could not be recorded, and will be with others", slog.String("person", a.Person),
 			slog.String("command", command),
@@ -616,7 +626,7 @@ func (s *Service) recordRefusal(ctx context.Context, a Actor, command, stream st
 }
 
 // RecordStranger records that somebody who is in nobody's entry tried a command, for adapters that cannot name a person.
-func (s *Service) RecordStranger(ctx context.Context, a Actor, command string) error {
+func (s *Service) RecordStranger(ctx context.Context, a record.Actor, command string) error {
 	return s.recordRefusal(ctx, a, command, RefusalStream, known(s.Policy(), a))
 }
 
@@ -732,7 +742,7 @@ func (s *Service) Resolve(ctx context.Context, typed string) (string, error) {
 		}
 	}
 	if len(bare) < 2 || len(bare) > 20 {
-		return "", refuse(ClassUnknown, "unknown-request", "see: breakglass list", "%q is not a request id", clip(typed, 30))
+		return "", record.Refuse(record.ClassUnknown, "unknown-request", "see: breakglass list", "%q is not a request id", record.Clip(typed, 30))
 	}
 	recent, err := s.ledger.StreamNames(ctx, append(s.made(partDays), tagOpen)...)
 	if err != nil {
@@ -755,9 +765,10 @@ func (s *Service) Resolve(ctx context.Context, typed string) (string, error) {
 	case 1:
 		return hits[0], nil
 	case 0:
-		return "", refuse(ClassUnknown, "unknown-request", "see: breakglass list", "there is no request %s", clip(typed, 30))
+		return "", record.Refuse(record.ClassUnknown, "unknown-request", "see: breakglass list", "there is no request %s", record.Clip(typed, 30))
 	}
-	return "", refuse(ClassUnknown, "ambiguous-request", "write more of it", "%s could be %s", clip(typed, 30), joinAnd(hits))
+	return "", record.Refuse(record.ClassUnknown, "ambiguous-request", "write more of it", "%s could be %s", record.Clip(typed, 30),
+		record.JoinAnd(hits))
 }
 
 func (s *Service) load(ctx context.Context, id string) (*Request, error) {
@@ -766,7 +777,7 @@ func (s *Service) load(ctx context.Context, id string) (*Request, error) {
 		return nil, fmt.Errorf("reading request %s: %w", id, err)
 	}
 	if len(entries) == 0 {
-		return nil, refuse(ClassUnknown, "unknown-request", "see: breakglass list", "there is no request %s", id)
+		return nil, record.Refuse(record.ClassUnknown, "unknown-request", "see: breakglass list", "there is no request %s", id)
 	}
 	return fold(entries, false)
 }
@@ -805,16 +816,17 @@ func (s *Service) waitOnce(ctx context.Context, id string, rev int64, was State)
 }
 
 // known refuses actors whom the policy does not name, or whose account or key it does not name as theirs any more.
-func known(p *Policy, a Actor) error {
-	if _, ok := p.Person(a.Person); a.Person == "" || !ok || !p.owns(a) {
+func known(p *policy.Policy, a record.Actor) error {
+	if _, ok := p.Person(a.Person); a.Person == "" || !ok || !p.Owns(a) {
 		switch {
 		case a.Slack != nil:
-			return refuse(ClassDenied, "unknown-person", "ask for an entry with slack user "+a.Slack.User+" of team "+a.Slack.Team,
+			return record.Refuse(record.ClassDenied, "unknown-person", "ask for an entry with slack user "+a.Slack.User+" of team "+a.Slack.Team,
 				"your Slack account is not in the access policy")
 		case a.Key != "":
-			return refuse(ClassDenied, "unknown-person", "ask for an entry with your public key", "SSH key %s is not in the access policy", a.Key)
+			return record.Refuse(record.ClassDenied, "unknown-person", "ask for an entry with your public key",
+				"SSH key %s is not in the access policy", a.Key)
 		}
-		return refuse(ClassDenied, "unknown-person", "", "you are not in the access policy")
+		return record.Refuse(record.ClassDenied, "unknown-person", "", "you are not in the access policy")
 	}
 	return nil
 }
@@ -829,9 +841,9 @@ func stillOpen(r *Request, now time.Time) error {
 		if until := r.ClaimUntil(); !until.IsZero() {
 			why = "it was approved, and not claimed until " + clockTime(until)
 		}
-		return refuse(ClassExpired, "lapsed", "a new request is cheap: breakglass request", "%s has lapsed: %s", r.ID, why)
+		return record.Refuse(record.ClassExpired, "lapsed", "a new request is cheap: breakglass request", "%s has lapsed: %s", r.ID, why)
 	case StateIssuing, StateActive, StateExpired, StateRevoked, StateFailed, StateDenied, StateWithdrawn:
-		return refuse(ClassConflict, "decided", "", "too late: %s is already %s", r.ID, st)
+		return record.Refuse(record.ClassConflict, "decided", "", "too late: %s is already %s", r.ID, st)
 	}
 	panic("unknown state")
 }
@@ -839,7 +851,7 @@ func stillOpen(r *Request, now time.Time) error {
 func needReason(reason string) error {
 	n := utf8.RuneCountInString(strings.TrimSpace(reason))
 	if n < 3 || n > MaxReason || badText(reason) != "" {
-		return refuse(ClassInvalid, "reason", "say why in a few words", "a reason of 3 to %d characters is needed", MaxReason)
+		return record.Refuse(record.ClassInvalid, "reason", "say why in a few words", "a reason of 3 to %d characters is needed", MaxReason)
 	}
 	return nil
 }
@@ -861,11 +873,11 @@ func badText(s string) string {
 	return ""
 }
 
-func mustProfile(p *Policy, r *Request) *Profile {
+func mustProfile(p *policy.Policy, r *Request) *policy.Profile {
 	if prof, ok := p.Profile(r.Ask.Profile); ok {
 		return prof
 	}
-	return &Profile{}
+	return &policy.Profile{}
 }
 
 func optional(name, text string) map[string]string {
@@ -882,22 +894,11 @@ func orDone(missing []string) []string {
 	return missing
 }
 
-func patternOf(p *Profile) string {
+func patternOf(p *policy.Profile) string {
 	if p.Incident.Pattern == nil {
 		return "your incident's name"
 	}
 	return p.Incident.Pattern.String()
-}
-
-func isHash(s string) bool {
-	return len(s) == 64 && strings.Trim(s, "0123456789abcdef") == ""
-}
-
-func clip(s string, n int) string {
-	if utf8.RuneCountInString(s) <= n {
-		return s
-	}
-	return string([]rune(s)[:n]) + "…"
 }
 
 // idAlphabet is Crockford's base 32 in lower case: no i, l, o, u, so that ids survive being read aloud.

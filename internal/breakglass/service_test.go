@@ -27,6 +27,8 @@ import (
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/policy"
+	"github.com/breakglassd/breakglass/internal/record"
 )
 
 var (
@@ -52,7 +54,7 @@ func bubbleWith(t *testing.T, o bgtest.Options, f func(t *testing.T, s *bgtest.S
 // wantRefusal fails unless err is a Refusal whose code begins with code.
 func wantRefusal(t *testing.T, err error, code string) {
 	t.Helper()
-	r, ok := breakglass.AsRefusal(err)
+	r, ok := record.AsRefusal(err)
 	if !ok || !strings.HasPrefix(r.Code, code) {
 		t.Errorf("got error %v, want a refusal %s", err, code)
 	}
@@ -134,13 +136,13 @@ func TestLifetimeStartsAtTheClaimNotAtTheApproval(t *testing.T) {
 }
 
 func TestWhoMayDoWhat(t *testing.T) {
-	approve := func(a breakglass.Actor) func(*bgtest.System, *breakglass.Request) error {
+	approve := func(a record.Actor) func(*bgtest.System, *breakglass.Request) error {
 		return func(s *bgtest.System, r *breakglass.Request) error {
 			_, err := s.Service.Approve(s.T.Context(), a, r.ID, bgtest.Consent(a, r))
 			return err
 		}
 	}
-	stranger := breakglass.Actor{Channel: breakglass.ChannelSlack, Slack: &breakglass.SlackAccount{Team: "T99", User: "U0EVE"}}
+	stranger := record.Actor{Channel: record.ChannelSlack, Slack: &record.SlackAccount{Team: "T99", User: "U0EVE"}}
 	tests := []struct {
 		name string
 		do   func(*bgtest.System, *breakglass.Request) error // on a request of alice's that bob has approved
@@ -420,7 +422,7 @@ func TestRefusalsWithoutAnEntryOfTheirOwnAreRecordedTogether(t *testing.T) {
 			return found
 		}
 		stranger := func(key string) {
-			wantRefusal(t, s.Service.RecordStranger(t.Context(), breakglass.Actor{Channel: breakglass.ChannelKey, Key: key}, "sign-in"),
+			wantRefusal(t, s.Service.RecordStranger(t.Context(), record.Actor{Channel: record.ChannelKey, Key: key}, "sign-in"),
 				"unknown-person")
 		}
 		full.Store(true)
@@ -806,7 +808,7 @@ func TestSweepPutsAChangedBindingRight(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.Cluster.Plant(r.ID, &breakglass.Binding{Request: r.ID, Cluster: "c1", User: "breakglass:mallory:" + r.ID,
-			Rights: breakglass.Rights{ClusterRole: "cluster-admin"}})
+			Rights: policy.Rights{ClusterRole: "cluster-admin"}})
 		time.Sleep(3 * time.Second)
 		if got, want := s.Cluster.Binding(r.ID).User, "breakglass:alice:"+r.ID; got != want {
 			t.Errorf("the binding is for %s, want %s", got, want)
@@ -940,7 +942,7 @@ func TestPolicyThatGotStricterStopsTheClaim(t *testing.T) {
 			bubble(t, func(t *testing.T, s *bgtest.System) {
 				r := s.Grant("alice", "admin")
 				text := strings.Replace(bgtest.Policy(), change[0], change[1], 1)
-				p, err := breakglass.ParsePolicy("access.yaml", []byte(text))
+				p, err := policy.Parse("access.yaml", []byte(text))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -961,7 +963,7 @@ func TestPolicyThatGotStricterStopsTheClaim(t *testing.T) {
 func TestWeakerPolicyNeedsAnOperatorsWord(t *testing.T) {
 	bubble(t, func(t *testing.T, s *bgtest.System) {
 		weak := strings.Replace(bgtest.Policy(), ", each: [security]", "", 1)
-		p, err := breakglass.ParsePolicy("access.yaml", []byte(weak))
+		p, err := policy.Parse("access.yaml", []byte(weak))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -987,7 +989,7 @@ func TestWeakerPolicyNeedsAnOperatorsWord(t *testing.T) {
 			t.Fatal(err)
 		}
 		ev, err := breakglass.Decode(entries[len(entries)-1])
-		if loaded, ok := ev.(breakglass.PolicyLoaded); err != nil || !ok || !loaded.Weaker || len(loaded.Changes) == 0 {
+		if loaded, ok := ev.(policy.Loaded); err != nil || !ok || !loaded.Weaker || len(loaded.Changes) == 0 {
 			t.Errorf("recorded %+v (%v), want the weaker policy with its changes", ev, err)
 		}
 	})
@@ -996,7 +998,7 @@ func TestWeakerPolicyNeedsAnOperatorsWord(t *testing.T) {
 func TestProfileThatComesBackWeakerIsSeen(t *testing.T) {
 	bubble(t, func(t *testing.T, s *bgtest.System) {
 		load := func(text string) error {
-			p, err := breakglass.ParsePolicy("access.yaml", []byte(text))
+			p, err := policy.Parse("access.yaml", []byte(text))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -1017,7 +1019,7 @@ func TestProfileThatComesBackWeakerIsSeen(t *testing.T) {
 func TestMoreTeamsToApproveIsWeaker(t *testing.T) {
 	bubble(t, func(t *testing.T, s *bgtest.System) {
 		text := strings.Replace(bgtest.Policy(), "teams:\n", "teams:\n  - {id: interns, members: [mallory]}\n", 1)
-		p, err := breakglass.ParsePolicy("access.yaml", []byte(strings.Replace(text, "from: [sre, security]", "from: [sre, security, interns]",
+		p, err := policy.Parse("access.yaml", []byte(strings.Replace(text, "from: [sre, security]", "from: [sre, security, interns]",
 			1)))
 		if err != nil {
 			t.Fatal(err)
@@ -1038,7 +1040,7 @@ func TestPolicyChangedWhileTheDaemonWasDownIsRecordedInWords(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := ev.(breakglass.PolicyLoaded).Changes; !slices.Equal(got, []string{"team security: mallory added"}) {
+		if got := ev.(policy.Loaded).Changes; !slices.Equal(got, []string{"team security: mallory added"}) {
 			t.Errorf("got %q", got)
 		}
 	})

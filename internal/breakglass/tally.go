@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/record"
 )
 
 // How refused commands that have no entry of their own are recorded.
@@ -56,7 +57,7 @@ type tally struct {
 	all  int64
 }
 
-func (t *tally) add(a Actor, command, code string, now time.Time) {
+func (t *tally) add(a record.Actor, command, code string, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.rows == nil {
@@ -108,7 +109,7 @@ func (t *tally) recorded(ev *RefusedMore) {
 }
 
 // whose names somebody who was refused, also without a person's id.
-func whose(a Actor) string {
+func whose(a record.Actor) string {
 	switch {
 	case a.Person != "":
 		return a.Person
@@ -132,7 +133,8 @@ func (s *Service) recordTally(ctx context.Context) error {
 		case <-tick.C:
 		}
 		if ev := s.tally.event(); ev != nil && s.roomLeft() == nil {
-			if _, err := s.ledger.Append(context.WithoutCancel(ctx), s.now(), RefusalStream, ledger.AnyVersion, nil, draft(*ev, nil)); err != nil {
+			if _, err := s.ledger.Append(context.WithoutCancel(ctx), s.now(), RefusalStream, ledger.AnyVersion, nil,
+				record.Draft(*ev, nil)); err != nil {
 				s.log.Error("recording how many commands were refused", slog.Int("refused", ev.Total()), slog.Any("error", err))
 			} else {
 				s.tally.recorded(ev)

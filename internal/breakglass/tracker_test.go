@@ -3,14 +3,16 @@ package breakglass
 import (
 	"testing"
 	"time"
+
+	"github.com/breakglassd/breakglass/internal/record"
 )
 
 // TestLateWordBringsNothingBack: two appends of one request come back in the other order. What the later one said counts, also when it
 // settled the request: a revoked certificate must not become an active one in memory, for the deny webhook asks there.
 func TestLateWordBringsNothingBack(t *testing.T) {
-	asked := &Request{ID: "bg-7k3m-9qx", Rev: 1, Ask: Requested{By: Actor{Person: "alice"}}}
+	asked := &Request{ID: "bg-7k3m-9qx", Rev: 1, Ask: Requested{By: record.Actor{Person: "alice"}}}
 	active := &Request{ID: asked.ID, Rev: 5, Ask: asked.Ask, Issued: &Issued{Fingerprint: "f00", NotAfter: time.Now().Add(time.Hour)}}
-	revoked := &Request{ID: asked.ID, Rev: 6, Ask: asked.Ask, Issued: active.Issued, Revoked: &Ending{At: time.Now()}}
+	revoked := &Request{ID: asked.ID, Rev: 6, Ask: asked.Ask, Issued: active.Issued, Revoked: &record.Ending{At: time.Now()}}
 	find := func(x *tracker) bool {
 		return x.get(asked.ID) != nil || x.byPrint("f00") != nil || x.live("alice", time.Now()) > 0 || len(x.idle()) > 0
 	}

@@ -11,7 +11,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/breakglassd/breakglass/internal/campaign"
 	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/policy"
+	"github.com/breakglassd/breakglass/internal/record"
 )
 
 // Auditor replays a ledger's entries through the state machine and collects everything that could not have happened: a
@@ -29,8 +32,8 @@ type Auditor struct {
 	// forgotten.
 	again func(stream string) ([]ledger.Entry, error)
 
-	campaigns map[string]*Campaign
-	policy    policyState
+	campaigns map[string]*campaign.Campaign
+	policy    policy.State
 	unagreed  []unagreed
 	later     bool // an approval of this release was seen: there is none of an earlier one after it
 	report    AuditReport
@@ -89,7 +92,7 @@ type AuditReport struct {
 func NewAuditor() *Auditor {
 	return &Auditor{requests: map[string]*Request{}, canaries: map[string]*canary{}, over: map[digest]past{}, keys: map[digest]int64{},
 		prints: map[digest]int64{}, findings: findings{open: map[string]Finding{}, settled: map[string]bool{}},
-		campaigns: map[string]*Campaign{}}
+		campaigns: map[string]*campaign.Campaign{}}
 }
 
 // Add takes the next entry.
@@ -100,7 +103,7 @@ func (a *Auditor) Add(e ledger.Entry) {
 	a.report.Entries++
 	ev, err := Decode(e)
 	if err != nil {
-		a.report.Newer = a.report.Newer || errors.Is(err, ErrNewerRelease)
+		a.report.Newer = a.report.Newer || errors.Is(err, record.ErrNewerRelease)
 		bad("%v", err)
 		return
 	}
@@ -169,7 +172,7 @@ func (a *Auditor) Add(e ledger.Entry) {
 }
 
 // request returns the request that an entry is about as it was before, or nil if the entry says nothing more of it.
-func (a *Auditor) request(e ledger.Entry, ev Event) (*Request, error) {
+func (a *Auditor) request(e ledger.Entry, ev record.Event) (*Request, error) {
 	if r := a.requests[e.Stream]; r != nil {
 		return r, nil
 	}
@@ -217,17 +220,17 @@ func (a *Auditor) recall(id string, p past) (*Request, error) {
 // agreed says why an approval does not count by the access policy that was in force: its key or account belonged to another person or to
 // nobody, or was new. Policies that earlier releases recorded do not say.
 func (a *Auditor) agreed(r *Request, ev Approved, at time.Time) error {
-	p := a.policy.policy
+	p := a.policy.Policy
 	if p == nil {
 		return nil
 	}
-	if a.policy.unconfirmed() {
+	if a.policy.Unconfirmed() {
 		a.unagreed = append(a.unagreed, unagreed{ev.By, r.Ask.Profile})
 	}
-	if !p.owns(ev.By) {
+	if !p.Owns(ev.By) {
 		return fmt.Errorf("%s approved by a key or account that no agreed access policy gave them", ev.By.Person)
 	}
-	if what, until := newest(a.policy.cooling, ev.By, r.Ask.Quorum, r.Ask.Profile); at.Before(until) {
+	if what, until := policy.Newest(a.policy.Cooling, ev.By, r.Ask.Quorum, r.Ask.Profile); at.Before(until) {
 		return fmt.Errorf("%s approved although %s was new and counted from %s", ev.By.Person, what, until.UTC().Format(time.RFC3339))
 	}
 	return nil
@@ -235,31 +238,31 @@ func (a *Auditor) agreed(r *Request, ev Approved, at time.Time) error {
 
 // unagreed is an approval that rests on an access policy that no two people have agreed to.
 type unagreed struct {
-	by      Actor
+	by      record.Actor
 	profile string
 }
 
 // confirmed takes it that two people have agreed to the access policy in force: approvals that count by it are agreed to as well.
-func (a *Auditor) confirmed(p *Policy) {
+func (a *Auditor) confirmed(p *policy.Policy) {
 	a.unagreed = slices.DeleteFunc(a.unagreed, func(u unagreed) bool {
 		profile, ok := p.Profile(u.profile)
-		return ok && p.owns(u.by) && p.Freeze(profile).counts(u.by.Person)
+		return ok && p.Owns(u.by) && p.Freeze(profile).Counts(u.by.Person)
 	})
 }
 
 // addOther takes an entry that is not about a request.
-func (a *Auditor) addOther(e ledger.Entry, ev Event) error {
-	if strings.HasPrefix(e.Stream, CampaignStream) {
+func (a *Auditor) addOther(e ledger.Entry, ev record.Event) error {
+	if strings.HasPrefix(e.Stream, campaign.Stream) {
 		return a.campaign(e, ev)
 	}
 	belongs := false
 	switch ev := ev.(type) {
-	case PolicyLoaded, PolicyProposed, PolicyDropped, PolicySigned:
+	case policy.Loaded, policy.Proposed, policy.Dropped, policy.Signed:
 		if belongs = e.Stream == PolicyStream; belongs {
-			was := a.policy.unconfirmed()
-			err := a.policy.apply(e, ev, true)
-			if _, signed := ev.(PolicySigned); signed && err == nil && was && !a.policy.unconfirmed() {
-				a.confirmed(a.policy.policy)
+			was := a.policy.Unconfirmed()
+			err := a.policy.Apply(e, ev, true)
+			if _, signed := ev.(policy.Signed); signed && err == nil && was && !a.policy.Unconfirmed() {
+				a.confirmed(a.policy.Policy)
 			}
 			return err
 		}
@@ -291,8 +294,8 @@ func (a *Auditor) Report() AuditReport {
 	report := a.report
 	report.Unagreed = len(a.unagreed)
 	for id, c := range a.campaigns {
-		if c.pages != c.Opened.Pages {
-			report.Problems = append(slices.Clip(report.Problems), fmt.Sprintf("%s has %d of %d pages of items", id, c.pages, c.Opened.Pages))
+		if c.Pages != c.Opened.Pages {
+			report.Problems = append(slices.Clip(report.Problems), fmt.Sprintf("%s has %d of %d pages of items", id, c.Pages, c.Opened.Pages))
 		}
 	}
 	return report
@@ -305,8 +308,8 @@ func (a *Auditor) Requests() []*Request {
 }
 
 // Campaigns is Requests for campaigns.
-func (a *Auditor) Campaigns() []*Campaign {
-	return slices.SortedFunc(maps.Values(a.campaigns), func(x, y *Campaign) int { return cmp.Compare(x.Seq, y.Seq) })
+func (a *Auditor) Campaigns() []*campaign.Campaign {
+	return slices.SortedFunc(maps.Values(a.campaigns), func(x, y *campaign.Campaign) int { return cmp.Compare(x.Seq, y.Seq) })
 }
 
 func compareTags(a, b ledger.Tag) int {
@@ -363,7 +366,7 @@ func (a *Auditor) compareIndex(ctx context.Context, l *ledger.Ledger) error {
 			return nil
 		}
 		if c := a.campaigns[stream]; c != nil {
-			differs(stream, got, sortedIndex(indexOfCampaign(c)))
+			differs(stream, got, sortedIndex(campaign.Index(c)))
 			compared[stream] = true
 			return nil
 		}
@@ -419,7 +422,7 @@ func (a *Auditor) compareIndex(ctx context.Context, l *ledger.Ledger) error {
 		bad("the index has no rows for %s", stream)
 	}
 	for stream, c := range a.campaigns {
-		if len(indexOfCampaign(c)) > 0 && !compared[stream] {
+		if len(campaign.Index(c)) > 0 && !compared[stream] {
 			bad("the index has no rows for %s", stream)
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/ledger/sqlstore"
+	"github.com/breakglassd/breakglass/internal/policy"
 )
 
 // TestAuditFindsWhatCouldNotHaveHappened replays ledgers that somebody with the signing key could have written: each differs
@@ -233,7 +234,7 @@ func TestAuditFindsAnIndexThatIsNotTheFold(t *testing.T) {
 			if _, err := s.Service.Withdraw(t.Context(), byKey("bob"), over.ID, ""); err != nil {
 				t.Fatal(err)
 			}
-			must(t, s.Service.OrderCanary(t.Context(), "n1", breakglass.CanaryOrdered{Cluster: "c1", CommonName: breakglass.CanaryPrefix + "c1:n1"}))
+			must(t, s.Service.OrderCanary(t.Context(), "n1", breakglass.CanaryOrdered{Cluster: "c1", CommonName: policy.CanaryPrefix + "c1:n1"}))
 			must(t, s.Service.FinishCanary(t.Context(), "n1", breakglass.CanaryDone{Fingerprint: strings.Repeat("a", 64)}))
 			s.Check()
 			s.Stop()

@@ -19,6 +19,8 @@ import (
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/policy"
+	"github.com/breakglassd/breakglass/internal/record"
 )
 
 // slowCheck is a signer whose Check waits: in says that it has begun, out lets it end.
@@ -52,7 +54,7 @@ func TestAClaimUnderWayGoesByThePolicyInForce(t *testing.T) {
 			done := make(chan error, 1)
 			go func() { _, err := s.Claim("alice", r.ID, csr); done <- err }()
 			<-hold.in
-			p, err := breakglass.ParsePolicy("access.yaml", []byte(tt.change(bgtest.Policy())))
+			p, err := policy.Parse("access.yaml", []byte(tt.change(bgtest.Policy())))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -182,7 +184,7 @@ func publicKey(of string) string {
 	return strings.TrimSpace(string(ssh.MarshalAuthorizedKey(bgtest.SSHKey(of).PublicKey())))
 }
 
-func body(t *testing.T, ev breakglass.Event) []byte {
+func body(t *testing.T, ev record.Event) []byte {
 	t.Helper()
 	b, err := json.Marshal(ev)
 	if err != nil {

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/record"
 	"github.com/breakglassd/breakglass/internal/rotation"
 )
 
@@ -190,7 +191,7 @@ func (c *Checks) noteSwitch(ctx context.Context, r rotation.Report) error {
 // check checks one cluster and records what it found. checked says whether it came to its end: then r is the report, and an error
 // says that not all of it could be recorded. With whole it runs to its end once it has begun, also if ctx ends: half a check says
 // nothing. A caller that has gone before its turn gets none: callers that left must not be a queue.
-func (c *Checks) check(ctx context.Context, clusterID string, by *breakglass.Actor, due time.Time, whole bool) (r rotation.Report,
+func (c *Checks) check(ctx context.Context, clusterID string, by *record.Actor, due time.Time, whole bool) (r rotation.Report,
 	checked bool, err error) {
 	checker := c.checkers[clusterID]
 	if checker == nil {
@@ -281,7 +282,7 @@ func (c *Checks) people(ctx context.Context, clusterID string, canary rotation.P
 }
 
 // record records a report: the run, and each finding that is new or over.
-func (c *Checks) record(ctx context.Context, r rotation.Report, by *breakglass.Actor, due time.Time) error {
+func (c *Checks) record(ctx context.Context, r rotation.Report, by *record.Actor, due time.Time) error {
 	body, err := json.Marshal(r)
 	if err != nil {
 		return fmt.Errorf("writing the report on the CAs of %s: %w", r.Cluster, err)
@@ -309,7 +310,7 @@ func (c *Checks) record(ctx context.Context, r rotation.Report, by *breakglass.A
 
 // now checks one cluster for a caller that waits. It answers with the report also if not all of it could be recorded, such as too many
 // findings at once: then the caller needs it most.
-func (c *Checks) now(ctx context.Context, clusterID string, by *breakglass.Actor) (rotation.Report, error) {
+func (c *Checks) now(ctx context.Context, clusterID string, by *record.Actor) (rotation.Report, error) {
 	r, checked, err := c.check(ctx, clusterID, by, time.Time{}, true)
 	if checked && err != nil {
 		c.cfg.Log.ErrorContext(ctx, "what a check of the CAs found could not all be recorded", slog.String("cluster", clusterID),
@@ -377,7 +378,7 @@ func (c *Checks) Status(ctx context.Context, clusterID string) (rotation.Report,
 }
 
 // Check implements api.Authorities.
-func (c *Checks) Check(ctx context.Context, by breakglass.Actor, clusterID string) (rotation.Report, error) {
+func (c *Checks) Check(ctx context.Context, by record.Actor, clusterID string) (rotation.Report, error) {
 	if err := c.cfg.Service.MayOperate(ctx, by, clusterID, "ca-check"); err != nil {
 		return rotation.Report{}, err
 	}
@@ -385,7 +386,7 @@ func (c *Checks) Check(ctx context.Context, by breakglass.Actor, clusterID strin
 }
 
 // Plan implements api.Authorities: it checks first, because a plan is good for what is there now.
-func (c *Checks) Plan(ctx context.Context, by breakglass.Actor, clusterID string, target string) (rotation.Plan, error) {
+func (c *Checks) Plan(ctx context.Context, by record.Actor, clusterID string, target string) (rotation.Plan, error) {
 	r, err := c.Check(ctx, by, clusterID)
 	if err != nil {
 		return rotation.Plan{}, err

@@ -22,6 +22,7 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/record"
 	"github.com/breakglassd/breakglass/internal/rotation"
 )
 
@@ -199,10 +200,10 @@ func TestACheckOnDemandOutlivesItsCaller(t *testing.T) {
 		t.Errorf("%+v, %v, %d runs on record, want the one before", r, err, w.runs(t))
 	}
 	// Nor do those who ordered one and left before their turn.
-	if _, err := w.now(gone, "c1", &breakglass.Actor{Person: "alice"}); !errors.Is(err, context.Canceled) || w.runs(t) != 1 {
+	if _, err := w.now(gone, "c1", &record.Actor{Person: "alice"}); !errors.Is(err, context.Canceled) || w.runs(t) != 1 {
 		t.Errorf("%v, %d runs on record, want no check for somebody who has left", err, w.runs(t))
 	}
-	var refused *breakglass.Refusal
+	var refused *record.Refusal
 	if _, err := w.Status(t.Context(), "elsewhere"); !errors.As(err, &refused) {
 		t.Errorf("a cluster that there is not: %v", err)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/bgtest/real"
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/campaign"
 	"github.com/breakglassd/breakglass/internal/cluster"
 	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/recert"
@@ -47,9 +48,9 @@ func TestCampaignRevokesWhatAClusterHasAndTheNextScanProvesIt(t *testing.T) {
 		return snap.Items[i]
 	}
 	revoke := func(who string, i recert.Item) error {
-		_, err := s.Service.DecideItems(t.Context(), bgtest.ByKey(who), c.ID, breakglass.ItemAnswer{Verdict: breakglass.VerdictRevoke,
+		_, err := s.Service.DecideItems(t.Context(), bgtest.ByKey(who), c.ID, breakglass.ItemAnswer{Verdict: campaign.VerdictRevoke,
 			Reason: "nobody needs it all the time",
-			Items:  []breakglass.Judged{{ID: i.ID, Digest: i.Digest()}}})
+			Items:  []campaign.Judged{{ID: i.ID, Digest: i.Digest()}}})
 		return err
 	}
 	bob, contractor := about("bob@example.com"), about("contractor")

@@ -22,7 +22,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 
-	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/sweep"
 	"github.com/breakglassd/breakglass/internal/text"
 )
@@ -35,7 +35,7 @@ type Finding struct {
 }
 
 // needs lists what the daemon must be able to do to give these rights, and to prove that they are gone.
-func needs(rights []breakglass.Rights) []authorizationv1.ResourceAttributes {
+func needs(rights []policy.Rights) []authorizationv1.ResourceAttributes {
 	out := []authorizationv1.ResourceAttributes{{Verb: "create", Group: authorizationv1.GroupName, Resource: "subjectaccessreviews"}}
 	for _, resource := range []string{"clusterrolebindings", "rolebindings"} {
 		for _, verb := range []string{"create", "get", "list", "delete"} {
@@ -99,7 +99,7 @@ func (c *Clusters) Whoami(ctx context.Context, cluster string) (string, error) {
 // CheckRights asks the API server whether the daemon's credential works and can do what it must and nothing more. rights are
 // those that the cluster's profiles give. What is more shows in kube-system and in the namespaces that rights name; what an
 // authorization webhook would allow does not show.
-func (c *Clusters) CheckRights(ctx context.Context, cluster string, rights []breakglass.Rights) []Finding {
+func (c *Clusters) CheckRights(ctx context.Context, cluster string, rights []policy.Rights) []Finding {
 	t, err := c.target(cluster)
 	if err != nil {
 		return []Finding{{What: err.Error(), Next: "add it under clusters"}}
@@ -162,7 +162,7 @@ func (c *Clusters) CheckRights(ctx context.Context, cluster string, rights []bre
 
 // CheckGroups finds out whether anything is bound to the groups that group-mode profiles give: a certificate of one that is bound to
 // nothing is issued, accepted, and opens nothing.
-func (c *Clusters) CheckGroups(ctx context.Context, cluster string, rights []breakglass.Rights) []Finding {
+func (c *Clusters) CheckGroups(ctx context.Context, cluster string, rights []policy.Rights) []Finding {
 	t, err := c.target(cluster)
 	if err != nil {
 		return []Finding{{What: err.Error(), Next: "add it under clusters"}}
@@ -308,7 +308,7 @@ func (c *Clusters) Able(ctx context.Context, cluster string) error {
 }
 
 // extra lists what the daemon may do beyond need, in kube-system and the namespaces of rights.
-func (t *target) extra(ctx context.Context, need []authorizationv1.ResourceAttributes, rights []breakglass.Rights) ([]string, error) {
+func (t *target) extra(ctx context.Context, need []authorizationv1.ResourceAttributes, rights []policy.Rights) ([]string, error) {
 	known := map[authorizationv1.ResourceAttributes]bool{
 		// Kubernetes gives every account, or every service account, these.
 		{Verb: "create", Group: "authentication.k8s.io", Resource: "selfsubjectreviews"}:      true,

@@ -37,6 +37,7 @@ import (
 	"k8s.io/client-go/util/flowcontrol"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/text"
 )
 
@@ -401,7 +402,7 @@ func subjects(b breakglass.Binding) []rbacv1.Subject {
 	return []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: b.User}}
 }
 
-func roleRef(r breakglass.Rights) rbacv1.RoleRef {
+func roleRef(r policy.Rights) rbacv1.RoleRef {
 	if r.Role != "" {
 		return rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: r.Role}
 	}
@@ -569,14 +570,14 @@ const besideOthers = "names this certificate, was not made by us, and is about o
 // gives reports whether the binding names the certificate of the request.
 func (b *binding) gives(request string) bool {
 	return slices.ContainsFunc(b.Subjects, func(s rbacv1.Subject) bool {
-		return s.Kind == rbacv1.UserKind && strings.HasPrefix(s.Name, breakglass.CommonNamePrefix) && strings.HasSuffix(s.Name, ":"+request)
+		return s.Kind == rbacv1.UserKind && strings.HasPrefix(s.Name, policy.CommonNamePrefix) && strings.HasSuffix(s.Name, ":"+request)
 	})
 }
 
 // onlyOurs reports whether the binding is about nobody but break-glass certificates: then nobody else loses a right with it.
 func (b *binding) onlyOurs() bool {
 	return len(b.Subjects) > 0 && !slices.ContainsFunc(b.Subjects, func(s rbacv1.Subject) bool {
-		return s.Kind != rbacv1.UserKind || !strings.HasPrefix(s.Name, breakglass.CommonNamePrefix)
+		return s.Kind != rbacv1.UserKind || !strings.HasPrefix(s.Name, policy.CommonNamePrefix)
 	})
 }
 

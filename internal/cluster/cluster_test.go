@@ -35,6 +35,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/cluster"
 	"github.com/breakglassd/breakglass/internal/devmode/kubesim"
+	"github.com/breakglassd/breakglass/internal/policy"
 )
 
 const (
@@ -44,10 +45,10 @@ const (
 
 var (
 	until = time.Date(2026, 11, 22, 3, 15, 0, 0, time.UTC)
-	admin = breakglass.Binding{Request: request, Cluster: "c1", User: alice, Rights: breakglass.Rights{ClusterRole: "cluster-admin"},
+	admin = breakglass.Binding{Request: request, Cluster: "c1", User: alice, Rights: policy.Rights{ClusterRole: "cluster-admin"},
 		Until: until}
 	scoped = breakglass.Binding{Request: request, Cluster: "c1", User: alice, Until: until,
-		Rights: breakglass.Rights{ClusterRole: "view", Namespaces: []string{"shop", "till"}}}
+		Rights: policy.Rights{ClusterRole: "view", Namespaces: []string{"shop", "till"}}}
 )
 
 // world is a simulated API server, the daemon's connection to it, and an administrator's.
@@ -215,7 +216,7 @@ func TestUnbindFindsRoleBindingsInEveryNamespace(t *testing.T) {
 func TestRoleIsBoundInItsNamespacesOnly(t *testing.T) {
 	w := start(t, 0)
 	b := scoped
-	b.Rights = breakglass.Rights{Role: "fixer", Namespaces: []string{"till"}}
+	b.Rights = policy.Rights{Role: "fixer", Namespaces: []string{"till"}}
 	must(t, w.c.Bind(t.Context(), b))
 	clusterWide, got := w.sim.Bindings()
 	if want := (rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "fixer"}); len(clusterWide) != 0 || len(got) != 1 ||
@@ -224,7 +225,7 @@ func TestRoleIsBoundInItsNamespacesOnly(t *testing.T) {
 	}
 	b.Rights.Namespaces = []string{"nowhere"}
 	mustSay(t, w.c.Bind(t.Context(), b), "namespace nowhere", "does the namespace exist?")
-	mustSay(t, w.c.Bind(t.Context(), breakglass.Binding{Request: request, Cluster: "c1", Rights: breakglass.Rights{Group: "g"}}), "group mode")
+	mustSay(t, w.c.Bind(t.Context(), breakglass.Binding{Request: request, Cluster: "c1", Rights: policy.Rights{Group: "g"}}), "group mode")
 }
 
 // TestEveryFaultIsAnErrorAndTheNextTryCompletes puts each fault at each call that Bind and Unbind make.
@@ -803,7 +804,7 @@ func TestAPIServerThatAnswersNonsenseIsAnError(t *testing.T) {
 // A group that a profile gives and nothing is bound to makes certificates that open nothing.
 func TestDoctorSeesAGroupThatIsBoundToNothing(t *testing.T) {
 	w := start(t, 0)
-	rights := []breakglass.Rights{{Group: "breakglass:cluster-admins"}, {Group: "breakglass:api-rescue"}, {ClusterRole: "cluster-admin"}}
+	rights := []policy.Rights{{Group: "breakglass:cluster-admins"}, {Group: "breakglass:api-rescue"}, {ClusterRole: "cluster-admin"}}
 	_, err := w.admin.ClusterRoleBindings().Create(t.Context(), &rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "admins"},
 		RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "cluster-admin"},
 		Subjects: []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: "Group", Name: "breakglass:cluster-admins"},

@@ -19,6 +19,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/policy"
 )
 
 var _ breakglass.Prover = (*Clusters)(nil)
@@ -270,7 +271,7 @@ func problem(err error) string {
 
 // questions returns what the rights allow and little else does: one question, or one in each namespace. No question means that
 // there is none to ask, and why says so.
-func (t *target) questions(ctx context.Context, r breakglass.Rights) (qs []authorizationv1.ResourceAttributes, why string, err error) {
+func (t *target) questions(ctx context.Context, r policy.Rights) (qs []authorizationv1.ResourceAttributes, why string, err error) {
 	namespaces := r.Namespaces
 	if len(namespaces) == 0 {
 		namespaces = []string{metav1.NamespaceAll}

@@ -11,6 +11,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/bgtest/real"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/cluster"
+	"github.com/breakglassd/breakglass/internal/policy"
 )
 
 // denyEverything is an authorization configuration whose webhook does not answer, with the failure policy Deny, for names of ours.
@@ -44,7 +45,7 @@ func TestRealRevocationIsProvenByEveryAPIServer(t *testing.T) {
 	c, err := cluster.Open(cluster.Config{Timeout: unhurried, Targets: []cluster.Target{{ID: "c1", Kubeconfig: p.path,
 		APIServers: addresses}}})
 	must(t, err)
-	ask := func(r breakglass.Rights) []breakglass.Answer {
+	ask := func(r policy.Rights) []breakglass.Answer {
 		return c.Ask(t.Context(), breakglass.Access{Request: request, Cluster: "c1", User: alice, Fingerprint: strings.Repeat("ab", 32),
 			Rights: r})
 	}
@@ -59,7 +60,7 @@ func TestRealRevocationIsProvenByEveryAPIServer(t *testing.T) {
 			}
 		}
 	}
-	allowedBy := func(r breakglass.Rights) {
+	allowedBy := func(r policy.Rights) {
 		t.Helper()
 		eventually(t, func() string {
 			for _, a := range ask(r) {
@@ -70,7 +71,7 @@ func TestRealRevocationIsProvenByEveryAPIServer(t *testing.T) {
 			return ""
 		})
 	}
-	refusedBy := func(r breakglass.Rights) {
+	refusedBy := func(r policy.Rights) {
 		t.Helper()
 		since := time.Now()
 		after := map[string]time.Duration{}
@@ -107,12 +108,12 @@ func TestRealRevocationIsProvenByEveryAPIServer(t *testing.T) {
 	})
 	t.Run("without knowing the role nothing is claimed", func(t *testing.T) {
 		for _, r := range []struct {
-			rights breakglass.Rights
+			rights policy.Rights
 			says   string
 		}{
-			{breakglass.Rights{ClusterRole: "edit"}, "may not read ClusterRole edit"},
-			{breakglass.Rights{ClusterRole: "view"}, "ClusterRole view is gone or gives nothing now"}, // nobody aggregates into it here
-			{breakglass.Rights{Group: "breakglass:api-rescue"}, "in group mode nothing else can"},
+			{policy.Rights{ClusterRole: "edit"}, "may not read ClusterRole edit"},
+			{policy.Rights{ClusterRole: "view"}, "ClusterRole view is gone or gives nothing now"}, // nobody aggregates into it here
+			{policy.Rights{Group: "breakglass:api-rescue"}, "in group mode nothing else can"},
 		} {
 			for _, a := range ask(r.rights) {
 				if a.No || !strings.Contains(a.Problem, r.says) {
@@ -123,7 +124,7 @@ func TestRealRevocationIsProvenByEveryAPIServer(t *testing.T) {
 	})
 	t.Run("group mode while the group is bound", func(t *testing.T) {
 		p.kubectl(t, "apply", "-f", filepath.Join(p.files, "optional", "group-mode.yaml"))
-		allowedBy(breakglass.Rights{Group: "breakglass:api-rescue"})
+		allowedBy(policy.Rights{Group: "breakglass:api-rescue"})
 	})
 	t.Run("a webhook that is down and denies proves nothing", func(t *testing.T) {
 		s := real.NewCluster(t, real.APIServerOptions{ReplicaOf: p.APIServer, ClientCAs: p.ca.CertPEM,
@@ -132,7 +133,7 @@ func TestRealRevocationIsProvenByEveryAPIServer(t *testing.T) {
 		c, err := cluster.Open(cluster.Config{Timeout: unhurried, Targets: []cluster.Target{{ID: "c1", Kubeconfig: p.path,
 			APIServers: []string{s.URL}}}})
 		must(t, err)
-		for _, r := range []breakglass.Rights{admin.Rights, {Group: "breakglass:api-rescue"}} {
+		for _, r := range []policy.Rights{admin.Rights, {Group: "breakglass:api-rescue"}} {
 			got := c.Ask(t.Context(), breakglass.Access{Request: request, Cluster: "c1", User: alice, Rights: r})
 			if len(got) != 1 || got[0].No || !strings.Contains(got[0].Problem, "webhook there does not work") {
 				t.Errorf("%v: got %+v, want no proof", r, got)

@@ -24,6 +24,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/cluster"
 	"github.com/breakglassd/breakglass/internal/devmode/kubesim"
+	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/sweep"
 )
 
@@ -127,7 +128,7 @@ func TestServerHasRefusedOnlyWhenItHasForgottenWhatItWasAskedBefore(t *testing.T
 		return []json.RawMessage{spec("pods"), spec("nodes"), spec("events")}
 	}})
 	must(t, err)
-	access := breakglass.Access{Request: request, Cluster: "c1", User: alice, Rights: breakglass.Rights{Group: "breakglass:cluster-admins"}}
+	access := breakglass.Access{Request: request, Cluster: "c1", User: alice, Rights: policy.Rights{Group: "breakglass:cluster-admins"}}
 	if got := c.Ask(t.Context(), access); len(got) != 1 || got[0].No || got[0].Problem != breakglass.StillAllowed ||
 		got[0].Question != "may it list nodes?" {
 		t.Errorf("got %+v, want that it is still let in by what is remembered", got)
@@ -170,7 +171,7 @@ func TestManyProofsAtOneTimeAreNotTakenForServersThatAreAway(t *testing.T) {
 	for range 4 {
 		all.Go(func() {
 			got := c.Ask(t.Context(), breakglass.Access{Request: request, Cluster: "c1", User: alice,
-				Rights: breakglass.Rights{Group: "breakglass:cluster-admins"}})
+				Rights: policy.Rights{Group: "breakglass:cluster-admins"}})
 			if len(got) != 1 || !got[0].No {
 				t.Errorf("got %+v, want a no", got)
 			}

@@ -35,6 +35,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/bgtest/real"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/cluster"
+	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/policies"
 )
 
@@ -195,17 +196,17 @@ func testNamespaces(t *testing.T, c *cluster.Clusters, p *prod) {
 
 	b.Rights.Namespaces = []string{"nowhere"}
 	mustSay(t, c.Bind(t.Context(), b), "namespace nowhere", "does the namespace exist?")
-	b.Rights = breakglass.Rights{ClusterRole: "typo"}
+	b.Rights = policy.Rights{ClusterRole: "typo"}
 	mustSay(t, c.Bind(t.Context(), b), "does the role exist?", "policies/kubernetes/")
-	b.Rights = breakglass.Rights{Role: "typo", Namespaces: []string{"shop"}}
+	b.Rights = policy.Rights{Role: "typo", Namespaces: []string{"shop"}}
 	mustSay(t, c.Bind(t.Context(), b), "does the role exist?", "policies/kubernetes/")
 
 	// A Role needs to be named like a ClusterRole.
 	p.kubectl(t, "-n", "shop", "create", "role", "fixer", "--verb=list", "--resource=roles.rbac.authorization.k8s.io")
 	fixer := b
-	fixer.Rights = breakglass.Rights{Role: "fixer", Namespaces: []string{"shop"}}
+	fixer.Rights = policy.Rights{Role: "fixer", Namespaces: []string{"shop"}}
 	mustSay(t, c.Bind(t.Context(), fixer), "namespace shop", "policies/kubernetes/")
-	if got := bad(c.CheckRights(t.Context(), "c1", []breakglass.Rights{{ClusterRole: "cluster-admin"}, {ClusterRole: "view"},
+	if got := bad(c.CheckRights(t.Context(), "c1", []policy.Rights{{ClusterRole: "cluster-admin"}, {ClusterRole: "view"},
 		fixer.Rights})); len(got) != 2 ||
 		!strings.Contains(got[0].What, "bind roles.rbac.authorization.k8s.io/fixer in namespace shop") ||
 		!strings.Contains(got[1].What, "get roles.rbac.authorization.k8s.io/fixer in namespace shop") {
@@ -228,7 +229,7 @@ func testNamespaces(t *testing.T, c *cluster.Clusters, p *prod) {
 	})
 	mustSee(t, "shop by the Role", in("shop"), true)
 	mustSee(t, "till by the Role", in("till"), false)
-	if got := bad(c.CheckRights(t.Context(), "c1", []breakglass.Rights{{ClusterRole: "cluster-admin"}, {ClusterRole: "view"},
+	if got := bad(c.CheckRights(t.Context(), "c1", []policy.Rights{{ClusterRole: "cluster-admin"}, {ClusterRole: "view"},
 		fixer.Rights})); len(got) != 0 {
 		t.Errorf("got findings %+v, want none", got)
 	}
@@ -400,7 +401,7 @@ func bad(findings []cluster.Finding) []cluster.Finding {
 }
 
 func testCheck(t *testing.T, c *cluster.Clusters, p *prod) {
-	rights := []breakglass.Rights{{ClusterRole: "cluster-admin"}, {ClusterRole: "view", Namespaces: []string{"shop"}}, {Group: "breakglass:x"}}
+	rights := []policy.Rights{{ClusterRole: "cluster-admin"}, {ClusterRole: "view", Namespaces: []string{"shop"}}, {Group: "breakglass:x"}}
 	for _, f := range c.CheckRights(t.Context(), "c1", rights) {
 		if !f.OK || f.Next != "" {
 			t.Errorf("with what ships: %+v", f)
@@ -410,7 +411,7 @@ func testCheck(t *testing.T, c *cluster.Clusters, p *prod) {
 		!strings.Contains(out[1].What, "no others") {
 		t.Errorf("got %+v, want who the daemon is and that its rights are right", out)
 	}
-	finds := func(t *testing.T, rights []breakglass.Rights, word string) {
+	finds := func(t *testing.T, rights []policy.Rights, word string) {
 		t.Helper()
 		eventually(t, func() string {
 			for _, f := range bad(c.CheckRights(t.Context(), "c1", rights)) {
@@ -422,7 +423,7 @@ func testCheck(t *testing.T, c *cluster.Clusters, p *prod) {
 		})
 	}
 	t.Run("missing: a ClusterRole", func(t *testing.T) {
-		finds(t, append(rights, breakglass.Rights{ClusterRole: "edit"}), "may not bind clusterroles.rbac.authorization.k8s.io/edit")
+		finds(t, append(rights, policy.Rights{ClusterRole: "edit"}), "may not bind clusterroles.rbac.authorization.k8s.io/edit")
 	})
 	t.Run("too much: a ClusterRole that no profile binds", func(t *testing.T) {
 		finds(t, rights[1:], "bind clusterroles.rbac.authorization.k8s.io/cluster-admin")

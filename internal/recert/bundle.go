@@ -21,8 +21,9 @@ import (
 
 	"golang.org/x/mod/sumdb/note"
 
-	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/campaign"
 	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/record"
 	"github.com/breakglassd/breakglass/internal/text"
 )
 
@@ -64,7 +65,7 @@ type provedEntry struct {
 
 // Export makes the evidence bundle of a campaign. Reviewers and responders may have it. A campaign that is open gives one too,
 // and says so; it verifies, but as not closed.
-func (s *Service) Export(ctx context.Context, a breakglass.Actor, id string) (Bundle, error) {
+func (s *Service) Export(ctx context.Context, a record.Actor, id string) (Bundle, error) {
 	if err := s.cfg.Domain.MayRead(ctx, a); err != nil {
 		return nil, err
 	}
@@ -76,7 +77,7 @@ func (s *Service) Export(ctx context.Context, a breakglass.Actor, id string) (Bu
 	if err != nil {
 		return nil, err
 	}
-	if c, err = breakglass.FoldCampaign(entries); err != nil { // exactly what is proved
+	if c, err = campaign.Fold(entries); err != nil { // exactly what is proved
 		return nil, err
 	}
 	snap, err := s.Snapshot(c)
@@ -245,7 +246,7 @@ func Verify(b Bundle, verifier note.Verifier) Verification {
 
 // newer notes that something is of a newer release. Only what is signed and unchanged can say so: whatever else is wrong comes first.
 func (v *Verification) newer(err error) {
-	v.Newer = v.Newer || len(v.Problems) == 0 && errors.Is(err, breakglass.ErrNewerRelease)
+	v.Newer = v.Newer || len(v.Problems) == 0 && errors.Is(err, record.ErrNewerRelease)
 }
 
 // manifest checks the signature and the hashes, and returns which campaign was signed.
@@ -298,7 +299,7 @@ func (b Bundle) differences() string {
 }
 
 // ledger proves every entry and folds them, and returns the time of the last; nil if they make no campaign.
-func (v *Verification) ledger(text []byte, verifier note.Verifier, bad func(string, ...any)) (*breakglass.Campaign, time.Time) {
+func (v *Verification) ledger(text []byte, verifier note.Verifier, bad func(string, ...any)) (*campaign.Campaign, time.Time) {
 	var entries []ledger.Entry
 	last := int64(-1)
 	in := bufio.NewScanner(bytes.NewReader(text))
@@ -340,7 +341,7 @@ func (v *Verification) ledger(text []byte, verifier note.Verifier, bad func(stri
 		bad("reading %s: %v", fileProof, err)
 		return nil, time.Time{}
 	}
-	c, err := breakglass.FoldCampaign(entries)
+	c, err := campaign.Fold(entries)
 	if v.newer(err); v.Newer {
 		bad("%v", err)
 		return nil, time.Time{}

@@ -9,8 +9,11 @@ import (
 	"time"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/campaign"
 	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/policy"
+	"github.com/breakglassd/breakglass/internal/record"
 	"github.com/breakglassd/breakglass/internal/text"
 )
 
@@ -34,13 +37,13 @@ func (h Hours) off(t time.Time) bool {
 
 // facts are what the items of the policy and of emergency access are made of. Building items from facts is pure.
 type facts struct {
-	policy   *breakglass.Policy
+	policy   *policy.Policy
 	requests []*breakglass.Request      // of the period: see inPeriod
-	last     *breakglass.Campaign       // the last one that ended, nil if there was none
+	last     *campaign.Campaign         // the last one that ended, nil if there was none
 	admin    map[string][]inventory.Ref // by cluster: roles that are as good as cluster-admin
 	unread   map[string]bool            // clusters whose roles could not be read
 	history  []policyVersion            // every access policy that was in force, the oldest first
-	accounts map[breakglass.SlackAccount]AccountState
+	accounts map[record.SlackAccount]AccountState
 	looked   bool // accounts were looked at
 	from     time.Time
 	now      time.Time
@@ -69,7 +72,7 @@ func policyHistory(entries []ledger.Entry) ([]policyVersion, error) {
 		if err != nil {
 			return nil, err
 		}
-		if loaded, ok := ev.(breakglass.PolicyLoaded); ok {
+		if loaded, ok := ev.(policy.Loaded); ok {
 			out = append(out, policyVersion{e.Time, loaded.Changes})
 		}
 	}
@@ -127,15 +130,15 @@ func inPeriod(r *breakglass.Request, from, now time.Time) bool {
 
 // uses is what people did in the period: how often each took a part, and when each key and account was last used.
 type uses struct {
-	parts    map[breakglass.Eligibility]int
+	parts    map[policy.Eligibility]int
 	keys     map[string]time.Time
-	accounts map[breakglass.SlackAccount]time.Time
+	accounts map[record.SlackAccount]time.Time
 	people   map[string]bool
 }
 
 func (f *facts) uses() uses {
-	u := uses{map[breakglass.Eligibility]int{}, map[string]time.Time{}, map[breakglass.SlackAccount]time.Time{}, map[string]bool{}}
-	by := func(a breakglass.Actor, at time.Time) bool {
+	u := uses{map[policy.Eligibility]int{}, map[string]time.Time{}, map[record.SlackAccount]time.Time{}, map[string]bool{}}
+	by := func(a record.Actor, at time.Time) bool {
 		if at.Before(f.from) {
 			return false
 		}
@@ -150,18 +153,18 @@ func (f *facts) uses() uses {
 	}
 	for _, r := range f.requests {
 		if by(r.Ask.By, r.At) {
-			u.parts[breakglass.Eligibility{Person: r.Ask.By.Person, Part: breakglass.PartRequester, Profile: r.Ask.Profile,
+			u.parts[policy.Eligibility{Person: r.Ask.By.Person, Part: policy.PartRequester, Profile: r.Ask.Profile,
 				Cluster: r.Ask.Cluster}]++
 		}
 		for _, a := range r.Approvals {
 			if by(a.By, a.At) {
-				u.parts[breakglass.Eligibility{Person: a.By.Person, Part: breakglass.PartApprover, Profile: r.Ask.Profile, Cluster: r.Ask.Cluster}]++
+				u.parts[policy.Eligibility{Person: a.By.Person, Part: policy.PartApprover, Profile: r.Ask.Profile, Cluster: r.Ask.Cluster}]++
 			}
 		}
 		if r.Claimed != nil {
 			by(r.Claimed.By, r.ClaimedAt)
 		}
-		for _, w := range []*breakglass.Ending{r.Denied, r.Withdrawn, r.Revoked, r.Acknowledged, r.Closed} {
+		for _, w := range []*record.Ending{r.Denied, r.Withdrawn, r.Revoked, r.Acknowledged, r.Closed} {
 			if w != nil {
 				by(w.By, w.At)
 			}
@@ -242,8 +245,8 @@ func (f *facts) wayItems(use uses) (out []Item) {
 		prof, _ := f.policy.Profile(w.Profile)
 		team, _ := f.policy.Team(w.Team)
 		i := Item{ID: "way/" + w.Team + "/" + w.Profile + "/" + string(w.Part), Topic: TopicEligibility, Kind: string(w.Part), Way: &w,
-			Risk: map[breakglass.Risk]inventory.Severity{breakglass.RiskLow: inventory.Medium, breakglass.RiskHigh: inventory.High,
-				breakglass.RiskCritical: inventory.Critical}[prof.Risk],
+			Risk: map[policy.Risk]inventory.Severity{policy.RiskLow: inventory.Medium, policy.RiskHigh: inventory.High,
+				policy.RiskCritical: inventory.Critical}[prof.Risk],
 			Grants: []string{prof.Rights.String(), "longest " + text.Span(prof.TTL.Max)}}
 		where := listOf(w.Clusters)
 		if len(w.Clusters) == 1 {
@@ -251,7 +254,7 @@ func (f *facts) wayItems(use uses) (out []Item) {
 		} else {
 			where = fmt.Sprintf("%d clusters", len(w.Clusters))
 		}
-		if w.Part == breakglass.PartRequester {
+		if w.Part == policy.PartRequester {
 			i.Title = fmt.Sprintf("team %s may ask for %s on %s", w.Team, w.Profile, where)
 			i.Evidence = append(i.Evidence, fmt.Sprintf("%s, at most %s, %d people must approve", prof.Rights, text.Span(prof.TTL.Max),
 				prof.Approvals.Count))
@@ -278,7 +281,7 @@ func (f *facts) wayItems(use uses) (out []Item) {
 				as = append(as, c)
 			}
 			for _, who := range people {
-				e := breakglass.Eligibility{Person: who, Part: w.Part, Profile: w.Profile, Cluster: c}
+				e := policy.Eligibility{Person: who, Part: w.Part, Profile: w.Profile, Cluster: c}
 				used += use.parts[e]
 				if f.policy.Suspended(e) {
 					suspended++
@@ -325,7 +328,7 @@ func (f *facts) memberItems(ways []Item, use uses) (out []Item) {
 			}
 			i.Evidence = append(i.Evidence, fmt.Sprintf("by it %s of %s %s", w.Way.Part, w.Way.Profile, where))
 			for _, c := range w.Way.Clusters {
-				e := breakglass.Eligibility{Person: m.Person, Part: w.Way.Part, Profile: w.Way.Profile, Cluster: c}
+				e := policy.Eligibility{Person: m.Person, Part: w.Way.Part, Profile: w.Way.Profile, Cluster: c}
 				all, used = all+1, used+use.parts[e]
 				if f.policy.Suspended(e) {
 					suspended++
@@ -368,7 +371,7 @@ func suspendedNow(n, all int) []string {
 // adminEquivalent reports whether rights are as good as cluster-admin in a cluster: the role itself, a group, which gives what
 // nobody here knows, a role of which the scan says so, or any role where the scan could not read them. A role that is not known to be
 // one may still lead there.
-func (f *facts) adminEquivalent(r breakglass.Rights, cluster string) bool {
+func (f *facts) adminEquivalent(r policy.Rights, cluster string) bool {
 	if r.ClusterRole == "cluster-admin" || r.Group != "" || f.unread[cluster] {
 		return true
 	}
@@ -690,7 +693,7 @@ func runsOf(n int) string {
 }
 
 // clusterItems are what a scan of a cluster found that a person must answer for: of all its items those that are not expected.
-func clusterItems(s *inventory.Snapshot, a *inventory.Analysis, all []inventory.Item, p *breakglass.Policy) (out []Item) {
+func clusterItems(s *inventory.Snapshot, a *inventory.Analysis, all []inventory.Item, p *policy.Policy) (out []Item) {
 	for _, in := range all {
 		if in.Expected {
 			continue
@@ -781,7 +784,7 @@ const ruleUnread = "scan/unread"
 // personOf finds the person whom a user name in a cluster belongs to: the id itself, or an e-mail address or prefixed name
 // that ends or begins with it, or one that the policy gives the person (users). A wrong guess costs one
 // reviewer; a missed one would let somebody judge themselves.
-func personOf(user string, p *breakglass.Policy) (string, bool) {
+func personOf(user string, p *policy.Policy) (string, bool) {
 	if user == "" {
 		return "", false
 	}
@@ -790,7 +793,7 @@ func personOf(user string, p *breakglass.Policy) (string, bool) {
 			return x.ID, true
 		}
 	}
-	if rest, ours := strings.CutPrefix(user, breakglass.CommonNamePrefix); ours { // of a certificate of ours: the person and the request
+	if rest, ours := strings.CutPrefix(user, policy.CommonNamePrefix); ours { // of a certificate of ours: the person and the request
 		user, _, _ = strings.Cut(rest, ":")
 	}
 	local, _, _ := strings.Cut(user, "@")
@@ -807,7 +810,7 @@ func personOf(user string, p *breakglass.Policy) (string, bool) {
 
 func (f *facts) name(id string) string { return nameIn(f.policy, id) }
 
-func nameIn(p *breakglass.Policy, id string) string {
+func nameIn(p *policy.Policy, id string) string {
 	if x, ok := p.Person(id); ok && x.Name != id {
 		return x.Name + " (" + id + ")"
 	}

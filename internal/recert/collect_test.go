@@ -7,7 +7,10 @@ import (
 	"time"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/campaign"
 	"github.com/breakglassd/breakglass/internal/inventory"
+	"github.com/breakglassd/breakglass/internal/policy"
+	"github.com/breakglassd/breakglass/internal/record"
 )
 
 var noon = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
@@ -42,7 +45,7 @@ func TestAgeIsSaidOnlyWhereTheLedgerKnowsIt(t *testing.T) {
 }
 
 func TestUserNamesAreFoundInThePolicy(t *testing.T) {
-	p := &breakglass.Policy{People: []breakglass.Person{{ID: "bob"}}}
+	p := &policy.Policy{People: []policy.Person{{ID: "bob"}}}
 	for user, want := range map[string]bool{"bob": true, "Bob@example.com": true, "oidc:bob": true, "arn:aws:iam::1:user/ops/bob": true,
 		"arn:aws:iam::1:user/bob@example.com": true,
 		"breakglass:bob:7k3m-q9ad":            true, "": false, "alice": false, "bobby": false, "breakglass:alice:bob": false} {
@@ -56,19 +59,19 @@ func TestRolesThatAreAsGoodAsClusterAdminNeedTwoPeople(t *testing.T) {
 	f := &facts{admin: map[string][]inventory.Ref{"c1": {{Kind: "ClusterRole", Name: "ops"},
 		{Kind: "Role", Namespace: "kube-system", Name: "fixer"}}}, unread: map[string]bool{"c3": true}}
 	for name, c := range map[string]struct {
-		rights  breakglass.Rights
+		rights  policy.Rights
 		cluster string
 		want    bool
 	}{
-		"cluster-admin":              {breakglass.Rights{ClusterRole: "cluster-admin"}, "c2", true},
-		"a group":                    {breakglass.Rights{Group: "g"}, "c2", true},
-		"a role of the scan":         {breakglass.Rights{ClusterRole: "ops"}, "c1", true},
-		"the same in a namespace":    {breakglass.Rights{ClusterRole: "ops", Namespaces: []string{"shop"}}, "c1", false},
-		"the same elsewhere":         {breakglass.Rights{ClusterRole: "ops"}, "c2", false},
-		"a role in kube-system":      {breakglass.Rights{Role: "fixer", Namespaces: []string{"default", "kube-system"}}, "c1", true},
-		"the same role in a default": {breakglass.Rights{Role: "fixer", Namespaces: []string{"default"}}, "c1", false},
-		"a role that is none":        {breakglass.Rights{ClusterRole: "view"}, "c1", false},
-		"a role that was not read":   {breakglass.Rights{ClusterRole: "view"}, "c3", true},
+		"cluster-admin":              {policy.Rights{ClusterRole: "cluster-admin"}, "c2", true},
+		"a group":                    {policy.Rights{Group: "g"}, "c2", true},
+		"a role of the scan":         {policy.Rights{ClusterRole: "ops"}, "c1", true},
+		"the same in a namespace":    {policy.Rights{ClusterRole: "ops", Namespaces: []string{"shop"}}, "c1", false},
+		"the same elsewhere":         {policy.Rights{ClusterRole: "ops"}, "c2", false},
+		"a role in kube-system":      {policy.Rights{Role: "fixer", Namespaces: []string{"default", "kube-system"}}, "c1", true},
+		"the same role in a default": {policy.Rights{Role: "fixer", Namespaces: []string{"default"}}, "c1", false},
+		"a role that is none":        {policy.Rights{ClusterRole: "view"}, "c1", false},
+		"a role that was not read":   {policy.Rights{ClusterRole: "view"}, "c3", true},
 	} {
 		if got := f.adminEquivalent(c.rights, c.cluster); got != c.want {
 			t.Errorf("%s: got %t, want %t", name, got, c.want)
@@ -99,7 +102,7 @@ func TestCheckItemsSayWhatWasFound(t *testing.T) {
 	}
 	was := checkItems(run("ca/c1/expiry"), nil, []string{"c1"}, noon)[0]
 	i.compare(&was)
-	if i.State != breakglass.ItemWidened {
+	if i.State != campaign.ItemWidened {
 		t.Errorf("with one more finding it is %s", i.State)
 	}
 }
@@ -107,7 +110,7 @@ func TestCheckItemsSayWhatWasFound(t *testing.T) {
 func TestReceiptsThatProveNothingAreToldByCluster(t *testing.T) {
 	revoked := func(id, cluster string, days int, receipt *breakglass.Receipt) *breakglass.Request {
 		return &breakglass.Request{ID: id, Ask: breakglass.Requested{Cluster: cluster}, Issued: &breakglass.Issued{},
-			Revoked: &breakglass.Ending{At: noon.AddDate(0, 0, days)}, Receipt: receipt}
+			Revoked: &record.Ending{At: noon.AddDate(0, 0, days)}, Receipt: receipt}
 	}
 	yes := breakglass.Answer{Server: "https://b", Problem: "it cannot be reached"}
 	no := breakglass.Answer{Server: "https://a", No: true}
@@ -162,7 +165,7 @@ func TestGrantsBelongToThePeriodInWhichTheyAreAccountedFor(t *testing.T) {
 	grant := func(change func(*breakglass.Request)) *breakglass.Request {
 		r := &breakglass.Request{At: before.Add(-time.Hour), Ask: breakglass.Requested{Aftercare: care},
 			Issued: &breakglass.Issued{NotBefore: before.Add(-time.Hour), NotAfter: before},
-			Swept:  &breakglass.Swept{}, SweptAt: before, Closed: &breakglass.Ending{At: before}}
+			Swept:  &breakglass.Swept{}, SweptAt: before, Closed: &record.Ending{At: before}}
 		change(r)
 		return r
 	}
@@ -175,7 +178,7 @@ func TestGrantsBelongToThePeriodInWhichTheyAreAccountedFor(t *testing.T) {
 		"asked before, and never issued": {func(r *breakglass.Request) { r.Issued = nil }, false},
 		"still in use":                   {func(r *breakglass.Request) { r.Issued.NotAfter = after.Add(24 * time.Hour) }, true},
 		"ended in the period":            {func(r *breakglass.Request) { r.Issued.NotAfter = after }, true},
-		"revoked in the period":          {func(r *breakglass.Request) { r.Revoked = &breakglass.Ending{At: after} }, true},
+		"revoked in the period":          {func(r *breakglass.Request) { r.Revoked = &record.Ending{At: after} }, true},
 		"reported in the period":         {func(r *breakglass.Request) { r.SweptAt = after }, true},
 		"never reported":                 {func(r *breakglass.Request) { r.Swept = nil }, true},
 		"closed in the period":           {func(r *breakglass.Request) { r.Closed.At = after }, true},
@@ -193,7 +196,7 @@ func TestWhatWasNotSeenWholeCannotBeProvedGone(t *testing.T) {
 	item := inventory.Item{ID: "x", Kind: inventory.ItemBinding, Title: "a binding", Proof: []string{inventory.SourceBindings}}
 	for missing, provable := range map[string]bool{"": true, "forbidden": false} {
 		s := &inventory.Snapshot{Cluster: "c1", Sources: []inventory.Source{{Name: inventory.SourceBindings, Missing: missing}}}
-		got := clusterItems(s, &inventory.Analysis{}, []inventory.Item{item}, &breakglass.Policy{})
+		got := clusterItems(s, &inventory.Analysis{}, []inventory.Item{item}, &policy.Policy{})
 		l := Line{Item: got[0]}
 		if l.Provable() != provable || strings.Contains(strings.Join(l.Evidence, "\n"), "no later scan can prove it gone") == provable {
 			t.Errorf("missing %q: provable %v, evidence %q", missing, l.Provable(), l.Evidence)
@@ -226,8 +229,8 @@ func TestPairsAreCountedInTheirOwnPeriod(t *testing.T) {
 			}
 			out = append(out, &breakglass.Request{ID: strings.Repeat("x", n+1), At: at, ClaimedAt: at, Claimed: &breakglass.Claimed{},
 				Issued:    &breakglass.Issued{NotBefore: at, NotAfter: at.Add(time.Hour)},
-				Ask:       breakglass.Requested{By: breakglass.Actor{Person: "alice"}, Cluster: "c1", Profile: "p"},
-				Approvals: []breakglass.Approval{{By: breakglass.Actor{Person: "bob"}, At: at}, {By: breakglass.Actor{Person: "carol"}, At: at}}})
+				Ask:       breakglass.Requested{By: record.Actor{Person: "alice"}, Cluster: "c1", Profile: "p"},
+				Approvals: []policy.Approval{{By: record.Actor{Person: "bob"}, At: at}, {By: record.Actor{Person: "carol"}, At: at}}})
 		}
 		return out
 	}
@@ -235,7 +238,7 @@ func TestPairsAreCountedInTheirOwnPeriod(t *testing.T) {
 		before, within int
 		want           bool
 	}{{pairAtLeast, 0, false}, {pairAtLeast - 1, 1, false}, {0, pairAtLeast, true}} {
-		f := &facts{hours: Hours{Zone: time.UTC}, from: noon, now: noon.AddDate(0, 0, 7), policy: &breakglass.Policy{},
+		f := &facts{hours: Hours{Zone: time.UTC}, from: noon, now: noon.AddDate(0, 0, 7), policy: &policy.Policy{},
 			requests: grants(c.before, c.within)}
 		_, items := f.emergency()
 		if got := slices.ContainsFunc(items, func(i Item) bool { return i.Kind == "pair" }); got != c.want {
@@ -255,7 +258,7 @@ func TestNobodyAnswersForTheirOwnUsersAndGroups(t *testing.T) {
 		RoleName: "all", Subjects: []inventory.Subject{{Kind: inventory.Group, Name: "oidc:platform-admins"},
 			{Kind: inventory.User, Name: "a.smith@example.org"}, {Kind: inventory.Group, Name: "oidc:others"}}}}}
 	a := inventory.Analyse(s, inventory.Options{Rules: rules, Defaults: defaults, Now: time.Unix(0, 0)})
-	p := &breakglass.Policy{People: []breakglass.Person{{ID: "alice", Users: []string{"a.smith@example.org"},
+	p := &policy.Policy{People: []policy.Person{{ID: "alice", Users: []string{"a.smith@example.org"},
 		Groups: []string{"oidc:platform-admins"}},
 		{ID: "bob", Groups: []string{"oidc:platform-admins"}}, {ID: "carol"}}}
 	got := map[string][]string{}

@@ -7,7 +7,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/campaign"
 	"github.com/breakglassd/breakglass/internal/text"
 )
 
@@ -51,7 +51,7 @@ func Compare(from, to *Report) Diff {
 		again := is.Item
 		again.compare(&was.Item)
 		switch more := gained(was.Grants, is.Grants); {
-		case again.State == breakglass.ItemWidened:
+		case again.State == campaign.ItemWidened:
 			d.Widened = append(d.Widened, Change{ID: is.ID, Title: is.Title, Was: string(was.Risk),
 				Is: strings.TrimSpace(string(is.Risk) + " " + strings.Join(more, ", "))})
 		case was.Fingerprint != is.Fingerprint:

@@ -8,15 +8,16 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/campaign"
+	"github.com/breakglassd/breakglass/internal/policy"
 )
 
 // madeEarlier reports whether a bundle is of a release whose reports had a former form, and could be of that release: one that gave
 // the form no number could not read a campaign whose rules have one, and one that gave it the number 1 could not read a campaign of
 // today. A forger who writes a former number into a report of one of those gets no easier check.
-func madeEarlier(c *breakglass.Campaign, rendering int) bool {
+func madeEarlier(c *campaign.Campaign, rendering int) bool {
 	return rendering == 0 && c.Opened.Rules == 0 || rendering == 1 &&
-		!slices.ContainsFunc(c.Items, func(i *breakglass.CampaignItem) bool { return i.Member != breakglass.Membership{} || i.Way != nil })
+		!slices.ContainsFunc(c.Items, func(i *campaign.Item) bool { return i.Member != policy.Membership{} || i.Way != nil })
 }
 
 // earlierTables are the files of such a bundle that are made again and compared. The first release knew no word that was replaced

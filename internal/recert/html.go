@@ -11,8 +11,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/campaign"
 	"github.com/breakglassd/breakglass/internal/inventory"
+	"github.com/breakglassd/breakglass/internal/policy"
 )
 
 //go:embed report.html
@@ -82,15 +83,15 @@ func (r *Report) charts() []chart {
 func (r *Report) decisions() chart {
 	var bars []bar
 	for _, t := range Topics() {
-		n := map[breakglass.Outcome]int{}
+		n := map[campaign.Outcome]int{}
 		for _, l := range r.Items {
 			if l.Topic == t {
 				n[l.Outcome]++
 			}
 		}
 		var parts []part
-		for _, o := range []breakglass.Outcome{breakglass.OutcomeKeep, breakglass.OutcomeRevoke, breakglass.OutcomeSuspended,
-			breakglass.OutcomeEscalated, breakglass.OutcomeNone} {
+		for _, o := range []campaign.Outcome{campaign.OutcomeKeep, campaign.OutcomeRevoke, campaign.OutcomeSuspended,
+			campaign.OutcomeEscalated, campaign.OutcomeNone} {
 			parts = append(parts, part{n[o], string(o), string(o)})
 		}
 		bars = append(bars, bar{t.Title(), parts})
@@ -125,7 +126,7 @@ func (r *Report) access() chart {
 	}
 	eligible := map[string]bool{}
 	for _, l := range r.Items {
-		if l.Kind == string(breakglass.PartRequester) {
+		if l.Kind == string(policy.PartRequester) {
 			eligible[l.Gives.Person] = true
 		}
 	}

@@ -12,9 +12,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/campaign"
 	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/policy"
+	"github.com/breakglassd/breakglass/internal/record"
 	"github.com/breakglassd/breakglass/internal/text"
 )
 
@@ -57,33 +59,33 @@ func (t Topic) Title() string {
 
 // Item is one thing under review, with everything that a reviewer is shown about it.
 type Item struct {
-	ID       string                 `json:"id"` // stable over campaigns
-	Topic    Topic                  `json:"topic"`
-	Kind     string                 `json:"kind"` // what it is in its topic: "approver", "key", "grant", or an inventory.ItemKind
-	Cluster  string                 `json:"cluster,omitempty"`
-	Title    string                 `json:"title"`
-	Evidence []string               `json:"evidence"`
-	Risk     inventory.Severity     `json:"risk"`
-	State    breakglass.ItemState   `json:"state"`
-	Was      string                 `json:"was,omitempty"` // when it was last kept, in words
-	Admin    bool                   `json:"admin,omitempty"`
-	Not      []string               `json:"not,omitempty"`    // people it is about, who cannot judge it; sorted
-	Gives    breakglass.Eligibility `json:"gives,omitzero"`   // of campaigns of before: what a revoke suspends
-	Object   string                 `json:"object,omitempty"` // id by which the next scan proves it gone
-	Proof    []string               `json:"proof,omitempty"`  // what that scan must have seen whole: see inventory.Unproven
-	Grants   []string               `json:"grants,omitempty"` // what it gives, sorted: more is wider
-	TakeAway string                 `json:"takeAway,omitempty"`
-	Advice   string                 `json:"advice,omitempty"`
-	Since    *time.Time             `json:"since,omitempty"` // how old it is, where that is known
-	Orphan   bool                   `json:"orphan,omitempty"`
-	Dormant  bool                   `json:"dormant,omitempty"`
+	ID       string             `json:"id"` // stable over campaigns
+	Topic    Topic              `json:"topic"`
+	Kind     string             `json:"kind"` // what it is in its topic: "approver", "key", "grant", or an inventory.ItemKind
+	Cluster  string             `json:"cluster,omitempty"`
+	Title    string             `json:"title"`
+	Evidence []string           `json:"evidence"`
+	Risk     inventory.Severity `json:"risk"`
+	State    campaign.ItemState `json:"state"`
+	Was      string             `json:"was,omitempty"` // when it was last kept, in words
+	Admin    bool               `json:"admin,omitempty"`
+	Not      []string           `json:"not,omitempty"`    // people it is about, who cannot judge it; sorted
+	Gives    policy.Eligibility `json:"gives,omitzero"`   // of campaigns of before: what a revoke suspends
+	Object   string             `json:"object,omitempty"` // id by which the next scan proves it gone
+	Proof    []string           `json:"proof,omitempty"`  // what that scan must have seen whole: see inventory.Unproven
+	Grants   []string           `json:"grants,omitempty"` // what it gives, sorted: more is wider
+	TakeAway string             `json:"takeAway,omitempty"`
+	Advice   string             `json:"advice,omitempty"`
+	Since    *time.Time         `json:"since,omitempty"` // how old it is, where that is known
+	Orphan   bool               `json:"orphan,omitempty"`
+	Dormant  bool               `json:"dormant,omitempty"`
 	// Fingerprint is a digest of what it says without what changes by itself, such as counts and times of use.
 	Fingerprint string `json:"fingerprint"`
 
 	// What one answer is about, where that is more than one thing: see breakglass.FrozenItem for the first two.
-	Member breakglass.Membership `json:"member,omitzero"`
-	Way    *breakglass.TeamPart  `json:"way,omitempty"`
-	Places []Place               `json:"places,omitempty"` // the same thing in several clusters
+	Member policy.Membership `json:"member,omitzero"`
+	Way    *policy.TeamPart  `json:"way,omitempty"`
+	Places []Place           `json:"places,omitempty"` // the same thing in several clusters
 }
 
 // Place is where a thing is that is the same in several clusters.
@@ -139,8 +141,8 @@ func (i *Item) eligibility() bool {
 func (i *Item) High() bool { return i.Admin || i.Risk.AtLeast(inventory.High) }
 
 // Frozen is the item as the ledger keeps it.
-func (i *Item) Frozen() breakglass.FrozenItem {
-	return breakglass.FrozenItem{ID: i.ID, Digest: i.Digest(), State: i.State, Admin: i.Admin, High: i.High(), Not: i.Not, Gives: i.Gives,
+func (i *Item) Frozen() campaign.FrozenItem {
+	return campaign.FrozenItem{ID: i.ID, Digest: i.Digest(), State: i.State, Admin: i.Admin, High: i.High(), Not: i.Not, Gives: i.Gives,
 		Object: i.Object, Member: i.Member, Way: i.Way}
 }
 
@@ -161,7 +163,7 @@ func (i *Item) compare(kept *Item) {
 	if kept != nil {
 		was = kept.inventory()
 	}
-	i.State = breakglass.ItemState(inventory.Compare(was, i.inventory()))
+	i.State = campaign.ItemState(inventory.Compare(was, i.inventory()))
 }
 
 func (i *Item) inventory() inventory.Item {
@@ -268,7 +270,7 @@ func decodeSnapshot(raw []byte, digest string) (*Snapshot, error) {
 	}
 	if err := json.Unmarshal(raw, &form); err == nil && form.Version > snapshotVersion {
 		return nil, fmt.Errorf("the snapshot is of version %d, this program reads those up to %d: %w", form.Version, snapshotVersion,
-			breakglass.ErrNewerRelease)
+			record.ErrNewerRelease)
 	}
 	d := json.NewDecoder(bytes.NewReader(raw))
 	d.DisallowUnknownFields()

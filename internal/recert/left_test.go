@@ -4,7 +4,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/campaign"
 	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/recert"
 )
@@ -16,7 +16,7 @@ func TestWhatWasRevokedIsLeftUntilItIsProvedOrAcknowledged(t *testing.T) {
 	later := &[]time.Time{time.Now().Add(time.Minute)}[0]
 	proof := []string{inventory.SourceBindings}
 	line := func(edit func(*recert.Line)) recert.Line {
-		l := recert.Line{Item: recert.Item{Topic: recert.TopicDoors, Not: []string{"alice"}}, Outcome: breakglass.OutcomeRevoke}
+		l := recert.Line{Item: recert.Item{Topic: recert.TopicDoors, Not: []string{"alice"}}, Outcome: campaign.OutcomeRevoke}
 		edit(&l)
 		return l
 	}
@@ -46,8 +46,8 @@ func TestWhatWasRevokedIsLeftUntilItIsProvedOrAcknowledged(t *testing.T) {
 		{"what no scan can prove", line(func(*recert.Line) {}), true},
 		{"what no scan can prove, and its owner says it is gone", line(func(l *recert.Line) { l.Acknowledged = by("alice") }), true},
 		{"what no scan can prove, and somebody else says it is gone", line(func(l *recert.Line) { l.Acknowledged = by("bob") }), false},
-		{"kept", line(func(l *recert.Line) { l.Outcome = breakglass.OutcomeKeep }), false},
-		{"not answered", line(func(l *recert.Line) { l.Outcome = breakglass.OutcomeNone }), true},
+		{"kept", line(func(l *recert.Line) { l.Outcome = campaign.OutcomeKeep }), false},
+		{"not answered", line(func(l *recert.Line) { l.Outcome = campaign.OutcomeNone }), true},
 		{"settled by a later campaign", line(func(l *recert.Line) { l.SettledBy = "rc-2" }), false},
 	} {
 		if got := row.line.Left(); got != row.left {

@@ -22,8 +22,10 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/campaign"
 	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/recert"
+	"github.com/breakglassd/breakglass/internal/record"
 )
 
 var byKey = bgtest.ByKey
@@ -96,7 +98,7 @@ func plain(more ...inventory.Power) func() (*inventory.Snapshot, *inventory.Anal
 	}
 }
 
-func (w *world) start(t testing.TB) *breakglass.Campaign {
+func (w *world) start(t testing.TB) *campaign.Campaign {
 	t.Helper()
 	c, err := w.service.Start(t.Context(), nil, time.Time{})
 	if err != nil {
@@ -106,14 +108,14 @@ func (w *world) start(t testing.TB) *breakglass.Campaign {
 }
 
 // say answers one item, or fails the test.
-func (w *world) say(t testing.TB, c *breakglass.Campaign, who string, v breakglass.Verdict, id string) *breakglass.Campaign {
+func (w *world) say(t testing.TB, c *campaign.Campaign, who string, v campaign.Verdict, id string) *campaign.Campaign {
 	t.Helper()
 	i, ok := c.Item(id)
 	if !ok {
 		t.Fatalf("there is no item %s", id)
 	}
 	after, err := w.Service.DecideItems(t.Context(), byKey(who), c.ID, breakglass.ItemAnswer{Verdict: v,
-		Reason: "=HYPERLINK(\"http://evil\") looked at it", Items: []breakglass.Judged{{ID: id, Digest: i.Digest}}})
+		Reason: "=HYPERLINK(\"http://evil\") looked at it", Items: []campaign.Judged{{ID: id, Digest: i.Digest}}})
 	if err != nil {
 		t.Fatalf("%s %ss %s: %v", who, v, id, err)
 	}
@@ -121,12 +123,12 @@ func (w *world) say(t testing.TB, c *breakglass.Campaign, who string, v breakgla
 }
 
 // keepAll has enough reviewers keep everything that is still open.
-func (w *world) keepAll(t testing.TB, c *breakglass.Campaign) *breakglass.Campaign {
+func (w *world) keepAll(t testing.TB, c *campaign.Campaign) *campaign.Campaign {
 	t.Helper()
 	for _, who := range []string{"carol", "erin", "dave", "alice"} {
 		for _, i := range c.Items {
 			if c.Waits(i, who, time.Now()) {
-				c = w.say(t, c, who, breakglass.VerdictKeep, i.ID)
+				c = w.say(t, c, who, campaign.VerdictKeep, i.ID)
 			}
 		}
 	}
@@ -138,7 +140,7 @@ func (w *world) keepAll(t testing.TB, c *breakglass.Campaign) *breakglass.Campai
 }
 
 // titled finds the only item with a word in its title.
-func titled(t testing.TB, w *world, c *breakglass.Campaign, word string) recert.Item {
+func titled(t testing.TB, w *world, c *campaign.Campaign, word string) recert.Item {
 	t.Helper()
 	snap, err := w.service.Snapshot(c)
 	if err != nil {
@@ -209,7 +211,7 @@ func TestNextCampaignTellsWhatChanged(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		first := w.start(t)
 		orphan, token := titled(t, w, first, "ci/gone"), titled(t, w, first, "legacy token")
-		first = w.say(t, first, "carol", breakglass.VerdictRevoke, orphan.ID)
+		first = w.say(t, first, "carol", campaign.VerdictRevoke, orphan.ID)
 		first = w.keepAll(t, first)
 
 		time.Sleep(30 * 24 * time.Hour)
@@ -221,15 +223,15 @@ func TestNextCampaignTellsWhatChanged(t *testing.T) {
 			return s, a, err
 		}
 		second := w.start(t)
-		states := map[string]breakglass.ItemState{}
+		states := map[string]campaign.ItemState{}
 		for _, i := range second.Items {
 			states[i.ID] = i.State
 		}
-		for id, want := range map[string]breakglass.ItemState{
-			titled(t, w, second, "bob@example.com").ID: breakglass.ItemUnchanged,
-			token.ID:                                breakglass.ItemWidened,
-			titled(t, w, second, "user mallory").ID: breakglass.ItemNew,
-			"member/sre/bob":                        breakglass.ItemUnchanged,
+		for id, want := range map[string]campaign.ItemState{
+			titled(t, w, second, "bob@example.com").ID: campaign.ItemUnchanged,
+			token.ID:                                campaign.ItemWidened,
+			titled(t, w, second, "user mallory").ID: campaign.ItemNew,
+			"member/sre/bob":                        campaign.ItemUnchanged,
 		} {
 			if states[id] != want {
 				t.Errorf("%s is %s, want %s", id, states[id], want)
@@ -263,11 +265,11 @@ func TestScanThatFailsIsAnItemAndProvesNothing(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		first := w.start(t)
 		orphan := titled(t, w, first, "ci/gone")
-		first = w.say(t, first, "carol", breakglass.VerdictRevoke, orphan.ID)
+		first = w.say(t, first, "carol", campaign.VerdictRevoke, orphan.ID)
 		first = w.keepAll(t, first)
 		w.scanned = func() (*inventory.Snapshot, *inventory.Analysis, error) { return nil, nil, errors.New("forbidden") }
 		second := w.start(t)
-		if i := titled(t, w, second, "nothing is known"); !i.Admin || i.State != breakglass.ItemNew {
+		if i := titled(t, w, second, "nothing is known"); !i.Admin || i.State != campaign.ItemNew {
 			t.Errorf("a cluster that could not be looked at: %+v", i)
 		}
 		first, err := w.Service.Campaign(t.Context(), first.ID)
@@ -297,7 +299,7 @@ func TestScanThatMayNotReadEverythingProvesNothingAndSaysSo(t *testing.T) {
 		source("")
 		first := w.start(t)
 		orphan := titled(t, w, first, "ci/gone")
-		first = w.say(t, first, "carol", breakglass.VerdictRevoke, orphan.ID)
+		first = w.say(t, first, "carol", campaign.VerdictRevoke, orphan.ID)
 		source("list rolebindings")
 		first, err := w.service.Prove(t.Context(), byKey("carol"), first.ID)
 		if err != nil {
@@ -315,15 +317,15 @@ func TestScanThatMayNotReadEverythingProvesNothingAndSaysSo(t *testing.T) {
 }
 
 // finished is a campaign with every kind of outcome.
-func finished(t testing.TB, w *world) *breakglass.Campaign {
+func finished(t testing.TB, w *world) *campaign.Campaign {
 	t.Helper()
 	w.use(t, "alice")
 	c := w.start(t)
-	c = w.say(t, c, "carol", breakglass.VerdictRevoke, titled(t, w, c, "ci/gone").ID)
-	c = w.say(t, c, "carol", breakglass.VerdictRevoke, "member/sre/bob")
+	c = w.say(t, c, "carol", campaign.VerdictRevoke, titled(t, w, c, "ci/gone").ID)
+	c = w.say(t, c, "carol", campaign.VerdictRevoke, "member/sre/bob")
 	for n, i := range c.Items {
 		if n%3 == 0 && c.Waits(i, "erin", time.Now()) {
-			c = w.say(t, c, "erin", breakglass.VerdictKeep, i.ID)
+			c = w.say(t, c, "erin", campaign.VerdictKeep, i.ID)
 		}
 	}
 	time.Sleep(15 * 24 * time.Hour)
@@ -601,8 +603,8 @@ func TestSettingsThatMakeNoSenseAreRefused(t *testing.T) {
 func TestSlackAccountsAreLookedAt(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		service, err := recert.New(recert.Config{Domain: w.Service, Ledger: w.Ledger, Signer: w.signer, Dir: filepath.Join(w.Dir, "recert"),
-			Accounts: func(_ context.Context, all []breakglass.SlackAccount) (map[breakglass.SlackAccount]recert.AccountState, error) {
-				out := map[breakglass.SlackAccount]recert.AccountState{}
+			Accounts: func(_ context.Context, all []record.SlackAccount) (map[record.SlackAccount]recert.AccountState, error) {
+				out := map[record.SlackAccount]recert.AccountState{}
 				for _, a := range all {
 					out[a] = recert.AccountState{Deactivated: a.User == bgtest.SlackUser("alice"), Guest: a.User == bgtest.SlackUser("bob")}
 				}
@@ -613,13 +615,13 @@ func TestSlackAccountsAreLookedAt(t *testing.T) {
 		}
 		w.service = service
 		c := w.start(t)
-		if i := titled(t, w, c, "U0ALICE"); i.State != breakglass.ItemOrphan {
+		if i := titled(t, w, c, "U0ALICE"); i.State != campaign.ItemOrphan {
 			t.Errorf("a deactivated account is %s", i.State)
 		}
 		if i := titled(t, w, c, "U0BOB"); i.Risk != inventory.High {
 			t.Errorf("a guest's account has risk %s", i.Risk)
 		}
-		if i := titled(t, w, c, "U0CAROL"); i.State != breakglass.ItemNew || i.Risk != inventory.Medium {
+		if i := titled(t, w, c, "U0CAROL"); i.State != campaign.ItemNew || i.Risk != inventory.Medium {
 			t.Errorf("a member's account is %s with risk %s", i.State, i.Risk)
 		}
 	})
@@ -660,11 +662,11 @@ func TestOnlyReviewersAndRespondersSeeReports(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		c := w.start(t)
 		_, err := w.service.Report(t.Context(), byKey("mallory"), c.ID)
-		if no, ok := breakglass.AsRefusal(err); !ok || no.Code != "not-reviewer" {
+		if no, ok := record.AsRefusal(err); !ok || no.Code != "not-reviewer" {
 			t.Errorf("got %v", err)
 		}
 		_, err = w.service.Export(t.Context(), byKey("mallory"), c.ID)
-		if no, ok := breakglass.AsRefusal(err); !ok || no.Code != "not-reviewer" {
+		if no, ok := record.AsRefusal(err); !ok || no.Code != "not-reviewer" {
 			t.Errorf("got %v", err)
 		}
 	})
@@ -689,7 +691,7 @@ func BenchmarkBigCampaign(b *testing.B) {
 		begin = time.Now()
 		const said = 200
 		for n := range said {
-			c = w.say(b, c, "carol", breakglass.VerdictKeep, c.Items[100+n].ID)
+			c = w.say(b, c, "carol", campaign.VerdictKeep, c.Items[100+n].ID)
 		}
 		b.ReportMetric(time.Since(begin).Seconds()*1000/said, "ms/decision")
 		begin = time.Now()

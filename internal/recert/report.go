@@ -11,8 +11,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/campaign"
 	"github.com/breakglassd/breakglass/internal/inventory"
+	"github.com/breakglassd/breakglass/internal/policy"
+	"github.com/breakglassd/breakglass/internal/record"
 	"github.com/breakglassd/breakglass/internal/text"
 )
 
@@ -71,28 +73,28 @@ func (k Counts) AddUp() bool {
 // Line is one item and what became of it.
 type Line struct {
 	Item
-	Digest       string             `json:"digest"`
-	Outcome      breakglass.Outcome `json:"outcome"`           // when the campaign closed; of an open one: so far
-	Now          breakglass.Outcome `json:"now,omitempty"`     // what it has come to since closing, where that is something else
-	Need         int                `json:"need"`              // people who must say keep
-	Words        []Word             `json:"words"`             // everybody's last word
-	Earlier      []Word             `json:"earlier,omitempty"` // words that the same person replaced later
-	Suspended    *time.Time         `json:"suspended,omitempty"`
-	SuspendedWhy string             `json:"suspendedWhy,omitempty"`
-	Held         bool               `json:"held,omitempty"`     // suspended and not given back
-	NeedBack     int                `json:"needBack,omitempty"` // people who must say that it comes back; 0: nothing is held
+	Digest       string           `json:"digest"`
+	Outcome      campaign.Outcome `json:"outcome"`           // when the campaign closed; of an open one: so far
+	Now          campaign.Outcome `json:"now,omitempty"`     // what it has come to since closing, where that is something else
+	Need         int              `json:"need"`              // people who must say keep
+	Words        []Word           `json:"words"`             // everybody's last word
+	Earlier      []Word           `json:"earlier,omitempty"` // words that the same person replaced later
+	Suspended    *time.Time       `json:"suspended,omitempty"`
+	SuspendedWhy string           `json:"suspendedWhy,omitempty"`
+	Held         bool             `json:"held,omitempty"`     // suspended and not given back
+	NeedBack     int              `json:"needBack,omitempty"` // people who must say that it comes back; 0: nothing is held
 	// Of a place in a team or a way: what exactly the answer is about, by the ledger, and what of it was suspended.
-	Covers       []breakglass.Share `json:"covers,omitempty"`
-	Suspends     []breakglass.Share `json:"suspends,omitempty"`
-	Partly       bool               `json:"partly,omitempty"` // a floor, or a later campaign, kept the rest
-	Back         []Word             `json:"back,omitempty"`
-	Escalated    *time.Time         `json:"escalated,omitempty"`
-	EscalatedWhy string             `json:"escalatedWhy,omitempty"`
-	Settled      *time.Time         `json:"settled,omitempty"`   // when a later campaign took over what was still owed
-	SettledBy    string             `json:"settledBy,omitempty"` // its id
-	Acknowledged *Word              `json:"acknowledged,omitempty"`
-	Proved       string             `json:"proved,omitempty"` // "gone" or "still there", by the last scan
-	ProvedAt     *time.Time         `json:"provedAt,omitempty"`
+	Covers       []policy.Share `json:"covers,omitempty"`
+	Suspends     []policy.Share `json:"suspends,omitempty"`
+	Partly       bool           `json:"partly,omitempty"` // a floor, or a later campaign, kept the rest
+	Back         []Word         `json:"back,omitempty"`
+	Escalated    *time.Time     `json:"escalated,omitempty"`
+	EscalatedWhy string         `json:"escalatedWhy,omitempty"`
+	Settled      *time.Time     `json:"settled,omitempty"`   // when a later campaign took over what was still owed
+	SettledBy    string         `json:"settledBy,omitempty"` // its id
+	Acknowledged *Word          `json:"acknowledged,omitempty"`
+	Proved       string         `json:"proved,omitempty"` // "gone" or "still there", by the last scan
+	ProvedAt     *time.Time     `json:"provedAt,omitempty"`
 }
 
 // Word is what a person said.
@@ -105,7 +107,7 @@ type Word struct {
 }
 
 // NewReport makes the report of a campaign and its snapshot. It refuses a snapshot that is not the campaign's.
-func NewReport(c *breakglass.Campaign, snap *Snapshot, now time.Time) (*Report, error) {
+func NewReport(c *campaign.Campaign, snap *Snapshot, now time.Time) (*Report, error) {
 	if len(snap.Items) != len(c.Items) {
 		return nil, fmt.Errorf("the snapshot has %d items, %s has %d", len(snap.Items), c.ID, len(c.Items))
 	}
@@ -143,15 +145,15 @@ func (r *Report) rows() Counts {
 	k := Counts{Items: len(r.Items)}
 	for _, l := range r.Items {
 		switch l.Outcome {
-		case breakglass.OutcomeKeep:
+		case campaign.OutcomeKeep:
 			k.Kept++
-		case breakglass.OutcomeRevoke:
+		case campaign.OutcomeRevoke:
 			k.Revoked++
-		case breakglass.OutcomeSuspended:
+		case campaign.OutcomeSuspended:
 			k.Suspended++
-		case breakglass.OutcomeEscalated:
+		case campaign.OutcomeEscalated:
 			k.Escalated++
-		case breakglass.OutcomeNone:
+		case campaign.OutcomeNone:
 			k.Open++
 		}
 	}
@@ -159,7 +161,7 @@ func (r *Report) rows() Counts {
 }
 
 // Present is what the item comes to now.
-func (l *Line) Present() breakglass.Outcome { return cmp.Or(l.Now, l.Outcome) }
+func (l *Line) Present() campaign.Outcome { return cmp.Or(l.Now, l.Outcome) }
 
 // done reports whether somebody whom the item is not about has said that it was taken away. Campaigns of before took anybody's
 // word for it.
@@ -168,19 +170,19 @@ func (l *Line) done() bool {
 		l.Acknowledged.Person != l.Member.Person
 }
 
-func lineOf(c *breakglass.Campaign, i *breakglass.CampaignItem, item Item) Line {
+func lineOf(c *campaign.Campaign, i *campaign.Item, item Item) Line {
 	l := Line{Item: item, Digest: i.Digest, Outcome: c.Outcome(i), Need: c.Need(i), Words: []Word{}, SuspendedWhy: i.SuspendedWhy,
 		EscalatedWhy: i.EscalatedWhy, Held: i.Held(), Suspended: stamp(i.Suspended), Escalated: stamp(i.Escalated),
 		Settled: stamp(i.SettledAt), SettledBy: i.Settled}
 	if i.AtClose != "" && i.AtClose != l.Outcome {
 		l.Outcome, l.Now = i.AtClose, l.Outcome
 	}
-	if i.Member != (breakglass.Membership{}) || i.Way != nil {
-		taken := make([]breakglass.Eligibility, len(i.Taken))
+	if i.Member != (policy.Membership{}) || i.Way != nil {
+		taken := make([]policy.Eligibility, len(i.Taken))
 		for n, t := range i.Taken {
 			taken[n] = t.Eligibility
 		}
-		l.Covers, l.Suspends = breakglass.Shares(i.Covers), breakglass.Shares(taken)
+		l.Covers, l.Suspends = policy.Shares(i.Covers), policy.Shares(taken)
 		l.Partly = len(taken) > 0 && len(taken) < len(i.Covers)
 	}
 	if i.Held() {
@@ -208,7 +210,7 @@ func lineOf(c *breakglass.Campaign, i *breakglass.CampaignItem, item Item) Line 
 	return l
 }
 
-func wordOf(verdict string, e breakglass.Ending) Word {
+func wordOf(verdict string, e record.Ending) Word {
 	return Word{Person: e.By.Person, Verdict: verdict, At: e.At.UTC(), Channel: string(e.By.Channel), Reason: e.Reason}
 }
 
@@ -244,13 +246,13 @@ func (l *Line) Left() bool {
 		return false
 	}
 	switch l.Present() {
-	case breakglass.OutcomeKeep, breakglass.OutcomeSuspended:
+	case campaign.OutcomeKeep, campaign.OutcomeSuspended:
 		return false
-	case breakglass.OutcomeRevoke:
+	case campaign.OutcomeRevoke:
 		settled := l.eligibility() && l.Suspended != nil && !(l.Partly && l.Held) || l.Proved == "gone" || !l.Provable() && l.done() &&
 			(l.ProvedAt == nil || l.Acknowledged.At.After(*l.ProvedAt))
 		return !settled
-	case breakglass.OutcomeNone, breakglass.OutcomeEscalated:
+	case campaign.OutcomeNone, campaign.OutcomeEscalated:
 	}
 	return true
 }
@@ -281,7 +283,7 @@ func (r *Report) ByTopic(t Topic) []Line {
 // What says what became of an item, in words.
 func (l *Line) What() string {
 	s := string(l.Outcome)
-	if l.Outcome == breakglass.OutcomeNone && l.Need > 1 {
+	if l.Outcome == campaign.OutcomeNone && l.Need > 1 {
 		s += fmt.Sprintf(" (%d of %d)", len(l.Words), l.Need)
 	}
 	if l.Now != "" {
@@ -292,9 +294,9 @@ func (l *Line) What() string {
 		s += ", left to " + l.SettledBy
 	case l.Partly:
 		s += ", suspended in part: too few people would be left for the rest"
-	case l.Present() == breakglass.OutcomeRevoke && l.Suspended != nil:
+	case l.Present() == campaign.OutcomeRevoke && l.Suspended != nil:
 		s += ", suspended"
-	case l.Escalated != nil && l.EscalatedWhy == breakglass.WhyFloor && l.Suspended == nil && l.Present() != breakglass.OutcomeKeep:
+	case l.Escalated != nil && l.EscalatedWhy == campaign.WhyFloor && l.Suspended == nil && l.Present() != campaign.OutcomeKeep:
 		s += ", not suspended: too few people would be left"
 	}
 	if l.Suspended != nil && !l.Held {
@@ -314,9 +316,9 @@ func (l *Line) What() string {
 // Next is what to do about an item that is in LeftToDo.
 func (l *Line) Next() string {
 	switch {
-	case l.Present() == breakglass.OutcomeRevoke && (l.Suspended == nil || l.Partly) && l.eligibility():
+	case l.Present() == campaign.OutcomeRevoke && (l.Suspended == nil || l.Partly) && l.eligibility():
 		return "make more people eligible, or " + l.Advice
-	case l.Present() == breakglass.OutcomeRevoke:
+	case l.Present() == campaign.OutcomeRevoke:
 		return cmp.Or(l.TakeAway, l.Advice)
 	}
 	return "answer it: keep or revoke"
@@ -472,7 +474,7 @@ func (r *Report) Text(w io.Writer) error {
 	return err
 }
 
-func sharesOf(list []breakglass.Share) string {
+func sharesOf(list []policy.Share) string {
 	words := make([]string, len(list))
 	for n, s := range list {
 		words[n] = s.String()
@@ -552,12 +554,12 @@ func (r *Report) facts() [][2]string {
 
 // sinceClosing is what items have come to after the counts were recorded, in words; empty: nothing.
 func (r *Report) sinceClosing() string {
-	n := map[breakglass.Outcome]int{}
+	n := map[campaign.Outcome]int{}
 	for _, l := range r.Items {
 		n[l.Now]++
 	}
 	var parts []string
-	for _, o := range []breakglass.Outcome{breakglass.OutcomeKeep, breakglass.OutcomeRevoke, breakglass.OutcomeSuspended} {
+	for _, o := range []campaign.Outcome{campaign.OutcomeKeep, campaign.OutcomeRevoke, campaign.OutcomeSuspended} {
 		if n[o] > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", n[o], o))
 		}

@@ -13,9 +13,11 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/campaign"
 	"github.com/breakglassd/breakglass/internal/inventory"
+	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/recert"
+	"github.com/breakglassd/breakglass/internal/record"
 )
 
 // everything is a report with one of each.
@@ -26,23 +28,23 @@ func everything() *recert.Report {
 		return recert.Word{Person: who, Verdict: verdict, At: at(day), Channel: "key", Reason: "looked <at> it"}
 	}
 	seconds := int64(75)
-	item := func(id string, t recert.Topic, risk inventory.Severity, state breakglass.ItemState) recert.Item {
+	item := func(id string, t recert.Topic, risk inventory.Severity, state campaign.ItemState) recert.Item {
 		return recert.Item{ID: id, Topic: t, Kind: "kind", Cluster: "c1", Title: "title of " + id, Evidence: []string{"one", "two | three"},
 			Risk: risk, State: state, Since: stamp(1), Fingerprint: strings.Repeat("f", 64)}
 	}
 	lines := []recert.Line{
-		{Item: item("kept", recert.TopicEligibility, inventory.High, breakglass.ItemUnchanged), Outcome: breakglass.OutcomeKeep, Need: 1,
+		{Item: item("kept", recert.TopicEligibility, inventory.High, campaign.ItemUnchanged), Outcome: campaign.OutcomeKeep, Need: 1,
 			Words: []recert.Word{word("carol", "keep", 2)}},
-		{Item: item("revoked", recert.TopicPower, inventory.Critical, breakglass.ItemNew), Outcome: breakglass.OutcomeRevoke, Need: 2,
+		{Item: item("revoked", recert.TopicPower, inventory.Critical, campaign.ItemNew), Outcome: campaign.OutcomeRevoke, Need: 2,
 			Earlier: []recert.Word{word("carol", "keep", 2)}, Words: []recert.Word{word("carol", "revoke", 3)}, Proved: "still there",
 			ProvedAt: stamp(20)},
-		{Item: item("suspended", recert.TopicEligibility, inventory.Medium, breakglass.ItemWidened), Outcome: breakglass.OutcomeSuspended,
+		{Item: item("suspended", recert.TopicEligibility, inventory.Medium, campaign.ItemWidened), Outcome: campaign.OutcomeSuspended,
 			Need: 1, Words: []recert.Word{}, Suspended: stamp(15), SuspendedWhy: "unanswered", Held: true},
-		{Item: item("escalated", recert.TopicDoors, inventory.Low, breakglass.ItemOrphan), Outcome: breakglass.OutcomeEscalated,
-			Now: breakglass.OutcomeKeep, Need: 1, Words: []recert.Word{word("erin", "keep", 18)}, Escalated: stamp(15), EscalatedWhy: "unanswered"},
-		{Item: item("floor", recert.TopicEligibility, inventory.Info, breakglass.ItemDormant), Outcome: breakglass.OutcomeEscalated, Need: 1,
+		{Item: item("escalated", recert.TopicDoors, inventory.Low, campaign.ItemOrphan), Outcome: campaign.OutcomeEscalated,
+			Now: campaign.OutcomeKeep, Need: 1, Words: []recert.Word{word("erin", "keep", 18)}, Escalated: stamp(15), EscalatedWhy: "unanswered"},
+		{Item: item("floor", recert.TopicEligibility, inventory.Info, campaign.ItemDormant), Outcome: campaign.OutcomeEscalated, Need: 1,
 			Words: []recert.Word{}, Escalated: stamp(15), EscalatedWhy: "floor"},
-		{Item: item("taken over", recert.TopicEligibility, inventory.Info, breakglass.ItemNarrowed), Outcome: breakglass.OutcomeEscalated,
+		{Item: item("taken over", recert.TopicEligibility, inventory.Info, campaign.ItemNarrowed), Outcome: campaign.OutcomeEscalated,
 			Need: 1, Words: []recert.Word{}, Escalated: stamp(15), EscalatedWhy: "floor", Settled: stamp(25), SettledBy: "campaign-2026-03-24-abcd"},
 	}
 	lines[1].TakeAway, lines[1].Object = "kubectl delete rolebinding x", "c1/x"
@@ -105,14 +107,14 @@ func TestCountsAndRowsAgreeAfterClosing(t *testing.T) {
 		c := finished(t, w)
 		late := ""
 		for _, i := range c.Items {
-			if i.AtClose == breakglass.OutcomeEscalated && i.Gives == (breakglass.Eligibility{}) && c.Need(i) == 1 {
+			if i.AtClose == campaign.OutcomeEscalated && i.Gives == (policy.Eligibility{}) && c.Need(i) == 1 {
 				late = i.ID
 			}
 		}
-		w.say(t, c, "carol", breakglass.VerdictKeep, late)
+		w.say(t, c, "carol", campaign.VerdictKeep, late)
 		// One approver more: there is room above the floor, and somebody whom it kept is suspended.
 		more := strings.Replace(bgtestPolicy(), "members: [carol, erin]", "members: [carol, erin, mallory]", 1)
-		p, err := breakglass.ParsePolicy("access.yaml", []byte(more))
+		p, err := policy.Parse("access.yaml", []byte(more))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -124,29 +126,29 @@ func TestCountsAndRowsAgreeAfterClosing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		was, now := map[breakglass.Outcome]int{}, map[breakglass.Outcome]int{}
+		was, now := map[campaign.Outcome]int{}, map[campaign.Outcome]int{}
 		for _, l := range r.Items {
 			was[l.Outcome]++
 			now[l.Now]++
-			if l.ID == late && (l.Outcome != breakglass.OutcomeEscalated || l.Present() != breakglass.OutcomeKeep ||
+			if l.ID == late && (l.Outcome != campaign.OutcomeEscalated || l.Present() != campaign.OutcomeKeep ||
 				!strings.Contains(l.What(), "escalated, since closing kept")) {
 				t.Errorf("a late answer: %s, now %s: %q", l.Outcome, l.Now, l.What())
 			}
 		}
 		k := r.Counts
-		if got := (recert.Counts{Items: len(r.Items), Kept: was[breakglass.OutcomeKeep], Revoked: was[breakglass.OutcomeRevoke],
-			Suspended: was[breakglass.OutcomeSuspended], Escalated: was[breakglass.OutcomeEscalated]}); got != k || !k.AddUp() {
+		if got := (recert.Counts{Items: len(r.Items), Kept: was[campaign.OutcomeKeep], Revoked: was[campaign.OutcomeRevoke],
+			Suspended: was[campaign.OutcomeSuspended], Escalated: was[campaign.OutcomeEscalated]}); got != k || !k.AddUp() {
 			t.Errorf("the table comes to %+v, the counts are %+v", got, k)
 		}
-		if now[breakglass.OutcomeKeep] != 1 || now[breakglass.OutcomeSuspended] == 0 {
+		if now[campaign.OutcomeKeep] != 1 || now[campaign.OutcomeSuspended] == 0 {
 			t.Errorf("since closing: %v, want one kept and somebody suspended", now)
 		}
-		if slices.ContainsFunc(r.LeftToDo(), func(l recert.Line) bool { return l.ID == late || l.Now == breakglass.OutcomeSuspended }) {
+		if slices.ContainsFunc(r.LeftToDo(), func(l recert.Line) bool { return l.ID == late || l.Now == campaign.OutcomeSuspended }) {
 			t.Error("what has its answer since closing is left to do")
 		}
 		var md bytes.Buffer
 		if err := r.Markdown(&md); err != nil || !strings.Contains(md.String(), fmt.Sprintf("since closing | 1 kept, %d suspended",
-			now[breakglass.OutcomeSuspended])) {
+			now[campaign.OutcomeSuspended])) {
 			t.Errorf("the report does not say what came since closing (%v)", err)
 		}
 		b, err := w.service.Export(t.Context(), byKey("carol"), c.ID)
@@ -163,7 +165,7 @@ func TestDecisionsHaveEveryWord(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		c := w.start(t)
 		id := titled(t, w, c, "ci/gone").ID
-		for _, v := range []breakglass.Verdict{breakglass.VerdictKeep, breakglass.VerdictRevoke} {
+		for _, v := range []campaign.Verdict{campaign.VerdictKeep, campaign.VerdictRevoke} {
 			c = w.say(t, c, "carol", v, id)
 			time.Sleep(time.Hour)
 		}
@@ -203,9 +205,9 @@ func TestKeyIsLeftToDoUntilItIsGoneAndSomebodyElseSaysSo(t *testing.T) {
 			t.Fatal("no item is about alice's SSH key")
 		}
 		for _, id := range []string{key.ID, ssh} {
-			c = w.say(t, c, "carol", breakglass.VerdictRevoke, id)
+			c = w.say(t, c, "carol", campaign.VerdictRevoke, id)
 			_, err := w.Service.AcknowledgeItems(t.Context(), byKey("dave"), c.ID, []string{id}, "it is gone")
-			if no, ok := breakglass.AsRefusal(err); !ok || no.Code != "still-there" {
+			if no, ok := record.AsRefusal(err); !ok || no.Code != "still-there" {
 				t.Errorf("dave acknowledges %s, which is in the access policy: %v", id, err)
 			}
 		}
@@ -215,13 +217,13 @@ func TestKeyIsLeftToDoUntilItIsGoneAndSomebodyElseSaysSo(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			return slices.ContainsFunc(r.LeftToDo(), func(l recert.Line) bool { return l.ID == key.ID && l.Outcome == breakglass.OutcomeRevoke })
+			return slices.ContainsFunc(r.LeftToDo(), func(l recert.Line) bool { return l.ID == key.ID && l.Outcome == campaign.OutcomeRevoke })
 		}
 		_, err := w.Service.AcknowledgeItems(t.Context(), byKey("alice"), c.ID, []string{key.ID}, "done")
-		if no, ok := breakglass.AsRefusal(err); !ok || no.Code != "own-item" || !left() {
+		if no, ok := record.AsRefusal(err); !ok || no.Code != "own-item" || !left() {
 			t.Errorf("alice acknowledges her own key: %v, left to do %v", err, left())
 		}
-		p, err := breakglass.ParsePolicy("access.yaml", []byte(strings.Replace(bgtestPolicy(), "slack: [{team: T01, user: U0ALICE}], ", "", 1)))
+		p, err := policy.Parse("access.yaml", []byte(strings.Replace(bgtestPolicy(), "slack: [{team: T01, user: U0ALICE}], ", "", 1)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -233,7 +235,7 @@ func TestKeyIsLeftToDoUntilItIsGoneAndSomebodyElseSaysSo(t *testing.T) {
 		}
 	})
 	// In a ledger of before, whom it is about may have said so.
-	l := recert.Line{Item: recert.Item{ID: "key/x", Not: []string{"alice"}}, Outcome: breakglass.OutcomeRevoke,
+	l := recert.Line{Item: recert.Item{ID: "key/x", Not: []string{"alice"}}, Outcome: campaign.OutcomeRevoke,
 		Acknowledged: &recert.Word{Person: "alice"}}
 	r := recert.Report{Items: []recert.Line{l}}
 	if len(r.LeftToDo()) != 1 || !strings.Contains(l.What(), "only by whom it is about") {

@@ -14,8 +14,11 @@ import (
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/campaign"
 	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/policy"
+	"github.com/breakglassd/breakglass/internal/record"
 	"github.com/breakglassd/breakglass/internal/schedule"
 )
 
@@ -35,7 +38,7 @@ type Config struct {
 	// Own says what the daemon itself may do: items of TopicOwn, each complete but for State and Fingerprint. It may be nil.
 	Own func(ctx context.Context) ([]Item, error)
 	// Accounts asks Slack about accounts. It may be nil.
-	Accounts func(ctx context.Context, accounts []breakglass.SlackAccount) (map[breakglass.SlackAccount]AccountState, error)
+	Accounts func(ctx context.Context, accounts []record.SlackAccount) (map[record.SlackAccount]AccountState, error)
 	Hours    Hours // default 8 to 18 UTC
 	Log      *slog.Logger
 }
@@ -67,7 +70,7 @@ func New(cfg Config) (*Service, error) {
 
 // Start opens a campaign: by is who ordered it, nil when the schedule did, due when the schedule wanted it. A cluster that
 // cannot be looked at does not hold it up: that nothing is known of it becomes an item.
-func (s *Service) Start(ctx context.Context, by *breakglass.Actor, due time.Time) (*breakglass.Campaign, error) {
+func (s *Service) Start(ctx context.Context, by *record.Actor, due time.Time) (*campaign.Campaign, error) {
 	if err := s.cfg.Domain.MayOpenCampaign(ctx, by); err != nil {
 		return nil, err
 	}
@@ -179,15 +182,15 @@ func (s Settings) Hours() (Hours, error) {
 }
 
 // compareAll sets every item's state from the last campaign in which it was kept.
-func compareAll(snap *Snapshot, last *breakglass.Campaign, lastSnapshot *Snapshot) {
-	kept, had, was := map[string]*Item{}, map[string]bool{}, map[string]*breakglass.CampaignItem{}
+func compareAll(snap *Snapshot, last *campaign.Campaign, lastSnapshot *Snapshot) {
+	kept, had, was := map[string]*Item{}, map[string]bool{}, map[string]*campaign.Item{}
 	if last != nil {
 		for n := range lastSnapshot.Items {
 			old := &lastSnapshot.Items[n]
 			i, ok := last.Item(old.ID)
 			for _, id := range old.ids() {
 				had[id], was[id] = true, i
-				if ok && last.Outcome(i) == breakglass.OutcomeKeep {
+				if ok && last.Outcome(i) == campaign.OutcomeKeep {
 					kept[id] = old
 				}
 			}
@@ -208,7 +211,7 @@ func compareAll(snap *Snapshot, last *breakglass.Campaign, lastSnapshot *Snapsho
 }
 
 // lastClosed is the last campaign that has ended, with its snapshot; nil if there is none.
-func (s *Service) lastClosed(ctx context.Context) (*breakglass.Campaign, *Snapshot, error) {
+func (s *Service) lastClosed(ctx context.Context) (*campaign.Campaign, *Snapshot, error) {
 	ids, err := s.cfg.Domain.CampaignIDs(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -228,7 +231,7 @@ func (s *Service) lastClosed(ctx context.Context) (*breakglass.Campaign, *Snapsh
 }
 
 // snapshot looks at everything. What was said in the last campaign, which may be nil, counts as use of a key or an account.
-func (s *Service) snapshot(ctx context.Context, from, now time.Time, last *breakglass.Campaign) (*Snapshot, []look, error) {
+func (s *Service) snapshot(ctx context.Context, from, now time.Time, last *campaign.Campaign) (*Snapshot, []look, error) {
 	p := s.cfg.Domain.Policy()
 	cp, err := s.cfg.Ledger.Checkpoint(ctx)
 	if err != nil {
@@ -268,7 +271,7 @@ func (s *Service) snapshot(ctx context.Context, from, now time.Time, last *break
 		}
 	}
 	if s.cfg.Accounts != nil {
-		var accounts []breakglass.SlackAccount
+		var accounts []record.SlackAccount
 		for _, x := range p.People {
 			accounts = append(accounts, x.Slack...)
 		}
@@ -382,7 +385,7 @@ type look struct {
 }
 
 // look scans a cluster.
-func (s *Service) look(ctx context.Context, id string, p *breakglass.Policy) look {
+func (s *Service) look(ctx context.Context, id string, p *policy.Policy) look {
 	l := look{ClusterLook: ClusterLook{ID: id, At: time.Now().UTC()}}
 	fail := func(why string) look {
 		l.Problem = why
@@ -427,7 +430,7 @@ const accountsTime = 30 * time.Second
 
 // prove tells a campaign, of which of is the snapshot, what later looks at its clusters say about things that it revoked. The
 // digest is of what they saw.
-func (s *Service) prove(ctx context.Context, id string, of *Snapshot, looks []look, digest string) (*breakglass.Campaign, error) {
+func (s *Service) prove(ctx context.Context, id string, of *Snapshot, looks []look, digest string) (*campaign.Campaign, error) {
 	items := map[string]*Item{}
 	for n := range of.Items {
 		if i := &of.Items[n]; i.Object != "" {
@@ -476,7 +479,7 @@ func proof(object string, needs []string, before *ClusterLook, after *look) (gon
 }
 
 // Prove scans the clusters of a campaign again and records which of the things that it revoked are gone.
-func (s *Service) Prove(ctx context.Context, a breakglass.Actor, id string) (*breakglass.Campaign, error) {
+func (s *Service) Prove(ctx context.Context, a record.Actor, id string) (*campaign.Campaign, error) {
 	if err := s.cfg.Domain.MayRead(ctx, a); err != nil {
 		return nil, err
 	}
@@ -500,7 +503,7 @@ func (s *Service) Prove(ctx context.Context, a breakglass.Actor, id string) (*br
 }
 
 // Snapshot returns what a campaign is about, in words, checked against the digest that the ledger has. Do not modify it.
-func (s *Service) Snapshot(c *breakglass.Campaign) (*Snapshot, error) {
+func (s *Service) Snapshot(c *campaign.Campaign) (*Snapshot, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if snap := s.cached[c.Opened.Snapshot]; snap != nil {
@@ -515,7 +518,7 @@ func (s *Service) Snapshot(c *breakglass.Campaign) (*Snapshot, error) {
 }
 
 // Report returns a campaign as it is now. Reviewers and responders may see it.
-func (s *Service) Report(ctx context.Context, a breakglass.Actor, id string) (*Report, error) {
+func (s *Service) Report(ctx context.Context, a record.Actor, id string) (*Report, error) {
 	if err := s.cfg.Domain.MayRead(ctx, a); err != nil {
 		return nil, err
 	}

@@ -11,14 +11,17 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/campaign"
 	"github.com/breakglassd/breakglass/internal/inventory"
+	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/recert"
+	"github.com/breakglassd/breakglass/internal/record"
 )
 
 const quarter = 92 * 24 * time.Hour
 
-func states(c *breakglass.Campaign) map[string]breakglass.ItemState {
-	out := map[string]breakglass.ItemState{}
+func states(c *campaign.Campaign) map[string]campaign.ItemState {
+	out := map[string]campaign.ItemState{}
 	for _, i := range c.Items {
 		out[i.ID] = i.State
 	}
@@ -97,7 +100,7 @@ func TestCertificateOfTheCSRAPIIsNeverProvedGone(t *testing.T) {
 		if !slices.Equal(item.Not, []string{"bob", "mallory"}) {
 			t.Errorf("whom it is for and who asked for it: %q cannot judge it, want both", item.Not)
 		}
-		w.say(t, first, "carol", breakglass.VerdictRevoke, item.ID)
+		w.say(t, first, "carol", campaign.VerdictRevoke, item.ID)
 		w.scanned = plain()
 		after, err := w.service.Prove(t.Context(), byKey("carol"), first.ID)
 		if err != nil {
@@ -138,7 +141,7 @@ func TestProofLooksAtWhatCouldHaveBeenOverlooked(t *testing.T) {
 			w.scanned = c.before
 			first := w.start(t)
 			item := titled(t, w, first, "tokens in the file t.csv")
-			w.say(t, first, "carol", breakglass.VerdictRevoke, item.ID)
+			w.say(t, first, "carol", campaign.VerdictRevoke, item.ID)
 			w.scanned = c.after
 			after, err := w.service.Prove(t.Context(), byKey("carol"), first.ID)
 			if err != nil {
@@ -160,8 +163,8 @@ func TestProofLooksAtWhatCouldHaveBeenOverlooked(t *testing.T) {
 func TestAccountOfWhichSlackSaysNothingIsNotCalledActive(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		service, err := recert.New(recert.Config{Domain: w.Service, Ledger: w.Ledger, Signer: w.signer, Dir: filepath.Join(w.Dir, "recert"),
-			Accounts: func(_ context.Context, all []breakglass.SlackAccount) (map[breakglass.SlackAccount]recert.AccountState, error) {
-				out := map[breakglass.SlackAccount]recert.AccountState{}
+			Accounts: func(_ context.Context, all []record.SlackAccount) (map[record.SlackAccount]recert.AccountState, error) {
+				out := map[record.SlackAccount]recert.AccountState{}
 				for _, a := range all {
 					if a.User != bgtest.SlackUser("bob") {
 						out[a] = recert.AccountState{}
@@ -187,7 +190,7 @@ func TestWhatNobodyUsedForAQuarterIsDormant(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		first := w.start(t)
 		w.keepAll(t, first)
-		if i := titled(t, w, first, "Erin (erin) is in team security"); i.State != breakglass.ItemNew || i.Dormant {
+		if i := titled(t, w, first, "Erin (erin) is in team security"); i.State != campaign.ItemNew || i.Dormant {
 			t.Errorf("in the first campaign, which knows nothing of the quarter before, it is %s, dormant %t", i.State, i.Dormant)
 		}
 		time.Sleep(quarter)
@@ -206,14 +209,14 @@ func TestWhatNobodyUsedForAQuarterIsDormant(t *testing.T) {
 			}
 			// Reviewing counts as use: these answered the first campaign, all by their keys.
 			want := !slices.Contains([]string{"carol", "dave", "erin"}, person) || i.Kind == "slack"
-			if i.Dormant != want || want != (i.State == breakglass.ItemDormant) {
+			if i.Dormant != want || want != (i.State == campaign.ItemDormant) {
 				t.Errorf("%s of %s: dormant %t, state %s, want %t (%q)", i.ID, person, i.Dormant, i.State, want, i.Evidence)
 			}
 		}
 		w.keepAll(t, second)
 		time.Sleep(30 * 24 * time.Hour)
 		for id, state := range states(w.start(t)) {
-			if state == breakglass.ItemDormant {
+			if state == campaign.ItemDormant {
 				t.Errorf("after a month %s is %s", id, state)
 			}
 		}
@@ -224,7 +227,7 @@ func TestCanariesOfThePeriodAreAnItem(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		canary := func(nonce, problem string) {
 			t.Helper()
-			if err := w.Service.OrderCanary(t.Context(), nonce, breakglass.CanaryOrdered{Cluster: "c1", CommonName: breakglass.CanaryPrefix +
+			if err := w.Service.OrderCanary(t.Context(), nonce, breakglass.CanaryOrdered{Cluster: "c1", CommonName: policy.CanaryPrefix +
 				"c1:" + nonce}); err != nil {
 				t.Fatal(err)
 			}

@@ -17,7 +17,9 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/campaign"
 	"github.com/breakglassd/breakglass/internal/inventory"
+	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/recert"
 )
 
@@ -70,9 +72,9 @@ func publicKey(n int) string {
 func TestLargeCampaignIsOneThatPeopleCanRead(t *testing.T) {
 	const clusters, people, most = 40, 300, 1500
 	synctest.Test(t, func(t *testing.T) {
-		policy, ids := large(clusters, people)
+		pol, ids := large(clusters, people)
 		const week = 7 * 24 * time.Hour
-		s := bgtest.New(t, bgtest.Options{Policy: policy, Config: func(c *breakglass.Config) {
+		s := bgtest.New(t, bgtest.Options{Policy: pol, Config: func(c *breakglass.Config) {
 			c.Sweep, c.HeartbeatEvery, c.Reconcile = week, week, week
 		}})
 		service, err := recert.New(recert.Config{Domain: s.Service, Ledger: s.Ledger, Signer: s.Signer(), Dir: filepath.Join(s.Dir, "recert"),
@@ -93,14 +95,14 @@ func TestLargeCampaignIsOneThatPeopleCanRead(t *testing.T) {
 		if len(c.Items) > most {
 			t.Errorf("%d items, at most %d", len(c.Items), most)
 		}
-		covered := map[breakglass.Eligibility]bool{}
+		covered := map[policy.Eligibility]bool{}
 		for _, i := range c.Items {
 			for _, e := range i.Covers {
 				covered[e] = true
 			}
 		}
 		all := s.Service.Policy().EveryEligibility()
-		if len(covered) != len(all) || slices.ContainsFunc(all, func(e breakglass.Eligibility) bool { return !covered[e] }) {
+		if len(covered) != len(all) || slices.ContainsFunc(all, func(e policy.Eligibility) bool { return !covered[e] }) {
 			t.Errorf("the items cover %d of %d", len(covered), len(all))
 		}
 
@@ -125,12 +127,12 @@ func TestLargeCampaignIsOneThatPeopleCanRead(t *testing.T) {
 
 		// One word suspends what a team may do, on all clusters at once and no further than the floor; all tables say so.
 		const way = "way/oncall/admin/approver"
-		c = w.say(t, c, "carol", breakglass.VerdictRevoke, way)
+		c = w.say(t, c, "carol", campaign.VerdictRevoke, way)
 		i, _ := c.Item(way)
 		if len(i.Taken) != len(i.Covers) || len(i.Covers) != clusters*98 {
 			t.Errorf("%d of %d are suspended", len(i.Taken), len(i.Covers))
 		}
-		c = w.say(t, c, "carol", breakglass.VerdictRevoke, group.ID)
+		c = w.say(t, c, "carol", campaign.VerdictRevoke, group.ID)
 		r, err := service.Report(t.Context(), byKey("carol"), c.ID)
 		if err != nil {
 			t.Fatal(err)
@@ -168,7 +170,7 @@ func TestLargeCampaignIsOneThatPeopleCanRead(t *testing.T) {
 		for _, id := range []string{"c1", "c40"} {
 			left := 0
 			for _, who := range slices.Compact(slices.Sorted(slices.Values(peopleOf(all)))) {
-				if !s.Service.Policy().Suspended(breakglass.Eligibility{Person: who, Part: breakglass.PartApprover, Profile: "fix", Cluster: id}) {
+				if !s.Service.Policy().Suspended(policy.Eligibility{Person: who, Part: policy.PartApprover, Profile: "fix", Cluster: id}) {
 					left++
 				}
 			}
@@ -180,9 +182,9 @@ func TestLargeCampaignIsOneThatPeopleCanRead(t *testing.T) {
 	})
 }
 
-func peopleOf(all []breakglass.Eligibility) (out []string) {
+func peopleOf(all []policy.Eligibility) (out []string) {
 	for _, e := range all {
-		if e.Part == breakglass.PartApprover && e.Profile == "fix" {
+		if e.Part == policy.PartApprover && e.Profile == "fix" {
 			out = append(out, e.Person)
 		}
 	}
@@ -216,7 +218,7 @@ func TestGroupIsGoneWhenItIsGoneEverywhere(t *testing.T) {
 		if len(group.Places) != 3 || group.Object == "" {
 			t.Fatalf("%+v", group)
 		}
-		c = w.say(t, c, "carol", breakglass.VerdictRevoke, group.ID)
+		c = w.say(t, c, "carol", campaign.VerdictRevoke, group.ID)
 		for n, id := range ids {
 			gone[id] = true
 			c, err = service.Prove(t.Context(), byKey("carol"), c.ID)

@@ -13,7 +13,7 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/policy"
 )
 
 // The stages of a request, as audit.k8s.io/v1 names them.
@@ -84,11 +84,11 @@ func Stranger(e Event) bool {
 }
 
 func named(user string, groups []string) bool {
-	return strings.HasPrefix(user, breakglass.CommonNamePrefix) || strings.HasPrefix(user, breakglass.CanaryPrefix) ||
+	return strings.HasPrefix(user, policy.CommonNamePrefix) || strings.HasPrefix(user, policy.CanaryPrefix) ||
 		slices.ContainsFunc(groups, ourGroup)
 }
 
-func ourGroup(g string) bool { return strings.HasPrefix(g, breakglass.CommonNamePrefix) }
+func ourGroup(g string) bool { return strings.HasPrefix(g, policy.CommonNamePrefix) }
 
 // Heartbeat returns the nonce of an event that is a heartbeat request, or "".
 func (e Event) Heartbeat() string {

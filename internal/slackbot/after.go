@@ -11,6 +11,8 @@ import (
 	"github.com/slack-go/slack"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/policy"
+	"github.com/breakglassd/breakglass/internal/record"
 	"github.com/breakglassd/breakglass/internal/text"
 )
 
@@ -221,7 +223,7 @@ func unreached(r *breakglass.Request) string {
 
 // saidBefore is what a line says in so far as it makes it worth saying again; empty for lines that are always said. The first
 // result names the kind of line.
-func saidBefore(ev breakglass.Event) (kind, gist string) {
+func saidBefore(ev record.Event) (kind, gist string) {
 	var what any
 	switch ev := ev.(type) {
 	case breakglass.Receipt:
@@ -451,7 +453,7 @@ func raised(r *breakglass.Request) []slack.Block {
 }
 
 // cannot names the guards of a grant or profile; empty without any.
-func cannot(guards []breakglass.Guard) string {
+func cannot(guards []policy.Guard) string {
 	out := make([]string, len(guards))
 	for i, g := range guards {
 		out[i] = string(g)

@@ -11,13 +11,14 @@ import (
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/devmode/slacksim"
+	"github.com/breakglassd/breakglass/internal/record"
 )
 
 func TestRequestApprovedInSlackIsClaimedAndRevoked(t *testing.T) {
 	w := newWorld(t)
 	r, card := w.ask("admin")
 	if r.Ask.By.Person != "alice" || r.Ask.TTLSeconds != 1800 || r.Reason != "etcd quorum lost, API 5xx" ||
-		r.Ask.By.Channel != breakglass.ChannelSlack {
+		r.Ask.By.Channel != record.ChannelSlack {
 		t.Fatalf("the request is not what was asked: %+v", r.Ask)
 	}
 	w.wait(w.as("alice").DMChannel(), "You asked for")

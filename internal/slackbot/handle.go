@@ -17,6 +17,8 @@ import (
 	"github.com/slack-go/slack"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/policy"
+	"github.com/breakglassd/breakglass/internal/record"
 	"github.com/breakglassd/breakglass/internal/text"
 )
 
@@ -122,12 +124,12 @@ func (b *Bot) ours(app string, from origin) error {
 // actor is who did something in Slack. Its Person is empty for accounts that the access policy does not name. In an organization
 // (Enterprise Grid) a user id is one account in all of its workspaces, and the team that Slack names with it says little:
 // there an account is known by organization and user, and is recorded as the access policy writes it.
-func (b *Bot) actor(from origin) breakglass.Actor {
-	acct := breakglass.SlackAccount{Enterprise: from.enterprise, Team: cmp.Or(from.userTeam, from.team), User: from.user}
+func (b *Bot) actor(from origin) record.Actor {
+	acct := record.SlackAccount{Enterprise: from.enterprise, Team: cmp.Or(from.userTeam, from.team), User: from.user}
 	if b.cfg.EnterpriseID != "" && (acct.Team == "" || acct.Team == b.cfg.EnterpriseID) {
 		acct.Team = cmp.Or(from.team, b.cfg.TeamIDs[0]) // of all the workspaces of the organization, one that an entry can name
 	}
-	a := breakglass.Actor{Channel: breakglass.ChannelSlack, Slack: &acct}
+	a := record.Actor{Channel: record.ChannelSlack, Slack: &acct}
 	if !slices.Contains(b.cfg.TeamIDs, acct.Team) {
 		return a // somebody from elsewhere, in a shared channel
 	}
@@ -143,7 +145,7 @@ func (b *Bot) actor(from origin) breakglass.Actor {
 }
 
 // inPolicy is the account as the access policy writes it, when exactly one person has it there.
-func (b *Bot) inPolicy(policy *breakglass.Policy, acct breakglass.SlackAccount) (breakglass.SlackAccount, bool) {
+func (b *Bot) inPolicy(policy *policy.Policy, acct record.SlackAccount) (record.SlackAccount, bool) {
 	found, owner := acct, ""
 	for _, p := range policy.People {
 		for _, own := range p.Slack {
@@ -163,13 +165,13 @@ func (b *Bot) inPolicy(policy *breakglass.Policy, acct breakglass.SlackAccount) 
 }
 
 // admit refuses, and records, accounts that belong to nobody in the access policy.
-func (b *Bot) admit(ctx context.Context, a breakglass.Actor, command string) error {
+func (b *Bot) admit(ctx context.Context, a record.Actor, command string) error {
 	if a.Person != "" {
 		return nil
 	}
 	err := b.cfg.Service.RecordStranger(ctx, a, command)
-	if _, refused := breakglass.AsRefusal(err); refused && !slices.Contains(b.cfg.TeamIDs, a.Slack.Team) {
-		return &breakglass.Refusal{Class: breakglass.ClassDenied, Code: "unknown-person", Why: "your Slack account is of the workspace " +
+	if _, refused := record.AsRefusal(err); refused && !slices.Contains(b.cfg.TeamIDs, a.Slack.Team) {
+		return &record.Refusal{Class: record.ClassDenied, Code: "unknown-person", Why: "your Slack account is of the workspace " +
 			"" + text.Cut(a.Slack.Team, 40) + ", from which nobody may use this",
 			Next: "if it should: slack.team_ids of the configuration names the workspaces whose people may; with an SSH key in the access " +
 				"policy use the command line"}
@@ -191,7 +193,7 @@ func (b *Bot) command(ctx context.Context, body []byte) (any, error) {
 		return nil, err
 	}
 	m, err := b.obey(ctx, b.actor(from), f)
-	if r, ok := breakglass.AsRefusal(err); ok {
+	if r, ok := record.AsRefusal(err); ok {
 		m, err = aside(sentence(r.Error())), nil
 	}
 	if err != nil || m.text == "" {
@@ -206,7 +208,7 @@ func aside(s string) message {
 }
 
 // obey carries a slash command out. An empty message means that a form was opened.
-func (b *Bot) obey(ctx context.Context, a breakglass.Actor, f url.Values) (message, error) {
+func (b *Bot) obey(ctx context.Context, a record.Actor, f url.Values) (message, error) {
 	// Slack escapes these three characters in what people type.
 	text := strings.TrimSpace(strings.NewReplacer("&lt;", "<", "&gt;", ">", "&amp;", "&").Replace(f.Get("text")))
 	word, rest, _ := strings.Cut(text, " ")
@@ -280,7 +282,7 @@ func (b *Bot) list(ctx context.Context, v render) (message, error) {
 }
 
 // byName opens the form that a button would, for a request that somebody named.
-func (b *Bot) byName(ctx context.Context, a breakglass.Actor, action, name, trigger string) (message, error) {
+func (b *Bot) byName(ctx context.Context, a record.Actor, action, name, trigger string) (message, error) {
 	if name == "" {
 		return aside("Which one? " + b.cfg.Command + " " + action + " ID. To see the ids: " + b.cfg.Command + " list"), nil
 	}
@@ -391,7 +393,7 @@ func (b *Bot) interaction(ctx context.Context, body []byte) (any, error) {
 }
 
 // click carries out a click on a button of a card. A refusal is shown to the person alone.
-func (b *Bot) click(ctx context.Context, a breakglass.Actor, p *payload) error {
+func (b *Bot) click(ctx context.Context, a record.Actor, p *payload) error {
 	if p.Container.Type != "message" || p.Container.Channel == "" || len(p.Actions) != 1 {
 		return malformed("it is not one click on a message")
 	}
@@ -401,7 +403,7 @@ func (b *Bot) click(ctx context.Context, a breakglass.Actor, p *payload) error {
 	}
 	err = b.press(ctx, a, p.Actions[0].ID, t, p.Trigger)
 	unreachable := (*apiError)(nil)
-	switch r, refused := breakglass.AsRefusal(err); {
+	switch r, refused := record.AsRefusal(err); {
 	case refused:
 		return b.whisper(ctx, p.Container.Channel, p.User.ID, clipText(sentence(r.Error())))
 	case errors.As(err, &unreachable):
@@ -416,7 +418,7 @@ const noNote = " "
 
 // press carries out a click: it opens the form that the button is for, or lets the service refuse. Error is a refusal, an
 // *apiError, or a fault.
-func (b *Bot) press(ctx context.Context, a breakglass.Actor, action string, t target, trigger string) error {
+func (b *Bot) press(ctx context.Context, a record.Actor, action string, t target, trigger string) error {
 	if !slices.Contains([]string{"review", "deny", "revoke", "withdraw", "acknowledge", "close"}, action) {
 		return malformed("there is no such button")
 	}
@@ -475,7 +477,7 @@ func (b *Bot) press(ctx context.Context, a breakglass.Actor, action string, t ta
 }
 
 // submit carries out a sent form. The answer closes it, marks what is wrong in it, or shows why it cannot be.
-func (b *Bot) submit(ctx context.Context, a breakglass.Actor, p *payload) (any, error) {
+func (b *Bot) submit(ctx context.Context, a record.Actor, p *payload) (any, error) {
 	if !slices.Contains([]string{formAsk, formApprove, formTakeBack, formDeny, formRevoke, formSeen, formClose}, p.View.CallbackID) {
 		return nil, malformed("there is no such form")
 	}
@@ -486,7 +488,7 @@ func (b *Bot) submit(ctx context.Context, a breakglass.Actor, p *payload) (any, 
 	if err == nil {
 		err = b.decide(ctx, a, p)
 	}
-	r, refused := breakglass.AsRefusal(err)
+	r, refused := record.AsRefusal(err)
 	switch {
 	case refused:
 		return answerRefusal(p.View.CallbackID, r), nil
@@ -497,7 +499,7 @@ func (b *Bot) submit(ctx context.Context, a breakglass.Actor, p *payload) (any, 
 }
 
 // decide hands what was filled in to the service.
-func (b *Bot) decide(ctx context.Context, a breakglass.Actor, p *payload) error {
+func (b *Bot) decide(ctx context.Context, a record.Actor, p *payload) error {
 	svc := b.cfg.Service
 	if p.View.CallbackID == formAsk {
 		return b.request(ctx, a, p)
@@ -534,7 +536,7 @@ func (b *Bot) decide(ctx context.Context, a breakglass.Actor, p *payload) error 
 
 // recorded makes sure that what a person wrote is what was recorded. Somebody may have been quicker: then nothing was recorded of it,
 // and the person must not believe that they are on record. The same form sent twice is recorded once, and that is no error.
-func (b *Bot) recorded(is *breakglass.Ending, a breakglass.Actor, did, wrote string) error {
+func (b *Bot) recorded(is *record.Ending, a record.Actor, did, wrote string) error {
 	if is == nil || is.By.Person == a.Person && is.Reason == strings.TrimSpace(wrote) {
 		return nil
 	}
@@ -542,14 +544,14 @@ func (b *Bot) recorded(is *breakglass.Ending, a breakglass.Actor, did, wrote str
 	if who == a.Person {
 		who = "you"
 	}
-	return &breakglass.Refusal{Class: breakglass.ClassConflict, Code: "already", Why: who + " " + did + " already, at " +
+	return &record.Refusal{Class: record.ClassConflict, Code: "already", Why: who + " " + did + " already, at " +
 		"" + is.At.UTC().Format("2006-01-02 15:04 UTC") +
 		": what you wrote now was not recorded", Next: "if others must know it, write it in the thread of the card"}
 }
 
 // lookAgain has a session looked through once more before it is acknowledged. Slack waits for no whole cluster: a look that takes
 // longer goes on, and where it finds something else than was acknowledged, that is not acknowledged any more.
-func (b *Bot) lookAgain(ctx context.Context, a breakglass.Actor, id string) {
+func (b *Bot) lookAgain(ctx context.Context, a record.Actor, id string) {
 	r, err := b.cfg.Service.Get(ctx, id)
 	if err != nil || !r.Unacknowledged() || a.Person == r.Ask.By.Person {
 		return // the service says why it takes no acknowledgement
@@ -569,7 +571,7 @@ func (b *Bot) lookAgain(ctx context.Context, a breakglass.Actor, id string) {
 
 // revoke revokes, and returns when that is recorded and the cluster has had a moment: Slack waits for no cluster that hangs. What is
 // then left to do is done by the service's Run.
-func (b *Bot) revoke(ctx context.Context, a breakglass.Actor, id, reason string) error {
+func (b *Bot) revoke(ctx context.Context, a record.Actor, id, reason string) error {
 	r, err := b.cfg.Service.Get(ctx, id)
 	if err != nil {
 		return err
@@ -615,7 +617,7 @@ func (b *Bot) revoke(ctx context.Context, a breakglass.Actor, id, reason string)
 }
 
 // request opens a request. A form opens one at most: whoever sends it again because the answer was lost gets the same one.
-func (b *Bot) request(ctx context.Context, a breakglass.Actor, p *payload) error {
+func (b *Bot) request(ctx context.Context, a record.Actor, p *payload) error {
 	profile, cluster, ok := strings.Cut(p.field(blockWhat), "/")
 	ttl, err := time.ParseDuration(p.field(blockTTL))
 	if !ok || err != nil || p.View.ID == "" || len(p.View.ID) > 64 {
@@ -637,11 +639,11 @@ func (b *Bot) request(ctx context.Context, a breakglass.Actor, p *payload) error
 }
 
 // answerRefusal puts a refusal where it can be corrected, or shows it instead of the form.
-func answerRefusal(callback string, r *breakglass.Refusal) any {
+func answerRefusal(callback string, r *record.Refusal) any {
 	where := map[string]string{"policy/ttl": blockTTL, "policy/reason": blockReason, "policy/incident": blockIncident,
 		"policy/cluster": blockWhat}
 	switch {
-	case callback == formAsk && r.Class == breakglass.ClassPolicy:
+	case callback == formAsk && r.Class == record.ClassPolicy:
 		codes, whys := strings.Split(r.Code, ","), strings.Split(r.Why, "; ")
 		if len(codes) == 1 || len(codes) != len(whys) {
 			codes, whys = codes[:1], []string{r.Error()}

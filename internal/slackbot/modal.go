@@ -10,6 +10,8 @@ import (
 	"github.com/slack-go/slack"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/policy"
+	"github.com/breakglassd/breakglass/internal/record"
 	"github.com/breakglassd/breakglass/internal/text"
 )
 
@@ -83,13 +85,13 @@ type wish struct {
 }
 
 // parseWish reads "[cluster|profile] [time] [reason]". It decides nothing: everything can be corrected in the form.
-func parseWish(text string, offers []breakglass.ProfileOnCluster) wish {
+func parseWish(text string, offers []policy.ProfileOnCluster) wish {
 	var w wish
 	word, rest, _ := strings.Cut(strings.TrimSpace(text), " ")
 	switch {
-	case slices.ContainsFunc(offers, func(o breakglass.ProfileOnCluster) bool { return o.Cluster.ID == word }):
+	case slices.ContainsFunc(offers, func(o policy.ProfileOnCluster) bool { return o.Cluster.ID == word }):
 		w.cluster = word
-	case slices.ContainsFunc(offers, func(o breakglass.ProfileOnCluster) bool { return o.Profile.ID == word }):
+	case slices.ContainsFunc(offers, func(o policy.ProfileOnCluster) bool { return o.Profile.ID == word }):
 		w.profile = word
 	default:
 		rest = strings.TrimSpace(text)
@@ -114,7 +116,7 @@ func asDuration(s string) time.Duration {
 }
 
 // ask is the form that opens a request. The person may ask for at least one of the offers.
-func (v render) ask(offers []breakglass.ProfileOnCluster, w wish) slack.ModalViewRequest {
+func (v render) ask(offers []policy.ProfileOnCluster, w wish) slack.ModalViewRequest {
 	var what []*slack.OptionBlockObject
 	var chosen *slack.OptionBlockObject
 	var longest time.Duration
@@ -205,10 +207,10 @@ func (v render) review(r *breakglass.Request, person string) slack.ModalViewRequ
 	switch {
 	case !open(r.State(v.now)):
 		return modal("", "Request", "", "", blocks)
-	case slices.ContainsFunc(r.Approvals, func(a breakglass.Approval) bool { return a.By.Person == person }):
+	case slices.ContainsFunc(r.Approvals, func(a policy.Approval) bool { return a.By.Person == person }):
 		blocks = append(blocks, section("effect", plain("You have approved this. Until it is picked up you can take that back.")))
 		return modal(formTakeBack, "Your approval", "Take back my approval", t, blocks)
-	case !slices.Contains(r.Ask.Quorum.Channels, breakglass.ChannelSlack):
+	case !slices.Contains(r.Ask.Quorum.Channels, record.ChannelSlack):
 		blocks = append(blocks, section("effect", mrkdwn("This profile takes approvals signed with an SSH key only. On your own machine: "+
 			typed("approve", nil, r.ID))))
 		return modal("", "Review access", "", "", blocks)
@@ -216,7 +218,7 @@ func (v render) review(r *breakglass.Request, person string) slack.ModalViewRequ
 	effect := "Approving lets " + text.Clean(v.fullName(r.Ask.By.Person)) + " use " + r.Ask.Profile + " on " + r.Ask.Cluster + " for " +
 		"" + text.Span(r.TTL()) + ": exactly this, digest " +
 		r.Digest[:min(12, len(r.Digest))] + "."
-	if r.Ask.Risk != breakglass.RiskLow {
+	if r.Ask.Risk != policy.RiskLow {
 		effect += " Speak with " + r.Ask.By.Person + " first: is it really them, and is there no other way?"
 	}
 	blocks = append(blocks, section("effect", plain(effect)), input(blockComment, "Comment", "", true,

@@ -6,27 +6,29 @@ import (
 	"github.com/slack-go/slack"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/policy"
+	"github.com/breakglassd/breakglass/internal/record"
 	"github.com/breakglassd/breakglass/internal/text"
 )
 
 // policyLine is what the channel reads about a change of the access policy. The first policy of a ledger is no change.
-func policyLine(ev breakglass.Event) (message, bool) {
+func policyLine(ev record.Event) (message, bool) {
 	switch ev := ev.(type) {
-	case breakglass.PolicyProposed:
+	case policy.Proposed:
 		return policyMessage(":scales:", "A change of the access policy waits for two people. It adds or eases:", ev.Changes,
 			"Two people of the team that the policy names: "+approvePolicy(ev.Digest)), true
-	case breakglass.PolicySigned:
+	case policy.Signed:
 		return policyMessage(":lower_left_fountain_pen:", escape(ev.By.Person)+" signed the access policy "+shortDigest(ev.Digest), nil, ""), true
-	case breakglass.PolicyLoaded:
+	case policy.Loaded:
 		switch ev.Why {
-		case breakglass.WhyAccepted:
+		case policy.WhyAccepted:
 			return policyMessage(":rotating_light:", "An operator put an access policy in force that no two people have agreed to "+
 				"(--accept-weaker):", ev.Changes, "If it is meant, two people of the team that it names confirm it: "+approvePolicy(ev.Digest)), true
-		case breakglass.WhySigned:
+		case policy.WhySigned:
 			return policyMessage(":scales:", "The access policy has changed; two people have signed it:", ev.Changes, ""), true
-		case breakglass.WhyLess:
+		case policy.WhyLess:
 			return policyMessage(":scales:", "The access policy has changed; this only takes away:", ev.Changes, ""), true
-		case breakglass.WhyFile:
+		case policy.WhyFile:
 			return policyMessage(":scales:", "The access policy has changed; it names nobody who must agree:", ev.Changes, ""), true
 		}
 	}

@@ -10,15 +10,17 @@ import (
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/devmode/slacksim"
+	"github.com/breakglassd/breakglass/internal/policy"
+	"github.com/breakglassd/breakglass/internal/record"
 )
 
 // reload has the daemon read a policy, which may wait.
-func (w *world) reload(text string) *breakglass.Policy {
+func (w *world) reload(text string) *policy.Policy {
 	w.t.Helper()
-	p, err := breakglass.ParsePolicy("access.yaml", []byte(text))
+	p, err := policy.Parse("access.yaml", []byte(text))
 	must(w.t, err)
 	if _, err := w.Service.SetPolicy(w.ctx(), p); err != nil {
-		if r, is := breakglass.AsRefusal(err); !is || r.Code != breakglass.CodePolicyWaits {
+		if r, is := record.AsRefusal(err); !is || r.Code != breakglass.CodePolicyWaits {
 			w.t.Fatal(err)
 		}
 	}
@@ -71,8 +73,8 @@ func TestHistoryOfTheAccessPolicyIsNotTold(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(_ *world, _ *slacksim.Config, o *bgtest.Options) { o.Policy = bgtest.Guarded() })
 	long := time.Now().Add(-48 * time.Hour)
-	for _, ev := range []breakglass.Event{breakglass.PolicyProposed{Digest: strings.Repeat("a", 64), Changes: []string{"long ago"}},
-		breakglass.PolicyLoaded{Digest: strings.Repeat("a", 64), Why: breakglass.WhySigned, Changes: []string{"long ago"}}} {
+	for _, ev := range []record.Event{policy.Proposed{Digest: strings.Repeat("a", 64), Changes: []string{"long ago"}},
+		policy.Loaded{Digest: strings.Repeat("a", 64), Why: policy.WhySigned, Changes: []string{"long ago"}}} {
 		must(t, w.bot.Load().Tell(w.ctx(), breakglass.Notice{Seq: 1, At: long, Event: ev}))
 	}
 	for _, m := range w.sim.Messages(channel) {
@@ -93,7 +95,7 @@ func TestHostileChangesOfTheAccessPolicyAreShownAsTheyAre(t *testing.T) {
 		for i := range 300 {
 			changes = append(changes, fmt.Sprintf("%s %d: %s", name, i, word))
 		}
-		must(t, w.bot.Load().Tell(w.ctx(), breakglass.Notice{Seq: 1, At: time.Now(), Event: breakglass.PolicyProposed{
+		must(t, w.bot.Load().Tell(w.ctx(), breakglass.Notice{Seq: 1, At: time.Now(), Event: policy.Proposed{
 			Digest: strings.Repeat("a", 64), Changes: changes}}))
 		all := w.wait(channel, "• "+name+" 0: ").AllText()
 		if !strings.Contains(all, "and more: breakglass policy diff") || !strings.Contains(all, "breakglass policy approve aaaaaaaaaaaa`") ||

@@ -14,7 +14,10 @@ import (
 	"github.com/slack-go/slack"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/campaign"
+	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/recert"
+	"github.com/breakglassd/breakglass/internal/record"
 	"github.com/breakglassd/breakglass/internal/text"
 )
 
@@ -127,7 +130,7 @@ func (t campaignTeller) Tell(ctx context.Context, n breakglass.Notice) error {
 // history reports whether an entry from before Slack was switched on is of no use to anybody any more: a campaign that still runs is
 // made known, and nothing else is.
 func (b *Bot) history(ctx context.Context, n breakglass.Notice) (bool, error) {
-	if _, opened := n.Event.(breakglass.CampaignOpened); !opened {
+	if _, opened := n.Event.(campaign.Opened); !opened {
 		return true, nil
 	}
 	c, err := b.cfg.Service.Campaign(ctx, n.Campaign)
@@ -149,8 +152,8 @@ func (b *Bot) rememberTold(ctx context.Context, at told) error {
 // entry. They depend on what the campaign is now only in their numbers, so that after a crash the same ones come in the same order.
 func (b *Bot) campaignLetters(ctx context.Context, n breakglass.Notice, through int64) ([]letterTo, int64, error) {
 	switch n.Event.(type) {
-	case breakglass.CampaignOpened, breakglass.CampaignReminded, breakglass.CampaignSuspended, breakglass.CampaignEscalated,
-		breakglass.CampaignClosed:
+	case campaign.Opened, campaign.Reminded, campaign.Suspended, campaign.Escalated,
+		campaign.Closed:
 	default:
 		return nil, through, nil
 	}
@@ -164,14 +167,14 @@ func (b *Bot) campaignLetters(ctx context.Context, n breakglass.Notice, through 
 	v := b.render(time.Now())
 	var out []letterTo
 	switch ev := n.Event.(type) {
-	case breakglass.CampaignOpened:
+	case campaign.Opened:
 		for _, who := range c.Reviewers() {
 			if user, ok := v.account(who); ok {
 				out = append(out, letterTo{user, v.campaignDigest(c, who, "A recertification campaign is open")})
 			}
 		}
 		out = append(out, letterTo{message: v.campaignOpened(c)}) // last: it may have to wait until the channel is mended
-	case breakglass.CampaignReminded:
+	case campaign.Reminded:
 		what := "Recertification: " + count(ev.Days, "day", "days") + " left"
 		if ev.Days == 0 {
 			what = "Recertification: it ends today"
@@ -181,23 +184,23 @@ func (b *Bot) campaignLetters(ctx context.Context, n breakglass.Notice, through 
 				out = append(out, letterTo{user, v.campaignDigest(c, who, what)})
 			}
 		}
-	case breakglass.CampaignSuspended:
+	case campaign.Suspended:
 		for _, lost := range suspendedIn(c, ev.Why, n.Seq, through) {
 			if user, ok := v.account(lost.person); ok {
 				out = append(out, letterTo{user, v.campaignSuspended(c, ev, lost)})
 			}
 		}
-	case breakglass.CampaignEscalated:
+	case campaign.Escalated:
 		if ids := escalatedIn(c, ev.Why, n.Seq, through); len(ids) > 0 {
 			out = append(out, letterTo{message: v.campaignEscalated(c, ev, ids)})
 		}
-	case breakglass.CampaignClosed:
+	case campaign.Closed:
 		out = append(out, letterTo{message: v.campaignClosed(c, ev)})
 	}
 	return out, through, nil
 }
 
-func (v render) campaignOpened(c *breakglass.Campaign) message {
+func (v render) campaignOpened(c *campaign.Campaign) message {
 	var who []string
 	for _, id := range c.Reviewers() {
 		who = append(who, v.mention(id))
@@ -212,7 +215,7 @@ func (v render) campaignOpened(c *breakglass.Campaign) message {
 }
 
 // campaignDigest is a reviewer's private message: how much waits, and the button that opens the form.
-func (v render) campaignDigest(c *breakglass.Campaign, person, title string) message {
+func (v render) campaignDigest(c *campaign.Campaign, person, title string) message {
 	n, easy, wider := 0, 0, 0
 	for _, i := range c.Items {
 		if !c.Waits(i, person, v.now) {
@@ -222,7 +225,7 @@ func (v render) campaignDigest(c *breakglass.Campaign, person, title string) mes
 		switch {
 		case i.State.Together():
 			easy++
-		case i.State == breakglass.ItemWidened:
+		case i.State == campaign.ItemWidened:
 			wider++
 		}
 	}
@@ -242,15 +245,15 @@ func (v render) campaignDigest(c *breakglass.Campaign, person, title string) mes
 // throughWith is the last of the entries that follow an entry without a gap and do the same for the same reason. A ledger entry
 // holds only so many ids: what is one escalation to people is many entries, and is told once. When each was written says nothing
 // about that: a clock that is behind gives many entries one time.
-func throughWith(c *breakglass.Campaign, n breakglass.Notice) int64 {
+func throughWith(c *campaign.Campaign, n breakglass.Notice) int64 {
 	same := map[int64]bool{}
 	for _, i := range c.Items {
 		switch ev := n.Event.(type) {
-		case breakglass.CampaignSuspended:
+		case campaign.Suspended:
 			for _, t := range i.Taken {
 				same[t.Seq] = same[t.Seq] || t.Why == ev.Why
 			}
-		case breakglass.CampaignEscalated:
+		case campaign.Escalated:
 			same[i.EscalatedSeq] = same[i.EscalatedSeq] || !i.Escalated.IsZero() && i.EscalatedWhy == ev.Why
 		}
 	}
@@ -262,7 +265,7 @@ func throughWith(c *breakglass.Campaign, n breakglass.Notice) int64 {
 }
 
 // escalatedIn lists what the entries from one to another escalated for a reason.
-func escalatedIn(c *breakglass.Campaign, why string, from, through int64) []string {
+func escalatedIn(c *campaign.Campaign, why string, from, through int64) []string {
 	var ids []string
 	for _, i := range c.Items {
 		if !i.Escalated.IsZero() && i.EscalatedWhy == why && i.EscalatedSeq >= from && i.EscalatedSeq <= through {
@@ -275,12 +278,12 @@ func escalatedIn(c *breakglass.Campaign, why string, from, through int64) []stri
 // loss is what one person may not do any more, and the items that took it.
 type loss struct {
 	person string
-	parts  []breakglass.Eligibility
+	parts  []policy.Eligibility
 	items  []string // ids
 }
 
 // suspendedIn lists, person by person, what the entries from one to another suspended for a reason.
-func suspendedIn(c *breakglass.Campaign, why string, from, through int64) []*loss {
+func suspendedIn(c *campaign.Campaign, why string, from, through int64) []*loss {
 	var out []*loss
 	by := map[string]*loss{}
 	for _, i := range c.Items {
@@ -303,14 +306,14 @@ func suspendedIn(c *breakglass.Campaign, why string, from, through int64) []*los
 }
 
 // campaignSuspended tells a person what they may not do any more, and how they get it back.
-func (v render) campaignSuspended(c *breakglass.Campaign, ev breakglass.CampaignSuspended, lost *loss) message {
+func (v render) campaignSuspended(c *campaign.Campaign, ev campaign.Suspended, lost *loss) message {
 	why := "nobody confirmed it before the deadline"
-	if ev.Why == breakglass.WhyRevoked {
+	if ev.Why == campaign.WhyRevoked {
 		why = "a reviewer said revoke"
 	}
 	var lines []string
 	n := 0
-	for _, s := range breakglass.Shares(lost.parts) {
+	for _, s := range policy.Shares(lost.parts) {
 		n += len(s.Clusters)
 		where := s.Clusters[:min(len(s.Clusters), 10)]
 		rest := ""
@@ -331,9 +334,9 @@ func (v render) campaignSuspended(c *breakglass.Campaign, ev breakglass.Campaign
 			more(len(lost.items)-len(back))))}}
 }
 
-func (v render) campaignEscalated(c *breakglass.Campaign, ev breakglass.CampaignEscalated, ids []string) message {
+func (v render) campaignEscalated(c *campaign.Campaign, ev campaign.Escalated, ids []string) message {
 	why := "nobody answered in time, and there is nothing that the daemon could take away itself"
-	if ev.Why == breakglass.WhyFloor {
+	if ev.Why == campaign.WhyFloor {
 		why = "they were not suspended, because too few people would be left for an emergency"
 	}
 	text := fmt.Sprintf("Recertification %s: %s escalated", c.ID, count(len(ids), "item was", "items were"))
@@ -350,7 +353,7 @@ func more(n int) string {
 	return fmt.Sprintf("\nand %d more", n)
 }
 
-func (v render) campaignClosed(c *breakglass.Campaign, k breakglass.CampaignClosed) message {
+func (v render) campaignClosed(c *campaign.Campaign, k campaign.Closed) message {
 	text := fmt.Sprintf("Recertification %s is closed: %d kept, %d revoked, %d suspended, %d escalated", c.ID, k.Kept, k.Revoked, k.Suspended,
 		k.Escalated)
 	lost := ""
@@ -364,7 +367,7 @@ func (v render) campaignClosed(c *breakglass.Campaign, k breakglass.CampaignClos
 }
 
 // suspended names the people whom a campaign keeps suspended in something.
-func (v render) suspended(c *breakglass.Campaign) []string {
+func (v render) suspended(c *campaign.Campaign) []string {
 	var who []string
 	for _, i := range c.Items {
 		if i.Held() {
@@ -394,7 +397,7 @@ func (b *Bot) aboutCampaign(p *payload) bool {
 }
 
 // campaignInteraction opens a campaign's form, or takes one of its pages.
-func (b *Bot) campaignInteraction(ctx context.Context, a breakglass.Actor, p *payload) (any, error) {
+func (b *Bot) campaignInteraction(ctx context.Context, a record.Actor, p *payload) (any, error) {
 	err := b.admit(ctx, a, "recert")
 	if err == nil {
 		err = b.vet(ctx, a, "recert")
@@ -406,7 +409,7 @@ func (b *Bot) campaignInteraction(ctx context.Context, a breakglass.Actor, p *pa
 	} else if err == nil {
 		view, errs, err = b.turnPage(ctx, a, p)
 	}
-	r, refused := breakglass.AsRefusal(err)
+	r, refused := record.AsRefusal(err)
 	switch {
 	case refused && p.Type == "block_actions":
 		return nil, b.whisper(ctx, p.Container.Channel, p.User.ID, clipText(sentence(r.Error())))
@@ -436,7 +439,7 @@ type page struct {
 }
 
 // campaignPage makes the next page for a person: first what can be confirmed together, then everything else one by one.
-func (b *Bot) campaignPage(ctx context.Context, a breakglass.Actor, at page) (slack.ModalViewRequest, error) {
+func (b *Bot) campaignPage(ctx context.Context, a record.Actor, at page) (slack.ModalViewRequest, error) {
 	if err := b.cfg.Service.MayRead(ctx, a); err != nil {
 		return slack.ModalViewRequest{}, err
 	}
@@ -445,7 +448,7 @@ func (b *Bot) campaignPage(ctx context.Context, a breakglass.Actor, at page) (sl
 		return slack.ModalViewRequest{}, err
 	}
 	if !c.Reviews(a.Person) { // a responder may see reports, and has nothing to answer
-		return slack.ModalViewRequest{}, &breakglass.Refusal{Class: breakglass.ClassDenied, Code: "not-reviewer", Why: "you do not review in " +
+		return slack.ModalViewRequest{}, &record.Refusal{Class: record.ClassDenied, Code: "not-reviewer", Why: "you do not review in " +
 			c.ID + ": its reviewers were fixed when it opened",
 			Next: "to read it: " + text.Command("breakglass recert report", nil, c.ID)}
 	}
@@ -507,7 +510,7 @@ func (v render) togetherPage(at page, snap *recert.Snapshot, left int) slack.Mod
 }
 
 // onePage asks about a few items, each by itself.
-func (v render) onePage(at page, c *breakglass.Campaign, snap *recert.Snapshot, left int) slack.ModalViewRequest {
+func (v render) onePage(at page, c *campaign.Campaign, snap *recert.Snapshot, left int) slack.ModalViewRequest {
 	blocks := []slack.Block{section("left", plain(count(left, "item waits", "items wait")+
 		" for your word. What you leave for later stays open."))}
 	for n, i := range at.Items {
@@ -541,7 +544,7 @@ func whyHint(i *recert.Item) string {
 
 // turnPage records what was answered on a page and makes the next one. Answers are recorded one by one; sending a page again
 // changes nothing.
-func (b *Bot) turnPage(ctx context.Context, a breakglass.Actor, p *payload) (next slack.ModalViewRequest, errs map[string]string,
+func (b *Bot) turnPage(ctx context.Context, a record.Actor, p *payload) (next slack.ModalViewRequest, errs map[string]string,
 	err error) {
 	var at page
 	if err := json.Unmarshal([]byte(p.View.Metadata), &at); err != nil || len(at.Items) == 0 || len(at.Items) > pageTogether {
@@ -555,12 +558,12 @@ func (b *Bot) turnPage(ctx context.Context, a breakglass.Actor, p *payload) (nex
 		return next, nil, malformed("the form names items that are not there")
 	}
 	answer := func(verdict, why string, block string, places ...int) error {
-		var items []breakglass.Judged
+		var items []campaign.Judged
 		for _, i := range places {
-			items = append(items, breakglass.Judged{ID: c.Items[i].ID, Digest: c.Items[i].Digest})
+			items = append(items, campaign.Judged{ID: c.Items[i].ID, Digest: c.Items[i].Digest})
 		}
-		_, err := b.cfg.Service.DecideItems(ctx, a, c.ID, breakglass.ItemAnswer{Verdict: breakglass.Verdict(verdict), Items: items, Reason: why})
-		if r, ok := breakglass.AsRefusal(err); ok && r.Code == "reason" {
+		_, err := b.cfg.Service.DecideItems(ctx, a, c.ID, breakglass.ItemAnswer{Verdict: campaign.Verdict(verdict), Items: items, Reason: why})
+		if r, ok := record.AsRefusal(err); ok && r.Code == "reason" {
 			errs[block] = sentence(r.Error())
 			return nil
 		}
@@ -593,8 +596,8 @@ func (b *Bot) turnPage(ctx context.Context, a breakglass.Actor, p *payload) (nex
 // Accounts looks at the flags of accounts, for the recertification of who they belong to. Only what Slack has told about is in the
 // result: of an account that is not, such as one of another workspace than ours, nothing is known. An error means that Slack
 // stopped telling before the end. When Slack wants a pause it gets one, however long the accounts take then; ctx is the bound.
-func (b *Bot) Accounts(ctx context.Context, accounts []breakglass.SlackAccount) (map[breakglass.SlackAccount]recert.AccountState, error) {
-	out := map[breakglass.SlackAccount]recert.AccountState{}
+func (b *Bot) Accounts(ctx context.Context, accounts []record.SlackAccount) (map[record.SlackAccount]recert.AccountState, error) {
+	out := map[record.SlackAccount]recert.AccountState{}
 	for _, a := range accounts {
 		if !slices.Contains(b.cfg.TeamIDs, a.Team) {
 			continue

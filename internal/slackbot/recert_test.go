@@ -13,10 +13,13 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/campaign"
 	"github.com/breakglassd/breakglass/internal/devmode/slacksim"
 	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/recert"
+	"github.com/breakglassd/breakglass/internal/record"
 	"github.com/breakglassd/breakglass/internal/slackbot"
 )
 
@@ -102,13 +105,13 @@ func TestReviewerAnswersPageByPage(t *testing.T) {
 	}
 	after, err := w.Service.Campaign(w.ctx(), c.ID)
 	must(t, err)
-	said := map[breakglass.Verdict]int{}
+	said := map[campaign.Verdict]int{}
 	for _, i := range after.Items {
 		if v, ok := i.WordOf("carol"); ok {
 			said[v]++
 		}
 	}
-	if said[breakglass.VerdictRevoke] != 1 || said[breakglass.VerdictKeep] != waiting-4 { // the first page left three for later
+	if said[campaign.VerdictRevoke] != 1 || said[campaign.VerdictKeep] != waiting-4 { // the first page left three for later
 		t.Errorf("carol said %v of %d items", said, waiting)
 	}
 	w.Check()
@@ -196,12 +199,12 @@ func TestAccountsAreWhatSlackSaysTheyAre(t *testing.T) {
 			c.Users[n].IsRestricted = c.Users[n].ID == bgtest.SlackUser("bob")
 		}
 	})
-	account := func(user string) breakglass.SlackAccount { return breakglass.SlackAccount{Team: "T01", User: user} }
-	got, err := w.bot.Load().Accounts(w.ctx(), []breakglass.SlackAccount{account(bgtest.SlackUser("alice")), account(bgtest.SlackUser("bob")),
+	account := func(user string) record.SlackAccount { return record.SlackAccount{Team: "T01", User: user} }
+	got, err := w.bot.Load().Accounts(w.ctx(), []record.SlackAccount{account(bgtest.SlackUser("alice")), account(bgtest.SlackUser("bob")),
 		account(bgtest.SlackUser("carol")),
 		account("U0NOBODY"), {Team: "T0OTHER", User: "U0X"}})
 	must(t, err)
-	want := map[breakglass.SlackAccount]recert.AccountState{account(bgtest.SlackUser("alice")): {Deactivated: true},
+	want := map[record.SlackAccount]recert.AccountState{account(bgtest.SlackUser("alice")): {Deactivated: true},
 		account(bgtest.SlackUser("bob")): {Guest: true}, account(bgtest.SlackUser("carol")): {},
 		account("U0NOBODY"): {Missing: true}}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -210,13 +213,13 @@ func TestAccountsAreWhatSlackSaysTheyAre(t *testing.T) {
 }
 
 // later has the ledger's clock go on: what is due by then is done when the policy changes next, which it does here.
-func (w *world) later(to time.Time, policy string) {
+func (w *world) later(to time.Time, pol string) {
 	w.t.Helper()
 	if _, err := w.Ledger.Append(w.ctx(), to, breakglass.DaemonStream, ledger.AnyVersion, nil,
 		ledger.Draft{Kind: breakglass.Heartbeat{}.Kind(), Body: []byte(`{"version":"test"}`)}); err != nil {
 		w.t.Fatal(err)
 	}
-	p, err := breakglass.ParsePolicy("access.yaml", []byte(policy+"\n# "+to.String()+"\n"))
+	p, err := policy.Parse("access.yaml", []byte(pol+"\n# "+to.String()+"\n"))
 	must(w.t, err)
 	_, err = w.Service.SetPolicy(w.ctx(), p)
 	must(w.t, err)
@@ -277,7 +280,7 @@ func TestDeadlineIsToldInFewMessages(t *testing.T) {
 			silent++
 		}
 	}
-	if escalated[breakglass.WhyUnanswered] <= 300 || escalated[breakglass.WhyFloor] == 0 || silent == 0 {
+	if escalated[campaign.WhyUnanswered] <= 300 || escalated[campaign.WhyFloor] == 0 || silent == 0 {
 		t.Fatalf("escalated %v, suspended %d: want more than two entries of them", escalated, silent)
 	}
 	told := w.toldCampaigns(c.ID)
@@ -288,8 +291,8 @@ func TestDeadlineIsToldInFewMessages(t *testing.T) {
 		}
 	}
 	want := []string{"Recertification " + c.ID + " is open",
-		fmt.Sprintf("Recertification %s: %d items were escalated", c.ID, escalated[breakglass.WhyFloor]),
-		fmt.Sprintf("Recertification %s: %d items were escalated", c.ID, escalated[breakglass.WhyUnanswered]),
+		fmt.Sprintf("Recertification %s: %d items were escalated", c.ID, escalated[campaign.WhyFloor]),
+		fmt.Sprintf("Recertification %s: %d items were escalated", c.ID, escalated[campaign.WhyUnanswered]),
 		fmt.Sprintf("Recertification %s is closed: 0 kept, 0 revoked, %d suspended, %d escalated", c.ID, c.Closed.Suspended, c.Closed.Escalated)}
 	if diff := cmp.Diff(want, texts); diff != "" {
 		t.Errorf("the channel was told: %s", diff)
@@ -327,8 +330,8 @@ func TestWhomAReviewerRevokedIsTold(t *testing.T) {
 	must(t, err)
 	const id = "member/sre/alice"
 	i, _ := c.Item(id)
-	_, err = w.Service.DecideItems(w.ctx(), bgtest.ByKey("carol"), c.ID, breakglass.ItemAnswer{Verdict: breakglass.VerdictRevoke,
-		Reason: "changed teams", Items: []breakglass.Judged{{ID: id, Digest: i.Digest}}})
+	_, err = w.Service.DecideItems(w.ctx(), bgtest.ByKey("carol"), c.ID, breakglass.ItemAnswer{Verdict: campaign.VerdictRevoke,
+		Reason: "changed teams", Items: []campaign.Judged{{ID: id, Digest: i.Digest}}})
 	must(t, err)
 	m := w.letter("alice", "has suspended you")
 	if s := m.AllText(); !strings.Contains(s, "requester of admin on c1") || !strings.Contains(s, "a reviewer said revoke") ||
@@ -343,13 +346,13 @@ func TestWhatIsRecordedAtOneTimeIsToldEachTime(t *testing.T) {
 	c, err := service.Start(w.ctx(), nil, time.Time{})
 	must(t, err)
 	w.later(time.Now().Add(time.Hour), campaignPolicy)
-	revoke := func(id string) *breakglass.CampaignItem {
+	revoke := func(id string) *campaign.Item {
 		i, ok := c.Item(id)
 		if !ok {
 			t.Fatalf("there is no item %s", id)
 		}
-		after, err := w.Service.DecideItems(w.ctx(), bgtest.ByKey("carol"), c.ID, breakglass.ItemAnswer{Verdict: breakglass.VerdictRevoke,
-			Reason: "changed teams", Items: []breakglass.Judged{{ID: id, Digest: i.Digest}}})
+		after, err := w.Service.DecideItems(w.ctx(), bgtest.ByKey("carol"), c.ID, breakglass.ItemAnswer{Verdict: campaign.VerdictRevoke,
+			Reason: "changed teams", Items: []campaign.Judged{{ID: id, Digest: i.Digest}}})
 		must(t, err)
 		i, _ = after.Item(id)
 		return i
@@ -357,7 +360,7 @@ func TestWhatIsRecordedAtOneTimeIsToldEachTime(t *testing.T) {
 	var asks, places []string // in the order of the campaign
 	for _, i := range c.Items {
 		switch {
-		case i.Way != nil && i.Way.Part == breakglass.PartRequester:
+		case i.Way != nil && i.Way.Part == policy.PartRequester:
 			asks = append(asks, i.ID)
 		case i.Member.Person != "" && i.Member.Person != "carol":
 			places = append(places, i.ID)
@@ -371,10 +374,10 @@ func TestWhatIsRecordedAtOneTimeIsToldEachTime(t *testing.T) {
 	}
 	w.letter("alice", "requester of "+second.Way.Profile+" on c1")
 	// Two approvers may go; what the floor keeps is escalated, each by itself.
-	var kept []*breakglass.CampaignItem
+	var kept []*campaign.Item
 	for _, id := range places {
 		i := revoke(id)
-		if i.EscalatedWhy == breakglass.WhyFloor {
+		if i.EscalatedWhy == campaign.WhyFloor {
 			w.wait(channel, id)
 			kept = append(kept, i)
 		}
@@ -400,7 +403,7 @@ func TestEscalationThatGrewMeanwhileIsToldWhole(t *testing.T) {
 	for _, e := range entries {
 		ev, err := breakglass.Decode(e)
 		must(t, err)
-		if x, is := ev.(breakglass.CampaignEscalated); is && x.Why == breakglass.WhyUnanswered {
+		if x, is := ev.(campaign.Escalated); is && x.Why == campaign.WhyUnanswered {
 			notices = append(notices, breakglass.Notice{Seq: e.Seq, Event: ev, Campaign: c.ID, At: e.Time})
 			items += len(x.Items)
 		}
@@ -409,7 +412,7 @@ func TestEscalationThatGrewMeanwhileIsToldWhole(t *testing.T) {
 		t.Fatalf("%d entries, want 3 and more", len(notices))
 	}
 	// The first entry was there alone, and its message may be out, when the program died.
-	head := len(notices[0].Event.(breakglass.CampaignEscalated).Items)
+	head := len(notices[0].Event.(campaign.Escalated).Items)
 	must(t, w.Ledger.SetBookmark(w.ctx(), "slack/campaigns", fmt.Appendf(nil, `{"seq":%d,"steps":0,"through":%d}`, notices[0].Seq,
 		notices[0].Seq)))
 	before := len(w.sim.Messages(channel))
@@ -475,7 +478,7 @@ func TestOnlyReviewersOpenAndSendTheForm(t *testing.T) {
 		t.Errorf("%d refusals are on record, want those of the click and of the form", len(entries))
 	}
 	// A responder may read reports, and still has nothing to answer.
-	p, err := breakglass.ParsePolicy("access.yaml", []byte(strings.Replace(campaignPolicy, "teams:\n",
+	p, err := policy.Parse("access.yaml", []byte(strings.Replace(campaignPolicy, "teams:\n",
 		"teams:\n  - {id: ops, members: [mallory]}\n", 1)+"responders: [ops]\n"))
 	must(t, err)
 	_, err = w.Service.SetPolicy(w.ctx(), p)
@@ -491,26 +494,26 @@ func TestOnlyReviewersOpenAndSendTheForm(t *testing.T) {
 
 func TestAccountsThatSlackDoesNotTellAboutAreLeftOut(t *testing.T) {
 	w := newWorld(t)
-	account := func(team, user string) breakglass.SlackAccount {
-		return breakglass.SlackAccount{Team: team, User: user}
+	account := func(team, user string) record.SlackAccount {
+		return record.SlackAccount{Team: team, User: user}
 	}
 	alice, bob := account("T01", bgtest.SlackUser("alice")), account("T01", bgtest.SlackUser("bob"))
 	w.sim.Fail("users.info", slacksim.Fault{RetryAfter: time.Second})
-	got, err := w.bot.Load().Accounts(w.ctx(), []breakglass.SlackAccount{alice, account("T0OTHER", "U0X"), bob})
+	got, err := w.bot.Load().Accounts(w.ctx(), []record.SlackAccount{alice, account("T0OTHER", "U0X"), bob})
 	must(t, err)
-	if diff := cmp.Diff(map[breakglass.SlackAccount]recert.AccountState{alice: {}, bob: {}}, got); diff != "" {
+	if diff := cmp.Diff(map[record.SlackAccount]recert.AccountState{alice: {}, bob: {}}, got); diff != "" {
 		t.Error("after a pause that Slack wanted:", diff)
 	}
 	w.sim.Fail("users.info", slacksim.Fault{Error: "user_not_visible"})
-	got, err = w.bot.Load().Accounts(w.ctx(), []breakglass.SlackAccount{alice, bob})
+	got, err = w.bot.Load().Accounts(w.ctx(), []record.SlackAccount{alice, bob})
 	must(t, err)
-	if diff := cmp.Diff(map[breakglass.SlackAccount]recert.AccountState{bob: {}}, got); diff != "" {
+	if diff := cmp.Diff(map[record.SlackAccount]recert.AccountState{bob: {}}, got); diff != "" {
 		t.Error("one that it does not show:", diff)
 	}
 	w.sim.Fail("users.info", slacksim.Fault{RetryAfter: time.Hour, Times: -1})
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	if got, err = w.bot.Load().Accounts(ctx, []breakglass.SlackAccount{alice, bob}); err == nil || len(got) > 0 {
+	if got, err = w.bot.Load().Accounts(ctx, []record.SlackAccount{alice, bob}); err == nil || len(got) > 0 {
 		t.Errorf("Slack wanted an hour, and %v came back (%v)", got, err)
 	}
 }
@@ -521,12 +524,12 @@ func TestHistoryOfCampaignsIsNotTold(t *testing.T) {
 	w.campaign.m.Store(nil) // no Slack yet
 	c, err := service.Start(w.ctx(), nil, time.Time{})
 	must(t, err)
-	tell := func(ev breakglass.Event, seq int64) {
+	tell := func(ev record.Event, seq int64) {
 		t.Helper()
 		must(t, w.bot.Load().Campaigns().Tell(w.ctx(), breakglass.Notice{Seq: seq, Event: ev, Campaign: c.ID,
 			At: time.Now().Add(-48 * time.Hour)}))
 	}
-	tell(breakglass.CampaignReminded{Days: 7}, 1)
+	tell(campaign.Reminded{Days: 7}, 1)
 	if n := len(w.as("erin").DMs()) + len(w.sim.Messages(channel)); n != 0 {
 		t.Errorf("an old reminder is %d messages", n)
 	}

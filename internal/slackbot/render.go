@@ -10,6 +10,8 @@ import (
 	"github.com/slack-go/slack"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/policy"
+	"github.com/breakglassd/breakglass/internal/record"
 	"github.com/breakglassd/breakglass/internal/text"
 )
 
@@ -23,7 +25,7 @@ const (
 
 // render turns requests into Block Kit. It is made anew for each use, from the policy in force.
 type render struct {
-	policy  *breakglass.Policy
+	policy  *policy.Policy
 	teams   []string // the workspaces whose user ids can be mentioned
 	command string
 	now     time.Time
@@ -90,7 +92,7 @@ func (v render) account(person string) (string, bool) {
 	if !ok {
 		return "", false
 	}
-	i := slices.IndexFunc(p.Slack, func(a breakglass.SlackAccount) bool { return slices.Contains(v.teams, a.Team) })
+	i := slices.IndexFunc(p.Slack, func(a record.SlackAccount) bool { return slices.Contains(v.teams, a.Team) })
 	if i < 0 {
 		return "", false
 	}
@@ -114,23 +116,23 @@ func (v render) name(person string) string {
 }
 
 // how says by which way a person gave their word.
-func how(a breakglass.Actor) string {
-	if a.Channel == breakglass.ChannelKey {
+func how(a record.Actor) string {
+	if a.Channel == record.ChannelKey {
 		return " (SSH key)"
 	}
 	return " (Slack)"
 }
 
 // by says who did something, and how.
-func (v render) by(a breakglass.Actor) string { return v.mention(a.Person) + how(a) }
+func (v render) by(a record.Actor) string { return v.mention(a.Person) + how(a) }
 
 // did is a line of the thread: who did what, and how.
-func (v render) did(a breakglass.Actor, what string) string {
+func (v render) did(a record.Actor, what string) string {
 	return v.mention(a.Person) + " " + what + how(a)
 }
 
 // needed is the number of approvals that a request cannot do without.
-func needed(q breakglass.Quorum) int { return max(q.Count, breakglass.MinQuorum) }
+func needed(q policy.Quorum) int { return max(q.Count, policy.MinQuorum) }
 
 func tally(r *breakglass.Request) string {
 	return fmt.Sprintf("%d of %d approved", len(r.Approvals), needed(r.Ask.Quorum))
@@ -208,7 +210,7 @@ func (v render) summary(r *breakglass.Request) string {
 }
 
 // meaning says what the kind of right means on a bad day.
-func meaning(g breakglass.Rights) string {
+func meaning(g policy.Rights) string {
 	if g.Binding() {
 		return "Bound to this one certificate in the cluster: taken away when it ends, and at once when it is revoked."
 	}
@@ -314,7 +316,7 @@ func (v render) callable(r *breakglass.Request) string {
 	more := 0
 	for _, p := range r.Ask.Quorum.People() {
 		with := *r
-		with.Approvals = append(slices.Clone(r.Approvals), breakglass.Approval{By: breakglass.Actor{Person: p,
+		with.Approvals = append(slices.Clone(r.Approvals), policy.Approval{By: record.Actor{Person: p,
 			Channel: r.Ask.Quorum.Channels[0]}})
 		if p == r.Ask.By.Person || slices.Equal(with.Missing(), r.Missing()) { // their yes would change nothing
 			continue
@@ -332,7 +334,7 @@ func (v render) callable(r *breakglass.Request) string {
 	if more > 0 {
 		s += fmt.Sprintf(" and %d more", more)
 	}
-	if !slices.Contains(r.Ask.Quorum.Channels, breakglass.ChannelSlack) {
+	if !slices.Contains(r.Ask.Quorum.Channels, record.ChannelSlack) {
 		s += " · with an SSH key only: " + typed("approve", nil, r.ID)
 	}
 	return s
@@ -492,7 +494,7 @@ func (v render) letter(n breakglass.Notice) (message, bool) {
 	id := " (" + r.ID + ")"
 	switch ev := n.Event.(type) {
 	case breakglass.Requested:
-		if ev.By.Channel != breakglass.ChannelSlack || r.State(v.now) != breakglass.StatePending {
+		if ev.By.Channel != record.ChannelSlack || r.State(v.now) != breakglass.StatePending {
 			return message{}, false // the command line has said so already, or it is told late
 		}
 		return line("you asked for "+what+id, fmt.Sprintf("You asked for *%s* for %s (%s). It waits for %s until %s; you will be told here.",

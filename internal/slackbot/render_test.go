@@ -19,6 +19,8 @@ import (
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/devmode/slacksim"
+	"github.com/breakglassd/breakglass/internal/policy"
+	"github.com/breakglassd/breakglass/internal/record"
 	"github.com/breakglassd/breakglass/internal/text"
 	"github.com/breakglassd/breakglass/internal/text/texttest"
 )
@@ -27,9 +29,9 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 
 func noon() time.Time { return time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC) }
 
-func renderer(t testing.TB, policy string) render {
+func renderer(t testing.TB, pol string) render {
 	t.Helper()
-	p, err := breakglass.ParsePolicy("access.yaml", []byte(policy))
+	p, err := policy.Parse("access.yaml", []byte(pol))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,10 +59,10 @@ func pending(v render, profile string) *breakglass.Request {
 			Incident: "INC-4312", Quorum: v.policy.Freeze(prof), Risk: prof.Risk, PendingUntil: noon().Add(29 * time.Minute), ClaimSeconds: 600}}
 }
 
-func approved(v render, profile string, who ...breakglass.Actor) *breakglass.Request {
+func approved(v render, profile string, who ...record.Actor) *breakglass.Request {
 	r := pending(v, profile)
 	for i, a := range who {
-		r.Approvals = append(r.Approvals, breakglass.Approval{By: a, At: noon().Add(time.Duration(i-30) * time.Second), Comment: "seen it too"})
+		r.Approvals = append(r.Approvals, policy.Approval{By: a, At: noon().Add(time.Duration(i-30) * time.Second), Comment: "seen it too"})
 	}
 	return r
 }
@@ -76,7 +78,7 @@ func issued(v render, profile string) *breakglass.Request {
 // states are requests in every state there is, by name.
 func states(v render) map[string]*breakglass.Request {
 	end := func(r *breakglass.Request, set func(*breakglass.Request)) *breakglass.Request { set(r); return r }
-	word := &breakglass.Ending{By: bgtest.BySlack("carol"), At: noon(), Reason: "it is the load balancer, not etcd"}
+	word := &record.Ending{By: bgtest.BySlack("carol"), At: noon(), Reason: "it is the load balancer, not etcd"}
 	return map[string]*breakglass.Request{
 		"pending":          pending(v, "admin"),
 		"pending-one":      approved(v, "admin", bgtest.BySlack("bob")),
@@ -94,14 +96,14 @@ func states(v render) map[string]*breakglass.Request {
 		}),
 		"denied": end(pending(v, "admin"), func(r *breakglass.Request) { r.Denied = word }),
 		"withdrawn": end(pending(v, "admin"), func(r *breakglass.Request) {
-			r.Withdrawn = &breakglass.Ending{By: bgtest.BySlack("alice"),
+			r.Withdrawn = &record.Ending{By: bgtest.BySlack("alice"),
 				At: noon()}
 		}),
 		"lapsed": end(pending(v, "admin"), func(r *breakglass.Request) { r.Ask.PendingUntil = noon() }),
 		"lapsed-approved": end(approved(v, "admin", bgtest.BySlack("carol"), bgtest.ByKey("bob")),
 			func(r *breakglass.Request) { r.Ask.ClaimSeconds = 1 }),
 		"approved-raised": end(approved(v, "admin", bgtest.BySlack("carol"), bgtest.ByKey("bob")), func(r *breakglass.Request) {
-			r.Ask.Raised, r.Ask.Guards = []string{"bg-2222-222"}, []breakglass.Guard{breakglass.GuardExec, breakglass.GuardImpersonate}
+			r.Ask.Raised, r.Ask.Guards = []string{"bg-2222-222"}, []policy.Guard{policy.GuardExec, policy.GuardImpersonate}
 		}),
 		"revoked-unclaimed": end(approved(v, "admin", bgtest.BySlack("carol"), bgtest.ByKey("bob")),
 			func(r *breakglass.Request) { r.Revoked = word }),
@@ -123,10 +125,10 @@ func states(v render) map[string]*breakglass.Request {
 		}),
 		"acknowledged": after(issued(v, "admin"), func(r *breakglass.Request) {
 			r.Session, r.Swept, r.SweptAt = reported(), sweptOf(2), noon()
-			r.Acknowledged = &breakglass.Ending{By: bgtest.BySlack("carol"), At: noon(), Reason: "removed both"}
+			r.Acknowledged = &record.Ending{By: bgtest.BySlack("carol"), At: noon(), Reason: "removed both"}
 		}),
 		"closed": after(issued(v, "admin"), func(r *breakglass.Request) {
-			r.Closed = &breakglass.Ending{By: bgtest.BySlack("alice"), At: noon(), Reason: "restored etcd from the snapshot; nothing is left to do"}
+			r.Closed = &record.Ending{By: bgtest.BySlack("alice"), At: noon(), Reason: "restored etcd from the snapshot; nothing is left to do"}
 		}),
 		"erased": end(pending(v, "admin"), func(r *breakglass.Request) { r.Reason, r.Ask.Incident = "", "" }),
 	}
@@ -207,15 +209,15 @@ func views(v render) map[string]slack.ModalViewRequest {
 func guarded(v render) slack.ModalViewRequest {
 	offers := v.policy.Eligible("alice")
 	p := *offers[0].Profile
-	p.Guards = []breakglass.Guard{breakglass.GuardExec, breakglass.GuardSecrets}
-	return v.ask([]breakglass.ProfileOnCluster{{Profile: &p, Cluster: offers[0].Cluster}}, wish{})
+	p.Guards = []policy.Guard{policy.GuardExec, policy.GuardSecrets}
+	return v.ask([]policy.ProfileOnCluster{{Profile: &p, Cluster: offers[0].Cluster}}, wish{})
 }
 
 // notices is each entry that people are told of, by name.
 func notices(v render) map[string]breakglass.Notice {
 	s := states(v)
 	by := bgtest.BySlack
-	at := func(name string, ev breakglass.Event, at time.Time) breakglass.Notice {
+	at := func(name string, ev record.Event, at time.Time) breakglass.Notice {
 		return breakglass.Notice{Seq: 45, Event: ev, Request: s[name], At: at}
 	}
 	last := s["approved"].Approvals[1].At
@@ -454,7 +456,7 @@ func tainted(v render, r *breakglass.Request, words string) *breakglass.Request 
 	if r.Swept != nil {
 		*r.Swept = taintedEvent(*r.Swept, words).(breakglass.Swept)
 	}
-	for _, e := range []*breakglass.Ending{r.Denied, r.Withdrawn, r.Revoked, r.Acknowledged, r.Closed} {
+	for _, e := range []*record.Ending{r.Denied, r.Withdrawn, r.Revoked, r.Acknowledged, r.Closed} {
 		if e != nil {
 			e.Reason = words
 		}
@@ -466,7 +468,7 @@ func tainted(v render, r *breakglass.Request, words string) *breakglass.Request 
 }
 
 // taintedEvent puts a hostile text everywhere that a cluster's words can get.
-func taintedEvent(ev breakglass.Event, words string) breakglass.Event {
+func taintedEvent(ev record.Event, words string) record.Event {
 	list := func(in []string) []string {
 		out := make([]string, len(in))
 		for i := range out {
@@ -602,14 +604,14 @@ func TestLongestPolicyFitsIntoSlack(t *testing.T) {
 			id("x", i, 63), strings.Repeat("D", 200), strings.Join(clusters, ", "), strings.Repeat("r", 200), id("n", 1, 63)+", "+id("n", 2, 63),
 			teams[0], strings.Join(teams, ", "), strings.Join(teams, ", "))
 	}
-	p, err := breakglass.ParsePolicy("access.yaml", []byte(strings.ReplaceAll(b.String(), ", keys: []", "")))
+	p, err := policy.Parse("access.yaml", []byte(strings.ReplaceAll(b.String(), ", keys: []", "")))
 	if err != nil {
 		t.Fatal(err)
 	}
 	v := render{p, []string{"T01"}, "/breakglass", noon(), nil}
 	prof := &p.Profiles[3]
 	r := &breakglass.Request{ID: "bg-7k3m-9qx", Digest: strings.Repeat("a", 64), At: noon(), Reason: strings.Repeat("w", 1000),
-		Ask: breakglass.Requested{By: breakglass.Actor{Person: people[0], Channel: breakglass.ChannelSlack}, Cluster: clusters[2],
+		Ask: breakglass.Requested{By: record.Actor{Person: people[0], Channel: record.ChannelSlack}, Cluster: clusters[2],
 			Server: "https://" + strings.Repeat("s", 300), Profile: prof.ID,
 			Rights: prof.Rights, TTLSeconds: 86399, Quorum: p.Freeze(prof), Risk: prof.Risk, PendingUntil: noon().Add(time.Hour), ClaimSeconds: 600}}
 	check := func(name string) {
@@ -624,12 +626,12 @@ func TestLongestPolicyFitsIntoSlack(t *testing.T) {
 	letter, _ := v.letter(breakglass.Notice{Event: breakglass.Requested{By: r.Ask.By}, Request: r})
 	valid(t, "letter", letter)
 	for _, person := range people[1:30] {
-		r.Approvals = append(r.Approvals, breakglass.Approval{By: breakglass.Actor{Person: person, Channel: breakglass.ChannelKey}, At: noon()})
+		r.Approvals = append(r.Approvals, policy.Approval{By: record.Actor{Person: person, Channel: record.ChannelKey}, At: noon()})
 	}
 	check("thirty approvals")
 	r.Issued = &breakglass.Issued{Serial: strings.Repeat("ff:", 20), NotAfter: noon()}
 	r.Ask.Aftercare = &breakglass.Aftercare{CloseSeconds: 86400}
-	for g := range breakglass.Guards() {
+	for g := range policy.Guards() {
 		r.Ask.Guards = append(r.Ask.Guards, g)
 	}
 	for range 30 {
@@ -638,7 +640,7 @@ func TestLongestPolicyFitsIntoSlack(t *testing.T) {
 	swept := taintedEvent(*sweptOf(100), strings.Repeat("😀", 10_000)).(breakglass.Swept)
 	r.Swept = &swept
 	check("ended")
-	for _, n := range []breakglass.Event{*r.Swept, breakglass.Overdue{What: breakglass.OverdueClosing},
+	for _, n := range []record.Event{*r.Swept, breakglass.Overdue{What: breakglass.OverdueClosing},
 		breakglass.Overdue{What: breakglass.OverdueAcknowledgement}, *receiptOf(50, 0, 0), *reported()} {
 		m, ok := v.timeline(breakglass.Notice{Event: n, Request: r})
 		if valid(t, n.Kind(), m); !ok {
@@ -660,9 +662,9 @@ func TestLongestPolicyFitsIntoSlack(t *testing.T) {
 func TestTypedClusterIsOfferedEvenBeyondAHundred(t *testing.T) {
 	v := renderer(t, bgtest.Policy())
 	prof, _ := v.policy.Profile("admin")
-	var offers []breakglass.ProfileOnCluster
+	var offers []policy.ProfileOnCluster
 	for i := range 150 {
-		offers = append(offers, breakglass.ProfileOnCluster{Profile: prof, Cluster: &breakglass.Cluster{ID: fmt.Sprintf("c%d", i)}})
+		offers = append(offers, policy.ProfileOnCluster{Profile: prof, Cluster: &policy.Cluster{ID: fmt.Sprintf("c%d", i)}})
 	}
 	raw := encode(t, v.ask(offers, wish{cluster: "c149"}))
 	if p := slacksim.ValidateView(raw); p != nil || !bytes.Contains(raw, []byte(`"initial_option": {

@@ -11,6 +11,7 @@ import (
 	"github.com/slack-go/slack"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/policy"
 )
 
 // place is where a request's card is, and how far the entry with index Seq has been told. It is kept as a bookmark beside the
@@ -50,7 +51,7 @@ func (b *Bot) Tell(ctx context.Context, n breakglass.Notice) error {
 		return nil // the person was told at once; the others are nobody's message
 	}
 	if said, ok := policyLine(n.Event); ok {
-		if _, asks := n.Event.(breakglass.PolicyProposed); time.Since(n.At) > old && !(asks && n.At.Equal(b.cfg.Service.PolicyWaits())) {
+		if _, asks := n.Event.(policy.Proposed); time.Since(n.At) > old && !(asks && n.At.Equal(b.cfg.Service.PolicyWaits())) {
 			return nil // history, as for requests
 		}
 		_, err := b.post(ctx, b.cfg.Channel, "", said)

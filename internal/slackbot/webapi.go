@@ -18,7 +18,7 @@ import (
 
 	"github.com/slack-go/slack"
 
-	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/record"
 	"github.com/breakglassd/breakglass/internal/text"
 )
 
@@ -376,7 +376,7 @@ func (b *Bot) elsewhere(u *slack.User) bool {
 
 // vet makes sure that the account behind an actor is that of a full member of the workspace. The error is a refusal; it is
 // one too when Slack cannot tell.
-func (b *Bot) vet(ctx context.Context, a breakglass.Actor, command string) error {
+func (b *Bot) vet(ctx context.Context, a record.Actor, command string) error {
 	now := time.Now()
 	id := a.Slack.User
 	if b.users.fresh(id, now) {
@@ -389,7 +389,7 @@ func (b *Bot) vet(ctx context.Context, a breakglass.Actor, command string) error
 	})
 	if err != nil {
 		b.log.Warn("an account could not be checked", slog.String("user", id), slog.Any("error", err))
-		return &breakglass.Refusal{Class: breakglass.ClassUnavailable, Code: "slack/account",
+		return &record.Refusal{Class: record.ClassUnavailable, Code: "slack/account",
 			Why:  "Slack could not confirm your account, so nothing was changed",
 			Next: "try again, or use the command line, which needs no Slack: breakglass --help"}
 	}
@@ -409,13 +409,13 @@ func (b *Bot) vet(ctx context.Context, a breakglass.Actor, command string) error
 		b.users.put(id, now)
 		return nil
 	}
-	stranger := breakglass.Actor{Channel: a.Channel, Slack: a.Slack}
+	stranger := record.Actor{Channel: a.Channel, Slack: a.Slack}
 	if err := b.cfg.Service.RecordStranger(ctx, stranger, command); err != nil {
-		if _, ok := breakglass.AsRefusal(err); !ok {
+		if _, ok := record.AsRefusal(err); !ok {
 			return err
 		}
 	}
-	return &breakglass.Refusal{Class: breakglass.ClassDenied, Code: "slack/account",
+	return &record.Refusal{Class: record.ClassDenied, Code: "slack/account",
 		Why:  "your Slack account is " + strings.Join(flags, " and "),
 		Next: "only full members of this workspace may use this; with an SSH key in the access policy use the command line"}
 }

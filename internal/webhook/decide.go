@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/text"
 )
 
@@ -32,7 +33,7 @@ type PathAttributes struct {
 	Verb string `json:"verb,omitempty"`
 }
 
-func ours(name string) bool { return strings.HasPrefix(name, breakglass.CommonNamePrefix) }
+func ours(name string) bool { return strings.HasPrefix(name, policy.CommonNamePrefix) }
 
 // ours reports whether the user or one of the groups has a name that only we give out. Nothing else is looked up.
 func (s Spec) ours() bool { return ours(s.User) || slices.ContainsFunc(s.Groups, ours) }

@@ -12,7 +12,7 @@ import (
 	"testing"
 
 	"github.com/breakglassd/breakglass/internal/bgtest/real"
-	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/webhook"
 )
 
@@ -102,8 +102,8 @@ func testGolden(t *testing.T, a *real.APIServer) {
 		res, sub, _ := strings.Cut(r.name, "/")
 		for _, verb := range r.verbs {
 			free := true
-			for g := range breakglass.Guards() {
-				if _, refused := webhook.Refused([]breakglass.Guard{g}, webhook.ResourceAttributes{Verb: verb, Group: r.group, Resource: res,
+			for g := range policy.Guards() {
+				if _, refused := webhook.Refused([]policy.Guard{g}, webhook.ResourceAttributes{Verb: verb, Group: r.group, Resource: res,
 					Subresource: sub,
 					Namespace:   "any", Name: "any"}); refused {
 					add("guard "+string(g), name, verb)

@@ -4,7 +4,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/policy"
 )
 
 // ResourceAttributes is what a request for an object of the API wants to do. Verb, Group and Resource may be "*", which asks
@@ -64,17 +64,17 @@ var reaching = []string{"pods/exec", "pods/attach", "pods/portforward", "pods/pr
 
 // guards is what each guard refuses. testdata/guards.txt is what that means for everything that
 // a real API server serves.
-var guards = map[breakglass.Guard][]rule{
-	breakglass.GuardImpersonate: {{verbs: impersonating, group: all, resources: []string{all}}},
-	breakglass.GuardEscalate:    {{verbs: verbs("escalate", "bind"), group: all, resources: []string{all}}},
-	breakglass.GuardTokens: {
+var guards = map[policy.Guard][]rule{
+	policy.GuardImpersonate: {{verbs: impersonating, group: all, resources: []string{all}}},
+	policy.GuardEscalate:    {{verbs: verbs("escalate", "bind"), group: all, resources: []string{all}}},
+	policy.GuardTokens: {
 		{verbs: anyVerb, resources: []string{"serviceaccounts/token"}},
 		// Authorization does not see a Secret's type: who may write one can make one that a token is put into.
 		{verbs: verbs("create", "update", "patch"), resources: []string{"secrets"}},
 	},
 	// approve, sign and attest are verbs on the virtual resource signers.
-	breakglass.GuardCSR: {{verbs: changing, group: "certificates.k8s.io", resources: []string{all}}},
-	breakglass.GuardRBAC: {
+	policy.GuardCSR: {{verbs: changing, group: "certificates.k8s.io", resources: []string{all}}},
+	policy.GuardRBAC: {
 		{verbs: changing, group: "rbac.authorization.k8s.io", resources: []string{all}},
 		// Rights by another name: bindings of OpenShift and of Rancher, whose controllers write those of Kubernetes, and who is in
 		// OpenShift's groups.
@@ -87,24 +87,24 @@ var guards = map[breakglass.Guard][]rule{
 		{verbs: changing, resources: []string{"configmaps"}, in: "kube-system", names: []string{"aws-auth",
 			"extension-apiserver-authentication"}},
 	},
-	breakglass.GuardAdmission: {
+	policy.GuardAdmission: {
 		{verbs: changing, group: "admissionregistration.k8s.io", resources: []string{all}},
 		{verbs: changing, group: "apiregistration.k8s.io", resources: []string{all}},
 		// A conversion webhook is given every object of the kind, and answers with what it likes.
 		{verbs: changing, group: "apiextensions.k8s.io", resources: []string{all}},
 	},
-	breakglass.GuardExec: {
+	policy.GuardExec: {
 		// A WebSocket begins with a GET: the verb says nothing about what is done.
 		{verbs: anyVerb, resources: append([]string{"pods/ephemeralcontainers", "services/proxy", "nodes/proxy"}, reaching...)},
 		{verbs: verbs("proxy"), resources: []string{"pods", "services", "nodes"}}, // the paths /api/v1/proxy/… of old
 	},
-	breakglass.GuardSecrets: {{verbs: anyVerb, resources: []string{"secrets", "secrets/*"}}},
-	breakglass.GuardNodes: {
+	policy.GuardSecrets: {{verbs: anyVerb, resources: []string{"secrets", "secrets/*"}}},
+	policy.GuardNodes: {
 		{verbs: changing, resources: []string{"nodes", "nodes/*"}},
 		// Through the kubelet: its whole API, the host's logs, the memory of a container.
 		{verbs: anyVerb, resources: []string{"nodes/proxy", "nodes/log", "nodes/checkpoint"}},
 	},
-	breakglass.GuardWorkloads: {
+	policy.GuardWorkloads: {
 		{verbs: changing, resources: []string{"pods", "pods/*", "bindings", "podtemplates", "replicationcontrollers",
 			"replicationcontrollers/*"}, except: reaching},
 		{verbs: changing, group: "apps", resources: []string{all}},
@@ -115,7 +115,7 @@ var guards = map[breakglass.Guard][]rule{
 
 // Refused returns the first of the guards, in their order, that refuses the request. A question about more than one thing at
 // once ("*") is refused if any of them is.
-func Refused(by []breakglass.Guard, a ResourceAttributes) (breakglass.Guard, bool) {
+func Refused(by []policy.Guard, a ResourceAttributes) (policy.Guard, bool) {
 	for _, g := range by {
 		rules, known := guards[g]
 		// A guard of a later release is in the ledger: what it refuses is not known here, so that nothing is let through.

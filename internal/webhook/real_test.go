@@ -37,7 +37,7 @@ func must(t testing.TB, err error) {
 }
 
 // policy is the kit's, with profiles of group mode: one that every guard holds, and one with the guard escalate alone.
-func policy() string {
+func pol() string {
 	profile := func(id, guards string) string {
 		return `  - id: ` + id + `
     clusters: [c1]
@@ -82,7 +82,7 @@ func (d *daemon) Take(_ context.Context, cluster string, body []byte) error {
 
 func newDaemon(t *testing.T) *daemon {
 	t.Helper()
-	d := &daemon{sys: bgtest.New(t, bgtest.Options{Policy: policy()})}
+	d := &daemon{sys: bgtest.New(t, bgtest.Options{Policy: pol()})}
 	var err error
 	d.ca, err = real.NewCA("another CA of the cluster")
 	must(t, err)

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/secret"
 )
 
@@ -212,7 +213,7 @@ func (s *server) admit(c Cluster) error {
 		batches: make(chan struct{}, maxBatches)}
 	for _, name := range c.ClientNames {
 		switch other, taken := s.names[name]; {
-		case name == "" || ours(name) || strings.HasPrefix(name, breakglass.CanaryPrefix):
+		case name == "" || ours(name) || strings.HasPrefix(name, policy.CanaryPrefix):
 			return fmt.Errorf("cluster %q: %q cannot be the name of an API server's client certificate", c.ID, name)
 		case taken && other != c.ID:
 			return fmt.Errorf("clusters %q and %q have the same webhook client name %q: give each its own", other, c.ID, name)

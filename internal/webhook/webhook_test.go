@@ -23,6 +23,8 @@ import (
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/bgtest/real"
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/policy"
+	"github.com/breakglassd/breakglass/internal/record"
 	"github.com/breakglassd/breakglass/internal/webhook"
 )
 
@@ -49,11 +51,11 @@ func active(change ...func(*breakglass.Request)) *breakglass.Request {
 	return r
 }
 
-func revoked(r *breakglass.Request)   { r.Revoked = &breakglass.Ending{At: now} }
+func revoked(r *breakglass.Request)   { r.Revoked = &record.Ending{At: now} }
 func expired(r *breakglass.Request)   { r.Issued.NotAfter = now }
 func elsewhere(r *breakglass.Request) { r.Ask.Cluster = "c2" }
-func binding(r *breakglass.Request)   { r.Ask.Rights = breakglass.Rights{ClusterRole: "cluster-admin"} }
-func guarded(g ...breakglass.Guard) func(*breakglass.Request) {
+func binding(r *breakglass.Request)   { r.Ask.Rights = policy.Rights{ClusterRole: "cluster-admin"} }
+func guarded(g ...policy.Guard) func(*breakglass.Request) {
 	return func(r *breakglass.Request) { r.Ask.Guards = g }
 }
 
@@ -126,11 +128,11 @@ func TestDecide(t *testing.T) {
 		"no credential id, another's request": {webhook.Spec{User: "breakglass:bob:" + id}, webhook.Facts{Cluster: "c1", Name: active()},
 			"no grant has the user name", false},
 		"guard": {webhook.Spec{User: user, Extra: certificate(print), Resource: get},
-			known(guarded(breakglass.GuardSecrets)), "(guard secrets): get secrets", false},
+			known(guarded(policy.GuardSecrets)), "(guard secrets): get secrets", false},
 		"guard of a later release": {webhook.Spec{User: user, Extra: certificate(print), Resource: get}, known(guarded("teleport")),
 			"(guard teleport)", false},
 		"guard and a path": {webhook.Spec{User: user, Extra: certificate(print),
-			Path: &webhook.PathAttributes{Path: "/version", Verb: "get"}}, known(guarded(breakglass.GuardSecrets)), "", false},
+			Path: &webhook.PathAttributes{Path: "/version", Verb: "get"}}, known(guarded(policy.GuardSecrets)), "", false},
 		"control characters": {webhook.Spec{User: "breakglass:\x1b[31m", Resource: get}, nobody,
 			"no grant has the user name breakglass:\\u001b[31m", false},
 	} {
@@ -187,8 +189,8 @@ func TestGuards(t *testing.T) {
 		{webhook.ResourceAttributes{Verb: "deletecollection", Resource: "configmaps"}, "rbac"},
 	} {
 		var got []string
-		for g := range breakglass.Guards() {
-			if by, refused := webhook.Refused([]breakglass.Guard{g}, tc.a); refused {
+		for g := range policy.Guards() {
+			if by, refused := webhook.Refused([]policy.Guard{g}, tc.a); refused {
 				got = append(got, string(by))
 			}
 		}
@@ -271,7 +273,8 @@ func question(s webhook.Spec) string {
 	if err != nil {
 		panic(err)
 	}
-	return `{"apiVersion":"authorization.k8s.io/v1","kind":"SubjectAccessReview","metadata":{},"spec":` + string(spec) + `,"status":{"allowed":true}}`
+	return `{"apiVersion":"authorization.k8s.io/v1","kind":"SubjectAccessReview","metadata":{},"spec":` + string(spec) +
+		`,"status":{"allowed":true}}`
 }
 
 func answer(h http.Handler, r *http.Request) (int, string) {
@@ -664,7 +667,7 @@ func FuzzReview(f *testing.F) {
 	f.Add(question(webhook.Spec{User: user, Groups: []string{"breakglass:x"}, Extra: certificate(other),
 		Resource: &webhook.ResourceAttributes{Verb: "*", Resource: "*"}}))
 	f.Add(`{"apiVersion":"authorization.k8s.io/v1","kind":"SubjectAccessReview","spec":{"extra":{"authentication.kubernetes.io/credential-id":[]},"nonResourceAttributes":{}}}`)
-	c := config(&lookup{r: active(guarded(breakglass.GuardExec),
+	c := config(&lookup{r: active(guarded(policy.GuardExec),
 		func(r *breakglass.Request) { r.Issued.NotAfter = time.Now().Add(time.Hour) })})
 	c.Memory = webhook.NewMemory()
 	h := handler(f, c)
@@ -688,7 +691,7 @@ func FuzzReview(f *testing.F) {
 }
 
 func BenchmarkAuthorize(b *testing.B) {
-	r := active(guarded(breakglass.GuardExec, breakglass.GuardRBAC, breakglass.GuardSecrets))
+	r := active(guarded(policy.GuardExec, policy.GuardRBAC, policy.GuardSecrets))
 	r.Issued.NotAfter = time.Now().Add(time.Hour)
 	for name, spec := range map[string]webhook.Spec{
 		"active":   {User: user, Groups: []string{group, "system:authenticated"}, Extra: certificate(print)},

@@ -18,6 +18,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/ledger/sqlstore"
+	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/vaultca"
 )
 
@@ -52,7 +53,7 @@ func newBench(b *testing.B) *bench {
 	must(b, err)
 	l, err := ledger.Open(ctx, store, signer, verifier)
 	must(b, err)
-	policy, err := breakglass.ParsePolicy("access.yaml", []byte(strings.Replace(bgtest.Policy(), "{openPerPerson: 3, perHour: 20}",
+	policy, err := policy.Parse("access.yaml", []byte(strings.Replace(bgtest.Policy(), "{openPerPerson: 3, perHour: 20}",
 		"{openPerPerson: 100, perHour: 1000}", 1)))
 	must(b, err)
 	ca, err := vaultca.Open(ctx, vaultca.Config{Address: shared.vault.Addr, CAFile: shared.vault.CACert,

@@ -1,4 +1,4 @@
-package breakglass
+package record
 
 import (
 	"errors"
@@ -28,7 +28,7 @@ type Refusal struct {
 	Code  string // stable, for programs: "self-approval", "policy/ttl", …
 	Why   string // a sentence without a full stop
 	Next  string // what to do now; may be empty
-	cause error
+	Cause error
 }
 
 // Error is the sentence people see.
@@ -40,7 +40,7 @@ func (r *Refusal) Error() string {
 }
 
 // Unwrap is the technical cause, for the log.
-func (r *Refusal) Unwrap() error { return r.cause }
+func (r *Refusal) Unwrap() error { return r.Cause }
 
 // AsRefusal finds the Refusal in an error.
 func AsRefusal(err error) (*Refusal, bool) {
@@ -48,23 +48,23 @@ func AsRefusal(err error) (*Refusal, bool) {
 	return r, errors.As(err, &r)
 }
 
-func refuse(class Class, code, next, why string, args ...any) *Refusal {
+func Refuse(class Class, code, next, why string, args ...any) *Refusal {
 	return &Refusal{Class: class, Code: code, Why: fmt.Sprintf(why, args...), Next: next}
 }
 
 // problems collects every reason for a refusal, so that people correct them in one go.
-type problems struct {
+type Problems struct {
 	codes, whys, nexts []string
 }
 
-func (p *problems) add(code, next, why string, args ...any) {
+func (p *Problems) Add(code, next, why string, args ...any) {
 	p.codes, p.whys = append(p.codes, code), append(p.whys, fmt.Sprintf(why, args...))
 	if next != "" {
 		p.nexts = append(p.nexts, next)
 	}
 }
 
-func (p *problems) refusal() error {
+func (p *Problems) Refusal() error {
 	if len(p.codes) == 0 {
 		return nil
 	}

@@ -1,4 +1,6 @@
-package breakglass
+// Package campaign is one campaign of recertification as its entries tell it: what is reviewed, what reviewers said, what was taken away
+// and given back, and what is due next. It decides nothing about a grant.
+package campaign
 
 import (
 	"fmt"
@@ -8,18 +10,17 @@ import (
 	"time"
 
 	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/policy"
+	"github.com/breakglassd/breakglass/internal/record"
 )
 
 // MinReinstate is how many different people bring suspended eligibility back. It is compiled in, like MinQuorum.
 const MinReinstate = 2
 
-// MinAdminReviewers is how many different people at the least must say keep to what equals cluster-admin. It is compiled in too.
-const MinAdminReviewers = 2
-
 // The rules that a campaign goes by, as CampaignOpened says. One that was opened by earlier rules is checked by those.
 const (
 	rulesTwoPeople = 1 // MinAdminReviewers, and nobody acknowledges what is about themselves
-	rulesNow       = rulesTwoPeople
+	RulesNow       = rulesTwoPeople
 )
 
 // The bounds of a campaign.
@@ -35,40 +36,40 @@ type Campaign struct {
 	Rev      int64
 	Seq      int64 // ledger index of the opened entry
 	At       time.Time
-	Opened   CampaignOpened
-	Items    []*CampaignItem // in the order of the snapshot
-	Reminded []int           // days, as they were recorded
-	Closed   *CampaignClosed
+	Opened   Opened
+	Items    []*Item // in the order of the snapshot
+	Reminded []int   // days, as they were recorded
+	Closed   *Closed
 	ClosedAt time.Time
 
-	pages int
+	Pages int
 	index map[string]int // of Items by id; never changed once all pages are there
 }
 
 // CampaignItem is one thing under review and what became of it.
-type CampaignItem struct {
+type Item struct {
 	FrozenItem
-	Words        []Word        // everybody's last word, in order
-	Earlier      []Word        // words that the same person replaced later, in order
-	AtClose      Outcome       // what it came to when the campaign closed; empty: it is open
-	Covers       []Eligibility // what a revoke or silence suspends, sorted; empty: nothing that the daemon can take away
-	Taken        []Taken       // what of it was suspended, in the order of the ledger
-	Suspended    time.Time     // when the first of it was; zero: nothing was
+	Words        []Word               // everybody's last word, in order
+	Earlier      []Word               // words that the same person replaced later, in order
+	AtClose      Outcome              // what it came to when the campaign closed; empty: it is open
+	Covers       []policy.Eligibility // what a revoke or silence suspends, sorted; empty: nothing that the daemon can take away
+	Taken        []Taken              // what of it was suspended, in the order of the ledger
+	Suspended    time.Time            // when the first of it was; zero: nothing was
 	SuspendedWhy string
-	Back         []Ending  // the words that give it back, since it was suspended
-	Escalated    time.Time // zero: never
-	EscalatedSeq int64     // ledger index of the entry that did it
+	Back         []record.Ending // the words that give it back, since it was suspended
+	Escalated    time.Time       // zero: never
+	EscalatedSeq int64           // ledger index of the entry that did it
 	EscalatedWhy string
 	Settled      string // id of a later campaign in which the same eligibility came to something; empty: none
 	SettledAt    time.Time
-	Acknowledged *Ending
+	Acknowledged *record.Ending
 	Proved       time.Time // of the last scan that looked for it; zero: none has
 	Gone         bool      // what that scan said
 }
 
 // Taken is eligibility that was suspended.
 type Taken struct {
-	Eligibility
+	policy.Eligibility
 	Seq int64 // ledger index of the entry that did it
 	Why string
 }
@@ -76,7 +77,7 @@ type Taken struct {
 // Word is a reviewer's verdict.
 type Word struct {
 	Verdict Verdict
-	Ending
+	record.Ending
 }
 
 // Outcome is what a campaign's item came to.
@@ -93,7 +94,7 @@ const (
 
 // Need is how many people must say keep. A reviewer's word does not count for what the reviewer has: where one of those who said keep
 // is among the people of a way, it takes one more, so that each of these is confirmed by enough others.
-func (c *Campaign) Need(i *CampaignItem) int {
+func (c *Campaign) Need(i *Item) int {
 	n := 1
 	if i.Admin {
 		n = c.Opened.AdminReviewers
@@ -102,12 +103,12 @@ func (c *Campaign) Need(i *CampaignItem) int {
 }
 
 // NeedBack is how many people must say that what is suspended comes back; as with Need, a reviewer's word does not count for the reviewer.
-func (i *CampaignItem) NeedBack() int {
-	return MinReinstate + own(i, i.Back, func(w Ending) string { return w.By.Person })
+func (i *Item) NeedBack() int {
+	return MinReinstate + own(i, i.Back, func(w record.Ending) string { return w.By.Person })
 }
 
 // own is 1 if one of those who spoke has something by the item.
-func own[T any](i *CampaignItem, words []T, by func(T) string) int {
+func own[T any](i *Item, words []T, by func(T) string) int {
 	if i.Way != nil && slices.ContainsFunc(words, func(w T) bool { return i.gives(by(w)) }) {
 		return 1
 	}
@@ -115,12 +116,12 @@ func own[T any](i *CampaignItem, words []T, by func(T) string) int {
 }
 
 // gives reports whether the person has something by the item.
-func (i *CampaignItem) gives(person string) bool {
-	return slices.ContainsFunc(i.Covers, func(e Eligibility) bool { return e.Person == person })
+func (i *Item) gives(person string) bool {
+	return slices.ContainsFunc(i.Covers, func(e policy.Eligibility) bool { return e.Person == person })
 }
 
 // said is what the reviewers' words come to: one revoke is enough, a keep may take more than one.
-func (c *Campaign) said(i *CampaignItem) Outcome {
+func (c *Campaign) Said(i *Item) Outcome {
 	keeps := 0
 	for _, w := range i.Words {
 		if w.Verdict == VerdictRevoke {
@@ -135,8 +136,8 @@ func (c *Campaign) said(i *CampaignItem) Outcome {
 }
 
 // Outcome is what an item came to so far: the reviewers' words, or what silence did.
-func (c *Campaign) Outcome(i *CampaignItem) Outcome {
-	switch said := c.said(i); {
+func (c *Campaign) Outcome(i *Item) Outcome {
+	switch said := c.Said(i); {
 	case said != OutcomeNone:
 		return said
 	case !i.Suspended.IsZero() && (i.whole() || i.Escalated.IsZero()):
@@ -148,25 +149,25 @@ func (c *Campaign) Outcome(i *CampaignItem) Outcome {
 }
 
 // whole reports whether all that the item covers was suspended.
-func (i *CampaignItem) whole() bool { return len(i.Covers) > 0 && len(i.Taken) == len(i.Covers) }
+func (i *Item) whole() bool { return len(i.Covers) > 0 && len(i.Taken) == len(i.Covers) }
 
 // Held reports whether eligibility of the item is suspended and has not been given back.
-func (i *CampaignItem) Held() bool { return !i.Suspended.IsZero() && len(i.Back) < i.NeedBack() }
+func (i *Item) Held() bool { return !i.Suspended.IsZero() && len(i.Back) < i.NeedBack() }
 
 // rest is what the item covers and was not suspended.
-func (i *CampaignItem) rest() []Eligibility {
+func (i *Item) Rest() []policy.Eligibility {
 	if len(i.Taken) == 0 {
 		return i.Covers
 	}
-	taken := make(map[Eligibility]bool, len(i.Taken))
+	taken := make(map[policy.Eligibility]bool, len(i.Taken))
 	for _, t := range i.Taken {
 		taken[t.Eligibility] = true
 	}
-	return slices.DeleteFunc(slices.Clone(i.Covers), func(e Eligibility) bool { return taken[e] })
+	return slices.DeleteFunc(slices.Clone(i.Covers), func(e policy.Eligibility) bool { return taken[e] })
 }
 
 // Item finds an item by id.
-func (c *Campaign) Item(id string) (*CampaignItem, bool) {
+func (c *Campaign) Item(id string) (*Item, bool) {
 	n, ok := c.index[id]
 	if !ok {
 		return nil, false
@@ -175,7 +176,7 @@ func (c *Campaign) Item(id string) (*CampaignItem, bool) {
 }
 
 // Counts is what the items came to so far; Open is those that came to nothing yet.
-func (c *Campaign) Counts() (counts CampaignClosed, open int) {
+func (c *Campaign) Counts() (counts Closed, open int) {
 	for _, i := range c.Items {
 		switch c.Outcome(i) {
 		case OutcomeKeep:
@@ -194,11 +195,11 @@ func (c *Campaign) Counts() (counts CampaignClosed, open int) {
 }
 
 // total is what a closed campaign must add up to.
-func (k CampaignClosed) total() int { return k.Kept + k.Revoked + k.Suspended + k.Escalated }
+func (k Closed) total() int { return k.Kept + k.Revoked + k.Suspended + k.Escalated }
 
 // Reviews reports whether somebody is a reviewer of the campaign.
 func (c *Campaign) Reviews(person string) bool {
-	return slices.ContainsFunc(c.Opened.Reviewers, func(t FrozenTeam) bool { return slices.Contains(t.Members, person) })
+	return slices.ContainsFunc(c.Opened.Reviewers, func(t policy.FrozenTeam) bool { return slices.Contains(t.Members, person) })
 }
 
 // Reviewers lists everybody who may answer, sorted.
@@ -212,17 +213,17 @@ func (c *Campaign) Reviewers() []string {
 }
 
 // Independent reports whether the item is not about the person.
-func (i *CampaignItem) Independent(person string) bool {
+func (i *Item) Independent(person string) bool {
 	return person != "" && !slices.Contains(i.Not, person) && i.Gives.Person != person && i.Member.Person != person
 }
 
 // done reports whether somebody whom the item is not about has said that it was taken away.
-func (i *CampaignItem) done() bool {
+func (i *Item) Done() bool {
 	return i.Acknowledged != nil && i.Independent(i.Acknowledged.By.Person)
 }
 
 // WordOf is what somebody said about the item, and whether they said anything.
-func (i *CampaignItem) WordOf(person string) (Verdict, bool) {
+func (i *Item) WordOf(person string) (Verdict, bool) {
 	n := slices.IndexFunc(i.Words, func(w Word) bool { return w.By.Person == person })
 	if n < 0 {
 		return "", false
@@ -232,8 +233,8 @@ func (i *CampaignItem) WordOf(person string) (Verdict, bool) {
 
 // Waits reports whether the item waits for this person's word at a time: it has no answer, or a late one is still wanted, and
 // the person may give it and has not.
-func (c *Campaign) Waits(i *CampaignItem, person string, now time.Time) bool {
-	if !c.Reviews(person) || !i.Independent(person) || c.said(i) != OutcomeNone || !c.takes(i, now) {
+func (c *Campaign) Waits(i *Item, person string, now time.Time) bool {
+	if !c.Reviews(person) || !i.Independent(person) || c.Said(i) != OutcomeNone || !c.Takes(i, now) {
 		return false
 	}
 	_, done := i.WordOf(person)
@@ -241,46 +242,46 @@ func (c *Campaign) Waits(i *CampaignItem, person string, now time.Time) bool {
 }
 
 // takes reports whether words on an item still count: until the deadline, and afterwards on what was escalated.
-func (c *Campaign) takes(i *CampaignItem, now time.Time) bool {
+func (c *Campaign) Takes(i *Item, now time.Time) bool {
 	return c.Closed == nil && now.Before(c.Opened.Deadline) || !i.Escalated.IsZero() && i.Settled == ""
 }
 
 // apply adds one event to the fold. Like that of a request it holds for what Service writes and for what a ledger from anywhere
 // claims to contain.
-func (c *Campaign) apply(e ledger.Entry, ev Event) error {
+func (c *Campaign) Apply(e ledger.Entry, ev record.Event) error {
 	if e.StreamSeq != c.Rev+1 {
 		return fmt.Errorf("revision %d follows %d", e.StreamSeq, c.Rev)
 	}
-	if _, first := ev.(CampaignOpened); first != (c.Rev == 0) {
+	if _, first := ev.(Opened); first != (c.Rev == 0) {
 		return fmt.Errorf("a campaign begins with one opened entry")
 	}
-	if _, page := ev.(CampaignItems); c.Rev > 0 && page == (c.pages == c.Opened.Pages) {
+	if _, page := ev.(Items); c.Rev > 0 && page == (c.Pages == c.Opened.Pages) {
 		return fmt.Errorf("a campaign has all its items before anything else")
 	}
 	var err error
 	switch ev := ev.(type) {
-	case CampaignOpened:
+	case Opened:
 		c.Opened, c.At, c.Seq, c.index = ev, e.Time, e.Seq, map[string]int{}
 		err = ev.check(e.Time)
-	case CampaignItems:
+	case Items:
 		err = c.page(ev)
-	case CampaignDecided:
-		err = c.decided(ev, Ending{By: ev.By, At: e.Time, Reason: e.Texts["reason"]})
-	case CampaignSuspended:
+	case Decided:
+		err = c.decided(ev, record.Ending{By: ev.By, At: e.Time, Reason: e.Texts["reason"]})
+	case Suspended:
 		if ev.Only != nil && len(ev.Items) != 1 {
 			err = fmt.Errorf("a part of %d items is suspended", len(ev.Items))
 			break
 		}
-		err = c.each(ev.Items, func(i *CampaignItem) error { return c.suspended(i, ev, e) })
-	case CampaignEscalated:
-		err = c.each(ev.Items, func(i *CampaignItem) error { return c.escalated(i, ev.Why, e) })
-	case CampaignSettled:
-		err = c.each(ev.Items, func(i *CampaignItem) error { return c.settled(i, ev.Campaign, e.Time) })
-	case CampaignReinstated:
-		err = c.each(ev.Items, func(i *CampaignItem) error {
-			return i.reinstated(Ending{By: ev.By, At: e.Time, Reason: e.Texts["reason"]})
+		err = c.each(ev.Items, func(i *Item) error { return c.suspended(i, ev, e) })
+	case Escalated:
+		err = c.each(ev.Items, func(i *Item) error { return c.escalated(i, ev.Why, e) })
+	case Settled:
+		err = c.each(ev.Items, func(i *Item) error { return c.settled(i, ev.Campaign, e.Time) })
+	case Reinstated:
+		err = c.each(ev.Items, func(i *Item) error {
+			return i.reinstated(record.Ending{By: ev.By, At: e.Time, Reason: e.Texts["reason"]})
 		})
-	case CampaignReminded:
+	case Reminded:
 		switch {
 		case c.Closed != nil:
 			err = fmt.Errorf("closed already")
@@ -288,23 +289,23 @@ func (c *Campaign) apply(e ledger.Entry, ev Event) error {
 			err = fmt.Errorf("reminders count down")
 		}
 		c.Reminded = append(slices.Clone(c.Reminded), ev.Days)
-	case CampaignAcknowledged:
-		err = c.each(ev.Items, func(i *CampaignItem) error {
+	case Acknowledged:
+		err = c.each(ev.Items, func(i *Item) error {
 			switch {
-			case c.said(i) != OutcomeRevoke:
+			case c.Said(i) != OutcomeRevoke:
 				return fmt.Errorf("was not revoked")
 			case ev.By.Person == "":
 				return fmt.Errorf("nobody acknowledges")
 			case c.Opened.Rules >= rulesTwoPeople && !i.Independent(ev.By.Person):
 				return fmt.Errorf("%q acknowledges what is about themselves", ev.By.Person)
 			}
-			i.Acknowledged = &Ending{By: ev.By, At: e.Time, Reason: e.Texts["note"]}
+			i.Acknowledged = &record.Ending{By: ev.By, At: e.Time, Reason: e.Texts["note"]}
 			return nil
 		})
-	case CampaignProved:
-		prove := func(gone bool) func(*CampaignItem) error {
-			return func(i *CampaignItem) error {
-				if c.said(i) != OutcomeRevoke || i.Object == "" {
+	case Proved:
+		prove := func(gone bool) func(*Item) error {
+			return func(i *Item) error {
+				if c.Said(i) != OutcomeRevoke || i.Object == "" {
 					return fmt.Errorf("is nothing that a scan could prove gone")
 				}
 				i.Proved, i.Gone = e.Time, gone
@@ -314,7 +315,7 @@ func (c *Campaign) apply(e ledger.Entry, ev Event) error {
 		if err = c.each(ev.Gone, prove(true)); err == nil {
 			err = c.each(ev.Still, prove(false))
 		}
-	case CampaignClosed:
+	case Closed:
 		counts, open := c.Counts()
 		switch {
 		case c.Closed != nil:
@@ -325,7 +326,7 @@ func (c *Campaign) apply(e ledger.Entry, ev Event) error {
 			err = fmt.Errorf("the counts %+v do not add up to %d items (%+v)", ev, c.Opened.Items, counts)
 		}
 		c.Closed, c.ClosedAt = &ev, e.Time
-		items := make([]*CampaignItem, len(c.Items))
+		items := make([]*Item, len(c.Items))
 		for n := range c.Items {
 			i := *c.Items[n]
 			i.AtClose = c.Outcome(&i)
@@ -343,13 +344,13 @@ func (c *Campaign) apply(e ledger.Entry, ev Event) error {
 }
 
 // check holds what every campaign must satisfy, whatever the policy was.
-func (o CampaignOpened) check(at time.Time) error {
+func (o Opened) check(at time.Time) error {
 	switch {
 	case len(o.Reviewers) == 0:
 		return fmt.Errorf("no reviewers")
-	case o.Rules < 0 || o.Rules > rulesNow:
-		return fmt.Errorf("it goes by the rules %d, this program knows those up to %d: %w", o.Rules, rulesNow, ErrNewerRelease)
-	case o.AdminReviewers < 1 || o.Rules >= rulesTwoPeople && o.AdminReviewers < MinAdminReviewers:
+	case o.Rules < 0 || o.Rules > RulesNow:
+		return fmt.Errorf("it goes by the rules %d, this program knows those up to %d: %w", o.Rules, RulesNow, record.ErrNewerRelease)
+	case o.AdminReviewers < 1 || o.Rules >= rulesTwoPeople && o.AdminReviewers < policy.MinAdminReviewers:
 		return fmt.Errorf("%d people review admin items", o.AdminReviewers)
 	case !o.Deadline.After(at):
 		return fmt.Errorf("the deadline is not in the future")
@@ -357,28 +358,28 @@ func (o CampaignOpened) check(at time.Time) error {
 		return fmt.Errorf("the period has no length")
 	case o.Items < 0 || o.Items > MaxCampaignItems || o.Pages < 0 || (o.Items == 0) != (o.Pages == 0):
 		return fmt.Errorf("%d items on %d pages", o.Items, o.Pages)
-	case !isHash(o.Snapshot):
+	case !record.IsHash(o.Snapshot):
 		return fmt.Errorf("no digest of the snapshot")
 	}
 	return nil
 }
 
-func (c *Campaign) page(p CampaignItems) error {
+func (c *Campaign) page(p Items) error {
 	if p.First != len(c.Items) || len(p.Items) == 0 || len(c.Items)+len(p.Items) > c.Opened.Items {
 		return fmt.Errorf("items %d to %d follow %d of %d", p.First, p.First+len(p.Items), len(c.Items), c.Opened.Items)
 	}
 	for _, f := range p.Items {
 		if err := f.check(); err != nil {
-			return fmt.Errorf("item %q: %w", clip(f.ID, 100), err)
+			return fmt.Errorf("item %q: %w", record.Clip(f.ID, 100), err)
 		}
 		if _, twice := c.index[f.ID]; twice {
 			return fmt.Errorf("item %q is there twice", f.ID)
 		}
 		c.index[f.ID] = len(c.Items)
-		c.Items = append(c.Items, &CampaignItem{FrozenItem: f})
+		c.Items = append(c.Items, &Item{FrozenItem: f})
 	}
-	c.pages++
-	if c.pages < c.Opened.Pages {
+	c.Pages++
+	if c.Pages < c.Opened.Pages {
 		return nil
 	}
 	if len(c.Items) != c.Opened.Items {
@@ -391,9 +392,9 @@ func (c *Campaign) page(p CampaignItems) error {
 // cover says of each item what it covers, once all items are there: the ways of its team for a place in one, the people who have
 // a place in its team for a way.
 func (c *Campaign) cover() {
-	people, ways := map[string][]string{}, map[string][]*TeamPart{} // by team
+	people, ways := map[string][]string{}, map[string][]*policy.TeamPart{} // by team
 	for _, i := range c.Items {
-		if i.Member != (Membership{}) {
+		if i.Member != (policy.Membership{}) {
 			people[i.Member.Team] = append(people[i.Member.Team], i.Member.Person)
 		}
 		if i.Way != nil {
@@ -403,22 +404,22 @@ func (c *Campaign) cover() {
 	for _, i := range c.Items {
 		who, by := []string{i.Member.Person}, ways[i.Member.Team]
 		switch {
-		case i.Gives != Eligibility{}:
-			i.Covers = []Eligibility{i.Gives}
+		case i.Gives != policy.Eligibility{}:
+			i.Covers = []policy.Eligibility{i.Gives}
 			continue
 		case i.Way != nil:
-			who, by = people[i.Way.Team], []*TeamPart{i.Way}
-		case i.Member == Membership{}:
+			who, by = people[i.Way.Team], []*policy.TeamPart{i.Way}
+		case i.Member == policy.Membership{}:
 			continue
 		}
 		for _, w := range by {
 			for _, cluster := range w.Clusters {
 				for _, x := range who {
-					i.Covers = append(i.Covers, Eligibility{Person: x, Part: w.Part, Profile: w.Profile, Cluster: cluster})
+					i.Covers = append(i.Covers, policy.Eligibility{Person: x, Part: w.Part, Profile: w.Profile, Cluster: cluster})
 				}
 			}
 		}
-		slices.SortFunc(i.Covers, compareEligibility)
+		slices.SortFunc(i.Covers, policy.CompareEligibility)
 		i.Covers = slices.Compact(i.Covers)
 	}
 }
@@ -432,19 +433,19 @@ func (f FrozenItem) check() error {
 	switch {
 	case f.ID == "" || len(f.ID) > maxItemID || strings.ContainsAny(f.ID, " \n\t"):
 		return fmt.Errorf("cannot be an id")
-	case !isHash(f.Digest):
+	case !record.IsHash(f.Digest):
 		return fmt.Errorf("no digest")
-	case f.Gives != (Eligibility{}) && (f.Gives.Person == "" || f.Gives.Profile == "" || f.Gives.Cluster == "" ||
-		f.Gives.Part != PartRequester && f.Gives.Part != PartApprover):
+	case f.Gives != (policy.Eligibility{}) && (f.Gives.Person == "" || f.Gives.Profile == "" || f.Gives.Cluster == "" ||
+		f.Gives.Part != policy.PartRequester && f.Gives.Part != policy.PartApprover):
 		return fmt.Errorf("half an eligibility")
 	case (f.Member.Team == "") != (f.Member.Person == ""):
 		return fmt.Errorf("half a place in a team")
 	case f.Way != nil && (f.Way.Team == "" || f.Way.Profile == "" || len(f.Way.Clusters) == 0 || slices.Contains(f.Way.Clusters, "") ||
-		f.Way.Part != PartRequester && f.Way.Part != PartApprover):
+		f.Way.Part != policy.PartRequester && f.Way.Part != policy.PartApprover):
 		return fmt.Errorf("half a way")
 	}
 	about := 0
-	for _, is := range []bool{f.Gives != Eligibility{}, f.Member != Membership{}, f.Way != nil} {
+	for _, is := range []bool{f.Gives != policy.Eligibility{}, f.Member != policy.Membership{}, f.Way != nil} {
 		if is {
 			about++
 		}
@@ -456,12 +457,12 @@ func (f FrozenItem) check() error {
 }
 
 // each replaces the named items by changed copies: whoever holds the campaign from before sees nothing of it.
-func (c *Campaign) each(ids []string, change func(*CampaignItem) error) error {
+func (c *Campaign) each(ids []string, change func(*Item) error) error {
 	items := slices.Clone(c.Items)
 	for _, id := range ids {
 		n, ok := c.index[id]
 		if !ok {
-			return fmt.Errorf("there is no item %q", clip(id, 100))
+			return fmt.Errorf("there is no item %q", record.Clip(id, 100))
 		}
 		i := *items[n]
 		i.Words, i.Earlier, i.Back = slices.Clone(i.Words), slices.Clone(i.Earlier), slices.Clone(i.Back)
@@ -474,7 +475,7 @@ func (c *Campaign) each(ids []string, change func(*CampaignItem) error) error {
 	return nil
 }
 
-func (c *Campaign) decided(ev CampaignDecided, word Ending) error {
+func (c *Campaign) decided(ev Decided, word record.Ending) error {
 	switch {
 	case ev.Verdict != VerdictKeep && ev.Verdict != VerdictRevoke:
 		return fmt.Errorf("verdict %q is unknown", ev.Verdict)
@@ -489,11 +490,11 @@ func (c *Campaign) decided(ev CampaignDecided, word Ending) error {
 	for n, j := range ev.Items {
 		ids[n] = j.ID
 		if _, twice := digests[j.ID]; twice {
-			return fmt.Errorf("item %q is named twice", clip(j.ID, 100))
+			return fmt.Errorf("item %q is named twice", record.Clip(j.ID, 100))
 		}
 		digests[j.ID] = j.Digest
 	}
-	return c.each(ids, func(i *CampaignItem) error {
+	return c.each(ids, func(i *Item) error {
 		before, spoke := i.WordOf(ev.By.Person)
 		switch {
 		case digests[i.ID] != i.Digest:
@@ -502,11 +503,11 @@ func (c *Campaign) decided(ev CampaignDecided, word Ending) error {
 			return fmt.Errorf("%q judges what is about themselves", ev.By.Person)
 		case len(ids) > 1 && !i.State.Together():
 			return fmt.Errorf("%s items are answered one by one", i.State)
-		case !c.takes(i, word.At):
+		case !c.Takes(i, word.At):
 			return fmt.Errorf("the time for an answer is over")
 		case spoke && before == ev.Verdict:
 			return fmt.Errorf("%q said so already", ev.By.Person)
-		case c.said(i) == OutcomeRevoke:
+		case c.Said(i) == OutcomeRevoke:
 			return fmt.Errorf("is revoked already")
 		}
 		if n := slices.IndexFunc(i.Words, func(w Word) bool { return w.By.Person == ev.By.Person }); n >= 0 {
@@ -518,9 +519,9 @@ func (c *Campaign) decided(ev CampaignDecided, word Ending) error {
 	})
 }
 
-func (c *Campaign) suspended(i *CampaignItem, ev CampaignSuspended, e ledger.Entry) error {
-	rest := i.rest()
-	switch said := c.said(i); {
+func (c *Campaign) suspended(i *Item, ev Suspended, e ledger.Entry) error {
+	rest := i.Rest()
+	switch said := c.Said(i); {
 	case len(i.Covers) == 0:
 		return fmt.Errorf("is no eligibility")
 	case len(rest) == 0:
@@ -537,7 +538,7 @@ func (c *Campaign) suspended(i *CampaignItem, ev CampaignSuspended, e ledger.Ent
 		return fmt.Errorf("suspended for %q", ev.Why)
 	}
 	if ev.Only != nil {
-		part, err := partOf(rest, ev.Only)
+		part, err := policy.PartOf(rest, ev.Only)
 		if err != nil {
 			return err
 		}
@@ -552,8 +553,8 @@ func (c *Campaign) suspended(i *CampaignItem, ev CampaignSuspended, e ledger.Ent
 	return nil
 }
 
-func (c *Campaign) escalated(i *CampaignItem, why string, e ledger.Entry) error {
-	said := c.said(i)
+func (c *Campaign) escalated(i *Item, why string, e ledger.Entry) error {
+	said := c.Said(i)
 	switch {
 	case !i.Escalated.IsZero() || i.whole():
 		return fmt.Errorf("escalated or suspended already")
@@ -571,45 +572,39 @@ func (c *Campaign) escalated(i *CampaignItem, why string, e ledger.Entry) error 
 }
 
 // settled takes a debt off a campaign: a later one came to something about the same eligibility, and that holds.
-func (c *Campaign) settled(i *CampaignItem, by string, at time.Time) error {
+func (c *Campaign) settled(i *Item, by string, at time.Time) error {
 	switch {
-	case by == c.ID || !campaignPattern().MatchString(by):
-		return fmt.Errorf("settled by %q, which is no other campaign", clip(by, 60))
+	case by == c.ID || !IDPattern().MatchString(by):
+		return fmt.Errorf("settled by %q, which is no other campaign", record.Clip(by, 60))
 	case c.Closed == nil:
 		return fmt.Errorf("settled by %s while the campaign is open", by)
-	case len(i.Covers) == 0 || i.Escalated.IsZero() || i.whole() || i.Settled != "" || c.said(i) == OutcomeKeep:
+	case len(i.Covers) == 0 || i.Escalated.IsZero() || i.whole() || i.Settled != "" || c.Said(i) == OutcomeKeep:
 		return fmt.Errorf("settled, but no suspension is owed")
 	}
 	i.Settled, i.SettledAt = by, at
 	return nil
 }
 
-func (i *CampaignItem) reinstated(word Ending) error {
+func (i *Item) reinstated(word record.Ending) error {
 	switch {
 	case !i.Held():
 		return fmt.Errorf("is not suspended")
 	case !i.Independent(word.By.Person):
 		return fmt.Errorf("%q cannot reinstate it", word.By.Person)
-	case slices.ContainsFunc(i.Back, func(w Ending) bool { return w.By.Person == word.By.Person }):
+	case slices.ContainsFunc(i.Back, func(w record.Ending) bool { return w.By.Person == word.By.Person }):
 		return fmt.Errorf("%q said so already", word.By.Person)
 	}
 	i.Back = append(i.Back, word)
 	return nil
 }
 
-// holding is a suspended eligibility, and where it can be given back.
-type holding struct {
-	Eligibility
-	campaign, item string
-}
-
 // held lists what the campaign keeps suspended.
-func (c *Campaign) held() []holding {
-	var out []holding
+func (c *Campaign) Held() []policy.Holding {
+	var out []policy.Holding
 	for _, i := range c.Items {
 		if i.Held() {
 			for _, t := range i.Taken {
-				out = append(out, holding{Eligibility: t.Eligibility, campaign: c.ID, item: i.ID})
+				out = append(out, policy.Holding{Eligibility: t.Eligibility, Campaign: c.ID, Item: i.ID})
 			}
 		}
 	}
@@ -617,12 +612,12 @@ func (c *Campaign) held() []holding {
 }
 
 // holds reports whether the campaign keeps something suspended.
-func (c *Campaign) holds() bool { return slices.ContainsFunc(c.Items, (*CampaignItem).Held) }
+func (c *Campaign) Holds() bool { return slices.ContainsFunc(c.Items, (*Item).Held) }
 
 // came says of eligibility which item decided what became of it here. What several items cover came to something when one of
 // them took it away, or could not, or when all were kept.
-func (c *Campaign) came() map[Eligibility]*CampaignItem {
-	out, open := map[Eligibility]*CampaignItem{}, map[Eligibility]bool{}
+func (c *Campaign) Came() map[policy.Eligibility]*Item {
+	out, open := map[policy.Eligibility]*Item{}, map[policy.Eligibility]bool{}
 	for _, i := range c.Items {
 		outcome := c.Outcome(i)
 		for _, e := range i.Covers {
@@ -644,23 +639,23 @@ func (c *Campaign) came() map[Eligibility]*CampaignItem {
 
 // owed lists what of the item should be suspended and never was: the floor kept it, or nobody got to it yet. What a later
 // campaign came to about it is what holds then, and so is what people gave back.
-func (c *Campaign) owed(i *CampaignItem, now time.Time) []Eligibility {
+func (c *Campaign) owed(i *Item, now time.Time) []policy.Eligibility {
 	if len(i.Covers) == 0 || i.Settled != "" || !i.Suspended.IsZero() && !i.Held() {
 		return nil
 	}
-	said := c.said(i)
+	said := c.Said(i)
 	if said == OutcomeRevoke || said == OutcomeNone && !now.Before(c.Opened.Deadline) {
-		return i.rest()
+		return i.Rest()
 	}
 	return nil
 }
 
 // Unsettled lists the escalated items that still need somebody: those without an answer, and those that were revoked and are
 // kept by the floor.
-func (c *Campaign) Unsettled() []*CampaignItem {
-	var out []*CampaignItem
+func (c *Campaign) Unsettled() []*Item {
+	var out []*Item
 	for _, i := range c.Items {
-		said := c.said(i)
+		said := c.Said(i)
 		over := i.whole() || !i.Suspended.IsZero() && !i.Held() || i.Settled != ""
 		if !i.Escalated.IsZero() && !over && (said == OutcomeNone || said == OutcomeRevoke && i.EscalatedWhy == WhyFloor) {
 			out = append(out, i)
@@ -670,17 +665,17 @@ func (c *Campaign) Unsettled() []*CampaignItem {
 }
 
 // owes reports whether the campaign has ended and left a suspension owed.
-func (c *Campaign) owes() bool {
-	return c.Closed != nil && slices.ContainsFunc(c.Unsettled(), func(i *CampaignItem) bool { return len(i.Covers) > 0 })
+func (c *Campaign) Owes() bool {
+	return c.Closed != nil && slices.ContainsFunc(c.Unsettled(), func(i *Item) bool { return len(i.Covers) > 0 })
 }
 
 // indexOfCampaign is the campaign's rows in the rebuildable index.
-func indexOfCampaign(c *Campaign) []ledger.Tag {
+func Index(c *Campaign) []ledger.Tag {
 	tags := []ledger.Tag{{Name: "campaign", Value: "1"}}
 	if c.Closed == nil {
 		tags = append(tags, ledger.Tag{Name: "campaign-open", Value: "1"})
 	}
-	if c.holds() {
+	if c.Holds() {
 		tags = append(tags, ledger.Tag{Name: "suspends", Value: "1"})
 	}
 	if len(c.Unsettled()) > 0 {
@@ -690,22 +685,22 @@ func indexOfCampaign(c *Campaign) []ledger.Tag {
 }
 
 // FoldCampaign computes a campaign from its stream. It accepts only what could have been written.
-func FoldCampaign(entries []ledger.Entry) (*Campaign, error) {
+func Fold(entries []ledger.Entry) (*Campaign, error) {
 	if len(entries) == 0 {
 		return nil, fmt.Errorf("empty stream")
 	}
 	c := &Campaign{ID: entries[0].Stream}
 	for _, e := range entries {
-		ev, err := campaignKinds.Decode(e)
+		ev, err := Kinds.Decode(e)
 		if err != nil {
 			return nil, err
 		}
-		if err := c.apply(e, ev); err != nil {
+		if err := c.Apply(e, ev); err != nil {
 			return nil, fmt.Errorf("ledger entry %d (%s) of %s: %w", e.Seq, e.Kind, e.Stream, err)
 		}
 	}
-	if c.pages != c.Opened.Pages {
-		return nil, fmt.Errorf("%s has %d of %d pages of items", c.ID, c.pages, c.Opened.Pages)
+	if c.Pages != c.Opened.Pages {
+		return nil, fmt.Errorf("%s has %d of %d pages of items", c.ID, c.Pages, c.Opened.Pages)
 	}
 	return c, nil
 }
@@ -720,33 +715,34 @@ var reminders = [...]struct {
 // dueCampaign decides what the daemon has to record about a campaign by itself at a time, and when to look again (zero: when
 // something happens). The policy is the one in force, with what is suspended by others in it; held is all that is recorded as
 // suspended, whatever campaign did it; since is where eligibility came to something in a later campaign.
-func dueCampaign(c *Campaign, p *Policy, held []holding, since map[Eligibility]standing, now time.Time) (events []Event, next time.Time) {
+func Due(c *Campaign, p *policy.Policy, held []policy.Holding, since map[policy.Eligibility]Standing,
+	now time.Time) (events []record.Event, next time.Time) {
 	over := !now.Before(c.Opened.Deadline)
 	var floor, unanswered []string
-	var parts []Event
+	var parts []record.Event
 	whole, moot := map[Outcome][]string{}, map[Outcome][]string{} // items, by what was said; moot: the policy does not have these any more
 	settled := map[string][]string{}                              // by the later campaign
 	why := map[Outcome]string{OutcomeRevoke: WhyRevoked, OutcomeNone: WhyUnanswered}
-	rooms := p.rooms(setOf(held))
+	rooms := p.Rooms(policy.SetOf(held))
 	// What a reviewer took away goes first: silence must not use up the room above the floor.
 	for _, wanted := range []Outcome{OutcomeRevoke, OutcomeNone} {
 		for _, i := range c.Items {
-			if c.said(i) != wanted {
+			if c.Said(i) != wanted {
 				continue
 			}
 			owed := c.owed(i, now)
-			var take, gone []Eligibility
+			var take, gone []policy.Eligibility
 			var later *Campaign
 			kept := false
 			for _, e := range owed {
-				switch s := since[e].in; {
+				switch s := since[e].In; {
 				case s != nil && c.Closed != nil:
 					if later == nil || later.Seq < s.Seq {
 						later = s
 					}
-				case !p.offers(e.Profile, e.Cluster):
+				case !p.Offers(e.Profile, e.Cluster):
 					gone = append(gone, e)
-				case rooms.take(e):
+				case rooms.Take(e):
 					take = append(take, e)
 				default:
 					kept = true
@@ -776,25 +772,27 @@ func dueCampaign(c *Campaign, p *Policy, held []holding, since map[Eligibility]s
 			}
 		}
 	}
-	page := func(ids []string, event func([]string) Event) { events = append(events, eventsOf(ids, event)...) }
+	page := func(ids []string, event func([]string) record.Event) {
+		events = append(events, EventsOf(ids, event)...)
+	}
 	for _, o := range []Outcome{OutcomeRevoke, OutcomeNone} {
-		page(whole[o], func(ids []string) Event { return CampaignSuspended{Why: why[o], Items: ids} })
+		page(whole[o], func(ids []string) record.Event { return Suspended{Why: why[o], Items: ids} })
 	}
 	events = append(events, parts...)
 	for _, o := range []Outcome{OutcomeRevoke, OutcomeNone} {
-		page(moot[o], func(ids []string) Event { return CampaignSuspended{Why: why[o], Items: ids, Moot: true} })
+		page(moot[o], func(ids []string) record.Event { return Suspended{Why: why[o], Items: ids, Moot: true} })
 	}
 	for _, later := range slices.Sorted(maps.Keys(settled)) {
-		page(settled[later], func(ids []string) Event { return CampaignSettled{Campaign: later, Items: ids} })
+		page(settled[later], func(ids []string) record.Event { return Settled{Campaign: later, Items: ids} })
 	}
-	page(floor, func(ids []string) Event { return CampaignEscalated{Why: WhyFloor, Items: ids} })
-	page(unanswered, func(ids []string) Event { return CampaignEscalated{Why: WhyUnanswered, Items: ids} })
+	page(floor, func(ids []string) record.Event { return Escalated{Why: WhyFloor, Items: ids} })
+	page(unanswered, func(ids []string) record.Event { return Escalated{Why: WhyUnanswered, Items: ids} })
 	if c.Closed != nil {
 		return events, time.Time{}
 	}
-	after := c.copied()
+	after := c.Copied()
 	for _, ev := range events {
-		if err := after.apply(ledger.Entry{StreamSeq: after.Rev + 1, Time: now}, ev); err != nil {
+		if err := after.Apply(ledger.Entry{StreamSeq: after.Rev + 1, Time: now}, ev); err != nil {
 			break // the caller that records them gets the error
 		}
 	}
@@ -815,16 +813,16 @@ func dueCampaign(c *Campaign, p *Policy, held []holding, since map[Eligibility]s
 			continue
 		}
 		// Of several that were missed only the last counts: one reminder says all.
-		events = slices.DeleteFunc(events, func(e Event) bool { _, is := e.(CampaignReminded); return is })
-		events = append(events, CampaignReminded{Days: r.days, Open: open})
+		events = slices.DeleteFunc(events, func(e record.Event) bool { _, is := e.(Reminded); return is })
+		events = append(events, Reminded{Days: r.days, Open: open})
 	}
 	return events, next
 }
 
 // partly suspends a part of what an item covers.
-func partly(why, item string, part []Eligibility, moot bool) (out []Event) {
-	for _, only := range entriesOf(Shares(part)) {
-		out = append(out, CampaignSuspended{Why: why, Items: []string{item}, Moot: moot, Only: only})
+func partly(why, item string, part []policy.Eligibility, moot bool) (out []record.Event) {
+	for _, only := range policy.EntriesOf(policy.Shares(part)) {
+		out = append(out, Suspended{Why: why, Items: []string{item}, Moot: moot, Only: only})
 	}
 	return out
 }

@@ -1,4 +1,4 @@
-package breakglass
+package policy
 
 import (
 	"cmp"
@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/breakglassd/breakglass/internal/record"
 )
 
 // Restrict returns what both policies allow: the one in force without everything that the new one takes away. Whatever the new one
@@ -110,7 +112,7 @@ func restrictProfile(old, new *Policy, a, b Profile) Profile {
 	counted, people := slices.Concat(a.Approvals.From, a.Approvals.Each), old.Freeze(&a).People()
 	// The members of a team that must agree count for the number as well: such a team only takes away if they counted before.
 	each := slices.DeleteFunc(slices.Clone(b.Approvals.Each), func(t string) bool {
-		return slices.ContainsFunc(new.members([]string{t}), func(id string) bool { return !slices.Contains(people, id) })
+		return slices.ContainsFunc(new.Members([]string{t}), func(id string) bool { return !slices.Contains(people, id) })
 	})
 	from := slices.DeleteFunc(slices.Clone(b.Approvals.From), func(t string) bool { return !slices.Contains(counted, t) })
 	a.Approvals = ApprovalRule{
@@ -129,7 +131,7 @@ func restrictProfile(old, new *Policy, a, b Profile) Profile {
 	if riskRank(b.Risk) > riskRank(a.Risk) {
 		a.Risk = b.Risk
 		if a.Risk == RiskCritical {
-			a.Approvals.Channels = []Channel{ChannelKey}
+			a.Approvals.Channels = []record.Channel{record.ChannelKey}
 		}
 	}
 	a.Guards = slices.Sorted(slices.Values(either(a.Guards, b.Guards)))
@@ -154,11 +156,11 @@ func narrower(a, b Rights) bool {
 }
 
 // bothAccounts is what of a is also in b. An account that one of them binds to an organization is bound to it in the result.
-func bothAccounts(a, b []SlackAccount) []SlackAccount {
-	var out []SlackAccount
+func bothAccounts(a, b []record.SlackAccount) []record.SlackAccount {
+	var out []record.SlackAccount
 	for _, x := range a {
 		for _, y := range b {
-			if x.is(y) || y.is(x) {
+			if x.Is(y) || y.Is(x) {
 				x.Enterprise = cmp.Or(x.Enterprise, y.Enterprise)
 				out = append(out, x)
 				break
@@ -270,7 +272,7 @@ func (p *Policy) Render() (*Policy, error) {
 	if p.Change.ReviewedBy != "" {
 		line("  reviewedBy: %q", p.Change.ReviewedBy)
 	}
-	return ParsePolicy("the access policy in force, without what the file takes away", []byte(b.String()))
+	return Parse("the access policy in force, without what the file takes away", []byte(b.String()))
 }
 
 func (x *Profile) render(b *strings.Builder) {

@@ -1,4 +1,4 @@
-package breakglass
+package policy
 
 import (
 	"cmp"
@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/breakglassd/breakglass/internal/record"
 	"github.com/breakglassd/breakglass/internal/text"
 )
 
@@ -126,12 +127,13 @@ func (c *changes) set(what string, a, b []string) {
 
 func (c *changes) profile(where string, a, b *Profile) {
 	if a == nil {
-		s := fmt.Sprintf("%s added: %v on %s for %s, approved by %d of %s", where, b.Rights, joinAnd(b.Clusters), joinAnd(b.Requesters),
-			b.Approvals.Count, joinAnd(b.Approvals.From))
+		s := fmt.Sprintf("%s added: %v on %s for %s, approved by %d of %s", where, b.Rights, record.JoinAnd(b.Clusters),
+			record.JoinAnd(b.Requesters),
+			b.Approvals.Count, record.JoinAnd(b.Approvals.From))
 		if len(b.Approvals.Each) > 0 {
-			s += " with each of " + joinAnd(b.Approvals.Each)
+			s += " with each of " + record.JoinAnd(b.Approvals.Each)
 		}
-		c.say("%s by %s", s, joinAnd(words(b.Approvals.Channels, channelWord)))
+		c.say("%s by %s", s, record.JoinAnd(words(b.Approvals.Channels, channelWord)))
 		return
 	}
 	c.text(where+": description", a.Description, b.Description)
@@ -182,13 +184,13 @@ func words[T any](list []T, word func(T) string) []string {
 	return out
 }
 
-func channelWord(c Channel) string { return string(c) }
+func channelWord(c record.Channel) string { return string(c) }
 
 func guardWord(g Guard) string { return string(g) }
 
 func fingerprintOf(k Key) string { return k.Fingerprint }
 
-func slackWords(a SlackAccount) string {
+func slackWords(a record.SlackAccount) string {
 	return strings.TrimPrefix(a.Enterprise+"/"+a.Team+"/"+a.User, "/")
 }
 

@@ -1,4 +1,4 @@
-package breakglass
+package policy
 
 // Guard is one thing that the deny webhook keeps a grant from doing. What exactly each refuses is decided where the API
 // server asks, in package webhook; a guard without the webhook guards nothing, and doctor says so.

@@ -1,4 +1,4 @@
-package breakglass
+package policy
 
 import (
 	"fmt"
@@ -9,10 +9,11 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/record"
 )
 
 // PolicyNamespace is the SSHSIG namespace of signatures over access policies.
-const PolicyNamespace = "policy@breakglass.dev"
+const Namespace = "policy@breakglass.dev"
 
 // Why an access policy is in force.
 const (
@@ -24,48 +25,48 @@ const (
 )
 
 // PolicyProposed records an access policy that waits for two people, and what it adds or eases. Its text is the entry's text.
-type PolicyProposed struct {
+type Proposed struct {
 	Digest  string   `json:"digest"`
 	Base    string   `json:"base"`    // digest of the policy in force, that it is a change of
 	Changes []string `json:"changes"` // what it adds or eases, in words
 }
 
 // PolicyDropped says that the policy that waited waits no more: another one is on disk.
-type PolicyDropped struct {
+type Dropped struct {
 	Digest string `json:"digest"`
 }
 
 // PolicySigned is one person's yes to an access policy: to one that waits, or to one that is in force and that nobody else has agreed to.
-type PolicySigned struct {
-	By        Actor  `json:"by"`
-	Entry     string `json:"entry"`           // hex SHA-256 of the leaf that proposed it or put it in force: what they signed for, once
-	Digest    string `json:"digest"`          // of the policy
-	Base      string `json:"base"`            // of the policy in force when they signed
-	Waive     bool   `json:"waive,omitempty"` // new keys and accounts count at once, if both signatures say so
-	PublicKey string `json:"publicKey"`
-	Signature string `json:"signature"` // armored SSHSIG over PolicyText
+type Signed struct {
+	By        record.Actor `json:"by"`
+	Entry     string       `json:"entry"`           // hex SHA-256 of the leaf that proposed it or put it in force: what they signed for, once
+	Digest    string       `json:"digest"`          // of the policy
+	Base      string       `json:"base"`            // of the policy in force when they signed
+	Waive     bool         `json:"waive,omitempty"` // new keys and accounts count at once, if both signatures say so
+	PublicKey string       `json:"publicKey"`
+	Signature string       `json:"signature"` // armored SSHSIG over PolicyText
 }
 
 // Kind names the event in the ledger.
-func (PolicyProposed) Kind() string { return "policy-proposed/v1" }
+func (Proposed) Kind() string { return "policy-proposed/v1" }
 
 // Kind names the event in the ledger.
-func (PolicyDropped) Kind() string { return "policy-dropped/v1" }
+func (Dropped) Kind() string { return "policy-dropped/v1" }
 
 // Kind names the event in the ledger.
-func (PolicySigned) Kind() string { return "policy-signed/v1" }
+func (Signed) Kind() string { return "policy-signed/v1" }
 
 // policyKinds are the kinds of entries about the access policy.
-var policyKinds = Kinds{
-	"policy-loaded/v1":   Older[PolicyLoaded]("why", "base", "proposal"),
-	"policy-loaded/v2":   As[PolicyLoaded],
-	"policy-proposed/v1": As[PolicyProposed],
-	"policy-dropped/v1":  As[PolicyDropped],
-	"policy-signed/v1":   As[PolicySigned],
+var Kinds = record.Kinds{
+	"policy-loaded/v1":   record.Older[Loaded]("why", "base", "proposal"),
+	"policy-loaded/v2":   record.As[Loaded],
+	"policy-proposed/v1": record.As[Proposed],
+	"policy-dropped/v1":  record.As[Dropped],
+	"policy-signed/v1":   record.As[Signed],
 }
 
 // PolicyText is what a person signs: the entry, which no other ledger and no other time has, the policy, and the one that it follows.
-func PolicyText(entry, digest, base string, waive bool) []byte {
+func Text(entry, digest, base string, waive bool) []byte {
 	cooling := "kept"
 	if waive {
 		cooling = "waived"
@@ -74,7 +75,7 @@ func PolicyText(entry, digest, base string, waive bool) []byte {
 }
 
 // verify checks the signature with nothing but what the ledger holds.
-func (s PolicySigned) verify() error {
+func (s Signed) Verify() error {
 	key, _, _, rest, err := ssh.ParseAuthorizedKey([]byte(s.PublicKey))
 	if err != nil || len(rest) > 0 {
 		return fmt.Errorf("the signature has no readable public key")
@@ -82,14 +83,14 @@ func (s PolicySigned) verify() error {
 	if ssh.FingerprintSHA256(key) != s.By.Key {
 		return fmt.Errorf("signed with %s, given by %s", ssh.FingerprintSHA256(key), s.By.Key)
 	}
-	return VerifySSH([]byte(s.Signature), key, PolicyNamespace, PolicyText(s.Entry, s.Digest, s.Base, s.Waive))
+	return record.VerifySSH([]byte(s.Signature), key, Namespace, Text(s.Entry, s.Digest, s.Base, s.Waive))
 }
 
 // policyPart begins the names of the texts of an entry that together are an access policy.
 const policyPart = "policy-"
 
 // textsOf cuts a policy's file into texts of an entry.
-func textsOf(p *Policy) map[string]string {
+func TextsOf(p *Policy) map[string]string {
 	texts := map[string]string{}
 	for n, rest := 0, string(p.text); rest != ""; n++ {
 		cut := min(len(rest), ledger.MaxText)
@@ -117,7 +118,7 @@ func policyIn(e ledger.Entry, digest string) (*Policy, error) {
 	if b.Len() == 0 {
 		return nil, fmt.Errorf("the text of the access policy %s is not in the ledger any more", digest)
 	}
-	p, err := ParsePolicy("the access policy in ledger entry "+fmt.Sprint(e.Seq), []byte(b.String()))
+	p, err := Parse("the access policy in ledger entry "+fmt.Sprint(e.Seq), []byte(b.String()))
 	if err != nil {
 		return nil, err
 	}

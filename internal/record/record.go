@@ -1,4 +1,6 @@
-package breakglass
+// Package record is the kernel that every word of the domain passes through: who acts, how a fact is written and read back, and how a
+// command is refused. It knows no request, no policy and no campaign.
+package record
 
 import (
 	"bytes"
@@ -7,15 +9,17 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"time"
 
 	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/text"
 )
 
 // Event is one stored fact. The set of events is closed: exactly those that a table of [Kinds] has.
 type Event interface{ Kind() string }
 
 // draft encodes an event for the ledger. encoding/json writes struct fields in their order, so the bytes are canonical.
-func draft(e Event, texts map[string]string) ledger.Draft {
+func Draft(e Event, texts map[string]string) ledger.Draft {
 	body, err := json.Marshal(e)
 	if err != nil {
 		panic("encoding " + e.Kind() + ": " + err.Error()) // only plain data types: cannot happen
@@ -86,4 +90,16 @@ func Older[E Event](later ...string) func([]byte) (Event, error) {
 		}
 		return As[E](body)
 	}
+}
+
+// Ending is a person's word that ended a request.
+type Ending struct {
+	By     Actor
+	At     time.Time
+	Reason string
+}
+
+// leafDigest is the digest people approve: it covers the asked facts, the time, the stream and the reason's commitment.
+func LeafDigest(e ledger.Entry) string {
+	return text.SHA256(e.Leaf)
 }

@@ -1,4 +1,6 @@
-package breakglass
+// Package policy is the access policy: who may ask for what, who must agree, and which policy is in force. It reads the policy's file,
+// says in words what a change adds and takes away, and keeps the floor that a suspension must leave for an emergency.
+package policy
 
 import (
 	"cmp"
@@ -14,9 +16,11 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/crypto/ssh"
+
+	"github.com/breakglassd/breakglass/internal/record"
 	"github.com/breakglassd/breakglass/internal/strictyaml"
 	"github.com/breakglassd/breakglass/internal/text"
-	"golang.org/x/crypto/ssh"
 )
 
 // MinQuorum is the floor of distinct approvers besides the requester. It is compiled in: policy can only raise it.
@@ -50,19 +54,19 @@ const (
 )
 
 var (
-	namespacePattern = pattern(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
-	rolePattern      = pattern(`^[A-Za-z0-9][A-Za-z0-9:._-]{0,252}$`)
-	groupPattern     = pattern(`^breakglass:[a-z0-9][a-z0-9-]*$`)
-	hostPattern      = pattern(`^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?)(:[0-9]+)?$`)
+	namespacePattern = Pattern(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+	rolePattern      = Pattern(`^[A-Za-z0-9][A-Za-z0-9:._-]{0,252}$`)
+	groupPattern     = Pattern(`^breakglass:[a-z0-9][a-z0-9-]*$`)
+	hostPattern      = Pattern(`^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?)(:[0-9]+)?$`)
 	slackPatterns    = map[string]func() *regexp.Regexp{
-		"enterprise": pattern(`^E[A-Z0-9]{2,31}$`),
-		"team":       pattern(`^T[A-Z0-9]{2,31}$`),
-		"user":       pattern(`^[UW][A-Z0-9]{2,31}$`),
+		"enterprise": Pattern(`^E[A-Z0-9]{2,31}$`),
+		"team":       Pattern(`^T[A-Z0-9]{2,31}$`),
+		"user":       Pattern(`^[UW][A-Z0-9]{2,31}$`),
 	}
 )
 
 // pattern compiles a regular expression at its first use: the command line initialises this package in every command, and needs none.
-func pattern(expr string) func() *regexp.Regexp {
+func Pattern(expr string) func() *regexp.Regexp {
 	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expr) })
 }
 
@@ -113,10 +117,10 @@ type ClosingRule struct {
 
 // Person is a human with one directory id. All accounts and keys of one person are one vote.
 type Person struct {
-	ID    string         // [a-z0-9._-], at most MaxPersonID characters: it is part of the certificate's name
-	Name  string         // for people to read; the id where the policy gives none
-	Slack []SlackAccount // may be empty: somebody without Slack uses keys
-	Keys  []Key          // SSH keys the CLI signs in with; never empty when Slack is
+	ID    string                // [a-z0-9._-], at most MaxPersonID characters: it is part of the certificate's name
+	Name  string                // for people to read; the id where the policy gives none
+	Slack []record.SlackAccount // may be empty: somebody without Slack uses keys
+	Keys  []Key                 // SSH keys the CLI signs in with; never empty when Slack is
 
 	// Users and Groups are names that clusters know the person by, besides the id: what is about one of them is about the person.
 	Users  []string
@@ -164,10 +168,10 @@ type Lifetime struct{ Default, Max time.Duration }
 
 // ApprovalRule is the quorum of a profile. For everybody who may ask, enough other people exist who can meet it.
 type ApprovalRule struct {
-	Count    int       // distinct people, at least MinQuorum
-	From     []string  // team ids whose members count
-	Each     []string  // team ids that must each give at least one; their members count as well
-	Channels []Channel // how an approval may be given; with RiskCritical exactly ChannelKey
+	Count    int              // distinct people, at least MinQuorum
+	From     []string         // team ids whose members count
+	Each     []string         // team ids that must each give at least one; their members count as well
+	Channels []record.Channel // how an approval may be given; with RiskCritical exactly ChannelKey
 }
 
 // IncidentRule says whether and how an incident must be named.
@@ -210,17 +214,12 @@ func (p *Policy) Profile(id string) (*Profile, bool) {
 
 // PersonBySlack returns the directory id of the person who owns a Slack account. Workspace and user must be those of the
 // policy; so must the enterprise, where the policy names one.
-func (p *Policy) PersonBySlack(a SlackAccount) (string, bool) {
-	i, ok := p.find.accounts[SlackAccount{Team: a.Team, User: a.User}]
-	if !ok || !slices.ContainsFunc(p.People[i].Slack, a.is) {
+func (p *Policy) PersonBySlack(a record.SlackAccount) (string, bool) {
+	i, ok := p.find.accounts[record.SlackAccount{Team: a.Team, User: a.User}]
+	if !ok || !slices.ContainsFunc(p.People[i].Slack, a.Is) {
 		return "", false
 	}
 	return p.People[i].ID, true
-}
-
-// is reports whether the account is the one that a policy names; the enterprise counts where the policy has it.
-func (a SlackAccount) is(own SlackAccount) bool {
-	return own.Team == a.Team && own.User == a.User && (own.Enterprise == "" || own.Enterprise == a.Enterprise)
 }
 
 // PersonByKey returns the directory id of the person who owns the SSH key with this SHA256:… fingerprint.
@@ -233,10 +232,10 @@ func (p *Policy) PersonByKey(fingerprint string) (string, bool) {
 }
 
 // owns reports whether the account or key by which somebody gave a command still is that person's.
-func (p *Policy) owns(a Actor) bool {
+func (p *Policy) Owns(a record.Actor) bool {
 	owner, ok := "", false
 	switch {
-	case a.Channel == ChannelKey:
+	case a.Channel == record.ChannelKey:
 		owner, ok = p.PersonByKey(a.Key)
 	case a.Slack != nil:
 		owner, ok = p.PersonBySlack(*a.Slack)
@@ -247,8 +246,8 @@ func (p *Policy) owns(a Actor) bool {
 // lookup has where things stand in the lists of a policy. It is empty for a policy that is not read from a file.
 type lookup struct {
 	people, teams, clusters, profiles map[string]int
-	keys                              map[string]int       // people, by fingerprint
-	accounts                          map[SlackAccount]int // people, by team and user, without the enterprise
+	keys                              map[string]int              // people, by fingerprint
+	accounts                          map[record.SlackAccount]int // people, by team and user, without the enterprise
 }
 
 // index fills find, so that what is asked for every person does not look at every person.
@@ -257,13 +256,13 @@ func (p *Policy) index() {
 		func(x *Team) string { return x.ID }),
 		clusters: positions(p.Clusters, func(x *Cluster) string { return x.ID }), profiles: positions(p.Profiles,
 			func(x *Profile) string { return x.ID }),
-		keys: map[string]int{}, accounts: map[SlackAccount]int{}}
+		keys: map[string]int{}, accounts: map[record.SlackAccount]int{}}
 	for i, x := range p.People {
 		for _, k := range x.Keys {
 			p.find.keys[k.Fingerprint] = i
 		}
 		for _, a := range x.Slack {
-			p.find.accounts[SlackAccount{Team: a.Team, User: a.User}] = i
+			p.find.accounts[record.SlackAccount{Team: a.Team, User: a.User}] = i
 		}
 	}
 }
@@ -298,12 +297,12 @@ func find[T any](list []T, is func(*T) bool) (*T, bool) {
 
 // MayRequest reports whether the person may ask for the profile.
 func (p *Policy) MayRequest(person string, profile *Profile) bool {
-	return slices.Contains(p.members(profile.Requesters), person)
+	return slices.Contains(p.Members(profile.Requesters), person)
 }
 
 // MayRespond reports whether the person is a responder.
 func (p *Policy) MayRespond(person string) bool {
-	return slices.Contains(p.members(p.Responders), person)
+	return slices.Contains(p.Members(p.Responders), person)
 }
 
 // Eligible lists what the person may ask for, in the order of the policy file.
@@ -328,7 +327,7 @@ func (p *Policy) Freeze(profile *Profile) Quorum {
 	freeze := func(ids []string) []FrozenTeam {
 		var out []FrozenTeam
 		for _, id := range ids {
-			out = append(out, FrozenTeam{ID: id, Members: p.members([]string{id})})
+			out = append(out, FrozenTeam{ID: id, Members: p.Members([]string{id})})
 		}
 		return out
 	}
@@ -354,7 +353,7 @@ func (p *Policy) Quorums() []ProfileQuorum {
 }
 
 // members lists everybody in any of the teams, sorted, each once.
-func (p *Policy) members(teams []string) []string {
+func (p *Policy) Members(teams []string) []string {
 	var out []string
 	for _, id := range teams {
 		if t, ok := p.Team(id); ok {
@@ -366,7 +365,7 @@ func (p *Policy) members(teams []string) []string {
 }
 
 // reachable reports whether enough people other than the requester can approve for the quorum to be met.
-func (p *Policy) reachable(q Quorum, requester string) bool {
+func (p *Policy) Reachable(q Quorum, requester string) bool {
 	var all []Approval
 	for _, id := range q.People() {
 		x, ok := p.Person(id)
@@ -374,18 +373,18 @@ func (p *Policy) reachable(q Quorum, requester string) bool {
 			continue
 		}
 		for _, ch := range q.Channels {
-			if ch == ChannelSlack && len(x.Slack) > 0 || ch == ChannelKey && len(x.Keys) > 0 {
-				all = append(all, Approval{By: Actor{Person: id, Channel: ch}})
+			if ch == record.ChannelSlack && len(x.Slack) > 0 || ch == record.ChannelKey && len(x.Keys) > 0 {
+				all = append(all, Approval{By: record.Actor{Person: id, Channel: ch}})
 			}
 		}
 	}
-	return len(q.missing(all)) == 0
+	return len(q.Missing(all)) == 0
 }
 
 // approves reports whether the person's approval counts for a profile on the cluster.
-func (p *Policy) approves(person, cluster string) bool {
+func (p *Policy) Approves(person, cluster string) bool {
 	return slices.ContainsFunc(p.Profiles, func(x Profile) bool {
-		return slices.Contains(x.Clusters, cluster) && p.Freeze(&x).counts(person)
+		return slices.Contains(x.Clusters, cluster) && p.Freeze(&x).Counts(person)
 	})
 }
 
@@ -393,7 +392,7 @@ func (p *Policy) approves(person, cluster string) bool {
 // makes a quorum worse, so a quorum can be met exactly if it is met once everybody who can approve has.
 func (p *Policy) stuck(profile *Profile) []string {
 	q := p.Freeze(profile)
-	able := slices.DeleteFunc(q.People(), func(id string) bool { return !p.able(id, q.Channels) })
+	able := slices.DeleteFunc(q.People(), func(id string) bool { return !p.Able(id, q.Channels) })
 	can := map[string]bool{}
 	for _, id := range able {
 		can[id] = true
@@ -419,12 +418,12 @@ func (p *Policy) stuck(profile *Profile) []string {
 	}
 	whose := map[string][]string{}
 	var reasons []string
-	for _, requester := range p.members(profile.Requesters) {
+	for _, requester := range p.Members(profile.Requesters) {
 		var why []string
 		if without(can, requester) < q.Count {
 			who := "nobody"
 			if others := slices.DeleteFunc(slices.Clone(able), func(id string) bool { return id == requester }); len(others) > 0 {
-				who = "only " + joinAnd(others)
+				who = "only " + record.JoinAnd(others)
 			}
 			why = append(why, fmt.Sprintf("%d people must approve by %s and %s can", q.Count, by, who))
 		}
@@ -444,7 +443,7 @@ func (p *Policy) stuck(profile *Profile) []string {
 	}
 	var out []string
 	for _, reason := range reasons {
-		out = append(out, fmt.Sprintf("no request by %s could ever be approved: %s", joinAnd(whose[reason]), reason))
+		out = append(out, fmt.Sprintf("no request by %s could ever be approved: %s", record.JoinAnd(whose[reason]), reason))
 	}
 	return out
 }
@@ -453,8 +452,8 @@ func (p *Policy) stuck(profile *Profile) []string {
 // document, known keys, no aliases, anchors or tags, and every value of the type that the key needs. The error is a
 // [*strictyaml.Error] with every problem of the file; only what would follow from a problem already named is left out. No problem
 // repeats key material.
-func ParsePolicy(name string, data []byte) (*Policy, error) {
-	r := &policyReader{accounts: map[SlackAccount]string{}, keys: map[string]string{},
+func Parse(name string, data []byte) (*Policy, error) {
+	r := &policyReader{accounts: map[record.SlackAccount]string{}, keys: map[string]string{},
 		users: map[string]string{}}
 	r.read(data)
 	if err := r.Err(name); err != nil {
@@ -469,9 +468,9 @@ func ParsePolicy(name string, data []byte) (*Policy, error) {
 type policyReader struct {
 	strictyaml.Reader
 	policy   Policy
-	accounts map[SlackAccount]string // owner by team and user, without the enterprise: a workspace belongs to one at most
-	keys     map[string]string       // owner by fingerprint
-	users    map[string]string       // owner by user name in clusters
+	accounts map[record.SlackAccount]string // owner by team and user, without the enterprise: a workspace belongs to one at most
+	keys     map[string]string              // owner by fingerprint
+	users    map[string]string              // owner by user name in clusters
 }
 
 func (r *policyReader) read(data []byte) {
@@ -544,14 +543,14 @@ func (r *policyReader) change(v strictyaml.Value, peopleRead bool) {
 	if o.Has("reviewedBy") {
 		o.At("reviewedBy").Wrong("with approvers two people of %s agree in breakglass itself; remove it, or approvers", rule.Approvers)
 	}
-	able := slices.DeleteFunc(r.policy.members([]string{rule.Approvers}), func(id string) bool {
-		return !r.policy.able(id,
-			[]Channel{ChannelKey})
+	able := slices.DeleteFunc(r.policy.Members([]string{rule.Approvers}), func(id string) bool {
+		return !r.policy.Able(id,
+			[]record.Channel{record.ChannelKey})
 	})
 	if peopleRead && len(able) < MinQuorum {
 		o.At("approvers").Wrong("%d people of team %s must sign a change with their SSH keys and %s can; give its members keys, or name a "+
 			"larger team",
-			MinQuorum, rule.Approvers, cmp.Or(joinAnd(able), "nobody"))
+			MinQuorum, rule.Approvers, cmp.Or(record.JoinAnd(able), "nobody"))
 	}
 }
 
@@ -606,10 +605,10 @@ func clusterNames(v strictyaml.Value) []string {
 	return out
 }
 
-func (r *policyReader) slackAccount(v strictyaml.Value, owner string) (SlackAccount, bool) {
+func (r *policyReader) slackAccount(v strictyaml.Value, owner string) (record.SlackAccount, bool) {
 	o, ok := v.Object("enterprise", "team", "user")
 	if !ok {
-		return SlackAccount{}, false
+		return record.SlackAccount{}, false
 	}
 	field := func(v strictyaml.Value, key, example string) (string, bool) {
 		s, ok := v.Text(maxText)
@@ -623,19 +622,19 @@ func (r *policyReader) slackAccount(v strictyaml.Value, owner string) (SlackAcco
 	team, teamOK := field(o.Need("team"), "team", "T0123ABCD")
 	user, userOK := field(o.Need("user"), "user", "U0123ABCD")
 	if !teamOK || !userOK || (o.Has("enterprise") && !enterpriseOK) {
-		return SlackAccount{}, false
+		return record.SlackAccount{}, false
 	}
-	place := SlackAccount{Team: team, User: user}
+	place := record.SlackAccount{Team: team, User: user}
 	switch other, taken := r.accounts[place]; {
 	case taken && other == owner:
 		v.Wrong("the Slack account %s/%s is listed twice; remove one", team, user)
-		return SlackAccount{}, false
+		return record.SlackAccount{}, false
 	case taken:
 		v.Wrong("the Slack account %s/%s belongs to %s already; one account is one person", team, user, other)
-		return SlackAccount{}, false
+		return record.SlackAccount{}, false
 	}
 	r.accounts[place] = owner
-	return SlackAccount{Enterprise: enterprise, Team: team, User: user}, true
+	return record.SlackAccount{Enterprise: enterprise, Team: team, User: user}, true
 }
 
 // key reads one line in the form of authorized_keys. What is wrong with it is said without repeating it.
@@ -859,25 +858,25 @@ func approvalRule(v strictyaml.Value, risk Risk) ApprovalRule {
 	}
 	out.From = o.Need("from").References("team")
 	out.Each = o.At("each").References("team")
-	out.Channels = []Channel{ChannelSlack, ChannelKey}
+	out.Channels = []record.Channel{record.ChannelSlack, record.ChannelKey}
 	if risk == RiskCritical {
-		out.Channels = []Channel{ChannelKey}
+		out.Channels = []record.Channel{record.ChannelKey}
 	}
 	if !o.Has("channels") {
 		return out
 	}
 	out.Channels = nil
 	for _, at := range o.At("channels").List() {
-		c, ok := at.Choice(string(ChannelSlack), string(ChannelKey))
+		c, ok := at.Choice(string(record.ChannelSlack), string(record.ChannelKey))
 		switch {
 		case !ok:
 			continue
-		case slices.Contains(out.Channels, Channel(c)):
+		case slices.Contains(out.Channels, record.Channel(c)):
 			at.Wrong("%s is listed twice; remove one", c)
-		case risk == RiskCritical && Channel(c) == ChannelSlack:
+		case risk == RiskCritical && record.Channel(c) == record.ChannelSlack:
 			at.Wrong("with risk critical only signed approvals count; write channels: [key]")
 		}
-		out.Channels = append(out.Channels, Channel(c))
+		out.Channels = append(out.Channels, record.Channel(c))
 	}
 	return out
 }
