@@ -98,10 +98,10 @@ func ended() *breakglass.Request {
 }
 
 // did stores that alice made something.
-func (s *Examiner) did(t *testing.T, r *breakglass.Request, group, resource, name string) {
+func (x *Examiner) did(t *testing.T, r *breakglass.Request, group, resource, name string) {
 	t.Helper()
 	at := r.ClaimedAt.Add(time.Minute)
-	_, err := s.store.Add(t.Context(), "c1", []session.Event{{AuditID: name, Stage: session.StageComplete, Level: "Request", Received: at,
+	_, err := x.store.Add(t.Context(), "c1", []session.Event{{AuditID: name, Stage: session.StageComplete, Level: "Request", Received: at,
 		At: at, Verb: "create", User: r.Claimed.CommonName,
 		Fingerprint: r.Issued.Fingerprint, URI: "/", Code: 201,
 		Object: &session.Object{Group: group, Resource: resource, Name: name}}}, nil, time.Now())
@@ -109,16 +109,16 @@ func (s *Examiner) did(t *testing.T, r *breakglass.Request, group, resource, nam
 }
 
 // examine does what the service does with the answer.
-func (s *Examiner) examine(t *testing.T, r *breakglass.Request) {
+func (x *Examiner) examine(t *testing.T, r *breakglass.Request) {
 	t.Helper()
-	reported, swept, err := s.Examine(t.Context(), r, true)
+	reported, swept, err := x.Examine(t.Context(), r, true)
 	must(t, err)
 	r.Session, r.Swept, r.SweptAt = &reported, &swept, time.Now()
 }
 
-func (s *Examiner) report(t *testing.T, r *breakglass.Request, render func(session.Session, io.Writer) error) string {
+func (x *Examiner) report(t *testing.T, r *breakglass.Request, render func(session.Session, io.Writer) error) string {
 	t.Helper()
-	body, err := s.Report(t.Context(), r, render)
+	body, err := x.Report(t.Context(), r, render)
 	must(t, err)
 	return string(body)
 }

@@ -78,5 +78,6 @@ func fill(v reflect.Value, depth int) {
 		fill(value, depth+1)
 		v.Set(reflect.MakeMap(v.Type()))
 		v.SetMapIndex(key, value)
+	default: // it holds no text
 	}
 }
