@@ -652,24 +652,8 @@ func (a *app) recertVerify() *cobra.Command {
 					return err
 				}
 			}
-			if v.Newer {
-				return &failure{exit: exitNewer, what: "made by a newer release of " + a.name, why: strings.Join(v.Problems, "\n       ") +
-					"\n       this is no sign of forgery: the bundle is as it was signed", next: "verify it with the release that made it, or a later one"}
-			}
-			if len(v.Problems) > 0 {
-				return &failure{exit: exitVerify, what: fmt.Sprintf("VERIFICATION FAILED: %d problems", len(v.Problems)),
-					why:  strings.Join(v.Problems[:min(len(v.Problems), 20)], "\n       "),
-					next: "keep this bundle as evidence, and ask for another export"}
-			}
-			if len(v.Unchecked) > 0 {
-				return &failure{exit: exitVerify, what: "made by another version of " + a.name,
-					why: "the ledger entries are sound and every file is as it was signed, but these could not be made again to compare them: " +
-						strings.Join(v.Unchecked, ", "),
-					next: "verify it with the version that made it"}
-			}
-			if !v.Closed {
-				return &failure{exit: exitVerify, what: v.Campaign + " is not closed",
-					why: "what is in the bundle is sound, but the campaign was still open when it was made", next: "export it again after its deadline"}
+			if f := notVerified(v, a.name); f != nil {
+				return f
 			}
 			if a.json() {
 				return nil
@@ -694,6 +678,28 @@ func (a *app) recertVerify() *cobra.Command {
 		}}
 	cmd.Flags().StringVar(&key, "key", "", "the ledger's public key, or a `file` with it")
 	return cmd
+}
+
+// notVerified says why a bundle proves nothing yet, nil if it proves what it says. A bundle of a newer release is no forged one.
+func notVerified(v recert.Verification, name string) *failure {
+	switch {
+	case v.Newer:
+		return &failure{exit: exitNewer, what: "made by a newer release of " + name, why: strings.Join(v.Problems, "\n       ") +
+			"\n       this is no sign of forgery: the bundle is as it was signed", next: "verify it with the release that made it, or a later one"}
+	case len(v.Problems) > 0:
+		return &failure{exit: exitVerify, what: fmt.Sprintf("VERIFICATION FAILED: %d problems", len(v.Problems)),
+			why:  strings.Join(v.Problems[:min(len(v.Problems), 20)], "\n       "),
+			next: "keep this bundle as evidence, and ask for another export"}
+	case len(v.Unchecked) > 0:
+		return &failure{exit: exitVerify, what: "made by another version of " + name,
+			why: "the ledger entries are sound and every file is as it was signed, but these could not be made again to compare them: " +
+				strings.Join(v.Unchecked, ", "),
+			next: "verify it with the version that made it"}
+	case !v.Closed:
+		return &failure{exit: exitVerify, what: v.Campaign + " is not closed",
+			why: "what is in the bundle is sound, but the campaign was still open when it was made", next: "export it again after its deadline"}
+	}
+	return nil
 }
 
 func (a *app) recertDiff() *cobra.Command {

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -133,6 +134,32 @@ func keepAll(ts *testscript.TestScript, _ bool, _ []string) {
 					Reason: "as it must be", Items: []campaign.Judged{{ID: i.ID, Digest: i.Digest}}})
 				ts.Check(err)
 			}
+		}
+	}
+}
+
+// Programs go by the exit code: a bundle of a newer release is told from a forged one, and only a whole one is no failure.
+func TestWhatABundleProvesIsTheExitCode(t *testing.T) {
+	good := recert.Verification{Campaign: "campaign-2026-11-01-ab12", Closed: true}
+	for name, tt := range map[string]struct {
+		change func(*recert.Verification)
+		exit   int
+		says   string
+	}{
+		"sound and closed": {func(*recert.Verification) {}, 0, ""},
+		"newer": {func(v *recert.Verification) {
+			v.Newer, v.Problems = true, []string{"ledger entry 7: made by a newer release"}
+		}, 9,
+			"no sign of forgery"},
+		"forged":       {func(v *recert.Verification) { v.Problems = []string{"items.csv is not as it was signed"} }, exitVerify, "1 problems"},
+		"not compared": {func(v *recert.Verification) { v.Unchecked = []string{"report.html"} }, exitVerify, "another version"},
+		"still open":   {func(v *recert.Verification) { v.Closed = false }, exitVerify, "is not closed"},
+	} {
+		v := good
+		tt.change(&v)
+		f := notVerified(v, "breakglass")
+		if (f == nil) != (tt.exit == 0) || f != nil && (f.exit != tt.exit || !strings.Contains(f.Error(), tt.says) || f.next == "") {
+			t.Errorf("%s: got %+v, want exit %d and %q", name, f, tt.exit, tt.says)
 		}
 	}
 }
