@@ -85,7 +85,7 @@ func run(ctx context.Context, args []string, clock func() time.Time) int {
 func (a *app) command() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "breakglass",
-		Short: "Emergency access to Kubernetes clusters, by two people's word",
+		Short: "Emergency access to Kubernetes clusters, with two-person approval",
 		Long: "Asks for emergency access to a Kubernetes cluster. Two or more other people approve; then this machine gets one\n" +
 			"short-lived client certificate for a key that it made itself.",
 		SilenceErrors: true,

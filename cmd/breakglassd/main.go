@@ -54,7 +54,7 @@ func run(args []string, out, errOut io.Writer) int {
 	defer stop()
 	context.AfterFunc(ctx, stop) // the second signal ends the process whatever it is doing
 	started := false
-	root := &cobra.Command{Use: "breakglassd", Short: "Emergency access to Kubernetes clusters, by two people's word",
+	root := &cobra.Command{Use: "breakglassd", Short: "Emergency access to Kubernetes clusters, with two-person approval",
 		SilenceErrors: true, SilenceUsage: true, PersistentPreRun: func(*cobra.Command, []string) { started = true }}
 	root.AddCommand(serveCommand(), devCommand(), initCommand(), doctorCommand(), scanCommand(), configCommand(), ledgerCommand(),
 		versionCommand())
