@@ -297,6 +297,26 @@ func (s *Service) accepted(ctx context.Context, r *Request) {
 // acceptedCheck names what accepted finds.
 const acceptedCheck = "aftercare"
 
+// acceptanceDays is how long after a request was made a restart looks for what was accepted of it. A grant lasts a day at most; what it
+// needs afterwards comes within days, or is a finding of its own.
+const acceptanceDays = 60
+
+// acceptancesAgain looks at what was accepted lately, once after each start: the daemon may have ended between a word and its finding.
+func (s *Service) acceptancesAgain(ctx context.Context) {
+	recent, err := s.Since(ctx, acceptanceDays)
+	if err != nil {
+		if ctx.Err() == nil {
+			s.log.Error("looking for what was accepted", slog.Any("error", err))
+		}
+		return
+	}
+	for _, r := range recent {
+		if r.Acknowledged != nil && r.Swept.Critical() > 0 {
+			s.accepted(ctx, r)
+		}
+	}
+}
+
 // acceptances looks whose time is over.
 func (s *Service) acceptances(ctx context.Context) {
 	for _, f := range s.Findings() {

@@ -459,8 +459,9 @@ func (s *Service) accounted(ctx context.Context, cluster string, cert *x509.Cert
 	return accountNone, nil
 }
 
-// beat records that the daemon is alive.
+// beat records that the daemon is alive, and looks after what was accepted.
 func (s *Service) beat(ctx context.Context) error {
+	s.acceptancesAgain(ctx)
 	tick := time.NewTicker(s.cfg.HeartbeatEvery)
 	defer tick.Stop()
 	for {
