@@ -51,6 +51,9 @@ func policyMessage(mark, head string, changes []string, next string) message {
 		}
 		lines = append(lines, "• "+text.Cut(text.Clean(c), each))
 	}
+	if len(lines) == 0 && strings.HasSuffix(head, ":") {
+		lines = []string{"• the wording of the file alone: no right, person or rule"}
+	}
 	if len(lines) > 0 {
 		m.blocks = append(m.blocks, section("", plain(strings.Join(lines, "\n"))))
 	}

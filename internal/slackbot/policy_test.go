@@ -3,6 +3,9 @@ package slackbot_test
 import (
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -51,11 +54,13 @@ func TestChangesOfTheAccessPolicyAreToldToTheChannel(t *testing.T) {
 	if all := w.wait(channel, "this only takes away").AllText(); !strings.Contains(all, "• team security: mallory removed") {
 		t.Errorf("says %s", all)
 	}
+	w.reload(bgtest.Guarded() + "\n# a comment more\n")
+	w.wait(channel, "• the wording of the file alone: no right, person or rule")
 	w.RestartAs(more, func(c *breakglass.Config) { c.AcceptWeaker = true })
 	w.start(w.api)
 	w.wait(channel, "An operator put an access policy in force that no two people have agreed to (--accept-weaker)")
 	for text, want := range map[string]int{"waits for two people. It": 1, "alice signed the access policy " + p.Digest[:12]: 1,
-		"two people have signed": 1, "only takes away": 1, "An operator put": 1} {
+		"two people have signed": 1, "only takes away": 2, "An operator put": 1} {
 		n := 0
 		for _, m := range w.sim.Messages(channel) {
 			if strings.Contains(m.AllText(), text) {
@@ -111,5 +116,27 @@ func TestHostileChangesOfTheAccessPolicyAreShownAsTheyAre(t *testing.T) {
 				t.Errorf("Slack would read markup in %q", b.Text.Text)
 			}
 		}
+	}
+}
+
+// The page of the simulated workspace shows every emoji that the bot writes, as Slack does, and not its name.
+func TestPageOfTheSimulatedWorkspaceKnowsEveryEmoji(t *testing.T) {
+	page, err := os.ReadFile("../devmode/slacksim/page.js")
+	must(t, err)
+	files, err := filepath.Glob("*.go")
+	must(t, err)
+	seen := 0
+	for _, file := range files {
+		source, err := os.ReadFile(file)
+		must(t, err)
+		for _, m := range regexp.MustCompile("[\"`]:([a-z0-9_+-]+):").FindAllStringSubmatch(string(source), -1) {
+			seen++
+			if !strings.Contains(string(page), m[1]+`: "`) {
+				t.Errorf("%s: the page does not know :%s:", file, m[1])
+			}
+		}
+	}
+	if seen < 10 {
+		t.Errorf("%d emoji were seen: this test looks in the wrong place", seen)
 	}
 }

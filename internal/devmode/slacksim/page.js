@@ -81,6 +81,7 @@ const emoji = {
   white_check_mark: "✅", heavy_check_mark: "✔️", x: "❌", warning: "⚠️", rotating_light: "🚨", lock: "🔒", unlock: "🔓", key: "🔑", no_entry: "⛔",
   hourglass: "⌛", hourglass_flowing_sand: "⏳", fire: "🔥", bell: "🔔", eyes: "👀", wave: "👋", information_source: "ℹ️", stop_sign: "🛑", memo: "📝",
   receipt: "🧾", broom: "🧹", mag: "🔍", alarm_clock: "⏰", checkered_flag: "🏁", gear: "⚙️", zzz: "💤", leftwards_arrow_with_hook: "↩️",
+  scales: "⚖️", lower_left_fountain_pen: "🖋️", no_entry_sign: "🚫",
 };
 
 const markup = /```([\s\S]+?)```\n?|`([^`\n]+)`|<([^<>\n]+)>|(?<![\w*])\*([^*\n]+)\*(?![\w*])|(?<!\w)_([^_\n]+)_(?!\w)|(?<![\w~])~([^~\n]+)~(?![\w~])|:([a-z0-9_+-]+):|(?:^|\n)((?:&gt;[^\n]*(?:\n|$))+)/g;
