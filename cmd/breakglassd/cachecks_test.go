@@ -2,18 +2,12 @@ package main
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/pem"
-	"math/big"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/client-go/rest"
@@ -21,22 +15,6 @@ import (
 	"github.com/breakglassd/breakglass/internal/cluster"
 	"github.com/breakglassd/breakglass/internal/rotation"
 )
-
-// certificate is some certificate that ends then.
-func certificate(t *testing.T, notAfter time.Time) []byte {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "some CA"}, NotBefore: notAfter.Add(-time.Hour),
-		NotAfter: notAfter, IsCA: true, BasicConstraintsValid: true}
-	der, err := x509.CreateCertificate(rand.Reader, c, c, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return der
-}
 
 func TestPlansAreForTheConfiguredPaths(t *testing.T) {
 	cl := Cluster{ID: "c1", CAChecks: CAChecks{NodeBundleFile: "/etc/rancher/bundle.crt", NodeClusterCAFile: "/var/lib/rancher/client-ca.crt",
@@ -50,7 +28,9 @@ func TestPlansAreForTheConfiguredPaths(t *testing.T) {
 // TestAPIServersAreVerifiedByTheDaemonsOwnCA: people may reach the cluster another way, with another CA.
 func TestAPIServersAreVerifiedByTheDaemonsOwnCA(t *testing.T) {
 	dir := t.TempDir()
-	own := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate(t, time.Now().Add(time.Hour))})
+	srv := httptest.NewTLSServer(nil)
+	srv.Close()
+	own := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw})
 	file := filepath.Join(dir, "own.pem")
 	if err := os.WriteFile(file, own, 0o600); err != nil {
 		t.Fatal(err)
