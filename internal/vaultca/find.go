@@ -217,14 +217,15 @@ func (c *CA) scan(ctx context.Context, m Mount, choose func(listed [][]byte) []s
 // list is LIST, for which Vault answers 404 when there is nothing. An answer without a list is an error: taken for an empty
 // list it would say that a certificate does not exist.
 func (c *CA) list(ctx context.Context, s *session, path string) ([]string, error) {
-	a, err := c.look(ctx, s.token, "LIST", path)
-	if absent(err) {
-		return nil, nil
-	}
-	if err != nil {
+	listed, err := c.serials(ctx, s, path)
+	if err != nil || listed == nil {
 		return nil, err
 	}
-	return a.keys()
+	out := make([]string, len(listed))
+	for i, key := range listed {
+		out[i] = string(key)
+	}
+	return out, nil
 }
 
 // keys is the list of an answer to LIST.
@@ -237,7 +238,8 @@ func (a *answer) keys() ([]string, error) {
 	return keys, nil
 }
 
-// serials is list for the certificates of a mount, of which there may be thousands.
+// serials is list for the certificates of a mount, of which there may be thousands. It reads a list of any words: ids of issuers look
+// like serial numbers too.
 func (c *CA) serials(ctx context.Context, s *session, path string) ([][]byte, error) {
 	a, err := c.look(ctx, s.token, "LIST", path)
 	if absent(err) {
