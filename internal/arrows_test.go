@@ -35,7 +35,7 @@ var arrows = map[string]string{
 	"internal/bgtest/slacksdk":  "",
 	"internal/bgtest/smalldisk": "",
 	"internal/breakglass":       "internal/campaign internal/ledger internal/policy internal/record internal/text",
-	"internal/cacheck":          "internal/breakglass internal/record internal/rotation",
+	"internal/cacheck":          "internal/breakglass internal/record internal/rotation internal/text",
 	"internal/campaign":         "internal/ledger internal/policy internal/record",
 	"internal/cluster":          "internal/breakglass internal/inventory internal/policy internal/rotation internal/sweep internal/text",
 	"internal/devmode": "deploy internal/api internal/bgtest/real internal/breakglass internal/devmode/kubesim " +

@@ -625,7 +625,7 @@ func (a *app) recertExport() *cobra.Command {
 			if err = cmp.Or(err, f.Close()); err != nil {
 				return fmt.Errorf("writing the bundle: %w", err)
 			}
-			a.screen.note("%s %s   %d bytes in %s; anybody can check it: %s", a.screen.green("✓"), b.ID, len(b.Data),
+			a.screen.note("%s %s   %d bytes in %s; an auditor checks it with: %s", a.screen.green("✓"), b.ID, len(b.Data),
 				args[0], a.typed("recert verify", []string{"--key=VKEY"}, args[0]))
 			return nil
 		}}

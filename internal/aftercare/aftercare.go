@@ -8,8 +8,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -123,7 +121,7 @@ func (x *Examiner) known(ctx context.Context, clusterID, fingerprint, commonName
 	return known && r.Ask.Cluster == clusterID && r.Issued != nil, err
 }
 
-// unknown records that a name of ours was used by somebody whom the ledger does not know.
+// unknown records that a name of ours was used with a certificate that the ledger does not know.
 func (x *Examiner) unknown(ctx context.Context, clusterID, fingerprint, commonName string, e session.Event) error {
 	f := breakglass.FindingOpened{Check: CheckAudit, Cluster: clusterID, Severity: breakglass.SeverityCritical,
 		Next: "find out who did this, and how they came by the name: the certificate authority's own audit log, and the API servers' for what " +
@@ -398,12 +396,11 @@ func (x *Examiner) Examine(ctx context.Context, r *breakglass.Request, final boo
 
 // hashOf names a list of residues by the bytes that the session's report has of it.
 func hashOf(found []breakglass.Residue) (string, error) {
-	text, err := json.Marshal(found)
+	b, err := json.Marshal(found)
 	if err != nil {
 		return "", err
 	}
-	sum := sha256.Sum256(text)
-	return hex.EncodeToString(sum[:]), nil
+	return text.SHA256(b), nil
 }
 
 // snapshot returns what existed before a grant, nil if that is not known.

@@ -17,7 +17,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -28,6 +27,7 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/record"
 )
 
@@ -70,8 +70,8 @@ type Client struct {
 	Ledger string
 	// Trust is asked before anything is signed to sign in: an error ends that. It may call what needs no session. It may be nil.
 	Trust func(context.Context) error
-	// Name is what the person is called on this machine. It stands in the line that somebody with an unknown key is to send to whoever
-	// keeps the access policy, if the policy could have it as an id.
+	// Name is what the person is called on this machine. It stands in the line that a person with an unknown key sends to the operator of
+	// the access policy, if the policy could have it as an id.
 	Name string
 	// Session is the present session, if any. The client replaces it when it signs in.
 	Session Session
@@ -343,7 +343,7 @@ func (c *Client) SignIn(ctx context.Context) error {
 	var ses Session
 	if err := c.public(ctx, http.MethodPost, "/v1/session", in, &ses); err != nil {
 		if e := (*Error)(nil); errors.As(err, &e) && e.Code == "unknown-person" {
-			e.Next = "send this line to whoever keeps the access policy; it belongs under people: " + c.policyLine(in.PublicKey)
+			e.Next = "send this line to the operator who keeps the access policy; it belongs under people: " + c.policyLine(in.PublicKey)
 		}
 		return err
 	}
@@ -357,13 +357,14 @@ func (c *Client) SignIn(ctx context.Context) error {
 // policyLine is the person's entry in an access policy.
 func (c *Client) policyLine(publicKey string) string {
 	name := c.Name
-	if !policyID.MatchString(name) {
+	if !policyID().MatchString(name) {
 		name = "YOUR-NAME"
 	}
 	return fmt.Sprintf("- {id: %s, keys: [%q]}", name, publicKey)
 }
 
-var policyID = regexp.MustCompile(`^[a-z][a-z0-9]{0,30}$`)
+// policyID is what of the policy's ids can be printed into a line of YAML without quotes.
+var policyID = policy.Pattern(`^[a-z][a-z0-9]{0,30}$`)
 
 // signers are the person's plain keys: policies hold no SSH certificates.
 func (c *Client) signers(ctx context.Context) ([]ssh.Signer, error) {

@@ -29,7 +29,7 @@ type Policy struct {
 // PolicyVersion is an access policy to be signed.
 type PolicyVersion struct {
 	Digest  string   `json:"digest"`
-	Entry   string   `json:"entry"` // what is signed for; see breakglass.PolicyText
+	Entry   string   `json:"entry"` // what is signed for; see policy.Text
 	Text    string   `json:"text"`
 	Signed  []string `json:"signed"`            // who has
 	Changes []string `json:"changes,omitempty"` // over the one in force, in words

@@ -188,7 +188,7 @@ func (s *Service) dropProposal(ctx context.Context) error {
 
 // PolicyWord is what comes with a signature over an access policy.
 type PolicyWord struct {
-	Entry     string // see PolicySigned
+	Entry     string // see policy.Signed
 	Digest    string
 	Base      string
 	Waive     bool
@@ -344,7 +344,7 @@ func (s *Service) findIf(ctx context.Context, is bool, f FindingOpened, over str
 // PolicyStanding is the access policy in force and the one that waits.
 type PolicyStanding struct {
 	Policy    *policy.Policy
-	Entry     string // see PolicySigned
+	Entry     string // see policy.Signed
 	Since     time.Time
 	Why       string // in words
 	Agreed    bool   // two people have agreed to it

@@ -29,7 +29,7 @@ type RefusedMore struct {
 
 // RefusedCount is how often one person or key was refused one command for one reason.
 type RefusedCount struct {
-	Who     string `json:"who"` // a person's id, or the key or Slack account of somebody without one
+	Who     string `json:"who"` // a person's id, or the key or Slack account of an unknown one
 	Command string `json:"command"`
 	Code    string `json:"code"`
 	N       int    `json:"n"`
@@ -108,7 +108,7 @@ func (t *tally) recorded(ev *RefusedMore) {
 	}
 }
 
-// whose names somebody who was refused, also without a person's id.
+// whose names the actor who was refused, also one without a person's id.
 func whose(a record.Actor) string {
 	switch {
 	case a.Person != "":

@@ -4,10 +4,8 @@ package cacheck
 
 import (
 	"context"
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,6 +19,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/record"
 	"github.com/breakglassd/breakglass/internal/rotation"
+	"github.com/breakglassd/breakglass/internal/text"
 )
 
 // CheckCA is the check of the CAs of a cluster and of its rotation.
@@ -125,8 +124,8 @@ func (c *Checks) known(ctx context.Context, clusterID string) (rotation.Known, e
 }
 
 // lastIssued says until when the last certificate is good that each issuer signed for people in a cluster, by the fingerprint of the
-// issuer's certificate; and the same for certificates that any issuer may have signed. It asks nobody: what Vault does not tell just
-// now must not look like an issuer that signed nothing.
+// issuer's certificate; and the same for certificates that any issuer may have signed. It asks no other system: what Vault does not tell
+// just now must not look like an issuer that signed nothing.
 func lastIssued(requests []*breakglass.Request, clusterID string, now time.Time) (under map[string]time.Time, unknown time.Time) {
 	under = map[string]time.Time{}
 	anybody := func(until time.Time) {
@@ -287,9 +286,8 @@ func (c *Checks) record(ctx context.Context, r rotation.Report, by *record.Actor
 	if err != nil {
 		return fmt.Errorf("writing the report on the CAs of %s: %w", r.Cluster, err)
 	}
-	sum := sha256.Sum256(body)
 	run := breakglass.CheckRun{Check: CheckCA, Cluster: r.Cluster, By: by, Due: due, OK: r.OK, Verdict: string(r.Phase) + ": " + r.Why,
-		Digest: hex.EncodeToString(sum[:])}
+		Digest: text.SHA256(body)}
 	var open []breakglass.FindingOpened
 	for _, f := range r.Findings {
 		if f.Severity == rotation.Info {
@@ -348,7 +346,7 @@ func (c *Checks) Job(ctx context.Context, due time.Time) error {
 // known of them and no figure of theirs is there, and not before Vault and the clusters were asked for the first time.
 const firstCheck = 15 * time.Second
 
-// First checks every cluster once, soon after the start. One that was checked by then, because somebody asked, is not checked again.
+// First checks every cluster once, soon after the start. One that an operator had checked by then is not checked again.
 func (c *Checks) First(ctx context.Context) error {
 	select {
 	case <-ctx.Done():

@@ -17,7 +17,7 @@ import (
 // MinReinstate is how many different people bring suspended eligibility back. It is compiled in, like MinQuorum.
 const MinReinstate = 2
 
-// The rules that a campaign goes by, as CampaignOpened says. One that was opened by earlier rules is checked by those.
+// The rules that a campaign goes by, as Opened says. One that was opened by earlier rules is checked by those.
 const (
 	rulesTwoPeople = 1 // MinAdminReviewers, and nobody acknowledges what is about themselves
 	RulesNow       = rulesTwoPeople
@@ -46,7 +46,7 @@ type Campaign struct {
 	index map[string]int // of Items by id; never changed once all pages are there
 }
 
-// CampaignItem is one thing under review and what became of it.
+// Item is one thing under review and what became of it.
 type Item struct {
 	FrozenItem
 	Words        []Word               // everybody's last word, in order
@@ -120,7 +120,7 @@ func (i *Item) gives(person string) bool {
 	return slices.ContainsFunc(i.Covers, func(e policy.Eligibility) bool { return e.Person == person })
 }
 
-// said is what the reviewers' words come to: one revoke is enough, a keep may take more than one.
+// Said is what the reviewers' words come to: one revoke is enough, a keep may take more than one.
 func (c *Campaign) Said(i *Item) Outcome {
 	keeps := 0
 	for _, w := range i.Words {
@@ -154,7 +154,7 @@ func (i *Item) whole() bool { return len(i.Covers) > 0 && len(i.Taken) == len(i.
 // Held reports whether eligibility of the item is suspended and has not been given back.
 func (i *Item) Held() bool { return !i.Suspended.IsZero() && len(i.Back) < i.NeedBack() }
 
-// rest is what the item covers and was not suspended.
+// Rest is what the item covers and was not suspended.
 func (i *Item) Rest() []policy.Eligibility {
 	if len(i.Taken) == 0 {
 		return i.Covers
@@ -217,7 +217,7 @@ func (i *Item) Independent(person string) bool {
 	return person != "" && !slices.Contains(i.Not, person) && i.Gives.Person != person && i.Member.Person != person
 }
 
-// done reports whether somebody whom the item is not about has said that it was taken away.
+// Done reports whether somebody whom the item is not about has said that it was taken away.
 func (i *Item) Done() bool {
 	return i.Acknowledged != nil && i.Independent(i.Acknowledged.By.Person)
 }
@@ -241,12 +241,12 @@ func (c *Campaign) Waits(i *Item, person string, now time.Time) bool {
 	return !done
 }
 
-// takes reports whether words on an item still count: until the deadline, and afterwards on what was escalated.
+// Takes reports whether words on an item still count: until the deadline, and afterwards on what was escalated.
 func (c *Campaign) Takes(i *Item, now time.Time) bool {
 	return c.Closed == nil && now.Before(c.Opened.Deadline) || !i.Escalated.IsZero() && i.Settled == ""
 }
 
-// apply adds one event to the fold. Like that of a request it holds for what Service writes and for what a ledger from anywhere
+// Apply adds one event to the fold. Like that of a request it holds for what Service writes and for what a ledger from anywhere
 // claims to contain.
 func (c *Campaign) Apply(e ledger.Entry, ev record.Event) error {
 	if e.StreamSeq != c.Rev+1 {
@@ -598,7 +598,7 @@ func (i *Item) reinstated(word record.Ending) error {
 	return nil
 }
 
-// held lists what the campaign keeps suspended.
+// Held lists what the campaign keeps suspended.
 func (c *Campaign) Held() []policy.Holding {
 	var out []policy.Holding
 	for _, i := range c.Items {
@@ -611,10 +611,10 @@ func (c *Campaign) Held() []policy.Holding {
 	return out
 }
 
-// holds reports whether the campaign keeps something suspended.
+// Holds reports whether the campaign keeps something suspended.
 func (c *Campaign) Holds() bool { return slices.ContainsFunc(c.Items, (*Item).Held) }
 
-// came says of eligibility which item decided what became of it here. What several items cover came to something when one of
+// Came says of eligibility which item decided what became of it here. What several items cover came to something when one of
 // them took it away, or could not, or when all were kept.
 func (c *Campaign) Came() map[policy.Eligibility]*Item {
 	out, open := map[policy.Eligibility]*Item{}, map[policy.Eligibility]bool{}
@@ -664,12 +664,12 @@ func (c *Campaign) Unsettled() []*Item {
 	return out
 }
 
-// owes reports whether the campaign has ended and left a suspension owed.
+// Owes reports whether the campaign has ended and left a suspension owed.
 func (c *Campaign) Owes() bool {
 	return c.Closed != nil && slices.ContainsFunc(c.Unsettled(), func(i *Item) bool { return len(i.Covers) > 0 })
 }
 
-// indexOfCampaign is the campaign's rows in the rebuildable index.
+// Index is the campaign's rows in the rebuildable index.
 func Index(c *Campaign) []ledger.Tag {
 	tags := []ledger.Tag{{Name: "campaign", Value: "1"}}
 	if c.Closed == nil {
@@ -684,7 +684,7 @@ func Index(c *Campaign) []ledger.Tag {
 	return tags
 }
 
-// FoldCampaign computes a campaign from its stream. It accepts only what could have been written.
+// Fold computes a campaign from its stream. It accepts only what could have been written.
 func Fold(entries []ledger.Entry) (*Campaign, error) {
 	if len(entries) == 0 {
 		return nil, fmt.Errorf("empty stream")
@@ -712,7 +712,7 @@ var reminders = [...]struct {
 	before time.Duration
 }{{14, 14 * 24 * time.Hour}, {7, 7 * 24 * time.Hour}, {1, 24 * time.Hour}, {0, 4 * time.Hour}}
 
-// dueCampaign decides what the daemon has to record about a campaign by itself at a time, and when to look again (zero: when
+// Due decides what the daemon has to record about a campaign by itself at a time, and when to look again (zero: when
 // something happens). The policy is the one in force, with what is suspended by others in it; held is all that is recorded as
 // suspended, whatever campaign did it; since is where eligibility came to something in a later campaign.
 func Due(c *Campaign, p *policy.Policy, held []policy.Holding, since map[policy.Eligibility]Standing,

@@ -25,7 +25,7 @@ const (
 func (s ItemState) Together() bool { return s == ItemUnchanged || s == ItemNarrowed }
 
 // FrozenItem is one thing that a campaign asks about, frozen when it opens. What it says in words is in the snapshot, kept
-// beside the ledger under the digest in CampaignOpened.
+// beside the ledger under the digest in Opened.
 type FrozenItem struct {
 	ID     string             `json:"id"`     // stable over campaigns: the same thing has the same id
 	Digest string             `json:"digest"` // hex SHA-256 of everything the reviewer is shown about it
@@ -44,7 +44,7 @@ type FrozenItem struct {
 	Way    *policy.TeamPart  `json:"way,omitempty"`
 }
 
-// CampaignOpened begins the review of everything that could let a person into a cluster. The pages of items follow in the same
+// Opened begins the review of everything that could let a person into a cluster. The pages of items follow in the same
 // append.
 type Opened struct {
 	By             *record.Actor       `json:"by,omitempty"`       // who ordered it; nil: the schedule
@@ -55,7 +55,7 @@ type Opened struct {
 	Previous       string              `json:"previous,omitempty"` // the campaign that items are compared with
 	Snapshot       string              `json:"snapshot"`           // hex SHA-256 of the snapshot's bytes
 	Items          int                 `json:"items"`
-	Pages          int                 `json:"pages"`          // CampaignItems entries that follow
+	Pages          int                 `json:"pages"`          // entries of Items that follow
 	Reviewers      []policy.FrozenTeam `json:"reviewers"`      // who may answer
 	AdminReviewers int                 `json:"adminReviewers"` // people who must say keep to an admin item
 	Deadline       time.Time           `json:"deadline"`
@@ -63,7 +63,7 @@ type Opened struct {
 	Rules          int                 `json:"rules,omitempty"` // that it goes by; 0: those of before there was a number
 }
 
-// CampaignItems is one page of what a campaign asks about.
+// Items is one page of what a campaign asks about.
 type Items struct {
 	First int          `json:"first"` // index of the page's first item
 	Items []FrozenItem `json:"items"`
@@ -84,7 +84,7 @@ type Judged struct {
 	Digest string `json:"digest"`
 }
 
-// CampaignDecided is one reviewer's word on items. The reason is an erasable text. More than one item at a time can only be
+// Decided is one reviewer's word on items. The reason is an erasable text. More than one item at a time can only be
 // kept, and only if nothing about them got wider.
 type Decided struct {
 	By      record.Actor `json:"by"`
@@ -92,7 +92,7 @@ type Decided struct {
 	Items   []Judged     `json:"items"`
 }
 
-// CampaignSuspended takes eligibility away until two people give it back: all that the items cover and is not suspended yet, or a
+// Suspended takes eligibility away until two people give it back: all that the items cover and is not suspended yet, or a
 // part of what one item covers, where a floor keeps the rest.
 type Suspended struct {
 	Why   string         `json:"why"`            // WhyRevoked or WhyUnanswered
@@ -101,13 +101,13 @@ type Suspended struct {
 	Only  []policy.Share `json:"only,omitempty"` // the part of the one item
 }
 
-// CampaignEscalated says loudly what the daemon could not settle.
+// Escalated says loudly what the daemon could not settle.
 type Escalated struct {
 	Why   string   `json:"why"`   // WhyUnanswered or WhyFloor
 	Items []string `json:"items"` // ids
 }
 
-// CampaignSettled takes off an ended campaign what it still owed: a later one came to something about the same eligibility, and
+// Settled takes off an ended campaign what it still owed: a later one came to something about the same eligibility, and
 // what was said last holds.
 type Settled struct {
 	Campaign string   `json:"campaign"` // id of the later one
@@ -121,34 +121,34 @@ const (
 	WhyFloor      = "floor"      // a suspension would leave too few people for an emergency
 )
 
-// CampaignReinstated is one person's word that suspended eligibility comes back; it does with the second person's. The reason
+// Reinstated is one person's word that suspended eligibility comes back; it does with the second person's. The reason
 // is an erasable text.
 type Reinstated struct {
 	By    record.Actor `json:"by"`
 	Items []string     `json:"items"` // ids
 }
 
-// CampaignReminded says that reviewers were to be reminded.
+// Reminded says that reviewers were to be reminded.
 type Reminded struct {
 	Days int `json:"days"` // left until the deadline
 	Open int `json:"open"` // items without an answer
 }
 
-// CampaignAcknowledged says that what was revoked has been taken away. Whom it is about cannot say so. The note is an erasable
+// Acknowledged says that what was revoked has been taken away. Whom it is about cannot say so. The note is an erasable
 // text. A scan proves it, where it is in a cluster.
 type Acknowledged struct {
 	By    record.Actor `json:"by"`
 	Items []string     `json:"items"` // ids
 }
 
-// CampaignProved is what a later scan says about things that were revoked.
+// Proved is what a later scan says about things that were revoked.
 type Proved struct {
 	Snapshot string   `json:"snapshot"` // hex SHA-256 of what the scan saw
 	Gone     []string `json:"gone,omitempty"`
 	Still    []string `json:"still,omitempty"` // ids of those that are still there
 }
 
-// CampaignClosed ends a campaign. The four add up to its items.
+// Closed ends a campaign. The four add up to its items.
 type Closed struct {
 	Kept      int `json:"kept"`
 	Revoked   int `json:"revoked"`
@@ -159,30 +159,40 @@ type Closed struct {
 // Kind names the event in the ledger. Kinds are never renamed or reused.
 func (Opened) Kind() string { return "campaign-opened/v1" }
 
+// Kind is as that of every record.Event.
 func (Items) Kind() string { return "campaign-items/v2" }
 
+// Kind is as that of every record.Event.
 func (Decided) Kind() string { return "campaign-decided/v1" }
 
+// Kind is as that of every record.Event.
 func (Suspended) Kind() string { return "campaign-suspended/v2" }
 
+// Kind is as that of every record.Event.
 func (Escalated) Kind() string { return "campaign-escalated/v1" }
 
+// Kind is as that of every record.Event.
 func (Settled) Kind() string { return "campaign-settled/v1" }
 
+// Kind is as that of every record.Event.
 func (Reinstated) Kind() string { return "campaign-reinstated/v1" }
 
+// Kind is as that of every record.Event.
 func (Reminded) Kind() string { return "campaign-reminded/v1" }
 
+// Kind is as that of every record.Event.
 func (Acknowledged) Kind() string { return "campaign-acknowledged/v1" }
 
+// Kind is as that of every record.Event.
 func (Proved) Kind() string { return "campaign-proved/v1" }
 
+// Kind is as that of every record.Event.
 func (Closed) Kind() string { return "campaign-closed/v1" }
 
-// CampaignStream is how the stream of a campaign begins: its id.
+// Stream is how the stream of a campaign begins: its id.
 const Stream = "campaign-"
 
-// campaignKinds are the kinds of entries about campaigns.
+// Kinds are the kinds of entries about campaigns.
 var Kinds = record.Kinds{
 	"campaign-opened/v1":       record.As[Opened],
 	"campaign-items/v1":        itemsV1,

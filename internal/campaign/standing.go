@@ -8,15 +8,16 @@ import (
 	"github.com/breakglassd/breakglass/internal/record"
 )
 
+// IDPattern is what the id of a campaign looks like.
 var IDPattern = policy.Pattern(`^campaign-[0-9]{4}-[0-9]{2}-[0-9]{2}-[0-9a-z]{4}$`)
 
-// standing is where eligibility came to something.
+// Standing is where eligibility came to something.
 type Standing struct {
 	In   *Campaign
 	Item *Item
 }
 
-// instead is what somebody does who has another word for what came to something here.
+// Instead is what a reviewer does who has another word on what was decided here.
 func (a Standing) Instead(now time.Time) string {
 	switch {
 	case a.Item.Held():
@@ -28,13 +29,13 @@ func (a Standing) Instead(now time.Time) string {
 	return "say so in the next one: breakglass recert start"
 }
 
-// copied is a campaign that events can be applied to without changing this one.
+// Copied is a campaign that events can be applied to without changing this one.
 func (c *Campaign) Copied() *Campaign {
 	after := *c
 	return &after
 }
 
-// eventsOf makes one event for each idsPerEntry ids.
+// EventsOf makes one event for each idsPerEntry ids.
 func EventsOf(ids []string, event func([]string) record.Event) (out []record.Event) {
 	for part := range slices.Chunk(ids, idsPerEntry) {
 		out = append(out, event(part))

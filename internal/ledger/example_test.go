@@ -56,7 +56,8 @@ func example() (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, l.Close()) }()
-	if _, err := l.Append(ctx, time.Now(), "bg-0000-000", ledger.AnyVersion, nil, ledger.Draft{Kind: "said/v1", Body: []byte(`{}`)}); err != nil {
+	fact := ledger.Draft{Kind: "said/v1", Body: []byte(`{}`)}
+	if _, err := l.Append(ctx, time.Now(), "bg-0000-000", ledger.AnyVersion, nil, fact); err != nil {
 		return err
 	}
 	out := filepath.Join(dir, "export")

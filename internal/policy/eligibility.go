@@ -56,7 +56,7 @@ func (s Share) String() string {
 // MinAdminReviewers is how many different people at the least must say keep to what equals cluster-admin. It is compiled in too.
 const MinAdminReviewers = 2
 
-// holding is a suspended eligibility, and where it can be given back.
+// Holding is a suspended eligibility, and where it can be given back.
 type Holding struct {
 	Eligibility
 	Campaign, Item string

@@ -12,7 +12,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/record"
 )
 
-// PolicyNamespace is the SSHSIG namespace of signatures over access policies.
+// Namespace is the SSHSIG namespace of signatures over access policies.
 const Namespace = "policy@breakglass.dev"
 
 // Why an access policy is in force.
@@ -24,19 +24,19 @@ const (
 	WhyAccepted = "accepted" // an operator started the daemon with --accept-weaker
 )
 
-// PolicyProposed records an access policy that waits for two people, and what it adds or eases. Its text is the entry's text.
+// Proposed records an access policy that waits for two people, and what it adds or eases. Its text is the entry's text.
 type Proposed struct {
 	Digest  string   `json:"digest"`
 	Base    string   `json:"base"`    // digest of the policy in force, that it is a change of
 	Changes []string `json:"changes"` // what it adds or eases, in words
 }
 
-// PolicyDropped says that the policy that waited waits no more: another one is on disk.
+// Dropped says that the policy that waited waits no more: another one is on disk.
 type Dropped struct {
 	Digest string `json:"digest"`
 }
 
-// PolicySigned is one person's yes to an access policy: to one that waits, or to one that is in force and that nobody else has agreed to.
+// Signed is one person's yes to an access policy: to one that waits, or to one that is in force and that nobody else has agreed to.
 type Signed struct {
 	By        record.Actor `json:"by"`
 	Entry     string       `json:"entry"`           // hex SHA-256 of the leaf that proposed it or put it in force: what they signed for, once
@@ -44,7 +44,7 @@ type Signed struct {
 	Base      string       `json:"base"`            // of the policy in force when they signed
 	Waive     bool         `json:"waive,omitempty"` // new keys and accounts count at once, if both signatures say so
 	PublicKey string       `json:"publicKey"`
-	Signature string       `json:"signature"` // armored SSHSIG over PolicyText
+	Signature string       `json:"signature"` // armored SSHSIG over Text
 }
 
 // Kind names the event in the ledger.
@@ -56,7 +56,7 @@ func (Dropped) Kind() string { return "policy-dropped/v1" }
 // Kind names the event in the ledger.
 func (Signed) Kind() string { return "policy-signed/v1" }
 
-// policyKinds are the kinds of entries about the access policy.
+// Kinds are the kinds of entries about the access policy.
 var Kinds = record.Kinds{
 	"policy-loaded/v1":   record.Older[Loaded]("why", "base", "proposal"),
 	"policy-loaded/v2":   record.As[Loaded],
@@ -65,7 +65,7 @@ var Kinds = record.Kinds{
 	"policy-signed/v1":   record.As[Signed],
 }
 
-// PolicyText is what a person signs: the entry, which no other ledger and no other time has, the policy, and the one that it follows.
+// Text is what a person signs: the entry, which no other ledger and no other time has, the policy, and the one that it follows.
 func Text(entry, digest, base string, waive bool) []byte {
 	cooling := "kept"
 	if waive {
@@ -74,7 +74,7 @@ func Text(entry, digest, base string, waive bool) []byte {
 	return fmt.Appendf(nil, "breakglass policy v1\nentry %s\npolicy %s\nin force %s\ncooling-off %s\n", entry, digest, base, cooling)
 }
 
-// verify checks the signature with nothing but what the ledger holds.
+// Verify checks the signature with nothing but what the ledger holds.
 func (s Signed) Verify() error {
 	key, _, _, rest, err := ssh.ParseAuthorizedKey([]byte(s.PublicKey))
 	if err != nil || len(rest) > 0 {
@@ -89,7 +89,7 @@ func (s Signed) Verify() error {
 // policyPart begins the names of the texts of an entry that together are an access policy.
 const policyPart = "policy-"
 
-// textsOf cuts a policy's file into texts of an entry.
+// TextsOf cuts a policy's file into texts of an entry.
 func TextsOf(p *Policy) map[string]string {
 	texts := map[string]string{}
 	for n, rest := 0, string(p.text); rest != ""; n++ {

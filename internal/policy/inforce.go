@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// follow completes the entry of a policy that comes in force after the one that is.
+// Follow completes the entry of a policy that comes in force after the one that is.
 func (st *State) Follow(p *Policy, ev Loaded) Loaded {
 	const most = 200
 	ev.Digest, ev.Base, ev.Changes = p.Digest, st.Loaded.Digest, Bounded(ev.Changes)
@@ -22,7 +22,7 @@ func (st *State) Follow(p *Policy, ev Loaded) Loaded {
 // Text is the file that the policy was read from.
 func (p *Policy) Text() string { return string(p.text) }
 
-// bounded is what is recorded of changes in words.
+// Bounded is what is recorded of changes in words.
 func Bounded(changes []string) []string {
 	const most, mostBytes = 200, 40 << 10
 	size := 0
@@ -34,7 +34,7 @@ func Bounded(changes []string) []string {
 	return changes
 }
 
-// frozenTeams is the membership of every team, for the record.
+// FrozenTeams is the membership of every team, for the record.
 func FrozenTeams(p *Policy) []FrozenTeam {
 	out := make([]FrozenTeam, len(p.Teams))
 	for i, t := range p.Teams {
@@ -48,7 +48,7 @@ func (p *Policy) MayReview(person string) bool {
 	return slices.Contains(p.Members(p.Campaign.Reviewers), person)
 }
 
-// left counts the approvers that a recorded policy leaves for a profile with a set suspended, and how many there must be.
+// Left counts the approvers that a recorded policy leaves for a profile with a set suspended, and how many there must be.
 func (ev Loaded) Left(e Eligibility, set suspensions) (left, need int) {
 	n := slices.IndexFunc(ev.Quorums, func(q ProfileQuorum) bool { return q.Profile == e.Profile })
 	if n < 0 || e.Part != PartApprover {

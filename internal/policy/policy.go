@@ -65,7 +65,7 @@ var (
 	}
 )
 
-// pattern compiles a regular expression at its first use: the command line initialises this package in every command, and needs none.
+// Pattern compiles a regular expression at its first use: the command line initialises this package in every command, and needs none.
 func Pattern(expr string) func() *regexp.Regexp {
 	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expr) })
 }
@@ -80,7 +80,7 @@ const (
 	RiskCritical Risk = "critical"
 )
 
-// Policy is a validated, immutable access policy: who exists, what may be asked for, and who must agree. ParsePolicy makes
+// Policy is a validated, immutable access policy: who exists, what may be asked for, and who must agree. Parse makes
 // it; whatever it returns satisfies every rule of this file. It is safe for concurrent use. What its methods return points
 // into it and must not be changed.
 type Policy struct {
@@ -97,7 +97,7 @@ type Policy struct {
 	Change     ChangeRule   // of this policy itself
 
 	text      []byte               // of the file
-	suspended suspensions          // what recertification took away, as far as it is in force; see suspending
+	suspended suspensions          // what recertification took away, as far as it is in force; see Suspending
 	cooling   map[string]time.Time // what is new, and from when on approvals by it count; see newest
 	find      lookup               // see index
 }
@@ -231,7 +231,7 @@ func (p *Policy) PersonByKey(fingerprint string) (string, bool) {
 	return p.People[i].ID, true
 }
 
-// owns reports whether the account or key by which somebody gave a command still is that person's.
+// Owns reports whether the account or key by which somebody gave a command still is that person's.
 func (p *Policy) Owns(a record.Actor) bool {
 	owner, ok := "", false
 	switch {
@@ -352,7 +352,7 @@ func (p *Policy) Quorums() []ProfileQuorum {
 	return out
 }
 
-// members lists everybody in any of the teams, sorted, each once.
+// Members lists everybody in any of the teams, sorted, each once.
 func (p *Policy) Members(teams []string) []string {
 	var out []string
 	for _, id := range teams {
@@ -364,7 +364,7 @@ func (p *Policy) Members(teams []string) []string {
 	return slices.Compact(out)
 }
 
-// reachable reports whether enough people other than the requester can approve for the quorum to be met.
+// Reachable reports whether enough people other than the requester can approve for the quorum to be met.
 func (p *Policy) Reachable(q Quorum, requester string) bool {
 	var all []Approval
 	for _, id := range q.People() {
@@ -381,7 +381,7 @@ func (p *Policy) Reachable(q Quorum, requester string) bool {
 	return len(q.Missing(all)) == 0
 }
 
-// approves reports whether the person's approval counts for a profile on the cluster.
+// Approves reports whether the person's approval counts for a profile on the cluster.
 func (p *Policy) Approves(person, cluster string) bool {
 	return slices.ContainsFunc(p.Profiles, func(x Profile) bool {
 		return slices.Contains(x.Clusters, cluster) && p.Freeze(&x).Counts(person)
@@ -448,7 +448,7 @@ func (p *Policy) stuck(profile *Profile) []string {
 	return out
 }
 
-// ParsePolicy reads an access policy and checks all of it. The name is for messages only. YAML is read strictly: one
+// Parse reads an access policy and checks all of it. The name is for messages only. YAML is read strictly: one
 // document, known keys, no aliases, anchors or tags, and every value of the type that the key needs. The error is a
 // [*strictyaml.Error] with every problem of the file; only what would follow from a problem already named is left out. No problem
 // repeats key material.
@@ -464,7 +464,7 @@ func Parse(name string, data []byte) (*Policy, error) {
 	return &r.policy, nil
 }
 
-// policyReader is the state of one ParsePolicy.
+// policyReader is the state of one Parse.
 type policyReader struct {
 	strictyaml.Reader
 	policy   Policy

@@ -50,7 +50,7 @@ type Quorum struct {
 	Channels []record.Channel `json:"channels"`       // approvals by another channel do not count
 }
 
-// PolicyLoaded records the access policy in force from here on.
+// Loaded records the access policy in force from here on.
 type Loaded struct {
 	Digest  string          `json:"digest"`
 	Changes []string        `json:"changes,omitempty"` // what differs from the policy before, in words
@@ -74,6 +74,7 @@ type ProfileQuorum struct {
 	Guards   []Guard          `json:"guards,omitempty"`
 }
 
+// Kind is as that of every record.Event.
 func (Loaded) Kind() string { return "policy-loaded/v2" }
 
 // Approval is one live approval: taken-back ones are gone from a Request.
@@ -84,7 +85,7 @@ type Approval struct {
 	Signed  bool   // by an SSH key over the request's digest
 }
 
-// missing is the quorum rule: Count distinct people out of From, and at least one out of each team in Each.
+// Missing is the quorum rule: Count distinct people out of From, and at least one out of each team in Each.
 func (q Quorum) Missing(approvals []Approval) []string {
 	people := map[string]bool{}
 	for _, a := range approvals {
@@ -113,7 +114,7 @@ func (q Quorum) Missing(approvals []Approval) []string {
 	return out
 }
 
-// counts reports whether the person's approval can count.
+// Counts reports whether the person's approval can count.
 func (q Quorum) Counts(person string) bool {
 	in := func(t FrozenTeam) bool { return slices.Contains(t.Members, person) }
 	return slices.ContainsFunc(q.From, in) || slices.ContainsFunc(q.Each, in)

@@ -16,7 +16,7 @@ import (
 // adds, eases or says otherwise stays as it is in force, and so do names and descriptions, which approvers read, and the user names
 // and groups of a person in clusters, which say whose access it is that a reviewer judges. A change only takes
 // away exactly if Restrict makes the new policy of the one in force. The result is no whole policy: it has neither text nor digest,
-// and it may break a rule of ParsePolicy; see [Policy.Render].
+// and it may break a rule of Parse; see [Policy.Render].
 func Restrict(old, new *Policy) *Policy {
 	p := *old
 	p.Digest, p.text, p.find = "", nil, lookup{}
@@ -215,7 +215,7 @@ func Eases(old, new *Policy) []string {
 	return Diff(Restrict(old, new), new)
 }
 
-// Render writes the policy as a file that ParsePolicy reads, every key written out. It fails if the policy breaks a rule.
+// Render writes the policy as a file that Parse reads, every key written out. It fails if the policy breaks a rule.
 func (p *Policy) Render() (*Policy, error) {
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }

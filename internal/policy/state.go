@@ -13,7 +13,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/record"
 )
 
-// policyState is the fold of PolicyStream: the policy in force, who agreed to it, and what waits. The service and the audit share it.
+// State is the fold of PolicyStream: the policy in force, who agreed to it, and what waits. The service and the audit share it.
 type State struct {
 	Rev           int64  // entries of the stream
 	Loaded        Loaded // in force
@@ -34,13 +34,13 @@ type State struct {
 	signed  map[string][]Signed
 }
 
-// guarded reports whether two people must agree to what the policy in force does not have.
+// Guarded reports whether two people must agree to what the policy in force does not have.
 func (st *State) Guarded() bool { return st.Policy != nil && st.Policy.Change.Approvers != "" }
 
-// unconfirmed reports whether the policy in force is one that only an operator has agreed to, though two people must.
+// Unconfirmed reports whether the policy in force is one that only an operator has agreed to, though two people must.
 func (st *State) Unconfirmed() bool { return st.Guarded() && !st.Agreed || st.accepted }
 
-// apply adds one entry. With proof, signatures are checked, and whether what nobody signed really only takes away.
+// Apply adds one entry. With proof, signatures are checked, and whether what nobody signed really only takes away.
 func (st *State) Apply(e ledger.Entry, ev record.Event, proof bool) error {
 	if st.signed == nil {
 		st.signed, st.Cooling = map[string][]Signed{}, map[string]time.Time{}
@@ -102,7 +102,7 @@ func (st *State) sign(at time.Time, ev Signed, proof bool) error {
 	return nil
 }
 
-// maySign says why a signature would not count: it is for another policy, or not by one of those who must agree.
+// MaySign says why a signature would not count: it is for another policy, or not by one of those who must agree.
 func (st *State) MaySign(ev Signed, at time.Time) error {
 	digest := ""
 	switch {
@@ -134,9 +134,10 @@ func (st *State) MaySign(ev Signed, at time.Time) error {
 	return nil
 }
 
+// ErrSignedAlready is why a second signature of the same person does not count.
 var ErrSignedAlready = fmt.Errorf("this person has signed it already")
 
-// signers is who has signed for an entry, and whether two of them let new keys and accounts count at once.
+// Signers is who has signed for an entry, and whether two of them let new keys and accounts count at once.
 func (st *State) Signers(entry string) (people []string, waived bool) {
 	var waivers []string
 	for _, s := range st.signed[entry] {
@@ -269,14 +270,14 @@ func (st *State) cool(at time.Time, ev Loaded, p *Policy, waived bool) {
 	st.Cooling = cooling
 }
 
-// inForce is the policy in force with what is cooling off.
+// InForce is the policy in force with what is cooling off.
 func (st *State) InForce() *Policy {
 	p := *st.Policy
 	p.cooling = st.Cooling
 	return &p
 }
 
-// notCooling refuses an approval by a key or account that is new, or, where no team agrees to changes, of a new member of a team
+// NotCooling refuses an approval by a key or account that is new, or, where no team agrees to changes, of a new member of a team
 // or for a new profile.
 func (p *Policy) NotCooling(a record.Actor, q Quorum, profile string, now time.Time) error {
 	new, until := Newest(p.cooling, a, q, profile)
@@ -302,7 +303,7 @@ func (p *Policy) NotCooling(a record.Actor, q Quorum, profile string, now time.T
 		until.UTC().Format("2006-01-02 15:04 UTC"))
 }
 
-// newest is what of all that an approval rests on begins to count last, and when: the key or account, the membership in each team of
+// Newest is what of all that an approval rests on begins to count last, and when: the key or account, the membership in each team of
 // the quorum, the profile.
 func Newest(cooling map[string]time.Time, a record.Actor, q Quorum, profile string) (what string, until time.Time) {
 	of := []string{credentialOf(a), profilePlace(profile)}
@@ -319,7 +320,7 @@ func Newest(cooling map[string]time.Time, a record.Actor, q Quorum, profile stri
 	return what, until
 }
 
-// places is everybody's place in a team and every profile, and whose it is.
+// Places is everybody's place in a team and every profile, and whose it is.
 func (p *Policy) Places() map[string]string {
 	out := map[string]string{}
 	for _, t := range p.Teams {
@@ -337,7 +338,7 @@ func teamPlace(team, person string) string { return "team/" + team + "/" + perso
 
 func profilePlace(profile string) string { return "profile/" + profile }
 
-// credentials is every key and account and whose it is.
+// Credentials is every key and account and whose it is.
 func (p *Policy) Credentials() map[string]string {
 	out := map[string]string{}
 	for _, x := range p.People {
@@ -362,7 +363,7 @@ func credentialOf(a record.Actor) string {
 	return ""
 }
 
-// publicKey is a person's key as an entry has it.
+// PublicKey is a person's key as an entry has it.
 func (p *Policy) PublicKey(person, fingerprint string) (string, bool) {
 	x, ok := p.Person(person)
 	if !ok {
@@ -375,7 +376,7 @@ func (p *Policy) PublicKey(person, fingerprint string) (string, bool) {
 	return strings.TrimSpace(string(ssh.MarshalAuthorizedKey(k.Public))), true
 }
 
-// whyWords says in words why a policy is in force.
+// WhyWords says in words why a policy is in force.
 func WhyWords(why string) string {
 	return cmp.Or(map[string]string{
 		WhyFirst:    "the first that this ledger keeps",

@@ -20,6 +20,7 @@ type suspensions map[Eligibility][]Holding
 
 func (s suspensions) has(e Eligibility) bool { _, is := s[e]; return is }
 
+// SetOf puts suspended eligibility together by what it is.
 func SetOf(list []Holding) suspensions {
 	set := suspensions{}
 	for _, h := range list {
@@ -28,12 +29,12 @@ func SetOf(list []Holding) suspensions {
 	return set
 }
 
-// reinstating is how it is given back: in every campaign that holds it.
+// Reinstating is how it is given back: in every campaign that holds it.
 func Reinstating(held []Holding) string {
 	return record.JoinAnd(words(held, func(h Holding) string { return "breakglass recert reinstate " + h.Campaign + " --item " + h.Item }))
 }
 
-// suspending returns the policy with eligibility taken away. What would leave a profile with too few people for an emergency
+// Suspending returns the policy with eligibility taken away. What would leave a profile with too few people for an emergency
 // is not in force there, whoever decided it and whatever the policy was then: governance must not shut the emergency door.
 func (p *Policy) Suspending(list []Holding) *Policy {
 	after := *p
@@ -52,12 +53,13 @@ func (p *Policy) Suspending(list []Holding) *Policy {
 	return &after
 }
 
-// place is what a floor holds for: a part in a profile on a cluster.
+// Place is what a floor holds for: a part in a profile on a cluster.
 type Place struct {
 	part             Part
 	profile, cluster string
 }
 
+// PlaceOf is the place that an eligibility is about.
 func PlaceOf(e Eligibility) Place { return Place{e.Part, e.Profile, e.Cluster} }
 
 // room is who is left for a place, and how many must be.
@@ -116,9 +118,10 @@ type rooms struct {
 	at  map[Place]*room
 }
 
+// Rooms counts how much can be suspended beside a set that is, place by place.
 func (p *Policy) Rooms(set suspensions) *rooms { return &rooms{p, set, map[Place]*room{}} }
 
-// take suspends what the policy offers, if the floor allows it, and says whether it is suspended now.
+// Take suspends what the policy offers, if the floor allows it, and says whether it is suspended now.
 func (r *rooms) Take(e Eligibility) bool {
 	if r.set.has(e) {
 		return true
@@ -148,6 +151,7 @@ func (p *Policy) Suspensions() []Eligibility {
 	return slices.SortedFunc(maps.Keys(p.suspended), CompareEligibility)
 }
 
+// CompareEligibility orders eligibility by its fields.
 func CompareEligibility(a, b Eligibility) int {
 	return cmp.Or(strings.Compare(a.Profile, b.Profile), strings.Compare(a.Cluster, b.Cluster),
 		strings.Compare(string(a.Part), string(b.Part)),
@@ -164,13 +168,13 @@ func (p *Policy) keepsFloor(e Eligibility, set suspensions) bool {
 	return p.roomAt(PlaceOf(e), set).keeps()
 }
 
-// offers reports whether a profile can be asked for on a cluster.
+// Offers reports whether a profile can be asked for on a cluster.
 func (p *Policy) Offers(profile, cluster string) bool {
 	prof, ok := p.Profile(profile)
 	return ok && slices.Contains(prof.Clusters, cluster)
 }
 
-// able reports whether a person has what it takes to approve by one of the channels.
+// Able reports whether a person has what it takes to approve by one of the channels.
 func (p *Policy) Able(id string, channels []record.Channel) bool {
 	x, ok := p.Person(id)
 	return ok && (len(x.Slack) > 0 && slices.Contains(channels, record.ChannelSlack) || len(x.Keys) > 0 &&
@@ -194,7 +198,7 @@ func (p *Policy) freezeWithout(prof *Profile, cluster string, set suspensions) Q
 	return q
 }
 
-// notSuspended refuses a part that was taken away.
+// NotSuspended refuses a part that was taken away.
 func (p *Policy) NotSuspended(e Eligibility) error {
 	if !p.Suspended(e) {
 		return nil
@@ -255,7 +259,7 @@ func (p *Policy) Ways() []TeamPart {
 	return out
 }
 
-// still says in words what the policy has of a place in a team, or of a team's way; empty: nothing.
+// Still says in words what the policy has of a place in a team, or of a team's way; empty: nothing.
 func (p *Policy) Still(m Membership, way *TeamPart) string {
 	if m != (Membership{}) && slices.Contains(p.Members([]string{m.Team}), m.Person) {
 		return m.Person + " in " + m.Team
@@ -304,7 +308,7 @@ const (
 	entryShares   = 32 << 10 // bytes, with at most one share more
 )
 
-// entriesOf cuts shares into what fits into an entry of the ledger.
+// EntriesOf cuts shares into what fits into an entry of the ledger.
 func EntriesOf(shares []Share) (out [][]Share) {
 	size := 0
 	for _, s := range shares {
@@ -322,7 +326,7 @@ func EntriesOf(shares []Share) (out [][]Share) {
 	return out
 }
 
-// partOf is a part of a list of eligibility, as shares say it.
+// PartOf is a part of a list of eligibility, as shares say it.
 func PartOf(list []Eligibility, shares []Share) ([]Eligibility, error) {
 	there, n := make(map[Eligibility]bool, len(list)), 0
 	for _, e := range list {
@@ -352,7 +356,7 @@ func PartOf(list []Eligibility, shares []Share) ([]Eligibility, error) {
 	return out, nil
 }
 
-// holder is who has the SSH key or the Slack account with an item's id, by the policy; empty: nobody, or the item is about something
+// Holder is who has the SSH key or the Slack account with an item's id, by the policy; empty: nobody, or the item is about something
 // else. No scan proves such a thing gone, but the policy says whether it is.
 func (p *Policy) Holder(item string) string {
 	for _, x := range p.People {

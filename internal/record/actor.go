@@ -29,6 +29,7 @@ type Actor struct {
 	Key     string        `json:"key,omitempty"`   // SHA256:… fingerprint of the SSH key, set for ChannelKey
 }
 
+// JoinAnd joins words as a sentence does: "a, b and c".
 func JoinAnd(s []string) string {
 	switch len(s) {
 	case 0:
@@ -45,7 +46,7 @@ func JoinAnd(s []string) string {
 	return out + " and " + s[last]
 }
 
-// is reports whether the account is the one that a policy names; the enterprise counts where the policy has it.
+// Is reports whether the account is the one that a policy names; the enterprise counts where the policy has it.
 func (a SlackAccount) Is(own SlackAccount) bool {
 	return own.Team == a.Team && own.User == a.User && (own.Enterprise == "" || own.Enterprise == a.Enterprise)
 }

@@ -18,7 +18,7 @@ import (
 // Event is one stored fact. The set of events is closed: exactly those that a table of [Kinds] has.
 type Event interface{ Kind() string }
 
-// draft encodes an event for the ledger. encoding/json writes struct fields in their order, so the bytes are canonical.
+// Draft encodes an event for the ledger. encoding/json writes struct fields in their order, so the bytes are canonical.
 func Draft(e Event, texts map[string]string) ledger.Draft {
 	body, err := json.Marshal(e)
 	if err != nil {
@@ -99,7 +99,7 @@ type Ending struct {
 	Reason string
 }
 
-// leafDigest is the digest people approve: it covers the asked facts, the time, the stream and the reason's commitment.
+// LeafDigest is the digest people approve: it covers the asked facts, the time, the stream and the reason's commitment.
 func LeafDigest(e ledger.Entry) string {
 	return text.SHA256(e.Leaf)
 }

@@ -48,15 +48,17 @@ func AsRefusal(err error) (*Refusal, bool) {
 	return r, errors.As(err, &r)
 }
 
+// Refuse makes a Refusal. why is a format for args.
 func Refuse(class Class, code, next, why string, args ...any) *Refusal {
 	return &Refusal{Class: class, Code: code, Why: fmt.Sprintf(why, args...), Next: next}
 }
 
-// problems collects every reason for a refusal, so that people correct them in one go.
+// Problems collects every reason for a refusal, so that people correct them in one go.
 type Problems struct {
 	codes, whys, nexts []string
 }
 
+// Add adds a reason. why is a format for args.
 func (p *Problems) Add(code, next, why string, args ...any) {
 	p.codes, p.whys = append(p.codes, code), append(p.whys, fmt.Sprintf(why, args...))
 	if next != "" {
@@ -64,6 +66,7 @@ func (p *Problems) Add(code, next, why string, args ...any) {
 	}
 }
 
+// Refusal is all of them in one, nil if there is none.
 func (p *Problems) Refusal() error {
 	if len(p.codes) == 0 {
 		return nil
