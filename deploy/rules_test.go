@@ -15,7 +15,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"github.com/breakglassd/breakglass/internal/bgtest/real"
+	"github.com/breakglassd/breakglass/internal/real"
 )
 
 // alertCase is one series, or several, and what an alert says of it. Steps are minutes, or hours where at is in hours, in promtool's

@@ -15,7 +15,7 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/devmode"
-	"github.com/breakglassd/breakglass/internal/devmode/memca"
+	memca "github.com/breakglassd/breakglass/internal/sim/ca"
 )
 
 func TestWalkthroughRunsTheWholeJob(t *testing.T) {

@@ -7,9 +7,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/breakglassd/breakglass/internal/devmode/slacksim"
 	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/record"
+	slacksim "github.com/breakglassd/breakglass/internal/sim/slack"
 )
 
 // said is what a doctor says, line by line.

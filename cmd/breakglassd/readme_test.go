@@ -11,7 +11,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/breakglassd/breakglass/internal/bgtest"
-	"github.com/breakglassd/breakglass/internal/bgtest/real"
+	"github.com/breakglassd/breakglass/internal/real"
 )
 
 // TestReadmeSetsUpACluster runs the commands of the README's "Set it up" as they stand, from an empty Vault and an empty cluster to

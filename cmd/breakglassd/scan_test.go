@@ -14,10 +14,10 @@ import (
 	"testing"
 
 	"github.com/breakglassd/breakglass/internal/bgtest"
-	"github.com/breakglassd/breakglass/internal/bgtest/real"
 	"github.com/breakglassd/breakglass/internal/cluster"
 	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/policy"
+	"github.com/breakglassd/breakglass/internal/real"
 	"github.com/breakglassd/breakglass/internal/vaultca"
 )
 

@@ -36,10 +36,10 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/bgtest"
-	"github.com/breakglassd/breakglass/internal/bgtest/real"
-	"github.com/breakglassd/breakglass/internal/devmode/kubesim"
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/ledger/sqlstore"
+	"github.com/breakglassd/breakglass/internal/real"
+	kubesim "github.com/breakglassd/breakglass/internal/sim/kube"
 )
 
 // Secrets that must never be seen again once they are in their files.

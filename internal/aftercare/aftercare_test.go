@@ -20,11 +20,11 @@ import (
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/cluster"
-	"github.com/breakglassd/breakglass/internal/devmode/kubesim"
 	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/record"
 	"github.com/breakglassd/breakglass/internal/session"
 	"github.com/breakglassd/breakglass/internal/session/store"
+	kubesim "github.com/breakglassd/breakglass/internal/sim/kube"
 	"github.com/breakglassd/breakglass/internal/sweep"
 )
 

@@ -26,9 +26,9 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/bgtest"
-	"github.com/breakglassd/breakglass/internal/bgtest/real"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/real"
 )
 
 // daemon is a whole system with the API on a real port.

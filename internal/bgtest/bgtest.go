@@ -27,11 +27,11 @@ import (
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
-	"github.com/breakglassd/breakglass/internal/devmode/memca"
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/ledger/sqlstore"
 	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/record"
+	memca "github.com/breakglassd/breakglass/internal/sim/ca"
 )
 
 // Origin is the ledger's name in tests.

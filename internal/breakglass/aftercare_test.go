@@ -15,9 +15,9 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
-	"github.com/breakglassd/breakglass/internal/devmode/memca"
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/policy"
+	memca "github.com/breakglassd/breakglass/internal/sim/ca"
 )
 
 // servers is a Prover: API servers that refuse a certificate from a time on, or are away.

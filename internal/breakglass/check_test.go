@@ -13,7 +13,7 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
-	"github.com/breakglassd/breakglass/internal/devmode/memca"
+	memca "github.com/breakglassd/breakglass/internal/sim/ca"
 )
 
 // TestCertificateIsBelievedOnlyFromThePinnedIssuerForTheKeyThatWasOrdered is about what an authority cannot be told to do wrong

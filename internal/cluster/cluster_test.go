@@ -31,11 +31,11 @@ import (
 	rbacclient "k8s.io/client-go/kubernetes/typed/rbac/v1"
 	"k8s.io/client-go/rest"
 
-	"github.com/breakglassd/breakglass/internal/bgtest/real"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/cluster"
-	"github.com/breakglassd/breakglass/internal/devmode/kubesim"
 	"github.com/breakglassd/breakglass/internal/policy"
+	"github.com/breakglassd/breakglass/internal/real"
+	kubesim "github.com/breakglassd/breakglass/internal/sim/kube"
 )
 
 const (

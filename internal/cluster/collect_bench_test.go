@@ -16,9 +16,9 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/breakglassd/breakglass/internal/bgtest/real"
 	"github.com/breakglassd/breakglass/internal/cluster"
 	"github.com/breakglassd/breakglass/internal/inventory"
+	"github.com/breakglassd/breakglass/internal/real"
 )
 
 const (

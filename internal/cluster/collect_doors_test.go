@@ -24,9 +24,9 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
-	"github.com/breakglassd/breakglass/internal/bgtest/real"
 	"github.com/breakglassd/breakglass/internal/cluster"
 	"github.com/breakglassd/breakglass/internal/inventory"
+	"github.com/breakglassd/breakglass/internal/real"
 )
 
 // commandLine is how the real program was started, as the system's process list shows it.

@@ -9,9 +9,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/breakglassd/breakglass/internal/bgtest/real"
 	"github.com/breakglassd/breakglass/internal/cluster"
 	"github.com/breakglassd/breakglass/internal/inventory"
+	"github.com/breakglassd/breakglass/internal/real"
 )
 
 // obj is a Kubernetes object as JSON writes it.

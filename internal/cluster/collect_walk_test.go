@@ -17,9 +17,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/breakglassd/breakglass/internal/bgtest/real"
 	"github.com/breakglassd/breakglass/internal/cluster"
 	"github.com/breakglassd/breakglass/internal/inventory"
+	"github.com/breakglassd/breakglass/internal/real"
 )
 
 // Ways to cluster-admin that are shown are walked, step by step, with nothing but the first person's certificate: at the end

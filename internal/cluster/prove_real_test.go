@@ -8,10 +8,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/breakglassd/breakglass/internal/bgtest/real"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/cluster"
 	"github.com/breakglassd/breakglass/internal/policy"
+	"github.com/breakglassd/breakglass/internal/real"
 )
 
 // denyEverything is an authorization configuration whose webhook does not answer, with the failure policy Deny, for names of ours.

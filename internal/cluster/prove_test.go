@@ -23,8 +23,8 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/cluster"
-	"github.com/breakglassd/breakglass/internal/devmode/kubesim"
 	"github.com/breakglassd/breakglass/internal/policy"
+	kubesim "github.com/breakglassd/breakglass/internal/sim/kube"
 	"github.com/breakglassd/breakglass/internal/sweep"
 )
 

@@ -32,10 +32,10 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
-	"github.com/breakglassd/breakglass/internal/bgtest/real"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/cluster"
 	"github.com/breakglassd/breakglass/internal/policy"
+	"github.com/breakglassd/breakglass/internal/real"
 	"github.com/breakglassd/breakglass/policies"
 )
 

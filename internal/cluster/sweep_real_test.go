@@ -17,9 +17,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/breakglassd/breakglass/internal/bgtest/real"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/cluster"
+	"github.com/breakglassd/breakglass/internal/real"
 	"github.com/breakglassd/breakglass/internal/session"
 	"github.com/breakglassd/breakglass/internal/sweep"
 )

@@ -13,7 +13,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/breakglassd/breakglass/internal/devmode/kubesim"
+	kubesim "github.com/breakglassd/breakglass/internal/sim/kube"
 )
 
 // auditor sends what is done in the embedded cluster to the daemon's audit webhook, as kube-apiserver does: in batches of

@@ -12,7 +12,7 @@ import (
 	"strings"
 
 	"github.com/breakglassd/breakglass/deploy"
-	"github.com/breakglassd/breakglass/internal/bgtest/real"
+	"github.com/breakglassd/breakglass/internal/real"
 	"github.com/breakglassd/breakglass/policies"
 )
 

@@ -24,9 +24,9 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/breakglass"
-	"github.com/breakglassd/breakglass/internal/devmode/slacksim"
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/ledger/sqlstore"
+	slacksim "github.com/breakglassd/breakglass/internal/sim/slack"
 )
 
 // Daemon is what the walkthrough needs to know of the running daemon.

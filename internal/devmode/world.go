@@ -23,11 +23,11 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
-	"github.com/breakglassd/breakglass/internal/bgtest/real"
 	"github.com/breakglassd/breakglass/internal/breakglass"
-	"github.com/breakglassd/breakglass/internal/devmode/kubesim"
-	"github.com/breakglassd/breakglass/internal/devmode/memca"
-	"github.com/breakglassd/breakglass/internal/devmode/slacksim"
+	"github.com/breakglassd/breakglass/internal/real"
+	memca "github.com/breakglassd/breakglass/internal/sim/ca"
+	kubesim "github.com/breakglassd/breakglass/internal/sim/kube"
+	slacksim "github.com/breakglassd/breakglass/internal/sim/slack"
 )
 
 // The names in the example world.

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/breakglassd/breakglass/internal/bgtest/real"
+	"github.com/breakglassd/breakglass/internal/real"
 )
 
 // kubeadm writes the control planes of most clusters that are not bought. What it writes is given here as it is to `scan --given`.

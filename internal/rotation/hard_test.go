@@ -23,8 +23,8 @@ import (
 
 	"k8s.io/client-go/rest"
 
-	"github.com/breakglassd/breakglass/internal/bgtest/real"
 	"github.com/breakglassd/breakglass/internal/cluster"
+	"github.com/breakglassd/breakglass/internal/real"
 	"github.com/breakglassd/breakglass/internal/rotation"
 )
 

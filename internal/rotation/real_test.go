@@ -26,9 +26,9 @@ import (
 
 	"github.com/hashicorp/vault/api"
 
-	"github.com/breakglassd/breakglass/internal/bgtest/real"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/cluster"
+	"github.com/breakglassd/breakglass/internal/real"
 	"github.com/breakglassd/breakglass/internal/rotation"
 	"github.com/breakglassd/breakglass/internal/vaultca"
 )

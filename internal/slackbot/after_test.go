@@ -10,7 +10,7 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
-	"github.com/breakglassd/breakglass/internal/devmode/slacksim"
+	slacksim "github.com/breakglassd/breakglass/internal/sim/slack"
 )
 
 // servers is a Prover: API servers by address, and what each answers.

@@ -10,8 +10,8 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
-	"github.com/breakglassd/breakglass/internal/devmode/slacksim"
 	"github.com/breakglassd/breakglass/internal/record"
+	slacksim "github.com/breakglassd/breakglass/internal/sim/slack"
 )
 
 func TestRequestApprovedInSlackIsClaimedAndRevoked(t *testing.T) {

@@ -12,9 +12,9 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
-	"github.com/breakglassd/breakglass/internal/devmode/slacksim"
 	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/record"
+	slacksim "github.com/breakglassd/breakglass/internal/sim/slack"
 )
 
 // reload has the daemon read a policy, which may wait.
@@ -121,7 +121,7 @@ func TestHostileChangesOfTheAccessPolicyAreShownAsTheyAre(t *testing.T) {
 
 // The page of the simulated workspace shows every emoji that the bot writes, as Slack does, and not its name.
 func TestPageOfTheSimulatedWorkspaceKnowsEveryEmoji(t *testing.T) {
-	page, err := os.ReadFile("../devmode/slacksim/page.js")
+	page, err := os.ReadFile("../sim/slack/page.js")
 	must(t, err)
 	files, err := filepath.Glob("*.go")
 	must(t, err)

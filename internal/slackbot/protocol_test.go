@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/breakglassd/breakglass/internal/bgtest"
-	"github.com/breakglassd/breakglass/internal/devmode/slacksim"
+	slacksim "github.com/breakglassd/breakglass/internal/sim/slack"
 	"github.com/breakglassd/breakglass/internal/slackbot"
 )
 

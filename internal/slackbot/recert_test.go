@@ -14,12 +14,12 @@ import (
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/campaign"
-	"github.com/breakglassd/breakglass/internal/devmode/slacksim"
 	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/recert"
 	"github.com/breakglassd/breakglass/internal/record"
+	slacksim "github.com/breakglassd/breakglass/internal/sim/slack"
 	"github.com/breakglassd/breakglass/internal/slackbot"
 )
 

@@ -18,9 +18,9 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
-	"github.com/breakglassd/breakglass/internal/devmode/slacksim"
 	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/record"
+	slacksim "github.com/breakglassd/breakglass/internal/sim/slack"
 	"github.com/breakglassd/breakglass/internal/text"
 	"github.com/breakglassd/breakglass/internal/text/texttest"
 )

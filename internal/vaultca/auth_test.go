@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/breakglassd/breakglass/internal/bgtest/real"
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/real"
 )
 
 // running starts Run and stops it with the test.

@@ -16,7 +16,7 @@ import (
 	"time"
 	"unicode"
 
-	"github.com/breakglassd/breakglass/internal/bgtest/real"
+	"github.com/breakglassd/breakglass/internal/real"
 	"github.com/breakglassd/breakglass/internal/text/texttest"
 	"github.com/breakglassd/breakglass/policies"
 )

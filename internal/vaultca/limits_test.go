@@ -20,8 +20,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/breakglassd/breakglass/internal/bgtest/real"
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/real"
 	"github.com/breakglassd/breakglass/policies"
 )
 

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/breakglassd/breakglass/internal/bgtest/real"
+	"github.com/breakglassd/breakglass/internal/real"
 	"github.com/breakglassd/breakglass/policies"
 )
 

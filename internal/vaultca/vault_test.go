@@ -27,8 +27,8 @@ import (
 
 	"github.com/hashicorp/vault/api"
 
-	"github.com/breakglassd/breakglass/internal/bgtest/real"
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/real"
 )
 
 const group = "breakglass:cluster-admins"

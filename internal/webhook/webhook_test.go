@@ -21,9 +21,9 @@ import (
 	"time"
 
 	"github.com/breakglassd/breakglass/internal/bgtest"
-	"github.com/breakglassd/breakglass/internal/bgtest/real"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/policy"
+	"github.com/breakglassd/breakglass/internal/real"
 	"github.com/breakglassd/breakglass/internal/record"
 	"github.com/breakglassd/breakglass/internal/webhook"
 )

@@ -13,10 +13,10 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/bgtest"
-	"github.com/breakglassd/breakglass/internal/bgtest/real"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/ledger/sqlstore"
+	"github.com/breakglassd/breakglass/internal/real"
 	"github.com/breakglassd/breakglass/internal/recert"
 )
 

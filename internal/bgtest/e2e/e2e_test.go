@@ -18,7 +18,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
-	"github.com/breakglassd/breakglass/internal/devmode/slacksim"
+	slacksim "github.com/breakglassd/breakglass/internal/sim/slack"
 )
 
 // kubectl runs the real kubectl with a kubeconfig that breakglass wrote.

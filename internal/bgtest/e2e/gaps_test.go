@@ -28,9 +28,9 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/bgtest"
-	"github.com/breakglassd/breakglass/internal/bgtest/real"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/real"
 )
 
 // configure replaces one piece of the daemon's configuration, which must be there.

@@ -14,9 +14,9 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/bgtest"
-	"github.com/breakglassd/breakglass/internal/bgtest/real"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/ledger/sqlstore"
+	"github.com/breakglassd/breakglass/internal/real"
 )
 
 // grant is an approved request made through the API, with the key that may claim it.

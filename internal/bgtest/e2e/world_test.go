@@ -27,10 +27,10 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/bgtest"
-	"github.com/breakglassd/breakglass/internal/bgtest/real"
-	"github.com/breakglassd/breakglass/internal/devmode/slacksim"
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/ledger/sqlstore"
+	"github.com/breakglassd/breakglass/internal/real"
+	slacksim "github.com/breakglassd/breakglass/internal/sim/slack"
 )
 
 // The names in this package's world.

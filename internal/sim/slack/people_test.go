@@ -22,7 +22,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/slack-go/slack"
 
-	"github.com/breakglassd/breakglass/internal/devmode/slacksim"
+	slacksim "github.com/breakglassd/breakglass/internal/sim/slack"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")

@@ -17,7 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/breakglassd/breakglass/internal/bgtest/slacksdk"
-	"github.com/breakglassd/breakglass/internal/devmode/slacksim"
+	slacksim "github.com/breakglassd/breakglass/internal/sim/slack"
 )
 
 // heard is what the app on Slack's own SDK says about one request.

@@ -16,7 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/slack-go/slack"
 
-	"github.com/breakglassd/breakglass/internal/devmode/slacksim"
+	slacksim "github.com/breakglassd/breakglass/internal/sim/slack"
 )
 
 func TestNewSaysWhatTheConfigLacks(t *testing.T) {

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/breakglassd/breakglass/internal/devmode/slacksim"
+	slacksim "github.com/breakglassd/breakglass/internal/sim/slack"
 )
 
 // obj and arr keep the tables short.

@@ -34,8 +34,8 @@ import (
 	rbacclient "k8s.io/client-go/kubernetes/typed/rbac/v1"
 	"k8s.io/client-go/rest"
 
-	"github.com/breakglassd/breakglass/internal/bgtest/real"
-	"github.com/breakglassd/breakglass/internal/devmode/kubesim"
+	"github.com/breakglassd/breakglass/internal/real"
+	kubesim "github.com/breakglassd/breakglass/internal/sim/kube"
 )
 
 const (

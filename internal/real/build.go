@@ -188,7 +188,7 @@ func (b *builder) build(ctx context.Context, r recipe, dir string) error {
 // cutShort explains to whoever reads the test's output how to get past a build that is longer than the time they gave.
 func cutShort(r recipe, err error) error {
 	return fmt.Errorf("%s %s was cut short: %w; what is compiled so far is not lost: run it again, or first run\n"+
-		"\tgo test ./internal/bgtest/real -run TestEveryComponentBuilds -timeout 60m", r.component, r.version, err)
+		"\tgo test ./internal/real -run TestEveryComponentBuilds -timeout 60m", r.component, r.version, err)
 }
 
 func goCommand(ctx context.Context, dir string, args ...string) *exec.Cmd {

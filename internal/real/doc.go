@@ -23,7 +23,7 @@
 // BREAKGLASS_TEST_VAULT names a program to use instead; one of another version is refused. What cannot be built fails the
 // test that asked for it: nothing is skipped, because a skipped proof looks like a proof. Before a first run of all tests,
 //
-//	go test ./internal/bgtest/real -run TestEveryComponentBuilds -timeout 60m
+//	go test ./internal/real -run TestEveryComponentBuilds -timeout 60m
 //
 // builds everything without the default ten-minute limit of go test.
 //
