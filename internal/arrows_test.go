@@ -31,6 +31,7 @@ var arrows = map[string]string{
 	"internal/bgtest": "internal/breakglass internal/ledger internal/ledger/sqlstore internal/policy internal/record " +
 		"internal/sim/ca",
 	"internal/bgtest/e2e":       "",
+	"internal/bgtest/realtest":  "internal/real",
 	"internal/bgtest/slacksdk":  "",
 	"internal/bgtest/smalldisk": "",
 	"internal/breakglass":       "internal/campaign internal/ledger internal/policy internal/record internal/text",

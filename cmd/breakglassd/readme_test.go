@@ -11,6 +11,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/breakglassd/breakglass/internal/bgtest"
+	"github.com/breakglassd/breakglass/internal/bgtest/realtest"
 	"github.com/breakglassd/breakglass/internal/real"
 )
 
@@ -18,9 +19,9 @@ import (
 // a doctor that finds nothing wrong. What the README tells people to put into files by hand is done here by hand, and nothing else.
 func TestReadmeSetsUpACluster(t *testing.T) {
 	cleanEnv(t)
-	bins := real.MustBuild(t, real.VaultServer, real.EtcdServer, real.KubeAPIServer, real.KubeCtl)
-	vault := real.NewVault(t, real.VaultOptions{})
-	kube := real.NewCluster(t, real.APIServerOptions{})
+	bins := realtest.MustBuild(t, real.VaultServer, real.EtcdServer, real.KubeAPIServer, real.KubeCtl)
+	vault := realtest.NewVault(t, real.VaultOptions{})
+	kube := realtest.NewCluster(t, real.APIServerOptions{})
 	must := func(err error) {
 		t.Helper()
 		if err != nil {

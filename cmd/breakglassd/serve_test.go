@@ -36,6 +36,7 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/bgtest"
+	"github.com/breakglassd/breakglass/internal/bgtest/realtest"
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/ledger/sqlstore"
 	"github.com/breakglassd/breakglass/internal/real"
@@ -113,10 +114,10 @@ func (s *site) must(err error) {
 func newSite(t *testing.T) *site {
 	cleanEnv(t)
 	s := &site{t: t, dir: t.TempDir(), kubekey: "canary-" + rand.Text()}
-	bins := real.MustBuild(t, real.VaultServer)
+	bins := realtest.MustBuild(t, real.VaultServer)
 	template.once.Do(func() { template.err = makeTemplate(t.Context(), bins) })
 	s.must(template.err)
-	s.vault = real.NewVault(t, real.VaultOptions{CopyOf: template.vault})
+	s.vault = realtest.NewVault(t, real.VaultOptions{CopyOf: template.vault})
 	fact := func(name string) string {
 		m := regexp.MustCompile(`(?m)^\s*` + name + `\s+(\S+)`).FindSubmatch(template.said)
 		if m == nil {

@@ -11,18 +11,18 @@ import (
 	"time"
 
 	"github.com/breakglassd/breakglass/internal/bgtest"
+	"github.com/breakglassd/breakglass/internal/bgtest/realtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/campaign"
 	"github.com/breakglassd/breakglass/internal/cluster"
 	"github.com/breakglassd/breakglass/internal/inventory"
-	"github.com/breakglassd/breakglass/internal/real"
 	"github.com/breakglassd/breakglass/internal/recert"
 )
 
 // TestCampaignRevokesWhatAClusterHasAndTheNextScanProvesIt reviews a real cluster: a reviewer revokes two things, somebody runs
 // the command of one of them, and the next look tells which is gone. Nobody reviews what is about themselves.
 func TestCampaignRevokesWhatAClusterHasAndTheNextScanProvesIt(t *testing.T) {
-	a := real.NewCluster(t, aggregator(t))
+	a := realtest.NewCluster(t, aggregator(t))
 	kubeadm(t, a)
 	apply(t, a, binds("bobs-own", "", "cluster-admin", "user bob@example.com")...)
 	apply(t, a, binds("forgotten", "", "cluster-admin", "user contractor")...)

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/breakglassd/breakglass/internal/bgtest/realtest"
 	"github.com/breakglassd/breakglass/internal/cluster"
 	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/real"
@@ -112,7 +113,7 @@ func peak(f func()) float64 {
 
 // BenchmarkScan is a scan of 10,000 bindings and 100,000 subjects on a real API server: collection, judgement and items.
 func BenchmarkScan(b *testing.B) {
-	a := real.NewCluster(b, real.APIServerOptions{})
+	a := realtest.NewCluster(b, real.APIServerOptions{})
 	begun := time.Now()
 	fill(b, a)
 	b.Logf("made %d bindings in %s", benchBindings, time.Since(begun).Round(time.Millisecond))

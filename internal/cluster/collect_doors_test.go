@@ -24,6 +24,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/breakglassd/breakglass/internal/bgtest/realtest"
 	"github.com/breakglassd/breakglass/internal/cluster"
 	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/real"
@@ -114,10 +115,10 @@ func mustFind(t *testing.T, a *inventory.Analysis, door string, state inventory.
 // Real API servers are started with one door each, and without it; each door is walked through, so that what is found is true.
 func TestDoorsOfRealAPIServers(t *testing.T) {
 	t.Parallel()
-	etcd := real.NewEtcd(t)
+	etcd := realtest.NewEtcd(t)
 	start := func(t *testing.T, o real.APIServerOptions) *real.APIServer {
 		o.Etcd, o.EtcdPrefix = etcd, "/"+strings.ReplaceAll(t.Name(), "/", "-")
-		return real.NewCluster(t, o)
+		return realtest.NewCluster(t, o)
 	}
 
 	t.Run("a static token file and no other door", func(t *testing.T) {
@@ -346,7 +347,7 @@ jwt:
 			real.APIServerOptions{Files: map[string][]byte{"abac.jsonl": []byte(`{"apiVersion":"abac.authorization.kubernetes.io/v1beta1","kind":"Policy","spec":{"user":"ghost","namespace":"*","resource":"*","apiGroup":"*"}}` + "\n")},
 				Flags: []string{"--authorization-mode=RBAC,ABAC", "--authorization-policy-file=abac.jsonl"}})
 		showsItself(t, a)
-		if out := real.MustKubectl(t, a.AdminKubeconfig(), "auth", "can-i", "get", "secrets", "-A",
+		if out := realtest.MustKubectl(t, a.AdminKubeconfig(), "auth", "can-i", "get", "secrets", "-A",
 			"--as=ghost"); strings.TrimSpace(out) != "yes" {
 			t.Fatalf("ghost may not: %s", out)
 		}
@@ -364,7 +365,7 @@ jwt:
 		path := filepath.Join(t.TempDir(), "helpdesk")
 		must(t, a.WriteKubeconfig(path, real.Credentials{CertPEM: cert, KeyPEM: key}))
 		eventually(t, func() string {
-			out, _, err := real.MustBuild(t, real.KubeCtl).Kubectl(t.Context(), path, "auth", "can-i", "*", "*", "--as=x",
+			out, _, err := realtest.MustBuild(t, real.KubeCtl).Kubectl(t.Context(), path, "auth", "can-i", "*", "*", "--as=x",
 				"--as-group=system:masters")
 			if strings.TrimSpace(out) != "yes" {
 				return fmt.Sprintf("helpdesk cannot act as system:masters: %s %v", out, err)
@@ -378,7 +379,7 @@ jwt:
 	t.Run("a certificate through the CSR API", func(t *testing.T) {
 		a := start(t, real.APIServerOptions{})
 		kubeadm(t, a)
-		real.NewController(t, a, "certificatesigningrequest-signing-controller")
+		realtest.NewController(t, a, "certificatesigningrequest-signing-controller")
 		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 		must(t, err)
 		der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: "mallory",
@@ -389,7 +390,7 @@ jwt:
 				"request": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})}}))
 		_, asked := scan(t, a, cluster.CollectOptions{})
 		mustFind(t, asked, inventory.DoorCSR, inventory.Present, inventory.Low, "CertificateSigningRequest mallory asks for user mallory")
-		real.MustKubectl(t, a.AdminKubeconfig(), "certificate", "approve", "mallory")
+		realtest.MustKubectl(t, a.AdminKubeconfig(), "certificate", "approve", "mallory")
 		var s *inventory.Snapshot
 		eventually(t, func() string {
 			if s = collect(t, a, a.AdminKubeconfig(), cluster.CollectOptions{}); !s.CSRs[0].Issued {
@@ -432,9 +433,9 @@ func fingerprintOf(c *x509.Certificate) string { return sha256Hex(c.Raw) }
 
 // What kubectl itself says a subject can do is what the snapshot says, right by right.
 func TestRightsAreThoseThatKubectlLists(t *testing.T) {
-	a := real.NewCluster(t, aggregator(t))
+	a := realtest.NewCluster(t, aggregator(t))
 	kubeadm(t, a)
-	real.NewController(t, a, "clusterrole-aggregation-controller")
+	realtest.NewController(t, a, "clusterrole-aggregation-controller")
 	objects := []obj{object("v1", "Namespace", "", "shop", nil), object("v1", "ServiceAccount", "shop", "robot", nil)}
 	for _, p := range plants() { // the roles and bindings among them
 		for _, o := range p.objects {
@@ -484,7 +485,7 @@ func TestRightsAreThoseThatKubectlLists(t *testing.T) {
 		for _, g := range c.groups {
 			args = append(args, "--as-group", g)
 		}
-		want := listed(real.MustKubectl(t, a.AdminKubeconfig(), args...))
+		want := listed(realtest.MustKubectl(t, a.AdminKubeconfig(), args...))
 		got := written(inventory.RulesFor(s, c.subject, c.groups, c.ns))
 		compared++
 		if diff := cmp.Diff(want, got); diff != "" {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/breakglassd/breakglass/internal/bgtest/realtest"
 	"github.com/breakglassd/breakglass/internal/cluster"
 	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/real"
@@ -112,7 +113,7 @@ func apply(t *testing.T, a *real.APIServer, objects ...obj) {
 	must(t, err)
 	path := filepath.Join(t.TempDir(), "objects.json")
 	must(t, os.WriteFile(path, text, 0o600))
-	real.MustKubectl(t, a.AdminKubeconfig(), "apply", "--server-side", "--force-conflicts", "-f", path)
+	realtest.MustKubectl(t, a.AdminKubeconfig(), "apply", "--server-side", "--force-conflicts", "-f", path)
 }
 
 // A plant is one risky configuration, and what must be found because of it.
@@ -340,7 +341,7 @@ func hook(kind, name, group, version, resource string) []obj {
 }
 
 func TestPlantedRisksAreFound(t *testing.T) {
-	a := real.NewCluster(t, aggregator(t))
+	a := realtest.NewCluster(t, aggregator(t))
 	kubeadm(t, a)
 	all := plants()
 	objects := []obj{object("v1", "Namespace", "", "shop", nil), object("v1", "Namespace", "", "till", nil),

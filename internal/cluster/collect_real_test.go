@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/breakglassd/breakglass/internal/bgtest/realtest"
 	"github.com/breakglassd/breakglass/internal/cluster"
 	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/real"
@@ -131,7 +132,7 @@ func defaultsFile(s *inventory.Snapshot) string {
 }
 
 func TestShippedDefaultsAreThoseOfTheAPIServer(t *testing.T) {
-	a := real.NewCluster(t, real.APIServerOptions{})
+	a := realtest.NewCluster(t, real.APIServerOptions{})
 	s := collect(t, a, a.AdminKubeconfig(), cluster.CollectOptions{})
 	want := defaultsFile(s)
 	const file = "../../policies/recert/defaults-kubernetes.yaml"
@@ -160,7 +161,7 @@ func TestShippedDefaultsAreThoseOfTheAPIServer(t *testing.T) {
 // kubeadm makes of an empty cluster what kubeadm would.
 func kubeadm(t *testing.T, a *real.APIServer) {
 	t.Helper()
-	real.MustKubectl(t, a.AdminKubeconfig(), "apply", "-f", "testdata/kubeadm.yaml")
+	realtest.MustKubectl(t, a.AdminKubeconfig(), "apply", "-f", "testdata/kubeadm.yaml")
 }
 
 // aggregator is how kubeadm starts the API server for extension API servers.
@@ -177,7 +178,7 @@ func aggregator(t *testing.T) real.APIServerOptions {
 
 // A cluster that kubeadm just made has nothing that anybody must look at, and every door is told or says what is missing.
 func TestPlainClusterRaisesNoAlarm(t *testing.T) {
-	a := real.NewCluster(t, aggregator(t))
+	a := realtest.NewCluster(t, aggregator(t))
 	kubeadm(t, a)
 	_, found := scan(t, a, cluster.CollectOptions{})
 	for _, f := range found.Alarms() {

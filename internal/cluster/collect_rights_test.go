@@ -24,6 +24,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/breakglassd/breakglass/internal/bgtest/realtest"
 	"github.com/breakglassd/breakglass/internal/cluster"
 	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/real"
@@ -33,7 +34,7 @@ import (
 // withToken is a kubeconfig for a service account.
 func withToken(t *testing.T, a *real.APIServer, ns, name string) string {
 	t.Helper()
-	token := real.MustKubectl(t, a.AdminKubeconfig(), "-n", ns, "create", "token", name, "--duration", "1h")
+	token := realtest.MustKubectl(t, a.AdminKubeconfig(), "-n", ns, "create", "token", name, "--duration", "1h")
 	path := filepath.Join(t.TempDir(), "kubeconfig")
 	must(t, a.WriteKubeconfig(path, real.Credentials{Token: strings.TrimSpace(token)}))
 	return path
@@ -41,13 +42,13 @@ func withToken(t *testing.T, a *real.APIServer, ns, name string) string {
 
 // What is unread is said, with the right that is missing, and is never taken for absent.
 func TestScanWithoutRightsCannotTell(t *testing.T) {
-	a := real.NewCluster(t, aggregator(t))
+	a := realtest.NewCluster(t, aggregator(t))
 	kubeadm(t, a)
 	dir := t.TempDir()
 	shipped, err := fs.Sub(policies.Kubernetes, "kubernetes")
 	must(t, err)
 	must(t, os.CopyFS(dir, shipped))
-	real.MustKubectl(t, a.AdminKubeconfig(), "apply", "-f", filepath.Join(dir, "rbac.yaml"), "-f",
+	realtest.MustKubectl(t, a.AdminKubeconfig(), "apply", "-f", filepath.Join(dir, "rbac.yaml"), "-f",
 		filepath.Join(dir, "optional", "recert.yaml"))
 	apply(t, a, object("v1", "ServiceAccount", "breakglass", "nobody", nil))
 	apply(t, a, secret("default", "robot-token", "kubernetes.io/service-account-token", obj{"kubernetes.io/service-account.name": "nobody"},
@@ -131,7 +132,7 @@ func TestScanWithoutRightsCannotTell(t *testing.T) {
 
 // The commands that the inventory prints are run as they are, by a shell; the next scan no longer has what they are about.
 func TestTakeAwayCommandsTakeAway(t *testing.T) {
-	a := real.NewCluster(t, aggregator(t))
+	a := realtest.NewCluster(t, aggregator(t))
 	kubeadm(t, a)
 	const evil = "o'brien $(touch pwned) \"x\" \x1b[31m\\ ü 😀"
 	objects := []obj{object("v1", "Namespace", "", "shop", nil), object("v1", "Namespace", "", "till", nil),
@@ -206,7 +207,7 @@ func TestTakeAwayCommandsTakeAway(t *testing.T) {
 // kubectlDir is a directory with the real kubectl in it.
 func kubectlDir(t *testing.T) string {
 	t.Helper()
-	path := real.MustBuild(t, real.KubeCtl)[real.KubeCtl]
+	path := realtest.MustBuild(t, real.KubeCtl)[real.KubeCtl]
 	dir := t.TempDir()
 	must(t, os.Symlink(path, filepath.Join(dir, "kubectl")))
 	return dir
@@ -239,7 +240,7 @@ func through(t *testing.T, a *real.APIServer, answer func(http.ResponseWriter, *
 }
 
 func TestCollectionSurvivesWhatAPIServersDo(t *testing.T) {
-	a := real.NewCluster(t, aggregator(t))
+	a := realtest.NewCluster(t, aggregator(t))
 	kubeadm(t, a)
 
 	t.Run("kubelets tell their configuration", func(t *testing.T) {
@@ -343,7 +344,7 @@ func TestCollectionSurvivesWhatAPIServersDo(t *testing.T) {
 
 // A binding with this daemon's labels is emergency access only if the daemon knows of it.
 func TestForgedLabelsHideNothing(t *testing.T) {
-	a := real.NewCluster(t, aggregator(t))
+	a := realtest.NewCluster(t, aggregator(t))
 	kubeadm(t, a)
 	for _, name := range []string{"breakglass-real", "breakglass-forged"} {
 		b := binds(name, "", "cluster-admin", "user "+name)[0]

@@ -17,6 +17,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/breakglassd/breakglass/internal/bgtest/realtest"
 	"github.com/breakglassd/breakglass/internal/cluster"
 	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/real"
@@ -25,9 +26,9 @@ import (
 // Ways to cluster-admin that are shown are walked, step by step, with nothing but the first person's certificate: at the end
 // the person may do everything, and could not before.
 func TestWaysToClusterAdminCanBeWalked(t *testing.T) {
-	a := real.NewCluster(t, aggregator(t))
+	a := realtest.NewCluster(t, aggregator(t))
 	kubeadm(t, a)
-	real.NewController(t, a, "certificatesigningrequest-signing-controller")
+	realtest.NewController(t, a, "certificatesigningrequest-signing-controller")
 	objects := []obj{object("v1", "Namespace", "", "shop", nil)}
 	for _, p := range plants() {
 		if slices.Contains([]string{"token-create of one account in kube-system", "bind-roles of one role", "csr-approve", "escalate-roles"},
@@ -37,7 +38,7 @@ func TestWaysToClusterAdminCanBeWalked(t *testing.T) {
 	}
 	apply(t, a, objects...)
 	_, found := scan(t, a, cluster.CollectOptions{})
-	bins := real.MustBuild(t, real.KubeCtl)
+	bins := realtest.MustBuild(t, real.KubeCtl)
 
 	person := func(t *testing.T, name string) string {
 		cert, key, err := a.ClusterCA.Client(name)
@@ -66,11 +67,11 @@ func TestWaysToClusterAdminCanBeWalked(t *testing.T) {
 		"onetoken": {[]string{"can make tokens of service accounts (only clusterrole-aggregation-controller)",
 			"service account kube-system/clusterrole-aggregation-controller", "can change roles to hold more"},
 			func(t *testing.T, kubeconfig string) string {
-				token := real.MustKubectl(t, kubeconfig, "create", "token", "clusterrole-aggregation-controller", "--namespace", "kube-system")
+				token := realtest.MustKubectl(t, kubeconfig, "create", "token", "clusterrole-aggregation-controller", "--namespace", "kube-system")
 				account := filepath.Join(t.TempDir(), "account")
 				must(t, a.WriteKubeconfig(account, real.Credentials{Token: strings.TrimSpace(token)}))
 				// The role of everybody who signs in.
-				real.MustKubectl(t, account, "patch", "clusterrole", "system:basic-user", "--type=json", "--patch", all)
+				realtest.MustKubectl(t, account, "patch", "clusterrole", "system:basic-user", "--type=json", "--patch", all)
 				t.Cleanup(func() {
 					// The test's own context has ended here.
 					_, _, err := bins.Kubectl(context.Background(), a.AdminKubeconfig(), "patch", "clusterrole", "system:basic-user", "--type=json",
@@ -87,13 +88,13 @@ func TestWaysToClusterAdminCanBeWalked(t *testing.T) {
 						role = p.Via[0].Name // its own binding and role have one name
 					}
 				}
-				real.MustKubectl(t, kubeconfig, "replace", "--raw", "/apis/rbac.authorization.k8s.io/v1/clusterroles/"+role, "-f",
+				realtest.MustKubectl(t, kubeconfig, "replace", "--raw", "/apis/rbac.authorization.k8s.io/v1/clusterroles/"+role, "-f",
 					file(t, object(rbacV1, "ClusterRole", "", role, obj{"rules": []any{can("*", "*:*")}})))
 				return kubeconfig
 			}},
 		"namedbinder": {[]string{"can bind roles that it does not hold itself (only cluster-admin)", "a holder of ClusterRole cluster-admin"},
 			func(t *testing.T, kubeconfig string) string {
-				real.MustKubectl(t, kubeconfig, "create", "clusterrolebinding", "mine", "--clusterrole=cluster-admin", "--user=namedbinder")
+				realtest.MustKubectl(t, kubeconfig, "create", "clusterrolebinding", "mine", "--clusterrole=cluster-admin", "--user=namedbinder")
 				return kubeconfig
 			}},
 		"signer": {[]string{"can have any client certificate signed", "cluster-admin"},
@@ -103,14 +104,14 @@ func TestWaysToClusterAdminCanBeWalked(t *testing.T) {
 				der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: "x",
 					Organization: []string{"kubeadm:cluster-admins"}}}, key)
 				must(t, err)
-				real.MustKubectl(t, kubeconfig, "create", "-f", file(t, object("certificates.k8s.io/v1", "CertificateSigningRequest", "", "mine",
+				realtest.MustKubectl(t, kubeconfig, "create", "-f", file(t, object("certificates.k8s.io/v1", "CertificateSigningRequest", "", "mine",
 					obj{"spec": obj{"signerName": "kubernetes.io/kube-apiserver-client",
 						"usages": []string{"client auth"}, "request": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})}})))
-				real.MustKubectl(t, kubeconfig, "replace", "--raw", "/apis/certificates.k8s.io/v1/certificatesigningrequests/mine/approval", "-f",
+				realtest.MustKubectl(t, kubeconfig, "replace", "--raw", "/apis/certificates.k8s.io/v1/certificatesigningrequests/mine/approval", "-f",
 					file(t, approved(t, a, "mine")))
 				var cert []byte
 				eventually(t, func() string {
-					text := real.MustKubectl(t, a.AdminKubeconfig(), "get", "csr", "mine", "-o", "jsonpath={.status.certificate}")
+					text := realtest.MustKubectl(t, a.AdminKubeconfig(), "get", "csr", "mine", "-o", "jsonpath={.status.certificate}")
 					if cert, err = base64.StdEncoding.DecodeString(text); err != nil || len(cert) == 0 {
 						return fmt.Sprintf("it is not signed: %v", err)
 					}
@@ -163,7 +164,7 @@ func TestWaysToClusterAdminCanBeWalked(t *testing.T) {
 func approved(t *testing.T, a *real.APIServer, name string) obj {
 	t.Helper()
 	var csr obj
-	must(t, json.Unmarshal([]byte(real.MustKubectl(t, a.AdminKubeconfig(), "get", "csr", name, "-o", "json")), &csr))
+	must(t, json.Unmarshal([]byte(realtest.MustKubectl(t, a.AdminKubeconfig(), "get", "csr", name, "-o", "json")), &csr))
 	csr["status"] = obj{"conditions": []any{obj{"type": "Approved", "status": "True", "reason": "Mine", "message": "I say so"}}}
 	return csr
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/breakglassd/breakglass/internal/bgtest/realtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/cluster"
 	"github.com/breakglassd/breakglass/internal/policy"
@@ -37,10 +38,10 @@ const deadWebhook = `{apiVersion: v1, kind: Config, current-context: c, contexts
 clusters: [{name: c, cluster: {server: "https://127.0.0.1:1/"}}], users: [{name: u}]}`
 
 func TestRealRevocationIsProvenByEveryAPIServer(t *testing.T) {
-	etcd := real.NewEtcd(t)
+	etcd := realtest.NewEtcd(t)
 	p := startReal(t, etcd, "prove")
-	second := real.NewCluster(t, real.APIServerOptions{ReplicaOf: p.APIServer, ClientCAs: p.ca.CertPEM})
-	third := real.NewCluster(t, real.APIServerOptions{ReplicaOf: p.APIServer, ClientCAs: p.ca.CertPEM})
+	second := realtest.NewCluster(t, real.APIServerOptions{ReplicaOf: p.APIServer, ClientCAs: p.ca.CertPEM})
+	third := realtest.NewCluster(t, real.APIServerOptions{ReplicaOf: p.APIServer, ClientCAs: p.ca.CertPEM})
 	addresses := []string{p.URL, second.URL, third.URL}
 	c, err := cluster.Open(cluster.Config{Timeout: unhurried, Targets: []cluster.Target{{ID: "c1", Kubeconfig: p.path,
 		APIServers: addresses}}})
@@ -127,7 +128,7 @@ func TestRealRevocationIsProvenByEveryAPIServer(t *testing.T) {
 		allowedBy(policy.Rights{Group: "breakglass:api-rescue"})
 	})
 	t.Run("a webhook that is down and denies proves nothing", func(t *testing.T) {
-		s := real.NewCluster(t, real.APIServerOptions{ReplicaOf: p.APIServer, ClientCAs: p.ca.CertPEM,
+		s := realtest.NewCluster(t, real.APIServerOptions{ReplicaOf: p.APIServer, ClientCAs: p.ca.CertPEM,
 			Files: map[string][]byte{"authorization.yaml": fmt.Appendf(nil, denyEverything, write(t, deadWebhook))},
 			Flags: []string{"--authorization-config=authorization.yaml"}})
 		c, err := cluster.Open(cluster.Config{Timeout: unhurried, Targets: []cluster.Target{{ID: "c1", Kubeconfig: p.path,

@@ -32,6 +32,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/breakglassd/breakglass/internal/bgtest/realtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/cluster"
 	"github.com/breakglassd/breakglass/internal/policy"
@@ -63,9 +64,9 @@ func startRealWith(t *testing.T, etcd *real.Etcd, prefix string, o real.APIServe
 	t.Helper()
 	ca, err := real.NewCA("break-glass CA " + prefix)
 	must(t, err)
-	p := &prod{ca: ca, bins: real.MustBuild(t, real.KubeCtl), files: t.TempDir()}
+	p := &prod{ca: ca, bins: realtest.MustBuild(t, real.KubeCtl), files: t.TempDir()}
 	o.Etcd, o.EtcdPrefix, o.ClientCAs = etcd, prefix, ca.CertPEM
-	p.APIServer = real.NewCluster(t, o)
+	p.APIServer = realtest.NewCluster(t, o)
 	shipped, err := fs.Sub(policies.Kubernetes, "kubernetes")
 	must(t, err)
 	must(t, os.CopyFS(p.files, shipped))
@@ -82,7 +83,7 @@ func startRealWith(t *testing.T, etcd *real.Etcd, prefix string, o real.APIServe
 
 func (p *prod) kubectl(t *testing.T, args ...string) string {
 	t.Helper()
-	return real.MustKubectl(t, p.AdminKubeconfig(), args...)
+	return realtest.MustKubectl(t, p.AdminKubeconfig(), args...)
 }
 
 func (p *prod) client(t *testing.T, kubeconfig string) rbacclient.RbacV1Interface {
@@ -131,7 +132,7 @@ func mustSee(t *testing.T, what string, see func() error, allowed bool) {
 }
 
 func TestRealClusters(t *testing.T) {
-	etcd := real.NewEtcd(t)
+	etcd := realtest.NewEtcd(t)
 	p, other := startReal(t, etcd, "prod"), startReal(t, etcd, "test")
 	c, err := cluster.Open(cluster.Config{Timeout: unhurried, Targets: []cluster.Target{{ID: "c1", Kubeconfig: p.path},
 		{ID: "c2", Kubeconfig: other.path}}})

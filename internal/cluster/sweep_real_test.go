@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/breakglassd/breakglass/internal/bgtest/realtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/cluster"
 	"github.com/breakglassd/breakglass/internal/real"
@@ -254,7 +255,7 @@ const harmlessBefore = `
 
 func TestRealSweepFindsPlantedTricks(t *testing.T) {
 	t.Parallel()
-	p := startRealWith(t, real.NewEtcd(t), "sweep", audited(t))
+	p := startRealWith(t, realtest.NewEtcd(t), "sweep", audited(t))
 	p.kubectl(t, "apply", "-f", filepath.Join(p.files, "optional", "admission.yaml"), "-f", filepath.Join(p.files, "optional", "sweep.yaml"))
 	c := open(t, 0, p.path)
 	for _, ns := range []string{"shop", "till"} {
@@ -300,17 +301,17 @@ func TestRealSweepFindsPlantedTricks(t *testing.T) {
 	key2, err := ecdsaCSR()
 	must(t, err)
 	for _, args := range harmless {
-		real.MustKubectl(t, alices, args...)
+		realtest.MustKubectl(t, alices, args...)
 	}
 	for i, tr := range planted {
 		if tr.apply != "" {
 			path := filepath.Join(dir, fmt.Sprintf("%d.yaml", i))
 			must(t, os.WriteFile(path, []byte(strings.ReplaceAll(tr.apply, "CSR,", key2+",")), 0o600))
-			real.MustKubectl(t, alices, "create", "-f", path)
+			realtest.MustKubectl(t, alices, "create", "-f", path)
 		}
 		for _, args := range append([][]string{tr.do}, tr.also...) {
 			if len(args) > 0 {
-				real.MustKubectl(t, alices, args...)
+				realtest.MustKubectl(t, alices, args...)
 			}
 		}
 	}
@@ -467,9 +468,9 @@ const alive = `
 // A cluster goes on while somebody repairs it: what its controllers do in that time is not what a session left behind.
 func TestControllersOfALivingClusterAreNotBlamed(t *testing.T) {
 	t.Parallel()
-	p := startRealWith(t, real.NewEtcd(t), "alive", audited(t))
+	p := startRealWith(t, realtest.NewEtcd(t), "alive", audited(t))
 	p.kubectl(t, "apply", "-f", filepath.Join(p.files, "optional", "sweep.yaml"))
-	real.NewController(t, p.APIServer, "*", "bootstrap-signer-controller", "token-cleaner-controller")
+	realtest.NewController(t, p.APIServer, "*", "bootstrap-signer-controller", "token-cleaner-controller")
 	c := open(t, 0, p.path)
 	p.apply(t, alive)
 	settled := func(what, want string, args ...string) {
@@ -493,7 +494,7 @@ func TestControllersOfALivingClusterAreNotBlamed(t *testing.T) {
 	for _, args := range [][]string{words("-n till rollout restart deployment/web"), words("-n till scale deployment/web --replicas=4"),
 		words("-n till delete pod db-0 --wait=false"),
 		words("-n kube-system rollout restart daemonset/agent"), words("create namespace passing"), words("delete namespace passing")} {
-		real.MustKubectl(t, alices, args...)
+		realtest.MustKubectl(t, alices, args...)
 	}
 	settled("a job of the cron job", "tick-", "-n", "till", "get", "jobs", "-o", "name")
 	settled("the node whose kubelet is silent", "node.kubernetes.io/unreachable", "get", "node", "calm", "-o", "jsonpath={.spec.taints}")

@@ -12,8 +12,8 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/breakglassd/breakglass/internal/bgtest/realtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
-	"github.com/breakglassd/breakglass/internal/real"
 )
 
 // deaf accepts connections and never answers: a policy engine whose pod or node is gone.
@@ -37,7 +37,7 @@ func deaf(t *testing.T) string {
 // TestRealWebhookThatHangs is about a real kube-apiserver that waits for a webhook as long as it is told to. What takes time here
 // is the API server's own, and all webhooks hang at the same time.
 func TestRealWebhookThatHangs(t *testing.T) {
-	p := startReal(t, real.NewEtcd(t), "hang")
+	p := startReal(t, realtest.NewEtcd(t), "hang")
 	p.kubectl(t, "apply", "-f", p.files+"/optional/sweep.yaml")
 	c := open(t, 0, p.path)
 	type row struct {

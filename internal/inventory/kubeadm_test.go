@@ -6,13 +6,14 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/breakglassd/breakglass/internal/bgtest/realtest"
 	"github.com/breakglassd/breakglass/internal/real"
 )
 
 // kubeadm writes the control planes of most clusters that are not bought. What it writes is given here as it is to `scan --given`.
 func TestWhatKubeadmWritesIsUnderstood(t *testing.T) {
 	dir := t.TempDir()
-	if err := real.MustBuild(t, real.KubeAdm).WriteWithKubeadm(t.Context(), dir); err != nil {
+	if err := realtest.MustBuild(t, real.KubeAdm).WriteWithKubeadm(t.Context(), dir); err != nil {
 		t.Fatal(err)
 	}
 	files, err := filepath.Glob(filepath.Join(dir, "manifests", "*.yaml"))

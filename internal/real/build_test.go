@@ -18,7 +18,10 @@ import (
 // TestEveryComponentBuilds is also the way to fill the cache before a first run of all tests; see the package comment.
 func TestEveryComponentBuilds(t *testing.T) {
 	all := append(PKIServers(), EtcdServer, KubeAPIServer, KubeCtl, ControllerManager, KubeAdm)
-	bins := MustBuild(t, all...)
+	bins, err := Build(t.Context(), func(format string, args ...any) { fmt.Fprintf(os.Stderr, "real: "+format+"\n", args...) }, all...)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range all {
 		r, err := recipeFor(c)
 		if err != nil {

@@ -2,15 +2,15 @@
 // kubectl and, where a test asks for it, kube-controller-manager. All it needs is Go: no container engine, and no download
 // except modules through the Go module proxy.
 //
-// A fake Vault agrees with whoever wrote it about what Vault does. The claims this project makes (that a hostile CSR comes
+// A fake Vault does what its author believes that Vault does. The claims this project makes (that a hostile CSR comes
 // back clean, that a certificate stops working when its CA leaves the bundle) are claims about the real programs, so they
 // are tested there.
 //
 // # From a test
 //
-//	v := real.NewVault(t, real.VaultOptions{})                               // unsealed, TLS, in memory
-//	a := real.NewCluster(t, real.APIServerOptions{ClientCAs: caPEM})         // etcd and one API server
-//	names := real.MustKubectl(t, a.AdminKubeconfig(), "get", "namespaces")
+//	v := realtest.NewVault(t, real.VaultOptions{})                       // unsealed, TLS, in memory
+//	a := realtest.NewCluster(t, real.APIServerOptions{ClientCAs: caPEM}) // etcd and one API server
+//	names := realtest.MustKubectl(t, a.AdminKubeconfig(), "get", "namespaces")
 //
 // The first test on a machine builds what it needs, which takes minutes; afterwards a Vault or an etcd starts in less than
 // a second and an API server in two to four. A package with many tests starts one of each in TestMain, with [Build] and the

@@ -1,4 +1,4 @@
-package real
+package real_test
 
 import (
 	"crypto/ecdsa"
@@ -17,26 +17,29 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/breakglassd/breakglass/internal/bgtest/realtest"
+	"github.com/breakglassd/breakglass/internal/real"
 )
 
 // person writes a kubeconfig for a client certificate of ca and returns its path and the credential id to expect.
-func person(t *testing.T, a *APIServer, ca *CA, name string, groups ...string) (kubeconfig, credentialID string) {
+func person(t *testing.T, a *real.APIServer, ca *real.CA, name string, groups ...string) (kubeconfig, credentialID string) {
 	t.Helper()
 	cert, key, err := ca.Client(name, groups...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	kubeconfig = filepath.Join(t.TempDir(), name+".kubeconfig")
-	if err := a.WriteKubeconfig(kubeconfig, Credentials{CertPEM: cert, KeyPEM: key}); err != nil {
+	if err := a.WriteKubeconfig(kubeconfig, real.Credentials{CertPEM: cert, KeyPEM: key}); err != nil {
 		t.Fatal(err)
 	}
 	block, _ := pem.Decode(cert)
 	return kubeconfig, fmt.Sprintf("X509SHA256=%x", sha256.Sum256(block.Bytes))
 }
 
-func mustCA(t *testing.T, name string) *CA {
+func mustCA(t *testing.T, name string) *real.CA {
 	t.Helper()
-	ca, err := NewCA(name)
+	ca, err := real.NewCA(name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,13 +63,13 @@ func eventually(t *testing.T, check func() string) {
 
 func TestAPIServerTellsWhichCertificateWasUsed(t *testing.T) {
 	ca := mustCA(t, "break-glass CA")
-	a := NewCluster(t, APIServerOptions{ClientCAs: ca.CertPEM})
+	a := realtest.NewCluster(t, real.APIServerOptions{ClientCAs: ca.CertPEM})
 
-	if out := MustKubectl(t, a.AdminKubeconfig(), "get", "namespaces", "-o", "name"); !strings.Contains(out, "namespace/default\n") {
+	if out := realtest.MustKubectl(t, a.AdminKubeconfig(), "get", "namespaces", "-o", "name"); !strings.Contains(out, "namespace/default\n") {
 		t.Errorf("the admin sees namespaces %q, want default among them", out)
 	}
-	if out := MustKubectl(t, a.AdminKubeconfig(), "version"); !strings.Contains(out, "Server Version: v"+KubernetesVersion()) {
-		t.Errorf("the server says %q, want version %s", out, KubernetesVersion())
+	if out := realtest.MustKubectl(t, a.AdminKubeconfig(), "version"); !strings.Contains(out, "Server Version: v"+real.KubernetesVersion()) {
+		t.Errorf("the server says %q, want version %s", out, real.KubernetesVersion())
 	}
 
 	alice, credentialID := person(t, a, ca, "alice", "breakglass:cluster-admins")
@@ -79,7 +82,7 @@ func TestAPIServerTellsWhichCertificateWasUsed(t *testing.T) {
 			}
 		}
 	}
-	if err := json.Unmarshal([]byte(MustKubectl(t, alice, "auth", "whoami", "-o", "json")), &review); err != nil {
+	if err := json.Unmarshal([]byte(realtest.MustKubectl(t, alice, "auth", "whoami", "-o", "json")), &review); err != nil {
 		t.Fatal(err)
 	}
 	user := review.Status.UserInfo
@@ -90,14 +93,14 @@ func TestAPIServerTellsWhichCertificateWasUsed(t *testing.T) {
 		t.Errorf("got credential id %q, want %q", got, credentialID)
 	}
 
-	bins := MustBuild(t, KubeCtl)
+	bins := realtest.MustBuild(t, real.KubeCtl)
 	if _, stderr, err := bins.Kubectl(t.Context(), alice, "get", "namespaces"); err == nil || !strings.Contains(stderr, "Forbidden") {
 		t.Errorf("alice, bound to nothing, got %v, %q, want Forbidden", err, stderr)
 	}
 	if err := a.Restart(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	MustKubectl(t, alice, "auth", "whoami")
+	realtest.MustKubectl(t, alice, "auth", "whoami")
 
 	a.Stop()
 	if _, _, err := bins.Kubectl(t.Context(), a.AdminKubeconfig(), "get", "namespaces"); err == nil {
@@ -107,10 +110,10 @@ func TestAPIServerTellsWhichCertificateWasUsed(t *testing.T) {
 
 func TestAPIServerFollowsItsClientCABundle(t *testing.T) {
 	first, second := mustCA(t, "g1"), mustCA(t, "g2")
-	a := NewCluster(t, APIServerOptions{ClientCAs: first.CertPEM})
+	a := realtest.NewCluster(t, real.APIServerOptions{ClientCAs: first.CertPEM})
 	old, _ := person(t, a, first, "alice")
 	young, _ := person(t, a, second, "bob")
-	bins := MustBuild(t, KubeCtl)
+	bins := realtest.MustBuild(t, real.KubeCtl)
 	whoami := func(kubeconfig string) error {
 		_, _, err := bins.Kubectl(t.Context(), kubeconfig, "auth", "whoami")
 		return err
@@ -140,39 +143,39 @@ func TestAPIServerFollowsItsClientCABundle(t *testing.T) {
 
 func TestClustersShareAnEtcdAndReplicasShareACluster(t *testing.T) {
 	ca := mustCA(t, "known to the replica only")
-	e := NewEtcd(t)
-	one := NewCluster(t, APIServerOptions{Etcd: e, EtcdPrefix: "/one"})
-	other := NewCluster(t, APIServerOptions{Etcd: e, EtcdPrefix: "/other"})
-	replica := NewCluster(t, APIServerOptions{ReplicaOf: one, ClientCAs: ca.CertPEM})
+	e := realtest.NewEtcd(t)
+	one := realtest.NewCluster(t, real.APIServerOptions{Etcd: e, EtcdPrefix: "/one"})
+	other := realtest.NewCluster(t, real.APIServerOptions{Etcd: e, EtcdPrefix: "/other"})
+	replica := realtest.NewCluster(t, real.APIServerOptions{ReplicaOf: one, ClientCAs: ca.CertPEM})
 
-	MustKubectl(t, one.AdminKubeconfig(), "create", "namespace", "tide")
-	MustKubectl(t, replica.AdminKubeconfig(), "get", "namespace", "tide")
-	if _, _, err := MustBuild(t, KubeCtl).Kubectl(t.Context(), other.AdminKubeconfig(), "get", "namespace", "tide"); err == nil {
+	realtest.MustKubectl(t, one.AdminKubeconfig(), "create", "namespace", "tide")
+	realtest.MustKubectl(t, replica.AdminKubeconfig(), "get", "namespace", "tide")
+	if _, _, err := realtest.MustBuild(t, real.KubeCtl).Kubectl(t.Context(), other.AdminKubeconfig(), "get", "namespace", "tide"); err == nil {
 		t.Error("a namespace made in one cluster is seen in the other")
 	}
 
 	// A service account token of one API server is good at its replica.
-	MustKubectl(t, one.AdminKubeconfig(), "create", "serviceaccount", "binder")
-	token := strings.TrimSpace(MustKubectl(t, one.AdminKubeconfig(), "create", "token", "binder"))
+	realtest.MustKubectl(t, one.AdminKubeconfig(), "create", "serviceaccount", "binder")
+	token := strings.TrimSpace(realtest.MustKubectl(t, one.AdminKubeconfig(), "create", "token", "binder"))
 	binder := filepath.Join(t.TempDir(), "binder.kubeconfig")
-	if err := replica.WriteKubeconfig(binder, Credentials{Token: token}); err != nil {
+	if err := replica.WriteKubeconfig(binder, real.Credentials{Token: token}); err != nil {
 		t.Fatal(err)
 	}
-	if out := MustKubectl(t, binder, "auth", "whoami"); !strings.Contains(out, "system:serviceaccount:default:binder") {
+	if out := realtest.MustKubectl(t, binder, "auth", "whoami"); !strings.Contains(out, "system:serviceaccount:default:binder") {
 		t.Errorf("the replica takes the token for %q", out)
 	}
 
 	// The mixed state in the middle of a rotation: a certificate is good at one API server of a cluster and not at the other.
 	atReplica, _ := person(t, replica, ca, "alice")
-	MustKubectl(t, atReplica, "auth", "whoami")
+	realtest.MustKubectl(t, atReplica, "auth", "whoami")
 	atOne, _ := person(t, one, ca, "alice")
-	if _, _, err := MustBuild(t, KubeCtl).Kubectl(t.Context(), atOne, "auth", "whoami"); err == nil {
+	if _, _, err := realtest.MustBuild(t, real.KubeCtl).Kubectl(t.Context(), atOne, "auth", "whoami"); err == nil {
 		t.Error("an API server accepts a certificate of a CA that only its replica knows")
 	}
 }
 
 func TestAPIServerReadsGivenFilesAndFlags(t *testing.T) {
-	a := NewCluster(t, APIServerOptions{
+	a := realtest.NewCluster(t, real.APIServerOptions{
 		Files: map[string][]byte{
 			"policy.yaml": []byte("apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: Metadata}]\n"),
 			"authz.yaml": []byte("apiVersion: apiserver.config.k8s.io/v1\nkind: AuthorizationConfiguration\nauthorizers: [{type: RBAC, name: " +
@@ -180,7 +183,7 @@ func TestAPIServerReadsGivenFilesAndFlags(t *testing.T) {
 		},
 		Flags: []string{"--audit-policy-file=policy.yaml", "--audit-log-path=audit.json", "--authorization-config=authz.yaml"},
 	})
-	MustKubectl(t, a.AdminKubeconfig(), "create", "namespace", "audited")
+	realtest.MustKubectl(t, a.AdminKubeconfig(), "create", "namespace", "audited")
 	eventually(t, func() string {
 		events, err := os.ReadFile(filepath.Join(filepath.Dir(a.LogFile()), "audit.json"))
 		if err != nil || !strings.Contains(string(events), `"name":"audited"`) {
@@ -191,8 +194,8 @@ func TestAPIServerReadsGivenFilesAndFlags(t *testing.T) {
 }
 
 func TestControllerSignsRequestsWithTheClusterCA(t *testing.T) {
-	a := NewCluster(t, APIServerOptions{})
-	NewController(t, a, "certificatesigningrequest-signing-controller")
+	a := realtest.NewCluster(t, real.APIServerOptions{})
+	realtest.NewController(t, a, "certificatesigningrequest-signing-controller")
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -213,25 +216,26 @@ func TestControllerSignsRequestsWithTheClusterCA(t *testing.T) {
 	if err := os.WriteFile(file, manifest, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	MustKubectl(t, a.AdminKubeconfig(), "create", "-f", file)
-	MustKubectl(t, a.AdminKubeconfig(), "certificate", "approve", "carol")
+	realtest.MustKubectl(t, a.AdminKubeconfig(), "create", "-f", file)
+	realtest.MustKubectl(t, a.AdminKubeconfig(), "certificate", "approve", "carol")
 	var cert []byte
 	eventually(t, func() string {
-		out := MustKubectl(t, a.AdminKubeconfig(), "get", "csr", "carol", "-o", "jsonpath={.status.certificate}")
+		out := realtest.MustKubectl(t, a.AdminKubeconfig(), "get", "csr", "carol", "-o", "jsonpath={.status.certificate}")
 		if cert, err = base64.StdEncoding.DecodeString(out); err != nil || len(cert) == 0 {
 			return fmt.Sprintf("the request is not signed: %q, %v", out, err)
 		}
 		return ""
 	})
-	keyPEM, err := encodeKey(key)
+	der, err = x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
 		t.Fatal(err)
 	}
+	keyPEM := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
 	carol := filepath.Join(t.TempDir(), "carol.kubeconfig")
-	if err := a.WriteKubeconfig(carol, Credentials{CertPEM: cert, KeyPEM: keyPEM}); err != nil {
+	if err := a.WriteKubeconfig(carol, real.Credentials{CertPEM: cert, KeyPEM: keyPEM}); err != nil {
 		t.Fatal(err)
 	}
-	if out := MustKubectl(t, carol, "auth", "whoami"); !strings.Contains(out, "carol") {
+	if out := realtest.MustKubectl(t, carol, "auth", "whoami"); !strings.Contains(out, "carol") {
 		t.Errorf("the API server takes the signed certificate for %q", out)
 	}
 }

@@ -37,6 +37,9 @@ type Process struct {
 // LogFile is the file that holds everything the program has printed, over all its starts.
 func (p *Process) LogFile() string { return filepath.Join(p.dir, string(p.component)+".log") }
 
+// LogEnd is the last lines that the program has printed since its last start.
+func (p *Process) LogEnd() string { return tail(p.output()) }
+
 // Pid is the process id of the last start, for a test that wants to suspend the program (SIGSTOP) or to watch it.
 func (p *Process) Pid() int { return p.proc.Pid }
 
@@ -177,7 +180,7 @@ func (p *Process) failed(what string, err error) error {
 	if bytes.Contains(log, []byte("address already in use")) {
 		err = errors.Join(errPortTaken, err)
 	}
-	return fmt.Errorf("starting %s: %s: %w; its log %s ends:\n%s", p.component, what, err, p.LogFile(), tail(log))
+	return fmt.Errorf("starting %s: %s: %w; its log %s ends:\n%s", p.component, what, err, p.LogFile(), p.LogEnd())
 }
 
 // withFreePorts calls start, which must use the given ports of 127.0.0.1, until it does not fail for want of a port.

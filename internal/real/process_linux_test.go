@@ -1,4 +1,4 @@
-package real
+package real_test
 
 import (
 	"bufio"
@@ -10,17 +10,20 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/breakglassd/breakglass/internal/bgtest/realtest"
+	"github.com/breakglassd/breakglass/internal/real"
 )
 
 // TestProgramsDieWithTheProcessThatStartedThem runs itself in another process, which starts an etcd and is killed.
 func TestProgramsDieWithTheProcessThatStartedThem(t *testing.T) {
 	const inner = "BREAKGLASS_TEST_INNER"
 	if os.Getenv(inner) != "" {
-		os.Stdout.WriteString("etcd " + strconv.Itoa(NewEtcd(t).Pid()) + "\n")
+		os.Stdout.WriteString("etcd " + strconv.Itoa(realtest.NewEtcd(t).Pid()) + "\n")
 		select {}
 	}
 	outer := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
-	outer.Env = append(os.Environ(), append(MustBuild(t, EtcdServer).Env(), inner+"=1", "TMPDIR="+t.TempDir())...)
+	outer.Env = append(os.Environ(), append(realtest.MustBuild(t, real.EtcdServer).Env(), inner+"=1", "TMPDIR="+t.TempDir())...)
 	stdout, err := outer.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -1,51 +1,30 @@
 //go:build unix
 
-package real
+package real_test
 
 import (
 	"context"
 	"errors"
 	"net"
-	"os/exec"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/breakglassd/breakglass/internal/bgtest/realtest"
+	"github.com/breakglassd/breakglass/internal/real"
 )
 
-func TestTakenPortIsTriedAgainWithAnother(t *testing.T) {
-	shell, err := exec.LookPath("sh")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var tried []int
-	var last *Process
-	err = withFreePorts(1, func(ports []int) error {
-		tried = append(tried, ports...)
-		script := "echo up; exec sleep 1000"
-		if len(tried) == 1 {
-			script = "echo listen tcp: bind: address already in use; exit 1"
-		}
-		last = &Process{component: "sh", path: shell, args: []string{"-c", script}, dir: t.TempDir()}
-		last.ready = func(context.Context) error { return last.printed("up") }
-		return last.start(t.Context())
-	})
-	keep(t, last, err)
-	if len(tried) != 2 || tried[0] == tried[1] {
-		t.Errorf("tried ports %v, want two different ones", tried)
-	}
-}
-
 func TestEachComponentTellsThatItsPortIsTaken(t *testing.T) {
-	v, a := NewVault(t, VaultOptions{Persistent: true}), NewCluster(t, APIServerOptions{})
-	e := a.options.Etcd
+	v, e := realtest.NewVault(t, real.VaultOptions{Persistent: true}), realtest.NewEtcd(t)
+	a := realtest.NewCluster(t, real.APIServerOptions{Etcd: e})
 	for _, test := range []struct {
-		p     *Process
+		p     *real.Process
 		url   string
 		start func(context.Context) error
 	}{{&v.Process, v.Addr, v.Start}, {&a.Process, a.URL, a.Start}, {&e.Process, e.Endpoint, e.Start}} {
 		if err := test.start(t.Context()); err == nil || !strings.Contains(err.Error(), "runs already") {
-			t.Errorf("starting %s twice: got error %v", test.p.component, err)
+			t.Errorf("starting the program of %s twice: got error %v", test.p.LogFile(), err)
 		}
 		test.p.Stop()
 		_, address, _ := strings.Cut(test.url, "://")
@@ -53,31 +32,32 @@ func TestEachComponentTellsThatItsPortIsTaken(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := test.start(t.Context()); !errors.Is(err, errPortTaken) {
-			t.Errorf("starting %s on a taken port: got error %v, want %v", test.p.component, err, errPortTaken)
+		if err := test.start(t.Context()); !errors.Is(err, real.ErrPortTaken) {
+			t.Errorf("starting the program of %s on a taken port: got error %v, want %v", test.p.LogFile(), err, real.ErrPortTaken)
 		}
 		if err := taken.Close(); err != nil {
 			t.Fatal(err)
 		}
 		if err := test.start(t.Context()); err != nil {
-			t.Errorf("starting %s on the same port when it is free again: %v", test.p.component, err)
+			t.Errorf("starting the program of %s on the same port when it is free again: %v", test.p.LogFile(), err)
 		}
 	}
 }
 
 func TestProgramThatEndsWhileStartingShowsItsLog(t *testing.T) {
-	bins := MustBuild(t, KubeAPIServer)
-	_, err := bins.StartAPIServer(t.Context(), APIServerOptions{Dir: t.TempDir(), Etcd: NewEtcd(t), Flags: []string{"--no-such-flag"}})
+	bins := realtest.MustBuild(t, real.KubeAPIServer)
+	_, err := bins.StartAPIServer(t.Context(), real.APIServerOptions{Dir: t.TempDir(), Etcd: realtest.NewEtcd(t),
+		Flags: []string{"--no-such-flag"}})
 	if err == nil || !strings.Contains(err.Error(), "unknown flag: --no-such-flag") {
 		t.Errorf("got error %v, want the end of kube-apiserver's log", err)
 	}
-	if errors.Is(err, errPortTaken) {
+	if errors.Is(err, real.ErrPortTaken) {
 		t.Errorf("error %v is taken for a port that was taken", err)
 	}
 }
 
 func TestStopLeavesNoProcess(t *testing.T) {
-	e := NewEtcd(t)
+	e := realtest.NewEtcd(t)
 	first := e.Pid()
 	if err := syscall.Kill(first, 0); err != nil {
 		t.Fatalf("process %d of a running etcd: %v", first, err)

@@ -1,4 +1,4 @@
-package real
+package real_test
 
 import (
 	"crypto/ecdsa"
@@ -10,17 +10,19 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/breakglassd/breakglass/internal/bgtest/realtest"
+	"github.com/breakglassd/breakglass/internal/real"
 	vaultapi "github.com/hashicorp/vault/api"
 )
 
 func TestVaultSignsWithItsPKI(t *testing.T) {
-	for name, o := range map[string]VaultOptions{"TLS": {}, "plain": {Plain: true}} {
+	for name, o := range map[string]real.VaultOptions{"TLS": {}, "plain": {Plain: true}} {
 		t.Run(name, func(t *testing.T) {
 			// None of these may reach the server or the client.
 			t.Setenv("VAULT_TOKEN", "another")
 			t.Setenv("VAULT_NAMESPACE", "another")
 			t.Setenv("VAULT_ADDR", "http://127.0.0.1:1")
-			v := NewVault(t, o)
+			v := realtest.NewVault(t, o)
 			client := rootClient(t, v)
 			if err := client.Sys().MountWithContext(t.Context(), "pki-bg", &vaultapi.MountInput{Type: "pki"}); err != nil {
 				t.Fatal(err)
@@ -53,7 +55,7 @@ func TestVaultSignsWithItsPKI(t *testing.T) {
 }
 
 func TestVaultListenerIsVerifiedByItsOwnCAOnly(t *testing.T) {
-	v := NewVault(t, VaultOptions{})
+	v := realtest.NewVault(t, real.VaultOptions{})
 	if resp, err := http.Get(v.Addr + "/v1/sys/health"); err == nil {
 		resp.Body.Close()
 		t.Error("a client that does not know the CA of this Vault trusts it")
@@ -61,7 +63,7 @@ func TestVaultListenerIsVerifiedByItsOwnCAOnly(t *testing.T) {
 }
 
 func TestPersistentVaultSealsUnsealsAndKeepsItsData(t *testing.T) {
-	v := NewVault(t, VaultOptions{Persistent: true})
+	v := realtest.NewVault(t, real.VaultOptions{Persistent: true})
 	client := rootClient(t, v)
 	const path = "cubbyhole/kept"
 	write(t, client, path, map[string]any{"word": "tide"})
@@ -115,7 +117,7 @@ func TestPersistentVaultSealsUnsealsAndKeepsItsData(t *testing.T) {
 }
 
 func TestVaultInMemoryComesBackAsANewOne(t *testing.T) {
-	v := NewVault(t, VaultOptions{})
+	v := realtest.NewVault(t, real.VaultOptions{})
 	if err := rootClient(t, v).SetAddress("http://127.0.0.1:1"); err != nil { // concerns nobody else's client
 		t.Fatal(err)
 	}
@@ -134,20 +136,20 @@ func TestVaultInMemoryComesBackAsANewOne(t *testing.T) {
 }
 
 func TestCopyOfAVaultHoldsTheSameAndGoesItsOwnWay(t *testing.T) {
-	first := NewVault(t, VaultOptions{Persistent: true})
+	first := realtest.NewVault(t, real.VaultOptions{Persistent: true})
 	write(t, rootClient(t, first), "cubbyhole/kept", map[string]any{"word": "tide"})
-	bins := MustBuild(t, VaultServer)
-	if v, err := bins.StartVault(t.Context(), VaultOptions{Dir: t.TempDir(), CopyOf: first}); err == nil {
+	bins := realtest.MustBuild(t, real.VaultServer)
+	if v, err := bins.StartVault(t.Context(), real.VaultOptions{Dir: t.TempDir(), CopyOf: first}); err == nil {
 		v.Stop()
 		t.Error("a Vault is copied while it runs")
 	}
 	first.Stop()
-	a, b := NewVault(t, VaultOptions{CopyOf: first}), NewVault(t, VaultOptions{CopyOf: first, Plain: true})
+	a, b := realtest.NewVault(t, real.VaultOptions{CopyOf: first}), realtest.NewVault(t, real.VaultOptions{CopyOf: first, Plain: true})
 	write(t, rootClient(t, a), "cubbyhole/kept", map[string]any{"word": "ebb"})
 	if err := first.Restart(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	for v, want := range map[*Vault]string{first: "tide", a: "ebb", b: "tide"} {
+	for v, want := range map[*real.Vault]string{first: "tide", a: "ebb", b: "tide"} {
 		got, err := rootClient(t, v).Logical().ReadWithContext(t.Context(), "cubbyhole/kept")
 		if err != nil || got == nil || got.Data["word"] != want {
 			t.Errorf("got %+v, %v, want %q", got, err, want)
@@ -155,7 +157,7 @@ func TestCopyOfAVaultHoldsTheSameAndGoesItsOwnWay(t *testing.T) {
 	}
 }
 
-func rootClient(t *testing.T, v *Vault) *vaultapi.Client {
+func rootClient(t *testing.T, v *real.Vault) *vaultapi.Client {
 	t.Helper()
 	client, err := v.Client()
 	if err != nil {

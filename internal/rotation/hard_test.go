@@ -23,6 +23,7 @@ import (
 
 	"k8s.io/client-go/rest"
 
+	"github.com/breakglassd/breakglass/internal/bgtest/realtest"
 	"github.com/breakglassd/breakglass/internal/cluster"
 	"github.com/breakglassd/breakglass/internal/real"
 	"github.com/breakglassd/breakglass/internal/rotation"
@@ -343,20 +344,20 @@ func testIntermediate(t *testing.T, w *world) {
 // testRequestHeader starts another cluster whose request-header CA is ours. With any name allowed kube-apiserver refuses to start,
 // as long as it is in the bundle too; with one name it starts, and who gets that name from our CA would be anybody.
 func testRequestHeader(t *testing.T, mt *mount, own []byte) {
-	etcd := real.NewEtcd(t)
+	etcd := realtest.NewEtcd(t)
 	options := func(more ...string) real.APIServerOptions {
 		return real.APIServerOptions{Dir: t.TempDir(), Etcd: etcd, ClientCAs: own, Files: map[string][]byte{"front.crt": own},
 			Flags: append([]string{"--requestheader-client-ca-file=front.crt", "--requestheader-username-headers=X-Remote-User",
 				"--requestheader-group-headers=X-Remote-Group"}, more...)}
 	}
-	bins := real.MustBuild(t, real.EtcdServer, real.KubeAPIServer)
+	bins := realtest.MustBuild(t, real.EtcdServer, real.KubeAPIServer)
 	if a, err := bins.StartAPIServer(t.Context(), options()); err == nil || !strings.Contains(err.Error(), "overlapping certificates") {
 		t.Errorf("with any name allowed: %v, want a refusal", err)
 		if err == nil {
 			a.Stop()
 		}
 	}
-	bad := real.NewCluster(t, options("--requestheader-allowed-names=front-proxy-client"))
+	bad := realtest.NewCluster(t, options("--requestheader-allowed-names=front-proxy-client"))
 	mt.wants(t, map[string]rotation.Severity{"shared/request-header/breakglass-g1": rotation.Critical}, func(c *cluster.ObserveConfig) {
 		c.Servers, c.Bundles, c.CA = []string{address(bad)}, nil, bad.ClusterCA.CertPEM
 		c.Rest = &rest.Config{Host: bad.URL, BearerToken: bad.AdminToken, TLSClientConfig: rest.TLSClientConfig{CAFile: bad.CACert}}

@@ -26,6 +26,7 @@ import (
 
 	"github.com/hashicorp/vault/api"
 
+	"github.com/breakglassd/breakglass/internal/bgtest/realtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/cluster"
 	"github.com/breakglassd/breakglass/internal/real"
@@ -53,15 +54,15 @@ func must(t testing.TB, err error) {
 
 func newWorld(t *testing.T, servers int) *world {
 	t.Helper()
-	bins := real.MustBuild(t, real.VaultServer, real.EtcdServer, real.KubeAPIServer, real.KubeCtl)
-	w := &world{vault: real.NewVault(t, real.VaultOptions{}), dir: t.TempDir(), bin: t.TempDir()}
+	bins := realtest.MustBuild(t, real.VaultServer, real.EtcdServer, real.KubeAPIServer, real.KubeCtl)
+	w := &world{vault: realtest.NewVault(t, real.VaultOptions{}), dir: t.TempDir(), bin: t.TempDir()}
 	var err error
 	w.root, err = w.vault.Client()
 	must(t, err)
-	first := real.NewCluster(t, real.APIServerOptions{})
+	first := realtest.NewCluster(t, real.APIServerOptions{})
 	w.servers = []*real.APIServer{first}
 	for range servers - 1 {
-		w.servers = append(w.servers, real.NewCluster(t, real.APIServerOptions{ReplicaOf: first}))
+		w.servers = append(w.servers, realtest.NewCluster(t, real.APIServerOptions{ReplicaOf: first}))
 	}
 	must(t, os.Symlink(bins[real.VaultServer], filepath.Join(w.bin, "vault")))
 	kubectl := fmt.Sprintf("#!/bin/sh\nexec '%s' --kubeconfig='%s' --cache-dir='%s' \"$@\"\n", bins[real.KubeCtl], first.AdminKubeconfig(),
@@ -74,7 +75,7 @@ func newWorld(t *testing.T, servers int) *world {
 
 func (w *world) kubectl(t *testing.T, args ...string) {
 	t.Helper()
-	real.MustKubectl(t, w.servers[0].AdminKubeconfig(), args...)
+	realtest.MustKubectl(t, w.servers[0].AdminKubeconfig(), args...)
 }
 
 // sh runs a script as an operator would.

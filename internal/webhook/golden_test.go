@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/breakglassd/breakglass/internal/bgtest/realtest"
 	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/real"
 	"github.com/breakglassd/breakglass/internal/webhook"
@@ -48,7 +49,7 @@ var virtual = []resource{
 func discover(t *testing.T, a *real.APIServer) []resource {
 	t.Helper()
 	raw := func(path string, into any) {
-		must(t, json.Unmarshal([]byte(real.MustKubectl(t, a.AdminKubeconfig(), "get", "--raw", path)), into))
+		must(t, json.Unmarshal([]byte(realtest.MustKubectl(t, a.AdminKubeconfig(), "get", "--raw", path)), into))
 	}
 	var groups struct {
 		Groups []struct {

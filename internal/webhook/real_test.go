@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/breakglassd/breakglass/internal/bgtest"
+	"github.com/breakglassd/breakglass/internal/bgtest/realtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/real"
 	"github.com/breakglassd/breakglass/internal/webhook"
@@ -183,7 +184,7 @@ func (d *daemon) apiServer(t *testing.T, o real.APIServerOptions, config string,
 			"--audit-webhook-batch-max-wait=1s", "--audit-webhook-initial-backoff=1s")
 	}
 	o.Files["webhook.kubeconfig"] = kubeconfig
-	return real.NewCluster(t, o)
+	return realtest.NewCluster(t, o)
 }
 
 // person is somebody with a client certificate.
@@ -260,20 +261,20 @@ func (p person) kubectl(t *testing.T, a *real.APIServer, args ...string) (string
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "kubeconfig")
 	must(t, a.WriteKubeconfig(path, real.Credentials{CertPEM: p.cert, KeyPEM: p.key}))
-	out, stderr, err := real.MustBuild(t, real.KubeCtl).Kubectl(t.Context(), path, args...)
+	out, stderr, err := realtest.MustBuild(t, real.KubeCtl).Kubectl(t.Context(), path, args...)
 	return out + stderr, err
 }
 
 func TestRealAPIServer(t *testing.T) {
 	d := newDaemon(t)
-	first := d.apiServer(t, real.APIServerOptions{Etcd: real.NewEtcd(t)}, "authorization-config.deny.yaml", false, nil)
+	first := d.apiServer(t, real.APIServerOptions{Etcd: realtest.NewEtcd(t)}, "authorization-config.deny.yaml", false, nil)
 	for _, args := range [][]string{
 		{"create", "clusterrolebinding", "break-glass", "--clusterrole=cluster-admin", "--group=breakglass:cluster-admins"},
 		{"create", "clusterrole", "viewer", "--verb=get,list", "--resource=pods"}, // nobody fills in the aggregated role view here
 		{"create", "clusterrolebinding", "viewers", "--clusterrole=viewer", "--user=vera"},
 		{"-n", "default", "create", "serviceaccount", "robot"},
 	} {
-		real.MustKubectl(t, first.AdminKubeconfig(), args...)
+		realtest.MustKubectl(t, first.AdminKubeconfig(), args...)
 	}
 	vera := d.stranger(t, "vera")
 	vera.wantCall(t, first, pods, http.StatusOK, "")
@@ -482,7 +483,7 @@ func testHas(t *testing.T, d *daemon, first *real.APIServer) {
 		path := filepath.Join(t.TempDir(), "review.json")
 		must(t, os.WriteFile(path, []byte(`{"apiVersion":"authorization.k8s.io/v1","kind":"SubjectAccessReview","spec":{"user":"`+user+`",
 			"resourceAttributes":{"namespace":"default","verb":"get","resource":"pods"}}}`), 0o600))
-		return real.MustKubectl(t, a.AdminKubeconfig(), "create", "-f", path, "-o", "jsonpath={.status}")
+		return realtest.MustKubectl(t, a.AdminKubeconfig(), "create", "-f", path, "-o", "jsonpath={.status}")
 	}
 	if got := ask(first, "breakglass:probe"); !strings.Contains(got, `"denied":true`) ||
 		!strings.Contains(got, "breakglass: no grant has the user name breakglass:probe") {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/bgtest"
+	"github.com/breakglassd/breakglass/internal/bgtest/realtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/devmode"
 	"github.com/breakglassd/breakglass/internal/real"
@@ -56,7 +57,7 @@ func newWatched(t *testing.T, policy string, authorization ...func(string) strin
 			text = change(text)
 		}
 		files["authorization.yaml"] = []byte(text)
-		w.servers = append(w.servers, real.NewCluster(t, real.APIServerOptions{Dir: dir, ReplicaOf: shared.kube, ClientCAs: ca, Files: files,
+		w.servers = append(w.servers, realtest.NewCluster(t, real.APIServerOptions{Dir: dir, ReplicaOf: shared.kube, ClientCAs: ca, Files: files,
 			Flags: []string{"--authorization-config=authorization.yaml", "--audit-policy-file=audit-policy.yaml",
 				"--audit-webhook-config-file=audit.kubeconfig",
 				"--audit-webhook-batch-max-wait=1s", "--audit-webhook-initial-backoff=1s"}}))

@@ -20,6 +20,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/breakglassd/breakglass/internal/bgtest/realtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/real"
 	"github.com/breakglassd/breakglass/internal/session"
@@ -86,12 +87,12 @@ func TestRealAPIServerTellsWhatWasDone(t *testing.T) {
 	t.Cleanup(daemon.Close)
 	hook := strings.NewReplacer("https://breakglass.example.com:8444", daemon.URL, "/etc/kubernetes/breakglass/",
 		"").Replace(shipped(t, "audit-webhook.kubeconfig"))
-	a := real.NewCluster(t, real.APIServerOptions{ClientCAs: ca.CertPEM, Flags: append(flags(t), "--audit-log-path=audit.log",
+	a := realtest.NewCluster(t, real.APIServerOptions{ClientCAs: ca.CertPEM, Flags: append(flags(t), "--audit-log-path=audit.log",
 		"--audit-log-mode=blocking"),
 		Files: map[string][]byte{"audit-policy.yaml": []byte(shipped(t, "audit-policy.yaml")), "audit-webhook.kubeconfig": []byte(hook),
 			"webhook-token":      []byte("the-token"),
 			"breakglassd-ca.crt": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: daemon.Certificate().Raw})}})
-	admin := func(args ...string) string { t.Helper(); return real.MustKubectl(t, a.AdminKubeconfig(), args...) }
+	admin := func(args ...string) string { t.Helper(); return realtest.MustKubectl(t, a.AdminKubeconfig(), args...) }
 	admin("create", "namespace", "breakglass")
 	admin("-n", "breakglass", "create", "serviceaccount", "breakglassd")
 	admin("create", "serviceaccount", "builder")
@@ -102,7 +103,7 @@ func TestRealAPIServerTellsWhatWasDone(t *testing.T) {
 	k.known(print)
 	other, otherPrint := person(t, a, ca, alice) // the same name, by somebody who got hold of the CA
 	from := time.Now()
-	bins := real.MustBuild(t, real.KubeCtl)
+	bins := realtest.MustBuild(t, real.KubeCtl)
 	try := func(kubeconfig string, args ...string) error {
 		_, _, err := bins.Kubectl(t.Context(), kubeconfig, args...)
 		return err

@@ -24,6 +24,7 @@ import (
 	rbacclient "k8s.io/client-go/kubernetes/typed/rbac/v1"
 	"k8s.io/client-go/rest"
 
+	"github.com/breakglassd/breakglass/internal/bgtest/realtest"
 	"github.com/breakglassd/breakglass/internal/real"
 	kubesim "github.com/breakglassd/breakglass/internal/sim/kube"
 )
@@ -105,7 +106,7 @@ func (r *reply) sinceOldest() {
 // kube-apiserver and to the simulated one.
 func TestAnswersLikeKubeAPIServer(t *testing.T) {
 	ca, other := mustCA(t, "break-glass CA"), mustCA(t, "other CA")
-	apiserver := real.NewCluster(t, real.APIServerOptions{ClientCAs: ca.CertPEM})
+	apiserver := realtest.NewCluster(t, real.APIServerOptions{ClientCAs: ca.CertPEM})
 	realCA, err := os.ReadFile(apiserver.CACert)
 	if err != nil {
 		t.Fatal(err)
@@ -369,11 +370,11 @@ func TestKubectlWorks(t *testing.T) {
 		{daemon, "delete clusterrolebinding alice", `clusterrolebinding.rbac.authorization.k8s.io "alice" deleted`},
 		{daemon, "auth can-i --list", "clusterrolebindings.rbac.authorization.k8s.io "},
 	} {
-		if got := real.MustKubectl(t, tc.as, strings.Fields(tc.command)...); !strings.Contains(got, tc.want) {
+		if got := realtest.MustKubectl(t, tc.as, strings.Fields(tc.command)...); !strings.Contains(got, tc.want) {
 			t.Errorf("kubectl %s printed\n%s\nwant %q in it", tc.command, got, tc.want)
 		}
 	}
-	bins := real.MustBuild(t, real.KubeCtl)
+	bins := realtest.MustBuild(t, real.KubeCtl)
 	for _, tc := range []struct{ as, command, want string }{
 		{daemon, "get namespaces", `Error from server (Forbidden): namespaces is forbidden: User "` + kubesim.DaemonUser +
 			`" cannot list resource "namespaces" in API group "" at the cluster scope`},
