@@ -24,7 +24,7 @@
 //	   └─ deny ▶ Denied   withdraw ▶ Withdrawn ┘               Failed                      Revoked
 //	      (from both)     (from both)          clock ▶ Lapsed (from both)
 //
-// The rules of the graph are in machine.go and hold for what [Service] writes and, through [Auditor], for whatever a ledger
+// The rules of the graph are in state.go and apply.go, and hold for what [Service] writes and, through [Auditor], for whatever a ledger
 // from anywhere claims.
 //
 // # Commit points

@@ -205,13 +205,6 @@ func (r *Request) apply(e ledger.Entry, ev record.Event, proof bool) error {
 	return nil
 }
 
-// clone returns a copy to apply events to. Events replace what the copies share, but for the list of approvals.
-func (r *Request) clone() *Request {
-	after := *r
-	after.Approvals = slices.Clone(r.Approvals)
-	return &after
-}
-
 // ended says whether the grant gave a certificate whose time is over.
 func (r *Request) ended(state State) error {
 	if r.Issued == nil || state != StateExpired && state != StateRevoked {
@@ -219,9 +212,6 @@ func (r *Request) ended(state State) error {
 	}
 	return nil
 }
-
-// receipted reports whether nothing more is to be proved about a revocation.
-func (r *Request) receipted() bool { return r.Receipt != nil && r.Receipt.Final }
 
 // check holds what every recorded request must satisfy, whatever the policy was.
 func (q Requested) check(at time.Time) error {
@@ -234,153 +224,4 @@ func (q Requested) check(at time.Time) error {
 		return fmt.Errorf("quorum of %d is below the floor of %d", q.Quorum.Count, policy.MinQuorum)
 	}
 	return nil
-}
-
-// settled reports whether nothing is left to do for the request: it leaves the open index.
-func (r *Request) settled() bool {
-	switch {
-	case r.Bound:
-		return false
-	case r.Denied != nil || r.Withdrawn != nil || r.Failed != nil:
-		return true
-	case r.Ended == nil && r.Revoked == nil:
-		return false
-	case r.Issued == nil || r.Ask.Aftercare == nil:
-		return true
-	}
-	care := r.Ask.Aftercare
-	return (r.Revoked == nil || !care.Prove || r.receipted()) && (!care.Examine || r.Swept != nil) &&
-		(!r.Touched() || slices.Contains(r.Overdue, OverdueClosing)) &&
-		(r.AcknowledgeBy().IsZero() || slices.Contains(r.Overdue, OverdueAcknowledgement))
-}
-
-// indexOf is the request's rows in the rebuildable index. Verification recomputes them from the fold.
-func indexOf(r *Request) []ledger.Tag {
-	tags := []ledger.Tag{
-		{Name: "day", Value: r.At.Format(time.DateOnly)},
-		{Name: "asked", Value: hourOf(r.Ask.By.Person, r.At)},
-	}
-	if !r.settled() {
-		tags = append(tags, tagOpen, ledger.Tag{Name: "open-by", Value: r.Ask.By.Person})
-	}
-	if r.Touched() {
-		tags = append(tags, tagTouched, ledger.Tag{Name: "touched-by", Value: r.Ask.By.Person})
-	}
-	if r.Unacknowledged() {
-		tags = append(tags, tagUnacknowledged)
-	}
-	switch {
-	case r.Claimed != nil:
-		tags = append(tags, ledger.Tag{Name: "spki", Value: r.Claimed.SPKI, Unique: true})
-	case r.ClaimKey != "":
-		tags = append(tags, ledger.Tag{Name: "spki", Value: r.ClaimKey, Unique: true})
-	}
-	if r.Issued != nil {
-		tags = append(tags, ledger.Tag{Name: "fingerprint", Value: r.Issued.Fingerprint, Unique: true})
-	}
-	return tags
-}
-
-// hourOf is the bucket by which requests per person are counted.
-func hourOf(person string, at time.Time) string {
-	return person + "/" + at.UTC().Format("2006-01-02T15")
-}
-
-// work is what the daemon has to do for a request by itself.
-type work int
-
-const (
-	workEnd     work = iota // record what the clock decided
-	workBind                // make the binding exist
-	workUnbind              // make it not exist
-	workSettle              // find out what became of a claim whose outcome is not recorded
-	workProve               // ask the API servers whether a revoked certificate is refused
-	workExamine             // report what was done, and look for what was left behind
-	workOverdue             // record that a closing note or an acknowledgement did not come
-)
-
-// lane is what a work must not overlap with, for the same request: what makes and takes away rights is done one after the other,
-// and each of the others does not wait for a cluster that does not answer one of them.
-func (w work) lane() work {
-	switch w {
-	case workBind, workUnbind, workSettle:
-		return workBind
-	case workEnd, workProve, workExamine, workOverdue:
-	}
-	return w
-}
-
-// waits are the times that due goes by.
-type waits struct {
-	settle time.Duration // how long a claim may stay without an outcome before it is looked into: longer than any signing call lasts
-	audit  time.Duration // how long after its end a grant's audit events may still arrive
-}
-
-// unbindPatience is how long after a grant's end its report, sweep and proof wait for its binding to be gone. A cluster that is away,
-// or a finalizer that somebody put on the binding, must not keep them from being made.
-const unbindPatience = 15 * time.Second
-
-// due decides what to do next for a request, each work beside the others; at is when to look again (zero: when something happens).
-func due(r *Request, now time.Time, wait waits) (works []work, at time.Time) {
-	binding := r.Ask.Rights.Binding()
-	switch r.State(now) {
-	case StatePending, StateApproved:
-		return nil, r.Deadline(now)
-	case StateIssuing:
-		if at := r.ClaimedAt.Add(wait.settle); now.Before(at) {
-			return nil, at
-		}
-		return []work{workSettle}, now
-	case StateActive:
-		if binding && !r.Bound {
-			works = append(works, workBind)
-		}
-		return works, r.Issued.NotAfter
-	case StateExpired, StateRevoked:
-		if r.Bound {
-			works = append(works, workUnbind)
-			if at := r.Over(now).Add(unbindPatience); now.Before(at) {
-				return works, at
-			}
-		}
-		if r.State(now) == StateExpired && r.Ended == nil {
-			return append(works, workEnd), now
-		}
-		more, at := aftercare(r, now, wait)
-		return append(works, more...), at
-	case StateLapsed:
-		if r.Ended == nil {
-			return []work{workEnd}, now
-		}
-	case StateFailed, StateDenied, StateWithdrawn:
-	}
-	return nil, time.Time{}
-}
-
-// aftercare is due for a grant whose certificate is of no use any more.
-func aftercare(r *Request, now time.Time, wait waits) (works []work, at time.Time) {
-	care := r.Ask.Aftercare
-	if care == nil || r.Issued == nil {
-		return nil, time.Time{}
-	}
-	when := func(w work, by time.Time) {
-		switch {
-		case !now.Before(by):
-			works = append(works, w)
-		case at.IsZero() || by.Before(at):
-			at = by
-		}
-	}
-	if r.Revoked != nil && care.Prove && !r.receipted() {
-		when(workProve, now)
-	}
-	if care.Examine && r.Swept == nil {
-		when(workExamine, r.Over(now).Add(wait.audit))
-	}
-	for what, by := range map[string]time.Time{OverdueClosing: r.CloseBy(now), OverdueAcknowledgement: r.AcknowledgeBy()} {
-		if !by.IsZero() && !slices.Contains(r.Overdue, what) && !slices.Contains(works, workOverdue) {
-			when(workOverdue, by)
-		}
-	}
-	return works, at
 }
