@@ -356,7 +356,7 @@ func TestSessionIsExaminedAfterItsEndAndStaysTouchedUntilClosed(t *testing.T) {
 		}
 		_, err = s.Service.Acknowledge(t.Context(), byKey("erin"), r.ID, seen, "")
 		wantRefusal(t, err, "stale")
-		if err := breakglass.Follow(after, time.Now(), breakglass.Acknowledged{By: byKey("erin"), Seen: seen}); err == nil {
+		if _, err := breakglass.Follow(after, time.Now(), breakglass.Acknowledged{By: byKey("erin"), Seen: seen}); err == nil {
 			t.Error("the ledger may say that a sweep was acknowledged which was not the last")
 		}
 		for _, note := range []string{"", " ", "seen"} { // something critical is there: it says why that may stay

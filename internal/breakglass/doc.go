@@ -24,8 +24,35 @@
 //	   └─ deny ▶ Denied   withdraw ▶ Withdrawn ┘               Failed                      Revoked
 //	      (from both)     (from both)          clock ▶ Lapsed (from both)
 //
-// The rules of the graph are in state.go and apply.go, and hold for what [Service] writes and, through [Auditor], for whatever a ledger
-// from anywhere claims.
+// Each event happens in these states only, and leads to these. A test reads this table and holds it against the code:
+//
+//	event                while                      leads to
+//	requested            -                          pending
+//	approved             pending, approved          pending, approved
+//	approval-withdrawn   pending, approved          pending, approved
+//	denied               pending, approved          denied
+//	withdrawn            pending, approved          withdrawn
+//	claimed              approved                   issuing
+//	not-signed           issuing                    approved
+//	failed               issuing                    failed
+//	issued               issuing                    active
+//	delivered            active                     the same
+//	revoked              approved, active           revoked
+//	(clock)              pending, approved          lapsed
+//	(clock)              active                     expired
+//	ended                lapsed, expired            the same
+//	bound                active, expired, revoked   the same
+//	unbound              expired, revoked           the same
+//	receipt              revoked                    the same
+//	session-reported     expired, revoked           the same
+//	swept                expired, revoked           the same
+//	closed               expired, revoked           the same
+//	acknowledged         any                        the same
+//	overdue              any                        the same
+//	refused              any                        the same
+//
+// The table is in state.go, and what each event changes in apply.go. Both hold for what [Service] writes and, through [Auditor], for
+// whatever a ledger from anywhere claims.
 //
 // # Commit points
 //

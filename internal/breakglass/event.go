@@ -415,38 +415,50 @@ const (
 	claimedV1  = "claimed/v1"  // is not signed
 )
 
-// requestKinds are the kinds of entries about requests, and about the daemon itself.
+// requestKinds are the kinds of entries in the stream of a request.
 var requestKinds = record.Kinds{
-	"requested/v1":           record.Older[Requested]("caHash", "proxyUrl", "tlsServerName"),
-	"requested/v2":           record.Older[Requested]("proxyUrl", "tlsServerName"),
-	"requested/v3":           record.As[Requested],
-	approvedV1:               record.Older[Approved]("takenBack"),
-	"approved/v2":            record.As[Approved],
-	"approval-withdrawn/v1":  record.As[ApprovalWithdrawn],
-	"denied/v1":              record.As[Denied],
-	"withdrawn/v1":           record.As[Withdrawn],
-	claimedV1:                record.Older[Claimed]("signature", "publicKey"),
-	"claimed/v2":             record.As[Claimed],
-	"issued/v1":              record.As[Issued],
-	"failed/v1":              record.As[Failed],
-	"not-signed/v1":          record.As[NotSigned],
-	"bound/v1":               record.As[Bound],
-	"unbound/v1":             record.As[Unbound],
-	"revoked/v1":             record.As[Revoked],
-	"delivered/v1":           record.As[Delivered],
-	"ended/v1":               record.As[Ended],
-	"refused/v1":             record.As[Refused],
+	"requested/v1":          ruled[Requested]("caHash", "proxyUrl", "tlsServerName"),
+	"requested/v2":          ruled[Requested]("proxyUrl", "tlsServerName"),
+	"requested/v3":          ruled[Requested](),
+	approvedV1:              ruled[Approved]("takenBack"),
+	"approved/v2":           ruled[Approved](),
+	"approval-withdrawn/v1": ruled[ApprovalWithdrawn](),
+	"denied/v1":             ruled[Denied](),
+	"withdrawn/v1":          ruled[Withdrawn](),
+	claimedV1:               ruled[Claimed]("signature", "publicKey"),
+	"claimed/v2":            ruled[Claimed](),
+	"issued/v1":             ruled[Issued](),
+	"failed/v1":             ruled[Failed](),
+	"not-signed/v1":         ruled[NotSigned](),
+	"bound/v1":              ruled[Bound](),
+	"unbound/v1":            ruled[Unbound](),
+	"revoked/v1":            ruled[Revoked](),
+	"delivered/v1":          ruled[Delivered](),
+	"ended/v1":              ruled[Ended](),
+	"refused/v1":            ruled[Refused](),
+	"receipt/v1":            ruled[Receipt]("bindings", "late"),
+	"receipt/v2":            ruled[Receipt]("late"),
+	"receipt/v3":            ruled[Receipt](),
+	"session-reported/v1":   ruled[SessionReported](),
+	"swept/v1":              ruled[Swept](),
+	"acknowledged/v1":       ruled[Acknowledged](),
+	"closed/v1":             ruled[Closed](),
+	"overdue/v1":            ruled[Overdue](),
+}
+
+// ruled decodes an event of a request, which has a rule; later are the fields that a former number of its kind does not have.
+func ruled[E requestEvent](later ...string) func([]byte) (record.Event, error) {
+	if len(later) == 0 {
+		return record.As[E]
+	}
+	return record.Older[E](later...)
+}
+
+// daemonKinds are the kinds of entries about what the daemon does that belongs to no request.
+var daemonKinds = record.Kinds{
 	"refused-more/v1":        record.As[RefusedMore],
 	"heartbeat/v1":           record.As[Heartbeat],
-	"receipt/v1":             record.Older[Receipt]("bindings", "late"),
-	"receipt/v2":             record.Older[Receipt]("late"),
-	"receipt/v3":             record.As[Receipt],
 	ledger.KindClockAccepted: record.As[ClockAccepted],
-	"session-reported/v1":    record.As[SessionReported],
-	"swept/v1":               record.As[Swept],
-	"acknowledged/v1":        record.As[Acknowledged],
-	"closed/v1":              record.As[Closed],
-	"overdue/v1":             record.As[Overdue],
 	"audit-imported/v1":      record.As[AuditImported],
 	"canary-ordered/v1":      record.As[CanaryOrdered],
 	"canary-done/v1":         record.As[CanaryDone],
@@ -454,7 +466,7 @@ var requestKinds = record.Kinds{
 }
 
 // kinds is every kind of entry that this release reads.
-var kinds = record.Join(requestKinds, policy.Kinds, findingKinds, campaign.Kinds)
+var kinds = record.Join(requestKinds, daemonKinds, policy.Kinds, findingKinds, campaign.Kinds)
 
 // Decode returns the event that an entry of any stream holds: see [record.Kinds.Decode].
 func Decode(e ledger.Entry) (record.Event, error) { return kinds.Decode(e) }

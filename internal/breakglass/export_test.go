@@ -2,6 +2,7 @@ package breakglass
 
 import (
 	"context"
+	"maps"
 	"time"
 
 	"github.com/breakglassd/breakglass/internal/ledger"
@@ -14,10 +15,25 @@ func AllStates() []State {
 		StateWithdrawn, StateLapsed}
 }
 
-// Follow says whether an event may follow a request's last entry.
-func Follow(r *Request, at time.Time, ev record.Event) error {
-	after := *r
-	return after.apply(ledger.Entry{Stream: r.ID, StreamSeq: r.Rev + 1, Kind: ev.Kind(), Time: at}, ev, true)
+// Follow applies an event to a copy of a request and returns the copy.
+func Follow(r *Request, at time.Time, ev record.Event) (*Request, error) {
+	after := r.clone()
+	return after, after.apply(ledger.Entry{Stream: r.ID, StreamSeq: r.Rev + 1, Kind: ev.Kind(), Time: at}, ev, true)
+}
+
+// From is in which states the events of a request may happen, by kind.
+func From() map[string][]State {
+	out := maps.Clone(from)
+	for kind, decode := range requestKinds {
+		ev, err := decode([]byte(`{}`))
+		if err != nil {
+			panic(err)
+		}
+		if _, bounded := from[ev.Kind()]; !bounded && ev.Kind() == kind {
+			out[kind] = nil
+		}
+	}
+	return out
 }
 
 // Staying is what is done after a binding could not be taken away.

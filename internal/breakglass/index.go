@@ -56,4 +56,3 @@ func indexOf(r *Request) []ledger.Tag {
 func hourOf(person string, at time.Time) string {
 	return person + "/" + at.UTC().Format("2006-01-02T15")
 }
-

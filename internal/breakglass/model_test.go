@@ -3,6 +3,8 @@ package breakglass_test
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"reflect"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -177,7 +179,7 @@ func TestServiceIsItsModel(t *testing.T) {
 }
 
 // TestMachineRefusesEveryEventThatDoesNotFollow gives every kind of event to a request in every state and expects exactly the
-// graph of the package comment.
+// graph of the package comment, and that an event which is refused changes nothing.
 func TestMachineRefusesEveryEventThatDoesNotFollow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := bgtest.New(t, bgtest.Options{})
@@ -219,6 +221,16 @@ func TestMachineRefusesEveryEventThatDoesNotFollow(t *testing.T) {
 		issuing := s.Grant("dave", "admin")
 		s.CA.OnSign = func(breakglass.Order) (bool, error) { return false, errors.New("lost") }
 		claim(issuing)
+		// Three approvals, of which one is taken back: the quorum stays.
+		three := s.Ask(byKey("bob"), "admin")
+		for _, who := range []string{"alice", "carol", "erin"} {
+			if _, err := s.Service.Approve(t.Context(), byKey(who), three.ID, bgtest.Consent(byKey(who), three)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := s.Service.TakeBack(t.Context(), byKey("erin"), three.ID); err != nil {
+			t.Fatal(err)
+		}
 		for st, r := range map[breakglass.State]*breakglass.Request{
 			breakglass.StatePending: pending, breakglass.StateApproved: approved, breakglass.StateIssuing: issuing, breakglass.StateActive: active,
 			breakglass.StateExpired: expired,
@@ -256,6 +268,13 @@ func TestMachineRefusesEveryEventThatDoesNotFollow(t *testing.T) {
 			}, []breakglass.State{breakglass.StateIssuing}},
 			"failed": {func(*breakglass.Request) record.Event { return breakglass.Failed{Why: breakglass.FailUnknown} },
 				[]breakglass.State{breakglass.StateIssuing}},
+			"claimed by another": {func(r *breakglass.Request) record.Event {
+				return breakglass.Claimed{By: byKey("erin"), CommonName: breakglass.CommonName(r.Ask.By.Person, r.ID)}
+			}, nil},
+			"approval of something else": {func(*breakglass.Request) record.Event {
+				return breakglass.Approved{By: bySlack("erin"), Digest: "00"}
+			}, nil},
+			"not signed for another key": {func(*breakglass.Request) record.Event { return breakglass.NotSigned{SPKI: "00"} }, nil},
 			// another request's certificate: never
 			"issued": {func(*breakglass.Request) record.Event { return *reach[breakglass.StateActive].Issued }, nil},
 			"bound": {func(r *breakglass.Request) record.Event { return breakglass.Bound{Rights: r.Ask.Rights} },
@@ -292,17 +311,69 @@ func TestMachineRefusesEveryEventThatDoesNotFollow(t *testing.T) {
 			"a check":               {func(*breakglass.Request) record.Event { return breakglass.CheckRun{} }, nil},
 			"imported audit events": {func(*breakglass.Request) record.Event { return breakglass.AuditImported{} }, nil},
 		}
+		graph := documented(t)
+		seen := map[int]map[breakglass.State]bool{} // by row of the graph: the states that it was seen to lead to
+		follows := func(event string, before, after breakglass.State) {
+			for i, e := range graph {
+				if e.event == event && e.leads(before, after) {
+					if seen[i] == nil {
+						seen[i] = map[breakglass.State]bool{}
+					}
+					seen[i][after] = true
+					return
+				}
+			}
+			t.Errorf("%s takes a request from %q to %s, which the package comment does not say", event, before, after)
+		}
 		cells := 0
 		for name, e := range events {
 			for st, r := range reach {
 				cells++
-				err := breakglass.Follow(r, time.Now(), e.ev(r))
+				ev := e.ev(r)
+				after, err := breakglass.Follow(r, time.Now(), ev)
 				if want := slices.Contains(e.after, st); want != (err == nil) {
 					t.Errorf("%s after %s: %v, want allowed: %t", name, st, err, want)
+				}
+				if err == nil {
+					follows(nameOf(ev.Kind()), st, after.State(time.Now()))
+				} else if !reflect.DeepEqual(after, r) {
+					t.Errorf("%s after %s was refused, and changed the request:\n%+v\n%+v", name, st, r, after)
 				}
 			}
 		}
 		t.Logf("%d cells", cells)
+		// What has happened to the requests, and what the clock does to them.
+		for _, r := range append(slices.Collect(maps.Values(reach)), three) {
+			entries, err := s.Ledger.Stream(t.Context(), r.ID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			before := breakglass.State("")
+			for i, e := range entries {
+				after, err := breakglass.Fold(entries[:i+1])
+				if err != nil {
+					t.Fatal(err)
+				}
+				if i > 0 {
+					was, err := breakglass.Fold(entries[:i])
+					if err != nil {
+						t.Fatal(err)
+					}
+					before = was.State(e.Time)
+				}
+				follows(nameOf(e.Kind), before, after.State(e.Time))
+			}
+			if at := r.Deadline(time.Now()); !at.IsZero() {
+				follows(clockEvent, r.State(time.Now()), r.State(at))
+			}
+		}
+		for i, e := range graph {
+			for _, to := range e.to {
+				if !seen[i][to] {
+					t.Errorf("%s was never seen to lead to %s", e.event, to)
+				}
+			}
+		}
 		s.CA.OnSign = nil
 	})
 }
