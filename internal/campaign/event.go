@@ -194,19 +194,27 @@ const Stream = "campaign-"
 
 // Kinds are the kinds of entries about campaigns.
 var Kinds = record.Kinds{
-	"campaign-opened/v1":       record.As[Opened],
+	"campaign-opened/v1":       ruled[Opened](),
 	"campaign-items/v1":        itemsV1,
-	"campaign-items/v2":        record.As[Items],
-	"campaign-decided/v1":      record.As[Decided],
-	"campaign-suspended/v1":    record.Older[Suspended]("only"),
-	"campaign-suspended/v2":    record.As[Suspended],
-	"campaign-escalated/v1":    record.As[Escalated],
-	"campaign-settled/v1":      record.As[Settled],
-	"campaign-reinstated/v1":   record.As[Reinstated],
-	"campaign-reminded/v1":     record.As[Reminded],
-	"campaign-acknowledged/v1": record.As[Acknowledged],
-	"campaign-proved/v1":       record.As[Proved],
-	"campaign-closed/v1":       record.As[Closed],
+	"campaign-items/v2":        ruled[Items](),
+	"campaign-decided/v1":      ruled[Decided](),
+	"campaign-suspended/v1":    ruled[Suspended]("only"),
+	"campaign-suspended/v2":    ruled[Suspended](),
+	"campaign-escalated/v1":    ruled[Escalated](),
+	"campaign-settled/v1":      ruled[Settled](),
+	"campaign-reinstated/v1":   ruled[Reinstated](),
+	"campaign-reminded/v1":     ruled[Reminded](),
+	"campaign-acknowledged/v1": ruled[Acknowledged](),
+	"campaign-proved/v1":       ruled[Proved](),
+	"campaign-closed/v1":       ruled[Closed](),
+}
+
+// ruled decodes an event of a campaign, which has a rule; later are the fields that a former number of its kind does not have.
+func ruled[E campaignEvent](later ...string) func([]byte) (record.Event, error) {
+	if len(later) == 0 {
+		return record.As[E]
+	}
+	return record.Older[E](later...)
 }
 
 // itemsV1 decodes a page of items of before a campaign reviewed places in teams and what teams may do.
