@@ -9,6 +9,7 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/disk"
 	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/sqlite"
 )
 
 // A full disk must not take revocations away. A file beside the ledger holds room in reserve, which is given back slice by slice as
@@ -36,7 +37,7 @@ func (s *Store) makeRoom() {
 
 // wantsRoom reports whether an error may come of a full disk. SQLite says so of the files that hold data only.
 func wantsRoom(err error) bool {
-	switch code(err) {
+	switch sqlite.Code(err) {
 	case sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN:
 		return true
 	}

@@ -16,32 +16,33 @@ package sqlstore
 import (
 	"context"
 	"database/sql"
-	"embed"
+	_ "embed" // the schema
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/url"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 
 	"github.com/gofrs/flock"
-	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/breakglassd/breakglass/internal/disk"
 	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/sqlite"
 )
 
-//go:embed schema/*.sql
-var schema embed.FS
+//go:embed schema.sql
+var schema string
+
+// format is that of a ledger's file: "bgld".
+var format = sqlite.Format{ID: 0x62676c64, Schema: schema}
+
+// erase has SQLite overwrite what is deleted, so that an erased text is in no file.
+const erase = "secure_delete(1)"
 
 const (
-	// applicationID marks the file as a ledger in SQLite's header: "bgld".
-	applicationID = 0x62676c64
-
 	// readers bounds the reading connections. Each has its own page cache of
 	// about 2 MB; more than a few only compete for the disk.
 	readers = 8
@@ -51,8 +52,6 @@ const (
 	// 0.2 s at this size. Larger files are left to verification, because
 	// starting must not take longer the longer the history is.
 	quickCheckLimit = 64 << 20
-
-	fileMode = 0o600
 )
 
 // A Store is one open database. It implements [ledger.Store].
@@ -93,7 +92,7 @@ func Create(ctx context.Context, path string) (err error) {
 			return err
 		}
 	}
-	f, err := os.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_EXCL, fileMode)
+	f, err := os.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_EXCL, sqlite.FileMode)
 	if err != nil {
 		return err
 	}
@@ -111,16 +110,13 @@ func Create(ctx context.Context, path string) (err error) {
 
 // fill turns an empty file into a database with the current schema.
 func fill(ctx context.Context, path string) (err error) {
-	db, err := open(path, "rw", "journal_mode(WAL)")
+	db, err := sqlite.Writer(path, erase)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, explain(db.Close())) }()
-	if _, err := db.ExecContext(ctx, fmt.Sprintf("PRAGMA application_id = %d", applicationID)); err != nil {
-		return explain(err)
-	}
-	if err := migrate(ctx, db, 0); err != nil {
-		return err
+	if err := format.Migrate(ctx, db); err != nil {
+		return damaged(err)
 	}
 	root := ledger.EmptyRoot()
 	_, err = db.ExecContext(ctx, `INSERT INTO ledger_head (id, size, root, time, note) VALUES (1, 0, ?, ?, x'')`,
@@ -182,32 +178,25 @@ func mustExist(path string) error {
 	return nil
 }
 
-// takeLock takes the lock that makes this the only writing process. The file
-// stays behind when the lock is released: removing it could unlock another.
+// takeLock takes the lock that makes this the only writing process.
 func takeLock(path string) (*flock.Flock, error) {
-	lock := flock.New(path+".lock", flock.SetPermissions(fileMode))
-	ok, err := lock.TryLock()
-	if err != nil {
-		return nil, fmt.Errorf("locking: %w", err)
-	}
-	if !ok {
+	lock, err := sqlite.Lock(path)
+	if errors.Is(err, sqlite.ErrLocked) {
 		return nil, fmt.Errorf("%w (it holds %s.lock)", ledger.ErrLocked, path)
 	}
-	return lock, nil
+	return lock, err
 }
 
 func (s *Store) openWrite(ctx context.Context) error {
 	var err error
-	if s.write, err = open(s.path, "rw", "journal_mode(WAL)"); err != nil {
+	if s.write, err = sqlite.Writer(s.path, erase); err != nil {
 		return err
 	}
-	s.write.SetMaxOpenConns(1)
-	version, err := identify(ctx, s.write)
-	if err != nil {
+	if _, err := identify(ctx, s.write); err != nil {
 		return err
 	}
-	if err := migrate(ctx, s.write, version); err != nil {
-		return err
+	if err := format.Migrate(ctx, s.write); err != nil {
+		return damaged(err)
 	}
 	if err := s.openRead(ctx); err != nil {
 		return err
@@ -230,100 +219,28 @@ func (s *Store) openWrite(ctx context.Context) error {
 
 func (s *Store) openRead(ctx context.Context) error {
 	var err error
-	if s.read, err = open(s.path, "ro"); err != nil {
+	if s.read, err = sqlite.Readers(s.path, readers); err != nil {
 		return err
 	}
-	s.read.SetMaxOpenConns(readers)
-	s.read.SetMaxIdleConns(readers)
 	version, err := identify(ctx, s.read)
 	if err != nil {
 		return err
 	}
-	files, err := migrations()
-	if err != nil {
-		return err
-	}
-	if version < len(files) {
-		return fmt.Errorf("its schema version %d is older than this program's %d: start the daemon of this release once", version, len(files))
+	if version < format.Version() {
+		return fmt.Errorf("its schema version %d is older than this program's %d: start the daemon of this release once", version,
+			format.Version())
 	}
 	return s.statements.prepare(ctx, s.read, s.write)
 }
 
-// open returns a pool of connections with everything set that guards a file
-// against accidents: full durability, no double-quoted strings taken for names,
-// no tricks with the schema, a check of each page read, and erased bytes
-// overwritten.
-func open(path, mode string, pragmas ...string) (*sql.DB, error) {
-	abs, err := filepath.Abs(path)
-	if err != nil {
-		return nil, err
-	}
-	query := url.Values{"mode": {mode}, "_txlock": {"immediate"}, "_defensive": {"1"}, "_dqs": {"0"}}
-	query["_pragma"] = append([]string{
-		"busy_timeout(5000)", "synchronous(FULL)", "foreign_keys(1)", "recursive_triggers(1)",
-		"trusted_schema(0)", "cell_size_check(1)", "secure_delete(1)",
-	}, pragmas...)
-	dsn := url.URL{Scheme: "file", Path: filepath.ToSlash(abs), RawQuery: query.Encode()}
-	return sql.Open("sqlite", dsn.String())
-}
-
 // identify returns the schema version of a file and refuses one that is not a
-// ledger or is from the future.
+// ledger or is from the future. An empty file is not a ledger: it was one.
 func identify(ctx context.Context, db *sql.DB) (version int, err error) {
-	var id int
-	if err := db.QueryRowContext(ctx, `PRAGMA application_id`).Scan(&id); err != nil {
-		return 0, explain(err)
-	}
-	if err := db.QueryRowContext(ctx, `PRAGMA user_version`).Scan(&version); err != nil {
-		return 0, explain(err)
-	}
-	if id != applicationID || version < 1 {
+	version, err = format.VersionOf(ctx, db)
+	if errors.Is(err, sqlite.ErrForeign) || err == nil && version == 0 {
 		return 0, fmt.Errorf("%w: the file is not a ledger, or its header is damaged", ledger.ErrCorrupt)
 	}
-	files, err := migrations()
-	if err != nil {
-		return 0, err
-	}
-	if version > len(files) {
-		return 0, fmt.Errorf("its schema version %d is newer than this program's %d: use the release that wrote it, or a later one", version,
-			len(files))
-	}
-	return version, nil
-}
-
-// migrations lists the schema files in order. Number n leads from version n-1 to
-// version n.
-func migrations() ([]string, error) {
-	files, err := fs.Glob(schema, "schema/*.sql")
-	slices.Sort(files)
-	return files, err
-}
-
-// migrate applies the migrations after a version, each in its own transaction
-// together with the new version number.
-func migrate(ctx context.Context, db *sql.DB, version int) error {
-	files, err := migrations()
-	if err != nil {
-		return err
-	}
-	for i := version; i < len(files); i++ {
-		text, err := schema.ReadFile(files[i])
-		if err != nil {
-			return err
-		}
-		tx, err := db.BeginTx(ctx, nil)
-		if err != nil {
-			return explain(err)
-		}
-		_, err = tx.ExecContext(ctx, string(text)+fmt.Sprintf("\nPRAGMA user_version = %d;", i+1))
-		if err == nil {
-			err = tx.Commit()
-		}
-		if err != nil {
-			return errors.Join(fmt.Errorf("applying %s: %w", files[i], explain(err)), ignoreDone(tx.Rollback()))
-		}
-	}
-	return nil
+	return version, damaged(err)
 }
 
 func ignoreDone(err error) error {
@@ -347,7 +264,7 @@ func (s *Store) Update(ctx context.Context, fn func(ledger.Tx) error) (err error
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	s.makeRoom()
-	if err = s.transact(ctx, fn); code(err) != sqlite3.SQLITE_FULL || !s.reserve.Give() {
+	if err = s.transact(ctx, fn); sqlite.Code(err) != sqlite3.SQLITE_FULL || !s.reserve.Give() {
 		return err
 	}
 	return s.undone(ctx, err)
@@ -381,7 +298,7 @@ func (s *Store) transact(ctx context.Context, fn func(ledger.Tx) error) (err err
 		// A commit that was refused for want of a lock has written nothing. After
 		// any other failure the commit record may or may not reach the disk, and
 		// only reading the file anew, after a restart, tells which.
-		if code(err) == sqlite3.SQLITE_BUSY {
+		if sqlite.Code(err) == sqlite3.SQLITE_BUSY {
 			return fmt.Errorf("committing: %w", explain(err))
 		}
 		return fmt.Errorf("%w: committing: %w", ledger.ErrUnknownOutcome, explain(err))
@@ -462,7 +379,7 @@ func (s *Store) Backup(ctx context.Context, path string) (err error) {
 	}()
 	// VACUUM INTO fills an empty file but refuses any other, so this reserves the
 	// name and sets the mode.
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, fileMode)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, sqlite.FileMode)
 	if err != nil {
 		return err
 	}
@@ -496,28 +413,12 @@ func (s *Store) closeDatabases() error {
 	return errors.Join(errs...)
 }
 
-// code returns SQLite's primary result code of an error, 0 if it has none.
-func code(err error) int {
-	if e := (*sqlite.Error)(nil); errors.As(err, &e) {
-		return e.Code() & 0xff
-	}
-	return 0
-}
+// explain adds to SQLite's words what they mean for the operator of a ledger.
+func explain(err error) error { return damaged(sqlite.Explain(err)) }
 
-// explain adds to SQLite's words what they mean for the operator.
-func explain(err error) error {
-	switch code(err) {
-	case sqlite3.SQLITE_FULL:
-		return fmt.Errorf("the disk or the database is full; free some space: %w", err)
-	case sqlite3.SQLITE_IOERR:
-		return fmt.Errorf("the disk failed to read or write; check the disk and the system log: %w", err)
-	case sqlite3.SQLITE_READONLY:
-		return fmt.Errorf("the database is read-only; check the mount and the owner and mode of the files: %w", err)
-	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED:
-		return fmt.Errorf("another program holds a lock on the database; stop it: %w", err)
-	case sqlite3.SQLITE_CANTOPEN:
-		return fmt.Errorf("the database cannot be opened; check the owner and mode of the files and their directory: %w", err)
-	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
+// damaged says of a file that SQLite cannot read what that is of a ledger.
+func damaged(err error) error {
+	if errors.Is(err, sqlite.ErrDamaged) {
 		return fmt.Errorf("%w: %w", ledger.ErrCorrupt, err)
 	}
 	return err

@@ -6,20 +6,18 @@ package store
 import (
 	"context"
 	"database/sql"
-	_ "embed"
+	_ "embed" // the schema
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/url"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/gofrs/flock"
-	_ "modernc.org/sqlite" // the driver
 
 	"github.com/breakglassd/breakglass/internal/disk"
 	"github.com/breakglassd/breakglass/internal/session"
+	"github.com/breakglassd/breakglass/internal/sqlite"
 	"github.com/breakglassd/breakglass/internal/text"
 )
 
@@ -32,13 +30,11 @@ var upgrade string // from version 1 to 2
 //go:embed upgrade3.sql
 var upgrade3 string // from version 2 to 3
 
-const (
-	// applicationID marks the file in SQLite's header: "bgse".
-	applicationID = 0x62677365
-	version       = 3
-	readers       = 4
-	fileMode      = 0o600
-)
+// format is that of a session store's file: "bgse".
+var format = sqlite.Format{ID: 0x62677365, Schema: schema, Upgrades: []string{upgrade, upgrade3}}
+
+// readers bounds the reading connections.
+const readers = 4
 
 // ErrNotFound is returned for what is not in the store.
 var ErrNotFound = errors.New("not found")
@@ -89,83 +85,38 @@ func Open(ctx context.Context, path string, limits Limits) (*Store, error) {
 	if limits.Owner == 0 {
 		limits.Owner = 64 << 20
 	}
-	s := &Store{path: path, limits: limits, lock: flock.New(path+".lock", flock.SetPermissions(fileMode)),
-		spare: disk.NewReserve(path+".reserve", spareSize, spareSize)}
+	s := &Store{path: path, limits: limits, spare: disk.NewReserve(path+".reserve", spareSize, spareSize)}
 	if err := s.open(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("opening the session store %s: %w", path, err), s.Close())
 	}
 	return s, nil
 }
 
-func (s *Store) open(ctx context.Context) error {
-	switch ok, err := s.lock.TryLock(); {
-	case err != nil:
-		return fmt.Errorf("locking: %w", err)
-	case !ok:
-		return fmt.Errorf("another process has it open (it holds %s.lock)", s.path)
+func (s *Store) open(ctx context.Context) (err error) {
+	if s.lock, err = sqlite.Lock(s.path); err != nil {
+		return err
 	}
 	if free, err := disk.Free(s.path); err == nil && free < spareSize/2 {
 		s.spare.Give()
 	}
-	f, err := os.OpenFile(s.path, os.O_RDWR|os.O_CREATE, fileMode)
+	f, err := os.OpenFile(s.path, os.O_RDWR|os.O_CREATE, sqlite.FileMode)
 	if err != nil {
 		return err
 	}
 	if err := f.Close(); err != nil {
 		return err
 	}
-	if s.write, err = connect(s.path, "rw", "journal_mode(WAL)"); err != nil {
+	if s.write, err = sqlite.Writer(s.path); err != nil {
 		return err
 	}
-	s.write.SetMaxOpenConns(1)
-	if err := s.migrate(ctx); err != nil {
+	switch err := format.Migrate(ctx, s.write); {
+	case errors.Is(err, sqlite.ErrForeign):
+		return errors.New("the file is not a session store; name another file in sessions.path")
+	case err != nil:
 		return err
 	}
-	if s.read, err = connect(s.path, "ro"); err != nil {
-		return err
-	}
-	s.read.SetMaxOpenConns(readers)
-	return nil
-}
-
-func connect(path, mode string, pragmas ...string) (*sql.DB, error) {
-	abs, err := filepath.Abs(path)
-	if err != nil {
-		return nil, err
-	}
-	query := url.Values{"mode": {mode}, "_txlock": {"immediate"}, "_defensive": {"1"}, "_dqs": {"0"}}
-	query["_pragma"] = append([]string{"busy_timeout(5000)", "synchronous(FULL)", "trusted_schema(0)", "cell_size_check(1)"}, pragmas...)
-	dsn := url.URL{Scheme: "file", Path: filepath.ToSlash(abs), RawQuery: query.Encode()}
-	return sql.Open("sqlite", dsn.String())
-}
-
-// migrate makes the tables of an empty file, brings those of the version before up to date, and refuses any other file.
-func (s *Store) migrate(ctx context.Context) error {
-	return s.update(ctx, func(tx *sql.Tx) error {
-		var id, v, tables int
-		if err := tx.QueryRowContext(ctx,
-			`SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version),
-			(SELECT count(*) FROM sqlite_schema)`).Scan(&id, &v, &tables); err != nil {
-			return err
-		}
-		switch {
-		case id == applicationID && v == version:
-			return nil
-		case id == applicationID && (v == 1 || v == 2):
-			steps := upgrade3
-			if v == 1 {
-				steps = upgrade + upgrade3
-			}
-			_, err := tx.ExecContext(ctx, steps+fmt.Sprintf("; PRAGMA user_version = %d", version))
-			return err
-		case id == applicationID:
-			return fmt.Errorf("its schema version %d is not this program's %d: use the release that wrote it", v, version)
-		case id != 0 || tables > 0:
-			return errors.New("the file is not a session store; name another file in sessions.path")
-		}
-		_, err := tx.ExecContext(ctx, schema+fmt.Sprintf("; PRAGMA application_id = %d; PRAGMA user_version = %d", applicationID, version))
-		return err
-	})
+	s.read, err = sqlite.Readers(s.path, readers)
+	return err
 }
 
 // KeepRoom takes back the reserve once there is room. It returns nil while audit events are taken in. It is to be called from time to
@@ -191,19 +142,22 @@ func (s *Store) Close() error {
 			errs = append(errs, db.Close())
 		}
 	}
-	return errors.Join(append(errs, s.lock.Close())...)
+	if s.lock != nil {
+		errs = append(errs, s.lock.Close())
+	}
+	return errors.Join(errs...)
 }
 
 func (s *Store) update(ctx context.Context, do func(*sql.Tx) error) error {
 	tx, err := s.write.BeginTx(ctx, nil)
 	if err != nil {
-		return err
+		return sqlite.Explain(err)
 	}
 	defer tx.Rollback()
 	if err := do(tx); err != nil {
-		return err
+		return sqlite.Explain(err)
 	}
-	return tx.Commit()
+	return sqlite.Explain(tx.Commit())
 }
 
 // Added is what became of events that were to be kept.
@@ -386,7 +340,7 @@ func markIssued(ctx context.Context, tx *sql.Tx, cluster, who string) error {
 func (s *Store) Events(ctx context.Context, cluster, fingerprint, user string) ([]session.Event, int, error) {
 	events, dropped, err := s.events(ctx, cluster, fingerprint, user)
 	if err != nil {
-		return nil, 0, fmt.Errorf("reading the audit events of %s: %w", user, err)
+		return nil, 0, fmt.Errorf("reading the audit events of %s: %w", user, sqlite.Explain(err))
 	}
 	return events, dropped, nil
 }
@@ -441,7 +395,7 @@ func (s *Store) Stats(ctx context.Context) (Stats, error) {
 		(SELECT count(*) FROM events WHERE checked = 0) FROM clusters`).
 		Scan(&st.Events, &st.Bytes, &st.Dropped, &st.Unchecked)
 	if err != nil {
-		return Stats{}, fmt.Errorf("counting audit events: %w", err)
+		return Stats{}, fmt.Errorf("counting audit events: %w", sqlite.Explain(err))
 	}
 	return st, nil
 }
@@ -478,7 +432,7 @@ func (s *Store) PutReport(ctx context.Context, request string, body []byte, now 
 	digest = text.SHA256(body)
 	if _, err := s.write.ExecContext(ctx, `INSERT INTO reports (digest, request, made, body) VALUES (?, ?, ?, ?)
 		ON CONFLICT (digest) DO UPDATE SET made = excluded.made`, digest, request, now.Unix(), body); err != nil {
-		return "", fmt.Errorf("keeping the session report of %s: %w", request, err)
+		return "", fmt.Errorf("keeping the session report of %s: %w", request, sqlite.Explain(err))
 	}
 	return digest, nil
 }
@@ -487,7 +441,7 @@ func (s *Store) PutReport(ctx context.Context, request string, body []byte, now 
 func (s *Store) Report(ctx context.Context, digest string) ([]byte, error) {
 	body, err := s.blob(ctx, `SELECT body FROM reports WHERE digest = ?`, digest)
 	if err != nil {
-		return nil, fmt.Errorf("reading the session report %s: %w", digest, err)
+		return nil, fmt.Errorf("reading the session report %s: %w", digest, sqlite.Explain(err))
 	}
 	if text.SHA256(body) != digest {
 		return nil, fmt.Errorf("the session report %s was changed in the store: restore the file from a backup", digest)
@@ -498,7 +452,7 @@ func (s *Store) Report(ctx context.Context, digest string) ([]byte, error) {
 // PutSnapshot remembers what existed before a grant, replacing what was remembered.
 func (s *Store) PutSnapshot(ctx context.Context, request string, blob []byte, now time.Time) error {
 	if _, err := s.write.ExecContext(ctx, `INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?)`, request, now.Unix(), blob); err != nil {
-		return fmt.Errorf("keeping what existed before %s: %w", request, err)
+		return fmt.Errorf("keeping what existed before %s: %w", request, sqlite.Explain(err))
 	}
 	return nil
 }
@@ -507,7 +461,7 @@ func (s *Store) PutSnapshot(ctx context.Context, request string, blob []byte, no
 func (s *Store) Snapshot(ctx context.Context, request string) ([]byte, error) {
 	body, err := s.blob(ctx, `SELECT body FROM snapshots WHERE request = ?`, request)
 	if err != nil {
-		return nil, fmt.Errorf("reading what existed before %s: %w", request, err)
+		return nil, fmt.Errorf("reading what existed before %s: %w", request, sqlite.Explain(err))
 	}
 	return body, nil
 }
@@ -542,7 +496,7 @@ func (s *Store) Silences(ctx context.Context, cluster, server string, from, unti
 		`SELECT seen FROM heartbeats WHERE cluster = ? AND server = ? AND seen BETWEEN ? AND ? ORDER BY seen`,
 		cluster, server, from.Add(-patience).UnixMicro(), until.UnixMicro())
 	if err != nil {
-		return nil, fmt.Errorf("reading heartbeats: %w", err)
+		return nil, fmt.Errorf("reading heartbeats: %w", sqlite.Explain(err))
 	}
 	defer rows.Close()
 	var out []session.Silence
@@ -556,7 +510,7 @@ func (s *Store) Silences(ctx context.Context, cluster, server string, from, unti
 	for rows.Next() {
 		var micros int64
 		if err := rows.Scan(&micros); err != nil {
-			return nil, fmt.Errorf("reading heartbeats: %w", err)
+			return nil, fmt.Errorf("reading heartbeats: %w", sqlite.Explain(err))
 		}
 		if at := time.UnixMicro(micros).UTC(); at.After(from) {
 			gap(at)
@@ -564,7 +518,7 @@ func (s *Store) Silences(ctx context.Context, cluster, server string, from, unti
 	}
 	gap(until)
 	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("reading heartbeats: %w", err)
+		return nil, fmt.Errorf("reading heartbeats: %w", sqlite.Explain(err))
 	}
 	return out, nil
 }
