@@ -17,11 +17,13 @@ const module = "github.com/breakglassd/breakglass/"
 var arrows = map[string]string{
 	"cmd/breakglass": "internal/api internal/breakglass internal/campaign internal/ledger internal/policy internal/recert " +
 		"internal/record internal/rotation internal/strictyaml internal/text",
-	"cmd/breakglassd": "internal/aftercare internal/api internal/breakglass internal/cacheck internal/cluster internal/devmode " +
-		"internal/disk internal/inventory internal/ledger internal/ledger/sqlstore internal/policy internal/recert " +
-		"internal/record internal/rotation internal/schedule internal/secret internal/session " +
-		"internal/session/store internal/slackbot internal/strictyaml internal/text internal/vaultca " +
-		"internal/webhook",
+	"cmd/breakglassd": "cmd/breakglassd/config internal/aftercare internal/api internal/breakglass internal/cacheck " +
+		"internal/cluster internal/devmode internal/disk internal/inventory internal/ledger " +
+		"internal/ledger/sqlstore internal/policy internal/recert internal/record internal/rotation " +
+		"internal/schedule internal/secret internal/session internal/session/store internal/slackbot " +
+		"internal/strictyaml internal/text internal/vaultca internal/webhook",
+	"cmd/breakglassd/config": "internal/api internal/breakglass internal/cluster internal/policy internal/recert internal/record " +
+		"internal/schedule internal/secret internal/strictyaml internal/text",
 	"deploy":   "",
 	"internal": "",
 	"internal/aftercare": "internal/breakglass internal/policy internal/record internal/session internal/session/store " +

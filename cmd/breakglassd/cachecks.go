@@ -9,13 +9,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/client-go/rest"
 
+	"github.com/breakglassd/breakglass/cmd/breakglassd/config"
 	"github.com/breakglassd/breakglass/internal/cacheck"
 	"github.com/breakglassd/breakglass/internal/cluster"
 	"github.com/breakglassd/breakglass/internal/rotation"
 )
 
 // openCAChecks prepares the checks of the CAs. It talks to no other system.
-func openCAChecks(cfg *Config, d *daemon) (*cacheck.Checks, error) {
+func openCAChecks(cfg *config.Config, d *daemon) (*cacheck.Checks, error) {
 	c := cacheck.Config{Service: d.service, Marks: d.ledger, Greet: d.clusters.GreetAsPeople, Measure: d.metrics.watchCAs(), Log: d.log,
 		Names: func(ctx context.Context, id, server string) (cacheck.Address, error) {
 			issuer, err := d.ca.Issuer(ctx, id)
@@ -44,7 +45,7 @@ func openCAChecks(cfg *Config, d *daemon) (*cacheck.Checks, error) {
 }
 
 // observeConfig says what the checks of a cluster look at.
-func observeConfig(cl Cluster, servers []cluster.Server) (cluster.ObserveConfig, error) {
+func observeConfig(cl config.Cluster, servers []cluster.Server) (cluster.ObserveConfig, error) {
 	x, own := cl.CAChecks, servers[0].Config
 	o := cluster.ObserveConfig{Cluster: cl.ID, Rest: own, ServerName: own.ServerName, Kubelets: x.Kubelets, Etcd: x.Etcd,
 		EtcdCAFiles: x.EtcdCAFiles, KubeletCAFiles: x.KubeletCAFiles, Kubeconfigs: append([]string{cl.KubeconfigFile}, x.KubeconfigFiles...),
@@ -89,7 +90,7 @@ func hostPort(address string) (string, error) {
 }
 
 // planOptions says what the commands of a plan are made for.
-func planOptions(cl Cluster) rotation.PlanOptions {
+func planOptions(cl config.Cluster) rotation.PlanOptions {
 	var copies []string
 	if cl.CAChecks.BundleFile != "" {
 		copies = append(copies, cl.CAChecks.BundleFile)

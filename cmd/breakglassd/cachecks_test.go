@@ -12,13 +12,14 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/client-go/rest"
 
+	"github.com/breakglassd/breakglass/cmd/breakglassd/config"
 	"github.com/breakglassd/breakglass/internal/cluster"
 	"github.com/breakglassd/breakglass/internal/rotation"
 )
 
 func TestPlansAreForTheConfiguredPaths(t *testing.T) {
-	cl := Cluster{ID: "c1", CAChecks: CAChecks{NodeBundleFile: "/etc/rancher/bundle.crt", NodeClusterCAFile: "/var/lib/rancher/client-ca.crt",
-		BundleFile: "bundle.pem", BundleFiles: []BundleCopy{{File: "cp3.pem"}}}}
+	cl := config.Cluster{ID: "c1", CAChecks: config.CAChecks{NodeBundleFile: "/etc/rancher/bundle.crt", NodeClusterCAFile: "/var/lib/rancher/client-ca.crt",
+		BundleFile: "bundle.pem", BundleFiles: []config.BundleCopy{{File: "cp3.pem"}}}}
 	if got, want := planOptions(cl), (rotation.PlanOptions{Bundle: "/etc/rancher/bundle.crt",
 		ClusterCA: "/var/lib/rancher/client-ca.crt", Copies: []string{"bundle.pem", "cp3.pem"}}); !cmp.Equal(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
@@ -35,8 +36,8 @@ func TestAPIServersAreVerifiedByTheDaemonsOwnCA(t *testing.T) {
 	if err := os.WriteFile(file, own, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cl := Cluster{ID: "c1", KubeconfigFile: "c1.kubeconfig", CAFile: filepath.Join(dir, "people.pem"),
-		CAChecks: CAChecks{BundleFile: "all.pem", BundleFiles: []BundleCopy{{APIServer: "https://10.0.0.2", File: "second.pem"}}}}
+	cl := config.Cluster{ID: "c1", KubeconfigFile: "c1.kubeconfig", CAFile: filepath.Join(dir, "people.pem"),
+		CAChecks: config.CAChecks{BundleFile: "all.pem", BundleFiles: []config.BundleCopy{{APIServer: "https://10.0.0.2", File: "second.pem"}}}}
 	for name, tlsConfig := range map[string]rest.TLSClientConfig{"data": {CAData: own}, "file": {CAFile: file}} {
 		o, err := observeConfig(cl, []cluster.Server{{Address: "https://10.0.0.1:6443",
 			Config: &rest.Config{Host: "https://10.0.0.1:6443", TLSClientConfig: tlsConfig}}, {Address: "https://10.0.0.2"}})

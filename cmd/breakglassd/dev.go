@@ -16,8 +16,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/breakglassd/breakglass/cmd/breakglassd/config"
 	"github.com/breakglassd/breakglass/internal/devmode"
-	"github.com/breakglassd/breakglass/internal/recert"
 )
 
 // devFlags are what `dev` can be told.
@@ -73,7 +73,7 @@ func dev(ctx context.Context, f devFlags, out, errOut io.Writer) (err error) {
 	}
 	log := slog.New(slog.DiscardHandler)
 	if f.verbose {
-		log = newLog(Log{Level: "info", Format: "text"}, errOut)
+		log = newLog(config.Log{Level: "info", Format: "text"}, errOut)
 	}
 	world, err := devmode.New(ctx, devmode.Options{Dir: f.dir, SlackAddr: f.slackListen, Real: f.real, Log: log,
 		Progress: func(format string, args ...any) { fmt.Fprintf(errOut, format+"\n", args...) }})
@@ -101,7 +101,7 @@ func dev(ctx context.Context, f devFlags, out, errOut io.Writer) (err error) {
 }
 
 // devServe runs the daemon, and beside it either the walkthrough or nothing until it is stopped.
-func devServe(ctx context.Context, world *devmode.World, cfg *Config, d devmode.Daemon, f devFlags, out io.Writer, log *slog.Logger) error {
+func devServe(ctx context.Context, world *devmode.World, cfg *config.Config, d devmode.Daemon, f devFlags, out io.Writer, log *slog.Logger) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	walked := make(chan error, 1)
@@ -141,29 +141,28 @@ func devServe(ctx context.Context, world *devmode.World, cfg *Config, d devmode.
 }
 
 // devConfig is the configuration of the daemon in the example world. It goes through the same checks as one from a file.
-func devConfig(w *devmode.World, f devFlags) (*Config, error) {
+func devConfig(w *devmode.World, f devFlags) (*config.Config, error) {
 	file := func(name string) string { return filepath.Join(f.dir, name) }
 	for name, secret := range map[string]string{"slack-bot-token": w.BotToken, "slack-signing-secret": w.SigningSecret} {
 		if err := os.WriteFile(file(name), []byte(secret), 0o600); err != nil {
 			return nil, fmt.Errorf("writing the example secrets: %w", err)
 		}
 	}
-	cfg := &Config{Listen: Listen{Address: f.listen}, Ledger: Ledger{Path: file("ledger.db"), KeyFile: file("ledger.key"),
-		Origin: devmode.Origin}, PolicyFile: w.PolicyFile,
-		Vault: Vault{Timeout: 5 * time.Second, SignTimeout: 15 * time.Second},
-		Clusters: []Cluster{{ID: devmode.Cluster, KubeconfigFile: w.Kubeconfig, ScanKubeconfigFile: w.ScanKubeconfig,
-			WebhookTokenFile: w.WebhookTokenFile}},
-		Checks: Checks{CACron: "17 * * * *", Zone: "UTC"}, Recertification: recert.Settings{Dir: file("recertification"), Zone: "UTC",
-			WorkFrom: 8, WorkTo: 18},
-		Webhooks: Webhooks{Address: w.WebhookAddr, CertFile: w.WebhookCertFile, KeyFile: w.WebhookKeyFile},
-		Sessions: Sessions{Path: file("sessions.db"), Keep: 24 * time.Hour, Grace: 2 * time.Second},
-		Slack: Slack{Enabled: true, AppID: devmode.AppID, TeamIDs: []string{devmode.TeamID}, Channel: devmode.Channel,
-			BotTokenFile:      file("slack-bot-token"),
-			SigningSecretFile: file("slack-signing-secret"), APIURL: w.SlackURL + "/api/"},
-		Log: Log{Level: "info", Format: "text"}}
+	cfg := config.Default()
+	cfg.Listen.Address, cfg.Health.Address = f.listen, ""
+	cfg.Ledger = config.Ledger{Path: file("ledger.db"), KeyFile: file("ledger.key"), Origin: devmode.Origin}
+	cfg.PolicyFile = w.PolicyFile
+	cfg.Webhooks = config.Webhooks{Address: w.WebhookAddr, CertFile: w.WebhookCertFile, KeyFile: w.WebhookKeyFile}
+	cfg.Sessions = config.Sessions{Path: file("sessions.db"), Keep: 24 * time.Hour, Grace: 2 * time.Second}
+	cfg.Recertification.Dir = file("recertification")
+	cfg.Clusters = []config.Cluster{{ID: devmode.Cluster, KubeconfigFile: w.Kubeconfig, ScanKubeconfigFile: w.ScanKubeconfig,
+		WebhookTokenFile: w.WebhookTokenFile}}
+	cfg.Slack = config.Slack{Enabled: true, AppID: devmode.AppID, TeamIDs: []string{devmode.TeamID}, Channel: devmode.Channel,
+		BotTokenFile: file("slack-bot-token"), SigningSecretFile: file("slack-signing-secret"), APIURL: w.SlackURL + "/api/"}
+	cfg.Log.Format = "text"
 	if v := w.Vault; v != nil {
-		cfg.Vault.Address, cfg.Vault.CAFile, cfg.Vault.Policy = v.Address, v.CAFile, "breakglassd"
-		cfg.Vault.Auth = VaultAuth{Method: "approle", Mount: "approle", RoleID: v.RoleID, SecretIDFile: v.SecretIDFile}
+		cfg.Vault.Address, cfg.Vault.CAFile = v.Address, v.CAFile
+		cfg.Vault.Auth.RoleID, cfg.Vault.Auth.SecretIDFile = v.RoleID, v.SecretIDFile
 		cfg.Clusters[0].VaultMount, cfg.Clusters[0].IssuerID, cfg.Clusters[0].MaxTTL = v.Mount, v.IssuerID, devmode.MaxTTL
 	}
 	return cfg, nil

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/breakglassd/breakglass/cmd/breakglassd/config"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/cacheck"
 	"github.com/breakglassd/breakglass/internal/cluster"
@@ -29,7 +31,7 @@ import (
 // doctor looks at everything a daemon with this configuration would need, and collects what it finds. It changes nothing,
 // tells nobody, and can be run beside the daemon.
 type doctor struct {
-	cfg      *Config
+	cfg      *config.Config
 	policy   *policy.Policy
 	findings []vaultca.Finding
 	down     int // findings of LevelError that say only that something does not answer
@@ -69,12 +71,12 @@ func (d *doctor) warn(code, subject, format string, args ...any) {
 
 // wrong adds an error: a line for each problem of a configuration or a policy.
 func (d *doctor) wrong(code, subject string, err error) {
-	var c *ConfigError
+	var c *config.Error
 	var p *strictyaml.Error
 	switch {
 	case errors.As(err, &c):
-		for _, text := range c.Problems {
-			d.add(vaultca.LevelError, code, subject, text)
+		for _, line := range c.Lines() {
+			d.add(vaultca.LevelError, code, subject, line)
 		}
 	case errors.As(err, &p):
 		for _, line := range strings.Split(p.Error(), "\n") {
@@ -130,14 +132,14 @@ func (d *doctor) report(out io.Writer, output string) error {
 
 // files looks at what is on this machine.
 func (d *doctor) files(ctx context.Context, path string) {
-	cfg, err := loadConfig(path)
+	cfg, err := config.Load(path)
 	if err != nil {
 		d.wrong("config", path, err)
 		return
 	}
 	d.cfg = cfg
 	d.ok("config", path, "every key makes sense")
-	for _, name := range unknownEnv(os.Environ()) {
+	for _, name := range config.UnknownEnv(os.Environ()) {
 		d.warn("env", name, "this environment variable is no key of the configuration: correct its name, or unset it")
 	}
 	d.secrets()
@@ -172,7 +174,7 @@ func (d *doctor) files(ctx context.Context, path string) {
 
 // serves looks for what would end serve at its start.
 func (d *doctor) serves(ctx context.Context) {
-	for _, p := range d.cfg.places() {
+	for _, p := range places(d.cfg) {
 		if err := p.usable(); err != nil {
 			d.wrong("place", p.path, err)
 		}
@@ -213,7 +215,7 @@ func (d *doctor) secrets() {
 		if f.path == "" || f.key == "ledger.key_file" && missing(f.path) { // the ledger is looked at by itself
 			continue
 		}
-		if _, err := readSecret(f.key, f.path); err != nil {
+		if _, err := config.ReadSecret(f.key, f.path); err != nil {
 			d.wrong("secret-file", f.path, err)
 			continue
 		}
@@ -259,6 +261,15 @@ func (d *doctor) expiry(code, subject, what string, c *x509.Certificate, now tim
 	default:
 		d.ok(code, subject, "%s is good until %s", what, until)
 	}
+}
+
+// hostOf is the host name in an address that config.Validate has seen.
+func hostOf(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return ""
+	}
+	return u.Hostname()
 }
 
 // people looks for those whom the access policy lets ask, but who could never get anywhere.
@@ -470,7 +481,7 @@ func (d *doctor) peopleAddress(ctx context.Context, kube *cluster.Clusters, id s
 }
 
 // doctorSlack makes a bot that can ask Slack, and has nothing to decide or record with.
-func doctorSlack(cfg *Config, observe func(what, outcome string, took time.Duration)) (*slackbot.Bot, error) {
+func doctorSlack(cfg *config.Config, observe func(what, outcome string, took time.Duration)) (*slackbot.Bot, error) {
 	return openSlack(cfg, new(breakglass.Service), new(ledger.Ledger), nil, slog.New(slog.DiscardHandler), observe)
 }
 

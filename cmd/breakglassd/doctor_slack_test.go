@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/breakglassd/breakglass/cmd/breakglassd/config"
 	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/record"
 	slacksim "github.com/breakglassd/breakglass/internal/sim/slack"
@@ -30,7 +31,7 @@ func TestDoctorAsksSlackWhetherItCanPost(t *testing.T) {
 		}
 		return path
 	}
-	cfg := Slack{Enabled: true, AppID: "A0BREAK", TeamIDs: []string{"T01"}, Channel: "C0APPROVE", BotTokenFile: secret("token", "xoxb-test"),
+	cfg := config.Slack{Enabled: true, AppID: "A0BREAK", TeamIDs: []string{"T01"}, Channel: "C0APPROVE", BotTokenFile: secret("token", "xoxb-test"),
 		SigningSecretFile: secret("signing", "0123456789abcdef0123456789abcdef")}
 	for name, tt := range map[string]struct {
 		channel    slacksim.Channel
@@ -53,7 +54,7 @@ func TestDoctorAsksSlackWhetherItCanPost(t *testing.T) {
 			}
 			server := httptest.NewServer(sim.Handler())
 			t.Cleanup(func() { sim.Close(); server.Close() })
-			d := &doctor{cfg: &Config{Slack: cfg}}
+			d := &doctor{cfg: &config.Config{Slack: cfg}}
 			d.cfg.Slack.APIURL = server.URL + "/api/"
 			d.slack(t.Context())
 			if got := d.said(); len(d.findings) != 1 || !strings.Contains(got, tt.want) || strings.HasPrefix(got,
@@ -66,7 +67,7 @@ func TestDoctorAsksSlackWhetherItCanPost(t *testing.T) {
 
 func TestDoctorNamesSlackAccountsThatAreRefused(t *testing.T) {
 	key := []policy.Key{{}}
-	d := &doctor{cfg: &Config{Slack: Slack{Enabled: true, TeamIDs: []string{"T01", "T02"}, EnterpriseID: "E0ACME"}},
+	d := &doctor{cfg: &config.Config{Slack: config.Slack{Enabled: true, TeamIDs: []string{"T01", "T02"}, EnterpriseID: "E0ACME"}},
 		policy: &policy.Policy{People: []policy.Person{
 			{ID: "alice", Keys: key, Slack: []record.SlackAccount{{Enterprise: "E0ACME", Team: "T01", User: "U0ALICE"}}},
 			{ID: "bob", Keys: key, Slack: []record.SlackAccount{{Enterprise: "E0OTHER", Team: "T01", User: "U0BOB"}}},

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/mod/sumdb/note"
 
+	"github.com/breakglassd/breakglass/cmd/breakglassd/config"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/ledger/sqlstore"
@@ -133,7 +134,7 @@ type ledgerFlags struct {
 func (f *ledgerFlags) find() (path, vkey string, err error) {
 	path, vkey = f.db, f.key
 	if f.config != "" {
-		cfg, err := loadConfig(f.config)
+		cfg, err := config.Load(f.config)
 		if err != nil {
 			return "", "", err
 		}
@@ -149,7 +150,7 @@ func (f *ledgerFlags) find() (path, vkey string, err error) {
 	if vkey == "" {
 		return "", "", usage("name the ledger: --config FILE, or --db FILE with --key KEY, the public key that `breakglassd init` printed")
 	}
-	if text, err := readFile(vkey); err == nil {
+	if text, err := config.ReadFile(vkey); err == nil {
 		vkey = string(text)
 	}
 	return path, strings.TrimSpace(vkey), nil
@@ -163,7 +164,7 @@ func (f *ledgerFlags) anchors(vkey string) ([]ledger.Checkpoint, error) {
 	}
 	var out []ledger.Checkpoint
 	for _, file := range f.checkpoints {
-		kept, err := readFile(file)
+		kept, err := config.ReadFile(file)
 		if err != nil {
 			return nil, fmt.Errorf("reading a checkpoint: %w", err)
 		}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/breakglassd/breakglass/cmd/breakglassd/config"
 	"github.com/breakglassd/breakglass/internal/strictyaml"
 )
 
@@ -70,7 +71,7 @@ func run(args []string, out, errOut io.Writer) int {
 	switch {
 	case errors.As(err, &code):
 		return code.code
-	case !started, errors.As(err, new(*ConfigError)), errors.As(err, new(*strictyaml.Error)):
+	case !started, errors.As(err, new(*config.Error)), errors.As(err, new(*strictyaml.Error)):
 		return exitUsage
 	}
 	return exitOther
@@ -118,7 +119,7 @@ func serveCommand() *cobra.Command {
 	clock := cmd.Flags().Bool("accept-clock", false, "go on although the ledger's last entry is later than the clock: the clock was "+
 		"wrong then, and is right now")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		cfg, err := loadConfig(*path)
+		cfg, err := config.Load(*path)
 		if err != nil {
 			return err
 		}
@@ -129,7 +130,7 @@ func serveCommand() *cobra.Command {
 		if err := hideMemory(); err != nil {
 			log.Warn("other processes of this user can read the daemon's memory", slog.Any("error", err))
 		}
-		for _, name := range unknownEnv(os.Environ()) {
+		for _, name := range config.UnknownEnv(os.Environ()) {
 			log.Warn("this environment variable is no key of the configuration", slog.String("name", name))
 		}
 		return serve(cmd.Context(), cfg, parts{AcceptWeaker: *accept, AcceptClock: *clock, Reload: hangup}, log)
@@ -138,7 +139,7 @@ func serveCommand() *cobra.Command {
 }
 
 // newLog makes the daemon's log.
-func newLog(c Log, w io.Writer) *slog.Logger {
+func newLog(c config.Log, w io.Writer) *slog.Logger {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(c.Level)); err != nil {
 		level = slog.LevelInfo
@@ -154,7 +155,7 @@ func initCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "init", Short: "Make the ledger and its signing key, once"}
 	path := configFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		cfg, err := loadConfig(*path)
+		cfg, err := config.Load(*path)
 		if err != nil {
 			return err
 		}

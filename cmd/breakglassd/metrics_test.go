@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/breakglassd/breakglass/cmd/breakglassd/config"
 	"github.com/breakglassd/breakglass/internal/session/store"
 )
 
@@ -21,7 +22,7 @@ func must(t *testing.T, err error) {
 
 // An alert on a metric that is not exported never fires.
 func TestAlertRulesAskForWhatTheDaemonExports(t *testing.T) {
-	m := newMetrics(&daemon{cfg: &Config{Sessions: Sessions{Path: "sessions.db"}}})
+	m := newMetrics(&daemon{cfg: &config.Config{Sessions: config.Sessions{Path: "sessions.db"}}})
 	m.watchIntake(func() store.Figures { return store.Figures{} })
 	descs := make(chan *prometheus.Desc, 1000)
 	m.registry.Describe(descs)

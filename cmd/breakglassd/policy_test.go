@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/breakglassd/breakglass/cmd/breakglassd/config"
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/policy"
@@ -22,7 +23,7 @@ func TestHowLongAPolicyWaitsIsMeasured(t *testing.T) {
 		s := bgtest.New(t, bgtest.Options{Policy: bgtest.Guarded()})
 		is := func(want float64) {
 			t.Helper()
-			m := newMetrics(&daemon{cfg: &Config{Ledger: Ledger{Path: filepath.Join(s.Dir, "ledger.db")}}, service: s.Service, ledger: s.Ledger})
+			m := newMetrics(&daemon{cfg: &config.Config{Ledger: config.Ledger{Path: filepath.Join(s.Dir, "ledger.db")}}, service: s.Service, ledger: s.Ledger})
 			all, err := m.registry.Gather()
 			must(t, err)
 			for _, f := range all {
@@ -92,7 +93,7 @@ func TestDoctorSaysWhoAgreesToThePolicy(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p, err := policy.Parse("access.yaml", []byte(c.policy))
 			must(t, err)
-			d := &doctor{cfg: &Config{PolicyFile: "access.yaml"}, policy: p}
+			d := &doctor{cfg: &config.Config{PolicyFile: "access.yaml"}, policy: p}
 			d.changes()
 			if len(d.findings) != 1 || d.findings[0].Level != c.level || !strings.Contains(d.findings[0].Text, c.want) {
 				t.Errorf("says\n%s", d.said())

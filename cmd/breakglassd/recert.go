@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/breakglassd/breakglass/cmd/breakglassd/config"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/cluster"
 	"github.com/breakglassd/breakglass/internal/inventory"
@@ -23,7 +24,7 @@ const ownTime = 60 * time.Second
 
 // scanner looks at clusters for recertification, with a credential of its own where there is one.
 type scanner struct {
-	cfg      *Config
+	cfg      *config.Config
 	ca       *vaultca.CA // nil when something else signs
 	service  *breakglass.Service
 	policy   func() *policy.Policy // nil when it is not known
@@ -36,13 +37,13 @@ type scanner struct {
 }
 
 // openScanner prepares looking at clusters, of which own are those with the daemon's credential. It talks to nobody.
-func openScanner(cfg *Config, own *cluster.Clusters, log *slog.Logger) (*scanner, error) {
+func openScanner(cfg *config.Config, own *cluster.Clusters, log *slog.Logger) (*scanner, error) {
 	s := &scanner{cfg: cfg, own: own, log: log}
 	c := cluster.Config{Log: log}
 	for i, cl := range cfg.Clusters {
 		t := cluster.Target{ID: cl.ID, Kubeconfig: cl.KubeconfigFile, CAFile: cl.CAFile, APIServers: cl.APIServers}
 		if cl.ScanKubeconfigFile != "" {
-			if err := onlyOwnerWrites(fmt.Sprintf("clusters[%d].scan_kubeconfig_file", i), cl.ScanKubeconfigFile); err != nil {
+			if err := config.OnlyOwnerWrites(fmt.Sprintf("clusters[%d].scan_kubeconfig_file", i), cl.ScanKubeconfigFile); err != nil {
 				return nil, err
 			}
 			t.Kubeconfig = cl.ScanKubeconfigFile
@@ -57,7 +58,7 @@ func openScanner(cfg *Config, own *cluster.Clusters, log *slog.Logger) (*scanner
 		return nil, err
 	}
 	if file := cfg.RecertIgnoreFile; file != "" {
-		text, err := readFile(file)
+		text, err := config.ReadFile(file)
 		if err != nil {
 			return nil, fmt.Errorf("recert_ignore_file: %w", err)
 		}
@@ -69,7 +70,7 @@ func openScanner(cfg *Config, own *cluster.Clusters, log *slog.Logger) (*scanner
 }
 
 // openRecert prepares the campaigns.
-func (d *daemon) openRecert(cfg *Config) error {
+func (d *daemon) openRecert(cfg *config.Config) error {
 	s, err := openScanner(cfg, d.clusters, d.log)
 	if err != nil {
 		return err
@@ -110,10 +111,10 @@ func (d *daemon) openRecert(cfg *Config) error {
 }
 
 // given reads the files about a cluster that the API does not show. They are read for every scan: they are copies, and change.
-func given(cl Cluster) (cluster.CollectOptions, error) {
+func given(cl config.Cluster) (cluster.CollectOptions, error) {
 	o := cluster.CollectOptions{Given: map[string][]byte{}}
 	for _, file := range cl.ScanFiles {
-		text, err := readFile(file)
+		text, err := config.ReadFile(file)
 		if err != nil {
 			return o, fmt.Errorf("what is given about cluster %s (scan_files, --given): %w: correct the path, or take it out", cl.ID, err)
 		}
@@ -123,7 +124,7 @@ func given(cl Cluster) (cluster.CollectOptions, error) {
 		o.Given[file] = text
 	}
 	if cl.AuthenticationConfigFile != "" {
-		text, err := readFile(cl.AuthenticationConfigFile)
+		text, err := config.ReadFile(cl.AuthenticationConfigFile)
 		if err != nil {
 			return o, fmt.Errorf("the authentication configuration of cluster %s (authentication_config_file, --authentication-config): %w: "+
 				"correct the path, or take it out", cl.ID, err)
@@ -134,7 +135,7 @@ func given(cl Cluster) (cluster.CollectOptions, error) {
 }
 
 // collect reads a cluster, and what was given about it.
-func (s *scanner) collect(ctx context.Context, cl Cluster) (*inventory.Snapshot, error) {
+func (s *scanner) collect(ctx context.Context, cl config.Cluster) (*inventory.Snapshot, error) {
 	o, err := given(cl)
 	if err != nil {
 		return nil, err
@@ -144,7 +145,7 @@ func (s *scanner) collect(ctx context.Context, cl Cluster) (*inventory.Snapshot,
 
 // look collects and judges one cluster.
 func (s *scanner) look(ctx context.Context, id string) (*inventory.Snapshot, *inventory.Analysis, error) {
-	n := slices.IndexFunc(s.cfg.Clusters, func(cl Cluster) bool { return cl.ID == id })
+	n := slices.IndexFunc(s.cfg.Clusters, func(cl config.Cluster) bool { return cl.ID == id })
 	if n < 0 {
 		return nil, nil, breakglass.NoSuchCluster(id)
 	}
@@ -233,7 +234,7 @@ func ownVault(findings []vaultca.Finding) recert.Item {
 
 // othersInVault says that nobody looked at who else can have certificates signed, and how somebody could. The daemon's policy
 // does not let it read the policies of others, and must not: a thief of its token would read them too.
-func othersInVault(cfg *Config) recert.Item {
+func othersInVault(cfg *config.Config) recert.Item {
 	i := recert.Item{ID: "own/vault/others", Kind: "unknown", Title: "cannot tell who else in Vault can reach the CAs: sign, sign-verbatim, " +
 		"the roles and the mounts", Risk: inventory.High, Admin: true,
 		Evidence: []string{"the daemon's token may not list or read the policies of others, on purpose",

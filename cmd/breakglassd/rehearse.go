@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"github.com/breakglassd/breakglass/cmd/breakglassd/config"
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/ledger/sqlstore"
 )
@@ -18,7 +19,7 @@ import (
 // rehearse builds everything that serve builds, with a ledger and a session store of its own in a temporary directory, so that it
 // can run beside the daemon. It asks no other system and listens nowhere when it returns. The error is the one that serve would end
 // with.
-func rehearse(ctx context.Context, cfg *Config) (err error) {
+func rehearse(ctx context.Context, cfg *config.Config) (err error) {
 	dir, err := os.MkdirTemp("", "breakglassd-check-")
 	if err != nil {
 		return fmt.Errorf("making a temporary directory for the check: %w", err)
@@ -59,7 +60,7 @@ type place struct {
 }
 
 // places lists what the daemon writes to.
-func (c *Config) places() []place {
+func places(c *config.Config) []place {
 	list := []place{{"ledger.path", c.Ledger.Path, false}, {"ledger.key_file", c.Ledger.KeyFile, false}}
 	if c.Sessions.Path != "" {
 		list = append(list, place{"sessions.path", c.Sessions.Path, false})
@@ -119,7 +120,7 @@ func makeParent(key, path string) error {
 
 // addresses listens at each address of the configuration, all at one time, and stops. taken tells of an address that another
 // process has, which is the daemon itself where it runs; err of one that the daemon can never have.
-func addresses(cfg *Config) (taken []string, err error) {
+func addresses(cfg *config.Config) (taken []string, err error) {
 	var open []net.Listener
 	defer func() {
 		for _, l := range open {

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/breakglassd/breakglass/cmd/breakglassd/config"
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/bgtest/smalldisk"
 )
@@ -69,7 +70,7 @@ func TestFullDiskTakesNoRevocationAway(t *testing.T) {
 		d.until("the word that there is room", func() bool { return !short() })
 		d.grant()
 		d.end()
-		cfg, err := loadConfig(s.config)
+		cfg, err := config.Load(s.config)
 		s.must(err)
 		_, _, vkey, err := ledgerKey(cfg)
 		s.must(err)

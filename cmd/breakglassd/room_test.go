@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/breakglassd/breakglass/cmd/breakglassd/config"
 	"github.com/breakglassd/breakglass/internal/disk"
 	"github.com/breakglassd/breakglass/internal/vaultca"
 )
@@ -19,7 +20,7 @@ func TestDoctorLooksAtTheRoomOfTheStores(t *testing.T) {
 		level = vaultca.LevelWarn
 	}
 	for name, sessions := range map[string]string{"no sessions": "", "beside the ledger": filepath.Join(dir, "sessions", "sessions.db")} {
-		d := &doctor{cfg: &Config{Ledger: Ledger{Path: filepath.Join(dir, "ledger.db")}, Sessions: Sessions{Path: sessions}}}
+		d := &doctor{cfg: &config.Config{Ledger: config.Ledger{Path: filepath.Join(dir, "ledger.db")}, Sessions: config.Sessions{Path: sessions}}}
 		d.rooms()
 		said := d.said()
 		shared := strings.Contains(said, "sessions.path and ledger.path are on one file system: what API servers send can fill the ledger's disk")

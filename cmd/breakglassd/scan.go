@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/breakglassd/breakglass/cmd/breakglassd/config"
 	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/policy"
 )
@@ -43,12 +44,12 @@ func scanCommand() *cobra.Command {
 				return usage("--ci: %w", err)
 			}
 		}
-		cfg, err := loadConfig(*path)
+		cfg, err := config.Load(*path)
 		if err != nil {
 			return err
 		}
 		if *only != "" {
-			cfg.Clusters = slices.DeleteFunc(cfg.Clusters, func(cl Cluster) bool { return cl.ID != *only })
+			cfg.Clusters = slices.DeleteFunc(cfg.Clusters, func(cl config.Cluster) bool { return cl.ID != *only })
 			if len(cfg.Clusters) == 0 {
 				return usage("there is no cluster %q in the configuration", *only)
 			}
@@ -67,7 +68,7 @@ func scanCommand() *cobra.Command {
 			}
 		}
 		// The access policy and Vault tell what of all this is our own.
-		text, err := readFile(cfg.PolicyFile)
+		text, err := config.ReadFile(cfg.PolicyFile)
 		if err != nil {
 			return fmt.Errorf("reading the access policy (policy_file): %w", err)
 		}

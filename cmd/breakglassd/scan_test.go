@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/breakglassd/breakglass/cmd/breakglassd/config"
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/cluster"
 	"github.com/breakglassd/breakglass/internal/inventory"
@@ -285,7 +286,7 @@ func TestNoChangeOfTheDaemonsOwnRightsReadsAsUnchanged(t *testing.T) {
 }
 
 func TestNobodyIsToldThatOthersInVaultWereLookedAt(t *testing.T) {
-	i := othersInVault(&Config{Clusters: []Cluster{{ID: "c1", VaultMount: "pki-c1"}, {ID: "c2"}}})
+	i := othersInVault(&config.Config{Clusters: []config.Cluster{{ID: "c1", VaultMount: "pki-c1"}, {ID: "c2"}}})
 	if i.Kind != "unknown" || !i.Admin || !i.Risk.AtLeast(inventory.High) || !strings.Contains(i.Title, "cannot tell") ||
 		!strings.Contains(i.Advice, "vault policy list") || !strings.Contains(i.Advice, "pki-c1/") ||
 		!slices.Equal(i.Grants, []string{"whatever a policy gives on pki-c1/"}) {

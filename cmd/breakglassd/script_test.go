@@ -123,3 +123,13 @@ func waitFor(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	ts.Fatalf("%s", fmt.Sprintf("%s did not come in %s", args[1], args[0]))
 }
+
+// cleanEnv removes what the machine's environment might say to the loader of the configuration.
+func cleanEnv(t testing.TB) {
+	t.Helper()
+	for _, kv := range os.Environ() {
+		if name, _, _ := strings.Cut(kv, "="); strings.HasPrefix(name, "BREAKGLASS_") && !strings.HasPrefix(name, "BREAKGLASS_TEST_") {
+			t.Setenv(name, "")
+		}
+	}
+}

@@ -34,6 +34,7 @@ import (
 	rbacclient "k8s.io/client-go/kubernetes/typed/rbac/v1"
 	"k8s.io/client-go/rest"
 
+	"github.com/breakglassd/breakglass/cmd/breakglassd/config"
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/bgtest/realtest"
@@ -198,7 +199,7 @@ func (l *lockedBuffer) String() string {
 
 func (s *site) serve(p parts) *process {
 	s.t.Helper()
-	cfg, err := loadConfig(s.config)
+	cfg, err := config.Load(s.config)
 	s.must(err)
 	if missing(cfg.Ledger.Path) {
 		_, err := initLedger(s.t.Context(), cfg)
@@ -464,7 +465,7 @@ func TestWeakerPolicyNeedsAnOperatorsWord(t *testing.T) {
 	d = s.serve(parts{AcceptWeaker: true})
 	d.end()
 	s.must(os.Chmod(s.file("access.yaml"), 0o620))
-	cfg, err := loadConfig(s.config)
+	cfg, err := config.Load(s.config)
 	s.must(err)
 	if _, err := readPolicy(cfg, true); err == nil || !strings.Contains(err.Error(), "chmod go-w") {
 		t.Errorf("a policy that a group can write: %v", err)
@@ -474,7 +475,7 @@ func TestWeakerPolicyNeedsAnOperatorsWord(t *testing.T) {
 func TestSecondDaemonOnTheSameLedgerIsRefused(t *testing.T) {
 	s := newSite(t)
 	d := s.serve(parts{})
-	cfg, err := loadConfig(s.config)
+	cfg, err := config.Load(s.config)
 	s.must(err)
 	err = serve(t.Context(), cfg, parts{}, slog.New(slog.DiscardHandler))
 	if err == nil || !strings.Contains(err.Error(), "in use by another process") {
@@ -485,7 +486,7 @@ func TestSecondDaemonOnTheSameLedgerIsRefused(t *testing.T) {
 
 func TestDaemonEndsWhenAnotherOneTakesItsLedger(t *testing.T) {
 	s := newSite(t)
-	cfg, err := loadConfig(s.config)
+	cfg, err := config.Load(s.config)
 	s.must(err)
 	_, err = initLedger(t.Context(), cfg)
 	s.must(err)
@@ -607,12 +608,12 @@ func TestDoctorFindsWhatIsWrong(t *testing.T) {
 			}
 		}
 	}
-	config, err := os.ReadFile(s.config)
+	before, err := os.ReadFile(s.config)
 	s.must(err)
-	withoutSlack := strings.Replace(string(config), "enabled: true", "enabled: false", 1)
+	withoutSlack := strings.Replace(string(before), "enabled: true", "enabled: false", 1)
 
 	want("before init", exitFindings, map[string]string{"ledger-key": "error"})
-	cfg, err := loadConfig(s.config)
+	cfg, err := config.Load(s.config)
 	s.must(err)
 	_, err = initLedger(t.Context(), cfg)
 	s.must(err)

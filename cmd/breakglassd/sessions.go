@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 
+	"github.com/breakglassd/breakglass/cmd/breakglassd/config"
 	"github.com/breakglassd/breakglass/internal/aftercare"
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/breakglass"
@@ -26,7 +27,7 @@ const (
 )
 
 // openSessions opens the database of sessions.
-func openSessions(ctx context.Context, cfg *Config, clusters *cluster.Clusters, m *metrics, log *slog.Logger) (*sessions, error) {
+func openSessions(ctx context.Context, cfg *config.Config, clusters *cluster.Clusters, m *metrics, log *slog.Logger) (*sessions, error) {
 	if err := makeParent("sessions.path", cfg.Sessions.Path); err != nil {
 		return nil, err
 	}
@@ -36,7 +37,7 @@ func openSessions(ctx context.Context, cfg *Config, clusters *cluster.Clusters, 
 	}
 	a := aftercare.Config{Store: st, Path: cfg.Sessions.Path, Keep: cfg.Sessions.Keep, Cluster: clusters, Alive: m.heard, Log: log}
 	for _, c := range cfg.Clusters {
-		if c.webhooks() {
+		if c.HasWebhook() {
 			a.Audited = append(a.Audited, c.ID)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/breakglassd/breakglass/cmd/breakglassd/config"
 	"github.com/breakglassd/breakglass/internal/secret"
 	"github.com/breakglassd/breakglass/internal/session"
 	"github.com/breakglassd/breakglass/internal/session/store"
@@ -19,15 +20,15 @@ import (
 )
 
 // hookClusters lists the clusters whose API servers may call, with the tokens read from their files.
-func hookClusters(cfg *Config) ([]webhook.Cluster, error) {
+func hookClusters(cfg *config.Config) ([]webhook.Cluster, error) {
 	var out []webhook.Cluster
 	for i, c := range cfg.Clusters {
-		if !c.webhooks() {
+		if !c.HasWebhook() {
 			continue
 		}
 		x := webhook.Cluster{ID: c.ID, ClientNames: c.WebhookClientNames}
 		if c.WebhookTokenFile != "" {
-			text, err := readSecret(fmt.Sprintf("clusters[%d].webhook_token_file", i), c.WebhookTokenFile)
+			text, err := config.ReadSecret(fmt.Sprintf("clusters[%d].webhook_token_file", i), c.WebhookTokenFile)
 			if err != nil {
 				return nil, err
 			}
@@ -49,12 +50,12 @@ func hookClusters(cfg *Config) ([]webhook.Cluster, error) {
 }
 
 // readClientCAs reads the CAs that vouch for the client names of the cluster with the index i, of which there is at least one.
-func readClientCAs(cfg *Config, i int) ([]byte, error) {
+func readClientCAs(cfg *config.Config, i int) ([]byte, error) {
 	key, file := fmt.Sprintf("clusters[%d].webhook_client_ca_file", i), cfg.Clusters[i].WebhookClientCAFile
 	if file == "" {
 		key, file = "webhooks.client_ca_file", cfg.Webhooks.ClientCAFile
 	}
-	pem, err := readFile(file)
+	pem, err := config.ReadFile(file)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", key, err)
 	}
@@ -101,7 +102,7 @@ func (d *daemon) hookDoor() (door, error) {
 		}
 		cas.AppendCertsFromPEM(pem)
 	}
-	tokens := slices.ContainsFunc(d.cfg.Clusters, func(c Cluster) bool { return c.WebhookTokenFile != "" })
+	tokens := slices.ContainsFunc(d.cfg.Clusters, func(c config.Cluster) bool { return c.WebhookTokenFile != "" })
 	l = tls.NewListener(limitPerAddress(l, hookConnections), webhook.TLSConfig(func() (*tls.Certificate, error) {
 		return d.hookCert.Load(),
 			nil
@@ -113,7 +114,7 @@ func (d *daemon) hookDoor() (door, error) {
 }
 
 // hookPair names the certificate and key of the listener for API servers: its own, or else that for people, if there is one.
-func hookPair(cfg *Config) (name, certFile, keyFile string) {
+func hookPair(cfg *config.Config) (name, certFile, keyFile string) {
 	if cfg.Webhooks.CertFile != "" {
 		return "webhooks.tls", cfg.Webhooks.CertFile, cfg.Webhooks.KeyFile
 	}

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/breakglassd/breakglass/cmd/breakglassd/config"
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/cacheck"
@@ -51,7 +53,7 @@ const (
 
 // daemon is everything that one serving process is made of.
 type daemon struct {
-	cfg      *Config
+	cfg      *config.Config
 	log      *slog.Logger
 	ledger   *ledger.Ledger
 	store    *sqlstore.Store // of the ledger, which closes it
@@ -78,7 +80,7 @@ type daemon struct {
 // serve runs the daemon until ctx is done, and then stops it in order: answers under way are finished, claims that have begun
 // are carried through. It returns nil after that. An error means that it could not start, or that the ledger can no longer be
 // trusted: the process must exit, and the next one reads the truth from disk.
-func serve(ctx context.Context, cfg *Config, p parts, log *slog.Logger) (err error) {
+func serve(ctx context.Context, cfg *config.Config, p parts, log *slog.Logger) (err error) {
 	d := &daemon{cfg: cfg, log: log}
 	defer func() { err = errors.Join(err, d.close()) }()
 	if err := d.open(ctx, p); err != nil {
@@ -101,7 +103,7 @@ func (d *daemon) close() error {
 func (d *daemon) open(ctx context.Context, p parts) error {
 	cfg := d.cfg
 	if bad := cfg.Validate(p.Signer == nil); len(bad) > 0 {
-		return &ConfigError{bad}
+		return &config.Error{Problems: bad}
 	}
 	err := d.loadCert()
 	if err != nil {
@@ -191,7 +193,7 @@ func (d *daemon) recordRun(ctx context.Context, run breakglass.CheckRun) error {
 }
 
 // clusterIDs lists the configured clusters.
-func clusterIDs(cfg *Config) []string {
+func clusterIDs(cfg *config.Config) []string {
 	ids := make([]string, len(cfg.Clusters))
 	for i, c := range cfg.Clusters {
 		ids[i] = c.ID
@@ -200,7 +202,7 @@ func clusterIDs(cfg *Config) []string {
 }
 
 // openLedger opens the ledger for writing and returns it with its store and its public key.
-func openLedger(ctx context.Context, cfg *Config) (*ledger.Ledger, *sqlstore.Store, string, error) {
+func openLedger(ctx context.Context, cfg *config.Config) (*ledger.Ledger, *sqlstore.Store, string, error) {
 	signer, verifier, vkey, err := ledgerKey(cfg)
 	if err != nil {
 		return nil, nil, "", err
@@ -217,7 +219,7 @@ func openLedger(ctx context.Context, cfg *Config) (*ledger.Ledger, *sqlstore.Sto
 }
 
 // ledgerKey reads the ledger's key and holds its name against the configuration.
-func ledgerKey(cfg *Config) (note.Signer, note.Verifier, string, error) {
+func ledgerKey(cfg *config.Config) (note.Signer, note.Verifier, string, error) {
 	signer, verifier, err := ledger.LoadSigner(cfg.Ledger.KeyFile)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil, "", fmt.Errorf("%w: a new ledger is made with `breakglassd init`; for an old one bring its key back from the backup",
@@ -230,7 +232,7 @@ func ledgerKey(cfg *Config) (note.Signer, note.Verifier, string, error) {
 		return nil, nil, "", fmt.Errorf("ledger.origin is %q, but the key in %s is for %q: correct the one that is wrong", cfg.Ledger.Origin,
 			cfg.Ledger.KeyFile, verifier.Name())
 	}
-	text, err := readSecret("ledger.key_file", cfg.Ledger.KeyFile)
+	text, err := config.ReadSecret("ledger.key_file", cfg.Ledger.KeyFile)
 	if err != nil {
 		return nil, nil, "", err
 	}
@@ -239,7 +241,7 @@ func ledgerKey(cfg *Config) (note.Signer, note.Verifier, string, error) {
 }
 
 // initLedger makes the ledger's key and its empty database, and returns the public key. It refuses what exists.
-func initLedger(ctx context.Context, cfg *Config) (vkey string, err error) {
+func initLedger(ctx context.Context, cfg *config.Config) (vkey string, err error) {
 	for _, path := range []string{cfg.Ledger.KeyFile, cfg.Ledger.Path} {
 		if _, err := os.Lstat(path); err == nil {
 			return "", fmt.Errorf("%s exists: a ledger is made once and never made anew; if it is really meant, move the old one away first", path)
@@ -263,8 +265,24 @@ func initLedger(ctx context.Context, cfg *Config) (vkey string, err error) {
 	return vkey, l.Close()
 }
 
+// groupsOf lists the groups that certificates for a cluster may carry by any of the policies, of which some may be nil.
+func groupsOf(cluster string, known ...*policy.Policy) []string {
+	var out []string
+	for _, p := range known {
+		if p == nil {
+			continue
+		}
+		for _, prof := range p.Profiles {
+			if g := prof.Rights.Group; g != "" && slices.Contains(prof.Clusters, cluster) && !slices.Contains(out, g) {
+				out = append(out, g)
+			}
+		}
+	}
+	return out
+}
+
 // openVault prepares the connection to Vault, for the groups of all the policies that may come in force; see vaultca.Open.
-func openVault(ctx context.Context, cfg *Config, log *slog.Logger, known ...*policy.Policy) (*vaultca.CA, error) {
+func openVault(ctx context.Context, cfg *config.Config, log *slog.Logger, known ...*policy.Policy) (*vaultca.CA, error) {
 	v := vaultca.Config{Address: cfg.Vault.Address, Namespace: cfg.Vault.Namespace, CAFile: cfg.Vault.CAFile, Policy: cfg.Vault.Policy,
 		Auth: vaultca.Auth(cfg.Vault.Auth), Timeout: cfg.Vault.Timeout, SignTimeout: cfg.Vault.SignTimeout, Log: log}
 	for _, c := range cfg.Clusters {
@@ -275,7 +293,7 @@ func openVault(ctx context.Context, cfg *Config, log *slog.Logger, known ...*pol
 }
 
 // openClusters prepares the connections to the clusters; see cluster.Open.
-func openClusters(cfg *Config, vkey string, asked *webhook.Memory, log *slog.Logger) (*cluster.Clusters, error) {
+func openClusters(cfg *config.Config, vkey string, asked *webhook.Memory, log *slog.Logger) (*cluster.Clusters, error) {
 	c := cluster.Config{Log: log}
 	if vkey != "" {
 		c.Ledger = cluster.LedgerID(vkey)
@@ -285,24 +303,24 @@ func openClusters(cfg *Config, vkey string, asked *webhook.Memory, log *slog.Log
 	}
 	for i, cl := range cfg.Clusters {
 		if cl.KubeconfigFile != "" {
-			if err := onlyOwnerWrites(fmt.Sprintf("clusters[%d].kubeconfig_file", i), cl.KubeconfigFile); err != nil {
+			if err := config.OnlyOwnerWrites(fmt.Sprintf("clusters[%d].kubeconfig_file", i), cl.KubeconfigFile); err != nil {
 				return nil, err
 			}
 		}
 		c.Targets = append(c.Targets, cluster.Target{ID: cl.ID, Kubeconfig: cl.KubeconfigFile, CAFile: cl.CAFile, APIServers: cl.APIServers,
-			People: cl.peoplesWay()})
+			People: cl.PeoplesWay()})
 	}
 	return cluster.Open(c)
 }
 
 // openSlack prepares the Slack app; see slackbot.New.
-func openSlack(cfg *Config, s *breakglass.Service, l *ledger.Ledger, r *recert.Service, log *slog.Logger,
+func openSlack(cfg *config.Config, s *breakglass.Service, l *ledger.Ledger, r *recert.Service, log *slog.Logger,
 	observe func(what, outcome string, took time.Duration)) (*slackbot.Bot, error) {
-	token, err := readSecret("slack.bot_token_file", cfg.Slack.BotTokenFile)
+	token, err := config.ReadSecret("slack.bot_token_file", cfg.Slack.BotTokenFile)
 	if err != nil {
 		return nil, err
 	}
-	signing, err := readSecret("slack.signing_secret_file", cfg.Slack.SigningSecretFile)
+	signing, err := config.ReadSecret("slack.signing_secret_file", cfg.Slack.SigningSecretFile)
 	if err != nil {
 		return nil, err
 	}
@@ -549,11 +567,11 @@ func (d *daemon) reloadPolicy(ctx context.Context) ([]string, error) {
 }
 
 // readPolicy reads the access policy and holds it against the configuration.
-func readPolicy(cfg *Config, vault bool) (*policy.Policy, error) {
-	if err := onlyOwnerWrites("policy_file", cfg.PolicyFile); err != nil {
+func readPolicy(cfg *config.Config, vault bool) (*policy.Policy, error) {
+	if err := config.OnlyOwnerWrites("policy_file", cfg.PolicyFile); err != nil {
 		return nil, err
 	}
-	text, err := readFile(cfg.PolicyFile)
+	text, err := config.ReadFile(cfg.PolicyFile)
 	if err != nil {
 		return nil, fmt.Errorf("reading the access policy (policy_file): %w", err)
 	}
@@ -561,8 +579,8 @@ func readPolicy(cfg *Config, vault bool) (*policy.Policy, error) {
 	if err != nil {
 		return nil, err
 	}
-	if bad := cfg.check(p, vault); len(bad) > 0 {
-		return nil, &ConfigError{bad}
+	if bad := cfg.Fits(p, vault); len(bad) > 0 {
+		return nil, &config.Error{Problems: bad}
 	}
 	return p, nil
 }
@@ -588,11 +606,11 @@ func (d *daemon) loadCert() error {
 
 // readCert reads a TLS certificate and its key. The two are named in the configuration by a key and _cert_file or _key_file.
 func readCert(name, certFile, keyFile string) (tls.Certificate, error) {
-	key, err := readSecret(name+"_key_file", keyFile)
+	key, err := config.ReadSecret(name+"_key_file", keyFile)
 	if err != nil {
 		return tls.Certificate{}, err
 	}
-	chain, err := readFile(certFile)
+	chain, err := config.ReadFile(certFile)
 	if err != nil {
 		return tls.Certificate{}, fmt.Errorf("%s_cert_file: %w", name, err)
 	}

@@ -578,28 +578,6 @@ func TestScheduledRunOpensOneCampaign(t *testing.T) {
 	})
 }
 
-func TestSettingsThatMakeNoSenseAreRefused(t *testing.T) {
-	good := recert.Settings{Cron: "0 9 1 1,4,7,10 *", Zone: "Europe/Berlin", Dir: "/var/lib/breakglass/recert", WorkFrom: 8, WorkTo: 18}
-	if bad := good.Check(); len(bad) > 0 {
-		t.Errorf("good settings: %q", bad)
-	}
-	if bad := (recert.Settings{}).Check(); len(bad) > 0 {
-		t.Errorf("no campaigns at all: %q", bad)
-	}
-	for name, change := range map[string]func(*recert.Settings){
-		"recertification.cron":      func(s *recert.Settings) { s.Cron = "every monday" },
-		"recertification.time_zone": func(s *recert.Settings) { s.Zone = "Mars/Olympus" },
-		"recertification.dir":       func(s *recert.Settings) { s.Dir = "" },
-		"recertification.work_from": func(s *recert.Settings) { s.WorkFrom = 19 },
-	} {
-		s := good
-		change(&s)
-		if bad := s.Check(); len(bad) != 1 || !strings.HasPrefix(bad[0], name) {
-			t.Errorf("%s: got %q", name, bad)
-		}
-	}
-}
-
 func TestSlackAccountsAreLookedAt(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		service, err := recert.New(recert.Config{Domain: w.Service, Ledger: w.Ledger, Signer: w.signer, Dir: filepath.Join(w.Dir, "recert"),

@@ -135,52 +135,6 @@ func (s *Service) Job(ctx context.Context, due time.Time) error {
 	return err
 }
 
-// Settings are the keys of the daemon's configuration for recertification.
-type Settings struct {
-	// Cron is when a campaign opens, five fields: "0 9 1 1,4,7,10 *" is the first morning of each quarter. Empty: only when
-	// somebody orders one.
-	Cron string `mapstructure:"cron"`
-	// Zone is the time zone of Cron and of the working hours, like Europe/Berlin.
-	Zone string `mapstructure:"time_zone"`
-	// Dir is where snapshots are kept. Back it up with the ledger. Empty: there are no campaigns.
-	Dir string `mapstructure:"dir"`
-	// WorkFrom and WorkTo are the hours of the day in which a request is no surprise.
-	WorkFrom int `mapstructure:"work_from"`
-	WorkTo   int `mapstructure:"work_to"`
-}
-
-// Check says what is wrong with the settings, each with its key.
-func (s Settings) Check() (bad []string) {
-	if s.Dir == "" {
-		if s.Cron != "" {
-			bad = append(bad, "recertification.dir is missing: campaigns need a directory for their snapshots")
-		}
-		return bad
-	}
-	if _, err := time.LoadLocation(s.Zone); s.Zone == "" {
-		bad = append(bad, "recertification.time_zone is missing: name one, like Europe/Berlin or UTC")
-	} else if err != nil {
-		bad = append(bad, fmt.Sprintf("recertification.time_zone: %q: %v: name one like Europe/Berlin or UTC", s.Zone, err))
-	} else if s.Cron != "" {
-		if _, err := schedule.Parse(s.Cron, s.Zone); err != nil {
-			bad = append(bad, "recertification.cron: "+err.Error())
-		}
-	}
-	if s.WorkFrom < 0 || s.WorkTo > 24 || s.WorkFrom >= s.WorkTo {
-		bad = append(bad, "recertification.work_from and work_to must be hours of the day, the first before the second")
-	}
-	return bad
-}
-
-// Hours are the working hours of settings that Check takes.
-func (s Settings) Hours() (Hours, error) {
-	zone, err := time.LoadLocation(s.Zone)
-	if err != nil {
-		return Hours{}, fmt.Errorf("recertification.time_zone: %w", err)
-	}
-	return Hours{Zone: zone, From: s.WorkFrom, To: s.WorkTo}, nil
-}
-
 // compareAll sets every item's state from the last campaign in which it was kept.
 func compareAll(snap *Snapshot, last *campaign.Campaign, lastSnapshot *Snapshot) {
 	kept, had, was := map[string]*Item{}, map[string]bool{}, map[string]*campaign.Item{}

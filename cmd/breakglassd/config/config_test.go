@@ -1,13 +1,14 @@
-package main
+package config
 
 import (
 	"bytes"
 	"errors"
 	"fmt"
-	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,7 +23,7 @@ import (
 	"github.com/breakglassd/breakglass/policies"
 )
 
-// cleanEnv takes away what the machine's environment might say to the loader.
+// cleanEnv removes what the machine's environment might say to the loader.
 func cleanEnv(t testing.TB) {
 	t.Helper()
 	for _, kv := range os.Environ() {
@@ -34,7 +35,7 @@ func cleanEnv(t testing.TB) {
 
 func TestEveryBadConfigurationIsRefusedForItsOneMistake(t *testing.T) {
 	cleanEnv(t)
-	files, err := filepath.Glob("testdata/config/bad/*.yaml")
+	files, err := filepath.Glob("testdata/bad/*.yaml")
 	if err != nil || len(files) < 25 {
 		t.Fatalf("%d fixtures: %v", len(files), err)
 	}
@@ -49,12 +50,12 @@ func TestEveryBadConfigurationIsRefusedForItsOneMistake(t *testing.T) {
 			if !ok {
 				t.Fatalf("no want in the first line %q", first)
 			}
-			_, err = loadConfig(file)
-			var bad *ConfigError
+			_, err = Load(file)
+			var bad *Error
 			if !errors.As(err, &bad) {
-				t.Fatalf("error %v, want a *ConfigError", err)
+				t.Fatalf("error %v, want a *Error", err)
 			}
-			if len(bad.Problems) != 1 || !strings.Contains(bad.Problems[0], want) {
+			if len(bad.Problems) != 1 || !strings.Contains(bad.Problems[0].String(), want) {
 				t.Errorf("problems %q, want exactly one with %q", bad.Problems, want)
 			}
 			if strings.Contains(err.Error(), "canary") {
@@ -66,12 +67,12 @@ func TestEveryBadConfigurationIsRefusedForItsOneMistake(t *testing.T) {
 
 func TestEveryGoodConfigurationIsTaken(t *testing.T) {
 	cleanEnv(t)
-	files, err := filepath.Glob("testdata/config/good/*.yaml")
+	files, err := filepath.Glob("testdata/good/*.yaml")
 	if err != nil || len(files) == 0 {
 		t.Fatal(files, err)
 	}
 	for _, file := range files {
-		if _, err := loadConfig(file); err != nil {
+		if _, err := Load(file); err != nil {
 			t.Errorf("%s: %v", file, err)
 		}
 	}
@@ -83,15 +84,14 @@ func TestAllMistakesAreReportedAtOnce(t *testing.T) {
 	if err := os.WriteFile(path, []byte("log: {level: loud, format: xml}\nlisten: {address: x}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	_, err := loadConfig(path)
-	var bad *ConfigError
+	_, err := Load(path)
+	var bad *Error
 	if !errors.As(err, &bad) {
 		t.Fatal(err)
 	}
 	var keys []string
 	for _, p := range bad.Problems {
-		key, _, _ := strings.Cut(p, ":")
-		keys = append(keys, key)
+		keys = append(keys, p.Key)
 	}
 	want := []string{"listen.address", "public_urls", "ledger.path", "ledger.key_file", "ledger.origin", "policy_file", "vault.address",
 		"vault.auth.role_id",
@@ -141,7 +141,7 @@ func sortedSet(s []string) []string {
 }
 
 func TestExampleHasEveryKeyAndNoOther(t *testing.T) {
-	text, err := os.ReadFile("../../config.example.yaml")
+	text, err := os.ReadFile("../../../config.example.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,21 +155,65 @@ func TestExampleHasEveryKeyAndNoOther(t *testing.T) {
 	}
 }
 
-func TestEveryKeyOfASingleValueHasADefault(t *testing.T) {
+// viper takes a key from the environment only where it has a default, be it an empty one.
+func TestEveryKeyOfASingleValueIsKnownBeforeTheFileIsRead(t *testing.T) {
 	want := sortedSet(leaves("", reflect.TypeFor[Config]()))
 	want = slices.DeleteFunc(want, func(k string) bool { return strings.Contains(k, "[]") })
-	var got []string
-	for k := range defaults() {
-		got = append(got, k)
+	if diff := cmp.Diff(want, slices.Sorted(maps.Keys(Default().values()))); diff != "" {
+		t.Errorf("keys with a value (-Config +values):\n%s", diff)
 	}
-	if diff := cmp.Diff(want, sortedSet(got)); diff != "" {
-		t.Errorf("keys with a default (-Config +defaults):\n%s", diff)
+}
+
+// A path that is not marked as one is relative to the working directory, and nothing says so.
+func TestEveryKeyThatNamesAFileOfThisMachineIsAPath(t *testing.T) {
+	onNodes := []string{"node_bundle_file", "node_cluster_ca_file"}
+	var check func(prefix string, at reflect.Type)
+	check = func(prefix string, at reflect.Type) {
+		for _, f := range reflect.VisibleFields(at) {
+			key := f.Tag.Get("mapstructure")
+			of := f.Type
+			if of.Kind() == reflect.Slice {
+				of = of.Elem()
+			}
+			if of.Kind() == reflect.Struct {
+				check(prefix+key+".", of)
+				continue
+			}
+			named := regexp.MustCompile(`^(path|dir|file|.*_files?)$`).MatchString(key) && !slices.Contains(onNodes, key)
+			if marked := f.Tag.Get("path") == "yes"; marked != named {
+				t.Errorf("%s%s: path tag is there: %t, want %t", prefix, key, marked, named)
+			}
+		}
+	}
+	check("", reflect.TypeFor[Config]())
+}
+
+func TestPathsAreRelativeToTheFile(t *testing.T) {
+	c := Config{Clusters: []Cluster{{ScanFiles: []string{"a", "/b"}, CAChecks: CAChecks{BundleFiles: []BundleCopy{{File: "c"}}}}}}
+	if bad := c.resolve("/etc/breakglassd"); len(bad) > 0 {
+		t.Fatal(bad)
+	}
+	got := append(slices.Clone(c.Clusters[0].ScanFiles), c.Clusters[0].CAChecks.BundleFiles[0].File, c.Clusters[0].CAFile, c.Ledger.Path)
+	if diff := cmp.Diff([]string{"/etc/breakglassd/a", "/b", "/etc/breakglassd/c", "", ""}, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// The dev command starts from the defaults: they must be good ones.
+func TestDefaultsAreValid(t *testing.T) {
+	missing := []string{"listen.tls_cert_file", "public_urls", "ledger.path", "ledger.key_file", "ledger.origin", "policy_file", "clusters"}
+	var got []string
+	for _, p := range Default().Validate(false) {
+		got = append(got, p.Key)
+	}
+	if diff := cmp.Diff(missing, got); diff != "" {
+		t.Errorf("keys that an empty file lacks (-want +got):\n%s", diff)
 	}
 }
 
 func TestExampleFitsTheExampleAccessPolicy(t *testing.T) {
 	cleanEnv(t)
-	cfg, err := loadConfig("../../config.example.yaml")
+	cfg, err := Load("../../../config.example.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,10 +221,10 @@ func TestExampleFitsTheExampleAccessPolicy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if bad := cfg.check(p, true); len(bad) > 0 {
+	if bad := cfg.Fits(p, true); len(bad) > 0 {
 		t.Errorf("the two examples do not fit: %q", bad)
 	}
-	if want, err := filepath.Abs("../../ledger/ledger.db"); err != nil || !sameFile(cfg.Ledger.Path, want) {
+	if want, err := filepath.Abs("../../../ledger/ledger.db"); err != nil || !sameFile(cfg.Ledger.Path, want) {
 		t.Errorf("ledger.path is %s, want %s: relative to the file", cfg.Ledger.Path, want)
 	}
 }
@@ -194,7 +238,7 @@ func sameFile(a, b string) bool {
 func TestEveryKeyCanComeFromTheEnvironment(t *testing.T) {
 	cleanEnv(t)
 	want := map[string]string{}
-	for key := range defaults() {
+	for key := range Default().values() {
 		value := "from-env"
 		switch key {
 		case "vault.timeout", "vault.sign_timeout":
@@ -231,7 +275,7 @@ func TestEveryKeyCanComeFromTheEnvironment(t *testing.T) {
 		want[key] = value
 		t.Setenv("BREAKGLASS_"+strings.ToUpper(strings.ReplaceAll(key, ".", "_")), value)
 	}
-	cfg, err := loadConfig("testdata/config/good/full.yaml")
+	cfg, err := Load("testdata/good/full.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -248,7 +292,7 @@ func TestEveryKeyCanComeFromTheEnvironment(t *testing.T) {
 		got := ""
 		switch x := v.Interface().(type) {
 		case string:
-			got = strings.TrimPrefix(x, "testdata/config/good/")
+			got = strings.TrimPrefix(x, "testdata/good/")
 		case []string:
 			got = strings.Join(x, ",")
 		case bool:
@@ -270,7 +314,7 @@ func TestBadValuesFromTheEnvironmentAreRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			cleanEnv(t)
 			t.Setenv(name, value)
-			if _, err := loadConfig("testdata/config/good/full.yaml"); err == nil {
+			if _, err := Load("testdata/good/full.yaml"); err == nil {
 				t.Errorf("%s=%s was taken", name, value)
 			}
 		})
@@ -278,7 +322,7 @@ func TestBadValuesFromTheEnvironmentAreRefused(t *testing.T) {
 }
 
 func TestMisspeltEnvironmentIsNoticed(t *testing.T) {
-	got := unknownEnv([]string{"PATH=/bin", "BREAKGLASS_VAULT_ADRESS=x", "BREAKGLASS_VAULT_ADDRESS=x", "BREAKGLASS_CLUSTERS=x"})
+	got := UnknownEnv([]string{"PATH=/bin", "BREAKGLASS_VAULT_ADRESS=x", "BREAKGLASS_VAULT_ADDRESS=x", "BREAKGLASS_CLUSTERS=x"})
 	if diff := cmp.Diff([]string{"BREAKGLASS_CLUSTERS", "BREAKGLASS_VAULT_ADRESS"}, got); diff != "" {
 		t.Error(diff)
 	}
@@ -287,7 +331,7 @@ func TestMisspeltEnvironmentIsNoticed(t *testing.T) {
 func TestCredentialsDirectoryIsFound(t *testing.T) {
 	cleanEnv(t)
 	t.Setenv("CREDENTIALS_DIRECTORY", "/run/credentials/breakglassd.service")
-	text, err := os.ReadFile("testdata/config/good/full.yaml")
+	text, err := os.ReadFile("testdata/good/full.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -296,7 +340,7 @@ func TestCredentialsDirectoryIsFound(t *testing.T) {
 	if err := os.WriteFile(path, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cfg, err := loadConfig(path)
+	cfg, err := Load(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -304,7 +348,7 @@ func TestCredentialsDirectoryIsFound(t *testing.T) {
 		t.Errorf("secret_id_file is %s, want %s", cfg.Vault.Auth.SecretIDFile, want)
 	}
 	t.Setenv("CREDENTIALS_DIRECTORY", "")
-	if _, err := loadConfig(path); err == nil || !strings.Contains(err.Error(), "CREDENTIALS_DIRECTORY") {
+	if _, err := Load(path); err == nil || !strings.Contains(err.Error(), "CREDENTIALS_DIRECTORY") {
 		t.Errorf("without the variable: %v, want an error that names it", err)
 	}
 }
@@ -315,7 +359,7 @@ func TestPolicyAndConfigurationMustFit(t *testing.T) {
 		t.Fatal(err)
 	}
 	fits := Config{Clusters: []Cluster{{ID: "c1", MaxTTL: time.Hour}}, Slack: Slack{Enabled: true}}
-	if bad := fits.check(p, true); len(bad) > 0 {
+	if bad := fits.Fits(p, true); len(bad) > 0 {
 		t.Fatalf("a configuration that fits: %q", bad)
 	}
 	slackOnly, err := policy.Parse("policy", []byte(strings.Replace(bgtest.Policy(), "each: [security]",
@@ -335,52 +379,19 @@ func TestPolicyAndConfigurationMustFit(t *testing.T) {
 			slices.Repeat([]string{"clusters[0].vault_max_ttl: 30m0s is less than the 1h0m0s"}, 4)},
 		"approvals in Slack only": {Config{Clusters: fits.Clusters}, slackOnly, []string{"slack.enabled: is false, but profile admin"}},
 	} {
-		got := tc.cfg.check(tc.policy, true)
+		got := tc.cfg.Fits(tc.policy, true)
 		if len(got) != len(tc.want) {
 			t.Errorf("%s: %q, want %q", name, got, tc.want)
 			continue
 		}
 		for i := range got {
-			if !strings.Contains(got[i], tc.want[i]) {
+			if !strings.Contains(got[i].String(), tc.want[i]) {
 				t.Errorf("%s: %q, want %q", name, got[i], tc.want[i])
 			}
 		}
 	}
-	if bad := (&Config{Clusters: []Cluster{{ID: "c1"}}}).check(p, false); len(bad) > 0 {
+	if bad := (&Config{Clusters: []Cluster{{ID: "c1"}}}).Fits(p, false); len(bad) > 0 {
 		t.Errorf("without Vault there are no lifetimes to compare: %q", bad)
-	}
-	if diff := cmp.Diff([]string{"breakglass:cluster-admins"}, groupsOf("c1", p)); diff != "" {
-		t.Error(diff)
-	}
-}
-
-// Who can write a kubeconfig decides which server the daemon believes to be the cluster, and with which program it signs in.
-func TestKubeconfigsThatOthersCanWriteAreRefused(t *testing.T) {
-	dir := t.TempDir()
-	write := func(name string, mode os.FileMode) string {
-		path := filepath.Join(dir, name)
-		text := "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters: [{name: c, cluster: {server: \"https://127.0.0.1:1\"}}]\n" +
-			"users: [{name: u, user: {token: t}}]\ncontexts: [{name: c, context: {cluster: c, user: u}}]\n"
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Chmod(path, mode); err != nil { // whatever the umask is
-			t.Fatal(err)
-		}
-		return path
-	}
-	quiet := slog.New(slog.DiscardHandler)
-	for mode, good := range map[os.FileMode]bool{0o600: true, 0o640: true, 0o644: true, 0o620: false, 0o602: false, 0o666: false} {
-		cfg := &Config{Clusters: []Cluster{{ID: "c1", KubeconfigFile: write("own", mode)}}}
-		if _, err := openClusters(cfg, "", nil, quiet); (err == nil) != good || err != nil && !strings.Contains(err.Error(),
-			"clusters[0].kubeconfig_file: "+dir) {
-			t.Errorf("mode %04o: %v", mode, err)
-		}
-		cfg = &Config{Clusters: []Cluster{{ID: "c1", KubeconfigFile: write("own", 0o600), ScanKubeconfigFile: write("scan", mode)}}}
-		if _, err := openScanner(cfg, nil, quiet); (err == nil) != good || err != nil && !strings.Contains(err.Error(),
-			"clusters[0].scan_kubeconfig_file: "+dir) {
-			t.Errorf("scan, mode %04o: %v", mode, err)
-		}
 	}
 }
 
@@ -394,7 +405,7 @@ func TestSecretsForEverybodyAreRefused(t *testing.T) {
 		if err := os.Chmod(path, mode); err != nil {
 			t.Fatal(err)
 		}
-		s, err := readSecret("some.key_file", path)
+		s, err := ReadSecret("some.key_file", path)
 		if shown := fmt.Sprintf("%v %+v %#v %s %q %x", s, s, s, s, s, s); strings.Contains(shown, "canary") ||
 			strings.Contains(shown, "63616e617279") {
 			t.Errorf("the secret prints as %s", shown)
@@ -412,13 +423,13 @@ func TestSecretsForEverybodyAreRefused(t *testing.T) {
 	if err := os.WriteFile(path, []byte(" \n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := readSecret("k", path); err == nil {
+	if _, err := ReadSecret("k", path); err == nil {
 		t.Error("an empty secret was taken")
 	}
 }
 
 func FuzzConfigLoader(f *testing.F) {
-	for _, pattern := range []string{"testdata/config/*/*.yaml", "../../config.example.yaml"} {
+	for _, pattern := range []string{"testdata/*/*.yaml", "../../../config.example.yaml"} {
 		files, err := filepath.Glob(pattern)
 		if err != nil {
 			f.Fatal(err)
@@ -432,7 +443,7 @@ func FuzzConfigLoader(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		cfg, err := parseConfig("config.yaml", text)
+		cfg, err := Parse("config.yaml", text)
 		if err != nil {
 			return
 		}
