@@ -18,8 +18,9 @@ import (
 )
 
 func TestPlansAreForTheConfiguredPaths(t *testing.T) {
-	cl := config.Cluster{ID: "c1", CAChecks: config.CAChecks{NodeBundleFile: "/etc/rancher/bundle.crt", NodeClusterCAFile: "/var/lib/rancher/client-ca.crt",
-		BundleFile: "bundle.pem", BundleFiles: []config.BundleCopy{{File: "cp3.pem"}}}}
+	cl := config.Cluster{ID: "c1", CAChecks: config.CAChecks{NodeBundleFile: "/etc/rancher/bundle.crt",
+		NodeClusterCAFile: "/var/lib/rancher/client-ca.crt",
+		BundleFile:        "bundle.pem", BundleFiles: []config.BundleCopy{{File: "cp3.pem"}}}}
 	if got, want := planOptions(cl), (rotation.PlanOptions{Bundle: "/etc/rancher/bundle.crt",
 		ClusterCA: "/var/lib/rancher/client-ca.crt", Copies: []string{"bundle.pem", "cp3.pem"}}); !cmp.Equal(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)

@@ -101,7 +101,8 @@ func dev(ctx context.Context, f devFlags, out, errOut io.Writer) (err error) {
 }
 
 // devServe runs the daemon, and beside it either the walkthrough or nothing until it is stopped.
-func devServe(ctx context.Context, world *devmode.World, cfg *config.Config, d devmode.Daemon, f devFlags, out io.Writer, log *slog.Logger) error {
+func devServe(ctx context.Context, world *devmode.World, cfg *config.Config, d devmode.Daemon, f devFlags, out io.Writer,
+	log *slog.Logger) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	walked := make(chan error, 1)

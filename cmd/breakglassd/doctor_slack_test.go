@@ -31,7 +31,8 @@ func TestDoctorAsksSlackWhetherItCanPost(t *testing.T) {
 		}
 		return path
 	}
-	cfg := config.Slack{Enabled: true, AppID: "A0BREAK", TeamIDs: []string{"T01"}, Channel: "C0APPROVE", BotTokenFile: secret("token", "xoxb-test"),
+	cfg := config.Slack{Enabled: true, AppID: "A0BREAK", TeamIDs: []string{"T01"}, Channel: "C0APPROVE",
+		BotTokenFile:      secret("token", "xoxb-test"),
 		SigningSecretFile: secret("signing", "0123456789abcdef0123456789abcdef")}
 	for name, tt := range map[string]struct {
 		channel    slacksim.Channel

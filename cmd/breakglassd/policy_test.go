@@ -23,7 +23,8 @@ func TestHowLongAPolicyWaitsIsMeasured(t *testing.T) {
 		s := bgtest.New(t, bgtest.Options{Policy: bgtest.Guarded()})
 		is := func(want float64) {
 			t.Helper()
-			m := newMetrics(&daemon{cfg: &config.Config{Ledger: config.Ledger{Path: filepath.Join(s.Dir, "ledger.db")}}, service: s.Service, ledger: s.Ledger})
+			m := newMetrics(&daemon{cfg: &config.Config{Ledger: config.Ledger{Path: filepath.Join(s.Dir, "ledger.db")}}, service: s.Service,
+				ledger: s.Ledger})
 			all, err := m.registry.Gather()
 			must(t, err)
 			for _, f := range all {

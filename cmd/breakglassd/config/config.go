@@ -303,7 +303,7 @@ type Cluster struct {
 	// ID is the cluster's id in the access policy.
 	ID string `mapstructure:"id" need:"the cluster's id in the access policy"`
 	// KubeconfigFile is the daemon's own credential: see policies/kubernetes.
-	KubeconfigFile string `mapstructure:"kubeconfig_file" path:"yes" need:"the daemon's own credential for the cluster: see policies/kubernetes"`
+	KubeconfigFile string `mapstructure:"kubeconfig_file" path:"yes" need:"the daemon's own credential: see policies/kubernetes"`
 	// CAFile is PEM, put into people's kubeconfigs; default: the one in KubeconfigFile.
 	CAFile string `mapstructure:"ca_file" path:"yes"`
 	// PeopleProxyURL and PeopleTLSServerName are put into people's kubeconfigs as well, as proxy-url and tls-server-name.
@@ -427,7 +427,8 @@ var nodePath = regexp.MustCompile(`^/[A-Za-z0-9._/-]+$`)
 func (x CAChecks) check(v *validation, servers []string) {
 	for _, p := range []struct{ name, path string }{{"node_bundle_file", x.NodeBundleFile}, {"node_cluster_ca_file", x.NodeClusterCAFile}} {
 		if p.path != "" && !nodePath.MatchString(p.path) {
-			v.wrong("ca_checks."+p.name, fmt.Sprintf("%q is not the absolute path of a file on a node, of letters, digits and . _ - / only: it becomes part of "+
+			v.wrong("ca_checks."+p.name, fmt.Sprintf("%q is not the absolute path of a file on a node, of letters, digits and . _ - / only: it "+
+				"becomes part of "+
 				"commands that an operator runs as root", p.path), "")
 		}
 	}
