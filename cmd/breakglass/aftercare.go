@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -18,7 +17,6 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/breakglass"
-	"github.com/breakglassd/breakglass/internal/policy"
 )
 
 func (a *app) revokeCommand() *cobra.Command {
@@ -72,7 +70,7 @@ func (a *app) revokeCommand() *cobra.Command {
 				if is.Reason == strings.TrimSpace(why) {
 					lost = ""
 				}
-				a.screen.note("= already revoked by %s at %s%s   %s", person(r, is.Person), a.clock(is.At), lost, r.ID)
+				a.screen.note("= already revoked by %s at %s%s   %s", person(r, is.Person), a.view().clock(is.At), lost, r.ID)
 			case !a.json():
 				a.screen.note("%s revoked   %s", a.screen.green("✓"), r.ID)
 			}
@@ -83,7 +81,7 @@ func (a *app) revokeCommand() *cobra.Command {
 			if a.json() {
 				err = a.printJSON(r)
 			} else {
-				a.screen.note("%s", styled(strings.TrimSuffix(a.receipt(r), "\n")))
+				a.screen.note("%s", styled(strings.TrimSuffix(a.view().receipt(r), "\n")))
 			}
 			if err == nil && left != "" {
 				err = &failure{exit: exitUnreachable, code: "not-cut-off", what: "revoked and recorded, but not every API server says no yet",
@@ -129,84 +127,6 @@ func (a *app) untilCutOff(ctx context.Context, c *api.Client, r api.Request, lim
 	return r, openServers(r), nil
 }
 
-// openServers says which API servers have not refused a revoked certificate; empty when all have.
-func openServers(r api.Request) string {
-	if r.Ask.Aftercare == nil || !r.Ask.Aftercare.Prove {
-		if r.Certificate != nil && r.Certificate.Bound {
-			return "the right is still bound; the daemon keeps trying to remove it"
-		}
-		return ""
-	}
-	if r.Receipt == nil {
-		return "no API server has been asked yet"
-	}
-	var out []string
-	for _, x := range r.Receipt.Answers {
-		if !x.No {
-			out = append(out, x.Server+": "+cannotTell(r.Receipt, x.Server)+x.Problem)
-		}
-	}
-	return strings.Join(out, "; ")
-}
-
-// cannotTell marks what is no answer about the certificate.
-func cannotTell(r *breakglass.Receipt, server string) string {
-	if slices.Contains(r.Late, server) {
-		return "cannot tell: "
-	}
-	return ""
-}
-
-// receipt is what the API servers said after a revocation, cleaned.
-func (a *app) receipt(r api.Request) string {
-	var b strings.Builder
-	row := func(label, f string, args ...any) { fmt.Fprintf(&b, "%-12s%s\n", label, format(f, args...)) }
-	if r.Certificate == nil && r.Revoked != nil {
-		row("receipt", "it was never claimed: no certificate exists")
-		return b.String()
-	}
-	if r.Receipt == nil {
-		if r.Revoked != nil && !r.Ask.Rights.Binding() {
-			row("receipt", "group mode: the certificate itself works until %s unless the cluster's deny webhook knows it",
-				a.when(r.Certificate.NotAfter))
-		}
-		return b.String()
-	}
-	label := "receipt"
-	for _, x := range r.Receipt.Answers {
-		switch late := slices.Contains(r.Receipt.Late, x.Server); {
-		case x.No && late:
-			row(label, "%s refuses it (%s); it could be asked only %s after the revocation", x.Server, by(x.By),
-				time.Duration(x.AfterMillis)*time.Millisecond)
-		case x.No:
-			row(label, "%s refuses it since %s after the revocation (%s)", x.Server, time.Duration(x.AfterMillis)*time.Millisecond, by(x.By))
-		case late:
-			row(label, "%s  CANNOT TELL: %s (asked %d times)", x.Server, x.Problem, x.Tries)
-		default:
-			row(label, "%s  NOT YET: %s (asked %d times)", x.Server, x.Problem, x.Tries)
-		}
-		label = ""
-	}
-	for _, x := range r.Receipt.Bindings {
-		row("", "not made for the grant: %s", x)
-	}
-	for _, l := range r.Receipt.Limits {
-		row("", "does not reach: %s", l)
-	}
-	return b.String()
-}
-
-// by says what refuses, in words.
-func by(what string) string {
-	switch what {
-	case breakglass.RefusedByRBAC:
-		return "nothing allows it any more"
-	case breakglass.RefusedByWebhook:
-		return "deny webhook"
-	}
-	return what
-}
-
 func (a *app) revokeAll(ctx context.Context, c *api.Client, cluster, confirmed, reason, file string) error {
 	active, err := c.List(ctx, api.FilterActive, 1)
 	if err != nil {
@@ -225,10 +145,10 @@ func (a *app) revokeAll(ctx context.Context, c *api.Client, cluster, confirmed, 
 		return err
 	}
 	switch {
-	case confirmed == "" && !a.interactive():
+	case confirmed == "" && !a.screen.interactive():
 		return usage("to revoke all without a terminal, give --confirm %s", cluster)
 	case confirmed == "":
-		if confirmed, err = a.ask(ctx, false, "Type the cluster's name to revoke all: "); err != nil {
+		if confirmed, err = a.screen.ask(ctx, false, "Type the cluster's name to revoke all: "); err != nil {
 			return err
 		}
 	}
@@ -330,11 +250,11 @@ func (a *app) noteCommand(verb, short, filter string, need bool, give func(conte
 					question, need = "Something critical is still there: why may it stay?", true
 				}
 			}
-			if text := a.afterwards(r); text != "" {
+			if text := a.view().afterwards(r); text != "" {
 				a.screen.note("%s", styled(strings.TrimSuffix(text, "\n")))
 			}
 			if need { // checked before the person writes
-				if r.State == breakglass.StateActive && verb == "close" && a.interactive() {
+				if r.State == breakglass.StateActive && verb == "close" && a.screen.interactive() {
 					if r, err = a.endNow(ctx, c, r); err != nil {
 						return err
 					}
@@ -348,8 +268,8 @@ func (a *app) noteCommand(verb, short, filter string, need bool, give func(conte
 						why: r.ID + " is " + string(r.State) + ": it gave no certificate, so there is nothing to close"}
 				}
 			}
-			if note == "" && file == "" && need && a.interactive() {
-				if note, err = a.ask(ctx, false, "%s ", question); err != nil {
+			if note == "" && file == "" && need && a.screen.interactive() {
+				if note, err = a.screen.ask(ctx, false, "%s ", question); err != nil {
 					return err
 				}
 			}
@@ -381,7 +301,7 @@ func (a *app) noteCommand(verb, short, filter string, need bool, give func(conte
 
 // endNow ends a live grant, if its holder says so, to be closed then.
 func (a *app) endNow(ctx context.Context, c *api.Client, r api.Request) (api.Request, error) {
-	yes, err := a.ask(ctx, false, "%s is still active, %s. End it now and close? [y/N] ", r.ID, a.waiting(r))
+	yes, err := a.screen.ask(ctx, false, "%s is still active, %s. End it now and close? [y/N] ", r.ID, a.view().waiting(r))
 	if err != nil || !strings.EqualFold(yes, "y") && !strings.EqualFold(yes, "yes") {
 		return r, err
 	}
@@ -393,7 +313,7 @@ func (a *app) endNow(ctx context.Context, c *api.Client, r api.Request) (api.Req
 	if err != nil {
 		return r, err
 	}
-	a.screen.note("%s", styled(strings.TrimSuffix(a.receipt(r), "\n")))
+	a.screen.note("%s", styled(strings.TrimSuffix(a.view().receipt(r), "\n")))
 	if left != "" {
 		a.screen.note("%s not every API server says no yet; the daemon goes on asking: %s", a.screen.yellow("!"), left)
 	}
@@ -452,71 +372,9 @@ func (a *app) sweepCommand() *cobra.Command {
 			if a.json() {
 				return a.printJSON(r)
 			}
-			fmt.Fprint(a.out, a.afterwards(a.seen(r)))
+			fmt.Fprint(a.out, a.view().afterwards(a.seen(r)))
 			return nil
 		}}
-}
-
-// afterwards is what followed a grant's end, cleaned.
-func (a *app) afterwards(r api.Request) string {
-	var b strings.Builder
-	row := func(label, f string, args ...any) { fmt.Fprintf(&b, "%-12s%s\n", label, format(f, args...)) }
-	b.WriteString(a.receipt(r))
-	if s := r.Session; s != nil {
-		switch {
-		case s.Source == breakglass.SourceNone:
-			row("session", "not known: no audit events of this cluster reach the daemon")
-		case s.Events == 0:
-			row("session", "never used, as far as the audit events tell")
-		default:
-			row("session", "%s to %s from %s", a.clock(s.First), a.clock(s.Last), cmp.Or(strings.Join(s.From, ", "), "an unknown address"))
-			row("", "reads %d, changes %d, refused %d, of Secrets %d, execs and port-forwards %d", s.Reads, s.Writes, s.Refused, s.SecretsRead,
-				s.Streams)
-			if s.StillOpen > 0 {
-				row("", "streams and watches STILL OPEN: %d; they outlive the certificate", s.StillOpen)
-			}
-		}
-		for _, g := range s.Gaps {
-			row("", "gap: %s", g)
-		}
-		if s.Digest != "" {
-			row("", "report %s (SHA-256 of: %s)", s.Digest, a.typed("show", []string{"--session", "--output=json"}, r.ID))
-		}
-	}
-	if s := r.Swept; s != nil {
-		if len(s.Items) == 0 {
-			row("left behind", "nothing was found (looked at: %s)", cmp.Or(strings.Join(s.Sources, " and "), "nothing"))
-		}
-		label := "left behind"
-		for _, x := range s.Items {
-			row(label, "%s  %s: %s (by %s)", x.Severity, x.Object, x.What, x.Found)
-			if x.Undo != "" {
-				row("", "  undo: %s", x.Undo)
-			}
-			label = ""
-		}
-		if s.More > 0 {
-			row("", "and %d more; all of it: %s", s.More, a.typed("show", []string{"--session"}, r.ID))
-		}
-		for _, g := range s.Gaps {
-			row("", "not looked at: %s", g)
-		}
-		switch {
-		case r.Acknowledged != nil:
-			row("seen by", "%s %s  %s", person(r, r.Acknowledged.Person), a.when(r.Acknowledged.At), r.Acknowledged.Reason)
-		case len(s.Items) > 0 && !r.AcknowledgeBy.IsZero():
-			row("seen by", "nobody yet; due %s: %s", a.when(r.AcknowledgeBy), a.typed("ack", nil, r.ID))
-		case len(s.Items) > 0:
-			row("seen by", "no responder yet: %s", a.typed("ack", nil, r.ID))
-		}
-	}
-	switch {
-	case r.Closed != nil:
-		row("closed", "%s: %s", a.when(r.Closed.At), paragraph{cmp.Or(r.Closed.Reason, "(erased)"), 12})
-	case r.Touched && !r.CloseBy.IsZero():
-		row("touched", "the closing note is missing; due %s: %s", a.when(r.CloseBy), a.typed("close", nil, r.ID))
-	}
-	return b.String()
 }
 
 func (a *app) auditCommand() *cobra.Command {
@@ -629,10 +487,10 @@ func (a *app) findingsCommand() *cobra.Command {
 				}{all, ids(owed.left), ids(owed.close), ids(owed.prove)})
 			} else {
 				for _, f := range all.Items {
-					a.data("%s  %s\n    since %s   %s\n    next: %s\n", f.Severity, f.What, a.clock(f.Since), f.Key, f.Next)
+					a.data("%s  %s\n    since %s   %s\n    next: %s\n", f.Severity, f.What, a.view().clock(f.Since), f.Key, f.Next)
 				}
 				for _, line := range owed.lines() {
-					a.screen.note("%s %s", a.screen.yellow("!"), a.asTyped(line))
+					a.screen.note("%s %s", a.screen.yellow("!"), asTyped(a.name, line))
 				}
 				if len(all.Items)+len(owed.left)+len(owed.close)+len(owed.prove) == 0 {
 					a.screen.note("%s nothing is open", a.screen.green("✓"))
@@ -727,14 +585,6 @@ func (o owed) lines() []string {
 	return out
 }
 
-// counted is a number of things in words.
-func counted(n int, what string) string {
-	if n != 1 {
-		what += "s"
-	}
-	return fmt.Sprintf("%d %s", n, what)
-}
-
 // ids names requests.
 func ids(all []api.Request) []string {
 	out := []string{}
@@ -820,14 +670,4 @@ func (a *app) sessionReport(ctx context.Context, c *api.Client, id, out string) 
 	}
 	_, err = a.out.Write(body)
 	return err
-}
-
-// guardWords says what a grant is kept from.
-func guardWords(guards []policy.Guard) string {
-	var out []string
-	for _, g := range guards {
-		out = append(out, cmp.Or(policy.Guards()[g], string(g)))
-	}
-	slices.Sort(out)
-	return strings.Join(out, "; ")
 }

@@ -1,28 +1,18 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"crypto/x509"
-	"encoding/base64"
-	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/mod/sumdb/note"
 
 	"github.com/breakglassd/breakglass/internal/api"
-	"github.com/breakglassd/breakglass/internal/breakglass"
-	"github.com/breakglassd/breakglass/internal/ledger"
-	"github.com/breakglassd/breakglass/internal/record"
 	"github.com/breakglassd/breakglass/internal/text"
 )
 
@@ -68,7 +58,7 @@ func (a *app) claim(ctx context.Context, c *api.Client, r api.Request, t target)
 	if err := outcome(r); err != nil {
 		return err
 	}
-	k, err := a.keyOf(c.Server, r.ID)
+	k, err := a.store.keyOf(c.Server, r.ID)
 	if err != nil {
 		return err
 	}
@@ -77,7 +67,7 @@ func (a *app) claim(ctx context.Context, c *api.Client, r api.Request, t target)
 			return &failure{exit: exitOther, code: "no-local-key", what: "the key of " + r.ID + " is not on this machine",
 				why: "it was made where the request was made, and never leaves that machine", next: "claim it there, or open a new request here"}
 		}
-		if k, err = a.newKey(c.Server, a.now().Add(time.Duration(r.Ask.TTLSeconds)*time.Second)); err != nil {
+		if k, err = a.store.newKey(c.Server, a.now().Add(time.Duration(r.Ask.TTLSeconds)*time.Second)); err != nil {
 			return err
 		}
 		if err := k.belongTo(r); err != nil {
@@ -98,7 +88,7 @@ func (a *app) claim(ctx context.Context, c *api.Client, r api.Request, t target)
 		return err
 	}
 	a.seen(d.Request)
-	chain, err := a.checkDelivery(ctx, c, k, r, d)
+	chain, err := a.proof(c).checkDelivery(ctx, k, r, d)
 	if err != nil {
 		return err
 	}
@@ -110,7 +100,7 @@ func (a *app) claim(ctx context.Context, c *api.Client, r api.Request, t target)
 		again = " (the same as before)"
 	}
 	a.screen.note("%s issued%s  serial %s   until %s   ledger #%d, proof ok", a.screen.green("✓"), again, cert.Serial,
-		a.when(cert.NotAfter), cert.LedgerIndex)
+		a.view().when(cert.NotAfter), cert.LedgerIndex)
 	if d.Warning != "" {
 		a.screen.note("%s %s", a.screen.yellow("!"), d.Warning)
 	}
@@ -144,7 +134,7 @@ func (a *app) files(id string, t target) ([]string, error) {
 		return nil, nil
 	}
 	if base == "" {
-		dir, err := a.runtimeDir()
+		dir, err := a.store.runtimeDir()
 		if err != nil {
 			return nil, err
 		}
@@ -187,169 +177,6 @@ const lied = "VERIFICATION FAILED: the server is lying, or somebody in between"
 func lie(code, why string, args ...any) *failure {
 	return &failure{exit: exitVerify, code: code, what: lied, why: fmt.Sprintf(why, args...),
 		next: "nothing was written. Do not use this server; tell the people who run it, and keep this output"}
-}
-
-// checkDelivery believes nothing that it can check: the certificate is for our key and says what was approved, the ledger
-// holds exactly it under the key that this machine trusts, and that ledger continues the one seen before. It returns the PEM
-// of certificate and chain.
-func (a *app) checkDelivery(ctx context.Context, c *api.Client, k *kept, r api.Request, d api.Delivery) (string, error) {
-	block, rest := pem.Decode([]byte(d.Certificate))
-	if block == nil || block.Type != "CERTIFICATE" || len(bytes.TrimSpace(rest)) > 0 {
-		return "", lie("certificate", "what it delivered is no certificate")
-	}
-	cert, err := x509.ParseCertificate(block.Bytes)
-	if err != nil {
-		return "", lie("certificate", "what it delivered cannot be parsed: %v", err)
-	}
-	if bad := a.checkCertificate(cert, k, r); len(bad) > 0 {
-		return "", lie("certificate", "the certificate is not what was approved: %s", strings.Join(bad, "; "))
-	}
-	if d.Request.ID != r.ID || d.Request.Certificate == nil || d.Cluster.ID != r.Ask.Cluster || d.Cluster.Server != r.Ask.Server {
-		return "", lie("delivery", "what it delivered is for another request or another cluster")
-	}
-	if d.Cluster.Way != r.Ask.Way {
-		return "", lie("cluster-way", "the way to %s that it delivered (proxy, name in the certificate) is not that of the "+
-			"request", r.Ask.Cluster)
-	}
-	if r.Ask.CAHash != "" && caHash([]byte(d.Cluster.CA)) != r.Ask.CAHash {
-		return "", lie("cluster-ca", "the authorities it delivered for %s are not those that the request was made for", r.Ask.Cluster)
-	}
-	chain := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw}))
-	for rest := []byte(d.Chain); len(bytes.TrimSpace(rest)) > 0; {
-		var b *pem.Block
-		if b, rest = pem.Decode(rest); b == nil || b.Type != "CERTIFICATE" {
-			return "", lie("certificate", "the chain it delivered cannot be read")
-		}
-		chain += string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: b.Bytes}))
-	}
-
-	ev, err := eventIn(d.Issued, r.ID)
-	if err != nil {
-		return "", lie("proof", "the ledger entry it shows: %v", err)
-	}
-	issued, ok := ev.(breakglass.Issued)
-	if !ok || !bytes.Equal(issued.Certificate, cert.Raw) {
-		return "", lie("proof", "the ledger entry it shows is about another certificate")
-	}
-	proof, err := ledger.ParseProof([]byte(d.Proof))
-	if err != nil {
-		return "", lie("proof", "its ledger proof: %v", err)
-	}
-	if proof.Index != d.Request.Certificate.LedgerIndex {
-		return "", lie("proof", "its ledger proof is of another entry")
-	}
-	return chain, a.checkLedger(ctx, c, func(v note.Verifier) ([]byte, error) { return proof.Note, ledger.VerifyProof(d.Issued, proof, v) })
-}
-
-// caHash is the hash of a bundle as requests have it: empty for none.
-func caHash(bundle []byte) string {
-	if len(bundle) == 0 {
-		return ""
-	}
-	return breakglass.CAHash(bundle)
-}
-
-// checkCertificate compares the certificate with what was approved, as far as a client can.
-func (a *app) checkCertificate(cert *x509.Certificate, k *kept, r api.Request) []string {
-	bad := breakglass.LintCertificate(cert, breakglass.CommonName(r.Ask.By.Person, r.ID), r.Ask.Rights.Group)
-	if !k.key.PublicKey.Equal(cert.PublicKey) {
-		bad = append(bad, "it is for another key")
-	}
-	if now := a.now(); cert.NotAfter.After(now.Add(time.Duration(r.Ask.TTLSeconds)*time.Second+breakglass.MaxSkew)) ||
-		!now.Before(cert.NotAfter) {
-		bad = append(bad, fmt.Sprintf("it ends at %s", cert.NotAfter.UTC().Format(time.RFC3339)))
-	}
-	return bad
-}
-
-// eventIn decodes the event in the bytes of a ledger leaf, which must belong to a request.
-func eventIn(leaf []byte, request string) (record.Event, error) {
-	e, err := ledger.ParseLeaf(leaf)
-	if err != nil {
-		return nil, err
-	}
-	if e.Stream != request {
-		return nil, fmt.Errorf("it is about %s, not about %s", e.Stream, request)
-	}
-	return breakglass.Decode(e)
-}
-
-// checkLedger checks something that is proven under a signed checkpoint: by the key that this machine trusts, and under a
-// checkpoint of the ledger that it saw before. It remembers both. A key that was never seen is trusted the first time.
-func (a *app) checkLedger(ctx context.Context, c *api.Client, proven func(note.Verifier) (checkpoint []byte, err error)) error {
-	t, err := a.trustFor(c.Server)
-	if err != nil {
-		return err
-	}
-	first := t.verifier == nil
-	if first {
-		if t.Key, err = c.LedgerKey(ctx); err != nil {
-			return err
-		}
-		if t.verifier, err = note.NewVerifier(t.Key); err != nil {
-			return lie("ledger-key", "its ledger key cannot be read: %v", err)
-		}
-	}
-	signed, err := proven(t.verifier)
-	if e := (*api.Error)(nil); errors.As(err, &e) || ctx.Err() != nil {
-		return err
-	}
-	if err != nil {
-		if now, kerr := c.LedgerKey(ctx); kerr == nil && now != t.Key {
-			return lie("ledger-key", "the ledger's key has changed: this machine trusts %s, the server now shows %s (%v). If the people who run "+
-				"it say that this is right, remove %s or give the new one with --ledger-key", t.Key, now, err, t.path)
-		}
-		return lie("proof", "%v", err)
-	}
-	cp, err := ledger.ParseCheckpoint(signed, t.verifier)
-	if err != nil {
-		return lie("proof", "%v", err)
-	}
-	if t.Checkpoint != "" {
-		if err := continues(ctx, c, t, cp); err != nil {
-			return err
-		}
-	}
-	if first {
-		a.screen.note("%s first contact: from now on this machine trusts the ledger key %s; compare it with the one you "+
-			"were given", a.screen.yellow("!"), t.Key)
-	}
-	if old, err := ledger.ParseCheckpoint([]byte(t.Checkpoint), t.verifier); err != nil || old.Size < cp.Size {
-		t.Checkpoint = string(signed)
-	}
-	if err := writeJSON(t.path, t); err != nil {
-		return fmt.Errorf("remembering the ledger's checkpoint: %w", err)
-	}
-	return nil
-}
-
-// continues checks that the checkpoint now and the one seen before are of one ledger, whichever is the greater: another run
-// of this program may have seen a later one meanwhile.
-func continues(ctx context.Context, c *api.Client, t trust, now ledger.Checkpoint) error {
-	before, err := ledger.ParseCheckpoint([]byte(t.Checkpoint), t.verifier)
-	if err != nil {
-		return &failure{exit: exitVerify, what: "what is known of the server cannot be read", why: t.path + " is damaged: " + err.Error(),
-			next: "find out why before you remove it"}
-	}
-	small, large := before, now
-	if small.Size > large.Size {
-		small, large = large, small
-	}
-	hashes, err := c.Consistency(ctx, small.Size, large.Size)
-	if err != nil && (api.Temporary(err) || ctx.Err() != nil) {
-		return err
-	}
-	if err == nil {
-		err = ledger.VerifyConsistency(hashes, small, large)
-	}
-	if err != nil {
-		f := lie("ledger-forked", "its ledger (%d entries) is not the one that this machine saw before (%d entries): it was rolled back or "+
-			"rewritten (%v)", now.Size, before.Size, err)
-		f.next += ". If it was restored from a backup, have two of the people who run it tell you so, each by themselves and not over this " +
-			"server; then remove " + t.path
-		return f
-	}
-	return nil
 }
 
 // credential is the JSON form of what a claim gives.
@@ -398,75 +225,6 @@ func (a *app) deliver(d api.Delivery, k *kept, chain string, files []string) err
 	}
 	_, err := fmt.Fprintf(a.out, "export KUBECONFIG=%s\n", text.Quote(files[0]))
 	return err
-}
-
-// kubeconfig writes a kubeconfig with everything in it. JSON strings are YAML strings, so nothing in it needs other quoting.
-func kubeconfig(id string, cl api.Cluster, certificate, key string) string {
-	q := func(s string) string {
-		b, err := json.Marshal(s)
-		if err != nil {
-			panic(err) // strings always can
-		}
-		return string(b)
-	}
-	b64 := func(s string) string {
-		b, err := json.Marshal([]byte(s))
-		if err != nil {
-			panic(err) // bytes always can
-		}
-		return string(b)
-	}
-	name := q("breakglass-" + cl.ID)
-	var b strings.Builder
-	fmt.Fprintf(&b, "apiVersion: v1\nkind: Config\ncurrent-context: %s\nclusters:\n- name: %s\n  cluster:\n    server: %s\n", name, q(cl.ID),
-		q(cl.Server))
-	writeWay(&b, cl.Way)
-	if cl.CA != "" {
-		fmt.Fprintf(&b, "    certificate-authority-data: %s\n", b64(cl.CA))
-	}
-	fmt.Fprintf(&b, "users:\n- name: %s\n  user:\n    client-certificate-data: %s\n    client-key-data: %s\n", q(id), b64(certificate),
-		b64(key))
-	fmt.Fprintf(&b, "contexts:\n- name: %s\n  context:\n    cluster: %s\n    user: %s\n", name, q(cl.ID), q(id))
-	return b.String()
-}
-
-// writeWay writes what a cluster of a kubeconfig needs beside its address.
-func writeWay(b *strings.Builder, w breakglass.Way) {
-	if w.ProxyURL != "" {
-		fmt.Fprintf(b, "    proxy-url: %q\n", w.ProxyURL)
-	}
-	if w.TLSServerName != "" {
-		fmt.Fprintf(b, "    tls-server-name: %q\n", w.TLSServerName)
-	}
-}
-
-// tombstone is what is left of a kubeconfig: the same cluster, and a user that says what became of the access. It has no key.
-func tombstone(k *kept, now time.Time, how string) string {
-	program, err := os.Executable()
-	if err != nil {
-		program = "breakglass"
-	}
-	q := func(s string) string {
-		b, err := json.Marshal(s)
-		if err != nil {
-			panic(err) // strings always can
-		}
-		return string(b)
-	}
-	name, user := q("breakglass-"+k.Cluster.ID), q(k.Request)
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s%s over since %s; it has no key any more\n", marker, k.Request, now.UTC().Format(time.RFC3339))
-	fmt.Fprintf(&b, "apiVersion: v1\nkind: Config\ncurrent-context: %s\nclusters:\n- name: %s\n  cluster:\n    server: %s\n", name,
-		q(k.Cluster.ID), q(k.Cluster.Server))
-	writeWay(&b, k.Cluster.Way)
-	if k.Cluster.CA != "" {
-		fmt.Fprintf(&b, "    certificate-authority-data: %s\n", q(base64.StdEncoding.EncodeToString([]byte(k.Cluster.CA))))
-	}
-	fmt.Fprintf(&b, "users:\n- name: %s\n  user:\n    exec:\n      apiVersion: client.authentication.k8s.io/v1\n      interactiveMode: "+
-		"Never\n", user)
-	fmt.Fprintf(&b, "      command: %s\n      args: [ended, --, %s, %s, %s, %s]\n", q(program), user, q(k.Cluster.ID), q(k.Profile), q(how))
-	fmt.Fprintf(&b, "contexts:\n- name: %s\n  context:\n    cluster: %s\n    user: %s\n", name, q(k.Cluster.ID), user)
-	return b.String()
 }
 
 // endedCommand is what a tombstone runs: kubectl prints what it says, and ends.

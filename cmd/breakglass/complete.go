@@ -20,7 +20,7 @@ func quiet[T any](a *app, cmd *cobra.Command, call func(context.Context, *api.Cl
 	ctx, cancel := context.WithTimeout(cmd.Context(), completionTime)
 	defer cancel()
 	var err error
-	if a.conf, err = a.settle(); err != nil {
+	if a.conf, err = a.loadSettings(); err != nil {
 		return none, false
 	}
 	c, err := a.client()

@@ -35,7 +35,7 @@ func (a *app) approveCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			a.screen.note("%s", styled(strings.TrimSuffix(a.describe(r), "\n")))
+			a.screen.note("%s", styled(strings.TrimSuffix(a.view().describe(r), "\n")))
 			if r.State != breakglass.StatePending && r.State != breakglass.StateApproved {
 				return &failure{exit: exitOther, code: "decided", what: "too late", why: r.ID + " is already " + string(r.State)}
 			}

@@ -1,14 +1,10 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"regexp"
 	"strings"
 	"time"
-
-	"github.com/spf13/cobra"
 
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/breakglass"
@@ -120,50 +116,6 @@ func explain(err error) (f *failure, requestID string) {
 	return f, e.RequestID
 }
 
-// report prints an error and returns the exit code.
-func (a *app) report(err error) int {
-	f, id := explain(err)
-	code := f.code
-	if code == "" {
-		for _, c := range exitCodes() {
-			if c.code == f.exit {
-				code = c.name
-			}
-		}
-	}
-	if a.output == "json" {
-		b, err := json.Marshal(struct {
-			api.Meta
-			Exit      int    `json:"exit"`
-			Code      string `json:"code"`
-			Error     string `json:"error"`
-			Why       string `json:"why,omitempty"`
-			Next      string `json:"next,omitempty"`
-			RequestID string `json:"requestId,omitempty"`
-		}{api.Meta{APIVersion: api.Version, Kind: "Error"}, f.exit, code, f.what, f.why, f.next, id})
-		if err == nil {
-			fmt.Fprintln(a.screen.w, plainJSON(string(b)))
-			return f.exit
-		}
-	}
-	a.screen.note("%s %s", a.screen.red("error:"), f.what)
-	if f.why != "" {
-		a.screen.note("why:   %s", paragraph{f.why, 7})
-	}
-	if f.next != "" {
-		a.screen.note("next:  %s", paragraph{a.asTyped(f.next), 7})
-	}
-	if id != "" && f.exit == exitOther {
-		a.screen.note("id:    %s", id)
-	}
-	return f.exit
-}
-
-// asTyped puts this program's commands in a text into the words that people type.
-func (a *app) asTyped(s string) string { return ourName.ReplaceAllString(s, a.name+" ") }
-
-var ourName = regexp.MustCompile(`(?:kubectl )?\bbreakglass `)
-
 // outcome is how a request ended for the person who waited for it; nil if well, or not yet.
 func outcome(r api.Request) error {
 	switch r.State {
@@ -205,37 +157,3 @@ func ending(e *api.Ending) (who, why string) {
 	}
 	return e.Person, e.Reason
 }
-
-// topics are the help topics: commands that do nothing.
-func topics() []*cobra.Command {
-	var codes strings.Builder
-	codes.WriteString("Every command ends with one of these codes, and with -o json writes the error as JSON to standard error.\n\n")
-	for _, c := range exitCodes() {
-		fmt.Fprintf(&codes, "  %3d  %-13s %s\n", c.code, c.name, c.meaning)
-	}
-	return []*cobra.Command{
-		{Use: "exit-codes", Short: "What the exit codes mean", Long: strings.TrimSuffix(codes.String(), "\n")},
-		{Use: "environment", Short: "Environment variables and files", Long: environment},
-	}
-}
-
-const environment = `A flag wins over the environment, the environment over the configuration file.
-
-  --server       BREAKGLASS_SERVER      server      address of the daemon
-  --ca-file      BREAKGLASS_CA_FILE     caFile      authorities to believe for its certificate (default: the system's)
-  --identity     BREAKGLASS_IDENTITY    identity    SSH private key file, or .pub file to choose a key of the agent
-  --ledger-key   BREAKGLASS_LEDGER_KEY  ledgerKey   the ledger's public key, or a file with it
-  --config       BREAKGLASS_CONFIG                  the configuration file
-
-  SSH_AUTH_SOCK                    the ssh-agent, asked unless an identity is a private key
-  NO_COLOR, CLICOLOR_FORCE, TERM   no colours; colours always; TERM=dumb: no colours and no live line
-  HTTPS_PROXY, NO_PROXY            as usual
-
-Files, each readable by you alone:
-
-  $XDG_CONFIG_HOME/breakglass/config.yaml   configuration (~/.config/…)
-  $XDG_RUNTIME_DIR/breakglass/              keys, kubeconfigs and the session. When a grant has ended by the server's clock, or was
-                                            revoked, the next run removes its key; its kubeconfig then says so to kubectl.
-                                            It goes away with your last login session. breakglass logout --keys removes all
-  $XDG_STATE_HOME/breakglass/               the ledger key and checkpoint last seen of each server (~/.local/state/…);
-                                            without a usable XDG_RUNTIME_DIR also what belongs there`

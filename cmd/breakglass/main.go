@@ -8,6 +8,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -41,7 +42,6 @@ type app struct {
 	skew   time.Duration    // how far the server's clock is ahead of ours, as last seen
 
 	timeKnown bool            // skew is of this run
-	fellBack  bool            // it was said that the runtime directory cannot be used
 	used      *api.Client     // of this run
 	settled   map[string]bool // requests whose keys this run has looked after itself
 
@@ -50,12 +50,14 @@ type app struct {
 	output  string   // -o
 	conf    settings // all sources merged
 	keys    *identity
+	store   *store
 	started bool // the command line made sense
 }
 
 func run(ctx context.Context, args []string, clock func() time.Time) int {
 	a := &app{name: "breakglass", in: os.Stdin, out: os.Stdout, env: os.Getenv, local: clock, settled: map[string]bool{}}
-	a.screen = newScreen(os.Stderr, a.env)
+	a.screen = newScreen(a.in, os.Stderr, a.env)
+	a.store = &store{env: a.env, screen: a.screen, now: a.now}
 	root := a.command()
 	if strings.HasPrefix(filepath.Base(args[0]), "kubectl-") {
 		a.name = "kubectl breakglass"
@@ -93,7 +95,7 @@ func (a *app) command() *cobra.Command {
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			a.started = true
 			var err error
-			a.conf, err = a.settle()
+			a.conf, err = a.loadSettings()
 			return err
 		},
 	}
@@ -159,3 +161,50 @@ func group(cmd *cobra.Command, under ...*cobra.Command) *cobra.Command {
 
 // one is args for a command on one request.
 func one() cobra.PositionalArgs { return args(1, 1, "one request id (or the beginning of one)") }
+
+// view shows requests as of now.
+func (a *app) view() view { return view{name: a.name, now: a.now(), screen: a.screen} }
+
+// typed is a command as this program is called, for lines that are printed as they are.
+func (a *app) typed(words string, flags []string, names ...string) styled {
+	return typed(a.name, words, flags, names...)
+}
+
+// report prints an error and returns the exit code.
+func (a *app) report(err error) int {
+	f, id := explain(err)
+	code := f.code
+	if code == "" {
+		for _, c := range exitCodes() {
+			if c.code == f.exit {
+				code = c.name
+			}
+		}
+	}
+	if a.output == "json" {
+		b, err := json.Marshal(struct {
+			api.Meta
+			Exit      int    `json:"exit"`
+			Code      string `json:"code"`
+			Error     string `json:"error"`
+			Why       string `json:"why,omitempty"`
+			Next      string `json:"next,omitempty"`
+			RequestID string `json:"requestId,omitempty"`
+		}{api.Meta{APIVersion: api.Version, Kind: "Error"}, f.exit, code, f.what, f.why, f.next, id})
+		if err == nil {
+			fmt.Fprintln(a.screen.w, plainJSON(string(b)))
+			return f.exit
+		}
+	}
+	a.screen.note("%s %s", a.screen.red("error:"), f.what)
+	if f.why != "" {
+		a.screen.note("why:   %s", paragraph{f.why, 7})
+	}
+	if f.next != "" {
+		a.screen.note("next:  %s", paragraph{asTyped(a.name, f.next), 7})
+	}
+	if id != "" && f.exit == exitOther {
+		a.screen.note("id:    %s", id)
+	}
+	return f.exit
+}

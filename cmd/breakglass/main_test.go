@@ -742,8 +742,9 @@ func TestClockOfThisMachineMayBeOff(t *testing.T) {
 		t.Fatal(err)
 	}
 	a := &app{local: time.Now}
+	x := checker{now: a.now}
 	tooLate := func() bool {
-		return slices.ContainsFunc(a.checkCertificate(cert, &kept{key: key},
+		return slices.ContainsFunc(x.checkCertificate(cert, &kept{private: key},
 			api.Request{Ask: breakglass.Requested{TTLSeconds: int64(life / time.Second)}}),
 			func(bad string) bool { return strings.HasPrefix(bad, "it ends at") })
 	}
@@ -810,12 +811,12 @@ func TestDaysAreRead(t *testing.T) {
 func TestPrintedCommandsTakeNoNameForAFlag(t *testing.T) {
 	a := &app{name: "kubectl breakglass"}
 	for got, want := range map[string]string{
-		command("show", nil, "--all"):                          "breakglass show -- --all",
-		command("show", []string{"--session"}, "a; id"):        "breakglass show --session 'a; id'",
-		string(a.typed("revoke", nil, "-x")):                   "kubectl breakglass revoke -- -x",
-		a.asTyped("use " + command("approve", nil, "b")):       "use kubectl breakglass approve b",
-		a.asTyped("kubectl breakglass list, breakglassd, x"):   "kubectl breakglass list, breakglassd, x",
-		command("request", []string{"--cluster=$(id)"}) + " …": "breakglass request '--cluster=$(id)' …",
+		command("show", nil, "--all"):                              "breakglass show -- --all",
+		command("show", []string{"--session"}, "a; id"):            "breakglass show --session 'a; id'",
+		string(a.typed("revoke", nil, "-x")):                       "kubectl breakglass revoke -- -x",
+		asTyped(a.name, "use "+command("approve", nil, "b")):       "use kubectl breakglass approve b",
+		asTyped(a.name, "kubectl breakglass list, breakglassd, x"): "kubectl breakglass list, breakglassd, x",
+		command("request", []string{"--cluster=$(id)"}) + " …":     "breakglass request '--cluster=$(id)' …",
 	} {
 		if got != want {
 			t.Errorf("%s, want %s", got, want)

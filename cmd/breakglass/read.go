@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -17,13 +16,8 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/breakglass"
-	"github.com/breakglassd/breakglass/internal/policy"
-	"github.com/breakglassd/breakglass/internal/record"
 	"github.com/breakglassd/breakglass/internal/text"
 )
-
-// data prints text to standard output, cleaned.
-func (a *app) data(f string, args ...any) { fmt.Fprint(a.out, format(f, args...)) }
 
 func (a *app) statusCommand() *cobra.Command {
 	var watch bool
@@ -61,7 +55,7 @@ func (a *app) statusCommand() *cobra.Command {
 			if a.json() {
 				err = a.printJSON(r)
 			} else {
-				a.data("%s  %s  %s on %s for %s   %s\n", r.ID, r.State, r.Ask.Profile, r.Ask.Cluster, seconds(r.Ask.TTLSeconds), a.waiting(r))
+				a.data("%s  %s  %s on %s for %s   %s\n", r.ID, r.State, r.Ask.Profile, r.Ask.Cluster, seconds(r.Ask.TTLSeconds), a.view().waiting(r))
 			}
 			if err == nil && watch {
 				err = outcome(r)
@@ -87,14 +81,6 @@ func (a *app) latest(cmd *cobra.Command, c *api.Client) (api.Request, error) {
 	}
 	return api.Request{}, &failure{exit: exitOther, code: "none", what: "you have made no request in the last 30 days",
 		next: command("list", nil) + " shows everybody's"}
-}
-
-// reader is client for a command that prints text or JSON.
-func (a *app) reader() (*api.Client, error) {
-	if err := a.formats("json"); err != nil {
-		return nil, err
-	}
-	return a.client()
 }
 
 func (a *app) listCommand() *cobra.Command {
@@ -216,47 +202,15 @@ func (a *app) showCommand() *cobra.Command {
 					Entries []api.Entry `json:"entries"`
 				}{api.Meta{APIVersion: api.Version, Kind: "RequestHistory"}, r, h.Entries})
 			}
-			fmt.Fprint(a.out, a.describe(r))
+			fmt.Fprint(a.out, a.view().describe(r))
 			a.data("\nledger      every entry is proven to be in it\n")
-			return a.printEntries(h.Entries)
+			return a.view().entries(a.out, h.Entries)
 		}}
 	f := cmd.Flags()
 	f.BoolVar(&session, "session", false, "the report on what was done with it")
 	f.BoolVar(&proof, "proof", false, "the certificate and the ledger's proof of it, without any key")
 	f.StringVar(&out, "out", "", "with --session: write it to a `file`")
 	return cmd
-}
-
-// printEntries prints a line for each entry of a request.
-func (a *app) printEntries(entries []api.Entry) error {
-	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
-	for _, e := range entries {
-		var ev struct {
-			By record.Actor `json:"by"`
-		}
-		if err := json.Unmarshal(e.Event, &ev); err != nil {
-			return err
-		}
-		var texts []string
-		for name, t := range e.Texts {
-			texts = append(texts, name+": "+oneLine(t, 60))
-		}
-		slices.Sort(texts)
-		fmt.Fprintln(w, format("  #%d\t%s\t%s\t%s\t%s", e.Index, a.clock(e.Time), e.Kind, cmp.Or(ev.By.Person, "-"), strings.Join(texts, "; ")))
-	}
-	return w.Flush()
-}
-
-// certificateProof is the JSON form of a certificate with the ledger's proof of it: a credential without what is secret.
-type certificateProof struct {
-	api.Meta
-	Request     api.Request `json:"request"`
-	Certificate string      `json:"certificate"` // PEM
-	Proof       string      `json:"proof"`
-	Issued      []byte      `json:"issued"`
-
-	Entries    []api.Entry `json:"entries,omitempty"`    // of the request: what is said of it, proved
-	Checkpoint string      `json:"checkpoint,omitempty"` // that they are proven to be under
 }
 
 // printProof prints the proof of a request's certificate, from a history that is proven.
@@ -284,77 +238,6 @@ func (a *app) printProof(r api.Request, h api.History) error {
 	}
 	return &failure{exit: exitOther, code: "not-issued", what: "nothing to prove", why: r.ID + " is " + string(r.State) +
 		": it gave no certificate"}
-}
-
-// person is a name and an id, for people who must decide about that person.
-func person(r api.Request, id string) string {
-	if n := r.Names[id]; n != "" && n != id {
-		return id + " (" + n + ")"
-	}
-	return id
-}
-
-// describe is a request in full, cleaned.
-func (a *app) describe(r api.Request) string {
-	var b strings.Builder
-	row := func(label, f string, args ...any) { fmt.Fprintf(&b, "%-12s%s\n", label, format(f, args...)) }
-	row("request", "%s   %s", r.ID, r.State)
-	row("who", "%s", person(r, r.Ask.By.Person))
-	row("what", "%s on %s (%s)", r.Ask.Profile, r.Ask.Cluster, r.Ask.Server)
-	if r.Ask.Way != (breakglass.Way{}) {
-		row("way", "%s", wayWords(r.Ask.Way))
-	}
-	if r.Ask.Rights.Binding() {
-		row("rights", "%s, bound for this one certificate and removed when it ends", r.Ask.Rights)
-	} else {
-		row("rights", "%s, carried by the certificate: only API servers that ask the deny webhook refuse it before it ends", r.Ask.Rights)
-	}
-	row("for", "%s, from the claim; risk %s", seconds(r.Ask.TTLSeconds), r.Ask.Risk)
-	row("reason", "%s", paragraph{cmp.Or(r.Reason, "(erased, or kept back by the server)"), 12})
-	row("incident", "%s", cmp.Or(text.Clean(r.Ask.Incident), "-"))
-	row("asked", "%s", a.when(r.RequestedAt))
-	if r.Ask.KeyHash != "" {
-		row("key", "%s", r.Ask.KeyHash)
-	} else {
-		row("key", "chosen at the claim")
-	}
-	for _, x := range r.Approvals {
-		row("approved", "%s (%s) %s %s", person(r, x.Person), channel(x), a.when(x.At), text.Clean(x.Comment))
-	}
-	if len(r.Missing) > 0 && !r.State.Terminal() {
-		row("needs", "%s", strings.Join(r.Missing, " and "))
-	}
-	if !r.Deadline.IsZero() {
-		row("until", "%s", a.when(r.Deadline))
-	}
-	for what, e := range map[string]*api.Ending{"denied": r.Denied, "withdrawn": r.Withdrawn, "revoked": r.Revoked} {
-		if e != nil {
-			row(what, "%s %s: %s", person(r, e.Person), a.when(e.At), paragraph{cmp.Or(e.Reason, "(no reason)"), 12})
-		}
-	}
-	if r.Failed != nil {
-		row("failed", "%s: %s", a.when(r.Failed.At), r.Failed.Detail)
-	}
-	if x := r.Certificate; x != nil {
-		row("certificate", "%s   serial %s   ledger #%d", x.CommonName, x.Serial, x.LedgerIndex)
-		row("", "%s to %s", a.clock(x.NotBefore), a.when(x.NotAfter))
-		row("", "fingerprint %s", x.Fingerprint)
-		if r.Ask.Rights.Binding() {
-			row("bound", "%v", x.Bound)
-		}
-	}
-	if len(r.Ask.Guards) > 0 {
-		row("kept from", "%s (by the deny webhook)", guardWords(r.Ask.Guards))
-	}
-	if len(r.Ask.Raised) > 0 {
-		row("quorum", "one more than usual: the closing of %s is overdue", strings.Join(r.Ask.Raised, ", "))
-	}
-	b.WriteString(a.afterwards(r))
-	if r.Refusals > 0 {
-		row("refused", "%d commands on it were not allowed", r.Refusals)
-	}
-	row("digest", "%s   ledger #%d", r.Digest, r.LedgerIndex)
-	return b.String()
 }
 
 func (a *app) profilesCommand() *cobra.Command {
@@ -405,14 +288,6 @@ func (a *app) profilesCommand() *cobra.Command {
 		}}
 }
 
-func teams(ts []policy.FrozenTeam) []string {
-	var out []string
-	for _, t := range ts {
-		out = append(out, t.ID)
-	}
-	return out
-}
-
 func (a *app) whoamiCommand() *cobra.Command {
 	return &cobra.Command{Use: "whoami", Short: "Say who the daemon takes you for", Args: args(0, 0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -444,12 +319,12 @@ func (a *app) logoutCommand() *cobra.Command {
 			if c.Session.Token != "" {
 				a.tidy(cmd.Context())
 			}
-			removed, left, err := a.wipe(c.Server, keys)
+			removed, left, err := a.store.wipe(c.Server, keys)
 			if err != nil {
 				return err
 			}
 			if c.Session.Token != "" {
-				if err := a.cacheSession(c.Server, api.Session{}); err != nil {
+				if err := a.store.keepSession(c.Server, api.Session{}); err != nil {
 					return err
 				}
 				err = c.Logout(cmd.Context())

@@ -3,12 +3,8 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/csv"
 	"fmt"
 	"slices"
-	"strconv"
-	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,62 +13,10 @@ import (
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/campaign"
 	"github.com/breakglassd/breakglass/internal/ledger"
-	"github.com/breakglassd/breakglass/internal/policy"
-	"github.com/breakglassd/breakglass/internal/text"
 )
 
 // What follows reads an export for an auditor, offline. Nothing is shown before the whole of it verified, and everything shown is
 // made of its entries.
-
-// reading is the JSON form of what an export says.
-type reading struct {
-	api.Meta
-	Ledger string    `json:"ledger"`
-	Size   int64     `json:"size"`
-	AsOf   time.Time `json:"asOf"` // time of the last entry, and what states refer to
-
-	Grants  []api.Request `json:"grants"`
-	Reviews []campaignOf  `json:"reviews"`
-}
-
-// campaignOf is a campaign in short, and with Items in full.
-type campaignOf struct {
-	ID        string    `json:"id"`
-	Opened    time.Time `json:"opened"`
-	From      time.Time `json:"from"`
-	Until     time.Time `json:"until"`
-	Deadline  time.Time `json:"deadline"`
-	Clusters  []string  `json:"clusters"`
-	Reviewers []string  `json:"reviewers"` // who could answer
-	Total     int       `json:"total"`
-	Open      int       `json:"open"` // without an answer
-	Kept      int       `json:"kept"`
-	Revoked   int       `json:"revoked"`
-	Suspended int       `json:"suspended"`
-	Escalated int       `json:"escalated"`
-	Closed    time.Time `json:"closed,omitzero"`
-
-	Items []itemOf `json:"items,omitempty"`
-}
-
-type itemOf struct {
-	ID      string             `json:"id"`
-	State   campaign.ItemState `json:"state"`
-	Outcome campaign.Outcome   `json:"outcome"`
-	Admin   bool               `json:"admin,omitempty"`
-	Words   []wordOf           `json:"words"`
-	// the three things that can follow
-	Suspended    time.Time   `json:"suspended,omitzero"`
-	Acknowledged *api.Ending `json:"acknowledged,omitempty"`
-	Gone         time.Time   `json:"gone,omitzero"` // when a scan proved it
-}
-
-type wordOf struct {
-	Verdict campaign.Verdict `json:"verdict"`
-	Person  string           `json:"person"`
-	At      time.Time        `json:"at"`
-	Reason  string           `json:"reason,omitempty"` // empty: none, or erased
-}
 
 // sound opens an export and refuses one that is not sound.
 func (a *app) sound(ctx context.Context, dir string, of anchored) (*exported, error) {
@@ -80,7 +24,7 @@ func (a *app) sound(ctx context.Context, dir string, of anchored) (*exported, er
 	if err != nil {
 		return nil, err
 	}
-	x, err := a.openExport(ctx, dir, verifier, of.since)
+	x, err := openExport(ctx, dir, verifier, of.since)
 	if err != nil {
 		return nil, err
 	}
@@ -140,7 +84,7 @@ func (a *app) readingList() *cobra.Command {
 					r.Reviews = append(r.Reviews, outcomeOf(c, false))
 				}
 			}
-			return a.printReading(r, all)
+			return a.printReading(r)
 		}}
 	of.flags(cmd)
 	f := cmd.Flags()
@@ -176,17 +120,21 @@ func (a *app) readingShow() *cobra.Command {
 			case len(campaigns) == 1:
 				r.Reviews = append(r.Reviews, outcomeOf(campaigns[0], true))
 				if a.output == "" || a.output == "text" {
-					return a.printReview(r.Reviews[0])
+					if err := r.Reviews[0].text(a.out); err != nil {
+						return err
+					}
+					a.data("\nWhat each item said in words is in the review's evidence bundle: %s\n", a.typed("recert verify", nil, "BUNDLE"))
+					return nil
 				}
-				return a.printReading(r, true)
+				return a.printReading(r)
 			}
 			r.Grants = append(r.Grants, x.request(requests[0]))
 			if a.output != "" && a.output != "text" {
-				return a.printReading(r, true)
+				return a.printReading(r)
 			}
 			shown := r.Grants[0]
 			shown.Reason = cmp.Or(shown.Reason, "(erased)")
-			if _, err := fmt.Fprint(a.out, a.describe(shown)); err != nil {
+			if _, err := fmt.Fprint(a.out, a.view().describe(shown)); err != nil {
 				return err
 			}
 			var entries []api.Entry
@@ -200,7 +148,7 @@ func (a *app) readingShow() *cobra.Command {
 				return err
 			}
 			a.data("\nledger      %d entries, as exported\n", len(entries))
-			return a.printEntries(entries)
+			return a.view().entries(a.out, entries)
 		}}
 	of.flags(cmd)
 	return cmd
@@ -218,269 +166,16 @@ func day(s, flag string) (time.Time, error) {
 	return t, nil
 }
 
-func (x *exported) reading(kind string) reading {
-	return reading{Meta: api.Meta{APIVersion: api.Version, Kind: kind}, Ledger: x.report.Origin, Size: x.report.Size, AsOf: x.last,
-		Grants: []api.Request{}, Reviews: []campaignOf{}}
-}
-
-// request is a request as of the export's last entry.
-func (x *exported) request(r *breakglass.Request) api.Request {
-	return api.NewRequest(r, &policy.Policy{}, x.last)
-}
-
-// accessTimes are the first and the last moment at which a request's certificate could be used; not ok: there was none.
-func accessTimes(r *breakglass.Request) (from, to time.Time, ok bool) {
-	switch {
-	case r.Issued != nil && r.Revoked != nil:
-		return r.Issued.NotBefore, r.Revoked.At, true
-	case r.Issued != nil:
-		return r.Issued.NotBefore, r.Issued.NotAfter, true
-	case r.Failed != nil && len(r.Failed.Orphans) > 0: // it exists, and was given to no person
-		return r.ClaimedAt, r.FailedAt.Add(r.TTL()), true
-	}
-	return from, to, false
-}
-
-// stamp is a time for the record: UTC, to the second.
-func stamp(t time.Time) string {
-	if t.IsZero() {
-		return ""
-	}
-	return t.UTC().Format("2006-01-02 15:04:05Z")
-}
-
-// grantRow is what a list says of a request, in words.
-type grantRow struct {
-	from, to, ended, endedBy, why string
-	approvers                     []string
-	critical, left                int
-	ackBy, ackNote                string
-}
-
-func rowOf(r api.Request) grantRow {
-	w := grantRow{ended: string(r.State)}
-	for _, x := range r.Approvals {
-		w.approvers = append(w.approvers, fmt.Sprintf("%s (%s)", x.Person, channel(x)))
-	}
-	if x := r.Certificate; x != nil {
-		w.from, w.to = stamp(x.NotBefore), stamp(x.NotAfter)
-	}
-	switch {
-	case r.Revoked != nil:
-		w.endedBy, w.why = r.Revoked.Person, r.Revoked.Reason
-		if r.Certificate != nil {
-			w.to = stamp(r.Revoked.At)
-		}
-	case r.Denied != nil:
-		w.endedBy, w.why = r.Denied.Person, r.Denied.Reason
-	case r.Withdrawn != nil:
-		w.endedBy, w.why = r.Withdrawn.Person, r.Withdrawn.Reason
-	case r.Failed != nil:
-		w.why = r.Failed.Detail
-		if r.Failed.Orphans > 0 {
-			w.ended = "signed, never delivered"
-		}
-	}
-	if s := r.Swept; s != nil {
-		w.left, w.critical = len(s.Items)+s.More, s.Critical()
-	}
-	if r.Acknowledged != nil {
-		w.ackBy, w.ackNote = r.Acknowledged.Person, r.Acknowledged.Reason
-	}
-	return w
-}
-
-// leftWords is what was left behind, in short.
-func leftWords(r api.Request, w grantRow) string {
-	switch {
-	case r.Certificate == nil:
-		return "-"
-	case r.Swept == nil:
-		return "not looked at"
-	case w.left == 0:
-		return "nothing found"
-	}
-	s := fmt.Sprintf("%d, %d critical", w.left, w.critical)
-	if w.ackBy != "" {
-		return s + ", acknowledged by " + w.ackBy
-	}
-	return s + ", not acknowledged"
-}
-
-// printReading prints a list of grants and reviews.
-func (a *app) printReading(r reading, all bool) error {
+// printReading prints a list of grants and reviews in the form that was asked for.
+func (a *app) printReading(r reading) error {
 	switch a.output {
 	case "json":
 		return a.printJSON(r)
 	case "csv":
-		if len(r.Grants) == 0 && len(r.Reviews) == 1 && r.Reviews[0].Items != nil {
-			return a.reviewCSV(r.Reviews[0])
-		}
-		return a.grantsCSV(r.Grants)
+		return r.csv(a.out)
 	}
 	if len(r.Grants) == 0 {
 		a.screen.note("no grant")
-	} else {
-		w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(w, "ID\tWHO\tCLUSTER\tPROFILE\tFROM\tTO\tAPPROVED BY\tENDED\tLEFT BEHIND\tREASON")
-		for _, g := range r.Grants {
-			x := rowOf(g)
-			ended := x.ended
-			if x.endedBy != "" {
-				ended += " by " + x.endedBy
-			}
-			fmt.Fprintln(w, format("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s", g.ID, g.Ask.By.Person, g.Ask.Cluster, g.Ask.Profile,
-				cmp.Or(x.from, "-"), cmp.Or(x.to, "-"), cmp.Or(strings.Join(x.approvers, ", "), "-"), ended, leftWords(g, x),
-				oneLine(cmp.Or(g.Reason, "(erased)"), 60)))
-		}
-		if err := w.Flush(); err != nil {
-			return err
-		}
 	}
-	if len(r.Reviews) > 0 {
-		if len(r.Grants) > 0 {
-			a.data("\n")
-		}
-		w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(w, "REVIEW\tOPENED\tCLUSTERS\tITEMS\tKEPT\tREVOKED\tSUSPENDED\tESCALATED\tOPEN\tCLOSED")
-		for _, c := range r.Reviews {
-			fmt.Fprintln(w, format("%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%s", c.ID, stamp(c.Opened), strings.Join(c.Clusters, ","), c.Total, c.Kept,
-				c.Revoked, c.Suspended, c.Escalated, c.Open, cmp.Or(stamp(c.Closed), "no; due "+stamp(c.Deadline))))
-		}
-		return w.Flush()
-	}
-	return nil
-}
-
-// writeCSV writes rows whose cells a spreadsheet takes for text.
-func (a *app) writeCSV(rows [][]string) error {
-	c := csv.NewWriter(a.out)
-	for _, row := range rows {
-		for n := range row {
-			row[n] = text.Cell(text.Exact(row[n]))
-		}
-		if err := c.Write(row); err != nil {
-			return err
-		}
-	}
-	c.Flush()
-	return c.Error()
-}
-
-func (a *app) grantsCSV(grants []api.Request) error {
-	rows := [][]string{{"id", "person", "cluster", "server", "profile", "rights", "risk", "incident", "reason", "requested", "approved_by",
-		"from", "to", "state", "ended_by", "end_reason", "serial", "fingerprint", "session", "reads", "changes", "refused", "secrets_read",
-		"left_behind", "left_behind_critical", "acknowledged_by", "acknowledged_note", "closing_note", "refused_commands",
-		"ledger_entry", "digest"}}
-	for _, g := range grants {
-		x := rowOf(g)
-		row := []string{g.ID, g.Ask.By.Person, g.Ask.Cluster, g.Ask.Server, g.Ask.Profile, g.Ask.Rights.String(), string(g.Ask.Risk),
-			g.Ask.Incident, cmp.Or(g.Reason, "(erased)"), stamp(g.RequestedAt), strings.Join(x.approvers, "; "), x.from, x.to, x.ended,
-			x.endedBy, x.why}
-		if c := g.Certificate; c != nil {
-			row = append(row, c.Serial, c.Fingerprint)
-		} else {
-			row = append(row, "", "")
-		}
-		if s := g.Session; s != nil && s.Source != breakglass.SourceNone {
-			row = append(row, s.Source, strconv.Itoa(s.Reads), strconv.Itoa(s.Writes), strconv.Itoa(s.Refused), strconv.Itoa(s.SecretsRead))
-		} else { // what is not known is not none
-			row = append(row, "", "", "", "", "")
-		}
-		if g.Swept != nil {
-			row = append(row, strconv.Itoa(x.left), strconv.Itoa(x.critical))
-		} else {
-			row = append(row, "", "")
-		}
-		note := ""
-		if g.Closed != nil {
-			note = cmp.Or(g.Closed.Reason, "(erased)")
-		}
-		rows = append(rows, append(row, x.ackBy, x.ackNote, note, strconv.Itoa(g.Refusals), strconv.FormatInt(g.LedgerIndex, 10), g.Digest))
-	}
-	return a.writeCSV(rows)
-}
-
-// outcomeOf is what became of a campaign.
-func outcomeOf(c *campaign.Campaign, items bool) campaignOf {
-	n, open := c.Counts()
-	if c.Closed != nil {
-		n = *c.Closed
-		open = 0
-	}
-	out := campaignOf{ID: c.ID, Opened: c.At, From: c.Opened.From, Until: c.Opened.Until, Deadline: c.Opened.Deadline,
-		Clusters: c.Opened.Clusters, Reviewers: c.Reviewers(), Total: len(c.Items), Open: open, Kept: n.Kept,
-		Revoked: n.Revoked, Suspended: n.Suspended, Escalated: n.Escalated, Closed: c.ClosedAt}
-	if !items {
-		return out
-	}
-	out.Items = []itemOf{}
-	for _, i := range c.Items {
-		x := itemOf{ID: i.ID, State: i.State, Outcome: cmp.Or(i.AtClose, c.Outcome(i)), Admin: i.Admin, Words: []wordOf{}, Suspended: i.Suspended}
-		for _, w := range i.Words {
-			x.Words = append(x.Words, wordOf{w.Verdict, w.By.Person, w.At, w.Reason})
-		}
-		if e := i.Acknowledged; e != nil {
-			x.Acknowledged = &api.Ending{Person: e.By.Person, At: e.At, Reason: e.Reason}
-		}
-		if i.Gone {
-			x.Gone = i.Proved
-		}
-		out.Items = append(out.Items, x)
-	}
-	return out
-}
-
-// said is who said what about an item.
-func (x itemOf) said() string {
-	var out []string
-	for _, w := range x.Words {
-		s := fmt.Sprintf("%s: %s", w.Person, w.Verdict)
-		if w.Reason != "" {
-			s += " (" + w.Reason + ")"
-		}
-		out = append(out, s)
-	}
-	return strings.Join(out, "; ")
-}
-
-// after is what followed an item's outcome.
-func (x itemOf) after() string {
-	var out []string
-	if !x.Suspended.IsZero() {
-		out = append(out, "suspended "+stamp(x.Suspended))
-	}
-	if e := x.Acknowledged; e != nil {
-		out = append(out, "taken away, says "+e.Person)
-	}
-	if !x.Gone.IsZero() {
-		out = append(out, "proved gone "+stamp(x.Gone))
-	}
-	return strings.Join(out, "; ")
-}
-
-func (a *app) printReview(c campaignOf) error {
-	a.data("review      %s of %s\nperiod      %s to %s\nopened      %s\n", c.ID, strings.Join(c.Clusters, ", "), stamp(c.From), stamp(c.Until),
-		stamp(c.Opened))
-	a.data("closed      %s\nreviewers   %s\n", cmp.Or(stamp(c.Closed), "no; due "+stamp(c.Deadline)), strings.Join(c.Reviewers, ", "))
-	a.data("outcome     %d items: %d kept, %d revoked, %d suspended, %d escalated, %d open\n\n", c.Total, c.Kept, c.Revoked, c.Suspended,
-		c.Escalated, c.Open)
-	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "OUTCOME\tSTATE\tITEM\tSAID\tAFTERWARDS")
-	for _, x := range c.Items {
-		fmt.Fprintln(w, format("%s\t%s\t%s\t%s\t%s", x.Outcome, x.State, x.ID, oneLine(x.said(), 100), x.after()))
-	}
-	if err := w.Flush(); err != nil {
-		return err
-	}
-	a.data("\nWhat each item said in words is in the review's evidence bundle: %s\n", a.typed("recert verify", nil, "BUNDLE"))
-	return nil
-}
-
-func (a *app) reviewCSV(c campaignOf) error {
-	rows := [][]string{{"review", "item", "state", "admin", "outcome", "said", "afterwards"}}
-	for _, x := range c.Items {
-		rows = append(rows, []string{c.ID, x.ID, string(x.State), strconv.FormatBool(x.Admin), string(x.Outcome), x.said(), x.after()})
-	}
-	return a.writeCSV(rows)
+	return r.text(a.out)
 }

@@ -261,7 +261,7 @@ func (a *app) recertReview() *cobra.Command {
 			if a.json() {
 				return a.printJSON(x)
 			}
-			if !a.interactive() {
+			if !a.screen.interactive() {
 				return a.itemTable(x.Items, true)
 			}
 			return a.review(ctx, c, x, together)
@@ -280,7 +280,7 @@ func (a *app) review(ctx context.Context, c *api.Client, x api.CampaignItems, to
 			if err := a.itemTable(easy, true); err != nil {
 				return err
 			}
-			reason, err := a.ask(ctx, false, "Keep these %d? Say why, or nothing to go through them later: ", len(easy))
+			reason, err := a.screen.ask(ctx, false, "Keep these %d? Say why, or nothing to go through them later: ", len(easy))
 			if err != nil {
 				return err
 			}
@@ -294,7 +294,7 @@ func (a *app) review(ctx context.Context, c *api.Client, x api.CampaignItems, to
 	for n := range x.Items {
 		i := &x.Items[n]
 		a.describeItem(i)
-		answer, err := a.ask(ctx, false, "%d of %d: [k]eep, [r]evoke, [s]kip, [q]uit? ", n+1, len(x.Items))
+		answer, err := a.screen.ask(ctx, false, "%d of %d: [k]eep, [r]evoke, [s]kip, [q]uit? ", n+1, len(x.Items))
 		if err != nil {
 			return err
 		}
@@ -308,7 +308,7 @@ func (a *app) review(ctx context.Context, c *api.Client, x api.CampaignItems, to
 		}
 		reason := ""
 		if verdict == campaign.VerdictRevoke || i.High() {
-			if reason, err = a.ask(ctx, false, "Why? "); err != nil {
+			if reason, err = a.screen.ask(ctx, false, "Why? "); err != nil {
 				return err
 			}
 		}

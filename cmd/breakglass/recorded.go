@@ -1,9 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"strings"
+	"time"
 
 	"golang.org/x/mod/sumdb/note"
 
@@ -14,22 +19,20 @@ import (
 	"github.com/breakglassd/breakglass/internal/record"
 )
 
-// get returns a request as the ledger has it. What people decide on and what a claim believes comes from here: the server's word
-// chooses the request, lends the names of people, and tells the time; everything else is read from leaves whose place in the ledger
-// is proven by the key that this machine trusts, and texts are those that the leaves commit to. What was recorded after the last
-// entry shown can be kept back, but nothing can be changed, left out in between or made up.
-func (a *app) get(ctx context.Context, c *api.Client, id string) (api.Request, error) {
-	said, err := c.Get(ctx, id)
-	if err != nil {
-		return api.Request{}, err
-	}
-	r, _, err := a.recorded(ctx, c, a.seen(said))
-	return r, err
+// checker believes of what one server says only what its ledger proves, by the key that this machine trusts.
+type checker struct {
+	client *api.Client
+	store  *store
+	screen *screen          // says that a key is trusted from now on
+	now    func() time.Time // the server's clock
 }
 
-// recorded is get for a request that the server has told of already. It returns the proven history too.
-func (a *app) recorded(ctx context.Context, c *api.Client, said api.Request) (api.Request, api.History, error) {
-	h, err := c.History(ctx, said.ID)
+// recorded returns a request that the server has told of as the ledger has it, and its proven history. The server's word lends the names
+// of people and tells the time; everything else is read from leaves whose place in the ledger is proven by the key that this machine
+// trusts, and texts are those that the leaves commit to. What was recorded after the last entry shown can be kept back, but nothing can
+// be changed, left out in between or made up.
+func (x checker) recorded(ctx context.Context, said api.Request) (api.Request, api.History, error) {
+	h, err := x.client.History(ctx, said.ID)
 	if err != nil {
 		return api.Request{}, h, err
 	}
@@ -42,7 +45,7 @@ func (a *app) recorded(ctx context.Context, c *api.Client, said api.Request) (ap
 			next: "use the program of the server's release, or have the server brought up to date"}
 	}
 	var entries []ledger.Entry
-	err = a.checkLedger(ctx, c, func(v note.Verifier) ([]byte, error) {
+	err = x.checkLedger(ctx, func(v note.Verifier) ([]byte, error) {
 		var err error
 		entries, err = provenEntries(h, v)
 		return []byte(h.Checkpoint), err
@@ -61,7 +64,7 @@ func (a *app) recorded(ctx context.Context, c *api.Client, said api.Request) (ap
 	if said.Digest != "" && said.Digest != folded.Digest {
 		return api.Request{}, h, lie("digest", "the digest it tells is not that of the record of %s", said.ID)
 	}
-	r := api.NewRequest(folded, &policy.Policy{}, a.now())
+	r := api.NewRequest(folded, &policy.Policy{}, x.now())
 	r.Names, r.NotTold = said.Names, said.NotTold
 	return r, h, nil
 }
@@ -94,63 +97,165 @@ func provenEntries(h api.History, v note.Verifier) ([]ledger.Entry, error) {
 	return out, nil
 }
 
-// clusterPin is how this machine knew a cluster when it last asked for it or claimed there.
-type clusterPin struct {
-	Server string `json:"server"`
-	CAHash string `json:"caHash,omitempty"`
-	breakglass.Way
+// checkDelivery believes nothing that it can check: the certificate is for our key and says what was approved, the ledger
+// holds exactly it under the key that this machine trusts, and that ledger continues the one seen before. It returns the PEM
+// of certificate and chain.
+func (x checker) checkDelivery(ctx context.Context, k *kept, r api.Request, d api.Delivery) (string, error) {
+	block, rest := pem.Decode([]byte(d.Certificate))
+	if block == nil || block.Type != "CERTIFICATE" || len(bytes.TrimSpace(rest)) > 0 {
+		return "", lie("certificate", "what it delivered is no certificate")
+	}
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return "", lie("certificate", "what it delivered cannot be parsed: %v", err)
+	}
+	if bad := x.checkCertificate(cert, k, r); len(bad) > 0 {
+		return "", lie("certificate", "the certificate is not what was approved: %s", strings.Join(bad, "; "))
+	}
+	if d.Request.ID != r.ID || d.Request.Certificate == nil || d.Cluster.ID != r.Ask.Cluster || d.Cluster.Server != r.Ask.Server {
+		return "", lie("delivery", "what it delivered is for another request or another cluster")
+	}
+	if d.Cluster.Way != r.Ask.Way {
+		return "", lie("cluster-way", "the way to %s that it delivered (proxy, name in the certificate) is not that of the "+
+			"request", r.Ask.Cluster)
+	}
+	if r.Ask.CAHash != "" && caHash([]byte(d.Cluster.CA)) != r.Ask.CAHash {
+		return "", lie("cluster-ca", "the authorities it delivered for %s are not those that the request was made for", r.Ask.Cluster)
+	}
+	chain := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw}))
+	for rest := []byte(d.Chain); len(bytes.TrimSpace(rest)) > 0; {
+		var b *pem.Block
+		if b, rest = pem.Decode(rest); b == nil || b.Type != "CERTIFICATE" {
+			return "", lie("certificate", "the chain it delivered cannot be read")
+		}
+		chain += string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: b.Bytes}))
+	}
+
+	ev, err := eventIn(d.Issued, r.ID)
+	if err != nil {
+		return "", lie("proof", "the ledger entry it shows: %v", err)
+	}
+	issued, ok := ev.(breakglass.Issued)
+	if !ok || !bytes.Equal(issued.Certificate, cert.Raw) {
+		return "", lie("proof", "the ledger entry it shows is about another certificate")
+	}
+	proof, err := ledger.ParseProof([]byte(d.Proof))
+	if err != nil {
+		return "", lie("proof", "its ledger proof: %v", err)
+	}
+	if proof.Index != d.Request.Certificate.LedgerIndex {
+		return "", lie("proof", "its ledger proof is of another entry")
+	}
+	return chain, x.checkLedger(ctx, func(v note.Verifier) ([]byte, error) { return proof.Note, ledger.VerifyProof(d.Issued, proof, v) })
 }
 
-// pinCluster remembers how a cluster is known, and says when that has changed. The request's record, which approvers have seen, has
-// the address, and since its second number the hash of the authorities too; caHash is that of what was delivered, if something was.
-func (a *app) pinCluster(c *api.Client, ask breakglass.Requested, caHash string) error {
-	t, err := a.trustFor(c.Server)
+// caHash is the hash of a bundle as requests have it: empty for none.
+func caHash(bundle []byte) string {
+	if len(bundle) == 0 {
+		return ""
+	}
+	return breakglass.CAHash(bundle)
+}
+
+// checkCertificate compares the certificate with what was approved, as far as a client can.
+func (x checker) checkCertificate(cert *x509.Certificate, k *kept, r api.Request) []string {
+	bad := breakglass.LintCertificate(cert, breakglass.CommonName(r.Ask.By.Person, r.ID), r.Ask.Rights.Group)
+	if !k.private.PublicKey.Equal(cert.PublicKey) {
+		bad = append(bad, "it is for another key")
+	}
+	if now := x.now(); cert.NotAfter.After(now.Add(time.Duration(r.Ask.TTLSeconds)*time.Second+breakglass.MaxSkew)) ||
+		!now.Before(cert.NotAfter) {
+		bad = append(bad, fmt.Sprintf("it ends at %s", cert.NotAfter.UTC().Format(time.RFC3339)))
+	}
+	return bad
+}
+
+// eventIn decodes the event in the bytes of a ledger leaf, which must belong to a request.
+func eventIn(leaf []byte, request string) (record.Event, error) {
+	e, err := ledger.ParseLeaf(leaf)
+	if err != nil {
+		return nil, err
+	}
+	if e.Stream != request {
+		return nil, fmt.Errorf("it is about %s, not about %s", e.Stream, request)
+	}
+	return breakglass.Decode(e)
+}
+
+// checkLedger checks something that is proven under a signed checkpoint: by the key that this machine trusts, and under a
+// checkpoint of the ledger that it saw before. It remembers both. A key that was never seen is trusted the first time.
+func (x checker) checkLedger(ctx context.Context, proven func(note.Verifier) (checkpoint []byte, err error)) error {
+	t, err := x.store.trustFor(x.client.Server)
 	if err != nil {
 		return err
 	}
-	is := clusterPin{Server: ask.Server, CAHash: caHash, Way: ask.Way}
-	was, known := t.Clusters[ask.Cluster]
-	if known && was == is {
-		return nil
+	first := t.verifier == nil
+	if first {
+		if t.Key, err = x.client.LedgerKey(ctx); err != nil {
+			return err
+		}
+		if t.verifier, err = note.NewVerifier(t.Key); err != nil {
+			return lie("ledger-key", "its ledger key cannot be read: %v", err)
+		}
 	}
-	if known && was.Server != is.Server {
-		a.screen.note("%s %s has another address than before: %s, it was %s. Everything you send goes there: ask the people who run it, "+
-			"if you did not expect this",
-			a.screen.yellow("!"), ask.Cluster, is.Server, was.Server)
+	signed, err := proven(t.verifier)
+	if e := (*api.Error)(nil); errors.As(err, &e) || ctx.Err() != nil {
+		return err
 	}
-	if known && was.CAHash != is.CAHash {
-		a.screen.note("%s %s is known by other authorities than before (SHA-256 of its CA bundle: %s, it was %s): ask the people who run "+
-			"it, if you did not expect this",
-			a.screen.yellow("!"), ask.Cluster, hashWords(is.CAHash), hashWords(was.CAHash))
+	if err != nil {
+		if now, kerr := x.client.LedgerKey(ctx); kerr == nil && now != t.Key {
+			return lie("ledger-key", "the ledger's key has changed: this machine trusts %s, the server now shows %s (%v). If the people who run "+
+				"it say that this is right, remove %s or give the new one with --ledger-key", t.Key, now, err, t.path)
+		}
+		return lie("proof", "%v", err)
 	}
-	if known && was.Way != is.Way {
-		a.screen.note("%s %s is reached another way than before: %s, it was %s. Everything you send goes there: ask the people who run it, if "+
-			"you did not expect this", a.screen.yellow("!"), ask.Cluster, wayWords(is.Way), wayWords(was.Way))
+	cp, err := ledger.ParseCheckpoint(signed, t.verifier)
+	if err != nil {
+		return lie("proof", "%v", err)
 	}
-	if t.Clusters == nil {
-		t.Clusters = map[string]clusterPin{}
+	if t.Checkpoint != "" {
+		if err := continues(ctx, x.client, t, cp); err != nil {
+			return err
+		}
 	}
-	t.Clusters[ask.Cluster] = is
+	if first {
+		x.screen.note("%s first contact: from now on this machine trusts the ledger key %s; compare it with the one you "+
+			"were given", x.screen.yellow("!"), t.Key)
+	}
+	if old, err := ledger.ParseCheckpoint([]byte(t.Checkpoint), t.verifier); err != nil || old.Size < cp.Size {
+		t.Checkpoint = string(signed)
+	}
 	if err := writeJSON(t.path, t); err != nil {
-		return fmt.Errorf("remembering how the cluster is known: %w", err)
+		return fmt.Errorf("remembering the ledger's checkpoint: %w", err)
 	}
 	return nil
 }
 
-func wayWords(w breakglass.Way) string {
-	out := "without a proxy of its own"
-	if w.ProxyURL != "" {
-		out = "through " + w.ProxyURL
+// continues checks that the checkpoint now and the one seen before are of one ledger, whichever is the greater: another run
+// of this program may have seen a later one meanwhile.
+func continues(ctx context.Context, c *api.Client, t trust, now ledger.Checkpoint) error {
+	before, err := ledger.ParseCheckpoint([]byte(t.Checkpoint), t.verifier)
+	if err != nil {
+		return &failure{exit: exitVerify, what: "what is known of the server cannot be read", why: t.path + " is damaged: " + err.Error(),
+			next: "find out why before you remove it"}
 	}
-	if w.TLSServerName != "" {
-		out += ", known as " + w.TLSServerName
+	small, large := before, now
+	if small.Size > large.Size {
+		small, large = large, small
 	}
-	return out
-}
-
-func hashWords(h string) string {
-	if h == "" {
-		return "none, the system's own"
+	hashes, err := c.Consistency(ctx, small.Size, large.Size)
+	if err != nil && (api.Temporary(err) || ctx.Err() != nil) {
+		return err
 	}
-	return h[:min(len(h), 16)] + "…"
+	if err == nil {
+		err = ledger.VerifyConsistency(hashes, small, large)
+	}
+	if err != nil {
+		f := lie("ledger-forked", "its ledger (%d entries) is not the one that this machine saw before (%d entries): it was rolled back or "+
+			"rewritten (%v)", now.Size, before.Size, err)
+		f.next += ". If it was restored from a backup, have two of the people who run it tell you so, each by themselves and not over this " +
+			"server; then remove " + t.path
+		return f
+	}
+	return nil
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -12,8 +11,6 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/breakglass"
-	"github.com/breakglassd/breakglass/internal/record"
-	"github.com/breakglassd/breakglass/internal/text"
 )
 
 func (a *app) requestCommand() *cobra.Command {
@@ -58,7 +55,7 @@ func (a *app) requestCommand() *cobra.Command {
 					return err
 				}
 			default:
-				asks := a.interactive() // what is chosen comes first: no reason that was written is lost over it
+				asks := a.screen.interactive() // what is chosen comes first: no reason that was written is lost over it
 				if asks {
 					err = a.decide(ctx, c, &ask)
 				}
@@ -176,7 +173,7 @@ func (a *app) dryRun(ctx context.Context, c *api.Client, ask api.Ask) error {
 	if a.json() {
 		return a.printJSON(a.seen(r))
 	}
-	a.summary(a.seen(r), "")
+	a.view().summary(a.seen(r), "")
 	a.screen.note("%s it would be possible; nothing was opened", a.screen.green("✓"))
 	return nil
 }
@@ -186,7 +183,7 @@ const openTries = 3
 
 // open makes a key, opens the request for it, and keeps the key under the request's id.
 func (a *app) open(ctx context.Context, c *api.Client, ask api.Ask) (api.Request, error) {
-	k, err := a.newKey(c.Server, a.now().Add(time.Hour)) // until belongTo knows better
+	k, err := a.store.newKey(c.Server, a.now().Add(time.Hour)) // until belongTo knows better
 	if err != nil {
 		return api.Request{}, err
 	}
@@ -221,8 +218,8 @@ func (a *app) open(ctx context.Context, c *api.Client, ask api.Ask) (api.Request
 	if err := a.pinCluster(c, r.Ask, r.Ask.CAHash); err != nil {
 		return api.Request{}, err
 	}
-	a.summary(r, c.Session.Person)
-	a.screen.note("%s opened  %s   %s", a.screen.green("✓"), a.screen.bold(r.ID), a.clock(r.RequestedAt))
+	a.view().summary(r, c.Session.Person)
+	a.screen.note("%s opened  %s   %s", a.screen.green("✓"), a.screen.bold(r.ID), a.view().clock(r.RequestedAt))
 	if strings.HasPrefix(k.dir, "/run/user/") && a.env("SSH_CONNECTION") != "" {
 		a.screen.note("%s its key is in %s, which goes away with your last login session here: keep one open (tmux, loginctl enable-linger)",
 			a.screen.yellow("!"), k.dir)
@@ -257,53 +254,11 @@ func unreachable(err error) bool {
 
 // forget removes the key of a request from which nothing can come any more.
 func (a *app) forget(c *api.Client, r api.Request) error {
-	k, err := a.keyOf(c.Server, r.ID)
+	k, err := a.store.keyOf(c.Server, r.ID)
 	if k == nil || err != nil {
 		return err
 	}
 	return k.remove()
-}
-
-// summary says what is asked for, before the waiting begins.
-func (a *app) summary(r api.Request, me string) {
-	s := a.screen
-	s.note("Cluster   %s (%s)", r.Ask.Cluster, r.Ask.Server)
-	s.note("Profile   %s   %s", s.bold(r.Ask.Profile), r.Ask.Rights)
-	s.note("Time      %s after the claim", seconds(r.Ask.TTLSeconds))
-	if r.Ask.Incident != "" {
-		s.note("Incident  %s", r.Ask.Incident)
-	}
-	if len(r.Ask.Guards) > 0 {
-		s.note("Kept from %s", guardWords(r.Ask.Guards))
-	}
-	s.note("Needs     %s", strings.Join(r.Missing, " and "))
-	if len(r.Ask.Raised) > 0 {
-		s.note("%s one approval more than usual, because the closing of %s is overdue: %s", s.yellow("!"),
-			strings.Join(r.Ask.Raised, ", "), a.typed("close", nil, r.Ask.Raised[0]))
-	}
-	a.notTold(r)
-	others := slices.DeleteFunc(slices.Clone(r.Approvers), func(p string) bool { return p == r.Ask.By.Person })
-	s.note("          they are %s", crowd(r, others))
-	for _, w := range r.Trouble {
-		s.note("%s %s", s.yellow("!"), paragraph{w, 2})
-	}
-}
-
-// maxNamed bounds the people who are named: a longer list is not read.
-const maxNamed = 12
-
-// crowd names the people who can approve a request or, where they are many, their teams.
-func crowd(r api.Request, people []string) string {
-	if len(people) <= maxNamed {
-		return strings.Join(people, ", ")
-	}
-	var teams []string
-	for _, t := range append(slices.Clone(r.Ask.Quorum.Each), r.Ask.Quorum.From...) {
-		if x := fmt.Sprintf("%s (%d)", t.ID, len(t.Members)); !slices.Contains(teams, x) {
-			teams = append(teams, x)
-		}
-	}
-	return fmt.Sprintf("%d people: %s", len(people), strings.Join(teams, ", "))
 }
 
 // await follows a request and says what happens until done, the limit or Ctrl-C.
@@ -340,11 +295,11 @@ func (a *app) await(ctx context.Context, c *api.Client, r api.Request, limit tim
 		timeout = timer.C
 	}
 	if !a.screen.live {
-		a.screen.note("… %s", a.waiting(r))
+		a.screen.note("… %s", a.view().waiting(r))
 	}
 	trouble := styled("")
 	for {
-		a.screen.status("… %s%s   Ctrl-C leaves it open", a.waiting(r), trouble)
+		a.screen.status("… %s%s   Ctrl-C leaves it open", a.view().waiting(r), trouble)
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -357,7 +312,7 @@ func (a *app) await(ctx context.Context, c *api.Client, r api.Request, limit tim
 			switch {
 			case s.err == nil:
 				trouble = ""
-				a.changes(r, a.seen(s.r))
+				a.view().changes(r, a.seen(s.r))
 				if r = s.r; done(r) {
 					a.screen.bell()
 					return r, nil
@@ -373,92 +328,10 @@ func (a *app) await(ctx context.Context, c *api.Client, r api.Request, limit tim
 	}
 }
 
-// notTold says that nobody is told of the request in Slack.
-func (a *app) notTold(r api.Request) {
-	if r.NotTold != "" {
-		a.screen.note("%s Slack has not been told: %s", a.screen.yellow("!"), text.Clean(r.NotTold))
-		a.screen.note("  ask the approvers yourself; they can approve with: %s", a.typed("approve", nil, r.ID))
-	}
-}
-
 // goOn says how to come back to a request.
 func (a *app) goOn(r api.Request) string {
 	if r.State.Terminal() || r.State == breakglass.StateActive {
 		return command("show", nil, r.ID)
 	}
 	return command("request", []string{"--resume=" + r.ID}) + "\nwithdraw it: " + command("withdraw", nil, r.ID)
-}
-
-// waiting says what a request waits for, and how long that can last.
-func (a *app) waiting(r api.Request) styled {
-	what := string(r.State)
-	switch r.State {
-	case breakglass.StatePending:
-		what = "waiting for " + strings.Join(r.Missing, " and ")
-	case breakglass.StateApproved:
-		what = "approved, waiting for the claim"
-	case breakglass.StateActive:
-		what = "certificate is out"
-	default: // the state's name says it
-	}
-	if !r.Deadline.IsZero() {
-		return styled(format("%s   %s left", what, text.About(max(0, r.Deadline.Sub(a.now())))))
-	}
-	return styled(text.Clean(what))
-}
-
-// changes says what has happened between two looks at a request.
-func (a *app) changes(was, is api.Request) {
-	s := a.screen
-	by := func(in api.Request, person string) (api.Approval, bool) {
-		i := slices.IndexFunc(in.Approvals, func(x api.Approval) bool { return x.Person == person })
-		if i < 0 {
-			return api.Approval{}, false
-		}
-		return in.Approvals[i], true
-	}
-	for i, x := range is.Approvals {
-		if _, before := by(was, x.Person); !before {
-			s.note("%s approved %d of %d   %s (%s)   %s", s.green("✓"), i+1, is.Ask.Quorum.Count, is.Names[x.Person], channel(x), a.clock(x.At))
-		}
-	}
-	for _, x := range was.Approvals {
-		if _, still := by(is, x.Person); !still {
-			s.note("%s %s took the approval back", s.yellow("!"), is.Names[x.Person])
-		}
-	}
-	if is.NotTold != was.NotTold {
-		a.notTold(is)
-	}
-	if was.State == is.State {
-		return
-	}
-	switch is.State {
-	case breakglass.StatePending:
-		s.note("%s pending again: needs %s", s.yellow("!"), strings.Join(is.Missing, " and "))
-	case breakglass.StateApproved:
-		s.note("%s quorum reached, to be claimed until %s", s.green("✓"), a.when(is.ClaimUntil))
-	case breakglass.StateIssuing:
-		s.note("… being issued")
-	case breakglass.StateActive:
-		s.note("%s issued, until %s", s.green("✓"), a.when(is.Deadline))
-	case breakglass.StateExpired:
-		s.note("• expired: its time is over")
-		if is.Touched {
-			s.note("  write what was done: %s", a.typed("close", nil, is.ID))
-		}
-	case breakglass.StateDenied, breakglass.StateRevoked, breakglass.StateWithdrawn, breakglass.StateLapsed, breakglass.StateFailed:
-		s.note("%s %s", s.red("✗"), is.State)
-	}
-}
-
-// channel is how an approval was given.
-func channel(x api.Approval) string {
-	if x.Signed {
-		return "CLI, signed"
-	}
-	if x.Channel == record.ChannelSlack {
-		return "Slack"
-	}
-	return string(x.Channel)
 }

@@ -13,15 +13,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"go.yaml.in/yaml/v3"
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/agent"
-	"golang.org/x/mod/sumdb/note"
 
 	"github.com/breakglassd/breakglass/internal/api"
-	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/strictyaml"
 )
 
@@ -38,8 +35,8 @@ func (s *settings) fields() []*string {
 	return []*string{&s.Server, &s.CAFile, &s.Identity, &s.LedgerKey}
 }
 
-// settle merges all sources.
-func (a *app) settle() (settings, error) {
+// loadSettings merges all sources.
+func (a *app) loadSettings() (settings, error) {
 	out := a.flags
 	env := settings{a.env("BREAKGLASS_SERVER"), a.env("BREAKGLASS_CA_FILE"), a.env("BREAKGLASS_IDENTITY"), a.env("BREAKGLASS_LEDGER_KEY")}
 	path, named := a.config, true
@@ -48,7 +45,7 @@ func (a *app) settle() (settings, error) {
 	}
 	if path == "" {
 		named = false
-		path = filepath.Join(a.base("XDG_CONFIG_HOME", ".config"), "breakglass", "config.yaml")
+		path = filepath.Join(a.store.base("XDG_CONFIG_HOME", ".config"), "breakglass", "config.yaml")
 	}
 	file, err := readSettings(path)
 	if errors.Is(err, fs.ErrNotExist) && !named {
@@ -109,76 +106,12 @@ func parseSettings(b []byte) (settings, error) {
 	return s, nil
 }
 
-// base is one of the XDG base directories.
-func (a *app) base(variable, underHome string) string {
-	if d := a.env(variable); filepath.IsAbs(d) {
-		return d
-	}
-	return filepath.Join(a.env("HOME"), underHome)
-}
-
-// client makes the client for the configured server, with the cached session if it is one of the chosen identity.
-func (a *app) client() (*api.Client, error) {
-	if a.conf.Server == "" {
-		return nil, &failure{exit: exitUsage, code: "no-server", what: "no server is configured",
-			next: "--server https://…, BREAKGLASS_SERVER, or server: in the configuration file (breakglass help environment)"}
-	}
-	address, err := api.Address(a.conf.Server)
-	if err != nil {
-		return nil, usage("server: %v", err)
-	}
-	var ca []byte
-	if a.conf.CAFile != "" {
-		if ca, err = os.ReadFile(a.conf.CAFile); err != nil {
-			return nil, usage("CA file: %v", err)
-		}
-	}
-	h, err := api.NewHTTP(ca)
-	if err != nil {
-		return nil, usage("CA file %s: %v", a.conf.CAFile, err)
-	}
-	a.keys = &identity{app: a, path: a.conf.Identity}
-	c := &api.Client{Server: address, HTTP: h, Keys: a.keys.signers, OnTime: a.serverTime, Name: a.env("USER")}
-	a.used = c
-	trusted, err := a.trustFor(address)
-	if err != nil {
-		return nil, err
-	}
-	if !a.timeKnown {
-		a.skew = time.Duration(trusted.Skew) * time.Second
-	}
-	if err := a.sweep("", false); err != nil {
-		return nil, err
-	}
-	c.Ledger = trusted.origin()
-	if c.Session, err = a.cachedSession(address); err != nil {
-		return nil, err
-	}
-	// Every person who signs in, approvers and responders too, does so with the ledger that this machine saw before or with one that goes on
-	// from it. A daemon that was restored from an older copy has lost its sessions, so that everybody has to.
-	c.Trust = func(ctx context.Context) error {
-		return a.checkLedger(ctx, c, func(v note.Verifier) ([]byte, error) {
-			signed, err := c.Checkpoint(ctx)
-			if err != nil {
-				return nil, err
-			}
-			_, err = ledger.ParseCheckpoint(signed, v)
-			return signed, err
-		})
-	}
-	c.OnSession = func(s api.Session) {
-		if err := a.cacheSession(address, s); err != nil {
-			a.screen.note("%s the session could not be kept: %v", a.screen.yellow("!"), err)
-		}
-	}
-	return c, nil
-}
-
 // identity is where the person's SSH keys are: the ssh-agent, one key of it, or a private key file.
 type identity struct {
-	app   *app
-	path  string // empty: every key of the agent
-	found []ssh.Signer
+	path   string // empty: every key of the agent, and the key files that ssh tries
+	env    func(string) string
+	screen *screen // says what is not tried and when to touch a key, and asks for passphrases
+	found  []ssh.Signer
 }
 
 // signers finds the keys, once. A private key file is decrypted when the first signature is wanted, not before.
@@ -231,14 +164,14 @@ func (id *identity) find(ctx context.Context) ([]ssh.Signer, error) {
 func (id *identity) files(ctx context.Context) []ssh.Signer {
 	var out []ssh.Signer
 	for _, name := range []string{"id_ed25519", "id_ecdsa", "id_rsa"} { // those for hardware keys work through the agent
-		path := filepath.Join(id.app.env("HOME"), ".ssh", name)
+		path := filepath.Join(id.env("HOME"), ".ssh", name)
 		if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
 			continue
 		}
-		one := &identity{app: id.app, path: path}
+		one := &identity{path: path, env: id.env, screen: id.screen}
 		keys, err := one.find(ctx)
 		if err != nil {
-			id.app.screen.note("%s %s is not tried: %v", id.app.screen.yellow("!"), path, err)
+			id.screen.note("%s %s is not tried: %v", id.screen.yellow("!"), path, err)
 			continue
 		}
 		out = append(out, keys...)
@@ -296,10 +229,10 @@ func (k *lockedKey) Sign(rand io.Reader, data []byte) (*ssh.Signature, error) {
 // SignWithAlgorithm is wanted for RSA keys.
 func (k *lockedKey) SignWithAlgorithm(rand io.Reader, data []byte, algorithm string) (*ssh.Signature, error) {
 	if k.open == nil {
-		if !k.id.app.interactive() {
+		if !k.id.screen.interactive() {
 			return nil, errors.New("it is encrypted, and there is no terminal to ask for its passphrase: use the ssh-agent")
 		}
-		pass, err := k.id.app.ask(k.ctx, true, "Passphrase of %s: ", k.id.path)
+		pass, err := k.id.screen.ask(k.ctx, true, "Passphrase of %s: ", k.id.path)
 		if err != nil {
 			return nil, err
 		}
@@ -315,7 +248,7 @@ func (k *lockedKey) SignWithAlgorithm(rand io.Reader, data []byte, algorithm str
 
 // agent returns the keys of the ssh-agent.
 func (id *identity) agent(ctx context.Context) ([]ssh.Signer, error) {
-	path := id.app.env("SSH_AUTH_SOCK")
+	path := id.env("SSH_AUTH_SOCK")
 	if path == "" {
 		return nil, &failure{exit: exitSignIn, code: api.CodeNoKey, what: "not signed in",
 			why: "there is no ssh-agent (SSH_AUTH_SOCK is not set) and no identity is configured",
@@ -335,7 +268,7 @@ func (id *identity) agent(ctx context.Context) ([]ssh.Signer, error) {
 	}
 	for i, k := range keys {
 		if strings.HasPrefix(k.PublicKey().Type(), "sk-") {
-			keys[i] = touchKey{Signer: k, screen: id.app.screen}
+			keys[i] = touchKey{Signer: k, screen: id.screen}
 		}
 	}
 	return keys, nil

@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -18,7 +17,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/crypto/ssh"
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/breakglassd/breakglass/internal/api"
@@ -26,32 +24,50 @@ import (
 	"github.com/breakglassd/breakglass/internal/text"
 )
 
+// store is what this program keeps on this machine, in files that this user alone can read: keys, sign-ins, and what is known of each
+// server.
+type store struct {
+	env       func(string) string
+	screen    *screen          // says what could not be done
+	now       func() time.Time // the server's clock, as far as it is known
+	ledgerKey string           // the key of the server's ledger, or a file with it, as configured; wins over the one that was seen
+	fellBack  bool             // it was said that the runtime directory cannot be used
+}
+
 // marker begins every credential file that this program writes. A file without it is somebody else's.
 const marker = "# breakglass "
 
 // runtimeDir is where keys are made: in memory if the system offers that, readable by this user alone. A runtime directory that this
 // user cannot have, as after su or in a cron job, is as good as none.
-func (a *app) runtimeDir() (string, error) {
-	if d := a.env("XDG_RUNTIME_DIR"); filepath.IsAbs(d) {
+func (s *store) runtimeDir() (string, error) {
+	if d := s.env("XDG_RUNTIME_DIR"); filepath.IsAbs(d) {
 		dir, err := privateDir(filepath.Join(d, "breakglass"))
 		if err == nil || errors.As(err, new(*failure)) {
 			return dir, err
 		}
-		if !a.fellBack {
-			a.fellBack = true
-			a.screen.note("%s %s cannot be used (%v): keys are kept on disk, in the state directory", a.screen.yellow("!"), d, err)
+		if !s.fellBack {
+			s.fellBack = true
+			s.screen.note("%s %s cannot be used (%v): keys are kept on disk, in the state directory", s.screen.yellow("!"), d, err)
 		}
 	}
-	return a.stateDir()
+	return s.stateDir()
+}
+
+// base is one of the XDG base directories.
+func (s *store) base(variable, underHome string) string {
+	if d := s.env(variable); filepath.IsAbs(d) {
+		return d
+	}
+	return filepath.Join(s.env("HOME"), underHome)
 }
 
 // keyDirs are the places where keys can be: a key that was made in one is found there when the environment is another.
-func (a *app) keyDirs() ([]string, error) {
-	now, err := a.runtimeDir()
+func (s *store) keyDirs() ([]string, error) {
+	now, err := s.runtimeDir()
 	if err != nil {
 		return nil, err
 	}
-	state, err := a.stateDir()
+	state, err := s.stateDir()
 	if err != nil || state == now {
 		return []string{now}, err
 	}
@@ -59,8 +75,8 @@ func (a *app) keyDirs() ([]string, error) {
 }
 
 // stateDir is where what must outlive a reboot lives: which ledger this machine trusts.
-func (a *app) stateDir() (string, error) {
-	return privateDir(filepath.Join(a.base("XDG_STATE_HOME", ".local/state"), "breakglass"))
+func (s *store) stateDir() (string, error) {
+	return privateDir(filepath.Join(s.base("XDG_STATE_HOME", ".local/state"), "breakglass"))
 }
 
 // privateDir makes a directory that only its owner can use, or refuses one that others can.
@@ -137,7 +153,7 @@ type kept struct {
 	Profile string      `json:"profile,omitempty"`
 
 	dir, name string // of its file
-	key       *ecdsa.PrivateKey
+	private   *ecdsa.PrivateKey
 }
 
 // save writes the key's file.
@@ -159,7 +175,7 @@ func (k *kept) drop() error {
 }
 
 // newKey makes a key for a request that is about to be opened and keeps it, so that nothing that happens next can lose it.
-func (a *app) newKey(server string, until time.Time) (*kept, error) {
+func (s *store) newKey(server string, until time.Time) (*kept, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("making a key: %w", err)
@@ -168,11 +184,11 @@ func (a *app) newKey(server string, until time.Time) (*kept, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encoding a key: %w", err)
 	}
-	dir, err := a.runtimeDir()
+	dir, err := s.runtimeDir()
 	if err != nil {
 		return nil, err
 	}
-	k := &kept{Server: server, Key: string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})), Until: until, key: key}
+	k := &kept{Server: server, Key: string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})), Until: until, private: key}
 	hash, err := k.hash()
 	if err != nil {
 		return nil, err
@@ -183,7 +199,7 @@ func (a *app) newKey(server string, until time.Time) (*kept, error) {
 
 // hash names the key as the daemon does.
 func (k *kept) hash() (string, error) {
-	der, err := x509.MarshalPKIXPublicKey(k.key.Public())
+	der, err := x509.MarshalPKIXPublicKey(k.private.Public())
 	if err != nil {
 		return "", fmt.Errorf("encoding a public key: %w", err)
 	}
@@ -192,7 +208,7 @@ func (k *kept) hash() (string, error) {
 
 // csr is a certificate request for nothing but the key: names and usages come from what was approved.
 func (k *kept) csr() ([]byte, error) {
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, k.key)
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, k.private)
 	if err != nil {
 		return nil, fmt.Errorf("making a certificate request: %w", err)
 	}
@@ -211,14 +227,14 @@ func (k *kept) belongTo(r api.Request) error {
 }
 
 // keyOf returns the key of a request, nil if this machine has none.
-func (a *app) keyOf(server, id string) (*kept, error) {
-	dirs, err := a.keyDirs()
+func (s *store) keyOf(server, id string) (*kept, error) {
+	dirs, err := s.keyDirs()
 	if err != nil {
 		return nil, err
 	}
 	for _, dir := range dirs {
 		k, err := readKept(dir, id+".json")
-		if errors.Is(err, fs.ErrNotExist) || err == nil && (k.Server != server || k.key == nil) {
+		if errors.Is(err, fs.ErrNotExist) || err == nil && (k.Server != server || k.private == nil) {
 			continue
 		}
 		return k, err
@@ -228,8 +244,8 @@ func (a *app) keyOf(server, id string) (*kept, error) {
 
 // allKept returns every key of a server on this machine, and what is left of those that are over. What cannot be read is not for a
 // machine to throw away.
-func (a *app) allKept(server string) ([]*kept, error) {
-	dirs, err := a.keyDirs()
+func (s *store) allKept(server string) ([]*kept, error) {
+	dirs, err := s.keyDirs()
 	if err != nil {
 		return nil, err
 	}
@@ -278,7 +294,7 @@ func readKept(dir, name string) (*kept, error) {
 		return nil, fmt.Errorf("reading the key file %s: %w", path, err)
 	}
 	var ok bool
-	if k.key, ok = key.(*ecdsa.PrivateKey); !ok {
+	if k.private, ok = key.(*ecdsa.PrivateKey); !ok {
 		return nil, fmt.Errorf("the key file %s has a key of another kind", path)
 	}
 	return k, nil
@@ -313,8 +329,18 @@ func (k *kept) bury(now time.Time, how string) error {
 			errs = append(errs, os.Remove(f))
 		}
 	}
-	k.Key, k.key, k.Over, k.Files = "", nil, now, left
+	k.Key, k.private, k.Over, k.Files = "", nil, now, left
 	return errors.Join(append(errs, k.save())...)
+}
+
+// tombstone is what is left of a key's kubeconfig.
+func tombstone(k *kept, now time.Time, how string) string {
+	program, err := os.Executable()
+	if err != nil {
+		program = "breakglass"
+	}
+	return fmt.Sprintf("%s%s over since %s; it has no key any more\n", marker, k.Request, now.UTC().Format(time.RFC3339)) +
+		endedConfig(program, k.Request, k.Cluster, k.Profile, how)
 }
 
 // isKubeconfig tells a kubeconfig from PEM files, by how it begins after our mark.
@@ -362,16 +388,16 @@ const (
 // sweep removes every key and certificate whose time is over. By the server's clock that is what has ended. By this machine's clock
 // alone, which is wrong often enough on the nights that matter, it is only what was claimed and ended a day ago: a key whose request
 // may still be claimed is never removed by it.
-func (a *app) sweep(server string, serversTime bool) error {
-	all, err := a.allKept(server)
+func (s *store) sweep(server string, serversTime bool) error {
+	all, err := s.allKept(server)
 	if err != nil {
 		return err
 	}
-	now := a.now()
+	now := s.now()
 	for _, k := range all {
 		var err error
 		switch late := now.Sub(k.Until); {
-		case k.key == nil:
+		case k.private == nil:
 			if serversTime && now.Sub(k.Over) > buried {
 				err = k.remove()
 			}
@@ -379,67 +405,27 @@ func (a *app) sweep(server string, serversTime bool) error {
 			err = k.bury(now, fmt.Sprintf("ended at %s", k.Until.Local().Format("2006-01-02 15:04:05")))
 		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			a.screen.note("%s an expired key could not be removed: %v", a.screen.yellow("!"), err)
+			s.screen.note("%s an expired key could not be removed: %v", s.screen.yellow("!"), err)
 		}
 	}
 	return nil
 }
 
-// tidyTime bounds what a command does about keys after its own work.
-const tidyTime = 5 * time.Second
-
-// tidy follows every command that reached the server: what has ended by the server's clock goes, and so do the key and the
-// kubeconfig of a grant that the ledger says was revoked. It asks for no signature, and says nothing about what it cannot reach.
-func (a *app) tidy(ctx context.Context) {
-	c := a.used
-	if c == nil {
-		return
-	}
-	if a.timeKnown {
-		a.keepSkew(c.Server)
-		if err := a.sweep(c.Server, true); err != nil {
-			a.screen.note("%s expired keys could not be looked for: %v", a.screen.yellow("!"), err)
-			return
-		}
-	}
-	ctx, cancel := context.WithTimeout(ctx, tidyTime)
-	defer cancel()
-	signers := c.Keys
-	c.Keys = func(context.Context) ([]ssh.Signer, error) { return nil, nil }
-	defer func() { c.Keys = signers }()
-	all, err := a.allKept(c.Server)
-	if err != nil {
-		return
-	}
-	for _, k := range all {
-		if c.Session.Token == "" || k.key == nil || !k.Claimed || a.settled[k.Request] {
-			continue
-		}
-		r, _, err := a.recorded(ctx, c, api.Request{ID: k.Request})
-		if err != nil {
-			return
-		}
-		if r.State.Terminal() {
-			a.end(k, r)
-		}
-	}
-}
-
 // wipe removes the keys of a server from this machine if all is set, and names those that are there otherwise.
-func (a *app) wipe(server string, all bool) (removed, left []string, err error) {
+func (s *store) wipe(server string, all bool) (removed, left []string, err error) {
 	removed, left = []string{}, []string{}
-	keys, err := a.allKept(server)
+	keys, err := s.allKept(server)
 	if err != nil {
 		return nil, nil, err
 	}
 	for _, k := range keys {
 		name := cmp.Or(k.Request, "a request that was not opened")
 		switch {
-		case k.key == nil:
+		case k.private == nil:
 		case !all:
 			left = append(left, name)
 		default:
-			if err := k.bury(a.now(), "was removed from this machine by logout --keys"); err != nil {
+			if err := k.bury(s.now(), "was removed from this machine by logout --keys"); err != nil {
 				return nil, nil, fmt.Errorf("removing the key of %s: %w", name, err)
 			}
 			removed = append(removed, name)
@@ -448,41 +434,27 @@ func (a *app) wipe(server string, all bool) (removed, left []string, err error) 
 	return removed, left, nil
 }
 
-// end removes the key of a grant that is over, and says so.
-func (a *app) end(k *kept, r api.Request) {
-	how := "is " + string(r.State)
-	if r.Revoked != nil {
-		how = fmt.Sprintf("was revoked by %s at %s", r.Revoked.Person, r.Revoked.At.Local().Format("2006-01-02 15:04:05"))
-	}
-	err := k.bury(a.now(), how)
-	if err != nil {
-		a.screen.note("%s the key of %s could not be removed: %v", a.screen.yellow("!"), k.Request, err)
-		return
-	}
-	a.screen.note("%s %s %s: its key and what was written with it are removed from this machine", a.screen.yellow("!"), k.Request, how)
-}
-
-// keepSkew remembers how far the server's clock is ahead, for the next run before it knows, and says it when it is much.
-func (a *app) keepSkew(server string) {
-	t, err := a.trustFor(server)
+// keepSkew remembers how far a server's clock is ahead of this machine's, for the next run before it knows, and says it when it is much.
+func (s *store) keepSkew(server string, skew time.Duration) {
+	t, err := s.trustFor(server)
 	if err != nil {
 		return
 	}
-	now := int64(a.skew.Round(time.Second) / time.Second)
+	now := int64(skew.Round(time.Second) / time.Second)
 	if d := now - t.Skew; d > -5 && d < 5 {
 		return
 	}
-	if a.skew.Abs() > 2*time.Minute {
+	if skew.Abs() > 2*time.Minute {
 		way := "behind"
-		if a.skew < 0 {
+		if skew < 0 {
 			way = "ahead of"
 		}
-		a.screen.note("%s this machine's clock is %s %s the server's; what is shown here goes by the server's", a.screen.yellow("!"),
-			text.About(a.skew.Abs()), way)
+		s.screen.note("%s this machine's clock is %s %s the server's; what is shown here goes by the server's", s.screen.yellow("!"),
+			text.About(skew.Abs()), way)
 	}
 	t.Skew = now
 	if err := writeJSON(t.path, t); err != nil {
-		a.screen.note("%s the server's time could not be remembered: %v", a.screen.yellow("!"), err)
+		s.screen.note("%s the server's time could not be remembered: %v", s.screen.yellow("!"), err)
 	}
 }
 
@@ -491,43 +463,35 @@ func fileFor(dir, what, server string) string {
 	return filepath.Join(dir, what+"-"+text.SHA256([]byte(server))[:16]+".json")
 }
 
-// cachedSession is the session that an earlier run opened, if it is for the chosen identity. It saves a touch for each command;
+// session is the sign-in that an earlier run kept for a server, the zero one if there is none. It saves a touch for each command;
 // approvals are signed anew each time.
-func (a *app) cachedSession(server string) (api.Session, error) {
-	dir, err := a.runtimeDir()
+func (s *store) session(server string) (api.Session, error) {
+	dir, err := s.runtimeDir()
 	if err != nil {
 		return api.Session{}, err
 	}
-	var s api.Session
+	var in api.Session
 	b, err := os.ReadFile(fileFor(dir, "session", server))
-	if err != nil || json.Unmarshal(b, &s) != nil {
+	if err != nil || json.Unmarshal(b, &in) != nil {
 		return api.Session{}, nil // as if there were none: signing in again is always right; the server knows when one has ended
 	}
-	if a.conf.Identity != "" {
-		public, _, err := readIdentity(a.conf.Identity)
-		if err != nil {
-			return api.Session{}, err
-		}
-		if ssh.FingerprintSHA256(public) != s.Key {
-			return api.Session{}, nil
-		}
-	}
-	return s, nil
+	return in, nil
 }
 
-func (a *app) cacheSession(server string, s api.Session) error {
-	dir, err := a.runtimeDir()
+// keepSession keeps a sign-in for the next run; one without a token removes what is kept.
+func (s *store) keepSession(server string, in api.Session) error {
+	dir, err := s.runtimeDir()
 	if err != nil {
 		return err
 	}
 	path := fileFor(dir, "session", server)
-	if s.Token == "" {
+	if in.Token == "" {
 		if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 		return nil
 	}
-	return writeJSON(path, s)
+	return writeJSON(path, in)
 }
 
 // trust is what this machine knows of a server's ledger.
@@ -552,8 +516,8 @@ func (t trust) origin() string {
 }
 
 // trustFor reads what is known. A key that is configured wins over one that was seen.
-func (a *app) trustFor(server string) (trust, error) {
-	dir, err := a.stateDir()
+func (s *store) trustFor(server string) (trust, error) {
+	dir, err := s.stateDir()
 	if err != nil {
 		return trust{}, err
 	}
@@ -569,8 +533,8 @@ func (a *app) trustFor(server string) (trust, error) {
 				next: "find out why before you remove it"}
 		}
 	}
-	if a.conf.LedgerKey != "" {
-		key, err := readLedgerKey(a.conf.LedgerKey)
+	if s.ledgerKey != "" {
+		key, err := readLedgerKey(s.ledgerKey)
 		if err != nil {
 			return t, err
 		}
@@ -601,4 +565,34 @@ func readLedgerKey(keyOrFile string) (string, error) {
 		return "", usage("ledger key: %s has no public key in note format in it", keyOrFile)
 	}
 	return key, nil
+}
+
+// clusterPin is how this machine knew a cluster when it last asked for it or claimed there.
+type clusterPin struct {
+	Server string `json:"server"`
+	CAHash string `json:"caHash,omitempty"`
+	breakglass.Way
+}
+
+// pinCluster remembers how a cluster is known, and returns how it was known before; the zero pin if it was not. The request's record,
+// which approvers have seen, has the address, and since its second number the hash of the authorities too; caHash is that of what was
+// delivered, if something was.
+func (s *store) pinCluster(server string, ask breakglass.Requested, caHash string) (was, is clusterPin, err error) {
+	is = clusterPin{Server: ask.Server, CAHash: caHash, Way: ask.Way}
+	t, err := s.trustFor(server)
+	if err != nil {
+		return was, is, err
+	}
+	was, known := t.Clusters[ask.Cluster]
+	if known && was == is {
+		return was, is, nil
+	}
+	if t.Clusters == nil {
+		t.Clusters = map[string]clusterPin{}
+	}
+	t.Clusters[ask.Cluster] = is
+	if err := writeJSON(t.path, t); err != nil {
+		return was, is, fmt.Errorf("remembering how the cluster is known: %w", err)
+	}
+	return was, is, nil
 }

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// choose takes the only one of several, or asks which by its number or name. Each has a line that says more.
+func (a *app) choose(ctx context.Context, what, flag string, ids, lines []string) (string, error) {
+	if len(ids) == 1 {
+		return ids[0], nil
+	}
+	f := usage("which %s? give --%s: %s", what, flag, strings.Join(ids, ", "))
+	f.next = ""
+	if len(ids) == 0 {
+		f = usage("which %s? give --%s", what, flag)
+		f.next = "there is none that you may ask for; see: " + command("profiles", nil)
+	}
+	if len(ids) == 0 || !a.screen.interactive() {
+		return "", f
+	}
+	for i, id := range ids {
+		a.screen.note("  %d  %s   %s", i+1, a.screen.bold(id), lines[i])
+	}
+	for {
+		typed, err := a.screen.ask(ctx, false, "Which %s? (1 to %d) ", what, len(ids))
+		if err != nil {
+			return "", err
+		}
+		if n, err := strconv.Atoi(typed); err == nil && n >= 1 && n <= len(ids) {
+			return ids[n-1], nil
+		}
+		if slices.Contains(ids, typed) {
+			return typed, nil
+		}
+		a.screen.note("%s that is none of them; Ctrl-C leaves", a.screen.yellow("!"))
+	}
+}
+
+// confirm wants the id typed on a terminal, or --yes.
+func (a *app) confirm(ctx context.Context, yes bool, verb, id string) error {
+	if yes {
+		return nil
+	}
+	if !a.screen.interactive() {
+		return usage("to %s without a terminal, give --yes", verb)
+	}
+	typed, err := a.screen.ask(ctx, false, "Type %s to %s: ", id, verb)
+	if err != nil {
+		return err
+	}
+	if !strings.EqualFold(typed, id) && !strings.EqualFold("bg-"+typed, id) {
+		return &failure{exit: exitOther, code: "not-confirmed", what: "not confirmed", why: "that was not " + id + "; nothing was done"}
+	}
+	return nil
+}
+
+// reason takes a reason from a flag, a file or standard input, or asks for it.
+func (a *app) reason(ctx context.Context, flag, file string, need bool) (string, error) {
+	switch {
+	case flag != "" && file != "":
+		return "", usage("give --reason or --reason-file, not both")
+	case flag != "":
+		return flag, nil
+	case file != "":
+		r := io.Reader(a.in)
+		if file != "-" {
+			f, err := os.Open(file)
+			if err != nil {
+				return "", usage("reading the reason: %v", err)
+			}
+			defer f.Close()
+			r = f
+		}
+		b, err := io.ReadAll(io.LimitReader(r, 16<<10))
+		return strings.TrimSpace(string(b)), err
+	case need && a.screen.interactive():
+		return a.screen.ask(ctx, false, "Reason: ")
+	case need:
+		return "", usage("a reason is needed: --reason \"…\"")
+	}
+	return "", nil
+}
