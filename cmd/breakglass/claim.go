@@ -212,7 +212,7 @@ func (a *app) deliver(d api.Delivery, k *kept, chain string, files []string) err
 		}
 		return nil
 	}
-	config := head + kubeconfig(id, d.Cluster, chain, k.Key)
+	config := head + writeConfig(id, d.Cluster, chain, k.Key)
 	if len(files) == 0 {
 		_, err := fmt.Fprint(a.out, config)
 		return err

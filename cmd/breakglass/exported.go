@@ -22,8 +22,8 @@ import (
 	"github.com/breakglassd/breakglass/internal/text"
 )
 
-// exported is an export and what its verification found. Nothing in it is a fact unless sound says so.
-type exported struct {
+// ledgerExport is an export and what its verification found. Nothing in it is a fact unless sound says so.
+type ledgerExport struct {
 	dir      string
 	archive  *ledger.Archive
 	report   ledger.Report
@@ -36,8 +36,8 @@ type exported struct {
 }
 
 // openExport verifies an export. The error is for what is not one.
-func openExport(ctx context.Context, dir string, verifier note.Verifier, since []string) (*exported, error) {
-	x := &exported{dir: filepath.Clean(dir), auditor: breakglass.NewAuditor(), anchors: len(since)}
+func openExport(ctx context.Context, dir string, verifier note.Verifier, since []string) (*ledgerExport, error) {
+	x := &ledgerExport{dir: filepath.Clean(dir), auditor: breakglass.NewAuditor(), anchors: len(since)}
 	info, err := os.Stat(x.dir)
 	switch {
 	case err != nil:
@@ -98,7 +98,7 @@ func readAnchors(files []string, verifier note.Verifier) ([]ledger.Checkpoint, e
 }
 
 // sound is nil for an export that is what was logged.
-func (x *exported) sound(name string, all bool) error {
+func (x *ledgerExport) sound(name string, all bool) error {
 	if x.audit.Newer && len(x.report.Problems) == 0 {
 		return &failure{exit: exitNewer, what: "made by a newer release of " + name,
 			why:  "every hash and the signature are right, and some entries are of a kind that this release does not know",
@@ -208,7 +208,7 @@ func wrongFile(path string, content []byte) *failure {
 const shownProblems = 20
 
 // json is what a verification found, for programs.
-func (x *exported) json() verification {
+func (x *ledgerExport) json() verification {
 	audit := x.audit
 	return verification{Meta: api.Meta{APIVersion: api.Version, Kind: "Verification"}, Ledger: x.report.Origin,
 		Size: x.report.Size, Root: x.report.Root.String(),
@@ -218,7 +218,7 @@ func (x *exported) json() verification {
 }
 
 // summary says what an export holds.
-func (x *exported) summary() string {
+func (x *ledgerExport) summary() string {
 	audit := x.audit
 	s := format("%s   %d entries in %d streams   %s\n", cmp.Or(x.report.Origin, x.dir), x.report.Entries, x.report.Streams,
 		x.took.Round(time.Millisecond)) +
@@ -233,7 +233,7 @@ func (x *exported) summary() string {
 }
 
 // agreed is nil when every approval rests on an access policy that two people agreed to.
-func (x *exported) agreed() error {
+func (x *ledgerExport) agreed() error {
 	if x.audit.Unagreed == 0 {
 		return nil
 	}
@@ -245,7 +245,7 @@ func (x *exported) agreed() error {
 }
 
 // checked says what is proven of an export that is sound and agreed.
-func (x *exported) checked() string {
+func (x *ledgerExport) checked() string {
 	s := ""
 	if x.anchors > 0 {
 		s = format("✓ a continuation of %s kept earlier\n", counted(x.anchors, "checkpoint"))

@@ -17,8 +17,8 @@ import (
 	"github.com/breakglassd/breakglass/internal/api"
 )
 
-// kubeconfig writes a kubeconfig with everything in it: one cluster, one user with a certificate and its key.
-func kubeconfig(id string, cl api.Cluster, certificate, key string) string {
+// writeConfig writes a kubeconfig with everything in it: one cluster, one user with a certificate and its key.
+func writeConfig(id string, cl api.Cluster, certificate, key string) string {
 	return configFor(id, cl, fmt.Sprintf("    client-certificate-data: %s\n    client-key-data: %s\n", quoted([]byte(certificate)),
 		quoted([]byte(key))))
 }

@@ -83,7 +83,7 @@ func (a *app) verifier(key string) (note.Verifier, error) {
 }
 
 // reportExport says what a verification found.
-func (a *app) reportExport(x *exported, all bool) error {
+func (a *app) reportExport(x *ledgerExport, all bool) error {
 	if a.json() {
 		if err := a.printJSON(x.json()); err != nil {
 			return err

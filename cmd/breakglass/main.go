@@ -163,7 +163,7 @@ func group(cmd *cobra.Command, under ...*cobra.Command) *cobra.Command {
 func one() cobra.PositionalArgs { return args(1, 1, "one request id (or the beginning of one)") }
 
 // view shows requests as of now.
-func (a *app) view() view { return view{name: a.name, now: a.now(), screen: a.screen} }
+func (a *app) view() requestView { return requestView{name: a.name, now: a.now(), screen: a.screen} }
 
 // typed is a command as this program is called, for lines that are printed as they are.
 func (a *app) typed(words string, flags []string, names ...string) styled {

@@ -854,7 +854,7 @@ func TestPrintedCommandsTakeNoNameForAFlag(t *testing.T) {
 
 func TestKubeconfigIsOneForKubectl(t *testing.T) {
 	cl := api.Cluster{ID: "prod-eu-1", Server: "https://10.20.0.1:6443", CA: "the CA\n"}
-	got, err := clientcmd.Load([]byte(marker + "bg-7k3m-9qx\n" + kubeconfig("bg-7k3m-9qx", cl, "the certificate\n", "the key\n")))
+	got, err := clientcmd.Load([]byte(marker + "bg-7k3m-9qx\n" + writeConfig("bg-7k3m-9qx", cl, "the certificate\n", "the key\n")))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,7 +19,7 @@ import (
 // made of its entries.
 
 // sound opens an export and refuses one that is not sound.
-func (a *app) sound(ctx context.Context, dir string, of anchored) (*exported, error) {
+func (a *app) sound(ctx context.Context, dir string, of anchored) (*ledgerExport, error) {
 	verifier, err := a.verifier(of.key)
 	if err != nil {
 		return nil, err

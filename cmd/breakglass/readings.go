@@ -109,13 +109,13 @@ func (r reading) text(out io.Writer) error {
 	return nil
 }
 
-func (x *exported) reading(kind string) reading {
+func (x *ledgerExport) reading(kind string) reading {
 	return reading{Meta: api.Meta{APIVersion: api.Version, Kind: kind}, Ledger: x.report.Origin, Size: x.report.Size, AsOf: x.last,
 		Grants: []api.Request{}, Reviews: []campaignOf{}}
 }
 
 // request is a request as of the export's last entry.
-func (x *exported) request(r *breakglass.Request) api.Request {
+func (x *ledgerExport) request(r *breakglass.Request) api.Request {
 	return api.NewRequest(r, &policy.Policy{}, x.last)
 }
 

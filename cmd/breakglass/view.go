@@ -17,15 +17,15 @@ import (
 	"github.com/breakglassd/breakglass/internal/text"
 )
 
-// view shows requests to a person: as the daemon tells them, in the words of the person's terminal.
-type view struct {
+// requestView shows requests to a person: as the daemon tells them, in the words of the person's terminal.
+type requestView struct {
 	name   string    // by which this program was called
 	now    time.Time // by the server's clock
 	screen *screen
 }
 
 // typed is a command as this program is called, for lines that are printed as they are.
-func (v view) typed(words string, flags []string, names ...string) styled {
+func (v requestView) typed(words string, flags []string, names ...string) styled {
 	return typed(v.name, words, flags, names...)
 }
 
@@ -33,7 +33,7 @@ func (v view) typed(words string, flags []string, names ...string) styled {
 const maxNamed = 12
 
 // describe is a request in full, cleaned.
-func (v view) describe(r api.Request) string {
+func (v requestView) describe(r api.Request) string {
 	var b strings.Builder
 	row := func(label, f string, args ...any) { fmt.Fprintf(&b, "%-12s%s\n", label, format(f, args...)) }
 	row("request", "%s   %s", r.ID, r.State)
@@ -96,7 +96,7 @@ func (v view) describe(r api.Request) string {
 }
 
 // entries writes a line for each entry of a request.
-func (v view) entries(out io.Writer, entries []api.Entry) error {
+func (v requestView) entries(out io.Writer, entries []api.Entry) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	for _, e := range entries {
 		var ev struct {
@@ -132,7 +132,7 @@ func teams(ts []policy.FrozenTeam) []string {
 }
 
 // afterwards is what followed a grant's end, cleaned.
-func (v view) afterwards(r api.Request) string {
+func (v requestView) afterwards(r api.Request) string {
 	var b strings.Builder
 	row := func(label, f string, args ...any) { fmt.Fprintf(&b, "%-12s%s\n", label, format(f, args...)) }
 	b.WriteString(v.receipt(r))
@@ -194,7 +194,7 @@ func (v view) afterwards(r api.Request) string {
 }
 
 // receipt is what the API servers said after a revocation, cleaned.
-func (v view) receipt(r api.Request) string {
+func (v requestView) receipt(r api.Request) string {
 	var b strings.Builder
 	row := func(label, f string, args ...any) { fmt.Fprintf(&b, "%-12s%s\n", label, format(f, args...)) }
 	if r.Certificate == nil && r.Revoked != nil {
@@ -282,7 +282,7 @@ func guardWords(guards []policy.Guard) string {
 }
 
 // summary says what is asked for, before the waiting begins.
-func (v view) summary(r api.Request, me string) {
+func (v requestView) summary(r api.Request, me string) {
 	s := v.screen
 	s.note("Cluster   %s (%s)", r.Ask.Cluster, r.Ask.Server)
 	s.note("Profile   %s   %s", s.bold(r.Ask.Profile), r.Ask.Rights)
@@ -321,7 +321,7 @@ func crowd(r api.Request, people []string) string {
 }
 
 // notTold says that nobody is told of the request in Slack.
-func (v view) notTold(r api.Request) {
+func (v requestView) notTold(r api.Request) {
 	if r.NotTold != "" {
 		v.screen.note("%s Slack has not been told: %s", v.screen.yellow("!"), text.Clean(r.NotTold))
 		v.screen.note("  ask the approvers yourself; they can approve with: %s", v.typed("approve", nil, r.ID))
@@ -329,7 +329,7 @@ func (v view) notTold(r api.Request) {
 }
 
 // waiting says what a request waits for, and how long that can last.
-func (v view) waiting(r api.Request) styled {
+func (v requestView) waiting(r api.Request) styled {
 	what := string(r.State)
 	switch r.State {
 	case breakglass.StatePending:
@@ -347,7 +347,7 @@ func (v view) waiting(r api.Request) styled {
 }
 
 // changes says what has happened between two looks at a request.
-func (v view) changes(was, is api.Request) {
+func (v requestView) changes(was, is api.Request) {
 	s := v.screen
 	by := func(in api.Request, person string) (api.Approval, bool) {
 		i := slices.IndexFunc(in.Approvals, func(x api.Approval) bool { return x.Person == person })
@@ -403,7 +403,7 @@ func channel(x api.Approval) string {
 }
 
 // clock is a time for people: local, with the date unless it is today.
-func (v view) clock(t time.Time) string {
+func (v requestView) clock(t time.Time) string {
 	local, now := t.Local(), v.now.Local()
 	if local.Format(time.DateOnly) == now.Format(time.DateOnly) {
 		return local.Format("15:04:05")
@@ -412,7 +412,7 @@ func (v view) clock(t time.Time) string {
 }
 
 // when is clock with how far away it is.
-func (v view) when(t time.Time) string {
+func (v requestView) when(t time.Time) string {
 	d := t.Sub(v.now)
 	if d < 0 {
 		return v.clock(t) + " (" + text.About(-d) + " ago)"
