@@ -15,8 +15,10 @@ const module = "github.com/breakglassd/breakglass/"
 
 // arrows are the packages of ours that each package stands on. A new line or word here is a decision: see README.md beside this file.
 var arrows = map[string]string{
-	"cmd/breakglass": "internal/api internal/breakglass internal/campaign internal/ledger internal/policy internal/recert " +
-		"internal/record internal/rotation internal/strictyaml internal/text",
+	"cmd/breakglass": "internal/api internal/breakglass internal/campaign internal/cli/exit internal/cli/exported " +
+		"internal/cli/kubeconfig internal/cli/machine internal/cli/proved internal/cli/sshkeys " +
+		"internal/cli/terminal internal/cli/view internal/ledger internal/policy internal/recert internal/rotation " +
+		"internal/strictyaml internal/text",
 	"cmd/breakglassd": "cmd/breakglassd/config internal/aftercare internal/api internal/breakglass internal/cacheck " +
 		"internal/cluster internal/devmode internal/disk internal/inventory internal/ledger " +
 		"internal/ledger/sqlstore internal/policy internal/recert internal/record internal/rotation " +
@@ -39,7 +41,18 @@ var arrows = map[string]string{
 	"internal/breakglass":       "internal/campaign internal/ledger internal/policy internal/record internal/text",
 	"internal/cacheck":          "internal/breakglass internal/record internal/rotation internal/text",
 	"internal/campaign":         "internal/ledger internal/policy internal/record",
-	"internal/cluster":          "internal/breakglass internal/inventory internal/policy internal/rotation internal/sweep internal/text",
+	"internal/cli/exit":         "internal/api internal/breakglass internal/record",
+	"internal/cli/exported": "internal/api internal/breakglass internal/campaign internal/cli/exit internal/cli/terminal " +
+		"internal/cli/view internal/ledger internal/policy internal/text",
+	"internal/cli/kubeconfig": "internal/api",
+	"internal/cli/machine": "internal/api internal/breakglass internal/cli/exit internal/cli/kubeconfig internal/cli/terminal " +
+		"internal/text",
+	"internal/cli/proved": "internal/api internal/breakglass internal/cli/exit internal/cli/machine internal/cli/terminal " +
+		"internal/ledger internal/policy internal/record internal/text",
+	"internal/cli/sshkeys":  "internal/api internal/cli/exit internal/cli/terminal",
+	"internal/cli/terminal": "internal/text",
+	"internal/cli/view":     "internal/api internal/breakglass internal/cli/terminal internal/policy internal/record internal/text",
+	"internal/cluster":      "internal/breakglass internal/inventory internal/policy internal/rotation internal/sweep internal/text",
 	"internal/devmode": "deploy internal/api internal/breakglass internal/ledger internal/ledger/sqlstore internal/real " +
 		"internal/sim/ca internal/sim/kube internal/sim/slack policies",
 	"internal/disk":             "",

@@ -69,7 +69,7 @@ func selected(n ast.Node) string {
 	}
 	switch f := call.Fun.(type) {
 	case *ast.SelectorExpr:
-		if f.Sel.Name == "Command" || f.Sel.Name == "typed" {
+		if f.Sel.Name == "Command" || f.Sel.Name == "typed" || f.Sel.Name == "Typed" {
 			return f.Sel.Name
 		}
 	case *ast.Ident:

@@ -187,7 +187,7 @@ func TestThreatModelWithoutItsProofsIsNoticed(t *testing.T) {
 		{"`internal/breakglass.TestDenyIsFinal`", "`TestDenyIsFinal`", "not written `package.TestName`"},
 		{"`internal/breakglass.TestDenyIsFinal`", "`internal/bgtest.NewCSR`", "not written `package.TestName`"},
 		{"`cmd/breakglass.TestScripts/lies`", "`cmd/breakglass.TestScripts/truths`", `TestScripts has no part "truths"`},
-		{"`cmd/breakglass.TestLedgerMustContinueTheOneSeenBefore`", "`cmd/breakglass.TestMain`", "package cmd/breakglass has no test TestMain"},
+		{"`cmd/breakglass.TestScripts/ledger`", "`cmd/breakglass.TestMain`", "package cmd/breakglass has no test TestMain"},
 		{"| `internal/breakglass.TestKeyIsUsedForOneRequestOnly` |", "| the code |", "a claim without proof"},
 		{"| I12 | `internal", "| – | `internal", "I12 is said to hold, and no claim proves it"},
 		{"- **I13** ", "- ", "I13 has a claim and is not among what always holds"},

@@ -17,6 +17,9 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/cli/exit"
+	"github.com/breakglassd/breakglass/internal/cli/terminal"
+	"github.com/breakglassd/breakglass/internal/cli/view"
 )
 
 func (a *app) revokeCommand() *cobra.Command {
@@ -36,9 +39,9 @@ func (a *app) revokeCommand() *cobra.Command {
 			ctx := cmd.Context()
 			switch {
 			case all && (len(ids) > 0 || cluster == ""):
-				return usage("--all takes --cluster, and no request id")
+				return exit.Usage("--all takes --cluster, and no request id")
 			case !all && (len(ids) == 0 || cluster != "" || confirmed != ""):
-				return usage("name one request, or give --all and --cluster")
+				return exit.Usage("name one request, or give --all and --cluster")
 			}
 			c, err := a.reader()
 			if err != nil {
@@ -70,9 +73,9 @@ func (a *app) revokeCommand() *cobra.Command {
 				if is.Reason == strings.TrimSpace(why) {
 					lost = ""
 				}
-				a.screen.note("= already revoked by %s at %s%s   %s", person(r, is.Person), a.view().clock(is.At), lost, r.ID)
+				a.screen.Note("= already revoked by %s at %s%s   %s", view.Person(r, is.Person), a.view().Clock(is.At), lost, r.ID)
 			case !a.json():
-				a.screen.note("%s revoked   %s", a.screen.green("✓"), r.ID)
+				a.screen.Note("%s revoked   %s", a.screen.Green("✓"), r.ID)
 			}
 			var left string
 			if r, left, err = a.untilCutOff(ctx, c, r, wait); err != nil {
@@ -81,12 +84,12 @@ func (a *app) revokeCommand() *cobra.Command {
 			if a.json() {
 				err = a.printJSON(r)
 			} else {
-				a.screen.note("%s", styled(strings.TrimSuffix(a.view().receipt(r), "\n")))
+				a.screen.Note("%s", terminal.Styled(strings.TrimSuffix(a.view().Receipt(r), "\n")))
 			}
 			if err == nil && left != "" {
-				err = &failure{exit: exitUnreachable, code: "not-cut-off", what: "revoked and recorded, but not every API server says no yet",
-					why:  left,
-					next: "the daemon goes on asking; watch it with: " + command("show", nil, r.ID)}
+				err = &exit.Error{Exit: exit.Unreachable, Code: "not-cut-off", What: "revoked and recorded, but not every API server says no yet",
+					Why:  left,
+					Next: "the daemon goes on asking; watch it with: " + terminal.Command("show", nil, r.ID)}
 			}
 			return err
 		}}
@@ -106,8 +109,8 @@ func (a *app) revokeCommand() *cobra.Command {
 
 // headline says which request a command is about.
 func (a *app) headline(r api.Request) {
-	a.screen.note("%s  %s asks for %s on %s: %s", a.screen.bold(r.ID), person(r, r.Ask.By.Person), r.Ask.Profile, r.Ask.Cluster,
-		oneLine(r.Reason, 100))
+	a.screen.Note("%s  %s asks for %s on %s: %s", a.screen.Bold(r.ID), view.Person(r, r.Ask.By.Person), r.Ask.Profile, r.Ask.Cluster,
+		terminal.OneLine(r.Reason, 100))
 }
 
 // untilCutOff waits until every API server says no, and returns what is left to say one.
@@ -115,16 +118,16 @@ func (a *app) untilCutOff(ctx context.Context, c *api.Client, r api.Request, lim
 	if r.Certificate == nil { // it was never claimed
 		return r, "", nil
 	}
-	done := func(r api.Request) bool { return openServers(r) == "" }
+	done := func(r api.Request) bool { return view.OpenServers(r) == "" }
 	if limit > 0 && !done(r) && r.Ask.Aftercare != nil && r.Ask.Aftercare.Prove {
-		var f *failure
+		var f *exit.Error
 		after, err := a.await(ctx, c, r, limit, done)
 		r = after
-		if err != nil && !(errors.As(err, &f) && f.code == "wait-timeout") {
+		if err != nil && !(errors.As(err, &f) && f.Code == "wait-timeout") {
 			return r, "", err
 		}
 	}
-	return r, openServers(r), nil
+	return r, view.OpenServers(r), nil
 }
 
 func (a *app) revokeAll(ctx context.Context, c *api.Client, cluster, confirmed, reason, file string) error {
@@ -139,21 +142,21 @@ func (a *app) revokeAll(ctx context.Context, c *api.Client, cluster, confirmed, 
 			a.headline(a.seen(r))
 		}
 	}
-	a.screen.note("%s every grant on %s is to be ended: %d with a certificate out, and every approved one", a.screen.yellow("!"), cluster, n)
+	a.screen.Note("%s every grant on %s is to be ended: %d with a certificate out, and every approved one", a.screen.Yellow("!"), cluster, n)
 	why, err := a.reason(ctx, reason, file, true)
 	if err != nil {
 		return err
 	}
 	switch {
-	case confirmed == "" && !a.screen.interactive():
-		return usage("to revoke all without a terminal, give --confirm %s", cluster)
+	case confirmed == "" && !a.screen.Interactive():
+		return exit.Usage("to revoke all without a terminal, give --confirm %s", cluster)
 	case confirmed == "":
-		if confirmed, err = a.screen.ask(ctx, false, "Type the cluster's name to revoke all: "); err != nil {
+		if confirmed, err = a.screen.Ask(ctx, false, "Type the cluster's name to revoke all: "); err != nil {
 			return err
 		}
 	}
 	if confirmed != cluster {
-		return &failure{exit: exitOther, code: "not-confirmed", what: "not confirmed", why: "that was not " + cluster + "; nothing was done"}
+		return &exit.Error{Exit: exit.Other, Code: "not-confirmed", What: "not confirmed", Why: "that was not " + cluster + "; nothing was done"}
 	}
 	got, err := c.RevokeAll(ctx, cluster, why)
 	if err != nil {
@@ -161,7 +164,7 @@ func (a *app) revokeAll(ctx context.Context, c *api.Client, cluster, confirmed, 
 	}
 	var open []string
 	for _, r := range got.Revoked {
-		if left := openServers(r); r.Certificate != nil && left != "" {
+		if left := view.OpenServers(r); r.Certificate != nil && left != "" {
 			open = append(open, r.ID+": "+left)
 		}
 	}
@@ -176,28 +179,28 @@ func (a *app) revokeAll(ctx context.Context, c *api.Client, cluster, confirmed, 
 			what := "revoked, refused by every API server"
 			if r.Certificate == nil {
 				what = "revoked before it was claimed"
-			} else if left := openServers(r); left != "" {
+			} else if left := view.OpenServers(r); left != "" {
 				what = "revoked, NOT YET refused by " + left
 			}
-			fmt.Fprintln(w, format("%s\t%s\t%s\t%s", a.seen(r).ID, r.Ask.By.Person, r.Ask.Profile, what))
+			fmt.Fprintln(w, terminal.Format("%s\t%s\t%s\t%s", a.seen(r).ID, r.Ask.By.Person, r.Ask.Profile, what))
 		}
 		for _, l := range got.Left {
-			fmt.Fprintln(w, format("%s\t\t\tLEFT ALONE: %s", l.Request, l.Why))
+			fmt.Fprintln(w, terminal.Format("%s\t\t\tLEFT ALONE: %s", l.Request, l.Why))
 		}
 		if err := w.Flush(); err != nil {
 			return err
 		}
 		if len(got.Revoked)+len(got.Left) == 0 {
-			a.screen.note("there was nothing to revoke on %s", cluster)
+			a.screen.Note("there was nothing to revoke on %s", cluster)
 		}
 	}
 	switch {
 	case len(got.Left) > 0:
-		return &failure{exit: exitDenied, code: "left-alone", what: fmt.Sprintf("%d grants were left alone", len(got.Left)),
-			next: "have a responder or an approver of theirs revoke them"}
+		return &exit.Error{Exit: exit.Denied, Code: "left-alone", What: fmt.Sprintf("%d grants were left alone", len(got.Left)),
+			Next: "have a responder or an approver of theirs revoke them"}
 	case len(open) > 0:
-		return &failure{exit: exitUnreachable, code: "not-cut-off", what: "revoked and recorded, but not every API server says no yet",
-			why: strings.Join(open, "; "), next: "the daemon goes on asking; watch it with: breakglass list"}
+		return &exit.Error{Exit: exit.Unreachable, Code: "not-cut-off", What: "revoked and recorded, but not every API server says no yet",
+			Why: strings.Join(open, "; "), Next: "the daemon goes on asking; watch it with: breakglass list"}
 	}
 	return nil
 }
@@ -207,7 +210,7 @@ func (a *app) closeCommand() *cobra.Command {
 		func(ctx context.Context, c *api.Client, r api.Request, note string) (api.Request, error) {
 			return c.Close(ctx, r.ID, note)
 		}, func(r api.Request) {
-			a.screen.note("%s closed   %s", a.screen.green("✓"), r.ID)
+			a.screen.Note("%s closed   %s", a.screen.Green("✓"), r.ID)
 		})
 }
 
@@ -216,9 +219,9 @@ func (a *app) ackCommand() *cobra.Command {
 		api.FilterUnacknowledged, false, func(ctx context.Context, c *api.Client, r api.Request, note string) (api.Request, error) {
 			return c.Acknowledge(ctx, r.ID, r.SweepDigest, note)
 		}, func(r api.Request) {
-			a.screen.note("%s acknowledged   %s", a.screen.green("✓"), r.ID)
+			a.screen.Note("%s acknowledged   %s", a.screen.Green("✓"), r.ID)
 			if n := r.Swept.Critical(); n > 0 {
-				a.screen.note("%s %d critical things are still there, and stay a finding until a look finds them gone: %s", a.screen.yellow("!"), n,
+				a.screen.Note("%s %d critical things are still there, and stay a finding until a look finds them gone: %s", a.screen.Yellow("!"), n,
 					a.typed("findings", nil))
 			}
 		})
@@ -250,26 +253,26 @@ func (a *app) noteCommand(verb, short, filter string, need bool, give func(conte
 					question, need = "Something critical is still there: why may it stay?", true
 				}
 			}
-			if text := a.view().afterwards(r); text != "" {
-				a.screen.note("%s", styled(strings.TrimSuffix(text, "\n")))
+			if text := a.view().Afterwards(r); text != "" {
+				a.screen.Note("%s", terminal.Styled(strings.TrimSuffix(text, "\n")))
 			}
 			if need { // checked before the person writes
-				if r.State == breakglass.StateActive && verb == "close" && a.screen.interactive() {
+				if r.State == breakglass.StateActive && verb == "close" && a.screen.Interactive() {
 					if r, err = a.endNow(ctx, c, r); err != nil {
 						return err
 					}
 				}
 				switch {
 				case r.State == breakglass.StateActive:
-					return &failure{exit: exitOther, code: "still-active", what: "not possible now", why: r.ID + " is still active",
-						next: "revoke it first if you are done: " + command("revoke", nil, r.ID)}
+					return &exit.Error{Exit: exit.Other, Code: "still-active", What: "not possible now", Why: r.ID + " is still active",
+						Next: "revoke it first if you are done: " + terminal.Command("revoke", nil, r.ID)}
 				case r.Certificate == nil:
-					return &failure{exit: exitOther, code: "not-issued", what: "not possible now",
-						why: r.ID + " is " + string(r.State) + ": it gave no certificate, so there is nothing to close"}
+					return &exit.Error{Exit: exit.Other, Code: "not-issued", What: "not possible now",
+						Why: r.ID + " is " + string(r.State) + ": it gave no certificate, so there is nothing to close"}
 				}
 			}
-			if note == "" && file == "" && need && a.screen.interactive() {
-				if note, err = a.screen.ask(ctx, false, "%s ", question); err != nil {
+			if note == "" && file == "" && need && a.screen.Interactive() {
+				if note, err = a.screen.Ask(ctx, false, "%s ", question); err != nil {
 					return err
 				}
 			}
@@ -301,21 +304,21 @@ func (a *app) noteCommand(verb, short, filter string, need bool, give func(conte
 
 // endNow ends a live grant, if its holder says so, to be closed then.
 func (a *app) endNow(ctx context.Context, c *api.Client, r api.Request) (api.Request, error) {
-	yes, err := a.screen.ask(ctx, false, "%s is still active, %s. End it now and close? [y/N] ", r.ID, a.view().waiting(r))
+	yes, err := a.screen.Ask(ctx, false, "%s is still active, %s. End it now and close? [y/N] ", r.ID, a.view().Waiting(r))
 	if err != nil || !strings.EqualFold(yes, "y") && !strings.EqualFold(yes, "yes") {
 		return r, err
 	}
 	if r, err = c.Command(ctx, r.ID, "revoke", "done with it"); err != nil {
 		return r, err
 	}
-	a.screen.note("%s revoked   %s", a.screen.green("✓"), a.seen(r).ID)
+	a.screen.Note("%s revoked   %s", a.screen.Green("✓"), a.seen(r).ID)
 	r, left, err := a.untilCutOff(ctx, c, r, 30*time.Second)
 	if err != nil {
 		return r, err
 	}
-	a.screen.note("%s", styled(strings.TrimSuffix(a.view().receipt(r), "\n")))
+	a.screen.Note("%s", terminal.Styled(strings.TrimSuffix(a.view().Receipt(r), "\n")))
 	if left != "" {
-		a.screen.note("%s not every API server says no yet; the daemon goes on asking: %s", a.screen.yellow("!"), left)
+		a.screen.Note("%s not every API server says no yet; the daemon goes on asking: %s", a.screen.Yellow("!"), left)
 	}
 	return a.get(ctx, c, r.ID)
 }
@@ -326,22 +329,22 @@ func (a *app) lookAgain(ctx context.Context, c *api.Client, r api.Request) (api.
 	if r.Acknowledged != nil || r.Swept == nil || len(r.Swept.Items) == 0 {
 		return r, nil
 	}
-	a.screen.status("… looking again at what %s left behind", r.ID)
+	a.screen.Status("… looking again at what %s left behind", r.ID)
 	_, err := c.Sweep(ctx, r.ID)
-	a.screen.clear()
+	a.screen.Clear()
 	if ctx.Err() != nil {
 		return r, ctx.Err()
 	}
 	if err != nil {
-		f, _ := explain(err)
-		switch f.exit {
-		case exitVerify:
+		f, _ := exit.Explain(err)
+		switch f.Exit {
+		case exit.Unverified:
 			return r, err
-		case exitDenied, exitSignIn:
+		case exit.Denied, exit.SignIn:
 			return r, nil // who may not have it looked at may not acknowledge it, and is told that
 		}
-		a.screen.note("%s it could not be looked at again (%s): what follows is what the last look found", a.screen.yellow("!"),
-			oneLine(f.Error(), 200))
+		a.screen.Note("%s it could not be looked at again (%s): what follows is what the last look found", a.screen.Yellow("!"),
+			terminal.OneLine(f.Error(), 200))
 	}
 	return a.get(ctx, c, r.ID)
 }
@@ -349,10 +352,10 @@ func (a *app) lookAgain(ctx context.Context, c *api.Client, r api.Request) (api.
 // note is reason for a note.
 func (a *app) note(ctx context.Context, flag, file string, need bool) (string, error) {
 	if flag != "" && file != "" {
-		return "", usage("give --note or --note-file, not both")
+		return "", exit.Usage("give --note or --note-file, not both")
 	}
 	if flag == "" && file == "" && need {
-		return "", usage("a note is needed: --note \"…\"")
+		return "", exit.Usage("a note is needed: --note \"…\"")
 	}
 	return a.reason(ctx, flag, file, false)
 }
@@ -372,7 +375,7 @@ func (a *app) sweepCommand() *cobra.Command {
 			if a.json() {
 				return a.printJSON(r)
 			}
-			fmt.Fprint(a.out, a.view().afterwards(a.seen(r)))
+			fmt.Fprint(a.out, a.view().Afterwards(a.seen(r)))
 			return nil
 		}}
 }
@@ -385,7 +388,7 @@ func (a *app) auditCommand() *cobra.Command {
 			"of ours is\nkept, and nothing twice. What ended sessions did is reported anew: breakglass sweep ID, breakglass show ID --session.",
 		RunE: func(cmd *cobra.Command, files []string) error {
 			if cluster == "" {
-				return usage("of which cluster? give --cluster")
+				return exit.Usage("of which cluster? give --cluster")
 			}
 			c, err := a.reader()
 			if err != nil {
@@ -410,7 +413,7 @@ func (a *app) importFile(ctx context.Context, c *api.Client, cluster, name strin
 	if name != "-" {
 		f, err := os.Open(name)
 		if err != nil {
-			return usage("reading the audit log: %v", err)
+			return exit.Usage("reading the audit log: %v", err)
 		}
 		defer f.Close()
 		if info, err := f.Stat(); err == nil {
@@ -420,13 +423,13 @@ func (a *app) importFile(ctx context.Context, c *api.Client, cluster, name strin
 	}
 	sent := &progress{r: file, tell: func(n int64) {
 		if size > 0 {
-			a.screen.status("… %s: %d of %d MiB", name, n>>20, size>>20)
+			a.screen.Status("… %s: %d of %d MiB", name, n>>20, size>>20)
 		} else {
-			a.screen.status("… %s: %d MiB", name, n>>20)
+			a.screen.Status("… %s: %d MiB", name, n>>20)
 		}
 	}}
 	res, err := c.Import(ctx, cluster, sent)
-	a.screen.clear()
+	a.screen.Clear()
 	if err != nil {
 		return err
 	}
@@ -435,7 +438,7 @@ func (a *app) importFile(ctx context.Context, c *api.Client, cluster, name strin
 	}
 	a.data("%s: %d events, %d of ours kept, %d known before\n", name, res.Events, res.Kept, res.Duplicates)
 	if res.Dropped > 0 || res.Unreadable > 0 {
-		a.screen.note("%s %d events beyond what the daemon keeps, %d unreadable lines", a.screen.yellow("!"), res.Dropped, res.Unreadable)
+		a.screen.Note("%s %d events beyond what the daemon keeps, %d unreadable lines", a.screen.Yellow("!"), res.Dropped, res.Unreadable)
 	}
 	return nil
 }
@@ -487,13 +490,13 @@ func (a *app) findingsCommand() *cobra.Command {
 				}{all, ids(owed.left), ids(owed.close), ids(owed.prove)})
 			} else {
 				for _, f := range all.Items {
-					a.data("%s  %s\n    since %s   %s\n    next: %s\n", f.Severity, f.What, a.view().clock(f.Since), f.Key, f.Next)
+					a.data("%s  %s\n    since %s   %s\n    next: %s\n", f.Severity, f.What, a.view().Clock(f.Since), f.Key, f.Next)
 				}
 				for _, line := range owed.lines() {
-					a.screen.note("%s %s", a.screen.yellow("!"), asTyped(a.name, line))
+					a.screen.Note("%s %s", a.screen.Yellow("!"), terminal.AsTyped(a.name, line))
 				}
 				if len(all.Items)+len(owed.left)+len(owed.close)+len(owed.prove) == 0 {
-					a.screen.note("%s nothing is open", a.screen.green("✓"))
+					a.screen.Note("%s nothing is open", a.screen.Green("✓"))
 				}
 			}
 			n := 0
@@ -505,9 +508,9 @@ func (a *app) findingsCommand() *cobra.Command {
 			switch {
 			case err != nil:
 			case n > 0:
-				err = &failure{exit: exitVerify, code: "critical-findings", what: fmt.Sprintf("%d critical findings are open", n)}
+				err = &exit.Error{Exit: exit.Unverified, Code: "critical-findings", What: fmt.Sprintf("%d critical findings are open", n)}
 			case owed.critical() > 0 || len(owed.close)+len(owed.prove) > 0:
-				err = &failure{exit: exitVerify, code: "left-open", what: "what sessions left open waits for people"}
+				err = &exit.Error{Exit: exit.Unverified, Code: "left-open", What: "what sessions left open waits for people"}
 			}
 			return err
 		}}
@@ -530,7 +533,7 @@ func (a *app) owed(ctx context.Context, c *api.Client) (o owed, err error) {
 		},
 		api.FilterAll: func(r api.Request) { // whatever its age: what is not proved is open
 			if r.Revoked != nil && r.Certificate != nil && r.Ask.Aftercare != nil && r.Ask.Aftercare.Prove &&
-				(r.Receipt == nil || !r.Receipt.Final) && openServers(r) != "" {
+				(r.Receipt == nil || !r.Receipt.Final) && view.OpenServers(r) != "" {
 				o.prove = append(o.prove, r)
 			}
 		},
@@ -569,18 +572,18 @@ func (o owed) lines() []string {
 	}
 	if grave > 0 {
 		out = append(out, fmt.Sprintf("%s left %s behind that no responder has acknowledged: breakglass list --unacknowledged",
-			counted(grave, "session"), counted(things, "critical thing")))
+			terminal.Counted(grave, "session"), terminal.Counted(things, "critical thing")))
 	} else if len(o.left) > 0 {
 		out = append(out, fmt.Sprintf("%s left %s behind, none critical, that no responder has acknowledged: breakglass list --unacknowledged",
-			counted(len(o.left), "session"), counted(all, "thing")))
+			terminal.Counted(len(o.left), "session"), terminal.Counted(all, "thing")))
 	}
 	if n := len(o.close); n > 0 {
 		out = append(out, fmt.Sprintf("%s overdue: breakglass list --touched", map[bool]string{true: "1 closing note is",
 			false: fmt.Sprintf("%d closing notes are", n)}[n == 1]))
 	}
 	for _, r := range o.prove {
-		out = append(out, fmt.Sprintf("the revocation of %s is not proved: %s: %s", r.ID, oneLine(openServers(r), 200),
-			command("show", nil, r.ID)))
+		out = append(out, fmt.Sprintf("the revocation of %s is not proved: %s: %s", r.ID, terminal.OneLine(view.OpenServers(r), 200),
+			terminal.Command("show", nil, r.ID)))
 	}
 	return out
 }
@@ -621,7 +624,7 @@ func (a *app) settleCommand() *cobra.Command {
 			seen := int64(-1)
 			for _, f := range all.Items {
 				if f.Key == keys[0] || strings.HasSuffix(keys[0], "/") && strings.HasPrefix(f.Key, keys[0]) {
-					a.screen.note("%s  %s", f.Severity, f.What)
+					a.screen.Note("%s  %s", f.Severity, f.What)
 					seen = max(seen, f.LedgerIndex)
 				}
 			}
@@ -636,7 +639,7 @@ func (a *app) settleCommand() *cobra.Command {
 			if n > 1 {
 				what = fmt.Sprintf("%d findings", n)
 			}
-			a.screen.note("%s settled   %s", a.screen.green("✓"), what)
+			a.screen.Note("%s settled   %s", a.screen.Green("✓"), what)
 			return nil
 		}}
 	f := cmd.Flags()
@@ -656,12 +659,12 @@ func (a *app) sessionReport(ctx context.Context, c *api.Client, id, out string) 
 		if err := writeWhole(out, func(w io.Writer) error { _, err := w.Write(body); return err }); err != nil {
 			return err
 		}
-		a.screen.note("%s the report is in %s", a.screen.green("✓"), out)
+		a.screen.Note("%s the report is in %s", a.screen.Green("✓"), out)
 		return nil
 	}
 	if a.output == "" {
 		// What is in it was written by others. Lines and columns stay; nothing else that a terminal would obey does.
-		a.data("%s", styled(exactLines(string(body))))
+		a.data("%s", terminal.Styled(terminal.ExactLines(string(body))))
 		return nil
 	}
 	// The very bytes, for their digest is in the ledger; but for a prompt that would stand behind the last of them.

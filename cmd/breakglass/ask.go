@@ -7,6 +7,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/breakglassd/breakglass/internal/cli/exit"
+	"github.com/breakglassd/breakglass/internal/cli/terminal"
 )
 
 // choose takes the only one of several, or asks which by its number or name. Each has a line that says more.
@@ -14,20 +17,20 @@ func (a *app) choose(ctx context.Context, what, flag string, ids, lines []string
 	if len(ids) == 1 {
 		return ids[0], nil
 	}
-	f := usage("which %s? give --%s: %s", what, flag, strings.Join(ids, ", "))
-	f.next = ""
+	f := exit.Usage("which %s? give --%s: %s", what, flag, strings.Join(ids, ", "))
+	f.Next = ""
 	if len(ids) == 0 {
-		f = usage("which %s? give --%s", what, flag)
-		f.next = "there is none that you may ask for; see: " + command("profiles", nil)
+		f = exit.Usage("which %s? give --%s", what, flag)
+		f.Next = "there is none that you may ask for; see: " + terminal.Command("profiles", nil)
 	}
-	if len(ids) == 0 || !a.screen.interactive() {
+	if len(ids) == 0 || !a.screen.Interactive() {
 		return "", f
 	}
 	for i, id := range ids {
-		a.screen.note("  %d  %s   %s", i+1, a.screen.bold(id), lines[i])
+		a.screen.Note("  %d  %s   %s", i+1, a.screen.Bold(id), lines[i])
 	}
 	for {
-		typed, err := a.screen.ask(ctx, false, "Which %s? (1 to %d) ", what, len(ids))
+		typed, err := a.screen.Ask(ctx, false, "Which %s? (1 to %d) ", what, len(ids))
 		if err != nil {
 			return "", err
 		}
@@ -37,7 +40,7 @@ func (a *app) choose(ctx context.Context, what, flag string, ids, lines []string
 		if slices.Contains(ids, typed) {
 			return typed, nil
 		}
-		a.screen.note("%s that is none of them; Ctrl-C leaves", a.screen.yellow("!"))
+		a.screen.Note("%s that is none of them; Ctrl-C leaves", a.screen.Yellow("!"))
 	}
 }
 
@@ -46,15 +49,15 @@ func (a *app) confirm(ctx context.Context, yes bool, verb, id string) error {
 	if yes {
 		return nil
 	}
-	if !a.screen.interactive() {
-		return usage("to %s without a terminal, give --yes", verb)
+	if !a.screen.Interactive() {
+		return exit.Usage("to %s without a terminal, give --yes", verb)
 	}
-	typed, err := a.screen.ask(ctx, false, "Type %s to %s: ", id, verb)
+	typed, err := a.screen.Ask(ctx, false, "Type %s to %s: ", id, verb)
 	if err != nil {
 		return err
 	}
 	if !strings.EqualFold(typed, id) && !strings.EqualFold("bg-"+typed, id) {
-		return &failure{exit: exitOther, code: "not-confirmed", what: "not confirmed", why: "that was not " + id + "; nothing was done"}
+		return &exit.Error{Exit: exit.Other, Code: "not-confirmed", What: "not confirmed", Why: "that was not " + id + "; nothing was done"}
 	}
 	return nil
 }
@@ -63,7 +66,7 @@ func (a *app) confirm(ctx context.Context, yes bool, verb, id string) error {
 func (a *app) reason(ctx context.Context, flag, file string, need bool) (string, error) {
 	switch {
 	case flag != "" && file != "":
-		return "", usage("give --reason or --reason-file, not both")
+		return "", exit.Usage("give --reason or --reason-file, not both")
 	case flag != "":
 		return flag, nil
 	case file != "":
@@ -71,17 +74,17 @@ func (a *app) reason(ctx context.Context, flag, file string, need bool) (string,
 		if file != "-" {
 			f, err := os.Open(file)
 			if err != nil {
-				return "", usage("reading the reason: %v", err)
+				return "", exit.Usage("reading the reason: %v", err)
 			}
 			defer f.Close()
 			r = f
 		}
 		b, err := io.ReadAll(io.LimitReader(r, 16<<10))
 		return strings.TrimSpace(string(b)), err
-	case need && a.screen.interactive():
-		return a.screen.ask(ctx, false, "Reason: ")
+	case need && a.screen.Interactive():
+		return a.screen.Ask(ctx, false, "Reason: ")
 	case need:
-		return "", usage("a reason is needed: --reason \"…\"")
+		return "", exit.Usage("a reason is needed: --reason \"…\"")
 	}
 	return "", nil
 }

@@ -8,6 +8,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/breakglassd/breakglass/internal/api"
+	"github.com/breakglassd/breakglass/internal/cli/exit"
+	"github.com/breakglassd/breakglass/internal/cli/terminal"
 	"github.com/breakglassd/breakglass/internal/rotation"
 )
 
@@ -65,7 +67,7 @@ func (a *app) caCommand() *cobra.Command {
 				err = a.cleaned(func(b *bytes.Buffer) error { return p.Plan.Text(b) })
 			}
 			if err == nil && p.Refused != "" {
-				err = &failure{exit: exitVerify, code: "no-plan", what: "there is no way there now", why: p.Refused}
+				err = &exit.Error{Exit: exit.Unverified, Code: "no-plan", What: "there is no way there now", Why: p.Refused}
 			}
 			return err
 		})
@@ -93,8 +95,8 @@ func (a *app) onlyCluster(cmd *cobra.Command, c *api.Client) (string, error) {
 	if len(ids) == 1 {
 		return ids[0], nil
 	}
-	f := usage("which cluster?")
-	f.next = "they are " + strings.Join(ids, ", ")
+	f := exit.Usage("which cluster?")
+	f.Next = "they are " + strings.Join(ids, ", ")
 	return "", f
 }
 
@@ -104,7 +106,7 @@ func (a *app) cleaned(write func(*bytes.Buffer) error) error {
 	if err := write(&b); err != nil {
 		return err
 	}
-	a.data("%s", styled(exactLines(b.String()))) // its columns stay where they are
+	a.data("%s", terminal.Styled(terminal.ExactLines(b.String()))) // its columns stay where they are
 	return nil
 }
 
@@ -128,5 +130,5 @@ func (a *app) caReport(r api.CAReport, all bool) error {
 	if !r.Complete {
 		what += ", and not everything could be seen"
 	}
-	return &failure{exit: exitVerify, code: "ca-findings", what: what}
+	return &exit.Error{Exit: exit.Unverified, Code: "ca-findings", What: what}
 }

@@ -13,6 +13,11 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/breakglassd/breakglass/internal/api"
+	"github.com/breakglassd/breakglass/internal/cli/exit"
+	"github.com/breakglassd/breakglass/internal/cli/kubeconfig"
+	"github.com/breakglassd/breakglass/internal/cli/machine"
+	"github.com/breakglassd/breakglass/internal/cli/proved"
+	"github.com/breakglassd/breakglass/internal/cli/terminal"
 	"github.com/breakglassd/breakglass/internal/text"
 )
 
@@ -55,22 +60,22 @@ func (a *app) claimCommand() *cobra.Command {
 // claim gets the certificate of a request, which is as the ledger has it, and writes it down. Nothing is written before everything
 // is checked.
 func (a *app) claim(ctx context.Context, c *api.Client, r api.Request, t target) error {
-	if err := outcome(r); err != nil {
+	if err := exit.Outcome(r); err != nil {
 		return err
 	}
-	k, err := a.store.keyOf(c.Server, r.ID)
+	k, err := a.store.KeyOf(c.Server, r.ID)
 	if err != nil {
 		return err
 	}
 	if k == nil {
 		if r.Ask.KeyHash != "" {
-			return &failure{exit: exitOther, code: "no-local-key", what: "the key of " + r.ID + " is not on this machine",
-				why: "it was made where the request was made, and never leaves that machine", next: "claim it there, or open a new request here"}
+			return &exit.Error{Exit: exit.Other, Code: "no-local-key", What: "the key of " + r.ID + " is not on this machine",
+				Why: "it was made where the request was made, and never leaves that machine", Next: "claim it there, or open a new request here"}
 		}
-		if k, err = a.store.newKey(c.Server, a.now().Add(time.Duration(r.Ask.TTLSeconds)*time.Second)); err != nil {
+		if k, err = a.store.NewKey(c.Server, a.now().Add(time.Duration(r.Ask.TTLSeconds)*time.Second)); err != nil {
 			return err
 		}
-		if err := k.belongTo(r); err != nil {
+		if err := k.BelongTo(r); err != nil {
 			return err
 		}
 	}
@@ -78,31 +83,31 @@ func (a *app) claim(ctx context.Context, c *api.Client, r api.Request, t target)
 	if err != nil {
 		return err
 	}
-	csr, err := k.csr()
+	csr, err := k.CSR()
 	if err != nil {
 		return err
 	}
-	a.screen.status("waiting for the certificate")
+	a.screen.Status("waiting for the certificate")
 	d, err := c.Claim(ctx, r.ID, csr)
 	if err != nil {
 		return err
 	}
 	a.seen(d.Request)
-	chain, err := a.proof(c).checkDelivery(ctx, k, r, d)
+	chain, err := a.proof(c).CheckDelivery(ctx, k, r, d)
 	if err != nil {
 		return err
 	}
-	if err := a.pinCluster(c, r.Ask, caHash([]byte(d.Cluster.CA))); err != nil {
+	if err := a.pinCluster(c, r.Ask, proved.CAHash([]byte(d.Cluster.CA))); err != nil {
 		return err
 	}
-	cert, again := d.Request.Certificate, styled("")
+	cert, again := d.Request.Certificate, terminal.Styled("")
 	if k.Serial == d.Request.Certificate.Serial {
 		again = " (the same as before)"
 	}
-	a.screen.note("%s issued%s  serial %s   until %s   ledger #%d, proof ok", a.screen.green("✓"), again, cert.Serial,
-		a.view().when(cert.NotAfter), cert.LedgerIndex)
+	a.screen.Note("%s issued%s  serial %s   until %s   ledger #%d, proof ok", a.screen.Green("✓"), again, cert.Serial,
+		a.view().When(cert.NotAfter), cert.LedgerIndex)
 	if d.Warning != "" {
-		a.screen.note("%s %s", a.screen.yellow("!"), d.Warning)
+		a.screen.Note("%s %s", a.screen.Yellow("!"), d.Warning)
 	}
 	k.Until, k.Claimed, k.Cluster, k.Profile, k.Serial = cert.NotAfter, true, d.Cluster, r.Ask.Profile, cert.Serial
 	a.settled[r.ID] = true
@@ -111,7 +116,7 @@ func (a *app) claim(ctx context.Context, c *api.Client, r api.Request, t target)
 			k.Files = append(k.Files, f)
 		}
 	}
-	if err := k.save(); err != nil {
+	if err := k.Save(); err != nil {
 		return fmt.Errorf("keeping the key of %s: %w", r.ID, err)
 	}
 	if err := a.deliver(d, k, chain, files); err != nil {
@@ -125,16 +130,16 @@ func (a *app) files(id string, t target) ([]string, error) {
 	base := t.out
 	if a.json() || base == "-" {
 		if a.output == "pem" || a.json() && base != "" {
-			return nil, usage("-o %s with --out %s is not possible", a.output, base)
+			return nil, exit.Usage("-o %s with --out %s is not possible", a.output, base)
 		}
 		if a.outTerminal() && !t.force {
-			return nil, &failure{exit: exitUsage, code: "key-on-screen", what: "this would print a private key on the screen",
-				next: "send it into a file or another program, or give --force"}
+			return nil, &exit.Error{Exit: exit.BadUsage, Code: "key-on-screen", What: "this would print a private key on the screen",
+				Next: "send it into a file or another program, or give --force"}
 		}
 		return nil, nil
 	}
 	if base == "" {
-		dir, err := a.store.runtimeDir()
+		dir, err := a.store.RuntimeDir()
 		if err != nil {
 			return nil, err
 		}
@@ -153,30 +158,22 @@ func (a *app) files(id string, t target) ([]string, error) {
 	}
 	for _, f := range files {
 		if f == filepath.Join(a.env("HOME"), ".kube", "config") {
-			return nil, usage("%s is yours: this program never touches it", f)
+			return nil, exit.Usage("%s is yours: this program never touches it", f)
 		}
-		of, err := owner(f)
+		of, err := machine.Owner(f)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			if info, err := os.Stat(filepath.Dir(f)); err != nil || !info.IsDir() {
-				return nil, usage("%s is not a directory", filepath.Dir(f))
+				return nil, exit.Usage("%s is not a directory", filepath.Dir(f))
 			}
 		case err != nil:
-			return nil, usage("%v", err)
+			return nil, exit.Usage("%v", err)
 		case of == "" && !t.force:
-			return nil, &failure{exit: exitOther, code: "file-exists", what: f + " exists", why: "this program did not write it",
-				next: "choose another --out, or give --force"}
+			return nil, &exit.Error{Exit: exit.Other, Code: "file-exists", What: f + " exists", Why: "this program did not write it",
+				Next: "choose another --out, or give --force"}
 		}
 	}
 	return files, nil
-}
-
-const lied = "VERIFICATION FAILED: the server is lying, or somebody in between"
-
-// lie is a failed check of what the server says.
-func lie(code, why string, args ...any) *failure {
-	return &failure{exit: exitVerify, code: code, what: lied, why: fmt.Sprintf(why, args...),
-		next: "nothing was written. Do not use this server; tell the people who run it, and keep this output"}
 }
 
 // credential is the JSON form of what a claim gives.
@@ -192,9 +189,9 @@ type credential struct {
 }
 
 // deliver writes the checked certificate in the form that was asked for.
-func (a *app) deliver(d api.Delivery, k *kept, chain string, files []string) error {
+func (a *app) deliver(d api.Delivery, k *machine.Key, chain string, files []string) error {
 	id := d.Request.ID
-	head := fmt.Sprintf("%s%s until %s; the key in it is removed by the next run after that\n", marker, id,
+	head := fmt.Sprintf("%s%s until %s; the key in it is removed by the next run after that\n", machine.Marker, id,
 		d.Request.Certificate.NotAfter.UTC().Format(time.RFC3339))
 	switch {
 	case a.json():
@@ -203,7 +200,7 @@ func (a *app) deliver(d api.Delivery, k *kept, chain string, files []string) err
 			Proof: d.Proof, Issued: d.Issued, Warning: d.Warning})
 	case a.output == "pem":
 		for i, text := range []string{k.Key, chain, d.Cluster.CA} {
-			if err := writePrivate(files[i], []byte(head+text)); err != nil {
+			if err := machine.WritePrivate(files[i], []byte(head+text)); err != nil {
 				return fmt.Errorf("writing %s: %w", files[i], err)
 			}
 			if _, err := fmt.Fprintln(a.out, files[i]); err != nil {
@@ -212,16 +209,16 @@ func (a *app) deliver(d api.Delivery, k *kept, chain string, files []string) err
 		}
 		return nil
 	}
-	config := head + writeConfig(id, d.Cluster, chain, k.Key)
+	config := head + kubeconfig.Write(id, d.Cluster, chain, k.Key)
 	if len(files) == 0 {
 		_, err := fmt.Fprint(a.out, config)
 		return err
 	}
-	if err := writePrivate(files[0], []byte(config)); err != nil {
+	if err := machine.WritePrivate(files[0], []byte(config)); err != nil {
 		return fmt.Errorf("writing %s: %w", files[0], err)
 	}
 	if a.outTerminal() { // nothing evaluates what is printed: say how to use it, here and elsewhere
-		a.screen.note("Use it, in this terminal or another:  eval \"$(%s)\"   or:", a.typed("claim", nil, id))
+		a.screen.Note("Use it, in this terminal or another:  eval \"$(%s)\"   or:", a.typed("claim", nil, id))
 	}
 	_, err := fmt.Fprintf(a.out, "export KUBECONFIG=%s\n", text.Quote(files[0]))
 	return err
@@ -231,9 +228,9 @@ func (a *app) deliver(d api.Delivery, k *kept, chain string, files []string) err
 func (a *app) endedCommand() *cobra.Command {
 	return &cobra.Command{Use: "ended ID CLUSTER PROFILE HOW", Hidden: true, Args: args(4, 4, "what a kubeconfig of ours gives"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			return &failure{exit: exitExpired, code: "access-ended",
-				what: fmt.Sprintf("your access to %s is over: %s %s", args[1], args[0], args[3]),
-				next: "ask again: " + command("request", []string{"--cluster=" + args[1], "--profile=" + args[2]}) +
+			return &exit.Error{Exit: exit.Expired, Code: "access-ended",
+				What: fmt.Sprintf("your access to %s is over: %s %s", args[1], args[0], args[3]),
+				Next: "ask again: " + terminal.Command("request", []string{"--cluster=" + args[1], "--profile=" + args[2]}) +
 					` --reason "…", and use the kubeconfig that it writes`}
 		}}
 }

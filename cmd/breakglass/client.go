@@ -11,51 +11,56 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/cli/exit"
+	"github.com/breakglassd/breakglass/internal/cli/machine"
+	"github.com/breakglassd/breakglass/internal/cli/proved"
+	"github.com/breakglassd/breakglass/internal/cli/sshkeys"
+	"github.com/breakglassd/breakglass/internal/cli/view"
 	"github.com/breakglassd/breakglass/internal/ledger"
 )
 
 // client makes the client for the configured server, with the cached session if it is one of the chosen identity.
 func (a *app) client() (*api.Client, error) {
 	if a.conf.Server == "" {
-		return nil, &failure{exit: exitUsage, code: "no-server", what: "no server is configured",
-			next: "--server https://…, BREAKGLASS_SERVER, or server: in the configuration file (breakglass help environment)"}
+		return nil, &exit.Error{Exit: exit.BadUsage, Code: "no-server", What: "no server is configured",
+			Next: "--server https://…, BREAKGLASS_SERVER, or server: in the configuration file (breakglass help environment)"}
 	}
 	address, err := api.Address(a.conf.Server)
 	if err != nil {
-		return nil, usage("server: %v", err)
+		return nil, exit.Usage("server: %v", err)
 	}
 	var ca []byte
 	if a.conf.CAFile != "" {
 		if ca, err = os.ReadFile(a.conf.CAFile); err != nil {
-			return nil, usage("CA file: %v", err)
+			return nil, exit.Usage("CA file: %v", err)
 		}
 	}
 	h, err := api.NewHTTP(ca)
 	if err != nil {
-		return nil, usage("CA file %s: %v", a.conf.CAFile, err)
+		return nil, exit.Usage("CA file %s: %v", a.conf.CAFile, err)
 	}
-	a.store.ledgerKey = a.conf.LedgerKey
-	a.keys = &identity{path: a.conf.Identity, env: a.env, screen: a.screen}
-	c := &api.Client{Server: address, HTTP: h, Keys: a.keys.signers, OnTime: a.serverTime, Name: a.env("USER")}
+	a.store.LedgerKey = a.conf.LedgerKey
+	a.keys = &sshkeys.Keys{Path: a.conf.Identity, Env: a.env, Screen: a.screen}
+	c := &api.Client{Server: address, HTTP: h, Keys: a.keys.Signers, OnTime: a.serverTime, Name: a.env("USER")}
 	a.used = c
-	trusted, err := a.store.trustFor(address)
+	trusted, err := a.store.Server(address)
 	if err != nil {
 		return nil, err
 	}
 	if !a.timeKnown {
 		a.skew = time.Duration(trusted.Skew) * time.Second
 	}
-	if err := a.store.sweep("", false); err != nil {
+	if err := a.store.Sweep("", false); err != nil {
 		return nil, err
 	}
-	c.Ledger = trusted.origin()
+	c.Ledger = trusted.Origin()
 	if c.Session, err = a.session(address); err != nil {
 		return nil, err
 	}
 	// Every person who signs in, approvers and responders too, does so with the ledger that this machine saw before or with one that goes on
 	// from it. A daemon that was restored from an older copy has lost its sessions, so that everybody has to.
 	c.Trust = func(ctx context.Context) error {
-		return a.proof(c).checkLedger(ctx, func(v note.Verifier) ([]byte, error) {
+		return a.proof(c).CheckLedger(ctx, func(v note.Verifier) ([]byte, error) {
 			signed, err := c.Checkpoint(ctx)
 			if err != nil {
 				return nil, err
@@ -65,8 +70,8 @@ func (a *app) client() (*api.Client, error) {
 		})
 	}
 	c.OnSession = func(s api.Session) {
-		if err := a.store.keepSession(address, s); err != nil {
-			a.screen.note("%s the session could not be kept: %v", a.screen.yellow("!"), err)
+		if err := a.store.KeepSession(address, s); err != nil {
+			a.screen.Note("%s the session could not be kept: %v", a.screen.Yellow("!"), err)
 		}
 	}
 	return c, nil
@@ -74,11 +79,11 @@ func (a *app) client() (*api.Client, error) {
 
 // session is the sign-in that an earlier run kept, if it is one of the chosen identity.
 func (a *app) session(server string) (api.Session, error) {
-	s, err := a.store.session(server)
+	s, err := a.store.Session(server)
 	if err != nil || s.Token == "" || a.conf.Identity == "" {
 		return s, err
 	}
-	public, _, err := readIdentity(a.conf.Identity)
+	public, _, err := sshkeys.Read(a.conf.Identity)
 	if err != nil || ssh.FingerprintSHA256(public) != s.Key {
 		return api.Session{}, err
 	}
@@ -96,9 +101,9 @@ func (a *app) tidy(ctx context.Context) {
 		return
 	}
 	if a.timeKnown {
-		a.store.keepSkew(c.Server, a.skew)
-		if err := a.store.sweep(c.Server, true); err != nil {
-			a.screen.note("%s expired keys could not be looked for: %v", a.screen.yellow("!"), err)
+		a.store.KeepSkew(c.Server, a.skew)
+		if err := a.store.Sweep(c.Server, true); err != nil {
+			a.screen.Note("%s expired keys could not be looked for: %v", a.screen.Yellow("!"), err)
 			return
 		}
 	}
@@ -107,12 +112,12 @@ func (a *app) tidy(ctx context.Context) {
 	signers := c.Keys
 	c.Keys = func(context.Context) ([]ssh.Signer, error) { return nil, nil }
 	defer func() { c.Keys = signers }()
-	all, err := a.store.allKept(c.Server)
+	all, err := a.store.Keys(c.Server)
 	if err != nil {
 		return
 	}
 	for _, k := range all {
-		if c.Session.Token == "" || k.private == nil || !k.Claimed || a.settled[k.Request] {
+		if c.Session.Token == "" || k.Private == nil || !k.Claimed || a.settled[k.Request] {
 			continue
 		}
 		r, _, err := a.recorded(ctx, c, api.Request{ID: k.Request})
@@ -126,17 +131,17 @@ func (a *app) tidy(ctx context.Context) {
 }
 
 // end removes the key of a grant that is over, and says so.
-func (a *app) end(k *kept, r api.Request) {
+func (a *app) end(k *machine.Key, r api.Request) {
 	how := "is " + string(r.State)
 	if r.Revoked != nil {
 		how = fmt.Sprintf("was revoked by %s at %s", r.Revoked.Person, r.Revoked.At.Local().Format("2006-01-02 15:04:05"))
 	}
-	err := k.bury(a.now(), how)
+	err := k.Bury(a.now(), how)
 	if err != nil {
-		a.screen.note("%s the key of %s could not be removed: %v", a.screen.yellow("!"), k.Request, err)
+		a.screen.Note("%s the key of %s could not be removed: %v", a.screen.Yellow("!"), k.Request, err)
 		return
 	}
-	a.screen.note("%s %s %s: its key and what was written with it are removed from this machine", a.screen.yellow("!"), k.Request, how)
+	a.screen.Note("%s %s %s: its key and what was written with it are removed from this machine", a.screen.Yellow("!"), k.Request, how)
 }
 
 // get returns a request as the ledger has it. What people decide on and what a claim believes comes from here.
@@ -151,33 +156,33 @@ func (a *app) get(ctx context.Context, c *api.Client, id string) (api.Request, e
 
 // recorded is get for a request that the server has told of already. It returns the proven history too.
 func (a *app) recorded(ctx context.Context, c *api.Client, said api.Request) (api.Request, api.History, error) {
-	return a.proof(c).recorded(ctx, said)
+	return a.proof(c).Recorded(ctx, said)
 }
 
 // proof checks what a server says.
-func (a *app) proof(c *api.Client) checker {
-	return checker{client: c, store: a.store, screen: a.screen, now: a.now}
+func (a *app) proof(c *api.Client) proved.Checker {
+	return proved.Checker{Client: c, Store: a.store, Screen: a.screen, Now: a.now}
 }
 
 // pinCluster remembers how a cluster is known, and says when that has changed.
 func (a *app) pinCluster(c *api.Client, ask breakglass.Requested, caHash string) error {
-	was, is, err := a.store.pinCluster(c.Server, ask, caHash)
+	was, is, err := a.store.PinCluster(c.Server, ask, caHash)
 	if err != nil || was.Server == "" {
 		return err
 	}
 	if was.Server != is.Server {
-		a.screen.note("%s %s has another address than before: %s, it was %s. Everything you send goes there: ask the people who run it, "+
+		a.screen.Note("%s %s has another address than before: %s, it was %s. Everything you send goes there: ask the people who run it, "+
 			"if you did not expect this",
-			a.screen.yellow("!"), ask.Cluster, is.Server, was.Server)
+			a.screen.Yellow("!"), ask.Cluster, is.Server, was.Server)
 	}
 	if was.CAHash != is.CAHash {
-		a.screen.note("%s %s is known by other authorities than before (SHA-256 of its CA bundle: %s, it was %s): ask the people who run "+
+		a.screen.Note("%s %s is known by other authorities than before (SHA-256 of its CA bundle: %s, it was %s): ask the people who run "+
 			"it, if you did not expect this",
-			a.screen.yellow("!"), ask.Cluster, hashWords(is.CAHash), hashWords(was.CAHash))
+			a.screen.Yellow("!"), ask.Cluster, view.HashWords(is.CAHash), view.HashWords(was.CAHash))
 	}
 	if was.Way != is.Way {
-		a.screen.note("%s %s is reached another way than before: %s, it was %s. Everything you send goes there: ask the people who run it, if "+
-			"you did not expect this", a.screen.yellow("!"), ask.Cluster, wayWords(is.Way), wayWords(was.Way))
+		a.screen.Note("%s %s is reached another way than before: %s, it was %s. Everything you send goes there: ask the people who run it, if "+
+			"you did not expect this", a.screen.Yellow("!"), ask.Cluster, view.WayWords(is.Way), view.WayWords(was.Way))
 	}
 	return nil
 }

@@ -10,6 +10,8 @@ import (
 	"golang.org/x/term"
 
 	"github.com/breakglassd/breakglass/internal/api"
+	"github.com/breakglassd/breakglass/internal/cli/exit"
+	"github.com/breakglassd/breakglass/internal/cli/terminal"
 )
 
 // reader is client for a command that prints text or JSON.
@@ -32,7 +34,7 @@ func (a *app) formats(allowed ...string) error {
 			return nil
 		}
 	}
-	return usage("-o %s is not possible here: %s", a.output, strings.Join(allowed, ", "))
+	return exit.Usage("-o %s is not possible here: %s", a.output, strings.Join(allowed, ", "))
 }
 
 func (a *app) printJSON(v any) error {
@@ -40,7 +42,7 @@ func (a *app) printJSON(v any) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintln(a.out, plainJSON(string(b)))
+	_, err = fmt.Fprintln(a.out, terminal.PlainJSON(string(b)))
 	return err
 }
 
@@ -69,4 +71,4 @@ func (a *app) outTerminal() bool {
 }
 
 // data prints text to standard output, cleaned.
-func (a *app) data(f string, args ...any) { fmt.Fprint(a.out, format(f, args...)) }
+func (a *app) data(f string, args ...any) { fmt.Fprint(a.out, terminal.Format(f, args...)) }

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/breakglassd/breakglass/internal/api"
+	"github.com/breakglassd/breakglass/internal/cli/terminal"
 )
 
 // completionTime is how long a shell may hang for a suggestion.
@@ -40,7 +41,7 @@ func (a *app) completeIDs(filter string) cobra.CompletionFunc {
 		all, _ := quiet(a, cmd, func(ctx context.Context, c *api.Client) (api.Requests, error) { return c.List(ctx, filter, 7) })
 		var out []cobra.Completion
 		for _, r := range all.Items {
-			out = append(out, cobra.CompletionWithDesc(r.ID, oneLine(format("%s %s by %s: %s", r.State, r.Ask.Profile, r.Ask.By.Person, r.Reason),
+			out = append(out, cobra.CompletionWithDesc(r.ID, terminal.OneLine(terminal.Format("%s %s by %s: %s", r.State, r.Ask.Profile, r.Ask.By.Person, r.Reason),
 				60)))
 		}
 		return out, cobra.ShellCompDirectiveNoFileComp
@@ -52,7 +53,7 @@ func (a *app) completeProfiles(cmd *cobra.Command, _ []string, _ string) ([]cobr
 	var out []cobra.Completion
 	for _, p := range all.Items {
 		if p.MayRequest {
-			out = append(out, cobra.CompletionWithDesc(oneLine(p.ID, 100), oneLine(format("%s %s", p.Rights, p.Description), 60)))
+			out = append(out, cobra.CompletionWithDesc(terminal.OneLine(p.ID, 100), terminal.OneLine(terminal.Format("%s %s", p.Rights, p.Description), 60)))
 		}
 	}
 	return out, cobra.ShellCompDirectiveNoFileComp
@@ -66,7 +67,7 @@ func (a *app) completeClusters(cmd *cobra.Command, _ []string, _ string) ([]cobr
 		for _, cl := range p.Clusters {
 			if p.MayRequest && !seen[cl.ID] {
 				seen[cl.ID] = true
-				out = append(out, cobra.CompletionWithDesc(oneLine(cl.ID, 100), oneLine(cl.Server, 100)))
+				out = append(out, cobra.CompletionWithDesc(terminal.OneLine(cl.ID, 100), terminal.OneLine(cl.Server, 100)))
 			}
 		}
 	}

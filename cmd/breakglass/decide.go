@@ -8,6 +8,8 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/cli/exit"
+	"github.com/breakglassd/breakglass/internal/cli/terminal"
 )
 
 func (a *app) approveCommand() *cobra.Command {
@@ -35,9 +37,9 @@ func (a *app) approveCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			a.screen.note("%s", styled(strings.TrimSuffix(a.view().describe(r), "\n")))
+			a.screen.Note("%s", terminal.Styled(strings.TrimSuffix(a.view().Describe(r), "\n")))
 			if r.State != breakglass.StatePending && r.State != breakglass.StateApproved {
-				return &failure{exit: exitOther, code: "decided", what: "too late", why: r.ID + " is already " + string(r.State)}
+				return &exit.Error{Exit: exit.Other, Code: "decided", What: "too late", Why: r.ID + " is already " + string(r.State)}
 			}
 			if err := a.confirm(ctx, yes, "approve", r.ID); err != nil {
 				return err
@@ -52,7 +54,7 @@ func (a *app) approveCommand() *cobra.Command {
 			if len(r.Missing) > 0 {
 				rest = "still needs " + strings.Join(r.Missing, " and ")
 			}
-			a.screen.note("%s approved and recorded; %s", a.screen.green("✓"), rest)
+			a.screen.Note("%s approved and recorded; %s", a.screen.Green("✓"), rest)
 			return nil
 		}}
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
@@ -67,10 +69,10 @@ func (a *app) waitsForMe(ctx context.Context, c *api.Client) ([]string, error) {
 		return nil, err
 	}
 	if n := len(all.Items); n != 1 {
-		f := &failure{exit: exitOther, code: "none", what: "nothing waits for your approval"}
+		f := &exit.Error{Exit: exit.Other, Code: "none", What: "nothing waits for your approval"}
 		if n > 1 {
-			f = usage("which one? %d wait for you: %s", n, strings.Join(ids(all.Items), ", "))
-			f.next = command("list", []string{"--for-me"})
+			f = exit.Usage("which one? %d wait for you: %s", n, strings.Join(ids(all.Items), ", "))
+			f.Next = terminal.Command("list", []string{"--for-me"})
 		}
 		return nil, f
 	}
@@ -91,10 +93,10 @@ func endable(verb string, r api.Request) error {
 	case r.State == breakglass.StatePending || r.State == breakglass.StateApproved:
 		return nil
 	case !r.State.Terminal():
-		return &failure{exit: exitOther, code: "claimed", what: "not possible now", why: "it is too late to " + verb + " " + r.ID + ": it is " +
-			string(r.State), next: command("revoke", nil, r.ID)}
+		return &exit.Error{Exit: exit.Other, Code: "claimed", What: "not possible now", Why: "it is too late to " + verb + " " + r.ID + ": it is " +
+			string(r.State), Next: terminal.Command("revoke", nil, r.ID)}
 	}
-	return &failure{exit: exitOther, code: "decided", what: "not possible now", why: r.ID + " is already " + string(r.State)}
+	return &exit.Error{Exit: exit.Other, Code: "decided", What: "not possible now", Why: r.ID + " is already " + string(r.State)}
 }
 
 // endingCommand is a command that ends something with a reason.
@@ -133,7 +135,7 @@ func (a *app) endingCommand(verb, short, done, filter string, needReason bool) *
 			if a.json() {
 				return a.printJSON(r)
 			}
-			a.screen.note("%s %s   %s", a.screen.green("✓"), what, r.ID)
+			a.screen.Note("%s %s   %s", a.screen.Green("✓"), what, r.ID)
 			return nil
 		}}
 	f := cmd.Flags()

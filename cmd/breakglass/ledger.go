@@ -12,6 +12,12 @@ import (
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/breakglassd/breakglass/internal/api"
+	"github.com/breakglassd/breakglass/internal/cli/exit"
+	"github.com/breakglassd/breakglass/internal/cli/exported"
+	"github.com/breakglassd/breakglass/internal/cli/machine"
+	"github.com/breakglassd/breakglass/internal/cli/proved"
+	"github.com/breakglassd/breakglass/internal/cli/terminal"
+	"github.com/breakglassd/breakglass/internal/cli/view"
 )
 
 func (a *app) ledgerCommand() *cobra.Command {
@@ -50,12 +56,12 @@ func (a *app) verifyCommand() *cobra.Command {
 			}
 			info, err := os.Stat(args[0])
 			if err != nil {
-				return usage("%v", err)
+				return exit.Usage("%v", err)
 			}
 			if !info.IsDir() {
 				return a.verifyCredential(args[0], verifier)
 			}
-			x, err := openExport(cmd.Context(), args[0], verifier, of.since)
+			x, err := exported.Open(cmd.Context(), args[0], verifier, of.since)
 			if err != nil {
 				return err
 			}
@@ -69,35 +75,35 @@ func (a *app) verifyCommand() *cobra.Command {
 // verifier is the public key that --key or the configuration names, for what is verified offline.
 func (a *app) verifier(key string) (note.Verifier, error) {
 	if key = cmp.Or(key, a.conf.LedgerKey); key == "" {
-		return nil, usage("which ledger? give its public key with --key")
+		return nil, exit.Usage("which ledger? give its public key with --key")
 	}
-	text, err := readLedgerKey(key)
+	text, err := machine.ReadLedgerKey(key)
 	if err != nil {
 		return nil, err
 	}
 	v, err := note.NewVerifier(text)
 	if err != nil {
-		return nil, usage("ledger key: %v", err)
+		return nil, exit.Usage("ledger key: %v", err)
 	}
 	return v, nil
 }
 
 // reportExport says what a verification found.
-func (a *app) reportExport(x *ledgerExport, all bool) error {
+func (a *app) reportExport(x *exported.Export, all bool) error {
 	if a.json() {
-		if err := a.printJSON(x.json()); err != nil {
+		if err := a.printJSON(x.JSON()); err != nil {
 			return err
 		}
 	} else {
-		a.data("%s", styled(x.summary()))
+		a.data("%s", terminal.Styled(x.Summary()))
 	}
-	if err := x.sound(a.name, all); err != nil {
+	if err := x.Sound(a.name, all); err != nil {
 		return err
 	}
-	if err := x.agreed(); err != nil || a.json() {
+	if err := x.Agreed(); err != nil || a.json() {
 		return err
 	}
-	a.data("%s", styled(x.checked()))
+	a.data("%s", terminal.Styled(x.Checked()))
 	return nil
 }
 
@@ -105,18 +111,18 @@ func (a *app) reportExport(x *ledgerExport, all bool) error {
 func (a *app) verifyCredential(path string, verifier note.Verifier) error {
 	b, err := os.ReadFile(path)
 	if err != nil {
-		return usage("%v", err)
+		return exit.Usage("%v", err)
 	}
-	p, err := checkCredential(b, verifier)
-	if errors.Is(err, errNoProof) {
-		return wrongFile(path, b)
+	p, err := proved.CheckCredential(b, verifier)
+	if errors.Is(err, proved.ErrNoProof) {
+		return exported.WrongFile(path, b)
 	}
-	if err == nil && len(p.changed) > 0 {
-		err = errors.New("the ledger says otherwise than the file:\n" + strings.Join(p.changed, "\n"))
+	if err == nil && len(p.Changed) > 0 {
+		err = errors.New("the ledger says otherwise than the file:\n" + strings.Join(p.Changed, "\n"))
 	}
 	if err != nil {
-		return &failure{exit: exitVerify, what: "VERIFICATION FAILED: " + path, why: err.Error(),
-			next: "keep the file as evidence; a true one comes from: breakglass show ID --proof"}
+		return &exit.Error{Exit: exit.Unverified, What: "VERIFICATION FAILED: " + path, Why: err.Error(),
+			Next: "keep the file as evidence; a true one comes from: breakglass show ID --proof"}
 	}
 	if a.json() {
 		return a.printJSON(struct {
@@ -130,19 +136,19 @@ func (a *app) verifyCredential(path string, verifier note.Verifier) error {
 			NotBefore   time.Time `json:"notBefore"`
 			NotAfter    time.Time `json:"notAfter"`
 			Whole       bool      `json:"whole"` // all that the file says of the request is proved
-		}{api.Meta{APIVersion: api.Version, Kind: "ProofVerification"}, verifier.Name(), p.index, p.id, p.person, p.issued.Serial,
-			p.issued.Fingerprint, p.issued.NotBefore, p.issued.NotAfter, p.request != nil})
+		}{api.Meta{APIVersion: api.Version, Kind: "ProofVerification"}, verifier.Name(), p.Index, p.ID, p.Person, p.Issued.Serial,
+			p.Issued.Fingerprint, p.Issued.NotBefore, p.Issued.NotAfter, p.Request != nil})
 	}
-	a.data("✓ certificate %s is entry #%d of %s\n", p.issued.Serial, p.index, verifier.Name())
-	if p.request != nil {
-		a.data("✓ all that the file says of %s is so in that ledger: its entries up to #%d are proven\n", p.id, p.last)
+	a.data("✓ certificate %s is entry #%d of %s\n", p.Issued.Serial, p.Index, verifier.Name())
+	if p.Request != nil {
+		a.data("✓ all that the file says of %s is so in that ledger: its entries up to #%d are proven\n", p.ID, p.Last)
 		a.data("  not proved: that nothing was recorded after them; names of people are the server's word\n\n")
-		_, err := fmt.Fprint(a.out, a.view().describe(*p.request))
+		_, err := fmt.Fprint(a.out, a.view().Describe(*p.Request))
 		return err
 	}
-	a.data("  proved      request %s of %s, serial, fingerprint %s, %s to %s\n", p.id, p.person, p.issued.Fingerprint,
-		stamp(p.issued.NotBefore), stamp(p.issued.NotAfter))
+	a.data("  proved      request %s of %s, serial, fingerprint %s, %s to %s\n", p.ID, p.Person, p.Issued.Fingerprint,
+		view.Stamp(p.Issued.NotBefore), view.Stamp(p.Issued.NotAfter))
 	a.data("  not proved  everything else that the file says of the request; a file that proves it comes from: %s\n",
-		command("show", []string{"--proof"}, p.id))
+		terminal.Command("show", []string{"--proof"}, p.ID))
 	return nil
 }

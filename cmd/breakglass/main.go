@@ -23,6 +23,11 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/breakglassd/breakglass/internal/api"
+	"github.com/breakglassd/breakglass/internal/cli/exit"
+	"github.com/breakglassd/breakglass/internal/cli/machine"
+	"github.com/breakglassd/breakglass/internal/cli/sshkeys"
+	"github.com/breakglassd/breakglass/internal/cli/terminal"
+	"github.com/breakglassd/breakglass/internal/cli/view"
 )
 
 func main() {
@@ -36,7 +41,7 @@ type app struct {
 	name   string // as people type it: "breakglass" or "kubectl breakglass"
 	in     *os.File
 	out    io.Writer
-	screen *screen
+	screen *terminal.Screen
 	env    func(string) string
 	local  func() time.Time // this machine's clock
 	skew   time.Duration    // how far the server's clock is ahead of ours, as last seen
@@ -49,15 +54,15 @@ type app struct {
 	config  string   // --config
 	output  string   // -o
 	conf    settings // all sources merged
-	keys    *identity
-	store   *store
+	keys    *sshkeys.Keys
+	store   *machine.Store
 	started bool // the command line made sense
 }
 
 func run(ctx context.Context, args []string, clock func() time.Time) int {
 	a := &app{name: "breakglass", in: os.Stdin, out: os.Stdout, env: os.Getenv, local: clock, settled: map[string]bool{}}
-	a.screen = newScreen(a.in, os.Stderr, a.env)
-	a.store = &store{env: a.env, screen: a.screen, now: a.now}
+	a.screen = terminal.New(a.in, os.Stderr, a.env)
+	a.store = &machine.Store{Env: a.env, Screen: a.screen, Now: a.now}
 	root := a.command()
 	if strings.HasPrefix(filepath.Base(args[0]), "kubectl-") {
 		a.name = "kubectl breakglass"
@@ -67,19 +72,19 @@ func run(ctx context.Context, args []string, clock func() time.Time) int {
 	root.SetArgs(args[1:])
 	root.SetIn(a.in)
 	root.SetOut(a.out)
-	root.SetErr(a.screen.w)
+	root.SetErr(a.screen.W)
 	err := root.ExecuteContext(ctx)
-	a.screen.clear()
+	a.screen.Clear()
 	if a.timeKnown { // the server was reached
 		a.tidy(ctx)
 	}
 	if err == nil {
-		return exitOK
+		return exit.OK
 	}
-	if ctx.Err() != nil && !errors.As(err, new(*failure)) {
-		err = &failure{exit: exitInterrupted, what: "interrupted"}
-	} else if !a.started && !errors.As(err, new(*failure)) {
-		err = usage("%v", err)
+	if ctx.Err() != nil && !errors.As(err, new(*exit.Error)) {
+		err = &exit.Error{Exit: exit.Interrupted, What: "interrupted"}
+	} else if !a.started && !errors.As(err, new(*exit.Error)) {
+		err = exit.Usage("%v", err)
 	}
 	return a.report(err)
 }
@@ -140,7 +145,7 @@ func (a *app) versionCommand() *cobra.Command {
 func args(least, most int, what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) < least || len(args) > most {
-			return usage("%s takes %s", cmd.CommandPath(), what)
+			return exit.Usage("%s takes %s", cmd.CommandPath(), what)
 		}
 		return nil
 	}
@@ -151,7 +156,7 @@ func group(cmd *cobra.Command, under ...*cobra.Command) *cobra.Command {
 	cmd.AddCommand(under...)
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
 		if len(args) > 0 {
-			return usage("unknown command %q for %q", args[0], cmd.CommandPath())
+			return exit.Usage("unknown command %q for %q", args[0], cmd.CommandPath())
 		}
 		return nil
 	}
@@ -163,21 +168,21 @@ func group(cmd *cobra.Command, under ...*cobra.Command) *cobra.Command {
 func one() cobra.PositionalArgs { return args(1, 1, "one request id (or the beginning of one)") }
 
 // view shows requests as of now.
-func (a *app) view() requestView { return requestView{name: a.name, now: a.now(), screen: a.screen} }
+func (a *app) view() view.View { return view.View{Name: a.name, Now: a.now(), Screen: a.screen} }
 
 // typed is a command as this program is called, for lines that are printed as they are.
-func (a *app) typed(words string, flags []string, names ...string) styled {
-	return typed(a.name, words, flags, names...)
+func (a *app) typed(words string, flags []string, names ...string) terminal.Styled {
+	return terminal.Typed(a.name, words, flags, names...)
 }
 
 // report prints an error and returns the exit code.
 func (a *app) report(err error) int {
-	f, id := explain(err)
-	code := f.code
+	f, id := exit.Explain(err)
+	code := f.Code
 	if code == "" {
-		for _, c := range exitCodes() {
-			if c.code == f.exit {
-				code = c.name
+		for _, c := range exit.Codes() {
+			if c.Code == f.Exit {
+				code = c.Name
 			}
 		}
 	}
@@ -190,21 +195,21 @@ func (a *app) report(err error) int {
 			Why       string `json:"why,omitempty"`
 			Next      string `json:"next,omitempty"`
 			RequestID string `json:"requestId,omitempty"`
-		}{api.Meta{APIVersion: api.Version, Kind: "Error"}, f.exit, code, f.what, f.why, f.next, id})
+		}{api.Meta{APIVersion: api.Version, Kind: "Error"}, f.Exit, code, f.What, f.Why, f.Next, id})
 		if err == nil {
-			fmt.Fprintln(a.screen.w, plainJSON(string(b)))
-			return f.exit
+			fmt.Fprintln(a.screen.W, terminal.PlainJSON(string(b)))
+			return f.Exit
 		}
 	}
-	a.screen.note("%s %s", a.screen.red("error:"), f.what)
-	if f.why != "" {
-		a.screen.note("why:   %s", paragraph{f.why, 7})
+	a.screen.Note("%s %s", a.screen.Red("error:"), f.What)
+	if f.Why != "" {
+		a.screen.Note("why:   %s", terminal.Paragraph{Text: f.Why, Indent: 7})
 	}
-	if f.next != "" {
-		a.screen.note("next:  %s", paragraph{asTyped(a.name, f.next), 7})
+	if f.Next != "" {
+		a.screen.Note("next:  %s", terminal.Paragraph{Text: terminal.AsTyped(a.name, f.Next), Indent: 7})
 	}
-	if id != "" && f.exit == exitOther {
-		a.screen.note("id:    %s", id)
+	if id != "" && f.Exit == exit.Other {
+		a.screen.Note("id:    %s", id)
 	}
-	return f.exit
+	return f.Exit
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/rsa"
@@ -15,7 +14,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -24,7 +22,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -35,20 +32,15 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/agent"
-	"golang.org/x/mod/sumdb/note"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/campaign"
+	"github.com/breakglassd/breakglass/internal/cli/terminal"
 	"github.com/breakglassd/breakglass/internal/ledger"
-	"github.com/breakglassd/breakglass/internal/ledger/sqlstore"
-	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/real"
-	"github.com/breakglassd/breakglass/internal/record"
 	"github.com/breakglassd/breakglass/internal/text"
-	"github.com/breakglassd/breakglass/internal/text/texttest"
 )
 
 func TestMain(m *testing.M) {
@@ -634,83 +626,6 @@ func TestProgramIsSmallAndKnowsNoClusterAndNoDatabase(t *testing.T) {
 	}
 }
 
-func TestEveryEndHasItsExitCode(t *testing.T) {
-	for class, want := range map[string]int{
-		string(record.ClassInvalid): exitUsage, string(record.ClassUnknown): exitOther, string(record.ClassDenied): exitDenied,
-		string(record.ClassPolicy): exitPolicy, string(record.ClassConflict): exitOther, string(record.ClassExpired): exitExpired,
-		string(record.ClassLimited): exitPolicy, string(record.ClassUnavailable): exitUnreachable,
-		api.ClassSignIn: exitSignIn, api.ClassInternal: exitOther, "something new": exitOther,
-	} {
-		f, _ := explain(fmt.Errorf("somewhere: %w", &api.Error{Class: class, Code: "x", Why: "y"}))
-		if f.exit != want || f.what == "" {
-			t.Errorf("class %s: exit %d (%q), want %d", class, f.exit, f.what, want)
-		}
-	}
-	by, failed := &api.Ending{Person: "carol"}, &api.Failure{}
-	for state, want := range map[breakglass.State]int{
-		breakglass.StatePending: 0, breakglass.StateApproved: 0, breakglass.StateIssuing: 0, breakglass.StateActive: 0,
-		breakglass.StateDenied:  exitDenied,
-		breakglass.StateRevoked: exitDenied, breakglass.StateWithdrawn: exitOther, breakglass.StateLapsed: exitExpired,
-		breakglass.StateExpired: exitExpired,
-		breakglass.StateFailed:  exitUnreachable, "something new": exitOther,
-	} {
-		got := 0
-		if err := outcome(api.Request{State: state, Denied: by, Revoked: by, Failed: failed}); err != nil {
-			f, _ := explain(err)
-			got = f.exit
-		}
-		if got != want {
-			t.Errorf("state %s: exit %d, want %d", state, got, want)
-		}
-	}
-}
-
-func TestWhatWasApprovedAndNotClaimedIsSaidSo(t *testing.T) {
-	f, _ := explain(outcome(api.Request{ID: "bg-0000-000", State: breakglass.StateLapsed, ClaimUntil: time.Now()}))
-	if !strings.HasPrefix(f.why, "it was approved, and not claimed until ") {
-		t.Errorf("an approved request that was not claimed: %q", f.why)
-	}
-}
-
-func TestManyApproversAreNamedByTeam(t *testing.T) {
-	var many []string
-	for i := range 299 {
-		many = append(many, fmt.Sprintf("p%d", i))
-	}
-	r := api.Request{Ask: breakglass.Requested{Quorum: policy.Quorum{Each: []policy.FrozenTeam{{ID: "security", Members: many[:12]}},
-		From: []policy.FrozenTeam{{ID: "security", Members: many[:12]}, {ID: "sre", Members: many}}}}}
-	if got := crowd(r, many); got != "299 people: security (12), sre (299)" {
-		t.Errorf("299 approvers: %q", got)
-	}
-	if got := crowd(r, many[:2]); got != "p0, p1" {
-		t.Errorf("two approvers: %q", got)
-	}
-}
-
-func TestTerminalCannotBeRewrittenByText(t *testing.T) {
-	for where, shown := range map[string]string{"format": format("%s", texttest.Nasty), "a line": oneLine(texttest.Nasty, 500),
-		"a paragraph": format("reason  %s", paragraph{texttest.Nasty, 8}), "JSON": plainJSON(strings.ToValidUTF8(texttest.Nasty, "") + "."),
-		"a style": string((&screen{w: &bytes.Buffer{}}).red(texttest.Nasty))} {
-		if where == "JSON" { // in which no line begins inside a string
-			shown = strings.ReplaceAll(shown, "\n", "")
-		}
-		texttest.Tame(t, where, shown)
-	}
-	evil := "a\x1b[2Jb\x00c\x7fd\u202ee\nf"
-	if got := format("%s|%v", evil, fmt.Errorf("%s", evil)); strings.ContainsAny(got, "\x1b\x00\x7f\u202e\n") {
-		t.Errorf("%q", got)
-	}
-	// What may have lines has none that look like ours.
-	if got := format("reason  %s", paragraph{"one\nneeds  nothing\r\u2028risk  low",
-		8}); got != "reason  one\n        needs nothing\n        risk low" {
-		t.Errorf("%q", got)
-	}
-	s := &screen{w: &bytes.Buffer{}, color: true}
-	if got := string(s.red(evil)); strings.Count(got, "\x1b") != 2 {
-		t.Errorf("%q", got)
-	}
-}
-
 func TestConfigurationIsReadStrictly(t *testing.T) {
 	good := "server: https://bg.example.com\nidentity: ~/.ssh/id\n"
 	if s, err := parseSettings([]byte(good)); err != nil || s.Server != "https://bg.example.com" {
@@ -724,36 +639,6 @@ func TestConfigurationIsReadStrictly(t *testing.T) {
 		if s, err := parseSettings([]byte(bad)); err == nil {
 			t.Errorf("%q is read as %+v", bad, s)
 		}
-	}
-}
-
-// The certificate is of a server ten minutes ahead of this machine; what it says its time is makes up for that.
-func TestClockOfThisMachineMayBeOff(t *testing.T) {
-	const ahead, life = 10 * time.Minute, 5 * time.Minute
-	key, _ := bgtest.NewCSR()
-	now := time.Now().Add(ahead)
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: now, NotAfter: now.Add(life)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	a := &app{local: time.Now}
-	x := checker{now: a.now}
-	tooLate := func() bool {
-		return slices.ContainsFunc(x.checkCertificate(cert, &kept{private: key},
-			api.Request{Ask: breakglass.Requested{TTLSeconds: int64(life / time.Second)}}),
-			func(bad string) bool { return strings.HasPrefix(bad, "it ends at") })
-	}
-	if !tooLate() {
-		t.Error("a certificate that lives longer than it was asked for is taken")
-	}
-	a.seen(api.Request{AsOf: now})
-	if tooLate() {
-		t.Error("the certificate of a server whose clock is ahead is refused although its time is known")
 	}
 }
 
@@ -807,24 +692,11 @@ func TestDaysAreRead(t *testing.T) {
 	}
 }
 
-// What a server names stands in no command of ours as a flag or as another command.
-func TestPrintedCommandsTakeNoNameForAFlag(t *testing.T) {
-	a := &app{name: "kubectl breakglass"}
-	for got, want := range map[string]string{
-		command("show", nil, "--all"):                              "breakglass show -- --all",
-		command("show", []string{"--session"}, "a; id"):            "breakglass show --session 'a; id'",
-		string(a.typed("revoke", nil, "-x")):                       "kubectl breakglass revoke -- -x",
-		asTyped(a.name, "use "+command("approve", nil, "b")):       "use kubectl breakglass approve b",
-		asTyped(a.name, "kubectl breakglass list, breakglassd, x"): "kubectl breakglass list, breakglassd, x",
-		command("request", []string{"--cluster=$(id)"}) + " …":     "breakglass request '--cluster=$(id)' …",
-	} {
-		if got != want {
-			t.Errorf("%s, want %s", got, want)
-		}
-	}
+// What a server names stands in no line that is printed as a flag or as another command.
+func TestPrintedLinesTakeNoNameForAFlag(t *testing.T) {
 	for _, evil := range []string{"--all", "$(touch pwned)", "a; id", "a\nb", "`id`", "a'b"} {
 		var out, said bytes.Buffer
-		a := &app{name: "breakglass", out: &out, screen: &screen{w: &said}}
+		a := &app{name: "breakglass", out: &out, screen: &terminal.Screen{W: &said}}
 		i := &api.CampaignItem{}
 		i.ID, i.TakeAway = evil, "kubectl delete x"
 		a.howToTakeAway(campaign.VerdictRevoke, i)
@@ -842,141 +714,9 @@ func TestPrintedCommandsTakeNoNameForAFlag(t *testing.T) {
 			t.Errorf("%q: %s, want %s", evil, waits, want)
 		}
 	}
-	over := &kept{Request: "bg-7k3m-9qx", Profile: "--all", Cluster: api.Cluster{ID: "-x"}}
-	dead, err := clientcmd.Load([]byte(tombstone(over, time.Now(), "ended")))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := dead.AuthInfos["bg-7k3m-9qx"].Exec.Args; !slices.Equal(got, []string{"ended", "--", "bg-7k3m-9qx", "-x", "--all", "ended"}) {
-		t.Errorf("%q", got)
-	}
-}
-
-func TestKubeconfigIsOneForKubectl(t *testing.T) {
-	cl := api.Cluster{ID: "prod-eu-1", Server: "https://10.20.0.1:6443", CA: "the CA\n"}
-	got, err := clientcmd.Load([]byte(marker + "bg-7k3m-9qx\n" + writeConfig("bg-7k3m-9qx", cl, "the certificate\n", "the key\n")))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := clientcmd.ConfirmUsable(*got, ""); err != nil {
-		t.Error(err)
-	}
-	ctx := got.Contexts[got.CurrentContext]
-	cluster, user := got.Clusters[ctx.Cluster], got.AuthInfos[ctx.AuthInfo]
-	if cluster.Server != cl.Server || string(cluster.CertificateAuthorityData) != cl.CA ||
-		string(user.ClientCertificateData) != "the certificate\n" || string(user.ClientKeyData) != "the key\n" {
-		t.Errorf("%+v\n%+v", cluster, user)
-	}
-}
-
-func TestLedgerMustContinueTheOneSeenBefore(t *testing.T) {
-	ctx := t.Context()
-	skey, vkey, err := ledger.NewKey(bgtest.Origin)
-	if err != nil {
-		t.Fatal(err)
-	}
-	signer, err := note.NewSigner(skey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	verifier, err := note.NewVerifier(vkey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	// Two ledgers of one key: what a rollback or a thief of the key makes.
-	open := func(kind string) (l *ledger.Ledger, early, late ledger.Checkpoint) {
-		path := filepath.Join(t.TempDir(), "ledger.db")
-		if err := sqlstore.Create(ctx, path); err != nil {
-			t.Fatal(err)
-		}
-		store, err := sqlstore.Open(ctx, path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if l, err = ledger.Open(ctx, store, signer, verifier); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { l.Close() })
-		for _, cp := range []*ledger.Checkpoint{&early, &late} {
-			for range 3 {
-				if _, err := l.Append(ctx, time.Now(), "s", ledger.AnyVersion, nil, ledger.Draft{Kind: kind, Body: []byte("{}")}); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if *cp, err = l.Checkpoint(ctx); err != nil {
-				t.Fatal(err)
-			}
-		}
-		return l, early, late
-	}
-	mine, early, late := open("one")
-	other, otherEarly, otherLate := open("other")
-	client := func(l *ledger.Ledger) *api.Client {
-		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			from, _ := strconv.ParseInt(r.FormValue("from"), 10, 64)
-			to, _ := strconv.ParseInt(r.FormValue("to"), 10, 64)
-			out := api.Consistency{Meta: api.Meta{APIVersion: api.Version}}
-			proof, err := l.Consistency(r.Context(), from, to)
-			if err != nil {
-				w.WriteHeader(http.StatusNotFound)
-				return
-			}
-			for _, h := range proof {
-				out.Hashes = append(out.Hashes, h[:])
-			}
-			_ = json.NewEncoder(w).Encode(out)
-		}))
-		t.Cleanup(srv.Close)
-		return &api.Client{Server: srv.URL, HTTP: srv.Client()}
-	}
-	for _, c := range []struct {
-		name        string
-		server      *ledger.Ledger
-		before, now ledger.Checkpoint
-		good        bool
-	}{
-		{"it grew", mine, early, late, true},
-		{"the same", mine, late, late, true},
-		{"another run saw a later one meanwhile", mine, late, early, true},
-		{"rewritten and longer", other, early, otherLate, false},
-		{"rewritten and as long", other, late, otherLate, false},
-		{"rolled back", other, late, otherEarly, false},
-	} {
-		err := continues(ctx, client(c.server), trust{Checkpoint: string(c.before.Note), verifier: verifier}, c.now)
-		if f, _ := explain(cmp.Or(err, error(&failure{}))); (err == nil) != c.good || !c.good && f.exit != exitVerify {
-			t.Errorf("%s: %v", c.name, err)
-		}
-	}
 }
 
 func FuzzSettings(f *testing.F) {
 	f.Add([]byte("server: https://bg.example.com\ncaFile: x\nidentity: y\nledgerKey: z\n"))
 	f.Fuzz(func(t *testing.T, b []byte) { _, _ = parseSettings(b) })
-}
-
-func FuzzCredential(f *testing.F) {
-	_, vkey, err := ledger.NewKey("fuzz")
-	if err != nil {
-		f.Fatal(err)
-	}
-	v, err := note.NewVerifier(vkey)
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add([]byte(`{"apiVersion":"breakglass/v1","kind":"Credential","certificate":"-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----","issued":"AA==","proof":""}`))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		if _, err := checkCredential(b, v); err == nil {
-			t.Error("something nobody signed is proven")
-		}
-	})
-}
-
-func FuzzLeaf(f *testing.F) {
-	f.Add([]byte("ledger-leaf v1\nstream bg-7k3m-9qx\nnumber 1\nkind withdrawn/v1\ntime 2026-11-22T03:45:00.000000000Z\n\n" +
-		"{\"by\":{\"channel\":\"key\"}}"))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		if ev, err := eventIn(b, "bg-7k3m-9qx"); err == nil && ev == nil {
-			t.Error("no event and no error")
-		}
-	})
 }

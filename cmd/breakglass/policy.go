@@ -9,6 +9,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/breakglassd/breakglass/internal/api"
+	"github.com/breakglassd/breakglass/internal/cli/exit"
+	"github.com/breakglassd/breakglass/internal/cli/terminal"
 	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/text"
 )
@@ -39,7 +41,7 @@ func (a *app) policyShow() *cobra.Command {
 			a.data("%s", fileText(p.InForce.Text))
 			return nil
 		}
-		a.data("%s", styled(a.describePolicy(p)))
+		a.data("%s", terminal.Styled(a.describePolicy(p)))
 		return nil
 	}}
 	cmd.Flags().BoolVar(&whole, "text", false, "print the file that is in force")
@@ -49,7 +51,7 @@ func (a *app) policyShow() *cobra.Command {
 // describePolicy says how the access policy stands.
 func (a *app) describePolicy(p api.Policy) string {
 	var b strings.Builder
-	line := func(f string, args ...any) { b.WriteString(format(f, args...) + "\n") }
+	line := func(f string, args ...any) { b.WriteString(terminal.Format(f, args...) + "\n") }
 	line("in force  %s since %s: %s", p.InForce.Digest, p.Since.Local().Format(time.DateTime), p.Why)
 	switch {
 	case p.Team != "" && p.Agreed:
@@ -112,7 +114,7 @@ func (a *app) policyDiff() *cobra.Command {
 		case p.Waiting != nil:
 			next, err = p.Waiting.Parse()
 		default:
-			a.screen.note("no change waits")
+			a.screen.Note("no change waits")
 			next = old
 		}
 		switch changes := policyChanges(old, next); {
@@ -149,15 +151,15 @@ func policyChanges(old, next *policy.Policy) policyDifference {
 }
 
 // lines has what adds or eases with a plus, what takes away with a minus.
-func (d policyDifference) lines() styled {
+func (d policyDifference) lines() terminal.Styled {
 	var b strings.Builder
 	for _, x := range d.Takes {
-		b.WriteString(format("- %s\n", x))
+		b.WriteString(terminal.Format("- %s\n", x))
 	}
 	for _, x := range d.Adds {
-		b.WriteString(format("+ %s\n", x))
+		b.WriteString(terminal.Format("+ %s\n", x))
 	}
-	return styled(b.String())
+	return terminal.Styled(b.String())
 }
 
 func (a *app) policyApprove() *cobra.Command {
@@ -183,8 +185,8 @@ func (a *app) policyApprove() *cobra.Command {
 			case p.Waiting != nil && named(p.Waiting.Digest):
 				v = *p.Waiting
 			case !named(p.InForce.Digest):
-				return &failure{exit: exitOther, code: "policy/digest", what: "not signed", why: args[0] + " is neither the access policy that " +
-					"waits nor the one in force", next: command("policy show", nil)}
+				return &exit.Error{Exit: exit.Other, Code: "policy/digest", What: "not signed", Why: args[0] + " is neither the access policy that " +
+					"waits nor the one in force", Next: terminal.Command("policy show", nil)}
 			}
 			old, err := p.InForce.Parse()
 			if err != nil {
@@ -202,7 +204,7 @@ func (a *app) policyApprove() *cobra.Command {
 				a.data("%s", shown)
 			}
 			if waive {
-				a.screen.note("%s new keys and accounts will count for approvals at once, if two people say so", a.screen.yellow("!"))
+				a.screen.Note("%s new keys and accounts will count for approvals at once, if two people say so", a.screen.Yellow("!"))
 			}
 			if err := a.confirm(ctx, yes, "approve", v.String()); err != nil {
 				return err
@@ -219,7 +221,7 @@ func (a *app) policyApprove() *cobra.Command {
 			if again {
 				done = "you have signed it already"
 			}
-			a.screen.note("%s %s; %s", a.screen.green("✓"), done, styled(a.afterSigning(v.Digest, after)))
+			a.screen.Note("%s %s; %s", a.screen.Green("✓"), done, terminal.Styled(a.afterSigning(v.Digest, after)))
 			return nil
 		}}
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
@@ -242,11 +244,11 @@ func (a *app) afterSigning(digest string, p api.Policy) string {
 }
 
 // fileText is a file that another party sent, fit for a screen, with its indentation.
-func fileText(s string) styled {
+func fileText(s string) terminal.Styled {
 	var b strings.Builder
 	for line := range strings.SplitSeq(strings.TrimSuffix(s, "\n"), "\n") {
 		rest := strings.TrimLeft(line, " ")
 		b.WriteString(line[:len(line)-len(rest)] + text.Clean(rest) + "\n")
 	}
-	return styled(b.String())
+	return terminal.Styled(b.String())
 }

@@ -16,6 +16,10 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/cli/exit"
+	"github.com/breakglassd/breakglass/internal/cli/proved"
+	"github.com/breakglassd/breakglass/internal/cli/terminal"
+	"github.com/breakglassd/breakglass/internal/cli/view"
 	"github.com/breakglassd/breakglass/internal/text"
 )
 
@@ -39,7 +43,7 @@ func (a *app) statusCommand() *cobra.Command {
 					if r.State.Terminal() {
 						which = "your latest request; none of yours is under way"
 					}
-					a.screen.note("%s", which)
+					a.screen.Note("%s", which)
 				}
 			}
 			if err != nil {
@@ -47,7 +51,7 @@ func (a *app) statusCommand() *cobra.Command {
 			}
 			a.seen(r)
 			if watch {
-				a.screen.note("%s  %s asks for %s on %s", a.screen.bold(r.ID), person(r, r.Ask.By.Person), r.Ask.Profile, r.Ask.Cluster)
+				a.screen.Note("%s  %s asks for %s on %s", a.screen.Bold(r.ID), view.Person(r, r.Ask.By.Person), r.Ask.Profile, r.Ask.Cluster)
 				if r, err = a.await(cmd.Context(), c, r, 0, func(r api.Request) bool { return r.State.Terminal() }); err != nil {
 					return err
 				}
@@ -55,10 +59,10 @@ func (a *app) statusCommand() *cobra.Command {
 			if a.json() {
 				err = a.printJSON(r)
 			} else {
-				a.data("%s  %s  %s on %s for %s   %s\n", r.ID, r.State, r.Ask.Profile, r.Ask.Cluster, seconds(r.Ask.TTLSeconds), a.view().waiting(r))
+				a.data("%s  %s  %s on %s for %s   %s\n", r.ID, r.State, r.Ask.Profile, r.Ask.Cluster, view.Seconds(r.Ask.TTLSeconds), a.view().Waiting(r))
 			}
 			if err == nil && watch {
-				err = outcome(r)
+				err = exit.Outcome(r)
 			}
 			return err
 		}}
@@ -79,8 +83,8 @@ func (a *app) latest(cmd *cobra.Command, c *api.Client) (api.Request, error) {
 	if len(mine.Items) > 0 {
 		return mine.Items[0], nil
 	}
-	return api.Request{}, &failure{exit: exitOther, code: "none", what: "you have made no request in the last 30 days",
-		next: command("list", nil) + " shows everybody's"}
+	return api.Request{}, &exit.Error{Exit: exit.Other, Code: "none", What: "you have made no request in the last 30 days",
+		Next: terminal.Command("list", nil) + " shows everybody's"}
 }
 
 func (a *app) listCommand() *cobra.Command {
@@ -94,13 +98,13 @@ func (a *app) listCommand() *cobra.Command {
 				return err
 			}
 			if limit < 0 {
-				return usage("--limit %d is not a number of requests", limit)
+				return exit.Usage("--limit %d is not a number of requests", limit)
 			}
 			filter := api.FilterAll
 			for f, on := range map[string]bool{api.FilterMine: mine, api.FilterForMe: forMe, api.FilterActive: active, api.FilterTouched: touched,
 				api.FilterUnacknowledged: unacknowledged} {
 				if on && filter != api.FilterAll {
-					return usage("--mine, --for-me, --active, --touched and --unacknowledged exclude each other")
+					return exit.Usage("--mine, --for-me, --active, --touched and --unacknowledged exclude each other")
 				}
 				if on {
 					filter = f
@@ -115,7 +119,7 @@ func (a *app) listCommand() *cobra.Command {
 				return err
 			}
 			if all.Next > 0 {
-				a.screen.note("the newest %d; older ones are not shown: see --limit", len(all.Items))
+				a.screen.Note("the newest %d; older ones are not shown: see --limit", len(all.Items))
 			}
 			if a.json() {
 				return a.printJSON(all)
@@ -125,9 +129,9 @@ func (a *app) listCommand() *cobra.Command {
 			slices.Reverse(all.Items)
 			for _, r := range all.Items {
 				a.seen(r)
-				fmt.Fprintln(w, format("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d/%d\t%s", r.ID, r.State, r.Ask.By.Person, r.Ask.Cluster, r.Ask.Profile,
-					seconds(r.Ask.TTLSeconds),
-					text.About(a.now().Sub(r.RequestedAt)), len(r.Approvals), r.Ask.Quorum.Count, oneLine(r.Reason, 60)))
+				fmt.Fprintln(w, terminal.Format("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d/%d\t%s", r.ID, r.State, r.Ask.By.Person, r.Ask.Cluster, r.Ask.Profile,
+					view.Seconds(r.Ask.TTLSeconds),
+					text.About(a.now().Sub(r.RequestedAt)), len(r.Approvals), r.Ask.Quorum.Count, terminal.OneLine(r.Reason, 60)))
 			}
 			return w.Flush()
 		}}
@@ -151,7 +155,7 @@ func parseDays(s string) (int, error) {
 	} else if d, err := time.ParseDuration(s); err == nil && d > 0 && d <= 90*24*time.Hour {
 		return int((d + 24*time.Hour - 1) / (24 * time.Hour)), nil
 	}
-	return 0, usage("--since %s is not a number of days from 1d to 90d", s)
+	return 0, exit.Usage("--since %s is not a number of days from 1d to 90d", s)
 }
 
 func (a *app) showCommand() *cobra.Command {
@@ -165,7 +169,7 @@ func (a *app) showCommand() *cobra.Command {
 			"ledger verify.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if session && proof {
-				return usage("--session and --proof exclude each other")
+				return exit.Usage("--session and --proof exclude each other")
 			}
 			if session {
 				if err := a.formats("json", "html", "text"); err != nil {
@@ -178,7 +182,7 @@ func (a *app) showCommand() *cobra.Command {
 				return a.sessionReport(cmd.Context(), c, args[0], out)
 			}
 			if out != "" {
-				return usage("--out goes with --session")
+				return exit.Usage("--out goes with --session")
 			}
 			c, err := a.reader()
 			if err != nil {
@@ -202,9 +206,9 @@ func (a *app) showCommand() *cobra.Command {
 					Entries []api.Entry `json:"entries"`
 				}{api.Meta{APIVersion: api.Version, Kind: "RequestHistory"}, r, h.Entries})
 			}
-			fmt.Fprint(a.out, a.view().describe(r))
+			fmt.Fprint(a.out, a.view().Describe(r))
 			a.data("\nledger      every entry is proven to be in it\n")
-			return a.view().entries(a.out, h.Entries)
+			return a.view().Entries(a.out, h.Entries)
 		}}
 	f := cmd.Flags()
 	f.BoolVar(&session, "session", false, "the report on what was done with it")
@@ -216,7 +220,7 @@ func (a *app) showCommand() *cobra.Command {
 // printProof prints the proof of a request's certificate, from a history that is proven.
 func (a *app) printProof(r api.Request, h api.History) error {
 	for _, e := range h.Entries {
-		ev, err := eventIn(e.Leaf, r.ID)
+		ev, err := proved.EventIn(e.Leaf, r.ID)
 		if err != nil {
 			return err
 		}
@@ -232,11 +236,11 @@ func (a *app) printProof(r api.Request, h api.History) error {
 		if err != nil {
 			return err
 		}
-		return a.printJSON(certificateProof{Meta: api.Meta{APIVersion: api.Version, Kind: "CertificateProof"}, Request: r,
+		return a.printJSON(proved.CertificateProof{Meta: api.Meta{APIVersion: api.Version, Kind: "CertificateProof"}, Request: r,
 			Certificate: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: issued.Certificate})),
 			Proof:       string(words), Issued: e.Leaf, Entries: h.Entries, Checkpoint: h.Checkpoint})
 	}
-	return &failure{exit: exitOther, code: "not-issued", what: "nothing to prove", why: r.ID + " is " + string(r.State) +
+	return &exit.Error{Exit: exit.Other, Code: "not-issued", What: "nothing to prove", Why: r.ID + " is " + string(r.State) +
 		": it gave no certificate"}
 }
 
@@ -276,12 +280,12 @@ func (a *app) profilesCommand() *cobra.Command {
 				for _, ch := range p.Quorum.Channels {
 					by = append(by, string(ch))
 				}
-				need := fmt.Sprintf("%d of %s", p.Quorum.Count, strings.Join(teams(p.Quorum.From), ", "))
+				need := fmt.Sprintf("%d of %s", p.Quorum.Count, strings.Join(view.Teams(p.Quorum.From), ", "))
 				if len(p.Quorum.Each) > 0 {
-					need += ", one each of " + strings.Join(teams(p.Quorum.Each), ", ")
+					need += ", one each of " + strings.Join(view.Teams(p.Quorum.Each), ", ")
 				}
-				fmt.Fprintln(w, format("%s\t%s\t%s\t%s, at most %s\t%s\t%s\t%s", p.ID, strings.Join(clusters, ","), p.Rights,
-					seconds(p.DefaultTTLSeconds), seconds(p.MaxTTLSeconds),
+				fmt.Fprintln(w, terminal.Format("%s\t%s\t%s\t%s, at most %s\t%s\t%s\t%s", p.ID, strings.Join(clusters, ","), p.Rights,
+					view.Seconds(p.DefaultTTLSeconds), view.Seconds(p.MaxTTLSeconds),
 					strings.Join(may, ", "), need, strings.Join(by, ", ")))
 			}
 			return w.Flush()
@@ -319,12 +323,12 @@ func (a *app) logoutCommand() *cobra.Command {
 			if c.Session.Token != "" {
 				a.tidy(cmd.Context())
 			}
-			removed, left, err := a.store.wipe(c.Server, keys)
+			removed, left, err := a.store.Wipe(c.Server, keys)
 			if err != nil {
 				return err
 			}
 			if c.Session.Token != "" {
-				if err := a.store.keepSession(c.Server, api.Session{}); err != nil {
+				if err := a.store.KeepSession(c.Server, api.Session{}); err != nil {
 					return err
 				}
 				err = c.Logout(cmd.Context())
@@ -341,12 +345,12 @@ func (a *app) logoutCommand() *cobra.Command {
 					Left    []string `json:"keysLeft"`
 				}{api.Meta{APIVersion: api.Version, Kind: "SignedOut"}, removed, left})
 			}
-			a.screen.note("%s signed out", a.screen.green("✓"))
+			a.screen.Note("%s signed out", a.screen.Green("✓"))
 			if len(removed) > 0 {
-				a.screen.note("  removed from this machine: the keys of %s, and what was written with them", strings.Join(removed, ", "))
+				a.screen.Note("  removed from this machine: the keys of %s, and what was written with them", strings.Join(removed, ", "))
 			}
 			if len(left) > 0 {
-				a.screen.note("%s the keys of %s are still on this machine; remove them too: %s", a.screen.yellow("!"),
+				a.screen.Note("%s the keys of %s are still on this machine; remove them too: %s", a.screen.Yellow("!"),
 					strings.Join(left, ", "), a.typed("logout", []string{"--keys"}))
 			}
 			return nil

@@ -12,6 +12,10 @@ import (
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/campaign"
+	"github.com/breakglassd/breakglass/internal/cli/exit"
+	"github.com/breakglassd/breakglass/internal/cli/exported"
+	"github.com/breakglassd/breakglass/internal/cli/terminal"
+	"github.com/breakglassd/breakglass/internal/cli/view"
 	"github.com/breakglassd/breakglass/internal/ledger"
 )
 
@@ -19,22 +23,22 @@ import (
 // made of its entries.
 
 // sound opens an export and refuses one that is not sound.
-func (a *app) sound(ctx context.Context, dir string, of anchored) (*ledgerExport, error) {
+func (a *app) sound(ctx context.Context, dir string, of anchored) (*exported.Export, error) {
 	verifier, err := a.verifier(of.key)
 	if err != nil {
 		return nil, err
 	}
-	x, err := openExport(ctx, dir, verifier, of.since)
+	x, err := exported.Open(ctx, dir, verifier, of.since)
 	if err != nil {
 		return nil, err
 	}
-	if err := x.sound(a.name, false); err != nil {
-		f, _ := explain(err)
-		f.why += "\nnothing of it is shown"
+	if err := x.Sound(a.name, false); err != nil {
+		f, _ := exit.Explain(err)
+		f.Why += "\nnothing of it is shown"
 		return nil, f
 	}
-	a.screen.note("%s %s: %d entries verified; what follows is as of its last one, %s", a.screen.green("✓"), x.report.Origin,
-		x.report.Entries, stamp(x.last))
+	a.screen.Note("%s %s: %d entries verified; what follows is as of its last one, %s", a.screen.Green("✓"), x.Report.Origin,
+		x.Report.Entries, view.Stamp(x.Last))
 	return x, nil
 }
 
@@ -68,20 +72,20 @@ func (a *app) readingList() *cobra.Command {
 				return err
 			}
 			within := func(first, last time.Time) bool { return (end.IsZero() || first.Before(end)) && !last.Before(begin) }
-			r := x.reading("LedgerGrants")
-			for _, g := range x.auditor.Requests() {
-				first, last, ok := accessTimes(g)
+			r := x.Reading("LedgerGrants")
+			for _, g := range x.Auditor.Requests() {
+				first, last, ok := exported.AccessTimes(g)
 				if ok && within(first, last) || !ok && all && within(g.At, g.LastAt) {
-					r.Grants = append(r.Grants, x.request(g))
+					r.Grants = append(r.Grants, x.Request(g))
 				}
 			}
-			for _, c := range x.auditor.Campaigns() {
+			for _, c := range x.Auditor.Campaigns() {
 				last := c.ClosedAt
 				if c.Closed == nil {
-					last = x.last
+					last = x.Last
 				}
 				if within(c.At, last) {
-					r.Reviews = append(r.Reviews, outcomeOf(c, false))
+					r.Reviews = append(r.Reviews, exported.ReviewOf(c, false))
 				}
 			}
 			return a.printReading(r)
@@ -108,19 +112,19 @@ func (a *app) readingShow() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			requests, campaigns := x.auditor.Requests(), x.auditor.Campaigns()
+			requests, campaigns := x.Auditor.Requests(), x.Auditor.Campaigns()
 			requests = slices.DeleteFunc(requests, func(r *breakglass.Request) bool { return !breakglass.Names(args[1], r.ID) })
 			campaigns = slices.DeleteFunc(campaigns, func(c *campaign.Campaign) bool { return !breakglass.Names(args[1], c.ID) })
-			r := x.reading("LedgerEntry")
+			r := x.Reading("LedgerEntry")
 			switch {
 			case len(requests)+len(campaigns) != 1:
-				return &failure{exit: exitOther, code: "unknown", what: "not found",
-					why:  fmt.Sprintf("%d requests and %d reviews in it are called %q", len(requests), len(campaigns), args[1]),
-					next: command("ledger list", []string{"--all", "--key=KEY"}, args[0])}
+				return &exit.Error{Exit: exit.Other, Code: "unknown", What: "not found",
+					Why:  fmt.Sprintf("%d requests and %d reviews in it are called %q", len(requests), len(campaigns), args[1]),
+					Next: terminal.Command("ledger list", []string{"--all", "--key=KEY"}, args[0])}
 			case len(campaigns) == 1:
-				r.Reviews = append(r.Reviews, outcomeOf(campaigns[0], true))
+				r.Reviews = append(r.Reviews, exported.ReviewOf(campaigns[0], true))
 				if a.output == "" || a.output == "text" {
-					if err := r.Reviews[0].text(a.out); err != nil {
+					if err := r.Reviews[0].Text(a.out); err != nil {
 						return err
 					}
 					a.data("\nWhat each item said in words is in the review's evidence bundle: %s\n", a.typed("recert verify", nil, "BUNDLE"))
@@ -128,17 +132,17 @@ func (a *app) readingShow() *cobra.Command {
 				}
 				return a.printReading(r)
 			}
-			r.Grants = append(r.Grants, x.request(requests[0]))
+			r.Grants = append(r.Grants, x.Request(requests[0]))
 			if a.output != "" && a.output != "text" {
 				return a.printReading(r)
 			}
 			shown := r.Grants[0]
 			shown.Reason = cmp.Or(shown.Reason, "(erased)")
-			if _, err := fmt.Fprint(a.out, a.view().describe(shown)); err != nil {
+			if _, err := fmt.Fprint(a.out, a.view().Describe(shown)); err != nil {
 				return err
 			}
 			var entries []api.Entry
-			err = x.archive.Entries(cmd.Context(), func(e ledger.Entry) error {
+			err = x.Archive.Entries(cmd.Context(), func(e ledger.Entry) error {
 				if e.Stream == shown.ID {
 					entries = append(entries, api.Entry{Index: e.Seq, Number: e.StreamSeq, Kind: e.Kind, Time: e.Time, Event: e.Body, Texts: e.Texts})
 				}
@@ -148,7 +152,7 @@ func (a *app) readingShow() *cobra.Command {
 				return err
 			}
 			a.data("\nledger      %d entries, as exported\n", len(entries))
-			return a.view().entries(a.out, entries)
+			return a.view().Entries(a.out, entries)
 		}}
 	of.flags(cmd)
 	return cmd
@@ -161,21 +165,21 @@ func day(s, flag string) (time.Time, error) {
 	}
 	t, err := time.Parse(time.DateOnly, s)
 	if err != nil {
-		return t, usage("--%s %s is not a day as 2006-01-02", flag, s)
+		return t, exit.Usage("--%s %s is not a day as 2006-01-02", flag, s)
 	}
 	return t, nil
 }
 
 // printReading prints a list of grants and reviews in the form that was asked for.
-func (a *app) printReading(r reading) error {
+func (a *app) printReading(r exported.Reading) error {
 	switch a.output {
 	case "json":
 		return a.printJSON(r)
 	case "csv":
-		return r.csv(a.out)
+		return r.CSV(a.out)
 	}
 	if len(r.Grants) == 0 {
-		a.screen.note("no grant")
+		a.screen.Note("no grant")
 	}
-	return r.text(a.out)
+	return r.Text(a.out)
 }

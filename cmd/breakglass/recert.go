@@ -18,6 +18,8 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/campaign"
+	"github.com/breakglassd/breakglass/internal/cli/exit"
+	"github.com/breakglassd/breakglass/internal/cli/terminal"
 	"github.com/breakglassd/breakglass/internal/recert"
 )
 
@@ -49,7 +51,7 @@ func (a *app) recertStart() *cobra.Command {
 			if err := a.confirm(cmd.Context(), yes, "start", "campaign"); err != nil {
 				return err
 			}
-			a.screen.status("looking at the clusters …")
+			a.screen.Status("looking at the clusters …")
 			x, err := c.StartCampaign(cmd.Context())
 			if err != nil {
 				return err
@@ -65,12 +67,12 @@ func (a *app) showCampaign(x api.Campaign) error {
 	if a.json() {
 		return a.printJSON(x)
 	}
-	a.screen.note("%s %s   %s", a.screen.green("✓"), x.ID, standing(x))
+	a.screen.Note("%s %s   %s", a.screen.Green("✓"), x.ID, standing(x))
 	if x.Unsettled > 0 {
-		a.screen.note("%s %d items were escalated and still need somebody", a.screen.yellow("!"), x.Unsettled)
+		a.screen.Note("%s %d items were escalated and still need somebody", a.screen.Yellow("!"), x.Unsettled)
 	}
 	if x.ForMe > 0 {
-		a.screen.note("%d items wait for you: %s", x.ForMe, a.typed("recert review", nil))
+		a.screen.Note("%d items wait for you: %s", x.ForMe, a.typed("recert review", nil))
 	}
 	return nil
 }
@@ -146,8 +148,8 @@ func (a *app) campaignOrItem(ctx context.Context, c *api.Client, args []string) 
 			return x, false, err
 		}
 		if len(matches(last, args[0])) == 0 {
-			return x, false, &failure{exit: exitUsage, what: fmt.Sprintf("%q is neither a campaign nor an item of the last one", args[0]),
-				next: "see: " + command("recert list", nil) + ", " + command("recert show", []string{"--all"})}
+			return x, false, &exit.Error{Exit: exit.BadUsage, What: fmt.Sprintf("%q is neither a campaign nor an item of the last one", args[0]),
+				Next: "see: " + terminal.Command("recert list", nil) + ", " + terminal.Command("recert show", []string{"--all"})}
 		}
 		x, typed, err = last, args[0], nil
 	}
@@ -167,7 +169,7 @@ func (a *app) itemTable(items []api.CampaignItem, all bool) error {
 	for n := range items {
 		i := &items[n]
 		if all || i.Present() != campaign.OutcomeKeep {
-			fmt.Fprint(w, format("%s\t%s\t%s\t%s\t%s\n", i.ID, string(i.State), string(i.Risk), i.What(), oneLine(i.Title, 80)))
+			fmt.Fprint(w, terminal.Format("%s\t%s\t%s\t%s\t%s\n", i.ID, string(i.State), string(i.Risk), i.What(), terminal.OneLine(i.Title, 80)))
 		}
 	}
 	return w.Flush()
@@ -175,36 +177,36 @@ func (a *app) itemTable(items []api.CampaignItem, all bool) error {
 
 // describeItem shows everything about one item, for somebody who is to answer it.
 func (a *app) describeItem(i *api.CampaignItem) {
-	mark := a.screen.yellow(string(i.State))
+	mark := a.screen.Yellow(string(i.State))
 	if i.State.Together() {
-		mark = a.screen.style("", string(i.State))
+		mark = a.screen.Style("", string(i.State))
 	}
-	a.data("\n%s\n  %s   risk %s   %s\n", a.screen.bold(oneLine(i.Title, 160)), mark, string(i.Risk), i.What())
+	a.data("\n%s\n  %s   risk %s   %s\n", a.screen.Bold(terminal.OneLine(i.Title, 160)), mark, string(i.Risk), i.What())
 	if i.Was != "" {
 		a.data("  before: %s\n", i.Was)
 	}
 	for _, e := range i.Evidence {
-		a.data("  · %s\n", oneLine(e, 200))
+		a.data("  · %s\n", terminal.OneLine(e, 200))
 	}
 	if len(i.Grants) > 0 {
-		a.data("  gives: %s\n", oneLine(strings.Join(i.Grants, ", "), 300))
+		a.data("  gives: %s\n", terminal.OneLine(strings.Join(i.Grants, ", "), 300))
 	}
 	if i.Admin {
 		a.data("  %d people must say keep\n", i.Need)
 	}
 	for _, w := range i.Earlier {
-		a.data("  %s: %s %s %s (said otherwise later)\n", w.Person, w.Verdict, w.At.Local().Format("2006-01-02 15:04"), oneLine(w.Reason, 200))
+		a.data("  %s: %s %s %s (said otherwise later)\n", w.Person, w.Verdict, w.At.Local().Format("2006-01-02 15:04"), terminal.OneLine(w.Reason, 200))
 	}
 	for _, w := range i.Words {
-		a.data("  %s: %s %s %s\n", w.Person, w.Verdict, w.At.Local().Format("2006-01-02 15:04"), oneLine(w.Reason, 200))
+		a.data("  %s: %s %s %s\n", w.Person, w.Verdict, w.At.Local().Format("2006-01-02 15:04"), terminal.OneLine(w.Reason, 200))
 	}
 	if i.TakeAway != "" {
 		a.data("  to take it away:\n")
 		for line := range strings.Lines(i.TakeAway) {
-			a.data("    %s\n", styled(exactLines(strings.TrimRight(line, "\n")))) // a command to copy: no space of it is merged
+			a.data("    %s\n", terminal.Styled(terminal.ExactLines(strings.TrimRight(line, "\n")))) // a command to copy: no space of it is merged
 		}
 	} else if i.Advice != "" {
-		a.data("  to take it away: %s\n", oneLine(i.Advice, 300))
+		a.data("  to take it away: %s\n", terminal.OneLine(i.Advice, 300))
 	}
 	a.data("  %s\n", i.ID)
 }
@@ -236,9 +238,9 @@ func (a *app) item(x api.CampaignItems, typed string) (int, error) {
 	case 1:
 		return hits[0], nil
 	case 0:
-		return 0, usage("%s has no item %q; see: %s", x.Campaign.ID, typed, a.typed("recert show", []string{"--all"}))
+		return 0, exit.Usage("%s has no item %q; see: %s", x.Campaign.ID, typed, a.typed("recert show", []string{"--all"}))
 	}
-	return 0, usage("%q could be %d items of %s, like %s and %s: write more of it", typed, len(hits), x.Campaign.ID, x.Items[hits[0]].ID,
+	return 0, exit.Usage("%q could be %d items of %s, like %s and %s: write more of it", typed, len(hits), x.Campaign.ID, x.Items[hits[0]].ID,
 		x.Items[hits[1]].ID)
 }
 
@@ -261,7 +263,7 @@ func (a *app) recertReview() *cobra.Command {
 			if a.json() {
 				return a.printJSON(x)
 			}
-			if !a.screen.interactive() {
+			if !a.screen.Interactive() {
 				return a.itemTable(x.Items, true)
 			}
 			return a.review(ctx, c, x, together)
@@ -280,7 +282,7 @@ func (a *app) review(ctx context.Context, c *api.Client, x api.CampaignItems, to
 			if err := a.itemTable(easy, true); err != nil {
 				return err
 			}
-			reason, err := a.screen.ask(ctx, false, "Keep these %d? Say why, or nothing to go through them later: ", len(easy))
+			reason, err := a.screen.Ask(ctx, false, "Keep these %d? Say why, or nothing to go through them later: ", len(easy))
 			if err != nil {
 				return err
 			}
@@ -294,7 +296,7 @@ func (a *app) review(ctx context.Context, c *api.Client, x api.CampaignItems, to
 	for n := range x.Items {
 		i := &x.Items[n]
 		a.describeItem(i)
-		answer, err := a.screen.ask(ctx, false, "%d of %d: [k]eep, [r]evoke, [s]kip, [q]uit? ", n+1, len(x.Items))
+		answer, err := a.screen.Ask(ctx, false, "%d of %d: [k]eep, [r]evoke, [s]kip, [q]uit? ", n+1, len(x.Items))
 		if err != nil {
 			return err
 		}
@@ -308,7 +310,7 @@ func (a *app) review(ctx context.Context, c *api.Client, x api.CampaignItems, to
 		}
 		reason := ""
 		if verdict == campaign.VerdictRevoke || i.High() {
-			if reason, err = a.screen.ask(ctx, false, "Why? "); err != nil {
+			if reason, err = a.screen.Ask(ctx, false, "Why? "); err != nil {
 				return err
 			}
 		}
@@ -335,16 +337,16 @@ func (a *app) howToTakeAway(v campaign.Verdict, i *api.CampaignItem) {
 	}
 	if i.TakeAway != "" {
 		for line := range strings.Lines(i.TakeAway) {
-			a.data("%s\n", styled(exactLines(strings.TrimRight(line, "\n"))))
+			a.data("%s\n", terminal.Styled(terminal.ExactLines(strings.TrimRight(line, "\n"))))
 		}
 		then := "and the next look at the cluster proves it"
 		if !i.Provable() {
 			then = "no look at the cluster can prove it"
 		}
-		a.screen.note("run this; then: %s   %s", a.typed("recert ack", []string{"--item=" + i.ID}), then)
+		a.screen.Note("run this; then: %s   %s", a.typed("recert ack", []string{"--item=" + i.ID}), then)
 		return
 	}
-	a.screen.note("to make it so: %s", cmp.Or(i.Advice, "see "+string(a.typed("recert show", nil))))
+	a.screen.Note("to make it so: %s", cmp.Or(i.Advice, "see "+string(a.typed("recert show", nil))))
 }
 
 func (a *app) recertDecide() *cobra.Command {
@@ -360,10 +362,10 @@ func (a *app) recertDecide() *cobra.Command {
 			}
 			verdict := campaign.Verdict(args[0])
 			if verdict != campaign.VerdictKeep && verdict != campaign.VerdictRevoke {
-				return usage("say keep or revoke, not %q", args[0])
+				return exit.Usage("say keep or revoke, not %q", args[0])
 			}
 			if unchanged == (len(items) > 0) {
-				return usage("which items? name each with --item, or give --unchanged")
+				return exit.Usage("which items? name each with --item, or give --unchanged")
 			}
 			x, err := c.CampaignItems(ctx, campaignArg(args[1:]), unchanged)
 			if err != nil {
@@ -417,7 +419,7 @@ func (a *app) recertAck() *cobra.Command {
 				return err
 			}
 			if len(items) == 0 {
-				return usage("which items? name each with --item")
+				return exit.Usage("which items? name each with --item")
 			}
 			x, err := c.CampaignItems(cmd.Context(), campaignArg(args), false)
 			if err != nil {
@@ -451,7 +453,7 @@ func (a *app) recertReinstate() *cobra.Command {
 				return err
 			}
 			if item == "" {
-				return usage("which item? name it with --item")
+				return exit.Usage("which item? name it with --item")
 			}
 			x, err := c.CampaignItems(cmd.Context(), campaignArg(args), false)
 			if err != nil {
@@ -493,12 +495,12 @@ func (a *app) recertReinstate() *cobra.Command {
 func (a *app) givenBack(i *api.CampaignItem) {
 	switch more := i.NeedBack - len(i.Back); {
 	case !i.Held:
-		a.screen.note("%s given back: %s", a.screen.green("✓"), oneLine(i.Title, 80))
+		a.screen.Note("%s given back: %s", a.screen.Green("✓"), terminal.OneLine(i.Title, 80))
 	case more == 1:
-		a.screen.note("%s %d of %d: one more reviewer must say the same", a.screen.green("✓"), len(i.Back), i.NeedBack)
+		a.screen.Note("%s %d of %d: one more reviewer must say the same", a.screen.Green("✓"), len(i.Back), i.NeedBack)
 	default:
-		a.screen.note("%s %d of %d: %d more reviewers must say the same; a reviewer's own word does not count for themselves",
-			a.screen.green("✓"), len(i.Back),
+		a.screen.Note("%s %d of %d: %d more reviewers must say the same; a reviewer's own word does not count for themselves",
+			a.screen.Green("✓"), len(i.Back),
 			i.NeedBack, more)
 	}
 }
@@ -510,7 +512,7 @@ func (a *app) recertProve() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			a.screen.status("looking at the clusters …")
+			a.screen.Status("looking at the clusters …")
 			x, err := c.ProveItems(cmd.Context(), campaignArg(args))
 			if err != nil {
 				return err
@@ -531,8 +533,8 @@ func (a *app) recertProve() *cobra.Command {
 					return err
 				}
 			}
-			return &failure{exit: exitVerify, what: fmt.Sprintf("%d things that were revoked are not proved gone", len(still)), why: "first " +
-				still[0].ID, next: cmp.Or(still[0].TakeAway, still[0].Advice)}
+			return &exit.Error{Exit: exit.Unverified, What: fmt.Sprintf("%d things that were revoked are not proved gone", len(still)), Why: "first " +
+				still[0].ID, Next: cmp.Or(still[0].TakeAway, still[0].Advice)}
 		}}
 }
 
@@ -555,7 +557,7 @@ func (a *app) recertReport() *cobra.Command {
 				}); err != nil {
 					return err
 				}
-				a.screen.note("%s written to %s", a.screen.green("✓"), out)
+				a.screen.Note("%s written to %s", a.screen.Green("✓"), out)
 				return nil
 			}
 			report, err := c.CampaignReport(cmd.Context(), campaignArg(args), format)
@@ -563,7 +565,7 @@ func (a *app) recertReport() *cobra.Command {
 				return err
 			}
 			if a.output == "" || a.output == api.FormatText {
-				report = exactLines(report)
+				report = terminal.ExactLines(report)
 			}
 			_, err = fmt.Fprint(a.out, report)
 			return err
@@ -587,7 +589,7 @@ func writeWhole(path string, write func(io.Writer) error) error {
 		name = f.Name()
 	}
 	if err != nil {
-		return usage("writing the report: %v", err)
+		return exit.Usage("writing the report: %v", err)
 	}
 	if err := errors.Join(write(f), f.Close()); err != nil {
 		if name != path {
@@ -599,7 +601,7 @@ func writeWhole(path string, write func(io.Writer) error) error {
 		return nil
 	}
 	if err := os.Rename(name, path); err != nil {
-		return usage("writing the report: %v", err)
+		return exit.Usage("writing the report: %v", err)
 	}
 	return nil
 }
@@ -617,15 +619,15 @@ func (a *app) recertExport() *cobra.Command {
 			}
 			f, err := os.OpenFile(args[0], os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 			if err != nil {
-				f := usage("writing the bundle: %v", err)
-				f.next = "give the name of a file that is not there yet"
+				f := exit.Usage("writing the bundle: %v", err)
+				f.Next = "give the name of a file that is not there yet"
 				return f
 			}
 			_, err = f.Write(b.Data)
 			if err = cmp.Or(err, f.Close()); err != nil {
 				return fmt.Errorf("writing the bundle: %w", err)
 			}
-			a.screen.note("%s %s   %d bytes in %s; an auditor checks it with: %s", a.screen.green("✓"), b.ID, len(b.Data),
+			a.screen.Note("%s %s   %d bytes in %s; an auditor checks it with: %s", a.screen.Green("✓"), b.ID, len(b.Data),
 				args[0], a.typed("recert verify", []string{"--key=VKEY"}, args[0]))
 			return nil
 		}}
@@ -644,7 +646,7 @@ func (a *app) recertVerify() *cobra.Command {
 			}
 			b, err := recert.OpenBundle(args[0])
 			if err != nil {
-				return usage("%v", err)
+				return exit.Usage("%v", err)
 			}
 			v := recert.Verify(b, verifier)
 			if a.json() {
@@ -681,23 +683,23 @@ func (a *app) recertVerify() *cobra.Command {
 }
 
 // notVerified says why a bundle proves nothing yet, nil if it proves what it says. A bundle of a newer release is no forged one.
-func notVerified(v recert.Verification, name string) *failure {
+func notVerified(v recert.Verification, name string) *exit.Error {
 	switch {
 	case v.Newer:
-		return &failure{exit: exitNewer, what: "made by a newer release of " + name, why: strings.Join(v.Problems, "\n       ") +
-			"\n       this is no sign of forgery: the bundle is as it was signed", next: "verify it with the release that made it, or a later one"}
+		return &exit.Error{Exit: exit.Newer, What: "made by a newer release of " + name, Why: strings.Join(v.Problems, "\n       ") +
+			"\n       this is no sign of forgery: the bundle is as it was signed", Next: "verify it with the release that made it, or a later one"}
 	case len(v.Problems) > 0:
-		return &failure{exit: exitVerify, what: fmt.Sprintf("VERIFICATION FAILED: %d problems", len(v.Problems)),
-			why:  strings.Join(v.Problems[:min(len(v.Problems), 20)], "\n       "),
-			next: "keep this bundle as evidence, and ask for another export"}
+		return &exit.Error{Exit: exit.Unverified, What: fmt.Sprintf("VERIFICATION FAILED: %d problems", len(v.Problems)),
+			Why:  strings.Join(v.Problems[:min(len(v.Problems), 20)], "\n       "),
+			Next: "keep this bundle as evidence, and ask for another export"}
 	case len(v.Unchecked) > 0:
-		return &failure{exit: exitVerify, what: "made by another version of " + name,
-			why: "the ledger entries are sound and every file is as it was signed, but these could not be made again to compare them: " +
+		return &exit.Error{Exit: exit.Unverified, What: "made by another version of " + name,
+			Why: "the ledger entries are sound and every file is as it was signed, but these could not be made again to compare them: " +
 				strings.Join(v.Unchecked, ", "),
-			next: "verify it with the version that made it"}
+			Next: "verify it with the version that made it"}
 	case !v.Closed:
-		return &failure{exit: exitVerify, what: v.Campaign + " is not closed",
-			why: "what is in the bundle is sound, but the campaign was still open when it was made", next: "export it again after its deadline"}
+		return &exit.Error{Exit: exit.Unverified, What: v.Campaign + " is not closed",
+			Why: "what is in the bundle is sound, but the campaign was still open when it was made", Next: "export it again after its deadline"}
 	}
 	return nil
 }
@@ -716,25 +718,25 @@ func (a *app) recertDiff() *cobra.Command {
 					return err
 				}
 			} else {
-				a.screen.note("%s the bundles are not verified: give the ledger's public key with --key", a.screen.yellow("!"))
+				a.screen.Note("%s the bundles are not verified: give the ledger's public key with --key", a.screen.Yellow("!"))
 			}
 			var reports [2]*recert.Report
 			for n, path := range args {
 				b, err := recert.OpenBundle(path)
 				if err != nil {
-					return usage("%v", err)
+					return exit.Usage("%v", err)
 				}
 				if verifier != nil {
 					if v := recert.Verify(b, verifier); len(v.Problems) > 0 {
-						return &failure{exit: exitVerify, what: path + " DOES NOT VERIFY", why: v.Problems[0], next: "see all of it: " +
-							command("recert verify", nil, path)}
+						return &exit.Error{Exit: exit.Unverified, What: path + " DOES NOT VERIFY", Why: v.Problems[0], Next: "see all of it: " +
+							terminal.Command("recert verify", nil, path)}
 					} else if len(v.Unchecked)+len(v.Earlier) > 0 {
-						a.screen.note("%s %s was made by another version: it is signed, but its report could not be made again to compare it",
-							a.screen.yellow("!"), path)
+						a.screen.Note("%s %s was made by another version: it is signed, but its report could not be made again to compare it",
+							a.screen.Yellow("!"), path)
 					}
 				}
 				if reports[n], err = recert.ReadReport(b); err != nil {
-					return usage("%v", err)
+					return exit.Usage("%v", err)
 				}
 			}
 			d := recert.Compare(reports[0], reports[1])

@@ -22,6 +22,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/campaign"
+	"github.com/breakglassd/breakglass/internal/cli/exit"
 	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/recert"
@@ -151,14 +152,14 @@ func TestWhatABundleProvesIsTheExitCode(t *testing.T) {
 			v.Newer, v.Problems = true, []string{"ledger entry 7: made by a newer release"}
 		}, 9,
 			"no sign of forgery"},
-		"forged":       {func(v *recert.Verification) { v.Problems = []string{"items.csv is not as it was signed"} }, exitVerify, "1 problems"},
-		"not compared": {func(v *recert.Verification) { v.Unchecked = []string{"report.html"} }, exitVerify, "another version"},
-		"still open":   {func(v *recert.Verification) { v.Closed = false }, exitVerify, "is not closed"},
+		"forged":       {func(v *recert.Verification) { v.Problems = []string{"items.csv is not as it was signed"} }, exit.Unverified, "1 problems"},
+		"not compared": {func(v *recert.Verification) { v.Unchecked = []string{"report.html"} }, exit.Unverified, "another version"},
+		"still open":   {func(v *recert.Verification) { v.Closed = false }, exit.Unverified, "is not closed"},
 	} {
 		v := good
 		tt.change(&v)
 		f := notVerified(v, "breakglass")
-		if (f == nil) != (tt.exit == 0) || f != nil && (f.exit != tt.exit || !strings.Contains(f.Error(), tt.says) || f.next == "") {
+		if (f == nil) != (tt.exit == 0) || f != nil && (f.Exit != tt.exit || !strings.Contains(f.Error(), tt.says) || f.Next == "") {
 			t.Errorf("%s: got %+v, want exit %d and %q", name, f, tt.exit, tt.says)
 		}
 	}

@@ -11,6 +11,9 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/cli/exit"
+	"github.com/breakglassd/breakglass/internal/cli/terminal"
+	"github.com/breakglassd/breakglass/internal/cli/view"
 )
 
 func (a *app) requestCommand() *cobra.Command {
@@ -33,15 +36,15 @@ func (a *app) requestCommand() *cobra.Command {
 				return err
 			}
 			if cmd.Flags().Changed("for") && life < breakglass.MinTTL {
-				return usage("--for %s: it must be %s or more", life, breakglass.MinTTL)
+				return exit.Usage("--for %s: it must be %s or more", life, breakglass.MinTTL)
 			}
 			if life%time.Second != 0 {
-				return usage("--for %s is not in whole seconds", life)
+				return exit.Usage("--for %s is not in whole seconds", life)
 			}
 			ask.TTLSeconds = int64(life / time.Second)
 			for _, f := range []string{"profile", "cluster", "for", "reason", "reason-file", "incident", "dry-run"} {
 				if resume != "" && cmd.Flags().Changed(f) {
-					return usage("--resume takes no --%s: it goes on with a request as it was made", f)
+					return exit.Usage("--resume takes no --%s: it goes on with a request as it was made", f)
 				}
 			}
 			c, err := a.client()
@@ -55,7 +58,7 @@ func (a *app) requestCommand() *cobra.Command {
 					return err
 				}
 			default:
-				asks := a.screen.interactive() // what is chosen comes first: no reason that was written is lost over it
+				asks := a.screen.Interactive() // what is chosen comes first: no reason that was written is lost over it
 				if asks {
 					err = a.decide(ctx, c, &ask)
 				}
@@ -93,7 +96,7 @@ func (a *app) requestCommand() *cobra.Command {
 			if r, err = a.await(ctx, c, r, limit, func(r api.Request) bool { return r.State != breakglass.StatePending }); err != nil {
 				return err
 			}
-			if err := outcome(r); err != nil {
+			if err := exit.Outcome(r); err != nil {
 				return errors.Join(err, a.forget(c, r))
 			}
 			if claim {
@@ -147,7 +150,7 @@ func (a *app) decide(ctx context.Context, c *api.Client, ask *api.Ask) error {
 	if ask.Profile == "" {
 		var ids, lines []string
 		for _, p := range may {
-			ids, lines = append(ids, p.ID), append(lines, format("%s %s", p.Rights, p.Description))
+			ids, lines = append(ids, p.ID), append(lines, terminal.Format("%s %s", p.Rights, p.Description))
 		}
 		if ask.Profile, err = a.choose(ctx, "profile", "profile", ids, lines); err != nil {
 			return err
@@ -173,8 +176,8 @@ func (a *app) dryRun(ctx context.Context, c *api.Client, ask api.Ask) error {
 	if a.json() {
 		return a.printJSON(a.seen(r))
 	}
-	a.view().summary(a.seen(r), "")
-	a.screen.note("%s it would be possible; nothing was opened", a.screen.green("✓"))
+	a.view().Summary(a.seen(r), "")
+	a.screen.Note("%s it would be possible; nothing was opened", a.screen.Green("✓"))
 	return nil
 }
 
@@ -183,11 +186,11 @@ const openTries = 3
 
 // open makes a key, opens the request for it, and keeps the key under the request's id.
 func (a *app) open(ctx context.Context, c *api.Client, ask api.Ask) (api.Request, error) {
-	k, err := a.store.newKey(c.Server, a.now().Add(time.Hour)) // until belongTo knows better
+	k, err := a.store.NewKey(c.Server, a.now().Add(time.Hour)) // until belongTo knows better
 	if err != nil {
 		return api.Request{}, err
 	}
-	if ask.KeyHash, err = k.hash(); err != nil {
+	if ask.KeyHash, err = k.Hash(); err != nil {
 		return api.Request{}, err
 	}
 	r, err := c.Request(ctx, ask)
@@ -202,27 +205,27 @@ func (a *app) open(ctx context.Context, c *api.Client, ask api.Ask) (api.Request
 	}
 	if err != nil {
 		if !unreachable(err) && ctx.Err() == nil {
-			err = errors.Join(err, k.remove())
+			err = errors.Join(err, k.Remove())
 		}
 		return api.Request{}, err
 	}
-	if err := k.belongTo(a.seen(r)); err != nil {
+	if err := k.BelongTo(a.seen(r)); err != nil {
 		return api.Request{}, err
 	}
 	if r, _, err = a.recorded(ctx, c, r); err != nil {
 		return api.Request{}, err
 	}
 	if bad := notAsked(r, ask); bad != "" {
-		return api.Request{}, lie("record", "it recorded another request than this one: %s", bad)
+		return api.Request{}, exit.Lie("record", "it recorded another request than this one: %s", bad)
 	}
 	if err := a.pinCluster(c, r.Ask, r.Ask.CAHash); err != nil {
 		return api.Request{}, err
 	}
-	a.view().summary(r, c.Session.Person)
-	a.screen.note("%s opened  %s   %s", a.screen.green("✓"), a.screen.bold(r.ID), a.view().clock(r.RequestedAt))
-	if strings.HasPrefix(k.dir, "/run/user/") && a.env("SSH_CONNECTION") != "" {
-		a.screen.note("%s its key is in %s, which goes away with your last login session here: keep one open (tmux, loginctl enable-linger)",
-			a.screen.yellow("!"), k.dir)
+	a.view().Summary(r, c.Session.Person)
+	a.screen.Note("%s opened  %s   %s", a.screen.Green("✓"), a.screen.Bold(r.ID), a.view().Clock(r.RequestedAt))
+	if strings.HasPrefix(k.Dir, "/run/user/") && a.env("SSH_CONNECTION") != "" {
+		a.screen.Note("%s its key is in %s, which goes away with your last login session here: keep one open (tmux, loginctl enable-linger)",
+			a.screen.Yellow("!"), k.Dir)
 	}
 	return r, nil
 }
@@ -237,7 +240,7 @@ func notAsked(r api.Request, ask api.Ask) string {
 	case ask.Cluster != "" && x.Cluster != ask.Cluster:
 		return "it is for the cluster " + x.Cluster
 	case ask.TTLSeconds != 0 && x.TTLSeconds != ask.TTLSeconds:
-		return "it is for " + seconds(x.TTLSeconds)
+		return "it is for " + view.Seconds(x.TTLSeconds)
 	case r.Reason != strings.TrimSpace(ask.Reason):
 		return "it has another reason"
 	case x.Incident != strings.TrimSpace(ask.Incident):
@@ -254,11 +257,11 @@ func unreachable(err error) bool {
 
 // forget removes the key of a request from which nothing can come any more.
 func (a *app) forget(c *api.Client, r api.Request) error {
-	k, err := a.store.keyOf(c.Server, r.ID)
+	k, err := a.store.KeyOf(c.Server, r.ID)
 	if k == nil || err != nil {
 		return err
 	}
-	return k.remove()
+	return k.Remove()
 }
 
 // await follows a request and says what happens until done, the limit or Ctrl-C.
@@ -275,7 +278,7 @@ func (a *app) await(ctx context.Context, c *api.Client, r api.Request, limit tim
 	fctx, cancel := context.WithCancel(ctx)
 	steps := make(chan step)
 	ended := make(chan struct{})
-	defer func() { cancel(); <-ended; a.screen.clear() }()
+	defer func() { cancel(); <-ended; a.screen.Clear() }()
 	go func() {
 		defer close(ended)
 		for r, err := range c.Follow(fctx, r) {
@@ -294,34 +297,34 @@ func (a *app) await(ctx context.Context, c *api.Client, r api.Request, limit tim
 		defer timer.Stop()
 		timeout = timer.C
 	}
-	if !a.screen.live {
-		a.screen.note("… %s", a.view().waiting(r))
+	if !a.screen.Live {
+		a.screen.Note("… %s", a.view().Waiting(r))
 	}
-	trouble := styled("")
+	trouble := terminal.Styled("")
 	for {
-		a.screen.status("… %s%s   Ctrl-C leaves it open", a.view().waiting(r), trouble)
+		a.screen.Status("… %s%s   Ctrl-C leaves it open", a.view().Waiting(r), trouble)
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return r, &failure{exit: exitInterrupted, what: "interrupted", why: r.ID + " is left as it is (" + string(r.State) + ")",
-				next: a.goOn(r)}
+			return r, &exit.Error{Exit: exit.Interrupted, What: "interrupted", Why: r.ID + " is left as it is (" + string(r.State) + ")",
+				Next: a.goOn(r)}
 		case <-timeout:
-			return r, &failure{exit: exitExpired, code: "wait-timeout", what: "waited long enough", why: r.ID + " is still " + string(r.State),
-				next: a.goOn(r)}
+			return r, &exit.Error{Exit: exit.Expired, Code: "wait-timeout", What: "waited long enough", Why: r.ID + " is still " + string(r.State),
+				Next: a.goOn(r)}
 		case s := <-steps:
 			switch {
 			case s.err == nil:
 				trouble = ""
-				a.view().changes(r, a.seen(s.r))
+				a.view().Changes(r, a.seen(s.r))
 				if r = s.r; done(r) {
-					a.screen.bell()
+					a.screen.Bell()
 					return r, nil
 				}
 			case !api.Temporary(s.err):
 				return r, s.err
 			case trouble == "":
-				f, _ := explain(s.err)
-				a.screen.note("%s %s; trying again", a.screen.yellow("!"), f.why)
+				f, _ := exit.Explain(s.err)
+				a.screen.Note("%s %s; trying again", a.screen.Yellow("!"), f.Why)
 				trouble = "   (no connection)"
 			}
 		}
@@ -331,7 +334,7 @@ func (a *app) await(ctx context.Context, c *api.Client, r api.Request, limit tim
 // goOn says how to come back to a request.
 func (a *app) goOn(r api.Request) string {
 	if r.State.Terminal() || r.State == breakglass.StateActive {
-		return command("show", nil, r.ID)
+		return terminal.Command("show", nil, r.ID)
 	}
-	return command("request", []string{"--resume=" + r.ID}) + "\nwithdraw it: " + command("withdraw", nil, r.ID)
+	return terminal.Command("request", []string{"--resume=" + r.ID}) + "\nwithdraw it: " + terminal.Command("withdraw", nil, r.ID)
 }

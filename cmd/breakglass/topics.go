@@ -5,14 +5,16 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/breakglassd/breakglass/internal/cli/exit"
 )
 
 // topics are the help topics: commands that do nothing.
 func topics() []*cobra.Command {
 	var codes strings.Builder
 	codes.WriteString("Every command ends with one of these codes, and with -o json writes the error as JSON to standard error.\n\n")
-	for _, c := range exitCodes() {
-		fmt.Fprintf(&codes, "  %3d  %-13s %s\n", c.code, c.name, c.meaning)
+	for _, c := range exit.Codes() {
+		fmt.Fprintf(&codes, "  %3d  %-13s %s\n", c.Code, c.Name, c.Meaning)
 	}
 	return []*cobra.Command{
 		{Use: "exit-codes", Short: "What the exit codes mean", Long: strings.TrimSuffix(codes.String(), "\n")},

@@ -1,4 +1,6 @@
-package main
+// Package machine keeps what a person's machine keeps for breakglass: private keys and the files that were written with them, sign-ins,
+// and what the machine knows of each server. Every file is readable by its owner alone.
+package machine
 
 import (
 	"cmp"
@@ -21,49 +23,52 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/cli/exit"
+	"github.com/breakglassd/breakglass/internal/cli/kubeconfig"
+	"github.com/breakglassd/breakglass/internal/cli/terminal"
 	"github.com/breakglassd/breakglass/internal/text"
 )
 
-// store is what this program keeps on this machine, in files that this user alone can read: keys, sign-ins, and what is known of each
+// Store is what this program keeps on this machine, in files that this user alone can read: keys, sign-ins, and what is known of each
 // server.
-type store struct {
-	env       func(string) string
-	screen    *screen          // says what could not be done
-	now       func() time.Time // the server's clock, as far as it is known
-	ledgerKey string           // the key of the server's ledger, or a file with it, as configured; wins over the one that was seen
+type Store struct {
+	Env       func(string) string
+	Screen    *terminal.Screen // says what could not be done
+	Now       func() time.Time // the server's clock, as far as it is known
+	LedgerKey string           // the key of the server's ledger, or a file with it, as configured; wins over the one that was seen
 	fellBack  bool             // it was said that the runtime directory cannot be used
 }
 
-// marker begins every credential file that this program writes. A file without it is somebody else's.
-const marker = "# breakglass "
+// Marker begins every credential file that this program writes. A file without it is somebody else's.
+const Marker = "# breakglass "
 
-// runtimeDir is where keys are made: in memory if the system offers that, readable by this user alone. A runtime directory that this
+// RuntimeDir is where keys are made: in memory if the system offers that, readable by this user alone. A runtime directory that this
 // user cannot have, as after su or in a cron job, is as good as none.
-func (s *store) runtimeDir() (string, error) {
-	if d := s.env("XDG_RUNTIME_DIR"); filepath.IsAbs(d) {
+func (s *Store) RuntimeDir() (string, error) {
+	if d := s.Env("XDG_RUNTIME_DIR"); filepath.IsAbs(d) {
 		dir, err := privateDir(filepath.Join(d, "breakglass"))
-		if err == nil || errors.As(err, new(*failure)) {
+		if err == nil || errors.As(err, new(*exit.Error)) {
 			return dir, err
 		}
 		if !s.fellBack {
 			s.fellBack = true
-			s.screen.note("%s %s cannot be used (%v): keys are kept on disk, in the state directory", s.screen.yellow("!"), d, err)
+			s.Screen.Note("%s %s cannot be used (%v): keys are kept on disk, in the state directory", s.Screen.Yellow("!"), d, err)
 		}
 	}
 	return s.stateDir()
 }
 
-// base is one of the XDG base directories.
-func (s *store) base(variable, underHome string) string {
-	if d := s.env(variable); filepath.IsAbs(d) {
+// Base is one of the XDG base directories.
+func (s *Store) Base(variable, underHome string) string {
+	if d := s.Env(variable); filepath.IsAbs(d) {
 		return d
 	}
-	return filepath.Join(s.env("HOME"), underHome)
+	return filepath.Join(s.Env("HOME"), underHome)
 }
 
 // keyDirs are the places where keys can be: a key that was made in one is found there when the environment is another.
-func (s *store) keyDirs() ([]string, error) {
-	now, err := s.runtimeDir()
+func (s *Store) keyDirs() ([]string, error) {
+	now, err := s.RuntimeDir()
 	if err != nil {
 		return nil, err
 	}
@@ -75,8 +80,8 @@ func (s *store) keyDirs() ([]string, error) {
 }
 
 // stateDir is where what must outlive a reboot lives: which ledger this machine trusts.
-func (s *store) stateDir() (string, error) {
-	return privateDir(filepath.Join(s.base("XDG_STATE_HOME", ".local/state"), "breakglass"))
+func (s *Store) stateDir() (string, error) {
+	return privateDir(filepath.Join(s.Base("XDG_STATE_HOME", ".local/state"), "breakglass"))
 }
 
 // privateDir makes a directory that only its owner can use, or refuses one that others can.
@@ -89,14 +94,14 @@ func privateDir(dir string) (string, error) {
 		return "", fmt.Errorf("looking at the directory for keys: %w", err)
 	}
 	if !info.IsDir() || info.Mode().Perm()&0o077 != 0 {
-		return "", &failure{exit: exitOther, code: "open-directory", what: "keys would not be safe", why: dir +
-			" is not a directory that only you can use", next: "chmod 700 " + dir + ", after a look at who put it there"}
+		return "", &exit.Error{Exit: exit.Other, Code: "open-directory", What: "keys would not be safe", Why: dir +
+			" is not a directory that only you can use", Next: "chmod 700 " + dir + ", after a look at who put it there"}
 	}
 	return dir, nil
 }
 
-// writePrivate replaces a file at once or not at all, readable by its owner alone.
-func writePrivate(path string, data []byte) error {
+// WritePrivate replaces a file at once or not at all, readable by its owner alone.
+func WritePrivate(path string, data []byte) error {
 	return writeIn(filepath.Dir(path), filepath.Base(path), data)
 }
 
@@ -129,17 +134,17 @@ func writeIn(dir, name string, data []byte) (err error) {
 	return root.Rename(temp, name)
 }
 
-func writeJSON(path string, v any) error {
+func WriteJSON(path string, v any) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
-	return writePrivate(path, append(b, '\n'))
+	return WritePrivate(path, append(b, '\n'))
 }
 
-// kept is a private key on this machine and what became of it. When its access is over the key is gone and the rest stays for a
+// Key is a private key on this machine and what became of it. When its access is over the key is gone and the rest stays for a
 // while: it is what the files that were written for it say.
-type kept struct {
+type Key struct {
 	Request string    `json:"request,omitempty"` // empty until the request is known to exist
 	Server  string    `json:"server"`
 	Key     string    `json:"key,omitempty"` // PKCS #8, PEM; empty when it is over
@@ -152,30 +157,30 @@ type kept struct {
 	Cluster api.Cluster `json:"cluster,omitzero"`
 	Profile string      `json:"profile,omitempty"`
 
-	dir, name string // of its file
-	private   *ecdsa.PrivateKey
+	Dir, name string // of its file
+	Private   *ecdsa.PrivateKey
 }
 
-// save writes the key's file.
-func (k *kept) save() error {
+// Save writes the key's file.
+func (k *Key) Save() error {
 	b, err := json.Marshal(k)
 	if err != nil {
 		return err
 	}
-	return writeIn(k.dir, k.name, append(b, '\n'))
+	return writeIn(k.Dir, k.name, append(b, '\n'))
 }
 
 // drop removes the key's file.
-func (k *kept) drop() error {
-	root, err := os.OpenRoot(k.dir)
+func (k *Key) drop() error {
+	root, err := os.OpenRoot(k.Dir)
 	if err != nil {
 		return err
 	}
 	return errors.Join(root.Remove(k.name), root.Close())
 }
 
-// newKey makes a key for a request that is about to be opened and keeps it, so that nothing that happens next can lose it.
-func (s *store) newKey(server string, until time.Time) (*kept, error) {
+// NewKey makes a key for a request that is about to be opened and keeps it, so that nothing that happens next can lose it.
+func (s *Store) NewKey(server string, until time.Time) (*Key, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("making a key: %w", err)
@@ -184,57 +189,57 @@ func (s *store) newKey(server string, until time.Time) (*kept, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encoding a key: %w", err)
 	}
-	dir, err := s.runtimeDir()
+	dir, err := s.RuntimeDir()
 	if err != nil {
 		return nil, err
 	}
-	k := &kept{Server: server, Key: string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})), Until: until, private: key}
-	hash, err := k.hash()
+	k := &Key{Server: server, Key: string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})), Until: until, Private: key}
+	hash, err := k.Hash()
 	if err != nil {
 		return nil, err
 	}
-	k.dir, k.name = dir, "new-"+hash[:16]+".json"
-	return k, k.save()
+	k.Dir, k.name = dir, "new-"+hash[:16]+".json"
+	return k, k.Save()
 }
 
-// hash names the key as the daemon does.
-func (k *kept) hash() (string, error) {
-	der, err := x509.MarshalPKIXPublicKey(k.private.Public())
+// Hash names the key as the daemon does.
+func (k *Key) Hash() (string, error) {
+	der, err := x509.MarshalPKIXPublicKey(k.Private.Public())
 	if err != nil {
 		return "", fmt.Errorf("encoding a public key: %w", err)
 	}
 	return breakglass.SPKI(der), nil
 }
 
-// csr is a certificate request for nothing but the key: names and usages come from what was approved.
-func (k *kept) csr() ([]byte, error) {
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, k.private)
+// CSR is a certificate request for nothing but the key: names and usages come from what was approved.
+func (k *Key) CSR() ([]byte, error) {
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, k.Private)
 	if err != nil {
 		return nil, fmt.Errorf("making a certificate request: %w", err)
 	}
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}), nil
 }
 
-// belongTo files the key under the request's id.
-func (k *kept) belongTo(r api.Request) error {
+// BelongTo files the key under the request's id.
+func (k *Key) BelongTo(r api.Request) error {
 	old := *k
 	k.Request, k.name = r.ID, r.ID+".json"
 	k.Until = r.Ask.PendingUntil.Add(time.Duration(r.Ask.ClaimSeconds+r.Ask.TTLSeconds) * time.Second)
-	if err := k.save(); err != nil {
+	if err := k.Save(); err != nil {
 		return fmt.Errorf("keeping the key of %s: %w", r.ID, err)
 	}
 	return old.drop()
 }
 
-// keyOf returns the key of a request, nil if this machine has none.
-func (s *store) keyOf(server, id string) (*kept, error) {
+// KeyOf returns the key of a request, nil if this machine has none.
+func (s *Store) KeyOf(server, id string) (*Key, error) {
 	dirs, err := s.keyDirs()
 	if err != nil {
 		return nil, err
 	}
 	for _, dir := range dirs {
-		k, err := readKept(dir, id+".json")
-		if errors.Is(err, fs.ErrNotExist) || err == nil && (k.Server != server || k.private == nil) {
+		k, err := readKey(dir, id+".json")
+		if errors.Is(err, fs.ErrNotExist) || err == nil && (k.Server != server || k.Private == nil) {
 			continue
 		}
 		return k, err
@@ -242,14 +247,14 @@ func (s *store) keyOf(server, id string) (*kept, error) {
 	return nil, nil
 }
 
-// allKept returns every key of a server on this machine, and what is left of those that are over. What cannot be read is not for a
+// Keys returns every key of a server on this machine, and what is left of those that are over. What cannot be read is not for a
 // machine to throw away.
-func (s *store) allKept(server string) ([]*kept, error) {
+func (s *Store) Keys(server string) ([]*Key, error) {
 	dirs, err := s.keyDirs()
 	if err != nil {
 		return nil, err
 	}
-	var out []*kept
+	var out []*Key
 	for _, dir := range dirs {
 		files, err := filepath.Glob(filepath.Join(dir, "*.json"))
 		if err != nil {
@@ -260,7 +265,7 @@ func (s *store) allKept(server string) ([]*kept, error) {
 			if !strings.HasPrefix(base, "bg-") && !strings.HasPrefix(base, "new-") {
 				continue
 			}
-			if k, err := readKept(dir, base); err == nil && (server == "" || k.Server == server) {
+			if k, err := readKey(dir, base); err == nil && (server == "" || k.Server == server) {
 				out = append(out, k)
 			}
 		}
@@ -268,7 +273,7 @@ func (s *store) allKept(server string) ([]*kept, error) {
 	return out, nil
 }
 
-func readKept(dir, name string) (*kept, error) {
+func readKey(dir, name string) (*Key, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, err
@@ -278,7 +283,7 @@ func readKept(dir, name string) (*kept, error) {
 		return nil, err
 	}
 	path := filepath.Join(dir, name)
-	k := &kept{dir: dir, name: name}
+	k := &Key{Dir: dir, name: name}
 	if err := json.Unmarshal(b, k); err != nil {
 		return nil, fmt.Errorf("reading the key file %s: %w", path, err)
 	}
@@ -294,53 +299,53 @@ func readKept(dir, name string) (*kept, error) {
 		return nil, fmt.Errorf("reading the key file %s: %w", path, err)
 	}
 	var ok bool
-	if k.private, ok = key.(*ecdsa.PrivateKey); !ok {
+	if k.Private, ok = key.(*ecdsa.PrivateKey); !ok {
 		return nil, fmt.Errorf("the key file %s has a key of another kind", path)
 	}
 	return k, nil
 }
 
-// remove deletes the key and the files that were written for it, as far as they are still ours.
-func (k *kept) remove() error {
+// Remove deletes the key and the files that were written for it, as far as they are still ours.
+func (k *Key) Remove() error {
 	errs := []error{}
 	for _, f := range k.Files {
-		if of, err := owner(f); err == nil && of == k.Request {
+		if of, err := Owner(f); err == nil && of == k.Request {
 			errs = append(errs, os.Remove(f))
 		}
 	}
 	return errors.Join(append(errs, k.drop())...)
 }
 
-// bury takes the key away. Kubeconfigs that were written for it stay without it: they say to whoever uses them that the access is
+// Bury takes the key away. Kubeconfigs that were written for it stay without it: they say to whoever uses them that the access is
 // over, and how, where kubectl without a kubeconfig would talk to localhost.
-func (k *kept) bury(now time.Time, how string) error {
+func (k *Key) Bury(now time.Time, how string) error {
 	if !slices.ContainsFunc(k.Files, isKubeconfig) {
-		return k.remove()
+		return k.Remove()
 	}
 	errs, left := []error{}, []string{}
 	for _, f := range k.Files {
-		of, err := owner(f)
+		of, err := Owner(f)
 		switch {
 		case err != nil || of != k.Request:
 		case isKubeconfig(f):
-			errs = append(errs, writePrivate(f, []byte(tombstone(k, now, how))))
+			errs = append(errs, WritePrivate(f, []byte(tombstone(k, now, how))))
 			left = append(left, f)
 		default:
 			errs = append(errs, os.Remove(f))
 		}
 	}
-	k.Key, k.private, k.Over, k.Files = "", nil, now, left
-	return errors.Join(append(errs, k.save())...)
+	k.Key, k.Private, k.Over, k.Files = "", nil, now, left
+	return errors.Join(append(errs, k.Save())...)
 }
 
 // tombstone is what is left of a key's kubeconfig.
-func tombstone(k *kept, now time.Time, how string) string {
+func tombstone(k *Key, now time.Time, how string) string {
 	program, err := os.Executable()
 	if err != nil {
 		program = "breakglass"
 	}
-	return fmt.Sprintf("%s%s over since %s; it has no key any more\n", marker, k.Request, now.UTC().Format(time.RFC3339)) +
-		endedConfig(program, k.Request, k.Cluster, k.Profile, how)
+	return fmt.Sprintf("%s%s over since %s; it has no key any more\n", Marker, k.Request, now.UTC().Format(time.RFC3339)) +
+		kubeconfig.Ended(program, k.Request, k.Cluster, k.Profile, how)
 }
 
 // isKubeconfig tells a kubeconfig from PEM files, by how it begins after our mark.
@@ -353,8 +358,8 @@ func isKubeconfig(path string) bool {
 	return strings.HasPrefix(rest, "apiVersion: v1\nkind: Config\n")
 }
 
-// owner is the request that a credential file was written for, empty if it is not one of ours.
-func owner(path string) (string, error) {
+// Owner is the request that a credential file was written for, empty if it is not one of ours.
+func Owner(path string) (string, error) {
 	info, err := os.Lstat(path)
 	if err != nil {
 		return "", err
@@ -370,7 +375,7 @@ func owner(path string) (string, error) {
 	b := make([]byte, 200)
 	n, _ := f.Read(b) // an unreadable file is not ours
 	line, _, _ := strings.Cut(string(b[:n]), "\n")
-	id, ok := strings.CutPrefix(line, marker)
+	id, ok := strings.CutPrefix(line, Marker)
 	if !ok {
 		return "", nil
 	}
@@ -385,47 +390,47 @@ const (
 	wrongClock = 24 * time.Hour
 )
 
-// sweep removes every key and certificate whose time is over. By the server's clock that is what has ended. By this machine's clock
+// Sweep removes every key and certificate whose time is over. By the server's clock that is what has ended. By this machine's clock
 // alone, which is wrong often enough on the nights that matter, it is only what was claimed and ended a day ago: a key whose request
 // may still be claimed is never removed by it.
-func (s *store) sweep(server string, serversTime bool) error {
-	all, err := s.allKept(server)
+func (s *Store) Sweep(server string, serversTime bool) error {
+	all, err := s.Keys(server)
 	if err != nil {
 		return err
 	}
-	now := s.now()
+	now := s.Now()
 	for _, k := range all {
 		var err error
 		switch late := now.Sub(k.Until); {
-		case k.private == nil:
+		case k.Private == nil:
 			if serversTime && now.Sub(k.Over) > buried {
-				err = k.remove()
+				err = k.Remove()
 			}
 		case serversTime && late >= 0, k.Claimed && late > wrongClock:
-			err = k.bury(now, fmt.Sprintf("ended at %s", k.Until.Local().Format("2006-01-02 15:04:05")))
+			err = k.Bury(now, fmt.Sprintf("ended at %s", k.Until.Local().Format("2006-01-02 15:04:05")))
 		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			s.screen.note("%s an expired key could not be removed: %v", s.screen.yellow("!"), err)
+			s.Screen.Note("%s an expired key could not be removed: %v", s.Screen.Yellow("!"), err)
 		}
 	}
 	return nil
 }
 
-// wipe removes the keys of a server from this machine if all is set, and names those that are there otherwise.
-func (s *store) wipe(server string, all bool) (removed, left []string, err error) {
+// Wipe removes the keys of a server from this machine if all is set, and names those that are there otherwise.
+func (s *Store) Wipe(server string, all bool) (removed, left []string, err error) {
 	removed, left = []string{}, []string{}
-	keys, err := s.allKept(server)
+	keys, err := s.Keys(server)
 	if err != nil {
 		return nil, nil, err
 	}
 	for _, k := range keys {
 		name := cmp.Or(k.Request, "a request that was not opened")
 		switch {
-		case k.private == nil:
+		case k.Private == nil:
 		case !all:
 			left = append(left, name)
 		default:
-			if err := k.bury(s.now(), "was removed from this machine by logout --keys"); err != nil {
+			if err := k.Bury(s.Now(), "was removed from this machine by logout --keys"); err != nil {
 				return nil, nil, fmt.Errorf("removing the key of %s: %w", name, err)
 			}
 			removed = append(removed, name)
@@ -434,9 +439,9 @@ func (s *store) wipe(server string, all bool) (removed, left []string, err error
 	return removed, left, nil
 }
 
-// keepSkew remembers how far a server's clock is ahead of this machine's, for the next run before it knows, and says it when it is much.
-func (s *store) keepSkew(server string, skew time.Duration) {
-	t, err := s.trustFor(server)
+// KeepSkew remembers how far a server's clock is ahead of this machine's, for the next run before it knows, and says it when it is much.
+func (s *Store) KeepSkew(server string, skew time.Duration) {
+	t, err := s.Server(server)
 	if err != nil {
 		return
 	}
@@ -449,12 +454,12 @@ func (s *store) keepSkew(server string, skew time.Duration) {
 		if skew < 0 {
 			way = "ahead of"
 		}
-		s.screen.note("%s this machine's clock is %s %s the server's; what is shown here goes by the server's", s.screen.yellow("!"),
+		s.Screen.Note("%s this machine's clock is %s %s the server's; what is shown here goes by the server's", s.Screen.Yellow("!"),
 			text.About(skew.Abs()), way)
 	}
 	t.Skew = now
-	if err := writeJSON(t.path, t); err != nil {
-		s.screen.note("%s the server's time could not be remembered: %v", s.screen.yellow("!"), err)
+	if err := WriteJSON(t.Path, t); err != nil {
+		s.Screen.Note("%s the server's time could not be remembered: %v", s.Screen.Yellow("!"), err)
 	}
 }
 
@@ -463,10 +468,10 @@ func fileFor(dir, what, server string) string {
 	return filepath.Join(dir, what+"-"+text.SHA256([]byte(server))[:16]+".json")
 }
 
-// session is the sign-in that an earlier run kept for a server, the zero one if there is none. It saves a touch for each command;
+// Session is the sign-in that an earlier run kept for a server, the zero one if there is none. It saves a touch for each command;
 // approvals are signed anew each time.
-func (s *store) session(server string) (api.Session, error) {
-	dir, err := s.runtimeDir()
+func (s *Store) Session(server string) (api.Session, error) {
+	dir, err := s.RuntimeDir()
 	if err != nil {
 		return api.Session{}, err
 	}
@@ -478,9 +483,9 @@ func (s *store) session(server string) (api.Session, error) {
 	return in, nil
 }
 
-// keepSession keeps a sign-in for the next run; one without a token removes what is kept.
-func (s *store) keepSession(server string, in api.Session) error {
-	dir, err := s.runtimeDir()
+// KeepSession keeps a sign-in for the next run; one without a token removes what is kept.
+func (s *Store) KeepSession(server string, in api.Session) error {
+	dir, err := s.RuntimeDir()
 	if err != nil {
 		return err
 	}
@@ -491,50 +496,50 @@ func (s *store) keepSession(server string, in api.Session) error {
 		}
 		return nil
 	}
-	return writeJSON(path, in)
+	return WriteJSON(path, in)
 }
 
-// trust is what this machine knows of a server's ledger.
-type trust struct {
+// Server is what this machine knows of a server's ledger.
+type Server struct {
 	Server     string `json:"server"`
 	Key        string `json:"ledgerKey"`            // note format
 	Checkpoint string `json:"checkpoint,omitempty"` // the greatest seen
 
 	Skew int64 `json:"skewSeconds,omitempty"` // how far the server's clock was ahead of this machine's
 
-	Clusters map[string]clusterPin `json:"clusters,omitempty"` // as last asked for or claimed on
+	Clusters map[string]Cluster `json:"clusters,omitempty"` // as last asked for or claimed on
 
-	path     string
-	verifier note.Verifier // nil: nothing is known yet
+	Path     string
+	Verifier note.Verifier // nil: nothing is known yet
 }
 
-func (t trust) origin() string {
-	if t.verifier == nil {
+func (t Server) Origin() string {
+	if t.Verifier == nil {
 		return ""
 	}
-	return t.verifier.Name()
+	return t.Verifier.Name()
 }
 
-// trustFor reads what is known. A key that is configured wins over one that was seen.
-func (s *store) trustFor(server string) (trust, error) {
+// Server reads what is known. A key that is configured wins over one that was seen.
+func (s *Store) Server(server string) (Server, error) {
 	dir, err := s.stateDir()
 	if err != nil {
-		return trust{}, err
+		return Server{}, err
 	}
-	t := trust{Server: server, path: fileFor(dir, "server", server)}
-	b, err := os.ReadFile(t.path)
+	t := Server{Server: server, Path: fileFor(dir, "server", server)}
+	b, err := os.ReadFile(t.Path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
 		return t, fmt.Errorf("reading what is known of the server: %w", err)
 	default:
 		if err := json.Unmarshal(b, &t); err != nil || t.Server != server {
-			return t, &failure{exit: exitVerify, what: "what is known of the server cannot be read", why: t.path + " is damaged",
-				next: "find out why before you remove it"}
+			return t, &exit.Error{Exit: exit.Unverified, What: "what is known of the server cannot be read", Why: t.Path + " is damaged",
+				Next: "find out why before you remove it"}
 		}
 	}
-	if s.ledgerKey != "" {
-		key, err := readLedgerKey(s.ledgerKey)
+	if s.LedgerKey != "" {
+		key, err := ReadLedgerKey(s.LedgerKey)
 		if err != nil {
 			return t, err
 		}
@@ -545,41 +550,41 @@ func (s *store) trustFor(server string) (trust, error) {
 	if t.Key == "" {
 		return t, nil
 	}
-	if t.verifier, err = note.NewVerifier(t.Key); err != nil {
-		return t, usage("ledger key: %v", err)
+	if t.Verifier, err = note.NewVerifier(t.Key); err != nil {
+		return t, exit.Usage("ledger key: %v", err)
 	}
 	return t, nil
 }
 
-// readLedgerKey takes a public key in note format, or a file with one.
-func readLedgerKey(keyOrFile string) (string, error) {
+// ReadLedgerKey takes a public key in note format, or a file with one.
+func ReadLedgerKey(keyOrFile string) (string, error) {
 	if _, err := note.NewVerifier(keyOrFile); err == nil {
 		return keyOrFile, nil
 	}
 	b, err := os.ReadFile(keyOrFile)
 	if err != nil {
-		return "", usage("ledger key: %q is neither a public key (name+hash+base64) nor a file that can be read", keyOrFile)
+		return "", exit.Usage("ledger key: %q is neither a public key (name+hash+base64) nor a file that can be read", keyOrFile)
 	}
 	key := strings.TrimSpace(string(b))
 	if _, err := note.NewVerifier(key); err != nil {
-		return "", usage("ledger key: %s has no public key in note format in it", keyOrFile)
+		return "", exit.Usage("ledger key: %s has no public key in note format in it", keyOrFile)
 	}
 	return key, nil
 }
 
-// clusterPin is how this machine knew a cluster when it last asked for it or claimed there.
-type clusterPin struct {
+// Cluster is how this machine knew a cluster when it last asked for it or claimed there.
+type Cluster struct {
 	Server string `json:"server"`
 	CAHash string `json:"caHash,omitempty"`
 	breakglass.Way
 }
 
-// pinCluster remembers how a cluster is known, and returns how it was known before; the zero pin if it was not. The request's record,
+// PinCluster remembers how a cluster is known, and returns how it was known before; the zero pin if it was not. The request's record,
 // which approvers have seen, has the address, and since its second number the hash of the authorities too; caHash is that of what was
 // delivered, if something was.
-func (s *store) pinCluster(server string, ask breakglass.Requested, caHash string) (was, is clusterPin, err error) {
-	is = clusterPin{Server: ask.Server, CAHash: caHash, Way: ask.Way}
-	t, err := s.trustFor(server)
+func (s *Store) PinCluster(server string, ask breakglass.Requested, caHash string) (was, is Cluster, err error) {
+	is = Cluster{Server: ask.Server, CAHash: caHash, Way: ask.Way}
+	t, err := s.Server(server)
 	if err != nil {
 		return was, is, err
 	}
@@ -588,10 +593,10 @@ func (s *store) pinCluster(server string, ask breakglass.Requested, caHash strin
 		return was, is, nil
 	}
 	if t.Clusters == nil {
-		t.Clusters = map[string]clusterPin{}
+		t.Clusters = map[string]Cluster{}
 	}
 	t.Clusters[ask.Cluster] = is
-	if err := writeJSON(t.path, t); err != nil {
+	if err := WriteJSON(t.Path, t); err != nil {
 		return was, is, fmt.Errorf("remembering how the cluster is known: %w", err)
 	}
 	return was, is, nil

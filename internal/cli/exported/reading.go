@@ -1,4 +1,4 @@
-package main
+package exported
 
 import (
 	"cmp"
@@ -13,23 +13,25 @@ import (
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/campaign"
+	"github.com/breakglassd/breakglass/internal/cli/terminal"
+	"github.com/breakglassd/breakglass/internal/cli/view"
 	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/text"
 )
 
-// reading is the JSON form of what an export says.
-type reading struct {
+// Reading is the JSON form of what an export says.
+type Reading struct {
 	api.Meta
 	Ledger string    `json:"ledger"`
 	Size   int64     `json:"size"`
 	AsOf   time.Time `json:"asOf"` // time of the last entry, and what states refer to
 
 	Grants  []api.Request `json:"grants"`
-	Reviews []campaignOf  `json:"reviews"`
+	Reviews []Review      `json:"reviews"`
 }
 
-// campaignOf is a campaign in short, and with Items in full.
-type campaignOf struct {
+// Review is a campaign in short, and with Items in full.
+type Review struct {
 	ID        string    `json:"id"`
 	Opened    time.Time `json:"opened"`
 	From      time.Time `json:"from"`
@@ -45,38 +47,38 @@ type campaignOf struct {
 	Escalated int       `json:"escalated"`
 	Closed    time.Time `json:"closed,omitzero"`
 
-	Items []itemOf `json:"items,omitempty"`
+	Items []Item `json:"items,omitempty"`
 }
 
-type itemOf struct {
+type Item struct {
 	ID      string             `json:"id"`
 	State   campaign.ItemState `json:"state"`
 	Outcome campaign.Outcome   `json:"outcome"`
 	Admin   bool               `json:"admin,omitempty"`
-	Words   []wordOf           `json:"words"`
+	Words   []Answer           `json:"words"`
 	// the three things that can follow
 	Suspended    time.Time   `json:"suspended,omitzero"`
 	Acknowledged *api.Ending `json:"acknowledged,omitempty"`
 	Gone         time.Time   `json:"gone,omitzero"` // when a scan proved it
 }
 
-type wordOf struct {
+type Answer struct {
 	Verdict campaign.Verdict `json:"verdict"`
 	Person  string           `json:"person"`
 	At      time.Time        `json:"at"`
 	Reason  string           `json:"reason,omitempty"` // empty: none, or erased
 }
 
-// csv writes the grants, or the items of one review that is shown in full, for a spreadsheet.
-func (r reading) csv(w io.Writer) error {
+// CSV writes the grants, or the items of one review that is shown in full, for a spreadsheet.
+func (r Reading) CSV(w io.Writer) error {
 	if len(r.Grants) == 0 && len(r.Reviews) == 1 && r.Reviews[0].Items != nil {
 		return reviewCSV(w, r.Reviews[0])
 	}
 	return grantsCSV(w, r.Grants)
 }
 
-// text writes a table of the grants and one of the reviews.
-func (r reading) text(out io.Writer) error {
+// Text writes a table of the grants and one of the reviews.
+func (r Reading) Text(out io.Writer) error {
 	if len(r.Grants) > 0 {
 		w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(w, "ID\tWHO\tCLUSTER\tPROFILE\tFROM\tTO\tAPPROVED BY\tENDED\tLEFT BEHIND\tREASON")
@@ -86,9 +88,9 @@ func (r reading) text(out io.Writer) error {
 			if x.endedBy != "" {
 				ended += " by " + x.endedBy
 			}
-			fmt.Fprintln(w, format("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s", g.ID, g.Ask.By.Person, g.Ask.Cluster, g.Ask.Profile,
+			fmt.Fprintln(w, terminal.Format("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s", g.ID, g.Ask.By.Person, g.Ask.Cluster, g.Ask.Profile,
 				cmp.Or(x.from, "-"), cmp.Or(x.to, "-"), cmp.Or(strings.Join(x.approvers, ", "), "-"), ended, leftWords(g, x),
-				oneLine(cmp.Or(g.Reason, "(erased)"), 60)))
+				terminal.OneLine(cmp.Or(g.Reason, "(erased)"), 60)))
 		}
 		if err := w.Flush(); err != nil {
 			return err
@@ -101,26 +103,26 @@ func (r reading) text(out io.Writer) error {
 		w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(w, "REVIEW\tOPENED\tCLUSTERS\tITEMS\tKEPT\tREVOKED\tSUSPENDED\tESCALATED\tOPEN\tCLOSED")
 		for _, c := range r.Reviews {
-			fmt.Fprintln(w, format("%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%s", c.ID, stamp(c.Opened), strings.Join(c.Clusters, ","), c.Total, c.Kept,
-				c.Revoked, c.Suspended, c.Escalated, c.Open, cmp.Or(stamp(c.Closed), "no; due "+stamp(c.Deadline))))
+			fmt.Fprintln(w, terminal.Format("%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%s", c.ID, view.Stamp(c.Opened), strings.Join(c.Clusters, ","), c.Total, c.Kept,
+				c.Revoked, c.Suspended, c.Escalated, c.Open, cmp.Or(view.Stamp(c.Closed), "no; due "+view.Stamp(c.Deadline))))
 		}
 		return w.Flush()
 	}
 	return nil
 }
 
-func (x *ledgerExport) reading(kind string) reading {
-	return reading{Meta: api.Meta{APIVersion: api.Version, Kind: kind}, Ledger: x.report.Origin, Size: x.report.Size, AsOf: x.last,
-		Grants: []api.Request{}, Reviews: []campaignOf{}}
+func (x *Export) Reading(kind string) Reading {
+	return Reading{Meta: api.Meta{APIVersion: api.Version, Kind: kind}, Ledger: x.Report.Origin, Size: x.Report.Size, AsOf: x.Last,
+		Grants: []api.Request{}, Reviews: []Review{}}
 }
 
-// request is a request as of the export's last entry.
-func (x *ledgerExport) request(r *breakglass.Request) api.Request {
-	return api.NewRequest(r, &policy.Policy{}, x.last)
+// Request is a request as of the export's last entry.
+func (x *Export) Request(r *breakglass.Request) api.Request {
+	return api.NewRequest(r, &policy.Policy{}, x.Last)
 }
 
-// accessTimes are the first and the last moment at which a request's certificate could be used; not ok: there was none.
-func accessTimes(r *breakglass.Request) (from, to time.Time, ok bool) {
+// AccessTimes are the first and the last moment at which a request's certificate could be used; not ok: there was none.
+func AccessTimes(r *breakglass.Request) (from, to time.Time, ok bool) {
 	switch {
 	case r.Issued != nil && r.Revoked != nil:
 		return r.Issued.NotBefore, r.Revoked.At, true
@@ -143,16 +145,16 @@ type grantRow struct {
 func rowOf(r api.Request) grantRow {
 	w := grantRow{ended: string(r.State)}
 	for _, x := range r.Approvals {
-		w.approvers = append(w.approvers, fmt.Sprintf("%s (%s)", x.Person, channel(x)))
+		w.approvers = append(w.approvers, fmt.Sprintf("%s (%s)", x.Person, view.Channel(x)))
 	}
 	if x := r.Certificate; x != nil {
-		w.from, w.to = stamp(x.NotBefore), stamp(x.NotAfter)
+		w.from, w.to = view.Stamp(x.NotBefore), view.Stamp(x.NotAfter)
 	}
 	switch {
 	case r.Revoked != nil:
 		w.endedBy, w.why = r.Revoked.Person, r.Revoked.Reason
 		if r.Certificate != nil {
-			w.to = stamp(r.Revoked.At)
+			w.to = view.Stamp(r.Revoked.At)
 		}
 	case r.Denied != nil:
 		w.endedBy, w.why = r.Denied.Person, r.Denied.Reason
@@ -213,7 +215,7 @@ func grantsCSV(w io.Writer, grants []api.Request) error {
 	for _, g := range grants {
 		x := rowOf(g)
 		row := []string{g.ID, g.Ask.By.Person, g.Ask.Cluster, g.Ask.Server, g.Ask.Profile, g.Ask.Rights.String(), string(g.Ask.Risk),
-			g.Ask.Incident, cmp.Or(g.Reason, "(erased)"), stamp(g.RequestedAt), strings.Join(x.approvers, "; "), x.from, x.to, x.ended,
+			g.Ask.Incident, cmp.Or(g.Reason, "(erased)"), view.Stamp(g.RequestedAt), strings.Join(x.approvers, "; "), x.from, x.to, x.ended,
 			x.endedBy, x.why}
 		if c := g.Certificate; c != nil {
 			row = append(row, c.Serial, c.Fingerprint)
@@ -239,24 +241,24 @@ func grantsCSV(w io.Writer, grants []api.Request) error {
 	return writeCSV(w, rows)
 }
 
-// outcomeOf is what became of a campaign.
-func outcomeOf(c *campaign.Campaign, items bool) campaignOf {
+// ReviewOf is what became of a campaign.
+func ReviewOf(c *campaign.Campaign, items bool) Review {
 	n, open := c.Counts()
 	if c.Closed != nil {
 		n = *c.Closed
 		open = 0
 	}
-	out := campaignOf{ID: c.ID, Opened: c.At, From: c.Opened.From, Until: c.Opened.Until, Deadline: c.Opened.Deadline,
+	out := Review{ID: c.ID, Opened: c.At, From: c.Opened.From, Until: c.Opened.Until, Deadline: c.Opened.Deadline,
 		Clusters: c.Opened.Clusters, Reviewers: c.Reviewers(), Total: len(c.Items), Open: open, Kept: n.Kept,
 		Revoked: n.Revoked, Suspended: n.Suspended, Escalated: n.Escalated, Closed: c.ClosedAt}
 	if !items {
 		return out
 	}
-	out.Items = []itemOf{}
+	out.Items = []Item{}
 	for _, i := range c.Items {
-		x := itemOf{ID: i.ID, State: i.State, Outcome: cmp.Or(i.AtClose, c.Outcome(i)), Admin: i.Admin, Words: []wordOf{}, Suspended: i.Suspended}
+		x := Item{ID: i.ID, State: i.State, Outcome: cmp.Or(i.AtClose, c.Outcome(i)), Admin: i.Admin, Words: []Answer{}, Suspended: i.Suspended}
 		for _, w := range i.Words {
-			x.Words = append(x.Words, wordOf{w.Verdict, w.By.Person, w.At, w.Reason})
+			x.Words = append(x.Words, Answer{w.Verdict, w.By.Person, w.At, w.Reason})
 		}
 		if e := i.Acknowledged; e != nil {
 			x.Acknowledged = &api.Ending{Person: e.By.Person, At: e.At, Reason: e.Reason}
@@ -270,7 +272,7 @@ func outcomeOf(c *campaign.Campaign, items bool) campaignOf {
 }
 
 // said is who said what about an item.
-func (x itemOf) said() string {
+func (x Item) said() string {
 	var out []string
 	for _, w := range x.Words {
 		s := fmt.Sprintf("%s: %s", w.Person, w.Verdict)
@@ -283,32 +285,32 @@ func (x itemOf) said() string {
 }
 
 // after is what followed an item's outcome.
-func (x itemOf) after() string {
+func (x Item) after() string {
 	var out []string
 	if !x.Suspended.IsZero() {
-		out = append(out, "suspended "+stamp(x.Suspended))
+		out = append(out, "suspended "+view.Stamp(x.Suspended))
 	}
 	if e := x.Acknowledged; e != nil {
 		out = append(out, "taken away, says "+e.Person)
 	}
 	if !x.Gone.IsZero() {
-		out = append(out, "proved gone "+stamp(x.Gone))
+		out = append(out, "proved gone "+view.Stamp(x.Gone))
 	}
 	return strings.Join(out, "; ")
 }
 
-// text writes everything about one review.
-func (c campaignOf) text(out io.Writer) error {
-	data := func(f string, args ...any) { fmt.Fprint(out, format(f, args...)) }
-	data("review      %s of %s\nperiod      %s to %s\nopened      %s\n", c.ID, strings.Join(c.Clusters, ", "), stamp(c.From), stamp(c.Until),
-		stamp(c.Opened))
-	data("closed      %s\nreviewers   %s\n", cmp.Or(stamp(c.Closed), "no; due "+stamp(c.Deadline)), strings.Join(c.Reviewers, ", "))
+// Text writes everything about one review.
+func (c Review) Text(out io.Writer) error {
+	data := func(f string, args ...any) { fmt.Fprint(out, terminal.Format(f, args...)) }
+	data("review      %s of %s\nperiod      %s to %s\nopened      %s\n", c.ID, strings.Join(c.Clusters, ", "), view.Stamp(c.From), view.Stamp(c.Until),
+		view.Stamp(c.Opened))
+	data("closed      %s\nreviewers   %s\n", cmp.Or(view.Stamp(c.Closed), "no; due "+view.Stamp(c.Deadline)), strings.Join(c.Reviewers, ", "))
 	data("outcome     %d items: %d kept, %d revoked, %d suspended, %d escalated, %d open\n\n", c.Total, c.Kept, c.Revoked, c.Suspended,
 		c.Escalated, c.Open)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "OUTCOME\tSTATE\tITEM\tSAID\tAFTERWARDS")
 	for _, x := range c.Items {
-		fmt.Fprintln(w, format("%s\t%s\t%s\t%s\t%s", x.Outcome, x.State, x.ID, oneLine(x.said(), 100), x.after()))
+		fmt.Fprintln(w, terminal.Format("%s\t%s\t%s\t%s\t%s", x.Outcome, x.State, x.ID, terminal.OneLine(x.said(), 100), x.after()))
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -316,7 +318,7 @@ func (c campaignOf) text(out io.Writer) error {
 	return nil
 }
 
-func reviewCSV(w io.Writer, c campaignOf) error {
+func reviewCSV(w io.Writer, c Review) error {
 	rows := [][]string{{"review", "item", "state", "admin", "outcome", "said", "afterwards"}}
 	for _, x := range c.Items {
 		rows = append(rows, []string{c.ID, x.ID, string(x.State), strconv.FormatBool(x.Admin), string(x.Outcome), x.said(), x.after()})

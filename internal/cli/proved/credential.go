@@ -1,4 +1,4 @@
-package main
+package proved
 
 import (
 	"bytes"
@@ -20,8 +20,8 @@ import (
 	"github.com/breakglassd/breakglass/internal/text"
 )
 
-// certificateProof is the JSON form of a certificate with the ledger's proof of it: a credential without what is secret.
-type certificateProof struct {
+// CertificateProof is the JSON form of a certificate with the ledger's proof of it: a credential without what is secret.
+type CertificateProof struct {
 	api.Meta
 	Request     api.Request `json:"request"`
 	Certificate string      `json:"certificate"` // PEM
@@ -32,43 +32,43 @@ type certificateProof struct {
 	Checkpoint string      `json:"checkpoint,omitempty"` // that they are proven to be under
 }
 
-// errNoProof says that a file is not what show --proof or claim -o json prints.
-var errNoProof = errors.New("it is not what show --proof or claim -o json prints")
+// ErrNoProof says that a file is not what show --proof or claim -o json prints.
+var ErrNoProof = errors.New("it is not what show --proof or claim -o json prints")
 
-// proven is what the proof of a certificate proves.
-type proven struct {
-	issued  breakglass.Issued
-	index   int64
-	id      string // of the request
-	person  string
-	last    int64        // index of the last entry
-	request *api.Request // from proven entries; nil: the file has none, as claim -o json prints it
-	changed []string     // what the file says otherwise
+// Certificate is what the proof of a certificate proves.
+type Certificate struct {
+	Issued  breakglass.Issued
+	Index   int64
+	ID      string // of the request
+	Person  string
+	Last    int64        // index of the last entry
+	Request *api.Request // from proven entries; nil: the file has none, as claim -o json prints it
+	Changed []string     // what the file says otherwise
 }
 
-// checkCredential verifies that the ledger of a key holds exactly the certificate of a credential, and compares what the file says
+// CheckCredential verifies that the ledger of a key holds exactly the certificate of a credential, and compares what the file says
 // of the request with what is proved.
-func checkCredential(file []byte, verifier note.Verifier) (proven, error) {
-	var p proven
-	var c certificateProof
+func CheckCredential(file []byte, verifier note.Verifier) (Certificate, error) {
+	var p Certificate
+	var c CertificateProof
 	if err := json.Unmarshal(file, &c); err != nil || c.Kind != "Credential" && c.Kind != "CertificateProof" {
 		for _, kind := range []string{`"Credential"`, `"CertificateProof"`} {
 			if err != nil && bytes.Contains(file, []byte(kind)) {
 				return p, fmt.Errorf("it is damaged: %w", err)
 			}
 		}
-		return p, errNoProof
+		return p, ErrNoProof
 	}
 	block, _ := pem.Decode([]byte(c.Certificate))
 	if block == nil {
 		return p, errors.New("there is no certificate in it")
 	}
-	ev, err := eventIn(c.Issued, c.Request.ID)
+	ev, err := EventIn(c.Issued, c.Request.ID)
 	if err != nil {
 		return p, err
 	}
 	var ok bool
-	if p.issued, ok = ev.(breakglass.Issued); !ok || !bytes.Equal(p.issued.Certificate, block.Bytes) {
+	if p.Issued, ok = ev.(breakglass.Issued); !ok || !bytes.Equal(p.Issued.Certificate, block.Bytes) {
 		return p, errors.New("its ledger entry is about another certificate")
 	}
 	proof, err := ledger.ParseProof([]byte(c.Proof))
@@ -78,15 +78,15 @@ func checkCredential(file []byte, verifier note.Verifier) (proven, error) {
 	if err := ledger.VerifyProof(c.Issued, proof, verifier); err != nil {
 		return p, err
 	}
-	p.index, p.id = proof.Index, c.Request.ID
-	if p.person, err = holder(p.issued, p.id); err != nil {
+	p.Index, p.ID = proof.Index, c.Request.ID
+	if p.Person, err = holder(p.Issued, p.ID); err != nil {
 		return p, err
 	}
 	if len(c.Entries) == 0 {
-		p.changed = p.compareCertificate(c.Request)
+		p.Changed = p.compareCertificate(c.Request)
 		return p, nil
 	}
-	entries, err := provenEntries(api.History{ID: p.id, Entries: c.Entries, Checkpoint: c.Checkpoint}, verifier)
+	entries, err := Entries(api.History{ID: p.ID, Entries: c.Entries, Checkpoint: c.Checkpoint}, verifier)
 	if err != nil {
 		return p, err
 	}
@@ -94,12 +94,12 @@ func checkCredential(file []byte, verifier note.Verifier) (proven, error) {
 	if err != nil {
 		return p, err
 	}
-	if folded.Issued == nil || folded.IssuedSeq != p.index {
+	if folded.Issued == nil || folded.IssuedSeq != p.Index {
 		return p, errors.New("its entries have another certificate")
 	}
 	r := api.NewRequest(folded, &policy.Policy{}, c.Request.AsOf)
-	p.request, p.last = &r, entries[len(entries)-1].Seq
-	p.changed, err = differences(file, r)
+	p.Request, p.Last = &r, entries[len(entries)-1].Seq
+	p.Changed, err = differences(file, r)
 	return p, err
 }
 
@@ -117,21 +117,21 @@ func holder(x breakglass.Issued, request string) (string, error) {
 }
 
 // compareCertificate says what a file that has no entries says otherwise than the certificate.
-func (p *proven) compareCertificate(r api.Request) []string {
+func (p *Certificate) compareCertificate(r api.Request) []string {
 	var out []string
 	differ := func(what string, said, is any) {
 		if !reflect.DeepEqual(said, is) {
 			out = append(out, fmt.Sprintf("%s is %.100q and not %.100q", what, fmt.Sprint(is), fmt.Sprint(said)))
 		}
 	}
-	differ("request.ask.by.person", r.Ask.By.Person, p.person)
+	differ("request.ask.by.person", r.Ask.By.Person, p.Person)
 	if x := r.Certificate; x != nil {
-		differ("request.certificate.commonName", x.CommonName, breakglass.CommonName(p.person, p.id))
-		differ("request.certificate.serial", x.Serial, p.issued.Serial)
-		differ("request.certificate.fingerprint", x.Fingerprint, p.issued.Fingerprint)
-		differ("request.certificate.notBefore", x.NotBefore.UTC(), p.issued.NotBefore.UTC())
-		differ("request.certificate.notAfter", x.NotAfter.UTC(), p.issued.NotAfter.UTC())
-		differ("request.certificate.ledgerIndex", x.LedgerIndex, p.index)
+		differ("request.certificate.commonName", x.CommonName, breakglass.CommonName(p.Person, p.ID))
+		differ("request.certificate.serial", x.Serial, p.Issued.Serial)
+		differ("request.certificate.fingerprint", x.Fingerprint, p.Issued.Fingerprint)
+		differ("request.certificate.notBefore", x.NotBefore.UTC(), p.Issued.NotBefore.UTC())
+		differ("request.certificate.notAfter", x.NotAfter.UTC(), p.Issued.NotAfter.UTC())
+		differ("request.certificate.ledgerIndex", x.LedgerIndex, p.Index)
 	}
 	return out
 }

@@ -1,4 +1,5 @@
-package main
+// Package kubeconfig writes the kubeconfig of one certificate, and asks a cluster for whom it takes the certificate's holder.
+package kubeconfig
 
 import (
 	"context"
@@ -17,15 +18,15 @@ import (
 	"github.com/breakglassd/breakglass/internal/api"
 )
 
-// writeConfig writes a kubeconfig with everything in it: one cluster, one user with a certificate and its key.
-func writeConfig(id string, cl api.Cluster, certificate, key string) string {
+// Write writes a kubeconfig with everything in it: one cluster, one user with a certificate and its key.
+func Write(id string, cl api.Cluster, certificate, key string) string {
 	return configFor(id, cl, fmt.Sprintf("    client-certificate-data: %s\n    client-key-data: %s\n", quoted([]byte(certificate)),
 		quoted([]byte(key))))
 }
 
-// ended is what is left of a kubeconfig: the same cluster, and a user that has no key. kubectl runs program for it, which says how the
+// Ended is what is left of a kubeconfig: the same cluster, and a user that has no key. kubectl runs program for it, which says how the
 // access ended.
-func endedConfig(program, id string, cl api.Cluster, profile, how string) string {
+func Ended(program, id string, cl api.Cluster, profile, how string) string {
 	return configFor(id, cl, "    exec:\n      apiVersion: client.authentication.k8s.io/v1\n      interactiveMode: Never\n"+
 		fmt.Sprintf("      command: %s\n      args: [ended, --, %s, %s, %s, %s]\n", quoted(program), quoted(id), quoted(cl.ID), quoted(profile),
 			quoted(how)))
@@ -71,11 +72,11 @@ const (
 // forbiddenUser is how an API server names the user that it refuses.
 var forbiddenUser = regexp.MustCompile(`User "([^"]*)"`)
 
-// errNotTrusted is a cluster's 401.
-var errNotTrusted = errors.New("401")
+// ErrNotTrusted is a cluster's 401.
+var ErrNotTrusted = errors.New("401")
 
-// whoAmI is the name by which a cluster knows the holder of a certificate.
-func whoAmI(ctx context.Context, cl api.Cluster, chain, key string) (string, error) {
+// WhoAmI is the name by which a cluster knows the holder of a certificate.
+func WhoAmI(ctx context.Context, cl api.Cluster, chain, key string) (string, error) {
 	cert, err := tls.X509KeyPair([]byte(chain), []byte(key))
 	if err != nil {
 		return "", fmt.Errorf("using the certificate: %w", err)
@@ -124,7 +125,7 @@ func whoAmI(ctx context.Context, cl api.Cluster, chain, key string) (string, err
 		Status  json.RawMessage `json:"status"`
 	}
 	if resp.StatusCode == http.StatusUnauthorized {
-		return "", errNotTrusted
+		return "", ErrNotTrusted
 	}
 	if err := json.Unmarshal(body, &out); err != nil {
 		return "", fmt.Errorf("it answers %d, and not as an API server does", resp.StatusCode)

@@ -1,4 +1,5 @@
-package main
+// Package view shows a request to a person: what is asked, who approved, how it ended, and what it left behind.
+package view
 
 import (
 	"cmp"
@@ -12,70 +13,71 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/cli/terminal"
 	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/record"
 	"github.com/breakglassd/breakglass/internal/text"
 )
 
-// requestView shows requests to a person: as the daemon tells them, in the words of the person's terminal.
-type requestView struct {
-	name   string    // by which this program was called
-	now    time.Time // by the server's clock
-	screen *screen
+// View shows requests to a person: as the daemon tells them, in the words of the person's terminal.
+type View struct {
+	Name   string    // by which this program was called
+	Now    time.Time // by the server's clock
+	Screen *terminal.Screen
 }
 
 // typed is a command as this program is called, for lines that are printed as they are.
-func (v requestView) typed(words string, flags []string, names ...string) styled {
-	return typed(v.name, words, flags, names...)
+func (v View) typed(words string, flags []string, names ...string) terminal.Styled {
+	return terminal.Typed(v.Name, words, flags, names...)
 }
 
 // maxNamed bounds the people who are named: a longer list is not read.
 const maxNamed = 12
 
-// describe is a request in full, cleaned.
-func (v requestView) describe(r api.Request) string {
+// Describe is a request in full, cleaned.
+func (v View) Describe(r api.Request) string {
 	var b strings.Builder
-	row := func(label, f string, args ...any) { fmt.Fprintf(&b, "%-12s%s\n", label, format(f, args...)) }
+	row := func(label, f string, args ...any) { fmt.Fprintf(&b, "%-12s%s\n", label, terminal.Format(f, args...)) }
 	row("request", "%s   %s", r.ID, r.State)
-	row("who", "%s", person(r, r.Ask.By.Person))
+	row("who", "%s", Person(r, r.Ask.By.Person))
 	row("what", "%s on %s (%s)", r.Ask.Profile, r.Ask.Cluster, r.Ask.Server)
 	if r.Ask.Way != (breakglass.Way{}) {
-		row("way", "%s", wayWords(r.Ask.Way))
+		row("way", "%s", WayWords(r.Ask.Way))
 	}
 	if r.Ask.Rights.Binding() {
 		row("rights", "%s, bound for this one certificate and removed when it ends", r.Ask.Rights)
 	} else {
 		row("rights", "%s, carried by the certificate: only API servers that ask the deny webhook refuse it before it ends", r.Ask.Rights)
 	}
-	row("for", "%s, from the claim; risk %s", seconds(r.Ask.TTLSeconds), r.Ask.Risk)
-	row("reason", "%s", paragraph{cmp.Or(r.Reason, "(erased, or kept back by the server)"), 12})
+	row("for", "%s, from the claim; risk %s", Seconds(r.Ask.TTLSeconds), r.Ask.Risk)
+	row("reason", "%s", terminal.Paragraph{Text: cmp.Or(r.Reason, "(erased, or kept back by the server)"), Indent: 12})
 	row("incident", "%s", cmp.Or(text.Clean(r.Ask.Incident), "-"))
-	row("asked", "%s", v.when(r.RequestedAt))
+	row("asked", "%s", v.When(r.RequestedAt))
 	if r.Ask.KeyHash != "" {
 		row("key", "%s", r.Ask.KeyHash)
 	} else {
 		row("key", "chosen at the claim")
 	}
 	for _, x := range r.Approvals {
-		row("approved", "%s (%s) %s %s", person(r, x.Person), channel(x), v.when(x.At), text.Clean(x.Comment))
+		row("approved", "%s (%s) %s %s", Person(r, x.Person), Channel(x), v.When(x.At), text.Clean(x.Comment))
 	}
 	if len(r.Missing) > 0 && !r.State.Terminal() {
 		row("needs", "%s", strings.Join(r.Missing, " and "))
 	}
 	if !r.Deadline.IsZero() {
-		row("until", "%s", v.when(r.Deadline))
+		row("until", "%s", v.When(r.Deadline))
 	}
 	for what, e := range map[string]*api.Ending{"denied": r.Denied, "withdrawn": r.Withdrawn, "revoked": r.Revoked} {
 		if e != nil {
-			row(what, "%s %s: %s", person(r, e.Person), v.when(e.At), paragraph{cmp.Or(e.Reason, "(no reason)"), 12})
+			row(what, "%s %s: %s", Person(r, e.Person), v.When(e.At), terminal.Paragraph{Text: cmp.Or(e.Reason, "(no reason)"), Indent: 12})
 		}
 	}
 	if r.Failed != nil {
-		row("failed", "%s: %s", v.when(r.Failed.At), r.Failed.Detail)
+		row("failed", "%s: %s", v.When(r.Failed.At), r.Failed.Detail)
 	}
 	if x := r.Certificate; x != nil {
 		row("certificate", "%s   serial %s   ledger #%d", x.CommonName, x.Serial, x.LedgerIndex)
-		row("", "%s to %s", v.clock(x.NotBefore), v.when(x.NotAfter))
+		row("", "%s to %s", v.Clock(x.NotBefore), v.When(x.NotAfter))
 		row("", "fingerprint %s", x.Fingerprint)
 		if r.Ask.Rights.Binding() {
 			row("bound", "%v", x.Bound)
@@ -87,7 +89,7 @@ func (v requestView) describe(r api.Request) string {
 	if len(r.Ask.Raised) > 0 {
 		row("quorum", "one more than usual: the closing of %s is overdue", strings.Join(r.Ask.Raised, ", "))
 	}
-	b.WriteString(v.afterwards(r))
+	b.WriteString(v.Afterwards(r))
 	if r.Refusals > 0 {
 		row("refused", "%d commands on it were not allowed", r.Refusals)
 	}
@@ -95,8 +97,8 @@ func (v requestView) describe(r api.Request) string {
 	return b.String()
 }
 
-// entries writes a line for each entry of a request.
-func (v requestView) entries(out io.Writer, entries []api.Entry) error {
+// Entries writes a line for each entry of a request.
+func (v View) Entries(out io.Writer, entries []api.Entry) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	for _, e := range entries {
 		var ev struct {
@@ -107,23 +109,23 @@ func (v requestView) entries(out io.Writer, entries []api.Entry) error {
 		}
 		var texts []string
 		for name, t := range e.Texts {
-			texts = append(texts, name+": "+oneLine(t, 60))
+			texts = append(texts, name+": "+terminal.OneLine(t, 60))
 		}
 		slices.Sort(texts)
-		fmt.Fprintln(w, format("  #%d\t%s\t%s\t%s\t%s", e.Index, v.clock(e.Time), e.Kind, cmp.Or(ev.By.Person, "-"), strings.Join(texts, "; ")))
+		fmt.Fprintln(w, terminal.Format("  #%d\t%s\t%s\t%s\t%s", e.Index, v.Clock(e.Time), e.Kind, cmp.Or(ev.By.Person, "-"), strings.Join(texts, "; ")))
 	}
 	return w.Flush()
 }
 
-// person is a name and an id, for people who must decide about that person.
-func person(r api.Request, id string) string {
+// Person is a name and an id, for people who must decide about that person.
+func Person(r api.Request, id string) string {
 	if n := r.Names[id]; n != "" && n != id {
 		return id + " (" + n + ")"
 	}
 	return id
 }
 
-func teams(ts []policy.FrozenTeam) []string {
+func Teams(ts []policy.FrozenTeam) []string {
 	var out []string
 	for _, t := range ts {
 		out = append(out, t.ID)
@@ -131,11 +133,11 @@ func teams(ts []policy.FrozenTeam) []string {
 	return out
 }
 
-// afterwards is what followed a grant's end, cleaned.
-func (v requestView) afterwards(r api.Request) string {
+// Afterwards is what followed a grant's end, cleaned.
+func (v View) Afterwards(r api.Request) string {
 	var b strings.Builder
-	row := func(label, f string, args ...any) { fmt.Fprintf(&b, "%-12s%s\n", label, format(f, args...)) }
-	b.WriteString(v.receipt(r))
+	row := func(label, f string, args ...any) { fmt.Fprintf(&b, "%-12s%s\n", label, terminal.Format(f, args...)) }
+	b.WriteString(v.Receipt(r))
 	if s := r.Session; s != nil {
 		switch {
 		case s.Source == breakglass.SourceNone:
@@ -143,7 +145,7 @@ func (v requestView) afterwards(r api.Request) string {
 		case s.Events == 0:
 			row("session", "never used, as far as the audit events tell")
 		default:
-			row("session", "%s to %s from %s", v.clock(s.First), v.clock(s.Last), cmp.Or(strings.Join(s.From, ", "), "an unknown address"))
+			row("session", "%s to %s from %s", v.Clock(s.First), v.Clock(s.Last), cmp.Or(strings.Join(s.From, ", "), "an unknown address"))
 			row("", "reads %d, changes %d, refused %d, of Secrets %d, execs and port-forwards %d", s.Reads, s.Writes, s.Refused, s.SecretsRead,
 				s.Streams)
 			if s.StillOpen > 0 {
@@ -177,26 +179,26 @@ func (v requestView) afterwards(r api.Request) string {
 		}
 		switch {
 		case r.Acknowledged != nil:
-			row("seen by", "%s %s  %s", person(r, r.Acknowledged.Person), v.when(r.Acknowledged.At), r.Acknowledged.Reason)
+			row("seen by", "%s %s  %s", Person(r, r.Acknowledged.Person), v.When(r.Acknowledged.At), r.Acknowledged.Reason)
 		case len(s.Items) > 0 && !r.AcknowledgeBy.IsZero():
-			row("seen by", "nobody yet; due %s: %s", v.when(r.AcknowledgeBy), v.typed("ack", nil, r.ID))
+			row("seen by", "nobody yet; due %s: %s", v.When(r.AcknowledgeBy), v.typed("ack", nil, r.ID))
 		case len(s.Items) > 0:
 			row("seen by", "no responder yet: %s", v.typed("ack", nil, r.ID))
 		}
 	}
 	switch {
 	case r.Closed != nil:
-		row("closed", "%s: %s", v.when(r.Closed.At), paragraph{cmp.Or(r.Closed.Reason, "(erased)"), 12})
+		row("closed", "%s: %s", v.When(r.Closed.At), terminal.Paragraph{Text: cmp.Or(r.Closed.Reason, "(erased)"), Indent: 12})
 	case r.Touched && !r.CloseBy.IsZero():
-		row("touched", "the closing note is missing; due %s: %s", v.when(r.CloseBy), v.typed("close", nil, r.ID))
+		row("touched", "the closing note is missing; due %s: %s", v.When(r.CloseBy), v.typed("close", nil, r.ID))
 	}
 	return b.String()
 }
 
-// receipt is what the API servers said after a revocation, cleaned.
-func (v requestView) receipt(r api.Request) string {
+// Receipt is what the API servers said after a revocation, cleaned.
+func (v View) Receipt(r api.Request) string {
 	var b strings.Builder
-	row := func(label, f string, args ...any) { fmt.Fprintf(&b, "%-12s%s\n", label, format(f, args...)) }
+	row := func(label, f string, args ...any) { fmt.Fprintf(&b, "%-12s%s\n", label, terminal.Format(f, args...)) }
 	if r.Certificate == nil && r.Revoked != nil {
 		row("receipt", "it was never claimed: no certificate exists")
 		return b.String()
@@ -204,7 +206,7 @@ func (v requestView) receipt(r api.Request) string {
 	if r.Receipt == nil {
 		if r.Revoked != nil && !r.Ask.Rights.Binding() {
 			row("receipt", "group mode: the certificate itself works until %s unless the cluster's deny webhook knows it",
-				v.when(r.Certificate.NotAfter))
+				v.When(r.Certificate.NotAfter))
 		}
 		return b.String()
 	}
@@ -232,8 +234,8 @@ func (v requestView) receipt(r api.Request) string {
 	return b.String()
 }
 
-// openServers says which API servers have not refused a revoked certificate; empty when all have.
-func openServers(r api.Request) string {
+// OpenServers says which API servers have not refused a revoked certificate; empty when all have.
+func OpenServers(r api.Request) string {
 	if r.Ask.Aftercare == nil || !r.Ask.Aftercare.Prove {
 		if r.Certificate != nil && r.Certificate.Bound {
 			return "the right is still bound; the daemon keeps trying to remove it"
@@ -281,28 +283,28 @@ func guardWords(guards []policy.Guard) string {
 	return strings.Join(out, "; ")
 }
 
-// summary says what is asked for, before the waiting begins.
-func (v requestView) summary(r api.Request, me string) {
-	s := v.screen
-	s.note("Cluster   %s (%s)", r.Ask.Cluster, r.Ask.Server)
-	s.note("Profile   %s   %s", s.bold(r.Ask.Profile), r.Ask.Rights)
-	s.note("Time      %s after the claim", seconds(r.Ask.TTLSeconds))
+// Summary says what is asked for, before the waiting begins.
+func (v View) Summary(r api.Request, me string) {
+	s := v.Screen
+	s.Note("Cluster   %s (%s)", r.Ask.Cluster, r.Ask.Server)
+	s.Note("Profile   %s   %s", s.Bold(r.Ask.Profile), r.Ask.Rights)
+	s.Note("Time      %s after the claim", Seconds(r.Ask.TTLSeconds))
 	if r.Ask.Incident != "" {
-		s.note("Incident  %s", r.Ask.Incident)
+		s.Note("Incident  %s", r.Ask.Incident)
 	}
 	if len(r.Ask.Guards) > 0 {
-		s.note("Kept from %s", guardWords(r.Ask.Guards))
+		s.Note("Kept from %s", guardWords(r.Ask.Guards))
 	}
-	s.note("Needs     %s", strings.Join(r.Missing, " and "))
+	s.Note("Needs     %s", strings.Join(r.Missing, " and "))
 	if len(r.Ask.Raised) > 0 {
-		s.note("%s one approval more than usual, because the closing of %s is overdue: %s", s.yellow("!"),
+		s.Note("%s one approval more than usual, because the closing of %s is overdue: %s", s.Yellow("!"),
 			strings.Join(r.Ask.Raised, ", "), v.typed("close", nil, r.Ask.Raised[0]))
 	}
 	v.notTold(r)
 	others := slices.DeleteFunc(slices.Clone(r.Approvers), func(p string) bool { return p == r.Ask.By.Person })
-	s.note("          they are %s", crowd(r, others))
+	s.Note("          they are %s", crowd(r, others))
 	for _, w := range r.Trouble {
-		s.note("%s %s", s.yellow("!"), paragraph{w, 2})
+		s.Note("%s %s", s.Yellow("!"), terminal.Paragraph{Text: w, Indent: 2})
 	}
 }
 
@@ -321,15 +323,15 @@ func crowd(r api.Request, people []string) string {
 }
 
 // notTold says that nobody is told of the request in Slack.
-func (v requestView) notTold(r api.Request) {
+func (v View) notTold(r api.Request) {
 	if r.NotTold != "" {
-		v.screen.note("%s Slack has not been told: %s", v.screen.yellow("!"), text.Clean(r.NotTold))
-		v.screen.note("  ask the approvers yourself; they can approve with: %s", v.typed("approve", nil, r.ID))
+		v.Screen.Note("%s Slack has not been told: %s", v.Screen.Yellow("!"), text.Clean(r.NotTold))
+		v.Screen.Note("  ask the approvers yourself; they can approve with: %s", v.typed("approve", nil, r.ID))
 	}
 }
 
-// waiting says what a request waits for, and how long that can last.
-func (v requestView) waiting(r api.Request) styled {
+// Waiting says what a request waits for, and how long that can last.
+func (v View) Waiting(r api.Request) terminal.Styled {
 	what := string(r.State)
 	switch r.State {
 	case breakglass.StatePending:
@@ -341,14 +343,14 @@ func (v requestView) waiting(r api.Request) styled {
 	default: // the state's name says it
 	}
 	if !r.Deadline.IsZero() {
-		return styled(format("%s   %s left", what, text.About(max(0, r.Deadline.Sub(v.now)))))
+		return terminal.Styled(terminal.Format("%s   %s left", what, text.About(max(0, r.Deadline.Sub(v.Now)))))
 	}
-	return styled(text.Clean(what))
+	return terminal.Styled(text.Clean(what))
 }
 
-// changes says what has happened between two looks at a request.
-func (v requestView) changes(was, is api.Request) {
-	s := v.screen
+// Changes says what has happened between two looks at a request.
+func (v View) Changes(was, is api.Request) {
+	s := v.Screen
 	by := func(in api.Request, person string) (api.Approval, bool) {
 		i := slices.IndexFunc(in.Approvals, func(x api.Approval) bool { return x.Person == person })
 		if i < 0 {
@@ -358,12 +360,12 @@ func (v requestView) changes(was, is api.Request) {
 	}
 	for i, x := range is.Approvals {
 		if _, before := by(was, x.Person); !before {
-			s.note("%s approved %d of %d   %s (%s)   %s", s.green("✓"), i+1, is.Ask.Quorum.Count, is.Names[x.Person], channel(x), v.clock(x.At))
+			s.Note("%s approved %d of %d   %s (%s)   %s", s.Green("✓"), i+1, is.Ask.Quorum.Count, is.Names[x.Person], Channel(x), v.Clock(x.At))
 		}
 	}
 	for _, x := range was.Approvals {
 		if _, still := by(is, x.Person); !still {
-			s.note("%s %s took the approval back", s.yellow("!"), is.Names[x.Person])
+			s.Note("%s %s took the approval back", s.Yellow("!"), is.Names[x.Person])
 		}
 	}
 	if is.NotTold != was.NotTold {
@@ -374,25 +376,25 @@ func (v requestView) changes(was, is api.Request) {
 	}
 	switch is.State {
 	case breakglass.StatePending:
-		s.note("%s pending again: needs %s", s.yellow("!"), strings.Join(is.Missing, " and "))
+		s.Note("%s pending again: needs %s", s.Yellow("!"), strings.Join(is.Missing, " and "))
 	case breakglass.StateApproved:
-		s.note("%s quorum reached, to be claimed until %s", s.green("✓"), v.when(is.ClaimUntil))
+		s.Note("%s quorum reached, to be claimed until %s", s.Green("✓"), v.When(is.ClaimUntil))
 	case breakglass.StateIssuing:
-		s.note("… being issued")
+		s.Note("… being issued")
 	case breakglass.StateActive:
-		s.note("%s issued, until %s", s.green("✓"), v.when(is.Deadline))
+		s.Note("%s issued, until %s", s.Green("✓"), v.When(is.Deadline))
 	case breakglass.StateExpired:
-		s.note("• expired: its time is over")
+		s.Note("• expired: its time is over")
 		if is.Touched {
-			s.note("  write what was done: %s", v.typed("close", nil, is.ID))
+			s.Note("  write what was done: %s", v.typed("close", nil, is.ID))
 		}
 	case breakglass.StateDenied, breakglass.StateRevoked, breakglass.StateWithdrawn, breakglass.StateLapsed, breakglass.StateFailed:
-		s.note("%s %s", s.red("✗"), is.State)
+		s.Note("%s %s", s.Red("✗"), is.State)
 	}
 }
 
-// channel is how an approval was given.
-func channel(x api.Approval) string {
+// Channel is how an approval was given.
+func Channel(x api.Approval) string {
 	if x.Signed {
 		return "CLI, signed"
 	}
@@ -402,22 +404,48 @@ func channel(x api.Approval) string {
 	return string(x.Channel)
 }
 
-// clock is a time for people: local, with the date unless it is today.
-func (v requestView) clock(t time.Time) string {
-	local, now := t.Local(), v.now.Local()
+// Clock is a time for people: local, with the date unless it is today.
+func (v View) Clock(t time.Time) string {
+	local, now := t.Local(), v.Now.Local()
 	if local.Format(time.DateOnly) == now.Format(time.DateOnly) {
 		return local.Format("15:04:05")
 	}
 	return local.Format("2006-01-02 15:04:05")
 }
 
-// when is clock with how far away it is.
-func (v requestView) when(t time.Time) string {
-	d := t.Sub(v.now)
+// When is clock with how far away it is.
+func (v View) When(t time.Time) string {
+	d := t.Sub(v.Now)
 	if d < 0 {
-		return v.clock(t) + " (" + text.About(-d) + " ago)"
+		return v.Clock(t) + " (" + text.About(-d) + " ago)"
 	}
-	return v.clock(t) + " (in " + text.About(d) + ")"
+	return v.Clock(t) + " (in " + text.About(d) + ")"
 }
 
-func seconds(n int64) string { return text.Span(time.Duration(n) * time.Second) }
+func Seconds(n int64) string { return text.Span(time.Duration(n) * time.Second) }
+
+func WayWords(w breakglass.Way) string {
+	out := "without a proxy of its own"
+	if w.ProxyURL != "" {
+		out = "through " + w.ProxyURL
+	}
+	if w.TLSServerName != "" {
+		out += ", known as " + w.TLSServerName
+	}
+	return out
+}
+
+func HashWords(h string) string {
+	if h == "" {
+		return "none, the system's own"
+	}
+	return h[:min(len(h), 16)] + "…"
+}
+
+// Stamp is a time for the record: UTC, to the second.
+func Stamp(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format("2006-01-02 15:04:05Z")
+}
