@@ -157,8 +157,9 @@ type Key struct {
 	Cluster api.Cluster `json:"cluster,omitzero"`
 	Profile string      `json:"profile,omitempty"`
 
-	Dir, name string // of its file
-	Private   *ecdsa.PrivateKey
+	Dir     string `json:"-"` // of its file
+	name    string
+	Private *ecdsa.PrivateKey `json:"-"` // Key, read; nil when it is over
 }
 
 // Save writes the key's file.
@@ -509,8 +510,8 @@ type Server struct {
 
 	Clusters map[string]Cluster `json:"clusters,omitempty"` // as last asked for or claimed on
 
-	Path     string
-	Verifier note.Verifier // nil: nothing is known yet
+	Path     string        `json:"-"`
+	Verifier note.Verifier `json:"-"` // nil: nothing is known yet
 }
 
 func (t Server) Origin() string {
