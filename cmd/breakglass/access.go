@@ -27,7 +27,8 @@ func (a *app) checkAccess(ctx context.Context, r api.Request, cl api.Cluster, ch
 		a.screen.Note("%s cannot tell whether %s accepts it: %v", a.screen.Yellow("!"), cl.ID, err)
 		return nil
 	case user != me:
-		return &exit.Error{Exit: exit.Unreachable, Code: "taken-for-another", What: fmt.Sprintf("%s takes you for %.200q, not for %s", cl.ID, user,
+		return &exit.Error{Exit: exit.Unreachable, Code: "taken-for-another", What: fmt.Sprintf("%s takes you for %.200q, not for %s", cl.ID,
+			user,
 			me),
 			Why:  "the certificate does not reach its API servers: something in between ends TLS",
 			Next: "tell an operator: breakglassd doctor\n" + kept}

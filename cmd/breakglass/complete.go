@@ -41,7 +41,8 @@ func (a *app) completeIDs(filter string) cobra.CompletionFunc {
 		all, _ := quiet(a, cmd, func(ctx context.Context, c *api.Client) (api.Requests, error) { return c.List(ctx, filter, 7) })
 		var out []cobra.Completion
 		for _, r := range all.Items {
-			out = append(out, cobra.CompletionWithDesc(r.ID, terminal.OneLine(terminal.Format("%s %s by %s: %s", r.State, r.Ask.Profile, r.Ask.By.Person, r.Reason),
+			out = append(out, cobra.CompletionWithDesc(r.ID, terminal.OneLine(terminal.Format("%s %s by %s: %s", r.State, r.Ask.Profile,
+				r.Ask.By.Person, r.Reason),
 				60)))
 		}
 		return out, cobra.ShellCompDirectiveNoFileComp
@@ -53,7 +54,8 @@ func (a *app) completeProfiles(cmd *cobra.Command, _ []string, _ string) ([]cobr
 	var out []cobra.Completion
 	for _, p := range all.Items {
 		if p.MayRequest {
-			out = append(out, cobra.CompletionWithDesc(terminal.OneLine(p.ID, 100), terminal.OneLine(terminal.Format("%s %s", p.Rights, p.Description), 60)))
+			out = append(out, cobra.CompletionWithDesc(terminal.OneLine(p.ID, 100),
+				terminal.OneLine(terminal.Format("%s %s", p.Rights, p.Description), 60)))
 		}
 	}
 	return out, cobra.ShellCompDirectiveNoFileComp

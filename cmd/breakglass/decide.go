@@ -93,7 +93,8 @@ func endable(verb string, r api.Request) error {
 	case r.State == breakglass.StatePending || r.State == breakglass.StateApproved:
 		return nil
 	case !r.State.Terminal():
-		return &exit.Error{Exit: exit.Other, Code: "claimed", What: "not possible now", Why: "it is too late to " + verb + " " + r.ID + ": it is " +
+		return &exit.Error{Exit: exit.Other, Code: "claimed", What: "not possible now", Why: "it is too late to " + verb + " " + r.ID +
+			": it is " +
 			string(r.State), Next: terminal.Command("revoke", nil, r.ID)}
 	}
 	return &exit.Error{Exit: exit.Other, Code: "decided", What: "not possible now", Why: r.ID + " is already " + string(r.State)}

@@ -59,7 +59,8 @@ func (a *app) statusCommand() *cobra.Command {
 			if a.json() {
 				err = a.printJSON(r)
 			} else {
-				a.data("%s  %s  %s on %s for %s   %s\n", r.ID, r.State, r.Ask.Profile, r.Ask.Cluster, view.Seconds(r.Ask.TTLSeconds), a.view().Waiting(r))
+				a.data("%s  %s  %s on %s for %s   %s\n", r.ID, r.State, r.Ask.Profile, r.Ask.Cluster, view.Seconds(r.Ask.TTLSeconds),
+					a.view().Waiting(r))
 			}
 			if err == nil && watch {
 				err = exit.Outcome(r)

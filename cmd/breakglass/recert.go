@@ -195,7 +195,8 @@ func (a *app) describeItem(i *api.CampaignItem) {
 		a.data("  %d people must say keep\n", i.Need)
 	}
 	for _, w := range i.Earlier {
-		a.data("  %s: %s %s %s (said otherwise later)\n", w.Person, w.Verdict, w.At.Local().Format("2006-01-02 15:04"), terminal.OneLine(w.Reason, 200))
+		a.data("  %s: %s %s %s (said otherwise later)\n", w.Person, w.Verdict, w.At.Local().Format("2006-01-02 15:04"),
+			terminal.OneLine(w.Reason, 200))
 	}
 	for _, w := range i.Words {
 		a.data("  %s: %s %s %s\n", w.Person, w.Verdict, w.At.Local().Format("2006-01-02 15:04"), terminal.OneLine(w.Reason, 200))
@@ -533,8 +534,9 @@ func (a *app) recertProve() *cobra.Command {
 					return err
 				}
 			}
-			return &exit.Error{Exit: exit.Unverified, What: fmt.Sprintf("%d things that were revoked are not proved gone", len(still)), Why: "first " +
-				still[0].ID, Next: cmp.Or(still[0].TakeAway, still[0].Advice)}
+			return &exit.Error{Exit: exit.Unverified, What: fmt.Sprintf("%d things that were revoked are not proved gone", len(still)),
+				Why: "first " +
+					still[0].ID, Next: cmp.Or(still[0].TakeAway, still[0].Advice)}
 		}}
 }
 

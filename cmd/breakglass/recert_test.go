@@ -152,7 +152,8 @@ func TestWhatABundleProvesIsTheExitCode(t *testing.T) {
 			v.Newer, v.Problems = true, []string{"ledger entry 7: made by a newer release"}
 		}, 9,
 			"no sign of forgery"},
-		"forged":       {func(v *recert.Verification) { v.Problems = []string{"items.csv is not as it was signed"} }, exit.Unverified, "1 problems"},
+		"forged": {func(v *recert.Verification) { v.Problems = []string{"items.csv is not as it was signed"} }, exit.Unverified,
+			"1 problems"},
 		"not compared": {func(v *recert.Verification) { v.Unchecked = []string{"report.html"} }, exit.Unverified, "another version"},
 		"still open":   {func(v *recert.Verification) { v.Closed = false }, exit.Unverified, "is not closed"},
 	} {

@@ -92,7 +92,8 @@ func readAnchors(files []string, verifier note.Verifier) ([]ledger.Checkpoint, e
 			return nil, f
 		}
 		if err != nil {
-			return nil, &exit.Error{Exit: exit.Unverified, Code: "checkpoint", What: "VERIFICATION FAILED: the checkpoint " + f + " is not this ledger's",
+			return nil, &exit.Error{Exit: exit.Unverified, Code: "checkpoint", What: "VERIFICATION FAILED: the checkpoint " + f +
+				" is not this ledger's",
 				Why: err.Error(), Next: "keep it as evidence, and find out where it comes from; is --key the right one?"}
 		}
 		out = append(out, cp)
@@ -225,11 +226,13 @@ func (x *Export) Summary() string {
 	audit := x.audit
 	s := terminal.Format("%s   %d entries in %d streams   %s\n", cmp.Or(x.Report.Origin, x.dir), x.Report.Entries, x.Report.Streams,
 		x.took.Round(time.Millisecond)) +
-		terminal.Format("%d requests, %d certificates (%d never delivered), %d approvals of which %d are signed with an SSH key, %d refused commands, "+
+		terminal.Format("%d requests, %d certificates (%d never delivered), %d approvals of which %d are signed with an SSH key, %d refused "+
+			"commands, "+
 			"%d erased texts\n",
 			audit.Requests, audit.Certificates+audit.Orphans, audit.Orphans, audit.Approvals, audit.Signed, audit.Refusals, x.Report.Erased)
 	if audit.Repeated > 0 {
-		s += terminal.Format("%d approvals were given again in an earlier release after they were taken back: it cannot be told\nwhether they were "+
+		s += terminal.Format("%d approvals were given again in an earlier release after they were taken back: it cannot be told\n"+
+			"whether they were "+
 			"signed again\n", audit.Repeated)
 	}
 	return s

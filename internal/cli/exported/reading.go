@@ -103,7 +103,8 @@ func (r Reading) Text(out io.Writer) error {
 		w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(w, "REVIEW\tOPENED\tCLUSTERS\tITEMS\tKEPT\tREVOKED\tSUSPENDED\tESCALATED\tOPEN\tCLOSED")
 		for _, c := range r.Reviews {
-			fmt.Fprintln(w, terminal.Format("%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%s", c.ID, view.Stamp(c.Opened), strings.Join(c.Clusters, ","), c.Total, c.Kept,
+			fmt.Fprintln(w, terminal.Format("%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%s", c.ID, view.Stamp(c.Opened), strings.Join(c.Clusters, ","),
+				c.Total, c.Kept,
 				c.Revoked, c.Suspended, c.Escalated, c.Open, cmp.Or(view.Stamp(c.Closed), "no; due "+view.Stamp(c.Deadline))))
 		}
 		return w.Flush()
@@ -302,7 +303,8 @@ func (x Item) after() string {
 // Text writes everything about one review.
 func (c Review) Text(out io.Writer) error {
 	data := func(f string, args ...any) { fmt.Fprint(out, terminal.Format(f, args...)) }
-	data("review      %s of %s\nperiod      %s to %s\nopened      %s\n", c.ID, strings.Join(c.Clusters, ", "), view.Stamp(c.From), view.Stamp(c.Until),
+	data("review      %s of %s\nperiod      %s to %s\nopened      %s\n", c.ID, strings.Join(c.Clusters, ", "), view.Stamp(c.From),
+		view.Stamp(c.Until),
 		view.Stamp(c.Opened))
 	data("closed      %s\nreviewers   %s\n", cmp.Or(view.Stamp(c.Closed), "no; due "+view.Stamp(c.Deadline)), strings.Join(c.Reviewers, ", "))
 	data("outcome     %d items: %d kept, %d revoked, %d suspended, %d escalated, %d open\n\n", c.Total, c.Kept, c.Revoked, c.Suspended,

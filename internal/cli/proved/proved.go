@@ -208,7 +208,8 @@ func (x Checker) CheckLedger(ctx context.Context, proven func(note.Verifier) (ch
 	}
 	if err != nil {
 		if now, kerr := x.Client.LedgerKey(ctx); kerr == nil && now != t.Key {
-			return exit.Lie("ledger-key", "the ledger's key has changed: this machine trusts %s, the server now shows %s (%v). If the people who run "+
+			return exit.Lie("ledger-key", "the ledger's key has changed: this machine trusts %s, the server now shows %s (%v). If the people who "+
+				"run "+
 				"it say that this is right, remove %s or give the new one with --ledger-key", t.Key, now, err, t.Path)
 		}
 		return exit.Lie("proof", "%v", err)

@@ -61,7 +61,8 @@ func (id *Keys) find(ctx context.Context) ([]ssh.Signer, error) {
 				return []ssh.Signer{k}, nil
 			}
 		}
-		return nil, &exit.Error{Exit: exit.SignIn, Code: api.CodeNoKey, What: "not signed in", Why: "the ssh-agent does not hold the key " + id.Path,
+		return nil, &exit.Error{Exit: exit.SignIn, Code: api.CodeNoKey, What: "not signed in", Why: "the ssh-agent does not hold the key " +
+			id.Path,
 			Next: "add it with ssh-add"}
 	}
 	s, err := ssh.ParsePrivateKey(private)

@@ -11,8 +11,9 @@ import (
 
 func TestTerminalCannotBeRewrittenByText(t *testing.T) {
 	for where, shown := range map[string]string{"format": Format("%s", texttest.Nasty), "a line": OneLine(texttest.Nasty, 500),
-		"a paragraph": Format("reason  %s", Paragraph{Text: texttest.Nasty, Indent: 8}), "JSON": PlainJSON(strings.ToValidUTF8(texttest.Nasty, "") + "."),
-		"a style": string((&Screen{W: &bytes.Buffer{}}).Red(texttest.Nasty))} {
+		"a paragraph": Format("reason  %s", Paragraph{Text: texttest.Nasty, Indent: 8}),
+		"JSON":        PlainJSON(strings.ToValidUTF8(texttest.Nasty, "") + "."),
+		"a style":     string((&Screen{W: &bytes.Buffer{}}).Red(texttest.Nasty))} {
 		if where == "JSON" { // in which no line begins inside a string
 			shown = strings.ReplaceAll(shown, "\n", "")
 		}

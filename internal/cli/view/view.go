@@ -112,7 +112,8 @@ func (v View) Entries(out io.Writer, entries []api.Entry) error {
 			texts = append(texts, name+": "+terminal.OneLine(t, 60))
 		}
 		slices.Sort(texts)
-		fmt.Fprintln(w, terminal.Format("  #%d\t%s\t%s\t%s\t%s", e.Index, v.Clock(e.Time), e.Kind, cmp.Or(ev.By.Person, "-"), strings.Join(texts, "; ")))
+		fmt.Fprintln(w, terminal.Format("  #%d\t%s\t%s\t%s\t%s", e.Index, v.Clock(e.Time), e.Kind, cmp.Or(ev.By.Person, "-"),
+			strings.Join(texts, "; ")))
 	}
 	return w.Flush()
 }
