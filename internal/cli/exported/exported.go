@@ -256,5 +256,6 @@ func (x *Export) Checked() string {
 	if x.anchors > 0 {
 		s = terminal.Format("✓ a continuation of %s kept earlier\n", terminal.Counted(x.anchors, "checkpoint"))
 	}
-	return s + "✓ every hash, and the checkpoint's signature\n✓ every certificate was approved by enough people, none of them the requester\n"
+	return s + "✓ every hash, and the checkpoint's signature\n" +
+		"✓ every certificate was approved by enough people, none of them the requester\n"
 }

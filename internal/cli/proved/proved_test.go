@@ -145,7 +145,8 @@ func FuzzCredential(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add([]byte(`{"apiVersion":"breakglass/v1","kind":"Credential","certificate":"-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----","issued":"AA==","proof":""}`))
+	f.Add([]byte(`{"apiVersion":"breakglass/v1","kind":"Credential","certificate":` +
+		`"-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----","issued":"AA==","proof":""}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if _, err := CheckCredential(b, v); err == nil {
 			t.Error("something nobody signed is proven")
