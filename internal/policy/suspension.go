@@ -111,18 +111,18 @@ func (r *room) keeps() bool {
 	return true
 }
 
-// rooms is who is left at every place while more is suspended, one after the other.
-type rooms struct {
+// Rooms is who is left at every place while more is suspended, one after the other.
+type Rooms struct {
 	p   *Policy
 	set suspensions
 	at  map[Place]*room
 }
 
 // Rooms counts how much can be suspended beside a set that is, place by place.
-func (p *Policy) Rooms(set suspensions) *rooms { return &rooms{p, set, map[Place]*room{}} }
+func (p *Policy) Rooms(set suspensions) *Rooms { return &Rooms{p, set, map[Place]*room{}} }
 
 // Take suspends what the policy offers, if the floor allows it, and says whether it is suspended now.
-func (r *rooms) Take(e Eligibility) bool {
+func (r *Rooms) Take(e Eligibility) bool {
 	if r.set.has(e) {
 		return true
 	}
