@@ -2,326 +2,84 @@ package inventory
 
 import (
 	"cmp"
-	"fmt"
-	"slices"
 	"strings"
 	"time"
-
-	"github.com/breakglassd/breakglass/internal/text"
 )
 
-// Options are what a snapshot is judged by.
-type Options struct {
-	Rules    *Rules    // what matters; must be set
-	Defaults *Defaults // what ships; must be set
-	Ignores  []Ignore
-	// OurCAs are the fingerprints (Snapshot CA.Fingerprint) or key ids of the CAs that are this daemon's.
-	OurCAs []string
-	// Grants are the names of the bindings that this daemon has in force. A binding with our labels that is not among them is a
-	// finding: labels can be written by anybody. Nil says that nobody knows, and then a grant is an alarm like any other right.
-	Grants []string
-	// OurGroups are the groups of this daemon's profiles in group mode: who may be put into one, the access policy says, and who was,
-	// the ledger. What the one binding of a group's own name gives it is expected, and nothing else.
-	OurGroups []string
-	// Self is the user that this daemon has in the cluster, empty if unknown. What it holds is expected.
-	Self string
-	Now  time.Time // UTC
+// An Analysis is the judgement of one snapshot. Everything in it is sorted, the worst first.
+type Analysis struct {
+	Cluster  string    `json:"cluster"`
+	At       time.Time `json:"at"` // when the snapshot was begun
+	Doors    []Door    `json:"doors"`
+	Powers   []Power   `json:"powers"`
+	Findings []Finding `json:"findings"`
+	// AdminRoles are the roles that are as good as cluster-admin to their holders: see Judgement.AdminRoles.
+	AdminRoles []Ref `json:"adminRoles,omitempty"`
+	// Programs says of each program of the control plane whether its command line was seen wherever it may run.
+	Programs []Source `json:"programs"`
+}
+
+// Alarms are the findings that somebody must look at.
+func (a *Analysis) Alarms() []Finding {
+	var out []Finding
+	for _, f := range a.Findings {
+		if f.Alarm() {
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
+// Door is the door with an id, nil if there is none.
+func (a *Analysis) Door(id string) *Door {
+	for i := range a.Doors {
+		if a.Doors[i].ID == id {
+			return &a.Doors[i]
+		}
+	}
+	return nil
 }
 
 // Analyse judges a snapshot. It is a pure function of what it is given.
 func Analyse(s *Snapshot, o Options) *Analysis {
-	a := &Analysis{Cluster: s.Cluster, At: s.At}
-	w := index(s, o.Rules)
-	w.hold()
-	j := &judge{s: s, o: o, w: w, shipped: shippedRights(o)}
-	j.powers(a)
-	a.Findings = append(a.Findings, w.altered(o.Defaults)...)
-	a.Findings = append(a.Findings, j.idle()...)
-	a.Findings = append(a.Findings, j.unread()...)
-	a.Findings = append(a.Findings, j.notJudged()...)
-	a.Doors = j.doors(a)
-	a.AdminRoles = w.adminRoles()
+	held := Judge(s, o)
+	a := &Analysis{Cluster: s.Cluster, At: s.At, Powers: held.Powers, Findings: held.Findings, AdminRoles: held.AdminRoles}
+	j := &judge{s: s, o: o, rbac: held.RBAC, powers: held.Powers}
+	a.Doors = j.doors()
 	for _, name := range programs {
 		a.Programs = append(a.Programs, Source{Name: commandLine(name), Count: len(j.components(name)), Missing: j.hidden(name)})
 	}
 	for _, d := range a.Doors {
 		a.Findings = append(a.Findings, d.findings()...)
 	}
-	for i := range a.Findings { // whatever stands in them
-		f := &a.Findings[i]
-		f.Title, f.Text = text.Exact(f.Title), text.Exact(f.Text)
-	}
-	a.Findings = ignore(a.Findings, o.Ignores, o.Now)
-	sortLarge(a.Findings, func(x, y *Finding) int {
-		return cmp.Or(cmp.Compare(alarms(y), alarms(x)), cmp.Compare(y.Severity.Rank(), x.Severity.Rank()), cmp.Compare(x.Rule, y.Rule),
-			cmp.Compare(x.Title, y.Title))
-	})
-	sortLarge(a.Powers, func(x, y *Power) int {
-		return cmp.Or(cmp.Compare(y.Severity.Rank(), x.Severity.Rank()), cmp.Compare(x.Subject.String(), y.Subject.String()))
-	})
+	a.Findings = Finish(a.Findings, a.Powers, o)
 	return a
 }
 
-// sortLarge puts large values in order, the equal ones as they were, and moves each of them once.
-func sortLarge[T any](all []T, compare func(x, y *T) int) {
-	from := make([]int32, len(all)) // which of them belongs into each place
-	for i := range from {
-		from[i] = int32(i)
-	}
-	slices.SortStableFunc(from, func(x, y int32) int { return compare(&all[x], &all[y]) })
-	for i := range from {
-		if from[i] < 0 {
-			continue
-		}
-		first := all[i]
-		for to := int32(i); ; {
-			next := from[to]
-			from[to] = -1
-			if next == int32(i) {
-				all[to] = first
-				break
-			}
-			all[to] = all[next]
-			to = next
-		}
-	}
-}
-
-func alarms(f *Finding) int {
-	if f.Alarm() {
-		return 1
-	}
-	return 0
-}
-
-// judge holds what the parts of one judgement share.
+// judge holds what the judgements of all doors share.
 type judge struct {
-	s       *Snapshot
-	o       Options
-	w       *rbac
-	shipped map[string]bool
-	places  map[[2]string]int // of the items of doors, by the ids of both
-}
-
-// right identifies what a subject holds, whatever gives it.
-func (w *rbac) right(i int, h holding) string {
-	return strings.Join([]string{w.subjects[i].String(), w.rules.Rules[h.rule].ID, h.ns, strings.Join(h.names, ",")}, "|")
-}
-
-// shippedRights is what subjects hold in a cluster as it ships.
-func shippedRights(o Options) map[string]bool {
-	base := index(&o.Defaults.rbac, o.Rules)
-	base.hold()
-	out := map[string]bool{}
-	for i, hs := range base.holdings {
-		for _, h := range hs {
-			out[base.right(i, h)] = true
-		}
-	}
-	return out
-}
-
-// powers adds everybody who holds what a rule is about, and a finding for each such right.
-func (j *judge) powers(a *Analysis) {
-	w := j.w
-	judged := &RBAC{w: w, g: w.graph()}
-	rights, holders := 0, 0
-	for _, hs := range w.holdings {
-		rights += len(hs)
-		holders += min(1, len(hs))
-	}
-	a.Findings, a.Powers = make([]Finding, 0, rights+holders), make([]Power, 0, holders) // doors tell of some of them again
-	for i, hs := range w.holdings {
-		if len(hs) == 0 {
-			continue
-		}
-		sub := w.subjects[i]
-		p := Power{Subject: sub, Path: judged.g.tail(int32(i)), Expected: true, Orphan: w.missing(sub)}
-		for n, held := range judged.rights(int32(i)) {
-			h := hs[n]
-			r := &w.rules.Rules[h.rule]
-			f := Finding{Rule: r.ID, Severity: held.Severity, Text: r.Text, Subject: &sub, Scope: cmp.Or(h.ns, "cluster"), Controls: r.Controls,
-				ID: digest("right", w.right(i, h)), Title: sub.String() + " " + held.Says, Via: held.Via, Path: held.Path, from: w.binding(h.via[0])}
-			f.Expected, f.Why = j.expected(i, h)
-			right := r.ID
-			if h.ns != "" {
-				right += "@" + h.ns
-			}
-			for _, name := range h.names {
-				p.Rights = append(p.Rights, right+" named "+name)
-			}
-			if h.names == nil {
-				p.Rights = append(p.Rights, right)
-			}
-			p.Severity = worst(cmp.Or(p.Severity, Info), f.Severity)
-			if !f.Expected {
-				p.Expected = false
-			} else if p.Why == "" {
-				p.Why = f.Why
-			}
-			for _, v := range f.Via {
-				if !slices.Contains(p.Via, v) {
-					p.Via = append(p.Via, v)
-				}
-			}
-			a.Findings = append(a.Findings, f)
-		}
-		if p.Path != nil {
-			p.Severity = Critical
-		}
-		if !p.Expected {
-			p.Why = ""
-		}
-		slices.Sort(p.Rights)
-		p.Rights = slices.Compact(p.Rights)
-		a.Powers = append(a.Powers, p)
-	}
-}
-
-// adminRoles finds the roles with a right that is critical by itself where the role is bound. ClusterRoles are tried in the whole
-// cluster and in kube-system; in other namespaces no rule is critical.
-func (w *rbac) adminRoles() []Ref {
-	var out []Ref
-	try := func(r *role, kind, ns string) {
-		for _, h := range w.judge([]grant{{role: r}}, ns, nil) {
-			if h.severity == Critical {
-				out = append(out, Ref{Kind: kind, Namespace: ns, Name: r.Name})
-				return
-			}
-		}
-	}
-	for _, name := range sortedKeys(w.clusterRoles) {
-		try(w.clusterRoles[name], "ClusterRole", "")
-		try(w.clusterRoles[name], "ClusterRole", systemNamespace)
-	}
-	for _, r := range w.s.Roles {
-		try(w.roles[Ref{Namespace: r.Namespace, Name: r.Name}], "Role", r.Namespace)
-	}
-	return out
-}
-
-// raise makes worse what more or less everybody holds.
-func raise(s Severity, sub Subject) Severity {
-	everyAccount := sub.Kind == Group && sub.Name == "system:serviceaccounts"
-	switch {
-	case sub.Kind == Group && sub.Name == unauthenticatedGroup, sub.Kind == User && sub.Name == anonymousUser:
-		return worst(severities[min(s.Rank()+2, len(severities)-1)], High)
-	case sub.everybody() || everyAccount:
-		return severities[min(s.Rank()+1, len(severities)-1)]
-	}
-	return s
-}
-
-// expected says whether a right is one that ships, one of our own, or one of a grant in force.
-func (j *judge) expected(i int, h holding) (bool, string) {
-	if j.shipped[j.w.right(i, h)] {
-		return true, "ships with Kubernetes or kubeadm"
-	}
-	if j.o.Self != "" && j.w.subjects[i] == normal(Subject{Kind: User, Name: j.o.Self}) {
-		return true, "is this daemon: its rights are reviewed as its own"
-	}
-	if sub := j.w.subjects[i]; sub.Kind == Group && slices.Contains(j.o.OurGroups, sub.Name) && !slices.ContainsFunc(h.via,
-		func(n int32) bool {
-			b := j.w.binding(n)
-			return b.Namespace != "" || b.Name != sub.Name || len(b.Subjects) != 1
-		}) {
-		return true, "is the group of a profile in group mode: the access policy says who may be in it"
-	}
-	for _, b := range h.via {
-		if !j.grant(j.w.binding(b)) {
-			return false, ""
-		}
-	}
-	return true, "is emergency access in force, which this daemon takes back"
-}
-
-func (j *judge) grant(b *Binding) bool { return b.Ours && slices.Contains(j.o.Grants, b.Name) }
-
-// idle finds bindings that give to nobody, that give nothing, or that claim to be ours.
-func (j *judge) idle() []Finding {
-	shipped := map[Ref]bool{}
-	for _, b := range slices.Concat(j.o.Defaults.rbac.ClusterBindings, j.o.Defaults.rbac.Bindings) {
-		shipped[b.Ref()] = true
-	}
-	var out []Finding
-	look := func(b *Binding) {
-		ref := b.Ref()
-		f := Finding{Via: []Ref{ref}, Expected: shipped[ref]}
-		if f.Expected {
-			f.Why = "ships with Kubernetes or kubeadm"
-		}
-		if b.Ours && j.o.Grants != nil && !slices.Contains(j.o.Grants, b.Name) {
-			one := f
-			one.Rule, one.Severity, one.ID = "binding/not-ours", High, digest("binding/not-ours", ref.String())
-			one.Title = fmt.Sprintf("%s carries this daemon's labels, and the daemon knows no such grant", ref)
-			one.Text = "Labels can be written by anybody who may make bindings. It looks like emergency access and is none."
-			one.Next, one.from = "find out who made it", b
-			out = append(out, one)
-		}
-		r := j.w.roleOf(b)
-		if r == nil && j.s.Read(SourceClusterRoles, SourceRoles) {
-			one := f
-			one.Rule, one.Severity, one.ID = "binding/no-role", Low, digest("binding/no-role", ref.String())
-			one.Title = fmt.Sprintf("%s gives %s %s, which is not there", ref, b.RoleKind, text.Name(b.RoleName))
-			one.Text = "Whoever makes a role of that name decides what the binding gives."
-			one.from = b
-			out = append(out, one)
-		}
-		for _, sub := range b.Subjects {
-			if !j.w.missing(normal(sub)) {
-				continue
-			}
-			one := f
-			one.Rule, one.Severity, one.Subject, one.ID = "binding/no-account", Low, &sub, digest("binding/no-account", ref.String(), sub.String())
-			if r != nil && r.gives.some != (bits{}) {
-				one.Severity = Medium
-			}
-			one.Title = fmt.Sprintf("%s names %s, which is not there", ref, sub)
-			one.Text = "Whoever makes a service account of that name has what the binding gives."
-			one.from = b
-			out = append(out, one)
-		}
-	}
-	for i := range j.s.ClusterBindings {
-		look(&j.s.ClusterBindings[i])
-	}
-	for i := range j.s.Bindings {
-		look(&j.s.Bindings[i])
-	}
-	return out
-}
-
-// unread is a finding for each part of RBAC that could not be read: what it hides could be anything, so it is no clean scan.
-func (j *judge) unread() []Finding {
-	var out []Finding
-	for _, name := range []string{SourceClusterRoles, SourceRoles, SourceClusterBindings, SourceBindings} {
-		src := j.s.Source(name)
-		if src.Missing == "" {
-			continue
-		}
-		f := Finding{Rule: "scan/unread", Severity: High, ID: digest("scan/unread", name),
-			Title: fmt.Sprintf("%s could not be read: %s", name, src.Missing),
-			Text:  "Who has power in the cluster cannot be told without it.",
-			Next:  "let the scan read it (policies/kubernetes/optional/recert.yaml) and scan again"}
-		out = append(out, f)
-	}
-	return out
+	s      *Snapshot
+	o      Options
+	rbac   *RBAC
+	powers []Power           // all that the snapshot shows
+	places map[[2]string]int // of the items of doors, by the ids of both
 }
 
 // findings are what the items of a door say to whoever looks at findings only, and that a door cannot be told.
 func (d Door) findings() []Finding {
 	var out []Finding
 	for _, i := range d.Items {
-		out = append(out, Finding{ID: digest("door", d.ID, i.ID), Rule: "door/" + d.ID, Severity: i.Risk, Title: i.Title, Text: i.Text,
-			Item:     i.ID,
-			Controls: doorControls, Next: cmp.Or(i.TakeAway, i.Advice, d.Advice), Expected: i.Expected, Why: i.Why})
+		f := Finding{ID: digest("door", d.ID, i.ID), Rule: "door/" + d.ID, Severity: i.Risk, Title: i.Title, Text: i.Text,
+			Item: i.ID, Controls: accessControls, Expected: i.Expected, Why: i.Why, Remove: i.TakeAway}
+		if f.Remove == "" {
+			f.Next = cmp.Or(i.Advice, d.Advice)
+		}
+		out = append(out, f)
 	}
 	if d.State == CannotTell {
 		out = append(out, Finding{ID: digest("door", d.ID), Rule: "door/" + d.ID, Severity: Info, Item: "cannot-tell", Title: d.Title +
 			": cannot tell",
-			Text: "What is behind it was not seen: " + strings.Join(d.Evidence, "; "), Next: d.Tellable, Controls: doorControls})
+			Text: "What is behind it was not seen: " + strings.Join(d.Evidence, "; "), Next: d.Tellable, Controls: accessControls})
 	}
 	return out
 }
-
-var doorControls = []string{"SOC 2 CC6.1", "ISO 27001 A.5.18", "ISO 27001 A.8.2", "NIST AC-2"}

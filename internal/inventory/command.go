@@ -9,7 +9,9 @@ import (
 	"path"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 
 	"go.yaml.in/yaml/v3"
 	"mvdan.cc/sh/v3/expand"
@@ -34,6 +36,59 @@ var shells = []string{"sh", "bash", "dash", "ash", "ksh", "zsh"}
 var elsewhere = map[string][]string{"kube-apiserver": {"openshift-config", "config", "flagfile"},
 	"kube-controller-manager": {"openshift-config", "config", "flagfile"},
 	"kube-scheduler":          {"flagfile"}, "etcd": {"config-file"}}
+
+// A Component is a program of the control plane and its command line.
+type Component struct {
+	Name  string `json:"name"`  // kube-apiserver, kube-controller-manager, kube-scheduler, etcd
+	Where string `json:"where"` // "pod kube-system/kube-apiserver-cp1 on node cp1", or the file that the operator gave
+	// Node is the node whose static pod it is, and Given says that the operator gave it. Of any other pod it is not known that it
+	// is the cluster's own: whoever may make pods in kube-system can make one that looks like it.
+	Node  string `json:"node,omitempty"`
+	Given bool   `json:"given,omitempty"`
+	// Flags are by name without dashes; a flag given twice has two values, and one without a value has "true".
+	Flags map[string][]string `json:"flags"`
+	// Blind says why it may have flags that are not among these: then a flag that is not here proves nothing. Empty if every word
+	// of its command line was understood.
+	Blind string `json:"blind,omitempty"`
+}
+
+// flag is the value of a flag, the last one if it is given more than once, and whether it is given.
+func (c Component) flag(name string) (string, bool) {
+	v := c.Flags[name]
+	if len(v) == 0 {
+		return "", false
+	}
+	return v[len(v)-1], true
+}
+
+// lacks reports whether a flag is known not to be given.
+func (c Component) lacks(name string) bool {
+	_, given := c.flag(name)
+	return !given && c.Blind == ""
+}
+
+// list is the value of a flag that holds a list.
+func (c Component) list(name string) []string {
+	var out []string
+	for _, v := range c.Flags[name] {
+		for _, part := range strings.Split(v, ",") {
+			if part = strings.TrimSpace(part); part != "" {
+				out = append(out, part)
+			}
+		}
+	}
+	return out
+}
+
+// on reports whether a boolean flag is on.
+func (c Component) on(name string, byDefault bool) bool {
+	text, given := c.flag(name)
+	v, err := strconv.ParseBool(text)
+	if !given || err != nil {
+		return byDefault
+	}
+	return v
+}
 
 // A Container is what matters of a container of a pod.
 type Container struct {
@@ -576,4 +631,9 @@ func parseLines(text, where string) ([]Component, error) {
 // valueless reports whether the last word is a flag whose value may stand on the next line.
 func valueless(words []string) bool {
 	return len(words) > 1 && strings.HasPrefix(words[len(words)-1], "-") && !strings.Contains(words[len(words)-1], "=")
+}
+
+// pattern compiles a regular expression at its first use: the command line initialises this package in every command, and needs none.
+func pattern(expr string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expr) })
 }

@@ -13,13 +13,13 @@ import (
 )
 
 // doors judges every way into the cluster, in the order in which they are shown.
-func (j *judge) doors(a *Analysis) []Door {
+func (j *judge) doors() []Door {
 	var out []Door
 	for _, d := range []Door{
-		j.clientCA(), j.firstUser(), j.csrs(a), j.accountTokens(a), j.bootstrapTokens(), j.staticTokens(), j.oidc(), j.webhookTokens(),
+		j.clientCA(), j.firstUser(), j.csrs(), j.accountTokens(), j.bootstrapTokens(), j.staticTokens(), j.oidc(), j.webhookTokens(),
 		j.requestHeader(),
-		j.impersonation(a), j.anonymous(a), j.kubelet(), j.controlPlane(), j.kubeProxy(), j.etcd(), j.authorization(), j.extensions(),
-		j.platform(a),
+		j.impersonation(), j.anonymous(), j.kubelet(), j.controlPlane(), j.kubeProxy(), j.etcd(), j.authorization(), j.extensions(),
+		j.platform(),
 	} {
 		for _, program := range flagged[d.ID] {
 			why := j.hidden(program)
@@ -145,44 +145,6 @@ func (j *judge) unseen(d Door, program string) Door {
 		d.saw("%s", e)
 	}
 	return d
-}
-
-// flag is the value of a flag, the last one if it is given more than once, and whether it is given.
-func (c Component) flag(name string) (string, bool) {
-	v := c.Flags[name]
-	if len(v) == 0 {
-		return "", false
-	}
-	return v[len(v)-1], true
-}
-
-// lacks reports whether a flag is known not to be given.
-func (c Component) lacks(name string) bool {
-	_, given := c.flag(name)
-	return !given && c.Blind == ""
-}
-
-// list is the value of a flag that holds a list.
-func (c Component) list(name string) []string {
-	var out []string
-	for _, v := range c.Flags[name] {
-		for _, part := range strings.Split(v, ",") {
-			if part = strings.TrimSpace(part); part != "" {
-				out = append(out, part)
-			}
-		}
-	}
-	return out
-}
-
-// on reports whether a boolean flag is on.
-func (c Component) on(name string, byDefault bool) bool {
-	text, given := c.flag(name)
-	v, err := strconv.ParseBool(text)
-	if !given || err != nil {
-		return byDefault
-	}
-	return v
 }
 
 func day(t time.Time) string { return t.UTC().Format(time.DateOnly) }
@@ -339,7 +301,7 @@ func (j *judge) firstUser() Door {
 
 const apiserverClient = "kubernetes.io/kube-apiserver-client"
 
-func (j *judge) csrs(a *Analysis) Door {
+func (j *judge) csrs() Door {
 	d := Door{ID: DoorCSR, Title: "client certificates through the CSR API",
 		Advice: "let nobody approve for " + apiserverClient + " who is no reviewer; nothing revokes such a certificate: take away what its " +
 			"user and groups are bound to"}
@@ -367,7 +329,7 @@ func (j *judge) csrs(a *Analysis) Door {
 			subjects = append(subjects, Subject{Kind: Group, Name: g})
 		}
 		slices.Sort(i.Grants)
-		for _, p := range a.Powers {
+		for _, p := range j.powers {
 			if slices.Contains(subjects, p.Subject) {
 				i.Risk = worst(i.Risk, p.Severity)
 			}
@@ -407,7 +369,7 @@ func (j *judge) csrs(a *Analysis) Door {
 		}
 	}
 	var approvers []string
-	for _, p := range a.Powers {
+	for _, p := range j.powers {
 		if !p.Expected && slices.ContainsFunc(p.Rights, func(r string) bool { return strings.HasPrefix(r, "csr-approve") }) {
 			approvers = append(approvers, p.Subject.String())
 		}
@@ -428,13 +390,13 @@ func (j *judge) csrs(a *Analysis) Door {
 	return d
 }
 
-func (j *judge) accountTokens(a *Analysis) Door {
+func (j *judge) accountTokens() Door {
 	const bound = "tokens that were asked for (bound tokens, each pod's among them) are in no object: creates of serviceaccounts/token in " +
 		"the audit log show them"
 	d := Door{ID: DoorSATokens, Title: "service-account tokens", State: CannotTell, Tellable: bound,
 		Advice: "delete tokens that never expire; let programs use projected tokens, which end with their pod"}
 	powers := map[Subject]Severity{}
-	for _, p := range a.Powers {
+	for _, p := range j.powers {
 		powers[p.Subject] = p.Severity
 	}
 	if j.s.Read(SourceTokenSecrets) {
@@ -465,7 +427,7 @@ func (j *judge) accountTokens(a *Analysis) Door {
 			text.Name(t.Name), sub),
 			Risk: worst(Medium, powers[sub]), Grants: []string{sub.String()}, TakeAway: kubectl("delete", Ref{Kind: "Secret",
 				Namespace: t.Namespace, Name: t.Name}),
-			Text: "It was made on " + day(t.Created) + ". Whoever read it once can use it for ever.", Orphan: j.w.missing(sub)}
+			Text: "It was made on " + day(t.Created) + ". Whoever read it once can use it for ever.", Orphan: j.rbac.Missing(sub)}
 		if used, err := time.Parse(time.DateOnly, t.LastUsed); err == nil {
 			i.Used = &used
 			i.Text += " It was last used on " + t.LastUsed + "."
@@ -478,7 +440,7 @@ func (j *judge) accountTokens(a *Analysis) Door {
 		j.put(&d, "Secret "+t.Namespace+"/"+t.Name, i)
 	}
 	var makers []string
-	for _, p := range a.Powers {
+	for _, p := range j.powers {
 		if !p.Expected && slices.ContainsFunc(p.Rights, func(r string) bool { return strings.HasPrefix(r, "token-") }) {
 			makers = append(makers, p.Subject.String())
 		}
@@ -562,10 +524,8 @@ func (j *judge) bootstrapTokens() Door {
 			i.Risk, i.Title = Low, i.Title+" is valid until "+t.Expires.UTC().Format(time.RFC3339)
 		}
 		for _, g := range t.Groups {
-			if p := j.w.index[Subject{Kind: Group, Name: g}]; i.Risk != Info && int(p) < len(j.w.subjects) && j.w.subjects[p].Name == g {
-				for _, h := range j.w.holdings[p] {
-					i.Risk = worst(i.Risk, h.severity)
-				}
+			if i.Risk != Info {
+				i.Risk = worst(i.Risk, j.rbac.Worst(Subject{Kind: Group, Name: g}))
 			}
 		}
 		if i.Risk != Info {
@@ -641,13 +601,7 @@ func (j *judge) oidc() Door {
 			m := jwt.ClaimMappings
 			j.issuer(&d, "the authentication configuration", jwt.Issuer.URL, m.Username.Claim != "" && !guards(m.Username.Prefix),
 				m.Groups.Claim != "" && !guards(m.Groups.Prefix))
-			var users, groups bool // whether a rule refuses names of Kubernetes itself
-			for _, rule := range jwt.UserValidationRules {
-				users = users || noUsers().MatchString(rule.Expression)
-				if m := noGroups().FindStringSubmatch(rule.Expression); m != nil {
-					groups = groups || m[1] == m[2]
-				}
-			}
+			users, groups := jwt.RefusesSystemNames()
 			j.expression(&d, jwt.Issuer.URL, "user names", m.Username, users)
 			j.expression(&d, jwt.Issuer.URL, "groups", m.Groups, groups)
 		}
@@ -770,7 +724,7 @@ func (j *judge) requestHeader() Door {
 	return d
 }
 
-func (j *judge) impersonation(a *Analysis) Door {
+func (j *judge) impersonation() Door {
 	d := Door{ID: DoorImpersonation, Title: "impersonation", State: Absent,
 		Advice: "let programs impersonate named users and groups only, never all"}
 	if !j.s.Read(SourceClusterRoles, SourceClusterBindings, SourceRoles, SourceBindings) {
@@ -778,7 +732,7 @@ func (j *judge) impersonation(a *Analysis) Door {
 		d.saw("%s", e)
 		d.State, d.Tellable = CannotTell, t
 	}
-	for _, p := range a.Powers {
+	for _, p := range j.powers {
 		var grants []string
 		for _, r := range p.Rights {
 			if strings.HasPrefix(r, "impersonate-") {
@@ -791,25 +745,14 @@ func (j *judge) impersonation(a *Analysis) Door {
 		d.State = Present
 		j.put(&d, p.Via[0].String(), DoorItem{ID: digest(p.Subject.String()), Title: p.Subject.String() + " may act as others: " + few(grants, 4),
 			Risk: p.Severity, Grants: grants,
-			Expected: p.Expected, Why: p.Why, Orphan: p.Orphan, People: userOf(p.Subject), Groups: groupOf(p.Subject), TakeAway: j.takeAwayFrom(p,
+			Expected: p.Expected, Why: p.Why, Orphan: p.Orphan, People: userOf(p.Subject), Groups: groupOf(p.Subject), TakeAway: j.rbac.RemoveRight(p.Subject,
 				"impersonate-")})
 	}
 	d.saw("RBAC was searched for the verb impersonate; who may do everything may impersonate too and is not listed again")
 	return d
 }
 
-// takeAwayFrom is the command that takes a power's subject out of the binding that gives the first right with the prefix.
-func (j *judge) takeAwayFrom(p Power, prefix string) string {
-	i := j.w.index[p.Subject]
-	for _, h := range j.w.holdings[i] {
-		if strings.HasPrefix(j.w.rules.Rules[h.rule].ID, prefix) {
-			return takeAway(j.w.binding(h.via[0]), p.Subject)
-		}
-	}
-	return ""
-}
-
-func (j *judge) anonymous(a *Analysis) Door {
+func (j *judge) anonymous() Door {
 	d := Door{ID: DoorAnonymous, Title: "anonymous requests", State: CannotTell,
 		Advice:   "switch anonymous requests off, or leave open the health checks alone (AuthenticationConfiguration, anonymous.conditions)",
 		Tellable: "let the scan reach the API server without a credential, or " + giveManifest}
@@ -901,7 +844,7 @@ func (j *judge) anonymous(a *Analysis) Door {
 			Text: "Kubernetes lets nobody without a credential read more than its version and health."})
 	}
 	shipped := map[string]bool{}
-	for _, b := range slices.Concat(j.o.Defaults.rbac.ClusterBindings, j.o.Defaults.rbac.Bindings) {
+	for _, b := range j.o.Defaults.Bindings() {
 		for _, s := range b.Subjects {
 			shipped[b.Ref().String()+"|"+s.String()] = true
 		}
@@ -916,7 +859,7 @@ func (j *judge) anonymous(a *Analysis) Door {
 				i := DoorItem{ID: digest(b.Ref().String(), s.String()), Title: fmt.Sprintf("%s gives %s to %s", b.Ref(), text.Name(b.RoleName), s),
 					Risk: High, Grants: []string{b.RoleKind + " " + b.RoleName},
 					TakeAway: takeAway(b, s)}
-				for _, p := range a.Powers {
+				for _, p := range j.powers {
 					if p.Subject == normal(s) {
 						i.Risk = worst(i.Risk, p.Severity)
 					}
@@ -1254,7 +1197,7 @@ func (j *judge) extensions() Door {
 	return d
 }
 
-func (j *judge) platform(a *Analysis) Door {
+func (j *judge) platform() Door {
 	d := Door{ID: DoorPlatform, Title: "managed platform", State: Absent,
 		Advice: "review the platform's own way in with the platform's own tools"}
 	version := j.s.Server.Version
@@ -1301,7 +1244,7 @@ func (j *judge) platform(a *Analysis) Door {
 		i := DoorItem{ID: "aws-auth:" + entry, Title: "ConfigMap aws-auth maps " + text.Name(entry), Risk: Medium, Grants: []string{entry},
 			People: []string{arn, j.s.AWSUsers[arn]}, Groups: []string{group},
 			Advice: "take the entry out: kubectl edit configmap aws-auth --namespace kube-system"}
-		for _, p := range a.Powers {
+		for _, p := range j.powers {
 			i.Admin = i.Admin || p.Subject == Subject{Kind: Group, Name: group} && p.Severity == Critical
 		}
 		if group == mastersGroup {

@@ -1,7 +1,6 @@
 package inventory
 
 import (
-	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -208,14 +207,6 @@ func TestItemsNameThePeopleWhomTheyAreAbout(t *testing.T) {
 	}
 }
 
-func TestAWSAuthIsReadWithItsUserNames(t *testing.T) {
-	groups, users, err := ParseAWSAuth("- rolearn: r\n  username: \"system:node:{{EC2PrivateDNSName}}\"\n  groups: [system:nodes]\n",
-		"- userarn: u\n  username: bob\n  groups: [b, a]\n")
-	if err != nil || !slices.Equal(groups, []string{"r: system:nodes", "u: a", "u: b"}) || !maps.Equal(users, map[string]string{"u": "bob"}) {
-		t.Errorf("got %q, %q, %v", groups, users, err)
-	}
-}
-
 // What is as good as cluster-admin needs two people, also where its risk is not critical.
 func TestAdminEquivalentDoorsNeedTwoPeople(t *testing.T) {
 	foreign := CA{Subject: "CN=foreign", Fingerprint: "f", KeyID: "k", NotBefore: now.AddDate(-1, 0, 0), NotAfter: now.AddDate(1, 0, 0),
@@ -347,20 +338,5 @@ func TestProgramsAreListedWithWhatWasNotSeen(t *testing.T) {
 		"command line of kube-scheduler": false, "command line of etcd": false}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("which were seen everywhere (-want +got):\n%s", diff)
-	}
-}
-
-func TestRolesAsGoodAsClusterAdminAreListed(t *testing.T) {
-	proxy := PolicyRule{Verbs: []string{"get"}, APIGroups: []string{""}, Resources: []string{"nodes/proxy"}}
-	a := judged(t, all(&Snapshot{ClusterRoles: []Role{clusterRole("ops", star), clusterRole("reader", secretsGet),
-		clusterRole("proxy", proxy)}, Roles: []Role{{Namespace: "kube-system", Name: "fixer", Rules: []PolicyRule{star}},
-		{Namespace: "shop", Name: "x", Rules: []PolicyRule{podCreate}}}}))
-	for ref, want := range map[Ref]bool{
-		{Kind: "ClusterRole", Name: "ops"}: true, {Kind: "ClusterRole", Name: "proxy"}: true, {Kind: "ClusterRole", Name: "reader"}: false,
-		{Kind: "Role", Namespace: "kube-system", Name: "fixer"}: true, {Kind: "Role", Namespace: "shop", Name: "x"}: false,
-	} {
-		if got := slices.Contains(a.AdminRoles, ref); got != want {
-			t.Errorf("%s is as good as cluster-admin: %t, want %t (%v)", ref, got, want, a.AdminRoles)
-		}
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/breakglassd/breakglass/internal/text"
 )
@@ -84,6 +83,15 @@ func (s Subject) User() string {
 	return s.Name
 }
 
+// Names that Kubernetes itself gives.
+const (
+	systemNamespace      = "kube-system"
+	authenticatedGroup   = "system:authenticated"
+	unauthenticatedGroup = "system:unauthenticated"
+	anonymousUser        = "system:anonymous"
+	mastersGroup         = "system:masters"
+)
+
 // A Ref names an object of the cluster. Namespace is empty for those without.
 type Ref struct {
 	Kind      string `json:"kind"`
@@ -146,15 +154,18 @@ type Finding struct {
 	// Ignored is the reason why somebody decided to live with it until a day, from the ignore file. It is no alarm.
 	Ignored *Ignore `json:"ignored,omitempty"`
 
-	from *Binding // out of which Command takes the subject; nil if no command takes it away
+	// Remove is the exact shell command that removes what was found, where it was known when the finding was made: see Command.
+	Remove string `json:"-"`
+
+	from *Binding // out of which Command removes the subject; nil if no binding is what gives it
 }
 
-// Command is the exact command that takes away what was found, for a shell; empty where none does. It is made when asked for:
-// a large cluster has very many findings, and most of their commands are never read.
+// Command is the exact shell command that removes what was found; empty where no command does. That of a binding is made when it
+// is asked for: a large cluster has very many findings, and most of their commands are never read.
 func (f Finding) Command() string {
 	switch {
 	case f.from == nil:
-		return ""
+		return f.Remove
 	case f.Subject == nil:
 		return kubectl("delete", f.from.Ref())
 	}
@@ -167,7 +178,7 @@ func (f Finding) WhatNext() string {
 	if command == "" {
 		return f.Next
 	}
-	out := strings.TrimPrefix(f.Next+"; take it away with: "+command, "; ")
+	out := strings.TrimPrefix(f.Next+"; remove it with: "+command, "; ")
 	if len(f.Via) > 1 {
 		out += fmt.Sprintf(" (and %d more of its bindings)", len(f.Via)-1)
 	}
@@ -212,39 +223,4 @@ type Power struct {
 	Expected bool     `json:"expected,omitempty"`
 	Why      string   `json:"why,omitempty"`
 	Orphan   bool     `json:"orphan,omitempty"` // a service account that does not exist
-}
-
-// An Analysis is the judgement of one snapshot. Everything in it is sorted, the worst first.
-type Analysis struct {
-	Cluster  string    `json:"cluster"`
-	At       time.Time `json:"at"` // when the snapshot was begun
-	Doors    []Door    `json:"doors"`
-	Powers   []Power   `json:"powers"`
-	Findings []Finding `json:"findings"`
-	// AdminRoles are the roles that are as good as cluster-admin to whoever is bound to them, sorted. A Namespace is where they are
-	// bound: of a ClusterRole it is empty for the whole cluster. Ways that need more than the role are not looked for.
-	AdminRoles []Ref `json:"adminRoles,omitempty"`
-	// Programs says of each program of the control plane whether its command line was seen wherever it may run.
-	Programs []Source `json:"programs"`
-}
-
-// Alarms are the findings that somebody must look at.
-func (a *Analysis) Alarms() []Finding {
-	var out []Finding
-	for _, f := range a.Findings {
-		if f.Alarm() {
-			out = append(out, f)
-		}
-	}
-	return out
-}
-
-// Door is the door with an id, nil if there is none.
-func (a *Analysis) Door(id string) *Door {
-	for i := range a.Doors {
-		if a.Doors[i].ID == id {
-			return &a.Doors[i]
-		}
-	}
-	return nil
 }

@@ -1,7 +1,7 @@
 package inventory
 
 import (
-	"encoding/json"
+	"maps"
 	"os/exec"
 	"slices"
 	"strings"
@@ -37,10 +37,18 @@ func all(s *Snapshot) *Snapshot {
 	return s
 }
 
-func judged(t *testing.T, s *Snapshot, ignores ...Ignore) *Analysis {
+// judgement is a snapshot's powers and findings, as they are shown.
+func judgement(t *testing.T, s *Snapshot, ignores ...Ignore) *Judgement {
 	t.Helper()
-	rules, defaults := shipped(t)
-	return Analyse(s, Options{Rules: rules, Defaults: defaults, Ignores: ignores, Now: now})
+	o := Options{Ignores: ignores, Now: now}
+	o.Rules, o.Defaults = shipped(t)
+	return judgedBy(s, o)
+}
+
+func judgedBy(s *Snapshot, o Options) *Judgement {
+	j := Judge(s, o)
+	j.Findings = Finish(j.Findings, j.Powers, o)
+	return j
 }
 
 func clusterRole(name string, rules ...PolicyRule) Role { return Role{Name: name, Rules: rules} }
@@ -170,7 +178,7 @@ func TestAggregationIsWorkedOutToTheEnd(t *testing.T) {
 		{Name: "leaf", Labels: map[string]string{"to": "middle"}, Rules: []PolicyRule{secretsGet}},
 		{Name: "other", Labels: map[string]string{"to": "nowhere"}, Rules: []PolicyRule{star}},
 	}, ClusterBindings: []Binding{bind("b", "", "top", bob)}})
-	a := judged(t, s)
+	a := judgement(t, s)
 	if len(a.Powers) != 1 || !slices.Equal(a.Powers[0].Rights, []string{"secrets-read"}) {
 		t.Errorf("got %+v, want that bob reads Secrets and no more", a.Powers)
 	}
@@ -189,7 +197,7 @@ func TestWaysToClusterAdmin(t *testing.T) {
 		})
 	}
 	path := func(s *Snapshot) string {
-		for _, p := range judged(t, s).Powers {
+		for _, p := range judgement(t, s).Powers {
 			if p.Subject == bob {
 				if p.Path != nil && p.Severity != Critical {
 					t.Errorf("severity %s with the way %s", p.Severity, p.Path)
@@ -272,7 +280,7 @@ func TestSeverityRisesWithWhomItReaches(t *testing.T) {
 		{Kind: Group, Name: unauthenticatedGroup}:     Critical,
 		{Kind: User, Name: anonymousUser}:             Critical,
 	} {
-		a := judged(t, all(&Snapshot{ClusterRoles: []Role{clusterRole("r", secretsGet)}, Bindings: []Binding{bind("b", "shop", "r", subject)}}))
+		a := judgement(t, all(&Snapshot{ClusterRoles: []Role{clusterRole("r", secretsGet)}, Bindings: []Binding{bind("b", "shop", "r", subject)}}))
 		n := slices.IndexFunc(a.Findings, func(f Finding) bool { return f.Rule == "secrets-read" })
 		if n < 0 || a.Findings[n].Severity != want {
 			t.Errorf("%s: got %+v, want severity %s", subject, a.Findings, want)
@@ -281,7 +289,7 @@ func TestSeverityRisesWithWhomItReaches(t *testing.T) {
 }
 
 func TestSameRightIsToldOnce(t *testing.T) {
-	a := judged(t, all(&Snapshot{ClusterRoles: []Role{clusterRole("r", secretsGet), clusterRole("s", star)},
+	a := judgement(t, all(&Snapshot{ClusterRoles: []Role{clusterRole("r", secretsGet), clusterRole("s", star)},
 		ClusterBindings: []Binding{bind("1", "", "r", bob), bind("2", "", "r", bob), bind("3", "", "s", Subject{Kind: User, Name: "eve"})},
 		Bindings:        []Binding{bind("4", "shop", "r", bob), bind("5", "shop", "s", Subject{Kind: User, Name: "eve"})}}))
 	var got []string
@@ -314,7 +322,7 @@ func TestIgnoredFindingsEndAndAreTold(t *testing.T) {
 		}
 		return ignores
 	}
-	count := func(a *Analysis, rule string) (alarms, ignored int) {
+	count := func(a *Judgement, rule string) (alarms, ignored int) {
 		for _, f := range a.Findings {
 			if f.Rule == rule && f.Alarm() {
 				alarms++
@@ -330,7 +338,7 @@ func TestIgnoredFindingsEndAndAreTold(t *testing.T) {
 		"2026-11-23": {2, 0, 1, 0, 0},
 		"2028-01-01": {1, 1, 0, 1, 0},
 	} {
-		a := judged(t, s(), load(until)...)
+		a := judgement(t, s(), load(until)...)
 		var got [5]int
 		got[0], got[1] = count(a, "secrets-read")
 		got[2], _ = count(a, "ignore/expired")
@@ -340,7 +348,7 @@ func TestIgnoredFindingsEndAndAreTold(t *testing.T) {
 			t.Errorf("until %s: got %v, want %v", until, got, want)
 		}
 	}
-	empty := judged(t, all(&Snapshot{}), load("2026-12-01")...)
+	empty := judgement(t, all(&Snapshot{}), load("2026-12-01")...)
 	if n, _ := count(empty, "ignore/unused"); n != 1 {
 		t.Errorf("what ignores nothing is told %d times", n)
 	}
@@ -386,102 +394,6 @@ func TestExitCodeLooksAtAlarmsOnly(t *testing.T) {
 	}
 }
 
-func TestCompareTellsWhatChanged(t *testing.T) {
-	base := Item{ID: "prod/subject/x", Risk: High, Grants: []string{"a", "b"}, Fingerprint: "1"}
-	change := func(f func(*Item)) Item {
-		i := base
-		i.Grants = slices.Clone(i.Grants)
-		i.Fingerprint = "2"
-		f(&i)
-		return i
-	}
-	for name, c := range map[string]struct {
-		previous, current Item
-		want              State
-	}{
-		"never seen":                     {Item{}, base, New},
-		"the same":                       {base, base, Unchanged},
-		"one more right":                 {base, change(func(i *Item) { i.Grants = append(i.Grants, "c") }), Widened},
-		"another right for one":          {base, change(func(i *Item) { i.Grants = []string{"a", "c"} }), Widened},
-		"one right less":                 {base, change(func(i *Item) { i.Grants = []string{"a"} }), Narrowed},
-		"a higher risk":                  {base, change(func(i *Item) { i.Risk = Critical }), Widened},
-		"a lower risk":                   {base, change(func(i *Item) { i.Risk = Low }), Narrowed},
-		"a way to cluster-admin":         {base, change(func(i *Item) { i.Admin = true }), Widened},
-		"says something else, no less":   {base, change(func(*Item) {}), Widened},
-		"whose account is gone":          {base, change(func(i *Item) { i.Orphan = true }), Orphan},
-		"new, and nobody's":              {Item{}, change(func(i *Item) { i.Orphan = true }), Orphan},
-		"not used":                       {base, func() Item { i := base; i.Dormant = true; return i }(), Dormant},
-		"not used, and one more right":   {base, change(func(i *Item) { i.Dormant = true; i.Grants = append(i.Grants, "c") }), Widened},
-		"evidence alone is another text": {base, func() Item { i := base; i.Evidence = []string{"made on another day"}; return i }(), Unchanged},
-	} {
-		if got := Compare(c.previous, c.current); got != c.want {
-			t.Errorf("%s: got %s, want %s", name, got, c.want)
-		}
-	}
-}
-
-func TestItemsAreStableAndWidenWithTheCluster(t *testing.T) {
-	build := func(rules ...PolicyRule) (*Snapshot, *Analysis) {
-		s := all(&Snapshot{ClusterRoles: []Role{clusterRole("r", rules...)}, ClusterBindings: []Binding{bind("b", "", "r", bob)},
-			Accounts: []Account{{Namespace: "shop", Name: "robot"}},
-			TokenSecrets: []TokenSecret{{Namespace: "shop", Name: "fresh", Account: "robot", Created: now.Add(-400 * 24 * time.Hour),
-				LastUsed: "2026-11-20"},
-				{Namespace: "shop", Name: "old", Account: "robot", Created: now.Add(-400 * 24 * time.Hour), LastUsed: "2026-01-20"},
-				{Namespace: "shop", Name: "never", Account: "robot", Created: now.Add(-400 * 24 * time.Hour)},
-				{Namespace: "shop", Name: "new", Account: "robot", Created: now.Add(-24 * time.Hour)},
-				{Namespace: "shop", Name: "orphan", Account: "gone", Created: now.Add(-24 * time.Hour), LastUsed: "2026-11-20"}},
-			TrackingSince: "2025-01-01"})
-		return s, judged(t, s)
-	}
-	byTitle := func(items []Item, title string) Item {
-		for _, i := range items {
-			if strings.HasPrefix(i.Title, title) {
-				return i
-			}
-		}
-		t.Fatalf("no item %q among %+v", title, items)
-		return Item{}
-	}
-	s, a := build(secretsGet)
-	before := Items(s, a)
-	s.At = s.At.Add(time.Hour)
-	s, a = build(secretsGet)
-	if diff := cmp.Diff(before, Items(s, a)); diff != "" {
-		t.Errorf("an hour later the items are others:\n%s", diff)
-	}
-	seen := map[string]bool{}
-	for _, i := range before {
-		if seen[i.ID] || i.Fingerprint == "" || i.Risk.Rank() < 0 || i.Title == "" || len(i.Evidence) == 0 || i.TakeAway == "" &&
-			i.Advice == "" && !i.Expected {
-			t.Errorf("an item without its parts, or twice: %+v", i)
-		}
-		seen[i.ID] = true
-		if i.ID == byTitle(before, "user bob").ID && !slices.Equal(i.People, []string{"bob"}) {
-			t.Errorf("bob's item is about %q", i.People)
-		}
-	}
-	for name, want := range map[string]State{"fresh": Unchanged, "old": Dormant, "never": Dormant, "new": Unchanged, "orphan": Orphan} {
-		i := byTitle(before, "Secret shop/"+name+" ")
-		if got := Compare(i, i); got != want || i.Kind != ItemToken {
-			t.Errorf("token %s is %s %s, want a token that is %s", name, i.Kind, got, want)
-		}
-	}
-	s, a = build(secretsGet, podCreate)
-	after := Items(s, a)
-	was, is := byTitle(before, "user bob"), byTitle(after, "user bob")
-	if was.ID != is.ID || Compare(was, is) != Widened || Compare(is, was) != Narrowed {
-		t.Errorf("with one more right: ids %s and %s, %s, and back %s", was.ID, is.ID, Compare(was, is), Compare(is, was))
-	}
-	text, err := json.Marshal(after)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var back []Item
-	if err := json.Unmarshal(text, &back); err != nil || !cmp.Equal(after, back) {
-		t.Errorf("items do not survive JSON: %v %s", err, cmp.Diff(after, back))
-	}
-}
-
 func TestNamesCannotReachTheShellOrTheTerminal(t *testing.T) {
 	for _, name := range []string{"plain", "", "it's", "$(touch x)", "`id`", "a b", "\n", "\x1b[31m", "-n", "ü😀", `"\`, "*", "a;b"} {
 		if s := (Subject{Kind: User, Name: name}).String(); strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' }) {
@@ -490,115 +402,6 @@ func TestNamesCannotReachTheShellOrTheTerminal(t *testing.T) {
 	}
 	if digest("a", "bc") == digest("ab", "c") {
 		t.Error("two lists of words have one digest")
-	}
-}
-
-func TestCommandLinesAreRead(t *testing.T) {
-	for _, c := range []struct {
-		words []string
-		name  string
-		flags map[string][]string
-	}{
-		{[]string{"kube-apiserver", "--a=1", "--b", "2", "--c", "--d=x=y", "-e=1", "--a=3"}, "kube-apiserver",
-			map[string][]string{"a": {"1", "3"}, "b": {"2"}, "c": {"true"}, "d": {"x=y"}, "e": {"1"}}},
-		{[]string{"/bin/sh", "/usr/local/bin/etcd", "--client_cert_auth"}, "etcd", map[string][]string{"client-cert-auth": {"true"}}},
-		{[]string{"kube-controller-manager"}, "kube-controller-manager", map[string][]string{}},
-		{[]string{"coredns", "-conf", "/etc/Corefile"}, "", nil},
-	} {
-		got, ok := ParseCommand(c.words, "here")
-		if ok != (c.name != "") || got.Name != c.name || !cmp.Equal(got.Flags, c.flags) {
-			t.Errorf("%q: got %+v %t", c.words, got, ok)
-		}
-	}
-	manifest := "apiVersion: v1\nkind: Pod\nspec:\n  containers:\n  - command: [kube-scheduler, --bind-address=0.0.0.0]\n  - command: " +
-		"[sidecar]\n"
-	for name, text := range map[string]string{"manifest": manifest, "one line": "kube-scheduler --bind-address=0.0.0.0",
-		"lines": "kube-scheduler\n--bind-address=0.0.0.0\n", "from /proc": "kube-scheduler\x00--bind-address=0.0.0.0\x00"} {
-		got, err := ParseGiven(name, []byte(text))
-		if err != nil || len(got) != 1 || got[0].Name != "kube-scheduler" || !slices.Equal(got[0].Flags["bind-address"], []string{"0.0.0.0"}) {
-			t.Errorf("%s: got %+v, %v", name, got, err)
-		}
-	}
-}
-
-func TestManagedPlatformsAreTold(t *testing.T) {
-	for name, c := range map[string]struct {
-		version string
-		labels  []string
-		want    string
-	}{
-		"EKS":                 {"v1.33.1-eks-595af52", nil, "EKS gives whoever made the cluster"},
-		"EKS by its nodes":    {"v1.33.1", []string{"eks.amazonaws.com/nodegroup"}, "EKS gives whoever made the cluster"},
-		"GKE":                 {"v1.33.1-gke.1386000", nil, "GKE gives people with IAM roles"},
-		"AKS":                 {"v1.33.1", []string{"kubernetes.azure.com/cluster"}, "AKS gives whoever may list cluster admin credentials"},
-		"kubeadm on whatever": {"v1.33.1", nil, ""},
-	} {
-		s := all(&Snapshot{Nodes: []Node{{Name: "n", Labels: c.labels}}})
-		s.Server.Version = c.version
-		d := judged(t, s).Door(DoorPlatform)
-		if c.want == "" && d.State != Absent || c.want != "" && (d.State != Present || !strings.Contains(d.Items[0].Title, c.want)) {
-			t.Errorf("%s: got %+v, want %q", name, d, c.want)
-		}
-	}
-}
-
-func TestRisksOfCAsAreTold(t *testing.T) {
-	good := CA{Subject: "CN=kubernetes", Fingerprint: "f", KeyID: "k", NotBefore: now.AddDate(-1, 0, 0), NotAfter: now.AddDate(9, 0, 0),
-		Key: "RSA 2048", Signature: "SHA256-RSA", IsCA: true}
-	for name, c := range map[string]struct {
-		change func(*CA)
-		want   Severity // Info is no alarm
-	}{
-		"a good one":     {func(*CA) {}, Info},
-		"a short key":    {func(ca *CA) { ca.Key = "RSA 1024" }, High},
-		"expired":        {func(ca *CA) { ca.NotAfter = now }, Low},
-		"expires soon":   {func(ca *CA) { ca.NotAfter = now.AddDate(0, 0, 29) }, Medium},
-		"a weak digest":  {func(ca *CA) { ca.Signature = "SHA1-RSA" }, Low},
-		"for ever":       {func(ca *CA) { ca.NotAfter = now.AddDate(30, 0, 0) }, Low},
-		"no CA":          {func(ca *CA) { ca.IsCA = false }, Medium},
-		"an elliptic CA": {func(ca *CA) { ca.Key = "ECDSA P-256" }, Info},
-	} {
-		ca := good
-		c.change(&ca)
-		s := all(&Snapshot{Authentication: Authentication{ClientCAs: []CA{ca}}})
-		d := judged(t, s).Door(DoorClientCA)
-		if d.Items[0].Risk != c.want || d.Items[0].Expected != (c.want == Info) {
-			t.Errorf("%s: got %+v, want %s", name, d.Items[0], c.want)
-		}
-	}
-}
-
-// A day's evidence is judged again later: it must be the same, and nothing in it may change by being judged.
-func TestSnapshotSurvivesJSONAndIsNotChanged(t *testing.T) {
-	s := all(&Snapshot{ClusterRoles: []Role{{Name: "top", Aggregation: []Selector{{MatchLabels: map[string]string{"to": "top"}}},
-		Rules: []PolicyRule{podCreate}}, {Name: "leaf", Labels: map[string]string{"to": "top"}, Rules: []PolicyRule{star}}},
-		ClusterBindings: []Binding{bind("b", "", "top", bob)}, Components: []Component{{Name: "etcd", Where: "x",
-			Flags: map[string][]string{"a": {"b"}}}}})
-	text, err := json.Marshal(s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	said := func(a *Analysis) string {
-		text, err := json.MarshalIndent(a, "", " ")
-		if err != nil {
-			t.Fatal(err)
-		}
-		return string(text)
-	}
-	first := judged(t, s)
-	if want := `"next": "take it away with: kubectl delete clusterrolebinding b"`; !strings.Contains(said(first), want) {
-		t.Errorf("the analysis as JSON does not hold %s: %s", want, said(first))
-	}
-	after, err := json.Marshal(s)
-	if err != nil || string(after) != string(text) {
-		t.Errorf("judging changed the snapshot: %s", cmp.Diff(string(text), string(after)))
-	}
-	var back Snapshot
-	if err := json.Unmarshal(text, &back); err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(said(first), said(judged(t, &back))); diff != "" {
-		t.Errorf("judged again after JSON:\n%s", diff)
 	}
 }
 
@@ -631,39 +434,25 @@ func TestInventoryLinksNoKubernetesLibrary(t *testing.T) {
 	}
 }
 
-// One API server without a door says nothing about another that was not seen.
-func TestDoorIsAbsentOnlyIfEveryAPIServerWasSeen(t *testing.T) {
-	api := func(node string) Component {
-		c, _ := ParseCommand([]string{"kube-apiserver", "--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction"},
-			"pod x on node "+node)
-		c.Node = node
-		return c
+func TestAWSAuthIsReadWithItsUserNames(t *testing.T) {
+	groups, users, err := ParseAWSAuth("- rolearn: r\n  username: \"system:node:{{EC2PrivateDNSName}}\"\n  groups: [system:nodes]\n",
+		"- userarn: u\n  username: bob\n  groups: [b, a]\n")
+	if err != nil || !slices.Equal(groups, []string{"r: system:nodes", "u: a", "u: b"}) || !maps.Equal(users, map[string]string{"u": "bob"}) {
+		t.Errorf("got %q, %q, %v", groups, users, err)
 	}
-	given := api("")
-	given.Given = true
-	nodes := []Node{{Name: "cp1", ControlPlane: true}, {Name: "cp2", ControlPlane: true}, {Name: "worker"}}
-	for name, c := range map[string]struct {
-		components []Component
-		want       DoorState
-	}{
-		"none":                        {nil, CannotTell},
-		"one of two":                  {[]Component{api("cp1")}, CannotTell},
-		"one of two, and a decoy":     {[]Component{api("cp1"), api("")}, CannotTell},
-		"two of two":                  {[]Component{api("cp1"), api("cp2")}, Absent},
-		"one that the operator gave":  {[]Component{given}, Absent},
-		"a pod that is no static pod": {[]Component{api("")}, CannotTell},
+}
+
+func TestRolesAsGoodAsClusterAdminAreListed(t *testing.T) {
+	proxy := PolicyRule{Verbs: []string{"get"}, APIGroups: []string{""}, Resources: []string{"nodes/proxy"}}
+	a := judgement(t, all(&Snapshot{ClusterRoles: []Role{clusterRole("ops", star), clusterRole("reader", secretsGet),
+		clusterRole("proxy", proxy)}, Roles: []Role{{Namespace: "kube-system", Name: "fixer", Rules: []PolicyRule{star}},
+		{Namespace: "shop", Name: "x", Rules: []PolicyRule{podCreate}}}}))
+	for ref, want := range map[Ref]bool{
+		{Kind: "ClusterRole", Name: "ops"}: true, {Kind: "ClusterRole", Name: "proxy"}: true, {Kind: "ClusterRole", Name: "reader"}: false,
+		{Kind: "Role", Namespace: "kube-system", Name: "fixer"}: true, {Kind: "Role", Namespace: "shop", Name: "x"}: false,
 	} {
-		a := judged(t, all(&Snapshot{Nodes: nodes, Components: c.components,
-			BootstrapTokens: []BootstrapToken{{ID: "abcdef", Authentication: true}}}))
-		for _, door := range []string{DoorStaticTokens, DoorOIDC, DoorWebhook, DoorAuthorization} {
-			if d := a.Door(door); d.State != c.want || (d.Tellable == "") != (c.want == Absent) {
-				t.Errorf("%s: door %s is %s, want %s (%q, tellable by %q)", name, door, d.State, c.want, d.Evidence, d.Tellable)
-			}
-		}
-		// A token may be accepted by the one that was not seen.
-		want := map[DoorState]DoorState{CannotTell: Present, Absent: Absent}[c.want]
-		if d := a.Door(DoorBootstrap); d.State != want {
-			t.Errorf("%s: door %s is %s, want %s", name, d.ID, d.State, want)
+		if got := slices.Contains(a.AdminRoles, ref); got != want {
+			t.Errorf("%s is as good as cluster-admin: %t, want %t (%v)", ref, got, want, a.AdminRoles)
 		}
 	}
 }

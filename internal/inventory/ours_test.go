@@ -21,9 +21,9 @@ func TestGroupModeIsKnownAndNothingBesideIt(t *testing.T) {
 		{"another binding", []string{rescue.Name}, []Binding{documented, bind("more", "", "cluster-admin", bob)}, ExitFindings},
 	} {
 		s := all(&Snapshot{ClusterRoles: defaults.ClusterRoles(), ClusterBindings: c.bindings})
-		a := Analyse(s, Options{Rules: rules, Defaults: defaults, OurGroups: c.told, Now: now})
+		a := judgedBy(s, Options{Rules: rules, Defaults: defaults, OurGroups: c.told, Now: now})
 		if got := ExitCode(a.Findings, Critical); got != c.want {
-			t.Errorf("%s: exit code %d, want %d: %+v", c.name, got, c.want, a.Alarms())
+			t.Errorf("%s: exit code %d, want %d: %+v", c.name, got, c.want, a.Findings)
 		}
 	}
 }

@@ -18,7 +18,7 @@ func TestRightsByAnotherNameAreFound(t *testing.T) {
 		{"virtual-machines", "subresources.kubevirt.io", "virtualmachineinstances/console"},
 	} {
 		role := clusterRole("x", PolicyRule{Verbs: []string{"*"}, APIGroups: []string{c.group}, Resources: []string{c.resource}})
-		a := judged(t, all(&Snapshot{ClusterRoles: []Role{role}, ClusterBindings: []Binding{bind("x", "", "x", bob)}}))
+		a := judgement(t, all(&Snapshot{ClusterRoles: []Role{role}, ClusterBindings: []Binding{bind("x", "", "x", bob)}}))
 		if !slices.ContainsFunc(a.Powers, func(p Power) bool { return p.Subject == bob && strings.Join(p.Rights, " ") == c.rule }) {
 			t.Errorf("%s of %s: got %+v, want the rule %s", c.resource, c.group, a.Powers, c.rule)
 		}
@@ -51,7 +51,7 @@ func TestWhatNoRuleIsAboutIsToldAsNotJudged(t *testing.T) {
 			var out []string
 			o.Rules, o.Defaults = shipped(t)
 			o.Now = now
-			for _, f := range Analyse(s, o).Findings {
+			for _, f := range judgedBy(s, o).Findings {
 				if f.Rule == RuleNotJudged {
 					out = append(out, f.Title)
 					if f.Alarm() || !strings.HasSuffix(f.Title, "cannot tell what they lead to") || f.Next == "" {
@@ -71,7 +71,7 @@ func TestWhatNoRuleIsAboutIsToldAsNotJudged(t *testing.T) {
 	s := all(&Snapshot{})
 	for version, want := range map[string]bool{"v1.37.9": false, "v1.36.0-eks-1": false, "v1.38.0": true, "v2.0.0": true, "": false} {
 		s.Server.Version = version
-		if got := slices.ContainsFunc(judged(t, s).Findings, func(f Finding) bool { return f.Rule == RuleNotJudged }); got != want {
+		if got := slices.ContainsFunc(judgement(t, s).Findings, func(f Finding) bool { return f.Rule == RuleNotJudged }); got != want {
 			t.Errorf("version %q: told as newer than the rules: %v, want %v", version, got, want)
 		}
 	}

@@ -1,5 +1,7 @@
 package inventory
 
+import "strings"
+
 // A Right is one rule that a subject meets in one place.
 type Right struct {
 	Rule     string
@@ -32,6 +34,34 @@ func (r *RBAC) Rights(sub Subject) []Right {
 		return nil
 	}
 	return r.rights(i)
+}
+
+// Missing reports whether a subject is a service account that is known not to exist.
+func (r *RBAC) Missing(sub Subject) bool { return r.w.missing(sub) }
+
+// Worst is the worst severity that a rule gives to what a subject holds by its own bindings, Info if it holds nothing that
+// matters. What a way to cluster-admin adds is not in it.
+func (r *RBAC) Worst(sub Subject) Severity {
+	out := Info
+	if i, ok := r.w.index[normal(sub)]; ok {
+		for _, h := range r.w.holdings[i] {
+			out = worst(out, h.severity)
+		}
+	}
+	return out
+}
+
+// RemoveRight is the shell command that removes a subject from the binding that gives it the first right whose rule's id has a
+// prefix; empty if it has no such right.
+func (r *RBAC) RemoveRight(sub Subject, prefix string) string {
+	if i, ok := r.w.index[normal(sub)]; ok {
+		for _, h := range r.w.holdings[i] {
+			if strings.HasPrefix(r.w.rules.Rules[h.rule].ID, prefix) {
+				return takeAway(r.w.binding(h.via[0]), sub)
+			}
+		}
+	}
+	return ""
 }
 
 func (r *RBAC) rights(i int32) []Right {

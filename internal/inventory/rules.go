@@ -12,29 +12,25 @@ import (
 type effect string
 
 const (
-	effectNone           effect = ""
-	effectEverything     effect = "everything"
-	effectEscalate       effect = "escalate"
-	effectBind           effect = "bind"
-	effectActAsGroups    effect = "impersonate-groups"
-	effectActAsUsers     effect = "impersonate-users"
-	effectActAsAccounts  effect = "impersonate-accounts"
-	effectCSR            effect = "csr"
-	effectToken          effect = "token"
-	effectSecrets        effect = "secrets"
-	effectRun            effect = "run"
-	effectExec           effect = "exec"
-	effectNode           effect = "node"
-	effectHostVolume     effect = "host-volume"
-	effectRewrite        effect = "rewrite"
-	effectAWSAuth        effect = "aws-auth"
-	maxNeeds                    = 128 // what bits can hold
-	systemNamespace             = "kube-system"
-	authenticatedGroup          = "system:authenticated"
-	unauthenticatedGroup        = "system:unauthenticated"
-	anonymousUser               = "system:anonymous"
-	mastersGroup                = "system:masters"
+	effectNone          effect = ""
+	effectEverything    effect = "everything"
+	effectEscalate      effect = "escalate"
+	effectBind          effect = "bind"
+	effectActAsGroups   effect = "impersonate-groups"
+	effectActAsUsers    effect = "impersonate-users"
+	effectActAsAccounts effect = "impersonate-accounts"
+	effectCSR           effect = "csr"
+	effectToken         effect = "token"
+	effectSecrets       effect = "secrets"
+	effectRun           effect = "run"
+	effectExec          effect = "exec"
+	effectNode          effect = "node"
+	effectHostVolume    effect = "host-volume"
+	effectRewrite       effect = "rewrite"
+	effectAWSAuth       effect = "aws-auth"
 )
+
+const maxNeeds = 128 // what bits can hold
 
 var effects = []effect{effectNone, effectEverything, effectEscalate, effectBind, effectActAsGroups, effectActAsUsers, effectActAsAccounts,
 	effectCSR,

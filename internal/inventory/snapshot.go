@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"go.yaml.in/yaml/v3"
 )
 
 // A Snapshot is what one collection of one cluster saw. It holds no secret: of Secrets there are names and times, of
@@ -263,21 +265,6 @@ type Node struct {
 	Labels       []string `json:"labels,omitempty"` // keys by which managed platforms are told
 }
 
-// A Component is a program of the control plane and its command line.
-type Component struct {
-	Name  string `json:"name"`  // kube-apiserver, kube-controller-manager, kube-scheduler, etcd
-	Where string `json:"where"` // "pod kube-system/kube-apiserver-cp1 on node cp1", or the file that the operator gave
-	// Node is the node whose static pod it is, and Given says that the operator gave it. Of any other pod it is not known that it
-	// is the cluster's own: whoever may make pods in kube-system can make one that looks like it.
-	Node  string `json:"node,omitempty"`
-	Given bool   `json:"given,omitempty"`
-	// Flags are by name without dashes; a flag given twice has two values, and one without a value has "true".
-	Flags map[string][]string `json:"flags"`
-	// Blind says why it may have flags that are not among these: then a flag that is not here proves nothing. Empty if every word
-	// of its command line was understood.
-	Blind string `json:"blind,omitempty"`
-}
-
 // A KubeProxy is what the ConfigMap kube-system/kube-proxy says.
 type KubeProxy struct {
 	MetricsBindAddress string `json:"metricsBindAddress"`
@@ -318,4 +305,43 @@ type APIService struct {
 type AnonymousProbe struct {
 	API   int `json:"api"`   // GET /api
 	Livez int `json:"livez"` // GET /livez, which a configuration can leave open alone
+}
+
+// ParseKubeProxy reads the configuration file of kube-proxy.
+func ParseKubeProxy(text []byte) (*KubeProxy, error) {
+	var out struct {
+		Metrics string `yaml:"metricsBindAddress"`
+		Healthz string `yaml:"healthzBindAddress"`
+	}
+	if err := yaml.Unmarshal(text, &out); err != nil {
+		return nil, err
+	}
+	return &KubeProxy{MetricsBindAddress: out.Metrics, HealthzBindAddress: out.Healthz}, nil
+}
+
+// ParseAWSAuth reads the mapRoles and mapUsers of EKS's ConfigMap aws-auth: one line "arn: group" for each, and the user names
+// that it gives, by ARN. Names that are made at sign-in ({{SessionName}}) are left out.
+func ParseAWSAuth(texts ...string) (groups []string, users map[string]string, err error) {
+	users = map[string]string{}
+	for _, text := range texts {
+		var entries []struct {
+			Role   string   `yaml:"rolearn"`
+			User   string   `yaml:"userarn"`
+			Name   string   `yaml:"username"`
+			Groups []string `yaml:"groups"`
+		}
+		if err := yaml.Unmarshal([]byte(text), &entries); err != nil {
+			return nil, nil, err
+		}
+		for _, e := range entries {
+			for _, g := range e.Groups {
+				groups = append(groups, e.Role+e.User+": "+g)
+			}
+			if e.Name != "" && !strings.Contains(e.Name, "{{") {
+				users[e.Role+e.User] = e.Name
+			}
+		}
+	}
+	slices.Sort(groups)
+	return slices.Compact(groups), users, nil
 }

@@ -48,3 +48,44 @@ func ascii(v any) string {
 	}
 	return b.String()
 }
+
+// few joins the first n of some texts and says how many more there are.
+func few(texts []string, n int) string {
+	out := strings.Join(texts[:min(n, len(texts))], "; ")
+	if len(texts) > n {
+		out += fmt.Sprintf("; and %d more", len(texts)-n)
+	}
+	return out
+}
+
+// takeAway is the command that removes a subject from a binding, for a shell: it deletes a binding that has no other subject.
+// Of others it checks that the subject is still where it was when the cluster was scanned. The binding names the
+// subject, or the user that a service account is.
+func takeAway(b *Binding, s Subject) string {
+	ref := b.Ref()
+	type op struct {
+		Op    string `json:"op"`
+		Path  string `json:"path"`
+		Value string `json:"value,omitempty"`
+	}
+	var ops []op
+	left := len(b.Subjects)
+	for at := len(b.Subjects) - 1; at >= 0; at-- { // from the end, so that the places of the others stay
+		have := b.Subjects[at]
+		if have != s && normal(have) != s {
+			continue
+		}
+		left--
+		where := fmt.Sprintf("/subjects/%d", at)
+		for _, field := range [][2]string{{"kind", string(have.Kind)}, {"name", have.Name}, {"namespace", have.Namespace}} {
+			if field[1] != "" {
+				ops = append(ops, op{"test", where + "/" + field[0], field[1]})
+			}
+		}
+		ops = append(ops, op{Op: "remove", Path: where})
+	}
+	if left == 0 {
+		return kubectl("delete", ref)
+	}
+	return kubectl("patch", ref, "--type=json", "--patch="+ascii(ops))
+}

@@ -49,7 +49,7 @@ const maxHolders = 1000
 
 // notJudged is a finding for each API group that no rule is about, and in which a subject holds a right; and one if Kubernetes is
 // newer than the rules. They are no alarms, and they are no clean bill.
-func (j *judge) notJudged() []Finding {
+func (j *Judgement) notJudged() []Finding {
 	w := j.w
 	type place struct {
 		kind string
@@ -110,7 +110,7 @@ func (j *judge) notJudged() []Finding {
 		if len(who) >= maxHolders {
 			whom = fmt.Sprintf("%s; and at least %d more", strings.Join(who[:3], "; "), maxHolders-3)
 		}
-		f := Finding{Rule: RuleNotJudged, Severity: Info, ID: digest(RuleNotJudged, group), Item: group, Controls: doorControls,
+		f := Finding{Rule: RuleNotJudged, Severity: Info, ID: digest(RuleNotJudged, group), Item: group, Controls: accessControls,
 			Title: fmt.Sprintf("not judged: rights in the API group %s (%s), held by %s: cannot tell what they lead to", text.Name(group),
 				few(sortedKeys(h.resources), 5), whom),
 			Text: "No rule is about these kinds. A controller does for their writers what it may do itself, which may be everything.",
@@ -121,11 +121,11 @@ func (j *judge) notJudged() []Finding {
 		slices.SortFunc(f.Via, func(a, b Ref) int { return strings.Compare(a.String(), b.String()) })
 		out = append(out, f)
 	}
-	if d := j.o.Defaults; d != nil && d.older(j.s.Server.Version) {
+	if d := j.o.Defaults; d != nil && d.older(j.w.s.Server.Version) {
 		out = append(out, Finding{Rule: RuleNotJudged, Severity: Info, ID: digest(RuleNotJudged, "", "newer"), Item: "newer",
-			Controls: doorControls,
+			Controls: accessControls,
 			Title: fmt.Sprintf("not judged: what is new in Kubernetes %s, which is newer than the %s that the rules are about",
-				text.Name(j.s.Server.Version), d.Minor),
+				text.Name(j.w.s.Server.Version), d.Minor),
 			Text: "New kinds, verbs and flags are not known to the rules: cannot tell what they lead to.",
 			Next: "use a release of this program that knows it"})
 	}

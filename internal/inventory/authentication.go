@@ -5,10 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
-	"slices"
 	"strings"
-	"sync"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -18,39 +15,8 @@ import (
 type authenticationConfig struct {
 	APIVersion string `yaml:"apiVersion"`
 	Kind       string `yaml:"kind"`
-	JWT        []struct {
-		Issuer struct {
-			URL                  string   `yaml:"url"`
-			DiscoveryURL         string   `yaml:"discoveryURL"`
-			CertificateAuthority string   `yaml:"certificateAuthority"`
-			Audiences            []string `yaml:"audiences"`
-			AudienceMatchPolicy  string   `yaml:"audienceMatchPolicy"`
-			EgressSelectorType   string   `yaml:"egressSelectorType"`
-		} `yaml:"issuer"`
-		ClaimValidationRules []struct {
-			Claim         string `yaml:"claim"`
-			RequiredValue string `yaml:"requiredValue"`
-			Expression    string `yaml:"expression"`
-			Message       string `yaml:"message"`
-		} `yaml:"claimValidationRules"`
-		ClaimMappings struct {
-			Username claim `yaml:"username"`
-			Groups   claim `yaml:"groups"`
-			UID      struct {
-				Claim      string `yaml:"claim"`
-				Expression string `yaml:"expression"`
-			} `yaml:"uid"`
-			Extra []struct {
-				Key             string `yaml:"key"`
-				ValueExpression string `yaml:"valueExpression"`
-			} `yaml:"extra"`
-		} `yaml:"claimMappings"`
-		UserValidationRules []struct {
-			Expression string `yaml:"expression"`
-			Message    string `yaml:"message"`
-		} `yaml:"userValidationRules"`
-	} `yaml:"jwt"`
-	Anonymous *struct {
+	JWT        []jwt  `yaml:"jwt"`
+	Anonymous  *struct {
 		Enabled    bool `yaml:"enabled"`
 		Conditions []struct {
 			Path string `yaml:"path"`
@@ -60,6 +26,52 @@ type authenticationConfig struct {
 	unknown string // what in it was not understood
 }
 
+// jwt is one issuer of tokens.
+type jwt struct {
+	Issuer struct {
+		URL                  string   `yaml:"url"`
+		DiscoveryURL         string   `yaml:"discoveryURL"`
+		CertificateAuthority string   `yaml:"certificateAuthority"`
+		Audiences            []string `yaml:"audiences"`
+		AudienceMatchPolicy  string   `yaml:"audienceMatchPolicy"`
+		EgressSelectorType   string   `yaml:"egressSelectorType"`
+	} `yaml:"issuer"`
+	ClaimValidationRules []struct {
+		Claim         string `yaml:"claim"`
+		RequiredValue string `yaml:"requiredValue"`
+		Expression    string `yaml:"expression"`
+		Message       string `yaml:"message"`
+	} `yaml:"claimValidationRules"`
+	ClaimMappings struct {
+		Username claim `yaml:"username"`
+		Groups   claim `yaml:"groups"`
+		UID      struct {
+			Claim      string `yaml:"claim"`
+			Expression string `yaml:"expression"`
+		} `yaml:"uid"`
+		Extra []struct {
+			Key             string `yaml:"key"`
+			ValueExpression string `yaml:"valueExpression"`
+		} `yaml:"extra"`
+	} `yaml:"claimMappings"`
+	UserValidationRules []struct {
+		Expression string `yaml:"expression"`
+		Message    string `yaml:"message"`
+	} `yaml:"userValidationRules"`
+}
+
+// RefusesSystemNames reports whether a rule refuses the user names, and one the groups, of Kubernetes itself (system:…).
+func (i jwt) RefusesSystemNames() (users, groups bool) {
+	for _, rule := range i.UserValidationRules {
+		users = users || noUsers().MatchString(rule.Expression)
+		if m := noGroups().FindStringSubmatch(rule.Expression); m != nil {
+			groups = groups || m[1] == m[2]
+		}
+	}
+	return users, groups
+}
+
+// A claim says what of a token becomes a user's name or groups.
 type claim struct {
 	Claim      string `yaml:"claim"`
 	Prefix     string `yaml:"prefix"`
@@ -106,11 +118,6 @@ var (
 	celUnquote = strings.NewReplacer(`"`, "", "'", "")
 )
 
-// pattern compiles a regular expression at its first use: the command line initialises this package in every command, and needs none.
-func pattern(expr string) func() *regexp.Regexp {
-	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expr) })
-}
-
 // reads says what an expression makes of a claim, if it is of one of the few forms that can be told without running it.
 // known is false for all others: those are for a person to read.
 func (c claim) reads() (prefixed, known bool) {
@@ -121,43 +128,4 @@ func (c claim) reads() (prefixed, known bool) {
 		return guards(celUnquote.Replace(m[2])), true
 	}
 	return false, celPlain().MatchString(c.Expression)
-}
-
-// ParseKubeProxy reads the configuration file of kube-proxy.
-func ParseKubeProxy(text []byte) (*KubeProxy, error) {
-	var out struct {
-		Metrics string `yaml:"metricsBindAddress"`
-		Healthz string `yaml:"healthzBindAddress"`
-	}
-	if err := yaml.Unmarshal(text, &out); err != nil {
-		return nil, err
-	}
-	return &KubeProxy{MetricsBindAddress: out.Metrics, HealthzBindAddress: out.Healthz}, nil
-}
-
-// ParseAWSAuth reads the mapRoles and mapUsers of EKS's ConfigMap aws-auth: one line "arn: group" for each, and the user names
-// that it gives, by ARN. Names that are made at sign-in ({{SessionName}}) are left out.
-func ParseAWSAuth(texts ...string) (groups []string, users map[string]string, err error) {
-	users = map[string]string{}
-	for _, text := range texts {
-		var entries []struct {
-			Role   string   `yaml:"rolearn"`
-			User   string   `yaml:"userarn"`
-			Name   string   `yaml:"username"`
-			Groups []string `yaml:"groups"`
-		}
-		if err := yaml.Unmarshal([]byte(text), &entries); err != nil {
-			return nil, nil, err
-		}
-		for _, e := range entries {
-			for _, g := range e.Groups {
-				groups = append(groups, e.Role+e.User+": "+g)
-			}
-			if e.Name != "" && !strings.Contains(e.Name, "{{") {
-				users[e.Role+e.User] = e.Name
-			}
-		}
-	}
-	slices.Sort(groups)
-	return slices.Compact(groups), users, nil
 }
