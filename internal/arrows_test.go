@@ -20,10 +20,10 @@ var arrows = map[string]string{
 		"internal/cli/terminal internal/cli/view internal/ledger internal/policy internal/recert internal/rotation " +
 		"internal/strictyaml internal/text",
 	"cmd/breakglassd": "cmd/breakglassd/config internal/aftercare internal/api internal/breakglass internal/cacheck " +
-		"internal/cluster internal/devmode internal/disk internal/inventory internal/ledger " +
-		"internal/ledger/sqlstore internal/policy internal/recert internal/record internal/rotation " +
-		"internal/schedule internal/secret internal/session internal/session/store internal/slackbot " +
-		"internal/strictyaml internal/text internal/vaultca internal/webhook",
+		"internal/cluster internal/controlplane internal/devmode internal/disk internal/doors internal/inventory " +
+		"internal/ledger internal/ledger/sqlstore internal/policy internal/recert internal/record " +
+		"internal/rotation internal/schedule internal/secret internal/session internal/session/store " +
+		"internal/slackbot internal/strictyaml internal/text internal/vaultca internal/webhook",
 	"cmd/breakglassd/config": "internal/api internal/breakglass internal/cluster internal/policy internal/recert internal/record " +
 		"internal/schedule internal/secret internal/strictyaml internal/text",
 	"deploy":   "",
@@ -52,18 +52,21 @@ var arrows = map[string]string{
 	"internal/cli/sshkeys":  "internal/api internal/cli/exit internal/cli/terminal",
 	"internal/cli/terminal": "internal/text",
 	"internal/cli/view":     "internal/api internal/breakglass internal/cli/terminal internal/policy internal/record internal/text",
-	"internal/cluster":      "internal/breakglass internal/inventory internal/policy internal/rotation internal/sweep internal/text",
+	"internal/cluster": "internal/breakglass internal/controlplane internal/inventory internal/policy internal/rotation " +
+		"internal/sweep internal/text",
+	"internal/controlplane": "internal/text",
 	"internal/devmode": "deploy internal/api internal/breakglass internal/ledger internal/ledger/sqlstore internal/real " +
 		"internal/sim/ca internal/sim/kube internal/sim/slack policies",
 	"internal/disk":             "",
-	"internal/inventory":        "internal/strictyaml internal/text policies",
+	"internal/doors":            "internal/controlplane internal/inventory internal/text",
+	"internal/inventory":        "internal/controlplane internal/strictyaml internal/text policies",
 	"internal/ledger":           "",
 	"internal/ledger/sqlstore":  "internal/disk internal/ledger internal/sqlite",
 	"internal/ledger/storetest": "internal/ledger",
 	"internal/policy":           "internal/ledger internal/record internal/strictyaml internal/text",
 	"internal/real":             "",
-	"internal/recert": "internal/breakglass internal/campaign internal/inventory internal/ledger internal/policy internal/record " +
-		"internal/schedule internal/text",
+	"internal/recert": "internal/breakglass internal/campaign internal/doors internal/inventory internal/ledger internal/policy " +
+		"internal/record internal/schedule internal/text",
 	"internal/record":        "internal/ledger internal/text",
 	"internal/rotation":      "internal/breakglass internal/text",
 	"internal/schedule":      "internal/breakglass",

@@ -23,6 +23,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/campaign"
 	"github.com/breakglassd/breakglass/internal/cli/exit"
+	"github.com/breakglassd/breakglass/internal/doors"
 	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/recert"
@@ -45,10 +46,10 @@ func TestRecertScripts(t *testing.T) {
 			via := inventory.Ref{Kind: "RoleBinding", Namespace: "ci", Name: "old"}
 			campaigns, err := recert.New(recert.Config{Domain: s.Service, Ledger: s.Ledger, Signer: s.Signer(), Dir: filepath.Join(s.Dir, "recert"),
 				Clusters: []string{"c1"},
-				Scan: func(context.Context, string) (*inventory.Snapshot, *inventory.Analysis, error) {
+				Scan: func(context.Context, string) (*inventory.Snapshot, *doors.Analysis, error) {
 					snap := &inventory.Snapshot{Cluster: "c1", At: time.Now().UTC(),
 						Bindings: []inventory.Binding{{Namespace: "ci", Name: "old", Subjects: []inventory.Subject{subject}}}}
-					judged := &inventory.Analysis{Cluster: "c1"}
+					judged := &doors.Analysis{Cluster: "c1"}
 					if _, err := os.Stat(filepath.Join(env.WorkDir, "taken-away")); err != nil {
 						judged.Powers = append(judged.Powers, inventory.Power{Subject: subject, Rights: []string{"secrets-read@ci"},
 							Severity: inventory.High, Via: []inventory.Ref{via}})

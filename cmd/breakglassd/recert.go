@@ -12,6 +12,8 @@ import (
 	"github.com/breakglassd/breakglass/cmd/breakglassd/config"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/cluster"
+	"github.com/breakglassd/breakglass/internal/controlplane"
+	"github.com/breakglassd/breakglass/internal/doors"
 	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/recert"
@@ -118,7 +120,7 @@ func given(cl config.Cluster) (cluster.CollectOptions, error) {
 		if err != nil {
 			return o, fmt.Errorf("what is given about cluster %s (scan_files, --given): %w: correct the path, or take it out", cl.ID, err)
 		}
-		if _, err := inventory.ParseGiven(file, text); err != nil {
+		if _, err := controlplane.ParseGiven(file, text); err != nil {
 			return o, fmt.Errorf("what is given about cluster %s (scan_files, --given): %w", cl.ID, err)
 		}
 		o.Given[file] = text
@@ -144,7 +146,7 @@ func (s *scanner) collect(ctx context.Context, cl config.Cluster) (*inventory.Sn
 }
 
 // look collects and judges one cluster.
-func (s *scanner) look(ctx context.Context, id string) (*inventory.Snapshot, *inventory.Analysis, error) {
+func (s *scanner) look(ctx context.Context, id string) (*inventory.Snapshot, *doors.Analysis, error) {
 	n := slices.IndexFunc(s.cfg.Clusters, func(cl config.Cluster) bool { return cl.ID == id })
 	if n < 0 {
 		return nil, nil, breakglass.NoSuchCluster(id)
@@ -164,7 +166,7 @@ func (s *scanner) look(ctx context.Context, id string) (*inventory.Snapshot, *in
 			o.Grants = append(o.Grants, cluster.BindingName(r.ID))
 		}
 	}
-	return snap, inventory.Analyse(snap, o), nil
+	return snap, doors.Analyse(snap, o), nil
 }
 
 // options are what a cluster is judged by, without the grants that are in force.

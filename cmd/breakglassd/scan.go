@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/breakglassd/breakglass/cmd/breakglassd/config"
+	"github.com/breakglassd/breakglass/internal/doors"
 	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/policy"
 )
@@ -90,13 +91,13 @@ func scanCommand() *cobra.Command {
 			return err
 		}
 		s.policy = func() *policy.Policy { return pol }
-		var found []*inventory.Analysis
+		var found []*doors.Analysis
 		for _, cl := range cfg.Clusters {
 			snap, err := s.collect(cmd.Context(), cl)
 			if err != nil {
 				return &exitError{exitUnreachable, err}
 			}
-			found = append(found, inventory.Analyse(snap, s.options(cmd.Context(), cl.ID)))
+			found = append(found, doors.Analyse(snap, s.options(cmd.Context(), cl.ID)))
 		}
 		if *output == "json" {
 			if err := json.NewEncoder(cmd.OutOrStdout()).Encode(map[string]any{"clusters": found}); err != nil {
@@ -117,8 +118,8 @@ func scanCommand() *cobra.Command {
 	return cmd
 }
 
-// showAnalysis prints what was found. Names in it were made fit for a terminal by package inventory.
-func showAnalysis(out io.Writer, a *inventory.Analysis, all bool) {
+// showAnalysis prints what was found. Names in it were made fit for a terminal by package doors.
+func showAnalysis(out io.Writer, a *doors.Analysis, all bool) {
 	fmt.Fprintf(out, "cluster %s, %s\n\ndoors\n", a.Cluster, a.At.UTC().Format(time.RFC3339))
 	for _, d := range a.Doors {
 		fmt.Fprintf(out, "  %-11s  %-9s %s\n", d.State, d.Risk, d.Title)

@@ -16,6 +16,7 @@ import (
 	"github.com/breakglassd/breakglass/cmd/breakglassd/config"
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/cluster"
+	"github.com/breakglassd/breakglass/internal/doors"
 	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/real"
@@ -120,11 +121,11 @@ func TestScanKnowsOurOwnCA(t *testing.T) {
 		if code := run([]string{"scan", "--config", config, "-o", "json"}, &out, &errOut); code != 0 {
 			t.Fatalf("exit code %d: %s", code, errOut.String())
 		}
-		var found struct{ Clusters []inventory.Analysis }
+		var found struct{ Clusters []doors.Analysis }
 		if err := json.Unmarshal(out.Bytes(), &found); err != nil {
 			t.Fatal(err)
 		}
-		for _, i := range found.Clusters[0].Door(inventory.DoorClientCA).Items {
+		for _, i := range found.Clusters[0].Door(doors.DoorClientCA).Items {
 			if strings.Contains(i.Title, "breakglass") {
 				why = i.Why
 			}
@@ -178,17 +179,17 @@ func TestScanEndsWithTheCodeThatAPipelineNeeds(t *testing.T) {
 
 // What the texts of doors ask for can be given, by the flag and by the key that they name.
 func TestWhatDoorsAskForCanBeGiven(t *testing.T) {
-	doors := func(config string, args ...string) map[string]inventory.Door {
+	doorsBy := func(config string, args ...string) map[string]doors.Door {
 		t.Helper()
 		var out, errOut bytes.Buffer
 		if code := run(append([]string{"scan", "--config", config, "-o", "json"}, args...), &out, &errOut); code != 0 {
 			t.Fatalf("exit code %d: %s", code, errOut.String())
 		}
-		var found struct{ Clusters []inventory.Analysis }
+		var found struct{ Clusters []doors.Analysis }
 		if err := json.Unmarshal(out.Bytes(), &found); err != nil {
 			t.Fatal(err)
 		}
-		all := map[string]inventory.Door{}
+		all := map[string]doors.Door{}
 		for _, d := range found.Clusters[0].Doors {
 			all[d.ID] = d
 		}
@@ -198,21 +199,21 @@ func TestWhatDoorsAskForCanBeGiven(t *testing.T) {
 	dir := filepath.Dir(config)
 	manifest, authn := filepath.Join(dir, "apiserver.yaml"), filepath.Join(dir, "authn.yaml")
 
-	none := doors(config)
-	if i := none[inventory.DoorPlatform].Items; len(i) != 1 || !slices.Equal(i[0].People, []string{"arn:aws:iam::1:user/c.smith", "carol"}) {
+	none := doorsBy(config)
+	if i := none[doors.DoorPlatform].Items; len(i) != 1 || !slices.Equal(i[0].People, []string{"arn:aws:iam::1:user/c.smith", "carol"}) {
 		t.Errorf("the entry of aws-auth is %+v, want whom it is about by ARN and by user name", i)
 	}
-	if d := none[inventory.DoorStaticTokens]; d.State != inventory.CannotTell || !strings.Contains(d.Tellable, inventory.GivenHow) {
+	if d := none[doors.DoorStaticTokens]; d.State != doors.CannotTell || !strings.Contains(d.Tellable, doors.GivenHow) {
 		t.Errorf("without a file: %s, tellable by %q", d.State, d.Tellable)
 	}
-	half := doors(config, "--given", manifest)
-	if d := half[inventory.DoorStaticTokens]; d.State != inventory.Absent {
+	half := doorsBy(config, "--given", manifest)
+	if d := half[doors.DoorStaticTokens]; d.State != doors.Absent {
 		t.Errorf("with --given the door is %s (%q)", d.State, d.Evidence)
 	}
-	if d := half[inventory.DoorOIDC]; d.State != inventory.CannotTell || !strings.Contains(d.Tellable, inventory.AuthenticationConfigHow) {
+	if d := half[doors.DoorOIDC]; d.State != doors.CannotTell || !strings.Contains(d.Tellable, doors.AuthenticationConfigHow) {
 		t.Errorf("without the authentication configuration: %s, tellable by %q", d.State, d.Tellable)
 	}
-	byFlags := doors(config, "--given", manifest, "--authentication-config", authn)
+	byFlags := doorsBy(config, "--given", manifest, "--authentication-config", authn)
 	text, err := os.ReadFile(config)
 	if err != nil {
 		t.Fatal(err)
@@ -222,20 +223,20 @@ func TestWhatDoorsAskForCanBeGiven(t *testing.T) {
 	if err := os.WriteFile(config, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for how, got := range map[string]map[string]inventory.Door{"flags": byFlags, "keys": doors(config)} {
-		if got[inventory.DoorStaticTokens].State != inventory.Absent || got[inventory.DoorOIDC].State != inventory.Present {
-			t.Errorf("given by %s: static tokens %s, OIDC %s", how, got[inventory.DoorStaticTokens].State, got[inventory.DoorOIDC].State)
+	for how, got := range map[string]map[string]doors.Door{"flags": byFlags, "keys": doorsBy(config)} {
+		if got[doors.DoorStaticTokens].State != doors.Absent || got[doors.DoorOIDC].State != doors.Present {
+			t.Errorf("given by %s: static tokens %s, OIDC %s", how, got[doors.DoorStaticTokens].State, got[doors.DoorOIDC].State)
 		}
 	}
 	// The names in the texts are those of the flags and of the keys.
 	flags := scanCommand().Flags()
 	for _, name := range []string{"given", "authentication-config"} {
-		if flags.Lookup(name) == nil || !strings.Contains(inventory.GivenHow+inventory.AuthenticationConfigHow, "--"+name+" FILE") {
+		if flags.Lookup(name) == nil || !strings.Contains(doors.GivenHow+doors.AuthenticationConfigHow, "--"+name+" FILE") {
 			t.Errorf("the texts and the command do not agree on --%s", name)
 		}
 	}
 	for _, key := range []string{"scan_files", "authentication_config_file"} {
-		if !strings.Contains(inventory.GivenHow+inventory.AuthenticationConfigHow, key+" of the cluster") {
+		if !strings.Contains(doors.GivenHow+doors.AuthenticationConfigHow, key+" of the cluster") {
 			t.Errorf("the texts do not name the key %s", key)
 		}
 	}
@@ -251,22 +252,22 @@ func TestNoChangeOfTheDaemonsOwnRightsReadsAsUnchanged(t *testing.T) {
 		return vaultca.Finding{Level: vaultca.LevelWarn, Code: "vault-issuer", Subject: "pki",
 			Text: fmt.Sprintf("issuer is valid for %d days", days)}
 	}
-	state := func(was, is []vaultca.Finding) inventory.State {
+	state := func(was, is []vaultca.Finding) doors.State {
 		a, b := ownVault(was), ownVault(is)
-		return inventory.Compare(inventory.Item{ID: a.ID, Risk: a.Risk, Grants: a.Grants, Fingerprint: strings.Join(a.Grants, "\n")},
-			inventory.Item{ID: b.ID, Risk: b.Risk, Grants: b.Grants, Fingerprint: strings.Join(b.Grants, "\n")})
+		return doors.Compare(doors.Item{ID: a.ID, Risk: a.Risk, Grants: a.Grants, Fingerprint: strings.Join(a.Grants, "\n")},
+			doors.Item{ID: b.ID, Risk: b.Risk, Grants: b.Grants, Fingerprint: strings.Join(b.Grants, "\n")})
 	}
 	for name, c := range map[string]struct {
 		was, is []vaultca.Finding
-		want    inventory.State
+		want    doors.State
 	}{
-		"the same":     {[]vaultca.Finding{ok, wide}, []vaultca.Finding{ok, wide}, inventory.Unchanged},
-		"one more way": {[]vaultca.Finding{ok, wide}, []vaultca.Finding{ok, wide, extra}, inventory.Widened},
+		"the same":     {[]vaultca.Finding{ok, wide}, []vaultca.Finding{ok, wide}, doors.Unchanged},
+		"one more way": {[]vaultca.Finding{ok, wide}, []vaultca.Finding{ok, wide, extra}, doors.Widened},
 		"another way": {[]vaultca.Finding{ok, wide}, []vaultca.Finding{ok, {Level: vaultca.LevelError, Subject: "pki/keys",
-			Text: "x"}}, inventory.Widened},
-		"one less":              {[]vaultca.Finding{ok, wide, extra}, []vaultca.Finding{ok, extra}, inventory.Narrowed},
-		"a day less to go":      {[]vaultca.Finding{ends(80)}, []vaultca.Finding{ends(79)}, inventory.Unchanged},
-		"the first thing amiss": {[]vaultca.Finding{ok}, []vaultca.Finding{ok, extra}, inventory.Widened},
+			Text: "x"}}, doors.Widened},
+		"one less":              {[]vaultca.Finding{ok, wide, extra}, []vaultca.Finding{ok, extra}, doors.Narrowed},
+		"a day less to go":      {[]vaultca.Finding{ends(80)}, []vaultca.Finding{ends(79)}, doors.Unchanged},
+		"the first thing amiss": {[]vaultca.Finding{ok}, []vaultca.Finding{ok, extra}, doors.Widened},
 	} {
 		if got := state(c.was, c.is); got != c.want {
 			t.Errorf("in Vault, %s: %s, want %s", name, got, c.want)

@@ -20,6 +20,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/campaign"
+	"github.com/breakglassd/breakglass/internal/doors"
 	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/recert"
 )
@@ -32,8 +33,8 @@ func newReviewed(t *testing.T, bindings int) *daemon {
 	d := &daemon{System: bgtest.New(t, bgtest.Options{Policy: bgtest.Policy() + reviewed}), log: &lockedBuffer{}}
 	campaigns, err := recert.New(recert.Config{Domain: d.Service, Ledger: d.Ledger, Signer: d.Signer(), Dir: filepath.Join(d.Dir, "recert"),
 		Clusters: []string{"c1"},
-		Scan: func(context.Context, string) (*inventory.Snapshot, *inventory.Analysis, error) {
-			snap, judged := &inventory.Snapshot{Cluster: "c1", At: time.Now().UTC()}, &inventory.Analysis{Cluster: "c1"}
+		Scan: func(context.Context, string) (*inventory.Snapshot, *doors.Analysis, error) {
+			snap, judged := &inventory.Snapshot{Cluster: "c1", At: time.Now().UTC()}, &doors.Analysis{Cluster: "c1"}
 			for n := range bindings {
 				subject := inventory.Subject{Kind: inventory.User, Name: fmt.Sprintf("somebody-with-a-long-name-%d@subsidiary.example.com", n)}
 				via := inventory.Ref{Kind: "RoleBinding", Namespace: "shop", Name: fmt.Sprintf("binding-for-somebody-with-a-long-name-%d", n)}

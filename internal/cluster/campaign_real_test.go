@@ -15,6 +15,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/campaign"
 	"github.com/breakglassd/breakglass/internal/cluster"
+	"github.com/breakglassd/breakglass/internal/doors"
 	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/recert"
 )
@@ -30,7 +31,7 @@ func TestCampaignRevokesWhatAClusterHasAndTheNextScanProvesIt(t *testing.T) {
 		"recertification: {reviewers: [sre, security], adminReviewers: 2, deadline: 14d}\n"})
 	campaigns, err := recert.New(recert.Config{Domain: s.Service, Ledger: s.Ledger, Signer: s.Signer(), Dir: filepath.Join(s.Dir, "recert"),
 		Clusters: []string{"prod"},
-		Scan: func(context.Context, string) (*inventory.Snapshot, *inventory.Analysis, error) {
+		Scan: func(context.Context, string) (*inventory.Snapshot, *doors.Analysis, error) {
 			snap, judged := scan(t, a, cluster.CollectOptions{})
 			return snap, judged, nil
 		}})

@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/controlplane"
 	"github.com/breakglassd/breakglass/internal/inventory"
 )
 
@@ -62,7 +63,7 @@ func (c *Clusters) Collect(ctx context.Context, cluster string, o CollectOptions
 		AuthenticationConfig: string(o.AuthenticationConfig)}
 	s.Server.Address = rc.Host
 	for name, text := range o.Given {
-		found, err := inventory.ParseGiven(name, text)
+		found, err := controlplane.ParseGiven(name, text)
 		if err != nil {
 			return nil, fmt.Errorf("reading what was given about cluster %s: %w", cluster, err)
 		}
@@ -575,15 +576,15 @@ func (r *collector) nodes(ctx context.Context) {
 		func(o struct {
 			Metadata annotated `json:"metadata"`
 			Spec     struct {
-				NodeName   string                `json:"nodeName"`
-				Containers []inventory.Container `json:"containers"`
+				NodeName   string                   `json:"nodeName"`
+				Containers []controlplane.Container `json:"containers"`
 			} `json:"spec"`
-		}) ([]inventory.Component, bool) {
+		}) ([]controlplane.Component, bool) {
 			where, node := "pod kube-system/"+o.Metadata.Name+" on node "+o.Spec.NodeName, o.Spec.NodeName
 			if o.Metadata.Annotations["kubernetes.io/config.mirror"] == "" {
 				where, node = where+", which is no static pod", ""
 			}
-			var out []inventory.Component
+			var out []controlplane.Component
 			for _, c := range o.Spec.Containers {
 				for _, component := range c.Components(where) {
 					component.Node = node
@@ -593,7 +594,7 @@ func (r *collector) nodes(ctx context.Context) {
 			return out, len(out) > 0
 		})
 	s.Components = append(s.Components, slices.Concat(found...)...)
-	slices.SortFunc(s.Components, func(a, b inventory.Component) int { return strings.Compare(a.Name+a.Where, b.Name+b.Where) })
+	slices.SortFunc(s.Components, func(a, b controlplane.Component) int { return strings.Compare(a.Name+a.Where, b.Name+b.Where) })
 	r.kubelets(ctx)
 }
 

@@ -18,6 +18,7 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/bgtest/realtest"
 	"github.com/breakglassd/breakglass/internal/cluster"
+	"github.com/breakglassd/breakglass/internal/doors"
 	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/real"
 )
@@ -127,8 +128,8 @@ func BenchmarkScan(b *testing.B) {
 	}
 	debug.FreeOSMemory()
 	var s *inventory.Snapshot
-	var found *inventory.Analysis
-	var items []inventory.Item
+	var found *doors.Analysis
+	var items []doors.Item
 	var collecting, judging time.Duration
 	var collectPeak, judgePeak float64
 	for b.Loop() {
@@ -140,8 +141,8 @@ func BenchmarkScan(b *testing.B) {
 		collecting = time.Since(begun)
 		begun = time.Now()
 		judgePeak = peak(func() {
-			found = inventory.Analyse(s, inventory.Options{Rules: rules, Defaults: defaults, Now: time.Now().UTC()})
-			items = inventory.Items(s, found)
+			found = doors.Analyse(s, inventory.Options{Rules: rules, Defaults: defaults, Now: time.Now().UTC()})
+			items = doors.Items(s, found)
 		})
 		judging = time.Since(begun)
 	}

@@ -26,6 +26,7 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/bgtest/realtest"
 	"github.com/breakglassd/breakglass/internal/cluster"
+	"github.com/breakglassd/breakglass/internal/doors"
 	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/real"
 )
@@ -96,7 +97,7 @@ func keyPair(t *testing.T, ca *real.CA, name string, groups ...string) tls.Certi
 }
 
 // mustFind checks that the door is in the state and has an alarming item with the title.
-func mustFind(t *testing.T, a *inventory.Analysis, door string, state inventory.DoorState, least inventory.Severity, title string) {
+func mustFind(t *testing.T, a *doors.Analysis, door string, state doors.DoorState, least inventory.Severity, title string) {
 	t.Helper()
 	d := a.Door(door)
 	if d.State != state {
@@ -105,7 +106,7 @@ func mustFind(t *testing.T, a *inventory.Analysis, door string, state inventory.
 	if title == "" {
 		return
 	}
-	if !slices.ContainsFunc(d.Items, func(i inventory.DoorItem) bool {
+	if !slices.ContainsFunc(d.Items, func(i doors.DoorItem) bool {
 		return strings.Contains(i.Title, title) && i.Risk.AtLeast(least) && !i.Expected
 	}) {
 		t.Errorf("door %s has no item of at least %s with %q: %+v", door, least, title, d.Items)
@@ -124,9 +125,9 @@ func TestDoorsOfRealAPIServers(t *testing.T) {
 	t.Run("a static token file and no other door", func(t *testing.T) {
 		a := start(t, real.APIServerOptions{})
 		_, before := scan(t, a, cluster.CollectOptions{})
-		for _, door := range []string{inventory.DoorStaticTokens, inventory.DoorOIDC, inventory.DoorWebhook, inventory.DoorAuthorization,
-			inventory.DoorEtcd, inventory.DoorControlPlane} {
-			if d := before.Door(door); d.State != inventory.CannotTell || d.Tellable == "" {
+		for _, door := range []string{doors.DoorStaticTokens, doors.DoorOIDC, doors.DoorWebhook, doors.DoorAuthorization,
+			doors.DoorEtcd, doors.DoorControlPlane} {
+			if d := before.Door(door); d.State != doors.CannotTell || d.Tellable == "" {
 				t.Errorf("no flag is known, and door %s is %s, tellable by %q", door, d.State, d.Tellable)
 			}
 		}
@@ -136,20 +137,20 @@ func TestDoorsOfRealAPIServers(t *testing.T) {
 			!slices.Contains(groups, "system:masters") {
 			t.Fatalf("the static token signs in as %q in %q", name, groups)
 		}
-		mustFind(t, got, inventory.DoorStaticTokens, inventory.Present, inventory.High, "tokens in the file tokens.csv")
-		mustFind(t, got, inventory.DoorEtcd, inventory.Present, inventory.Medium, "without TLS")
-		for _, door := range []string{inventory.DoorOIDC, inventory.DoorWebhook, inventory.DoorRequestHeader, inventory.DoorBootstrap,
-			inventory.DoorImpersonation, inventory.DoorExtensions} {
-			mustFind(t, got, door, inventory.Absent, inventory.Info, "")
+		mustFind(t, got, doors.DoorStaticTokens, doors.Present, inventory.High, "tokens in the file tokens.csv")
+		mustFind(t, got, doors.DoorEtcd, doors.Present, inventory.Medium, "without TLS")
+		for _, door := range []string{doors.DoorOIDC, doors.DoorWebhook, doors.DoorRequestHeader, doors.DoorBootstrap,
+			doors.DoorImpersonation, doors.DoorExtensions} {
+			mustFind(t, got, door, doors.Absent, inventory.Info, "")
 		}
 		// The same from a file that the operator gives.
 		_, given := scan(t, a, cluster.CollectOptions{Given: map[string][]byte{"kube-apiserver.txt": []byte(strings.Join(commandLine(t, a.Pid()),
 			"\n"))}})
-		mustFind(t, given, inventory.DoorStaticTokens, inventory.Present, inventory.High, "tokens in the file tokens.csv")
+		mustFind(t, given, doors.DoorStaticTokens, doors.Present, inventory.High, "tokens in the file tokens.csv")
 		// Anonymous requests are on by default, and Kubernetes gives them little.
-		mustFind(t, got, inventory.DoorAnonymous, inventory.Present, inventory.Info, "")
+		mustFind(t, got, doors.DoorAnonymous, doors.Present, inventory.Info, "")
 		for _, f := range got.Alarms() {
-			if f.Rule == "door/"+inventory.DoorAnonymous {
+			if f.Rule == "door/"+doors.DoorAnonymous {
 				t.Errorf("alarm: %s", f.Title)
 			}
 		}
@@ -175,9 +176,9 @@ func TestDoorsOfRealAPIServers(t *testing.T) {
 			t.Fatalf("the webhook's token signs in as %q", name)
 		}
 		_, got := scan(t, a, cluster.CollectOptions{})
-		mustFind(t, got, inventory.DoorWebhook, inventory.Present, inventory.Medium, "a webhook (webhook.json) says whose a token is")
-		mustFind(t, got, inventory.DoorWebhook, inventory.Present, inventory.Medium, "works for up to 10m more")
-		mustFind(t, got, inventory.DoorStaticTokens, inventory.Absent, inventory.Info, "")
+		mustFind(t, got, doors.DoorWebhook, doors.Present, inventory.Medium, "a webhook (webhook.json) says whose a token is")
+		mustFind(t, got, doors.DoorWebhook, doors.Present, inventory.Medium, "works for up to 10m more")
+		mustFind(t, got, doors.DoorStaticTokens, doors.Absent, inventory.Info, "")
 	})
 
 	t.Run("OIDC flags", func(t *testing.T) {
@@ -185,8 +186,8 @@ func TestDoorsOfRealAPIServers(t *testing.T) {
 			"--oidc-username-claim=email", "--oidc-groups-claim=groups"}})
 		showsItself(t, a)
 		_, got := scan(t, a, cluster.CollectOptions{})
-		mustFind(t, got, inventory.DoorOIDC, inventory.Present, inventory.High, "groups of https://idp.invalid get no prefix")
-		mustFind(t, got, inventory.DoorOIDC, inventory.Present, inventory.Medium, "user names of https://idp.invalid get no prefix")
+		mustFind(t, got, doors.DoorOIDC, doors.Present, inventory.High, "groups of https://idp.invalid get no prefix")
+		mustFind(t, got, doors.DoorOIDC, doors.Present, inventory.Medium, "user names of https://idp.invalid get no prefix")
 	})
 
 	t.Run("structured authentication and anonymous health checks", func(t *testing.T) {
@@ -205,32 +206,32 @@ jwt:
 			Flags: []string{"--authentication-config=authn.yaml"}})
 		showsItself(t, a)
 		_, blind := scan(t, a, cluster.CollectOptions{})
-		if d := blind.Door(inventory.DoorOIDC); d.State != inventory.CannotTell || !strings.Contains(d.Tellable,
+		if d := blind.Door(doors.DoorOIDC); d.State != doors.CannotTell || !strings.Contains(d.Tellable,
 			"give the scan the file authn.yaml") {
 			t.Errorf("without the file the door is %s, tellable by %q", d.State, d.Tellable)
 		}
 		_, got := scan(t, a, cluster.CollectOptions{AuthenticationConfig: config})
-		mustFind(t, got, inventory.DoorOIDC, inventory.Present, inventory.High, "groups of https://bad.invalid get no prefix")
-		mustFind(t, got, inventory.DoorOIDC, inventory.Present, inventory.High,
+		mustFind(t, got, doors.DoorOIDC, doors.Present, inventory.High, "groups of https://bad.invalid get no prefix")
+		mustFind(t, got, doors.DoorOIDC, doors.Present, inventory.High,
 			"the groups of issuer https://worse.invalid come from the expression claims.roles")
-		for _, i := range got.Door(inventory.DoorOIDC).Items {
+		for _, i := range got.Door(doors.DoorOIDC).Items {
 			if strings.Contains(i.Title, "good.invalid") && !i.Expected {
 				t.Errorf("a prefixed issuer is an alarm: %s", i.Title)
 			}
 		}
 		// /api is closed and /livez is open: seen from outside.
-		for _, i := range got.Door(inventory.DoorAnonymous).Items {
+		for _, i := range got.Door(doors.DoorAnonymous).Items {
 			if !i.Expected && i.Risk != inventory.Info {
 				t.Errorf("alarm about anonymous requests: %s", i.Title)
 			}
 		}
-		mustFind(t, got, inventory.DoorAnonymous, inventory.Present, inventory.Info, "open for health checks alone")
+		mustFind(t, got, doors.DoorAnonymous, doors.Present, inventory.Info, "open for health checks alone")
 	})
 
 	t.Run("no anonymous requests", func(t *testing.T) {
 		a := start(t, real.APIServerOptions{Flags: []string{"--anonymous-auth=false"}})
 		_, got := scan(t, a, cluster.CollectOptions{}) // no flag is known: the answers tell
-		mustFind(t, got, inventory.DoorAnonymous, inventory.Absent, inventory.Info, "")
+		mustFind(t, got, doors.DoorAnonymous, doors.Absent, inventory.Info, "")
 	})
 
 	// kube-apiserver 1.36 refuses to start with both at once: the client CA and no names.
@@ -261,7 +262,7 @@ jwt:
 				t.Fatalf("the header signs in as %q in %q", name, groups)
 			}
 			_, got := scan(t, a, cluster.CollectOptions{})
-			mustFind(t, got, inventory.DoorRequestHeader, inventory.Present, c.least, c.title)
+			mustFind(t, got, doors.DoorRequestHeader, doors.Present, c.least, c.title)
 		})
 	}
 
@@ -282,20 +283,20 @@ jwt:
 		})
 		rules, defaults, err := inventory.Shipped()
 		must(t, err)
-		var got *inventory.Analysis
+		var got *doors.Analysis
 		eventually(t, func() string { // the ConfigMap follows
 			s := collect(t, a, a.AdminKubeconfig(), cluster.CollectOptions{})
-			got = inventory.Analyse(s, inventory.Options{Rules: rules, Defaults: defaults, Now: time.Now().UTC(),
+			got = doors.Analyse(s, inventory.Options{Rules: rules, Defaults: defaults, Now: time.Now().UTC(),
 				OurCAs: []string{fingerprintOf(ours.Cert)}})
 			if n := len(s.Authentication.ClientCAs); n < 4 {
 				return fmt.Sprintf("%d CAs are published", n)
 			}
 			return ""
 		})
-		mustFind(t, got, inventory.DoorClientCA, inventory.Present, inventory.Medium, "somebody's CA")
+		mustFind(t, got, doors.DoorClientCA, doors.Present, inventory.Medium, "somebody's CA")
 		// The first CA was taken out of the file, and stays in what others read.
-		mustFind(t, got, inventory.DoorClientCA, inventory.Present, inventory.Medium, "CN=placeholder may sign")
-		for _, i := range got.Door(inventory.DoorClientCA).Items {
+		mustFind(t, got, doors.DoorClientCA, doors.Present, inventory.Medium, "CN=placeholder may sign")
+		for _, i := range got.Door(doors.DoorClientCA).Items {
 			if wanted := strings.Contains(i.Title, "real cluster CA") || strings.Contains(i.Title, "break-glass CA"); wanted != i.Expected {
 				t.Errorf("%s: expected is %t, want %t (%s)", i.Title, i.Expected, wanted, i.Text)
 			}
@@ -315,8 +316,8 @@ jwt:
 			return ""
 		})
 		s, got := scan(t, a, cluster.CollectOptions{})
-		mustFind(t, got, inventory.DoorBootstrap, inventory.Present, inventory.High, "bootstrap token abcdef never expires")
-		text, err := json.Marshal([]any{s, got, inventory.Items(s, got)})
+		mustFind(t, got, doors.DoorBootstrap, doors.Present, inventory.High, "bootstrap token abcdef never expires")
+		text, err := json.Marshal([]any{s, got, doors.Items(s, got)})
 		must(t, err)
 		if strings.Contains(string(text), "0123456789abcdef") || strings.Contains(string(text), "MDEyMzQ1Njc4OWFiY2RlZg") {
 			t.Error("the snapshot or what was made of it holds the token's secret")
@@ -332,14 +333,14 @@ jwt:
 			t.Fatalf("the bootstrap token signs in as %q", name)
 		}
 		_, got := scan(t, a, cluster.CollectOptions{})
-		mustFind(t, got, inventory.DoorBootstrap, inventory.Absent, inventory.Info, "cannot be signed in with")
+		mustFind(t, got, doors.DoorBootstrap, doors.Absent, inventory.Info, "cannot be signed in with")
 	})
 
 	t.Run("everything is allowed", func(t *testing.T) {
 		a := start(t, real.APIServerOptions{Flags: []string{"--authorization-mode=AlwaysAllow"}})
 		showsItself(t, a)
 		_, got := scan(t, a, cluster.CollectOptions{})
-		mustFind(t, got, inventory.DoorAuthorization, inventory.Present, inventory.Critical, "AlwaysAllow")
+		mustFind(t, got, doors.DoorAuthorization, doors.Present, inventory.Critical, "AlwaysAllow")
 	})
 
 	t.Run("rules in a file", func(t *testing.T) {
@@ -352,13 +353,13 @@ jwt:
 			t.Fatalf("ghost may not: %s", out)
 		}
 		_, got := scan(t, a, cluster.CollectOptions{})
-		mustFind(t, got, inventory.DoorAuthorization, inventory.Present, inventory.High, "abac.jsonl")
+		mustFind(t, got, doors.DoorAuthorization, doors.Present, inventory.High, "abac.jsonl")
 	})
 
 	t.Run("impersonation", func(t *testing.T) {
 		a := start(t, real.APIServerOptions{})
 		_, before := scan(t, a, cluster.CollectOptions{})
-		mustFind(t, before, inventory.DoorImpersonation, inventory.Absent, inventory.Info, "")
+		mustFind(t, before, doors.DoorImpersonation, doors.Absent, inventory.Info, "")
 		apply(t, a, gives("support", "", "user helpdesk", can("impersonate", "users,groups"))...)
 		cert, key, err := a.ClusterCA.Client("helpdesk")
 		must(t, err)
@@ -373,7 +374,7 @@ jwt:
 			return ""
 		})
 		_, got := scan(t, a, cluster.CollectOptions{})
-		mustFind(t, got, inventory.DoorImpersonation, inventory.Present, inventory.Critical, "user helpdesk may act as others")
+		mustFind(t, got, doors.DoorImpersonation, doors.Present, inventory.Critical, "user helpdesk may act as others")
 	})
 
 	t.Run("a certificate through the CSR API", func(t *testing.T) {
@@ -389,7 +390,7 @@ jwt:
 			obj{"spec": obj{"signerName": "kubernetes.io/kube-apiserver-client", "usages": []string{"client auth"},
 				"request": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})}}))
 		_, asked := scan(t, a, cluster.CollectOptions{})
-		mustFind(t, asked, inventory.DoorCSR, inventory.Present, inventory.Low, "CertificateSigningRequest mallory asks for user mallory")
+		mustFind(t, asked, doors.DoorCSR, doors.Present, inventory.Low, "CertificateSigningRequest mallory asks for user mallory")
 		realtest.MustKubectl(t, a.AdminKubeconfig(), "certificate", "approve", "mallory")
 		var s *inventory.Snapshot
 		eventually(t, func() string {
@@ -399,14 +400,14 @@ jwt:
 			return ""
 		})
 		got := judge(t, s)
-		mustFind(t, got, inventory.DoorCSR, inventory.Present, inventory.Critical,
+		mustFind(t, got, doors.DoorCSR, doors.Present, inventory.Critical,
 			"CertificateSigningRequest mallory was signed for user mallory in groups kubeadm:cluster-admins until 20")
 		if c := s.CSRs[0]; c.Requester != "real:admin" || c.Expires == nil || !strings.Contains(c.Approval, "kubectl") {
 			t.Errorf("got %+v, want its requester, its end and what approved it", c)
 		}
-		items := inventory.Items(s, got)
-		if !slices.ContainsFunc(items, func(i inventory.Item) bool {
-			return i.Kind == inventory.ItemCSR && slices.Equal(i.People, []string{"mallory", "real:admin"}) && i.Proof == nil && i.Admin &&
+		items := doors.Items(s, got)
+		if !slices.ContainsFunc(items, func(i doors.Item) bool {
+			return i.Kind == doors.ItemCSR && slices.Equal(i.People, []string{"mallory", "real:admin"}) && i.Proof == nil && i.Admin &&
 				i.Until != nil
 		}) {
 			t.Errorf("there is no item to recertify for it: %+v", items)

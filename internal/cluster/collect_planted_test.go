@@ -11,6 +11,7 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/bgtest/realtest"
 	"github.com/breakglassd/breakglass/internal/cluster"
+	"github.com/breakglassd/breakglass/internal/doors"
 	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/real"
 )
@@ -358,7 +359,7 @@ func TestPlantedRisksAreFound(t *testing.T) {
 		}
 		ids[f.ID] = f.Title
 	}
-	for _, i := range inventory.Items(s, got) {
+	for _, i := range doors.Items(s, got) {
 		if other, twice := ids[i.ID]; twice {
 			t.Errorf("two items have one id: %s, and %s", other, i.Title)
 		}
@@ -387,7 +388,7 @@ func TestPlantedRisksAreFound(t *testing.T) {
 	}
 }
 
-func ofRule(a *inventory.Analysis, p plant) string {
+func ofRule(a *doors.Analysis, p plant) string {
 	var b strings.Builder
 	for _, f := range a.Findings {
 		if f.Rule == p.rule && f.Alarm() {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/bgtest/realtest"
 	"github.com/breakglassd/breakglass/internal/cluster"
+	"github.com/breakglassd/breakglass/internal/doors"
 	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/real"
 	"github.com/breakglassd/breakglass/policies"
@@ -23,7 +24,7 @@ import (
 var update = flag.Bool("update", false, "write policies/recert/defaults-kubernetes.yaml from a real API server")
 
 // scan collects from a as its administrator and judges with what ships.
-func scan(t *testing.T, a *real.APIServer, o cluster.CollectOptions) (*inventory.Snapshot, *inventory.Analysis) {
+func scan(t *testing.T, a *real.APIServer, o cluster.CollectOptions) (*inventory.Snapshot, *doors.Analysis) {
 	t.Helper()
 	s := collect(t, a, a.AdminKubeconfig(), o)
 	return s, judge(t, s)
@@ -38,11 +39,11 @@ func collect(t *testing.T, a *real.APIServer, kubeconfig string, o cluster.Colle
 	return s
 }
 
-func judge(t *testing.T, s *inventory.Snapshot) *inventory.Analysis {
+func judge(t *testing.T, s *inventory.Snapshot) *doors.Analysis {
 	t.Helper()
 	rules, defaults, err := inventory.Shipped()
 	must(t, err)
-	return inventory.Analyse(s, inventory.Options{Rules: rules, Defaults: defaults, Now: time.Now().UTC()})
+	return doors.Analyse(s, inventory.Options{Rules: rules, Defaults: defaults, Now: time.Now().UTC()})
 }
 
 // defaultsFile is the text of policies/recert/defaults-kubernetes.yaml for the RBAC of a snapshot.
@@ -185,21 +186,21 @@ func TestPlainClusterRaisesNoAlarm(t *testing.T) {
 		t.Errorf("false alarm: %s %s: %s (%s)", f.Severity, f.Rule, f.Title, f.Text)
 	}
 	t.Logf("false alarms: %d; expected findings: %d; doors: %d", len(found.Alarms()), len(found.Findings), len(found.Doors))
-	want := map[string]inventory.DoorState{
-		inventory.DoorClientCA: inventory.Present, inventory.DoorFirstUser: inventory.Present, inventory.DoorCSR: inventory.CannotTell,
-		inventory.DoorSATokens:  inventory.CannotTell,
-		inventory.DoorBootstrap: inventory.Absent, inventory.DoorStaticTokens: inventory.Absent, inventory.DoorOIDC: inventory.Absent,
-		inventory.DoorWebhook:       inventory.Absent,
-		inventory.DoorRequestHeader: inventory.Present, inventory.DoorImpersonation: inventory.Absent,
-		inventory.DoorAnonymous: inventory.Present, inventory.DoorKubelet: inventory.CannotTell,
-		inventory.DoorControlPlane: inventory.Absent, inventory.DoorKubeProxy: inventory.Absent, inventory.DoorEtcd: inventory.Present,
-		inventory.DoorAuthorization: inventory.Absent,
-		inventory.DoorExtensions:    inventory.Absent, inventory.DoorPlatform: inventory.Absent,
+	want := map[string]doors.DoorState{
+		doors.DoorClientCA: doors.Present, doors.DoorFirstUser: doors.Present, doors.DoorCSR: doors.CannotTell,
+		doors.DoorSATokens:  doors.CannotTell,
+		doors.DoorBootstrap: doors.Absent, doors.DoorStaticTokens: doors.Absent, doors.DoorOIDC: doors.Absent,
+		doors.DoorWebhook:       doors.Absent,
+		doors.DoorRequestHeader: doors.Present, doors.DoorImpersonation: doors.Absent,
+		doors.DoorAnonymous: doors.Present, doors.DoorKubelet: doors.CannotTell,
+		doors.DoorControlPlane: doors.Absent, doors.DoorKubeProxy: doors.Absent, doors.DoorEtcd: doors.Present,
+		doors.DoorAuthorization: doors.Absent,
+		doors.DoorExtensions:    doors.Absent, doors.DoorPlatform: doors.Absent,
 	}
-	got := map[string]inventory.DoorState{}
+	got := map[string]doors.DoorState{}
 	for _, d := range found.Doors {
 		got[d.ID] = d.State
-		if len(d.Evidence) == 0 || d.Advice == "" || d.State == inventory.CannotTell && d.Tellable == "" {
+		if len(d.Evidence) == 0 || d.Advice == "" || d.State == doors.CannotTell && d.Tellable == "" {
 			t.Errorf("door %s: no evidence, no advice, or no word on what would make it tellable: %+v", d.ID, d)
 		}
 	}

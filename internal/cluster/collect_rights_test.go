@@ -26,6 +26,7 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/bgtest/realtest"
 	"github.com/breakglassd/breakglass/internal/cluster"
+	"github.com/breakglassd/breakglass/internal/doors"
 	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/real"
 	"github.com/breakglassd/breakglass/policies"
@@ -82,9 +83,9 @@ func TestScanWithoutRightsCannotTell(t *testing.T) {
 			t.Errorf("the collector is %q, want %q", s.Collector, want)
 		}
 		got := judge(t, s)
-		for door, right := range map[string]string{inventory.DoorSATokens: "list secrets in all namespaces",
-			inventory.DoorBootstrap: "list secrets", inventory.DoorKubelet: "get nodes/proxy"} {
-			if d := got.Door(door); d.State != inventory.CannotTell || !strings.Contains(d.Tellable, right) {
+		for door, right := range map[string]string{doors.DoorSATokens: "list secrets in all namespaces",
+			doors.DoorBootstrap: "list secrets", doors.DoorKubelet: "get nodes/proxy"} {
+			if d := got.Door(door); d.State != doors.CannotTell || !strings.Contains(d.Tellable, right) {
 				t.Errorf("door %s is %s, tellable by %q, want cannot tell, and the right %q", door, d.State, d.Tellable, right)
 			}
 		}
@@ -97,7 +98,7 @@ func TestScanWithoutRightsCannotTell(t *testing.T) {
 		own := inventory.Options{Now: time.Now().UTC(), Self: "system:serviceaccount:breakglass:breakglassd"}
 		own.Rules, own.Defaults, err = inventory.Shipped()
 		must(t, err)
-		if alarms := inventory.Analyse(s, own).Alarms(); len(alarms) > 0 {
+		if alarms := doors.Analyse(s, own).Alarms(); len(alarms) > 0 {
 			t.Errorf("told who it is, the scan still raises %d alarms: %s", len(alarms), alarms[0].Title)
 		}
 	})
@@ -118,14 +119,14 @@ func TestScanWithoutRightsCannotTell(t *testing.T) {
 			t.Error("a scan that could read nothing passes")
 		}
 		for _, d := range got.Doors {
-			if d.State == inventory.Absent || d.State == inventory.CannotTell && d.Tellable == "" {
+			if d.State == doors.Absent || d.State == doors.CannotTell && d.Tellable == "" {
 				t.Errorf("door %s is %s, tellable by %q", d.ID, d.State, d.Tellable)
 			}
 		}
 		// The handshake and the answers to nobody tell without any right.
-		if got.Door(inventory.DoorClientCA).State != inventory.Present || got.Door(inventory.DoorAnonymous).State != inventory.Present {
-			t.Errorf("client CA %s, anonymous %s, want both present", got.Door(inventory.DoorClientCA).State,
-				got.Door(inventory.DoorAnonymous).State)
+		if got.Door(doors.DoorClientCA).State != doors.Present || got.Door(doors.DoorAnonymous).State != doors.Present {
+			t.Errorf("client CA %s, anonymous %s, want both present", got.Door(doors.DoorClientCA).State,
+				got.Door(doors.DoorAnonymous).State)
 		}
 	})
 }
@@ -170,14 +171,14 @@ func TestTakeAwayCommandsTakeAway(t *testing.T) {
 			t.Fatalf("%s: %v: %s", line, err, out)
 		}
 	}
-	worst := func() (inventory.Item, bool) {
+	worst := func() (doors.Item, bool) {
 		s, found := scan(t, a, cluster.CollectOptions{})
-		for _, i := range inventory.Items(s, found) {
+		for _, i := range doors.Items(s, found) {
 			if !i.Expected && i.Risk != inventory.Info && i.TakeAway != "" && !strings.Contains(i.Title, "keep") {
 				return i, true
 			}
 		}
-		return inventory.Item{}, false
+		return doors.Item{}, false
 	}
 	taken := 0
 	for ; taken < 100; taken++ { // as a person would: the worst one, then another scan
@@ -260,9 +261,9 @@ func TestCollectionSurvivesWhatAPIServersDo(t *testing.T) {
 		got := judge(t, collect(t, a, path, cluster.CollectOptions{}))
 		for title, least := range map[string]inventory.Severity{"without a credential": inventory.Critical, "AlwaysAllow": inventory.Critical,
 			"port 10255": inventory.Medium, "do not ask the API server": inventory.Low} {
-			mustFind(t, got, inventory.DoorKubelet, inventory.Present, least, title)
+			mustFind(t, got, doors.DoorKubelet, doors.Present, least, title)
 		}
-		for _, i := range got.Door(inventory.DoorKubelet).Items {
+		for _, i := range got.Door(doors.DoorKubelet).Items {
 			if strings.Contains(i.Text, "cp1") && !i.Expected {
 				t.Errorf("the good kubelet is an alarm: %s", i.Title)
 			}
@@ -354,7 +355,7 @@ func TestForgedLabelsHideNothing(t *testing.T) {
 	s := collect(t, a, a.AdminKubeconfig(), cluster.CollectOptions{})
 	rules, defaults, err := inventory.Shipped()
 	must(t, err)
-	got := inventory.Analyse(s, inventory.Options{Rules: rules, Defaults: defaults, Now: time.Now().UTC(),
+	got := doors.Analyse(s, inventory.Options{Rules: rules, Defaults: defaults, Now: time.Now().UTC(),
 		Grants: []string{"breakglass-real"}})
 	var alarms bytes.Buffer
 	for _, f := range got.Alarms() {

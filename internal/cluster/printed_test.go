@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/breakglassd/breakglass/internal/doors"
 	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/sweep"
 )
@@ -161,9 +162,9 @@ func takeAways(t *testing.T, name string) []string {
 	}
 	rules, defaults, err := inventory.Shipped()
 	must(t, err)
-	a := inventory.Analyse(s, inventory.Options{Rules: rules, Defaults: defaults, Now: at, Grants: []string{}})
+	a := doors.Analyse(s, inventory.Options{Rules: rules, Defaults: defaults, Now: at, Grants: []string{}})
 	var out []string
-	for _, i := range inventory.Items(s, a) {
+	for _, i := range doors.Items(s, a) {
 		if i.TakeAway != "" {
 			out = append(out, strings.Split(i.TakeAway, "\n")...)
 		}

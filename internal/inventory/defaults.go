@@ -198,11 +198,11 @@ func (w *rbac) alteredRole(ref Ref, have, base *role, d *Defaults) []Finding {
 	}
 	slices.Sort(more)
 	more = slices.Compact(more)
-	f := Finding{Rule: "defaults/role", Severity: Info, Via: []Ref{ref}, ID: digest("defaults/role", ref.Kind, ref.Namespace, ref.Name),
-		Title: fmt.Sprintf("%s gives more than what ships with Kubernetes: %s", ref, few(more, 4)),
+	f := Finding{Rule: "defaults/role", Severity: Info, Via: []Ref{ref}, ID: Digest("defaults/role", ref.Kind, ref.Namespace, ref.Name),
+		Title: fmt.Sprintf("%s gives more than what ships with Kubernetes: %s", ref, Few(more, 4)),
 		Text: "Everybody that it is bound to has it, also where the binding is a default one. The API server puts back what is missing in a " +
 			"default role at its start; what is too much it leaves.",
-		Next: "find out who added it; take it out with " + kubectl("edit", ref)}
+		Next: "find out who added it; take it out with " + Kubectl("edit", ref)}
 	if d.sameMinor(w.s.Server.Version) && len(have.Aggregation) == 0 {
 		f.Severity = Low
 	}
@@ -212,7 +212,7 @@ func (w *rbac) alteredRole(ref Ref, have, base *role, d *Defaults) []Finding {
 			was, is = was && base.gives.some.has(need), is && have.gives.some.has(need)
 		}
 		if is && !was {
-			f.Severity = worst(f.Severity, r.Severity)
+			f.Severity = Worst(f.Severity, r.Severity)
 			f.Controls = r.Controls
 		}
 	}
@@ -224,7 +224,7 @@ func (w *rbac) alteredBinding(b, base *Binding) []Finding {
 	f := Finding{Rule: "defaults/binding", Severity: Low, Via: []Ref{b.Ref()},
 		Text: "A binding that ships with Kubernetes is where nobody looks for what was added."}
 	if b.RoleKind != base.RoleKind || b.RoleName != base.RoleName {
-		f.ID = digest("defaults/binding", b.Ref().String(), "role")
+		f.ID = Digest("defaults/binding", b.Ref().String(), "role")
 		f.Severity = Medium
 		f.Title = fmt.Sprintf("%s gives %s %s, and what ships gives %s %s", b.Ref(), b.RoleKind, text.Name(b.RoleName), base.RoleKind,
 			text.Name(base.RoleName))
@@ -237,7 +237,7 @@ func (w *rbac) alteredBinding(b, base *Binding) []Finding {
 		}
 		one := f
 		one.Subject = &s
-		one.ID = digest("defaults/binding", b.Ref().String(), s.String())
+		one.ID = Digest("defaults/binding", b.Ref().String(), s.String())
 		if s.everybody() {
 			one.Severity = Medium
 		}
@@ -250,7 +250,7 @@ func (w *rbac) alteredBinding(b, base *Binding) []Finding {
 
 // everybody reports whether a subject is more or less everyone.
 func (s Subject) everybody() bool {
-	return s.Kind == User && s.Name == anonymousUser || s.Kind == Group && (s.Name == unauthenticatedGroup || s.Name == authenticatedGroup)
+	return s.Kind == User && s.Name == AnonymousUser || s.Kind == Group && (s.Name == UnauthenticatedGroup || s.Name == AuthenticatedGroup)
 }
 
 // single writes a rule out as rules of one verb on one resource each.

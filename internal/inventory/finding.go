@@ -37,7 +37,7 @@ func ParseSeverity(text string) (Severity, error) {
 	return "", fmt.Errorf("severity %q is none of %v", text, severities)
 }
 
-func worst(a, b Severity) Severity {
+func Worst(a, b Severity) Severity {
 	if b.Rank() > a.Rank() {
 		return b
 	}
@@ -85,11 +85,11 @@ func (s Subject) User() string {
 
 // Names that Kubernetes itself gives.
 const (
-	systemNamespace      = "kube-system"
-	authenticatedGroup   = "system:authenticated"
-	unauthenticatedGroup = "system:unauthenticated"
-	anonymousUser        = "system:anonymous"
-	mastersGroup         = "system:masters"
+	SystemNamespace      = "kube-system"
+	AuthenticatedGroup   = "system:authenticated"
+	UnauthenticatedGroup = "system:unauthenticated"
+	AnonymousUser        = "system:anonymous"
+	MastersGroup         = "system:masters"
 )
 
 // A Ref names an object of the cluster. Namespace is empty for those without.
@@ -167,9 +167,9 @@ func (f Finding) Command() string {
 	case f.from == nil:
 		return f.Remove
 	case f.Subject == nil:
-		return kubectl("delete", f.from.Ref())
+		return Kubectl("delete", f.from.Ref())
 	}
-	return takeAway(f.from, *f.Subject)
+	return RemoveSubject(f.from, *f.Subject)
 }
 
 // WhatNext is what to do about it in one line: advice, the command, or both.

@@ -115,7 +115,7 @@ func ignore(findings []Finding, ignores []Ignore, now time.Time) []Finding {
 	for k, i := range ignores {
 		f := Finding{Rule: "ignore/expired", Severity: Medium, Text: "Reason given: " + i.Reason,
 			Next: "look again: correct what it is about, or decide again with another day",
-			ID:   digest("ignore", i.Rule, i.Subject, i.Object), Title: fmt.Sprintf("line %d of the ignore file (rule %s) ended on %s", i.Line,
+			ID:   Digest("ignore", i.Rule, i.Subject, i.Object), Title: fmt.Sprintf("line %d of the ignore file (rule %s) ended on %s", i.Line,
 				i.Rule, i.Until.AddDate(0, 0, -1).Format(time.DateOnly))}
 		switch {
 		case !now.Before(i.Until):

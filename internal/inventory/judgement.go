@@ -140,7 +140,7 @@ func (j *Judgement) powers() {
 			h := hs[n]
 			r := &w.rules.Rules[h.rule]
 			f := Finding{Rule: r.ID, Severity: held.Severity, Text: r.Text, Subject: &sub, Scope: cmp.Or(h.ns, "cluster"), Controls: r.Controls,
-				ID: digest("right", w.right(i, h)), Title: sub.String() + " " + held.Says, Via: held.Via, Path: held.Path, from: w.binding(h.via[0])}
+				ID: Digest("right", w.right(i, h)), Title: sub.String() + " " + held.Says, Via: held.Via, Path: held.Path, from: w.binding(h.via[0])}
 			f.Expected, f.Why = j.expected(i, h)
 			right := r.ID
 			if h.ns != "" {
@@ -152,7 +152,7 @@ func (j *Judgement) powers() {
 			if h.names == nil {
 				p.Rights = append(p.Rights, right)
 			}
-			p.Severity = worst(cmp.Or(p.Severity, Info), f.Severity)
+			p.Severity = Worst(cmp.Or(p.Severity, Info), f.Severity)
 			if !f.Expected {
 				p.Expected = false
 			} else if p.Why == "" {
@@ -191,7 +191,7 @@ func (w *rbac) adminRoles() []Ref {
 	}
 	for _, name := range sortedKeys(w.clusterRoles) {
 		try(w.clusterRoles[name], "ClusterRole", "")
-		try(w.clusterRoles[name], "ClusterRole", systemNamespace)
+		try(w.clusterRoles[name], "ClusterRole", SystemNamespace)
 	}
 	for _, r := range w.s.Roles {
 		try(w.roles[Ref{Namespace: r.Namespace, Name: r.Name}], "Role", r.Namespace)
@@ -203,8 +203,8 @@ func (w *rbac) adminRoles() []Ref {
 func raise(s Severity, sub Subject) Severity {
 	everyAccount := sub.Kind == Group && sub.Name == "system:serviceaccounts"
 	switch {
-	case sub.Kind == Group && sub.Name == unauthenticatedGroup, sub.Kind == User && sub.Name == anonymousUser:
-		return worst(severities[min(s.Rank()+2, len(severities)-1)], High)
+	case sub.Kind == Group && sub.Name == UnauthenticatedGroup, sub.Kind == User && sub.Name == AnonymousUser:
+		return Worst(severities[min(s.Rank()+2, len(severities)-1)], High)
 	case sub.everybody() || everyAccount:
 		return severities[min(s.Rank()+1, len(severities)-1)]
 	}
@@ -216,7 +216,7 @@ func (j *Judgement) expected(i int, h holding) (bool, string) {
 	if j.shipped[j.w.right(i, h)] {
 		return true, "ships with Kubernetes or kubeadm"
 	}
-	if j.o.Self != "" && j.w.subjects[i] == normal(Subject{Kind: User, Name: j.o.Self}) {
+	if j.o.Self != "" && j.w.subjects[i] == Normal(Subject{Kind: User, Name: j.o.Self}) {
 		return true, "is this daemon: its rights are reviewed as its own"
 	}
 	if sub := j.w.subjects[i]; sub.Kind == Group && slices.Contains(j.o.OurGroups, sub.Name) && !slices.ContainsFunc(h.via,
@@ -251,7 +251,7 @@ func (j *Judgement) idle() []Finding {
 		}
 		if b.Ours && j.o.Grants != nil && !slices.Contains(j.o.Grants, b.Name) {
 			one := f
-			one.Rule, one.Severity, one.ID = "binding/not-ours", High, digest("binding/not-ours", ref.String())
+			one.Rule, one.Severity, one.ID = "binding/not-ours", High, Digest("binding/not-ours", ref.String())
 			one.Title = fmt.Sprintf("%s carries this daemon's labels, and the daemon knows no such grant", ref)
 			one.Text = "Labels can be written by anybody who may make bindings. It looks like emergency access and is none."
 			one.Next, one.from = "find out who made it", b
@@ -260,18 +260,18 @@ func (j *Judgement) idle() []Finding {
 		r := j.w.roleOf(b)
 		if r == nil && j.w.s.Read(SourceClusterRoles, SourceRoles) {
 			one := f
-			one.Rule, one.Severity, one.ID = "binding/no-role", Low, digest("binding/no-role", ref.String())
+			one.Rule, one.Severity, one.ID = "binding/no-role", Low, Digest("binding/no-role", ref.String())
 			one.Title = fmt.Sprintf("%s gives %s %s, which is not there", ref, b.RoleKind, text.Name(b.RoleName))
 			one.Text = "Whoever makes a role of that name decides what the binding gives."
 			one.from = b
 			out = append(out, one)
 		}
 		for _, sub := range b.Subjects {
-			if !j.w.missing(normal(sub)) {
+			if !j.w.missing(Normal(sub)) {
 				continue
 			}
 			one := f
-			one.Rule, one.Severity, one.Subject, one.ID = "binding/no-account", Low, &sub, digest("binding/no-account", ref.String(), sub.String())
+			one.Rule, one.Severity, one.Subject, one.ID = "binding/no-account", Low, &sub, Digest("binding/no-account", ref.String(), sub.String())
 			if r != nil && r.gives.some != (bits{}) {
 				one.Severity = Medium
 			}
@@ -298,7 +298,7 @@ func (j *Judgement) unread() []Finding {
 		if src.Missing == "" {
 			continue
 		}
-		f := Finding{Rule: "scan/unread", Severity: High, ID: digest("scan/unread", name),
+		f := Finding{Rule: "scan/unread", Severity: High, ID: Digest("scan/unread", name),
 			Title: fmt.Sprintf("%s could not be read: %s", name, src.Missing),
 			Text:  "Who has power in the cluster cannot be told without it.",
 			Next:  "let the scan read it (policies/kubernetes/optional/recert.yaml) and scan again"}
@@ -308,4 +308,4 @@ func (j *Judgement) unread() []Finding {
 }
 
 // accessControls are the controls of audit frameworks that every way into a cluster is about.
-var accessControls = []string{"SOC 2 CC6.1", "ISO 27001 A.5.18", "ISO 27001 A.8.2", "NIST AC-2"}
+var AccessControls = []string{"SOC 2 CC6.1", "ISO 27001 A.5.18", "ISO 27001 A.8.2", "NIST AC-2"}

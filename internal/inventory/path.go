@@ -47,7 +47,7 @@ func (w *rbac) graph() *graph {
 	g := &graph{w: w, nodes: map[string]int32{}, tails: map[int32]Path{}, holders: map[int32][]holding{}, accounts: map[string][]int32{},
 		names: make([]string, len(w.subjects))}
 	admin := g.node(nodeAdmin)
-	if masters, ok := w.index[Subject{Kind: Group, Name: mastersGroup}]; ok {
+	if masters, ok := w.index[Subject{Kind: Group, Name: MastersGroup}]; ok {
 		g.add(masters, admin, -1, "is allowed everything by the API server itself")
 	}
 	g.host()
@@ -93,7 +93,7 @@ func (g *graph) host() {
 		return
 	}
 	// The control plane is somebody else's. What runs on every node is in kube-system as a rule.
-	g.add(host, g.node(poolAll+systemNamespace), -1, "takes the token of a pod on a node")
+	g.add(host, g.node(poolAll+SystemNamespace), -1, "takes the token of a pod on a node")
 }
 
 // pools says who is in the pools.
@@ -111,7 +111,7 @@ func (g *graph) pools() {
 		case sub.Kind == User:
 			g.add(users, int32(i), -1, "")
 			g.add(certs, int32(i), -1, "")
-		case sub.Kind == Group && sub.Name != mastersGroup && sub.Name != authenticatedGroup && sub.Name != unauthenticatedGroup:
+		case sub.Kind == Group && sub.Name != MastersGroup && sub.Name != AuthenticatedGroup && sub.Name != UnauthenticatedGroup:
 			g.add(certs, int32(i), -1, "")
 		case sub.Kind == ServiceAccount && !g.w.missing(sub):
 			g.accounts[sub.Name] = append(g.accounts[sub.Name], int32(i))
@@ -180,7 +180,7 @@ func (g *graph) leads(from, n int32, h holding, all []holding) {
 		}) {
 			return
 		}
-		if h.names == nil || slices.Contains(h.names, mastersGroup) {
+		if h.names == nil || slices.Contains(h.names, MastersGroup) {
 			g.add(from, admin, n, "of system:masters")
 		}
 		for _, name := range h.names {
@@ -194,7 +194,7 @@ func (g *graph) leads(from, n int32, h holding, all []holding) {
 			to(g.node(poolAll)) // a service account is a user too
 		}
 		for _, name := range h.names {
-			if i, ok := w.index[normal(Subject{Kind: User, Name: name})]; ok {
+			if i, ok := w.index[Normal(Subject{Kind: User, Name: name})]; ok {
 				to(i)
 			}
 		}
@@ -216,7 +216,7 @@ func (g *graph) leads(from, n int32, h holding, all []holding) {
 		if h.names == nil || slices.ContainsFunc(w.s.Nodes, func(n Node) bool { return n.ControlPlane && slices.Contains(h.names, n.Name) }) {
 			to(host)
 		} else {
-			g.add(from, g.node(poolAll+systemNamespace), n, "of a pod on the node")
+			g.add(from, g.node(poolAll+SystemNamespace), n, "of a pod on the node")
 		}
 	case effectHostVolume:
 		if slices.ContainsFunc(all, func(o holding) bool { return w.rules.Rules[o.rule].effect == effectRun }) {
@@ -256,7 +256,7 @@ func (g *graph) secrets(from, n int32, h holding) {
 			}
 		}
 	}
-	if h.ns != "" && h.ns != systemNamespace {
+	if h.ns != "" && h.ns != SystemNamespace {
 		return
 	}
 	for _, t := range w.s.BootstrapTokens {

@@ -93,7 +93,7 @@ type rbac struct {
 
 // normal is the subject that the API server takes s for: a user with the name of a service account is that service account, and
 // of a user or a group it does not look at the namespace.
-func normal(s Subject) Subject {
+func Normal(s Subject) Subject {
 	if s.Kind == User || s.Kind == Group {
 		s.Namespace = ""
 	}
@@ -159,7 +159,7 @@ func (w *rbac) subject(s Subject) int32 {
 func (w *rbac) give(b *Binding, n int32) {
 	r := w.roleOf(b)
 	for _, s := range b.Subjects {
-		i := w.subject(normal(s))
+		i := w.subject(Normal(s))
 		w.grants[i] = append(w.grants[i], grant{binding: n, role: r})
 	}
 }
@@ -238,7 +238,7 @@ func (w *rbac) judge(grants []grant, ns string, everywhere []holding) []holding 
 		case ns == "":
 		case r.Cluster:
 			continue
-		case ns == systemNamespace:
+		case ns == SystemNamespace:
 			h.severity = r.System
 		default:
 			h.severity = r.Namespace
@@ -302,12 +302,12 @@ func (w *rbac) covered(h holding, by []holding) bool {
 func groupsOf(s Subject) []string {
 	switch s.Kind {
 	case ServiceAccount:
-		return []string{"system:serviceaccounts", "system:serviceaccounts:" + s.Namespace, authenticatedGroup}
+		return []string{"system:serviceaccounts", "system:serviceaccounts:" + s.Namespace, AuthenticatedGroup}
 	case User:
-		if s.Name == anonymousUser {
-			return []string{unauthenticatedGroup}
+		if s.Name == AnonymousUser {
+			return []string{UnauthenticatedGroup}
 		}
-		return []string{authenticatedGroup}
+		return []string{AuthenticatedGroup}
 	case Group:
 	}
 	return nil
@@ -318,8 +318,8 @@ func groupsOf(s Subject) []string {
 // auth can-i --list shows, but for the rights that no rule of RBAC gives.
 func RulesFor(s *Snapshot, subject Subject, groups []string, ns string) []PolicyRule {
 	w := index(s, nil)
-	who := []Subject{normal(subject)}
-	for _, g := range append(groupsOf(normal(subject)), groups...) {
+	who := []Subject{Normal(subject)}
+	for _, g := range append(groupsOf(Normal(subject)), groups...) {
 		who = append(who, Subject{Kind: Group, Name: g})
 	}
 	var out []PolicyRule

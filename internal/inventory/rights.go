@@ -1,6 +1,8 @@
 package inventory
 
-import "strings"
+import (
+	"strings"
+)
 
 // A Right is one rule that a subject meets in one place.
 type Right struct {
@@ -29,7 +31,7 @@ func JudgeRBAC(s *Snapshot, rules *Rules) *RBAC {
 
 // Rights lists what a subject holds by its own bindings. What it holds as a member of a group is the group's.
 func (r *RBAC) Rights(sub Subject) []Right {
-	i, ok := r.w.index[normal(sub)]
+	i, ok := r.w.index[Normal(sub)]
 	if !ok {
 		return nil
 	}
@@ -43,9 +45,9 @@ func (r *RBAC) Missing(sub Subject) bool { return r.w.missing(sub) }
 // matters. What a way to cluster-admin adds is not in it.
 func (r *RBAC) Worst(sub Subject) Severity {
 	out := Info
-	if i, ok := r.w.index[normal(sub)]; ok {
+	if i, ok := r.w.index[Normal(sub)]; ok {
 		for _, h := range r.w.holdings[i] {
-			out = worst(out, h.severity)
+			out = Worst(out, h.severity)
 		}
 	}
 	return out
@@ -54,10 +56,10 @@ func (r *RBAC) Worst(sub Subject) Severity {
 // RemoveRight is the shell command that removes a subject from the binding that gives it the first right whose rule's id has a
 // prefix; empty if it has no such right.
 func (r *RBAC) RemoveRight(sub Subject, prefix string) string {
-	if i, ok := r.w.index[normal(sub)]; ok {
+	if i, ok := r.w.index[Normal(sub)]; ok {
 		for _, h := range r.w.holdings[i] {
 			if strings.HasPrefix(r.w.rules.Rules[h.rule].ID, prefix) {
-				return takeAway(r.w.binding(h.via[0]), sub)
+				return RemoveSubject(r.w.binding(h.via[0]), sub)
 			}
 		}
 	}
@@ -82,7 +84,7 @@ func (r *RBAC) rights(i int32) []Right {
 		if e := best[int32(n)]; e > 0 {
 			step, to := g.step(e - 1)
 			right.Path = append(Path{step}, g.tail(to)...)
-			right.Severity = worst(right.Severity, High)
+			right.Severity = Worst(right.Severity, High)
 		}
 		right.Severity = raise(right.Severity, w.subjects[i])
 		out = append(out, right)

@@ -258,7 +258,8 @@ func urlCovers(have, want string) bool {
 // bits is a set of needs.
 type bits [maxNeeds / 64]uint64
 
-func (b *bits) set(i int)     { b[i/64] |= 1 << (i % 64) }
+func (b *bits) set(i int) { b[i/64] |= 1 << (i % 64) }
+
 func (b bits) has(i int) bool { return b[i/64]&(1<<(i%64)) != 0 }
 
 func (b *bits) add(c bits) {

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/breakglassd/breakglass/internal/controlplane"
 	"go.yaml.in/yaml/v3"
 )
 
@@ -20,21 +21,22 @@ type Snapshot struct {
 	Server    Server        `json:"server"`
 	Sources   []Source      `json:"sources"` // what was read, in order
 
-	ClusterRoles    []Role           `json:"clusterRoles"`
-	Roles           []Role           `json:"roles"`
-	ClusterBindings []Binding        `json:"clusterRoleBindings"`
-	Bindings        []Binding        `json:"roleBindings"`
-	Namespaces      []Namespace      `json:"namespaces"`
-	Accounts        []Account        `json:"serviceAccounts"`
-	TokenSecrets    []TokenSecret    `json:"tokenSecrets"`
-	BootstrapTokens []BootstrapToken `json:"bootstrapTokens"`
-	CSRs            []CSR            `json:"certificateSigningRequests"`
-	Authentication  Authentication   `json:"authentication"`
-	Issuer          Issuer           `json:"issuer"`
-	Nodes           []Node           `json:"nodes"`
-	Components      []Component      `json:"components"`
-	KubeProxy       *KubeProxy       `json:"kubeProxy,omitempty"`
-	AWSAuth         []string         `json:"awsAuth,omitempty"` // groups that the ConfigMap aws-auth gives to IAM identities, "arn: group"
+	ClusterRoles    []Role                   `json:"clusterRoles"`
+	Roles           []Role                   `json:"roles"`
+	ClusterBindings []Binding                `json:"clusterRoleBindings"`
+	Bindings        []Binding                `json:"roleBindings"`
+	Namespaces      []Namespace              `json:"namespaces"`
+	Accounts        []Account                `json:"serviceAccounts"`
+	TokenSecrets    []TokenSecret            `json:"tokenSecrets"`
+	BootstrapTokens []BootstrapToken         `json:"bootstrapTokens"`
+	CSRs            []CSR                    `json:"certificateSigningRequests"`
+	Authentication  Authentication           `json:"authentication"`
+	Issuer          Issuer                   `json:"issuer"`
+	Nodes           []Node                   `json:"nodes"`
+	Components      []controlplane.Component `json:"components"`
+	KubeProxy       *KubeProxy               `json:"kubeProxy,omitempty"`
+	// groups that the ConfigMap aws-auth gives to IAM identities, "arn: group"
+	AWSAuth []string `json:"awsAuth,omitempty"`
 	// AWSUsers are the user names that aws-auth gives IAM identities, by ARN.
 	AWSUsers    map[string]string `json:"awsUsers,omitempty"`
 	Kubelets    []Kubelet         `json:"kubelets"`
@@ -112,11 +114,11 @@ func (s *Snapshot) Read(names ...string) bool {
 // awsAuth reports whether the cluster has the ConfigMap aws-auth, or may have: where it could not be read, EKS alone has it.
 func (s *Snapshot) awsAuth() bool {
 	src := s.Source(SourceAWSAuth)
-	return !src.None && (src.Missing == "" || s.eks())
+	return !src.None && (src.Missing == "" || s.EKS())
 }
 
-// eks reports whether the cluster is one of EKS, by what it says of itself.
-func (s *Snapshot) eks() bool {
+// EKS reports whether the cluster is one of EKS, by what it says of itself.
+func (s *Snapshot) EKS() bool {
 	return strings.Contains(s.Server.Version, "-eks-") || slices.ContainsFunc(s.Nodes, func(n Node) bool {
 		return slices.ContainsFunc(n.Labels, func(l string) bool { return strings.HasPrefix(l, "eks.amazonaws.com/") })
 	})

@@ -12,7 +12,7 @@ import (
 )
 
 // digest is a short stable id of some words. No two lists of words are joined to the same text.
-func digest(words ...string) string {
+func Digest(words ...string) string {
 	h := sha256.New()
 	for _, w := range words {
 		h.Write([]byte(strconv.Itoa(len(w)) + ":" + w)) // never fails, as hash.Hash promises
@@ -21,7 +21,7 @@ func digest(words ...string) string {
 }
 
 // kubectl is a command about one object, for a shell.
-func kubectl(verb string, about Ref, flags ...string) string {
+func Kubectl(verb string, about Ref, flags ...string) string {
 	if about.Namespace != "" {
 		flags = append(flags, "--namespace="+about.Namespace)
 	}
@@ -50,7 +50,7 @@ func ascii(v any) string {
 }
 
 // few joins the first n of some texts and says how many more there are.
-func few(texts []string, n int) string {
+func Few(texts []string, n int) string {
 	out := strings.Join(texts[:min(n, len(texts))], "; ")
 	if len(texts) > n {
 		out += fmt.Sprintf("; and %d more", len(texts)-n)
@@ -61,7 +61,7 @@ func few(texts []string, n int) string {
 // takeAway is the command that removes a subject from a binding, for a shell: it deletes a binding that has no other subject.
 // Of others it checks that the subject is still where it was when the cluster was scanned. The binding names the
 // subject, or the user that a service account is.
-func takeAway(b *Binding, s Subject) string {
+func RemoveSubject(b *Binding, s Subject) string {
 	ref := b.Ref()
 	type op struct {
 		Op    string `json:"op"`
@@ -72,7 +72,7 @@ func takeAway(b *Binding, s Subject) string {
 	left := len(b.Subjects)
 	for at := len(b.Subjects) - 1; at >= 0; at-- { // from the end, so that the places of the others stay
 		have := b.Subjects[at]
-		if have != s && normal(have) != s {
+		if have != s && Normal(have) != s {
 			continue
 		}
 		left--
@@ -85,7 +85,7 @@ func takeAway(b *Binding, s Subject) string {
 		ops = append(ops, op{Op: "remove", Path: where})
 	}
 	if left == 0 {
-		return kubectl("delete", ref)
+		return Kubectl("delete", ref)
 	}
-	return kubectl("patch", ref, "--type=json", "--patch="+ascii(ops))
+	return Kubectl("patch", ref, "--type=json", "--patch="+ascii(ops))
 }

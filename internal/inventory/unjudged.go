@@ -58,7 +58,7 @@ func (j *Judgement) notJudged() []Finding {
 	gives := map[place][]string{}  // what a role gives that is not judged
 	holders := map[place][]int32{} // some of those who hold it
 	for i, grants := range w.grants {
-		if j.o.Self != "" && w.subjects[i] == normal(Subject{Kind: User, Name: j.o.Self}) {
+		if j.o.Self != "" && w.subjects[i] == Normal(Subject{Kind: User, Name: j.o.Self}) {
 			continue
 		}
 		for _, g := range grants {
@@ -106,13 +106,13 @@ func (j *Judgement) notJudged() []Finding {
 			who = append(who, w.subjects[i].String())
 		}
 		slices.Sort(who)
-		whom := few(who, 3)
+		whom := Few(who, 3)
 		if len(who) >= maxHolders {
 			whom = fmt.Sprintf("%s; and at least %d more", strings.Join(who[:3], "; "), maxHolders-3)
 		}
-		f := Finding{Rule: RuleNotJudged, Severity: Info, ID: digest(RuleNotJudged, group), Item: group, Controls: accessControls,
+		f := Finding{Rule: RuleNotJudged, Severity: Info, ID: Digest(RuleNotJudged, group), Item: group, Controls: AccessControls,
 			Title: fmt.Sprintf("not judged: rights in the API group %s (%s), held by %s: cannot tell what they lead to", text.Name(group),
-				few(sortedKeys(h.resources), 5), whom),
+				Few(sortedKeys(h.resources), 5), whom),
 			Text: "No rule is about these kinds. A controller does for their writers what it may do itself, which may be everything.",
 			Next: "find out what the controllers of the group do and with whose rights, and limit who may write its kinds to fit"}
 		for ref := range h.roles {
@@ -122,8 +122,8 @@ func (j *Judgement) notJudged() []Finding {
 		out = append(out, f)
 	}
 	if d := j.o.Defaults; d != nil && d.older(j.w.s.Server.Version) {
-		out = append(out, Finding{Rule: RuleNotJudged, Severity: Info, ID: digest(RuleNotJudged, "", "newer"), Item: "newer",
-			Controls: accessControls,
+		out = append(out, Finding{Rule: RuleNotJudged, Severity: Info, ID: Digest(RuleNotJudged, "", "newer"), Item: "newer",
+			Controls: AccessControls,
 			Title: fmt.Sprintf("not judged: what is new in Kubernetes %s, which is newer than the %s that the rules are about",
 				text.Name(j.w.s.Server.Version), d.Minor),
 			Text: "New kinds, verbs and flags are not known to the rules: cannot tell what they lead to.",

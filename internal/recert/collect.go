@@ -10,6 +10,7 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/campaign"
+	"github.com/breakglassd/breakglass/internal/doors"
 	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/policy"
@@ -182,7 +183,7 @@ func (f *facts) uses() uses {
 
 // long reports whether the period is long enough to call what was not used in it dormant. The first quarter of a year is 90 days
 // less the hour of summer time.
-func (f *facts) long() bool { return f.now.Sub(f.from) >= inventory.DormantAfter-24*time.Hour }
+func (f *facts) long() bool { return f.now.Sub(f.from) >= doors.DormantAfter-24*time.Hour }
 
 // eligibilityItems are who may ask and approve, and the keys and accounts by which they do.
 func (f *facts) eligibilityItems() []Item {
@@ -693,7 +694,7 @@ func runsOf(n int) string {
 }
 
 // clusterItems are what a scan of a cluster found that a person must answer for: of all its items those that are not expected.
-func clusterItems(s *inventory.Snapshot, a *inventory.Analysis, all []inventory.Item, p *policy.Policy) (out []Item) {
+func clusterItems(s *inventory.Snapshot, a *doors.Analysis, all []doors.Item, p *policy.Policy) (out []Item) {
 	for _, in := range all {
 		if in.Expected {
 			continue
@@ -701,7 +702,7 @@ func clusterItems(s *inventory.Snapshot, a *inventory.Analysis, all []inventory.
 		i := Item{ID: "cluster/" + in.ID, Topic: TopicPower, Kind: string(in.Kind), Cluster: in.Cluster, Title: in.Title, Evidence: in.Evidence,
 			Risk: in.Risk, Admin: in.Admin, Grants: in.Grants,
 			Proof: in.Proof, TakeAway: in.TakeAway, Advice: in.Advice, Orphan: in.Orphan, Dormant: in.Dormant, Fingerprint: in.Fingerprint}
-		if in.Kind != inventory.ItemSubject && in.Kind != inventory.ItemBinding && in.Kind != inventory.ItemDefault {
+		if in.Kind != doors.ItemSubject && in.Kind != doors.ItemBinding && in.Kind != doors.ItemDefault {
 			i.Topic = TopicDoors
 		}
 		if in.Used != nil {
@@ -710,7 +711,7 @@ func clusterItems(s *inventory.Snapshot, a *inventory.Analysis, all []inventory.
 		if in.Until != nil {
 			i.Evidence = append(slices.Clone(i.Evidence), "ends by itself "+in.Until.UTC().Format(time.DateOnly))
 		}
-		switch hidden := inventory.Unproven(in.Proof, slices.Concat(s.Sources, a.Programs), a.Doors); {
+		switch hidden := doors.Unproven(in.Proof, slices.Concat(s.Sources, a.Programs), a.Doors); {
 		case len(in.Proof) == 0:
 			i.Evidence = append(slices.Clone(i.Evidence), noProof(in))
 		case hidden != "": // what was overlooked now may be overlooked again: nothing will prove it gone, and somebody must say so
@@ -746,7 +747,7 @@ func clusterItems(s *inventory.Snapshot, a *inventory.Analysis, all []inventory.
 }
 
 // notJudged is one item for all that the rules are not about: it cannot be told what those rights lead to, so a reviewer looks.
-func notJudged(cluster string, a *inventory.Analysis) []Item {
+func notJudged(cluster string, a *doors.Analysis) []Item {
 	i := Item{ID: "cluster/" + cluster + "/not-judged", Topic: TopicPower, Kind: "unknown", Cluster: cluster, Risk: inventory.Medium,
 		Title: "cannot tell what rights lead to that no rule judges"}
 	for _, f := range a.Findings {
@@ -767,9 +768,9 @@ func notJudged(cluster string, a *inventory.Analysis) []Item {
 }
 
 // noProof says to reviewers that no later scan can show whether what they revoke is gone.
-func noProof(in inventory.Item) string {
+func noProof(in doors.Item) string {
 	switch {
-	case in.Kind != inventory.ItemCSR:
+	case in.Kind != doors.ItemCSR:
 		return "no later scan can tell whether it is gone: the way in which it was seen does not show that"
 	case in.Until == nil:
 		return "no later scan can tell whether it is gone: Kubernetes deletes the request, and a certificate that was signed lives on"

@@ -8,6 +8,7 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/campaign"
+	"github.com/breakglassd/breakglass/internal/doors"
 	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/record"
@@ -193,10 +194,10 @@ func TestGrantsBelongToThePeriodInWhichTheyAreAccountedFor(t *testing.T) {
 
 // What a scan did not see whole proves nothing later, so the item is settled by a word, and says so.
 func TestWhatWasNotSeenWholeCannotBeProvedGone(t *testing.T) {
-	item := inventory.Item{ID: "x", Kind: inventory.ItemBinding, Title: "a binding", Proof: []string{inventory.SourceBindings}}
+	item := doors.Item{ID: "x", Kind: doors.ItemBinding, Title: "a binding", Proof: []string{inventory.SourceBindings}}
 	for missing, provable := range map[string]bool{"": true, "forbidden": false} {
 		s := &inventory.Snapshot{Cluster: "c1", Sources: []inventory.Source{{Name: inventory.SourceBindings, Missing: missing}}}
-		got := clusterItems(s, &inventory.Analysis{}, []inventory.Item{item}, &policy.Policy{})
+		got := clusterItems(s, &doors.Analysis{}, []doors.Item{item}, &policy.Policy{})
 		l := Line{Item: got[0]}
 		if l.Provable() != provable || strings.Contains(strings.Join(l.Evidence, "\n"), "no later scan can prove it gone") == provable {
 			t.Errorf("missing %q: provable %v, evidence %q", missing, l.Provable(), l.Evidence)
@@ -257,13 +258,13 @@ func TestNobodyAnswersForTheirOwnUsersAndGroups(t *testing.T) {
 		APIGroups: []string{"*"}, Resources: []string{"*"}}}}}, ClusterBindings: []inventory.Binding{{Name: "b", RoleKind: "ClusterRole",
 		RoleName: "all", Subjects: []inventory.Subject{{Kind: inventory.Group, Name: "oidc:platform-admins"},
 			{Kind: inventory.User, Name: "a.smith@example.org"}, {Kind: inventory.Group, Name: "oidc:others"}}}}}
-	a := inventory.Analyse(s, inventory.Options{Rules: rules, Defaults: defaults, Now: time.Unix(0, 0)})
+	a := doors.Analyse(s, inventory.Options{Rules: rules, Defaults: defaults, Now: time.Unix(0, 0)})
 	p := &policy.Policy{People: []policy.Person{{ID: "alice", Users: []string{"a.smith@example.org"},
 		Groups: []string{"oidc:platform-admins"}},
 		{ID: "bob", Groups: []string{"oidc:platform-admins"}}, {ID: "carol"}}}
 	got := map[string][]string{}
-	for _, i := range clusterItems(s, a, inventory.Items(s, a), p) {
-		if i.Kind == string(inventory.ItemSubject) {
+	for _, i := range clusterItems(s, a, doors.Items(s, a), p) {
+		if i.Kind == string(doors.ItemSubject) {
 			got[i.Title] = i.Not
 		}
 	}

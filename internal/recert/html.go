@@ -102,11 +102,11 @@ func (r *Report) decisions() chart {
 // access is what leads into the clusters, by door and by severity. What every cluster of the kind has is left out.
 func (r *Report) access() chart {
 	n := map[string]map[inventory.Severity]int{}
-	var doors []string
+	var order []string
 	add := func(door string, risk inventory.Severity) {
 		if n[door] == nil {
 			n[door] = map[inventory.Severity]int{}
-			doors = append(doors, door)
+			order = append(order, door)
 		}
 		n[door][risk]++
 	}
@@ -132,7 +132,7 @@ func (r *Report) access() chart {
 	}
 	var bars []bar
 	bars = append(bars, bar{"break-glass (people who may ask)", []part{{len(eligible), "neutral", "people"}}})
-	for _, d := range doors {
+	for _, d := range order {
 		var parts []part
 		for _, s := range severities() {
 			parts = append(parts, part{n[d][s], "risk-" + string(s), string(s)})

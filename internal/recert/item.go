@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/breakglassd/breakglass/internal/campaign"
+	"github.com/breakglassd/breakglass/internal/doors"
 	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/policy"
@@ -61,7 +62,7 @@ func (t Topic) Title() string {
 type Item struct {
 	ID       string             `json:"id"` // stable over campaigns
 	Topic    Topic              `json:"topic"`
-	Kind     string             `json:"kind"` // what it is in its topic: "approver", "key", "grant", or an inventory.ItemKind
+	Kind     string             `json:"kind"` // what it is in its topic: "approver", "key", "grant", or an doors.ItemKind
 	Cluster  string             `json:"cluster,omitempty"`
 	Title    string             `json:"title"`
 	Evidence []string           `json:"evidence"`
@@ -72,7 +73,7 @@ type Item struct {
 	Not      []string           `json:"not,omitempty"`    // people it is about, who cannot judge it; sorted
 	Gives    policy.Eligibility `json:"gives,omitzero"`   // of campaigns of before: what a revoke suspends
 	Object   string             `json:"object,omitempty"` // id by which the next scan proves it gone
-	Proof    []string           `json:"proof,omitempty"`  // what that scan must have seen whole: see inventory.Unproven
+	Proof    []string           `json:"proof,omitempty"`  // what that scan must have seen whole: see doors.Unproven
 	Grants   []string           `json:"grants,omitempty"` // what it gives, sorted: more is wider
 	TakeAway string             `json:"takeAway,omitempty"`
 	Advice   string             `json:"advice,omitempty"`
@@ -159,15 +160,15 @@ func digestOf(v any) string {
 
 // compare sets the item's state from what it was when it was last kept; nil if it never was.
 func (i *Item) compare(kept *Item) {
-	was := inventory.Item{}
+	was := doors.Item{}
 	if kept != nil {
 		was = kept.inventory()
 	}
-	i.State = campaign.ItemState(inventory.Compare(was, i.inventory()))
+	i.State = campaign.ItemState(doors.Compare(was, i.inventory()))
 }
 
-func (i *Item) inventory() inventory.Item {
-	return inventory.Item{ID: i.ID, Risk: i.Risk, Admin: i.Admin, Grants: i.Grants, Fingerprint: i.Fingerprint, Orphan: i.Orphan,
+func (i *Item) inventory() doors.Item {
+	return doors.Item{ID: i.ID, Risk: i.Risk, Admin: i.Admin, Grants: i.Grants, Fingerprint: i.Fingerprint, Orphan: i.Orphan,
 		Dormant: i.Dormant}
 }
 
@@ -203,7 +204,7 @@ type ClusterLook struct {
 	Took          time.Duration      `json:"took"`
 	Requests      int                `json:"requests"`
 	Sources       []inventory.Source `json:"sources,omitempty"` // with resource versions and counts
-	Doors         []inventory.Door   `json:"doors,omitempty"`
+	Doors         []doors.Door       `json:"doors,omitempty"`
 	Expected      int                `json:"expected"`          // things that every such cluster has: seen, and not asked about
 	Problem       string             `json:"problem,omitempty"` // why it was not looked at
 }

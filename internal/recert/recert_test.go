@@ -23,6 +23,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/campaign"
+	"github.com/breakglassd/breakglass/internal/doors"
 	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/recert"
 	"github.com/breakglassd/breakglass/internal/record"
@@ -34,7 +35,7 @@ var byKey = bgtest.ByKey
 type world struct {
 	*bgtest.System
 	service *recert.Service
-	scanned func() (*inventory.Snapshot, *inventory.Analysis, error)
+	scanned func() (*inventory.Snapshot, *doors.Analysis, error)
 	signer  note.Signer
 }
 
@@ -55,7 +56,7 @@ func newWorld(t testing.TB) *world {
 	var err error
 	w.service, err = recert.New(recert.Config{Domain: s.Service, Ledger: s.Ledger, Signer: w.signer, Dir: filepath.Join(s.Dir, "recert"),
 		Clusters: []string{"c1"},
-		Scan:     func(context.Context, string) (*inventory.Snapshot, *inventory.Analysis, error) { return w.scanned() },
+		Scan:     func(context.Context, string) (*inventory.Snapshot, *doors.Analysis, error) { return w.scanned() },
 		Own: func(context.Context) ([]recert.Item, error) {
 			return []recert.Item{{ID: "own/vault/policy", Kind: "vault-policy", Title: "the daemon's Vault policy is the one that ships",
 				Evidence: []string{"=breakglassd"}, Risk: inventory.Low, Grants: []string{"sign"}}}, nil
@@ -67,8 +68,8 @@ func newWorld(t testing.TB) *world {
 }
 
 // plain is a cluster in which bob is cluster-admin all the time, and a CI account was forgotten.
-func plain(more ...inventory.Power) func() (*inventory.Snapshot, *inventory.Analysis, error) {
-	return func() (*inventory.Snapshot, *inventory.Analysis, error) {
+func plain(more ...inventory.Power) func() (*inventory.Snapshot, *doors.Analysis, error) {
+	return func() (*inventory.Snapshot, *doors.Analysis, error) {
 		powers := append([]inventory.Power{
 			{Subject: inventory.Subject{Kind: inventory.User, Name: "bob@example.com"}, Rights: []string{"cluster-admin"},
 				Severity: inventory.Critical, Via: []inventory.Ref{{Kind: "ClusterRoleBinding", Name: "bobs"}},
@@ -90,10 +91,10 @@ func plain(more ...inventory.Power) func() (*inventory.Snapshot, *inventory.Anal
 			}
 		}
 		snap.Bindings = slices.DeleteFunc(snap.Bindings, func(b inventory.Binding) bool { return b.Namespace == "" })
-		return snap, &inventory.Analysis{Cluster: "c1", Powers: powers,
-			Doors: []inventory.Door{{ID: inventory.DoorSATokens, Title: "Service-account tokens", State: inventory.Present, Risk: inventory.High,
+		return snap, &doors.Analysis{Cluster: "c1", Powers: powers,
+			Doors: []doors.Door{{ID: doors.DoorSATokens, Title: "Service-account tokens", State: doors.Present, Risk: inventory.High,
 				Advice: "delete them", Evidence: []string{"Secrets"},
-				Items: []inventory.DoorItem{{ID: "ci/token-1", Title: "legacy token of ci/deployer <script>alert(1)</script>", Risk: inventory.High,
+				Items: []doors.DoorItem{{ID: "ci/token-1", Title: "legacy token of ci/deployer <script>alert(1)</script>", Risk: inventory.High,
 					Grants: []string{"ci/deployer"}, TakeAway: "kubectl -n ci delete secret token-1"}}}}}, nil
 	}
 }
@@ -215,7 +216,7 @@ func TestNextCampaignTellsWhatChanged(t *testing.T) {
 		first = w.keepAll(t, first)
 
 		time.Sleep(30 * 24 * time.Hour)
-		w.scanned = func() (*inventory.Snapshot, *inventory.Analysis, error) {
+		w.scanned = func() (*inventory.Snapshot, *doors.Analysis, error) {
 			s, a, err := plain(inventory.Power{Subject: inventory.Subject{Kind: inventory.User, Name: "mallory"}, Rights: []string{"cluster-admin"},
 				Severity: inventory.Critical})()
 			a.Powers = slices.Delete(a.Powers, 1, 2) // the forgotten account was taken away
@@ -267,7 +268,7 @@ func TestScanThatFailsIsAnItemAndProvesNothing(t *testing.T) {
 		orphan := titled(t, w, first, "ci/gone")
 		first = w.say(t, first, "carol", campaign.VerdictRevoke, orphan.ID)
 		first = w.keepAll(t, first)
-		w.scanned = func() (*inventory.Snapshot, *inventory.Analysis, error) { return nil, nil, errors.New("forbidden") }
+		w.scanned = func() (*inventory.Snapshot, *doors.Analysis, error) { return nil, nil, errors.New("forbidden") }
 		second := w.start(t)
 		if i := titled(t, w, second, "nothing is known"); !i.Admin || i.State != campaign.ItemNew {
 			t.Errorf("a cluster that could not be looked at: %+v", i)
@@ -285,7 +286,7 @@ func TestScanThatFailsIsAnItemAndProvesNothing(t *testing.T) {
 func TestScanThatMayNotReadEverythingProvesNothingAndSaysSo(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		source := func(missing string) {
-			w.scanned = func() (*inventory.Snapshot, *inventory.Analysis, error) {
+			w.scanned = func() (*inventory.Snapshot, *doors.Analysis, error) {
 				s, a, err := plain()()
 				s.Sources = []inventory.Source{{Name: "rolebindings", Missing: missing}}
 				if missing != "" {

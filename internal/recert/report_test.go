@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/breakglassd/breakglass/internal/campaign"
+	"github.com/breakglassd/breakglass/internal/doors"
 	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/recert"
@@ -54,8 +55,8 @@ func everything() *recert.Report {
 	return &recert.Report{APIVersion: recert.APIVersion, Kind: "RecertificationReport", Campaign: "campaign-2026-03-01-abcd", AsOf: at(26),
 		Opened: at(1), OpenedBy: "schedule", Deadline: at(15), Closed: stamp(15), From: at(1).AddDate(0, -3, 0), Until: at(1),
 		Clusters: []recert.ClusterLook{{ID: "c1", Server: "https://127.0.0.1:6443", Version: "v1.37.2", At: at(1),
-			Doors: []inventory.Door{{ID: inventory.DoorSATokens, Title: "Service-account tokens",
-				Items: []inventory.DoorItem{{ID: "t", Title: "token", Risk: inventory.High}}}}},
+			Doors: []doors.Door{{ID: doors.DoorSATokens, Title: "Service-account tokens",
+				Items: []doors.DoorItem{{ID: "t", Title: "token", Risk: inventory.High}}}}},
 			{ID: "c2", Problem: "forbidden"}},
 		Reviewers: []string{"carol", "erin"}, AdminReviewers: 2, Counts: recert.Counts{Items: 6, Kept: 1, Revoked: 1, Suspended: 1,
 			Escalated: 3}, Items: lines,

@@ -15,6 +15,7 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/campaign"
+	"github.com/breakglassd/breakglass/internal/doors"
 	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/policy"
@@ -34,7 +35,7 @@ type Config struct {
 	Dir      string
 	Clusters []string
 	// Scan looks at a cluster. nil: clusters are not looked at, and each campaign says so.
-	Scan func(ctx context.Context, cluster string) (*inventory.Snapshot, *inventory.Analysis, error)
+	Scan func(ctx context.Context, cluster string) (*inventory.Snapshot, *doors.Analysis, error)
 	// Own says what the daemon itself may do: items of TopicOwn, each complete but for State and Fingerprint. It may be nil.
 	Own func(ctx context.Context) ([]Item, error)
 	// Accounts asks Slack about accounts. It may be nil.
@@ -241,7 +242,7 @@ func (s *Service) snapshot(ctx context.Context, from, now time.Time, last *campa
 	for _, id := range s.cfg.Clusters {
 		l := s.look(ctx, id, p)
 		f.admin[id], f.unread[id] = l.admin, s.cfg.Scan != nil && (l.Problem != "" ||
-			inventory.Unproven([]string{inventory.SourceClusterRoles, inventory.SourceRoles}, l.Sources, nil) != "")
+			doors.Unproven([]string{inventory.SourceClusterRoles, inventory.SourceRoles}, l.Sources, nil) != "")
 		looks = append(looks, l)
 		snap.Clusters, snap.Items = append(snap.Clusters, l.ClusterLook), append(snap.Items, l.items...)
 	}
@@ -357,7 +358,7 @@ func (s *Service) look(ctx context.Context, id string, p *policy.Policy) look {
 		s.cfg.Log.Warn("a cluster could not be looked at", slog.String("cluster", id), slog.Any("error", err))
 		return fail(err.Error())
 	}
-	all := inventory.Items(in, judged)
+	all := doors.Items(in, judged)
 	l.items, l.there, l.admin = clusterItems(in, judged, all, p), map[string]bool{}, judged.AdminRoles
 	l.ClusterLook = ClusterLook{ID: id, Server: in.Server.Address, Version: in.Server.Version, CAFingerprint: in.Server.CAFingerprint,
 		Collector: in.Collector, At: in.At, Took: in.Took, Requests: in.Requests,
@@ -425,8 +426,8 @@ func proof(object string, needs []string, before *ClusterLook, after *look) (gon
 		return false, false
 	case after.there[object]:
 		return false, true
-	case len(needs) == 0 || inventory.Unproven(needs, before.Sources, before.Doors) != "" ||
-		inventory.Unproven(needs, after.Sources, after.Doors) != "":
+	case len(needs) == 0 || doors.Unproven(needs, before.Sources, before.Doors) != "" ||
+		doors.Unproven(needs, after.Sources, after.Doors) != "":
 		return false, false
 	}
 	return true, true

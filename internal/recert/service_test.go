@@ -12,6 +12,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/campaign"
+	"github.com/breakglassd/breakglass/internal/doors"
 	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/recert"
@@ -29,12 +30,12 @@ func states(c *campaign.Campaign) map[string]campaign.ItemState {
 }
 
 // scanning is a scan of one door, and of what else change says.
-func scanning(d inventory.Door, change func(*inventory.Snapshot, *inventory.Analysis)) func() (*inventory.Snapshot, *inventory.Analysis,
+func scanning(d doors.Door, change func(*inventory.Snapshot, *doors.Analysis)) func() (*inventory.Snapshot, *doors.Analysis,
 	error) {
-	return func() (*inventory.Snapshot, *inventory.Analysis, error) {
+	return func() (*inventory.Snapshot, *doors.Analysis, error) {
 		s, a, err := plain()()
 		d.Evidence, d.Advice = []string{"seen"}, "look"
-		a.Doors = []inventory.Door{d}
+		a.Doors = []doors.Door{d}
 		if change != nil {
 			change(s, a)
 		}
@@ -87,7 +88,7 @@ func TestGrantInUseAtTheLastSnapshotIsReviewedAgainUntilItIsDone(t *testing.T) {
 func TestCertificateOfTheCSRAPIIsNeverProvedGone(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		until := time.Now().Add(300 * 24 * time.Hour).UTC()
-		w.scanned = scanning(inventory.Door{ID: inventory.DoorCSR, Title: "CSR", State: inventory.Present, Items: []inventory.DoorItem{
+		w.scanned = scanning(doors.Door{ID: doors.DoorCSR, Title: "CSR", State: doors.Present, Items: []doors.DoorItem{
 			{ID: "x", Title: "CertificateSigningRequest x was signed", Risk: inventory.Medium, Until: &until,
 				People: []string{"mallory@example.com", "bob"}}}}, nil)
 		first := w.start(t)
@@ -113,21 +114,21 @@ func TestCertificateOfTheCSRAPIIsNeverProvedGone(t *testing.T) {
 }
 
 func TestProofLooksAtWhatCouldHaveBeenOverlooked(t *testing.T) {
-	door := inventory.Door{ID: inventory.DoorStaticTokens, Title: "static token file", State: inventory.Present,
-		Items: []inventory.DoorItem{{ID: "token:t.csv", Title: "tokens in the file t.csv", Risk: inventory.High}}}
-	shut := inventory.Door{ID: inventory.DoorStaticTokens, Title: "static token file", State: inventory.Absent}
-	unseen := inventory.Door{ID: inventory.DoorStaticTokens, Title: "static token file", State: inventory.CannotTell, Tellable: "give it"}
-	flags := func(missing string) func(*inventory.Snapshot, *inventory.Analysis) {
-		return func(s *inventory.Snapshot, a *inventory.Analysis) {
+	door := doors.Door{ID: doors.DoorStaticTokens, Title: "static token file", State: doors.Present,
+		Items: []doors.DoorItem{{ID: "token:t.csv", Title: "tokens in the file t.csv", Risk: inventory.High}}}
+	shut := doors.Door{ID: doors.DoorStaticTokens, Title: "static token file", State: doors.Absent}
+	unseen := doors.Door{ID: doors.DoorStaticTokens, Title: "static token file", State: doors.CannotTell, Tellable: "give it"}
+	flags := func(missing string) func(*inventory.Snapshot, *doors.Analysis) {
+		return func(s *inventory.Snapshot, a *doors.Analysis) {
 			s.Sources = []inventory.Source{{Name: inventory.SourcePods}}
 			a.Programs = []inventory.Source{{Name: "command line of kube-apiserver", Missing: missing}}
 		}
 	}
 	expected := door
-	expected.Items = []inventory.DoorItem{{ID: "token:t.csv", Title: "tokens in the file t.csv", Risk: inventory.High, Expected: true,
+	expected.Items = []doors.DoorItem{{ID: "token:t.csv", Title: "tokens in the file t.csv", Risk: inventory.High, Expected: true,
 		Why: "somebody said so"}}
 	for name, c := range map[string]struct {
-		before, after func() (*inventory.Snapshot, *inventory.Analysis, error)
+		before, after func() (*inventory.Snapshot, *doors.Analysis, error)
 		want          string // of the item; of the door as such the same
 	}{
 		"every API server was seen":     {scanning(door, flags("")), scanning(shut, flags("")), "gone"},
@@ -279,7 +280,7 @@ func TestGrantWithoutItsClosingNoteComesBack(t *testing.T) {
 
 func TestProfilesWhoseRoleIsAsGoodAsClusterAdminNeedTwoPeople(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
-		w.scanned = func() (*inventory.Snapshot, *inventory.Analysis, error) {
+		w.scanned = func() (*inventory.Snapshot, *doors.Analysis, error) {
 			s, a, err := plain()()
 			a.AdminRoles = []inventory.Ref{{Kind: "Role", Namespace: "kube-system", Name: "fixer"}}
 			return s, a, err

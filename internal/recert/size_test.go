@@ -18,6 +18,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/campaign"
+	"github.com/breakglassd/breakglass/internal/doors"
 	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/recert"
@@ -78,7 +79,7 @@ func TestLargeCampaignIsOneThatPeopleCanRead(t *testing.T) {
 			c.Sweep, c.HeartbeatEvery, c.Reconcile = week, week, week
 		}})
 		service, err := recert.New(recert.Config{Domain: s.Service, Ledger: s.Ledger, Signer: s.Signer(), Dir: filepath.Join(s.Dir, "recert"),
-			Clusters: ids, Scan: func(_ context.Context, id string) (*inventory.Snapshot, *inventory.Analysis, error) {
+			Clusters: ids, Scan: func(_ context.Context, id string) (*inventory.Snapshot, *doors.Analysis, error) {
 				in, judged, err := plain()()
 				in.Cluster, judged.Cluster = id, id
 				if id == "c7" { // here the forgotten account may do more
@@ -201,7 +202,7 @@ func TestGroupIsGoneWhenItIsGoneEverywhere(t *testing.T) {
 		}})
 		gone := map[string]bool{}
 		service, err := recert.New(recert.Config{Domain: s.Service, Ledger: s.Ledger, Signer: s.Signer(), Dir: filepath.Join(s.Dir, "recert"),
-			Clusters: ids, Scan: func(_ context.Context, id string) (*inventory.Snapshot, *inventory.Analysis, error) {
+			Clusters: ids, Scan: func(_ context.Context, id string) (*inventory.Snapshot, *doors.Analysis, error) {
 				in, judged, err := plain()()
 				in.Cluster, judged.Cluster = id, id
 				if gone[id] {

@@ -14,6 +14,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/campaign"
+	"github.com/breakglassd/breakglass/internal/doors"
 	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/policy"
@@ -245,9 +246,9 @@ func (w *world) toldCampaigns(id string) (out []slacksim.Message) {
 }
 
 // manyPowers is a cluster in which many users may read secrets.
-func manyPowers(things int) func(context.Context, string) (*inventory.Snapshot, *inventory.Analysis, error) {
-	return func(context.Context, string) (*inventory.Snapshot, *inventory.Analysis, error) {
-		snap, judged := &inventory.Snapshot{Cluster: "c1", At: time.Now().UTC()}, &inventory.Analysis{Cluster: "c1"}
+func manyPowers(things int) func(context.Context, string) (*inventory.Snapshot, *doors.Analysis, error) {
+	return func(context.Context, string) (*inventory.Snapshot, *doors.Analysis, error) {
+		snap, judged := &inventory.Snapshot{Cluster: "c1", At: time.Now().UTC()}, &doors.Analysis{Cluster: "c1"}
 		for n := range things {
 			subject, name := inventory.Subject{Kind: inventory.User, Name: fmt.Sprintf("user-%d", n)}, fmt.Sprintf("binding-%d", n)
 			snap.Bindings = append(snap.Bindings, inventory.Binding{Namespace: "shop", Name: name, Subjects: []inventory.Subject{subject}})

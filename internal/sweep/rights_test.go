@@ -11,6 +11,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/doors"
 	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/sweep"
 	"github.com/breakglassd/breakglass/policies"
@@ -143,7 +144,7 @@ func TestSweepAndInventoryJudgeARightAlike(t *testing.T) {
 				s.Bindings = []inventory.Binding{b}
 			}
 			want := inventory.Severity("")
-			for _, f := range inventory.Analyse(s, inventory.Options{Rules: list, Defaults: defaults, Now: from}).Findings {
+			for _, f := range doors.Analyse(s, inventory.Options{Rules: list, Defaults: defaults, Now: from}).Findings {
 				if f.Subject != nil && *f.Subject == mallory && f.Severity.Rank() > want.Rank() {
 					want = f.Severity
 				}

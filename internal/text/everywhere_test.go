@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/breakglassd/breakglass/internal/doors"
 	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/recert"
 	"github.com/breakglassd/breakglass/internal/rotation"
@@ -69,7 +70,7 @@ func TestNoPlaceShowsAForeignTextAsItCame(t *testing.T) {
 		inventory.SourceMutating, inventory.SourceAPIServices, inventory.SourceAWSAuth, inventory.SourceBootstrap, inventory.SourceIssuer} {
 		seen.Sources = append(seen.Sources, inventory.Source{Name: name, Count: 1})
 	}
-	analysis := inventory.Analyse(seen, inventory.Options{Rules: rules, Defaults: defaults, Now: now})
+	analysis := doors.Analyse(seen, inventory.Options{Rules: rules, Defaults: defaults, Now: now})
 	findings := ""
 	for _, f := range analysis.Findings {
 		findings += f.Title + "\n" + f.WhatNext() + "\n"

@@ -1,4 +1,4 @@
-package inventory
+package controlplane
 
 import (
 	"cmp"
@@ -13,18 +13,14 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/breakglassd/breakglass/internal/text"
 	"go.yaml.in/yaml/v3"
 	"mvdan.cc/sh/v3/expand"
 	"mvdan.cc/sh/v3/syntax"
-
-	"github.com/breakglassd/breakglass/internal/text"
 )
 
-// Command lines tell that a door is not there by a flag that is missing, so what reads them must have understood every word. What
-// it did not understand makes the program's command line blind (Component.Blind): its flags are believed, their absence is not.
-
 // programs are the parts of a control plane whose command line says how they can be reached.
-var programs = []string{"kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd"}
+var Programs = []string{"kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd"}
 
 // wrappers are programs that run the words behind their own flags and add none to them. After others it is not known.
 var wrappers = []string{"env", "exec", "nice", "ionice", "nohup", "setsid", "stdbuf", "dumb-init", "tini", "catatonit", "go-runner",
@@ -53,7 +49,7 @@ type Component struct {
 }
 
 // flag is the value of a flag, the last one if it is given more than once, and whether it is given.
-func (c Component) flag(name string) (string, bool) {
+func (c Component) Flag(name string) (string, bool) {
 	v := c.Flags[name]
 	if len(v) == 0 {
 		return "", false
@@ -62,13 +58,13 @@ func (c Component) flag(name string) (string, bool) {
 }
 
 // lacks reports whether a flag is known not to be given.
-func (c Component) lacks(name string) bool {
-	_, given := c.flag(name)
+func (c Component) Lacks(name string) bool {
+	_, given := c.Flag(name)
 	return !given && c.Blind == ""
 }
 
 // list is the value of a flag that holds a list.
-func (c Component) list(name string) []string {
+func (c Component) List(name string) []string {
 	var out []string
 	for _, v := range c.Flags[name] {
 		for _, part := range strings.Split(v, ",") {
@@ -81,8 +77,8 @@ func (c Component) list(name string) []string {
 }
 
 // on reports whether a boolean flag is on.
-func (c Component) on(name string, byDefault bool) bool {
-	text, given := c.flag(name)
+func (c Component) On(name string, byDefault bool) bool {
+	text, given := c.Flag(name)
 	v, err := strconv.ParseBool(text)
 	if !given || err != nil {
 		return byDefault
@@ -130,8 +126,8 @@ func (c Container) Components(where string) []Component {
 		})
 		words = append(words, w)
 	}
-	if image, _, _ := strings.Cut(path.Base(c.Image), ":"); len(c.Command) == 0 && slices.Contains(programs, image) {
-		if len(c.Args) == 0 || slices.Contains(programs, path.Base(c.Args[0])) {
+	if image, _, _ := strings.Cut(path.Base(c.Image), ":"); len(c.Command) == 0 && slices.Contains(Programs, image) {
+		if len(c.Args) == 0 || slices.Contains(Programs, path.Base(c.Args[0])) {
 			words = c.Args
 		} else {
 			words = append([]string{image}, words...)
@@ -177,7 +173,7 @@ func parseWords(words []string, env environment, where string) *Component {
 	for len(words) > 0 {
 		name := path.Base(words[0])
 		switch {
-		case slices.Contains(programs, name):
+		case slices.Contains(Programs, name):
 			return parseFlags(name, words[1:], env, where)
 		case slices.Contains(shells, name):
 			if script, ok := scriptOf(words[1:]); ok {
@@ -214,7 +210,7 @@ var assignment = pattern(`^[A-Za-z_][A-Za-z0-9_]*=`)
 func behind(words []string, env environment, where string) *Component {
 	for i := 1; i < len(words); i++ {
 		valueOf := strings.HasPrefix(words[i-1], "-") && !strings.Contains(words[i-1], "=") && words[i-1] != "--"
-		if name := path.Base(words[i]); slices.Contains(programs, name) && !valueOf && !strings.HasPrefix(words[i], "-") {
+		if name := path.Base(words[i]); slices.Contains(Programs, name) && !valueOf && !strings.HasPrefix(words[i], "-") {
 			c := parseFlags(name, words[i+1:], env, where)
 			c.blind(fmt.Sprintf("it is run by %s, which may add flags", text.Name(path.Base(words[0]))))
 			return c
@@ -243,7 +239,7 @@ func parseFlags(name string, words []string, env environment, where string) *Com
 		c.Flags[flag] = append(c.Flags[flag], value)
 	}
 	for _, flag := range elsewhere[name] {
-		if file, given := c.flag(flag); given {
+		if file, given := c.Flag(flag); given {
 			c.blind("more is set in the file " + text.Name(file) + ", which was not given")
 		}
 	}
@@ -301,7 +297,7 @@ func parseScript(script string, env environment, where string) *Component {
 		out = found
 	}
 	if out == nil { // it may be made of variables, or not be understood at all
-		for _, name := range programs {
+		for _, name := range Programs {
 			if mention(name).MatchString(script) && (err != nil || slices.ContainsFunc(calls, func(c call) bool { return c.unknown != "" })) {
 				return &Component{Name: name, Where: where, Flags: map[string][]string{}, Blind: "it is run by a script that was not understood"}
 			}
@@ -387,7 +383,7 @@ func ParseGiven(name string, text []byte) ([]Component, error) {
 	}
 	if len(out) == 0 {
 		return nil, fmt.Errorf("%s shows the command line of none of %s: give a pod's manifest, a systemd unit, or a command line", name,
-			strings.Join(programs, ", "))
+			strings.Join(Programs, ", "))
 	}
 	return out, nil
 }

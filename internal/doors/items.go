@@ -1,4 +1,4 @@
-package inventory
+package doors
 
 import (
 	"cmp"
@@ -7,21 +7,22 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/text"
 )
 
 // Items are the things of a cluster to recertify, the worst first: every subject with standing power, every item of every door,
 // every binding that gives to nobody, every default that gives more than what ships. What is expected is among them, and says
 // so: a person need not answer for it, and an auditor can see that it was looked at.
-func Items(s *Snapshot, a *Analysis) []Item {
+func Items(s *inventory.Snapshot, a *Analysis) []Item {
 	var out []Item
 	add := func(i Item, key ...string) {
 		i.Cluster = s.Cluster
-		i.ID = strings.Join([]string{s.Cluster, string(i.Kind), digest(key...)}, "/")
+		i.ID = strings.Join([]string{s.Cluster, string(i.Kind), inventory.Digest(key...)}, "/")
 		i.Fingerprint = i.fingerprint()
 		out = append(out, i)
 	}
-	bindings := map[Ref]*Binding{}
+	bindings := map[inventory.Ref]*inventory.Binding{}
 	for i := range s.ClusterBindings {
 		bindings[s.ClusterBindings[i].Ref()] = &s.ClusterBindings[i]
 	}
@@ -50,10 +51,10 @@ func Items(s *Snapshot, a *Analysis) []Item {
 		}
 		i := Item{Kind: kind, Title: f.Title, Evidence: []string{f.Text}, Risk: f.Severity, Expected: f.Expected, Why: f.Why,
 			Orphan: kind == ItemBinding && f.Rule != "binding/not-ours" && !f.Expected,
-			Grants: []string{f.Title}, Admin: f.Severity == Critical, Proof: rbacProof}
+			Grants: []string{f.Title}, Admin: f.Severity == inventory.Critical, Proof: rbacProof}
 		i.People, i.Groups = aboutWhom(f, bindings)
 		if f.Rule == "binding/no-account" {
-			i.Proof = append(slices.Clip(rbacProof), SourceAccounts)
+			i.Proof = append(slices.Clip(rbacProof), inventory.SourceAccounts)
 		}
 		i.TakeAway, i.Advice = f.Command(), f.Next
 		add(i, f.ID)
@@ -65,12 +66,12 @@ func Items(s *Snapshot, a *Analysis) []Item {
 }
 
 // subjectItem is a subject of RBAC. What takes it away is one line for each of its bindings.
-func subjectItem(p Power, bindings map[Ref]*Binding) Item {
-	i := Item{Kind: ItemSubject, Title: p.Subject.String(), Risk: p.Severity, Admin: p.Severity == Critical, Grants: p.Rights,
+func subjectItem(p inventory.Power, bindings map[inventory.Ref]*inventory.Binding) Item {
+	i := Item{Kind: ItemSubject, Title: p.Subject.String(), Risk: p.Severity, Admin: p.Severity == inventory.Critical, Grants: p.Rights,
 		Orphan: p.Orphan, Expected: p.Expected, Why: p.Why,
 		People: userOf(p.Subject), Groups: groupOf(p.Subject), Proof: rbacProof}
 	if slices.ContainsFunc(p.Rights, func(r string) bool { return strings.HasPrefix(r, "aws-auth-write") }) {
-		i.Proof = append(slices.Clip(rbacProof), SourceAWSAuth) // the rule is about clusters that have it
+		i.Proof = append(slices.Clip(rbacProof), inventory.SourceAWSAuth) // the rule is about clusters that have it
 	}
 	switch {
 	case slices.Contains(p.Rights, "everything"):
@@ -78,7 +79,7 @@ func subjectItem(p Power, bindings map[Ref]*Binding) Item {
 	case p.Path != nil:
 		i.Title += " can become cluster-admin"
 	default:
-		i.Title += " holds " + few(p.Rights, 3)
+		i.Title += " holds " + inventory.Few(p.Rights, 3)
 	}
 	i.Evidence = append(i.Evidence, "rights: "+strings.Join(p.Rights, ", "))
 	if p.Path != nil {
@@ -88,17 +89,17 @@ func subjectItem(p Power, bindings map[Ref]*Binding) Item {
 	for _, ref := range p.Via {
 		b := bindings[ref]
 		i.Evidence = append(i.Evidence, fmt.Sprintf("%s gives %s %s, made on %s", ref, b.RoleKind, text.Name(b.RoleName), day(b.Created)))
-		commands = append(commands, takeAway(b, p.Subject))
+		commands = append(commands, inventory.RemoveSubject(b, p.Subject))
 	}
 	i.TakeAway = strings.Join(commands, "\n")
 	return i
 }
 
-func doorItem(s *Snapshot, d Door, i DoorItem) Item {
+func doorItem(s *inventory.Snapshot, d Door, i DoorItem) Item {
 	out := Item{Kind: ItemDoor, Title: i.Title, Risk: i.Risk, Grants: i.Grants, Orphan: i.Orphan, Until: i.Until, Used: i.Used,
 		Expected: i.Expected, Why: i.Why,
 		TakeAway: i.TakeAway, Advice: cmp.Or(i.Advice, d.Advice), Admin: i.Admin ||
-			i.Risk == Critical, People: sortedSet(i.People), Groups: sortedSet(i.Groups),
+			i.Risk == inventory.Critical, People: sortedSet(i.People), Groups: sortedSet(i.Groups),
 		Proof: d.proof(i.ID)}
 	if i.Text != "" {
 		out.Evidence = append(out.Evidence, i.Text)
@@ -107,7 +108,7 @@ func doorItem(s *Snapshot, d Door, i DoorItem) Item {
 	switch d.ID {
 	case DoorClientCA:
 		out.Kind = ItemCA
-		if !s.Read(SourceAuthentication) {
+		if !s.Read(inventory.SourceAuthentication) {
 			out.Proof = nil // told by the handshake, by another id than the one that it has in the ConfigMap
 		}
 	case DoorCSR:
@@ -137,20 +138,20 @@ func (i Item) fingerprint() string {
 	if err != nil {
 		panic(err) // strings, times and booleans
 	}
-	return digest(string(text))
+	return inventory.Digest(string(text))
 }
 
 // userOf is the name of a subject that is a user.
-func userOf(s Subject) []string {
-	if s.Kind == User {
+func userOf(s inventory.Subject) []string {
+	if s.Kind == inventory.User {
 		return []string{s.Name}
 	}
 	return nil
 }
 
 // groupOf is the name of a subject that is a group.
-func groupOf(s Subject) []string {
-	if s.Kind == Group {
+func groupOf(s inventory.Subject) []string {
+	if s.Kind == inventory.Group {
 		return []string{s.Name}
 	}
 	return nil
@@ -158,11 +159,11 @@ func groupOf(s Subject) []string {
 
 // aboutWhom are the users and groups that a finding about a binding or a default role is about: its subject, or else everybody whom
 // the binding, or a binding of the role, names.
-func aboutWhom(f Finding, bindings map[Ref]*Binding) (users, groups []string) {
+func aboutWhom(f inventory.Finding, bindings map[inventory.Ref]*inventory.Binding) (users, groups []string) {
 	if f.Subject != nil {
 		return userOf(*f.Subject), groupOf(*f.Subject)
 	}
-	names := func(b *Binding) {
+	names := func(b *inventory.Binding) {
 		for _, sub := range b.Subjects {
 			users, groups = append(users, userOf(sub)...), append(groups, groupOf(sub)...)
 		}

@@ -1,23 +1,20 @@
-package inventory
+package doors
 
 import (
 	"encoding/json"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/breakglassd/breakglass/internal/controlplane"
+	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/google/go-cmp/cmp"
 )
 
-func judged(t *testing.T, s *Snapshot, ignores ...Ignore) *Analysis {
-	t.Helper()
-	rules, defaults := shipped(t)
-	return Analyse(s, Options{Rules: rules, Defaults: defaults, Ignores: ignores, Now: now})
-}
-
 func TestCompareTellsWhatChanged(t *testing.T) {
-	base := Item{ID: "prod/subject/x", Risk: High, Grants: []string{"a", "b"}, Fingerprint: "1"}
+	base := Item{ID: "prod/subject/x", Risk: inventory.High, Grants: []string{"a", "b"}, Fingerprint: "1"}
 	change := func(f func(*Item)) Item {
 		i := base
 		i.Grants = slices.Clone(i.Grants)
@@ -34,8 +31,8 @@ func TestCompareTellsWhatChanged(t *testing.T) {
 		"one more right":                 {base, change(func(i *Item) { i.Grants = append(i.Grants, "c") }), Widened},
 		"another right for one":          {base, change(func(i *Item) { i.Grants = []string{"a", "c"} }), Widened},
 		"one right less":                 {base, change(func(i *Item) { i.Grants = []string{"a"} }), Narrowed},
-		"a higher risk":                  {base, change(func(i *Item) { i.Risk = Critical }), Widened},
-		"a lower risk":                   {base, change(func(i *Item) { i.Risk = Low }), Narrowed},
+		"a higher risk":                  {base, change(func(i *Item) { i.Risk = inventory.Critical }), Widened},
+		"a lower risk":                   {base, change(func(i *Item) { i.Risk = inventory.Low }), Narrowed},
 		"a way to cluster-admin":         {base, change(func(i *Item) { i.Admin = true }), Widened},
 		"says something else, no less":   {base, change(func(*Item) {}), Widened},
 		"whose account is gone":          {base, change(func(i *Item) { i.Orphan = true }), Orphan},
@@ -51,10 +48,11 @@ func TestCompareTellsWhatChanged(t *testing.T) {
 }
 
 func TestItemsAreStableAndWidenWithTheCluster(t *testing.T) {
-	build := func(rules ...PolicyRule) (*Snapshot, *Analysis) {
-		s := all(&Snapshot{ClusterRoles: []Role{clusterRole("r", rules...)}, ClusterBindings: []Binding{bind("b", "", "r", bob)},
-			Accounts: []Account{{Namespace: "shop", Name: "robot"}},
-			TokenSecrets: []TokenSecret{{Namespace: "shop", Name: "fresh", Account: "robot", Created: now.Add(-400 * 24 * time.Hour),
+	build := func(rules ...inventory.PolicyRule) (*inventory.Snapshot, *Analysis) {
+		s := all(&inventory.Snapshot{ClusterRoles: []inventory.Role{clusterRole("r", rules...)},
+			ClusterBindings: []inventory.Binding{bind("b", "", "r", bob)},
+			Accounts:        []inventory.Account{{Namespace: "shop", Name: "robot"}},
+			TokenSecrets: []inventory.TokenSecret{{Namespace: "shop", Name: "fresh", Account: "robot", Created: now.Add(-400 * 24 * time.Hour),
 				LastUsed: "2026-11-20"},
 				{Namespace: "shop", Name: "old", Account: "robot", Created: now.Add(-400 * 24 * time.Hour), LastUsed: "2026-01-20"},
 				{Namespace: "shop", Name: "never", Account: "robot", Created: now.Add(-400 * 24 * time.Hour)},
@@ -124,7 +122,7 @@ func TestManagedPlatformsAreTold(t *testing.T) {
 		"AKS":                 {"v1.33.1", []string{"kubernetes.azure.com/cluster"}, "AKS gives whoever may list cluster admin credentials"},
 		"kubeadm on whatever": {"v1.33.1", nil, ""},
 	} {
-		s := all(&Snapshot{Nodes: []Node{{Name: "n", Labels: c.labels}}})
+		s := all(&inventory.Snapshot{Nodes: []inventory.Node{{Name: "n", Labels: c.labels}}})
 		s.Server.Version = c.version
 		d := judged(t, s).Door(DoorPlatform)
 		if c.want == "" && d.State != Absent || c.want != "" && (d.State != Present || !strings.Contains(d.Items[0].Title, c.want)) {
@@ -134,26 +132,27 @@ func TestManagedPlatformsAreTold(t *testing.T) {
 }
 
 func TestRisksOfCAsAreTold(t *testing.T) {
-	good := CA{Subject: "CN=kubernetes", Fingerprint: "f", KeyID: "k", NotBefore: now.AddDate(-1, 0, 0), NotAfter: now.AddDate(9, 0, 0),
-		Key: "RSA 2048", Signature: "SHA256-RSA", IsCA: true}
+	good := inventory.CA{Subject: "CN=kubernetes", Fingerprint: "f", KeyID: "k", NotBefore: now.AddDate(-1, 0, 0),
+		NotAfter: now.AddDate(9, 0, 0),
+		Key:      "RSA 2048", Signature: "SHA256-RSA", IsCA: true}
 	for name, c := range map[string]struct {
-		change func(*CA)
-		want   Severity // Info is no alarm
+		change func(*inventory.CA)
+		want   inventory.Severity // Info is no alarm
 	}{
-		"a good one":     {func(*CA) {}, Info},
-		"a short key":    {func(ca *CA) { ca.Key = "RSA 1024" }, High},
-		"expired":        {func(ca *CA) { ca.NotAfter = now }, Low},
-		"expires soon":   {func(ca *CA) { ca.NotAfter = now.AddDate(0, 0, 29) }, Medium},
-		"a weak digest":  {func(ca *CA) { ca.Signature = "SHA1-RSA" }, Low},
-		"for ever":       {func(ca *CA) { ca.NotAfter = now.AddDate(30, 0, 0) }, Low},
-		"no CA":          {func(ca *CA) { ca.IsCA = false }, Medium},
-		"an elliptic CA": {func(ca *CA) { ca.Key = "ECDSA P-256" }, Info},
+		"a good one":     {func(*inventory.CA) {}, inventory.Info},
+		"a short key":    {func(ca *inventory.CA) { ca.Key = "RSA 1024" }, inventory.High},
+		"expired":        {func(ca *inventory.CA) { ca.NotAfter = now }, inventory.Low},
+		"expires soon":   {func(ca *inventory.CA) { ca.NotAfter = now.AddDate(0, 0, 29) }, inventory.Medium},
+		"a weak digest":  {func(ca *inventory.CA) { ca.Signature = "SHA1-RSA" }, inventory.Low},
+		"for ever":       {func(ca *inventory.CA) { ca.NotAfter = now.AddDate(30, 0, 0) }, inventory.Low},
+		"no CA":          {func(ca *inventory.CA) { ca.IsCA = false }, inventory.Medium},
+		"an elliptic CA": {func(ca *inventory.CA) { ca.Key = "ECDSA P-256" }, inventory.Info},
 	} {
 		ca := good
 		c.change(&ca)
-		s := all(&Snapshot{Authentication: Authentication{ClientCAs: []CA{ca}}})
+		s := all(&inventory.Snapshot{Authentication: inventory.Authentication{ClientCAs: []inventory.CA{ca}}})
 		d := judged(t, s).Door(DoorClientCA)
-		if d.Items[0].Risk != c.want || d.Items[0].Expected != (c.want == Info) {
+		if d.Items[0].Risk != c.want || d.Items[0].Expected != (c.want == inventory.Info) {
 			t.Errorf("%s: got %+v, want %s", name, d.Items[0], c.want)
 		}
 	}
@@ -161,9 +160,12 @@ func TestRisksOfCAsAreTold(t *testing.T) {
 
 // A day's evidence is judged again later: it must be the same, and nothing in it may change by being judged.
 func TestSnapshotSurvivesJSONAndIsNotChanged(t *testing.T) {
-	s := all(&Snapshot{ClusterRoles: []Role{{Name: "top", Aggregation: []Selector{{MatchLabels: map[string]string{"to": "top"}}},
-		Rules: []PolicyRule{podCreate}}, {Name: "leaf", Labels: map[string]string{"to": "top"}, Rules: []PolicyRule{star}}},
-		ClusterBindings: []Binding{bind("b", "", "top", bob)}, Components: []Component{{Name: "etcd", Where: "x",
+	s := all(&inventory.Snapshot{ClusterRoles: []inventory.Role{{Name: "top",
+		Aggregation: []inventory.Selector{{MatchLabels: map[string]string{"to": "top"}}},
+		Rules:       []inventory.PolicyRule{podCreate}}, {
+		Name: "leaf", Labels: map[string]string{"to": "top"},
+		Rules: []inventory.PolicyRule{star}}},
+		ClusterBindings: []inventory.Binding{bind("b", "", "top", bob)}, Components: []controlplane.Component{{Name: "etcd", Where: "x",
 			Flags: map[string][]string{"a": {"b"}}}}})
 	text, err := json.Marshal(s)
 	if err != nil {
@@ -184,7 +186,7 @@ func TestSnapshotSurvivesJSONAndIsNotChanged(t *testing.T) {
 	if err != nil || string(after) != string(text) {
 		t.Errorf("judging changed the snapshot: %s", cmp.Diff(string(text), string(after)))
 	}
-	var back Snapshot
+	var back inventory.Snapshot
 	if err := json.Unmarshal(text, &back); err != nil {
 		t.Fatal(err)
 	}
@@ -195,28 +197,29 @@ func TestSnapshotSurvivesJSONAndIsNotChanged(t *testing.T) {
 
 // One API server without a door says nothing about another that was not seen.
 func TestDoorIsAbsentOnlyIfEveryAPIServerWasSeen(t *testing.T) {
-	api := func(node string) Component {
-		c, _ := ParseCommand([]string{"kube-apiserver", "--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction"},
+	api := func(node string) controlplane.Component {
+		c, _ := controlplane.ParseCommand([]string{"kube-apiserver", "--authorization-mode=Node,RBAC",
+			"--enable-admission-plugins=NodeRestriction"},
 			"pod x on node "+node)
 		c.Node = node
 		return c
 	}
 	given := api("")
 	given.Given = true
-	nodes := []Node{{Name: "cp1", ControlPlane: true}, {Name: "cp2", ControlPlane: true}, {Name: "worker"}}
+	nodes := []inventory.Node{{Name: "cp1", ControlPlane: true}, {Name: "cp2", ControlPlane: true}, {Name: "worker"}}
 	for name, c := range map[string]struct {
-		components []Component
+		components []controlplane.Component
 		want       DoorState
 	}{
 		"none":                        {nil, CannotTell},
-		"one of two":                  {[]Component{api("cp1")}, CannotTell},
-		"one of two, and a decoy":     {[]Component{api("cp1"), api("")}, CannotTell},
-		"two of two":                  {[]Component{api("cp1"), api("cp2")}, Absent},
-		"one that the operator gave":  {[]Component{given}, Absent},
-		"a pod that is no static pod": {[]Component{api("")}, CannotTell},
+		"one of two":                  {[]controlplane.Component{api("cp1")}, CannotTell},
+		"one of two, and a decoy":     {[]controlplane.Component{api("cp1"), api("")}, CannotTell},
+		"two of two":                  {[]controlplane.Component{api("cp1"), api("cp2")}, Absent},
+		"one that the operator gave":  {[]controlplane.Component{given}, Absent},
+		"a pod that is no static pod": {[]controlplane.Component{api("")}, CannotTell},
 	} {
-		a := judged(t, all(&Snapshot{Nodes: nodes, Components: c.components,
-			BootstrapTokens: []BootstrapToken{{ID: "abcdef", Authentication: true}}}))
+		a := judged(t, all(&inventory.Snapshot{Nodes: nodes, Components: c.components,
+			BootstrapTokens: []inventory.BootstrapToken{{ID: "abcdef", Authentication: true}}}))
 		for _, door := range []string{DoorStaticTokens, DoorOIDC, DoorWebhook, DoorAuthorization} {
 			if d := a.Door(door); d.State != c.want || (d.Tellable == "") != (c.want == Absent) {
 				t.Errorf("%s: door %s is %s, want %s (%q, tellable by %q)", name, door, d.State, c.want, d.Evidence, d.Tellable)
@@ -226,6 +229,19 @@ func TestDoorIsAbsentOnlyIfEveryAPIServerWasSeen(t *testing.T) {
 		want := map[DoorState]DoorState{CannotTell: Present, Absent: Absent}[c.want]
 		if d := a.Door(DoorBootstrap); d.State != want {
 			t.Errorf("%s: door %s is %s, want %s", name, d.ID, d.State, want)
+		}
+	}
+}
+
+// The people's CLI reads the types of this package and of those below it, and must stay small.
+func TestDoorsLinkNoKubernetesLibrary(t *testing.T) {
+	out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", ".").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, pkg := range strings.Fields(string(out)) {
+		if strings.HasPrefix(pkg, "k8s.io/") || strings.HasPrefix(pkg, "sigs.k8s.io/") {
+			t.Errorf("it links %s", pkg)
 		}
 	}
 }

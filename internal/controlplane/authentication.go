@@ -1,4 +1,4 @@
-package inventory
+package controlplane
 
 import (
 	"bytes"
@@ -12,7 +12,7 @@ import (
 
 // authenticationConfig is a structured authentication configuration (apiserver.config.k8s.io): every field that Kubernetes 1.37
 // knows, also those that no door asks for, so that a field that is not here is one that was not understood.
-type authenticationConfig struct {
+type Authentication struct {
 	APIVersion string `yaml:"apiVersion"`
 	Kind       string `yaml:"kind"`
 	JWT        []jwt  `yaml:"jwt"`
@@ -23,7 +23,7 @@ type authenticationConfig struct {
 		} `yaml:"conditions"`
 	} `yaml:"anonymous"`
 
-	unknown string // what in it was not understood
+	Unknown string // what in it was not understood
 }
 
 // jwt is one issuer of tokens.
@@ -43,8 +43,8 @@ type jwt struct {
 		Message       string `yaml:"message"`
 	} `yaml:"claimValidationRules"`
 	ClaimMappings struct {
-		Username claim `yaml:"username"`
-		Groups   claim `yaml:"groups"`
+		Username Claim `yaml:"username"`
+		Groups   Claim `yaml:"groups"`
 		UID      struct {
 			Claim      string `yaml:"claim"`
 			Expression string `yaml:"expression"`
@@ -72,14 +72,14 @@ func (i jwt) RefusesSystemNames() (users, groups bool) {
 }
 
 // A claim says what of a token becomes a user's name or groups.
-type claim struct {
+type Claim struct {
 	Claim      string `yaml:"claim"`
 	Prefix     string `yaml:"prefix"`
 	Expression string `yaml:"expression"`
 }
 
-func parseAuthentication(text []byte) (authenticationConfig, error) {
-	var out, strict authenticationConfig
+func ParseAuthentication(text []byte) (Authentication, error) {
+	var out, strict Authentication
 	if len(text) == 0 {
 		return out, nil
 	}
@@ -92,15 +92,15 @@ func parseAuthentication(text []byte) (authenticationConfig, error) {
 	d := yaml.NewDecoder(bytes.NewReader(text))
 	d.KnownFields(true)
 	if err := d.Decode(&strict); err != nil {
-		out.unknown = strings.Join(strings.Fields(err.Error()), " ")
+		out.Unknown = strings.Join(strings.Fields(err.Error()), " ")
 	} else if err := d.Decode(&strict); !errors.Is(err, io.EOF) {
-		out.unknown = "a second document follows, which the API server does not read"
+		out.Unknown = "a second document follows, which the API server does not read"
 	}
 	return out, nil
 }
 
 // guards reports whether a prefix keeps names from being those of Kubernetes itself: "s" before "ystem:masters" does not.
-func guards(prefix string) bool {
+func Guards(prefix string) bool {
 	return prefix != "" && !strings.HasPrefix("system:", prefix) && !strings.HasPrefix(prefix, "system:")
 }
 
@@ -120,12 +120,12 @@ var (
 
 // reads says what an expression makes of a claim, if it is of one of the few forms that can be told without running it.
 // known is false for all others: those are for a person to read.
-func (c claim) reads() (prefixed, known bool) {
+func (c Claim) Reads() (prefixed, known bool) {
 	if m := celPrefix().FindStringSubmatch(c.Expression); m != nil {
-		return guards(celUnquote.Replace(m[1])), true
+		return Guards(celUnquote.Replace(m[1])), true
 	}
 	if m := celMap().FindStringSubmatch(c.Expression); m != nil && m[1] == m[3] {
-		return guards(celUnquote.Replace(m[2])), true
+		return Guards(celUnquote.Replace(m[2])), true
 	}
 	return false, celPlain().MatchString(c.Expression)
 }

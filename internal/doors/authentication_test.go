@@ -1,15 +1,20 @@
-package inventory
+package doors
 
 import (
 	"strings"
 	"testing"
+
+	"github.com/breakglassd/breakglass/internal/controlplane"
+	"github.com/breakglassd/breakglass/internal/inventory"
 )
 
 func authenticated(t *testing.T, config string) *Analysis {
 	t.Helper()
-	c, _ := ParseCommand([]string{"kube-apiserver", "--authentication-config=/a.yaml", "--authorization-mode=RBAC"}, "pod x on node cp1")
+	c, _ := controlplane.ParseCommand([]string{"kube-apiserver", "--authentication-config=/a.yaml", "--authorization-mode=RBAC"},
+		"pod x on node cp1")
 	c.Node = "cp1"
-	return judged(t, all(&Snapshot{Nodes: []Node{{Name: "cp1", ControlPlane: true}}, Components: []Component{c},
+	return judged(t, all(&inventory.Snapshot{Nodes: []inventory.Node{{Name: "cp1", ControlPlane: true}},
+		Components:           []controlplane.Component{c},
 		AuthenticationConfig: "apiVersion: apiserver.config.k8s.io/v1\nkind: AuthenticationConfiguration\n" + config}))
 }
 
@@ -40,7 +45,7 @@ func TestExpressionsAreKnownToAddAPrefixOrAreForAPersonToRead(t *testing.T) {
 		for _, i := range a.Door(DoorOIDC).Items {
 			if strings.HasPrefix(i.ID, "expression:") {
 				got = i.Title
-				if i.Risk != High || !i.Admin {
+				if i.Risk != inventory.High || !i.Admin {
 					t.Errorf("%s: risk %s", expression, i.Risk)
 				}
 			}
@@ -58,7 +63,7 @@ func TestExpressionsAreKnownToAddAPrefixOrAreForAPersonToRead(t *testing.T) {
   - expression: "user.groups.all(g, !g.startsWith('system:'))"
 `)
 	for _, i := range a.Door(DoorOIDC).Items {
-		if strings.HasPrefix(i.ID, "expression:") && i.Risk != Low {
+		if strings.HasPrefix(i.ID, "expression:") && i.Risk != inventory.Low {
 			t.Errorf("a rule refuses system:, and the risk is %s", i.Risk)
 		}
 	}

@@ -1,8 +1,10 @@
-package inventory
+package doors
 
 import (
 	"slices"
 	"time"
+
+	"github.com/breakglassd/breakglass/internal/inventory"
 )
 
 // ItemKind is what a recertification item is about.
@@ -21,12 +23,12 @@ const (
 
 // An Item is one thing of a cluster that a person answers for: keep or take away.
 type Item struct {
-	ID       string   `json:"id"` // "cluster/kind/hash"; stable over scans
-	Cluster  string   `json:"cluster"`
-	Kind     ItemKind `json:"kind"`
-	Title    string   `json:"title"`
-	Evidence []string `json:"evidence"` // what was seen and where, line by line
-	Risk     Severity `json:"risk"`
+	ID       string             `json:"id"` // "cluster/kind/hash"; stable over scans
+	Cluster  string             `json:"cluster"`
+	Kind     ItemKind           `json:"kind"`
+	Title    string             `json:"title"`
+	Evidence []string           `json:"evidence"` // what was seen and where, line by line
+	Risk     inventory.Severity `json:"risk"`
 	// Admin says that it is equal to cluster-admin or a way to it: two people must answer.
 	Admin bool `json:"admin,omitempty"`
 	// People are the users that it is about, as the API server knows them, sorted: nobody answers for themselves.

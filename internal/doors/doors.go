@@ -1,4 +1,4 @@
-package inventory
+package doors
 
 import (
 	"cmp"
@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/breakglassd/breakglass/internal/controlplane"
+	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/text"
 )
 
@@ -34,9 +36,9 @@ func (j *judge) doors() []Door {
 			}
 			d.saw("%s", why)
 		}
-		d.Risk = Info
+		d.Risk = inventory.Info
 		for _, i := range d.Items {
-			d.Risk = worst(d.Risk, i.Risk)
+			d.Risk = inventory.Worst(d.Risk, i.Risk)
 		}
 		out = append(out, d)
 	}
@@ -75,7 +77,8 @@ func (j *judge) hidden(program string) string {
 	case len(seen) == 0:
 		return "no static pod shows the command line of " + program + ", and other pods can be made by anybody who may"
 	case len(blind) > 0:
-		return fmt.Sprintf("on %d control-plane nodes no static pod shows the command line of %s: %s", len(blind), program, few(blind, 3))
+		return fmt.Sprintf("on %d control-plane nodes no static pod shows the command line of %s: %s", len(blind), program,
+			inventory.Few(blind, 3))
 	}
 	return ""
 }
@@ -117,8 +120,8 @@ func (j *judge) lacking(names ...string) (evidence, tellable string) {
 }
 
 // components are the programs of a name whose command line is known.
-func (j *judge) components(name string) []Component {
-	var out []Component
+func (j *judge) components(name string) []controlplane.Component {
+	var out []controlplane.Component
 	for _, c := range j.s.Components {
 		if c.Name == name {
 			out = append(out, c)
@@ -141,7 +144,7 @@ const giveManifest = "let the scan read pods in kube-system, if the control plan
 func (j *judge) unseen(d Door, program string) Door {
 	d.State, d.Tellable = CannotTell, giveManifest
 	d.saw("no pod in kube-system and no given file shows the command line of %s", program)
-	if e, _ := j.lacking(SourcePods); e != "" {
+	if e, _ := j.lacking(inventory.SourcePods); e != "" {
 		d.saw("%s", e)
 	}
 	return d
@@ -153,11 +156,11 @@ func (j *judge) clientCA() Door {
 	d := Door{ID: DoorClientCA, Title: "X.509 client certificates",
 		Advice: "know who holds the key of each CA; take those out of --client-ca-file that nobody needs"}
 	auth := j.s.Authentication
-	if !j.s.Read(SourceAuthentication) {
-		e, t := j.lacking(SourceAuthentication)
+	if !j.s.Read(inventory.SourceAuthentication) {
+		e, t := j.lacking(inventory.SourceAuthentication)
 		d.saw("%s", e)
 		d.Tellable = t
-		if !j.s.Read(SourceHandshake) {
+		if !j.s.Read(inventory.SourceHandshake) {
 			d.State = CannotTell
 			return d
 		}
@@ -166,9 +169,9 @@ func (j *judge) clientCA() Door {
 		d.State = Absent
 		for _, name := range j.s.Server.ClientCAs {
 			d.State = Present
-			j.put(&d, "the TLS handshake", DoorItem{ID: digest("handshake", name), Title: "a CA named " + text.Name(name) +
+			j.put(&d, "the TLS handshake", DoorItem{ID: inventory.Digest("handshake", name), Title: "a CA named " + text.Name(name) +
 				" may sign client certificates",
-				Risk: Info})
+				Risk: inventory.Info})
 		}
 		return d
 	}
@@ -187,7 +190,7 @@ func (j *judge) clientCA() Door {
 	for _, ca := range auth.ClientCAs {
 		until := ca.NotAfter
 		i := DoorItem{ID: ca.Fingerprint, Title: fmt.Sprintf("CA %s may sign client certificates until %s (%s)", text.Name(ca.Subject),
-			day(ca.NotAfter), ca.Key), Risk: Info,
+			day(ca.NotAfter), ca.Key), Risk: inventory.Info,
 			Until: &until, Grants: []string{"any user and group by a certificate"},
 			Advice: "take it out of the file that --client-ca-file names if nobody needs it"}
 		switch {
@@ -196,11 +199,12 @@ func (j *judge) clientCA() Door {
 		case ca.Fingerprint == j.s.Server.CAFingerprint || theirs == 1:
 			i.Expected, i.Why = true, "is the cluster's own CA"
 		default:
-			i.Risk, i.Admin, i.Text = Medium, true, "It is neither the cluster's own CA nor this daemon's: whoever holds its key can be any user."
+			i.Risk, i.Admin, i.Text = inventory.Medium, true, "It is neither the cluster's own CA nor this daemon's: whoever holds its key can be "+
+				"any user."
 		}
 		j.caProblems(&i, ca)
-		if j.s.Read(SourceHandshake) && len(j.s.Server.ClientCAs) > 0 && !slices.Contains(j.s.Server.ClientCAs, ca.Subject) {
-			i.Risk, i.Expected = worst(i.Risk, Medium), false
+		if j.s.Read(inventory.SourceHandshake) && len(j.s.Server.ClientCAs) > 0 && !slices.Contains(j.s.Server.ClientCAs, ca.Subject) {
+			i.Risk, i.Expected = inventory.Worst(i.Risk, inventory.Medium), false
 			i.Text = strings.TrimSpace(i.Text + " The API server does not accept it any more, but what reads this ConfigMap (scheduler, " +
 				"controller manager, extension API servers) may.")
 			i.Advice = "delete the ConfigMap, which the API server makes again, and restart the extension API servers"
@@ -210,51 +214,51 @@ func (j *judge) clientCA() Door {
 	return d
 }
 
-func (j *judge) ours(ca CA) bool {
+func (j *judge) ours(ca inventory.CA) bool {
 	return slices.Contains(j.o.OurCAs, ca.Fingerprint) || slices.Contains(j.o.OurCAs, ca.KeyID)
 }
 
 // caProblems adds what is wrong with a CA as such.
-func (j *judge) caProblems(i *DoorItem, ca CA) {
-	add := func(s Severity, text string) {
-		i.Risk, i.Expected = worst(i.Risk, s), false
+func (j *judge) caProblems(i *DoorItem, ca inventory.CA) {
+	add := func(s inventory.Severity, text string) {
+		i.Risk, i.Expected = inventory.Worst(i.Risk, s), false
 		i.Text = strings.TrimSpace(i.Text + " " + text)
 	}
 	switch {
 	case !j.o.Now.Before(ca.NotAfter):
-		add(Low, "It has expired; it is of no use and can be taken out.")
+		add(inventory.Low, "It has expired; it is of no use and can be taken out.")
 	case ca.NotAfter.Sub(j.o.Now) < 30*24*time.Hour && ca.NotAfter.Sub(ca.NotBefore) > 90*24*time.Hour:
-		add(Medium, "It expires within 30 days: then no certificate of it works.")
+		add(inventory.Medium, "It expires within 30 days: then no certificate of it works.")
 	}
 	if bits, ok := strings.CutPrefix(ca.Key, "RSA "); ok {
 		if n, err := strconv.Atoi(bits); err == nil && n < 2048 {
-			add(High, "Its key is shorter than 2048 bits.")
+			add(inventory.High, "Its key is shorter than 2048 bits.")
 		}
 	}
 	if strings.Contains(ca.Signature, "SHA1") || strings.Contains(ca.Signature, "MD5") {
-		add(Low, "It is signed with "+ca.Signature+".")
+		add(inventory.Low, "It is signed with "+ca.Signature+".")
 	}
 	if ca.NotAfter.Sub(ca.NotBefore) > 11*365*24*time.Hour {
-		add(Low, "It is valid for more than eleven years; kubeadm's is valid for ten.")
+		add(inventory.Low, "It is valid for more than eleven years; kubeadm's is valid for ten.")
 	}
 	if !ca.IsCA {
-		add(Medium, "It is not marked as a CA: one certificate is pinned here, and its holder gets in.")
+		add(inventory.Medium, "It is not marked as a CA: one certificate is pinned here, and its holder gets in.")
 	}
 }
 
 // installers are the names that installers give to the first user.
-var installers = map[Subject]string{
-	{Kind: Group, Name: "kubeadm:cluster-admins"}:                        "That is whom kubeadm puts into admin.conf",
-	{Kind: User, Name: "kubernetes-admin"}:                               "The user of kubeadm's admin.conf",
-	{Kind: User, Name: "kubernetes-super-admin"}:                         "The user of kubeadm's super-admin.conf",
-	{Kind: User, Name: "masterclient"}:                                   "The user of AKS local accounts",
-	{Kind: User, Name: "kube-admin"}:                                     "The user of RKE",
-	{Kind: User, Name: "system:admin"}:                                   "The user of k3s and OpenShift installers",
-	{Kind: User, Name: "minikube-user"}:                                  "The user of minikube",
-	{Kind: User, Name: "kubecfg"}:                                        "The user of kops",
-	{Kind: User, Name: "client"}:                                         "The user of GKE client certificates",
-	{Kind: Group, Name: "system:cluster-admins"}:                         "The group of OpenShift's administrators",
-	{Kind: ServiceAccount, Namespace: "kube-system", Name: "admin-user"}: "The account that dashboards are opened with",
+var installers = map[inventory.Subject]string{
+	{Kind: inventory.Group, Name: "kubeadm:cluster-admins"}:                        "That is whom kubeadm puts into admin.conf",
+	{Kind: inventory.User, Name: "kubernetes-admin"}:                               "The user of kubeadm's admin.conf",
+	{Kind: inventory.User, Name: "kubernetes-super-admin"}:                         "The user of kubeadm's super-admin.conf",
+	{Kind: inventory.User, Name: "masterclient"}:                                   "The user of AKS local accounts",
+	{Kind: inventory.User, Name: "kube-admin"}:                                     "The user of RKE",
+	{Kind: inventory.User, Name: "system:admin"}:                                   "The user of k3s and OpenShift installers",
+	{Kind: inventory.User, Name: "minikube-user"}:                                  "The user of minikube",
+	{Kind: inventory.User, Name: "kubecfg"}:                                        "The user of kops",
+	{Kind: inventory.User, Name: "client"}:                                         "The user of GKE client certificates",
+	{Kind: inventory.Group, Name: "system:cluster-admins"}:                         "The group of OpenShift's administrators",
+	{Kind: inventory.ServiceAccount, Namespace: "kube-system", Name: "admin-user"}: "The account that dashboards are opened with",
 }
 
 func (j *judge) firstUser() Door {
@@ -262,34 +266,36 @@ func (j *judge) firstUser() Door {
 		Advice: "know where every copy of admin.conf and super-admin.conf is; seal them; once another way is proven, delete the binding",
 		Tellable: "a certificate of system:masters needs no binding and leaves no object: look for its use in the audit log, and for the file " +
 			"where the cluster was made"}
-	if !j.s.Read(SourceClusterBindings) {
-		e, t := j.lacking(SourceClusterBindings)
+	if !j.s.Read(inventory.SourceClusterBindings) {
+		e, t := j.lacking(inventory.SourceClusterBindings)
 		d.saw("%s", e)
 		d.Tellable = t + "; " + d.Tellable
 		return d
 	}
 	d.saw("%d ClusterRoleBindings and %d RoleBindings were searched for the names that installers use", len(j.s.ClusterBindings),
 		len(j.s.Bindings))
-	for _, bindings := range [][]Binding{j.s.ClusterBindings, j.s.Bindings} {
+	for _, bindings := range [][]inventory.Binding{j.s.ClusterBindings, j.s.Bindings} {
 		for n := range bindings {
 			b := &bindings[n]
 			for _, s := range b.Subjects {
-				why, known := installers[normal(s)]
-				masters := s.Kind == Group && s.Name == mastersGroup && b.Name != "cluster-admin"
+				why, known := installers[inventory.Normal(s)]
+				masters := s.Kind == inventory.Group && s.Name == inventory.MastersGroup && b.Name != "cluster-admin"
 				if !known && !masters {
 					continue
 				}
-				i := DoorItem{ID: digest(b.Ref().String(), s.String()), Title: fmt.Sprintf("%s gives %s to %s", b.Ref(), text.Name(b.RoleName), s),
-					Risk: High, Text: why + ".",
-					Grants: []string{b.RoleKind + " " + b.RoleName}, TakeAway: takeAway(b,
+				i := DoorItem{ID: inventory.Digest(b.Ref().String(), s.String()), Title: fmt.Sprintf("%s gives %s to %s", b.Ref(),
+					text.Name(b.RoleName), s),
+					Risk: inventory.High, Text: why + ".",
+					Grants: []string{b.RoleKind + " " + b.RoleName}, TakeAway: inventory.RemoveSubject(b,
 						s), People: userOf(s), Groups: groupOf(s), Admin: b.Namespace == "" &&
 						b.RoleName == "cluster-admin"}
 				if masters {
-					i.Risk, i.Admin, i.Text = Low, false, "The group has everything without it; a binding suggests that somebody uses it."
+					i.Risk, i.Admin, i.Text = inventory.Low, false, "The group has everything without it; a binding suggests that somebody uses it."
 				} else {
 					d.State = Present
 				}
-				if s.Kind == Group && b.Namespace == "" && b.Name == "kubeadm:cluster-admins" && s.Name == b.Name && b.RoleName == "cluster-admin" {
+				if s.Kind == inventory.Group && b.Namespace == "" && b.Name == "kubeadm:cluster-admins" && s.Name == b.Name &&
+					b.RoleName == "cluster-admin" {
 					i.Expected, i.Why = true, "kubeadm makes it"
 				}
 				j.put(&d, b.Ref().String(), i)
@@ -305,11 +311,11 @@ func (j *judge) csrs() Door {
 	d := Door{ID: DoorCSR, Title: "client certificates through the CSR API",
 		Advice: "let nobody approve for " + apiserverClient + " who is no reviewer; nothing revokes such a certificate: take away what its " +
 			"user and groups are bound to"}
-	if j.s.Read(SourceCSRs) {
+	if j.s.Read(inventory.SourceCSRs) {
 		d.saw("%d CertificateSigningRequests are there; Kubernetes deletes them an hour after they were signed, and after a day at the latest",
 			len(j.s.CSRs))
 	} else {
-		e, t := j.lacking(SourceCSRs)
+		e, t := j.lacking(inventory.SourceCSRs)
 		d.saw("%s", e)
 		d.Tellable = t
 	}
@@ -319,19 +325,20 @@ func (j *judge) csrs() Door {
 		if c.Signer != apiserverClient && (!kubelets || byNode) || c.Denied || c.Expires != nil && !j.o.Now.Before(*c.Expires) {
 			continue
 		}
-		i := DoorItem{ID: c.Name, Until: c.Expires, Risk: Medium, Grants: []string{"user " + c.Subject},
+		i := DoorItem{ID: c.Name, Until: c.Expires, Risk: inventory.Medium, Grants: []string{"user " + c.Subject},
 			Text: fmt.Sprintf("Asked for by %s.", text.Name(c.Requester)), People: []string{c.Subject, c.Requester}, Groups: c.Groups,
-			Admin: slices.Contains(c.Groups, mastersGroup), Advice: "it cannot be revoked: take away the bindings of its user and groups, or " +
+			Admin: slices.Contains(c.Groups, inventory.MastersGroup),
+			Advice: "it cannot be revoked: take away the bindings of its user and groups, or " +
 				"change the CA"}
-		subjects := []Subject{{Kind: User, Name: c.Subject}}
+		subjects := []inventory.Subject{{Kind: inventory.User, Name: c.Subject}}
 		for _, g := range c.Groups {
 			i.Grants = append(i.Grants, "group "+g)
-			subjects = append(subjects, Subject{Kind: Group, Name: g})
+			subjects = append(subjects, inventory.Subject{Kind: inventory.Group, Name: g})
 		}
 		slices.Sort(i.Grants)
 		for _, p := range j.powers {
 			if slices.Contains(subjects, p.Subject) {
-				i.Risk = worst(i.Risk, p.Severity)
+				i.Risk = inventory.Worst(i.Risk, p.Severity)
 			}
 		}
 		who := "user " + text.Name(c.Subject)
@@ -347,8 +354,8 @@ func (j *judge) csrs() Door {
 		case c.Approved:
 			i.Title = fmt.Sprintf("CertificateSigningRequest %s is approved for %s", text.Name(c.Name), who)
 		default:
-			i.Title, i.Risk = fmt.Sprintf("CertificateSigningRequest %s asks for %s", text.Name(c.Name), who), Low
-			i.TakeAway, i.Advice = kubectl("certificate deny", Ref{Name: c.Name}), ""
+			i.Title, i.Risk = fmt.Sprintf("CertificateSigningRequest %s asks for %s", text.Name(c.Name), who), inventory.Low
+			i.TakeAway, i.Advice = inventory.Kubectl("certificate deny", inventory.Ref{Name: c.Name}), ""
 		}
 		if c.Approval != "" {
 			i.Text += " Approval says: " + text.Name(c.Approval) + "."
@@ -358,12 +365,12 @@ func (j *judge) csrs() Door {
 	}
 	signs, managers := false, j.components("kube-controller-manager")
 	for _, c := range managers {
-		_, all := c.flag("cluster-signing-cert-file")
-		_, client := c.flag("cluster-signing-kube-apiserver-client-cert-file")
+		_, all := c.Flag("cluster-signing-cert-file")
+		_, client := c.Flag("cluster-signing-kube-apiserver-client-cert-file")
 		signs = signs || all || client
-		if text, ok := c.flag("cluster-signing-duration"); ok {
+		if text, ok := c.Flag("cluster-signing-duration"); ok {
 			if t, err := time.ParseDuration(text); err == nil && t > 366*24*time.Hour {
-				j.put(&d, c.Where, DoorItem{ID: "duration", Title: "certificates through the CSR API may be valid for " + text, Risk: Medium,
+				j.put(&d, c.Where, DoorItem{ID: "duration", Title: "certificates through the CSR API may be valid for " + text, Risk: inventory.Medium,
 					Advice: "set --cluster-signing-duration to days"})
 			}
 		}
@@ -374,7 +381,7 @@ func (j *judge) csrs() Door {
 			approvers = append(approvers, p.Subject.String())
 		}
 	}
-	d.saw("besides who may do everything, %d subjects may approve: %s", len(approvers), few(approvers, 5))
+	d.saw("besides who may do everything, %d subjects may approve: %s", len(approvers), inventory.Few(approvers, 5))
 	switch {
 	case d.State == Present:
 	case len(managers) > 0 && !signs && j.hidden("kube-controller-manager") == "":
@@ -395,14 +402,14 @@ func (j *judge) accountTokens() Door {
 		"the audit log show them"
 	d := Door{ID: DoorSATokens, Title: "service-account tokens", State: CannotTell, Tellable: bound,
 		Advice: "delete tokens that never expire; let programs use projected tokens, which end with their pod"}
-	powers := map[Subject]Severity{}
+	powers := map[inventory.Subject]inventory.Severity{}
 	for _, p := range j.powers {
 		powers[p.Subject] = p.Severity
 	}
-	if j.s.Read(SourceTokenSecrets) {
+	if j.s.Read(inventory.SourceTokenSecrets) {
 		d.saw("%d Secrets of type kubernetes.io/service-account-token are there", len(j.s.TokenSecrets))
 	} else {
-		e, t := j.lacking(SourceTokenSecrets)
+		e, t := j.lacking(inventory.SourceTokenSecrets)
 		d.saw("%s", e)
 		if t != "" {
 			d.Tellable = t + ", which is the right to read their contents too: RBAC knows no right to see only that they are there; " + bound
@@ -410,10 +417,10 @@ func (j *judge) accountTokens() Door {
 		for _, acc := range j.s.Accounts {
 			for _, name := range acc.Secrets {
 				d.State = Present
-				j.put(&d, "service account "+acc.Namespace+"/"+acc.Name, DoorItem{ID: acc.Namespace + "/" + name, Risk: Medium,
+				j.put(&d, "service account "+acc.Namespace+"/"+acc.Name, DoorItem{ID: acc.Namespace + "/" + name, Risk: inventory.Medium,
 					Title: fmt.Sprintf("Secret %s/%s may hold a token of service account %s that never expires", text.Name(acc.Namespace), text.Name(name),
 						text.Name(acc.Name)),
-					TakeAway: kubectl("delete", Ref{Kind: "Secret", Namespace: acc.Namespace, Name: name})})
+					TakeAway: inventory.Kubectl("delete", inventory.Ref{Kind: "Secret", Namespace: acc.Namespace, Name: name})})
 			}
 		}
 	}
@@ -421,11 +428,12 @@ func (j *judge) accountTokens() Door {
 		d.saw("Kubernetes records their use since %s", j.s.TrackingSince)
 	}
 	for _, t := range j.s.TokenSecrets {
-		sub := Subject{Kind: ServiceAccount, Namespace: t.Namespace, Name: t.Account}
+		sub := inventory.Subject{Kind: inventory.ServiceAccount, Namespace: t.Namespace, Name: t.Account}
 		i := DoorItem{ID: t.Namespace + "/" + t.Name, Title: fmt.Sprintf("Secret %s/%s is a token of %s that never expires",
 			text.Name(t.Namespace),
 			text.Name(t.Name), sub),
-			Risk: worst(Medium, powers[sub]), Grants: []string{sub.String()}, TakeAway: kubectl("delete", Ref{Kind: "Secret",
+			Risk: inventory.Worst(inventory.Medium, powers[sub]), Grants: []string{sub.String()},
+			TakeAway: inventory.Kubectl("delete", inventory.Ref{Kind: "Secret",
 				Namespace: t.Namespace, Name: t.Name}),
 			Text: "It was made on " + day(t.Created) + ". Whoever read it once can use it for ever.", Orphan: j.rbac.Missing(sub)}
 		if used, err := time.Parse(time.DateOnly, t.LastUsed); err == nil {
@@ -433,7 +441,7 @@ func (j *judge) accountTokens() Door {
 			i.Text += " It was last used on " + t.LastUsed + "."
 		}
 		if t.Invalid != "" || i.Orphan {
-			i.Risk = Low
+			i.Risk = inventory.Low
 			i.Text += " It does not work now."
 		}
 		d.State = Present
@@ -445,23 +453,23 @@ func (j *judge) accountTokens() Door {
 			makers = append(makers, p.Subject.String())
 		}
 	}
-	d.saw("besides who may do everything, %d subjects may make tokens: %s", len(makers), few(makers, 5))
+	d.saw("besides who may do everything, %d subjects may make tokens: %s", len(makers), inventory.Few(makers, 5))
 	d.saw("which tokens were asked for, and how long they are valid, is in the audit log only (creates of serviceaccounts/token)")
 	for _, c := range j.components("kube-apiserver") {
-		if !c.on("service-account-lookup", true) {
+		if !c.On("service-account-lookup", true) {
 			j.put(&d, c.Where, DoorItem{ID: "lookup",
-				Title: "tokens of deleted service accounts and Secrets still work (--service-account-lookup=false)", Risk: High,
+				Title: "tokens of deleted service accounts and Secrets still work (--service-account-lookup=false)", Risk: inventory.High,
 				Advice: "remove the flag"})
 		}
-		if text, ok := c.flag("service-account-max-token-expiration"); ok {
+		if text, ok := c.Flag("service-account-max-token-expiration"); ok {
 			if t, err := time.ParseDuration(text); err == nil && t > 366*24*time.Hour {
-				j.put(&d, c.Where, DoorItem{ID: "max", Title: "tokens may be asked for that are valid for " + text, Risk: Medium,
+				j.put(&d, c.Where, DoorItem{ID: "max", Title: "tokens may be asked for that are valid for " + text, Risk: inventory.Medium,
 					Advice: "lower --service-account-max-token-expiration"})
 			}
 		}
 		if issuers := c.Flags["service-account-issuer"]; len(issuers) > 1 {
 			j.put(&d, c.Where, DoorItem{ID: "issuers", Title: fmt.Sprintf("tokens of %d issuers are accepted: %s", len(issuers),
-				strings.Join(issuers, ", ")), Risk: Low,
+				strings.Join(issuers, ", ")), Risk: inventory.Low,
 				Text:   "All but the first are from before a change and should end.",
 				Advice: "remove the old --service-account-issuer once its tokens have expired"})
 		}
@@ -478,16 +486,16 @@ func (j *judge) bootstrapTokens() Door {
 	unseen := j.hidden("kube-apiserver")
 	accepts := ""
 	for _, c := range j.components("kube-apiserver") {
-		if c.on("enable-bootstrap-token-auth", false) {
+		if c.On("enable-bootstrap-token-auth", false) {
 			accepts = c.Where
 		}
 	}
 	enabled := accepts != "" || unseen != ""
-	read := j.s.Read(SourceBootstrap)
+	read := j.s.Read(inventory.SourceBootstrap)
 	if read {
 		d.saw("%d Secrets of type bootstrap.kubernetes.io/token are in kube-system", len(j.s.BootstrapTokens))
 	} else {
-		e, t := j.lacking(SourceBootstrap)
+		e, t := j.lacking(inventory.SourceBootstrap)
 		d.saw("%s", e)
 		d.Tellable = t + " in kube-system, which is the right to read the tokens themselves: their lifetime is in the data of the Secret"
 	}
@@ -504,31 +512,32 @@ func (j *judge) bootstrapTokens() Door {
 		d.State = CannotTell
 	}
 	for _, t := range j.s.BootstrapTokens {
-		i := DoorItem{ID: t.ID, Until: t.Expires, Risk: Medium, Title: "bootstrap token " + text.Name(t.ID),
-			Grants:   []string{"system:bootstrappers"},
-			TakeAway: kubectl("delete", Ref{Kind: "Secret", Namespace: systemNamespace, Name: "bootstrap-token-" + t.ID})}
+		i := DoorItem{ID: t.ID, Until: t.Expires, Risk: inventory.Medium, Title: "bootstrap token " + text.Name(t.ID),
+			Grants: []string{"system:bootstrappers"},
+			TakeAway: inventory.Kubectl("delete", inventory.Ref{Kind: "Secret", Namespace: inventory.SystemNamespace, Name: "bootstrap-token-" +
+				t.ID})}
 		i.Grants = append(i.Grants, t.Groups...)
 		slices.Sort(i.Grants)
 		dead := t.Expires != nil && !j.o.Now.Before(*t.Expires)
 		switch {
 		case dead:
-			i.Risk, i.Title = Info, i.Title+" has expired"
+			i.Risk, i.Title = inventory.Info, i.Title+" has expired"
 		case !enabled || !t.Authentication:
-			i.Risk, i.Title = Info, i.Title+" is there and cannot be signed in with"
+			i.Risk, i.Title = inventory.Info, i.Title+" is there and cannot be signed in with"
 		case t.Expires == nil:
-			i.Risk, i.Title = High, i.Title+" never expires"
+			i.Risk, i.Title = inventory.High, i.Title+" never expires"
 			i.Text = "Whoever has it can have a node's certificate signed, and then read what that node may read."
 		case t.Expires.Sub(j.o.Now) > 48*time.Hour:
 			i.Title += " is valid until " + day(*t.Expires)
 		default:
-			i.Risk, i.Title = Low, i.Title+" is valid until "+t.Expires.UTC().Format(time.RFC3339)
+			i.Risk, i.Title = inventory.Low, i.Title+" is valid until "+t.Expires.UTC().Format(time.RFC3339)
 		}
 		for _, g := range t.Groups {
-			if i.Risk != Info {
-				i.Risk = worst(i.Risk, j.rbac.Worst(Subject{Kind: Group, Name: g}))
+			if i.Risk != inventory.Info {
+				i.Risk = inventory.Worst(i.Risk, j.rbac.Worst(inventory.Subject{Kind: inventory.Group, Name: g}))
 			}
 		}
-		if i.Risk != Info {
+		if i.Risk != inventory.Info {
 			d.State = Present
 		}
 		j.put(&d, "Secret kube-system/bootstrap-token-"+t.ID, i)
@@ -545,18 +554,18 @@ func (j *judge) staticTokens() Door {
 	}
 	for _, c := range api {
 		d.saw("command line of %s", c.Where)
-		if file, ok := c.flag("token-auth-file"); ok && file != "" {
+		if file, ok := c.Flag("token-auth-file"); ok && file != "" {
 			d.State = Present
 			j.put(&d, c.Where, DoorItem{ID: "token:" + file, Title: "tokens in the file " + text.Name(file) + " sign in as whom the file says",
-				Risk:  High,
+				Risk:  inventory.High,
 				Admin: true, Advice: d.Advice,
 				Text: "Whoever can write the file, or read it once, is any user in it, system:masters included. Who is in it is not visible from " +
 					"outside: review the file."})
 		}
-		if file, ok := c.flag("basic-auth-file"); ok && file != "" {
+		if file, ok := c.Flag("basic-auth-file"); ok && file != "" {
 			d.State = Present
 			j.put(&d, c.Where, DoorItem{ID: "basic:" + file, Title: "passwords in the file " + text.Name(file) + " sign in as whom the file says",
-				Risk: High, Admin: true, Advice: "remove --basic-auth-file, which Kubernetes 1.19 gave up"})
+				Risk: inventory.High, Admin: true, Advice: "remove --basic-auth-file, which Kubernetes 1.19 gave up"})
 		}
 	}
 	return d
@@ -566,22 +575,22 @@ func (j *judge) oidc() Door {
 	d := Door{ID: DoorOIDC, Title: "OIDC and structured authentication", State: Absent,
 		Advice: "give the names and groups of each issuer a prefix, so that it cannot name a system: user or group"}
 	api := j.components("kube-apiserver")
-	config, err := parseAuthentication([]byte(j.s.AuthenticationConfig))
+	config, err := controlplane.ParseAuthentication([]byte(j.s.AuthenticationConfig))
 	if len(api) == 0 && j.s.AuthenticationConfig == "" {
 		return j.unseen(d, "kube-apiserver")
 	}
 	for _, c := range api {
 		d.saw("command line of %s", c.Where)
-		if issuer, ok := c.flag("oidc-issuer-url"); ok && issuer != "" {
+		if issuer, ok := c.Flag("oidc-issuer-url"); ok && issuer != "" {
 			d.State = Present
-			name, named := c.flag("oidc-username-prefix")
-			claim, _ := c.flag("oidc-username-claim")
-			groupsClaim, groups := c.flag("oidc-groups-claim")
-			groupsPrefix, _ := c.flag("oidc-groups-prefix")
-			j.issuer(&d, c.Where, issuer, named && (name == "-" || !guards(name)) || !named && claim == "email" && c.Blind == "",
-				groups && groupsClaim != "" && !guards(groupsPrefix) && (groupsPrefix != "" || c.Blind == ""))
+			name, named := c.Flag("oidc-username-prefix")
+			claim, _ := c.Flag("oidc-username-claim")
+			groupsClaim, groups := c.Flag("oidc-groups-claim")
+			groupsPrefix, _ := c.Flag("oidc-groups-prefix")
+			j.issuer(&d, c.Where, issuer, named && (name == "-" || !controlplane.Guards(name)) || !named && claim == "email" && c.Blind == "",
+				groups && groupsClaim != "" && !controlplane.Guards(groupsPrefix) && (groupsPrefix != "" || c.Blind == ""))
 		}
-		if file, ok := c.flag("authentication-config"); ok && file != "" && j.s.AuthenticationConfig == "" {
+		if file, ok := c.Flag("authentication-config"); ok && file != "" && j.s.AuthenticationConfig == "" {
 			d.saw("%s reads its authentication configuration from %s, which the API does not show", c.Where, file)
 			d.Tellable = "give the scan the file " + file + " " + AuthenticationConfigHow
 			if d.State != Present {
@@ -599,15 +608,15 @@ func (j *judge) oidc() Door {
 		for _, jwt := range config.JWT {
 			d.State = Present
 			m := jwt.ClaimMappings
-			j.issuer(&d, "the authentication configuration", jwt.Issuer.URL, m.Username.Claim != "" && !guards(m.Username.Prefix),
-				m.Groups.Claim != "" && !guards(m.Groups.Prefix))
+			j.issuer(&d, "the authentication configuration", jwt.Issuer.URL, m.Username.Claim != "" && !controlplane.Guards(m.Username.Prefix),
+				m.Groups.Claim != "" && !controlplane.Guards(m.Groups.Prefix))
 			users, groups := jwt.RefusesSystemNames()
 			j.expression(&d, jwt.Issuer.URL, "user names", m.Username, users)
 			j.expression(&d, jwt.Issuer.URL, "groups", m.Groups, groups)
 		}
-		if config.unknown != "" {
-			d.saw("in the authentication configuration that was given, this was not understood: %s", config.unknown)
-			d.Tellable = "read what was not understood in the authentication configuration: " + config.unknown
+		if config.Unknown != "" {
+			d.saw("in the authentication configuration that was given, this was not understood: %s", config.Unknown)
+			d.Tellable = "read what was not understood in the authentication configuration: " + config.Unknown
 			if d.State != Present {
 				d.State = CannotTell
 			}
@@ -617,12 +626,12 @@ func (j *judge) oidc() Door {
 }
 
 // expression judges how an expression makes names of what an issuer writes. One of a form that is not known may make any name.
-func (j *judge) expression(d *Door, issuer, what string, c claim, refused bool) {
-	prefixed, known := c.reads()
+func (j *judge) expression(d *Door, issuer, what string, c controlplane.Claim, refused bool) {
+	prefixed, known := c.Reads()
 	if c.Expression == "" || prefixed {
 		return
 	}
-	i := DoorItem{ID: "expression:" + issuer + what, Risk: High, Admin: what == "groups", Advice: d.Advice,
+	i := DoorItem{ID: "expression:" + issuer + what, Risk: inventory.High, Admin: what == "groups", Advice: d.Advice,
 		Title: fmt.Sprintf("the %s of issuer %s come from the expression %s, which adds no prefix", what, text.Name(issuer),
 			text.Name(c.Expression)),
 		Text: "What the issuer writes into a token is then taken as it is, system:masters included."}
@@ -633,7 +642,7 @@ func (j *judge) expression(d *Door, issuer, what string, c claim, refused bool) 
 			"Without one, what the issuer writes is taken as it is, system:masters included."
 	}
 	if refused {
-		i.Risk, i.Admin = Low, false
+		i.Risk, i.Admin = inventory.Low, false
 		i.Text = "Names that begin with system: are refused by a rule (userValidationRules). " +
 			"It can still name a user or group that somebody has bound."
 	}
@@ -642,17 +651,18 @@ func (j *judge) expression(d *Door, issuer, what string, c claim, refused bool) 
 
 // issuer adds an issuer of tokens and what is missing in how it is trusted.
 func (j *judge) issuer(d *Door, where, issuer string, plainNames, plainGroups bool) {
-	j.put(d, where, DoorItem{ID: "issuer:" + issuer, Title: "tokens of " + text.Name(issuer) + " sign in", Risk: Low,
+	j.put(d, where, DoorItem{ID: "issuer:" + issuer, Title: "tokens of " + text.Name(issuer) + " sign in", Risk: inventory.Low,
 		Text:   "Whoever administers it can be any user that it may name.",
 		Grants: []string{"users and groups that " + issuer + " names"},
 		Advice: "review who administers it, and that it asks for a second factor", Expected: true, Why: "is how people sign in every day"})
 	if plainNames {
-		j.put(d, where, DoorItem{ID: "names:" + issuer, Title: "user names of " + text.Name(issuer) + " get no prefix", Risk: Medium,
+		j.put(d, where, DoorItem{ID: "names:" + issuer, Title: "user names of " + text.Name(issuer) + " get no prefix", Risk: inventory.Medium,
 			Text: "It can name a user that Kubernetes or somebody else knows.", Advice: d.Advice})
 	}
 	if plainGroups {
-		j.put(d, where, DoorItem{ID: "groups:" + issuer, Title: "groups of " + text.Name(issuer) + " get no prefix", Risk: High, Admin: true,
-			Text: "It can put anybody into system:masters.", Advice: d.Advice})
+		j.put(d, where, DoorItem{ID: "groups:" + issuer, Title: "groups of " + text.Name(issuer) + " get no prefix", Risk: inventory.High,
+			Admin: true,
+			Text:  "It can put anybody into system:masters.", Advice: d.Advice})
 	}
 }
 
@@ -665,18 +675,20 @@ func (j *judge) webhookTokens() Door {
 	}
 	for _, c := range api {
 		d.saw("command line of %s", c.Where)
-		file, ok := c.flag("authentication-token-webhook-config-file")
+		file, ok := c.Flag("authentication-token-webhook-config-file")
 		if !ok || file == "" {
 			continue
 		}
 		d.State = Present
-		j.put(&d, c.Where, DoorItem{ID: "webhook:" + file, Title: "a webhook (" + text.Name(file) + ") says whose a token is", Risk: Medium,
+		j.put(&d, c.Where, DoorItem{ID: "webhook:" + file, Title: "a webhook (" + text.Name(file) + ") says whose a token is",
+			Risk:   inventory.Medium,
 			Admin:  true,
 			Grants: []string{"any user and group"}, Advice: d.Advice,
 			Text: "Whoever runs it can be any user, system:masters included."})
-		if text, ok := c.flag("authentication-token-webhook-cache-ttl"); ok {
+		if text, ok := c.Flag("authentication-token-webhook-cache-ttl"); ok {
 			if t, err := time.ParseDuration(text); err == nil && t > 5*time.Minute {
-				j.put(&d, c.Where, DoorItem{ID: "cache", Title: "a token that the webhook takes back works for up to " + text + " more", Risk: Medium,
+				j.put(&d, c.Where, DoorItem{ID: "cache", Title: "a token that the webhook takes back works for up to " + text + " more",
+					Risk:   inventory.Medium,
 					Advice: "lower --authentication-token-webhook-cache-ttl to the default of 2m"})
 			}
 		}
@@ -687,8 +699,8 @@ func (j *judge) webhookTokens() Door {
 func (j *judge) requestHeader() Door {
 	d := Door{ID: DoorRequestHeader, Title: "authenticating proxy (request header)", State: Absent,
 		Advice: "use a CA of its own and name the proxy's certificate in --requestheader-allowed-names"}
-	if !j.s.Read(SourceAuthentication) {
-		e, t := j.lacking(SourceAuthentication)
+	if !j.s.Read(inventory.SourceAuthentication) {
+		e, t := j.lacking(inventory.SourceAuthentication)
 		d.saw("%s", e)
 		d.State, d.Tellable = CannotTell, t
 		return d
@@ -701,23 +713,25 @@ func (j *judge) requestHeader() Door {
 		d.State = Present
 		until := ca.NotAfter
 		i := DoorItem{ID: ca.Fingerprint, Title: fmt.Sprintf("a proxy with a certificate of CA %s may say who a request is from",
-			text.Name(ca.Subject)), Risk: Low, Until: &until,
+			text.Name(ca.Subject)), Risk: inventory.Low, Until: &until,
 			Grants: []string{"any user and group by a header"}, Expected: true, Why: "is how extension API servers are told who asks",
 			Advice: d.Advice}
 		j.caProblems(&i, ca)
 		j.put(&d, where, i)
-		if slices.ContainsFunc(auth.ClientCAs, func(c CA) bool { return c.KeyID == ca.KeyID }) {
+		if slices.ContainsFunc(auth.ClientCAs, func(c inventory.CA) bool { return c.KeyID == ca.KeyID }) {
 			j.put(&d, where, DoorItem{ID: "shared:" + ca.KeyID, Title: fmt.Sprintf("CA %s signs client certificates too", text.Name(ca.Subject)),
-				Risk: Critical, Advice: d.Advice,
+				Risk: inventory.Critical, Advice: d.Advice,
 				Text: "Whoever gets an ordinary client certificate with an allowed name can say in a header that they are anybody."})
 		}
 		if j.ours(ca) {
-			j.put(&d, where, DoorItem{ID: "ours:" + ca.KeyID, Title: "the break-glass CA vouches for the authenticating proxy", Risk: Critical,
+			j.put(&d, where, DoorItem{ID: "ours:" + ca.KeyID, Title: "the break-glass CA vouches for the authenticating proxy",
+				Risk:   inventory.Critical,
 				Advice: "take it out of --requestheader-client-ca-file"})
 		}
 	}
 	if d.State == Present && len(auth.RequestHeaderNames) == 0 {
-		j.put(&d, where, DoorItem{ID: "any-name", Title: "every certificate of the proxy's CA may say who a request is from", Risk: High,
+		j.put(&d, where, DoorItem{ID: "any-name", Title: "every certificate of the proxy's CA may say who a request is from",
+			Risk:  inventory.High,
 			Admin: true, Advice: d.Advice,
 			Text: "No allowed names are set (--requestheader-allowed-names)."})
 	}
@@ -727,8 +741,8 @@ func (j *judge) requestHeader() Door {
 func (j *judge) impersonation() Door {
 	d := Door{ID: DoorImpersonation, Title: "impersonation", State: Absent,
 		Advice: "let programs impersonate named users and groups only, never all"}
-	if !j.s.Read(SourceClusterRoles, SourceClusterBindings, SourceRoles, SourceBindings) {
-		e, t := j.lacking(SourceClusterRoles, SourceClusterBindings, SourceRoles, SourceBindings)
+	if !j.s.Read(inventory.SourceClusterRoles, inventory.SourceClusterBindings, inventory.SourceRoles, inventory.SourceBindings) {
+		e, t := j.lacking(inventory.SourceClusterRoles, inventory.SourceClusterBindings, inventory.SourceRoles, inventory.SourceBindings)
 		d.saw("%s", e)
 		d.State, d.Tellable = CannotTell, t
 	}
@@ -743,9 +757,11 @@ func (j *judge) impersonation() Door {
 			continue
 		}
 		d.State = Present
-		j.put(&d, p.Via[0].String(), DoorItem{ID: digest(p.Subject.String()), Title: p.Subject.String() + " may act as others: " + few(grants, 4),
+		j.put(&d, p.Via[0].String(), DoorItem{ID: inventory.Digest(p.Subject.String()), Title: p.Subject.String() + " may act as others: " +
+			inventory.Few(grants, 4),
 			Risk: p.Severity, Grants: grants,
-			Expected: p.Expected, Why: p.Why, Orphan: p.Orphan, People: userOf(p.Subject), Groups: groupOf(p.Subject), TakeAway: j.rbac.RemoveRight(p.Subject,
+			Expected: p.Expected, Why: p.Why, Orphan: p.Orphan, People: userOf(p.Subject), Groups: groupOf(p.Subject),
+			TakeAway: j.rbac.RemoveRight(p.Subject,
 				"impersonate-")})
 	}
 	d.saw("RBAC was searched for the verb impersonate; who may do everything may impersonate too and is not listed again")
@@ -757,33 +773,33 @@ func (j *judge) anonymous() Door {
 		Advice:   "switch anonymous requests off, or leave open the health checks alone (AuthenticationConfiguration, anonymous.conditions)",
 		Tellable: "let the scan reach the API server without a credential, or " + giveManifest}
 	probe := j.s.Anonymous
-	asked := j.s.Read(SourceAnonymous) && probe.API != 0
+	asked := j.s.Read(inventory.SourceAnonymous) && probe.API != 0
 	on, unknown, limited := false, false, false // by the command lines: one API server that has it on is enough
-	given, err := parseAuthentication([]byte(j.s.AuthenticationConfig))
+	given, err := controlplane.ParseAuthentication([]byte(j.s.AuthenticationConfig))
 	if err != nil {
-		given = authenticationConfig{}
+		given = controlplane.Authentication{}
 	}
 	api := j.components("kube-apiserver")
 	for _, c := range api {
-		text, flagged := c.flag("anonymous-auth")
-		config, configured := c.flag("authentication-config")
+		text, flagged := c.Flag("anonymous-auth")
+		config, configured := c.Flag("authentication-config")
 		switch {
 		case flagged:
 			d.saw("--anonymous-auth is %s in %s", text, c.Where)
-			on = on || c.on("anonymous-auth", true)
-		case configured && (given.Kind == "" || given.unknown != ""):
+			on = on || c.On("anonymous-auth", true)
+		case configured && (given.Kind == "" || given.Unknown != ""):
 			d.saw("--anonymous-auth is not given in %s; its file %s may say more", c.Where, config)
 			unknown = true
 		case configured && given.Anonymous != nil && !given.Anonymous.Enabled:
 			d.saw("the authentication configuration that was given switches them off (anonymous), for %s", c.Where)
 		case configured && given.Anonymous != nil && len(given.Anonymous.Conditions) > 0:
 			limited = true
-			i := DoorItem{ID: "limited", Title: "anonymous requests are open for health checks alone", Risk: Info}
+			i := DoorItem{ID: "limited", Title: "anonymous requests are open for health checks alone", Risk: inventory.Info}
 			var paths []string
 			for _, p := range given.Anonymous.Conditions {
 				paths = append(paths, p.Path)
 				if !slices.Contains([]string{"/healthz", "/livez", "/readyz"}, p.Path) {
-					i.Risk, i.Title = Medium, "anonymous requests are open for more than health checks"
+					i.Risk, i.Title = inventory.Medium, "anonymous requests are open for more than health checks"
 				}
 			}
 			i.Text = "The authentication configuration that was given opens " + strings.Join(paths, ", ") + "."
@@ -806,7 +822,7 @@ func (j *judge) anonymous() Door {
 		d.State, d.Tellable = Absent, ""
 	}
 	if !asked {
-		e, _ := j.lacking(SourceAnonymous)
+		e, _ := j.lacking(inventory.SourceAnonymous)
 		d.saw("the API server was not asked without a credential %s", e)
 	} else {
 		d.saw("without a credential, GET /api is answered %d and GET /livez %d, by the one API server that was asked", probe.API, probe.Livez)
@@ -822,7 +838,7 @@ func (j *judge) anonymous() Door {
 		case probe.Livez != 401:
 			d.State, d.Tellable = Present, ""
 			j.put(&d, "the answers to requests without a credential", DoorItem{ID: "limited",
-				Title: "anonymous requests are open for health checks alone", Risk: Info})
+				Title: "anonymous requests are open for health checks alone", Risk: inventory.Info})
 		case on, limited:
 		case several > 1 && (hidden != "" || unknown): // the answer is that of one of them
 			d.Tellable = giveManifest
@@ -834,13 +850,13 @@ func (j *judge) anonymous() Door {
 		d.saw("%s", hidden)
 	}
 	if on || asked && probe.API != 401 {
-		j.put(&d, "the API server", DoorItem{ID: "on", Title: "requests without a credential are those of system:anonymous", Risk: Low,
+		j.put(&d, "the API server", DoorItem{ID: "on", Title: "requests without a credential are those of system:anonymous", Risk: inventory.Low,
 			Expected: true, Why: "is the default of Kubernetes", Advice: d.Advice,
 			Text: "A mistake in a binding then opens the cluster to everybody who reaches it."})
 	}
 	if d.State == Present && probe.API == 200 {
 		j.put(&d, "the answers to requests without a credential", DoorItem{ID: "open", Title: "requests without a credential may read /api",
-			Risk: Medium, Advice: "find the binding or the authorizer that lets them",
+			Risk: inventory.Medium, Advice: "find the binding or the authorizer that lets them",
 			Text: "Kubernetes lets nobody without a credential read more than its version and health."})
 	}
 	shipped := map[string]bool{}
@@ -849,23 +865,25 @@ func (j *judge) anonymous() Door {
 			shipped[b.Ref().String()+"|"+s.String()] = true
 		}
 	}
-	for _, bindings := range [][]Binding{j.s.ClusterBindings, j.s.Bindings} {
+	for _, bindings := range [][]inventory.Binding{j.s.ClusterBindings, j.s.Bindings} {
 		for n := range bindings {
 			b := &bindings[n]
 			for _, s := range b.Subjects {
-				if !(s.Kind == User && s.Name == anonymousUser || s.Kind == Group && s.Name == unauthenticatedGroup) {
+				if !(s.Kind == inventory.User && s.Name == inventory.AnonymousUser || s.Kind == inventory.Group &&
+					s.Name == inventory.UnauthenticatedGroup) {
 					continue
 				}
-				i := DoorItem{ID: digest(b.Ref().String(), s.String()), Title: fmt.Sprintf("%s gives %s to %s", b.Ref(), text.Name(b.RoleName), s),
-					Risk: High, Grants: []string{b.RoleKind + " " + b.RoleName},
-					TakeAway: takeAway(b, s)}
+				i := DoorItem{ID: inventory.Digest(b.Ref().String(), s.String()), Title: fmt.Sprintf("%s gives %s to %s", b.Ref(),
+					text.Name(b.RoleName), s),
+					Risk: inventory.High, Grants: []string{b.RoleKind + " " + b.RoleName},
+					TakeAway: inventory.RemoveSubject(b, s)}
 				for _, p := range j.powers {
-					if p.Subject == normal(s) {
-						i.Risk = worst(i.Risk, p.Severity)
+					if p.Subject == inventory.Normal(s) {
+						i.Risk = inventory.Worst(i.Risk, p.Severity)
 					}
 				}
 				if shipped[b.Ref().String()+"|"+s.String()] {
-					i.Risk, i.Expected, i.Why = Low, true, "ships with Kubernetes or kubeadm"
+					i.Risk, i.Expected, i.Why = inventory.Low, true, "ships with Kubernetes or kubeadm"
 				}
 				j.put(&d, b.Ref().String(), i)
 			}
@@ -878,7 +896,7 @@ func (j *judge) kubelet() Door {
 	d := Door{ID: DoorKubelet, Title: "kubelet API", State: CannotTell,
 		Advice: "authentication.anonymous.enabled: false, authentication.webhook.enabled: true, authorization.mode: Webhook, readOnlyPort: 0"}
 	if len(j.s.Kubelets) == 0 {
-		e, t := j.lacking(SourceNodes, SourceConfigz)
+		e, t := j.lacking(inventory.SourceNodes, inventory.SourceConfigz)
 		if e == "" {
 			e = "no node is there to ask"
 		}
@@ -892,38 +910,40 @@ func (j *judge) kubelet() Door {
 		answered += len(k.Nodes)
 	}
 	// What one kubelet says is true of it alone.
-	if e, t := j.lacking(SourceNodes, SourceConfigz); e != "" || answered < len(j.s.Nodes) {
+	if e, t := j.lacking(inventory.SourceNodes, inventory.SourceConfigz); e != "" || answered < len(j.s.Nodes) {
 		d.saw("%s", strings.TrimSuffix(fmt.Sprintf("%d of %d kubelets answered; of the others nothing is known: %s", answered, len(j.s.Nodes),
 			e), ": "))
 		d.Tellable = kubeletTellable(t)
 	}
 	for _, k := range j.s.Kubelets {
-		nodes := few(k.Nodes, 3)
+		nodes := inventory.Few(k.Nodes, 3)
 		d.saw("configz of %d nodes (%s)", len(k.Nodes), nodes)
 		if k.Anonymous {
 			j.put(&d, nodes, DoorItem{ID: "anonymous", Title: "kubelets answer requests without a credential",
-				Risk: worst(Medium, map[bool]Severity{true: Critical, false: High}[k.Mode == "AlwaysAllow"]), Advice: d.Advice,
+				Risk: inventory.Worst(inventory.Medium, map[bool]inventory.Severity{true: inventory.Critical,
+					false: inventory.High}[k.Mode == "AlwaysAllow"]), Advice: d.Advice,
 				Text: "With authorization.mode AlwaysAllow everybody who reaches port 10250 runs commands in every pod."})
 		}
 		if k.Mode != "Webhook" {
 			j.put(&d, nodes, DoorItem{ID: "mode", Title: "kubelets allow everything to whoever signs in (authorization.mode " + text.Name(k.Mode) +
 				")",
-				Risk: Critical, Advice: d.Advice,
+				Risk: inventory.Critical, Advice: d.Advice,
 				Text: "Every client certificate of the CA that kubelets trust is good for commands in every pod."})
 		}
 		if k.ReadOnlyPort != 0 {
 			j.put(&d, nodes, DoorItem{ID: "read-only", Title: fmt.Sprintf("kubelets serve port %d without any authentication", k.ReadOnlyPort),
-				Risk: Medium, Advice: d.Advice})
+				Risk: inventory.Medium, Advice: d.Advice})
 		}
 		if !k.Webhook {
-			j.put(&d, nodes, DoorItem{ID: "webhook", Title: "kubelets do not ask the API server whose a token is", Risk: Low, Advice: d.Advice})
+			j.put(&d, nodes, DoorItem{ID: "webhook", Title: "kubelets do not ask the API server whose a token is", Risk: inventory.Low,
+				Advice: d.Advice})
 		}
 		if k.ClientCAFile == "" {
 			d.saw("no CA of client certificates on %s", nodes)
 		} else {
 			j.put(&d, nodes, DoorItem{ID: "ca:" + k.ClientCAFile, Title: "kubelets take client certificates of the CA in " +
 				text.Name(k.ClientCAFile),
-				Risk: Info, Expected: true, Why: "is how the API server signs in there",
+				Risk: inventory.Info, Expected: true, Why: "is how the API server signs in there",
 				Text: "If it holds the break-glass CA, a certificate of it is good on nodes too."})
 		}
 	}
@@ -948,16 +968,16 @@ func (j *judge) controlPlane() Door {
 	}
 	for _, c := range parts {
 		d.saw("command line of %s", c.Where)
-		if port, ok := c.flag("port"); ok && port != "0" {
+		if port, ok := c.Flag("port"); ok && port != "0" {
 			d.State = Present
 			j.put(&d, c.Where, DoorItem{ID: c.Name + ":port", Title: c.Name + " serves port " + text.Name(port) + " without TLS or authentication",
-				Risk: High, Advice: "--port=0"})
+				Risk: inventory.High, Advice: "--port=0"})
 		}
-		port, ok := c.flag("secure-port")
+		port, ok := c.Flag("secure-port")
 		if ok && port == "0" {
 			continue
 		}
-		bind, ok := c.flag("bind-address")
+		bind, ok := c.Flag("bind-address")
 		if ok && text.Loopback(bind) || !ok && c.Blind != "" {
 			continue
 		}
@@ -965,22 +985,23 @@ func (j *judge) controlPlane() Door {
 		if !ok {
 			bind = "all addresses, as none is set"
 		}
-		i := DoorItem{ID: c.Name + ":bind", Title: c.Name + " listens on " + text.Name(bind), Risk: Low, Advice: d.Advice}
-		if c.lacks("authentication-kubeconfig") {
-			i.Risk, i.Text = Medium, "It does not ask the API server who a request is from (--authentication-kubeconfig is not set)."
+		i := DoorItem{ID: c.Name + ":bind", Title: c.Name + " listens on " + text.Name(bind), Risk: inventory.Low, Advice: d.Advice}
+		if c.Lacks("authentication-kubeconfig") {
+			i.Risk, i.Text = inventory.Medium, "It does not ask the API server who a request is from (--authentication-kubeconfig is not set)."
 		}
 		j.put(&d, c.Where, i)
-		for _, path := range c.list("authorization-always-allow-paths") {
+		for _, path := range c.List("authorization-always-allow-paths") {
 			if !slices.Contains([]string{"/healthz", "/readyz", "/livez"}, path) {
 				j.put(&d, c.Where, DoorItem{ID: c.Name + ":allow:" + path, Title: fmt.Sprintf("%s serves %s to everybody who reaches it", c.Name,
-					text.Name(path)), Risk: Medium, Advice: d.Advice})
+					text.Name(path)), Risk: inventory.Medium, Advice: d.Advice})
 			}
 		}
 	}
 	for _, c := range j.components("kube-controller-manager") {
-		if !c.on("use-service-account-credentials", c.Blind != "") {
+		if !c.On("use-service-account-credentials", c.Blind != "") {
 			d.State = Present
-			j.put(&d, c.Where, DoorItem{ID: "one-credential", Title: "all controllers share one credential with the rights of them all", Risk: Low,
+			j.put(&d, c.Where, DoorItem{ID: "one-credential", Title: "all controllers share one credential with the rights of them all",
+				Risk:   inventory.Low,
 				Advice: "--use-service-account-credentials=true"})
 		}
 	}
@@ -990,10 +1011,10 @@ func (j *judge) controlPlane() Door {
 func (j *judge) kubeProxy() Door {
 	d := Door{ID: DoorKubeProxy, Title: "kube-proxy", State: Absent,
 		Advice: "metricsBindAddress on a loopback address: it serves profiles and lets its mode be read without authentication"}
-	src := j.s.Source(SourceKubeProxy)
+	src := j.s.Source(inventory.SourceKubeProxy)
 	switch {
 	case src.Missing != "":
-		e, t := j.lacking(SourceKubeProxy)
+		e, t := j.lacking(inventory.SourceKubeProxy)
 		d.saw("%s", e)
 		d.State, d.Tellable = CannotTell, t
 	case j.s.KubeProxy == nil: // it may be configured by flags, by a ConfigMap of another name, or not be there at all
@@ -1007,7 +1028,7 @@ func (j *judge) kubeProxy() Door {
 			d.State = Present
 			j.put(&d, "ConfigMap kube-system/kube-proxy", DoorItem{ID: "metrics", Title: "kube-proxy serves metrics and profiles on " +
 				text.Name(addr) +
-				" of every node", Risk: Medium, Advice: d.Advice})
+				" of every node", Risk: inventory.Medium, Advice: d.Advice})
 		}
 	}
 	return d
@@ -1019,57 +1040,58 @@ func (j *judge) etcd() Door {
 	api, members := j.components("kube-apiserver"), j.components("etcd")
 	clientCA := map[string]bool{}
 	for _, c := range api {
-		if file, ok := c.flag("client-ca-file"); ok {
+		if file, ok := c.Flag("client-ca-file"); ok {
 			clientCA[file] = true
 		}
-		for _, server := range c.list("etcd-servers") {
+		for _, server := range c.List("etcd-servers") {
 			u, err := url.Parse(server)
 			if err == nil && u.Scheme == "http" {
 				j.put(&d, c.Where, DoorItem{ID: "plain:" + server, Title: "the API server talks to etcd at " + text.Name(server) + " without TLS",
-					Risk: map[bool]Severity{true: Medium, false: Critical}[text.Loopback(u.Host)], Advice: d.Advice,
+					Risk: map[bool]inventory.Severity{true: inventory.Medium, false: inventory.Critical}[text.Loopback(u.Host)], Advice: d.Advice,
 					Text: "Everybody who reaches it reads and writes every object."})
 			}
 		}
-		if file, ok := c.flag("etcd-cafile"); ok && clientCA[file] {
+		if file, ok := c.Flag("etcd-cafile"); ok && clientCA[file] {
 			j.put(&d, c.Where, DoorItem{ID: "shared:" + file, Title: "etcd and the API server trust the same CA (" + text.Name(file) + ")",
-				Risk:   Critical,
+				Risk:   inventory.Critical,
 				Advice: d.Advice,
 				Text:   "Every client certificate of the cluster may then be good for etcd itself."})
 		}
 	}
 	for _, c := range members {
 		d.saw("command line of %s", c.Where)
-		if !c.on("client-cert-auth", c.Blind != "") {
-			open := !slices.ContainsFunc(c.list("listen-client-urls"), func(s string) bool {
+		if !c.On("client-cert-auth", c.Blind != "") {
+			open := !slices.ContainsFunc(c.List("listen-client-urls"), func(s string) bool {
 				u, err := url.Parse(s)
 				return err != nil ||
 					!text.Loopback(u.Host)
 			})
 			j.put(&d, c.Where, DoorItem{ID: "client-cert-auth", Title: "etcd asks no client certificate (--client-cert-auth)", Admin: true,
-				Risk: map[bool]Severity{true: High, false: Critical}[open], Advice: d.Advice})
+				Risk: map[bool]inventory.Severity{true: inventory.High, false: inventory.Critical}[open], Advice: d.Advice})
 		}
-		if _, ok := c.flag("peer-trusted-ca-file"); ok && !c.on("peer-client-cert-auth", c.Blind != "") {
+		if _, ok := c.Flag("peer-trusted-ca-file"); ok && !c.On("peer-client-cert-auth", c.Blind != "") {
 			j.put(&d, c.Where, DoorItem{ID: "peer-client-cert-auth", Title: "etcd asks its peers for no certificate (--peer-client-cert-auth)",
-				Risk: High, Advice: d.Advice})
+				Risk: inventory.High, Advice: d.Advice})
 		}
 		for _, name := range []string{"auto-tls", "peer-auto-tls"} {
-			if c.on(name, false) {
-				j.put(&d, c.Where, DoorItem{ID: name, Title: "etcd makes its own certificates (--" + name + "), which nobody can verify", Risk: High,
+			if c.On(name, false) {
+				j.put(&d, c.Where, DoorItem{ID: name, Title: "etcd makes its own certificates (--" + name + "), which nobody can verify",
+					Risk:   inventory.High,
 					Advice: d.Advice})
 			}
 		}
 		for _, name := range []string{"listen-client-urls", "listen-metrics-urls", "listen-peer-urls"} {
-			for _, at := range c.list(name) {
+			for _, at := range c.List(name) {
 				if u, err := url.Parse(at); err == nil && u.Scheme == "http" && !text.Loopback(u.Host) {
 					j.put(&d, c.Where, DoorItem{ID: name + ":" + at, Title: fmt.Sprintf("etcd listens on %s without TLS (--%s)", text.Name(at), name),
 						Advice: d.Advice,
-						Risk:   map[bool]Severity{true: Low, false: Critical}[name == "listen-metrics-urls"]})
+						Risk:   map[bool]inventory.Severity{true: inventory.Low, false: inventory.Critical}[name == "listen-metrics-urls"]})
 				}
 			}
 		}
-		if file, ok := c.flag("trusted-ca-file"); ok && clientCA[file] {
+		if file, ok := c.Flag("trusted-ca-file"); ok && clientCA[file] {
 			j.put(&d, c.Where, DoorItem{ID: "shared:" + file, Title: "etcd and the API server trust the same CA (" + text.Name(file) + ")",
-				Risk:   Critical,
+				Risk:   inventory.Critical,
 				Advice: d.Advice,
 				Text:   "Every client certificate of the cluster may then be good for etcd itself."})
 		}
@@ -1078,7 +1100,7 @@ func (j *judge) etcd() Door {
 		"and two files with the same CA in them look different"
 	if len(members) == 0 {
 		d = j.unseen(d, "etcd")
-	} else if slices.ContainsFunc(members, func(c Component) bool { return c.Blind != "" }) {
+	} else if slices.ContainsFunc(members, func(c controlplane.Component) bool { return c.Blind != "" }) {
 		d.State = CannotTell
 	}
 	if len(d.Items) > 0 {
@@ -1098,8 +1120,8 @@ func (j *judge) authorization() Door {
 	}
 	for _, c := range api {
 		d.saw("command line of %s", c.Where)
-		modes := c.list("authorization-mode")
-		config, configured := c.flag("authorization-config")
+		modes := c.List("authorization-mode")
+		config, configured := c.Flag("authorization-config")
 		switch {
 		case configured:
 			d.Tellable = "no scan reads it: review the file " + config + " on the control plane, and what its webhooks allow, which is known to " +
@@ -1112,42 +1134,42 @@ func (j *judge) authorization() Door {
 		case len(modes) == 0 || slices.Contains(modes, "AlwaysAllow"):
 			d.State = Present
 			j.put(&d, c.Where, DoorItem{ID: "always-allow", Title: "the API server allows everything to everybody who signs in (AlwaysAllow)",
-				Risk: Critical, Advice: d.Advice})
+				Risk: inventory.Critical, Advice: d.Advice})
 		}
 		if slices.Contains(modes, "ABAC") {
 			d.State = Present
-			file, _ := c.flag("authorization-policy-file")
-			j.put(&d, c.Where, DoorItem{ID: "abac", Title: "the file " + text.Name(file) + " allows what RBAC may not (ABAC)", Risk: High,
+			file, _ := c.Flag("authorization-policy-file")
+			j.put(&d, c.Where, DoorItem{ID: "abac", Title: "the file " + text.Name(file) + " allows what RBAC may not (ABAC)", Risk: inventory.High,
 				Admin:  true,
 				Advice: "move its rules to RBAC", Text: "Who it gives what is in no object of the cluster: review the file."})
 		}
 		if slices.Contains(modes, "Webhook") {
 			d.State = Present
-			j.put(&d, c.Where, DoorItem{ID: "webhook", Title: "a webhook allows what RBAC may not", Risk: Medium, Admin: true,
+			j.put(&d, c.Where, DoorItem{ID: "webhook", Title: "a webhook allows what RBAC may not", Risk: inventory.Medium, Admin: true,
 				Advice: "review what it allows: it is known to it alone", Text: "This inventory lists rights of RBAC only."})
 		}
-		if port, ok := c.flag("insecure-port"); ok && port != "0" {
+		if port, ok := c.Flag("insecure-port"); ok && port != "0" {
 			d.State = Present
 			j.put(&d, c.Where, DoorItem{ID: "insecure-port", Title: "the API server serves port " + text.Name(port) + " without authentication",
-				Risk: Critical, Advice: "--insecure-port=0"})
+				Risk: inventory.Critical, Advice: "--insecure-port=0"})
 		}
-		off, on := c.list("disable-admission-plugins"), c.list("enable-admission-plugins")
+		off, on := c.List("disable-admission-plugins"), c.List("enable-admission-plugins")
 		for _, name := range []string{"CertificateSubjectRestriction", "CertificateApproval", "CertificateSigning", "ServiceAccount",
 			"PodSecurity", "NodeRestriction", "ValidatingAdmissionPolicy"} {
 			if slices.Contains(off, name) {
 				d.State = Present
-				j.put(&d, c.Where, DoorItem{ID: "off:" + name, Title: "the admission plugin " + name + " is switched off", Risk: Medium,
+				j.put(&d, c.Where, DoorItem{ID: "off:" + name, Title: "the admission plugin " + name + " is switched off", Risk: inventory.Medium,
 					Advice: "take it out of --disable-admission-plugins"})
 			}
 		}
 		if c.Blind == "" && !slices.Contains(on, "NodeRestriction") && !slices.Contains(off, "NodeRestriction") {
 			d.State = Present
-			j.put(&d, c.Where, DoorItem{ID: "node-restriction", Title: "a node may change other nodes (no NodeRestriction)", Risk: Medium,
+			j.put(&d, c.Where, DoorItem{ID: "node-restriction", Title: "a node may change other nodes (no NodeRestriction)", Risk: inventory.Medium,
 				Advice: "--enable-admission-plugins=NodeRestriction"})
 		}
 		if slices.Contains(on, "AlwaysAdmit") {
 			d.State = Present
-			j.put(&d, c.Where, DoorItem{ID: "always-admit", Title: "the admission plugin AlwaysAdmit is on", Risk: Low,
+			j.put(&d, c.Where, DoorItem{ID: "always-admit", Title: "the admission plugin AlwaysAdmit is on", Risk: inventory.Low,
 				Advice: "take it out of --enable-admission-plugins"})
 		}
 	}
@@ -1157,8 +1179,8 @@ func (j *judge) authorization() Door {
 func (j *judge) extensions() Door {
 	d := Door{ID: DoorExtensions, Title: "extension API servers and admission webhooks", State: Absent,
 		Advice: "review who runs each: it sees what is written, and a mutating one changes it"}
-	if !j.s.Read(SourceAPIServices, SourceMutating, SourceValidating) {
-		e, t := j.lacking(SourceAPIServices, SourceMutating, SourceValidating)
+	if !j.s.Read(inventory.SourceAPIServices, inventory.SourceMutating, inventory.SourceValidating) {
+		e, t := j.lacking(inventory.SourceAPIServices, inventory.SourceMutating, inventory.SourceValidating)
 		d.saw("%s", e)
 		d.State, d.Tellable = CannotTell, t
 	}
@@ -1166,9 +1188,9 @@ func (j *judge) extensions() Door {
 	for _, s := range j.s.APIServices {
 		d.State = Present
 		i := DoorItem{ID: "api:" + s.Name, Title: fmt.Sprintf("service %s answers for the API %s", text.Name(s.Service), text.Name(s.Name)),
-			Risk: Info, TakeAway: kubectl("delete", Ref{Kind: "APIService", Name: s.Name})}
+			Risk: inventory.Info, TakeAway: inventory.Kubectl("delete", inventory.Ref{Kind: "APIService", Name: s.Name})}
 		if s.Insecure {
-			i.Risk, i.Text = High, "Its certificate is not verified: whoever is between may answer in its place."
+			i.Risk, i.Text = inventory.High, "Its certificate is not verified: whoever is between may answer in its place."
 		}
 		j.put(&d, "APIService "+s.Name, i)
 	}
@@ -1176,21 +1198,21 @@ func (j *judge) extensions() Door {
 		d.State = Present
 		kind := map[bool]string{true: "mutatingwebhookconfiguration", false: "validatingwebhookconfiguration"}[h.Mutating]
 		i := DoorItem{ID: kind + ":" + h.Config + ":" + h.Name, Title: fmt.Sprintf("webhook %s (%s) sees what is written", text.Name(h.Name),
-			text.Name(h.Target)), Risk: Info, TakeAway: kubectl("delete", Ref{Kind: kind, Name: h.Config})}
+			text.Name(h.Target)), Risk: inventory.Info, TakeAway: inventory.Kubectl("delete", inventory.Ref{Kind: kind, Name: h.Config})}
 		if h.Mutating {
 			i.Title = fmt.Sprintf("webhook %s (%s) changes what is written", text.Name(h.Name), text.Name(h.Target))
 		}
 		if h.Secrets || h.Everything {
-			i.Risk = worst(i.Risk, Medium)
+			i.Risk = inventory.Worst(i.Risk, inventory.Medium)
 			i.Text = "It sees Secrets, or everything."
 		}
 		if !strings.HasPrefix(h.Target, "service ") {
-			i.Risk = worst(i.Risk, Medium)
+			i.Risk = inventory.Worst(i.Risk, inventory.Medium)
 			i.Text = strings.TrimSpace(i.Text + " It runs outside the cluster.")
 		}
 		i.Admin = h.Mutating && h.Everything // whoever changes every write can write a binding
 		if h.Mutating && h.Everything && !strings.HasPrefix(h.Target, "service ") {
-			i.Risk = High
+			i.Risk = inventory.High
 		}
 		j.put(&d, kind+" "+h.Config, i)
 	}
@@ -1203,16 +1225,17 @@ func (j *judge) platform() Door {
 	version := j.s.Server.Version
 	d.saw("server version %q, %d nodes", version, len(j.s.Nodes))
 	label := func(key string) bool {
-		return slices.ContainsFunc(j.s.Nodes, func(n Node) bool {
+		return slices.ContainsFunc(j.s.Nodes, func(n inventory.Node) bool {
 			return slices.ContainsFunc(n.Labels, func(l string) bool { return strings.HasPrefix(l, key) })
 		})
 	}
 	note := func(platform, id, text, advice string) {
 		d.State = Present
-		j.put(&d, platform, DoorItem{ID: id, Title: text, Risk: Info, Expected: true, Why: "is how " + platform + " works", Advice: advice})
+		j.put(&d, platform, DoorItem{ID: id, Title: text, Risk: inventory.Info, Expected: true, Why: "is how " + platform + " works",
+			Advice: advice})
 	}
 	switch {
-	case j.s.eks():
+	case j.s.EKS():
 		note("EKS", "eks-creator", "EKS gives whoever made the cluster, and everybody with an access entry, rights that are in no binding",
 			"review aws eks list-access-entries and who made the cluster")
 		note("EKS", "eks-control-plane", "EKS shows no flags of the control plane and takes no client CA: static tokens, webhook and "+
@@ -1227,12 +1250,12 @@ func (j *judge) platform() Door {
 			"accounts are disabled", "az aks update --disable-local-accounts, and review who may list credentials")
 		note("AKS", "aks-control-plane", "AKS shows no flags of the control plane and takes no client CA; with Azure RBAC rights are in Azure "+
 			"and in no binding", "review role assignments of the cluster")
-	case !j.s.Read(SourceNodes) && !j.s.Read(SourceVersion):
-		e, t := j.lacking(SourceNodes, SourceVersion)
+	case !j.s.Read(inventory.SourceNodes) && !j.s.Read(inventory.SourceVersion):
+		e, t := j.lacking(inventory.SourceNodes, inventory.SourceVersion)
 		d.saw("%s", e)
 		d.State, d.Tellable = CannotTell, t
-	case !j.s.Read(SourceNodes):
-		_, t := j.lacking(SourceNodes)
+	case !j.s.Read(inventory.SourceNodes):
+		_, t := j.lacking(inventory.SourceNodes)
 		d.State, d.Tellable = CannotTell, t+": AKS is told by the labels of nodes alone"
 	}
 	for _, entry := range j.s.AWSAuth {
@@ -1241,17 +1264,18 @@ func (j *judge) platform() Door {
 		if n := strings.LastIndex(entry, ": "); n >= 0 {
 			arn, group = entry[:n], entry[n+2:]
 		}
-		i := DoorItem{ID: "aws-auth:" + entry, Title: "ConfigMap aws-auth maps " + text.Name(entry), Risk: Medium, Grants: []string{entry},
+		i := DoorItem{ID: "aws-auth:" + entry, Title: "ConfigMap aws-auth maps " + text.Name(entry), Risk: inventory.Medium,
+			Grants: []string{entry},
 			People: []string{arn, j.s.AWSUsers[arn]}, Groups: []string{group},
 			Advice: "take the entry out: kubectl edit configmap aws-auth --namespace kube-system"}
 		for _, p := range j.powers {
-			i.Admin = i.Admin || p.Subject == Subject{Kind: Group, Name: group} && p.Severity == Critical
+			i.Admin = i.Admin || p.Subject == inventory.Subject{Kind: inventory.Group, Name: group} && p.Severity == inventory.Critical
 		}
-		if group == mastersGroup {
-			i.Risk, i.Admin, i.Text = High, true, "Whoever may assume it has everything, and no binding says so."
+		if group == inventory.MastersGroup {
+			i.Risk, i.Admin, i.Text = inventory.High, true, "Whoever may assume it has everything, and no binding says so."
 		}
 		if group == "system:nodes" || group == "system:bootstrappers" {
-			i.Risk, i.Expected, i.Why = Info, true, "is how nodes join"
+			i.Risk, i.Expected, i.Why = inventory.Info, true, "is how nodes join"
 		}
 		j.put(&d, "ConfigMap kube-system/aws-auth", i)
 	}

@@ -1,9 +1,10 @@
-package inventory_test
+package doors_test
 
 import (
 	"fmt"
 	"time"
 
+	"github.com/breakglassd/breakglass/internal/doors"
 	"github.com/breakglassd/breakglass/internal/inventory"
 )
 
@@ -20,7 +21,7 @@ func ExampleAnalyse() {
 			{Verbs: []string{"create"}, APIGroups: []string{""}, Resources: []string{"serviceaccounts/token"}}}}},
 		ClusterBindings: []inventory.Binding{{Name: "ci", RoleKind: "ClusterRole", RoleName: "minter",
 			Subjects: []inventory.Subject{{Kind: inventory.User, Name: "ci"}}}}}
-	for _, f := range inventory.Analyse(s, inventory.Options{Rules: rules, Defaults: defaults, Now: at}).Findings {
+	for _, f := range doors.Analyse(s, inventory.Options{Rules: rules, Defaults: defaults, Now: at}).Findings {
 		if f.Subject != nil && f.Subject.Name == "ci" {
 			fmt.Println(f.Severity, f.Subject.Name)
 		}

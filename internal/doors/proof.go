@@ -1,8 +1,10 @@
-package inventory
+package doors
 
 import (
 	"slices"
 	"strings"
+
+	"github.com/breakglassd/breakglass/internal/inventory"
 )
 
 // What proves that something is gone: a later scan that does not have it, and that would have it if it were still there. So an
@@ -16,7 +18,7 @@ const doorProof = "door/"
 func commandLine(program string) string { return "command line of " + program }
 
 // Unproven is the first of the names that a scan with these sources and doors did not see whole; empty if it saw them all.
-func Unproven(names []string, sources []Source, doors []Door) string {
+func Unproven(names []string, sources []inventory.Source, doors []Door) string {
 	for _, name := range names {
 		if id, ok := strings.CutPrefix(name, doorProof); ok {
 			n := slices.IndexFunc(doors, func(d Door) bool { return d.ID == id })
@@ -26,7 +28,7 @@ func Unproven(names []string, sources []Source, doors []Door) string {
 			continue
 		}
 		// Every scan lists all that it tried to read. One without any list is no scan of a cluster.
-		n := slices.IndexFunc(sources, func(s Source) bool { return s.Name == name })
+		n := slices.IndexFunc(sources, func(s inventory.Source) bool { return s.Name == name })
 		if n < 0 && len(sources) > 0 || n >= 0 && sources[n].Missing != "" {
 			return name
 		}
@@ -35,8 +37,8 @@ func Unproven(names []string, sources []Source, doors []Door) string {
 }
 
 var (
-	bindingsProof = []string{SourceClusterBindings, SourceBindings}
-	rbacProof     = []string{SourceClusterRoles, SourceRoles, SourceClusterBindings, SourceBindings}
+	bindingsProof = []string{inventory.SourceClusterBindings, inventory.SourceBindings}
+	rbacProof     = []string{inventory.SourceClusterRoles, inventory.SourceRoles, inventory.SourceClusterBindings, inventory.SourceBindings}
 )
 
 // proof is what proves that an item of a door is gone; none if nothing does.
@@ -50,7 +52,7 @@ func (d Door) proof(item string) []string {
 	}
 	switch d.ID {
 	case DoorClientCA, DoorRequestHeader:
-		return []string{SourceAuthentication}
+		return []string{inventory.SourceAuthentication}
 	case DoorFirstUser:
 		return bindingsProof
 	case DoorCSR:
@@ -62,9 +64,9 @@ func (d Door) proof(item string) []string {
 		if slices.Contains([]string{"lookup", "max", "issuers"}, item) {
 			return flags("kube-apiserver")
 		}
-		return []string{SourceTokenSecrets}
+		return []string{inventory.SourceTokenSecrets}
 	case DoorBootstrap:
-		return []string{SourceBootstrap}
+		return []string{inventory.SourceBootstrap}
 	case DoorStaticTokens, DoorWebhook:
 		return flags("kube-apiserver")
 	case DoorOIDC, DoorAuthorization: // the rest may have moved from the flags into a file that nobody gave
@@ -84,16 +86,16 @@ func (d Door) proof(item string) []string {
 		}
 		return bindingsProof
 	case DoorKubelet:
-		return []string{SourceNodes, SourceConfigz, doorProof + d.ID}
+		return []string{inventory.SourceNodes, inventory.SourceConfigz, doorProof + d.ID}
 	case DoorKubeProxy:
-		return []string{SourceKubeProxy, doorProof + d.ID}
+		return []string{inventory.SourceKubeProxy, doorProof + d.ID}
 	case DoorExtensions:
-		return []string{SourceAPIServices, SourceMutating, SourceValidating}
+		return []string{inventory.SourceAPIServices, inventory.SourceMutating, inventory.SourceValidating}
 	case DoorPlatform:
 		if strings.HasPrefix(item, "aws-auth:") {
-			return []string{SourceAWSAuth}
+			return []string{inventory.SourceAWSAuth}
 		}
-		return []string{SourceNodes, SourceVersion}
+		return []string{inventory.SourceNodes, inventory.SourceVersion}
 	}
 	return nil
 }

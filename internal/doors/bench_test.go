@@ -1,18 +1,20 @@
-package inventory
+package doors
 
 import (
 	"fmt"
 	"runtime"
 	"testing"
 	"time"
+
+	"github.com/breakglassd/breakglass/internal/inventory"
 )
 
 // crowd is a cluster of n bindings of ten different subjects each: a fifth in the whole cluster; of each hundred, 85 give view, ten
 // edit, four read Secrets, and one is cluster-admin.
-func crowd(n int, d *Defaults) *Snapshot {
-	s := all(&Snapshot{ClusterRoles: append(d.ClusterRoles(), clusterRole("secret-reader", secretsGet)),
-		Namespaces: []Namespace{{Name: "default"}},
-		Nodes:      []Node{{Name: "cp1", ControlPlane: true}}})
+func crowd(n int, d *inventory.Defaults) *inventory.Snapshot {
+	s := all(&inventory.Snapshot{ClusterRoles: append(d.ClusterRoles(), clusterRole("secret-reader", secretsGet)),
+		Namespaces: []inventory.Namespace{{Name: "default"}},
+		Nodes:      []inventory.Node{{Name: "cp1", ControlPlane: true}}})
 	for i := range n {
 		b := bind(fmt.Sprintf("bench-%05d", i), "", "view")
 		switch r := i % 100; {
@@ -24,7 +26,8 @@ func crowd(n int, d *Defaults) *Snapshot {
 			b.RoleName = "edit"
 		}
 		for k := range 10 {
-			b.Subjects = append(b.Subjects, Subject{Kind: []SubjectKind{User, Group}[k%2], Name: fmt.Sprintf("person-%05d-%d@example.org", i, k)})
+			b.Subjects = append(b.Subjects, inventory.Subject{Kind: []inventory.SubjectKind{inventory.User, inventory.Group}[k%2],
+				Name: fmt.Sprintf("person-%05d-%d@example.org", i, k)})
 		}
 		if i%5 == 0 && b.RoleName != "edit" {
 			s.ClusterBindings = append(s.ClusterBindings, b)
@@ -38,7 +41,7 @@ func crowd(n int, d *Defaults) *Snapshot {
 
 // BenchmarkJudge judges 5,000 to 40,000 bindings: the time for each must not grow with their number.
 func BenchmarkJudge(b *testing.B) {
-	rules, defaults, err := Shipped()
+	rules, defaults, err := inventory.Shipped()
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -48,7 +51,7 @@ func BenchmarkJudge(b *testing.B) {
 			var a *Analysis
 			var items []Item
 			for b.Loop() {
-				a = Analyse(s, Options{Rules: rules, Defaults: defaults, Now: time.Now().UTC()})
+				a = Analyse(s, inventory.Options{Rules: rules, Defaults: defaults, Now: time.Now().UTC()})
 				items = Items(s, a)
 			}
 			var m runtime.MemStats

@@ -1,9 +1,12 @@
-package inventory
+package doors
 
 import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/breakglassd/breakglass/internal/controlplane"
+	"github.com/breakglassd/breakglass/internal/inventory"
 )
 
 // Each row is a file as operators have them, and what the door of static tokens, or etcd's, is to say about a cluster of one node.
@@ -101,7 +104,7 @@ items:
 			""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got, err := ParseGiven("x", []byte(c.text))
+			got, err := controlplane.ParseGiven("x", []byte(c.text))
 			if c.refused != "" {
 				if err == nil || !strings.Contains(err.Error(), c.refused) {
 					t.Fatalf("got %+v and error %v, want %q", got, err, c.refused)
@@ -111,11 +114,11 @@ items:
 			if err != nil {
 				t.Fatal(err)
 			}
-			a := judged(t, all(&Snapshot{Nodes: []Node{{Name: "cp1", ControlPlane: true}}, Components: got}))
+			a := judged(t, all(&inventory.Snapshot{Nodes: []inventory.Node{{Name: "cp1", ControlPlane: true}}, Components: got}))
 			if d := a.Door(c.door); d.State != c.state {
 				t.Errorf("the door is %s, want %s: %+v, command lines %+v", d.State, c.state, d.Items, got)
 			}
-			blind := slices.ContainsFunc(got, func(c Component) bool { return c.Blind != "" })
+			blind := slices.ContainsFunc(got, func(c controlplane.Component) bool { return c.Blind != "" })
 			for _, i := range a.Door(DoorAuthorization).Items {
 				if blind && (i.ID == "always-allow" || i.ID == "node-restriction") {
 					t.Errorf("what was not seen is taken for %q", i.Title)

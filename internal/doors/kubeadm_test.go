@@ -1,4 +1,4 @@
-package inventory
+package doors
 
 import (
 	"os"
@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/breakglassd/breakglass/internal/bgtest/realtest"
+	"github.com/breakglassd/breakglass/internal/controlplane"
+	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/real"
 )
 
@@ -20,13 +22,13 @@ func TestWhatKubeadmWritesIsUnderstood(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var got []Component
+	var got []controlplane.Component
 	for _, file := range files {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
 		}
-		found, err := ParseGiven(filepath.Base(file), text)
+		found, err := controlplane.ParseGiven(filepath.Base(file), text)
 		if err != nil || len(found) != 1 || found[0].Blind != "" {
 			t.Errorf("%s: %+v, error %v, want one program of which every word was understood:\n%s", filepath.Base(file), found, err, text)
 		}
@@ -39,7 +41,7 @@ func TestWhatKubeadmWritesIsUnderstood(t *testing.T) {
 	if want := []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"}; !slices.Equal(names, want) {
 		t.Fatalf("kubeadm wrote the manifests of %q, want %q", names, want)
 	}
-	a := judged(t, all(&Snapshot{Nodes: []Node{{Name: "cp1", ControlPlane: true}}, Components: got}))
+	a := judged(t, all(&inventory.Snapshot{Nodes: []inventory.Node{{Name: "cp1", ControlPlane: true}}, Components: got}))
 	for _, want := range []struct {
 		door  string
 		state DoorState
