@@ -31,14 +31,14 @@ var arrows = map[string]string{
 	"internal/aftercare": "internal/breakglass internal/policy internal/record internal/session internal/session/store " +
 		"internal/sweep internal/text",
 	"internal/api": "internal/breakglass internal/campaign internal/ledger internal/policy internal/recert internal/record " +
-		"internal/rotation internal/text",
+		"internal/retry internal/rotation internal/text",
 	"internal/bgtest": "internal/breakglass internal/ledger internal/ledger/sqlstore internal/policy internal/record " +
 		"internal/sim/ca",
 	"internal/bgtest/e2e":       "",
 	"internal/bgtest/realtest":  "internal/real",
 	"internal/bgtest/slacksdk":  "",
 	"internal/bgtest/smalldisk": "",
-	"internal/breakglass":       "internal/campaign internal/ledger internal/policy internal/record internal/text",
+	"internal/breakglass":       "internal/campaign internal/ledger internal/policy internal/record internal/retry internal/text",
 	"internal/cacheck":          "internal/breakglass internal/record internal/rotation internal/text",
 	"internal/campaign":         "internal/ledger internal/policy internal/record",
 	"internal/cli/exit":         "internal/api internal/breakglass internal/record",
@@ -68,6 +68,7 @@ var arrows = map[string]string{
 	"internal/recert": "internal/breakglass internal/campaign internal/doors internal/inventory internal/ledger internal/policy " +
 		"internal/record internal/schedule internal/text",
 	"internal/record":        "internal/ledger internal/text",
+	"internal/retry":         "",
 	"internal/rotation":      "internal/breakglass internal/text",
 	"internal/schedule":      "internal/breakglass",
 	"internal/secret":        "",
@@ -77,13 +78,13 @@ var arrows = map[string]string{
 	"internal/sim/kube":      "internal/sweep",
 	"internal/sim/slack":     "",
 	"internal/slackbot": "internal/breakglass internal/campaign internal/ledger internal/policy internal/recert internal/record " +
-		"internal/secret internal/text",
+		"internal/retry internal/secret internal/text",
 	"internal/sqlite":        "",
 	"internal/strictyaml":    "",
 	"internal/sweep":         "internal/breakglass internal/inventory internal/text",
 	"internal/text":          "",
 	"internal/text/texttest": "",
-	"internal/vaultca":       "internal/breakglass internal/rotation internal/text policies",
+	"internal/vaultca":       "internal/breakglass internal/retry internal/rotation internal/text policies",
 	"internal/webhook":       "internal/breakglass internal/policy internal/secret internal/text",
 	"policies":               "",
 }

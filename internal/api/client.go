@@ -29,18 +29,20 @@ import (
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/record"
+	"github.com/breakglassd/breakglass/internal/retry"
 )
 
-// The deadlines of the client's calls, and how it comes back after trouble.
+// backoff is how long the client waits before it comes back after trouble.
+var backoff = retry.Backoff{First: 500 * time.Millisecond, Last: 10 * time.Second}
+
+// The deadlines of the client's calls, and the most that it reads.
 const (
-	dialTime   = 5 * time.Second
-	callTime   = 20 * time.Second
-	claimTime  = answerTime // the server's longest
-	pollGrace  = 10 * time.Second
-	retryFirst = 500 * time.Millisecond
-	retryLast  = 10 * time.Second
-	maxAnswer  = 16 << 20  // 90 days of requests
-	maxLarge   = 256 << 20 // ten campaigns of the largest cluster that was tried: 15 000 items are about 20 MiB
+	dialTime  = 5 * time.Second
+	callTime  = 20 * time.Second
+	claimTime = answerTime // the server's longest
+	pollGrace = 10 * time.Second
+	maxAnswer = 16 << 20  // 90 days of requests
+	maxLarge  = 256 << 20 // ten campaigns of the largest cluster that was tried: 15 000 items are about 20 MiB
 )
 
 // large marks a result that grows with a campaign, for send: it may be as long as maxLarge.
@@ -621,10 +623,10 @@ func (c *Client) Follow(ctx context.Context, r Request) iter.Seq2[Request, error
 	}
 }
 
-// pause sleeps before another try: longer each time, and never the same for two clients, so that they do not come back at one
-// time after a restart.
+// pause sleeps before another try: longer each time, and never the same for two clients, so that they do not come back at once
+// after a restart.
 func pause(ctx context.Context, try int, least time.Duration) error {
-	d := min(retryFirst<<min(try, 10), retryLast)
+	d := backoff.Wait(try + 1)
 	d = max(d/2+rand.N(d/2), least)
 	select {
 	case <-ctx.Done():

@@ -776,7 +776,7 @@ func (s *Service) tendCampaigns(ctx context.Context) error {
 		next, err := s.tendCampaignsOnce(ctx)
 		if err != nil && ctx.Err() == nil {
 			s.log.Warn("campaigns: will try again", slog.Any("error", err))
-			next = s.now().Add(retryLast)
+			next = s.now().Add(backoff.Last)
 		}
 		timer.Reset(max(next.Sub(s.now()), time.Millisecond))
 		select {

@@ -19,6 +19,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/record"
+	"github.com/breakglassd/breakglass/internal/retry"
 )
 
 // Run does everything that nobody asks for, until ctx is done: it carries claims through, ends what the clock has ended,
@@ -72,11 +73,8 @@ func (s *Service) work(ctx context.Context) error {
 	}
 }
 
-// The back-off of things that did not work: doubled from the first to the last.
-const (
-	retryFirst = 500 * time.Millisecond
-	retryLast  = 30 * time.Second
-)
+// backoff is how long to wait before what did not work is tried again.
+var backoff = retry.Backoff{First: 500 * time.Millisecond, Last: 30 * time.Second}
 
 // maxExaminations bounds the examinations in one cluster at one time: each holds what is in the cluster in memory, twice.
 const maxExaminations = 2
@@ -92,8 +90,8 @@ func (s *Service) tend(ctx context.Context) error {
 		lane             work
 	}
 	type attempt struct {
-		wait time.Duration
-		next time.Time
+		failures int
+		next     time.Time
 	}
 	type outcome struct {
 		task
@@ -183,13 +181,14 @@ func (s *Service) tend(ctx context.Context) error {
 				delete(failing[o.request], o.lane)
 			} else {
 				f := failing[o.request][o.lane]
-				f.wait = min(max(2*f.wait, retryFirst), retryLast)
-				f.next = s.now().Add(f.wait)
+				f.failures++
+				wait := backoff.Wait(f.failures)
+				f.next = s.now().Add(wait)
 				if failing[o.request] == nil {
 					failing[o.request] = map[work]attempt{}
 				}
 				failing[o.request][o.lane] = f
-				s.log.Warn("will try again", slog.String("request", o.request), slog.Duration("after", f.wait), slog.Any("error", o.err))
+				s.log.Warn("will try again", slog.String("request", o.request), slog.Duration("after", wait), slog.Any("error", o.err))
 			}
 			now := s.now()
 			look(o.request, now)
@@ -508,7 +507,7 @@ func (s *Service) announce(ctx context.Context, name string, m Messenger) error 
 		}
 		return err
 	}
-	wait := time.Duration(0)
+	failures := 0
 	for {
 		wctx, cancel := ctx, context.CancelFunc(func() {})
 		if next > marked {
@@ -535,7 +534,7 @@ func (s *Service) announce(ctx context.Context, name string, m Messenger) error 
 			if next == marked {
 				due = time.Now().Add(markAfter)
 			}
-			next, wait = told, 0
+			next, failures = told, 0
 		}
 		if next > marked && (next-marked >= announcePage || !time.Now().Before(due)) {
 			if werr := write(); err == nil {
@@ -545,7 +544,8 @@ func (s *Service) announce(ctx context.Context, name string, m Messenger) error 
 		if err == nil {
 			continue
 		}
-		wait = min(max(2*wait, retryFirst), retryLast)
+		failures++
+		wait := backoff.Wait(failures)
 		s.log.Warn("telling people: will try again", slog.String("messenger", name), slog.Int64("entry", next), slog.Duration("after", wait),
 			slog.Any("error", err))
 		select {

@@ -16,9 +16,8 @@ import (
 
 // What Slack owes people: requests whose card it refused to show, or to change, until an operator mends something.
 const (
-	owedMark     = "slack/owed" // the ids of those requests
-	maxOwed      = 1000         // of them: beyond it the oldest are forgotten, and are shown by the command line only
-	payLast      = time.Minute
+	owedMark     = "slack/owed"     // the ids of those requests
+	maxOwed      = 1000             // of them: beyond it the oldest are forgotten, and are shown by the command line only
 	findingSlack = "slack-blocked/" // and where: the kind of finding that says so
 	old          = 24 * time.Hour   // what ended so long ago and was never shown is not shown any more
 )
@@ -133,18 +132,21 @@ func (b *Bot) Run(ctx context.Context) error {
 	if err := b.oweOpen(ctx); err != nil && ctx.Err() == nil {
 		b.log.Error("looking for requests that slack does not show", slog.Any("error", err))
 	}
-	wait := b.wait.pay
+	refused := 0 // how often in a row
 	for ctx.Err() == nil {
 		left, err := b.pay(ctx)
+		if left {
+			refused++
+		} else {
+			refused = 0
+		}
+		wait := b.wait.pay.Wait(refused)
 		if err != nil && ctx.Err() == nil {
 			b.log.Warn("showing in slack what it refused: will try again", slog.Duration("after", wait), slog.Any("error", err))
 		}
 		var again <-chan time.Time
 		if left {
 			again = time.After(wait)
-			wait = min(2*wait, payLast)
-		} else {
-			wait = b.wait.pay
 		}
 		select {
 		case <-ctx.Done():
@@ -181,7 +183,7 @@ func (b *Bot) oweOpen(ctx context.Context) error {
 	return nil
 }
 
-// pay shows the requests that are owed, each as it is now, and reports whether some are left.
+// pay shows the requests that are owed, each as it is now, and reports whether some are left, or may be.
 func (b *Bot) pay(ctx context.Context) (left bool, err error) {
 	ids, err := b.owed(ctx)
 	for _, id := range ids {
@@ -189,7 +191,7 @@ func (b *Bot) pay(ctx context.Context) (left bool, err error) {
 			return true, err
 		}
 	}
-	return false, err
+	return err != nil, err
 }
 
 func (b *Bot) payOne(ctx context.Context, id string) error {

@@ -6,5 +6,5 @@ func (b *Bot) Patient() {
 	b.wait.answer *= 10
 	b.wait.open *= 10
 	b.wait.show *= 10
-	b.wait.pay /= 100
+	b.wait.pay.First /= 100
 }

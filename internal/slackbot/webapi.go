@@ -19,6 +19,7 @@ import (
 	"github.com/slack-go/slack"
 
 	"github.com/breakglassd/breakglass/internal/record"
+	"github.com/breakglassd/breakglass/internal/retry"
 	"github.com/breakglassd/breakglass/internal/text"
 )
 
@@ -35,12 +36,12 @@ type waits struct {
 	show   time.Duration // chat.postEphemeral after one of those: together within answer
 
 	cluster time.Duration // of a cluster that is told of a revocation which is recorded
-	pay     time.Duration // before Run tries again what Slack refused; it doubles
+	pay     retry.Backoff // before Run tries again what Slack refused
 }
 
 var whileSlackWaits = waits{answer: 2500 * time.Millisecond, open: 1500 * time.Millisecond, show: 800 * time.Millisecond,
 	cluster: 400 * time.Millisecond,
-	pay:     5 * time.Second}
+	pay:     retry.Backoff{First: 5 * time.Second, Last: time.Minute}}
 
 // accountTTL is how long a look at the flags of an account holds.
 const accountTTL = 5 * time.Minute

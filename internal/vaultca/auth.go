@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/breakglassd/breakglass/internal/retry"
 )
 
 // session is one token and what is known about its life. It never changes; a renewal makes a new one.
@@ -23,12 +25,13 @@ type session struct {
 
 // Bounds of the token's upkeep.
 const (
-	filePoll    = 5 * time.Second  // how soon a new token in the file is seen
-	retryFirst  = time.Second      // after a failed renewal or login …
-	retryMost   = 30 * time.Second // … doubling up to this
-	loginPause  = time.Second      // between logins that callers ask for
-	idleRecheck = time.Minute      // a token that needs no renewal is still looked at
+	filePoll    = 5 * time.Second // how soon a new token in the file is seen
+	loginPause  = time.Second     // between logins that callers ask for
+	idleRecheck = time.Minute     // a token that needs no renewal is still looked at
 )
+
+// backoff is how long to wait after a failed renewal or login.
+var backoff = retry.Backoff{First: time.Second, Last: 30 * time.Second}
 
 // newSession says when to renew: at two thirds of what is left, up to a tenth earlier so that replicas do not come together.
 func newSession(token string, life, left time.Duration, renewable bool, now time.Time) *session {
@@ -159,11 +162,13 @@ func readSecret(file string) (string, error) {
 // fails or when the token nears its maximum life, and reads the token file again when it changes. While Vault is down it tries
 // again with growing pauses. It returns nil.
 func (c *CA) Run(ctx context.Context) error {
-	var pause time.Duration // 0: the last round was good
+	failures := 0 // since the last round that was good
 	for {
-		wait := pause
-		if pause == 0 {
+		wait := backoff.Wait(failures)
+		if failures == 0 {
 			wait = c.untilNext(time.Now())
+		} else {
+			wait += rand.N(wait / 4) // replicas do not come together
 		}
 		timer := time.NewTimer(wait)
 		refused := false
@@ -185,11 +190,10 @@ func (c *CA) Run(ctx context.Context) error {
 				left = slog.Duration("left", time.Until(s.ends))
 			}
 			c.log.Error("the Vault token cannot be kept alive", slog.Any("error", err), left)
-			pause = min(max(2*pause, retryFirst), retryMost)
-			pause += time.Duration(rand.Int64N(int64(pause) / 4))
+			failures++
 			continue
 		}
-		pause = 0
+		failures = 0
 	}
 }
 
