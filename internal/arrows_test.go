@@ -22,10 +22,10 @@ var arrows = map[string]string{
 	"cmd/breakglassd": "cmd/breakglassd/config internal/aftercare internal/api internal/breakglass internal/cacheck " +
 		"internal/cluster internal/controlplane internal/devmode internal/disk internal/doors internal/inventory " +
 		"internal/ledger internal/ledger/sqlstore internal/policy internal/recert internal/record " +
-		"internal/rotation internal/schedule internal/secret internal/session internal/session/store " +
-		"internal/slackbot internal/strictyaml internal/text internal/vaultca internal/webhook",
+		"internal/rotation internal/schedule internal/session internal/session/store internal/slackbot " +
+		"internal/strictyaml internal/text internal/vaultca internal/webhook",
 	"cmd/breakglassd/config": "internal/api internal/breakglass internal/cluster internal/policy internal/recert internal/record " +
-		"internal/schedule internal/secret internal/strictyaml internal/text",
+		"internal/schedule internal/strictyaml internal/text",
 	"deploy":   "",
 	"internal": "",
 	"internal/aftercare": "internal/breakglass internal/policy internal/record internal/session internal/session/store " +
@@ -71,21 +71,20 @@ var arrows = map[string]string{
 	"internal/retry":         "",
 	"internal/rotation":      "internal/breakglass internal/text",
 	"internal/schedule":      "internal/breakglass",
-	"internal/secret":        "",
 	"internal/session":       "internal/breakglass internal/policy internal/sweep internal/text",
 	"internal/session/store": "internal/disk internal/session internal/sqlite internal/text",
 	"internal/sim/ca":        "internal/breakglass",
 	"internal/sim/kube":      "internal/sweep",
 	"internal/sim/slack":     "",
 	"internal/slackbot": "internal/breakglass internal/campaign internal/ledger internal/policy internal/recert internal/record " +
-		"internal/retry internal/secret internal/text",
+		"internal/retry internal/text",
 	"internal/sqlite":        "",
 	"internal/strictyaml":    "",
 	"internal/sweep":         "internal/breakglass internal/inventory internal/text",
 	"internal/text":          "",
 	"internal/text/texttest": "",
 	"internal/vaultca":       "internal/breakglass internal/retry internal/rotation internal/text policies",
-	"internal/webhook":       "internal/breakglass internal/policy internal/secret internal/text",
+	"internal/webhook":       "internal/breakglass internal/policy internal/text",
 	"policies":               "",
 }
 

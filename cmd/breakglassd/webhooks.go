@@ -13,9 +13,9 @@ import (
 	"time"
 
 	"github.com/breakglassd/breakglass/cmd/breakglassd/config"
-	"github.com/breakglassd/breakglass/internal/secret"
 	"github.com/breakglassd/breakglass/internal/session"
 	"github.com/breakglassd/breakglass/internal/session/store"
+	"github.com/breakglassd/breakglass/internal/text"
 	"github.com/breakglassd/breakglass/internal/webhook"
 )
 
@@ -28,12 +28,12 @@ func hookClusters(cfg *config.Config) ([]webhook.Cluster, error) {
 		}
 		x := webhook.Cluster{ID: c.ID, ClientNames: c.WebhookClientNames}
 		if c.WebhookTokenFile != "" {
-			text, err := config.ReadSecret(fmt.Sprintf("clusters[%d].webhook_token_file", i), c.WebhookTokenFile)
+			tokens, err := config.ReadSecret(fmt.Sprintf("clusters[%d].webhook_token_file", i), c.WebhookTokenFile)
 			if err != nil {
 				return nil, err
 			}
-			for _, token := range strings.Fields(string(text)) { // one on each line
-				x.Tokens = append(x.Tokens, secret.Text(token))
+			for _, token := range strings.Fields(string(tokens)) { // one on each line
+				x.Tokens = append(x.Tokens, text.Secret(token))
 			}
 		}
 		if len(x.ClientNames) > 0 {

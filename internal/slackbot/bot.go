@@ -41,11 +41,11 @@ import (
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/recert"
-	"github.com/breakglassd/breakglass/internal/secret"
+	"github.com/breakglassd/breakglass/internal/text"
 )
 
 // Secret is text that never prints.
-type Secret = secret.Text
+type Secret = text.Secret
 
 // Config is what New needs.
 type Config struct {

@@ -1,5 +1,6 @@
 // Package text makes words that another party chose fit to be shown and to be copied: names of objects, words of servers, reasons
 // and comments of people. There is one rule for what may reach a screen, and one for what may stand in a command.
+// A Secret reaches neither.
 package text
 
 import (

@@ -20,11 +20,11 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/policy"
-	"github.com/breakglassd/breakglass/internal/secret"
+	"github.com/breakglassd/breakglass/internal/text"
 )
 
 // Secret is text that never prints.
-type Secret = secret.Text
+type Secret = text.Secret
 
 // Cluster is one cluster whose API servers may call. Each needs a token or a client name.
 type Cluster struct {

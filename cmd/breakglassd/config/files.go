@@ -6,7 +6,7 @@ import (
 	"io"
 	"os"
 
-	"github.com/breakglassd/breakglass/internal/secret"
+	"github.com/breakglassd/breakglass/internal/text"
 )
 
 // OnlyOwnerWrites refuses a file that its group or others can write: they would decide what is in it. A file that is missing is
@@ -23,7 +23,7 @@ func OnlyOwnerWrites(key, path string) error {
 // ReadSecret reads a secret from a file that no other user can read. The secret is never part of an error, and the
 // type keeps it out of every output. A group may read the file: that is how systemd and Kubernetes hand out credentials. key is
 // the key that names the file.
-func ReadSecret(key, path string) (secret.Text, error) {
+func ReadSecret(key, path string) (text.Secret, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", key, err)
@@ -32,11 +32,11 @@ func ReadSecret(key, path string) (secret.Text, error) {
 		return "", fmt.Errorf("%s: %s can be read by others or written by its group (mode %04o): chmod 0600 it, and think about replacing the "+
 			"secret", key, path, info.Mode().Perm())
 	}
-	text, err := ReadFile(path)
+	content, err := ReadFile(path)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", key, err)
 	}
-	read := secret.Text(bytes.TrimSpace(text))
+	read := text.Secret(bytes.TrimSpace(content))
 	if read == "" {
 		return "", fmt.Errorf("%s: %s is empty", key, path)
 	}
