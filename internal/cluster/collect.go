@@ -704,7 +704,7 @@ func (r *collector) extensions(ctx context.Context) {
 				h := inventory.AdmissionHook{Config: c.Metadata.Name, Name: w.Name, Mutating: mutating, Target: w.ClientConfig.URL,
 					FailurePolicy: w.FailurePolicy}
 				if svc := w.ClientConfig.Service; svc != nil {
-					h.Target = "service " + svc.Namespace + "/" + svc.Name
+					h.Target = inventory.ServiceTarget(svc.Namespace, svc.Name)
 				}
 				for _, rule := range w.Rules {
 					all := slices.Contains(rule.Resources, "*") || slices.Contains(rule.Resources, "*/*")

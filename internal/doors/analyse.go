@@ -47,7 +47,7 @@ func (a *Analysis) Door(id string) *Door {
 func Analyse(s *inventory.Snapshot, o inventory.Options) *Analysis {
 	held := inventory.Judge(s, o)
 	a := &Analysis{Cluster: s.Cluster, At: s.At, Powers: held.Powers, Findings: held.Findings, AdminRoles: held.AdminRoles}
-	j := &judge{s: s, o: o, rbac: held.RBAC, powers: held.Powers}
+	j := &judge{s: s, o: o, rbac: held.RBAC, powers: held.Powers, asked: map[string]bool{}}
 	a.Doors = j.doors()
 	for _, name := range controlplane.Programs {
 		a.Programs = append(a.Programs, inventory.Source{Name: commandLine(name), Count: len(j.components(name)), Missing: j.hidden(name)})
@@ -66,6 +66,7 @@ type judge struct {
 	rbac   *inventory.RBAC
 	powers []inventory.Power // all that the snapshot shows
 	places map[[2]string]int // of the items of doors, by the ids of both
+	asked  map[string]bool   // ids of doors whose Tellable asks for the manifests of the control plane already
 }
 
 // findings are what the items of a door say to whoever looks at findings only, and that a door cannot be told.

@@ -31,7 +31,8 @@ func (j *judge) doors() []Door {
 			if d.State == Absent {
 				d.State = CannotTell
 			}
-			if !strings.Contains(d.Tellable, giveManifest) {
+			if !j.asked[d.ID] {
+				j.asked[d.ID] = true
 				d.Tellable = strings.TrimSuffix(giveManifest+"; "+d.Tellable, "; ")
 			}
 			d.saw("%s", why)
@@ -143,6 +144,7 @@ const giveManifest = "let the scan read pods in kube-system, if the control plan
 // unseen is the door of a program whose command line is not known.
 func (j *judge) unseen(d Door, program string) Door {
 	d.State, d.Tellable = CannotTell, giveManifest
+	j.asked[d.ID] = true
 	d.saw("no pod in kube-system and no given file shows the command line of %s", program)
 	if e, _ := j.lacking(inventory.SourcePods); e != "" {
 		d.saw("%s", e)
@@ -1206,12 +1208,12 @@ func (j *judge) extensions() Door {
 			i.Risk = inventory.Worst(i.Risk, inventory.Medium)
 			i.Text = "It sees Secrets, or everything."
 		}
-		if !strings.HasPrefix(h.Target, "service ") {
+		if !h.Inside() {
 			i.Risk = inventory.Worst(i.Risk, inventory.Medium)
 			i.Text = strings.TrimSpace(i.Text + " It runs outside the cluster.")
 		}
 		i.Admin = h.Mutating && h.Everything // whoever changes every write can write a binding
-		if h.Mutating && h.Everything && !strings.HasPrefix(h.Target, "service ") {
+		if h.Mutating && h.Everything && !h.Inside() {
 			i.Risk = inventory.High
 		}
 		j.put(&d, kind+" "+h.Config, i)
@@ -1260,10 +1262,7 @@ func (j *judge) platform() Door {
 	}
 	for _, entry := range j.s.AWSAuth {
 		d.State = Present
-		arn, group := entry, ""
-		if n := strings.LastIndex(entry, ": "); n >= 0 {
-			arn, group = entry[:n], entry[n+2:]
-		}
+		arn, group := inventory.AWSIdentity(entry)
 		i := DoorItem{ID: "aws-auth:" + entry, Title: "ConfigMap aws-auth maps " + text.Name(entry), Risk: inventory.Medium,
 			Grants: []string{entry},
 			People: []string{arn, j.s.AWSUsers[arn]}, Groups: []string{group},

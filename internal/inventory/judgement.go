@@ -290,6 +290,9 @@ func (j *Judgement) idle() []Finding {
 	return out
 }
 
+// RuleUnread is the rule of findings about parts of RBAC that could not be read.
+const RuleUnread = "scan/unread"
+
 // unread is a finding for each part of RBAC that could not be read: what it hides could be anything, so it is no clean scan.
 func (j *Judgement) unread() []Finding {
 	var out []Finding
@@ -298,7 +301,7 @@ func (j *Judgement) unread() []Finding {
 		if src.Missing == "" {
 			continue
 		}
-		f := Finding{Rule: "scan/unread", Severity: High, ID: Digest("scan/unread", name),
+		f := Finding{Rule: RuleUnread, Severity: High, ID: Digest(RuleUnread, name),
 			Title: fmt.Sprintf("%s could not be read: %s", name, src.Missing),
 			Text:  "Who has power in the cluster cannot be told without it.",
 			Next:  "let the scan read it (policies/kubernetes/optional/recert.yaml) and scan again"}

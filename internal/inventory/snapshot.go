@@ -295,6 +295,15 @@ type AdmissionHook struct {
 	Secrets    bool `json:"secrets"`
 }
 
+// targetService begins the target of a webhook that runs in the cluster.
+const targetService = "service "
+
+// ServiceTarget is the Target of a webhook that is a service of the cluster.
+func ServiceTarget(namespace, name string) string { return targetService + namespace + "/" + name }
+
+// Inside reports whether the webhook runs in the cluster.
+func (h AdmissionHook) Inside() bool { return strings.HasPrefix(h.Target, targetService) }
+
 // An APIService is a part of the API that another server answers.
 type APIService struct {
 	Name     string `json:"name"`
@@ -321,6 +330,17 @@ func ParseKubeProxy(text []byte) (*KubeProxy, error) {
 	return &KubeProxy{MetricsBindAddress: out.Metrics, HealthzBindAddress: out.Healthz}, nil
 }
 
+// identitySeparator stands between an IAM identity and a group in Snapshot.AWSAuth.
+const identitySeparator = ": "
+
+// AWSIdentity takes a line of Snapshot.AWSAuth apart.
+func AWSIdentity(line string) (arn, group string) {
+	if n := strings.LastIndex(line, identitySeparator); n >= 0 {
+		return line[:n], line[n+len(identitySeparator):]
+	}
+	return line, ""
+}
+
 // ParseAWSAuth reads the mapRoles and mapUsers of EKS's ConfigMap aws-auth: one line "arn: group" for each, and the user names
 // that it gives, by ARN. Names that are made at sign-in ({{SessionName}}) are left out.
 func ParseAWSAuth(texts ...string) (groups []string, users map[string]string, err error) {
@@ -337,7 +357,7 @@ func ParseAWSAuth(texts ...string) (groups []string, users map[string]string, er
 		}
 		for _, e := range entries {
 			for _, g := range e.Groups {
-				groups = append(groups, e.Role+e.User+": "+g)
+				groups = append(groups, e.Role+e.User+identitySeparator+g)
 			}
 			if e.Name != "" && !strings.Contains(e.Name, "{{") {
 				users[e.Role+e.User] = e.Name

@@ -16,23 +16,23 @@ import (
 // comments are no changes. Names and descriptions are said to change, not to what: the ledger keeps ids only.
 func Diff(old, new *Policy) []string {
 	var c changes
-	compare(&c, "person", old.People, new.People, func(p *Person) string { return p.ID }, func(where string, a, b *Person) {
+	compare(&c, kindPerson, old.People, new.People, func(p *Person) string { return p.ID }, func(where string, a, b *Person) {
 		if a == nil {
 			c.say("%s added", where)
 			a = &Person{Name: b.Name}
 		}
 		c.text(where+": name", a.Name, b.Name)
-		c.set(where+": slack account", words(a.Slack, slackWords), words(b.Slack, slackWords))
-		c.set(where+": key", words(a.Keys, fingerprintOf), words(b.Keys, fingerprintOf))
+		c.set(where+partAccount, words(a.Slack, slackWords), words(b.Slack, slackWords))
+		c.set(where+partKey, words(a.Keys, fingerprintOf), words(b.Keys, fingerprintOf))
 		c.set(where+": user", a.Users, b.Users)
 		c.set(where+": group", a.Groups, b.Groups)
 	})
-	compare(&c, "team", old.Teams, new.Teams, func(t *Team) string { return t.ID }, func(where string, a, b *Team) {
+	compare(&c, kindTeam, old.Teams, new.Teams, func(t *Team) string { return t.ID }, func(where string, a, b *Team) {
 		if a == nil {
 			c.say("%s added", where)
 			a = &Team{}
 		}
-		c.set(where+":", a.Members, b.Members)
+		c.set(where+partMember, a.Members, b.Members)
 	})
 	compare(&c, "cluster", old.Clusters, new.Clusters, func(x *Cluster) string { return x.ID }, func(where string, a, b *Cluster) {
 		if a == nil {
@@ -95,6 +95,44 @@ func Weaker(old []ProfileQuorum, new *Policy) []string {
 	return c
 }
 
+// The words that a reader of changes goes by. They are in ledgers: they stay as they are.
+const (
+	kindPerson  = "person"
+	kindTeam    = "team"
+	partKey     = ": key"
+	partAccount = ": slack account"
+	partMember  = ":"
+	wordAdded   = " added"
+	wordRemoved = " removed"
+)
+
+// An Element of the policy is one thing that Diff says was added or removed, under the name that it has there.
+type Element string
+
+// KeyElement is an SSH key of a person, by its fingerprint.
+func KeyElement(person, fingerprint string) Element {
+	return Element(kindPerson + " " + person + partKey + " " + fingerprint)
+}
+
+// AccountElement is a Slack account of a person.
+func AccountElement(person string, a record.SlackAccount) Element {
+	return Element(kindPerson + " " + person + partAccount + " " + slackWords(a))
+}
+
+// MemberElement is a person's place in a team.
+func MemberElement(team, person string) Element {
+	return Element(kindTeam + " " + team + partMember + " " + person)
+}
+
+// Changes are the sentences of Diff, as the ledger keeps them.
+type Changes []string
+
+// Added reports whether an element came with these changes.
+func (c Changes) Added(e Element) bool { return slices.Contains(c, string(e)+wordAdded) }
+
+// Removed reports whether an element went with these changes.
+func (c Changes) Removed(e Element) bool { return slices.Contains(c, string(e)+wordRemoved) }
+
 // changes collects sentences.
 type changes []string
 
@@ -115,12 +153,12 @@ func (c *changes) text(what, a, b string) {
 func (c *changes) set(what string, a, b []string) {
 	for _, x := range a {
 		if !slices.Contains(b, x) {
-			c.say("%s %s removed", what, x)
+			c.say("%s %s"+wordRemoved, what, x)
 		}
 	}
 	for _, x := range b {
 		if !slices.Contains(a, x) {
-			c.say("%s %s added", what, x)
+			c.say("%s %s"+wordAdded, what, x)
 		}
 	}
 }
@@ -190,6 +228,7 @@ func guardWord(g Guard) string { return string(g) }
 
 func fingerprintOf(k Key) string { return k.Fingerprint }
 
+// slackWords is an account as the changes of a policy name it.
 func slackWords(a record.SlackAccount) string {
 	return strings.TrimPrefix(a.Enterprise+"/"+a.Team+"/"+a.User, "/")
 }

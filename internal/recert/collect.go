@@ -53,7 +53,7 @@ type facts struct {
 
 type policyVersion struct {
 	at      time.Time
-	changes []string
+	changes policy.Changes
 }
 
 // AccountState is what Slack says about an account. The zero value is an ordinary, active member; of an account that has none
@@ -80,15 +80,15 @@ func policyHistory(entries []ledger.Entry) ([]policyVersion, error) {
 	return out, nil
 }
 
-// since is when the ledger says that something was added to the policy. Changes that were made while the daemon was down are
+// since is when the ledger says that an element was added to the policy. Changes that were made while the daemon was down are
 // not all on record: of what no entry says that it was added, added is false, and the time is that of the policy in force, which
 // has it.
-func (f *facts) since(what string) (at time.Time, added bool) {
+func (f *facts) since(e policy.Element) (at time.Time, added bool) {
 	for _, v := range slices.Backward(f.history) {
-		if slices.Contains(v.changes, what+" added") {
+		if v.changes.Added(e) {
 			return v.at, true
 		}
-		if slices.Contains(v.changes, what+" removed") {
+		if v.changes.Removed(e) {
 			break
 		}
 	}
@@ -99,8 +99,8 @@ func (f *facts) since(what string) (at time.Time, added bool) {
 }
 
 // sinceWords is since for people. old says how long ago it is known to be there already.
-func (f *facts) sinceWords(what string) (words []string, since *time.Time) {
-	at, added := f.since(what)
+func (f *facts) sinceWords(e policy.Element) (words []string, since *time.Time) {
+	at, added := f.since(e)
 	if added {
 		words, since = []string{"added to the access policy on " + at.UTC().Format(time.DateOnly)}, &at
 	} else {
@@ -193,7 +193,7 @@ func (f *facts) eligibilityItems() []Item {
 	out = append(append(out, ways...), f.memberItems(ways, use)...)
 	for _, p := range f.policy.People {
 		for _, k := range p.Keys {
-			words, since := f.sinceWords("person " + p.ID + ": key " + k.Fingerprint)
+			words, since := f.sinceWords(policy.KeyElement(p.ID, k.Fingerprint))
 			used := use.keys[k.Fingerprint]
 			i := Item{ID: "key/" + k.Fingerprint, Topic: TopicEligibility, Kind: "key", Title: fmt.Sprintf("SSH key %s of %s", k.Fingerprint,
 				f.name(p.ID)), Risk: inventory.Medium, Dormant: used.IsZero() && f.long(),
@@ -210,7 +210,7 @@ func (f *facts) eligibilityItems() []Item {
 		}
 		for _, a := range p.Slack {
 			name, used := strings.TrimPrefix(a.Enterprise+"/"+a.Team+"/"+a.User, "/"), use.accounts[a]
-			words, since := f.sinceWords("person " + p.ID + ": slack account " + name)
+			words, since := f.sinceWords(policy.AccountElement(p.ID, a))
 			i := Item{ID: "slack/" + name, Topic: TopicEligibility, Kind: "slack", Risk: inventory.Medium, Dormant: used.IsZero() && f.long(),
 				Evidence: words,
 				Title:    fmt.Sprintf("Slack account %s/%s of %s", a.Team, a.User, f.name(p.ID)), Not: []string{p.ID},
@@ -348,7 +348,7 @@ func (f *facts) memberItems(ways []Item, use uses) (out []Item) {
 				": revoke here suspends it all the same")
 		}
 		i.Evidence = append(i.Evidence, suspendedNow(suspended, all)...)
-		words, since := f.sinceWords("team " + m.Team + ": " + m.Person)
+		words, since := f.sinceWords(policy.MemberElement(m.Team, m.Person))
 		i.Since, i.Evidence = since, append(i.Evidence, words...)
 		i.Fingerprint = digestOf([]any{i.ID, i.Grants})
 		i.Evidence = append(i.Evidence, fmt.Sprintf("%s since %s", times(used), f.from.Format(time.DateOnly)))
@@ -736,7 +736,7 @@ func clusterItems(s *inventory.Snapshot, a *doors.Analysis, all []doors.Item, p 
 		out = append(out, i)
 	}
 	for _, f := range a.Findings { // what could not be read must not look like nothing
-		if f.Rule != ruleUnread {
+		if f.Rule != inventory.RuleUnread {
 			continue
 		}
 		out = append(out, Item{ID: "cluster/" + s.Cluster + "/unread/" + digestOf(f.ID)[:16], Topic: TopicPower, Kind: "unknown",
@@ -778,9 +778,6 @@ func noProof(in doors.Item) string {
 	return "until " + in.Until.UTC().Format(time.RFC3339) + ", when the certificate ends, no scan can tell whether it is gone: Kubernetes " +
 		"deletes the request an hour after it was signed, and the certificate lives on"
 }
-
-// ruleUnread is the inventory's rule for what a scan could not read of RBAC.
-const ruleUnread = "scan/unread"
 
 // personOf finds the person whom a user name in a cluster belongs to: the id itself, or an e-mail address or prefixed name
 // that ends or begins with it, or one that the policy gives the person (users). A wrong guess costs one
