@@ -20,10 +20,10 @@ var arrows = map[string]string{
 		"internal/cli/terminal internal/cli/view internal/ledger internal/policy internal/recert internal/rotation " +
 		"internal/strictyaml internal/text",
 	"cmd/breakglassd": "cmd/breakglassd/config internal/aftercare internal/api internal/breakglass internal/cacheck " +
-		"internal/cluster internal/controlplane internal/devmode internal/disk internal/doors internal/inventory " +
-		"internal/ledger internal/ledger/sqlstore internal/policy internal/recert internal/record " +
-		"internal/rotation internal/schedule internal/session internal/session/store internal/slackbot " +
-		"internal/strictyaml internal/text internal/vaultca internal/webhook",
+		"internal/checkup internal/cluster internal/controlplane internal/devmode internal/disk internal/doors " +
+		"internal/inventory internal/ledger internal/ledger/sqlstore internal/policy internal/recert " +
+		"internal/record internal/rotation internal/schedule internal/session internal/session/store " +
+		"internal/slackbot internal/strictyaml internal/text internal/vaultca internal/webhook",
 	"cmd/breakglassd/config": "internal/api internal/breakglass internal/cluster internal/policy internal/recert internal/record " +
 		"internal/schedule internal/strictyaml internal/text",
 	"deploy":   "",
@@ -41,6 +41,7 @@ var arrows = map[string]string{
 	"internal/breakglass":       "internal/campaign internal/ledger internal/policy internal/record internal/retry internal/text",
 	"internal/cacheck":          "internal/breakglass internal/record internal/rotation internal/text",
 	"internal/campaign":         "internal/ledger internal/policy internal/record",
+	"internal/checkup":          "",
 	"internal/cli/exit":         "internal/api internal/breakglass internal/record",
 	"internal/cli/exported": "internal/api internal/breakglass internal/campaign internal/cli/exit internal/cli/terminal " +
 		"internal/cli/view internal/ledger internal/policy internal/text",
@@ -52,8 +53,8 @@ var arrows = map[string]string{
 	"internal/cli/sshkeys":  "internal/api internal/cli/exit internal/cli/terminal",
 	"internal/cli/terminal": "internal/text",
 	"internal/cli/view":     "internal/api internal/breakglass internal/cli/terminal internal/policy internal/record internal/text",
-	"internal/cluster": "internal/breakglass internal/controlplane internal/inventory internal/policy internal/rotation " +
-		"internal/sweep internal/text",
+	"internal/cluster": "internal/breakglass internal/checkup internal/controlplane internal/inventory internal/policy " +
+		"internal/rotation internal/sweep internal/text",
 	"internal/controlplane": "internal/text",
 	"internal/devmode": "deploy internal/api internal/breakglass internal/ledger internal/ledger/sqlstore internal/real " +
 		"internal/sim/ca internal/sim/kube internal/sim/slack policies",
@@ -65,8 +66,8 @@ var arrows = map[string]string{
 	"internal/ledger/storetest": "internal/ledger",
 	"internal/policy":           "internal/ledger internal/record internal/strictyaml internal/text",
 	"internal/real":             "",
-	"internal/recert": "internal/breakglass internal/campaign internal/doors internal/inventory internal/ledger internal/policy " +
-		"internal/record internal/schedule internal/text",
+	"internal/recert": "internal/breakglass internal/campaign internal/checkup internal/doors internal/inventory internal/ledger " +
+		"internal/policy internal/record internal/text",
 	"internal/record":        "internal/ledger internal/text",
 	"internal/retry":         "",
 	"internal/rotation":      "internal/breakglass internal/text",
@@ -83,7 +84,7 @@ var arrows = map[string]string{
 	"internal/sweep":         "internal/breakglass internal/inventory internal/text",
 	"internal/text":          "",
 	"internal/text/texttest": "",
-	"internal/vaultca":       "internal/breakglass internal/retry internal/rotation internal/text policies",
+	"internal/vaultca":       "internal/breakglass internal/checkup internal/retry internal/rotation internal/text policies",
 	"internal/webhook":       "internal/breakglass internal/policy internal/text",
 	"policies":               "",
 }

@@ -20,21 +20,21 @@ import (
 	"github.com/breakglassd/breakglass/cmd/breakglassd/config"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/cacheck"
+	"github.com/breakglassd/breakglass/internal/checkup"
 	"github.com/breakglassd/breakglass/internal/cluster"
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/slackbot"
 	"github.com/breakglassd/breakglass/internal/strictyaml"
-	"github.com/breakglassd/breakglass/internal/vaultca"
 )
 
 // doctor looks at everything a daemon with this configuration would need, and collects what it finds. It changes nothing,
 // tells nobody, and can be run beside the daemon.
 type doctor struct {
-	cfg      *config.Config
-	policy   *policy.Policy
-	findings []vaultca.Finding
-	down     int // findings of LevelError that say only that something does not answer
+	cfg    *config.Config
+	policy *policy.Policy
+	lines  []checkup.Line
+	down   int // findings of LevelError that say only that something does not answer
 }
 
 // doctorTime bounds each thing that doctor asks another system.
@@ -57,16 +57,16 @@ func doctorCommand() *cobra.Command {
 	return cmd
 }
 
-func (d *doctor) add(level vaultca.Level, code, subject, text string) {
-	d.findings = append(d.findings, vaultca.Finding{Level: level, Code: code, Subject: subject, Text: text})
+func (d *doctor) add(level checkup.Level, code, subject, text string) {
+	d.lines = append(d.lines, checkup.Line{Level: level, Code: code, Subject: subject, Text: text})
 }
 
 func (d *doctor) ok(code, subject, format string, args ...any) {
-	d.add(vaultca.LevelOK, code, subject, fmt.Sprintf(format, args...))
+	d.add(checkup.OK, code, subject, fmt.Sprintf(format, args...))
 }
 
 func (d *doctor) warn(code, subject, format string, args ...any) {
-	d.add(vaultca.LevelWarn, code, subject, fmt.Sprintf(format, args...))
+	d.add(checkup.Warn, code, subject, fmt.Sprintf(format, args...))
 }
 
 // wrong adds an error: a line for each problem of a configuration or a policy.
@@ -76,14 +76,14 @@ func (d *doctor) wrong(code, subject string, err error) {
 	switch {
 	case errors.As(err, &c):
 		for _, line := range c.Lines() {
-			d.add(vaultca.LevelError, code, subject, line)
+			d.add(checkup.Error, code, subject, line)
 		}
 	case errors.As(err, &p):
 		for _, line := range strings.Split(p.Error(), "\n") {
-			d.add(vaultca.LevelError, code, subject, strings.TrimSpace(line))
+			d.add(checkup.Error, code, subject, strings.TrimSpace(line))
 		}
 	default:
-		d.add(vaultca.LevelError, code, subject, err.Error())
+		d.add(checkup.Error, code, subject, err.Error())
 	}
 }
 
@@ -96,26 +96,26 @@ func (d *doctor) unreachable(code, subject string, err error) {
 // report prints the findings and returns the error for the exit code.
 func (d *doctor) report(out io.Writer, output string) error {
 	bad := 0
-	for _, f := range d.findings {
-		if f.Level == vaultca.LevelError {
+	for _, f := range d.lines {
+		if f.Level == checkup.Error {
 			bad++
 		}
 		if output == "json" {
 			continue
 		}
-		mark := map[vaultca.Level]string{vaultca.LevelOK: "✓", vaultca.LevelWarn: "!", vaultca.LevelError: "✗"}[f.Level]
+		mark := map[checkup.Level]string{checkup.OK: "✓", checkup.Warn: "!", checkup.Error: "✗"}[f.Level]
 		fmt.Fprintf(out, "%s %s: %s\n", mark, f.Subject, f.Text)
 	}
 	if output == "json" {
 		type finding struct {
-			Level   vaultca.Level `json:"level"`
+			Level   checkup.Level `json:"level"`
 			Code    string        `json:"code"`
 			Subject string        `json:"subject"`
 			Text    string        `json:"text"`
 		}
-		list := make([]finding, len(d.findings))
-		for i, f := range d.findings {
-			list[i] = finding(f)
+		list := make([]finding, len(d.lines))
+		for i, f := range d.lines {
+			list[i] = finding{f.Level, f.Code, f.Subject, f.Text}
 		}
 		if err := json.NewEncoder(out).Encode(map[string]any{"findings": list}); err != nil {
 			return err
@@ -186,8 +186,8 @@ func (d *doctor) serves(ctx context.Context) {
 	if err != nil {
 		d.wrong("address", "listeners", err)
 	}
-	for _, f := range d.findings {
-		if f.Level == vaultca.LevelError {
+	for _, f := range d.lines {
+		if f.Level == checkup.Error {
 			return // serve would end with one of these
 		}
 	}
@@ -384,7 +384,7 @@ func (d *doctor) systems(ctx context.Context) {
 	}
 	wg.Wait()
 	for _, f := range found {
-		d.findings = append(d.findings, f.findings...)
+		d.lines = append(d.lines, f.lines...)
 		d.down += f.down
 	}
 }
@@ -395,8 +395,8 @@ func (d *doctor) vault(ctx context.Context) {
 		return // files has said so
 	}
 	defer func() { _ = ca.Close() }() // the token ends by itself otherwise
-	d.findings = append(d.findings, ca.Doctor(ctx)...)
-	if f := d.findings[0]; f.Code == "vault-health" && f.Level == vaultca.LevelError { // then it is the only one
+	d.lines = append(d.lines, ca.Doctor(ctx)...)
+	if f := d.lines[0]; f.Code == "vault-health" && f.Level == checkup.Error { // then it is the only one
 		d.down++
 	}
 }
@@ -448,11 +448,11 @@ func (d *doctor) cluster(ctx context.Context, id string) {
 	}
 	rights := rightsIn(d.policy, id)
 	for _, f := range slices.Concat(kube.CheckRights(ctx, id, rights), kube.CheckGroups(ctx, id, rights)) {
-		if f.OK {
-			d.ok("cluster", id, "%s", f.What)
+		if f.Level == checkup.OK {
+			d.ok("cluster", id, "%s", f.Text)
 			continue
 		}
-		d.wrong("cluster", id, fmt.Errorf("%s: %s", f.What, f.Next))
+		d.wrong("cluster", id, fmt.Errorf("%s: %s", f.Text, f.Next))
 	}
 }
 

@@ -16,7 +16,7 @@ import (
 // said is what a doctor says, line by line.
 func (d *doctor) said() string {
 	var b strings.Builder
-	for _, f := range d.findings {
+	for _, f := range d.lines {
 		b.WriteString(string(f.Level) + " " + f.Subject + " " + f.Text + "\n")
 	}
 	return b.String()
@@ -58,7 +58,7 @@ func TestDoctorAsksSlackWhetherItCanPost(t *testing.T) {
 			d := &doctor{cfg: &config.Config{Slack: cfg}}
 			d.cfg.Slack.APIURL = server.URL + "/api/"
 			d.slack(t.Context())
-			if got := d.said(); len(d.findings) != 1 || !strings.Contains(got, tt.want) || strings.HasPrefix(got,
+			if got := d.said(); len(d.lines) != 1 || !strings.Contains(got, tt.want) || strings.HasPrefix(got,
 				"ok") != tt.ok || sim.Scheduled() != 0 {
 				t.Errorf("says %s", got)
 			}
@@ -83,7 +83,7 @@ func TestDoctorNamesSlackAccountsThatAreRefused(t *testing.T) {
 			t.Errorf("%q is not in\n%s", want, got)
 		}
 	}
-	if len(d.findings) != 3 {
+	if len(d.lines) != 3 {
 		t.Errorf("says\n%s", got)
 	}
 }

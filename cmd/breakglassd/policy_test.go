@@ -12,9 +12,9 @@ import (
 	"github.com/breakglassd/breakglass/cmd/breakglassd/config"
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/checkup"
 	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/record"
-	"github.com/breakglassd/breakglass/internal/vaultca"
 )
 
 // The gauge is 0 while nothing waits, and never 0 while something does; a restart does not make it begin again.
@@ -79,16 +79,16 @@ func TestDoctorSaysWhoAgreesToThePolicy(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		policy string
-		level  vaultca.Level
+		level  checkup.Level
 		want   string
 	}{
-		"three who can sign": {bgtest.Guarded(), vaultca.LevelOK,
+		"three who can sign": {bgtest.Guarded(), checkup.OK,
 			"two of alice, bob, dave sign what a change of the access policy adds or eases"},
-		"two, of three members": {withoutKey(bgtest.Guarded(), "dave"), vaultca.LevelWarn, "only alice and bob can sign changes of the access " +
+		"two, of three members": {withoutKey(bgtest.Guarded(), "dave"), checkup.Warn, "only alice and bob can sign changes of the access " +
 			"policy: if one of them loses the key, no change is possible without --accept-weaker"},
-		"elsewhere": {bgtest.Policy(), vaultca.LevelWarn, `By its own word a second person does elsewhere ("the test"): new keys, accounts, ` +
+		"elsewhere": {bgtest.Policy(), checkup.Warn, `By its own word a second person does elsewhere ("the test"): new keys, accounts, ` +
 			"members and profiles count after 24h0m0s"},
-		"nobody": {strings.Replace(bgtest.Policy(), "policy: {reviewedBy: the test}\n", "", 1), vaultca.LevelWarn,
+		"nobody": {strings.Replace(bgtest.Policy(), "policy: {reviewedBy: the test}\n", "", 1), checkup.Warn,
 			"ONE PERSON WHO CAN WRITE THIS FILE DECIDES WHO APPROVES"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -96,7 +96,7 @@ func TestDoctorSaysWhoAgreesToThePolicy(t *testing.T) {
 			must(t, err)
 			d := &doctor{cfg: &config.Config{PolicyFile: "access.yaml"}, policy: p}
 			d.changes()
-			if len(d.findings) != 1 || d.findings[0].Level != c.level || !strings.Contains(d.findings[0].Text, c.want) {
+			if len(d.lines) != 1 || d.lines[0].Level != c.level || !strings.Contains(d.lines[0].Text, c.want) {
 				t.Errorf("says\n%s", d.said())
 			}
 		})

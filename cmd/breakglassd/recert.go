@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"os"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/breakglassd/breakglass/cmd/breakglassd/config"
@@ -198,83 +197,19 @@ func (s *scanner) self(ctx context.Context) ([]recert.Item, error) {
 	defer cancel()
 	var out []recert.Item
 	if s.ca != nil {
-		out = append(out, ownVault(s.ca.Doctor(ctx)), othersInVault(s.cfg))
+		var mounts []recert.VaultMount
+		for _, cl := range s.cfg.Clusters {
+			if cl.VaultMount != "" {
+				mounts = append(mounts, recert.VaultMount{Cluster: cl.ID, Path: cl.VaultMount})
+			}
+		}
+		out = append(out, recert.OwnVault(s.ca.Doctor(ctx)), recert.OthersInVault(mounts))
 	}
 	for _, cl := range s.cfg.Clusters {
 		rights := rightsIn(s.service.Policy(), cl.ID)
-		out = append(out, ownCluster(cl.ID, s.own.CheckRights(ctx, cl.ID, rights), rights))
+		out = append(out, recert.OwnCluster(cl.ID, s.own.CheckRights(ctx, cl.ID, rights), rights))
 	}
 	return out, nil
-}
-
-// ownVault is what the daemon may do in Vault. Everything that is not as it shipped is among what it grants, so that no change
-// of it reads as unchanged.
-func ownVault(findings []vaultca.Finding) recert.Item {
-	i := recert.Item{ID: "own/vault", Kind: "daemon", Title: "what the daemon's token may do in Vault, and what signs under its roles",
-		Risk: inventory.Info, Evidence: []string{}}
-	for _, f := range findings {
-		line := string(f.Level) + ": " + f.Subject + ": " + f.Text
-		i.Evidence = append(i.Evidence, line)
-		switch f.Level {
-		case vaultca.LevelOK:
-			continue
-		case vaultca.LevelError:
-			i.Risk, i.Advice = inventory.High, "run deploy/vault/setup.sh again, and find out who changed it"
-		case vaultca.LevelWarn:
-			if !i.Risk.AtLeast(inventory.Medium) {
-				i.Risk = inventory.Medium
-			}
-		}
-		if f.Level == vaultca.LevelWarn && f.Code == "vault-issuer" { // it counts the days that are left
-			line = string(f.Level) + ": " + f.Subject + ": the issuer ends soon"
-		}
-		i.Grants = append(i.Grants, line)
-	}
-	slices.Sort(i.Grants)
-	return i
-}
-
-// othersInVault says that nobody looked at who else can have certificates signed, and how somebody could. The daemon's policy
-// does not let it read the policies of others, and must not: a thief of its token would read them too.
-func othersInVault(cfg *config.Config) recert.Item {
-	i := recert.Item{ID: "own/vault/others", Kind: "unknown", Title: "cannot tell who else in Vault can reach the CAs: sign, sign-verbatim, " +
-		"the roles and the mounts", Risk: inventory.High, Admin: true,
-		Evidence: []string{"the daemon's token may not list or read the policies of others, on purpose",
-			"whoever may use sign-verbatim, or change a role, makes certificates of any user and group"}}
-	var mounts []string
-	for _, cl := range cfg.Clusters {
-		if cl.VaultMount == "" {
-			continue
-		}
-		mounts = append(mounts, cl.VaultMount+"/")
-		i.Grants = append(i.Grants, "whatever a policy gives on "+cl.VaultMount+"/")
-		i.Evidence = append(i.Evidence, "CA of cluster "+cl.ID+": "+cl.VaultMount+"/")
-	}
-	slices.Sort(i.Grants)
-	i.Advice = fmt.Sprintf("as a Vault administrator: vault policy list, then vault policy read of each, and look for paths that cover %s "+
-		"or sys/mounts, sys/policies and auth/ (with * and +, too); then which tokens, entities and roles of auth methods have such a policy, "+
-		"and root tokens",
-		strings.Join(mounts, ", "))
-	return i
-}
-
-// ownCluster is what the daemon may do in a cluster: what its profiles give it to bind, and everything that is not as it should be.
-func ownCluster(id string, findings []cluster.Finding, rights []policy.Rights) recert.Item {
-	i := recert.Item{ID: "own/cluster/" + id, Kind: "daemon", Cluster: id, Title: "what the daemon's credential may do in cluster " + id,
-		Risk: inventory.Info, Evidence: []string{}}
-	for _, r := range rights {
-		i.Grants = append(i.Grants, "gives "+r.String())
-	}
-	for _, f := range findings {
-		i.Evidence = append(i.Evidence, f.What)
-		if !f.OK {
-			i.Risk, i.Advice = inventory.High, f.Next
-			i.Grants = append(i.Grants, f.What)
-		}
-	}
-	slices.Sort(i.Grants)
-	i.Grants = slices.Compact(i.Grants)
-	return i
 }
 
 // campaignMessengers are those that tell of campaigns: beside the ones that tell of requests, so that neither waits for the other.

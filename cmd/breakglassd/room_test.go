@@ -6,8 +6,8 @@ import (
 	"testing"
 
 	"github.com/breakglassd/breakglass/cmd/breakglassd/config"
+	"github.com/breakglassd/breakglass/internal/checkup"
 	"github.com/breakglassd/breakglass/internal/disk"
-	"github.com/breakglassd/breakglass/internal/vaultca"
 )
 
 // Doctor says how much room each store has, and that what API servers send can fill the ledger's disk where both share one.
@@ -15,9 +15,9 @@ func TestDoctorLooksAtTheRoomOfTheStores(t *testing.T) {
 	dir := t.TempDir()
 	free, err := disk.Free(dir)
 	must(t, err)
-	level := vaultca.LevelOK
+	level := checkup.OK
 	if free < roomSoon {
-		level = vaultca.LevelWarn
+		level = checkup.Warn
 	}
 	for name, sessions := range map[string]string{"no sessions": "", "beside the ledger": filepath.Join(dir, "sessions", "sessions.db")} {
 		d := &doctor{cfg: &config.Config{Ledger: config.Ledger{Path: filepath.Join(dir, "ledger.db")}, Sessions: config.Sessions{Path: sessions}}}
@@ -28,8 +28,8 @@ func TestDoctorLooksAtTheRoomOfTheStores(t *testing.T) {
 			strings.Contains(said, "the disk of sessions.path has ") != (sessions != "") {
 			t.Errorf("%s: says\n%s", name, said)
 		}
-		for _, f := range d.findings {
-			if want := map[bool]vaultca.Level{true: vaultca.LevelWarn, false: level}[strings.Contains(f.Text, "one file system")]; f.Level != want {
+		for _, f := range d.lines {
+			if want := map[bool]checkup.Level{true: checkup.Warn, false: level}[strings.Contains(f.Text, "one file system")]; f.Level != want {
 				t.Errorf("%s: %v %s, want %v", name, f.Level, f.Text, want)
 			}
 		}

@@ -13,14 +13,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/breakglassd/breakglass/cmd/breakglassd/config"
 	"github.com/breakglassd/breakglass/internal/bgtest"
-	"github.com/breakglassd/breakglass/internal/cluster"
 	"github.com/breakglassd/breakglass/internal/doors"
-	"github.com/breakglassd/breakglass/internal/inventory"
-	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/real"
-	"github.com/breakglassd/breakglass/internal/vaultca"
 )
 
 // scanned is a directory with a configuration whose clusters are answered by this handler.
@@ -239,58 +234,5 @@ func TestWhatDoorsAskForCanBeGiven(t *testing.T) {
 		if !strings.Contains(doors.GivenHow+doors.AuthenticationConfigHow, key+" of the cluster") {
 			t.Errorf("the texts do not name the key %s", key)
 		}
-	}
-}
-
-// A campaign compares what the daemon itself may do with the last time by what the item grants.
-func TestNoChangeOfTheDaemonsOwnRightsReadsAsUnchanged(t *testing.T) {
-	ok := vaultca.Finding{Level: vaultca.LevelOK, Code: "vault-drift", Subject: "pki/roles/breakglass", Text: "what shipped"}
-	wide := vaultca.Finding{Level: vaultca.LevelError, Code: "vault-capabilities", Subject: "pki/root", Text: `the token has ["sudo"] there`}
-	extra := vaultca.Finding{Level: vaultca.LevelWarn, Code: "vault-roles", Subject: "pki",
-		Text: "the mount has roles that no profile uses (x)"}
-	ends := func(days int) vaultca.Finding {
-		return vaultca.Finding{Level: vaultca.LevelWarn, Code: "vault-issuer", Subject: "pki",
-			Text: fmt.Sprintf("issuer is valid for %d days", days)}
-	}
-	state := func(was, is []vaultca.Finding) doors.State {
-		a, b := ownVault(was), ownVault(is)
-		return doors.Compare(doors.Item{ID: a.ID, Risk: a.Risk, Grants: a.Grants, Fingerprint: strings.Join(a.Grants, "\n")},
-			doors.Item{ID: b.ID, Risk: b.Risk, Grants: b.Grants, Fingerprint: strings.Join(b.Grants, "\n")})
-	}
-	for name, c := range map[string]struct {
-		was, is []vaultca.Finding
-		want    doors.State
-	}{
-		"the same":     {[]vaultca.Finding{ok, wide}, []vaultca.Finding{ok, wide}, doors.Unchanged},
-		"one more way": {[]vaultca.Finding{ok, wide}, []vaultca.Finding{ok, wide, extra}, doors.Widened},
-		"another way": {[]vaultca.Finding{ok, wide}, []vaultca.Finding{ok, {Level: vaultca.LevelError, Subject: "pki/keys",
-			Text: "x"}}, doors.Widened},
-		"one less":              {[]vaultca.Finding{ok, wide, extra}, []vaultca.Finding{ok, extra}, doors.Narrowed},
-		"a day less to go":      {[]vaultca.Finding{ends(80)}, []vaultca.Finding{ends(79)}, doors.Unchanged},
-		"the first thing amiss": {[]vaultca.Finding{ok}, []vaultca.Finding{ok, extra}, doors.Widened},
-	} {
-		if got := state(c.was, c.is); got != c.want {
-			t.Errorf("in Vault, %s: %s, want %s", name, got, c.want)
-		}
-	}
-	view := policy.Rights{ClusterRole: "view"}
-	before := ownCluster("c1", []cluster.Finding{{OK: true, What: "fine"}}, []policy.Rights{view})
-	after := ownCluster("c1", []cluster.Finding{{OK: true, What: "fine"}, {What: "the daemon may do what it does not need: get secrets",
-		Next: "take it away"}}, []policy.Rights{view, {ClusterRole: "cluster-admin"}})
-	if want := []string{"gives ClusterRole view"}; !slices.Equal(before.Grants, want) {
-		t.Errorf("in a cluster: grants %q, want %q", before.Grants, want)
-	}
-	if want := []string{"gives ClusterRole cluster-admin", "gives ClusterRole view",
-		"the daemon may do what it does not need: get secrets"}; !slices.Equal(after.Grants, want) || after.Risk != inventory.High {
-		t.Errorf("in a cluster: grants %q with risk %s, want %q", after.Grants, after.Risk, want)
-	}
-}
-
-func TestNobodyIsToldThatOthersInVaultWereLookedAt(t *testing.T) {
-	i := othersInVault(&config.Config{Clusters: []config.Cluster{{ID: "c1", VaultMount: "pki-c1"}, {ID: "c2"}}})
-	if i.Kind != "unknown" || !i.Admin || !i.Risk.AtLeast(inventory.High) || !strings.Contains(i.Title, "cannot tell") ||
-		!strings.Contains(i.Advice, "vault policy list") || !strings.Contains(i.Advice, "pki-c1/") ||
-		!slices.Equal(i.Grants, []string{"whatever a policy gives on pki-c1/"}) {
-		t.Errorf("got %+v", i)
 	}
 }

@@ -188,7 +188,7 @@ func (d *daemon) recordRun(ctx context.Context, run breakglass.CheckRun) error {
 	if run.OK {
 		ok = 1
 	}
-	d.metrics.schedule.WithLabelValues(strings.TrimPrefix(run.Check, schedule.CheckPrefix)).Set(ok)
+	d.metrics.schedule.WithLabelValues(strings.TrimPrefix(run.Check, breakglass.SchedulePrefix)).Set(ok)
 	return d.service.RecordCheck(ctx, run)
 }
 

@@ -343,6 +343,9 @@ type CanaryDone struct {
 	Refused     []string  `json:"refused"`  // API servers that did not
 }
 
+// SchedulePrefix begins the Check of the runs of a scheduled job: the job itself may record what it found under its own name.
+const SchedulePrefix = "schedule/"
+
 // CheckRun is the record of one scheduled or ordered check.
 type CheckRun struct {
 	Check    string        `json:"check"` // "ca", …

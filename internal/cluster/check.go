@@ -22,17 +22,11 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 
+	"github.com/breakglassd/breakglass/internal/checkup"
 	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/sweep"
 	"github.com/breakglassd/breakglass/internal/text"
 )
-
-// A Finding is one result of Check.
-type Finding struct {
-	OK   bool
-	What string // what was looked at, and what was found
-	Next string // what to do about it; empty if OK
-}
 
 // needs lists what the daemon must be able to do to give these rights, and to prove that they are gone.
 func needs(rights []policy.Rights) []authorizationv1.ResourceAttributes {
@@ -99,73 +93,81 @@ func (c *Clusters) Whoami(ctx context.Context, cluster string) (string, error) {
 // CheckRights asks the API server whether the daemon's credential works and can do what it must and nothing more. rights are
 // those that the cluster's profiles give. What is more shows in kube-system and in the namespaces that rights name; what an
 // authorization webhook would allow does not show.
-func (c *Clusters) CheckRights(ctx context.Context, cluster string, rights []policy.Rights) []Finding {
+func (c *Clusters) CheckRights(ctx context.Context, cluster string, rights []policy.Rights) []checkup.Line {
 	t, err := c.target(cluster)
 	if err != nil {
-		return []Finding{{What: err.Error(), Next: "add it under clusters"}}
+		return []checkup.Line{{Level: checkup.Error, Text: err.Error(), Next: "add it under clusters"}}
 	}
 	me, err := t.whoAmI(ctx)
 	if err != nil {
-		return []Finding{{What: t.explain("signing in", err).Error(), Next: "nothing can be bound or cut off there until this works"}}
+		return []checkup.Line{{Level: checkup.Error, Text: t.explain("signing in", err).Error(),
+			Next: "nothing can be bound or cut off there until this works"}}
 	}
 	name, now := me.Username, time.Now().UTC()
-	out := []Finding{{OK: true, What: fmt.Sprintf("cluster %s answers at %s and knows the daemon as %s", cluster, t.rest.Host, name)}}
+	out := []checkup.Line{{Level: checkup.OK, Text: fmt.Sprintf("cluster %s answers at %s and knows the daemon as %s", cluster, t.rest.Host,
+		name)}}
 	for _, s := range t.servers {
 		if s == t {
 			continue
 		}
 		if _, err := s.whoAmI(ctx); err != nil {
-			out = append(out, Finding{What: s.explain("signing in at "+s.rest.Host, err).Error(),
+			out = append(out, checkup.Line{Level: checkup.Error, Text: s.explain("signing in at "+s.rest.Host, err).Error(),
 				Next: "until this works nobody can prove that this API server refuses a revoked certificate"})
 		}
 	}
 	if until, soon := t.ends(now); soon {
-		out = append(out, Finding{What: fmt.Sprintf("the daemon's credential in cluster %s ends %s (%s): then nothing can be bound or cut off "+
+		out = append(out, checkup.Line{Level: checkup.Error, Text: fmt.Sprintf("the daemon's credential in cluster %s ends %s (%s): then "+
+			"nothing can be bound or cut off "+
 			"there",
 			cluster, in(until.Sub(now)), until.UTC().Format(time.RFC3339)), Next: t.renewal()})
 	}
 	if slices.Contains(me.Groups, "system:masters") {
 		out = append(out,
-			Finding{What: fmt.Sprintf("the daemon is in system:masters in cluster %s: it may do everything, and no policy limits it", cluster),
+			checkup.Line{Level: checkup.Error, Text: fmt.Sprintf("the daemon is in system:masters in cluster %s: it may do everything, and no "+
+				"policy limits it", cluster),
 				Next: "give it a credential without that group (policies/kubernetes/README.md)"})
 	}
 	need := needs(rights)
 	for _, a := range need {
 		allowed, err := t.mayI(ctx, a)
 		if err != nil {
-			return append(out, Finding{What: t.explain("asking what the daemon may do", err).Error(), Next: "run doctor again"})
+			return append(out, checkup.Line{Level: checkup.Error, Text: t.explain("asking what the daemon may do", err).Error(),
+				Next: "run doctor again"})
 		}
 		if !allowed {
-			out = append(out, Finding{What: fmt.Sprintf("the daemon may not %s in cluster %s", describe(a), cluster),
+			out = append(out, checkup.Line{Level: checkup.Error, Text: fmt.Sprintf("the daemon may not %s in cluster %s", describe(a), cluster),
 				Next: "apply policies/kubernetes/, and name the role there"})
 		}
 	}
 	extra, err := t.extra(ctx, need, rights)
 	if err != nil {
-		return append(out, Finding{What: t.explain("asking what else the daemon may do", err).Error(), Next: "run doctor again"})
+		return append(out, checkup.Line{Level: checkup.Error, Text: t.explain("asking what else the daemon may do", err).Error(),
+			Next: "run doctor again"})
 	}
 	if n := len(extra); n > 0 {
 		what := strings.Join(extra[:min(n, 10)], ", ")
 		if n > 10 {
 			what += fmt.Sprintf(" and %d more", n-10)
 		}
-		out = append(out, Finding{What: fmt.Sprintf("the daemon may do in cluster %s what it does not need: %s", cluster, what),
-			Next: fmt.Sprintf("take that away: policies/kubernetes/ is all it needs. `%s` shows it",
+		out = append(out, checkup.Line{Level: checkup.Error, Text: fmt.Sprintf("the daemon may do in cluster %s what it does not need: %s",
+			cluster, what),
+			Next: fmt.Sprintf("remove that: policies/kubernetes/ is all it needs. `%s` shows it",
 				text.Command("kubectl auth can-i --list --namespace=NAMESPACE", []string{"--as=" + name}))})
 	}
 	if len(out) == 1 {
-		out = append(out, Finding{OK: true, What: fmt.Sprintf("the daemon's rights in cluster %s are the %d it needs and no others", cluster,
-			len(need))})
+		out = append(out, checkup.Line{Level: checkup.OK,
+			Text: fmt.Sprintf("the daemon's rights in cluster %s are the %d it needs and no others", cluster,
+				len(need))})
 	}
 	return out
 }
 
 // CheckGroups finds out whether anything is bound to the groups that group-mode profiles give: a certificate of one that is bound to
 // nothing is issued, accepted, and opens nothing.
-func (c *Clusters) CheckGroups(ctx context.Context, cluster string, rights []policy.Rights) []Finding {
+func (c *Clusters) CheckGroups(ctx context.Context, cluster string, rights []policy.Rights) []checkup.Line {
 	t, err := c.target(cluster)
 	if err != nil {
-		return []Finding{{What: err.Error(), Next: "add it under clusters"}}
+		return []checkup.Line{{Level: checkup.Error, Text: err.Error(), Next: "add it under clusters"}}
 	}
 	bound := map[string]string{} // group → what is bound to it
 	for _, r := range rights {
@@ -185,16 +187,18 @@ func (c *Clusters) CheckGroups(ctx context.Context, cluster string, rights []pol
 			}
 		}
 	})
-	var out []Finding
+	var out []checkup.Line
 	for _, group := range slices.Sorted(maps.Keys(bound)) {
 		switch what := bound[group]; {
 		case what != "":
-			out = append(out, Finding{OK: true, What: fmt.Sprintf("group %s is bound in cluster %s: %s", group, cluster, what)})
+			out = append(out, checkup.Line{Level: checkup.OK, Text: fmt.Sprintf("group %s is bound in cluster %s: %s", group, cluster, what)})
 		case err != nil:
-			out = append(out, Finding{What: fmt.Sprintf("whether anything is bound to group %s in cluster %s cannot be told: %s", group, cluster,
+			out = append(out, checkup.Line{Level: checkup.Error, Text: fmt.Sprintf("whether anything is bound to group %s in cluster %s cannot be "+
+				"told: %s", group, cluster,
 				t.explain("listing the bindings", err)), Next: "run doctor again"})
 		default:
-			out = append(out, Finding{What: fmt.Sprintf("nothing is bound to group %s in cluster %s: a certificate of a profile with this group is "+
+			out = append(out, checkup.Line{Level: checkup.Error, Text: fmt.Sprintf("nothing is bound to group %s in cluster %s: a certificate of "+
+				"a profile with this group is "+
 				"signed, and opens nothing", group, cluster),
 				Next: "bind it by a ClusterRoleBinding, as policies/kubernetes/optional/group-mode.yaml does for its group, or correct the profile's " +
 					"group; a cluster that gives it rights by another authorizer than RBAC does not show that here"})

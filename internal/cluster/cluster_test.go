@@ -32,6 +32,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/checkup"
 	"github.com/breakglassd/breakglass/internal/cluster"
 	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/real"
@@ -501,10 +502,10 @@ func TestErrorsSayWhatToDoNext(t *testing.T) {
 		_, bound := c.Bound(ctx, "c1")
 		_, _, ca := c.TrustsCA(ctx, "c1", nil)
 		findings := c.CheckRights(ctx, "c1", nil)
-		if len(findings) != 1 || findings[0].OK || findings[0].Next == "" {
+		if len(findings) != 1 || findings[0].Level == checkup.OK || findings[0].Next == "" {
 			t.Errorf("got findings %+v, want one with a next step", findings)
 		}
-		return []error{c.Bind(ctx, admin), c.Unbind(ctx, "c1", request), bound, ca, errors.New(findings[0].What)}
+		return []error{c.Bind(ctx, admin), c.Unbind(ctx, "c1", request), bound, ca, errors.New(findings[0].Text)}
 	}
 	for _, e := range do(t.Context(), open(t, 0, write(t, elsewhere))) {
 		mustSay(t, e, "cluster c1", "CA in the daemon's kubeconfig")
@@ -549,7 +550,7 @@ func TestErrorsSayWhatToDoNext(t *testing.T) {
 	_, boundErr := w.c.Bound(t.Context(), "c2")
 	_, _, caErr := w.c.TrustsCA(t.Context(), "c2", nil)
 	for _, e := range []error{w.c.Bind(t.Context(), elsewhereBinding), w.c.Unbind(t.Context(), "c2", request), boundErr, caErr,
-		errors.New(w.c.CheckRights(t.Context(), "c2", nil)[0].What)} {
+		errors.New(w.c.CheckRights(t.Context(), "c2", nil)[0].Text)} {
 		mustSay(t, e, "cluster c2", "configuration")
 	}
 }
@@ -600,8 +601,8 @@ func TestCredentialThatEndsSoonIsFound(t *testing.T) {
 			t.Run(row.name+", "+kind, func(t *testing.T) {
 				var got []string
 				for _, f := range open(t, 0, path).CheckRights(t.Context(), "c1", nil) {
-					if strings.Contains(f.What, "credential") {
-						got = append(got, f.What)
+					if strings.Contains(f.Text, "credential") {
+						got = append(got, f.Text)
 					}
 				}
 				// Nothing renews what stands in the kubeconfig itself.
@@ -795,7 +796,7 @@ func TestAPIServerThatAnswersNonsenseIsAnError(t *testing.T) {
 		t.Error("Bound believes it")
 	}
 	for _, f := range c.CheckRights(t.Context(), "c1", nil) {
-		if f.OK {
+		if f.Level == checkup.OK {
 			t.Errorf("CheckRights believes it: %+v", f)
 		}
 	}
@@ -811,12 +812,13 @@ func TestDoctorSeesAGroupThatIsBoundToNothing(t *testing.T) {
 			{APIGroup: rbacv1.GroupName, Kind: "User", Name: "breakglass:api-rescue"}}}, metav1.CreateOptions{})
 	must(t, err)
 	got := w.c.CheckGroups(t.Context(), "c1", rights)
-	if len(got) != 2 || got[0].OK || !strings.Contains(got[0].What, "nothing is bound to group breakglass:api-rescue") || !got[1].OK {
+	if len(got) != 2 || got[0].Level == checkup.OK || !strings.Contains(got[0].Text, "nothing is bound to group breakglass:api-rescue") ||
+		got[1].Level != checkup.OK {
 		t.Errorf("got %+v, want that api-rescue is bound to nothing and cluster-admins is", got)
 	}
 	w.sim.SetFault(func(kubesim.Call) kubesim.Fault { return kubesim.Fail })
 	got = w.c.CheckGroups(t.Context(), "c1", rights)
-	if len(got) != 2 || got[0].OK || got[1].OK || !strings.Contains(got[0].What, "cannot be told") {
+	if len(got) != 2 || got[0].Level == checkup.OK || got[1].Level == checkup.OK || !strings.Contains(got[0].Text, "cannot be told") {
 		t.Errorf("got %+v, want that it cannot be told", got)
 	}
 }

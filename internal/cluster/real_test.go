@@ -34,6 +34,7 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/bgtest/realtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/checkup"
 	"github.com/breakglassd/breakglass/internal/cluster"
 	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/real"
@@ -209,8 +210,8 @@ func testNamespaces(t *testing.T, c *cluster.Clusters, p *prod) {
 	mustSay(t, c.Bind(t.Context(), fixer), "namespace shop", "policies/kubernetes/")
 	if got := bad(c.CheckRights(t.Context(), "c1", []policy.Rights{{ClusterRole: "cluster-admin"}, {ClusterRole: "view"},
 		fixer.Rights})); len(got) != 2 ||
-		!strings.Contains(got[0].What, "bind roles.rbac.authorization.k8s.io/fixer in namespace shop") ||
-		!strings.Contains(got[1].What, "get roles.rbac.authorization.k8s.io/fixer in namespace shop") {
+		!strings.Contains(got[0].Text, "bind roles.rbac.authorization.k8s.io/fixer in namespace shop") ||
+		!strings.Contains(got[1].Text, "get roles.rbac.authorization.k8s.io/fixer in namespace shop") {
 		t.Errorf("got findings %+v, want that it may neither bind fixer nor read it", got)
 	}
 	shipped, err := os.ReadFile(filepath.Join(p.files, "rbac.yaml"))
@@ -397,26 +398,26 @@ func testLeastPrivilege(t *testing.T, c *cluster.Clusters, p *prod) {
 	}
 }
 
-func bad(findings []cluster.Finding) []cluster.Finding {
-	return slices.DeleteFunc(findings, func(f cluster.Finding) bool { return f.OK })
+func bad(findings []checkup.Line) []checkup.Line {
+	return slices.DeleteFunc(findings, func(f checkup.Line) bool { return f.Level == checkup.OK })
 }
 
 func testCheck(t *testing.T, c *cluster.Clusters, p *prod) {
 	rights := []policy.Rights{{ClusterRole: "cluster-admin"}, {ClusterRole: "view", Namespaces: []string{"shop"}}, {Group: "breakglass:x"}}
 	for _, f := range c.CheckRights(t.Context(), "c1", rights) {
-		if !f.OK || f.Next != "" {
+		if f.Level != checkup.OK || f.Next != "" {
 			t.Errorf("with what ships: %+v", f)
 		}
 	}
-	if out := c.CheckRights(t.Context(), "c1", rights); len(out) != 2 || !strings.Contains(out[0].What, account) ||
-		!strings.Contains(out[1].What, "no others") {
+	if out := c.CheckRights(t.Context(), "c1", rights); len(out) != 2 || !strings.Contains(out[0].Text, account) ||
+		!strings.Contains(out[1].Text, "no others") {
 		t.Errorf("got %+v, want who the daemon is and that its rights are right", out)
 	}
 	finds := func(t *testing.T, rights []policy.Rights, word string) {
 		t.Helper()
 		eventually(t, func() string {
 			for _, f := range bad(c.CheckRights(t.Context(), "c1", rights)) {
-				if strings.Contains(f.What, word) && f.Next != "" {
+				if strings.Contains(f.Text, word) && f.Next != "" {
 					return ""
 				}
 			}
@@ -516,7 +517,7 @@ func testCheck(t *testing.T, c *cluster.Clusters, p *prod) {
 		path := filepath.Join(t.TempDir(), "masters")
 		must(t, p.WriteKubeconfig(path, real.Credentials{CertPEM: cert, KeyPEM: key}))
 		got := bad(open(t, unhurried, path).CheckRights(t.Context(), "c1", rights)) // and that it ends in an hour
-		if !slices.ContainsFunc(got, func(f cluster.Finding) bool { return strings.Contains(f.What, "system:masters") }) {
+		if !slices.ContainsFunc(got, func(f checkup.Line) bool { return strings.Contains(f.Text, "system:masters") }) {
 			t.Errorf("got %+v, want that it is in system:masters", got)
 		}
 	})

@@ -20,7 +20,6 @@ import (
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/record"
-	"github.com/breakglassd/breakglass/internal/schedule"
 )
 
 // defaultPeriod is what the first campaign looks back over: a quarter.
@@ -297,7 +296,7 @@ func (s *Service) inLedger(ctx context.Context, from time.Time) (checks []Check,
 			}
 			switch ev := ev.(type) {
 			case breakglass.CheckRun:
-				if !ev.OK || !strings.HasPrefix(ev.Check, schedule.CheckPrefix) {
+				if !ev.OK || !strings.HasPrefix(ev.Check, breakglass.SchedulePrefix) {
 					checks = append(checks, Check{Check: ev.Check, Cluster: ev.Cluster, At: e.Time, OK: ev.OK, Verdict: ev.Verdict, Findings: ev.Findings})
 				}
 			case breakglass.CanaryOrdered:

@@ -18,9 +18,6 @@ import (
 	"github.com/breakglassd/breakglass/internal/breakglass"
 )
 
-// CheckPrefix begins the name under which a job's runs are recorded: the job itself may record what it found under its own.
-const CheckPrefix = "schedule/"
-
 const (
 	// defaultLease is how long one run may take. Whoever holds the lease is stopped a little before it ends, so that two runs
 	// never overlap; whoever dies holds others up no longer than this.
@@ -299,7 +296,7 @@ func (s *Scheduler) record(ctx context.Context, j *job, due time.Time, missed, t
 	if s.cfg.Record == nil {
 		return nil
 	}
-	ev := breakglass.CheckRun{Check: CheckPrefix + j.name, Due: due, OK: failed == nil, Verdict: "done"}
+	ev := breakglass.CheckRun{Check: breakglass.SchedulePrefix + j.name, Due: due, OK: failed == nil, Verdict: "done"}
 	switch {
 	case failed != nil:
 		ev.Verdict = fmt.Sprintf("given up after %d tries; the daemon's log says why", tried)

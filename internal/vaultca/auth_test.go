@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/checkup"
 	"github.com/breakglassd/breakglass/internal/real"
 )
 
@@ -243,7 +244,7 @@ func TestASealedVaultSaysSo(t *testing.T) {
 	if _, err := c.Find(t.Context(), "prod", "x"); err == nil {
 		t.Error("Find on a sealed Vault says that there is nothing")
 	}
-	if f := c.Doctor(t.Context()); len(f) != 1 || f[0].Level != LevelError {
+	if f := c.Doctor(t.Context()); len(f) != 1 || f[0].Level != checkup.Error {
 		t.Errorf("Doctor on a sealed Vault: %+v", f)
 	}
 	if err := v.Unseal(t.Context()); err != nil {

@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/checkup"
 	"github.com/breakglassd/breakglass/internal/real"
 	"github.com/breakglassd/breakglass/policies"
 )
@@ -252,7 +253,7 @@ func TestPolicyDriftStopsIssuing(t *testing.T) {
 		if err := c.Check(t.Context(), "prod", ""); err == nil || !strings.Contains(err.Error(), w.cfg.Policy) {
 			t.Errorf("%s: Check says %v", name, err)
 		}
-		if !slices.ContainsFunc(c.Doctor(t.Context()), func(f Finding) bool { return f.Level == LevelError }) {
+		if !slices.ContainsFunc(c.Doctor(t.Context()), func(f checkup.Line) bool { return f.Level == checkup.Error }) {
 			t.Errorf("%s: Doctor finds nothing", name)
 		}
 	}
@@ -292,7 +293,7 @@ func TestCheckNamesTheUnknown(t *testing.T) {
 func TestDoctorNamesTheProduct(t *testing.T) {
 	w := sharedWorld(t)
 	want := map[real.Component]string{real.VaultServer: "Vault 1.", real.OpenBaoServer: "OpenBao 2."}[shared.server]
-	if f := w.open(t).Doctor(t.Context())[0]; f.Code != "vault-health" || f.Level != LevelOK || !strings.HasPrefix(f.Text, want) {
+	if f := w.open(t).Doctor(t.Context())[0]; f.Code != "vault-health" || f.Level != checkup.OK || !strings.HasPrefix(f.Text, want) {
 		t.Errorf("the first finding is %+v, want one that says %s", f, want)
 	}
 }
@@ -302,7 +303,7 @@ func TestDoctorFindsEveryPlantedEvil(t *testing.T) {
 	c := w.open(t)
 	for _, f := range c.Doctor(t.Context()) {
 		// the Vault of this test is older than the fix of not_after
-		if f.Level == LevelError || f.Level == LevelWarn && f.Code != "vault-health" {
+		if f.Level == checkup.Error || f.Level == checkup.Warn && f.Code != "vault-health" {
 			t.Errorf("on a fresh set-up: %+v", f)
 		}
 	}
@@ -314,7 +315,7 @@ func TestDoctorFindsEveryPlantedEvil(t *testing.T) {
 	w.write(t, w.mount.Path+"/roles/breakglass-cluster-admins", map[string]any{"allow_any_name": true})
 	found := map[string]bool{}
 	for _, f := range c.Doctor(t.Context()) {
-		if f.Level != LevelOK {
+		if f.Level != checkup.OK {
 			found[f.Code] = true
 		}
 	}

@@ -9,57 +9,39 @@ import (
 	"strings"
 	"time"
 
+	"github.com/breakglassd/breakglass/internal/checkup"
 	"github.com/breakglassd/breakglass/internal/text"
 	"github.com/breakglassd/breakglass/policies"
 )
 
-// Level grades a finding.
-type Level string
-
-// The levels. A LevelError means that issuing fails, or that more than the shipped role and policy allow is possible.
-const (
-	LevelOK    Level = "ok"
-	LevelWarn  Level = "warn"
-	LevelError Level = "error"
-)
-
-// Finding is one thing that Doctor looked at. Code is stable; Subject says where; Text is a sentence for people that ends with
-// what to do, if there is anything to do.
-type Finding struct {
-	Level   Level
-	Code    string
-	Subject string
-	Text    string
-}
-
-// Doctor looks at everything that Check does and at what Check has no time for. It changes nothing in Vault. Findings come in
-// a fixed order; a check that passed is a finding of LevelOK.
-func (c *CA) Doctor(ctx context.Context) []Finding {
+// Doctor looks at everything that Check does and at what Check has no time for. It changes nothing in Vault. Lines come in a fixed
+// order; a check that passed is a line of level checkup.OK.
+func (c *CA) Doctor(ctx context.Context) []checkup.Line {
 	d := &doctor{c: c}
 	h, err := c.Health(ctx)
 	if err != nil {
-		d.add(LevelError, "vault-health", c.cfg.Address, err.Error())
+		d.add(checkup.Error, "vault-health", c.cfg.Address, err.Error())
 		return d.out // everything else would say the same again
 	}
-	d.add(LevelOK, "vault-health", c.cfg.Address, fmt.Sprintf("%s %s is up", h.Product, h.Version))
+	d.add(checkup.OK, "vault-health", c.cfg.Address, fmt.Sprintf("%s %s is up", h.Product, h.Version))
 	for _, w := range h.Warnings {
-		d.add(LevelWarn, "vault-health", c.cfg.Address, w)
+		d.add(checkup.Warn, "vault-health", c.cfg.Address, w)
 	}
 	for _, file := range []string{c.cfg.Auth.SecretIDFile, c.cfg.Auth.TokenFile} {
 		if info, err := os.Stat(file); err == nil && info.Mode().Perm()&0o007 != 0 {
-			d.add(LevelWarn, "secret-file", file, "everybody on this machine can read it: chmod 0400 "+file)
+			d.add(checkup.Warn, "secret-file", file, "everybody on this machine can read it: chmod 0400 "+file)
 		}
 	}
 	s, err := c.token(ctx)
 	if err != nil {
-		d.add(LevelError, "vault-login", c.cfg.Address, err.Error())
+		d.add(checkup.Error, "vault-login", c.cfg.Address, err.Error())
 		return d.out
 	}
 	// Token, policy and clock are the same for all mounts. What cannot be read is said by each role.
 	d.common, d.unread = c.common(ctx, s, c.read)
 	if d.unread == nil {
 		if gone := c.policyVerdict(d.common.policy).missing[""]; len(gone) > 0 {
-			d.add(LevelWarn, "vault-policy", c.cfg.Policy, "the policy lacks what ships for the token itself ("+few(gone)+
+			d.add(checkup.Warn, "vault-policy", c.cfg.Policy, "the policy lacks what ships for the token itself ("+few(gone)+
 				"): run deploy/vault/setup.sh again")
 		}
 	}
@@ -75,11 +57,11 @@ type doctor struct {
 	common common
 	unread error    // why common is not known
 	closed []string // mounts on which the token may do nothing at all
-	out    []Finding
+	out    []checkup.Line
 }
 
-func (d *doctor) add(level Level, code, subject, text string) {
-	d.out = append(d.out, Finding{level, code, subject, text})
+func (d *doctor) add(level checkup.Level, code, subject, text string) {
+	d.out = append(d.out, checkup.Line{Level: level, Code: code, Subject: subject, Text: text})
 }
 
 // nothing reports whether Vault denies the token everything that is needed on a mount. One cause, one finding.
@@ -101,7 +83,7 @@ func (d *doctor) nothing(ctx context.Context, s *session, m Mount) bool {
 func (d *doctor) mount(ctx context.Context, s *session, m Mount) {
 	if d.nothing(ctx, s, m) {
 		d.closed = append(d.closed, m.Path)
-		d.add(LevelError, "vault-mount", m.Path, fmt.Sprintf("the token may do nothing at all on %s (cluster %s): is that the mount's name? "+
+		d.add(checkup.Error, "vault-mount", m.Path, fmt.Sprintf("the token may do nothing at all on %s (cluster %s): is that the mount's name? "+
 			"If it is, run deploy/vault/setup.sh with it and all other mounts", m.Path, m.Cluster))
 		return
 	}
@@ -120,7 +102,7 @@ func (d *doctor) mount(ctx context.Context, s *session, m Mount) {
 			err = now.issuerError(m)
 		}
 		if err != nil {
-			d.add(LevelError, "vault-drift", subject, err.Error())
+			d.add(checkup.Error, "vault-drift", subject, err.Error())
 			continue
 		}
 		drift, err := d.c.drift(now, m, group)
@@ -128,49 +110,50 @@ func (d *doctor) mount(ctx context.Context, s *session, m Mount) {
 			drift = []string{err.Error()}
 		}
 		for _, text := range drift {
-			d.add(LevelError, "vault-drift", subject, text)
+			d.add(checkup.Error, "vault-drift", subject, text)
 		}
 		if len(drift) == 0 {
-			d.add(LevelOK, "vault-drift", subject, "role, issuer, token and policy are what shipped")
+			d.add(checkup.OK, "vault-drift", subject, "role, issuer, token and policy are what shipped")
 		}
 		if _, unknown, _ := roleDrift(now.role.Data, group, m); len(unknown) > 0 {
-			d.add(LevelWarn, "vault-role-fields", subject, fmt.Sprintf("this Vault has role fields that this release does not compare (%s): "+
+			d.add(checkup.Warn, "vault-role-fields", subject, fmt.Sprintf("this Vault has role fields that this release does not compare (%s): "+
 				"update breakglassd",
 				strings.Join(unknown, ", ")))
 		}
 	}
 	if err := d.c.checkCanary(ctx, s, m); err != nil {
-		d.add(LevelError, "vault-drift", m.Path+"/roles/"+policies.VaultCanaryRole, err.Error())
+		d.add(checkup.Error, "vault-drift", m.Path+"/roles/"+policies.VaultCanaryRole, err.Error())
 	} else {
-		d.add(LevelOK, "vault-drift", m.Path+"/roles/"+policies.VaultCanaryRole, "the role of the canary is what shipped")
+		d.add(checkup.OK, "vault-drift", m.Path+"/roles/"+policies.VaultCanaryRole, "the role of the canary is what shipped")
 	}
 	if roles, err := d.c.list(ctx, s, m.Path+"/roles"); err != nil {
-		d.add(LevelWarn, "vault-roles", m.Path, err.Error())
+		d.add(checkup.Warn, "vault-roles", m.Path, err.Error())
 	} else if extra := slices.DeleteFunc(roles, func(r string) bool { return slices.Contains(ours, r) }); len(extra) > 0 {
-		d.add(LevelWarn, "vault-roles", m.Path, fmt.Sprintf("the mount has roles that no profile uses (%s): whoever may use them can make "+
+		d.add(checkup.Warn, "vault-roles", m.Path, fmt.Sprintf("the mount has roles that no profile uses (%s): whoever may use them can make "+
 			"certificates that the clusters trust; delete them",
 			strings.Join(clean(extra), ", ")))
 	}
 	d.issuer(ctx, m)
 	d.read(ctx, s, m.Path+"/config/acme", func(a *answer) {
 		if a.flag("enabled") {
-			d.add(LevelError, "vault-acme", m.Path, "ACME is enabled, which is a second door to the CA: "+
+			d.add(checkup.Error, "vault-acme", m.Path, "ACME is enabled, which is a second door to the CA: "+
 				text.Command("vault write", nil, m.Path+"/config/acme", "enabled=false"))
 		}
 	})
 	d.read(ctx, s, m.Path+"/config/issuers", func(a *answer) {
 		if a.flag("default_follows_latest_issuer") {
-			d.add(LevelWarn, "vault-default-issuer", m.Path, "the default issuer follows the latest one: "+
+			d.add(checkup.Warn, "vault-default-issuer", m.Path, "the default issuer follows the latest one: "+
 				text.Command("vault write", nil, m.Path+"/config/issuers", "default="+m.IssuerID, "default_follows_latest_issuer=false"))
 		}
 	})
 	d.read(ctx, s, m.Path+"/config/auto-tidy", func(a *answer) {
 		if !a.flag("enabled") || !a.flag("tidy_cert_store") {
-			d.add(LevelWarn, "vault-tidy", m.Path, "certificates that have ended are kept for ever, and every start of the daemon reads all of "+
+			d.add(checkup.Warn, "vault-tidy", m.Path, "certificates that have ended are kept for ever, and every start of the daemon reads all of "+
 				"them: run deploy/vault/setup.sh again, which switches "+
 				"tidy on")
 		} else if a.seconds("safety_buffer") < minSafetyBuffer {
-			d.add(LevelWarn, "vault-tidy", m.Path, fmt.Sprintf("tidy removes certificates %s after they end, before they can be compared with the "+
+			d.add(checkup.Warn, "vault-tidy", m.Path, fmt.Sprintf("tidy removes certificates %s after they end, before they can be compared with "+
+				"the "+
 				"ledger: %s",
 				a.seconds("safety_buffer"), text.Command("vault write", nil, m.Path+"/config/auto-tidy", "safety_buffer=72h")))
 		}
@@ -183,7 +166,7 @@ const minSafetyBuffer = 72 * time.Hour
 func (d *doctor) read(ctx context.Context, s *session, path string, judge func(*answer)) {
 	a, err := d.c.get(ctx, s.token, path)
 	if err != nil {
-		d.add(LevelWarn, "vault-unread", path, "it could not be checked: "+err.Error())
+		d.add(checkup.Warn, "vault-unread", path, "it could not be checked: "+err.Error())
 		return
 	}
 	judge(a)
@@ -192,17 +175,17 @@ func (d *doctor) read(ctx context.Context, s *session, path string, judge func(*
 func (d *doctor) issuer(ctx context.Context, m Mount) {
 	cert, err := d.c.Issuer(ctx, m.Cluster)
 	if err != nil {
-		d.add(LevelError, "vault-issuer", m.Path, err.Error())
+		d.add(checkup.Error, "vault-issuer", m.Path, err.Error())
 		return
 	}
 	left := time.Until(cert.NotAfter)
-	level, text := LevelOK, fmt.Sprintf("issuer %q is valid for %d days", cert.Subject.CommonName, int(left.Hours()/24))
+	level, text := checkup.OK, fmt.Sprintf("issuer %q is valid for %d days", cert.Subject.CommonName, int(left.Hours()/24))
 	if left < issuerNotice {
-		level, text = LevelWarn, text+": prepare the next one (breakglass ca plan)"
+		level, text = checkup.Warn, text+": prepare the next one (breakglass ca plan)"
 	}
 	d.add(level, "vault-issuer", m.Path, text)
 	if !cert.MaxPathLenZero || cert.MaxPathLen != 0 {
-		d.add(LevelWarn, "vault-issuer-path", m.Path, "the issuer may sign CAs below itself (no path length of 0), so one call by a Vault "+
+		d.add(checkup.Warn, "vault-issuer-path", m.Path, "the issuer may sign CAs below itself (no path length of 0), so one call by a Vault "+
 			"administrator makes a CA that clusters trust: replace it by one from setup.sh")
 	}
 }
@@ -240,7 +223,7 @@ func (d *doctor) privileges(ctx context.Context, s *session) {
 	}
 	a, err := d.c.call(ctx, d.c.read, d.c.cfg.Timeout, s.token, http.MethodPost, "sys/capabilities-self", map[string]any{"paths": paths})
 	if err != nil {
-		d.add(LevelError, "vault-capabilities", d.c.cfg.Policy, err.Error())
+		d.add(checkup.Error, "vault-capabilities", d.c.cfg.Policy, err.Error())
 		return
 	}
 	slices.Sort(paths)
@@ -252,12 +235,13 @@ func (d *doctor) privileges(ctx context.Context, s *session) {
 		}
 		if got := a.list(path); !slices.Equal(got, []string{expect}) {
 			bad++
-			d.add(LevelError, "vault-capabilities", path, fmt.Sprintf("the token has %q there instead of %q: run deploy/vault/setup.sh again, and "+
+			d.add(checkup.Error, "vault-capabilities", path, fmt.Sprintf("the token has %q there instead of %q: run deploy/vault/setup.sh again, "+
+				"and "+
 				"find out who changed it", got, expect))
 		}
 	}
 	if bad == 0 {
-		d.add(LevelOK, "vault-capabilities", d.c.cfg.Policy, fmt.Sprintf("the token can do what it must, and none of %d other things",
+		d.add(checkup.OK, "vault-capabilities", d.c.cfg.Policy, fmt.Sprintf("the token can do what it must, and none of %d other things",
 			len(mayNot)))
 	}
 }

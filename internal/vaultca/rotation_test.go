@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/checkup"
 	"github.com/breakglassd/breakglass/internal/rotation"
 	"github.com/breakglassd/breakglass/policies"
 )
@@ -253,8 +254,8 @@ func TestCanaryRoleThatIsNotWhatShippedSignsNothing(t *testing.T) {
 		if !errors.Is(err, breakglass.ErrNotSigned) || !strings.Contains(err.Error(), "role field "+field+" is") {
 			t.Errorf("%s changed: %v", field, err)
 		}
-		if !slices.ContainsFunc(c.Doctor(t.Context()), func(f Finding) bool {
-			return f.Level == LevelError && f.Subject == w.mount.Path+"/roles/"+policies.VaultCanaryRole
+		if !slices.ContainsFunc(c.Doctor(t.Context()), func(f checkup.Line) bool {
+			return f.Level == checkup.Error && f.Subject == w.mount.Path+"/roles/"+policies.VaultCanaryRole
 		}) {
 			t.Errorf("%s changed: Doctor finds nothing", field)
 		}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/breakglassd/breakglass/internal/checkup"
 	"github.com/breakglassd/breakglass/internal/real"
 	"github.com/breakglassd/breakglass/policies"
 )
@@ -211,7 +212,7 @@ func TestSetupTakesAnImportedIssuerAndDoctorSaysWhatItIs(t *testing.T) {
 	mustSign(t, c, o)
 	var codes []string
 	for _, f := range c.Doctor(t.Context()) {
-		if f.Subject == "imported" && f.Level == LevelWarn {
+		if f.Subject == "imported" && f.Level == checkup.Warn {
 			codes = append(codes, f.Code)
 		}
 	}
