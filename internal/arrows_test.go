@@ -17,39 +17,41 @@ const module = "github.com/breakglassd/breakglass/"
 var arrows = map[string]string{
 	"cmd/breakglass": "internal/api internal/breakglass internal/campaign internal/cli/exit internal/cli/exported " +
 		"internal/cli/kubeconfig internal/cli/machine internal/cli/proved internal/cli/sshkeys " +
-		"internal/cli/terminal internal/cli/view internal/ledger internal/policy internal/recert internal/rotation " +
-		"internal/strictyaml internal/text",
-	"cmd/breakglassd": "cmd/breakglassd/config internal/aftercare internal/api internal/breakglass internal/cacheck " +
-		"internal/checkup internal/cluster internal/controlplane internal/devmode internal/disk internal/doors " +
-		"internal/inventory internal/ledger internal/ledger/sqlstore internal/policy internal/recert " +
-		"internal/record internal/rotation internal/schedule internal/session internal/session/store " +
-		"internal/slackbot internal/strictyaml internal/text internal/vaultca internal/webhook",
+		"internal/cli/terminal internal/cli/view internal/finding internal/ledger internal/policy internal/recert " +
+		"internal/rotation internal/strictyaml internal/text",
+	"cmd/breakglassd": "cmd/breakglassd/config internal/aftercare internal/announce internal/api internal/breakglass " +
+		"internal/cacheck internal/campaign internal/checkup internal/cluster internal/controlplane " +
+		"internal/devmode internal/disk internal/doors internal/finding internal/inventory internal/ledger " +
+		"internal/ledger/sqlstore internal/policy internal/recert internal/record internal/rotation " +
+		"internal/schedule internal/session internal/session/store internal/slackbot internal/strictyaml " +
+		"internal/text internal/vaultca internal/verify internal/webhook",
 	"cmd/breakglassd/config": "internal/api internal/breakglass internal/cluster internal/policy internal/recert internal/record " +
 		"internal/schedule internal/strictyaml internal/text",
 	"deploy":   "",
 	"internal": "",
-	"internal/aftercare": "internal/breakglass internal/policy internal/record internal/session internal/session/store " +
-		"internal/sweep internal/text",
-	"internal/api": "internal/breakglass internal/campaign internal/ledger internal/policy internal/recert internal/record " +
-		"internal/retry internal/rotation internal/text",
-	"internal/bgtest": "internal/breakglass internal/ledger internal/ledger/sqlstore internal/policy internal/record " +
-		"internal/sim/ca",
+	"internal/aftercare": "internal/breakglass internal/finding internal/policy internal/record internal/session " +
+		"internal/session/store internal/sweep internal/text",
+	"internal/announce": "internal/ledger internal/record internal/retry",
+	"internal/api": "internal/breakglass internal/campaign internal/finding internal/ledger internal/policy internal/recert " +
+		"internal/record internal/retry internal/rotation internal/text",
+	"internal/bgtest": "internal/announce internal/breakglass internal/campaign internal/finding internal/ledger " +
+		"internal/ledger/sqlstore internal/policy internal/record internal/sim/ca internal/verify",
 	"internal/bgtest/e2e":       "",
 	"internal/bgtest/realtest":  "internal/real",
 	"internal/bgtest/slacksdk":  "",
 	"internal/bgtest/smalldisk": "",
-	"internal/breakglass":       "internal/campaign internal/ledger internal/policy internal/record internal/retry internal/text",
-	"internal/cacheck":          "internal/breakglass internal/record internal/rotation internal/text",
-	"internal/campaign":         "internal/ledger internal/policy internal/record",
+	"internal/breakglass":       "internal/finding internal/ledger internal/policy internal/record internal/retry internal/text",
+	"internal/cacheck":          "internal/breakglass internal/finding internal/record internal/rotation internal/text",
+	"internal/campaign":         "internal/finding internal/ledger internal/policy internal/record",
 	"internal/checkup":          "",
 	"internal/cli/exit":         "internal/api internal/breakglass internal/record",
 	"internal/cli/exported": "internal/api internal/breakglass internal/campaign internal/cli/exit internal/cli/terminal " +
-		"internal/cli/view internal/ledger internal/policy internal/text",
+		"internal/cli/view internal/ledger internal/policy internal/text internal/verify",
 	"internal/cli/kubeconfig": "internal/api",
 	"internal/cli/machine": "internal/api internal/breakglass internal/cli/exit internal/cli/kubeconfig internal/cli/terminal " +
 		"internal/text",
 	"internal/cli/proved": "internal/api internal/breakglass internal/cli/exit internal/cli/machine internal/cli/terminal " +
-		"internal/ledger internal/policy internal/record internal/text",
+		"internal/ledger internal/policy internal/record internal/text internal/verify",
 	"internal/cli/sshkeys":  "internal/api internal/cli/exit internal/cli/terminal",
 	"internal/cli/terminal": "internal/text",
 	"internal/cli/view":     "internal/api internal/breakglass internal/cli/terminal internal/policy internal/record internal/text",
@@ -57,36 +59,39 @@ var arrows = map[string]string{
 		"internal/rotation internal/sweep internal/text",
 	"internal/controlplane": "internal/text",
 	"internal/devmode": "deploy internal/api internal/breakglass internal/ledger internal/ledger/sqlstore internal/real " +
-		"internal/sim/ca internal/sim/kube internal/sim/slack policies",
+		"internal/sim/ca internal/sim/kube internal/sim/slack internal/verify policies",
 	"internal/disk":             "",
 	"internal/doors":            "internal/controlplane internal/inventory internal/text",
+	"internal/finding":          "internal/ledger internal/policy internal/record",
 	"internal/inventory":        "internal/controlplane internal/strictyaml internal/text policies",
 	"internal/ledger":           "",
 	"internal/ledger/sqlstore":  "internal/disk internal/ledger internal/sqlite",
 	"internal/ledger/storetest": "internal/ledger",
 	"internal/policy":           "internal/ledger internal/record internal/strictyaml internal/text",
 	"internal/real":             "",
-	"internal/recert": "internal/breakglass internal/campaign internal/checkup internal/doors internal/inventory internal/ledger " +
-		"internal/policy internal/record internal/text",
+	"internal/recert": "internal/breakglass internal/campaign internal/checkup internal/doors internal/finding internal/inventory " +
+		"internal/ledger internal/policy internal/record internal/text",
 	"internal/record":        "internal/ledger internal/text",
 	"internal/retry":         "",
-	"internal/rotation":      "internal/breakglass internal/text",
-	"internal/schedule":      "internal/breakglass",
-	"internal/session":       "internal/breakglass internal/policy internal/sweep internal/text",
+	"internal/rotation":      "internal/breakglass internal/record internal/text",
+	"internal/schedule":      "internal/finding",
+	"internal/session":       "internal/breakglass internal/finding internal/policy internal/sweep internal/text",
 	"internal/session/store": "internal/disk internal/session internal/sqlite internal/text",
 	"internal/sim/ca":        "internal/breakglass",
 	"internal/sim/kube":      "internal/sweep",
 	"internal/sim/slack":     "",
-	"internal/slackbot": "internal/breakglass internal/campaign internal/ledger internal/policy internal/recert internal/record " +
-		"internal/retry internal/text",
+	"internal/slackbot": "internal/announce internal/breakglass internal/campaign internal/finding internal/ledger internal/policy " +
+		"internal/recert internal/record internal/retry internal/text",
 	"internal/sqlite":        "",
 	"internal/strictyaml":    "",
-	"internal/sweep":         "internal/breakglass internal/inventory internal/text",
+	"internal/sweep":         "internal/breakglass internal/finding internal/inventory internal/text",
 	"internal/text":          "",
 	"internal/text/texttest": "",
-	"internal/vaultca":       "internal/breakglass internal/checkup internal/retry internal/rotation internal/text policies",
-	"internal/webhook":       "internal/breakglass internal/policy internal/text",
-	"policies":               "",
+	"internal/vaultca": "internal/breakglass internal/checkup internal/record internal/retry internal/rotation internal/text " +
+		"policies",
+	"internal/verify":  "internal/breakglass internal/campaign internal/finding internal/ledger internal/policy internal/record",
+	"internal/webhook": "internal/breakglass internal/finding internal/policy internal/text",
+	"policies":         "",
 }
 
 // never is what no package of a binary may link, directly or through others.

@@ -20,6 +20,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/cli/exit"
 	"github.com/breakglassd/breakglass/internal/cli/terminal"
 	"github.com/breakglassd/breakglass/internal/cli/view"
+	"github.com/breakglassd/breakglass/internal/finding"
 )
 
 func (a *app) revokeCommand() *cobra.Command {
@@ -501,7 +502,7 @@ func (a *app) findingsCommand() *cobra.Command {
 			}
 			n := 0
 			for _, f := range all.Items {
-				if f.Severity.Rank() >= breakglass.SeverityCritical.Rank() {
+				if f.Severity.Rank() >= finding.Critical.Rank() {
 					n++
 				}
 			}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/finding"
 )
 
 // careful is added to the kit's policy by scripts about what follows a grant.
@@ -97,7 +98,7 @@ func leaves(ts *testscript.TestScript, neg bool, args []string) {
 	defer x.mu.Unlock()
 	x.items = nil
 	for _, object := range args {
-		x.items = append(x.items, breakglass.Residue{Rule: "clusterrolebinding-created", Severity: breakglass.SeverityCritical, Object: object,
+		x.items = append(x.items, breakglass.Residue{Rule: "clusterrolebinding-created", Severity: finding.Critical, Object: object,
 			What:  "a new binding gives rights",
 			Found: "audit", Exists: "yes", Undo: "kubectl delete clusterrolebinding evil"})
 	}
@@ -112,8 +113,8 @@ func found(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) == 3 {
 		key = args[2]
 	}
-	ts.Check(worldOf(ts).sys.Service.Find(context.Background(), breakglass.FindingOpened{Key: key, Check: "test", Cluster: "c1",
-		Severity: breakglass.Severity(args[0]), What: args[1], Next: "look at it"}))
+	ts.Check(worldOf(ts).sys.Service.Findings.Find(context.Background(), finding.Opened{Key: key, Check: "test", Cluster: "c1",
+		Severity: finding.Severity(args[0]), What: args[1], Next: "look at it"}))
 }
 
 // granted makes a grant of alice's with a certificate and sets ID: granted PROFILE.

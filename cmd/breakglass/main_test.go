@@ -83,7 +83,7 @@ func TestScripts(t *testing.T) {
 				w.after = newAfter()
 				options.Policy = bgtest.Policy() + careful
 				// the script says when to look
-				options.Config = func(c *breakglass.Config) { c.Prover, c.Examiner, c.AuditGrace = w.after, w.after, time.Hour }
+				options.Config = func(c *bgtest.Config) { c.Prover, c.Examiner, c.AuditGrace = w.after, w.after, time.Hour }
 			}
 			if strings.Contains(filepath.Base(env.WorkDir), "access") {
 				w.cluster = httptest.NewUnstartedServer(http.HandlerFunc(w.review))
@@ -98,7 +98,7 @@ func TestScripts(t *testing.T) {
 					way.ProxyURL, _ = bgtest.Socks5(t, w.cluster.Listener.Addr().String())
 					way.TLSServerName = "example.com" // one of the names in the certificate of httptest
 				}
-				options.Config = func(c *breakglass.Config) {
+				options.Config = func(c *bgtest.Config) {
 					c.ClusterCA = func(string) []byte { return ca }
 					c.ClusterWay = func(string) breakglass.Way { return way }
 				}
@@ -265,7 +265,8 @@ func (w *world) up() error {
 		return err
 	}
 	w.addr = addr
-	cfg := api.Config{Service: w.sys.Service, Ledger: w.sys.Ledger, LedgerKey: w.sys.VKey, URLs: []string{"http://" + w.addr}, Version: "test"}
+	cfg := api.Config{Service: w.sys.Service, Campaigns: w.sys.Campaigns, Ledger: w.sys.Ledger, LedgerKey: w.sys.VKey,
+		URLs: []string{"http://" + w.addr}, Version: "test"}
 	if w.after != nil {
 		cfg.Sessions, cfg.Importer = w.after, w.after
 	}

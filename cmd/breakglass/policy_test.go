@@ -34,14 +34,14 @@ func edit(ts *testscript.TestScript, _ bool, args []string) {
 	w.policy = strings.Replace(w.policy, args[0], args[1], 1)
 	if accept {
 		w.down()
-		w.sys.RestartAs(w.policy, func(c *breakglass.Config) { c.AcceptWeaker = true })
+		w.sys.RestartAs(w.policy, func(c *bgtest.Config) { c.AcceptWeaker = true })
 		ts.Check(w.up())
 		return
 	}
 	p, err := policy.Parse("access.yaml", []byte(w.policy))
 	ts.Check(err)
-	if _, err := w.sys.Service.SetPolicy(context.Background(), p); err != nil {
-		if r, is := record.AsRefusal(err); !is || r.Code != breakglass.CodePolicyWaits {
+	if _, err := w.sys.Service.InForce.Set(context.Background(), p); err != nil {
+		if r, is := record.AsRefusal(err); !is || r.Code != policy.CodeWaits {
 			ts.Check(err)
 		}
 	}
@@ -49,7 +49,7 @@ func edit(ts *testscript.TestScript, _ bool, args []string) {
 
 // digest VARIABLE sets a variable to the digest of the access policy that waits, or of the one in force if none does.
 func digest(ts *testscript.TestScript, _ bool, args []string) {
-	st, err := worldOf(ts).sys.Service.PolicyStanding(context.Background(), bgtest.ByKey("alice"))
+	st, err := worldOf(ts).sys.Service.InForce.Standing(context.Background(), bgtest.ByKey("alice"))
 	ts.Check(err)
 	d := st.Policy.Digest
 	if st.Waiting != nil {
@@ -78,7 +78,7 @@ func unagreedExport(t *testing.T) (dir, vkey string) {
 		}
 		line := strings.TrimSpace(string(ssh.MarshalAuthorizedKey(puppet.PublicKey())))
 		edited := strings.Replace(bgtest.Guarded(), "user: U0BOB}], keys: [", "user: U0BOB}], keys: [\""+line+"\", ", 1)
-		s.RestartAs(edited, func(c *breakglass.Config) { c.AcceptWeaker = true })
+		s.RestartAs(edited, func(c *bgtest.Config) { c.AcceptWeaker = true })
 		time.Sleep(24 * time.Hour)
 		r := s.Ask(bgtest.ByKey("alice"), "keys")
 		by := record.Actor{Person: "bob", Channel: record.ChannelKey, Key: ssh.FingerprintSHA256(puppet.PublicKey())}

@@ -20,7 +20,6 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/bgtest"
-	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/campaign"
 	"github.com/breakglassd/breakglass/internal/cli/exit"
 	"github.com/breakglassd/breakglass/internal/doors"
@@ -44,7 +43,8 @@ func TestRecertScripts(t *testing.T) {
 				"recertification: {reviewers: [sre, security], adminReviewers: 2, deadline: 14d}\n"})
 			subject := inventory.Subject{Kind: inventory.ServiceAccount, Namespace: "ci", Name: "deployer"}
 			via := inventory.Ref{Kind: "RoleBinding", Namespace: "ci", Name: "old"}
-			campaigns, err := recert.New(recert.Config{Domain: s.Service, Ledger: s.Ledger, Signer: s.Signer(), Dir: filepath.Join(s.Dir, "recert"),
+			campaigns, err := recert.New(recert.Config{Domain: s.Service, Campaigns: s.Campaigns, Ledger: s.Ledger, Signer: s.Signer(),
+				Dir:      filepath.Join(s.Dir, "recert"),
 				Clusters: []string{"c1"},
 				Scan: func(context.Context, string) (*inventory.Snapshot, *doors.Analysis, error) {
 					snap := &inventory.Snapshot{Cluster: "c1", At: time.Now().UTC(),
@@ -64,7 +64,8 @@ func TestRecertScripts(t *testing.T) {
 				return err
 			}
 			url := "http://" + l.Addr().String()
-			h, err := api.NewServer(api.Config{Service: s.Service, Ledger: s.Ledger, LedgerKey: s.VKey, URLs: []string{url}, Recert: campaigns})
+			h, err := api.NewServer(api.Config{Service: s.Service, Campaigns: s.Campaigns, Ledger: s.Ledger, LedgerKey: s.VKey, URLs: []string{url},
+				Recert: campaigns})
 			if err != nil {
 				return err
 			}
@@ -127,12 +128,12 @@ func keepAll(ts *testscript.TestScript, _ bool, _ []string) {
 		ts.Fatalf("no system")
 	}
 	ctx := context.Background()
-	c, err := s.Service.Campaign(ctx, "")
+	c, err := s.Campaigns.Get(ctx, "")
 	ts.Check(err)
 	for _, who := range []string{"carol", "erin", "dave", "alice"} {
 		for _, i := range c.Items {
 			if c.Waits(i, who, time.Now()) {
-				c, err = s.Service.DecideItems(ctx, bgtest.ByKey(who), c.ID, breakglass.ItemAnswer{Verdict: campaign.VerdictKeep,
+				c, err = s.Campaigns.Decide(ctx, bgtest.ByKey(who), c.ID, campaign.Answer{Verdict: campaign.VerdictKeep,
 					Reason: "as it must be", Items: []campaign.Judged{{ID: i.ID, Digest: i.Digest}}})
 				ts.Check(err)
 			}

@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"github.com/breakglassd/breakglass/internal/bgtest"
-	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/record"
 )
 
 // A backup of a ledger in use has every entry, verifies, and has a checkpoint that shows what an older copy lacks.
@@ -44,7 +44,7 @@ func TestBackupHasEveryEntry(t *testing.T) {
 // An entry that this release does not know is no forgery, and has an exit code of its own.
 func TestNewerLedgerIsNotForged(t *testing.T) {
 	s := bgtest.New(t, bgtest.Options{})
-	_, err := s.Ledger.Append(t.Context(), time.Now(), breakglass.DaemonStream, ledger.AnyVersion, nil,
+	_, err := s.Ledger.Append(t.Context(), time.Now(), record.DaemonStream, ledger.AnyVersion, nil,
 		ledger.Draft{Kind: "heartbeat/v99", Body: []byte("{}")})
 	must(t, err)
 	var out strings.Builder

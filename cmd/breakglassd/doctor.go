@@ -20,6 +20,7 @@ import (
 	"github.com/breakglassd/breakglass/cmd/breakglassd/config"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/cacheck"
+	"github.com/breakglassd/breakglass/internal/campaign"
 	"github.com/breakglassd/breakglass/internal/checkup"
 	"github.com/breakglassd/breakglass/internal/cluster"
 	"github.com/breakglassd/breakglass/internal/ledger"
@@ -482,7 +483,7 @@ func (d *doctor) peopleAddress(ctx context.Context, kube *cluster.Clusters, id s
 
 // doctorSlack makes a bot that can ask Slack, and has nothing to decide or record with.
 func doctorSlack(cfg *config.Config, observe func(what, outcome string, took time.Duration)) (*slackbot.Bot, error) {
-	return openSlack(cfg, new(breakglass.Service), new(ledger.Ledger), nil, slog.New(slog.DiscardHandler), observe)
+	return openSlack(cfg, new(breakglass.Service), new(campaign.Book), new(ledger.Ledger), nil, slog.New(slog.DiscardHandler), observe)
 }
 
 // slack asks Slack whether the token is good, and whether it takes messages for the channel.

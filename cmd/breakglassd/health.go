@@ -18,9 +18,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/breakglassd/breakglass/internal/announce"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/cacheck"
 	"github.com/breakglassd/breakglass/internal/disk"
+	"github.com/breakglassd/breakglass/internal/finding"
 	"github.com/breakglassd/breakglass/internal/record"
 	"github.com/breakglassd/breakglass/internal/session/store"
 )
@@ -130,7 +132,7 @@ func (d *daemon) probe(ctx context.Context) *health {
 	}
 	add("ledger", true, writing)
 	add("ledger-history", true, d.metrics.verified())
-	add("taking-requests", false, d.service.CannotTake()) // revoking and denying work: the daemon stays ready for that
+	add("taking-requests", false, d.service.Recorder.CannotTake()) // revoking and denying work: the daemon stays ready for that
 	add("ledger-room", false, d.room.short())
 	if d.sessions != nil {
 		add("sessions-room", false, d.room.sessionsShort())
@@ -173,8 +175,8 @@ func (d *daemon) trouble(cluster string) []string {
 			out = append(out, "no certificate for "+cluster+" would be signed just now: "+c.Error)
 		}
 	}
-	for _, f := range d.service.Findings() {
-		if f.Check == cacheck.CheckCA && f.Cluster == cluster && f.Severity == breakglass.SeverityCritical {
+	for _, f := range d.service.Findings.Open() {
+		if f.Check == cacheck.CheckCA && f.Cluster == cluster && f.Severity == finding.Critical {
 			out = append(out, "the check of the CAs of "+cluster+" says: "+f.What)
 		}
 	}
@@ -274,6 +276,7 @@ func (d *daemon) readyz(w http.ResponseWriter, r *http.Request) {
 // metrics counts what happens. It hears of it as a messenger does, from the ledger, so that what it counts is true. Labels come
 // from configuration and policy only: nobody outside can make new ones.
 type metrics struct {
+	follow   *breakglass.Follower
 	registry *prometheus.Registry
 	requests *prometheus.CounterVec
 	refusals prometheus.Counter
@@ -295,7 +298,7 @@ type metrics struct {
 	reloadAt prometheus.Gauge
 	verifyOK prometheus.Gauge
 
-	open   func() []breakglass.Finding
+	open   func() []finding.Finding
 	log    *slog.Logger
 	proved map[string]bool // request and server of the revocations that were counted; used by Tell alone
 
@@ -305,7 +308,7 @@ type metrics struct {
 
 func newMetrics(d *daemon) *metrics {
 	m := &metrics{registry: prometheus.NewRegistry(), proved: map[string]bool{}, log: d.log,
-		open: func() []breakglass.Finding { return d.service.Findings() }}
+		open: func() []finding.Finding { return d.service.Findings.Open() }}
 	opts := func(name, help string) prometheus.GaugeOpts {
 		return prometheus.GaugeOpts{Namespace: "breakglass", Name: name, Help: help}
 	}
@@ -380,7 +383,7 @@ func newMetrics(d *daemon) *metrics {
 	add(prometheus.NewGaugeFunc(opts("policy_waiting_seconds", "How long a change of the access policy has waited for two people; 0: none "+
 		"does."),
 		func() float64 {
-			if since := d.service.PolicyWaits(); !since.IsZero() {
+			if since := d.service.InForce.Waits(); !since.IsZero() {
 				return max(1, time.Since(since).Seconds())
 			}
 			return 0
@@ -388,7 +391,8 @@ func newMetrics(d *daemon) *metrics {
 	m.reloadAt = gauge("policy_reload_timestamp_seconds", "When the access policy was last read, in Unix time.")
 	m.verifyOK = gauge("ledger_verify_ok", "1 if the whole ledger verified when last read, once a day.")
 	add(prometheus.NewCounterFunc(prometheus.CounterOpts(opts("refusals_together_total", "Commands that were not allowed and got no entry of "+
-		"their own: too many, or no room. One entry a minute says how many.")), func() float64 { return float64(d.service.RefusedTogether()) }))
+		"their own: too many, or no room. One entry a minute says how many.")),
+		func() float64 { return float64(d.service.Recorder.RefusedTogether()) }))
 	m.reloaded(true, time.Now())
 	m.verification(nil)
 	add(prometheus.NewGaugeFunc(opts("ledger_size", "Entries in the ledger."), func() float64 { return float64(d.ledger.Size()) }))
@@ -407,7 +411,7 @@ func newMetrics(d *daemon) *metrics {
 	}
 	add(prometheus.NewGaugeFunc(opts("can_take_requests", "1 if requests, approvals and claims are not refused for everybody, as with a "+
 		"clock that is behind the ledger, or a full disk."),
-		func() float64 { return up(d.service.CannotTake()) }))
+		func() float64 { return up(d.service.Recorder.CannotTake()) }))
 	add(prometheus.NewGaugeFunc(opts("ledger_checkpoint_age_seconds", "Age of the last entry; a heartbeat makes one every ten minutes."),
 		func() float64 { return time.Since(d.ledger.LastTime()).Seconds() }))
 	add(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "breakglass", Name: "build_info", Help: "Always 1.",
@@ -418,22 +422,25 @@ func newMetrics(d *daemon) *metrics {
 	return m
 }
 
-// Tell implements breakglass.Messenger.
-func (m *metrics) Tell(_ context.Context, n breakglass.Notice) error {
-	r := n.Request
-	if r == nil { // a finding
+// Tell implements announce.Messenger.
+func (m *metrics) Tell(ctx context.Context, n announce.Notice) error {
+	r, err := m.follow.Request(ctx, n.Entry, n.Event)
+	if err != nil {
+		return err
+	}
+	if r == nil { // it may be about a finding
 		m.count(m.open())
 		return nil
 	}
-	m.say(n)
+	m.say(n, r)
 	count := func(outcome string) { m.requests.WithLabelValues(r.Ask.Cluster, r.Ask.Profile, outcome).Inc() }
 	switch ev := n.Event.(type) {
 	case breakglass.Requested:
 		count("opened")
 	case breakglass.Approved:
 		// The approval that filled the quorum is the one that the claim window counts from.
-		if full := r.ClaimUntil().Add(-time.Duration(r.Ask.ClaimSeconds) * time.Second); n.At.Equal(full) {
-			m.waited.WithLabelValues(r.Ask.Cluster, r.Ask.Profile).Observe(n.At.Sub(r.At).Seconds())
+		if full := r.ClaimUntil().Add(-time.Duration(r.Ask.ClaimSeconds) * time.Second); n.Time.Equal(full) {
+			m.waited.WithLabelValues(r.Ask.Cluster, r.Ask.Profile).Observe(n.Time.Sub(r.At).Seconds())
 		}
 	case breakglass.Denied:
 		count("denied")
@@ -441,7 +448,7 @@ func (m *metrics) Tell(_ context.Context, n breakglass.Notice) error {
 		count("withdrawn")
 	case breakglass.Issued:
 		count("issued")
-		m.issued.WithLabelValues(r.Ask.Cluster).Observe(n.At.Sub(r.ClaimedAt).Seconds())
+		m.issued.WithLabelValues(r.Ask.Cluster).Observe(n.Time.Sub(r.ClaimedAt).Seconds())
 	case breakglass.Failed:
 		count("failed")
 	case breakglass.Revoked:
@@ -465,7 +472,7 @@ func (m *metrics) Tell(_ context.Context, n breakglass.Notice) error {
 		}
 	case breakglass.Overdue:
 		count("overdue-" + ev.What)
-	case breakglass.Refused:
+	case record.Refused:
 		m.refusals.Inc()
 	}
 	return nil
@@ -473,10 +480,10 @@ func (m *metrics) Tell(_ context.Context, n breakglass.Notice) error {
 
 // say writes one line for what happened to a request: who asked, agreed, collected or revoked, and what the daemon did. What was said
 // in words stays in the ledger.
-func (m *metrics) say(n breakglass.Notice) {
+func (m *metrics) say(n announce.Notice, r *breakglass.Request) {
 	kind, _, _ := strings.Cut(n.Event.Kind(), "/")
-	attrs := []slog.Attr{slog.String("what", kind), slog.String("request", n.Request.ID), slog.String("cluster", n.Request.Ask.Cluster),
-		slog.String("profile", n.Request.Ask.Profile), slog.Int64("entry", n.Seq)}
+	attrs := []slog.Attr{slog.String("what", kind), slog.String("request", r.ID), slog.String("cluster", r.Ask.Cluster),
+		slog.String("profile", r.Ask.Profile), slog.Int64("entry", n.Seq)}
 	if by := personOf(n.Event); by != "" {
 		attrs = append(attrs, slog.String("person", by))
 	}
@@ -500,7 +507,7 @@ func personOf(ev record.Event) string {
 		return ev.By.Person
 	case breakglass.Revoked:
 		return ev.By.Person
-	case breakglass.Refused:
+	case record.Refused:
 		return ev.By.Person
 	case breakglass.Acknowledged:
 		return ev.By.Person
@@ -511,8 +518,8 @@ func personOf(ev record.Event) string {
 }
 
 // count sets the gauge of open findings.
-func (m *metrics) count(open []breakglass.Finding) {
-	n := map[breakglass.Severity]float64{breakglass.SeverityInfo: 0, breakglass.SeverityWarning: 0, breakglass.SeverityCritical: 0}
+func (m *metrics) count(open []finding.Finding) {
+	n := map[finding.Severity]float64{finding.Info: 0, finding.Warning: 0, finding.Critical: 0}
 	for _, f := range open {
 		n[f.Severity]++
 	}

@@ -13,18 +13,18 @@ import (
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/breakglassd/breakglass/cmd/breakglassd/config"
-	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/ledger/sqlstore"
 	"github.com/breakglassd/breakglass/internal/record"
 	"github.com/breakglassd/breakglass/internal/text"
+	"github.com/breakglassd/breakglass/internal/verify"
 )
 
 // verification is what was found in a whole ledger: whether its bytes are those that were signed, and whether what they say
 // could have happened.
 type verification struct {
 	Ledger ledger.Report
-	Audit  breakglass.AuditReport
+	Audit  verify.Report
 }
 
 func (v verification) problems() []string { return append(v.Ledger.Problems, v.Audit.Problems...) }
@@ -77,7 +77,7 @@ func verifyLedger(ctx context.Context, path, vkey string, anchors []ledger.Check
 }
 
 // audit replays the ledger as it is now.
-func audit(ctx context.Context, path string, verifier note.Verifier) (r breakglass.AuditReport, size int64, err error) {
+func audit(ctx context.Context, path string, verifier note.Verifier) (r verify.Report, size int64, err error) {
 	store, err := sqlstore.OpenReadOnly(ctx, path)
 	if err != nil {
 		return r, 0, fmt.Errorf("opening the ledger: %w", err)
@@ -87,7 +87,7 @@ func audit(ctx context.Context, path string, verifier note.Verifier) (r breakgla
 		return r, 0, errors.Join(err, store.Close())
 	}
 	defer func() { err = errors.Join(err, l.Close()) }()
-	r, err = breakglass.Audit(ctx, l)
+	r, err = verify.Audit(ctx, l)
 	return r, l.Size(), err
 }
 
@@ -113,7 +113,7 @@ func verifyExport(ctx context.Context, dir, vkey string, anchors []ledger.Checkp
 	if err != nil {
 		return v, fmt.Errorf("opening the export: %w", err)
 	}
-	auditor := breakglass.NewAuditor()
+	auditor := verify.NewAuditor()
 	err = a.Entries(ctx, func(e ledger.Entry) error {
 		auditor.Add(e)
 		return nil
@@ -187,19 +187,19 @@ func ledgerCommand() *cobra.Command {
 	top.PersistentFlags().StringVar(&f.config, "config", "", "configuration `file`, to take the ledger from")
 	top.PersistentFlags().StringVar(&f.db, "db", "", "database `file` of the ledger")
 	top.PersistentFlags().StringVar(&f.key, "key", "", "public `key` of the ledger, or a file with it; needs no private key then")
-	verify := &cobra.Command{Use: "verify [DIR]", Short: "Verify every entry of the ledger, or of an export in DIR, and replay what they say",
+	ver := &cobra.Command{Use: "verify [DIR]", Short: "Verify every entry of the ledger, or of an export in DIR, and replay what they say",
 		Args: argsAtMost(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return f.verify(cmd.Context(), cmd.OutOrStdout(), args) }}
-	verify.Flags().StringArrayVar(&f.checkpoints, "checkpoint", nil,
+	ver.Flags().StringArrayVar(&f.checkpoints, "checkpoint", nil,
 		"`file` with a checkpoint kept elsewhere, which the ledger must continue; may be repeated")
-	verify.Flags().BoolVar(&f.all, "all", false, "print the problems that follow from another too")
-	verify.Flags().StringVarP(&f.output, "output", "o", "", "output `format`: json")
+	ver.Flags().BoolVar(&f.all, "all", false, "print the problems that follow from another too")
+	ver.Flags().StringVarP(&f.output, "output", "o", "", "output `format`: json")
 	export := &cobra.Command{Use: "export DIR", Short: "Write the ledger to a new directory that can be verified anywhere",
 		Args: argsExactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return f.export(cmd.Context(), cmd.OutOrStdout(), args[0])
 		}}
-	return group(top, verify, export, f.backupCommand())
+	return group(top, ver, export, f.backupCommand())
 }
 
 func (f *ledgerFlags) verify(ctx context.Context, out io.Writer, args []string) error {
@@ -265,7 +265,7 @@ func (f *ledgerFlags) verify(ctx context.Context, out io.Writer, args []string) 
 	return nil
 }
 
-func unagreedWords(r breakglass.AuditReport) string {
+func unagreedWords(r verify.Report) string {
 	return fmt.Sprintf("approvals (%d) rest on an access policy that only an operator put in force and no two people have agreed to",
 		r.Unagreed)
 }

@@ -11,7 +11,6 @@ import (
 
 	"github.com/breakglassd/breakglass/cmd/breakglassd/config"
 	"github.com/breakglassd/breakglass/internal/bgtest"
-	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/checkup"
 	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/record"
@@ -42,8 +41,8 @@ func TestHowLongAPolicyWaitsIsMeasured(t *testing.T) {
 			t.Helper()
 			p, err := policy.Parse("access.yaml", []byte(text))
 			must(t, err)
-			_, err = s.Service.SetPolicy(t.Context(), p)
-			if r, no := record.AsRefusal(err); err != nil && (!no || r.Code != breakglass.CodePolicyWaits) {
+			_, err = s.Service.InForce.Set(t.Context(), p)
+			if r, no := record.AsRefusal(err); err != nil && (!no || r.Code != policy.CodeWaits) {
 				t.Fatal(err)
 			}
 		}
@@ -71,11 +70,11 @@ func TestHowLongAPolicyWaitsIsMeasured(t *testing.T) {
 }
 
 func TestDoctorSaysWhoAgreesToThePolicy(t *testing.T) {
-	withoutKey := func(policy, person string) string {
-		at := strings.Index(policy, "{id: "+person+",")
-		end := at + strings.Index(policy[at:], "\n")
-		line := policy[at:end]
-		return policy[:at] + line[:strings.Index(line, ", keys:")] + "}" + policy[end:]
+	withoutKey := func(pol, person string) string {
+		at := strings.Index(pol, "{id: "+person+",")
+		end := at + strings.Index(pol[at:], "\n")
+		line := pol[at:end]
+		return pol[:at] + line[:strings.Index(line, ", keys:")] + "}" + pol[end:]
 	}
 	for name, c := range map[string]struct {
 		policy string

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/breakglassd/breakglass/cmd/breakglassd/config"
+	"github.com/breakglassd/breakglass/internal/announce"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/cluster"
 	"github.com/breakglassd/breakglass/internal/controlplane"
@@ -97,8 +98,9 @@ func (d *daemon) openRecert(cfg *config.Config) error {
 	accounts := func(ctx context.Context, all []record.SlackAccount) (map[record.SlackAccount]recert.AccountState, error) {
 		return d.slack.Accounts(ctx, all)
 	}
-	x := recert.Config{Domain: d.service, Ledger: d.ledger, Signer: signer, Dir: cfg.Recertification.Dir, Clusters: clusterIDs(cfg),
-		Scan: s.look, Own: s.self, Hours: hours, Log: d.log}
+	x := recert.Config{Domain: d.service, Campaigns: d.campaigns, Ledger: d.ledger, Signer: signer, Dir: cfg.Recertification.Dir,
+		Clusters: clusterIDs(cfg),
+		Scan:     s.look, Own: s.self, Hours: hours, Log: d.log}
 	if cfg.Slack.Enabled {
 		x.Accounts = accounts
 	}
@@ -213,7 +215,7 @@ func (s *scanner) self(ctx context.Context) ([]recert.Item, error) {
 }
 
 // campaignMessengers are those that tell of campaigns: beside the ones that tell of requests, so that neither waits for the other.
-func (d *daemon) campaignMessengers(m map[string]breakglass.Messenger) {
+func (d *daemon) campaignMessengers(m map[string]announce.Messenger) {
 	if d.recert != nil && d.slack != nil {
 		m["slack-campaigns"] = d.slack.Campaigns()
 	}

@@ -71,7 +71,8 @@ func (d *daemon) hookHandler() (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg := webhook.Config{Clusters: clusters, Lookup: d.service, Find: d.service.Find, Memory: d.asked, Log: d.log, Observe: d.metrics.hooked}
+	cfg := webhook.Config{Clusters: clusters, Lookup: d.service, Find: d.service.Findings.Find, Memory: d.asked, Log: d.log,
+		Observe: d.metrics.hooked}
 	if d.sessions != nil {
 		cfg.Intake, cfg.Overloaded, cfg.Garbage = d.sessions.Intake(), store.ErrOverloaded, session.ErrUnreadable
 	}

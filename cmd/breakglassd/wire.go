@@ -18,10 +18,13 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/breakglassd/breakglass/cmd/breakglassd/config"
+	"github.com/breakglassd/breakglass/internal/announce"
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/cacheck"
+	"github.com/breakglassd/breakglass/internal/campaign"
 	"github.com/breakglassd/breakglass/internal/cluster"
+	"github.com/breakglassd/breakglass/internal/finding"
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/ledger/sqlstore"
 	"github.com/breakglassd/breakglass/internal/policy"
@@ -30,6 +33,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/schedule"
 	"github.com/breakglassd/breakglass/internal/slackbot"
 	"github.com/breakglassd/breakglass/internal/vaultca"
+	"github.com/breakglassd/breakglass/internal/verify"
 	"github.com/breakglassd/breakglass/internal/webhook"
 )
 
@@ -53,28 +57,29 @@ const (
 
 // daemon is everything that one serving process is made of.
 type daemon struct {
-	cfg      *config.Config
-	log      *slog.Logger
-	ledger   *ledger.Ledger
-	store    *sqlstore.Store // of the ledger, which closes it
-	room     room
-	vkey     string
-	signer   breakglass.Signer
-	ca       *vaultca.CA // nil when something else signs
-	clusters *cluster.Clusters
-	sessions *sessions       // nil when switched off
-	checks   *cacheck.Checks // nil when something else than Vault signs
-	slack    *slackbot.Bot   // nil when switched off
-	recert   *recert.Service // nil when switched off
-	service  *breakglass.Service
-	schedule *schedule.Scheduler
-	metrics  *metrics
-	health   atomic.Pointer[health]
-	stopping atomic.Bool
-	cert     atomic.Pointer[tls.Certificate] // for people; nil: plain HTTP
-	hookCert atomic.Pointer[tls.Certificate] // for API servers
-	asked    *webhook.Memory                 // what the deny webhook did not refuse
-	closers  []func() error                  // what to close in the end, last first
+	cfg       *config.Config
+	log       *slog.Logger
+	ledger    *ledger.Ledger
+	store     *sqlstore.Store // of the ledger, which closes it
+	room      room
+	vkey      string
+	signer    breakglass.Signer
+	ca        *vaultca.CA // nil when something else signs
+	clusters  *cluster.Clusters
+	sessions  *sessions       // nil when switched off
+	checks    *cacheck.Checks // nil when something else than Vault signs
+	slack     *slackbot.Bot   // nil when switched off
+	recert    *recert.Service // nil when switched off
+	service   *breakglass.Service
+	campaigns *campaign.Book
+	schedule  *schedule.Scheduler
+	metrics   *metrics
+	health    atomic.Pointer[health]
+	stopping  atomic.Bool
+	cert      atomic.Pointer[tls.Certificate] // for people; nil: plain HTTP
+	hookCert  atomic.Pointer[tls.Certificate] // for API servers
+	asked     *webhook.Memory                 // what the deny webhook did not refuse
+	closers   []func() error                  // what to close in the end, last first
 }
 
 // serve runs the daemon until ctx is done, and then stops it in order: answers under way are finished, claims that have begun
@@ -113,11 +118,11 @@ func (d *daemon) open(ctx context.Context, p parts) error {
 		return err
 	}
 	d.closers = append(d.closers, d.ledger.Close)
-	inForce, err := breakglass.PolicyInForce(ctx, d.ledger)
+	inForce, err := policy.Recorded(ctx, d.ledger)
 	if err != nil {
 		return err
 	}
-	policy, unread := readPolicy(cfg, p.Signer == nil)
+	pol, unread := readPolicy(cfg, p.Signer == nil)
 	if unread != nil && inForce == nil {
 		return unread
 	}
@@ -127,7 +132,7 @@ func (d *daemon) open(ctx context.Context, p parts) error {
 	}
 	d.signer = p.Signer
 	if d.signer == nil {
-		if d.ca, err = openVault(ctx, cfg, d.log, policy, inForce); err != nil {
+		if d.ca, err = openVault(ctx, cfg, d.log, pol, inForce); err != nil {
 			return err
 		}
 		d.closers = append(d.closers, d.ca.Close)
@@ -135,33 +140,20 @@ func (d *daemon) open(ctx context.Context, p parts) error {
 	}
 	d.metrics = newMetrics(d)
 	d.health.Store(&health{})
-	domain := breakglass.Config{Ledger: d.ledger, Policy: policy, Signer: d.signer, Binder: d.clusters, Prover: d.clusters, Log: d.log,
-		Clusters: clusterIDs(cfg), ClusterCA: d.clusters.CA, ClusterWay: d.clusters.Way, Room: d.room.short, Trouble: d.trouble,
-		AcceptWeaker: p.AcceptWeaker, AcceptClock: p.AcceptClock, SignTimeout: cfg.Vault.SignTimeout, Version: version()}
-	if d.ca != nil {
-		domain.Inventory, domain.Second = d.ca, d.ca
-	}
-	if cfg.Sessions.Path != "" {
-		if d.sessions, err = openSessions(ctx, cfg, d.clusters, d.metrics, d.log); err != nil {
-			return err
-		}
-		d.closers = append(d.closers, d.sessions.store.Close)
-		domain.Examiner, domain.AuditGrace = d.sessions, cfg.Sessions.Grace
-	}
-	if d.service, err = breakglass.New(ctx, domain); err != nil {
-		return fmt.Errorf("putting the access policy in force: %w", err)
+	if err := d.openDomain(ctx, p, pol); err != nil {
+		return err
 	}
 	if unread != nil {
-		d.service.PolicyUnread(ctx, unread)
+		d.service.InForce.Unread(ctx, unread)
 	}
-	if now := d.service.Policy(); policy == nil || policy.Digest != now.Digest {
+	if now := d.service.Policy(); pol == nil || pol.Digest != now.Digest {
 		d.log.Error("THE ACCESS POLICY ON DISK IS NOT IN FORCE: the one before is", slog.String("policy", now.Digest), slog.Any("error", unread))
-		d.metrics.reloaded(unread == nil && !d.service.PolicyWaits().IsZero(), time.Now())
+		d.metrics.reloaded(unread == nil && !d.service.InForce.Waits().IsZero(), time.Now())
 	}
 	if d.sessions != nil {
 		d.sessions.Serve(d.service)
 	}
-	d.metrics.count(d.service.Findings())
+	d.metrics.count(d.service.Findings.Open())
 	d.schedule = schedule.New(schedule.Config{Store: d.ledger, Record: d.recordRun, Log: d.log})
 	if d.ca != nil {
 		if d.checks, err = openCAChecks(cfg, d); err != nil {
@@ -177,19 +169,19 @@ func (d *daemon) open(ctx context.Context, p parts) error {
 		}
 	}
 	if cfg.Slack.Enabled {
-		d.slack, err = openSlack(cfg, d.service, d.ledger, d.recert, d.log, d.metrics.slackCall)
+		d.slack, err = openSlack(cfg, d.service, d.campaigns, d.ledger, d.recert, d.log, d.metrics.slackCall)
 	}
 	return err
 }
 
 // recordRun puts a scheduled run on record and into the metrics.
-func (d *daemon) recordRun(ctx context.Context, run breakglass.CheckRun) error {
+func (d *daemon) recordRun(ctx context.Context, run finding.CheckRun) error {
 	ok := 0.0
 	if run.OK {
 		ok = 1
 	}
-	d.metrics.schedule.WithLabelValues(strings.TrimPrefix(run.Check, breakglass.SchedulePrefix)).Set(ok)
-	return d.service.RecordCheck(ctx, run)
+	d.metrics.schedule.WithLabelValues(strings.TrimPrefix(run.Check, finding.SchedulePrefix)).Set(ok)
+	return d.service.Findings.RecordCheck(ctx, run)
 }
 
 // clusterIDs lists the configured clusters.
@@ -314,7 +306,7 @@ func openClusters(cfg *config.Config, vkey string, asked *webhook.Memory, log *s
 }
 
 // openSlack prepares the Slack app; see slackbot.New.
-func openSlack(cfg *config.Config, s *breakglass.Service, l *ledger.Ledger, r *recert.Service, log *slog.Logger,
+func openSlack(cfg *config.Config, s *breakglass.Service, k *campaign.Book, l *ledger.Ledger, r *recert.Service, log *slog.Logger,
 	observe func(what, outcome string, took time.Duration)) (*slackbot.Bot, error) {
 	token, err := config.ReadSecret("slack.bot_token_file", cfg.Slack.BotTokenFile)
 	if err != nil {
@@ -324,7 +316,8 @@ func openSlack(cfg *config.Config, s *breakglass.Service, l *ledger.Ledger, r *r
 	if err != nil {
 		return nil, err
 	}
-	return slackbot.New(slackbot.Config{Service: s, Ledger: l, Recert: r, BotToken: token, SigningSecret: signing, AppID: cfg.Slack.AppID,
+	return slackbot.New(slackbot.Config{Service: s, Campaigns: k, Ledger: l, Recert: r, BotToken: token, SigningSecret: signing,
+		AppID:        cfg.Slack.AppID,
 		TeamIDs:      cfg.Slack.TeamIDs,
 		EnterpriseID: cfg.Slack.EnterpriseID, Channel: cfg.Slack.Channel, APIURL: cfg.Slack.APIURL, Log: log, Observe: observe})
 }
@@ -404,7 +397,11 @@ func (d *daemon) run(ctx context.Context, p parts) error {
 			return nil
 		})
 	}
-	g.Go(func() error { return d.service.Run(work, d.messengers()) })
+	g.Go(func() error { return d.service.Run(work) })
+	g.Go(func() error { return d.campaigns.Run(work) })
+	for name, m := range d.messengers() {
+		g.Go(func() error { return announce.Run(work, d.service.Recorder, verify.Kinds(), name, m) })
+	}
 	if d.ca != nil {
 		g.Go(func() error { return d.ca.Run(work) })
 	}
@@ -442,9 +439,9 @@ func (d *daemon) run(ctx context.Context, p parts) error {
 		endWork()
 		return nil
 	})
-	policy := d.service.Policy()
+	pol := d.service.Policy()
 	d.log.Info("breakglassd is up", slog.String("version", version()), slog.String("url", address), slog.String("ledger", d.cfg.Ledger.Origin),
-		slog.Int64("entries", d.ledger.Size()), slog.String("ledger_key", d.vkey), slog.String("policy", policy.Digest),
+		slog.Int64("entries", d.ledger.Size()), slog.String("ledger_key", d.vkey), slog.String("policy", pol.Digest),
 		slog.Bool("slack", d.slack != nil))
 	notify("READY=1")
 	if p.Ready != nil {
@@ -477,7 +474,7 @@ func (d *daemon) handler(polls context.Context, address string) (http.Handler, e
 	if len(urls) == 0 { // a loopback listener: Validate has seen to that
 		urls = []string{address}
 	}
-	cfg := api.Config{Service: d.service, Ledger: d.ledger, LedgerKey: d.vkey, URLs: urls,
+	cfg := api.Config{Service: d.service, Campaigns: d.campaigns, Ledger: d.ledger, LedgerKey: d.vkey, URLs: urls,
 		Version: version(), Log: d.log, Observe: d.metrics.answered}
 	if d.sessions != nil {
 		cfg.Sessions, cfg.Importer = d.sessions, d.sessions
@@ -509,8 +506,42 @@ func (d *daemon) handler(polls context.Context, address string) (http.Handler, e
 	return mux, nil
 }
 
-func (d *daemon) messengers() map[string]breakglass.Messenger {
-	m := map[string]breakglass.Messenger{"metrics": d.metrics}
+// openDomain opens what decides and records. What campaigns suspend is known before the access policy is in force.
+func (d *daemon) openDomain(ctx context.Context, p parts, pol *policy.Policy) error {
+	books := record.Config{Ledger: d.ledger, Log: d.log, Room: d.room.short, AcceptClock: p.AcceptClock}
+	domain := breakglass.Config{Policy: pol, Signer: d.signer, Binder: d.clusters, Prover: d.clusters, Clusters: clusterIDs(d.cfg),
+		ClusterCA: d.clusters.CA, ClusterWay: d.clusters.Way, Trouble: d.trouble, AcceptWeaker: p.AcceptWeaker,
+		SignTimeout: d.cfg.Vault.SignTimeout, Version: version()}
+	if d.ca != nil {
+		domain.Inventory, books.Second = d.ca, d.ca
+	}
+	var err error
+	if d.cfg.Sessions.Path != "" {
+		if d.sessions, err = openSessions(ctx, d.cfg, d.clusters, d.metrics, d.log); err != nil {
+			return err
+		}
+		d.closers = append(d.closers, d.sessions.store.Close)
+		domain.Examiner, domain.AuditGrace = d.sessions, d.cfg.Sessions.Grace
+	}
+	if domain.Recorder, err = record.Open(ctx, books); err != nil {
+		return err
+	}
+	domain.InForce = policy.NewInForce(domain.Recorder)
+	if domain.Findings, err = finding.Open(ctx, domain.Recorder, domain.InForce); err != nil {
+		return err
+	}
+	if d.campaigns, err = campaign.Open(ctx, domain.Recorder, domain.InForce, domain.Findings); err != nil {
+		return err
+	}
+	if d.service, err = breakglass.New(ctx, domain); err != nil {
+		return fmt.Errorf("putting the access policy in force: %w", err)
+	}
+	d.metrics.follow = d.service.Follow()
+	return nil
+}
+
+func (d *daemon) messengers() map[string]announce.Messenger {
+	m := map[string]announce.Messenger{"metrics": d.metrics}
 	if d.slack != nil {
 		m["slack"] = d.slack
 		m["slack-findings"] = d.slack.Findings() // however long these wait, no request's card waits with them
@@ -540,7 +571,7 @@ func (d *daemon) reloads(ctx context.Context, p parts) error {
 func (d *daemon) reload(ctx context.Context) (changes []string, err error) {
 	changes, err = d.reloadPolicy(ctx)
 	no, _ := record.AsRefusal(err)
-	d.metrics.reloaded(err == nil || no != nil && no.Code == breakglass.CodePolicyWaits, time.Now())
+	d.metrics.reloaded(err == nil || no != nil && no.Code == policy.CodeWaits, time.Now())
 	switch {
 	case err != nil:
 		d.log.Error("THE ACCESS POLICY ON DISK IS NOT IN FORCE: the one before stays", slog.String("policy", d.service.Policy().Digest),
@@ -560,10 +591,10 @@ func (d *daemon) reload(ctx context.Context) (changes []string, err error) {
 func (d *daemon) reloadPolicy(ctx context.Context) ([]string, error) {
 	p, err := readPolicy(d.cfg, d.ca != nil)
 	if err != nil {
-		d.service.PolicyUnread(ctx, err)
+		d.service.InForce.Unread(ctx, err)
 		return nil, err
 	}
-	return d.service.SetPolicy(ctx, p)
+	return d.service.InForce.Set(ctx, p)
 }
 
 // readPolicy reads the access policy and holds it against the configuration.

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/finding"
 	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/record"
 	"github.com/breakglassd/breakglass/internal/session"
@@ -123,20 +124,20 @@ func (x *Examiner) known(ctx context.Context, clusterID, fingerprint, commonName
 
 // unknown records that a name of ours was used with a certificate that the ledger does not know.
 func (x *Examiner) unknown(ctx context.Context, clusterID, fingerprint, commonName string, e session.Event) error {
-	f := breakglass.FindingOpened{Check: CheckAudit, Cluster: clusterID, Severity: breakglass.SeverityCritical,
+	f := finding.Opened{Check: CheckAudit, Cluster: clusterID, Severity: finding.Critical,
 		Next: "find out who did this, and how they came by the name: the certificate authority's own audit log, and the API servers' for what " +
 			"else was done"}
 	name := session.Text(commonName)
 	if fingerprint != "" {
-		f.Key = breakglass.ShadowKey(clusterID, fingerprint)
+		f.Key = finding.ShadowKey(clusterID, fingerprint)
 		f.What = fmt.Sprintf("a certificate with the fingerprint %s, which the ledger does not know, was used in %s under the name %s, first "+
 			"seen from %s", fingerprint, clusterID, name, session.Text(e.Source()))
 	} else {
-		f.Key = breakglass.UnknownNameKey(clusterID, name)
+		f.Key = finding.UnknownNameKey(clusterID, name)
 		f.What = fmt.Sprintf("somebody acted in %s under the name %s, which only certificates of ours may have, without one (%s), first seen "+
 			"from %s", clusterID, name, session.Text(e.User), session.Text(e.Source()))
 	}
-	return x.service.Find(ctx, f)
+	return x.service.Findings.Find(ctx, f)
 }
 
 // heartbeat looks up a nonce in the audit events of a cluster.
@@ -242,22 +243,22 @@ func (x *Examiner) judge(ctx context.Context, clusterID string, servers []string
 			continue
 		}
 		if i < 0 {
-			err = x.service.Over(ctx, key, "its audit events arrive again")
+			err = x.service.Findings.Close(ctx, key, "its audit events arrive again")
 			x.cfg.Alive(clusterID, server, true)
 		} else {
 			x.cfg.Alive(clusterID, server, false)
-			f := breakglass.FindingOpened{Key: key, Check: CheckAudit, Cluster: clusterID, Severity: breakglass.SeverityCritical,
+			f := finding.Opened{Key: key, Check: CheckAudit, Cluster: clusterID, Severity: finding.Critical,
 				What: fmt.Sprintf("no audit events arrive from the API server %s of %s since %s, though it answers: what is done with certificates "+
 					"there is not seen", server, clusterID, alarms[i].Since.UTC().Format(time.RFC3339)),
 				Next: "look at its --audit-webhook-config-file and --audit-policy-file (deploy/kube-apiserver/AUDIT.md); somebody may have switched " +
 					"it off"}
 			if !alarms[i].Pinged {
-				f.Severity = breakglass.SeverityWarning
+				f.Severity = finding.Warning
 				f.What = fmt.Sprintf("the API server %s of %s does not answer since %s, so that nobody knows whether its audit events arrive", server,
 					clusterID, alarms[i].Since.UTC().Format(time.RFC3339))
 				f.Next = "is it up, and is there a way to it?"
 			}
-			err = x.service.Find(ctx, f)
+			err = x.service.Findings.Find(ctx, f)
 		}
 		if err != nil && ctx.Err() == nil {
 			x.log.Error("recording whether audit events arrive", slog.String("cluster", clusterID), slog.String("server", server),
@@ -280,10 +281,10 @@ func (x *Examiner) probe(ctx context.Context, clusterID string) {
 		var err error
 		switch {
 		case a.No || !guarded:
-			err = x.service.Over(ctx, key, "it asks the deny webhook")
+			err = x.service.Findings.Close(ctx, key, "it asks the deny webhook")
 		case a.Problem == breakglass.WebhookNotAsked:
-			err = x.service.Find(ctx, breakglass.FindingOpened{Key: key, Check: CheckAudit, Cluster: clusterID,
-				Severity: breakglass.SeverityCritical,
+			err = x.service.Findings.Find(ctx, finding.Opened{Key: key, Check: CheckAudit, Cluster: clusterID,
+				Severity: finding.Critical,
 				What: fmt.Sprintf("the API server %s of %s does not ask the deny webhook, or got no answer: no guard of a profile holds there",
 					a.Server, clusterID),
 				Next: "set it up (deploy/kube-apiserver/DENY-WEBHOOK.md), or take the guards out of the profiles"})

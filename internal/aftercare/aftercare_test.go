@@ -20,6 +20,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/cluster"
+	"github.com/breakglassd/breakglass/internal/finding"
 	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/record"
 	"github.com/breakglassd/breakglass/internal/session"
@@ -245,10 +246,10 @@ func TestStartIsNoAllClear(t *testing.T) {
 	const server = "https://one"
 	key := "audit-silent/c1/" + server
 	open := func() bool {
-		return slices.ContainsFunc(sys.Service.Findings(), func(f breakglass.Finding) bool { return f.Key == key })
+		return slices.ContainsFunc(sys.Service.Findings.Open(), func(f finding.Finding) bool { return f.Key == key })
 	}
-	must(t, sys.Service.Find(t.Context(), breakglass.FindingOpened{Key: key, Check: CheckAudit, Cluster: "c1",
-		Severity: breakglass.SeverityCritical, What: "silent", Next: "look"}))
+	must(t, sys.Service.Findings.Find(t.Context(), finding.Opened{Key: key, Check: CheckAudit, Cluster: "c1",
+		Severity: finding.Critical, What: "silent", Next: "look"}))
 	s, alive := newExaminer(t), -1
 	s.cfg.Alive = func(_, _ string, ok bool) {
 		if alive = 0; ok {

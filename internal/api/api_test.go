@@ -71,7 +71,7 @@ func (d *daemon) serve(t *testing.T, addr string, change ...func(*api.Config)) {
 		t.Fatal(err)
 	}
 	d.url = "http://" + l.Addr().String()
-	cfg := api.Config{Service: d.Service, Ledger: d.Ledger, LedgerKey: d.VKey, URLs: []string{d.url}, Version: "test",
+	cfg := api.Config{Service: d.Service, Campaigns: d.Campaigns, Ledger: d.Ledger, LedgerKey: d.VKey, URLs: []string{d.url}, Version: "test",
 		Log: slog.New(slog.NewTextHandler(d.log, nil))}
 	for _, c := range change {
 		c(&cfg)
@@ -671,7 +671,8 @@ func TestNoSecretReachesTheLog(t *testing.T) {
 
 func TestServerRefusesToStartBlind(t *testing.T) {
 	d := newDaemon(t)
-	good := api.Config{Service: d.Service, Ledger: d.Ledger, LedgerKey: d.VKey, URLs: []string{"https://bg.example.com"}}
+	good := api.Config{Service: d.Service, Campaigns: d.Campaigns, Ledger: d.Ledger, LedgerKey: d.VKey,
+		URLs: []string{"https://bg.example.com"}}
 	for name, change := range map[string]func(*api.Config){
 		"no service":      func(c *api.Config) { c.Service = nil },
 		"no ledger key":   func(c *api.Config) { c.LedgerKey = "" },

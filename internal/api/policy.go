@@ -7,7 +7,6 @@ import (
 	"net/url"
 	"time"
 
-	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/record"
 )
@@ -15,15 +14,15 @@ import (
 // Policy is the access policy in force, and the one that waits for two people.
 type Policy struct {
 	Meta
-	InForce    PolicyVersion           `json:"inForce"`
-	Since      time.Time               `json:"since"`
-	Why        string                  `json:"why"`
-	Agreed     bool                    `json:"agreed"`               // two people have agreed to it
-	Team       string                  `json:"team,omitempty"`       // that must agree to changes
-	Approvers  []string                `json:"approvers"`            // its people with keys
-	ReviewedBy string                  `json:"reviewedBy,omitempty"` // in words, where no team is named
-	Cooling    []breakglass.CoolingOff `json:"cooling"`              // new keys and accounts that do not count for approvals yet
-	Waiting    *PolicyVersion          `json:"waiting,omitempty"`
+	InForce    PolicyVersion       `json:"inForce"`
+	Since      time.Time           `json:"since"`
+	Why        string              `json:"why"`
+	Agreed     bool                `json:"agreed"`               // two people have agreed to it
+	Team       string              `json:"team,omitempty"`       // that must agree to changes
+	Approvers  []string            `json:"approvers"`            // its people with keys
+	ReviewedBy string              `json:"reviewedBy,omitempty"` // in words, where no team is named
+	Cooling    []policy.CoolingOff `json:"cooling"`              // new keys and accounts that do not count for approvals yet
+	Waiting    *PolicyVersion      `json:"waiting,omitempty"`
 }
 
 // PolicyVersion is an access policy to be signed.
@@ -44,17 +43,17 @@ type PolicyWord struct {
 }
 
 func (s *server) policy(c *call) (any, error) {
-	st, err := s.cfg.Service.PolicyStanding(c.Context(), c.actor)
+	st, err := s.cfg.Service.InForce.Standing(c.Context(), c.actor)
 	if err != nil {
 		return nil, err
 	}
 	return policyOf(st), nil
 }
 
-func policyOf(st breakglass.PolicyStanding) Policy {
+func policyOf(st policy.Standing) Policy {
 	rule := st.Policy.Change
 	out := Policy{Meta: kind("Policy"), Since: st.Since, Why: st.Why, Agreed: st.Agreed, Team: rule.Approvers, ReviewedBy: rule.ReviewedBy,
-		Approvers: append([]string{}, st.Approvers...), Cooling: append([]breakglass.CoolingOff{}, st.Cooling...),
+		Approvers: append([]string{}, st.Approvers...), Cooling: append([]policy.CoolingOff{}, st.Cooling...),
 		InForce: PolicyVersion{Digest: st.Policy.Digest, Entry: st.Entry, Text: st.Policy.Text(), Signed: append([]string{}, st.Signed...)}}
 	if st.Waiting != nil && st.WaitingPolicy != nil {
 		out.Waiting = &PolicyVersion{Digest: st.Waiting.Digest, Entry: st.WaitingEntry, Text: st.WaitingPolicy.Text(),
@@ -69,7 +68,7 @@ func (s *server) signPolicy(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = s.cfg.Service.SignPolicy(c.Context(), c.actor, breakglass.PolicyWord{Entry: in.Entry, Digest: c.PathValue("digest"),
+	err = s.cfg.Service.InForce.Sign(c.Context(), c.actor, policy.Word{Entry: in.Entry, Digest: c.PathValue("digest"),
 		Base: in.Base, Waive: in.Waive, Signature: in.Signature})
 	if err != nil {
 		return nil, err

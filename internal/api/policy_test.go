@@ -12,7 +12,6 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/bgtest"
-	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/record"
 )
@@ -29,8 +28,8 @@ func newGuarded(t *testing.T) *daemon {
 func (d *daemon) reload(t *testing.T, old, changed string) {
 	t.Helper()
 	p := must(policy.Parse("access.yaml", []byte(strings.Replace(bgtest.Guarded()+"responders: [security]\n", old, changed, 1))))(t)
-	_, err := d.Service.SetPolicy(t.Context(), p)
-	if r, is := record.AsRefusal(err); !is || r.Code != breakglass.CodePolicyWaits {
+	_, err := d.Service.InForce.Set(t.Context(), p)
+	if r, is := record.AsRefusal(err); !is || r.Code != policy.CodeWaits {
 		t.Fatalf("got %v, want a change that waits", err)
 	}
 }
@@ -43,7 +42,7 @@ type sent struct {
 
 func (d *daemon) word(t *testing.T, who string, waive bool) sent {
 	t.Helper()
-	st := must(d.Service.PolicyStanding(t.Context(), bgtest.ByKey("alice")))(t)
+	st := must(d.Service.InForce.Standing(t.Context(), bgtest.ByKey("alice")))(t)
 	w := bgtest.PolicyWord(st, who, waive)
 	return sent{w.Digest, api.PolicyWord{Entry: w.Entry, Base: w.Base, Waive: w.Waive, Signature: w.Signature}}
 }

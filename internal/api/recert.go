@@ -12,7 +12,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/campaign"
 	"github.com/breakglassd/breakglass/internal/recert"
 	"github.com/breakglassd/breakglass/internal/record"
@@ -40,7 +39,7 @@ func (x *Campaign) UnmarshalJSON(b []byte) error {
 	if err := json.Unmarshal(b, (*plain)(x)); err != nil {
 		return err
 	}
-	if !breakglass.ValidCampaignID(x.ID) {
+	if !campaign.ValidID(x.ID) {
 		return &BadIDError{fmt.Sprintf("%.40q is not a campaign", x.ID)}
 	}
 	return nil
@@ -125,17 +124,17 @@ func (s *server) short(c *call, x *campaign.Campaign) Campaign {
 }
 
 func (s *server) campaigns(c *call) (any, error) {
-	if err := s.cfg.Service.MayRead(c.Context(), c.actor); err != nil {
+	if err := s.cfg.Campaigns.MayRead(c.Context(), c.actor); err != nil {
 		return nil, err
 	}
-	ids, err := s.cfg.Service.CampaignIDs(c.Context())
+	ids, err := s.cfg.Campaigns.IDs(c.Context())
 	if err != nil {
 		return nil, err
 	}
 	const most = 20 // five years of quarters; older ones are shown by name
 	out := Campaigns{Meta: kind("Campaigns"), Items: []Campaign{}}
 	for _, id := range ids[max(0, len(ids)-most):] {
-		x, err := s.cfg.Service.Campaign(c.Context(), id)
+		x, err := s.cfg.Campaigns.Get(c.Context(), id)
 		if err != nil {
 			return nil, err
 		}
@@ -165,7 +164,7 @@ func (s *server) campaign(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	x, err := s.cfg.Service.Campaign(c.Context(), r.Campaign)
+	x, err := s.cfg.Campaigns.Get(c.Context(), r.Campaign)
 	if err != nil {
 		return nil, err
 	}
@@ -224,7 +223,7 @@ func (s *server) campaignBundle(c *call) (any, error) {
 	if err := b.TarGz(&z); err != nil {
 		return nil, err
 	}
-	x, err := s.cfg.Service.Campaign(c.Context(), named(c))
+	x, err := s.cfg.Campaigns.Get(c.Context(), named(c))
 	if err != nil {
 		return nil, err
 	}
@@ -236,7 +235,7 @@ func (s *server) decideItems(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	x, err := s.cfg.Service.DecideItems(c.Context(), c.actor, named(c), breakglass.ItemAnswer{Verdict: in.Verdict, Items: in.Items,
+	x, err := s.cfg.Campaigns.Decide(c.Context(), c.actor, named(c), campaign.Answer{Verdict: in.Verdict, Items: in.Items,
 		Reason: in.Reason})
 	return s.shown(c, x, err)
 }
@@ -246,7 +245,7 @@ func (s *server) acknowledgeItems(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	x, err := s.cfg.Service.AcknowledgeItems(c.Context(), c.actor, named(c), in.Items, in.Note)
+	x, err := s.cfg.Campaigns.Acknowledge(c.Context(), c.actor, named(c), in.Items, in.Note)
 	return s.shown(c, x, err)
 }
 
@@ -258,7 +257,7 @@ func (s *server) reinstateItem(c *call) (any, error) {
 	if len(in.Items) != 1 {
 		return nil, newError(record.ClassInvalid, "items", "", "one item is given back at a time")
 	}
-	x, err := s.cfg.Service.Reinstate(c.Context(), c.actor, named(c), in.Items[0], in.Note)
+	x, err := s.cfg.Campaigns.Reinstate(c.Context(), c.actor, named(c), in.Items[0], in.Note)
 	return s.shown(c, x, err)
 }
 

@@ -31,7 +31,8 @@ const reviewed = "responders: [security]\nrecertification: {reviewers: [sre, sec
 func newReviewed(t *testing.T, bindings int) *daemon {
 	t.Helper()
 	d := &daemon{System: bgtest.New(t, bgtest.Options{Policy: bgtest.Policy() + reviewed}), log: &lockedBuffer{}}
-	campaigns, err := recert.New(recert.Config{Domain: d.Service, Ledger: d.Ledger, Signer: d.Signer(), Dir: filepath.Join(d.Dir, "recert"),
+	campaigns, err := recert.New(recert.Config{Domain: d.Service, Campaigns: d.Campaigns, Ledger: d.Ledger, Signer: d.Signer(),
+		Dir:      filepath.Join(d.Dir, "recert"),
 		Clusters: []string{"c1"},
 		Scan: func(context.Context, string) (*inventory.Snapshot, *doors.Analysis, error) {
 			snap, judged := &inventory.Snapshot{Cluster: "c1", At: time.Now().UTC()}, &doors.Analysis{Cluster: "c1"}

@@ -24,6 +24,7 @@ import (
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/campaign"
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/recert"
@@ -42,9 +43,10 @@ const (
 	defaultListDays    = 30
 )
 
-// Config is what NewServer needs. Service, Ledger, LedgerKey and URLs are required.
+// Config is what NewServer needs. Service, Campaigns, Ledger, LedgerKey and URLs are required.
 type Config struct {
 	Service   *breakglass.Service
+	Campaigns *campaign.Book
 	Ledger    *ledger.Ledger
 	LedgerKey string // the ledger's public key in note format
 
@@ -84,8 +86,8 @@ type server struct {
 // NewServer returns the handler of the API. It sets its own deadline for each answer; the http.Server around it needs
 // ReadHeaderTimeout and ReadTimeout, and a BaseContext that ends when the server should stop, which ends long polls.
 func NewServer(cfg Config) (http.Handler, error) {
-	if cfg.Service == nil || cfg.Ledger == nil {
-		return nil, errors.New("api: service and ledger are required")
+	if cfg.Service == nil || cfg.Campaigns == nil || cfg.Ledger == nil {
+		return nil, errors.New("api: service, campaigns and ledger are required")
 	}
 	verifier, err := note.NewVerifier(cfg.LedgerKey)
 	if err != nil {

@@ -23,6 +23,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/record"
+	"github.com/breakglassd/breakglass/internal/verify"
 )
 
 const home = "https://bg.example.com"
@@ -30,7 +31,7 @@ const home = "https://bg.example.com"
 func newTestServer(t testing.TB) (*bgtest.System, http.Handler, *strings.Builder) {
 	t.Helper()
 	sys, log := bgtest.New(t, bgtest.Options{}), &strings.Builder{}
-	h, err := NewServer(Config{Service: sys.Service, Ledger: sys.Ledger, LedgerKey: sys.VKey, URLs: []string{home},
+	h, err := NewServer(Config{Service: sys.Service, Campaigns: sys.Campaigns, Ledger: sys.Ledger, LedgerKey: sys.VKey, URLs: []string{home},
 		Log: slog.New(slog.NewTextHandler(log, nil))})
 	if err != nil {
 		t.Fatal(err)
@@ -170,12 +171,12 @@ func TestOnlyAFreshSignatureForThisServerSignsIn(t *testing.T) {
 			}
 		})
 	}
-	entries, err := sys.Ledger.Stream(t.Context(), breakglass.RefusalStream)
+	entries, err := sys.Ledger.Stream(t.Context(), record.RefusalStream)
 	if err != nil || len(entries) != 1 {
 		t.Fatalf("%d refusals are recorded (%v), want the stranger's", len(entries), err)
 	}
-	ev, err := breakglass.Decode(entries[0])
-	if want := (breakglass.Refused{By: record.Actor{Channel: record.ChannelKey, Key: ssh.FingerprintSHA256(stranger.PublicKey())},
+	ev, err := verify.Decode(entries[0])
+	if want := (record.Refused{By: record.Actor{Channel: record.ChannelKey, Key: ssh.FingerprintSHA256(stranger.PublicKey())},
 		Command: "sign-in", Code: "unknown-person"}); err != nil || ev != want {
 		t.Errorf("recorded %+v, want %+v", ev, want)
 	}
@@ -234,7 +235,7 @@ func TestSessionEndsWithThePolicysWord(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if _, err := sys.Service.SetPolicy(t.Context(), p); err != nil {
+				if _, err := sys.Service.InForce.Set(t.Context(), p); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -285,7 +286,7 @@ func TestWaitingAnswerIsNotGivenToSomebodyRemovedMeanwhile(t *testing.T) {
 	go func() {
 		code <- getJSON(ctx, h, fmt.Sprintf("/v1/requests/%s?wait=50s&after=%d&was=pending", r.ID, r.Rev), ses.Token, &Request{})
 	}()
-	if _, err := sys.Service.SetPolicy(t.Context(), p); err != nil {
+	if _, err := sys.Service.InForce.Set(t.Context(), p); err != nil {
 		t.Fatal(err)
 	}
 	cancel()

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/finding"
 	"github.com/breakglassd/breakglass/internal/record"
 )
 
@@ -46,7 +47,7 @@ type ImportResult struct {
 
 // Finding is an open finding.
 type Finding struct {
-	breakglass.FindingOpened
+	finding.Opened
 	Since       time.Time `json:"since"`
 	LedgerIndex int64     `json:"ledgerIndex"` // of the last entry about it
 }
@@ -117,8 +118,8 @@ func (s *server) session(c *call) (any, error) {
 
 func (s *server) findings(*call) (any, error) {
 	out := Findings{Meta: kind("Findings"), Items: []Finding{}}
-	for _, f := range s.cfg.Service.Findings() {
-		out.Items = append(out.Items, Finding{FindingOpened: f.FindingOpened, Since: f.Since, LedgerIndex: f.Seq})
+	for _, f := range s.cfg.Service.Findings.Open() {
+		out.Items = append(out.Items, Finding{Opened: f.Opened, Since: f.Since, LedgerIndex: f.Seq})
 	}
 	return out, nil
 }
@@ -128,7 +129,7 @@ func (s *server) settle(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	n, err := s.cfg.Service.SettleByHand(c.Context(), c.actor, in.Key, in.Seen, in.Note)
+	n, err := s.cfg.Service.Findings.SettleByHand(c.Context(), c.actor, in.Key, in.Seen, in.Note)
 	if err != nil {
 		return nil, err
 	}

@@ -20,18 +20,24 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hiddeco/sshsig"
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/sync/errgroup"
 
+	"github.com/breakglassd/breakglass/internal/announce"
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/campaign"
+	"github.com/breakglassd/breakglass/internal/finding"
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/ledger/sqlstore"
 	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/record"
 	memca "github.com/breakglassd/breakglass/internal/sim/ca"
+	"github.com/breakglassd/breakglass/internal/verify"
 )
 
 // Origin is the ledger's name in tests.
@@ -100,8 +106,8 @@ func Guarded() string {
 }
 
 // PolicyWord is a person's signature over the access policy that waits, or over the one in force if none waits.
-func PolicyWord(st breakglass.PolicyStanding, who string, waive bool) breakglass.PolicyWord {
-	w := breakglass.PolicyWord{Entry: st.Entry, Digest: st.Policy.Digest, Base: st.Policy.Digest, Waive: waive}
+func PolicyWord(st policy.Standing, who string, waive bool) policy.Word {
+	w := policy.Word{Entry: st.Entry, Digest: st.Policy.Digest, Base: st.Policy.Digest, Waive: waive}
 	if st.Waiting != nil {
 		w.Entry, w.Digest = st.WaitingEntry, st.Waiting.Digest
 	}
@@ -145,10 +151,53 @@ func ByKey(person string) record.Actor {
 // Options change what New builds. The zero value is a system with the kit's policy.
 type Options struct {
 	Policy string
-	Config func(*breakglass.Config)
+	Config func(*Config)
 	Store  func(ledger.Store) ledger.Store // puts faults between the ledger and its disk
 	Log    *slog.Logger
-	Beside map[string]breakglass.Messenger // other messengers beside Told: each has an announcer of its own, as in the daemon
+	Beside map[string]announce.Messenger // other messengers beside Told: each has an announcer of its own, as in the daemon
+}
+
+// The two halves of a Config.
+type (
+	Record = record.Config
+	Domain = breakglass.Config
+)
+
+// Config is what a daemon's domain is made from. Open fills what is missing in Domain.
+type Config struct {
+	Record
+	Domain
+}
+
+// Open makes the parts of a daemon's domain, as the daemon does.
+func Open(ctx context.Context, cfg Config) (*breakglass.Service, *campaign.Book, error) {
+	rec, err := record.Open(ctx, cfg.Record)
+	if err != nil {
+		return nil, nil, err
+	}
+	inForce := policy.NewInForce(rec)
+	findings, err := finding.Open(ctx, rec, inForce)
+	if err != nil {
+		return nil, nil, err
+	}
+	campaigns, err := campaign.Open(ctx, rec, inForce, findings)
+	if err != nil {
+		return nil, nil, err
+	}
+	cfg.Domain.Recorder, cfg.Domain.InForce, cfg.Domain.Findings = rec, inForce, findings
+	service, err := breakglass.New(ctx, cfg.Domain)
+	return service, campaigns, err
+}
+
+// Run runs the parts until ctx is done, as the daemon does.
+func Run(ctx context.Context, service *breakglass.Service, campaigns *campaign.Book, messengers map[string]announce.Messenger) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return service.Run(ctx) })
+	g.Go(func() error { return campaigns.Run(ctx) })
+	for name, m := range messengers {
+		g.Go(func() error { return announce.Run(ctx, service.Recorder, verify.Kinds(), name, m) })
+	}
+	return g.Wait()
 }
 
 // System is a running system. Its ledger is on disk in Dir and survives Restart; the authority, the cluster and what people
@@ -158,6 +207,7 @@ type System struct {
 	Dir       string
 	Ledger    *ledger.Ledger
 	Service   *breakglass.Service
+	Campaigns *campaign.Book
 	CA        *memca.CA
 	Cluster   *Cluster
 	Told      *Told
@@ -201,7 +251,7 @@ func (s *System) start() {
 	if text == "" {
 		text = Policy()
 	}
-	policy, err := policy.Parse("access.yaml", []byte(text))
+	pol, err := policy.Parse("access.yaml", []byte(text))
 	must(s.T, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	disk, err := sqlstore.Open(ctx, s.Path())
@@ -212,19 +262,19 @@ func (s *System) start() {
 	}
 	s.Ledger, err = ledger.Open(ctx, store, s.signer, s.Verifier)
 	must(s.T, err)
-	cfg := breakglass.Config{Ledger: s.Ledger, Policy: policy, Signer: s.CA, Binder: s.Cluster, Log: s.options.Log,
-		SignTimeout: 2 * time.Second, BindTimeout: time.Second, Sweep: time.Second,
-		ClusterCA: func(string) []byte { return s.CA.PEM() }}
+	cfg := Config{Record: Record{Ledger: s.Ledger, Log: s.options.Log},
+		Domain: Domain{Policy: pol, Signer: s.CA, Binder: s.Cluster, SignTimeout: 2 * time.Second, BindTimeout: time.Second,
+			Sweep: time.Second, ClusterCA: func(string) []byte { return s.CA.PEM() }}}
 	if s.options.Config != nil {
 		s.options.Config(&cfg)
 	}
-	s.Service, err = breakglass.New(ctx, cfg)
+	s.Service, s.Campaigns, err = Open(ctx, cfg)
 	must(s.T, err)
-	messengers := map[string]breakglass.Messenger{"told": s.Told}
+	messengers := map[string]announce.Messenger{"told": s.Told}
 	maps.Copy(messengers, s.options.Beside)
 	done := make(chan error, 1)
 	s.ended = done
-	go func() { done <- s.Service.Run(ctx, messengers) }()
+	go func() { done <- Run(ctx, s.Service, s.Campaigns, messengers) }()
 	s.stop = func() error {
 		cancel()
 		err := <-done
@@ -265,23 +315,23 @@ func (s *System) Restart() {
 }
 
 // RestartWith restarts with another access policy.
-func (s *System) RestartWith(policy string) {
+func (s *System) RestartWith(pol string) {
 	s.T.Helper()
-	s.options.Policy = policy
+	s.options.Policy = pol
 	s.Restart()
 }
 
 // RestartAs restarts with another access policy and another configuration, this one time.
-func (s *System) RestartAs(policy string, config func(*breakglass.Config)) {
+func (s *System) RestartAs(pol string, config func(*Config)) {
 	s.T.Helper()
 	before := s.options.Config
-	s.options.Config = func(c *breakglass.Config) {
+	s.options.Config = func(c *Config) {
 		if before != nil {
 			before(c)
 		}
 		config(c)
 	}
-	s.RestartWith(policy)
+	s.RestartWith(pol)
 	s.options.Config = before
 }
 
@@ -331,9 +381,9 @@ func SignSSH(key ssh.Signer, namespace string, text []byte) string {
 // SignPolicy has a person sign the access policy that waits, or the one in force if none waits.
 func (s *System) SignPolicy(who string, waive bool) {
 	s.T.Helper()
-	st, err := s.Service.PolicyStanding(s.T.Context(), ByKey(who))
+	st, err := s.Service.InForce.Standing(s.T.Context(), ByKey(who))
 	must(s.T, err)
-	must(s.T, s.Service.SignPolicy(s.T.Context(), ByKey(who), PolicyWord(st, who, waive)))
+	must(s.T, s.Service.InForce.Sign(s.T.Context(), ByKey(who), PolicyWord(st, who, waive)))
 }
 
 // Grant is a request approved by carol and bob, or by carol and dave if bob asked.
@@ -427,7 +477,7 @@ func CheckLedger(t testing.TB, path string, v note.Verifier) {
 	}
 	l, err := ledger.OpenReadOnly(ctx, store, v)
 	must(t, err)
-	audit, err := breakglass.Audit(ctx, l)
+	audit, err := verify.Audit(ctx, l)
 	must(t, err)
 	for _, p := range audit.Problems {
 		t.Errorf("I1-I8, I12: %s", p)
@@ -444,7 +494,7 @@ func CheckSigned(t testing.TB, l *ledger.Ledger, certs []*x509.Certificate) {
 		entries, err := l.Entries(t.Context(), from, 1000)
 		must(t, err)
 		for _, e := range entries {
-			ev, err := breakglass.Decode(e)
+			ev, err := verify.Decode(e)
 			must(t, err)
 			switch ev := ev.(type) {
 			case breakglass.Claimed:
@@ -602,19 +652,19 @@ func (c *Cluster) Plant(request string, b *breakglass.Binding) {
 // Told is a Messenger that remembers.
 type Told struct {
 	mu      sync.Mutex
-	notices []breakglass.Notice
-	onTell  func(breakglass.Notice) error
+	notices []announce.Notice
+	onTell  func(announce.Notice) error
 }
 
 // OnTell has do called with each notice from now on, before it is remembered. It may be called while the service runs.
-func (m *Told) OnTell(do func(breakglass.Notice) error) {
+func (m *Told) OnTell(do func(announce.Notice) error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.onTell = do
 }
 
-// Tell implements breakglass.Messenger.
-func (m *Told) Tell(_ context.Context, n breakglass.Notice) error {
+// Tell implements announce.Messenger.
+func (m *Told) Tell(_ context.Context, n announce.Notice) error {
 	m.mu.Lock()
 	do := m.onTell
 	m.mu.Unlock()
@@ -635,7 +685,7 @@ func (m *Told) Kinds(request string) []string {
 	defer m.mu.Unlock()
 	var out []string
 	for _, n := range m.notices {
-		if n.Request != nil && n.Request.ID == request {
+		if n.Stream == request {
 			out = append(out, n.Event.Kind())
 		}
 	}
@@ -647,4 +697,46 @@ func must(t testing.TB, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// Bubble runs a test of a whole system on fake time, and checks it in the end.
+func Bubble(t *testing.T, o Options, f func(t *testing.T, s *System)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		s := New(t, o)
+		f(t, s)
+		s.Check()
+	})
+}
+
+// WantRefusal fails unless err is a Refusal whose code begins with code.
+func WantRefusal(t *testing.T, err error, code string) {
+	t.Helper()
+	r, ok := record.AsRefusal(err)
+	if !ok || !strings.HasPrefix(r.Code, code) {
+		t.Errorf("got error %v, want a refusal %s", err, code)
+	}
+}
+
+// WantState fails unless the request is in the state now.
+func WantState(t *testing.T, r *breakglass.Request, want breakglass.State) {
+	t.Helper()
+	if got := r.State(time.Now()); got != want {
+		t.Errorf("request is %s, want %s", got, want)
+	}
+}
+
+// Must fails the test at once on an error.
+func Must(t testing.TB, err error) {
+	t.Helper()
+	must(t, err)
+}
+
+// Audit says what could not have happened among entries: see package verify.
+func Audit(entries []ledger.Entry) []string {
+	a := verify.NewAuditor()
+	for _, e := range entries {
+		a.Add(e)
+	}
+	return a.Report().Problems
 }

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/breakglassd/breakglass/internal/bgtest"
-	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/finding"
 )
 
 // Who acknowledges something critical says that it may stay, and not that it is gone: it is to be seen until it is.
@@ -16,12 +16,12 @@ func TestAcceptedIsNotGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const day = 24 * time.Hour
 		e := &examiner{items: evil()}
-		s := bgtest.New(t, bgtest.Options{Policy: bgtest.Policy() + careful, Config: func(c *breakglass.Config) {
+		s := bgtest.New(t, bgtest.Options{Policy: bgtest.Policy() + careful, Config: func(c *bgtest.Config) {
 			c.Examiner, c.HeartbeatEvery, c.Sweep, c.Reconcile = e, day, time.Hour, day
 		}})
-		found := func() *breakglass.Finding {
-			all := s.Service.Findings()
-			i := slices.IndexFunc(all, func(f breakglass.Finding) bool { return strings.HasPrefix(f.Key, "accepted-critical/") })
+		found := func() *finding.Finding {
+			all := s.Service.Findings.Open()
+			i := slices.IndexFunc(all, func(f finding.Finding) bool { return strings.HasPrefix(f.Key, "accepted-critical/") })
 			if i < 0 {
 				return nil
 			}
@@ -38,11 +38,11 @@ func TestAcceptedIsNotGone(t *testing.T) {
 		must(t, err)
 		until := time.Now().Add(30 * day).UTC().Format(time.DateOnly)
 		f := found()
-		if f == nil || f.Severity != breakglass.SeverityWarning || f.Request != r.ID || !strings.Contains(f.What, "erin accepted until "+until) ||
+		if f == nil || f.Severity != finding.Warning || f.Request != r.ID || !strings.Contains(f.What, "erin accepted until "+until) ||
 			!strings.Contains(f.What, "ClusterRoleBinding evil") || !strings.Contains(f.Next, "breakglass sweep "+r.ID) {
 			t.Fatalf("found %+v, want who accepted what, until when, and what to do", f)
 		}
-		_, err = s.Service.SettleByHand(t.Context(), byKey("carol"), f.Key, f.Seq, "seen as well, all is fine")
+		_, err = s.Service.Findings.SettleByHand(t.Context(), byKey("carol"), f.Key, f.Seq, "seen as well, all is fine")
 		wantRefusal(t, err, "no-finding")
 		// A look that finds the same changes nothing, and a restart neither.
 		_, err = s.Service.Examine(t.Context(), byKey("carol"), r.ID)
@@ -52,12 +52,12 @@ func TestAcceptedIsNotGone(t *testing.T) {
 			t.Errorf("looked at again and restarted: %+v", now)
 		}
 		time.Sleep(31 * day)
-		if f = found(); f == nil || f.Severity != breakglass.SeverityCritical || !strings.Contains(f.What, "that time is over") ||
+		if f = found(); f == nil || f.Severity != finding.Critical || !strings.Contains(f.What, "that time is over") ||
 			!strings.Contains(f.Next, "breakglass findings settle "+f.Key) {
 			t.Fatalf("when the time is over: %+v", f)
 		}
 		// For good by a responder's word; something else, or the same once more after it was gone, is a finding again.
-		_, err = s.Service.SettleByHand(t.Context(), byKey("carol"), f.Key, f.Seq, "it belongs to the vendor's operator now")
+		_, err = s.Service.Findings.SettleByHand(t.Context(), byKey("carol"), f.Key, f.Seq, "it belongs to the vendor's operator now")
 		must(t, err)
 		if _, err = s.Service.Examine(t.Context(), byKey("carol"), r.ID); err != nil || found() != nil {
 			t.Errorf("after a responder's word: %+v, %v", found(), err)
@@ -69,7 +69,7 @@ func TestAcceptedIsNotGone(t *testing.T) {
 func TestAcceptedEndsWhenItIsGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := &examiner{items: evil()}
-		s := bgtest.New(t, bgtest.Options{Policy: bgtest.Policy() + careful, Config: func(c *breakglass.Config) { c.Examiner = e }})
+		s := bgtest.New(t, bgtest.Options{Policy: bgtest.Policy() + careful, Config: func(c *bgtest.Config) { c.Examiner = e }})
 		r := active(t, s, "alice")
 		time.Sleep(2 * time.Hour)
 		r, err := s.Service.Get(t.Context(), r.ID)
@@ -81,7 +81,7 @@ func TestAcceptedEndsWhenItIsGone(t *testing.T) {
 			t.Fatal("it is accepted, and no finding says that it is there")
 		}
 		// A daemon that ends between the word and its finding has the word on record alone. The next one makes up for it.
-		must(t, s.Service.Over(t.Context(), key, "as if it had never been there"))
+		must(t, s.Service.Findings.Close(t.Context(), key, "as if it had never been there"))
 		s.Restart()
 		synctest.Wait()
 		if !isOpen(s, key) {

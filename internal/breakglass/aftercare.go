@@ -10,17 +10,12 @@ import (
 	"strings"
 	"time"
 
+	"github.com/breakglassd/breakglass/internal/finding"
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/record"
 	"github.com/breakglassd/breakglass/internal/text"
 )
-
-// MaxNote bounds a closing note or an acknowledgement, in runes.
-const MaxNote = 2000
-
-// MinNote is the least that a closing note must say, in runes.
-const MinNote = 10
 
 // ClusterCA returns the PEM bundle by which people know a cluster's API servers; none: by their system's roots.
 func (s *Service) ClusterCA(cluster string) []byte {
@@ -82,7 +77,7 @@ func (s *Service) Revoke(ctx context.Context, a record.Actor, id, reason string)
 		case StatePending, StateExpired, StateRevoked, StateFailed, StateDenied, StateWithdrawn, StateLapsed:
 			return nil, nil, record.Refuse(record.ClassConflict, "not-active", "", "%s is %s: there is nothing to revoke", r.ID, st)
 		}
-		if err := needReason(reason); err != nil {
+		if err := record.NeedReason(reason); err != nil {
 			return nil, nil, err
 		}
 		return Revoked{By: a}, map[string]string{"reason": strings.TrimSpace(reason)}, nil
@@ -121,17 +116,17 @@ type LeftAlone struct {
 // the same time. Grants that are just being issued are waited for. What the actor may not revoke is left alone and said.
 func (s *Service) RevokeAll(ctx context.Context, a record.Actor, cluster, reason string) (Revocations, error) {
 	p := s.Policy()
-	err := known(p, a)
+	err := p.CheckKnown(a)
 	if err == nil {
 		if _, ok := p.Cluster(cluster); !ok && !slices.Contains(s.clusters(), cluster) {
 			err = NoSuchCluster(cluster)
 		}
 	}
 	if err == nil {
-		err = needReason(reason)
+		err = record.NeedReason(reason)
 	}
 	if err != nil {
-		return Revocations{}, s.recordRefusal(ctx, a, "revoke-all", RefusalStream, err)
+		return Revocations{}, s.Recorder.Refused(ctx, a, "revoke-all", record.RefusalStream, err)
 	}
 	open, err := s.Open(ctx)
 	if err != nil {
@@ -224,7 +219,7 @@ func (s *Service) Close(ctx context.Context, a record.Actor, id, note string) (*
 				"%s is still active",
 				r.ID)
 		}
-		if err := needNote(note, MinNote); err != nil {
+		if err := record.NeedNote(note, record.MinNote); err != nil {
 			return nil, nil, err
 		}
 		return Closed{By: a}, map[string]string{"note": strings.TrimSpace(note)}, nil
@@ -260,7 +255,7 @@ func (s *Service) Acknowledge(ctx context.Context, a record.Actor, id, seen, not
 		if err := needWhy(r.Swept, note); err != nil {
 			return nil, nil, err
 		}
-		return Acknowledged{By: a, Seen: seen}, optional("note", note), nil
+		return Acknowledged{By: a, Seen: seen}, record.Optional("note", note), nil
 	})
 	if err == nil {
 		s.accepted(ctx, r)
@@ -275,11 +270,11 @@ const acceptedFor = 30 * 24 * time.Hour
 // word is over, and critical from then on. It ends when a sweep finds nothing critical there, or, once the time is over, by a
 // responder's word that it is to stay for good.
 func (s *Service) accepted(ctx context.Context, r *Request) {
-	f := FindingOpened{Key: acceptedCritical + "/" + r.ID, Check: acceptedCheck, Cluster: r.Ask.Cluster, Request: r.ID,
-		Severity: SeverityWarning}
+	f := finding.Opened{Key: finding.AcceptedCritical + "/" + r.ID, Check: acceptedCheck, Cluster: r.Ask.Cluster, Request: r.ID,
+		Severity: finding.Warning}
 	is := r.Acknowledged != nil && r.Swept.Critical() > 0
 	if is {
-		if s.isSettled(f.Key) {
+		if s.Findings.Settled(f.Key) {
 			return
 		}
 		until := r.Acknowledged.At.Add(acceptedFor)
@@ -287,11 +282,11 @@ func (s *Service) accepted(ctx context.Context, r *Request) {
 			until.UTC().Format(time.DateOnly), r.Swept.Critical(), r.ID, record.Clip(r.Swept.Items[0].Object, 200))
 		f.Next = "take away what must go (breakglass show " + r.ID + "), and have it looked at again: breakglass sweep " + r.ID
 		if !s.now().Before(until) {
-			f.Severity, f.What = SeverityCritical, f.What+"; that time is over"
+			f.Severity, f.What = finding.Critical, f.What+"; that time is over"
 			f.Next += "; or, if it is to stay for good: breakglass findings settle " + f.Key
 		}
 	}
-	s.findIf(ctx, is, f, "nothing critical of it is there any more")
+	s.Findings.FindIf(ctx, is, f, "nothing critical of it is there any more")
 }
 
 // acceptedCheck names what accepted finds.
@@ -319,7 +314,7 @@ func (s *Service) acceptancesAgain(ctx context.Context) {
 
 // acceptances looks whose time is over.
 func (s *Service) acceptances(ctx context.Context) {
-	for _, f := range s.Findings() {
+	for _, f := range s.Findings.Open() {
 		if f.Check != acceptedCheck || f.Request == "" {
 			continue
 		}
@@ -355,24 +350,14 @@ func needWhy(left *Swept, note string) error {
 		if note == "" {
 			return nil
 		}
-		return needNote(note, 1)
+		return record.NeedNote(note, 1)
 	}
-	if len([]rune(strings.TrimSpace(note))) >= MinNote {
-		return needNote(note, MinNote)
+	if len([]rune(strings.TrimSpace(note))) >= record.MinNote {
+		return record.NeedNote(note, record.MinNote)
 	}
 	return record.Refuse(record.ClassInvalid, "note", "take away what must go, or say why it may stay",
 		"something critical is still there: %s; a note of %d to %d characters says why it may stay",
-		record.Clip(left.Items[0].Object, 100), MinNote, MaxNote)
-}
-
-func needNote(note string, least int) error {
-	n := len([]rune(strings.TrimSpace(note)))
-	if n < least || n > MaxNote || badText(note) != "" {
-		return record.Refuse(record.ClassInvalid, "note", "say what was done, and what is left to do", "a note of %d to %d characters is needed",
-			least,
-			MaxNote)
-	}
-	return nil
+		record.Clip(left.Items[0].Object, 100), record.MinNote, record.MaxNote)
 }
 
 // Touched lists the grants whose closing note is missing, the live ones included, oldest first.
@@ -400,8 +385,7 @@ func (s *Service) Owed(ctx context.Context) (touched, unacknowledged int, err er
 
 // Imported records that a file of audit events was handed in. Responders and approvers may do so: MayImport.
 func (s *Service) Imported(ctx context.Context, ev AuditImported) error {
-	s.inForce.RLock()
-	defer s.inForce.RUnlock()
+	defer s.InForce.Hold()()
 	if err := s.MayImport(ctx, ev.By, ev.Cluster); err != nil { // once more: reading the file took its time
 		return err
 	}
@@ -420,7 +404,7 @@ func (s *Service) MayImport(ctx context.Context, a record.Actor, cluster string)
 // who approves there. A refusal is recorded under the command's name.
 func (s *Service) MayOperate(ctx context.Context, a record.Actor, cluster, command string) error {
 	p := s.Policy()
-	err := known(p, a)
+	err := p.CheckKnown(a)
 	if err == nil && !p.MayRespond(a.Person) && !p.Approves(a.Person, cluster) {
 		err = record.Refuse(record.ClassDenied, "not-responder", "", "only responders and approvers of the cluster can do this")
 	}
@@ -429,7 +413,7 @@ func (s *Service) MayOperate(ctx context.Context, a record.Actor, cluster, comma
 			err = NoSuchCluster(cluster)
 		}
 	}
-	return s.recordRefusal(ctx, a, command, RefusalStream, err)
+	return s.Recorder.Refused(ctx, a, command, record.RefusalStream, err)
 }
 
 // NoSuchCluster is the refusal of a cluster that the access policy does not name.
@@ -451,7 +435,7 @@ func (s *Service) ByFingerprint(ctx context.Context, fingerprint string) (r *Req
 	if len(streams) == 0 {
 		return nil, false, nil
 	}
-	if !aboutRequest(streams[0]) {
+	if !ValidID(streams[0]) {
 		return nil, true, nil
 	}
 	r, err = s.load(ctx, streams[0])

@@ -15,6 +15,7 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/finding"
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/policy"
 	memca "github.com/breakglassd/breakglass/internal/sim/ca"
@@ -99,7 +100,7 @@ func (e *examiner) set(f func(*examiner)) {
 const careful = "\nresponders: [security]\nclosing: {within: 24h, raiseQuorum: true}\n"
 
 func evil() []breakglass.Residue {
-	return []breakglass.Residue{{Rule: "clusterrolebinding-created", Severity: breakglass.SeverityCritical, Object: "ClusterRoleBinding evil",
+	return []breakglass.Residue{{Rule: "clusterrolebinding-created", Severity: finding.Critical, Object: "ClusterRoleBinding evil",
 		What: "a new ClusterRoleBinding", Found: "audit", Exists: "yes"}}
 }
 
@@ -121,7 +122,7 @@ func TestRevocationIsProvedOnEveryAPIServerAndRetriedWhereOneIsAway(t *testing.T
 	synctest.Test(t, func(t *testing.T) {
 		p := &servers{names: []string{"https://a", "https://b", "https://c"}, refuse: map[string]time.Time{},
 			away: map[string]bool{"https://c": true}}
-		s := bgtest.New(t, bgtest.Options{Config: func(c *breakglass.Config) { c.Prover = p }})
+		s := bgtest.New(t, bgtest.Options{Config: func(c *bgtest.Config) { c.Prover = p }})
 		r := active(t, s, "alice")
 		now := time.Now()
 		p.set(func(p *servers) { p.refuse["https://a"], p.refuse["https://b"] = now, now.Add(200*time.Millisecond) })
@@ -163,7 +164,7 @@ func TestRevocationIsProvedOnEveryAPIServerAndRetriedWhereOneIsAway(t *testing.T
 func TestServerThatNeverSaysNoIsToldAndEndsWithTheCertificate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &servers{names: []string{"https://a"}, refuse: map[string]time.Time{}}
-		s := bgtest.New(t, bgtest.Options{Config: func(c *breakglass.Config) { c.Prover = p }})
+		s := bgtest.New(t, bgtest.Options{Config: func(c *bgtest.Config) { c.Prover = p }})
 		r := s.Grant("alice", "group")
 		_, csr := bgtest.NewCSR()
 		if _, err := s.Claim("alice", r.ID, csr); err != nil {
@@ -290,7 +291,7 @@ func TestRevokeAllEndsWhatIsLiveAndSaysWhatItLeaves(t *testing.T) {
 func TestSessionIsExaminedAfterItsEndAndStaysTouchedUntilClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := &examiner{items: evil()}
-		s := bgtest.New(t, bgtest.Options{Policy: bgtest.Policy() + careful, Config: func(c *breakglass.Config) { c.Examiner = e }})
+		s := bgtest.New(t, bgtest.Options{Policy: bgtest.Policy() + careful, Config: func(c *bgtest.Config) { c.Examiner = e }})
 		r := active(t, s, "alice")
 		if !slices.Equal(e.before, []string{r.ID}) {
 			t.Errorf("got %q remembered before, want %s", e.before, r.ID)
@@ -373,7 +374,7 @@ func TestSessionIsExaminedAfterItsEndAndStaysTouchedUntilClosed(t *testing.T) {
 
 // Acknowledgements in ledgers that exist name sweeps by these digests.
 func TestDigestOfASweepStaysWhatItIs(t *testing.T) {
-	s := &breakglass.Swept{Items: []breakglass.Residue{{Rule: "clusterrolebinding-created", Severity: breakglass.SeverityCritical,
+	s := &breakglass.Swept{Items: []breakglass.Residue{{Rule: "clusterrolebinding-created", Severity: finding.Critical,
 		Object: "ClusterRoleBinding evil", What: "it was made", Found: "both", Exists: "yes"}}, More: 2,
 		Sources: []string{"audit"}, Gaps: []string{"secrets"}}
 	if got := s.Digest(); got != "84d590f662785a7245d813a1954056b9cb47e0474ff5cfaff2842db44e576b6e" {
@@ -387,7 +388,7 @@ func TestDigestOfASweepStaysWhatItIs(t *testing.T) {
 func TestExaminationThatFailsIsTriedAgainAndThenMadeWithGaps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := &examiner{err: errors.New("the cluster is down")}
-		s := bgtest.New(t, bgtest.Options{Config: func(c *breakglass.Config) { c.Examiner = e }})
+		s := bgtest.New(t, bgtest.Options{Config: func(c *bgtest.Config) { c.Examiner = e }})
 		r := active(t, s, "alice")
 		time.Sleep(time.Hour)
 		if k, calls := kinds(t, s, r.ID), e.made(); slices.Contains(k, "swept") || len(calls) < 10 {
@@ -477,36 +478,36 @@ func TestGrantsOfTheFirstReleaseNeedNoAftercare(t *testing.T) {
 func TestFindingsOpenOnceAndAreOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := bgtest.New(t, bgtest.Options{})
-		f := breakglass.FindingOpened{Key: "audit-silent/c1/https://a", Check: "audit", Cluster: "c1", Severity: breakglass.SeverityCritical,
+		f := finding.Opened{Key: "audit-silent/c1/https://a", Check: "audit", Cluster: "c1", Severity: finding.Critical,
 			What: "no audit events from https://a", Next: "look at it"}
 		size := s.Ledger.Size()
 		for range 3 {
-			must(t, s.Service.Find(t.Context(), f))
+			must(t, s.Service.Findings.Find(t.Context(), f))
 		}
 		if got := s.Ledger.Size() - size; got != 1 {
 			t.Errorf("got %d entries for one finding, want 1", got)
 		}
 		s.Restart()
-		if got := s.Service.Findings(); len(got) != 1 || got[0].FindingOpened != f {
+		if got := s.Service.Findings.Open(); len(got) != 1 || got[0].Opened != f {
 			t.Errorf("got %+v after a restart, want the finding", got)
 		}
 		other := f
-		other.Key, other.Severity = "audit-silent/c1/https://b", breakglass.SeverityInfo
-		must(t, s.Service.Settle(t.Context(), "audit", "c1", false, []breakglass.FindingOpened{other}))
-		if got := s.Service.Findings(); len(got) != 2 {
+		other.Key, other.Severity = "audit-silent/c1/https://b", finding.Info
+		must(t, s.Service.Findings.ReportAll(t.Context(), "audit", "c1", false, []finding.Opened{other}))
+		if got := s.Service.Findings.Open(); len(got) != 2 {
 			t.Errorf("got %+v after a check that did not see everything, want both", got)
 		}
-		must(t, s.Service.Settle(t.Context(), "audit", "c1", true, []breakglass.FindingOpened{other}))
-		if got := s.Service.Findings(); len(got) != 1 || got[0].Key != other.Key {
+		must(t, s.Service.Findings.ReportAll(t.Context(), "audit", "c1", true, []finding.Opened{other}))
+		if got := s.Service.Findings.Open(); len(got) != 1 || got[0].Key != other.Key {
 			t.Errorf("got %+v after the check changed its mind, want only the second", got)
 		}
-		must(t, s.Service.Over(t.Context(), other.Key, ""))
-		must(t, s.Service.Over(t.Context(), other.Key, ""))
+		must(t, s.Service.Findings.Close(t.Context(), other.Key, ""))
+		must(t, s.Service.Findings.Close(t.Context(), other.Key, ""))
 		refused := 0
 		for i := range 2000 {
 			g := f
 			g.Key = fmt.Sprint("flood/", i)
-			if err := s.Service.Find(t.Context(), g); errors.Is(err, breakglass.ErrTooManyFindings) {
+			if err := s.Service.Findings.Find(t.Context(), g); errors.Is(err, finding.ErrTooMany) {
 				refused++
 			} else {
 				must(t, err)
@@ -515,7 +516,7 @@ func TestFindingsOpenOnceAndAreOver(t *testing.T) {
 		if refused < 1900 {
 			t.Errorf("%d findings of a flood were refused", refused)
 		}
-		if got := len(s.Service.Findings()); got > 40 {
+		if got := len(s.Service.Findings.Open()); got > 40 {
 			t.Errorf("%d findings were recorded in a flood", got)
 		}
 		s.Check()
@@ -525,7 +526,7 @@ func TestFindingsOpenOnceAndAreOver(t *testing.T) {
 func TestCertificateThatNobodyOrderedIsFound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		signed := &inventory{}
-		s := bgtest.New(t, bgtest.Options{Config: func(c *breakglass.Config) { c.Inventory = signed }})
+		s := bgtest.New(t, bgtest.Options{Config: func(c *bgtest.Config) { c.Inventory = signed }})
 		signed.ca.Store(s.CA)
 		active(t, s, "alice")
 		lost := s.Grant("bob", "admin")
@@ -534,7 +535,7 @@ func TestCertificateThatNobodyOrderedIsFound(t *testing.T) {
 		s.Claim("bob", lost.ID, csr)
 		s.CA.OnSign = nil
 		time.Sleep(30 * time.Minute)
-		if got := s.Service.Findings(); len(got) != 0 {
+		if got := s.Service.Findings.Open(); len(got) != 0 {
 			t.Fatalf("got findings %+v, want none: every certificate is accounted for", got)
 		}
 		_, csr = bgtest.NewCSR()
@@ -544,8 +545,8 @@ func TestCertificateThatNobodyOrderedIsFound(t *testing.T) {
 			CSR: parsed.Raw, TTL: time.Minute})
 		must(t, err)
 		time.Sleep(11 * time.Minute)
-		got := s.Service.Findings()
-		if len(got) != 1 || got[0].Severity != breakglass.SeverityCritical || !strings.HasPrefix(got[0].Key, "unknown-certificate/c1/") {
+		got := s.Service.Findings.Open()
+		if len(got) != 1 || got[0].Severity != finding.Critical || !strings.HasPrefix(got[0].Key, "unknown-certificate/c1/") {
 			t.Errorf("got findings %+v, want the shadow certificate", got)
 		}
 	})
@@ -555,7 +556,7 @@ func TestCertificateThatNobodyOrderedIsFound(t *testing.T) {
 func TestFloodOfUnknownCertificatesHidesNone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		signed := &inventory{}
-		s := bgtest.New(t, bgtest.Options{Config: func(c *breakglass.Config) { c.Inventory = signed }})
+		s := bgtest.New(t, bgtest.Options{Config: func(c *bgtest.Config) { c.Inventory = signed }})
 		signed.ca.Store(s.CA)
 		for n := range 100 { // three times what may be recorded in a minute
 			_, csr := bgtest.NewCSR()
@@ -566,7 +567,7 @@ func TestFloodOfUnknownCertificatesHidesNone(t *testing.T) {
 			must(t, err)
 		}
 		time.Sleep(time.Hour)
-		if got := len(s.Service.Findings()); got != 100 {
+		if got := len(s.Service.Findings.Open()); got != 100 {
 			t.Errorf("%d of 100 certificates are found", got)
 		}
 	})
@@ -613,16 +614,9 @@ func TestCanaryIsKnownByItsFingerprintAndCannotBeFoundTwice(t *testing.T) {
 			}
 			time.Sleep(11 * time.Minute)
 		}
-		must(t, s.Service.RecordCheck(t.Context(), breakglass.CheckRun{Check: "ca", OK: true, Verdict: "fine"}))
+		must(t, s.Service.Findings.RecordCheck(t.Context(), finding.CheckRun{Check: "ca", OK: true, Verdict: "fine"}))
 		s.Check()
 	})
-}
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 // A finalizer on the binding, or a cluster that is away, must not keep the report and the sweep from being made, nor the proof from
@@ -631,7 +625,7 @@ func TestBindingThatStaysKeepsNothingElseWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := &examiner{items: evil()}
 		p := &servers{names: []string{"https://a"}, refuse: map[string]time.Time{}}
-		s := bgtest.New(t, bgtest.Options{Policy: bgtest.Policy() + careful, Config: func(c *breakglass.Config) { c.Examiner, c.Prover = e, p }})
+		s := bgtest.New(t, bgtest.Options{Policy: bgtest.Policy() + careful, Config: func(c *bgtest.Config) { c.Examiner, c.Prover = e, p }})
 		s.Cluster.SetUnbind(func(string) (bool, error) {
 			return false, errors.New("ClusterRoleBinding x is still there (finalizers)")
 		})
@@ -653,15 +647,15 @@ func TestBindingThatStaysKeepsNothingElseWaiting(t *testing.T) {
 		if n := len(e.made()); n > 4 {
 			t.Errorf("%d examinations of two sessions", n)
 		}
-		got := s.Service.Findings()
-		if len(got) != 2 || got[0].Severity != breakglass.SeverityCritical || got[0].Request == "" ||
+		got := s.Service.Findings.Open()
+		if len(got) != 2 || got[0].Severity != finding.Critical || got[0].Request == "" ||
 			!strings.Contains(got[0].What, "finalizers") {
 			t.Fatalf("got findings %+v, want one critical for each binding that stays", got)
 		}
 		s.Cluster.SetUnbind(nil)
 		p.set(func(p *servers) { p.refuse["https://a"] = time.Now() })
 		time.Sleep(time.Minute)
-		if got := s.Service.Findings(); len(got) != 0 {
+		if got := s.Service.Findings.Open(); len(got) != 0 {
 			t.Errorf("got %+v after the bindings are gone, want nothing", got)
 		}
 		for _, r := range []*breakglass.Request{expires, revoked} {
@@ -682,7 +676,7 @@ func TestBindingThatSomebodyElseTookAwayIsNoFinding(t *testing.T) {
 			t.Fatal(err)
 		}
 		must(t, s.Service.Staying(t.Context(), r, errors.New("the answer came too late")))
-		if got := s.Service.Findings(); len(got) != 0 {
+		if got := s.Service.Findings.Open(); len(got) != 0 {
 			t.Errorf("got %+v, want nothing open: the binding is gone", got)
 		}
 		s.Check()
@@ -694,7 +688,7 @@ func TestSlowExaminationDelaysNoOtherGrant(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := &examiner{}
 		s := bgtest.New(t, bgtest.Options{Policy: bgtest.Policy() + careful,
-			Config: func(c *breakglass.Config) { c.Examiner = slowly{e, 75 * time.Second} }})
+			Config: func(c *bgtest.Config) { c.Examiner = slowly{e, 75 * time.Second} }})
 		r := active(t, s, "alice")
 		if _, err := s.Service.Revoke(t.Context(), byKey("carol"), r.ID, "done early"); err != nil {
 			t.Fatal(err)
@@ -740,7 +734,7 @@ func (e slowly) Examine(ctx context.Context, r *breakglass.Request, final bool) 
 func TestRevocationWhileTheRightIsBoundHandsNothingOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &servers{names: []string{"https://a"}, refuse: map[string]time.Time{"https://a": time.Now()}}
-		s := bgtest.New(t, bgtest.Options{Policy: bgtest.Policy() + careful, Config: func(c *breakglass.Config) { c.Prover = p }})
+		s := bgtest.New(t, bgtest.Options{Policy: bgtest.Policy() + careful, Config: func(c *bgtest.Config) { c.Prover = p }})
 		r := s.Grant("alice", "admin")
 		s.Cluster.SetBind(func(breakglass.Binding) (bool, error) { time.Sleep(800 * time.Millisecond); return true, nil })
 		revoked := make(chan error, 1)
@@ -768,7 +762,7 @@ func TestRevocationWhileTheRightIsBoundHandsNothingOut(t *testing.T) {
 func TestRespondersSettleWhatNoCheckEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		signed := &inventory{}
-		s := bgtest.New(t, bgtest.Options{Policy: bgtest.Policy() + careful, Config: func(c *breakglass.Config) {
+		s := bgtest.New(t, bgtest.Options{Policy: bgtest.Policy() + careful, Config: func(c *bgtest.Config) {
 			c.Inventory,
 				c.Reconcile = signed, time.Minute
 		}})
@@ -780,13 +774,13 @@ func TestRespondersSettleWhatNoCheckEnds(t *testing.T) {
 			CSR: parsed.Raw, TTL: time.Hour})
 		must(t, err)
 		time.Sleep(2 * time.Minute)
-		found := s.Service.Findings()
+		found := s.Service.Findings.Open()
 		if len(found) != 1 {
 			t.Fatalf("got %+v, want the certificate that nobody ordered", found)
 		}
-		alarm := breakglass.FindingOpened{Key: "audit-silent/c1/https://a", Check: "audit", Cluster: "c1", Severity: breakglass.SeverityCritical,
+		alarm := finding.Opened{Key: "audit-silent/c1/https://a", Check: "audit", Cluster: "c1", Severity: finding.Critical,
 			What: "no audit events from https://a", Next: "look at it"}
-		must(t, s.Service.Find(t.Context(), alarm))
+		must(t, s.Service.Findings.Find(t.Context(), alarm))
 		for _, bad := range []struct{ who, key, note, code string }{
 			{"bob", found[0].Key, "signed by hand in the exercise", "not-responder"},
 			{"carol", alarm.Key, "switched off for maintenance", "not-by-hand"},
@@ -795,21 +789,21 @@ func TestRespondersSettleWhatNoCheckEnds(t *testing.T) {
 			{"carol", found[0].Key + "0", "signed by hand in the exercise", "no-finding"},
 			{"carol", "unknown-name/", "signed by hand in the exercise", "no-finding"},
 		} {
-			_, err := s.Service.SettleByHand(t.Context(), byKey(bad.who), bad.key, s.Ledger.Size(), bad.note)
+			_, err := s.Service.Findings.SettleByHand(t.Context(), byKey(bad.who), bad.key, s.Ledger.Size(), bad.note)
 			wantRefusal(t, err, bad.code)
 		}
-		if n, err := s.Service.SettleByHand(t.Context(), byKey("carol"), found[0].Key, found[0].Seq,
+		if n, err := s.Service.Findings.SettleByHand(t.Context(), byKey("carol"), found[0].Key, found[0].Seq,
 			"signed by hand in the exercise"); err != nil || n != 1 {
 			t.Fatalf("settled %d (%v), want 1", n, err)
 		}
 		time.Sleep(5 * time.Minute)
 		s.Restart() // and everything is looked at again
 		time.Sleep(5 * time.Minute)
-		if got := s.Service.Findings(); len(got) != 1 || got[0].Key != alarm.Key {
+		if got := s.Service.Findings.Open(); len(got) != 1 || got[0].Key != alarm.Key {
 			t.Errorf("got %+v, want the certificate settled for good, and the alarm open", got)
 		}
-		must(t, s.Service.Find(t.Context(), found[0].FindingOpened)) // it was used
-		if got := s.Service.Findings(); len(got) != 2 {
+		must(t, s.Service.Findings.Find(t.Context(), found[0].Opened)) // it was used
+		if got := s.Service.Findings.Open(); len(got) != 2 {
 			t.Errorf("got %+v, want it found again when it is used again", got)
 		}
 		bgtest.CheckLedger(t, s.Path(), s.Verifier)
@@ -822,9 +816,9 @@ func TestFloodedKindHidesNoOther(t *testing.T) {
 		s := bgtest.New(t, bgtest.Options{Policy: bgtest.Policy() + careful})
 		full := 0
 		for i := 0; full == 0 && i < 2000; i++ {
-			err := s.Service.Find(t.Context(), breakglass.FindingOpened{Key: fmt.Sprint("unknown-name/c1/breakglass:x", i), Check: "audit",
-				Cluster: "c1", Severity: breakglass.SeverityCritical, What: "x", Next: "y"})
-			if errors.Is(err, breakglass.ErrTooManyFindings) {
+			err := s.Service.Findings.Find(t.Context(), finding.Opened{Key: fmt.Sprint("unknown-name/c1/breakglass:x", i), Check: "audit",
+				Cluster: "c1", Severity: finding.Critical, What: "x", Next: "y"})
+			if errors.Is(err, finding.ErrTooMany) {
 				full = i
 			} else {
 				must(t, err)
@@ -834,20 +828,21 @@ func TestFloodedKindHidesNoOther(t *testing.T) {
 		if full != 1000 {
 			t.Fatalf("the kind was full at %d findings, want 1000", full)
 		}
-		must(t, s.Service.Find(t.Context(), breakglass.FindingOpened{Key: "audit-silent/c1/https://a", Check: "audit", Cluster: "c1",
-			Severity: breakglass.SeverityCritical, What: "silent", Next: "look"}))
+		must(t, s.Service.Findings.Find(t.Context(), finding.Opened{Key: "audit-silent/c1/https://a", Check: "audit", Cluster: "c1",
+			Severity: finding.Critical, What: "silent", Next: "look"}))
 		// What carol was shown before the last of them came is settled, and that one is not.
 		last := int64(0)
-		for _, f := range s.Service.Findings() {
+		for _, f := range s.Service.Findings.Open() {
 			if strings.HasPrefix(f.Key, "unknown-name/") {
 				last = max(last, f.Seq)
 			}
 		}
-		if n, err := s.Service.SettleByHand(t.Context(), byKey("carol"), "unknown-name/c1/", last-1, "all of one load test"); err != nil ||
+		if n, err := s.Service.Findings.SettleByHand(t.Context(), byKey("carol"), "unknown-name/c1/", last-1,
+			"all of one load test"); err != nil ||
 			n != 999 {
 			t.Errorf("settled %d (%v), want all that were shown at once", n, err)
 		}
-		if got := s.Service.Findings(); len(got) != 2 {
+		if got := s.Service.Findings.Open(); len(got) != 2 {
 			t.Errorf("%d findings are open, want the alarm and the one that came since", len(got))
 		}
 		s.Check()

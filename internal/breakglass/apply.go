@@ -31,6 +31,9 @@ func (r *Request) apply(e ledger.Entry, ev record.Event, proof bool) error {
 	if _, first := ev.(Requested); first != (r.Rev == 0) {
 		return fmt.Errorf("a request begins with one requested entry")
 	}
+	if no, ok := ev.(record.Refused); ok {
+		ev = refused{no}
+	}
 	rule, ok := ev.(requestEvent)
 	if !ok {
 		return fmt.Errorf("does not belong to a request")
@@ -71,9 +74,9 @@ func (ev Approved) applyTo(r *Request, e ledger.Entry, proof bool) error {
 		return fmt.Errorf("approvals by %s do not count", ev.By.Channel)
 	case twice:
 		return fmt.Errorf("%q approved already", ev.By.Person)
-	case e.Kind == approvedV1 && r.countsTakenBack:
+	case e.Kind == ApprovedV1 && r.countsTakenBack:
 		return fmt.Errorf("an approval as earlier releases made them, after one of a later release")
-	case e.Kind != approvedV1 && ev.TakenBack != r.TakenBack[ev.By.Person]:
+	case e.Kind != ApprovedV1 && ev.TakenBack != r.TakenBack[ev.By.Person]:
 		return fmt.Errorf("counts %d approvals that %q took back, and there were %d", ev.TakenBack, ev.By.Person, r.TakenBack[ev.By.Person])
 	}
 	if proof && ev.By.Channel == record.ChannelKey {
@@ -81,7 +84,7 @@ func (ev Approved) applyTo(r *Request, e ledger.Entry, proof bool) error {
 			return err
 		}
 	}
-	r.countsTakenBack = r.countsTakenBack || e.Kind != approvedV1
+	r.countsTakenBack = r.countsTakenBack || e.Kind != ApprovedV1
 	r.approvalsAre(append(r.Approvals, policy.Approval{By: ev.By, At: e.Time, Comment: e.Texts["comment"], Signed: ev.Signature != ""}))
 	return nil
 }
@@ -195,7 +198,10 @@ func (ev Ended) applyTo(r *Request, e ledger.Entry, _ bool) error {
 	return nil
 }
 
-func (Refused) applyTo(r *Request, _ ledger.Entry, _ bool) error {
+// refused is a command about a request that was not allowed.
+type refused struct{ record.Refused }
+
+func (refused) applyTo(r *Request, _ ledger.Entry, _ bool) error {
 	r.Refusals++
 	return nil
 }

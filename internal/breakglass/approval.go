@@ -36,7 +36,7 @@ func ClaimText(request, csr string) []byte {
 // verify checks a signed approval with nothing but what the ledger holds: the kind of its entry says what was signed.
 func (a Approved) verify(request, kind string) error {
 	text := ApprovalText(request, a.Digest, a.TakenBack)
-	if kind == approvedV1 {
+	if kind == ApprovedV1 {
 		text = approvalTextV1(request, a.Digest)
 	}
 	return verifySigned("approval", a.By, a.PublicKey, a.Signature, ApprovalNamespace, text)

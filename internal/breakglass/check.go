@@ -23,10 +23,6 @@ const MaxCSR = 16 << 10
 // Backdate is how far before its signing a certificate may begin: the role's not_before_duration.
 const Backdate = 30 * time.Second
 
-// MaxSkew is how far the signer's clock may be from ours. More, and the certificate is not believed: its times mean something
-// else than what was approved.
-const MaxSkew = 60 * time.Second
-
 // ParseCSR reads one PEM certificate request and refuses everything that is not a fresh-looking client key: the only thing
 // taken from a CSR is its public key, so nothing else may be asked for in it.
 func ParseCSR(text []byte) (*x509.CertificateRequest, error) {
@@ -240,11 +236,12 @@ func checkTimes(c, issuer *x509.Certificate, in Intent) []string {
 	clock := func(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 	// Vault begins a certificate Backdate before its own now. The clocks are judged by that.
 	begin := c.NotBefore.Add(Backdate)
-	if begin.Before(in.Asked.Add(-MaxSkew)) || begin.After(in.Now.Add(MaxSkew)) {
-		add("the signer's clock and ours differ by more than %s (it begins %s, here it is %s): set both with NTP", MaxSkew, clock(c.NotBefore),
+	if begin.Before(in.Asked.Add(-record.MaxSkew)) || begin.After(in.Now.Add(record.MaxSkew)) {
+		add("the signer's clock and ours differ by more than %s (it begins %s, here it is %s): set both with NTP", record.MaxSkew,
+			clock(c.NotBefore),
 			clock(in.Now))
 	}
-	if c.NotAfter.After(in.Now.Add(in.TTL).Add(MaxSkew)) {
+	if c.NotAfter.After(in.Now.Add(in.TTL).Add(record.MaxSkew)) {
 		add("it ends %s, later than the grant's %s from now", clock(c.NotAfter), in.TTL)
 	}
 	if life := c.NotAfter.Sub(c.NotBefore); life > in.TTL+Backdate+time.Second {

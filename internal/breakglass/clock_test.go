@@ -11,6 +11,7 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/record"
 )
 
 // clocks are a machine's wall clock, and Vault's, each so far from the true time.
@@ -29,12 +30,12 @@ func (c *clocks) Time(context.Context) (time.Time, error) {
 }
 
 func (c *clocks) options() bgtest.Options {
-	return bgtest.Options{Config: func(cfg *breakglass.Config) { cfg.Wall, cfg.Second = c.Wall, c }}
+	return bgtest.Options{Config: func(cfg *bgtest.Config) { cfg.Wall, cfg.Second = c.Wall, c }}
 }
 
 // clockFinding is what the open finding about the clock says, empty for none.
 func clockFinding(s *bgtest.System) string {
-	for _, f := range s.Service.Findings() {
+	for _, f := range s.Service.Findings.Open() {
 		if f.Key == "clock" {
 			return f.What
 		}
@@ -52,7 +53,7 @@ func TestClockLeapIsNotWritten(t *testing.T) {
 			c.away.Store(leap < 0)
 			time.Sleep(time.Minute)
 			s.Grant("alice", "admin")
-			if got := time.Until(s.Ledger.LastTime()).Abs(); got > breakglass.MaxSkew {
+			if got := time.Until(s.Ledger.LastTime()).Abs(); got > record.MaxSkew {
 				t.Errorf("with the clock %s off, an entry was written at a time that is %s off", leap, got)
 			}
 			if got := clockFinding(s); !strings.Contains(got, "has leapt by") {
@@ -74,7 +75,7 @@ func TestClockLeapIsNotWritten(t *testing.T) {
 		c.second.Store(int64(3 * time.Hour))
 		time.Sleep(time.Minute)
 		s.Ask(byKey("dave"), "admin")
-		if got := s.Ledger.LastTime().Sub(c.Wall()).Abs(); got > breakglass.MaxSkew {
+		if got := s.Ledger.LastTime().Sub(c.Wall()).Abs(); got > record.MaxSkew {
 			t.Errorf("both clocks agree, and entries are %s off them", got)
 		}
 	})
@@ -104,7 +105,7 @@ func TestAcceptedClockGoesOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &clocks{}
 		accept := false
-		o := bgtest.Options{Config: func(cfg *breakglass.Config) { cfg.Wall, cfg.Second, cfg.AcceptClock = c.Wall, c, accept }}
+		o := bgtest.Options{Config: func(cfg *bgtest.Config) { cfg.Wall, cfg.Second, cfg.AcceptClock = c.Wall, c, accept }}
 		s := bgtest.New(t, o)
 		c.wall.Store(int64(2 * time.Hour))
 		c.second.Store(int64(2 * time.Hour)) // a time server lies to both
@@ -113,7 +114,7 @@ func TestAcceptedClockGoesOn(t *testing.T) {
 		c.wall.Store(0)
 		c.second.Store(0)
 		s.Restart()
-		if s.Service.CannotTake() == nil {
+		if s.Service.Recorder.CannotTake() == nil {
 			t.Error("requests are refused, and CannotTake says nothing")
 		}
 		time.Sleep(6 * time.Minute)
@@ -122,16 +123,16 @@ func TestAcceptedClockGoesOn(t *testing.T) {
 		}
 		accept = true
 		c.second.Store(int64(time.Hour))
-		if _, err := breakglass.New(t.Context(), breakglass.Config{Ledger: s.Ledger, Policy: s.Service.Policy(), Signer: s.CA, Binder: s.Cluster,
-			Wall: c.Wall, Second: c, AcceptClock: true}); err == nil || !strings.Contains(err.Error(), "--accept-clock") {
+		if _, err := record.Open(t.Context(), record.Config{Ledger: s.Ledger, Wall: c.Wall, Second: c, AcceptClock: true}); err == nil ||
+			!strings.Contains(err.Error(), "--accept-clock") {
 			t.Fatalf("accepted, although Vault contradicts: %v", err)
 		}
 		c.second.Store(0)
 		s.Restart()
-		if err := s.Service.CannotTake(); err != nil {
+		if err := s.Service.Recorder.CannotTake(); err != nil {
 			t.Errorf("after --accept-clock: %v", err)
 		}
-		if got := time.Until(s.Ledger.LastTime()).Abs(); got > breakglass.MaxSkew {
+		if got := time.Until(s.Ledger.LastTime()).Abs(); got > record.MaxSkew {
 			t.Errorf("the last entry is %s off", got)
 		}
 		s.Grant("bob", "admin")

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/breakglassd/breakglass/internal/announce"
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/ledger"
@@ -74,8 +75,8 @@ func (s askedSigner) Find(ctx context.Context, cluster, cn string) ([]*x509.Cert
 }
 
 // others are messengers beside the kit's own: four in all, as in the daemon with Slack.
-func others() map[string]breakglass.Messenger {
-	return map[string]breakglass.Messenger{"slack": &bgtest.Told{}, "slack-findings": &bgtest.Told{}, "slack-campaigns": &bgtest.Told{}}
+func others() map[string]announce.Messenger {
+	return map[string]announce.Messenger{"slack": &bgtest.Told{}, "slack-findings": &bgtest.Told{}, "slack-campaigns": &bgtest.Told{}}
 }
 
 // TestWhatAClaimCosts counts what does not depend on the machine: time stands still while anything is under way, so the bookmarks of
@@ -94,7 +95,7 @@ func TestWhatAClaimCosts(t *testing.T) {
 		t.Run(profile.name, func(t *testing.T) {
 			count, calls := &counted{}, &atomic.Int64{}
 			o := bgtest.Options{Beside: others(), Store: func(st ledger.Store) ledger.Store { count.Store = st; return count },
-				Config: func(c *breakglass.Config) { c.Signer, c.Sweep = askedSigner{c.Signer, calls}, time.Hour }}
+				Config: func(c *bgtest.Config) { c.Signer, c.Sweep = askedSigner{c.Signer, calls}, time.Hour }}
 			bubbleWith(t, o, func(t *testing.T, s *bgtest.System) {
 				var grants []*breakglass.Request
 				for range claims / 3 {

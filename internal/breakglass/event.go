@@ -2,11 +2,9 @@ package breakglass
 
 import (
 	"encoding/json"
-	"strings"
 	"time"
 
-	"github.com/breakglassd/breakglass/internal/campaign"
-	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/finding"
 	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/record"
 	"github.com/breakglassd/breakglass/internal/text"
@@ -225,7 +223,7 @@ func (s *Swept) Critical() int {
 	n := 0
 	if s != nil {
 		for _, x := range s.Items {
-			if x.Severity.Rank() >= SeverityCritical.Rank() {
+			if x.Severity.Rank() >= finding.Critical.Rank() {
 				n++
 			}
 		}
@@ -256,13 +254,13 @@ const MaxResidues = 100
 // Residue is one thing that a session made or changed and that outlives it. Acknowledgements name sweeps by the hash of this
 // JSON: a field that comes later must be omitted when it is empty, or no ledger from before can be read any more.
 type Residue struct {
-	Rule     string   `json:"rule"` // stable id of the kind of trick: "clusterrolebinding-created"
-	Severity Severity `json:"severity"`
-	Object   string   `json:"object"`         // "ClusterRoleBinding evil", "Secret kube-system/x"
-	What     string   `json:"what"`           // a sentence without a full stop
-	Found    string   `json:"found"`          // audit, comparison or both
-	Exists   string   `json:"exists"`         // yes or unknown: what is gone is not left behind
-	Undo     string   `json:"undo,omitempty"` // the command that takes it away
+	Rule     string           `json:"rule"` // stable id of the kind of trick: "clusterrolebinding-created"
+	Severity finding.Severity `json:"severity"`
+	Object   string           `json:"object"`         // "ClusterRoleBinding evil", "Secret kube-system/x"
+	What     string           `json:"what"`           // a sentence without a full stop
+	Found    string           `json:"found"`          // audit, comparison or both
+	Exists   string           `json:"exists"`         // yes or unknown: what is gone is not left behind
+	Undo     string           `json:"undo,omitempty"` // the command that takes it away
 }
 
 // Acknowledged is another person's word that they have seen what a sweep found. The note is an erasable text.
@@ -297,26 +295,6 @@ type Ended struct {
 	State State `json:"state"` // Lapsed or Expired
 }
 
-// Refused records a command that was not allowed, in the request's stream or, without one, in RefusalStream.
-type Refused struct {
-	By      record.Actor `json:"by"`
-	Command string       `json:"command"`
-	Code    string       `json:"code"`
-}
-
-// Heartbeat proves that the daemon was alive and bounds what a truncation can hide.
-type Heartbeat struct {
-	Version string `json:"version"`
-}
-
-// ClockAccepted is an operator's word, by the flag --accept-clock, that the ledger's last entries were written with a wrong clock.
-// It is the only entry whose time may be earlier than that of the one before.
-type ClockAccepted struct {
-	Last      time.Time `json:"last"`      // of the entry before
-	Now       time.Time `json:"now"`       // what the machine's clock said
-	Confirmed bool      `json:"confirmed"` // Vault's clock said the same; false: it could not be asked
-}
-
 // AuditImported says that somebody handed in a file of audit events.
 type AuditImported struct {
 	By      record.Actor `json:"by"`
@@ -343,21 +321,6 @@ type CanaryDone struct {
 	Refused     []string  `json:"refused"`  // API servers that did not
 }
 
-// SchedulePrefix begins the Check of the runs of a scheduled job: the job itself may record what it found under its own name.
-const SchedulePrefix = "schedule/"
-
-// CheckRun is the record of one scheduled or ordered check.
-type CheckRun struct {
-	Check    string        `json:"check"` // "ca", …
-	Cluster  string        `json:"cluster,omitempty"`
-	By       *record.Actor `json:"by,omitempty"` // who ordered it; nil: the schedule
-	Due      time.Time     `json:"due,omitzero"` // when the schedule wanted it
-	OK       bool          `json:"ok"`
-	Verdict  string        `json:"verdict"`            // a line for people
-	Digest   string        `json:"digest,omitempty"`   // hex SHA-256 of the whole report's JSON
-	Findings []string      `json:"findings,omitempty"` // keys
-}
-
 // Kind names the event in the ledger. Kinds are never renamed or reused.
 func (Requested) Kind() string         { return "requested/v3" }
 func (Approved) Kind() string          { return "approved/v2" }
@@ -373,57 +336,35 @@ func (Unbound) Kind() string           { return "unbound/v1" }
 func (Revoked) Kind() string           { return "revoked/v1" }
 func (Delivered) Kind() string         { return "delivered/v1" }
 func (Ended) Kind() string             { return "ended/v1" }
-func (Refused) Kind() string           { return "refused/v1" }
 
-func (Heartbeat) Kind() string       { return "heartbeat/v1" }
 func (Receipt) Kind() string         { return "receipt/v3" }
-func (ClockAccepted) Kind() string   { return ledger.KindClockAccepted }
 func (SessionReported) Kind() string { return "session-reported/v1" }
 func (Swept) Kind() string           { return "swept/v1" }
 func (Acknowledged) Kind() string    { return "acknowledged/v1" }
 func (Closed) Kind() string          { return "closed/v1" }
 func (Overdue) Kind() string         { return "overdue/v1" }
-func (FindingOpened) Kind() string   { return "finding-opened/v1" }
-func (FindingOver) Kind() string     { return "finding-over/v1" }
 func (AuditImported) Kind() string   { return "audit-imported/v1" }
 func (CanaryOrdered) Kind() string   { return "canary-ordered/v1" }
 func (CanaryDone) Kind() string      { return "canary-done/v1" }
-func (CheckRun) Kind() string        { return "check-run/v1" }
 
 // Streams that are not requests.
 const (
-	PolicyStream  = "policy"
-	RefusalStream = "refused"
-	DaemonStream  = "daemon"
-	FindingStream = "findings"
-	ImportStream  = "imports" // of audit events
-	CheckStream   = "checks"
+	ImportStream = "imports" // of audit events
+	CanaryStream = "canary-" // begins the name of the stream of one canary; its nonce follows
 )
-
-// CanaryStream is the stream of one canary: a name that begins so, and its nonce.
-const CanaryStream = "canary-"
-
-// aboutRequest reports whether a stream is that of a request.
-func aboutRequest(stream string) bool {
-	switch stream {
-	case PolicyStream, RefusalStream, DaemonStream, FindingStream, ImportStream, CheckStream:
-		return false
-	}
-	return !strings.HasPrefix(stream, CanaryStream) && !strings.HasPrefix(stream, campaign.Stream)
-}
 
 // Former kinds whose entries are checked by other rules than today's.
 const (
-	approvedV1 = "approved/v1" // signs approvalTextV1
+	ApprovedV1 = "approved/v1" // signs approvalTextV1
 	claimedV1  = "claimed/v1"  // is not signed
 )
 
-// requestKinds are the kinds of entries in the stream of a request.
+// requestKinds are the kinds of entries in the stream of a request, beside commands that were refused.
 var requestKinds = record.Kinds{
 	"requested/v1":          ruled[Requested]("caHash", "proxyUrl", "tlsServerName"),
 	"requested/v2":          ruled[Requested]("proxyUrl", "tlsServerName"),
 	"requested/v3":          ruled[Requested](),
-	approvedV1:              ruled[Approved]("takenBack"),
+	ApprovedV1:              ruled[Approved]("takenBack"),
 	"approved/v2":           ruled[Approved](),
 	"approval-withdrawn/v1": ruled[ApprovalWithdrawn](),
 	"denied/v1":             ruled[Denied](),
@@ -438,7 +379,6 @@ var requestKinds = record.Kinds{
 	"revoked/v1":            ruled[Revoked](),
 	"delivered/v1":          ruled[Delivered](),
 	"ended/v1":              ruled[Ended](),
-	"refused/v1":            ruled[Refused](),
 	"receipt/v1":            ruled[Receipt]("bindings", "late"),
 	"receipt/v2":            ruled[Receipt]("late"),
 	"receipt/v3":            ruled[Receipt](),
@@ -449,6 +389,13 @@ var requestKinds = record.Kinds{
 	"overdue/v1":            ruled[Overdue](),
 }
 
+// Kinds are the kinds of entries about requests, canaries and imports of audit events.
+var Kinds = record.Join(requestKinds, record.Kinds{
+	"audit-imported/v1": record.As[AuditImported],
+	"canary-ordered/v1": record.As[CanaryOrdered],
+	"canary-done/v1":    record.As[CanaryDone],
+})
+
 // ruled decodes an event of a request, which has a rule; later are the fields that a former number of its kind does not have.
 func ruled[E requestEvent](later ...string) func([]byte) (record.Event, error) {
 	if len(later) == 0 {
@@ -457,19 +404,5 @@ func ruled[E requestEvent](later ...string) func([]byte) (record.Event, error) {
 	return record.Older[E](later...)
 }
 
-// daemonKinds are the kinds of entries about what the daemon does that belongs to no request.
-var daemonKinds = record.Kinds{
-	"refused-more/v1":        record.As[RefusedMore],
-	"heartbeat/v1":           record.As[Heartbeat],
-	ledger.KindClockAccepted: record.As[ClockAccepted],
-	"audit-imported/v1":      record.As[AuditImported],
-	"canary-ordered/v1":      record.As[CanaryOrdered],
-	"canary-done/v1":         record.As[CanaryDone],
-	"check-run/v1":           record.As[CheckRun],
-}
-
-// kinds is every kind of entry that this release reads.
-var kinds = record.Join(requestKinds, daemonKinds, policy.Kinds, findingKinds, campaign.Kinds)
-
-// Decode returns the event that an entry of any stream holds: see [record.Kinds.Decode].
-func Decode(e ledger.Entry) (record.Event, error) { return kinds.Decode(e) }
+// readable is what the streams of requests and canaries hold.
+var readable = record.Join(Kinds, record.OwnKinds)

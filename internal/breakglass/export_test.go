@@ -24,6 +24,7 @@ func Follow(r *Request, at time.Time, ev record.Event) (*Request, error) {
 // From is in which states the events of a request may happen, by kind.
 func From() map[string][]State {
 	out := maps.Clone(from)
+	out[record.Refused{}.Kind()] = nil
 	for kind, decode := range requestKinds {
 		ev, err := decode([]byte(`{}`))
 		if err != nil {
@@ -46,16 +47,6 @@ func Forged(seq int64, stream string, number int64, at time.Time, ev record.Even
 	d := record.Draft(ev, texts)
 	return ledger.Entry{Seq: seq, Stream: stream, StreamSeq: number, Kind: d.Kind, Time: at, Body: d.Body, Texts: texts, Leaf: d.Body}
 }
-
-// NewForgetfulAuditor is an Auditor as Audit has it: what is over is read again when a late word comes.
-func NewForgetfulAuditor(again func(stream string) ([]ledger.Entry, error)) *Auditor {
-	a := NewAuditor()
-	a.again = again
-	return a
-}
-
-// Kept is how many requests an Auditor has in memory.
-func (a *Auditor) Kept() int { return len(a.requests) }
 
 // Looks is how often Run has looked at what is to be done for a request.
 func (s *Service) Looks() int {

@@ -16,6 +16,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/policy"
+	"github.com/breakglassd/breakglass/internal/record"
 )
 
 func active(t *testing.T, s *bgtest.System, who string) *breakglass.Request {
@@ -31,7 +32,7 @@ func active(t *testing.T, s *bgtest.System, who string) *breakglass.Request {
 // sweep re-binds from a stale snapshot: revoke between snapshot and Bind.
 func TestSweepNeverGivesARevokedGrantItsBindingBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := bgtest.New(t, bgtest.Options{Config: func(c *breakglass.Config) { c.Sweep = 30 * time.Second }})
+		s := bgtest.New(t, bgtest.Options{Config: func(c *bgtest.Config) { c.Sweep = 30 * time.Second }})
 		a, b := active(t, s, "alice"), active(t, s, "bob")
 		// a hand deleted both bindings
 		s.Cluster.Plant(a.ID, nil)
@@ -174,7 +175,7 @@ func TestStrayBindingInAnotherClusterIsRemovedThere(t *testing.T) {
 		pol := strings.Replace(bgtest.Policy(), "clusters:\n  - {id: c1",
 			"clusters:\n  - {id: c2, server: \"https://127.0.0.1:7443\"}\n  - {id: c1", 1)
 		pol = strings.ReplaceAll(pol, "clusters: [c1]", "clusters: [c1, c2]")
-		s := bgtest.New(t, bgtest.Options{Policy: pol, Config: func(c *breakglass.Config) { c.Binder = tc; c.Sweep = 10 * time.Second }})
+		s := bgtest.New(t, bgtest.Options{Policy: pol, Config: func(c *bgtest.Config) { c.Binder = tc; c.Sweep = 10 * time.Second }})
 		ask := breakglass.Ask{Profile: "admin", Cluster: "c1", Reason: "etcd quorum lost, API 5xx"}
 		r, err := s.Service.Request(t.Context(), byKey("alice"), ask)
 		if err != nil {
@@ -233,7 +234,7 @@ func TestOneStuckObjectKeepsNothingElseWrong(t *testing.T) {
 // the policy drops the cluster while a Bind's outcome is unknown.
 func TestBindingsOfAProfileThatIsGoneAreStillSweptAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := bgtest.New(t, bgtest.Options{Config: func(c *breakglass.Config) { c.Sweep = 30 * time.Second }})
+		s := bgtest.New(t, bgtest.Options{Config: func(c *bgtest.Config) { c.Sweep = 30 * time.Second }})
 		r := s.Grant("alice", "admin")
 		s.Cluster.SetBind(func(breakglass.Binding) (bool, error) { return true, errors.New("timeout") })
 		_, csr := bgtest.NewCSR()
@@ -262,7 +263,7 @@ func TestBindingsOfAProfileThatIsGoneAreStillSweptAway(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.Service.SetPolicy(t.Context(), pol); err != nil {
+		if _, err := s.Service.InForce.Set(t.Context(), pol); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(24 * time.Hour)
@@ -279,7 +280,7 @@ func TestNothingIsGivenWhileTheClockIsBehindTheLedger(t *testing.T) {
 		granted := s.Grant("alice", "group")
 		live := active(t, s, "bob")
 		pending := s.Ask(byKey("dave"), "group")
-		if _, err := s.Ledger.Append(t.Context(), time.Now().Add(2*time.Minute), breakglass.DaemonStream, ledger.AnyVersion, nil,
+		if _, err := s.Ledger.Append(t.Context(), time.Now().Add(2*time.Minute), record.DaemonStream, ledger.AnyVersion, nil,
 			ledger.Draft{Kind: "heartbeat/v1", Body: []byte(`{"version":""}`)}); err != nil {
 			t.Fatal(err)
 		}
@@ -331,7 +332,7 @@ func TestApprovalByAKeyThatIsGoneDoesNotCountAnyMore(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.Service.SetPolicy(t.Context(), pol); err != nil {
+		if _, err := s.Service.InForce.Set(t.Context(), pol); err != nil {
 			t.Fatal(err)
 		}
 		_, csr := bgtest.NewCSR()
@@ -419,7 +420,7 @@ func TestPolicyTooLargeToRecordIsRefused(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = s.Service.SetPolicy(t.Context(), p)
+		_, err = s.Service.InForce.Set(t.Context(), p)
 		wantRefusal(t, err, "policy/size")
 		s.Ask(byKey("alice"), "admin")
 	})

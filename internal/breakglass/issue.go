@@ -53,8 +53,8 @@ const claimWorkers = 32
 // carried through all the same and can be asked for again. The signature is an armored SSHSIG by the actor's key over ClaimText.
 func (s *Service) Claim(ctx context.Context, a record.Actor, id string, csrPEM []byte, signature string) (*Delivery, error) {
 	p := s.Policy()
-	if err := known(p, a); err != nil {
-		return nil, s.recordRefusal(ctx, a, "claim", RefusalStream, err)
+	if err := p.CheckKnown(a); err != nil {
+		return nil, s.Recorder.Refused(ctx, a, "claim", record.RefusalStream, err)
 	}
 	r, err := s.Get(ctx, id) // it exists: a refusal must not begin the stream of a request that does not
 	if err != nil {
@@ -62,7 +62,7 @@ func (s *Service) Claim(ctx context.Context, a record.Actor, id string, csrPEM [
 	}
 	csr, err := ParseCSR(csrPEM)
 	if err != nil {
-		return nil, s.recordRefusal(ctx, a, "claim", r.ID, err)
+		return nil, s.Recorder.Refused(ctx, a, "claim", r.ID, err)
 	}
 	job := claimJob{actor: a, request: r, csr: csr, signature: signature, done: make(chan claimResult, 1)}
 	if a.Channel == record.ChannelKey { // otherwise it is refused for its channel
@@ -72,7 +72,7 @@ func (s *Service) Claim(ctx context.Context, a record.Actor, id string, csrPEM [
 			}
 		}
 		if err != nil {
-			return nil, s.recordRefusal(ctx, a, "claim", r.ID, err)
+			return nil, s.Recorder.Refused(ctx, a, "claim", r.ID, err)
 		}
 	}
 	select {
@@ -192,7 +192,7 @@ func (s *Service) commit(ctx context.Context, j claimJob) (r *Request, again boo
 		if again, err = decideClaim(p, r, j.actor, spki, now); err != nil || again {
 			return nil, nil, err
 		}
-		if err := s.CannotTake(); err != nil {
+		if err := s.Recorder.CannotTake(); err != nil {
 			return nil, nil, err
 		}
 		return Claimed{By: j.actor, CommonName: CommonName(r.Ask.By.Person, r.ID), Group: r.Ask.Rights.Group, SPKI: spki,
@@ -209,12 +209,12 @@ func (s *Service) commit(ctx context.Context, j claimJob) (r *Request, again boo
 			if !fresh {
 				continue // it waited for a worker: what is said to the person is true now
 			}
-			return r, again, s.recordRefusal(ctx, j.actor, "claim", r.ID, err)
+			return r, again, s.Recorder.Refused(ctx, j.actor, "claim", r.ID, err)
 		}
 		failpoint("decided")
 		// 0. Nothing is recorded while the signer could not sign: the grant stays worth its certificate.
 		if err := s.ready(ctx, r); err != nil {
-			return nil, false, s.recordRefusal(ctx, j.actor, "claim", r.ID, err)
+			return nil, false, s.Recorder.Refused(ctx, j.actor, "claim", r.ID, err)
 		}
 		failpoint("checked-signer")
 		// 1. The intent. From this append on a certificate may exist; it is appended once per request. The signer took its time to
@@ -228,7 +228,7 @@ func (s *Service) commit(ctx context.Context, j claimJob) (r *Request, again boo
 			err = record.Refuse(record.ClassInvalid, "csr/key-reused", "let the CLI make a new key", "this key was used for another request (%s)",
 				taken.Stream)
 		}
-		return after, again, s.recordRefusal(ctx, j.actor, "claim", r.ID, err)
+		return after, again, s.Recorder.Refused(ctx, j.actor, "claim", r.ID, err)
 	}
 }
 
@@ -284,7 +284,7 @@ func (s *Service) signedBefore(ctx context.Context, r *Request, found []*x509.Ce
 	s.log.Error("a certificate exists for a request that was never claimed", slog.String("request", r.ID),
 		slog.Int("certificates", len(found)))
 	for _, c := range found {
-		if err := s.Find(ctx, shadow(r.Ask.Cluster, c)); err != nil {
+		if err := s.Findings.Find(ctx, shadow(r.Ask.Cluster, c)); err != nil {
 			s.log.Error("recording a certificate that the ledger does not know", slog.String("request", r.ID), slog.Any("error", err))
 		}
 	}
@@ -456,7 +456,7 @@ func (s *Service) delivery(ctx context.Context, r *Request, warning string) (*De
 	if err != nil {
 		return nil, fmt.Errorf("proving the issued entry of request %s: %w", r.ID, err)
 	}
-	ev, err := Decode(proven.Entry)
+	ev, err := readable.Decode(proven.Entry)
 	if err != nil {
 		return nil, fmt.Errorf("reading the issued entry of request %s: %w", r.ID, err)
 	}
@@ -514,20 +514,20 @@ func (s *Service) unbind(ctx context.Context, r *Request, why State) (*Request, 
 	if err != nil {
 		return nil, err
 	}
-	return after, s.Over(ctx, staysKey(r), "its binding is gone")
+	return after, s.Findings.Close(ctx, staysKey(r), "its binding is gone")
 }
 
 // staying records that a binding could not be taken away. Somebody else may have managed it meanwhile: then it is over at once, for
 // nothing else would end it.
 func (s *Service) staying(ctx context.Context, r *Request, why error) error {
-	if err := s.findNew(ctx, stays(r, why)); err != nil {
+	if err := s.Findings.FindNew(ctx, stays(r, why)); err != nil {
 		return err
 	}
 	after, err := s.load(ctx, r.ID)
 	if err != nil || after.Bound {
 		return err
 	}
-	return s.Over(ctx, staysKey(r), "its binding is gone")
+	return s.Findings.Close(ctx, staysKey(r), "its binding is gone")
 }
 
 // note appends what the daemon did by itself, deciding again after each lost race. An event that follows from the request as the

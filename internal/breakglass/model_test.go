@@ -14,6 +14,7 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/finding"
 	"github.com/breakglassd/breakglass/internal/record"
 )
 
@@ -289,9 +290,9 @@ func TestMachineRefusesEveryEventThatDoesNotFollow(t *testing.T) {
 			"ended lapsed":  {func(*breakglass.Request) record.Event { return breakglass.Ended{State: breakglass.StateLapsed} }, nil},
 			"ended pending": {func(*breakglass.Request) record.Event { return breakglass.Ended{State: breakglass.StatePending} }, nil},
 			"refused": {func(*breakglass.Request) record.Event {
-				return breakglass.Refused{By: byKey("mallory"), Command: "approve", Code: "x"}
+				return record.Refused{By: byKey("mallory"), Command: "approve", Code: "x"}
 			}, breakglass.AllStates()},
-			"heartbeat": {func(*breakglass.Request) record.Event { return breakglass.Heartbeat{} }, nil},
+			"heartbeat": {func(*breakglass.Request) record.Event { return record.Heartbeat{} }, nil},
 			"receipt":   {func(*breakglass.Request) record.Event { return breakglass.Receipt{} }, []breakglass.State{breakglass.StateRevoked}},
 			"session reported": {func(*breakglass.Request) record.Event {
 				return breakglass.SessionReported{Source: breakglass.SourceNone}
@@ -306,9 +307,9 @@ func TestMachineRefusesEveryEventThatDoesNotFollow(t *testing.T) {
 			"closed by another": {func(*breakglass.Request) record.Event { return breakglass.Closed{By: byKey("carol")} }, nil},
 			"overdue": {func(*breakglass.Request) record.Event { return breakglass.Overdue{What: breakglass.OverdueClosing} },
 				nil}, // none is asked for
-			"a finding":             {func(*breakglass.Request) record.Event { return breakglass.FindingOpened{Key: "x"} }, nil},
+			"a finding":             {func(*breakglass.Request) record.Event { return finding.Opened{Key: "x"} }, nil},
 			"a canary":              {func(*breakglass.Request) record.Event { return breakglass.CanaryDone{} }, nil},
-			"a check":               {func(*breakglass.Request) record.Event { return breakglass.CheckRun{} }, nil},
+			"a check":               {func(*breakglass.Request) record.Event { return finding.CheckRun{} }, nil},
 			"imported audit events": {func(*breakglass.Request) record.Event { return breakglass.AuditImported{} }, nil},
 		}
 		graph := documented(t)

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/breakglassd/breakglass/internal/policy"
-	"github.com/breakglassd/breakglass/internal/record"
 )
 
 // Order is everything the certificate authority is told about one certificate.
@@ -127,21 +126,4 @@ type Inventory interface {
 	// Scan visits every certificate that the cluster's authority holds and want says yes to, by serial number in the form of
 	// Serial. Both functions may be called concurrently. An error means that some were not visited.
 	Scan(ctx context.Context, cluster string, want func(serial string) bool, visit func(*x509.Certificate)) error
-}
-
-// Notice tells a Messenger about one ledger entry that is already durable.
-type Notice struct {
-	Seq     int64        // the entry's ledger index: the idempotency key
-	Event   record.Event // what happened
-	Request *Request     // the request as it is now, which may be later than the event; do not modify. Nil for findings and checks
-	At      time.Time
-
-	Campaign string // id of the campaign that the event is about; empty: none
-}
-
-// Messenger tells people about what happened. Tell is called in ledger order by one goroutine, at least once per entry:
-// after a crash the last ones may come again. It returns an error only for what another try may cure (then the same notice
-// comes again); a permanent refusal is logged and counted by the messenger and answered with nil.
-type Messenger interface {
-	Tell(ctx context.Context, n Notice) error
 }

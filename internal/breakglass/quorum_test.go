@@ -14,9 +14,11 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/finding"
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/record"
+	"github.com/breakglassd/breakglass/internal/verify"
 )
 
 // puppet is a key that alice made and put into another person's entry.
@@ -30,13 +32,13 @@ func puppet(person string) (line string, signer ssh.Signer) {
 }
 
 // withPuppets is a policy in which bob and carol have one key more each.
-func withPuppets(policy string) string {
+func withPuppets(pol string) string {
 	for _, person := range []string{"bob", "carol"} {
 		line, _ := puppet(person)
-		at := strings.Index(policy, "{id: "+person+",")
-		policy = policy[:at] + strings.Replace(policy[at:], "keys: [", "keys: [\""+line+" alices\", ", 1)
+		at := strings.Index(pol, "{id: "+person+",")
+		pol = pol[:at] + strings.Replace(pol[at:], "keys: [", "keys: [\""+line+" alices\", ", 1)
 	}
-	return policy
+	return pol
 }
 
 func parsed(t *testing.T, text string) *policy.Policy {
@@ -56,9 +58,9 @@ func asPuppet(person string, r *breakglass.Request) (record.Actor, breakglass.Co
 		breakglass.ApprovalText(r.ID, r.Digest, 0))}
 }
 
-func standing(t *testing.T, s *bgtest.System, who string) breakglass.PolicyStanding {
+func standing(t *testing.T, s *bgtest.System, who string) policy.Standing {
 	t.Helper()
-	st, err := s.Service.PolicyStanding(t.Context(), bgtest.ByKey(who))
+	st, err := s.Service.InForce.Standing(t.Context(), bgtest.ByKey(who))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +69,7 @@ func standing(t *testing.T, s *bgtest.System, who string) breakglass.PolicyStand
 
 func load(t *testing.T, s *bgtest.System, text, code string) []string {
 	t.Helper()
-	changes, err := s.Service.SetPolicy(t.Context(), parsed(t, text))
+	changes, err := s.Service.InForce.Set(t.Context(), parsed(t, text))
 	if code != "" {
 		wantRefusal(t, err, code)
 	} else if err != nil {
@@ -77,7 +79,7 @@ func load(t *testing.T, s *bgtest.System, text, code string) []string {
 }
 
 func isOpen(s *bgtest.System, key string) bool {
-	return slices.ContainsFunc(s.Service.Findings(), func(f breakglass.Finding) bool { return f.Key == key })
+	return slices.ContainsFunc(s.Service.Findings.Open(), func(f finding.Finding) bool { return f.Key == key })
 }
 
 func guardedBubble(t *testing.T, f func(t *testing.T, s *bgtest.System)) {
@@ -89,10 +91,10 @@ func guardedBubble(t *testing.T, f func(t *testing.T, s *bgtest.System)) {
 
 // One person who can write access.yaml gives herself two more votes on a critical profile.
 func TestOneEditorOfThePolicyIsNoQuorum(t *testing.T) {
-	for name, policy := range map[string]string{"a team agrees": bgtest.Guarded(), "nobody is named": bgtest.Policy()} {
+	for name, pol := range map[string]string{"a team agrees": bgtest.Guarded(), "nobody is named": bgtest.Policy()} {
 		t.Run(name, func(t *testing.T) {
-			bubbleWith(t, bgtest.Options{Policy: policy}, func(t *testing.T, s *bgtest.System) {
-				_, err := s.Service.SetPolicy(t.Context(), parsed(t, withPuppets(policy)))
+			bubbleWith(t, bgtest.Options{Policy: pol}, func(t *testing.T, s *bgtest.System) {
+				_, err := s.Service.InForce.Set(t.Context(), parsed(t, withPuppets(pol)))
 				if name == "a team agrees" {
 					wantRefusal(t, err, "policy/waits")
 				} else if err != nil {
@@ -141,12 +143,12 @@ func TestPolicyChangeIsInForceWhenTwoHaveSigned(t *testing.T) {
 		}
 		s.RestartWith(more)
 		s.SignPolicy("alice", false)
-		for who, w := range map[string]breakglass.PolicyWord{
+		for who, w := range map[string]policy.Word{
 			"carol":   bgtest.PolicyWord(standing(t, s, "alice"), "carol", false), // is in no team that signs
 			"mallory": bgtest.PolicyWord(standing(t, s, "alice"), "mallory", false),
 			"bob":     bgtest.PolicyWord(standing(t, s, "bob"), "alice", false), // with another person's key
 		} {
-			if err := s.Service.SignPolicy(t.Context(), bgtest.ByKey(who), w); err == nil {
+			if err := s.Service.InForce.Sign(t.Context(), bgtest.ByKey(who), w); err == nil {
 				t.Errorf("%s signed it", who)
 			}
 		}
@@ -249,7 +251,7 @@ func TestWhatAChangeTakesAwayDoesNotWaitForTheRest(t *testing.T) {
 				t.Errorf("%d changes wait, want the new key", n)
 			}
 		}
-		entries, err := s.Ledger.Stream(t.Context(), breakglass.PolicyStream)
+		entries, err := s.Ledger.Stream(t.Context(), policy.Stream)
 		if err != nil || len(entries) != 3 {
 			t.Errorf("%d entries (%v), want the first policy, what was taken away and what waits", len(entries), err)
 		}
@@ -294,9 +296,9 @@ func TestASignatureOverAPolicyIsForOneChange(t *testing.T) {
 		old := bgtest.PolicyWord(standing(t, s, "alice"), "alice", false)
 		s.SignPolicy("bob", false)
 		load(t, s, two, "policy/waits") // a race of two
-		wantRefusal(t, s.Service.SignPolicy(t.Context(), bgtest.ByKey("alice"), old), "policy/sign")
+		wantRefusal(t, s.Service.InForce.Sign(t.Context(), bgtest.ByKey("alice"), old), "policy/sign")
 		load(t, s, one, "policy/waits") // and back: nobody has signed this one
-		wantRefusal(t, s.Service.SignPolicy(t.Context(), bgtest.ByKey("alice"), old), "policy/sign")
+		wantRefusal(t, s.Service.InForce.Sign(t.Context(), bgtest.ByKey("alice"), old), "policy/sign")
 		if st := standing(t, s, "alice"); len(st.WaitingSigned) != 0 {
 			t.Errorf("signed by %q already", st.WaitingSigned)
 		}
@@ -311,9 +313,9 @@ func TestAcceptedPolicyIsLoudUntilTwoAgree(t *testing.T) {
 	guardedBubble(t, func(t *testing.T, s *bgtest.System) {
 		s.SignPolicy("alice", false)
 		s.SignPolicy("bob", false)
-		s.RestartAs(withPuppets(bgtest.Guarded()), func(c *breakglass.Config) { c.AcceptWeaker = true })
+		s.RestartAs(withPuppets(bgtest.Guarded()), func(c *bgtest.Config) { c.AcceptWeaker = true })
 		if s.Service.Policy().Digest != parsed(t, withPuppets(bgtest.Guarded())).Digest || !isOpen(s, "policy-unconfirmed") {
-			t.Errorf("in force %s, findings %+v", s.Service.Policy().Digest, s.Service.Findings())
+			t.Errorf("in force %s, findings %+v", s.Service.Policy().Digest, s.Service.Findings.Open())
 		}
 		r := s.Ask(bgtest.ByKey("alice"), "keys")
 		a, consent := asPuppet("bob", r)
@@ -332,7 +334,7 @@ func TestASignedChangeDoesNotConfirmWhatItIsAChangeOf(t *testing.T) {
 	guardedBubble(t, func(t *testing.T, s *bgtest.System) {
 		s.SignPolicy("alice", false)
 		s.SignPolicy("bob", false)
-		s.RestartAs(withPuppets(bgtest.Guarded()), func(c *breakglass.Config) { c.AcceptWeaker = true })
+		s.RestartAs(withPuppets(bgtest.Guarded()), func(c *bgtest.Config) { c.AcceptWeaker = true })
 		more := strings.Replace(withPuppets(bgtest.Guarded()), "max: 1h", "max: 2h", 1)
 		load(t, s, more, "policy/waits")
 		s.SignPolicy("alice", false)
@@ -353,14 +355,14 @@ func TestAcceptedPolicyWithoutATeamStaysACriticalFinding(t *testing.T) {
 	guardedBubble(t, func(t *testing.T, s *bgtest.System) {
 		s.SignPolicy("alice", false)
 		s.SignPolicy("bob", false)
-		s.RestartAs(bgtest.Policy(), func(c *breakglass.Config) { c.AcceptWeaker = true })
+		s.RestartAs(bgtest.Policy(), func(c *bgtest.Config) { c.AcceptWeaker = true })
 		load(t, s, strings.Replace(bgtest.Policy(), "max: 1h", "max: 30m", 1), "")
 		s.Restart()
-		if f := s.Service.Findings(); !isOpen(s, "policy-unconfirmed") || f[0].Severity != breakglass.SeverityCritical {
+		if f := s.Service.Findings.Open(); !isOpen(s, "policy-unconfirmed") || f[0].Severity != finding.Critical {
 			t.Errorf("findings %+v, want a critical one that no team can agree to the policy", f)
 		}
 		load(t, s, bgtest.Guarded(), "policy/weaker")
-		s.RestartAs(bgtest.Guarded(), func(c *breakglass.Config) { c.AcceptWeaker = true })
+		s.RestartAs(bgtest.Guarded(), func(c *bgtest.Config) { c.AcceptWeaker = true })
 		s.SignPolicy("alice", false)
 		s.SignPolicy("bob", false)
 		if isOpen(s, "policy-unconfirmed") {
@@ -404,7 +406,7 @@ func TestWhatAnEditorAddsAloneCountsLater(t *testing.T) {
 func TestApprovalsThatNobodyAgreedToAreCounted(t *testing.T) {
 	guardedBubble(t, func(t *testing.T, s *bgtest.System) {
 		unagreed := func() int {
-			report, err := breakglass.Audit(t.Context(), s.Ledger)
+			report, err := verify.Audit(t.Context(), s.Ledger)
 			if err != nil || len(report.Problems) > 0 {
 				t.Fatalf("%v, problems %q", err, report.Problems)
 			}
@@ -419,7 +421,7 @@ func TestApprovalsThatNobodyAgreedToAreCounted(t *testing.T) {
 		if got := unagreed(); got != 0 {
 			t.Errorf("%d, although two people have confirmed the policy", got)
 		}
-		s.RestartAs(withPuppets(bgtest.Guarded()), func(c *breakglass.Config) { c.AcceptWeaker = true })
+		s.RestartAs(withPuppets(bgtest.Guarded()), func(c *bgtest.Config) { c.AcceptWeaker = true })
 		time.Sleep(24 * time.Hour)
 		r := s.Ask(bgtest.ByKey("alice"), "keys")
 		a, consent := asPuppet("bob", r)
@@ -444,11 +446,11 @@ func TestDaemonStartsWithThePolicyInForce(t *testing.T) {
 		if s.Service.Policy().Digest != was {
 			t.Error("another policy is in force")
 		}
-		s.RestartAs(bgtest.Guarded(), func(c *breakglass.Config) { c.Policy = nil })
+		s.RestartAs(bgtest.Guarded(), func(c *bgtest.Config) { c.Policy = nil })
 		if s.Service.Policy().Digest != was {
 			t.Error("another policy is in force")
 		}
-		s.Service.PolicyUnread(t.Context(), errors.New("access.yaml:1: not YAML"))
+		s.Service.InForce.Unread(t.Context(), errors.New("access.yaml:1: not YAML"))
 		if !isOpen(s, "policy-on-disk") {
 			t.Error("nothing says that the file is broken")
 		}
@@ -462,7 +464,7 @@ func TestAuditRefusesWhatNobodyAgreedTo(t *testing.T) {
 		was := s.Service.Policy().Digest
 		forge := func(ev policy.Loaded) string {
 			t.Helper()
-			a := breakglass.NewAuditor()
+			a := verify.NewAuditor()
 			entries, err := s.Ledger.Entries(t.Context(), 0, 1000)
 			if err != nil {
 				t.Fatal(err)
@@ -470,7 +472,7 @@ func TestAuditRefusesWhatNobodyAgreedTo(t *testing.T) {
 			for _, e := range entries {
 				a.Add(e)
 			}
-			a.Add(breakglass.Forged(int64(len(entries)), breakglass.PolicyStream, 2, entries[len(entries)-1].Time, ev,
+			a.Add(breakglass.Forged(int64(len(entries)), policy.Stream, 2, entries[len(entries)-1].Time, ev,
 				map[string]string{"policy-000": p.Text()}))
 			return strings.Join(a.Report().Problems, "\n")
 		}
@@ -488,7 +490,7 @@ func TestAuditRefusesWhatNobodyAgreedTo(t *testing.T) {
 		r := s.Ask(bgtest.ByKey("alice"), "keys")
 		by, consent := asPuppet("bob", r)
 		line, _ := puppet("bob")
-		a := breakglass.NewAuditor()
+		a := verify.NewAuditor()
 		var last ledger.Entry
 		entries, err := s.Ledger.Entries(t.Context(), 0, 1000)
 		if err != nil {

@@ -9,6 +9,8 @@ import (
 	"maps"
 	"sync"
 	"time"
+
+	"github.com/breakglassd/breakglass/internal/finding"
 )
 
 // checkReconcile is the check that compares what the authorities have signed with the ledger.
@@ -106,7 +108,7 @@ func (s *Service) reconcileRound(ctx context.Context, w *reconcileWatch) {
 		s.reconciled.of[w.cluster] = got
 		s.reconciled.mu.Unlock()
 		w.failed = 0
-		err = s.Over(ctx, blindKey(w.cluster), "the comparison works again")
+		err = s.Findings.Close(ctx, blindKey(w.cluster), "the comparison works again")
 		verdict := fmt.Sprintf("%d certificates at the authority, %d accounted for, %d not", got.Held, got.Held-got.Unknown, got.Unknown)
 		err = errors.Join(err, s.recordReconciled(ctx, w, got.Unknown == 0, got.Unknown, verdict))
 	} else {
@@ -132,13 +134,13 @@ func (s *Service) recordReconciled(ctx context.Context, w *reconcileWatch, ok bo
 	if !w.recorded.IsZero() && w.ok == ok && w.unknown == unknown && now.Sub(w.recorded) < reconcileRecord {
 		return nil
 	}
-	run := CheckRun{Check: checkReconcile, Cluster: w.cluster, OK: ok, Verdict: verdict}
-	for _, f := range s.Findings() {
+	run := finding.CheckRun{Check: checkReconcile, Cluster: w.cluster, OK: ok, Verdict: verdict}
+	for _, f := range s.Findings.Open() {
 		if f.Check == checkReconcile && f.Cluster == w.cluster && len(run.Findings) < maxRecordedKeys {
 			run.Findings = append(run.Findings, f.Key)
 		}
 	}
-	if err := s.RecordCheck(ctx, run); err != nil {
+	if err := s.Findings.RecordCheck(ctx, run); err != nil {
 		return err
 	}
 	w.recorded, w.ok, w.unknown = now, ok, unknown
@@ -152,22 +154,22 @@ func blindKey(cluster string) string { return "reconcile-blind/" + cluster }
 
 // blind opens the finding that a cluster's authority cannot be compared with the ledger, and makes it critical in time.
 func (s *Service) blind(ctx context.Context, w *reconcileWatch, now time.Time) error {
-	f := FindingOpened{Key: blindKey(w.cluster), Check: checkReconcile, Cluster: w.cluster, Severity: SeverityWarning,
+	f := finding.Opened{Key: blindKey(w.cluster), Check: checkReconcile, Cluster: w.cluster, Severity: finding.Warning,
 		What: fmt.Sprintf("what the authority of %s has signed could not be compared with the ledger since %s: "+
 			"a certificate that nobody ordered would not be seen", w.cluster, w.since.Format(time.RFC3339)),
 		Next: "the daemon's log says why; see that Vault answers, and that the daemon's policy there lets it list and read the certificates " +
 			"of the mount (breakglassd doctor, deploy/vault/setup.sh)"}
-	before, open := s.finding(f.Key)
+	before, open := s.Findings.Get(f.Key)
 	if open { // it may be from before a restart
 		f.What = before.What
 		if before.Since.Before(w.since) {
 			w.since = before.Since
 		}
 	}
-	if now.Sub(w.since) >= blindCritical || open && before.Severity == SeverityCritical {
-		f.Severity = SeverityCritical
+	if now.Sub(w.since) >= blindCritical || open && before.Severity == finding.Critical {
+		f.Severity = finding.Critical
 	}
-	return s.Find(ctx, f)
+	return s.Findings.Find(ctx, f)
 }
 
 // reconcileCluster makes one comparison. An error says that it did not come to its end, and so that nothing is known. Unknown
@@ -190,13 +192,13 @@ func (s *Service) reconcileCluster(ctx context.Context, w *reconcileWatch) (Reco
 	}, func(cert *x509.Certificate) {
 		serial, print := Serial(cert), Fingerprint(cert.Raw)
 		known, err := s.accounted(ctx, w.cluster, cert)
-		if err == nil && known == accountNone && !s.isSettled(ShadowKey(w.cluster, print)) {
-			err = s.Find(ctx, shadow(w.cluster, cert))
+		if err == nil && known == accountNone && !s.Findings.Settled(finding.ShadowKey(w.cluster, print)) {
+			err = s.Findings.Find(ctx, shadow(w.cluster, cert))
 		}
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		switch {
-		case errors.Is(err, ErrTooManyFindings):
+		case errors.Is(err, finding.ErrTooMany):
 			late++
 		case err != nil:
 			bad = append(bad, err)
@@ -211,7 +213,7 @@ func (s *Service) reconcileCluster(ctx context.Context, w *reconcileWatch) (Reco
 	})
 	got.Unknown = late
 	for _, print := range strange {
-		if !s.isSettled(ShadowKey(w.cluster, print)) {
+		if !s.Findings.Settled(finding.ShadowKey(w.cluster, print)) {
 			got.Unknown++
 		}
 	}

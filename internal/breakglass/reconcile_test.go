@@ -13,6 +13,8 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/finding"
+	"github.com/breakglassd/breakglass/internal/verify"
 )
 
 // blindInventory cannot be listed until it is mended; then it has what the authority signed. The clusters in hung never answer.
@@ -36,14 +38,14 @@ func (b *blindInventory) Scan(ctx context.Context, cluster string, want func(str
 }
 
 // checkRuns lists what is on record of a check.
-func checkRuns(t *testing.T, s *bgtest.System, check string) (out []breakglass.CheckRun) {
+func checkRuns(t *testing.T, s *bgtest.System, check string) (out []finding.CheckRun) {
 	t.Helper()
-	entries, err := s.Ledger.Stream(t.Context(), breakglass.CheckStream)
+	entries, err := s.Ledger.Stream(t.Context(), finding.CheckStream)
 	must(t, err)
 	for _, e := range entries {
-		ev, err := breakglass.Decode(e)
+		ev, err := verify.Decode(e)
 		must(t, err)
-		if run := ev.(breakglass.CheckRun); run.Check == check {
+		if run := ev.(finding.CheckRun); run.Check == check {
 			out = append(out, run)
 		}
 	}
@@ -54,26 +56,26 @@ func checkRuns(t *testing.T, s *bgtest.System, check string) (out []breakglass.C
 func TestBlindComparisonIsAFinding(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		blind := &blindInventory{}
-		s := bgtest.New(t, bgtest.Options{Config: func(c *breakglass.Config) { c.Inventory, c.Clusters = blind, []string{"c1"} }})
+		s := bgtest.New(t, bgtest.Options{Config: func(c *bgtest.Config) { c.Inventory, c.Clusters = blind, []string{"c1"} }})
 		blind.ca.Store(s.CA)
-		finding := func() (breakglass.Finding, bool) {
-			for _, f := range s.Service.Findings() {
+		f := func() (finding.Finding, bool) {
+			for _, f := range s.Service.Findings.Open() {
 				if f.Key == "reconcile-blind/c1" {
 					return f, true
 				}
 			}
-			return breakglass.Finding{}, false
+			return finding.Finding{}, false
 		}
 		time.Sleep(15 * time.Minute)
-		if f, ok := finding(); ok {
+		if f, ok := f(); ok {
 			t.Errorf("after two rounds: %+v, want none yet", f)
 		}
 		time.Sleep(10 * time.Minute)
-		if f, ok := finding(); !ok || f.Severity != breakglass.SeverityWarning {
+		if f, ok := f(); !ok || f.Severity != finding.Warning {
 			t.Errorf("after three rounds: %+v, want a warning", f)
 		}
 		time.Sleep(time.Hour)
-		if f, ok := finding(); !ok || f.Severity != breakglass.SeverityCritical {
+		if f, ok := f(); !ok || f.Severity != finding.Critical {
 			t.Errorf("after an hour: %+v, want it critical", f)
 		}
 		if got := s.Service.Reconciled()["c1"]; !got.Last.IsZero() {
@@ -90,7 +92,7 @@ func TestBlindComparisonIsAFinding(t *testing.T) {
 		}
 		blind.mended.Store(true)
 		time.Sleep(10 * time.Minute)
-		if f, ok := finding(); ok {
+		if f, ok := f(); ok {
 			t.Errorf("the comparison works again, and this is open: %+v", f)
 		}
 		if runs := checkRuns(t, s, "reconcile"); len(runs) != 2 || !runs[1].OK || runs[1].Verdict != "0 certificates at the authority, 0 "+
@@ -107,7 +109,7 @@ func TestComparisonsAreOnRecordAndCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		signed := &blindInventory{}
 		signed.mended.Store(true)
-		s := bgtest.New(t, bgtest.Options{Policy: bgtest.Policy() + careful, Config: func(c *breakglass.Config) {
+		s := bgtest.New(t, bgtest.Options{Policy: bgtest.Policy() + careful, Config: func(c *bgtest.Config) {
 			c.Inventory,
 				c.Clusters = signed, []string{"c1"}
 		}})
@@ -134,7 +136,7 @@ func TestComparisonsAreOnRecordAndCounted(t *testing.T) {
 			t.Errorf("the last on record is %+v", last)
 		}
 		time.Sleep(time.Hour)
-		_, err := s.Service.SettleByHand(t.Context(), byKey("carol"), "unknown-certificate/c1/", s.Ledger.Size(),
+		_, err := s.Service.Findings.SettleByHand(t.Context(), byKey("carol"), "unknown-certificate/c1/", s.Ledger.Size(),
 			"a load test by the platform team")
 		must(t, err)
 		time.Sleep(11 * time.Minute)
@@ -151,7 +153,7 @@ func TestHungAuthorityKeepsNoOtherWaiting(t *testing.T) {
 		clusters := []string{"h1", "h2", "h3", "h4", "c1"}
 		signed := &blindInventory{hung: map[string]bool{"h1": true, "h2": true, "h3": true, "h4": true}}
 		signed.mended.Store(true)
-		s := bgtest.New(t, bgtest.Options{Config: func(c *breakglass.Config) { c.Inventory, c.Clusters = signed, clusters }})
+		s := bgtest.New(t, bgtest.Options{Config: func(c *bgtest.Config) { c.Inventory, c.Clusters = signed, clusters }})
 		signed.ca.Store(s.CA)
 		time.Sleep(time.Second)
 		if got := s.Service.Reconciled()["c1"]; got.Last.IsZero() {
@@ -167,24 +169,24 @@ func TestStrangersTakeNoRoomFromOwnProbes(t *testing.T) {
 		full := false
 		for i := range 40 {
 			name := fmt.Sprintf("breakglass:x%d:bg-aaaa-aaa", i)
-			for _, key := range []string{breakglass.UnknownNameKey("c1", name), breakglass.ShadowKey("c1", strings.Repeat(fmt.Sprintf("%02x",
+			for _, key := range []string{finding.UnknownNameKey("c1", name), finding.ShadowKey("c1", strings.Repeat(fmt.Sprintf("%02x",
 				i), 32))} {
-				err := s.Service.Find(t.Context(), breakglass.FindingOpened{Key: key, Check: "audit", Cluster: "c1",
-					Severity: breakglass.SeverityCritical, What: name, Next: "-"})
-				full = full || errors.Is(err, breakglass.ErrTooManyFindings)
+				err := s.Service.Findings.Find(t.Context(), finding.Opened{Key: key, Check: "audit", Cluster: "c1",
+					Severity: finding.Critical, What: name, Next: "-"})
+				full = full || errors.Is(err, finding.ErrTooMany)
 			}
 		}
 		if !full {
 			t.Fatal("the flood is not bounded")
 		}
-		for _, f := range []breakglass.FindingOpened{
+		for _, f := range []finding.Opened{
 			{Key: "audit-silent/c1/https://a:6443", Check: "audit", Cluster: "c1"},
 			{Key: "webhook-not-asked/c1/https://a:6443", Check: "audit", Cluster: "c1"},
-			{Key: breakglass.UnknownNameKey("c2", "breakglass:y:bg-aaaa-aaa"), Check: "audit", Cluster: "c2"},
-			{Key: breakglass.ShadowKey("c1", strings.Repeat("ff", 32)), Check: "reconcile", Cluster: "c1"},
+			{Key: finding.UnknownNameKey("c2", "breakglass:y:bg-aaaa-aaa"), Check: "audit", Cluster: "c2"},
+			{Key: finding.ShadowKey("c1", strings.Repeat("ff", 32)), Check: "reconcile", Cluster: "c1"},
 		} {
-			f.Severity, f.What, f.Next = breakglass.SeverityCritical, "silent", "-"
-			if err := s.Service.Find(t.Context(), f); err != nil {
+			f.Severity, f.What, f.Next = finding.Critical, "silent", "-"
+			if err := s.Service.Findings.Find(t.Context(), f); err != nil {
 				t.Errorf("a flood of names in c1 keeps %s from being recorded: %v", f.Key, err)
 			}
 		}

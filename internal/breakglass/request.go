@@ -174,7 +174,8 @@ func (r *Request) State(now time.Time) State {
 	case r.Ended != nil: // only the clock ends an unclaimed request
 		return StateLapsed
 	}
-	if r.LastAt.Sub(now) > MaxSkew { // asked for or approved with a wrong clock, as an operator has recorded since: its deadlines mean nothing
+	// asked for or approved with a wrong clock, as an operator has recorded since: its deadlines mean nothing
+	if r.LastAt.Sub(now) > record.MaxSkew {
 		return StateLapsed
 	}
 	if until := r.ClaimUntil(); !until.IsZero() {
@@ -233,7 +234,7 @@ func fold(entries []ledger.Entry, proof bool) (*Request, error) {
 	}
 	r := &Request{ID: entries[0].Stream}
 	for _, e := range entries {
-		ev, err := Decode(e)
+		ev, err := readable.Decode(e)
 		if err != nil {
 			return nil, err
 		}

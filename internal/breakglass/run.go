@@ -8,25 +8,23 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/breakglassd/breakglass/internal/campaign"
-	"github.com/breakglassd/breakglass/internal/ledger"
+	"github.com/breakglassd/breakglass/internal/finding"
 	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/record"
 	"github.com/breakglassd/breakglass/internal/retry"
 )
 
 // Run does everything that nobody asks for, until ctx is done: it carries claims through, ends what the clock has ended,
-// keeps the bindings in the clusters equal to the active grants, settles claims whose outcome was lost, and tells people
-// through the messengers, in ledger order. It returns nil after an orderly stop and an error when the ledger can no longer be
-// trusted; the process must then exit and start again from what is on disk. Run is called once.
-func (s *Service) Run(ctx context.Context, messengers map[string]Messenger) error {
+// keeps the bindings in the clusters equal to the active grants, and resolves claims whose outcome was lost. It returns nil after an
+// orderly stop and an error when the ledger can no longer be trusted; the process must then exit and start again from what is on disk. Run
+// is called once.
+func (s *Service) Run(ctx context.Context) error {
 	defer close(s.stopped)
 	g, ctx := errgroup.WithContext(ctx)
 	for range claimWorkers {
@@ -41,13 +39,9 @@ func (s *Service) Run(ctx context.Context, messengers map[string]Messenger) erro
 		}
 	})
 	g.Go(func() error { return s.tend(ctx) })
-	g.Go(func() error { return s.tendCampaigns(ctx) })
 	g.Go(func() error { return s.beat(ctx) })
 	g.Go(func() error { return s.watchClock(ctx) })
-	g.Go(func() error { return s.recordTally(ctx) })
-	for name, m := range messengers {
-		g.Go(func() error { return s.announce(ctx, name, m) })
-	}
+	g.Go(func() error { return s.Recorder.Run(ctx) })
 	g.Go(func() error { return s.sweep(ctx) })
 	if s.cfg.Inventory != nil {
 		g.Go(func() error { return s.reconcile(ctx) })
@@ -242,8 +236,8 @@ func (s *Service) do(ctx context.Context, r *Request, w work) error {
 func staysKey(r *Request) string { return "binding-stays/" + r.Ask.Cluster + "/" + r.ID }
 
 // stays is the finding that a binding could not be taken away after its grant had ended.
-func stays(r *Request, why error) FindingOpened {
-	return FindingOpened{Key: staysKey(r), Check: "binding", Cluster: r.Ask.Cluster, Request: r.ID, Severity: SeverityCritical,
+func stays(r *Request, why error) finding.Opened {
+	return finding.Opened{Key: staysKey(r), Check: "binding", Cluster: r.Ask.Cluster, Request: r.ID, Severity: finding.Critical,
 		What: fmt.Sprintf("%s is over, and its binding in %s could not be taken away: %v", r.ID, r.Ask.Cluster, why),
 		Next: "see whether the cluster can be reached, and delete the binding there (kubectl get clusterrolebindings,rolebindings -A -l " +
 			"app.kubernetes.io/managed-by=breakglassd); it is tried again until it is gone"}
@@ -333,7 +327,7 @@ func (s *Service) strangers(ctx context.Context, cluster string) (map[string]boo
 		return nil, err
 	}
 	out := map[string]bool{}
-	var open []FindingOpened
+	var open []finding.Opened
 	for _, x := range all {
 		if x.Ledger == "" && ValidID(x.Request) {
 			r, err := s.load(ctx, x.Request)
@@ -349,13 +343,13 @@ func (s *Service) strangers(ctx context.Context, cluster string) (map[string]boo
 		if x.Ledger == "" {
 			whose = "a breakglassd of an earlier release, for a request that this ledger does not know,"
 		}
-		open = append(open, FindingOpened{Key: fmt.Sprintf("%s/%s/%s", checkStrangers, cluster, Fingerprint([]byte(x.Binding))[:16]),
-			Check: checkStrangers, Cluster: cluster, Severity: SeverityWarning,
+		open = append(open, finding.Opened{Key: fmt.Sprintf("%s/%s/%s", checkStrangers, cluster, Fingerprint([]byte(x.Binding))[:16]),
+			Check: checkStrangers, Cluster: cluster, Severity: finding.Warning,
 			What: fmt.Sprintf("%s in %s was made by %s: it is left alone", x.Binding, cluster, whose),
 			Next: "a cluster has one daemon: stop the other one, or take the cluster out of its configuration; delete the binding by hand when " +
 				"nobody needs it"})
 	}
-	return out, s.Settle(ctx, checkStrangers, cluster, true, open)
+	return out, s.Findings.ReportAll(ctx, checkStrangers, cluster, true, open)
 }
 
 // sweepObject removes a binding that exists in a cluster and should not.
@@ -408,17 +402,13 @@ func (s *Service) rebind(ctx context.Context, id string) error {
 }
 
 // shadow is the finding of a certificate that the ledger does not know.
-func shadow(cluster string, cert *x509.Certificate) FindingOpened {
-	return FindingOpened{Key: ShadowKey(cluster, Fingerprint(cert.Raw)), Check: checkReconcile, Cluster: cluster, Severity: SeverityCritical,
+func shadow(cluster string, cert *x509.Certificate) finding.Opened {
+	return finding.Opened{Key: finding.ShadowKey(cluster, Fingerprint(cert.Raw)), Check: checkReconcile, Cluster: cluster,
+		Severity: finding.Critical,
 		What: fmt.Sprintf("the certificate authority of %s signed a certificate for %q, valid until %s, serial %s, that the ledger does not know",
 			cluster, record.Clip(cert.Subject.String(), 200), cert.NotAfter.UTC().Format(time.RFC3339), Serial(cert)),
 		Next: "find out who signed it (the authority's own audit log), and look for its fingerprint " + Fingerprint(cert.Raw) +
 			" in the API servers' audit logs"}
-}
-
-// ShadowKey is the key of the finding that a certificate exists, or was used, which the ledger does not know.
-func ShadowKey(cluster, fingerprint string) string {
-	return unknownCertificate + "/" + cluster + "/" + fingerprint
 }
 
 // account is what the ledger says of a certificate.
@@ -468,178 +458,10 @@ func (s *Service) beat(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			if _, err := s.ledger.Append(ctx, s.now(), DaemonStream, ledger.AnyVersion, nil, record.Draft(Heartbeat{Version: s.cfg.Version},
-				nil)); err != nil {
+			if err := s.Recorder.Heartbeat(ctx, s.cfg.Version); err != nil {
 				s.log.Error("recording a heartbeat", slog.Any("error", err))
 			}
 			s.acceptances(ctx)
 		}
 	}
-}
-
-// markAfter is how long after an entry was told the bookmark may be written. Many entries share one bookmark, which is a write to
-// the disk: what a crash repeats is at most what was told in this time, and at most announcePage entries.
-const markAfter = 250 * time.Millisecond
-
-// announce gives each entry of a request to a messenger, in order, and remembers how far it got. The bookmark is written
-// after the messenger is done, so that a crash repeats notices rather than losing one.
-func (s *Service) announce(ctx context.Context, name string, m Messenger) error {
-	key := "announced/" + name
-	mark, err := s.ledger.Bookmark(ctx, key)
-	if ctx.Err() != nil {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("reading how far %s was told: %w", name, err)
-	}
-	next := int64(0)
-	if mark != nil {
-		if next, err = strconv.ParseInt(string(mark), 10, 64); err != nil {
-			return fmt.Errorf("reading how far %s was told: %w", name, err)
-		}
-	}
-	marked := next    // what the bookmark says
-	var due time.Time // when it must say more
-	write := func() error {
-		err := s.ledger.SetBookmark(context.WithoutCancel(ctx), key, strconv.AppendInt(nil, next, 10))
-		if err == nil {
-			marked = next
-		}
-		return err
-	}
-	failures := 0
-	for {
-		wctx, cancel := ctx, context.CancelFunc(func() {})
-		if next > marked {
-			wctx, cancel = context.WithDeadline(ctx, due)
-		}
-		err := s.ledger.Wait(wctx, next)
-		late := wctx.Err() != nil
-		cancel()
-		if ctx.Err() != nil || err != nil && !late { // it stops, or the ledger is closed
-			if next > marked {
-				if err := write(); err != nil {
-					s.log.Warn("remembering what was told: it will be told again", slog.String("messenger", name), slog.Any("error", err))
-				}
-			}
-			return nil
-		}
-		told := next
-		if err == nil {
-			told, err = s.tellSome(ctx, m, next)
-		} else {
-			err = nil // nothing new: the bookmark is due
-		}
-		if told > next {
-			if next == marked {
-				due = time.Now().Add(markAfter)
-			}
-			next, failures = told, 0
-		}
-		if next > marked && (next-marked >= announcePage || !time.Now().Before(due)) {
-			if werr := write(); err == nil {
-				err = werr
-			}
-		}
-		if err == nil {
-			continue
-		}
-		failures++
-		wait := backoff.Wait(failures)
-		s.log.Warn("telling people: will try again", slog.String("messenger", name), slog.Int64("entry", next), slog.Duration("after", wait),
-			slog.Any("error", err))
-		select {
-		case <-ctx.Done():
-		case <-time.After(wait):
-		}
-	}
-}
-
-// announcePage is how many entries are read at one time, and told at most between two bookmarks: after a crash so many may come again.
-const announcePage = 100
-
-// tellSome gives the next entries to a messenger and returns the index of the first that was not told. Entries that are
-// about neither a request, a finding, a campaign nor the access policy are nobody's message.
-func (s *Service) tellSome(ctx context.Context, m Messenger, next int64) (int64, error) {
-	entries, err := s.ledger.Entries(ctx, next, announcePage)
-	if err != nil {
-		return next, err
-	}
-	requests := map[string]*Request{}
-	for _, e := range entries {
-		campaign := strings.HasPrefix(e.Stream, campaign.Stream)
-		if !aboutRequest(e.Stream) && e.Stream != FindingStream && e.Stream != PolicyStream && !campaign {
-			next = e.Seq + 1
-			continue
-		}
-		ev, err := Decode(e)
-		if err != nil {
-			return next, err
-		}
-		if aboutRequest(e.Stream) {
-			if requests[e.Stream], err = s.asOf(ctx, e, ev, requests[e.Stream]); err != nil {
-				return next, err
-			}
-		}
-		n := Notice{Seq: e.Seq, Event: ev, Request: requests[e.Stream], At: e.Time}
-		if campaign {
-			n.Campaign = e.Stream
-		}
-		if err := m.Tell(ctx, n); err != nil {
-			return next, err
-		}
-		next = e.Seq + 1
-	}
-	return next, nil
-}
-
-// asOf returns the request that an entry is about as it is now, or as it is by the entry if that was appended just now. The ledger is
-// read only for what the tracker does not know: r is what the caller read before, or nil.
-func (s *Service) asOf(ctx context.Context, e ledger.Entry, ev record.Event, r *Request) (*Request, error) {
-	if open := s.tracker.get(e.Stream); open != nil && (r == nil || r.Rev < open.Rev) {
-		r = open
-	}
-	switch {
-	case r != nil && r.Rev >= e.StreamSeq:
-		return r, nil
-	case r != nil && r.Rev == e.StreamSeq-1: // the appender has not told the tracker yet, or it was a refusal
-		after := r.clone()
-		if err := after.apply(e, ev, false); err != nil {
-			return nil, fmt.Errorf("ledger entry %d (%s) of request %s: %w", e.Seq, e.Kind, e.Stream, err)
-		}
-		return after, nil
-	}
-	return s.load(ctx, e.Stream)
-}
-
-// limiter allows n things per key and period.
-type limiter struct {
-	mu     sync.Mutex
-	n      int
-	period time.Duration
-	used   map[string][]time.Time
-}
-
-func newLimiter(n int, period time.Duration) *limiter {
-	return &limiter{n: n, period: period, used: map[string][]time.Time{}}
-}
-
-func (l *limiter) allow(key string, now time.Time) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for k, ts := range l.used {
-		for len(ts) > 0 && now.Sub(ts[0]) >= l.period {
-			ts = ts[1:]
-		}
-		if len(ts) == 0 {
-			delete(l.used, k)
-			continue
-		}
-		l.used[k] = ts
-	}
-	if len(l.used[key]) >= l.n {
-		return false
-	}
-	l.used[key] = append(l.used[key], now)
-	return true
 }

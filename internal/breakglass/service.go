@@ -10,11 +10,10 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
-	"unicode"
 	"unicode/utf8"
 
+	"github.com/breakglassd/breakglass/internal/finding"
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/record"
@@ -23,7 +22,6 @@ import (
 
 // Bounds of free text, in runes. Slack shows at most 3000 in one text object.
 const (
-	MaxReason   = 1000
 	MaxComment  = 500
 	MaxIncident = 100
 )
@@ -32,17 +30,14 @@ const (
 // it end. The lifetimes in a profile are at least a minute.
 const MinTTL = 5 * time.Second
 
-// refusalsPerMinute bounds how many refused commands of one person are recorded: the first ones are audit gold, a flood would
-// only fill the disk (I24). The rest is counted, and recorded together: see RefusedMore.
-const refusalsPerMinute = 10
-
-// Config is what New needs. Ledger and Signer are required. Binder is required as soon as a profile uses binding mode.
+// Config is what New needs. Recorder, InForce, Findings, Signer and Binder are required.
 type Config struct {
-	Ledger *ledger.Ledger
-	Policy *policy.Policy // as the file has it; nil: it is broken, and the one in force stays in force
-	Signer Signer
-	Binder Binder
-	Log    *slog.Logger
+	Recorder *record.Recorder
+	InForce  *policy.InForce // which knows what is suspended: see campaign.Open
+	Findings *finding.Book
+	Policy   *policy.Policy // as the file has it; nil: it is broken, and the one in force stays in force
+	Signer   Signer
+	Binder   Binder
 
 	// Prover, Examiner and Inventory are what is known of the clusters and authorities after the fact. Each may be nil: then
 	// revocations are not proved, sessions not examined, and certificates that nobody ordered not looked for.
@@ -61,17 +56,9 @@ type Config struct {
 	Clusters []string
 	// AcceptWeaker lets New put the policy in force whatever it adds or eases, although nobody has agreed to it.
 	AcceptWeaker bool
-	// Second is another machine's clock, which is asked before a leap of this one is believed. It may be nil.
-	Second TimeSource
-	// Wall is the machine's wall clock. Default: time.Now.
-	Wall func() time.Time
-	// AcceptClock is an operator's word that the clock is right although the ledger's last entry is later: see ClockAccepted.
-	AcceptClock bool
 	// Trouble says, in sentences, what is known to be wrong with a cluster so that a certificate for it would not be signed or not
 	// be accepted. It makes no call to another system. It may be nil.
 	Trouble func(cluster string) []string
-	// Room says why the ledger has no room for anything new, nil if it has. It may be nil.
-	Room func() error
 	// SignTimeout bounds one signing call. Default 15 s.
 	SignTimeout time.Duration
 	// BindTimeout bounds one call to a cluster. Default 5 s.
@@ -94,35 +81,27 @@ type Config struct {
 // the ledger before any effect leaves the process and returns after the append is durable. Methods are safe for concurrent
 // use. A no for the person is a *Refusal; every other error is internal. Run does everything that nobody asks for.
 type Service struct {
-	cfg      Config
-	ledger   *ledger.Ledger
-	log      *slog.Logger
-	policy   atomic.Pointer[policy.Policy]
-	inForce  sync.RWMutex // see decide and enforce
-	reload   sync.Mutex   // one policy change at a time; held over every append to the policy's stream
-	changing policy.State
-	asking   sync.Mutex // requests are opened one at a time, so that the limits per person are exact
-	refused  *limiter   // of refused commands, per person
-	tally    tally      // of refused commands that have no entry of their own
-	repeats  *limiter   // see often
-	claims   chan claimJob
-	stopped  chan struct{} // closed when Run has ended: no claim is taken any more
-	tracker  *tracker
-	findings findings
+	Recorder *record.Recorder
+	InForce  *policy.InForce
+	Findings *finding.Book
 
-	clock      timekeeper
+	cfg     Config
+	ledger  *ledger.Ledger
+	log     *slog.Logger
+	asking  sync.Mutex      // requests are opened one at a time, so that the limits per person are exact
+	repeats *record.Limiter // see often
+	claims  chan claimJob
+	stopped chan struct{} // closed when Run has ended: no claim is taken any more
+	tracker *tracker
+
 	reconciled reconciliations
-	campaigns  campaigns
 }
 
-// New puts the policy in force that the ledger says is, and then changes it to the one in cfg as SetPolicy does. What SetPolicy
+// New puts the policy in force that the ledger says is, and then changes it to the one in cfg as InForce.Set does. What that
 // would refuse does not keep the daemon from starting.
 func New(ctx context.Context, cfg Config) (*Service, error) {
-	if cfg.Ledger == nil || cfg.Signer == nil || cfg.Binder == nil {
-		return nil, errors.New("breakglass: ledger, signer and binder are required")
-	}
-	if cfg.Log == nil {
-		cfg.Log = slog.New(slog.DiscardHandler)
+	if cfg.Recorder == nil || cfg.InForce == nil || cfg.Findings == nil || cfg.Signer == nil || cfg.Binder == nil {
+		return nil, errors.New("breakglass: recorder, policy in force, findings, signer and binder are required")
 	}
 	setDefault(&cfg.SignTimeout, 15*time.Second)
 	setDefault(&cfg.BindTimeout, 5*time.Second)
@@ -131,34 +110,29 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	setDefault(&cfg.AuditGrace, 45*time.Second)
 	setDefault(&cfg.ExamineFor, time.Hour)
 	setDefault(&cfg.Reconcile, 10*time.Minute)
-	s := &Service{cfg: cfg, ledger: cfg.Ledger, log: cfg.Log, refused: newLimiter(refusalsPerMinute, time.Minute),
-		repeats: newLimiter(repeatsPerMinute, time.Minute),
-		claims:  make(chan claimJob), stopped: make(chan struct{}), tracker: newTracker(),
-		findings:   findings{open: map[string]Finding{}, settled: map[string]bool{}, rate: newLimiter(findingsPerMinute, time.Minute)},
-		reconciled: reconciliations{of: map[string]Reconciled{}}}
+	s := &Service{Recorder: cfg.Recorder, InForce: cfg.InForce, Findings: cfg.Findings, cfg: cfg, ledger: cfg.Recorder.Ledger,
+		log: cfg.Recorder.Log, repeats: record.NewLimiter(repeatsPerMinute, time.Minute), claims: make(chan claimJob),
+		stopped: make(chan struct{}), tracker: newTracker(), reconciled: reconciliations{of: map[string]Reconciled{}}}
 	for _, c := range s.cfg.Clusters {
 		if s.cfg.Inventory != nil {
 			s.reconciled.of[c] = Reconciled{} // not compared yet, which is to be seen
 		}
 	}
-	if err := s.startClock(ctx); err != nil {
-		return nil, err
-	}
-	if err := s.loadFindings(ctx); err != nil {
-		return nil, err
-	}
-	if err := s.loadCampaigns(ctx); err != nil {
-		return nil, err
-	}
-	open, err := s.tagged(ctx, tagOpen, tagTouched) // before anybody can change one of them
+	open, err := s.tagged(ctx, tagOpen, tagTouched) // before any command can change one of them
 	if err != nil {
 		return nil, fmt.Errorf("reading open requests: %w", err)
 	}
 	s.tracker.fill(open)
-	if err := s.startPolicy(ctx, cfg.Policy, cfg.AcceptWeaker); err != nil {
-		return nil, err
+	return s, s.InForce.Start(ctx, cfg.Policy, cfg.AcceptWeaker, s.policyTrouble)
+}
+
+// policyTrouble keeps the findings about the access policy.
+func (s *Service) policyTrouble(ctx context.Context, t policy.Trouble) {
+	f := finding.Opened{Key: t.Key, Check: "policy", Severity: finding.Warning, What: t.What, Next: t.Next}
+	if t.Grave {
+		f.Severity = finding.Critical
 	}
-	return s, nil
+	s.Findings.FindIf(ctx, t.Is, f, t.Over)
 }
 
 func setDefault(d *time.Duration, v time.Duration) {
@@ -168,7 +142,7 @@ func setDefault(d *time.Duration, v time.Duration) {
 }
 
 // Policy is the access policy in force now. It is immutable.
-func (s *Service) Policy() *policy.Policy { return s.policy.Load() }
+func (s *Service) Policy() *policy.Policy { return s.InForce.Policy() }
 
 // Trouble says what would keep a grant from being of use just now: requester and approvers are told before approvers are woken. Only
 // what still needs a certificate has any.
@@ -179,25 +153,8 @@ func (s *Service) Trouble(r *Request) []string {
 	return s.cfg.Trouble(r.Ask.Cluster)
 }
 
-// now is the time for one operation: never earlier than the last ledger entry, so that a clock set back revives nothing (I19).
-func (s *Service) now() time.Time {
-	now, _ := s.clock.look()
-	if last := s.ledger.LastTime(); last.After(now) {
-		return last
-	}
-	return now
-}
-
-// clockBack refuses to give anything while the clock is behind the ledger: deadlines do not pass then.
-func (s *Service) clockBack() error {
-	now, _ := s.clock.look()
-	if behind := s.ledger.LastTime().Sub(now); behind > MaxSkew {
-		return record.Refuse(record.ClassUnavailable, "clock", "tell an operator: the clock has to be set or, if it is right, accepted (serve "+
-			"--accept-clock); revoking and denying work",
-			"the daemon's clock is %s behind its last ledger entry", text.Span(behind.Truncate(time.Second)))
-	}
-	return nil
-}
+// now is the time for one operation: see [record.Recorder.Now].
+func (s *Service) now() time.Time { return s.Recorder.Now() }
 
 // repeatsPerMinute bounds what one person can do to one request again and again without changing anything for good: handing out
 // its certificate, taking an approval back. Each is an entry that every later command on the request has to read.
@@ -205,7 +162,7 @@ const repeatsPerMinute = 10
 
 // often refuses what has been repeated too many times just now.
 func (s *Service) often(key string) error {
-	if s.repeats.allow(key, time.Now()) {
+	if s.repeats.Allow(key, time.Now()) {
 		return nil
 	}
 	return record.Refuse(record.ClassLimited, "limit/repeat", "wait a minute", "you have done this %d times within a minute", repeatsPerMinute)
@@ -233,7 +190,7 @@ func (s *Service) CheckAsk(_ context.Context, a record.Actor, ask Ask) (Requeste
 
 // decideAsk is the pure rule for opening a request.
 func decideAsk(p *policy.Policy, a record.Actor, ask Ask, now time.Time) (Requested, error) {
-	if err := known(p, a); err != nil {
+	if err := p.CheckKnown(a); err != nil {
 		return Requested{}, err
 	}
 	prof, ok := p.Profile(ask.Profile)
@@ -271,17 +228,17 @@ func decideAsk(p *policy.Policy, a record.Actor, ask Ask, now time.Time) (Reques
 	case n < prof.ReasonMin:
 		bad.Add("policy/reason", "say what is broken, for the people who must approve it", "the reason has %d characters, %s wants at least %d",
 			n, prof.ID, prof.ReasonMin)
-	case n > MaxReason:
-		bad.Add("policy/reason", "", "the reason has %d characters, at most %d fit", n, MaxReason)
+	case n > record.MaxReason:
+		bad.Add("policy/reason", "", "the reason has %d characters, at most %d fit", n, record.MaxReason)
 	}
-	if t := badText(ask.Reason); t != "" {
+	if t := record.BadText(ask.Reason); t != "" {
 		bad.Add("policy/reason", "", "the reason %s", t)
 	}
 	ask.Incident = strings.TrimSpace(ask.Incident)
 	switch {
 	case ask.Incident == "" && prof.Incident.Required:
 		bad.Add("policy/incident", "name one that matches "+patternOf(prof), "%s needs an incident", prof.ID)
-	case ask.Incident != "" && (utf8.RuneCountInString(ask.Incident) > MaxIncident || badLine(ask.Incident)):
+	case ask.Incident != "" && (utf8.RuneCountInString(ask.Incident) > MaxIncident || record.BadLine(ask.Incident)):
 		bad.Add("policy/incident", "", "the incident is not a short line of text")
 	case ask.Incident != "" && prof.Incident.Pattern != nil && !prof.Incident.Pattern.MatchString(ask.Incident):
 		bad.Add("policy/incident", "name one that matches "+patternOf(prof), "%q is not an incident", ask.Incident)
@@ -312,14 +269,13 @@ func (s *Service) Request(ctx context.Context, a record.Actor, ask Ask) (*Reques
 		if errors.Is(err, ledger.ErrConflict) { // the hour has passed, or the id is taken: the next one is not
 			continue
 		}
-		return r, s.recordRefusal(ctx, a, "request", RefusalStream, err)
+		return r, s.Recorder.Refused(ctx, a, "request", record.RefusalStream, err)
 	}
 }
 
 // openRequest decides and records one request by the policy in force.
 func (s *Service) openRequest(ctx context.Context, a record.Actor, ask Ask) (*Request, error) {
-	s.inForce.RLock()
-	defer s.inForce.RUnlock()
+	defer s.InForce.Hold()()
 	p, now := s.Policy(), s.now()
 	ev, err := decideAsk(p, a, ask, now)
 	if err == nil {
@@ -329,7 +285,7 @@ func (s *Service) openRequest(ctx context.Context, a record.Actor, ask Ask) (*Re
 		ev = s.withAftercare(p, ev, now)
 	}
 	if err == nil {
-		err = s.CannotTake()
+		err = s.Recorder.CannotTake()
 	}
 	if err != nil {
 		return nil, err
@@ -379,9 +335,9 @@ func (s *Service) Approve(ctx context.Context, a record.Actor, id string, c Cons
 	return s.command(ctx, a, "approve", id, func(p *policy.Policy, r *Request, now time.Time) (record.Event, map[string]string, error) {
 		ev, err := decideApprove(p, r, a, c, now)
 		if err == nil && ev != nil {
-			err = s.CannotTake()
+			err = s.Recorder.CannotTake()
 		}
-		return ev, optional("comment", c.Comment), err
+		return ev, record.Optional("comment", c.Comment), err
 	})
 }
 
@@ -417,7 +373,7 @@ func decideApprove(p *policy.Policy, r *Request, a record.Actor, c Consent, now 
 	if err := stillOpen(r, now); err != nil {
 		return nil, err
 	}
-	if utf8.RuneCountInString(c.Comment) > MaxComment || badLine(c.Comment) {
+	if utf8.RuneCountInString(c.Comment) > MaxComment || record.BadLine(c.Comment) {
 		return nil, record.Refuse(record.ClassInvalid, "comment", "", "the comment is longer than %d characters or has control characters",
 			MaxComment)
 	}
@@ -469,7 +425,7 @@ func (s *Service) Deny(ctx context.Context, a record.Actor, id, reason string) (
 		if err := stillOpen(r, now); err != nil {
 			return nil, nil, err
 		}
-		if err := needReason(reason); err != nil {
+		if err := record.NeedReason(reason); err != nil {
 			return nil, nil, err
 		}
 		return Denied{By: a}, map[string]string{"reason": strings.TrimSpace(reason)}, nil
@@ -491,11 +447,11 @@ func (s *Service) Withdraw(ctx context.Context, a record.Actor, id, reason strin
 			return nil, nil, err
 		}
 		if reason != "" {
-			if err := needReason(reason); err != nil {
+			if err := record.NeedReason(reason); err != nil {
 				return nil, nil, err
 			}
 		}
-		return Withdrawn{By: a}, optional("reason", reason), nil
+		return Withdrawn{By: a}, record.Optional("reason", reason), nil
 	})
 }
 
@@ -505,8 +461,8 @@ type decision func(p *policy.Policy, r *Request, now time.Time) (record.Event, m
 // command is the one way in which a person's word on an existing request becomes a fact: load, decide, append; a lost race
 // loads and decides again; a refusal is recorded.
 func (s *Service) command(ctx context.Context, a record.Actor, name, id string, decide decision) (*Request, error) {
-	if err := known(s.Policy(), a); err != nil {
-		return nil, s.recordRefusal(ctx, a, name, RefusalStream, err)
+	if err := s.Policy().CheckKnown(a); err != nil {
+		return nil, s.Recorder.Refused(ctx, a, name, record.RefusalStream, err)
 	}
 	full, err := s.Resolve(ctx, id)
 	if err != nil {
@@ -520,7 +476,7 @@ func (s *Service) command(ctx context.Context, a record.Actor, name, id string, 
 		case r == nil: // there is no such request: a refusal must not begin its stream
 			return nil, err
 		}
-		return r, s.recordRefusal(ctx, a, name, r.ID, err)
+		return r, s.Recorder.Refused(ctx, a, name, r.ID, err)
 	}
 }
 
@@ -529,11 +485,10 @@ func (s *Service) command(ctx context.Context, a record.Actor, name, id string, 
 // if it could not be read. read, when not nil, is the request as it was read a moment ago: an event that follows from it is
 // recorded if the request has not moved on, and everything else is decided on the request as it is now.
 func (s *Service) decide(ctx context.Context, a record.Actor, id string, read *Request, decide decision) (*Request, error) {
-	s.inForce.RLock()
-	defer s.inForce.RUnlock()
+	defer s.InForce.Hold()()
 	take := func(r *Request) (after *Request, recorded bool, err error) {
 		p, now := s.Policy(), s.now()
-		if err := known(p, a); err != nil {
+		if err := p.CheckKnown(a); err != nil {
 			return r, false, err
 		}
 		ev, texts, err := decide(p, r, now)
@@ -597,37 +552,9 @@ func (s *Service) append(ctx context.Context, r *Request, before time.Time, text
 	return done, nil
 }
 
-// recordRefusal writes down that somebody tried what they may not, and returns the refusal. Internal errors pass unchanged.
-func (s *Service) recordRefusal(ctx context.Context, a record.Actor, command, stream string, err error) error {
-	r, ok := record.AsRefusal(err)
-	if !ok || r.Class == record.ClassUnavailable {
-		return err
-	}
-	who := a.Person
-	if who == "" {
-		who = "unknown"
-	}
-	if !s.refused.allow(who, time.Now()) || s.roomLeft() != nil {
-		s.tally.add(a, command, r.Code, s.now())
-		s.log.Warn("refused, to be recorded with others: too many, or no room", slog.String("person", a.Person), slog.String("command", command),
-			slog.String("code", r.Code))
-		return err
-	}
-	ev := Refused{By: a, Command: command, Code: r.Code}
-	// Whoever hangs up is recorded all the same.
-	if _, aerr := s.ledger.Append(context.WithoutCancel(ctx), s.now(), stream, ledger.AnyVersion, nil, record.Draft(ev, nil)); aerr != nil {
-		s.tally.add(a, command, r.Code, s.now())
-		s.log.Error("a refused command could not be recorded, and will be with others", slog.String("person", a.Person),
-			slog.String("command", command),
-			slog.String("code", r.Code), slog.Any("error", aerr))
-		return err
-	}
-	return err
-}
-
 // RecordStranger records that somebody who is in nobody's entry tried a command, for adapters that cannot name a person.
 func (s *Service) RecordStranger(ctx context.Context, a record.Actor, command string) error {
-	return s.recordRefusal(ctx, a, command, RefusalStream, known(s.Policy(), a))
+	return s.Recorder.Refused(ctx, a, command, record.RefusalStream, s.Policy().CheckKnown(a))
 }
 
 // Get returns one request by id or unique prefix of an open or recent one.
@@ -815,22 +742,6 @@ func (s *Service) waitOnce(ctx context.Context, id string, rev int64, was State)
 	return nil, true, nil
 }
 
-// known refuses actors whom the policy does not name, or whose account or key it does not name as theirs any more.
-func known(p *policy.Policy, a record.Actor) error {
-	if _, ok := p.Person(a.Person); a.Person == "" || !ok || !p.Owns(a) {
-		switch {
-		case a.Slack != nil:
-			return record.Refuse(record.ClassDenied, "unknown-person", "ask for an entry with slack user "+a.Slack.User+" of team "+a.Slack.Team,
-				"your Slack account is not in the access policy")
-		case a.Key != "":
-			return record.Refuse(record.ClassDenied, "unknown-person", "ask for an entry with your public key",
-				"SSH key %s is not in the access policy", a.Key)
-		}
-		return record.Refuse(record.ClassDenied, "unknown-person", "", "you are not in the access policy")
-	}
-	return nil
-}
-
 // stillOpen refuses commands that come after the end.
 func stillOpen(r *Request, now time.Time) error {
 	switch st := r.State(now); st {
@@ -848,43 +759,11 @@ func stillOpen(r *Request, now time.Time) error {
 	panic("unknown state")
 }
 
-func needReason(reason string) error {
-	n := utf8.RuneCountInString(strings.TrimSpace(reason))
-	if n < 3 || n > MaxReason || badText(reason) != "" {
-		return record.Refuse(record.ClassInvalid, "reason", "say why in a few words", "a reason of 3 to %d characters is needed", MaxReason)
-	}
-	return nil
-}
-
-// badLine reports whether a text is unfit for a field of one line: a line break in it would begin a line of its own on the screens of
-// those who decide.
-func badLine(s string) bool { return badText(s) != "" || strings.ContainsAny(s, "\n\r\t") }
-
-// badText says what makes a text unfit for a ledger and a screen; newlines and tabs are fine.
-func badText(s string) string {
-	if !utf8.ValidString(s) {
-		return "is not valid UTF-8"
-	}
-	for _, r := range s {
-		if r != '\n' && r != '\t' && r != '\r' && !unicode.IsPrint(r) && !unicode.Is(unicode.Zs, r) {
-			return fmt.Sprintf("has the control or invisible character %U", r)
-		}
-	}
-	return ""
-}
-
 func mustProfile(p *policy.Policy, r *Request) *policy.Profile {
 	if prof, ok := p.Profile(r.Ask.Profile); ok {
 		return prof
 	}
 	return &policy.Profile{}
-}
-
-func optional(name, text string) map[string]string {
-	if text = strings.TrimSpace(text); text == "" {
-		return nil
-	}
-	return map[string]string{name: text}
 }
 
 func orDone(missing []string) []string {
@@ -901,16 +780,13 @@ func patternOf(p *policy.Profile) string {
 	return p.Incident.Pattern.String()
 }
 
-// idAlphabet is Crockford's base 32 in lower case: no i, l, o, u, so that ids survive being read aloud.
-const idAlphabet = "0123456789abcdefghjkmnpqrstvwxyz"
-
 // newID makes a request id: bg-, six random characters (30 bits) and a check character. It is a name, not a secret.
 func newID() string {
 	var b [6]byte
 	rand.Read(b[:])
 	c := make([]byte, 6)
 	for i, x := range b {
-		c[i] = idAlphabet[x&31]
+		c[i] = record.IDAlphabet[x&31]
 	}
 	return "bg-" + string(c[:4]) + "-" + string(c[4:]) + string(idCheck(c))
 }
@@ -919,9 +795,9 @@ func newID() string {
 func idCheck(c []byte) byte {
 	sum := 0
 	for i, x := range c {
-		sum += (2*i + 3) * strings.IndexByte(idAlphabet, x)
+		sum += (2*i + 3) * strings.IndexByte(record.IDAlphabet, x)
 	}
-	return idAlphabet[sum%31]
+	return record.IDAlphabet[sum%31]
 }
 
 // ValidID reports whether a text is a request id in its one form, with the right check character.
@@ -931,7 +807,7 @@ func ValidID(id string) bool {
 	}
 	c := []byte(id[3:7] + id[8:])
 	for _, x := range c {
-		if strings.IndexByte(idAlphabet, x) < 0 {
+		if strings.IndexByte(record.IDAlphabet, x) < 0 {
 			return false
 		}
 	}

@@ -24,47 +24,29 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/breakglassd/breakglass/internal/announce"
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/finding"
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/record"
+	"github.com/breakglassd/breakglass/internal/verify"
 )
 
 var (
-	byKey   = bgtest.ByKey
-	bySlack = bgtest.BySlack
+	byKey       = bgtest.ByKey
+	bySlack     = bgtest.BySlack
+	bubbleWith  = bgtest.Bubble
+	wantRefusal = bgtest.WantRefusal
+	wantState   = bgtest.WantState
+	must        = bgtest.Must
 )
 
 // bubble runs a test of a whole system on fake time.
 func bubble(t *testing.T, f func(t *testing.T, s *bgtest.System)) {
 	t.Helper()
 	bubbleWith(t, bgtest.Options{}, f)
-}
-
-func bubbleWith(t *testing.T, o bgtest.Options, f func(t *testing.T, s *bgtest.System)) {
-	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
-		s := bgtest.New(t, o)
-		f(t, s)
-		s.Check()
-	})
-}
-
-// wantRefusal fails unless err is a Refusal whose code begins with code.
-func wantRefusal(t *testing.T, err error, code string) {
-	t.Helper()
-	r, ok := record.AsRefusal(err)
-	if !ok || !strings.HasPrefix(r.Code, code) {
-		t.Errorf("got error %v, want a refusal %s", err, code)
-	}
-}
-
-func wantState(t *testing.T, r *breakglass.Request, want breakglass.State) {
-	t.Helper()
-	if got := r.State(time.Now()); got != want {
-		t.Errorf("request is %s, want %s", got, want)
-	}
 }
 
 func TestTwoApprovalsGiveOneCertificateThatEnds(t *testing.T) {
@@ -396,7 +378,7 @@ func TestRefusalsAreRecordedWithinBounds(t *testing.T) {
 func TestRefusalsWithoutAnEntryOfTheirOwnAreRecordedTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var full atomic.Bool
-		s := bgtest.New(t, bgtest.Options{Config: func(c *breakglass.Config) {
+		s := bgtest.New(t, bgtest.Options{Config: func(c *bgtest.Config) {
 			c.Room = func() error {
 				if full.Load() {
 					return errors.New("the disk is full")
@@ -405,17 +387,17 @@ func TestRefusalsWithoutAnEntryOfTheirOwnAreRecordedTogether(t *testing.T) {
 			}
 		}})
 		defer s.Stop()
-		together := func() (found []breakglass.RefusedMore) {
+		together := func() (found []record.RefusedMore) {
 			entries, err := s.Ledger.Entries(t.Context(), 0, 1000)
 			if err != nil {
 				t.Fatal(err)
 			}
 			for _, e := range entries {
-				ev, err := breakglass.Decode(e)
+				ev, err := verify.Decode(e)
 				if err != nil {
 					t.Fatal(err)
 				}
-				if more, ok := ev.(breakglass.RefusedMore); ok {
+				if more, ok := ev.(record.RefusedMore); ok {
 					found = append(found, more)
 				}
 			}
@@ -437,7 +419,7 @@ func TestRefusalsWithoutAnEntryOfTheirOwnAreRecordedTogether(t *testing.T) {
 		}
 		full.Store(false)
 		time.Sleep(61 * time.Second)
-		want := []breakglass.RefusedCount{{Who: "SHA256:noise", Command: "sign-in", Code: "unknown-person", N: 30},
+		want := []record.RefusedCount{{Who: "SHA256:noise", Command: "sign-in", Code: "unknown-person", N: 30},
 			{Who: "SHA256:THE-ONE-THAT-MATTERS", Command: "sign-in", Code: "unknown-person", N: 1}}
 		if got := together(); len(got) != 1 || !slices.Equal(got[0].Refused, want) || got[0].More != 0 || got[0].Until.Before(got[0].From) {
 			t.Fatalf("after there was room: %+v, want one entry with %+v", got, want)
@@ -451,7 +433,7 @@ func TestRefusalsWithoutAnEntryOfTheirOwnAreRecordedTogether(t *testing.T) {
 		}
 		time.Sleep(61 * time.Second)
 		got := together()
-		if len(got) != 2 || len(got[1].Refused) != 50 || got[1].Total() != 90 || s.Service.RefusedTogether() != 121 {
+		if len(got) != 2 || len(got[1].Refused) != 50 || got[1].Total() != 90 || s.Service.Recorder.RefusedTogether() != 121 {
 			t.Errorf("after a flood of names: %+v", got)
 		}
 		if n := s.Ledger.Size() - size; n > 30 {
@@ -825,7 +807,7 @@ func TestClockThatGoesBackRevivesNothing(t *testing.T) {
 		}
 		// The clock was ahead for a moment: the ledger has seen a later time than the one that it is now.
 		ahead := time.Now().Add(35 * time.Minute)
-		if _, err := s.Ledger.Append(t.Context(), ahead, breakglass.DaemonStream, ledger.AnyVersion, nil,
+		if _, err := s.Ledger.Append(t.Context(), ahead, record.DaemonStream, ledger.AnyVersion, nil,
 			ledger.Draft{Kind: "heartbeat/v1", Body: []byte(`{"version":""}`)}); err != nil {
 			t.Fatal(err)
 		}
@@ -946,7 +928,7 @@ func TestPolicyThatGotStricterStopsTheClaim(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if changes, err := s.Service.SetPolicy(t.Context(), p); err != nil || len(changes) == 0 {
+				if changes, err := s.Service.InForce.Set(t.Context(), p); err != nil || len(changes) == 0 {
 					t.Fatalf("loading it: changes %v (%v)", changes, err)
 				}
 				_, csr := bgtest.NewCSR()
@@ -967,28 +949,29 @@ func TestWeakerPolicyNeedsAnOperatorsWord(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = s.Service.SetPolicy(t.Context(), p)
+		_, err = s.Service.InForce.Set(t.Context(), p)
 		wantRefusal(t, err, "policy/weaker")
 		if s.Service.Policy().Digest == p.Digest {
 			t.Error("the weaker policy is in force")
 		}
 		// A daemon that is started with it comes up with the one that is in force, and says so.
-		again, err := breakglass.New(t.Context(), breakglass.Config{Ledger: s.Ledger, Policy: p, Signer: s.CA, Binder: s.Cluster})
+		again, _, err := bgtest.Open(t.Context(), bgtest.Config{Record: bgtest.Record{Ledger: s.Ledger},
+			Domain: bgtest.Domain{Policy: p, Signer: s.CA, Binder: s.Cluster}})
 		if err != nil || again.Policy().Digest == p.Digest {
 			t.Fatalf("started with a weaker policy: %v", err)
 		}
-		if !slices.ContainsFunc(again.Findings(), func(f breakglass.Finding) bool { return f.Key == "policy-on-disk" }) {
-			t.Errorf("findings %+v, want one about the file", again.Findings())
+		if !slices.ContainsFunc(again.Findings.Open(), func(f finding.Finding) bool { return f.Key == "policy-on-disk" }) {
+			t.Errorf("findings %+v, want one about the file", again.Findings.Open())
 		}
-		if _, err = breakglass.New(t.Context(), breakglass.Config{Ledger: s.Ledger, Policy: p, Signer: s.CA, Binder: s.Cluster,
-			AcceptWeaker: true}); err != nil {
+		if _, _, err = bgtest.Open(t.Context(), bgtest.Config{Record: bgtest.Record{Ledger: s.Ledger},
+			Domain: bgtest.Domain{Policy: p, Signer: s.CA, Binder: s.Cluster, AcceptWeaker: true}}); err != nil {
 			t.Fatal(err)
 		}
-		entries, err := s.Ledger.Stream(t.Context(), breakglass.PolicyStream)
+		entries, err := s.Ledger.Stream(t.Context(), policy.Stream)
 		if err != nil {
 			t.Fatal(err)
 		}
-		ev, err := breakglass.Decode(entries[len(entries)-1])
+		ev, err := verify.Decode(entries[len(entries)-1])
 		if loaded, ok := ev.(policy.Loaded); err != nil || !ok || !loaded.Weaker || len(loaded.Changes) == 0 {
 			t.Errorf("recorded %+v (%v), want the weaker policy with its changes", ev, err)
 		}
@@ -1002,7 +985,7 @@ func TestProfileThatComesBackWeakerIsSeen(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, err = s.Service.SetPolicy(t.Context(), p)
+			_, err = s.Service.InForce.Set(t.Context(), p)
 			return err
 		}
 		without := strings.Replace(bgtest.Policy(), "- id: admin", "- id: other", 1)
@@ -1024,7 +1007,7 @@ func TestMoreTeamsToApproveIsWeaker(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = s.Service.SetPolicy(t.Context(), p)
+		_, err = s.Service.InForce.Set(t.Context(), p)
 		wantRefusal(t, err, "policy/weaker")
 	})
 }
@@ -1032,11 +1015,11 @@ func TestMoreTeamsToApproveIsWeaker(t *testing.T) {
 func TestPolicyChangedWhileTheDaemonWasDownIsRecordedInWords(t *testing.T) {
 	bubble(t, func(t *testing.T, s *bgtest.System) {
 		s.RestartWith(strings.Replace(bgtest.Policy(), "members: [carol, erin]", "members: [carol, erin, mallory]", 1))
-		entries, err := s.Ledger.Stream(t.Context(), breakglass.PolicyStream)
+		entries, err := s.Ledger.Stream(t.Context(), policy.Stream)
 		if err != nil {
 			t.Fatal(err)
 		}
-		ev, err := breakglass.Decode(entries[len(entries)-1])
+		ev, err := verify.Decode(entries[len(entries)-1])
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -1100,7 +1083,7 @@ func TestUnknownWriteEndsTheProcessAndTheDiskDecides(t *testing.T) {
 func TestMessengerThatFailsLosesNothing(t *testing.T) {
 	bubble(t, func(t *testing.T, s *bgtest.System) {
 		fail := 5
-		s.Told.OnTell(func(breakglass.Notice) error {
+		s.Told.OnTell(func(announce.Notice) error {
 			if fail--; fail >= 0 {
 				return errors.New("slack is down")
 			}

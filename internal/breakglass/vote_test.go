@@ -18,9 +18,11 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/finding"
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/record"
+	"github.com/breakglassd/breakglass/internal/verify"
 )
 
 // slowCheck is a signer whose Check waits: in says that it has begun, out lets it end.
@@ -48,7 +50,7 @@ func TestAClaimUnderWayGoesByThePolicyInForce(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			hold := &slowCheck{in: make(chan struct{}), out: make(chan struct{})}
-			s := bgtest.New(t, bgtest.Options{Config: func(c *breakglass.Config) { hold.Signer = c.Signer; c.Signer = hold }})
+			s := bgtest.New(t, bgtest.Options{Config: func(c *bgtest.Config) { hold.Signer = c.Signer; c.Signer = hold }})
 			r := s.Grant("alice", "group")
 			_, csr := bgtest.NewCSR()
 			done := make(chan error, 1)
@@ -58,7 +60,7 @@ func TestAClaimUnderWayGoesByThePolicyInForce(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := s.Service.SetPolicy(t.Context(), p); err != nil {
+			if _, err := s.Service.InForce.Set(t.Context(), p); err != nil {
 				t.Fatal(err)
 			}
 			close(hold.out)
@@ -106,7 +108,7 @@ func TestATakenBackApprovalIsNotReplayed(t *testing.T) {
 			{By: byKey("bob"), Digest: r.Digest, TakenBack: 1, Signature: old.Signature, PublicKey: publicKey("bob")},
 		} {
 			last.Body = body(t, again)
-			if got := audit(entries); len(got) == 0 {
+			if got := bgtest.Audit(entries); len(got) == 0 {
 				t.Errorf("nothing is wrong with a signature that counts twice (%d)", again.TakenBack)
 			}
 		}
@@ -128,7 +130,7 @@ func TestApprovalsOfEarlierReleases(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.Check()
-		report, err := breakglass.Audit(t.Context(), s.Ledger)
+		report, err := verify.Audit(t.Context(), s.Ledger)
 		if err != nil || report.Repeated != 1 {
 			t.Errorf("%d approvals could be replays (%v), want 1", report.Repeated, err)
 		}
@@ -142,10 +144,10 @@ func TestApprovalsOfEarlierReleases(t *testing.T) {
 		late.Seq, late.StreamSeq, late.Kind, late.Body = late.Seq+1, late.StreamSeq+1, back.Kind, back.Body
 		entries = append(entries, late)
 		late.Seq, late.StreamSeq, late.Kind, late.Body = late.Seq+1, late.StreamSeq+1, "approved/v1", v1("bob").Body
-		if got := audit(entries); len(got) != 0 {
+		if got := bgtest.Audit(entries); len(got) != 0 {
 			t.Fatalf("the ledger itself: %q", got)
 		}
-		if got := audit(append(entries, late)); len(got) == 0 {
+		if got := bgtest.Audit(append(entries, late)); len(got) == 0 {
 			t.Error("nothing is wrong with an old approval after a new one")
 		}
 	})
@@ -235,7 +237,7 @@ func TestARestoredLedgerSignsNoSecondCertificate(t *testing.T) {
 	if s.CA.Calls() != 1 || s.Cluster.Has(r.ID) {
 		t.Errorf("%d signing calls, bound %t", s.CA.Calls(), s.Cluster.Has(r.ID))
 	}
-	if found := s.Service.Findings(); len(found) != 1 || !strings.HasPrefix(found[0].Key, "unknown-certificate/c1/") {
+	if found := s.Service.Findings.Open(); len(found) != 1 || !strings.HasPrefix(found[0].Key, "unknown-certificate/c1/") {
 		t.Errorf("findings: %+v", found)
 	}
 }
@@ -248,7 +250,7 @@ func (silentFind) Find(context.Context, string, string) ([]*x509.Certificate, er
 }
 
 func TestNothingIsSignedWhileItCannotBeToldWhatWas(t *testing.T) {
-	s := bgtest.New(t, bgtest.Options{Config: func(c *breakglass.Config) { c.Signer = silentFind{c.Signer} }})
+	s := bgtest.New(t, bgtest.Options{Config: func(c *bgtest.Config) { c.Signer = silentFind{c.Signer} }})
 	r := s.Grant("alice", "group")
 	_, csr := bgtest.NewCSR()
 	_, err := s.Claim("alice", r.ID, csr)
@@ -342,7 +344,7 @@ func TestAPassingNoIsBoundedAndEndsWithTheApproval(t *testing.T) {
 func TestATwinSignedDuringAClaimIsFound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		signed := &inventory{}
-		s := bgtest.New(t, bgtest.Options{Config: func(c *breakglass.Config) { c.Inventory, c.Reconcile = signed, time.Minute }})
+		s := bgtest.New(t, bgtest.Options{Config: func(c *bgtest.Config) { c.Inventory, c.Reconcile = signed, time.Minute }})
 		signed.ca.Store(s.CA)
 		r := s.Grant("alice", "group")
 		s.CA.OnSign = func(o breakglass.Order) (bool, error) {
@@ -363,8 +365,8 @@ func TestATwinSignedDuringAClaimIsFound(t *testing.T) {
 		if bytes.Equal(twin.Raw, d.Certificate) {
 			t.Fatal("the twin was delivered")
 		}
-		want := breakglass.ShadowKey("c1", breakglass.Fingerprint(twin.Raw))
-		if found := s.Service.Findings(); len(found) != 1 || found[0].Key != want {
+		want := finding.ShadowKey("c1", breakglass.Fingerprint(twin.Raw))
+		if found := s.Service.Findings.Open(); len(found) != 1 || found[0].Key != want {
 			t.Errorf("findings: %+v, want %s", found, want)
 		}
 	})

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/finding"
 	"github.com/breakglassd/breakglass/internal/record"
 	"github.com/breakglassd/breakglass/internal/rotation"
 	"github.com/breakglassd/breakglass/internal/text"
@@ -250,24 +251,25 @@ func (c *Checks) people(ctx context.Context, clusterID string, canary rotation.P
 	}
 	cl, ok := c.cfg.Service.Policy().Cluster(clusterID)
 	if !ok {
-		return c.cfg.Service.Settle(ctx, checkPeople, clusterID, true, nil)
+		return c.cfg.Service.Findings.ReportAll(ctx, checkPeople, clusterID, true, nil)
 	}
-	find := func(what string) []breakglass.FindingOpened {
-		return []breakglass.FindingOpened{{Key: checkPeople + "/" + clusterID, Check: checkPeople, Cluster: clusterID,
-			Severity: breakglass.SeverityCritical, What: what,
+	find := func(what string) []finding.Opened {
+		return []finding.Opened{{Key: checkPeople + "/" + clusterID, Check: checkPeople, Cluster: clusterID,
+			Severity: finding.Critical, What: what,
 			Next: "breakglassd doctor tries the address again, and `breakglass ca check` shows it a canary"}}
 	}
 	switch canary.Arrives {
 	case rotation.Yes:
-		return c.cfg.Service.Settle(ctx, checkPeople, clusterID, true, nil)
+		return c.cfg.Service.Findings.ReportAll(ctx, checkPeople, clusterID, true, nil)
 	case rotation.No:
-		return c.cfg.Service.Settle(ctx, checkPeople, clusterID, true, find("the address that people get, "+cl.Server+", does not let our "+
+		return c.cfg.Service.Findings.ReportAll(ctx, checkPeople, clusterID, true, find("the address that people get, "+cl.Server+
+			", does not let our "+
 			"certificates through: a canary was shown there, and "+canary.Why+". "+ThroughToAPIServers))
 	case rotation.CannotTell:
 	}
 	at, err := c.cfg.Names(ctx, clusterID, cl.Server)
 	if err == nil && at.Wrong != "" {
-		return c.cfg.Service.Settle(ctx, checkPeople, clusterID, true, find(WrongAtPeoplesAddress(cl.Server, at.Wrong)))
+		return c.cfg.Service.Findings.ReportAll(ctx, checkPeople, clusterID, true, find(WrongAtPeoplesAddress(cl.Server, at.Wrong)))
 	}
 	if err != nil || at.Err != nil {
 		c.cfg.Log.WarnContext(ctx, "the address that people get could not be tried", slog.String("cluster", clusterID),
@@ -275,7 +277,7 @@ func (c *Checks) people(ctx context.Context, clusterID string, canary rotation.P
 		return nil
 	}
 	if !at.Names {
-		return c.cfg.Service.Settle(ctx, checkPeople, clusterID, true, find(NotAtPeoplesAddress(cl.Server)))
+		return c.cfg.Service.Findings.ReportAll(ctx, checkPeople, clusterID, true, find(NotAtPeoplesAddress(cl.Server)))
 	}
 	return nil
 }
@@ -286,9 +288,9 @@ func (c *Checks) record(ctx context.Context, r rotation.Report, by *record.Actor
 	if err != nil {
 		return fmt.Errorf("writing the report on the CAs of %s: %w", r.Cluster, err)
 	}
-	run := breakglass.CheckRun{Check: CheckCA, Cluster: r.Cluster, By: by, Due: due, OK: r.OK, Verdict: string(r.Phase) + ": " + r.Why,
+	run := finding.CheckRun{Check: CheckCA, Cluster: r.Cluster, By: by, Due: due, OK: r.OK, Verdict: string(r.Phase) + ": " + r.Why,
 		Digest: text.SHA256(body)}
-	var open []breakglass.FindingOpened
+	var open []finding.Opened
 	for _, f := range r.Findings {
 		if f.Severity == rotation.Info {
 			continue
@@ -297,13 +299,14 @@ func (c *Checks) record(ctx context.Context, r rotation.Report, by *record.Actor
 		if f.Where != "" {
 			what += " (" + f.Where + ")"
 		}
-		x := breakglass.FindingOpened{Key: CheckCA + "/" + r.Cluster + "/" + f.Key, Check: CheckCA, Cluster: r.Cluster,
-			Severity: breakglass.Severity(f.Severity), What: what, Next: f.Next}
+		x := finding.Opened{Key: CheckCA + "/" + r.Cluster + "/" + f.Key, Check: CheckCA, Cluster: r.Cluster,
+			Severity: finding.Severity(f.Severity), What: what, Next: f.Next}
 		open = append(open, x)
 		run.Findings = append(run.Findings, x.Key)
 	}
-	return errors.Join(c.cfg.Service.RecordCheck(ctx, run), c.noteSwitch(ctx, r), c.cfg.Service.Settle(ctx, CheckCA, r.Cluster, r.Complete,
-		open))
+	return errors.Join(c.cfg.Service.Findings.RecordCheck(ctx, run), c.noteSwitch(ctx, r),
+		c.cfg.Service.Findings.ReportAll(ctx, CheckCA, r.Cluster, r.Complete,
+			open))
 }
 
 // now checks one cluster for a caller that waits. It answers with the report also if not all of it could be recorded, such as too many

@@ -22,6 +22,7 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/finding"
 	"github.com/breakglassd/breakglass/internal/record"
 	"github.com/breakglassd/breakglass/internal/rotation"
 )
@@ -118,7 +119,7 @@ func (w *caWorld) start(more ...Cluster) {
 // runs is how many checks are on record.
 func (w *caWorld) runs(t *testing.T) int {
 	t.Helper()
-	entries, err := w.sys.Ledger.Stream(context.Background(), breakglass.CheckStream)
+	entries, err := w.sys.Ledger.Stream(context.Background(), finding.CheckStream)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +169,7 @@ func TestAStoppedCheckIsNotRecorded(t *testing.T) {
 		"c1 was stopped before its end") {
 		t.Errorf("the job says %v", err)
 	}
-	if n, open := w.runs(t), w.sys.Service.Findings(); n != 0 || len(open) != 0 || len(w.last) != 0 {
+	if n, open := w.runs(t), w.sys.Service.Findings.Open(); n != 0 || len(open) != 0 || len(w.last) != 0 {
 		t.Errorf("%d runs on record, findings %+v, last %+v", n, open, w.last)
 	}
 	// The check's own time is another thing: what did not answer in it did not answer.
@@ -176,7 +177,7 @@ func TestAStoppedCheckIsNotRecorded(t *testing.T) {
 	if err := w.Job(t.Context(), time.Now()); err != nil {
 		t.Error(err)
 	}
-	if n, open := w.runs(t), w.sys.Service.Findings(); n != 1 || len(open) < 3 {
+	if n, open := w.runs(t), w.sys.Service.Findings.Open(); n != 1 || len(open) < 3 {
 		t.Errorf("%d runs on record, findings %+v", n, open)
 	}
 }
@@ -224,7 +225,7 @@ func TestTooManyFindingsDoNotHideTheReport(t *testing.T) {
 	if !strings.Contains(w.logs.String(), "too many findings") || !strings.Contains(w.logs.String(), "c1") {
 		t.Errorf("the log says nothing of it: %s", w.logs.String())
 	}
-	if err := w.Job(t.Context(), time.Now()); !errors.Is(err, breakglass.ErrTooManyFindings) {
+	if err := w.Job(t.Context(), time.Now()); !errors.Is(err, finding.ErrTooMany) {
 		t.Errorf("the job says %v", err)
 	}
 }

@@ -12,7 +12,6 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/bgtest/realtest"
-	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/campaign"
 	"github.com/breakglassd/breakglass/internal/cluster"
 	"github.com/breakglassd/breakglass/internal/doors"
@@ -29,7 +28,8 @@ func TestCampaignRevokesWhatAClusterHasAndTheNextScanProvesIt(t *testing.T) {
 	apply(t, a, binds("forgotten", "", "cluster-admin", "user contractor")...)
 	s := bgtest.New(t, bgtest.Options{Policy: bgtest.Policy() +
 		"recertification: {reviewers: [sre, security], adminReviewers: 2, deadline: 14d}\n"})
-	campaigns, err := recert.New(recert.Config{Domain: s.Service, Ledger: s.Ledger, Signer: s.Signer(), Dir: filepath.Join(s.Dir, "recert"),
+	campaigns, err := recert.New(recert.Config{Domain: s.Service, Campaigns: s.Campaigns, Ledger: s.Ledger, Signer: s.Signer(),
+		Dir:      filepath.Join(s.Dir, "recert"),
 		Clusters: []string{"prod"},
 		Scan: func(context.Context, string) (*inventory.Snapshot, *doors.Analysis, error) {
 			snap, judged := scan(t, a, cluster.CollectOptions{})
@@ -49,7 +49,7 @@ func TestCampaignRevokesWhatAClusterHasAndTheNextScanProvesIt(t *testing.T) {
 		return snap.Items[i]
 	}
 	revoke := func(who string, i recert.Item) error {
-		_, err := s.Service.DecideItems(t.Context(), bgtest.ByKey(who), c.ID, breakglass.ItemAnswer{Verdict: campaign.VerdictRevoke,
+		_, err := s.Campaigns.Decide(t.Context(), bgtest.ByKey(who), c.ID, campaign.Answer{Verdict: campaign.VerdictRevoke,
 			Reason: "nobody needs it all the time",
 			Items:  []campaign.Judged{{ID: i.ID, Digest: i.Digest()}}})
 		return err

@@ -21,13 +21,13 @@ func ofLedger(t *testing.T, w world, ledger string) *cluster.Clusters {
 
 func serviceOn(t *testing.T, c func() breakglass.Binder) *bgtest.System {
 	t.Helper()
-	return bgtest.New(t, bgtest.Options{Config: func(cfg *breakglass.Config) {
+	return bgtest.New(t, bgtest.Options{Config: func(cfg *bgtest.Config) {
 		cfg.Binder, cfg.Sweep, cfg.BindTimeout = c(), 100*time.Millisecond, 5*time.Second
 	}})
 }
 
 func foreignFindings(s *bgtest.System) (out []string) {
-	for _, f := range s.Service.Findings() {
+	for _, f := range s.Service.Findings.Open() {
 		if f.Check == "binding-foreign" {
 			out = append(out, f.What)
 		}

@@ -23,6 +23,7 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/cluster"
+	"github.com/breakglassd/breakglass/internal/finding"
 	"github.com/breakglassd/breakglass/internal/policy"
 	kubesim "github.com/breakglassd/breakglass/internal/sim/kube"
 	"github.com/breakglassd/breakglass/internal/sweep"
@@ -55,7 +56,7 @@ func TestSimulatedClusterProvesAndIsSwept(t *testing.T) {
 	got := sweep.Judge(sweep.Evidence{Changes: sweep.Compare(&before, after, sweep.Window{From: from, Until: time.Now()}), Before: &before,
 		After: after})
 	if len(got) != 1 || got[0].Rule != "clusterrolebinding-created" || got[0].Object != "ClusterRoleBinding planted" ||
-		got[0].Severity != breakglass.SeverityCritical {
+		got[0].Severity != finding.Critical {
 		t.Errorf("got %+v, want the planted binding, and not the grant's own", got)
 	}
 	must(t, c.Unbind(t.Context(), "c1", request))

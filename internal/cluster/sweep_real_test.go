@@ -20,6 +20,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/bgtest/realtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/cluster"
+	"github.com/breakglassd/breakglass/internal/finding"
 	"github.com/breakglassd/breakglass/internal/real"
 	"github.com/breakglassd/breakglass/internal/session"
 	"github.com/breakglassd/breakglass/internal/sweep"
@@ -363,7 +364,7 @@ func TestRealSweepFindsPlantedTricks(t *testing.T) {
 			if way.found != "" && r.Found != way.found {
 				t.Errorf("%s: %s of %s was found by %s", way.name, r.Rule, r.Object, r.Found)
 			}
-			if r.What == "" || r.Severity.Rank() > breakglass.SeverityCritical.Rank() || r.Exists != sweep.ExistsYes &&
+			if r.What == "" || r.Severity.Rank() > finding.Critical.Rank() || r.Exists != sweep.ExistsYes &&
 				r.Exists != sweep.ExistsUnknown {
 				t.Errorf("%s: %+v is not whole", way.name, r)
 			}

@@ -196,7 +196,7 @@ func TestWhatStandsInTheWayOfAWriteIsNamed(t *testing.T) {
 // of life take away what they must as soon as the cluster lets them.
 func TestServicePursuesItsWrites(t *testing.T) {
 	h := startHooked(t, time.Second, policyEngine)
-	s := bgtest.New(t, bgtest.Options{Config: func(c *breakglass.Config) { c.Binder = h.c }})
+	s := bgtest.New(t, bgtest.Options{Config: func(c *bgtest.Config) { c.Binder = h.c }})
 	h.hang()
 	var ids []string
 	for _, who := range []string{"alice", "bob", "dave"} {

@@ -27,6 +27,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/ledger/sqlstore"
 	slacksim "github.com/breakglassd/breakglass/internal/sim/slack"
+	"github.com/breakglassd/breakglass/internal/verify"
 )
 
 // Daemon is what the walkthrough needs to know of the running daemon.
@@ -443,7 +444,7 @@ func (k *walk) verify(ctx context.Context, _ string) error {
 	if err != nil {
 		return fmt.Errorf("opening the ledger: %w", err)
 	}
-	audit, err := breakglass.Audit(ctx, l)
+	audit, err := verify.Audit(ctx, l)
 	if err != nil {
 		return fmt.Errorf("replaying the ledger: %w", err)
 	}

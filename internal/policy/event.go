@@ -56,6 +56,9 @@ func (Dropped) Kind() string { return "policy-dropped/v1" }
 // Kind names the event in the ledger.
 func (Signed) Kind() string { return "policy-signed/v1" }
 
+// Stream is the stream of what was said about the access policy.
+const Stream = "policy"
+
 // Kinds are the kinds of entries about the access policy.
 var Kinds = record.Kinds{
 	"policy-loaded/v1":   record.Older[Loaded]("why", "base", "proposal"),

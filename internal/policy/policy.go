@@ -300,6 +300,22 @@ func (p *Policy) MayRequest(person string, profile *Profile) bool {
 	return slices.Contains(p.Members(profile.Requesters), person)
 }
 
+// CheckKnown refuses actors whom the policy does not name, or whose account or key is not, or no longer, theirs by it.
+func (p *Policy) CheckKnown(a record.Actor) error {
+	if _, ok := p.Person(a.Person); a.Person != "" && ok && p.Owns(a) {
+		return nil
+	}
+	switch {
+	case a.Slack != nil:
+		return record.Refuse(record.ClassDenied, "unknown-person", "ask for an entry with slack user "+a.Slack.User+" of team "+a.Slack.Team,
+			"your Slack account is not in the access policy")
+	case a.Key != "":
+		return record.Refuse(record.ClassDenied, "unknown-person", "ask for an entry with your public key",
+			"SSH key %s is not in the access policy", a.Key)
+	}
+	return record.Refuse(record.ClassDenied, "unknown-person", "", "you are not in the access policy")
+}
+
 // MayRespond reports whether the person is a responder.
 func (p *Policy) MayRespond(person string) bool {
 	return slices.Contains(p.Members(p.Responders), person)

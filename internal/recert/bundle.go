@@ -66,10 +66,10 @@ type provedEntry struct {
 // Export makes the evidence bundle of a campaign. Reviewers and responders may have it. A campaign that is open gives one too,
 // and says so; it verifies, but as not closed.
 func (s *Service) Export(ctx context.Context, a record.Actor, id string) (Bundle, error) {
-	if err := s.cfg.Domain.MayRead(ctx, a); err != nil {
+	if err := s.cfg.Campaigns.MayRead(ctx, a); err != nil {
 		return nil, err
 	}
-	c, err := s.cfg.Domain.Campaign(ctx, id)
+	c, err := s.cfg.Campaigns.Get(ctx, id)
 	if err != nil {
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/campaign"
 	"github.com/breakglassd/breakglass/internal/doors"
+	"github.com/breakglassd/breakglass/internal/finding"
 	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/policy"
@@ -69,7 +70,7 @@ type AccountState struct {
 func policyHistory(entries []ledger.Entry) ([]policyVersion, error) {
 	var out []policyVersion
 	for _, e := range entries {
-		ev, err := breakglass.Decode(e)
+		ev, err := policy.Kinds.Decode(e)
 		if err != nil {
 			return nil, err
 		}
@@ -516,7 +517,7 @@ func grantOf(r *breakglass.Request, now time.Time, hours Hours) Grant {
 }
 
 // checkItems are the checks of the period: one item for each check and cluster, with what it last found, and one if none ran.
-func checkItems(checks []Check, open []breakglass.Finding, clusters []string, from time.Time) []Item {
+func checkItems(checks []Check, open []finding.Finding, clusters []string, from time.Time) []Item {
 	type place struct{ check, cluster string }
 	runs, failed := map[place]int{}, map[place][]Check{}
 	last := map[place]Check{}

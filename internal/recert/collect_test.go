@@ -9,6 +9,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/campaign"
 	"github.com/breakglassd/breakglass/internal/doors"
+	"github.com/breakglassd/breakglass/internal/finding"
 	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/record"
@@ -85,10 +86,10 @@ func TestCheckItemsSayWhatWasFound(t *testing.T) {
 	run := func(keys ...string) []Check {
 		return []Check{{Check: "ca", Cluster: "c1", At: at, OK: true, Verdict: "good", Findings: keys}}
 	}
-	open := []breakglass.Finding{
-		{FindingOpened: breakglass.FindingOpened{Key: "ca/c1/expiry", Check: "ca", Cluster: "c1", Severity: breakglass.SeverityWarning,
+	open := []finding.Finding{
+		{Opened: finding.Opened{Key: "ca/c1/expiry", Check: "ca", Cluster: "c1", Severity: finding.Warning,
 			What: "the CA ends soon", Next: "make the next one"}, Since: at},
-		{FindingOpened: breakglass.FindingOpened{Key: "ca/c2/expiry", Check: "ca", Cluster: "c2", Severity: breakglass.SeverityWarning,
+		{Opened: finding.Opened{Key: "ca/c2/expiry", Check: "ca", Cluster: "c2", Severity: finding.Warning,
 			What: "of another cluster"}, Since: at},
 	}
 	i := checkItems(run("ca/c1/expiry", "ca/c1/etcd"), open, []string{"c1"}, noon)[0]

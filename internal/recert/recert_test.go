@@ -21,9 +21,9 @@ import (
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/breakglassd/breakglass/internal/bgtest"
-	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/campaign"
 	"github.com/breakglassd/breakglass/internal/doors"
+	"github.com/breakglassd/breakglass/internal/finding"
 	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/recert"
 	"github.com/breakglassd/breakglass/internal/record"
@@ -47,14 +47,15 @@ func bgtestPolicy() string { return bgtest.Policy() + reviewers }
 func newWorld(t testing.TB) *world {
 	t.Helper()
 	const day = 24 * time.Hour
-	s := bgtest.New(t, bgtest.Options{Policy: bgtestPolicy(), Config: func(c *breakglass.Config) {
+	s := bgtest.New(t, bgtest.Options{Policy: bgtestPolicy(), Config: func(c *bgtest.Config) {
 		c.Sweep, c.HeartbeatEvery,
 			c.Reconcile = day, day, day
 	}})
 	w := &world{System: s, scanned: plain()}
 	w.signer = s.Signer()
 	var err error
-	w.service, err = recert.New(recert.Config{Domain: s.Service, Ledger: s.Ledger, Signer: w.signer, Dir: filepath.Join(s.Dir, "recert"),
+	w.service, err = recert.New(recert.Config{Domain: s.Service, Campaigns: s.Campaigns, Ledger: s.Ledger, Signer: w.signer,
+		Dir:      filepath.Join(s.Dir, "recert"),
 		Clusters: []string{"c1"},
 		Scan:     func(context.Context, string) (*inventory.Snapshot, *doors.Analysis, error) { return w.scanned() },
 		Own: func(context.Context) ([]recert.Item, error) {
@@ -115,7 +116,7 @@ func (w *world) say(t testing.TB, c *campaign.Campaign, who string, v campaign.V
 	if !ok {
 		t.Fatalf("there is no item %s", id)
 	}
-	after, err := w.Service.DecideItems(t.Context(), byKey(who), c.ID, breakglass.ItemAnswer{Verdict: v,
+	after, err := w.Campaigns.Decide(t.Context(), byKey(who), c.ID, campaign.Answer{Verdict: v,
 		Reason: "=HYPERLINK(\"http://evil\") looked at it", Items: []campaign.Judged{{ID: id, Digest: i.Digest}}})
 	if err != nil {
 		t.Fatalf("%s %ss %s: %v", who, v, id, err)
@@ -166,7 +167,7 @@ func bubble(t *testing.T, f func(t *testing.T, w *world)) {
 func TestCampaignAsksAboutAllSixSubjects(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		w.use(t, "alice")
-		if err := w.Service.RecordCheck(t.Context(), breakglass.CheckRun{Check: "ca", Cluster: "c1", OK: false,
+		if err := w.Service.Findings.RecordCheck(t.Context(), finding.CheckRun{Check: "ca", Cluster: "c1", OK: false,
 			Verdict: "the CA ends in 10 days"}); err != nil {
 			t.Fatal(err)
 		}
@@ -238,7 +239,7 @@ func TestNextCampaignTellsWhatChanged(t *testing.T) {
 				t.Errorf("%s is %s, want %s", id, states[id], want)
 			}
 		}
-		first, err := w.Service.Campaign(t.Context(), first.ID)
+		first, err := w.Campaigns.Get(t.Context(), first.ID)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -273,7 +274,7 @@ func TestScanThatFailsIsAnItemAndProvesNothing(t *testing.T) {
 		if i := titled(t, w, second, "nothing is known"); !i.Admin || i.State != campaign.ItemNew {
 			t.Errorf("a cluster that could not be looked at: %+v", i)
 		}
-		first, err := w.Service.Campaign(t.Context(), first.ID)
+		first, err := w.Campaigns.Get(t.Context(), first.ID)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -331,7 +332,7 @@ func finished(t testing.TB, w *world) *campaign.Campaign {
 	}
 	time.Sleep(15 * 24 * time.Hour)
 	synctest.Wait()
-	c, err := w.Service.Campaign(t.Context(), c.ID)
+	c, err := w.Campaigns.Get(t.Context(), c.ID)
 	if err != nil || c.Closed == nil {
 		t.Fatalf("not closed (%v)", err)
 	}
@@ -569,7 +570,7 @@ func TestScheduledRunOpensOneCampaign(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		ids, err := w.Service.CampaignIDs(t.Context())
+		ids, err := w.Campaigns.IDs(t.Context())
 		if err != nil || len(ids) != 1 {
 			t.Fatalf("%d campaigns (%v)", len(ids), err)
 		}
@@ -581,7 +582,8 @@ func TestScheduledRunOpensOneCampaign(t *testing.T) {
 
 func TestSlackAccountsAreLookedAt(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
-		service, err := recert.New(recert.Config{Domain: w.Service, Ledger: w.Ledger, Signer: w.signer, Dir: filepath.Join(w.Dir, "recert"),
+		service, err := recert.New(recert.Config{Domain: w.Service, Campaigns: w.Campaigns, Ledger: w.Ledger, Signer: w.signer,
+			Dir: filepath.Join(w.Dir, "recert"),
 			Accounts: func(_ context.Context, all []record.SlackAccount) (map[record.SlackAccount]recert.AccountState, error) {
 				out := map[record.SlackAccount]recert.AccountState{}
 				for _, a := range all {

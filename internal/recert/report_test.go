@@ -119,7 +119,7 @@ func TestCountsAndRowsAgreeAfterClosing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := w.Service.SetPolicy(t.Context(), p); err != nil {
+		if _, err := w.Service.InForce.Set(t.Context(), p); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
@@ -207,7 +207,7 @@ func TestKeyIsLeftToDoUntilItIsGoneAndSomebodyElseSaysSo(t *testing.T) {
 		}
 		for _, id := range []string{key.ID, ssh} {
 			c = w.say(t, c, "carol", campaign.VerdictRevoke, id)
-			_, err := w.Service.AcknowledgeItems(t.Context(), byKey("dave"), c.ID, []string{id}, "it is gone")
+			_, err := w.Campaigns.Acknowledge(t.Context(), byKey("dave"), c.ID, []string{id}, "it is gone")
 			if no, ok := record.AsRefusal(err); !ok || no.Code != "still-there" {
 				t.Errorf("dave acknowledges %s, which is in the access policy: %v", id, err)
 			}
@@ -220,7 +220,7 @@ func TestKeyIsLeftToDoUntilItIsGoneAndSomebodyElseSaysSo(t *testing.T) {
 			}
 			return slices.ContainsFunc(r.LeftToDo(), func(l recert.Line) bool { return l.ID == key.ID && l.Outcome == campaign.OutcomeRevoke })
 		}
-		_, err := w.Service.AcknowledgeItems(t.Context(), byKey("alice"), c.ID, []string{key.ID}, "done")
+		_, err := w.Campaigns.Acknowledge(t.Context(), byKey("alice"), c.ID, []string{key.ID}, "done")
 		if no, ok := record.AsRefusal(err); !ok || no.Code != "own-item" || !left() {
 			t.Errorf("alice acknowledges her own key: %v, left to do %v", err, left())
 		}
@@ -228,10 +228,10 @@ func TestKeyIsLeftToDoUntilItIsGoneAndSomebodyElseSaysSo(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := w.Service.SetPolicy(t.Context(), p); err != nil {
+		if _, err := w.Service.InForce.Set(t.Context(), p); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := w.Service.AcknowledgeItems(t.Context(), byKey("dave"), c.ID, []string{key.ID}, "looked: it is gone"); err != nil || left() {
+		if _, err := w.Campaigns.Acknowledge(t.Context(), byKey("dave"), c.ID, []string{key.ID}, "looked: it is gone"); err != nil || left() {
 			t.Errorf("dave acknowledges it: %v, left to do %v", err, left())
 		}
 	})

@@ -16,6 +16,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/campaign"
 	"github.com/breakglassd/breakglass/internal/doors"
+	"github.com/breakglassd/breakglass/internal/finding"
 	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/policy"
@@ -25,11 +26,12 @@ import (
 // defaultPeriod is what the first campaign looks back over: a quarter.
 const defaultPeriod = 92 * 24 * time.Hour
 
-// Config is what New needs. Domain, Ledger, Signer, Dir and Clusters are required.
+// Config is what New needs. Domain, Campaigns, Ledger, Signer, Dir and Clusters are required.
 type Config struct {
-	Domain *breakglass.Service
-	Ledger *ledger.Ledger
-	Signer note.Signer // the ledger's key: it signs evidence bundles
+	Domain    *breakglass.Service
+	Campaigns *campaign.Book
+	Ledger    *ledger.Ledger
+	Signer    note.Signer // the ledger's key: it signs evidence bundles
 	// Dir is where snapshots are kept. It belongs to what is backed up with the ledger.
 	Dir      string
 	Clusters []string
@@ -43,6 +45,9 @@ type Config struct {
 	Log      *slog.Logger
 }
 
+// looked is the kinds of the entries that say what the daemon looked at by itself.
+var looked = record.Join(finding.Kinds, breakglass.Kinds)
+
 // Service opens campaigns and shows them. It is safe for concurrent use.
 type Service struct {
 	cfg Config
@@ -53,8 +58,8 @@ type Service struct {
 
 // New checks the configuration.
 func New(cfg Config) (*Service, error) {
-	if cfg.Domain == nil || cfg.Ledger == nil || cfg.Signer == nil || cfg.Dir == "" {
-		return nil, errors.New("recert: domain, ledger, signer and directory are required")
+	if cfg.Domain == nil || cfg.Campaigns == nil || cfg.Ledger == nil || cfg.Signer == nil || cfg.Dir == "" {
+		return nil, errors.New("recert: domain, campaigns, ledger, signer and directory are required")
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -71,7 +76,7 @@ func New(cfg Config) (*Service, error) {
 // Start opens a campaign: by is who ordered it, nil when the schedule did, due when the schedule wanted it. A cluster that
 // cannot be looked at does not hold it up: that nothing is known of it becomes an item.
 func (s *Service) Start(ctx context.Context, by *record.Actor, due time.Time) (*campaign.Campaign, error) {
-	if err := s.cfg.Domain.MayOpenCampaign(ctx, by); err != nil {
+	if err := s.cfg.Campaigns.MayStart(ctx, by); err != nil {
 		return nil, err
 	}
 	last, lastSnapshot, err := s.lastClosed(ctx)
@@ -101,11 +106,11 @@ func (s *Service) Start(ctx context.Context, by *record.Actor, due time.Time) (*
 	if err != nil {
 		return nil, err
 	}
-	plan := breakglass.CampaignPlan{Due: due, From: from, Until: now, Clusters: s.cfg.Clusters, Previous: previous, Snapshot: digest}
+	plan := campaign.Plan{Due: due, From: from, Until: now, Clusters: s.cfg.Clusters, Previous: previous, Snapshot: digest}
 	for n := range snap.Items {
 		plan.Items = append(plan.Items, snap.Items[n].Frozen())
 	}
-	c, err := s.cfg.Domain.OpenCampaign(ctx, by, plan)
+	c, err := s.cfg.Campaigns.Start(ctx, by, plan)
 	if err != nil {
 		return nil, err
 	}
@@ -121,12 +126,12 @@ func (s *Service) Start(ctx context.Context, by *record.Actor, due time.Time) (*
 // Job is Start for a schedule: the job of schedule.Scheduler.Add. Run again for the same due time it finds its own campaign and
 // opens no second one.
 func (s *Service) Job(ctx context.Context, due time.Time) error {
-	ids, err := s.cfg.Domain.CampaignIDs(ctx)
+	ids, err := s.cfg.Campaigns.IDs(ctx)
 	if err != nil {
 		return err
 	}
 	if len(ids) > 0 {
-		c, err := s.cfg.Domain.Campaign(ctx, ids[len(ids)-1])
+		c, err := s.cfg.Campaigns.Get(ctx, ids[len(ids)-1])
 		if err != nil || c.Opened.Due.Equal(due) {
 			return err
 		}
@@ -166,12 +171,12 @@ func compareAll(snap *Snapshot, last *campaign.Campaign, lastSnapshot *Snapshot)
 
 // lastClosed is the last campaign that has ended, with its snapshot; nil if there is none.
 func (s *Service) lastClosed(ctx context.Context) (*campaign.Campaign, *Snapshot, error) {
-	ids, err := s.cfg.Domain.CampaignIDs(ctx)
+	ids, err := s.cfg.Campaigns.IDs(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
 	for _, id := range slices.Backward(ids) {
-		c, err := s.cfg.Domain.Campaign(ctx, id)
+		c, err := s.cfg.Campaigns.Get(ctx, id)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -202,7 +207,7 @@ func (s *Service) snapshot(ctx context.Context, from, now time.Time, last *campa
 	}
 	f := &facts{policy: p, from: from, now: now, hours: s.cfg.Hours, last: last, admin: map[string][]inventory.Ref{},
 		unread: map[string]bool{}}
-	entries, err := s.cfg.Ledger.Stream(ctx, breakglass.PolicyStream)
+	entries, err := s.cfg.Ledger.Stream(ctx, policy.Stream)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -253,7 +258,7 @@ func (s *Service) snapshot(ctx context.Context, from, now time.Time, last *campa
 		return nil, nil, err
 	}
 	snap.Checks = checks
-	snap.Items = append(snap.Items, checkItems(snap.Checks, s.cfg.Domain.Findings(), s.cfg.Clusters, from)...)
+	snap.Items = append(snap.Items, checkItems(snap.Checks, s.cfg.Domain.Findings.Open(), s.cfg.Clusters, from)...)
 	snap.Items = append(snap.Items, f.receiptItems()...)
 	canaries = slices.DeleteFunc(canaries, func(c canary) bool { return c.underWay(now) })
 	snap.Items = append(snap.Items, canaryItems(canaries, from)...)
@@ -287,16 +292,16 @@ func (s *Service) inLedger(ctx context.Context, from time.Time) (checks []Check,
 			return checks, canaries, err
 		}
 		for _, e := range entries {
-			if e.Stream != breakglass.CheckStream && !strings.HasPrefix(e.Stream, breakglass.CanaryStream) {
+			if e.Stream != finding.CheckStream && !strings.HasPrefix(e.Stream, breakglass.CanaryStream) {
 				continue
 			}
-			ev, err := breakglass.Decode(e)
+			ev, err := looked.Decode(e)
 			if err != nil {
 				return nil, nil, err
 			}
 			switch ev := ev.(type) {
-			case breakglass.CheckRun:
-				if !ev.OK || !strings.HasPrefix(ev.Check, breakglass.SchedulePrefix) {
+			case finding.CheckRun:
+				if !ev.OK || !strings.HasPrefix(ev.Check, finding.SchedulePrefix) {
 					checks = append(checks, Check{Check: ev.Check, Cluster: ev.Cluster, At: e.Time, OK: ev.OK, Verdict: ev.Verdict, Findings: ev.Findings})
 				}
 			case breakglass.CanaryOrdered:
@@ -391,7 +396,7 @@ func (s *Service) prove(ctx context.Context, id string, of *Snapshot, looks []lo
 			items[i.Object] = i
 		}
 	}
-	return s.cfg.Domain.ProveItems(ctx, id, digest, func(object string) (gone, looked bool) {
+	return s.cfg.Campaigns.Prove(ctx, id, digest, func(object string) (gone, looked bool) {
 		i := items[object]
 		if i == nil {
 			return false, false
@@ -434,10 +439,10 @@ func proof(object string, needs []string, before *ClusterLook, after *look) (gon
 
 // Prove scans the clusters of a campaign again and records which of the things that it revoked are gone.
 func (s *Service) Prove(ctx context.Context, a record.Actor, id string) (*campaign.Campaign, error) {
-	if err := s.cfg.Domain.MayRead(ctx, a); err != nil {
+	if err := s.cfg.Campaigns.MayRead(ctx, a); err != nil {
 		return nil, err
 	}
-	c, err := s.cfg.Domain.Campaign(ctx, id)
+	c, err := s.cfg.Campaigns.Get(ctx, id)
 	if err != nil {
 		return nil, err
 	}
@@ -473,10 +478,10 @@ func (s *Service) Snapshot(c *campaign.Campaign) (*Snapshot, error) {
 
 // Report returns a campaign as it is now. Reviewers and responders may see it.
 func (s *Service) Report(ctx context.Context, a record.Actor, id string) (*Report, error) {
-	if err := s.cfg.Domain.MayRead(ctx, a); err != nil {
+	if err := s.cfg.Campaigns.MayRead(ctx, a); err != nil {
 		return nil, err
 	}
-	c, err := s.cfg.Domain.Campaign(ctx, id)
+	c, err := s.cfg.Campaigns.Get(ctx, id)
 	if err != nil {
 		return nil, err
 	}

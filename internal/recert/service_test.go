@@ -13,6 +13,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/campaign"
 	"github.com/breakglassd/breakglass/internal/doors"
+	"github.com/breakglassd/breakglass/internal/finding"
 	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/recert"
@@ -163,7 +164,8 @@ func TestProofLooksAtWhatCouldHaveBeenOverlooked(t *testing.T) {
 
 func TestAccountOfWhichSlackSaysNothingIsNotCalledActive(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
-		service, err := recert.New(recert.Config{Domain: w.Service, Ledger: w.Ledger, Signer: w.signer, Dir: filepath.Join(w.Dir, "recert"),
+		service, err := recert.New(recert.Config{Domain: w.Service, Campaigns: w.Campaigns, Ledger: w.Ledger, Signer: w.signer,
+			Dir: filepath.Join(w.Dir, "recert"),
 			Accounts: func(_ context.Context, all []record.SlackAccount) (map[record.SlackAccount]recert.AccountState, error) {
 				out := map[record.SlackAccount]recert.AccountState{}
 				for _, a := range all {
@@ -257,10 +259,10 @@ func TestGrantWithoutItsClosingNoteComesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const day = 24 * time.Hour
 		s := bgtest.New(t, bgtest.Options{Policy: bgtest.Policy() + reviewers + "closing: {within: 24h}\n",
-			Config: func(c *breakglass.Config) { c.Sweep, c.HeartbeatEvery, c.Reconcile = day, day, day }})
+			Config: func(c *bgtest.Config) { c.Sweep, c.HeartbeatEvery, c.Reconcile = day, day, day }})
 		w := &world{System: s, signer: s.Signer()}
 		var err error
-		if w.service, err = recert.New(recert.Config{Domain: s.Service, Ledger: s.Ledger, Signer: w.signer,
+		if w.service, err = recert.New(recert.Config{Domain: s.Service, Campaigns: s.Campaigns, Ledger: s.Ledger, Signer: w.signer,
 			Dir: filepath.Join(s.Dir, "recert")}); err != nil {
 			t.Fatal(err)
 		}
@@ -293,12 +295,12 @@ func TestProfilesWhoseRoleIsAsGoodAsClusterAdminNeedTwoPeople(t *testing.T) {
 
 func TestWhatAChecksLastRunFoundIsInItsItem(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
-		if err := w.Service.RecordCheck(t.Context(), breakglass.CheckRun{Check: "ca", Cluster: "c1", OK: true, Verdict: "active",
+		if err := w.Service.Findings.RecordCheck(t.Context(), finding.CheckRun{Check: "ca", Cluster: "c1", OK: true, Verdict: "active",
 			Findings: []string{"ca/c1/etcd", "ca/c1/expiry"}}); err != nil {
 			t.Fatal(err)
 		}
-		if err := w.Service.Find(t.Context(), breakglass.FindingOpened{Key: "ca/c1/expiry", Check: "ca", Cluster: "c1",
-			Severity: breakglass.SeverityWarning, What: "the CA ends in ten days", Next: "breakglass ca plan"}); err != nil {
+		if err := w.Service.Findings.Find(t.Context(), finding.Opened{Key: "ca/c1/expiry", Check: "ca", Cluster: "c1",
+			Severity: finding.Warning, What: "the CA ends in ten days", Next: "breakglass ca plan"}); err != nil {
 			t.Fatal(err)
 		}
 		i := titled(t, w, w.start(t), "check ca on c1")

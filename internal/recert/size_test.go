@@ -16,7 +16,6 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/breakglassd/breakglass/internal/bgtest"
-	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/campaign"
 	"github.com/breakglassd/breakglass/internal/doors"
 	"github.com/breakglassd/breakglass/internal/inventory"
@@ -75,10 +74,11 @@ func TestLargeCampaignIsOneThatPeopleCanRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pol, ids := large(clusters, people)
 		const week = 7 * 24 * time.Hour
-		s := bgtest.New(t, bgtest.Options{Policy: pol, Config: func(c *breakglass.Config) {
+		s := bgtest.New(t, bgtest.Options{Policy: pol, Config: func(c *bgtest.Config) {
 			c.Sweep, c.HeartbeatEvery, c.Reconcile = week, week, week
 		}})
-		service, err := recert.New(recert.Config{Domain: s.Service, Ledger: s.Ledger, Signer: s.Signer(), Dir: filepath.Join(s.Dir, "recert"),
+		service, err := recert.New(recert.Config{Domain: s.Service, Campaigns: s.Campaigns, Ledger: s.Ledger, Signer: s.Signer(),
+			Dir:      filepath.Join(s.Dir, "recert"),
 			Clusters: ids, Scan: func(_ context.Context, id string) (*inventory.Snapshot, *doors.Analysis, error) {
 				in, judged, err := plain()()
 				in.Cluster, judged.Cluster = id, id
@@ -197,11 +197,12 @@ func TestGroupIsGoneWhenItIsGoneEverywhere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		policy, ids := large(3, 9)
 		const week = 7 * 24 * time.Hour
-		s := bgtest.New(t, bgtest.Options{Policy: policy, Config: func(c *breakglass.Config) {
+		s := bgtest.New(t, bgtest.Options{Policy: policy, Config: func(c *bgtest.Config) {
 			c.Sweep, c.HeartbeatEvery, c.Reconcile = week, week, week
 		}})
 		gone := map[string]bool{}
-		service, err := recert.New(recert.Config{Domain: s.Service, Ledger: s.Ledger, Signer: s.Signer(), Dir: filepath.Join(s.Dir, "recert"),
+		service, err := recert.New(recert.Config{Domain: s.Service, Campaigns: s.Campaigns, Ledger: s.Ledger, Signer: s.Signer(),
+			Dir:      filepath.Join(s.Dir, "recert"),
 			Clusters: ids, Scan: func(_ context.Context, id string) (*inventory.Snapshot, *doors.Analysis, error) {
 				in, judged, err := plain()()
 				in.Cluster, judged.Cluster = id, id

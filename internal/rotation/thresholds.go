@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/record"
 )
 
 // Severity grades a finding.
@@ -153,7 +154,7 @@ func HashSeverity(a x509.SignatureAlgorithm, selfSigned bool) Severity {
 }
 
 // SkewSeverity judges how far a clock is from ours. Beyond breakglass.Backdate a fresh certificate is not believed by a clock
-// that is behind; beyond breakglass.MaxSkew nothing is signed. Two seconds are what seconds in a header cost.
+// that is behind; beyond record.MaxSkew nothing is signed. Two seconds are what seconds in a header cost.
 func SkewSeverity(skew time.Duration) Severity {
 	switch d := skew.Abs(); {
 	case d > breakglass.Backdate:
@@ -182,11 +183,11 @@ func DrainedAt(old, current string, maxTTL time.Duration, k Known) (at time.Time
 		if last.IsZero() {
 			return time.Time{}, true // it signed nothing
 		}
-		return last.Add(breakglass.MaxSkew), true
+		return last.Add(record.MaxSkew), true
 	}
 	seen, ok := k.SwitchSeen[current]
 	if !ok {
 		return time.Time{}, false
 	}
-	return seen.Add(maxTTL + breakglass.MaxSkew), true
+	return seen.Add(maxTTL + record.MaxSkew), true
 }

@@ -15,7 +15,7 @@ import (
 
 	"github.com/robfig/cron/v3"
 
-	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/finding"
 )
 
 const (
@@ -40,7 +40,7 @@ type Store interface {
 type Config struct {
 	Store Store
 	// Record puts a run on record: Service.RecordCheck. It may be nil.
-	Record func(context.Context, breakglass.CheckRun) error
+	Record func(context.Context, finding.CheckRun) error
 	Lease  time.Duration // the longest that a run may take; default 15 min
 	Log    *slog.Logger
 }
@@ -296,7 +296,7 @@ func (s *Scheduler) record(ctx context.Context, j *job, due time.Time, missed, t
 	if s.cfg.Record == nil {
 		return nil
 	}
-	ev := breakglass.CheckRun{Check: breakglass.SchedulePrefix + j.name, Due: due, OK: failed == nil, Verdict: "done"}
+	ev := finding.CheckRun{Check: finding.SchedulePrefix + j.name, Due: due, OK: failed == nil, Verdict: "done"}
 	switch {
 	case failed != nil:
 		ev.Verdict = fmt.Sprintf("given up after %d tries; the daemon's log says why", tried)

@@ -13,8 +13,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/breakglassd/breakglass/internal/bgtest"
-	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/finding"
 	"github.com/breakglassd/breakglass/internal/schedule"
+	"github.com/breakglassd/breakglass/internal/verify"
 )
 
 // runs collects what a job was run for.
@@ -34,13 +35,13 @@ func (r *runs) job(_ context.Context, due time.Time) error {
 // system is a service whose ledger is the store. Fake time begins on 1 January 2000, a Saturday, at midnight UTC.
 func system(t *testing.T) *bgtest.System {
 	const day = 24 * time.Hour
-	return bgtest.New(t, bgtest.Options{Config: func(c *breakglass.Config) { c.Sweep, c.HeartbeatEvery, c.Reconcile = day, day, day }})
+	return bgtest.New(t, bgtest.Options{Config: func(c *bgtest.Config) { c.Sweep, c.HeartbeatEvery, c.Reconcile = day, day, day }})
 }
 
 // start runs a scheduler with one job of every day at 06:00 until stop.
 func start(t *testing.T, s *bgtest.System, r *runs, zone string) (stop func()) {
 	t.Helper()
-	x := schedule.New(schedule.Config{Store: s.Ledger, Record: s.Service.RecordCheck})
+	x := schedule.New(schedule.Config{Store: s.Ledger, Record: s.Service.Findings.RecordCheck})
 	if err := x.Add("job", "0 6 * * *", zone, r.job); err != nil {
 		t.Fatal(err)
 	}
@@ -143,7 +144,7 @@ func TestFailedRunIsTriedAgainAndThenGivenUp(t *testing.T) {
 func TestRunThatDiedWithItsProcessIsTakenUpAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, r := system(t), &runs{}
-		x := schedule.New(schedule.Config{Store: s.Ledger, Record: s.Service.RecordCheck})
+		x := schedule.New(schedule.Config{Store: s.Ledger, Record: s.Service.Findings.RecordCheck})
 		ctx, cancel := context.WithCancel(t.Context())
 		if err := x.Add("job", "0 6 * * *", "UTC", func(ctx context.Context, due time.Time) error {
 			<-ctx.Done() // the process is killed in the middle
@@ -202,7 +203,7 @@ func TestRunThatTakesTooLongIsStoppedBeforeAnotherBegins(t *testing.T) {
 func TestJobThatPanicsTakesNobodyWithIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, r := system(t), &runs{}
-		x := schedule.New(schedule.Config{Store: s.Ledger, Record: s.Service.RecordCheck})
+		x := schedule.New(schedule.Config{Store: s.Ledger, Record: s.Service.Findings.RecordCheck})
 		for name, job := range map[string]schedule.Job{"bad": func(context.Context, time.Time) error { panic("oh") }, "good": r.job} {
 			if err := x.Add(name, "@daily", "UTC", job); err != nil {
 				t.Fatal(err)
@@ -262,18 +263,18 @@ func TestClockChangesSkipAndRepeatNothingTwice(t *testing.T) {
 }
 
 // records are the runs that the ledger has.
-func records(t *testing.T, s *bgtest.System) (out []breakglass.CheckRun) {
+func records(t *testing.T, s *bgtest.System) (out []finding.CheckRun) {
 	t.Helper()
-	entries, err := s.Ledger.Stream(t.Context(), breakglass.CheckStream)
+	entries, err := s.Ledger.Stream(t.Context(), finding.CheckStream)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, e := range entries {
-		ev, err := breakglass.Decode(e)
+		ev, err := verify.Decode(e)
 		if err != nil {
 			t.Fatal(err)
 		}
-		out = append(out, ev.(breakglass.CheckRun))
+		out = append(out, ev.(finding.CheckRun))
 	}
 	return out
 }

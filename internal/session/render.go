@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/finding"
 	"github.com/breakglassd/breakglass/internal/sweep"
 	"github.com/breakglassd/breakglass/internal/text"
 )
@@ -278,7 +279,7 @@ var page string
 var report = template.Must(template.New("report").Funcs(template.FuncMap{
 	"text": Text, "stamp": stamp, "long": func(s string) string { return text.Evidence(s, 500) },
 	"command": func(s string) string { return text.Evidence(s, 2000) }, "found": found,
-	"critical": func(r breakglass.Residue) bool { return r.Severity == breakglass.SeverityCritical },
+	"critical": func(r breakglass.Residue) bool { return r.Severity == finding.Critical },
 	"looked":   (*Left).sources,
 	"grave": func(l Line) bool {
 		return l.User != "" || l.Has(KindOpen) || l.Has(KindOutlived) || l.Has(KindAfter) || l.Has(KindToken)

@@ -16,6 +16,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/finding"
 	"github.com/breakglassd/breakglass/internal/session"
 )
 
@@ -239,7 +240,7 @@ func TestReportThatIsReadBackIsTheSame(t *testing.T) {
 	s := session.Build([]session.Event{event(1, on("create", "pods", "exec"), func(e *session.Event) {
 		e.URI = "/api/v1/namespaces/shop/pods/web/exec?command=%ff&command=a%20b"
 	})}, grant)
-	s.Left = &session.Left{Items: []breakglass.Residue{{Rule: "pod-created", Severity: breakglass.SeverityInfo, Object: "Pod shop/<x>",
+	s.Left = &session.Left{Items: []breakglass.Residue{{Rule: "pod-created", Severity: finding.Info, Object: "Pod shop/<x>",
 		What: "it was made"}}, Sources: []string{"audit"}}
 	b, _ := s.JSON()
 	back, err := session.Parse(b)
@@ -275,7 +276,7 @@ func TestReportShowsWhatWasLeftBehind(t *testing.T) {
 	}
 	s.Left.Gaps = []string{"pods: there was no time left"}
 	for n := range 150 {
-		s.Left.Items = append(s.Left.Items, breakglass.Residue{Rule: "clusterrolebinding-created", Severity: breakglass.SeverityCritical,
+		s.Left.Items = append(s.Left.Items, breakglass.Residue{Rule: "clusterrolebinding-created", Severity: finding.Critical,
 			Object: fmt.Sprintf("%s %03d", evil, n),
 			What:   "it was made", Found: "both", Exists: "unknown", Undo: fmt.Sprintf("kubectl delete clusterrolebinding evil-%03d", n)})
 	}

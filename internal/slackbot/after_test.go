@@ -10,6 +10,7 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/finding"
 	slacksim "github.com/breakglassd/breakglass/internal/sim/slack"
 )
 
@@ -71,7 +72,7 @@ func (e *examiner) set(f func(*examiner)) {
 func left(names ...string) breakglass.Swept {
 	s := breakglass.Swept{Items: []breakglass.Residue{}, Sources: []string{"audit"}}
 	for _, n := range names {
-		s.Items = append(s.Items, breakglass.Residue{Rule: "clusterrolebinding-created", Severity: breakglass.SeverityCritical,
+		s.Items = append(s.Items, breakglass.Residue{Rule: "clusterrolebinding-created", Severity: finding.Critical,
 			Object: "ClusterRoleBinding " + n,
 			What:   "a new binding to cluster-admin", Found: "audit", Exists: "yes", Undo: "kubectl delete clusterrolebinding '" + n + "'"})
 	}
@@ -88,7 +89,7 @@ func caring(t *testing.T, more ...option) (*world, *servers, *examiner) {
 	w := newWorld(t, append([]option{func(_ *world, _ *slacksim.Config, o *bgtest.Options) {
 		o.Policy = strings.Replace(bgtest.Policy(), "  - {id: security", "  - {id: response, members: [mallory]}\n  - {id: security", 1) +
 			"responders: [response]\nclosing: {within: 24h, raiseQuorum: true}\n"
-		o.Config = func(c *breakglass.Config) { c.Prover, c.Examiner, c.AuditGrace = p, e, time.Millisecond }
+		o.Config = func(c *bgtest.Config) { c.Prover, c.Examiner, c.AuditGrace = p, e, time.Millisecond }
 	}}, more...)...)
 	return w, p, e
 }
@@ -174,7 +175,7 @@ func TestHangingAPIServersDelayNoRevocation(t *testing.T) {
 	t.Parallel()
 	w, p, _ := caring(t, hurry, func(_ *world, _ *slacksim.Config, o *bgtest.Options) {
 		follow := o.Config
-		o.Config = func(c *breakglass.Config) { follow(c); c.BindTimeout = time.Minute }
+		o.Config = func(c *bgtest.Config) { follow(c); c.BindTimeout = time.Minute }
 	})
 	r, card := w.active("admin")
 	p.mu.Lock()
@@ -425,8 +426,8 @@ func (w *world) found() (out []slacksim.Message) {
 	return out
 }
 
-func finding(key string, sev breakglass.Severity, what string) breakglass.FindingOpened {
-	return breakglass.FindingOpened{Key: key, Check: "reconcile", Cluster: "c1", Severity: sev, What: what, Next: "look at it"}
+func findingOf(key string, sev finding.Severity, what string) finding.Opened {
+	return finding.Opened{Key: key, Check: "reconcile", Cluster: "c1", Severity: sev, What: what, Next: "look at it"}
 }
 
 func TestFindingIsPostedEditedAndStruckOut(t *testing.T) {
@@ -435,23 +436,23 @@ func TestFindingIsPostedEditedAndStruckOut(t *testing.T) {
 	r := w.Ask(bgtest.ByKey("alice"), "admin")
 	card := w.card(r.ID, "")
 	w.drained(r.ID)
-	f := finding("k1", breakglass.SeverityWarning, "no events for 5 minutes <!channel>")
+	f := findingOf("k1", finding.Warning, "no events for 5 minutes <!channel>")
 	f.Request = r.ID
-	must(t, w.Service.Find(w.ctx(), f))
+	must(t, w.Service.Findings.Find(w.ctx(), f))
 	m := w.wait(channel, "No events for 5 minutes <!channel>")
 	_, err := w.sim.WaitMessage(w.ctx(), func(m slacksim.Message) bool {
 		return m.ThreadTS == card.TS && strings.Contains(m.AllText(), "No events for 5 minutes")
 	})
 	must(t, err)
-	must(t, w.Service.Find(w.ctx(), finding("k2", breakglass.SeverityInfo, "a quiet thing")))
-	f.Severity, f.What = breakglass.SeverityCritical, "no events for an hour"
-	must(t, w.Service.Find(w.ctx(), f))
+	must(t, w.Service.Findings.Find(w.ctx(), findingOf("k2", finding.Info, "a quiet thing")))
+	f.Severity, f.What = finding.Critical, "no events for an hour"
+	must(t, w.Service.Findings.Find(w.ctx(), f))
 	edited := w.wait(channel, "No events for an hour")
 	if edited.TS != m.TS {
 		t.Error("a finding that changed has a new message")
 	}
 	w.restart()
-	must(t, w.Service.Over(w.ctx(), "k1", "events come again"))
+	must(t, w.Service.Findings.Close(w.ctx(), "k1", "events come again"))
 	over := w.wait(channel, "Events come again")
 	if over.TS != m.TS || !strings.Contains(string(over.Blocks), `"strike":true`) {
 		t.Errorf("the message of a finding that is over:\n%s", over.Blocks)
@@ -469,7 +470,7 @@ func TestFindingIsPostedEditedAndStruckOut(t *testing.T) {
 		t.Errorf("the request's thread has %d messages of the finding, want 1", threads)
 	}
 	f.What = "no events again"
-	must(t, w.Service.Find(w.ctx(), f))
+	must(t, w.Service.Findings.Find(w.ctx(), f))
 	again := w.wait(channel, "No events again")
 	if again.TS == m.TS {
 		t.Error("a finding that came back has no new message")
@@ -480,15 +481,15 @@ func TestFloodOfFindingsIsToldByNumberAndDelaysNoApproval(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for i := range 60 { // from two checks: each may record 30 in a minute
-		f := finding(fmt.Sprintf("w%02d", i), breakglass.SeverityWarning, "flooded")
+		f := findingOf(fmt.Sprintf("w%02d", i), finding.Warning, "flooded")
 		f.Check = fmt.Sprint("check", i%2)
-		must(t, w.Service.Find(w.ctx(), f))
+		must(t, w.Service.Findings.Find(w.ctx(), f))
 	}
-	must(t, w.Service.Find(w.ctx(), finding("grave", breakglass.SeverityCritical, "a certificate that nobody knows")))
+	must(t, w.Service.Findings.Find(w.ctx(), findingOf("grave", finding.Critical, "a certificate that nobody knows")))
 	r := w.Grant("alice", "admin")
 	w.card(r.ID, "can pick it up until")
-	if len(w.Service.Findings()) != 61 {
-		t.Fatalf("%d findings are open", len(w.Service.Findings()))
+	if len(w.Service.Findings.Open()) != 61 {
+		t.Fatalf("%d findings are open", len(w.Service.Findings.Open()))
 	}
 	w.wait(channel, "A certificate that nobody knows")
 	w.wait(channel, "more findings are open")
@@ -501,17 +502,17 @@ func TestFindingThatSlackRefusesKeepsNoOtherBack(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.sim.Fail("chat.postMessage", slacksim.Fault{Times: 1, Error: "invalid_blocks"})
-	must(t, w.Service.Find(w.ctx(), finding("k1", breakglass.SeverityCritical, "refused for good")))
-	must(t, w.Service.Find(w.ctx(), finding("k2", breakglass.SeverityCritical, "the next one")))
+	must(t, w.Service.Findings.Find(w.ctx(), findingOf("k1", finding.Critical, "refused for good")))
+	must(t, w.Service.Findings.Find(w.ctx(), findingOf("k2", finding.Critical, "the next one")))
 	w.wait(channel, "The next one")
 	if got := len(w.found()); got != 1 {
 		t.Errorf("%d messages, want 1", got)
 	}
-	must(t, w.Service.Find(w.ctx(), finding("k1", breakglass.SeverityCritical, "it has changed")))
+	must(t, w.Service.Findings.Find(w.ctx(), findingOf("k1", finding.Critical, "it has changed")))
 	w.wait(channel, "It has changed")
 
 	w.sim.Fail("chat.postMessage", slacksim.Fault{Times: 2})
-	must(t, w.Service.Find(w.ctx(), finding("k3", breakglass.SeverityWarning, "told when slack is back")))
+	must(t, w.Service.Findings.Find(w.ctx(), findingOf("k3", finding.Warning, "told when slack is back")))
 	w.wait(channel, "Told when slack is back")
 	if got := len(w.found()); got != 3 {
 		t.Errorf("%d messages, want 3", got)

@@ -11,7 +11,7 @@
 //
 // # Out
 //
-// Bot is a breakglass.Messenger. Each request has one card in the approval channel, edited in place, a thread under it with
+// Bot is an announce.Messenger. Each request has one card in the approval channel, edited in place, a thread under it with
 // one line per fact, and private messages to the requester. No secret is ever in any of them. How far each ledger entry was
 // told is kept beside the ledger, so that a crash or a lost answer repeats one message at most and loses none. What Slack refuses
 // until an operator mends something (Run) is shown as it is once Slack takes it; until then there is a finding.
@@ -39,6 +39,7 @@ import (
 	"github.com/slack-go/slack"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/campaign"
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/recert"
 	"github.com/breakglassd/breakglass/internal/text"
@@ -50,6 +51,7 @@ type Secret = text.Secret
 // Config is what New needs.
 type Config struct {
 	Service       *breakglass.Service
+	Campaigns     *campaign.Book
 	Ledger        *ledger.Ledger // for the replay table and the positions of the cards
 	BotToken      Secret         // xoxb-…
 	SigningSecret Secret
@@ -96,6 +98,8 @@ type Bot struct {
 	wait  waits
 	forms sync.Mutex // held while a form opens a request: the same form twice at one instant must open one
 	debts debts
+	// follow is for Tell, which one goroutine calls.
+	follow *breakglass.Follower
 }
 
 // New checks the configuration and reports everything that is wrong with it. It does not call Slack: see Check.
@@ -118,7 +122,7 @@ func New(cfg Config) (*Bot, error) {
 			bad = append(bad, problem)
 		}
 	}
-	need(cfg.Service != nil && cfg.Ledger != nil, "service and ledger are required")
+	need(cfg.Service != nil && cfg.Campaigns != nil && cfg.Ledger != nil, "service, campaigns and ledger are required")
 	if strings.HasPrefix(string(cfg.BotToken), "xoxe") {
 		need(false, "the bot token is one that expires (xoxe…): breakglass does not rotate tokens; make the app anew with "+
 			"token_rotation_enabled: false, as in deploy/slack/manifest.yaml, for rotation cannot be switched off again")
@@ -139,7 +143,7 @@ func New(cfg Config) (*Bot, error) {
 	if len(bad) > 0 {
 		return nil, errors.New("slack: " + strings.Join(bad, "; "))
 	}
-	b := &Bot{cfg: cfg, log: cfg.Log, users: accounts{seen: map[string]time.Time{}}, wait: whileSlackWaits,
+	b := &Bot{cfg: cfg, log: cfg.Log, follow: cfg.Service.Follow(), users: accounts{seen: map[string]time.Time{}}, wait: whileSlackWaits,
 		debts: debts{troubles: map[string]*apiError{}, wake: make(chan struct{}, 1)}}
 	b.slack = slack.New(string(cfg.BotToken), slack.OptionAPIURL(cfg.APIURL), slack.OptionHTTPClient(&http.Client{
 		Timeout: callTimeout,

@@ -11,7 +11,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/breakglassd/breakglass/internal/announce"
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/finding"
+	"github.com/breakglassd/breakglass/internal/ledger"
 )
 
 // What Slack owes people: requests whose card it refused to show, or to change, until an operator mends something.
@@ -58,10 +61,10 @@ func (b *Bot) noted(ctx context.Context, where string, err error) error {
 		b.debts.troubles[where] = e
 	}
 	b.debts.mu.Unlock()
-	f := breakglass.FindingOpened{Key: findingSlack + "channel", Check: "slack", Severity: breakglass.SeverityCritical,
+	f := finding.Opened{Key: findingSlack + "channel", Check: "slack", Severity: finding.Critical,
 		What: "Slack takes no messages for the approval channel (" + b.cfg.Channel + "): requests are not shown to those who can approve them"}
 	if where == "" {
-		f.Key, f.Severity, f.What = findingSlack+"private", breakglass.SeverityWarning, "Slack takes no private messages of breakglass: it "+
+		f.Key, f.Severity, f.What = findingSlack+"private", finding.Warning, "Slack takes no private messages of breakglass: it "+
 			"does not tell requesters that they can pick up"
 	}
 	var recording error
@@ -69,9 +72,9 @@ func (b *Bot) noted(ctx context.Context, where string, err error) error {
 	case blocked:
 		f.What += "; it says " + e.code
 		f.Next = adviceFor(e.code)
-		recording = b.cfg.Service.Find(ctx, f)
+		recording = b.cfg.Service.Findings.Find(ctx, f)
 	default:
-		recording = b.cfg.Service.Over(ctx, f.Key, "Slack takes messages again")
+		recording = b.cfg.Service.Findings.Close(ctx, f.Key, "Slack takes messages again")
 	}
 	if recording != nil {
 		b.log.Error("recording that slack takes messages, or not", slog.Bool("blocked", blocked), slog.Any("error", recording))
@@ -207,8 +210,8 @@ func (b *Bot) payOne(ctx context.Context, id string) error {
 	}
 	v := b.render(time.Now())
 	if p.TS != "" || v.matters(r) {
-		sent, err := b.showCard(ctx, v, &p, breakglass.Notice{Seq: p.Seq, Request: r})
-		if err = b.settle(ctx, breakglass.Notice{Seq: p.Seq, Request: r}, err); err != nil {
+		sent, err := b.showCard(ctx, v, &p, entry{Notice: announce.Notice{Entry: ledger.Entry{Seq: p.Seq}}, Request: r})
+		if err = b.settle(ctx, entry{Notice: announce.Notice{Entry: ledger.Entry{Seq: p.Seq}}, Request: r}, err); err != nil {
 			return err
 		}
 		if sent {

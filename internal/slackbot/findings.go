@@ -15,7 +15,8 @@ import (
 
 	"github.com/slack-go/slack"
 
-	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/announce"
+	"github.com/breakglassd/breakglass/internal/finding"
 )
 
 // How findings are shown. What is found may be in the hands of an attacker: neither a flood of findings nor one that Slack
@@ -31,7 +32,7 @@ const (
 // Findings tells people what checks found: the critical ones and warnings, one message each in the approval channel, edited when
 // it changes and struck out when it is over. It must be announced to beside the Bot, under a name of its own: it has its own
 // place in the ledger then, and however long it waits, no request's card waits with it. It is safe for concurrent use.
-func (b *Bot) Findings() breakglass.Messenger {
+func (b *Bot) Findings() announce.Messenger {
 	return &board{b: b, over: map[string]string{}, tokens: findingBurst}
 }
 
@@ -48,10 +49,10 @@ type board struct {
 
 // posted is a finding as Slack shows it.
 type posted struct {
-	TS      string                   `json:"ts,omitempty"` // its message; empty: Slack does not take it as it is
-	Shown   string                   `json:"shown"`        // hash of the message
-	Thread  bool                     `json:"thread,omitempty"`
-	Finding breakglass.FindingOpened `json:"finding"`
+	TS      string         `json:"ts,omitempty"` // its message; empty: Slack does not take it as it is
+	Shown   string         `json:"shown"`        // hash of the message
+	Thread  bool           `json:"thread,omitempty"`
+	Finding finding.Opened `json:"finding"`
 }
 
 // shown is everything that Slack shows of findings. It is one bookmark, bounded as the messages are.
@@ -60,14 +61,14 @@ type shown struct {
 	Rest     posted            `json:"rest"`     // the message that tells of the others by number
 }
 
-// Tell implements breakglass.Messenger. It returns nil when Slack shows what is open now; what Slack refuses for good is logged
+// Tell implements announce.Messenger. It returns nil when Slack shows what is open now; what Slack refuses for good is logged
 // and left out until it changes, and what it refuses until an operator mends something is tried again. One finding that cannot be
 // told keeps no other from being told.
-func (f *board) Tell(ctx context.Context, n breakglass.Notice) error {
+func (f *board) Tell(ctx context.Context, n announce.Notice) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch n.Event.(type) {
-	case breakglass.FindingOpened, breakglass.FindingOver:
+	case finding.Opened, finding.Over:
 	default:
 		return nil
 	}
@@ -79,7 +80,7 @@ func (f *board) Tell(ctx context.Context, n breakglass.Notice) error {
 	if err != nil {
 		return fmt.Errorf("reading which findings are in slack: %w", err)
 	}
-	if ev, ok := n.Event.(breakglass.FindingOver); ok {
+	if ev, ok := n.Event.(finding.Over); ok {
 		if _, ok := s.Findings[ev.Key]; ok {
 			f.over[ev.Key] = ev.How
 		}
@@ -87,7 +88,7 @@ func (f *board) Tell(ctx context.Context, n breakglass.Notice) error {
 	var failed error
 	failures, skip := 0, map[string]bool{}
 	for failures < maxFailures {
-		st := f.next(f.b.render(time.Now()), s, f.b.cfg.Service.Findings(), skip)
+		st := f.next(f.b.render(time.Now()), s, f.b.cfg.Service.Findings.Open(), skip)
 		if st == nil {
 			break
 		}
@@ -128,8 +129,8 @@ type step struct {
 }
 
 // next says what to do first, the gravest finding first, or nil: Slack shows what is open, but for the steps to skip.
-func (f *board) next(v render, s shown, open []breakglass.Finding, skip map[string]bool) *step {
-	own := map[breakglass.Severity]int{} // open findings with a message of their own
+func (f *board) next(v render, s shown, open []finding.Finding, skip map[string]bool) *step {
+	own := map[finding.Severity]int{} // open findings with a message of their own
 	is := map[string]bool{}
 	for _, x := range open {
 		is[x.Key] = true
@@ -137,10 +138,10 @@ func (f *board) next(v render, s shown, open []breakglass.Finding, skip map[stri
 			own[x.Severity]++
 		}
 	}
-	var rest []breakglass.Finding
+	var rest []finding.Finding
 	for _, x := range open {
 		p, ok := s.Findings[x.Key]
-		if !ok && x.Severity.Rank() <= breakglass.SeverityInfo.Rank() {
+		if !ok && x.Severity.Rank() <= finding.Info.Rank() {
 			continue
 		}
 		if !ok && own[x.Severity] >= maxFindings {
@@ -180,12 +181,12 @@ func (f *board) next(v render, s shown, open []breakglass.Finding, skip map[stri
 
 // show is the step by which a finding's message comes to say m, and by which it comes into its request's thread; nil when that
 // is so.
-func (f *board) show(m message, p posted, x breakglass.Finding) *step {
+func (f *board) show(m message, p posted, x finding.Finding) *step {
 	st := &step{id: x.Key, message: m, ts: p.TS}
 	switch {
 	case p.Shown != m.hash():
 		st.done = func(s *shown) {
-			s.Findings[x.Key] = posted{TS: st.ts, Shown: m.hash(), Thread: p.Thread, Finding: x.FindingOpened}
+			s.Findings[x.Key] = posted{TS: st.ts, Shown: m.hash(), Thread: p.Thread, Finding: x.Opened}
 		}
 	case x.Request != "" && !p.Thread && p.TS != "":
 		st.id, st.ts, st.request = "thread "+x.Key, "", x.Request
@@ -249,19 +250,19 @@ func (f *board) call(ctx context.Context, st *step) error {
 }
 
 // finding is the message of one finding.
-func (v render) finding(x breakglass.Finding) message {
-	mark := map[breakglass.Severity]string{breakglass.SeverityCritical: ":rotating_light: *Critical*",
-		breakglass.SeverityWarning: ":warning: *Warning*", breakglass.SeverityInfo: ":information_source: *To know*"}
+func (v render) finding(x finding.Finding) message {
+	mark := map[finding.Severity]string{finding.Critical: ":rotating_light: *Critical*",
+		finding.Warning: ":warning: *Warning*", finding.Info: ":information_source: *To know*"}
 	m := line(string(x.Severity)+" finding"+in(x.Cluster), mark[x.Severity]+escape(in(x.Cluster))+" · since "+date(x.Since), "", x.Request)
 	m.blocks = append(m.blocks, section("what", plain(foreign(capital(x.What), maxQuote))))
 	if x.Next != "" {
 		m.blocks = append(m.blocks, section("next", plain("Next: "+foreign(x.Next, maxQuote))))
 	}
-	return v.about(m, x.FindingOpened)
+	return v.about(m, x.Opened)
 }
 
 // over is the message of a finding that is not so any more.
-func (v render) over(x breakglass.FindingOpened, how string) message {
+func (v render) over(x finding.Opened, how string) message {
 	m := line("a finding is over"+in(x.Cluster), ":white_check_mark: *Over*"+escape(in(x.Cluster)), "", x.Request)
 	m.blocks = append(m.blocks, slack.NewRichTextBlock("what", slack.NewRichTextSection(
 		slack.NewRichTextSectionTextElement(foreign(capital(x.What), maxQuote), &slack.RichTextSectionTextStyle{Strike: true}))))
@@ -272,7 +273,7 @@ func (v render) over(x breakglass.FindingOpened, how string) message {
 }
 
 // about says who found it and what it is about.
-func (v render) about(m message, x breakglass.FindingOpened) message {
+func (v render) about(m message, x finding.Opened) message {
 	about := "Found by: " + foreign(x.Check, 60)
 	if x.Request != "" {
 		about += " · " + foreign(x.Request, 60)
@@ -289,8 +290,8 @@ func in(cluster string) string {
 }
 
 // rest tells by number of the findings that have no message of their own.
-func (v render) rest(all []breakglass.Finding) message {
-	n := map[breakglass.Severity]int{}
+func (v render) rest(all []finding.Finding) message {
+	n := map[finding.Severity]int{}
 	for _, x := range all {
 		n[x.Severity]++
 	}
@@ -298,6 +299,6 @@ func (v render) rest(all []breakglass.Finding) message {
 		return line("no more findings than those shown", ":white_check_mark: No more findings than those shown", "", "")
 	}
 	text := fmt.Sprintf("%s: %d critical, %s", count(len(all), "more finding is open", "more findings are open"),
-		n[breakglass.SeverityCritical], count(n[breakglass.SeverityWarning], "warning", "warnings"))
+		n[finding.Critical], count(n[finding.Warning], "warning", "warnings"))
 	return line(text, ":rotating_light: *"+strings.Replace(text, ": ", "*: ", 1)+" · all of them: `breakglass findings`", "", "")
 }

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/breakglassd/breakglass/internal/announce"
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	slacksim "github.com/breakglassd/breakglass/internal/sim/slack"
@@ -40,18 +41,18 @@ type world struct {
 	hurried  bool   // the bot has its own deadlines
 	stop     func() // ends the bot's Run, and waits for that
 	// tell, when set, stands between the service and the bot.
-	tell atomic.Pointer[func(*slackbot.Bot, breakglass.Notice) error]
+	tell atomic.Pointer[func(*slackbot.Bot, announce.Notice) error]
 }
 
 // onTell sets tell.
-func (w *world) onTell(do func(*slackbot.Bot, breakglass.Notice) error) { w.tell.Store(&do) }
+func (w *world) onTell(do func(*slackbot.Bot, announce.Notice) error) { w.tell.Store(&do) }
 
 // lane is a messenger of the bot that runs now, which the daemon announces to beside the bot.
 type lane struct {
-	m atomic.Pointer[breakglass.Messenger]
+	m atomic.Pointer[announce.Messenger]
 }
 
-func (l *lane) Tell(ctx context.Context, n breakglass.Notice) error {
+func (l *lane) Tell(ctx context.Context, n announce.Notice) error {
 	m := l.m.Load()
 	if m == nil {
 		return errors.New("restarting")
@@ -59,7 +60,7 @@ func (l *lane) Tell(ctx context.Context, n breakglass.Notice) error {
 	return (*m).Tell(ctx, n)
 }
 
-func (l *lane) run(m breakglass.Messenger) { l.m.Store(&m) }
+func (l *lane) run(m announce.Messenger) { l.m.Store(&m) }
 
 // logs collects everything that is logged.
 type logs struct {
@@ -98,7 +99,7 @@ func newWorld(t *testing.T, options ...option) *world {
 		sc.Users = append(sc.Users, slacksim.User{ID: bgtest.SlackUser(p), Name: p, RealName: strings.ToUpper(p[:1]) + p[1:]})
 	}
 	so := bgtest.Options{Log: slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
-		Beside: map[string]breakglass.Messenger{"findings": &w.findings, "campaigns": &w.campaign}}
+		Beside: map[string]announce.Messenger{"findings": &w.findings, "campaigns": &w.campaign}}
 	for _, o := range options {
 		o(w, &sc, &so)
 	}
@@ -115,7 +116,7 @@ func newWorld(t *testing.T, options ...option) *world {
 	w.api = srv.URL
 	w.start(w.api)
 	t.Cleanup(func() { w.stop() })
-	w.Told.OnTell(func(n breakglass.Notice) error {
+	w.Told.OnTell(func(n announce.Notice) error {
 		b := w.bot.Load()
 		if b == nil {
 			return errors.New("restarting")
@@ -145,7 +146,8 @@ func newWorld(t *testing.T, options ...option) *world {
 // start makes the bot of the service that runs now.
 func (w *world) start(url string) {
 	w.t.Helper()
-	cfg := slackbot.Config{Service: w.Service, Ledger: w.Ledger, BotToken: token, SigningSecret: secret, AppID: "A0BREAK",
+	cfg := slackbot.Config{Service: w.Service, Campaigns: w.Campaigns, Ledger: w.Ledger, BotToken: token, SigningSecret: secret,
+		AppID:   "A0BREAK",
 		TeamIDs: []string{"T01"},
 		Channel: channel, APIURL: url + "/api/", Log: slog.New(slog.NewTextHandler(w.log, nil))}
 	if w.conf != nil {

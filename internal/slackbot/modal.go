@@ -195,7 +195,7 @@ func (v render) ask(offers []policy.ProfileOnCluster, w wish) slack.ModalViewReq
 		input(blockTTL, "For how long", "Counted from the pickup, not from now.", false, selectInput(ttl, ttlChosen)),
 		input(blockIncident, "Incident", incidentHint, incidentOptional, textInput("", breakglass.MaxIncident, false)),
 		input(blockReason, "What is broken?", "For the people who must approve it. Do not write secrets here.", false,
-			textInput(w.reason, breakglass.MaxReason, true)),
+			textInput(w.reason, record.MaxReason, true)),
 		section("needs", plain(text.Cut("Who must approve (you cannot):\n"+strings.Join(lines, "\n"), 3000))))
 	return modal(formAsk, "Ask for access", "Ask", "", blocks)
 }
@@ -257,7 +257,7 @@ func (v render) revoke(r *breakglass.Request) slack.ModalViewRequest {
 // because asks for the reason of a denial or a revocation.
 func (v render) because(callback, title, submit, label string, r *breakglass.Request, blocks []slack.Block) slack.ModalViewRequest {
 	blocks = append(blocks, input(blockReason, label, "It is told to "+r.Ask.By.Person+" and recorded.", false,
-		textInput("", breakglass.MaxReason, true)))
+		textInput("", record.MaxReason, true)))
 	return modal(callback, title, submit, target{r.ID, r.Digest}.String(), blocks)
 }
 
@@ -284,9 +284,9 @@ func (v render) acknowledge(r *breakglass.Request) slack.ModalViewRequest {
 // silence for an answer.
 func seenNote(r *breakglass.Request) slack.Block {
 	if r.Swept.Critical() > 0 {
-		return input(blockNote, "Why may it stay?", "Or what was done about it. It is recorded.", false, textInput("", breakglass.MaxNote, true))
+		return input(blockNote, "Why may it stay?", "Or what was done about it. It is recorded.", false, textInput("", record.MaxNote, true))
 	}
-	return input(blockNote, "Note", "What was done about it, or why it may stay. It is recorded.", true, textInput("", breakglass.MaxNote,
+	return input(blockNote, "Note", "What was done about it, or why it may stay. It is recorded.", true, textInput("", record.MaxNote,
 		true))
 }
 
@@ -297,8 +297,8 @@ func (v render) closing(r *breakglass.Request) slack.ModalViewRequest {
 		blocks = append(blocks, section("", plain("The closing note:")), quote("note", r.Closed.Reason, r.ID))
 		return modal("", "Closing note", "", "", blocks)
 	}
-	in := textInput("", breakglass.MaxNote, true)
-	in.MinLength = breakglass.MinNote
+	in := textInput("", record.MaxNote, true)
+	in.MinLength = record.MinNote
 	blocks = append(blocks, input(blockNote, "What was done, and what is left to do?",
 		"It is shown in the thread and recorded. Do not write secrets here.", false, in))
 	return modal(formClose, "Closing note", "Close", target{r.ID, r.Digest}.String(), blocks)

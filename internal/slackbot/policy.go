@@ -5,7 +5,6 @@ import (
 
 	"github.com/slack-go/slack"
 
-	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/record"
 	"github.com/breakglassd/breakglass/internal/text"
@@ -64,7 +63,7 @@ func policyMessage(mark, head string, changes []string, next string) message {
 }
 
 // about names what an entry is about, for logs.
-func about(n breakglass.Notice) string {
+func about(n entry) string {
 	if n.Request == nil {
 		return "the access policy"
 	}

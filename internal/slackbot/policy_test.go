@@ -10,8 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/breakglassd/breakglass/internal/announce"
 	"github.com/breakglassd/breakglass/internal/bgtest"
-	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/record"
 	slacksim "github.com/breakglassd/breakglass/internal/sim/slack"
@@ -22,8 +23,8 @@ func (w *world) reload(text string) *policy.Policy {
 	w.t.Helper()
 	p, err := policy.Parse("access.yaml", []byte(text))
 	must(w.t, err)
-	if _, err := w.Service.SetPolicy(w.ctx(), p); err != nil {
-		if r, is := record.AsRefusal(err); !is || r.Code != breakglass.CodePolicyWaits {
+	if _, err := w.Service.InForce.Set(w.ctx(), p); err != nil {
+		if r, is := record.AsRefusal(err); !is || r.Code != policy.CodeWaits {
 			w.t.Fatal(err)
 		}
 	}
@@ -56,7 +57,7 @@ func TestChangesOfTheAccessPolicyAreToldToTheChannel(t *testing.T) {
 	}
 	w.reload(bgtest.Guarded() + "\n# a comment more\n")
 	w.wait(channel, "• the wording of the file alone: no right, person or rule")
-	w.RestartAs(more, func(c *breakglass.Config) { c.AcceptWeaker = true })
+	w.RestartAs(more, func(c *bgtest.Config) { c.AcceptWeaker = true })
 	w.start(w.api)
 	w.wait(channel, "An operator put an access policy in force that no two people have agreed to (--accept-weaker)")
 	for text, want := range map[string]int{"waits for two people. It": 1, "alice signed the access policy " + p.Digest[:12]: 1,
@@ -80,7 +81,7 @@ func TestHistoryOfTheAccessPolicyIsNotTold(t *testing.T) {
 	long := time.Now().Add(-48 * time.Hour)
 	for _, ev := range []record.Event{policy.Proposed{Digest: strings.Repeat("a", 64), Changes: []string{"long ago"}},
 		policy.Loaded{Digest: strings.Repeat("a", 64), Why: policy.WhySigned, Changes: []string{"long ago"}}} {
-		must(t, w.bot.Load().Tell(w.ctx(), breakglass.Notice{Seq: 1, At: long, Event: ev}))
+		must(t, w.bot.Load().Tell(w.ctx(), announce.Notice{Entry: ledger.Entry{Seq: 1, Time: long}, Event: ev}))
 	}
 	for _, m := range w.sim.Messages(channel) {
 		if strings.Contains(m.AllText(), "long ago") {
@@ -100,7 +101,7 @@ func TestHostileChangesOfTheAccessPolicyAreShownAsTheyAre(t *testing.T) {
 		for i := range 300 {
 			changes = append(changes, fmt.Sprintf("%s %d: %s", name, i, word))
 		}
-		must(t, w.bot.Load().Tell(w.ctx(), breakglass.Notice{Seq: 1, At: time.Now(), Event: policy.Proposed{
+		must(t, w.bot.Load().Tell(w.ctx(), announce.Notice{Entry: ledger.Entry{Seq: 1, Time: time.Now()}, Event: policy.Proposed{
 			Digest: strings.Repeat("a", 64), Changes: changes}}))
 		all := w.wait(channel, "• "+name+" 0: ").AllText()
 		if !strings.Contains(all, "and more: breakglass policy diff") || !strings.Contains(all, "breakglass policy approve aaaaaaaaaaaa`") ||

@@ -303,7 +303,8 @@ func TestNewNamesEveryMistake(t *testing.T) {
 	if err == nil {
 		t.Fatal("taken")
 	}
-	for _, want := range []string{"service and ledger", "bot token", "signing secret", "app id", "each team id", "enterprise id", "channel",
+	for _, want := range []string{"service, campaigns and ledger", "bot token", "signing secret", "app id", "each team id", "enterprise id",
+		"channel",
 		"command", "slash"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not in %v", want, err)

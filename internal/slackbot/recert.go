@@ -13,7 +13,7 @@ import (
 
 	"github.com/slack-go/slack"
 
-	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/announce"
 	"github.com/breakglassd/breakglass/internal/campaign"
 	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/recert"
@@ -42,7 +42,7 @@ const campaignsMark = "slack/campaigns"
 // whoever is suspended one that says so, and the channel when it opens, when something is escalated and when it closes: one
 // message each time, however many items there are, because approvals go through the same channel. It must be announced to beside the Bot,
 // under a name of its own: it has its own place in the ledger then, and however long it waits, no request's card waits with it.
-func (b *Bot) Campaigns() breakglass.Messenger { return campaignTeller{b} }
+func (b *Bot) Campaigns() announce.Messenger { return campaignTeller{b} }
 
 type campaignTeller struct{ b *Bot }
 
@@ -61,9 +61,9 @@ type letterTo struct {
 	message
 }
 
-// Tell implements breakglass.Messenger.
-func (t campaignTeller) Tell(ctx context.Context, n breakglass.Notice) error {
-	if n.Campaign == "" {
+// Tell implements announce.Messenger.
+func (t campaignTeller) Tell(ctx context.Context, n announce.Notice) error {
+	if !strings.HasPrefix(n.Stream, campaign.Stream) {
 		return nil
 	}
 	b := t.b
@@ -78,7 +78,7 @@ func (t campaignTeller) Tell(ctx context.Context, n breakglass.Notice) error {
 	if n.Seq < at.Seq || n.Seq > at.Seq && n.Seq <= at.Through {
 		return nil
 	}
-	if mark == nil && time.Since(n.At) > old {
+	if mark == nil && time.Since(n.Time) > old {
 		if history, err := b.history(ctx, n); err != nil || history {
 			return err
 		}
@@ -108,14 +108,14 @@ func (t campaignTeller) Tell(ctx context.Context, n breakglass.Notice) error {
 		e := (*apiError)(nil)
 		switch {
 		case errors.As(err, &e) && (e.outcome == OutcomePermanent || e.outcome == OutcomeBlocked && l.user != ""):
-			b.log.Error("slack does not take a message about a campaign: it is not sent", slog.String("campaign", n.Campaign),
+			b.log.Error("slack does not take a message about a campaign: it is not sent", slog.String("campaign", n.Stream),
 				slog.String("method", e.method), slog.String("code", e.code))
 		case errors.As(err, &e):
 			select {
 			case <-ctx.Done():
 			case <-time.After(e.after):
 			}
-			return fmt.Errorf("telling entry %d of %s: %w", n.Seq, n.Campaign, err)
+			return fmt.Errorf("telling entry %d of %s: %w", n.Seq, n.Stream, err)
 		case err != nil:
 			return err
 		}
@@ -129,11 +129,11 @@ func (t campaignTeller) Tell(ctx context.Context, n breakglass.Notice) error {
 
 // history reports whether an entry from before Slack was switched on is of no use to anybody any more: a campaign that still runs is
 // made known, and nothing else is.
-func (b *Bot) history(ctx context.Context, n breakglass.Notice) (bool, error) {
+func (b *Bot) history(ctx context.Context, n announce.Notice) (bool, error) {
 	if _, opened := n.Event.(campaign.Opened); !opened {
 		return true, nil
 	}
-	c, err := b.cfg.Service.Campaign(ctx, n.Campaign)
+	c, err := b.cfg.Campaigns.Get(ctx, n.Stream)
 	return err == nil && c.Closed != nil, err
 }
 
@@ -150,14 +150,14 @@ func (b *Bot) rememberTold(ctx context.Context, at told) error {
 
 // campaignLetters are the messages about one entry, and about those up to through, which is decided here when it is before the
 // entry. They depend on what the campaign is now only in their numbers, so that after a crash the same ones come in the same order.
-func (b *Bot) campaignLetters(ctx context.Context, n breakglass.Notice, through int64) ([]letterTo, int64, error) {
+func (b *Bot) campaignLetters(ctx context.Context, n announce.Notice, through int64) ([]letterTo, int64, error) {
 	switch n.Event.(type) {
 	case campaign.Opened, campaign.Reminded, campaign.Suspended, campaign.Escalated,
 		campaign.Closed:
 	default:
 		return nil, through, nil
 	}
-	c, err := b.cfg.Service.Campaign(ctx, n.Campaign)
+	c, err := b.cfg.Campaigns.Get(ctx, n.Stream)
 	if err != nil {
 		return nil, through, err
 	}
@@ -245,7 +245,7 @@ func (v render) campaignDigest(c *campaign.Campaign, person, title string) messa
 // throughWith is the last of the entries that follow an entry without a gap and do the same for the same reason. A ledger entry
 // holds only so many ids: what is one escalation to people is many entries, and is told once. When each was written says nothing
 // about that: a clock that is behind gives many entries one time.
-func throughWith(c *campaign.Campaign, n breakglass.Notice) int64 {
+func throughWith(c *campaign.Campaign, n announce.Notice) int64 {
 	same := map[int64]bool{}
 	for _, i := range c.Items {
 		switch ev := n.Event.(type) {
@@ -440,10 +440,10 @@ type page struct {
 
 // campaignPage makes the next page for a person: first what can be confirmed together, then everything else one by one.
 func (b *Bot) campaignPage(ctx context.Context, a record.Actor, at page) (slack.ModalViewRequest, error) {
-	if err := b.cfg.Service.MayRead(ctx, a); err != nil {
+	if err := b.cfg.Campaigns.MayRead(ctx, a); err != nil {
 		return slack.ModalViewRequest{}, err
 	}
-	c, err := b.cfg.Service.Campaign(ctx, at.Campaign)
+	c, err := b.cfg.Campaigns.Get(ctx, at.Campaign)
 	if err != nil {
 		return slack.ModalViewRequest{}, err
 	}
@@ -505,7 +505,7 @@ func (v render) togetherPage(at page, snap *recert.Snapshot, left int) slack.Mod
 		section("left", plain(count(left, "item waits", "items wait")+" for your word. These are unchanged since somebody last kept them:")),
 		section("items", plain(text.Cut(strings.Join(lines, "\n"), 3000))),
 		input(blockAll, "All of these", "", false, selectInput([]*slack.OptionBlockObject{option("keep", "Keep them all"), later}, later)),
-		input(blockReason, "Why", "Needed where the risk is high. It is recorded.", true, textInput("", breakglass.MaxReason, true)),
+		input(blockReason, "Why", "Needed where the risk is high. It is recorded.", true, textInput("", record.MaxReason, true)),
 	})
 }
 
@@ -530,7 +530,7 @@ func (v render) onePage(at page, c *campaign.Campaign, snap *recert.Snapshot, le
 		blocks = append(blocks, slack.NewDividerBlock(), section("item"+strconv.Itoa(n), plain(text.Cut(about+said, 2900))),
 			input("verdict"+strconv.Itoa(n), "Your word", "", false, selectInput([]*slack.OptionBlockObject{later, option("keep", "Keep"),
 				option("revoke", "Revoke")}, later)),
-			input("why"+strconv.Itoa(n), "Why", whyHint(&item), true, textInput("", breakglass.MaxReason, false)))
+			input("why"+strconv.Itoa(n), "Why", whyHint(&item), true, textInput("", record.MaxReason, false)))
 	}
 	return modal(formCampaign, "Recertification", "Record and go on", metadata(at), blocks)
 }
@@ -550,7 +550,7 @@ func (b *Bot) turnPage(ctx context.Context, a record.Actor, p *payload) (next sl
 	if err := json.Unmarshal([]byte(p.View.Metadata), &at); err != nil || len(at.Items) == 0 || len(at.Items) > pageTogether {
 		return next, nil, malformed("the form names no items")
 	}
-	c, err := b.cfg.Service.Campaign(ctx, at.Campaign)
+	c, err := b.cfg.Campaigns.Get(ctx, at.Campaign)
 	if err != nil {
 		return next, nil, err
 	}
@@ -562,7 +562,7 @@ func (b *Bot) turnPage(ctx context.Context, a record.Actor, p *payload) (next sl
 		for _, i := range places {
 			items = append(items, campaign.Judged{ID: c.Items[i].ID, Digest: c.Items[i].Digest})
 		}
-		_, err := b.cfg.Service.DecideItems(ctx, a, c.ID, breakglass.ItemAnswer{Verdict: campaign.Verdict(verdict), Items: items, Reason: why})
+		_, err := b.cfg.Campaigns.Decide(ctx, a, c.ID, campaign.Answer{Verdict: campaign.Verdict(verdict), Items: items, Reason: why})
 		if r, ok := record.AsRefusal(err); ok && r.Code == "reason" {
 			errs[block] = sentence(r.Error())
 			return nil

@@ -11,8 +11,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/breakglassd/breakglass/internal/announce"
 	"github.com/breakglassd/breakglass/internal/bgtest"
-	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/campaign"
 	"github.com/breakglassd/breakglass/internal/doors"
 	"github.com/breakglassd/breakglass/internal/inventory"
@@ -22,6 +22,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/record"
 	slacksim "github.com/breakglassd/breakglass/internal/sim/slack"
 	"github.com/breakglassd/breakglass/internal/slackbot"
+	"github.com/breakglassd/breakglass/internal/verify"
 )
 
 var campaignPolicy = bgtest.Policy() + "recertification: {reviewers: [sre, security], adminReviewers: 2, deadline: 14d}\n"
@@ -34,7 +35,8 @@ func campaigns(t *testing.T, change ...func(*recert.Config)) (*world, *recert.Se
 		o.Policy = campaignPolicy
 		w.conf = func(c *slackbot.Config) {
 			var err error
-			conf := recert.Config{Domain: w.Service, Ledger: w.Ledger, Signer: w.Signer(), Dir: filepath.Join(w.Dir, "recert"),
+			conf := recert.Config{Domain: w.Service, Campaigns: w.Campaigns, Ledger: w.Ledger, Signer: w.Signer(),
+				Dir:      filepath.Join(w.Dir, "recert"),
 				Clusters: []string{"c1"}}
 			for _, f := range change {
 				f(&conf)
@@ -104,7 +106,7 @@ func TestReviewerAnswersPageByPage(t *testing.T) {
 		}
 		w.send(m)
 	}
-	after, err := w.Service.Campaign(w.ctx(), c.ID)
+	after, err := w.Campaigns.Get(w.ctx(), c.ID)
 	must(t, err)
 	said := map[campaign.Verdict]int{}
 	for _, i := range after.Items {
@@ -157,9 +159,9 @@ func TestMessagesAboutCampaignsComeOnce(t *testing.T) {
 	}
 	entries, err := w.Ledger.Stream(w.ctx(), c.ID)
 	must(t, err)
-	ev, err := breakglass.Decode(entries[0])
+	ev, err := verify.Decode(entries[0])
 	must(t, err)
-	n := breakglass.Notice{Seq: entries[0].Seq, Event: ev, Campaign: c.ID, At: entries[0].Time}
+	n := announce.Notice{Entry: entries[0], Event: ev}
 	for range 3 { // as after crashes
 		must(t, w.bot.Load().Campaigns().Tell(w.ctx(), n))
 	}
@@ -179,7 +181,7 @@ func TestCampaignFormIsForReviewersAndHoldsNoRule(t *testing.T) {
 	must(t, m.Fill("verdict0", "keep"))
 	must(t, m.Fill("why0", "on call"))
 	w.send(m)
-	after, err := w.Service.Campaign(w.ctx(), c.ID)
+	after, err := w.Campaigns.Get(w.ctx(), c.ID)
 	must(t, err)
 	words := 0
 	for _, i := range after.Items {
@@ -216,13 +218,13 @@ func TestAccountsAreWhatSlackSaysTheyAre(t *testing.T) {
 // later has the ledger's clock go on: what is due by then is done when the policy changes next, which it does here.
 func (w *world) later(to time.Time, pol string) {
 	w.t.Helper()
-	if _, err := w.Ledger.Append(w.ctx(), to, breakglass.DaemonStream, ledger.AnyVersion, nil,
-		ledger.Draft{Kind: breakglass.Heartbeat{}.Kind(), Body: []byte(`{"version":"test"}`)}); err != nil {
+	if _, err := w.Ledger.Append(w.ctx(), to, record.DaemonStream, ledger.AnyVersion, nil,
+		ledger.Draft{Kind: record.Heartbeat{}.Kind(), Body: []byte(`{"version":"test"}`)}); err != nil {
 		w.t.Fatal(err)
 	}
 	p, err := policy.Parse("access.yaml", []byte(pol+"\n# "+to.String()+"\n"))
 	must(w.t, err)
-	_, err = w.Service.SetPolicy(w.ctx(), p)
+	_, err = w.Service.InForce.Set(w.ctx(), p)
 	must(w.t, err)
 }
 
@@ -272,7 +274,7 @@ func TestDeadlineIsToldInFewMessages(t *testing.T) {
 	}
 	w.later(c.Opened.Deadline.Add(time.Minute), campaignPolicy)
 	w.wait(channel, "is closed")
-	c, err = w.Service.Campaign(w.ctx(), c.ID)
+	c, err = w.Campaigns.Get(w.ctx(), c.ID)
 	must(t, err)
 	escalated, silent := map[string]int{}, 0
 	for _, i := range c.Items {
@@ -331,7 +333,7 @@ func TestWhomAReviewerRevokedIsTold(t *testing.T) {
 	must(t, err)
 	const id = "member/sre/alice"
 	i, _ := c.Item(id)
-	_, err = w.Service.DecideItems(w.ctx(), bgtest.ByKey("carol"), c.ID, breakglass.ItemAnswer{Verdict: campaign.VerdictRevoke,
+	_, err = w.Campaigns.Decide(w.ctx(), bgtest.ByKey("carol"), c.ID, campaign.Answer{Verdict: campaign.VerdictRevoke,
 		Reason: "changed teams", Items: []campaign.Judged{{ID: id, Digest: i.Digest}}})
 	must(t, err)
 	m := w.letter("alice", "has suspended you")
@@ -352,7 +354,7 @@ func TestWhatIsRecordedAtOneTimeIsToldEachTime(t *testing.T) {
 		if !ok {
 			t.Fatalf("there is no item %s", id)
 		}
-		after, err := w.Service.DecideItems(w.ctx(), bgtest.ByKey("carol"), c.ID, breakglass.ItemAnswer{Verdict: campaign.VerdictRevoke,
+		after, err := w.Campaigns.Decide(w.ctx(), bgtest.ByKey("carol"), c.ID, campaign.Answer{Verdict: campaign.VerdictRevoke,
 			Reason: "changed teams", Items: []campaign.Judged{{ID: id, Digest: i.Digest}}})
 		must(t, err)
 		i, _ = after.Item(id)
@@ -388,7 +390,8 @@ func TestWhatIsRecordedAtOneTimeIsToldEachTime(t *testing.T) {
 	}
 }
 
-// After a crash an entry is told again, with the others that it was told with, and not with what came since: that is told by itself.
+// After a crash an announce.Notice is told again, with the others that it was told with, and not with what came since: that is told by
+// itself.
 func TestEscalationThatGrewMeanwhileIsToldWhole(t *testing.T) {
 	const things = 400
 	w, service := campaigns(t, func(c *recert.Config) { c.Scan = manyPowers(things) })
@@ -399,13 +402,13 @@ func TestEscalationThatGrewMeanwhileIsToldWhole(t *testing.T) {
 	w.toldCampaigns(c.ID)
 	entries, err := w.Ledger.Stream(w.ctx(), c.ID)
 	must(t, err)
-	var notices []breakglass.Notice
+	var notices []announce.Notice
 	items := 0
 	for _, e := range entries {
-		ev, err := breakglass.Decode(e)
+		ev, err := verify.Decode(e)
 		must(t, err)
 		if x, is := ev.(campaign.Escalated); is && x.Why == campaign.WhyUnanswered {
-			notices = append(notices, breakglass.Notice{Seq: e.Seq, Event: ev, Campaign: c.ID, At: e.Time})
+			notices = append(notices, announce.Notice{Entry: e, Event: ev})
 			items += len(x.Items)
 		}
 	}
@@ -466,14 +469,14 @@ func TestOnlyReviewersOpenAndSendTheForm(t *testing.T) {
 	if status := w.replay(t, form.URL, form.Header, form.Body); status != 200 {
 		t.Fatalf("the form was answered with %d", status)
 	}
-	c, err = w.Service.Campaign(w.ctx(), c.ID)
+	c, err = w.Campaigns.Get(w.ctx(), c.ID)
 	must(t, err)
 	for _, i := range c.Items {
 		if _, spoke := i.WordOf("mallory"); spoke {
 			t.Errorf("mallory answered %s", i.ID)
 		}
 	}
-	entries, err := w.Ledger.Stream(w.ctx(), breakglass.RefusalStream)
+	entries, err := w.Ledger.Stream(w.ctx(), record.RefusalStream)
 	must(t, err)
 	if len(entries) < 2 {
 		t.Errorf("%d refusals are on record, want those of the click and of the form", len(entries))
@@ -482,7 +485,7 @@ func TestOnlyReviewersOpenAndSendTheForm(t *testing.T) {
 	p, err := policy.Parse("access.yaml", []byte(strings.Replace(campaignPolicy, "teams:\n",
 		"teams:\n  - {id: ops, members: [mallory]}\n", 1)+"responders: [ops]\n"))
 	must(t, err)
-	_, err = w.Service.SetPolicy(w.ctx(), p)
+	_, err = w.Service.InForce.Set(w.ctx(), p)
 	must(t, err)
 	again := w.sim.Sign(click.URL, edit(t, click.Body, func(p map[string]any) { p["trigger_id"] = "1.2.another" }), time.Now())
 	if status := w.replay(t, again.URL, again.Header, again.Body); status != 200 {
@@ -527,8 +530,8 @@ func TestHistoryOfCampaignsIsNotTold(t *testing.T) {
 	must(t, err)
 	tell := func(ev record.Event, seq int64) {
 		t.Helper()
-		must(t, w.bot.Load().Campaigns().Tell(w.ctx(), breakglass.Notice{Seq: seq, Event: ev, Campaign: c.ID,
-			At: time.Now().Add(-48 * time.Hour)}))
+		must(t, w.bot.Load().Campaigns().Tell(w.ctx(), announce.Notice{Event: ev,
+			Entry: ledger.Entry{Seq: seq, Stream: c.ID, Time: time.Now().Add(-48 * time.Hour)}}))
 	}
 	tell(campaign.Reminded{Days: 7}, 1)
 	if n := len(w.as("erin").DMs()) + len(w.sim.Messages(channel)); n != 0 {

@@ -391,7 +391,7 @@ func line(text, mark, words, request string) message {
 }
 
 // timeline is the line that one ledger entry adds to the thread; nothing for entries that only change the card.
-func (v render) timeline(n breakglass.Notice) (message, bool) {
+func (v render) timeline(n entry) (message, bool) {
 	r := n.Request
 	id := " (" + r.ID + ")"
 	switch ev := n.Event.(type) {
@@ -470,9 +470,9 @@ func (v render) timeline(n breakglass.Notice) (message, bool) {
 }
 
 // completes reports whether the entry is the approval that reached the quorum.
-func completes(n breakglass.Notice) bool {
+func completes(n entry) bool {
 	until := n.Request.ClaimUntil()
-	return !until.IsZero() && until.Add(-time.Duration(n.Request.Ask.ClaimSeconds)*time.Second).Equal(n.At)
+	return !until.IsZero() && until.Add(-time.Duration(n.Request.Ask.ClaimSeconds)*time.Second).Equal(n.Time)
 }
 
 func failNext(why, request string) string {
@@ -488,7 +488,7 @@ func failNext(why, request string) string {
 }
 
 // letter is the private message to the requester that one ledger entry is worth.
-func (v render) letter(n breakglass.Notice) (message, bool) {
+func (v render) letter(n entry) (message, bool) {
 	r := n.Request
 	what := r.Ask.Profile + " on " + r.Ask.Cluster
 	id := " (" + r.ID + ")"

@@ -16,8 +16,11 @@ import (
 	"github.com/slack-go/slack"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/breakglassd/breakglass/internal/announce"
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/finding"
+	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/record"
 	slacksim "github.com/breakglassd/breakglass/internal/sim/slack"
@@ -168,7 +171,7 @@ func reported() *breakglass.SessionReported {
 func sweptOf(n int) *breakglass.Swept {
 	s := &breakglass.Swept{Sources: []string{"audit", "comparison"}, Gaps: []string{"Secrets were not compared: the daemon may not list them"}}
 	for i := range n {
-		s.Items = append(s.Items, breakglass.Residue{Rule: "clusterrolebinding-created", Severity: breakglass.SeverityCritical,
+		s.Items = append(s.Items, breakglass.Residue{Rule: "clusterrolebinding-created", Severity: finding.Critical,
 			Object: fmt.Sprintf("ClusterRoleBinding evil-%d", i),
 			What:   "a new binding gives cluster-admin to a service account", Found: "audit", Exists: []string{"yes", "unknown"}[i%2],
 			Undo: fmt.Sprintf("kubectl delete clusterrolebinding evil-%d", i)})
@@ -213,19 +216,24 @@ func guarded(v render) slack.ModalViewRequest {
 	return v.ask([]policy.ProfileOnCluster{{Profile: &p, Cluster: offers[0].Cluster}}, wish{})
 }
 
+// entryOf is a ledger entry about a request, as the bot sees it.
+func entryOf(ev record.Event, r *breakglass.Request, at time.Time) entry {
+	return entry{Notice: announce.Notice{Entry: ledger.Entry{Seq: 45, Time: at}, Event: ev}, Request: r}
+}
+
 // notices is each entry that people are told of, by name.
-func notices(v render) map[string]breakglass.Notice {
+func notices(v render) map[string]entry {
 	s := states(v)
 	by := bgtest.BySlack
-	at := func(name string, ev record.Event, at time.Time) breakglass.Notice {
-		return breakglass.Notice{Seq: 45, Event: ev, Request: s[name], At: at}
+	at := func(name string, ev record.Event, at time.Time) entry {
+		return entryOf(ev, s[name], at)
 	}
 	last := s["approved"].Approvals[1].At
 	open := *reported()
 	open.StillOpen, open.Gaps = 2, []string{"12 audit events came late", "the audit policy leaves out Secrets"}
 	many := *sweptOf(100)
 	many.More = 3
-	return map[string]breakglass.Notice{
+	return map[string]entry{
 		"requested":  at("pending", breakglass.Requested{By: by("alice")}, noon()),
 		"approval":   at("pending-one", breakglass.Approved{By: by("bob")}, noon()),
 		"quorum":     at("approved", breakglass.Approved{By: bgtest.ByKey("bob")}, last),
@@ -273,31 +281,31 @@ func notices(v render) map[string]breakglass.Notice {
 		"overdue-acknowledgement": at("left", breakglass.Overdue{What: breakglass.OverdueAcknowledgement}, noon()),
 		"overdue-late":            at("acknowledged", breakglass.Overdue{What: breakglass.OverdueAcknowledgement}, noon()),
 		"expired-touched":         at("touched", breakglass.Ended{State: breakglass.StateExpired}, noon()),
-		"no-account":              at("pending", breakglass.Heartbeat{}, noon()),
-		"not-allowed":             at("pending", breakglass.Refused{By: by("mallory")}, noon()),
+		"no-account":              at("pending", record.Heartbeat{}, noon()),
+		"not-allowed":             at("pending", record.Refused{By: by("mallory")}, noon()),
 	}
 }
 
 // findings are the messages about findings, by name; words are what a check found in the hands of whoever had the cluster.
 func findings(v render, words string) map[string]message {
-	f := func(sev breakglass.Severity, request string) breakglass.Finding {
-		return breakglass.Finding{Since: noon(), FindingOpened: breakglass.FindingOpened{Key: words, Check: "reconcile", Cluster: "c1",
+	f := func(sev finding.Severity, request string) finding.Finding {
+		return finding.Finding{Since: noon(), Opened: finding.Opened{Key: words, Check: "reconcile", Cluster: "c1",
 			Request: request, Severity: sev,
 			What: "a certificate that the ledger does not know was signed: " + words, Next: "look at the authority's audit log for " + words}}
 	}
-	var rest []breakglass.Finding
+	var rest []finding.Finding
 	for range 7 {
-		rest = append(rest, f(breakglass.SeverityCritical, ""), f(breakglass.SeverityWarning, ""))
+		rest = append(rest, f(finding.Critical, ""), f(finding.Warning, ""))
 	}
-	daemon := f(breakglass.SeverityWarning, "")
+	daemon := f(finding.Warning, "")
 	daemon.Cluster = ""
 	return map[string]message{
-		"critical": v.finding(f(breakglass.SeverityCritical, "")),
-		"warning":  v.finding(f(breakglass.SeverityWarning, "bg-7k3m-9qx")),
-		"info":     v.finding(f(breakglass.SeverityInfo, "")),
+		"critical": v.finding(f(finding.Critical, "")),
+		"warning":  v.finding(f(finding.Warning, "bg-7k3m-9qx")),
+		"info":     v.finding(f(finding.Info, "")),
 		"daemon":   v.finding(daemon),
-		"over":     v.over(f(breakglass.SeverityCritical, "").FindingOpened, "the check does not find it any more: "+words),
-		"over-how": v.over(f(breakglass.SeverityWarning, "bg-7k3m-9qx").FindingOpened, ""),
+		"over":     v.over(f(finding.Critical, "").Opened, "the check does not find it any more: "+words),
+		"over-how": v.over(f(finding.Warning, "bg-7k3m-9qx").Opened, ""),
 		"rest":     v.rest(rest),
 		"no-rest":  v.rest(nil),
 	}
@@ -368,7 +376,7 @@ func TestOneLineStaysOneLine(t *testing.T) {
 	r.Ask.Incident = "INC-1\nRisk\nlow; test cluster\u2028needs nobody\u0085x"
 	r.Approvals[0].Comment = "fine\r\n✓ dave approved"
 	seen := string(encode(t, v.card(r).blocks))
-	m, _ := v.timeline(breakglass.Notice{Seq: 45, Event: breakglass.Approved{By: bgtest.BySlack("bob")}, Request: r, At: noon()})
+	m, _ := v.timeline(entryOf(breakglass.Approved{By: bgtest.BySlack("bob")}, r, noon()))
 	said := string(m.json(t))
 	if !strings.Contains(seen, `"Incident\nINC-1 Risk low; test cluster needs nobody x"`) || !strings.Contains(said,
 		`"fine ✓ dave approved"`) {
@@ -496,7 +504,7 @@ func taintedEvent(ev record.Event, words string) record.Event {
 	case breakglass.Swept:
 		ev.Items = slices.Clone(ev.Items)
 		for i := range ev.Items {
-			ev.Items[i] = breakglass.Residue{Rule: words, Severity: breakglass.Severity(words), Object: words, What: words, Found: words,
+			ev.Items[i] = breakglass.Residue{Rule: words, Severity: finding.Severity(words), Object: words, What: words, Found: words,
 				Exists: words, Undo: words}
 		}
 		ev.Gaps = list(ev.Gaps)
@@ -623,7 +631,7 @@ func TestLongestPolicyFitsIntoSlack(t *testing.T) {
 		}
 	}
 	check("nobody yet")
-	letter, _ := v.letter(breakglass.Notice{Event: breakglass.Requested{By: r.Ask.By}, Request: r})
+	letter, _ := v.letter(entryOf(breakglass.Requested{By: r.Ask.By}, r, time.Time{}))
 	valid(t, "letter", letter)
 	for _, person := range people[1:30] {
 		r.Approvals = append(r.Approvals, policy.Approval{By: record.Actor{Person: person, Channel: record.ChannelKey}, At: noon()})
@@ -642,7 +650,7 @@ func TestLongestPolicyFitsIntoSlack(t *testing.T) {
 	check("ended")
 	for _, n := range []record.Event{*r.Swept, breakglass.Overdue{What: breakglass.OverdueClosing},
 		breakglass.Overdue{What: breakglass.OverdueAcknowledgement}, *receiptOf(50, 0, 0), *reported()} {
-		m, ok := v.timeline(breakglass.Notice{Event: n, Request: r})
+		m, ok := v.timeline(entryOf(n, r, time.Time{}))
 		if valid(t, n.Kind(), m); !ok {
 			t.Errorf("%s is not told", n.Kind())
 		}

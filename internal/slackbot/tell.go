@@ -10,8 +10,10 @@ import (
 
 	"github.com/slack-go/slack"
 
+	"github.com/breakglassd/breakglass/internal/announce"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/policy"
+	"github.com/breakglassd/breakglass/internal/record"
 )
 
 // place is where a request's card is, and how far the entry with index Seq has been told. It is kept as a bookmark beside the
@@ -42,16 +44,27 @@ func (b *Bot) placeOf(ctx context.Context, request string) (place, error) {
 	return p, nil
 }
 
-// Tell implements breakglass.Messenger: the card, the thread, the private message, the button of a
+// entry is what is told about one entry, and the request that the entry is about: nil for one about the access policy.
+type entry struct {
+	announce.Notice
+	Request *breakglass.Request
+}
+
+// Tell implements announce.Messenger: the card, the thread, the private message, the button of a
 // message that has had its answer. Findings are told by Findings. Each step is remembered when Slack has
 // confirmed it, so a repetition goes on where it stopped; only a step whose confirmation was lost is done twice.
-func (b *Bot) Tell(ctx context.Context, n breakglass.Notice) error {
+func (b *Bot) Tell(ctx context.Context, told announce.Notice) error {
+	r, err := b.follow.Request(ctx, told.Entry, told.Event)
+	if err != nil {
+		return err
+	}
+	n := entry{Notice: told, Request: r}
 	switch n.Event.(type) {
-	case breakglass.Refused, breakglass.RefusedMore, breakglass.Heartbeat:
+	case record.Refused, record.RefusedMore, record.Heartbeat:
 		return nil // the person was told at once; the others are nobody's message
 	}
 	if said, ok := policyLine(n.Event); ok {
-		if _, asks := n.Event.(policy.Proposed); time.Since(n.At) > old && !(asks && n.At.Equal(b.cfg.Service.PolicyWaits())) {
+		if _, asks := n.Event.(policy.Proposed); time.Since(n.Time) > old && !(asks && n.Time.Equal(b.cfg.Service.InForce.Waits())) {
 			return nil // history, as for requests
 		}
 		_, err := b.post(ctx, b.cfg.Channel, "", said)
@@ -73,10 +86,10 @@ func (b *Bot) Tell(ctx context.Context, n breakglass.Notice) error {
 		p.Seq, p.Steps = n.Seq, 0
 	}
 	v := b.render(time.Now())
-	if p.TS == "" && v.now.Sub(n.At) > old && !v.matters(n.Request) {
+	if p.TS == "" && v.now.Sub(n.Time) > old && !v.matters(n.Request) {
 		return nil // history: Slack was switched on later
 	}
-	for i, step := range []func(context.Context, render, *place, breakglass.Notice) (bool, error){b.showCard, b.addLine, b.writeLetter,
+	for i, step := range []func(context.Context, render, *place, entry) (bool, error){b.showCard, b.addLine, b.writeLetter,
 		b.markSweep} {
 		if i < p.Steps {
 			continue
@@ -120,7 +133,7 @@ func isBlocked(err error) bool {
 
 // settle turns the error of a call into what the announcer needs: nil for a refusal that no other try cures, and an error,
 // after the time that Slack asked for, for everything else.
-func (b *Bot) settle(ctx context.Context, n breakglass.Notice, err error) error {
+func (b *Bot) settle(ctx context.Context, n entry, err error) error {
 	e := (*apiError)(nil)
 	if !errors.As(err, &e) {
 		return err
@@ -145,7 +158,7 @@ func waitFor(ctx context.Context, e *apiError, doing string) error {
 }
 
 // showCard posts the card, or edits it if it would look different. The latest state wins: after an outage one edit does.
-func (b *Bot) showCard(ctx context.Context, v render, p *place, n breakglass.Notice) (bool, error) {
+func (b *Bot) showCard(ctx context.Context, v render, p *place, n entry) (bool, error) {
 	m := v.card(n.Request)
 	shown := m.hash()
 	if p.TS != "" {
@@ -193,7 +206,7 @@ func (b *Bot) pointFrom(ctx context.Context, before, now place, request string) 
 
 // addLine adds the entry's line to the card's thread. Without a card there is no thread. What was said before in the same words
 // is not said again.
-func (b *Bot) addLine(ctx context.Context, v render, p *place, n breakglass.Notice) (bool, error) {
+func (b *Bot) addLine(ctx context.Context, v render, p *place, n entry) (bool, error) {
 	m, ok := v.timeline(n)
 	kind, gist := saidBefore(n.Event)
 	if !ok || p.TS == "" || kind != "" && p.Said[kind] == gist {
@@ -216,7 +229,7 @@ func (b *Bot) addLine(ctx context.Context, v render, p *place, n breakglass.Noti
 }
 
 // markSweep takes the button off the message about what was left behind when a second person has seen it.
-func (b *Bot) markSweep(ctx context.Context, v render, p *place, n breakglass.Notice) (bool, error) {
+func (b *Bot) markSweep(ctx context.Context, v render, p *place, n entry) (bool, error) {
 	if _, ok := n.Event.(breakglass.Acknowledged); !ok || p.Sweep == "" || n.Request.Swept == nil || n.Request.Acknowledged == nil {
 		return false, nil
 	}
@@ -225,7 +238,7 @@ func (b *Bot) markSweep(ctx context.Context, v render, p *place, n breakglass.No
 }
 
 // writeLetter tells the requester in private. People without a Slack account use the command line, which tells them itself.
-func (b *Bot) writeLetter(ctx context.Context, v render, _ *place, n breakglass.Notice) (bool, error) {
+func (b *Bot) writeLetter(ctx context.Context, v render, _ *place, n entry) (bool, error) {
 	m, ok := v.letter(n)
 	if !ok {
 		return false, nil

@@ -12,8 +12,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/breakglassd/breakglass/internal/announce"
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/finding"
+	"github.com/breakglassd/breakglass/internal/ledger"
 	slacksim "github.com/breakglassd/breakglass/internal/sim/slack"
 	"github.com/breakglassd/breakglass/internal/slackbot"
 )
@@ -86,7 +89,7 @@ func TestClusterThatHangsDelaysNoRevocation(t *testing.T) {
 	release := make(chan struct{})
 	var hang atomic.Bool
 	w := newWorld(t, hurry, func(_ *world, _ *slacksim.Config, o *bgtest.Options) {
-		o.Config = func(c *breakglass.Config) { c.Binder = hanging{c.Binder, &hang, release}; c.BindTimeout = time.Minute }
+		o.Config = func(c *bgtest.Config) { c.Binder = hanging{c.Binder, &hang, release}; c.BindTimeout = time.Minute }
 	})
 	t.Cleanup(func() { close(release) })
 	r := w.Grant("alice", "admin")
@@ -110,7 +113,7 @@ func TestRevocationIsAnsweredWhenItIsRecorded(t *testing.T) {
 	var hang atomic.Bool
 	w := newWorld(t, func(_ *world, sc *slacksim.Config, o *bgtest.Options) {
 		sc.AckWithin = 12 * time.Second // the bot's own deadline is 25 s
-		o.Config = func(c *breakglass.Config) { c.Binder = hanging{c.Binder, &hang, release}; c.BindTimeout = time.Minute }
+		o.Config = func(c *bgtest.Config) { c.Binder = hanging{c.Binder, &hang, release}; c.BindTimeout = time.Minute }
 	})
 	t.Cleanup(func() { close(release) })
 	r := w.Grant("alice", "admin")
@@ -231,13 +234,13 @@ func TestRefusalToBeMendedIsCountedAndPassed(t *testing.T) {
 }
 
 // blocked is the finding that Slack takes no messages, once there is one, or once there is none.
-func (w *world) blocked(want bool) (f breakglass.Finding) {
+func (w *world) blocked(want bool) (f finding.Finding) {
 	w.t.Helper()
 	for ctx := w.ctx(); ; time.Sleep(5 * time.Millisecond) {
-		i := slices.IndexFunc(w.Service.Findings(), func(f breakglass.Finding) bool { return f.Key == "slack-blocked/channel" })
+		i := slices.IndexFunc(w.Service.Findings.Open(), func(f finding.Finding) bool { return f.Key == "slack-blocked/channel" })
 		if (i >= 0) == want {
 			if want {
-				f = w.Service.Findings()[i]
+				f = w.Service.Findings.Open()[i]
 			}
 			return f
 		}
@@ -275,7 +278,7 @@ func TestWhatSlackDidNotTakeIsShownOnceItIsMended(t *testing.T) {
 				w.Approve(bgtest.ByKey("carol"), kept)
 				w.drained(kept.ID)
 				w.drained(gone.ID)
-				if f := w.blocked(true); !strings.Contains(f.Next, tt.advice) || f.Severity != breakglass.SeverityCritical {
+				if f := w.blocked(true); !strings.Contains(f.Next, tt.advice) || f.Severity != finding.Critical {
 					t.Errorf("the finding is %+v", f)
 				}
 				if err := w.bot.Load().Check(w.ctx()); err == nil || !strings.Contains(err.Error(), tt.advice) {
@@ -352,7 +355,7 @@ func TestHistoryIsNotToldWhenSlackIsSwitchedOn(t *testing.T) {
 	w := newWorld(t)
 	// There is no Slack yet: the bot is told of nothing, and does not look for open requests itself.
 	w.stop()
-	w.onTell(func(*slackbot.Bot, breakglass.Notice) error { return nil })
+	w.onTell(func(*slackbot.Bot, announce.Notice) error { return nil })
 	open, over := w.Ask(bgtest.ByKey("alice"), "admin"), w.Ask(bgtest.ByKey("alice"), "admin")
 	_, err := w.Service.Withdraw(w.ctx(), bgtest.ByKey("alice"), over.ID, "never mind")
 	must(t, err)
@@ -362,12 +365,13 @@ func TestHistoryIsNotToldWhenSlackIsSwitchedOn(t *testing.T) {
 	}
 	w.restart()
 	w.card(open.ID, "0 of 2 approved")
-	must(t, w.bot.Load().Tell(w.ctx(), breakglass.Notice{Seq: over.Seq, Event: over.Ask, Request: w.get(over.ID),
-		At: time.Now().Add(-48 * time.Hour)}))
+	must(t, w.bot.Load().Tell(w.ctx(), announce.Notice{Event: over.Ask,
+		Entry: ledger.Entry{Seq: over.Seq, Stream: over.ID, StreamSeq: 1, Time: time.Now().Add(-48 * time.Hour)}}))
 	if w.cards() != 1 {
 		t.Errorf("%d cards, want one", w.cards())
 	}
-	must(t, w.bot.Load().Tell(w.ctx(), breakglass.Notice{Seq: open.Seq, Event: open.Ask, Request: w.get(open.ID), At: open.At}))
+	must(t, w.bot.Load().Tell(w.ctx(), announce.Notice{Event: open.Ask,
+		Entry: ledger.Entry{Seq: open.Seq, Stream: open.ID, StreamSeq: 1, Time: open.At}}))
 	if w.cards() != 1 {
 		t.Errorf("%d cards, want one", w.cards())
 	}
@@ -409,12 +413,12 @@ func TestDeletedCardIsPostedAgain(t *testing.T) {
 	}
 }
 
-// A daemon that dies before the announcer noted that an entry was told is given it again.
+// A daemon that dies before the announcer noted that an announce.Notice was told is given it again.
 func TestEntryToldTwiceIsSeenOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	var lost atomic.Int64
-	w.onTell(func(b *slackbot.Bot, n breakglass.Notice) error {
+	w.onTell(func(b *slackbot.Bot, n announce.Notice) error {
 		// Told entry by entry, but the announcer never learns of it the first time.
 		if err := b.Tell(context.Background(), n); err != nil {
 			return err
@@ -442,7 +446,7 @@ func TestEntryToldTwiceIsSeenOnce(t *testing.T) {
 func TestEditsAfterAnOutageAreCoalesced(t *testing.T) {
 	w := newWorld(t)
 	var down atomic.Bool
-	w.onTell(func(b *slackbot.Bot, n breakglass.Notice) error {
+	w.onTell(func(b *slackbot.Bot, n announce.Notice) error {
 		if down.Load() {
 			return errors.New("down")
 		}

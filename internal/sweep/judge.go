@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/finding"
 	"github.com/breakglassd/breakglass/internal/text"
 )
 
@@ -144,9 +145,9 @@ func Judge(in Evidence) []breakglass.Residue {
 		}
 	}
 	for user, n := range as {
-		severity := breakglass.SeverityWarning
+		severity := finding.Warning
 		if strings.HasPrefix(user, "system:") {
-			severity = breakglass.SeverityCritical
+			severity = finding.Critical
 		}
 		out = append(out, breakglass.Residue{Rule: "impersonation-used", Severity: severity, Object: "User " + printable(user),
 			Found: FoundByAudit, Exists: ExistsUnknown,

@@ -12,6 +12,7 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/doors"
+	"github.com/breakglassd/breakglass/internal/finding"
 	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/sweep"
 	"github.com/breakglassd/breakglass/policies"
@@ -150,13 +151,13 @@ func TestSweepAndInventoryJudgeARightAlike(t *testing.T) {
 				}
 			}
 			worst[spelling] = max(worst[spelling], 1+want.Rank())
-			got := map[string]breakglass.Severity{}
+			got := map[string]finding.Severity{}
 			for _, r := range sweep.Judge(after(t, objects)) {
 				got[r.Rule] = r.Severity
 			}
-			grave := breakglass.SeverityWarning
+			grave := finding.Warning
 			if want.AtLeast(inventory.High) {
-				grave = breakglass.SeverityCritical
+				grave = finding.Critical
 			}
 			rule := map[bool]string{true: "clusterrolebinding-created", false: "rolebinding-created"}[place.namespace == ""]
 			if got[rule] != grave {
@@ -309,7 +310,7 @@ func TestRightsOfAllBindingsCountTogether(t *testing.T) {
 	for _, r := range sweep.Judge(sweep.Evidence{Changes: sweep.Compare(&before, after, window), Before: &before, After: after}) {
 		got[r.Object] = r
 	}
-	if r := got["ClusterRoleBinding two"]; r.Severity != breakglass.SeverityCritical || !strings.Contains(r.What,
+	if r := got["ClusterRoleBinding two"]; r.Severity != finding.Critical || !strings.Contains(r.What,
 		"hold more than it holds itself") {
 		t.Errorf("the second half of a right: got %+v", got)
 	}

@@ -5,29 +5,29 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/finding"
 	"github.com/breakglassd/breakglass/internal/text"
 )
 
 // hit is one rule that applies to a thing.
 type hit struct {
 	rule     string
-	severity breakglass.Severity
+	severity finding.Severity
 	done     string // "was made"
 	means    string // why it matters
 	undo     string
 }
 
 const (
-	info     = breakglass.SeverityInfo
-	warning  = breakglass.SeverityWarning
-	critical = breakglass.SeverityCritical
+	info     = finding.Info
+	warning  = finding.Warning
+	critical = finding.Critical
 )
 
 // plain are the kinds that need no rule of their own: how grave it is that one was made, changed and removed, and why. An empty
 // severity means that it is not worth a word.
 var plain = map[string]struct {
-	made, changed, removed breakglass.Severity
+	made, changed, removed finding.Severity
 	means                  string
 }{
 	"roles." + rbacGroup: {warning, warning, "",
@@ -86,11 +86,11 @@ func (t *thing) word() string {
 var opWords = map[Op]string{Made: "created", Changed: "changed", Removed: "removed"}
 
 // hit makes the hit of a rule that is named after the kind and what was done.
-func (t *thing) hit(severity breakglass.Severity, means string) hit {
+func (t *thing) hit(severity finding.Severity, means string) hit {
 	return hit{rule: t.word() + "-" + opWords[t.op], severity: severity, done: "it was " + string(t.op), means: means, undo: t.undo()}
 }
 
-func (t *thing) named(rule string, severity breakglass.Severity, means string) hit {
+func (t *thing) named(rule string, severity finding.Severity, means string) hit {
 	h := t.hit(severity, means)
 	h.rule = rule
 	return h
@@ -162,7 +162,7 @@ func (t *thing) judge() []hit {
 		}
 		return []hit{t.named("object-"+opWords[t.op], info, "what acts on such objects is not known here")}
 	}
-	severity := map[Op]breakglass.Severity{Made: p.made, Changed: p.changed, Removed: p.removed}[t.op]
+	severity := map[Op]finding.Severity{Made: p.made, Changed: p.changed, Removed: p.removed}[t.op]
 	if severity == "" {
 		return nil
 	}

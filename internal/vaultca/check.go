@@ -16,7 +16,7 @@ import (
 	"github.com/hashicorp/vault/api"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/record"
 	"github.com/breakglassd/breakglass/policies"
 )
 
@@ -114,7 +114,7 @@ func (c *CA) judge(now snapshot, m Mount, group string) error {
 	if err != nil {
 		return err
 	}
-	if now.ahead.Abs() > breakglass.MaxSkew {
+	if now.ahead.Abs() > record.MaxSkew {
 		return fmt.Errorf("Vault's clock and this one differ by %s, so that a certificate would not be believed: set both with NTP",
 			now.ahead.Abs().Round(time.Second))
 	}

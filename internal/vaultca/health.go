@@ -24,7 +24,7 @@ type Health struct {
 	Warnings   []string      // sentences with the next step
 }
 
-// maxClockDifference is when Health warns. A certificate is not believed beyond breakglass.MaxSkew, so this comes earlier.
+// maxClockDifference is when Health warns. A certificate is not believed beyond record.MaxSkew, so this comes earlier.
 const maxClockDifference = 20 * time.Second
 
 // healthQuery fixes the statuses: they can be chosen by the caller, and nobody in between shall choose ours.

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Time implements breakglass.TimeSource with Vault's clock, to the second. A sealed Vault tells the time too.
+// Time implements record.TimeSource with Vault's clock, to the second. A sealed Vault tells the time too.
 func (c *CA) Time(ctx context.Context) (time.Time, error) {
 	h, err := c.Health(ctx)
 	if !h.ServerTime.IsZero() {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/finding"
 	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/text"
 )
@@ -74,7 +75,7 @@ type Decision struct {
 	Denied bool
 	Reason string // a sentence for the one who was denied; kubectl shows it
 	// Finding is what people must know about it, or nil.
-	Finding *breakglass.FindingOpened
+	Finding *finding.Opened
 }
 
 func deny(format string, args ...any) Decision {
@@ -140,9 +141,9 @@ func holder(s Spec, f Facts) (*breakglass.Request, Decision) {
 
 // shadow is the finding of a certificate in use that the ledger does not know. It says nothing of what was asked, so that one
 // certificate is one finding.
-func shadow(s Spec, cluster, print string) *breakglass.FindingOpened {
-	return &breakglass.FindingOpened{Key: breakglass.ShadowKey(cluster, print), Check: "webhook", Cluster: cluster,
-		Severity: breakglass.SeverityCritical,
+func shadow(s Spec, cluster, print string) *finding.Opened {
+	return &finding.Opened{Key: finding.ShadowKey(cluster, print), Check: "webhook", Cluster: cluster,
+		Severity: finding.Critical,
 		What: fmt.Sprintf("an API server of %s was asked about %s with a certificate that the ledger does not know, fingerprint %s; it was "+
 			"denied", cluster, printable(s.User), print),
 		Next: "look for the fingerprint in the API servers' audit logs, and find out who signed the certificate (the authority's own audit " +

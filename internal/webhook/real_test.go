@@ -24,6 +24,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/bgtest/realtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/finding"
 	"github.com/breakglassd/breakglass/internal/real"
 	"github.com/breakglassd/breakglass/internal/webhook"
 )
@@ -92,7 +93,8 @@ func newDaemon(t *testing.T) *daemon {
 	d.h, err = webhook.New(webhook.Config{Clusters: []webhook.Cluster{{ID: "c1", Tokens: []webhook.Secret{secret},
 		ClientNames: []string{"kube-apiserver-c1"},
 		ClientCAs:   pool}},
-		Lookup: d.sys.Service, Find: d.sys.Service.Find, Log: slog.New(slog.DiscardHandler), Intake: d, Overloaded: errFull, Garbage: errGarbage})
+		Lookup: d.sys.Service, Find: d.sys.Service.Findings.Find, Log: slog.New(slog.DiscardHandler), Intake: d, Overloaded: errFull,
+		Garbage: errGarbage})
 	must(t, err)
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	must(t, err)
@@ -456,10 +458,10 @@ func testUnknown(t *testing.T, d *daemon, a *real.APIServer) {
 	eve := d.stranger(t, "breakglass:alice:bg-0000-000", "breakglass:cluster-admins")
 	eve.wantCall(t, a, nodes, http.StatusForbidden, "breakglass: certificate is not known to the ledger")
 	block, _ := pem.Decode(eve.cert)
-	key := breakglass.ShadowKey("c1", breakglass.Fingerprint(block.Bytes))
+	key := finding.ShadowKey("c1", breakglass.Fingerprint(block.Bytes))
 	for start := time.Now(); ; time.Sleep(10 * time.Millisecond) {
-		open := d.sys.Service.Findings()
-		if len(open) == 1 && open[0].Key == key && open[0].Severity == breakglass.SeverityCritical {
+		open := d.sys.Service.Findings.Open()
+		if len(open) == 1 && open[0].Key == key && open[0].Severity == finding.Critical {
 			break
 		}
 		if time.Since(start) > 30*time.Second {

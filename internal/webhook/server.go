@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/finding"
 	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/text"
 )
@@ -55,7 +56,7 @@ type Config struct {
 	Overloaded error  // what the intake's error is when it cannot take more now: answered with 429
 	Garbage    error  // what the intake's error is when the batch is no good, now and later: answered with 400
 	MaxAudit   int64  // bytes of a batch; 0: 32 MiB
-	Find       func(context.Context, breakglass.FindingOpened) error
+	Find       func(context.Context, finding.Opened) error
 	Memory     *Memory // of what was not refused; nil: none is kept
 	Log        *slog.Logger
 	// Observe is told of each answer: the route ("authorize", "audit"), the cluster (empty before it is known), an outcome out of a
@@ -469,7 +470,7 @@ func (s *server) facts(ctx context.Context, spec Spec, cluster string) (Facts, e
 }
 
 // find records a finding without the API server waiting for it: the denial does not depend on it.
-func (s *server) find(ctx context.Context, f breakglass.FindingOpened) {
+func (s *server) find(ctx context.Context, f finding.Opened) {
 	log := s.cfg.Log.With(slog.String("finding", f.Key), slog.String("what", f.What))
 	select {
 	case s.findings <- struct{}{}:

@@ -22,6 +22,7 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/finding"
 	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/real"
 	"github.com/breakglassd/breakglass/internal/record"
@@ -142,8 +143,8 @@ func TestDecide(t *testing.T) {
 				got.Denied != strings.HasPrefix(got.Reason, "breakglass: ") {
 				t.Errorf("got %+v, want denied saying %q", got, tc.reason)
 			}
-			if (got.Finding != nil) != tc.finding || tc.finding && (got.Finding.Key != breakglass.ShadowKey("c1", other) ||
-				got.Finding.Severity != breakglass.SeverityCritical) {
+			if (got.Finding != nil) != tc.finding || tc.finding && (got.Finding.Key != finding.ShadowKey("c1", other) ||
+				got.Finding.Severity != finding.Critical) {
 				t.Errorf("got finding %+v, want one: %v", got.Finding, tc.finding)
 			}
 		})
@@ -246,7 +247,7 @@ func config(l webhook.Lookup) webhook.Config {
 		ClientCAs: x509.NewCertPool()}, {ID: "c2", Tokens: []webhook.Secret{"another-token-for-cluster-c2"}}},
 		Lookup: l, Intake: intake(func(context.Context, string, []byte) error { return nil }), Overloaded: errFull, Garbage: errGarbage,
 		MaxAudit: 1 << 20,
-		Find:     func(context.Context, breakglass.FindingOpened) error { return nil }, Log: slog.New(slog.DiscardHandler)}
+		Find:     func(context.Context, finding.Opened) error { return nil }, Log: slog.New(slog.DiscardHandler)}
 }
 
 func handler(t testing.TB, c webhook.Config) http.Handler {
@@ -721,7 +722,7 @@ func BenchmarkAuthorize(b *testing.B) {
 
 // BenchmarkAuthorizeByLedger asks about the certificate of a grant, by TLS, what a whole service knows.
 func BenchmarkAuthorizeByLedger(b *testing.B) {
-	sys := bgtest.New(b, bgtest.Options{Config: func(c *breakglass.Config) { c.Sweep = time.Hour }})
+	sys := bgtest.New(b, bgtest.Options{Config: func(c *bgtest.Config) { c.Sweep = time.Hour }})
 	r := sys.Grant("alice", "group")
 	_, csr := bgtest.NewCSR()
 	d, err := sys.Claim("alice", r.ID, csr)

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/mod/sumdb/note"
 
+	"github.com/breakglassd/breakglass/internal/announce"
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/ledger"
@@ -25,10 +26,10 @@ import (
 // noBinder is a cluster that takes no time, so that what is measured is the claim.
 type noBinder struct{}
 
-func (noBinder) Bind(context.Context, breakglass.Binding) error      { return nil }
-func (noBinder) Unbind(context.Context, string, string) error        { return nil }
-func (noBinder) Bound(context.Context, string) ([]string, error)     { return nil, nil }
-func (noBinder) Tell(context.Context, breakglass.Notice) (err error) { return nil }
+func (noBinder) Bind(context.Context, breakglass.Binding) error    { return nil }
+func (noBinder) Unbind(context.Context, string, string) error      { return nil }
+func (noBinder) Bound(context.Context, string) ([]string, error)   { return nil, nil }
+func (noBinder) Tell(context.Context, announce.Notice) (err error) { return nil }
 
 // bench is a service on a real ledger and a real Vault, and a raw client of the same Vault role beside it.
 type bench struct {
@@ -61,11 +62,12 @@ func newBench(b *testing.B) *bench {
 		Mounts: []vaultca.Mount{{Cluster: "c1", Path: mount, IssuerID: shared.issuerID, MaxTTL: time.Hour,
 			Groups: []string{"breakglass:cluster-admins"}}}})
 	must(b, err)
-	s, err := breakglass.New(ctx, breakglass.Config{Ledger: l, Policy: policy, Signer: ca, Binder: noBinder{}})
+	s, campaigns, err := bgtest.Open(ctx, bgtest.Config{Record: bgtest.Record{Ledger: l},
+		Domain: bgtest.Domain{Policy: policy, Signer: ca, Binder: noBinder{}}})
 	must(b, err)
 	var running sync.WaitGroup
 	running.Go(func() { must(b, ca.Run(ctx)) })
-	running.Go(func() { must(b, s.Run(ctx, map[string]breakglass.Messenger{"none": noBinder{}})) })
+	running.Go(func() { must(b, bgtest.Run(ctx, s, campaigns, map[string]announce.Messenger{"none": noBinder{}})) })
 	b.Cleanup(func() {
 		cancel()
 		running.Wait()

@@ -14,6 +14,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/finding"
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/ledger/sqlstore"
 	"github.com/breakglassd/breakglass/internal/real"
@@ -188,7 +189,7 @@ func TestCAsAreCheckedAndAccessIsRecertifiedOnTheCommandLine(t *testing.T) {
 		must(t, os.WriteFile(filepath.Join(dir, name), opened[name], 0o644))
 	}
 	kinds := d.kinds()
-	for _, ev := range []interface{ Kind() string }{breakglass.CheckRun{}, breakglass.CanaryOrdered{}, breakglass.CanaryDone{}} {
+	for _, ev := range []interface{ Kind() string }{finding.CheckRun{}, breakglass.CanaryOrdered{}, breakglass.CanaryDone{}} {
 		if !slices.Contains(kinds, ev.Kind()) {
 			t.Errorf("the ledger has no %s", ev.Kind())
 		}

@@ -18,11 +18,11 @@ import (
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/breakglassd/breakglass/internal/api"
-	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/cli/exit"
 	"github.com/breakglassd/breakglass/internal/cli/terminal"
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/text"
+	"github.com/breakglassd/breakglass/internal/verify"
 )
 
 // Export is an export and what its verification found. Nothing in it is a fact unless sound says so.
@@ -30,8 +30,8 @@ type Export struct {
 	dir      string
 	Archive  *ledger.Archive
 	Report   ledger.Report
-	Auditor  *breakglass.Auditor
-	audit    breakglass.AuditReport
+	Auditor  *verify.Auditor
+	audit    verify.Report
 	problems []string // of both
 	anchors  int
 	Last     time.Time // of the last entry: the time as of which the export speaks
@@ -40,7 +40,7 @@ type Export struct {
 
 // Open verifies an export. The error is for what is not one.
 func Open(ctx context.Context, dir string, verifier note.Verifier, since []string) (*Export, error) {
-	x := &Export{dir: filepath.Clean(dir), Auditor: breakglass.NewAuditor(), anchors: len(since)}
+	x := &Export{dir: filepath.Clean(dir), Auditor: verify.NewAuditor(), anchors: len(since)}
 	info, err := os.Stat(x.dir)
 	switch {
 	case err != nil:

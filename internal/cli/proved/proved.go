@@ -21,6 +21,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/record"
+	"github.com/breakglassd/breakglass/internal/verify"
 )
 
 // Checker believes of what one server says only what its ledger proves, by the key that this machine trusts.
@@ -167,7 +168,7 @@ func (x Checker) checkCertificate(cert *x509.Certificate, k *machine.Key, r api.
 	if !k.Private.PublicKey.Equal(cert.PublicKey) {
 		bad = append(bad, "it is for another key")
 	}
-	if now := x.Now(); cert.NotAfter.After(now.Add(time.Duration(r.Ask.TTLSeconds)*time.Second+breakglass.MaxSkew)) ||
+	if now := x.Now(); cert.NotAfter.After(now.Add(time.Duration(r.Ask.TTLSeconds)*time.Second+record.MaxSkew)) ||
 		!now.Before(cert.NotAfter) {
 		bad = append(bad, fmt.Sprintf("it ends at %s", cert.NotAfter.UTC().Format(time.RFC3339)))
 	}
@@ -183,7 +184,7 @@ func EventIn(leaf []byte, request string) (record.Event, error) {
 	if e.Stream != request {
 		return nil, fmt.Errorf("it is about %s, not about %s", e.Stream, request)
 	}
-	return breakglass.Decode(e)
+	return verify.Decode(e)
 }
 
 // CheckLedger checks something that is proven under a signed checkpoint: by the key that this machine trusts, and under a

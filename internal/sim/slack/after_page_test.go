@@ -11,8 +11,10 @@ import (
 
 	"github.com/chromedp/chromedp"
 
+	"github.com/breakglassd/breakglass/internal/announce"
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/finding"
 	slacksim "github.com/breakglassd/breakglass/internal/sim/slack"
 	"github.com/breakglassd/breakglass/internal/slackbot"
 )
@@ -35,7 +37,7 @@ func (examined) Examine(context.Context, *breakglass.Request, bool) (breakglass.
 	return breakglass.SessionReported{Source: breakglass.SourceAudit, Digest: strings.Repeat("d", 64), Events: 3, First: now, Last: now,
 			From: []string{"192.0.2.7"}, Reads: 2, Writes: 1},
 		breakglass.Swept{Sources: []string{"audit"}, Items: []breakglass.Residue{{Rule: "clusterrolebinding-created",
-			Severity: breakglass.SeverityCritical,
+			Severity: finding.Critical,
 			Object:   "ClusterRoleBinding " + hostile + " <!channel>", What: "a new binding to cluster-admin", Found: "audit", Exists: "yes",
 			Undo: "kubectl delete clusterrolebinding x"}}}, nil
 }
@@ -57,11 +59,12 @@ func TestWhatFollowsAGrantIsPlayedInABrowser(t *testing.T) {
 	t.Cleanup(func() { sim.Close(); server.Close() })
 	sim.SetURL(server.URL)
 	system := bgtest.New(t, bgtest.Options{Policy: bgtest.Policy() + "responders: [security]\nclosing: {within: 24h}\n",
-		Config: func(c *breakglass.Config) {
+		Config: func(c *bgtest.Config) {
 			c.Prover, c.Examiner, c.AuditGrace = proved{}, examined{}, time.Millisecond
 		}})
-	bot, err := slackbot.New(slackbot.Config{Service: system.Service, Ledger: system.Ledger, BotToken: botToken, SigningSecret: signingSecret,
-		AppID: "A0BREAK", TeamIDs: []string{"T01"},
+	bot, err := slackbot.New(slackbot.Config{Service: system.Service, Campaigns: system.Campaigns, Ledger: system.Ledger, BotToken: botToken,
+		SigningSecret: signingSecret,
+		AppID:         "A0BREAK", TeamIDs: []string{"T01"},
 		Channel: approvals, APIURL: server.URL + "/api/"})
 	if err != nil {
 		t.Fatal(err)
@@ -72,11 +75,11 @@ func TestWhatFollowsAGrantIsPlayedInABrowser(t *testing.T) {
 	findings := bot.Findings()
 	var stopped atomic.Bool
 	t.Cleanup(func() { stopped.Store(true) })
-	system.Told.OnTell(func(n breakglass.Notice) error {
+	system.Told.OnTell(func(n announce.Notice) error {
 		switch {
 		case stopped.Load():
 			return http.ErrServerClosed
-		case n.Request == nil:
+		case !breakglass.ValidID(n.Stream):
 			return findings.Tell(context.Background(), n)
 		}
 		return bot.Tell(context.Background(), n)
@@ -115,10 +118,10 @@ func TestWhatFollowsAGrantIsPlayedInABrowser(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	must(system.Service.Find(t.Context(), breakglass.FindingOpened{Key: "k", Check: "reconcile", Cluster: "c1",
-		Severity: breakglass.SeverityCritical, What: "a certificate of nobody's " + hostile, Next: "look"}))
+	must(system.Service.Findings.Find(t.Context(), finding.Opened{Key: "k", Check: "reconcile", Cluster: "c1",
+		Severity: finding.Critical, What: "a certificate of nobody's " + hostile, Next: "look"}))
 	run("read a finding", reads("A certificate of nobody's "+hostile))
-	must(system.Service.Over(t.Context(), "k", "it has expired"))
+	must(system.Service.Findings.Close(t.Context(), "k", "it has expired"))
 	run("read that it is over", reads("It has expired"), until(`!!document.querySelector("#log s")`), shot("findings"))
 
 	images, err := chromedp.Run(tab, chromedp.Evaluate[int](`document.images.length`))

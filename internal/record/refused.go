@@ -1,16 +1,24 @@
-package breakglass
+package record
 
 import (
 	"cmp"
-	"context"
-	"log/slog"
 	"slices"
 	"sync"
 	"time"
-
-	"github.com/breakglassd/breakglass/internal/ledger"
-	"github.com/breakglassd/breakglass/internal/record"
 )
+
+// Refused records a command that was not allowed, in the stream of what it was about or, without one, in [RefusalStream].
+type Refused struct {
+	By      Actor  `json:"by"`
+	Command string `json:"command"`
+	Code    string `json:"code"`
+}
+
+// Kind is as that of every Event.
+func (Refused) Kind() string { return "refused/v1" }
+
+// RefusalStream is the stream of refused commands that are about no request and no campaign.
+const RefusalStream = "refused"
 
 // How refused commands that have no entry of their own are recorded.
 const (
@@ -57,7 +65,7 @@ type tally struct {
 	all  int64
 }
 
-func (t *tally) add(a record.Actor, command, code string, now time.Time) {
+func (t *tally) add(a Actor, command, code string, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.rows == nil {
@@ -109,7 +117,7 @@ func (t *tally) recorded(ev *RefusedMore) {
 }
 
 // whose names the actor who was refused, also one without a person's id.
-func whose(a record.Actor) string {
+func whose(a Actor) string {
 	switch {
 	case a.Person != "":
 		return a.Person
@@ -119,36 +127,4 @@ func whose(a record.Actor) string {
 		return "slack " + a.Slack.Team + "/" + a.Slack.User
 	}
 	return "unknown"
-}
-
-// recordTally records, each minute, what was refused and has no entry of its own. What is not recorded when the daemon dies is in its log.
-func (s *Service) recordTally(ctx context.Context) error {
-	tick := time.NewTicker(tallyEvery)
-	defer tick.Stop()
-	for {
-		ended := false
-		select {
-		case <-ctx.Done():
-			ended = true
-		case <-tick.C:
-		}
-		if ev := s.tally.event(); ev != nil && s.roomLeft() == nil {
-			if _, err := s.ledger.Append(context.WithoutCancel(ctx), s.now(), RefusalStream, ledger.AnyVersion, nil,
-				record.Draft(*ev, nil)); err != nil {
-				s.log.Error("recording how many commands were refused", slog.Int("refused", ev.Total()), slog.Any("error", err))
-			} else {
-				s.tally.recorded(ev)
-			}
-		}
-		if ended {
-			return nil
-		}
-	}
-}
-
-// RefusedTogether is how many refused commands got no entry of their own since the start.
-func (s *Service) RefusedTogether() int64 {
-	s.tally.mu.Lock()
-	defer s.tally.mu.Unlock()
-	return s.tally.all
 }

@@ -1,4 +1,4 @@
-package breakglass_test
+package verify_test
 
 import (
 	"database/sql"
@@ -17,6 +17,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/ledger/sqlstore"
 	"github.com/breakglassd/breakglass/internal/policy"
+	"github.com/breakglassd/breakglass/internal/verify"
 )
 
 // TestAuditFindsWhatCouldNotHaveHappened replays ledgers that somebody with the signing key could have written: each differs
@@ -61,7 +62,7 @@ func TestAuditFindsWhatCouldNotHaveHappened(t *testing.T) {
 		edit := func(i int, change func(map[string]any)) func([]ledger.Entry) []ledger.Entry {
 			return func(es []ledger.Entry) []ledger.Entry {
 				// Through the typed event, so that the order of the fields stays.
-				ev, err := breakglass.Decode(es[i])
+				ev, err := verify.Decode(es[i])
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -117,17 +118,9 @@ func TestAuditFindsWhatCouldNotHaveHappened(t *testing.T) {
 	})
 }
 
-func audit(entries []ledger.Entry) []string {
-	a := breakglass.NewAuditor()
-	for _, e := range entries {
-		a.Add(e)
-	}
-	return a.Report().Problems
-}
-
 // forgetful is audit by an Auditor that keeps nothing of what is over.
 func forgetful(entries []ledger.Entry) []string {
-	a := breakglass.NewForgetfulAuditor(func(stream string) ([]ledger.Entry, error) {
+	a := verify.NewForgetfulAuditor(func(stream string) ([]ledger.Entry, error) {
 		return slices.DeleteFunc(slices.Clone(entries), func(e ledger.Entry) bool { return e.Stream != stream }), nil
 	})
 	for _, e := range entries {
@@ -147,7 +140,7 @@ func TestAuditJudgesWordsThatComeAfterTheEnd(t *testing.T) {
 		}
 		time.Sleep(25 * time.Hour) // the closing note is overdue: nothing is left to do
 		other := s.Grant("bob", "group")
-		a := breakglass.NewForgetfulAuditor(func(stream string) ([]ledger.Entry, error) { return s.Ledger.Stream(t.Context(), stream) })
+		a := verify.NewForgetfulAuditor(func(stream string) ([]ledger.Entry, error) { return s.Ledger.Stream(t.Context(), stream) })
 		next := int64(0)
 		hear := func() []string {
 			entries, err := s.Ledger.Entries(t.Context(), next, 100)
@@ -188,7 +181,7 @@ func TestAuditJudgesWordsThatComeAfterTheEnd(t *testing.T) {
 		// The key of a request that was forgotten is still known.
 		for _, e := range all {
 			if strings.HasPrefix(e.Kind, "claimed/") {
-				ev, err := breakglass.Decode(e)
+				ev, err := verify.Decode(e)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -261,7 +254,7 @@ func TestAuditFindsAnIndexThatIsNotTheFold(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			report, err := breakglass.Audit(t.Context(), l)
+			report, err := verify.Audit(t.Context(), l)
 			if err != nil || len(report.Problems) == 0 {
 				t.Errorf("nothing is wrong with the index (%v)", err)
 			}
@@ -282,8 +275,8 @@ func BenchmarkAuditHeap(b *testing.B) {
 	again := func(stream string) ([]ledger.Entry, error) { return s.Ledger.Stream(b.Context(), stream) }
 	for _, kind := range []struct {
 		name string
-		make func() *breakglass.Auditor
-	}{{"all", breakglass.NewAuditor}, {"over-forgotten", func() *breakglass.Auditor { return breakglass.NewForgetfulAuditor(again) }}} {
+		make func() *verify.Auditor
+	}{{"all", verify.NewAuditor}, {"over-forgotten", func() *verify.Auditor { return verify.NewForgetfulAuditor(again) }}} {
 		b.Run(kind.name, func(b *testing.B) {
 			for b.Loop() {
 				before := heap()

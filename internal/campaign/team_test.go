@@ -1,4 +1,4 @@
-package breakglass_test
+package campaign_test
 
 import (
 	"slices"
@@ -16,8 +16,8 @@ import (
 )
 
 // byTeam asks about people's places in teams, and about what teams may do.
-func byTeam(p *policy.Policy) breakglass.CampaignPlan {
-	plan := breakglass.CampaignPlan{From: time.Now().AddDate(0, -3, 0), Until: time.Now(), Clusters: []string{"c1"}, Snapshot: snapshotDigest}
+func byTeam(p *policy.Policy) campaign.Plan {
+	plan := campaign.Plan{From: time.Now().AddDate(0, -3, 0), Until: time.Now(), Clusters: []string{"c1"}, Snapshot: snapshotDigest}
 	for _, m := range p.Memberships() {
 		plan.Items = append(plan.Items, campaign.FrozenItem{ID: "member/" + m.Team + "/" + m.Person, Digest: strings.Repeat("a", 64),
 			State: campaign.ItemUnchanged, Not: []string{m.Person}, Member: m})
@@ -31,7 +31,7 @@ func byTeam(p *policy.Policy) breakglass.CampaignPlan {
 
 func openByTeam(t *testing.T, s *bgtest.System) *campaign.Campaign {
 	t.Helper()
-	c, err := s.Service.OpenCampaign(t.Context(), nil, byTeam(s.Service.Policy()))
+	c, err := s.Campaigns.Start(t.Context(), nil, byTeam(s.Service.Policy()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,10 +104,10 @@ func TestRevokedPlaceInATeamSuspendsAllOfItAndTwoPeopleGiveItBack(t *testing.T) 
 		if got := len(s.Service.Policy().Suspensions()); got != all {
 			t.Errorf("after a restart %d are suspended, want %d", got, all)
 		}
-		_, err = s.Service.AcknowledgeItems(t.Context(), byKey("carol"), c.ID, []string{id}, "she is out of it")
+		_, err = s.Campaigns.Acknowledge(t.Context(), byKey("carol"), c.ID, []string{id}, "she is out of it")
 		wantRefusal(t, err, "still-there")
 		for n, who := range []string{"alice", "carol", "carol", "erin"} {
-			_, err := s.Service.Reinstate(t.Context(), byKey(who), c.ID, id, "on call again from Monday")
+			_, err := s.Campaigns.Reinstate(t.Context(), byKey(who), c.ID, id, "on call again from Monday")
 			if n == 0 {
 				wantRefusal(t, err, "own-item")
 			} else if err != nil {
@@ -140,7 +140,7 @@ func TestRevokedWaySuspendsDownToTheFloorAndTheRestWhenThereIsRoom(t *testing.T)
 		if i := item(t, s, c.ID, id); i.EscalatedWhy != campaign.WhyFloor || len(c.Unsettled()) != 1 {
 			t.Errorf("the floor kept dave and no reviewer was told: %+v", i)
 		}
-		if _, err := s.Service.SetPolicy(t.Context(), roomy(t)); err != nil {
+		if _, err := s.Service.InForce.Set(t.Context(), roomy(t)); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
@@ -152,7 +152,7 @@ func TestRevokedWaySuspendsDownToTheFloorAndTheRestWhenThereIsRoom(t *testing.T)
 		}
 		// Dave has it himself: his word counts for the others only, so it takes one more.
 		for n, who := range []string{"dave", "carol", "erin"} {
-			if _, err := s.Service.Reinstate(t.Context(), byKey(who), c.ID, id, "the rota was wrong"); err != nil {
+			if _, err := s.Campaigns.Reinstate(t.Context(), byKey(who), c.ID, id, "the rota was wrong"); err != nil {
 				t.Fatal(err)
 			}
 			if got := len(suspendedFor(s, "admin")) == 0; got != (n == 2) {
@@ -164,16 +164,16 @@ func TestRevokedWaySuspendsDownToTheFloorAndTheRestWhenThereIsRoom(t *testing.T)
 
 // What no reviewer confirmed is suspended, in the same way as it was when each eligibility was an item, and the counts add up.
 func TestSilenceAboutTeamsSuspendsWhatItDidAboutEligibility(t *testing.T) {
-	end := func(plan func(*policy.Policy) breakglass.CampaignPlan) map[string]int { // people, by part, profile and cluster
+	end := func(plan func(*policy.Policy) campaign.Plan) map[string]int { // people, by part, profile and cluster
 		got := map[string]int{}
 		campaignBubble(t, func(t *testing.T, s *bgtest.System) {
-			c, err := s.Service.OpenCampaign(t.Context(), nil, plan(s.Service.Policy()))
+			c, err := s.Campaigns.Start(t.Context(), nil, plan(s.Service.Policy()))
 			if err != nil {
 				t.Fatal(err)
 			}
 			time.Sleep(14 * 24 * time.Hour)
 			synctest.Wait()
-			if c, err = s.Service.Campaign(t.Context(), c.ID); err != nil || c.Closed == nil {
+			if c, err = s.Campaigns.Get(t.Context(), c.ID); err != nil || c.Closed == nil {
 				t.Fatalf("not closed at the deadline (%v)", err)
 			}
 			if k := *c.Closed; k.Suspended+k.Escalated != len(c.Items) {
@@ -198,7 +198,7 @@ func TestKeepOfAWayCountsForOthersOnly(t *testing.T) {
 		for n := range plan.Items {
 			plan.Items[n].Admin = plan.Items[n].ID == "way/sre/admin/approver"
 		}
-		c, err := s.Service.OpenCampaign(t.Context(), nil, plan)
+		c, err := s.Campaigns.Start(t.Context(), nil, plan)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -230,7 +230,7 @@ func TestKeepOfAWayCountsForOthersOnly(t *testing.T) {
 
 // What an older campaign owes about a way is settled by what became of all of it in a later one, of whatever form.
 func TestLaterCampaignByTeamSettlesWhatAnOlderOneOwes(t *testing.T) {
-	for name, later := range map[string]func(*policy.Policy) breakglass.CampaignPlan{"one by one": planOf, "by team": byTeam} {
+	for name, later := range map[string]func(*policy.Policy) campaign.Plan{"one by one": planOf, "by team": byTeam} {
 		t.Run(name, func(t *testing.T) {
 			campaignBubble(t, func(t *testing.T, s *bgtest.System) {
 				const id = "way/sre/admin/approver"
@@ -243,7 +243,7 @@ func TestLaterCampaignByTeamSettlesWhatAnOlderOneOwes(t *testing.T) {
 					t.Fatal("not closed")
 				}
 				time.Sleep(time.Hour)
-				second, err := s.Service.OpenCampaign(t.Context(), nil, later(s.Service.Policy()))
+				second, err := s.Campaigns.Start(t.Context(), nil, later(s.Service.Policy()))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -263,7 +263,7 @@ func TestLaterCampaignByTeamSettlesWhatAnOlderOneOwes(t *testing.T) {
 				if i := item(t, s, first.ID, id); i.Settled != second.ID {
 					t.Errorf("it is settled by %q, want %s", i.Settled, second.ID)
 				}
-				if _, err := s.Service.SetPolicy(t.Context(), roomy(t)); err != nil {
+				if _, err := s.Service.InForce.Set(t.Context(), roomy(t)); err != nil {
 					t.Fatal(err)
 				}
 				synctest.Wait()
@@ -287,7 +287,7 @@ func TestItemsThatAreAboutTwoThingsAreRefused(t *testing.T) {
 		} {
 			plan := byTeam(s.Service.Policy())
 			change(&plan.Items[0])
-			if _, err := s.Service.OpenCampaign(t.Context(), nil, plan); err == nil {
+			if _, err := s.Campaigns.Start(t.Context(), nil, plan); err == nil {
 				t.Errorf("%s: opened", name)
 			}
 		}

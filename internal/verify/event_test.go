@@ -1,4 +1,4 @@
-package breakglass
+package verify
 
 import (
 	"encoding/json"
@@ -35,21 +35,21 @@ func TestAnEntryOfANewerReleaseIsNoForgery(t *testing.T) {
 			t.Errorf("%s: %v", kind, err)
 		}
 	}
-	if _, err := Decode(ledger.Entry{Kind: Heartbeat{}.Kind(), Body: []byte(`{"no-such-field":1}`)}); err == nil ||
+	if _, err := Decode(ledger.Entry{Kind: record.Heartbeat{}.Kind(), Body: []byte(`{"no-such-field":1}`)}); err == nil ||
 		errors.Is(err, record.ErrNewerRelease) {
 		t.Errorf("an unknown field in a known kind: %v", err)
 	}
 }
 
 func TestAFormerNumberHasNoLaterFields(t *testing.T) {
-	body, err := json.Marshal(Heartbeat{Version: "x"})
+	body, err := json.Marshal(record.Heartbeat{Version: "x"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := record.Older[Heartbeat]("version")(body); err == nil {
+	if _, err := record.Older[record.Heartbeat]("version")(body); err == nil {
 		t.Error("a field that came later is taken in the former number")
 	}
-	if ev, err := record.Older[Heartbeat]("other")(body); err != nil || ev != (Heartbeat{Version: "x"}) {
+	if ev, err := record.Older[record.Heartbeat]("other")(body); err != nil || ev != (record.Heartbeat{Version: "x"}) {
 		t.Errorf("%v, %v", ev, err)
 	}
 }

@@ -1,4 +1,4 @@
-package breakglass_test
+package campaign_test
 
 import (
 	"encoding/json"
@@ -15,6 +15,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/campaign"
+	"github.com/breakglassd/breakglass/internal/finding"
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/record"
@@ -28,14 +29,14 @@ func reviewed() string {
 // weeks are options for a system that sees weeks pass: what is done every second or minute is done every day.
 func weeks(policy string) bgtest.Options {
 	const day = 24 * time.Hour
-	return bgtest.Options{Policy: policy, Config: func(c *breakglass.Config) { c.Sweep, c.HeartbeatEvery, c.Reconcile = day, day, day }}
+	return bgtest.Options{Policy: policy, Config: func(c *bgtest.Config) { c.Sweep, c.HeartbeatEvery, c.Reconcile = day, day, day }}
 }
 
 const snapshotDigest = "1111111111111111111111111111111111111111111111111111111111111111"
 
 // planOf asks about everybody's eligibility, and about one thing in the cluster in each state.
-func planOf(p *policy.Policy) breakglass.CampaignPlan {
-	plan := breakglass.CampaignPlan{From: time.Now().AddDate(0, -3, 0), Until: time.Now(), Clusters: []string{"c1"}, Snapshot: snapshotDigest}
+func planOf(p *policy.Policy) campaign.Plan {
+	plan := campaign.Plan{From: time.Now().AddDate(0, -3, 0), Until: time.Now(), Clusters: []string{"c1"}, Snapshot: snapshotDigest}
 	for _, e := range p.EveryEligibility() {
 		plan.Items = append(plan.Items, campaign.FrozenItem{ID: itemOf(e), Digest: strings.Repeat("a", 64),
 			State: campaign.ItemUnchanged, Not: []string{e.Person}, Gives: e})
@@ -55,7 +56,7 @@ func itemOf(e policy.Eligibility) string {
 
 func open(t *testing.T, s *bgtest.System) *campaign.Campaign {
 	t.Helper()
-	c, err := s.Service.OpenCampaign(t.Context(), nil, planOf(s.Service.Policy()))
+	c, err := s.Campaigns.Start(t.Context(), nil, planOf(s.Service.Policy()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +64,7 @@ func open(t *testing.T, s *bgtest.System) *campaign.Campaign {
 }
 
 func say(s *bgtest.System, c *campaign.Campaign, who string, v campaign.Verdict, ids ...string) (*campaign.Campaign, error) {
-	answer := breakglass.ItemAnswer{Verdict: v, Reason: "looked at it, it is as it must be"}
+	answer := campaign.Answer{Verdict: v, Reason: "looked at it, it is as it must be"}
 	for _, id := range ids {
 		digest := ""
 		if i, ok := c.Item(id); ok {
@@ -71,7 +72,7 @@ func say(s *bgtest.System, c *campaign.Campaign, who string, v campaign.Verdict,
 		}
 		answer.Items = append(answer.Items, campaign.Judged{ID: id, Digest: digest})
 	}
-	return s.Service.DecideItems(s.T.Context(), byKey(who), c.ID, answer)
+	return s.Campaigns.Decide(s.T.Context(), byKey(who), c.ID, answer)
 }
 
 // campaignBubble runs a test of a system whose policy has reviewers on fake time.
@@ -153,17 +154,17 @@ func TestWhoMayAnswerWhat(t *testing.T) {
 		{"nothing", word("carol", keep), "items"},
 		{"the same thing twice", word("carol", keep, aliceAsks, aliceAsks), "items"},
 		{"something else than was seen", func(s *bgtest.System, c *campaign.Campaign) error {
-			_, err := s.Service.DecideItems(s.T.Context(), byKey("carol"), c.ID, breakglass.ItemAnswer{Verdict: keep,
+			_, err := s.Campaigns.Decide(s.T.Context(), byKey("carol"), c.ID, campaign.Answer{Verdict: keep,
 				Items: []campaign.Judged{{ID: aliceAsks, Digest: strings.Repeat("c", 64)}}})
 			return err
 		}, "stale"},
 		{"a revoke without a reason", func(s *bgtest.System, c *campaign.Campaign) error {
-			_, err := s.Service.DecideItems(s.T.Context(), byKey("carol"), c.ID, breakglass.ItemAnswer{Verdict: revoke,
+			_, err := s.Campaigns.Decide(s.T.Context(), byKey("carol"), c.ID, campaign.Answer{Verdict: revoke,
 				Items: []campaign.Judged{{ID: aliceAsks, Digest: strings.Repeat("a", 64)}}})
 			return err
 		}, "reason"},
 		{"a high risk kept without a reason", func(s *bgtest.System, c *campaign.Campaign) error {
-			_, err := s.Service.DecideItems(s.T.Context(), byKey("carol"), c.ID, breakglass.ItemAnswer{Verdict: keep,
+			_, err := s.Campaigns.Decide(s.T.Context(), byKey("carol"), c.ID, campaign.Answer{Verdict: keep,
 				Items: []campaign.Judged{{ID: "c1/subject/new", Digest: strings.Repeat("b", 64)}}})
 			return err
 		}, "reason"},
@@ -178,12 +179,12 @@ func TestWhoMayAnswerWhat(t *testing.T) {
 			return word("carol", keep, "c1/subject/new")(s, c)
 		}, ""},
 		{"a second campaign", func(s *bgtest.System, _ *campaign.Campaign) error {
-			_, err := s.Service.OpenCampaign(s.T.Context(), nil, planOf(s.Service.Policy()))
+			_, err := s.Campaigns.Start(s.T.Context(), nil, planOf(s.Service.Policy()))
 			return err
 		}, "campaign-open"},
 		{"an outsider opens one", func(s *bgtest.System, _ *campaign.Campaign) error {
 			a := byKey("mallory")
-			_, err := s.Service.OpenCampaign(s.T.Context(), &a, planOf(s.Service.Policy()))
+			_, err := s.Campaigns.Start(s.T.Context(), &a, planOf(s.Service.Policy()))
 			return err
 		}, "not-reviewer"},
 	} {
@@ -238,7 +239,7 @@ func TestSilenceSuspendsDownToTheFloorAndTwoPeopleUndoIt(t *testing.T) {
 		c := open(t, s)
 		time.Sleep(14 * 24 * time.Hour)
 		synctest.Wait()
-		c, err := s.Service.Campaign(t.Context(), c.ID)
+		c, err := s.Campaigns.Get(t.Context(), c.ID)
 		if err != nil || c.Closed == nil {
 			t.Fatalf("not closed at the deadline (%v)", err)
 		}
@@ -272,11 +273,11 @@ func TestSilenceSuspendsDownToTheFloorAndTwoPeopleUndoIt(t *testing.T) {
 		}
 		s.Approve(byKey("dave"), r)
 		wantState(t, s.Approve(byKey("carol"), r), breakglass.StateApproved)
-		loud := slices.ContainsFunc(s.Service.Findings(), func(f breakglass.Finding) bool {
-			return f.Key == "campaign-unsettled/"+c.ID && f.Severity == breakglass.SeverityCritical
+		loud := slices.ContainsFunc(s.Service.Findings.Open(), func(f finding.Finding) bool {
+			return f.Key == "campaign-unsettled/"+c.ID && f.Severity == finding.Critical
 		})
 		if !loud {
-			t.Errorf("nobody is told what was not settled: %+v", s.Service.Findings())
+			t.Errorf("nobody is told what was not settled: %+v", s.Service.Findings.Open())
 		}
 
 		s.Restart() // what is suspended stays so
@@ -284,12 +285,12 @@ func TestSilenceSuspendsDownToTheFloorAndTwoPeopleUndoIt(t *testing.T) {
 		wantRefusal(t, err, "suspended")
 
 		id := itemOf(policy.Eligibility{Person: "alice", Part: policy.PartRequester, Profile: "admin", Cluster: "c1"})
-		_, err = s.Service.Reinstate(t.Context(), byKey("alice"), c.ID, id, "I need it")
+		_, err = s.Campaigns.Reinstate(t.Context(), byKey("alice"), c.ID, id, "I need it")
 		wantRefusal(t, err, "own-item")
-		_, err = s.Service.Reinstate(t.Context(), byKey("mallory"), c.ID, id, "she needs it")
+		_, err = s.Campaigns.Reinstate(t.Context(), byKey("mallory"), c.ID, id, "she needs it")
 		wantRefusal(t, err, "not-reviewer")
 		for n, who := range []string{"carol", "carol", "erin"} {
-			if _, err := s.Service.Reinstate(t.Context(), byKey(who), c.ID, id, "on call again from Monday"); err != nil {
+			if _, err := s.Campaigns.Reinstate(t.Context(), byKey(who), c.ID, id, "on call again from Monday"); err != nil {
 				t.Fatal(err)
 			}
 			_, err = s.Service.CheckAsk(t.Context(), byKey("alice"), breakglass.Ask{Profile: "admin", Reason: "etcd quorum lost, API 5xx"})
@@ -309,7 +310,7 @@ func TestWordsAreNotLostWhereTheFindingAboutThemMustWait(t *testing.T) {
 			plan.Items = append(plan.Items, campaign.FrozenItem{ID: fmt.Sprint("c1/subject/", n), Digest: strings.Repeat("b", 64),
 				State: campaign.ItemNew, High: true, Object: fmt.Sprint("c1/subject/", n)})
 		}
-		c, err := s.Service.OpenCampaign(t.Context(), nil, plan)
+		c, err := s.Campaigns.Start(t.Context(), nil, plan)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -320,11 +321,11 @@ func TestWordsAreNotLostWhereTheFindingAboutThemMustWait(t *testing.T) {
 			}
 		}
 		time.Sleep(time.Hour)
-		left := slices.ContainsFunc(s.Service.Findings(), func(f breakglass.Finding) bool {
+		left := slices.ContainsFunc(s.Service.Findings.Open(), func(f finding.Finding) bool {
 			return f.Key == "campaign-unsettled/"+c.ID && strings.Contains(f.What, "left 5 items")
 		})
 		if !left {
-			t.Errorf("an hour later the findings are %+v, want 5 items left", s.Service.Findings())
+			t.Errorf("an hour later the findings are %+v, want 5 items left", s.Service.Findings.Open())
 		}
 	})
 }
@@ -364,7 +365,7 @@ func TestRevokeBelowTheFloorEscalatesAndTakesEffectWhenThereIsRoom(t *testing.T)
 				t.Errorf("%s is suspended: %v, want %v", step.who, got, step.suspended)
 			}
 		}
-		c, err := s.Service.Campaign(t.Context(), c.ID)
+		c, err := s.Campaigns.Get(t.Context(), c.ID)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -377,7 +378,7 @@ func TestRevokeBelowTheFloorEscalatesAndTakesEffectWhenThereIsRoom(t *testing.T)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.Service.SetPolicy(t.Context(), p); err != nil {
+		if _, err := s.Service.InForce.Set(t.Context(), p); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
@@ -390,16 +391,16 @@ func TestRevokeBelowTheFloorEscalatesAndTakesEffectWhenThereIsRoom(t *testing.T)
 		if p, err = policy.Parse("access.yaml", []byte(fewer)); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.Service.SetPolicy(t.Context(), p); err != nil {
+		if _, err := s.Service.InForce.Set(t.Context(), p); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
 		if got := s.Service.Policy().Suspensions(); len(got) > 0 {
 			t.Errorf("still in force with too few people: %v", got)
 		}
-		if !slices.ContainsFunc(s.Service.Findings(),
-			func(f breakglass.Finding) bool { return f.Key == "suspension-not-in-force/admin/c1/approver" }) {
-			t.Errorf("nobody is told that suspensions are not in force: %+v", s.Service.Findings())
+		if !slices.ContainsFunc(s.Service.Findings.Open(),
+			func(f finding.Finding) bool { return f.Key == "suspension-not-in-force/admin/c1/approver" }) {
+			t.Errorf("nobody is told that suspensions are not in force: %+v", s.Service.Findings.Open())
 		}
 	})
 }
@@ -413,12 +414,12 @@ func TestWhatThePolicyDoesNotHaveAnyMoreIsSuspendedWithoutAFloor(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.Service.SetPolicy(t.Context(), p); err != nil {
+		if _, err := s.Service.InForce.Set(t.Context(), p); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(15 * 24 * time.Hour)
 		synctest.Wait()
-		if c, err = s.Service.Campaign(t.Context(), c.ID); err != nil || c.Closed == nil {
+		if c, err = s.Campaigns.Get(t.Context(), c.ID); err != nil || c.Closed == nil {
 			t.Fatalf("not closed (%v)", err)
 		}
 		for _, i := range c.Items {
@@ -430,7 +431,7 @@ func TestWhatThePolicyDoesNotHaveAnyMoreIsSuspendedWithoutAFloor(t *testing.T) {
 		if p, err = policy.Parse("access.yaml", []byte(text)); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.Service.SetPolicy(t.Context(), p); err != nil {
+		if _, err := s.Service.InForce.Set(t.Context(), p); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(24 * time.Hour) // a profile that is new counts later where no team agrees to changes
@@ -445,7 +446,7 @@ func TestRemindersCountDown(t *testing.T) {
 		c := open(t, s)
 		var got []string
 		for range 14*24 + 1 {
-			after, err := s.Service.Campaign(t.Context(), c.ID)
+			after, err := s.Campaigns.Get(t.Context(), c.ID)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -469,7 +470,7 @@ func TestMissedRemindersBecomeOne(t *testing.T) {
 		time.Sleep(13*24*time.Hour + time.Hour)
 		s.Restart()
 		synctest.Wait()
-		c, err := s.Service.Campaign(t.Context(), c.ID)
+		c, err := s.Campaigns.Get(t.Context(), c.ID)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -487,13 +488,13 @@ func TestScanProvesWhatWasRevoked(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if _, err := s.Service.AcknowledgeItems(t.Context(), byKey("dave"), c.ID, []string{"c1/subject/widened"}, ""); err == nil {
+		if _, err := s.Campaigns.Acknowledge(t.Context(), byKey("dave"), c.ID, []string{"c1/subject/widened"}, ""); err == nil {
 			t.Error("what was not revoked was acknowledged")
 		}
-		if _, err := s.Service.AcknowledgeItems(t.Context(), byKey("dave"), c.ID, []string{"c1/subject/new"}, "deleted the binding"); err != nil {
+		if _, err := s.Campaigns.Acknowledge(t.Context(), byKey("dave"), c.ID, []string{"c1/subject/new"}, "deleted the binding"); err != nil {
 			t.Fatal(err)
 		}
-		c, err := s.Service.ProveItems(t.Context(), c.ID, snapshotDigest, func(object string) (bool, bool) {
+		c, err := s.Campaigns.Prove(t.Context(), c.ID, snapshotDigest, func(object string) (bool, bool) {
 			return object == "c1/subject/new",
 				true
 		})
@@ -548,7 +549,7 @@ func TestSuspensionNeverShutsTheEmergencyDoor(t *testing.T) {
 			}
 			time.Sleep(14*24*time.Hour + time.Second)
 			synctest.Wait()
-			c, err := s.Service.Campaign(t.Context(), c.ID)
+			c, err := s.Campaigns.Get(t.Context(), c.ID)
 			if err != nil || c.Closed == nil || c.Closed.Kept+c.Closed.Revoked+c.Closed.Suspended+c.Closed.Escalated != len(c.Items) {
 				t.Fatalf("closed as %+v of %d items (%v)", c.Closed, len(c.Items), err)
 			}
@@ -638,7 +639,7 @@ func TestAuditRefusesCampaignsThatCouldNotHaveBeen(t *testing.T) {
 		synctest.Wait()
 		aliceAsks := itemOf(policy.Eligibility{Person: "alice", Part: policy.PartRequester, Profile: "admin", Cluster: "c1"})
 		for _, who := range []string{"carol", "erin"} {
-			if _, err := s.Service.Reinstate(t.Context(), byKey(who), c.ID, aliceAsks, "on call again"); err != nil {
+			if _, err := s.Campaigns.Reinstate(t.Context(), byKey(who), c.ID, aliceAsks, "on call again"); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -760,7 +761,7 @@ func TestConflictAtTheDeadlineDoesNotDropTheCampaign(t *testing.T) {
 		halfAnHourLeft(c)
 		// The deadline passes between the decision and the append, and the second look has nothing to say any more.
 		looks := 0
-		_, err := s.Service.ProveItems(t.Context(), c.ID, snapshotDigest, func(string) (gone, looked bool) {
+		_, err := s.Campaigns.Prove(t.Context(), c.ID, snapshotDigest, func(string) (gone, looked bool) {
 			looks++
 			time.Sleep(time.Until(c.Opened.Deadline))
 			return true, looks == 1
@@ -769,7 +770,7 @@ func TestConflictAtTheDeadlineDoesNotDropTheCampaign(t *testing.T) {
 			t.Fatalf("decided %d times (%v), want twice: the append must conflict at the deadline", looks, err)
 		}
 		synctest.Wait()
-		if c, err = s.Service.Campaign(t.Context(), c.ID); err != nil || c.Closed == nil {
+		if c, err = s.Campaigns.Get(t.Context(), c.ID); err != nil || c.Closed == nil {
 			t.Fatalf("the campaign is not closed after its deadline (%v)", err)
 		}
 		if len(s.Service.Policy().Suspensions()) == 0 {
@@ -779,7 +780,7 @@ func TestConflictAtTheDeadlineDoesNotDropTheCampaign(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.Service.SetPolicy(t.Context(), more); err != nil {
+		if _, err := s.Service.InForce.Set(t.Context(), more); err != nil {
 			t.Fatal(err)
 		}
 		if len(s.Service.Policy().Suspensions()) == 0 {
@@ -804,15 +805,15 @@ func roomy(t *testing.T) *policy.Policy {
 	return p
 }
 
-func item(t *testing.T, s *bgtest.System, campaign, id string) *campaign.Item {
+func item(t *testing.T, s *bgtest.System, camp, id string) *campaign.Item {
 	t.Helper()
-	c, err := s.Service.Campaign(t.Context(), campaign)
+	c, err := s.Campaigns.Get(t.Context(), camp)
 	if err != nil {
 		t.Fatal(err)
 	}
 	i, ok := c.Item(id)
 	if !ok {
-		t.Fatalf("%s has no item %s", campaign, id)
+		t.Fatalf("%s has no item %s", camp, id)
 	}
 	return i
 }
@@ -882,16 +883,16 @@ func TestLaterCampaignSettlesWhatAnOlderOneOwes(t *testing.T) {
 					s.Restart()
 				}
 				time.Sleep(24 * time.Hour)
-				if _, err := s.Service.SetPolicy(t.Context(), roomy(t)); err != nil {
+				if _, err := s.Service.InForce.Set(t.Context(), roomy(t)); err != nil {
 					t.Fatal(err)
 				}
 				synctest.Wait()
 				if got := s.Service.Policy().Suspended(adminApprover("dave")); got != test.suspended {
 					t.Errorf("with room above the floor dave is suspended: %v, want %v", got, test.suspended)
 				}
-				loud := slices.ContainsFunc(s.Service.Findings(), func(f breakglass.Finding) bool { return f.Key == "campaign-unsettled/"+first.ID })
+				loud := slices.ContainsFunc(s.Service.Findings.Open(), func(f finding.Finding) bool { return f.Key == "campaign-unsettled/"+first.ID })
 				if loud {
-					t.Errorf("the finding about %s is still open: %+v", first.ID, s.Service.Findings())
+					t.Errorf("the finding about %s is still open: %+v", first.ID, s.Service.Findings.Open())
 				}
 			})
 		})
@@ -924,7 +925,7 @@ func TestLateWordIsRefusedWhereALaterCampaignHasAnAnswer(t *testing.T) {
 			}
 		}, "breakglass recert review %s"},
 		{"suspended in one that is open", false, false, func(t *testing.T, s *bgtest.System, c *campaign.Campaign) {
-			if _, err := s.Service.SetPolicy(t.Context(), roomy(t)); err != nil {
+			if _, err := s.Service.InForce.Set(t.Context(), roomy(t)); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := say(s, c, "carol", revoke, dave); err != nil {
@@ -938,7 +939,7 @@ func TestLateWordIsRefusedWhereALaterCampaignHasAnAnswer(t *testing.T) {
 				first := open(t, s)
 				time.Sleep(14*24*time.Hour + time.Minute) // nobody answers, and the floor keeps dave and erin
 				synctest.Wait()
-				first, err := s.Service.Campaign(t.Context(), first.ID)
+				first, err := s.Campaigns.Get(t.Context(), first.ID)
 				if err != nil || first.Closed == nil || item(t, s, first.ID, dave).EscalatedWhy != campaign.WhyFloor {
 					t.Fatalf("closed %v, %v: want dave's part escalated by the floor", first.Closed, err)
 				}
@@ -952,7 +953,7 @@ func TestLateWordIsRefusedWhereALaterCampaignHasAnAnswer(t *testing.T) {
 					t.Fatalf("unsettled: %v, want that: %v", first.Unsettled(), test.owing)
 				}
 				time.Sleep(24 * time.Hour)
-				second, err := s.Service.OpenCampaign(t.Context(), nil, plan)
+				second, err := s.Campaigns.Start(t.Context(), nil, plan)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -974,7 +975,7 @@ func TestLateWordIsRefusedWhereALaterCampaignHasAnAnswer(t *testing.T) {
 					!strings.HasSuffix(r.Next, next)) {
 					t.Errorf("why %q, next %q: want %s named, and %q", r.Why, r.Next, second.ID, next)
 				}
-				if now, err := s.Service.Campaign(t.Context(), first.ID); err != nil || now.Rev != first.Rev {
+				if now, err := s.Campaigns.Get(t.Context(), first.ID); err != nil || now.Rev != first.Rev {
 					t.Errorf("%s is at %d, want %d: something was recorded (%v)", first.ID, now.Rev, first.Rev, err)
 				}
 			})
@@ -1003,12 +1004,12 @@ func TestRefusalNamesTheCampaignThatHolds(t *testing.T) {
 		if wantRefusal(t, err, "suspended"); !strings.Contains(err.Error(), how) {
 			t.Errorf("the refusal %q does not say %q", err, how)
 		}
-		_, err = s.Service.Reinstate(t.Context(), byKey("carol"), "", itemOf(alice), "on call again") // the last campaign, which kept her
+		_, err = s.Campaigns.Reinstate(t.Context(), byKey("carol"), "", itemOf(alice), "on call again") // the last campaign, which kept her
 		if wantRefusal(t, err, "not-suspended"); !strings.Contains(err.Error(), how) {
 			t.Errorf("the refusal %q does not say %q", err, how)
 		}
 		bob := itemOf(policy.Eligibility{Person: "bob", Part: policy.PartRequester, Profile: "admin", Cluster: "c1"})
-		_, err = s.Service.Reinstate(t.Context(), byKey("carol"), "", bob, "on call again")
+		_, err = s.Campaigns.Reinstate(t.Context(), byKey("carol"), "", bob, "on call again")
 		if wantRefusal(t, err, "not-suspended"); !strings.Contains(err.Error(), "nothing to give back") {
 			t.Errorf("the refusal %q has no next step", err)
 		}
@@ -1021,7 +1022,7 @@ func TestNobodyAcknowledgesWhatIsAboutThemselves(t *testing.T) {
 		const key = "key/SHA256:alices"
 		plan.Items = append(plan.Items, campaign.FrozenItem{ID: key, Digest: strings.Repeat("c", 64), State: campaign.ItemNew,
 			Not: []string{"alice"}})
-		c, err := s.Service.OpenCampaign(t.Context(), nil, plan)
+		c, err := s.Campaigns.Start(t.Context(), nil, plan)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -1030,12 +1031,12 @@ func TestNobodyAcknowledgesWhatIsAboutThemselves(t *testing.T) {
 			if _, err := say(s, c, "carol", campaign.VerdictRevoke, id); err != nil {
 				t.Fatal(err)
 			}
-			_, err = s.Service.AcknowledgeItems(t.Context(), byKey("alice"), c.ID, []string{id}, "took it out")
+			_, err = s.Campaigns.Acknowledge(t.Context(), byKey("alice"), c.ID, []string{id}, "took it out")
 			wantRefusal(t, err, "own-item")
 			if i := item(t, s, c.ID, id); i.Acknowledged != nil {
 				t.Errorf("alice acknowledged %s", id)
 			}
-			if _, err := s.Service.AcknowledgeItems(t.Context(), byKey("dave"), c.ID, []string{id},
+			if _, err := s.Campaigns.Acknowledge(t.Context(), byKey("dave"), c.ID, []string{id},
 				"the policy does not have it any more"); err != nil {
 				t.Error(err)
 			}
@@ -1052,7 +1053,7 @@ func TestLedgersOfBeforeStillVerify(t *testing.T) {
 		if _, err := say(s, c, "carol", campaign.VerdictRevoke, "c1/subject/new"); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.Service.AcknowledgeItems(t.Context(), byKey("dave"), c.ID, []string{"c1/subject/new"}, ""); err != nil {
+		if _, err := s.Campaigns.Acknowledge(t.Context(), byKey("dave"), c.ID, []string{"c1/subject/new"}, ""); err != nil {
 			t.Fatal(err)
 		}
 		now, err := s.Ledger.Entries(t.Context(), 0, 100)
@@ -1129,7 +1130,7 @@ func TestWhatCameToPassAtClosingStays(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		c, err := s.Service.Campaign(t.Context(), c.ID)
+		c, err := s.Campaigns.Get(t.Context(), c.ID)
 		if err != nil {
 			t.Fatal(err)
 		}

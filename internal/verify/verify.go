@@ -1,4 +1,5 @@
-package breakglass
+// Package verify replays a whole ledger and finds what could not have happened. It is the one package that knows every stream.
+package verify
 
 import (
 	"cmp"
@@ -11,22 +12,33 @@ import (
 	"strings"
 	"time"
 
+	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/campaign"
+	"github.com/breakglassd/breakglass/internal/finding"
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/record"
 )
 
+// kinds is every kind of entry that this release reads.
+var kinds = record.Join(breakglass.Kinds, policy.Kinds, finding.Kinds, campaign.Kinds, record.OwnKinds)
+
+// Kinds is every kind of entry that this release reads: entries of any stream. It is not to be changed.
+func Kinds() record.Kinds { return kinds }
+
+// Decode returns the event that an entry of any stream holds: see [record.Kinds.Decode].
+func Decode(e ledger.Entry) (record.Event, error) { return kinds.Decode(e) }
+
 // Auditor replays a ledger's entries through the state machine and collects everything that could not have happened: a
 // certificate without its approvals, an event out of order, a second use of a key. It believes the entries' bytes; that they
-// are the bytes that were logged is for the ledger package to verify. Feed it every entry in order, then read Report.
+// are the bytes that were logged is for the ledger package to  Feed it every entry in order, then read Report.
 type Auditor struct {
-	requests map[string]*Request // all of them, or with again those for which something can still happen
-	canaries map[string]*canary  // that are under way
-	over     map[digest]past     // the other requests, and the canaries that are done
-	keys     map[digest]int64    // by SPKI: the entry that claimed with it
-	prints   map[digest]int64    // by fingerprint: the entry that issued it
-	findings findings
+	requests map[string]*breakglass.Request // all of them, or with again those for which something can still happen
+	canaries map[string]*canary             // that are under way
+	over     map[digest]past                // the other requests, and the canaries that are done
+	keys     map[digest]int64               // by SPKI: the entry that claimed with it
+	prints   map[digest]int64               // by fingerprint: the entry that issued it
+	findings finding.State
 
 	// again reads the entries of one stream once more, for the rare word that comes when everything is over. Without it nothing is
 	// forgotten.
@@ -36,7 +48,7 @@ type Auditor struct {
 	policy    policy.State
 	unagreed  []unagreed
 	later     bool // an approval of this release was seen: there is none of an earlier one after it
-	report    AuditReport
+	report    Report
 }
 
 // digest names a stream or a hash in a few bytes. Two texts with one digest would be reported as one used twice: nothing passes by it.
@@ -72,8 +84,8 @@ func sortedIndex(tags []ledger.Tag) []ledger.Tag {
 	return tags
 }
 
-// AuditReport is what an audit found.
-type AuditReport struct {
+// Report is what an audit found.
+type Report struct {
 	Entries      int
 	Requests     int
 	Certificates int
@@ -90,8 +102,9 @@ type AuditReport struct {
 
 // NewAuditor returns an Auditor that has seen nothing.
 func NewAuditor() *Auditor {
-	return &Auditor{requests: map[string]*Request{}, canaries: map[string]*canary{}, over: map[digest]past{}, keys: map[digest]int64{},
-		prints: map[digest]int64{}, findings: findings{open: map[string]Finding{}, settled: map[string]bool{}},
+	return &Auditor{requests: map[string]*breakglass.Request{}, canaries: map[string]*canary{}, over: map[digest]past{},
+		keys:   map[digest]int64{},
+		prints: map[digest]int64{}, findings: finding.NewState(),
 		campaigns: map[string]*campaign.Campaign{}}
 }
 
@@ -108,12 +121,12 @@ func (a *Auditor) Add(e ledger.Entry) {
 		return
 	}
 	switch ev := ev.(type) {
-	case Refused:
+	case record.Refused:
 		a.report.Refusals++
-	case RefusedMore:
+	case record.RefusedMore:
 		a.report.Refusals += ev.Total()
 	}
-	if !aboutRequest(e.Stream) {
+	if !breakglass.ValidID(e.Stream) {
 		if err := a.addOther(e, ev); err != nil {
 			bad("%v", err)
 		}
@@ -128,7 +141,7 @@ func (a *Auditor) Add(e ledger.Entry) {
 		return
 	}
 	claimed := r.ClaimKey
-	if err := r.apply(e, ev, true); err != nil {
+	if err := r.Apply(e, ev, true); err != nil {
 		bad("%v", err)
 		return
 	}
@@ -139,13 +152,13 @@ func (a *Auditor) Add(e ledger.Entry) {
 		seen[digestOf(key)] = e.Seq
 	}
 	switch ev := ev.(type) {
-	case Approved:
+	case breakglass.Approved:
 		a.report.Approvals++
 		if ev.Signature != "" {
 			a.report.Signed++
 		}
 		switch {
-		case e.Kind != approvedV1:
+		case e.Kind != breakglass.ApprovedV1:
 			a.later = true
 		case a.later:
 			bad("an approval as earlier releases made them, after one of a later release: its signature may have counted before")
@@ -155,39 +168,39 @@ func (a *Auditor) Add(e ledger.Entry) {
 		if err := a.agreed(r, ev, e.Time); err != nil {
 			bad("%v", err)
 		}
-	case Claimed:
+	case breakglass.Claimed:
 		if ev.SPKI != claimed { // the state machine has seen to it that nothing was signed for the claim before
 			once(a.keys, ev.SPKI, "this key")
 		}
-	case Issued:
+	case breakglass.Issued:
 		a.report.Certificates++
 		once(a.prints, ev.Fingerprint, "this certificate")
-	case Failed:
+	case breakglass.Failed:
 		a.report.Orphans += len(ev.Orphans)
 	}
-	if a.again != nil && r.settled() {
-		a.over[digestOf(r.ID)] = past{first: r.Seq, rev: r.Rev, rows: rowsOf(sortedIndex(indexOf(r)))}
+	if a.again != nil && r.NothingLeft() {
+		a.over[digestOf(r.ID)] = past{first: r.Seq, rev: r.Rev, rows: rowsOf(sortedIndex(breakglass.Index(r)))}
 		delete(a.requests, r.ID)
 	}
 }
 
 // request returns the request that an entry is about as it was before, or nil if the entry says nothing more of it.
-func (a *Auditor) request(e ledger.Entry, ev record.Event) (*Request, error) {
+func (a *Auditor) request(e ledger.Entry, ev record.Event) (*breakglass.Request, error) {
 	if r := a.requests[e.Stream]; r != nil {
 		return r, nil
 	}
-	if !ValidID(e.Stream) {
+	if !breakglass.ValidID(e.Stream) {
 		return nil, fmt.Errorf("%q is not a request id", e.Stream)
 	}
 	id := digestOf(e.Stream)
 	p, known := a.over[id]
 	if !known {
-		r := &Request{ID: e.Stream}
+		r := &breakglass.Request{ID: e.Stream}
 		a.requests[e.Stream] = r
 		a.report.Requests++
 		return r, nil
 	}
-	if _, ok := ev.(Refused); ok && e.StreamSeq == p.rev+1 {
+	if _, ok := ev.(record.Refused); ok && e.StreamSeq == p.rev+1 {
 		p.rev++
 		a.over[id] = p
 		return nil, nil
@@ -202,14 +215,14 @@ func (a *Auditor) request(e ledger.Entry, ev record.Event) (*Request, error) {
 }
 
 // recall reads again what was forgotten of a request.
-func (a *Auditor) recall(id string, p past) (*Request, error) {
+func (a *Auditor) recall(id string, p past) (*breakglass.Request, error) {
 	entries, err := a.again(id)
 	if err == nil && int64(len(entries)) < p.rev {
 		err = fmt.Errorf("it had %d entries and has %d", p.rev, len(entries))
 	}
-	var r *Request
+	var r *breakglass.Request
 	if err == nil {
-		r, err = Fold(entries[:p.rev])
+		r, err = breakglass.Fold(entries[:p.rev])
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading request %s again: %w", id, err)
@@ -219,7 +232,7 @@ func (a *Auditor) recall(id string, p past) (*Request, error) {
 
 // agreed says why an approval does not count by the access policy that was in force: its key or account belonged to another person or to
 // nobody, or was new. Policies that earlier releases recorded do not say.
-func (a *Auditor) agreed(r *Request, ev Approved, at time.Time) error {
+func (a *Auditor) agreed(r *breakglass.Request, ev breakglass.Approved, at time.Time) error {
 	p := a.policy.Policy
 	if p == nil {
 		return nil
@@ -258,7 +271,7 @@ func (a *Auditor) addOther(e ledger.Entry, ev record.Event) error {
 	belongs := false
 	switch ev := ev.(type) {
 	case policy.Loaded, policy.Proposed, policy.Dropped, policy.Signed:
-		if belongs = e.Stream == PolicyStream; belongs {
+		if belongs = e.Stream == policy.Stream; belongs {
 			was := a.policy.Unconfirmed()
 			err := a.policy.Apply(e, ev, true)
 			if _, signed := ev.(policy.Signed); signed && err == nil && was && !a.policy.Unconfirmed() {
@@ -266,20 +279,20 @@ func (a *Auditor) addOther(e ledger.Entry, ev record.Event) error {
 			}
 			return err
 		}
-	case Refused, RefusedMore:
-		belongs = e.Stream == RefusalStream
-	case Heartbeat, ClockAccepted:
-		belongs = e.Stream == DaemonStream
-	case AuditImported:
-		belongs = e.Stream == ImportStream
-	case CheckRun:
-		belongs = e.Stream == CheckStream
-	case FindingOpened, FindingOver:
-		if belongs = e.Stream == FindingStream; belongs {
-			return a.findings.apply(e, ev)
+	case record.Refused, record.RefusedMore:
+		belongs = e.Stream == record.RefusalStream
+	case record.Heartbeat, record.ClockAccepted:
+		belongs = e.Stream == record.DaemonStream
+	case breakglass.AuditImported:
+		belongs = e.Stream == breakglass.ImportStream
+	case finding.CheckRun:
+		belongs = e.Stream == finding.CheckStream
+	case finding.Opened, finding.Over:
+		if belongs = e.Stream == finding.Stream; belongs {
+			return a.findings.Apply(e, ev)
 		}
-	case CanaryOrdered, CanaryDone:
-		if belongs = strings.HasPrefix(e.Stream, CanaryStream); belongs {
+	case breakglass.CanaryOrdered, breakglass.CanaryDone:
+		if belongs = strings.HasPrefix(e.Stream, breakglass.CanaryStream); belongs {
 			return a.canary(e, ev)
 		}
 	}
@@ -290,7 +303,7 @@ func (a *Auditor) addOther(e ledger.Entry, ev record.Event) error {
 }
 
 // Report returns what was found so far.
-func (a *Auditor) Report() AuditReport {
+func (a *Auditor) Report() Report {
 	report := a.report
 	report.Unagreed = len(a.unagreed)
 	for id, c := range a.campaigns {
@@ -303,8 +316,8 @@ func (a *Auditor) Report() AuditReport {
 
 // Requests returns every request as the entries so far make it, in the order of the ledger: an Auditor of NewAuditor keeps them all.
 // They are facts only if Report has no problem.
-func (a *Auditor) Requests() []*Request {
-	return slices.SortedFunc(maps.Values(a.requests), func(x, y *Request) int { return cmp.Compare(x.Seq, y.Seq) })
+func (a *Auditor) Requests() []*breakglass.Request {
+	return slices.SortedFunc(maps.Values(a.requests), func(x, y *breakglass.Request) int { return cmp.Compare(x.Seq, y.Seq) })
 }
 
 // Campaigns is Requests for campaigns.
@@ -324,16 +337,16 @@ const auditPage = 1000
 
 // Audit replays a whole ledger and compares its index with the replay (I12). The memory that it takes is bounded by what is open, and
 // about a hundred bytes for each request that is over.
-func Audit(ctx context.Context, l *ledger.Ledger) (AuditReport, error) {
+func Audit(ctx context.Context, l *ledger.Ledger) (Report, error) {
 	a := NewAuditor()
 	a.again = func(stream string) ([]ledger.Entry, error) { return l.Stream(ctx, stream) }
 	for from := int64(0); from < l.Size(); {
 		entries, err := l.Entries(ctx, from, auditPage)
 		if err != nil {
-			return AuditReport{}, fmt.Errorf("reading entries from %d: %w", from, err)
+			return Report{}, fmt.Errorf("reading entries from %d: %w", from, err)
 		}
 		if len(entries) == 0 {
-			return AuditReport{}, fmt.Errorf("entry %d is missing", from)
+			return Report{}, fmt.Errorf("entry %d is missing", from)
 		}
 		for _, e := range entries {
 			a.Add(e)
@@ -341,7 +354,7 @@ func Audit(ctx context.Context, l *ledger.Ledger) (AuditReport, error) {
 		from += int64(len(entries))
 	}
 	if err := a.compareIndex(ctx, l); err != nil {
-		return AuditReport{}, fmt.Errorf("comparing the index: %w", err)
+		return Report{}, fmt.Errorf("comparing the index: %w", err)
 	}
 	return a.Report(), nil
 }
@@ -361,7 +374,7 @@ func (a *Auditor) compareIndex(ctx context.Context, l *ledger.Ledger) error {
 	compare := func(stream string, got []ledger.Tag) error {
 		slices.SortFunc(got, compareTags)
 		if r := a.requests[stream]; r != nil {
-			differs(stream, got, sortedIndex(indexOf(r)))
+			differs(stream, got, sortedIndex(breakglass.Index(r)))
 			delete(a.requests, stream)
 			return nil
 		}
@@ -371,7 +384,7 @@ func (a *Auditor) compareIndex(ctx context.Context, l *ledger.Ledger) error {
 			return nil
 		}
 		if c := a.canaries[stream]; c != nil {
-			differs(stream, got, c.index())
+			differs(stream, got, c.Index())
 			return nil
 		}
 		p, known := a.over[digestOf(stream)]
@@ -383,13 +396,13 @@ func (a *Auditor) compareIndex(ctx context.Context, l *ledger.Ledger) error {
 		if p.rows == rowsOf(got) {
 			return nil
 		}
-		if !aboutRequest(stream) {
+		if !breakglass.ValidID(stream) {
 			bad("the index rows of %s are %v, its entries make others", stream, got)
 			return nil
 		}
 		r, err := a.recall(stream, p)
 		if err == nil {
-			differs(stream, got, sortedIndex(indexOf(r)))
+			differs(stream, got, sortedIndex(breakglass.Index(r)))
 		}
 		return err
 	}
@@ -435,6 +448,111 @@ func (a *Auditor) compareIndex(ctx context.Context, l *ledger.Ledger) error {
 			return fmt.Errorf("reading entry %d: %w", p.first, err)
 		}
 		bad("the index has no rows for %s", first[0].Stream)
+	}
+	return nil
+}
+
+// canary is a canary of which the outcome is not recorded yet.
+type canary struct {
+	first int64 // the entry that ordered it
+	breakglass.Canary
+}
+
+func (a *Auditor) canary(e ledger.Entry, ev record.Event) error {
+	id := digestOf(e.Stream)
+	if p, over := a.over[id]; over {
+		return fmt.Errorf("the canary of entry %d is done", p.first)
+	}
+	c := a.canaries[e.Stream]
+	if c == nil {
+		c = &canary{first: e.Seq}
+		a.canaries[e.Stream] = c
+	}
+	if err := c.Apply(ev); err != nil {
+		return err
+	}
+	if c.Done == nil {
+		return nil
+	}
+	delete(a.canaries, e.Stream)
+	a.over[id] = past{first: c.first, rev: e.StreamSeq, rows: rowsOf(c.Index())}
+	if c.Done.Fingerprint != "" {
+		if before, used := a.prints[digestOf(c.Done.Fingerprint)]; used {
+			return fmt.Errorf("this certificate was used by entry %d before", before)
+		}
+		a.prints[digestOf(c.Done.Fingerprint)] = e.Seq
+	}
+	return nil
+}
+
+// campaign takes an entry of a campaign into an audit.
+func (a *Auditor) campaign(e ledger.Entry, ev record.Event) error {
+	c := a.campaigns[e.Stream]
+	if c == nil {
+		if !campaign.IDPattern().MatchString(e.Stream) {
+			return fmt.Errorf("%q is not a campaign id", e.Stream)
+		}
+		c = &campaign.Campaign{ID: e.Stream}
+		a.campaigns[e.Stream] = c
+		a.report.Campaigns++
+	}
+	if err := c.Apply(e, ev); err != nil {
+		return err
+	}
+	if settled, is := ev.(campaign.Settled); is {
+		return a.settled(c, settled)
+	}
+	suspension, is := ev.(campaign.Suspended)
+	if !is || suspension.Moot {
+		return nil
+	}
+	// Whether somebody can still be reached is not in the ledger; how many people are left is.
+	var held []policy.Holding
+	for _, c := range a.campaigns {
+		held = append(held, c.Held()...)
+	}
+	set := policy.SetOf(held)
+	seen := map[policy.Place]bool{}
+	for _, id := range suspension.Items {
+		i, _ := c.Item(id)
+		for _, t := range i.Taken {
+			if t.Seq != e.Seq || seen[policy.PlaceOf(t.Eligibility)] {
+				continue
+			}
+			seen[policy.PlaceOf(t.Eligibility)] = true
+			if left, need := a.policy.Loaded.Left(t.Eligibility, set); left < need {
+				return fmt.Errorf("suspending %s leaves %d approvers where %d are the least", t.Eligibility, left, need)
+			}
+		}
+	}
+	return nil
+}
+
+// settled says why a later campaign does not settle what it is said to settle.
+func (a *Auditor) settled(c *campaign.Campaign, ev campaign.Settled) error {
+	later := a.campaigns[ev.Campaign]
+	if later == nil || later.Seq <= c.Seq {
+		return fmt.Errorf("%s is no later campaign", record.Clip(ev.Campaign, 60))
+	}
+	var after []*campaign.Campaign
+	for _, x := range a.campaigns {
+		if x.Seq > c.Seq {
+			after = append(after, x)
+		}
+	}
+	since, here := campaign.Standings(after), later.Came()
+	for _, id := range ev.Items {
+		i, _ := c.Item(id)
+		came := false
+		for _, e := range i.Rest() {
+			came = came || here[e] != nil
+			if since[e].In == nil {
+				return fmt.Errorf("%s came to nothing in %s", e, later.ID)
+			}
+		}
+		if !came {
+			return fmt.Errorf("%s came to nothing in %s", id, later.ID)
+		}
 	}
 	return nil
 }

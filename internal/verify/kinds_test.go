@@ -1,4 +1,4 @@
-package breakglass
+package verify
 
 import (
 	"bytes"
