@@ -776,26 +776,62 @@ func (j *judge) anonymous() Door {
 		Tellable: "let the scan reach the API server without a credential, or " + giveManifest}
 	probe := j.s.Anonymous
 	asked := j.s.Read(inventory.SourceAnonymous) && probe.API != 0
-	on, unknown, limited := false, false, false // by the command lines: one API server that has it on is enough
+	api := j.components("kube-apiserver")
+	f := j.anonymousFlags(&d)
+	hidden := j.hidden("kube-apiserver")
+	switch {
+	case f.on:
+		d.State, d.Tellable = Present, map[bool]string{true: giveManifest}[hidden != ""]
+	case f.limited:
+		d.State, d.Tellable = Present, map[bool]string{true: giveManifest}[hidden != "" || f.unknown]
+	case len(api) > 0 && !f.unknown && hidden == "":
+		d.State, d.Tellable = Absent, ""
+	}
+	j.anonymousProbe(&d, f, hidden)
+	if d.State == CannotTell && hidden != "" {
+		d.saw("%s", hidden)
+	}
+	if f.on || asked && probe.API != 401 {
+		j.put(&d, "the API server", DoorItem{ID: "on", Title: "requests without a credential are those of system:anonymous", Risk: inventory.Low,
+			Expected: true, Why: "is the default of Kubernetes", Advice: d.Advice,
+			Text: "A mistake in a binding then opens the cluster to everybody who reaches it."})
+	}
+	if d.State == Present && probe.API == 200 {
+		j.put(&d, "the answers to requests without a credential", DoorItem{ID: "open", Title: "requests without a credential may read /api",
+			Risk: inventory.Medium, Advice: "find the binding or the authorizer that lets them",
+			Text: "Kubernetes lets nobody without a credential read more than its version and health."})
+	}
+	j.anonymousBindings(&d)
+	return d
+}
+
+// anonymousFlags is what the command lines say about anonymous requests.
+type anonymousFlags struct {
+	on      bool // by one API server, which is enough
+	unknown bool // by one, it cannot be told
+	limited bool // by one, to some paths
+}
+
+// anonymousFlags reads the command lines of the API servers, and the authentication configuration that was given.
+func (j *judge) anonymousFlags(d *Door) (f anonymousFlags) {
 	given, err := controlplane.ParseAuthentication([]byte(j.s.AuthenticationConfig))
 	if err != nil {
 		given = controlplane.Authentication{}
 	}
-	api := j.components("kube-apiserver")
-	for _, c := range api {
+	for _, c := range j.components("kube-apiserver") {
 		text, flagged := c.Flag("anonymous-auth")
 		config, configured := c.Flag("authentication-config")
 		switch {
 		case flagged:
 			d.saw("--anonymous-auth is %s in %s", text, c.Where)
-			on = on || c.On("anonymous-auth", true)
+			f.on = f.on || c.On("anonymous-auth", true)
 		case configured && (given.Kind == "" || given.Unknown != ""):
 			d.saw("--anonymous-auth is not given in %s; its file %s may say more", c.Where, config)
-			unknown = true
+			f.unknown = true
 		case configured && given.Anonymous != nil && !given.Anonymous.Enabled:
 			d.saw("the authentication configuration that was given switches them off (anonymous), for %s", c.Where)
 		case configured && given.Anonymous != nil && len(given.Anonymous.Conditions) > 0:
-			limited = true
+			f.limited = true
 			i := DoorItem{ID: "limited", Title: "anonymous requests are open for health checks alone", Risk: inventory.Info}
 			var paths []string
 			for _, p := range given.Anonymous.Conditions {
@@ -805,25 +841,22 @@ func (j *judge) anonymous() Door {
 				}
 			}
 			i.Text = "The authentication configuration that was given opens " + strings.Join(paths, ", ") + "."
-			j.put(&d, c.Where, i)
+			j.put(d, c.Where, i)
 		case c.Blind != "":
 			d.saw("--anonymous-auth was not seen in %s, and not all of its flags were", c.Where)
-			unknown = true
+			f.unknown = true
 		default:
 			d.saw("--anonymous-auth is not given, which is on, in %s", c.Where)
-			on = true
+			f.on = true
 		}
 	}
-	hidden := j.hidden("kube-apiserver")
-	switch {
-	case on:
-		d.State, d.Tellable = Present, map[bool]string{true: giveManifest}[hidden != ""]
-	case limited:
-		d.State, d.Tellable = Present, map[bool]string{true: giveManifest}[hidden != "" || unknown]
-	case len(api) > 0 && !unknown && hidden == "":
-		d.State, d.Tellable = Absent, ""
-	}
-	if !asked {
+	return f
+}
+
+// anonymousProbe is what the answer to requests without a credential adds to the flags.
+func (j *judge) anonymousProbe(d *Door, f anonymousFlags, hidden string) {
+	probe := j.s.Anonymous
+	if !j.s.Read(inventory.SourceAnonymous) || probe.API == 0 {
 		e, _ := j.lacking(inventory.SourceAnonymous)
 		d.saw("the API server was not asked without a credential %s", e)
 	} else {
@@ -839,28 +872,19 @@ func (j *judge) anonymous() Door {
 			d.State, d.Tellable = Present, ""
 		case probe.Livez != 401:
 			d.State, d.Tellable = Present, ""
-			j.put(&d, "the answers to requests without a credential", DoorItem{ID: "limited",
+			j.put(d, "the answers to requests without a credential", DoorItem{ID: "limited",
 				Title: "anonymous requests are open for health checks alone", Risk: inventory.Info})
-		case on, limited:
-		case several > 1 && (hidden != "" || unknown): // the answer is that of one of them
+		case f.on, f.limited:
+		case several > 1 && (hidden != "" || f.unknown): // the answer is that of one of them
 			d.Tellable = giveManifest
 		default:
 			d.State, d.Tellable = Absent, ""
 		}
 	}
-	if d.State == CannotTell && hidden != "" {
-		d.saw("%s", hidden)
-	}
-	if on || asked && probe.API != 401 {
-		j.put(&d, "the API server", DoorItem{ID: "on", Title: "requests without a credential are those of system:anonymous", Risk: inventory.Low,
-			Expected: true, Why: "is the default of Kubernetes", Advice: d.Advice,
-			Text: "A mistake in a binding then opens the cluster to everybody who reaches it."})
-	}
-	if d.State == Present && probe.API == 200 {
-		j.put(&d, "the answers to requests without a credential", DoorItem{ID: "open", Title: "requests without a credential may read /api",
-			Risk: inventory.Medium, Advice: "find the binding or the authorizer that lets them",
-			Text: "Kubernetes lets nobody without a credential read more than its version and health."})
-	}
+}
+
+// anonymousBindings are the bindings that give something to requests without a credential.
+func (j *judge) anonymousBindings(d *Door) {
 	shipped := map[string]bool{}
 	for _, b := range j.o.Defaults.Bindings() {
 		for _, s := range b.Subjects {
@@ -887,11 +911,10 @@ func (j *judge) anonymous() Door {
 				if shipped[b.Ref().String()+"|"+s.String()] {
 					i.Risk, i.Expected, i.Why = inventory.Low, true, "ships with Kubernetes or kubeadm"
 				}
-				j.put(&d, b.Ref().String(), i)
+				j.put(d, b.Ref().String(), i)
 			}
 		}
 	}
-	return d
 }
 
 func (j *judge) kubelet() Door {

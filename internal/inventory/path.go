@@ -130,42 +130,21 @@ func (g *graph) leads(from, n int32, h holding, all []holding) {
 	w := g.w
 	admin, host := g.node(nodeAdmin), g.node(nodeHost)
 	to := func(node int32) { g.add(from, node, n, "") }
-	// pool is an edge to the service accounts of the place that the holding is about, or to those named.
-	pool := func(name, how string) {
-		if h.names == nil {
-			g.add(from, g.node(name+h.ns), n, how)
-			return
-		}
-		for _, accountName := range h.names {
-			for _, i := range g.accounts[accountName] {
-				if h.ns == "" || w.subjects[i].Namespace == h.ns {
-					g.add(from, i, n, how)
-				}
-			}
-		}
-	}
 	switch w.rules.Rules[h.rule].effect {
 	case effectNone:
-	case effectEverything:
+	case effectEverything, effectEscalate:
 		if h.ns == "" {
 			to(admin)
 			return
 		}
-		pool(poolAll, "")
-		g.privileged(from, n, h)
-	case effectEscalate:
-		if h.ns == "" {
-			to(admin)
-			return
-		}
-		pool(poolAll, "")
+		g.accountsOf(from, n, h)
 		g.privileged(from, n, h)
 	case effectBind:
 		switch {
 		case h.names == nil && h.ns == "":
 			to(admin)
 		case h.names == nil: // cluster-admin in one namespace
-			pool(poolAll, "")
+			g.accountsOf(from, n, h)
 			g.privileged(from, n, h)
 		default:
 			for _, name := range h.names {
@@ -173,44 +152,24 @@ func (g *graph) leads(from, n int32, h holding, all []holding) {
 			}
 		}
 	case effectActAsGroups:
-		// Whoever acts as a group acts as some user too.
-		if !slices.ContainsFunc(all, func(o holding) bool {
-			e := w.rules.Rules[o.rule].effect
-			return e == effectActAsUsers || e == effectActAsAccounts
-		}) {
-			return
-		}
-		if h.names == nil || slices.Contains(h.names, MastersGroup) {
-			g.add(from, admin, n, "of system:masters")
-		}
-		for _, name := range h.names {
-			if i, ok := w.index[Subject{Kind: Group, Name: name}]; ok {
-				to(i)
-			}
+		if w.holds(all, effectActAsUsers, effectActAsAccounts) { // acting as a group needs a user to act as
+			g.groups(from, n, h)
 		}
 	case effectActAsUsers:
-		if h.names == nil {
-			to(g.node(poolUsers))
-			to(g.node(poolAll)) // a service account is a user too
-		}
-		for _, name := range h.names {
-			if i, ok := w.index[Normal(Subject{Kind: User, Name: name})]; ok {
-				to(i)
-			}
-		}
+		g.users(from, n, h)
 	case effectActAsAccounts, effectToken:
-		pool(poolAll, "")
+		g.accountsOf(from, n, h)
 	case effectCSR:
 		to(g.node(poolCerts))
 		to(g.node(poolAll))
 	case effectSecrets:
 		g.secrets(from, n, h)
 	case effectRun:
-		pool(poolAll, "")
+		g.accountsOf(from, n, h)
 		g.privileged(from, n, h)
 	case effectExec:
 		if h.names == nil {
-			pool(poolAll, "")
+			g.accountsOf(from, n, h)
 		}
 	case effectNode:
 		if h.names == nil || slices.ContainsFunc(w.s.Nodes, func(n Node) bool { return n.ControlPlane && slices.Contains(h.names, n.Name) }) {
@@ -219,13 +178,58 @@ func (g *graph) leads(from, n int32, h holding, all []holding) {
 			g.add(from, g.node(poolAll+SystemNamespace), n, "of a pod on the node")
 		}
 	case effectHostVolume:
-		if slices.ContainsFunc(all, func(o holding) bool { return w.rules.Rules[o.rule].effect == effectRun }) {
+		if w.holds(all, effectRun) {
 			g.add(from, host, n, "of the control plane's directories, and pods that claim them")
 		}
 	case effectRewrite:
 		g.add(from, admin, n, "and add what it wants to what administrators write")
 	case effectAWSAuth:
 		to(admin)
+	}
+}
+
+// holds reports whether one of the holdings has one of the effects.
+func (w *rbac) holds(all []holding, effects ...effect) bool {
+	return slices.ContainsFunc(all, func(h holding) bool { return slices.Contains(effects, w.rules.Rules[h.rule].effect) })
+}
+
+// accountsOf adds the service accounts of the place that the holding is about, or those that it names.
+func (g *graph) accountsOf(from, n int32, h holding) {
+	if h.names == nil {
+		g.add(from, g.node(poolAll+h.ns), n, "")
+		return
+	}
+	for _, name := range h.names {
+		for _, i := range g.accounts[name] {
+			if h.ns == "" || g.w.subjects[i].Namespace == h.ns {
+				g.add(from, i, n, "")
+			}
+		}
+	}
+}
+
+// groups adds the groups that the holder may act as.
+func (g *graph) groups(from, n int32, h holding) {
+	if h.names == nil || slices.Contains(h.names, MastersGroup) {
+		g.add(from, g.node(nodeAdmin), n, "of system:masters")
+	}
+	for _, name := range h.names {
+		if i, ok := g.w.index[Subject{Kind: Group, Name: name}]; ok {
+			g.add(from, i, n, "")
+		}
+	}
+}
+
+// users adds the users that the holder may act as.
+func (g *graph) users(from, n int32, h holding) {
+	if h.names == nil {
+		g.add(from, g.node(poolUsers), n, "")
+		g.add(from, g.node(poolAll), n, "") // a service account is a user too
+	}
+	for _, name := range h.names {
+		if i, ok := g.w.index[Normal(Subject{Kind: User, Name: name})]; ok {
+			g.add(from, i, n, "")
+		}
 	}
 }
 
