@@ -38,7 +38,7 @@ type scanner struct {
 	log      *slog.Logger
 }
 
-// openScanner prepares looking at clusters, of which own are those with the daemon's credential. It talks to nobody.
+// openScanner prepares looking at clusters, of which own are those with the daemon's credential. It asks no other system.
 func openScanner(cfg *config.Config, own *cluster.Clusters, log *slog.Logger) (*scanner, error) {
 	s := &scanner{cfg: cfg, own: own, log: log}
 	c := cluster.Config{Log: log}
@@ -119,7 +119,7 @@ func given(cl config.Cluster) (cluster.CollectOptions, error) {
 	for _, file := range cl.ScanFiles {
 		text, err := config.ReadFile(file)
 		if err != nil {
-			return o, fmt.Errorf("what is given about cluster %s (scan_files, --given): %w: correct the path, or take it out", cl.ID, err)
+			return o, fmt.Errorf("what is given about cluster %s (scan_files, --given): %w: correct the path, or remove the key", cl.ID, err)
 		}
 		if _, err := controlplane.ParseGiven(file, text); err != nil {
 			return o, fmt.Errorf("what is given about cluster %s (scan_files, --given): %w", cl.ID, err)
@@ -130,7 +130,7 @@ func given(cl config.Cluster) (cluster.CollectOptions, error) {
 		text, err := config.ReadFile(cl.AuthenticationConfigFile)
 		if err != nil {
 			return o, fmt.Errorf("the authentication configuration of cluster %s (authentication_config_file, --authentication-config): %w: "+
-				"correct the path, or take it out", cl.ID, err)
+				"correct the path, or remove the key", cl.ID, err)
 		}
 		o.AuthenticationConfig = text
 	}
@@ -175,7 +175,7 @@ func (s *scanner) options(ctx context.Context, id string) inventory.Options {
 	o := inventory.Options{Rules: s.rules, Defaults: s.defaults, Ignores: s.ignores, Now: time.Now().UTC()}
 	if s.ca != nil {
 		issuers, err := s.ca.Issuers(ctx, id)
-		if err != nil { // without them our CA shows as one that nobody knows, which is true
+		if err != nil { // without them our CA shows as an unknown one, which is true
 			s.log.Warn("Vault does not tell the break-glass CA, so that the scan shows it as an unknown CA",
 				slog.String("cluster", id), slog.Any("error", err))
 		}

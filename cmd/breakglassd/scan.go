@@ -63,7 +63,7 @@ func scanCommand() *cobra.Command {
 			cl.ScanFiles = slices.Concat(cl.ScanFiles, *files)
 			cl.AuthenticationConfigFile = cmp.Or(*authentication, cl.AuthenticationConfigFile)
 		}
-		for _, cl := range cfg.Clusters { // a file that is not there is a mistake of whoever typed it, not a cluster that is down
+		for _, cl := range cfg.Clusters { // a file that is not there is a mistake in the command, not a cluster that is down
 			if _, err := given(cl); err != nil {
 				return usage("%w", err)
 			}
@@ -124,7 +124,7 @@ func showAnalysis(out io.Writer, a *doors.Analysis, all bool) {
 	for _, d := range a.Doors {
 		fmt.Fprintf(out, "  %-11s  %-9s %s\n", d.State, d.Risk, d.Title)
 		if d.Tellable != "" {
-			fmt.Fprintf(out, "               to tell the rest: %s\n", d.Tellable)
+			fmt.Fprintf(out, "               to find out: %s\n", d.Tellable)
 		}
 	}
 	for n, f := range slices.DeleteFunc(slices.Clone(a.Findings), func(f inventory.Finding) bool {

@@ -38,7 +38,7 @@ type Component struct {
 	Name  string `json:"name"`  // kube-apiserver, kube-controller-manager, kube-scheduler, etcd
 	Where string `json:"where"` // "pod kube-system/kube-apiserver-cp1 on node cp1", or the file that the operator gave
 	// Node is the node whose static pod it is, and Given says that the operator gave it. Of any other pod it is not known that it
-	// is the cluster's own: whoever may make pods in kube-system can make one that looks like it.
+	// is the cluster's own: any user who may create pods in kube-system can make one that looks like it.
 	Node  string `json:"node,omitempty"`
 	Given bool   `json:"given,omitempty"`
 	// Flags are by name without dashes; a flag given twice has two values, and one without a value has "true".

@@ -22,7 +22,7 @@ type Analysis struct {
 	Programs []inventory.Source `json:"programs"`
 }
 
-// Alarms are the findings that somebody must look at.
+// Alarms are the findings that a person must look at.
 func (a *Analysis) Alarms() []inventory.Finding {
 	var out []inventory.Finding
 	for _, f := range a.Findings {
@@ -69,7 +69,7 @@ type judge struct {
 	asked  map[string]bool   // ids of doors whose Tellable asks for the manifests of the control plane already
 }
 
-// findings are what the items of a door say to whoever looks at findings only, and that a door cannot be told.
+// findings are what the items of a door say, and that a door cannot be told, for a reader of findings alone.
 func (d Door) findings() []inventory.Finding {
 	var out []inventory.Finding
 	for _, i := range d.Items {

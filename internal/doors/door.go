@@ -9,7 +9,7 @@ import (
 // A DoorState says whether a way into the cluster is there.
 type DoorState string
 
-// A door that nobody could look at is never Absent.
+// A door that could not be looked at is never Absent.
 const (
 	Present    DoorState = "present"
 	Absent     DoorState = "absent"
@@ -65,7 +65,7 @@ type DoorItem struct {
 	Expected bool               `json:"expected,omitempty"` // every cluster of this kind has it
 	Why      string             `json:"why,omitempty"`      // why it is expected
 	Orphan   bool               `json:"orphan,omitempty"`   // what it belongs to is gone
-	// Admin says that whoever has it can be a cluster administrator, whatever its risk is. What is Critical always is.
+	// Admin says that its holder can be a cluster administrator, whatever its risk is. What is Critical always is.
 	Admin bool `json:"admin,omitempty"`
 	// People are the users that it is about, as the API server knows them.
 	People []string `json:"people,omitempty"`

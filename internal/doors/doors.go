@@ -76,7 +76,7 @@ func (j *judge) hidden(program string) string {
 	case given: // that there are no others, the operator who gave it answers for
 		return ""
 	case len(seen) == 0:
-		return "no static pod shows the command line of " + program + ", and other pods can be made by anybody who may"
+		return "no static pod shows the command line of " + program + ", and any user who may create pods there can make one that looks like it"
 	case len(blind) > 0:
 		return fmt.Sprintf("on %d control-plane nodes no static pod shows the command line of %s: %s", len(blind), program,
 			inventory.Few(blind, 3))
@@ -156,7 +156,7 @@ func day(t time.Time) string { return t.UTC().Format(time.DateOnly) }
 
 func (j *judge) clientCA() Door {
 	d := Door{ID: DoorClientCA, Title: "X.509 client certificates",
-		Advice: "know who holds the key of each CA; take those out of --client-ca-file that nobody needs"}
+		Advice: "know who holds the key of each CA; remove those that are not needed from --client-ca-file"}
 	auth := j.s.Authentication
 	if !j.s.Read(inventory.SourceAuthentication) {
 		e, t := j.lacking(inventory.SourceAuthentication)
@@ -194,20 +194,20 @@ func (j *judge) clientCA() Door {
 		i := DoorItem{ID: ca.Fingerprint, Title: fmt.Sprintf("CA %s may sign client certificates until %s (%s)", text.Name(ca.Subject),
 			day(ca.NotAfter), ca.Key), Risk: inventory.Info,
 			Until: &until, Grants: []string{"any user and group by a certificate"},
-			Advice: "take it out of the file that --client-ca-file names if nobody needs it"}
+			Advice: "remove it from the file that --client-ca-file names if it is not needed"}
 		switch {
 		case j.ours(ca):
 			i.Expected, i.Why = true, "is the break-glass CA"
 		case ca.Fingerprint == j.s.Server.CAFingerprint || theirs == 1:
 			i.Expected, i.Why = true, "is the cluster's own CA"
 		default:
-			i.Risk, i.Admin, i.Text = inventory.Medium, true, "It is neither the cluster's own CA nor this daemon's: whoever holds its key can be "+
+			i.Risk, i.Admin, i.Text = inventory.Medium, true, "It is neither the cluster's own CA nor this daemon's: the holder of its key can be "+
 				"any user."
 		}
 		j.caProblems(&i, ca)
 		if j.s.Read(inventory.SourceHandshake) && len(j.s.Server.ClientCAs) > 0 && !slices.Contains(j.s.Server.ClientCAs, ca.Subject) {
 			i.Risk, i.Expected = inventory.Worst(i.Risk, inventory.Medium), false
-			i.Text = strings.TrimSpace(i.Text + " The API server does not accept it any more, but what reads this ConfigMap (scheduler, " +
+			i.Text = strings.TrimSpace(i.Text + " The API server no longer accepts it, but what reads this ConfigMap (scheduler, " +
 				"controller manager, extension API servers) may.")
 			i.Advice = "delete the ConfigMap, which the API server makes again, and restart the extension API servers"
 		}
@@ -228,7 +228,7 @@ func (j *judge) caProblems(i *DoorItem, ca inventory.CA) {
 	}
 	switch {
 	case !j.o.Now.Before(ca.NotAfter):
-		add(inventory.Low, "It has expired; it is of no use and can be taken out.")
+		add(inventory.Low, "It has expired: it no longer works and can be removed.")
 	case ca.NotAfter.Sub(j.o.Now) < 30*24*time.Hour && ca.NotAfter.Sub(ca.NotBefore) > 90*24*time.Hour:
 		add(inventory.Medium, "It expires within 30 days: then no certificate of it works.")
 	}
@@ -292,7 +292,7 @@ func (j *judge) firstUser() Door {
 						s), People: userOf(s), Groups: groupOf(s), Admin: b.Namespace == "" &&
 						b.RoleName == "cluster-admin"}
 				if masters {
-					i.Risk, i.Admin, i.Text = inventory.Low, false, "The group has everything without it; a binding suggests that somebody uses it."
+					i.Risk, i.Admin, i.Text = inventory.Low, false, "The group has everything without it; a binding suggests that it is in use."
 				} else {
 					d.State = Present
 				}
@@ -311,7 +311,7 @@ const apiserverClient = "kubernetes.io/kube-apiserver-client"
 
 func (j *judge) csrs() Door {
 	d := Door{ID: DoorCSR, Title: "client certificates through the CSR API",
-		Advice: "let nobody approve for " + apiserverClient + " who is no reviewer; nothing revokes such a certificate: take away what its " +
+		Advice: "let reviewers alone approve for " + apiserverClient + "; nothing revokes such a certificate: remove what its " +
 			"user and groups are bound to"}
 	if j.s.Read(inventory.SourceCSRs) {
 		d.saw("%d CertificateSigningRequests are there; Kubernetes deletes them an hour after they were signed, and after a day at the latest",
@@ -330,7 +330,7 @@ func (j *judge) csrs() Door {
 		i := DoorItem{ID: c.Name, Until: c.Expires, Risk: inventory.Medium, Grants: []string{"user " + c.Subject},
 			Text: fmt.Sprintf("Asked for by %s.", text.Name(c.Requester)), People: []string{c.Subject, c.Requester}, Groups: c.Groups,
 			Admin: slices.Contains(c.Groups, inventory.MastersGroup),
-			Advice: "it cannot be revoked: take away the bindings of its user and groups, or " +
+			Advice: "it cannot be revoked: remove the bindings of its user and groups, or " +
 				"change the CA"}
 		subjects := []inventory.Subject{{Kind: inventory.User, Name: c.Subject}}
 		for _, g := range c.Groups {
@@ -383,7 +383,7 @@ func (j *judge) csrs() Door {
 			approvers = append(approvers, p.Subject.String())
 		}
 	}
-	d.saw("besides who may do everything, %d subjects may approve: %s", len(approvers), inventory.Few(approvers, 5))
+	d.saw("besides those who may do everything, %d may approve: %s", len(approvers), inventory.Few(approvers, 5))
 	switch {
 	case d.State == Present:
 	case len(managers) > 0 && !signs && j.hidden("kube-controller-manager") == "":
@@ -437,7 +437,7 @@ func (j *judge) accountTokens() Door {
 			Risk: inventory.Worst(inventory.Medium, powers[sub]), Grants: []string{sub.String()},
 			TakeAway: inventory.Kubectl("delete", inventory.Ref{Kind: "Secret",
 				Namespace: t.Namespace, Name: t.Name}),
-			Text: "It was made on " + day(t.Created) + ". Whoever read it once can use it for ever.", Orphan: j.rbac.Missing(sub)}
+			Text: "It was made on " + day(t.Created) + ". A reader of it can use it for ever.", Orphan: j.rbac.Missing(sub)}
 		if used, err := time.Parse(time.DateOnly, t.LastUsed); err == nil {
 			i.Used = &used
 			i.Text += " It was last used on " + t.LastUsed + "."
@@ -455,7 +455,7 @@ func (j *judge) accountTokens() Door {
 			makers = append(makers, p.Subject.String())
 		}
 	}
-	d.saw("besides who may do everything, %d subjects may make tokens: %s", len(makers), inventory.Few(makers, 5))
+	d.saw("besides those who may do everything, %d may make tokens: %s", len(makers), inventory.Few(makers, 5))
 	d.saw("which tokens were asked for, and how long they are valid, is in the audit log only (creates of serviceaccounts/token)")
 	for _, c := range j.components("kube-apiserver") {
 		if !c.On("service-account-lookup", true) {
@@ -528,7 +528,7 @@ func (j *judge) bootstrapTokens() Door {
 			i.Risk, i.Title = inventory.Info, i.Title+" is there and cannot be signed in with"
 		case t.Expires == nil:
 			i.Risk, i.Title = inventory.High, i.Title+" never expires"
-			i.Text = "Whoever has it can have a node's certificate signed, and then read what that node may read."
+			i.Text = "Its holder can have a node's certificate signed, and then read what that node may read."
 		case t.Expires.Sub(j.o.Now) > 48*time.Hour:
 			i.Title += " is valid until " + day(*t.Expires)
 		default:
@@ -561,7 +561,7 @@ func (j *judge) staticTokens() Door {
 			j.put(&d, c.Where, DoorItem{ID: "token:" + file, Title: "tokens in the file " + text.Name(file) + " sign in as whom the file says",
 				Risk:  inventory.High,
 				Admin: true, Advice: d.Advice,
-				Text: "Whoever can write the file, or read it once, is any user in it, system:masters included. Who is in it is not visible from " +
+				Text: "A writer or reader of the file can be any user in it, system:masters included. Who is in it is not visible from " +
 					"outside: review the file."})
 		}
 		if file, ok := c.Flag("basic-auth-file"); ok && file != "" {
@@ -646,7 +646,7 @@ func (j *judge) expression(d *Door, issuer, what string, c controlplane.Claim, r
 	if refused {
 		i.Risk, i.Admin = inventory.Low, false
 		i.Text = "Names that begin with system: are refused by a rule (userValidationRules). " +
-			"It can still name a user or group that somebody has bound."
+			"It can still name a user or group that a binding names."
 	}
 	j.put(d, "the authentication configuration", i)
 }
@@ -654,23 +654,23 @@ func (j *judge) expression(d *Door, issuer, what string, c controlplane.Claim, r
 // issuer adds an issuer of tokens and what is missing in how it is trusted.
 func (j *judge) issuer(d *Door, where, issuer string, plainNames, plainGroups bool) {
 	j.put(d, where, DoorItem{ID: "issuer:" + issuer, Title: "tokens of " + text.Name(issuer) + " sign in", Risk: inventory.Low,
-		Text:   "Whoever administers it can be any user that it may name.",
+		Text:   "Its administrators can be any user that it may name.",
 		Grants: []string{"users and groups that " + issuer + " names"},
 		Advice: "review who administers it, and that it asks for a second factor", Expected: true, Why: "is how people sign in every day"})
 	if plainNames {
 		j.put(d, where, DoorItem{ID: "names:" + issuer, Title: "user names of " + text.Name(issuer) + " get no prefix", Risk: inventory.Medium,
-			Text: "It can name a user that Kubernetes or somebody else knows.", Advice: d.Advice})
+			Text: "It can name a user that Kubernetes or another issuer knows.", Advice: d.Advice})
 	}
 	if plainGroups {
 		j.put(d, where, DoorItem{ID: "groups:" + issuer, Title: "groups of " + text.Name(issuer) + " get no prefix", Risk: inventory.High,
 			Admin: true,
-			Text:  "It can put anybody into system:masters.", Advice: d.Advice})
+			Text:  "It can put any user into system:masters.", Advice: d.Advice})
 	}
 }
 
 func (j *judge) webhookTokens() Door {
 	d := Door{ID: DoorWebhook, Title: "webhook token authentication", State: Absent,
-		Advice: "review who runs the webhook: it says who everybody is"}
+		Advice: "review who runs the webhook: it says who each caller is"}
 	api := j.components("kube-apiserver")
 	if len(api) == 0 {
 		return j.unseen(d, "kube-apiserver")
@@ -686,7 +686,7 @@ func (j *judge) webhookTokens() Door {
 			Risk:   inventory.Medium,
 			Admin:  true,
 			Grants: []string{"any user and group"}, Advice: d.Advice,
-			Text: "Whoever runs it can be any user, system:masters included."})
+			Text: "Its operators can be any user, system:masters included."})
 		if text, ok := c.Flag("authentication-token-webhook-cache-ttl"); ok {
 			if t, err := time.ParseDuration(text); err == nil && t > 5*time.Minute {
 				j.put(&d, c.Where, DoorItem{ID: "cache", Title: "a token that the webhook takes back works for up to " + text + " more",
@@ -723,12 +723,12 @@ func (j *judge) requestHeader() Door {
 		if slices.ContainsFunc(auth.ClientCAs, func(c inventory.CA) bool { return c.KeyID == ca.KeyID }) {
 			j.put(&d, where, DoorItem{ID: "shared:" + ca.KeyID, Title: fmt.Sprintf("CA %s signs client certificates too", text.Name(ca.Subject)),
 				Risk: inventory.Critical, Advice: d.Advice,
-				Text: "Whoever gets an ordinary client certificate with an allowed name can say in a header that they are anybody."})
+				Text: "The holder of an ordinary client certificate with an allowed name can name any user in a header."})
 		}
 		if j.ours(ca) {
 			j.put(&d, where, DoorItem{ID: "ours:" + ca.KeyID, Title: "the break-glass CA vouches for the authenticating proxy",
 				Risk:   inventory.Critical,
-				Advice: "take it out of --requestheader-client-ca-file"})
+				Advice: "remove it from --requestheader-client-ca-file"})
 		}
 	}
 	if d.State == Present && len(auth.RequestHeaderNames) == 0 {
@@ -794,12 +794,12 @@ func (j *judge) anonymous() Door {
 	if f.on || asked && probe.API != 401 {
 		j.put(&d, "the API server", DoorItem{ID: "on", Title: "requests without a credential are those of system:anonymous", Risk: inventory.Low,
 			Expected: true, Why: "is the default of Kubernetes", Advice: d.Advice,
-			Text: "A mistake in a binding then opens the cluster to everybody who reaches it."})
+			Text: "A mistake in a binding then opens the cluster to any program that reaches it."})
 	}
 	if d.State == Present && probe.API == 200 {
 		j.put(&d, "the answers to requests without a credential", DoorItem{ID: "open", Title: "requests without a credential may read /api",
 			Risk: inventory.Medium, Advice: "find the binding or the authorizer that lets them",
-			Text: "Kubernetes lets nobody without a credential read more than its version and health."})
+			Text: "Without a credential Kubernetes shows its version and health alone."})
 	}
 	j.anonymousBindings(&d)
 	return d
@@ -947,7 +947,7 @@ func (j *judge) kubelet() Door {
 			j.put(&d, nodes, DoorItem{ID: "anonymous", Title: "kubelets answer requests without a credential",
 				Risk: inventory.Worst(inventory.Medium, map[bool]inventory.Severity{true: inventory.Critical,
 					false: inventory.High}[k.Mode == "AlwaysAllow"]), Advice: d.Advice,
-				Text: "With authorization.mode AlwaysAllow everybody who reaches port 10250 runs commands in every pod."})
+				Text: "With authorization.mode AlwaysAllow any program that reaches port 10250 runs commands in every pod."})
 		}
 		if k.Mode != "Webhook" {
 			j.put(&d, nodes, DoorItem{ID: "mode", Title: "kubelets allow everything to whoever signs in (authorization.mode " + text.Name(k.Mode) +
@@ -1073,7 +1073,7 @@ func (j *judge) etcd() Door {
 			if err == nil && u.Scheme == "http" {
 				j.put(&d, c.Where, DoorItem{ID: "plain:" + server, Title: "the API server talks to etcd at " + text.Name(server) + " without TLS",
 					Risk: map[bool]inventory.Severity{true: inventory.Medium, false: inventory.Critical}[text.Loopback(u.Host)], Advice: d.Advice,
-					Text: "Everybody who reaches it reads and writes every object."})
+					Text: "Any program that reaches it reads and writes every object."})
 			}
 		}
 		if file, ok := c.Flag("etcd-cafile"); ok && clientCA[file] {
@@ -1149,8 +1149,8 @@ func (j *judge) authorization() Door {
 		config, configured := c.Flag("authorization-config")
 		switch {
 		case configured:
-			d.Tellable = "no scan reads it: review the file " + config + " on the control plane, and what its webhooks allow, which is known to " +
-				"them alone"
+			d.Tellable = "no scan reads it: review the file " + config + " on the control plane, and what its webhooks allow, which they alone " +
+				"know"
 			d.saw("%s reads its authorizers from %s, which the API does not show", c.Where, config)
 			if d.State != Present {
 				d.State = CannotTell
@@ -1171,7 +1171,7 @@ func (j *judge) authorization() Door {
 		if slices.Contains(modes, "Webhook") {
 			d.State = Present
 			j.put(&d, c.Where, DoorItem{ID: "webhook", Title: "a webhook allows what RBAC may not", Risk: inventory.Medium, Admin: true,
-				Advice: "review what it allows: it is known to it alone", Text: "This inventory lists rights of RBAC only."})
+				Advice: "review what it allows: the webhook alone knows", Text: "This inventory lists rights of RBAC only."})
 		}
 		if port, ok := c.Flag("insecure-port"); ok && port != "0" {
 			d.State = Present
@@ -1184,7 +1184,7 @@ func (j *judge) authorization() Door {
 			if slices.Contains(off, name) {
 				d.State = Present
 				j.put(&d, c.Where, DoorItem{ID: "off:" + name, Title: "the admission plugin " + name + " is switched off", Risk: inventory.Medium,
-					Advice: "take it out of --disable-admission-plugins"})
+					Advice: "remove it from --disable-admission-plugins"})
 			}
 		}
 		if c.Blind == "" && !slices.Contains(on, "NodeRestriction") && !slices.Contains(off, "NodeRestriction") {
@@ -1195,7 +1195,7 @@ func (j *judge) authorization() Door {
 		if slices.Contains(on, "AlwaysAdmit") {
 			d.State = Present
 			j.put(&d, c.Where, DoorItem{ID: "always-admit", Title: "the admission plugin AlwaysAdmit is on", Risk: inventory.Low,
-				Advice: "take it out of --enable-admission-plugins"})
+				Advice: "remove it from --enable-admission-plugins"})
 		}
 	}
 	return d
@@ -1215,7 +1215,7 @@ func (j *judge) extensions() Door {
 		i := DoorItem{ID: "api:" + s.Name, Title: fmt.Sprintf("service %s answers for the API %s", text.Name(s.Service), text.Name(s.Name)),
 			Risk: inventory.Info, TakeAway: inventory.Kubectl("delete", inventory.Ref{Kind: "APIService", Name: s.Name})}
 		if s.Insecure {
-			i.Risk, i.Text = inventory.High, "Its certificate is not verified: whoever is between may answer in its place."
+			i.Risk, i.Text = inventory.High, "Its certificate is not verified: a program on the way can answer in its place."
 		}
 		j.put(&d, "APIService "+s.Name, i)
 	}
@@ -1235,7 +1235,7 @@ func (j *judge) extensions() Door {
 			i.Risk = inventory.Worst(i.Risk, inventory.Medium)
 			i.Text = strings.TrimSpace(i.Text + " It runs outside the cluster.")
 		}
-		i.Admin = h.Mutating && h.Everything // whoever changes every write can write a binding
+		i.Admin = h.Mutating && h.Everything // a webhook that changes every write can write a binding
 		if h.Mutating && h.Everything && !h.Inside() {
 			i.Risk = inventory.High
 		}
@@ -1289,12 +1289,12 @@ func (j *judge) platform() Door {
 		i := DoorItem{ID: "aws-auth:" + entry, Title: "ConfigMap aws-auth maps " + text.Name(entry), Risk: inventory.Medium,
 			Grants: []string{entry},
 			People: []string{arn, j.s.AWSUsers[arn]}, Groups: []string{group},
-			Advice: "take the entry out: kubectl edit configmap aws-auth --namespace kube-system"}
+			Advice: "remove the entry: kubectl edit configmap aws-auth --namespace kube-system"}
 		for _, p := range j.powers {
 			i.Admin = i.Admin || p.Subject == inventory.Subject{Kind: inventory.Group, Name: group} && p.Severity == inventory.Critical
 		}
 		if group == inventory.MastersGroup {
-			i.Risk, i.Admin, i.Text = inventory.High, true, "Whoever may assume it has everything, and no binding says so."
+			i.Risk, i.Admin, i.Text = inventory.High, true, "A holder of the right to assume it has everything, and no binding says so."
 		}
 		if group == "system:nodes" || group == "system:bootstrappers" {
 			i.Risk, i.Expected, i.Why = inventory.Info, true, "is how nodes join"

@@ -14,14 +14,14 @@ type ItemKind string
 const (
 	ItemSubject ItemKind = "subject" // a subject of RBAC with standing power
 	ItemDoor    ItemKind = "door"    // a door as such, or a setting of one
-	ItemBinding ItemKind = "binding" // a binding that gives to nobody, or gives nothing
+	ItemBinding ItemKind = "binding" // a binding without a subject or a role that is there
 	ItemCSR     ItemKind = "csr"     // a certificate through the CSR API
 	ItemToken   ItemKind = "token"   // a service-account token, a bootstrap token
 	ItemCA      ItemKind = "ca"      // a CA that may sign client certificates
 	ItemDefault ItemKind = "default" // a role or binding of Kubernetes that gives more than what ships
 )
 
-// An Item is one thing of a cluster that a person answers for: keep or take away.
+// An Item is one thing of a cluster that a reviewer answers for: keep or revoke.
 type Item struct {
 	ID       string             `json:"id"` // "cluster/kind/hash"; stable over scans
 	Cluster  string             `json:"cluster"`
@@ -31,7 +31,7 @@ type Item struct {
 	Risk     inventory.Severity `json:"risk"`
 	// Admin says that it is equal to cluster-admin or a way to it: two people must answer.
 	Admin bool `json:"admin,omitempty"`
-	// People are the users that it is about, as the API server knows them, sorted: nobody answers for themselves.
+	// People are the users that it is about, as the API server knows them, sorted: no reviewer answers for themselves.
 	People []string `json:"people,omitempty"`
 	// Groups are the groups that it is about, sorted: their members do not answer for it.
 	Groups []string `json:"groups,omitempty"`
@@ -45,7 +45,7 @@ type Item struct {
 	Used        *time.Time `json:"used,omitempty"`    // when it was last seen in use; nil if unknown or never
 	Expected    bool       `json:"expected,omitempty"`
 	Why         string     `json:"why,omitempty"`
-	// TakeAway is the exact command that takes it away, for a shell; empty where no kubectl command can, and then Advice says
+	// TakeAway is the exact shell command that removes it; empty where no kubectl command can, and then Advice says
 	// what does.
 	TakeAway string `json:"takeAway,omitempty"`
 	Advice   string `json:"advice,omitempty"`

@@ -12,7 +12,7 @@ import (
 )
 
 // Items are the things of a cluster to recertify, the worst first: every subject with standing power, every item of every door,
-// every binding that gives to nobody, every default that gives more than what ships. What is expected is among them, and says
+// every binding whose subject or role is not there, every default that gives more than what ships. What is expected is among them, and says
 // so: a person need not answer for it, and an auditor can see that it was looked at.
 func Items(s *inventory.Snapshot, a *Analysis) []Item {
 	var out []Item
@@ -65,7 +65,7 @@ func Items(s *inventory.Snapshot, a *Analysis) []Item {
 	return out
 }
 
-// subjectItem is a subject of RBAC. What takes it away is one line for each of its bindings.
+// subjectItem is a subject of RBAC. TakeAway is one line for each of its bindings.
 func subjectItem(p inventory.Power, bindings map[inventory.Ref]*inventory.Binding) Item {
 	i := Item{Kind: ItemSubject, Title: p.Subject.String(), Risk: p.Severity, Admin: p.Severity == inventory.Critical, Grants: p.Rights,
 		Orphan: p.Orphan, Expected: p.Expected, Why: p.Why,

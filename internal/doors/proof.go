@@ -69,7 +69,7 @@ func (d Door) proof(item string) []string {
 		return []string{inventory.SourceBootstrap}
 	case DoorStaticTokens, DoorWebhook:
 		return flags("kube-apiserver")
-	case DoorOIDC, DoorAuthorization: // the rest may have moved from the flags into a file that nobody gave
+	case DoorOIDC, DoorAuthorization: // the rest may have moved from the flags into a file that was not given
 		return append(flags("kube-apiserver"), doorProof+d.ID)
 	case DoorControlPlane:
 		return flags("kube-controller-manager", "kube-scheduler")

@@ -151,7 +151,7 @@ func (d *Defaults) older(version string) bool {
 	return err == nil && (major > 1 || minor > ours)
 }
 
-// altered finds roles and bindings of the defaults that give more than what ships. What gives less is nobody's way in.
+// altered finds roles and bindings of the defaults that give more than what ships. What gives less is no way in.
 func (w *rbac) altered(d *Defaults) []Finding {
 	var out []Finding
 	base := index(&d.rbac, w.rules)
@@ -200,9 +200,10 @@ func (w *rbac) alteredRole(ref Ref, have, base *role, d *Defaults) []Finding {
 	more = slices.Compact(more)
 	f := Finding{Rule: "defaults/role", Severity: Info, Via: []Ref{ref}, ID: Digest("defaults/role", ref.Kind, ref.Namespace, ref.Name),
 		Title: fmt.Sprintf("%s gives more than what ships with Kubernetes: %s", ref, Few(more, 4)),
-		Text: "Everybody that it is bound to has it, also where the binding is a default one. The API server puts back what is missing in a " +
+		Text: "Every subject that it is bound to has it, also where the binding is a default one. The API server puts back " +
+			"what is missing in a " +
 			"default role at its start; what is too much it leaves.",
-		Next: "find out who added it; take it out with " + Kubectl("edit", ref)}
+		Next: "find out who added it; remove it with " + Kubectl("edit", ref)}
 	if d.sameMinor(w.s.Server.Version) && len(have.Aggregation) == 0 {
 		f.Severity = Low
 	}
@@ -222,7 +223,7 @@ func (w *rbac) alteredRole(ref Ref, have, base *role, d *Defaults) []Finding {
 func (w *rbac) alteredBinding(b, base *Binding) []Finding {
 	var out []Finding
 	f := Finding{Rule: "defaults/binding", Severity: Low, Via: []Ref{b.Ref()},
-		Text: "A binding that ships with Kubernetes is where nobody looks for what was added."}
+		Text: "A binding that ships with Kubernetes is where an addition is easily overlooked."}
 	if b.RoleKind != base.RoleKind || b.RoleName != base.RoleName {
 		f.ID = Digest("defaults/binding", b.Ref().String(), "role")
 		f.Severity = Medium

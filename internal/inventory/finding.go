@@ -9,7 +9,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/text"
 )
 
-// A Severity says how much somebody can do with what was found.
+// A Severity says how much can be done with what was found.
 type Severity string
 
 // From nothing to worry about to the whole cluster.
@@ -34,7 +34,7 @@ func ParseSeverity(text string) (Severity, error) {
 	if s := Severity(text); s.Rank() >= 0 {
 		return s, nil
 	}
-	return "", fmt.Errorf("severity %q is none of %v", text, severities)
+	return "", fmt.Errorf("there is no severity %q; there are %v", text, severities)
 }
 
 func Worst(a, b Severity) Severity {
@@ -133,7 +133,7 @@ func (p Path) String() string {
 	return out
 }
 
-// A Finding is something that somebody should look at: one subject's right, one item of a door, one default that was altered.
+// A Finding is something that a person should look at: one subject's right, one item of a door, one default that was altered.
 type Finding struct {
 	ID       string   `json:"id"`   // stable over scans: says the same thing about the same object
 	Rule     string   `json:"rule"` // id of the rule, or door/ID, ignore/ID, defaults/ID
@@ -151,7 +151,7 @@ type Finding struct {
 	// Expected says that every cluster of this kind has it, and Why says where it comes from. It is no alarm.
 	Expected bool   `json:"expected,omitempty"`
 	Why      string `json:"why,omitempty"`
-	// Ignored is the reason why somebody decided to live with it until a day, from the ignore file. It is no alarm.
+	// Ignored is the decision to live with it until a day, from the ignore file. It is no alarm.
 	Ignored *Ignore `json:"ignored,omitempty"`
 
 	// Remove is the exact shell command that removes what was found, where it was known when the finding was made: see Command.
@@ -192,7 +192,7 @@ func (f Finding) MarshalJSON() ([]byte, error) {
 	return json.Marshal(plain(f))
 }
 
-// Alarm reports whether somebody must look: it is neither expected nor ignored, and more than worth knowing.
+// Alarm reports whether a person must look: it is neither expected nor ignored, and more than worth knowing.
 func (f Finding) Alarm() bool { return !f.Expected && f.Ignored == nil && f.Severity != Info }
 
 // Exit codes of a scan in a pipeline (--ci). They are those of the CLI: 8 is a check that did not pass.

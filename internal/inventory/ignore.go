@@ -19,7 +19,7 @@ type Ignore struct {
 	Line    int       `json:"line"`  // in the ignore file
 }
 
-// maxIgnore is how far ahead a decision to ignore may hold: a year, so that somebody looks again.
+// maxIgnore is how far ahead a decision to ignore may hold: a year, so that an operator looks again.
 const maxIgnore = 366 * 24 * time.Hour
 
 // LoadIgnores reads an ignore file. It reports every mistake, each with its line. A file that says nothing ignores nothing.
@@ -98,7 +98,7 @@ func (i Ignore) covers(f Finding) bool {
 	return false
 }
 
-// ignore marks the findings that somebody decided to live with, and adds findings about the decisions themselves: those that
+// ignore marks the findings that operators decided to live with, and adds findings about the decisions themselves: those that
 // have ended, those that hold for too long, and those that ignore nothing.
 func ignore(findings []Finding, ignores []Ignore, now time.Time) []Finding {
 	used := make([]bool, len(ignores))

@@ -77,14 +77,14 @@ rules:
 		t.Fatal(err)
 	}
 	for _, c := range []struct{ old, new, want string }{
-		{"severity: high", "severity: hihg", `:7: rules[0].severity: severity "hihg" is none of`},
+		{"severity: high", "severity: hihg", `:7: rules[0].severity: there is no severity "hihg"; there are`},
 		{"severity: high", "severty: high", `:7: rules[0]: unknown key "severty"; did you mean severity?`},
 		{"    severity: high\n", "", ":4: rules[0]: severity is missing"},
 		{"severity: high", "severity: high\n    effect: magic", ":8: rules[0].effect: there is no effect magic"},
 		{"severity: high", "severity: high\n    covers: [b]", ":8: rules[0].covers[0]: there is no rule b to cover"},
 		{"severity: high", "severity: high\n    severity: low", ":8: rules[0].severity: this key stands here twice"},
 		{"severity: high", "severity: high\n    cluster: maybe", ":8: rules[0].cluster: text stands here; write true or false"},
-		{"[NIST AC-2]", "[NIST AC-99]", `:1: controls: "NIST AC-99" is none of the controls`},
+		{"[NIST AC-2]", "[NIST AC-99]", `:1: controls: there is no control "NIST AC-99"; there are`},
 		{"id: a", "id: A B", ":4: rules[0].id: an id is of a-z"},
 		{`resources: [pods]}]`, `resources: ["*"]}]`, ":8: rules[0].needs[0]: a wildcard in a need wants exact: true"},
 		{`groups: [""], resources: [pods]`, `groups: [""]`, ":8: rules[0].needs[0]: a need is about groups and resources, or about urls"},

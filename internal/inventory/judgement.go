@@ -18,7 +18,8 @@ type Options struct {
 	// OurCAs are the fingerprints (Snapshot CA.Fingerprint) or key ids of the CAs that are this daemon's.
 	OurCAs []string
 	// Grants are the names of the bindings that this daemon has in force. A binding with our labels that is not among them is a
-	// finding: labels can be written by anybody. Nil says that nobody knows, and then a grant is an alarm like any other right.
+	// finding: any user who may create bindings can write labels. Nil says that they are not known, and then a grant is an alarm like any
+	// other right.
 	Grants []string
 	// OurGroups are the groups of this daemon's profiles in group mode: who may be put into one, the access policy says, and who was,
 	// the ledger. What the one binding of a group's own name gives it is expected, and nothing else.
@@ -236,7 +237,7 @@ func (j *Judgement) expected(i int, h holding) (bool, string) {
 
 func (j *Judgement) grant(b *Binding) bool { return b.Ours && slices.Contains(j.o.Grants, b.Name) }
 
-// idle finds bindings that give to nobody, that give nothing, or that claim to be ours.
+// idle finds bindings whose subject or role is not there, or that claim to be ours.
 func (j *Judgement) idle() []Finding {
 	shipped := map[Ref]bool{}
 	for _, b := range j.o.Defaults.Bindings() {
@@ -253,7 +254,7 @@ func (j *Judgement) idle() []Finding {
 			one := f
 			one.Rule, one.Severity, one.ID = "binding/not-ours", High, Digest("binding/not-ours", ref.String())
 			one.Title = fmt.Sprintf("%s carries this daemon's labels, and the daemon knows no such grant", ref)
-			one.Text = "Labels can be written by anybody who may make bindings. It looks like emergency access and is none."
+			one.Text = "Any user who may create bindings can write labels. It looks like emergency access and is not."
 			one.Next, one.from = "find out who made it", b
 			out = append(out, one)
 		}
@@ -262,7 +263,7 @@ func (j *Judgement) idle() []Finding {
 			one := f
 			one.Rule, one.Severity, one.ID = "binding/no-role", Low, Digest("binding/no-role", ref.String())
 			one.Title = fmt.Sprintf("%s gives %s %s, which is not there", ref, b.RoleKind, text.Name(b.RoleName))
-			one.Text = "Whoever makes a role of that name decides what the binding gives."
+			one.Text = "The maker of a role of that name decides what the binding gives."
 			one.from = b
 			out = append(out, one)
 		}
@@ -276,7 +277,7 @@ func (j *Judgement) idle() []Finding {
 				one.Severity = Medium
 			}
 			one.Title = fmt.Sprintf("%s names %s, which is not there", ref, sub)
-			one.Text = "Whoever makes a service account of that name has what the binding gives."
+			one.Text = "The maker of a service account of that name gets what the binding gives."
 			one.from = b
 			out = append(out, one)
 		}

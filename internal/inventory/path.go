@@ -20,7 +20,7 @@ type graph struct {
 	dist  []int32   // steps to cluster-admin, or unreachable
 	next  []int32   // the edge that begins the shortest way, -1 if there is none
 	tails map[int32]Path
-	// holders are who would hold a ClusterRole that somebody may bind, with what it gives in the place where it can be bound.
+	// holders are who would hold a ClusterRole that a subject may bind, with what it gives in the place where it can be bound.
 	holders  map[int32][]holding
 	accounts map[string][]int32 // service accounts that are there, by name
 }
@@ -55,7 +55,7 @@ func (w *rbac) graph() *graph {
 	for i := range w.subjects {
 		sub := w.subjects[i]
 		if w.missing(sub) {
-			continue // nobody can be it
+			continue // it is not there
 		}
 		for _, name := range groupsOf(sub) {
 			if group, ok := w.index[Subject{Kind: Group, Name: name}]; ok {
@@ -92,7 +92,7 @@ func (g *graph) host() {
 		g.add(host, g.node(nodeAdmin), -1, "reads the CA key on a control-plane node")
 		return
 	}
-	// The control plane is somebody else's. What runs on every node is in kube-system as a rule.
+	// The control plane is the platform's. What runs on every node is in kube-system as a rule.
 	g.add(host, g.node(poolAll+SystemNamespace), -1, "takes the token of a pod on a node")
 }
 

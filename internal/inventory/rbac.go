@@ -191,7 +191,7 @@ func (w *rbac) hold() {
 	}
 }
 
-// held is what somebody with these bindings holds: the whole cluster first, then namespace by namespace.
+// held is what a subject with these bindings holds: the whole cluster first, then namespace by namespace.
 func (w *rbac) held(grants []grant) []holding {
 	var cluster []grant
 	var local map[string][]grant

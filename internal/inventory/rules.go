@@ -152,7 +152,7 @@ func readControls(v strictyaml.Value) []string {
 	out := v.Words()
 	for _, c := range out {
 		if !slices.Contains(Controls, c) {
-			v.Wrong("%s is none of the controls %s", text.Name(c), strings.Join(Controls, ", "))
+			v.Wrong("there is no control %s; there are %s", text.Name(c), strings.Join(Controls, ", "))
 		}
 	}
 	return out

@@ -168,7 +168,7 @@ type Verification struct {
 	// Unchecked are files that another version of this program made. They are hashed and signed, but could not be made again to
 	// compare them.
 	Unchecked []string `json:"unchecked,omitempty"`
-	// Earlier are files that an earlier release made, in a form that is not made any more. They are hashed and signed, as they
+	// Earlier are files that an earlier release made, in a form that is no longer made. They are hashed and signed, as they
 	// always were; the tables of such a bundle are compared.
 	Earlier []string `json:"earlier,omitempty"`
 }
@@ -176,7 +176,7 @@ type Verification struct {
 // Verify checks a bundle with nothing but the ledger's public key: the signature, every file's hash, that each ledger entry is
 // in the ledger, that the entries make a campaign whose rules were kept and whose counts add up, that the snapshot is the one
 // that the campaign was opened with, and that the report in all its forms and the tables are those that the two make. Of a bundle
-// of before reports had the number of their form, it compares the tables. It asks nobody and changes nothing.
+// of before reports had the number of their form, it compares the tables. It asks no other system and changes nothing.
 func Verify(b Bundle, verifier note.Verifier) Verification {
 	v := Verification{APIVersion: APIVersion, Kind: "RecertificationVerification", Ledger: verifier.Name(), Files: len(b),
 		Problems: []string{}}

@@ -19,7 +19,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/text"
 )
 
-// FastApproval is the time in which nobody reads what they approve.
+// FastApproval is too short a time to read what is approved.
 const FastApproval = 10 * time.Second
 
 // oldKey is when a key is worth a second look.
@@ -105,7 +105,7 @@ func (f *facts) sinceWords(e policy.Element) (words []string, since *time.Time) 
 	if added {
 		words, since = []string{"added to the access policy on " + at.UTC().Format(time.DateOnly)}, &at
 	} else {
-		words = []string{"since when is not known: the access policy of " + at.UTC().Format(time.DateOnly) + ", which is in force, has it"}
+		words = []string{"added at an unknown time: the access policy of " + at.UTC().Format(time.DateOnly) + ", which is in force, has it"}
 	}
 	if f.now.Sub(at) > oldKey {
 		words = append(words, "older than a year")
@@ -115,7 +115,7 @@ func (f *facts) sinceWords(e policy.Element) (words []string, since *time.Time) 
 
 // inPeriod reports whether a request belongs to the period that begins at from: it was made in it, or its certificate could be
 // used in it, or its end, its report or its closing note came in it or is still missing. A request that was pending when the
-// period before ended is none of that one's grants, and would be nobody's.
+// period before ended is not among that one's grants, and would be in no period.
 func inPeriod(r *breakglass.Request, from, now time.Time) bool {
 	if !r.At.Before(from) {
 		return true
@@ -199,7 +199,7 @@ func (f *facts) eligibilityItems() []Item {
 			i := Item{ID: "key/" + k.Fingerprint, Topic: TopicEligibility, Kind: "key", Title: fmt.Sprintf("SSH key %s of %s", k.Fingerprint,
 				f.name(p.ID)), Risk: inventory.Medium, Dormant: used.IsZero() && f.long(),
 				Not: []string{p.ID}, Grants: []string{"signs in and approves as " + p.ID}, Since: since,
-				Advice: "take the key out of " + p.ID + "'s entry in the access policy"}
+				Advice: "remove the key from " + p.ID + "'s entry in the access policy"}
 			i.Evidence = []string{"type " + k.Public.Type()}
 			if k.Comment != "" {
 				i.Evidence = append(i.Evidence, "called "+oneLine(k.Comment))
@@ -216,7 +216,7 @@ func (f *facts) eligibilityItems() []Item {
 				Evidence: words,
 				Title:    fmt.Sprintf("Slack account %s/%s of %s", a.Team, a.User, f.name(p.ID)), Not: []string{p.ID},
 				Grants: []string{"asks and approves as " + p.ID},
-				Since:  since, Advice: "take the account out of " + p.ID + "'s entry in the access policy"}
+				Since:  since, Advice: "remove the account from " + p.ID + "'s entry in the access policy"}
 			i.Fingerprint = digestOf([]any{i.ID, p.ID})
 			switch st, told := f.accounts[a]; {
 			case !told && !f.looked:
@@ -267,11 +267,11 @@ func (f *facts) wayItems(use uses) (out []Item) {
 			for n, c := range prof.Approvals.Channels {
 				channels[n] = string(c)
 			}
-			i.Evidence = append(i.Evidence, fmt.Sprintf("each counts as one of the %d who must agree to %s, by %s",
+			i.Evidence = append(i.Evidence, fmt.Sprintf("each counts as 1 of the %d approvals of %s, by %s",
 				prof.Approvals.Count, prof.Rights, listOf(channels)))
 			i.Grants = append(i.Grants, channels...)
 		}
-		i.Advice = "take team " + w.Team + " out of the " + string(w.Part) + "s of " + w.Profile + " in the access policy"
+		i.Advice = "remove team " + w.Team + " from the " + string(w.Part) + "s of " + w.Profile + " in the access policy"
 		people := slices.Sorted(slices.Values(team.Members))
 		i.Evidence = append(i.Evidence, fmt.Sprintf("clusters (%d): %s", len(w.Clusters), listOf(w.Clusters)),
 			fmt.Sprintf("people (%d): %s", len(people), listOf(people)))
@@ -316,7 +316,7 @@ func (f *facts) memberItems(ways []Item, use uses) (out []Item) {
 	for _, m := range f.policy.Memberships() {
 		i := Item{ID: "member/" + m.Team + "/" + m.Person, Topic: TopicEligibility, Kind: "member", Member: m, Not: []string{m.Person},
 			Title: fmt.Sprintf("%s is in team %s", f.name(m.Person), m.Team), Grants: []string{"what team " + m.Team + " may do"},
-			Advice: "take " + m.Person + " out of team " + m.Team + " in the access policy"}
+			Advice: "remove " + m.Person + " from team " + m.Team + " in the access policy"}
 		suspended, all, used := 0, 0, 0
 		other := map[string]bool{} // teams that give some of it as well
 		for _, w := range by[m.Team] {
@@ -354,7 +354,7 @@ func (f *facts) memberItems(ways []Item, use uses) (out []Item) {
 		i.Fingerprint = digestOf([]any{i.ID, i.Grants})
 		i.Evidence = append(i.Evidence, fmt.Sprintf("%s since %s", times(used), f.from.Format(time.DateOnly)))
 		if !use.people[m.Person] {
-			i.Evidence = append(i.Evidence, fmt.Sprintf("%s asked for nothing and approved and reviewed nothing since %s", m.Person,
+			i.Evidence = append(i.Evidence, fmt.Sprintf("%s has not used breakglass since %s", m.Person,
 				f.from.Format(time.DateOnly)))
 			i.Dormant = f.long()
 		}
@@ -371,7 +371,7 @@ func suspendedNow(n, all int) []string {
 }
 
 // adminEquivalent reports whether rights are as good as cluster-admin in a cluster: the role itself, a group, which gives what
-// nobody here knows, a role of which the scan says so, or any role where the scan could not read them. A role that is not known to be
+// is not known here, a role of which the scan says so, or any role where the scan could not read them. A role that is not known to be
 // one may still lead there.
 func (f *facts) adminEquivalent(r policy.Rights, cluster string) bool {
 	if r.ClusterRole == "cluster-admin" || r.Group != "" || f.unread[cluster] {
@@ -390,7 +390,7 @@ func (f *facts) adminEquivalent(r policy.Rights, cluster string) bool {
 	})
 }
 
-// emergency is the grants of the period and what about them somebody must look at: each grant, pairs that always approve
+// emergency is the grants of the period and what a reviewer must look at about them: each grant, pairs that always approve
 // together, and approvals that came too fast.
 func (f *facts) emergency() ([]Grant, []Item) {
 	var grants []Grant
@@ -420,7 +420,7 @@ func (f *facts) emergency() ([]Grant, []Item) {
 		i := Item{ID: "grant/" + g.ID, Topic: TopicEmergency, Kind: "grant", Cluster: g.Cluster,
 			Title: fmt.Sprintf("%s used %s on %s", f.name(g.Person), g.Profile, g.Cluster), Risk: inventory.Medium,
 			Not: uniq(append(people, g.Person)), Fingerprint: digestOf([]any{g.ID, g.Ended, g.Used, g.LeftOver, g.NoteState}), Since: g.Issued,
-			Advice: "object by revoking: it is recorded, and somebody must look into it"}
+			Advice: "object by revoking: the objection is recorded, and a responder must look into it"}
 		i.Evidence = append(i.Evidence, "asked "+g.Asked.UTC().Format(time.RFC3339)+": "+oneLine(g.Reason))
 		if g.Incident != "" {
 			i.Evidence = append(i.Evidence, "incident "+g.Incident)
@@ -715,9 +715,9 @@ func clusterItems(s *inventory.Snapshot, a *doors.Analysis, all []doors.Item, p 
 		switch hidden := doors.Unproven(in.Proof, slices.Concat(s.Sources, a.Programs), a.Doors); {
 		case len(in.Proof) == 0:
 			i.Evidence = append(slices.Clone(i.Evidence), noProof(in))
-		case hidden != "": // what was overlooked now may be overlooked again: nothing will prove it gone, and somebody must say so
+		case hidden != "": // what was overlooked now may be overlooked again: no scan will prove it gone, and a reviewer must say so
 			i.Proof = nil
-			i.Evidence = append(slices.Clone(i.Evidence), "no later scan can prove it gone, because this one did not see all of "+oneLine(hidden))
+			i.Evidence = append(slices.Clone(i.Evidence), "a later scan cannot prove its removal: this scan saw only part of "+oneLine(hidden))
 		default:
 			i.Object = in.ID
 		}
@@ -772,9 +772,9 @@ func notJudged(cluster string, a *doors.Analysis) []Item {
 func noProof(in doors.Item) string {
 	switch {
 	case in.Kind != doors.ItemCSR:
-		return "no later scan can tell whether it is gone: the way in which it was seen does not show that"
+		return "a later scan cannot prove its removal: the way in which it was seen does not show that"
 	case in.Until == nil:
-		return "no later scan can tell whether it is gone: Kubernetes deletes the request, and a certificate that was signed lives on"
+		return "a later scan cannot prove its removal: Kubernetes deletes the request, and a certificate that was signed lives on"
 	}
 	return "until " + in.Until.UTC().Format(time.RFC3339) + ", when the certificate ends, no scan can tell whether it is gone: Kubernetes " +
 		"deletes the request an hour after it was signed, and the certificate lives on"
@@ -782,7 +782,7 @@ func noProof(in doors.Item) string {
 
 // personOf finds the person whom a user name in a cluster belongs to: the id itself, or an e-mail address or prefixed name
 // that ends or begins with it, or one that the policy gives the person (users). A wrong guess costs one
-// reviewer; a missed one would let somebody judge themselves.
+// reviewer; a missed one would let people judge themselves.
 func personOf(user string, p *policy.Policy) (string, bool) {
 	if user == "" {
 		return "", false
@@ -818,7 +818,7 @@ func nameIn(p *policy.Policy, id string) string {
 
 func lastUse(at, from time.Time) string {
 	if at.IsZero() {
-		return "not used to ask, approve or review since " + from.Format(time.DateOnly)
+		return "not used since " + from.Format(time.DateOnly)
 	}
 	return "last used " + at.UTC().Format(time.DateOnly)
 }
@@ -826,7 +826,7 @@ func lastUse(at, from time.Time) string {
 func times(n int) string {
 	switch n {
 	case 0:
-		return "never used"
+		return "not used"
 	case 1:
 		return "used once"
 	}

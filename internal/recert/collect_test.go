@@ -27,15 +27,16 @@ func TestAgeIsSaidOnlyWhereTheLedgerKnowsIt(t *testing.T) {
 		old     bool
 	}{
 		"the first policy has it": {[]policyVersion{{at(3), nil}},
-			"since when is not known: the access policy of 2023-11-24, which is in force, has it", false, true},
+			"added at an unknown time: the access policy of 2023-11-24, which is in force, has it", false, true},
 		"it was added by a reload": {[]policyVersion{{at(3), nil}, {at(2), []string{"person bob: key k added"}}, {at(0), nil}},
 			"added to the access policy on 2024-11-24", true, true},
 		"it came while the daemon was down": {[]policyVersion{{at(3), nil}, {at(0), []string{"team sre: carol added"}}},
-			"since when is not known: the access policy of 2026-11-24", false, false},
-		"it was added, taken away and is back": {[]policyVersion{{at(3), []string{"person bob: key k added"}},
-			{at(2), []string{"person bob: key k removed"}}, {at(0), nil}}, "since when is not known: the access policy of 2026-11-24", false, false},
+			"added at an unknown time: the access policy of 2026-11-24", false, false},
+		"it was added, removed and is back": {[]policyVersion{{at(3), []string{"person bob: key k added"}},
+			{at(2), []string{"person bob: key k removed"}}, {at(0), nil}}, "added at an unknown time: the access policy of 2026-11-24", false,
+			false},
 		"another's key was added": {[]policyVersion{{at(3), nil}, {at(0),
-			[]string{"person abob: key k added", "person bob: key kk added"}}}, "since when is not known", false, false},
+			[]string{"person abob: key k added", "person bob: key kk added"}}}, "added at an unknown time", false, false},
 	} {
 		f := &facts{history: c.history, now: noon}
 		words, since := f.sinceWords("person bob: key k")
@@ -200,7 +201,7 @@ func TestWhatWasNotSeenWholeCannotBeProvedGone(t *testing.T) {
 		s := &inventory.Snapshot{Cluster: "c1", Sources: []inventory.Source{{Name: inventory.SourceBindings, Missing: missing}}}
 		got := clusterItems(s, &doors.Analysis{}, []doors.Item{item}, &policy.Policy{})
 		l := Line{Item: got[0]}
-		if l.Provable() != provable || strings.Contains(strings.Join(l.Evidence, "\n"), "no later scan can prove it gone") == provable {
+		if l.Provable() != provable || strings.Contains(strings.Join(l.Evidence, "\n"), "a later scan cannot prove its removal") == provable {
 			t.Errorf("missing %q: provable %v, evidence %q", missing, l.Provable(), l.Evidence)
 		}
 	}

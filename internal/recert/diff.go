@@ -18,7 +18,7 @@ type Diff struct {
 	From       string   `json:"from"`
 	To         string   `json:"to"`
 	Came       []Change `json:"came"`     // items that were not there before
-	Went       []Change `json:"went"`     // items that are not there any more
+	Went       []Change `json:"went"`     // items that are gone
 	Widened    []Change `json:"widened"`  // items that give more
 	Changed    []Change `json:"changed"`  // items that say something else
 	Outcomes   []Change `json:"outcomes"` // the same item, and another answer

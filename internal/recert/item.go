@@ -133,7 +133,7 @@ func (i *Item) places() []Place {
 	return []Place{{Cluster: i.Cluster, ID: i.ID, Object: i.Object}}
 }
 
-// eligibility reports whether the daemon itself takes away what the item gives.
+// eligibility reports whether the daemon itself withdraws what the item gives.
 func (i *Item) eligibility() bool {
 	return i.Gives.Person != "" || i.Member.Person != "" || i.Way != nil
 }

@@ -163,7 +163,7 @@ func (r *Report) rows() Counts {
 // Present is what the item comes to now.
 func (l *Line) Present() campaign.Outcome { return cmp.Or(l.Now, l.Outcome) }
 
-// done reports whether somebody whom the item is not about has said that it was taken away. Campaigns of before took anybody's
+// done reports whether a reviewer whom the item is not about has said that it was removed. Campaigns of before took anybody's
 // word for it.
 func (l *Line) done() bool {
 	return l.Acknowledged != nil && l.Acknowledged.Person != l.Gives.Person && !slices.Contains(l.Not, l.Acknowledged.Person) &&
@@ -239,7 +239,7 @@ func (r *Report) LeftToDo() []Line {
 // Provable reports whether a later look at the cluster can prove the item gone.
 func (l *Line) Provable() bool { return l.Object != "" && len(l.Proof) > 0 }
 
-// Left reports whether something is still to be done about the item: nobody has answered, or what was revoked is neither proved gone
+// Left reports whether something is still to be done about the item: no reviewer has answered, or what was revoked is neither proved gone
 // nor, where no look at a cluster can prove it, acknowledged.
 func (l *Line) Left() bool {
 	if l.SettledBy != "" {

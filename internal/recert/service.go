@@ -169,7 +169,7 @@ func compareAll(snap *Snapshot, last *campaign.Campaign, lastSnapshot *Snapshot)
 	}
 }
 
-// lastClosed is the last campaign that has ended, with its snapshot; nil if there is none.
+// lastClosed is the last campaign that has ended, with its snapshot; nil if there was no such campaign.
 func (s *Service) lastClosed(ctx context.Context) (*campaign.Campaign, *Snapshot, error) {
 	ids, err := s.cfg.Campaigns.IDs(ctx)
 	if err != nil {
@@ -339,7 +339,7 @@ func (s *Service) own(ctx context.Context) []Item {
 type look struct {
 	ClusterLook
 	items []Item          // to be answered for
-	there map[string]bool // ids of all that is there, also of what is expected and nobody is asked about
+	there map[string]bool // ids of all that is there, also of what is expected and not asked about
 	admin []inventory.Ref // roles that are as good as cluster-admin
 }
 
