@@ -63,16 +63,16 @@ func (a *app) confirm(ctx context.Context, yes bool, verb, id string) error {
 }
 
 // reason takes a reason from a flag, a file or standard input, or asks for it.
-func (a *app) reason(ctx context.Context, flag, file string, need bool) (string, error) {
+func (a *app) reason(ctx context.Context, from reasonFrom, need bool) (string, error) {
 	switch {
-	case flag != "" && file != "":
+	case from.text != "" && from.file != "":
 		return "", exit.Usage("give --reason or --reason-file, not both")
-	case flag != "":
-		return flag, nil
-	case file != "":
+	case from.text != "":
+		return from.text, nil
+	case from.file != "":
 		r := io.Reader(a.in)
-		if file != "-" {
-			f, err := os.Open(file)
+		if from.file != "-" {
+			f, err := os.Open(from.file)
 			if err != nil {
 				return "", exit.Usage("reading the reason: %v", err)
 			}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"strings"
 
@@ -16,30 +17,26 @@ import (
 func (a *app) caCommand() *cobra.Command {
 	var cluster, target string
 	var all bool
-	run := func(use, short, long string, do func(cmd *cobra.Command, c *api.Client) error) *cobra.Command {
+	run := func(use, short, long string, do func(ctx context.Context, c *api.Client) error) *cobra.Command {
 		cmd := &cobra.Command{Use: use + " [CLUSTER]", Short: short, Long: long, Args: args(0, 1, "at most one cluster"),
-			ValidArgsFunction: a.completeClusters, RunE: func(cmd *cobra.Command, named []string) error {
-				c, err := a.reader()
-				if err != nil {
-					return err
-				}
+			ValidArgsFunction: a.completeClusters, RunE: a.asks(func(ctx context.Context, c *api.Client, named []string) (err error) {
 				if len(named) == 1 {
 					cluster = named[0]
 				}
 				if cluster == "" {
-					if cluster, err = a.onlyCluster(cmd, c); err != nil {
+					if cluster, err = a.onlyCluster(ctx, c); err != nil {
 						return err
 					}
 				}
-				return do(cmd, c)
-			}}
+				return do(ctx, c)
+			})}
 		return cmd
 	}
 	status := run("status", "Say what the last check of a cluster's CAs found",
 		"Draws each generation of the break-glass CA and each API server by itself: which of them trusts which. The exit code is 8 when\n"+
 			"somebody has to act, or when something could not be seen.",
-		func(cmd *cobra.Command, c *api.Client) error {
-			r, err := c.CAStatus(cmd.Context(), cluster)
+		func(ctx context.Context, c *api.Client) error {
+			r, err := c.CAStatus(ctx, cluster)
 			if err != nil {
 				return err
 			}
@@ -47,8 +44,8 @@ func (a *app) caCommand() *cobra.Command {
 		})
 	check := run("check", "Check a cluster's CAs now", "Looks at every CA from outside, on every API server's own address, and has one "+
 		"certificate without any right signed for each\nissuer to prove the whole path. What it finds is recorded.",
-		func(cmd *cobra.Command, c *api.Client) error {
-			r, err := c.CACheck(cmd.Context(), cluster)
+		func(ctx context.Context, c *api.Client) error {
+			r, err := c.CACheck(ctx, cluster)
 			if err != nil {
 				return err
 			}
@@ -56,8 +53,8 @@ func (a *app) caCommand() *cobra.Command {
 		})
 	plan := run("plan", "Print the exact commands for the next phase of a rotation",
 		"Checks, and prints the commands that lead to the next phase, for people to run; nothing is changed. A phase cannot be skipped.",
-		func(cmd *cobra.Command, c *api.Client) error {
-			p, err := c.CAPlan(cmd.Context(), cluster, target)
+		func(ctx context.Context, c *api.Client) error {
+			p, err := c.CAPlan(ctx, cluster, target)
 			if err != nil {
 				return err
 			}
@@ -79,8 +76,8 @@ func (a *app) caCommand() *cobra.Command {
 }
 
 // onlyCluster is the one cluster that the person's profiles are about.
-func (a *app) onlyCluster(cmd *cobra.Command, c *api.Client) (string, error) {
-	all, err := c.Profiles(cmd.Context())
+func (a *app) onlyCluster(ctx context.Context, c *api.Client) (string, error) {
+	all, err := c.Profiles(ctx)
 	if err != nil {
 		return "", err
 	}

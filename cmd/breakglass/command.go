@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -9,10 +10,23 @@ import (
 
 	"golang.org/x/term"
 
+	"github.com/spf13/cobra"
+
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/cli/exit"
 	"github.com/breakglassd/breakglass/internal/cli/terminal"
 )
+
+// asks makes the RunE of a command that asks the server and prints text, or JSON with -o json.
+func (a *app) asks(do func(ctx context.Context, c *api.Client, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		c, err := a.reader()
+		if err != nil {
+			return err
+		}
+		return do(cmd.Context(), c, args)
+	}
+}
 
 // reader is client for a command that prints text or JSON.
 func (a *app) reader() (*api.Client, error) {
@@ -20,6 +34,14 @@ func (a *app) reader() (*api.Client, error) {
 		return nil, err
 	}
 	return a.client()
+}
+
+// reasonFrom is where a command takes a person's reason from: a flag, or a file.
+type reasonFrom struct{ text, file string }
+
+func (r *reasonFrom) flags(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&r.text, "reason", "", "why")
+	cmd.Flags().StringVar(&r.file, "reason-file", "", "`file` with the reason, - for standard input")
 }
 
 func (a *app) json() bool { return a.output == "json" }

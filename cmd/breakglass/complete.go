@@ -75,3 +75,10 @@ func (a *app) completeClusters(cmd *cobra.Command, _ []string, _ string) ([]cobr
 	}
 	return out, cobra.ShellCompDirectiveNoFileComp
 }
+
+// completes gives a flag of a command its completion.
+func completes(cmd *cobra.Command, flag string, by cobra.CompletionFunc) {
+	if err := cmd.RegisterFlagCompletionFunc(flag, by); err != nil {
+		panic(err) // the flag is defined
+	}
+}

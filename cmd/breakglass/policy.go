@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"os"
 	"slices"
 	"strings"
@@ -26,12 +27,8 @@ func (a *app) policyCommand() *cobra.Command {
 func (a *app) policyShow() *cobra.Command {
 	var whole bool
 	cmd := &cobra.Command{Use: "show", Short: "Show which access policy is in force, who agreed to it, and what waits", Args: args(0, 0,
-		"no arguments"), RunE: func(cmd *cobra.Command, _ []string) error {
-		c, err := a.reader()
-		if err != nil {
-			return err
-		}
-		p, err := c.Policy(cmd.Context())
+		"no arguments"), RunE: a.asks(func(ctx context.Context, c *api.Client, _ []string) error {
+		p, err := c.Policy(ctx)
 		switch {
 		case err != nil:
 			return err
@@ -43,7 +40,7 @@ func (a *app) policyShow() *cobra.Command {
 		}
 		a.data("%s", terminal.Styled(a.describePolicy(p)))
 		return nil
-	}}
+	})}
 	cmd.Flags().BoolVar(&whole, "text", false, "print the file that is in force")
 	return cmd
 }
@@ -90,12 +87,8 @@ func orNobody(people []string) string {
 
 func (a *app) policyDiff() *cobra.Command {
 	return &cobra.Command{Use: "diff [FILE]", Short: "Say in words what a file, or the policy that waits, changes", Args: args(0, 1,
-		"at most one file"), RunE: func(cmd *cobra.Command, args []string) error {
-		c, err := a.reader()
-		if err != nil {
-			return err
-		}
-		p, err := c.Policy(cmd.Context())
+		"at most one file"), RunE: a.asks(func(ctx context.Context, c *api.Client, args []string) error {
+		p, err := c.Policy(ctx)
 		if err != nil {
 			return err
 		}
@@ -126,7 +119,7 @@ func (a *app) policyDiff() *cobra.Command {
 			a.data("%s", changes.lines())
 		}
 		return nil
-	}}
+	})}
 }
 
 // policyDifference is what changes between two policies, in words.
@@ -168,12 +161,7 @@ func (a *app) policyApprove() *cobra.Command {
 		Long: "DIGEST is that of the access policy that waits, or of the one in force that nobody has agreed to, or its first twelve digits " +
 			"or\nmore. " +
 			"The changes are worked out on this machine from the two texts.",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx := cmd.Context()
-			c, err := a.reader()
-			if err != nil {
-				return err
-			}
+		RunE: a.asks(func(ctx context.Context, c *api.Client, args []string) error {
 			p, err := c.Policy(ctx)
 			if err != nil {
 				return err
@@ -223,7 +211,7 @@ func (a *app) policyApprove() *cobra.Command {
 			}
 			a.screen.Note("%s %s; %s", a.screen.Green("✓"), done, terminal.Styled(a.afterSigning(v.Digest, after)))
 			return nil
-		}}
+		})}
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	cmd.Flags().BoolVar(&waive, "waive-cooling", false, "let new keys and accounts count for approvals at once; takes two people who say so")
 	return cmd

@@ -43,21 +43,17 @@ func campaignArg(args []string) string {
 func (a *app) recertStart() *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{Use: "start", Short: "Look at everything and open a campaign", Args: args(0, 0, "no arguments"),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := a.reader()
-			if err != nil {
-				return err
-			}
-			if err := a.confirm(cmd.Context(), yes, "start", "campaign"); err != nil {
+		RunE: a.asks(func(ctx context.Context, c *api.Client, _ []string) error {
+			if err := a.confirm(ctx, yes, "start", "campaign"); err != nil {
 				return err
 			}
 			a.screen.Status("looking at the clusters …")
-			x, err := c.StartCampaign(cmd.Context())
+			x, err := c.StartCampaign(ctx)
 			if err != nil {
 				return err
 			}
 			return a.showCampaign(x)
-		}}
+		})}
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	return cmd
 }
@@ -89,12 +85,8 @@ func standing(x api.Campaign) string {
 
 func (a *app) recertList() *cobra.Command {
 	return &cobra.Command{Use: "list", Short: "List the last campaigns", Args: args(0, 0, "no arguments"),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := a.reader()
-			if err != nil {
-				return err
-			}
-			list, err := c.Campaigns(cmd.Context())
+		RunE: a.asks(func(ctx context.Context, c *api.Client, _ []string) error {
+			list, err := c.Campaigns(ctx)
 			if err != nil {
 				return err
 			}
@@ -105,18 +97,14 @@ func (a *app) recertList() *cobra.Command {
 				a.data("%s   %s\n", x.ID, standing(x))
 			}
 			return nil
-		}}
+		})}
 }
 
 func (a *app) recertShow() *cobra.Command {
 	var all bool
 	cmd := &cobra.Command{Use: "show [CAMPAIGN] [ITEM]", Short: "Show a campaign and what is left to do, or everything about one item",
-		Args: args(0, 2, "a campaign and an item"), RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := a.reader()
-			if err != nil {
-				return err
-			}
-			x, one, err := a.campaignOrItem(cmd.Context(), c, args)
+		Args: args(0, 2, "a campaign and an item"), RunE: a.asks(func(ctx context.Context, c *api.Client, args []string) error {
+			x, one, err := a.campaignOrItem(ctx, c, args)
 			if err != nil {
 				return err
 			}
@@ -129,7 +117,7 @@ func (a *app) recertShow() *cobra.Command {
 				return nil
 			}
 			return a.itemTable(x.Items, all)
-		}}
+		})}
 	cmd.Flags().BoolVar(&all, "all", false, "also what was kept")
 	return cmd
 }
@@ -251,12 +239,7 @@ func (a *app) recertReview() *cobra.Command {
 		Args: args(0, 1, "at most one campaign"),
 		Long: "Shows the items that wait for your word. On a terminal it asks about each: keep, revoke, skip or quit. What is unchanged since\n" +
 			"somebody last kept it can be confirmed together; what is new or gives more is asked about one by one.",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx := cmd.Context()
-			c, err := a.reader()
-			if err != nil {
-				return err
-			}
+		RunE: a.asks(func(ctx context.Context, c *api.Client, args []string) error {
 			x, err := c.CampaignItems(ctx, campaignArg(args), true)
 			if err != nil {
 				return err
@@ -268,7 +251,7 @@ func (a *app) recertReview() *cobra.Command {
 				return a.itemTable(x.Items, true)
 			}
 			return a.review(ctx, c, x, together)
-		}}
+		})}
 	cmd.Flags().BoolVar(&together, "confirm-unchanged", false, "keep everything that is unchanged, after showing it")
 	return cmd
 }
@@ -351,16 +334,11 @@ func (a *app) howToTakeAway(v campaign.Verdict, i *api.CampaignItem) {
 }
 
 func (a *app) recertDecide() *cobra.Command {
-	var reason, file string
+	var from reasonFrom
 	var items []string
 	var unchanged bool
 	cmd := &cobra.Command{Use: "decide keep|revoke [CAMPAIGN]", Short: "Answer items", Args: args(1, 2, "keep or revoke, and a campaign"),
-		ValidArgs: []string{"keep", "revoke"}, RunE: func(cmd *cobra.Command, args []string) error {
-			ctx := cmd.Context()
-			c, err := a.reader()
-			if err != nil {
-				return err
-			}
+		ValidArgs: []string{"keep", "revoke"}, RunE: a.asks(func(ctx context.Context, c *api.Client, args []string) error {
 			verdict := campaign.Verdict(args[0])
 			if verdict != campaign.VerdictKeep && verdict != campaign.VerdictRevoke {
 				return exit.Usage("say keep or revoke, not %q", args[0])
@@ -387,7 +365,7 @@ func (a *app) recertDecide() *cobra.Command {
 				return a.showCampaign(x.Campaign)
 			}
 			need := verdict == campaign.VerdictRevoke || slices.ContainsFunc(chosen, func(i api.CampaignItem) bool { return i.High() })
-			why, err := a.reason(ctx, reason, file, need)
+			why, err := a.reason(ctx, from, need)
 			if err != nil {
 				return err
 			}
@@ -401,12 +379,11 @@ func (a *app) recertDecide() *cobra.Command {
 				}
 			}
 			return a.showCampaign(after)
-		}}
+		})}
 	f := cmd.Flags()
 	f.StringArrayVar(&items, "item", nil, "`id` of an item, or a part that only it or its title has; may be repeated")
 	f.BoolVar(&unchanged, "unchanged", false, "every item that waits for you and is unchanged since it was last kept")
-	f.StringVar(&reason, "reason", "", "why")
-	f.StringVar(&file, "reason-file", "", "`file` with the reason, - for standard input")
+	from.flags(cmd)
 	return cmd
 }
 
@@ -414,15 +391,11 @@ func (a *app) recertAck() *cobra.Command {
 	var items []string
 	var note string
 	cmd := &cobra.Command{Use: "ack [CAMPAIGN]", Short: "Say that what was revoked has been taken away",
-		Args: args(0, 1, "at most one campaign"), RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := a.reader()
-			if err != nil {
-				return err
-			}
+		Args: args(0, 1, "at most one campaign"), RunE: a.asks(func(ctx context.Context, c *api.Client, args []string) error {
 			if len(items) == 0 {
 				return exit.Usage("which items? name each with --item")
 			}
-			x, err := c.CampaignItems(cmd.Context(), campaignArg(args), false)
+			x, err := c.CampaignItems(ctx, campaignArg(args), false)
 			if err != nil {
 				return err
 			}
@@ -434,29 +407,26 @@ func (a *app) recertAck() *cobra.Command {
 				}
 				ids = append(ids, x.Items[n].ID)
 			}
-			after, err := c.AcknowledgeItems(cmd.Context(), x.Campaign.ID, ids, note)
+			after, err := c.AcknowledgeItems(ctx, x.Campaign.ID, ids, note)
 			if err != nil {
 				return err
 			}
 			return a.showCampaign(after)
-		}}
+		})}
 	cmd.Flags().StringArrayVar(&items, "item", nil, "`id` of an item, or a part that only it or its title has; may be repeated")
 	cmd.Flags().StringVar(&note, "note", "", "what was done")
 	return cmd
 }
 
 func (a *app) recertReinstate() *cobra.Command {
-	var item, reason, file string
+	var item string
+	var from reasonFrom
 	cmd := &cobra.Command{Use: "reinstate [CAMPAIGN]", Short: "Give back what was suspended; it takes two people",
-		Args: args(0, 1, "at most one campaign"), RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := a.reader()
-			if err != nil {
-				return err
-			}
+		Args: args(0, 1, "at most one campaign"), RunE: a.asks(func(ctx context.Context, c *api.Client, args []string) error {
 			if item == "" {
 				return exit.Usage("which item? name it with --item")
 			}
-			x, err := c.CampaignItems(cmd.Context(), campaignArg(args), false)
+			x, err := c.CampaignItems(ctx, campaignArg(args), false)
 			if err != nil {
 				return err
 			}
@@ -464,17 +434,17 @@ func (a *app) recertReinstate() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			why, err := a.reason(cmd.Context(), reason, file, true)
+			why, err := a.reason(ctx, from, true)
 			if err != nil {
 				return err
 			}
 			id := x.Items[n].ID
-			after, err := c.Reinstate(cmd.Context(), x.Campaign.ID, id, why)
+			after, err := c.Reinstate(ctx, x.Campaign.ID, id, why)
 			if err != nil {
 				return err
 			}
 			if !a.json() {
-				if x, err = c.CampaignItems(cmd.Context(), x.Campaign.ID, false); err != nil {
+				if x, err = c.CampaignItems(ctx, x.Campaign.ID, false); err != nil {
 					return err
 				}
 				for n := range x.Items {
@@ -484,11 +454,10 @@ func (a *app) recertReinstate() *cobra.Command {
 				}
 			}
 			return a.showCampaign(after)
-		}}
+		})}
 	f := cmd.Flags()
 	f.StringVar(&item, "item", "", "`id` of an item, or a part that only it or its title has")
-	f.StringVar(&reason, "reason", "", "why")
-	f.StringVar(&file, "reason-file", "", "`file` with the reason, - for standard input")
+	from.flags(cmd)
 	return cmd
 }
 
@@ -508,17 +477,13 @@ func (a *app) givenBack(i *api.CampaignItem) {
 
 func (a *app) recertProve() *cobra.Command {
 	return &cobra.Command{Use: "prove [CAMPAIGN]", Short: "Look at the clusters again: is what was revoked gone?",
-		Args: args(0, 1, "at most one campaign"), RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := a.reader()
-			if err != nil {
-				return err
-			}
+		Args: args(0, 1, "at most one campaign"), RunE: a.asks(func(ctx context.Context, c *api.Client, args []string) error {
 			a.screen.Status("looking at the clusters …")
-			x, err := c.ProveItems(cmd.Context(), campaignArg(args))
+			x, err := c.ProveItems(ctx, campaignArg(args))
 			if err != nil {
 				return err
 			}
-			list, err := c.CampaignItems(cmd.Context(), x.ID, false)
+			list, err := c.CampaignItems(ctx, x.ID, false)
 			if err != nil {
 				return err
 			}
@@ -537,7 +502,7 @@ func (a *app) recertProve() *cobra.Command {
 			return &exit.Error{Exit: exit.Unverified, What: fmt.Sprintf("%d things that were revoked are not proved gone", len(still)),
 				Why: "first " +
 					still[0].ID, Next: cmp.Or(still[0].TakeAway, still[0].Advice)}
-		}}
+		})}
 }
 
 func (a *app) recertReport() *cobra.Command {
@@ -610,12 +575,8 @@ func writeWhole(path string, write func(io.Writer) error) error {
 
 func (a *app) recertExport() *cobra.Command {
 	return &cobra.Command{Use: "export FILE [CAMPAIGN]", Short: "Write the signed evidence bundle into a .tar.gz file",
-		Args: args(1, 2, "a file, and a campaign"), RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := a.reader()
-			if err != nil {
-				return err
-			}
-			b, err := c.CampaignBundle(cmd.Context(), campaignArg(args[1:]))
+		Args: args(1, 2, "a file, and a campaign"), RunE: a.asks(func(ctx context.Context, c *api.Client, args []string) error {
+			b, err := c.CampaignBundle(ctx, campaignArg(args[1:]))
 			if err != nil {
 				return err
 			}
@@ -632,7 +593,7 @@ func (a *app) recertExport() *cobra.Command {
 			a.screen.Note("%s %s   %d bytes in %s; an auditor checks it with: %s", a.screen.Green("✓"), b.ID, len(b.Data),
 				args[0], a.typed("recert verify", []string{"--key=VKEY"}, args[0]))
 			return nil
-		}}
+		})}
 }
 
 func (a *app) recertVerify() *cobra.Command {

@@ -16,14 +16,19 @@ import (
 	"github.com/breakglassd/breakglass/internal/cli/view"
 )
 
+// wish is what a request command was given.
+type wish struct {
+	ask         api.Ask
+	life, limit time.Duration
+	reasonFile  string
+	resume      string // the id of a request to go on with
+	noWait, dry bool
+	claim       bool
+	to          target
+}
+
 func (a *app) requestCommand() *cobra.Command {
-	var (
-		ask                api.Ask
-		life, limit        time.Duration
-		reasonFile, resume string
-		noWait, dry, claim bool
-		t                  target
-	)
+	var w wish
 	cmd := &cobra.Command{Use: "request", Short: "Ask for emergency access, wait for the approvals, get the certificate",
 		Args: args(0, 0, "flags only"),
 		Long: "Opens a request, waits until enough other people have approved it, and claims the certificate for a key made on this machine.\n" +
@@ -31,106 +36,118 @@ func (a *app) requestCommand() *cobra.Command {
 		Example: `  breakglass request -c prod-eu-1 -p cluster-admin --for 30m --incident INC-4312 --reason "etcd quorum lost, API 5xx"
   eval "$(breakglass request -p cluster-admin --reason 'etcd quorum lost')"      # sets KUBECONFIG when it is through`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx := cmd.Context()
 			if err := a.formats("kubeconfig", "pem", "json"); err != nil {
 				return err
 			}
-			if cmd.Flags().Changed("for") && life < breakglass.MinTTL {
-				return exit.Usage("--for %s: it must be %s or more", life, breakglass.MinTTL)
-			}
-			if life%time.Second != 0 {
-				return exit.Usage("--for %s is not in whole seconds", life)
-			}
-			ask.TTLSeconds = int64(life / time.Second)
-			for _, f := range []string{"profile", "cluster", "for", "reason", "reason-file", "incident", "dry-run"} {
-				if resume != "" && cmd.Flags().Changed(f) {
-					return exit.Usage("--resume takes no --%s: it goes on with a request as it was made", f)
-				}
+			if err := w.check(cmd); err != nil {
+				return err
 			}
 			c, err := a.client()
 			if err != nil {
 				return err
 			}
-			var r api.Request
-			switch {
-			case resume != "":
-				if r, err = a.get(ctx, c, resume); err != nil {
-					return err
-				}
-			default:
-				asks := a.screen.Interactive() // what is chosen comes first: no reason that was written is lost over it
-				if asks {
-					err = a.decide(ctx, c, &ask)
-				}
-				if err != nil {
-					return err
-				}
-				if ask.Reason, err = a.reason(ctx, ask.Reason, reasonFile, true); err != nil {
-					return err
-				}
-				if !asks {
-					err = a.decide(ctx, c, &ask)
-				}
-				if err != nil {
-					return err
-				}
-				if dry {
-					return a.dryRun(ctx, c, ask)
-				}
-				if !noWait && claim {
-					if _, err := a.files("bg-0000-000", t); err != nil { // the same names but for the id
-						return err
-					}
-				}
-				if r, err = a.open(ctx, c, ask); err != nil {
-					return err
-				}
-			}
-			if noWait {
-				if a.json() {
-					return a.printJSON(r)
-				}
-				a.data("%s\n", r.ID)
-				return nil
-			}
-			if r, err = a.await(ctx, c, r, limit, func(r api.Request) bool { return r.State != breakglass.StatePending }); err != nil {
-				return err
-			}
-			if err := exit.Outcome(r); err != nil {
-				return errors.Join(err, a.forget(c, r))
-			}
-			if claim {
-				if r, _, err = a.recorded(ctx, c, r); err != nil {
-					return err
-				}
-				return a.claim(ctx, c, r, t)
-			}
-			if a.json() {
-				return a.printJSON(r)
-			}
-			a.data("%s\n", r.ID)
-			return nil
+			return a.request(cmd.Context(), c, w)
 		}}
 	f := cmd.Flags()
-	f.StringVarP(&ask.Cluster, "cluster", "c", "", "cluster `id` (default: the profile's only one)")
-	f.StringVarP(&ask.Profile, "profile", "p", "", "profile `id` (default: the only one you may ask for)")
-	f.DurationVar(&life, "for", 0, "lifetime of the certificate, from the claim (default: the profile's)")
-	f.StringVar(&ask.Reason, "reason", "", "what is broken: the people who must approve read it")
-	f.StringVar(&reasonFile, "reason-file", "", "`file` with the reason, - for standard input")
-	f.StringVar(&ask.Incident, "incident", "", "incident `name`")
-	f.BoolVar(&noWait, "no-wait", false, "print the id and do not wait")
-	f.DurationVar(&limit, "wait-timeout", 0, "stop waiting after so long; the request stays open (exit code 5)")
-	f.BoolVar(&dry, "dry-run", false, "say whether it would be possible, and open nothing")
-	f.BoolVar(&claim, "claim", true, "claim the certificate as soon as it is approved")
-	f.StringVar(&resume, "resume", "", "go on with the request of this `id`")
-	t.flags(cmd)
-	for flag, complete := range map[string]cobra.CompletionFunc{"profile": a.completeProfiles, "cluster": a.completeClusters,
-		"resume": a.completeIDs(api.FilterMine)} {
-		if err := cmd.RegisterFlagCompletionFunc(flag, complete); err != nil {
-			panic(err) // the flag is defined above
+	f.StringVarP(&w.ask.Cluster, "cluster", "c", "", "cluster `id` (default: the profile's only one)")
+	f.StringVarP(&w.ask.Profile, "profile", "p", "", "profile `id` (default: the only one you may ask for)")
+	f.DurationVar(&w.life, "for", 0, "lifetime of the certificate, from the claim (default: the profile's)")
+	f.StringVar(&w.ask.Reason, "reason", "", "what is broken: the people who must approve read it")
+	f.StringVar(&w.reasonFile, "reason-file", "", "`file` with the reason, - for standard input")
+	f.StringVar(&w.ask.Incident, "incident", "", "incident `name`")
+	f.BoolVar(&w.noWait, "no-wait", false, "print the id and do not wait")
+	f.DurationVar(&w.limit, "wait-timeout", 0, "stop waiting after so long; the request stays open (exit code 5)")
+	f.BoolVar(&w.dry, "dry-run", false, "say whether it would be possible, and open nothing")
+	f.BoolVar(&w.claim, "claim", true, "claim the certificate as soon as it is approved")
+	f.StringVar(&w.resume, "resume", "", "go on with the request of this `id`")
+	w.to.flags(cmd)
+	completes(cmd, "profile", a.completeProfiles)
+	completes(cmd, "cluster", a.completeClusters)
+	completes(cmd, "resume", a.completeIDs(api.FilterMine))
+	return cmd
+}
+
+// check refuses flags that contradict each other, before the server is asked.
+func (w *wish) check(cmd *cobra.Command) error {
+	if cmd.Flags().Changed("for") && w.life < breakglass.MinTTL {
+		return exit.Usage("--for %s: it must be %s or more", w.life, breakglass.MinTTL)
+	}
+	if w.life%time.Second != 0 {
+		return exit.Usage("--for %s is not in whole seconds", w.life)
+	}
+	w.ask.TTLSeconds = int64(w.life / time.Second)
+	for _, f := range []string{"profile", "cluster", "for", "reason", "reason-file", "incident", "dry-run"} {
+		if w.resume != "" && cmd.Flags().Changed(f) {
+			return exit.Usage("--resume takes no --%s: it goes on with a request as it was made", f)
 		}
 	}
-	return cmd
+	return nil
+}
+
+// request opens a request or goes on with one, waits for its approvals, and claims its certificate.
+func (a *app) request(ctx context.Context, c *api.Client, w wish) error {
+	var r api.Request
+	var err error
+	if w.resume != "" {
+		if r, err = a.get(ctx, c, w.resume); err != nil {
+			return err
+		}
+	} else {
+		if err := a.complete(ctx, c, &w); err != nil {
+			return err
+		}
+		if w.dry {
+			return a.dryRun(ctx, c, w.ask)
+		}
+		if !w.noWait && w.claim {
+			if _, err := a.files("bg-0000-000", w.to); err != nil { // the same names but for the id
+				return err
+			}
+		}
+		if r, err = a.open(ctx, c, w.ask); err != nil {
+			return err
+		}
+	}
+	if w.noWait {
+		return a.printID(r)
+	}
+	if r, err = a.await(ctx, c, r, w.limit, func(r api.Request) bool { return r.State != breakglass.StatePending }); err != nil {
+		return err
+	}
+	if err := exit.Outcome(r); err != nil {
+		return errors.Join(err, a.forget(c, r))
+	}
+	if !w.claim {
+		return a.printID(r)
+	}
+	if r, _, err = a.recorded(ctx, c, r); err != nil {
+		return err
+	}
+	return a.claim(ctx, c, r, w.to)
+}
+
+// complete finds out what the requester has not said. On a terminal the profile and the cluster are chosen first: no reason that was
+// written is lost over them.
+func (a *app) complete(ctx context.Context, c *api.Client, w *wish) (err error) {
+	asks := a.screen.Interactive()
+	if asks {
+		if err := a.decide(ctx, c, &w.ask); err != nil {
+			return err
+		}
+	}
+	if w.ask.Reason, err = a.reason(ctx, reasonFrom{w.ask.Reason, w.reasonFile}, true); err != nil || asks {
+		return err
+	}
+	return a.decide(ctx, c, &w.ask)
+}
+
+// printID prints a request's id, or with -o json the request.
+func (a *app) printID(r api.Request) error {
+	if a.json() {
+		return a.printJSON(r)
+	}
+	a.data("%s\n", r.ID)
+	return nil
 }
 
 // decide settles which profile and which cluster are asked for, where the person has not said: the only ones that they may ask for, or

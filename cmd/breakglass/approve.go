@@ -22,12 +22,7 @@ func (a *app) approveCommand() *cobra.Command {
 		Long: "Shows everything that is asked for and who has approved, read from entries that are proven to be in the ledger, and signs " +
 			"the\ndigest of the first with the key that you are signed in with. The signature is kept in the ledger and can be checked by " +
 			"anybody, for ever.",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx := cmd.Context()
-			c, err := a.reader()
-			if err != nil {
-				return err
-			}
+		RunE: a.asks(func(ctx context.Context, c *api.Client, args []string) (err error) {
 			if len(args) == 0 {
 				if args, err = a.waitsForMe(ctx, c); err != nil {
 					return err
@@ -56,7 +51,7 @@ func (a *app) approveCommand() *cobra.Command {
 			}
 			a.screen.Note("%s approved and recorded; %s", a.screen.Green("✓"), rest)
 			return nil
-		}}
+		})}
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	cmd.Flags().StringVar(&comment, "comment", "", "a word to go with it")
 	return cmd
@@ -103,14 +98,9 @@ func endable(verb string, r api.Request) error {
 // endingCommand is a command that ends something with a reason.
 func (a *app) endingCommand(verb, short, done, filter string, needReason bool) *cobra.Command {
 	var yes bool
-	var reason, file string
+	var from reasonFrom
 	cmd := &cobra.Command{Use: verb + " ID", Short: short, Args: one(), ValidArgsFunction: a.completeIDs(filter),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx := cmd.Context()
-			c, err := a.reader()
-			if err != nil {
-				return err
-			}
+		RunE: a.asks(func(ctx context.Context, c *api.Client, args []string) error {
 			r, err := a.get(ctx, c, args[0])
 			if err != nil {
 				return err
@@ -123,7 +113,7 @@ func (a *app) endingCommand(verb, short, done, filter string, needReason bool) *
 			if verb == "withdraw" && r.Ask.By.Person != c.Session.Person {
 				command, what = "take-back", "approval withdrawn"
 			}
-			why, err := a.reason(ctx, reason, file, needReason)
+			why, err := a.reason(ctx, from, needReason)
 			if err != nil {
 				return err
 			}
@@ -138,10 +128,8 @@ func (a *app) endingCommand(verb, short, done, filter string, needReason bool) *
 			}
 			a.screen.Note("%s %s   %s", a.screen.Green("✓"), what, r.ID)
 			return nil
-		}}
-	f := cmd.Flags()
-	f.BoolVar(&yes, "yes", false, "do not ask")
-	f.StringVar(&reason, "reason", "", "why")
-	f.StringVar(&file, "reason-file", "", "`file` with the reason, - for standard input")
+		})}
+	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	from.flags(cmd)
 	return cmd
 }

@@ -2,8 +2,8 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -29,16 +29,12 @@ func (a *app) statusCommand() *cobra.Command {
 		Args: args(0, 1, "at most one request id"), ValidArgsFunction: a.completeIDs(api.FilterAll),
 		Long: "Says how a request stands. With --watch it follows the request until nothing more can happen, and ends with the exit\ncode of " +
 			"that.",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := a.reader()
-			if err != nil {
-				return err
-			}
+		RunE: a.asks(func(ctx context.Context, c *api.Client, args []string) (err error) {
 			var r api.Request
 			if len(args) == 1 {
-				r, err = c.Get(cmd.Context(), args[0])
+				r, err = c.Get(ctx, args[0])
 			} else {
-				if r, err = a.latest(cmd, c); err == nil {
+				if r, err = a.latest(ctx, c); err == nil {
 					which := "your latest request that is not over"
 					if r.State.Terminal() {
 						which = "your latest request; none of yours is under way"
@@ -52,7 +48,7 @@ func (a *app) statusCommand() *cobra.Command {
 			a.seen(r)
 			if watch {
 				a.screen.Note("%s  %s asks for %s on %s", a.screen.Bold(r.ID), view.Person(r, r.Ask.By.Person), r.Ask.Profile, r.Ask.Cluster)
-				if r, err = a.await(cmd.Context(), c, r, 0, func(r api.Request) bool { return r.State.Terminal() }); err != nil {
+				if r, err = a.await(ctx, c, r, 0, func(r api.Request) bool { return r.State.Terminal() }); err != nil {
 					return err
 				}
 			}
@@ -66,14 +62,14 @@ func (a *app) statusCommand() *cobra.Command {
 				err = exit.Outcome(r)
 			}
 			return err
-		}}
+		})}
 	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "follow it")
 	return cmd
 }
 
 // latest is the person's request that is still open, else the last one.
-func (a *app) latest(cmd *cobra.Command, c *api.Client) (api.Request, error) {
-	mine, err := c.List(cmd.Context(), api.FilterMine, 30)
+func (a *app) latest(ctx context.Context, c *api.Client) (api.Request, error) {
+	mine, err := c.List(ctx, api.FilterMine, 30)
 	if err != nil {
 		return api.Request{}, err
 	}
@@ -247,12 +243,8 @@ func (a *app) printProof(r api.Request, h api.History) error {
 
 func (a *app) profilesCommand() *cobra.Command {
 	return &cobra.Command{Use: "profiles", Short: "Say what you may ask for or approve, and who decides", Args: args(0, 0, "no arguments"),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := a.reader()
-			if err != nil {
-				return err
-			}
-			all, err := c.Profiles(cmd.Context())
+		RunE: a.asks(func(ctx context.Context, c *api.Client, _ []string) error {
+			all, err := c.Profiles(ctx)
 			if err != nil {
 				return err
 			}
@@ -290,72 +282,5 @@ func (a *app) profilesCommand() *cobra.Command {
 					strings.Join(may, ", "), need, strings.Join(by, ", ")))
 			}
 			return w.Flush()
-		}}
-}
-
-func (a *app) whoamiCommand() *cobra.Command {
-	return &cobra.Command{Use: "whoami", Short: "Say who the daemon takes you for", Args: args(0, 0, "no arguments"),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := a.reader()
-			if err != nil {
-				return err
-			}
-			me, err := c.Whoami(cmd.Context())
-			if err != nil {
-				return err
-			}
-			if a.json() {
-				return a.printJSON(me)
-			}
-			a.data("%s (%s)\nteams   %s\nkey     %s\nserver  %s\n", me.Person, me.Name, cmp.Or(strings.Join(me.Teams, ", "), "none"), me.Key,
-				c.Server)
-			return nil
-		}}
-}
-
-func (a *app) logoutCommand() *cobra.Command {
-	var keys bool
-	cmd := &cobra.Command{Use: "logout", Short: "Sign out, and say which keys are on this machine", Args: args(0, 0, "no arguments"),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := a.reader()
-			if err != nil {
-				return err
-			}
-			if c.Session.Token != "" {
-				a.tidy(cmd.Context())
-			}
-			removed, left, err := a.store.Wipe(c.Server, keys)
-			if err != nil {
-				return err
-			}
-			if c.Session.Token != "" {
-				if err := a.store.KeepSession(c.Server, api.Session{}); err != nil {
-					return err
-				}
-				err = c.Logout(cmd.Context())
-				var e *api.Error
-				if err != nil && !(errors.As(err, &e) && e.Class == api.ClassSignIn) { // that class: it has ended already
-					return err
-				}
-			}
-			c.Session = api.Session{}
-			if a.json() {
-				return a.printJSON(struct {
-					api.Meta
-					Removed []string `json:"removedKeys"`
-					Left    []string `json:"keysLeft"`
-				}{api.Meta{APIVersion: api.Version, Kind: "SignedOut"}, removed, left})
-			}
-			a.screen.Note("%s signed out", a.screen.Green("✓"))
-			if len(removed) > 0 {
-				a.screen.Note("  removed from this machine: the keys of %s, and what was written with them", strings.Join(removed, ", "))
-			}
-			if len(left) > 0 {
-				a.screen.Note("%s the keys of %s are still on this machine; remove them too: %s", a.screen.Yellow("!"),
-					strings.Join(left, ", "), a.typed("logout", []string{"--keys"}))
-			}
-			return nil
-		}}
-	cmd.Flags().BoolVar(&keys, "keys", false, "remove every key of this server from this machine, and what was written with it")
-	return cmd
+		})}
 }

@@ -1,0 +1,199 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/breakglassd/breakglass/internal/api"
+	"github.com/breakglassd/breakglass/internal/cli/exit"
+	"github.com/breakglassd/breakglass/internal/cli/terminal"
+	"github.com/breakglassd/breakglass/internal/cli/view"
+	"github.com/breakglassd/breakglass/internal/finding"
+)
+
+func (a *app) findingsCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "findings", Short: "List what the daemon's checks have found and is not over", Args: args(0, 0, "no arguments"),
+		Long: "Lists what the daemon's checks have found and is not over, with what to do about it. The exit code is 8 while one of them is " +
+			"critical, and while a session's critical leavings are not acknowledged, its closing note is overdue, or its revocation is not " +
+			"proved. Most end by themselves when what they say is put right. What was once done, by a certificate or under a name that nobody " +
+			"knows, ends " +
+			"when a responder settles it.",
+		RunE: a.asks(func(ctx context.Context, c *api.Client, _ []string) error {
+			all, err := c.Findings(ctx)
+			if err != nil {
+				return err
+			}
+			owed, err := a.owed(ctx, c)
+			if err != nil {
+				return err
+			}
+			if a.json() {
+				err = a.printJSON(struct {
+					api.Findings
+					LeftBehind     []string `json:"leftBehind"`
+					ClosingOverdue []string `json:"closingOverdue"`
+					NotProved      []string `json:"notProved"`
+				}{all, ids(owed.left), ids(owed.close), ids(owed.prove)})
+			} else {
+				for _, f := range all.Items {
+					a.data("%s  %s\n    since %s   %s\n    next: %s\n", f.Severity, f.What, a.view().Clock(f.Since), f.Key, f.Next)
+				}
+				for _, line := range owed.lines() {
+					a.screen.Note("%s %s", a.screen.Yellow("!"), terminal.AsTyped(a.name, line))
+				}
+				if len(all.Items)+len(owed.left)+len(owed.close)+len(owed.prove) == 0 {
+					a.screen.Note("%s nothing is open", a.screen.Green("✓"))
+				}
+			}
+			n := 0
+			for _, f := range all.Items {
+				if f.Severity.Rank() >= finding.Critical.Rank() {
+					n++
+				}
+			}
+			switch {
+			case err != nil:
+			case n > 0:
+				err = &exit.Error{Exit: exit.Unverified, Code: "critical-findings", What: fmt.Sprintf("%d critical findings are open", n)}
+			case owed.critical() > 0 || len(owed.close)+len(owed.prove) > 0:
+				err = &exit.Error{Exit: exit.Unverified, Code: "left-open", What: "what sessions left open waits for people"}
+			}
+			return err
+		})}
+	cmd.AddCommand(a.settleCommand())
+	return cmd
+}
+
+func (a *app) settleCommand() *cobra.Command {
+	var note, file string
+	var yes bool
+	cmd := &cobra.Command{Use: "settle KEY", Short: "Say what came of looking into a certificate or name that nobody knows",
+		Args: args(1, 1, "the key of a finding"),
+		Long: "Says, as a responder, what came of looking into an unknown certificate or name, and ends the finding. It comes back when the " +
+			"certificate or name is used again. " +
+			"A KEY that ends with a slash means every finding whose key begins so.",
+		Example: "  breakglass findings settle unknown-name/prod-eu-1/breakglass:x --note \"load test of the platform team\"\n  breakglass " +
+			"findings settle unknown-name/prod-eu-1/ --note-file incident-42.txt",
+		RunE: func(cmd *cobra.Command, keys []string) error {
+			ctx := cmd.Context()
+			note, err := a.note(ctx, note, file, true)
+			if err != nil {
+				return err
+			}
+			c, err := a.reader()
+			if err != nil {
+				return err
+			}
+			all, err := c.Findings(ctx)
+			if err != nil {
+				return err
+			}
+			seen := int64(-1)
+			for _, f := range all.Items {
+				if f.Key == keys[0] || strings.HasSuffix(keys[0], "/") && strings.HasPrefix(f.Key, keys[0]) {
+					a.screen.Note("%s  %s", f.Severity, f.What)
+					seen = max(seen, f.LedgerIndex)
+				}
+			}
+			if err := a.confirm(ctx, yes, "settle", keys[0]); err != nil {
+				return err
+			}
+			n, err := c.Settle(ctx, keys[0], seen, note)
+			if err != nil {
+				return err
+			}
+			what := keys[0]
+			if n > 1 {
+				what = fmt.Sprintf("%d findings", n)
+			}
+			a.screen.Note("%s settled   %s", a.screen.Green("✓"), what)
+			return nil
+		}}
+	f := cmd.Flags()
+	f.StringVar(&note, "note", "", "what came of it")
+	f.StringVar(&file, "note-file", "", "`file` with the note, - for standard input")
+	f.BoolVar(&yes, "yes", false, "do not ask")
+	return cmd
+}
+
+// owed is what sessions left open beside the findings, oldest first.
+type owed struct{ left, close, prove []api.Request }
+
+// owed asks for what was left behind and not acknowledged, for closing notes that are overdue, and for revocations that not every API
+// server has proved.
+func (a *app) owed(ctx context.Context, c *api.Client) (o owed, err error) {
+	for filter, keep := range map[string]func(api.Request){
+		api.FilterUnacknowledged: func(r api.Request) { o.left = append(o.left, r) },
+		api.FilterTouched: func(r api.Request) {
+			if !r.CloseBy.IsZero() && !r.AsOf.Before(r.CloseBy) {
+				o.close = append(o.close, r)
+			}
+		},
+		api.FilterAll: func(r api.Request) { // whatever its age: what is not proved is open
+			if r.Revoked != nil && r.Certificate != nil && r.Ask.Aftercare != nil && r.Ask.Aftercare.Prove &&
+				(r.Receipt == nil || !r.Receipt.Final) && view.OpenServers(r) != "" {
+				o.prove = append(o.prove, r)
+			}
+		},
+	} {
+		got, err := c.List(ctx, filter, 1)
+		if err != nil {
+			return o, err
+		}
+		for _, r := range got.Items {
+			keep(a.seen(r))
+		}
+	}
+	return o, nil
+}
+
+// critical is how many critical things were left behind and not acknowledged.
+func (o owed) critical() int {
+	n := 0
+	for _, r := range o.left {
+		n += r.Swept.Critical()
+	}
+	return n
+}
+
+// lines says it, each with the command that goes on.
+func (o owed) lines() []string {
+	var out []string
+	grave, things, all := 0, 0, 0
+	for _, r := range o.left {
+		if n := r.Swept.Critical(); n > 0 {
+			grave, things = grave+1, things+n
+		}
+		if r.Swept != nil {
+			all += len(r.Swept.Items) + r.Swept.More
+		}
+	}
+	if grave > 0 {
+		out = append(out, fmt.Sprintf("%s left %s behind that no responder has acknowledged: breakglass list --unacknowledged",
+			terminal.Counted(grave, "session"), terminal.Counted(things, "critical thing")))
+	} else if len(o.left) > 0 {
+		out = append(out, fmt.Sprintf("%s left %s behind, none critical, that no responder has acknowledged: breakglass list --unacknowledged",
+			terminal.Counted(len(o.left), "session"), terminal.Counted(all, "thing")))
+	}
+	if n := len(o.close); n > 0 {
+		out = append(out, fmt.Sprintf("%s overdue: breakglass list --touched", map[bool]string{true: "1 closing note is",
+			false: fmt.Sprintf("%d closing notes are", n)}[n == 1]))
+	}
+	for _, r := range o.prove {
+		out = append(out, fmt.Sprintf("the revocation of %s is not proved: %s: %s", r.ID, terminal.OneLine(view.OpenServers(r), 200),
+			terminal.Command("show", nil, r.ID)))
+	}
+	return out
+}
+
+// ids names requests.
+func ids(all []api.Request) []string {
+	out := []string{}
+	for _, r := range all {
+		out = append(out, r.ID)
+	}
+	return out
+}
