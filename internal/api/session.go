@@ -1,268 +1,212 @@
 package api
 
 import (
-	"bytes"
-	"crypto/hmac"
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/base64"
-	"encoding/binary"
-	"maps"
-	"net/netip"
-	"strings"
-	"sync"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
 	"time"
 
-	"golang.org/x/crypto/ssh"
-	"golang.org/x/time/rate"
-
-	"github.com/breakglassd/breakglass/internal/policy"
+	"github.com/breakglassd/breakglass/internal/breakglass"
+	"github.com/breakglassd/breakglass/internal/finding"
+	"github.com/breakglassd/breakglass/internal/record"
 )
 
-// How long things live, and how many of them there can be. The numbers bound memory (a session is under 500 bytes) and are
-// far above what an organisation's worst night needs.
+// Sessions makes the reports on what was done with grants.
+type Sessions interface {
+	// Report returns the report on a grant in one of the formats: the one whose digest the ledger has once the grant is examined,
+	// and before that one from the audit events that there are now.
+	Report(ctx context.Context, r *breakglass.Request, format string) ([]byte, error)
+}
+
+// The formats of a session report.
 const (
-	challengeLife = 2 * time.Minute  // a person must find and touch a hardware key
-	sessionIdle   = 15 * time.Minute // without use
-	sessionLife   = time.Hour        // at the latest
-	maxSessions   = 1024
-	maxPerKey     = 16 // sessions of one key: as many terminals
-	maxUsed       = 64 // challenges used by one key within challengeLife: four times its sessions
-	maxOffered    = 32 // keys in an agent; ssh servers stop far earlier
-	maxPublicKey  = 4 << 10
+	FormatJSON = "json" // for an examined grant the very bytes whose digest the ledger has
+	FormatText = "text"
+	FormatHTML = "html" // one file, without scripts
 )
 
-// sessions is who is signed in. Nothing of it survives a restart: people sign in again. Challenges are not stored: each
-// carries its own expiry and MAC, so that asking for millions of them costs no memory. Those that were used are stored
-// until they expire, which takes a good signature.
-type sessions struct {
-	mac [32]byte // key of the challenges' MACs
-
-	mu   sync.Mutex                      // guards the fields below; held for map operations only
-	used map[string]map[string]time.Time // by fingerprint, so that no person can use up another's
-	live map[[sha256.Size]byte]*session  // by hash of the token: a read of this memory gives no token
+// Importer takes files of audit events.
+type Importer interface {
+	// Import reads a file as a stream and keeps what is about our certificates. What was kept before an error stays.
+	Import(ctx context.Context, cluster, by string, file io.Reader) (ImportResult, error)
 }
 
-// session is one signed-in key. Its fields but used and polls never change.
-type session struct {
-	person string
-	key    string // SHA256:… fingerprint
-	until  time.Time
-	used   time.Time // last use; guarded by sessions.mu
-	polls  int       // long polls now; guarded by sessions.mu
-	rate   *rate.Limiter
+// ImportResult is what became of a file of audit events.
+type ImportResult struct {
+	Meta
+	Events     int    `json:"events"`     // in it that could be read
+	Kept       int    `json:"kept"`       // of our certificates, and new
+	Duplicates int    `json:"duplicates"` // of our certificates, and known before
+	Dropped    int    `json:"dropped"`    // of our certificates, and beyond what is kept
+	Unreadable int    `json:"unreadable"`
+	Digest     string `json:"digest"` // hex SHA-256 of the file
 }
 
-func newSessions() *sessions {
-	s := &sessions{used: map[string]map[string]time.Time{}, live: map[[sha256.Size]byte]*session{}}
-	rand.Read(s.mac[:])
-	return s
+// Finding is an open finding.
+type Finding struct {
+	finding.Opened
+	Since       time.Time `json:"since"`
+	LedgerIndex int64     `json:"ledgerIndex"` // of the last entry about it
 }
 
-const challengeNonce, challengeSize = 16, 16 + 8 + sha256.Size
-
-// challenge makes a challenge: nonce, expiry and MAC.
-func (s *sessions) challenge(now time.Time) (string, time.Time) {
-	b := make([]byte, challengeNonce, challengeSize)
-	rand.Read(b)
-	until := now.Add(challengeLife).Truncate(time.Second)
-	b = binary.BigEndian.AppendUint64(b, uint64(until.Unix()))
-	return base64.RawURLEncoding.EncodeToString(append(b, s.sum(b)...)), until
+// Findings lists the open findings, the gravest first.
+type Findings struct {
+	Meta
+	Items []Finding `json:"items"`
 }
 
-func (s *sessions) sum(b []byte) []byte {
-	m := hmac.New(sha256.New, s.mac[:])
-	m.Write(b)
-	return m.Sum(nil)
+// Settle says what came of looking into findings.
+type Settle struct {
+	Key  string `json:"key"`  // of one, or, with a slash at its end, what the keys of all of them begin with
+	Seen int64  `json:"seen"` // the greatest ledgerIndex of the findings that were shown: later ones stay open
+	Note string `json:"note"`
 }
 
-// checkChallenge reports whether the challenge is one of ours and has not expired.
-func (s *sessions) checkChallenge(text string, now time.Time) bool {
-	b, err := base64.RawURLEncoding.Strict().DecodeString(text)
-	if err != nil || len(b) != challengeSize {
-		return false
-	}
-	body := b[:challengeNonce+8]
-	if !hmac.Equal(s.sum(body), b[len(body):]) {
-		return false
-	}
-	return now.Before(time.Unix(int64(binary.BigEndian.Uint64(body[challengeNonce:])), 0))
+// Settled is how many findings a person has settled.
+type Settled struct {
+	Meta
+	Findings int `json:"findings"`
 }
 
-// use marks a checked challenge as used by a key that somebody has. It reports false if the key used it before, or used too many
-// lately. Another key may use the same one: it takes that key's own signature.
-func (s *sessions) use(key, challenge string, now time.Time) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for k, used := range s.used {
-		maps.DeleteFunc(used, func(_ string, until time.Time) bool { return !now.Before(until) })
-		if len(used) == 0 {
-			delete(s.used, k)
-		}
-	}
-	used := s.used[key]
-	if _, again := used[challenge]; again || len(used) >= maxUsed {
-		return false
-	}
-	if used == nil {
-		used = map[string]time.Time{}
-		s.used[key] = used
-	}
-	used[challenge] = now.Add(challengeLife)
-	return true
-}
-
-// open begins a session and returns its token. The oldest session of the key, or of all, makes place if there are too many.
-func (s *sessions) open(person, key string, now time.Time) (string, *session) {
-	var raw [32]byte
-	rand.Read(raw[:])
-	token := base64.RawURLEncoding.EncodeToString(raw[:])
-	ses := &session{person: person, key: key, until: now.Add(sessionLife), used: now, rate: rate.NewLimiter(sessionRate, sessionBurst)}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var oldest, oldestOfKey [sha256.Size]byte
-	var first, firstOfKey *session
-	ofKey := 0
-	for h, x := range s.live {
-		if x.over(now) {
-			delete(s.live, h)
-			continue
-		}
-		if first == nil || x.used.Before(first.used) {
-			oldest, first = h, x
-		}
-		if x.key == key {
-			ofKey++
-			if firstOfKey == nil || x.used.Before(firstOfKey.used) {
-				oldestOfKey, firstOfKey = h, x
-			}
-		}
-	}
-	switch {
-	case ofKey >= maxPerKey:
-		delete(s.live, oldestOfKey)
-	case len(s.live) >= maxSessions:
-		delete(s.live, oldest)
-	}
-	s.live[sha256.Sum256([]byte(token))] = ses
-	return token, ses
-}
-
-func (x *session) over(now time.Time) bool {
-	return !now.Before(x.until) || !now.Before(x.used.Add(sessionIdle))
-}
-
-// find returns the session of a token if it is live and its key still belongs to its person under the policy. A session that
-// is not is forgotten.
-func (s *sessions) find(token string, p *policy.Policy, now time.Time) (*session, bool) {
-	h := sha256.Sum256([]byte(token))
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	x, ok := s.live[h]
-	if !ok {
-		return nil, false
-	}
-	if owner, known := p.PersonByKey(x.key); x.over(now) || !known || owner != x.person {
-		delete(s.live, h)
-		return nil, false
-	}
-	x.used = now
-	return x, true
-}
-
-func (s *sessions) close(token string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.live, sha256.Sum256([]byte(token)))
-}
-
-// poll counts a long poll of the session and reports false if it has too many already. done ends it.
-func (s *sessions) poll(x *session) (done func(), ok bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if x.polls >= maxPollsPerSession {
-		return nil, false
-	}
-	x.polls++
-	return func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		x.polls--
-	}, true
-}
-
-// The rates of requests. People type a few commands a minute; a CLI that waits asks once in 50 s. Strangers share an address
-// behind a proxy or a company's gateway.
+// The bounds of an import.
 const (
-	sessionRate   = 10
-	sessionBurst  = 60
-	strangerRate  = 5
-	strangerBurst = 60
-	maxAddresses  = 8192 // in each of two generations
+	maxImport     = 64 << 30 // bytes of a file
+	importTime    = 2 * time.Hour
+	importsAtOnce = 1 // imports at one time: each keeps a disk and a processor busy
 )
 
-// addressLimits limits by client address, in bounded memory: when one generation is full the one before is forgotten, and
-// with it the debts of addresses that were quiet since.
-type addressLimits struct {
-	mu            sync.Mutex // guards the maps
-	young, before map[source]*rate.Limiter
+// document is an answer that is neither JSON nor plain text.
+type document struct {
+	media string
+	body  []byte
 }
 
-// source is whose calls are counted together: those of an address, or those for one known key from there. People behind one gateway
-// so have a bucket each for signing in, and strangers there cannot use it up without knowing a key of theirs.
-type source struct {
-	addr netip.Addr
-	key  string // fingerprint; empty: everything else
+func noSessions() error {
+	return newError(record.ClassUnavailable, "no-sessions", "give the daemon a place for them (sessions.path in its configuration)",
+		"this daemon keeps no sessions")
 }
 
-func newAddressLimits() *addressLimits {
-	return &addressLimits{young: map[source]*rate.Limiter{}}
-}
-
-func (l *addressLimits) allow(remote, key string, now time.Time) bool {
-	addr := netip.Addr{} // all that cannot be parsed share one
-	if ap, err := netip.ParseAddrPort(remote); err == nil {
-		addr = ap.Addr().Unmap()
-		if addr.Is6() { // one host has a whole /64
-			p, err := addr.WithZone("").Prefix(64)
-			if err == nil {
-				addr = p.Addr()
-			}
-		}
-	}
-	who := source{addr, key}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	lim, ok := l.young[who]
+func (s *server) session(c *call) (any, error) {
+	format := c.FormValue("format")
+	media, ok := map[string]string{"": "application/json", FormatJSON: "application/json", FormatText: "text/plain; charset=utf-8",
+		FormatHTML: "text/html; charset=utf-8"}[format]
 	if !ok {
-		if lim, ok = l.before[who]; !ok {
-			lim = rate.NewLimiter(strangerRate, strangerBurst)
-		}
-		if len(l.young) >= maxAddresses {
-			l.before, l.young = l.young, map[source]*rate.Limiter{}
-		}
-		l.young[who] = lim
+		return nil, newError(record.ClassInvalid, "format", "", "the formats are %s, %s and %s", FormatJSON, FormatText, FormatHTML)
 	}
-	return lim.AllowN(now, 1)
+	r, err := s.cfg.Service.Get(c.Context(), c.PathValue("id"))
+	if err != nil {
+		return nil, err
+	}
+	if s.cfg.Sessions == nil {
+		return nil, noSessions()
+	}
+	if r.Issued == nil {
+		return nil, newError(record.ClassConflict, "not-issued", "", "%s gave no certificate: there is no session", r.ID)
+	}
+	if format == "" {
+		format = FormatJSON
+	}
+	body, err := s.cfg.Sessions.Report(c.Context(), r, format)
+	if err != nil {
+		return nil, fmt.Errorf("reporting the session of %s: %w", r.ID, err)
+	}
+	return document{media, body}, nil
 }
 
-// parsePublicKey reads one public key in authorized_keys form, with nothing before or after it but a comment.
-func parsePublicKey(text string) (ssh.PublicKey, bool) {
-	if len(text) > maxPublicKey {
-		return nil, false
+func (s *server) findings(*call) (any, error) {
+	out := Findings{Meta: kind("Findings"), Items: []Finding{}}
+	for _, f := range s.cfg.Service.Findings.Open() {
+		out.Items = append(out.Items, Finding{Opened: f.Opened, Since: f.Since, LedgerIndex: f.Seq})
 	}
-	key, _, options, rest, err := ssh.ParseAuthorizedKey([]byte(text))
-	if err != nil || len(options) > 0 || len(bytes.TrimSpace(rest)) > 0 {
-		return nil, false
-	}
-	return key, true
+	return out, nil
 }
 
-// bearer returns the token of an Authorization header.
-func bearer(header string) string {
-	scheme, token, _ := strings.Cut(header, " ")
-	if !strings.EqualFold(scheme, "Bearer") {
-		return ""
+func (s *server) settle(c *call) (any, error) {
+	in, err := decode[Settle](c)
+	if err != nil {
+		return nil, err
 	}
-	return strings.TrimSpace(token)
+	n, err := s.cfg.Service.Findings.SettleByHand(c.Context(), c.actor, in.Key, in.Seen, in.Note)
+	if err != nil {
+		return nil, err
+	}
+	return Settled{Meta: kind("Settled"), Findings: n}, nil
 }
+
+func (s *server) importAudit(c *call) (any, error) {
+	cluster := c.PathValue("cluster")
+	if err := s.cfg.Service.MayImport(c.Context(), c.actor, cluster); err != nil {
+		return nil, err
+	}
+	if s.cfg.Importer == nil {
+		return nil, noSessions()
+	}
+	select {
+	case s.imports <- struct{}{}:
+		defer func() { <-s.imports }()
+	default:
+		return nil, newError(record.ClassUnavailable, "importing", "wait until it is through", "another file is being imported")
+	}
+	rc := http.NewResponseController(c.w)
+	deadline := time.Now().Add(importTime)
+	if err := rc.SetReadDeadline(deadline); err != nil {
+		return nil, fmt.Errorf("making time for an import: %w", err)
+	}
+	if err := rc.SetWriteDeadline(deadline.Add(time.Minute)); err != nil {
+		return nil, fmt.Errorf("making time for an import: %w", err)
+	}
+	res, err := s.cfg.Importer.Import(c.Context(), cluster, c.actor.Person, http.MaxBytesReader(c.w, c.Body, maxImport))
+	if err != nil {
+		if c.Context().Err() != nil {
+			return nil, err
+		}
+		s.cfg.Log.WarnContext(c.Context(), "an import of audit events ended early", slog.String("cluster", cluster), slog.Any("error", err))
+		return nil, newError(record.ClassInvalid, "import", "what was read is kept; send the whole file again, and nothing is kept twice",
+			"the file could not be read to its end after %d events", res.Events)
+	}
+	if res.Events == 0 {
+		return nil, newError(record.ClassInvalid, "import", "hand in the file of kube-apiserver's --audit-log-path, or EventLists of "+
+			"audit.k8s.io/v1, plain or gzip", "there is no audit event in the file (%d unreadable lines)", res.Unreadable)
+	}
+	if err := s.cfg.Service.Imported(c.Context(), breakglass.AuditImported{By: c.actor, Cluster: cluster, Digest: res.Digest,
+		Events: res.Events, Kept: res.Kept}); err != nil {
+		return nil, err
+	}
+	res.Meta = kind("AuditImport")
+	return res, nil
+}
+
+// Report returns the report on what was done with a grant, in one of the formats.
+func (c *Client) Report(ctx context.Context, id, format string) ([]byte, error) {
+	var out string
+	err := c.call(ctx, claimTime, http.MethodGet, requestPath(id, "session")+"?format="+url.QueryEscape(format), nil, &out)
+	return []byte(out), err
+}
+
+// Findings lists the open findings.
+func (c *Client) Findings(ctx context.Context) (Findings, error) {
+	return ask[Findings](ctx, c, http.MethodGet, "/v1/findings", nil)
+}
+
+// Settle records what came of looking into findings: the one of that key, or all whose keys begin so if it ends with a slash, up to
+// the ledger index seen. It returns how many there were.
+func (c *Client) Settle(ctx context.Context, key string, seen int64, note string) (int, error) {
+	out, err := ask[Settled](ctx, c, http.MethodPost, "/v1/findings/settle", Settle{Key: key, Seen: seen, Note: note})
+	return out.Findings, err
+}
+
+// Import hands in a file of audit events of a cluster. It reads file once.
+func (c *Client) Import(ctx context.Context, cluster string, file io.Reader) (ImportResult, error) {
+	if _, err := c.Whoami(ctx); err != nil { // so that a session that has ended is noticed before the file is read
+		return ImportResult{}, err
+	}
+	var out ImportResult
+	err := c.send(ctx, importTime, http.MethodPost, "/v1/clusters/"+url.PathEscape(cluster)+"/audit", c.Session.Token, upload{file}, &out)
+	return out, err
+}
+
+// upload is a body that is sent as it is.
+type upload struct{ io.Reader }
