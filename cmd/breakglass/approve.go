@@ -110,7 +110,7 @@ func (a *app) endingCommand(verb, short, done, filter string, needReason bool) *
 				return err
 			}
 			command, what := verb, done
-			if verb == "withdraw" && r.Ask.By.Person != c.Session.Person {
+			if verb == "withdraw" && r.Ask.By.Person != c.SignedIn.Person {
 				command, what = "take-back", "approval withdrawn"
 			}
 			why, err := a.reason(ctx, from, needReason)

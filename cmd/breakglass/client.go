@@ -54,7 +54,7 @@ func (a *app) client() (*api.Client, error) {
 		return nil, err
 	}
 	c.Ledger = trusted.Origin()
-	if c.Session, err = a.session(address); err != nil {
+	if c.SignedIn, err = a.session(address); err != nil {
 		return nil, err
 	}
 	// Every person who signs in, approvers and responders too, does so with the ledger that this machine saw before or with one that goes on
@@ -69,8 +69,8 @@ func (a *app) client() (*api.Client, error) {
 			return signed, err
 		})
 	}
-	c.OnSession = func(s api.Session) {
-		if err := a.store.KeepSession(address, s); err != nil {
+	c.OnSignIn = func(s api.SignIn) {
+		if err := a.store.KeepSignIn(address, s); err != nil {
 			a.screen.Note("%s the session could not be kept: %v", a.screen.Yellow("!"), err)
 		}
 	}
@@ -78,14 +78,14 @@ func (a *app) client() (*api.Client, error) {
 }
 
 // session is the sign-in that an earlier run kept, if it is one of the chosen identity.
-func (a *app) session(server string) (api.Session, error) {
-	s, err := a.store.Session(server)
+func (a *app) session(server string) (api.SignIn, error) {
+	s, err := a.store.SignIn(server)
 	if err != nil || s.Token == "" || a.conf.Identity == "" {
 		return s, err
 	}
 	public, _, err := sshkeys.Read(a.conf.Identity)
 	if err != nil || ssh.FingerprintSHA256(public) != s.Key {
-		return api.Session{}, err
+		return api.SignIn{}, err
 	}
 	return s, nil
 }
@@ -117,7 +117,7 @@ func (a *app) tidy(ctx context.Context) {
 		return
 	}
 	for _, k := range all {
-		if c.Session.Token == "" || k.Private == nil || !k.Claimed || a.settled[k.Request] {
+		if c.SignedIn.Token == "" || k.Private == nil || !k.Claimed || a.settled[k.Request] {
 			continue
 		}
 		r, _, err := a.recorded(ctx, c, api.Request{ID: k.Request})

@@ -25,7 +25,7 @@ func quiet[T any](a *app, cmd *cobra.Command, call func(context.Context, *api.Cl
 		return none, false
 	}
 	c, err := a.client()
-	if err != nil || c.Session.Token == "" {
+	if err != nil || c.SignedIn.Token == "" {
 		return none, false
 	}
 	c.Keys = func(context.Context) ([]ssh.Signer, error) { return nil, nil }

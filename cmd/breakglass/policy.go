@@ -197,7 +197,7 @@ func (a *app) policyApprove() *cobra.Command {
 			if err := a.confirm(ctx, yes, "approve", v.String()); err != nil {
 				return err
 			}
-			again := slices.Contains(v.Signed, c.Session.Person) && !waive
+			again := slices.Contains(v.Signed, c.SignedIn.Person) && !waive
 			after, err := c.ApprovePolicy(ctx, v, p.InForce.Digest, waive)
 			if err != nil {
 				return err

@@ -212,7 +212,7 @@ func (a *app) open(ctx context.Context, c *api.Client, ask api.Ask) (api.Request
 	}
 	r, err := c.Request(ctx, ask)
 	// If the answer was lost, the request may exist: it is the one for our key.
-	for try := 0; unreachable(err) && c.Session.Token != "" && try < openTries; try++ {
+	for try := 0; unreachable(err) && c.SignedIn.Token != "" && try < openTries; try++ {
 		mine, lerr := c.List(ctx, api.FilterMine, 1)
 		if i := slices.IndexFunc(mine.Items, func(r api.Request) bool { return r.Ask.KeyHash == ask.KeyHash }); lerr == nil && i >= 0 {
 			r, err = mine.Items[i], nil
@@ -238,7 +238,7 @@ func (a *app) open(ctx context.Context, c *api.Client, ask api.Ask) (api.Request
 	if err := a.pinCluster(c, r.Ask, r.Ask.CAHash); err != nil {
 		return api.Request{}, err
 	}
-	a.view().Summary(r, c.Session.Person)
+	a.view().Summary(r, c.SignedIn.Person)
 	a.screen.Note("%s opened  %s   %s", a.screen.Green("✓"), a.screen.Bold(r.ID), a.view().Clock(r.RequestedAt))
 	if strings.HasPrefix(k.Dir, "/run/user/") && a.env("SSH_CONNECTION") != "" {
 		a.screen.Note("%s its key is in %s, which goes away with your last login session here: keep one open (tmux, loginctl enable-linger)",

@@ -31,15 +31,15 @@ func (a *app) logoutCommand() *cobra.Command {
 	var keys bool
 	cmd := &cobra.Command{Use: "logout", Short: "Sign out, and say which keys are on this machine", Args: args(0, 0, "no arguments"),
 		RunE: a.asks(func(ctx context.Context, c *api.Client, _ []string) error {
-			if c.Session.Token != "" {
+			if c.SignedIn.Token != "" {
 				a.tidy(ctx)
 			}
 			removed, left, err := a.store.Wipe(c.Server, keys)
 			if err != nil {
 				return err
 			}
-			if c.Session.Token != "" {
-				if err := a.store.KeepSession(c.Server, api.Session{}); err != nil {
+			if c.SignedIn.Token != "" {
+				if err := a.store.KeepSignIn(c.Server, api.SignIn{}); err != nil {
 					return err
 				}
 				err = c.Logout(ctx)
@@ -48,7 +48,7 @@ func (a *app) logoutCommand() *cobra.Command {
 					return err
 				}
 			}
-			c.Session = api.Session{}
+			c.SignedIn = api.SignIn{}
 			if a.json() {
 				return a.printJSON(struct {
 					api.Meta

@@ -427,7 +427,7 @@ func TestFollowSurvivesRestartOfTheDaemon(t *testing.T) {
 	alice := d.as(t, "alice")
 	r := must(alice.Request(ctx, emergency))(t)
 	signIns := 0
-	alice.OnSession = func(api.Session) { signIns++ }
+	alice.OnSignIn = func(api.SignIn) { signIns++ }
 	go d.down()
 	trouble := 0
 	for next, err := range alice.Follow(ctx, r) {
@@ -508,7 +508,7 @@ func TestTooManyLongPollsAreToldToComeBack(t *testing.T) {
 	poll := func() (int, http.Header) {
 		req := must(http.NewRequestWithContext(ctx, http.MethodGet, d.url+"/v1/requests/"+r.ID+"?wait=1ms&after="+strconv.FormatInt(r.Rev, 10),
 			nil))(t)
-		req.Header.Set("Authorization", "Bearer "+bob.Session.Token)
+		req.Header.Set("Authorization", "Bearer "+bob.SignedIn.Token)
 		resp := must(bob.HTTP.Do(req))(t)
 		resp.Body.Close()
 		return resp.StatusCode, resp.Header
@@ -555,7 +555,7 @@ func TestFloodOfOneSessionIsSlowedDown(t *testing.T) {
 	must(alice.Whoami(t.Context()))(t)
 	for range 300 {
 		req := must(http.NewRequestWithContext(t.Context(), http.MethodGet, d.url+"/v1/whoami", nil))(t)
-		req.Header.Set("Authorization", "Bearer "+alice.Session.Token)
+		req.Header.Set("Authorization", "Bearer "+alice.SignedIn.Token)
 		resp := must(http.DefaultClient.Do(req))(t)
 		resp.Body.Close()
 		if resp.StatusCode == http.StatusTooManyRequests {
@@ -582,7 +582,7 @@ func TestBodiesAreReadStrictly(t *testing.T) {
 		{"overflowing lifetime", "application/json", `{"profile":"admin","ttlSeconds":9223372036854775807}`, "policy/ttl"},
 	} {
 		req := must(http.NewRequestWithContext(t.Context(), http.MethodPost, d.url+"/v1/requests", strings.NewReader(c.body)))(t)
-		req.Header.Set("Authorization", "Bearer "+alice.Session.Token)
+		req.Header.Set("Authorization", "Bearer "+alice.SignedIn.Token)
 		if c.contentType != "" {
 			req.Header.Set("Content-Type", c.contentType)
 		}
@@ -664,7 +664,7 @@ func TestNoSecretReachesTheLog(t *testing.T) {
 	must(alice.Whoami(t.Context()))(t)
 	_, err := d.client(t, newKey(t)).Whoami(t.Context())
 	wantError(t, err, "denied", "unknown-person")
-	if log := d.log.String(); strings.Contains(log, alice.Session.Token) || !strings.Contains(log, "signed in") {
+	if log := d.log.String(); strings.Contains(log, alice.SignedIn.Token) || !strings.Contains(log, "signed in") {
 		t.Errorf("the log has the token, or no sign-in:\n%s", log)
 	}
 }

@@ -76,11 +76,11 @@ type Client struct {
 	// the access policy, if the policy could have it as an id.
 	Name string
 	// Session is the present session, if any. The client replaces it when it signs in.
-	Session Session
+	SignedIn SignIn
 	// OnTime is told the server's time, to the second, as each answer has it. It may be nil.
 	OnTime func(time.Time)
 	// OnSession is called with each new session. It may be nil.
-	OnSession func(Session)
+	OnSignIn func(SignIn)
 }
 
 // NewHTTP returns the HTTP client for a server: TLS 1.2 or later, no redirects, and with caPEM no other authority than those
@@ -132,13 +132,13 @@ func patiently(ctx context.Context, call func() error) error {
 // call makes a call as the person: it signs in first if there is no session, and once more if the session has ended.
 func (c *Client) call(ctx context.Context, limit time.Duration, method, path string, in, out any) error {
 	fresh := false
-	if c.Session.Token == "" {
+	if c.SignedIn.Token == "" {
 		if err := c.SignIn(ctx); err != nil {
 			return err
 		}
 		fresh = true
 	}
-	err := patiently(ctx, func() error { return c.send(ctx, limit, method, path, c.Session.Token, in, out) })
+	err := patiently(ctx, func() error { return c.send(ctx, limit, method, path, c.SignedIn.Token, in, out) })
 	var e *Error
 	if fresh || !errors.As(err, &e) || e.Class != ClassSignIn {
 		return err
@@ -146,7 +146,7 @@ func (c *Client) call(ctx context.Context, limit time.Duration, method, path str
 	if err := c.SignIn(ctx); err != nil {
 		return err
 	}
-	return c.send(ctx, limit, method, path, c.Session.Token, in, out)
+	return c.send(ctx, limit, method, path, c.SignedIn.Token, in, out)
 }
 
 // ask is call with a result.
@@ -336,22 +336,22 @@ func (c *Client) SignIn(ctx context.Context) error {
 			break
 		}
 	}
-	armored, err := sign(signer, SessionNamespace, SessionText(c.Server, ch.Ledger, ch.Challenge))
+	armored, err := sign(signer, SignInNamespace, SignInText(c.Server, ch.Ledger, ch.Challenge))
 	if err != nil {
 		return err
 	}
 	in := Proof{PublicKey: strings.TrimSpace(string(ssh.MarshalAuthorizedKey(signer.PublicKey()))), Server: c.Server, Challenge: ch.Challenge,
 		Signature: armored}
-	var ses Session
+	var ses SignIn
 	if err := c.public(ctx, http.MethodPost, "/v1/session", in, &ses); err != nil {
 		if e := (*Error)(nil); errors.As(err, &e) && e.Code == "unknown-person" {
 			e.Next = "send this line to the operator who keeps the access policy; it belongs under people: " + c.policyLine(in.PublicKey)
 		}
 		return err
 	}
-	c.Session = ses
-	if c.OnSession != nil {
-		c.OnSession(ses)
+	c.SignedIn = ses
+	if c.OnSignIn != nil {
+		c.OnSignIn(ses)
 	}
 	return nil
 }
@@ -443,7 +443,7 @@ func (c *Client) Approve(ctx context.Context, r Request, comment string) (Reques
 
 // signed signs a text with the key of the session, which it opens if there is none.
 func (c *Client) signed(ctx context.Context, namespace string, text func(person string) []byte) (string, error) {
-	if c.Session.Token == "" {
+	if c.SignedIn.Token == "" {
 		if err := c.SignIn(ctx); err != nil {
 			return "", err
 		}
@@ -452,12 +452,12 @@ func (c *Client) signed(ctx context.Context, namespace string, text func(person 
 	if err != nil {
 		return "", err
 	}
-	i := slices.IndexFunc(keys, func(k ssh.Signer) bool { return ssh.FingerprintSHA256(k.PublicKey()) == c.Session.Key })
+	i := slices.IndexFunc(keys, func(k ssh.Signer) bool { return ssh.FingerprintSHA256(k.PublicKey()) == c.SignedIn.Key })
 	if i < 0 {
 		return "", newError(ClassSignIn, CodeNoKey, "add it to your ssh-agent again, or run: breakglass logout",
-			"the key you signed in with (%s) is not here any more", c.Session.Key)
+			"the key you signed in with (%s) is not here any more", c.SignedIn.Key)
 	}
-	return sign(keys[i], namespace, text(c.Session.Person))
+	return sign(keys[i], namespace, text(c.SignedIn.Person))
 }
 
 func requestPath(id, what string) string {
@@ -552,17 +552,17 @@ func (c *Client) Command(ctx context.Context, id, command, reason string) (Reque
 func (c *Client) Claim(ctx context.Context, id string, csrPEM []byte) (Delivery, error) {
 	in, by := CSR{CSR: string(csrPEM)}, ""
 	for try := 0; ; try++ {
-		if by == "" || by != c.Session.Key { // another sign-in may have chosen another key
+		if by == "" || by != c.SignedIn.Key { // another sign-in may have chosen another key
 			var err error
 			in.Signature, err = c.signed(ctx, breakglass.ClaimNamespace, func(string) []byte { return breakglass.ClaimText(id, csrHash(csrPEM)) })
 			if err != nil {
 				return Delivery{}, err
 			}
-			by = c.Session.Key
+			by = c.SignedIn.Key
 		}
 		var out Delivery
 		err := c.call(ctx, claimTime, http.MethodPost, requestPath(id, "claim"), in, &out)
-		if e := (*Error)(nil); errors.As(err, &e) && e.Code == "signature" && by != c.Session.Key {
+		if e := (*Error)(nil); errors.As(err, &e) && e.Code == "signature" && by != c.SignedIn.Key {
 			continue
 		}
 		var e *Error
@@ -648,7 +648,7 @@ func (c *Client) Profiles(ctx context.Context) (Profiles, error) {
 
 // Logout ends the session on the server.
 func (c *Client) Logout(ctx context.Context) error {
-	return c.send(ctx, callTime, http.MethodPost, "/v1/logout", c.Session.Token, Reason{}, &Empty{})
+	return c.send(ctx, callTime, http.MethodPost, "/v1/logout", c.SignedIn.Token, Reason{}, &Empty{})
 }
 
 // ServerVersion says what runs on the server. It needs no session.

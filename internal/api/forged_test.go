@@ -90,7 +90,7 @@ func TestNoIDOfAnotherFormIsTaken(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(x.body)) }))
 			defer srv.Close()
-			c := &api.Client{Server: srv.URL, HTTP: srv.Client(), Session: api.Session{Token: "x", Key: ssh.FingerprintSHA256(key.PublicKey())},
+			c := &api.Client{Server: srv.URL, HTTP: srv.Client(), SignedIn: api.SignIn{Token: "x", Key: ssh.FingerprintSHA256(key.PublicKey())},
 				Keys: func(context.Context) ([]ssh.Signer, error) { return []ssh.Signer{key}, nil }}
 			var e *api.Error
 			if err := x.call(t.Context(), c); !errors.As(err, &e) || e.Code != api.CodeForged {

@@ -54,7 +54,7 @@ func (d *daemon) post(t *testing.T, c *api.Client, digest string, body io.Reader
 	req.Header.Set("Content-Type", "application/json")
 	if c != nil {
 		must(c.Whoami(t.Context()))(t)
-		req.Header.Set("Authorization", "Bearer "+c.Session.Token)
+		req.Header.Set("Authorization", "Bearer "+c.SignedIn.Token)
 	}
 	resp := must(http.DefaultClient.Do(req))(t)
 	defer resp.Body.Close()

@@ -124,7 +124,7 @@ func server(t *testing.T, answer http.HandlerFunc) *api.Client {
 	t.Helper()
 	s := httptest.NewServer(answer)
 	t.Cleanup(s.Close)
-	return &api.Client{Server: s.URL, HTTP: s.Client(), Session: api.Session{Token: "x"},
+	return &api.Client{Server: s.URL, HTTP: s.Client(), SignedIn: api.SignIn{Token: "x"},
 		Keys: func(context.Context) ([]ssh.Signer, error) { return nil, errors.New("none") }}
 }
 

@@ -37,7 +37,7 @@ const maxBody = 64 << 10
 
 const (
 	defaultMaxPolls    = 1024
-	maxPollsPerSession = 16
+	maxPollsPerSignIn = 16
 	answerTime         = 90 * time.Second // the longest a handler takes: a claim waits for signer and cluster
 	maxListDays        = 90
 	defaultListDays    = 30
@@ -77,7 +77,7 @@ type Config struct {
 type server struct {
 	cfg       Config
 	origin    string // of the ledger
-	sessions  *sessions
+	signIns  *signIns
 	addresses *addressLimits
 	polls     chan struct{} // a token for each long poll
 	imports   chan struct{} // a token for each import of audit events
@@ -108,7 +108,7 @@ func NewServer(cfg Config) (http.Handler, error) {
 	if cfg.MaxPolls <= 0 {
 		cfg.MaxPolls = defaultMaxPolls
 	}
-	s := &server{cfg: cfg, origin: verifier.Name(), sessions: newSessions(), addresses: newAddressLimits(),
+	s := &server{cfg: cfg, origin: verifier.Name(), signIns: newSignIns(), addresses: newAddressLimits(),
 		polls:   make(chan struct{}, cfg.MaxPolls),
 		imports: make(chan struct{}, importsAtOnce)}
 	mux := http.NewServeMux()
@@ -196,7 +196,7 @@ type plain string
 type call struct {
 	*http.Request
 	w       http.ResponseWriter
-	session *session // of the signed-in person; nil on public routes
+	signIn *signIn // of the signed-in person; nil on public routes
 	token   string
 	actor   record.Actor
 }
@@ -265,11 +265,11 @@ func (s *server) say(c *call, id, pattern string, status int, answer any, took t
 	switch {
 	case failed && e.Class == ClassInternal:
 		return // explain has said so
-	case failed && c.session != nil && status != http.StatusTooManyRequests:
+	case failed && c.signIn != nil && status != http.StatusTooManyRequests:
 		level = slog.LevelInfo
 	}
 	attrs := []slog.Attr{slog.String("route", pattern), slog.Int("status", status), slog.String("requestId", id), slog.Duration("took", took)}
-	if c.session != nil {
+	if c.signIn != nil {
 		attrs = append(attrs, slog.String("person", c.actor.Person))
 	}
 	if about := c.PathValue("id"); breakglass.ValidID(about) {
@@ -299,8 +299,8 @@ func (s *server) admit(c *call, who access, now time.Time) error {
 	case anybody:
 	case signedIn:
 		c.token = bearer(c.Header.Get("Authorization"))
-		if x, ok := s.sessions.find(c.token, s.cfg.Service.Policy(), now); ok {
-			c.session, c.actor = x, record.Actor{Person: x.person, Channel: record.ChannelKey, Key: x.key}
+		if x, ok := s.signIns.find(c.token, s.cfg.Service.Policy(), now); ok {
+			c.signIn, c.actor = x, record.Actor{Person: x.person, Channel: record.ChannelKey, Key: x.key}
 			if !x.rate.AllowN(now, 1) {
 				return slowDown(newError(record.ClassLimited, "rate", "wait a second", "too many requests"))
 			}
@@ -453,7 +453,7 @@ func (s *server) challenge(c *call) (any, error) {
 		return nil, newError(record.ClassInvalid, "fingerprints", "choose one with --identity", "more than %d keys are offered", maxOffered)
 	}
 	out := Challenge{Meta: kind("Challenge"), Ledger: s.origin, Known: []string{}}
-	out.Challenge, out.Expires = s.sessions.challenge(time.Now().UTC())
+	out.Challenge, out.Expires = s.signIns.challenge(time.Now().UTC())
 	for _, f := range in.Fingerprints {
 		if _, ok := s.cfg.Service.Policy().PersonByKey(f); ok {
 			out.Known = append(out.Known, f)
@@ -483,10 +483,10 @@ func (s *server) signIn(c *call) (any, error) {
 			"this sign-in was made for %.100q, which is not this server", in.Server)
 	}
 	now := time.Now().UTC()
-	if !s.sessions.checkChallenge(in.Challenge, now) {
+	if !s.signIns.checkChallenge(in.Challenge, now) {
 		return nil, newError(ClassSignIn, "challenge", "sign in again", "the challenge has expired or is not from here")
 	}
-	if err := record.VerifySSH([]byte(in.Signature), key, SessionNamespace, SessionText(in.Server, s.origin, in.Challenge)); err != nil {
+	if err := record.VerifySSH([]byte(in.Signature), key, SignInNamespace, SignInText(in.Server, s.origin, in.Challenge)); err != nil {
 		return nil, newError(ClassSignIn, "signature", "sign in again; a hardware key must be touched", "the signature does not prove the key")
 	}
 	fingerprint := ssh.FingerprintSHA256(key)
@@ -496,23 +496,23 @@ func (s *server) signIn(c *call) (any, error) {
 		return nil, s.cfg.Service.RecordStranger(c.Context(), record.Actor{Channel: record.ChannelKey, Key: fingerprint}, "sign-in")
 	}
 	// Only now: what strangers sign must not fill the table.
-	if !s.sessions.use(fingerprint, in.Challenge, now) {
+	if !s.signIns.use(fingerprint, in.Challenge, now) {
 		return nil, newError(ClassSignIn, "challenge", "sign in again", "the challenge has been used already")
 	}
 	person, _ := p.Person(owner)
-	token, x := s.sessions.open(owner, fingerprint, now)
+	token, x := s.signIns.open(owner, fingerprint, now)
 	s.cfg.Log.InfoContext(c.Context(), "signed in", slog.String("person", owner), slog.String("key", fingerprint))
-	return Session{Meta: kind("Session"), Token: token, Person: owner, Name: person.Name, Key: fingerprint, Expires: x.until}, nil
+	return SignIn{Meta: kind("Session"), Token: token, Person: owner, Name: person.Name, Key: fingerprint, Expires: x.until}, nil
 }
 
 func (s *server) logout(c *call) (any, error) {
-	s.sessions.close(c.token)
+	s.signIns.close(c.token)
 	return Empty{kind("LoggedOut")}, nil
 }
 
 func (s *server) whoami(c *call) (any, error) {
 	p := s.cfg.Service.Policy()
-	out := Person{Meta: kind("Person"), Person: c.actor.Person, Key: c.actor.Key, Teams: []string{}, Expires: c.session.until}
+	out := Person{Meta: kind("Person"), Person: c.actor.Person, Key: c.actor.Key, Teams: []string{}, Expires: c.signIn.until}
 	if x, ok := p.Person(c.actor.Person); ok {
 		out.Name = x.Name
 	}
@@ -702,10 +702,10 @@ func (s *server) get(c *call) (any, error) {
 	if err != nil || err2 != nil || wait < 0 {
 		return nil, newError(record.ClassInvalid, "wait", "", "wait is a duration like 50s and after a revision")
 	}
-	done, ok := s.sessions.poll(c.session)
+	done, ok := s.signIns.poll(c.signIn)
 	if !ok {
 		return nil, slowDown(newError(record.ClassLimited, "polls", "wait in fewer places", "this session waits in %d places already",
-			maxPollsPerSession))
+			maxPollsPerSignIn))
 	}
 	defer done()
 	select {
@@ -726,7 +726,7 @@ func (s *server) get(c *call) (any, error) {
 		return nil, err
 	}
 	// The policy may have dropped the person meanwhile.
-	if _, ok := s.sessions.find(c.token, s.cfg.Service.Policy(), time.Now()); !ok {
+	if _, ok := s.signIns.find(c.token, s.cfg.Service.Policy(), time.Now()); !ok {
 		return nil, newError(ClassSignIn, "session", "sign in with your SSH key", "the session has ended")
 	}
 	return s.waiting(c.Context(), r, nil)

@@ -204,7 +204,7 @@ func (c *Client) Import(ctx context.Context, cluster string, file io.Reader) (Im
 		return ImportResult{}, err
 	}
 	var out ImportResult
-	err := c.send(ctx, importTime, http.MethodPost, "/v1/clusters/"+url.PathEscape(cluster)+"/audit", c.Session.Token, upload{file}, &out)
+	err := c.send(ctx, importTime, http.MethodPost, "/v1/clusters/"+url.PathEscape(cluster)+"/audit", c.SignedIn.Token, upload{file}, &out)
 	return out, err
 }
 

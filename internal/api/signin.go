@@ -23,9 +23,9 @@ import (
 // far above what an organisation's worst night needs.
 const (
 	challengeLife = 2 * time.Minute  // a person must find and touch a hardware key
-	sessionIdle   = 15 * time.Minute // without use
-	sessionLife   = time.Hour        // at the latest
-	maxSessions   = 1024
+	signInIdle   = 15 * time.Minute // without use
+	signInLife   = time.Hour        // at the latest
+	maxSignIns   = 1024
 	maxPerKey     = 16 // sessions of one key: as many terminals
 	maxUsed       = 64 // challenges used by one key within challengeLife: four times its sessions
 	maxOffered    = 32 // keys in an agent; ssh servers stop far earlier
@@ -35,16 +35,16 @@ const (
 // sessions is who is signed in. Nothing of it survives a restart: people sign in again. Challenges are not stored: each
 // carries its own expiry and MAC, so that asking for millions of them costs no memory. Those that were used are stored
 // until they expire, which takes a good signature.
-type sessions struct {
+type signIns struct {
 	mac [32]byte // key of the challenges' MACs
 
 	mu   sync.Mutex                      // guards the fields below; held for map operations only
 	used map[string]map[string]time.Time // by fingerprint, so that no person can use up another's
-	live map[[sha256.Size]byte]*session  // by hash of the token: a read of this memory gives no token
+	live map[[sha256.Size]byte]*signIn  // by hash of the token: a read of this memory gives no token
 }
 
 // session is one signed-in key. Its fields but used and polls never change.
-type session struct {
+type signIn struct {
 	person string
 	key    string // SHA256:… fingerprint
 	until  time.Time
@@ -53,8 +53,8 @@ type session struct {
 	rate   *rate.Limiter
 }
 
-func newSessions() *sessions {
-	s := &sessions{used: map[string]map[string]time.Time{}, live: map[[sha256.Size]byte]*session{}}
+func newSignIns() *signIns {
+	s := &signIns{used: map[string]map[string]time.Time{}, live: map[[sha256.Size]byte]*signIn{}}
 	rand.Read(s.mac[:])
 	return s
 }
@@ -62,7 +62,7 @@ func newSessions() *sessions {
 const challengeNonce, challengeSize = 16, 16 + 8 + sha256.Size
 
 // challenge makes a challenge: nonce, expiry and MAC.
-func (s *sessions) challenge(now time.Time) (string, time.Time) {
+func (s *signIns) challenge(now time.Time) (string, time.Time) {
 	b := make([]byte, challengeNonce, challengeSize)
 	rand.Read(b)
 	until := now.Add(challengeLife).Truncate(time.Second)
@@ -70,14 +70,14 @@ func (s *sessions) challenge(now time.Time) (string, time.Time) {
 	return base64.RawURLEncoding.EncodeToString(append(b, s.sum(b)...)), until
 }
 
-func (s *sessions) sum(b []byte) []byte {
+func (s *signIns) sum(b []byte) []byte {
 	m := hmac.New(sha256.New, s.mac[:])
 	m.Write(b)
 	return m.Sum(nil)
 }
 
 // checkChallenge reports whether the challenge is one of ours and has not expired.
-func (s *sessions) checkChallenge(text string, now time.Time) bool {
+func (s *signIns) checkChallenge(text string, now time.Time) bool {
 	b, err := base64.RawURLEncoding.Strict().DecodeString(text)
 	if err != nil || len(b) != challengeSize {
 		return false
@@ -91,7 +91,7 @@ func (s *sessions) checkChallenge(text string, now time.Time) bool {
 
 // use marks a checked challenge as used by a key that somebody has. It reports false if the key used it before, or used too many
 // lately. Another key may use the same one: it takes that key's own signature.
-func (s *sessions) use(key, challenge string, now time.Time) bool {
+func (s *signIns) use(key, challenge string, now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for k, used := range s.used {
@@ -113,15 +113,15 @@ func (s *sessions) use(key, challenge string, now time.Time) bool {
 }
 
 // open begins a session and returns its token. The oldest session of the key, or of all, makes place if there are too many.
-func (s *sessions) open(person, key string, now time.Time) (string, *session) {
+func (s *signIns) open(person, key string, now time.Time) (string, *signIn) {
 	var raw [32]byte
 	rand.Read(raw[:])
 	token := base64.RawURLEncoding.EncodeToString(raw[:])
-	ses := &session{person: person, key: key, until: now.Add(sessionLife), used: now, rate: rate.NewLimiter(sessionRate, sessionBurst)}
+	ses := &signIn{person: person, key: key, until: now.Add(signInLife), used: now, rate: rate.NewLimiter(signInRate, signInBurst)}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var oldest, oldestOfKey [sha256.Size]byte
-	var first, firstOfKey *session
+	var first, firstOfKey *signIn
 	ofKey := 0
 	for h, x := range s.live {
 		if x.over(now) {
@@ -141,20 +141,20 @@ func (s *sessions) open(person, key string, now time.Time) (string, *session) {
 	switch {
 	case ofKey >= maxPerKey:
 		delete(s.live, oldestOfKey)
-	case len(s.live) >= maxSessions:
+	case len(s.live) >= maxSignIns:
 		delete(s.live, oldest)
 	}
 	s.live[sha256.Sum256([]byte(token))] = ses
 	return token, ses
 }
 
-func (x *session) over(now time.Time) bool {
-	return !now.Before(x.until) || !now.Before(x.used.Add(sessionIdle))
+func (x *signIn) over(now time.Time) bool {
+	return !now.Before(x.until) || !now.Before(x.used.Add(signInIdle))
 }
 
 // find returns the session of a token if it is live and its key still belongs to its person under the policy. A session that
 // is not is forgotten.
-func (s *sessions) find(token string, p *policy.Policy, now time.Time) (*session, bool) {
+func (s *signIns) find(token string, p *policy.Policy, now time.Time) (*signIn, bool) {
 	h := sha256.Sum256([]byte(token))
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -170,17 +170,17 @@ func (s *sessions) find(token string, p *policy.Policy, now time.Time) (*session
 	return x, true
 }
 
-func (s *sessions) close(token string) {
+func (s *signIns) close(token string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.live, sha256.Sum256([]byte(token)))
 }
 
 // poll counts a long poll of the session and reports false if it has too many already. done ends it.
-func (s *sessions) poll(x *session) (done func(), ok bool) {
+func (s *signIns) poll(x *signIn) (done func(), ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if x.polls >= maxPollsPerSession {
+	if x.polls >= maxPollsPerSignIn {
 		return nil, false
 	}
 	x.polls++
@@ -194,8 +194,8 @@ func (s *sessions) poll(x *session) (done func(), ok bool) {
 // The rates of requests. People type a few commands a minute; a CLI that waits asks once in 50 s. Strangers share an address
 // behind a proxy or a company's gateway.
 const (
-	sessionRate   = 10
-	sessionBurst  = 60
+	signInRate   = 10
+	signInBurst  = 60
 	strangerRate  = 5
 	strangerBurst = 60
 	maxAddresses  = 8192 // in each of two generations

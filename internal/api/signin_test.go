@@ -78,12 +78,12 @@ func challengeFrom(t testing.TB, h http.Handler) string {
 // proof is a good answer to a challenge.
 func proof(key ssh.Signer, challenge string) Proof {
 	return Proof{PublicKey: string(bytes.TrimSpace(ssh.MarshalAuthorizedKey(key.PublicKey()))), Server: home, Challenge: challenge,
-		Signature: bgtest.SignSSH(key, SessionNamespace, SessionText(home, bgtest.Origin, challenge))}
+		Signature: bgtest.SignSSH(key, SignInNamespace, SignInText(home, bgtest.Origin, challenge))}
 }
 
-func signIn(t testing.TB, h http.Handler, person string) Session {
+func signIn(t testing.TB, h http.Handler, person string) SignIn {
 	t.Helper()
-	var ses Session
+	var ses SignIn
 	if e := post(t, h, "", "/v1/session", proof(bgtest.SSHKey(person), challengeFrom(t, h)), &ses); e != nil {
 		t.Fatal(e)
 	}
@@ -106,17 +106,17 @@ func TestOnlyAFreshSignatureForThisServerSignsIn(t *testing.T) {
 	}{
 		{"nothing wrong", func(*Proof) {}, "", ""},
 		{"signature of another namespace", func(p *Proof) {
-			p.Signature = bgtest.SignSSH(alice, breakglass.ApprovalNamespace, SessionText(home, bgtest.Origin, p.Challenge))
+			p.Signature = bgtest.SignSSH(alice, breakglass.ApprovalNamespace, SignInText(home, bgtest.Origin, p.Challenge))
 		}, ClassSignIn, "signature"},
 		{"made for another server and sent as such", func(p *Proof) {
 			p.Server = "https://evil.example.com"
-			p.Signature = bgtest.SignSSH(alice, SessionNamespace, SessionText(p.Server, bgtest.Origin, p.Challenge))
+			p.Signature = bgtest.SignSSH(alice, SignInNamespace, SignInText(p.Server, bgtest.Origin, p.Challenge))
 		}, ClassSignIn, "other-server"},
 		{"made for another server and passed on", func(p *Proof) {
-			p.Signature = bgtest.SignSSH(alice, SessionNamespace, SessionText("https://evil.example.com", bgtest.Origin, p.Challenge))
+			p.Signature = bgtest.SignSSH(alice, SignInNamespace, SignInText("https://evil.example.com", bgtest.Origin, p.Challenge))
 		}, ClassSignIn, "signature"},
 		{"made for another ledger", func(p *Proof) {
-			p.Signature = bgtest.SignSSH(alice, SessionNamespace, SessionText(home, "evil.example.com/ledger", p.Challenge))
+			p.Signature = bgtest.SignSSH(alice, SignInNamespace, SignInText(home, "evil.example.com/ledger", p.Challenge))
 		}, ClassSignIn, "signature"},
 		{"challenge of another server", func(p *Proof) { *p = proof(alice, challengeFrom(t, otherServer)) }, ClassSignIn, "challenge"},
 		{"challenge made up", func(p *Proof) {
@@ -132,7 +132,7 @@ func TestOnlyAFreshSignatureForThisServerSignsIn(t *testing.T) {
 		{"another person's public key", func(p *Proof) { p.PublicKey = string(ssh.MarshalAuthorizedKey(bob.PublicKey())) }, ClassSignIn,
 			"signature"},
 		{"another person's signature", func(p *Proof) {
-			p.Signature = bgtest.SignSSH(bob, SessionNamespace, SessionText(home, bgtest.Origin, p.Challenge))
+			p.Signature = bgtest.SignSSH(bob, SignInNamespace, SignInText(home, bgtest.Origin, p.Challenge))
 		}, ClassSignIn, "signature"},
 		{"one bit of the signature turned", func(p *Proof) {
 			lines := strings.Split(p.Signature, "\n")
@@ -152,7 +152,7 @@ func TestOnlyAFreshSignatureForThisServerSignsIn(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			p := proof(alice, challengeFrom(t, h))
 			c.change(&p)
-			var ses Session
+			var ses SignIn
 			e := post(t, h, "", "/v1/session", p, &ses)
 			if c.class == "" {
 				if e != nil || ses.Person != "alice" || len(ses.Token) < 43 {
@@ -317,7 +317,7 @@ func TestLogoutEndsOneSession(t *testing.T) {
 
 func TestSessionsAndChallengesExpire(t *testing.T) {
 	sys, _, _ := newTestServer(t)
-	p, s, now := sys.Service.Policy(), newSessions(), time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC)
+	p, s, now := sys.Service.Policy(), newSignIns(), time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC)
 	key := ssh.FingerprintSHA256(bgtest.SSHKey("alice").PublicKey())
 
 	c, until := s.challenge(now)
@@ -330,12 +330,12 @@ func TestSessionsAndChallengesExpire(t *testing.T) {
 
 	live := func(token string, at time.Time) bool { _, ok := s.find(token, p, at); return ok }
 	idle, _ := s.open("alice", key, now)
-	if !live(idle, now.Add(sessionIdle-1)) || live(idle, now.Add(2*sessionIdle)) {
+	if !live(idle, now.Add(signInIdle-1)) || live(idle, now.Add(2*signInIdle)) {
 		t.Error("a session does not end by idleness")
 	}
 	busy, _ := s.open("alice", key, now)
 	at := now
-	for ; at.Before(now.Add(sessionLife)); at = at.Add(time.Minute) {
+	for ; at.Before(now.Add(signInLife)); at = at.Add(time.Minute) {
 		if !live(busy, at) {
 			t.Fatalf("a busy session ended after %s", at.Sub(now))
 		}
@@ -347,7 +347,7 @@ func TestSessionsAndChallengesExpire(t *testing.T) {
 
 func TestSessionTablesAreBounded(t *testing.T) {
 	sys, _, _ := newTestServer(t)
-	p, s, now := sys.Service.Policy(), newSessions(), time.Now()
+	p, s, now := sys.Service.Policy(), newSignIns(), time.Now()
 	key := ssh.FingerprintSHA256(bgtest.SSHKey("alice").PublicKey())
 	first, _ := s.open("alice", key, now)
 	var last string
@@ -360,10 +360,10 @@ func TestSessionTablesAreBounded(t *testing.T) {
 	if _, ok := s.find(last, p, now); !ok {
 		t.Error("the newest session made place for nothing")
 	}
-	for i := range maxSessions + 10 {
+	for i := range maxSignIns + 10 {
 		s.open("x", fmt.Sprint("key ", i), now.Add(time.Minute))
 	}
-	if len(s.live) > maxSessions {
+	if len(s.live) > maxSignIns {
 		t.Errorf("%d sessions", len(s.live))
 	}
 	for i := range maxUsed {
@@ -421,7 +421,7 @@ func TestInternalErrorsAreLoggedOnceAndNotTold(t *testing.T) {
 		"a panic":  func(*call) (any, error) { panic("secret detail") },
 	} {
 		log := &strings.Builder{}
-		s := &server{cfg: Config{Log: slog.New(slog.NewTextHandler(log, nil))}, sessions: newSessions(), addresses: newAddressLimits()}
+		s := &server{cfg: Config{Log: slog.New(slog.NewTextHandler(log, nil))}, signIns: newSignIns(), addresses: newAddressLimits()}
 		w := httptest.NewRecorder()
 		s.adapt("GET /x", anybody, h).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/x", nil))
 		var e Error
@@ -437,7 +437,7 @@ func TestInternalErrorsAreLoggedOnceAndNotTold(t *testing.T) {
 
 func TestLedgerThatCannotBeWrittenIsSaidSo(t *testing.T) {
 	log := &strings.Builder{}
-	s := &server{cfg: Config{Log: slog.New(slog.NewTextHandler(log, nil))}, sessions: newSessions(), addresses: newAddressLimits()}
+	s := &server{cfg: Config{Log: slog.New(slog.NewTextHandler(log, nil))}, signIns: newSignIns(), addresses: newAddressLimits()}
 	w := httptest.NewRecorder()
 	s.adapt("POST /x", anybody, func(*call) (any, error) {
 		return nil, fmt.Errorf("appending: %w: the disk or the database is full", ledger.ErrUnknownOutcome)
@@ -483,7 +483,7 @@ func FuzzAnswers(f *testing.F) {
 	f.Add(403, []byte(`{"apiVersion":"breakglass/v1","kind":"Error","class":"denied","code":"x","why":"no"}`))
 	f.Add(502, []byte(`<html>`))
 	f.Fuzz(func(t *testing.T, code int, body []byte) {
-		c := &Client{Server: home, Session: Session{Token: "x"}, HTTP: &http.Client{Transport: answer(func() *http.Response {
+		c := &Client{Server: home, SignedIn: SignIn{Token: "x"}, HTTP: &http.Client{Transport: answer(func() *http.Response {
 			w := httptest.NewRecorder()
 			w.Body.Write(body)
 			resp := w.Result()

@@ -35,7 +35,7 @@ func TestStrangersCannotLockEverybodyOut(t *testing.T) {
 		_ = json.Unmarshal(b, &ch)
 		call("/v1/session", proof(evil, ch.Challenge))
 	}
-	e := post(t, h, "", "/v1/session", proof(bgtest.SSHKey("alice"), challengeFrom(t, h)), &Session{})
+	e := post(t, h, "", "/v1/session", proof(bgtest.SSHKey("alice"), challengeFrom(t, h)), &SignIn{})
 	if e != nil {
 		t.Errorf("alice cannot sign in: %s %s: %s", e.Class, e.Code, e.Why)
 	}

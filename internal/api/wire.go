@@ -406,7 +406,7 @@ type Proof struct {
 }
 
 // Session is a signed-in person. Token is a secret.
-type Session struct {
+type SignIn struct {
 	Meta
 	Token   string    `json:"token"`
 	Person  string    `json:"person"`
@@ -482,10 +482,10 @@ func newError(class record.Class, code, next, why string, args ...any) *Error {
 }
 
 // SessionNamespace is the SSHSIG namespace of sign-ins.
-const SessionNamespace = "session@breakglass.dev"
+const SignInNamespace = "session@breakglass.dev"
 
 // SessionText is what a client signs to sign in: the address it meant to reach, the ledger's origin, and the challenge.
-func SessionText(server, ledgerOrigin, challenge string) []byte {
+func SignInText(server, ledgerOrigin, challenge string) []byte {
 	return fmt.Appendf(nil, "breakglass session v1\nserver %s\nledger %s\nchallenge %s\n", server, ledgerOrigin, challenge)
 }
 

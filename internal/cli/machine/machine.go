@@ -471,21 +471,21 @@ func fileFor(dir, what, server string) string {
 
 // Session is the sign-in that an earlier run kept for a server, the zero one if there is none. It saves a touch for each command;
 // approvals are signed anew each time.
-func (s *Store) Session(server string) (api.Session, error) {
+func (s *Store) SignIn(server string) (api.SignIn, error) {
 	dir, err := s.RuntimeDir()
 	if err != nil {
-		return api.Session{}, err
+		return api.SignIn{}, err
 	}
-	var in api.Session
+	var in api.SignIn
 	b, err := os.ReadFile(fileFor(dir, "session", server))
 	if err != nil || json.Unmarshal(b, &in) != nil {
-		return api.Session{}, nil // as if there were none: signing in again is always right; the server knows when one has ended
+		return api.SignIn{}, nil // as if there were none: signing in again is always right; the server knows when one has ended
 	}
 	return in, nil
 }
 
 // KeepSession keeps a sign-in for the next run; one without a token removes what is kept.
-func (s *Store) KeepSession(server string, in api.Session) error {
+func (s *Store) KeepSignIn(server string, in api.SignIn) error {
 	dir, err := s.RuntimeDir()
 	if err != nil {
 		return err
