@@ -53,7 +53,7 @@ func (a *app) approveCommand() *cobra.Command {
 			return nil
 		})}
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
-	cmd.Flags().StringVar(&comment, "comment", "", "a word to go with it")
+	cmd.Flags().StringVar(&comment, "comment", "", "a comment for the record")
 	return cmd
 }
 
@@ -75,11 +75,11 @@ func (a *app) waitsForMe(ctx context.Context, c *api.Client) ([]string, error) {
 }
 
 func (a *app) denyCommand() *cobra.Command {
-	return a.endingCommand("deny", "Deny a request, for good", "denied", api.FilterForMe, true)
+	return a.endingCommand("deny", "Deny a request; this is final", "denied", api.FilterForMe, true)
 }
 
 func (a *app) withdrawCommand() *cobra.Command {
-	return a.endingCommand("withdraw", "Take back your own request, or your approval of another's", "withdrawn", api.FilterMine, false)
+	return a.endingCommand("withdraw", "Withdraw your own request, or your approval of another person's", "withdrawn", api.FilterMine, false)
 }
 
 // endable says why a request cannot be ended by a word any more.

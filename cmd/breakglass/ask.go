@@ -18,10 +18,10 @@ func (a *app) choose(ctx context.Context, what, flag string, ids, lines []string
 		return ids[0], nil
 	}
 	f := exit.Usage("which %s? give --%s: %s", what, flag, strings.Join(ids, ", "))
-	f.Next = ""
+	f.Help = false
 	if len(ids) == 0 {
 		f = exit.Usage("which %s? give --%s", what, flag)
-		f.Next = "there is none that you may ask for; see: " + terminal.Command("profiles", nil)
+		f.Next = "you may ask for none; see:  " + terminal.Command("profiles", nil)
 	}
 	if len(ids) == 0 || !a.screen.Interactive() {
 		return "", f
@@ -40,7 +40,7 @@ func (a *app) choose(ctx context.Context, what, flag string, ids, lines []string
 		if slices.Contains(ids, typed) {
 			return typed, nil
 		}
-		a.screen.Note("%s that is none of them; Ctrl-C leaves", a.screen.Yellow("!"))
+		a.screen.Note("%s that is not in the list; Ctrl-C leaves", a.screen.Yellow("!"))
 	}
 }
 

@@ -32,7 +32,7 @@ func (a *app) caCommand() *cobra.Command {
 			})}
 		return cmd
 	}
-	status := run("status", "Say what the last check of a cluster's CAs found",
+	status := run("status", "Show what the last check of a cluster's CAs found",
 		"Draws each generation of the break-glass CA and each API server by itself: which of them trusts which. The exit code is 8 when\n"+
 			"somebody has to act, or when something could not be seen.",
 		func(ctx context.Context, c *api.Client) error {
@@ -64,15 +64,23 @@ func (a *app) caCommand() *cobra.Command {
 				err = a.cleaned(func(b *bytes.Buffer) error { return p.Plan.Text(b) })
 			}
 			if err == nil && p.Refused != "" {
-				err = &exit.Error{Exit: exit.Unverified, Code: "no-plan", What: "there is no way there now", Why: p.Refused}
+				err = &exit.Error{Exit: exit.Unverified, Code: "no-plan", What: noWay(target), Why: p.Refused}
 			}
 			return err
 		})
 	for _, cmd := range []*cobra.Command{status, check} {
-		cmd.Flags().BoolVar(&all, "all", false, "also what is as it should be")
+		cmd.Flags().BoolVar(&all, "all", false, "also show what is in order")
 	}
-	plan.Flags().StringVar(&target, "to", "", "the `phase` that you want; another than the next one is refused")
-	return group(&cobra.Command{Use: "ca", Short: "The CAs behind it all, and their rotation"}, status, check, plan)
+	plan.Flags().StringVar(&target, "to", "", "the `phase` to go to; only the next one is possible")
+	return group(&cobra.Command{Use: "ca", Short: "Check the break-glass and cluster CAs, and rotate them"}, status, check, plan)
+}
+
+// noWay says that a phase cannot be reached.
+func noWay(target string) string {
+	if target == "" {
+		return "there is no next phase"
+	}
+	return fmt.Sprintf("cannot go to %q from here", target)
 }
 
 // onlyCluster is the one cluster that the person's profiles are about.

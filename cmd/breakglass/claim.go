@@ -230,7 +230,7 @@ func (a *app) endedCommand() *cobra.Command {
 	return &cobra.Command{Use: "ended ID CLUSTER PROFILE HOW", Hidden: true, Args: args(4, 4, "what a kubeconfig of ours gives"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			return &exit.Error{Exit: exit.Expired, Code: "access-ended",
-				What: fmt.Sprintf("your access to %s is over: %s %s", args[1], args[0], args[3]),
+				What: fmt.Sprintf("your access to %s has ended: %s %s", args[1], args[0], args[3]),
 				Next: "ask again: " + terminal.Command("request", []string{"--cluster=" + args[1], "--profile=" + args[2]}) +
 					` --reason "…", and use the kubeconfig that it writes`}
 		}}
@@ -241,21 +241,21 @@ func (a *app) endedCommand() *cobra.Command {
 func (a *app) checkAccess(ctx context.Context, r api.Request, cl api.Cluster, chain, key string) error {
 	a.screen.Status("asking %s whether it accepts the certificate", cl.ID)
 	me := breakglass.CommonName(r.Ask.By.Person, r.ID)
-	kept := "what was written is kept: it works as soon as that is mended"
+	kept := "what was written stays: it works once that is fixed"
 	user, err := kubeconfig.WhoAmI(ctx, cl, chain, key)
 	switch {
 	case errors.Is(err, kubeconfig.ErrNotTrusted):
 		return &exit.Error{Exit: exit.Unreachable, Code: "certificate-not-accepted", What: cl.ID + " answers 401 to the new certificate",
-			Why:  "its API servers do not trust the break-glass CA yet, or something before them ends TLS",
+			Why:  "its API servers do not trust the break-glass CA yet, or a proxy before them ends TLS",
 			Next: "tell an operator: breakglassd doctor\n" + kept}
 	case err != nil:
 		a.screen.Note("%s cannot tell whether %s accepts it: %v", a.screen.Yellow("!"), cl.ID, err)
 		return nil
 	case user != me:
-		return &exit.Error{Exit: exit.Unreachable, Code: "taken-for-another", What: fmt.Sprintf("%s takes you for %.200q, not for %s", cl.ID,
+		return &exit.Error{Exit: exit.Unreachable, Code: "taken-for-another", What: fmt.Sprintf("%s says that you are %.200q, not %s", cl.ID,
 			user,
 			me),
-			Why:  "the certificate does not reach its API servers: something in between ends TLS",
+			Why:  "the certificate does not reach its API servers: a proxy in between ends TLS",
 			Next: "tell an operator: breakglassd doctor\n" + kept}
 	}
 	a.screen.Note("%s %s accepts it: you are %s", a.screen.Green("✓"), cl.ID, me)

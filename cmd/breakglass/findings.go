@@ -15,7 +15,7 @@ import (
 )
 
 func (a *app) findingsCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "findings", Short: "List what the daemon's checks have found and is not over", Args: args(0, 0, "no arguments"),
+	cmd := &cobra.Command{Use: "findings", Short: "List open findings", Args: args(0, 0, "no arguments"),
 		Long: "Lists what the daemon's checks have found and is not over, with what to do about it. The exit code is 8 while one of them is " +
 			"critical, and while a session's critical leavings are not acknowledged, its closing note is overdue, or its revocation is not " +
 			"proved. Most end by themselves when what they say is put right. What was once done, by a certificate or under a name that nobody " +
@@ -42,10 +42,10 @@ func (a *app) findingsCommand() *cobra.Command {
 					a.data("%s  %s\n    since %s   %s\n    next: %s\n", f.Severity, f.What, a.view().Clock(f.Since), f.Key, f.Next)
 				}
 				for _, line := range owed.lines() {
-					a.screen.Note("%s %s", a.screen.Yellow("!"), terminal.AsTyped(a.name, line))
+					a.screen.Note("%s %s", a.screen.Yellow("!"), a.asTyped(line))
 				}
 				if len(all.Items)+len(owed.left)+len(owed.close)+len(owed.prove) == 0 {
-					a.screen.Note("%s nothing is open", a.screen.Green("✓"))
+					a.screen.Note("%s there are no open findings", a.screen.Green("✓"))
 				}
 			}
 			n := 0
@@ -59,7 +59,7 @@ func (a *app) findingsCommand() *cobra.Command {
 			case n > 0:
 				err = &exit.Error{Exit: exit.Unverified, Code: "critical-findings", What: fmt.Sprintf("%d critical findings are open", n)}
 			case owed.critical() > 0 || len(owed.close)+len(owed.prove) > 0:
-				err = &exit.Error{Exit: exit.Unverified, Code: "left-open", What: "what sessions left open waits for people"}
+				err = &exit.Error{Exit: exit.Unverified, Code: "left-open", What: "sessions left work for people"}
 			}
 			return err
 		})}
@@ -70,7 +70,7 @@ func (a *app) findingsCommand() *cobra.Command {
 func (a *app) settleCommand() *cobra.Command {
 	var note, file string
 	var yes bool
-	cmd := &cobra.Command{Use: "settle KEY", Short: "Say what came of looking into a certificate or name that nobody knows",
+	cmd := &cobra.Command{Use: "settle KEY", Short: "Settle a finding about an unknown certificate or name",
 		Args: args(1, 1, "the key of a finding"),
 		Long: "Says, as a responder, what came of looking into an unknown certificate or name, and ends the finding. It comes back when the " +
 			"certificate or name is used again. " +
@@ -113,7 +113,7 @@ func (a *app) settleCommand() *cobra.Command {
 			return nil
 		}}
 	f := cmd.Flags()
-	f.StringVar(&note, "note", "", "what came of it")
+	f.StringVar(&note, "note", "", "what the investigation found")
 	f.StringVar(&file, "note-file", "", "`file` with the note, - for standard input")
 	f.BoolVar(&yes, "yes", false, "do not ask")
 	return cmd

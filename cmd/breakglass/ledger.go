@@ -233,7 +233,7 @@ func (a *app) readingList() *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&from, "from", "", "only what was in force on this `day` or later, 2006-01-02 in UTC")
 	f.StringVar(&to, "to", "", "only what was in force on this `day` or earlier")
-	f.BoolVar(&all, "all", false, "requests that gave no certificate too")
+	f.BoolVar(&all, "all", false, "also show requests that gave no certificate")
 	return cmd
 }
 

@@ -25,7 +25,7 @@ import (
 
 func (a *app) statusCommand() *cobra.Command {
 	var watch bool
-	cmd := &cobra.Command{Use: "status [ID]", Short: "Say how a request stands (without ID: your latest that is not over)",
+	cmd := &cobra.Command{Use: "status [ID]", Short: "Show the state of a request (without ID: your latest open one)",
 		Args: args(0, 1, "at most one request id"), ValidArgsFunction: a.completeIDs(api.FilterAll),
 		Long: "Says how a request stands. With --watch it follows the request until nothing more can happen, and ends with the exit\ncode of " +
 			"that.",
@@ -35,9 +35,9 @@ func (a *app) statusCommand() *cobra.Command {
 				r, err = c.Get(ctx, args[0])
 			} else {
 				if r, err = a.latest(ctx, c); err == nil {
-					which := "your latest request that is not over"
+					which := "your latest open request"
 					if r.State.Terminal() {
-						which = "your latest request; none of yours is under way"
+						which = "your latest request; you have no open one"
 					}
 					a.screen.Note("%s", which)
 				}
@@ -63,7 +63,7 @@ func (a *app) statusCommand() *cobra.Command {
 			}
 			return err
 		})}
-	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "follow it")
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "follow the request until it ends")
 	return cmd
 }
 
@@ -133,13 +133,13 @@ func (a *app) listCommand() *cobra.Command {
 			return w.Flush()
 		}}
 	f := cmd.Flags()
-	f.BoolVar(&mine, "mine", false, "that I made")
-	f.BoolVar(&forMe, "for-me", false, "that wait for my approval")
-	f.BoolVar(&active, "active", false, "whose certificate is out")
-	f.BoolVar(&touched, "touched", false, "whose closing note is missing")
-	f.BoolVar(&unacknowledged, "unacknowledged", false, "that left something behind which nobody has acknowledged")
-	f.StringVar(&since, "since", "30d", "made in the last `days`, or still open")
-	f.IntVar(&limit, "limit", 0, "at most this `number`, the newest; 0 is all")
+	f.BoolVar(&mine, "mine", false, "only requests that you made")
+	f.BoolVar(&forMe, "for-me", false, "only requests that wait for your approval")
+	f.BoolVar(&active, "active", false, "whose certificate issued")
+	f.BoolVar(&touched, "touched", false, "only grants without a closing note")
+	f.BoolVar(&unacknowledged, "unacknowledged", false, "only grants that left something behind which no responder has acknowledged")
+	f.StringVar(&since, "since", "30d", "only requests made in the last `days`, or still open")
+	f.IntVar(&limit, "limit", 0, "only this `number` of the newest; 0 means all")
 	return cmd
 }
 
@@ -242,7 +242,7 @@ func (a *app) printProof(r api.Request, h api.History) error {
 }
 
 func (a *app) profilesCommand() *cobra.Command {
-	return &cobra.Command{Use: "profiles", Short: "Say what you may ask for or approve, and who decides", Args: args(0, 0, "no arguments"),
+	return &cobra.Command{Use: "profiles", Short: "List the profiles that you may request or approve, and who approves them", Args: args(0, 0, "no arguments"),
 		RunE: a.asks(func(ctx context.Context, c *api.Client, _ []string) error {
 			all, err := c.Profiles(ctx)
 			if err != nil {

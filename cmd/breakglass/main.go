@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"runtime/debug"
 	"strings"
 	"syscall"
@@ -56,7 +57,9 @@ type app struct {
 	conf    settings // all sources merged
 	keys    *sshkeys.Keys
 	store   *machine.Store
-	started bool // the command line made sense
+	started bool // the command line is valid
+
+	commands *regexp.Regexp // a command of this program in a text, see commandsOf
 }
 
 func run(ctx context.Context, args []string, clock func() time.Time) int {
@@ -64,6 +67,7 @@ func run(ctx context.Context, args []string, clock func() time.Time) int {
 	a.screen = terminal.New(a.in, os.Stderr, a.env)
 	a.store = &machine.Store{Env: a.env, Screen: a.screen, Now: a.now}
 	root := a.command()
+	a.commands = commandsOf(root)
 	if strings.HasPrefix(filepath.Base(args[0]), "kubectl-") {
 		a.name = "kubectl breakglass"
 		root.Use = "kubectl-breakglass"
@@ -73,7 +77,7 @@ func run(ctx context.Context, args []string, clock func() time.Time) int {
 	root.SetIn(a.in)
 	root.SetOut(a.out)
 	root.SetErr(a.screen.W)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	a.screen.Clear()
 	if a.timeKnown { // the server was reached
 		a.tidy(ctx)
@@ -86,7 +90,7 @@ func run(ctx context.Context, args []string, clock func() time.Time) int {
 	} else if !a.started && !errors.As(err, new(*exit.Error)) {
 		err = exit.Usage("%v", err)
 	}
-	return a.report(err)
+	return a.report(cmd, err)
 }
 
 func (a *app) command() *cobra.Command {
@@ -106,7 +110,7 @@ func (a *app) command() *cobra.Command {
 	}
 	f := root.PersistentFlags()
 	f.StringVar(&a.flags.Server, "server", "", "address of the daemon, https://host[:port]")
-	f.StringVar(&a.flags.CAFile, "ca-file", "", "PEM `file` with the only authorities to believe for the daemon's certificate")
+	f.StringVar(&a.flags.CAFile, "ca-file", "", "PEM `file` with the CA certificates to trust for the daemon")
 	f.StringVar(&a.flags.Identity, "identity", "", "SSH private key `file`, or a .pub file to choose a key of the ssh-agent")
 	f.StringVar(&a.flags.LedgerKey, "ledger-key", "", "the ledger's public key, or a file with it (default: the one seen first)")
 	f.StringVar(&a.config, "config", "", "configuration `file`")
@@ -176,7 +180,7 @@ func (a *app) typed(words string, flags []string, names ...string) terminal.Styl
 }
 
 // report prints an error and returns the exit code.
-func (a *app) report(err error) int {
+func (a *app) report(cmd *cobra.Command, err error) int {
 	f, id := exit.Explain(err)
 	code := f.Code
 	if code == "" {
@@ -185,6 +189,10 @@ func (a *app) report(err error) int {
 				code = c.Name
 			}
 		}
+	}
+	next := f.Next
+	if next == "" && f.Help {
+		next = "see: " + cmd.CommandPath() + " --help"
 	}
 	if a.output == "json" {
 		b, err := json.Marshal(struct {
@@ -195,7 +203,7 @@ func (a *app) report(err error) int {
 			Why       string `json:"why,omitempty"`
 			Next      string `json:"next,omitempty"`
 			RequestID string `json:"requestId,omitempty"`
-		}{api.Meta{APIVersion: api.Version, Kind: "Error"}, f.Exit, code, f.What, f.Why, f.Next, id})
+		}{api.Meta{APIVersion: api.Version, Kind: "Error"}, f.Exit, code, f.What, f.Why, next, id})
 		if err == nil {
 			fmt.Fprintln(a.screen.W, terminal.PlainJSON(string(b)))
 			return f.Exit
@@ -205,11 +213,32 @@ func (a *app) report(err error) int {
 	if f.Why != "" {
 		a.screen.Note("why:   %s", terminal.Paragraph{Text: f.Why, Indent: 7})
 	}
-	if f.Next != "" {
-		a.screen.Note("next:  %s", terminal.Paragraph{Text: terminal.AsTyped(a.name, f.Next), Indent: 7})
+	if next != "" {
+		a.screen.Note("next:  %s", terminal.Paragraph{Text: a.asTyped(next), Indent: 7})
 	}
 	if id != "" && f.Exit == exit.Other {
 		a.screen.Note("id:    %s", id)
 	}
 	return f.Exit
+}
+
+// commandsOf matches the commands of this program in a text, and quotations, in which there are none of ours: what is quoted is a name
+// or words of another party.
+func commandsOf(root *cobra.Command) *regexp.Regexp {
+	var names []string
+	for _, c := range root.Commands() {
+		names = append(names, c.Name())
+	}
+	return regexp.MustCompile(`"(?:[^"\\]|\\.)*"|(?:^|[\s=(])\$?'[^']*'|\b(?:kubectl )?breakglass (?:` + strings.Join(names, "|") + `)\b`)
+}
+
+// asTyped puts the commands of this program in a text into the words that people type. The rest of the text stays as it is.
+func (a *app) asTyped(s string) string {
+	return a.commands.ReplaceAllStringFunc(s, func(found string) string {
+		words, ours := strings.CutPrefix(strings.TrimPrefix(found, "kubectl "), "breakglass ")
+		if !ours {
+			return found
+		}
+		return a.name + " " + words
+	})
 }

@@ -693,6 +693,26 @@ func TestDaysAreRead(t *testing.T) {
 	}
 }
 
+// The name by which the program was called replaces ours in its commands, and in nothing that is quoted or only looks alike.
+func TestCommandsAreShownAsTyped(t *testing.T) {
+	a := &app{name: "kubectl breakglass"}
+	a.commands = commandsOf(a.command())
+	for said, want := range map[string]string{
+		"use breakglass approve b":                              "use kubectl breakglass approve b",
+		"see: breakglass show --session 'a; breakglass show'":   "see: kubectl breakglass show --session 'a; breakglass show'",
+		"kubectl breakglass list, breakglassd doctor":           "kubectl breakglass list, breakglassd doctor",
+		`the name "breakglass show x" is taken`:                 `the name "breakglass show x" is taken`,
+		"breakglass request '--cluster=breakglass list' …":      "kubectl breakglass request '--cluster=breakglass list' …",
+		"the daemon's operator runs it: breakglass ca plan dev": "the daemon's operator runs it: kubectl breakglass ca plan dev",
+		"an earlier release of breakglass signs another text":   "an earlier release of breakglass signs another text",
+		"the namespace breakglass ns":                           "the namespace breakglass ns",
+	} {
+		if got := a.asTyped(said); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+}
+
 // What a server names stands in no line that is printed as a flag or as another command.
 func TestPrintedLinesTakeNoNameForAFlag(t *testing.T) {
 	for _, evil := range []string{"--all", "$(touch pwned)", "a; id", "a\nb", "`id`", "a'b"} {

@@ -17,7 +17,7 @@ import (
 )
 
 func (a *app) policyCommand() *cobra.Command {
-	return group(&cobra.Command{Use: "policy", Short: "See the access policy, and agree to its changes",
+	return group(&cobra.Command{Use: "policy", Short: "Show the access policy, and sign changes to it",
 		Long: "The access policy is a file on the daemon's machine. If it names a team (policy: {approvers: TEAM}), two people of that team " +
 			"sign\n" +
 			"every change that adds or eases anything before it is in force. What only takes away is in force at once."},
@@ -26,7 +26,7 @@ func (a *app) policyCommand() *cobra.Command {
 
 func (a *app) policyShow() *cobra.Command {
 	var whole bool
-	cmd := &cobra.Command{Use: "show", Short: "Show which access policy is in force, who agreed to it, and what waits", Args: args(0, 0,
+	cmd := &cobra.Command{Use: "show", Short: "Show the access policy in force, who agreed to it, and the change that waits", Args: args(0, 0,
 		"no arguments"), RunE: a.asks(func(ctx context.Context, c *api.Client, _ []string) error {
 		p, err := c.Policy(ctx)
 		switch {
@@ -59,7 +59,7 @@ func (a *app) describePolicy(p api.Policy) string {
 	case p.ReviewedBy != "":
 		line("agreed    not here; by the policy's own word: %s", p.ReviewedBy)
 	default:
-		line("agreed    NO: the policy names nobody who must agree to changes: whoever can write the file decides who approves")
+		line("agreed    NO: the policy names no team that must agree to changes: every writer of the file decides who approves")
 	}
 	for _, x := range p.Cooling {
 		of := ""
@@ -80,13 +80,13 @@ func (a *app) describePolicy(p api.Policy) string {
 
 func orNobody(people []string) string {
 	if len(people) == 0 {
-		return "nobody"
+		return "no one yet"
 	}
 	return strings.Join(people, " and ")
 }
 
 func (a *app) policyDiff() *cobra.Command {
-	return &cobra.Command{Use: "diff [FILE]", Short: "Say in words what a file, or the policy that waits, changes", Args: args(0, 1,
+	return &cobra.Command{Use: "diff [FILE]", Short: "Show in words what a file, or the waiting policy, changes", Args: args(0, 1,
 		"at most one file"), RunE: a.asks(func(ctx context.Context, c *api.Client, args []string) error {
 		p, err := c.Policy(ctx)
 		if err != nil {
@@ -157,7 +157,7 @@ func (d policyDifference) lines() terminal.Styled {
 
 func (a *app) policyApprove() *cobra.Command {
 	var yes, waive bool
-	cmd := &cobra.Command{Use: "approve DIGEST", Short: "Show what a policy changes and sign it with your SSH key", Args: one(),
+	cmd := &cobra.Command{Use: "approve DIGEST", Short: "Show what a policy changes, and sign it with your SSH key", Args: one(),
 		Long: "DIGEST is that of the access policy that waits, or of the one in force that nobody has agreed to, or its first twelve digits " +
 			"or\nmore. " +
 			"The changes are worked out on this machine from the two texts.",
@@ -213,7 +213,7 @@ func (a *app) policyApprove() *cobra.Command {
 			return nil
 		})}
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
-	cmd.Flags().BoolVar(&waive, "waive-cooling", false, "let new keys and accounts count for approvals at once; takes two people who say so")
+	cmd.Flags().BoolVar(&waive, "waive-cooling", false, "let new keys and accounts count for approvals at once; two people must give it")
 	return cmd
 }
 

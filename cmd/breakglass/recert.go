@@ -42,12 +42,12 @@ func campaignArg(args []string) string {
 
 func (a *app) recertStart() *cobra.Command {
 	var yes bool
-	cmd := &cobra.Command{Use: "start", Short: "Look at everything and open a campaign", Args: args(0, 0, "no arguments"),
+	cmd := &cobra.Command{Use: "start", Short: "Scan the clusters and open a campaign", Args: args(0, 0, "no arguments"),
 		RunE: a.asks(func(ctx context.Context, c *api.Client, _ []string) error {
 			if err := a.confirm(ctx, yes, "start", "campaign"); err != nil {
 				return err
 			}
-			a.screen.Status("looking at the clusters …")
+			a.screen.Status("scanning the clusters …")
 			x, err := c.StartCampaign(ctx)
 			if err != nil {
 				return err
@@ -65,10 +65,10 @@ func (a *app) showCampaign(x api.Campaign) error {
 	}
 	a.screen.Note("%s %s   %s", a.screen.Green("✓"), x.ID, standing(x))
 	if x.Unsettled > 0 {
-		a.screen.Note("%s %d items were escalated and still need somebody", a.screen.Yellow("!"), x.Unsettled)
+		a.screen.Note("%s %d items were escalated and still need a decision", a.screen.Yellow("!"), x.Unsettled)
 	}
 	if x.ForMe > 0 {
-		a.screen.Note("%d items wait for you: %s", x.ForMe, a.typed("recert review", nil))
+		a.screen.Note("You have %d items to review: %s", x.ForMe, a.typed("recert review", nil))
 	}
 	return nil
 }
@@ -118,7 +118,7 @@ func (a *app) recertShow() *cobra.Command {
 			}
 			return a.itemTable(x.Items, all)
 		})}
-	cmd.Flags().BoolVar(&all, "all", false, "also what was kept")
+	cmd.Flags().BoolVar(&all, "all", false, "also show what was kept")
 	return cmd
 }
 
@@ -180,22 +180,22 @@ func (a *app) describeItem(i *api.CampaignItem) {
 		a.data("  gives: %s\n", terminal.OneLine(strings.Join(i.Grants, ", "), 300))
 	}
 	if i.Admin {
-		a.data("  %d people must say keep\n", i.Need)
+		a.data("  %d reviewers must keep it\n", i.Need)
 	}
 	for _, w := range i.Earlier {
-		a.data("  %s: %s %s %s (said otherwise later)\n", w.Person, w.Verdict, w.At.Local().Format("2006-01-02 15:04"),
+		a.data("  %s: %s %s %s (changed later)\n", w.Person, w.Verdict, w.At.Local().Format("2006-01-02 15:04"),
 			terminal.OneLine(w.Reason, 200))
 	}
 	for _, w := range i.Words {
 		a.data("  %s: %s %s %s\n", w.Person, w.Verdict, w.At.Local().Format("2006-01-02 15:04"), terminal.OneLine(w.Reason, 200))
 	}
 	if i.TakeAway != "" {
-		a.data("  to take it away:\n")
+		a.data("  to remove it:\n")
 		for line := range strings.Lines(i.TakeAway) {
 			a.data("    %s\n", terminal.Styled(terminal.ExactLines(strings.TrimRight(line, "\n")))) // a command to copy: no space of it is merged
 		}
 	} else if i.Advice != "" {
-		a.data("  to take it away: %s\n", terminal.OneLine(i.Advice, 300))
+		a.data("  to remove it: %s\n", terminal.OneLine(i.Advice, 300))
 	}
 	a.data("  %s\n", i.ID)
 }
@@ -235,10 +235,10 @@ func (a *app) item(x api.CampaignItems, typed string) (int, error) {
 
 func (a *app) recertReview() *cobra.Command {
 	var together bool
-	cmd := &cobra.Command{Use: "review [CAMPAIGN]", Short: "Go through the items that wait for your word",
+	cmd := &cobra.Command{Use: "review [CAMPAIGN]", Short: "Review the items that wait for you",
 		Args: args(0, 1, "at most one campaign"),
-		Long: "Shows the items that wait for your word. On a terminal it asks about each: keep, revoke, skip or quit. What is unchanged since\n" +
-			"somebody last kept it can be confirmed together; what is new or gives more is asked about one by one.",
+		Long: "Shows the items that wait for you. On a terminal it asks about each: keep, revoke, skip or quit. What is unchanged since\n" +
+			"a reviewer last kept it can be confirmed together; what is new or gives more is asked about one by one.",
 		RunE: a.asks(func(ctx context.Context, c *api.Client, args []string) error {
 			x, err := c.CampaignItems(ctx, campaignArg(args), true)
 			if err != nil {
@@ -252,7 +252,7 @@ func (a *app) recertReview() *cobra.Command {
 			}
 			return a.review(ctx, c, x, together)
 		})}
-	cmd.Flags().BoolVar(&together, "confirm-unchanged", false, "keep everything that is unchanged, after showing it")
+	cmd.Flags().BoolVar(&together, "confirm-unchanged", false, "show everything that is unchanged, and keep it together")
 	return cmd
 }
 
@@ -337,7 +337,7 @@ func (a *app) recertDecide() *cobra.Command {
 	var from reasonFrom
 	var items []string
 	var unchanged bool
-	cmd := &cobra.Command{Use: "decide keep|revoke [CAMPAIGN]", Short: "Answer items", Args: args(1, 2, "keep or revoke, and a campaign"),
+	cmd := &cobra.Command{Use: "decide keep|revoke [CAMPAIGN]", Short: "Keep or revoke items", Args: args(1, 2, "keep or revoke, and a campaign"),
 		ValidArgs: []string{"keep", "revoke"}, RunE: a.asks(func(ctx context.Context, c *api.Client, args []string) error {
 			verdict := campaign.Verdict(args[0])
 			if verdict != campaign.VerdictKeep && verdict != campaign.VerdictRevoke {
@@ -390,7 +390,7 @@ func (a *app) recertDecide() *cobra.Command {
 func (a *app) recertAck() *cobra.Command {
 	var items []string
 	var note string
-	cmd := &cobra.Command{Use: "ack [CAMPAIGN]", Short: "Say that what was revoked has been taken away",
+	cmd := &cobra.Command{Use: "ack [CAMPAIGN]", Short: "Confirm that what was revoked has been removed",
 		Args: args(0, 1, "at most one campaign"), RunE: a.asks(func(ctx context.Context, c *api.Client, args []string) error {
 			if len(items) == 0 {
 				return exit.Usage("which items? name each with --item")
@@ -421,7 +421,7 @@ func (a *app) recertAck() *cobra.Command {
 func (a *app) recertReinstate() *cobra.Command {
 	var item string
 	var from reasonFrom
-	cmd := &cobra.Command{Use: "reinstate [CAMPAIGN]", Short: "Give back what was suspended; it takes two people",
+	cmd := &cobra.Command{Use: "reinstate [CAMPAIGN]", Short: "Reinstate what was suspended; two people must agree",
 		Args: args(0, 1, "at most one campaign"), RunE: a.asks(func(ctx context.Context, c *api.Client, args []string) error {
 			if item == "" {
 				return exit.Usage("which item? name it with --item")
@@ -476,9 +476,9 @@ func (a *app) givenBack(i *api.CampaignItem) {
 }
 
 func (a *app) recertProve() *cobra.Command {
-	return &cobra.Command{Use: "prove [CAMPAIGN]", Short: "Look at the clusters again: is what was revoked gone?",
+	return &cobra.Command{Use: "prove [CAMPAIGN]", Short: "Scan the clusters again, to prove that what was revoked is gone",
 		Args: args(0, 1, "at most one campaign"), RunE: a.asks(func(ctx context.Context, c *api.Client, args []string) error {
-			a.screen.Status("looking at the clusters …")
+			a.screen.Status("scanning the clusters …")
 			x, err := c.ProveItems(ctx, campaignArg(args))
 			if err != nil {
 				return err
@@ -669,7 +669,7 @@ func notVerified(v recert.Verification, name string) *exit.Error {
 
 func (a *app) recertDiff() *cobra.Command {
 	var key string
-	cmd := &cobra.Command{Use: "diff BUNDLE BUNDLE", Short: "Say what changed from one campaign's bundle to a later one's, offline",
+	cmd := &cobra.Command{Use: "diff BUNDLE BUNDLE", Short: "Compare the bundles of two campaigns, offline",
 		Args: args(2, 2, "two bundles"), RunE: func(_ *cobra.Command, args []string) error {
 			if err := a.formats("json"); err != nil {
 				return err

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -34,7 +35,7 @@ func (a *app) requestCommand() *cobra.Command {
 		Long: "Opens a request, waits until enough other people have approved it, and claims the certificate for a key made on this machine.\n" +
 			"Ctrl-C leaves the request open; --resume goes on with it.",
 		Example: `  breakglass request -c prod-eu-1 -p cluster-admin --for 30m --incident INC-4312 --reason "etcd quorum lost, API 5xx"
-  eval "$(breakglass request -p cluster-admin --reason 'etcd quorum lost')"      # sets KUBECONFIG when it is through`,
+  eval "$(breakglass request -p cluster-admin --reason 'etcd quorum lost')"      # sets KUBECONFIG once the certificate is issued`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := a.formats("kubeconfig", "pem", "json"); err != nil {
 				return err
@@ -52,12 +53,12 @@ func (a *app) requestCommand() *cobra.Command {
 	f.StringVarP(&w.ask.Cluster, "cluster", "c", "", "cluster `id` (default: the profile's only one)")
 	f.StringVarP(&w.ask.Profile, "profile", "p", "", "profile `id` (default: the only one you may ask for)")
 	f.DurationVar(&w.life, "for", 0, "lifetime of the certificate, from the claim (default: the profile's)")
-	f.StringVar(&w.ask.Reason, "reason", "", "what is broken: the people who must approve read it")
+	f.StringVar(&w.ask.Reason, "reason", "", "what is broken: the approvers read it")
 	f.StringVar(&w.reasonFile, "reason-file", "", "`file` with the reason, - for standard input")
 	f.StringVar(&w.ask.Incident, "incident", "", "incident `name`")
 	f.BoolVar(&w.noWait, "no-wait", false, "print the id and do not wait")
-	f.DurationVar(&w.limit, "wait-timeout", 0, "stop waiting after so long; the request stays open (exit code 5)")
-	f.BoolVar(&w.dry, "dry-run", false, "say whether it would be possible, and open nothing")
+	f.DurationVar(&w.limit, "wait-timeout", 0, "stop waiting after this time; the request stays open (exit code 5)")
+	f.BoolVar(&w.dry, "dry-run", false, "check whether the request would be possible, without opening it")
 	f.BoolVar(&w.claim, "claim", true, "claim the certificate as soon as it is approved")
 	f.StringVar(&w.resume, "resume", "", "go on with the request of this `id`")
 	w.to.flags(cmd)
@@ -194,7 +195,7 @@ func (a *app) dryRun(ctx context.Context, c *api.Client, ask api.Ask) error {
 		return a.printJSON(a.seen(r))
 	}
 	a.view().Summary(a.seen(r), "")
-	a.screen.Note("%s it would be possible; nothing was opened", a.screen.Green("✓"))
+	a.screen.Note("%s the request would be possible; nothing was opened", a.screen.Green("✓"))
 	return nil
 }
 
@@ -323,10 +324,10 @@ func (a *app) await(ctx context.Context, c *api.Client, r api.Request, limit tim
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return r, &exit.Error{Exit: exit.Interrupted, What: "interrupted", Why: r.ID + " is left as it is (" + string(r.State) + ")",
+			return r, &exit.Error{Exit: exit.Interrupted, What: "interrupted", Why: r.ID + " stays as it is (" + string(r.State) + ")",
 				Next: a.goOn(r)}
 		case <-timeout:
-			return r, &exit.Error{Exit: exit.Expired, Code: "wait-timeout", What: "waited long enough", Why: r.ID + " is still " + string(r.State),
+			return r, &exit.Error{Exit: exit.Expired, Code: "wait-timeout", What: fmt.Sprintf("%s is still %s after %s", r.ID, r.State, limit),
 				Next: a.goOn(r)}
 		case s := <-steps:
 			switch {

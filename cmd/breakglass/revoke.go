@@ -22,7 +22,7 @@ func (a *app) revokeCommand() *cobra.Command {
 	var cluster, confirmed string
 	var wait time.Duration
 	cmd := &cobra.Command{Use: "revoke ID | --all --cluster CLUSTER",
-		Short: "Cut off a certificate before its time, or every one in a cluster", Args: args(0, 1, "one request id, or --all"),
+		Short: "Revoke a certificate, or every grant in a cluster", Args: args(0, 1, "one request id, or --all"),
 		ValidArgsFunction: a.completeIDs(api.FilterActive),
 		Long: "Cuts off a certificate before its time: its requester, its approvers and responders may. The right is taken away in the cluster,\n" +
 			"and every API server is asked until it says no; what each said, and after how long, is recorded as a receipt.\n\n" +
@@ -64,7 +64,7 @@ func (a *app) revokeCommand() *cobra.Command {
 			a.seen(r)
 			switch is := r.Revoked; {
 			case is != nil && (before != nil || is.Reason != strings.TrimSpace(why)): // by another, and perhaps just now
-				lost := "; your words were not recorded"
+				lost := "; your reason was not recorded"
 				if is.Reason == strings.TrimSpace(why) {
 					lost = ""
 				}
@@ -82,9 +82,9 @@ func (a *app) revokeCommand() *cobra.Command {
 				a.screen.Note("%s", terminal.Styled(strings.TrimSuffix(a.view().Receipt(r), "\n")))
 			}
 			if err == nil && left != "" {
-				err = &exit.Error{Exit: exit.Unreachable, Code: "not-cut-off", What: "revoked and recorded, but not every API server says no yet",
+				err = &exit.Error{Exit: exit.Unreachable, Code: "not-cut-off", What: "revoked and recorded, but not every API server refuses it yet",
 					Why:  left,
-					Next: "the daemon goes on asking; watch it with: " + terminal.Command("show", nil, r.ID)}
+					Next: "the daemon keeps asking; watch it with:  " + terminal.Command("show", nil, r.ID)}
 			}
 			return err
 		}}
@@ -92,9 +92,9 @@ func (a *app) revokeCommand() *cobra.Command {
 	f.BoolVar(&yes, "yes", false, "do not ask")
 	f.BoolVar(&all, "all", false, "every grant in the cluster")
 	f.StringVarP(&cluster, "cluster", "c", "", "with --all: cluster `id`")
-	f.StringVar(&confirmed, "confirm", "", "with --all: the cluster's `id` again, where nobody can be asked")
+	f.StringVar(&confirmed, "confirm", "", "with --all: the cluster's `id` again, without a terminal")
 	from.flags(cmd)
-	f.DurationVar(&wait, "wait", 30*time.Second, "wait at most so long until every API server says no")
+	f.DurationVar(&wait, "wait", 30*time.Second, "how long to wait until every API server refuses the certificate")
 	completes(cmd, "cluster", a.completeClusters)
 	return cmd
 }
@@ -134,7 +134,7 @@ func (a *app) revokeAll(ctx context.Context, c *api.Client, cluster, confirmed s
 			a.headline(a.seen(r))
 		}
 	}
-	a.screen.Note("%s every grant on %s is to be ended: %d with a certificate out, and every approved one", a.screen.Yellow("!"), cluster, n)
+	a.screen.Note("%s this ends every grant on %s: %d with a live certificate, and every approved one", a.screen.Yellow("!"), cluster, n)
 	why, err := a.reason(ctx, from, true)
 	if err != nil {
 		return err
@@ -189,10 +189,10 @@ func (a *app) revokeAll(ctx context.Context, c *api.Client, cluster, confirmed s
 	switch {
 	case len(got.Left) > 0:
 		return &exit.Error{Exit: exit.Denied, Code: "left-alone", What: fmt.Sprintf("%d grants were left alone", len(got.Left)),
-			Next: "have a responder or an approver of theirs revoke them"}
+			Next: "ask a responder, or one of their approvers, to revoke them"}
 	case len(open) > 0:
-		return &exit.Error{Exit: exit.Unreachable, Code: "not-cut-off", What: "revoked and recorded, but not every API server says no yet",
-			Why: strings.Join(open, "; "), Next: "the daemon goes on asking; watch it with: breakglass list"}
+		return &exit.Error{Exit: exit.Unreachable, Code: "not-cut-off", What: "revoked and recorded, but not every API server refuses it yet",
+			Why: strings.Join(open, "; "), Next: "the daemon keeps asking; watch it with:  breakglass list"}
 	}
 	return nil
 }

@@ -29,13 +29,13 @@ func (a *app) closeCommand() *cobra.Command {
 }
 
 func (a *app) ackCommand() *cobra.Command {
-	return a.noteCommand("ack", "Say that you have seen what somebody else's session left behind, and why it may stay",
+	return a.noteCommand("ack", "Acknowledge what another person's session left behind, and say why it may stay",
 		api.FilterUnacknowledged, false, func(ctx context.Context, c *api.Client, r api.Request, note string) (api.Request, error) {
 			return c.Acknowledge(ctx, r.ID, r.SweepDigest, note)
 		}, func(r api.Request) {
 			a.screen.Note("%s acknowledged   %s", a.screen.Green("✓"), r.ID)
 			if n := r.Swept.Critical(); n > 0 {
-				a.screen.Note("%s %d critical things are still there, and stay a finding until a look finds them gone: %s", a.screen.Yellow("!"), n,
+				a.screen.Note("%s %d critical things are still there, and stay a finding until a search finds them gone: %s", a.screen.Yellow("!"), n,
 					a.typed("findings", nil))
 			}
 		})
@@ -127,7 +127,7 @@ func (a *app) endNow(ctx context.Context, c *api.Client, r api.Request) (api.Req
 	}
 	a.screen.Note("%s", terminal.Styled(strings.TrimSuffix(a.view().Receipt(r), "\n")))
 	if left != "" {
-		a.screen.Note("%s not every API server says no yet; the daemon goes on asking: %s", a.screen.Yellow("!"), left)
+		a.screen.Note("%s not every API server refuses it yet; the daemon keeps asking: %s", a.screen.Yellow("!"), left)
 	}
 	return a.get(ctx, c, r.ID)
 }
@@ -138,7 +138,7 @@ func (a *app) lookAgain(ctx context.Context, c *api.Client, r api.Request) (api.
 	if r.Acknowledged != nil || r.Swept == nil || len(r.Swept.Items) == 0 {
 		return r, nil
 	}
-	a.screen.Status("… looking again at what %s left behind", r.ID)
+	a.screen.Status("… searching again for what %s left behind", r.ID)
 	_, err := c.Sweep(ctx, r.ID)
 	a.screen.Clear()
 	if ctx.Err() != nil {
@@ -152,7 +152,7 @@ func (a *app) lookAgain(ctx context.Context, c *api.Client, r api.Request) (api.
 		case exit.Denied, exit.SignIn:
 			return r, nil // who may not have it looked at may not acknowledge it, and is told that
 		}
-		a.screen.Note("%s it could not be looked at again (%s): what follows is what the last look found", a.screen.Yellow("!"),
+		a.screen.Note("%s the search could not be repeated (%s): what follows is from the last one", a.screen.Yellow("!"),
 			terminal.OneLine(f.Error(), 200))
 	}
 	return a.get(ctx, c, r.ID)
@@ -170,7 +170,7 @@ func (a *app) note(ctx context.Context, flag, file string, need bool) (string, e
 }
 
 func (a *app) sweepCommand() *cobra.Command {
-	return &cobra.Command{Use: "sweep ID", Short: "Have an ended session looked through again, after cleaning up", Args: one(),
+	return &cobra.Command{Use: "sweep ID", Short: "Search again for what an ended session left behind, after a clean-up", Args: one(),
 		ValidArgsFunction: a.completeIDs(api.FilterUnacknowledged),
 		RunE: a.asks(func(ctx context.Context, c *api.Client, ids []string) error {
 			r, err := c.Sweep(ctx, ids[0])
@@ -187,7 +187,7 @@ func (a *app) sweepCommand() *cobra.Command {
 
 func (a *app) auditCommand() *cobra.Command {
 	var cluster string
-	imp := &cobra.Command{Use: "import FILE…", Short: "Hand in API servers' audit logs, where no webhook can be set",
+	imp := &cobra.Command{Use: "import FILE…", Short: "Import the audit logs of API servers that have no audit webhook",
 		Args: args(1, 1000, "at least one file, - for standard input"),
 		Long: "Hands in files that kube-apiserver wrote with --audit-log-path, or EventLists, plain or gzip. Only what is about certificates " +
 			"of ours is\nkept, and nothing twice. What ended sessions did is reported anew: breakglass sweep ID, breakglass show ID --session.",
@@ -208,7 +208,7 @@ func (a *app) auditCommand() *cobra.Command {
 		}}
 	imp.Flags().StringVarP(&cluster, "cluster", "c", "", "cluster `id` whose API servers wrote it")
 	completes(imp, "cluster", a.completeClusters)
-	return group(&cobra.Command{Use: "audit", Short: "API servers' audit logs"}, imp)
+	return group(&cobra.Command{Use: "audit", Short: "Import the audit logs of API servers"}, imp)
 }
 
 func (a *app) importFile(ctx context.Context, c *api.Client, cluster, name string) error {

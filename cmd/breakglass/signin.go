@@ -12,7 +12,7 @@ import (
 )
 
 func (a *app) whoamiCommand() *cobra.Command {
-	return &cobra.Command{Use: "whoami", Short: "Say who the daemon takes you for", Args: args(0, 0, "no arguments"),
+	return &cobra.Command{Use: "whoami", Short: "Show who you are signed in as", Args: args(0, 0, "no arguments"),
 		RunE: a.asks(func(ctx context.Context, c *api.Client, _ []string) error {
 			me, err := c.Whoami(ctx)
 			if err != nil {
@@ -29,7 +29,7 @@ func (a *app) whoamiCommand() *cobra.Command {
 
 func (a *app) logoutCommand() *cobra.Command {
 	var keys bool
-	cmd := &cobra.Command{Use: "logout", Short: "Sign out, and say which keys are on this machine", Args: args(0, 0, "no arguments"),
+	cmd := &cobra.Command{Use: "logout", Short: "Sign out, and list the keys on this machine", Args: args(0, 0, "no arguments"),
 		RunE: a.asks(func(ctx context.Context, c *api.Client, _ []string) error {
 			if c.SignedIn.Token != "" {
 				a.tidy(ctx)
@@ -66,6 +66,6 @@ func (a *app) logoutCommand() *cobra.Command {
 			}
 			return nil
 		})}
-	cmd.Flags().BoolVar(&keys, "keys", false, "remove every key of this server from this machine, and what was written with it")
+	cmd.Flags().BoolVar(&keys, "keys", false, "remove every key of this server from this machine, and the files written with it")
 	return cmd
 }

@@ -325,7 +325,7 @@ func (c *Client) SignIn(ctx context.Context) error {
 		}
 	}
 	if c.Ledger != "" && ch.Ledger != c.Ledger {
-		return newError(ClassSignIn, CodeOtherLedger, "ask whoever runs the daemon before going on",
+		return newError(ClassSignIn, CodeOtherLedger, "ask an operator of the daemon before you go on",
 			"%s now has the ledger %q, but it is known to have %q", c.Server, ch.Ledger, c.Ledger)
 	}
 	// A key that nobody knows is proven all the same: then the try is on record, and the refusal says what to do.
@@ -424,7 +424,7 @@ func sign(signer ssh.Signer, namespace string, message []byte) (string, error) {
 	}
 	if sig.Signature.Format == ssh.KeyAlgoRSA { // an agent that takes no notice of what is asked for, as old ones do
 		return "", newError(ClassSignIn, "sha1", "use an agent that signs RSA with SHA-2, as OpenSSH's does since 7.2, or a key of type ed25519",
-			"the ssh-agent signs with the RSA key %s by SHA-1 only, which proves nothing any more", ssh.FingerprintSHA256(signer.PublicKey()))
+			"the ssh-agent signs with the RSA key %s by SHA-1 only, which no longer proves anything", ssh.FingerprintSHA256(signer.PublicKey()))
 	}
 	return string(sshsig.Armor(sig)), nil
 }
@@ -455,7 +455,7 @@ func (c *Client) signed(ctx context.Context, namespace string, text func(person 
 	i := slices.IndexFunc(keys, func(k ssh.Signer) bool { return ssh.FingerprintSHA256(k.PublicKey()) == c.SignedIn.Key })
 	if i < 0 {
 		return "", newError(ClassSignIn, CodeNoKey, "add it to your ssh-agent again, or run: breakglass logout",
-			"the key you signed in with (%s) is not here any more", c.SignedIn.Key)
+			"the key you signed in with (%s) is no longer on this machine", c.SignedIn.Key)
 	}
 	return sign(keys[i], namespace, text(c.SignedIn.Person))
 }

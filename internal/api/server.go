@@ -36,11 +36,11 @@ import (
 const maxBody = 64 << 10
 
 const (
-	defaultMaxPolls    = 1024
+	defaultMaxPolls   = 1024
 	maxPollsPerSignIn = 16
-	answerTime         = 90 * time.Second // the longest a handler takes: a claim waits for signer and cluster
-	maxListDays        = 90
-	defaultListDays    = 30
+	answerTime        = 90 * time.Second // the longest a handler takes: a claim waits for signer and cluster
+	maxListDays       = 90
+	defaultListDays   = 30
 )
 
 // Config is what NewServer needs. Service, Campaigns, Ledger, LedgerKey and URLs are required.
@@ -77,7 +77,7 @@ type Config struct {
 type server struct {
 	cfg       Config
 	origin    string // of the ledger
-	signIns  *signIns
+	signIns   *signIns
 	addresses *addressLimits
 	polls     chan struct{} // a token for each long poll
 	imports   chan struct{} // a token for each import of audit events
@@ -94,7 +94,7 @@ func NewServer(cfg Config) (http.Handler, error) {
 		return nil, fmt.Errorf("api: ledger key: %w", err)
 	}
 	if len(cfg.URLs) == 0 {
-		return nil, errors.New("api: no address is configured under which people reach the server; without one nobody can sign in")
+		return nil, errors.New("api: no address is configured under which people reach the server; without one no person can sign in")
 	}
 	cfg.URLs = slices.Clone(cfg.URLs)
 	for i, u := range cfg.URLs {
@@ -195,10 +195,10 @@ type plain string
 // call is one HTTP request on its way through a handler.
 type call struct {
 	*http.Request
-	w       http.ResponseWriter
+	w      http.ResponseWriter
 	signIn *signIn // of the signed-in person; nil on public routes
-	token   string
-	actor   record.Actor
+	token  string
+	actor  record.Actor
 }
 
 // decode reads the JSON body strictly: one document, known fields, the right media type.

@@ -23,9 +23,9 @@ import (
 // far above what an organisation's worst night needs.
 const (
 	challengeLife = 2 * time.Minute  // a person must find and touch a hardware key
-	signInIdle   = 15 * time.Minute // without use
-	signInLife   = time.Hour        // at the latest
-	maxSignIns   = 1024
+	signInIdle    = 15 * time.Minute // without use
+	signInLife    = time.Hour        // at the latest
+	maxSignIns    = 1024
 	maxPerKey     = 16 // sessions of one key: as many terminals
 	maxUsed       = 64 // challenges used by one key within challengeLife: four times its sessions
 	maxOffered    = 32 // keys in an agent; ssh servers stop far earlier
@@ -40,7 +40,7 @@ type signIns struct {
 
 	mu   sync.Mutex                      // guards the fields below; held for map operations only
 	used map[string]map[string]time.Time // by fingerprint, so that no person can use up another's
-	live map[[sha256.Size]byte]*signIn  // by hash of the token: a read of this memory gives no token
+	live map[[sha256.Size]byte]*signIn   // by hash of the token: a read of this memory gives no token
 }
 
 // session is one signed-in key. Its fields but used and polls never change.
@@ -194,8 +194,8 @@ func (s *signIns) poll(x *signIn) (done func(), ok bool) {
 // The rates of requests. People type a few commands a minute; a CLI that waits asks once in 50 s. Strangers share an address
 // behind a proxy or a company's gateway.
 const (
-	signInRate   = 10
-	signInBurst  = 60
+	signInRate    = 10
+	signInBurst   = 60
 	strangerRate  = 5
 	strangerBurst = 60
 	maxAddresses  = 8192 // in each of two generations

@@ -81,7 +81,7 @@ func proof(key ssh.Signer, challenge string) Proof {
 		Signature: bgtest.SignSSH(key, SignInNamespace, SignInText(home, bgtest.Origin, challenge))}
 }
 
-func signIn(t testing.TB, h http.Handler, person string) SignIn {
+func signInWith(t testing.TB, h http.Handler, person string) SignIn {
 	t.Helper()
 	var ses SignIn
 	if e := post(t, h, "", "/v1/session", proof(bgtest.SSHKey(person), challengeFrom(t, h)), &ses); e != nil {
@@ -239,7 +239,7 @@ func TestSessionEndsWithThePolicysWord(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			ses, bystander := signIn(t, h, c.person), signIn(t, h, "alice")
+			ses, bystander := signInWith(t, h, c.person), signInWith(t, h, "alice")
 			var me Person
 			get := func(token string) int { return getJSON(t.Context(), h, "/v1/whoami", token, &me) }
 			if code := get(ses.Token); code != http.StatusOK {
@@ -276,7 +276,7 @@ func getJSON(ctx context.Context, h http.Handler, path, token string, out any) i
 
 func TestWaitingAnswerIsNotGivenToSomebodyRemovedMeanwhile(t *testing.T) {
 	sys, h, _ := newTestServer(t)
-	ses := signIn(t, h, "mallory")
+	ses := signInWith(t, h, "mallory")
 	r := sys.Ask(bgtest.ByKey("alice"), "admin")
 	text := bgtest.Policy()
 	i := strings.Index(text, "  - {id: mallory")
@@ -297,7 +297,7 @@ func TestWaitingAnswerIsNotGivenToSomebodyRemovedMeanwhile(t *testing.T) {
 
 func TestLogoutEndsOneSession(t *testing.T) {
 	_, h, _ := newTestServer(t)
-	one, other := signIn(t, h, "alice"), signIn(t, h, "alice")
+	one, other := signInWith(t, h, "alice"), signInWith(t, h, "alice")
 	if e := post(t, h, one.Token, "/v1/logout", Reason{}, &Empty{}); e != nil {
 		t.Fatal(e)
 	}
@@ -455,7 +455,7 @@ func TestLedgerThatCannotBeWrittenIsSaidSo(t *testing.T) {
 
 func FuzzBodies(f *testing.F) {
 	_, h, log := newTestServer(f)
-	token := signIn(f, h, "alice").Token
+	token := signInWith(f, h, "alice").Token
 	good, _ := json.Marshal(proof(bgtest.SSHKey("alice"), challengeFrom(f, h)))
 	_, csr := bgtest.NewCSR()
 	claim, _ := json.Marshal(CSR{CSR: string(csr)})

@@ -456,7 +456,7 @@ func TestRevokeWhileTheAPIServerIsDownIsCarriedOutWhenItIsBack(t *testing.T) {
 		}
 	})
 	_, stderr, code := d.try("bob", "revoke", g.id, "--reason", "laptop stolen", "--yes", "--wait", "2s")
-	if code != 6 || !strings.Contains(stderr, "revoked and recorded, but not every API server says no yet") ||
+	if code != 6 || !strings.Contains(stderr, "revoked and recorded, but not every API server refuses it yet") ||
 		!strings.Contains(stderr, "the daemon goes on asking") {
 		t.Errorf("revoking without an API server: exit code %d\n%s", code, stderr)
 	}

@@ -39,15 +39,15 @@ func Codes() []Code {
 	return []Code{
 		{OK, "ok", "it worked"},
 		{Other, "other", "something else went wrong; standard error says what"},
-		{BadUsage, "usage", "the command line or the configuration makes no sense"},
-		{Denied, "denied", "a person or a rule about persons said no: denied, revoked, not yours, not an approver"},
+		{BadUsage, "usage", "the command line or the configuration is not valid"},
+		{Denied, "denied", "not allowed: denied, revoked, not yours, or you are no approver"},
 		{SignIn, "sign-in", "no SSH key proves who you are"},
 		{Expired, "expired", "too late: the request lapsed, the certificate expired, or --wait-timeout passed"},
 		{Unreachable, "unreachable", "the daemon, Vault or the cluster cannot be reached or is not ready"},
 		{Policy, "policy", "the access policy does not allow it, or too many requests"},
 		{Unverified, "verification", "a proof, a key or the ledger is not what it must be; nothing was written"},
-		{Newer, "newer", "an export was made by a newer release: no sign of forgery"},
-		{Unagreed, "unagreed", "an export is what was signed, but some approvals rest on an access policy that no two people agreed to"},
+		{Newer, "newer", "the export was made by a newer release; that is no sign of forgery"},
+		{Unagreed, "unagreed", "the export is as it was signed, but some approvals rest on an access policy that two people did not agree to"},
 		{Interrupted, "interrupted", "interrupted with Ctrl-C; what was opened stays open"},
 	}
 }
@@ -59,6 +59,7 @@ type Error struct {
 	What string // after "error: "
 	Why  string
 	Next string
+	Help bool // the command's own --help says more; for an error without Next
 }
 
 func (f *Error) Error() string {
@@ -69,7 +70,7 @@ func (f *Error) Error() string {
 }
 
 func Usage(format string, args ...any) *Error {
-	return &Error{Exit: BadUsage, What: fmt.Sprintf(format, args...), Next: "--help shows what is possible"}
+	return &Error{Exit: BadUsage, What: fmt.Sprintf(format, args...), Help: true}
 }
 
 // Explain turns any error into a failure: the one place that maps the server's classes to exit codes.
@@ -88,13 +89,13 @@ func Explain(err error) (f *Error, requestID string) {
 	}
 	switch e.Class {
 	case string(record.ClassInvalid):
-		f.Exit, f.What = BadUsage, "that makes no sense to the daemon"
+		f.Exit, f.What = BadUsage, "this is not valid"
 	case string(record.ClassUnknown):
 		f.Exit, f.What = Other, "not found"
 	case string(record.ClassDenied):
 		f.Exit, f.What = Denied, "not allowed"
 		if e.Code == "unknown-person" {
-			f.Exit, f.What = SignIn, "the daemon does not know you"
+			f.Exit, f.What = SignIn, "this key is not enrolled"
 		}
 	case string(record.ClassPolicy):
 		f.Exit, f.What = Policy, "refused by policy "+strings.ReplaceAll(e.Code, ",", ", ")
@@ -133,10 +134,10 @@ func Outcome(r api.Request) error {
 	case breakglass.StateLapsed:
 		why := "too few people approved it in time"
 		if !r.ClaimUntil.IsZero() {
-			why = "it was approved, and not claimed until " + r.ClaimUntil.Local().Format(time.TimeOnly)
+			why = "it was approved, but not claimed by " + r.ClaimUntil.Local().Format(time.TimeOnly)
 		}
 		return &Error{Exit: Expired, Code: "lapsed", What: r.ID + " has lapsed", Why: why,
-			Next: "a new request is cheap: breakglass request"}
+			Next: "ask again: breakglass request"}
 	case breakglass.StateExpired:
 		return &Error{Exit: Expired, Code: "expired", What: "the certificate of " + r.ID + " has expired"}
 	case breakglass.StateFailed:
@@ -144,22 +145,22 @@ func Outcome(r api.Request) error {
 		if r.Failed != nil {
 			why = r.Failed.Detail
 		}
-		return &Error{Exit: Unreachable, Code: "failed", What: "no certificate came of " + r.ID, Why: why,
+		return &Error{Exit: Unreachable, Code: "failed", What: r.ID + " gave no certificate", Why: why,
 			Next: "open a new request; the daemon's log has the cause"}
 	}
 	return &Error{Exit: Other, What: fmt.Sprintf("%s is in the unknown state %q", r.ID, r.State),
-		Next: "is the server newer than this program?"}
+		Next: "the server may be newer than this program: install the release that it runs"}
 }
 
 // ending is who ended a request and why. A server may leave it out.
 func ending(e *api.Ending) (who, why string) {
 	if e == nil {
-		return "somebody", ""
+		return "an unknown person", ""
 	}
 	return e.Person, e.Reason
 }
 
-const lied = "VERIFICATION FAILED: the server is lying, or somebody in between"
+const lied = "VERIFICATION FAILED: the server, or something in between, is lying"
 
 // Lie is a failed check of what the server says.
 func Lie(code, why string, args ...any) *Error {

@@ -44,7 +44,7 @@ func TestEveryEndHasItsExitCode(t *testing.T) {
 
 func TestWhatWasApprovedAndNotClaimedIsSaidSo(t *testing.T) {
 	f, _ := Explain(Outcome(api.Request{ID: "bg-0000-000", State: breakglass.StateLapsed, ClaimUntil: time.Now()}))
-	if !strings.HasPrefix(f.Why, "it was approved, and not claimed until ") {
+	if !strings.HasPrefix(f.Why, "it was approved, but not claimed by ") {
 		t.Errorf("an approved request that was not claimed: %q", f.Why)
 	}
 }

@@ -345,7 +345,7 @@ func tombstone(k *Key, now time.Time, how string) string {
 	if err != nil {
 		program = "breakglass"
 	}
-	return fmt.Sprintf("%s%s over since %s; it has no key any more\n", Marker, k.Request, now.UTC().Format(time.RFC3339)) +
+	return fmt.Sprintf("%s%s over since %s; its key was removed\n", Marker, k.Request, now.UTC().Format(time.RFC3339)) +
 		kubeconfig.Ended(program, k.Request, k.Cluster, k.Profile, how)
 }
 

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -237,8 +236,3 @@ func Counted(n int, what string) string {
 func Typed(name, words string, flags []string, names ...string) Styled {
 	return Styled(text.Command(name+" "+words, flags, names...))
 }
-
-// AsTyped puts this program's commands in a text into the words that people type.
-func AsTyped(name, s string) string { return ourName.ReplaceAllString(s, name+" ") }
-
-var ourName = regexp.MustCompile(`(?:kubectl )?\bbreakglass `)

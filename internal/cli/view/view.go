@@ -80,7 +80,7 @@ func (v View) Describe(r api.Request) string {
 		row("", "%s to %s", v.Clock(x.NotBefore), v.When(x.NotAfter))
 		row("", "fingerprint %s", x.Fingerprint)
 		if r.Ask.Rights.Binding() {
-			row("bound", "%v", x.Bound)
+			row("access", "%s", map[bool]string{true: "active in the cluster", false: "not active in the cluster"}[x.Bound])
 		}
 	}
 	if len(r.Ask.Guards) > 0 {
@@ -91,7 +91,7 @@ func (v View) Describe(r api.Request) string {
 	}
 	b.WriteString(v.Afterwards(r))
 	if r.Refusals > 0 {
-		row("refused", "%d commands on it were not allowed", r.Refusals)
+		row("refused", "%s not allowed; see the ledger's entries", terminal.Counted(r.Refusals, "attempt"))
 	}
 	row("digest", "%s   ledger #%d", r.Digest, r.LedgerIndex)
 	return b.String()
@@ -162,7 +162,7 @@ func (v View) Afterwards(r api.Request) string {
 	}
 	if s := r.Swept; s != nil {
 		if len(s.Items) == 0 {
-			row("left behind", "nothing was found (looked at: %s)", cmp.Or(strings.Join(s.Sources, " and "), "nothing"))
+			row("left behind", "nothing was found (searched: %s)", cmp.Or(strings.Join(s.Sources, " and "), "nothing"))
 		}
 		label := "left behind"
 		for _, x := range s.Items {
@@ -176,13 +176,13 @@ func (v View) Afterwards(r api.Request) string {
 			row("", "and %d more; all of it: %s", s.More, v.typed("show", []string{"--session"}, r.ID))
 		}
 		for _, g := range s.Gaps {
-			row("", "not looked at: %s", g)
+			row("", "not searched: %s", g)
 		}
 		switch {
 		case r.Acknowledged != nil:
 			row("seen by", "%s %s  %s", Person(r, r.Acknowledged.Person), v.When(r.Acknowledged.At), r.Acknowledged.Reason)
 		case len(s.Items) > 0 && !r.AcknowledgeBy.IsZero():
-			row("seen by", "nobody yet; due %s: %s", v.When(r.AcknowledgeBy), v.typed("ack", nil, r.ID))
+			row("seen by", "no responder yet; due %s: %s", v.When(r.AcknowledgeBy), v.typed("ack", nil, r.ID))
 		case len(s.Items) > 0:
 			row("seen by", "no responder yet: %s", v.typed("ack", nil, r.ID))
 		}
@@ -215,10 +215,10 @@ func (v View) Receipt(r api.Request) string {
 	for _, x := range r.Receipt.Answers {
 		switch late := slices.Contains(r.Receipt.Late, x.Server); {
 		case x.No && late:
-			row(label, "%s refuses it (%s); it could be asked only %s after the revocation", x.Server, by(x.By),
+			row(label, "%s refused it (%s); it could be asked only %s after the revocation", x.Server, by(x.By),
 				time.Duration(x.AfterMillis)*time.Millisecond)
 		case x.No:
-			row(label, "%s refuses it since %s after the revocation (%s)", x.Server, time.Duration(x.AfterMillis)*time.Millisecond, by(x.By))
+			row(label, "%s refused it %s after the revocation (%s)", x.Server, time.Duration(x.AfterMillis)*time.Millisecond, by(x.By))
 		case late:
 			row(label, "%s  CANNOT TELL: %s (asked %d times)", x.Server, x.Problem, x.Tries)
 		default:
@@ -267,7 +267,7 @@ func cannotTell(r *breakglass.Receipt, server string) string {
 func by(what string) string {
 	switch what {
 	case breakglass.RefusedByRBAC:
-		return "nothing allows it any more"
+		return "no binding allows it"
 	case breakglass.RefusedByWebhook:
 		return "deny webhook"
 	}
@@ -340,7 +340,7 @@ func (v View) Waiting(r api.Request) terminal.Styled {
 	case breakglass.StateApproved:
 		what = "approved, waiting for the claim"
 	case breakglass.StateActive:
-		what = "certificate is out"
+		what = "certificate issued"
 	default: // the state's name says it
 	}
 	if !r.Deadline.IsZero() {
@@ -379,13 +379,13 @@ func (v View) Changes(was, is api.Request) {
 	case breakglass.StatePending:
 		s.Note("%s pending again: needs %s", s.Yellow("!"), strings.Join(is.Missing, " and "))
 	case breakglass.StateApproved:
-		s.Note("%s quorum reached, to be claimed until %s", s.Green("✓"), v.When(is.ClaimUntil))
+		s.Note("%s quorum reached; claim it by %s", s.Green("✓"), v.When(is.ClaimUntil))
 	case breakglass.StateIssuing:
 		s.Note("… being issued")
 	case breakglass.StateActive:
 		s.Note("%s issued, until %s", s.Green("✓"), v.When(is.Deadline))
 	case breakglass.StateExpired:
-		s.Note("• expired: its time is over")
+		s.Note("• expired")
 		if is.Touched {
 			s.Note("  write what was done: %s", v.typed("close", nil, is.ID))
 		}
