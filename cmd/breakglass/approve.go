@@ -19,9 +19,8 @@ func (a *app) approveCommand() *cobra.Command {
 		Short:             "Show a request and approve it with your SSH key (without ID: the only one that waits for you)",
 		Args:              args(0, 1, "at most one request id"),
 		ValidArgsFunction: a.completeIDs(api.FilterForMe),
-		Long: "Shows everything that is asked for and who has approved, read from entries that are proven to be in the ledger, and signs " +
-			"the\ndigest of the first with the key that you are signed in with. The signature is kept in the ledger and can be checked by " +
-			"anybody, for ever.",
+		Long: "Shows the request and its approvals, read from entries that are proven to be in the ledger. Then it signs the digest of the\n" +
+			"first entry with the key that you are signed in with. The ledger keeps the signature, so that every auditor can check it.",
 		RunE: a.asks(func(ctx context.Context, c *api.Client, args []string) (err error) {
 			if len(args) == 0 {
 				if args, err = a.waitsForMe(ctx, c); err != nil {
@@ -82,7 +81,7 @@ func (a *app) withdrawCommand() *cobra.Command {
 	return a.endingCommand("withdraw", "Withdraw your own request, or your approval of another person's", "withdrawn", api.FilterMine, false)
 }
 
-// endable says why a request cannot be ended by a word any more.
+// endable says why a request can no longer be denied or withdrawn.
 func endable(verb string, r api.Request) error {
 	switch {
 	case r.State == breakglass.StatePending || r.State == breakglass.StateApproved:

@@ -21,7 +21,7 @@ func (a *app) choose(ctx context.Context, what, flag string, ids, lines []string
 	f.Help = false
 	if len(ids) == 0 {
 		f = exit.Usage("which %s? give --%s", what, flag)
-		f.Next = "you may ask for none; see:  " + terminal.Command("profiles", nil)
+		f.Next = "you may ask for none; see: " + terminal.Command("profiles", nil)
 	}
 	if len(ids) == 0 || !a.screen.Interactive() {
 		return "", f

@@ -33,8 +33,8 @@ func (a *app) caCommand() *cobra.Command {
 		return cmd
 	}
 	status := run("status", "Show what the last check of a cluster's CAs found",
-		"Draws each generation of the break-glass CA and each API server by itself: which of them trusts which. The exit code is 8 when\n"+
-			"somebody has to act, or when something could not be seen.",
+		"Shows each generation of the break-glass CA and each API server, and which of them trusts which. The exit code is 8 when an\n"+
+			"operator must act, or when something could not be seen.",
 		func(ctx context.Context, c *api.Client) error {
 			r, err := c.CAStatus(ctx, cluster)
 			if err != nil {
@@ -42,8 +42,9 @@ func (a *app) caCommand() *cobra.Command {
 			}
 			return a.caReport(r, all)
 		})
-	check := run("check", "Check a cluster's CAs now", "Looks at every CA from outside, on every API server's own address, and has one "+
-		"certificate without any right signed for each\nissuer to prove the whole path. What it finds is recorded.",
+	check := run("check", "Check a cluster's CAs now", "Checks every CA from outside, on each API server's own address. To prove the whole "+
+		"path, each issuer signs one certificate\n"+
+		"without any right. The result is recorded.",
 		func(ctx context.Context, c *api.Client) error {
 			r, err := c.CACheck(ctx, cluster)
 			if err != nil {
@@ -52,7 +53,8 @@ func (a *app) caCommand() *cobra.Command {
 			return a.caReport(r, all)
 		})
 	plan := run("plan", "Print the exact commands for the next phase of a rotation",
-		"Checks, and prints the commands that lead to the next phase, for people to run; nothing is changed. A phase cannot be skipped.",
+		"Checks the CAs, and prints the commands that lead to the next phase, for an operator to run. It changes nothing. No phase can be\n"+
+			"skipped.",
 		func(ctx context.Context, c *api.Client) error {
 			p, err := c.CAPlan(ctx, cluster, target)
 			if err != nil {
@@ -131,7 +133,7 @@ func (a *app) caReport(r api.CAReport, all bool) error {
 			n++
 		}
 	}
-	what := fmt.Sprintf("%d things about the CAs of %s want somebody", n, r.Cluster)
+	what := fmt.Sprintf("%d findings about the CAs of %s need an operator", n, r.Cluster)
 	if !r.Complete {
 		what += ", and not everything could be seen"
 	}

@@ -29,17 +29,18 @@ type target struct {
 }
 
 func (t *target) flags(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&t.out, "out", "", "`file` for the kubeconfig (- for standard output), or beginning of the names of PEM files")
+	cmd.Flags().StringVar(&t.out, "out", "",
+		"`file` for the kubeconfig (- for standard output); with -o pem the beginning of the files' names")
 	cmd.Flags().BoolVar(&t.force, "force", false, "replace files that this program did not write")
 }
 
 func (a *app) claimCommand() *cobra.Command {
 	var t target
-	cmd := &cobra.Command{Use: "claim ID", Short: "Turn an approved request into its certificate, once", Args: one(),
+	cmd := &cobra.Command{Use: "claim ID", Short: "Claim the certificate of an approved request", Args: one(),
 		ValidArgsFunction: a.completeIDs(api.FilterMine),
-		Long: "Claims the certificate of an approved request for a key on this machine, checks the ledger's proof of it, and " +
-			"writes a\nkubeconfig. Then it asks the cluster whether it accepts the certificate. With the same key it can be repeated while the " +
-			"certificate is valid; it is then the same certificate.",
+		Long: "Claims the certificate of an approved request for a key on this machine, checks the ledger's proof of it, and writes a\n" +
+			"kubeconfig. Then it asks the cluster whether it accepts the certificate. With the same key you can claim again while the\n" +
+			"certificate is valid, and get the same one.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := a.formats("kubeconfig", "pem", "json"); err != nil {
 				return err

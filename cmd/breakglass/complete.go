@@ -14,7 +14,7 @@ import (
 // completionTime is how long a shell may hang for a suggestion.
 const completionTime = 300 * time.Millisecond
 
-// quiet calls the server for a completion: only with a session that is there already, because nobody expects to touch a key
+// quiet calls the server for a completion: only with a sign-in that is there already, because no person expects to touch a key
 // or to type a passphrase on a Tab; and silently.
 func quiet[T any](a *app, cmd *cobra.Command, call func(context.Context, *api.Client) (T, error)) (T, bool) {
 	var none T

@@ -16,11 +16,10 @@ import (
 
 func (a *app) findingsCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "findings", Short: "List open findings", Args: args(0, 0, "no arguments"),
-		Long: "Lists what the daemon's checks have found and is not over, with what to do about it. The exit code is 8 while one of them is " +
-			"critical, and while a session's critical leavings are not acknowledged, its closing note is overdue, or its revocation is not " +
-			"proved. Most end by themselves when what they say is put right. What was once done, by a certificate or under a name that nobody " +
-			"knows, ends " +
-			"when a responder settles it.",
+		Long: "Lists the open findings of the daemon's checks, and what to do about each. The exit code is 8 while a finding is critical, and\n" +
+			"while critical things that a session left behind are not acknowledged, a closing note is overdue, or a revocation is not\n" +
+			"proved. Most findings end by themselves when their cause is gone. A finding about an unknown certificate or name ends when a\n" +
+			"responder settles it.",
 		RunE: a.asks(func(ctx context.Context, c *api.Client, _ []string) error {
 			all, err := c.Findings(ctx)
 			if err != nil {
@@ -72,9 +71,8 @@ func (a *app) settleCommand() *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{Use: "settle KEY", Short: "Settle a finding about an unknown certificate or name",
 		Args: args(1, 1, "the key of a finding"),
-		Long: "Says, as a responder, what came of looking into an unknown certificate or name, and ends the finding. It comes back when the " +
-			"certificate or name is used again. " +
-			"A KEY that ends with a slash means every finding whose key begins so.",
+		Long: "A responder says what the investigation of an unknown certificate or name found, and the finding ends. It comes back when the\n" +
+			"certificate or name is used again. A KEY that ends with a slash means every finding whose key begins with it.",
 		Example: "  breakglass findings settle unknown-name/prod-eu-1/breakglass:x --note \"load test of the platform team\"\n  breakglass " +
 			"findings settle unknown-name/prod-eu-1/ --note-file incident-42.txt",
 		RunE: func(cmd *cobra.Command, keys []string) error {

@@ -38,7 +38,7 @@ type anchored struct {
 
 func (n *anchored) flags(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&n.key, "key", "", "the ledger's public key, or a `file` with it")
-	cmd.Flags().StringArrayVar(&n.since, "since", nil, "`file` with a checkpoint kept earlier, of which the export must be a continuation: "+
+	cmd.Flags().StringArrayVar(&n.since, "since", nil, "`file` with an earlier checkpoint, which the export must continue: "+
 		"that of an\nearlier export, or what this program keeps of a server in its state directory; may be repeated")
 }
 
@@ -48,9 +48,9 @@ func (a *app) verifyCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "verify EXPORT",
 		Short: "Verify an exported ledger, or one certificate's proof, with nothing but the public key",
 		Args:  args(1, 1, "one exported directory or .json file"),
-		Long: "Verifies an export of the ledger: every hash, the signed checkpoint, and that everything in it could have happened, above\nall " +
-			"that every certificate had its approvals. Given the JSON that show --proof or claim -o json printed, it verifies the proof of that\n" +
-			"certificate, and that nothing else in the file was changed. No server is asked.",
+		Long: "Verifies an export of the ledger: every hash, the signed checkpoint, and that its entries follow the rules, above all that\n" +
+			"every certificate had its approvals. Given the JSON that show --proof or claim -o json printed, it verifies the proof of that\n" +
+			"certificate, and that nothing else in the file was changed. It asks no server.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := a.formats("json"); err != nil {
 				return err
@@ -188,8 +188,8 @@ func (a *app) readingList() *cobra.Command {
 	cmd := &cobra.Command{Use: "list EXPORT", Short: "List who had access, from a verified export: -o text, csv or json",
 		Args: args(1, 1, "one exported directory"),
 		Long: "Verifies an export of the ledger and lists every grant in it: who, on which cluster, with which profile, why, who approved,\n" +
-			"from when to when, how it ended, and what was left behind; then every review of access with its outcome. Times are UTC. No server\n" +
-			"is asked. Of an export that is damaged it shows nothing.",
+			"from when to when, how it ended, and what it left behind; then every review of access with its outcome. Times are UTC. It asks\n" +
+			"no server, and shows nothing of a damaged export.",
 		Example: "  breakglass ledger list export-2026Q4 --key ledger.pub --from 2026-10-01 --to 2026-12-31 -o csv >access.csv",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := a.formats("text", "csv", "json"); err != nil {
@@ -231,8 +231,8 @@ func (a *app) readingList() *cobra.Command {
 		}}
 	of.flags(cmd)
 	f := cmd.Flags()
-	f.StringVar(&from, "from", "", "only what was in force on this `day` or later, 2006-01-02 in UTC")
-	f.StringVar(&to, "to", "", "only what was in force on this `day` or earlier")
+	f.StringVar(&from, "from", "", "only grants and reviews of this `day` or later, as 2006-01-02 in UTC")
+	f.StringVar(&to, "to", "", "only grants and reviews of this `day` or earlier")
 	f.BoolVar(&all, "all", false, "also show requests that gave no certificate")
 	return cmd
 }
@@ -242,7 +242,7 @@ func (a *app) readingShow() *cobra.Command {
 	cmd := &cobra.Command{Use: "show EXPORT ID",
 		Short: "Show one request or one review of access, from a verified export: -o text, csv or json",
 		Args:  args(2, 2, "one exported directory and one id"),
-		Long:  "Verifies an export of the ledger and shows everything in it about one request or one review of access.\nNo server is asked.",
+		Long:  "Verifies an export of the ledger and shows everything in it about one request or one review of access. It asks no server.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := a.formats("text", "csv", "json"); err != nil {
 				return err

@@ -27,8 +27,7 @@ func (a *app) statusCommand() *cobra.Command {
 	var watch bool
 	cmd := &cobra.Command{Use: "status [ID]", Short: "Show the state of a request (without ID: your latest open one)",
 		Args: args(0, 1, "at most one request id"), ValidArgsFunction: a.completeIDs(api.FilterAll),
-		Long: "Says how a request stands. With --watch it follows the request until nothing more can happen, and ends with the exit\ncode of " +
-			"that.",
+		Long: "Shows the state of a request. With --watch it follows the request until it has ended; the exit code then says how.",
 		RunE: a.asks(func(ctx context.Context, c *api.Client, args []string) (err error) {
 			var r api.Request
 			if len(args) == 1 {
@@ -81,7 +80,7 @@ func (a *app) latest(ctx context.Context, c *api.Client) (api.Request, error) {
 		return mine.Items[0], nil
 	}
 	return api.Request{}, &exit.Error{Exit: exit.Other, Code: "none", What: "you have made no request in the last 30 days",
-		Next: terminal.Command("list", nil) + " shows everybody's"}
+		Next: terminal.Command("list", nil) + " shows the requests of all people"}
 }
 
 func (a *app) listCommand() *cobra.Command {
@@ -160,10 +159,9 @@ func (a *app) showCommand() *cobra.Command {
 	var out string
 	cmd := &cobra.Command{Use: "show ID", Short: "Show everything that is known about a request", Args: one(),
 		ValidArgsFunction: a.completeIDs(api.FilterAll),
-		Long: "Shows everything that is known about a request. With --session it shows the whole report on what was done with the " +
-			"certificate,\nas API servers' audit events tell it: also with -o json, whose digest is in the ledger, and -o html.\n" +
-			"With --proof it prints the certificate with the ledger's proof of it, as JSON without any key: for an auditor, who checks it\nwith " +
-			"ledger verify.",
+		Long: "Shows everything that is known about a request. With --session it shows the report on what was done with the certificate, from\n" +
+			"the API servers' audit events; -o json prints the bytes whose digest is in the ledger, -o html a page for a browser. With --proof\n" +
+			"it prints the certificate and the ledger's proof of it, as JSON without any key. An auditor checks it with ledger verify.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if session && proof {
 				return exit.Usage("--session and --proof exclude each other")
@@ -208,7 +206,7 @@ func (a *app) showCommand() *cobra.Command {
 			return a.view().Entries(a.out, h.Entries)
 		}}
 	f := cmd.Flags()
-	f.BoolVar(&session, "session", false, "the report on what was done with it")
+	f.BoolVar(&session, "session", false, "the report on what was done with the certificate")
 	f.BoolVar(&proof, "proof", false, "the certificate and the ledger's proof of it, without any key")
 	f.StringVar(&out, "out", "", "with --session: write it to a `file`")
 	return cmd
@@ -242,7 +240,8 @@ func (a *app) printProof(r api.Request, h api.History) error {
 }
 
 func (a *app) profilesCommand() *cobra.Command {
-	return &cobra.Command{Use: "profiles", Short: "List the profiles that you may request or approve, and who approves them", Args: args(0, 0, "no arguments"),
+	return &cobra.Command{Use: "profiles", Short: "List the profiles that you may request or approve, and who approves them",
+		Args: args(0, 0, "no arguments"),
 		RunE: a.asks(func(ctx context.Context, c *api.Client, _ []string) error {
 			all, err := c.Profiles(ctx)
 			if err != nil {

@@ -97,8 +97,8 @@ func (a *app) command() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "breakglass",
 		Short: "Emergency access to Kubernetes clusters, with two-person approval",
-		Long: "Asks for emergency access to a Kubernetes cluster. Two or more other people approve; then this machine gets one\n" +
-			"short-lived client certificate for a key that it made itself.",
+		Long: "Requests emergency access to a Kubernetes cluster. When enough other people have approved, this machine gets one short-lived\n" +
+			"client certificate for a private key that never leaves it.",
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {

@@ -20,7 +20,7 @@ func (a *app) policyCommand() *cobra.Command {
 	return group(&cobra.Command{Use: "policy", Short: "Show the access policy, and sign changes to it",
 		Long: "The access policy is a file on the daemon's machine. If it names a team (policy: {approvers: TEAM}), two people of that team " +
 			"sign\n" +
-			"every change that adds or eases anything before it is in force. What only takes away is in force at once."},
+			"every change that adds or eases anything before it is in force. A change that only removes something is in force at once."},
 		a.policyShow(), a.policyDiff(), a.policyApprove())
 }
 
@@ -158,9 +158,8 @@ func (d policyDifference) lines() terminal.Styled {
 func (a *app) policyApprove() *cobra.Command {
 	var yes, waive bool
 	cmd := &cobra.Command{Use: "approve DIGEST", Short: "Show what a policy changes, and sign it with your SSH key", Args: one(),
-		Long: "DIGEST is that of the access policy that waits, or of the one in force that nobody has agreed to, or its first twelve digits " +
-			"or\nmore. " +
-			"The changes are worked out on this machine from the two texts.",
+		Long: "DIGEST names the waiting access policy, or the one in force that two people have not agreed to yet; twelve digits or more are\n" +
+			"enough. This machine works out the changes from the two texts.",
 		RunE: a.asks(func(ctx context.Context, c *api.Client, args []string) error {
 			p, err := c.Policy(ctx)
 			if err != nil {

@@ -24,9 +24,9 @@ import (
 )
 
 func (a *app) recertCommand() *cobra.Command {
-	return group(&cobra.Command{Use: "recert", Short: "Recertify who has access, campaign by campaign",
-		Long: "A campaign asks reviewers, item by item, about everything that could let a person into a cluster: keep or revoke. CAMPAIGN\nis " +
-			"its id, the beginning or the end of one; without it, the last campaign."},
+	return group(&cobra.Command{Use: "recert", Short: "Review who has access, in campaigns",
+		Long: "A campaign asks reviewers, item by item, to keep or revoke everything that could let a person into a cluster. CAMPAIGN is its\n" +
+			"id, or the beginning or the end of it; without it, the last campaign."},
 		a.recertStart(), a.recertList(), a.recertShow(), a.recertReview(), a.recertDecide(), a.recertAck(), a.recertReinstate(), a.recertProve(),
 		a.recertReport(), a.recertExport(),
 		a.recertVerify(), a.recertDiff())
@@ -102,7 +102,7 @@ func (a *app) recertList() *cobra.Command {
 
 func (a *app) recertShow() *cobra.Command {
 	var all bool
-	cmd := &cobra.Command{Use: "show [CAMPAIGN] [ITEM]", Short: "Show a campaign and what is left to do, or everything about one item",
+	cmd := &cobra.Command{Use: "show [CAMPAIGN] [ITEM]", Short: "Show a campaign and its open items, or everything about one item",
 		Args: args(0, 2, "a campaign and an item"), RunE: a.asks(func(ctx context.Context, c *api.Client, args []string) error {
 			x, one, err := a.campaignOrItem(ctx, c, args)
 			if err != nil {
@@ -163,7 +163,7 @@ func (a *app) itemTable(items []api.CampaignItem, all bool) error {
 	return w.Flush()
 }
 
-// describeItem shows everything about one item, for somebody who is to answer it.
+// describeItem shows everything about one item, for its reviewer.
 func (a *app) describeItem(i *api.CampaignItem) {
 	mark := a.screen.Yellow(string(i.State))
 	if i.State.Together() {
@@ -237,8 +237,9 @@ func (a *app) recertReview() *cobra.Command {
 	var together bool
 	cmd := &cobra.Command{Use: "review [CAMPAIGN]", Short: "Review the items that wait for you",
 		Args: args(0, 1, "at most one campaign"),
-		Long: "Shows the items that wait for you. On a terminal it asks about each: keep, revoke, skip or quit. What is unchanged since\n" +
-			"a reviewer last kept it can be confirmed together; what is new or gives more is asked about one by one.",
+		Long: "Shows the items that wait for you. On a terminal it asks about each: keep, revoke, skip or quit. Items that are unchanged since " +
+			"a\n" +
+			"reviewer last kept them can be confirmed together; it asks about new ones, and those that give more, one by one.",
 		RunE: a.asks(func(ctx context.Context, c *api.Client, args []string) error {
 			x, err := c.CampaignItems(ctx, campaignArg(args), true)
 			if err != nil {
@@ -337,7 +338,8 @@ func (a *app) recertDecide() *cobra.Command {
 	var from reasonFrom
 	var items []string
 	var unchanged bool
-	cmd := &cobra.Command{Use: "decide keep|revoke [CAMPAIGN]", Short: "Keep or revoke items", Args: args(1, 2, "keep or revoke, and a campaign"),
+	cmd := &cobra.Command{Use: "decide keep|revoke [CAMPAIGN]", Short: "Keep or revoke items",
+		Args:      args(1, 2, "keep or revoke, and a campaign"),
 		ValidArgs: []string{"keep", "revoke"}, RunE: a.asks(func(ctx context.Context, c *api.Client, args []string) error {
 			verdict := campaign.Verdict(args[0])
 			if verdict != campaign.VerdictKeep && verdict != campaign.VerdictRevoke {
@@ -547,7 +549,7 @@ func writeWhole(path string, write func(io.Writer) error) error {
 	var f *os.File
 	info, err := os.Lstat(path)
 	if plain := err != nil || info.Mode().IsRegular(); plain {
-		f, err = os.CreateTemp(filepath.Dir(path), ".breakglass-*") // no file and no link that somebody else has put there
+		f, err = os.CreateTemp(filepath.Dir(path), ".breakglass-*") // no file and no link that another user has put there
 	} else {
 		f, err = os.OpenFile(path, os.O_WRONLY, 0)
 	}

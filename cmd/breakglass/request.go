@@ -30,7 +30,7 @@ type wish struct {
 
 func (a *app) requestCommand() *cobra.Command {
 	var w wish
-	cmd := &cobra.Command{Use: "request", Short: "Ask for emergency access, wait for the approvals, get the certificate",
+	cmd := &cobra.Command{Use: "request", Short: "Request emergency access, wait for the approvals, claim the certificate",
 		Args: args(0, 0, "flags only"),
 		Long: "Opens a request, waits until enough other people have approved it, and claims the certificate for a key made on this machine.\n" +
 			"Ctrl-C leaves the request open; --resume goes on with it.",

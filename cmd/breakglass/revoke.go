@@ -24,10 +24,12 @@ func (a *app) revokeCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "revoke ID | --all --cluster CLUSTER",
 		Short: "Revoke a certificate, or every grant in a cluster", Args: args(0, 1, "one request id, or --all"),
 		ValidArgsFunction: a.completeIDs(api.FilterActive),
-		Long: "Cuts off a certificate before its time: its requester, its approvers and responders may. The right is taken away in the cluster,\n" +
-			"and every API server is asked until it says no; what each said, and after how long, is recorded as a receipt.\n\n" +
-			"With --all every grant in a cluster is ended, approved ones that were not claimed yet included. Its name must be typed to confirm it,\n" +
-			"or given with --confirm.",
+		Long: "Revokes a certificate before it expires. Its requester, its approvers and responders may do so. The daemon removes the right " +
+			"from\n" +
+			"the cluster and asks every API server until it refuses the certificate; the receipt records each answer and its time.\n" +
+			"\n" +
+			"With --all it ends every grant in a cluster, and approved requests that were not claimed yet. To confirm, type the cluster's name,\n" +
+			"or give it with --confirm.",
 		Example: "  breakglass revoke bg-7k3m-9qx --reason \"laptop stolen\"\n  breakglass revoke --all --cluster prod-eu-1 --reason \"control " +
 			"plane compromised\" --confirm prod-eu-1",
 		RunE: func(cmd *cobra.Command, ids []string) error {

@@ -20,7 +20,7 @@ import (
 )
 
 func (a *app) closeCommand() *cobra.Command {
-	return a.noteCommand("close", "Write what was done with your access, after it has ended", api.FilterMine, true,
+	return a.noteCommand("close", "Write the closing note of a grant of yours that has ended", api.FilterMine, true,
 		func(ctx context.Context, c *api.Client, r api.Request, note string) (api.Request, error) {
 			return c.Close(ctx, r.ID, note)
 		}, func(r api.Request) {
@@ -189,8 +189,8 @@ func (a *app) auditCommand() *cobra.Command {
 	var cluster string
 	imp := &cobra.Command{Use: "import FILE…", Short: "Import the audit logs of API servers that have no audit webhook",
 		Args: args(1, 1000, "at least one file, - for standard input"),
-		Long: "Hands in files that kube-apiserver wrote with --audit-log-path, or EventLists, plain or gzip. Only what is about certificates " +
-			"of ours is\nkept, and nothing twice. What ended sessions did is reported anew: breakglass sweep ID, breakglass show ID --session.",
+		Long: "Imports files that kube-apiserver wrote with --audit-log-path, or EventLists, plain or gzip. It keeps the events of certificates\n" +
+			"from this daemon, each once. The reports on ended sessions are then made again: breakglass sweep ID, breakglass show ID --session.",
 		RunE: func(cmd *cobra.Command, files []string) error {
 			if cluster == "" {
 				return exit.Usage("of which cluster? give --cluster")

@@ -55,10 +55,8 @@ func run(args []string, out, errOut io.Writer) int {
 	defer stop()
 	context.AfterFunc(ctx, stop) // the second signal ends the process whatever it is doing
 	started := false
-	root := &cobra.Command{Use: "breakglassd", Short: "Emergency access to Kubernetes clusters, with two-person approval",
-		SilenceErrors: true, SilenceUsage: true, PersistentPreRun: func(*cobra.Command, []string) { started = true }}
-	root.AddCommand(serveCommand(), devCommand(), initCommand(), doctorCommand(), scanCommand(), configCommand(), ledgerCommand(),
-		versionCommand())
+	root := rootCommand()
+	root.PersistentPreRun = func(*cobra.Command, []string) { started = true }
 	root.SetArgs(args)
 	root.SetOut(out)
 	root.SetErr(errOut)
@@ -75,6 +73,14 @@ func run(args []string, out, errOut io.Writer) int {
 		return exitUsage
 	}
 	return exitOther
+}
+
+func rootCommand() *cobra.Command {
+	root := &cobra.Command{Use: "breakglassd", Short: "Emergency access to Kubernetes clusters, with two-person approval",
+		SilenceErrors: true, SilenceUsage: true}
+	root.AddCommand(serveCommand(), devCommand(), initCommand(), doctorCommand(), scanCommand(), configCommand(), ledgerCommand(),
+		versionCommand())
+	return root
 }
 
 func argsExactly(n int) cobra.PositionalArgs { return usageArgs(cobra.ExactArgs(n)) }

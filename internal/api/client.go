@@ -70,16 +70,16 @@ type Client struct {
 	Keys func(context.Context) ([]ssh.Signer, error)
 	// Ledger is the ledger's origin if it is known already; then a server that names another one gets no signature.
 	Ledger string
-	// Trust is asked before anything is signed to sign in: an error ends that. It may call what needs no session. It may be nil.
+	// Trust is asked before anything is signed to sign in: an error ends that. It may call what needs no sign-in. It may be nil.
 	Trust func(context.Context) error
 	// Name is what the person is called on this machine. It stands in the line that a person with an unknown key sends to the operator of
 	// the access policy, if the policy could have it as an id.
 	Name string
-	// Session is the present session, if any. The client replaces it when it signs in.
+	// SignedIn is the present sign-in, if any. The client replaces it when it signs in again.
 	SignedIn SignIn
 	// OnTime is told the server's time, to the second, as each answer has it. It may be nil.
 	OnTime func(time.Time)
-	// OnSession is called with each new session. It may be nil.
+	// OnSignIn is called with each new sign-in. It may be nil.
 	OnSignIn func(SignIn)
 }
 
@@ -101,7 +101,7 @@ func NewHTTP(caPEM []byte) (*http.Client, error) {
 	}, nil
 }
 
-// Temporary reports whether the same call may work in a moment although nobody does anything.
+// Temporary reports whether the same call may work in a moment with no change by a person.
 func Temporary(err error) bool {
 	var e *Error
 	if !errors.As(err, &e) {
@@ -110,7 +110,7 @@ func Temporary(err error) bool {
 	return e.Code == CodeUnreachable || e.status == http.StatusTooManyRequests || e.status == http.StatusServiceUnavailable
 }
 
-// public makes a call that needs no session.
+// public makes a call that needs no sign-in.
 func (c *Client) public(ctx context.Context, method, path string, in, out any) error {
 	return patiently(ctx, func() error { return c.send(ctx, callTime, method, path, "", in, out) })
 }
@@ -129,7 +129,7 @@ func patiently(ctx context.Context, call func() error) error {
 	}
 }
 
-// call makes a call as the person: it signs in first if there is no session, and once more if the session has ended.
+// call makes a call as the person: it signs in first if the person is not signed in, and once more if the sign-in has ended.
 func (c *Client) call(ctx context.Context, limit time.Duration, method, path string, in, out any) error {
 	fresh := false
 	if c.SignedIn.Token == "" {
@@ -300,7 +300,7 @@ func (c *Client) unreachable(cause error) *Error {
 	return e
 }
 
-// SignIn opens a new session with the first of the person's keys that the server knows.
+// SignIn signs in with the first of the person's keys that the server knows.
 func (c *Client) SignIn(ctx context.Context) error {
 	keys, err := c.signers(ctx)
 	if err != nil {
@@ -328,7 +328,7 @@ func (c *Client) SignIn(ctx context.Context) error {
 		return newError(ClassSignIn, CodeOtherLedger, "ask an operator of the daemon before you go on",
 			"%s now has the ledger %q, but it is known to have %q", c.Server, ch.Ledger, c.Ledger)
 	}
-	// A key that nobody knows is proven all the same: then the try is on record, and the refusal says what to do.
+	// A key that is not enrolled is proven all the same: then the try is on record, and the refusal says what to do.
 	signer := keys[0]
 	for _, k := range keys {
 		if slices.Contains(ch.Known, ssh.FingerprintSHA256(k.PublicKey())) {
@@ -395,7 +395,7 @@ func (c *Client) signers(ctx context.Context) ([]ssh.Signer, error) {
 	return keys, nil
 }
 
-// certifiedKey is the plain key of a certificate: whoever holds the certificate signs with it.
+// certifiedKey is the plain key of a certificate: the holder of the certificate signs with it.
 type certifiedKey struct {
 	ssh.Signer
 	key ssh.PublicKey
@@ -429,7 +429,7 @@ func sign(signer ssh.Signer, namespace string, message []byte) (string, error) {
 	return string(sshsig.Armor(sig)), nil
 }
 
-// Approve signs the request's digest with the session's key and sends both. The caller has made sure that the digest is that
+// Approve signs the request's digest with the key of the sign-in and sends both. The caller has made sure that the digest is that
 // of what the person has seen.
 func (c *Client) Approve(ctx context.Context, r Request, comment string) (Request, error) {
 	armored, err := c.signed(ctx, breakglass.ApprovalNamespace, func(person string) []byte {
@@ -441,7 +441,7 @@ func (c *Client) Approve(ctx context.Context, r Request, comment string) (Reques
 	return c.about(ctx, http.MethodPost, r.ID, "approve", Consent{Digest: r.Digest, Comment: comment, Signature: armored})
 }
 
-// signed signs a text with the key of the session, which it opens if there is none.
+// signed signs a text with the key of the sign-in, and signs in first if there is none.
 func (c *Client) signed(ctx context.Context, namespace string, text func(person string) []byte) (string, error) {
 	if c.SignedIn.Token == "" {
 		if err := c.SignIn(ctx); err != nil {
@@ -548,7 +548,7 @@ func (c *Client) Command(ctx context.Context, id, command, reason string) (Reque
 }
 
 // Claim turns an approved request into its certificate. If the answer is lost it asks again with the same key, which gives
-// the same certificate, until ctx is done. The claim is signed with the session's key, once.
+// the same certificate, until ctx is done. The claim is signed with the key of the sign-in, once.
 func (c *Client) Claim(ctx context.Context, id string, csrPEM []byte) (Delivery, error) {
 	in, by := CSR{CSR: string(csrPEM)}, ""
 	for try := 0; ; try++ {
@@ -623,8 +623,8 @@ func (c *Client) Follow(ctx context.Context, r Request) iter.Seq2[Request, error
 	}
 }
 
-// pause sleeps before another try: longer each time, and never the same for two clients, so that they do not come back at once
-// after a restart.
+// pause sleeps before another try: longer each time, and never the same for two clients, so that they do not all come back
+// at once after a restart.
 func pause(ctx context.Context, try int, least time.Duration) error {
 	d := backoff.Wait(try + 1)
 	d = max(d/2+rand.N(d/2), least)
@@ -646,33 +646,33 @@ func (c *Client) Profiles(ctx context.Context) (Profiles, error) {
 	return ask[Profiles](ctx, c, http.MethodGet, "/v1/profiles", nil)
 }
 
-// Logout ends the session on the server.
+// Logout ends the sign-in on the server.
 func (c *Client) Logout(ctx context.Context) error {
 	return c.send(ctx, callTime, http.MethodPost, "/v1/logout", c.SignedIn.Token, Reason{}, &Empty{})
 }
 
-// ServerVersion says what runs on the server. It needs no session.
+// ServerVersion says what runs on the server. It needs no sign-in.
 func (c *Client) ServerVersion(ctx context.Context) (ServerVersion, error) {
 	var out ServerVersion
 	err := c.public(ctx, http.MethodGet, "/v1/version", nil, &out)
 	return out, err
 }
 
-// LedgerKey returns the public key by which the server's ledger is signed, as the server says. It needs no session.
+// LedgerKey returns the public key by which the server's ledger is signed, as the server says. It needs no sign-in.
 func (c *Client) LedgerKey(ctx context.Context) (string, error) {
 	var out string
 	err := c.public(ctx, http.MethodGet, "/v1/ledger/key", nil, &out)
 	return strings.TrimSpace(out), err
 }
 
-// Checkpoint returns the latest signed checkpoint. It needs no session.
+// Checkpoint returns the latest signed checkpoint. It needs no sign-in.
 func (c *Client) Checkpoint(ctx context.Context) ([]byte, error) {
 	var out string
 	err := c.public(ctx, http.MethodGet, "/v1/ledger/checkpoint", nil, &out)
 	return []byte(out), err
 }
 
-// Consistency returns the proof that the ledger of to entries begins with that of from. It needs no session.
+// Consistency returns the proof that the ledger of to entries begins with that of from. It needs no sign-in.
 func (c *Client) Consistency(ctx context.Context, from, to int64) ([]tlog.Hash, error) {
 	var in Consistency
 	if err := c.public(ctx, http.MethodGet, fmt.Sprintf("/v1/ledger/consistency?from=%d&to=%d", from, to), nil, &in); err != nil {

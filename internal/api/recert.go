@@ -29,8 +29,8 @@ type Campaign struct {
 	Clusters  []string      `json:"clusters"`
 	Reviewers []string      `json:"reviewers"`
 	Counts    recert.Counts `json:"counts"`
-	ForMe     int           `json:"forMe"`     // items that wait for the caller's word
-	Unsettled int           `json:"unsettled"` // escalated items that still need somebody
+	ForMe     int           `json:"forMe"`     // items that wait for the caller's answer
+	Unsettled int           `json:"unsettled"` // escalated items that still need a decision
 }
 
 // UnmarshalJSON refuses a campaign whose id cannot be ours.
@@ -54,7 +54,7 @@ type Campaigns struct {
 // CampaignItem is one item of a campaign, with what was said about it.
 type CampaignItem struct {
 	recert.Line
-	ForMe bool `json:"forMe,omitempty"` // it waits for the caller's word
+	ForMe bool `json:"forMe,omitempty"` // it waits for the caller's answer
 }
 
 // CampaignItems is a campaign with its items.
@@ -64,7 +64,7 @@ type CampaignItems struct {
 	Items    []CampaignItem `json:"items"`
 }
 
-// CampaignAnswer is a reviewer's word on items, as they saw them.
+// CampaignAnswer is a reviewer's answer on items, as they saw them.
 type CampaignAnswer struct {
 	Verdict campaign.Verdict  `json:"verdict"`
 	Items   []campaign.Judged `json:"items"`

@@ -281,7 +281,7 @@ func (s *server) say(c *call, id, pattern string, status int, answer any, took t
 	s.cfg.Log.LogAttrs(c.Context(), level, "api request", attrs...)
 }
 
-// run calls the handler and turns a panic into an error, so that one bad request takes nobody else's with it.
+// run calls the handler and turns a panic into an error, so that one bad request ends no other.
 func (s *server) run(c *call, h handler) (v any, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -291,7 +291,7 @@ func (s *server) run(c *call, h handler) (v any, err error) {
 	return h(c)
 }
 
-// admit authenticates and limits. A good session is limited by itself: strangers at the same address cannot use it up.
+// admit authenticates and limits. A valid sign-in is limited by itself: strangers at the same address cannot use it up.
 func (s *server) admit(c *call, who access, now time.Time) error {
 	switch who {
 	case byKey:
@@ -311,7 +311,7 @@ func (s *server) admit(c *call, who access, now time.Time) error {
 		return err
 	}
 	if who == signedIn {
-		return newError(ClassSignIn, "session", "sign in with your SSH key", "there is no such session, or it has ended")
+		return newError(ClassSignIn, "session", "sign in with your SSH key", "you are not signed in, or your sign-in has ended")
 	}
 	return nil
 }
@@ -325,7 +325,7 @@ const (
 	signedIn               // by session
 )
 
-// limit counts a call without a session: by its address, and by the first of the keys it is for that a person has.
+// limit counts a call of a stranger: by its address, and by the first of the keys it is for that a person has.
 func (s *server) limit(c *call, keys []string, now time.Time) error {
 	known := ""
 	for _, k := range keys {
@@ -429,7 +429,7 @@ func (s *server) render(r *breakglass.Request) Request {
 	return out
 }
 
-// waiting renders a request for somebody who waits for others to approve it.
+// waiting renders a request for a requester who waits for approvals.
 func (s *server) waiting(ctx context.Context, r *breakglass.Request, err error) (any, error) {
 	if err != nil {
 		return nil, err
@@ -704,7 +704,7 @@ func (s *server) get(c *call) (any, error) {
 	}
 	done, ok := s.signIns.poll(c.signIn)
 	if !ok {
-		return nil, slowDown(newError(record.ClassLimited, "polls", "wait in fewer places", "this session waits in %d places already",
+		return nil, slowDown(newError(record.ClassLimited, "polls", "wait in fewer places", "this sign-in waits in %d places already",
 			maxPollsPerSignIn))
 	}
 	defer done()
@@ -727,7 +727,7 @@ func (s *server) get(c *call) (any, error) {
 	}
 	// The policy may have dropped the person meanwhile.
 	if _, ok := s.signIns.find(c.token, s.cfg.Service.Policy(), time.Now()); !ok {
-		return nil, newError(ClassSignIn, "session", "sign in with your SSH key", "the session has ended")
+		return nil, newError(ClassSignIn, "session", "sign in with your SSH key", "your sign-in has ended")
 	}
 	return s.waiting(c.Context(), r, nil)
 }

@@ -200,7 +200,7 @@ func (c *Client) Settle(ctx context.Context, key string, seen int64, note string
 
 // Import hands in a file of audit events of a cluster. It reads file once.
 func (c *Client) Import(ctx context.Context, cluster string, file io.Reader) (ImportResult, error) {
-	if _, err := c.Whoami(ctx); err != nil { // so that a session that has ended is noticed before the file is read
+	if _, err := c.Whoami(ctx); err != nil { // so that a sign-in that has ended is noticed before the file is read
 		return ImportResult{}, err
 	}
 	var out ImportResult

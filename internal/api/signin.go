@@ -19,20 +19,20 @@ import (
 	"github.com/breakglassd/breakglass/internal/policy"
 )
 
-// How long things live, and how many of them there can be. The numbers bound memory (a session is under 500 bytes) and are
+// How long things live, and how many of them there can be. The numbers bound memory (a sign-in is under 500 bytes) and are
 // far above what an organisation's worst night needs.
 const (
 	challengeLife = 2 * time.Minute  // a person must find and touch a hardware key
 	signInIdle    = 15 * time.Minute // without use
 	signInLife    = time.Hour        // at the latest
 	maxSignIns    = 1024
-	maxPerKey     = 16 // sessions of one key: as many terminals
-	maxUsed       = 64 // challenges used by one key within challengeLife: four times its sessions
+	maxPerKey     = 16 // sign-ins of one key: as many terminals
+	maxUsed       = 64 // challenges used by one key within challengeLife: four times its sign-ins
 	maxOffered    = 32 // keys in an agent; ssh servers stop far earlier
 	maxPublicKey  = 4 << 10
 )
 
-// sessions is who is signed in. Nothing of it survives a restart: people sign in again. Challenges are not stored: each
+// signIns is who is signed in. Nothing of it survives a restart: people sign in again. Challenges are not stored: each
 // carries its own expiry and MAC, so that asking for millions of them costs no memory. Those that were used are stored
 // until they expire, which takes a good signature.
 type signIns struct {
@@ -43,13 +43,13 @@ type signIns struct {
 	live map[[sha256.Size]byte]*signIn   // by hash of the token: a read of this memory gives no token
 }
 
-// session is one signed-in key. Its fields but used and polls never change.
+// signIn is one signed-in key. Its fields but used and polls never change.
 type signIn struct {
 	person string
 	key    string // SHA256:… fingerprint
 	until  time.Time
-	used   time.Time // last use; guarded by sessions.mu
-	polls  int       // long polls now; guarded by sessions.mu
+	used   time.Time // last use; guarded by signIns.mu
+	polls  int       // long polls now; guarded by signIns.mu
 	rate   *rate.Limiter
 }
 
@@ -89,7 +89,7 @@ func (s *signIns) checkChallenge(text string, now time.Time) bool {
 	return now.Before(time.Unix(int64(binary.BigEndian.Uint64(body[challengeNonce:])), 0))
 }
 
-// use marks a checked challenge as used by a key that somebody has. It reports false if the key used it before, or used too many
+// use marks a checked challenge as used by a key of the policy. It reports false if the key used it before, or used too many
 // lately. Another key may use the same one: it takes that key's own signature.
 func (s *signIns) use(key, challenge string, now time.Time) bool {
 	s.mu.Lock()
@@ -112,7 +112,7 @@ func (s *signIns) use(key, challenge string, now time.Time) bool {
 	return true
 }
 
-// open begins a session and returns its token. The oldest session of the key, or of all, makes place if there are too many.
+// open begins a sign-in and returns its token. If there are too many, the oldest of the key, or of all, ends.
 func (s *signIns) open(person, key string, now time.Time) (string, *signIn) {
 	var raw [32]byte
 	rand.Read(raw[:])
@@ -152,7 +152,7 @@ func (x *signIn) over(now time.Time) bool {
 	return !now.Before(x.until) || !now.Before(x.used.Add(signInIdle))
 }
 
-// find returns the session of a token if it is live and its key still belongs to its person under the policy. A session that
+// find returns the sign-in of a token if it is live and its key still belongs to its person under the policy. A sign-in that
 // is not is forgotten.
 func (s *signIns) find(token string, p *policy.Policy, now time.Time) (*signIn, bool) {
 	h := sha256.Sum256([]byte(token))
@@ -176,7 +176,7 @@ func (s *signIns) close(token string) {
 	delete(s.live, sha256.Sum256([]byte(token)))
 }
 
-// poll counts a long poll of the session and reports false if it has too many already. done ends it.
+// poll counts a long poll of the sign-in and reports false if it has too many already. done ends it.
 func (s *signIns) poll(x *signIn) (done func(), ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

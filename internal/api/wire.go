@@ -1,5 +1,5 @@
-// Package api is the HTTP API of the daemon for the command line: its wire types, the server, the client, and the sessions
-// that people open with their own SSH keys. It holds no rules: every decision is made by package breakglass, and a person's
+// Package api is the HTTP API of the daemon for the command line: its wire types, the server, the client, and how people
+// sign in with their own SSH keys. It holds no rules: every decision is made by package breakglass, and a person's
 // no is its Refusal on the way to the screen.
 //
 // # Signing in
@@ -161,7 +161,7 @@ type Approval struct {
 	Comment string         `json:"comment,omitempty"`
 }
 
-// Ending is a person's word that ended a request.
+// Ending is a person's decision that ended a request.
 type Ending struct {
 	Person string    `json:"person"`
 	At     time.Time `json:"at"`
@@ -268,7 +268,7 @@ type Ask struct {
 type Consent struct {
 	Digest    string `json:"digest"`
 	Comment   string `json:"comment,omitempty"`
-	Signature string `json:"signature"` // armored SSHSIG over breakglass.ApprovalText by the session's key
+	Signature string `json:"signature"` // armored SSHSIG over breakglass.ApprovalText by the key that the person is signed in with
 }
 
 // Reason comes with deny, withdraw, take-back, revoke and revoke-all.
@@ -298,7 +298,7 @@ type LeftAlone struct {
 // CSR claims a certificate.
 type CSR struct {
 	CSR       string `json:"csr"`       // PEM
-	Signature string `json:"signature"` // armored SSHSIG over breakglass.ClaimText by the session's key
+	Signature string `json:"signature"` // armored SSHSIG over breakglass.ClaimText by the key that the person is signed in with
 }
 
 // Delivery answers a claim.
@@ -405,7 +405,7 @@ type Proof struct {
 	Signature string `json:"signature"` // armored SSHSIG over SessionText in SessionNamespace
 }
 
-// Session is a signed-in person. Token is a secret.
+// SignIn is a signed-in person. Token is a secret. On the wire it is called Session.
 type SignIn struct {
 	Meta
 	Token   string    `json:"token"`
@@ -422,7 +422,7 @@ type Person struct {
 	Name    string    `json:"name"`
 	Key     string    `json:"key"`
 	Teams   []string  `json:"teams"`
-	Expires time.Time `json:"expires"` // of the session, at the latest
+	Expires time.Time `json:"expires"` // of the sign-in, at the latest
 }
 
 // ServerVersion says what runs.
@@ -481,10 +481,10 @@ func newError(class record.Class, code, next, why string, args ...any) *Error {
 	return &Error{Meta: kind("Error"), Class: string(class), Code: code, Why: fmt.Sprintf(why, args...), Next: next}
 }
 
-// SessionNamespace is the SSHSIG namespace of sign-ins.
+// SignInNamespace is the SSHSIG namespace of sign-ins.
 const SignInNamespace = "session@breakglass.dev"
 
-// SessionText is what a client signs to sign in: the address it meant to reach, the ledger's origin, and the challenge.
+// SignInText is what a client signs to sign in: the address it meant to reach, the ledger's origin, and the challenge.
 func SignInText(server, ledgerOrigin, challenge string) []byte {
 	return fmt.Appendf(nil, "breakglass session v1\nserver %s\nledger %s\nchallenge %s\n", server, ledgerOrigin, challenge)
 }

@@ -35,6 +35,7 @@ type Code struct {
 	Meaning string
 }
 
+// Codes are all exit codes, in order.
 func Codes() []Code {
 	return []Code{
 		{OK, "ok", "it worked"},
@@ -62,6 +63,7 @@ type Error struct {
 	Help bool // the command's own --help says more; for an error without Next
 }
 
+// Error is what is wrong and why, in one line.
 func (f *Error) Error() string {
 	if f.Why == "" {
 		return f.What
@@ -69,6 +71,7 @@ func (f *Error) Error() string {
 	return f.What + ": " + f.Why
 }
 
+// Usage is the error for a command line or a configuration that is not valid.
 func Usage(format string, args ...any) *Error {
 	return &Error{Exit: BadUsage, What: fmt.Sprintf(format, args...), Help: true}
 }

@@ -50,6 +50,7 @@ type Review struct {
 	Items []Item `json:"items,omitempty"`
 }
 
+// Item is one item of a review: who said what, and what followed.
 type Item struct {
 	ID      string             `json:"id"`
 	State   campaign.ItemState `json:"state"`
@@ -62,6 +63,7 @@ type Item struct {
 	Gone         time.Time   `json:"gone,omitzero"` // when a scan proved it
 }
 
+// Answer is what one reviewer said about an item.
 type Answer struct {
 	Verdict campaign.Verdict `json:"verdict"`
 	Person  string           `json:"person"`
@@ -112,6 +114,7 @@ func (r Reading) Text(out io.Writer) error {
 	return nil
 }
 
+// Reading is an empty reading of the export.
 func (x *Export) Reading(kind string) Reading {
 	return Reading{Meta: api.Meta{APIVersion: api.Version, Kind: kind}, Ledger: x.Report.Origin, Size: x.Report.Size, AsOf: x.Last,
 		Grants: []api.Request{}, Reviews: []Review{}}

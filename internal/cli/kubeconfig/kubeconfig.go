@@ -82,7 +82,7 @@ func WhoAmI(ctx context.Context, cl api.Cluster, chain, key string) (string, err
 		return "", fmt.Errorf("using the certificate: %w", err)
 	}
 	// As kubectl does, the certificate is shown whichever authorities the server names: one that names others would otherwise
-	// see nobody, and not a stranger.
+	// see no certificate, and not one that it does not trust.
 	conf := &tls.Config{MinVersion: tls.VersionTLS12,
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &cert, nil }}
 	if cl.CA != "" {

@@ -39,7 +39,7 @@ type Store struct {
 	fellBack  bool             // it was said that the runtime directory cannot be used
 }
 
-// Marker begins every credential file that this program writes. A file without it is somebody else's.
+// Marker begins every credential file that this program writes. A file without it was written by another program.
 const Marker = "# breakglass "
 
 // RuntimeDir is where keys are made: in memory if the system offers that, readable by this user alone. A runtime directory that this
@@ -134,6 +134,7 @@ func writeIn(dir, name string, data []byte) (err error) {
 	return root.Rename(temp, name)
 }
 
+// WriteJSON is WritePrivate for a value.
 func WriteJSON(path string, v any) error {
 	b, err := json.Marshal(v)
 	if err != nil {
@@ -317,7 +318,7 @@ func (k *Key) Remove() error {
 	return errors.Join(append(errs, k.drop())...)
 }
 
-// Bury takes the key away. Kubeconfigs that were written for it stay without it: they say to whoever uses them that the access is
+// Bury takes the key away. Kubeconfigs that were written for it stay without it: they tell their user that the access is
 // over, and how, where kubectl without a kubeconfig would talk to localhost.
 func (k *Key) Bury(now time.Time, how string) error {
 	if !slices.ContainsFunc(k.Files, isKubeconfig) {
@@ -469,7 +470,7 @@ func fileFor(dir, what, server string) string {
 	return filepath.Join(dir, what+"-"+text.SHA256([]byte(server))[:16]+".json")
 }
 
-// Session is the sign-in that an earlier run kept for a server, the zero one if there is none. It saves a touch for each command;
+// SignIn is the sign-in that an earlier run kept for a server, the zero one if there is none. It saves a touch for each command;
 // approvals are signed anew each time.
 func (s *Store) SignIn(server string) (api.SignIn, error) {
 	dir, err := s.RuntimeDir()
@@ -484,7 +485,7 @@ func (s *Store) SignIn(server string) (api.SignIn, error) {
 	return in, nil
 }
 
-// KeepSession keeps a sign-in for the next run; one without a token removes what is kept.
+// KeepSignIn keeps a sign-in for the next run; one without a token removes what is kept.
 func (s *Store) KeepSignIn(server string, in api.SignIn) error {
 	dir, err := s.RuntimeDir()
 	if err != nil {
@@ -514,6 +515,7 @@ type Server struct {
 	Verifier note.Verifier `json:"-"` // nil: nothing is known yet
 }
 
+// Origin is the name of the ledger whose key is known, empty if none is.
 func (t Server) Origin() string {
 	if t.Verifier == nil {
 		return ""

@@ -42,6 +42,7 @@ func New(in, f *os.File, env func(string) string) *Screen {
 // Styled is text that may hold escape sequences of our own. All other text that is printed is cleaned.
 type Styled string
 
+// Style puts a word into one of the terminal's styles, if it has colours.
 func (s *Screen) Style(code, word string) Styled {
 	word = Format("%s", word)
 	if !s.Color {
@@ -50,12 +51,16 @@ func (s *Screen) Style(code, word string) Styled {
 	return Styled("\x1b[" + code + "m" + word + "\x1b[0m")
 }
 
+// Red is for errors.
 func (s *Screen) Red(text string) Styled { return s.Style("31", text) }
 
+// Green is for what worked.
 func (s *Screen) Green(text string) Styled { return s.Style("32", text) }
 
+// Yellow is for what a person must look at.
 func (s *Screen) Yellow(text string) Styled { return s.Style("33", text) }
 
+// Bold is for names.
 func (s *Screen) Bold(text string) Styled { return s.Style("1", text) }
 
 // OneLine is text for a table cell.
@@ -70,6 +75,7 @@ type Paragraph struct {
 
 func (p Paragraph) String() string { return text.Lines(p.Text, strings.Repeat(" ", p.Indent)) }
 
+// Format is fmt.Sprintf whose arguments are cleaned, each to one line, but for numbers, a Styled and a Paragraph.
 func Format(f string, args ...any) string {
 	for i, x := range args {
 		switch x := x.(type) {

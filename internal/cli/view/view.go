@@ -126,6 +126,7 @@ func Person(r api.Request, id string) string {
 	return id
 }
 
+// Teams are the ids of teams.
 func Teams(ts []policy.FrozenTeam) []string {
 	var out []string
 	for _, t := range ts {
@@ -423,8 +424,10 @@ func (v View) When(t time.Time) string {
 	return v.Clock(t) + " (in " + text.About(d) + ")"
 }
 
+// Seconds is a number of seconds as people write it.
 func Seconds(n int64) string { return text.Span(time.Duration(n) * time.Second) }
 
+// WayWords says how a cluster is reached, where that is not just its address.
 func WayWords(w breakglass.Way) string {
 	out := "without a proxy of its own"
 	if w.ProxyURL != "" {
@@ -436,6 +439,7 @@ func WayWords(w breakglass.Way) string {
 	return out
 }
 
+// HashWords is the beginning of a hash, for people who compare two.
 func HashWords(h string) string {
 	if h == "" {
 		return "none, the system's own"
