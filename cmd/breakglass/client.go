@@ -71,7 +71,7 @@ func (a *app) client() (*api.Client, error) {
 	}
 	c.OnSignIn = func(s api.SignIn) {
 		if err := a.store.KeepSignIn(address, s); err != nil {
-			a.screen.Note("%s the session could not be kept: %v", a.screen.Yellow("!"), err)
+			a.screen.Note("%s the sign-in could not be kept: %v", a.screen.Yellow("!"), err)
 		}
 	}
 	return c, nil

@@ -56,7 +56,7 @@ func (a *app) findingsCommand() *cobra.Command {
 			switch {
 			case err != nil:
 			case n > 0:
-				err = &exit.Error{Exit: exit.Unverified, Code: "critical-findings", What: fmt.Sprintf("%d critical findings are open", n)}
+				err = &exit.Error{Exit: exit.Unverified, Code: "critical-findings", What: terminal.Counted(n, "critical finding") + " open"}
 			case owed.critical() > 0 || len(owed.close)+len(owed.prove) > 0:
 				err = &exit.Error{Exit: exit.Unverified, Code: "left-open", What: "sessions left work for people"}
 			}

@@ -147,7 +147,7 @@ func (a *app) verifyCredential(path string, verifier note.Verifier) error {
 	a.data("✓ certificate %s is entry #%d of %s\n", p.Issued.Serial, p.Index, verifier.Name())
 	if p.Request != nil {
 		a.data("✓ all that the file says of %s is so in that ledger: its entries up to #%d are proven\n", p.ID, p.Last)
-		a.data("  not proved: that nothing was recorded after them; names of people are the server's word\n\n")
+		a.data("  not proved: that nothing was recorded after them; names of people come from the server\n\n")
 		_, err := fmt.Fprint(a.out, a.view().Describe(*p.Request))
 		return err
 	}

@@ -134,7 +134,7 @@ func (a *app) listCommand() *cobra.Command {
 	f := cmd.Flags()
 	f.BoolVar(&mine, "mine", false, "only requests that you made")
 	f.BoolVar(&forMe, "for-me", false, "only requests that wait for your approval")
-	f.BoolVar(&active, "active", false, "whose certificate issued")
+	f.BoolVar(&active, "active", false, "only grants with a live certificate")
 	f.BoolVar(&touched, "touched", false, "only grants without a closing note")
 	f.BoolVar(&unacknowledged, "unacknowledged", false, "only grants that left something behind which no responder has acknowledged")
 	f.StringVar(&since, "since", "30d", "only requests made in the last `days`, or still open")

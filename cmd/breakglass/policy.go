@@ -57,7 +57,7 @@ func (a *app) describePolicy(p api.Policy) string {
 		line("agreed    NO: two of %s (team %s) must confirm it; so far: %s", strings.Join(p.Approvers, ", "), p.Team, orNobody(p.InForce.Signed))
 		line("          %s", a.typed("policy approve", nil, p.InForce.String()))
 	case p.ReviewedBy != "":
-		line("agreed    not here; by the policy's own word: %s", p.ReviewedBy)
+		line("agreed    not here; the policy names: %s", p.ReviewedBy)
 	default:
 		line("agreed    NO: the policy names no team that must agree to changes: every writer of the file decides who approves")
 	}
@@ -226,7 +226,7 @@ func (a *app) afterSigning(digest string, p api.Policy) string {
 	case len(p.InForce.Signed) > 0:
 		return "it is in force, and waits for one more person to confirm it"
 	}
-	return "it is in force; the policy that it changes was agreed to by no two people, so two confirm the whole of it: " +
+	return "it is in force; two people have not agreed to the policy that it changes, so two confirm the whole of it: " +
 		string(a.typed("policy approve", nil, p.InForce.String()))
 }
 

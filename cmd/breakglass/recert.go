@@ -65,10 +65,10 @@ func (a *app) showCampaign(x api.Campaign) error {
 	}
 	a.screen.Note("%s %s   %s", a.screen.Green("✓"), x.ID, standing(x))
 	if x.Unsettled > 0 {
-		a.screen.Note("%s %d items were escalated and still need a decision", a.screen.Yellow("!"), x.Unsettled)
+		a.screen.Note("%s %s escalated and still without a decision", a.screen.Yellow("!"), terminal.Counted(x.Unsettled, "item"))
 	}
 	if x.ForMe > 0 {
-		a.screen.Note("You have %d items to review: %s", x.ForMe, a.typed("recert review", nil))
+		a.screen.Note("You have %s to review: %s", terminal.Counted(x.ForMe, "item"), a.typed("recert review", nil))
 	}
 	return nil
 }
@@ -324,14 +324,14 @@ func (a *app) howToTakeAway(v campaign.Verdict, i *api.CampaignItem) {
 		for line := range strings.Lines(i.TakeAway) {
 			a.data("%s\n", terminal.Styled(terminal.ExactLines(strings.TrimRight(line, "\n"))))
 		}
-		then := "and the next look at the cluster proves it"
+		then := "and the next scan of the cluster proves it"
 		if !i.Provable() {
-			then = "no look at the cluster can prove it"
+			then = "no scan of the cluster can prove it"
 		}
 		a.screen.Note("run this; then: %s   %s", a.typed("recert ack", []string{"--item=" + i.ID}), then)
 		return
 	}
-	a.screen.Note("to make it so: %s", cmp.Or(i.Advice, "see "+string(a.typed("recert show", nil))))
+	a.screen.Note("to remove it: %s", cmp.Or(i.Advice, "see "+string(a.typed("recert show", nil))))
 }
 
 func (a *app) recertDecide() *cobra.Command {
@@ -469,9 +469,9 @@ func (a *app) givenBack(i *api.CampaignItem) {
 	case !i.Held:
 		a.screen.Note("%s given back: %s", a.screen.Green("✓"), terminal.OneLine(i.Title, 80))
 	case more == 1:
-		a.screen.Note("%s %d of %d: one more reviewer must say the same", a.screen.Green("✓"), len(i.Back), i.NeedBack)
+		a.screen.Note("%s %d of %d: one more reviewer must agree", a.screen.Green("✓"), len(i.Back), i.NeedBack)
 	default:
-		a.screen.Note("%s %d of %d: %d more reviewers must say the same; a reviewer's own word does not count for themselves",
+		a.screen.Note("%s %d of %d: %d more reviewers must agree; reviewers do not count for what is about themselves",
 			a.screen.Green("✓"), len(i.Back),
 			i.NeedBack, more)
 	}
@@ -501,7 +501,7 @@ func (a *app) recertProve() *cobra.Command {
 					return err
 				}
 			}
-			return &exit.Error{Exit: exit.Unverified, What: fmt.Sprintf("%d things that were revoked are not proved gone", len(still)),
+			return &exit.Error{Exit: exit.Unverified, What: terminal.Counted(len(still), "revoked thing") + " not proved gone",
 				Why: "first " +
 					still[0].ID, Next: cmp.Or(still[0].TakeAway, still[0].Advice)}
 		})}
@@ -654,7 +654,7 @@ func notVerified(v recert.Verification, name string) *exit.Error {
 		return &exit.Error{Exit: exit.Newer, What: "made by a newer release of " + name, Why: strings.Join(v.Problems, "\n       ") +
 			"\n       this is no sign of forgery: the bundle is as it was signed", Next: "verify it with the release that made it, or a later one"}
 	case len(v.Problems) > 0:
-		return &exit.Error{Exit: exit.Unverified, What: fmt.Sprintf("VERIFICATION FAILED: %d problems", len(v.Problems)),
+		return &exit.Error{Exit: exit.Unverified, What: "VERIFICATION FAILED: " + terminal.Counted(len(v.Problems), "problem"),
 			Why:  strings.Join(v.Problems[:min(len(v.Problems), 20)], "\n       "),
 			Next: "keep this bundle as evidence, and ask for another export"}
 	case len(v.Unchecked) > 0:

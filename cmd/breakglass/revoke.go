@@ -86,7 +86,7 @@ func (a *app) revokeCommand() *cobra.Command {
 			if err == nil && left != "" {
 				err = &exit.Error{Exit: exit.Unreachable, Code: "not-cut-off", What: "revoked and recorded, but not every API server refuses it yet",
 					Why:  left,
-					Next: "the daemon keeps asking; watch it with:  " + terminal.Command("show", nil, r.ID)}
+					Next: "the daemon keeps asking; watch it with: " + terminal.Command("show", nil, r.ID)}
 			}
 			return err
 		}}
@@ -190,11 +190,11 @@ func (a *app) revokeAll(ctx context.Context, c *api.Client, cluster, confirmed s
 	}
 	switch {
 	case len(got.Left) > 0:
-		return &exit.Error{Exit: exit.Denied, Code: "left-alone", What: fmt.Sprintf("%d grants were left alone", len(got.Left)),
+		return &exit.Error{Exit: exit.Denied, Code: "left-alone", What: terminal.Counted(len(got.Left), "grant") + " left alone",
 			Next: "ask a responder, or one of their approvers, to revoke them"}
 	case len(open) > 0:
 		return &exit.Error{Exit: exit.Unreachable, Code: "not-cut-off", What: "revoked and recorded, but not every API server refuses it yet",
-			Why: strings.Join(open, "; "), Next: "the daemon keeps asking; watch it with:  breakglass list"}
+			Why: strings.Join(open, "; "), Next: "the daemon keeps asking; watch it with: breakglass list"}
 	}
 	return nil
 }
