@@ -32,7 +32,7 @@ type CAPlan struct {
 }
 
 func noAuthorities() error {
-	return newError(record.ClassUnavailable, "no-ca-checks", "", "this daemon checks no CAs: nothing but Vault can sign canaries")
+	return newError(record.ClassUnavailable, "no-ca-checks", "", "this daemon checks no CAs: only Vault can sign canaries")
 }
 
 func (s *server) caStatus(c *call) (any, error) {

@@ -86,7 +86,7 @@ func (c *Client) Policy(ctx context.Context) (out Policy, err error) {
 			continue
 		}
 		if p, err := v.Parse(); err != nil || p.Digest != v.Digest {
-			return out, newError(record.ClassUnavailable, "policy/text", "is the client as new as the server?", "the text of the access "+
+			return out, newError(record.ClassUnavailable, "policy/text", "the client may be older than the server", "the text of the access "+
 				"policy is not what its digest %s says: %v", v.Digest, err)
 		}
 	}

@@ -157,7 +157,7 @@ func NewServer(cfg Config) (http.Handler, error) {
 	person("POST /v1/policy/{digest}/approve", s.signPolicy)
 	s.recertRoutes(person)
 	public("/", func(*call) (any, error) {
-		return nil, newError(record.ClassUnknown, "no-such-path", "is the client newer than the server?",
+		return nil, newError(record.ClassUnknown, "no-such-path", "the client may be newer than the server",
 			"there is nothing at this path by this method")
 	})
 	return mux, nil
@@ -217,7 +217,7 @@ func decode[T any](c *call) (T, error) {
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&v); err != nil {
-		return v, newError(record.ClassInvalid, "body", "is the client newer than the server?", "the body is not what this path takes: %v",
+		return v, newError(record.ClassInvalid, "body", "the client may be newer than the server", "the body is not what this path takes: %v",
 			err)
 	}
 	if _, err := d.Token(); err != io.EOF {
@@ -713,7 +713,7 @@ func (s *server) get(c *call) (any, error) {
 		defer func() { <-s.polls }()
 	default:
 		return nil, slowDown(newError(record.ClassUnavailable, "polls", "ask again in a few seconds",
-			"too many people are waiting at one time"))
+			"too many people are waiting at once"))
 	}
 	full, err := s.cfg.Service.Resolve(c.Context(), id)
 	if err != nil {

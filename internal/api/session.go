@@ -148,7 +148,7 @@ func (s *server) importAudit(c *call) (any, error) {
 	case s.imports <- struct{}{}:
 		defer func() { <-s.imports }()
 	default:
-		return nil, newError(record.ClassUnavailable, "importing", "wait until it is through", "another file is being imported")
+		return nil, newError(record.ClassUnavailable, "importing", "wait until it is done", "another file is being imported")
 	}
 	rc := http.NewResponseController(c.w)
 	deadline := time.Now().Add(importTime)

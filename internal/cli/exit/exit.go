@@ -113,7 +113,7 @@ func Explain(err error) (f *Error, requestID string) {
 	case api.ClassSignIn:
 		f.Exit, f.What = SignIn, "not signed in"
 		if e.Code == api.CodeOtherLedger {
-			f.Exit, f.What = Unverified, "this is not the server it was"
+			f.Exit, f.What = Unverified, "this is another server than before"
 		}
 	default:
 		f.Exit, f.What = Other, "the daemon failed"

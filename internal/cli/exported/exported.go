@@ -162,7 +162,7 @@ func isExport(dir string) error {
 	if _, err := os.Lstat(filepath.Join(dir, "MANIFEST.sha256")); err == nil {
 		return other(dir, "the evidence bundle of a recertification", terminal.Command("recert verify", nil, dir))
 	}
-	return other(dir, "no export of a ledger: it has no checkpoint, no tile and no texts.jsonl in it", "")
+	return other(dir, "not an export of a ledger: it has no checkpoint, no tile and no texts.jsonl in it", "")
 }
 
 // other is a file of another kind.

@@ -29,7 +29,7 @@ func TestWrongFileIsNamed(t *testing.T) {
 		}
 	}
 	dir := t.TempDir()
-	if err := isExport(dir); err == nil || !strings.Contains(err.Error(), "no export of a ledger") {
+	if err := isExport(dir); err == nil || !strings.Contains(err.Error(), "not an export of a ledger") {
 		t.Errorf("an empty directory: %v", err)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "MANIFEST.sha256"), nil, 0o600); err != nil {

@@ -295,7 +295,7 @@ func (x Item) after() string {
 		out = append(out, "suspended "+view.Stamp(x.Suspended))
 	}
 	if e := x.Acknowledged; e != nil {
-		out = append(out, "taken away, says "+e.Person)
+		out = append(out, "removed, says "+e.Person)
 	}
 	if !x.Gone.IsZero() {
 		out = append(out, "proved gone "+view.Stamp(x.Gone))

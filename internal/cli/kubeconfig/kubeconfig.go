@@ -138,7 +138,7 @@ func WhoAmI(ctx context.Context, cl api.Cluster, chain, key string) (string, err
 			} `json:"userInfo"`
 		}
 		if err := json.Unmarshal(out.Status, &status); err != nil || status.UserInfo.Username == "" {
-			return "", errors.New("it does not say whom it takes you for")
+			return "", errors.New("it does not say who you are")
 		}
 		return status.UserInfo.Username, nil
 	case resp.StatusCode == http.StatusForbidden: // older than 1.28, or anonymous: the refusal names the user

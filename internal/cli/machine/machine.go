@@ -113,7 +113,7 @@ func writeIn(dir, name string, data []byte) (err error) {
 	}
 	defer func() { err = errors.Join(err, root.Close()) }()
 	if name != filepath.Base(name) {
-		return fmt.Errorf("%q is no name of a file", name)
+		return fmt.Errorf("%q is not the name of a file", name)
 	}
 	temp := ".breakglass-" + rand.Text()
 	f, err := root.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
@@ -367,7 +367,7 @@ func Owner(path string) (string, error) {
 		return "", err
 	}
 	if !info.Mode().IsRegular() { // opening a pipe or a terminal waits for what may never come
-		return "", fmt.Errorf("%s is no plain file; for standard output give --out -", path)
+		return "", fmt.Errorf("%s is not a regular file; for standard output give --out -", path)
 	}
 	f, err := os.Open(path)
 	if err != nil {

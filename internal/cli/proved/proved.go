@@ -108,7 +108,7 @@ func Entries(h api.History, v note.Verifier) ([]ledger.Entry, error) {
 func (x Checker) CheckDelivery(ctx context.Context, k *machine.Key, r api.Request, d api.Delivery) (string, error) {
 	block, rest := pem.Decode([]byte(d.Certificate))
 	if block == nil || block.Type != "CERTIFICATE" || len(bytes.TrimSpace(rest)) > 0 {
-		return "", exit.Lie("certificate", "what it delivered is no certificate")
+		return "", exit.Lie("certificate", "what it delivered is not a certificate")
 	}
 	cert, err := x509.ParseCertificate(block.Bytes)
 	if err != nil {

@@ -143,9 +143,9 @@ func (v View) Afterwards(r api.Request) string {
 	if s := r.Session; s != nil {
 		switch {
 		case s.Source == breakglass.SourceNone:
-			row("session", "not known: no audit events of this cluster reach the daemon")
+			row("session", "unknown: no audit events of this cluster reach the daemon")
 		case s.Events == 0:
-			row("session", "never used, as far as the audit events tell")
+			row("session", "not used, according to the audit events")
 		default:
 			row("session", "%s to %s from %s", v.Clock(s.First), v.Clock(s.Last), cmp.Or(strings.Join(s.From, ", "), "an unknown address"))
 			row("", "reads %d, changes %d, refused %d, of Secrets %d, execs and port-forwards %d", s.Reads, s.Writes, s.Refused, s.SecretsRead,
@@ -367,7 +367,7 @@ func (v View) Changes(was, is api.Request) {
 	}
 	for _, x := range was.Approvals {
 		if _, still := by(is, x.Person); !still {
-			s.Note("%s %s took the approval back", s.Yellow("!"), is.Names[x.Person])
+			s.Note("%s %s withdrew the approval", s.Yellow("!"), is.Names[x.Person])
 		}
 	}
 	if is.NotTold != was.NotTold {
