@@ -65,21 +65,15 @@ func caPath(cluster, what string) string {
 
 // CAStatus returns what the last check of a cluster's CAs found.
 func (c *Client) CAStatus(ctx context.Context, cluster string) (CAReport, error) {
-	var out CAReport
-	err := c.call(ctx, claimTime, http.MethodGet, caPath(cluster, ""), nil, &out)
-	return out, err
+	return work[CAReport](ctx, c, http.MethodGet, caPath(cluster, ""), nil)
 }
 
 // CACheck has a cluster's CAs checked now.
 func (c *Client) CACheck(ctx context.Context, cluster string) (CAReport, error) {
-	var out CAReport
-	err := c.call(ctx, claimTime, http.MethodPost, caPath(cluster, "/check"), Reason{}, &out)
-	return out, err
+	return work[CAReport](ctx, c, http.MethodPost, caPath(cluster, "/check"), Reason{})
 }
 
 // CAPlan has a cluster's CAs checked now and returns the way to the next phase, or to target.
 func (c *Client) CAPlan(ctx context.Context, cluster, target string) (CAPlan, error) {
-	var out CAPlan
-	err := c.call(ctx, claimTime, http.MethodPost, caPath(cluster, "/plan")+"?target="+url.QueryEscape(target), Reason{}, &out)
-	return out, err
+	return work[CAPlan](ctx, c, http.MethodPost, caPath(cluster, "/plan")+"?target="+url.QueryEscape(target), Reason{})
 }

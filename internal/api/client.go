@@ -156,6 +156,20 @@ func ask[T any](ctx context.Context, c *Client, method, path string, in any) (T,
 	return out, err
 }
 
+// work is ask for what keeps the daemon busy: as long as its longest answer takes.
+func work[T any](ctx context.Context, c *Client, method, path string, in any) (T, error) {
+	var out T
+	err := c.call(ctx, claimTime, method, path, in, &out)
+	return out, err
+}
+
+// long is work for a result that grows with a campaign.
+func long[T any](ctx context.Context, c *Client, path string) (T, error) {
+	var out T
+	err := c.call(ctx, claimTime, http.MethodGet, path, nil, large{&out})
+	return out, err
+}
+
 // send makes one HTTP call. A *string as out takes the body as it is, and an io.Writer has it written, as much as came; anything
 // else is decoded from JSON. What comes back is whole or an error.
 func (c *Client) send(ctx context.Context, limit time.Duration, method, path, token string, in, out any) error {
@@ -490,17 +504,25 @@ func (c *Client) Get(ctx context.Context, id string) (Request, error) {
 // about makes a call about one request, and takes no answer about another.
 func (c *Client) about(ctx context.Context, method, id, what string, in any) (Request, error) {
 	out, err := ask[Request](ctx, c, method, requestPath(id, what), in)
-	if err == nil && !breakglass.Names(id, out.ID) {
-		err = c.forged(fmt.Sprintf("asked about %.40q it talks about %s", id, out.ID))
+	if err == nil {
+		err = c.names(id, out.ID)
 	}
 	return out, err
+}
+
+// names refuses an answer about another request than the one that was asked about.
+func (c *Client) names(asked, id string) error {
+	if breakglass.Names(asked, id) {
+		return nil
+	}
+	return c.forged(fmt.Sprintf("asked about %.40q it talks about %s", asked, id))
 }
 
 // History returns everything the ledger holds about a request.
 func (c *Client) History(ctx context.Context, id string) (History, error) {
 	out, err := ask[History](ctx, c, http.MethodGet, requestPath(id, "history"), nil)
-	if err == nil && !breakglass.Names(id, out.ID) {
-		err = c.forged(fmt.Sprintf("asked about %.40q it talks about %s", id, out.ID))
+	if err == nil {
+		err = c.names(id, out.ID)
 	}
 	return out, err
 }
@@ -700,14 +722,10 @@ func (c *Client) Acknowledge(ctx context.Context, id, seen, note string) (Reques
 
 // Sweep has an ended session looked through again.
 func (c *Client) Sweep(ctx context.Context, id string) (Request, error) {
-	var out Request
-	err := c.call(ctx, claimTime, http.MethodPost, requestPath(id, "sweep"), Reason{}, &out)
-	return out, err
+	return work[Request](ctx, c, http.MethodPost, requestPath(id, "sweep"), Reason{})
 }
 
 // RevokeAll ends every grant in a cluster.
 func (c *Client) RevokeAll(ctx context.Context, cluster, reason string) (Revocations, error) {
-	var out Revocations
-	err := c.call(ctx, claimTime, http.MethodPost, "/v1/clusters/"+url.PathEscape(cluster)+"/revoke-all", Reason{Reason: reason}, &out)
-	return out, err
+	return work[Revocations](ctx, c, http.MethodPost, "/v1/clusters/"+url.PathEscape(cluster)+"/revoke-all", Reason{Reason: reason})
 }

@@ -281,9 +281,9 @@ func (c *Client) Campaigns(ctx context.Context) (Campaigns, error) {
 	return ask[Campaigns](ctx, c, http.MethodGet, "/v1/recert", nil)
 }
 
-// StartCampaign opens a campaign. Looking at the clusters takes a while.
+// StartCampaign scans the clusters, which takes a while, and opens a campaign.
 func (c *Client) StartCampaign(ctx context.Context) (Campaign, error) {
-	return c.campaign(ctx, http.MethodPost, "/v1/recert", Empty{})
+	return work[Campaign](ctx, c, http.MethodPost, "/v1/recert", Empty{})
 }
 
 // CampaignItems returns a campaign, the last one if id is empty, with its items; with mine only those that wait for the caller.
@@ -292,16 +292,12 @@ func (c *Client) CampaignItems(ctx context.Context, id string, mine bool) (Campa
 	if mine {
 		q = "?for=me"
 	}
-	var out CampaignItems
-	err := c.call(ctx, claimTime, http.MethodGet, campaignPath(id, q), nil, large{&out})
-	return out, err
+	return long[CampaignItems](ctx, c, campaignPath(id, q))
 }
 
 // CampaignReport returns a report in one of the forms.
 func (c *Client) CampaignReport(ctx context.Context, id, format string) (string, error) {
-	var out string
-	err := c.call(ctx, claimTime, http.MethodGet, campaignPath(id, "/report?format="+url.QueryEscape(format)), nil, large{&out})
-	return out, err
+	return long[string](ctx, c, campaignPath(id, "/report?format="+url.QueryEscape(format)))
 }
 
 // WriteCampaignReport writes a report in one of the forms as it comes, however long it is. After an error what was written is not
@@ -312,17 +308,15 @@ func (c *Client) WriteCampaignReport(ctx context.Context, id, format string, w i
 
 // CampaignBundle returns an evidence bundle.
 func (c *Client) CampaignBundle(ctx context.Context, id string) (CampaignBundle, error) {
-	var out CampaignBundle
-	err := c.call(ctx, claimTime, http.MethodGet, campaignPath(id, "/bundle"), nil, large{&out})
-	return out, err
+	return long[CampaignBundle](ctx, c, campaignPath(id, "/bundle"))
 }
 
-// DecideItems gives the caller's word on items, in as many calls as it takes, and returns the campaign after the last. Where that
-// is more calls than a session may make at once it waits as the server says: the same word twice is no second one.
+// DecideItems gives the caller's answer to items, in as many calls as it takes, and returns the campaign after the last. Where that
+// is more calls than a sign-in may make at once it waits as the server says: the same answer twice counts once.
 func (c *Client) DecideItems(ctx context.Context, id string, answer CampaignAnswer) (out Campaign, err error) {
 	for part := range slices.Chunk(answer.Items, maxDecided) {
 		for try := 0; ; try++ {
-			out, err = c.campaign(ctx, http.MethodPost, campaignPath(id, "/decide"), CampaignAnswer{Verdict: answer.Verdict, Items: part,
+			out, err = work[Campaign](ctx, c, http.MethodPost, campaignPath(id, "/decide"), CampaignAnswer{Verdict: answer.Verdict, Items: part,
 				Reason: answer.Reason})
 			var e *Error
 			if !errors.As(err, &e) || e.Code != "rate" || pause(ctx, try, e.retryAfter) != nil {
@@ -336,23 +330,17 @@ func (c *Client) DecideItems(ctx context.Context, id string, answer CampaignAnsw
 	return out, nil
 }
 
-// AcknowledgeItems says that what was revoked has been taken away.
+// AcknowledgeItems says that what was revoked has been removed.
 func (c *Client) AcknowledgeItems(ctx context.Context, id string, items []string, note string) (Campaign, error) {
-	return c.campaign(ctx, http.MethodPost, campaignPath(id, "/ack"), CampaignDone{Items: items, Note: note})
+	return work[Campaign](ctx, c, http.MethodPost, campaignPath(id, "/ack"), CampaignDone{Items: items, Note: note})
 }
 
-// Reinstate gives the caller's word that a suspended eligibility comes back.
+// Reinstate says for the caller that a suspended eligibility comes back.
 func (c *Client) Reinstate(ctx context.Context, id, item, reason string) (Campaign, error) {
-	return c.campaign(ctx, http.MethodPost, campaignPath(id, "/reinstate"), CampaignDone{Items: []string{item}, Note: reason})
+	return work[Campaign](ctx, c, http.MethodPost, campaignPath(id, "/reinstate"), CampaignDone{Items: []string{item}, Note: reason})
 }
 
-// ProveItems has the clusters looked at again.
+// ProveItems has the clusters scanned again.
 func (c *Client) ProveItems(ctx context.Context, id string) (Campaign, error) {
-	return c.campaign(ctx, http.MethodPost, campaignPath(id, "/prove"), Empty{})
-}
-
-func (c *Client) campaign(ctx context.Context, method, path string, in any) (Campaign, error) {
-	var out Campaign
-	err := c.call(ctx, claimTime, method, path, in, &out)
-	return out, err
+	return work[Campaign](ctx, c, http.MethodPost, campaignPath(id, "/prove"), Empty{})
 }
