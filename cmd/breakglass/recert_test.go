@@ -155,7 +155,7 @@ func TestWhatABundleProvesIsTheExitCode(t *testing.T) {
 		}, 9,
 			"no sign of forgery"},
 		"forged": {func(v *recert.Verification) { v.Problems = []string{"items.csv is not as it was signed"} }, exit.Unverified,
-			"1 problems"},
+			"1 problem"},
 		"not compared": {func(v *recert.Verification) { v.Unchecked = []string{"report.html"} }, exit.Unverified, "another version"},
 		"still open":   {func(v *recert.Verification) { v.Closed = false }, exit.Unverified, "is not closed"},
 	} {
