@@ -189,7 +189,8 @@ func (a *app) auditCommand() *cobra.Command {
 	var cluster string
 	imp := &cobra.Command{Use: "import FILE…", Short: "Import the audit logs of API servers that have no audit webhook",
 		Args: args(1, 1000, "at least one file, - for standard input"),
-		Long: "Imports files that kube-apiserver wrote with --audit-log-path, or EventLists, plain or gzip. It keeps the events of certificates\n" +
+		Long: "Imports files that kube-apiserver wrote with --audit-log-path, or EventLists, plain or gzip. It keeps the events of " +
+			"certificates\n" +
 			"from this daemon, each once. The reports on ended sessions are then made again: breakglass sweep ID, breakglass show ID --session.",
 		RunE: func(cmd *cobra.Command, files []string) error {
 			if cluster == "" {

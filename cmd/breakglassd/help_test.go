@@ -29,7 +29,8 @@ func TestHelpIsAsReviewed(t *testing.T) {
 	for n := range max(len(got), len(was)) {
 		if n >= len(got) || n >= len(was) || got[n] != was[n] {
 			t.Fatalf("line %d of the help is %q, and %q in %s; if it is right, write it anew: go test ./cmd/breakglassd -run %s -update", n+1,
-				strings.Join(got[min(n, len(got)):min(n+1, len(got))], ""), strings.Join(was[min(n, len(was)):min(n+1, len(was))], ""), golden, t.Name())
+				strings.Join(got[min(n, len(got)):min(n+1, len(got))], ""),
+				strings.Join(was[min(n, len(was)):min(n+1, len(was))], ""), golden, t.Name())
 		}
 	}
 }

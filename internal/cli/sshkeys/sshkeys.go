@@ -112,7 +112,8 @@ func Read(path string) (public ssh.PublicKey, private []byte, err error) {
 	}
 	missing := (*ssh.PassphraseMissingError)(nil)
 	if !errors.As(err, &missing) {
-		return nil, nil, exit.Usage("identity %s is not an SSH key that can be used here (a hardware key works through the ssh-agent): %v", path, err)
+		return nil, nil, exit.Usage("identity %s is not an SSH key that can be used here "+
+			"(a hardware key works through the ssh-agent): %v", path, err)
 	}
 	if public = missing.PublicKey; public == nil { // the old PEM format does not say
 		pub, err := os.ReadFile(path + ".pub")
