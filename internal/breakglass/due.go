@@ -9,30 +9,30 @@ import (
 type work int
 
 const (
-	workEnd     work = iota // record what the clock decided
-	workBind                // make the binding exist
-	workUnbind              // make it not exist
-	workSettle              // find out what became of a claim whose outcome is not recorded
-	workProve               // ask the API servers whether a revoked certificate is refused
-	workExamine             // report what was done, and look for what was left behind
-	workOverdue             // record that a closing note or an acknowledgement did not come
+	workEnd          work = iota // record what the clock decided
+	workBind                     // make the binding exist
+	workUnbind                   // make it not exist
+	workResolveClaim             // find out what became of a claim whose outcome is not recorded
+	workProve                    // ask the API servers whether a revoked certificate is refused
+	workExamine                  // report what was done, and look for what was left behind
+	workOverdue                  // record that a closing note or an acknowledgement did not come
 )
 
-// lane is what a work must not overlap with, for the same request: what makes and takes away rights is done one after the other,
+// exclusion is what a work must not overlap with, for the same request: what makes and takes away rights is done one after the other,
 // and each of the others does not wait for a cluster that does not answer one of them.
-func (w work) lane() work {
+func (w work) exclusion() work {
 	switch w {
-	case workBind, workUnbind, workSettle:
+	case workBind, workUnbind, workResolveClaim:
 		return workBind
 	case workEnd, workProve, workExamine, workOverdue:
 	}
 	return w
 }
 
-// waits are the times that due goes by.
-type waits struct {
-	settle time.Duration // how long a claim may stay without an outcome before it is looked into: longer than any signing call lasts
-	audit  time.Duration // how long after its end a grant's audit events may still arrive
+// timing is the times that due goes by.
+type timing struct {
+	outcome time.Duration // how long a claim may stay without an outcome before it is looked into: longer than any signing call lasts
+	audit   time.Duration // how long after its end a grant's audit events may still arrive
 }
 
 // unbindPatience is how long after a grant's end its report, sweep and proof wait for its binding to be gone. A cluster that is away,
@@ -40,16 +40,16 @@ type waits struct {
 const unbindPatience = 15 * time.Second
 
 // due decides what to do next for a request, each work beside the others; at is when to look again (zero: when something happens).
-func due(r *Request, now time.Time, wait waits) (works []work, at time.Time) {
+func due(r *Request, now time.Time, wait timing) (works []work, at time.Time) {
 	binding := r.Ask.Rights.Binding()
 	switch r.State(now) {
 	case StatePending, StateApproved:
 		return nil, r.Deadline(now)
 	case StateIssuing:
-		if at := r.ClaimedAt.Add(wait.settle); now.Before(at) {
+		if at := r.ClaimedAt.Add(wait.outcome); now.Before(at) {
 			return nil, at
 		}
-		return []work{workSettle}, now
+		return []work{workResolveClaim}, now
 	case StateActive:
 		if binding && !r.Bound {
 			works = append(works, workBind)
@@ -65,7 +65,7 @@ func due(r *Request, now time.Time, wait waits) (works []work, at time.Time) {
 		if r.State(now) == StateExpired && r.Ended == nil {
 			return append(works, workEnd), now
 		}
-		more, at := aftercare(r, now, wait)
+		more, at := aftercareDue(r, now, wait)
 		return append(works, more...), at
 	case StateLapsed:
 		if r.Ended == nil {
@@ -76,10 +76,10 @@ func due(r *Request, now time.Time, wait waits) (works []work, at time.Time) {
 	return nil, time.Time{}
 }
 
-// aftercare is due for a grant whose certificate is of no use any more.
-func aftercare(r *Request, now time.Time, wait waits) (works []work, at time.Time) {
-	care := r.Ask.Aftercare
-	if care == nil || r.Issued == nil {
+// aftercareDue is what is due for a grant whose certificate is of no use any more.
+func aftercareDue(r *Request, now time.Time, wait timing) (works []work, at time.Time) {
+	aftercare := r.Ask.Aftercare
+	if aftercare == nil || r.Issued == nil {
 		return nil, time.Time{}
 	}
 	when := func(w work, by time.Time) {
@@ -90,10 +90,10 @@ func aftercare(r *Request, now time.Time, wait waits) (works []work, at time.Tim
 			at = by
 		}
 	}
-	if r.Revoked != nil && care.Prove && !r.receipted() {
+	if r.Revoked != nil && aftercare.Prove && !r.receipted() {
 		when(workProve, now)
 	}
-	if care.Examine && r.Swept == nil {
+	if aftercare.Examine && r.Swept == nil {
 		when(workExamine, r.Over(now).Add(wait.audit))
 	}
 	for what, by := range map[string]time.Time{OverdueClosing: r.CloseBy(now), OverdueAcknowledgement: r.AcknowledgeBy()} {

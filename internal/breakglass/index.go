@@ -19,8 +19,8 @@ func (r *Request) settled() bool {
 	case r.Issued == nil || r.Ask.Aftercare == nil:
 		return true
 	}
-	care := r.Ask.Aftercare
-	return (r.Revoked == nil || !care.Prove || r.receipted()) && (!care.Examine || r.Swept != nil) &&
+	aftercare := r.Ask.Aftercare
+	return (r.Revoked == nil || !aftercare.Prove || r.receipted()) && (!aftercare.Examine || r.Swept != nil) &&
 		(!r.Touched() || slices.Contains(r.Overdue, OverdueClosing)) &&
 		(r.AcknowledgeBy().IsZero() || slices.Contains(r.Overdue, OverdueAcknowledgement))
 }

@@ -17,7 +17,6 @@ import (
 	"github.com/breakglassd/breakglass/internal/finding"
 	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/record"
-	"github.com/breakglassd/breakglass/internal/retry"
 )
 
 // Run does everything that nobody asks for, until ctx is done: it carries claims through, ends what the clock has ended,
@@ -38,7 +37,7 @@ func (s *Service) Run(ctx context.Context) error {
 			return s.ledger.Err()
 		}
 	})
-	g.Go(func() error { return s.tend(ctx) })
+	g.Go(func() error { return s.runOpenRequests(ctx) })
 	g.Go(func() error { return s.beat(ctx) })
 	g.Go(func() error { return s.watchClock(ctx) })
 	g.Go(func() error { return s.Recorder.Run(ctx) })
@@ -67,142 +66,75 @@ func (s *Service) work(ctx context.Context) error {
 	}
 }
 
-// backoff is how long to wait before what did not work is tried again.
-var backoff = retry.Backoff{First: 500 * time.Millisecond, Last: 30 * time.Second}
-
-// maxExaminations bounds the examinations in one cluster at one time: each holds what is in the cluster in memory, twice.
-const maxExaminations = 2
-
 // lookAtAll is how often tend looks at every open request, whatever it was told: a wall clock that leaps tells nobody.
 const lookAtAll = time.Minute
 
-// tend does what due says, for each request that changed or whose time has come, and sleeps until the next deadline or change. What
-// waits for one cluster keeps nothing else waiting.
-func (s *Service) tend(ctx context.Context) error {
-	type task struct {
-		request, cluster string
-		lane             work
-	}
-	type attempt struct {
-		failures int
-		next     time.Time
-	}
-	type outcome struct {
-		task
-		err error
-	}
-	running := map[task]bool{}
-	examining := map[string]int{}            // by cluster
-	queued := map[string]map[string]bool{}   // by cluster: requests that wait for an examination to end
-	failing := map[string]map[work]attempt{} // by request, then by lane
-	alarms := alarms{set: map[string]time.Time{}}
-	ended := make(chan outcome)
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	look := func(id string, now time.Time) {
-		r := s.tracker.look(id)
+// runOpenRequests does what due says, for each request that changed or whose time has come, and sleeps until the next deadline or
+// change. What waits for one cluster keeps nothing else waiting.
+func (s *Service) runOpenRequests(ctx context.Context) error {
+	q := newQueue()
+	look := func(id string) {
+		r, now := s.tracker.look(id), s.now()
 		if r == nil {
-			alarms.put(id, time.Time{})
-			delete(failing, id)
+			q.forget(id)
 			return
 		}
-		var next time.Time
-		soon := func(at time.Time) {
-			if next.IsZero() || at.Before(next) {
-				next = at
-			}
-		}
-		works, at := due(r, now, waits{settle: 2 * s.cfg.SignTimeout, audit: s.cfg.AuditGrace})
-		if at.After(now) {
-			soon(at)
-		}
+		works, next := due(r, now, timing{outcome: 2 * s.cfg.SignTimeout, audit: s.cfg.AuditGrace})
 		for _, w := range works {
-			k := task{id, r.Ask.Cluster, w.lane()}
-			if running[k] { // looked at again when it ends
-				continue
+			again := q.start(task{id, r.Ask.Cluster, w.exclusion()}, now, func() error { return s.perform(ctx, r, w) })
+			if again.After(now) && (!next.After(now) || again.Before(next)) {
+				next = again
 			}
-			if w == workExamine && examining[k.cluster] >= maxExaminations {
-				if queued[k.cluster] == nil {
-					queued[k.cluster] = map[string]bool{}
-				}
-				queued[k.cluster][id] = true
-				continue
-			}
-			if f, ok := failing[id][k.lane]; ok && now.Before(f.next) {
-				soon(f.next)
-				continue
-			}
-			running[k] = true
-			if w == workExamine {
-				examining[k.cluster]++
-			}
-			go func() { ended <- outcome{k, s.do(ctx, r, w)} }()
 		}
-		alarms.put(id, next)
+		if !next.After(now) { // it is looked at when something happens
+			next = time.Time{}
+		}
+		q.alarms.put(id, next)
 	}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	var all time.Time // when all were looked at
 	for {
-		now := s.now()
 		everything := all.IsZero() || time.Since(all) >= lookAtAll
 		if everything {
 			all = time.Now()
 		}
-		for _, id := range append(s.tracker.take(everything), alarms.due(now)...) {
-			look(id, now)
+		for _, id := range append(s.tracker.take(everything), q.alarms.due(s.now())...) {
+			look(id)
 		}
 		wait := lookAtAll - time.Since(all)
-		if at, ok := alarms.next(); ok {
+		if at, ok := q.alarms.next(); ok {
 			wait = min(wait, at.Sub(s.now()))
 		}
 		timer.Reset(max(wait, time.Millisecond))
 		select {
 		case <-ctx.Done():
-			for range running { // each ends with ctx
-				<-ended
-			}
+			q.drain() // each task ends with ctx
 			return nil
 		case <-s.tracker.wake:
 		case <-timer.C:
-		case o := <-ended:
-			delete(running, o.task)
-			if o.lane == workExamine {
-				examining[o.cluster]--
+		case o := <-q.ended:
+			if retry := q.done(o, s.now()); retry > 0 && ctx.Err() == nil {
+				s.log.Warn("will try again", slog.String("request", o.request), slog.Duration("after", retry), slog.Any("error", o.err))
 			}
 			if ctx.Err() != nil {
 				break
 			}
-			if o.err == nil {
-				delete(failing[o.request], o.lane)
-			} else {
-				f := failing[o.request][o.lane]
-				f.failures++
-				wait := backoff.Wait(f.failures)
-				f.next = s.now().Add(wait)
-				if failing[o.request] == nil {
-					failing[o.request] = map[work]attempt{}
-				}
-				failing[o.request][o.lane] = f
-				s.log.Warn("will try again", slog.String("request", o.request), slog.Duration("after", wait), slog.Any("error", o.err))
-			}
-			now := s.now()
-			look(o.request, now)
-			for id := range queued[o.cluster] {
-				if examining[o.cluster] >= maxExaminations {
-					break
-				}
-				delete(queued[o.cluster], id)
-				look(id, now)
+			look(o.request)
+			for id, ok := q.place(o.cluster); ok; id, ok = q.place(o.cluster) {
+				look(id)
 			}
 		}
 	}
 }
 
-func (s *Service) do(ctx context.Context, r *Request, w work) error {
+// perform does one thing that is due for a request.
+func (s *Service) perform(ctx context.Context, r *Request, w work) error {
 	var err error
 	switch w {
 	case workEnd:
 		_, err = s.note(ctx, r, func(r *Request) record.Event {
-			if works, _ := due(r, s.now(), waits{}); !slices.Contains(works, workEnd) {
+			if works, _ := due(r, s.now(), timing{}); !slices.Contains(works, workEnd) {
 				return nil
 			}
 			return Ended{State: r.State(s.now())}
@@ -213,7 +145,7 @@ func (s *Service) do(ctx context.Context, r *Request, w work) error {
 		if _, err = s.unbind(ctx, r, r.State(s.now())); err != nil && ctx.Err() == nil && s.now().Sub(r.Over(s.now())) >= unbindPatience {
 			err = errors.Join(err, s.staying(ctx, r, err))
 		}
-	case workSettle:
+	case workResolveClaim:
 		err = s.settle(ctx, r)
 	case workProve:
 		pctx, cancel := context.WithTimeout(ctx, s.cfg.BindTimeout)

@@ -2,7 +2,6 @@ package breakglass
 
 import (
 	"cmp"
-	"container/heap"
 	"maps"
 	"slices"
 	"strings"
@@ -264,64 +263,4 @@ func (t *tracker) look(id string) *Request {
 		return x.request
 	}
 	return nil
-}
-
-// alarms are the requests that wait for the clock, the earliest first. Setting one anew leaves the old one in the heap, where it is
-// passed over.
-type alarms struct {
-	heap alarmHeap
-	set  map[string]time.Time
-}
-
-// alarm is when to look at a request again.
-type alarm struct {
-	at      time.Time
-	request string
-}
-
-type alarmHeap []alarm
-
-func (h alarmHeap) Len() int           { return len(h) }
-func (h alarmHeap) Less(i, j int) bool { return h[i].at.Before(h[j].at) }
-func (h alarmHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-func (h *alarmHeap) Push(x any)        { *h = append(*h, x.(alarm)) }
-
-func (h *alarmHeap) Pop() any {
-	last := (*h)[len(*h)-1]
-	*h = (*h)[:len(*h)-1]
-	return last
-}
-
-// put sets the one alarm of a request; the zero time takes it away.
-func (a *alarms) put(request string, at time.Time) {
-	if at.IsZero() {
-		delete(a.set, request)
-		return
-	}
-	if before, ok := a.set[request]; ok && before.Equal(at) {
-		return
-	}
-	a.set[request] = at
-	heap.Push(&a.heap, alarm{at, request})
-}
-
-// next is when the earliest alarm may be due.
-func (a *alarms) next() (time.Time, bool) {
-	if len(a.heap) == 0 {
-		return time.Time{}, false
-	}
-	return a.heap[0].at, true
-}
-
-// due takes the requests whose time has come.
-func (a *alarms) due(now time.Time) []string {
-	var out []string
-	for len(a.heap) > 0 && !a.heap[0].at.After(now) {
-		x := heap.Pop(&a.heap).(alarm)
-		if at, ok := a.set[x.request]; ok && at.Equal(x.at) {
-			delete(a.set, x.request)
-			out = append(out, x.request)
-		}
-	}
-	return out
 }
