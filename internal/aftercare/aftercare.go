@@ -322,7 +322,7 @@ func (x *Examiner) turn(ctx context.Context) (func(), error) {
 func (x *Examiner) build(ctx context.Context, r *breakglass.Request) (session.Session, error) {
 	now := time.Now().UTC()
 	g := session.Grant{Request: r.ID, Cluster: r.Ask.Cluster, User: r.Claimed.CommonName, Fingerprint: r.Issued.Fingerprint,
-		From: r.ClaimedAt, Until: r.Over(now)}
+		From: r.ClaimedAt, Until: r.EndedBy(now)}
 	events, dropped, err := x.store.Events(ctx, r.Ask.Cluster, g.Fingerprint, g.User)
 	if err != nil {
 		return session.Session{}, err
@@ -379,7 +379,7 @@ func (x *Examiner) Examine(ctx context.Context, r *breakglass.Request, final boo
 		swept.Gaps = append(swept.Gaps, "the cluster could not be looked at any more: "+err.Error())
 	}
 	swept.Gaps = append(swept.Gaps, sweep.Missing(in.Before, in.After)...)
-	in.Changes = sweep.Compare(in.Before, in.After, sweep.Window{From: r.ClaimedAt, Until: r.Over(time.Now().UTC())})
+	in.Changes = sweep.Compare(in.Before, in.After, sweep.Window{From: r.ClaimedAt, Until: r.EndedBy(time.Now().UTC())})
 	found := append([]breakglass.Residue{}, sweep.Judge(in)...) // in JSON, none is [] and not null
 	report.Left = &session.Left{Items: found, Sources: swept.Sources, Gaps: swept.Gaps}
 	swept.Items = sweep.Choose(found, breakglass.MaxResidues)

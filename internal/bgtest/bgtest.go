@@ -264,7 +264,7 @@ func (s *System) start() {
 	must(s.T, err)
 	cfg := Config{Record: Record{Ledger: s.Ledger, Log: s.options.Log},
 		Domain: Domain{Policy: pol, Signer: s.CA, Binder: s.Cluster, SignTimeout: 2 * time.Second, BindTimeout: time.Second,
-			Sweep: time.Second, ClusterCA: func(string) []byte { return s.CA.PEM() }}}
+			ReconcileBindingsEvery: time.Second, ClusterCA: func(string) []byte { return s.CA.PEM() }}}
 	if s.options.Config != nil {
 		s.options.Config(&cfg)
 	}

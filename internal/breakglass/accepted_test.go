@@ -17,7 +17,7 @@ func TestAcceptedIsNotGone(t *testing.T) {
 		const day = 24 * time.Hour
 		e := &examiner{items: evil()}
 		s := bgtest.New(t, bgtest.Options{Policy: bgtest.Policy() + careful, Config: func(c *bgtest.Config) {
-			c.Examiner, c.HeartbeatEvery, c.Sweep, c.Reconcile = e, day, time.Hour, day
+			c.Examiner, c.HeartbeatEvery, c.ReconcileBindingsEvery, c.Reconcile = e, day, time.Hour, day
 		}})
 		found := func() *finding.Finding {
 			all := s.Service.Findings.Open()

@@ -33,9 +33,9 @@ func CAHash(bundle []byte) string {
 // withAftercare adds to a fact that is to be recorded what must follow the grant's end, by which authorities and which way people know
 // the cluster, and the approval more that is needed while its requester owes a closing note.
 func (s *Service) withAftercare(p *policy.Policy, ev Requested, now time.Time) Requested {
-	care := Aftercare{Prove: s.cfg.Prover != nil, Examine: s.cfg.Examiner != nil, CloseSeconds: int64(p.Closing.Within / time.Second)}
-	if care != (Aftercare{}) {
-		ev.Aftercare = &care
+	aftercare := Aftercare{Prove: s.cfg.Prover != nil, Examine: s.cfg.Examiner != nil, CloseSeconds: int64(p.Closing.Within / time.Second)}
+	if aftercare != (Aftercare{}) {
+		ev.Aftercare = &aftercare
 	}
 	if ca := s.ClusterCA(ev.Cluster); len(ca) > 0 {
 		ev.CAHash = CAHash(ca)
@@ -471,7 +471,7 @@ const (
 // prove asks the API servers whether a revoked certificate is refused, again and again until all that can be reached say no
 // or ctx ends, and records what it learned. An error means that something is left to ask.
 func (s *Service) prove(ctx context.Context, r *Request) (*Request, error) {
-	if care := r.Ask.Aftercare; care == nil || !care.Prove || r.Revoked == nil || r.Issued == nil || r.receipted() {
+	if aftercare := r.Ask.Aftercare; aftercare == nil || !aftercare.Prove || r.Revoked == nil || r.Issued == nil || r.receipted() {
 		return r, nil
 	}
 	answers, bindings, late := []Answer{}, []string(nil), []string(nil)
@@ -623,7 +623,7 @@ func (s *Service) access(r *Request) Access {
 // examine records what was done with a grant and what it left behind.
 func (s *Service) examine(ctx context.Context, r *Request) (*Request, error) {
 	now := s.now()
-	final := now.Sub(r.Over(now)) >= s.cfg.ExamineFor
+	final := now.Sub(r.EndedBy(now)) >= s.cfg.ExamineFor
 	ectx, cancel := context.WithTimeout(ctx, examineTimeout)
 	session, swept, err := s.cfg.Examiner.Examine(ectx, r, final)
 	cancel()
@@ -661,11 +661,11 @@ func (s *Service) Examine(ctx context.Context, a record.Actor, id string) (*Requ
 		case s.cfg.Examiner == nil:
 			return nil, nil, record.Refuse(record.ClassUnavailable, "no-examiner", "set up sessions in the daemon's configuration",
 				"sessions are not examined here")
-		case r.Over(now).IsZero():
+		case r.EndedBy(now).IsZero():
 			return nil, nil, record.Refuse(record.ClassConflict, "not-over", "", "%s is %s: there is no ended session to look at", r.ID,
 				r.State(now))
 		}
-		return nil, nil, s.often(r.ID + " " + a.Person)
+		return nil, nil, s.limitRepeats(r.ID + " " + a.Person)
 	})
 	if err != nil {
 		return nil, err

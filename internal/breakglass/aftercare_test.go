@@ -675,7 +675,7 @@ func TestBindingThatSomebodyElseTookAwayIsNoFinding(t *testing.T) {
 		if _, err := s.Service.Revoke(t.Context(), byKey("carol"), r.ID, "laptop stolen"); err != nil {
 			t.Fatal(err)
 		}
-		must(t, s.Service.Staying(t.Context(), r, errors.New("the answer came too late")))
+		must(t, s.Service.ReportStuckBinding(t.Context(), r, errors.New("the answer came too late")))
 		if got := s.Service.Findings.Open(); len(got) != 0 {
 			t.Errorf("got %+v, want nothing open: the binding is gone", got)
 		}

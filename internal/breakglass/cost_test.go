@@ -95,7 +95,7 @@ func TestWhatAClaimCosts(t *testing.T) {
 		t.Run(profile.name, func(t *testing.T) {
 			count, calls := &counted{}, &atomic.Int64{}
 			o := bgtest.Options{Beside: others(), Store: func(st ledger.Store) ledger.Store { count.Store = st; return count },
-				Config: func(c *bgtest.Config) { c.Signer, c.Sweep = askedSigner{c.Signer, calls}, time.Hour }}
+				Config: func(c *bgtest.Config) { c.Signer, c.ReconcileBindingsEvery = askedSigner{c.Signer, calls}, time.Hour }}
 			bubbleWith(t, o, func(t *testing.T, s *bgtest.System) {
 				var grants []*breakglass.Request
 				for range claims / 3 {

@@ -58,7 +58,7 @@ func due(r *Request, now time.Time, wait timing) (works []work, at time.Time) {
 	case StateExpired, StateRevoked:
 		if r.Bound {
 			works = append(works, workUnbind)
-			if at := r.Over(now).Add(unbindPatience); now.Before(at) {
+			if at := r.EndedBy(now).Add(unbindPatience); now.Before(at) {
 				return works, at
 			}
 		}
@@ -94,7 +94,7 @@ func aftercareDue(r *Request, now time.Time, wait timing) (works []work, at time
 		when(workProve, now)
 	}
 	if aftercare.Examine && r.Swept == nil {
-		when(workExamine, r.Over(now).Add(wait.audit))
+		when(workExamine, r.EndedBy(now).Add(wait.audit))
 	}
 	for what, by := range map[string]time.Time{OverdueClosing: r.CloseBy(now), OverdueAcknowledgement: r.AcknowledgeBy()} {
 		if !by.IsZero() && !slices.Contains(r.Overdue, what) && !slices.Contains(works, workOverdue) {

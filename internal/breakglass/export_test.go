@@ -37,9 +37,9 @@ func From() map[string][]State {
 	return out
 }
 
-// Staying is what is done after a binding could not be taken away.
-func (s *Service) Staying(ctx context.Context, r *Request, why error) error {
-	return s.staying(ctx, r, why)
+// ReportStuckBinding is what is done after a binding could not be taken away.
+func (s *Service) ReportStuckBinding(ctx context.Context, r *Request, why error) error {
+	return s.reportStuckBinding(ctx, r, why)
 }
 
 // Forged is an entry as a thief of the ledger's key would write it.

@@ -34,7 +34,7 @@ func perOp(b *testing.B, op func()) {
 
 // BenchmarkEntryOfOthers is what one entry about something else costs while a thousand clients wait for a request.
 func BenchmarkEntryOfOthers(b *testing.B) {
-	s := bgtest.New(b, bgtest.Options{Config: func(c *bgtest.Config) { c.Sweep = time.Hour }})
+	s := bgtest.New(b, bgtest.Options{Config: func(c *bgtest.Config) { c.ReconcileBindingsEvery = time.Hour }})
 	ctx, cancel := context.WithCancel(b.Context())
 	const waiters = 1000
 	r := s.Ask(byKey("alice"), "group")
@@ -68,7 +68,7 @@ func BenchmarkAmongManyOpen(b *testing.B) {
 				policy = strings.Replace(policy, "teams:", fmt.Sprintf("  - {id: %s, name: U, slack: [{team: T01, user: U1%02d}]}\nteams:", who, i), 1)
 				policy = strings.Replace(policy, "[alice, bob, dave", "[alice, bob, dave, "+who, 1)
 			}
-			s := bgtest.New(b, bgtest.Options{Policy: policy, Config: func(c *bgtest.Config) { c.Sweep = time.Hour }})
+			s := bgtest.New(b, bgtest.Options{Policy: policy, Config: func(c *bgtest.Config) { c.ReconcileBindingsEvery = time.Hour }})
 			ask := func(who string) string {
 				a := byKey("alice")
 				if n, ok := strings.CutPrefix(who, "user"); ok {
@@ -101,7 +101,7 @@ func BenchmarkAmongManyOpen(b *testing.B) {
 
 // BenchmarkList is a list of some hundred requests, each with two approvals.
 func BenchmarkList(b *testing.B) {
-	s := bgtest.New(b, bgtest.Options{Policy: manyOpen(), Config: func(c *bgtest.Config) { c.Sweep = time.Hour }})
+	s := bgtest.New(b, bgtest.Options{Policy: manyOpen(), Config: func(c *bgtest.Config) { c.ReconcileBindingsEvery = time.Hour }})
 	for _, who := range []string{"alice", "bob", "dave"} {
 		for range 100 {
 			s.Grant(who, "group")
@@ -117,7 +117,7 @@ func BenchmarkList(b *testing.B) {
 
 // BenchmarkResolve is an id of which only a part was typed, among as many.
 func BenchmarkResolve(b *testing.B) {
-	s := bgtest.New(b, bgtest.Options{Policy: manyOpen(), Config: func(c *bgtest.Config) { c.Sweep = time.Hour }})
+	s := bgtest.New(b, bgtest.Options{Policy: manyOpen(), Config: func(c *bgtest.Config) { c.ReconcileBindingsEvery = time.Hour }})
 	var id string
 	for _, who := range []string{"alice", "bob", "dave"} {
 		for range 100 {
@@ -135,7 +135,7 @@ func BenchmarkResolve(b *testing.B) {
 // BenchmarkOwingNotes is a request, and its withdrawal, of somebody who owes 90 closing notes, and a scrape of the metrics.
 func BenchmarkOwingNotes(b *testing.B) {
 	policy := strings.Replace(manyOpen()+careful, "within: 24h", "within: 1h", 1)
-	s := bgtest.New(b, bgtest.Options{Policy: policy, Config: func(c *bgtest.Config) { c.Sweep = time.Hour }})
+	s := bgtest.New(b, bgtest.Options{Policy: policy, Config: func(c *bgtest.Config) { c.ReconcileBindingsEvery = time.Hour }})
 	for range 90 {
 		r := s.Grant("alice", "group")
 		_, csr := bgtest.NewCSR()

@@ -20,7 +20,7 @@ import (
 func TestEntryOfOthersCostsWaitersNothing(t *testing.T) {
 	count := &counted{}
 	o := bgtest.Options{Store: func(st ledger.Store) ledger.Store { count.Store = st; return count },
-		Config: func(c *bgtest.Config) { c.Sweep = time.Hour }}
+		Config: func(c *bgtest.Config) { c.ReconcileBindingsEvery = time.Hour }}
 	bubbleWith(t, o, func(t *testing.T, s *bgtest.System) {
 		r := s.Ask(byKey("alice"), "group")
 		const waiters = 20
@@ -62,7 +62,7 @@ func manyOpen() string {
 func TestOneEventLooksAtOneRequest(t *testing.T) {
 	count := &counted{}
 	o := bgtest.Options{Policy: manyOpen(), Store: func(st ledger.Store) ledger.Store { count.Store = st; return count },
-		Config: func(c *bgtest.Config) { c.Sweep = time.Hour }}
+		Config: func(c *bgtest.Config) { c.ReconcileBindingsEvery = time.Hour }}
 	bubbleWith(t, o, func(t *testing.T, s *bgtest.System) {
 		const open = 50
 		for range open {
@@ -103,7 +103,7 @@ func TestOneEventLooksAtOneRequest(t *testing.T) {
 func TestCertificateOfOpenRequestIsFoundInMemory(t *testing.T) {
 	count := &counted{}
 	o := bgtest.Options{Store: func(st ledger.Store) ledger.Store { count.Store = st; return count },
-		Config: func(c *bgtest.Config) { c.Sweep = time.Hour }}
+		Config: func(c *bgtest.Config) { c.ReconcileBindingsEvery = time.Hour }}
 	bubbleWith(t, o, func(t *testing.T, s *bgtest.System) {
 		r := s.Grant("alice", "group")
 		_, csr := bgtest.NewCSR()
@@ -150,7 +150,7 @@ func TestCertificateOfOpenRequestIsFoundInMemory(t *testing.T) {
 func TestClosingNotesThatNobodyWritesCostNothing(t *testing.T) {
 	count := &counted{}
 	o := bgtest.Options{Policy: manyOpen() + careful, Store: func(st ledger.Store) ledger.Store { count.Store = st; return count },
-		Config: func(c *bgtest.Config) { c.Sweep = time.Hour }}
+		Config: func(c *bgtest.Config) { c.ReconcileBindingsEvery = time.Hour }}
 	bubbleWith(t, o, func(t *testing.T, s *bgtest.System) {
 		const owed = breakglass.MaxRaised + 5
 		var grants []string
@@ -207,7 +207,7 @@ func TestClosingNotesThatNobodyWritesCostNothing(t *testing.T) {
 func TestListReadsOnlyItsPage(t *testing.T) {
 	count := &counted{}
 	o := bgtest.Options{Policy: manyOpen(), Store: func(st ledger.Store) ledger.Store { count.Store = st; return count },
-		Config: func(c *bgtest.Config) { c.Sweep = time.Hour }}
+		Config: func(c *bgtest.Config) { c.ReconcileBindingsEvery = time.Hour }}
 	bubbleWith(t, o, func(t *testing.T, s *bgtest.System) {
 		var made []string
 		for i := range 30 {

@@ -32,7 +32,7 @@ func active(t *testing.T, s *bgtest.System, who string) *breakglass.Request {
 // sweep re-binds from a stale snapshot: revoke between snapshot and Bind.
 func TestSweepNeverGivesARevokedGrantItsBindingBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := bgtest.New(t, bgtest.Options{Config: func(c *bgtest.Config) { c.Sweep = 30 * time.Second }})
+		s := bgtest.New(t, bgtest.Options{Config: func(c *bgtest.Config) { c.ReconcileBindingsEvery = 30 * time.Second }})
 		a, b := active(t, s, "alice"), active(t, s, "bob")
 		// a hand deleted both bindings
 		s.Cluster.Plant(a.ID, nil)
@@ -175,7 +175,8 @@ func TestStrayBindingInAnotherClusterIsRemovedThere(t *testing.T) {
 		pol := strings.Replace(bgtest.Policy(), "clusters:\n  - {id: c1",
 			"clusters:\n  - {id: c2, server: \"https://127.0.0.1:7443\"}\n  - {id: c1", 1)
 		pol = strings.ReplaceAll(pol, "clusters: [c1]", "clusters: [c1, c2]")
-		s := bgtest.New(t, bgtest.Options{Policy: pol, Config: func(c *bgtest.Config) { c.Binder = tc; c.Sweep = 10 * time.Second }})
+		s := bgtest.New(t, bgtest.Options{Policy: pol,
+			Config: func(c *bgtest.Config) { c.Binder = tc; c.ReconcileBindingsEvery = 10 * time.Second }})
 		ask := breakglass.Ask{Profile: "admin", Cluster: "c1", Reason: "etcd quorum lost, API 5xx"}
 		r, err := s.Service.Request(t.Context(), byKey("alice"), ask)
 		if err != nil {
@@ -234,7 +235,7 @@ func TestOneStuckObjectKeepsNothingElseWrong(t *testing.T) {
 // the policy drops the cluster while a Bind's outcome is unknown.
 func TestBindingsOfAProfileThatIsGoneAreStillSweptAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := bgtest.New(t, bgtest.Options{Config: func(c *bgtest.Config) { c.Sweep = 30 * time.Second }})
+		s := bgtest.New(t, bgtest.Options{Config: func(c *bgtest.Config) { c.ReconcileBindingsEvery = 30 * time.Second }})
 		r := s.Grant("alice", "admin")
 		s.Cluster.SetBind(func(breakglass.Binding) (bool, error) { return true, errors.New("timeout") })
 		_, csr := bgtest.NewCSR()

@@ -7,8 +7,8 @@ import (
 	"github.com/breakglassd/breakglass/internal/ledger"
 )
 
-// settled reports whether nothing is left to do for the request: it leaves the open index.
-func (r *Request) settled() bool {
+// NothingLeft reports whether nothing is left to do for the request, and no word about it is owed: it leaves the open index.
+func (r *Request) NothingLeft() bool {
 	switch {
 	case r.Bound:
 		return false
@@ -31,7 +31,7 @@ func indexOf(r *Request) []ledger.Tag {
 		{Name: "day", Value: r.At.Format(time.DateOnly)},
 		{Name: "asked", Value: hourOf(r.Ask.By.Person, r.At)},
 	}
-	if !r.settled() {
+	if !r.NothingLeft() {
 		tags = append(tags, tagOpen, ledger.Tag{Name: "open-by", Value: r.Ask.By.Person})
 	}
 	if r.Touched() {

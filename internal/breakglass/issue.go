@@ -423,7 +423,7 @@ func equalRights(a, b policy.Rights) bool {
 }
 
 func (s *Service) deliverAgain(ctx context.Context, r *Request, a record.Actor) (*Delivery, error) {
-	if err := s.often(r.ID + " " + a.Person); err != nil {
+	if err := s.limitRepeats(r.ID + " " + a.Person); err != nil {
 		return nil, err
 	}
 	after, err := s.note(ctx, r, func(r *Request) record.Event {
@@ -514,20 +514,20 @@ func (s *Service) unbind(ctx context.Context, r *Request, why State) (*Request, 
 	if err != nil {
 		return nil, err
 	}
-	return after, s.Findings.Close(ctx, staysKey(r), "its binding is gone")
+	return after, s.Findings.Close(ctx, stuckBindingKey(r), "its binding is gone")
 }
 
-// staying records that a binding could not be taken away. Somebody else may have managed it meanwhile: then it is over at once, for
-// nothing else would end it.
-func (s *Service) staying(ctx context.Context, r *Request, why error) error {
-	if err := s.Findings.FindNew(ctx, stays(r, why)); err != nil {
+// reportStuckBinding records that a binding could not be taken away. If an operator has removed it meanwhile, the finding is over at once,
+// because nothing else would end it.
+func (s *Service) reportStuckBinding(ctx context.Context, r *Request, why error) error {
+	if err := s.Findings.FindNew(ctx, stuckBindingFinding(r, why)); err != nil {
 		return err
 	}
 	after, err := s.load(ctx, r.ID)
 	if err != nil || after.Bound {
 		return err
 	}
-	return s.Findings.Close(ctx, staysKey(r), "its binding is gone")
+	return s.Findings.Close(ctx, stuckBindingKey(r), "its binding is gone")
 }
 
 // note appends what the daemon did by itself, deciding again after each lost race. An event that follows from the request as the
@@ -556,8 +556,8 @@ func (s *Service) note(ctx context.Context, r *Request, what func(*Request) reco
 	}
 }
 
-// settle finds out what became of a claim without an outcome: the process died, or the answer was lost. It never signs.
-func (s *Service) settle(ctx context.Context, r *Request) error {
+// resolveClaim finds out what became of a claim without an outcome: the process died, or the answer was lost. It never signs.
+func (s *Service) resolveClaim(ctx context.Context, r *Request) error {
 	fctx, cancel := context.WithTimeout(ctx, 4*s.cfg.SignTimeout)
 	defer cancel()
 	found, err := s.cfg.Signer.Find(fctx, r.Ask.Cluster, r.Claimed.CommonName)

@@ -12,8 +12,5 @@ func (r *Request) Apply(e ledger.Entry, ev record.Event, proof bool) error {
 	return r.apply(e, ev, proof)
 }
 
-// NothingLeft reports whether nothing more is to be done for a request, and no word about it is owed.
-func (r *Request) NothingLeft() bool { return r.settled() }
-
 // Index is a request's rows in the rebuildable index.
 func Index(r *Request) []ledger.Tag { return indexOf(r) }

@@ -64,8 +64,8 @@ func (r *Request) clone() *Request {
 // receipted reports whether nothing more is to be proved about a revocation.
 func (r *Request) receipted() bool { return r.Receipt != nil && r.Receipt.Final }
 
-// Over is when the certificate became useless, or the zero time while it may be used or if there never was one.
-func (r *Request) Over(now time.Time) time.Time {
+// EndedBy is when the certificate became useless, or the zero time while it may be used or if there never was one.
+func (r *Request) EndedBy(now time.Time) time.Time {
 	switch {
 	case r.Issued == nil:
 		return time.Time{}
@@ -92,7 +92,7 @@ func (r *Request) closeWithin() time.Duration {
 
 // CloseBy is when the closing note is overdue, or the zero time if none is missing or the grant has not ended.
 func (r *Request) CloseBy(now time.Time) time.Time {
-	over := r.Over(now)
+	over := r.EndedBy(now)
 	if !r.Touched() || over.IsZero() {
 		return time.Time{}
 	}

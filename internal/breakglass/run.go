@@ -27,7 +27,7 @@ func (s *Service) Run(ctx context.Context) error {
 	defer close(s.stopped)
 	g, ctx := errgroup.WithContext(ctx)
 	for range claimWorkers {
-		g.Go(func() error { return s.work(ctx) })
+		g.Go(func() error { return s.claimWorker(ctx) })
 	}
 	g.Go(func() error {
 		select {
@@ -38,18 +38,18 @@ func (s *Service) Run(ctx context.Context) error {
 		}
 	})
 	g.Go(func() error { return s.runOpenRequests(ctx) })
-	g.Go(func() error { return s.beat(ctx) })
+	g.Go(func() error { return s.heartbeat(ctx) })
 	g.Go(func() error { return s.watchClock(ctx) })
 	g.Go(func() error { return s.Recorder.Run(ctx) })
-	g.Go(func() error { return s.sweep(ctx) })
+	g.Go(func() error { return s.reconcileBindings(ctx) })
 	if s.cfg.Inventory != nil {
 		g.Go(func() error { return s.reconcile(ctx) })
 	}
 	return g.Wait()
 }
 
-// work carries claims through. A claim that has begun is finished after ctx is done: each step has its own deadline.
-func (s *Service) work(ctx context.Context) error {
+// claimWorker carries claims through. A claim that has begun is finished after ctx is done: each step has its own deadline.
+func (s *Service) claimWorker(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
@@ -66,7 +66,7 @@ func (s *Service) work(ctx context.Context) error {
 	}
 }
 
-// lookAtAll is how often tend looks at every open request, whatever it was told: a wall clock that leaps tells nobody.
+// lookAtAll is how often runOpenRequests looks at every open request, whatever it was told: a wall clock that leaps tells nobody.
 const lookAtAll = time.Minute
 
 // runOpenRequests does what due says, for each request that changed or whose time has come, and sleeps until the next deadline or
@@ -142,11 +142,11 @@ func (s *Service) perform(ctx context.Context, r *Request, w work) error {
 	case workBind:
 		_, err = s.bind(ctx, r)
 	case workUnbind:
-		if _, err = s.unbind(ctx, r, r.State(s.now())); err != nil && ctx.Err() == nil && s.now().Sub(r.Over(s.now())) >= unbindPatience {
-			err = errors.Join(err, s.staying(ctx, r, err))
+		if _, err = s.unbind(ctx, r, r.State(s.now())); err != nil && ctx.Err() == nil && s.now().Sub(r.EndedBy(s.now())) >= unbindPatience {
+			err = errors.Join(err, s.reportStuckBinding(ctx, r, err))
 		}
 	case workResolveClaim:
-		err = s.settle(ctx, r)
+		err = s.resolveClaim(ctx, r)
 	case workProve:
 		pctx, cancel := context.WithTimeout(ctx, s.cfg.BindTimeout)
 		_, err = s.prove(pctx, r)
@@ -164,27 +164,27 @@ func (s *Service) perform(ctx context.Context, r *Request, w work) error {
 	return err
 }
 
-// staysKey is the key of the finding that a binding could not be taken away.
-func staysKey(r *Request) string { return "binding-stays/" + r.Ask.Cluster + "/" + r.ID }
+// stuckBindingKey is the key of the finding that a binding could not be taken away.
+func stuckBindingKey(r *Request) string { return "binding-stays/" + r.Ask.Cluster + "/" + r.ID }
 
-// stays is the finding that a binding could not be taken away after its grant had ended.
-func stays(r *Request, why error) finding.Opened {
-	return finding.Opened{Key: staysKey(r), Check: "binding", Cluster: r.Ask.Cluster, Request: r.ID, Severity: finding.Critical,
+// stuckBindingFinding is the finding that a binding could not be taken away after its grant had ended.
+func stuckBindingFinding(r *Request, why error) finding.Opened {
+	return finding.Opened{Key: stuckBindingKey(r), Check: "binding", Cluster: r.Ask.Cluster, Request: r.ID, Severity: finding.Critical,
 		What: fmt.Sprintf("%s is over, and its binding in %s could not be taken away: %v", r.ID, r.Ask.Cluster, why),
 		Next: "see whether the cluster can be reached, and delete the binding there (kubectl get clusterrolebindings,rolebindings -A -l " +
 			"app.kubernetes.io/managed-by=breakglassd); it is tried again until it is gone"}
 }
 
-// sweep compares the bindings that exist in each cluster with the active grants and drives them together: what a crash, a
+// reconcileBindings compares the bindings that exist in each cluster with the active grants and drives them together: what a crash, a
 // lost answer or a hand left behind is gone, and what is missing is back, within one round.
-func (s *Service) sweep(ctx context.Context) error {
-	tick := time.NewTicker(s.cfg.Sweep)
+func (s *Service) reconcileBindings(ctx context.Context) error {
+	tick := time.NewTicker(s.cfg.ReconcileBindingsEvery)
 	defer tick.Stop()
 	for {
 		var wg sync.WaitGroup
 		for _, c := range s.clusters() {
 			wg.Go(func() {
-				if err := s.sweepCluster(ctx, c); err != nil && ctx.Err() == nil {
+				if err := s.reconcileBindingsIn(ctx, c); err != nil && ctx.Err() == nil {
 					s.log.Warn("comparing bindings with grants", slog.String("cluster", c), slog.Any("error", err))
 				}
 			})
@@ -198,7 +198,7 @@ func (s *Service) sweep(ctx context.Context) error {
 	}
 }
 
-// clusters lists the clusters to sweep.
+// clusters lists the clusters in which bindings are looked after.
 func (s *Service) clusters() []string {
 	if s.cfg.Clusters != nil {
 		return s.cfg.Clusters
@@ -210,7 +210,8 @@ func (s *Service) clusters() []string {
 	return out
 }
 
-func (s *Service) sweepCluster(ctx context.Context, cluster string) error {
+// reconcileBindingsIn is one round of reconcileBindings in one cluster.
+func (s *Service) reconcileBindingsIn(ctx context.Context, cluster string) error {
 	lctx, cancel := context.WithTimeout(ctx, s.cfg.BindTimeout)
 	have, err := s.cfg.Binder.Bound(lctx, cluster)
 	cancel()
@@ -226,7 +227,7 @@ func (s *Service) sweepCluster(ctx context.Context, cluster string) error {
 	for _, id := range have {
 		exists[id] = true
 		if !others[id] {
-			bad = append(bad, s.sweepObject(ctx, cluster, id))
+			bad = append(bad, s.reconcileBinding(ctx, cluster, id))
 		}
 	}
 	for _, r := range s.tracker.idle() {
@@ -284,8 +285,8 @@ func (s *Service) strangers(ctx context.Context, cluster string) (map[string]boo
 	return out, s.Findings.ReportAll(ctx, checkStrangers, cluster, true, open)
 }
 
-// sweepObject removes a binding that exists in a cluster and should not.
-func (s *Service) sweepObject(ctx context.Context, cluster, id string) error {
+// reconcileBinding removes a binding that exists in a cluster and should not.
+func (s *Service) reconcileBinding(ctx context.Context, cluster, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.BindTimeout)
 	defer cancel()
 	var r *Request
@@ -380,8 +381,8 @@ func (s *Service) accounted(ctx context.Context, cluster string, cert *x509.Cert
 	return accountNone, nil
 }
 
-// beat records that the daemon is alive, and looks after what was accepted.
-func (s *Service) beat(ctx context.Context) error {
+// heartbeat records that the daemon is alive, and looks after what was accepted.
+func (s *Service) heartbeat(ctx context.Context) error {
 	s.acceptancesAgain(ctx)
 	tick := time.NewTicker(s.cfg.HeartbeatEvery)
 	defer tick.Stop()

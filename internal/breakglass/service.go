@@ -63,8 +63,8 @@ type Config struct {
 	SignTimeout time.Duration
 	// BindTimeout bounds one call to a cluster. Default 5 s.
 	BindTimeout time.Duration
-	// Sweep is how often the bindings in each cluster are compared with the active grants. Default 30 s.
-	Sweep time.Duration
+	// ReconcileBindingsEvery is how often the bindings in each cluster are compared with the active grants. Default 30 s.
+	ReconcileBindingsEvery time.Duration
 	// HeartbeatEvery is how often an entry proves that the daemon is alive. Default 10 min.
 	HeartbeatEvery time.Duration
 	// AuditGrace is how long after its end a grant's audit events may still arrive: kube-apiserver sends them in batches, by
@@ -105,7 +105,7 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	}
 	setDefault(&cfg.SignTimeout, 15*time.Second)
 	setDefault(&cfg.BindTimeout, 5*time.Second)
-	setDefault(&cfg.Sweep, 30*time.Second)
+	setDefault(&cfg.ReconcileBindingsEvery, 30*time.Second)
 	setDefault(&cfg.HeartbeatEvery, 10*time.Minute)
 	setDefault(&cfg.AuditGrace, 45*time.Second)
 	setDefault(&cfg.ExamineFor, time.Hour)
@@ -160,8 +160,8 @@ func (s *Service) now() time.Time { return s.Recorder.Now() }
 // its certificate, taking an approval back. Each is an entry that every later command on the request has to read.
 const repeatsPerMinute = 10
 
-// often refuses what has been repeated too many times just now.
-func (s *Service) often(key string) error {
+// limitRepeats refuses what has been repeated too many times just now.
+func (s *Service) limitRepeats(key string) error {
 	if s.repeats.Allow(key, time.Now()) {
 		return nil
 	}
@@ -351,10 +351,14 @@ func decideApprove(p *policy.Policy, r *Request, a record.Actor, c Consent, now 
 		return nil, err
 	}
 	if !r.Ask.Quorum.Counts(a.Person) {
+		missing := r.Missing()
+		if len(missing) == 0 {
+			missing = []string{"nobody else"}
+		}
 		return nil, record.Refuse(record.ClassDenied, "not-approver", "", "this needs %s; you are in none of the teams that count",
-			record.JoinAnd(orDone(r.Missing())))
+			record.JoinAnd(missing))
 	}
-	if _, stillIn := p.Person(a.Person); !stillIn || !p.Freeze(mustProfile(p, r)).Counts(a.Person) {
+	if _, stillIn := p.Person(a.Person); !stillIn || !p.Freeze(profileOrZero(p, r)).Counts(a.Person) {
 		return nil, record.Refuse(record.ClassPolicy, "policy/changed", "", "the access policy has changed: you cannot approve this any more")
 	}
 	if !slices.Contains(r.Ask.Quorum.Channels, a.Channel) {
@@ -403,7 +407,7 @@ func (s *Service) TakeBack(ctx context.Context, a record.Actor, id string) (*Req
 		if _, ok := r.approvalBy(a.Person); !ok {
 			return nil, nil, record.Refuse(record.ClassConflict, "no-approval", "", "you have not approved %s", r.ID)
 		}
-		if err := s.often(r.ID + " " + a.Person); err != nil {
+		if err := s.limitRepeats(r.ID + " " + a.Person); err != nil {
 			return nil, nil, err
 		}
 		return ApprovalWithdrawn{By: a}, nil, nil
@@ -759,18 +763,12 @@ func stillOpen(r *Request, now time.Time) error {
 	panic("unknown state")
 }
 
-func mustProfile(p *policy.Policy, r *Request) *policy.Profile {
+// profileOrZero is the request's profile, or one that allows nothing if the policy has it no more.
+func profileOrZero(p *policy.Policy, r *Request) *policy.Profile {
 	if prof, ok := p.Profile(r.Ask.Profile); ok {
 		return prof
 	}
 	return &policy.Profile{}
-}
-
-func orDone(missing []string) []string {
-	if len(missing) == 0 {
-		return []string{"nobody else"}
-	}
-	return missing
 }
 
 func patternOf(p *policy.Profile) string {

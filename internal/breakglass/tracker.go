@@ -26,9 +26,9 @@ type tracker struct {
 // tracked is one request.
 type tracked struct {
 	request *Request // nil: nothing is known of it, for it is just being made
-	open    bool     // and not settled
-	busy    int      // claims of it in a worker: the worker binds, tend keeps out of its way
-	// appends under way. Until they have ended a request is not forgotten: one that was faster may have settled it, and what one that
+	open    bool     // and something is left to do
+	busy    int      // claims of it in a worker: the worker binds, runOpenRequests keeps out of its way
+	// appends under way. Until they have ended a request is not forgotten: one that was faster may have ended it, and what one that
 	// is slow brings is older.
 	appends int
 }
@@ -75,7 +75,7 @@ func (t *tracker) appended(id string, after *Request) {
 }
 
 // refresh takes what was read of a request, if that is newer than what is known. It brings no request back: what was read may be from
-// before something that settled it.
+// before something that ended it.
 func (t *tracker) refresh(r *Request) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -125,7 +125,7 @@ func (t *tracker) put(x *tracked, r *Request) {
 		return
 	}
 	t.close(x)
-	x.request, x.open = r, !r.settled()
+	x.request, x.open = r, !r.NothingLeft()
 	t.news(r.ID)
 	owing := t.owing[r.Ask.By.Person]
 	if at := r.owesAt(); !at.IsZero() {
@@ -167,7 +167,7 @@ func (t *tracker) close(x *tracked) {
 	}
 }
 
-// news has tend look at a request.
+// news has runOpenRequests look at a request.
 func (t *tracker) news(id string) {
 	t.fresh[id] = true
 	select {

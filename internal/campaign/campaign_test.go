@@ -29,7 +29,10 @@ func reviewed() string {
 // weeks are options for a system that sees weeks pass: what is done every second or minute is done every day.
 func weeks(policy string) bgtest.Options {
 	const day = 24 * time.Hour
-	return bgtest.Options{Policy: policy, Config: func(c *bgtest.Config) { c.Sweep, c.HeartbeatEvery, c.Reconcile = day, day, day }}
+	return bgtest.Options{Policy: policy, Config: func(c *bgtest.Config) {
+		c.ReconcileBindingsEvery, c.HeartbeatEvery, c.Reconcile = day, day,
+			day
+	}}
 }
 
 const snapshotDigest = "1111111111111111111111111111111111111111111111111111111111111111"

@@ -22,7 +22,7 @@ func ofLedger(t *testing.T, w world, ledger string) *cluster.Clusters {
 func serviceOn(t *testing.T, c func() breakglass.Binder) *bgtest.System {
 	t.Helper()
 	return bgtest.New(t, bgtest.Options{Config: func(cfg *bgtest.Config) {
-		cfg.Binder, cfg.Sweep, cfg.BindTimeout = c(), 100*time.Millisecond, 5*time.Second
+		cfg.Binder, cfg.ReconcileBindingsEvery, cfg.BindTimeout = c(), 100*time.Millisecond, 5*time.Second
 	}})
 }
 

@@ -123,7 +123,7 @@ func inPeriod(r *breakglass.Request, from, now time.Time) bool {
 	if r.Issued == nil {
 		return false
 	}
-	over := r.Over(now)
+	over := r.EndedBy(now)
 	// the report comes with the sweep
 	examined := r.Ask.Aftercare == nil || !r.Ask.Aftercare.Examine || r.Swept != nil && !r.SweptAt.After(from)
 	closed := r.Closed == nil && !r.Touched() || r.Closed != nil && !r.Closed.At.After(from)
@@ -490,7 +490,7 @@ func grantOf(r *breakglass.Request, now time.Time, hours Hours) Grant {
 		at := r.Issued.NotBefore.UTC()
 		g.Issued = &at
 	}
-	if over := r.Over(now); !over.IsZero() {
+	if over := r.EndedBy(now); !over.IsZero() {
 		over = over.UTC()
 		g.Ended = &over
 	}

@@ -48,7 +48,7 @@ func newWorld(t testing.TB) *world {
 	t.Helper()
 	const day = 24 * time.Hour
 	s := bgtest.New(t, bgtest.Options{Policy: bgtestPolicy(), Config: func(c *bgtest.Config) {
-		c.Sweep, c.HeartbeatEvery,
+		c.ReconcileBindingsEvery, c.HeartbeatEvery,
 			c.Reconcile = day, day, day
 	}})
 	w := &world{System: s, scanned: plain()}

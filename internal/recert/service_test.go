@@ -259,7 +259,7 @@ func TestGrantWithoutItsClosingNoteComesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const day = 24 * time.Hour
 		s := bgtest.New(t, bgtest.Options{Policy: bgtest.Policy() + reviewers + "closing: {within: 24h}\n",
-			Config: func(c *bgtest.Config) { c.Sweep, c.HeartbeatEvery, c.Reconcile = day, day, day }})
+			Config: func(c *bgtest.Config) { c.ReconcileBindingsEvery, c.HeartbeatEvery, c.Reconcile = day, day, day }})
 		w := &world{System: s, signer: s.Signer()}
 		var err error
 		if w.service, err = recert.New(recert.Config{Domain: s.Service, Campaigns: s.Campaigns, Ledger: s.Ledger, Signer: w.signer,

@@ -75,7 +75,7 @@ func TestLargeCampaignIsOneThatPeopleCanRead(t *testing.T) {
 		pol, ids := large(clusters, people)
 		const week = 7 * 24 * time.Hour
 		s := bgtest.New(t, bgtest.Options{Policy: pol, Config: func(c *bgtest.Config) {
-			c.Sweep, c.HeartbeatEvery, c.Reconcile = week, week, week
+			c.ReconcileBindingsEvery, c.HeartbeatEvery, c.Reconcile = week, week, week
 		}})
 		service, err := recert.New(recert.Config{Domain: s.Service, Campaigns: s.Campaigns, Ledger: s.Ledger, Signer: s.Signer(),
 			Dir:      filepath.Join(s.Dir, "recert"),
@@ -198,7 +198,7 @@ func TestGroupIsGoneWhenItIsGoneEverywhere(t *testing.T) {
 		policy, ids := large(3, 9)
 		const week = 7 * 24 * time.Hour
 		s := bgtest.New(t, bgtest.Options{Policy: policy, Config: func(c *bgtest.Config) {
-			c.Sweep, c.HeartbeatEvery, c.Reconcile = week, week, week
+			c.ReconcileBindingsEvery, c.HeartbeatEvery, c.Reconcile = week, week, week
 		}})
 		gone := map[string]bool{}
 		service, err := recert.New(recert.Config{Domain: s.Service, Campaigns: s.Campaigns, Ledger: s.Ledger, Signer: s.Signer(),

@@ -35,7 +35,10 @@ func (r *runs) job(_ context.Context, due time.Time) error {
 // system is a service whose ledger is the store. Fake time begins on 1 January 2000, a Saturday, at midnight UTC.
 func system(t *testing.T) *bgtest.System {
 	const day = 24 * time.Hour
-	return bgtest.New(t, bgtest.Options{Config: func(c *bgtest.Config) { c.Sweep, c.HeartbeatEvery, c.Reconcile = day, day, day }})
+	return bgtest.New(t, bgtest.Options{Config: func(c *bgtest.Config) {
+		c.ReconcileBindingsEvery, c.HeartbeatEvery, c.Reconcile = day, day,
+			day
+	}})
 }
 
 // start runs a scheduler with one job of every day at 06:00 until stop.

@@ -66,7 +66,7 @@ func (v render) mayAnswerFor(r *breakglass.Request, person string) bool {
 
 // standing says what is still owed of a grant that has ended, in mrkdwn, one line for each.
 func (v render) standing(r *breakglass.Request) []string {
-	if r.Over(v.now).IsZero() {
+	if r.EndedBy(v.now).IsZero() {
 		return nil
 	}
 	var out []string

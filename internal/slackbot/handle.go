@@ -463,7 +463,7 @@ func (b *Bot) press(ctx context.Context, a record.Actor, action string, t target
 		}
 		return b.open(ctx, trigger, v.acknowledge(r))
 	case "close":
-		if a.Person != r.Ask.By.Person || r.Over(v.now).IsZero() {
+		if a.Person != r.Ask.By.Person || r.EndedBy(v.now).IsZero() {
 			_, err := svc.Close(ctx, a, t.id, noNote)
 			return err
 		}

@@ -722,7 +722,7 @@ func BenchmarkAuthorize(b *testing.B) {
 
 // BenchmarkAuthorizeByLedger asks about the certificate of a grant, by TLS, what a whole service knows.
 func BenchmarkAuthorizeByLedger(b *testing.B) {
-	sys := bgtest.New(b, bgtest.Options{Config: func(c *bgtest.Config) { c.Sweep = time.Hour }})
+	sys := bgtest.New(b, bgtest.Options{Config: func(c *bgtest.Config) { c.ReconcileBindingsEvery = time.Hour }})
 	r := sys.Grant("alice", "group")
 	_, csr := bgtest.NewCSR()
 	d, err := sys.Claim("alice", r.ID, csr)
