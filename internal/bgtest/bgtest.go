@@ -528,7 +528,7 @@ func personOf(t testing.TB, l *ledger.Ledger, id string) string {
 	t.Helper()
 	entries, err := l.Stream(t.Context(), id)
 	must(t, err)
-	r, err := breakglass.Fold(entries)
+	r, err := breakglass.Fold(entries, true)
 	must(t, err)
 	return r.Ask.By.Person
 }

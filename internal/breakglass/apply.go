@@ -23,8 +23,9 @@ type requestEvent interface {
 	applyTo(r *Request, e ledger.Entry, proof bool) error
 }
 
-// apply adds one event to the fold. An event that cannot follow is an error and changes nothing. For proof see requestEvent.
-func (r *Request) apply(e ledger.Entry, ev record.Event, proof bool) error {
+// Apply adds one event to the fold. An event that cannot follow is an error and changes nothing. With proof, signatures and
+// certificates in the event are checked again.
+func (r *Request) Apply(e ledger.Entry, ev record.Event, proof bool) error {
 	if e.StreamSeq != r.Rev+1 {
 		return fmt.Errorf("revision %d follows %d", e.StreamSeq, r.Rev)
 	}

@@ -18,7 +18,7 @@ func AllStates() []State {
 // Follow applies an event to a copy of a request and returns the copy.
 func Follow(r *Request, at time.Time, ev record.Event) (*Request, error) {
 	after := r.clone()
-	return after, after.apply(ledger.Entry{Stream: r.ID, StreamSeq: r.Rev + 1, Kind: ev.Kind(), Time: at}, ev, true)
+	return after, after.Apply(ledger.Entry{Stream: r.ID, StreamSeq: r.Rev + 1, Kind: ev.Kind(), Time: at}, ev, true)
 }
 
 // From is in which states the events of a request may happen, by kind.

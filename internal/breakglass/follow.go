@@ -49,7 +49,7 @@ func (s *Service) asOf(ctx context.Context, e ledger.Entry, ev record.Event, r *
 		return r, nil
 	case r != nil && r.Rev == e.StreamSeq-1: // the appender has not told the tracker yet, or it was a refusal
 		after := r.clone()
-		if err := after.apply(e, ev, false); err != nil {
+		if err := after.Apply(e, ev, false); err != nil {
 			return nil, fmt.Errorf("ledger entry %d (%s) of request %s: %w", e.Seq, e.Kind, e.Stream, err)
 		}
 		return after, nil

@@ -25,8 +25,8 @@ func (r *Request) NothingLeft() bool {
 		(r.AcknowledgeBy().IsZero() || slices.Contains(r.Overdue, OverdueAcknowledgement))
 }
 
-// indexOf is the request's rows in the rebuildable index. Verification recomputes them from the fold.
-func indexOf(r *Request) []ledger.Tag {
+// Index is the request's rows in the rebuildable index. Verification recomputes them from the fold.
+func Index(r *Request) []ledger.Tag {
 	tags := []ledger.Tag{
 		{Name: "day", Value: r.At.Format(time.DateOnly)},
 		{Name: "asked", Value: hourOf(r.Ask.By.Person, r.At)},

@@ -351,12 +351,12 @@ func TestMachineRefusesEveryEventThatDoesNotFollow(t *testing.T) {
 			}
 			before := breakglass.State("")
 			for i, e := range entries {
-				after, err := breakglass.Fold(entries[:i+1])
+				after, err := breakglass.Fold(entries[:i+1], true)
 				if err != nil {
 					t.Fatal(err)
 				}
 				if i > 0 {
-					was, err := breakglass.Fold(entries[:i])
+					was, err := breakglass.Fold(entries[:i], true)
 					if err != nil {
 						t.Fatal(err)
 					}

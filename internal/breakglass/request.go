@@ -224,11 +224,9 @@ func CommonName(person, request string) string {
 	return policy.CommonNamePrefix + person + ":" + request
 }
 
-// Fold computes a request from its stream. It accepts only what the state machine could have written: an event that does
-// not follow from the state before it is an error, so Fold is also the replay check of verification.
-func Fold(entries []ledger.Entry) (*Request, error) { return fold(entries, true) }
-
-func fold(entries []ledger.Entry, proof bool) (*Request, error) {
+// Fold computes a request from its stream. It accepts only what could have been written: an event that does not follow from the state
+// before it is an error. With proof, signatures and certificates in events are checked again, as verification must.
+func Fold(entries []ledger.Entry, proof bool) (*Request, error) {
 	if len(entries) == 0 {
 		return nil, fmt.Errorf("empty stream")
 	}
@@ -238,7 +236,7 @@ func fold(entries []ledger.Entry, proof bool) (*Request, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := r.apply(e, ev, proof); err != nil {
+		if err := r.Apply(e, ev, proof); err != nil {
 			return nil, fmt.Errorf("ledger entry %d (%s) of request %s: %w", e.Seq, e.Kind, e.Stream, err)
 		}
 	}

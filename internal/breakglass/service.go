@@ -534,19 +534,19 @@ func (s *Service) append(ctx context.Context, r *Request, before time.Time, text
 		// The index is of the request as it will be. The ledger assigns position and time, which it does not depend on but for
 		// the hour of the first entry.
 		preview := ledger.Entry{Stream: r.ID, StreamSeq: after.Rev + 1, Kind: ev.Kind(), Time: at, Body: drafts[i].Body, Texts: drafts[i].Texts}
-		if err := after.apply(preview, ev, true); err != nil {
+		if err := after.Apply(preview, ev, true); err != nil {
 			return nil, fmt.Errorf("request %s: %s would not be valid: %w", r.ID, ev.Kind(), err)
 		}
 	}
 	s.tracker.appending(r.ID)
-	entries, err := s.ledger.Append(ctx, at, r.ID, r.Rev, indexOf(after), drafts...)
+	entries, err := s.ledger.Append(ctx, at, r.ID, r.Rev, Index(after), drafts...)
 	if err != nil {
 		s.tracker.appended(r.ID, nil)
 		return nil, err
 	}
 	done := r.clone()
 	for i, e := range entries {
-		if err := done.apply(e, events[i], false); err != nil {
+		if err := done.Apply(e, events[i], false); err != nil {
 			s.tracker.forget(r.ID)
 			s.tracker.appended(r.ID, nil)
 			return nil, fmt.Errorf("request %s: recorded, but not valid: %w", r.ID, err)
@@ -570,7 +570,7 @@ func (s *Service) Get(ctx context.Context, id string) (*Request, error) {
 	return s.load(ctx, full)
 }
 
-// The rows of the index by which requests are listed; indexOf writes them.
+// The rows of the index by which requests are listed; Index writes them.
 var (
 	tagOpen           = ledger.Tag{Name: "open", Value: "1"}
 	tagTouched        = ledger.Tag{Name: "touched", Value: "1"}
@@ -640,7 +640,7 @@ func foldAll(streams [][]ledger.Entry) ([]*Request, error) {
 	out := make([]*Request, len(streams))
 	for i, entries := range streams {
 		var err error
-		if out[i], err = fold(entries, false); err != nil {
+		if out[i], err = Fold(entries, false); err != nil {
 			return nil, err
 		}
 	}
@@ -710,7 +710,7 @@ func (s *Service) load(ctx context.Context, id string) (*Request, error) {
 	if len(entries) == 0 {
 		return nil, record.Refuse(record.ClassUnknown, "unknown-request", "see: breakglass list", "there is no request %s", id)
 	}
-	return fold(entries, false)
+	return Fold(entries, false)
 }
 
 // Wait returns the request as soon as its revision is greater than rev or its state differs from the one it had, or when ctx

@@ -222,7 +222,7 @@ func (a *Auditor) recall(id string, p past) (*breakglass.Request, error) {
 	}
 	var r *breakglass.Request
 	if err == nil {
-		r, err = breakglass.Fold(entries[:p.rev])
+		r, err = breakglass.Fold(entries[:p.rev], true)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading request %s again: %w", id, err)

@@ -90,7 +90,7 @@ func CheckCredential(file []byte, verifier note.Verifier) (Certificate, error) {
 	if err != nil {
 		return p, err
 	}
-	folded, err := breakglass.Fold(entries)
+	folded, err := breakglass.Fold(entries, true)
 	if err != nil {
 		return p, err
 	}

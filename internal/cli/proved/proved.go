@@ -58,7 +58,7 @@ func (x Checker) Recorded(ctx context.Context, said api.Request) (api.Request, a
 	if err != nil {
 		return api.Request{}, h, err
 	}
-	folded, err := breakglass.Fold(entries)
+	folded, err := breakglass.Fold(entries, true)
 	if errors.Is(err, record.ErrNewerRelease) {
 		return api.Request{}, h, &exit.Error{Exit: exit.Other, Code: "newer-release", What: "this program is older than the server",
 			Why: err.Error(), Next: "install the release that the server runs"}
