@@ -354,7 +354,7 @@ func (f *facts) memberItems(ways []Item, use uses) (out []Item) {
 		i.Fingerprint = digestOf([]any{i.ID, i.Grants})
 		i.Evidence = append(i.Evidence, fmt.Sprintf("%s since %s", times(used), f.from.Format(time.DateOnly)))
 		if !use.people[m.Person] {
-			i.Evidence = append(i.Evidence, fmt.Sprintf("%s has not used breakglass since %s", m.Person,
+			i.Evidence = append(i.Evidence, fmt.Sprintf("%s asked for nothing since %s", m.Person,
 				f.from.Format(time.DateOnly)))
 			i.Dormant = f.long()
 		}
