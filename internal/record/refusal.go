@@ -25,10 +25,14 @@ const (
 // leaves Service is internal: the person is told so with an id, and the cause is for the log only.
 type Refusal struct {
 	Class Class
-	Code  string // stable, for programs: "self-approval", "policy/ttl", …
+	Code  string // stable, for programs: "self-approval", "policy/ttl", …; with more than one reason their codes, joined by commas
 	Why   string // a sentence without a full stop
 	Next  string // what to do now; may be empty
 	Cause error
+
+	// Problems has each reason by itself, of a refusal that Problems.Refusal made; else it is empty. Code, Why and Next are joined
+	// from it, and nothing takes them apart again.
+	Problems Problems
 }
 
 // Error is the sentence people see.
@@ -53,23 +57,29 @@ func Refuse(class Class, code, next, why string, args ...any) *Refusal {
 	return &Refusal{Class: class, Code: code, Why: fmt.Sprintf(why, args...), Next: next}
 }
 
+// Problem is one reason for a refusal, in the same three parts.
+type Problem struct{ Code, Why, Next string }
+
 // Problems collects every reason for a refusal, so that people correct them in one go.
-type Problems struct {
-	codes, whys, nexts []string
-}
+type Problems []Problem
 
 // Add adds a reason. why is a format for args.
 func (p *Problems) Add(code, next, why string, args ...any) {
-	p.codes, p.whys = append(p.codes, code), append(p.whys, fmt.Sprintf(why, args...))
-	if next != "" {
-		p.nexts = append(p.nexts, next)
-	}
+	*p = append(*p, Problem{Code: code, Why: fmt.Sprintf(why, args...), Next: next})
 }
 
 // Refusal is all of them in one, nil if there is none.
-func (p *Problems) Refusal() error {
-	if len(p.codes) == 0 {
+func (p Problems) Refusal() error {
+	if len(p) == 0 {
 		return nil
 	}
-	return &Refusal{Class: ClassPolicy, Code: strings.Join(p.codes, ","), Why: strings.Join(p.whys, "; "), Next: strings.Join(p.nexts, "; ")}
+	var codes, whys, nexts []string
+	for _, one := range p {
+		codes, whys = append(codes, one.Code), append(whys, one.Why)
+		if one.Next != "" {
+			nexts = append(nexts, one.Next)
+		}
+	}
+	return &Refusal{Class: ClassPolicy, Code: strings.Join(codes, ","), Why: strings.Join(whys, "; "), Next: strings.Join(nexts, "; "),
+		Problems: p}
 }

@@ -294,11 +294,11 @@ func TestFormShowsWhatIsWrongWhereItIs(t *testing.T) {
 	must(t, err)
 	m, err := alice.WaitModal(w.ctx())
 	must(t, err)
-	must(t, m.Fill("incident", "4711"))
+	must(t, m.Fill("incident", "47; 11, 12")) // what a person wrote has the signs in it with which reasons are joined
 	errs, err := m.Send(w.ctx())
 	must(t, err)
 	for block, want := range map[string]string{"ttl": "3h is over the 1h limit of admin", "reason": "5 characters",
-		"incident": "is not an incident"} {
+		"incident": `"47; 11, 12" is not an incident`} {
 		if !strings.Contains(errs[block], want) {
 			t.Errorf("block %s says %q, want %q", block, errs[block], want)
 		}

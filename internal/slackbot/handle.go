@@ -644,20 +644,17 @@ func answerRefusal(callback string, r *record.Refusal) any {
 		"policy/cluster": blockWhat}
 	switch {
 	case callback == formAsk && r.Class == record.ClassPolicy:
-		codes, whys := strings.Split(r.Code, ","), strings.Split(r.Why, "; ")
-		if len(codes) == 1 || len(codes) != len(whys) {
-			codes, whys = codes[:1], []string{r.Error()}
+		problems := r.Problems
+		if len(problems) <= 1 { // the whole sentence, with the next step, has room
+			problems = record.Problems{{Code: r.Code, Why: r.Error()}}
 		}
 		errs := map[string]string{}
-		for i, code := range codes {
-			block, ok := where[code]
-			if !ok {
-				block = blockWhat
-			}
+		for _, p := range problems {
+			block := cmp.Or(where[p.Code], blockWhat)
 			if errs[block] != "" {
 				errs[block] += " "
 			}
-			errs[block] += sentence(whys[i])
+			errs[block] += sentence(p.Why)
 		}
 		return map[string]any{"response_action": "errors", "errors": errs}
 	case callback == formAsk:
