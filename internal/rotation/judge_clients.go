@@ -1,0 +1,204 @@
+package rotation
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"slices"
+	"strings"
+)
+
+// What is judged of the other CAs whose certificates people and machines sign in with.
+
+// client judges the client-CA bundles: what else is trusted, when it ends, and what is left over.
+func (j *judge) client() {
+	generation := func(c *x509.Certificate) *Generation {
+		i := slices.IndexFunc(j.r.Generations, func(g Generation) bool { return g.cert.Equal(c) })
+		if i < 0 {
+			return nil
+		}
+		return &j.r.Generations[i]
+	}
+	known := func(der []byte) bool {
+		return slices.ContainsFunc(slices.Concat(j.o.KnownClientCAs, j.o.RootCA), func(k []byte) bool { return bytes.Equal(k, der) })
+	}
+	const configMap = "ConfigMap kube-system/extension-apiserver-authentication"
+	published := map[string]bool{}  // by subject
+	var clients []*x509.Certificate // whoever holds a certificate of one of them is somebody in the cluster; ours have a lifetime of their own
+	if j.o.Published != nil {
+		for _, der := range j.o.Published.ClientCAs {
+			c, err := x509.ParseCertificate(der)
+			if err != nil {
+				j.find(Warning, "client-ca-odd/"+short(der), configMap, "look at it, and take it out of the bundles", "a client CA cannot be parsed")
+				continue
+			}
+			published[string(c.RawSubject)] = true
+			left := len(j.listing(c.RawSubject)) == 0 && j.allReached()
+			g := generation(c)
+			if g == nil || g.ClusterCA != "" {
+				j.add("client", short(der), configMap, c)
+				clients = append(clients, c)
+			} else if Expired(c.NotAfter, j.now) {
+				j.find(Info, "client-ca-expired/"+short(der), configMap, "take it out of the bundles", "the client CA %q (%s) ended %s", c.Subject,
+					short(der), stamp(c.NotAfter))
+			}
+			if g != nil {
+				continue
+			}
+			if !known(der) {
+				j.find(Warning, "client-ca-unknown/"+short(der), configMap,
+					"find out whose it is: whoever has its key is any user. Name it under known client CAs (ca_checks.client_ca_files) if kubelets or "+
+						"the control plane sign in by it; otherwise take it out of the bundles",
+					"the cluster takes client certificates of %q (%s), which is neither ours nor the cluster's own", c.Subject, short(der))
+			}
+			if left && !Expired(c.NotAfter, j.now) {
+				j.find(Warning, "residue/"+short(der), configMap, "kubectl -n kube-system delete configmap extension-apiserver-authentication (it is "+
+					"made again at once), then restart the aggregated API servers",
+					"no API server lists %q (%s) any more, and aggregated API servers still take its certificates", c.Subject, short(der))
+			}
+		}
+		for _, g := range j.r.Generations {
+			if g.Published == Yes && g.Position != PositionOld && count(j.r.Servers, g.Name, true).nowhere() {
+				j.find(Warning, "residue/"+g.Name, configMap, "kubectl -n kube-system delete configmap extension-apiserver-authentication (it is "+
+					"made again at once), then restart the aggregated API servers",
+					"no API server takes certificates of %s, and aggregated API servers still do", g.Name)
+			}
+		}
+	}
+	// A CA that has ended is missing in the ConfigMap, and the operator's word for it remains.
+	for _, der := range j.o.KnownClientCAs {
+		c, err := x509.ParseCertificate(der)
+		if g := generation(c); err == nil && (g == nil || g.ClusterCA != "") {
+			j.add("client", short(der), "client_ca_files", c)
+			clients = append(clients, c)
+		}
+	}
+	for _, c := range clients {
+		j.clientEnds(c, clients, known(c.Raw))
+	}
+	front := map[string]bool{} // kube-apiserver lists its request-header CAs too
+	if j.o.Published != nil {
+		for _, der := range j.o.Published.RequestHeader {
+			if c, err := x509.ParseCertificate(der); err == nil {
+				front[string(c.RawSubject)] = true
+			}
+		}
+	}
+	for i, s := range j.o.Servers {
+		var others []string
+		for _, h := range s.Handshakes {
+			for _, n := range h.Names {
+				if slices.ContainsFunc(j.r.Generations, func(g Generation) bool { return bytes.Equal(g.cert.RawSubject, n) }) {
+					continue
+				}
+				name := subjectName(n)
+				if !slices.Contains(others, name) {
+					others = append(others, name)
+				}
+				if j.o.Published != nil && !published[string(n)] && !front[string(n)] && s.Wrong == "" {
+					j.find(Warning, "client-ca-unpublished/"+s.Address+"/"+name, s.Address,
+						"compare the bundle files of the API servers: this one may have another",
+						"%s takes client certificates of %q, which the ConfigMap does not hold", s.Address, name)
+				}
+			}
+		}
+		j.r.Servers[i].Others = others
+	}
+}
+
+// clientEnds judges the end of a client CA that is not ours alone. With it ends the access of everybody who has a certificate of
+// it, such as every kubelet. What only the ConfigMap still has, and nobody expects, may end.
+func (j *judge) clientEnds(c *x509.Certificate, all []*x509.Certificate, expected bool) {
+	renewed := func(other *x509.Certificate) bool {
+		return other.NotAfter.After(c.NotAfter) && bytes.Equal(other.RawSubject, c.RawSubject) &&
+			bytes.Equal(other.RawSubjectPublicKeyInfo, c.RawSubjectPublicKeyInfo)
+	}
+	if slices.ContainsFunc(all, renewed) {
+		j.left(short(c.Raw))
+		return
+	}
+	at := j.listing(c.RawSubject)
+	gone := len(at) == 0 && (!expected || j.allReached() && Expired(c.NotAfter, j.now)) // nobody takes it, as far as can be seen
+	if gone && j.allReached() {
+		j.left(short(c.Raw))
+	}
+	if !gone {
+		j.ends("client-ca", short(c.Raw), cmp.Or(strings.Join(at, ", "), "client_ca_files"),
+			"give the cluster its next client CA, append it to every bundle, and renew the certificates of kubelets and the control plane. If "+
+				"that is done, take this one out of the bundles and the configuration, and delete the ConfigMap extension-apiserver-authentication "+
+				"(it is made again at once)",
+			c, "the client CA %q (%s) ends %s: whoever signs in by it is refused from then on, kubelets and the control plane if it is the "+
+				"cluster's own", c.Subject, short(c.Raw), stamp(c.NotAfter))
+		return
+	}
+	if Expired(c.NotAfter, j.now) {
+		j.find(Info, "client-ca-expired/"+short(c.Raw), "ConfigMap kube-system/extension-apiserver-authentication",
+			"take it out of the bundles, and out of client_ca_files", "the client CA %q (%s) ended %s, and no API server lists it", c.Subject,
+			short(c.Raw), stamp(c.NotAfter))
+	}
+}
+
+func (j *judge) allReached() bool {
+	return len(j.o.Servers) > 0 && !slices.ContainsFunc(j.o.Servers, func(s Server) bool {
+		_, asked := names(s, nil)
+		return s.Error != "" ||
+			s.Wrong != "" || !asked
+	})
+}
+
+// listing is the addresses that list a CA of this subject.
+func (j *judge) listing(subject []byte) []string {
+	var out []string
+	for _, s := range j.o.Servers {
+		if listed, _ := names(s, subject); listed {
+			out = append(out, s.Address)
+		}
+	}
+	return out
+}
+
+func subjectName(raw []byte) string {
+	var seq pkix.RDNSequence
+	if rest, err := asn1.Unmarshal(raw, &seq); err != nil || len(rest) > 0 {
+		return "(unreadable)"
+	}
+	return seq.String()
+}
+
+func (j *judge) requestHeader() {
+	const where = "ConfigMap kube-system/extension-apiserver-authentication"
+	p := j.o.Published
+	if p == nil {
+		return
+	}
+	if len(p.RequestHeader) == 0 {
+		j.find(Info, "request-header-none", where, "nothing, if no aggregated API server is used",
+			"no authenticating proxy (request header) CA is configured")
+		return
+	}
+	if len(p.AllowedNames) == 0 {
+		j.find(Warning, "request-header-names", where, "set --requestheader-allowed-names=front-proxy-client",
+			"whoever holds any certificate of the request-header CA may be any user: the list of allowed names is empty")
+	}
+	for _, der := range p.RequestHeader {
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			j.find(Warning, "request-header-odd/"+short(der), where, "replace it", "a request-header CA cannot be parsed")
+			continue
+		}
+		j.add("request-header", short(der), where, c)
+		j.ends("request-header", short(der), where, "rotate it (kubeadm certs), and restart the API servers", c,
+			"the request-header CA %q ends %s", c.Subject, stamp(c.NotAfter))
+	}
+}
+
+// left marks a client CA as left over.
+func (j *judge) left(generation string) {
+	for i := range j.r.Authorities {
+		if a := &j.r.Authorities[i]; a.Kind == "client" && a.Generation == generation {
+			a.Left = true
+		}
+	}
+}

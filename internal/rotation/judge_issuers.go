@@ -1,0 +1,346 @@
+package rotation
+
+import (
+	"bytes"
+	"crypto/x509"
+	"slices"
+	"strings"
+)
+
+// What is judged of the issuers in Vault: the phase of a rotation, their ends, and whether they can sign.
+
+// signingRoles is the roles that sign for people.
+func signingRoles(roles []Role) []Role {
+	return slices.DeleteFunc(slices.Clone(roles), func(r Role) bool { return r.Name == CanaryRole })
+}
+
+func (j *judge) phase() {
+	byRef := func(ref string) *Generation {
+		if ref == "default" {
+			ref = j.o.Vault.Default
+		}
+		i := slices.IndexFunc(j.r.Generations, func(g Generation) bool { return g.ID == ref || g.Name == ref })
+		if i < 0 {
+			return nil
+		}
+		return &j.r.Generations[i]
+	}
+	active := ""
+	for _, g := range j.r.Generations { // the newest that a role signs under
+		if slices.ContainsFunc(signingRoles(j.o.Vault.Roles), func(r Role) bool { to := byRef(r.Issuer); return to != nil && to.ID == g.ID }) {
+			active = g.ID
+		}
+	}
+	for _, r := range j.o.Vault.Roles {
+		if byRef(r.Issuer) == nil && len(j.hidden) == 0 { // else it may be one that was not seen
+			j.find(Critical, "role-issuer/"+r.Name, j.o.Vault.Mount+"/roles/"+r.Name,
+				"run deploy/vault/setup.sh with --issuer, and find out who changed it",
+				"the role %s signs under %q, which is not an issuer of the mount", r.Name, r.Issuer)
+		}
+	}
+	inUse := map[string]bool{}
+	for _, ref := range append([]string{j.o.Vault.Default}, refs(j.o.Vault.Roles)...) {
+		if g := byRef(ref); g != nil {
+			inUse[g.ID] = true
+		}
+	}
+	place(j.r.Generations, j.r.Servers, active, inUse)
+	moved := active != "" && j.o.Vault.Default == active &&
+		!slices.ContainsFunc(j.o.Vault.Roles, func(r Role) bool { to := byRef(r.Issuer); return to == nil || to.ID != active })
+	drained := CannotTell
+	old, hasOld := j.r.Generation(PositionOld)
+	if hasOld {
+		if at, ok := DrainedAt(old.Fingerprint, active, j.o.Vault.MaxTTL, j.o.Known); ok {
+			if drained = No; !j.now.Before(at) {
+				drained = Yes
+			}
+			if !at.IsZero() {
+				j.r.DrainedAt = &at
+			}
+		}
+	}
+	j.r.Drained = drained
+	j.r.Phase, j.r.Why = phase(j.r.Generations, j.r.Servers, moved, drained)
+	if len(j.hidden) > 0 {
+		j.r.Phase, j.r.Why = PhaseUnknown, "what decides it in Vault could not all be seen: "+strings.Join(j.hidden, "; ")
+	}
+	j.rotation(old, hasOld, drained)
+}
+
+func refs(roles []Role) []string {
+	var out []string
+	for _, r := range roles {
+		out = append(out, r.Issuer)
+	}
+	return out
+}
+
+// rotation tells of what is wrong about the phase.
+func (j *judge) rotation(old Generation, hasOld bool, drained Tri) {
+	plan := caPlan(j.o.Cluster) + " prints the commands"
+	if j.r.Phase == PhaseUnknown {
+		j.blind(Warning, "phase", j.o.Cluster, "see the other findings", "in which phase the rotation is: %s", j.r.Why)
+	}
+	active, ok := j.r.Generation(PositionActive)
+	if !ok {
+		return
+	}
+	for _, s := range j.r.Servers {
+		switch s.Trust[active.Name] {
+		case Refused:
+			j.find(Critical, "active-untrusted/"+s.Address, s.Address, "append "+active.Name+" to its client-CA bundle, or move the roles back: "+
+				plan,
+				"the API server at %s refuses certificates of %s, under which the roles sign: break-glass does not work there", s.Address, active.Name)
+		case Unknown, Listed:
+			j.blind(Warning, "active-trust/"+s.Address, s.Address, "see the other findings about this address and about the canary",
+				"whether the API server at %s takes certificates of %s, under which the roles sign", s.Address, active.Name)
+		case Trusted:
+		}
+		if hasOld && s.Trust[old.Name] == Refused && drained != Yes && !old.Expired && j.r.Phase != SwitchedTooEarly {
+			until := "an unknown time"
+			if j.r.DrainedAt != nil {
+				until = stamp(*j.r.DrainedAt)
+			}
+			j.find(Critical, "removed-too-early/"+s.Address, s.Address, "put "+old.Name+" back into its bundle until then",
+				"the API server at %s refuses certificates of %s, which can be alive until %s", s.Address, old.Name, until)
+		}
+	}
+	switch j.r.Phase {
+	case TrustedOnSome, OldRemovedOnSome, DeletedButCached, Residue, Active, Drained, Retired:
+		j.find(Warning, "rotation-unfinished", j.o.Cluster, plan, "a rotation is under way and waits for somebody: %s", j.r.Why)
+	case SwitchedTooEarly, ExpiredCA:
+		j.find(Critical, "rotation-"+string(j.r.Phase), j.o.Cluster, plan, "%s", j.r.Why)
+	case Prepared, TrustedOnAll, Draining:
+		j.find(Info, "rotation-under-way", j.o.Cluster, plan, "a rotation is under way: %s", j.r.Why)
+	case NotStarted, Closed, PhaseUnknown:
+	}
+	if (j.r.Phase == DeletedButCached || j.r.Phase == OldRemovedOnSome || j.r.Phase == Drained) && old.ClusterCA == "" {
+		for _, s := range j.r.Servers {
+			if t := s.Trust[old.Name]; (t == Trusted || t == Listed) && !slices.Contains(s.Cached, old.Name) {
+				j.find(Info, "old-trusted/"+s.Address, s.Address, "look at the file on the node: a bundle that was deleted or emptied changes "+
+					"nothing, and from outside looks like one that still holds the CA; write the new one with mv",
+					"the API server at %s still takes certificates of %s", s.Address, old.Name)
+			}
+		}
+	}
+	for _, g := range j.r.Generations {
+		used := g.Position == PositionActive || g.Position == PositionNext
+		known := len(j.hidden) == 0 // else it may well have a part
+		if g.ClusterCA != "" {
+			j.clusterCA(g)
+		}
+		if g.Position == PositionOther && g.Signs && known {
+			j.find(Warning, "issuer-extra/"+g.Name, j.o.Vault.Mount, "if it is not wanted, take away its usage: "+closeIssuer(j.o.Vault.Mount, g.ID),
+				"the issuer %s can sign and has no part in the rotation", g.Name)
+		}
+		if at := count(j.r.Servers, g.Name, true).trusting; g.Position == PositionOther && len(at) > 0 && known && g.ClusterCA == "" {
+			j.find(Warning, "issuer-left/"+g.Name, strings.Join(at, ", "), "take it out of the client-CA bundles there",
+				"%s still take certificates of %s, which has no part in the rotation", strings.Join(at, ", "), g.Name)
+		}
+		if !used {
+			continue
+		}
+		j.lifetime(g)
+	}
+}
+
+// clusterCA tells of an issuer that is the cluster's own CA. It is never to leave the bundles, and its key is not in Vault alone.
+func (j *judge) clusterCA(g Generation) {
+	where := j.o.Vault.Mount + "/issuer/" + g.Name
+	if g.Signs {
+		next := "rotate to a CA that Vault makes itself (" + caPlan(j.o.Cluster) + "), whose last step closes this one in Vault; it " +
+			"stays in the bundles, because the cluster needs it"
+		j.find(Warning, "key-outside-vault/"+g.Name, where, next,
+			"our CA %s is the cluster's own (it is in %s): its key also lies on the control-plane nodes and in kube-controller-manager, and "+
+				"whoever has it can make break-glass certificates unseen", g.Name, g.ClusterCA)
+	} else {
+		j.find(Info, "key-outside-vault/"+g.Name, where, "nothing: it is the same in every cluster. Leave it in the bundles, and guard the "+
+			"control-plane nodes",
+			"%s signs nothing in Vault any more and is still trusted, because it is the cluster's own CA (it is in %s): whoever has its key can "+
+				"still make a certificate for anybody", g.Name, g.ClusterCA)
+	}
+	for _, s := range j.r.Servers {
+		if s.Trust[g.Name] == Refused && !g.Expired {
+			j.find(Warning, "cluster-ca-refused/"+s.Address+"/"+g.Name, s.Address,
+				"put it back into the bundle there if kubelets or the control plane still sign in by it; if the cluster has another CA now, take "+
+					"this one out of where it is named",
+				"the API server at %s refuses certificates of %s, which is the cluster's own CA (it is in %s)", s.Address, g.Name, g.ClusterCA)
+		}
+	}
+}
+
+// lifetime judges the end and the age of an issuer that signs or will sign.
+func (j *judge) lifetime(g Generation) {
+	_, successor := j.r.Generation(PositionNext)
+	next := "begin a rotation: " + caPlan(j.o.Cluster)
+	if g.Position == PositionActive && successor {
+		next = "finish the rotation: " + caPlan(j.o.Cluster)
+	}
+	where := j.o.Vault.Mount + "/issuer/" + g.Name
+	switch {
+	case g.Expired:
+		j.find(Critical, "issuer-expires/"+g.Name, where, next, "the break-glass CA %s ended %s", g.Name, stamp(g.NotAfter))
+	case j.now.Before(g.NotBefore):
+		j.find(Critical, "issuer-future/"+g.Name, where, "see whether the clocks of Vault and of this machine are right",
+			"the break-glass CA %s begins only %s", g.Name, stamp(g.NotBefore))
+	case !CanSign(g.NotBefore, g.NotAfter, j.now, j.o.Vault.MaxTTL):
+		j.find(Critical, "issuer-expires/"+g.Name, where, next, "the break-glass CA %s ends %s, too soon to sign for the longest lifetime of "+
+			"%s: nothing can be issued", g.Name, stamp(g.NotAfter), j.o.Vault.MaxTTL)
+	default:
+		step := Announced(g.NotBefore, g.NotAfter, j.now, j.t)
+		s := ExpirySeverity(g.NotBefore, g.NotAfter, j.now, j.t)
+		if s == "" && step != "" {
+			s = Info
+		}
+		key := "issuer-expires/" + g.Name
+		if step != "" {
+			key += "/" + step
+		}
+		j.find(s, key, where, next, "the break-glass CA %s ends %s", g.Name, stamp(g.NotAfter))
+	}
+	j.find(AgeSeverity(g.NotBefore, j.now, j.t), "issuer-age/"+g.Name, where, next,
+		"the break-glass CA %s was made %s, longer ago than the rotation policy allows (%d days)",
+		g.Name, stamp(g.NotBefore), int(j.t.MaxAge.Hours()/24))
+}
+
+// vault judges the issuers beside their lifetime.
+func (j *judge) vault() {
+	v := j.o.Vault
+	if len(v.Pinned) > 0 && len(v.Unseen) == 0 && !v.ReadyToSign {
+		j.find(Critical, "signer", v.Mount, "breakglassd doctor looks closer", "Vault cannot sign for people now: %s", v.NotReadyReason)
+	}
+	j.find(SkewSeverity(v.Skew), "clock/vault", v.Mount, "set the clocks with NTP", "Vault's clock and ours differ by %s", v.Skew.Abs())
+	if v.FollowsLatest {
+		j.find(Warning, "default-follows-latest", v.Mount, setDefault(v.Mount, v.Default),
+			"the default issuer follows the latest one: preparing the next CA would switch to it")
+	}
+	if active, ok := j.r.Generation(PositionActive); ok && v.Default != "" && v.Default != active.ID && j.r.Phase != Active &&
+		len(j.hidden) == 0 {
+		j.find(Warning, "default-issuer", v.Mount, setDefault(v.Mount, active.ID),
+			"the default issuer is not the one that the roles sign under")
+	}
+	for _, id := range v.Pinned {
+		if len(v.Issuers) > 0 && len(j.hidden) == 0 && !slices.ContainsFunc(j.r.Generations, func(g Generation) bool { return g.ID == id }) {
+			j.find(Warning, "pinned-missing/"+id, v.Mount, "correct vault_issuer_id or vault_next_issuer_id in the configuration",
+				"the daemon is pinned to the issuer %s, which the mount does not have", id)
+		}
+	}
+	subjects := map[string]string{}
+	for _, g := range j.r.Generations {
+		where := v.Mount + "/issuer/" + g.Name
+		j.add("break-glass", g.Name, where, g.cert)
+		if other, twice := subjects[g.Subject]; twice {
+			j.find(Warning, "issuer-name/"+g.Name, where, "give each generation a common name of its own (… g1, … g2): make the next one with "+
+				"breakglass ca plan",
+				"the break-glass CAs %s and %s have the same subject %q: in a handshake they cannot be told apart", other, g.Name, g.Subject)
+		}
+		subjects[g.Subject] = g.Name
+		if g.Pinned && (g.Position == PositionClosed || g.Position == PositionOld && j.r.Phase == Closed) {
+			j.find(Warning, "pinned-closed/"+g.Name, where, "set vault_issuer_id to the active issuer, take vault_next_issuer_id out, and restart "+
+				"the daemon", "the daemon is still pinned to %s, which is closed", g.Name)
+		}
+		if g.Position != PositionActive && g.Position != PositionNext {
+			continue
+		}
+		if g.Position == PositionActive && !g.Pinned {
+			j.find(Critical, "not-pinned/"+g.Name, where, "set vault_next_issuer_id: "+g.ID+
+				" for the cluster and restart the daemon, or move the roles back",
+				"the roles sign under %s, which the daemon is not pinned to: it refuses to issue", g.Name)
+		}
+		if g.Position == PositionNext && !g.Pinned {
+			j.find(Info, "not-pinned/"+g.Name, where, "set vault_next_issuer_id: "+g.ID+
+				" for the cluster and restart the daemon, before the roles move",
+				"the daemon is not pinned to the next CA %s yet", g.Name)
+		}
+		if g.Position == PositionActive && !g.Signs {
+			j.find(Critical, "issuer-usage/"+g.Name, where, "see who changed it: "+vault("read", v.Mount+"/issuer/"+g.ID),
+				"the issuer %s may not sign (its usage, a revocation, or a missing key)", g.Name)
+		}
+		if !g.cert.MaxPathLenZero || g.cert.MaxPathLen != 0 {
+			j.find(Warning, "issuer-path/"+g.Name, where, "replace it by one that setup.sh or breakglass ca plan makes",
+				"the break-glass CA %s may sign CAs below itself (no path length of 0)", g.Name)
+		}
+		if !selfSigned(g.cert) {
+			j.intermediate(g, where)
+		}
+		for _, i := range v.Issuers {
+			if i.ID == g.ID && i.LeafNotAfter != "err" {
+				j.find(Warning, "issuer-leaf/"+g.Name, where, vault("patch", v.Mount+"/issuer/"+g.ID, "leaf_not_after_behavior=err"),
+					"the issuer %s does not refuse what would outlive it (%q)", g.Name, i.LeafNotAfter)
+			}
+		}
+	}
+	for _, s := range v.Issuers {
+		for _, der := range s.Chain {
+			if c, err := x509.ParseCertificate(der); err == nil {
+				j.add("break-glass-root", short(der), v.Mount+"/issuer/"+s.Name, c)
+				if !bytes.Equal(der, s.Certificate) {
+					j.ends("root", short(der), v.Mount+"/issuer/"+s.Name, "renew it with whoever runs it, and the issuer below it", c,
+						"the CA %q above the issuer %s ends %s", c.Subject, s.Name, stamp(c.NotAfter))
+				}
+			}
+		}
+	}
+}
+
+// intermediate judges an issuer that another CA signed.
+func (j *judge) intermediate(g Generation, where string) {
+	j.find(Info, "intermediate/"+g.Name, where, "put the issuer itself, not its root, into the client-CA bundles",
+		"the break-glass CA %s is an intermediate below %q: that CA could sign another one of the same name", g.Name, g.cert.Issuer)
+	for _, s := range j.r.Servers {
+		o := j.o.Servers[slices.IndexFunc(j.o.Servers, func(x Server) bool { return x.Address == s.Address })]
+		if listed, asked := names(o, g.cert.RawSubject); asked && !listed && s.Trust[g.Name] == Trusted {
+			j.find(Critical, "external-root/"+s.Address, s.Address, "put the issuer itself into the bundle and take its root out",
+				"the API server at %s trusts %s through the external root: whoever holds any client certificate below that root is a user of the "+
+					"cluster", s.Address, g.Name)
+		}
+	}
+}
+
+func (j *judge) canaries() {
+	for _, c := range j.o.Canaries {
+		name := j.name(c.Issuer)
+		switch {
+		case c.Wrong:
+			j.blind(Critical, "canary/"+name, j.o.Vault.Mount, "find out who changed Vault: breakglassd doctor",
+				"Vault signed something else than the canary of %s: %s", name, c.Error)
+		case c.Error != "":
+			j.blind(Critical, "canary/"+name, j.o.Vault.Mount, "breakglassd doctor looks closer", "no canary of %s could be signed: %s", name,
+				c.Error)
+		}
+	}
+	for _, s := range j.o.Servers {
+		for _, c := range s.Canaries {
+			name := j.name(c.Issuer)
+			switch c.Outcome {
+			case OutcomeOther:
+				j.find(Critical, "canary-other/"+s.Address+"/"+name, s.Address,
+					"use the address of the API server itself, and find out what stands in between", "%s answered the canary of %s for somebody else: %s",
+					s.Address, name, c.Why)
+			case OutcomeUnproven:
+				j.find(Warning, "canary-unproven/"+s.Address, s.Address,
+					"Kubernetes 1.32 or newer tells it; the binding system:basic-user lets everybody ask",
+					"%s took the canary of %s, and its fingerprint could not be compared: %s", s.Address, name, c.Why)
+			case OutcomeUnreached:
+				j.blind(Critical, "canary/"+s.Address+"/"+name, s.Address, "see whether it is up and reachable from here",
+					"%s did not answer the canary of %s: %s", s.Address, name, c.Why)
+			case OutcomeAccepted, OutcomeRefused:
+			}
+		}
+	}
+	// A canary that nobody signed is as bad as one that failed.
+	if active, ok := j.r.Generation(PositionActive); ok && active.Signs && !active.Expired &&
+		!slices.ContainsFunc(j.o.Canaries, func(c Signing) bool { return c.Issuer == active.ID }) {
+		j.blind(Critical, "canary/"+active.Name, j.o.Vault.Mount, "run breakglass ca check",
+			"no canary of %s was asked for, under which the roles sign", active.Name)
+	}
+}
+
+func (j *judge) name(id string) string {
+	for _, g := range j.r.Generations {
+		if g.ID == id {
+			return g.Name
+		}
+	}
+	return id
+}
