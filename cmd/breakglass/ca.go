@@ -128,7 +128,7 @@ func (a *app) caReport(r api.CAReport, all bool) error {
 		return err
 	}
 	n := 0
-	for _, f := range r.Findings {
+	for _, f := range r.Verdicts {
 		if f.Severity != rotation.Info {
 			n++
 		}

@@ -291,7 +291,7 @@ func (c *Checks) record(ctx context.Context, r rotation.Report, by *record.Actor
 	run := finding.CheckRun{Check: CheckCA, Cluster: r.Cluster, By: by, Due: due, OK: r.OK, Verdict: string(r.Phase) + ": " + r.Why,
 		Digest: text.SHA256(body)}
 	var open []finding.Opened
-	for _, f := range r.Findings {
+	for _, f := range r.Verdicts {
 		if f.Severity == rotation.Info {
 			continue
 		}

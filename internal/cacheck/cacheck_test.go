@@ -219,8 +219,8 @@ func TestTooManyFindingsDoNotHideTheReport(t *testing.T) {
 		t.Errorf("plan %+v, %v", p, err)
 	}
 	r, err := w.Check(t.Context(), bgtest.ByKey("alice"), "c1")
-	if err != nil || len(r.Findings) < 60 {
-		t.Errorf("%d findings, %v", len(r.Findings), err)
+	if err != nil || len(r.Verdicts) < 60 {
+		t.Errorf("%d findings, %v", len(r.Verdicts), err)
 	}
 	if !strings.Contains(w.logs.String(), "too many findings") || !strings.Contains(w.logs.String(), "c1") {
 		t.Errorf("the log says nothing of it: %s", w.logs.String())

@@ -36,7 +36,7 @@ func (mt *mount) wants(t *testing.T, want map[string]rotation.Severity, change .
 		r := mt.checker(t, change...).Check(t.Context())
 		missing := ""
 		for key, s := range want {
-			if !slices.ContainsFunc(r.Findings, func(f rotation.Finding) bool { return strings.HasPrefix(f.Key, key) && f.Severity == s }) {
+			if !slices.ContainsFunc(r.Verdicts, func(f rotation.Verdict) bool { return strings.HasPrefix(f.Key, key) && f.Severity == s }) {
 				missing += " " + string(s) + " " + key
 			}
 		}

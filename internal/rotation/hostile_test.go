@@ -90,7 +90,7 @@ func TestNoNameBecomesACommand(t *testing.T) {
 					}
 				}
 			}
-			for _, f := range r.Findings {
+			for _, f := range r.Verdicts {
 				for _, begin := range []string{"vault write ", "vault patch ", "vault read "} {
 					if at := strings.Index(f.Next, begin); at >= 0 {
 						run(f.Next[at:])

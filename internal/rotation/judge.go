@@ -53,20 +53,28 @@ type authority struct {
 	cert                    *x509.Certificate
 }
 
-func (j *judge) find(s Severity, key, where, next, what string, args ...any) {
-	if s == "" {
-		return
-	}
-	key, what = strings.ReplaceAll(key, " ", "-"), fmt.Sprintf(what, args...)
-	if !slices.ContainsFunc(j.r.Findings, func(f Finding) bool { return f.Key == key }) { // the same CA at two places is one finding
-		j.r.Findings = append(j.r.Findings, Finding{key, s, what, where, next})
+// add adds a verdict, unless it has no severity: then there is nothing to say. The same CA at two places is one verdict.
+func (j *judge) add(v Verdict) {
+	v.Key = strings.ReplaceAll(v.Key, " ", "-")
+	if v.Severity != "" && !slices.ContainsFunc(j.r.Verdicts, func(have Verdict) bool { return have.Key == v.Key }) {
+		j.r.Verdicts = append(j.r.Verdicts, v)
 	}
 }
 
-// blind records that something could not be seen: the report is not complete.
-func (j *judge) blind(s Severity, key, where, next, what string, args ...any) {
+// unknown adds that something could not be seen: the report is not complete.
+func (j *judge) unknown(v Verdict) {
 	j.r.Complete = false
-	j.find(s, "unseen/"+key, where, next, "cannot tell: "+what, args...)
+	v.Key, v.What = "unseen/"+v.Key, "cannot tell: "+v.What
+	j.add(v)
+}
+
+// expiry judges how near the end of a certificate is. The lead time that has passed is part of the key, so that each is told.
+func (j *judge) expiry(c *x509.Certificate, v Verdict) {
+	v.Severity = ExpirySeverity(c.NotBefore, c.NotAfter, j.now, j.t)
+	if step := Announced(c.NotBefore, c.NotAfter, j.now, j.t); step != "" {
+		v.Key += "/" + step
+	}
+	j.add(v)
 }
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
@@ -78,19 +86,33 @@ func (j *judge) unseen() {
 		j.hidden = append(j.hidden, u.What)
 	}
 	for _, u := range slices.Concat(j.o.Vault.Unseen, j.o.Unseen) {
-		j.blind(Warning, u.Key, j.o.Cluster, u.Next, "%s", u.What)
+		j.unknown(Verdict{
+			Severity: Warning, Key: u.Key, Where: j.o.Cluster,
+			What: u.What,
+			Next: u.Next,
+		})
 	}
 	for _, what := range j.o.NotConfigured {
 		if what == NotConfiguredSigners {
-			j.find(Info, "not-configured/csr-signers", j.o.Cluster, "apply policies/kubernetes/optional/sweep.yaml if it should be",
-				"whose key the CSR API signs with is not looked at: the daemon may not list its requests")
+			j.add(Verdict{
+				Severity: Info, Key: "not-configured/csr-signers", Where: j.o.Cluster,
+				What: "whose key the CSR API signs with is not looked at: the daemon may not list its requests",
+				Next: "apply policies/kubernetes/optional/sweep.yaml if it should be",
+			})
 			continue
 		}
-		j.find(Info, "not-configured/"+what, j.o.Cluster, "name it in the configuration of the checks if it should be",
-			"not looked at, because nothing says where: %s", what)
+		j.add(Verdict{
+			Severity: Info, Key: "not-configured/" + what, Where: j.o.Cluster,
+			What: fmt.Sprintf("not looked at, because nothing says where: %s", what),
+			Next: "name it in the configuration of the checks if it should be",
+		})
 	}
 	if d := j.o.At.Sub(j.now).Abs(); d > time.Hour {
-		j.find(Warning, "observation-old", j.o.Cluster, "run breakglass ca check", "what this report is about was seen at %s", stamp(j.o.At))
+		j.add(Verdict{
+			Severity: Warning, Key: "observation-old", Where: j.o.Cluster,
+			What: fmt.Sprintf("what this report is about was seen at %s", stamp(j.o.At)),
+			Next: "run breakglass ca check",
+		})
 	}
 }
 
@@ -110,8 +132,11 @@ func (j *judge) generations() {
 		}
 		cert, err := x509.ParseCertificate(i.Certificate)
 		if err != nil {
-			j.blind(Critical, "issuer/"+name, j.o.Vault.Mount, "look at the issuer in Vault: "+vault("read", j.o.Vault.Mount+"/issuer/"+i.ID),
-				"the certificate of the issuer %s cannot be parsed", name)
+			j.unknown(Verdict{
+				Severity: Critical, Key: "issuer/" + name, Where: j.o.Vault.Mount,
+				What: fmt.Sprintf("the certificate of the issuer %s cannot be parsed", name),
+				Next: "look at the issuer in Vault: " + vault("read", j.o.Vault.Mount+"/issuer/"+i.ID),
+			})
 			j.hidden = append(j.hidden, "the certificate of the issuer "+name)
 			continue
 		}
@@ -185,8 +210,8 @@ func (j *judge) generation(name string) *Generation {
 	return &j.r.Generations[i]
 }
 
-// add judges the strength of one CA certificate and remembers it.
-func (j *judge) add(kind, generation, where string, c *x509.Certificate) {
+// sawCA judges the strength of one CA certificate and remembers it.
+func (j *judge) sawCA(kind, generation, where string, c *x509.Certificate) {
 	if slices.ContainsFunc(j.seen, func(a authority) bool { return a.kind == kind && a.cert.Equal(c) }) {
 		return
 	}
@@ -195,16 +220,29 @@ func (j *judge) add(kind, generation, where string, c *x509.Certificate) {
 	j.authority(kind, generation, where, key, c)
 	const next = "replace it by one with at least ECDSA P-256 or RSA-2048, signed with SHA-256"
 	if kind == "break-glass" || kind == "client" || kind == "request-header" {
-		j.find(weak, "key/"+kind+"/"+generation, where, next, "the CA %q has the weak key %s: its signature can be forged, and whoever does is "+
-			"any user", c.Subject, key)
+		j.add(Verdict{
+			Severity: weak, Key: "key/" + kind + "/" + generation, Where: where,
+			What: fmt.Sprintf("the CA %q has the weak key %s: its signature can be forged, and whoever does is any user", c.Subject, key),
+			Next: next,
+		})
 	} else {
-		j.find(weak, "key/"+kind+"/"+generation, where, next, "the CA %q has the weak key %s", c.Subject, key)
+		j.add(Verdict{
+			Severity: weak, Key: "key/" + kind + "/" + generation, Where: where,
+			What: fmt.Sprintf("the CA %q has the weak key %s", c.Subject, key),
+			Next: next,
+		})
 	}
-	j.find(HashSeverity(c.SignatureAlgorithm, selfSigned(c)), "hash/"+kind+"/"+generation, where, next, "the CA %q is signed with %s",
-		c.Subject, c.SignatureAlgorithm)
+	j.add(Verdict{
+		Severity: HashSeverity(c.SignatureAlgorithm, selfSigned(c)), Key: "hash/" + kind + "/" + generation, Where: where,
+		What: fmt.Sprintf("the CA %q is signed with %s", c.Subject, c.SignatureAlgorithm),
+		Next: next,
+	})
 	if !c.IsCA {
-		j.find(Info, "not-ca/"+kind+"/"+generation, where, "replace it by a CA",
-			"%q stands where a CA is expected and is none: only itself is trusted by it", c.Subject)
+		j.add(Verdict{
+			Severity: Info, Key: "not-ca/" + kind + "/" + generation, Where: where,
+			What: fmt.Sprintf("%q stands where a CA is expected and is none: only itself is trusted by it", c.Subject),
+			Next: "replace it by a CA",
+		})
 	}
 }
 
@@ -216,18 +254,18 @@ func (j *judge) authority(kind, generation, where, key string, c *x509.Certifica
 
 func (j *judge) finish() Report {
 	r := j.r
-	slices.SortStableFunc(r.Findings, func(a, b Finding) int {
+	slices.SortStableFunc(r.Verdicts, func(a, b Verdict) int {
 		return cmp.Or(rank(b.Severity)-rank(a.Severity), cmp.Compare(a.Key, b.Key))
 	})
 	for i := range r.Authorities {
 		a := &r.Authorities[i]
-		for _, f := range r.Findings {
+		for _, f := range r.Verdicts {
 			if rank(f.Severity) > rank(a.Worst) && about(f.Key, *a) {
 				a.Worst = f.Severity
 			}
 		}
 	}
-	r.OK = r.Complete && rank(Worst(r.Findings)) <= rank(Info)
+	r.OK = r.Complete && rank(Worst(r.Verdicts)) <= rank(Info)
 	return r
 }
 

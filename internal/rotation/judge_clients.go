@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"fmt"
 	"slices"
 	"strings"
 )
@@ -31,39 +32,56 @@ func (j *judge) client() {
 		for _, der := range j.o.Published.ClientCAs {
 			c, err := x509.ParseCertificate(der)
 			if err != nil {
-				j.find(Warning, "client-ca-odd/"+short(der), configMap, "look at it, and take it out of the bundles", "a client CA cannot be parsed")
+				j.add(Verdict{
+					Severity: Warning, Key: "client-ca-odd/" + short(der), Where: configMap,
+					What: "a client CA cannot be parsed",
+					Next: "look at it, and take it out of the bundles",
+				})
 				continue
 			}
 			published[string(c.RawSubject)] = true
 			left := len(j.listing(c.RawSubject)) == 0 && j.allReached()
 			g := generation(c)
 			if g == nil || g.ClusterCA != "" {
-				j.add("client", short(der), configMap, c)
+				j.sawCA("client", short(der), configMap, c)
 				clients = append(clients, c)
 			} else if Expired(c.NotAfter, j.now) {
-				j.find(Info, "client-ca-expired/"+short(der), configMap, "take it out of the bundles", "the client CA %q (%s) ended %s", c.Subject,
-					short(der), stamp(c.NotAfter))
+				j.add(Verdict{
+					Severity: Info, Key: "client-ca-expired/" + short(der), Where: configMap,
+					What: fmt.Sprintf("the client CA %q (%s) ended %s", c.Subject, short(der), stamp(c.NotAfter)),
+					Next: "take it out of the bundles",
+				})
 			}
 			if g != nil {
 				continue
 			}
 			if !known(der) {
-				j.find(Warning, "client-ca-unknown/"+short(der), configMap,
-					"find out whose it is: whoever has its key is any user. Name it under known client CAs (ca_checks.client_ca_files) if kubelets or "+
-						"the control plane sign in by it; otherwise take it out of the bundles",
-					"the cluster takes client certificates of %q (%s), which is neither ours nor the cluster's own", c.Subject, short(der))
+				j.add(Verdict{
+					Severity: Warning, Key: "client-ca-unknown/" + short(der), Where: configMap,
+					What: fmt.Sprintf("the cluster takes client certificates of %q (%s), which is neither ours nor the cluster's own", c.Subject,
+						short(der)),
+					Next: "find out whose it is: whoever has its key is any user. Name it under known client CAs (ca_checks.client_ca_files) if " +
+						"kubelets or the control plane sign in by it; otherwise take it out of the bundles",
+				})
 			}
 			if left && !Expired(c.NotAfter, j.now) {
-				j.find(Warning, "residue/"+short(der), configMap, "kubectl -n kube-system delete configmap extension-apiserver-authentication (it is "+
-					"made again at once), then restart the aggregated API servers",
-					"no API server lists %q (%s) any more, and aggregated API servers still take its certificates", c.Subject, short(der))
+				j.add(Verdict{
+					Severity: Warning, Key: "residue/" + short(der), Where: configMap,
+					What: fmt.Sprintf("no API server lists %q (%s) any more, and aggregated API servers still take its certificates", c.Subject,
+						short(der)),
+					Next: "kubectl -n kube-system delete configmap extension-apiserver-authentication (it is made again at once), then restart the " +
+						"aggregated API servers",
+				})
 			}
 		}
 		for _, g := range j.r.Generations {
 			if g.Published == Yes && g.Position != PositionOld && count(j.r.Servers, g.Name, true).nowhere() {
-				j.find(Warning, "residue/"+g.Name, configMap, "kubectl -n kube-system delete configmap extension-apiserver-authentication (it is "+
-					"made again at once), then restart the aggregated API servers",
-					"no API server takes certificates of %s, and aggregated API servers still do", g.Name)
+				j.add(Verdict{
+					Severity: Warning, Key: "residue/" + g.Name, Where: configMap,
+					What: fmt.Sprintf("no API server takes certificates of %s, and aggregated API servers still do", g.Name),
+					Next: "kubectl -n kube-system delete configmap extension-apiserver-authentication (it is made again at once), then restart the " +
+						"aggregated API servers",
+				})
 			}
 		}
 	}
@@ -71,7 +89,7 @@ func (j *judge) client() {
 	for _, der := range j.o.KnownClientCAs {
 		c, err := x509.ParseCertificate(der)
 		if g := generation(c); err == nil && (g == nil || g.ClusterCA != "") {
-			j.add("client", short(der), "client_ca_files", c)
+			j.sawCA("client", short(der), "client_ca_files", c)
 			clients = append(clients, c)
 		}
 	}
@@ -98,9 +116,11 @@ func (j *judge) client() {
 					others = append(others, name)
 				}
 				if j.o.Published != nil && !published[string(n)] && !front[string(n)] && s.Wrong == "" {
-					j.find(Warning, "client-ca-unpublished/"+s.Address+"/"+name, s.Address,
-						"compare the bundle files of the API servers: this one may have another",
-						"%s takes client certificates of %q, which the ConfigMap does not hold", s.Address, name)
+					j.add(Verdict{
+						Severity: Warning, Key: "client-ca-unpublished/" + s.Address + "/" + name, Where: s.Address,
+						What: fmt.Sprintf("%s takes client certificates of %q, which the ConfigMap does not hold", s.Address, name),
+						Next: "compare the bundle files of the API servers: this one may have another",
+					})
 				}
 			}
 		}
@@ -125,18 +145,22 @@ func (j *judge) clientEnds(c *x509.Certificate, all []*x509.Certificate, expecte
 		j.left(short(c.Raw))
 	}
 	if !gone {
-		j.ends("client-ca", short(c.Raw), cmp.Or(strings.Join(at, ", "), "client_ca_files"),
-			"give the cluster its next client CA, append it to every bundle, and renew the certificates of kubelets and the control plane. If "+
-				"that is done, take this one out of the bundles and the configuration, and delete the ConfigMap extension-apiserver-authentication "+
-				"(it is made again at once)",
-			c, "the client CA %q (%s) ends %s: whoever signs in by it is refused from then on, kubelets and the control plane if it is the "+
-				"cluster's own", c.Subject, short(c.Raw), stamp(c.NotAfter))
+		j.expiry(c, Verdict{
+			Key: "client-ca-expires/" + short(c.Raw), Where: cmp.Or(strings.Join(at, ", "), "client_ca_files"),
+			What: fmt.Sprintf("the client CA %q (%s) ends %s: whoever signs in by it is refused from then on, kubelets and the control plane if "+
+				"it is the cluster's own", c.Subject, short(c.Raw), stamp(c.NotAfter)),
+			Next: "give the cluster its next client CA, append it to every bundle, and renew the certificates of kubelets and the control plane. " +
+				"If that is done, take this one out of the bundles and the configuration, and delete the ConfigMap " +
+				"extension-apiserver-authentication (it is made again at once)",
+		})
 		return
 	}
 	if Expired(c.NotAfter, j.now) {
-		j.find(Info, "client-ca-expired/"+short(c.Raw), "ConfigMap kube-system/extension-apiserver-authentication",
-			"take it out of the bundles, and out of client_ca_files", "the client CA %q (%s) ended %s, and no API server lists it", c.Subject,
-			short(c.Raw), stamp(c.NotAfter))
+		j.add(Verdict{
+			Severity: Info, Key: "client-ca-expired/" + short(c.Raw), Where: "ConfigMap kube-system/extension-apiserver-authentication",
+			What: fmt.Sprintf("the client CA %q (%s) ended %s, and no API server lists it", c.Subject, short(c.Raw), stamp(c.NotAfter)),
+			Next: "take it out of the bundles, and out of client_ca_files",
+		})
 	}
 }
 
@@ -174,23 +198,36 @@ func (j *judge) requestHeader() {
 		return
 	}
 	if len(p.RequestHeader) == 0 {
-		j.find(Info, "request-header-none", where, "nothing, if no aggregated API server is used",
-			"no authenticating proxy (request header) CA is configured")
+		j.add(Verdict{
+			Severity: Info, Key: "request-header-none", Where: where,
+			What: "no authenticating proxy (request header) CA is configured",
+			Next: "nothing, if no aggregated API server is used",
+		})
 		return
 	}
 	if len(p.AllowedNames) == 0 {
-		j.find(Warning, "request-header-names", where, "set --requestheader-allowed-names=front-proxy-client",
-			"whoever holds any certificate of the request-header CA may be any user: the list of allowed names is empty")
+		j.add(Verdict{
+			Severity: Warning, Key: "request-header-names", Where: where,
+			What: "whoever holds any certificate of the request-header CA may be any user: the list of allowed names is empty",
+			Next: "set --requestheader-allowed-names=front-proxy-client",
+		})
 	}
 	for _, der := range p.RequestHeader {
 		c, err := x509.ParseCertificate(der)
 		if err != nil {
-			j.find(Warning, "request-header-odd/"+short(der), where, "replace it", "a request-header CA cannot be parsed")
+			j.add(Verdict{
+				Severity: Warning, Key: "request-header-odd/" + short(der), Where: where,
+				What: "a request-header CA cannot be parsed",
+				Next: "replace it",
+			})
 			continue
 		}
-		j.add("request-header", short(der), where, c)
-		j.ends("request-header", short(der), where, "rotate it (kubeadm certs), and restart the API servers", c,
-			"the request-header CA %q ends %s", c.Subject, stamp(c.NotAfter))
+		j.sawCA("request-header", short(der), where, c)
+		j.expiry(c, Verdict{
+			Key: "request-header-expires/" + short(der), Where: where,
+			What: fmt.Sprintf("the request-header CA %q ends %s", c.Subject, stamp(c.NotAfter)),
+			Next: "rotate it (kubeadm certs), and restart the API servers",
+		})
 	}
 }
 

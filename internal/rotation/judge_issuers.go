@@ -3,6 +3,7 @@ package rotation
 import (
 	"bytes"
 	"crypto/x509"
+	"fmt"
 	"slices"
 	"strings"
 )
@@ -33,9 +34,11 @@ func (j *judge) phase() {
 	}
 	for _, r := range j.o.Vault.Roles {
 		if byRef(r.Issuer) == nil && len(j.hidden) == 0 { // else it may be one that was not seen
-			j.find(Critical, "role-issuer/"+r.Name, j.o.Vault.Mount+"/roles/"+r.Name,
-				"run deploy/vault/setup.sh with --issuer, and find out who changed it",
-				"the role %s signs under %q, which is not an issuer of the mount", r.Name, r.Issuer)
+			j.add(Verdict{
+				Severity: Critical, Key: "role-issuer/" + r.Name, Where: j.o.Vault.Mount + "/roles/" + r.Name,
+				What: fmt.Sprintf("the role %s signs under %q, which is not an issuer of the mount", r.Name, r.Issuer),
+				Next: "run deploy/vault/setup.sh with --issuer, and find out who changed it",
+			})
 		}
 	}
 	inUse := map[string]bool{}
@@ -79,7 +82,11 @@ func refs(roles []Role) []string {
 func (j *judge) rotation(old Generation, hasOld bool, drained Tri) {
 	plan := caPlan(j.o.Cluster) + " prints the commands"
 	if j.r.Phase == PhaseUnknown {
-		j.blind(Warning, "phase", j.o.Cluster, "see the other findings", "in which phase the rotation is: %s", j.r.Why)
+		j.unknown(Verdict{
+			Severity: Warning, Key: "phase", Where: j.o.Cluster,
+			What: fmt.Sprintf("in which phase the rotation is: %s", j.r.Why),
+			Next: "see the other findings",
+		})
 	}
 	active, ok := j.r.Generation(PositionActive)
 	if !ok {
@@ -88,12 +95,18 @@ func (j *judge) rotation(old Generation, hasOld bool, drained Tri) {
 	for _, s := range j.r.Servers {
 		switch s.Trust[active.Name] {
 		case Refused:
-			j.find(Critical, "active-untrusted/"+s.Address, s.Address, "append "+active.Name+" to its client-CA bundle, or move the roles back: "+
-				plan,
-				"the API server at %s refuses certificates of %s, under which the roles sign: break-glass does not work there", s.Address, active.Name)
+			j.add(Verdict{
+				Severity: Critical, Key: "active-untrusted/" + s.Address, Where: s.Address,
+				What: fmt.Sprintf("the API server at %s refuses certificates of %s, under which the roles sign: break-glass does not work there",
+					s.Address, active.Name),
+				Next: "append " + active.Name + " to its client-CA bundle, or move the roles back: " + plan,
+			})
 		case Unknown, Listed:
-			j.blind(Warning, "active-trust/"+s.Address, s.Address, "see the other findings about this address and about the canary",
-				"whether the API server at %s takes certificates of %s, under which the roles sign", s.Address, active.Name)
+			j.unknown(Verdict{
+				Severity: Warning, Key: "active-trust/" + s.Address, Where: s.Address,
+				What: fmt.Sprintf("whether the API server at %s takes certificates of %s, under which the roles sign", s.Address, active.Name),
+				Next: "see the other findings about this address and about the canary",
+			})
 		case Trusted:
 		}
 		if hasOld && s.Trust[old.Name] == Refused && drained != Yes && !old.Expired && j.r.Phase != SwitchedTooEarly {
@@ -101,25 +114,43 @@ func (j *judge) rotation(old Generation, hasOld bool, drained Tri) {
 			if j.r.DrainedAt != nil {
 				until = stamp(*j.r.DrainedAt)
 			}
-			j.find(Critical, "removed-too-early/"+s.Address, s.Address, "put "+old.Name+" back into its bundle until then",
-				"the API server at %s refuses certificates of %s, which can be alive until %s", s.Address, old.Name, until)
+			j.add(Verdict{
+				Severity: Critical, Key: "removed-too-early/" + s.Address, Where: s.Address,
+				What: fmt.Sprintf("the API server at %s refuses certificates of %s, which can be alive until %s", s.Address, old.Name, until),
+				Next: "put " + old.Name + " back into its bundle until then",
+			})
 		}
 	}
 	switch j.r.Phase {
 	case TrustedOnSome, OldRemovedOnSome, DeletedButCached, Residue, Active, Drained, Retired:
-		j.find(Warning, "rotation-unfinished", j.o.Cluster, plan, "a rotation is under way and waits for somebody: %s", j.r.Why)
+		j.add(Verdict{
+			Severity: Warning, Key: "rotation-unfinished", Where: j.o.Cluster,
+			What: fmt.Sprintf("a rotation is under way and waits for somebody: %s", j.r.Why),
+			Next: plan,
+		})
 	case SwitchedTooEarly, ExpiredCA:
-		j.find(Critical, "rotation-"+string(j.r.Phase), j.o.Cluster, plan, "%s", j.r.Why)
+		j.add(Verdict{
+			Severity: Critical, Key: "rotation-" + string(j.r.Phase), Where: j.o.Cluster,
+			What: j.r.Why,
+			Next: plan,
+		})
 	case Prepared, TrustedOnAll, Draining:
-		j.find(Info, "rotation-under-way", j.o.Cluster, plan, "a rotation is under way: %s", j.r.Why)
+		j.add(Verdict{
+			Severity: Info, Key: "rotation-under-way", Where: j.o.Cluster,
+			What: fmt.Sprintf("a rotation is under way: %s", j.r.Why),
+			Next: plan,
+		})
 	case NotStarted, Closed, PhaseUnknown:
 	}
 	if (j.r.Phase == DeletedButCached || j.r.Phase == OldRemovedOnSome || j.r.Phase == Drained) && old.ClusterCA == "" {
 		for _, s := range j.r.Servers {
 			if t := s.Trust[old.Name]; (t == Trusted || t == Listed) && !slices.Contains(s.Cached, old.Name) {
-				j.find(Info, "old-trusted/"+s.Address, s.Address, "look at the file on the node: a bundle that was deleted or emptied changes "+
-					"nothing, and from outside looks like one that still holds the CA; write the new one with mv",
-					"the API server at %s still takes certificates of %s", s.Address, old.Name)
+				j.add(Verdict{
+					Severity: Info, Key: "old-trusted/" + s.Address, Where: s.Address,
+					What: fmt.Sprintf("the API server at %s still takes certificates of %s", s.Address, old.Name),
+					Next: "look at the file on the node: a bundle that was deleted or emptied changes nothing, and from outside looks like one that " +
+						"still holds the CA; write the new one with mv",
+				})
 			}
 		}
 	}
@@ -130,12 +161,18 @@ func (j *judge) rotation(old Generation, hasOld bool, drained Tri) {
 			j.clusterCA(g)
 		}
 		if g.Position == PositionOther && g.Signs && known {
-			j.find(Warning, "issuer-extra/"+g.Name, j.o.Vault.Mount, "if it is not wanted, take away its usage: "+closeIssuer(j.o.Vault.Mount, g.ID),
-				"the issuer %s can sign and has no part in the rotation", g.Name)
+			j.add(Verdict{
+				Severity: Warning, Key: "issuer-extra/" + g.Name, Where: j.o.Vault.Mount,
+				What: fmt.Sprintf("the issuer %s can sign and has no part in the rotation", g.Name),
+				Next: "if it is not wanted, take away its usage: " + closeIssuer(j.o.Vault.Mount, g.ID),
+			})
 		}
 		if at := count(j.r.Servers, g.Name, true).trusting; g.Position == PositionOther && len(at) > 0 && known && g.ClusterCA == "" {
-			j.find(Warning, "issuer-left/"+g.Name, strings.Join(at, ", "), "take it out of the client-CA bundles there",
-				"%s still take certificates of %s, which has no part in the rotation", strings.Join(at, ", "), g.Name)
+			j.add(Verdict{
+				Severity: Warning, Key: "issuer-left/" + g.Name, Where: strings.Join(at, ", "),
+				What: fmt.Sprintf("%s still take certificates of %s, which has no part in the rotation", strings.Join(at, ", "), g.Name),
+				Next: "take it out of the client-CA bundles there",
+			})
 		}
 		if !used {
 			continue
@@ -150,21 +187,29 @@ func (j *judge) clusterCA(g Generation) {
 	if g.Signs {
 		next := "rotate to a CA that Vault makes itself (" + caPlan(j.o.Cluster) + "), whose last step closes this one in Vault; it " +
 			"stays in the bundles, because the cluster needs it"
-		j.find(Warning, "key-outside-vault/"+g.Name, where, next,
-			"our CA %s is the cluster's own (it is in %s): its key also lies on the control-plane nodes and in kube-controller-manager, and "+
-				"whoever has it can make break-glass certificates unseen", g.Name, g.ClusterCA)
+		j.add(Verdict{
+			Severity: Warning, Key: "key-outside-vault/" + g.Name, Where: where,
+			What: fmt.Sprintf("our CA %s is the cluster's own (it is in %s): its key also lies on the control-plane nodes and in "+
+				"kube-controller-manager, and whoever has it can make break-glass certificates unseen", g.Name, g.ClusterCA),
+			Next: next,
+		})
 	} else {
-		j.find(Info, "key-outside-vault/"+g.Name, where, "nothing: it is the same in every cluster. Leave it in the bundles, and guard the "+
-			"control-plane nodes",
-			"%s signs nothing in Vault any more and is still trusted, because it is the cluster's own CA (it is in %s): whoever has its key can "+
-				"still make a certificate for anybody", g.Name, g.ClusterCA)
+		j.add(Verdict{
+			Severity: Info, Key: "key-outside-vault/" + g.Name, Where: where,
+			What: fmt.Sprintf("%s signs nothing in Vault any more and is still trusted, because it is the cluster's own CA (it is in %s): whoever "+
+				"has its key can still make a certificate for anybody", g.Name, g.ClusterCA),
+			Next: "nothing: it is the same in every cluster. Leave it in the bundles, and guard the control-plane nodes",
+		})
 	}
 	for _, s := range j.r.Servers {
 		if s.Trust[g.Name] == Refused && !g.Expired {
-			j.find(Warning, "cluster-ca-refused/"+s.Address+"/"+g.Name, s.Address,
-				"put it back into the bundle there if kubelets or the control plane still sign in by it; if the cluster has another CA now, take "+
-					"this one out of where it is named",
-				"the API server at %s refuses certificates of %s, which is the cluster's own CA (it is in %s)", s.Address, g.Name, g.ClusterCA)
+			j.add(Verdict{
+				Severity: Warning, Key: "cluster-ca-refused/" + s.Address + "/" + g.Name, Where: s.Address,
+				What: fmt.Sprintf("the API server at %s refuses certificates of %s, which is the cluster's own CA (it is in %s)", s.Address, g.Name,
+					g.ClusterCA),
+				Next: "put it back into the bundle there if kubelets or the control plane still sign in by it; if the cluster has another CA now, " +
+					"take this one out of where it is named",
+			})
 		}
 	}
 }
@@ -179,13 +224,24 @@ func (j *judge) lifetime(g Generation) {
 	where := j.o.Vault.Mount + "/issuer/" + g.Name
 	switch {
 	case g.Expired:
-		j.find(Critical, "issuer-expires/"+g.Name, where, next, "the break-glass CA %s ended %s", g.Name, stamp(g.NotAfter))
+		j.add(Verdict{
+			Severity: Critical, Key: "issuer-expires/" + g.Name, Where: where,
+			What: fmt.Sprintf("the break-glass CA %s ended %s", g.Name, stamp(g.NotAfter)),
+			Next: next,
+		})
 	case j.now.Before(g.NotBefore):
-		j.find(Critical, "issuer-future/"+g.Name, where, "see whether the clocks of Vault and of this machine are right",
-			"the break-glass CA %s begins only %s", g.Name, stamp(g.NotBefore))
+		j.add(Verdict{
+			Severity: Critical, Key: "issuer-future/" + g.Name, Where: where,
+			What: fmt.Sprintf("the break-glass CA %s begins only %s", g.Name, stamp(g.NotBefore)),
+			Next: "see whether the clocks of Vault and of this machine are right",
+		})
 	case !CanSign(g.NotBefore, g.NotAfter, j.now, j.o.Vault.MaxTTL):
-		j.find(Critical, "issuer-expires/"+g.Name, where, next, "the break-glass CA %s ends %s, too soon to sign for the longest lifetime of "+
-			"%s: nothing can be issued", g.Name, stamp(g.NotAfter), j.o.Vault.MaxTTL)
+		j.add(Verdict{
+			Severity: Critical, Key: "issuer-expires/" + g.Name, Where: where,
+			What: fmt.Sprintf("the break-glass CA %s ends %s, too soon to sign for the longest lifetime of %s: nothing can be issued", g.Name,
+				stamp(g.NotAfter), j.o.Vault.MaxTTL),
+			Next: next,
+		})
 	default:
 		step := Announced(g.NotBefore, g.NotAfter, j.now, j.t)
 		s := ExpirySeverity(g.NotBefore, g.NotAfter, j.now, j.t)
@@ -196,87 +252,133 @@ func (j *judge) lifetime(g Generation) {
 		if step != "" {
 			key += "/" + step
 		}
-		j.find(s, key, where, next, "the break-glass CA %s ends %s", g.Name, stamp(g.NotAfter))
+		j.add(Verdict{
+			Severity: s, Key: key, Where: where,
+			What: fmt.Sprintf("the break-glass CA %s ends %s", g.Name, stamp(g.NotAfter)),
+			Next: next,
+		})
 	}
-	j.find(AgeSeverity(g.NotBefore, j.now, j.t), "issuer-age/"+g.Name, where, next,
-		"the break-glass CA %s was made %s, longer ago than the rotation policy allows (%d days)",
-		g.Name, stamp(g.NotBefore), int(j.t.MaxAge.Hours()/24))
+	j.add(Verdict{
+		Severity: AgeSeverity(g.NotBefore, j.now, j.t), Key: "issuer-age/" + g.Name, Where: where,
+		What: fmt.Sprintf("the break-glass CA %s was made %s, longer ago than the rotation policy allows (%d days)", g.Name, stamp(g.NotBefore),
+			int(j.t.MaxAge.Hours()/24)),
+		Next: next,
+	})
 }
 
 // vault judges the issuers beside their lifetime.
 func (j *judge) vault() {
 	v := j.o.Vault
 	if len(v.Pinned) > 0 && len(v.Unseen) == 0 && !v.ReadyToSign {
-		j.find(Critical, "signer", v.Mount, "breakglassd doctor looks closer", "Vault cannot sign for people now: %s", v.NotReadyReason)
+		j.add(Verdict{
+			Severity: Critical, Key: "signer", Where: v.Mount,
+			What: fmt.Sprintf("Vault cannot sign for people now: %s", v.NotReadyReason),
+			Next: "breakglassd doctor looks closer",
+		})
 	}
-	j.find(SkewSeverity(v.Skew), "clock/vault", v.Mount, "set the clocks with NTP", "Vault's clock and ours differ by %s", v.Skew.Abs())
+	j.add(Verdict{
+		Severity: SkewSeverity(v.Skew), Key: "clock/vault", Where: v.Mount,
+		What: fmt.Sprintf("Vault's clock and ours differ by %s", v.Skew.Abs()),
+		Next: "set the clocks with NTP",
+	})
 	if v.FollowsLatest {
-		j.find(Warning, "default-follows-latest", v.Mount, setDefault(v.Mount, v.Default),
-			"the default issuer follows the latest one: preparing the next CA would switch to it")
+		j.add(Verdict{
+			Severity: Warning, Key: "default-follows-latest", Where: v.Mount,
+			What: "the default issuer follows the latest one: preparing the next CA would switch to it",
+			Next: setDefault(v.Mount, v.Default),
+		})
 	}
 	if active, ok := j.r.Generation(PositionActive); ok && v.Default != "" && v.Default != active.ID && j.r.Phase != Active &&
 		len(j.hidden) == 0 {
-		j.find(Warning, "default-issuer", v.Mount, setDefault(v.Mount, active.ID),
-			"the default issuer is not the one that the roles sign under")
+		j.add(Verdict{
+			Severity: Warning, Key: "default-issuer", Where: v.Mount,
+			What: "the default issuer is not the one that the roles sign under",
+			Next: setDefault(v.Mount, active.ID),
+		})
 	}
 	for _, id := range v.Pinned {
 		if len(v.Issuers) > 0 && len(j.hidden) == 0 && !slices.ContainsFunc(j.r.Generations, func(g Generation) bool { return g.ID == id }) {
-			j.find(Warning, "pinned-missing/"+id, v.Mount, "correct vault_issuer_id or vault_next_issuer_id in the configuration",
-				"the daemon is pinned to the issuer %s, which the mount does not have", id)
+			j.add(Verdict{
+				Severity: Warning, Key: "pinned-missing/" + id, Where: v.Mount,
+				What: fmt.Sprintf("the daemon is pinned to the issuer %s, which the mount does not have", id),
+				Next: "correct vault_issuer_id or vault_next_issuer_id in the configuration",
+			})
 		}
 	}
 	subjects := map[string]string{}
 	for _, g := range j.r.Generations {
 		where := v.Mount + "/issuer/" + g.Name
-		j.add("break-glass", g.Name, where, g.cert)
+		j.sawCA("break-glass", g.Name, where, g.cert)
 		if other, twice := subjects[g.Subject]; twice {
-			j.find(Warning, "issuer-name/"+g.Name, where, "give each generation a common name of its own (… g1, … g2): make the next one with "+
-				"breakglass ca plan",
-				"the break-glass CAs %s and %s have the same subject %q: in a handshake they cannot be told apart", other, g.Name, g.Subject)
+			j.add(Verdict{
+				Severity: Warning, Key: "issuer-name/" + g.Name, Where: where,
+				What: fmt.Sprintf("the break-glass CAs %s and %s have the same subject %q: in a handshake they cannot be told apart", other, g.Name,
+					g.Subject),
+				Next: "give each generation a common name of its own (… g1, … g2): make the next one with breakglass ca plan",
+			})
 		}
 		subjects[g.Subject] = g.Name
 		if g.Pinned && (g.Position == PositionClosed || g.Position == PositionOld && j.r.Phase == Closed) {
-			j.find(Warning, "pinned-closed/"+g.Name, where, "set vault_issuer_id to the active issuer, take vault_next_issuer_id out, and restart "+
-				"the daemon", "the daemon is still pinned to %s, which is closed", g.Name)
+			j.add(Verdict{
+				Severity: Warning, Key: "pinned-closed/" + g.Name, Where: where,
+				What: fmt.Sprintf("the daemon is still pinned to %s, which is closed", g.Name),
+				Next: "set vault_issuer_id to the active issuer, take vault_next_issuer_id out, and restart the daemon",
+			})
 		}
 		if g.Position != PositionActive && g.Position != PositionNext {
 			continue
 		}
 		if g.Position == PositionActive && !g.Pinned {
-			j.find(Critical, "not-pinned/"+g.Name, where, "set vault_next_issuer_id: "+g.ID+
-				" for the cluster and restart the daemon, or move the roles back",
-				"the roles sign under %s, which the daemon is not pinned to: it refuses to issue", g.Name)
+			j.add(Verdict{
+				Severity: Critical, Key: "not-pinned/" + g.Name, Where: where,
+				What: fmt.Sprintf("the roles sign under %s, which the daemon is not pinned to: it refuses to issue", g.Name),
+				Next: "set vault_next_issuer_id: " + g.ID + " for the cluster and restart the daemon, or move the roles back",
+			})
 		}
 		if g.Position == PositionNext && !g.Pinned {
-			j.find(Info, "not-pinned/"+g.Name, where, "set vault_next_issuer_id: "+g.ID+
-				" for the cluster and restart the daemon, before the roles move",
-				"the daemon is not pinned to the next CA %s yet", g.Name)
+			j.add(Verdict{
+				Severity: Info, Key: "not-pinned/" + g.Name, Where: where,
+				What: fmt.Sprintf("the daemon is not pinned to the next CA %s yet", g.Name),
+				Next: "set vault_next_issuer_id: " + g.ID + " for the cluster and restart the daemon, before the roles move",
+			})
 		}
 		if g.Position == PositionActive && !g.Signs {
-			j.find(Critical, "issuer-usage/"+g.Name, where, "see who changed it: "+vault("read", v.Mount+"/issuer/"+g.ID),
-				"the issuer %s may not sign (its usage, a revocation, or a missing key)", g.Name)
+			j.add(Verdict{
+				Severity: Critical, Key: "issuer-usage/" + g.Name, Where: where,
+				What: fmt.Sprintf("the issuer %s may not sign (its usage, a revocation, or a missing key)", g.Name),
+				Next: "see who changed it: " + vault("read", v.Mount+"/issuer/"+g.ID),
+			})
 		}
 		if !g.cert.MaxPathLenZero || g.cert.MaxPathLen != 0 {
-			j.find(Warning, "issuer-path/"+g.Name, where, "replace it by one that setup.sh or breakglass ca plan makes",
-				"the break-glass CA %s may sign CAs below itself (no path length of 0)", g.Name)
+			j.add(Verdict{
+				Severity: Warning, Key: "issuer-path/" + g.Name, Where: where,
+				What: fmt.Sprintf("the break-glass CA %s may sign CAs below itself (no path length of 0)", g.Name),
+				Next: "replace it by one that setup.sh or breakglass ca plan makes",
+			})
 		}
 		if !selfSigned(g.cert) {
 			j.intermediate(g, where)
 		}
 		for _, i := range v.Issuers {
 			if i.ID == g.ID && i.LeafNotAfter != "err" {
-				j.find(Warning, "issuer-leaf/"+g.Name, where, vault("patch", v.Mount+"/issuer/"+g.ID, "leaf_not_after_behavior=err"),
-					"the issuer %s does not refuse what would outlive it (%q)", g.Name, i.LeafNotAfter)
+				j.add(Verdict{
+					Severity: Warning, Key: "issuer-leaf/" + g.Name, Where: where,
+					What: fmt.Sprintf("the issuer %s does not refuse what would outlive it (%q)", g.Name, i.LeafNotAfter),
+					Next: vault("patch", v.Mount+"/issuer/"+g.ID, "leaf_not_after_behavior=err"),
+				})
 			}
 		}
 	}
 	for _, s := range v.Issuers {
 		for _, der := range s.Chain {
 			if c, err := x509.ParseCertificate(der); err == nil {
-				j.add("break-glass-root", short(der), v.Mount+"/issuer/"+s.Name, c)
+				j.sawCA("break-glass-root", short(der), v.Mount+"/issuer/"+s.Name, c)
 				if !bytes.Equal(der, s.Certificate) {
-					j.ends("root", short(der), v.Mount+"/issuer/"+s.Name, "renew it with whoever runs it, and the issuer below it", c,
-						"the CA %q above the issuer %s ends %s", c.Subject, s.Name, stamp(c.NotAfter))
+					j.expiry(c, Verdict{
+						Key: "root-expires/" + short(der), Where: v.Mount + "/issuer/" + s.Name,
+						What: fmt.Sprintf("the CA %q above the issuer %s ends %s", c.Subject, s.Name, stamp(c.NotAfter)),
+						Next: "renew it with whoever runs it, and the issuer below it",
+					})
 				}
 			}
 		}
@@ -285,14 +387,21 @@ func (j *judge) vault() {
 
 // intermediate judges an issuer that another CA signed.
 func (j *judge) intermediate(g Generation, where string) {
-	j.find(Info, "intermediate/"+g.Name, where, "put the issuer itself, not its root, into the client-CA bundles",
-		"the break-glass CA %s is an intermediate below %q: that CA could sign another one of the same name", g.Name, g.cert.Issuer)
+	j.add(Verdict{
+		Severity: Info, Key: "intermediate/" + g.Name, Where: where,
+		What: fmt.Sprintf("the break-glass CA %s is an intermediate below %q: that CA could sign another one of the same name", g.Name,
+			g.cert.Issuer),
+		Next: "put the issuer itself, not its root, into the client-CA bundles",
+	})
 	for _, s := range j.r.Servers {
 		o := j.o.Servers[slices.IndexFunc(j.o.Servers, func(x Server) bool { return x.Address == s.Address })]
 		if listed, asked := names(o, g.cert.RawSubject); asked && !listed && s.Trust[g.Name] == Trusted {
-			j.find(Critical, "external-root/"+s.Address, s.Address, "put the issuer itself into the bundle and take its root out",
-				"the API server at %s trusts %s through the external root: whoever holds any client certificate below that root is a user of the "+
-					"cluster", s.Address, g.Name)
+			j.add(Verdict{
+				Severity: Critical, Key: "external-root/" + s.Address, Where: s.Address,
+				What: fmt.Sprintf("the API server at %s trusts %s through the external root: whoever holds any client certificate below that root is "+
+					"a user of the cluster", s.Address, g.Name),
+				Next: "put the issuer itself into the bundle and take its root out",
+			})
 		}
 	}
 }
@@ -302,11 +411,17 @@ func (j *judge) canaries() {
 		name := j.name(c.Issuer)
 		switch {
 		case c.Wrong:
-			j.blind(Critical, "canary/"+name, j.o.Vault.Mount, "find out who changed Vault: breakglassd doctor",
-				"Vault signed something else than the canary of %s: %s", name, c.Error)
+			j.unknown(Verdict{
+				Severity: Critical, Key: "canary/" + name, Where: j.o.Vault.Mount,
+				What: fmt.Sprintf("Vault signed something else than the canary of %s: %s", name, c.Error),
+				Next: "find out who changed Vault: breakglassd doctor",
+			})
 		case c.Error != "":
-			j.blind(Critical, "canary/"+name, j.o.Vault.Mount, "breakglassd doctor looks closer", "no canary of %s could be signed: %s", name,
-				c.Error)
+			j.unknown(Verdict{
+				Severity: Critical, Key: "canary/" + name, Where: j.o.Vault.Mount,
+				What: fmt.Sprintf("no canary of %s could be signed: %s", name, c.Error),
+				Next: "breakglassd doctor looks closer",
+			})
 		}
 	}
 	for _, s := range j.o.Servers {
@@ -314,16 +429,23 @@ func (j *judge) canaries() {
 			name := j.name(c.Issuer)
 			switch c.Outcome {
 			case OutcomeOther:
-				j.find(Critical, "canary-other/"+s.Address+"/"+name, s.Address,
-					"use the address of the API server itself, and find out what stands in between", "%s answered the canary of %s for somebody else: %s",
-					s.Address, name, c.Why)
+				j.add(Verdict{
+					Severity: Critical, Key: "canary-other/" + s.Address + "/" + name, Where: s.Address,
+					What: fmt.Sprintf("%s answered the canary of %s for somebody else: %s", s.Address, name, c.Why),
+					Next: "use the address of the API server itself, and find out what stands in between",
+				})
 			case OutcomeUnproven:
-				j.find(Warning, "canary-unproven/"+s.Address, s.Address,
-					"Kubernetes 1.32 or newer tells it; the binding system:basic-user lets everybody ask",
-					"%s took the canary of %s, and its fingerprint could not be compared: %s", s.Address, name, c.Why)
+				j.add(Verdict{
+					Severity: Warning, Key: "canary-unproven/" + s.Address, Where: s.Address,
+					What: fmt.Sprintf("%s took the canary of %s, and its fingerprint could not be compared: %s", s.Address, name, c.Why),
+					Next: "Kubernetes 1.32 or newer tells it; the binding system:basic-user lets everybody ask",
+				})
 			case OutcomeUnreached:
-				j.blind(Critical, "canary/"+s.Address+"/"+name, s.Address, "see whether it is up and reachable from here",
-					"%s did not answer the canary of %s: %s", s.Address, name, c.Why)
+				j.unknown(Verdict{
+					Severity: Critical, Key: "canary/" + s.Address + "/" + name, Where: s.Address,
+					What: fmt.Sprintf("%s did not answer the canary of %s: %s", s.Address, name, c.Why),
+					Next: "see whether it is up and reachable from here",
+				})
 			case OutcomeAccepted, OutcomeRefused:
 			}
 		}
@@ -331,8 +453,11 @@ func (j *judge) canaries() {
 	// A canary that nobody signed is as bad as one that failed.
 	if active, ok := j.r.Generation(PositionActive); ok && active.Signs && !active.Expired &&
 		!slices.ContainsFunc(j.o.Canaries, func(c Signing) bool { return c.Issuer == active.ID }) {
-		j.blind(Critical, "canary/"+active.Name, j.o.Vault.Mount, "run breakglass ca check",
-			"no canary of %s was asked for, under which the roles sign", active.Name)
+		j.unknown(Verdict{
+			Severity: Critical, Key: "canary/" + active.Name, Where: j.o.Vault.Mount,
+			What: fmt.Sprintf("no canary of %s was asked for, under which the roles sign", active.Name),
+			Next: "run breakglass ca check",
+		})
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"crypto/x509"
+	"fmt"
 	"slices"
 	"time"
 )
@@ -94,8 +95,11 @@ func names(s Server, subject []byte) (listed, asked bool) {
 
 func (j *judge) servers() {
 	if len(j.o.Servers) == 1 {
-		j.find(Info, "single-address", j.o.Servers[0].Address, "if the cluster has more API servers, name each of them in the configuration",
-			"one API server address is looked at: behind a load balancer the others stay unseen")
+		j.add(Verdict{
+			Severity: Info, Key: "single-address", Where: j.o.Servers[0].Address,
+			What: "one API server address is looked at: behind a load balancer the others stay unseen",
+			Next: "if the cluster has more API servers, name each of them in the configuration",
+		})
 	}
 	for _, s := range j.o.Servers {
 		st := ServerTrust{Address: s.Address, Reached: s.Error == "", Trust: map[string]Trust{}, Fresh: map[string]bool{}}
@@ -118,34 +122,52 @@ func (j *judge) servers() {
 // server judges what does not depend on a generation.
 func (j *judge) server(s Server) {
 	if s.Error != "" {
-		j.blind(Critical, "server/"+s.Address, s.Address, cmp.Or(s.Next, "see whether it is up and reachable from here"),
-			"the API server at %s could not be reached: %s", s.Address, s.Error)
+		j.unknown(Verdict{
+			Severity: Critical, Key: "server/" + s.Address, Where: s.Address,
+			What: fmt.Sprintf("the API server at %s could not be reached: %s", s.Address, s.Error),
+			Next: cmp.Or(s.Next, "see whether it is up and reachable from here"),
+		})
 		return
 	}
 	if s.Wrong != "" {
-		j.blind(Critical, "serving/"+s.Address, s.Address, "correct the address, or give the API server a certificate for it from the CA in "+
-			"the daemon's configuration",
-			"the server at %s cannot prove that it is the API server, so nothing it says is believed: %s", s.Address, s.Wrong)
+		j.unknown(Verdict{
+			Severity: Critical, Key: "serving/" + s.Address, Where: s.Address,
+			What: fmt.Sprintf("the server at %s cannot prove that it is the API server, so nothing it says is believed: %s", s.Address, s.Wrong),
+			Next: "correct the address, or give the API server a certificate for it from the CA in the daemon's configuration",
+		})
 	}
 	for _, h := range s.Handshakes {
 		if h.Error != "" {
-			j.find(Info, "tls-"+h.Version+"/"+s.Address, s.Address, "nothing, if that version is turned off on purpose",
-				"%s does not speak TLS %s: %s", s.Address, h.Version, h.Error)
+			j.add(Verdict{
+				Severity: Info, Key: "tls-" + h.Version + "/" + s.Address, Where: s.Address,
+				What: fmt.Sprintf("%s does not speak TLS %s: %s", s.Address, h.Version, h.Error),
+				Next: "nothing, if that version is turned off on purpose",
+			})
 		}
 	}
 	if s.Skew == nil && s.Wrong == "" {
-		j.blind(Warning, "clock/"+s.Address, s.Address, "see what stands between the daemon and it", "%s does not tell the time", s.Address)
+		j.unknown(Verdict{
+			Severity: Warning, Key: "clock/" + s.Address, Where: s.Address,
+			What: fmt.Sprintf("%s does not tell the time", s.Address),
+			Next: "see what stands between the daemon and it",
+		})
 	}
 	if s.Skew != nil {
-		j.find(SkewSeverity(*s.Skew), "clock/"+s.Address, s.Address, "set the clocks with NTP: the API server's, Vault's and the daemon's",
-			"the clock of the API server at %s differs from ours by %s: certificates that begin or end now are judged wrongly there", s.Address,
-			s.Skew.Abs())
+		j.add(Verdict{
+			Severity: SkewSeverity(*s.Skew), Key: "clock/" + s.Address, Where: s.Address,
+			What: fmt.Sprintf("the clock of the API server at %s differs from ours by %s: certificates that begin or end now are judged wrongly "+
+				"there", s.Address, s.Skew.Abs()),
+			Next: "set the clocks with NTP: the API server's, Vault's and the daemon's",
+		})
 	}
 	if d := s.Declared; d != nil && d.Broken != "" {
-		j.find(Critical, "bundle-file/"+s.Address, s.Address, "look at the file on the node. If it is no good either, write it with the CAs it "+
-			"should hold (breakglass ca plan prints how; it is loaded within a minute). If it is good, put the declared copy right",
-			"the declared client-CA bundle %s, as the daemon sees it, is no good (%s). If the file on the node is so too, kube-apiserver keeps "+
-				"what it loaded last, changes are not seen, and it will not start again", d.File, d.Broken)
+		j.add(Verdict{
+			Severity: Critical, Key: "bundle-file/" + s.Address, Where: s.Address,
+			What: fmt.Sprintf("the declared client-CA bundle %s, as the daemon sees it, is no good (%s). If the file on the node is so too, "+
+				"kube-apiserver keeps what it loaded last, changes are not seen, and it will not start again", d.File, d.Broken),
+			Next: "look at the file on the node. If it is no good either, write it with the CAs it should hold (breakglass ca plan prints how; it " +
+				"is loaded within a minute). If it is good, put the declared copy right",
+		})
 	}
 }
 
@@ -171,25 +193,41 @@ func (j *judge) declared(s Server, g Generation, trust Trust) {
 	const plan = "breakglass ca plan says how"
 	switch {
 	case holds && trust == Refused && g.Position == PositionNext:
-		j.find(Warning, "bundle-copy/"+s.Address+"/"+g.Name, s.Address, "append it to the bundle on that node, if that is still to be done: "+
-			plan+". If it is done, "+next,
-			"the declared copy %s holds %s, and the API server does not take it yet", d.File, g.Name)
+		j.add(Verdict{
+			Severity: Warning, Key: "bundle-copy/" + s.Address + "/" + g.Name, Where: s.Address,
+			What: fmt.Sprintf("the declared copy %s holds %s, and the API server does not take it yet", d.File, g.Name),
+			Next: "append it to the bundle on that node, if that is still to be done: " + plan + ". If it is done, " + next,
+		})
 	case holds && trust == Refused && (g.Position == PositionOld || g.Position == PositionClosed):
-		j.find(Warning, "bundle-copy/"+s.Address+"/"+g.Name, s.Address, "take it out of the declared copy as well (ca_checks: bundle_file or "+
-			"bundle_files): "+plan, "the declared copy %s still holds %s, which the API server does not take any more", d.File, g.Name)
+		j.add(Verdict{
+			Severity: Warning, Key: "bundle-copy/" + s.Address + "/" + g.Name, Where: s.Address,
+			What: fmt.Sprintf("the declared copy %s still holds %s, which the API server does not take any more", d.File, g.Name),
+			Next: "take it out of the declared copy as well (ca_checks: bundle_file or bundle_files): " + plan,
+		})
 	case !holds && (trust == Trusted || trust == Listed) && g.Position == PositionNext:
-		j.find(Warning, "bundle-copy/"+s.Address+"/"+g.Name, s.Address, "append it to the declared copy as well (ca_checks: bundle_file or "+
-			"bundle_files): "+plan, "the declared copy %s is without %s, which the API server takes by now", d.File, g.Name)
+		j.add(Verdict{
+			Severity: Warning, Key: "bundle-copy/" + s.Address + "/" + g.Name, Where: s.Address,
+			What: fmt.Sprintf("the declared copy %s is without %s, which the API server takes by now", d.File, g.Name),
+			Next: "append it to the declared copy as well (ca_checks: bundle_file or bundle_files): " + plan,
+		})
 	case !holds && (trust == Trusted || trust == Listed) && g.Position == PositionOld:
-		j.find(Warning, "bundle-copy/"+s.Address+"/"+g.Name, s.Address, "take it out of the bundle on that node, if that is still to be done: "+
-			plan+". If it is done, "+next,
-			"the declared copy %s is without %s, and the API server still takes it", d.File, g.Name)
+		j.add(Verdict{
+			Severity: Warning, Key: "bundle-copy/" + s.Address + "/" + g.Name, Where: s.Address,
+			What: fmt.Sprintf("the declared copy %s is without %s, and the API server still takes it", d.File, g.Name),
+			Next: "take it out of the bundle on that node, if that is still to be done: " + plan + ". If it is done, " + next,
+		})
 	case holds && trust == Refused:
-		j.find(Critical, "bundle-not-loaded/"+s.Address+"/"+g.Name, s.Address, next,
-			"the bundle %s holds %s since %s, and the API server does not take it", d.File, g.Name, stamp(d.Modified))
+		j.add(Verdict{
+			Severity: Critical, Key: "bundle-not-loaded/" + s.Address + "/" + g.Name, Where: s.Address,
+			What: fmt.Sprintf("the bundle %s holds %s since %s, and the API server does not take it", d.File, g.Name, stamp(d.Modified)),
+			Next: next,
+		})
 	case !holds && (trust == Trusted || trust == Listed):
-		j.find(Warning, "bundle-not-loaded/"+s.Address+"/"+g.Name, s.Address, next,
-			"the bundle %s is without %s since %s, and the API server still takes it", d.File, g.Name, stamp(d.Modified))
+		j.add(Verdict{
+			Severity: Warning, Key: "bundle-not-loaded/" + s.Address + "/" + g.Name, Where: s.Address,
+			What: fmt.Sprintf("the bundle %s is without %s since %s, and the API server still takes it", d.File, g.Name, stamp(d.Modified)),
+			Next: next,
+		})
 	}
 }
 
@@ -199,11 +237,16 @@ func (j *judge) contradictions(s Server, g Generation, trust Trust, proven bool)
 	switch {
 	case !proven || !asked:
 	case trust == Refused && listed:
-		j.find(Warning, "name-only/"+s.Address+"/"+g.Name, s.Address,
-			"look into the bundle for a CA of the same name with another key, and take it out",
-			"%s lists a CA with the name of %s and refuses its canary: it trusts another CA of the same name", s.Address, g.Name)
+		j.add(Verdict{
+			Severity: Warning, Key: "name-only/" + s.Address + "/" + g.Name, Where: s.Address,
+			What: fmt.Sprintf("%s lists a CA with the name of %s and refuses its canary: it trusts another CA of the same name", s.Address, g.Name),
+			Next: "look into the bundle for a CA of the same name with another key, and take it out",
+		})
 	case trust == Trusted && !listed && selfSigned(g.cert):
-		j.find(Warning, "unlisted/"+s.Address+"/"+g.Name, s.Address, "use the address of the API server itself",
-			"%s takes the canary of %s and does not list its name: something in between ends TLS", s.Address, g.Name)
+		j.add(Verdict{
+			Severity: Warning, Key: "unlisted/" + s.Address + "/" + g.Name, Where: s.Address,
+			What: fmt.Sprintf("%s takes the canary of %s and does not list its name: something in between ends TLS", s.Address, g.Name),
+			Next: "use the address of the API server itself",
+		})
 	}
 }

@@ -26,13 +26,20 @@ func (j *judge) serving() {
 		for _, der := range p.cas {
 			c, err := x509.ParseCertificate(der)
 			if err != nil {
-				j.find(Warning, "serving-ca-odd/"+short(der), p.where, "replace it", "a CA in %s cannot be parsed", p.where)
+				j.add(Verdict{
+					Severity: Warning, Key: "serving-ca-odd/" + short(der), Where: p.where,
+					What: fmt.Sprintf("a CA in %s cannot be parsed", p.where),
+					Next: "replace it",
+				})
 				continue
 			}
 			pool.AddCert(c)
-			j.add("serving-ca", short(der), p.where, c)
-			j.ends("serving-ca", short(der), p.where, "rotate the cluster's CA, and put the new one into every kubeconfig", c,
-				"the CA %q that vouches for the API servers ends %s", c.Subject, stamp(c.NotAfter))
+			j.sawCA("serving-ca", short(der), p.where, c)
+			j.expiry(c, Verdict{
+				Key: "serving-ca-expires/" + short(der), Where: p.where,
+				What: fmt.Sprintf("the CA %q that vouches for the API servers ends %s", c.Subject, stamp(c.NotAfter)),
+				Next: "rotate the cluster's CA, and put the new one into every kubeconfig",
+			})
 		}
 		for _, s := range j.o.Servers {
 			leaf, rest := chain(s.Serving)
@@ -41,8 +48,11 @@ func (j *judge) serving() {
 			}
 			if _, err := leaf.Verify(x509.VerifyOptions{Roots: pool, Intermediates: rest, CurrentTime: j.now,
 				KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}); err != nil && !Expired(leaf.NotAfter, j.now) {
-				j.find(Warning, "serving-chain/"+s.Address+"/"+p.where, s.Address, "put the CA that signed the serving certificate into "+p.where,
-					"whoever believes %s cannot verify the API server at %s", p.where, s.Address)
+				j.add(Verdict{
+					Severity: Warning, Key: "serving-chain/" + s.Address + "/" + p.where, Where: s.Address,
+					What: fmt.Sprintf("whoever believes %s cannot verify the API server at %s", p.where, s.Address),
+					Next: "put the CA that signed the serving certificate into " + p.where,
+				})
 			}
 		}
 	}
@@ -74,23 +84,25 @@ func chain(ders [][]byte) (*x509.Certificate, *x509.CertPool) {
 	return leaf, pool
 }
 
-// ends judges how near the end of a certificate is. The lead time that has passed is part of the key, so that each is told.
-func (j *judge) ends(kind, generation, where, next string, c *x509.Certificate, what string, args ...any) {
-	key := kind + "-expires/" + generation
-	if step := Announced(c.NotBefore, c.NotAfter, j.now, j.t); step != "" {
-		key += "/" + step
-	}
-	j.find(ExpirySeverity(c.NotBefore, c.NotAfter, j.now, j.t), key, where, next, what, args...)
-}
-
 // leaf judges a certificate that is not a CA's.
 func (j *judge) leaf(kind, generation, where string, c *x509.Certificate, next string) {
 	key, _, weak := Strength(c.PublicKey)
 	j.authority(kind, generation, where, key, c)
-	j.ends(kind, generation, where, next, c, "the certificate %q ends %s", c.Subject, stamp(c.NotAfter))
-	j.find(weak, kind+"-key/"+generation, where, next, "the certificate %q has the weak key %s", c.Subject, key)
-	j.find(HashSeverity(c.SignatureAlgorithm, selfSigned(c)), kind+"-hash/"+generation, where, next, "the certificate %q is signed with %s",
-		c.Subject, c.SignatureAlgorithm)
+	j.expiry(c, Verdict{
+		Key: kind + "-expires/" + generation, Where: where,
+		What: fmt.Sprintf("the certificate %q ends %s", c.Subject, stamp(c.NotAfter)),
+		Next: next,
+	})
+	j.add(Verdict{
+		Severity: weak, Key: kind + "-key/" + generation, Where: where,
+		What: fmt.Sprintf("the certificate %q has the weak key %s", c.Subject, key),
+		Next: next,
+	})
+	j.add(Verdict{
+		Severity: HashSeverity(c.SignatureAlgorithm, selfSigned(c)), Key: kind + "-hash/" + generation, Where: where,
+		What: fmt.Sprintf("the certificate %q is signed with %s", c.Subject, c.SignatureAlgorithm),
+		Next: next,
+	})
 }
 
 func (j *judge) serviceAccounts() {
@@ -100,24 +112,35 @@ func (j *judge) serviceAccounts() {
 	}
 	const where = "/openid/v1/jwks"
 	if len(sa.Keys) == 0 {
-		j.find(Warning, "service-account-none", where, "look at --service-account-key-file",
-			"the cluster tells of no key for service account tokens")
+		j.add(Verdict{
+			Severity: Warning, Key: "service-account-none", Where: where,
+			What: "the cluster tells of no key for service account tokens",
+			Next: "look at --service-account-key-file",
+		})
 	}
 	if len(sa.Keys) > 1 {
-		j.find(Info, "service-account-keys", where, "when the tokens of the old key have ended, take it out of --service-account-key-file",
-			"there are %d keys for service account tokens: a rotation of them is under way, or was not finished", len(sa.Keys))
+		j.add(Verdict{
+			Severity: Info, Key: "service-account-keys", Where: where,
+			What: fmt.Sprintf("there are %d keys for service account tokens: a rotation of them is under way, or was not finished", len(sa.Keys)),
+			Next: "when the tokens of the old key have ended, take it out of --service-account-key-file",
+		})
 	}
 	for _, k := range sa.Keys {
 		id := k.ID[:min(8, len(k.ID))]
 		name := fmt.Sprintf("%s-%d", k.Type, k.Bits)
 		j.r.Authorities = append(j.r.Authorities, Authority{Kind: "service-account", Generation: id, Where: where, Subject: sa.Issuer,
 			Key: name + " " + k.Algorithm})
-		j.find(KeySeverity(k.Type, k.Bits), "service-account-key/"+id, where,
-			"make a new signing key, and keep the old one for verification until its tokens have ended",
-			"the key %s of service account tokens is weak: %s", id, name)
+		j.add(Verdict{
+			Severity: KeySeverity(k.Type, k.Bits), Key: "service-account-key/" + id, Where: where,
+			What: fmt.Sprintf("the key %s of service account tokens is weak: %s", id, name),
+			Next: "make a new signing key, and keep the old one for verification until its tokens have ended",
+		})
 		if !slices.Contains([]string{"RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "PS256"}, k.Algorithm) {
-			j.find(Warning, "service-account-algorithm/"+id, where, "look at --service-account-signing-key-file",
-				"service account tokens are signed with %q", k.Algorithm)
+			j.add(Verdict{
+				Severity: Warning, Key: "service-account-algorithm/" + id, Where: where,
+				What: fmt.Sprintf("service account tokens are signed with %q", k.Algorithm),
+				Next: "look at --service-account-signing-key-file",
+			})
 		}
 	}
 }
@@ -132,18 +155,29 @@ func (j *judge) endpoints() {
 			}
 			j.leaf(e.Kind+"-serving", e.Where, e.Where, leaf, next)
 			if selfSigned(leaf) {
-				j.find(Info, e.Kind+"-self-signed/"+e.Where, e.Where, "use certificates from a CA (serverTLSBootstrap)",
-					"%s serves with a certificate that it signed itself, so the API server cannot know it", e.Where)
+				j.add(Verdict{
+					Severity: Info, Key: e.Kind + "-self-signed/" + e.Where, Where: e.Where,
+					What: fmt.Sprintf("%s serves with a certificate that it signed itself, so the API server cannot know it", e.Where),
+					Next: "use certificates from a CA (serverTLSBootstrap)",
+				})
 			}
 		}
 		for _, der := range slices.Concat(e.CAs, e.Chain[min(1, len(e.Chain)):]) {
 			c, err := x509.ParseCertificate(der)
 			if err != nil {
-				j.find(Warning, e.Kind+"-ca-odd/"+short(der), e.Where, "replace it", "a CA in %s cannot be parsed", e.Where)
+				j.add(Verdict{
+					Severity: Warning, Key: e.Kind + "-ca-odd/" + short(der), Where: e.Where,
+					What: fmt.Sprintf("a CA in %s cannot be parsed", e.Where),
+					Next: "replace it",
+				})
 				continue
 			}
-			j.add(e.Kind, short(der), e.Where, c)
-			j.ends(e.Kind+"-ca", short(der), e.Where, "rotate it", c, "the %s CA %q ends %s", e.Kind, c.Subject, stamp(c.NotAfter))
+			j.sawCA(e.Kind, short(der), e.Where, c)
+			j.expiry(c, Verdict{
+				Key: e.Kind + "-ca" + "-expires/" + short(der), Where: e.Where,
+				What: fmt.Sprintf("the %s CA %q ends %s", e.Kind, c.Subject, stamp(c.NotAfter)),
+				Next: "rotate it",
+			})
 		}
 	}
 }

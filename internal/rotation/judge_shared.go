@@ -19,8 +19,11 @@ func (j *judge) signers() {
 	for _, s := range j.o.Signers {
 		c, err := x509.ParseCertificate(s.Certificate)
 		if err != nil {
-			j.find(Warning, "csr-signer-odd/"+s.Name, s.Name, "look at what it signs: kubectl get certificatesigningrequests",
-				"the signer %s of the CSR API made something that is no certificate", s.Name)
+			j.add(Verdict{
+				Severity: Warning, Key: "csr-signer-odd/" + s.Name, Where: s.Name,
+				What: fmt.Sprintf("the signer %s of the CSR API made something that is no certificate", s.Name),
+				Next: "look at what it signs: kubectl get certificatesigningrequests",
+			})
 			continue
 		}
 		client := slices.Contains(clientSigners, s.Name)
@@ -43,22 +46,30 @@ func (j *judge) signers() {
 					trusted = true
 					continue
 				}
-				j.find(Critical, "csr-signer/"+a.generation, s.Name, "rotate to a CA that Vault makes itself ("+caPlan(j.o.Cluster)+
-					"), and "+next,
-					"the signer %s of the CSR API signs with the key of our CA %s: that key exists outside Vault, and whoever may approve requests can "+
-						"make break-glass certificates", s.Name, a.generation)
+				j.add(Verdict{
+					Severity: Critical, Key: "csr-signer/" + a.generation, Where: s.Name,
+					What: fmt.Sprintf("the signer %s of the CSR API signs with the key of our CA %s: that key exists outside Vault, and whoever may "+
+						"approve requests can make break-glass certificates", s.Name, a.generation),
+					Next: "rotate to a CA that Vault makes itself (" + caPlan(j.o.Cluster) + "), and " + next,
+				})
 			case "client":
 				trusted = true
 			case "request-header", KindEtcd:
-				j.find(Critical, "csr-signer/"+a.kind+"/"+a.generation, s.Name, next,
-					"the signer %s of the CSR API signs with the %s CA %s: whoever may approve requests gets in there, past the API server", s.Name,
-					a.kind, a.generation)
+				j.add(Verdict{
+					Severity: Critical, Key: "csr-signer/" + a.kind + "/" + a.generation, Where: s.Name,
+					What: fmt.Sprintf("the signer %s of the CSR API signs with the %s CA %s: whoever may approve requests gets in there, past the API "+
+						"server", s.Name, a.kind, a.generation),
+					Next: next,
+				})
 			}
 		}
 		if client && !trusted && j.o.Published != nil {
-			j.find(Warning, "csr-signer-untrusted/"+s.Name, s.Name, "put the CA of --cluster-signing-cert-file into the client-CA bundles, or "+
-				"give kube-controller-manager one that is in them",
-				"the signer %s of the CSR API signs with %q, whose certificates no API server takes: nodes cannot renew theirs", s.Name, c.Issuer)
+			j.add(Verdict{
+				Severity: Warning, Key: "csr-signer-untrusted/" + s.Name, Where: s.Name,
+				What: fmt.Sprintf("the signer %s of the CSR API signs with %q, whose certificates no API server takes: nodes cannot renew theirs",
+					s.Name, c.Issuer),
+				Next: "put the CA of --cluster-signing-cert-file into the client-CA bundles, or give kube-controller-manager one that is in them",
+			})
 		}
 	}
 }
@@ -78,37 +89,56 @@ func (j *judge) shared() {
 			which := fmt.Sprintf("%s in %s and %s in %s", a.generation, a.where, b.generation, b.where)
 			switch {
 			case pair("break-glass", "request-header"), pair("break-glass-root", "request-header"):
-				j.find(Critical, "shared/request-header/"+a.generation, b.where,
-					"give the request header a CA of its own at once (--requestheader-client-ca-file)",
-					"the request-header CA vouches for our certificates too (%s): whoever holds one could be any user", which)
+				j.add(Verdict{
+					Severity: Critical, Key: "shared/request-header/" + a.generation, Where: b.where,
+					What: fmt.Sprintf("the request-header CA vouches for our certificates too (%s): whoever holds one could be any user", which),
+					Next: "give the request header a CA of its own at once (--requestheader-client-ca-file)",
+				})
 			case pair("client", "request-header"):
 				s := Warning
 				if j.o.Published != nil && len(j.o.Published.AllowedNames) == 0 {
 					s = Critical
 				}
-				j.find(s, "shared/client-request-header/"+a.generation, b.where, "give the request header a CA of its own",
-					"one CA vouches for users and for authenticating proxies (%s)", which)
+				j.add(Verdict{
+					Severity: s, Key: "shared/client-request-header/" + a.generation, Where: b.where,
+					What: fmt.Sprintf("one CA vouches for users and for authenticating proxies (%s)", which),
+					Next: "give the request header a CA of its own",
+				})
 			case pair("break-glass", KindEtcd), pair("break-glass", KindKubelet), pair("break-glass-root", KindEtcd),
 				pair("break-glass-root", KindKubelet), pair("client", KindEtcd):
-				j.find(Critical, "shared/"+a.kind+"-"+b.kind+"/"+a.generation, b.where,
-					"give each a CA of its own: access would bypass the API server, its audit log and the binding that ends it",
-					"one CA vouches for users of the API server and for something else (%s)", which)
+				j.add(Verdict{
+					Severity: Critical, Key: "shared/" + a.kind + "-" + b.kind + "/" + a.generation, Where: b.where,
+					What: fmt.Sprintf("one CA vouches for users of the API server and for something else (%s)", which),
+					Next: "give each a CA of its own: access would bypass the API server, its audit log and the binding that ends it",
+				})
 			case pair("request-header", KindEtcd):
-				j.find(Critical, "shared/request-header-etcd/"+a.generation, b.where, "give each a CA of its own",
-					"one CA vouches for authenticating proxies and for etcd (%s): whoever may say who a user is could also write into etcd, past the "+
-						"API server", which)
+				j.add(Verdict{
+					Severity: Critical, Key: "shared/request-header-etcd/" + a.generation, Where: b.where,
+					What: fmt.Sprintf("one CA vouches for authenticating proxies and for etcd (%s): whoever may say who a user is could also write into "+
+						"etcd, past the API server", which),
+					Next: "give each a CA of its own",
+				})
 			case pair("request-header", KindKubelet):
-				j.find(Warning, "shared/request-header-kubelet/"+a.generation, b.where, "give each a CA of its own",
-					"one CA vouches for authenticating proxies and for kubelets (%s)", which)
+				j.add(Verdict{
+					Severity: Warning, Key: "shared/request-header-kubelet/" + a.generation, Where: b.where,
+					What: fmt.Sprintf("one CA vouches for authenticating proxies and for kubelets (%s)", which),
+					Next: "give each a CA of its own",
+				})
 			case pair("break-glass", "client"):
 				if g := j.generation(a.generation); g == nil || g.ClusterCA == "" {
 					// The same key under another certificate: a renewed or cross-signed CA.
-					j.find(Warning, "shared/key/"+a.generation, b.where, "find out who made the second certificate",
-						"another CA certificate has the key of ours (%s)", which)
+					j.add(Verdict{
+						Severity: Warning, Key: "shared/key/" + a.generation, Where: b.where,
+						What: fmt.Sprintf("another CA certificate has the key of ours (%s)", which),
+						Next: "find out who made the second certificate",
+					})
 				}
 			case pair(KindKubelet, KindEtcd):
-				j.find(Warning, "shared/kubelet-etcd/"+a.generation, b.where, "give etcd a CA of its own",
-					"one CA vouches for kubelets and for etcd (%s)", which)
+				j.add(Verdict{
+					Severity: Warning, Key: "shared/kubelet-etcd/" + a.generation, Where: b.where,
+					What: fmt.Sprintf("one CA vouches for kubelets and for etcd (%s)", which),
+					Next: "give etcd a CA of its own",
+				})
 			}
 		}
 	}
@@ -137,11 +167,17 @@ func (j *judge) sharedNames() {
 				switch {
 				case g.ClusterCA != "" && !g.Signs:
 				case bytes.Equal(n, g.cert.RawSubject):
-					j.find(Critical, "shared/"+e.Kind+"/"+e.Where, e.Where, next, "%s at %s takes client certificates of our CA %s", e.Kind, e.Where,
-						g.Name)
+					j.add(Verdict{
+						Severity: Critical, Key: "shared/" + e.Kind + "/" + e.Where, Where: e.Where,
+						What: fmt.Sprintf("%s at %s takes client certificates of our CA %s", e.Kind, e.Where, g.Name),
+						Next: next,
+					})
 				case bytes.Equal(n, g.cert.RawIssuer):
-					j.find(Critical, "shared/break-glass-root-"+e.Kind+"/"+g.Name, e.Where, apart,
-						"%s at %s takes client certificates of %q, which is above our CA %s", e.Kind, e.Where, g.cert.Issuer, g.Name)
+					j.add(Verdict{
+						Severity: Critical, Key: "shared/break-glass-root-" + e.Kind + "/" + g.Name, Where: e.Where,
+						What: fmt.Sprintf("%s at %s takes client certificates of %q, which is above our CA %s", e.Kind, e.Where, g.cert.Issuer, g.Name),
+						Next: apart,
+					})
 				}
 			}
 			for _, a := range j.seen {
@@ -151,11 +187,17 @@ func (j *judge) sharedNames() {
 				what := "%s at %s takes client certificates of %q, the name of the CA %s in %s, which vouches for others"
 				switch a.kind + " " + e.Kind {
 				case "client " + KindEtcd, "break-glass-root " + KindEtcd, "break-glass-root " + KindKubelet, "request-header " + KindEtcd:
-					j.find(Critical, "shared/"+a.kind+"-"+e.Kind+"/"+a.generation, e.Where, apart, what, e.Kind, e.Where, a.cert.Subject, a.generation,
-						a.where)
+					j.add(Verdict{
+						Severity: Critical, Key: "shared/" + a.kind + "-" + e.Kind + "/" + a.generation, Where: e.Where,
+						What: fmt.Sprintf(what, e.Kind, e.Where, a.cert.Subject, a.generation, a.where),
+						Next: apart,
+					})
 				case "request-header " + KindKubelet:
-					j.find(Warning, "shared/"+a.kind+"-"+e.Kind+"/"+a.generation, e.Where, apart, what, e.Kind, e.Where, a.cert.Subject, a.generation,
-						a.where)
+					j.add(Verdict{
+						Severity: Warning, Key: "shared/" + a.kind + "-" + e.Kind + "/" + a.generation, Where: e.Where,
+						What: fmt.Sprintf(what, e.Kind, e.Where, a.cert.Subject, a.generation, a.where),
+						Next: apart,
+					})
 				}
 			}
 		}

@@ -193,7 +193,7 @@ func (k *kit) judge() rotation.Report { return rotation.Judge(k.o, rotation.Thre
 
 func keys(r rotation.Report, s rotation.Severity) []string {
 	var out []string
-	for _, f := range r.Findings {
+	for _, f := range r.Verdicts {
 		if f.Severity == s {
 			out = append(out, f.Key)
 		}
@@ -203,8 +203,8 @@ func keys(r rotation.Report, s rotation.Severity) []string {
 
 func TestNothingToDoIsOK(t *testing.T) {
 	r := newKit(t).judge()
-	if !r.OK || !r.Complete || r.Phase != rotation.NotStarted || len(r.Findings) > 0 {
-		t.Errorf("%+v", r.Findings)
+	if !r.OK || !r.Complete || r.Phase != rotation.NotStarted || len(r.Verdicts) > 0 {
+		t.Errorf("%+v", r.Verdicts)
 	}
 }
 
@@ -214,8 +214,8 @@ func TestSignersOfTheCSRAPIAreNamed(t *testing.T) {
 	k.signer("kubernetes.io/kube-apiserver-client-kubelet", k.cluster)
 	k.signer("kubernetes.io/kubelet-serving", makeCA(t, caOptions{name: "another", pathLen: -1})) // no API server needs to take it
 	r := k.judge()
-	if !r.OK || len(r.Findings) > 0 {
-		t.Errorf("%+v", r.Findings)
+	if !r.OK || len(r.Verdicts) > 0 {
+		t.Errorf("%+v", r.Verdicts)
 	}
 	i := slices.IndexFunc(r.Authorities, func(a rotation.Authority) bool { return a.Kind == "csr-signer" })
 	if i < 0 || r.Authorities[i].Where != "kubernetes.io/kube-apiserver-client-kubelet" ||
@@ -228,8 +228,8 @@ func TestWhoSignsIsNotLookedAtWithoutTheRight(t *testing.T) {
 	k := newKit(t)
 	k.o.NotConfigured = []string{rotation.NotConfiguredSigners}
 	r := k.judge()
-	if len(r.Findings) != 1 || r.Findings[0].Key != "not-configured/csr-signers" || !strings.Contains(r.Findings[0].Next, "sweep.yaml") {
-		t.Errorf("got %+v, want how to have it looked at", r.Findings)
+	if len(r.Verdicts) != 1 || r.Verdicts[0].Key != "not-configured/csr-signers" || !strings.Contains(r.Verdicts[0].Next, "sweep.yaml") {
+		t.Errorf("got %+v, want how to have it looked at", r.Verdicts)
 	}
 }
 
@@ -707,7 +707,7 @@ func TestEveryThingThatIsWrongIsAFinding(t *testing.T) {
 			if r.OK != (tt.severity == rotation.Info) {
 				t.Errorf("OK is %t:\n%s", r.OK, text(t, r))
 			}
-			for _, f := range r.Findings {
+			for _, f := range r.Verdicts {
 				if f.What == "" || f.Where == "" || f.Next == "" && !strings.HasPrefix(f.Key, "unseen/") || strings.Contains(f.Key, " ") {
 					t.Errorf("an incomplete finding: %+v", f)
 				}
@@ -848,7 +848,7 @@ func TestEveryEndIsToldAgainAtItsSteps(t *testing.T) {
 			k := newKit(t)
 			tt.set(k, k.ending("something that ends", left))
 			r := k.judge()
-			for _, f := range r.Findings {
+			for _, f := range r.Verdicts {
 				if !strings.HasPrefix(f.Key, tt.key) {
 					continue
 				}
@@ -881,7 +881,7 @@ func TestWhatIsNotSeenInVaultIsNotAbsent(t *testing.T) {
 		k.publish(k.g1, k.g2)
 		change(k)
 		r := k.judge()
-		for _, f := range r.Findings {
+		for _, f := range r.Verdicts {
 			check, _, _ := strings.Cut(f.Key, "/")
 			if slices.Contains([]string{"role-issuer", "pinned-missing", "issuer-extra", "issuer-left", "default-issuer"}, check) {
 				t.Errorf("%s not seen: %s", name, f.Key)
@@ -913,7 +913,7 @@ func TestAnIssuerIsNotSuperfluousWhileARoleIsNotSeen(t *testing.T) {
 			k.blind("role/breakglass-admins")
 		}
 		said := map[string]bool{}
-		for _, f := range k.judge().Findings {
+		for _, f := range k.judge().Verdicts {
 			check, _, _ := strings.Cut(f.Key, "/")
 			said[check] = true
 		}

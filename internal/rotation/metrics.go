@@ -78,7 +78,7 @@ func Metrics(r Report) []Sample {
 	}
 	for _, s := range []Severity{Info, Warning, Critical} {
 		n := 0
-		for _, f := range r.Findings {
+		for _, f := range r.Verdicts {
 			if f.Severity == s {
 				n++
 			}

@@ -174,7 +174,7 @@ func (b builder) plan(p *Plan) {
 // unseen is what could not be seen, of those things whose key begins with one of the prefixes.
 func (b builder) unseen(prefixes ...string) []string {
 	var out []string
-	for _, f := range b.r.Findings {
+	for _, f := range b.r.Verdicts {
 		key, ok := strings.CutPrefix(f.Key, "unseen/")
 		if ok && slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(key, p) }) {
 			out = append(out, f.What+" (next: "+f.Next+")")
@@ -370,7 +370,8 @@ func colons(hex string) string {
 }
 
 // without is a filter that copies the certificates of the second file that the first file does not hold, whatever their layout.
-const without = `awk '{ sub(/\r$/, "") } /^-----BEGIN CERTIFICATE-----$/ { on = 1; text = ""; body = "" } on { text = text $0 "\n"; if ($0 !~ /^-----/) body = body $0 } ` +
+const without = `awk '{ sub(/\r$/, "") } /^-----BEGIN CERTIFICATE-----$/ { on = 1; text = ""; body = "" } ` +
+	`on { text = text $0 "\n"; if ($0 !~ /^-----/) body = body $0 } ` +
 	`/^-----END CERTIFICATE-----$/ { on = 0; if (NR == FNR) drop[body] = 1; else if (!(body in drop)) printf "%s", text }'`
 
 // rebuild writes the bundle of an address anew whose file is missing or holds nothing, with these generations. The daemon sees the

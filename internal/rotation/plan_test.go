@@ -34,7 +34,7 @@ func mustNeverLeave(t *testing.T, k *kit, r rotation.Report) {
 			}
 		}
 	}
-	for _, f := range r.Findings {
+	for _, f := range r.Verdicts {
 		if check, _, _ := strings.Cut(f.Key, "/"); slices.Contains([]string{"old-trusted", "issuer-left", "residue", "client-ca-unknown"},
 			check) {
 			t.Errorf("at %s: %s says of the cluster's own CA: %s", r.Phase, f.Key, f.Next)
@@ -98,8 +98,8 @@ func TestRotatingAwayFromTheClustersOwnCA(t *testing.T) {
 	if !r.OK || r.Generations[0].Position != rotation.PositionClosed || !strings.Contains(r.Why, "stays in the bundles") {
 		t.Errorf("at the end:\n%s", text(t, r))
 	}
-	if i := slices.IndexFunc(r.Findings, func(f rotation.Finding) bool { return f.Key == "key-outside-vault/breakglass-g1" }); i < 0 ||
-		r.Findings[i].Severity != rotation.Info || !strings.Contains(r.Findings[i].What, "can still make a certificate for anybody") {
+	if i := slices.IndexFunc(r.Verdicts, func(f rotation.Verdict) bool { return f.Key == "key-outside-vault/breakglass-g1" }); i < 0 ||
+		r.Verdicts[i].Severity != rotation.Info || !strings.Contains(r.Verdicts[i].What, "can still make a certificate for anybody") {
 		t.Errorf("nothing says who can still make certificates:\n%s", text(t, r))
 	}
 	// Kubelets take it, as they must; an etcd that does so is as wrong as before.

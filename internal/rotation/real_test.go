@@ -223,7 +223,7 @@ func (mt *mount) reaches(t *testing.T, what string, want rotation.Phase, change 
 		}
 	}
 	var keys []string
-	for _, f := range r.Findings {
+	for _, f := range r.Verdicts {
 		if f.Severity != rotation.Info {
 			keys = append(keys, string(f.Severity)+" "+strings.SplitN(f.Key, "/127", 2)[0])
 		}
@@ -527,7 +527,7 @@ func TestWholeRotation(t *testing.T) {
 	r = mt.reaches(t, "the ConfigMap made anew", rotation.Retired)
 	mt.carryOut(t, withDaemon(mustPlan(t, r, rotation.Closed).Steps, false))
 	r = mt.reaches(t, "the old issuer may not sign any more", rotation.Closed)
-	if !slices.ContainsFunc(r.Findings, func(f rotation.Finding) bool { return f.Key == "pinned-closed/breakglass-g1" }) {
+	if !slices.ContainsFunc(r.Verdicts, func(f rotation.Verdict) bool { return f.Key == "pinned-closed/breakglass-g1" }) {
 		t.Errorf("nothing says that the daemon is still pinned to what is closed:\n%s", text(t, r))
 	}
 	mt.pins(t, next.ID, "")

@@ -32,7 +32,7 @@ func table(w io.Writer, rows [][]string) error {
 // nothing: findings of Info, and every CA and key that was seen.
 func (r Report) Text(w io.Writer, now time.Time, all bool) error {
 	verdict := "nothing to do"
-	switch worst := Worst(r.Findings); {
+	switch worst := Worst(r.Verdicts); {
 	case worst == Critical:
 		verdict = "critical"
 	case !r.Complete:
@@ -102,7 +102,7 @@ func (r Report) Text(w io.Writer, now time.Time, all bool) error {
 		}
 	}
 	quiet := 0
-	for _, f := range r.Findings {
+	for _, f := range r.Verdicts {
 		if f.Severity == Info && !all {
 			quiet++
 			continue

@@ -19,7 +19,7 @@ type Report struct {
 	Generations []Generation  `json:"generations"` // of the break-glass CA, the oldest first
 	Servers     []ServerTrust `json:"servers"`
 	Authorities []Authority   `json:"authorities"` // every CA and key that was seen
-	Findings    []Finding     `json:"findings"`    // the worst first
+	Verdicts    []Verdict     `json:"findings"`    // the worst first
 	People      PeopleTrust   `json:"people"`      // the address that people's kubeconfigs get
 
 	Mount   string        `json:"mount"`
@@ -31,8 +31,8 @@ type Report struct {
 	DrainedAt *time.Time `json:"drained_at,omitempty"`
 }
 
-// Finding is one thing that somebody should know. Key is stable from check to check for the same thing at the same place.
-type Finding struct {
+// Verdict is one thing that an operator should know. Key is stable from check to check for the same thing at the same place.
+type Verdict struct {
 	Key      string   `json:"key"`
 	Severity Severity `json:"severity"`
 	What     string   `json:"what"`
@@ -177,12 +177,12 @@ func (r Report) Generation(p Position) (Generation, bool) {
 	return r.Generations[i], true
 }
 
-// Worst is the highest severity among findings, "" if there are none.
-func Worst(findings []Finding) Severity {
+// Worst is the highest severity among verdicts, "" if there is no verdict.
+func Worst(verdicts []Verdict) Severity {
 	var worst Severity
-	for _, f := range findings {
-		if rank(f.Severity) > rank(worst) {
-			worst = f.Severity
+	for _, v := range verdicts {
+		if rank(v.Severity) > rank(worst) {
+			worst = v.Severity
 		}
 	}
 	return worst

@@ -60,7 +60,7 @@ func TestCAsAreCheckedAndAccessIsRecertifiedOnTheCommandLine(t *testing.T) {
 	if report.At.IsZero() || string(report.Phase) != "not-started" {
 		t.Errorf("ca status: phase %q at %s, want not-started and when", report.Phase, report.At)
 	}
-	for _, f := range report.Findings {
+	for _, f := range report.Verdicts {
 		t.Logf("%s %s: %s → %s", f.Severity, f.Key, f.What, f.Next)
 		if strings.Contains(f.Key, "canary") {
 			t.Errorf("the canary failed on a cluster that is well: %s", f.What)
