@@ -13,89 +13,107 @@ import (
 
 // What is judged of the other CAs whose certificates people and machines sign in with.
 
+// publishedAt is where kube-apiserver publishes the client CAs and the request-header CAs that it takes.
+const publishedAt = "ConfigMap kube-system/extension-apiserver-authentication"
+
 // client judges the client-CA bundles: what else is trusted, when it ends, and what is left over.
 func (j *judge) client() {
-	generation := func(c *x509.Certificate) *Generation {
-		i := slices.IndexFunc(j.r.Generations, func(g Generation) bool { return g.cert.Equal(c) })
-		if i < 0 {
-			return nil
-		}
-		return &j.r.Generations[i]
-	}
-	known := func(der []byte) bool {
-		return slices.ContainsFunc(slices.Concat(j.o.KnownClientCAs, j.o.RootCA), func(k []byte) bool { return bytes.Equal(k, der) })
-	}
-	const configMap = "ConfigMap kube-system/extension-apiserver-authentication"
-	published := map[string]bool{}  // by subject
-	var clients []*x509.Certificate // whoever holds a certificate of one of them is somebody in the cluster; ours have a lifetime of their own
-	if j.o.Published != nil {
-		for _, der := range j.o.Published.ClientCAs {
-			c, err := x509.ParseCertificate(der)
-			if err != nil {
-				j.add(Verdict{
-					Severity: Warning, Key: "client-ca-odd/" + short(der), Where: configMap,
-					What: "a client CA cannot be parsed",
-					Next: "look at it, and take it out of the bundles",
-				})
-				continue
-			}
-			published[string(c.RawSubject)] = true
-			left := len(j.listing(c.RawSubject)) == 0 && j.allReached()
-			g := generation(c)
-			if g == nil || g.ClusterCA != "" {
-				j.sawCA("client", short(der), configMap, c)
-				clients = append(clients, c)
-			} else if Expired(c.NotAfter, j.now) {
-				j.add(Verdict{
-					Severity: Info, Key: "client-ca-expired/" + short(der), Where: configMap,
-					What: fmt.Sprintf("the client CA %q (%s) ended %s", c.Subject, short(der), stamp(c.NotAfter)),
-					Next: "take it out of the bundles",
-				})
-			}
-			if g != nil {
-				continue
-			}
-			if !known(der) {
-				j.add(Verdict{
-					Severity: Warning, Key: "client-ca-unknown/" + short(der), Where: configMap,
-					What: fmt.Sprintf("the cluster takes client certificates of %q (%s), which is neither ours nor the cluster's own", c.Subject,
-						short(der)),
-					Next: "find out whose it is: whoever has its key is any user. Name it under known client CAs (ca_checks.client_ca_files) if " +
-						"kubelets or the control plane sign in by it; otherwise take it out of the bundles",
-				})
-			}
-			if left && !Expired(c.NotAfter, j.now) {
-				j.add(Verdict{
-					Severity: Warning, Key: "residue/" + short(der), Where: configMap,
-					What: fmt.Sprintf("no API server lists %q (%s) any more, and aggregated API servers still take its certificates", c.Subject,
-						short(der)),
-					Next: "kubectl -n kube-system delete configmap extension-apiserver-authentication (it is made again at once), then restart the " +
-						"aggregated API servers",
-				})
-			}
-		}
-		for _, g := range j.r.Generations {
-			if g.Published == Yes && g.Position != PositionOld && count(j.r.Servers, g.Name, true).nowhere() {
-				j.add(Verdict{
-					Severity: Warning, Key: "residue/" + g.Name, Where: configMap,
-					What: fmt.Sprintf("no API server takes certificates of %s, and aggregated API servers still do", g.Name),
-					Next: "kubectl -n kube-system delete configmap extension-apiserver-authentication (it is made again at once), then restart the " +
-						"aggregated API servers",
-				})
-			}
-		}
-	}
+	published := map[string]bool{} // by subject
+	clients := j.published(published)
 	// A CA that has ended is missing in the ConfigMap, and the operator's word for it remains.
 	for _, der := range j.o.KnownClientCAs {
 		c, err := x509.ParseCertificate(der)
-		if g := generation(c); err == nil && (g == nil || g.ClusterCA != "") {
+		if g := j.issuerOf(c); err == nil && (g == nil || g.ClusterCA != "") {
 			j.sawCA("client", short(der), "client_ca_files", c)
 			clients = append(clients, c)
 		}
 	}
 	for _, c := range clients {
-		j.clientEnds(c, clients, known(c.Raw))
+		j.clientEnds(c, clients, j.expected(c.Raw))
 	}
+	j.others(published)
+}
+
+// issuerOf is the issuer in Vault with this certificate, nil if there is no such issuer.
+func (j *judge) issuerOf(c *x509.Certificate) *Generation {
+	i := slices.IndexFunc(j.r.Generations, func(g Generation) bool { return g.cert.Equal(c) })
+	if i < 0 {
+		return nil
+	}
+	return &j.r.Generations[i]
+}
+
+// expected reports whether a client CA is one that the cluster or the configuration names.
+func (j *judge) expected(der []byte) bool {
+	return slices.ContainsFunc(slices.Concat(j.o.KnownClientCAs, j.o.RootCA), func(k []byte) bool { return bytes.Equal(k, der) })
+}
+
+// published judges the client CAs that the cluster publishes, and adds their subjects to those given. It returns the ones that are not
+// ours alone: who holds a certificate of one of them is a user of the cluster. Ours have a lifetime of their own.
+func (j *judge) published(subjects map[string]bool) (clients []*x509.Certificate) {
+	if j.o.Published == nil {
+		return nil
+	}
+	for _, der := range j.o.Published.ClientCAs {
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			j.add(Verdict{
+				Severity: Warning, Key: "client-ca-odd/" + short(der), Where: publishedAt,
+				What: "a client CA cannot be parsed",
+				Next: "look at it, and take it out of the bundles",
+			})
+			continue
+		}
+		subjects[string(c.RawSubject)] = true
+		left := len(j.listing(c.RawSubject)) == 0 && j.allReached()
+		g := j.issuerOf(c)
+		if g == nil || g.ClusterCA != "" {
+			j.sawCA("client", short(der), publishedAt, c)
+			clients = append(clients, c)
+		} else if Expired(c.NotAfter, j.now) {
+			j.add(Verdict{
+				Severity: Info, Key: "client-ca-expired/" + short(der), Where: publishedAt,
+				What: fmt.Sprintf("the client CA %q (%s) ended %s", c.Subject, short(der), stamp(c.NotAfter)),
+				Next: "take it out of the bundles",
+			})
+		}
+		if g != nil {
+			continue
+		}
+		if !j.expected(der) {
+			j.add(Verdict{
+				Severity: Warning, Key: "client-ca-unknown/" + short(der), Where: publishedAt,
+				What: fmt.Sprintf("the cluster takes client certificates of %q (%s), which is neither ours nor the cluster's own", c.Subject,
+					short(der)),
+				Next: "find out whose it is: whoever has its key is any user. Name it under known client CAs (ca_checks.client_ca_files) if " +
+					"kubelets or the control plane sign in by it; otherwise take it out of the bundles",
+			})
+		}
+		if left && !Expired(c.NotAfter, j.now) {
+			j.add(Verdict{
+				Severity: Warning, Key: "residue/" + short(der), Where: publishedAt,
+				What: fmt.Sprintf("no API server lists %q (%s) any more, and aggregated API servers still take its certificates", c.Subject,
+					short(der)),
+				Next: "kubectl -n kube-system delete configmap extension-apiserver-authentication (it is made again at once), then restart the " +
+					"aggregated API servers",
+			})
+		}
+	}
+	for _, g := range j.r.Generations {
+		if g.Published == Yes && g.Position != PositionOld && count(j.r.Servers, g.Name, true).nowhere() {
+			j.add(Verdict{
+				Severity: Warning, Key: "residue/" + g.Name, Where: publishedAt,
+				What: fmt.Sprintf("no API server takes certificates of %s, and aggregated API servers still do", g.Name),
+				Next: "kubectl -n kube-system delete configmap extension-apiserver-authentication (it is made again at once), then restart the " +
+					"aggregated API servers",
+			})
+		}
+	}
+	return clients
+}
+
+// others lists the subjects that each API server names beside our CAs, and judges those that the ConfigMap does not hold.
+func (j *judge) others(published map[string]bool) {
 	front := map[string]bool{} // kube-apiserver lists its request-header CAs too
 	if j.o.Published != nil {
 		for _, der := range j.o.Published.RequestHeader {
@@ -157,7 +175,7 @@ func (j *judge) clientEnds(c *x509.Certificate, all []*x509.Certificate, expecte
 	}
 	if Expired(c.NotAfter, j.now) {
 		j.add(Verdict{
-			Severity: Info, Key: "client-ca-expired/" + short(c.Raw), Where: "ConfigMap kube-system/extension-apiserver-authentication",
+			Severity: Info, Key: "client-ca-expired/" + short(c.Raw), Where: publishedAt,
 			What: fmt.Sprintf("the client CA %q (%s) ended %s, and no API server lists it", c.Subject, short(c.Raw), stamp(c.NotAfter)),
 			Next: "take it out of the bundles, and out of client_ca_files",
 		})
@@ -192,7 +210,7 @@ func subjectName(raw []byte) string {
 }
 
 func (j *judge) requestHeader() {
-	const where = "ConfigMap kube-system/extension-apiserver-authentication"
+	const where = publishedAt
 	p := j.o.Published
 	if p == nil {
 		return

@@ -92,35 +92,7 @@ func (j *judge) rotation(old Generation, hasOld bool, drained Tri) {
 	if !ok {
 		return
 	}
-	for _, s := range j.r.Servers {
-		switch s.Trust[active.Name] {
-		case Refused:
-			j.add(Verdict{
-				Severity: Critical, Key: "active-untrusted/" + s.Address, Where: s.Address,
-				What: fmt.Sprintf("the API server at %s refuses certificates of %s, under which the roles sign: break-glass does not work there",
-					s.Address, active.Name),
-				Next: "append " + active.Name + " to its client-CA bundle, or move the roles back: " + plan,
-			})
-		case Unknown, Listed:
-			j.unknown(Verdict{
-				Severity: Warning, Key: "active-trust/" + s.Address, Where: s.Address,
-				What: fmt.Sprintf("whether the API server at %s takes certificates of %s, under which the roles sign", s.Address, active.Name),
-				Next: "see the other findings about this address and about the canary",
-			})
-		case Trusted:
-		}
-		if hasOld && s.Trust[old.Name] == Refused && drained != Yes && !old.Expired && j.r.Phase != SwitchedTooEarly {
-			until := "an unknown time"
-			if j.r.DrainedAt != nil {
-				until = stamp(*j.r.DrainedAt)
-			}
-			j.add(Verdict{
-				Severity: Critical, Key: "removed-too-early/" + s.Address, Where: s.Address,
-				What: fmt.Sprintf("the API server at %s refuses certificates of %s, which can be alive until %s", s.Address, old.Name, until),
-				Next: "put " + old.Name + " back into its bundle until then",
-			})
-		}
-	}
+	j.trusting(active, old, hasOld, drained, plan)
 	switch j.r.Phase {
 	case TrustedOnSome, OldRemovedOnSome, DeletedButCached, Residue, Active, Drained, Retired:
 		j.add(Verdict{
@@ -154,6 +126,44 @@ func (j *judge) rotation(old Generation, hasOld bool, drained Tri) {
 			}
 		}
 	}
+	j.apart()
+}
+
+// trusting judges whether the API servers take what the roles sign, and what of the old issuer can still be alive.
+func (j *judge) trusting(active, old Generation, hasOld bool, drained Tri, plan string) {
+	for _, s := range j.r.Servers {
+		switch s.Trust[active.Name] {
+		case Refused:
+			j.add(Verdict{
+				Severity: Critical, Key: "active-untrusted/" + s.Address, Where: s.Address,
+				What: fmt.Sprintf("the API server at %s refuses certificates of %s, under which the roles sign: break-glass does not work there",
+					s.Address, active.Name),
+				Next: "append " + active.Name + " to its client-CA bundle, or move the roles back: " + plan,
+			})
+		case Unknown, Listed:
+			j.unknown(Verdict{
+				Severity: Warning, Key: "active-trust/" + s.Address, Where: s.Address,
+				What: fmt.Sprintf("whether the API server at %s takes certificates of %s, under which the roles sign", s.Address, active.Name),
+				Next: "see the other findings about this address and about the canary",
+			})
+		case Trusted:
+		}
+		if hasOld && s.Trust[old.Name] == Refused && drained != Yes && !old.Expired && j.r.Phase != SwitchedTooEarly {
+			until := "an unknown time"
+			if j.r.DrainedAt != nil {
+				until = stamp(*j.r.DrainedAt)
+			}
+			j.add(Verdict{
+				Severity: Critical, Key: "removed-too-early/" + s.Address, Where: s.Address,
+				What: fmt.Sprintf("the API server at %s refuses certificates of %s, which can be alive until %s", s.Address, old.Name, until),
+				Next: "put " + old.Name + " back into its bundle until then",
+			})
+		}
+	}
+}
+
+// apart judges the lifetime of each issuer that signs or will sign, and tells of those that have no part in the rotation.
+func (j *judge) apart() {
 	for _, g := range j.r.Generations {
 		used := g.Position == PositionActive || g.Position == PositionNext
 		known := len(j.hidden) == 0 // else it may well have a part
@@ -328,46 +338,7 @@ func (j *judge) vault() {
 		if g.Position != PositionActive && g.Position != PositionNext {
 			continue
 		}
-		if g.Position == PositionActive && !g.Pinned {
-			j.add(Verdict{
-				Severity: Critical, Key: "not-pinned/" + g.Name, Where: where,
-				What: fmt.Sprintf("the roles sign under %s, which the daemon is not pinned to: it refuses to issue", g.Name),
-				Next: "set vault_next_issuer_id: " + g.ID + " for the cluster and restart the daemon, or move the roles back",
-			})
-		}
-		if g.Position == PositionNext && !g.Pinned {
-			j.add(Verdict{
-				Severity: Info, Key: "not-pinned/" + g.Name, Where: where,
-				What: fmt.Sprintf("the daemon is not pinned to the next CA %s yet", g.Name),
-				Next: "set vault_next_issuer_id: " + g.ID + " for the cluster and restart the daemon, before the roles move",
-			})
-		}
-		if g.Position == PositionActive && !g.Signs {
-			j.add(Verdict{
-				Severity: Critical, Key: "issuer-usage/" + g.Name, Where: where,
-				What: fmt.Sprintf("the issuer %s may not sign (its usage, a revocation, or a missing key)", g.Name),
-				Next: "see who changed it: " + vault("read", v.Mount+"/issuer/"+g.ID),
-			})
-		}
-		if !g.cert.MaxPathLenZero || g.cert.MaxPathLen != 0 {
-			j.add(Verdict{
-				Severity: Warning, Key: "issuer-path/" + g.Name, Where: where,
-				What: fmt.Sprintf("the break-glass CA %s may sign CAs below itself (no path length of 0)", g.Name),
-				Next: "replace it by one that setup.sh or breakglass ca plan makes",
-			})
-		}
-		if !selfSigned(g.cert) {
-			j.intermediate(g, where)
-		}
-		for _, i := range v.Issuers {
-			if i.ID == g.ID && i.LeafNotAfter != "err" {
-				j.add(Verdict{
-					Severity: Warning, Key: "issuer-leaf/" + g.Name, Where: where,
-					What: fmt.Sprintf("the issuer %s does not refuse what would outlive it (%q)", g.Name, i.LeafNotAfter),
-					Next: vault("patch", v.Mount+"/issuer/"+g.ID, "leaf_not_after_behavior=err"),
-				})
-			}
-		}
+		j.issuer(g, where)
 	}
 	for _, s := range v.Issuers {
 		for _, der := range s.Chain {
@@ -381,6 +352,51 @@ func (j *judge) vault() {
 					})
 				}
 			}
+		}
+	}
+}
+
+// issuer judges an issuer that signs or will sign.
+func (j *judge) issuer(g Generation, where string) {
+	v := j.o.Vault
+	if g.Position == PositionActive && !g.Pinned {
+		j.add(Verdict{
+			Severity: Critical, Key: "not-pinned/" + g.Name, Where: where,
+			What: fmt.Sprintf("the roles sign under %s, which the daemon is not pinned to: it refuses to issue", g.Name),
+			Next: "set vault_next_issuer_id: " + g.ID + " for the cluster and restart the daemon, or move the roles back",
+		})
+	}
+	if g.Position == PositionNext && !g.Pinned {
+		j.add(Verdict{
+			Severity: Info, Key: "not-pinned/" + g.Name, Where: where,
+			What: fmt.Sprintf("the daemon is not pinned to the next CA %s yet", g.Name),
+			Next: "set vault_next_issuer_id: " + g.ID + " for the cluster and restart the daemon, before the roles move",
+		})
+	}
+	if g.Position == PositionActive && !g.Signs {
+		j.add(Verdict{
+			Severity: Critical, Key: "issuer-usage/" + g.Name, Where: where,
+			What: fmt.Sprintf("the issuer %s may not sign (its usage, a revocation, or a missing key)", g.Name),
+			Next: "see who changed it: " + vault("read", v.Mount+"/issuer/"+g.ID),
+		})
+	}
+	if !g.cert.MaxPathLenZero || g.cert.MaxPathLen != 0 {
+		j.add(Verdict{
+			Severity: Warning, Key: "issuer-path/" + g.Name, Where: where,
+			What: fmt.Sprintf("the break-glass CA %s may sign CAs below itself (no path length of 0)", g.Name),
+			Next: "replace it by one that setup.sh or breakglass ca plan makes",
+		})
+	}
+	if !selfSigned(g.cert) {
+		j.intermediate(g, where)
+	}
+	for _, i := range v.Issuers {
+		if i.ID == g.ID && i.LeafNotAfter != "err" {
+			j.add(Verdict{
+				Severity: Warning, Key: "issuer-leaf/" + g.Name, Where: where,
+				What: fmt.Sprintf("the issuer %s does not refuse what would outlive it (%q)", g.Name, i.LeafNotAfter),
+				Next: vault("patch", v.Mount+"/issuer/"+g.ID, "leaf_not_after_behavior=err"),
+			})
 		}
 	}
 }
