@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/url"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/client-go/rest"
 
 	"github.com/breakglassd/breakglass/cmd/breakglassd/config"
@@ -100,27 +99,4 @@ func planOptions(cl config.Cluster) rotation.PlanOptions {
 	}
 	return rotation.PlanOptions{Copies: copies, Bundle: cl.CAChecks.NodeBundleFile,
 		ClusterCA: cl.CAChecks.NodeClusterCAFile}
-}
-
-// watchCAs makes the gauges of the CAs, and returns what sets those of a report's cluster.
-func (m *metrics) watchCAs() func(rotation.Report) {
-	gauges := map[string]*prometheus.GaugeVec{}
-	for name, labels := range rotation.MetricLabels {
-		gauges[name] = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: "See deploy/prometheus/ca.rules.yaml."}, labels)
-		m.registry.MustRegister(gauges[name])
-	}
-	return func(r rotation.Report) {
-		for name, g := range gauges {
-			if name != rotation.MetricLastSuccess {
-				g.DeletePartialMatch(prometheus.Labels{"cluster": r.Cluster})
-			}
-		}
-		for _, s := range rotation.Metrics(r) {
-			values := make([]string, len(s.Labels))
-			for i, l := range s.Labels {
-				values[i] = l.Value
-			}
-			gauges[s.Name].WithLabelValues(values...).Set(s.Value)
-		}
-	}
 }

@@ -176,11 +176,7 @@ func (d *daemon) open(ctx context.Context, p parts) error {
 
 // recordRun puts a scheduled run on record and into the metrics.
 func (d *daemon) recordRun(ctx context.Context, run finding.CheckRun) error {
-	ok := 0.0
-	if run.OK {
-		ok = 1
-	}
-	d.metrics.schedule.WithLabelValues(strings.TrimPrefix(run.Check, finding.SchedulePrefix)).Set(ok)
+	d.metrics.schedule.WithLabelValues(strings.TrimPrefix(run.Check, finding.SchedulePrefix)).Set(one(run.OK))
 	return d.service.Findings.RecordCheck(ctx, run)
 }
 
