@@ -58,7 +58,7 @@ func (f *ledgerFlags) backup(ctx context.Context, out io.Writer, to string) erro
 		err = v.err()
 	}
 	if err != nil {
-		return fmt.Errorf("the backup %s does not verify, so it is none: %w", to, err)
+		return fmt.Errorf("the backup %s does not verify, so it must not be used: %w", to, err)
 	}
 	cp, err := checkpointIn(ctx, to, verifier)
 	if err != nil {

@@ -41,7 +41,7 @@ func (p *perAddress) Accept() (net.Conn, error) {
 		if p.enter(from) {
 			return &counted{Conn: c, leave: sync.OnceFunc(func() { p.leave(from) })}, nil
 		}
-		_ = c.Close() // there is nobody to tell
+		_ = c.Close() // its end is all the answer it gets
 	}
 }
 

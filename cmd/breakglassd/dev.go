@@ -20,7 +20,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/devmode"
 )
 
-// devFlags are what `dev` can be told.
+// devFlags are the flags of `dev`.
 type devFlags struct {
 	walkthrough, real, verbose bool
 	dir, listen, slackListen   string

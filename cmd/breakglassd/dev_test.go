@@ -41,7 +41,7 @@ func TestWalkthroughFailsWhenAnythingIsWrong(t *testing.T) {
 		"the authority refuses to sign": func(w *devmode.World) {
 			w.Signer.(*memca.CA).OnSign = func(breakglass.Order) (bool, error) { return false, breakglass.ErrNotSigned }
 		},
-		"nobody knows Carol": func(w *devmode.World) { w.People[2].Slack = "U0STRANGER" },
+		"Carol is unknown": func(w *devmode.World) { w.People[2].Slack = "U0STRANGER" },
 		"the API server trusts another authority": func(w *devmode.World) {
 			other, err := memca.New("another")
 			if err != nil {

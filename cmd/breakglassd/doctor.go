@@ -30,7 +30,7 @@ import (
 )
 
 // doctor looks at everything a daemon with this configuration would need, and collects what it finds. It changes nothing,
-// tells nobody, and can be run beside the daemon.
+// records nothing, and can be run beside the daemon.
 type doctor struct {
 	cfg    *config.Config
 	policy *policy.Policy
@@ -42,8 +42,8 @@ type doctor struct {
 const doctorTime = 20 * time.Second
 
 func doctorCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "doctor", Short: "Check everything the daemon needs, from file modes to Vault's role, and say how to mend it",
-		Long: "Check everything the daemon needs, from file modes to Vault's role, and say how to mend it.\n\nExit codes: 0 all is well, " +
+	cmd := &cobra.Command{Use: "doctor", Short: "Check everything the daemon needs, from file modes to Vault's role, and say how to fix it",
+		Long: "Check everything the daemon needs, from file modes to Vault's role, and say how to fix it.\n\nExit codes: 0 all is well, " +
 			"perhaps with warnings; 8 something is wrong; 6 the only thing wrong is that a system does not answer."}
 	path := configFlag(cmd)
 	output := cmd.Flags().StringP("output", "o", "", "output `format`: json")
@@ -126,9 +126,17 @@ func (d *doctor) report(out io.Writer, output string) error {
 	case bad == 0:
 		return nil
 	case bad == d.down:
-		return &exitError{exitUnreachable, fmt.Errorf("%d systems do not answer", bad)}
+		return &exitError{exitUnreachable, errors.New(count(bad, "system does not answer", "systems do not answer"))}
 	}
-	return &exitError{exitFindings, fmt.Errorf("%d things are wrong", bad)}
+	return &exitError{exitFindings, errors.New(count(bad, "problem", "problems"))}
+}
+
+// count is a number with the word for it.
+func count(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
 }
 
 // files looks at what is on this machine.
@@ -139,9 +147,9 @@ func (d *doctor) files(ctx context.Context, path string) {
 		return
 	}
 	d.cfg = cfg
-	d.ok("config", path, "every key makes sense")
+	d.ok("config", path, "the configuration is valid")
 	for _, name := range config.UnknownEnv(os.Environ()) {
-		d.warn("env", name, "this environment variable is no key of the configuration: correct its name, or unset it")
+		d.warn("env", name, "unknown environment variable (not a configuration key): correct its name, or unset it")
 	}
 	d.secrets()
 	d.rooms()
@@ -220,7 +228,7 @@ func (d *doctor) secrets() {
 			d.wrong("secret-file", f.path, err)
 			continue
 		}
-		d.ok("secret-file", f.path, "%s is there, and not for everybody", f.key)
+		d.ok("secret-file", f.path, "%s is there, and only its owner and group can read it", f.key)
 	}
 }
 
@@ -245,8 +253,8 @@ func (d *doctor) certificate(now time.Time) {
 	d.expiry("tls", d.cfg.Listen.CertFile, "the TLS certificate", pair.Leaf, now, certSoon)
 	for _, u := range d.cfg.PublicURLs {
 		if host := hostOf(u); pair.Leaf.VerifyHostname(host) != nil {
-			d.warn("tls", d.cfg.Listen.CertFile, "the certificate is not for %s, which public_urls names: get one that is, unless something in "+
-				"front of the daemon has it", host)
+			d.warn("tls", d.cfg.Listen.CertFile, "the certificate does not cover %s, which public_urls names: get one that does, unless a proxy in "+
+				"front of the daemon serves it", host)
 		}
 	}
 }
@@ -281,7 +289,7 @@ func (d *doctor) people() {
 		switch {
 		case len(p.Keys) > 0:
 		case len(d.policy.Eligible(p.ID)) > 0:
-			d.warn("people", p.ID, "may ask for access but has no SSH key, and so can never collect a certificate: add a key to the access policy")
+			d.warn("people", p.ID, "may ask for access but has no SSH key, and so can never claim a certificate: add a key to the access policy")
 			stuck++
 		case !d.cfg.Slack.Enabled:
 			d.warn("people", p.ID, "has only a Slack account, and Slack is switched off: add an SSH key to the access policy")
@@ -307,7 +315,7 @@ func (d *doctor) people() {
 		}
 	}
 	if stuck == 0 {
-		d.ok("people", d.cfg.PolicyFile, "everybody who may ask has an SSH key to collect a certificate with")
+		d.ok("people", d.cfg.PolicyFile, "every requester has an SSH key to claim a certificate with")
 	}
 }
 
@@ -329,7 +337,7 @@ func (d *doctor) changes() {
 		}
 		d.ok("policy-changes", team.ID, "two of %s sign what a change of the access policy adds or eases", strings.Join(able, ", "))
 	case p.Change.ReviewedBy != "":
-		d.warn("policy-changes", d.cfg.PolicyFile, "no team in breakglass agrees to changes of the access policy. By its own word a second "+
+		d.warn("policy-changes", d.cfg.PolicyFile, "no team in breakglass agrees to changes of the access policy. The policy says that a second "+
 			"person does elsewhere (%q): new keys, accounts, members and profiles count after %s. Better name a team: policy: {approvers: TEAM}",
 			p.Change.ReviewedBy, p.Change.Cooling)
 	default:
@@ -461,7 +469,7 @@ func (d *doctor) cluster(ctx context.Context, id string) {
 func (d *doctor) peopleAddress(ctx context.Context, kube *cluster.Clusters, id string, issuer *x509.Certificate) {
 	cl, ok := d.policy.Cluster(id)
 	if !ok {
-		return // nobody gets one
+		return // no certificate is issued there
 	}
 	at, err := kube.PeopleAddress(ctx, id, cl.Server, issuer)
 	if err == nil {

@@ -39,7 +39,7 @@ func (v verification) err() error {
 	return nil
 }
 
-// auditTries is how often an audit is begun anew because the daemon wrote meanwhile.
+// auditTries is how often an audit begins again because the daemon wrote meanwhile.
 const auditTries = 5
 
 // verifyLedger verifies a ledger's database against its public key. It writes nothing and works beside a running daemon. The

@@ -137,7 +137,7 @@ func serveCommand() *cobra.Command {
 			log.Warn("other processes of this user can read the daemon's memory", slog.Any("error", err))
 		}
 		for _, name := range config.UnknownEnv(os.Environ()) {
-			log.Warn("this environment variable is no key of the configuration", slog.String("name", name))
+			log.Warn("unknown environment variable (not a configuration key)", slog.String("name", name))
 		}
 		return serve(cmd.Context(), cfg, parts{AcceptWeaker: *accept, AcceptClock: *clock, Reload: hangup}, log)
 	}
@@ -169,7 +169,7 @@ func initCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(cmd.ErrOrStderr(), "Made the ledger %s and its key %s.\nThis is its public key. Give it to everybody who is to verify the "+
+		fmt.Fprintf(cmd.ErrOrStderr(), "Made the ledger %s and its key %s.\nThis is its public key. Give it to each auditor of the "+
 			"ledger, by another way than this daemon:\n", cfg.Ledger.Path, cfg.Ledger.KeyFile)
 		fmt.Fprintln(cmd.OutOrStdout(), vkey)
 		return nil

@@ -85,8 +85,8 @@ func TestDoctorSaysWhoAgreesToThePolicy(t *testing.T) {
 			"two of alice, bob, dave sign what a change of the access policy adds or eases"},
 		"two, of three members": {withoutKey(bgtest.Guarded(), "dave"), checkup.Warn, "only alice and bob can sign changes of the access " +
 			"policy: if one of them loses the key, no change is possible without --accept-weaker"},
-		"elsewhere": {bgtest.Policy(), checkup.Warn, `By its own word a second person does elsewhere ("the test"): new keys, accounts, ` +
-			"members and profiles count after 24h0m0s"},
+		"elsewhere": {bgtest.Policy(), checkup.Warn, `The policy says that a second person does elsewhere ("the test"): new keys, ` +
+			"accounts, members and profiles count after 24h0m0s"},
 		"nobody": {strings.Replace(bgtest.Policy(), "policy: {reviewedBy: the test}\n", "", 1), checkup.Warn,
 			"ONE PERSON WHO CAN WRITE THIS FILE DECIDES WHO APPROVES"},
 	} {
@@ -103,7 +103,7 @@ func TestDoctorSaysWhoAgreesToThePolicy(t *testing.T) {
 }
 
 // What was approved before two people agreed to the policy is no forgery, and not fine either.
-func TestVerifyingEndsWithTenWhereNobodyAgreed(t *testing.T) {
+func TestVerifyingEndsWithTenWhereNoTwoPeopleAgreed(t *testing.T) {
 	s := bgtest.New(t, bgtest.Options{Policy: bgtest.Guarded()})
 	s.Approve(bgtest.ByKey("bob"), s.Ask(bgtest.ByKey("alice"), "keys"))
 	verify := func(want int) {

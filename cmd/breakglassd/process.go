@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// notify tells systemd how the daemon is, if systemd started it (sd_notify(3)). Nobody depends on its success.
+// notify tells systemd how the daemon is, if systemd started it (sd_notify(3)). Nothing depends on its success.
 func notify(state string) {
 	name := os.Getenv("NOTIFY_SOCKET")
 	if name == "" {

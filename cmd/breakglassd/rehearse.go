@@ -118,7 +118,7 @@ func makeParent(key, path string) error {
 	return nil
 }
 
-// addresses listens at each address of the configuration, all at one time, and stops. taken tells of an address that another
+// addresses listens at each address of the configuration, all at once, and stops. taken tells of an address that another
 // process has, which is the daemon itself where it runs; err of one that the daemon can never have.
 func addresses(cfg *config.Config) (taken []string, err error) {
 	var open []net.Listener

@@ -13,7 +13,7 @@ import (
 
 // Ledger and sessions are on a disk that fills up. Revocations go on, also after a restart on the full disk, nothing new is taken in,
 // and all is as before when there is room again.
-func TestFullDiskTakesNoRevocationAway(t *testing.T) {
+func TestFullDiskDoesNotStopRevocations(t *testing.T) {
 	smalldisk.Run(t, "160m", func(t *testing.T, disk string) {
 		s := newSite(t)
 		text, err := os.ReadFile(s.config)

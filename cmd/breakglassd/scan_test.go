@@ -28,9 +28,12 @@ func scanned(t *testing.T, clusters ...string) (config string) {
 		body, known := map[string]string{
 			"/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication": clientCAs,
 			"/version": `{"gitVersion":"v1.37.2"}`,
-			"/apis/rbac.authorization.k8s.io/v1/clusterroles":        `{"items":[{"metadata":{"name":"r"},"rules":[{"verbs":["get"],"apiGroups":[""],"resources":["secrets"]}]}]}`,
-			"/api/v1/namespaces/kube-system/configmaps/aws-auth":     `{"data":{"mapUsers":"- {userarn: \"arn:aws:iam::1:user/c.smith\", username: carol, groups: [view]}"}}`,
-			"/apis/rbac.authorization.k8s.io/v1/clusterrolebindings": `{"items":[{"metadata":{"name":"b"},"roleRef":{"kind":"ClusterRole","name":"r"},"subjects":[{"kind":"User","name":"bob"}]}]}`,
+			"/apis/rbac.authorization.k8s.io/v1/clusterroles": `{"items":[{"metadata":{"name":"r"},` +
+				`"rules":[{"verbs":["get"],"apiGroups":[""],"resources":["secrets"]}]}]}`,
+			"/api/v1/namespaces/kube-system/configmaps/aws-auth": `{"data":` +
+				`{"mapUsers":"- {userarn: \"arn:aws:iam::1:user/c.smith\", username: carol, groups: [view]}"}}`,
+			"/apis/rbac.authorization.k8s.io/v1/clusterrolebindings": `{"items":[{"metadata":{"name":"b"},` +
+				`"roleRef":{"kind":"ClusterRole","name":"r"},"subjects":[{"kind":"User","name":"bob"}]}]}`,
 		}[r.URL.Path]
 		switch {
 		case r.Header.Get("Authorization") == "":
@@ -54,7 +57,8 @@ func scanned(t *testing.T, clusters ...string) (config string) {
 	}
 	write("ca.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: api.Certificate().Raw})))
 	kubeconfig := func(server string) string {
-		return "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters: [{name: c, cluster: {server: " + `"` + server + `"` + ", certificate-authority: ca.pem}}]\n" +
+		return "apiVersion: v1\nkind: Config\ncurrent-context: c\n" +
+			"clusters: [{name: c, cluster: {server: " + `"` + server + `"` + ", certificate-authority: ca.pem}}]\n" +
 			"users: [{name: u, user: {token: t}}]\ncontexts: [{name: c, context: {cluster: c, user: u}}]\n"
 	}
 	write("up", kubeconfig(api.URL))

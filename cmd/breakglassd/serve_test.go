@@ -157,7 +157,8 @@ vault:
   auth: {role_id: %q, secret_id_file: secret-id}
 clusters:
   - {id: c1, kubeconfig_file: kubeconfig, vault_mount: pki-c1, vault_issuer_id: %q, vault_max_ttl: 1h}
-slack: {enabled: true, app_id: A0BREAK, team_ids: [T01], channel: C0APPROVE, bot_token_file: bot, signing_secret_file: signing, api_url: "http://127.0.0.1:1/api/"}
+slack: {enabled: true, app_id: A0BREAK, team_ids: [T01], channel: C0APPROVE, bot_token_file: bot, signing_secret_file: signing,
+  api_url: "http://127.0.0.1:1/api/"}
 log: {level: debug}
 `, s.vault.Addr, s.vault.CACert, fact("role id"), fact("issuer")))
 	return s
@@ -632,7 +633,7 @@ func TestDoctorFindsWhatIsWrong(t *testing.T) {
 	s.write("config.yaml", withoutSlack)
 
 	s.must(os.Chmod(s.file("secret-id"), 0o644))
-	want("a secret for everybody", exitFindings, map[string]string{"secret-file": "error"})
+	want("a secret that others can read", exitFindings, map[string]string{"secret-file": "error"})
 	s.must(os.Chmod(s.file("secret-id"), 0o600))
 
 	s.must(s.kube.SetClientCAPEM(s.people.CertPEM))

@@ -273,7 +273,7 @@ login     approle
   engine  $approle
   role id $role_id"
   if [ -n "$secret_file" ]; then
-    # A name that nobody could have prepared, in the same directory, for the umask does not help with a file that exists.
+    # A name that no other user could have prepared, in the same directory, for the umask does not help with a file that exists.
     new=$(mktemp "$(dirname "$secret_file")/.secret-id.XXXXXX") || die "no file could be made beside $secret_file"
     trap 'rm -f "$new"' EXIT
     vault write -force -field=secret_id "auth/$approle/role/$approle_name/secret-id" >"$new" || die "no secret id could be made"
@@ -294,7 +294,7 @@ login     token_file
 fi
 
 devices=$(vault audit list 2>/dev/null | grep -c '/' || true)
-[ "$devices" -ge 2 ] || say "warning: Vault has $devices audit devices. Enable two: with one, Vault stops when it cannot write to it; with none, nobody can tell what the CA signed"
+[ "$devices" -ge 2 ] || say "warning: Vault has $devices audit devices. Enable two: with one, Vault stops when it cannot write to it; with none, it cannot be told what the CA signed"
 
 auth="
   auth:

@@ -46,7 +46,7 @@ type Config struct {
 	Greet func(ctx context.Context, cluster, server string, canary tls.Certificate, commonName string) rotation.Greeting
 	// Names asks that address whether it names the CA that signs, without a canary.
 	Names func(ctx context.Context, cluster, server string) (Address, error)
-	// Measure is told of every report.
+	// Measure gets every report.
 	Measure func(rotation.Report)
 	Log     *slog.Logger
 }
@@ -61,10 +61,10 @@ type Marks interface {
 type Address struct {
 	Names bool   // it names a CA with the subject of ours
 	Wrong string // why it cannot be an API server of the cluster; empty when it may be one
-	Err   error  // why it cannot be told
+	Err   error  // why it is not known
 }
 
-// Checks checks the CAs of every cluster and tells of what it finds. Its methods may be called concurrently.
+// Checks checks the CAs of every cluster and reports what it finds. Its methods may be called concurrently.
 type Checks struct {
 	cfg      Config
 	checkers map[string]*rotation.Checker
@@ -108,7 +108,7 @@ func (c *Checks) done(ctx context.Context, o rotation.Canary, s rotation.Signing
 	return c.cfg.Service.FinishCanary(context.WithoutCancel(ctx), nonce(o.CommonName), ev)
 }
 
-// known is what the ledger tells of the certificates for people that an issuer signed. Those of requests older than two days have
+// known is what the ledger says of the certificates for people that an issuer signed. Those of requests older than two days have
 // ended: no lifetime is longer than a day.
 func (c *Checks) known(ctx context.Context, clusterID string) (rotation.Known, error) {
 	k := rotation.Known{SwitchSeen: map[string]time.Time{}}
@@ -321,7 +321,7 @@ func (c *Checks) now(ctx context.Context, clusterID string, by *record.Actor) (r
 	return r, err
 }
 
-// checksAtOnce bounds the clusters that are checked at one time, so that one that hangs keeps few others waiting.
+// checksAtOnce bounds the clusters that are checked at once, so that one that hangs keeps few others waiting.
 const checksAtOnce = 8
 
 // Job checks every cluster: the job of the schedule.
@@ -370,7 +370,7 @@ func (c *Checks) report(clusterID string) (rotation.Report, bool) {
 	return r, ok
 }
 
-// Status implements api.Authorities: the last report, or a fresh one when there is none yet.
+// Status implements api.Authorities: the last report, or a fresh one before the first.
 func (c *Checks) Status(ctx context.Context, clusterID string) (rotation.Report, error) {
 	if r, ok := c.report(clusterID); ok {
 		return r, nil

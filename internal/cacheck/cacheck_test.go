@@ -43,7 +43,7 @@ func certificate(t *testing.T, notAfter time.Time) []byte {
 	return der
 }
 
-// TestWhenTheLastCertificateOfAnIssuerEnds is about what decides whether an old CA may be taken away. Nobody is asked for it, so that
+// TestWhenTheLastCertificateOfAnIssuerEnds is about what decides whether an old CA may be removed. No operator is asked for it, so that
 // an issuer that Vault does not tell of cannot look like one that signed nothing.
 func TestWhenTheLastCertificateOfAnIssuerEnds(t *testing.T) {
 	now := time.Date(2026, 11, 22, 3, 15, 0, 0, time.UTC)
@@ -62,7 +62,7 @@ func TestWhenTheLastCertificateOfAnIssuerEnds(t *testing.T) {
 			map[string]time.Time{"g1": at(9), "g2": at(30)}, time.Time{}},
 		"one whose issuer is not there": {[]*breakglass.Request{issued("", 5), issued("g1", 3)}, map[string]time.Time{"g1": at(3)}, at(5)},
 		"a claim whose outcome is open": {[]*breakglass.Request{{Ask: ask, Claimed: &breakglass.Claimed{}}}, map[string]time.Time{}, at(10)},
-		"one that nobody will get": {[]*breakglass.Request{{Ask: ask, Claimed: &breakglass.Claimed{}, FailedAt: now,
+		"one that no requester will get": {[]*breakglass.Request{{Ask: ask, Claimed: &breakglass.Claimed{}, FailedAt: now,
 			Failed: &breakglass.Failed{Orphans: [][]byte{certificate(t, at(7)), certificate(t, at(4))}}}},
 			map[string]time.Time{}, at(7)},
 		"one that cannot be read": {[]*breakglass.Request{{Ask: ask, Claimed: &breakglass.Claimed{}, FailedAt: at(-1),
@@ -157,7 +157,7 @@ func TestKnownIsReadFromTheLedgerAlone(t *testing.T) {
 	}
 }
 
-// A check that was stopped saw nothing any more: that is not what it found.
+// A check that was stopped saw nothing: that is not what it found.
 func TestAStoppedCheckIsNotRecorded(t *testing.T) {
 	w := newCAWorld(t)
 	stopped, stop := context.WithCancel(t.Context())
@@ -182,7 +182,7 @@ func TestAStoppedCheckIsNotRecorded(t *testing.T) {
 	}
 }
 
-// Somebody asks for the status, there is none yet, and they do not wait for the answer.
+// An operator asks for the status before the first check, and does not wait for the answer.
 func TestACheckOnDemandOutlivesItsCaller(t *testing.T) {
 	w := newCAWorld(t)
 	gone, leave := context.WithCancel(t.Context())
@@ -196,13 +196,13 @@ func TestACheckOnDemandOutlivesItsCaller(t *testing.T) {
 	if r, err := w.Status(gone, "c1"); err != nil || len(r.Servers) != 1 || w.runs(t) != 1 {
 		t.Errorf("%+v, %v, %d runs on record", r, err, w.runs(t))
 	}
-	// Whoever waited meanwhile gets that report: those who left must not leave a queue of checks behind.
+	// Operators who waited meanwhile get that report: those who left must not leave a queue of checks behind.
 	if r, checked, err := w.check(t.Context(), "c1", nil, time.Time{}, true); err != nil || !checked || len(r.Servers) != 1 || w.runs(t) != 1 {
 		t.Errorf("%+v, %v, %d runs on record, want the one before", r, err, w.runs(t))
 	}
 	// Nor do those who ordered one and left before their turn.
 	if _, err := w.now(gone, "c1", &record.Actor{Person: "alice"}); !errors.Is(err, context.Canceled) || w.runs(t) != 1 {
-		t.Errorf("%v, %d runs on record, want no check for somebody who has left", err, w.runs(t))
+		t.Errorf("%v, %d runs on record, want no check for an operator who has left", err, w.runs(t))
 	}
 	var refused *record.Refusal
 	if _, err := w.Status(t.Context(), "elsewhere"); !errors.As(err, &refused) {
@@ -210,7 +210,7 @@ func TestACheckOnDemandOutlivesItsCaller(t *testing.T) {
 	}
 }
 
-// More findings than are recorded in a minute: whoever asked gets the report, and the schedule tries again.
+// More findings than are recorded in a minute: the operator who asked gets the report, and the schedule tries again.
 func TestTooManyFindingsDoNotHideTheReport(t *testing.T) {
 	w := newCAWorld(t)
 	w.view = func(context.Context) rotation.View { return down(60) }

@@ -55,10 +55,10 @@ type Checker struct {
 	Thresholds Thresholds
 	Known      func(ctx context.Context, cluster string) (Known, error) // from the ledger
 
-	// People shows a canary to the address that people's kubeconfigs get, and says whether there is one. Nil: there is none.
+	// People shows a canary to the address that people's kubeconfigs get, and says whether there is one. Nil: there is no such address.
 	People func(ctx context.Context, canary tls.Certificate, commonName string) (g Greeting, ok bool)
 
-	// Ordered is called before a canary is signed, and Done after it was shown to everybody. Without Ordered there is no
+	// Ordered is called before a canary is signed, and Done after it was shown to every server. Without Ordered there is no
 	// signature: if it fails, none is asked for. That is where the ledger entries are made.
 	Ordered func(ctx context.Context, o Canary) error
 	Done    func(ctx context.Context, o Canary, s Signing, answers map[string]Greeting) error

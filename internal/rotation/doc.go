@@ -5,17 +5,17 @@
 //
 // # What is believed
 //
-// Nothing that somebody wrote down. The phase of a rotation is computed from one observation: which issuers are in Vault, which
+// It reads nothing that an operator wrote down. The phase of a rotation is computed from one observation: which issuers are in Vault, which
 // of them the roles sign under, and for every API server address whether it takes a certificate of each. There are two
 // witnesses of that, and they differ in strength:
 //
 //   - A canary: a certificate without rights, signed for a minute by exactly the issuer in question, shown to exactly that
-//     address. Taken (with the fingerprint that was issued) proves trust; 401 proves that there is none, if the clocks agree.
-//   - The handshake: a TLS server that takes client certificates lists the names of its CAs to everybody. A name that is missing
+//     address. Taken (with the fingerprint that was issued) proves trust; 401 proves its absence, if the clocks agree.
+//   - The handshake: a TLS server that takes client certificates lists the names of its CAs to every client. A name that is missing
 //     proves that the CA itself is not trusted there. A name that is present proves little, because two CAs can share a name.
 //
 // Going forward takes proof of trust on every address, going back (retiring a CA) takes proof of its absence on every address.
-// What could not be seen is neither: the verdict is then that it cannot be told, which is a finding and never "all good".
+// What could not be seen is neither: the verdict is then "cannot tell", which is a verdict of its own and never "all good".
 //
 // # What cannot be seen from outside
 //
@@ -28,7 +28,7 @@
 //
 // Also not visible: whether a private key exists outside Vault (only signs of it are: the cluster's own CA, a name that did not
 // come from setup.sh), what aggregated API servers keep in memory after the ConfigMap was cleaned, and API servers whose
-// address nobody named.
+// address that the configuration does not name.
 //
 // # Phases
 //
@@ -38,7 +38,7 @@
 // Then the old one leaves the bundles: old-removed-on-some, or deleted-but-cached; trusted nowhere but still in the ConfigMap:
 // residue; gone: retired; no longer able to sign in Vault: closed. An issuer that signs for people and has ended is expired-ca
 // whatever else is true. Rolling back is moving the roles back, and the phases follow. While an issuer, a role or the default issuer
-// could not be seen, the phase cannot be told: it would be that of a Vault without them.
+// could not be seen, the phase is not known: it would be that of a Vault without them.
 //
 // # The cluster's own CA
 //

@@ -125,7 +125,7 @@ func testUnreachable(t *testing.T, mt *mount) {
 }
 
 func testServing(t *testing.T, mt *mount) {
-	foreign, err := real.NewCA("somebody else's CA")
+	foreign, err := real.NewCA("another CA")
 	must(t, err)
 	for name, change := range map[string]func(*cluster.ObserveConfig){
 		"from another CA":  func(c *cluster.ObserveConfig) { c.CA = foreign.CertPEM },
@@ -342,7 +342,7 @@ func testIntermediate(t *testing.T, w *world) {
 }
 
 // testRequestHeader starts another cluster whose request-header CA is ours. With any name allowed kube-apiserver refuses to start,
-// as long as it is in the bundle too; with one name it starts, and who gets that name from our CA would be anybody.
+// as long as it is in the bundle too; with one name it starts, and the holder of that name from our CA could be any user.
 func testRequestHeader(t *testing.T, mt *mount, own []byte) {
 	etcd := realtest.NewEtcd(t)
 	options := func(more ...string) real.APIServerOptions {

@@ -12,7 +12,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/rotation"
 )
 
-// evil is what somebody calls things, who wants more from a command than it says. For an operator's eye it may be worse.
+// evil is a name by which an attacker wants a command to do more than it says. For an operator's eye it may be worse.
 func evil(what string) []string {
 	return []string{"--all", "-" + what, "$(touch pwned)", "`touch pwned`", "x; touch pwned", "x\ntouch pwned\n", "x' ; touch pwned; '",
 		"../../" + what, "x && touch pwned #", "\x1b[2J" + what}

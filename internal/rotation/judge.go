@@ -150,7 +150,7 @@ func (j *judge) generations() {
 		if j.o.Published != nil {
 			g.Published = No
 			if slices.ContainsFunc(j.o.Published.ClientCAs, func(der []byte) bool { return bytes.Equal(der, cert.Raw) }) && !g.Expired {
-				g.Published = Yes // kube-apiserver leaves expired ones out at its next write, and nobody takes them
+				g.Published = Yes // kube-apiserver leaves expired ones out at its next write, and no server takes them
 			}
 		}
 		j.r.Generations = append(j.r.Generations, g)
@@ -222,7 +222,7 @@ func (j *judge) sawCA(kind, generation, where string, c *x509.Certificate) {
 	if kind == "break-glass" || kind == "client" || kind == "request-header" {
 		j.add(Verdict{
 			Severity: weak, Key: "key/" + kind + "/" + generation, Where: where,
-			What: fmt.Sprintf("the CA %q has the weak key %s: its signature can be forged, and whoever does is any user", c.Subject, key),
+			What: fmt.Sprintf("the CA %q has the weak key %s: its signature can be forged, and the forger becomes any user", c.Subject, key),
 			Next: next,
 		})
 	} else {
@@ -240,7 +240,7 @@ func (j *judge) sawCA(kind, generation, where string, c *x509.Certificate) {
 	if !c.IsCA {
 		j.add(Verdict{
 			Severity: Info, Key: "not-ca/" + kind + "/" + generation, Where: where,
-			What: fmt.Sprintf("%q stands where a CA is expected and is none: only itself is trusted by it", c.Subject),
+			What: fmt.Sprintf("%q stands where a CA is expected, and is not a CA: it vouches for itself only", c.Subject),
 			Next: "replace it by a CA",
 		})
 	}

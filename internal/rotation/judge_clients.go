@@ -60,7 +60,7 @@ func (j *judge) published(subjects map[string]bool) (clients []*x509.Certificate
 			j.add(Verdict{
 				Severity: Warning, Key: "client-ca-odd/" + short(der), Where: publishedAt,
 				What: "a client CA cannot be parsed",
-				Next: "look at it, and take it out of the bundles",
+				Next: "look at it, and remove it from the bundles",
 			})
 			continue
 		}
@@ -74,7 +74,7 @@ func (j *judge) published(subjects map[string]bool) (clients []*x509.Certificate
 			j.add(Verdict{
 				Severity: Info, Key: "client-ca-expired/" + short(der), Where: publishedAt,
 				What: fmt.Sprintf("the client CA %q (%s) ended %s", c.Subject, short(der), stamp(c.NotAfter)),
-				Next: "take it out of the bundles",
+				Next: "remove it from the bundles",
 			})
 		}
 		if g != nil {
@@ -85,14 +85,14 @@ func (j *judge) published(subjects map[string]bool) (clients []*x509.Certificate
 				Severity: Warning, Key: "client-ca-unknown/" + short(der), Where: publishedAt,
 				What: fmt.Sprintf("the cluster takes client certificates of %q (%s), which is neither ours nor the cluster's own", c.Subject,
 					short(der)),
-				Next: "find out whose it is: whoever has its key is any user. Name it under known client CAs (ca_checks.client_ca_files) if " +
-					"kubelets or the control plane sign in by it; otherwise take it out of the bundles",
+				Next: "find out whose it is: the holder of its key can be any user. Name it under known client CAs (ca_checks.client_ca_files) if " +
+					"kubelets or the control plane sign in by it; otherwise remove it from the bundles",
 			})
 		}
 		if left && !Expired(c.NotAfter, j.now) {
 			j.add(Verdict{
 				Severity: Warning, Key: "residue/" + short(der), Where: publishedAt,
-				What: fmt.Sprintf("no API server lists %q (%s) any more, and aggregated API servers still take its certificates", c.Subject,
+				What: fmt.Sprintf("no API server lists %q (%s) now, and aggregated API servers still take its certificates", c.Subject,
 					short(der)),
 				Next: "kubectl -n kube-system delete configmap extension-apiserver-authentication (it is made again at once), then restart the " +
 					"aggregated API servers",
@@ -146,8 +146,8 @@ func (j *judge) others(published map[string]bool) {
 	}
 }
 
-// clientEnds judges the end of a client CA that is not ours alone. With it ends the access of everybody who has a certificate of
-// it, such as every kubelet. What only the ConfigMap still has, and nobody expects, may end.
+// clientEnds judges the end of a client CA that is not ours alone. With it ends the access of every holder of a certificate of
+// it, such as every kubelet. What only the ConfigMap still has, and no configuration expects, may end.
 func (j *judge) clientEnds(c *x509.Certificate, all []*x509.Certificate, expected bool) {
 	renewed := func(other *x509.Certificate) bool {
 		return other.NotAfter.After(c.NotAfter) && bytes.Equal(other.RawSubject, c.RawSubject) &&
@@ -158,17 +158,18 @@ func (j *judge) clientEnds(c *x509.Certificate, all []*x509.Certificate, expecte
 		return
 	}
 	at := j.listing(c.RawSubject)
-	gone := len(at) == 0 && (!expected || j.allReached() && Expired(c.NotAfter, j.now)) // nobody takes it, as far as can be seen
+	gone := len(at) == 0 && (!expected || j.allReached() && Expired(c.NotAfter, j.now)) // no server takes it, as far as can be seen
 	if gone && j.allReached() {
 		j.left(short(c.Raw))
 	}
 	if !gone {
 		j.expiry(c, Verdict{
 			Key: "client-ca-expires/" + short(c.Raw), Where: cmp.Or(strings.Join(at, ", "), "client_ca_files"),
-			What: fmt.Sprintf("the client CA %q (%s) ends %s: whoever signs in by it is refused from then on, kubelets and the control plane if "+
+			What: fmt.Sprintf("the client CA %q (%s) ends %s: every client that signs in by it is refused from then on, kubelets and the control "+
+				"plane if "+
 				"it is the cluster's own", c.Subject, short(c.Raw), stamp(c.NotAfter)),
 			Next: "give the cluster its next client CA, append it to every bundle, and renew the certificates of kubelets and the control plane. " +
-				"If that is done, take this one out of the bundles and the configuration, and delete the ConfigMap " +
+				"If that is done, remove this one from the bundles and the configuration, and delete the ConfigMap " +
 				"extension-apiserver-authentication (it is made again at once)",
 		})
 		return
@@ -177,7 +178,7 @@ func (j *judge) clientEnds(c *x509.Certificate, all []*x509.Certificate, expecte
 		j.add(Verdict{
 			Severity: Info, Key: "client-ca-expired/" + short(c.Raw), Where: publishedAt,
 			What: fmt.Sprintf("the client CA %q (%s) ended %s, and no API server lists it", c.Subject, short(c.Raw), stamp(c.NotAfter)),
-			Next: "take it out of the bundles, and out of client_ca_files",
+			Next: "remove it from the bundles and from client_ca_files",
 		})
 	}
 }
@@ -226,7 +227,7 @@ func (j *judge) requestHeader() {
 	if len(p.AllowedNames) == 0 {
 		j.add(Verdict{
 			Severity: Warning, Key: "request-header-names", Where: where,
-			What: "whoever holds any certificate of the request-header CA may be any user: the list of allowed names is empty",
+			What: "the holder of any certificate of the request-header CA can be any user: the list of allowed names is empty",
 			Next: "set --requestheader-allowed-names=front-proxy-client",
 		})
 	}

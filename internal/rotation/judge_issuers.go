@@ -97,7 +97,7 @@ func (j *judge) rotation(old Generation, hasOld bool, drained Tri) {
 	case TrustedOnSome, OldRemovedOnSome, DeletedButCached, Residue, Active, Drained, Retired:
 		j.add(Verdict{
 			Severity: Warning, Key: "rotation-unfinished", Where: j.o.Cluster,
-			What: fmt.Sprintf("a rotation is under way and waits for somebody: %s", j.r.Why),
+			What: fmt.Sprintf("a rotation is under way and waits for an operator: %s", j.r.Why),
 			Next: plan,
 		})
 	case SwitchedTooEarly, ExpiredCA:
@@ -174,14 +174,14 @@ func (j *judge) apart() {
 			j.add(Verdict{
 				Severity: Warning, Key: "issuer-extra/" + g.Name, Where: j.o.Vault.Mount,
 				What: fmt.Sprintf("the issuer %s can sign and has no part in the rotation", g.Name),
-				Next: "if it is not wanted, take away its usage: " + closeIssuer(j.o.Vault.Mount, g.ID),
+				Next: "if it is not wanted, remove its usage: " + closeIssuer(j.o.Vault.Mount, g.ID),
 			})
 		}
 		if at := count(j.r.Servers, g.Name, true).trusting; g.Position == PositionOther && len(at) > 0 && known && g.ClusterCA == "" {
 			j.add(Verdict{
 				Severity: Warning, Key: "issuer-left/" + g.Name, Where: strings.Join(at, ", "),
 				What: fmt.Sprintf("%s still take certificates of %s, which has no part in the rotation", strings.Join(at, ", "), g.Name),
-				Next: "take it out of the client-CA bundles there",
+				Next: "remove it from the client-CA bundles there",
 			})
 		}
 		if !used {
@@ -200,14 +200,14 @@ func (j *judge) clusterCA(g Generation) {
 		j.add(Verdict{
 			Severity: Warning, Key: "key-outside-vault/" + g.Name, Where: where,
 			What: fmt.Sprintf("our CA %s is the cluster's own (it is in %s): its key also lies on the control-plane nodes and in "+
-				"kube-controller-manager, and whoever has it can make break-glass certificates unseen", g.Name, g.ClusterCA),
+				"kube-controller-manager, and its holder can make break-glass certificates unseen", g.Name, g.ClusterCA),
 			Next: next,
 		})
 	} else {
 		j.add(Verdict{
 			Severity: Info, Key: "key-outside-vault/" + g.Name, Where: where,
-			What: fmt.Sprintf("%s signs nothing in Vault any more and is still trusted, because it is the cluster's own CA (it is in %s): whoever "+
-				"has its key can still make a certificate for anybody", g.Name, g.ClusterCA),
+			What: fmt.Sprintf("%s no longer signs anything in Vault and is still trusted, because it is the cluster's own CA (it is in %s): the "+
+				"holder of its key can still make a certificate for any user", g.Name, g.ClusterCA),
 			Next: "nothing: it is the same in every cluster. Leave it in the bundles, and guard the control-plane nodes",
 		})
 	}
@@ -218,7 +218,7 @@ func (j *judge) clusterCA(g Generation) {
 				What: fmt.Sprintf("the API server at %s refuses certificates of %s, which is the cluster's own CA (it is in %s)", s.Address, g.Name,
 					g.ClusterCA),
 				Next: "put it back into the bundle there if kubelets or the control plane still sign in by it; if the cluster has another CA now, " +
-					"take this one out of where it is named",
+					"remove this one from where it is named",
 			})
 		}
 	}
@@ -283,7 +283,7 @@ func (j *judge) vault() {
 		j.add(Verdict{
 			Severity: Critical, Key: "signer", Where: v.Mount,
 			What: fmt.Sprintf("Vault cannot sign for people now: %s", v.NotReadyReason),
-			Next: "breakglassd doctor looks closer",
+			Next: "run breakglassd doctor: it looks closer",
 		})
 	}
 	j.add(Verdict{
@@ -332,7 +332,7 @@ func (j *judge) vault() {
 			j.add(Verdict{
 				Severity: Warning, Key: "pinned-closed/" + g.Name, Where: where,
 				What: fmt.Sprintf("the daemon is still pinned to %s, which is closed", g.Name),
-				Next: "set vault_issuer_id to the active issuer, take vault_next_issuer_id out, and restart the daemon",
+				Next: "set vault_issuer_id to the active issuer, remove vault_next_issuer_id, and restart the daemon",
 			})
 		}
 		if g.Position != PositionActive && g.Position != PositionNext {
@@ -348,7 +348,7 @@ func (j *judge) vault() {
 					j.expiry(c, Verdict{
 						Key: "root-expires/" + short(der), Where: v.Mount + "/issuer/" + s.Name,
 						What: fmt.Sprintf("the CA %q above the issuer %s ends %s", c.Subject, s.Name, stamp(c.NotAfter)),
-						Next: "renew it with whoever runs it, and the issuer below it",
+						Next: "have the operator of that CA renew it, and the issuer below it",
 					})
 				}
 			}
@@ -414,9 +414,9 @@ func (j *judge) intermediate(g Generation, where string) {
 		if listed, asked := names(o, g.cert.RawSubject); asked && !listed && s.Trust[g.Name] == Trusted {
 			j.add(Verdict{
 				Severity: Critical, Key: "external-root/" + s.Address, Where: s.Address,
-				What: fmt.Sprintf("the API server at %s trusts %s through the external root: whoever holds any client certificate below that root is "+
+				What: fmt.Sprintf("the API server at %s trusts %s through the external root: the holder of any client certificate below that root is "+
 					"a user of the cluster", s.Address, g.Name),
-				Next: "put the issuer itself into the bundle and take its root out",
+				Next: "put the issuer itself into the bundle and remove its root",
 			})
 		}
 	}
@@ -436,7 +436,7 @@ func (j *judge) canaries() {
 			j.unknown(Verdict{
 				Severity: Critical, Key: "canary/" + name, Where: j.o.Vault.Mount,
 				What: fmt.Sprintf("no canary of %s could be signed: %s", name, c.Error),
-				Next: "breakglassd doctor looks closer",
+				Next: "run breakglassd doctor: it looks closer",
 			})
 		}
 	}
@@ -447,14 +447,14 @@ func (j *judge) canaries() {
 			case OutcomeOther:
 				j.add(Verdict{
 					Severity: Critical, Key: "canary-other/" + s.Address + "/" + name, Where: s.Address,
-					What: fmt.Sprintf("%s answered the canary of %s for somebody else: %s", s.Address, name, c.Why),
+					What: fmt.Sprintf("%s answered the canary of %s as if it were another client: %s", s.Address, name, c.Why),
 					Next: "use the address of the API server itself, and find out what stands in between",
 				})
 			case OutcomeUnproven:
 				j.add(Verdict{
 					Severity: Warning, Key: "canary-unproven/" + s.Address, Where: s.Address,
 					What: fmt.Sprintf("%s took the canary of %s, and its fingerprint could not be compared: %s", s.Address, name, c.Why),
-					Next: "Kubernetes 1.32 or newer tells it; the binding system:basic-user lets everybody ask",
+					Next: "Kubernetes 1.32 or newer tells it; the binding system:basic-user lets every user ask",
 				})
 			case OutcomeUnreached:
 				j.unknown(Verdict{
@@ -466,7 +466,7 @@ func (j *judge) canaries() {
 			}
 		}
 	}
-	// A canary that nobody signed is as bad as one that failed.
+	// A canary that was not signed is as bad as one that failed.
 	if active, ok := j.r.Generation(PositionActive); ok && active.Signs && !active.Expired &&
 		!slices.ContainsFunc(j.o.Canaries, func(c Signing) bool { return c.Issuer == active.ID }) {
 		j.unknown(Verdict{

@@ -163,10 +163,11 @@ func (j *judge) server(s Server) {
 	if d := s.Declared; d != nil && d.Broken != "" {
 		j.add(Verdict{
 			Severity: Critical, Key: "bundle-file/" + s.Address, Where: s.Address,
-			What: fmt.Sprintf("the declared client-CA bundle %s, as the daemon sees it, is no good (%s). If the file on the node is so too, "+
+			What: fmt.Sprintf("the declared client-CA bundle %s, as the daemon sees it, is not usable (%s). If the file on the node is the same, "+
 				"kube-apiserver keeps what it loaded last, changes are not seen, and it will not start again", d.File, d.Broken),
-			Next: "look at the file on the node. If it is no good either, write it with the CAs it should hold (breakglass ca plan prints how; it " +
-				"is loaded within a minute). If it is good, put the declared copy right",
+			Next: "look at the file on the node. If it is not usable either, write it with the CAs it should hold (breakglass ca plan prints how; " +
+				"it " +
+				"is loaded within a minute). If it is usable, put the declared copy right",
 		})
 	}
 }
@@ -201,8 +202,8 @@ func (j *judge) declared(s Server, g Generation, trust Trust) {
 	case holds && trust == Refused && (g.Position == PositionOld || g.Position == PositionClosed):
 		j.add(Verdict{
 			Severity: Warning, Key: "bundle-copy/" + s.Address + "/" + g.Name, Where: s.Address,
-			What: fmt.Sprintf("the declared copy %s still holds %s, which the API server does not take any more", d.File, g.Name),
-			Next: "take it out of the declared copy as well (ca_checks: bundle_file or bundle_files): " + plan,
+			What: fmt.Sprintf("the declared copy %s still holds %s, which the API server no longer takes", d.File, g.Name),
+			Next: "remove it from the declared copy as well (ca_checks: bundle_file or bundle_files): " + plan,
 		})
 	case !holds && (trust == Trusted || trust == Listed) && g.Position == PositionNext:
 		j.add(Verdict{
@@ -214,7 +215,7 @@ func (j *judge) declared(s Server, g Generation, trust Trust) {
 		j.add(Verdict{
 			Severity: Warning, Key: "bundle-copy/" + s.Address + "/" + g.Name, Where: s.Address,
 			What: fmt.Sprintf("the declared copy %s is without %s, and the API server still takes it", d.File, g.Name),
-			Next: "take it out of the bundle on that node, if that is still to be done: " + plan + ". If it is done, " + next,
+			Next: "remove it from the bundle on that node, if that is still to be done: " + plan + ". If it is done, " + next,
 		})
 	case holds && trust == Refused:
 		j.add(Verdict{
@@ -240,7 +241,7 @@ func (j *judge) contradictions(s Server, g Generation, trust Trust, proven bool)
 		j.add(Verdict{
 			Severity: Warning, Key: "name-only/" + s.Address + "/" + g.Name, Where: s.Address,
 			What: fmt.Sprintf("%s lists a CA with the name of %s and refuses its canary: it trusts another CA of the same name", s.Address, g.Name),
-			Next: "look into the bundle for a CA of the same name with another key, and take it out",
+			Next: "look into the bundle for a CA of the same name with another key, and remove it",
 		})
 	case trust == Trusted && !listed && selfSigned(g.cert):
 		j.add(Verdict{

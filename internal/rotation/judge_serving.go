@@ -50,7 +50,7 @@ func (j *judge) serving() {
 				KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}); err != nil && !Expired(leaf.NotAfter, j.now) {
 				j.add(Verdict{
 					Severity: Warning, Key: "serving-chain/" + s.Address + "/" + p.where, Where: s.Address,
-					What: fmt.Sprintf("whoever believes %s cannot verify the API server at %s", p.where, s.Address),
+					What: fmt.Sprintf("a client that believes %s cannot verify the API server at %s", p.where, s.Address),
 					Next: "put the CA that signed the serving certificate into " + p.where,
 				})
 			}
@@ -122,7 +122,7 @@ func (j *judge) serviceAccounts() {
 		j.add(Verdict{
 			Severity: Info, Key: "service-account-keys", Where: where,
 			What: fmt.Sprintf("there are %d keys for service account tokens: a rotation of them is under way, or was not finished", len(sa.Keys)),
-			Next: "when the tokens of the old key have ended, take it out of --service-account-key-file",
+			Next: "when the tokens of the old key have ended, remove it from --service-account-key-file",
 		})
 	}
 	for _, k := range sa.Keys {

@@ -14,14 +14,14 @@ import (
 // clientSigners are the signers of the CSR API whose certificates are for signing in at API servers.
 var clientSigners = []string{"kubernetes.io/kube-apiserver-client", "kubernetes.io/kube-apiserver-client-kubelet"}
 
-// signers judges whose key the CSR API signs with: kube-controller-manager has it, and whoever may approve requests uses it.
+// signers judges whose key the CSR API signs with: kube-controller-manager has it, and a user who may approve requests uses it.
 func (j *judge) signers() {
 	for _, s := range j.o.Signers {
 		c, err := x509.ParseCertificate(s.Certificate)
 		if err != nil {
 			j.add(Verdict{
 				Severity: Warning, Key: "csr-signer-odd/" + s.Name, Where: s.Name,
-				What: fmt.Sprintf("the signer %s of the CSR API made something that is no certificate", s.Name),
+				What: fmt.Sprintf("the signer %s of the CSR API made something that is not a certificate", s.Name),
 				Next: "look at what it signs: kubectl get certificatesigningrequests",
 			})
 			continue
@@ -48,7 +48,7 @@ func (j *judge) signers() {
 				}
 				j.add(Verdict{
 					Severity: Critical, Key: "csr-signer/" + a.generation, Where: s.Name,
-					What: fmt.Sprintf("the signer %s of the CSR API signs with the key of our CA %s: that key exists outside Vault, and whoever may "+
+					What: fmt.Sprintf("the signer %s of the CSR API signs with the key of our CA %s: that key exists outside Vault, and a user who may "+
 						"approve requests can make break-glass certificates", s.Name, a.generation),
 					Next: "rotate to a CA that Vault makes itself (" + caPlan(j.o.Cluster) + "), and " + next,
 				})
@@ -57,7 +57,7 @@ func (j *judge) signers() {
 			case "request-header", KindEtcd:
 				j.add(Verdict{
 					Severity: Critical, Key: "csr-signer/" + a.kind + "/" + a.generation, Where: s.Name,
-					What: fmt.Sprintf("the signer %s of the CSR API signs with the %s CA %s: whoever may approve requests gets in there, past the API "+
+					What: fmt.Sprintf("the signer %s of the CSR API signs with the %s CA %s: a user who may approve requests gets in there, past the API "+
 						"server", s.Name, a.kind, a.generation),
 					Next: next,
 				})
@@ -79,7 +79,7 @@ func (j *judge) shared() {
 	key := func(a authority) string { return string(a.cert.RawSubjectPublicKeyInfo) }
 	for i, a := range j.seen {
 		if j.closedClusterCA(a) {
-			continue // it signs nothing for us any more; what it shares with others is told of it as a client CA
+			continue // it no longer signs for us; what it shares with others is told of it as a client CA
 		}
 		for _, b := range j.seen[i+1:] {
 			if a.kind == b.kind || key(a) != key(b) && !above(a, b) {
@@ -91,7 +91,7 @@ func (j *judge) shared() {
 			case pair("break-glass", "request-header"), pair("break-glass-root", "request-header"):
 				j.add(Verdict{
 					Severity: Critical, Key: "shared/request-header/" + a.generation, Where: b.where,
-					What: fmt.Sprintf("the request-header CA vouches for our certificates too (%s): whoever holds one could be any user", which),
+					What: fmt.Sprintf("the request-header CA vouches for our certificates too (%s): the holder of one could be any user", which),
 					Next: "give the request header a CA of its own at once (--requestheader-client-ca-file)",
 				})
 			case pair("client", "request-header"):
@@ -114,7 +114,8 @@ func (j *judge) shared() {
 			case pair("request-header", KindEtcd):
 				j.add(Verdict{
 					Severity: Critical, Key: "shared/request-header-etcd/" + a.generation, Where: b.where,
-					What: fmt.Sprintf("one CA vouches for authenticating proxies and for etcd (%s): whoever may say who a user is could also write into "+
+					What: fmt.Sprintf("one CA vouches for authenticating proxies and for etcd (%s): a proxy that may say who a user is could also write "+
+						"into "+
 						"etcd, past the API server", which),
 					Next: "give each a CA of its own",
 				})
@@ -145,7 +146,7 @@ func (j *judge) shared() {
 	j.sharedNames()
 }
 
-// above reports whether one of two CAs is an issuer of ours, and the other signed it and vouches for something else: whoever
+// above reports whether one of two CAs is an issuer of ours, and the other signed it and vouches for something else: a server that
 // takes the certificates of b takes ours too, also if Vault does not know what is above its issuer.
 func above(a, b authority) bool {
 	return a.kind == "break-glass" && !selfSigned(a.cert) && slices.Contains([]string{"request-header", KindEtcd, KindKubelet}, b.kind) &&
@@ -155,7 +156,7 @@ func above(a, b authority) bool {
 // sharedNames compares the names of the CAs whose client certificates etcd and kubelets say they take with those that vouch for
 // users. That kubelets take the cluster's own is as it should be.
 func (j *judge) sharedNames() {
-	const apart = "take it out of there: access would bypass the API server, its audit log and the binding that ends it"
+	const apart = "remove it there: access would bypass the API server, its audit log and the binding that ends it"
 	for _, e := range j.o.Endpoints {
 		for _, n := range e.Names {
 			for _, g := range j.r.Generations {
@@ -220,7 +221,7 @@ func (j *judge) namesake(kind string, a authority) bool {
 	return same
 }
 
-// closedClusterCA reports whether an authority is an issuer that is the cluster's own CA and signs nothing in Vault any more.
+// closedClusterCA reports whether an authority is an issuer that is the cluster's own CA and no longer signs in Vault.
 func (j *judge) closedClusterCA(a authority) bool {
 	g := j.generation(a.generation)
 	return a.kind == "break-glass" && g != nil && g.ClusterCA != "" && !g.Signs

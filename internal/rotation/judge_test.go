@@ -233,8 +233,8 @@ func TestWhoSignsIsNotLookedAtWithoutTheRight(t *testing.T) {
 	}
 }
 
-// TestPhaseIsToldFromObservation is the table of phases, without any real component: also of what is hard to make with them.
-func TestPhaseIsToldFromObservation(t *testing.T) {
+// TestPhaseFollowsFromTheObservation is the table of phases, without any real component: also of what is hard to make with them.
+func TestPhaseFollowsFromTheObservation(t *testing.T) {
 	all, none := []bool{true, true, true}, []bool{false, false, false}
 	switched := func(k *kit, taken ...bool) {
 		k.second(taken...)
@@ -256,13 +256,13 @@ func TestPhaseIsToldFromObservation(t *testing.T) {
 			k.second(all...)
 			k.noCanary(id2)
 		}, rotation.PhaseUnknown},
-		"switched too early":                  {func(k *kit) { switched(k, true, true, false) }, rotation.SwitchedTooEarly},
-		"switched before anybody trusts it":   {func(k *kit) { switched(k, none...) }, rotation.SwitchedTooEarly},
-		"switched too early, and one is down": {func(k *kit) { switched(k, true, false, true); k.down(2) }, rotation.SwitchedTooEarly},
-		"switched, and one is down":           {func(k *kit) { switched(k, all...); k.down(2) }, rotation.PhaseUnknown},
-		"one role moved":                      {func(k *kit) { switched(k, all...); k.o.Vault.Roles[1].Issuer = id1 }, rotation.Active},
-		"the canary's role did not move":      {func(k *kit) { switched(k, all...); k.o.Vault.Roles[2].Issuer = id1 }, rotation.Active},
-		"the default did not move":            {func(k *kit) { switched(k, all...); k.o.Vault.Default = id1 }, rotation.Active},
+		"switched too early":                   {func(k *kit) { switched(k, true, true, false) }, rotation.SwitchedTooEarly},
+		"switched before any server trusts it": {func(k *kit) { switched(k, none...) }, rotation.SwitchedTooEarly},
+		"switched too early, and one is down":  {func(k *kit) { switched(k, true, false, true); k.down(2) }, rotation.SwitchedTooEarly},
+		"switched, and one is down":            {func(k *kit) { switched(k, all...); k.down(2) }, rotation.PhaseUnknown},
+		"one role moved":                       {func(k *kit) { switched(k, all...); k.o.Vault.Roles[1].Issuer = id1 }, rotation.Active},
+		"the canary's role did not move":       {func(k *kit) { switched(k, all...); k.o.Vault.Roles[2].Issuer = id1 }, rotation.Active},
+		"the default did not move":             {func(k *kit) { switched(k, all...); k.o.Vault.Default = id1 }, rotation.Active},
 		"roles by name": {func(k *kit) {
 			switched(k, all...)
 			k.o.Vault.Roles[0].Issuer = "breakglass-g2"
@@ -281,7 +281,7 @@ func TestPhaseIsToldFromObservation(t *testing.T) {
 		}, rotation.Drained},
 		"one of an unknown issuer is alive": {func(k *kit) { switched(k, all...); k.o.Known.UnknownIssuerUntil = now.Add(time.Minute) },
 			rotation.Draining},
-		"nobody knows": {func(k *kit) { switched(k, all...); k.o.Known = rotation.Known{} }, rotation.Draining},
+		"it is not known": {func(k *kit) { switched(k, all...); k.o.Known = rotation.Known{} }, rotation.Draining},
 		"seen to switch a minute ago": {func(k *kit) {
 			switched(k, all...)
 			k.o.Known = rotation.Known{SwitchSeen: map[string]time.Time{id2: now.Add(-time.Minute)}}
@@ -425,7 +425,8 @@ func TestPhaseIsToldFromObservation(t *testing.T) {
 
 // blind is something of Vault that could not be seen.
 func (k *kit) blind(key string) {
-	k.o.Vault.Unseen = append(k.o.Vault.Unseen, rotation.Unseen{Key: key, What: key + ": no answer", Next: "breakglassd doctor looks closer"})
+	k.o.Vault.Unseen = append(k.o.Vault.Unseen, rotation.Unseen{Key: key, What: key + ": no answer",
+		Next: "run breakglassd doctor: it looks closer"})
 }
 
 // times is when the canary of an issuer begins and ends, and when it was shown.
@@ -459,7 +460,7 @@ func (k *kit) endG1() {
 	k.noCanary(id1)
 }
 
-// replaceG1 gives the first issuer another certificate, which everybody trusts like the one before.
+// replaceG1 gives the first issuer another certificate, which every server trusts like the one before.
 func (k *kit) replaceG1(c made) {
 	for i := range k.o.Servers {
 		k.lists(i, k.g1, false)
@@ -470,7 +471,7 @@ func (k *kit) replaceG1(c made) {
 	k.publish(c)
 }
 
-func TestEveryThingThatIsWrongIsAFinding(t *testing.T) {
+func TestEveryThingThatIsWrongIsAVerdict(t *testing.T) {
 	weak, err := rsa.GenerateKey(rand.Reader, 1024)
 	must(t, err)
 	for name, tt := range map[string]struct {
@@ -504,7 +505,7 @@ func TestEveryThingThatIsWrongIsAFinding(t *testing.T) {
 		"canary missing": {func(k *kit) { k.noCanary(id1) }, rotation.Critical, "unseen/canary/breakglass-g1", false},
 		"canary not answered": {func(k *kit) { k.o.Servers[1].Canaries[0].Outcome = rotation.OutcomeUnreached }, rotation.Critical,
 			"unseen/canary/10.0.0.2:6443/breakglass-g1", false},
-		"canary is somebody else": {func(k *kit) { k.o.Servers[1].Canaries[0].Outcome = rotation.OutcomeOther }, rotation.Critical,
+		"canary is taken for another user": {func(k *kit) { k.o.Servers[1].Canaries[0].Outcome = rotation.OutcomeOther }, rotation.Critical,
 			"canary-other/10.0.0.2:6443/breakglass-g1", false},
 		"canary unproven": {func(k *kit) { k.o.Servers[1].Canaries[0].Outcome = rotation.OutcomeUnproven }, rotation.Warning,
 			"canary-unproven/10.0.0.2:6443", true},
@@ -513,7 +514,7 @@ func TestEveryThingThatIsWrongIsAFinding(t *testing.T) {
 		"canary taken, name missing": {func(k *kit) { k.lists(1, k.g1, false) }, rotation.Warning, "unlisted/10.0.0.2:6443/breakglass-g1", true},
 		"drift": {func(k *kit) { k.o.Vault.ReadyToSign, k.o.Vault.NotReadyReason = false, "role field ttl" },
 			rotation.Critical, "signer", true},
-		"role elsewhere": {func(k *kit) { k.o.Vault.Roles[0].Issuer = "nobody" }, rotation.Critical, "role-issuer/breakglass", true},
+		"role elsewhere": {func(k *kit) { k.o.Vault.Roles[0].Issuer = "unknown" }, rotation.Critical, "role-issuer/breakglass", true},
 		"not pinned": {func(k *kit) { k.second(true, true, true); k.roles(id2); k.o.Vault.Pinned = []string{id1} },
 			rotation.Critical, "not-pinned/breakglass-g2", true},
 		"pinned to nothing": {func(k *kit) { k.o.Vault.Pinned = append(k.o.Vault.Pinned, id3) }, rotation.Warning, "pinned-missing/" +
@@ -575,10 +576,13 @@ func TestEveryThingThatIsWrongIsAFinding(t *testing.T) {
 			rotation.Critical, "csr-signer/breakglass-g1", true},
 		"CSR API signs with the request-header CA": {func(k *kit) { k.signer("example.com/x", k.front) }, rotation.Critical,
 			"csr-signer/request-header/", true},
-		"CSR API signs what nobody takes": {func(k *kit) {
+		"CSR API signs what no server takes": {func(k *kit) {
 			k.signer("kubernetes.io/kube-apiserver-client-kubelet", makeCA(t, caOptions{name: "kubernetes", pathLen: -1}))
 		}, rotation.Warning, "csr-signer-untrusted/kubernetes.io/kube-apiserver-client-kubelet", true},
-		"CSR API makes what is none": {func(k *kit) { k.o.Signers = []rotation.Signer{{Name: "example.com/x", Certificate: []byte("x")}} },
+		"CSR API makes what is not a certificate": {func(k *kit) {
+			k.o.Signers = []rotation.Signer{{Name: "example.com/x",
+				Certificate: []byte("x")}}
+		},
 			rotation.Warning, "csr-signer-odd/example.com/x", true},
 		"our CA is the request-header CA": {func(k *kit) { k.o.Published.RequestHeader = [][]byte{k.g1.der} }, rotation.Critical,
 			"shared/request-header/breakglass-g1", true},
@@ -746,7 +750,7 @@ func (k *kit) below(known bool) made {
 	return root
 }
 
-// What looks alike and is as it should be, so that nobody learns to pass over these findings.
+// What looks alike and is as it should be, so that operators do not learn to pass over these findings.
 func TestWhatIsNotShared(t *testing.T) {
 	for name, change := range map[string]func(*kit){
 		"API servers list their request-header CA": func(k *kit) {
@@ -805,7 +809,7 @@ func TestWhatIsLeftInTheConfigMapMayEnd(t *testing.T) {
 	}
 }
 
-// A client CA that ends is also an alert, unless nobody takes it any more.
+// A client CA that ends is also an alert, unless no server takes it.
 func TestMetricsTellTheEndOfClientCAsThatAreTaken(t *testing.T) {
 	k := newKit(t)
 	k.clientCA(day, false, true)
@@ -948,8 +952,8 @@ func TestBrokenBundleFileComesBeforeEverything(t *testing.T) {
 	}
 }
 
-// Whatever went wrong on the way: while certificates of the old CA can be alive, no step takes it away from anybody.
-func TestNoPlanTakesAwayACAWhoseCertificatesAreAlive(t *testing.T) {
+// Whatever went wrong on the way: while certificates of the old CA can be alive, no step removes it from a server.
+func TestNoPlanRemovesACAWhoseCertificatesAreAlive(t *testing.T) {
 	for _, taken := range [][]bool{{true, true, true}, {true, false, true}, {false, true, false}} {
 		for broken := -1; broken < 3; broken++ {
 			for _, known := range []func(*kit) rotation.Known{
@@ -986,7 +990,7 @@ func TestNoPlanTakesAwayACAWhoseCertificatesAreAlive(t *testing.T) {
 	}
 }
 
-func TestAuthoritiesKnowTheirWorstFinding(t *testing.T) {
+func TestAuthoritiesKnowTheirWorstVerdict(t *testing.T) {
 	k := newKit(t)
 	k.broken(0) // about a file, not about the certificate that is served there
 	k.replaceG1(makeCA(t, caOptions{name: "breakglass-ca pki g1", from: now.Add(-500 * day), to: now.Add(3 * day)}))

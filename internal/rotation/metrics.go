@@ -18,11 +18,11 @@ const (
 	MetricLastSuccess = "breakglass_ca_check_last_success_seconds" // cluster: when the last check that saw everything ran, in Unix time
 	// cluster, server, issuer: 1 if the canary of the issuer that signs was taken there
 	MetricCanary = "breakglass_canary_ok"
-	// cluster, server, issuer: 1 trusted, 0 refused; no sample if it cannot be told
+	// cluster, server, issuer: 1 trusted, 0 refused; no sample if it is not known
 	MetricTrusted  = "breakglass_ca_trusted"
 	MetricPhase    = "breakglass_ca_phase"    // cluster, phase: 1 for the phase that it is, 0 for the others
 	MetricFindings = "breakglass_ca_findings" // cluster, severity: how many
-	// cluster: when no certificate of the old issuer is alive any more, in Unix time; no sample if unknown or none
+	// cluster: when the last certificate of the old issuer ends, in Unix time; no sample if unknown or none
 	MetricDrainedAt = "breakglass_ca_drained_at_seconds"
 )
 

@@ -2,7 +2,7 @@ package rotation
 
 import "time"
 
-// Observation is everything that was seen of one cluster at one time. Certificates are DER. It holds no secret.
+// Observation is everything that was seen of one cluster at one moment. Certificates are DER. It holds no secret.
 type Observation struct {
 	Cluster string    `json:"cluster"`
 	At      time.Time `json:"at"` // when looking began
@@ -66,7 +66,7 @@ type View struct {
 	Signers         []Signer         `json:"signers,omitempty"`          // of the CSR API, as far as its requests of the last hour or so tell
 	KnownClientCAs  [][]byte         `json:"known_client_cas,omitempty"` // CAs that the operator expects in the bundle beside ours
 	Unseen          []Unseen         `json:"view_unseen,omitempty"`
-	NotConfigured   []string         `json:"not_configured,omitempty"` // what nobody asked to look at, such as etcd
+	NotConfigured   []string         `json:"not_configured,omitempty"` // what the configuration does not name, such as etcd
 }
 
 // Server is one API server, by its own address.
@@ -157,7 +157,7 @@ type Signing struct {
 	Fingerprint string    `json:"fingerprint,omitempty"`
 	NotBefore   time.Time `json:"not_before"`
 	NotAfter    time.Time `json:"not_after"`
-	Error       string    `json:"error,omitempty"` // why there is none; empty: there is one
+	Error       string    `json:"error,omitempty"` // why it is missing; empty: it is there
 	Wrong       bool      `json:"wrong,omitempty"` // a certificate may exist that is not what was ordered
 }
 
@@ -168,7 +168,7 @@ type Outcome string
 const (
 	OutcomeAccepted  Outcome = "accepted"  // signed in under the canary's name, and the fingerprint is the one that was issued
 	OutcomeRefused   Outcome = "refused"   // the handshake went well and the request was answered with 401
-	OutcomeOther     Outcome = "other"     // signed in as somebody else, or with another fingerprint: something stands in between
+	OutcomeOther     Outcome = "other"     // signed in as another user, or with another fingerprint: something stands in between
 	OutcomeUnproven  Outcome = "unproven"  // signed in, but the server does not say under which fingerprint
 	OutcomeUnreached Outcome = "unreached" // no answer
 )
@@ -188,7 +188,7 @@ type Known struct {
 	// none. Nil: the caller does not know, and then it is counted from SwitchSeen.
 	LastIssuedUnder map[string]time.Time `json:"last_issued_under,omitempty"`
 	// UnknownIssuerUntil is the same for certificates of which it is not known who signed them, so it counts for every issuer.
-	// Claims whose outcome is not known yet belong here, as signed now with their whole lifetime. Zero: there are none.
+	// Claims whose outcome is not known yet belong here, as signed now with their whole lifetime. Zero: there is no such claim.
 	UnknownIssuerUntil time.Time `json:"unknown_issuer_until,omitzero"`
 	// SwitchSeen is when the roles were first seen to sign under the issuer (by id) that they sign under now.
 	SwitchSeen map[string]time.Time `json:"switch_seen,omitempty"`

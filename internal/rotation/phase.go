@@ -39,7 +39,7 @@ type tally struct {
 	unknown  []string // addresses
 	refusing []string
 	trusting []string
-	cached   []string // trusting, and their declared bundle file is missing or no good
+	cached   []string // trusting, and their declared bundle file is missing or not usable
 }
 
 // count counts for one generation. A name that is listed proves nothing where trust is wanted. Where absence is wanted
@@ -147,10 +147,10 @@ func phase(gens []Generation, servers []ServerTrust, moved bool, drained Tri) (P
 			return TrustedOnSome, fmt.Sprintf("certificates of %s are taken by %s and not by %s", next.Name, strings.Join(n.trusting, ", "),
 				strings.Join(n.refusing, ", "))
 		}
-		return PhaseUnknown, fmt.Sprintf("it cannot be told whether %s take certificates of %s", strings.Join(n.unknown, ", "), next.Name)
+		return PhaseUnknown, fmt.Sprintf("it is not known whether %s take certificates of %s", strings.Join(n.unknown, ", "), next.Name)
 	}
 	if a.no == 0 && len(a.unknown) > 0 {
-		return PhaseUnknown, fmt.Sprintf("it cannot be told whether %s take certificates of %s, under which the roles sign",
+		return PhaseUnknown, fmt.Sprintf("it is not known whether %s take certificates of %s, under which the roles sign",
 			strings.Join(a.unknown, ", "), active.Name)
 	}
 	if closed {
@@ -168,7 +168,7 @@ func oldPhase(active, old *Generation, a, o tally, moved bool, drained Tri) (Pha
 	case a.no > 0:
 		return SwitchedTooEarly, fmt.Sprintf("the roles sign under %s, whose certificates %s refuse", active.Name, strings.Join(a.refusing, ", "))
 	case len(a.unknown) > 0:
-		return PhaseUnknown, fmt.Sprintf("the roles sign under %s, and it cannot be told whether %s take its certificates", active.Name,
+		return PhaseUnknown, fmt.Sprintf("the roles sign under %s, and it is not known whether %s take its certificates", active.Name,
 			strings.Join(a.unknown, ", "))
 	case !moved:
 		return Active, fmt.Sprintf("%s signs, and not every role and the default issuer have moved there from %s", active.Name, old.Name)
@@ -176,21 +176,21 @@ func oldPhase(active, old *Generation, a, o tally, moved bool, drained Tri) (Pha
 		if drained != Yes {
 			return drainingPhase(old, drained)
 		}
-		return Drained, fmt.Sprintf("no certificate that Vault signed with %s is alive any more. It is the cluster's own CA (it is in %s) and "+
+		return Drained, fmt.Sprintf("no certificate that Vault signed with %s is still alive. It is the cluster's own CA (it is in %s) and "+
 			"stays in the bundles; what is left is to close it in Vault", old.Name, old.ClusterCA)
 	case len(o.cached) > 0:
 		return DeletedButCached, fmt.Sprintf("%s still take certificates of %s, although their declared bundle files, as the daemon sees them, "+
-			"are missing or no good: what an API server loaded last stays in force", strings.Join(o.cached, ", "), old.Name)
+			"are missing or not usable: what an API server loaded last stays in force", strings.Join(o.cached, ", "), old.Name)
 	case o.yes > 0 && o.no > 0:
 		return OldRemovedOnSome, fmt.Sprintf("certificates of %s are refused by %s and still taken by %s", old.Name,
 			strings.Join(o.refusing, ", "), strings.Join(o.trusting, ", "))
 	case len(o.unknown) > 0:
-		return PhaseUnknown, fmt.Sprintf("it cannot be told whether %s take certificates of %s", strings.Join(o.unknown, ", "), old.Name)
+		return PhaseUnknown, fmt.Sprintf("it is not known whether %s take certificates of %s", strings.Join(o.unknown, ", "), old.Name)
 	case o.everywhere():
 		if drained != Yes {
 			return drainingPhase(old, drained)
 		}
-		return Drained, fmt.Sprintf("no certificate of %s is alive any more, and every API server still takes them", old.Name)
+		return Drained, fmt.Sprintf("no certificate of %s is still alive, and every API server still takes them", old.Name)
 	case old.Published == Yes:
 		return Residue, fmt.Sprintf("no API server takes certificates of %s, but the ConfigMap extension-apiserver-authentication still holds "+
 			"it, so aggregated API servers do", old.Name)

@@ -15,7 +15,7 @@ import (
 type Plan struct {
 	Cluster string `json:"cluster"`
 	Phase   Phase  `json:"phase"`             // where the rotation is
-	Next    Phase  `json:"next,omitempty"`    // where the steps lead; empty: there are none
+	Next    Phase  `json:"next,omitempty"`    // where the steps lead; empty: there is no step
 	Refused string `json:"refused,omitempty"` // why there are no steps; then Steps is empty
 	Steps   []Step `json:"steps,omitempty"`
 	Undo    []Step `json:"undo,omitempty"` // how to go back from Next
@@ -43,7 +43,7 @@ const DefaultBundle = "/etc/kubernetes/pki/client-ca-bundle.crt"
 
 // PlanOptions say what the commands are to be made for.
 type PlanOptions struct {
-	Target    Phase    // the phase that somebody wants; another than the next one is refused. Empty: the next one
+	Target    Phase    // the phase that an operator wants; another than the next one is refused. Empty: the next one
 	Bundle    string   // the bundle file on the nodes. Default DefaultBundle
 	Copies    []string // the declared copies of the bundle, on the daemon's host, which change by hand as the nodes do
 	ClusterCA string   // the cluster's own client CA on the nodes, which every bundle holds. Default that of kubeadm
@@ -105,7 +105,7 @@ type builder struct {
 
 func (b builder) plan(p *Plan) {
 	refuse := func(format string, args ...any) { p.Refused = fmt.Sprintf(format, args...) }
-	// A bundle file that is no good comes before everything: no change of it is seen, and its API server will not start again.
+	// A bundle file that is not usable comes before everything: no change of it is seen, and its API server will not start again.
 	if steps, why := b.broken(); (len(steps) > 0 || why != "") && (b.r.Phase != DeletedButCached || b.r.Drained != Yes) {
 		p.Next, p.Steps, p.Refused = b.r.Phase, steps, why
 		if why != "" {
@@ -162,12 +162,12 @@ func (b builder) plan(p *Plan) {
 		case n.everywhere():
 			b.move(p, refuse)
 		case len(n.unknown) > 0 && len(n.refusing) == 0:
-			refuse("it cannot be told whether %s take certificates of %s", strings.Join(n.unknown, ", "), b.next.Name)
+			refuse("it is not known whether %s take certificates of %s", strings.Join(n.unknown, ", "), b.next.Name)
 		default:
 			p.Next, p.Steps = TrustedOnAll, append(b.pin(b.next), b.trust(b.next, n.refusing)...)
 		}
 	default: // PhaseUnknown
-		refuse("the phase cannot be told, and a step that is right in one phase is an outage in another: %s", strings.Join(b.unseen(""), "; "))
+		refuse("the phase is not known, and a step that is right in one phase is an outage in another: %s", strings.Join(b.unseen(""), "; "))
 	}
 }
 
@@ -338,7 +338,7 @@ func (b builder) copies(g Generation, with bool) []Step {
 	if len(b.o.Copies) == 0 {
 		return nil
 	}
-	what, and := "Take "+g.Name+" out of", ""
+	what, and := "Remove "+g.Name+" from", ""
 	if with {
 		what, and = "Append "+g.Name+" to", " && { echo && cat "+pemFile(g)+"; } >> $copy.new"
 	}
@@ -389,7 +389,8 @@ func (b builder) rebuild(address string, with ...Generation) []Step {
 	}
 	return append(steps, Step{At: AtNode, Address: address,
 		What: "Write the bundle of the API server at " + address + " anew, with " + strings.Join(names,
-			" and ") + ": its declared file, as the daemon sees it, is missing or no good. If the file on the node is so too, what it loaded last " +
+			" and ") + ": its declared file, as the daemon sees it, is missing or not usable. If the file on the node is the same, what it loaded " +
+			"last " +
 			"is in force, " +
 			"and it will not start again. The command changes nothing if the file on the node holds certificates; then put the declared copy " +
 			"right instead. If it held more than the cluster's own CA and ours, add that",
@@ -403,8 +404,8 @@ func (b builder) rebuild(address string, with ...Generation) []Step {
 		Check: "within a minute, " + caCheck(b.r.Cluster) + " has no finding bundle-file/" + address})
 }
 
-// broken is the steps for bundle files that are no good, which are to hold what is in force; nil if there are none. why says why
-// that cannot be told: what is left out of a bundle is lost.
+// broken is the steps for bundle files that are not usable, which are to hold what is in force; nil if every file is usable. why says why
+// that is not known: what is left out of a bundle is lost.
 func (b builder) broken() (steps []Step, why string) {
 	for _, s := range b.r.Servers {
 		if len(s.Cached) == 0 {
@@ -417,7 +418,7 @@ func (b builder) broken() (steps []Step, why string) {
 			}
 		}
 		if len(hidden) > 0 {
-			return nil, fmt.Sprintf("the bundle of the API server at %s must be written anew, and it cannot be told with what: %s", s.Address,
+			return nil, fmt.Sprintf("the bundle of the API server at %s must be written again, and it is not known with what: %s", s.Address,
 				strings.Join(hidden, "; "))
 		}
 		var with []Generation
@@ -451,7 +452,7 @@ func (b builder) untrust(g Generation, at []string) []Step {
 			steps = append(steps, b.rebuild(address, with...)...)
 			continue
 		}
-		steps = append(steps, Step{At: AtNode, Address: address, What: "Take " + g.Name + " out of the client-CA bundle of the API server at " +
+		steps = append(steps, Step{At: AtNode, Address: address, What: "Remove " + g.Name + " from the client-CA bundle of the API server at " +
 			address, Commands: []string{ // the copy keeps owner and mode; what cannot be read or written ends the chain before the move
 			"cp -p " + bundle + " " + bundle + ".new && " + without + " " + pemFile(g) + " " + bundle + " > " + bundle + ".new && grep -q 'BEGIN " +
 				"CERTIFICATE' " + bundle +
@@ -504,7 +505,7 @@ func (b builder) back(p *Plan) {
 }
 
 func (b builder) clean() []Step {
-	return []Step{{At: AtClient, What: "Take " + b.old.Name + " out of the ConfigMap that aggregated API servers read. It is made again at " +
+	return []Step{{At: AtClient, What: "Remove " + b.old.Name + " from the ConfigMap that aggregated API servers read. It is made again at " +
 		"once from what the API servers trust now, and could only grow otherwise", Commands: []string{
 		"kubectl -n kube-system delete configmap extension-apiserver-authentication",
 	}, Check: caCheck(b.r.Cluster) + " says " + string(Retired)},

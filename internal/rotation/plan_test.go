@@ -28,7 +28,7 @@ func mustNeverLeave(t *testing.T, k *kit, r rotation.Report) {
 		p := rotation.MakePlan(r, rotation.PlanOptions{Target: target})
 		for _, s := range slices.Concat(p.Steps, p.Undo) {
 			commands := strings.Join(s.Commands, "\n")
-			if strings.HasPrefix(s.What, "Take breakglass-g1 out of the client-CA bundle") || s.At == rotation.AtNode &&
+			if strings.HasPrefix(s.What, "Remove breakglass-g1 from the client-CA bundle") || s.At == rotation.AtNode &&
 				strings.Contains(commands, "awk") && strings.Contains(commands, "breakglass-g1.pem") {
 				t.Errorf("at %s, to %q: the cluster's own CA is to leave a bundle: %s", r.Phase, target, s.What)
 			}
@@ -99,7 +99,7 @@ func TestRotatingAwayFromTheClustersOwnCA(t *testing.T) {
 		t.Errorf("at the end:\n%s", text(t, r))
 	}
 	if i := slices.IndexFunc(r.Verdicts, func(f rotation.Verdict) bool { return f.Key == "key-outside-vault/breakglass-g1" }); i < 0 ||
-		r.Verdicts[i].Severity != rotation.Info || !strings.Contains(r.Verdicts[i].What, "can still make a certificate for anybody") {
+		r.Verdicts[i].Severity != rotation.Info || !strings.Contains(r.Verdicts[i].What, "can still make a certificate for any user") {
 		t.Errorf("nothing says who can still make certificates:\n%s", text(t, r))
 	}
 	// Kubelets take it, as they must; an etcd that does so is as wrong as before.
@@ -121,7 +121,7 @@ func TestRotatingAwayFromTheClustersOwnCA(t *testing.T) {
 }
 
 // The cluster's own CA is told wherever it is seen, and by its key.
-func TestTheClustersOwnCAIsTold(t *testing.T) {
+func TestTheClustersOwnCAIsRecognised(t *testing.T) {
 	for where, change := range map[string]func(k *kit, der []byte){
 		"kube-root-ca.crt":  func(k *kit, der []byte) { k.o.RootCA = append(k.o.RootCA, der) },
 		"client_ca_files":   func(k *kit, der []byte) { k.o.KnownClientCAs = [][]byte{der} },
@@ -162,7 +162,7 @@ func TestNoPlanMovesTheRolesToTheClustersOwnCA(t *testing.T) {
 		t.Errorf("going back takes it out of the bundles: %+v", p)
 	}
 	k.canary(id2, true, true, true)
-	// Its usage is taken away: now it is none of the rotation's, and stays where it is.
+	// Its usage is removed: now it has no part in the rotation, and stays where it is.
 	k.o.Vault.Issuers[1].Usage = []string{"read-only"}
 	k.noCanary(id2)
 	k.publish(k.g1, k.g2)
@@ -174,7 +174,7 @@ func TestNoPlanMovesTheRolesToTheClustersOwnCA(t *testing.T) {
 }
 
 // Whether a CA is the cluster's own must be seen before it is taken out anywhere.
-func TestNoPlanTakesAwayWhatMayBeTheClustersOwnCA(t *testing.T) {
+func TestNoPlanRemovesWhatMayBeTheClustersOwnCA(t *testing.T) {
 	for says, change := range map[string]func(*kit){
 		"": func(*kit) {},
 		"the root: forbidden": func(k *kit) {
@@ -207,7 +207,7 @@ func TestNoPlanTakesAwayWhatMayBeTheClustersOwnCA(t *testing.T) {
 func TestThePinComesBeforeTheRolesMove(t *testing.T) {
 	for name, change := range map[string]func(*kit){
 		"some roles moved": func(k *kit) { k.roles(id2); k.o.Vault.Roles[1].Issuer = id1 },
-		"switched too early, and the old one is no good": func(k *kit) {
+		"switched too early, and the old one is not usable": func(k *kit) {
 			k.roles(id2)
 			k.canary(id2, true, false, true)
 			k.canary(id1, true, false, true)
@@ -235,7 +235,7 @@ func TestThePinComesBeforeTheRolesMove(t *testing.T) {
 }
 
 // What is left out of a bundle that is written anew is lost.
-func TestNoBundleIsWrittenAnewWhileItCannotBeToldWhatItHeld(t *testing.T) {
+func TestNoBundleIsRewrittenWhileItsContentIsUnknown(t *testing.T) {
 	k := newKit(t)
 	k.second(true, true, true)
 	k.broken(0)

@@ -526,7 +526,7 @@ func TestWholeRotation(t *testing.T) {
 	mt.carryOut(t, mustPlan(t, r, rotation.Retired).Steps)
 	r = mt.reaches(t, "the ConfigMap made anew", rotation.Retired)
 	mt.carryOut(t, withDaemon(mustPlan(t, r, rotation.Closed).Steps, false))
-	r = mt.reaches(t, "the old issuer may not sign any more", rotation.Closed)
+	r = mt.reaches(t, "the old issuer may no longer sign", rotation.Closed)
 	if !slices.ContainsFunc(r.Verdicts, func(f rotation.Verdict) bool { return f.Key == "pinned-closed/breakglass-g1" }) {
 		t.Errorf("nothing says that the daemon is still pinned to what is closed:\n%s", text(t, r))
 	}
@@ -545,7 +545,7 @@ func TestWholeRotation(t *testing.T) {
 			len(loop.byIssuer), strings.Join(loop.failures, "\n"))
 	}
 
-	// The next rotation goes wrong: the roles move before anybody trusts the new CA.
+	// The next rotation goes wrong: the roles move before any server trusts the new CA.
 	mt.carryOut(t, mustPlan(t, r, rotation.Prepared).Steps)
 	r = mt.reaches(t, "a third issuer in Vault", rotation.Prepared)
 	next, _ = r.Generation(rotation.PositionNext)
@@ -553,7 +553,7 @@ func TestWholeRotation(t *testing.T) {
 	for _, role := range r.Roles {
 		w.sh(t, "vault patch "+mt.m.Path+"/roles/"+role.Name+" issuer_ref="+next.ID)
 	}
-	r = mt.reaches(t, "roles moved before anybody trusts the new CA", rotation.SwitchedTooEarly)
+	r = mt.reaches(t, "roles moved before any server trusts the new CA", rotation.SwitchedTooEarly)
 	p = mustPlan(t, r, rotation.Prepared)
 	mt.carryOut(t, p.Steps)
 	r = mt.reaches(t, "roles moved back", rotation.Prepared)
@@ -566,7 +566,7 @@ func TestWholeRotation(t *testing.T) {
 	mt.carryOut(t, mustPlan(t, r, rotation.TrustedOnSome).Steps)
 	r = mt.reaches(t, "roles moved back again", rotation.TrustedOnSome)
 
-	// And the old CA is taken away while its certificates are alive.
+	// And the old CA is removed while its certificates are alive.
 	mt.carryOut(t, withDaemon(mustPlan(t, r, rotation.TrustedOnAll).Steps, false))
 	r = mt.reaches(t, "the third CA in every bundle", rotation.TrustedOnAll)
 	mt.keepAlive(mt.m.IssuerID, time.Now().Add(time.Hour))

@@ -11,7 +11,7 @@ type Report struct {
 	Cluster string    `json:"cluster"`
 	At      time.Time `json:"at"`
 	Phase   Phase     `json:"phase"`
-	Why     string    `json:"why"` // one sentence on how the phase was told
+	Why     string    `json:"why"` // one sentence: how the phase is known
 	// Complete is true if everything that was asked for could be seen. OK is Complete with nothing to do: no finding above Info.
 	Complete bool `json:"complete"`
 	OK       bool `json:"ok"`
@@ -26,8 +26,8 @@ type Report struct {
 	Roles   []Role        `json:"roles"`
 	Default string        `json:"default_issuer"`
 	MaxTTL  time.Duration `json:"max_ttl_ns"`
-	Drained Tri           `json:"drained"` // whether no certificate of the old issuer is alive any more
-	// when no certificate of the old issuer is alive any more; nil: unknown, or there is no old one
+	Drained Tri           `json:"drained"` // whether every certificate of the old issuer has ended
+	// when the last certificate of the old issuer ends; nil: unknown, or there is no old one
 	DrainedAt *time.Time `json:"drained_at,omitempty"`
 }
 
@@ -99,7 +99,7 @@ type ServerTrust struct {
 	Address string           `json:"address"`
 	Reached bool             `json:"reached"`
 	Trust   map[string]Trust `json:"trust"`            // by name of the generation
-	Cached  []string         `json:"cached"`           // generations that it takes although its declared bundle file is missing or no good
+	Cached  []string         `json:"cached"`           // generations that it takes although its declared bundle file is missing or not usable
 	Fresh   map[string]bool  `json:"canary"`           // by name: its canary was shown, and taken or not
 	Others  []string         `json:"other_client_cas"` // names of the other CAs whose client certificates it takes
 }
@@ -164,7 +164,7 @@ type Authority struct {
 	Key         string     `json:"key"`
 	NotAfter    *time.Time `json:"not_after,omitempty"` // nil: a key, which does not end
 	Fingerprint string     `json:"fingerprint,omitempty"`
-	Left        bool       `json:"left_over,omitempty"` // a client CA that was renewed, or that no API server lists any more: it may end
+	Left        bool       `json:"left_over,omitempty"` // a client CA that was renewed, or that no API server lists: it may end
 	Worst       Severity   `json:"worst,omitempty"`     // of the findings about it
 }
 

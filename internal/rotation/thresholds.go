@@ -16,7 +16,7 @@ import (
 // Severity grades a finding.
 type Severity string
 
-// The severities. Critical: access is lost, or open to somebody it must not be open to, now or soon. Warning: somebody has to
+// The severities. Critical: access is lost, or open to a user it must not be open to, now or soon. Warning: an operator has to
 // act, in working hours. Info: worth knowing, needs nothing.
 const (
 	Info     Severity = "info"
@@ -87,7 +87,7 @@ func LeadTime(notBefore, notAfter, now time.Time, t Thresholds) string {
 	return passed
 }
 
-// Announced is LeadTime, as part of the key of a finding about an end: whoever is told of a finding is told again when its key
+// Announced is LeadTime, as part of the key of a finding about an end: a responder who is told of a finding is told again when its key
 // changes, and an end that becomes critical between two steps, or lives too shortly for any, must not do so in silence.
 func Announced(notBefore, notAfter, now time.Time, t Thresholds) string {
 	step := LeadTime(notBefore, notAfter, now, t)
@@ -139,7 +139,7 @@ func KeySeverity(kind string, bits int) Severity {
 }
 
 // HashSeverity judges the hash of a certificate's signature. MD5 and SHA-1 collisions can be made. Under a root it is its own
-// signature that is weak, which nobody verifies, so it is less than critical there.
+// signature that is weak, which no client verifies, so it is less than critical there.
 func HashSeverity(a x509.SignatureAlgorithm, selfSigned bool) Severity {
 	switch a {
 	case x509.ECDSAWithSHA256, x509.ECDSAWithSHA384, x509.ECDSAWithSHA512, x509.SHA256WithRSA, x509.SHA384WithRSA, x509.SHA512WithRSA,
@@ -171,8 +171,8 @@ func ClockDoubt(signer, verifier time.Duration) bool {
 	return (signer - verifier).Abs() > breakglass.Backdate
 }
 
-// DrainedAt is when no certificate of the old issuer (by the fingerprint of its certificate) can be alive any more, current being
-// the id of the one that signs now. ok is false if it cannot be told. The end of the last certificate is known from the ledger;
+// DrainedAt is when the last certificate of the old issuer (by the fingerprint of its certificate) must have ended, current being
+// the id of the one that signs now. ok is false if it is not known. The end of the last certificate is known from the ledger;
 // without it, one may have been signed until the switch was seen.
 func DrainedAt(old, current string, maxTTL time.Duration, k Known) (at time.Time, ok bool) {
 	if k.LastIssuedUnder != nil {

@@ -188,9 +188,10 @@ func TestDrainedAt(t *testing.T) {
 		want time.Time
 		ok   bool
 	}{
-		"the ledger knows the last one":       {rotation.Known{LastIssuedUnder: map[string]time.Time{"old": now}}, now.Add(time.Minute), true},
-		"the ledger knows that there is none": {rotation.Known{LastIssuedUnder: map[string]time.Time{"other": now}}, time.Time{}, true},
-		"nobody knows who signed the last one": {rotation.Known{LastIssuedUnder: map[string]time.Time{}, UnknownIssuerUntil: now},
+		"the ledger knows the last one": {rotation.Known{LastIssuedUnder: map[string]time.Time{"old": now}},
+			now.Add(time.Minute), true},
+		"the ledger knows of no certificate of it": {rotation.Known{LastIssuedUnder: map[string]time.Time{"other": now}}, time.Time{}, true},
+		"it is not known who signed the last one": {rotation.Known{LastIssuedUnder: map[string]time.Time{}, UnknownIssuerUntil: now},
 			now.Add(time.Minute), true},
 		"one that may be of another ends later": {rotation.Known{LastIssuedUnder: map[string]time.Time{"old": now},
 			UnknownIssuerUntil: now.Add(time.Hour)}, now.Add(time.Hour + time.Minute), true},

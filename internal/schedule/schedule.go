@@ -19,12 +19,12 @@ import (
 )
 
 const (
-	// defaultLease is how long one run may take. Whoever holds the lease is stopped a little before it ends, so that two runs
-	// never overlap; whoever dies holds others up no longer than this.
+	// defaultLease is how long one run may take. The holder of the lease is stopped a little before it ends, so that two runs
+	// never overlap; a holder that dies holds others up no longer than this.
 	defaultLease = 15 * time.Minute
 	// tries is how often a run is begun before it is given up. A lease lies between two: the last is an hour after the first.
 	tries = 5
-	// look is how often a job that somebody else runs is looked at again.
+	// look is how often a job that another process runs is looked at again.
 	look = time.Minute
 )
 
@@ -72,7 +72,7 @@ func New(cfg Config) *Scheduler {
 }
 
 // Parse reads a cron expression of five fields, or one of @hourly, @daily, @weekly, @monthly and @yearly, in a time zone. It
-// returns the function from a time to the next one after it, the zero time if there is none.
+// returns the function from a time to the next one after it, the zero time if no time follows.
 //
 // A time that a clock change skips is passed over, and one that it repeats comes once: choose times outside the small hours.
 func Parse(spec, zone string) (func(time.Time) time.Time, error) {
@@ -92,7 +92,7 @@ func Parse(spec, zone string) (func(time.Time) time.Time, error) {
 	}
 	fields, ok := s.(*cron.SpecSchedule)
 	if !ok {
-		return nil, fmt.Errorf("%q is no fixed time: after a restart nobody could tell what was missed", spec)
+		return nil, fmt.Errorf("%q is no fixed time: after a restart it would not be known what was missed", spec)
 	}
 	fields.Location = loc
 	const every = 1<<24 - 1 // hours; what comes every hour comes in the repeated one too
@@ -224,7 +224,7 @@ func (s *Scheduler) once(ctx context.Context, j *job) (again time.Time, err erro
 	if !free {
 		return now.Add(look), nil
 	}
-	// Between the look and the lease somebody else may have done it.
+	// Between the look and the lease another process may have done it.
 	if m, _, err = s.mark(ctx, j); err != nil {
 		return again, err
 	}
@@ -261,7 +261,7 @@ func (s *Scheduler) once(ctx context.Context, j *job) (again time.Time, err erro
 	return j.next(now), s.remember(ctx, j, mark{Done: due})
 }
 
-// last is the last due time that was not run yet, the zero time if there is none, and how many before it were missed as well. A
+// last is the last due time that was not run yet, the zero time if no run is due, and how many before it were missed as well. A
 // run that was begun is finished before a later one is looked at.
 func (j *job) last(m mark, now time.Time) (due time.Time, missed int) {
 	if m.Due.After(m.Done) {

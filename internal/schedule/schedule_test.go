@@ -203,7 +203,7 @@ func TestRunThatTakesTooLongIsStoppedBeforeAnotherBegins(t *testing.T) {
 	})
 }
 
-func TestJobThatPanicsTakesNobodyWithIt(t *testing.T) {
+func TestJobThatPanicsTakesNoOtherJobWithIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, r := system(t), &runs{}
 		x := schedule.New(schedule.Config{Store: s.Ledger, Record: s.Service.Findings.RecordCheck})
@@ -224,7 +224,7 @@ func TestJobThatPanicsTakesNobodyWithIt(t *testing.T) {
 	})
 }
 
-func TestScheduleThatMakesNoSenseIsRefused(t *testing.T) {
+func TestInvalidScheduleIsRefused(t *testing.T) {
 	for _, test := range []struct{ spec, zone, want string }{
 		{"0 6 * *", "UTC", "five fields"},
 		{"0 6 * * * *", "UTC", "five fields"},

@@ -162,7 +162,7 @@ func (v Value) Wrong(text string, args ...any) {
 // There reports whether there is a value.
 func (v Value) There() bool { return v.node != nil }
 
-// Line is the line of the value, 0 if there is none.
+// Line is the line of the value, 0 if it is not there.
 func (v Value) Line() int {
 	if v.node == nil {
 		return 0
@@ -375,7 +375,7 @@ func (v Value) References(kind string) []string {
 	return out
 }
 
-// Reference is the id of a thing that is defined elsewhere in the file; empty if it is none.
+// Reference is the id of a thing that is defined elsewhere in the file; empty if it is not an id.
 func (v Value) Reference(kind string) string {
 	id, ok := v.Text(MaxBytes)
 	if !ok {
@@ -505,7 +505,7 @@ func clipped(s string) string {
 	return s
 }
 
-// Closest returns the candidate that s was probably meant to be: at most a third of its letters differ. Empty if there is none.
+// Closest returns the candidate that s was probably meant to be: at most a third of its letters differ. Empty if no candidate is that near.
 func Closest(s string, candidates []string) string {
 	best, least := "", len(s)/3+1
 	if len(s) > maxNear {

@@ -51,7 +51,7 @@ type Auth struct {
 	Mount        string // of the AppRole engine. Default approle
 	RoleID       string
 	SecretIDFile string // read at every login, so that the secret id can be replaced while the daemon runs
-	TokenFile    string // kept up to date by somebody else, such as Vault Agent; read again when it changes
+	TokenFile    string // kept up to date by another program, such as Vault Agent; read again when it changes
 }
 
 // Mount is the PKI mount of one cluster. Issuers are pinned by id, which Vault never gives to another certificate.

@@ -23,7 +23,8 @@ func (c *CA) ObserveVault(ctx context.Context, cluster string) rotation.Vault {
 	}
 	v := rotation.Vault{Mount: m.Path, Pinned: m.pinned(), MaxTTL: m.MaxTTL}
 	blind := func(key, what string, err error) {
-		v.Unseen = append(v.Unseen, rotation.Unseen{Key: key, What: fmt.Sprintf("%s: %s", what, err), Next: "breakglassd doctor looks closer"})
+		v.Unseen = append(v.Unseen, rotation.Unseen{Key: key, What: fmt.Sprintf("%s: %s", what, err),
+			Next: "run breakglassd doctor: it looks closer"})
 	}
 	asked := time.Now()
 	h, err := c.Health(ctx)

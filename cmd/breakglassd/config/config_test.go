@@ -395,7 +395,7 @@ func TestPolicyAndConfigurationMustFit(t *testing.T) {
 	}
 }
 
-func TestSecretsForEverybodyAreRefused(t *testing.T) {
+func TestSecretsThatOthersCanReadAreRefused(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "secret")
 	for mode, ok := range map[os.FileMode]bool{0o600: true, 0o400: true, 0o440: true, 0o640: true, 0o604: false, 0o644: false, 0o620: false,
 		0o602: false} {
@@ -447,7 +447,7 @@ func FuzzConfigLoader(f *testing.F) {
 		if err != nil {
 			return
 		}
-		// What was taken is complete: whoever serves it need not look again.
+		// What was taken is complete: serve need not look again.
 		if cfg.Ledger.Path == "" || cfg.PolicyFile == "" || cfg.Vault.Timeout <= 0 || len(cfg.Clusters) == 0 ||
 			cfg.Clusters[0].MaxTTL < time.Minute {
 			t.Errorf("taken: %+v", cfg)

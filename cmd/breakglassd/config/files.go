@@ -14,7 +14,7 @@ import (
 func OnlyOwnerWrites(key, path string) error {
 	info, err := os.Stat(path)
 	if err == nil && info.Mode().Perm()&0o022 != 0 {
-		return fmt.Errorf("%s: %s can be written by its group or by everybody (mode %04o): chmod go-w it, and look at who changed it", key,
+		return fmt.Errorf("%s: %s can be written by its group or by others (mode %04o): chmod go-w it, and look at who changed it", key,
 			path, info.Mode().Perm())
 	}
 	return nil

@@ -33,7 +33,7 @@ func (c *Config) Fits(p *policy.Policy, vault bool) (bad []Problem) {
 		for _, cl := range c.Clusters {
 			if len(prof.Guards) > 0 && slices.Contains(prof.Clusters, cl.ID) && !cl.HasWebhook() {
 				add("clusters", fmt.Sprintf("profile %s has guards, but cluster %q has no webhook_token_file or webhook_client_names: "+
-					"the guards would keep its grants from nothing", prof.ID, cl.ID),
+					"its guards would have no effect", prof.ID, cl.ID),
 					"set up the deny webhook (deploy/kube-apiserver), or remove the guards")
 			}
 		}
