@@ -24,11 +24,11 @@
 // trusted although its removal was "done", and the API server will not start again without its file. So the operator can
 // declare what the bundle files hold (Declared: a copy of the file as it is on the node, or as configuration management puts it
 // there). With a declaration, a CA that is trusted but not declared is told apart: the file is missing or holds no certificate
-// (deleted-but-cached), or holds others and was not loaded. Without one, the finding names both possibilities.
+// (deleted-but-cached), or holds others and was not loaded. Without one, the verdict names both possibilities.
 //
 // Also not visible: whether a private key exists outside Vault (only signs of it are: the cluster's own CA, a name that did not
-// come from setup.sh), what aggregated API servers keep in memory after the ConfigMap was cleaned, and API servers whose
-// address that the configuration does not name.
+// come from setup.sh), what aggregated API servers keep in memory after the ConfigMap was cleaned, and API servers
+// that the configuration does not name.
 //
 // # Phases
 //

@@ -34,14 +34,14 @@ var (
 	errorLine = regexp.MustCompile(`^yaml: (?:line ([0-9]+): )?`)
 )
 
-// A Problem is one mistake in a file.
+// Problem is one mistake in a file.
 type Problem struct {
 	Line, Column int    // from 1; 0 when the mistake has no place
 	Path         string // of the key, like profiles[2].ttl.max; may be empty
 	Text         string
 }
 
-// An Error is every mistake of a file, in the order of their places.
+// Error is every mistake of a file, in the order of their places.
 type Error struct {
 	File     string
 	Problems []Problem
@@ -70,7 +70,7 @@ func (e *Error) Lines() []string {
 	return lines
 }
 
-// A Reader collects the mistakes of one file. The zero value is ready. It is for one goroutine.
+// Reader collects the mistakes of one file. The zero value is ready. It is for one goroutine.
 type Reader struct {
 	Problems []Problem
 	// known has, for each kind of thing, the ids of the file and their lines. A kind without an entry could not be read:
@@ -145,7 +145,7 @@ func (r *Reader) Document(data []byte, what, empty string) (Value, bool) {
 	return Value{node: doc.Content[0], read: r}, true
 }
 
-// A Value is a YAML node and its place in the file. Its methods convert it; they report what does not fit and then answer
+// Value is a YAML node and its place in the file. Its methods convert it; they report what does not fit and then answer
 // false. A value without a node stands for a key that is not there: it answers false and reports nothing.
 type Value struct {
 	node *yaml.Node
@@ -210,7 +210,7 @@ func (v Value) is(kind yaml.Kind, want string, tags ...string) bool {
 	return false
 }
 
-// An Object is a YAML mapping whose keys are all known and stand there once.
+// Object is a YAML mapping whose keys are all known and stand there once.
 type Object struct {
 	Value
 	fields   map[string]Value

@@ -18,7 +18,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/strictyaml"
 )
 
-// A Problem is one mistake in a configuration.
+// Problem is one mistake in a configuration.
 type Problem struct {
 	Place string // where in the file, as file:line; empty where a key says enough
 	Key   string // like clusters[0].id; empty where the mistake is in no key
