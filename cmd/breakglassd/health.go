@@ -93,7 +93,7 @@ func (d *daemon) logChanges(before, now *health) {
 }
 
 // probe looks at everything the daemon needs, all at the same time. It can serve as long as the ledger can be written: without
-// Vault no certificate is issued, but revocations and the deny webhook work, and a load balancer must not take them away.
+// Vault no certificate is issued, but revocations and the deny webhook work, and a load balancer must not stop sending them.
 func (d *daemon) probe(ctx context.Context) *health {
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()

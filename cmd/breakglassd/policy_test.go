@@ -87,7 +87,7 @@ func TestDoctorSaysWhoAgreesToThePolicy(t *testing.T) {
 			"policy: if one of them loses the key, no change is possible without --accept-weaker"},
 		"elsewhere": {bgtest.Policy(), checkup.Warn, `The policy says that a second person does elsewhere ("the test"): new keys, ` +
 			"accounts, members and profiles count after 24h0m0s"},
-		"nobody": {strings.Replace(bgtest.Policy(), "policy: {reviewedBy: the test}\n", "", 1), checkup.Warn,
+		"no second person": {strings.Replace(bgtest.Policy(), "policy: {reviewedBy: the test}\n", "", 1), checkup.Warn,
 			"ONE PERSON WHO CAN WRITE THIS FILE DECIDES WHO APPROVES"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -129,7 +129,7 @@ func (c *Checks) known(ctx context.Context, clusterID string) (rotation.Known, e
 // just now must not look like an issuer that signed nothing.
 func lastIssued(requests []*breakglass.Request, clusterID string, now time.Time) (under map[string]time.Time, unknown time.Time) {
 	under = map[string]time.Time{}
-	anybody := func(until time.Time) {
+	anyIssuer := func(until time.Time) {
 		if until.After(unknown) {
 			unknown = until
 		}
@@ -144,17 +144,17 @@ func lastIssued(requests []*breakglass.Request, clusterID string, now time.Time)
 				under[r.Issued.Issuer] = r.Issued.NotAfter
 			}
 		case r.Issued != nil:
-			anybody(r.Issued.NotAfter)
+			anyIssuer(r.Issued.NotAfter)
 		case r.Failed != nil:
 			for _, der := range r.Failed.Orphans {
 				if cert, err := x509.ParseCertificate(der); err == nil {
-					anybody(cert.NotAfter)
+					anyIssuer(cert.NotAfter)
 				} else {
-					anybody(r.FailedAt.Add(r.TTL()))
+					anyIssuer(r.FailedAt.Add(r.TTL()))
 				}
 			}
 		case r.Claimed != nil: // its outcome is open
-			anybody(now.Add(r.TTL()))
+			anyIssuer(now.Add(r.TTL()))
 		}
 	}
 	return under, unknown

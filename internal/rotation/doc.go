@@ -43,6 +43,6 @@
 // # The cluster's own CA
 //
 // A CA that was imported into Vault and is also the cluster's own is never taken out of a bundle: kubelets and the control plane
-// sign in by it, and without it the cluster is lost. A rotation away from it goes from drained to closed, by taking its right to
+// sign in by it, and without it the cluster is lost. A rotation away from it goes from drained to closed, by removing its right to
 // sign in Vault. Before any CA leaves a bundle it must be seen that it is not this one.
 package rotation

@@ -169,7 +169,7 @@ func testClock(t *testing.T, mt *mount) {
 
 func testRights(t *testing.T, mt *mount) {
 	without := func(c *cluster.ObserveConfig) {
-		c.Rest = &rest.Config{Host: c.Rest.Host, TLSClientConfig: c.Rest.TLSClientConfig} // nobody
+		c.Rest = &rest.Config{Host: c.Rest.Host, TLSClientConfig: c.Rest.TLSClientConfig} // no user
 	}
 	r := mt.wants(t, map[string]rotation.Severity{"unseen/published": rotation.Warning, "unseen/root-ca": rotation.Warning,
 		"unseen/jwks": rotation.Warning}, without)

@@ -467,7 +467,7 @@ func (b builder) untrust(g Generation, at []string) []Step {
 func (b builder) move(p *Plan, refuse func(string, ...any)) {
 	switch {
 	case b.next.ClusterCA != "":
-		refuse("%s, and its key is not in Vault alone. Rotate to a CA that Vault makes: take this one's usage away (%s), and ask for the plan "+
+		refuse("%s, and its key is not in Vault alone. Rotate to a CA that Vault makes: remove this one's usage (%s), and ask for the plan "+
 			"again", b.stays(b.next), closeIssuer(b.r.Mount, b.next.ID))
 	case !b.next.Pinned:
 		refuse("the daemon is not pinned to %s, so every claim would be refused from the moment the roles move. First set "+
