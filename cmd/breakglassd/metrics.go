@@ -134,7 +134,8 @@ func (m *metrics) ask(d *daemon) {
 		return 0
 	})
 	f.NewCounterFunc(prometheus.CounterOpts(opts("refusals_together_total", "Commands that were not allowed and got no entry of "+
-		"their own: too many, or no room. One entry a minute says how many.")), func() float64 { return float64(d.service.Recorder.RefusedTogether()) })
+		"their own: too many, or no room. One entry a minute says how many.")),
+		func() float64 { return float64(d.service.Recorder.RefusedTogether()) })
 	gauge("ledger_size", "Entries in the ledger.", func() float64 { return float64(d.ledger.Size()) })
 	free := func(name, path string) {
 		gauge(name, "Room that is left on the disk of "+path+", in bytes.", func() float64 {
