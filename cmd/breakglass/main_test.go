@@ -83,7 +83,7 @@ func TestScripts(t *testing.T) {
 				w.after = newAfter()
 				options.Policy = bgtest.Policy() + careful
 				// the script says when to look
-				options.Config = func(c *bgtest.Config) { c.Prover, c.Examiner, c.AuditGrace = w.after, w.after, time.Hour }
+				options.Config = func(c *bgtest.Config) { c.Prover, c.Examiner, c.Grace = w.after, w.after, time.Hour }
 			}
 			if strings.Contains(filepath.Base(env.WorkDir), "access") {
 				w.cluster = httptest.NewUnstartedServer(http.HandlerFunc(w.review))

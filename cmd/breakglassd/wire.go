@@ -517,7 +517,7 @@ func (d *daemon) openDomain(ctx context.Context, p parts, pol *policy.Policy) er
 			return err
 		}
 		d.closers = append(d.closers, d.sessions.store.Close)
-		domain.Examiner, domain.AuditGrace = d.sessions, d.cfg.Sessions.Grace
+		domain.Examiner, domain.Grace = d.sessions, d.cfg.Sessions.Grace
 	}
 	if domain.Recorder, err = record.Open(ctx, books); err != nil {
 		return err

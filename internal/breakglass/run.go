@@ -79,7 +79,7 @@ func (s *Service) runOpenRequests(ctx context.Context) error {
 			q.forget(id)
 			return
 		}
-		works, next := due(r, now, timing{outcome: 2 * s.cfg.SignTimeout, audit: s.cfg.AuditGrace})
+		works, next := due(r, now, timing{outcome: 2 * s.cfg.SignTimeout, audit: s.cfg.Grace})
 		for _, w := range works {
 			again := q.start(task{id, r.Ask.Cluster, w.exclusion()}, now, func() error { return s.perform(ctx, r, w) })
 			if again.After(now) && (!next.After(now) || again.Before(next)) {

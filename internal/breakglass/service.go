@@ -67,9 +67,9 @@ type Config struct {
 	ReconcileBindingsEvery time.Duration
 	// HeartbeatEvery is how often an entry proves that the daemon is alive. Default 10 min.
 	HeartbeatEvery time.Duration
-	// AuditGrace is how long after its end a grant's audit events may still arrive: kube-apiserver sends them in batches, by
+	// Grace is how long after its end a grant's audit events may still arrive: kube-apiserver sends them in batches, by
 	// default at most 30 s late. Default 45 s.
-	AuditGrace time.Duration
+	Grace time.Duration
 	// ExamineFor is how long an examination that does not succeed is tried again before its report is made with gaps. Default 1 h.
 	ExamineFor time.Duration
 	// Reconcile is how often what the authorities have signed is compared with the ledger. Default 10 min.
@@ -107,7 +107,7 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	setDefault(&cfg.BindTimeout, 5*time.Second)
 	setDefault(&cfg.ReconcileBindingsEvery, 30*time.Second)
 	setDefault(&cfg.HeartbeatEvery, 10*time.Minute)
-	setDefault(&cfg.AuditGrace, 45*time.Second)
+	setDefault(&cfg.Grace, 45*time.Second)
 	setDefault(&cfg.ExamineFor, time.Hour)
 	setDefault(&cfg.Reconcile, 10*time.Minute)
 	s := &Service{Recorder: cfg.Recorder, InForce: cfg.InForce, Findings: cfg.Findings, cfg: cfg, ledger: cfg.Recorder.Ledger,

@@ -89,7 +89,7 @@ func caring(t *testing.T, more ...option) (*world, *servers, *examiner) {
 	w := newWorld(t, append([]option{func(_ *world, _ *slacksim.Config, o *bgtest.Options) {
 		o.Policy = strings.Replace(bgtest.Policy(), "  - {id: security", "  - {id: response, members: [mallory]}\n  - {id: security", 1) +
 			"responders: [response]\nclosing: {within: 24h, raiseQuorum: true}\n"
-		o.Config = func(c *bgtest.Config) { c.Prover, c.Examiner, c.AuditGrace = p, e, time.Millisecond }
+		o.Config = func(c *bgtest.Config) { c.Prover, c.Examiner, c.Grace = p, e, time.Millisecond }
 	}}, more...)...)
 	return w, p, e
 }

@@ -60,7 +60,7 @@ func TestWhatFollowsAGrantIsPlayedInABrowser(t *testing.T) {
 	sim.SetURL(server.URL)
 	system := bgtest.New(t, bgtest.Options{Policy: bgtest.Policy() + "responders: [security]\nclosing: {within: 24h}\n",
 		Config: func(c *bgtest.Config) {
-			c.Prover, c.Examiner, c.AuditGrace = proved{}, examined{}, time.Millisecond
+			c.Prover, c.Examiner, c.Grace = proved{}, examined{}, time.Millisecond
 		}})
 	bot, err := slackbot.New(slackbot.Config{Service: system.Service, Campaigns: system.Campaigns, Ledger: system.Ledger, BotToken: botToken,
 		SigningSecret: signingSecret,
