@@ -63,7 +63,7 @@ func (ev Requested) applyTo(r *Request, e ledger.Entry, _ bool) error {
 }
 
 func (ev Approved) applyTo(r *Request, e ledger.Entry, proof bool) error {
-	_, twice := r.approvalBy(ev.By.Person)
+	twice := r.approvedBy(ev.By.Person)
 	switch {
 	case ev.Digest != r.Digest:
 		return fmt.Errorf("approves another digest")
@@ -92,7 +92,7 @@ func (ev Approved) applyTo(r *Request, e ledger.Entry, proof bool) error {
 
 func (ev ApprovalWithdrawn) applyTo(r *Request, _ ledger.Entry, _ bool) error {
 	person := ev.By.Person
-	if _, ok := r.approvalBy(person); !ok {
+	if !r.approvedBy(person) {
 		return fmt.Errorf("%q has not approved", person)
 	}
 	r.approvalsAre(slices.DeleteFunc(slices.Clone(r.Approvals), func(a policy.Approval) bool { return a.By.Person == person }))

@@ -204,13 +204,9 @@ func (r *Request) Deadline(now time.Time) time.Time {
 	return time.Time{}
 }
 
-// approvalBy returns the person's live approval.
-func (r *Request) approvalBy(person string) (policy.Approval, bool) {
-	i := slices.IndexFunc(r.Approvals, func(a policy.Approval) bool { return a.By.Person == person })
-	if i < 0 {
-		return policy.Approval{}, false
-	}
-	return r.Approvals[i], true
+// approvedBy reports whether the person has a live approval.
+func (r *Request) approvedBy(person string) bool {
+	return slices.ContainsFunc(r.Approvals, func(a policy.Approval) bool { return a.By.Person == person })
 }
 
 // Missing says in words what the quorum still waits for; empty when it is reached.

@@ -371,7 +371,7 @@ func decideApprove(p *policy.Policy, r *Request, a record.Actor, c Consent, now 
 	if c.Digest != r.Digest {
 		return nil, record.Refuse(record.ClassConflict, "stale", "look at it again", "this is not the request you saw")
 	}
-	if _, twice := r.approvalBy(a.Person); twice {
+	if r.approvedBy(a.Person) {
 		return nil, nil // idempotent: the same click again
 	}
 	if err := stillOpen(r, now); err != nil {
@@ -404,7 +404,7 @@ func (s *Service) TakeBack(ctx context.Context, a record.Actor, id string) (*Req
 		if err := stillOpen(r, now); err != nil {
 			return nil, nil, err
 		}
-		if _, ok := r.approvalBy(a.Person); !ok {
+		if !r.approvedBy(a.Person) {
 			return nil, nil, record.Refuse(record.ClassConflict, "no-approval", "", "you have not approved %s", r.ID)
 		}
 		if err := s.limitRepeats(r.ID + " " + a.Person); err != nil {

@@ -70,9 +70,9 @@ func (w *World) Walkthrough(ctx context.Context, d Daemon, out io.Writer) error 
 	return nil
 }
 
-func (k *walk) title(format string, args ...any) {
+func (k *walk) title(title string) {
 	k.step++
-	fmt.Fprintf(k.out, "\n%d. %s\n", k.step, fmt.Sprintf(format, args...))
+	fmt.Fprintf(k.out, "\n%d. %s\n", k.step, title)
 }
 
 func (k *walk) say(format string, args ...any) {

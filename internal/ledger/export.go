@@ -113,7 +113,7 @@ func exportTo(dir string, v View, verifier note.Verifier) error {
 		lf, problems := r.check()
 		hashes := c.leaf(r.Seq, r.Leaf, lf, r.Texts, problems)
 		for _, text := range r.Texts {
-			if _, err := w.Write(appendTextLine(nil, r.Seq, text)); err != nil {
+			if _, err := w.Write(textLine(r.Seq, text)); err != nil {
 				return err
 			}
 		}
@@ -410,11 +410,11 @@ func VerifyExport(ctx context.Context, dir string, verifier note.Verifier, ancho
 	return c.report, nil
 }
 
-// appendTextLine appends the one line of texts.jsonl that stands for a text.
+// textLine is the one line of texts.jsonl that stands for a text.
 // It does its own quoting so that the bytes are the same for all time, whatever
 // a JSON package prefers to escape.
-func appendTextLine(b []byte, seq int64, t Text) []byte {
-	b = append(b, `{"seq":`...)
+func textLine(seq int64, t Text) []byte {
+	b := []byte(`{"seq":`)
 	b = strconv.AppendInt(b, seq, 10)
 	b = append(b, `,"name":`...)
 	b = appendQuoted(b, t.Name)
@@ -470,7 +470,7 @@ func (t *textReader) advance() error {
 	}
 	err = json.Unmarshal(line, &row)
 	t.seq, t.text = row.Seq, Text{Name: row.Name, Salt: row.Salt, Text: row.Text, Erased: row.Erased}
-	if err != nil || row.Seq < 0 || !bytes.Equal(appendTextLine(nil, t.seq, t.text), line) {
+	if err != nil || row.Seq < 0 || !bytes.Equal(textLine(t.seq, t.text), line) {
 		return fmt.Errorf("%s has a line after entry %d that is not in canonical form", textsFile, t.seq)
 	}
 	return nil

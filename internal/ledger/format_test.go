@@ -113,9 +113,9 @@ func TestFormatsHaveNotChanged(t *testing.T) {
 	golden(t, "proof.golden", mustText(t, p))
 	p.Extra = []byte("extra data")
 	golden(t, "proof-extra.golden", mustText(t, p))
-	golden(t, "texts.golden", append(appendTextLine(nil, 3, Text{Name: `a"\b`, Salt: []byte{1, 2, 3},
+	golden(t, "texts.golden", append(textLine(3, Text{Name: `a"\b`, Salt: []byte{1, 2, 3},
 		Text: "a\"\\/<&>\n\x00\x7fé\u2028\U0001f511"}),
-		appendTextLine(nil, 4, Text{Name: "n", Erased: true})...))
+		textLine(4, Text{Name: "n", Erased: true})...))
 }
 
 func TestLeafReadsBack(t *testing.T) {
@@ -421,7 +421,7 @@ func FuzzTextLineReadsBack(f *testing.F) {
 		if erased {
 			want = Text{Name: name, Erased: true}
 		}
-		line := appendTextLine(nil, seq, want)
+		line := textLine(seq, want)
 		r := textReader{r: bufio.NewReaderSize(bytes.NewReader(line), 8*MaxText)}
 		if err := r.advance(); err != nil {
 			t.Fatalf("%v: %q", err, line)

@@ -100,10 +100,16 @@ func Empty(data []byte) bool {
 // Document returns the root of the only document in data. what is what the file is, like "the access policy"; empty is what is
 // said of a file without content.
 func (r *Reader) Document(data []byte, what, empty string) (Value, bool) {
-	whole := func(line int, text string) (Value, bool) {
-		r.Problems = append(r.Problems, Problem{Line: line, Text: text})
+	doc, problem := r.document(data, what, empty)
+	if problem != nil {
+		r.Problems = append(r.Problems, *problem)
 		return Value{}, false
 	}
+	return Value{node: doc, read: r}, true
+}
+
+func (r *Reader) document(data []byte, what, empty string) (*yaml.Node, *Problem) {
+	whole := func(line int, text string) (*yaml.Node, *Problem) { return nil, &Problem{Line: line, Text: text} }
 	if len(data) > MaxBytes {
 		return whole(0, fmt.Sprintf("the file has %d bytes, at most %d are read; is it %s?", len(data), MaxBytes, what))
 	}
@@ -118,7 +124,7 @@ func (r *Reader) Document(data []byte, what, empty string) (Value, bool) {
 		}
 		return whole(1+bytes.Count(data[:bad], []byte("\n")), "the file is not UTF-8 text from here on; save it as UTF-8")
 	}
-	broken := func(err error) (Value, bool) {
+	broken := func(err error) (*yaml.Node, *Problem) {
 		text := err.Error()
 		m := errorLine.FindStringSubmatch(text)
 		line := 1
@@ -142,7 +148,7 @@ func (r *Reader) Document(data []byte, what, empty string) (Value, bool) {
 	} else if !errors.Is(err, io.EOF) {
 		return broken(err)
 	}
-	return Value{node: doc.Content[0], read: r}, true
+	return doc.Content[0], nil
 }
 
 // Value is a YAML node and its place in the file. Its methods convert it; they report what does not fit and then answer

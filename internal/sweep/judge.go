@@ -44,7 +44,7 @@ type Evidence struct {
 }
 
 // Unsure lists the objects that acts made, changed or removed and of which the snapshot does not tell whether they exist now, so
-// that somebody looks. There are at most most of them.
+// that somebody looks. It lists no more than most of them.
 func Unsure(acts []Act, after Snapshot, most int) []Ref {
 	var out []Ref
 	seen := map[Ref]bool{}
@@ -65,7 +65,7 @@ func Unsure(acts []Act, after Snapshot, most int) []Ref {
 	return out
 }
 
-// Choose takes at most most of what Judge found, the gravest first. Within one severity every rule has its turn before any has
+// Choose takes no more than most of what Judge found, the gravest first. Within one severity every rule has its turn before any has
 // another, so that nobody can hide one thing behind a hundred of another sort. The chosen keep their order.
 func Choose(found []breakglass.Residue, most int) []breakglass.Residue {
 	if len(found) <= most {

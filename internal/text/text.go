@@ -21,7 +21,7 @@ func Clean(s string) string {
 	return string(appendClean(make([]byte, 0, len(s)), s))
 }
 
-// Line is s cleaned, and cut to at most most characters.
+// Line is s cleaned, and cut to no more than most characters.
 func Line(s string, most int) string { return Cut(Clean(s), most) }
 
 // Lines is s with its line breaks kept: each line is cleaned as by Clean, and all but the first begin with indent, so that the
@@ -76,7 +76,7 @@ func Bare(s string) string {
 	}, strings.ToValidUTF8(s, ""))
 }
 
-// Cut is s with at most most characters, of which the last is an ellipsis if something is missing. Clean before cutting.
+// Cut is s with no more than most characters, of which the last is an ellipsis if something is missing. Clean before cutting.
 func Cut(s string, most int) string {
 	if len(s) <= most || utf8.RuneCountInString(s) <= most {
 		return s

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// probeWorkers is how many mounts CheckAll looks at at a time. More would only open connections that wait in Vault.
+// probeWorkers is how many mounts CheckAll looks at together. More would only open connections that wait in Vault.
 const probeWorkers = 8
 
 // probeShare says how many of the mounts that were well CheckAll looks at each time: one of so many.

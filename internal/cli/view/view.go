@@ -353,20 +353,16 @@ func (v View) Waiting(r api.Request) terminal.Styled {
 // Changes says what has happened between two looks at a request.
 func (v View) Changes(was, is api.Request) {
 	s := v.Screen
-	by := func(in api.Request, person string) (api.Approval, bool) {
-		i := slices.IndexFunc(in.Approvals, func(x api.Approval) bool { return x.Person == person })
-		if i < 0 {
-			return api.Approval{}, false
-		}
-		return in.Approvals[i], true
+	approved := func(in api.Request, person string) bool {
+		return slices.ContainsFunc(in.Approvals, func(x api.Approval) bool { return x.Person == person })
 	}
 	for i, x := range is.Approvals {
-		if _, before := by(was, x.Person); !before {
+		if !approved(was, x.Person) {
 			s.Note("%s approved %d of %d   %s (%s)   %s", s.Green("✓"), i+1, is.Ask.Quorum.Count, is.Names[x.Person], Channel(x), v.Clock(x.At))
 		}
 	}
 	for _, x := range was.Approvals {
-		if _, still := by(is, x.Person); !still {
+		if !approved(is, x.Person) {
 			s.Note("%s %s withdrew the approval", s.Yellow("!"), is.Names[x.Person])
 		}
 	}
