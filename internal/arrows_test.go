@@ -29,8 +29,8 @@ var arrows = map[string]string{
 		"internal/schedule internal/strictyaml internal/text",
 	"deploy":   "",
 	"internal": "",
-	"internal/aftercare": "internal/breakglass internal/finding internal/policy internal/record internal/session " +
-		"internal/session/store internal/sweep internal/text",
+	"internal/aftercare": "internal/breakglass internal/finding internal/policy internal/record internal/residue internal/session " +
+		"internal/session/store internal/text",
 	"internal/announce": "internal/ledger internal/record internal/retry",
 	"internal/api": "internal/breakglass internal/campaign internal/finding internal/ledger internal/policy internal/recert " +
 		"internal/record internal/retry internal/rotation internal/text",
@@ -56,7 +56,7 @@ var arrows = map[string]string{
 	"internal/cli/terminal": "internal/text",
 	"internal/cli/view":     "internal/api internal/breakglass internal/cli/terminal internal/policy internal/record internal/text",
 	"internal/cluster": "internal/breakglass internal/checkup internal/controlplane internal/inventory internal/policy " +
-		"internal/rotation internal/sweep internal/text",
+		"internal/residue internal/rotation internal/text",
 	"internal/controlplane": "internal/text",
 	"internal/devmode": "deploy internal/api internal/breakglass internal/ledger internal/ledger/sqlstore internal/real " +
 		"internal/sim/ca internal/sim/kube internal/sim/slack internal/verify policies",
@@ -72,19 +72,19 @@ var arrows = map[string]string{
 	"internal/recert": "internal/breakglass internal/campaign internal/checkup internal/doors internal/finding internal/inventory " +
 		"internal/ledger internal/policy internal/record internal/text",
 	"internal/record":        "internal/ledger internal/text",
+	"internal/residue":       "internal/breakglass internal/finding internal/inventory internal/text",
 	"internal/retry":         "",
 	"internal/rotation":      "internal/breakglass internal/record internal/text",
 	"internal/schedule":      "internal/finding",
-	"internal/session":       "internal/breakglass internal/finding internal/policy internal/sweep internal/text",
+	"internal/session":       "internal/breakglass internal/finding internal/policy internal/residue internal/text",
 	"internal/session/store": "internal/disk internal/session internal/sqlite internal/text",
 	"internal/sim/ca":        "internal/breakglass",
-	"internal/sim/kube":      "internal/sweep",
+	"internal/sim/kube":      "internal/residue",
 	"internal/sim/slack":     "",
 	"internal/slackbot": "internal/announce internal/breakglass internal/campaign internal/finding internal/ledger internal/policy " +
 		"internal/recert internal/record internal/retry internal/text",
 	"internal/sqlite":        "",
 	"internal/strictyaml":    "",
-	"internal/sweep":         "internal/breakglass internal/finding internal/inventory internal/text",
 	"internal/text":          "",
 	"internal/text/texttest": "",
 	"internal/vaultca": "internal/breakglass internal/checkup internal/record internal/retry internal/rotation internal/text " +

@@ -22,9 +22,9 @@ import (
 	"github.com/breakglassd/breakglass/internal/finding"
 	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/record"
+	"github.com/breakglassd/breakglass/internal/residue"
 	"github.com/breakglassd/breakglass/internal/session"
 	"github.com/breakglassd/breakglass/internal/session/store"
-	"github.com/breakglassd/breakglass/internal/sweep"
 	"github.com/breakglassd/breakglass/internal/text"
 )
 
@@ -57,8 +57,8 @@ type Cluster interface {
 	// Ask asks each API server whether it lets a certificate in.
 	Ask(ctx context.Context, a breakglass.Access) []breakglass.Answer
 	// Snapshot lists what exists. Look looks for single objects.
-	Snapshot(ctx context.Context, cluster string) (sweep.Snapshot, error)
-	Look(ctx context.Context, cluster string, refs []sweep.Ref) (map[sweep.Ref]sweep.Look, error)
+	Snapshot(ctx context.Context, cluster string) (residue.Snapshot, error)
+	Look(ctx context.Context, cluster string, refs []residue.Ref) (map[residue.Ref]residue.Look, error)
 }
 
 // Config is what an Examiner works with.
@@ -359,18 +359,18 @@ func (x *Examiner) Examine(ctx context.Context, r *breakglass.Request, final boo
 	if err != nil {
 		return done(err)
 	}
-	in := sweep.Evidence{Acts: session.Acts(report)}
+	in := residue.Evidence{Acts: session.Acts(report)}
 	swept := breakglass.Swept{Sources: []string{}}
 	if report.Source == breakglass.SourceAudit {
-		swept.Sources = append(swept.Sources, sweep.FoundByAudit)
+		swept.Sources = append(swept.Sources, residue.FoundByAudit)
 	}
 	if in.Before, err = x.snapshot(ctx, r.ID); err != nil {
 		return done(err)
 	}
 	in.After, err = x.cluster.Snapshot(ctx, r.Ask.Cluster)
 	if err == nil {
-		swept.Sources = append(swept.Sources, sweep.FoundByComparison)
-		in.Looked, err = x.cluster.Look(ctx, r.Ask.Cluster, sweep.Unsure(in.Acts, in.After, maxLooks))
+		swept.Sources = append(swept.Sources, residue.FoundByComparison)
+		in.Looked, err = x.cluster.Look(ctx, r.Ask.Cluster, residue.Unsure(in.Acts, in.After, maxLooks))
 	}
 	if err != nil {
 		if !final {
@@ -378,11 +378,11 @@ func (x *Examiner) Examine(ctx context.Context, r *breakglass.Request, final boo
 		}
 		swept.Gaps = append(swept.Gaps, "the cluster could not be looked at any more: "+err.Error())
 	}
-	swept.Gaps = append(swept.Gaps, sweep.Missing(in.Before, in.After)...)
-	in.Changes = sweep.Compare(in.Before, in.After, sweep.Window{From: r.ClaimedAt, Until: r.EndedBy(time.Now().UTC())})
-	found := append([]breakglass.Residue{}, sweep.Judge(in)...) // in JSON, none is [] and not null
+	swept.Gaps = append(swept.Gaps, residue.Missing(in.Before, in.After)...)
+	in.Changes = residue.Compare(in.Before, in.After, residue.Window{From: r.ClaimedAt, Until: r.EndedBy(time.Now().UTC())})
+	found := append([]breakglass.Residue{}, residue.Judge(in)...) // in JSON, none is [] and not null
 	report.Left = &session.Left{Items: found, Sources: swept.Sources, Gaps: swept.Gaps}
-	swept.Items = sweep.Choose(found, breakglass.MaxResidues)
+	swept.Items = residue.Choose(found, breakglass.MaxResidues)
 	if swept.More = len(found) - len(swept.Items); swept.More > 0 {
 		if swept.All, err = hashOf(found); err != nil {
 			return done(err)
@@ -405,7 +405,7 @@ func hashOf(found []breakglass.Residue) (string, error) {
 }
 
 // snapshot returns what existed before a grant, nil if that is not known.
-func (x *Examiner) snapshot(ctx context.Context, request string) (*sweep.Snapshot, error) {
+func (x *Examiner) snapshot(ctx context.Context, request string) (*residue.Snapshot, error) {
 	blob, err := x.store.Snapshot(ctx, request)
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, nil
@@ -413,7 +413,7 @@ func (x *Examiner) snapshot(ctx context.Context, request string) (*sweep.Snapsho
 	if err != nil {
 		return nil, err
 	}
-	return sweep.Decode(blob)
+	return residue.Decode(blob)
 }
 
 // Report returns the report on a grant. Of an examined grant it is the report whose digest the ledger has: one made anew would be

@@ -23,10 +23,10 @@ import (
 	"github.com/breakglassd/breakglass/internal/finding"
 	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/record"
+	"github.com/breakglassd/breakglass/internal/residue"
 	"github.com/breakglassd/breakglass/internal/session"
 	"github.com/breakglassd/breakglass/internal/session/store"
 	kubesim "github.com/breakglassd/breakglass/internal/sim/kube"
-	"github.com/breakglassd/breakglass/internal/sweep"
 )
 
 func must(t *testing.T, err error) {
@@ -204,7 +204,7 @@ func TestEverythingThatWasLeftBehindIsInTheReport(t *testing.T) {
 
 func TestPoorSnapshotFromBeforeIsAGap(t *testing.T) {
 	s, r := newExaminer(t), ended()
-	poor := sweep.Snapshot{Gaps: []sweep.Gap{{What: "pods", Why: "there was no time left for them", Next: "sweep again"}}}
+	poor := residue.Snapshot{Gaps: []residue.Gap{{What: "pods", Why: "there was no time left for them", Next: "sweep again"}}}
 	blob, err := poor.Encode()
 	must(t, err)
 	must(t, s.store.PutSnapshot(t.Context(), r.ID, blob, time.Now()))

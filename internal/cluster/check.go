@@ -24,7 +24,7 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/checkup"
 	"github.com/breakglassd/breakglass/internal/policy"
-	"github.com/breakglassd/breakglass/internal/sweep"
+	"github.com/breakglassd/breakglass/internal/residue"
 	"github.com/breakglassd/breakglass/internal/text"
 )
 
@@ -67,7 +67,7 @@ func needs(rights []policy.Rights) []authorizationv1.ResourceAttributes {
 // are credentials.
 func mayHave() []authorizationv1.ResourceAttributes {
 	var out []authorizationv1.ResourceAttributes
-	for _, k := range sweep.Kinds() {
+	for _, k := range residue.Kinds() {
 		for _, verb := range []string{"get", "list"} {
 			if verb == "list" || k.Resource != "secrets" { // the sweep lists metadata of Secrets and never gets one
 				out = append(out, authorizationv1.ResourceAttributes{Verb: verb, Group: k.Group, Resource: k.Resource})

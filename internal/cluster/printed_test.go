@@ -16,12 +16,12 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/doors"
 	"github.com/breakglassd/breakglass/internal/inventory"
-	"github.com/breakglassd/breakglass/internal/sweep"
+	"github.com/breakglassd/breakglass/internal/residue"
 )
 
 // recorder is an API server that holds nothing: it says which kinds there are, and writes down what it is asked for.
 type recorder struct {
-	kinds []sweep.Kind
+	kinds []residue.Kind
 	mu    sync.Mutex
 	calls []string // "DELETE /api/v1/nodes/x"
 }
@@ -104,7 +104,7 @@ func TestPrintedCommandsTakeNamesForNames(t *testing.T) {
 
 func runPrinted(t *testing.T, name string, commands map[string]bool) {
 	t.Helper()
-	server := &recorder{kinds: sweep.Kinds()}
+	server := &recorder{kinds: residue.Kinds()}
 	listen := httptest.NewServer(server)
 	t.Cleanup(listen.Close)
 	home := t.TempDir()
@@ -181,9 +181,9 @@ func takeAways(t *testing.T, name string) []string {
 func undos(t *testing.T, name string) []string {
 	t.Helper()
 	at := time.Date(2026, 11, 28, 3, 0, 0, 0, time.UTC)
-	before, after, changed := sweep.Snapshot{Taken: at}, sweep.Snapshot{Taken: at.Add(2 * time.Hour)},
-		sweep.Snapshot{Taken: at.Add(2 * time.Hour)}
-	add := func(to *sweep.Snapshot, k sweep.Kind, more obj) {
+	before, after, changed := residue.Snapshot{Taken: at}, residue.Snapshot{Taken: at.Add(2 * time.Hour)},
+		residue.Snapshot{Taken: at.Add(2 * time.Hour)}
+	add := func(to *residue.Snapshot, k residue.Kind, more obj) {
 		meta := obj{"name": name, "uid": "1", "creationTimestamp": "2026-11-28T03:10:00Z", "labels": obj{"x": "1"},
 			"managedFields": []any{obj{"time": "2026-11-28T03:20:00Z"}}}
 		if strings.Contains(k.Path("v1", "x", ""), "/namespaces/") {
@@ -194,32 +194,32 @@ func undos(t *testing.T, name string) []string {
 		}
 		text, err := json.Marshal(obj{"metadata": meta, "spec": obj{"taints": meta["taints"]}})
 		must(t, err)
-		o, err := sweep.NewObject(k, text, "")
+		o, err := residue.NewObject(k, text, "")
 		must(t, err)
 		to.Add(k, o)
 	}
 	taint := []any{obj{"key": "x", "value": "y", "effect": "NoSchedule"}}
-	for _, k := range sweep.Kinds() {
+	for _, k := range residue.Kinds() {
 		add(&after, k, nil)
 		add(&before, k, obj{"labels": obj{"old": "1"}, "taints": taint, "generation": 1, "creationTimestamp": "2026-11-20T03:10:00Z"})
 		add(&changed, k, obj{"labels": obj{"new": "1"}, "generation": 2, "creationTimestamp": "2026-11-20T03:10:00Z",
 			"finalizers": []string{"x/y"}})
 	}
 	var out []string
-	judge := func(in sweep.Evidence) {
-		for _, r := range sweep.Judge(in) {
+	judge := func(in residue.Evidence) {
+		for _, r := range residue.Judge(in) {
 			if r.Undo != "" {
 				out = append(out, r.Undo)
 			}
 		}
 	}
-	window := sweep.Window{From: at, Until: at.Add(time.Hour)}
-	judge(sweep.Evidence{Changes: sweep.Compare(nil, after, window), After: after})
-	judge(sweep.Evidence{Changes: sweep.Compare(&before, changed, window), Before: &before, After: changed})
-	for _, k := range sweep.Kinds() {
+	window := residue.Window{From: at, Until: at.Add(time.Hour)}
+	judge(residue.Evidence{Changes: residue.Compare(nil, after, window), After: after})
+	judge(residue.Evidence{Changes: residue.Compare(&before, changed, window), Before: &before, After: changed})
+	for _, k := range residue.Kinds() {
 		for _, verb := range []string{"create", "update"} {
-			a := sweep.Act{Verb: verb, Group: k.Group, Resource: k.Resource, Name: name, At: at, Code: 200}
-			judge(sweep.Evidence{Acts: []sweep.Act{a}, After: after})
+			a := residue.Act{Verb: verb, Group: k.Group, Resource: k.Resource, Name: name, At: at, Code: 200}
+			judge(residue.Evidence{Acts: []residue.Act{a}, After: after})
 		}
 	}
 	return out

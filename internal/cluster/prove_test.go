@@ -25,8 +25,8 @@ import (
 	"github.com/breakglassd/breakglass/internal/cluster"
 	"github.com/breakglassd/breakglass/internal/finding"
 	"github.com/breakglassd/breakglass/internal/policy"
+	"github.com/breakglassd/breakglass/internal/residue"
 	kubesim "github.com/breakglassd/breakglass/internal/sim/kube"
-	"github.com/breakglassd/breakglass/internal/sweep"
 )
 
 func TestSimulatedClusterProvesAndIsSwept(t *testing.T) {
@@ -53,8 +53,9 @@ func TestSimulatedClusterProvesAndIsSwept(t *testing.T) {
 	must(t, err)
 	after, err := c.Snapshot(t.Context(), "c1") // while the grant's own binding is there
 	must(t, err)
-	got := sweep.Judge(sweep.Evidence{Changes: sweep.Compare(&before, after, sweep.Window{From: from, Until: time.Now()}), Before: &before,
-		After: after})
+	got := residue.Judge(residue.Evidence{Changes: residue.Compare(&before, after, residue.Window{From: from, Until: time.Now()}),
+		Before: &before,
+		After:  after})
 	if len(got) != 1 || got[0].Rule != "clusterrolebinding-created" || got[0].Object != "ClusterRoleBinding planted" ||
 		got[0].Severity != finding.Critical {
 		t.Errorf("got %+v, want the planted binding, and not the grant's own", got)

@@ -11,7 +11,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
-	"github.com/breakglassd/breakglass/internal/sweep"
+	"github.com/breakglassd/breakglass/internal/residue"
 )
 
 // The bounds of a snapshot: a cluster of any size must not take the daemon down.
@@ -33,8 +33,8 @@ const sweepNext = "apply policies/kubernetes/optional/sweep.yaml"
 // Snapshot lists what exists in a cluster that a sweep compares, as far as the daemon may list it and ctx leaves time. What
 // could not be listed is a gap of it. Of Secrets, nothing but the metadata of those that are credentials of the cluster is
 // asked for. An error means that no API server answers.
-func (c *Clusters) Snapshot(ctx context.Context, cluster string) (sweep.Snapshot, error) {
-	var out sweep.Snapshot
+func (c *Clusters) Snapshot(ctx context.Context, cluster string) (residue.Snapshot, error) {
+	var out residue.Snapshot
 	l := lister{out: &out, most: maxObjects, bytes: maxListBytes}
 	var err error
 	if l.at, out.Server, err = c.answering(ctx, cluster); err != nil {
@@ -42,7 +42,7 @@ func (c *Clusters) Snapshot(ctx context.Context, cluster string) (sweep.Snapshot
 	}
 	l.client = *l.at.http
 	l.client.Timeout = pageTimeout
-	for _, k := range sweep.Kinds() {
+	for _, k := range residue.Kinds() {
 		l.list(ctx, k)
 	}
 	out.Taken = time.Now().UTC()
@@ -72,7 +72,7 @@ func (c *Clusters) answering(ctx context.Context, cluster string) (*target, stri
 type lister struct {
 	at     *target
 	client http.Client
-	out    *sweep.Snapshot
+	out    *residue.Snapshot
 	most   int   // objects that are kept
 	bytes  int64 // that may still be read
 }
@@ -81,14 +81,14 @@ type lister struct {
 var errFull = errors.New("there is more than one snapshot may hold")
 
 // list adds everything of a kind, and says that it is whole, or a gap.
-func (l *lister) list(ctx context.Context, k sweep.Kind) {
+func (l *lister) list(ctx context.Context, k residue.Kind) {
 	var err error
 	for _, version := range k.Versions {
 		if err = l.version(ctx, k, version); !apierrors.IsNotFound(err) {
 			break // served in this version
 		}
 	}
-	gap := sweep.Gap{What: k.ID()}
+	gap := residue.Gap{What: k.ID()}
 	switch {
 	case err == nil || apierrors.IsNotFound(err): // of a kind that is not served, nothing exists
 		l.out.Looked(k)
@@ -111,7 +111,7 @@ func (l *lister) list(ctx context.Context, k sweep.Kind) {
 	l.out.Gaps = append(l.out.Gaps, gap)
 }
 
-func (l *lister) version(ctx context.Context, k sweep.Kind, version string) error {
+func (l *lister) version(ctx context.Context, k residue.Kind, version string) error {
 	namespaces, types := k.Namespaces, k.Types
 	if namespaces == nil {
 		namespaces = []string{""}
@@ -129,7 +129,7 @@ func (l *lister) version(ctx context.Context, k sweep.Kind, version string) erro
 	return nil
 }
 
-func (l *lister) pages(ctx context.Context, k sweep.Kind, path, typ string) error {
+func (l *lister) pages(ctx context.Context, k residue.Kind, path, typ string) error {
 	query := url.Values{"limit": {fmt.Sprint(pageSize)}}
 	if typ != "" {
 		query.Set("fieldSelector", "type="+typ)
@@ -155,7 +155,7 @@ func (l *lister) pages(ctx context.Context, k sweep.Kind, path, typ string) erro
 			return fmt.Errorf("reading a list of %s: %w", k.Resource, err)
 		}
 		for _, raw := range page.Items {
-			o, err := sweep.NewObject(k, raw, typ)
+			o, err := residue.NewObject(k, raw, typ)
 			if err != nil {
 				return err
 			}
@@ -172,7 +172,7 @@ func (l *lister) pages(ctx context.Context, k sweep.Kind, path, typ string) erro
 }
 
 // Look says of single objects whether they exist, for as many as ctx leaves time; what the daemon may not look at is not known.
-func (c *Clusters) Look(ctx context.Context, cluster string, refs []sweep.Ref) (map[sweep.Ref]sweep.Look, error) {
+func (c *Clusters) Look(ctx context.Context, cluster string, refs []residue.Ref) (map[residue.Ref]residue.Look, error) {
 	if len(refs) == 0 {
 		return nil, nil
 	}
@@ -180,11 +180,11 @@ func (c *Clusters) Look(ctx context.Context, cluster string, refs []sweep.Ref) (
 	if err != nil {
 		return nil, err
 	}
-	kinds := map[string]sweep.Kind{}
-	for _, k := range sweep.Kinds() {
+	kinds := map[string]residue.Kind{}
+	for _, k := range residue.Kinds() {
 		kinds[k.ID()] = k
 	}
-	out := map[sweep.Ref]sweep.Look{}
+	out := map[residue.Ref]residue.Look{}
 	for _, r := range refs {
 		if k, ok := kinds[r.Resource]; ok && ctx.Err() == nil {
 			out[r] = at.look(ctx, k, r)
@@ -193,7 +193,7 @@ func (c *Clusters) Look(ctx context.Context, cluster string, refs []sweep.Ref) (
 	return out, nil
 }
 
-func (t *target) look(ctx context.Context, k sweep.Kind, r sweep.Ref) sweep.Look {
+func (t *target) look(ctx context.Context, k residue.Kind, r residue.Ref) residue.Look {
 	if k.Resource == "secrets" {
 		return t.lookAtSecret(ctx, k, r)
 	}
@@ -209,28 +209,28 @@ func (t *target) look(ctx context.Context, k sweep.Kind, r sweep.Ref) sweep.Look
 		}
 	}
 	if apierrors.IsNotFound(err) {
-		return sweep.Look{Known: true}
+		return residue.Look{Known: true}
 	}
 	if err != nil {
-		return sweep.Look{}
+		return residue.Look{}
 	}
-	o, err := sweep.NewObject(k, body, "")
+	o, err := residue.NewObject(k, body, "")
 	if err != nil {
-		return sweep.Look{Known: true, Exists: true}
+		return residue.Look{Known: true, Exists: true}
 	}
-	return sweep.Look{Known: true, Exists: true, Object: &o}
+	return residue.Look{Known: true, Exists: true, Object: &o}
 }
 
 // lookAtSecret lists the one Secret, since a get could be answered with its contents only under a right that the daemon has not.
-func (t *target) lookAtSecret(ctx context.Context, k sweep.Kind, r sweep.Ref) sweep.Look {
+func (t *target) lookAtSecret(ctx context.Context, k residue.Kind, r residue.Ref) residue.Look {
 	query := url.Values{"fieldSelector": {"metadata.name=" + r.Name}}
 	body, err := t.get(ctx, k.Path("v1", r.Namespace, "")+"?"+query.Encode(), acceptMetaList, maxPageBytes)
 	var page struct{ Items []json.RawMessage }
 	if err != nil || json.Unmarshal(body, &page) != nil {
-		return sweep.Look{}
+		return residue.Look{}
 	}
 	if len(page.Items) == 0 {
-		return sweep.Look{Known: true}
+		return residue.Look{Known: true}
 	}
-	return sweep.Look{Known: true, Exists: true}
+	return residue.Look{Known: true, Exists: true}
 }

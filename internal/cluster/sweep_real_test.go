@@ -22,8 +22,8 @@ import (
 	"github.com/breakglassd/breakglass/internal/cluster"
 	"github.com/breakglassd/breakglass/internal/finding"
 	"github.com/breakglassd/breakglass/internal/real"
+	"github.com/breakglassd/breakglass/internal/residue"
 	"github.com/breakglassd/breakglass/internal/session"
-	"github.com/breakglassd/breakglass/internal/sweep"
 )
 
 // audited are the options of an API server that records what the shipped policy says.
@@ -278,7 +278,7 @@ func TestRealSweepFindsPlantedTricks(t *testing.T) {
 	// Listing Secrets is not in what ships; the comparison is tried with it.
 	p.kubectl(t, "create", "clusterrole", "secret-lister", "--verb=list", "--resource=secrets")
 	p.kubectl(t, "create", "clusterrolebinding", "secret-lister", "--clusterrole=secret-lister", "--serviceaccount=breakglass:breakglassd")
-	var before sweep.Snapshot
+	var before residue.Snapshot
 	eventually(t, func() string {
 		var err error
 		before, err = c.Snapshot(t.Context(), "c1")
@@ -290,14 +290,14 @@ func TestRealSweepFindsPlantedTricks(t *testing.T) {
 	})
 	blob, err := before.Encode()
 	must(t, err)
-	decoded, err := sweep.Decode(blob)
+	decoded, err := residue.Decode(blob)
 	must(t, err)
 	t.Logf("a snapshot of %d objects is %d bytes", before.Len(), len(blob))
 	time.Sleep(7 * time.Second) // so that what was before is outside of the window, slack included
 
 	// The session.
 	alices, print := p.session(t, c)
-	window := sweep.Window{From: time.Now()}
+	window := residue.Window{From: time.Now()}
 	dir := t.TempDir()
 	key2, err := ecdsaCSR()
 	must(t, err)
@@ -322,22 +322,23 @@ func TestRealSweepFindsPlantedTricks(t *testing.T) {
 
 	for _, way := range []struct {
 		name       string
-		in         sweep.Evidence
+		in         residue.Evidence
 		comparison bool // is part of it
 		audit      bool
 		found      string
 		least      int
 	}{
-		{"both", sweep.Evidence{Acts: acts, Changes: sweep.Compare(decoded, after, window), Before: decoded, After: after, Looked: looked}, true,
+		{"both", residue.Evidence{Acts: acts, Changes: residue.Compare(decoded, after, window), Before: decoded, After: after, Looked: looked},
+			true,
 			true, "", 0},
-		{"comparison only", sweep.Evidence{Changes: sweep.Compare(decoded, after, window), Before: decoded, After: after}, true, false,
-			sweep.FoundByComparison, 0},
-		{"audit only", sweep.Evidence{Acts: acts}, false, true, sweep.FoundByAudit, 0},
-		{"audit without a snapshot from before", sweep.Evidence{Acts: acts, Changes: sweep.Compare(nil, after, window), After: after,
+		{"comparison only", residue.Evidence{Changes: residue.Compare(decoded, after, window), Before: decoded, After: after}, true, false,
+			residue.FoundByComparison, 0},
+		{"audit only", residue.Evidence{Acts: acts}, false, true, residue.FoundByAudit, 0},
+		{"audit without a snapshot from before", residue.Evidence{Acts: acts, Changes: residue.Compare(nil, after, window), After: after,
 			Looked: looked}, false, true, "", 0},
-		{"times only", sweep.Evidence{Changes: sweep.Compare(nil, after, window), After: after}, false, false, sweep.FoundByComparison, 35},
+		{"times only", residue.Evidence{Changes: residue.Compare(nil, after, window), After: after}, false, false, residue.FoundByComparison, 35},
 	} {
-		got := sweep.Judge(way.in)
+		got := residue.Judge(way.in)
 		found, missed := 0, []string{}
 		for _, tr := range planted {
 			if slices.ContainsFunc(got, func(r breakglass.Residue) bool { return r.Rule == tr.rule && r.Object == tr.object }) {
@@ -364,8 +365,8 @@ func TestRealSweepFindsPlantedTricks(t *testing.T) {
 			if way.found != "" && r.Found != way.found {
 				t.Errorf("%s: %s of %s was found by %s", way.name, r.Rule, r.Object, r.Found)
 			}
-			if r.What == "" || r.Severity.Rank() > finding.Critical.Rank() || r.Exists != sweep.ExistsYes &&
-				r.Exists != sweep.ExistsUnknown {
+			if r.What == "" || r.Severity.Rank() > finding.Critical.Rank() || r.Exists != residue.ExistsYes &&
+				r.Exists != residue.ExistsUnknown {
 				t.Errorf("%s: %+v is not whole", way.name, r)
 			}
 		}
@@ -375,9 +376,9 @@ func TestRealSweepFindsPlantedTricks(t *testing.T) {
 	}
 	t.Run("what is cleaned up is not left behind", func(t *testing.T) {
 		undone := 0
-		in := sweep.Evidence{Acts: acts, Changes: sweep.Compare(decoded, after, window), Before: decoded, After: after, Looked: looked}
+		in := residue.Evidence{Acts: acts, Changes: residue.Compare(decoded, after, window), Before: decoded, After: after, Looked: looked}
 		seen := map[string]bool{}
-		for _, r := range sweep.Judge(in) {
+		for _, r := range residue.Judge(in) {
 			args, isDelete := strings.CutPrefix(r.Undo, "kubectl delete ")
 			if args, _, _ = strings.Cut(args, "   #"); isDelete && !seen[args] {
 				seen[args] = true
@@ -387,12 +388,12 @@ func TestRealSweepFindsPlantedTricks(t *testing.T) {
 		}
 		cleaned, err := c.Snapshot(t.Context(), "c1")
 		must(t, err)
-		looked, err := c.Look(t.Context(), "c1", sweep.Unsure(acts, cleaned, 200))
+		looked, err := c.Look(t.Context(), "c1", residue.Unsure(acts, cleaned, 200))
 		must(t, err)
-		left := sweep.Judge(sweep.Evidence{Acts: acts, Changes: sweep.Compare(decoded, cleaned, window), Before: decoded, After: cleaned,
+		left := residue.Judge(residue.Evidence{Acts: acts, Changes: residue.Compare(decoded, cleaned, window), Before: decoded, After: cleaned,
 			Looked: looked})
 		for _, r := range left {
-			if strings.HasSuffix(r.Rule, "-created") && r.Exists == sweep.ExistsYes && !strings.HasPrefix(r.Object, "Namespace ") {
+			if strings.HasSuffix(r.Rule, "-created") && r.Exists == residue.ExistsYes && !strings.HasPrefix(r.Object, "Namespace ") {
 				t.Errorf("after its undo: %+v", r)
 			}
 		}
@@ -434,15 +435,15 @@ func (p *prod) session(t *testing.T, c *cluster.Clusters) (kubeconfig, fingerpri
 }
 
 // ended ends alice's session, and returns what is known of it then, as the daemon would know it.
-func (p *prod) ended(t *testing.T, c *cluster.Clusters, fingerprint string) sweep.Evidence {
+func (p *prod) ended(t *testing.T, c *cluster.Clusters, fingerprint string) residue.Evidence {
 	t.Helper()
 	must(t, c.Unbind(t.Context(), "c1", request))
 	after, err := c.Snapshot(t.Context(), "c1")
 	must(t, err)
 	acts := actsOf(t, filepath.Join(filepath.Dir(p.CACert), "audit.log"), fingerprint)
-	looked, err := c.Look(t.Context(), "c1", sweep.Unsure(acts, after, 200))
+	looked, err := c.Look(t.Context(), "c1", residue.Unsure(acts, after, 200))
 	must(t, err)
-	return sweep.Evidence{Acts: acts, After: after, Looked: looked}
+	return residue.Evidence{Acts: acts, After: after, Looked: looked}
 }
 
 // alive is what the controllers of a cluster have to do with, without end.
@@ -491,7 +492,7 @@ func TestControllersOfALivingClusterAreNotBlamed(t *testing.T) {
 	must(t, err)
 
 	alices, print := p.session(t, c)
-	window := sweep.Window{From: time.Now()}
+	window := residue.Window{From: time.Now()}
 	for _, args := range [][]string{words("-n till rollout restart deployment/web"), words("-n till scale deployment/web --replicas=4"),
 		words("-n till delete pod db-0 --wait=false"),
 		words("-n kube-system rollout restart daemonset/agent"), words("create namespace passing"), words("delete namespace passing")} {
@@ -502,8 +503,8 @@ func TestControllersOfALivingClusterAreNotBlamed(t *testing.T) {
 	p.kubectl(t, "-n", "till", "create", "deployment", "pipeline", "--image=busybox") // somebody else
 	in := p.ended(t, c, print)
 	window.Until = time.Now()
-	in.Before, in.Changes = &before, sweep.Compare(&before, in.After, window)
-	got := sweep.Judge(in)
+	in.Before, in.Changes = &before, residue.Compare(&before, in.After, window)
+	got := residue.Judge(in)
 	t.Logf("%d objects before, %d after, %d differ in %s", before.Len(), in.After.Len(), len(in.Changes),
 		window.Until.Sub(window.From).Round(time.Second))
 	for _, r := range got {
@@ -523,7 +524,7 @@ func TestControllersOfALivingClusterAreNotBlamed(t *testing.T) {
 var needsState = map[string]bool{"Pod shop/mighty": true, "Pod shop/placed": true, "Secret shop/forever": true}
 
 // actsOf reads what was done with alice's certificate from an audit log, on the daemon's own way.
-func actsOf(t *testing.T, path, fingerprint string) []sweep.Act {
+func actsOf(t *testing.T, path, fingerprint string) []residue.Act {
 	t.Helper()
 	log, err := os.Open(path)
 	must(t, err)

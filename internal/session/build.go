@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
-	"github.com/breakglassd/breakglass/internal/sweep"
+	"github.com/breakglassd/breakglass/internal/residue"
 	"github.com/breakglassd/breakglass/internal/text"
 )
 
@@ -65,7 +65,7 @@ type Session struct {
 	Gaps        []string  `json:"gaps"`
 	Left        *Left     `json:"left,omitempty"` // what it left behind; nil: nobody has looked yet
 
-	acts []sweep.Act
+	acts []residue.Act
 }
 
 // Left is everything that a session left behind. The ledger holds the gravest of it.
@@ -541,14 +541,14 @@ func countIf(events []Event, is func(Event) bool) int {
 }
 
 // acts are the requests that may have changed something, in the order in which they were made.
-func acts(requests []request) []sweep.Act {
-	var out []sweep.Act
+func acts(requests []request) []residue.Act {
+	var out []residue.Act
 	for _, r := range requests {
 		e := r.last()
 		if !e.changes() || e.refused() || e.Code >= 400 && e.Code < 500 {
 			continue
 		}
-		a := sweep.Act{At: e.Received, Verb: e.Verb, Group: e.Object.Group, Resource: e.Object.Resource, Subresource: e.Object.Subresource,
+		a := residue.Act{At: e.Received, Verb: e.Verb, Group: e.Object.Group, Resource: e.Object.Resource, Subresource: e.Object.Subresource,
 			Namespace: e.Object.Namespace, Name: e.Object.Name, Code: int32(e.Code), Issued: e.Issued, Request: e.Request}
 		if e.As != nil {
 			a.As = e.As.User
@@ -560,7 +560,7 @@ func acts(requests []request) []sweep.Act {
 
 // Acts are the changes that a session made or may have made, for the sweep, in the order in which they were made. Only a
 // session that was built has them: they are not in its JSON, because they hold what was written.
-func Acts(s Session) []sweep.Act { return slices.Clone(s.acts) }
+func Acts(s Session) []residue.Act { return slices.Clone(s.acts) }
 
 // Summary is what goes into the ledger: figures, and the digest of the report's JSON.
 func Summary(s Session) breakglass.SessionReported {

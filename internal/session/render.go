@@ -14,7 +14,7 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/finding"
-	"github.com/breakglassd/breakglass/internal/sweep"
+	"github.com/breakglassd/breakglass/internal/residue"
 	"github.com/breakglassd/breakglass/internal/text"
 )
 
@@ -241,7 +241,7 @@ func (l *Left) sources() string { return either(Text(strings.Join(l.Sources, " a
 // found says how something was found, and whether it is still there.
 func found(r breakglass.Residue) string {
 	s := "by " + r.Found
-	if r.Exists != sweep.ExistsYes {
+	if r.Exists != residue.ExistsYes {
 		s += "; whether it is still there is not known"
 	}
 	return Text(s)

@@ -10,9 +10,9 @@ import (
 	"github.com/breakglassd/breakglass/internal/doors"
 	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/recert"
+	"github.com/breakglassd/breakglass/internal/residue"
 	"github.com/breakglassd/breakglass/internal/rotation"
 	"github.com/breakglassd/breakglass/internal/session"
-	"github.com/breakglassd/breakglass/internal/sweep"
 	"github.com/breakglassd/breakglass/internal/text"
 	"github.com/breakglassd/breakglass/internal/text/texttest"
 	"github.com/breakglassd/breakglass/internal/webhook"
@@ -52,7 +52,7 @@ func TestNoPlaceShowsAForeignTextAsItCame(t *testing.T) {
 	}
 	built := session.Build(events, grant)
 	texttest.Fill(&built.Gaps)
-	residue := sweep.Judge(sweep.Evidence{Acts: []sweep.Act{{Verb: "create", Code: 201, At: now,
+	residue := residue.Judge(residue.Evidence{Acts: []residue.Act{{Verb: "create", Code: 201, At: now,
 		Resource: "roles", Group: "rbac.authorization.k8s.io", Namespace: nasty, Name: nasty}}})
 	rules, defaults, err := inventory.Shipped()
 	if err != nil {

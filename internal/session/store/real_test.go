@@ -23,9 +23,9 @@ import (
 	"github.com/breakglassd/breakglass/internal/bgtest/realtest"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/real"
+	"github.com/breakglassd/breakglass/internal/residue"
 	"github.com/breakglassd/breakglass/internal/session"
 	"github.com/breakglassd/breakglass/internal/session/store"
-	"github.com/breakglassd/breakglass/internal/sweep"
 )
 
 const alice = "breakglass:alice:bg-7k2m-q9x"
@@ -224,7 +224,7 @@ func TestRealAPIServerTellsWhatWasDone(t *testing.T) {
 		func(s string) bool { return strings.HasPrefix(s, print) }) {
 		t.Errorf("got told of %q, want the other certificate and not alice's", told)
 	}
-	if !slices.ContainsFunc(session.Acts(s), func(a sweep.Act) bool {
+	if !slices.ContainsFunc(session.Acts(s), func(a residue.Act) bool {
 		return a.Resource == "clusterrolebindings" && a.Verb == "create" && strings.Contains(string(a.Request), "mallory")
 	}) {
 		t.Errorf("got acts %+v, want the binding with whom it is for", session.Acts(s))

@@ -16,7 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/duration"
 	"k8s.io/apimachinery/pkg/util/uuid"
 
-	"github.com/breakglassd/breakglass/internal/sweep"
+	"github.com/breakglassd/breakglass/internal/residue"
 )
 
 // DaemonUser is the user that breakglassd dev signs in as, by bearer token.
@@ -38,7 +38,7 @@ func BinderRules() []rbacv1.PolicyRule {
 // SweepRules returns what lets the daemon see here what a session left behind, like policies/kubernetes/optional/sweep.yaml.
 func SweepRules() []rbacv1.PolicyRule {
 	var out []rbacv1.PolicyRule
-	for _, k := range sweep.Kinds() {
+	for _, k := range residue.Kinds() {
 		if k.Resource != "secrets" {
 			out = append(out, rbacv1.PolicyRule{APIGroups: []string{k.Group}, Resources: []string{k.Resource}, Verbs: []string{"get", "list"}})
 		}

@@ -1,4 +1,4 @@
-package sweep_test
+package residue_test
 
 import (
 	"encoding/json"
@@ -14,7 +14,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/doors"
 	"github.com/breakglassd/breakglass/internal/finding"
 	"github.com/breakglassd/breakglass/internal/inventory"
-	"github.com/breakglassd/breakglass/internal/sweep"
+	"github.com/breakglassd/breakglass/internal/residue"
 	"github.com/breakglassd/breakglass/policies"
 )
 
@@ -75,16 +75,16 @@ func rulesThat(t *testing.T) map[string][]inventory.PolicyRule {
 }
 
 // after is a cluster in which a session left some objects of RBAC behind, and nothing else is.
-func after(t *testing.T, objects map[string]map[string]any) sweep.Evidence {
+func after(t *testing.T, objects map[string]map[string]any) residue.Evidence {
 	t.Helper()
-	before, after := sweep.Snapshot{Server: "v1.37.2"}, sweep.Snapshot{Server: "v1.37.2", Taken: window.Until}
-	for _, k := range sweep.Kinds() {
+	before, after := residue.Snapshot{Server: "v1.37.2"}, residue.Snapshot{Server: "v1.37.2", Taken: window.Until}
+	for _, k := range residue.Kinds() {
 		if o := objects[k.ID()]; o != nil {
 			raw, err := json.Marshal(o)
 			if err != nil {
 				t.Fatal(err)
 			}
-			made, err := sweep.NewObject(k, raw, "")
+			made, err := residue.NewObject(k, raw, "")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -93,7 +93,7 @@ func after(t *testing.T, objects map[string]map[string]any) sweep.Evidence {
 		before.Looked(k)
 		after.Looked(k)
 	}
-	return sweep.Evidence{Changes: sweep.Compare(&before, after, window), Before: &before, After: after}
+	return residue.Evidence{Changes: residue.Compare(&before, after, window), Before: &before, After: after}
 }
 
 func meta(name, namespace string) map[string]any {
@@ -152,7 +152,7 @@ func TestSweepAndInventoryJudgeARightAlike(t *testing.T) {
 			}
 			worst[spelling] = max(worst[spelling], 1+want.Rank())
 			got := map[string]finding.Severity{}
-			for _, r := range sweep.Judge(after(t, objects)) {
+			for _, r := range residue.Judge(after(t, objects)) {
 				got[r.Rule] = r.Severity
 			}
 			grave := finding.Warning
@@ -204,7 +204,7 @@ func TestRightsThatCannotBeToldAreGrave(t *testing.T) {
 		name   string
 		kinds  map[string]map[string]any
 		unseen []string // kinds that could not be listed
-		acts   []sweep.Act
+		acts   []residue.Act
 		want   []string // rule, severity, part of the text
 	}{
 		{"a role that could not be seen", map[string]map[string]any{"clusterrolebindings": crb("b", "deployer", mallory)},
@@ -228,7 +228,7 @@ func TestRightsThatCannotBeToldAreGrave(t *testing.T) {
 		{"a role that gives little", map[string]map[string]any{"clusterroles": crole("r", pods), "clusterrolebindings": crb("b", "r",
 			mallory)}, nil, nil,
 			[]string{"clusterrole-created warning has what it gives", "clusterrolebinding-created warning gives ClusterRole/r to User mallory"}},
-		{"a patch of a role of which nothing else is known", nil, []string{"clusterroles"}, []sweep.Act{{At: from, Verb: "patch",
+		{"a patch of a role of which nothing else is known", nil, []string{"clusterroles"}, []residue.Act{{At: from, Verb: "patch",
 			Group: rbacAPI, Resource: "clusterroles", Name: "r", Code: 200}},
 			[]string{"clusterrole-changed critical could not be seen"}},
 		{"everybody, with a namespace that the API server does not look at", map[string]map[string]any{"clusterroles": crole("r",
@@ -245,7 +245,7 @@ func TestRightsThatCannotBeToldAreGrave(t *testing.T) {
 		for _, kind := range row.unseen {
 			in.After.Whole = slices.DeleteFunc(in.After.Whole, func(k string) bool { return k == kind+"."+rbacAPI })
 		}
-		got := sweep.Judge(in)
+		got := residue.Judge(in)
 		for _, want := range row.want {
 			rule, rest, _ := strings.Cut(want, " ")
 			severity, says, _ := strings.Cut(rest, " ")
@@ -263,13 +263,13 @@ func TestRightsThatCannotBeToldAreGrave(t *testing.T) {
 
 // Rights that need more than one role belong to the subject that holds them all, and an account is powerful wherever it stands in a list.
 func TestRightsOfAllBindingsCountTogether(t *testing.T) {
-	k := func(name string) sweep.Kind { return kind(t, name+"."+rbacAPI) }
-	put := func(s *sweep.Snapshot, name string, o map[string]any) {
+	k := func(name string) residue.Kind { return kind(t, name+"."+rbacAPI) }
+	put := func(s *residue.Snapshot, name string, o map[string]any) {
 		raw, err := json.Marshal(o)
 		if err != nil {
 			t.Fatal(err)
 		}
-		made, err := sweep.NewObject(k(name), raw, "")
+		made, err := residue.NewObject(k(name), raw, "")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -285,8 +285,8 @@ func TestRightsOfAllBindingsCountTogether(t *testing.T) {
 		o["metadata"].(map[string]any)["creationTimestamp"] = from.Add(-48 * time.Hour).Format(time.RFC3339)
 		return o
 	}
-	var before, after sweep.Snapshot
-	for _, s := range []*sweep.Snapshot{&before, &after} {
+	var before, after residue.Snapshot
+	for _, s := range []*residue.Snapshot{&before, &after} {
 		put(s, "clusterroles", old(crole("escalate", inventory.PolicyRule{Verbs: []string{"escalate"}, APIGroups: []string{rbacAPI},
 			Resources: []string{"clusterroles"}})))
 		put(s, "clusterroles", old(crole("update", inventory.PolicyRule{Verbs: []string{"update"}, APIGroups: []string{rbacAPI},
@@ -294,20 +294,21 @@ func TestRightsOfAllBindingsCountTogether(t *testing.T) {
 		put(s, "clusterroles", old(crole("all", inventory.PolicyRule{Verbs: []string{"*"}, APIGroups: []string{"*"}, Resources: []string{"*"}})))
 		put(s, "clusterrolebindings", old(crb("one", "escalate", mallory)))
 		put(s, "clusterrolebindings", old(crb("crowd", "all", crowd...)))
-		for _, kind := range sweep.Kinds() {
+		for _, kind := range residue.Kinds() {
 			s.Looked(kind)
 		}
 	}
 	put(&after, "clusterrolebindings", crb("two", "update", mallory))
 	pod := kind(t, "pods")
-	o, err := sweep.NewObject(pod, []byte(`{"metadata":{"name":"p","namespace":"shop","uid":"p","creationTimestamp":"2026-11-24T03:10:00Z"},`+
-		`"spec":{"serviceAccountName":"strong"}}`), "")
+	o, err := residue.NewObject(pod,
+		[]byte(`{"metadata":{"name":"p","namespace":"shop","uid":"p","creationTimestamp":"2026-11-24T03:10:00Z"},`+
+			`"spec":{"serviceAccountName":"strong"}}`), "")
 	if err != nil {
 		t.Fatal(err)
 	}
 	after.Add(pod, o)
 	got := map[string]breakglass.Residue{}
-	for _, r := range sweep.Judge(sweep.Evidence{Changes: sweep.Compare(&before, after, window), Before: &before, After: after}) {
+	for _, r := range residue.Judge(residue.Evidence{Changes: residue.Compare(&before, after, window), Before: &before, After: after}) {
 		got[r.Object] = r
 	}
 	if r := got["ClusterRoleBinding two"]; r.Severity != finding.Critical || !strings.Contains(r.What,
@@ -323,11 +324,11 @@ func TestRightsOfAllBindingsCountTogether(t *testing.T) {
 func TestSnapshotsOfEarlierReleasesShowNoChange(t *testing.T) {
 	in := after(t, map[string]map[string]any{"clusterroles." + rbacAPI: crole("r", inventory.PolicyRule{Verbs: []string{"get"},
 		APIGroups: []string{""}, Resources: []string{"secrets"}})})
-	before := sweep.Snapshot{Server: in.After.Server}
+	before := residue.Snapshot{Server: in.After.Server}
 	o := in.After.Objects["clusterroles."+rbacAPI][0]
 	o.Rules, o.Traits = nil, []string{"power:reading Secrets"}
 	before.Add(kind(t, "clusterroles."+rbacAPI), o)
-	if got := sweep.Compare(&before, in.After, window); len(got) != 0 {
+	if got := residue.Compare(&before, in.After, window); len(got) != 0 {
 		t.Errorf("got %+v", got)
 	}
 }

@@ -1,4 +1,4 @@
-// Package sweep finds what a break-glass session left behind: the bindings, tokens, certificates, workloads and settings with
+// Package residue finds what a break-glass session left behind: the bindings, tokens, certificates, workloads and settings with
 // which somebody could come back after the grant is over. It is told what was done, by the API servers' audit events, and what
 // exists before and after, by snapshots; either alone finds much, and both together find more and say who did it. It decides
 // only, and talks to nobody.
@@ -6,7 +6,7 @@
 // Harmless, and never reported: what ends with the session or only repairs. Restarting, scaling and deleting workloads, cordoning
 // and draining nodes, reading, exec and port-forward, events, leases, ConfigMaps outside of kube-system and kube-public, volume
 // claims, budgets and autoscalers, status updates, what was made and is gone again, and what a dry run did.
-package sweep
+package residue
 
 import (
 	"net/url"

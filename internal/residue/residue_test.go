@@ -1,4 +1,4 @@
-package sweep_test
+package residue_test
 
 import (
 	"encoding/json"
@@ -12,32 +12,32 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
-	"github.com/breakglassd/breakglass/internal/sweep"
+	"github.com/breakglassd/breakglass/internal/residue"
 )
 
 var (
 	from   = time.Date(2026, 11, 24, 3, 0, 0, 0, time.UTC)
-	window = sweep.Window{From: from, Until: from.Add(time.Hour)}
+	window = residue.Window{From: from, Until: from.Add(time.Hour)}
 )
 
-func kind(t *testing.T, id string) sweep.Kind {
+func kind(t *testing.T, id string) residue.Kind {
 	t.Helper()
-	for _, k := range sweep.Kinds() {
+	for _, k := range residue.Kinds() {
 		if k.ID() == id {
 			return k
 		}
 	}
 	t.Fatalf("there is no kind %s", id)
-	return sweep.Kind{}
+	return residue.Kind{}
 }
 
 // add puts an object, made at a time, into a snapshot.
-func add(t *testing.T, s *sweep.Snapshot, id, name, uid string, made time.Time, more string) {
+func add(t *testing.T, s *residue.Snapshot, id, name, uid string, made time.Time, more string) {
 	t.Helper()
 	k := kind(t, id)
 	raw := fmt.Sprintf(`{"metadata":{"name":%q,"namespace":"shop","uid":%q,"creationTimestamp":%q},%s}`, name, uid, made.Format(time.RFC3339),
 		more)
-	o, err := sweep.NewObject(k, []byte(raw), "")
+	o, err := residue.NewObject(k, []byte(raw), "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,35 +52,35 @@ func rules(found []breakglass.Residue) []string {
 	return out
 }
 
-func act(verb, group, resource, name string) sweep.Act {
-	return sweep.Act{At: from, Verb: verb, Group: group, Resource: resource, Namespace: "shop", Name: name, Code: 200}
+func act(verb, group, resource, name string) residue.Act {
+	return residue.Act{At: from, Verb: verb, Group: group, Resource: resource, Namespace: "shop", Name: name, Code: 200}
 }
 
 func TestSnapshotSurvivesEncoding(t *testing.T) {
-	var s sweep.Snapshot
+	var s residue.Snapshot
 	add(t, &s, "pods", "a", "u1", from, `"spec":{"hostPID":true}`)
 	s.Looked(kind(t, "pods"))
-	s.Gaps = []sweep.Gap{{What: "nodes", Why: "w", Next: "n"}, {What: "roles", Why: "w", Next: "n"}}
+	s.Gaps = []residue.Gap{{What: "nodes", Why: "w", Next: "n"}, {What: "roles", Why: "w", Next: "n"}}
 	blob, err := s.Encode()
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := sweep.Decode(blob)
-	if diff := cmp.Diff(&s, got, cmpopts.IgnoreUnexported(sweep.Snapshot{})); err != nil || diff != "" {
+	got, err := residue.Decode(blob)
+	if diff := cmp.Diff(&s, got, cmpopts.IgnoreUnexported(residue.Snapshot{})); err != nil || diff != "" {
 		t.Errorf("%v (-want +got):\n%s", err, diff)
 	}
 	if missing := got.Missing(); len(missing) != 1 || !strings.HasPrefix(missing[0], "nodes, roles: w; n") {
 		t.Errorf("got %q, want one sentence about both", missing)
 	}
 	for _, bad := range [][]byte{nil, []byte("breakglass-snapshot/2\n"), blob[:len(blob)/2]} {
-		if _, err := sweep.Decode(bad); err == nil {
+		if _, err := residue.Decode(bad); err == nil {
 			t.Errorf("%d bytes were taken for a snapshot", len(bad))
 		}
 	}
 }
 
 func TestNothingOfASecretIsKept(t *testing.T) {
-	o, err := sweep.NewObject(kind(t, "secrets"),
+	o, err := residue.NewObject(kind(t, "secrets"),
 		[]byte(`{"metadata":{"name":"s","annotations":{"kubectl.kubernetes.io/last-applied-configuration":"hunter2"}},"data":{"a":"hunter2"}}`),
 		"Opaque")
 	if err != nil {
@@ -101,21 +101,21 @@ func TestPodThatReachesNoFurtherThanItsOwnerIsItsOwners(t *testing.T) {
 		{"both privileged", root, root, nil},
 		{"a privileged pod that says it is a plain one's", plain, root, []string{"pod-privileged Pod shop/p"}},
 	} {
-		var before, after sweep.Snapshot
-		for _, s := range []*sweep.Snapshot{&before, &after} {
+		var before, after residue.Snapshot
+		for _, s := range []*residue.Snapshot{&before, &after} {
 			add(t, s, "daemonsets.apps", "d", "u1", from.Add(-time.Hour), `"spec":{"template":{`+row.template+`}}`)
-			for _, k := range sweep.Kinds() {
+			for _, k := range residue.Kinds() {
 				s.Looked(k)
 			}
 		}
 		k := kind(t, "pods")
-		o, err := sweep.NewObject(k,
+		o, err := residue.NewObject(k,
 			[]byte(`{"metadata":{"name":"p","namespace":"shop","uid":"u2","creationTimestamp":"2026-11-24T03:10:00Z","ownerReferences":[{"uid":"u1","controller":true}]},`+row.pod+`}`), "")
 		if err != nil {
 			t.Fatal(err)
 		}
 		after.Add(k, o)
-		got := rules(sweep.Judge(sweep.Evidence{Changes: sweep.Compare(&before, after, window), Before: &before, After: after}))
+		got := rules(residue.Judge(residue.Evidence{Changes: residue.Compare(&before, after, window), Before: &before, After: after}))
 		if !slices.Equal(got, row.want) {
 			t.Errorf("%s: got %q, want %q", row.name, got, row.want)
 		}
@@ -127,7 +127,7 @@ func TestManyTraitsOfOneSortDoNotHideAnother(t *testing.T) {
 	for i := range 300 {
 		volumes = append(volumes, fmt.Sprintf(`{"hostPath":{"path":"/%03d"}}`, i))
 	}
-	o, err := sweep.NewObject(kind(t, "pods"), []byte(`{"metadata":{"name":"p"},"spec":{"volumes":[`+strings.Join(volumes, ",")+
+	o, err := residue.NewObject(kind(t, "pods"), []byte(`{"metadata":{"name":"p"},"spec":{"volumes":[`+strings.Join(volumes, ",")+
 		`],"containers":[{"securityContext":{"privileged":true}}]}}`), "")
 	if err != nil {
 		t.Fatal(err)
@@ -140,36 +140,36 @@ func TestManyTraitsOfOneSortDoNotHideAnother(t *testing.T) {
 func TestWhatIsGoneIsNotLeftBehind(t *testing.T) {
 	created, deleted := act("create", "batch", "cronjobs", "c"), act("delete", "batch", "cronjobs", "c")
 	deleted.At = from.Add(time.Minute)
-	ref := sweep.Ref{Resource: "cronjobs.batch", Namespace: "shop", Name: "c"}
+	ref := residue.Ref{Resource: "cronjobs.batch", Namespace: "shop", Name: "c"}
 	for _, row := range []struct {
 		name   string
-		in     sweep.Evidence
+		in     residue.Evidence
 		exists string // empty: nothing is reported
 	}{
-		{"made and deleted again", sweep.Evidence{Acts: []sweep.Act{deleted, created}}, ""},
-		{"nobody can tell", sweep.Evidence{Acts: []sweep.Act{created}}, sweep.ExistsUnknown},
-		{"it is there", sweep.Evidence{Acts: []sweep.Act{created}, Looked: map[sweep.Ref]sweep.Look{ref: {Known: true, Exists: true}}},
-			sweep.ExistsYes},
-		{"it is not there", sweep.Evidence{Acts: []sweep.Act{created}, Looked: map[sweep.Ref]sweep.Look{ref: {Known: true}}}, ""},
+		{"made and deleted again", residue.Evidence{Acts: []residue.Act{deleted, created}}, ""},
+		{"nobody can tell", residue.Evidence{Acts: []residue.Act{created}}, residue.ExistsUnknown},
+		{"it is there", residue.Evidence{Acts: []residue.Act{created}, Looked: map[residue.Ref]residue.Look{ref: {Known: true, Exists: true}}},
+			residue.ExistsYes},
+		{"it is not there", residue.Evidence{Acts: []residue.Act{created}, Looked: map[residue.Ref]residue.Look{ref: {Known: true}}}, ""},
 	} {
-		got := sweep.Judge(row.in)
+		got := residue.Judge(row.in)
 		if row.exists == "" && len(got) > 0 || row.exists != "" && (len(got) != 1 || got[0].Exists != row.exists) {
 			t.Errorf("%s: got %+v, want exists %q", row.name, got, row.exists)
 		}
 	}
 	refused, dry := created, created
 	refused.Code, dry.DryRun = 403, true
-	if got := sweep.Judge(sweep.Evidence{Acts: []sweep.Act{refused, dry}}); len(got) != 0 {
+	if got := residue.Judge(residue.Evidence{Acts: []residue.Act{refused, dry}}); len(got) != 0 {
 		t.Errorf("a refused request and a dry run: got %+v", got)
 	}
-	if got := sweep.Unsure([]sweep.Act{created, created, deleted}, sweep.Snapshot{}, 10); !slices.Equal(got, []sweep.Ref{ref}) {
+	if got := residue.Unsure([]residue.Act{created, created, deleted}, residue.Snapshot{}, 10); !slices.Equal(got, []residue.Ref{ref}) {
 		t.Errorf("got %+v to look for, want it once", got)
 	}
 }
 
 func TestNamesAreQuotedInCommandsAndShownSafely(t *testing.T) {
 	a := act("create", "rbac.authorization.k8s.io", "roles", "x'; rm -rf ~\n\u202e")
-	got := sweep.Judge(sweep.Evidence{Acts: []sweep.Act{a}})
+	got := residue.Judge(residue.Evidence{Acts: []residue.Act{a}})
 	if len(got) != 1 {
 		t.Fatalf("got %+v, want one", got)
 	}
@@ -180,7 +180,7 @@ func TestNamesAreQuotedInCommandsAndShownSafely(t *testing.T) {
 		t.Errorf("got %+q, want nothing that moves the cursor or turns the text", got[0])
 	}
 	b := act("create", "rbac.authorization.k8s.io", "roles", "--all")
-	if got := sweep.Judge(sweep.Evidence{Acts: []sweep.Act{b}}); len(got) != 1 || !strings.HasSuffix(got[0].Undo, " -- --all") {
+	if got := residue.Judge(residue.Evidence{Acts: []residue.Act{b}}); len(got) != 1 || !strings.HasSuffix(got[0].Undo, " -- --all") {
 		t.Errorf("got %+v, want a name and not an option", got)
 	}
 }
@@ -197,14 +197,14 @@ func TestBindingThatOnlyPretendsToBeAGrantsIsFound(t *testing.T) {
 		{"other", `{"kind":"User","name":"breakglass:alice:bg-7k2m-x9c"}`, true},
 	} {
 		k := kind(t, "clusterrolebindings.rbac.authorization.k8s.io")
-		o, err := sweep.NewObject(k, []byte(`{"metadata":{"name":"`+row.name+`","creationTimestamp":"2026-11-24T03:10:00Z",`+labels+
+		o, err := residue.NewObject(k, []byte(`{"metadata":{"name":"`+row.name+`","creationTimestamp":"2026-11-24T03:10:00Z",`+labels+
 			`},"subjects":[`+row.subjects+`],"roleRef":{"kind":"ClusterRole","name":"view"}}`), "")
 		if err != nil {
 			t.Fatal(err)
 		}
-		var after sweep.Snapshot
+		var after residue.Snapshot
 		after.Add(k, o)
-		if got := sweep.Judge(sweep.Evidence{Changes: sweep.Compare(nil, after, window), After: after}); (len(got) == 1) != row.found {
+		if got := residue.Judge(residue.Evidence{Changes: residue.Compare(nil, after, window), After: after}); (len(got) == 1) != row.found {
 			t.Errorf("%s for %s: got %+v, want found=%v", row.name, row.subjects, got, row.found)
 		}
 	}
@@ -213,19 +213,19 @@ func TestBindingThatOnlyPretendsToBeAGrantsIsFound(t *testing.T) {
 // Who put a finalizer on the binding of their own grant is told apart from who made another, and how it goes is a command that works.
 func TestFinalizerOnAGrantsBindingIsNamed(t *testing.T) {
 	k := kind(t, "clusterrolebindings.rbac.authorization.k8s.io")
-	o, err := sweep.NewObject(k,
+	o, err := residue.NewObject(k,
 		[]byte(`{"metadata":{"name":"breakglass-bg-7k2m-x9c","creationTimestamp":"2026-11-24T03:10:00Z","finalizers":["x.example/y"],
 		"labels":{"app.kubernetes.io/managed-by":"breakglassd","breakglass.dev/request":"bg-7k2m-x9c"}},
 		"subjects":[{"kind":"User","name":"breakglass:alice:bg-7k2m-x9c"}],"roleRef":{"kind":"ClusterRole","name":"view"}}`), "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var after sweep.Snapshot
+	var after residue.Snapshot
 	after.Add(k, o)
 	patch := act("patch", "rbac.authorization.k8s.io", "clusterrolebindings", "breakglass-bg-7k2m-x9c")
 	patch.Namespace, patch.Request = "", json.RawMessage(`{"metadata":{"finalizers":["x.example/y"]}}`)
-	for _, acts := range [][]sweep.Act{nil, {patch}} {
-		got := sweep.Judge(sweep.Evidence{Acts: acts, Changes: sweep.Compare(nil, after, window), After: after})
+	for _, acts := range [][]residue.Act{nil, {patch}} {
+		got := residue.Judge(residue.Evidence{Acts: acts, Changes: residue.Compare(nil, after, window), After: after})
 		if len(got) != 1 || got[0].Rule != "grant-binding-changed" || !strings.Contains(got[0].What, "a finalizer") ||
 			!strings.Contains(got[0].Undo, `'--patch={"metadata":{"finalizers":null}}'`) {
 			t.Errorf("got %+v, want the finalizer named, and how to take it off", got)
@@ -263,7 +263,7 @@ func TestDirectivesOfAPatchHideNothing(t *testing.T) {
 		a := act("patch", "", row.resource, "tight")
 		a.Group = map[string]string{"deployments": "apps", "clusterroles": "rbac.authorization.k8s.io"}[row.resource]
 		a.Request = json.RawMessage(row.patch)
-		if got := rules(sweep.Judge(sweep.Evidence{Acts: []sweep.Act{a}})); !slices.Equal(got, row.want) {
+		if got := rules(residue.Judge(residue.Evidence{Acts: []residue.Act{a}})); !slices.Equal(got, row.want) {
 			t.Errorf("%s: got %q, want %q", row.name, got, row.want)
 		}
 	}
@@ -281,7 +281,7 @@ func TestPatchesAreJudgedByWhatTheySay(t *testing.T) {
 	} {
 		a := act("patch", row.group, row.resource, "x")
 		a.Request = json.RawMessage(row.patch)
-		got := sweep.Judge(sweep.Evidence{Acts: []sweep.Act{a}})
+		got := residue.Judge(residue.Evidence{Acts: []residue.Act{a}})
 		if !slices.ContainsFunc(got, func(r breakglass.Residue) bool { return r.Rule == row.want }) {
 			t.Errorf("%s: got %q, want %s", row.patch, rules(got), row.want)
 		}
@@ -310,61 +310,61 @@ func TestTimesThatTheSessionCanWriteExcuseNothing(t *testing.T) {
 		{"by the defaults of another version", evil, []time.Time{from.Add(-year)}, "v1.37.0", false},
 		{"while the version changed", evil, []time.Time{from.Add(time.Minute)}, "v1.37.0", true},
 	} {
-		before, after := sweep.Snapshot{Server: "v1.36.3"}, sweep.Snapshot{Server: row.server, Taken: taken}
+		before, after := residue.Snapshot{Server: "v1.36.3"}, residue.Snapshot{Server: row.server, Taken: taken}
 		add(t, &before, kind1, "r", "u1", from.Add(-2*year), old)
 		k := kind(t, kind1)
 		var fields []string
 		for _, at := range row.changed {
 			fields = append(fields, fmt.Sprintf(`{"time":%q}`, at.Format(time.RFC3339)))
 		}
-		o, err := sweep.NewObject(k, []byte(`{"metadata":{"name":"r","namespace":"shop","uid":"u1","managedFields":[`+strings.Join(fields, ",")+
+		o, err := residue.NewObject(k, []byte(`{"metadata":{"name":"r","namespace":"shop","uid":"u1","managedFields":[`+strings.Join(fields, ",")+
 			`]},`+row.rules+`}`), "")
 		if err != nil {
 			t.Fatal(err)
 		}
 		after.Add(k, o)
-		if got := sweep.Compare(&before, after, window); (len(got) == 1) != row.found {
+		if got := residue.Compare(&before, after, window); (len(got) == 1) != row.found {
 			t.Errorf("changed %s: got %+v, want found=%v", row.name, got, row.found)
 		}
 	}
 }
 
 func TestPodThatWasWaitingForANodeWasNotChanged(t *testing.T) {
-	var before, after sweep.Snapshot
+	var before, after residue.Snapshot
 	after.Taken = window.Until
 	add(t, &before, "pods", "p", "u1", from.Add(-time.Hour), `"spec":{"containers":[{"name":"c"}]}`)
 	k := kind(t, "pods")
-	o, err := sweep.NewObject(k,
+	o, err := residue.NewObject(k,
 		[]byte(`{"metadata":{"name":"p","namespace":"shop","uid":"u1","managedFields":[{"time":"2026-11-24T01:00:00Z"},{"time":"2026-11-24T03:10:00Z","subresource":"status"}]},"spec":{"nodeName":"master","containers":[{"name":"c"}]}}`), "")
 	if err != nil {
 		t.Fatal(err)
 	}
 	after.Add(k, o)
-	if got := sweep.Compare(&before, after, window); len(got) != 0 {
+	if got := residue.Compare(&before, after, window); len(got) != 0 {
 		t.Errorf("got %+v, want nothing", got)
 	}
 }
 
 func TestWhatTheComparisonLacksIsSaid(t *testing.T) {
-	late := sweep.Gap{What: "pods", Why: "there was no time left for them", Next: "sweep again"}
+	late := residue.Gap{What: "pods", Why: "there was no time left for them", Next: "sweep again"}
 	for _, row := range []struct {
 		name   string
-		before *sweep.Snapshot
-		after  sweep.Snapshot
+		before *residue.Snapshot
+		after  residue.Snapshot
 		want   []string
 	}{
-		{"nothing", &sweep.Snapshot{Server: "v1"}, sweep.Snapshot{Server: "v1"}, nil},
-		{"no snapshot before", nil, sweep.Snapshot{Server: "v1"}, []string{"what existed before the session is not known"}},
-		{"a poor one before", &sweep.Snapshot{Gaps: []sweep.Gap{late}}, sweep.Snapshot{},
+		{"nothing", &residue.Snapshot{Server: "v1"}, residue.Snapshot{Server: "v1"}, nil},
+		{"no snapshot before", nil, residue.Snapshot{Server: "v1"}, []string{"what existed before the session is not known"}},
+		{"a poor one before", &residue.Snapshot{Gaps: []residue.Gap{late}}, residue.Snapshot{},
 			[]string{"before the session: pods: there was no time left for them"}},
-		{"poor both times", &sweep.Snapshot{Gaps: []sweep.Gap{late}}, sweep.Snapshot{Gaps: []sweep.Gap{late}},
+		{"poor both times", &residue.Snapshot{Gaps: []residue.Gap{late}}, residue.Snapshot{Gaps: []residue.Gap{late}},
 			[]string{"before the session: pods: ", "pods: there was no time left for them; sweep again"}},
-		{"another version", &sweep.Snapshot{Server: "v1"}, sweep.Snapshot{Server: "v2"},
+		{"another version", &residue.Snapshot{Server: "v1"}, residue.Snapshot{Server: "v2"},
 			[]string{"the API server was of version v1 before the session and of v2 after it"}},
-		{"a snapshot of an earlier release", &sweep.Snapshot{}, sweep.Snapshot{Server: "v2"},
+		{"a snapshot of an earlier release", &residue.Snapshot{}, residue.Snapshot{Server: "v2"},
 			[]string{"the API server was of version unknown before"}},
 	} {
-		got := sweep.Missing(row.before, row.after)
+		got := residue.Missing(row.before, row.after)
 		if !slices.EqualFunc(got, row.want, strings.HasPrefix) {
 			t.Errorf("%s: got %q, want %q", row.name, got, row.want)
 		}
@@ -372,14 +372,14 @@ func TestWhatTheComparisonLacksIsSaid(t *testing.T) {
 }
 
 func TestManyOfOneSortDoNotPushOutAnother(t *testing.T) {
-	var acts []sweep.Act
+	var acts []residue.Act
 	for i := range 150 {
 		acts = append(acts, act("create", "apiregistration.k8s.io", "apiservices", fmt.Sprintf("v1.a%03d", i)))
 	}
 	acts = append(acts, act("create", "rbac.authorization.k8s.io", "clusterrolebindings", "evil"),
 		act("create", "networking.k8s.io", "ingresses", "open"))
-	found := sweep.Judge(sweep.Evidence{Acts: acts})
-	got := sweep.Choose(found, 100)
+	found := residue.Judge(residue.Evidence{Acts: acts})
+	got := residue.Choose(found, 100)
 	if len(found) != 152 || len(got) != 100 {
 		t.Fatalf("got %d chosen of %d, want 100 of 152", len(got), len(found))
 	}
@@ -389,7 +389,7 @@ func TestManyOfOneSortDoNotPushOutAnother(t *testing.T) {
 	if !slices.IsSortedFunc(got, func(a, b breakglass.Residue) int { return b.Severity.Rank() - a.Severity.Rank() }) {
 		t.Error("the gravest are not first")
 	}
-	if all := sweep.Choose(found, len(found)); len(all) != len(found) {
+	if all := residue.Choose(found, len(found)); len(all) != len(found) {
 		t.Errorf("got %d of %d where there is room for all", len(all), len(found))
 	}
 }
