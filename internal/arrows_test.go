@@ -20,11 +20,11 @@ var arrows = map[string]string{
 		"internal/cli/terminal internal/cli/view internal/finding internal/ledger internal/policy internal/recert " +
 		"internal/rotation internal/strictyaml internal/text",
 	"cmd/breakglassd": "cmd/breakglassd/config internal/aftercare internal/announce internal/api internal/breakglass " +
-		"internal/cacheck internal/campaign internal/checkup internal/cluster internal/controlplane " +
-		"internal/devmode internal/disk internal/doors internal/finding internal/inventory internal/ledger " +
-		"internal/ledger/sqlstore internal/policy internal/recert internal/record internal/rotation " +
-		"internal/schedule internal/session internal/session/store internal/slackbot internal/strictyaml " +
-		"internal/text internal/vaultca internal/verify internal/webhook",
+		"internal/cacheck internal/campaign internal/checkup internal/cluster internal/cluster/survey " +
+		"internal/controlplane internal/devmode internal/disk internal/doors internal/finding internal/inventory " +
+		"internal/ledger internal/ledger/sqlstore internal/policy internal/recert internal/record " +
+		"internal/rotation internal/schedule internal/session internal/session/store internal/slackbot " +
+		"internal/strictyaml internal/text internal/vaultca internal/verify internal/webhook",
 	"cmd/breakglassd/config": "internal/api internal/breakglass internal/cluster internal/policy internal/recert internal/record " +
 		"internal/schedule internal/strictyaml internal/text",
 	"deploy":   "",
@@ -55,9 +55,10 @@ var arrows = map[string]string{
 	"internal/cli/sshkeys":  "internal/api internal/cli/exit internal/cli/terminal",
 	"internal/cli/terminal": "internal/text",
 	"internal/cli/view":     "internal/api internal/breakglass internal/cli/terminal internal/policy internal/record internal/text",
-	"internal/cluster": "internal/breakglass internal/checkup internal/controlplane internal/inventory internal/policy " +
+	"internal/cluster": "internal/breakglass internal/checkup internal/cluster/survey internal/inventory internal/policy " +
 		"internal/residue internal/rotation internal/text",
-	"internal/controlplane": "internal/text",
+	"internal/cluster/survey": "internal/breakglass internal/controlplane internal/inventory",
+	"internal/controlplane":   "internal/text",
 	"internal/devmode": "deploy internal/api internal/breakglass internal/ledger internal/ledger/sqlstore internal/real " +
 		"internal/sim/ca internal/sim/kube internal/sim/slack internal/verify policies",
 	"internal/disk":             "",

@@ -12,6 +12,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/announce"
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/cluster"
+	"github.com/breakglassd/breakglass/internal/cluster/survey"
 	"github.com/breakglassd/breakglass/internal/controlplane"
 	"github.com/breakglassd/breakglass/internal/doors"
 	"github.com/breakglassd/breakglass/internal/inventory"
@@ -114,8 +115,8 @@ func (d *daemon) openRecert(cfg *config.Config) error {
 }
 
 // given reads the files about a cluster that the API does not show. They are read for every scan: they are copies, and change.
-func given(cl config.Cluster) (cluster.CollectOptions, error) {
-	o := cluster.CollectOptions{Given: map[string][]byte{}}
+func given(cl config.Cluster) (survey.Options, error) {
+	o := survey.Options{Given: map[string][]byte{}}
 	for _, file := range cl.ScanFiles {
 		text, err := config.ReadFile(file)
 		if err != nil {

@@ -13,7 +13,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/bgtest"
 	"github.com/breakglassd/breakglass/internal/bgtest/realtest"
 	"github.com/breakglassd/breakglass/internal/campaign"
-	"github.com/breakglassd/breakglass/internal/cluster"
+	"github.com/breakglassd/breakglass/internal/cluster/survey"
 	"github.com/breakglassd/breakglass/internal/doors"
 	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/recert"
@@ -32,7 +32,7 @@ func TestCampaignRevokesWhatAClusterHasAndTheNextScanProvesIt(t *testing.T) {
 		Dir:      filepath.Join(s.Dir, "recert"),
 		Clusters: []string{"prod"},
 		Scan: func(context.Context, string) (*inventory.Snapshot, *doors.Analysis, error) {
-			snap, judged := scan(t, a, cluster.CollectOptions{})
+			snap, judged := scan(t, a, survey.Options{})
 			return snap, judged, nil
 		}})
 	must(t, err)

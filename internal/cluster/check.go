@@ -4,8 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/asn1"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -23,6 +21,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/breakglassd/breakglass/internal/checkup"
+	"github.com/breakglassd/breakglass/internal/cluster/survey"
 	"github.com/breakglassd/breakglass/internal/policy"
 	"github.com/breakglassd/breakglass/internal/residue"
 	"github.com/breakglassd/breakglass/internal/text"
@@ -409,16 +408,8 @@ func (c *Clusters) TrustsCA(ctx context.Context, cluster string, ca *x509.Certif
 		return false, nil, t.explain("shaking hands", err)
 	}
 	for _, name := range raw {
-		names = append(names, distinguishedName(name))
+		names = append(names, survey.DistinguishedName(name))
 		trusted = trusted || string(name) == string(ca.RawSubject)
 	}
 	return trusted, names, nil
-}
-
-func distinguishedName(raw []byte) string {
-	var seq pkix.RDNSequence
-	if rest, err := asn1.Unmarshal(raw, &seq); err != nil || len(rest) > 0 {
-		return "(unreadable)"
-	}
-	return seq.String()
 }

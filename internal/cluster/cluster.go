@@ -1,10 +1,19 @@
-// Package cluster gives and takes rights in Kubernetes clusters: one binding for each grant, made after the certificate is
-// issued and deleted when it ends. Kubernetes checks no revocation list, so deleting the binding is what cuts one certificate
-// off; the next request of its holder is refused.
+// Package cluster is one Kubernetes API server, or several of one cluster, as the daemon uses them. It does four things there.
 //
-// A ClusterRoleBinding, or a RoleBinding in each of the profile's namespaces, is named breakglass-<request> and carries the
+// It gives and takes rights: one binding for each grant, made after the certificate is issued and deleted when the grant ends.
+// Kubernetes checks no revocation list, so deleting the binding is what cuts one certificate off; the next request of its holder is
+// refused. A ClusterRoleBinding, or a RoleBinding in each of the profile's namespaces, is named breakglass-<request> and carries the
 // labels below. The daemon touches nothing that does not carry them. What is bound says who it is for and until when, so that
 // `kubectl get clusterrolebindings -l app.kubernetes.io/managed-by=breakglassd -o wide` answers an administrator's question.
+//
+// It proves what each address answers to a certificate: of a grant that ended, and of a canary.
+//
+// It reads: what is there before and after a session, and, with package survey, what the inventory needs.
+//
+// It looks at trust: which CAs the cluster takes, and whether the daemon's own access is right.
+//
+// There is one way to each address, made in this package with what the kubeconfig says; a credential that is renewed on disk is
+// followed.
 package cluster
 
 import (

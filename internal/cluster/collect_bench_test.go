@@ -18,6 +18,7 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/bgtest/realtest"
 	"github.com/breakglassd/breakglass/internal/cluster"
+	"github.com/breakglassd/breakglass/internal/cluster/survey"
 	"github.com/breakglassd/breakglass/internal/doors"
 	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/real"
@@ -134,7 +135,7 @@ func BenchmarkScan(b *testing.B) {
 	var collectPeak, judgePeak float64
 	for b.Loop() {
 		begun := time.Now()
-		collectPeak = peak(func() { s, err = c.Collect(b.Context(), "prod", cluster.CollectOptions{}) })
+		collectPeak = peak(func() { s, err = c.Collect(b.Context(), "prod", survey.Options{}) })
 		if err != nil {
 			b.Fatal(err)
 		}

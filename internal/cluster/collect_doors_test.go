@@ -26,6 +26,7 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/bgtest/realtest"
 	"github.com/breakglassd/breakglass/internal/cluster"
+	"github.com/breakglassd/breakglass/internal/cluster/survey"
 	"github.com/breakglassd/breakglass/internal/doors"
 	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/real"
@@ -124,7 +125,7 @@ func TestDoorsOfRealAPIServers(t *testing.T) {
 
 	t.Run("a static token file and no other door", func(t *testing.T) {
 		a := start(t, real.APIServerOptions{})
-		_, before := scan(t, a, cluster.CollectOptions{})
+		_, before := scan(t, a, survey.Options{})
 		for _, door := range []string{doors.DoorStaticTokens, doors.DoorOIDC, doors.DoorWebhook, doors.DoorAuthorization,
 			doors.DoorEtcd, doors.DoorControlPlane} {
 			if d := before.Door(door); d.State != doors.CannotTell || d.Tellable == "" {
@@ -132,7 +133,7 @@ func TestDoorsOfRealAPIServers(t *testing.T) {
 			}
 		}
 		showsItself(t, a)
-		_, got := scan(t, a, cluster.CollectOptions{})
+		_, got := scan(t, a, survey.Options{})
 		if name, groups := whoami(t, a, a.AdminToken, tls.Certificate{}, nil); name != "real:admin" ||
 			!slices.Contains(groups, "system:masters") {
 			t.Fatalf("the static token signs in as %q in %q", name, groups)
@@ -144,7 +145,7 @@ func TestDoorsOfRealAPIServers(t *testing.T) {
 			mustFind(t, got, door, doors.Absent, inventory.Info, "")
 		}
 		// The same from a file that the operator gives.
-		_, given := scan(t, a, cluster.CollectOptions{Given: map[string][]byte{"kube-apiserver.txt": []byte(strings.Join(commandLine(t, a.Pid()),
+		_, given := scan(t, a, survey.Options{Given: map[string][]byte{"kube-apiserver.txt": []byte(strings.Join(commandLine(t, a.Pid()),
 			"\n"))}})
 		mustFind(t, given, doors.DoorStaticTokens, doors.Present, inventory.High, "tokens in the file tokens.csv")
 		// Anonymous requests are on by default, and Kubernetes gives them little.
@@ -175,7 +176,7 @@ func TestDoorsOfRealAPIServers(t *testing.T) {
 		if name, _ := whoami(t, a, "anything", tls.Certificate{}, nil); name != "evil" {
 			t.Fatalf("the webhook's token signs in as %q", name)
 		}
-		_, got := scan(t, a, cluster.CollectOptions{})
+		_, got := scan(t, a, survey.Options{})
 		mustFind(t, got, doors.DoorWebhook, doors.Present, inventory.Medium, "a webhook (webhook.json) says whose a token is")
 		mustFind(t, got, doors.DoorWebhook, doors.Present, inventory.Medium, "works for up to 10m more")
 		mustFind(t, got, doors.DoorStaticTokens, doors.Absent, inventory.Info, "")
@@ -185,7 +186,7 @@ func TestDoorsOfRealAPIServers(t *testing.T) {
 		a := start(t, real.APIServerOptions{Flags: []string{"--oidc-issuer-url=https://idp.invalid", "--oidc-client-id=kubernetes",
 			"--oidc-username-claim=email", "--oidc-groups-claim=groups"}})
 		showsItself(t, a)
-		_, got := scan(t, a, cluster.CollectOptions{})
+		_, got := scan(t, a, survey.Options{})
 		mustFind(t, got, doors.DoorOIDC, doors.Present, inventory.High, "groups of https://idp.invalid get no prefix")
 		mustFind(t, got, doors.DoorOIDC, doors.Present, inventory.Medium, "user names of https://idp.invalid get no prefix")
 	})
@@ -205,12 +206,12 @@ jwt:
 		a := start(t, real.APIServerOptions{Files: map[string][]byte{"authn.yaml": config},
 			Flags: []string{"--authentication-config=authn.yaml"}})
 		showsItself(t, a)
-		_, blind := scan(t, a, cluster.CollectOptions{})
+		_, blind := scan(t, a, survey.Options{})
 		if d := blind.Door(doors.DoorOIDC); d.State != doors.CannotTell || !strings.Contains(d.Tellable,
 			"give the scan the file authn.yaml") {
 			t.Errorf("without the file the door is %s, tellable by %q", d.State, d.Tellable)
 		}
-		_, got := scan(t, a, cluster.CollectOptions{AuthenticationConfig: config})
+		_, got := scan(t, a, survey.Options{AuthenticationConfig: config})
 		mustFind(t, got, doors.DoorOIDC, doors.Present, inventory.High, "groups of https://bad.invalid get no prefix")
 		mustFind(t, got, doors.DoorOIDC, doors.Present, inventory.High,
 			"the groups of issuer https://worse.invalid come from the expression claims.roles")
@@ -230,7 +231,7 @@ jwt:
 
 	t.Run("no anonymous requests", func(t *testing.T) {
 		a := start(t, real.APIServerOptions{Flags: []string{"--anonymous-auth=false"}})
-		_, got := scan(t, a, cluster.CollectOptions{}) // no flag is known: the answers tell
+		_, got := scan(t, a, survey.Options{}) // no flag is known: the answers tell
 		mustFind(t, got, doors.DoorAnonymous, doors.Absent, inventory.Info, "")
 	})
 
@@ -261,7 +262,7 @@ jwt:
 			if name, groups := whoami(t, a, "", keyPair(t, front, c.as), headers); name != "anybody" || !slices.Contains(groups, "system:masters") {
 				t.Fatalf("the header signs in as %q in %q", name, groups)
 			}
-			_, got := scan(t, a, cluster.CollectOptions{})
+			_, got := scan(t, a, survey.Options{})
 			mustFind(t, got, doors.DoorRequestHeader, doors.Present, c.least, c.title)
 		})
 	}
@@ -285,7 +286,7 @@ jwt:
 		must(t, err)
 		var got *doors.Analysis
 		eventually(t, func() string { // the ConfigMap follows
-			s := collect(t, a, a.AdminKubeconfig(), cluster.CollectOptions{})
+			s := collect(t, a, a.AdminKubeconfig(), survey.Options{})
 			got = doors.Analyse(s, inventory.Options{Rules: rules, Defaults: defaults, Now: time.Now().UTC(),
 				OurCAs: []string{fingerprintOf(ours.Cert)}})
 			if n := len(s.Authentication.ClientCAs); n < 4 {
@@ -315,7 +316,7 @@ jwt:
 			}
 			return ""
 		})
-		s, got := scan(t, a, cluster.CollectOptions{})
+		s, got := scan(t, a, survey.Options{})
 		mustFind(t, got, doors.DoorBootstrap, doors.Present, inventory.High, "bootstrap token abcdef never expires")
 		text, err := json.Marshal([]any{s, got, doors.Items(s, got)})
 		must(t, err)
@@ -332,14 +333,14 @@ jwt:
 		if name, _ := whoami(t, a, "abcdef.0123456789abcdef", tls.Certificate{}, nil); name != "" {
 			t.Fatalf("the bootstrap token signs in as %q", name)
 		}
-		_, got := scan(t, a, cluster.CollectOptions{})
+		_, got := scan(t, a, survey.Options{})
 		mustFind(t, got, doors.DoorBootstrap, doors.Absent, inventory.Info, "cannot be signed in with")
 	})
 
 	t.Run("everything is allowed", func(t *testing.T) {
 		a := start(t, real.APIServerOptions{Flags: []string{"--authorization-mode=AlwaysAllow"}})
 		showsItself(t, a)
-		_, got := scan(t, a, cluster.CollectOptions{})
+		_, got := scan(t, a, survey.Options{})
 		mustFind(t, got, doors.DoorAuthorization, doors.Present, inventory.Critical, "AlwaysAllow")
 	})
 
@@ -352,13 +353,13 @@ jwt:
 			"--as=ghost"); strings.TrimSpace(out) != "yes" {
 			t.Fatalf("ghost may not: %s", out)
 		}
-		_, got := scan(t, a, cluster.CollectOptions{})
+		_, got := scan(t, a, survey.Options{})
 		mustFind(t, got, doors.DoorAuthorization, doors.Present, inventory.High, "abac.jsonl")
 	})
 
 	t.Run("impersonation", func(t *testing.T) {
 		a := start(t, real.APIServerOptions{})
-		_, before := scan(t, a, cluster.CollectOptions{})
+		_, before := scan(t, a, survey.Options{})
 		mustFind(t, before, doors.DoorImpersonation, doors.Absent, inventory.Info, "")
 		apply(t, a, gives("support", "", "user helpdesk", can("impersonate", "users,groups"))...)
 		cert, key, err := a.ClusterCA.Client("helpdesk")
@@ -373,7 +374,7 @@ jwt:
 			}
 			return ""
 		})
-		_, got := scan(t, a, cluster.CollectOptions{})
+		_, got := scan(t, a, survey.Options{})
 		mustFind(t, got, doors.DoorImpersonation, doors.Present, inventory.Critical, "user helpdesk may act as others")
 	})
 
@@ -389,12 +390,12 @@ jwt:
 		apply(t, a, object("certificates.k8s.io/v1", "CertificateSigningRequest", "", "mallory",
 			obj{"spec": obj{"signerName": "kubernetes.io/kube-apiserver-client", "usages": []string{"client auth"},
 				"request": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})}}))
-		_, asked := scan(t, a, cluster.CollectOptions{})
+		_, asked := scan(t, a, survey.Options{})
 		mustFind(t, asked, doors.DoorCSR, doors.Present, inventory.Low, "CertificateSigningRequest mallory asks for user mallory")
 		realtest.MustKubectl(t, a.AdminKubeconfig(), "certificate", "approve", "mallory")
 		var s *inventory.Snapshot
 		eventually(t, func() string {
-			if s = collect(t, a, a.AdminKubeconfig(), cluster.CollectOptions{}); !s.CSRs[0].Issued {
+			if s = collect(t, a, a.AdminKubeconfig(), survey.Options{}); !s.CSRs[0].Issued {
 				return "it is not signed"
 			}
 			return ""
@@ -451,7 +452,7 @@ func TestRightsAreThoseThatKubectlLists(t *testing.T) {
 	compared, differing := 0, 0
 	var s *inventory.Snapshot
 	eventually(t, func() string { // the controller writes what admin, edit and view aggregate
-		s = collect(t, a, a.AdminKubeconfig(), cluster.CollectOptions{})
+		s = collect(t, a, a.AdminKubeconfig(), survey.Options{})
 		for _, r := range s.ClusterRoles {
 			if (r.Name == "admin" || r.Name == "view") && len(r.Rules) == 0 {
 				return r.Name + " is not aggregated yet"

@@ -10,7 +10,7 @@ import (
 	"testing"
 
 	"github.com/breakglassd/breakglass/internal/bgtest/realtest"
-	"github.com/breakglassd/breakglass/internal/cluster"
+	"github.com/breakglassd/breakglass/internal/cluster/survey"
 	"github.com/breakglassd/breakglass/internal/doors"
 	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/real"
@@ -351,7 +351,7 @@ func TestPlantedRisksAreFound(t *testing.T) {
 		objects = append(objects, p.objects...)
 	}
 	apply(t, a, objects...)
-	s, got := scan(t, a, cluster.CollectOptions{})
+	s, got := scan(t, a, survey.Options{})
 	ids := map[string]string{}
 	for _, f := range got.Findings {
 		if other, twice := ids[f.ID]; twice {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/bgtest/realtest"
 	"github.com/breakglassd/breakglass/internal/cluster"
+	"github.com/breakglassd/breakglass/internal/cluster/survey"
 	"github.com/breakglassd/breakglass/internal/doors"
 	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/real"
@@ -24,13 +25,13 @@ import (
 var update = flag.Bool("update", false, "write policies/recert/defaults-kubernetes.yaml from a real API server")
 
 // scan collects from a as its administrator and judges with what ships.
-func scan(t *testing.T, a *real.APIServer, o cluster.CollectOptions) (*inventory.Snapshot, *doors.Analysis) {
+func scan(t *testing.T, a *real.APIServer, o survey.Options) (*inventory.Snapshot, *doors.Analysis) {
 	t.Helper()
 	s := collect(t, a, a.AdminKubeconfig(), o)
 	return s, judge(t, s)
 }
 
-func collect(t *testing.T, a *real.APIServer, kubeconfig string, o cluster.CollectOptions) *inventory.Snapshot {
+func collect(t *testing.T, a *real.APIServer, kubeconfig string, o survey.Options) *inventory.Snapshot {
 	t.Helper()
 	c, err := cluster.Open(cluster.Config{Targets: []cluster.Target{{ID: "prod", Kubeconfig: kubeconfig}}})
 	must(t, err)
@@ -134,7 +135,7 @@ func defaultsFile(s *inventory.Snapshot) string {
 
 func TestShippedDefaultsAreThoseOfTheAPIServer(t *testing.T) {
 	a := realtest.NewCluster(t, real.APIServerOptions{})
-	s := collect(t, a, a.AdminKubeconfig(), cluster.CollectOptions{})
+	s := collect(t, a, a.AdminKubeconfig(), survey.Options{})
 	want := defaultsFile(s)
 	const file = "../../policies/recert/defaults-kubernetes.yaml"
 	if *update {
@@ -181,7 +182,7 @@ func aggregator(t *testing.T) real.APIServerOptions {
 func TestPlainClusterRaisesNoAlarm(t *testing.T) {
 	a := realtest.NewCluster(t, aggregator(t))
 	kubeadm(t, a)
-	_, found := scan(t, a, cluster.CollectOptions{})
+	_, found := scan(t, a, survey.Options{})
 	for _, f := range found.Alarms() {
 		t.Errorf("false alarm: %s %s: %s (%s)", f.Severity, f.Rule, f.Title, f.Text)
 	}

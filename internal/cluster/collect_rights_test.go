@@ -26,6 +26,7 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/bgtest/realtest"
 	"github.com/breakglassd/breakglass/internal/cluster"
+	"github.com/breakglassd/breakglass/internal/cluster/survey"
 	"github.com/breakglassd/breakglass/internal/doors"
 	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/real"
@@ -59,7 +60,7 @@ func TestScanWithoutRightsCannotTell(t *testing.T) {
 		kubeconfig := withToken(t, a, "breakglass", "breakglass-recert")
 		var s *inventory.Snapshot
 		eventually(t, func() string {
-			if s = collect(t, a, kubeconfig, cluster.CollectOptions{}); !s.Read(inventory.SourceAPIServices, inventory.SourcePods,
+			if s = collect(t, a, kubeconfig, survey.Options{}); !s.Read(inventory.SourceAPIServices, inventory.SourcePods,
 				inventory.SourceIssuer) {
 				return "the rights are not in force yet"
 			}
@@ -104,7 +105,7 @@ func TestScanWithoutRightsCannotTell(t *testing.T) {
 	})
 
 	t.Run("with no right at all", func(t *testing.T) {
-		s := collect(t, a, withToken(t, a, "breakglass", "nobody"), cluster.CollectOptions{})
+		s := collect(t, a, withToken(t, a, "breakglass", "nobody"), survey.Options{})
 		got := judge(t, s)
 		unread := 0
 		for _, f := range got.Alarms() {
@@ -172,7 +173,7 @@ func TestTakeAwayCommandsTakeAway(t *testing.T) {
 		}
 	}
 	worst := func() (doors.Item, bool) {
-		s, found := scan(t, a, cluster.CollectOptions{})
+		s, found := scan(t, a, survey.Options{})
 		for _, i := range doors.Items(s, found) {
 			if !i.Expected && i.Risk != inventory.Info && i.TakeAway != "" && !strings.Contains(i.Title, "keep") {
 				return i, true
@@ -190,7 +191,7 @@ func TestTakeAwayCommandsTakeAway(t *testing.T) {
 		run(line)
 	}
 	t.Logf("commands run until nothing was left: %d", taken)
-	s, after := scan(t, a, cluster.CollectOptions{})
+	s, after := scan(t, a, survey.Options{})
 	for _, f := range after.Alarms() {
 		if f.Subject == nil || !strings.HasPrefix(f.Subject.Name, "keep") {
 			t.Errorf("still there: %s (%s)", f.Title, f.WhatNext())
@@ -258,7 +259,7 @@ func TestCollectionSurvivesWhatAPIServersDo(t *testing.T) {
 			}
 			return true
 		})
-		got := judge(t, collect(t, a, path, cluster.CollectOptions{}))
+		got := judge(t, collect(t, a, path, survey.Options{}))
 		for title, least := range map[string]inventory.Severity{"without a credential": inventory.Critical, "AlwaysAllow": inventory.Critical,
 			"port 10255": inventory.Medium, "do not ask the API server": inventory.Low} {
 			mustFind(t, got, doors.DoorKubelet, doors.Present, least, title)
@@ -294,8 +295,8 @@ func TestCollectionSurvivesWhatAPIServersDo(t *testing.T) {
 			}
 			return false
 		})
-		got := collect(t, a, path, cluster.CollectOptions{})
-		want := collect(t, a, a.AdminKubeconfig(), cluster.CollectOptions{})
+		got := collect(t, a, path, survey.Options{})
+		want := collect(t, a, a.AdminKubeconfig(), survey.Options{})
 		if diff := cmp.Diff(want.ClusterBindings, got.ClusterBindings); diff != "" || expired.Load() != 1 || len(got.ClusterBindings) < 50 {
 			t.Errorf("after %d pages, of which %d had expired, the bindings are others (-want +got):\n%s", pages.Load(), expired.Load(), diff)
 		}
@@ -309,7 +310,7 @@ func TestCollectionSurvivesWhatAPIServersDo(t *testing.T) {
 			w.WriteHeader(http.StatusInternalServerError)
 			return true
 		})
-		s := collect(t, a, path, cluster.CollectOptions{})
+		s := collect(t, a, path, survey.Options{})
 		if src := s.Source(inventory.SourceRoles); !strings.Contains(src.Missing, "500") || len(s.Roles) != 0 || len(s.ClusterBindings) == 0 {
 			t.Errorf("got %+v with %d roles and %d bindings, want it unread and the rest there", src, len(s.Roles), len(s.ClusterBindings))
 		}
@@ -328,7 +329,7 @@ func TestCollectionSurvivesWhatAPIServersDo(t *testing.T) {
 		})
 		c, err := cluster.Open(cluster.Config{Targets: []cluster.Target{{ID: "prod", Kubeconfig: path}}})
 		must(t, err)
-		if s, err := c.Collect(ctx, "prod", cluster.CollectOptions{}); err == nil || s != nil {
+		if s, err := c.Collect(ctx, "prod", survey.Options{}); err == nil || s != nil {
 			t.Errorf("got a snapshot %v and error %v", s != nil, err)
 		}
 	})
@@ -336,7 +337,7 @@ func TestCollectionSurvivesWhatAPIServersDo(t *testing.T) {
 	t.Run("files that say nothing are refused", func(t *testing.T) {
 		c, err := cluster.Open(cluster.Config{Targets: []cluster.Target{{ID: "prod", Kubeconfig: a.AdminKubeconfig()}}})
 		must(t, err)
-		_, err = c.Collect(t.Context(), "prod", cluster.CollectOptions{Given: map[string][]byte{"notes.txt": []byte("hello")}})
+		_, err = c.Collect(t.Context(), "prod", survey.Options{Given: map[string][]byte{"notes.txt": []byte("hello")}})
 		if err == nil || !strings.Contains(err.Error(), "notes.txt shows the command line of none of") {
 			t.Errorf("got %v", err)
 		}
@@ -352,7 +353,7 @@ func TestForgedLabelsHideNothing(t *testing.T) {
 		b["metadata"] = obj{"name": name, "labels": obj{cluster.ManagedByLabel: cluster.ManagedBy, cluster.RequestLabel: name}}
 		apply(t, a, b)
 	}
-	s := collect(t, a, a.AdminKubeconfig(), cluster.CollectOptions{})
+	s := collect(t, a, a.AdminKubeconfig(), survey.Options{})
 	rules, defaults, err := inventory.Shipped()
 	must(t, err)
 	got := doors.Analyse(s, inventory.Options{Rules: rules, Defaults: defaults, Now: time.Now().UTC(),

@@ -18,7 +18,7 @@ import (
 	"testing"
 
 	"github.com/breakglassd/breakglass/internal/bgtest/realtest"
-	"github.com/breakglassd/breakglass/internal/cluster"
+	"github.com/breakglassd/breakglass/internal/cluster/survey"
 	"github.com/breakglassd/breakglass/internal/inventory"
 	"github.com/breakglassd/breakglass/internal/real"
 )
@@ -37,7 +37,7 @@ func TestWaysToClusterAdminCanBeWalked(t *testing.T) {
 		}
 	}
 	apply(t, a, objects...)
-	_, found := scan(t, a, cluster.CollectOptions{})
+	_, found := scan(t, a, survey.Options{})
 	bins := realtest.MustBuild(t, real.KubeCtl)
 
 	person := func(t *testing.T, name string) string {

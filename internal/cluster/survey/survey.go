@@ -1,10 +1,13 @@
-package cluster
+// Package survey reads once what the inventory of a cluster needs, from one API server. It asks only, and changes nothing.
+package survey
 
 import (
 	"context"
 	"crypto/ecdsa"
 	"crypto/rsa"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -27,8 +30,22 @@ import (
 	"github.com/breakglassd/breakglass/internal/inventory"
 )
 
-// CollectOptions are what a collection cannot read from the API server.
-type CollectOptions struct {
+// A Server is one API server, as the daemon reaches it.
+type Server struct {
+	Cluster string
+	Config  *rest.Config // with the daemon's credential
+	// WhoAmI asks it whom it takes the daemon for.
+	WhoAmI func(context.Context) (user string, err error)
+	// ClientCAs asks it for the names of the CAs whose client certificates it takes.
+	ClientCAs func(context.Context) ([]string, error)
+	// Ours reports whether an object with these labels is the binding of a grant.
+	Ours func(labels map[string]string) bool
+	// Explain says in an error what was being done, and what the error means.
+	Explain func(doing string, err error) error
+}
+
+// Options are what a survey cannot read from the API server.
+type Options struct {
 	// Given are files about the control plane, by name: manifests of static pods or command lines. They add to what pods in
 	// kube-system show.
 	Given map[string][]byte
@@ -40,42 +57,38 @@ const (
 	collectTimeout = 30 * time.Second // of each request: a page of 500 large objects takes longer than a binding
 	kubeletTimeout = 5 * time.Second  // of each kubelet's answer through the API server
 	maxKubelets    = 1000             // asked for their configuration; on larger clusters those of the first thousand nodes
+	pageSize       = 500              // objects of a list that are asked for at once
 	listTries      = 3                // how often a list is begun anew because its continuation has expired
 	maxObject      = 64 << 20         // bytes of one answer
 )
 
-// Collect reads once what the inventory of a cluster needs. It asks only, and changes nothing. What the daemon's credential may
-// not read is noted in the snapshot, with the right that is missing; err is not nil only if there is no snapshot, because the
-// cluster does not answer or what was given makes no sense. A collection reads page by page, so its memory is what the snapshot
-// holds and one page.
-func (c *Clusters) Collect(ctx context.Context, cluster string, o CollectOptions) (*inventory.Snapshot, error) {
-	t, err := c.target(cluster)
-	if err != nil {
-		return nil, err
-	}
-	rc := rest.CopyConfig(t.rest)
+// Take makes a snapshot of a cluster. What the daemon's credential may not read is noted in it, with the right that is missing; err is
+// not nil only if there is no snapshot, because the cluster does not answer or what was given is not valid. It reads page by page, so
+// its memory is what the snapshot holds and one page.
+func Take(ctx context.Context, from Server, o Options) (*inventory.Snapshot, error) {
+	rc := rest.CopyConfig(from.Config)
 	rc.Timeout = collectTimeout
 	client, err := rest.HTTPClientFor(rc)
 	if err != nil {
-		return nil, fmt.Errorf("using the daemon's credential in cluster %s: %w", cluster, err)
+		return nil, fmt.Errorf("using the daemon's credential in cluster %s: %w", from.Cluster, err)
 	}
-	s := &inventory.Snapshot{Cluster: cluster, At: time.Now().UTC().Truncate(time.Second),
+	s := &inventory.Snapshot{Cluster: from.Cluster, At: time.Now().UTC().Truncate(time.Second),
 		AuthenticationConfig: string(o.AuthenticationConfig)}
 	s.Server.Address = rc.Host
 	for name, text := range o.Given {
 		found, err := controlplane.ParseGiven(name, text)
 		if err != nil {
-			return nil, fmt.Errorf("reading what was given about cluster %s: %w", cluster, err)
+			return nil, fmt.Errorf("reading what was given about cluster %s: %w", from.Cluster, err)
 		}
 		s.Components = append(s.Components, found...)
 	}
 	begun := time.Now()
-	r := &collector{client: client, base: strings.TrimSuffix(rc.Host, "/"), s: s}
+	r := &collector{from: from, client: client, base: strings.TrimSuffix(rc.Host, "/"), s: s}
 	if err := r.server(ctx); err != nil {
-		return nil, t.explain("asking for its version", err)
+		return nil, from.Explain("asking for its version", err)
 	}
-	r.self(ctx, t)
-	r.handshake(ctx, c)
+	r.self(ctx)
+	r.handshake(ctx)
 	r.anonymous(ctx, rc)
 	r.rbac(ctx)
 	r.credentials(ctx)
@@ -83,7 +96,7 @@ func (c *Clusters) Collect(ctx context.Context, cluster string, o CollectOptions
 	r.nodes(ctx)
 	r.extensions(ctx)
 	if err := ctx.Err(); err != nil { // what was not reached must not look like what may not be read
-		return nil, fmt.Errorf("collecting from cluster %s: %w", cluster, context.Cause(ctx))
+		return nil, fmt.Errorf("collecting from cluster %s: %w", from.Cluster, context.Cause(ctx))
 	}
 	s.Took = time.Since(begun)
 	return s, nil
@@ -91,6 +104,7 @@ func (c *Clusters) Collect(ctx context.Context, cluster string, o CollectOptions
 
 // A collector reads from one API server into a snapshot.
 type collector struct {
+	from   Server
 	client *http.Client
 	base   string // of URLs, without a slash at the end
 	mu     sync.Mutex
@@ -129,7 +143,7 @@ func (r *collector) open(ctx context.Context, path string, query url.Values, acc
 		return nil, err
 	}
 	req.Header.Set("Accept", accept)
-	req.Header.Set("User-Agent", ManagedBy)
+	req.Header.Set("User-Agent", r.from.Config.UserAgent)
 	r.mu.Lock()
 	r.s.Requests++
 	r.mu.Unlock()
@@ -286,17 +300,17 @@ func (r *collector) server(ctx context.Context) error {
 	return nil
 }
 
-func (r *collector) self(ctx context.Context, t *target) {
+func (r *collector) self(ctx context.Context) {
 	r.s.Requests++
-	me, err := t.whoAmI(ctx)
+	user, err := r.from.WhoAmI(ctx)
 	if err == nil {
-		r.s.Collector = me.Username
+		r.s.Collector = user
 	}
 	r.note(inventory.SourceSelf, "", 1, "create selfsubjectreviews.authentication.k8s.io", err)
 }
 
-func (r *collector) handshake(ctx context.Context, c *Clusters) {
-	_, names, err := c.TrustsCA(ctx, r.s.Cluster, &x509.Certificate{})
+func (r *collector) handshake(ctx context.Context) {
+	names, err := r.from.ClientCAs(ctx)
 	r.s.Server.ClientCAs = names
 	r.note(inventory.SourceHandshake, "", len(names), "", err)
 }
@@ -305,7 +319,7 @@ func (r *collector) handshake(ctx context.Context, c *Clusters) {
 func (r *collector) anonymous(ctx context.Context, rc *rest.Config) {
 	client, err := rest.HTTPClientFor(rest.AnonymousClientConfig(rc))
 	if err == nil {
-		nobody := &collector{client: client, base: r.base, s: &inventory.Snapshot{}}
+		nobody := &collector{from: r.from, client: client, base: r.base, s: &inventory.Snapshot{}}
 		for path, code := range map[string]*int{"/api": &r.s.Anonymous.API, "/livez": &r.s.Anonymous.Livez} {
 			var resp *http.Response
 			resp, err = nobody.open(ctx, path, nil, "application/json")
@@ -325,6 +339,7 @@ func (r *collector) anonymous(ctx context.Context, rc *rest.Config) {
 	r.note(inventory.SourceAnonymous, "", 2, "", err)
 }
 
+// rbacPath is where the API server has roles and bindings.
 const rbacPath = "/apis/rbac.authorization.k8s.io/v1/"
 
 func (r *collector) rbac(ctx context.Context) {
@@ -350,7 +365,7 @@ func (r *collector) rbac(ctx context.Context) {
 	binding := func(o bindingObject) (inventory.Binding, bool) {
 		return inventory.Binding{Namespace: o.Metadata.Namespace, Name: o.Metadata.Name, Created: o.Metadata.CreationTimestamp,
 			RoleKind: o.RoleRef.Kind, RoleName: o.RoleRef.Name,
-			Subjects: o.Subjects, Ours: o.Metadata.Labels[ManagedByLabel] == ManagedBy && o.Metadata.Labels[RequestLabel] != ""}, true
+			Subjects: o.Subjects, Ours: r.from.Ours(o.Metadata.Labels)}, true
 	}
 	const all = "application/json"
 	right := func(resource string) string { return "list " + resource + ".rbac.authorization.k8s.io" }
@@ -540,7 +555,7 @@ func authorities(bundle string) []inventory.CA {
 		case *ecdsa.PublicKey:
 			key = "ECDSA " + k.Params().Name
 		}
-		out = append(out, inventory.CA{Subject: distinguishedName(cert.RawSubject), Fingerprint: breakglass.Fingerprint(cert.Raw),
+		out = append(out, inventory.CA{Subject: DistinguishedName(cert.RawSubject), Fingerprint: breakglass.Fingerprint(cert.Raw),
 			KeyID:     breakglass.SPKI(cert.RawSubjectPublicKeyInfo),
 			NotBefore: cert.NotBefore, NotAfter: cert.NotAfter, Key: key, Signature: cert.SignatureAlgorithm.String(), IsCA: cert.IsCA})
 	}
@@ -735,4 +750,13 @@ func (r *collector) extensions(ctx context.Context) {
 			return inventory.APIService{Name: o.Metadata.Name, Service: o.Spec.Service.Namespace + "/" + o.Spec.Service.Name,
 				Insecure: o.Spec.Insecure}, true
 		})
+}
+
+// DistinguishedName is the name in a certificate, from its DER, as text.
+func DistinguishedName(raw []byte) string {
+	var seq pkix.RDNSequence
+	if rest, err := asn1.Unmarshal(raw, &seq); err != nil || len(rest) > 0 {
+		return "(unreadable)"
+	}
+	return seq.String()
 }
