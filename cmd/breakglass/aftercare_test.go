@@ -38,7 +38,7 @@ func (x *after) Ask(context.Context, breakglass.Access) []breakglass.Answer {
 		case "no":
 			out = append(out, breakglass.Answer{Server: server, No: true, By: breakglass.RefusedByRBAC})
 		case "yes":
-			out = append(out, breakglass.Answer{Server: server, Problem: breakglass.StillAllowed})
+			out = append(out, breakglass.Answer{Server: server, Problem: breakglass.StillAllowed("").Problem})
 		default:
 			out = append(out, breakglass.Answer{Server: server, Problem: said, Silent: true})
 		}

@@ -282,7 +282,7 @@ func (x *Examiner) probe(ctx context.Context, clusterID string) {
 		switch {
 		case a.No || !guarded:
 			err = x.service.Findings.Close(ctx, key, "it asks the deny webhook")
-		case a.Problem == breakglass.WebhookNotAsked:
+		case a.NotAsked():
 			err = x.service.Findings.Find(ctx, finding.Opened{Key: key, Check: CheckAudit, Cluster: clusterID,
 				Severity: finding.Critical,
 				What: fmt.Sprintf("the API server %s of %s does not ask the deny webhook, or got no answer: no guard of a profile holds there",

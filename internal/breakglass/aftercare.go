@@ -484,7 +484,7 @@ func (s *Service) prove(ctx context.Context, r *Request) (*Request, error) {
 		cancel()
 		late = unasked(late, answers, got)
 		answers, bindings = learned(answers, got, r.Revoked.At), alsoBound(bindings, got)
-		if !slices.ContainsFunc(answers, func(a Answer) bool { return !a.No && a.Problem == StillAllowed }) {
+		if !slices.ContainsFunc(answers, func(a Answer) bool { return !a.No && a.StillAllows() }) {
 			break // the rest cannot be reached: that takes longer than we wait here
 		}
 		select {
@@ -511,13 +511,6 @@ func (s *Service) prove(ctx context.Context, r *Request) (*Request, error) {
 	}
 	return after, errors.New("not every API server has said no: " + problemsOf(answers))
 }
-
-// StillAllowed is the Problem of an API server that answers, and lets the certificate in.
-const StillAllowed = "it still lets the certificate in"
-
-// WebhookNotAsked is the Problem of an API server that answers in group mode without anything that refuses: it lets the certificate in
-// just as well.
-const WebhookNotAsked = "its deny webhook does not refuse the certificate, and in group mode nothing else can: is it set up there?"
 
 // learned adds one round of answers to those before. A no stays: it is when the server first refused that counts.
 func learned(before, got []Answer, revoked time.Time) []Answer {

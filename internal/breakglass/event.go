@@ -175,6 +175,27 @@ type Answer struct {
 	Silent   bool      `json:"-"` // it could not be asked, or not be understood: what it does with the certificate is not known
 }
 
+// The problems of an API server that answers, and lets the certificate in. Ledgers have these bytes: they never change.
+const (
+	stillAllowed    = "it still lets the certificate in"
+	webhookNotAsked = "its deny webhook does not refuse the certificate, and in group mode nothing else can: is it set up there?"
+)
+
+// StillAllowed is the answer of an API server that says yes to a question about a revoked certificate. question is in words.
+func StillAllowed(question string) Answer { return Answer{Problem: stillAllowed, Question: question} }
+
+// WebhookNotAsked is the answer of an API server in group mode where nothing refuses: it lets the certificate in just as well.
+func WebhookNotAsked() Answer { return Answer{Problem: webhookNotAsked} }
+
+// StillAllows reports the answer StillAllowed.
+func (a Answer) StillAllows() bool { return a.Problem == stillAllowed }
+
+// NotAsked reports the answer WebhookNotAsked.
+func (a Answer) NotAsked() bool { return a.Problem == webhookNotAsked }
+
+// LetsIn reports whether an API server has answered that it lets the certificate in, as against one of which nothing is known.
+func (a Answer) LetsIn() bool { return a.StillAllows() || a.NotAsked() }
+
 // What refuses a revoked certificate.
 const (
 	RefusedByRBAC    = "rbac"    // nothing allows it any more

@@ -118,7 +118,9 @@ func (c *Clusters) besides(ctx context.Context, t *target, request string, answe
 		}
 		switch {
 		case there > 0:
-			answers[i] = breakglass.Answer{Server: answers[i].Server, Problem: breakglass.StillAllowed, Question: answers[i].Question}
+			server := answers[i].Server
+			answers[i] = breakglass.StillAllowed(answers[i].Question)
+			answers[i].Server = server
 		case err != nil:
 			answers[i] = breakglass.Answer{Server: answers[i].Server, Question: answers[i].Question, Silent: true,
 				Problem: "it refuses what the grant gave, but whether another binding names the certificate cannot be told: the bindings cannot be " +
@@ -147,7 +149,7 @@ func (t *target) ask(ctx context.Context, a breakglass.Access, before []authoriz
 			slog.String("request", a.Request), slog.Any("error", err))
 		return breakglass.Answer{Problem: problem(err), Silent: true}
 	}
-	unasked := breakglass.WebhookNotAsked
+	var hidden string // with a binding: why there is no proof if the webhook does not say no either
 	var said []string
 	if a.Rights.Binding() {
 		questions, why, err := t.questions(ctx, a.Rights)
@@ -161,7 +163,7 @@ func (t *target) ask(ctx context.Context, a breakglass.Access, before []authoriz
 			case err != nil:
 				return trouble(err)
 			case status.Allowed:
-				return breakglass.Answer{Problem: breakglass.StillAllowed, Question: words(q)}
+				return breakglass.StillAllowed(words(q))
 			case status.Denied:
 				denied++
 			}
@@ -170,9 +172,9 @@ func (t *target) ask(ctx context.Context, a breakglass.Access, before []authoriz
 		if len(questions) > 0 && denied == 0 {
 			return breakglass.Answer{No: true, By: breakglass.RefusedByRBAC, Question: strings.Join(said, ", and ")}
 		}
-		unasked = why
+		hidden = why
 		if denied > 0 {
-			unasked = "an authorization webhook there refuses the question, which hides what RBAC says, but not the certificate"
+			hidden = "an authorization webhook there refuses the question, which hides what RBAC says, but not the certificate"
 		}
 	}
 	q := nothing()
@@ -181,19 +183,21 @@ func (t *target) ask(ctx context.Context, a breakglass.Access, before []authoriz
 	case err != nil:
 		return trouble(err)
 	case status.Allowed:
-		return breakglass.Answer{Problem: breakglass.StillAllowed, Question: words(q)}
+		return breakglass.StillAllowed(words(q))
 	case status.Denied && status.EvaluationError != "":
 		return breakglass.Answer{Silent: true, Problem: "an authorization webhook there does not work, and until it does everything " +
 			"is refused: that proves nothing"}
+	case !status.Denied && a.Rights.Binding():
+		return breakglass.Answer{Problem: hidden, Silent: true}
 	case !status.Denied:
-		return breakglass.Answer{Problem: unasked, Silent: unasked != breakglass.WebhookNotAsked}
+		return breakglass.WebhookNotAsked()
 	}
 	for _, spec := range before {
 		switch status, err := t.reviewSpec(ctx, spec); {
 		case err != nil:
 			return trouble(err)
 		case status.Allowed:
-			return breakglass.Answer{Problem: breakglass.StillAllowed, Question: wordsOf(spec)}
+			return breakglass.StillAllowed(wordsOf(spec))
 		}
 	}
 	return breakglass.Answer{No: true, By: breakglass.RefusedByWebhook, Question: words(q)}

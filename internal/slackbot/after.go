@@ -144,18 +144,13 @@ func tallyAnswers(answers []breakglass.Answer) (no, open, away int) {
 		switch {
 		case a.No:
 			no++
-		case letsIn(a):
+		case a.LetsIn():
 			open++
 		default:
 			away++
 		}
 	}
 	return no, open, away
-}
-
-// letsIn reports whether an API server has answered that it lets the certificate in, as against one of which nothing is known.
-func letsIn(a breakglass.Answer) bool {
-	return a.Problem == breakglass.StillAllowed || a.Problem == breakglass.WebhookNotAsked
 }
 
 // seconds writes a duration in milliseconds as people read it on a receipt.
@@ -177,9 +172,9 @@ func answered(a breakglass.Answer, late, final bool) string {
 		return server + ": refused after " + seconds(a.AfterMillis) + by
 	case final:
 		return server + ": never said no: " + foreign(a.Problem, maxObject) + "; the certificate's time is over"
-	case a.Problem == breakglass.StillAllowed:
+	case a.StillAllows():
 		return server + ": still lets it in, asked " + count(a.Tries, "time", "times") + ": tried again"
-	case letsIn(a):
+	case a.NotAsked():
 		return server + ": still lets it in: " + foreign(a.Problem, maxObject) + "; tried again"
 	}
 	return server + ": cannot tell: " + foreign(a.Problem, maxObject) + "; tried again"
@@ -230,7 +225,7 @@ func saidBefore(ev record.Event) (kind, gist string) {
 		kind = "receipt"
 		var answers []string // without times and the exact problem: those change by themselves
 		for _, a := range ev.Answers {
-			answers = append(answers, fmt.Sprintf("%s %t %t", a.Server, a.No, a.Problem == breakglass.StillAllowed))
+			answers = append(answers, fmt.Sprintf("%s %t %t", a.Server, a.No, a.StillAllows()))
 		}
 		what = []any{answers, ev.Final}
 	case breakglass.SessionReported:

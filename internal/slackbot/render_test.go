@@ -154,7 +154,7 @@ func receiptOf(no, open, away int) *breakglass.Receipt {
 		r.Answers = append(r.Answers, breakglass.Answer{Server: server(), No: true, By: by, AfterMillis: int64(1+i*400) * 200, Tries: i + 1})
 	}
 	for range open {
-		r.Answers = append(r.Answers, breakglass.Answer{Server: server(), Tries: 7, Problem: breakglass.StillAllowed})
+		r.Answers = append(r.Answers, breakglass.Answer{Server: server(), Tries: 7, Problem: breakglass.StillAllowed("").Problem})
 	}
 	for range away {
 		r.Answers = append(r.Answers, breakglass.Answer{Server: server(), Tries: 2, Problem: "connection refused"})
@@ -492,7 +492,7 @@ func taintedEvent(ev record.Event, words string) record.Event {
 		ev.Answers = slices.Clone(ev.Answers)
 		for i, a := range ev.Answers {
 			ev.Answers[i].Server, ev.Answers[i].Question = words, words
-			if a.Problem != "" && a.Problem != breakglass.StillAllowed {
+			if a.Problem != "" && !a.StillAllows() {
 				ev.Answers[i].Problem = words
 			}
 		}
