@@ -62,20 +62,11 @@ func (s *Service) withAftercare(p *policy.Policy, ev Requested, now time.Time) R
 // [proveFor]; Run goes on with what is not done by then.
 func (s *Service) Revoke(ctx context.Context, a record.Actor, id, reason string) (*Request, error) {
 	r, err := s.command(ctx, a, "revoke", id, func(p *policy.Policy, r *Request, now time.Time) (record.Event, map[string]string, error) {
-		if a.Person != r.Ask.By.Person && !r.Ask.Quorum.Counts(a.Person) && !p.MayRespond(a.Person) {
-			return nil, nil, record.Refuse(record.ClassDenied, "not-approver", "", "only %s, the approvers of %s and responders can revoke it",
-				r.Ask.By.Person,
-				r.ID)
+		if err := mayRevoke(p, r, a, now); err != nil {
+			return nil, nil, err
 		}
 		if r.Revoked != nil {
 			return nil, nil, nil
-		}
-		switch st := r.State(now); st {
-		case StateActive, StateApproved:
-		case StateIssuing:
-			return nil, nil, record.Refuse(record.ClassUnavailable, "issuing", "revoke it again in a moment", "%s is just being issued", r.ID)
-		case StatePending, StateExpired, StateRevoked, StateFailed, StateDenied, StateWithdrawn, StateLapsed:
-			return nil, nil, record.Refuse(record.ClassConflict, "not-active", "", "%s is %s: there is nothing to revoke", r.ID, st)
 		}
 		if err := record.NeedReason(reason); err != nil {
 			return nil, nil, err
@@ -201,23 +192,12 @@ func (s *Service) revokeSoon(ctx context.Context, a record.Actor, id, reason str
 
 // Close records the requester's note on what was done.
 func (s *Service) Close(ctx context.Context, a record.Actor, id, note string) (*Request, error) {
-	return s.command(ctx, a, "close", id, func(_ *policy.Policy, r *Request, now time.Time) (record.Event, map[string]string, error) {
-		if a.Person != r.Ask.By.Person {
-			return nil, nil, record.Refuse(record.ClassDenied, "not-yours", "ask them to", "only %s knows what was done with %s, and closes it",
-				r.Ask.By.Person,
-				r.ID)
+	return s.command(ctx, a, "close", id, func(p *policy.Policy, r *Request, now time.Time) (record.Event, map[string]string, error) {
+		if err := mayClose(p, r, a, now); err != nil {
+			return nil, nil, err
 		}
 		if r.Closed != nil {
 			return nil, nil, already(a, *r.Closed, "closed", note)
-		}
-		switch st := r.State(now); {
-		case r.Issued == nil:
-			return nil, nil, record.Refuse(record.ClassConflict, "not-issued", "", "%s is %s: it gave no certificate, so there is nothing to close",
-				r.ID, st)
-		case st == StateActive:
-			return nil, nil, record.Refuse(record.ClassConflict, "still-active", "revoke it first if you are done: breakglass revoke "+r.ID,
-				"%s is still active",
-				r.ID)
 		}
 		if err := record.NeedNote(note, record.MinNote); err != nil {
 			return nil, nil, err
@@ -230,23 +210,13 @@ func (s *Service) Close(ctx context.Context, a record.Actor, id, note string) (*
 // seen is the Digest of the sweep that they were shown: if the last one found something else, it is refused. While something
 // critical is there the note says why it may stay; otherwise it may be empty. What is critical then stays a finding: see accepted.
 func (s *Service) Acknowledge(ctx context.Context, a record.Actor, id, seen, note string) (*Request, error) {
-	r, err := s.command(ctx, a, "acknowledge", id, func(p *policy.Policy, r *Request, _ time.Time) (record.Event, map[string]string, error) {
-		if a.Person == r.Ask.By.Person {
-			return nil, nil, record.Refuse(record.ClassDenied, "own-session", "somebody else must look at it",
-				"nobody acknowledges what their own session left behind")
-		}
-		if !r.Ask.Quorum.Counts(a.Person) && !p.MayRespond(a.Person) {
-			return nil, nil, record.Refuse(record.ClassDenied, "not-approver", "", "only the approvers of %s and responders can acknowledge it",
-				r.ID)
+	r, err := s.command(ctx, a, "acknowledge", id, func(p *policy.Policy, r *Request, now time.Time) (record.Event, map[string]string, error) {
+		if err := mayAcknowledge(p, r, a, now); err != nil {
+			return nil, nil, err
 		}
 		switch {
 		case r.Acknowledged != nil:
 			return nil, nil, already(a, *r.Acknowledged, "acknowledged", note)
-		case r.Swept == nil && r.Ask.Aftercare != nil && r.Ask.Aftercare.Examine && r.Issued != nil:
-			return nil, nil, record.Refuse(record.ClassConflict, "not-swept", "watch it with: breakglass show "+r.ID+" --session",
-				"%s has not been looked through yet", r.ID)
-		case !r.Unacknowledged():
-			return nil, nil, record.Refuse(record.ClassConflict, "nothing-found", "", "%s left nothing behind that must be acknowledged", r.ID)
 		case seen != r.Swept.Digest():
 			return nil, nil, record.Refuse(record.ClassConflict, "stale", "look again (breakglass show "+r.ID+
 				", or the form in Slack), and acknowledge what is there now", "%s was looked through again: what is left behind is not what you saw",

@@ -342,24 +342,8 @@ func (s *Service) Approve(ctx context.Context, a record.Actor, id string, c Cons
 }
 
 func decideApprove(p *policy.Policy, r *Request, a record.Actor, c Consent, now time.Time) (record.Event, error) {
-	if a.Person == r.Ask.By.Person {
-		return nil, record.Refuse(record.ClassDenied, "self-approval", "two other people must approve it", "nobody approves their own request")
-	}
-	// A request made since leaves the suspended out of its quorum: first of all they are told why.
-	if err := p.NotSuspended(policy.Eligibility{Person: a.Person, Part: policy.PartApprover, Profile: r.Ask.Profile,
-		Cluster: r.Ask.Cluster}); err != nil {
+	if err := mayApprove(p, r, a, now); err != nil {
 		return nil, err
-	}
-	if !r.Ask.Quorum.Counts(a.Person) {
-		missing := r.Missing()
-		if len(missing) == 0 {
-			missing = []string{"nobody else"}
-		}
-		return nil, record.Refuse(record.ClassDenied, "not-approver", "", "this needs %s; you are in none of the teams that count",
-			record.JoinAnd(missing))
-	}
-	if _, stillIn := p.Person(a.Person); !stillIn || !p.Freeze(profileOrZero(p, r)).Counts(a.Person) {
-		return nil, record.Refuse(record.ClassPolicy, "policy/changed", "", "the access policy has changed: you cannot approve this any more")
 	}
 	if !slices.Contains(r.Ask.Quorum.Channels, a.Channel) {
 		next := "approve with: breakglass approve " + r.ID
@@ -416,18 +400,12 @@ func (s *Service) TakeBack(ctx context.Context, a record.Actor, id string) (*Req
 
 // Deny ends a request for good. Everybody whose approval could count may deny; a reason is required.
 func (s *Service) Deny(ctx context.Context, a record.Actor, id, reason string) (*Request, error) {
-	return s.command(ctx, a, "deny", id, func(_ *policy.Policy, r *Request, now time.Time) (record.Event, map[string]string, error) {
-		if a.Person == r.Ask.By.Person {
-			return nil, nil, record.Refuse(record.ClassDenied, "own-request", "withdraw it: breakglass withdraw "+r.ID, "this is your own request")
-		}
-		if !r.Ask.Quorum.Counts(a.Person) {
-			return nil, nil, record.Refuse(record.ClassDenied, "not-approver", "", "only its approvers can deny %s", r.ID)
+	return s.command(ctx, a, "deny", id, func(p *policy.Policy, r *Request, now time.Time) (record.Event, map[string]string, error) {
+		if err := mayDeny(p, r, a, now); err != nil {
+			return nil, nil, err
 		}
 		if r.Denied != nil && r.Denied.By.Person == a.Person {
 			return nil, nil, nil
-		}
-		if err := stillOpen(r, now); err != nil {
-			return nil, nil, err
 		}
 		if err := record.NeedReason(reason); err != nil {
 			return nil, nil, err
@@ -438,17 +416,12 @@ func (s *Service) Deny(ctx context.Context, a record.Actor, id, reason string) (
 
 // Withdraw takes the actor's own request back, possible until the claim. The reason may be empty.
 func (s *Service) Withdraw(ctx context.Context, a record.Actor, id, reason string) (*Request, error) {
-	return s.command(ctx, a, "withdraw", id, func(_ *policy.Policy, r *Request, now time.Time) (record.Event, map[string]string, error) {
-		if a.Person != r.Ask.By.Person {
-			return nil, nil, record.Refuse(record.ClassDenied, "not-yours", "deny it: breakglass deny "+r.ID+" --reason …",
-				"only %s can withdraw this request",
-				r.Ask.By.Person)
+	return s.command(ctx, a, "withdraw", id, func(p *policy.Policy, r *Request, now time.Time) (record.Event, map[string]string, error) {
+		if err := mayWithdraw(p, r, a, now); err != nil {
+			return nil, nil, err
 		}
 		if r.Withdrawn != nil {
 			return nil, nil, nil
-		}
-		if err := stillOpen(r, now); err != nil {
-			return nil, nil, err
 		}
 		if reason != "" {
 			if err := record.NeedReason(reason); err != nil {

@@ -413,72 +413,38 @@ func (b *Bot) click(ctx context.Context, a record.Actor, p *payload) error {
 	return err
 }
 
-// noNote is a note that the service never takes: with it, it says why a person may not, records the try, and changes nothing.
-const noNote = " "
-
-// press carries out a click: it opens the form that the button is for, or lets the service refuse. Error is a refusal, an
+// press carries out a click: it opens the form that the button is for, or has the service refuse. Error is a refusal, an
 // *apiError, or a fault.
-func (b *Bot) press(ctx context.Context, a record.Actor, action string, t target, trigger string) error {
-	if !slices.Contains([]string{"review", "deny", "revoke", "withdraw", "acknowledge", "close"}, action) {
+func (b *Bot) press(ctx context.Context, a record.Actor, name string, t target, trigger string) error {
+	act := actions[name]
+	if act.form == nil && act.click == nil {
 		return malformed("there is no such button")
 	}
-	if err := b.admit(ctx, a, action); err != nil {
+	if err := b.admit(ctx, a, name); err != nil {
 		return err
 	}
-	svc := b.cfg.Service
-	r, err := svc.Get(ctx, t.id)
+	r, err := b.cfg.Service.Get(ctx, t.id)
 	if err != nil {
 		return err
 	}
+	if act.click != nil {
+		if err := b.vet(ctx, a, name); err != nil {
+			return err
+		}
+		return act.click(ctx, b, a, t)
+	}
 	v := b.render(time.Now())
-	decides := a.Person != r.Ask.By.Person && slices.Contains(r.Ask.Quorum.People(), a.Person)
-	switch action {
-	case "review":
-		if !decides && open(r.State(v.now)) {
-			// The wrong person. The service says why, and records the try; without a digest this can never be a yes.
-			_, err := svc.Approve(ctx, a, t.id, breakglass.Consent{})
+	if !act.offered(v, r, a.Person) {
+		if err := b.cfg.Service.May(ctx, a, act.may, t.id); err != nil {
 			return err
 		}
-		return b.open(ctx, trigger, v.review(r, a.Person))
-	case "deny":
-		if !decides {
-			_, err := svc.Deny(ctx, a, t.id, "") // likewise: without a reason this can never be a no
-			return err
-		}
-		return b.open(ctx, trigger, v.deny(r))
-	case "revoke":
-		may, st := a.Person == r.Ask.By.Person || v.mayAnswerFor(r, a.Person), r.State(v.now)
-		switch {
-		case may && r.Revoked != nil:
-			return b.open(ctx, trigger, v.review(r, a.Person))
-		case !may || st != breakglass.StateActive && st != breakglass.StateApproved:
-			_, err := svc.Revoke(ctx, a, t.id, "")
-			return err
-		}
-		return b.open(ctx, trigger, v.revoke(r))
-	case "acknowledge":
-		if a.Person == r.Ask.By.Person || !v.mayAnswerFor(r, a.Person) || r.Swept == nil {
-			_, err := svc.Acknowledge(ctx, a, t.id, "", noNote)
-			return err
-		}
-		return b.open(ctx, trigger, v.acknowledge(r))
-	case "close":
-		if a.Person != r.Ask.By.Person || r.EndedBy(v.now).IsZero() {
-			_, err := svc.Close(ctx, a, t.id, noNote)
-			return err
-		}
-		return b.open(ctx, trigger, v.closing(r))
 	}
-	if err := b.vet(ctx, a, action); err != nil {
-		return err
-	}
-	_, err = svc.Withdraw(ctx, a, t.id, "")
-	return err
+	return b.open(ctx, trigger, act.form(v, r, a.Person))
 }
 
 // submit carries out a sent form. The answer closes it, marks what is wrong in it, or shows why it cannot be.
 func (b *Bot) submit(ctx context.Context, a record.Actor, p *payload) (any, error) {
-	if !slices.Contains([]string{formAsk, formApprove, formTakeBack, formDeny, formRevoke, formSeen, formClose}, p.View.CallbackID) {
+	if p.View.CallbackID != formAsk && actions[p.View.CallbackID].send == nil {
 		return nil, malformed("there is no such form")
 	}
 	err := b.admit(ctx, a, p.View.CallbackID)
@@ -500,38 +466,14 @@ func (b *Bot) submit(ctx context.Context, a record.Actor, p *payload) (any, erro
 
 // decide hands what was filled in to the service.
 func (b *Bot) decide(ctx context.Context, a record.Actor, p *payload) error {
-	svc := b.cfg.Service
-	if p.View.CallbackID == formAsk {
+	if p.View.CallbackID == formAsk { // the only form that is about no request yet
 		return b.request(ctx, a, p)
 	}
 	t, err := parseTarget(p.View.Metadata)
 	if err != nil {
 		return err
 	}
-	switch p.View.CallbackID {
-	case formApprove:
-		_, err = svc.Approve(ctx, a, t.id, breakglass.Consent{Digest: t.digest, Comment: p.field(blockComment)})
-	case formTakeBack:
-		_, err = svc.TakeBack(ctx, a, t.id)
-	case formDeny:
-		_, err = svc.Deny(ctx, a, t.id, p.field(blockReason))
-	case formRevoke:
-		err = b.revoke(ctx, a, t.id, p.field(blockReason))
-	case formSeen:
-		b.lookAgain(ctx, a, t.id)
-		r, err := svc.Acknowledge(ctx, a, t.id, t.digest, p.field(blockNote))
-		if err != nil {
-			return err
-		}
-		return b.recorded(r.Acknowledged, a, "acknowledged it", p.field(blockNote))
-	case formClose:
-		r, err := svc.Close(ctx, a, t.id, p.field(blockNote))
-		if err != nil {
-			return err
-		}
-		return b.recorded(r.Closed, a, "wrote the closing note", p.field(blockNote))
-	}
-	return err
+	return actions[p.View.CallbackID].send(ctx, b, a, t, p)
 }
 
 // recorded makes sure that what a person wrote is what was recorded. Somebody may have been quicker: then nothing was recorded of it,
