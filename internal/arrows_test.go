@@ -19,16 +19,19 @@ var arrows = map[string]string{
 		"internal/cli/kubeconfig internal/cli/machine internal/cli/proved internal/cli/sshkeys " +
 		"internal/cli/terminal internal/cli/view internal/finding internal/ledger internal/policy internal/recert " +
 		"internal/rotation internal/strictyaml internal/text",
-	"cmd/breakglassd": "cmd/breakglassd/config internal/aftercare internal/announce internal/api internal/breakglass " +
-		"internal/cacheck internal/campaign internal/checkup internal/cluster internal/cluster/survey " +
-		"internal/controlplane internal/devmode internal/disk internal/doors internal/finding internal/inventory " +
-		"internal/ledger internal/ledger/sqlstore internal/policy internal/recert internal/record " +
-		"internal/rotation internal/schedule internal/session internal/session/store internal/slackbot " +
-		"internal/strictyaml internal/text internal/vaultca internal/verify internal/webhook",
+	"cmd/breakglassd": "cmd/breakglassd/config cmd/breakglassd/listen cmd/breakglassd/process internal/aftercare " +
+		"internal/announce internal/api internal/breakglass internal/cacheck internal/campaign internal/checkup " +
+		"internal/cluster internal/cluster/survey internal/controlplane internal/devmode internal/disk " +
+		"internal/doors internal/finding internal/inventory internal/ledger internal/ledger/sqlstore " +
+		"internal/policy internal/recert internal/record internal/rotation internal/rotation/metric " +
+		"internal/schedule internal/session internal/session/store internal/slackbot internal/strictyaml " +
+		"internal/text internal/vaultca internal/verify internal/webhook",
 	"cmd/breakglassd/config": "internal/api internal/breakglass internal/cluster internal/policy internal/recert internal/record " +
 		"internal/schedule internal/strictyaml internal/text",
-	"deploy":   "",
-	"internal": "",
+	"cmd/breakglassd/listen":  "",
+	"cmd/breakglassd/process": "",
+	"deploy":                  "",
+	"internal":                "",
 	"internal/aftercare": "internal/breakglass internal/finding internal/policy internal/record internal/residue internal/session " +
 		"internal/session/store internal/text",
 	"internal/announce": "internal/ledger internal/record internal/retry",
@@ -72,16 +75,17 @@ var arrows = map[string]string{
 	"internal/real":             "",
 	"internal/recert": "internal/breakglass internal/campaign internal/checkup internal/doors internal/finding internal/inventory " +
 		"internal/ledger internal/policy internal/record internal/text",
-	"internal/record":        "internal/ledger internal/text",
-	"internal/residue":       "internal/breakglass internal/finding internal/inventory internal/text",
-	"internal/retry":         "",
-	"internal/rotation":      "internal/breakglass internal/record internal/text",
-	"internal/schedule":      "internal/finding",
-	"internal/session":       "internal/breakglass internal/finding internal/policy internal/residue internal/text",
-	"internal/session/store": "internal/disk internal/session internal/sqlite internal/text",
-	"internal/sim/ca":        "internal/breakglass",
-	"internal/sim/kube":      "internal/residue",
-	"internal/sim/slack":     "",
+	"internal/record":          "internal/ledger internal/text",
+	"internal/residue":         "internal/breakglass internal/finding internal/inventory internal/text",
+	"internal/retry":           "",
+	"internal/rotation":        "internal/breakglass internal/record internal/text",
+	"internal/rotation/metric": "internal/rotation",
+	"internal/schedule":        "internal/finding",
+	"internal/session":         "internal/breakglass internal/finding internal/policy internal/residue internal/text",
+	"internal/session/store":   "internal/disk internal/session internal/sqlite internal/text",
+	"internal/sim/ca":          "internal/breakglass",
+	"internal/sim/kube":        "internal/residue",
+	"internal/sim/slack":       "",
 	"internal/slackbot": "internal/announce internal/breakglass internal/campaign internal/finding internal/ledger internal/policy " +
 		"internal/recert internal/record internal/retry internal/text",
 	"internal/sqlite":        "",

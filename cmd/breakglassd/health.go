@@ -12,6 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/breakglassd/breakglass/cmd/breakglassd/process"
 	"github.com/breakglassd/breakglass/internal/cacheck"
 	"github.com/breakglassd/breakglass/internal/finding"
 )
@@ -59,7 +60,7 @@ func (d *daemon) watch(ctx context.Context) error {
 		}
 		d.health.Store(now)
 		d.logChanges(before, now)
-		notify("WATCHDOG=1")
+		process.Notify("WATCHDOG=1")
 		select {
 		case <-ctx.Done():
 			return nil

@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/breakglassd/breakglass/cmd/breakglassd/config"
+	"github.com/breakglassd/breakglass/cmd/breakglassd/process"
 	"github.com/breakglassd/breakglass/internal/strictyaml"
 )
 
@@ -133,7 +134,7 @@ func serveCommand() *cobra.Command {
 		signal.Notify(hangup, syscall.SIGHUP)
 		defer signal.Stop(hangup)
 		log := newLog(cfg.Log, cmd.ErrOrStderr())
-		if err := hideMemory(); err != nil {
+		if err := process.HideMemory(); err != nil {
 			log.Warn("other processes of this user can read the daemon's memory", slog.Any("error", err))
 		}
 		for _, name := range config.UnknownEnv(os.Environ()) {

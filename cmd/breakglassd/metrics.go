@@ -16,7 +16,6 @@ import (
 	"github.com/breakglassd/breakglass/internal/disk"
 	"github.com/breakglassd/breakglass/internal/finding"
 	"github.com/breakglassd/breakglass/internal/record"
-	"github.com/breakglassd/breakglass/internal/rotation"
 	"github.com/breakglassd/breakglass/internal/session/store"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -349,29 +348,6 @@ func (m reconcileMetrics) Collect(out chan<- prometheus.Metric) {
 			out <- prometheus.MustNewConstMetric(reconcileUnknown, prometheus.GaugeValue, float64(r.Unknown), cluster)
 		}
 		out <- prometheus.MustNewConstMetric(reconcileLast, prometheus.GaugeValue, last, cluster)
-	}
-}
-
-// watchCAs makes the gauges of the CAs, and returns what sets those of a report's cluster.
-func (m *metrics) watchCAs() func(rotation.Report) {
-	gauges := map[string]*prometheus.GaugeVec{}
-	for name, labels := range rotation.MetricLabels {
-		gauges[name] = promauto.With(m.registry).NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: "See deploy/prometheus/ca.rules.yaml."},
-			labels)
-	}
-	return func(r rotation.Report) {
-		for name, g := range gauges {
-			if name != rotation.MetricLastSuccess {
-				g.DeletePartialMatch(prometheus.Labels{"cluster": r.Cluster})
-			}
-		}
-		for _, s := range rotation.Metrics(r) {
-			values := make([]string, len(s.Labels))
-			for i, l := range s.Labels {
-				values[i] = l.Value
-			}
-			gauges[s.Name].WithLabelValues(values...).Set(s.Value)
-		}
 	}
 }
 

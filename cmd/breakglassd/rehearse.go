@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/breakglassd/breakglass/cmd/breakglassd/config"
+	"github.com/breakglassd/breakglass/cmd/breakglassd/process"
 	"github.com/breakglassd/breakglass/internal/ledger"
 	"github.com/breakglassd/breakglass/internal/ledger/sqlstore"
 )
@@ -103,7 +104,7 @@ func (p place) usable() error {
 }
 
 func (p place) writable(dir string) error {
-	if err := mayWrite(dir); err != nil {
+	if err := process.MayWrite(dir); err != nil {
 		return fmt.Errorf("%s: this user cannot write in %s (%w): make %s for the daemon's user, or name another place", p.key, dir, err,
 			filepath.Dir(p.path))
 	}

@@ -171,8 +171,8 @@ func (s *site) newCert() {
 	s.write("tls.key", string(key))
 }
 
-// process is a daemon that runs in this process.
-type process struct {
+// running is a daemon that runs in this process.
+type running struct {
 	*site
 	url, checks string
 	hangup      chan os.Signal
@@ -198,7 +198,7 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
-func (s *site) serve(p parts) *process {
+func (s *site) serve(p parts) *running {
 	s.t.Helper()
 	cfg, err := config.Load(s.config)
 	s.must(err)
@@ -207,7 +207,7 @@ func (s *site) serve(p parts) *process {
 		s.must(err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	d := &process{site: s, hangup: make(chan os.Signal, 1), stop: stop, done: make(chan error, 1), log: new(lockedBuffer)}
+	d := &running{site: s, hangup: make(chan os.Signal, 1), stop: stop, done: make(chan error, 1), log: new(lockedBuffer)}
 	up := make(chan string, 1)
 	p.Ready, p.Reload = func(url string) { up <- url }, d.hangup
 	go func() { d.done <- serve(ctx, cfg, p, newLog(cfg.Log, d.log)) }()
@@ -225,7 +225,7 @@ func (s *site) serve(p parts) *process {
 	return d
 }
 
-func (d *process) get(path string) (int, string) {
+func (d *running) get(path string) (int, string) {
 	d.t.Helper()
 	resp, err := http.Get(d.checks + path)
 	d.must(err)
@@ -236,7 +236,7 @@ func (d *process) get(path string) (int, string) {
 }
 
 // until waits for something that comes by itself.
-func (d *process) until(what string, ok func() bool) {
+func (d *running) until(what string, ok func() bool) {
 	d.t.Helper()
 	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
@@ -245,12 +245,12 @@ func (d *process) until(what string, ok func() bool) {
 	}
 }
 
-func (d *process) ready() {
+func (d *running) ready() {
 	d.t.Helper()
 	d.until("ready", func() bool { status, _ := d.get("/readyz"); return status == http.StatusOK })
 }
 
-func (d *process) end() {
+func (d *running) end() {
 	d.t.Helper()
 	d.stop()
 	if err := <-d.done; err != nil {
@@ -258,7 +258,7 @@ func (d *process) end() {
 	}
 }
 
-func (d *process) client(person string) *api.Client {
+func (d *running) client(person string) *api.Client {
 	d.t.Helper()
 	h, err := api.NewHTTP(d.people.CertPEM)
 	d.must(err)
@@ -269,7 +269,7 @@ func (d *process) client(person string) *api.Client {
 }
 
 // grant takes a request through all of it and returns its id.
-func (d *process) grant() string {
+func (d *running) grant() string {
 	d.t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	d.must(err)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/breakglassd/breakglass/cmd/breakglassd/config"
+	"github.com/breakglassd/breakglass/cmd/breakglassd/listen"
 	"github.com/breakglassd/breakglass/internal/session"
 	"github.com/breakglassd/breakglass/internal/session/store"
 	"github.com/breakglassd/breakglass/internal/text"
@@ -104,7 +105,7 @@ func (d *daemon) hookDoor() (door, error) {
 		cas.AppendCertsFromPEM(pem)
 	}
 	tokens := slices.ContainsFunc(d.cfg.Clusters, func(c config.Cluster) bool { return c.WebhookTokenFile != "" })
-	l = tls.NewListener(limitPerAddress(l, hookConnections), webhook.TLSConfig(func() (*tls.Certificate, error) {
+	l = tls.NewListener(listen.PerAddress(l, hookConnections), webhook.TLSConfig(func() (*tls.Certificate, error) {
 		return d.hookCert.Load(),
 			nil
 	}, cas, tokens))

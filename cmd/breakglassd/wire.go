@@ -18,6 +18,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/breakglassd/breakglass/cmd/breakglassd/config"
+	"github.com/breakglassd/breakglass/cmd/breakglassd/listen"
+	"github.com/breakglassd/breakglass/cmd/breakglassd/process"
 	"github.com/breakglassd/breakglass/internal/announce"
 	"github.com/breakglassd/breakglass/internal/api"
 	"github.com/breakglassd/breakglass/internal/breakglass"
@@ -53,6 +55,12 @@ type parts struct {
 const (
 	drainTime = 30 * time.Second
 	stopTime  = 45 * time.Second
+)
+
+// The open connections that one address may have. An API server needs a few; many people may stand behind one address.
+const (
+	hookConnections   = 128
+	peopleConnections = 2048
 )
 
 // daemon is everything that one serving process is made of.
@@ -331,7 +339,7 @@ func (d *daemon) listen(polls context.Context) (doors []door, address string, er
 	if err != nil {
 		return nil, "", fmt.Errorf("listening for people (listen.address): %w", err)
 	}
-	people = limitPerAddress(people, peopleConnections)
+	people = listen.PerAddress(people, peopleConnections)
 	address = "http://" + people.Addr().String()
 	if d.cert.Load() != nil {
 		address = "https://" + people.Addr().String()
@@ -423,7 +431,7 @@ func (d *daemon) run(ctx context.Context, p parts) error {
 		close(stopping)
 		d.stopping.Store(true)
 		d.log.Info("stopping")
-		notify("STOPPING=1")
+		process.Notify("STOPPING=1")
 		endPolls()
 		drain, cancel := context.WithTimeout(context.Background(), drainTime)
 		defer cancel()
@@ -439,7 +447,7 @@ func (d *daemon) run(ctx context.Context, p parts) error {
 	d.log.Info("breakglassd is up", slog.String("version", version()), slog.String("url", address), slog.String("ledger", d.cfg.Ledger.Origin),
 		slog.Int64("entries", d.ledger.Size()), slog.String("ledger_key", d.vkey), slog.String("policy", pol.Digest),
 		slog.Bool("slack", d.slack != nil))
-	notify("READY=1")
+	process.Notify("READY=1")
 	if p.Ready != nil {
 		p.Ready(address)
 	}
@@ -553,12 +561,12 @@ func (d *daemon) reloads(ctx context.Context, p parts) error {
 		case <-ctx.Done():
 			return nil
 		case <-p.Reload:
-			notify("RELOADING=1")
+			process.Notify("RELOADING=1")
 			changes, err := d.reload(ctx)
 			if p.Reloaded != nil {
 				p.Reloaded(changes, err)
 			}
-			notify("READY=1")
+			process.Notify("READY=1")
 		}
 	}
 }

@@ -22,6 +22,7 @@ import (
 
 	"github.com/breakglassd/breakglass/internal/breakglass"
 	"github.com/breakglassd/breakglass/internal/rotation"
+	"github.com/breakglassd/breakglass/internal/rotation/metric"
 	"github.com/breakglassd/breakglass/policies"
 )
 
@@ -816,8 +817,8 @@ func TestMetricsTellTheEndOfClientCAsThatAreTaken(t *testing.T) {
 	left := k.ending("left", 2*day)
 	k.o.Published.ClientCAs = append(k.o.Published.ClientCAs, left.der)
 	ends := map[float64]bool{}
-	for _, s := range rotation.Metrics(k.judge()) {
-		if s.Name == rotation.MetricNotAfter && s.Labels[1].Value == "client" {
+	for _, s := range metric.Samples(k.judge()) {
+		if s.Name == metric.NotAfter && s.Labels[1].Value == "client" {
 			ends[s.Value] = true
 		}
 	}
@@ -1124,10 +1125,10 @@ func TestMetrics(t *testing.T) {
 	k := newKit(t)
 	k.second(true, false, true)
 	got := map[string]float64{}
-	for _, s := range rotation.Metrics(k.judge()) {
+	for _, s := range metric.Samples(k.judge()) {
 		var labels []string
 		for i, l := range s.Labels {
-			if l.Name != rotation.MetricLabels[s.Name][i] {
+			if l.Name != metric.Labels[s.Name][i] {
 				t.Errorf("%s has the label %s at %d", s.Name, l.Name, i)
 			}
 			labels = append(labels, l.Value)
@@ -1156,14 +1157,14 @@ func TestMetrics(t *testing.T) {
 		}
 	}
 	k.down(0)
-	for _, s := range rotation.Metrics(k.judge()) {
-		if s.Name == rotation.MetricLastSuccess {
+	for _, s := range metric.Samples(k.judge()) {
+		if s.Name == metric.LastSuccess {
 			t.Error("a check that could not see everything counts as a success")
 		}
-		if s.Name == rotation.MetricCanary && s.Labels[1].Value == "10.0.0.1:6443" && s.Value != 0 {
+		if s.Name == metric.Canary && s.Labels[1].Value == "10.0.0.1:6443" && s.Value != 0 {
 			t.Error("the canary of a server that is down is ok")
 		}
-		if s.Name == rotation.MetricTrusted && s.Labels[1].Value == "10.0.0.1:6443" {
+		if s.Name == metric.Trusted && s.Labels[1].Value == "10.0.0.1:6443" {
 			t.Error("the trust of a server that is down is told")
 		}
 	}

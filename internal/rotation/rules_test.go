@@ -10,6 +10,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/breakglassd/breakglass/internal/rotation"
+	"github.com/breakglassd/breakglass/internal/rotation/metric"
 )
 
 // TestAlertRulesAskForWhatIsExported reads the shipped rules the way Prometheus does, as far as that can be done without it.
@@ -29,7 +30,7 @@ func TestAlertRulesAskForWhatIsExported(t *testing.T) {
 		}
 	}
 	must(t, d.Decode(&rules))
-	metric := regexp.MustCompile(`breakglass_[a-z_]+`)
+	pattern := regexp.MustCompile(`breakglass_[a-z_]+`)
 	selector := regexp.MustCompile(`(breakglass_[a-z_]+)\{([^}]*)\}`)
 	label := regexp.MustCompile(`([a-z_]+)(?:=~|!~|!=|=)"([^"]*)"`)
 	shown := regexp.MustCompile(`\$labels\.([a-z_]+)`)
@@ -45,18 +46,18 @@ func TestAlertRulesAskForWhatIsExported(t *testing.T) {
 				t.Errorf("%s: %d brackets open and %d close", r.Alert, open, shut)
 			}
 			labels := map[string]bool{"generation": strings.Contains(r.Expr, "label_replace")}
-			for _, name := range metric.FindAllString(r.Expr, -1) {
+			for _, name := range pattern.FindAllString(r.Expr, -1) {
 				used[name] = true
-				if rotation.MetricLabels[name] == nil {
+				if metric.Labels[name] == nil {
 					t.Errorf("%s asks for %s, which is not exported", r.Alert, name)
 				}
-				for _, l := range rotation.MetricLabels[name] {
+				for _, l := range metric.Labels[name] {
 					labels[l] = true
 				}
 			}
 			for _, m := range selector.FindAllStringSubmatch(r.Expr, -1) {
 				for _, l := range label.FindAllStringSubmatch(m[2], -1) {
-					if !slices.Contains(rotation.MetricLabels[m[1]], l[1]) {
+					if !slices.Contains(metric.Labels[m[1]], l[1]) {
 						t.Errorf("%s: %s has no label %s", r.Alert, m[1], l[1])
 					}
 					if l[1] != "phase" {
@@ -79,7 +80,7 @@ func TestAlertRulesAskForWhatIsExported(t *testing.T) {
 		}
 	}
 	// Between them the alerts on an end look at every kind of CA and certificate that has one.
-	matcher := regexp.MustCompile(rotation.MetricNotAfter + `\{ca(=|!~)"([^"]*)"\}`)
+	matcher := regexp.MustCompile(metric.NotAfter + `\{ca(=|!~)"([^"]*)"\}`)
 	for _, kind := range []string{"break-glass", "client", "serving-ca", "serving", "request-header", "kubelet", "kubelet-serving", "etcd",
 		"etcd-serving"} {
 		watched := false
@@ -95,8 +96,8 @@ func TestAlertRulesAskForWhatIsExported(t *testing.T) {
 			t.Errorf("no alert looks at the end of %s", kind)
 		}
 	}
-	for _, name := range []string{rotation.MetricNotAfter, rotation.MetricCheckOK, rotation.MetricLastSuccess, rotation.MetricCanary,
-		rotation.MetricFindings, rotation.MetricPhase} {
+	for _, name := range []string{metric.NotAfter, metric.CheckOK, metric.LastSuccess, metric.Canary,
+		metric.Findings, metric.Phase} {
 		if !used[name] {
 			t.Errorf("no alert looks at %s", name)
 		}

@@ -1,15 +1,10 @@
-package main
+// Package listen bounds the open connections that one address may have to a listener.
+package listen
 
 import (
 	"net"
 	"net/netip"
 	"sync"
-)
-
-// The open connections that one address may have. An API server needs a few; many people may stand behind one address.
-const (
-	hookConnections   = 128
-	peopleConnections = 2048
 )
 
 // perAddress bounds the open connections of each remote address, from before the first byte: a connection beyond the bound is closed
@@ -22,7 +17,8 @@ type perAddress struct {
 	open map[netip.Addr]int
 }
 
-func limitPerAddress(l net.Listener, most int) net.Listener {
+// PerAddress is a listener that takes at most so many connections of one address at once.
+func PerAddress(l net.Listener, most int) net.Listener {
 	return &perAddress{Listener: l, most: most, open: map[netip.Addr]int{}}
 }
 

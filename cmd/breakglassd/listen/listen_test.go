@@ -1,4 +1,4 @@
-package main
+package listen
 
 import (
 	"errors"
@@ -13,7 +13,7 @@ func TestConnectionsOfOneAddressAreBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := limitPerAddress(inner, 2)
+	l := PerAddress(inner, 2)
 	defer l.Close()
 	accepted := make(chan net.Conn)
 	go func() {

@@ -1,4 +1,5 @@
-package main
+// Package process is what the daemon asks of the system that runs it: systemd and the kernel.
+package process
 
 import (
 	"net"
@@ -6,8 +7,8 @@ import (
 	"time"
 )
 
-// notify tells systemd how the daemon is, if systemd started it (sd_notify(3)). Nothing depends on its success.
-func notify(state string) {
+// Notify tells systemd how the daemon is, if systemd started it (sd_notify(3)). Nothing depends on its success.
+func Notify(state string) {
 	name := os.Getenv("NOTIFY_SOCKET")
 	if name == "" {
 		return

@@ -1,4 +1,4 @@
-package main
+package process
 
 import (
 	"os"
@@ -11,14 +11,14 @@ const prSetDumpable = 4
 // wOK and xOK are W_OK and X_OK of access(2).
 const wOK, xOK = 2, 1
 
-// hideMemory keeps other processes of the same user from reading this one's memory, and the kernel from writing it to a core
+// HideMemory keeps other processes of the same user from reading this one's memory, and the kernel from writing it to a core
 // file: there are tokens and the ledger's key in it.
-func hideMemory() error {
+func HideMemory() error {
 	if _, _, errno := syscall.RawSyscall(syscall.SYS_PRCTL, prSetDumpable, 0, 0); errno != 0 {
 		return os.NewSyscallError("prctl", errno)
 	}
 	return nil
 }
 
-// mayWrite says why this user cannot make files in a directory, or nil.
-func mayWrite(dir string) error { return syscall.Access(dir, wOK|xOK) }
+// MayWrite says why this user cannot make files in a directory, or nil.
+func MayWrite(dir string) error { return syscall.Access(dir, wOK|xOK) }
