@@ -17,7 +17,8 @@ import (
 
 // openCAChecks prepares the checks of the CAs. It talks to no other system.
 func openCAChecks(cfg *config.Config, d *daemon) (*cacheck.Checks, error) {
-	c := cacheck.Config{Service: d.service, Marks: d.ledger, Greet: d.clusters.GreetAsPeople, Measure: metric.Gauges(d.metrics.registry), Log: d.log,
+	c := cacheck.Config{Service: d.service, Marks: d.ledger, Greet: d.clusters.GreetAsPeople, Measure: metric.Gauges(d.metrics.registry),
+		Log: d.log,
 		Names: func(ctx context.Context, id, server string) (cacheck.Address, error) {
 			issuer, err := d.ca.Issuer(ctx, id)
 			if err != nil {

@@ -506,7 +506,7 @@ func TestDaemonEndsWhenAnotherOneTakesItsLedger(t *testing.T) {
 // listenNotify is systemd's end of sd_notify. What it returns gives the next thing that systemd is told, or "" when the limit passes.
 func listenNotify(t *testing.T) func(limit time.Duration) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "notify") // not t.TempDir: the name of a socket must be short
+	dir, err := os.MkdirTemp("", "notify") //nolint:usetesting // the name of a socket must be short
 	if err != nil {
 		t.Fatal(err)
 	}

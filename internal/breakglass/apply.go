@@ -223,14 +223,14 @@ func (ev SessionReported) applyTo(r *Request, e ledger.Entry, _ bool) error {
 	return nil
 }
 
-func (ev Swept) applyTo(r *Request, e ledger.Entry, _ bool) error {
+func (s Swept) applyTo(r *Request, e ledger.Entry, _ bool) error {
 	if err := r.gaveCertificate(e.Time); err != nil {
 		return err
 	}
-	if r.Swept == nil || r.Swept.Digest() != ev.Digest() {
+	if r.Swept == nil || r.Swept.Digest() != s.Digest() {
 		r.Acknowledged = nil // the second person has seen something else
 	}
-	r.Swept, r.SweptAt = &ev, e.Time
+	r.Swept, r.SweptAt = &s, e.Time
 	return nil
 }
 

@@ -34,17 +34,17 @@ func ClaimText(request, csr string) []byte {
 }
 
 // verify checks a signed approval with nothing but what the ledger holds: the kind of its entry says what was signed.
-func (a Approved) verify(request, kind string) error {
-	text := ApprovalText(request, a.Digest, a.TakenBack)
+func (ev Approved) verify(request, kind string) error {
+	text := ApprovalText(request, ev.Digest, ev.TakenBack)
 	if kind == ApprovedV1 {
-		text = approvalTextV1(request, a.Digest)
+		text = approvalTextV1(request, ev.Digest)
 	}
-	return verifySigned("approval", a.By, a.PublicKey, a.Signature, ApprovalNamespace, text)
+	return verifySigned("approval", ev.By, ev.PublicKey, ev.Signature, ApprovalNamespace, text)
 }
 
 // verify checks a signed claim with nothing but what the ledger holds.
-func (c Claimed) verify(request string) error {
-	return verifySigned("claim", c.By, c.PublicKey, c.Signature, ClaimNamespace, ClaimText(request, c.CSR))
+func (ev Claimed) verify(request string) error {
+	return verifySigned("claim", ev.By, ev.PublicKey, ev.Signature, ClaimNamespace, ClaimText(request, ev.CSR))
 }
 
 func verifySigned(what string, by record.Actor, publicKey, signature, namespace string, text []byte) error {

@@ -193,7 +193,7 @@ func (c *Campaign) Counts() (counts Closed, open int) {
 }
 
 // total is what a closed campaign must add up to.
-func (k Closed) total() int { return k.Kept + k.Revoked + k.Suspended + k.Escalated }
+func (ev Closed) total() int { return ev.Kept + ev.Revoked + ev.Suspended + ev.Escalated }
 
 // Reviews reports whether somebody is a reviewer of the campaign.
 func (c *Campaign) Reviews(person string) bool {

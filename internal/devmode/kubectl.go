@@ -26,8 +26,10 @@ func (k *walk) kubectl(ctx context.Context, c credential) error {
 		return fmt.Errorf("encoding the key: %w", err)
 	}
 	b64 := base64.StdEncoding.EncodeToString
-	config := fmt.Sprintf(`{"apiVersion":"v1","kind":"Config","current-context":"c","contexts":[{"name":"c","context":{"cluster":"c","user":"u"}}],
-"clusters":[{"name":"c","cluster":{"server":%q,"certificate-authority-data":%q}}],"users":[{"name":"u","user":{"client-certificate-data":%q,"client-key-data":%q}}]}`,
+	config := fmt.Sprintf(`{"apiVersion":"v1","kind":"Config","current-context":"c",
+"contexts":[{"name":"c","context":{"cluster":"c","user":"u"}}],
+"clusters":[{"name":"c","cluster":{"server":%q,"certificate-authority-data":%q}}],
+"users":[{"name":"u","user":{"client-certificate-data":%q,"client-key-data":%q}}]}`,
 		k.Server, b64(k.ServerCA), b64(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.leaf.Raw})),
 		b64(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})))
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {

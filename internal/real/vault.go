@@ -56,6 +56,7 @@ func (b Binaries) StartVault(ctx context.Context, o VaultOptions) (*Vault, error
 		o.Server = VaultServer
 	case OpenBaoServer:
 		started = "OpenBao server started!"
+	default: // the Vault that is asked for by name
 	}
 	path, err := b.path(o.Server)
 	if err != nil {

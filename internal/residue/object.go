@@ -230,25 +230,9 @@ func (t *traits) of(k Kind, o map[string]any, typ string) {
 	t.when(len(texts(meta["finalizers"])) > 0 && k.Group == rbacGroup, "finalizer")
 	switch k.Resource {
 	case "clusterrolebindings", "rolebindings":
-		ref := child(o, "roleRef")
-		t.add("role:", str(ref, "kind")+"/"+str(ref, "name"))
-		subjects := list(o, "subjects")
-		for _, s := range subjects {
-			t.list = append(t.list, subjectTrait(inventory.Subject{Kind: inventory.SubjectKind(str(s, "kind")), Namespace: str(s, "namespace"),
-				Name: str(s, "name")}))
-		}
-		request := str(labels, "breakglass.dev/request")
-		t.when(str(labels, "app.kubernetes.io/managed-by") == "breakglassd" && request != "" && str(meta, "name") == "breakglass-"+request &&
-			len(subjects) == 1 &&
-			str(subjects[0], "kind") == "User" && strings.HasPrefix(str(subjects[0], "name"), "breakglass:") &&
-			strings.HasSuffix(str(subjects[0], "name"), ":"+request), "ours")
+		t.binding(o)
 	case "clusterroles", "roles":
-		t.when(len(child(o, "aggregationRule")) > 0, "aggregates")
-		for key, v := range labels {
-			if to, ok := strings.CutPrefix(key, aggregateTo); ok && v == "true" {
-				t.add("aggregate-to:", to)
-			}
-		}
+		t.role(o)
 	case "serviceaccounts":
 		for _, key := range cloudKeys {
 			if v := str(annotations, key); v != "" {
@@ -268,16 +252,7 @@ func (t *traits) of(k Kind, o map[string]any, typ string) {
 			t.add("label:", key+"="+fmt.Sprint(v))
 		}
 	case "nodes":
-		for key, v := range labels {
-			t.add("label:", key+"="+fmt.Sprint(v))
-			t.when(key == controlPlane || key == "node-role.kubernetes.io/master", "control-plane")
-		}
-		for _, taint := range list(spec, "taints") {
-			key := str(taint, "key")
-			if !strings.HasPrefix(key, "node.kubernetes.io/") && !strings.HasPrefix(key, "node.cloudprovider.kubernetes.io/") {
-				t.add("taint:", key+"="+str(taint, "value")+":"+str(taint, "effect"))
-			}
-		}
+		t.node(labels, spec)
 	case "pods":
 		t.when(annotations["kubernetes.io/config.mirror"] != nil, "static")
 		t.pod(spec)
@@ -314,6 +289,48 @@ func (t *traits) of(k Kind, o map[string]any, typ string) {
 		}
 		skip, _ := spec["insecureSkipTLSVerify"].(bool)
 		t.when(skip, "insecure")
+	}
+}
+
+// binding adds the traits of a ClusterRoleBinding or RoleBinding.
+func (t *traits) binding(o map[string]any) {
+	meta := child(o, "metadata")
+	labels := child(meta, "labels")
+	ref := child(o, "roleRef")
+	t.add("role:", str(ref, "kind")+"/"+str(ref, "name"))
+	subjects := list(o, "subjects")
+	for _, s := range subjects {
+		t.list = append(t.list, subjectTrait(inventory.Subject{Kind: inventory.SubjectKind(str(s, "kind")), Namespace: str(s, "namespace"),
+			Name: str(s, "name")}))
+	}
+	request := str(labels, "breakglass.dev/request")
+	t.when(str(labels, "app.kubernetes.io/managed-by") == "breakglassd" && request != "" && str(meta, "name") == "breakglass-"+request &&
+		len(subjects) == 1 &&
+		str(subjects[0], "kind") == "User" && strings.HasPrefix(str(subjects[0], "name"), "breakglass:") &&
+		strings.HasSuffix(str(subjects[0], "name"), ":"+request), "ours")
+}
+
+// role adds the traits of a ClusterRole or Role, beside its rules.
+func (t *traits) role(o map[string]any) {
+	t.when(len(child(o, "aggregationRule")) > 0, "aggregates")
+	for key, v := range child(child(o, "metadata"), "labels") {
+		if to, ok := strings.CutPrefix(key, aggregateTo); ok && v == "true" {
+			t.add("aggregate-to:", to)
+		}
+	}
+}
+
+// node adds the traits of a Node.
+func (t *traits) node(labels, spec map[string]any) {
+	for key, v := range labels {
+		t.add("label:", key+"="+fmt.Sprint(v))
+		t.when(key == controlPlane || key == "node-role.kubernetes.io/master", "control-plane")
+	}
+	for _, taint := range list(spec, "taints") {
+		key := str(taint, "key")
+		if !strings.HasPrefix(key, "node.kubernetes.io/") && !strings.HasPrefix(key, "node.cloudprovider.kubernetes.io/") {
+			t.add("taint:", key+"="+str(taint, "value")+":"+str(taint, "effect"))
+		}
 	}
 }
 

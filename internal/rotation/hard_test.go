@@ -101,7 +101,7 @@ func testSealed(t *testing.T, mt *mount) {
 	if r.Phase != rotation.PhaseUnknown || r.Complete || !strings.Contains(text(t, r), "Vault is sealed") {
 		t.Errorf("%s, complete %t:\n%s", r.Phase, r.Complete, text(t, r))
 	}
-	mustRefuse(t, plan(r, ""), "cannot be told", "sealed")
+	mustRefuse(t, plan(r, ""), "the phase is not known", "sealed")
 	must(t, mt.w.vault.Unseal(t.Context()))
 	mt.reaches(t, "unsealed again", rotation.NotStarted)
 }

@@ -300,17 +300,9 @@ func describe(r request, g Grant, unknown bool) Line {
 	if l.Object == nil || e.stream() {
 		l.Path = e.path()
 	}
-	switch {
-	case e.refused():
-		l.Outcome, l.Why = OutcomeRefused, e.Why
-	case r.ended == nil && r.started != nil:
-		l.Outcome = OutcomeOpen
-	case r.ended == nil:
-		l.Outcome = OutcomeUnknown
-	case e.Code >= 400 || e.Stage == StagePanic:
-		l.Outcome = OutcomeFailed
-	default:
-		l.Outcome = OutcomeAllowed
+	l.Outcome = r.outcome(e)
+	if l.Outcome == OutcomeRefused {
+		l.Why = e.Why
 	}
 	kind := func(k Kind, is bool) {
 		if is {
@@ -340,13 +332,7 @@ func describe(r request, g Grant, unknown bool) Line {
 	kind(KindRefused, l.Outcome == OutcomeRefused)
 	kind(KindOpen, l.Outcome == OutcomeOpen)
 	if !g.Until.IsZero() {
-		if l.Has(KindStream) || l.Has(KindWatch) || r.started != nil {
-			if r.ended != nil && passed && r.ended.At.After(g.Until) && !e.Received.After(g.Until) {
-				kind(KindOutlived, true)
-				l.Ended = r.ended.At
-			}
-		}
-		kind(KindAfter, e.Received.After(g.Until))
+		l.past(r, e, g.Until, passed)
 	}
 	slices.Sort(l.Kinds)
 	if unknown {
@@ -359,6 +345,32 @@ func describe(r request, g Grant, unknown bool) Line {
 		}
 	}
 	return l
+}
+
+// outcome is what became of a request whose last event is e.
+func (r request) outcome(e Event) string {
+	switch {
+	case e.refused():
+		return OutcomeRefused
+	case r.ended == nil && r.started != nil:
+		return OutcomeOpen
+	case r.ended == nil:
+		return OutcomeUnknown
+	case e.Code >= 400 || e.Stage == StagePanic:
+		return OutcomeFailed
+	}
+	return OutcomeAllowed
+}
+
+// past says of a line whether its request came, or went on, after the end of the grant.
+func (l *Line) past(r request, e Event, until time.Time, passed bool) {
+	long := l.Has(KindStream) || l.Has(KindWatch) || r.started != nil
+	if long && r.ended != nil && passed && r.ended.At.After(until) && !e.Received.After(until) {
+		l.Kinds, l.Ended = append(l.Kinds, KindOutlived), r.ended.At
+	}
+	if e.Received.After(until) {
+		l.Kinds = append(l.Kinds, KindAfter)
+	}
 }
 
 // fold puts requests that did the same together.

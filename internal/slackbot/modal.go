@@ -245,7 +245,8 @@ func (v render) revoke(r *breakglass.Request) slack.ModalViewRequest {
 		until := r.Issued.NotAfter.UTC().Format("2006-01-02 15:04 UTC")
 		not = "• what runs already: a watch, exec, attach or port-forward goes on until it ends\n" +
 			"• what was made with it meanwhile: tokens, certificates, bindings\n" +
-			"• whatever asks only the CA, as a kubelet may: Kubernetes checks no revocation list, so there the certificate stays valid until " + until
+			"• whatever asks only the CA, as a kubelet may: Kubernetes checks no revocation list, so there the certificate stays valid until " +
+			until
 		if !r.Ask.Rights.Binding() {
 			not = "• group mode: an API server that does not ask the deny webhook lets it in until " + until + "\n" + not
 		}

@@ -461,8 +461,8 @@ func (c *CA) pinnedIssuers(ctx context.Context, m Mount) ([]*x509.Certificate, e
 }
 
 // ofMount finds the mount and, in sign/ROLE and roles/ROLE, the role that a block which ships for each mount is about.
-var ofMount = regexp.MustCompile(`^path "([^"*+]+?)/(?:certs|roles|issuers|issuer/\+|issuer/\+/sign/breakglass-canary|config/(?:issuers|acme|auto-tidy)|` +
-	`(?:sign|roles)/(breakglass(?:-[^"*+/]+)?))" `)
+var ofMount = regexp.MustCompile(`^path "([^"*+]+?)/(?:certs|roles|issuers|issuer/\+|issuer/\+/sign/breakglass-canary|` +
+	`config/(?:issuers|acme|auto-tidy)|(?:sign|roles)/(breakglass(?:-[^"*+/]+)?))" `)
 
 // blockPath finds the path of a block as far as it has no wildcard.
 var blockPath = regexp.MustCompile(`^path "([^"*+]*)`)

@@ -51,7 +51,7 @@ func Modules(t testing.TB) (modules, node string) {
 	if _, err := os.Stat(modules); err == nil {
 		return modules, node
 	}
-	work, err := os.MkdirTemp(cache, "new-")
+	work, err := os.MkdirTemp(cache, "new-") //nolint:usetesting // it is renamed into the cache
 	if err != nil {
 		t.Fatal(err)
 	}

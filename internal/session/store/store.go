@@ -196,8 +196,23 @@ type room struct {
 	issued                  bool
 }
 
-func (s *Store) add(ctx context.Context, tx *sql.Tx, cluster string, events []session.Event, issued map[string]bool, now time.Time) (Added,
-	error) {
+// keepRooms writes what the owners of events have used of their rooms. Where the room of strangers is full, they cannot make the table
+// grow by inventing names: an owner who has nothing else is in the cluster's figures only.
+func keepRooms(ctx context.Context, tx *sql.Tx, cluster string, rooms map[string]*room, now time.Time) error {
+	for name, r := range rooms {
+		if r.plain+r.notable == 0 && !r.issued {
+			continue
+		}
+		if _, err := tx.ExecContext(ctx, `INSERT OR REPLACE INTO owners (cluster, owner, plain, notable, dropped, touched, bytes, issued)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?)`, cluster, name, r.plain, r.notable, r.dropped, now.Unix(), r.bytes, r.issued); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Store) add(ctx context.Context, tx *sql.Tx, cluster string, events []session.Event, issued map[string]bool,
+	now time.Time) (Added, error) {
 	var a Added
 	if err := s.room(); err != nil {
 		return a, err
@@ -289,16 +304,8 @@ func (s *Store) add(ctx context.Context, tx *sql.Tx, cluster string, events []se
 		r.bytes += int64(len(body))
 		a.Kept++
 	}
-	for name, r := range rooms {
-		// Where the room of strangers is full, nobody can make the table grow by inventing names: who has nothing else is in the
-		// cluster's figures only.
-		if r.plain+r.notable == 0 && !r.issued {
-			continue
-		}
-		if _, err := tx.ExecContext(ctx, `INSERT OR REPLACE INTO owners (cluster, owner, plain, notable, dropped, touched, bytes, issued)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?)`, cluster, name, r.plain, r.notable, r.dropped, now.Unix(), r.bytes, r.issued); err != nil {
-			return a, err
-		}
+	if err := keepRooms(ctx, tx, cluster, rooms, now); err != nil {
+		return a, err
 	}
 	_, err = tx.ExecContext(ctx, `INSERT INTO clusters (cluster, strangers, issued, dropped, lost) VALUES (?1, ?2, ?3, ?4, ?5)
 		ON CONFLICT (cluster) DO UPDATE SET strangers = ?2, issued = ?3, dropped = dropped + ?4, lost = lost + ?5`,
@@ -375,7 +382,8 @@ func (s *Store) events(ctx context.Context, cluster, fingerprint, user string) (
 	err = s.read.QueryRowContext(ctx, `SELECT
 		(SELECT coalesce(sum(dropped), 0) FROM owners WHERE cluster = ?1 AND owner IN (?2, ?3)) +
 		CASE WHEN EXISTS (SELECT 1 FROM owners WHERE cluster = ?1 AND owner IN (?2, ?3)) THEN 0
-		ELSE (SELECT coalesce(sum(lost), 0) FROM clusters WHERE cluster = ?1) - (SELECT coalesce(sum(dropped), 0) FROM owners WHERE cluster = ?1 AND issued = 0) END`,
+		ELSE (SELECT coalesce(sum(lost), 0) FROM clusters WHERE cluster = ?1)
+			- (SELECT coalesce(sum(dropped), 0) FROM owners WHERE cluster = ?1 AND issued = 0) END`,
 		cluster, fingerprint, user).Scan(&dropped)
 	return out, max(0, dropped), err
 }
@@ -406,8 +414,10 @@ func (s *Store) Prune(ctx context.Context, before time.Time) error {
 	err := s.update(ctx, func(tx *sql.Tx) error {
 		for _, q := range []string{
 			`UPDATE clusters SET
-				strangers = strangers - (SELECT coalesce(sum(length(body)), 0) FROM events e WHERE e.cluster = clusters.cluster AND e.issued = 0 AND e.kept < ?1),
-				issued = issued - (SELECT coalesce(sum(length(body)), 0) FROM events e WHERE e.cluster = clusters.cluster AND e.issued = 1 AND e.kept < ?1)`,
+				strangers = strangers - (SELECT coalesce(sum(length(body)), 0) FROM events e
+					WHERE e.cluster = clusters.cluster AND e.issued = 0 AND e.kept < ?1),
+				issued = issued - (SELECT coalesce(sum(length(body)), 0) FROM events e
+					WHERE e.cluster = clusters.cluster AND e.issued = 1 AND e.kept < ?1)`,
 			`DELETE FROM events WHERE kept < ?1`,
 			`DELETE FROM owners WHERE touched < ?1`,
 			`DELETE FROM reports WHERE made < ?1`,
