@@ -18,16 +18,6 @@ import (
 	"github.com/breakglassd/breakglass/internal/text"
 )
 
-// Delivery is what a claim returns: the certificate and the proof that its issuing is in the ledger.
-type Delivery struct {
-	Request     *Request
-	Certificate []byte       // DER
-	Chain       [][]byte     // DER intermediates to send along, often empty
-	Issued      ledger.Entry // the issued entry, whose leaf the proof is about
-	Proof       ledger.Proof
-	Warning     string // what the person must know: for instance that the binding is not there yet
-}
-
 // claimJob is one claim on its way to a worker. Workers belong to Run, so that a claim outlives the connection of the person
 // who made it: after the commit point it is carried through.
 type claimJob struct {
@@ -279,20 +269,6 @@ func (s *Service) unable(ctx context.Context, r *Request) error {
 	return b.Able(ctx, r.Ask.Cluster)
 }
 
-// signedBefore refuses a claim for which certificates exist already, and has each of them found.
-func (s *Service) signedBefore(ctx context.Context, r *Request, found []*x509.Certificate) error {
-	s.log.Error("a certificate exists for a request that was never claimed", slog.String("request", r.ID),
-		slog.Int("certificates", len(found)))
-	for _, c := range found {
-		if err := s.Findings.Find(ctx, shadow(r.Ask.Cluster, c)); err != nil {
-			s.log.Error("recording a certificate that the ledger does not know", slog.String("request", r.ID), slog.Any("error", err))
-		}
-	}
-	return record.Refuse(record.ClassConflict, "signed-before", "open a new request, and have the operators look: breakglass findings",
-		"the certificate authority has signed a certificate for %s already (serial %s), which this ledger does not know: "+
-			"the ledger was restored from an older copy, or somebody else signed", r.ID, Serial(found[0]))
-}
-
 // before has the examiner remember what exists in the cluster, for a comparison afterwards. The channel is closed when it has,
 // or when it took too long: an emergency does not wait for it.
 func (s *Service) before(ctx context.Context, r *Request) <-chan struct{} {
@@ -311,27 +287,6 @@ func (s *Service) before(ctx context.Context, r *Request) <-chan struct{} {
 		}
 	}()
 	return done
-}
-
-// fail records the end of a claim that gave no usable certificate and returns the refusal for the person.
-func (s *Service) fail(ctx context.Context, r *Request, f Failed, cause error) error {
-	if _, err := s.append(ctx, r, time.Time{}, nil, f); err != nil {
-		return errors.Join(cause, fmt.Errorf("recording the failed claim of request %s: %w", r.ID, err))
-	}
-	return &record.Refusal{Class: record.ClassUnavailable, Code: "failed/" + f.Why, Why: f.Detail,
-		Next: "open a new request; the daemon's log has the cause", Cause: cause}
-}
-
-// notNow ends a claim for which nothing was signed and keeps the approval.
-func (s *Service) notNow(ctx context.Context, r *Request, cause error) error {
-	after, err := s.append(ctx, r, time.Time{}, nil, NotSigned{SPKI: r.Claimed.SPKI})
-	if err != nil {
-		return errors.Join(cause, fmt.Errorf("recording that nothing was signed for request %s: %w", r.ID, err))
-	}
-	return &record.Refusal{Class: record.ClassUnavailable, Code: "not-now",
-		Why: "the certificate authority takes no orders for the moment; nothing was " +
-			"signed",
-		Next: "claim again with the same key; the approval stays valid until " + clockTime(after.ClaimUntil()), Cause: cause}
 }
 
 // decideClaim is the pure rule of a claim. again means that the same key asks for a certificate it already has.
@@ -422,114 +377,6 @@ func equalRights(a, b policy.Rights) bool {
 	return a.ClusterRole == b.ClusterRole && a.Role == b.Role && a.Group == b.Group && slices.Equal(a.Namespaces, b.Namespaces)
 }
 
-func (s *Service) deliverAgain(ctx context.Context, r *Request, a record.Actor) (*Delivery, error) {
-	if err := s.limitRepeats(r.ID + " " + a.Person); err != nil {
-		return nil, err
-	}
-	after, err := s.note(ctx, r, func(r *Request) record.Event {
-		if r.State(s.now()) != StateActive {
-			return nil
-		}
-		return Delivered{By: a}
-	})
-	if err != nil {
-		return nil, err
-	}
-	warning := ""
-	if after.Ask.Rights.Binding() && !after.Bound {
-		warning = "the right could not be bound in the cluster yet; it is tried again until it works"
-	}
-	d, err := s.delivery(ctx, after, warning)
-	if err != nil {
-		return nil, err
-	}
-	if st := d.Request.State(s.now()); st != StateActive {
-		return nil, record.Refuse(record.ClassConflict, "over", "", "%s is %s", r.ID, st)
-	}
-	return d, nil
-}
-
-// delivery adds the proof. The certificate and its record are read back from the ledger: what is delivered is what is stored. In the
-// same instant it is seen whether the request has moved on: then it is read again, and the caller decides by what it is now.
-func (s *Service) delivery(ctx context.Context, r *Request, warning string) (*Delivery, error) {
-	proven, err := s.ledger.ProveEntry(ctx, r.IssuedSeq)
-	if err != nil {
-		return nil, fmt.Errorf("proving the issued entry of request %s: %w", r.ID, err)
-	}
-	ev, err := readable.Decode(proven.Entry)
-	if err != nil {
-		return nil, fmt.Errorf("reading the issued entry of request %s: %w", r.ID, err)
-	}
-	issued, ok := ev.(Issued)
-	if !ok || proven.Entry.Stream != r.ID {
-		return nil, fmt.Errorf("entry %d is not the issued entry of request %s", r.IssuedSeq, r.ID)
-	}
-	if proven.StreamLen != r.Rev {
-		if r, err = s.load(ctx, r.ID); err != nil {
-			return nil, err
-		}
-	}
-	return &Delivery{Request: r, Certificate: issued.Certificate, Chain: issued.Chain, Issued: proven.Entry, Proof: proven.Proof,
-		Warning: warning}, nil
-}
-
-func (s *Service) binding(r *Request) Binding {
-	return Binding{Request: r.ID, Cluster: r.Ask.Cluster, User: r.Claimed.CommonName, Rights: r.Ask.Rights, Until: r.Issued.NotAfter}
-}
-
-// bind makes the right exist and records it. Recording may lose a race against a revocation: then the entry is appended after
-// it, and Run takes the binding away again.
-func (s *Service) bind(ctx context.Context, r *Request) (*Request, error) {
-	bctx, cancel := context.WithTimeout(ctx, s.cfg.BindTimeout)
-	err := s.cfg.Binder.Bind(bctx, s.binding(r))
-	cancel()
-	if err != nil {
-		s.log.Error("binding", slog.String("request", r.ID), slog.String("cluster", r.Ask.Cluster), slog.Any("error", err))
-		return nil, fmt.Errorf("binding %s in cluster %s: %w", r.ID, r.Ask.Cluster, err)
-	}
-	failpoint("bound-not-recorded")
-	return s.note(ctx, r, func(r *Request) record.Event {
-		if r.Bound {
-			return nil
-		}
-		return Bound{Rights: r.Ask.Rights}
-	})
-}
-
-// unbind takes the right away and records it.
-func (s *Service) unbind(ctx context.Context, r *Request, why State) (*Request, error) {
-	bctx, cancel := context.WithTimeout(ctx, s.cfg.BindTimeout)
-	err := s.cfg.Binder.Unbind(bctx, r.Ask.Cluster, r.ID)
-	cancel()
-	if err != nil {
-		s.log.Error("unbinding", slog.String("request", r.ID), slog.String("cluster", r.Ask.Cluster), slog.Any("error", err))
-		return nil, fmt.Errorf("unbinding %s in cluster %s: %w", r.ID, r.Ask.Cluster, err)
-	}
-	after, err := s.note(ctx, r, func(r *Request) record.Event {
-		if !r.Bound {
-			return nil
-		}
-		return Unbound{Why: why}
-	})
-	if err != nil {
-		return nil, err
-	}
-	return after, s.Findings.Close(ctx, stuckBindingKey(r), "its binding is gone")
-}
-
-// reportStuckBinding records that a binding could not be taken away. If an operator has removed it meanwhile, the finding is over at once,
-// because nothing else would end it.
-func (s *Service) reportStuckBinding(ctx context.Context, r *Request, why error) error {
-	if err := s.Findings.FindNew(ctx, stuckBindingFinding(r, why)); err != nil {
-		return err
-	}
-	after, err := s.load(ctx, r.ID)
-	if err != nil || after.Bound {
-		return err
-	}
-	return s.Findings.Close(ctx, stuckBindingKey(r), "its binding is gone")
-}
-
 // note appends what the daemon did by itself, deciding again after each lost race. An event that follows from the request as the
 // caller has it is appended only if the request has not moved on; that there is none is decided on the request as it is now.
 func (s *Service) note(ctx context.Context, r *Request, what func(*Request) record.Event) (*Request, error) {
@@ -554,35 +401,6 @@ func (s *Service) note(ctx context.Context, r *Request, what func(*Request) reco
 		}
 		return after, err
 	}
-}
-
-// resolveClaim finds out what became of a claim without an outcome: the process died, or the answer was lost. It never signs.
-func (s *Service) resolveClaim(ctx context.Context, r *Request) error {
-	fctx, cancel := context.WithTimeout(ctx, 4*s.cfg.SignTimeout)
-	defer cancel()
-	found, err := s.cfg.Signer.Find(fctx, r.Ask.Cluster, r.Claimed.CommonName)
-	if err != nil {
-		return fmt.Errorf("looking for the certificate of request %s: %w", r.ID, err)
-	}
-	f := Failed{Why: FailUnknown, Detail: "the certificate authority's answer was lost; it holds no certificate for this request"}
-	if len(found) > 0 {
-		f = Failed{Why: FailOrphan, Detail: "the certificate authority's answer was lost after it had signed; the certificate was never " +
-			"delivered and has no rights bound"}
-		if r.Claimed.Group != "" {
-			f.Detail = "the certificate authority's answer was lost after it had signed; the certificate was never delivered"
-		}
-		for _, c := range found {
-			f.Orphans = append(f.Orphans, c.Raw)
-		}
-		s.log.Error("a certificate exists that was never delivered", slog.String("request", r.ID), slog.Int("certificates", len(found)))
-	}
-	_, err = s.note(ctx, r, func(r *Request) record.Event {
-		if r.State(s.now()) != StateIssuing {
-			return nil
-		}
-		return f
-	})
-	return err
 }
 
 func clockTime(t time.Time) string { return t.UTC().Format("15:04 UTC") }

@@ -1,16 +1,21 @@
 package breakglass
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/breakglassd/breakglass/internal/finding"
+	"github.com/breakglassd/breakglass/internal/policy"
+	"github.com/breakglassd/breakglass/internal/record"
 )
 
 // checkReconcile is the check that compares what the authorities have signed with the ledger.
@@ -222,4 +227,51 @@ func (s *Service) reconcileCluster(ctx context.Context, w *reconcileWatch) (Reco
 			slog.String("cluster", w.cluster), slog.Int("certificates", late))
 	}
 	return got, errors.Join(append(bad, err)...)
+}
+
+// shadow is the finding of a certificate that the ledger does not know.
+func shadow(cluster string, cert *x509.Certificate) finding.Opened {
+	return finding.Opened{Key: finding.ShadowKey(cluster, Fingerprint(cert.Raw)), Check: checkReconcile, Cluster: cluster,
+		Severity: finding.Critical,
+		What: fmt.Sprintf("the certificate authority of %s signed a certificate for %q, valid until %s, serial %s, that the ledger does not know",
+			cluster, record.Clip(cert.Subject.String(), 200), cert.NotAfter.UTC().Format(time.RFC3339), Serial(cert)),
+		Next: "find out who signed it (the authority's own audit log), and look for its fingerprint " + Fingerprint(cert.Raw) +
+			" in the API servers' audit logs"}
+}
+
+// account is what the ledger says of a certificate.
+type account int
+
+const (
+	accountNone  account = iota // nothing: it was signed behind the ledger's back
+	accountFull                 // it was issued, is a canary's or an orphan of a failed claim, or is a CA's own, which gives no access
+	accountLater                // it may be the result of a claim or canary under way: that is known when the outcome is recorded
+)
+
+// accounted says what the ledger knows of a certificate that an authority holds.
+func (s *Service) accounted(ctx context.Context, cluster string, cert *x509.Certificate) (account, error) {
+	if cert.IsCA {
+		return accountFull, nil
+	}
+	if _, known, err := s.ByFingerprint(ctx, Fingerprint(cert.Raw)); err != nil || known {
+		return accountFull, err
+	}
+	key := SPKI(cert.RawSubjectPublicKeyInfo)
+	if strings.HasPrefix(cert.Subject.CommonName, policy.CanaryPrefix) {
+		ordered, _, err := s.openCanary(ctx, cert.Subject.CommonName) // its outcome is open, or was lost
+		if err != nil || ordered == nil || ordered.SPKI != key {
+			return accountNone, err
+		}
+		return accountLater, nil
+	}
+	r, known, err := s.ByCommonName(ctx, cert.Subject.CommonName)
+	switch {
+	case err != nil || !known || r.Ask.Cluster != cluster:
+		return accountNone, err
+	case r.Failed != nil && slices.ContainsFunc(r.Failed.Orphans, func(der []byte) bool { return bytes.Equal(der, cert.Raw) }):
+		return accountFull, nil
+	case r.Failed == nil && r.Claimed != nil && r.Issued == nil && r.Claimed.SPKI == key:
+		return accountLater, nil
+	}
+	return accountNone, nil
 }
