@@ -156,7 +156,7 @@ func TestVaultThatSignsTooSlowlyLeavesNothingUsable(t *testing.T) {
 			if r := g.wait(breakglass.StateFailed); r.Failed.Why != breakglass.FailOrphan {
 				t.Errorf("failed as %s, want %s: Vault has signed", r.Failed.Why, breakglass.FailOrphan)
 			}
-			d.refused(6, "no certificate came of", "alice", "claim", g.id)
+			d.refused(6, "gave no certificate", "alice", "claim", g.id)
 			if slices.Contains(shared.bindings(t), g.id) {
 				t.Error("a certificate that nobody got has rights")
 			}
@@ -457,7 +457,7 @@ func TestRevokeWhileTheAPIServerIsDownIsCarriedOutWhenItIsBack(t *testing.T) {
 	})
 	_, stderr, code := d.try("bob", "revoke", g.id, "--reason", "laptop stolen", "--yes", "--wait", "2s")
 	if code != 6 || !strings.Contains(stderr, "revoked and recorded, but not every API server refuses it yet") ||
-		!strings.Contains(stderr, "the daemon goes on asking") {
+		!strings.Contains(stderr, "the daemon keeps asking") {
 		t.Errorf("revoking without an API server: exit code %d\n%s", code, stderr)
 	}
 	if r := g.wait(breakglass.StateRevoked); !r.Certificate.Bound {
