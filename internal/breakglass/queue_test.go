@@ -3,6 +3,7 @@ package breakglass
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -67,10 +68,12 @@ func TestQueue(t *testing.T) {
 		},
 		"so many examinations in a cluster, and the others when one ends": func(t *testing.T, q *queue) {
 			block := make(chan struct{})
+			var mu sync.Mutex // guards looked
 			looked := map[string]bool{}
+			look := func(id string) { mu.Lock(); looked[id] = true; mu.Unlock() }
 			examine := func(n int, cluster string) {
 				id := fmt.Sprintf("bg-%d", n)
-				q.start(task{id, cluster, workExamine}, time.Now(), func() error { looked[id] = true; <-block; return nil })
+				q.start(task{id, cluster, workExamine}, time.Now(), func() error { look(id); <-block; return nil })
 				synctest.Wait()
 			}
 			for n := range 5 {
@@ -88,7 +91,7 @@ func TestQueue(t *testing.T) {
 				o := <-q.ended
 				q.done(o, time.Now())
 				for id, ok := q.place(o.cluster); ok; id, ok = q.place(o.cluster) {
-					q.start(task{id, o.cluster, workExamine}, time.Now(), func() error { looked[id] = true; return nil })
+					q.start(task{id, o.cluster, workExamine}, time.Now(), func() error { look(id); return nil })
 				}
 			}
 			if len(looked) != 6 {
