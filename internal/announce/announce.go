@@ -3,6 +3,7 @@ package announce
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strconv"
@@ -38,7 +39,7 @@ var backoff = retry.Backoff{First: 500 * time.Millisecond, Last: 30 * time.Secon
 
 // Run gives each entry to a messenger, in order, until ctx is done or the ledger is closed, and remembers under the messenger's name how
 // far it got. The bookmark is written after the messenger is done, so that a crash repeats notices rather than losing one. kinds is every
-// kind of entry.
+// kind of entry; one of a newer release is logged and passed over.
 func Run(ctx context.Context, rec *record.Recorder, kinds record.Kinds, name string, m Messenger) error {
 	a := announcer{rec: rec, kinds: kinds, name: name, to: m}
 	mark, err := rec.Ledger.Bookmark(ctx, a.key())
@@ -142,6 +143,12 @@ func (a *announcer) tellSome(ctx context.Context) (int64, error) {
 	}
 	for _, e := range entries {
 		ev, err := a.kinds.Decode(e)
+		if errors.Is(err, record.ErrNewerRelease) { // it must not keep the entries behind it from being told
+			a.rec.Log.Error("an entry of a newer release cannot be told", slog.String("messenger", a.name), slog.Int64("entry", e.Seq),
+				slog.String("kind", e.Kind))
+			next = e.Seq + 1
+			continue
+		}
 		if err != nil {
 			return next, err
 		}

@@ -13,13 +13,14 @@ import (
 type Follower struct {
 	s    *Service
 	seen map[string]*Request
+	last int64 // Seq of the entry that was asked about last
 }
 
 // followed is how many requests a Follower remembers before it begins again.
 const followed = 100
 
 // Follow returns a Follower.
-func (s *Service) Follow() *Follower { return &Follower{s: s, seen: map[string]*Request{}} }
+func (s *Service) Follow() *Follower { return &Follower{s: s, seen: map[string]*Request{}, last: -1} }
 
 // Request returns the request that an entry is about as it is now, which may be later than the entry; do not modify it. It is nil for an
 // entry that is about no request.
@@ -27,6 +28,10 @@ func (f *Follower) Request(ctx context.Context, e ledger.Entry, ev record.Event)
 	if !ValidID(e.Stream) {
 		return nil, nil
 	}
+	if e.Seq == f.last { // it could not be told the first time, and more may have happened since
+		delete(f.seen, e.Stream)
+	}
+	f.last = e.Seq
 	r, err := f.s.asOf(ctx, e, ev, f.seen[e.Stream])
 	if err != nil {
 		return nil, err
