@@ -42,7 +42,7 @@ import (
 type parts struct {
 	Signer       breakglass.Signer // signs in place of Vault, whose keys are then neither needed nor read
 	AcceptWeaker bool              // see breakglass.Config
-	AcceptClock  bool              // see breakglass.Config
+	AcceptClock  bool              // see record.Config
 	Reload       <-chan os.Signal  // each value: read the access policy and the TLS certificate again
 	// Reloaded is told what each reading of the access policy came to, the changes in words. Nil: the log alone is.
 	Reloaded func(changes []string, err error)

@@ -1,7 +1,7 @@
 // Package breakglass is how one agreed request for emergency access to a Kubernetes cluster becomes exactly one short-lived client
 // certificate, and what follows until its story ends. It knows no Slack, no Vault, no HTTP and no Kubernetes: those are adapters
-// behind the interfaces in ports.go. Who may ask and who must agree is package policy, what reviewers take away is package campaign,
-// and both are recorded through package record in the ledger.
+// behind the interfaces in ports.go. Who may ask and who must agree is package policy, also what reviewers have taken away. Everything is
+// recorded in the ledger through package record.
 //
 // # What a grant is
 //
@@ -51,8 +51,8 @@
 //	overdue              any                        the same
 //	refused              any                        the same
 //
-// The table is in state.go, and what each event changes in apply.go. Both hold for what [Service] writes and, through [Auditor], for
-// whatever a ledger from anywhere claims.
+// The table is in state.go, and what each event changes in apply.go. Both hold for what [Service] writes and, through package
+// verify, for whatever a ledger from anywhere claims.
 //
 // # Commit points
 //
@@ -87,22 +87,13 @@
 //
 // Closed is a fact beside the state, not a state: a grant is expired or revoked whether or not its note has been written.
 //
-// What a check discovers, about a grant or about nobody's, is a finding ([FindingOpened]) until it is over. The gravest is a
-// certificate under our names or from our authority that the ledger does not know.
-//
-// # Recertification
-//
-// A campaign ([campaign.Campaign], the fold of a stream of its own) asks reviewers about everybody's eligibility and about whatever else
-// could let somebody in. What a reviewer takes away, and what nobody confirms by the deadline, is suspended: [policy.Policy.Suspended] is
-// part of the policy that every decision goes by. A floor keeps that from shutting the emergency door: a suspension that would
-// leave fewer approvers than the quorum and one more, or fewer than two who may ask, is not in force, whoever decided it and
-// whatever policy came since, and is a finding instead. Two people give back what was suspended. A campaign closes only when its
-// counts add up.
+// What a check discovers is a finding until it is over: see package finding. The gravest is a certificate under our names or from our
+// authority that the ledger does not know.
 //
 // # What always holds
 //
 // No certificate without the quorum; at most one signing call that can have signed and one delivered certificate per request, to
 // one key; every certificate equals its intent in every field; no name of Kubernetes' own; terminal states stay; nothing is told to people
 // that is not in the ledger; a clock that goes back extends nothing. The index beside the ledger can be rebuilt from it.
-// [Audit] checks all of this on a whole ledger.
+// Package verify checks all of this on a whole ledger.
 package breakglass

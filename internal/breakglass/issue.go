@@ -223,7 +223,7 @@ func (s *Service) commit(ctx context.Context, j claimJob) (r *Request, again boo
 }
 
 // ready refuses a claim that the certificate authority could not sign now, one whose certificate could be given no right, and one for
-// which it has signed already: no claim of this request is recorded, so the ledger is an old copy, or somebody else signed.
+// which it has signed already: no claim of this request is recorded, so the ledger is an old copy, or another client signed.
 func (s *Service) ready(ctx context.Context, r *Request) error {
 	cctx, cancel := context.WithTimeout(ctx, s.cfg.SignTimeout)
 	defer cancel()

@@ -48,7 +48,8 @@ func (s *Service) May(ctx context.Context, a record.Actor, action Action, id str
 
 func mayApprove(p *policy.Policy, r *Request, a record.Actor, _ time.Time) error {
 	if a.Person == r.Ask.By.Person {
-		return record.Refuse(record.ClassDenied, "self-approval", "two other people must approve it", "nobody approves their own request")
+		return record.Refuse(record.ClassDenied, "self-approval", "two other people must approve it",
+			"requesters do not approve their own requests")
 	}
 	// A request made since leaves the suspended out of its quorum: first of all they are told why.
 	if err := p.NotSuspended(policy.Eligibility{Person: a.Person, Part: policy.PartApprover, Profile: r.Ask.Profile,
@@ -136,8 +137,8 @@ func mayClose(_ *policy.Policy, r *Request, a record.Actor, now time.Time) error
 
 func mayAcknowledge(p *policy.Policy, r *Request, a record.Actor, _ time.Time) error {
 	if a.Person == r.Ask.By.Person {
-		return record.Refuse(record.ClassDenied, "own-session", "somebody else must look at it",
-			"nobody acknowledges what their own session left behind")
+		return record.Refuse(record.ClassDenied, "own-session", "an approver or a responder must look at it",
+			"requesters do not acknowledge what their own sessions left behind")
 	}
 	if !r.Ask.Quorum.Counts(a.Person) && !p.MayRespond(a.Person) {
 		return record.Refuse(record.ClassDenied, "not-approver", "", "only the approvers of %s and responders can acknowledge it",

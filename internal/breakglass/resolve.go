@@ -22,7 +22,7 @@ func (s *Service) signedBefore(ctx context.Context, r *Request, found []*x509.Ce
 	}
 	return record.Refuse(record.ClassConflict, "signed-before", "open a new request, and have the operators look: breakglass findings",
 		"the certificate authority has signed a certificate for %s already (serial %s), which this ledger does not know: "+
-			"the ledger was restored from an older copy, or somebody else signed", r.ID, Serial(found[0]))
+			"the ledger was restored from an older copy, or another client signed", r.ID, Serial(found[0]))
 }
 
 // fail records the end of a claim that gave no usable certificate and returns the refusal for the person.

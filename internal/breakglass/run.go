@@ -59,7 +59,7 @@ func (s *Service) claimWorker(ctx context.Context) error {
 	}
 }
 
-// lookAtAll is how often runOpenRequests looks at every open request, whatever it was told: a wall clock that leaps tells nobody.
+// lookAtAll is how often runOpenRequests looks at every open request, whatever it was told: a wall clock that leaps is no event.
 const lookAtAll = time.Minute
 
 // runOpenRequests does what due says, for each request that changed or whose time has come, and sleeps until the next deadline or

@@ -22,7 +22,7 @@ const (
 	StateFailed    State = "failed"    // claimed, but no usable certificate came of it
 	StateDenied    State = "denied"    // an approver said no
 	StateWithdrawn State = "withdrawn" // its requester took it back
-	StateLapsed    State = "lapsed"    // nobody acted before its deadline
+	StateLapsed    State = "lapsed"    // its deadline passed before it was claimed
 )
 
 // Known reports whether a text from elsewhere is one of the states.

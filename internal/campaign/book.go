@@ -154,7 +154,7 @@ func (m *memory) answeredSince(c *Campaign) map[policy.Eligibility]Standing {
 	return Standings(slices.DeleteFunc(m.inOrder(), func(x *Campaign) bool { return x.Seq <= c.Seq }))
 }
 
-// answeredLater says the same to somebody who answers items of a campaign that has ended. It reads the ledger for what is not in
+// answeredLater says the same to a reviewer who answers items of a campaign that has ended. It reads the ledger for what is not in
 // memory: a late word can make a campaign owe again what it did not owe when the later ones were dropped.
 func (m *memory) answeredLater(ctx context.Context, c *Campaign,
 	items []Judged) (map[policy.Eligibility]Standing, error) {
@@ -193,7 +193,7 @@ func (m *memory) keep(c *Campaign) {
 	m.changed()
 }
 
-// reread is for after a conflict: somebody else wrote, or the deadline passed meanwhile. A campaign that cannot be read stays as
+// reread is for after a conflict: another call wrote, or the deadline passed meanwhile. A campaign that cannot be read stays as
 // it was known: whatever happens, it must not drop out of what is tended.
 func (m *memory) reread(ctx context.Context, id string) (*Campaign, error) {
 	c, err := m.read(ctx, id)
@@ -398,7 +398,7 @@ func (b *Book) reportUnsettled(ctx context.Context, c *Campaign) error {
 		what += fmt.Sprintf("; of %d not all eligibility was suspended, because too few people would be left for an emergency", floor)
 	}
 	return b.findings.Find(ctx, finding.Opened{Key: key, Check: checkRecertification, Severity: finding.Critical, What: what,
-		Next: "answer them: breakglass recert review " + c.ID + "; where the floor keeps somebody, make more people eligible first"})
+		Next: "answer them: breakglass recert review " + c.ID + "; where the floor keeps eligibility in force, make more people eligible first"})
 }
 
 // reportFloor keeps one finding for each suspension that is recorded and not in force.

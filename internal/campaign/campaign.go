@@ -1,5 +1,12 @@
-// Package campaign is one campaign of recertification as its entries tell it: what is reviewed, what reviewers said, what was taken away
-// and given back, and what is due next. It decides nothing about a grant.
+// Package campaign is recertification: what each campaign reviews, what reviewers said, what is due, and what is suspended by it. It
+// decides nothing about a grant.
+//
+// A campaign is the fold of a stream of its own. It asks reviewers about every person's eligibility and about what else could let a
+// person into a cluster. What a reviewer takes away, and what no reviewer confirms by the deadline, is suspended:
+// [policy.Policy.Suspended] is part of the policy that every decision goes by. A floor keeps that from shutting the emergency door: a
+// suspension that would leave fewer approvers than the quorum and one more, or fewer than two people who may ask, is not in force,
+// whatever decided it and whatever policy came since, and is a finding instead. Two people give back what was suspended. A campaign
+// closes only when its counts add up.
 package campaign
 
 import (

@@ -26,7 +26,7 @@ type Plan struct {
 }
 
 // Start records a campaign: by is who ordered it, nil when the schedule did. Reviewers and responders may order one.
-// There is one open campaign at a time, so that nobody is asked the same thing twice.
+// There is one open campaign at a time, so that no reviewer is asked the same thing twice.
 func (b *Book) Start(ctx context.Context, by *record.Actor, plan Plan) (*Campaign, error) {
 	if err := b.MayStart(ctx, by); err != nil {
 		return nil, err
@@ -75,12 +75,12 @@ func (m *memory) noneOpen() error {
 	return nil
 }
 
-// MayStart says whether somebody may open one now; nil is the schedule. A refusal is recorded.
+// MayStart says whether an actor may open one now; nil is the schedule. A refusal is recorded.
 func (b *Book) MayStart(ctx context.Context, by *record.Actor) error {
 	p := b.policy.Policy()
 	if len(p.Campaign.Reviewers) == 0 {
 		return record.Refuse(record.ClassPolicy, "no-reviewers", "name reviewers under recertification in the access policy",
-			"nobody recertifies here")
+			"the access policy names no reviewers")
 	}
 	b.mu.Lock()
 	err := b.memory.noneOpen()
@@ -96,7 +96,7 @@ func (b *Book) MayStart(ctx context.Context, by *record.Actor) error {
 	return b.rec.Refused(ctx, *by, "recert-start", record.RefusalStream, err)
 }
 
-// MayRead says whether somebody may see campaigns and their reports: reviewers and responders.
+// MayRead says whether an actor may see campaigns and their reports: reviewers and responders.
 func (b *Book) MayRead(ctx context.Context, a record.Actor) error {
 	p := b.policy.Policy()
 	err := p.CheckKnown(a)
@@ -308,7 +308,8 @@ func (b *Book) Reinstate(ctx context.Context, a record.Actor, camp, id, reason s
 				record.Clip(id, 100),
 				c.ID)
 		case !i.Independent(a.Person):
-			return said{}, record.Refuse(record.ClassDenied, "own-item", "two other reviewers must", "nobody reinstates themselves")
+			return said{}, record.Refuse(record.ClassDenied, "own-item", "two other reviewers must",
+				"reviewers do not give eligibility back to themselves")
 		case slices.ContainsFunc(i.Back, func(w record.Ending) bool { return w.By.Person == a.Person }):
 			return said{}, nil
 		case !i.Held():

@@ -82,17 +82,17 @@ func why(said Outcome) string {
 func (c *Campaign) enforcement(p *policy.Policy, held []policy.Holding, since map[policy.Eligibility]Standing,
 	now time.Time) (events []record.Event) {
 	rooms := p.Rooms(policy.SetOf(held))
-	todo := unenforced{said: map[Outcome]*toSuspend{}, settled: map[string][]string{}}
+	found := unenforced{said: map[Outcome]*toSuspend{}, settled: map[string][]string{}}
 	// What a reviewer took away goes first: silence must not use up the room above the floor.
 	taken := []Outcome{OutcomeRevoke, OutcomeNone}
 	for _, said := range taken {
-		todo.said[said] = &toSuspend{}
+		found.said[said] = &toSuspend{}
 		for _, i := range c.Items {
 			if c.Said(i) != said {
 				continue
 			}
 			if owed := c.owed(i, now); len(owed) > 0 {
-				todo.add(c, i, said, owed, p, rooms, since)
+				found.add(c, i, said, owed, p, rooms, since)
 			}
 		}
 	}
@@ -100,16 +100,16 @@ func (c *Campaign) enforcement(p *policy.Policy, held []policy.Holding, since ma
 		events = append(events, EventsOf(ids, event)...)
 	}
 	for _, said := range taken {
-		page(todo.said[said].offered, func(ids []string) record.Event { return Suspended{Why: why(said), Items: ids} })
+		page(found.said[said].offered, func(ids []string) record.Event { return Suspended{Why: why(said), Items: ids} })
 	}
-	events = append(events, todo.parts...)
+	events = append(events, found.parts...)
 	for _, said := range taken {
-		page(todo.said[said].moot, func(ids []string) record.Event { return Suspended{Why: why(said), Items: ids, Moot: true} })
+		page(found.said[said].moot, func(ids []string) record.Event { return Suspended{Why: why(said), Items: ids, Moot: true} })
 	}
-	for _, later := range slices.Sorted(maps.Keys(todo.settled)) {
-		page(todo.settled[later], func(ids []string) record.Event { return Settled{Campaign: later, Items: ids} })
+	for _, later := range slices.Sorted(maps.Keys(found.settled)) {
+		page(found.settled[later], func(ids []string) record.Event { return Settled{Campaign: later, Items: ids} })
 	}
-	page(todo.floor, func(ids []string) record.Event { return Escalated{Why: WhyFloor, Items: ids} })
+	page(found.floor, func(ids []string) record.Event { return Escalated{Why: WhyFloor, Items: ids} })
 	if !now.Before(c.Opened.Deadline) {
 		page(c.unanswered(), func(ids []string) record.Event { return Escalated{Why: WhyUnanswered, Items: ids} })
 	}

@@ -20,7 +20,7 @@ import (
 // CodeWaits is the code of the refusal of a policy that is in order and waits for two people.
 const CodeWaits = "policy/waits"
 
-// The findings about the access
+// The keys of what can be wrong with the access policy.
 const (
 	keyUnconfirmed = "policy-unconfirmed" // it is in force and the two people whom it names have not agreed to it
 	keyOneEditor   = "policy-one-editor"  // it names no team that must agree to a change
@@ -38,7 +38,7 @@ type Trouble struct {
 }
 
 // InForce knows which access policy is in force, and changes it. Each change is durable in the ledger before it is in force. It is safe for
-// concurrent use. Locks are taken in the order of the fields.
+// concurrent use. Its locks are taken in the order change, decide.
 type InForce struct {
 	rec    *record.Recorder
 	report func(context.Context, Trouble) // set by Start
@@ -273,7 +273,7 @@ func (in *InForce) drop(ctx context.Context) error {
 	return in.append(ctx, record.Draft(Dropped{Digest: in.state.Waits.Digest}, nil))
 }
 
-// Word is what comes with a signature over an access
+// Word is what comes with a signature over an access policy.
 type Word struct {
 	Entry     string // see Signed
 	Digest    string

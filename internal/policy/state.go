@@ -13,7 +13,7 @@ import (
 	"github.com/breakglassd/breakglass/internal/record"
 )
 
-// State is the fold of PolicyStream: the policy in force, who agreed to it, and what waits. The service and the audit share it.
+// State is the fold of [Stream]: the policy in force, who agreed to it, and what waits. The service and the audit share it.
 type State struct {
 	Rev           int64  // entries of the stream
 	Loaded        Loaded // in force
@@ -380,7 +380,7 @@ func (p *Policy) PublicKey(person, fingerprint string) (string, bool) {
 func WhyWords(why string) string {
 	return cmp.Or(map[string]string{
 		WhyFirst:    "the first that this ledger keeps",
-		WhyFile:     "read from the file: it names nobody who must agree to changes",
+		WhyFile:     "read from the file: it names no team that must agree to changes",
 		WhyLess:     "only takes away from the one before",
 		WhySigned:   "signed by two people",
 		WhyAccepted: "an operator started the daemon with --accept-weaker",

@@ -200,7 +200,7 @@ func TestWhatWasLeftBehindIsAcknowledgedBySomebodyElse(t *testing.T) {
 	}
 	w.card(r.ID, "*Left something behind: 2, not acknowledged*")
 
-	for person, want := range map[string]string{"alice": "Nobody acknowledges what their own session left behind",
+	for person, want := range map[string]string{"alice": "Requesters do not acknowledge what their own sessions left behind",
 		"stranger": "not in the access policy"} {
 		size := w.Ledger.Size()
 		must(t, w.as(person).Click(w.ctx(), channel, found.TS, "acknowledge"))

@@ -128,7 +128,7 @@ func TestWrongPeopleAreRefusedAloneAndRecorded(t *testing.T) {
 	w := newWorld(t)
 	r, card := w.ask("admin")
 	for _, tt := range []struct{ person, action, want string }{
-		{"alice", "review", "Nobody approves their own request"},
+		{"alice", "review", "Requesters do not approve their own requests"},
 		{"mallory", "review", "you are in none of the teams that count"},
 		{"alice", "deny", "This is your own request"},
 		{"mallory", "deny", "Only its approvers can deny"},

@@ -28,7 +28,7 @@ func policyLine(ev record.Event) (message, bool) {
 		case policy.WhyLess:
 			return policyMessage(":scales:", "The access policy has changed; this only takes away:", ev.Changes, ""), true
 		case policy.WhyFile:
-			return policyMessage(":scales:", "The access policy has changed; it names nobody who must agree:", ev.Changes, ""), true
+			return policyMessage(":scales:", "The access policy has changed; it names no team that must agree:", ev.Changes, ""), true
 		}
 	}
 	return message{}, false

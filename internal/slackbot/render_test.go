@@ -204,7 +204,7 @@ func views(v render) map[string]slack.ModalViewRequest {
 		"left-many":       v.acknowledge(after(issued(v, "admin"), func(r *breakglass.Request) { r.Swept = sweptOf(100); r.Swept.More = 7 })),
 		"close":           v.closing(s["touched"]),
 		"closed":          v.closing(s["closed"]),
-		"not-done":        notice("Not done", "Nobody approves their own request; two other people must approve it."),
+		"not-done":        notice("Not done", "Requesters do not approve their own requests; two other people must approve it."),
 	}
 }
 

@@ -31,7 +31,7 @@ func Decode(e ledger.Entry) (record.Event, error) { return kinds.Decode(e) }
 
 // Auditor replays a ledger's entries through the state machine and collects everything that could not have happened: a
 // certificate without its approvals, an event out of order, a second use of a key. It believes the entries' bytes; that they
-// are the bytes that were logged is for the ledger package to  Feed it every entry in order, then read Report.
+// are the bytes that were logged is for the ledger package to verify. Feed it every entry in order, then read Report.
 type Auditor struct {
 	requests map[string]*breakglass.Request // all of them, or with again those for which something can still happen
 	canaries map[string]*canary             // that are under way
@@ -506,7 +506,7 @@ func (a *Auditor) campaign(e ledger.Entry, ev record.Event) error {
 	if !is || suspension.Moot {
 		return nil
 	}
-	// Whether somebody can still be reached is not in the ledger; how many people are left is.
+	// Whether an approver can still be reached is not in the ledger; how many people are left is.
 	var held []policy.Holding
 	for _, c := range a.campaigns {
 		held = append(held, c.Held()...)

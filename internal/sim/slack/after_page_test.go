@@ -102,7 +102,7 @@ func TestWhatFollowsAGrantIsPlayedInABrowser(t *testing.T) {
 	run("read what was done", reads("2 reads"), reads("1 thing left behind in c1"), reads("ClusterRoleBinding "+hostile+" <!channel>"),
 		reads("Left something behind: 1, not acknowledged"), shot("swept"))
 	run("acknowledge what one's own session left", as("Alice"), chromedp.Click(labelled("Acknowledge…")),
-		reads("Nobody acknowledges what their own session left behind; somebody else must look at it."))
+		reads("Requesters do not acknowledge what their own sessions left behind; an approver or a responder must look at it."))
 	run("acknowledge", as("Bob"), chromedp.Click(labelled("Acknowledge…")), chromedp.WaitVisible(css("#modal")), shot("acknowledge"),
 		writes("removed it"), send, reads("✓ acknowledged by @bob"), reads("removed it"), chromedp.WaitNotPresent(labelled("Acknowledge…")))
 	run("find the letter", as("Alice"), chromedp.Click(css("#dms button")), reads("Please say what was done"), shot("letter"))
